@@ -1,0 +1,61 @@
+"""The errors a user can meet, and the exit code each one ends the program with.
+
+    CompressError                exit code
+    ├── UsageError               2   a command, config value, model name or checkpoint is not usable as given
+    ├── DataError                2   the images are not usable as given
+    ├── BundleError              2   a bundle is damaged, incomplete or not a bundle
+    ├── ResultError              1   a result of this program failed its own check (a fold, an export, a loss)
+    ├── EnvironmentLacksError    3   something that was asked for is not on this machine (a GPU, TensorRT)
+    └── RunInterrupted         130   stopped on request; the same command resumes
+
+Every message is one or two sentences: what was wrong, the value given, what is allowed, what to do next.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+EXIT_OK = 0
+EXIT_GATE_FAILED = 1
+
+
+class CompressError(Exception):
+    """Base of every error that is the user's to solve: printed without a traceback."""
+
+    exit_code = 2
+
+
+class UsageError(CompressError):
+    """A command, config value, model name, run directory or checkpoint is not usable as given."""
+
+
+class DataError(CompressError):
+    """The images are not usable as given."""
+
+
+class BundleError(CompressError):
+    """A bundle is damaged, incomplete or not a bundle."""
+
+
+class ResultError(CompressError):
+    """A result of this program failed its own check, so nothing was made of it."""
+
+    exit_code = 1
+
+
+class EnvironmentLacksError(CompressError):
+    """Something that was asked for is not on this machine."""
+
+    exit_code = 3
+
+
+class RunInterrupted(CompressError):
+    """Stopped on request (SIGINT); the same command resumes."""
+
+    exit_code = 130
+
+
+def nearest(given: str, allowed: Iterable[str], count: int = 5) -> str:
+    """The allowed values most like ``given``, as ``a, b, c``; empty when nothing comes near."""
+    return ", ".join(difflib.get_close_matches(given, list(allowed), n=count, cutoff=0.5))

@@ -1,0 +1,75 @@
+"""Files that are either whole or absent, and that never leave their folder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from core.errors import UsageError
+from core.records import FileRef
+
+
+def sha256_of(path: Path) -> str:
+    """Hex SHA-256 of a file's bytes, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write ``content`` so that a reader, or a crash at any moment, sees the old file or the new one, never half."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = content.encode() if isinstance(content, str) else content
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp makes 0600; a bundle is meant to be read by others
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def inside(folder: Path, relative: str) -> Path:
+    """``folder / relative``, refused when it would lie outside ``folder``.
+
+    Raises:
+        UsageError: ``relative`` is absolute or climbs out of ``folder`` (links are followed).
+    """
+    target = (folder / relative).resolve()
+    if Path(relative).is_absolute() or not target.is_relative_to(folder.resolve()):
+        raise UsageError(f"path '{relative}' leaves its folder {folder}; only paths inside it are allowed.")
+    return target
+
+
+def reference(path: Path, root: Path) -> FileRef:
+    """The record of a file: its path relative to ``root``, its SHA-256 and its size."""
+    return FileRef(
+        path=path.relative_to(root).as_posix(), sha256=sha256_of(path), bytes=path.stat().st_size
+    )
+
+
+def is_intact(ref: FileRef, root: Path) -> bool:
+    """Whether the referenced file is still there with the bytes it was recorded with."""
+    path = inside(root, ref.path)
+    return path.is_file() and path.stat().st_size == ref.bytes and sha256_of(path) == ref.sha256
+
+
+def references_in(value: Any) -> list[FileRef]:
+    """Every FileRef inside a record, however deeply nested."""
+    if isinstance(value, FileRef):
+        return [value]
+    if isinstance(value, BaseModel):
+        return references_in([getattr(value, name) for name in type(value).model_fields])
+    if isinstance(value, dict):
+        return references_in(list(value.values()))
+    if isinstance(value, (list, tuple)):
+        return [ref for item in value for ref in references_in(item)]
+    return []

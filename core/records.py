@@ -1,0 +1,237 @@
+"""The hand-offs between stages: frozen records of paths, digests and numbers, never live modules.
+
+A record is JSON on disk (``RUN/records/STAGE.json``). Later stages, resuming, single-stage commands and the report
+read nothing else about an earlier stage.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Strategy = Literal["plain", "lift", "widelast"]
+Graph = Literal["plain", "widelast", "lift-kept", "lift-folded"]
+"""The shape of a deployable student: a strategy, with a lift's projector kept or folded."""
+
+
+class Record(BaseModel):
+    """Base of records and configs: immutable, strictly typed, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", protected_namespaces=())
+
+
+class FileRef(Record):
+    """A file of the run, by content."""
+
+    path: str
+    """Relative to the run directory, with forward slashes."""
+    sha256: str
+    bytes: int
+
+
+class ModelSpec(Record):
+    """Everything needed to build a network again, weights aside."""
+
+    arch: str
+    """timm architecture name, without a pretrained tag."""
+    args: dict[str, Any]
+    """Arguments for ``timm.create_model`` besides the name and the number of classes."""
+    num_classes: int
+    graph: Graph = "plain"
+    lift_width: int | None = None
+    """Teacher's token width that a lift or a widened last block reaches; None for plain."""
+    fold_rank: int | None = None
+    """Rows of the factor R of a folded lift (DESIGN 3.5); None unless ``graph`` is lift-folded."""
+
+
+class Cost(Record):
+    """What a network costs, independent of any machine."""
+
+    parameters: int
+    macs: int
+    """Multiply-accumulates for one image (matrix products, convolutions and attention)."""
+
+
+class DataRecord(Record):
+    """What the images are."""
+
+    source: str
+    classes: tuple[str, ...]
+    train_images: int
+    val_images: int
+    split: str
+    """How held-out images were chosen, in words."""
+    digest: str
+    """SHA-256 over the sorted listing (relative path, bytes, mtime) of both splits, or over the embedded pixels."""
+    checked: str
+    """Which images were opened to see whether they decode, in words."""
+
+
+class TeacherRecord(Record):
+    """The network that is imitated, ready for the data's classes."""
+
+    model: ModelSpec
+    weights: FileRef
+    preprocess: dict[str, Any]
+    """The teacher's own PreprocessSpec, as JSON values."""
+    source: str
+    """Where the weights came from, in words."""
+    epochs: int
+    """Epochs trained in this run before distillation (0: used as given)."""
+    cost: Cost
+    width: int
+    """Token width of the last tap."""
+    depth: int
+    """Number of taps."""
+    val_top1: float
+    """Top-1 on the held-out images, percent."""
+
+
+class StudentRecord(Record):
+    """The network that is trained, as built and initialised."""
+
+    model: ModelSpec
+    strategy: Strategy
+    weights: FileRef
+    preprocess: dict[str, Any]
+    cost: Cost
+    width: int
+    depth: int
+    explanation: str
+    """What the strategy did to the architecture, in words and numbers."""
+
+
+class DistillRecord(Record):
+    """The trained student."""
+
+    model: ModelSpec
+    weights: FileRef
+    chosen: Literal["raw", "ema"]
+    val_top1_raw: float
+    val_top1_ema: float | None
+    epochs: int
+    steps: int
+    seconds: float
+    """Wall time of training, summed over resumed sessions."""
+    losses: dict[str, float]
+    """Mean of each weighted loss term over the last epoch."""
+
+
+class FoldRecord(Record):
+    """The deployable graphs of the trained student."""
+
+    graphs: dict[Graph, FileRef]
+    """Weights of every graph that can be deployed, by its shape."""
+    models: dict[Graph, ModelSpec]
+    costs: dict[Graph, Cost]
+    max_logit_difference: float | None
+    """Largest absolute difference in logits, folded against kept, float32, over ``images`` real images."""
+    tolerance: float
+    images: int
+    rank: int | None
+
+
+class OnnxArtifact(Record):
+    """One exported graph and what was checked about it."""
+
+    name: str
+    file: FileRef
+    cost: Cost
+    nodes: int
+    opset: int
+    max_logit_difference: dict[str, float]
+    """Against torch on real images, by batch size."""
+    tolerance: float
+    seconds: float
+
+
+class EngineArtifact(Record):
+    """A TensorRT engine, or why there is none."""
+
+    status: Literal["built", "unavailable", "off"]
+    flavour: str
+    """``tensorrt``, ``tensorrt-rtx`` or ``none``."""
+    version: str | None = None
+    file: FileRef | None = None
+    hardware: tuple[str, ...] = ()
+    """What the engine runs on, as given to the builder."""
+    min_batch: int = 1
+    opt_batch: int = 1
+    max_batch: int = 1
+    seconds: float | None = None
+    reason: str = ""
+    """Why there is no engine, or why it could not be run here."""
+
+
+class ExportRecord(Record):
+    """Every exported artifact, and the bundle made of them."""
+
+    deployed: Graph
+    """Which student graph is in the bundle."""
+    deployed_why: str
+    student: dict[Graph, OnnxArtifact]
+    teacher: OnnxArtifact
+    engine: EngineArtifact
+    bundle: tuple[FileRef, ...]
+
+
+class AccuracyRow(Record):
+    """One model on the whole held-out set."""
+
+    model: str
+    runtime: str
+    images: int
+    top1: float | None
+    """Percent; None when it could not be run here (``reason``)."""
+    top5: float | None
+    """Percent; None when unmeasured or with five or fewer classes."""
+    drop: float | None
+    """Teacher's top-1 minus this one's, points, the same images."""
+    drop_low: float | None
+    drop_high: float | None
+    """Ends of the paired 95 % bootstrap interval of ``drop``."""
+    reason: str = ""
+
+
+class LatencyRow(Record):
+    """One model at one batch size, measured interleaved with the others of its runtime."""
+
+    model: str
+    runtime: str
+    batch: int
+    p50_ms: float | None
+    p90_ms: float | None
+    p99_ms: float | None
+    samples: int
+    speedup: float | None
+    """Teacher's median over this model's, same runtime and batch size."""
+    speedup_low: float | None
+    speedup_high: float | None
+    """Ends of the 95 % bootstrap interval of ``speedup`` over interleaved rounds."""
+    reason: str = ""
+
+
+class GateRow(Record):
+    """One named limit on one measured number."""
+
+    gate: str
+    artifact: str
+    limit: float
+    value: float | None
+    low: float | None
+    high: float | None
+    verdict: Literal["pass", "fail", "inconclusive", "unmeasured"]
+    required: bool
+    """Whether anything but ``pass`` fails the run; a ``fail`` always does."""
+    why: str
+
+
+class VerifyRecord(Record):
+    """What every artifact achieved against the teacher."""
+
+    accuracy: tuple[AccuracyRow, ...]
+    latency: tuple[LatencyRow, ...]
+    gates: tuple[GateRow, ...]
+    latency_method: str
+    passed: bool

@@ -1,0 +1,184 @@
+"""The run directory: where a run's config, state, records, metrics and files live (DESIGN, section 5).
+
+    RUN/config.yaml            the resolved config, nothing left to decide
+    RUN/state.json             each stage: status, fingerprint, times
+    RUN/records/STAGE.json     what each stage hands to the next
+    RUN/metrics.jsonl          one line a training epoch
+    RUN/teacher/ student/ checkpoints/ export/ bundle/ report/
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+from filelock import FileLock, Timeout
+from pydantic import ValidationError
+
+from core.errors import UsageError
+from core.files import is_intact, references_in, write_atomic
+from core.records import Record
+
+RecordType = TypeVar("RecordType", bound=Record)
+
+STATE_SCHEMA = 1
+
+
+def utc_now() -> str:
+    """The time now, ISO 8601 in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class RunDirectory:
+    """One run on disk. Every write is atomic; nothing is written before the folder is known to be this run's."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    @classmethod
+    def existing(cls, root: Path) -> RunDirectory:
+        """An existing run.
+
+        Raises:
+            UsageError: ``root`` is not a run directory.
+        """
+        if not (root / "state.json").is_file():
+            raise UsageError(f"'{root}' is not a run directory (it has no state.json); give the folder of a `compress run`.")
+        return cls(root)
+
+    @classmethod
+    def claim(cls, root: Path, identity: dict[str, Any]) -> RunDirectory:
+        """The run at ``root``, made when it does not exist; refused when the folder belongs to something else.
+
+        Args:
+            identity: what makes this run this run (models, strategy, data, seed), as JSON values.
+
+        Raises:
+            UsageError: ``root`` is a file, cannot be written, holds other files, or is a different run.
+        """
+        run = cls(root)
+        if root.exists() and not root.is_dir():
+            raise UsageError(f"output '{root}' is a file; give a folder with --output.")
+        if run.state_path.is_file():
+            theirs = run.state()["identity"]
+            if theirs != identity:
+                changed = "; ".join(
+                    f"{key} was {theirs.get(key)!r}, now {identity.get(key)!r}"
+                    for key in sorted({*theirs, *identity})
+                    if theirs.get(key) != identity.get(key)
+                )
+                raise UsageError(f"output '{root}' holds another run ({changed}); give a different --output.")
+            return run
+        if root.is_dir() and any(entry.name != ".lock" for entry in root.iterdir()):
+            raise UsageError(f"output '{root}' is not empty and not a run directory; give a new folder with --output.")
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            run._write_state({"schema": STATE_SCHEMA, "identity": identity, "created": utc_now(), "stages": {}})
+        except OSError as error:
+            raise UsageError(
+                f"output '{root}' cannot be written ({error.strerror}); give a folder you may write to with --output."
+            ) from error
+        return run
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run against a second process.
+
+        Raises:
+            UsageError: another process holds it, or the folder cannot be written.
+        """
+        lock = FileLock(self.root / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise UsageError(
+                f"run '{self.root}' is in use by another process; wait for it, or give a different --output."
+            ) from error
+        except OSError as error:
+            raise UsageError(f"run '{self.root}' cannot be written ({error.strerror}); check its permissions.") from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @property
+    def state_path(self) -> Path:
+        return self.root / "state.json"
+
+    def state(self) -> dict[str, Any]:
+        """The whole of state.json.
+
+        Raises:
+            UsageError: it is damaged, or from another version of this program.
+        """
+        try:
+            state = json.loads(self.state_path.read_text())
+            if state["schema"] == STATE_SCHEMA and isinstance(state["stages"], dict) and "identity" in state:
+                return dict(state)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UsageError(
+                f"{self.state_path} is damaged ({error}); restore it or start again in a different --output."
+            ) from error
+        raise UsageError(
+            f"{self.state_path} has schema {state['schema']!r}, this version reads {STATE_SCHEMA}; "
+            "use the version that made the run, or a different --output."
+        )
+
+    def _write_state(self, state: dict[str, Any]) -> None:
+        write_atomic(self.state_path, json.dumps(state, indent=2) + "\n")
+
+    def remember(self, **values: Any) -> None:
+        """Set top-level entries of state.json (such as the last request)."""
+        self._write_state({**self.state(), **values})
+
+    def mark(self, stage: str, status: str, fingerprint: str, **extra: Any) -> None:
+        """Record a stage's status (``running``, ``done``, ``failed`` or ``interrupted``)."""
+        state = self.state()
+        state["stages"][stage] = {"status": status, "fingerprint": fingerprint, "at": utc_now(), **extra}
+        self._write_state(state)
+
+    def stage_state(self, stage: str) -> dict[str, Any]:
+        """The stage's entry in state.json; empty when it never ran."""
+        return dict(self.state()["stages"].get(stage, {}))
+
+    def save_record(self, stage: str, record: Record) -> None:
+        write_atomic(self.root / "records" / f"{stage}.json", record.model_dump_json(indent=2) + "\n")
+
+    def load_record(self, stage: str, kind: type[RecordType]) -> RecordType:
+        """The stage's record.
+
+        Raises:
+            UsageError: the stage never finished, or its record is damaged.
+        """
+        path = self.root / "records" / f"{stage}.json"
+        try:
+            return kind.model_validate_json(path.read_text())
+        except FileNotFoundError as error:
+            raise UsageError(
+                f"run '{self.root}' has no finished '{stage}' stage; finish it with `compress run`."
+            ) from error
+        except ValidationError as error:
+            raise UsageError(f"{path} is damaged or from another version; delete it to recompute the stage.") from error
+
+    def reusable(self, stage: str, fingerprint: str, kind: type[RecordType]) -> RecordType | None:
+        """The stage's record if it was made from the same inputs and every file it names is intact; else None."""
+        state = self.stage_state(stage)
+        if state.get("status") != "done" or state.get("fingerprint") != fingerprint:
+            return None
+        try:
+            record = self.load_record(stage, kind)
+        except UsageError:
+            return None  # a damaged record costs a recomputation, not the run
+        return record if all(is_intact(ref, self.root) for ref in references_in(record)) else None
+
+    def append_metrics(self, values: dict[str, Any]) -> None:
+        """Add one line to metrics.jsonl."""
+        with (self.root / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps({"at": utc_now(), **values}) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
