@@ -17,6 +17,10 @@ class Context:
     seed: int
     device: str = "auto"
     """``auto``, ``cpu`` or ``cuda``; resolved in one place, ``stages.training.device``."""
+    workers: int = 0
+    """Processes that load images; 0 loads in this one."""
+    fingerprint: str = ""
+    """Of the stage that runs; its checkpoints carry it."""
     console: Console = field(default_factory=lambda: Console(stderr=True))
 
     def say(self, text: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from core.errors import UsageError
-from core.records import FileRef
+from core.record import FileRef
 
 
 def sha256_of(path: Path) -> str:

@@ -6,19 +6,17 @@ import hashlib
 import json
 from typing import Any
 
-from pydantic import BaseModel
+from core.record import Record
 
 
 def canonical(value: Any) -> str:
     """JSON with sorted keys and no spaces: equal values give equal text."""
-    if isinstance(value, BaseModel):
-        value = value.model_dump(mode="json")
     return json.dumps(value, sort_keys=True, separators=(",", ":"), default=_encode)
 
 
 def _encode(value: Any) -> Any:
-    if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
+    if isinstance(value, Record):
+        return value.identity()
     raise TypeError(f"no canonical form for {type(value).__name__}")
 
 

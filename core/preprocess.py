@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from core.errors import DataError
-from core.records import Record
+from core.record import Record
 
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,

@@ -6,28 +6,15 @@ read nothing else about an earlier stage.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict
+from core.preprocess import PreprocessSpec
+from core.record import FileRef as FileRef
+from core.record import Record as Record
 
 Strategy = Literal["plain", "lift", "widelast"]
 Graph = Literal["plain", "widelast", "lift-kept", "lift-folded"]
 """The shape of a deployable student: a strategy, with a lift's projector kept or folded."""
-
-
-class Record(BaseModel):
-    """Base of records and configs: immutable, strictly typed, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", protected_namespaces=())
-
-
-class FileRef(Record):
-    """A file of the run, by content."""
-
-    path: str
-    """Relative to the run directory, with forward slashes."""
-    sha256: str
-    bytes: int
 
 
 class ModelSpec(Record):
@@ -56,6 +43,10 @@ class Cost(Record):
 class DataRecord(Record):
     """What the images are."""
 
+    volatile: ClassVar[frozenset[str]] = frozenset({"checked"})
+
+    config: dict[str, Any]
+    """The DataConfig, as JSON values, so that every later stage opens the same images."""
     source: str
     classes: tuple[str, ...]
     train_images: int
@@ -73,8 +64,8 @@ class TeacherRecord(Record):
 
     model: ModelSpec
     weights: FileRef
-    preprocess: dict[str, Any]
-    """The teacher's own PreprocessSpec, as JSON values."""
+    preprocess: PreprocessSpec
+    """The teacher's own: what it was trained on, and is judged with."""
     source: str
     """Where the weights came from, in words."""
     epochs: int
@@ -94,7 +85,7 @@ class StudentRecord(Record):
     model: ModelSpec
     strategy: Strategy
     weights: FileRef
-    preprocess: dict[str, Any]
+    preprocess: PreprocessSpec
     cost: Cost
     width: int
     depth: int
@@ -104,6 +95,8 @@ class StudentRecord(Record):
 
 class DistillRecord(Record):
     """The trained student."""
+
+    volatile: ClassVar[frozenset[str]] = frozenset({"seconds"})
 
     model: ModelSpec
     weights: FileRef
@@ -190,7 +183,10 @@ class AccuracyRow(Record):
     """Teacher's top-1 minus this one's, points, the same images."""
     drop_low: float | None
     drop_high: float | None
-    """Ends of the paired 95 % bootstrap interval of ``drop``."""
+    """Ends of the paired 95 % interval of ``drop``."""
+    top1_low: float | None = None
+    top1_high: float | None = None
+    """Ends of the 95 % score interval of ``top1``."""
     reason: str = ""
 
 
@@ -209,6 +205,9 @@ class LatencyRow(Record):
     speedup_low: float | None
     speedup_high: float | None
     """Ends of the 95 % bootstrap interval of ``speedup`` over interleaved rounds."""
+    p50_low: float | None = None
+    p50_high: float | None = None
+    """Ends of the 95 % bootstrap interval of ``p50_ms``."""
     reason: str = ""
 
 
@@ -228,10 +227,15 @@ class GateRow(Record):
 
 
 class VerifyRecord(Record):
-    """What every artifact achieved against the teacher."""
+    """What every artifact achieved against the teacher, measured."""
 
     accuracy: tuple[AccuracyRow, ...]
     latency: tuple[LatencyRow, ...]
-    gates: tuple[GateRow, ...]
     latency_method: str
+
+
+class GatesRecord(Record):
+    """The verdict on those measurements."""
+
+    rows: tuple[GateRow, ...]
     passed: bool

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from core.errors import UsageError
 from core.files import is_intact, references_in, write_atomic
-from core.records import Record
+from core.record import Record
 
 RecordType = TypeVar("RecordType", bound=Record)
 

@@ -1,0 +1,29 @@
+"""The base of every record and config, and the reference to a file by its content."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+
+class Record(BaseModel):
+    """Base of records and configs: immutable, strictly typed, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", protected_namespaces=())
+
+    volatile: ClassVar[frozenset[str]] = frozenset()
+    """Fields that change nothing downstream (times, worker counts) and so stay out of fingerprints."""
+
+    def identity(self) -> dict[str, Any]:
+        """The JSON values that a later stage's fingerprint depends on."""
+        return self.model_dump(mode="json", exclude=set(self.volatile))
+
+
+class FileRef(Record):
+    """A file of the run, by content."""
+
+    path: str
+    """Relative to the run directory, with forward slashes."""
+    sha256: str
+    bytes: int

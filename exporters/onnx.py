@@ -1,0 +1,209 @@
+"""A torch module as an ONNX file that ONNX Runtime and both TensorRT flavours accept, and how far it is from torch."""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.errors import DataError, ResultError, UsageError
+from exporters.runners import OnnxRunner
+
+if TYPE_CHECKING:
+    from torch import nn
+
+INPUT = "images"
+"""Name of the graph's input, float32 ``[batch, 3, size, size]``."""
+OUTPUT = "logits"
+"""Name of the graph's output, float32 ``[batch, classes]``."""
+EXTERNAL_ABOVE = 1_500_000_000
+"""Bytes of weights above which they go to a file of their own: a protobuf message ends at 2 GB."""
+
+
+@dataclass(frozen=True)
+class OnnxFacts:
+    """What was written."""
+
+    nodes: int
+    """Operators in the graph."""
+    opset: int
+    seconds: float
+    """Wall time of export, slimming and checking."""
+    bytes: int
+    """Size of the file, with its external weights if it has any."""
+
+
+def onnx_from_module(module: nn.Module, path: Path, *, size: int, max_batch: int, opset: int = 20) -> OnnxFacts:
+    """Export ``module`` to ``path``, slimmed and checked; ``path`` is either replaced whole or left as it was.
+
+    The graph is that of the module in eval mode with attention as separate MatMul and Softmax (fewer nodes and a
+    smaller engine than the fused operator's decomposition). ``module`` itself is not touched.
+
+    Args:
+        module: maps float32 ``[B, 3, size, size]`` to float32 logits ``[B, K]``; may be on any device, in any mode.
+        path: the ONNX file; weights over ``EXTERNAL_ABOVE`` bytes go to ``path`` + ``.data`` beside it.
+        size: side of the square input, pixels.
+        max_batch: largest batch the graph is meant for; the batch dimension is dynamic from 1.
+        opset: 20 keeps LayerNormalization and Gelu single operators, which TensorRT parses natively.
+
+    Raises:
+        UsageError: ``size`` or ``max_batch`` is not positive.
+        ResultError: the module cannot be exported, or the graph is not the one promised above.
+    """
+    if size < 1 or max_batch < 1:
+        raise UsageError(f"size {size} and max_batch {max_batch} must both be at least 1.")
+    started = time.perf_counter()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A folder, not a file: a graph names its external weights by their file name, which a rename would break.
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
+        draft = Path(folder) / path.name
+        _export(module, draft, size, max_batch, opset)
+        nodes, written = _finish(draft, size)
+        data = draft.with_name(f"{draft.name}.data")
+        total = draft.stat().st_size + (data.stat().st_size if data.exists() else 0)
+        if data.exists():
+            data.replace(path.with_name(data.name))
+        else:
+            path.with_name(data.name).unlink(missing_ok=True)
+        draft.replace(path)
+    return OnnxFacts(nodes=nodes, opset=written, seconds=time.perf_counter() - started, bytes=total)
+
+
+def _deployable(module: nn.Module) -> nn.Module:
+    """A copy on the CPU in float32 and eval mode, so that the original's mode, device and flags stay as they are."""
+    return copy.deepcopy(module).to("cpu").float().eval()
+
+
+def _export(module: nn.Module, path: Path, size: int, max_batch: int, opset: int) -> None:
+    import torch
+
+    module = _deployable(module)
+    for part in module.modules():
+        if hasattr(part, "fused_attn"):  # timm decides this when a module is built; on a built one this is the switch
+            part.fused_attn = False  # type: ignore[assignment]  # a plain flag, which nn.Module's types do not know
+    weights = sum(value.numel() * value.element_size() for value in module.state_dict().values())
+    # torch.export refuses a range of one size, and specialises to a batch of 1 when traced with it.
+    batch = torch.export.Dim("batch", min=1, max=max(2, max_batch))
+    try:
+        with torch.no_grad():
+            torch.onnx.export(
+                module,
+                (torch.zeros(2, 3, size, size),),
+                path,
+                dynamo=True,
+                opset_version=opset,
+                external_data=weights > EXTERNAL_ABOVE,
+                dynamic_shapes=({0: batch},),
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                verbose=False,
+            )
+    except Exception as error:  # the exporter lets through whatever the module's forward or torch.export raises
+        raise ResultError(
+            f"{type(module).__name__} cannot be exported to ONNX at {size} pixels ({_first_line(error)}); "
+            "the model must take float32 [B, 3, size, size] and must not depend on the batch size."
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    """The innermost reason in one line: exporters wrap it in pages of advice."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+
+
+def _finish(path: Path, size: int) -> tuple[int, int]:
+    """Slim and check the file at ``path`` in place; the number of its nodes, and the opset it really has."""
+    import onnx
+    import onnxslim
+
+    external = path.with_name(f"{path.name}.data").exists()
+    model = onnx.load(path, load_external_data=False)
+    if not external:  # slimming serialises the model, which beyond 2 GB it cannot; such a graph is left as exported
+        model = onnxslim.slim(model)
+    for node in model.graph.node:
+        del node.metadata_props[:]  # source paths of this machine, of no use to anyone else
+    onnx.save(model, path)
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except Exception as error:  # ValidationError or InferenceError, which share no base of their own
+        raise ResultError(f"the exported ONNX graph is not valid ({_first_line(error)}).") from error
+    _check_graph(model.graph, size)
+    opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    return len(model.graph.node), opset
+
+
+def dims(value: Any) -> tuple[int | str, ...]:
+    """Shape of an ONNX ``ValueInfoProto``: sizes, and names for dynamic dimensions (``?`` when unnamed)."""
+    return tuple(
+        d.dim_value if d.HasField("dim_value") else d.dim_param or "?" for d in value.type.tensor_type.shape.dim
+    )
+
+
+def _check_graph(graph: Any, size: int) -> None:
+    import onnx
+
+    foreign = sorted({f"{node.domain}.{node.op_type}" for node in graph.node if node.domain not in ("", "ai.onnx")})
+    if foreign:
+        raise ResultError(f"the exported graph uses operators TensorRT does not know: {', '.join(foreign)}.")
+    values = [*graph.input, *graph.output]
+    found = {value.name: (value.type.tensor_type.elem_type, dims(value)) for value in values}
+    float32 = onnx.TensorProto.FLOAT
+    images, logits = found.get(INPUT), found.get(OUTPUT)
+    right = (
+        len(values) == 2
+        and images == (float32, ("batch", 3, size, size))
+        and logits is not None
+        and logits[0] == float32
+        and len(logits[1]) == 2
+        and logits[1][0] == "batch"
+        and isinstance(logits[1][1], int)
+    )
+    if not right:
+        raise ResultError(
+            f"the exported graph has {found}, not float32 {INPUT} [batch, 3, {size}, {size}] "
+            f"-> {OUTPUT} [batch, classes]."
+        )
+
+
+def max_difference(
+    path: Path, module: nn.Module, images: NDArray[np.float32], batch_sizes: Sequence[int] = (1, 2, 7)
+) -> dict[str, float]:
+    """Largest absolute difference in logits between the ONNX file and torch, by batch size (as text).
+
+    ONNX Runtime on the CPU against ``module`` in float32, eval mode, on the CPU. A value that is not finite on either
+    side counts as an infinite difference, so that comparing with any tolerance fails.
+
+    Args:
+        images: real model inputs, float32 ``[N, 3, S, S]``; repeated where a batch needs more.
+
+    Raises:
+        DataError: there are no images.
+        ResultError: the file cannot be run.
+    """
+    import torch
+
+    if len(images) == 0:
+        raise DataError("comparing an export with torch needs at least one image, none was given.")
+    module = _deployable(module)
+    differences: dict[str, float] = {}
+    with OnnxRunner(path) as runner:
+        for size in batch_sizes:
+            batch = np.ascontiguousarray(images[np.arange(size) % len(images)])
+            with torch.inference_mode():
+                expected = module(torch.from_numpy(batch)).numpy()
+            found = runner.infer(batch)
+            if found.shape != expected.shape:
+                raise ResultError(f"{path.name} gives logits {found.shape} where torch gives {expected.shape}.")
+            finite = np.isfinite(found).all() and np.isfinite(expected).all()
+            # A NaN compares false with every tolerance, and max() may drop it: make it the largest number instead.
+            differences[str(size)] = float(np.abs(found - expected).max()) if finite else float("inf")
+    return differences

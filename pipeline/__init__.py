@@ -1,0 +1,1 @@
+"""The spine: config and recipes, the plan, the runner, the reports and the command line."""

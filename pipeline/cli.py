@@ -1,0 +1,253 @@
+"""The command line. Heavy libraries are imported by the command that needs them, so that `--help` and `predict` are quick."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import traceback
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+from rich.console import Console
+
+from core.errors import EXIT_GATE_FAILED, EXIT_OK, CompressError, UsageError
+
+_FOLDER = click.Path(path_type=Path, file_okay=True)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="compress", prog_name="compress")
+@click.option("--debug", is_flag=True, help="Show a traceback with an error.")
+def cli(debug: bool) -> None:
+    """Compress a Vision Transformer from a wide teacher to a small deployable student, and prove what it cost."""
+    del debug  # read in main, which also sees it when parsing fails
+
+
+def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that make up a run's config."""
+    options = [
+        click.option("--teacher", metavar="NAME", help="timm model to imitate, e.g. cait_s24."),
+        click.option("--student", metavar="NAME", help="timm model to train, e.g. deit_tiny."),
+        click.option("--strategy", metavar="NAME", help="plain, lift or widelast.  [default: lift]"),
+        click.option(
+            "--data",
+            metavar="SOURCE",
+            help="Folder of class folders, or hfds/NAME, wds/NAME, torch/NAME.  [default: digits, embedded]",
+        ),
+        click.option("--teacher-weights", metavar="FILE", help="Teacher checkpoint: safetensors or a state dict."),
+        click.option("--projector", metavar="NAME", help="A lift's projector: fold, keep or auto.  [default: fold]"),
+        click.option("--seed", type=int, help="Seed of weights, order and augmentation.  [default: 0]"),
+        click.option("--config", "layers", multiple=True, metavar="FILE|NAME", help="Config file or recipe; repeatable."),
+        click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Any setting, e.g. distill.epochs=100."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+
+    @wraps(command)
+    def wrapper(**given: Any) -> Any:
+        return command(**given)
+
+    return wrapper
+
+
+def requested_config(**given: Any) -> Any:
+    """The config as requested: recipe, then config files, then flags, then --set.
+
+    Without --config, the recipe is ``digits`` for the embedded data and ``folder`` for any other.
+    """
+    from pipeline.config import load_layer, merge, parse_sets, validate
+
+    flags: dict[str, Any] = {}
+    for option, key in (
+        ("teacher", "teacher.model"),
+        ("student", "student.model"),
+        ("strategy", "student.strategy"),
+        ("data", "data.source"),
+        ("teacher_weights", "teacher.weights"),
+        ("projector", "export.projector"),
+        ("seed", "seed"),
+    ):
+        if given[option] is not None:
+            section, _, field = key.rpartition(".")
+            flags = merge(flags, {section: {field: given[option]}} if section else {field: given[option]})
+    sets = parse_sets(given["sets"])
+    layers = [load_layer(layer) for layer in given["layers"]]
+    if not layers:
+        source = merge(flags, sets).get("data", {})
+        embedded = not isinstance(source, dict) or source.get("source", "digits") == "digits"
+        layers = [load_layer("digits" if embedded else "folder")]
+    values: dict[str, Any] = {}
+    for layer in (*layers, flags, sets):
+        values = merge(values, layer)
+    return validate(values)
+
+
+@cli.command()
+@config_options
+@click.option("-o", "--output", type=_FOLDER, help="Run directory.  [default: runs/ and a name from the settings]")
+def run(output: Path | None, **given: Any) -> int:
+    """Teacher, student, distillation, export, verification, report: all of it, or what is left of it."""
+    from pipeline.run import run_all
+
+    console = Console(stderr=True)
+    outcome = run_all(requested_config(**given), output, _command(), console)
+    return _finish(outcome, console)
+
+
+@cli.command()
+@click.argument("run_directory", metavar="RUN", type=_FOLDER)
+@click.option("--projector", metavar="NAME", help="A lift's projector: fold, keep or auto.")
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="A setting of fold or export.")
+def export(run_directory: Path, projector: str | None, sets: tuple[str, ...]) -> int:
+    """Export a finished run's student again, for example with other settings."""
+    from pipeline.config import merge, parse_sets
+    from pipeline.run import run_step
+
+    changes = parse_sets(sets)
+    if projector is not None:
+        changes = merge(changes, {"export": {"projector": projector}})
+    console = Console(stderr=True)
+    outcome = run_step(run_directory, "export", changes, _command(), console)
+    click.echo(f"bundle   {outcome.run.root / 'bundle'}")
+    click.echo("The report still shows the earlier export; renew it with `compress verify`.")
+    return EXIT_OK
+
+
+@cli.command()
+@click.argument("run_directory", metavar="RUN", type=_FOLDER)
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="A setting of verify or gates.")
+def verify(run_directory: Path, sets: tuple[str, ...]) -> int:
+    """Measure a run's artifacts against the teacher again, judge them, and renew the report."""
+    from pipeline.config import parse_sets
+    from pipeline.run import run_step
+
+    console = Console(stderr=True)
+    outcome = run_step(run_directory, "verify", parse_sets(sets), _command(), console)
+    return _finish(outcome, console)
+
+
+@cli.command()
+@click.argument("bundle", type=_FOLDER)
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Labels an image.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object an image, one a line.")
+def predict(bundle: Path, images: tuple[Path, ...], top: int, as_json: bool) -> int:
+    """Classify images (files or folders) with a bundle alone; needs neither torch nor the run."""
+    from exporters.bundle import open_bundle
+    from exporters.predict import predict as predict_images
+
+    for prediction in predict_images(open_bundle(bundle), images, top=top):
+        if as_json:
+            labels = [{"label": label, "probability": share} for label, share in prediction.classes]
+            click.echo(json.dumps({"path": str(prediction.path), "labels": labels}))
+        else:
+            shares = "  ".join(f"{label} {share:.1%}" for label, share in prediction.classes)
+            click.echo(f"{prediction.path}  {shares}")
+    return EXIT_OK
+
+
+@cli.command()
+@click.argument("pattern", default="*")
+def models(pattern: str) -> int:
+    """List timm models that can be teacher or student; PATTERN such as 'deit*' narrows the list."""
+    from pipeline.listing import usable_models
+
+    found = usable_models(pattern)
+    if not found:
+        raise UsageError(f"no usable model matches '{pattern}'; try `compress models 'deit*'`.")
+    for name in found:
+        click.echo(name)
+    return EXIT_OK
+
+
+@cli.group(invoke_without_command=True)
+@click.pass_context
+def recipes(context: click.Context) -> int:
+    """List the recipes that --config takes by name; `compress recipes show NAME` prints one."""
+    if context.invoked_subcommand is None:
+        from pipeline.config import recipe_names, recipe_text
+
+        for name in recipe_names():
+            summary = recipe_text(name).splitlines()[0].removeprefix("# ")
+            click.echo(f"{name:<10} {summary}")
+    return EXIT_OK
+
+
+@recipes.command("show")
+@click.argument("name")
+def show_recipe(name: str) -> int:
+    """Print a recipe as written."""
+    from pipeline.config import recipe_text
+
+    click.echo(recipe_text(name), nl=False)
+    return EXIT_OK
+
+
+@cli.command()
+def doctor() -> int:
+    """Say what this machine can do, what it cannot, and how to mend it."""
+    from pipeline.doctor import examine
+
+    healthy = True
+    for finding in examine():
+        click.echo(f"{finding.state:<8} {finding.what}")
+        if finding.fix:
+            click.echo(f"{'':<8} fix: {finding.fix}")
+        healthy = healthy and finding.state != "broken"
+    return EXIT_OK if healthy else 3
+
+
+def _finish(outcome: Any, console: Console) -> int:
+    """Print the table and where the report is; the exit code of the verdict."""
+    from pipeline.report import terminal
+
+    if not outcome.recomputed:
+        console.print("nothing to recompute: every stage is reused", highlight=False)
+    Console().print(terminal.table(outcome.report))
+    click.echo(f"report   {outcome.run.root / 'report' / 'report.md'}")
+    click.echo(f"bundle   {outcome.run.root / 'bundle'}")
+    return EXIT_OK if outcome.report["verdict"]["passed"] else EXIT_GATE_FAILED
+
+
+def _command() -> str:
+    return shlex.join(["compress", *sys.argv[1:]])
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point: run a command; any failure is one message and an exit code, a traceback only with --debug."""
+    given = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in given
+    try:
+        code = cli.main(args=[word for word in given if word != "--debug"], standalone_mode=False)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        _fail("stopped; the same command goes on from the last checkpoint.", 130, debug)
+    except click.ClickException as error:
+        _fail(error.format_message(), 2, debug)
+    except CompressError as error:
+        _fail(_own_words(error), error.exit_code, debug)
+    except OSError as error:
+        _fail(f"{error.filename or 'a file'}: {error.strerror or error}; check the disk and its permissions.", 2, debug)
+    except Exception as error:  # a mistake of ours; the user still gets one line, and the way to the rest
+        _fail(f"internal {type(error).__name__}: {error}. Run again with --debug and report the traceback.", 2, debug)
+    sys.exit(code if isinstance(code, int) else EXIT_OK)
+
+
+def _fail(message: str, code: int, debug: bool) -> NoReturn:
+    if debug:
+        traceback.print_exc()
+    click.echo(f"error: {message}" if code != 130 else message, err=True)
+    sys.exit(code)
+
+
+def _own_words(error: CompressError) -> str:
+    """The message as raised; from a loader process torch wraps it into that process's traceback."""
+    text = str(error)
+    if "Original Traceback" not in text:
+        return text
+    return text.strip().rpartition("\n")[2].partition(": ")[2]

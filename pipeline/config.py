@@ -1,0 +1,215 @@
+"""The whole run's settings: defaults, then a recipe or file, then flags, then --set; unknown keys refused, all at once.
+
+Torch-free, so that a run with nothing to compute starts at once.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from core.errors import UsageError, nearest
+from core.record import Record
+from stages.distill.config import DistillConfig
+from stages.export.config import ExportConfig
+from stages.fold.config import FoldConfig
+from stages.images.config import DataConfig
+from stages.student.config import StudentConfig
+from stages.teacher.config import TeacherConfig
+from stages.verify.config import GatesConfig, VerifyConfig
+
+
+class RunConfig(Record):
+    """Everything that decides a run, but for the folder it is written to."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    seed: int = Field(0, ge=0, lt=2**31)
+    """Seed of initial weights, order of images and augmentation."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where networks train. auto: the GPU if torch sees one."""
+    workers: int | Literal["auto"] = "auto"
+    """Processes that load images; 0 loads in the training process. auto: 0 for digits, else one a core, at most 8."""
+    geometry: Literal["auto", "full", "reduced"] = "auto"
+    """Size of both networks. auto: reduced for the embedded digits, full for everything else."""
+    data: DataConfig = DataConfig()
+    teacher: TeacherConfig
+    student: StudentConfig
+    distill: DistillConfig = DistillConfig()
+    fold: FoldConfig = FoldConfig()
+    export: ExportConfig = ExportConfig()
+    verify: VerifyConfig = VerifyConfig()
+    gates: GatesConfig = GatesConfig()
+
+
+class _Loader(yaml.SafeLoader):
+    """The safe loader, reading 5e-4 as the number that it is everywhere but in YAML 1.1."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
+)
+
+
+def parse_yaml(text: str, origin: str) -> Any:
+    """YAML to plain values, by the safe loader.
+
+    Raises:
+        UsageError: it is not YAML.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of the safe loader
+    except yaml.YAMLError as error:
+        raise UsageError(f"{origin} is not valid YAML: {' '.join(str(error).split())[:200]}") from error
+
+
+def recipe_names() -> list[str]:
+    """Names that --config takes besides files."""
+    return sorted(entry.name.removesuffix(".yaml") for entry in _recipe_folder().iterdir() if entry.name.endswith(".yaml"))
+
+
+def recipe_text(name: str) -> str:
+    """A recipe as written.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    if name not in recipe_names():
+        hint = nearest(name, recipe_names()) or ", ".join(recipe_names())
+        raise UsageError(f"recipe '{name}' does not exist; did you mean one of: {hint}?")
+    return (_recipe_folder() / f"{name}.yaml").read_text()
+
+
+def _recipe_folder() -> Any:
+    return files("pipeline") / "recipes"
+
+
+def load_layer(source: str) -> dict[str, Any]:
+    """A config file, or a recipe by name, as nested values.
+
+    Raises:
+        UsageError: neither exists, or it is no mapping.
+    """
+    path = Path(source)
+    if path.suffix in {".yaml", ".yml"} or path.is_file():
+        try:
+            text = path.read_text()
+        except OSError as error:
+            raise UsageError(f"config file '{source}' cannot be read ({error.strerror}).") from error
+        except UnicodeDecodeError as error:
+            raise UsageError(f"config file '{source}' is not text.") from error
+    else:
+        text = recipe_text(source)
+    values = parse_yaml(text, f"config '{source}'")
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise UsageError(f"config '{source}' is {type(values).__name__}, not a mapping of settings.")
+    return values
+
+
+def merge(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
+    """``upper`` over ``lower``, section by section."""
+    merged = dict(lower)
+    for key, value in upper.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def parse_sets(pairs: Sequence[str]) -> dict[str, Any]:
+    """``a.b=c`` texts as nested values, each c read as YAML.
+
+    Raises:
+        UsageError: a text without ``=`` or with an empty key.
+    """
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        parts = key.strip().split(".")
+        if not equals or not all(parts):
+            raise UsageError(f"--set '{pair}' is not of the form section.key=value, for example distill.epochs=100.")
+        nested: Any = parse_yaml(text, f"--set '{pair}'")
+        for part in reversed(parts):
+            nested = {part: nested}
+        values = merge(values, nested)
+    return values
+
+
+def validate(values: Mapping[str, Any]) -> RunConfig:
+    """The typed config.
+
+    Raises:
+        UsageError: every unknown key, wrong type and value out of range, in one message.
+    """
+    try:
+        # Through JSON: strict types, but lists where YAML has no tuples.
+        return RunConfig.model_validate_json(json.dumps(dict(values)))
+    except TypeError as error:
+        raise UsageError(f"config holds a value that is neither number, text, list nor mapping: {error}.") from error
+    except ValidationError as error:
+        problems = _problems(error)
+        head = "config: " if len(problems) == 1 else f"config has {len(problems)} problems:\n  "
+        raise UsageError(head + "\n  ".join(problems)) from error
+
+
+def _problems(error: ValidationError) -> list[str]:
+    """One sentence a faulty key; the branches of a union (a number or 'auto') are told as one."""
+    told: dict[str, list[str]] = {}
+    for item in error.errors(include_url=False):
+        key, field = _key_and_field([str(part) for part in item["loc"]])
+        given = json.dumps(item["input"], default=str)
+        if item["type"] == "extra_forbidden":
+            allowed = field or {}
+            near = nearest(key.split(".")[-1], allowed)
+            hint = f"did you mean {near}?" if near else f"allowed: {', '.join(sorted(allowed))}."
+            told[key] = [f"unknown key '{key}'; {hint}"]
+        elif item["type"] == "missing":
+            told[key] = [f"'{key}' is missing; {_how_to_give(key)}"]
+        else:
+            message = item["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
+            told.setdefault(key, []).append(message if item["type"] == "value_error" else f"{message}|{given[:80]}")
+    return [_one_sentence(key, messages) for key, messages in told.items()]
+
+
+def _one_sentence(key: str, messages: list[str]) -> str:
+    if len(messages) == 1 and "|" not in messages[0]:
+        return messages[0] if messages[0].startswith(("unknown", "'")) else f"'{key}': {messages[0]}"
+    wants = [message.split("|")[0].removeprefix("should be ") for message in messages]
+    given = messages[0].rpartition("|")[2]
+    return f"'{key}' is {given}, should be {' or '.join(dict.fromkeys(wants))}"
+
+
+def _how_to_give(key: str) -> str:
+    flag = {"teacher.model": "--teacher", "student.model": "--student", "teacher": "--teacher", "student": "--student"}
+    return f"give {flag[key]} NAME." if key in flag else f"give --set {key}=VALUE."
+
+
+def _key_and_field(location: list[str]) -> tuple[str, list[str]]:
+    """The dotted key of a pydantic location, less its union branches, and the keys its section allows."""
+    model: type[BaseModel] | None = RunConfig
+    kept: list[str] = []
+    allowed: list[str] = []
+    for part in location:
+        if model is None:
+            if part.isdigit():
+                kept.append(part)
+            continue
+        allowed = list(model.model_fields)
+        kept.append(part)
+        field = model.model_fields.get(part)
+        kinds = [field.annotation, *get_args(field.annotation)] if field else []
+        model = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), None)
+    return ".".join(kept), allowed
+
+
+def dump_yaml(config: RunConfig) -> str:
+    """The config as YAML that ``--config`` reads back."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)

@@ -1,0 +1,50 @@
+"""What this machine is and what is installed on it (torch-free)."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from exporters.cuda import gpu_present
+from exporters.tensorrt import installed_flavours
+
+_PACKAGES = ("torch", "torchvision", "timm", "accelerate", "onnx", "onnxslim", "numpy", "scikit-learn")
+_RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
+
+
+def package_version(name: str) -> str | None:
+    """The installed version, or None."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def processor() -> str:
+    """The CPU's name as the system tells it."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def environment() -> dict[str, Any]:
+    """What a measurement depends on, for the report and for the fingerprint of measuring stages."""
+    return {
+        "compress": package_version("compress") or "not installed",
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "processor": processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "gpu": gpu_present(),
+        "packages": {name: found for name in (*_PACKAGES, *_RUNTIMES) if (found := package_version(name))},
+        "tensorrt": installed_flavours(),
+    }

@@ -1,0 +1,112 @@
+"""The plan of a run: its stages in order, as data. To add a step, add a row here and a folder under ``stages/``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from core.record import Record
+from core.records import (
+    DataRecord,
+    DistillRecord,
+    ExportRecord,
+    FoldRecord,
+    GatesRecord,
+    StudentRecord,
+    TeacherRecord,
+    VerifyRecord,
+)
+from pipeline.config import RunConfig
+
+
+def _no_facts(config: RunConfig) -> Any:
+    return None
+
+
+def _images(config: RunConfig) -> Any:
+    """The listing of the images: what is on disk, whatever the config says."""
+    from stages.images.listing import data_digest
+
+    return data_digest(config.data)
+
+
+def _teacher_file(config: RunConfig) -> Any:
+    """Content of the teacher's checkpoint, so that replacing the file is noticed."""
+    from pathlib import Path
+
+    from core.files import sha256_of
+
+    path = Path(config.teacher.weights) if config.teacher.weights else None
+    return sha256_of(path) if path and path.is_file() else None
+
+
+def _machine(config: RunConfig) -> Any:
+    """What latencies depend on: a run carried to another machine is measured again."""
+    from pipeline.machine import environment
+
+    return environment()
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step. ``module`` has ``Inputs`` and ``run(config, inputs, context) -> record``, imported only to run it."""
+
+    name: str
+    module: str
+    record: type[Record]
+    version: int
+    """Raised when the stage's code changes what it computes; earlier results are then not reused."""
+    config: Callable[[RunConfig], Record]
+    needs: tuple[str, ...] = ()
+    """Stages whose records it reads."""
+    facts: Callable[[RunConfig], Any] = _no_facts
+    """JSON values outside config and records that its result depends on."""
+    seeded: bool = False
+    """Whether the seed changes its result."""
+
+
+STAGES: tuple[Stage, ...] = (
+    Stage("data", "stages.data.stage", DataRecord, 1, lambda run: run.data, facts=_images),
+    Stage(
+        "teacher",
+        "stages.teacher.stage",
+        TeacherRecord,
+        1,
+        lambda run: run.teacher,
+        needs=("data",),
+        facts=_teacher_file,
+        seeded=True,
+    ),
+    Stage("student", "stages.student.stage", StudentRecord, 1, lambda run: run.student, ("data", "teacher"), seeded=True),
+    Stage(
+        "distill",
+        "stages.distill.stage",
+        DistillRecord,
+        1,
+        lambda run: run.distill,
+        needs=("data", "teacher", "student"),
+        seeded=True,
+    ),
+    Stage("fold", "stages.fold.stage", FoldRecord, 1, lambda run: run.fold, ("data", "student", "distill")),
+    Stage(
+        "export",
+        "stages.export.stage",
+        ExportRecord,
+        1,
+        lambda run: run.export,
+        needs=("data", "teacher", "student", "distill", "fold"),
+    ),
+    Stage(
+        "verify",
+        "stages.verify.stage",
+        VerifyRecord,
+        1,
+        lambda run: run.verify,
+        needs=("data", "teacher", "student", "distill", "fold", "export"),
+        facts=_machine,
+    ),
+    Stage("gates", "stages.gates.stage", GatesRecord, 1, lambda run: run.gates, needs=("export", "verify")),
+)
+
+BY_NAME = {stage.name: stage for stage in STAGES}

@@ -1,0 +1,231 @@
+"""The report of a run: one JSON-able dict, made of records alone, that every rendering reads.
+
+No number is typed in here. A number that may be missing is a *quantity*: ``{"value", "low", "high", "reason"}`` with
+``value`` null and ``reason`` filled when nothing measured it. Rows of a VerifyRecord are expected to name the model
+``teacher`` or a Graph (``plain``, ``widelast``, ``lift-kept``, ``lift-folded``) and the runtime ``torch``, ``onnx`` or
+``engine``.
+
+Units: top-1 and top-5 percent, drops points, latencies milliseconds, sizes bytes, times seconds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic_core import to_jsonable_python
+
+from core.errors import EXIT_GATE_FAILED, EXIT_OK
+from core.records import (
+    DataRecord,
+    DistillRecord,
+    ExportRecord,
+    FoldRecord,
+    GateRow,
+    GatesRecord,
+    OnnxArtifact,
+    StudentRecord,
+    TeacherRecord,
+    VerifyRecord,
+)
+from pipeline.report.models import MEGABYTE, model_rows, quantity
+
+SCHEMA_VERSION = 1
+
+_GATE_WORDS = {
+    "max_accuracy_drop": ("accuracy drop", "at most", "points"),
+    "min_accuracy": ("top-1", "at least", "%"),
+    "min_speedup": ("speed-up, batch 1", "at least", "x"),
+    "max_latency_ms": ("median latency, batch 1", "at most", "ms"),
+    "max_size_mb": ("file size", "at most", "MB"),
+}
+
+
+@dataclass(frozen=True)
+class Records:
+    """The records of a finished run that its report is made of."""
+
+    data: DataRecord
+    teacher: TeacherRecord
+    student: StudentRecord
+    distill: DistillRecord
+    fold: FoldRecord
+    export: ExportRecord
+    verify: VerifyRecord
+    gates: GatesRecord
+
+
+def build(
+    records: Records,
+    *,
+    config: Mapping[str, Any],
+    environment: Mapping[str, Any],
+    timings: Mapping[str, float],
+    command: str,
+    notes: Sequence[str] = (),
+) -> dict[str, Any]:
+    """The report.
+
+    Args:
+        records: what the stages handed on.
+        config: the resolved config.
+        environment: machine and library versions.
+        timings: seconds of each stage, by name.
+        command: the command line that makes this run again.
+        notes: what a reader must be told plainly (a reduced geometry, something skipped).
+
+    Returns:
+        A dict of JSON values; a number that is NaN or infinite has become null, and a note says where.
+    """
+    rows = model_rows(records.teacher, records.distill, records.fold, records.export, records.verify)
+    report = {
+        "schema_version": SCHEMA_VERSION,
+        "verdict": _verdict(records.gates),
+        "headline": _headline(rows),
+        "models": rows,
+        "accuracy": records.verify.accuracy,
+        "latency": records.verify.latency,
+        "latency_method": records.verify.latency_method,
+        "gates": [_gate(row) for row in records.gates.rows],
+        "artifacts": _artifacts(records.export),
+        "graphs": _graphs(records.fold, records.export, rows),
+        "data": records.data.model_dump(mode="json", exclude={"config", "classes"})
+        | {"classes": len(records.data.classes)},
+        "training": _training(records),
+        "config": config,
+        "environment": environment,
+        "timings": timings,
+        "command": command,
+        "notes": list(notes),
+    }
+    lost: list[str] = []
+    clean: dict[str, Any] = _finite(to_jsonable_python(report), "", lost)
+    clean["notes"] += [f"{path} is not a finite number and is reported as null." for path in lost]
+    return clean
+
+
+def _verdict(gates: GatesRecord) -> dict[str, Any]:
+    """Pass or fail, the exit code that follows, and the gates that decided it."""
+    blocking = [row for row in gates.rows if row.verdict == "fail" or (row.required and row.verdict != "pass")]
+    open_gates = [row for row in gates.rows if row not in blocking and row.verdict != "pass"]
+    if not gates.passed:
+        why = f"{len(blocking)} of {len(gates.rows)} gates stand in the way"
+    elif not gates.rows:
+        why = "no gate was set, so nothing was judged"
+    elif open_gates:
+        why = f"{len(gates.rows) - len(open_gates)} of {len(gates.rows)} gates passed, the others are not required"
+    else:
+        why = f"all {len(gates.rows)} gates passed"
+    return {
+        "passed": gates.passed,
+        "word": "PASS" if gates.passed else "FAIL",
+        "exit_code": EXIT_OK if gates.passed else EXIT_GATE_FAILED,
+        "why": why,
+        "blocking": [f"{row.artifact} {_GATE_WORDS.get(row.gate, (row.gate,))[0]}: {row.verdict}" for row in blocking],
+        "open": [f"{row.artifact} {_GATE_WORDS.get(row.gate, (row.gate,))[0]}: {row.verdict}" for row in open_gates],
+    }
+
+
+def _gate(row: GateRow) -> dict[str, Any]:
+    """A gate's row with the words to speak about it."""
+    label, relation, unit = _GATE_WORDS.get(row.gate, (row.gate, "limit", ""))
+    return row.model_dump(mode="json") | {"label": label, "relation": relation, "unit": unit}
+
+
+def _headline(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The deployed student (its ONNX file) against the teacher (as ONNX; its accuracy as in torch when known)."""
+    deployed = next(row for row in rows if row["deployed"])
+    teachers = {row["runtime"]: row for row in rows if row["model"] == "teacher"}
+    onnx = teachers["onnx"]
+    reference = teachers.get("torch", onnx)
+
+    def compare(key: str) -> dict[str, Any]:
+        return {"teacher": onnx[key], "student": deployed[key], "ratio": onnx[key] / deployed[key]}
+
+    return {
+        "student": deployed["label"],
+        "teacher_top1": reference["top1"],
+        "student_top1": deployed["top1"],
+        "drop": deployed["drop"],
+        "speedup": deployed["latency"]["1"]["speedup"],
+        "teacher_p50_ms": onnx["latency"]["1"]["p50_ms"],
+        "student_p50_ms": deployed["latency"]["1"]["p50_ms"],
+        **{key: compare(key) for key in ("parameters", "macs", "bytes")},
+    }
+
+
+def _onnx(artifact: OnnxArtifact) -> dict[str, Any]:
+    return artifact.model_dump(mode="json") | {"megabytes": artifact.file.bytes / MEGABYTE}
+
+
+def _artifacts(export: ExportRecord) -> dict[str, Any]:
+    """Every exported file and what was checked about it."""
+    return {
+        "deployed": export.deployed,
+        "deployed_why": export.deployed_why,
+        "teacher": _onnx(export.teacher),
+        "student": {graph: _onnx(artifact) for graph, artifact in export.student.items()},
+        "engine": export.engine,
+        "bundle": export.bundle,
+    }
+
+
+def _graphs(fold: FoldRecord, export: ExportRecord, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The student's deployable graphs side by side, and how well the folded one agrees with the kept one."""
+    compared = fold.max_logit_difference is not None
+    latency = {row["model"]: row["latency"] for row in rows if row["runtime"] == "onnx"}
+    return {
+        "agreement": quantity(fold.max_logit_difference, reason="" if compared else "nothing was folded in this run"),
+        "tolerance": fold.tolerance if compared else None,
+        "images": fold.images if compared else None,
+        "rank": fold.rank,
+        "rows": [
+            {
+                "graph": graph,
+                "deployed": graph == export.deployed,
+                "parameters": artifact.cost.parameters,
+                "macs": artifact.cost.macs,
+                "nodes": artifact.nodes,
+                "bytes": artifact.file.bytes,
+                "latency": latency.get(graph, {}),
+            }
+            for graph, artifact in export.student.items()
+        ],
+    }
+
+
+def _training(records: Records) -> dict[str, Any]:
+    """What was trained, from what, for how long."""
+    teacher, student, distill = records.teacher, records.student, records.distill
+    return {
+        "teacher": {
+            "arch": teacher.model.arch,
+            "source": teacher.source,
+            "epochs": teacher.epochs,
+            "width": teacher.width,
+            "depth": teacher.depth,
+            "val_top1": teacher.val_top1,
+        },
+        "student": {
+            "arch": student.model.arch,
+            "strategy": student.strategy,
+            "width": student.width,
+            "depth": student.depth,
+            "explanation": student.explanation,
+        },
+        "distill": distill.model_dump(mode="json", exclude={"model", "weights"}),
+    }
+
+
+def _finite(value: Any, path: str, lost: list[str]) -> Any:
+    """``value`` with NaN and infinities turned to None, and the place of each added to ``lost``."""
+    if isinstance(value, dict):
+        return {key: _finite(item, f"{path}.{key}" if path else str(key), lost) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item, f"{path}[{index}]", lost) for index, item in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        lost.append(path)
+        return None
+    return value

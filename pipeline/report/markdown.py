@@ -1,0 +1,163 @@
+"""The report as Markdown, fit for a comment on a pull request: the verdict first, then the numbers behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.report.wording import (
+    Footnotes,
+    gate_limit,
+    gate_value,
+    interval,
+    megabytes,
+    millions,
+    number,
+    spoken,
+)
+
+
+def render(report: dict[str, Any]) -> str:
+    """The whole report of ``document.build`` as GitHub-flavoured Markdown, ending in a newline."""
+    sections = [_verdict(report), _models(report), _gates(report)]
+    if len(report["graphs"]["rows"]) > 1:
+        sections.append(_graphs(report))
+    sections += [_engine(report), _notes(report), _reproduce(report)]
+    return "\n\n".join(section for section in sections if section) + "\n"
+
+
+def _verdict(report: dict[str, Any]) -> str:
+    verdict, head = report["verdict"], report["headline"]
+    lines = [
+        f"## {verdict['word']}: {_text(report['training']['student']['arch'])} from "
+        f"{_text(report['training']['teacher']['arch'])}, {report['training']['student']['strategy']}",
+        "",
+        f"{_text(verdict['why'])} (exit code {verdict['exit_code']}).",
+        "",
+        *(f"- {_text(line)}" for line in verdict["blocking"] + verdict["open"]),
+        *([""] if verdict["blocking"] + verdict["open"] else []),
+        f"**{_text(head['student'])}**: top-1 {_text(spoken(head['student_top1'], '.2f', ' %'))} against the teacher's "
+        f"{_text(spoken(head['teacher_top1'], '.2f', ' %'))}, drop {_text(spoken(head['drop'], '.2f', ' points'))}; "
+        f"speed-up at batch 1 {_text(spoken(head['speedup'], '.2f', 'x'))}; "
+        f"{head['parameters']['ratio']:.2f}x fewer parameters, {head['macs']['ratio']:.2f}x fewer "
+        f"multiply-accumulates, {head['bytes']['ratio']:.2f}x smaller file.",
+    ]
+    return "\n".join(lines)
+
+
+def _models(report: dict[str, Any]) -> str:
+    """Artifact by top-1, drop, latency, speed-up and cost; reasons for missing numbers below."""
+    notes = Footnotes()
+    batches = list(report["models"][0]["latency"])
+    header = ["artifact", "top-1 %", "drop, points", *(f"p50 ms, batch {batch}" for batch in batches)]
+    header += ["speed-up, batch 1", "parameters", "MACs", "size"]
+    rows = []
+    for row in report["models"]:
+        speedup = row["latency"]["1"]["speedup"]
+        is_teacher = row["model"] == "teacher"
+        rows.append(
+            [
+                f"**{_text(row['label'])}**" if row["deployed"] else _text(row["label"]),
+                number(row["top1"], ".2f", notes),
+                "reference" if is_teacher else number(row["drop"], ".2f", notes) + interval(row["drop"], ".2f"),
+                *(number(row["latency"][batch]["p50_ms"], ".2f", notes) for batch in batches),
+                "reference" if is_teacher else number(speedup, ".2f", notes) + interval(speedup, ".2f"),
+                millions(row["parameters"], row["cost_reason"], notes),
+                millions(row["macs"], row["cost_reason"], notes),
+                megabytes(row["bytes"], row["bytes_reason"], notes),
+            ]
+        )
+    below = [f"- {_text(line)}" for line in notes.lines()]
+    method = f"Intervals are 95 %. Latency: {_text(report['latency_method'])}"
+    return "\n".join(["### Models", "", _table(header, rows), "", *below, *([""] if below else []), method])
+
+
+def _gates(report: dict[str, Any]) -> str:
+    if not report["gates"]:
+        return "### Gates\n\nNo gate was set."
+    rows = [
+        [
+            f"{row['artifact']} {row['label']}",
+            gate_limit(row),
+            gate_value(row),
+            f"**{row['verdict']}**",
+            "yes" if row["required"] else "no",
+            f"unmeasured: {row['why']}" if row["verdict"] == "unmeasured" else row["why"],
+        ]
+        for row in report["gates"]
+    ]
+    return "### Gates\n\n" + _table(
+        ["gate", "limit", "measured [95 %]", "verdict", "required", "why"], [[_text(cell) for cell in r] for r in rows]
+    )
+
+
+def _graphs(report: dict[str, Any]) -> str:
+    """The projector kept against folded away."""
+    graphs, notes = report["graphs"], Footnotes()
+    rows = []
+    for row in graphs["rows"]:
+        nothing = {"1": {"p50_ms": {"value": None, "reason": "not measured in this run"}}}
+        latency = row["latency"] or nothing
+        rows.append(
+            [
+                row["graph"] + (" (deployed)" if row["deployed"] else ""),
+                f"{row['parameters']:,}",
+                millions(row["macs"], "", notes),
+                str(row["nodes"]),
+                megabytes(row["bytes"], "", notes),
+                number(latency["1"]["p50_ms"], ".2f", notes),
+            ]
+        )
+    table = _table(["graph", "parameters", "MACs", "ONNX nodes", "size", "p50 ms, batch 1"], rows)
+    agreement = graphs["agreement"]
+    agree = (
+        f"Folded against kept: logits differ by at most {agreement['value']:.2g} over {graphs['images']} images "
+        f"(tolerance {graphs['tolerance']:g})."
+        if agreement["value"] is not None
+        else f"Folded against kept: unmeasured: {_text(agreement['reason'])}"
+    )
+    below = [f"- {_text(line)}" for line in notes.lines()]
+    why = f"Deployed: {report['artifacts']['deployed']} ({_text(report['artifacts']['deployed_why'])})."
+    return "\n".join(
+        ["### Projector: kept against folded", "", table, "", *below, *([""] if below else []), agree, why]
+    )
+
+
+def _engine(report: dict[str, Any]) -> str:
+    engine = report["artifacts"]["engine"]
+    if engine["status"] != "built":
+        return f"TensorRT engine: {engine['status']}: {_text(engine['reason'] or 'no reason was recorded')}"
+    hardware = ", ".join(engine["hardware"]) or "the machine it was built on"
+    size = megabytes(engine["file"]["bytes"], "", Footnotes()) if engine["file"] else "no file recorded"
+    reason = f" Not run here: {_text(engine['reason'])}" if engine["reason"] else ""
+    return (
+        f"TensorRT engine: built with {engine['flavour']} {engine['version']} for {_text(hardware)}, {size}, "
+        f"batch {engine['min_batch']} to {engine['max_batch']}.{reason}"
+    )
+
+
+def _notes(report: dict[str, Any]) -> str:
+    return "\n".join(["### Notes", "", *(f"- {_text(note)}" for note in report["notes"])]) if report["notes"] else ""
+
+
+def _reproduce(report: dict[str, Any]) -> str:
+    """The command, the data it was measured on and the machine."""
+    data, distill = report["data"], report["training"]["distill"]
+    facts = [
+        f"- data: {_text(data['source'])}, {data['train_images']} training and {data['val_images']} held-out images, "
+        f"{data['classes']} classes ({_text(data['split'])})",
+        f"- training: {distill['epochs']} epochs, {distill['steps']} steps, {distill['seconds']:.0f} s; "
+        f"{distill['chosen']} weights kept",
+        *(f"- {_text(key)}: {_text(value)}" for key, value in report["environment"].items()),
+    ]
+    return "\n".join(["### How to reproduce", "", "```", report["command"].replace("```", "'''"), "```", "", *facts])
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _text(value: Any) -> str:
+    """Text that cannot break out of its table cell or line, nor bring HTML."""
+    return " ".join(str(value).split()).replace("|", "\\|").replace("<", "&lt;")

@@ -1,0 +1,74 @@
+"""How the renderings of a report write numbers, and what they write where there is none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.report.models import MEGABYTE
+
+
+class Footnotes:
+    """Reasons for missing numbers: a letter in the table, the words below it, each reason once."""
+
+    def __init__(self) -> None:
+        self._reasons: list[str] = []
+
+    def mark(self, reason: str) -> str:
+        """The mark to put in the cell, such as ``(a)``: a letter, so that nobody takes it for a number."""
+        if reason not in self._reasons:
+            self._reasons.append(reason)
+        return f"({_letters(self._reasons.index(reason))})"
+
+    def lines(self) -> list[str]:
+        """``(a) unmeasured: why`` for each mark given so far."""
+        return [f"({_letters(index)}) unmeasured: {reason}" for index, reason in enumerate(self._reasons)]
+
+
+def _letters(index: int) -> str:
+    """a .. z, aa, ab, ..."""
+    head, tail = divmod(index, 26)
+    return (_letters(head - 1) if head else "") + chr(ord("a") + tail)
+
+
+def number(given: dict[str, Any], form: str, notes: Footnotes) -> str:
+    """A quantity's value in the given format, or a footnote's mark."""
+    return notes.mark(given["reason"]) if given["value"] is None else format(given["value"], form)
+
+
+def interval(given: dict[str, Any], form: str) -> str:
+    """`` [low, high]`` with a leading space; empty when the quantity has none."""
+    return "" if given["low"] is None else f" [{given['low']:{form}}, {given['high']:{form}}]"
+
+
+def millions(value: float | None, reason: str, notes: Footnotes) -> str:
+    """Parameters or multiply-accumulates, such as 5.49 M or 1.26 G."""
+    if value is None:
+        return notes.mark(reason)
+    return f"{value / 1e9:.2f} G" if value >= 1e9 else f"{value / 1e6:.2f} M"
+
+
+def megabytes(value: float | None, reason: str, notes: Footnotes) -> str:
+    """A size, such as 22.10 MB (10^6 bytes)."""
+    return notes.mark(reason) if value is None else f"{value / MEGABYTE:.2f} MB"
+
+
+def gate_value(row: dict[str, Any]) -> str:
+    """A gate's measured value with its interval and unit, or ``unmeasured``.
+
+    Four significant digits, so that a value just beyond its limit does not read as equal to it.
+    """
+    if row["value"] is None:
+        return "unmeasured"
+    return f"{row['value']:.4g}{interval(row, '.4g')} {row['unit']}".rstrip()
+
+
+def gate_limit(row: dict[str, Any]) -> str:
+    """A gate's limit in words, such as ``at most 2 points``."""
+    return f"{row['relation']} {row['limit']:g} {row['unit']}".rstrip()
+
+
+def spoken(given: dict[str, Any], form: str, unit: str) -> str:
+    """A quantity in a sentence: ``1.20 points [0.40, 2.00]`` or ``unmeasured (why)``."""
+    if given["value"] is None:
+        return f"unmeasured ({given['reason']})"
+    return f"{given['value']:{form}}{unit}{interval(given, form)}"

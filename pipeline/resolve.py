@@ -1,0 +1,153 @@
+"""Decide everything that was left to "auto", from facts, into a new config (never in place).
+
+Two steps: names, geometry and layers before any data is read; batch sizes and rates once the data is known.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, TypeVar
+
+from core.errors import EnvironmentLacksError, UsageError
+from core.records import DataRecord
+from exporters.tensorrt import choose_flavour
+from pipeline.config import RunConfig
+from stages.export.config import ExportConfig
+from stages.images.listing import EMBEDDED
+from stages.training.config import TrainingConfig
+
+Training = TypeVar("Training", bound=TrainingConfig)
+
+_LARGEST_BATCH = 256
+_STEPS_AN_EPOCH = 8
+_MAX_WORKERS = 8
+
+
+def resolve_models(config: RunConfig) -> RunConfig:
+    """Names, geometry, device, engine and workers decided; strategy and layer pairs checked against both networks.
+
+    Raises:
+        UsageError: a name, an argument, a strategy or a layer that does not fit.
+        EnvironmentLacksError: a device or an engine that is not here.
+    """
+    from stages.distill.stage import layer_pairs
+    from stages.models.geometry import Shape, reduced_args, shape_by_name
+    from stages.models.names import resolve_architecture
+
+    geometry = config.geometry
+    if geometry == "auto":
+        geometry = "reduced" if config.data.source == EMBEDDED else "full"
+
+    def network(name: str, args: dict[str, Any] | str) -> tuple[str, dict[str, Any], Shape]:
+        resolved = resolve_architecture(name)
+        arch = resolved.partition(".")[0]
+        own = {} if isinstance(args, str) else args
+        merged = {**(reduced_args(arch) if geometry == "reduced" else {}), **own}
+        return resolved, merged, shape_by_name(arch, merged)
+
+    teacher, teacher_args, teacher_shape = network(config.teacher.model, config.teacher.args)
+    student, student_args, student_shape = network(config.student.model, config.student.args)
+    if "." in student:
+        raise UsageError(
+            f"student '{student}' names pretrained weights, but a student is trained from random weights; "
+            f"give --student {student.partition('.')[0]}."
+        )
+    _check_strategy(config.student.strategy, student, student_shape, teacher_shape)
+    pairs = layer_pairs(config.distill, student_shape.depth, teacher_shape.depth)
+    return config.model_copy(
+        update={
+            "geometry": geometry,
+            "device": _device(config.device),
+            "workers": _workers(config),
+            "teacher": config.teacher.model_copy(
+                update={"model": teacher, "args": teacher_args, "init": _teacher_init(config, geometry)}
+            ),
+            "student": config.student.model_copy(update={"model": student, "args": student_args}),
+            "distill": config.distill.model_copy(
+                update={"pairs": pairs or ((student_shape.depth - 1, teacher_shape.depth - 1),)}
+            ),
+            "export": resolve_export(config),
+        }
+    )
+
+
+def resolve_training(config: RunConfig, data: DataRecord) -> RunConfig:
+    """Batch sizes, learning rates and warm-up decided from the number of training images.
+
+    Raises:
+        UsageError: a batch larger than the training set, or a warm-up as long as the training.
+    """
+    epochs = config.teacher.tune_epochs if config.teacher.epochs == "auto" else config.teacher.epochs
+    teacher = _training(config.teacher, "teacher", epochs, data.train_images)
+    distill = _training(config.distill, "distill", config.distill.epochs, data.train_images)
+    return config.model_copy(update={"teacher": teacher, "distill": distill})
+
+
+def _training(config: Training, section: str, epochs: int, images: int) -> Training:
+    batch = config.batch_size
+    if batch == "auto":
+        batch = _LARGEST_BATCH
+        while batch > 1 and (images // batch < _STEPS_AN_EPOCH or batch % config.accumulation):
+            batch //= 2
+        batch = max(batch, config.accumulation)
+    if batch > images:
+        raise UsageError(f"{section}.batch_size is {batch}, but there are {images} training images; give at most {images}.")
+    warmup = min(5.0, epochs / 10) if config.warmup_epochs == "auto" else config.warmup_epochs
+    if epochs and warmup >= epochs:
+        raise UsageError(f"{section}.warmup_epochs is {warmup:g}, but it trains for {epochs}; give less than {epochs}.")
+    lr = 5e-4 * batch / 512 if config.lr == "auto" else config.lr
+    return config.model_copy(update={"batch_size": batch, "warmup_epochs": warmup, "lr": lr})
+
+
+def _check_strategy(strategy: str, student: str, shape: Any, teacher: Any) -> None:
+    if strategy == "plain":
+        return
+    if not shape.isotropic:
+        raise UsageError(
+            f"strategy '{strategy}' needs a student of equal blocks (ViT, DeiT, CaiT, BEiT, EVA), and {student} has "
+            "stages of different width; use --strategy plain."
+        )
+    head_dim = shape.width // shape.heads
+    if strategy == "widelast" and teacher.width % head_dim:
+        raise UsageError(
+            f"strategy 'widelast' keeps the head size of {student}, {head_dim}, but the teacher's width {teacher.width} "
+            "is no multiple of it; choose another student, or set student.args.num_heads so that it is."
+        )
+
+
+def resolve_export(config: RunConfig) -> ExportConfig:
+    """The engine flavour decided, with the reason; asking by name for one that is not here fails."""
+    if config.export.engine != "auto":
+        choose_flavour(config.export.engine)  # fails here, before hours of training, if it is not on this machine
+        return config.export.model_copy(update={"engine_reason": ""})
+    flavour, why = choose_flavour("auto")
+    return config.export.model_copy(update={"engine": flavour, "engine_reason": why})
+
+
+def _teacher_init(config: RunConfig, geometry: str) -> str:
+    init, weights = config.teacher.init, config.teacher.weights
+    if init == "auto":
+        init = "file" if weights else "scratch" if geometry == "reduced" else "pretrained"
+    if (init == "file") != (weights is not None):
+        raise UsageError(
+            f"teacher.init is '{init}' and teacher.weights is {weights!r}; give both init=file and a file, or neither."
+        )
+    return init
+
+
+def _device(device: str) -> str:
+    if device == "cpu":
+        return device
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise EnvironmentLacksError("device 'cuda' was asked for, and torch sees no GPU; use --set device=cpu.")
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _workers(config: RunConfig) -> int:
+    if config.workers != "auto":
+        if config.workers < 0:
+            raise UsageError(f"workers is {config.workers}; give 0 or more.")
+        return config.workers
+    return 0 if config.data.source == EMBEDDED else min(_MAX_WORKERS, os.cpu_count() or 1)

@@ -1,0 +1,190 @@
+"""`compress run`, `compress export RUN` and `compress verify RUN`: from a config to records, report and verdict."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from core.errors import UsageError
+from core.files import is_intact, reference, write_atomic
+from core.fingerprint import fingerprint
+from core.record import FileRef
+from core.rundir import RunDirectory
+from pipeline.config import RunConfig, dump_yaml, merge, validate
+from pipeline.machine import environment
+from pipeline.plan import STAGES
+from pipeline.runner import Runner
+from stages.images.listing import data_digest
+
+STEPS_WITH_OWN_SETTINGS = {"export": ("fold", "export"), "verify": ("verify", "gates")}
+"""Sections that a single step's --set may change: those that leave the trained student as it is."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command ends with."""
+
+    run: RunDirectory
+    report: dict[str, Any] | None
+    """None when the command stopped before verification."""
+    recomputed: tuple[str, ...]
+
+
+def run_all(config: RunConfig, output: Path | None, command: str, console: Console) -> Outcome:
+    """The whole plan, reusing whatever is still good.
+
+    Args:
+        config: as requested, "auto" included.
+        output: the run directory; None for one under ``runs/`` named after models, strategy, data and seed.
+        command: the command line, for the report.
+        console: where progress goes.
+
+    Raises:
+        CompressError: anything the user can solve; what is on disk from earlier runs stays.
+    """
+    request = fingerprint(config, config.model_dump(mode="json"), environment(), data_digest(config.data))
+    known = _known_request(output or default_output(config), request)
+    if known is None:
+        from pipeline.resolve import resolve_models
+
+        models = resolve_models(config)
+        root = output or default_output(models)
+        run = RunDirectory.claim(root, identity(models))
+    else:
+        run, models = known
+    console.print(f"run      {run.root}", highlight=False, markup=False)
+    with run.locked():
+        runner = Runner(run, console)
+        data = runner.stage("data", models)
+        if known is None:
+            from pipeline.resolve import resolve_training
+
+            resolved = resolve_training(models, data)
+            write_atomic(run.root / "config.yaml", dump_yaml(resolved))
+            run.remember(resolved=resolved.model_dump(mode="json"), request=request, command=command)
+        else:
+            resolved = models
+        for note in notes(resolved):
+            console.print(f"note     {note}", highlight=False, markup=False)
+        for stage in STAGES[1:]:
+            runner.stage(stage.name, resolved)
+        report = _report(runner, resolved, command)
+    return Outcome(run, report, tuple(runner.computed))
+
+
+def run_step(root: Path, step: str, sets: dict[str, Any], command: str, console: Console) -> Outcome:
+    """One step of a finished run again, with changed settings of its own.
+
+    Raises:
+        UsageError: not a run, training not finished, or a setting that is not this step's.
+    """
+    run = RunDirectory.existing(root)
+    allowed = STEPS_WITH_OWN_SETTINGS[step]
+    foreign = sorted(set(sets) - set(allowed))
+    if foreign:
+        raise UsageError(
+            f"`compress {step}` can change settings of {' and '.join(allowed)}, not of {', '.join(foreign)}; "
+            "use `compress run` with a different --output."
+        )
+    with run.locked():
+        state = run.state()
+        if "resolved" not in state:
+            raise UsageError(f"run '{root}' has not begun; start it with `compress run`.")
+        resolved = validate(merge(state["resolved"], sets))
+        if step == "export" and "engine" in sets.get("export", {}):
+            from pipeline.resolve import resolve_export
+
+            resolved = resolved.model_copy(update={"export": resolve_export(resolved)})
+        runner = Runner(run, console)
+        last = max(index for index, stage in enumerate(STAGES) if stage.name in (*allowed, step))
+        for stage in STAGES[: last + 1]:
+            if stage.name in ("data", "teacher", "student", "distill"):
+                _require_done(run, stage.name)
+            runner.stage(stage.name, resolved, force=stage.name == step)
+        write_atomic(run.root / "config.yaml", dump_yaml(resolved))
+        # The request no longer describes what is here; forgetting it makes the next `compress run` decide anew.
+        run.remember(resolved=resolved.model_dump(mode="json"), request=None)
+        report = _report(runner, resolved, state["command"]) if last == len(STAGES) - 1 else None
+    return Outcome(run, report, tuple(runner.computed))
+
+
+def _require_done(run: RunDirectory, stage: str) -> None:
+    if run.stage_state(stage).get("status") != "done":
+        raise UsageError(f"run '{run.root}' has no finished '{stage}' stage; finish it with `compress run`.")
+
+
+def identity(config: RunConfig) -> dict[str, Any]:
+    """What may not change within one output folder."""
+    return {
+        "teacher": config.teacher.model,
+        "student": config.student.model,
+        "strategy": config.student.strategy,
+        "data": config.data.source,
+        "geometry": config.geometry,
+        "seed": config.seed,
+    }
+
+
+def default_output(config: RunConfig) -> Path:
+    """``runs/TEACHER-STUDENT-STRATEGY-DATA[-seedN]``, from the short names where they were given short."""
+    data = Path(config.data.source).name if Path(config.data.source).is_dir() else config.data.source
+    parts = [config.teacher.model, config.student.model, config.student.strategy, data]
+    parts += [f"seed{config.seed}"] if config.seed else []
+    return Path("runs") / "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts)
+
+
+def notes(config: RunConfig) -> list[str]:
+    """What must be said plainly on screen and in the report."""
+    if config.geometry != "reduced":
+        return []
+
+    def shape(args: dict[str, Any] | str) -> str:
+        return ", ".join(f"{key} {value}" for key, value in args.items()) if isinstance(args, dict) else args
+
+    return [
+        f"reduced geometry, for the embedded digits: {config.teacher.model} is built with {shape(config.teacher.args)}; "
+        f"{config.student.model} with {shape(config.student.args)}. The figures show that the pipeline works; they say "
+        "nothing about the full-size models. Give --data DIR for those."
+    ]
+
+
+def _known_request(root: Path, request: str) -> tuple[RunDirectory, RunConfig] | None:
+    """The run and its resolved config, when exactly this was asked of it before."""
+    if not (root / "state.json").is_file():
+        return None
+    run = RunDirectory.existing(root)
+    state = run.state()
+    if state.get("request") != request:
+        return None
+    return run, validate(state["resolved"])
+
+
+def _report(runner: Runner, config: RunConfig, command: str) -> dict[str, Any]:
+    """Write the report, or read the one there is when nothing was computed."""
+    from pipeline.report import document, markdown
+
+    run = runner.run
+    folder = run.root / "report"
+    written = [FileRef.model_validate(ref) for ref in run.state().get("report", [])]
+    if not runner.computed and written and all(is_intact(ref, run.root) for ref in written):
+        report: dict[str, Any] = json.loads((folder / "report.json").read_text())
+        return report
+    state = run.state()
+    report = document.build(
+        config=config.model_dump(mode="json"),
+        records=runner.records,
+        environment=environment(),
+        notes=notes(config),
+        seconds={name: entry.get("seconds") for name, entry in state["stages"].items()},
+        command=command,
+    )
+    write_atomic(folder / "report.json", json.dumps(report, indent=2, allow_nan=False) + "\n")
+    write_atomic(folder / "report.md", markdown.render(report))
+    refs = [reference(folder / name, run.root) for name in ("report.json", "report.md")]
+    run.remember(report=[ref.model_dump(mode="json") for ref in refs])
+    return report

@@ -1,0 +1,1 @@
+"""The science and the steps: each stage turns a config and records into a record."""

@@ -1,0 +1,1 @@
+"""Data: look at the images before anything is computed from them."""

@@ -1,0 +1,94 @@
+"""Look at the images before anything is computed from them: classes, counts, digest, and whether they decode."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from os import cpu_count
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from core.context import Context
+from core.errors import DataError
+from core.preprocess import open_image
+from core.records import DataRecord
+from stages.images.config import DataConfig
+from stages.images.listing import data_digest, kind_of, list_splits
+from stages.images.sources import StreamSplit, open_images
+
+_FULL_CHECK_LIMIT = 50_000
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """This stage reads no record."""
+
+
+def run(config: DataConfig, inputs: Inputs, context: Context) -> DataRecord:
+    """Open the source, check its images, describe it.
+
+    Raises:
+        DataError: no usable images, or an image that does not decode, by its path.
+    """
+    images = open_images(config)
+    record = DataRecord(
+        config=config.model_dump(mode="json"),
+        source=config.source,
+        classes=images.classes,
+        train_images=len(images.train),
+        val_images=len(images.val),
+        split=images.split,
+        digest=data_digest(config),
+        checked=_check(config, images.train, images.val),
+    )
+    absent = len(images.classes) - _classes_seen(images.val)
+    if absent > 0:
+        context.say(f"note: {absent} of {len(images.classes)} classes have no held-out image")
+    return record
+
+
+def _check(config: DataConfig, train: Any, val: Any) -> str:
+    """Open the images as ``config.check`` says; what was done, in words."""
+    if kind_of(config.source) != "folder":
+        return "not needed: embedded" if config.source == "digits" else "not opened beforehand: read through timm"
+    count = len(train) + len(val)
+    how = ("full" if count <= _FULL_CHECK_LIMIT else "header") if config.check == "auto" else config.check
+    if how == "skip":
+        return "not opened beforehand (data.check=skip)"
+    listings = [listing for listing in list_splits(config.source) if listing]
+    paths = (listing.root / file for listing in listings for file, _ in listing.files)
+    _open_all(paths, _decode if how == "full" else _read_header)
+    return f"all {count:,} {'decoded' if how == 'full' else 'headers read'}"
+
+
+def _open_all(paths: Iterable[Path], read: Any) -> None:
+    """Open files in threads (Pillow's decoders run beside each other); the first that fails ends it."""
+    iterator = iter(paths)
+    with ThreadPoolExecutor(max_workers=cpu_count()) as pool:
+        while block := list(islice(iterator, 4096)):  # in blocks, so that a failure early on ends a long list early
+            for _ in pool.map(read, block):
+                pass
+
+
+def _decode(path: Path) -> None:
+    open_image(path)
+
+
+def _read_header(path: Path) -> None:
+    try:
+        with Image.open(path):
+            pass
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DataError(f"image {path} cannot be read ({error}); replace or remove the file.") from error
+
+
+def _classes_seen(split: Any) -> int:
+    """Classes with at least one held-out image; for streams and foreign datasets, which would be read whole, unknown."""
+    items = getattr(split, "items", None)
+    if isinstance(split, StreamSplit) or items is None:
+        return 10**9
+    return len({label for _, label in items})

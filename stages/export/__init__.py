@@ -1,0 +1,1 @@
+"""Export: the artifacts a user deploys."""

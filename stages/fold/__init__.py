@@ -1,0 +1,1 @@
+"""Fold: absorb a lift's projector by algebra."""

@@ -1,0 +1,93 @@
+"""Make every deployable graph of the trained student, and prove that a folded lift answers like the kept one."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass
+from math import isfinite
+
+import torch
+from torch import Tensor, nn
+
+from core.context import Context
+from core.errors import ResultError
+from core.records import DataRecord, DistillRecord, FoldRecord, StudentRecord
+from stages.fold.algebra import fold
+from stages.fold.config import FoldConfig
+from stages.images.loaders import sample
+from stages.images.sources import recorded_images
+from stages.models.build import build_model, cost_of
+from stages.models.students import FoldedLift, LiftStudent
+from stages.models.weights import load_own, save_weights
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Records this stage reads."""
+
+    data: DataRecord
+    student: StudentRecord
+    distill: DistillRecord
+
+
+def run(config: FoldConfig, inputs: Inputs, context: Context) -> FoldRecord:
+    """Fold a lift; other strategies have nothing to fold and pass through.
+
+    Whether the difference is acceptable is judged by export, where one of the two graphs is chosen.
+
+    Raises:
+        ResultError: a graph answers with NaN or infinity.
+    """
+    root = context.run.root
+    spec = inputs.distill.model
+    size = inputs.student.preprocess.size
+    kept = load_own(build_model(spec), inputs.distill.weights, root).eval()
+    weights, models, costs = {spec.graph: inputs.distill.weights}, {spec.graph: spec}, {spec.graph: cost_of(kept, size)}
+    if not isinstance(kept, LiftStudent):
+        return FoldRecord(
+            graphs=weights,
+            models=models,
+            costs=costs,
+            max_logit_difference=None,
+            tolerance=config.tolerance,
+            images=0,
+            rank=None,
+        )
+    folded, rank = folded_from_lift(kept)
+    images = sample(recorded_images(inputs.data)[1].val, inputs.student.preprocess, config.images)
+    difference = max_logit_difference(kept, folded, images)
+    if not isfinite(difference):
+        raise ResultError("the student's logits are not finite on real images; lower distill.lr and run again.")
+    folded_spec = spec.model_copy(update={"graph": "lift-folded", "fold_rank": rank})
+    path = root / "student" / "folded.safetensors"
+    return FoldRecord(
+        graphs={**weights, "lift-folded": save_weights(folded.state_dict(), path, root)},
+        models={**models, "lift-folded": folded_spec},
+        costs={**costs, "lift-folded": cost_of(folded, size)},
+        max_logit_difference=difference,
+        tolerance=config.tolerance,
+        images=len(images),
+        rank=rank,
+    )
+
+
+def folded_from_lift(lift: LiftStudent) -> tuple[FoldedLift, int]:
+    """A network of its own with the same base weights and the folded matrices; and the rank of R."""
+    matrices = fold(
+        lift.projector.weight, lift.norm.weight, lift.norm.bias, lift.head.weight, lift.head.bias
+    )
+    rank = matrices.root_RS.shape[0]
+    folded = FoldedLift(deepcopy(lift.base), rank, matrices.bias_K.shape[0], eps=lift.norm.eps)
+    with torch.no_grad():
+        folded.root.weight.copy_(matrices.root_RS)
+        folded.head.weight.copy_(matrices.head_KS)
+        folded.head.bias.copy_(matrices.bias_K)
+    return folded.eval(), rank
+
+
+def max_logit_difference(one: nn.Module, other: nn.Module, images: Tensor, batch: int = 32) -> float:
+    """Largest absolute difference of two networks' logits over images ``[N, 3, S, S]``; NaN counts as infinite."""
+    with torch.inference_mode():
+        differences = [(one(part) - other(part)).abs().max() for part in images.split(batch)]
+    worst = torch.stack(differences).max()
+    return float("inf") if bool(worst.isnan()) else float(worst)

@@ -1,0 +1,1 @@
+"""Images: sources, splits, transforms, loaders. A library that stages share; it imports no stage."""

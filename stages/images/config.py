@@ -1,0 +1,61 @@
+"""Settings of the images (torch-free)."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from pydantic import ConfigDict, Field
+
+from core.record import Record
+
+class AugmentConfig(Record):
+    """Training augmentation, carried out by timm's transforms."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    """Smallest and largest share of the image's area that a random resized crop takes."""
+    crop_ratio: tuple[float, float] = (0.75, 1.3333333333333333)
+    """Smallest and largest aspect ratio of that crop."""
+    hflip: float = Field(0.5, ge=0, le=1)
+    """Probability of a horizontal flip; 0 where left and right have meaning, as in digits and text."""
+    auto_augment: str | None = "rand-m9-mstd0.5-inc1"
+    """timm's automatic augmentation policy; null for none."""
+    color_jitter: float = Field(0.4, ge=0)
+    """Strength of colour jitter; timm leaves it out when auto_augment is set."""
+    random_erasing: float = Field(0.25, ge=0, le=1)
+    """Probability of erasing a rectangle (pixel mode)."""
+    interpolation: Literal["bilinear", "bicubic", "random"] = "bicubic"
+    """Resampling of the random crop."""
+
+
+class DataConfig(Record):
+    """Which images, and how they are split and read."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+    volatile: ClassVar[frozenset[str]] = frozenset({"check"})
+
+    source: str = "digits"
+    """`digits` (embedded), a folder of class folders (with or without train/ and val/), or a name with timm's prefix:
+    `hfds/NAME`, `torch/NAME`, `wds/NAME`, `tfds/NAME`."""
+    root: str | None = None
+    """Folder that a prefixed dataset is read from; not used for digits and folders."""
+    train_split: str = "train"
+    """Name of the training split of a prefixed dataset."""
+    val_split: str = "validation"
+    """Name of the held-out split of a prefixed dataset."""
+    train_samples: int | None = Field(None, gt=0)
+    """Images in the training split of a streamed dataset (wds, tfds) that does not say so itself."""
+    val_samples: int | None = Field(None, gt=0)
+    """Images in its held-out split."""
+    labels: str | None = None
+    """Text file with one class name a line, for a prefixed dataset that carries no names."""
+    val_fraction: float = Field(0.2, gt=0, lt=1)
+    """Share held out of each class when the source has no held-out split of its own."""
+    split_seed: int = 0
+    """Seed of that split; apart from `seed`, so that runs with different seeds are judged on the same images."""
+    check: Literal["auto", "full", "header", "skip"] = "auto"
+    """Open images before training: decode all of them, read headers only, or not at all. auto: full up to 50,000."""
+    crop_pct: float | None = Field(None, gt=0, le=1)
+    """Share of the resized image kept by evaluation's centre crop; null: the model's own."""
+    augment: AugmentConfig = AugmentConfig()

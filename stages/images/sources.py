@@ -1,0 +1,222 @@
+"""Where images come from: the embedded digits, folders, and anything timm's ``create_dataset`` reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+from sklearn.model_selection import train_test_split
+
+from core.errors import DataError
+from core.preprocess import open_image
+from core.records import DataRecord
+from stages.images.config import DataConfig
+from stages.images.listing import EMBEDDED, Listing, kind_of, list_splits
+
+DIGIT_SIZE = 32
+
+
+class Split(Protocol):
+    """One split: images with labels, by index."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]: ...
+
+
+@dataclass(frozen=True)
+class ListedSplit:
+    """A split read by calling ``load`` on each item's key."""
+
+    items: Sequence[tuple[Any, int]]
+    load: Callable[[Any], Image.Image]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        key, label = self.items[index]
+        return self.load(key), label
+
+
+class StreamSplit:
+    """A split that can only be read in order (webdataset, TFDS)."""
+
+    def __init__(self, dataset: Any, count: int) -> None:
+        self.dataset = dataset
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[tuple[Image.Image, int]]:
+        for image, label in self.dataset:
+            yield image.convert("RGB"), int(label)
+
+
+@dataclass(frozen=True)
+class Images:
+    """Both splits of a source and the names of its classes."""
+
+    classes: tuple[str, ...]
+    train: Any
+    """A Split or a StreamSplit."""
+    val: Any
+    split: str
+    """How the held-out images were chosen, in words."""
+
+
+def open_images(config: DataConfig) -> Images:
+    """The images of a config.
+
+    Raises:
+        DataError: see ``stages.images.listing`` and the message.
+    """
+    kind = kind_of(config.source)
+    if kind == EMBEDDED:
+        return _digits(config)
+    return _folder(config) if kind == "folder" else _timm(config)
+
+
+def recorded_images(record: DataRecord) -> tuple[DataConfig, Images]:
+    """The images of a finished data stage, and the config they were opened with."""
+    config = DataConfig.model_validate(record.config, strict=False)  # JSON lists become tuples again
+    return config, open_images(config)
+
+
+def _hold_out(items: Sequence[tuple[Any, int]], config: DataConfig) -> tuple[list[Any], list[Any], str]:
+    """Stratified split by the fixed split seed."""
+    labels = [label for _, label in items]
+    classes = len(set(labels))
+    held = max(classes, round(config.val_fraction * len(items)))
+    if len(items) - held < classes:
+        raise DataError(f"{len(items)} images of {classes} classes are too few to hold out {held}; add images.")
+    train, val = train_test_split(items, test_size=held, random_state=config.split_seed, stratify=labels)
+    return train, val, f"{held} of {len(items)} images held out, stratified by class, split seed {config.split_seed}"
+
+
+def digit_image(pixels: np.ndarray[Any, np.dtype[np.float64]]) -> Image.Image:
+    """One scikit-learn digit (8 x 8, values 0 to 16) as a 32 x 32 RGB image."""
+    grey = Image.fromarray(np.round(pixels * (255 / 16)).astype(np.uint8))
+    return grey.resize((DIGIT_SIZE, DIGIT_SIZE), Image.Resampling.BICUBIC).convert("RGB")
+
+
+def _digits(config: DataConfig) -> Images:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = [digit_image(pixels) for pixels in digits.images]
+    items = [(index, int(label)) for index, label in enumerate(digits.target)]
+    train, val, split = _hold_out(items, config)
+    load = images.__getitem__
+    return Images(tuple(str(digit) for digit in range(10)), ListedSplit(train, load), ListedSplit(val, load), split)
+
+
+def _folder(config: DataConfig) -> Images:
+    train, val = list_splits(config.source)
+    if val is None:
+        train_items, val_items, split = _hold_out(train.files, config)
+        val = train
+    else:
+        train_items, val_items, split = list(train.files), list(val.files), f"the images of {val.root.name}/"
+
+    def reader(listing: Listing) -> Callable[[str], Image.Image]:
+        return _FileReader(listing.root)
+
+    return Images(train.classes, ListedSplit(train_items, reader(train)), ListedSplit(val_items, reader(val)), split)
+
+
+@dataclass(frozen=True)
+class _FileReader:
+    """Opens a file of a listing; a class, not a closure, so that loader processes can receive it."""
+
+    root: Path
+
+    def __call__(self, relative: str) -> Image.Image:
+        return open_image(self.root / relative)
+
+
+@dataclass(frozen=True)
+class _TimmSplit:
+    """A random-access timm or torchvision dataset."""
+
+    dataset: Any
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        try:
+            image, label = self.dataset[index]
+        except (OSError, SyntaxError, ValueError) as error:
+            raise DataError(f"image {index} of the dataset cannot be read ({error}); remove it.") from error
+        return image.convert("RGB"), int(label)
+
+
+def _timm(config: DataConfig) -> Images:
+    from torch.utils.data import IterableDataset
+
+    def split(name: str, training: bool, count: int | None) -> Any:
+        dataset = _create(config, name, training, count)
+        if not isinstance(dataset, IterableDataset):
+            return dataset, _TimmSplit(dataset)
+        try:
+            known = count or len(dataset)  # type: ignore[arg-type]
+        except (TypeError, AttributeError) as error:
+            which = "train_samples" if training else "val_samples"
+            raise DataError(f"dataset '{config.source}' does not say its length; set data.{which}.") from error
+        return dataset, StreamSplit(dataset, known)
+
+    raw, train = split(config.train_split, True, config.train_samples)
+    _, val = split(config.val_split, False, config.val_samples)
+    classes = _class_names(raw, config)
+    if len(classes) < 2:
+        raise DataError(f"dataset '{config.source}' has {len(classes)} classes; at least two are needed to classify.")
+    return Images(classes, train, val, f"split '{config.val_split}' of {config.source}")
+
+
+def _create(config: DataConfig, split: str, training: bool, count: int | None) -> Any:
+    from timm.data import create_dataset
+
+    try:
+        return create_dataset(
+            config.source,
+            root=config.root,
+            split=split,
+            is_training=training,
+            num_samples=count,
+            seed=config.split_seed,
+        )
+    except ImportError as error:
+        prefix = config.source.partition("/")[0].lower()
+        raise DataError(
+            f"dataset '{config.source}' needs a package that is not installed ({error}); "
+            f"install it, for example pip install 'compress[{prefix}]'."
+        ) from error
+    except Exception as error:  # datasets libraries raise anything; each is the user's to see in one line
+        reason = str(error).split("\n")[0][:200] or type(error).__name__
+        raise DataError(
+            f"dataset '{config.source}' (root {config.root!r}, split '{split}') cannot be opened: {reason}. "
+            "Check data.source, data.root, data.train_split and data.val_split."
+        ) from error
+
+
+def _class_names(dataset: Any, config: DataConfig) -> tuple[str, ...]:
+    """Class names from the labels file, or from wherever this kind of dataset keeps them."""
+    if config.labels:
+        return tuple(Path(config.labels).read_text().split("\n")[:-1] or ())
+    reader = getattr(dataset, "reader", dataset)
+    features = getattr(getattr(reader, "dataset", None), "features", None)
+    if features and hasattr(features.get(getattr(reader, "label_key", "label")), "names"):
+        return tuple(features[reader.label_key].names)
+    mapping = getattr(reader, "class_to_idx", None) or getattr(dataset, "class_to_idx", None)
+    if mapping:
+        return tuple(sorted(mapping, key=mapping.__getitem__))
+    raise DataError(
+        f"dataset '{config.source}' does not name its classes; "
+        "write them to a file, one a line in index order, and set data.labels."
+    )

@@ -1,0 +1,122 @@
+"""Build any network of a run from its spec, run it with taps, count its cost."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import timm
+import torch
+from timm.data import resolve_model_data_config
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from core.errors import UsageError
+from core.preprocess import PreprocessSpec
+from core.records import Cost, ModelSpec
+from stages.models.students import FoldedLift, LiftStudent, TokenBase, widen_last
+
+
+def build_model(spec: ModelSpec) -> nn.Module:
+    """The network of ``spec``, freshly initialised from torch's global generator, on the CPU, float32.
+
+    Raises:
+        UsageError: timm refuses the arguments, or the strategy does not fit the architecture.
+    """
+    try:
+        model: nn.Module = timm.create_model(spec.arch, num_classes=spec.num_classes, **spec.args)
+    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+        raise UsageError(f"model '{spec.arch}' cannot be built with {spec.args}: {error}") from error
+    if spec.graph == "plain":
+        return model
+    if spec.lift_width is None:
+        raise UsageError(f"a {spec.graph} student needs the teacher's width (lift_width), and none was given.")
+    if spec.graph == "widelast":
+        return widen_last(model, spec.arch, spec.args, spec.num_classes, spec.lift_width)
+    if spec.graph == "lift-kept":
+        return LiftStudent(model, spec.arch, spec.lift_width, spec.num_classes)
+    if spec.fold_rank is None:
+        raise UsageError("a folded lift needs its rank (fold_rank), and none was given.")
+    return FoldedLift(TokenBase(model, spec.arch), spec.fold_rank, spec.num_classes)
+
+
+def logits_and_taps(model: nn.Module, x: Tensor, indices: tuple[int, ...]) -> tuple[Tensor, list[Tensor]]:
+    """Logits ``[B, K]`` and the taps ``[B, D, H, W]`` of ``indices``, in the order asked, nothing else kept.
+
+    A tap is a block's patch tokens before the final norm (DESIGN, section 2).
+    """
+    if not indices:
+        return model(x), []
+    ascending = tuple(sorted(set(indices)))
+    network: Any = model
+    if isinstance(model, LiftStudent):
+        logits, taps = model.forward_with_taps(x, ascending)
+    else:
+        final, taps = network.forward_intermediates(x, indices=list(ascending), norm=False, output_fmt="NCHW")
+        logits = network.forward_head(final)
+    by_index = dict(zip(ascending, taps, strict=True))
+    return logits, [by_index[index] for index in indices]
+
+
+def input_size(args: dict[str, Any], model: nn.Module) -> int:
+    """Side of the square input a network was built for, pixels."""
+    size = args.get("img_size") or resolve_model_data_config(model)["input_size"][-1]
+    return int(size if isinstance(size, int) else size[0])
+
+
+def preprocess_of(model: nn.Module, args: dict[str, Any], crop_pct: float | None) -> PreprocessSpec:
+    """timm's evaluation preprocessing of this model at its input size, as the one spec used everywhere."""
+    config = resolve_model_data_config(model)
+    return PreprocessSpec(
+        size=input_size(args, model),
+        crop_pct=float(config["crop_pct"] if crop_pct is None else crop_pct),
+        interpolation=config["interpolation"],
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+    )
+
+
+@contextmanager
+def unfused_attention(model: nn.Module) -> Iterator[None]:
+    """Run attention as separate matrix products, which counters can count and tracers can see."""
+    fused: list[Any] = [module for module in model.modules() if getattr(module, "fused_attn", False) is True]
+    for module in fused:
+        module.fused_attn = False
+    try:
+        yield
+    finally:
+        for module in fused:
+            module.fused_attn = True
+
+
+def cost_of(model: nn.Module, size: int) -> Cost:
+    """Parameters, and multiply-accumulates for one image (half of torch's counted operations)."""
+    training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trainable:
+        parameter.requires_grad_(False)  # the counter follows gradients where it finds any, and CaiT's confuse it
+    with unfused_attention(model), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, 3, size, size, device=device))
+    model.train(training)
+    for parameter in trainable:
+        parameter.requires_grad_(True)
+    return Cost(
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        macs=int(counter.get_total_flops()) // 2,
+    )
+
+
+def pretrained_model(arch: str, spec: ModelSpec) -> nn.Module:
+    """timm's pretrained network for ``arch`` (with or without a tag), its classifier replaced where classes differ.
+
+    Raises:
+        OSError, RuntimeError: no pretrained weights exist, or they cannot be had from here.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the hub client warns about retries; the caller reports the end
+        model: nn.Module = timm.create_model(arch, pretrained=True, num_classes=spec.num_classes, **spec.args)
+    return model

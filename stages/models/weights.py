@@ -1,0 +1,113 @@
+"""Weights on disk: safetensors of our own, and checkpoints from outside, loaded without running their code."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from timm.models import load_state_dict
+from torch import Tensor, nn
+
+from core.errors import UsageError
+from core.files import reference, write_atomic
+from core.records import FileRef
+
+_SHOWN = 6
+
+
+def save_weights(state: dict[str, Tensor], path: Path, root: Path) -> FileRef:
+    """Write a state dict as safetensors, whole or not at all; shared storage is written once per name."""
+    own = {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in state.items()}
+    write_atomic(path, save(own))
+    return reference(path, root)
+
+
+def load_own(model: nn.Module, ref: FileRef, root: Path) -> nn.Module:
+    """``model`` with weights that this run wrote."""
+    model.load_state_dict(load_file(root / ref.path), strict=True)
+    return model
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """The state dict in a checkpoint from outside (safetensors, or a torch file read with ``weights_only=True``).
+
+    Averaged weights (``state_dict_ema``, ``model_ema``) are preferred to raw ones, as in timm.
+
+    Raises:
+        UsageError: the file is missing, is no checkpoint, or would need to run code to load.
+    """
+    if not path.is_file():
+        raise UsageError(f"teacher weights '{path}' do not exist; give a .safetensors file or a torch state dict.")
+    try:
+        state = load_state_dict(str(path), use_ema=True, device="cpu", weights_only=True)
+    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, KeyError, ValueError, AttributeError) as error:
+        reason = str(error).split("\n")[0][:160]
+        raise UsageError(
+            f"teacher weights '{path}' cannot be read as safetensors or a plain state dict ({reason}); "
+            "save the model's state_dict() and give that file."
+        ) from error
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UsageError(f"teacher weights '{path}' hold no state dict of tensors; save the model's state_dict().")
+    return dict(state)
+
+
+def load_checkpoint(model: nn.Module, path: Path, classifier: tuple[str, ...]) -> bool:
+    """Load a checkpoint from outside; every tensor must fit, the classifier alone may have other classes.
+
+    Args:
+        model: receives the weights.
+        path: the checkpoint.
+        classifier: module names of the classifier (timm's ``default_cfg["classifier"]``).
+
+    Returns:
+        Whether the classifier was loaded too; False: it has another number of classes and keeps its initial weights.
+
+    Raises:
+        UsageError: missing or unexpected tensors, or shapes that differ, with their names.
+    """
+    state = read_checkpoint(path)
+    own = model.state_dict()
+    is_classifier = {name: name.startswith(tuple(f"{prefix}." for prefix in classifier)) for name in {*own, *state}}
+    missing = [name for name in own if name not in state and not is_classifier[name]]
+    unexpected = [name for name in state if name not in own and not is_classifier[name]]
+    shared = [name for name in own if name in state]
+    wrong = [name for name in shared if own[name].shape != state[name].shape]
+    wrong_body = [
+        f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
+        for name in wrong
+        if not is_classifier[name]
+    ]
+    problems = [
+        f"{title}: {_some(names)}"
+        for title, names in (("missing", missing), ("unexpected", unexpected), ("wrong shape", wrong_body))
+        if names
+    ]
+    if problems:
+        raise UsageError(
+            f"teacher weights '{path}' do not fit the model ({'; '.join(problems)}); "
+            "check --teacher and teacher.args against the checkpoint."
+        )
+    fits = not wrong and all(name in state for name in own if is_classifier[name])
+    kept = {name: state[name] for name in shared if fits or not is_classifier[name]}
+    model.load_state_dict(kept, strict=False)
+    return fits
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def classifier_names(model: nn.Module) -> tuple[str, ...]:
+    """Module names of a timm model's classifier."""
+    config = getattr(model, "pretrained_cfg", None) or {}
+    names = config.get("classifier") or "head"
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def all_finite(state: dict[str, Tensor]) -> bool:
+    """Whether no tensor holds a NaN or infinity."""
+    return all(bool(torch.isfinite(tensor).all()) for tensor in state.values() if tensor.is_floating_point())

@@ -1,0 +1,1 @@
+"""Student: build it as its strategy says."""

@@ -1,0 +1,1 @@
+"""Teacher: load it, or fine-tune it to the data's classes."""

@@ -1,0 +1,29 @@
+"""Settings of the teacher (torch-free)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from stages.training.config import TrainingConfig
+
+
+class TeacherConfig(TrainingConfig):
+    """Which network is imitated, where its weights come from, and how it is fitted to the data's classes."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    model: str
+    """timm model name, short names allowed: `cait_s24` is `cait_s24_224`."""
+    args: dict[str, Any] | Literal["auto"] = "auto"
+    """Arguments for timm.create_model. auto: none; for the embedded digits, the reduced geometry."""
+    init: Literal["auto", "pretrained", "file", "scratch"] = "auto"
+    """Where weights come from: timm's pretrained ones, `weights`, or none (trained here for `epochs`).
+    auto: file when `weights` is given, scratch for the embedded digits, else pretrained."""
+    weights: str | None = None
+    """Checkpoint file: safetensors or a torch state dict, loaded without running code."""
+    epochs: int | Literal["auto"] = Field("auto", ge=0)
+    """Epochs of fitting to the data's classes. auto: none when the weights' classifier fits, else the recipe's."""
+    tune_epochs: int = Field(10, gt=0)
+    """What `epochs: auto` means when the classifier does not fit."""

@@ -1,0 +1,72 @@
+"""Checkpoints of a training: complete or absent, the newest good one found again.
+
+Layout: ``FOLDER/step-00001234/`` with Accelerate's state (weights, optimizer, generators, EMA) and ``progress.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+_PROGRESS = "progress.json"
+
+
+@dataclass
+class Progress:
+    """Where a training stands."""
+
+    epoch: int = 0
+    """Epochs finished."""
+    batches: int = 0
+    """Batches of the current epoch finished, in this process."""
+    steps: int = 0
+    """Optimizer steps taken since the start."""
+    seconds: float = 0.0
+    """Wall time of training so far, all sessions."""
+    sums: dict[str, float] = field(default_factory=dict)
+    """Sum of each loss term over the current epoch's batches."""
+
+
+def save_checkpoint(accelerator: Any, folder: Path, progress: Progress, fingerprint: str) -> None:
+    """Write a checkpoint beside the last one, make it visible by one rename, then drop the older one."""
+    target = folder / f"step-{progress.steps:08d}-{progress.batches:06d}"
+    temporary = folder / f".{target.name}"
+    if accelerator.is_main_process:
+        shutil.rmtree(temporary, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+    accelerator.wait_for_everyone()
+    accelerator.save_state(str(temporary))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        (temporary / _PROGRESS).write_text(json.dumps({"fingerprint": fingerprint, **asdict(progress)}))
+        _flush(temporary)
+        shutil.rmtree(target, ignore_errors=True)
+        os.replace(temporary, target)
+        for other in folder.iterdir():
+            if other != target:
+                shutil.rmtree(other, ignore_errors=True)
+    accelerator.wait_for_everyone()
+
+
+def _flush(folder: Path) -> None:
+    """Bring a folder's files to the disk before the rename makes them count."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+
+
+def find_checkpoint(folder: Path, fingerprint: str) -> tuple[Path, Progress] | None:
+    """The newest complete checkpoint made by a training with this fingerprint."""
+    for path in sorted(folder.glob("step-*"), reverse=True):
+        try:
+            saved = json.loads((path / _PROGRESS).read_text())
+            if saved.pop("fingerprint") == fingerprint:
+                return path, Progress(**saved)
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # incomplete or of another version: the next older one may do
+    return None

@@ -1,0 +1,49 @@
+"""Settings of a training (torch-free), shared by fine-tuning a teacher and distilling a student."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, Self
+
+from pydantic import ConfigDict, Field, model_validator
+
+from core.record import Record
+
+
+class TrainingConfig(Record):
+    """AdamW, linear warm-up and cosine decay, EMA."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+    volatile: ClassVar[frozenset[str]] = frozenset({"checkpoint_seconds"})
+
+    batch_size: int | Literal["auto"] = Field("auto", gt=0)
+    """Images an optimizer step, over all processes. auto: 256, or less so that an epoch has at least 8 steps."""
+    accumulation: int = Field(1, gt=0)
+    """Forward passes that make up one optimizer step; must divide batch_size."""
+    lr: float | Literal["auto"] = Field("auto", gt=0)
+    """Peak learning rate. auto: 5e-4 x batch_size / 512."""
+    min_lr: float = Field(1e-5, ge=0)
+    """Learning rate that the cosine ends at."""
+    warmup_epochs: float | Literal["auto"] = Field("auto", ge=0)
+    """Epochs of linear warm-up, less than `epochs`. auto: 5, or a tenth of `epochs` when that is less."""
+    warmup_lr: float = Field(1e-6, ge=0)
+    """Learning rate that warm-up starts from."""
+    weight_decay: float = Field(0.05, ge=0)
+    """AdamW's decay; biases, norms and embeddings are left out of it."""
+    clip_grad: float | None = Field(1.0, gt=0)
+    """Largest norm of the gradient; null for no clipping."""
+    label_smoothing: float = Field(0.1, ge=0, lt=1)
+    """Smoothing of the cross-entropy with the labels."""
+    ema_decay: float | None = Field(0.9999, gt=0, lt=1)
+    """Decay a step of the averaged weights tracked beside the raw ones; null for none."""
+    ema_warmup: bool = True
+    """Start the average with a smaller decay, so that short runs average over what they have."""
+    eval_every: int = Field(1, gt=0)
+    """Epochs between evaluations on the held-out images; the last epoch is always evaluated."""
+    checkpoint_seconds: float = Field(60, ge=0)
+    """Seconds of training that a crash may cost; a checkpoint is written at the first step after them."""
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> Self:
+        if isinstance(self.batch_size, int) and self.batch_size % self.accumulation:
+            raise ValueError(f"accumulation {self.accumulation} does not divide batch_size {self.batch_size}")
+        return self

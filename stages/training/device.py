@@ -1,0 +1,40 @@
+"""The one place where a device, its precision and the processes are chosen: Accelerate, on CPU, GPU or many of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DataLoaderConfiguration
+
+from core.errors import EnvironmentLacksError
+
+
+def make_accelerator(device: str, seed: int, accumulation: int = 1) -> Any:
+    """The Accelerate engine for this process.
+
+    bfloat16 where the GPU has it, float32 otherwise; batch sizes are global (split over processes); the order of
+    images depends on ``seed`` and the epoch alone.
+
+    Raises:
+        EnvironmentLacksError: a GPU was asked for and there is none.
+    """
+    if device == "cuda" and not torch.cuda.is_available():
+        raise EnvironmentLacksError(
+            "device 'cuda' was asked for, and torch sees no GPU; use --set device=cpu, or install a driver and CUDA torch."
+        )
+    use_gpu = device != "cpu" and torch.cuda.is_available()
+    return Accelerator(
+        cpu=not use_gpu,
+        mixed_precision="bf16" if use_gpu and torch.cuda.is_bf16_supported() else "no",
+        gradient_accumulation_steps=accumulation,
+        dataloader_config=DataLoaderConfiguration(split_batches=True, use_seedable_sampler=True, data_seed=seed),
+    )
+
+
+def describe(device: str) -> str:
+    """What computes, in words."""
+    if device != "cpu" and torch.cuda.is_available():
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
+    return f"CPU, {torch.get_num_threads()} threads"

@@ -1,0 +1,74 @@
+"""A tiny ViT that really tells digits apart a little, real handwritten digits, and what was exported of it once."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fake_driver import FakeDriver
+from numpy.typing import NDArray
+from PIL import Image
+from sklearn.datasets import load_digits
+from tiny_models import LABELS, SIZE, tiny_vit
+
+import exporters.cuda
+from core.preprocess import PreprocessSpec, open_image
+from exporters.bundle import write_bundle
+from exporters.onnx import onnx_from_module
+
+
+@pytest.fixture(scope="session")
+def model() -> torch.nn.Module:
+    return tiny_vit().eval()
+
+
+@pytest.fixture(scope="session")
+def spec() -> PreprocessSpec:
+    return PreprocessSpec(size=SIZE, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+
+
+@pytest.fixture(scope="session")
+def digit_files(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("digits")
+    files = []
+    for index, pixels in enumerate(load_digits().images[:12]):
+        files.append(folder / f"{index:02d}.png")
+        Image.fromarray((pixels * 15.9).astype(np.uint8)).save(files[-1])
+    return files
+
+
+@pytest.fixture(scope="session")
+def images(digit_files: list[Path], spec: PreprocessSpec) -> NDArray[np.float32]:
+    """Float32 ``[12, 3, 32, 32]``."""
+    return np.stack([spec.apply(open_image(file)) for file in digit_files])
+
+
+@pytest.fixture(scope="session")
+def onnx_file(model: torch.nn.Module, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("export") / "student.onnx"
+    onnx_from_module(model, path, size=SIZE, max_batch=8)
+    return path
+
+
+@pytest.fixture
+def bundle_folder(onnx_file: Path, spec: PreprocessSpec, tmp_path: Path) -> Iterator[Path]:
+    """A bundle without an engine; the folder above it must be left without drafts."""
+    parent = tmp_path / "deploy"
+    write_bundle(
+        parent / "bundle", onnx=onnx_file, engine=None, preprocess=spec, labels=LABELS, facts={"graph": "plain"}
+    )
+    yield parent / "bundle"
+    assert [entry.name for entry in parent.iterdir()] in ([], ["bundle"])
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDriver]:
+    fake = FakeDriver()
+    monkeypatch.setattr(ctypes, "CDLL", lambda _: fake)
+    exporters.cuda._driver.cache_clear()
+    yield fake
+    exporters.cuda._driver.cache_clear()

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import ctypes
+
+import numpy as np
+import pytest
+from fake_driver import FakeDriver
+
+import exporters.cuda as under_test
+from core.errors import EnvironmentLacksError, ResultError
+
+
+def test_a_gpu_is_a_driver_that_starts_and_sees_one(driver: FakeDriver) -> None:
+    assert under_test.gpu_present()
+    assert under_test.gpu_name_and_capability() == ("NVIDIA A10", "8.6")
+
+
+@pytest.mark.parametrize("lack", ["device", "start", "library"])
+def test_a_library_alone_is_no_gpu(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch, lack: str) -> None:
+    def missing(_: str) -> None:
+        raise OSError("libcuda.so.1: cannot open shared object file")
+
+    if lack == "device":
+        driver.devices = 0
+    elif lack == "start":
+        driver.status = 100
+    else:
+        monkeypatch.setattr(ctypes, "CDLL", missing)
+    assert not under_test.gpu_present()
+    with pytest.raises(EnvironmentLacksError, match="needs an NVIDIA GPU"):
+        under_test.Gpu()
+
+
+def test_what_is_copied_there_comes_back_and_all_is_returned(driver: FakeDriver) -> None:
+    values = np.arange(24, dtype=np.float32).reshape(4, 6)
+    with under_test.Gpu() as gpu:
+        assert gpu.stream == 77
+        address = gpu.allocate(values.nbytes)
+        gpu.upload(address, values)
+        back = np.empty((4, 6), dtype=np.float32)
+        gpu.download(address, back)
+        gpu.wait()
+    np.testing.assert_array_equal(back, values)
+    gpu.close()
+    assert driver.memory == {}
+    assert driver.open == []
+
+
+def test_a_failed_call_says_why(driver: FakeDriver) -> None:
+    with under_test.Gpu() as gpu, pytest.raises(ResultError, match=r"cuMemAlloc_v2 failed: out of memory \(error 2\)"):
+        gpu.allocate(1_000_000)
+    assert driver.open == []

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from numpy.typing import NDArray
+from tiny_models import SIZE, tiny_vit
+from torch import nn
+
+import exporters.onnx as under_test
+from core.errors import DataError, ResultError, UsageError
+from exporters.onnx import INPUT, OUTPUT, dims, max_difference, onnx_from_module
+from exporters.runners import OnnxRunner
+
+
+def logits_of(model: nn.Module, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    with torch.inference_mode():
+        return model(torch.from_numpy(images)).numpy()
+
+
+def test_agrees_with_torch_on_digits_at_every_batch_size(
+    onnx_file: Path, model: nn.Module, images: NDArray[np.float32]
+) -> None:
+    spread = logits_of(model, images).std()
+    assert spread > 0.1  # logits that all but agree would make any comparison pass
+    differences = max_difference(onnx_file, model, images, tuple(range(1, 9)))
+    assert list(differences) == [str(batch) for batch in range(1, 9)]
+    assert max(differences.values()) < 1e-4 * max(1.0, spread)
+
+
+def test_difference_notices_another_model(onnx_file: Path, images: NDArray[np.float32]) -> None:
+    assert min(max_difference(onnx_file, tiny_vit(seed=1), images).values()) > 0.1
+
+
+def test_few_images_are_repeated(onnx_file: Path, model: nn.Module, images: NDArray[np.float32]) -> None:
+    assert max_difference(onnx_file, model, images[:2], (7,))["7"] < 1e-3
+
+
+def test_no_images_is_an_error(onnx_file: Path, model: nn.Module, images: NDArray[np.float32]) -> None:
+    with pytest.raises(DataError, match="at least one image"):
+        max_difference(onnx_file, model, images[:0])
+
+
+@pytest.mark.parametrize("where", ["torch", "onnx"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_no_number_never_passes(
+    tmp_path: Path, onnx_file: Path, model: nn.Module, images: NDArray[np.float32], where: str, value: float
+) -> None:
+    path = onnx_file
+    broken = copy.deepcopy(model)
+    if where == "torch":
+        broken.head.bias.data[3] = value
+    else:
+        path = tmp_path / "broken.onnx"
+        graph = onnx.load(onnx_file)
+        bias = next(entry for entry in graph.graph.initializer if list(entry.dims) == [10])
+        values = onnx.numpy_helper.to_array(bias).copy()
+        values[3] = value
+        bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
+        onnx.save(graph, path)
+    assert set(max_difference(path, broken, images).values()) == {float("inf")}
+
+
+def test_graph_is_what_tensorrt_likes(onnx_file: Path) -> None:
+    graph = onnx.load(onnx_file)
+    kinds = Counter(node.op_type for node in graph.graph.node)
+    assert [(entry.domain, entry.version) for entry in graph.opset_import] == [("", 20)]
+    assert kinds["LayerNormalization"] == 5  # two a block and the last
+    assert kinds["Gelu"] == kinds["Softmax"] == 2
+    assert "Attention" not in kinds
+    assert {node.domain for node in graph.graph.node} <= {"", "ai.onnx"}
+    assert dims(graph.graph.input[0]) == ("batch", 3, SIZE, SIZE)
+    assert dims(graph.graph.output[0]) == ("batch", 10)
+    assert (graph.graph.input[0].name, graph.graph.output[0].name) == (INPUT, OUTPUT)
+    assert not any(node.metadata_props for node in graph.graph.node)  # no paths of this machine
+
+
+def test_unfused_attention_saves_nodes(tmp_path: Path, onnx_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = under_test._deployable
+
+    def immune(module: nn.Module) -> nn.Module:
+        copied = real(module)
+        for part in copied.modules():
+            if hasattr(part, "fused_attn"):
+                part.__class__ = type("Fused", (type(part),), {"fused_attn": property(lambda _: True, lambda *_: None)})
+        return copied
+
+    monkeypatch.setattr(under_test, "_deployable", immune)
+    fused = onnx_from_module(tiny_vit(), tmp_path / "fused.onnx", size=SIZE, max_batch=8)
+    assert len(onnx.load(onnx_file).graph.node) < fused.nodes
+
+
+def test_the_module_is_left_alone_and_nothing_is_printed(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    model = tiny_vit().train()
+    before = copy.deepcopy(model.state_dict())
+    facts = onnx_from_module(model, tmp_path / "deep" / "m.onnx", size=SIZE, max_batch=1)
+    assert capfd.readouterr() == ("", "")
+    assert all(part.training for part in model.modules())
+    assert all(block.attn.fused_attn for block in model.blocks)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    path = tmp_path / "deep" / "m.onnx"
+    assert [entry.name for entry in path.parent.iterdir()] == ["m.onnx"]
+    assert facts.bytes == path.stat().st_size
+    assert facts.nodes == len(onnx.load(path).graph.node)
+    assert facts.opset == 20
+    assert facts.seconds > 0
+
+
+class DependsOnBatch(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean(dim=(2, 3)) * (1.0 if x.shape[0] == 2 else 2.0)
+
+
+class ThreeOutputsDims(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mean(dim=3)
+
+
+class Raises(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        raise RuntimeError("no such layer\nand a page of advice")
+
+
+@pytest.mark.parametrize(
+    ("module", "words"), [(DependsOnBatch(), "batch"), (ThreeOutputsDims(), "logits"), (Raises(), "no such layer")]
+)
+def test_what_cannot_be_promised_is_refused_and_the_old_file_stays(
+    tmp_path: Path, module: nn.Module, words: str
+) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"old")
+    with pytest.raises(ResultError, match=words) as caught:
+        onnx_from_module(module, path, size=SIZE, max_batch=4)
+    assert "\n" not in str(caught.value)
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["m.onnx"]
+
+
+@pytest.mark.parametrize(("size", "max_batch"), [(0, 1), (32, 0)])
+def test_impossible_sizes_are_refused(tmp_path: Path, model: nn.Module, size: int, max_batch: int) -> None:
+    with pytest.raises(UsageError, match="at least 1"):
+        onnx_from_module(model, tmp_path / "m.onnx", size=size, max_batch=max_batch)
+
+
+def test_large_weights_go_beside_the_graph_and_still_run(
+    tmp_path: Path, model: nn.Module, images: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "big.onnx"
+    monkeypatch.setattr(under_test, "EXTERNAL_ABOVE", 1000)
+    facts = onnx_from_module(model, path, size=SIZE, max_batch=4)
+    data = tmp_path / "big.onnx.data"
+    assert facts.bytes == path.stat().st_size + data.stat().st_size
+    assert data.stat().st_size > path.stat().st_size
+    with OnnxRunner(path) as runner:
+        np.testing.assert_allclose(runner.infer(images[:3]), logits_of(model, images[:3]), atol=1e-4)
+    monkeypatch.undo()
+    onnx_from_module(model, path, size=SIZE, max_batch=4)
+    assert not data.exists()  # stale weights of the graph before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["cait_xxs24_224", "swin_tiny_patch4_window7_224", "deit_tiny_patch16_224"])
+def test_the_families_of_the_product_at_full_size(tmp_path: Path, name: str) -> None:
+    import timm
+
+    model = timm.create_model(name, num_classes=10).eval()
+    images = np.random.default_rng(0).standard_normal((2, 3, 224, 224), dtype=np.float32)
+    facts = onnx_from_module(model, tmp_path / "m.onnx", size=224, max_batch=4)
+    assert facts.nodes < 2500
+    assert max(max_difference(tmp_path / "m.onnx", model, images, (1, 3)).values()) < 1e-4

@@ -1,0 +1,228 @@
+"""Reports of three imagined runs: a lift with both graphs, a plain student, and a lift without an engine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from core.preprocess import PreprocessSpec
+from core.record import FileRef
+from core.records import (
+    AccuracyRow,
+    Cost,
+    DataRecord,
+    DistillRecord,
+    EngineArtifact,
+    ExportRecord,
+    FoldRecord,
+    GateRow,
+    GatesRecord,
+    Graph,
+    LatencyRow,
+    ModelSpec,
+    OnnxArtifact,
+    StudentRecord,
+    TeacherRecord,
+    VerifyRecord,
+)
+from pipeline.report.document import Records, build
+
+NO_ENGINE = "TensorRT is not installed here; install compress[tensorrt-rtx]"
+NO_GPU = "built, but this machine has no GPU to run it on"
+COSTS: dict[str, Cost] = {
+    "teacher": Cost(parameters=46_916_000, macs=9_350_000_000),
+    "plain": Cost(parameters=5_717_416, macs=1_258_000_000),
+    "lift-kept": Cost(parameters=5_983_912, macs=1_270_000_000),
+    "lift-folded": Cost(parameters=5_754_280, macs=1_262_000_000),
+}
+P50 = {"teacher": 412.5, "plain": 48.25, "lift-kept": 49.75, "lift-folded": 48.5}
+SPEC = PreprocessSpec(size=224, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+
+
+def file(name: str, size: int) -> FileRef:
+    return FileRef(path=name, sha256="0" * 64, bytes=size)
+
+
+def model(name: str, graph: Graph = "plain") -> ModelSpec:
+    return ModelSpec(arch=name, args={}, num_classes=10, graph=graph)
+
+
+def onnx(name: str) -> OnnxArtifact:
+    return OnnxArtifact(
+        name=name,
+        file=file(f"export/{name}.onnx", 4 * COSTS[name].parameters + 100_000),
+        cost=COSTS[name],
+        nodes=299,
+        opset=20,
+        max_logit_difference={"1": 2.1e-6, "8": 2.4e-6},
+        tolerance=1e-3,
+        seconds=11.5,
+    )
+
+
+def accuracy(name: str, runtime: str, top1: float | None, drop: float | None, reason: str = "") -> AccuracyRow:
+    return AccuracyRow(
+        model=name,
+        runtime=runtime,
+        images=1000,
+        top1=top1,
+        top5=None if top1 is None else 99.0,
+        drop=drop,
+        drop_low=None if drop is None else drop - 0.9,
+        drop_high=None if drop is None else drop + 0.9,
+        reason=reason,
+    )
+
+
+def latency(name: str, runtime: str, batch: int, reason: str = "") -> LatencyRow:
+    p50 = None if reason else P50[name] * batch * 0.9 ** (batch - 1)
+    speedup = None if reason else P50["teacher"] / P50[name]
+    return LatencyRow(
+        model=name,
+        runtime=runtime,
+        batch=batch,
+        p50_ms=p50,
+        p90_ms=None if p50 is None else p50 * 1.1,
+        p99_ms=None if p50 is None else p50 * 1.4,
+        samples=0 if reason else 43,
+        speedup=speedup,
+        speedup_low=None if speedup is None else speedup * 0.97,
+        speedup_high=None if speedup is None else speedup * 1.03,
+        reason=reason,
+    )
+
+
+def gate(
+    name: str, artifact: str, limit: float, verdict: Any, value: float | None, required: bool, why: str
+) -> GateRow:
+    low, high = (None, None) if value is None else (value - 0.9, value + 0.9)
+    return GateRow(
+        gate=name,
+        artifact=artifact,
+        limit=limit,
+        value=value,
+        low=low,
+        high=high,
+        verdict=verdict,
+        required=required,
+        why=why,
+    )
+
+
+def engine(built: bool) -> EngineArtifact:
+    if not built:
+        return EngineArtifact(status="unavailable", flavour="none", reason=NO_ENGINE)
+    return EngineArtifact(
+        status="built",
+        flavour="tensorrt-rtx",
+        version="1.2.0",
+        file=file("bundle/model.engine", 23_456_789),
+        hardware=("sm_89", "sm_90"),
+        max_batch=8,
+        seconds=33.0,
+        reason=NO_GPU,
+    )
+
+
+def records(graphs: tuple[Graph, ...], deployed: Graph, built: bool) -> Records:
+    """A run whose student exports ``graphs``."""
+    trained = graphs[0]
+    compared = len(graphs) > 1
+    why = NO_GPU if built else NO_ENGINE
+    return Records(
+        data=DataRecord(
+            config={},
+            source="folder /data/pets",
+            classes=tuple("abcdefghij"),
+            train_images=4000,
+            val_images=1000,
+            split="the folder's own val",
+            digest="1" * 64,
+            checked="the first of each class",
+        ),
+        teacher=TeacherRecord(
+            model=model("cait_s24_224"),
+            weights=file("teacher/model.safetensors", 187_700_000),
+            preprocess=SPEC,
+            source="timm pretrained",
+            epochs=3,
+            cost=COSTS["teacher"],
+            width=384,
+            depth=24,
+            val_top1=92.3,
+        ),
+        student=StudentRecord(
+            model=model("deit_tiny_patch16_224", trained),
+            strategy="lift" if compared else "plain",
+            weights=file("student/model.safetensors", 23_900_000),
+            preprocess=SPEC,
+            cost=COSTS[trained],
+            width=192,
+            depth=12,
+            explanation="as built",
+        ),
+        distill=DistillRecord(
+            model=model("deit_tiny_patch16_224", trained),
+            weights=file("checkpoints/best.safetensors", 23_900_000),
+            chosen="ema",
+            val_top1_raw=90.9,
+            val_top1_ema=91.1,
+            epochs=30,
+            steps=1860,
+            seconds=1234.0,
+            losses={"ce": 0.31, "kd": 0.22, "feature": 0.05},
+        ),
+        fold=FoldRecord(
+            graphs={graph: file(f"export/{graph}.safetensors", 23_000_000) for graph in graphs},
+            models={graph: model("deit_tiny_patch16_224", graph) for graph in graphs},
+            costs={graph: COSTS[graph] for graph in graphs},
+            max_logit_difference=1.8e-7 if compared else None,
+            tolerance=1e-4,
+            images=64,
+            rank=192 if compared else None,
+        ),
+        export=ExportRecord(
+            deployed=deployed,
+            deployed_why="it measured faster at batch 1",
+            student={graph: onnx(graph) for graph in graphs},
+            teacher=onnx("teacher"),
+            engine=engine(built),
+            bundle=(file("bundle/model.onnx", 23_000_000),),
+        ),
+        verify=VerifyRecord(
+            accuracy=(
+                accuracy("teacher", "torch", 92.3, None),
+                accuracy("teacher", "onnx", 92.3, 0.0),
+                accuracy(trained, "torch", 91.1, 1.2),
+                *(accuracy(graph, "onnx", 91.07, 1.23) for graph in graphs),
+                accuracy(deployed, "engine", None, None, why),
+            ),
+            latency=tuple(latency(name, "onnx", batch) for name in ("teacher", *graphs) for batch in (1, 8))
+            + tuple(latency(deployed, "engine", batch, why) for batch in (1, 8)),
+            latency_method="43 interleaved rounds in one process, 2 threads.",
+        ),
+        gates=GatesRecord(
+            rows=(
+                gate("max_accuracy_drop", "onnx", 2.5, "pass", 1.23, True, "the whole interval is within the limit"),
+                gate("max_accuracy_drop", "engine", 2.5, "unmeasured", None, False, why),
+            ),
+            passed=True,
+        ),
+    )
+
+
+def report_of(given: Records, **changed: Any) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        "config": {"student": "deit_tiny", "data": {"path": "/data/pets"}},
+        "environment": {"cpu": "2 cores", "torch": "2.9.0"},
+        "timings": {"distill": 1234.0},
+        "command": "compress run --teacher cait_s24 --student deit_tiny --strategy lift --data /data/pets",
+        "notes": ["Images are 64 px instead of 224 px."],
+    }
+    return build(given, **(arguments | changed))
+
+
+CASES: dict[str, Records] = {
+    "lift": records(("lift-kept", "lift-folded"), "lift-folded", built=True),
+    "plain": records(("plain",), "plain", built=True),
+    "no-engine": records(("lift-kept", "lift-folded"), "lift-folded", built=False),
+}

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+from sample_reports import NO_ENGINE, NO_GPU, gate, report_of
+
+from core.records import FoldRecord, GatesRecord
+from pipeline.report.document import Records
+
+
+def row_of(report, model, runtime):
+    return next(row for row in report["models"] if (row["model"], row["runtime"]) == (model, runtime))
+
+
+def test_is_strict_json(case: Records) -> None:
+    report = report_of(case)
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+    assert report["schema_version"] == 1
+
+
+def test_headline_numbers_are_those_of_the_records(case: Records) -> None:
+    head, export = report_of(case)["headline"], case.export
+    deployed = export.student[export.deployed]
+    assert head["teacher_top1"]["value"] == case.verify.accuracy[0].top1
+    assert (head["drop"]["value"], head["drop"]["low"], head["drop"]["high"]) == (1.23, 1.23 - 0.9, 1.23 + 0.9)
+    assert head["parameters"]["ratio"] == export.teacher.cost.parameters / deployed.cost.parameters
+    assert head["bytes"] == {
+        "teacher": export.teacher.file.bytes,
+        "student": deployed.file.bytes,
+        "ratio": export.teacher.file.bytes / deployed.file.bytes,
+    }
+    assert head["speedup"]["value"] == head["teacher_p50_ms"]["value"] / head["student_p50_ms"]["value"]
+
+
+def test_every_row_is_kept(case: Records) -> None:
+    report = report_of(case)
+    assert len(report["accuracy"]) == len(case.verify.accuracy)
+    assert len(report["latency"]) == len(case.verify.latency)
+    assert len(report["gates"]) == len(case.gates.rows)
+
+
+def test_one_deployed_row_and_the_teacher_first(case: Records) -> None:
+    rows = report_of(case)["models"]
+    assert [row["model"] for row in rows if row["deployed"]] == [case.export.deployed]
+    assert rows[0]["model"] == "teacher"
+    assert rows[-1]["runtime"] == "engine"
+
+
+def test_missing_numbers_are_null_with_a_reason(case: Records) -> None:
+    row = row_of(report_of(case), case.export.deployed, "engine")
+    why = NO_GPU if case.export.engine.status == "built" else NO_ENGINE
+    for quantity in (row["top1"], row["drop"], row["latency"]["1"]["p50_ms"], row["latency"]["8"]["speedup"]):
+        assert quantity == {"value": None, "low": None, "high": None, "reason": why}
+
+
+def test_no_engine_has_no_size_but_a_reason(lift: Records) -> None:
+    export = lift.export.model_copy(
+        update={"engine": lift.export.engine.model_copy(update={"file": None, "reason": NO_ENGINE})}
+    )
+    row = row_of(report_of(replace(lift, export=export)), "lift-folded", "engine")
+    assert (row["bytes"], row["bytes_reason"]) == (None, NO_ENGINE)
+
+
+def test_plain_says_that_nothing_was_folded(case: Records) -> None:
+    agreement = report_of(case)["graphs"]["agreement"]
+    assert (agreement["value"] is None) == (case.fold.max_logit_difference is None) == bool(agreement["reason"])
+
+
+def test_not_a_number_becomes_null_and_is_said(lift: Records) -> None:
+    distill = lift.distill.model_copy(update={"losses": {"ce": float("nan"), "kd": 0.2}})
+    report = report_of(replace(lift, distill=distill))
+    assert report["training"]["distill"]["losses"] == {"ce": None, "kd": 0.2}
+    assert report["notes"][-1] == "training.distill.losses.ce is not a finite number and is reported as null."
+    json.dumps(report, allow_nan=False)
+
+
+def test_a_failed_gate_is_the_verdict(lift: Records) -> None:
+    failed = gate("min_speedup", "onnx", 9.5, "fail", 8.5, False, "the whole interval is beyond the limit")
+    report = report_of(replace(lift, gates=GatesRecord(rows=(*lift.gates.rows, failed), passed=False)))
+    assert report["verdict"]["exit_code"] == 1
+    assert report["verdict"]["blocking"] == ["onnx speed-up, batch 1: fail"]
+    assert report["verdict"]["why"] == "1 of 3 gates stand in the way"
+
+
+def test_no_gates_is_said_plainly(lift: Records) -> None:
+    verdict = report_of(replace(lift, gates=GatesRecord(rows=(), passed=True)))["verdict"]
+    assert (verdict["passed"], verdict["why"]) == (True, "no gate was set, so nothing was judged")
+
+
+def test_an_unknown_model_name_has_no_cost_rather_than_a_wrong_one(lift: Records) -> None:
+    odd = lift.verify.accuracy[2].model_copy(update={"model": "mystery"})
+    verify = lift.verify.model_copy(update={"accuracy": (*lift.verify.accuracy, odd)})
+    row = row_of(report_of(replace(lift, verify=verify)), "mystery", "torch")
+    assert (row["parameters"], row["cost_reason"]) == (None, "no cost is recorded for 'mystery'")
+
+
+def test_fold_agreement_comes_from_the_fold_record(lift: Records) -> None:
+    fold: FoldRecord = lift.fold
+    graphs = report_of(lift)["graphs"]
+    assert graphs["agreement"]["value"] == fold.max_logit_difference
+    assert [row["parameters"] for row in graphs["rows"]] == [5_983_912, 5_754_280]

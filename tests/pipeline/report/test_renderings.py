@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+from sample_reports import NO_ENGINE, NO_GPU, report_of
+
+from core.records import GatesRecord
+from pipeline.report.document import Records
+from pipeline.report.markdown import render
+from pipeline.report.terminal import table
+
+
+def shown(report, width):
+    console = Console(file=io.StringIO(), width=width)
+    console.print(table(report))
+    return console.file.getvalue()
+
+
+def cells(text, start):
+    """The cells of the first Markdown table line that starts with ``start``."""
+    line = next(line for line in text.splitlines() if line.startswith(start))
+    return [cell.strip() for cell in line.strip("|").split(" | ")]
+
+
+def test_markdown_shows_the_numbers_of_the_report(case: Records) -> None:
+    report = report_of(case)
+    text = render(report)
+    row = next(row for row in report["models"] if row["deployed"])
+    drop, first = row["drop"], row["latency"]["1"]
+    line = cells(text, f"| **{row['label']}**")
+    assert line[1] == f"{row['top1']['value']:.2f}"
+    assert line[2] == f"{drop['value']:.2f} [{drop['low']:.2f}, {drop['high']:.2f}]"
+    assert line[3] == f"{first['p50_ms']['value']:.2f}"
+    assert line[4] == f"{row['latency']['8']['p50_ms']['value']:.2f}"
+    assert line[5].startswith(f"{first['speedup']['value']:.2f} [")
+    assert line[6:] == [
+        f"{row['parameters'] / 1e6:.2f} M",
+        f"{row['macs'] / 1e9:.2f} G",
+        f"{row['bytes'] / 1e6:.2f} MB",
+    ]
+
+
+def test_markdown_starts_with_the_verdict_and_ends_with_how_to_reproduce(case: Records) -> None:
+    text = render(report_of(case))
+    assert text.startswith("## PASS: deit_tiny_patch16_224 from cait_s24_224")
+    assert "compress run --teacher cait_s24" in text.split("### How to reproduce")[1]
+    assert "- Images are 64 px instead of 224 px." in text
+
+
+def test_unmeasured_is_never_a_number_or_a_pass(case: Records) -> None:
+    why = NO_GPU if case.export.engine.status == "built" else NO_ENGINE
+    text = render(report_of(case))
+    engine = cells(text, f"| student {case.export.deployed}, TensorRT engine")
+    assert not any(character.isdigit() for cell in engine[1:6] for character in cell)
+    assert f"unmeasured: {why}" in text
+    gate = cells(text, "| engine accuracy drop")
+    assert gate[2:4] == ["unmeasured", "**unmeasured**"]
+
+
+def test_graphs_are_compared_only_when_there_are_two(case: Records) -> None:
+    assert ("### Projector" in render(report_of(case))) == (len(case.export.student) > 1)
+
+
+def test_text_cannot_break_a_table(lift: Records) -> None:
+    rows = (lift.gates.rows[1].model_copy(update={"why": "a | b\n<script>"}),)
+    text = render(report_of(replace(lift, gates=GatesRecord(rows=rows, passed=True))))
+    assert "a \\| b &lt;script>" in text
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_terminal_has_one_line_a_model_and_fits(case: Records, width: int) -> None:
+    report = report_of(case)
+    lines = shown(report, width).splitlines()
+    assert max(len(line) for line in lines) <= width
+    deployed = next(line for line in lines if line.lstrip().startswith(">"))
+    # Everything of the deployed model in one unwrapped line.
+    assert {"91.07", "-1.23", "23.12" if "lift" in case.export.deployed else "22.97"} <= set(deployed.split())
+    assert lines[0].startswith("PASS (exit code 0)")
+
+
+def test_terminal_names_what_failed_in_words(lift: Records) -> None:
+    failed = lift.gates.rows[0].model_copy(update={"verdict": "fail", "limit": 0.1})
+    text = shown(report_of(replace(lift, gates=GatesRecord(rows=(failed,), passed=False))), 120)
+    assert text.startswith("FAIL (exit code 1)")
+    assert "FAIL onnx accuracy drop: 1.23 [0.33, 2.13] points; limit at most 0.1 points." in text
+
+
+def test_terminal_does_not_read_markup_in_the_reports_text(lift: Records) -> None:
+    assert "[red]odd[/red]" in shown(report_of(lift, notes=["[red]odd[/red]"]), 80)
+
+
+def test_renderings_read_only_the_report(lift: Records) -> None:
+    report = report_of(lift)
+    row = next(row for row in report["models"] if row["deployed"])
+    row["top1"]["value"] = 12.34
+    assert "12.34" in render(report)
+    assert "12.34" in shown(report, 80)
