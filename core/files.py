@@ -51,9 +51,7 @@ def inside(folder: Path, relative: str) -> Path:
 
 def reference(path: Path, root: Path) -> FileRef:
     """The record of a file: its path relative to ``root``, its SHA-256 and its size."""
-    return FileRef(
-        path=path.relative_to(root).as_posix(), sha256=sha256_of(path), bytes=path.stat().st_size
-    )
+    return FileRef(path=path.relative_to(root).as_posix(), sha256=sha256_of(path), bytes=path.stat().st_size)
 
 
 def is_intact(ref: FileRef, root: Path) -> bool:

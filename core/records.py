@@ -222,7 +222,7 @@ class GateRow(Record):
     high: float | None
     verdict: Literal["pass", "fail", "inconclusive", "unmeasured"]
     required: bool
-    """Whether anything but ``pass`` fails the run; a ``fail`` always does."""
+    """Whether this verdict, if not ``pass``, fails the run; a ``fail`` always does."""
     why: str
 
 

@@ -1,10 +1,10 @@
 """The run directory: where a run's config, state, records, metrics and files live (DESIGN, section 5).
 
-    RUN/config.yaml            the resolved config, nothing left to decide
-    RUN/state.json             each stage: status, fingerprint, times
-    RUN/records/STAGE.json     what each stage hands to the next
-    RUN/metrics.jsonl          one line a training epoch
-    RUN/teacher/ student/ checkpoints/ export/ bundle/ report/
+RUN/config.yaml            the resolved config, nothing left to decide
+RUN/state.json             each stage: status, fingerprint, times
+RUN/records/STAGE.json     what each stage hands to the next
+RUN/metrics.jsonl          one line a training epoch
+RUN/teacher/ student/ checkpoints/ export/ bundle/ report/
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ class RunDirectory:
             UsageError: ``root`` is not a run directory.
         """
         if not (root / "state.json").is_file():
-            raise UsageError(f"'{root}' is not a run directory (it has no state.json); give the folder of a `compress run`.")
+            raise UsageError(
+                f"'{root}' is not a run directory (it has no state.json); give the folder of a `compress run`."
+            )
         return cls(root)
 
     @classmethod
@@ -100,7 +102,9 @@ class RunDirectory:
                 f"run '{self.root}' is in use by another process; wait for it, or give a different --output."
             ) from error
         except OSError as error:
-            raise UsageError(f"run '{self.root}' cannot be written ({error.strerror}); check its permissions.") from error
+            raise UsageError(
+                f"run '{self.root}' cannot be written ({error.strerror}); check its permissions."
+            ) from error
         try:
             yield
         finally:

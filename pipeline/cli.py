@@ -41,7 +41,9 @@ def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--teacher-weights", metavar="FILE", help="Teacher checkpoint: safetensors or a state dict."),
         click.option("--projector", metavar="NAME", help="A lift's projector: fold, keep or auto.  [default: fold]"),
         click.option("--seed", type=int, help="Seed of weights, order and augmentation.  [default: 0]"),
-        click.option("--config", "layers", multiple=True, metavar="FILE|NAME", help="Config file or recipe; repeatable."),
+        click.option(
+            "--config", "layers", multiple=True, metavar="FILE|NAME", help="Config file or recipe; repeatable."
+        ),
         click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Any setting, e.g. distill.epochs=100."),
     ]
     for option in reversed(options):

@@ -20,10 +20,11 @@ from core.record import Record
 from stages.distill.config import DistillConfig
 from stages.export.config import ExportConfig
 from stages.fold.config import FoldConfig
+from stages.gates.config import GatesConfig
 from stages.images.config import DataConfig
 from stages.student.config import StudentConfig
 from stages.teacher.config import TeacherConfig
-from stages.verify.config import GatesConfig, VerifyConfig
+from stages.verify.config import VerifyConfig
 
 
 class RunConfig(Record):
@@ -72,7 +73,9 @@ def parse_yaml(text: str, origin: str) -> Any:
 
 def recipe_names() -> list[str]:
     """Names that --config takes besides files."""
-    return sorted(entry.name.removesuffix(".yaml") for entry in _recipe_folder().iterdir() if entry.name.endswith(".yaml"))
+    return sorted(
+        entry.name.removesuffix(".yaml") for entry in _recipe_folder().iterdir() if entry.name.endswith(".yaml")
+    )
 
 
 def recipe_text(name: str) -> str:

@@ -51,12 +51,18 @@ def _torch() -> Iterator[Finding]:
         importlib.import_module("timm")
     except (ImportError, RuntimeError, OSError) as error:
         found = ", ".join(f"{name} {package_version(name) or 'missing'}" for name in ("torch", "torchvision", "timm"))
-        yield Finding("broken", f"torch: {found} do not import ({str(error).splitlines()[0]})", "install torch and torchvision of the same release")
+        yield Finding(
+            "broken",
+            f"torch: {found} do not import ({str(error).splitlines()[0]})",
+            "install torch and torchvision of the same release",
+        )
         return
     versions = ", ".join(f"{name} {package_version(name)}" for name in ("torch", "torchvision", "timm"))
     yield Finding("ok", f"torch: {versions}")
     if gpu_present() and not torch.cuda.is_available():
-        yield Finding("broken", "torch sees no CUDA although a GPU is present", "install the CUDA build of torch for this driver")
+        yield Finding(
+            "broken", "torch sees no CUDA although a GPU is present", "install the CUDA build of torch for this driver"
+        )
 
 
 def _onnxruntime() -> Finding:
@@ -73,10 +79,16 @@ def _onnxruntime() -> Finding:
         runtime = importlib.import_module("onnxruntime")
         providers = ", ".join(runtime.get_available_providers())
     except (ImportError, AttributeError) as error:
-        return Finding("broken", f"ONNX Runtime: does not import ({error})", "pip install --force-reinstall onnxruntime")
+        return Finding(
+            "broken", f"ONNX Runtime: does not import ({error})", "pip install --force-reinstall onnxruntime"
+        )
     if gpu and gpu_present() and "CUDAExecutionProvider" not in providers:
-        return Finding("broken", f"ONNX Runtime: onnxruntime-gpu {gpu} offers only {providers}", "reinstall onnxruntime-gpu")
-    return Finding("ok", f"ONNX Runtime: {'onnxruntime-gpu ' + gpu if gpu else 'onnxruntime ' + str(cpu)} ({providers})")
+        return Finding(
+            "broken", f"ONNX Runtime: onnxruntime-gpu {gpu} offers only {providers}", "reinstall onnxruntime-gpu"
+        )
+    return Finding(
+        "ok", f"ONNX Runtime: {'onnxruntime-gpu ' + gpu if gpu else 'onnxruntime ' + str(cpu)} ({providers})"
+    )
 
 
 def _tensorrt() -> Iterator[Finding]:
@@ -84,7 +96,9 @@ def _tensorrt() -> Iterator[Finding]:
         try:
             importlib.import_module(flavour.replace("-", "_"))
         except (ImportError, OSError) as error:
-            yield Finding("broken", f"{flavour} {version}: does not import ({error})", f"pip install --force-reinstall {flavour}")
+            yield Finding(
+                "broken", f"{flavour} {version}: does not import ({error})", f"pip install --force-reinstall {flavour}"
+            )
         else:
             yield Finding("ok", f"{flavour} {version}")
     try:
@@ -97,5 +111,7 @@ def _tensorrt() -> Iterator[Finding]:
 def _disk() -> Finding:
     free = shutil.disk_usage(Path.cwd()).free / 2**30
     if free < _RUN_GIB:
-        return Finding("broken", f"disk: {free:.1f} GiB free here", f"free at least {_RUN_GIB} GiB, or give an --output elsewhere")
+        return Finding(
+            "broken", f"disk: {free:.1f} GiB free here", f"free at least {_RUN_GIB} GiB, or give an --output elsewhere"
+        )
     return Finding("ok", f"disk: {free:.0f} GiB free here")

@@ -78,7 +78,9 @@ STAGES: tuple[Stage, ...] = (
         facts=_teacher_file,
         seeded=True,
     ),
-    Stage("student", "stages.student.stage", StudentRecord, 1, lambda run: run.student, ("data", "teacher"), seeded=True),
+    Stage(
+        "student", "stages.student.stage", StudentRecord, 1, lambda run: run.student, ("data", "teacher"), seeded=True
+    ),
     Stage(
         "distill",
         "stages.distill.stage",

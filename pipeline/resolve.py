@@ -91,7 +91,9 @@ def _training(config: Training, section: str, epochs: int, images: int) -> Train
             batch //= 2
         batch = max(batch, config.accumulation)
     if batch > images:
-        raise UsageError(f"{section}.batch_size is {batch}, but there are {images} training images; give at most {images}.")
+        raise UsageError(
+            f"{section}.batch_size is {batch}, but there are {images} training images; give at most {images}."
+        )
     warmup = min(5.0, epochs / 10) if config.warmup_epochs == "auto" else config.warmup_epochs
     if epochs and warmup >= epochs:
         raise UsageError(f"{section}.warmup_epochs is {warmup:g}, but it trains for {epochs}; give less than {epochs}.")

@@ -175,13 +175,14 @@ def _report(runner: Runner, config: RunConfig, command: str) -> dict[str, Any]:
         report: dict[str, Any] = json.loads((folder / "report.json").read_text())
         return report
     state = run.state()
+    records: Any = runner.records  # each of the type its stage promises in the plan
     report = document.build(
+        document.Records(**records),
         config=config.model_dump(mode="json"),
-        records=runner.records,
         environment=environment(),
-        notes=notes(config),
-        seconds={name: entry.get("seconds") for name, entry in state["stages"].items()},
+        timings={name: entry["seconds"] for name, entry in state["stages"].items() if "seconds" in entry},
         command=command,
+        notes=notes(config),
     )
     write_atomic(folder / "report.json", json.dumps(report, indent=2, allow_nan=False) + "\n")
     write_atomic(folder / "report.md", markdown.render(report))

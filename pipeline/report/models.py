@@ -92,7 +92,8 @@ def _cost_and_file(
     """What a model costs and the file it is loaded from in ``runtime``; None where no record says."""
     onnx = export.teacher if model == "teacher" else {str(key): one for key, one in export.student.items()}.get(model)
     if runtime in ("onnx", "engine"):
-        file = export.engine.file if runtime == "engine" else onnx.file if onnx else None
+        built_from = model == export.deployed  # the one engine is the deployed student's
+        file = (export.engine.file if built_from else None) if runtime == "engine" else onnx.file if onnx else None
         return (onnx.cost if onnx else None), file
     if model == "teacher":
         return teacher.cost, teacher.weights

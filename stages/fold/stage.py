@@ -73,9 +73,7 @@ def run(config: FoldConfig, inputs: Inputs, context: Context) -> FoldRecord:
 
 def folded_from_lift(lift: LiftStudent) -> tuple[FoldedLift, int]:
     """A network of its own with the same base weights and the folded matrices; and the rank of R."""
-    matrices = fold(
-        lift.projector.weight, lift.norm.weight, lift.norm.bias, lift.head.weight, lift.head.bias
-    )
+    matrices = fold(lift.projector.weight, lift.norm.weight, lift.norm.bias, lift.head.weight, lift.head.bias)
     rank = matrices.root_RS.shape[0]
     folded = FoldedLift(deepcopy(lift.base), rank, matrices.bias_K.shape[0], eps=lift.norm.eps)
     with torch.no_grad():

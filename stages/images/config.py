@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field
 
 from core.record import Record
 
+
 class AugmentConfig(Record):
     """Training augmentation, carried out by timm's transforms."""
 

@@ -56,7 +56,9 @@ def list_class_folder(root: Path) -> Listing:
             found[entry.name] = sorted(images)
     if not found:
         kinds = ", ".join(sorted(IMAGE_SUFFIXES))
-        raise DataError(f"data folder '{root}' has no class folders with images ({kinds}); see README, 'Your own data'.")
+        raise DataError(
+            f"data folder '{root}' has no class folders with images ({kinds}); see README, 'Your own data'."
+        )
     classes = tuple(sorted(found))
     files = tuple((file, index) for index, name in enumerate(classes) for file in found[name])
     return Listing(root=root, classes=classes, files=files)
@@ -86,13 +88,17 @@ def list_splits(source: str) -> tuple[Listing, Listing | None]:
         )
     strangers = sorted(set(val.classes) - set(train.classes)) if val else []
     if strangers:
-        raise DataError(f"classes in '{val_root}' missing from '{train.root}': {', '.join(strangers[:8])}; add or remove them.")
+        raise DataError(
+            f"classes in '{val_root}' missing from '{train.root}': {', '.join(strangers[:8])}; add or remove them."
+        )
     if val:  # a class without held-out images keeps its index from training
         index = {name: position for position, name in enumerate(train.classes)}
         files = tuple((file, index[val.classes[label]]) for file, label in val.files)
         val = Listing(root=val.root, classes=train.classes, files=files)
     else:
-        alone = [train.classes[label] for label, count in Counter(label for _, label in train.files).items() if count < 2]
+        alone = [
+            train.classes[label] for label, count in Counter(label for _, label in train.files).items() if count < 2
+        ]
         if alone:
             raise DataError(f"class '{alone[0]}' has one image, too few to hold one out; add images or a val/ folder.")
     return train, val
@@ -122,7 +128,9 @@ def data_digest(config: DataConfig) -> str:
     else:
         root = Path(config.source if kind == "folder" else config.root or "")
         if kind == "folder" and not root.is_dir():
-            raise DataError(f"data folder '{config.source}' does not exist; give a folder of class folders with --data.")
+            raise DataError(
+                f"data folder '{config.source}' does not exist; give a folder of class folders with --data."
+            )
         if root.is_dir() and (kind == "folder" or config.root):
             parts.append(tree_digest(root))
         if config.labels:

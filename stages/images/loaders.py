@@ -155,7 +155,9 @@ def train_loader(
 
 def eval_loader(split: Any, spec: PreprocessSpec, *, batch_size: int, workers: int) -> DataLoader[View]:
     """Every image once, in order."""
-    views: Any = StreamViews(split, EvalTransform(spec), 0) if isinstance(split, StreamSplit) else EvalViews(split, spec)
+    views: Any = (
+        StreamViews(split, EvalTransform(spec), 0) if isinstance(split, StreamSplit) else EvalViews(split, spec)
+    )
     return DataLoader(views, batch_size=batch_size, num_workers=workers, pin_memory=torch.cuda.is_available())
 
 

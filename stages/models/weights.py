@@ -43,7 +43,15 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
         raise UsageError(f"teacher weights '{path}' do not exist; give a .safetensors file or a torch state dict.")
     try:
         state = load_state_dict(str(path), use_ema=True, device="cpu", weights_only=True)
-    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, KeyError, ValueError, AttributeError) as error:
+    except (
+        pickle.UnpicklingError,
+        SafetensorError,
+        RuntimeError,
+        EOFError,
+        KeyError,
+        ValueError,
+        AttributeError,
+    ) as error:
         reason = str(error).split("\n")[0][:160]
         raise UsageError(
             f"teacher weights '{path}' cannot be read as safetensors or a plain state dict ({reason}); "

@@ -52,7 +52,9 @@ def run(config: StudentConfig, inputs: Inputs, context: Context) -> StudentRecor
     return StudentRecord(
         model=spec,
         strategy=config.strategy,
-        weights=save_weights(model.state_dict(), context.run.root / "student" / "initial.safetensors", context.run.root),
+        weights=save_weights(
+            model.state_dict(), context.run.root / "student" / "initial.safetensors", context.run.root
+        ),
         preprocess=preprocess,
         cost=cost_of(model, preprocess.size),
         width=base.width,

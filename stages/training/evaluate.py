@@ -10,9 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 
-def predict_logits(
-    network: nn.Module, loader: Any, accelerator: Any
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def predict_logits(network: nn.Module, loader: Any, accelerator: Any) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Logits ``[N, K]`` and labels ``[N]`` of every image once, also with several processes and an uneven last batch."""
     network.eval()
     logits, labels = [], []

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from core.records import GateRow
-from stages.verify.config import GatesConfig
+from stages.gates.config import GatesConfig
 
 Quantity = Literal["drop", "top1", "speedup", "latency_ms", "size_mb"]
 Verdict = Literal["pass", "fail", "inconclusive", "unmeasured"]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from stages.verify.latency import MAX_ROUNDS, WINDOW, measure, median_interval, percentiles, ratio_interval
+from exporters.latency import MAX_ROUNDS, WINDOW, measure, median_interval, percentiles, ratio_interval
 
 
 class FakeClock:

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from stages.verify.config import GatesConfig, VerifyConfig
-from stages.verify.gates import GATES, Measurement, judge, passed
+from stages.gates.config import GatesConfig
+from stages.gates.judge import GATES, Measurement, judge, passed
+from stages.verify.config import VerifyConfig
 
 RANK = {"fail": 0, "inconclusive": 1, "pass": 2}
 values = st.floats(0.1, 99.0)

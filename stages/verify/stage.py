@@ -1,0 +1,246 @@
+"""Measure teacher, student and every artifact that can run here: accuracy on all held-out images, latency side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from core.context import Context
+from core.errors import BundleError, EnvironmentLacksError
+from core.preprocess import PreprocessSpec
+from core.records import (
+    AccuracyRow,
+    DataRecord,
+    DistillRecord,
+    ExportRecord,
+    FoldRecord,
+    LatencyRow,
+    StudentRecord,
+    TeacherRecord,
+    VerifyRecord,
+)
+from exporters.latency import Times, measure, median_interval, percentiles, ratio_interval
+from exporters.runners import EngineRunner, OnnxRunner
+from stages.images.loaders import eval_loader, sample
+from stages.images.sources import recorded_images
+from stages.models.build import build_model
+from stages.models.weights import load_own
+from stages.training.device import describe, make_accelerator
+from stages.verify.accuracy import Correct, correct, paired_drop, share_interval
+from stages.verify.config import VerifyConfig
+
+Infer = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""Images ``[B, 3, S, S]`` to logits ``[B, K]``, finished when it returns."""
+
+_ACCURACY_BATCH = 8
+TEACHER = "teacher"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Records this stage reads."""
+
+    data: DataRecord
+    teacher: TeacherRecord
+    student: StudentRecord
+    distill: DistillRecord
+    fold: FoldRecord
+    export: ExportRecord
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One network in one runtime, or why it cannot run here."""
+
+    model: str
+    """``teacher``, or the student's graph."""
+    runtime: str
+    """``torch``, ``onnx`` or ``engine``."""
+    spec: PreprocessSpec
+    infer: Infer | None
+    max_batch: int | None = None
+    reason: str = ""
+
+
+def run(config: VerifyConfig, inputs: Inputs, context: Context) -> VerifyRecord:
+    """Accuracy and latency of everything that runs here; what does not is recorded with the reason."""
+    threads = config.threads or physical_cores()
+    with _torch_threads(threads), ExitStack() as stack:
+        contestants = _contestants(inputs, context, threads, stack)
+        accuracy = _accuracy(inputs, context, contestants)
+        latency = _latency(config, inputs, contestants)
+    method = (
+        f"{threads} threads; all models of a runtime timed in turn within each round, order shuffled; warm-up detected; "
+        f"ONNX Runtime on the CPU without spinning threads; torch on {describe(context.device)}, eager, float32; "
+        "from a float32 array in memory to logits in memory"
+    )
+    return VerifyRecord(accuracy=accuracy, latency=latency, latency_method=method)
+
+
+def physical_cores() -> int:
+    """Physical cores that this process may use."""
+    allowed = len(psutil.Process().cpu_affinity() or []) if hasattr(psutil.Process, "cpu_affinity") else None
+    physical = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
+    return min(allowed or physical, physical)
+
+
+@contextmanager
+def _torch_threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _contestants(inputs: Inputs, context: Context, threads: int, stack: ExitStack) -> list[Contestant]:
+    """Teacher first in each runtime; then every student graph; then the engine."""
+    root = context.run.root
+    device = make_accelerator(context.device, context.seed).device
+    own, student = inputs.teacher.preprocess, inputs.student.preprocess
+
+    def in_torch(spec: Any, weights: Any) -> Infer:
+        network = load_own(build_model(spec), weights, root).eval().to(device)
+        return partial(_torch_infer, network, device)
+
+    def in_onnx(artifact: Any) -> Infer:
+        runner = stack.enter_context(OnnxRunner(root / artifact.file.path, threads=threads))
+        return runner.infer
+
+    graphs = inputs.fold.models
+    return [
+        Contestant(TEACHER, "torch", own, in_torch(inputs.teacher.model, inputs.teacher.weights)),
+        *(Contestant(g, "torch", student, in_torch(spec, inputs.fold.graphs[g])) for g, spec in graphs.items()),
+        Contestant(TEACHER, "onnx", own, in_onnx(inputs.export.teacher)),
+        *(Contestant(g, "onnx", student, in_onnx(artifact)) for g, artifact in inputs.export.student.items()),
+        *_engine(inputs, context, stack),
+    ]
+
+
+def _torch_infer(network: nn.Module, device: torch.device, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    with torch.inference_mode():
+        logits: NDArray[np.float32] = network(torch.from_numpy(images).to(device)).float().cpu().numpy()
+    return logits
+
+
+def _engine(inputs: Inputs, context: Context, stack: ExitStack) -> list[Contestant]:
+    """The engine as a contestant; without a GPU it has a reason instead of a way to run."""
+    engine = inputs.export.engine
+    if engine.status == "off":
+        return []
+    absent = Contestant(
+        inputs.export.deployed, "engine", inputs.student.preprocess, None, engine.max_batch, engine.reason
+    )
+    if engine.file is None:
+        return [absent]
+    flavour: Any = engine.flavour
+    try:
+        runner = stack.enter_context(EngineRunner(context.run.root / engine.file.path, flavour))
+    except (EnvironmentLacksError, BundleError) as error:
+        return [replace(absent, reason=str(error))]
+    return [replace(absent, infer=runner.infer, reason="")]
+
+
+def _accuracy(inputs: Inputs, context: Context, contestants: Sequence[Contestant]) -> tuple[AccuracyRow, ...]:
+    """Every contestant on the whole held-out set; those with the same preprocessing in one pass over it."""
+    right: dict[int, tuple[Correct, Correct]] = {}
+    split = recorded_images(inputs.data)[1].val
+    for spec in {id(contestant.spec): contestant.spec for contestant in contestants}.values():
+        group = [index for index, each in enumerate(contestants) if each.infer and each.spec is spec]
+        parts: dict[int, list[tuple[Correct, Correct]]] = {index: [] for index in group}
+        for images, labels in eval_loader(split, spec, batch_size=_ACCURACY_BATCH, workers=context.workers):
+            for index in group:
+                infer = contestants[index].infer
+                assert infer is not None  # noqa: S101 - the group holds only those that can run
+                logits = infer(images.numpy())
+                parts[index].append((correct(logits, labels.numpy()), correct(logits, labels.numpy(), k=5)))
+        for index, pieces in parts.items():
+            first, fifth = zip(*pieces, strict=True)
+            right[index] = np.concatenate(first), np.concatenate(fifth)
+    teacher_right = right[0][0]
+    many = len(inputs.data.classes) > 5
+    return tuple(_accuracy_row(each, right.get(index), teacher_right, many) for index, each in enumerate(contestants))
+
+
+def _accuracy_row(
+    contestant: Contestant, right: tuple[Correct, Correct] | None, teacher_right: Correct, top5: bool
+) -> AccuracyRow:
+    if right is None:
+        return AccuracyRow(
+            model=contestant.model,
+            runtime=contestant.runtime,
+            images=len(teacher_right),
+            top1=None,
+            top5=None,
+            drop=None,
+            drop_low=None,
+            drop_high=None,
+            reason=contestant.reason,
+        )
+    top1, low, high = share_interval(right[0])
+    is_reference = contestant.model == TEACHER and contestant.runtime == "torch"
+    drop = (None, None, None) if is_reference else paired_drop(teacher_right, right[0])
+    return AccuracyRow(
+        model=contestant.model,
+        runtime=contestant.runtime,
+        images=len(right[0]),
+        top1=top1,
+        top1_low=low,
+        top1_high=high,
+        top5=float(100 * right[1].mean()) if top5 else None,
+        drop=drop[0],
+        drop_low=drop[1],
+        drop_high=drop[2],
+    )
+
+
+def _latency(config: VerifyConfig, inputs: Inputs, contestants: Sequence[Contestant]) -> tuple[LatencyRow, ...]:
+    """Per runtime and batch size, all its models interleaved; the budget is shared out evenly."""
+    split = recorded_images(inputs.data)[1].val
+    most = max(config.batch_sizes)
+    inputs_of = {id(each.spec): sample(split, each.spec, most).numpy() for each in contestants}
+    runtimes = list(dict.fromkeys(each.runtime for each in contestants))
+    measured = [name for name in runtimes if any(each.infer for each in contestants if each.runtime == name)]
+    seconds = config.latency_seconds / (len(measured) * len(config.batch_sizes))
+    rows: list[LatencyRow] = []
+    for runtime in runtimes:
+        group = [each for each in contestants if each.runtime == runtime]
+        for batch in config.batch_sizes:
+            calls: dict[str, Callable[[], object]] = {}
+            for each in group:
+                if each.infer and (each.max_batch is None or batch <= each.max_batch):
+                    images = inputs_of[id(each.spec)]
+                    calls[each.model] = partial(
+                        each.infer, np.ascontiguousarray(images[np.arange(batch) % len(images)])
+                    )
+            times = measure(calls, seconds) if calls else {}
+            rows += [_latency_row(config, each, batch, times) for each in group]
+    return tuple(rows)
+
+
+def _latency_row(config: VerifyConfig, contestant: Contestant, batch: int, times: dict[str, Times]) -> LatencyRow:
+    samples, teacher = times.get(contestant.model), times.get(TEACHER)
+    nothing: dict[str, Any] = dict.fromkeys(
+        ("p50_ms", "p90_ms", "p99_ms", "speedup", "speedup_low", "speedup_high"), None
+    )
+    row = {"model": contestant.model, "runtime": contestant.runtime, "batch": batch, "samples": 0, **nothing}
+    if samples is None:
+        reason = contestant.reason or f"the engine takes batches up to {contestant.max_batch}"
+        return LatencyRow(**row, reason=reason)
+    row["samples"] = len(samples)
+    row["p50_ms"], row["p50_low"], row["p50_high"] = median_interval(samples, config.bootstrap, seed=0)
+    _, row["p90_ms"], row["p99_ms"] = percentiles(samples)
+    if teacher is not None and contestant.model != TEACHER:
+        ratio = ratio_interval(teacher, samples, config.bootstrap, seed=0)
+        row["speedup"], row["speedup_low"], row["speedup_high"] = ratio
+    return LatencyRow(**row)
