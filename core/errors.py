@@ -50,7 +50,7 @@ class EnvironmentLacksError(CompressError):
     exit_code = 3
 
 
-class RunInterrupted(CompressError):
+class RunInterrupted(CompressError):  # noqa: N818 - stopping on request is no error
     """Stopped on request (SIGINT); the same command resumes."""
 
     exit_code = 130

@@ -30,8 +30,8 @@ def write_atomic(path: Path, content: str | bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes 0600; a bundle is meant to be read by others
-        os.replace(temporary, path)
+        Path(temporary).chmod(0o644)  # mkstemp makes 0600; a bundle is meant to be read by others
+        Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise

@@ -112,6 +112,7 @@ class RunDirectory:
 
     @property
     def state_path(self) -> Path:
+        """Where the state is."""
         return self.root / "state.json"
 
     def state(self) -> dict[str, Any]:
@@ -151,6 +152,7 @@ class RunDirectory:
         return dict(self.state()["stages"].get(stage, {}))
 
     def save_record(self, stage: str, record: Record) -> None:
+        """Write a stage's record."""
         write_atomic(self.root / "records" / f"{stage}.json", record.model_dump_json(indent=2) + "\n")
 
     def load_record(self, stage: str, kind: type[RecordType]) -> RecordType:

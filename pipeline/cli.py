@@ -1,4 +1,4 @@
-"""The command line. Heavy libraries are imported by the command that needs them, so that `--help` and `predict` are quick."""
+"""The command line. Each command imports what it needs, so that `--help` and `predict` start at once."""
 
 from __future__ import annotations
 

@@ -87,7 +87,8 @@ def recipe_text(name: str) -> str:
     if name not in recipe_names():
         hint = nearest(name, recipe_names()) or ", ".join(recipe_names())
         raise UsageError(f"recipe '{name}' does not exist; did you mean one of: {hint}?")
-    return (_recipe_folder() / f"{name}.yaml").read_text()
+    text: str = (_recipe_folder() / f"{name}.yaml").read_text()
+    return text
 
 
 def _recipe_folder() -> Any:
@@ -170,7 +171,7 @@ def _problems(error: ValidationError) -> list[str]:
         key, field = _key_and_field([str(part) for part in item["loc"]])
         given = json.dumps(item["input"], default=str)
         if item["type"] == "extra_forbidden":
-            allowed = field or {}
+            allowed = field
             near = nearest(key.split(".")[-1], allowed)
             hint = f"did you mean {near}?" if near else f"allowed: {', '.join(sorted(allowed))}."
             told[key] = [f"unknown key '{key}'; {hint}"]

@@ -31,7 +31,7 @@ def resolve_models(config: RunConfig) -> RunConfig:
         EnvironmentLacksError: a device or an engine that is not here.
     """
     from stages.distill.stage import layer_pairs
-    from stages.models.geometry import Shape, reduced_args, shape_by_name
+    from stages.models.geometry import Shape, check_strategy, reduced_args, shape_by_name
     from stages.models.names import resolve_architecture
 
     geometry = config.geometry
@@ -52,7 +52,7 @@ def resolve_models(config: RunConfig) -> RunConfig:
             f"student '{student}' names pretrained weights, but a student is trained from random weights; "
             f"give --student {student.partition('.')[0]}."
         )
-    _check_strategy(config.student.strategy, student, student_shape, teacher_shape)
+    check_strategy(config.student.strategy, student, student_shape, teacher_shape.width)
     pairs = layer_pairs(config.distill, student_shape.depth, teacher_shape.depth)
     return config.model_copy(
         update={
@@ -84,12 +84,7 @@ def resolve_training(config: RunConfig, data: DataRecord) -> RunConfig:
 
 
 def _training(config: Training, section: str, epochs: int, images: int) -> Training:
-    batch = config.batch_size
-    if batch == "auto":
-        batch = _LARGEST_BATCH
-        while batch > 1 and (images // batch < _STEPS_AN_EPOCH or batch % config.accumulation):
-            batch //= 2
-        batch = max(batch, config.accumulation)
+    batch = _batch_size(config.accumulation, images) if config.batch_size == "auto" else config.batch_size
     if batch > images:
         raise UsageError(
             f"{section}.batch_size is {batch}, but there are {images} training images; give at most {images}."
@@ -101,20 +96,12 @@ def _training(config: Training, section: str, epochs: int, images: int) -> Train
     return config.model_copy(update={"batch_size": batch, "warmup_epochs": warmup, "lr": lr})
 
 
-def _check_strategy(strategy: str, student: str, shape: Any, teacher: Any) -> None:
-    if strategy == "plain":
-        return
-    if not shape.isotropic:
-        raise UsageError(
-            f"strategy '{strategy}' needs a student of equal blocks (ViT, DeiT, CaiT, BEiT, EVA), and {student} has "
-            "stages of different width; use --strategy plain."
-        )
-    head_dim = shape.width // shape.heads
-    if strategy == "widelast" and teacher.width % head_dim:
-        raise UsageError(
-            f"strategy 'widelast' keeps the head size of {student}, {head_dim}, but the teacher's width {teacher.width} "
-            "is no multiple of it; choose another student, or set student.args.num_heads so that it is."
-        )
+def _batch_size(accumulation: int, images: int) -> int:
+    """The largest power of two times ``accumulation``, up to 256, that leaves an epoch at least eight steps."""
+    batch = accumulation
+    while batch * 2 <= min(_LARGEST_BATCH, images // _STEPS_AN_EPOCH):
+        batch *= 2
+    return batch
 
 
 def resolve_export(config: RunConfig) -> ExportConfig:

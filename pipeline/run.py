@@ -147,9 +147,9 @@ def notes(config: RunConfig) -> list[str]:
         return ", ".join(f"{key} {value}" for key, value in args.items()) if isinstance(args, dict) else args
 
     return [
-        f"reduced geometry, for the embedded digits: {config.teacher.model} is built with {shape(config.teacher.args)}; "
-        f"{config.student.model} with {shape(config.student.args)}. The figures show that the pipeline works; they say "
-        "nothing about the full-size models. Give --data DIR for those."
+        "reduced geometry, for the embedded digits: the figures show that the pipeline works and say nothing about the "
+        f"full-size models (give --data DIR for those). {config.teacher.model} is built with "
+        f"{shape(config.teacher.args)}; {config.student.model} with {shape(config.student.args)}."
     ]
 
 

@@ -87,7 +87,7 @@ def _read_header(path: Path) -> None:
 
 
 def _classes_seen(split: Any) -> int:
-    """Classes with at least one held-out image; for streams and foreign datasets, which would be read whole, unknown."""
+    """Classes with a held-out image; streams and foreign datasets, which would be read whole, count as having all."""
     items = getattr(split, "items", None)
     if isinstance(split, StreamSplit) or items is None:
         return 10**9

@@ -34,7 +34,7 @@ def align(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     student, teacher = student.float(), teacher.float()
     if student.shape[-2:] != teacher.shape[-2:]:
         smaller = student.shape[-1] <= teacher.shape[-1] and student.shape[-2] <= teacher.shape[-2]
-        grid = student.shape[-2:]
+        grid = (student.shape[-2], student.shape[-1])
         teacher = (
             F.adaptive_avg_pool2d(teacher, grid)
             if smaller
@@ -42,9 +42,9 @@ def align(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
         )
     channels = min(student.shape[1], teacher.shape[1])
     if teacher.shape[1] > channels:
-        teacher = F.adaptive_avg_pool3d(teacher, (channels, None, None))  # type: ignore[arg-type]
+        teacher = F.adaptive_avg_pool3d(teacher, (channels, None, None))
     if student.shape[1] > channels:
-        student = F.adaptive_avg_pool3d(student, (channels, None, None))  # type: ignore[arg-type]
+        student = F.adaptive_avg_pool3d(student, (channels, None, None))
     return student, teacher
 
 

@@ -1,4 +1,4 @@
-"""The two networks of a distillation: a student that also returns its taps, and a frozen teacher that sees its own input."""
+"""The two networks of a distillation: a student that returns its taps, and a frozen teacher with its own input."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class TappedStudent(nn.Module):
 class FrozenTeacher(nn.Module):
     """The teacher on the student's batches: re-normalised and resized to what it was trained on, without gradients."""
 
-    mean: Tensor
-    std: Tensor
+    scale: Tensor
+    shift: Tensor
 
     def __init__(
         self, network: nn.Module, indices: tuple[int, ...], own: PreprocessSpec, student: PreprocessSpec

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -91,7 +92,7 @@ def _job(
     return Job(
         name="student",
         model=student,
-        network=lambda model: model.network,  # type: ignore[return-value]
+        network=_network,
         loss=partial(_loss, config, teacher),
         train=train_loader(
             images.train,
@@ -105,6 +106,12 @@ def _job(
         folder=context.run.root / "checkpoints" / "student",
         fingerprint=context.fingerprint,
     )
+
+
+def _network(student: Any) -> nn.Module:
+    """The network inside a TappedStudent, or inside its average."""
+    network: nn.Module = student.network
+    return network
 
 
 def _loss(

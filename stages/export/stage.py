@@ -111,8 +111,8 @@ def _onnx(
     worst = max(differences.values())
     if not (isfinite(worst) and worst <= config.tolerance):
         raise ResultError(
-            f"{name}.onnx differs from torch by {worst:.3g} in logits, more than export.tolerance {config.tolerance:g}; "
-            "nothing was deployed."
+            f"{name}.onnx differs from torch by {worst:.3g} in logits, more than export.tolerance "
+            f"{config.tolerance:g}; nothing was deployed."
         )
     return OnnxArtifact(
         name=name,

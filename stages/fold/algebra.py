@@ -22,11 +22,11 @@ from torch import Tensor
 class Folded:
     """The folded matrices, float64."""
 
-    root_RS: Tensor
+    root_RS: Tensor  # noqa: N815 - shape suffixes
     """R ``[rank, Ds]``."""
-    head_KS: Tensor
+    head_KS: Tensor  # noqa: N815
     """A ``[K, Ds]``."""
-    bias_K: Tensor
+    bias_K: Tensor  # noqa: N815
     """b ``[K]``."""
 
 
@@ -41,11 +41,16 @@ def gram_root(gram_SS: Tensor) -> Tensor:
     keep = values > cutoff
     if not bool(keep.any()):
         keep[-1] = True  # an all-zero projector: one row of zeros keeps every shape valid
-    return values[keep].clamp(min=0).sqrt()[:, None] * vectors[:, keep].T
+    root: Tensor = values[keep].clamp(min=0).sqrt()[:, None] * vectors[:, keep].T
+    return root
 
 
 def fold(
-    projector_TS: Tensor, norm_weight_T: Tensor, norm_bias_T: Tensor, head_weight_KT: Tensor, head_bias_K: Tensor
+    projector_TS: Tensor,
+    norm_weight_T: Tensor,
+    norm_bias_T: Tensor,
+    head_weight_KT: Tensor,
+    head_bias_K: Tensor,
 ) -> Folded:
     """Fold projector, LayerNorm and head in float64; the shapes' letters are Dt, Ds and K of the module docstring."""
     W, g, c, H, h = (

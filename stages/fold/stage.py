@@ -86,6 +86,6 @@ def folded_from_lift(lift: LiftStudent) -> tuple[FoldedLift, int]:
 def max_logit_difference(one: nn.Module, other: nn.Module, images: Tensor, batch: int = 32) -> float:
     """Largest absolute difference of two networks' logits over images ``[N, 3, S, S]``; NaN counts as infinite."""
     with torch.inference_mode():
-        differences = [(one(part) - other(part)).abs().max() for part in images.split(batch)]
+        differences = [(one(part) - other(part)).abs().max() for part in torch.split(images, batch)]
     worst = torch.stack(differences).max()
     return float("inf") if bool(worst.isnan()) else float(worst)

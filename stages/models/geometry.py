@@ -30,6 +30,7 @@ class Shape:
 
     @property
     def isotropic(self) -> bool:
+        """Whether all blocks have the same width, as lift and widelast need."""
         return self.heads is not None
 
 
@@ -41,7 +42,8 @@ def shape_of(model: nn.Module, name: str) -> Shape:
     """
     blocks = getattr(model, "blocks", None)
     if isinstance(blocks, (nn.Sequential, nn.ModuleList)) and len(blocks) and hasattr(blocks[0], "attn"):
-        return Shape(width=int(model.embed_dim), depth=len(blocks), heads=int(blocks[0].attn.num_heads))  # type: ignore[arg-type]
+        attention: Any = blocks[0].attn
+        return Shape(width=int(model.embed_dim), depth=len(blocks), heads=int(attention.num_heads))  # type: ignore[arg-type]
     stages = getattr(model, "layers", None)
     if isinstance(stages, (nn.Sequential, nn.ModuleList)) and hasattr(model, "forward_intermediates"):
         return Shape(width=int(model.num_features), depth=len(stages), heads=None)  # type: ignore[arg-type]
@@ -49,6 +51,33 @@ def shape_of(model: nn.Module, name: str) -> Shape:
         f"model '{name}' has no transformer blocks or stages to tap; "
         "use a ViT, DeiT, CaiT, BEiT, EVA or Swin model of timm (see `compress models`)."
     )
+
+
+def check_strategy(strategy: str, arch: str, shape: Shape, wide_width: int | None) -> None:
+    """Whether a student of this shape can take the strategy.
+
+    Args:
+        strategy: ``plain``, ``lift`` or ``widelast``.
+        arch: the student's name, for the message.
+        shape: the student's.
+        wide_width: the teacher's width, which a widened block gets at the student's head size.
+
+    Raises:
+        UsageError: it cannot; the message says why.
+    """
+    if strategy == "plain":
+        return
+    if shape.heads is None:
+        raise UsageError(
+            f"strategy '{strategy}' needs a student of equal blocks (ViT, DeiT, CaiT, BEiT, EVA), and {arch} has "
+            "stages of different width; use --strategy plain."
+        )
+    head_dim = shape.width // shape.heads
+    if strategy == "widelast" and wide_width is not None and wide_width % head_dim:
+        raise UsageError(
+            f"strategy 'widelast' keeps the head size of {arch}, {head_dim}, but the teacher's width {wide_width} "
+            "is no multiple of it; choose another student, or set student.args.num_heads so that it is."
+        )
 
 
 def meta_model(arch: str, args: dict[str, Any], num_classes: int = 1000) -> nn.Module:

@@ -12,8 +12,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from core.errors import UsageError
-from stages.models.geometry import shape_of
+from stages.models.geometry import check_strategy, shape_of
 
 LAYER_NORM_EPS = 1e-6
 """As in timm's ViTs."""
@@ -43,13 +42,9 @@ def widen_last(model: nn.Module, arch: str, args: dict[str, Any], num_classes: i
     Raises:
         UsageError: the model is hierarchical, or its head size does not divide ``wide_width``.
     """
-    shape = _isotropic(model, arch, "widelast")
+    shape = shape_of(model, arch)
+    check_strategy("widelast", arch, shape, wide_width)
     head_dim = shape.width // (shape.heads or 1)
-    if wide_width % head_dim:
-        raise UsageError(
-            f"strategy 'widelast' keeps the head size of {arch}, {head_dim}, but the teacher's width {wide_width} "
-            f"is no multiple of it; choose another student, or set student.args.num_heads so that it is."
-        )
     wide_args = {**args, "embed_dim": wide_width, "depth": 1, "num_heads": wide_width // head_dim}
     wide: Any = timm.create_model(arch, num_classes=num_classes, **wide_args)
     narrow: Any = model
@@ -73,7 +68,8 @@ class TokenBase(nn.Module):
 
     def __init__(self, model: nn.Module, arch: str) -> None:
         super().__init__()
-        shape = _isotropic(model, arch, "lift")
+        shape = shape_of(model, arch)
+        check_strategy("lift", arch, shape, None)
         base: Any = model
         for name in ("norm", "fc_norm", "head", "head_dist"):
             if hasattr(base, name):
@@ -110,7 +106,7 @@ class LiftStudent(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward_with_taps(self, x: Tensor, indices: tuple[int, ...]) -> tuple[Tensor, list[Tensor]]:
-        """Logits ``[B, K]`` and taps of ascending ``indices``: the base's ``[B, Ds, H, W]``, the last one lifted to Dt."""
+        """Logits ``[B, K]``; taps of ascending ``indices``: the base's ``[B, Ds, H, W]``, the last one lifted to Dt."""
         last = self.base.depth - 1
         taps = self.base(x, tuple(sorted({*indices, last})))
         z_BSHW = taps[-1]
@@ -145,13 +141,3 @@ class FoldedLift(nn.Module):
         inverse_scale_BN1 = torch.rsqrt((rooted * rooted).sum(dim=-1, keepdim=True) + self.eps)
         logits: Tensor = self.head((z_BNS * inverse_scale_BN1).mean(dim=1))
         return logits
-
-
-def _isotropic(model: nn.Module, arch: str, strategy: str) -> Any:
-    shape = shape_of(model, arch)
-    if not shape.isotropic:
-        raise UsageError(
-            f"strategy '{strategy}' needs a student of equal blocks (ViT, DeiT, CaiT, BEiT, EVA), and {arch} has "
-            "stages of different width; use --strategy plain."
-        )
-    return shape

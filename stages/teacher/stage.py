@@ -92,8 +92,9 @@ def _initial(config: TeacherConfig, classes: int, context: Context) -> tuple[nn.
     except (OSError, RuntimeError) as error:
         raise UsageError(
             f"pretrained weights of '{config.model}' can be had neither from the local cache nor from timm's hub "
-            f"({type(error).__name__}). Three ways on: give a checkpoint with --teacher-weights FILE; run once where the "
-            "hub can be reached and keep its cache (HF_HOME); or train the teacher here with --set teacher.init=scratch."
+            f"({type(error).__name__}). Three ways on: give a checkpoint with --teacher-weights FILE; run once where "
+            "the hub can be reached and keep its cache (HF_HOME); or train the teacher here with "
+            "--set teacher.init=scratch."
         ) from error
     pretrained_classes = int((getattr(model, "pretrained_cfg", None) or {}).get("num_classes", -1))
     return model, spec, f"timm pretrained{f' ({tag})' if tag else ''}", pretrained_classes == classes

@@ -45,7 +45,7 @@ def save_checkpoint(accelerator: Any, folder: Path, progress: Progress, fingerpr
         (temporary / _PROGRESS).write_text(json.dumps({"fingerprint": fingerprint, **asdict(progress)}))
         _flush(temporary)
         shutil.rmtree(target, ignore_errors=True)
-        os.replace(temporary, target)
+        temporary.replace(target)
         for other in folder.iterdir():
             if other != target:
                 shutil.rmtree(other, ignore_errors=True)

@@ -22,7 +22,7 @@ def make_accelerator(device: str, seed: int, accumulation: int = 1) -> Any:
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise EnvironmentLacksError(
-            "device 'cuda' was asked for, and torch sees no GPU; use --set device=cpu, or install a driver and CUDA torch."
+            "device 'cuda' was asked for, and torch sees no GPU; use --set device=cpu, or install CUDA torch."
         )
     use_gpu = device != "cpu" and torch.cuda.is_available()
     return Accelerator(

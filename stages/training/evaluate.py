@@ -11,7 +11,7 @@ from torch import nn
 
 
 def predict_logits(network: nn.Module, loader: Any, accelerator: Any) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Logits ``[N, K]`` and labels ``[N]`` of every image once, also with several processes and an uneven last batch."""
+    """Logits ``[N, K]`` and labels ``[N]`` of every image once, whatever the processes and the last batch's size."""
     network.eval()
     logits, labels = [], []
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""Measure teacher, student and every artifact that can run here: accuracy on all held-out images, latency side by side."""
+"""Measure teacher, student and every artifact that runs here: accuracy on all held-out images, latency side by side."""
 
 from __future__ import annotations
 
@@ -79,9 +79,9 @@ def run(config: VerifyConfig, inputs: Inputs, context: Context) -> VerifyRecord:
         accuracy = _accuracy(inputs, context, contestants)
         latency = _latency(config, inputs, contestants)
     method = (
-        f"{threads} threads; all models of a runtime timed in turn within each round, order shuffled; warm-up detected; "
-        f"ONNX Runtime on the CPU without spinning threads; torch on {describe(context.device)}, eager, float32; "
-        "from a float32 array in memory to logits in memory"
+        f"{threads} threads; all models of a runtime timed in turn within each round, in shuffled order; "
+        f"warm-up detected; ONNX Runtime on the CPU without spinning threads; torch on {describe(context.device)}, "
+        "eager, float32; from a float32 array in memory to logits in memory"
     )
     return VerifyRecord(accuracy=accuracy, latency=latency, latency_method=method)
 
