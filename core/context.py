@@ -19,6 +19,8 @@ class Context:
     """``auto``, ``cpu`` or ``cuda``; resolved in one place, ``stages.training.device``."""
     workers: int = 0
     """Processes that load images; 0 loads in this one."""
+    threads: int = 0
+    """Threads of torch's operators while training; 0 leaves torch's own choice."""
     fingerprint: str = ""
     """Of the stage that runs; its checkpoints carry it."""
     console: Console = field(default_factory=lambda: Console(stderr=True))

@@ -73,6 +73,8 @@ def open_image(path: Path) -> Image.Image:
     """
     try:
         with Image.open(path) as image:
+            if image.mode.startswith("I;16"):  # Pillow's own conversion cuts 16 bits off at 255, almost all of it white
+                return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
             return image.convert("RGB")
     except FileNotFoundError as error:
         raise DataError(f"image {path} does not exist; check the path.") from error

@@ -123,7 +123,9 @@ class RunDirectory:
         """
         try:
             state = json.loads(self.state_path.read_text())
-            if state["schema"] == STATE_SCHEMA and isinstance(state["stages"], dict) and "identity" in state:
+            if state["schema"] == STATE_SCHEMA:
+                if not (isinstance(state["stages"], dict) and isinstance(state["identity"], dict)):
+                    raise TypeError("stages or identity is no mapping")
                 return dict(state)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UsageError(
@@ -168,7 +170,7 @@ class RunDirectory:
             raise UsageError(
                 f"run '{self.root}' has no finished '{stage}' stage; finish it with `compress run`."
             ) from error
-        except ValidationError as error:
+        except (ValidationError, UnicodeDecodeError) as error:
             raise UsageError(f"{path} is damaged or from another version; delete it to recompute the stage.") from error
 
     def reusable(self, stage: str, fingerprint: str, kind: type[RecordType]) -> RecordType | None:

@@ -25,7 +25,7 @@ class Prediction:
 
 
 def image_files(paths: Sequence[Path]) -> list[Path]:
-    """The files to read: each path itself, or for a folder every image under it, sorted.
+    """The files to read: each path itself, or for a folder every image under it that is not hidden, sorted.
 
     Raises:
         DataError: a path does not exist, or there is no image at all.
@@ -34,7 +34,9 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         if path.is_dir():
             found += sorted(
-                file for file in path.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
+                file
+                for file in path.rglob("*")
+                if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".") and file.is_file()
             )
         elif path.exists():
             found.append(path)

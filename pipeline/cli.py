@@ -221,7 +221,7 @@ def _command() -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point: run a command; any failure is one message and an exit code, a traceback only with --debug."""
-    given = sys.argv[1:] if arguments is None else arguments
+    given = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     debug = "--debug" in given
     try:
         code = cli.main(args=[word for word in given if word != "--debug"], standalone_mode=False)

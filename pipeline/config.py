@@ -6,6 +6,7 @@ Torch-free, so that a run with nothing to compute starts at once.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -38,6 +39,9 @@ class RunConfig(Record):
     """Where networks train. auto: the GPU if torch sees one."""
     workers: int | Literal["auto"] = "auto"
     """Processes that load images; 0 loads in the training process. auto: 0 for digits, else one a core, at most 8."""
+    threads: int | Literal["auto"] = "auto"
+    """CPU threads of torch while training. auto: 1 at the reduced geometry, whose operators are too small to share
+    out (two threads are up to four times slower on a busy machine), else torch's own choice, written as 0."""
     geometry: Literal["auto", "full", "reduced"] = "auto"
     """Size of both networks. auto: reduced for the embedded digits, full for everything else."""
     data: DataConfig = DataConfig()
@@ -102,15 +106,17 @@ def load_layer(source: str) -> dict[str, Any]:
         UsageError: neither exists, or it is no mapping.
     """
     path = Path(source)
-    if path.suffix in {".yaml", ".yml"} or path.is_file():
+    if path.suffix in {".yaml", ".yml"} or path.exists():
         try:
             text = path.read_text()
         except OSError as error:
             raise UsageError(f"config file '{source}' cannot be read ({error.strerror}).") from error
         except UnicodeDecodeError as error:
             raise UsageError(f"config file '{source}' is not text.") from error
-    else:
+    elif source in recipe_names():
         text = recipe_text(source)
+    else:
+        raise UsageError(f"config '{source}' is neither a file nor a recipe ({', '.join(recipe_names())}).")
     values = parse_yaml(text, f"config '{source}'")
     if values is None:
         return {}
@@ -153,15 +159,44 @@ def validate(values: Mapping[str, Any]) -> RunConfig:
     Raises:
         UsageError: every unknown key, wrong type and value out of range, in one message.
     """
+    problems: list[str] = []
+    plain = _plain(values, "", problems, 0)
     try:
         # Through JSON: strict types, but lists where YAML has no tuples.
-        return RunConfig.model_validate_json(json.dumps(dict(values)))
-    except TypeError as error:
-        raise UsageError(f"config holds a value that is neither number, text, list nor mapping: {error}.") from error
+        config = RunConfig.model_validate_json(json.dumps(plain))
+        if not problems:
+            return config
     except ValidationError as error:
-        problems = _problems(error)
-        head = "config: " if len(problems) == 1 else f"config has {len(problems)} problems:\n  "
-        raise UsageError(head + "\n  ".join(problems)) from error
+        problems += _problems(error)
+    head = "config: " if len(problems) == 1 else f"config has {len(problems)} problems:\n  "
+    raise UsageError(head + "\n  ".join(problems))
+
+
+_DEEPEST = 16
+
+
+def _plain(value: Any, key: str, problems: list[str], depth: int) -> Any:
+    """``value`` less everything that no setting can be; each such value goes to ``problems`` with its key."""
+
+    def refuse(problem: str) -> None:
+        problems.append(f"'{key}' {problem}")
+
+    if depth > _DEEPEST:
+        return refuse(f"is nested more than {_DEEPEST} deep, or contains itself")
+    if isinstance(value, Mapping):
+        below = {
+            str(name): _plain(inner, f"{key}.{name}".lstrip("."), problems, depth + 1) for name, inner in value.items()
+        }
+        return {name: inner for name, inner in below.items() if inner is not None or value.get(name) is None}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner, key, problems, depth + 1) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return refuse(f"is {value}, should be a finite number")
+    if isinstance(value, str) and not value.isprintable() and "\udc80" <= max(value) <= "\udcff":
+        return refuse(f"is {value!r}, which is not UTF-8 text; rename it")
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    return refuse(f"is a {type(value).__name__} ({value}), should be number, text, list or mapping; quote it")
 
 
 def _problems(error: ValidationError) -> list[str]:
@@ -179,6 +214,7 @@ def _problems(error: ValidationError) -> list[str]:
             told[key] = [f"'{key}' is missing; {_how_to_give(key)}"]
         else:
             message = item["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
+            message = message.replace("should be an object", "should be a mapping of settings")
             told.setdefault(key, []).append(message if item["type"] == "value_error" else f"{message}|{given[:80]}")
     return [_one_sentence(key, messages) for key, messages in told.items()]
 

@@ -6,6 +6,7 @@ Two steps: names, geometry and layers before any data is read; batch sizes and r
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any, TypeVar
 
 from core.errors import EnvironmentLacksError, UsageError
@@ -21,6 +22,18 @@ Training = TypeVar("Training", bound=TrainingConfig)
 _LARGEST_BATCH = 256
 _STEPS_AN_EPOCH = 8
 _MAX_WORKERS = 8
+_RESERVED_ARGS = {
+    "cache_dir",
+    "checkpoint_path",
+    "exportable",
+    "features_only",
+    "in_chans",
+    "num_classes",
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "scriptable",
+}
 
 
 def resolve_models(config: RunConfig) -> RunConfig:
@@ -42,6 +55,12 @@ def resolve_models(config: RunConfig) -> RunConfig:
         resolved = resolve_architecture(name)
         arch = resolved.partition(".")[0]
         own = {} if isinstance(args, str) else args
+        reserved = sorted(_RESERVED_ARGS & set(own))
+        if reserved:
+            raise UsageError(
+                f"args of '{name}' have {', '.join(reserved)}, which this program decides itself; leave it out "
+                "(weights: --teacher-weights; classes: from the data)."
+            )
         merged = {**(reduced_args(arch) if geometry == "reduced" else {}), **own}
         return resolved, merged, shape_by_name(arch, merged)
 
@@ -59,6 +78,7 @@ def resolve_models(config: RunConfig) -> RunConfig:
             "geometry": geometry,
             "device": _device(config.device),
             "workers": _workers(config),
+            "threads": (1 if geometry == "reduced" else 0) if config.threads == "auto" else config.threads,
             "teacher": config.teacher.model_copy(
                 update={"model": teacher, "args": teacher_args, "init": _teacher_init(config, geometry)}
             ),
@@ -77,10 +97,38 @@ def resolve_training(config: RunConfig, data: DataRecord) -> RunConfig:
     Raises:
         UsageError: a batch larger than the training set, or a warm-up as long as the training.
     """
-    epochs = config.teacher.tune_epochs if config.teacher.epochs == "auto" else config.teacher.epochs
+    from stages.data.stage import check_of
+
+    epochs = _teacher_epochs(config, len(data.classes)) if config.teacher.epochs == "auto" else config.teacher.epochs
     teacher = _training(config.teacher, "teacher", epochs, data.train_images)
+    teacher = teacher.model_copy(update={"epochs": epochs})
     distill = _training(config.distill, "distill", config.distill.epochs, data.train_images)
-    return config.model_copy(update={"teacher": teacher, "distill": distill})
+    images = config.data.model_copy(update={"check": check_of(config.data, data.train_images + data.val_images)})
+    return config.model_copy(update={"data": images, "teacher": teacher, "distill": distill})
+
+
+def _teacher_epochs(config: RunConfig, classes: int) -> int:
+    """No epochs when the weights come with a classifier for this many classes, else ``tune_epochs``.
+
+    Raises:
+        UsageError: the weights are a file that does not fit the model.
+    """
+    import timm
+
+    from core.records import ModelSpec
+    from stages.models.build import build_model
+    from stages.models.weights import classifier_names, load_checkpoint
+
+    teacher = config.teacher
+    if teacher.init == "file" and teacher.weights and isinstance(teacher.args, dict):
+        model = build_model(ModelSpec(arch=teacher.model.partition(".")[0], args=teacher.args, num_classes=classes))
+        fits = load_checkpoint(model, Path(teacher.weights), classifier_names(model))
+    elif teacher.init == "pretrained":
+        pretrained = timm.get_pretrained_cfg(teacher.model)
+        fits = pretrained is not None and pretrained.num_classes == classes
+    else:
+        fits = False
+    return 0 if fits else teacher.tune_epochs
 
 
 def _training(config: Training, section: str, epochs: int, images: int) -> Training:

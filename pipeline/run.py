@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from core.errors import UsageError
+from core.errors import CompressError, UsageError
 from core.files import is_intact, reference, write_atomic
 from core.fingerprint import fingerprint
 from core.record import FileRef
@@ -19,10 +22,12 @@ from pipeline.config import RunConfig, dump_yaml, merge, validate
 from pipeline.machine import environment
 from pipeline.plan import STAGES
 from pipeline.runner import Runner
-from stages.images.listing import data_digest
+from stages.images.listing import data_digest, kind_of
 
 STEPS_WITH_OWN_SETTINGS = {"export": ("fold", "export"), "verify": ("verify", "gates")}
 """Sections that a single step's --set may change: those that leave the trained student as it is."""
+TRAINING_STAGES = ("data", "teacher", "student", "distill")
+"""Stages that a single step reads and never computes."""
 
 
 @dataclass(frozen=True)
@@ -47,18 +52,27 @@ def run_all(config: RunConfig, output: Path | None, command: str, console: Conso
     Raises:
         CompressError: anything the user can solve; what is on disk from earlier runs stays.
     """
+    config = with_absolute_paths(config)
+    root = output or default_output(config)
+    _refuse_inside_data(root, config)
     request = fingerprint(config, config.model_dump(mode="json"), environment(), data_digest(config.data))
-    known = _known_request(output or default_output(config), request)
+    known = _known_request(root, request)
+    absent = _absent_folders(root)
     if known is None:
         from pipeline.resolve import resolve_models
 
         models = resolve_models(config)
-        root = output or default_output(models)
-        run = RunDirectory.claim(root, identity(models))
+        fresh = not (root / "state.json").is_file()
+        try:
+            run = RunDirectory.claim(root, identity(models))
+        except UsageError:
+            _remove_empty(absent)
+            raise
     else:
         run, models = known
-    console.print(f"run      {run.root}", highlight=False, markup=False)
-    with run.locked():
+        fresh = False
+    console.print(f"run      {run.root}", highlight=False, markup=False, soft_wrap=True)
+    with run.locked(), _undone_if_refused(run, absent if fresh else None):
         runner = Runner(run, console)
         data = runner.stage("data", models)
         if known is None:
@@ -96,16 +110,15 @@ def run_step(root: Path, step: str, sets: dict[str, Any], command: str, console:
         if "resolved" not in state:
             raise UsageError(f"run '{root}' has not begun; start it with `compress run`.")
         resolved = validate(merge(state["resolved"], sets))
-        if step == "export" and "engine" in sets.get("export", {}):
-            from pipeline.resolve import resolve_export
-
-            resolved = resolved.model_copy(update={"export": resolve_export(resolved)})
+        if step == "export":
+            resolved = _engine_decided(resolved, asked="engine" in sets.get("export", {}))
         runner = Runner(run, console)
         last = max(index for index, stage in enumerate(STAGES) if stage.name in (*allowed, step))
         for stage in STAGES[: last + 1]:
-            if stage.name in ("data", "teacher", "student", "distill"):
-                _require_done(run, stage.name)
-            runner.stage(stage.name, resolved, force=stage.name == step)
+            if stage.name in TRAINING_STAGES:
+                runner.finished(stage.name, resolved)
+            else:
+                runner.stage(stage.name, resolved, force=stage.name == step)
         write_atomic(run.root / "config.yaml", dump_yaml(resolved))
         # The request no longer describes what is here; forgetting it makes the next `compress run` decide anew.
         run.remember(resolved=resolved.model_dump(mode="json"), request=None)
@@ -113,9 +126,75 @@ def run_step(root: Path, step: str, sets: dict[str, Any], command: str, console:
     return Outcome(run, report, tuple(runner.computed))
 
 
-def _require_done(run: RunDirectory, stage: str) -> None:
-    if run.stage_state(stage).get("status") != "done":
-        raise UsageError(f"run '{run.root}' has no finished '{stage}' stage; finish it with `compress run`.")
+def _engine_decided(config: RunConfig, *, asked: bool) -> RunConfig:
+    """The engine's flavour for this machine, unless an earlier command named it."""
+    from pipeline.resolve import resolve_export
+
+    if config.export.engine_reason and not asked:  # "auto" was decided, perhaps on another machine
+        config = config.model_copy(update={"export": config.export.model_copy(update={"engine": "auto"})})
+    return config.model_copy(update={"export": resolve_export(config)})
+
+
+def with_absolute_paths(config: RunConfig) -> RunConfig:
+    """The config with its folders and files absolute, so that the run can be continued from any folder."""
+
+    def absolute(path: str | None) -> str | None:
+        return os.path.abspath(Path(path).expanduser()) if path else path  # noqa: PTH100 - resolve() follows links
+
+    source = config.data.source
+    data = {
+        "source": absolute(source) if kind_of(source) == "folder" else source,
+        "root": absolute(config.data.root),
+        "labels": absolute(config.data.labels),
+    }
+    teacher = config.teacher.model_copy(update={"weights": absolute(config.teacher.weights)})
+    return config.model_copy(update={"data": config.data.model_copy(update=data), "teacher": teacher})
+
+
+def _refuse_inside_data(root: Path, config: RunConfig) -> None:
+    """A run below its own images would change what it is made of."""
+    data = Path(config.data.source)
+    if kind_of(config.data.source) == "folder" and root.resolve().is_relative_to(data.resolve()):
+        raise UsageError(f"output '{root}' is inside the data folder '{data}'; give an --output outside it.")
+
+
+def _absent_folders(root: Path) -> list[Path]:
+    """``root`` and those of its parents that do not exist, deepest first."""
+    return [folder for folder in (root, *root.parents) if not folder.exists()]
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+@contextmanager
+def _undone_if_refused(run: RunDirectory, absent: list[Path] | None) -> Iterator[None]:
+    """Leave the disk as it was when a new run is refused before it has computed anything.
+
+    Otherwise the folder of a mistyped command would belong to that command.
+
+    Args:
+        run: holds its lock.
+        absent: folders that this command made; None when the run is an older one, which is never removed.
+    """
+    try:
+        yield
+    except CompressError as error:
+        if absent is not None and error.exit_code in (2, 3) and _has_only_begun(run):
+            for name in _FIRST_FILES:
+                (run.root / name).unlink(missing_ok=True)
+            _remove_empty([run.root / "records", *absent])
+        raise
+
+
+_FIRST_FILES = ("records/data.json", "config.yaml", "state.json", ".lock")
+
+
+def _has_only_begun(run: RunDirectory) -> bool:
+    files = {path.relative_to(run.root).as_posix() for path in run.root.rglob("*") if not path.is_dir()}
+    return files <= set(_FIRST_FILES)
 
 
 def identity(config: RunConfig) -> dict[str, Any]:
@@ -170,11 +249,13 @@ def _report(runner: Runner, config: RunConfig, command: str) -> dict[str, Any]:
 
     run = runner.run
     folder = run.root / "report"
-    written = [FileRef.model_validate(ref) for ref in run.state().get("report", [])]
-    if not runner.computed and written and all(is_intact(ref, run.root) for ref in written):
+    state = run.state()
+    subject = fingerprint(runner.records, config.model_dump(mode="json"), environment())
+    written = [FileRef.model_validate(ref) for ref in state.get("report", [])]
+    same = not runner.computed and state.get("report_subject") == subject
+    if same and written and all(is_intact(ref, run.root) for ref in written):
         report: dict[str, Any] = json.loads((folder / "report.json").read_text())
         return report
-    state = run.state()
     records: Any = runner.records  # each of the type its stage promises in the plan
     report = document.build(
         document.Records(**records),
@@ -187,5 +268,5 @@ def _report(runner: Runner, config: RunConfig, command: str) -> dict[str, Any]:
     write_atomic(folder / "report.json", json.dumps(report, indent=2, allow_nan=False) + "\n")
     write_atomic(folder / "report.md", markdown.render(report))
     refs = [reference(folder / name, run.root) for name in ("report.json", "report.md")]
-    run.remember(report=[ref.model_dump(mode="json") for ref in refs])
+    run.remember(report=[ref.model_dump(mode="json") for ref in refs], report_subject=subject)
     return report

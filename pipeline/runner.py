@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from core.context import Context
-from core.errors import RunInterrupted
+from core.errors import RunInterrupted, UsageError
 from core.fingerprint import fingerprint
 from core.record import Record
 from core.rundir import RunDirectory
@@ -47,6 +47,24 @@ class Runner:
         self.records[name] = record
         return record
 
+    def finished(self, name: str, config: RunConfig) -> Any:
+        """The stage's record as it is on disk; never computed here.
+
+        Raises:
+            UsageError: the stage has not finished with these settings and inputs.
+        """
+        stage = BY_NAME[name]
+        record = self.run.reusable(name, self.fingerprint(stage, config), stage.record)
+        if record is None:
+            status = self.run.stage_state(name).get("status")
+            why = "its settings, inputs or files changed since" if status == "done" else "it has not finished"
+            raise UsageError(
+                f"run '{self.run.root}': stage '{name}' cannot be used: {why}; finish it with `compress run`."
+            )
+        self._line(name, "reused")
+        self.records[name] = record
+        return record
+
     def fingerprint(self, stage: Stage, config: RunConfig) -> str:
         """Of everything the stage's result depends on."""
         return fingerprint(
@@ -75,21 +93,31 @@ class Runner:
                 seed=config.seed,
                 device=config.device,
                 workers=int(config.workers),
+                threads=int(config.threads),
                 fingerprint=print_of,
                 console=self.console,
             )
             record: Record = module.run(stage.config(config), inputs, context)
         except (KeyboardInterrupt, RunInterrupted):
-            self.run.mark(stage.name, "interrupted", print_of)
+            self._unfinished(stage.name, before, {"status": "interrupted", "fingerprint": print_of})
             raise
         except BaseException as error:
-            self.run.mark(stage.name, "failed", print_of, error=str(error)[:500])
+            attempt = {"status": "failed", "fingerprint": print_of, "error": str(error)[:500]}
+            self._unfinished(stage.name, before, attempt)
             raise
         seconds = time.monotonic() - started
         self.run.save_record(stage.name, record)
         self.run.mark(stage.name, "done", print_of, seconds=round(seconds, 2))
         self._line(stage.name, f"done in {seconds:.1f} s")
         return record
+
+    def _unfinished(self, name: str, before: dict[str, Any], attempt: dict[str, Any]) -> None:
+        """Remember how an attempt ended; an earlier result stays usable for the settings it was made with."""
+        if before.get("status") == "done":
+            kept = {key: before[key] for key in ("fingerprint", "seconds") if key in before}
+            self.run.mark(name, "done", **kept, attempt=attempt)
+        else:
+            self.run.mark(name, **attempt)
 
     def _line(self, stage: str, text: str) -> None:
         self.console.print(f"{stage:<8} {text}", highlight=False, markup=False)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from os import cpu_count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image
 
@@ -51,12 +51,21 @@ def run(config: DataConfig, inputs: Inputs, context: Context) -> DataRecord:
     return record
 
 
+def check_of(config: DataConfig, count: int) -> Literal["full", "header", "skip"]:
+    """How images are opened beforehand, ``auto`` decided from their number."""
+    if config.check != "auto":
+        return config.check
+    if kind_of(config.source) != "folder":
+        return "skip"
+    return "full" if count <= _FULL_CHECK_LIMIT else "header"
+
+
 def _check(config: DataConfig, train: Any, val: Any) -> str:
     """Open the images as ``config.check`` says; what was done, in words."""
+    how = check_of(config, len(train) + len(val))
     if kind_of(config.source) != "folder":
         return "not needed: embedded" if config.source == "digits" else "not opened beforehand: read through timm"
     count = len(train) + len(val)
-    how = ("full" if count <= _FULL_CHECK_LIMIT else "header") if config.check == "auto" else config.check
     if how == "skip":
         return "not opened beforehand (data.check=skip)"
     listings = [listing for listing in list_splits(config.source) if listing]

@@ -36,7 +36,7 @@ class DataConfig(Record):
     model_config = ConfigDict(use_attribute_docstrings=True)
     volatile: ClassVar[frozenset[str]] = frozenset({"check"})
 
-    source: str = "digits"
+    source: str = Field("digits", min_length=1)
     """`digits` (embedded), a folder of class folders (with or without train/ and val/), or a name with timm's prefix:
     `hfds/NAME`, `torch/NAME`, `wds/NAME`, `tfds/NAME`."""
     root: str | None = None

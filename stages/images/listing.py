@@ -86,6 +86,9 @@ def list_splits(source: str) -> tuple[Listing, Listing | None]:
         raise DataError(
             f"data folder '{train.root}' has one class ('{train.classes[0]}'); at least two are needed to classify."
         )
+    unfit = [name for name in train.classes if not _can_be_label(name)]
+    if unfit:  # found here, and not when the bundle is written after the training
+        raise DataError(f"class folder {unfit[0]!r} in '{train.root}' has a line break or is not UTF-8; rename it.")
     strangers = sorted(set(val.classes) - set(train.classes)) if val else []
     if strangers:
         raise DataError(
@@ -104,6 +107,11 @@ def list_splits(source: str) -> tuple[Listing, Listing | None]:
     return train, val
 
 
+def _can_be_label(name: str) -> bool:
+    """Whether a folder's name can be a line of the bundle's labels.txt."""
+    return not any(sign in "\r\n" or "\ud800" <= sign <= "\udfff" for sign in name)
+
+
 def tree_digest(root: Path) -> str:
     """SHA-256 over relative path, size and modification time of every file below ``root``."""
     digest = hashlib.sha256()
@@ -112,7 +120,8 @@ def tree_digest(root: Path) -> str:
         for name in sorted(names):
             path = Path(folder) / name
             stat = path.stat()
-            digest.update(f"{path.relative_to(root).as_posix()}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
+            entry = f"{path.relative_to(root).as_posix()}\0{stat.st_size}\0{stat.st_mtime_ns}\n"
+            digest.update(os.fsencode(entry))  # file names need not be UTF-8
     return digest.hexdigest()
 
 

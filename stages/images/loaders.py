@@ -149,6 +149,8 @@ def train_loader(
         shuffle=None if stream else True,
         drop_last=True,
         num_workers=workers,
+        # Its own: starting a pass draws from it, and a resumed pass starts once more often than an uninterrupted one.
+        generator=torch.Generator().manual_seed(seed),
         pin_memory=torch.cuda.is_available(),
     )
 

@@ -172,8 +172,14 @@ def _timm(config: DataConfig) -> Images:
         return dataset, StreamSplit(dataset, known)
 
     raw, train = split(config.train_split, True, config.train_samples)
-    _, val = split(config.val_split, False, config.val_samples)
+    raw_val, val = split(config.val_split, False, config.val_samples)
     classes = _class_names(raw, config)
+    held = None if config.labels else _carried_names(raw_val)
+    if held not in (None, classes):  # its labels would count other classes than training's
+        differing = ", ".join(sorted(set(classes) ^ set(held or ()))[:8]) or "in another order"
+        raise DataError(
+            f"split '{config.val_split}' of '{config.source}' has other classes than training: {differing}."
+        )
     if len(classes) < 2:
         raise DataError(f"dataset '{config.source}' has {len(classes)} classes; at least two are needed to classify.")
     return Images(classes, train, val, f"split '{config.val_split}' of {config.source}")
@@ -206,17 +212,23 @@ def _create(config: DataConfig, split: str, training: bool, count: int | None) -
 
 
 def _class_names(dataset: Any, config: DataConfig) -> tuple[str, ...]:
-    """Class names from the labels file, or from wherever this kind of dataset keeps them."""
+    """Class names from the labels file, or from the dataset."""
     if config.labels:
-        return tuple(Path(config.labels).read_text().split("\n")[:-1] or ())
+        return tuple(Path(config.labels).read_text().rstrip().splitlines())
+    names = _carried_names(dataset)
+    if names is None:
+        raise DataError(
+            f"dataset '{config.source}' does not name its classes; "
+            "write them to a file, one a line in index order, and set data.labels."
+        )
+    return names
+
+
+def _carried_names(dataset: Any) -> tuple[str, ...] | None:
+    """Class names in index order, where a dataset carries them."""
     reader = getattr(dataset, "reader", dataset)
     features = getattr(getattr(reader, "dataset", None), "features", None)
     if features and hasattr(features.get(getattr(reader, "label_key", "label")), "names"):
         return tuple(features[reader.label_key].names)
     mapping = getattr(reader, "class_to_idx", None) or getattr(dataset, "class_to_idx", None)
-    if mapping:
-        return tuple(sorted(mapping, key=mapping.__getitem__))
-    raise DataError(
-        f"dataset '{config.source}' does not name its classes; "
-        "write them to a file, one a line in index order, and set data.labels."
-    )
+    return tuple(sorted(mapping, key=mapping.__getitem__)) if mapping else None

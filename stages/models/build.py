@@ -27,7 +27,7 @@ def build_model(spec: ModelSpec) -> nn.Module:
     """
     try:
         model: nn.Module = timm.create_model(spec.arch, num_classes=spec.num_classes, **spec.args)
-    except (TypeError, ValueError, AssertionError, RuntimeError) as error:
+    except (TypeError, ValueError, ArithmeticError, AssertionError, RuntimeError) as error:
         raise UsageError(f"model '{spec.arch}' cannot be built with {spec.args}: {error}") from error
     if spec.graph == "plain":
         return model

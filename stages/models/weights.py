@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import pickle
+import warnings
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from timm.models import load_state_dict
 from torch import Tensor, nn
@@ -42,17 +41,13 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise UsageError(f"teacher weights '{path}' do not exist; give a .safetensors file or a torch state dict.")
     try:
-        state = load_state_dict(str(path), use_ema=True, device="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        SafetensorError,
-        RuntimeError,
-        EOFError,
-        KeyError,
-        ValueError,
-        AttributeError,
-    ) as error:
-        reason = str(error).split("\n")[0][:160]
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", "Detected pickle protocol", UserWarning
+            )  # the outcome says whether it fits
+            state = load_state_dict(str(path), use_ema=True, device="cpu", weights_only=True)
+    except Exception as error:  # a damaged file makes the unpickler raise anything (IndexError, struct.error, ...)
+        reason = str(error).split("\n")[0][:160] or type(error).__name__
         raise UsageError(
             f"teacher weights '{path}' cannot be read as safetensors or a plain state dict ({reason}); "
             "save the model's state_dict() and give that file."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -23,7 +23,7 @@ class TeacherConfig(TrainingConfig):
     auto: file when `weights` is given, scratch for the embedded digits, else pretrained."""
     weights: str | None = None
     """Checkpoint file: safetensors or a torch state dict, loaded without running code."""
-    epochs: int | Literal["auto"] = Field("auto", ge=0)
+    epochs: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     """Epochs of fitting to the data's classes. auto: none when the weights' classifier fits, else the recipe's."""
     tune_epochs: int = Field(10, gt=0)
     """What `epochs: auto` means when the classifier does not fit."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -15,15 +15,15 @@ class TrainingConfig(Record):
     model_config = ConfigDict(use_attribute_docstrings=True)
     volatile: ClassVar[frozenset[str]] = frozenset({"checkpoint_seconds"})
 
-    batch_size: int | Literal["auto"] = Field("auto", gt=0)
+    batch_size: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
     """Images an optimizer step, over all processes. auto: 256, or less so that an epoch has at least 8 steps."""
     accumulation: int = Field(1, gt=0)
     """Forward passes that make up one optimizer step; must divide batch_size."""
-    lr: float | Literal["auto"] = Field("auto", gt=0)
+    lr: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
     """Peak learning rate. auto: 5e-4 x batch_size / 512."""
     min_lr: float = Field(1e-5, ge=0)
     """Learning rate that the cosine ends at."""
-    warmup_epochs: float | Literal["auto"] = Field("auto", ge=0)
+    warmup_epochs: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
     """Epochs of linear warm-up, less than `epochs`. auto: 5, or a tenth of `epochs` when that is less."""
     warmup_lr: float = Field(1e-6, ge=0)
     """Learning rate that warm-up starts from."""

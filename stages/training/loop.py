@@ -88,6 +88,8 @@ class _Training:
     def __init__(self, job: Job, config: TrainingConfig, epochs: int, context: Context) -> None:
         self.job, self.config, self.epochs, self.context = job, config, epochs, context
         set_seed(context.seed)
+        if context.threads:
+            torch.set_num_threads(context.threads)
         self.accelerator = make_accelerator(context.device, context.seed, config.accumulation)
         optimizer = create_optimizer_v2(job.model, opt="adamw", lr=_number(config.lr), weight_decay=config.weight_decay)
         self.model, self.optimizer, self.loader, self.val = self.accelerator.prepare(
@@ -192,7 +194,7 @@ class _Training:
 
     def _maybe_save(self, stop: StopRequest) -> None:
         due = time.monotonic() - self.saved_at >= self.config.checkpoint_seconds
-        if not (stop.requested or (due and self.accelerator.sync_gradients)):
+        if not ((stop.requested or due) and self.accelerator.sync_gradients):  # half a step is in no checkpoint
             return
         save_checkpoint(self.accelerator, self.job.folder, self.progress, self.job.fingerprint)
         self.saved_at = time.monotonic()

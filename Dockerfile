@@ -1,0 +1,32 @@
+# GPU image: the same commands inside. Which CUDA and TensorRT fit depends on the driver of the machine that runs it,
+# so the base is an argument; Python 3.12 comes with Ubuntu 24.04.
+#
+#   docker build -t compress .
+#   docker run --rm --gpus all -v "$PWD/data:/data" -v "$PWD/runs:/work/runs" compress \
+#       run --teacher cait_s24 --student deit_tiny --strategy lift --data /data
+#
+# On a machine without a GPU: docker build --build-arg BASE=ubuntu:24.04 --build-arg EXTRAS=cpu,tensorrt-rtx .
+ARG BASE=nvidia/cuda:13.0.1-runtime-ubuntu24.04
+FROM ${BASE}
+
+ARG EXTRAS=gpu,tensorrt,tensorrt-rtx
+ENV DEBIAN_FRONTEND=noninteractive PIP_NO_CACHE_DIR=1 PYTHONUNBUFFERED=1
+
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends python3 python3-venv \
+    && rm -rf /var/lib/apt/lists/*
+
+WORKDIR /opt/compress
+COPY pyproject.toml README.md LICENSE ./
+COPY core core
+COPY exporters exporters
+COPY stages stages
+COPY pipeline pipeline
+RUN python3 -m venv /opt/venv && /opt/venv/bin/pip install ".[${EXTRAS}]"
+
+ENV PATH=/opt/venv/bin:$PATH
+RUN useradd --create-home compress && mkdir /work && chown compress /work
+USER compress
+WORKDIR /work
+ENTRYPOINT ["compress"]
+CMD ["--help"]

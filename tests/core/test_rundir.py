@@ -1,0 +1,197 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from core.errors import UsageError
+from core.files import reference, write_atomic
+from core.records import DistillRecord, ModelSpec
+from core.rundir import RunDirectory
+
+IDENTITY = {"teacher": "a", "seed": 0}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    return RunDirectory.claim(tmp_path / "run", IDENTITY)
+
+
+@pytest.fixture
+def finished(run: RunDirectory) -> DistillRecord:
+    """A stage that is done under fingerprint ``f``, with one file."""
+    write_atomic(run.root / "student" / "w.bin", b"weights")
+    record = DistillRecord(
+        model=ModelSpec(arch="x", args={}, num_classes=2),
+        weights=reference(run.root / "student" / "w.bin", run.root),
+        chosen="raw",
+        val_top1_raw=1.0,
+        val_top1_ema=None,
+        epochs=1,
+        steps=1,
+        seconds=1.0,
+        losses={},
+    )
+    run.save_record("distill", record)
+    run.mark("distill", "done", "f", seconds=1.0)
+    return record
+
+
+def test_claim_makes_a_run_and_finds_it_again(run: RunDirectory) -> None:
+    again = RunDirectory.claim(run.root, dict(IDENTITY))
+    assert again.state()["identity"] == IDENTITY
+    assert RunDirectory.existing(run.root).state() == run.state()
+
+
+def test_claim_takes_an_empty_folder_and_one_that_only_holds_the_lock(tmp_path: Path) -> None:
+    (tmp_path / ".lock").touch()
+    assert RunDirectory.claim(tmp_path, IDENTITY).state_path.is_file()
+
+
+def test_claim_refuses_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("mine")
+    with pytest.raises(UsageError, match=r"is a file; give a folder with --output"):
+        RunDirectory.claim(path, IDENTITY)
+    assert path.read_text() == "mine"
+
+
+def test_claim_refuses_a_folder_of_something_else_and_leaves_it(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(UsageError, match="not empty and not a run directory"):
+        RunDirectory.claim(tmp_path, IDENTITY)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_claim_refuses_another_run_and_says_what_differs(run: RunDirectory) -> None:
+    with pytest.raises(UsageError, match=r"seed was 0, now 1; teacher was 'a', now None\); give a different --output"):
+        RunDirectory.claim(run.root, {"seed": 1})
+    assert run.state()["identity"] == IDENTITY
+
+
+@pytest.mark.parametrize("where", ["/proc/no-such", "under-a-file"])
+def test_claim_says_so_where_it_cannot_write(tmp_path: Path, where: str) -> None:
+    if where == "under-a-file":
+        (tmp_path / "file").touch()
+        where = str(tmp_path / "file" / "run")
+    with pytest.raises(UsageError, match=r"cannot be written \(.+\); give a folder you may write to"):
+        RunDirectory.claim(Path(where), IDENTITY)
+
+
+def test_existing_refuses_what_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"is not a run directory \(it has no state.json\)"):
+        RunDirectory.existing(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "3", '{"schema": 1}', '{"schema": 1, "stages": {}}', '{"schema": 1, "stages": [], "identity": {}}'],
+)
+def test_a_damaged_state_is_told_as_such(run: RunDirectory, text: str) -> None:
+    run.state_path.write_text(text)
+    with pytest.raises(UsageError, match=r"state.json is damaged \(.+start again in a different --output"):
+        run.state()
+    with pytest.raises(UsageError, match="damaged"):
+        RunDirectory.claim(run.root, IDENTITY)
+
+
+def test_a_state_of_another_version_is_told_as_such(run: RunDirectory) -> None:
+    run.state_path.write_text(json.dumps({**run.state(), "schema": 2}))
+    with pytest.raises(UsageError, match="has schema 2, this version reads 1"):
+        run.state()
+
+
+def test_stages_are_marked_one_by_one(run: RunDirectory) -> None:
+    assert run.stage_state("data") == {}
+    run.mark("data", "running", "f1")
+    run.mark("teacher", "failed", "f2", error="why")
+    run.mark("data", "done", "f1", seconds=2.0)
+    run.remember(request="r")
+    data, teacher = run.stage_state("data"), run.stage_state("teacher")
+    assert (data["status"], data["fingerprint"], data["seconds"]) == ("done", "f1", 2.0)
+    assert (teacher["status"], teacher["error"]) == ("failed", "why")
+    assert run.state()["request"] == "r"
+
+
+def test_a_record_comes_back_equal(run: RunDirectory, finished: DistillRecord) -> None:
+    assert run.load_record("distill", DistillRecord) == finished
+    assert run.reusable("distill", "f", DistillRecord) == finished
+
+
+def test_a_record_is_not_reused_under_another_fingerprint(run: RunDirectory, finished: DistillRecord) -> None:
+    assert run.reusable("distill", "g", DistillRecord) is None
+
+
+@pytest.mark.parametrize("status", ["running", "failed", "interrupted"])
+def test_a_record_is_not_reused_unless_its_stage_is_done(
+    run: RunDirectory, finished: DistillRecord, status: str
+) -> None:
+    run.mark("distill", status, "f")
+    assert run.reusable("distill", "f", DistillRecord) is None
+
+
+@pytest.mark.parametrize("damage", [b"", b"weightz", None])
+def test_a_record_is_not_reused_when_its_file_is_not_intact(
+    run: RunDirectory, finished: DistillRecord, damage: bytes | None
+) -> None:
+    path = run.root / finished.weights.path
+    path.unlink() if damage is None else path.write_bytes(damage)
+    assert run.reusable("distill", "f", DistillRecord) is None
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b"\xff\xfe\x00", b'{"model": 3}'])
+def test_a_damaged_record_costs_a_recomputation_not_the_run(
+    run: RunDirectory, finished: DistillRecord, damage: bytes
+) -> None:
+    (run.root / "records" / "distill.json").write_bytes(damage)
+    assert run.reusable("distill", "f", DistillRecord) is None
+    with pytest.raises(UsageError, match="is damaged or from another version"):
+        run.load_record("distill", DistillRecord)
+
+
+def test_a_missing_record_says_which_stage_never_finished(run: RunDirectory) -> None:
+    with pytest.raises(UsageError, match="has no finished 'distill' stage"):
+        run.load_record("distill", DistillRecord)
+
+
+def test_metrics_are_one_json_line_each(run: RunDirectory) -> None:
+    run.append_metrics({"epoch": 1})
+    run.append_metrics({"epoch": 2, "text": "a\nb"})
+    lines = [json.loads(line) for line in (run.root / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+
+
+def test_a_second_process_is_kept_out_and_let_in_afterwards(run: RunDirectory) -> None:
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from core.rundir import RunDirectory; from core.errors import UsageError\n"
+        "try:\n"
+        "    with RunDirectory(Path(sys.argv[1])).locked():\n"
+        "        print('got it')\n"
+        "except UsageError as error:\n"
+        "    print(error)\n"
+    )
+
+    def other_process() -> str:
+        command = [sys.executable, "-c", program, str(run.root)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    with run.locked():
+        assert "is in use by another process; wait for it" in other_process()
+    assert other_process() == "got it\n"
+
+
+def test_the_lock_is_let_go_when_the_work_fails(run: RunDirectory) -> None:
+    with pytest.raises(ZeroDivisionError), run.locked():
+        raise ZeroDivisionError
+    with run.locked():
+        pass
+
+
+def test_locking_where_nothing_can_be_written_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="cannot be written"), RunDirectory(tmp_path / "file").locked():
+        pass

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from running import NAMES, TINY, Finished, as_process, sets
+from sklearn.datasets import load_digits
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """A tiny run on the embedded digits, never changed by a test."""
+    root = tmp_path_factory.mktemp("e2e") / "ein Lauf – première"
+    arguments = ("run", *NAMES, *sets(*TINY))
+    result = as_process(*arguments, "--output", root)
+    assert result.code == 0, result.err
+    return Finished(root, arguments, result)
+
+
+@pytest.fixture
+def run_copy(finished: Finished, tmp_path: Path) -> Path:
+    """The finished run, moved to another place, to be changed at will."""
+    return Path(shutil.copytree(finished.root, tmp_path / "moved"))
+
+
+def save_digits(folder: Path, classes: dict[str, int], first: int, count: int) -> None:
+    """``count`` images of each digit, from the ``first`` on, as PNG files in one folder a class."""
+    digits = load_digits()
+    for name, digit in classes.items():
+        (folder / name).mkdir(parents=True)
+        for index in np.flatnonzero(digits.target == digit)[first : first + count]:
+            pixels = np.round(digits.images[index] * (255 / 16)).astype(np.uint8)
+            Image.fromarray(pixels).resize((32, 32), Image.Resampling.BICUBIC).save(folder / name / f"{index}.png")
+
+
+@pytest.fixture(scope="session")
+def digit_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An ImageFolder of digits with odd names, modes and shapes; never changed by a test."""
+    root = tmp_path_factory.mktemp("images") / "meine Bilder é"
+    classes = {"null 0": 0, "eins, 'one'": 1, "deux – 2": 2}
+    save_digits(root / "train", classes, 0, 12)
+    save_digits(root / "val", classes, 12, 6)
+    zero = root / "train" / "null 0"
+    image = Image.open(next(iter(sorted(zero.glob("*.png"))))).convert("RGB")
+    image.convert("RGBA").save(zero / "alpha.PNG")
+    image.convert("P").save(zero / "palette.png")
+    image.convert("CMYK").save(zero / "print.JPG")
+    image.resize((300, 4)).save(zero / "wide.png")
+    Image.fromarray(np.asarray(image.convert("L"), dtype=np.uint16) * 257).save(zero / "deep.png")
+    Path(os.fsdecode(os.fsencode(zero / "latin") + b"\xe9.png")).write_bytes((zero / "wide.png").read_bytes())
+    (zero / ".hidden.png").write_bytes(b"not an image")
+    (zero / "notes.txt").write_text("not an image")
+    (root / "train" / ".cache").mkdir()
+    (root / "train" / "empty").mkdir()
+    return root

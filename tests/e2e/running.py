@@ -1,0 +1,85 @@
+"""How the end-to-end tests start `compress`, and the settings that make a run tiny."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.cli import main
+
+TINY = (
+    "teacher.args={depth: 2}",
+    "student.args={depth: 2}",
+    "teacher.epochs=2",
+    "distill.epochs=2",
+    "teacher.warmup_epochs=0",
+    "distill.warmup_epochs=0",
+    "teacher.batch_size=64",
+    "distill.batch_size=64",
+    "verify.latency_seconds=0.4",
+    "verify.threads=1",
+    "gates.max_accuracy_drop=null",
+    "gates.min_speedup=null",
+)
+NAMES = ("--teacher", "cait_s24", "--student", "deit_tiny")
+# One thread: with as many spinning OpenMP threads as cores, anything else that runs makes torch wait for its barriers.
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    out: str
+    err: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Finished:
+    root: Path
+    arguments: tuple[str, ...]
+    """Of `compress run`, less --output."""
+    result: Result
+
+
+def sets(*settings: str) -> list[str]:
+    return [word for setting in settings for word in ("--set", setting)]
+
+
+def in_process(*arguments: str | Path) -> Result:
+    """`compress ARGUMENTS...` in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    started = time.monotonic()
+    code: object = "returned"
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            code = stop.code
+    assert isinstance(code, int)
+    return Result(code, out.getvalue(), err.getvalue(), time.monotonic() - started)
+
+
+def command(*arguments: str | Path, python: tuple[str, ...] = ()) -> list[str]:
+    return [sys.executable, *python, "-m", "pipeline", *map(str, arguments)]
+
+
+def as_process(*arguments: str | Path, python: tuple[str, ...] = (), cwd: Path | None = None) -> Result:
+    """`compress ARGUMENTS...` as the user starts it."""
+    started = time.monotonic()
+    done = subprocess.run(
+        command(*arguments, python=python),
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        cwd=cwd,
+        timeout=300,
+        check=False,
+    )
+    return Result(done.returncode, done.stdout, done.stderr, time.monotonic() - started)

@@ -1,0 +1,240 @@
+"""One tiny run on the embedded digits, and what can be asked of it afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from running import Finished, as_process, in_process
+from sklearn.datasets import load_digits
+
+from core.records import DataRecord, ExportRecord, FoldRecord
+from exporters.bundle import open_bundle
+from exporters.tensorrt import engine_from_onnx, installed_flavours, load_tensorrt
+from pipeline.plan import STAGES
+from stages.images.loaders import sample
+from stages.images.sources import recorded_images
+from stages.models.build import build_model
+from stages.models.weights import load_own
+
+RTX = pytest.mark.skipif("tensorrt-rtx" not in installed_flavours(), reason="tensorrt-rtx is not installed")
+
+
+def report_of(root: Path) -> dict[str, Any]:
+    return dict(json.loads((root / "report" / "report.json").read_text()))
+
+
+def record_of(root: Path, stage: str, kind: Any) -> Any:
+    return kind.model_validate_json((root / "records" / f"{stage}.json").read_text())
+
+
+def times(root: Path) -> dict[str, str]:
+    """When each stage's record was written."""
+    return {stage.name: str((root / "records" / f"{stage.name}.json").stat().st_mtime_ns) for stage in STAGES}
+
+
+def test_every_stage_ran_and_nothing_alarming_was_printed(finished: Finished) -> None:
+    state = json.loads((finished.root / "state.json").read_text())
+    assert [state["stages"][stage.name]["status"] for stage in STAGES] == ["done"] * len(STAGES)
+    assert not re.search(r"warning|traceback|error", finished.result.err, re.IGNORECASE), finished.result.err
+    assert "reduced geometry" in finished.result.err
+    assert "auto" not in (finished.root / "config.yaml").read_text().replace("auto_augment", "")
+
+
+def test_report_has_accuracy_latency_and_both_lift_graphs(finished: Finished) -> None:
+    report = report_of(finished.root)
+    assert report["verdict"]["passed"] is True
+    rows = {(row["model"], row["runtime"]): row for row in report["models"]}
+    for key in (("teacher", "torch"), ("teacher", "onnx"), ("lift-kept", "onnx"), ("lift-folded", "onnx")):
+        assert 0 < rows[key]["top1"]["value"] <= 100
+    kept, folded = rows["lift-kept", "onnx"], rows["lift-folded", "onnx"]
+    assert folded["parameters"] < kept["parameters"]
+    assert folded["latency"]
+    assert kept["latency"]
+    assert folded["top1"]["value"] == pytest.approx(kept["top1"]["value"], abs=0.6)
+    assert "reduced geometry" in " ".join(report["notes"])
+    assert (finished.root / "report" / "report.md").read_text().startswith("#")
+
+
+def test_second_run_recomputes_nothing_quickly_and_without_torch(finished: Finished) -> None:
+    before = times(finished.root)
+    again = as_process(*finished.arguments, "--output", finished.root, python=("-X", "importtime"))
+    modules = {line.rpartition("|")[2].strip() for line in again.err.splitlines() if line.startswith("import time:")}
+    assert again.code == 0
+    assert "nothing to recompute" in again.err
+    assert again.seconds < 5
+    assert "pipeline.run" in modules
+    assert not modules & {"torch", "timm", "onnx", "onnxruntime", "tensorrt_rtx", "sklearn"}
+    assert again.out == finished.result.out
+    assert times(finished.root) == before
+
+
+def test_changed_export_setting_reuses_the_trained_student_even_in_a_moved_run(
+    finished: Finished, run_copy: Path
+) -> None:
+    before = times(run_copy)
+    changed = in_process(
+        *finished.arguments, "--output", run_copy, "--set", "export.max_batch=16", "--set", "export.engine=none"
+    )
+    assert changed.code == 0, changed.err
+    after = times(run_copy)
+    assert {name for name in before if before[name] != after[name]} == {"export", "verify", "gates"}
+    assert "distill  reused" in changed.err
+    assert record_of(run_copy, "export", ExportRecord).engine.status == "off"
+
+
+def test_deleted_report_is_written_again_and_nothing_else(finished: Finished, run_copy: Path) -> None:
+    before, report = times(run_copy), report_of(run_copy)
+    (run_copy / "report" / "report.json").unlink()
+    assert in_process(*finished.arguments, "--output", run_copy).code == 0
+    assert times(run_copy) == before
+    assert report_of(run_copy)["models"] == report["models"]
+
+
+def test_bundle_edited_by_hand_is_made_again_and_the_student_is_not_trained_again(
+    finished: Finished, run_copy: Path
+) -> None:
+    before = times(run_copy)
+    with (run_copy / "bundle" / "labels.txt").open("a") as file:
+        file.write("eleven\n")
+    damaged = in_process("predict", run_copy / "bundle", run_copy)
+    assert damaged.code == 2
+    assert "damaged" in damaged.err
+    assert in_process(*finished.arguments, "--output", run_copy, "--set", "export.engine=none").code == 0
+    open_bundle(run_copy / "bundle")
+    assert times(run_copy)["distill"] == before["distill"]
+
+
+def test_export_keep_then_verify(finished: Finished, run_copy: Path) -> None:
+    exported = in_process("export", run_copy, "--projector", "keep", "--set", "export.engine=none")
+    assert exported.code == 0, exported.err
+    assert "compress verify" in exported.out
+    assert open_bundle(run_copy / "bundle").manifest["facts"]["graph"] == "lift-kept"
+    verified = in_process("verify", run_copy, "--set", "gates.min_accuracy=100")
+    assert verified.code == 1, verified.err
+    report = report_of(run_copy)
+    assert report["verdict"]["passed"] is False
+    assert report["verdict"]["exit_code"] == 1
+    assert "lift-kept" in (run_copy / "report" / "report.md").read_text()
+
+
+def test_single_steps_refuse_what_is_not_theirs(finished: Finished) -> None:
+    state = (finished.root / "state.json").read_bytes()
+    for words in (("export", "--set", "distill.epochs=3"), ("verify", "--set", "export.max_batch=8")):
+        refused = in_process(words[0], finished.root, *words[1:])
+        assert refused.code == 2
+        assert "can change settings of" in refused.err
+    assert (finished.root / "state.json").read_bytes() == state
+
+
+def test_single_steps_never_train(finished: Finished, run_copy: Path) -> None:
+    weights = run_copy / "student" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    refused = in_process("verify", run_copy)
+    assert refused.code == 2
+    assert "stage 'distill' cannot be used" in refused.err
+    assert "compress run" in refused.err
+
+
+def test_predict_needs_no_torch_and_agrees_with_the_report(finished: Finished, tmp_path: Path) -> None:
+    data = record_of(finished.root, "data", DataRecord)
+    held_out = recorded_images(data)[1].val
+    labels = {}
+    for index in range(len(held_out)):
+        image, label = held_out[index]
+        image.save(tmp_path / f"digit {index}.png")
+        labels[f"digit {index}.png"] = str(label)
+    done = as_process("predict", finished.root / "bundle", tmp_path, "--json", python=("-X", "importtime"))
+    assert done.code == 0
+    modules = {line.rpartition("|")[2].strip() for line in done.err.splitlines() if line.startswith("import time:")}
+    assert "onnxruntime" in modules
+    assert not modules & {"torch", "timm", "sklearn", "accelerate"}
+    answers = [json.loads(line) for line in done.out.splitlines()]
+    right = sum(labels[Path(answer["path"]).name] == answer["labels"][0]["label"] for answer in answers)
+    reported = next(
+        row["top1"]["value"]
+        for row in report_of(finished.root)["models"]
+        if (row["model"], row["runtime"]) == ("lift-folded", "onnx")
+    )
+    assert len(answers) == len(labels)
+    assert 100 * right / len(labels) == pytest.approx(reported, abs=0.3)
+    assert right / len(labels) > 0.15  # ten classes: it learned something
+
+
+def test_predict_prints_the_likeliest_labels(finished: Finished, tmp_path: Path) -> None:
+    pixels = (load_digits().images[0] * 15.9).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "zéro 0.png")
+    done = in_process("predict", finished.root / "bundle", tmp_path / "zéro 0.png", "--top", "3")
+    assert done.code == 0
+    assert len(re.findall(r"\d+\.\d%", done.out)) == 3
+
+
+def test_folded_and_kept_lift_agree_on_the_trained_weights(finished: Finished) -> None:
+    fold = record_of(finished.root, "fold", FoldRecord)
+    data = record_of(finished.root, "data", DataRecord)
+    images = sample(recorded_images(data)[1].val, open_bundle(finished.root / "bundle").preprocess, 32)
+    kept, folded = (
+        load_own(build_model(fold.models[graph]), fold.graphs[graph], finished.root).eval()(images)
+        for graph in ("lift-kept", "lift-folded")
+    )
+    assert float((kept - folded).abs().max().detach()) <= 1e-4
+    assert fold.max_logit_difference is not None
+    assert fold.max_logit_difference <= 1e-4
+
+
+@RTX
+def test_engine_of_the_bundle_can_be_rebuilt_from_its_onnx(finished: Finished, tmp_path: Path) -> None:
+    bundle = open_bundle(finished.root / "bundle")
+    assert bundle.engine is not None
+    facts = engine_from_onnx(
+        bundle.onnx,
+        tmp_path / "model.engine",
+        flavour="tensorrt-rtx",
+        min_batch=1,
+        opt_batch=8,
+        max_batch=32,
+        log_path=tmp_path / "engine.log",
+    )
+    assert (tmp_path / "model.engine").stat().st_size == facts.bytes > 10_000
+    assert [shape for _, _, shape in facts.inputs] == [(-1, 3, 32, 32)]
+    assert [shape for _, _, shape in facts.outputs] == [(-1, 10)]
+    assert {dtype for _, dtype, _ in (*facts.inputs, *facts.outputs)} == {"float32"}
+    assert (facts.min_batch, facts.opt_batch, facts.max_batch) == (1, 8, 32)
+    said = bundle.manifest["facts"]["engine"]
+    assert (said["status"], said["flavour"], said["max_batch"]) == ("built", "tensorrt-rtx", 32)
+    assert said["hardware"] == list(facts.hardware)
+    assert bundle.engine.stat().st_size == pytest.approx(facts.bytes, rel=0.05)
+    assert load_tensorrt("tensorrt-rtx").__version__ == facts.version == said["version"]
+
+
+def test_a_second_process_is_kept_out(finished: Finished) -> None:
+    from core.rundir import RunDirectory
+
+    state = (finished.root / "state.json").read_bytes()
+    with RunDirectory(finished.root).locked():
+        refused = in_process(*finished.arguments, "--output", finished.root)
+    assert refused.code == 2
+    assert "in use by another process" in refused.err
+    assert (finished.root / "state.json").read_bytes() == state
+
+
+def test_a_refused_change_leaves_the_finished_run_usable(finished: Finished, run_copy: Path) -> None:
+    bad = in_process(*finished.arguments, "--output", run_copy, "--teacher-weights", os.devnull)
+    assert bad.code == 2
+    good = in_process(*finished.arguments, "--output", run_copy)
+    assert good.code == 0
+    assert "nothing to recompute" in good.err
+
+
+def test_another_seed_does_not_get_into_this_folder(finished: Finished) -> None:
+    state = (finished.root / "state.json").read_bytes()
+    refused = in_process(*finished.arguments, "--output", finished.root, "--seed", "1")
+    assert refused.code == 2
+    assert "holds another run (seed was 0, now 1)" in refused.err
+    assert (finished.root / "state.json").read_bytes() == state

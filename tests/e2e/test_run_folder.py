@@ -1,0 +1,142 @@
+"""Runs on an ImageFolder of PNG files: every strategy, stopping and going on, and once at full size."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from running import ENVIRONMENT, NAMES, TINY, command, in_process, sets
+
+from core.preprocess import open_image
+
+SMALL = (
+    *TINY,
+    "geometry=reduced",
+    "teacher.init=scratch",
+    "teacher.batch_size=8",
+    "distill.batch_size=8",
+    "export.engine=none",
+    "workers=0",
+)
+
+
+@pytest.mark.parametrize("strategy", ["plain", "widelast"])
+def test_strategy_on_a_folder_of_digits(
+    strategy: str, digit_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to(digit_folder)
+    monkeypatch.chdir(tmp_path)
+    done = in_process("run", *NAMES, "--strategy", strategy, "--data", "link", "-o", "r", *sets(*SMALL))
+    assert done.code == 0, done.err
+    report = json.loads((tmp_path / "r" / "report" / "report.json").read_text())
+    assert {row["model"] for row in report["models"]} == {"teacher", strategy}
+    deep = np.asarray(open_image(digit_folder / "train" / "null 0" / "deep.png"))
+    assert 20 < deep.mean() < 235  # 16 bits are scaled, not cut off
+    labels = (tmp_path / "r" / "bundle" / "labels.txt").read_text().splitlines()
+    assert labels == ["deux – 2", "eins, 'one'", "null 0"]
+    monkeypatch.chdir("/")  # a relative --data must not tie the run to the folder it was started from
+    verified = in_process("verify", tmp_path / "r")
+    assert verified.code == 0, verified.err
+    predicted = in_process("predict", tmp_path / "r" / "bundle", digit_folder / "train", "--json")
+    assert predicted.code == 0, predicted.err
+    assert len(predicted.out.splitlines()) == 36 + 6
+    monkeypatch.chdir(tmp_path)
+    again = in_process("run", *NAMES, "--strategy", strategy, "--data", "link", "-o", "r", *sets(*SMALL))
+    assert "nothing to recompute" in again.err
+
+
+def interruptible() -> None:
+    """Let SIGINT through to the child even where these tests run in the background, which ignores it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def wait_for(condition: object, process: subprocess.Popen[str], seconds: float = 90) -> None:
+    assert callable(condition)
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_stopped_in_mid_training_goes_on_from_there(digit_folder: Path, tmp_path: Path) -> None:
+    root = tmp_path / "r"
+    settings = sets(*SMALL, "distill.epochs=12", "distill.eval_every=2", "workers=1")
+    words = command("run", *NAMES, "--data", digit_folder, "-o", root, *settings)
+    metrics = root / "metrics.jsonl"
+    process = subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT, start_new_session=True
+    )
+    wait_for(lambda: metrics.is_file() and '"student"' in metrics.read_text(), process)
+    os.killpg(process.pid, signal.SIGINT)  # to loader processes too, as Ctrl-C in a terminal
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "the same command goes on from there" in err
+    assert "Traceback" not in err
+    state = json.loads((root / "state.json").read_text())["stages"]
+    assert state["teacher"]["status"] == "done"
+    assert state["distill"]["status"] == "interrupted"
+    assert list((root / "checkpoints" / "student").glob("step-*"))
+    lines = len(metrics.read_text().splitlines())
+    done = in_process("run", *NAMES, "--data", digit_folder, "-o", root, *settings)
+    assert done.code == 0, done.err
+    assert "teacher  reused" in done.err
+    assert "resuming student at epoch" in done.err
+    assert json.loads((root / "records" / "distill.json").read_text())["epochs"] == 12
+    assert len(metrics.read_text().splitlines()) > lines
+    epochs = [
+        line["epoch"] for line in map(json.loads, metrics.read_text().splitlines()) if line["training"] == "student"
+    ]
+    assert epochs == sorted(set(epochs))
+
+
+@pytest.mark.parametrize("seconds", [0.3, 1.5, 3.0])
+def test_stopped_at_an_odd_moment_says_one_line(seconds: float, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        command("run", *NAMES, *sets(*TINY), "-o", tmp_path / "r"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+        preexec_fn=interruptible,
+    )
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode in (130, -signal.SIGINT), err
+    if process.returncode == 130:
+        assert "Traceback" not in err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["lift", "widelast"])
+def test_real_models_at_full_width(strategy: str, digit_folder: Path, tmp_path: Path) -> None:
+    for split, name in (("train", "null 0"), ("train", "deux – 2"), ("val", "null 0"), ("val", "deux – 2")):
+        files = sorted((digit_folder / split / name).glob("*.png"))[:6]
+        (tmp_path / "data" / split / name).mkdir(parents=True)
+        for file in files:
+            shutil.copy(file, tmp_path / "data" / split / name)
+    settings = sets(
+        "teacher.init=scratch",
+        "teacher.epochs=1",
+        "distill.epochs=1",
+        "verify.latency_seconds=4",
+        "teacher.batch_size=4",
+        "distill.batch_size=4",
+    )
+    done = in_process(
+        "run", "--teacher", "cait_xxs24", "--student", "deit_tiny", "--strategy", strategy,
+        "--data", tmp_path / "data", "-o", tmp_path / "r", *settings,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    report = json.loads((tmp_path / "r" / "report" / "report.json").read_text())
+    teacher = next(row for row in report["models"] if (row["model"], row["runtime"]) == ("teacher", "torch"))
+    assert teacher["parameters"] > 11_000_000
+    assert "reduced geometry" not in done.err

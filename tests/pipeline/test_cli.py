@@ -1,0 +1,127 @@
+"""Exit codes, and commands that need no run."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+
+import click
+import pytest
+
+from core.errors import BundleError, DataError, EnvironmentLacksError, ResultError, RunInterrupted, UsageError
+from pipeline import cli
+
+
+def ending(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(list(arguments))
+    assert isinstance(stop.value.code, int)
+    return stop.value.code
+
+
+@pytest.fixture
+def raising(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
+    """Make `compress doctor` raise."""
+
+    def arrange(error: BaseException) -> None:
+        def fail() -> int:
+            raise error
+
+        monkeypatch.setitem(cli.cli.commands, "doctor", click.Command("doctor", callback=fail))
+
+    return arrange
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (UsageError("bad words"), 2),
+        (DataError("bad words"), 2),
+        (BundleError("bad words"), 2),
+        (ResultError("bad words"), 1),
+        (EnvironmentLacksError("bad words"), 3),
+        (RunInterrupted("bad words"), 130),
+        (OSError(28, "bad words", "/disk/file"), 2),
+        (ZeroDivisionError("bad words"), 2),
+    ],
+)
+def test_errors_end_with_their_code_and_one_line(
+    raising: Callable[[BaseException], None], error: Exception, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raising(error)
+    assert ending("doctor") == code
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "bad words" in told.err
+    assert len(told.err.splitlines()) == 1
+    assert told.err.startswith("error: ") == (code != 130)
+
+
+def test_a_traceback_only_with_debug(
+    raising: Callable[[BaseException], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    raising(UsageError("bad words"))
+    assert ending("doctor", "--debug") == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_interrupting_is_130(raising: Callable[[BaseException], None], capsys: pytest.CaptureFixture[str]) -> None:
+    raising(KeyboardInterrupt())
+    assert ending("doctor") == 130
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_an_error_of_a_loader_process_is_told_in_its_own_words(
+    raising: Callable[[BaseException], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    raising(
+        DataError(
+            "Caught DataError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+            '  File "x.py", line 1\ncore.errors.DataError: image a: b.png cannot be read\n'
+        )
+    )
+    assert ending("doctor") == 2
+    assert capsys.readouterr().err == "error: image a: b.png cannot be read\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        ((), "Commands:"),
+        (("--help",), "Commands:"),
+        (("run", "-h"), "--strategy"),
+        (("--version",), "compress, version"),
+        (("recipes",), "digits"),
+        (("recipes", "show", "digits"), "source: digits"),
+        (("models", "deit_tiny*"), "deit_tiny_patch16_224"),
+    ],
+)
+def test_commands_that_only_tell(words: tuple[str, ...], part: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ending(*words) == 0
+    assert part in capsys.readouterr().out
+
+
+def test_doctor_tells_the_essentials(capsys: pytest.CaptureFixture[str]) -> None:
+    code = ending("doctor")
+    out = capsys.readouterr().out
+    assert code == (3 if "broken" in out else 0)
+    for what in ("processor:", "GPU", "torch:", "ONNX Runtime", "engine:", "disk:"):
+        assert what in out
+
+
+def test_a_reader_that_leaves_is_no_error() -> None:
+    command = f"{sys.executable} -m pipeline models | head -n 1"
+    done = subprocess.run(["/bin/bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(r"\w+\n", done.stdout)
+    assert done.stderr == ""
+
+
+def test_starting_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, pipeline.cli; print(sorted({'torch', 'timm', 'onnx', 'onnxruntime', 'yaml'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -1,0 +1,43 @@
+"""The plan as data agrees with the stages as code."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import fields
+from typing import get_type_hints
+
+import pytest
+
+from core.record import Record
+from pipeline.config import RunConfig
+from pipeline.plan import BY_NAME, STAGES, Stage
+from pipeline.report.document import Records
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+def test_stage_module_has_what_the_plan_promises(stage: Stage, digits: RunConfig) -> None:
+    module = importlib.import_module(stage.module)
+    hints = get_type_hints(module.run)
+    assert hints["return"] is stage.record
+    assert hints["inputs"] is module.Inputs
+    assert isinstance(stage.config(digits), hints["config"])
+    types = get_type_hints(module.Inputs)
+    assert tuple(field.name for field in fields(module.Inputs)) == stage.needs
+    assert {need: BY_NAME[need].record for need in stage.needs} == types
+
+
+def test_every_stage_comes_after_what_it_needs() -> None:
+    names = [stage.name for stage in STAGES]
+    assert len(set(names)) == len(names)
+    for position, stage in enumerate(STAGES):
+        assert set(stage.needs) <= set(names[:position])
+
+
+def test_every_setting_belongs_to_a_stage_or_to_the_surroundings(digits: RunConfig) -> None:
+    used = {type(stage.config(digits)) for stage in STAGES}
+    sections = {type(value) for _, value in digits if isinstance(value, Record)}
+    assert sections == used
+
+
+def test_the_report_reads_every_record() -> None:
+    assert {field.name for field in fields(Records)} == set(BY_NAME)

@@ -1,0 +1,79 @@
+"""Networks and records small enough to train in a test."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from core.context import Context
+from core.preprocess import PreprocessSpec
+from core.records import DataRecord, ModelSpec, StudentRecord, TeacherRecord
+from stages.data import stage as data_stage
+from stages.images.config import AugmentConfig, DataConfig
+from stages.models.build import build_model, cost_of
+from stages.models.weights import save_weights
+
+STUDENT = "deit_tiny_patch16_224"
+STUDENT_ARGS: dict[str, Any] = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3}
+TEACHER = "vit_tiny_patch16_224"
+TEACHER_ARGS: dict[str, Any] = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 3, "num_heads": 4}
+HALF = (0.5, 0.5, 0.5)
+SPEC = PreprocessSpec(size=32, mean=HALF, std=HALF)
+NO_AUGMENT = AugmentConfig(crop_scale=(1.0, 1.0), hflip=0.0, auto_augment=None, color_jitter=0.0, random_erasing=0.0)
+LIGHT_AUGMENT = AugmentConfig(crop_scale=(0.7, 1.0), hflip=0.0, auto_augment=None, random_erasing=0.25)
+
+
+def student_spec(graph: str, classes: int = 10, width: int = 48) -> ModelSpec:
+    lift = None if graph == "plain" else width
+    return ModelSpec(arch=STUDENT, args=STUDENT_ARGS, num_classes=classes, graph=graph, lift_width=lift)  # type: ignore[arg-type]
+
+
+def seeded_model(spec: ModelSpec, seed: int = 0) -> nn.Module:
+    """The network with every parameter random, those that start at zero or one included."""
+    torch.manual_seed(seed)
+    model = build_model(spec)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def data_record(source: str, context: Context) -> DataRecord:
+    config = DataConfig(source=source, augment=LIGHT_AUGMENT)
+    return data_stage.run(config, data_stage.Inputs(), context)
+
+
+def teacher_record(context: Context, model: nn.Module | None = None, **changes: Any) -> TeacherRecord:
+    """A teacher as its stage would have left it; ``model`` replaces the random weights."""
+    spec = ModelSpec(arch=TEACHER, args=TEACHER_ARGS, num_classes=10)
+    model = model or seeded_model(spec, 7)
+    root = context.run.root
+    values: dict[str, Any] = {
+        "model": spec,
+        "weights": save_weights(model.state_dict(), root / "teacher" / "model.safetensors", root),
+        "preprocess": SPEC,
+        "source": "a test",
+        "epochs": 0,
+        "cost": cost_of(model, 32),
+        "width": 48,
+        "depth": 3,
+        "val_top1": 10.0,
+    }
+    return TeacherRecord(**{**values, **changes})
+
+
+def student_record(context: Context, strategy: str = "lift") -> StudentRecord:
+    spec = student_spec({"lift": "lift-kept"}.get(strategy, strategy))
+    model, root = seeded_model(spec, 3), context.run.root
+    return StudentRecord(
+        model=spec,
+        strategy=strategy,  # type: ignore[arg-type]
+        weights=save_weights(model.state_dict(), root / "student" / "initial.safetensors", root),
+        preprocess=SPEC,
+        cost=cost_of(model, 32),
+        width=24,
+        depth=2,
+        explanation="a test",
+    )

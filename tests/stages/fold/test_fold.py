@@ -1,0 +1,194 @@
+"""Folding a lift: the algebra in float64 against the definition, and the folded network against the kept one."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from small_run import data_record, seeded_model, student_record, student_spec
+from torch import Tensor
+
+from core.context import Context
+from core.errors import ResultError
+from core.files import is_intact
+from core.records import DistillRecord
+from stages.fold.algebra import Folded, fold, gram_root
+from stages.fold.config import FoldConfig
+from stages.fold.stage import Inputs, folded_from_lift, max_logit_difference, run
+from stages.models.build import build_model
+from stages.models.students import LiftStudent
+from stages.models.weights import save_weights
+
+F64 = torch.float64
+
+
+def matrices(ds: int, dt: int, classes: int, seed: int, kind: str = "full") -> tuple[Tensor, ...]:
+    generator = torch.Generator().manual_seed(seed)
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=F64)
+
+    W = random(dt, ds)
+    if kind == "zero":
+        W = torch.zeros(dt, ds, dtype=F64)
+    elif kind == "rank one":
+        W = random(dt, 1) @ random(1, ds)
+    elif kind == "constant columns":  # nothing is left once each column's mean is taken away
+        W = random(1, ds).expand(dt, ds).clone()
+    elif kind == "dead inputs":
+        W[:, : ds // 2 + 1] = 0
+    return W, 1 + random(dt), random(dt), random(classes, dt), random(classes)
+
+
+def kept_logits(z_BNS: Tensor, parts: tuple[Tensor, ...], eps: float) -> Tensor:
+    W, g, c, H, h = parts
+    lifted = torch.nn.functional.layer_norm(z_BNS @ W.T, (W.shape[0],), g, c, eps)
+    return lifted.mean(dim=1) @ H.T + h
+
+
+def folded_logits(z_BNS: Tensor, folded: Folded, eps: float) -> Tensor:
+    scale = ((z_BNS @ folded.root_RS.T).square().sum(-1, keepdim=True) + eps).sqrt()
+    return (z_BNS / scale).mean(dim=1) @ folded.head_KS.T + folded.bias_K
+
+
+KINDS = ["full", "zero", "rank one", "constant columns", "dead inputs"]
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    st.integers(1, 24), st.integers(1, 24), st.integers(1, 7), st.integers(0, 10_000), st.sampled_from(KINDS),
+    st.sampled_from([1e-6, 1e-5, 1e-2]),
+)  # fmt: skip
+def test_the_fold_is_exact(ds: int, dt: int, classes: int, seed: int, kind: str, eps: float) -> None:
+    parts = matrices(ds, dt, classes, seed, kind)
+    z = torch.randn(2, 5, ds, generator=torch.Generator().manual_seed(seed + 1), dtype=F64)
+    wanted, found = kept_logits(z, parts, eps), folded_logits(z, fold(*parts), eps)
+    scale = 1 + float(parts[3].abs().sum() * parts[1].abs().max())
+    torch.testing.assert_close(found, wanted, rtol=1e-8, atol=1e-9 * scale)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(1, 24), st.integers(1, 24), st.integers(0, 10_000), st.sampled_from(KINDS))
+def test_the_root_is_a_root_and_no_larger_than_needed(ds: int, dt: int, seed: int, kind: str) -> None:
+    W = matrices(ds, dt, 1, seed, kind)[0]
+    centred = W - W.mean(dim=0, keepdim=True)
+    gram = centred.T @ centred / dt
+    root = gram_root(gram)
+    torch.testing.assert_close(root.T @ root, gram, rtol=1e-9, atol=1e-12 * (1 + float(gram.abs().max())))
+    assert 1 <= root.shape[0] <= max(1, min(ds, dt - 1))  # centring takes one direction of Dt away
+    assert bool(torch.isfinite(root).all())
+
+
+def test_rank_deficient_projectors_give_thin_roots() -> None:
+    assert fold(*matrices(16, 24, 3, 0, "rank one")).root_RS.shape == (1, 16)
+    assert fold(*matrices(16, 24, 3, 0, "zero")).root_RS.shape == (1, 16)
+    assert fold(*matrices(16, 24, 3, 0)).root_RS.shape == (16, 16)
+    assert fold(*matrices(24, 16, 3, 0)).root_RS.shape == (15, 24)
+
+
+def test_the_fold_is_computed_in_float64_whatever_it_is_given() -> None:
+    parts = tuple(part.float() for part in matrices(8, 16, 3, 0))
+    folded = fold(*parts)
+    assert {folded.root_RS.dtype, folded.head_KS.dtype, folded.bias_K.dtype} == {F64}
+    wanted = fold(*(part.double() for part in parts))
+    assert torch.equal(folded.head_KS, wanted.head_KS)
+
+
+@pytest.mark.parametrize("width", [48, 24, 16])
+def test_the_folded_network_answers_like_the_kept_one(width: int) -> None:
+    kept = seeded_model(student_spec("lift-kept", width=width))
+    assert isinstance(kept, LiftStudent)
+    folded, rank = folded_from_lift(kept)
+    images = torch.randn(6, 3, 32, 32)
+    assert max_logit_difference(kept, folded, images) < 1e-5
+    assert rank == min(24, width - 1)
+    extra = rank * 24 + 24 * 10 + 10
+    base = sum(parameter.numel() for parameter in kept.base.parameters())
+    assert sum(parameter.numel() for parameter in folded.parameters()) == base + extra
+
+
+def test_the_folded_network_is_independent_of_the_kept_one() -> None:
+    kept = seeded_model(student_spec("lift-kept"))
+    folded, _ = folded_from_lift(kept)
+    images = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        before = folded(images)
+        for parameter in kept.parameters():
+            parameter.zero_()
+        assert torch.equal(folded(images), before)
+
+
+def test_the_difference_is_the_largest_over_all_batches_and_nan_is_infinite() -> None:
+    class Add(torch.nn.Module):
+        def __init__(self, at: int, value: float) -> None:
+            super().__init__()
+            self.at, self.value = at, value
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x + self.value * (x[:, :1] == self.at)
+
+    images = torch.arange(10.0)[:, None].expand(10, 3)
+    same = Add(-1, 1.0)
+    for at in (0, 4, 9):
+        assert max_logit_difference(same, Add(at, 0.25), images, batch=4) == 0.25
+        assert max_logit_difference(same, Add(at, float("nan")), images, batch=4) == float("inf")
+    assert max_logit_difference(same, same, images, batch=4) == 0
+
+
+def make_inputs(context: Context, digits: Path, strategy: str) -> Inputs:
+    student = student_record(context, strategy)
+    distilled = DistillRecord(
+        model=student.model,
+        weights=student.weights,
+        chosen="raw",
+        val_top1_raw=0.0,
+        val_top1_ema=None,
+        epochs=1,
+        steps=1,
+        seconds=0.0,
+        losses={},
+    )
+    return Inputs(data=data_record(str(digits), context), student=student, distill=distilled)
+
+
+def test_a_lift_gets_two_graphs(context: Context, digits_folder: Path) -> None:
+    inputs = make_inputs(context, digits_folder, "lift")
+    record = run(FoldConfig(images=12), inputs, context)
+    assert set(record.graphs) == set(record.models) == set(record.costs) == {"lift-kept", "lift-folded"}
+    assert record.graphs["lift-kept"] == inputs.distill.weights
+    assert record.max_logit_difference is not None
+    assert 0 <= record.max_logit_difference < 1e-5
+    assert (record.images, record.rank) == (12, 24)
+    assert record.models["lift-folded"].fold_rank == 24
+    assert is_intact(record.graphs["lift-folded"], context.run.root)
+    folded = build_model(record.models["lift-folded"])
+    folded.load_state_dict(load_file(context.run.root / record.graphs["lift-folded"].path))
+    kept = build_model(record.models["lift-kept"])
+    kept.load_state_dict(load_file(context.run.root / record.graphs["lift-kept"].path))
+    assert max_logit_difference(kept.eval(), folded.eval(), torch.randn(3, 3, 32, 32)) < 1e-5
+    assert record.costs["lift-folded"].parameters == sum(parameter.numel() for parameter in folded.parameters())
+    assert record.costs["lift-folded"].macs < record.costs["lift-kept"].macs
+
+
+@pytest.mark.parametrize("strategy", ["plain", "widelast"])
+def test_other_strategies_pass_through(context: Context, digits_folder: Path, strategy: str) -> None:
+    inputs = make_inputs(context, digits_folder, strategy)
+    record = run(FoldConfig(), inputs, context)
+    assert record.graphs == {strategy: inputs.distill.weights}
+    assert record.models == {strategy: inputs.student.model}
+    assert (record.max_logit_difference, record.rank, record.images) == (None, None, 0)
+
+
+def test_a_student_that_answers_nan_is_refused(context: Context, digits_folder: Path) -> None:
+    inputs = make_inputs(context, digits_folder, "lift")
+    state = load_file(context.run.root / inputs.distill.weights.path)
+    state["head.bias"][0] = float("nan")
+    weights = save_weights(state, context.run.root / "student" / "broken.safetensors", context.run.root)
+    broken = replace(inputs, distill=inputs.distill.model_copy(update={"weights": weights}))
+    with pytest.raises(ResultError, match="logits are not finite on real images"):
+        run(FoldConfig(), broken, context)

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from core.errors import DataError
+from stages.images.config import DataConfig
+from stages.images.listing import data_digest, kind_of, list_class_folder, list_splits, tree_digest
+
+
+def touch(root: Path, *files: str) -> Path:
+    for file in files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_bytes(file.encode())
+    return root
+
+
+def test_kinds_of_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert kind_of("digits") == "digits"
+    assert kind_of("hfds/cifar10") == kind_of("WDS/x") == kind_of("torch/image_folder") == "timm"
+    assert kind_of("photos/cats") == kind_of("/data/x") == "folder"
+    touch(tmp_path, "torch/a/1.png")
+    monkeypatch.chdir(tmp_path)
+    assert kind_of("torch") == "folder"  # what is on disk comes first
+
+
+def test_listing_is_sorted_nested_and_of_images_only(tmp_path: Path) -> None:
+    touch(
+        tmp_path,
+        "b/2.JPG",
+        "b/1.png",
+        "a/deep/er/3.webp",
+        "a/0.jpeg",
+        "a/notes.txt",
+        "a/.hidden.png",
+        ".git/x.png",
+        "empty-of-images/readme.md",
+        "stray.png",
+    )
+    listing = list_class_folder(tmp_path)
+    assert listing.classes == ("a", "b")
+    assert listing.files == (("a/0.jpeg", 0), ("a/deep/er/3.webp", 0), ("b/1.png", 1), ("b/2.JPG", 1))
+
+
+def test_the_order_does_not_depend_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, *(f"{label}/{name}.png" for label in "cab" for name in "zyx"), "a/sub2/1.png", "a/sub1/1.png")
+    plain = list_class_folder(tmp_path), tree_digest(tmp_path)
+    real_walk, real_iterdir = os.walk, Path.iterdir
+
+    def reversed_walk(top, **keywords):
+        for folder, folders, names in real_walk(top, **keywords):
+            folders.reverse()
+            yield folder, folders, names[::-1]
+
+    monkeypatch.setattr(os, "walk", reversed_walk)
+    monkeypatch.setattr(Path, "iterdir", lambda self: reversed(list(real_iterdir(self))))
+    assert list_class_folder(tmp_path) == plain[0]
+    assert list_class_folder(tmp_path).classes == ("a", "b", "c")
+
+
+def test_linked_class_folders_are_followed(tmp_path: Path) -> None:
+    touch(tmp_path / "elsewhere", "1.png")
+    touch(tmp_path / "data", "a/1.png")
+    (tmp_path / "data" / "b").symlink_to(tmp_path / "elsewhere")
+    assert list_class_folder(tmp_path / "data").files == (("a/1.png", 0), ("b/1.png", 1))
+
+
+def test_a_missing_folder_is_told(tmp_path: Path) -> None:
+    gone = str(tmp_path / "gone")
+    for ask in (lambda: list_splits(gone), lambda: data_digest(DataConfig(source=gone))):
+        with pytest.raises(DataError, match="gone' does not exist; give a folder of class folders with --data"):
+            ask()
+
+
+def test_a_folder_without_images_says_what_counts_as_one(tmp_path: Path) -> None:
+    touch(tmp_path, "loose.png", "a/readme.md")
+    with pytest.raises(DataError, match=r"no class folders with images \(.*\.png"):
+        list_splits(str(tmp_path))
+
+
+def test_one_class_cannot_be_classified(tmp_path: Path) -> None:
+    touch(tmp_path, "only/1.png", "only/2.png")
+    with pytest.raises(DataError, match=r"has one class \('only'\); at least two"):
+        list_splits(str(tmp_path))
+
+
+def test_one_image_cannot_be_split(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.png", "a/2.png", "b/1.png")
+    with pytest.raises(DataError, match="class 'b' has one image, too few to hold one out"):
+        list_splits(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("have", "lack"), [("train", "val/ or validation/"), ("val", "train/"), ("validation", "train/")]
+)
+def test_half_a_split_is_told(tmp_path: Path, have: str, lack: str) -> None:
+    touch(tmp_path, f"{have}/a/1.png", f"{have}/b/1.png")
+    with pytest.raises(DataError, match=f"has {have}/ but no {lack}"):
+        list_splits(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["val", "validation"])
+def test_own_splits_share_the_training_classes(tmp_path: Path, name: str) -> None:
+    touch(tmp_path, "train/a/1.png", "train/b/1.png", "train/c/1.png", f"{name}/c/1.png", f"{name}/a/9.png")
+    train, val = list_splits(str(tmp_path))
+    assert val is not None
+    assert train.classes == val.classes == ("a", "b", "c")
+    assert val.files == (("a/9.png", 0), ("c/1.png", 2))  # c keeps its index though b has no held-out image
+
+
+def test_a_held_out_class_that_training_does_not_have_is_told(tmp_path: Path) -> None:
+    touch(tmp_path, "train/a/1.png", "train/b/1.png", "val/a/1.png", "val/cats/1.png", "val/dogs/1.png")
+    with pytest.raises(DataError, match=r"missing from '.*train': cats, dogs; add or remove them"):
+        list_splits(str(tmp_path))
+
+
+def test_the_digest_changes_with_any_file_and_only_then(digits_folder: Path, tmp_path: Path) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(digits_folder, root)
+    config = DataConfig(source=str(root))
+
+    def digest() -> str:
+        data_digest.cache_clear()
+        return data_digest(config)
+
+    first = digest()
+    assert digest() == first
+    assert data_digest(config.model_copy(update={"val_fraction": 0.4})) == first
+    changed = root / "train" / "digit-3" / "000.png"
+    seen = {first}
+    times = changed.stat()
+    changed.write_bytes(changed.read_bytes() + b"x")
+    os.utime(changed, ns=(times.st_atime_ns, times.st_mtime_ns))  # another size alone
+    seen.add(digest())
+    os.utime(changed, ns=(1, 1))  # another time alone
+    seen.add(digest())
+    changed.rename(changed.with_name("moved.png"))
+    seen.add(digest())
+    changed.with_name("moved.png").unlink()
+    seen.add(digest())
+    assert len(seen) == 5
+    data_digest.cache_clear()
+
+
+def test_a_labels_file_counts_and_a_missing_one_is_told(tmp_path: Path) -> None:
+    labels = tmp_path / "names.txt"
+    labels.write_text("cat\ndog\n")
+    config = DataConfig(source="hfds/x", labels=str(labels))
+    first = data_digest(config)
+    labels.write_text("dog\ncat\n")
+    data_digest.cache_clear()
+    assert data_digest(config) != first
+    with pytest.raises(DataError, match=r"labels file '.*gone' cannot be read \(No such file.*check data.labels"):
+        data_digest(DataConfig(source="hfds/x", labels=str(tmp_path / "gone")))

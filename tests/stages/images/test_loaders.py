@@ -1,0 +1,171 @@
+"""Batches: the same whoever loads them."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small_run import LIGHT_AUGMENT, SPEC
+
+from core.preprocess import PreprocessSpec
+from stages.images.config import AugmentConfig, DataConfig
+from stages.images.loaders import (
+    EvalViews,
+    StreamViews,
+    TrainViews,
+    eval_loader,
+    sample,
+    seeded,
+    train_loader,
+    train_transform,
+)
+from stages.images.sources import StreamSplit, open_images
+
+STRONG = AugmentConfig()
+"""Every kind of augmentation: crops, flips, RandAugment, erasing."""
+
+
+@pytest.fixture(scope="module")
+def split(digits_folder):
+    return open_images(DataConfig(source=str(digits_folder))).train
+
+
+def views_of(loader) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    return [(images, labels) for images, labels in loader]
+
+
+def same(one, other) -> bool:
+    return all(torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("augment", [STRONG, LIGHT_AUGMENT])
+def test_views_do_not_depend_on_who_loads_them(split, augment: AugmentConfig) -> None:
+    found = []
+    for workers in (0, 2):
+        loader = train_loader(split, augment, SPEC, batch_size=16, seed=3, workers=workers)
+        loader.dataset.set_epoch(2)
+        found.append(views_of(loader))
+    assert same(*found)
+    assert len(found[0]) == 5
+
+
+def test_views_are_a_function_of_seed_epoch_and_image(split) -> None:
+    def views(seed: int, epoch: int) -> torch.Tensor:
+        dataset = TrainViews(split, train_transform(STRONG, SPEC), seed)
+        dataset.set_epoch(epoch)
+        return torch.stack([dataset[index][0] for index in range(8)])
+
+    torch.manual_seed(1)
+    first = views(0, 0)
+    torch.manual_seed(2)
+    random.seed(2)
+    np.random.seed(2)
+    assert torch.equal(views(0, 0), first)
+    assert not torch.equal(views(0, 1), first)
+    assert not torch.equal(views(1, 0), first)
+    dataset = TrainViews([split[0]] * 2, train_transform(STRONG, SPEC), 0)
+    assert not torch.equal(dataset[0][0], dataset[1][0])  # of one image at two places
+
+
+def draw() -> tuple[float, float, float]:
+    return random.random(), float(np.random.rand()), float(torch.rand(1))  # noqa: S311 - the generator under test
+
+
+def test_loading_a_view_leaves_the_generators_alone(split) -> None:
+    def restart() -> None:
+        random.seed(1)
+        np.random.seed(1)
+        torch.manual_seed(1)
+
+    restart()
+    wanted = draw()
+    restart()
+    _ = TrainViews(split, train_transform(STRONG, SPEC), 0)[3]
+    assert draw() == wanted
+
+
+def test_seeded_blocks_repeat_and_are_undone_even_by_an_error() -> None:
+    with seeded(1, 2):
+        first = draw()
+    with seeded(1, 2):
+        assert draw() == first
+    with seeded(2, 1):
+        assert all(a != b for a, b in zip(draw(), first, strict=True))
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    with pytest.raises(ZeroDivisionError), seeded(9):
+        torch.rand(3).div_(1 / 0)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_training_batches_are_full_shuffled_and_normalised(split) -> None:
+    torch.manual_seed(0)
+    loader = train_loader(split, LIGHT_AUGMENT, SPEC, batch_size=32, seed=0, workers=0)
+    batches = views_of(loader)
+    assert [tuple(images.shape) for images, _ in batches] == [(32, 3, 32, 32)] * 2
+    assert all(labels.dtype == torch.int64 for _, labels in batches)
+    labels = torch.cat([labels for _, labels in batches])
+    assert not torch.equal(labels, labels.sort().values)
+    assert labels.unique().numel() > 5
+
+
+def test_evaluation_sees_every_image_once_in_order_through_the_one_preprocessing(split) -> None:
+    spec = PreprocessSpec(size=24, crop_pct=0.8, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
+    for workers in (0, 2):
+        batches = views_of(eval_loader(split, spec, batch_size=32, workers=workers))
+        assert [len(labels) for _, labels in batches] == [32, 32, 16]
+        images = torch.cat([images for images, _ in batches])
+        assert torch.cat([labels for _, labels in batches]).tolist() == [label for _, label in split.items]
+        for index in (0, 41, 79):
+            np.testing.assert_array_equal(images[index].numpy(), spec.apply(split[index][0]))
+
+
+def test_a_sample_is_spread_over_the_split(split) -> None:
+    found = sample(split, SPEC, 4)
+    assert found.shape == (4, 3, 32, 32)
+    for row, index in enumerate((0, 26, 52, 79)):
+        np.testing.assert_array_equal(found[row].numpy(), SPEC.apply(split[index][0]))
+    assert len(sample(split, SPEC, 1000)) == 80
+    assert len(sample(split, SPEC, 1)) == 1
+
+
+def colours():
+    return StreamSplit([(Image.new("RGB", (32, 32), (value,) * 3), value) for value in range(10)], 10)
+
+
+def test_streams_give_seeded_views_samples_and_evaluation() -> None:
+    views = StreamViews(colours(), train_transform(STRONG, SPEC), 0)
+    first = torch.stack([view for view, _ in views])
+    assert torch.equal(torch.stack([view for view, _ in views]), first)
+    views.set_epoch(1)
+    assert not torch.equal(torch.stack([view for view, _ in views]), first)
+    loader = train_loader(colours(), STRONG, SPEC, batch_size=4, seed=0, workers=0)
+    assert [len(labels) for _, labels in loader] == [4, 4]
+    evaluated = torch.cat([labels for _, labels in eval_loader(colours(), SPEC, batch_size=4, workers=0)])
+    assert evaluated.tolist() == list(range(10))
+    assert sample(colours(), SPEC, 3).shape == (3, 3, 32, 32)
+
+
+def test_a_stream_is_told_the_epoch() -> None:
+    class Shards(list):
+        epoch = None
+
+        def set_epoch(self, epoch: int) -> None:
+            self.epoch = epoch
+
+    shards = Shards()
+    StreamViews(StreamSplit(shards, 0), train_transform(STRONG, SPEC), 0).set_epoch(3)
+    assert shards.epoch == 3
+
+
+def test_flips_can_be_switched_off() -> None:
+    ramp = Image.fromarray(np.tile(np.arange(32, dtype=np.uint8)[None, :, None] * 8, (32, 1, 3)))
+    augment = LIGHT_AUGMENT.model_copy(update={"random_erasing": 0.0, "color_jitter": 0.0})
+    views = TrainViews([(ramp, 0)] * 30, train_transform(augment, SPEC), 0)
+    assert all(float(view[0, 16, 31] - view[0, 16, 0]) > 0 for view, _ in (views[index] for index in range(30)))
+    flipped = TrainViews([(ramp, 0)] * 30, train_transform(augment.model_copy(update={"hflip": 1.0}), SPEC), 0)
+    assert all(float(view[0, 16, 31] - view[0, 16, 0]) < 0 for view, _ in (flipped[index] for index in range(30)))
+    assert len(EvalViews([(ramp, 0)], SPEC)) == 1

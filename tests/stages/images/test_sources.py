@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import builtins
+import shutil
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from core.errors import DataError
+from stages.images import sources
+from stages.images.config import DataConfig
+from stages.images.sources import StreamSplit, digit_image, open_images
+
+
+def keys(split) -> list:
+    return [key for key, _ in split.items]
+
+
+def test_the_digits_are_all_there_once() -> None:
+    images = open_images(DataConfig())
+    assert images.classes == tuple("0123456789")
+    assert sorted(keys(images.train) + keys(images.val)) == list(range(1797))
+    assert len(images.val) == round(0.2 * 1797) == 359
+    image, label = images.train[0]
+    assert (image.size, image.mode) == ((32, 32), "RGB")
+    assert label == load_digits().target[images.train.items[0][0]]
+
+
+def test_the_digits_are_held_out_stratified_and_the_same_each_time() -> None:
+    images, again = open_images(DataConfig()), open_images(DataConfig())
+    assert keys(images.val) == keys(again.val)
+    share = Counter(label for _, label in images.val.items)
+    whole = Counter(load_digits().target.tolist())
+    assert all(abs(share[label] - 0.2 * count) <= 1 for label, count in whole.items())
+    assert keys(open_images(DataConfig(split_seed=1)).val) != keys(images.val)
+    assert "359 of 1797 images held out, stratified by class, split seed 0" in images.split
+
+
+def test_the_split_does_not_follow_the_global_generators() -> None:
+    np.random.seed(1)
+    first = keys(open_images(DataConfig()).val)
+    np.random.seed(2)
+    assert keys(open_images(DataConfig()).val) == first
+
+
+def test_a_digit_keeps_its_ink() -> None:
+    pixels = load_digits().images[0]
+    shown = np.asarray(digit_image(pixels).resize((8, 8), Image.Resampling.BOX))[..., 0]
+    assert np.corrcoef(shown.ravel(), pixels.ravel())[0, 1] > 0.97
+    assert shown.mean() == pytest.approx(pixels.mean() * 255 / 16, rel=0.05)
+    assert digit_image(np.full((8, 8), 16.0)).getextrema() == ((255, 255),) * 3
+
+
+def test_a_folder_with_its_own_splits(digits_folder: Path) -> None:
+    images = open_images(DataConfig(source=str(digits_folder)))
+    assert images.classes == tuple(f"digit-{digit}" for digit in range(10))
+    assert (len(images.train), len(images.val)) == (80, 30)
+    assert images.split == "the images of val/"
+    image, label = images.val[29]
+    assert label == 9
+    wanted = Image.open(digits_folder / "val" / "digit-9" / "002.png")
+    np.testing.assert_array_equal(np.asarray(image), np.asarray(wanted))
+
+
+def test_a_folder_without_splits_is_split_by_class(digits_folder: Path) -> None:
+    config = DataConfig(source=str(digits_folder / "train"), val_fraction=0.25)
+    images = open_images(config)
+    assert (len(images.train), len(images.val)) == (60, 20)
+    assert set(Counter(label for _, label in images.val.items).values()) == {2}
+    assert not set(keys(images.train)) & set(keys(images.val))
+    assert keys(open_images(config).val) == keys(images.val)
+
+
+def test_too_few_images_to_hold_out_is_told(tmp_path: Path) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for index in range(2):
+            Image.new("RGB", (4, 4)).save(tmp_path / name / f"{index}.png")
+    with pytest.raises(DataError, match="4 images of 2 classes are too few to hold out 3"):
+        open_images(DataConfig(source=str(tmp_path), val_fraction=0.8))
+
+
+def test_an_image_that_breaks_later_is_named(digits_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(digits_folder, tmp_path / "copy")
+    (tmp_path / "copy" / "train" / "digit-0" / "000.png").write_bytes(b"broken")
+    images = open_images(DataConfig(source=str(tmp_path / "copy")))
+    with pytest.raises(DataError, match=r"digit-0/000\.png cannot be read"):
+        images.train[0]
+
+
+def prefixed(root: Path, **changes) -> DataConfig:
+    return DataConfig(source="torch/image_folder", root=str(root), **changes)
+
+
+def test_a_prefixed_source_is_read_through_timm(digits_folder: Path) -> None:
+    images, plain = open_images(prefixed(digits_folder)), open_images(DataConfig(source=str(digits_folder)))
+    assert images.classes == plain.classes
+    assert (len(images.train), len(images.val)) == (80, 30)
+    for index in (0, 17, 79):
+        np.testing.assert_array_equal(np.asarray(images.train[index][0]), np.asarray(plain.train[index][0]))
+        assert images.train[index][1] == plain.train[index][1]
+    assert images.split == "split 'validation' of torch/image_folder"
+
+
+@pytest.mark.parametrize("end", ["\n", "", "\r\n"])
+def test_class_names_from_a_file_with_or_without_a_last_newline(digits_folder: Path, tmp_path: Path, end: str) -> None:
+    names = tuple(f"number {digit}" for digit in range(10))
+    separator = end or "\n"
+    (tmp_path / "names.txt").write_bytes((separator.join(names) + end).encode())
+    assert open_images(prefixed(digits_folder, labels=str(tmp_path / "names.txt"))).classes == names
+
+
+def test_held_out_classes_with_other_indices_are_told(digits_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(digits_folder, tmp_path / "copy")
+    shutil.rmtree(tmp_path / "copy" / "val" / "digit-4")
+    with pytest.raises(DataError, match=r"other classes .*digit-4"):
+        open_images(prefixed(tmp_path / "copy"))
+
+
+def test_a_source_that_cannot_be_opened_is_told_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"'torch/image_folder' \(root '.*gone', split 'train'\) cannot be opened: "
+    ) as e:
+        open_images(prefixed(tmp_path / "gone"))
+    assert "\n" not in str(e.value)
+
+
+def test_a_package_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def without_datasets(name, *rest, **keywords):
+        if name.partition(".")[0] == "datasets":
+            raise ImportError("No module named 'datasets'")
+        return real(name, *rest, **keywords)
+
+    monkeypatch.setattr(builtins, "__import__", without_datasets)
+    with pytest.raises(DataError, match=r"needs a package that is not installed .*pip install 'compress\[hfds\]'"):
+        open_images(DataConfig(source="hfds/some/set"))
+
+
+class Plain:
+    """A dataset that carries no names of its classes."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        if index == 3:
+            raise OSError("truncated")
+        return Image.new("L", (4, 4)), np.int64(index % 2)  # type: ignore[return-value]
+
+
+def served(monkeypatch: pytest.MonkeyPatch, dataset: object) -> None:
+    monkeypatch.setattr(sources, "_create", lambda *_: dataset)
+
+
+def test_a_dataset_without_names_asks_for_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    served(monkeypatch, Plain())
+    with pytest.raises(DataError, match="does not name its classes; write them to a file"):
+        open_images(DataConfig(source="torch/plain"))
+    (tmp_path / "names").write_text("a\nb\n")
+    images = open_images(DataConfig(source="torch/plain", labels=str(tmp_path / "names")))
+    image, label = images.train[1]
+    assert (image.mode, label, type(label)) == ("RGB", 1, int)
+    with pytest.raises(DataError, match=r"image 3 of the dataset cannot be read \(truncated\)"):
+        images.train[3]
+
+
+def test_names_of_hugging_face_features_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = Plain()
+    features = {"fine": SimpleNamespace(names=["cat", "dog"])}
+    dataset.reader = SimpleNamespace(dataset=SimpleNamespace(features=features), label_key="fine")  # type: ignore[attr-defined]
+    served(monkeypatch, dataset)
+    assert open_images(DataConfig(source="hfds/x")).classes == ("cat", "dog")
+
+
+def stream(length: int | None):
+    from torch.utils.data import IterableDataset
+
+    class Stream(IterableDataset):
+        class_to_idx = {"a": 0, "b": 1}  # noqa: RUF012
+
+        def __iter__(self):
+            return ((Image.new("L", (4, 4), value), value % 2) for value in range(5))
+
+    if length is not None:
+        Stream.__len__ = lambda self: length  # type: ignore[attr-defined]
+    return Stream()
+
+
+def test_a_stream_is_read_in_order_and_must_know_its_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    served(monkeypatch, stream(None))
+    with pytest.raises(DataError, match=r"does not say its length; set data\.train_samples"):
+        open_images(DataConfig(source="wds/x"))
+    with pytest.raises(DataError, match=r"set data\.val_samples"):
+        open_images(DataConfig(source="wds/x", train_samples=5))
+    images = open_images(DataConfig(source="wds/x", train_samples=5, val_samples=3))
+    assert isinstance(images.train, StreamSplit)
+    assert (len(images.train), len(images.val)) == (5, 3)
+    assert [(image.mode, label) for image, label in images.train] == [("RGB", n % 2) for n in range(5)]
+    served(monkeypatch, stream(5))
+    assert len(open_images(DataConfig(source="wds/x")).val) == 5

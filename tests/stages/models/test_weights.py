@@ -1,0 +1,223 @@
+"""Weights from outside: what fits is loaded, what does not is told, and nothing in a file is ever run."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from small_run import TEACHER, TEACHER_ARGS, seeded_model
+
+from core.errors import UsageError
+from core.files import is_intact
+from core.records import ModelSpec
+from stages.models.build import build_model
+from stages.models.weights import (
+    all_finite,
+    classifier_names,
+    load_checkpoint,
+    load_own,
+    read_checkpoint,
+    save_weights,
+)
+
+
+def spec(classes: int = 10) -> ModelSpec:
+    return ModelSpec(arch=TEACHER, args=TEACHER_ARGS, num_classes=classes)
+
+
+@pytest.fixture(scope="module")
+def state() -> dict[str, torch.Tensor]:
+    return seeded_model(spec(), 1).state_dict()
+
+
+def load(path: Path, classes: int = 10) -> tuple[torch.nn.Module, bool]:
+    model = seeded_model(spec(classes), 2)
+    return model, load_checkpoint(model, path, classifier_names(model))
+
+
+def assert_equal(model: torch.nn.Module, state: dict[str, torch.Tensor], but: str = "-") -> None:
+    own = model.state_dict()
+    assert all(torch.equal(own[name], state[name]) for name in state if not name.startswith(but))
+
+
+WRAPPINGS = {
+    "raw": lambda state: state,
+    "model": lambda state: {"model": state, "epoch": 3},
+    "state_dict": lambda state: {"state_dict": state, "arch": "x"},
+    "module.": lambda state: {"state_dict": {f"module.{name}": value for name, value in state.items()}},
+    "compiled": lambda state: {f"_orig_mod.{name}": value for name, value in state.items()},
+    "ema": lambda state: {
+        "state_dict": {name: torch.zeros_like(value) for name, value in state.items()},
+        "state_dict_ema": state,
+    },
+    "model_ema": lambda state: {"model": {}, "model_ema": state},
+}
+
+
+@pytest.mark.parametrize("wrapping", list(WRAPPINGS))
+def test_torch_checkpoints_in_every_usual_wrapping(tmp_path: Path, state, wrapping: str) -> None:
+    torch.save(WRAPPINGS[wrapping](state), tmp_path / "teacher.pth")
+    model, fits = load(tmp_path / "teacher.pth")
+    assert fits
+    assert_equal(model, state)
+
+
+def test_safetensors(tmp_path: Path, state) -> None:
+    save_file(state, tmp_path / "teacher.safetensors")
+    model, fits = load(tmp_path / "teacher.safetensors")
+    assert fits
+    assert_equal(model, state)
+
+
+@pytest.mark.parametrize("how", ["other classes", "no classifier", "half a classifier"])
+def test_a_classifier_that_does_not_fit_is_left_as_it_was(tmp_path: Path, state, how: str) -> None:
+    classes = 4 if how == "other classes" else 10
+    given = dict(state)
+    if how != "other classes":
+        del given["head.bias"]
+    if how == "no classifier":
+        del given["head.weight"]
+    save_file(given, tmp_path / "teacher.safetensors")
+    initial = seeded_model(spec(classes), 2).state_dict()
+    model, fits = load(tmp_path / "teacher.safetensors", classes)
+    assert not fits
+    assert_equal(model, state, but="head.")
+    assert torch.equal(model.state_dict()["head.weight"], initial["head.weight"])
+    assert torch.equal(model.state_dict()["head.bias"], initial["head.bias"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.pop("norm.weight"), "missing: norm.weight"),
+        (lambda state: state.update({"blocks.9.norm1.bias": torch.zeros(3)}), r"unexpected: blocks\.9\.norm1\.bias"),
+        (
+            lambda state: state.update({"norm.weight": torch.zeros(3)}),
+            r"wrong shape: norm\.weight \(3,\) instead of \(48,\)",
+        ),
+        (lambda state: [state.pop(name) for name in list(state) if "blocks.1" in name], "missing: .+ and 6 more"),
+    ],
+)
+def test_a_body_that_does_not_fit_is_told_by_name_and_not_loaded(tmp_path: Path, state, change, message: str) -> None:
+    given = dict(state)
+    change(given)
+    save_file(given, tmp_path / "teacher.safetensors")
+    model = seeded_model(spec(), 2)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with pytest.raises(UsageError, match=rf"do not fit the model \({message}"):
+        load_checkpoint(model, tmp_path / "teacher.safetensors", ("head",))
+    assert_equal(model, before)
+
+
+def test_everything_wrong_is_told_at_once(tmp_path: Path) -> None:
+    torch.save({"other.weight": torch.zeros(2)}, tmp_path / "teacher.pth")
+    with pytest.raises(UsageError, match=r"missing: .*; unexpected: other\.weight"):
+        load(tmp_path / "teacher.pth")
+
+
+class Malicious:
+    """What a hostile pickle holds: something to call when it is loaded."""
+
+    def __init__(self, victim: Path) -> None:
+        self.victim = victim
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.victim),)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("writer", ["torch.save", "legacy", "pickle"])
+def test_a_malicious_pickle_is_refused_and_not_run(tmp_path: Path, state, writer: str, wrapped: bool) -> None:
+    victim, path = tmp_path / "victim", tmp_path / "teacher.pth"
+    content = {"model": state, "extra": Malicious(victim)} if wrapped else Malicious(victim)
+    if writer == "pickle":
+        path.write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=writer == "torch.save")
+    with pytest.raises(UsageError, match="cannot be read as safetensors or a plain state dict"):
+        read_checkpoint(path)
+    assert not victim.exists()
+    with pytest.raises(Exception):  # noqa: B017, PT011 - whatever it raises, the trap itself must work
+        pickle.loads(pickle.dumps(Malicious(victim / "deeper")))  # noqa: S301
+
+
+def test_a_missing_file_is_told(tmp_path: Path) -> None:
+    for path in (tmp_path / "gone.pth", tmp_path):
+        with pytest.raises(UsageError, match=r"do not exist; give a \.safetensors file or a torch state dict"):
+            read_checkpoint(path)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".bin", ""])
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x00" * 100, b"PK\x03\x04 not a zip", b"\x80\x02."])
+def test_what_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes, suffix: str) -> None:
+    path = tmp_path / f"teacher{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=r"cannot be read as|hold no state dict"):
+        read_checkpoint(path)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=60), st.sampled_from([b"", b"\x80\x02", b"\x80\x04\x95"]))
+def test_no_file_of_bytes_gets_past(tmp_path: Path, content: bytes, start: bytes) -> None:
+    path = tmp_path / "teacher.pth"
+    path.write_bytes(start + content)
+    with pytest.raises(UsageError):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"a": 1}, torch.zeros(3), {"model": None}, {"model": 3}, {}])
+def test_what_holds_no_tensors_is_refused(tmp_path: Path, content) -> None:
+    torch.save(content, tmp_path / "teacher.pth")
+    with pytest.raises(UsageError, match=r"cannot be read as|hold no state dict"):
+        read_checkpoint(tmp_path / "teacher.pth")
+
+
+def test_a_truncated_checkpoint_is_refused(tmp_path: Path, state) -> None:
+    path = tmp_path / "teacher.pth"
+    torch.save(state, path)
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(UsageError, match="cannot be read as"):
+        read_checkpoint(path)
+
+
+def test_own_weights_come_back_bit_by_bit(tmp_path: Path, state) -> None:
+    ref = save_weights(state, tmp_path / "sub" / "model.safetensors", tmp_path)
+    assert ref.path == "sub/model.safetensors"
+    assert is_intact(ref, tmp_path)
+    assert_equal(load_own(build_model(spec()), ref, tmp_path), state)
+    again = save_weights(dict(reversed(state.items())), tmp_path / "again.safetensors", tmp_path)
+    assert again.sha256 == ref.sha256  # the order of names changes nothing
+
+
+def test_shared_storage_is_written_once_per_name(tmp_path: Path) -> None:
+    tensor = torch.arange(6.0)
+    save_weights({"a": tensor, "b": tensor, "c": tensor.view(2, 3).T}, tmp_path / "w.safetensors", tmp_path)
+    loaded = load_file(tmp_path / "w.safetensors")
+    assert torch.equal(loaded["b"], tensor)
+    assert torch.equal(loaded["c"], tensor.view(2, 3).T)
+
+
+def test_own_weights_of_another_network_are_not_loaded_in_part(tmp_path: Path, state) -> None:
+    ref = save_weights({"head.bias": state["head.bias"]}, tmp_path / "w.safetensors", tmp_path)
+    with pytest.raises(RuntimeError, match="Missing key"):
+        load_own(build_model(spec()), ref, tmp_path)
+
+
+def test_all_finite_finds_what_is_not() -> None:
+    assert all_finite({"a": torch.zeros(2), "n": torch.tensor([1])})
+    assert not all_finite({"a": torch.tensor([1.0, float("nan")])})
+    assert not all_finite({"a": torch.zeros(2), "b": torch.tensor(float("-inf"))})
+
+
+def test_classifier_names_of_one_and_of_two_heads() -> None:
+    import timm
+
+    assert classifier_names(timm.create_model("deit_tiny_patch16_224")) == ("head",)
+    assert classifier_names(timm.create_model("deit_tiny_distilled_patch16_224")) == ("head", "head_dist")
+    assert classifier_names(torch.nn.Linear(1, 1)) == ("head",)

@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from small_run import TEACHER, TEACHER_ARGS, data_record, seeded_model
+
+from core.context import Context
+from core.errors import ResultError, UsageError
+from core.records import DataRecord, ModelSpec
+from stages.images.loaders import eval_loader
+from stages.images.sources import recorded_images
+from stages.models import build
+from stages.teacher.config import TeacherConfig
+from stages.teacher.stage import Inputs, run
+
+
+@pytest.fixture
+def data(digits_folder: Path, context: Context) -> DataRecord:
+    return data_record(str(digits_folder), context)
+
+
+def config(**changes: Any) -> TeacherConfig:
+    values: dict[str, Any] = {
+        "model": TEACHER,
+        "args": TEACHER_ARGS,
+        "batch_size": 20,
+        "lr": 2e-3,
+        "warmup_epochs": 0.5,
+        "tune_epochs": 2,
+        "ema_decay": 0.9,
+    }
+    return TeacherConfig(**{**values, **changes})
+
+
+def checkpoint(folder: Path, classes: int = 10) -> str:
+    model = seeded_model(ModelSpec(arch=TEACHER, args=TEACHER_ARGS, num_classes=classes), 5)
+    save_file(model.state_dict(), folder / "teacher.safetensors")
+    return str(folder / "teacher.safetensors")
+
+
+def accuracy_by_hand(model: torch.nn.Module, record: Any, data: DataRecord) -> float:
+    right = 0
+    with torch.no_grad():
+        for images, labels in eval_loader(recorded_images(data)[1].val, record.preprocess, batch_size=8, workers=0):
+            right += int((model.eval()(images).argmax(1) == labels).sum())
+    return 100 * right / data.val_images
+
+
+def test_weights_whose_classifier_fits_are_used_as_given(data: DataRecord, context: Context, tmp_path: Path) -> None:
+    path = checkpoint(tmp_path)
+    record = run(config(init="file", weights=path), Inputs(data), context)
+    assert record.epochs == 0
+    assert record.source == f"file {path}"
+    given, kept = load_file(path), load_file(context.run.root / record.weights.path)
+    assert all(torch.equal(kept[name], given[name]) for name in given)
+    assert (record.width, record.depth) == (48, 3)
+    assert record.cost.parameters == sum(value.numel() for value in given.values())
+    model = build.build_model(record.model)
+    model.load_state_dict(kept)
+    assert record.val_top1 == pytest.approx(accuracy_by_hand(model, record, data))
+
+
+def test_weights_of_other_classes_are_fitted(data: DataRecord, context: Context, tmp_path: Path) -> None:
+    record = run(config(init="file", weights=checkpoint(tmp_path, classes=4)), Inputs(data), context)
+    assert record.epochs == 2
+    kept = load_file(context.run.root / record.weights.path)
+    assert kept["head.weight"].shape == (10, 48)
+    said = context.console.file
+    assert isinstance(said, io.StringIO)
+    assert "fitting the teacher to 10 classes for 2 epochs" in said.getvalue()
+    model = build.build_model(record.model)
+    model.load_state_dict(kept)
+    assert record.val_top1 == pytest.approx(accuracy_by_hand(model, record, data))
+
+
+def test_fitting_weights_are_trained_on_when_asked(data: DataRecord, context: Context, tmp_path: Path) -> None:
+    path = checkpoint(tmp_path)
+    record = run(config(init="file", weights=path, epochs=1), Inputs(data), context)
+    assert record.epochs == 1
+    given, kept = load_file(path), load_file(context.run.root / record.weights.path)
+    assert not torch.equal(kept["head.weight"], given["head.weight"])
+
+
+@pytest.mark.parametrize("init", ["file", "scratch"])
+def test_no_epochs_for_a_classifier_that_does_not_fit_is_refused(
+    data: DataRecord, context: Context, tmp_path: Path, init: str
+) -> None:
+    weights = checkpoint(tmp_path, classes=4) if init == "file" else None
+    with pytest.raises(
+        UsageError, match=r"teacher\.epochs is 0, but the teacher's classifier does not fit the data's 10"
+    ):
+        run(config(init=init, weights=weights, epochs=0), Inputs(data), context)
+
+
+def test_a_teacher_from_scratch_learns_and_repeats(data: DataRecord, context: Context) -> None:
+    from dataclasses import replace
+
+    settings = config(init="scratch", tune_epochs=25, lr=4e-3, warmup_epochs=2.0, ema_decay=None)
+    record = run(settings, Inputs(data), context)
+    assert record.source == "trained here from random weights"
+    assert record.epochs == 25
+    lines = (context.run.root / "metrics.jsonl").read_text().splitlines()
+    losses = [json.loads(line)["loss"] for line in lines]
+    assert len(losses) == 25
+    assert losses[-1] < losses[0] - 0.1  # 80 images are few: it starts to learn, no more
+    assert losses[0] == pytest.approx(math.log(10), abs=0.1)
+    again = run(settings, Inputs(data), replace(context, fingerprint="another"))
+    assert again == record
+
+
+def test_weights_that_are_not_finite_are_refused(data: DataRecord, context: Context, tmp_path: Path) -> None:
+    path = checkpoint(tmp_path)
+    state = load_file(path)
+    state["norm.bias"][0] = float("nan")
+    save_file(state, path)
+    with pytest.raises(ResultError, match="weights that are not finite"):
+        run(config(init="file", weights=path), Inputs(data), context)
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionError("no route"), RuntimeError("no weights exist"), FileNotFoundError("x")]
+)
+def test_pretrained_weights_out_of_reach_leave_three_ways_on(
+    data: DataRecord, context: Context, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def unreachable(*_: Any, **keywords: Any) -> None:
+        assert keywords["pretrained"] is True
+        raise error
+
+    monkeypatch.setattr(build.timm, "create_model", unreachable)
+    with pytest.raises(UsageError, match="can be had neither from the local cache nor from timm's hub") as caught:
+        run(config(init="pretrained", args={}), Inputs(data), context)
+    for way in ("--teacher-weights FILE", "HF_HOME", "--set teacher.init=scratch"):
+        assert way in str(caught.value)
+    assert type(error).__name__ in str(caught.value)
+
+
+@pytest.mark.parametrize(("classes", "epochs"), [(10, 0), (1000, 2)])
+def test_pretrained_weights_are_fitted_unless_their_classes_are_the_datas(
+    data: DataRecord, context: Context, monkeypatch: pytest.MonkeyPatch, classes: int, epochs: int
+) -> None:
+    """By timm's own record of how many classes the weights were trained for."""
+    real = timm.create_model
+
+    def pretrained(arch: str, *, pretrained: bool = False, **keywords: Any) -> torch.nn.Module:
+        model = real(arch.partition(".")[0], **keywords)
+        model.pretrained_cfg = {**model.pretrained_cfg, "num_classes": classes}
+        return model
+
+    monkeypatch.setattr(build.timm, "create_model", pretrained)
+    record = run(config(model=f"{TEACHER}.augreg_in21k", init="pretrained"), Inputs(data), context)
+    assert record.epochs == epochs
+    assert record.source == "timm pretrained (augreg_in21k)"
+    assert record.model.arch == TEACHER
