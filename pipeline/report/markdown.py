@@ -12,6 +12,7 @@ from pipeline.report.wording import (
     interval,
     megabytes,
     millions,
+    milliseconds,
     number,
     spoken,
 )
@@ -60,7 +61,7 @@ def _models(report: dict[str, Any]) -> str:
                 f"**{_text(row['label'])}**" if row["deployed"] else _text(row["label"]),
                 number(row["top1"], ".2f", notes),
                 "reference" if is_teacher else number(row["drop"], ".2f", notes) + interval(row["drop"], ".2f"),
-                *(number(row["latency"][batch]["p50_ms"], ".2f", notes) for batch in batches),
+                *(milliseconds(row["latency"][batch]["p50_ms"], notes) for batch in batches),
                 "reference" if is_teacher else number(speedup, ".2f", notes) + interval(speedup, ".2f"),
                 millions(row["parameters"], row["cost_reason"], notes),
                 millions(row["macs"], row["cost_reason"], notes),
@@ -105,7 +106,7 @@ def _graphs(report: dict[str, Any]) -> str:
                 millions(row["macs"], "", notes),
                 str(row["nodes"]),
                 megabytes(row["bytes"], "", notes),
-                number(latency["1"]["p50_ms"], ".2f", notes),
+                milliseconds(latency["1"]["p50_ms"], notes),
             ]
         )
     table = _table(["graph", "parameters", "MACs", "ONNX nodes", "size", "p50 ms, batch 1"], rows)
@@ -148,9 +149,16 @@ def _reproduce(report: dict[str, Any]) -> str:
         f"{data['classes']} classes ({_text(data['split'])})",
         f"- training: {distill['epochs']} epochs, {distill['steps']} steps, {distill['seconds']:.0f} s; "
         f"{distill['chosen']} weights kept",
-        *(f"- {_text(key)}: {_text(value)}" for key, value in report["environment"].items()),
+        *(f"- {_text(key.replace('_', ' '))}: {_text(_plain(value))}" for key, value in report["environment"].items()),
     ]
     return "\n".join(["### How to reproduce", "", "```", report["command"].replace("```", "'''"), "```", "", *facts])
+
+
+def _plain(value: Any) -> str:
+    """A fact about the machine as people write it."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {found}" for name, found in value.items()) or "none"
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

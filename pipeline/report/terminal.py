@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.report.wording import Footnotes, gate_limit, gate_value, megabytes, millions, number, spoken
+from pipeline.report.wording import Footnotes, gate_limit, gate_value, megabytes, millions, milliseconds, number, spoken
 
 
 def table(report: dict[str, Any]) -> RenderableType:
@@ -39,7 +39,7 @@ def _verdict(report: dict[str, Any]) -> Text:
 def _models(report: dict[str, Any], notes: Footnotes) -> Table:
     grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
     grid.add_column("model", overflow="fold")
-    for title in ("top-1 %", "vs teacher", "ms b1", "speed-up", "params M", "size MB"):
+    for title in ("top-1 %", "vs teacher", "ms b1", "speed-up", "params", "size MB"):
         grid.add_column(title, justify="right", no_wrap=True)
     for row in report["models"]:
         first = row["latency"]["1"]
@@ -48,9 +48,9 @@ def _models(report: dict[str, Any], notes: Footnotes) -> Table:
             _label(row),
             number(row["top1"], ".2f", notes),
             "-" if is_teacher else _against(row["drop"], notes),
-            number(first["p50_ms"], ".2f", notes),
+            milliseconds(first["p50_ms"], notes),
             "-" if is_teacher else _times(first["speedup"], notes),
-            millions(row["parameters"], row["cost_reason"], notes).removesuffix(" M"),
+            millions(row["parameters"], row["cost_reason"], notes),
             megabytes(row["bytes"], row["bytes_reason"], notes).removesuffix(" MB"),
         ]
         grid.add_row(*(Text(cell) for cell in cells), style="bold" if row["deployed"] else "")
@@ -84,6 +84,6 @@ def _gates(report: dict[str, Any]) -> list[Text]:
         line = Text()
         line.append(row["verdict"].upper(), style="bold red" if row["verdict"] == "fail" else "bold yellow")
         said = row["why"] if row["value"] is None else gate_value(row)
-        line.append(f"{required} {row['artifact']} {row['label']}: {said}; limit {gate_limit(row)}.")
+        line.append(f"{required} {row['artifact']} {row['label']}: {said.rstrip('.')}; limit {gate_limit(row)}.")
         lines.append(line)
     return lines

@@ -35,16 +35,23 @@ def number(given: dict[str, Any], form: str, notes: Footnotes) -> str:
     return notes.mark(given["reason"]) if given["value"] is None else format(given["value"], form)
 
 
+def milliseconds(given: dict[str, Any], notes: Footnotes) -> str:
+    """A latency; below 10 ms with a third decimal, for tiny models differ there."""
+    return number(given, ".2f" if (given["value"] or 0) >= 10 else ".3f", notes)
+
+
 def interval(given: dict[str, Any], form: str) -> str:
     """`` [low, high]`` with a leading space; empty when the quantity has none."""
     return "" if given["low"] is None else f" [{given['low']:{form}}, {given['high']:{form}}]"
 
 
 def millions(value: float | None, reason: str, notes: Footnotes) -> str:
-    """Parameters or multiply-accumulates, such as 5.49 M or 1.26 G."""
+    """Parameters or multiply-accumulates, such as 33.5 k, 5.49 M or 1.26 G."""
     if value is None:
         return notes.mark(reason)
-    return f"{value / 1e9:.2f} G" if value >= 1e9 else f"{value / 1e6:.2f} M"
+    return (
+        f"{value / 1e9:.2f} G" if value >= 1e9 else f"{value / 1e6:.2f} M" if value >= 1e5 else f"{value / 1e3:.1f} k"
+    )
 
 
 def megabytes(value: float | None, reason: str, notes: Footnotes) -> str:

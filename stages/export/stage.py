@@ -197,7 +197,6 @@ def _engine(config: ExportConfig, flavour: str, why: str, onnx: Path, context: C
         opt_batch=facts.opt_batch,
         max_batch=facts.max_batch,
         seconds=facts.seconds,
-        reason=why,
     )
 
 

@@ -29,6 +29,8 @@ class Progress:
     """Wall time of training so far, all sessions."""
     sums: dict[str, float] = field(default_factory=dict)
     """Sum of each loss term over the current epoch's batches."""
+    losses: dict[str, float] = field(default_factory=dict)
+    """Mean of each loss term over the last finished epoch."""
 
 
 def save_checkpoint(accelerator: Any, folder: Path, progress: Progress, fingerprint: str) -> None:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from accelerate import skip_first_batches
 from accelerate.utils import set_seed
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
+from safetensors import SafetensorError
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from timm.utils import ModelEmaV3
@@ -23,7 +25,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from core.context import Context
-from core.errors import ResultError, RunInterrupted
+from core.errors import ResultError, RunInterrupted, UsageError
 from stages.training.checkpoint import Progress, find_checkpoint, save_checkpoint
 from stages.training.config import TrainingConfig
 from stages.training.device import make_accelerator
@@ -115,17 +117,18 @@ class _Training:
 
     def run(self) -> Trained:
         self._resume()
-        tops: tuple[float, float | None] = (0.0, None)
-        losses: dict[str, float] = {}
+        rate: float | None = None
         with stop_on_signal() as stop, self._bar() as bar:
             task = bar.add_task(self.job.name, total=self.epochs * self.steps_per_epoch, loss="-", rate="-")
             while self.progress.epoch < self.epochs:
-                losses, rate = self._epoch(stop, bar, task)
-                last = self.progress.epoch == self.epochs
-                if last or self.progress.epoch % self.config.eval_every == 0:
-                    tops = self._evaluate()
-                    self._report_epoch(losses, rate, tops)
-        result = self._result(tops, losses)
+                rate = self._epoch(stop, bar, task)
+                if self.progress.epoch < self.epochs and self.progress.epoch % self.config.eval_every == 0:
+                    self._report_epoch(rate, self._evaluate())
+                self._maybe_save(stop)
+            tops = self._evaluate()
+            self._maybe_save(stop)
+            self._report_epoch(rate, tops)
+        result = self._result(tops)
         self.accelerator.free_memory()
         return result
 
@@ -134,13 +137,19 @@ class _Training:
         if found is None:
             return
         path, self.progress = found
-        self.accelerator.load_state(str(path))
+        try:
+            self.accelerator.load_state(str(path))
+        except (OSError, RuntimeError, ValueError, KeyError, EOFError, UnpicklingError, SafetensorError) as error:
+            raise UsageError(
+                f"checkpoint {path} cannot be loaded ({' '.join(str(error).split())[:120]}); "
+                "delete it to start this training again."
+            ) from error
         self.context.say(
-            f"resuming {self.job.name} at epoch {self.progress.epoch + 1} of {self.epochs}, step {self.progress.steps}"
+            f"resuming {self.job.name}: {self.progress.epoch} of {self.epochs} epochs, {self.progress.steps} steps done"
         )
 
-    def _epoch(self, stop: StopRequest, bar: Bar, task: Any) -> tuple[dict[str, float], float]:
-        """One pass over the training images: mean of each loss term, and images a second."""
+    def _epoch(self, stop: StopRequest, bar: Bar, task: Any) -> float:
+        """One pass over the training images (or what is left of it); images a second."""
         progress = self.progress
         self.model.train()
         self.loader.set_epoch(progress.epoch)
@@ -156,9 +165,9 @@ class _Training:
             rate = images_seen / max(time.monotonic() - started, 1e-9)
             bar.update(task, completed=progress.steps, loss=f"{self._mean_loss():.3f}", rate=f"{rate:.0f}")
             self._maybe_save(stop)
-        losses = {name: value / progress.batches for name, value in progress.sums.items()}
+        progress.losses = {name: value / progress.batches for name, value in progress.sums.items()}
         progress.epoch, progress.batches, progress.sums = progress.epoch + 1, 0, {}
-        return losses, images_seen / max(time.monotonic() - started, 1e-9)
+        return images_seen / max(time.monotonic() - started, 1e-9)
 
     def _step(self, images: Tensor, labels: Tensor) -> None:
         """Forward, backward and, when enough batches are accumulated, one optimizer step."""
@@ -200,7 +209,7 @@ class _Training:
         self.saved_at = time.monotonic()
         if stop.requested:
             raise RunInterrupted(
-                f"stopped in epoch {self.progress.epoch + 1} of {self.epochs} of {self.job.name}, saved at step "
+                f"stopped after {self.progress.epoch} of {self.epochs} epochs of {self.job.name}, saved at step "
                 f"{self.progress.steps}; the same command goes on from there."
             )
 
@@ -211,7 +220,8 @@ class _Training:
             return raw, None
         return raw, top1(*predict_logits(self.job.network(self.ema.module), self.val, self.accelerator))
 
-    def _report_epoch(self, losses: dict[str, float], rate: float, tops: tuple[float, float | None]) -> None:
+    def _report_epoch(self, rate: float | None, tops: tuple[float, float | None]) -> None:
+        losses = self.progress.losses
         if self.accelerator.is_main_process:
             self.context.run.append_metrics(
                 {
@@ -243,10 +253,10 @@ class _Training:
             disable=not (self.context.console.is_terminal and self.accelerator.is_main_process),
         )
 
-    def _result(self, tops: tuple[float, float | None], losses: dict[str, float]) -> Trained:
+    def _result(self, tops: tuple[float, float | None]) -> Trained:
         raw = self.job.network(self.accelerator.unwrap_model(self.model)).state_dict()
         ema = self.job.network(self.ema.module).state_dict() if self.ema is not None else None
-        return Trained(raw, ema, *tops, losses, self.progress)
+        return Trained(raw, ema, *tops, self.progress.losses, self.progress)
 
 
 def _set_epoch(dataset: Any, epoch: int) -> None:

@@ -78,9 +78,10 @@ def run(config: VerifyConfig, inputs: Inputs, context: Context) -> VerifyRecord:
         contestants = _contestants(inputs, context, threads, stack)
         accuracy = _accuracy(inputs, context, contestants)
         latency = _latency(config, inputs, contestants)
+        device = describe(context.device)
     method = (
         f"{threads} threads; all models of a runtime timed in turn within each round, in shuffled order; "
-        f"warm-up detected; ONNX Runtime on the CPU without spinning threads; torch on {describe(context.device)}, "
+        f"warm-up detected; ONNX Runtime on the CPU without spinning threads; torch on {device}, "
         "eager, float32; from a float32 array in memory to logits in memory"
     )
     return VerifyRecord(accuracy=accuracy, latency=latency, latency_method=method)

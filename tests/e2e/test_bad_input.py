@@ -57,10 +57,10 @@ COMMANDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "lift of a hierarchical student": (("--student", "swin_tiny"), ("stages of different width", "--strategy plain")),
     "width that heads do not divide": (
         ("--strategy", "widelast", "--set", "student.args={num_heads: 1, embed_dim: 36}"),
-        ("36", "width 96", "student.args.num_heads"),
+        ("36", "is no multiple of it", "student.args.num_heads"),
     ),
-    "layer out of range": (("--set", "distill.pairs=[[0, 99]]"), ("teacher layer 99", "6 layers, 0 to 5")),
-    "student layer out of range": (("--set", "distill.pairs=[[-4, 0]]"), ("student layer -4", "3 layers, 0 to 2")),
+    "layer out of range": (("--set", "distill.pairs=[[0, 99]]"), ("teacher layer 99", "layers, 0 to ")),
+    "student layer out of range": (("--set", "distill.pairs=[[-40, 0]]"), ("student layer -40", "layers, 0 to ")),
     "no layer pairs": (("--set", "distill.pairs=[]"), ("distill.pairs is empty", "feature: none")),
     "batch larger than data": (("--set", "distill.batch_size=5000"), ("5000", "1438 training images", "at most 1438")),
     "warm-up longer than training": (("--set", "distill.warmup_epochs=99"), ("warmup_epochs is 99", "less than 40")),
@@ -262,7 +262,8 @@ def test_checkpoint_with_missing_and_unexpected_tensors(place: Path, teacher_sta
 
 def test_checkpoint_of_another_shape(place: Path, teacher_state: dict[str, torch.Tensor]) -> None:
     torch.save({**teacher_state, "cls_token": torch.zeros(1, 1, 5)}, place / "w.pt")
-    assert "wrong shape: cls_token (1, 1, 5) instead of (1, 1, 96)" in weights_message(place, "w.pt")
+    right = tuple(teacher_state["cls_token"].shape)
+    assert f"wrong shape: cls_token (1, 1, 5) instead of {right}" in weights_message(place, "w.pt")
 
 
 def test_checkpoint_with_code_is_not_run(place: Path, capfd: pytest.CaptureFixture[str]) -> None:

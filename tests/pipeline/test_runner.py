@@ -91,7 +91,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
 
 @pytest.fixture
 def config(digits: RunConfig) -> RunConfig:
-    return digits.model_copy(update={"workers": 0})
+    return digits.model_copy(update={"workers": 0, "threads": 1})
 
 
 def with_epochs(config: RunConfig, epochs: int) -> RunConfig:
