@@ -236,7 +236,11 @@ def main(arguments: list[str] | None = None) -> None:
     except OSError as error:
         _fail(f"{error.filename or 'a file'}: {error.strerror or error}; check the disk and its permissions.", 2, debug)
     except Exception as error:  # a mistake of ours; the user still gets one line, and the way to the rest
-        _fail(f"internal {type(error).__name__}: {error}. Run again with --debug and report the traceback.", 2, debug)
+        _fail(
+            f"internal {type(error).__name__}: {_own_words(error)}. Run again with --debug and report the traceback.",
+            2,
+            debug,
+        )
     sys.exit(code if isinstance(code, int) else EXIT_OK)
 
 
@@ -247,7 +251,7 @@ def _fail(message: str, code: int, debug: bool) -> NoReturn:
     sys.exit(code)
 
 
-def _own_words(error: CompressError) -> str:
+def _own_words(error: Exception) -> str:
     """The message as raised; from a loader process torch wraps it into that process's traceback."""
     text = str(error)
     if "Original Traceback" not in text:

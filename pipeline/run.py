@@ -226,9 +226,9 @@ def notes(config: RunConfig) -> list[str]:
         return ", ".join(f"{key} {value}" for key, value in args.items()) if isinstance(args, dict) else args
 
     return [
-        "reduced geometry, for the embedded digits: the figures show that the pipeline works and say nothing about the "
-        f"full-size models (give --data DIR for those). {config.teacher.model} is built with "
-        f"{shape(config.teacher.args)}; {config.student.model} with {shape(config.student.args)}."
+        "reduced geometry: the figures show that the pipeline works and say nothing about the full-size models (for "
+        f"those: --data DIR). {config.teacher.model} is built with {shape(config.teacher.args)}; "
+        f"{config.student.model} with {shape(config.student.args)}."
     ]
 
 

@@ -113,13 +113,20 @@ def _can_be_label(name: str) -> bool:
 
 
 def tree_digest(root: Path) -> str:
-    """SHA-256 over relative path, size and modification time of every file below ``root``."""
+    """SHA-256 over relative path, size and modification time of every file below ``root``, hidden ones left out.
+
+    Raises:
+        DataError: a file that cannot be looked at, such as a link to nothing.
+    """
     digest = hashlib.sha256()
     for folder, folders, names in os.walk(root, followlinks=True):
-        folders.sort()
-        for name in sorted(names):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(name for name in names if not name.startswith(".")):
             path = Path(folder) / name
-            stat = path.stat()
+            try:
+                stat = path.stat()
+            except OSError as error:
+                raise DataError(f"file {path} cannot be looked at ({error.strerror}); replace or remove it.") from error
             entry = f"{path.relative_to(root).as_posix()}\0{stat.st_size}\0{stat.st_mtime_ns}\n"
             digest.update(os.fsencode(entry))  # file names need not be UTF-8
     return digest.hexdigest()

@@ -112,7 +112,8 @@ def reduced_args(arch: str) -> dict[str, Any]:
         stages: Any = full.layers
         depths = tuple(max(1, len(stage.blocks) // 2) for stage in stages)
         heads = tuple(int(stage.blocks[0].attn.num_heads) for stage in stages)
-        width = int(full.embed_dim) // _REDUCTION  # type: ignore[arg-type]
+        head_dim = int(full.embed_dim) // heads[0]  # type: ignore[arg-type]
+        width = heads[0] * max(_MIN_HEAD_DIM, head_dim // _REDUCTION)
         return {
             "img_size": REDUCED_SIZE,
             "patch_size": 2,

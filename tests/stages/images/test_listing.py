@@ -155,3 +155,21 @@ def test_a_labels_file_counts_and_a_missing_one_is_told(tmp_path: Path) -> None:
     assert data_digest(config) != first
     with pytest.raises(DataError, match=r"labels file '.*gone' cannot be read \(No such file.*check data.labels"):
         data_digest(DataConfig(source="hfds/x", labels=str(tmp_path / "gone")))
+
+
+def test_hidden_files_do_not_change_the_digest(digits_folder: Path, tmp_path: Path) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(digits_folder, root)
+    before = tree_digest(root)
+    (root / ".DS_Store").write_bytes(b"x")
+    (root / "train" / ".cache").mkdir()
+    (root / "train" / ".cache" / "x.png").write_bytes(b"x")
+    assert tree_digest(root) == before
+
+
+def test_a_link_to_nothing_is_named(digits_folder: Path, tmp_path: Path) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(digits_folder, root)
+    (root / "train" / "digit-3" / "gone.png").symlink_to(tmp_path / "nothing")
+    with pytest.raises(DataError, match=r"gone\.png cannot be looked at"):
+        tree_digest(root)
