@@ -111,16 +111,20 @@ def _verdict(gates: GatesRecord) -> dict[str, Any]:
     blocking = [row for row in gates.rows if row.verdict == "fail" or (row.required and row.verdict != "pass")]
     open_gates = [row for row in gates.rows if row not in blocking and row.verdict != "pass"]
     if not gates.passed:
-        why = f"{len(blocking)} of {len(gates.rows)} gates stand in the way"
+        word, why = "FAIL", f"{len(blocking)} of {len(gates.rows)} gates stand in the way"
     elif not gates.rows:
-        why = "no gate was set, so nothing was judged"
+        word, why = "DONE", "no gate was set, so nothing was judged"
+    elif any(row.verdict == "inconclusive" for row in gates.rows):
+        # Not a failure, but no proof either: the word must not say more than was measured.
+        word, why = "UNDECIDED", "no gate failed, but not all could be decided"
     elif open_gates:
+        word = "PASS"
         why = f"{len(gates.rows) - len(open_gates)} of {len(gates.rows)} gates passed, the others are not required"
     else:
-        why = f"all {len(gates.rows)} gates passed"
+        word, why = "PASS", f"all {len(gates.rows)} gates passed"
     return {
         "passed": gates.passed,
-        "word": "PASS" if gates.passed else "FAIL",
+        "word": word,
         "exit_code": EXIT_OK if gates.passed else EXIT_GATE_FAILED,
         "why": why,
         "blocking": [f"{row.artifact} {_GATE_WORDS.get(row.gate, (row.gate,))[0]}: {row.verdict}" for row in blocking],

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import pytest
 from sample_reports import NO_ENGINE, NO_GPU, gate, report_of
 
 from core.records import FoldRecord, GatesRecord
@@ -100,3 +101,23 @@ def test_fold_agreement_comes_from_the_fold_record(lift: Records) -> None:
     graphs = report_of(lift)["graphs"]
     assert graphs["agreement"]["value"] == fold.max_logit_difference
     assert [row["parameters"] for row in graphs["rows"]] == [5_983_912, 5_754_280]
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "word"),
+    [
+        ((), "DONE"),
+        (("pass", "pass"), "PASS"),
+        (("pass", "unmeasured"), "PASS"),
+        (("pass", "inconclusive"), "UNDECIDED"),
+        (("inconclusive", "fail"), "FAIL"),
+    ],
+)
+def test_the_word_says_no_more_than_was_measured(lift: Records, verdicts: tuple[str, ...], word: str) -> None:
+    rows = tuple(
+        gate("min_accuracy", "onnx", 90.0, verdict, None if verdict == "unmeasured" else 91.0, False, "said so")
+        for verdict in verdicts
+    )
+    report = report_of(replace(lift, gates=GatesRecord(rows=rows, passed="fail" not in verdicts)))
+    assert report["verdict"]["word"] == word
+    assert report["verdict"]["passed"] == (word != "FAIL")
