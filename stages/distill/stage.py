@@ -14,7 +14,7 @@ from core.records import DataRecord, DistillRecord, StudentRecord, TeacherRecord
 from stages.distill.config import DistillConfig
 from stages.distill.losses import distillation_terms
 from stages.distill.model import FrozenTeacher, TappedStudent
-from stages.images.loaders import eval_loader, train_loader
+from stages.images.loaders import both_loaders
 from stages.images.sources import recorded_images
 from stages.models.build import build_model
 from stages.models.weights import all_finite, load_own, save_weights
@@ -88,21 +88,22 @@ def _job(
 ) -> Job:
     data_config, images = recorded_images(inputs.data)
     spec = inputs.student.preprocess
-    batch = int(config.batch_size)
+    train_images, val_images = both_loaders(
+        images,
+        data_config.augment,
+        spec,
+        batch_size=int(config.batch_size),
+        accumulation=config.accumulation,
+        seed=context.seed,
+        workers=context.workers,
+    )
     return Job(
         name="student",
         model=student,
         network=_network,
         loss=partial(_loss, config, teacher),
-        train=train_loader(
-            images.train,
-            data_config.augment,
-            spec,
-            batch_size=batch // config.accumulation,
-            seed=context.seed,
-            workers=context.workers,
-        ),
-        val=eval_loader(images.val, spec, batch_size=batch, workers=context.workers),
+        train=train_images,
+        val=val_images,
         folder=context.run.root / "checkpoints" / "student",
         fingerprint=context.fingerprint,
     )

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from core.preprocess import PreprocessSpec
 from stages.images.config import AugmentConfig
-from stages.images.sources import StreamSplit
+from stages.images.sources import Images, StreamSplit
 
 View = tuple[Tensor, int]
 
@@ -161,6 +161,24 @@ def eval_loader(split: Any, spec: PreprocessSpec, *, batch_size: int, workers: i
         StreamViews(split, EvalTransform(spec), 0) if isinstance(split, StreamSplit) else EvalViews(split, spec)
     )
     return DataLoader(views, batch_size=batch_size, num_workers=workers, pin_memory=torch.cuda.is_available())
+
+
+def both_loaders(
+    images: Images,
+    augment: AugmentConfig,
+    spec: PreprocessSpec,
+    *,
+    batch_size: int,
+    accumulation: int,
+    seed: int,
+    workers: int,
+) -> tuple[DataLoader[View], DataLoader[View]]:
+    """The loaders of a training: shuffled parts of ``batch_size / accumulation`` images, and the held-out images."""
+    part = batch_size // accumulation
+    return (
+        train_loader(images.train, augment, spec, batch_size=part, seed=seed, workers=workers),
+        eval_loader(images.val, spec, batch_size=batch_size, workers=workers),
+    )
 
 
 def sample(split: Any, spec: PreprocessSpec, count: int) -> Tensor:

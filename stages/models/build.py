@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -116,7 +116,11 @@ def pretrained_model(arch: str, spec: ModelSpec) -> nn.Module:
     Raises:
         OSError, RuntimeError: no pretrained weights exist, or they cannot be had from here.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # the hub client warns about retries; the caller reports the end
+    hub = logging.getLogger("huggingface_hub")
+    level = hub.level
+    hub.setLevel(logging.ERROR)  # one line a retry, a dozen in all; the caller reports how it ended
+    try:
         model: nn.Module = timm.create_model(arch, pretrained=True, num_classes=spec.num_classes, **spec.args)
+    finally:
+        hub.setLevel(level)
     return model

@@ -14,7 +14,7 @@ from core.errors import ResultError, UsageError
 from core.preprocess import PreprocessSpec
 from core.records import DataRecord, ModelSpec, TeacherRecord
 from stages.images.config import AugmentConfig
-from stages.images.loaders import eval_loader, train_loader
+from stages.images.loaders import both_loaders, eval_loader
 from stages.images.sources import Images, recorded_images
 from stages.models.build import build_model, cost_of, preprocess_of, pretrained_model
 from stages.models.geometry import shape_of
@@ -114,21 +114,22 @@ def _fit(
     def loss(network: nn.Module, batch: Tensor, labels: Tensor) -> dict[str, Tensor]:
         return {"labels": F.cross_entropy(network(batch).float(), labels, label_smoothing=config.label_smoothing)}
 
-    batch = int(config.batch_size)
+    train_images, val_images = both_loaders(
+        images,
+        augment,
+        preprocess,
+        batch_size=int(config.batch_size),
+        accumulation=config.accumulation,
+        seed=context.seed,
+        workers=context.workers,
+    )
     job = Job(
         name="teacher",
         model=model,
         network=lambda trained: trained,
         loss=loss,
-        train=train_loader(
-            images.train,
-            augment,
-            preprocess,
-            batch_size=batch // config.accumulation,
-            seed=context.seed,
-            workers=context.workers,
-        ),
-        val=eval_loader(images.val, preprocess, batch_size=batch, workers=context.workers),
+        train=train_images,
+        val=val_images,
         folder=context.run.root / "checkpoints" / "teacher",
         fingerprint=context.fingerprint,
     )
