@@ -66,7 +66,7 @@ def model_card(
             ]
         ),
         "## Run it",
-        "```\npip install 'compress[cpu]'\ncompress predict THIS_FOLDER IMAGE_OR_FOLDER...\n```\n"
+        "With `compress` and onnxruntime installed:\n\n```\ncompress predict THIS_FOLDER IMAGE_OR_FOLDER...\n```\n"
         "Every file is checked against `manifest.json` (size and SHA-256) before use.",
     ]
     if engine:

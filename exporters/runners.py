@@ -133,11 +133,11 @@ def _session(path: Path, threads: int | None, provider: str) -> Any:
     try:
         import onnxruntime as ort
     except ImportError as error:
-        raise EnvironmentLacksError("ONNX Runtime is not installed; run pip install 'compress[cpu]'.") from error
+        raise EnvironmentLacksError("ONNX Runtime is not installed; run pip install onnxruntime.") from error
     lacking = f"ONNX Runtime {ort.__version__} here cannot run on a GPU"
     if provider not in ort.get_available_providers():
         raise EnvironmentLacksError(
-            f"{lacking}; install it with pip install 'compress[gpu]' (without 'compress[cpu]')."
+            f"{lacking}; install it with pip uninstall onnxruntime; pip install onnxruntime-gpu."
         )
     options = ort.SessionOptions()
     # Spinning threads of one session steal the cores of the next, and make whichever is timed last look fast.

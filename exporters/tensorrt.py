@@ -75,7 +75,7 @@ def choose_flavour(wanted: Literal["auto", "tensorrt", "tensorrt-rtx", "none"]) 
     installed = installed_flavours()
     if wanted in MODULES:
         if wanted not in installed:
-            raise EnvironmentLacksError(f"{wanted} is not installed; run pip install 'compress[{wanted}]'.")
+            raise EnvironmentLacksError(f"{wanted} is not installed; run pip install {wanted}.")
         if wanted == "tensorrt" and not gpu_present():
             raise EnvironmentLacksError(
                 "tensorrt needs an NVIDIA GPU to build an engine and none was found; build where there is one, "
@@ -88,8 +88,8 @@ def choose_flavour(wanted: Literal["auto", "tensorrt", "tensorrt-rtx", "none"]) 
         return "tensorrt-rtx", f"tensorrt-rtx {installed['tensorrt-rtx']} is installed and builds without a GPU"
     first = "tensorrt is installed but needs a GPU to build" if "tensorrt" in installed else "TensorRT is not installed"
     return "none", (
-        f"{first}: run pip install 'compress[tensorrt-rtx]' (builds anywhere) "
-        "or, on a machine with an NVIDIA GPU, pip install 'compress[tensorrt]'"
+        f"{first}: run pip install tensorrt-rtx (builds anywhere) "
+        "or, on a machine with an NVIDIA GPU, pip install tensorrt"
     )
 
 
@@ -102,9 +102,7 @@ def load_tensorrt(flavour: str) -> Any:
     try:
         return importlib.import_module(MODULES[flavour])
     except (ImportError, OSError) as error:
-        raise EnvironmentLacksError(
-            f"{flavour} cannot be loaded ({error}); run pip install 'compress[{flavour}]'."
-        ) from error
+        raise EnvironmentLacksError(f"{flavour} cannot be loaded ({error}); run pip install {flavour}.") from error
 
 
 class TensorrtLog:

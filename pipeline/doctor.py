@@ -71,10 +71,10 @@ def _onnxruntime() -> Finding:
         return Finding(
             "broken",
             f"ONNX Runtime: onnxruntime {cpu} and onnxruntime-gpu {gpu} are both installed and overwrite each other",
-            "pip uninstall -y onnxruntime onnxruntime-gpu, then install one of 'compress[cpu]', 'compress[gpu]'",
+            "pip uninstall -y onnxruntime onnxruntime-gpu, then install one of them",
         )
     if not (cpu or gpu):
-        return Finding("broken", "ONNX Runtime: not installed", "pip install 'compress[cpu]' (or 'compress[gpu]')")
+        return Finding("broken", "ONNX Runtime: not installed", "pip install onnxruntime (or onnxruntime-gpu)")
     try:
         runtime = importlib.import_module("onnxruntime")
         providers = ", ".join(runtime.get_available_providers())

@@ -185,6 +185,9 @@ def _timm(config: DataConfig) -> Images:
     return Images(classes, train, val, f"split '{config.val_split}' of {config.source}")
 
 
+_PACKAGES = {"hfds": "datasets", "hfids": "datasets", "wds": "webdataset", "tfds": "tensorflow-datasets"}
+
+
 def _create(config: DataConfig, split: str, training: bool, count: int | None) -> Any:
     from timm.data import create_dataset
 
@@ -201,7 +204,7 @@ def _create(config: DataConfig, split: str, training: bool, count: int | None) -
         prefix = config.source.partition("/")[0].lower()
         raise DataError(
             f"dataset '{config.source}' needs a package that is not installed ({error}); "
-            f"install it, for example pip install 'compress[{prefix}]'."
+            f"install it: pip install {_PACKAGES.get(prefix, prefix)}."
         ) from error
     except Exception as error:  # datasets libraries raise anything; each is the user's to see in one line
         reason = str(error).split("\n")[0][:200] or type(error).__name__

@@ -26,7 +26,7 @@ from core.records import (
 )
 from pipeline.report.document import Records, build
 
-NO_ENGINE = "TensorRT is not installed here; install compress[tensorrt-rtx]"
+NO_ENGINE = "TensorRT is not installed here; pip install tensorrt-rtx"
 NO_GPU = "built, but this machine has no GPU to run it on"
 COSTS: dict[str, Cost] = {
     "teacher": Cost(parameters=46_916_000, macs=9_350_000_000),

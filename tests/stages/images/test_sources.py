@@ -139,7 +139,7 @@ def test_a_package_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch
         return real(name, *rest, **keywords)
 
     monkeypatch.setattr(builtins, "__import__", without_datasets)
-    with pytest.raises(DataError, match=r"needs a package that is not installed .*pip install 'compress\[hfds\]'"):
+    with pytest.raises(DataError, match=r"needs a package that is not installed .*pip install datasets"):
         open_images(DataConfig(source="hfds/some/set"))
 
 
