@@ -14,7 +14,7 @@ from core.records import DataRecord, DistillRecord, StudentRecord, TeacherRecord
 from stages.distill.config import DistillConfig
 from stages.distill.losses import distillation_terms
 from stages.distill.model import FrozenTeacher, TappedStudent
-from stages.images.loaders import both_loaders
+from stages.images.loaders import eval_loader, mix_of, train_loader, train_views
 from stages.images.sources import recorded_images
 from stages.models.build import build_model
 from stages.models.weights import all_finite, load_own, save_weights
@@ -67,6 +67,7 @@ def run(config: DistillConfig, inputs: Inputs, context: Context) -> DistillRecor
     network = load_own(build_model(inputs.student.model), inputs.student.weights, context.run.root)
     job = _job(config, inputs, context, TappedStudent(network, tuple(pair[0] for pair in pairs)), teacher)
     trained = train(job, config, config.epochs, context)
+    context.leave_to_main()
     chosen, state, _ = trained.chosen
     if not all_finite(state):
         raise ResultError("the trained student has weights that are not finite; lower distill.lr and run again.")
@@ -87,25 +88,23 @@ def _job(
     config: DistillConfig, inputs: Inputs, context: Context, student: TappedStudent, teacher: FrozenTeacher
 ) -> Job:
     data_config, images = recorded_images(inputs.data)
-    spec = inputs.student.preprocess
-    train_images, val_images = both_loaders(
-        images,
-        data_config.augment,
-        spec,
-        batch_size=int(config.batch_size),
-        accumulation=config.accumulation,
-        seed=context.seed,
-        workers=context.workers,
-    )
+    spec, augment = inputs.student.preprocess, data_config.augment
     return Job(
         name="student",
         model=student,
         network=_network,
         loss=partial(_loss, config, teacher),
-        train=train_images,
-        val=val_images,
+        train=train_loader(
+            train_views(images.train, augment, spec, context.seed),
+            batch_size=int(config.batch_size) // config.accumulation,
+            seed=context.seed,
+            workers=context.workers,
+            repeats=augment.repeats,
+        ),
+        val=eval_loader(images.val, spec, batch_size=int(config.batch_size), workers=context.workers),
         folder=context.run.root / "checkpoints" / "student",
         fingerprint=context.fingerprint,
+        mix=mix_of(augment, len(images.classes), config.label_smoothing),
     )
 
 
@@ -136,4 +135,4 @@ def _frozen_teacher(inputs: Inputs, indices: tuple[int, ...], context: Context) 
     ]
     if changes:
         context.say(f"the teacher sees the student's images {' and '.join(changes)}")
-    return teacher.to(make_accelerator(context.device, context.seed).device)
+    return teacher.to(make_accelerator(context.device).device)
