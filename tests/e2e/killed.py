@@ -1,0 +1,66 @@
+"""Run `compress` and have the kernel end it without warning: ``python killed.py POINT[:COUNT] run ...``.
+
+POINT is a moment of writing or training named below; COUNT says at which passing of it. `never` runs to the end.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import accelerate.checkpointing
+
+import stages.models.weights
+import stages.training.checkpoint
+import stages.training.loop
+from core.rundir import RunDirectory
+from pipeline import runner
+from pipeline.cli import main
+
+point, _, count = sys.argv[1].partition(":")
+left = int(count or 1)
+
+
+def here() -> None:
+    """This moment was reached."""
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def before(owner: Any, name: str, when: Callable[..., bool] = lambda *arguments: True) -> None:
+    """Make calls of ``owner.name`` the moment."""
+    real = getattr(owner, name)
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        if when(*arguments):
+            here()
+        return real(*arguments, **named)
+
+    setattr(owner, name, call)
+
+
+if point == "step":  # between two optimizer steps
+    before(stages.training.loop._Training, "_step")
+elif point == "writing":  # some files of a checkpoint are there, others not
+    before(accelerate.checkpointing, "save")
+elif point == "written":  # all are, and the rename that makes them count is not
+    before(stages.training.checkpoint, "_flush")
+elif point == "replacing":  # the new checkpoint counts, the old one is not yet gone
+    before(stages.training.checkpoint.shutil, "rmtree", lambda path, *_, **__: "/.step" not in str(path))
+elif point == "evaluating":
+    before(stages.training.loop, "predict_logits")
+elif point == "weights":
+    before(stages.models.weights, "write_atomic", lambda path, _: path.parent.name == "student")
+elif point == "recorded":  # the stage's record is written, and the state does not know
+    before(RunDirectory, "mark", lambda _, stage, status, *__: (stage, status) == ("distill", "done"))
+elif point == "fold":  # nothing is left that this is about
+    before(runner, "carry_out", lambda _, stage, *__: stage.name == "fold")
+elif point != "never":
+    raise SystemExit(f"unknown point {point}")
+
+main(sys.argv[2:])

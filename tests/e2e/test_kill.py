@@ -1,0 +1,53 @@
+"""SIGKILL at any moment, then the same command: the final weights are bit by bit those of an uninterrupted run."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from running import ENVIRONMENT, NAMES, TINY, sets
+
+KILLED = Path(__file__).with_name("killed.py")
+ROOT = Path(__file__).resolve().parents[2]
+SETTINGS = (
+    *TINY,
+    "teacher.epochs=1",
+    "distill.epochs=3",
+    "teacher.checkpoint_seconds=0",
+    "distill.checkpoint_seconds=0",
+)
+POINTS = ("writing:17", "written:5", "replacing:9", "evaluating", "weights", "recorded")
+
+
+def run(root: Path, point: str, *extra: str) -> int:
+    """Run until the point; the exit code (-9: killed there)."""
+    done = subprocess.run(
+        [sys.executable, str(KILLED), point, "run", *NAMES, *sets(*SETTINGS, *extra), "--output", str(root)],
+        capture_output=True,
+        text=True,
+        env={**ENVIRONMENT, "PYTHONPATH": str(ROOT)},
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode in (0, -9), done.stderr
+    return done.returncode
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_killed_again_and_again_ends_with_the_same_weights(tmp_path: Path, workers: int) -> None:
+    setting = f"workers={workers}"
+    assert run(tmp_path / "whole", "fold", setting) == -9
+    drawn = random.Random()  # noqa: S311 - other moments in every test run
+    points = [f"step:{drawn.randint(2, 12)}" for _ in range(3)] + list(POINTS)
+    drawn.shuffle(points)
+    points.remove("weights")
+    points.remove("recorded")
+    survived = [point for point in (*points, "weights", "recorded") if run(tmp_path / "killed", point, setting) != -9]
+    assert survived == [], f"of {points}"
+    assert run(tmp_path / "killed", "fold", setting) == -9
+    for name in ("teacher/model.safetensors", "student/initial.safetensors", "student/model.safetensors"):
+        same = (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
+        assert same, f"{name} differs after kills at {points}"
