@@ -67,19 +67,19 @@ class Stage:
 
 
 STAGES: tuple[Stage, ...] = (
-    Stage("data", "stages.data.stage", DataRecord, 1, lambda run: run.data, facts=_images),
+    Stage("data", "stages.data.stage", DataRecord, 2, lambda run: run.data, facts=_images),
     Stage(
         "teacher",
         "stages.teacher.stage",
         TeacherRecord,
-        1,
+        2,
         lambda run: run.teacher,
         needs=("data",),
         facts=_teacher_file,
         seeded=True,
     ),
     Stage(
-        "student", "stages.student.stage", StudentRecord, 1, lambda run: run.student, ("data", "teacher"), seeded=True
+        "student", "stages.student.stage", StudentRecord, 2, lambda run: run.student, ("data", "teacher"), seeded=True
     ),
     Stage(
         "distill",
