@@ -65,7 +65,7 @@ class PreprocessSpec(Record):
         """Resized and cropped pixels, uint8 ``[size, size, 3]``."""
         image = image.convert("RGB")
         target = self._resized(*image.size)
-        if image.size != target:
+        if image.size != target:  # whole, even of a long strip: resize(box=...) of the crop alone rounds differently
             image = image.resize(target, _RESAMPLING[self.interpolation])
         left = round((target[0] - self.size) / 2)
         top = round((target[1] - self.size) / 2)
