@@ -1,13 +1,16 @@
 """One preprocessing spec for evaluation, export, prediction and serving, applied with Pillow and numpy alone.
 
-It reproduces timm's evaluation transform (resize the shorter side to ``size / crop_pct``, centre crop, scale to
-[0, 1], normalise) to the last bit of the resized pixels; a test holds the two together. A single implementation
-matters: evaluating with another model's mean, std or crop silently costs accuracy (timm issue #2463).
+It reproduces timm's evaluation transform (resize to ``size / crop_pct``, centre crop, scale to [0, 1], normalise) to
+the last bit of the resized pixels; a test holds the two together. A single implementation matters: evaluating with
+another model's mean, std or crop silently costs accuracy (timm issue #2463).
 """
 
 from __future__ import annotations
 
 import math
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -25,7 +28,21 @@ _RESAMPLING = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"})
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"})
+
+UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    ArithmeticError,  # sizes that overflow
+    EOFError,
+    MemoryError,  # sizes that no machine holds
+    struct.error,
+    Image.DecompressionBombError,
+)
+"""What Pillow's decoders raise on damaged, absurd or foreign files."""
+
+CropMode = Literal["center", "squash"]
 
 
 class PreprocessSpec(Record):
@@ -35,6 +52,8 @@ class PreprocessSpec(Record):
     """Side of the square input, pixels."""
     crop_pct: float = 1.0
     """Share of the resized image's shorter side that the centre crop keeps, in (0, 1]."""
+    crop_mode: CropMode = "center"
+    """What is resized to ``size / crop_pct``: the shorter side, keeping the aspect ratio (center), or both (squash)."""
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bicubic"
     """Pillow resampling filter of the resize."""
     mean: tuple[float, float, float]
@@ -45,17 +64,21 @@ class PreprocessSpec(Record):
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
         """Resized and cropped pixels, uint8 ``[size, size, 3]``."""
         image = image.convert("RGB")
-        width, height = image.size
-        short_target = math.floor(self.size / self.crop_pct)
-        if width <= height:
-            target = (short_target, int(short_target * height / width))
-        else:
-            target = (int(short_target * width / height), short_target)
-        if (width, height) != target:
+        target = self._resized(*image.size)
+        if image.size != target:  # whole, even of a long strip: resize(box=...) of the crop alone rounds differently
             image = image.resize(target, _RESAMPLING[self.interpolation])
         left = round((target[0] - self.size) / 2)
         top = round((target[1] - self.size) / 2)
         return np.asarray(image.crop((left, top, left + self.size, top + self.size)), dtype=np.uint8)
+
+    def _resized(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height before the crop, pixels."""
+        short = math.floor(self.size / self.crop_pct)
+        if self.crop_mode == "squash":
+            return short, short
+        if width <= height:
+            return short, int(short * height / width)
+        return int(short * width / height), short
 
     def apply(self, image: Image.Image) -> NDArray[np.float32]:
         """The model's input for one image, float32 ``[3, size, size]``."""
@@ -69,14 +92,54 @@ def open_image(path: Path) -> Image.Image:
     """A fully decoded RGB image.
 
     Raises:
-        DataError: the file is missing, or is no image that Pillow can decode.
+        DataError: the file is missing, is no image that Pillow can decode, or does not say what is black and white.
     """
+    with _reading(path) as image:
+        if image.mode == "I" or image.mode.startswith("I;16"):
+            return _from_16_bits(image, path).convert("RGB")
+        return image.convert("RGB")
+
+
+def check_header(path: Path) -> None:
+    """What can be told about an image without decoding it.
+
+    Raises:
+        DataError: as ``open_image``.
+    """
+    with _reading(path):
+        pass
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[Image.Image]:
+    """The image, opened but not decoded; what goes wrong with it becomes a DataError that names it."""
     try:
         with Image.open(path) as image:
-            if image.mode.startswith("I;16"):  # Pillow's own conversion cuts 16 bits off at 255, almost all of it white
-                return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
-            return image.convert("RGB")
+            if image.mode == "F":
+                raise _no_scale(path, image.mode, "32-bit floating-point values")
+            yield image
     except FileNotFoundError as error:
         raise DataError(f"image {path} does not exist; check the path.") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"image {path} cannot be read ({error}); replace or remove the file.") from error
+    except UNREADABLE as error:
+        reason = str(error) or type(error).__name__
+        raise DataError(f"image {path} cannot be read ({reason}); replace or remove the file.") from error
+
+
+def _from_16_bits(image: Image.Image, path: Path) -> Image.Image:
+    """Eight bits of 16; Pillow's own conversion cuts off at 255, almost all of it white.
+
+    Mode I is 32 bits wide, but also what some 16-bit files open as: a PNG (by older Pillows) and PGM always are, of
+    other formats those whose values say so. Values up to 255 do not: as 16 bits they would all be black.
+    """
+    if image.mode == "I":
+        low, high = image.getextrema()
+        if low < 0 or high > 65535 or (high < 256 and image.format not in ("PNG", "PPM")):  # type: ignore[operator]
+            raise _no_scale(path, image.mode, f"32-bit values from {low} to {high}")
+    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+
+
+def _no_scale(path: Path, mode: str, what: str) -> DataError:
+    return DataError(
+        f"image {path} has {what} (Pillow's mode {mode}), which do not say what is black and what is white; "
+        "convert it to 8 bits (or 16, from 0 to 65535) per channel."
+    )

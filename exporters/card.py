@@ -50,6 +50,7 @@ def model_card(
         outside: files beside ``model.onnx`` that it needs (external weights), by name.
     """
     size = preprocess.size
+    resized = "both sides" if preprocess.crop_mode == "squash" else "shorter side"
     needs = f" (it needs {', '.join(outside)} beside it)" if outside else ""
     parts = [
         "# Image classifier made by `compress`",
@@ -60,7 +61,7 @@ def model_card(
                 f"`model.onnx`{needs}:",
                 "",
                 f"- `images`: float32 `[batch, 3, {size}, {size}]`, RGB, prepared as `preprocess.json` says: "
-                f"shorter side resized to {size} / {preprocess.crop_pct:g} pixels ({preprocess.interpolation}), "
+                f"{resized} resized to {size} / {preprocess.crop_pct:g} pixels ({preprocess.interpolation}), "
                 f"centre crop, scaled to [0, 1], minus {list(preprocess.mean)}, divided by {list(preprocess.std)}.",
                 f"- `logits`: float32 `[batch, {len(labels)}]`; line i of `labels.txt`, from 0, names logit i.",
             ]

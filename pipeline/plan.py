@@ -71,7 +71,7 @@ class Stage:
 
 
 STAGES: tuple[Stage, ...] = (
-    Stage("data", "stages.data.stage", DataRecord, 1, lambda run: run.data, facts=_images),
+    Stage("data", "stages.data.stage", DataRecord, 2, lambda run: run.data, facts=_images),
     Stage(
         "teacher",
         "stages.teacher.stage",
@@ -85,7 +85,7 @@ STAGES: tuple[Stage, ...] = (
         outside_kept=True,
     ),
     Stage(
-        "student", "stages.student.stage", StudentRecord, 1, lambda run: run.student, ("data", "teacher"), seeded=True
+        "student", "stages.student.stage", StudentRecord, 2, lambda run: run.student, ("data", "teacher"), seeded=True
     ),
     Stage(
         "distill",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -10,15 +10,12 @@ from os import cpu_count
 from pathlib import Path
 from typing import Any, Literal
 
-from PIL import Image
-
 from core.context import Context
-from core.errors import DataError
-from core.preprocess import open_image
+from core.preprocess import check_header, open_image
 from core.records import DataRecord
 from stages.images.config import DataConfig
-from stages.images.listing import data_digest, kind_of, list_splits
-from stages.images.sources import StreamSplit, open_images
+from stages.images.listing import data_digest, kind_of, suffixes_in_words
+from stages.images.sources import Images, StreamSplit, open_images
 
 _FULL_CHECK_LIMIT = 50_000
 
@@ -36,15 +33,20 @@ def run(config: DataConfig, inputs: Inputs, context: Context) -> DataRecord:
     """
     images = open_images(config)
     record = DataRecord(
-        config=config.model_dump(mode="json"),
+        config=config.identity(),  # how the images were checked changes nothing for later stages
         source=config.source,
         classes=images.classes,
         train_images=len(images.train),
         val_images=len(images.val),
         split=images.split,
         digest=data_digest(config),
-        checked=_check(config, images.train, images.val),
+        checked=_check(config, images),
     )
+    if images.skipped:
+        context.say(
+            "note: files in class folders skipped, not recognised as images: "
+            f"{sum(images.skipped.values()):,} ({suffixes_in_words(images.skipped)})"
+        )
     absent = len(images.classes) - _classes_seen(images.val)
     if absent > 0:
         context.say(f"note: {absent} of {len(images.classes)} classes have no held-out image")
@@ -60,39 +62,25 @@ def check_of(config: DataConfig, count: int) -> Literal["full", "header", "skip"
     return "full" if count <= _FULL_CHECK_LIMIT else "header"
 
 
-def _check(config: DataConfig, train: Any, val: Any) -> str:
+def _check(config: DataConfig, images: Images) -> str:
     """Open the images as ``config.check`` says; what was done, in words."""
-    how = check_of(config, len(train) + len(val))
     if kind_of(config.source) != "folder":
         return "not needed: embedded" if config.source == "digits" else "not opened beforehand: read through timm"
-    count = len(train) + len(val)
+    count = len(images.train) + len(images.val)
+    how = check_of(config, count)
     if how == "skip":
         return "not opened beforehand (data.check=skip)"
-    listings = [listing for listing in list_splits(config.source) if listing]
-    paths = (listing.root / file for listing in listings for file, _ in listing.files)
-    _open_all(paths, _decode if how == "full" else _read_header)
+    _open_all(images.paths(), open_image if how == "full" else check_header)
     return f"all {count:,} {'decoded' if how == 'full' else 'headers read'}"
 
 
-def _open_all(paths: Iterable[Path], read: Any) -> None:
+def _open_all(paths: Iterable[Path], read: Callable[[Path], object]) -> None:
     """Open files in threads (Pillow's decoders run beside each other); the first that fails ends it."""
     iterator = iter(paths)
     with ThreadPoolExecutor(max_workers=cpu_count()) as pool:
         while block := list(islice(iterator, 4096)):  # in blocks, so that a failure early on ends a long list early
             for _ in pool.map(read, block):
                 pass
-
-
-def _decode(path: Path) -> None:
-    open_image(path)
-
-
-def _read_header(path: Path) -> None:
-    try:
-        with Image.open(path):
-            pass
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(f"image {path} cannot be read ({error}); replace or remove the file.") from error
 
 
 def _classes_seen(split: Any) -> int:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from core.errors import DataError
 from core.fingerprint import fingerprint
@@ -15,15 +18,24 @@ from core.preprocess import IMAGE_SUFFIXES
 from stages.images.config import DataConfig
 
 EMBEDDED = "digits"
-PREFIXES = ("hfds", "hfids", "torch", "wds", "tfds")
+PACKAGES = {
+    "hfds": "datasets",
+    "hfids": "datasets",
+    "torch": "torchvision",
+    "wds": "webdataset",
+    "tfds": "tensorflow-datasets",
+}
+"""The package that reads the datasets of each of timm's prefixes."""
 _VAL_NAMES = ("val", "validation")
+_SPLIT_NAMES = frozenset({"train", "training", "val", "valid", "validation", "test"})
+_SHOWN = 8
 
 
 def kind_of(source: str) -> str:
     """``digits``, ``timm`` (a prefixed name) or ``folder``."""
     if source == EMBEDDED:
         return EMBEDDED
-    return "timm" if source.partition("/")[0].lower() in PREFIXES and not Path(source).is_dir() else "folder"
+    return "timm" if source.partition("/")[0].lower() in PACKAGES and not Path(source).is_dir() else "folder"
 
 
 @dataclass(frozen=True)
@@ -34,34 +46,142 @@ class Listing:
     classes: tuple[str, ...]
     files: tuple[tuple[str, int], ...]
     """Path relative to ``root`` and class index, per image."""
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    """Files in class folders that are not recognised as images: how many, by suffix."""
 
 
-def list_class_folder(root: Path) -> Listing:
+def list_class_folder(root: Path, *, held_out: bool = False) -> Listing:
     """The images below ``root``: each folder directly in it is a class, whatever lies deeper belongs to it.
 
+    Hidden files and folders do not count, links are followed.
+
+    Args:
+        root: the folder of class folders.
+        held_out: whether these are a held-out split's, whose classes may lack images.
+
     Raises:
-        DataError: ``root`` is no folder, or has no class folder with images.
+        DataError: ``root`` is no folder, its folders are no classes, or a class has no images.
+    """
+    entries = _class_folders(root)
+    found: dict[str, list[str]] = {}
+    imageless: dict[str, Counter[str]] = {}
+    skipped: Counter[str] = Counter()
+    for entry in entries:
+        others: Counter[str] = Counter()
+        images: list[str] = []
+        for folder, names in _walk(entry, root):
+            inside = folder.relative_to(root).as_posix()
+            for name in names:
+                suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - a Path for each of a million files is slow
+                if suffix in IMAGE_SUFFIXES:
+                    images.append(f"{inside}/{name}")
+                else:
+                    others[suffix] += 1
+        skipped += others
+        if images:
+            found[entry.name] = sorted(images)
+        elif others or not held_out:
+            imageless[entry.name] = others
+    if imageless:
+        raise _imageless(root, imageless)
+    if not found:
+        raise DataError(f"held-out folder '{root}' has no images; add some, or give one folder of class folders.")
+    classes = tuple(sorted(found))
+    files = tuple((file, index) for index, name in enumerate(classes) for file in found[name])
+    return Listing(root=root, classes=classes, files=files, skipped=dict(skipped))
+
+
+def _class_folders(root: Path) -> list[Path]:
+    """The visible folders directly in ``root``, sorted.
+
+    Raises:
+        DataError: ``root`` is no folder or holds none, they have the names of splits, or two of them are the same one.
     """
     if not root.is_dir():
         raise DataError(f"data folder '{root}' does not exist; give a folder of class folders with --data.")
-    found: dict[str, list[str]] = {}
-    for entry in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        images = [
-            (Path(folder) / name).relative_to(root).as_posix()
-            for folder, _, names in os.walk(entry, followlinks=True)
-            for name in names
-            if Path(name).suffix.lower() in IMAGE_SUFFIXES and not name.startswith(".")
-        ]
-        if images:
-            found[entry.name] = sorted(images)
-    if not found:
-        kinds = ", ".join(sorted(IMAGE_SUFFIXES))
+    try:
+        entries = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError as error:
+        raise _unseen(error, root) from error
+    if not entries:
+        raise DataError(f"data folder '{root}' has no class folders with images ({_kinds()}); {_README}.")
+    if all(entry.name.casefold() in _SPLIT_NAMES for entry in entries):  # else a problem of two classes comes of them
+        names = ", ".join(f"'{entry.name}'" for entry in entries)
         raise DataError(
-            f"data folder '{root}' has no class folders with images ({kinds}); see README, 'Your own data'."
+            f"folders in '{root}' are named like splits, not like classes: {names}; name splits exactly train/ and "
+            "val/ (or validation/), or give one folder of class folders to be split."
         )
-    classes = tuple(sorted(found))
-    files = tuple((file, index) for index, name in enumerate(classes) for file in found[name])
-    return Listing(root=root, classes=classes, files=files)
+    real: dict[tuple[int, int], Path] = {}
+    for entry in entries:
+        other = real.setdefault(_identity(entry), entry)
+        if other is not entry:
+            raise DataError(
+                f"class folders '{other.name}' and '{entry.name}' in '{root}' are the same folder; remove one link."
+            )
+    return entries
+
+
+def _imageless(root: Path, folders: Mapping[str, Mapping[str, int]]) -> DataError:
+    """A class must not go missing silently: even an empty folder names one, and is mostly a copy that broke off."""
+    shown = ", ".join(
+        f"'{name}' ({suffixes_in_words(others) if others else 'empty'})"
+        for name, others in list(folders.items())[:_SHOWN]
+    )
+    more = f" and {len(folders) - _SHOWN} more" if len(folders) > _SHOWN else ""
+    return DataError(
+        f"class folders without images in '{root}': {shown}{more}. Images are {_kinds()}; convert the files, "
+        f"or remove the folder or hide it with a leading dot ({_README})."
+    )
+
+
+_README = "see README, 'Your own data'"
+
+
+def _kinds() -> str:
+    return ", ".join(sorted(IMAGE_SUFFIXES))
+
+
+def suffixes_in_words(counts: Mapping[str, int]) -> str:
+    """``3 .avif, 1 .txt``: the most frequent first."""
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{count:,} {suffix or 'without suffix'}" for suffix, count in ranked[:_SHOWN])
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    try:
+        stat = folder.stat()
+    except OSError as error:
+        raise _unseen(error, folder) from error
+    return stat.st_dev, stat.st_ino
+
+
+def _unseen(error: OSError, path: Path) -> DataError:
+    return DataError(f"folder {error.filename or path} cannot be listed ({error.strerror}); make it readable.")
+
+
+def _walk(top: Path, root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Every folder from ``top`` down and the names of its files, both sorted, hidden ones left out.
+
+    Links are followed, but each real folder comes once, and links to ``root`` or to what it lies in are not entered:
+    a link loop would multiply images, and give a class the images of others.
+
+    Raises:
+        DataError: a folder that cannot be listed.
+    """
+
+    def fail(error: OSError) -> None:
+        raise _unseen(error, top)
+
+    seen = {_identity(folder) for folder in (root.resolve(), *root.resolve().parents)}
+    for name, folders, files in os.walk(top, followlinks=True, onerror=fail):
+        folder = Path(name)
+        identity = _identity(folder)
+        if identity in seen and not folder == top == root:
+            folders.clear()
+            continue
+        seen.add(identity)
+        folders[:] = sorted(inner for inner in folders if not inner.startswith("."))
+        yield folder, sorted(file for file in files if not file.startswith("."))
 
 
 def list_splits(source: str) -> tuple[Listing, Listing | None]:
@@ -81,7 +201,7 @@ def list_splits(source: str) -> tuple[Listing, Listing | None]:
             f"data folder '{source}' has {have} but no {lack}; add it, or give one folder of class folders to be split."
         )
     train = list_class_folder(root / "train" if has_train else root)
-    val = list_class_folder(val_root) if val_root else None
+    val = list_class_folder(val_root, held_out=True) if val_root else None
     if len(train.classes) < 2:
         raise DataError(
             f"data folder '{train.root}' has one class ('{train.classes[0]}'); at least two are needed to classify."
@@ -97,7 +217,7 @@ def list_splits(source: str) -> tuple[Listing, Listing | None]:
     if val:  # a class without held-out images keeps its index from training
         index = {name: position for position, name in enumerate(train.classes)}
         files = tuple((file, index[val.classes[label]]) for file, label in val.files)
-        val = Listing(root=val.root, classes=train.classes, files=files)
+        val = replace(val, classes=train.classes, files=files)
     else:
         alone = [
             train.classes[label] for label, count in Counter(label for _, label in train.files).items() if count < 2
@@ -116,13 +236,12 @@ def tree_digest(root: Path) -> str:
     """SHA-256 over relative path, size and modification time of every file below ``root``, hidden ones left out.
 
     Raises:
-        DataError: a file that cannot be looked at, such as a link to nothing.
+        DataError: a file or folder that cannot be looked at, such as a link to nothing.
     """
     digest = hashlib.sha256()
-    for folder, folders, names in os.walk(root, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(name for name in names if not name.startswith(".")):
-            path = Path(folder) / name
+    for folder, names in _walk(root, root):
+        for name in names:
+            path = folder / name
             try:
                 stat = path.stat()
             except OSError as error:
@@ -134,12 +253,15 @@ def tree_digest(root: Path) -> str:
 
 @lru_cache(maxsize=4)
 def data_digest(config: DataConfig) -> str:
-    """What changes when the images change; cheap enough to ask before every run."""
-    kind = kind_of(config.source)
-    parts: list[str | None] = [kind, config.source, config.root]
-    if kind == EMBEDDED:
-        from importlib.metadata import version
+    """What changes when the images change; cheap enough to ask before every run.
 
+    Of a prefixed source that is not read from a local folder, only its name, splits, sizes and the package that reads
+    it are known here: other images under the same name (a newer revision on a hub, shards replaced behind a URL, a
+    cleared cache) are not noticed.
+    """
+    kind = kind_of(config.source)
+    parts: list[Any] = [kind, config.source, config.root]
+    if kind == EMBEDDED:
         parts.append(version("scikit-learn"))  # the pixels ship with it
     else:
         root = Path(config.source if kind == "folder" else config.root or "")
@@ -149,9 +271,20 @@ def data_digest(config: DataConfig) -> str:
             )
         if root.is_dir() and (kind == "folder" or config.root):
             parts.append(tree_digest(root))
+        else:
+            splits = (config.train_split, config.val_split, config.train_samples, config.val_samples)
+            parts += [*splits, _reader_version(config.source)]
         if config.labels:
             parts.append(tree_digest_of_file(Path(config.labels)))
     return fingerprint(parts)
+
+
+def _reader_version(source: str) -> str | None:
+    """Version of the package that reads a prefixed source; None: not installed, and opening the source will say so."""
+    try:
+        return version(PACKAGES[source.partition("/")[0].lower()])
+    except PackageNotFoundError:
+        return None
 
 
 def tree_digest_of_file(path: Path) -> str:

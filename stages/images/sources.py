@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,10 +14,10 @@ from PIL import Image
 from sklearn.model_selection import train_test_split
 
 from core.errors import DataError
-from core.preprocess import open_image
+from core.preprocess import UNREADABLE, open_image
 from core.records import DataRecord
 from stages.images.config import DataConfig
-from stages.images.listing import EMBEDDED, Listing, kind_of, list_splits
+from stages.images.listing import EMBEDDED, PACKAGES, kind_of, list_splits
 
 DIGIT_SIZE = 32
 
@@ -68,6 +70,14 @@ class Images:
     val: Any
     split: str
     """How the held-out images were chosen, in words."""
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    """Files of a folder that are not recognised as images: how many, by suffix."""
+
+    def paths(self) -> Iterator[Path]:
+        """The files of a folder source, training first; nothing for others."""
+        for split in (self.train, self.val):
+            if isinstance(split, ListedSplit) and isinstance(split.load, _FileReader):
+                yield from (split.load.root / key for key in sorted(key for key, _ in split.items))
 
 
 def open_images(config: DataConfig) -> Images:
@@ -85,7 +95,15 @@ def open_images(config: DataConfig) -> Images:
 def recorded_images(record: DataRecord) -> tuple[DataConfig, Images]:
     """The images of a finished data stage, and the config they were opened with."""
     config = DataConfig.model_validate(record.config, strict=False)  # JSON lists become tuples again
+    if kind_of(config.source) == "folder":
+        return config, _listed_once(config, record.digest)
     return config, open_images(config)
+
+
+@lru_cache(maxsize=1)
+def _listed_once(config: DataConfig, digest: str) -> Images:
+    """Every stage of a run reads the same images; ``digest`` says which ones."""
+    return _folder(config)
 
 
 def _hold_out(items: Sequence[tuple[Any, int]], config: DataConfig) -> tuple[list[Any], list[Any], str]:
@@ -124,10 +142,14 @@ def _folder(config: DataConfig) -> Images:
     else:
         train_items, val_items, split = list(train.files), list(val.files), f"the images of {val.root.name}/"
 
-    def reader(listing: Listing) -> Callable[[str], Image.Image]:
-        return _FileReader(listing.root)
-
-    return Images(train.classes, ListedSplit(train_items, reader(train)), ListedSplit(val_items, reader(val)), split)
+    skipped = Counter(train.skipped) + Counter(val.skipped if val is not train else {})
+    return Images(
+        train.classes,
+        ListedSplit(train_items, _FileReader(train.root)),
+        ListedSplit(val_items, _FileReader(val.root)),
+        split,
+        skipped,
+    )
 
 
 @dataclass(frozen=True)
@@ -152,9 +174,10 @@ class _TimmSplit:
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         try:
             image, label = self.dataset[index]
-        except (OSError, SyntaxError, ValueError) as error:
-            raise DataError(f"image {index} of the dataset cannot be read ({error}); remove it.") from error
-        return image.convert("RGB"), int(label)
+            return image.convert("RGB"), int(label)
+        except UNREADABLE as error:
+            reason = str(error) or type(error).__name__
+            raise DataError(f"image {index} of the dataset cannot be read ({reason}); remove it.") from error
 
 
 def _timm(config: DataConfig) -> Images:
@@ -185,9 +208,6 @@ def _timm(config: DataConfig) -> Images:
     return Images(classes, train, val, f"split '{config.val_split}' of {config.source}")
 
 
-_PACKAGES = {"hfds": "datasets", "hfids": "datasets", "wds": "webdataset", "tfds": "tensorflow-datasets"}
-
-
 def _create(config: DataConfig, split: str, training: bool, count: int | None) -> Any:
     from timm.data import create_dataset
 
@@ -204,7 +224,7 @@ def _create(config: DataConfig, split: str, training: bool, count: int | None) -
         prefix = config.source.partition("/")[0].lower()
         raise DataError(
             f"dataset '{config.source}' needs a package that is not installed ({error}); "
-            f"install it: pip install {_PACKAGES.get(prefix, prefix)}."
+            f"install it: pip install {PACKAGES[prefix]}."
         ) from error
     except Exception as error:  # datasets libraries raise anything; each is the user's to see in one line
         reason = str(error).split("\n")[0][:200] or type(error).__name__

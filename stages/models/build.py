@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, get_args
 
 import timm
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from core.errors import UsageError
-from core.preprocess import PreprocessSpec
+from core.preprocess import CropMode, PreprocessSpec
 from core.records import Cost, ModelSpec
 from stages.models.students import FoldedLift, LiftStudent, TokenBase, widen_last
 
@@ -67,11 +67,21 @@ def input_size(args: dict[str, Any], model: nn.Module) -> int:
 
 
 def preprocess_of(model: nn.Module, args: dict[str, Any], crop_pct: float | None) -> PreprocessSpec:
-    """timm's evaluation preprocessing of this model at its input size, as the one spec used everywhere."""
+    """timm's evaluation preprocessing of this model at its input size, as the one spec used everywhere.
+
+    Raises:
+        UsageError: timm prepares this model's images in a way that cannot be reproduced here.
+    """
     config = resolve_model_data_config(model)
+    if config["crop_mode"] not in get_args(CropMode):
+        raise UsageError(
+            f"the model's images are prepared with timm's crop mode '{config['crop_mode']}', which is not supported "
+            f"({' and '.join(get_args(CropMode))} are); choose another model or pretrained tag."
+        )
     return PreprocessSpec(
         size=input_size(args, model),
         crop_pct=float(config["crop_pct"] if crop_pct is None else crop_pct),
+        crop_mode=config["crop_mode"],
         interpolation=config["interpolation"],
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),

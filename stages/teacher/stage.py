@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch.nn.functional as F
 from accelerate.utils import set_seed
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from core.context import Context
@@ -19,6 +21,7 @@ from stages.images.sources import Images, recorded_images
 from stages.models.build import build_model, cost_of, preprocess_of, pretrained_model
 from stages.models.geometry import shape_of
 from stages.models.weights import all_finite, classifier_names, load_checkpoint, save_weights
+from stages.teacher.chance import against_chance, chance_level
 from stages.teacher.config import TeacherConfig
 from stages.training.compilation import compile_in_place
 from stages.training.device import make_accelerator
@@ -37,7 +40,7 @@ def run(config: TeacherConfig, inputs: Inputs, context: Context) -> TeacherRecor
     """The teacher, ready for the data's classes.
 
     Raises:
-        UsageError: weights that do not fit, or that can be had nowhere.
+        UsageError: weights that do not fit, that can be had nowhere, or that, used as given, do no better than chance.
         ResultError: a loss or gradient, or a trained weight, is not finite.
         RunInterrupted: stopped on request while fitting.
     """
@@ -55,15 +58,19 @@ def run(config: TeacherConfig, inputs: Inputs, context: Context) -> TeacherRecor
     if epochs:
         context.say(f"fitting the teacher to {len(images.classes)} classes for {epochs} epochs")
         accuracy = _fit(config, epochs, model, images, data_config.augment, preprocess, context)
+        labels = None
     else:
         accelerator = make_accelerator(context.device)
         loader = eval_loader(images.val, preprocess, batch_size=int(config.batch_size), workers=context.workers)
         network, loader = accelerator.prepare(model, loader)
-        accuracy = top1(*predict_logits(network, loader, accelerator))
+        logits, labels = predict_logits(network, loader, accelerator)
+        accuracy = top1(logits, labels)
         model = accelerator.unwrap_model(network).cpu()
     context.leave_to_main()
     if not all_finite(model.state_dict()):
         raise ResultError("the teacher has weights that are not finite; lower teacher.lr, or check its weights file.")
+    if labels is not None:
+        _better_than_chance(accuracy, labels, len(images.classes), context)
     return TeacherRecord(
         model=spec,
         weights=save_weights(model.state_dict(), context.run.root / "teacher" / "model.safetensors", context.run.root),
@@ -75,6 +82,25 @@ def run(config: TeacherConfig, inputs: Inputs, context: Context) -> TeacherRecor
         depth=shape.depth,
         val_top1=accuracy,
     )
+
+
+def _better_than_chance(accuracy: float, labels: NDArray[np.int64], classes: int, context: Context) -> None:
+    """Refuse a teacher used as given that does not know the data's classes: what it teaches would be noise.
+
+    Raises:
+        UsageError: its top-1 (percent) on the held-out ``labels`` [N] is no better than chance.
+    """
+    count, chance = len(labels), chance_level(labels, classes)
+    verdict = against_chance(round(accuracy / 100 * count), count, chance)
+    found = f"{accuracy:.1f} % of {count:,} held-out images right, where chance is {100 * chance:.1f} %"
+    if verdict == "undecided":
+        context.say(f"note: too few held-out images to tell the teacher from chance ({found})")
+    if verdict == "no better":
+        raise UsageError(
+            f"the teacher, used as given, is no better than chance ({found}): its classes are another dataset's or in "
+            "another order, or the weights are the wrong ones. Check the weights and the names of the class folders "
+            "(sorted, they give the order), or fit the teacher to this data with --set teacher.epochs=10."
+        )
 
 
 def _initial(config: TeacherConfig, classes: int, context: Context) -> tuple[nn.Module, ModelSpec, str, bool]:

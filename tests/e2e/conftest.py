@@ -65,5 +65,5 @@ def digit_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (zero / ".hidden.png").write_bytes(b"not an image")
     (zero / "notes.txt").write_text("not an image")
     (root / "train" / ".cache").mkdir()
-    (root / "train" / "empty").mkdir()
+    (root / "val" / "empty").mkdir()
     return root

@@ -216,7 +216,7 @@ DATA: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
     "line break in a class": (line_break, ("'a\\nb'", "line break", "rename it")),
     "link to nothing": (dangling_link, ("link.png", "No such file")),
     "empty val": (empty_val, ("val' has no class folders with images",)),
-    "no images": (no_images, ("has no class folders with images", ".png")),
+    "no images": (no_images, ("class folders without images", "'a' (1 .txt)", ".png")),
 }
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 from core.context import Context
 from core.errors import DataError
 from stages.data.stage import Inputs, run
+from stages.images import listing
 from stages.images.config import DataConfig
 from stages.images.sources import recorded_images
 
@@ -81,3 +82,47 @@ def test_a_class_that_nobody_is_judged_on_is_noted(copied: Path, context: Contex
     shutil.rmtree(copied / "val" / "digit-2")
     assert len(run(DataConfig(source=str(copied)), Inputs(), context).classes) == 10
     assert "note: 1 of 10 classes have no held-out image" in said(context)
+
+
+def test_files_that_are_no_images_are_noted(copied: Path, context: Context) -> None:
+    for name in ("a.avif", "b.avif", "notes.txt"):
+        (copied / "train" / "digit-2" / name).write_bytes(b"")
+    assert run(DataConfig(source=str(copied)), Inputs(), context).train_images == 80
+    assert "skipped, not recognised as images: 3 (2 .avif, 1 .txt)" in said(context)
+
+
+def test_a_folder_is_listed_once(digits_folder: Path, context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed: list[str] = []
+    real = listing.list_class_folder
+
+    def counting(root: Path, **keywords: bool) -> listing.Listing:
+        listed.append(root.name)
+        return real(root, **keywords)
+
+    monkeypatch.setattr(listing, "list_class_folder", counting)
+    run(DataConfig(source=str(digits_folder)), Inputs(), context)
+    assert listed == ["train", "val"]
+
+
+def test_how_images_were_checked_changes_nothing_for_later_stages(digits_folder: Path, context: Context) -> None:
+    full, skipped = (
+        run(DataConfig(source=str(digits_folder), check=check, crop_pct=0.9), Inputs(), context)
+        for check in ("full", "skip")
+    )
+    assert full.identity() == skipped.identity()
+    assert full.checked != skipped.checked
+    config, images = recorded_images(type(skipped).model_validate_json(skipped.model_dump_json()))
+    assert config == DataConfig(source=str(digits_folder), crop_pct=0.9)
+    assert len(images.train) == 80
+    older = skipped.model_copy(update={"config": {**skipped.config, "check": "skip"}})  # as records once were
+    assert recorded_images(older)[0].check == "skip"
+
+
+@pytest.mark.parametrize("check", ["full", "header"])
+def test_a_decompression_bomb_is_named(
+    copied: Path, context: Context, check: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
+    Image.new("RGB", (90, 90)).save(copied / "val" / "digit-5" / "bomb.png")
+    with pytest.raises(DataError, match=r"digit-5/bomb\.png cannot be read \(Image size \(8100 pixels\)"):
+        run(DataConfig(source=str(copied), check=check), Inputs(), context)

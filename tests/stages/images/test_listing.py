@@ -3,10 +3,12 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from core.errors import DataError
+from stages.images import listing
 from stages.images.config import DataConfig
 from stages.images.listing import data_digest, kind_of, list_class_folder, list_splits, tree_digest
 
@@ -36,13 +38,21 @@ def test_listing_is_sorted_nested_and_of_images_only(tmp_path: Path) -> None:
         "a/0.jpeg",
         "a/notes.txt",
         "a/.hidden.png",
+        "a/.cache/copy.png",
         ".git/x.png",
-        "empty-of-images/readme.md",
+        "b/photo.jfif",
         "stray.png",
     )
-    listing = list_class_folder(tmp_path)
-    assert listing.classes == ("a", "b")
-    assert listing.files == (("a/0.jpeg", 0), ("a/deep/er/3.webp", 0), ("b/1.png", 1), ("b/2.JPG", 1))
+    found = list_class_folder(tmp_path)
+    assert found.classes == ("a", "b")
+    assert found.files == (
+        ("a/0.jpeg", 0),
+        ("a/deep/er/3.webp", 0),
+        ("b/1.png", 1),
+        ("b/2.JPG", 1),
+        ("b/photo.jfif", 1),
+    )
+    assert found.skipped == {".txt": 1}
 
 
 def test_the_order_does_not_depend_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,6 +78,102 @@ def test_linked_class_folders_are_followed(tmp_path: Path) -> None:
     assert list_class_folder(tmp_path / "data").files == (("a/1.png", 0), ("b/1.png", 1))
 
 
+def test_a_link_loop_multiplies_nothing(tmp_path: Path) -> None:
+    touch(tmp_path / "data", *(f"{label}/{name}.png" for label in "ab" for name in "12"), "a/deep/er/3.png")
+    before = list_class_folder(tmp_path / "data").files
+    for link, target in (
+        ("a/self", "a"),
+        ("a/deep/er/up", "a/deep"),
+        ("a/root", "."),
+        ("a/above", ".."),
+        ("a/again", "a/deep"),
+    ):
+        (tmp_path / "data" / link).symlink_to(tmp_path / "data" / target)
+    after = list_class_folder(tmp_path / "data").files
+    assert len(after) == len(before) == 5
+    assert {Path(file).name for file, label in after if label == 0} == {"1.png", "2.png", "3.png"}
+
+
+def test_a_link_loop_leaves_the_digest_alone(tmp_path: Path) -> None:
+    root = touch(tmp_path / "data", "a/1.png", "b/1.png")
+    before = tree_digest(root)
+    (root / "b" / "loop").symlink_to(root)
+    (root / "b" / "above").symlink_to(tmp_path)
+    (root / "b" / "self").symlink_to(root / "b")
+    assert tree_digest(root) == before
+    touch(tmp_path / "elsewhere", "2.png")
+    (root / "b" / "more").symlink_to(tmp_path / "elsewhere")
+    assert tree_digest(root) != before
+
+
+def test_one_folder_cannot_be_two_classes(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.png", "b/1.png")
+    (tmp_path / "c").symlink_to(tmp_path / "a")
+    with pytest.raises(DataError, match=r"class folders 'a' and 'c' in '.*' are the same folder; remove one link"):
+        list_class_folder(tmp_path)
+
+
+def test_a_class_folder_that_cannot_be_read_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    touch(tmp_path, "a/1.png", "b/deep/1.png")
+    real = os.scandir
+
+    def closed(path: str) -> object:
+        if str(path).endswith("deep"):
+            raise PermissionError(13, "Permission denied", path)
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    for ask in (list_class_folder, tree_digest):
+        with pytest.raises(DataError, match=r"folder .*deep cannot be listed \(Permission denied\)"):
+            ask(tmp_path)
+
+
+def test_a_class_without_usable_images_is_told_and_not_dropped(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.png", "b/1.avif", "b/deep/2.AVIF", "b/notes", "c/.hidden.png")
+    with pytest.raises(
+        DataError, match=r"without images in '.*': 'b' \(2 \.avif, 1 without suffix\), 'c' \(empty\)\. Im"
+    ):
+        list_class_folder(tmp_path)
+    for index in range(9):
+        (tmp_path / f"d{index}").mkdir()
+    with pytest.raises(DataError, match=r"'d5' \(empty\) and 3 more\. Images are \.bmp, .*hide it with a leading dot"):
+        list_class_folder(tmp_path)
+
+
+def test_a_held_out_class_may_be_empty_but_not_of_other_files(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"train/{label}/1.png" for label in "abc"), "val/a/1.png", "val/b/1.png")
+    (tmp_path / "val" / "c").mkdir()
+    val = list_splits(str(tmp_path))[1]
+    assert val is not None
+    assert val.files == (("a/1.png", 0), ("b/1.png", 1))
+    touch(tmp_path, "val/c/1.heic")
+    with pytest.raises(DataError, match=r"without images in '.*val': 'c' \(1 \.heic\)"):
+        list_splits(str(tmp_path))
+
+
+def test_a_held_out_folder_of_empty_classes_is_told(tmp_path: Path) -> None:
+    touch(tmp_path, "train/a/1.png", "train/b/1.png")
+    (tmp_path / "val" / "a").mkdir(parents=True)
+    with pytest.raises(DataError, match=r"held-out folder '.*val' has no images"):
+        list_splits(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "names", [("Training", "Validation"), ("Train", "VAL", "test"), ("training", "valid"), ("test", "training")]
+)
+def test_folders_named_like_splits_are_no_classes(tmp_path: Path, names: tuple[str, ...]) -> None:
+    touch(tmp_path, *(f"{name}/{label}/{n}.png" for name in names for label in "ab" for n in "12"))
+    with pytest.raises(
+        DataError, match=r"named like splits, .*: 'T?.*; name splits exactly train/ and val/ \(or valid"
+    ):
+        list_splits(str(tmp_path))
+
+
+def test_a_class_may_have_the_name_of_a_split(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"{label}/{n}.png" for label in ("Test", "other") for n in "12"))
+    assert list_splits(str(tmp_path))[0].classes == ("Test", "other")
+
+
 def test_a_missing_folder_is_told(tmp_path: Path) -> None:
     gone = str(tmp_path / "gone")
     for ask in (lambda: list_splits(gone), lambda: data_digest(DataConfig(source=gone))):
@@ -76,7 +182,7 @@ def test_a_missing_folder_is_told(tmp_path: Path) -> None:
 
 
 def test_a_folder_without_images_says_what_counts_as_one(tmp_path: Path) -> None:
-    touch(tmp_path, "loose.png", "a/readme.md")
+    touch(tmp_path, "loose.png")
     with pytest.raises(DataError, match=r"no class folders with images \(.*\.png"):
         list_splits(str(tmp_path))
 
@@ -155,6 +261,24 @@ def test_a_labels_file_counts_and_a_missing_one_is_told(tmp_path: Path) -> None:
     assert data_digest(config) != first
     with pytest.raises(DataError, match=r"labels file '.*gone' cannot be read \(No such file.*check data.labels"):
         data_digest(DataConfig(source="hfds/x", labels=str(tmp_path / "gone")))
+
+
+@pytest.mark.parametrize(
+    "change", [{"train_split": "a"}, {"val_split": "a"}, {"train_samples": 9}, {"val_samples": 9}, {"source": "wds/y"}]
+)
+def test_a_source_without_a_folder_is_known_by_its_settings(change: dict[str, Any]) -> None:
+    config = DataConfig(source="wds/x", root="https://host/shards")
+    assert data_digest(config.model_copy(update=change)) != data_digest(config)
+
+
+def test_a_source_without_a_folder_is_known_by_its_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    def digest(version: str) -> str:
+        monkeypatch.setattr(listing, "version", {"datasets": version, "torchvision": "1"}.__getitem__)
+        data_digest.cache_clear()
+        return data_digest(DataConfig(source="hfds/x"))
+
+    assert digest("3.0") == digest("3.0") != digest("3.1")
+    data_digest.cache_clear()
 
 
 def test_hidden_files_do_not_change_the_digest(digits_folder: Path, tmp_path: Path) -> None:

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
+from small_run import data_record
 
+from core.context import Context
 from core.errors import DataError
 from stages.images import sources
 from stages.images.config import DataConfig
-from stages.images.sources import StreamSplit, digit_image, open_images
+from stages.images.sources import StreamSplit, digit_image, open_images, recorded_images
 
 
 def keys(split) -> list:
@@ -93,6 +95,38 @@ def test_an_image_that_breaks_later_is_named(digits_folder: Path, tmp_path: Path
         images.train[0]
 
 
+def test_a_recorded_folder_is_listed_once(
+    digits_folder: Path, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = data_record(str(digits_folder), context)
+    asked = []
+    real = sources.list_splits
+    monkeypatch.setattr(sources, "list_splits", lambda source: asked.append(source) or real(source))
+    sources._listed_once.cache_clear()
+    first, again = recorded_images(record), recorded_images(record)
+    assert asked == [str(digits_folder)]
+    assert first[1].train.items is again[1].train.items
+    assert first[0].augment == again[0].augment
+    other = record.model_copy(update={"digest": "another"})
+    assert recorded_images(other)[1] == first[1]
+    assert len(asked) == 2
+    sources._listed_once.cache_clear()
+
+
+def test_the_files_of_a_folder_are_all_its_images(digits_folder: Path) -> None:
+    for root in (digits_folder, digits_folder / "train"):
+        assert sorted(open_images(DataConfig(source=str(root))).paths()) == sorted(root.rglob("*.png"))
+    assert list(open_images(DataConfig()).paths()) == []
+
+
+def test_skipped_files_of_both_splits_are_counted(digits_folder: Path, tmp_path: Path) -> None:
+    root = shutil.copytree(digits_folder, tmp_path / "copy")
+    for name in ("train/digit-0/a.avif", "train/digit-1/b.txt", "val/digit-1/c.TXT", "val/digit-1/.d.txt"):
+        (root / name).write_bytes(b"")
+    assert open_images(DataConfig(source=str(root))).skipped == {".avif": 1, ".txt": 2}
+    assert open_images(DataConfig(source=str(root / "train"))).skipped == {".avif": 1, ".txt": 1}
+
+
 def prefixed(root: Path, **changes) -> DataConfig:
     return DataConfig(source="torch/image_folder", root=str(root), **changes)
 
@@ -152,6 +186,8 @@ class Plain:
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         if index == 3:
             raise OSError("truncated")
+        if index == 2:
+            raise MemoryError
         return Image.new("L", (4, 4)), np.int64(index % 2)  # type: ignore[return-value]
 
 
@@ -169,6 +205,8 @@ def test_a_dataset_without_names_asks_for_them(monkeypatch: pytest.MonkeyPatch, 
     assert (image.mode, label, type(label)) == ("RGB", 1, int)
     with pytest.raises(DataError, match=r"image 3 of the dataset cannot be read \(truncated\)"):
         images.train[3]
+    with pytest.raises(DataError, match=r"image 2 of the dataset cannot be read \(MemoryError\)"):
+        images.train[2]
 
 
 def test_names_of_hugging_face_features_are_used(monkeypatch: pytest.MonkeyPatch) -> None:

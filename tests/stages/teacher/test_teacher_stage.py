@@ -3,12 +3,14 @@ from __future__ import annotations
 import io
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from small_run import TEACHER, TEACHER_ARGS, data_record, seeded_model
 
@@ -25,6 +27,11 @@ from stages.teacher.stage import Inputs, run
 @pytest.fixture
 def data(digits_folder: Path, context: Context) -> DataRecord:
     return data_record(str(digits_folder), context)
+
+
+def said(context: Context) -> str:
+    assert isinstance(context.console.file, io.StringIO)
+    return context.console.file.getvalue()
 
 
 def config(**changes: Any) -> TeacherConfig:
@@ -46,6 +53,24 @@ def checkpoint(folder: Path, classes: int = 10) -> str:
     return str(folder / "teacher.safetensors")
 
 
+def knowing_checkpoint(folder: Path, data: DataRecord) -> str:
+    """Random weights with a classifier fitted by least squares to the held-out images: it knows them, but no others."""
+    path = checkpoint(folder)
+    state = load_file(path)
+    model = build.build_model(ModelSpec(arch=TEACHER, args=TEACHER_ARGS, num_classes=10)).eval()
+    model.load_state_dict(state)
+    spec, held_out = build.preprocess_of(model, TEACHER_ARGS, None), recorded_images(data)[1].val
+    (images, labels), *rest = eval_loader(held_out, spec, batch_size=len(held_out), workers=0)
+    assert not rest
+    with torch.no_grad():
+        features = model.forward_head(model.forward_features(images), pre_logits=True).double()  # type: ignore[operator]
+    bordered = torch.cat([features, torch.ones(len(labels), 1)], 1)
+    solution = (torch.linalg.pinv(bordered) @ F.one_hot(labels, 10).double()).float()
+    state["head.weight"], state["head.bias"] = solution[:-1].T.contiguous(), solution[-1].clone()
+    save_file(state, path)
+    return path
+
+
 def accuracy_by_hand(model: torch.nn.Module, record: Any, data: DataRecord) -> float:
     right = 0
     with torch.no_grad():
@@ -55,7 +80,7 @@ def accuracy_by_hand(model: torch.nn.Module, record: Any, data: DataRecord) -> f
 
 
 def test_weights_whose_classifier_fits_are_used_as_given(data: DataRecord, context: Context, tmp_path: Path) -> None:
-    path = checkpoint(tmp_path)
+    path = knowing_checkpoint(tmp_path, data)
     record = run(config(init="file", weights=path), Inputs(data), context)
     assert record.epochs == 0
     assert record.source == f"file {path}"
@@ -66,6 +91,40 @@ def test_weights_whose_classifier_fits_are_used_as_given(data: DataRecord, conte
     model = build.build_model(record.model)
     model.load_state_dict(kept)
     assert record.val_top1 == pytest.approx(accuracy_by_hand(model, record, data))
+    assert record.val_top1 > 90
+    assert said(context) == ""
+
+
+def test_a_teacher_at_chance_is_refused(data: DataRecord, context: Context, tmp_path: Path) -> None:
+    refusal = (
+        r"no better than chance \([0-9.]+ % of 30 held-out images right, where chance is 10\.0 %\).*teacher\.epochs=10"
+    )
+    path = checkpoint(tmp_path)
+    with pytest.raises(UsageError, match=refusal):
+        run(config(init="file", weights=path), Inputs(data), context)
+    fitted = run(config(init="file", weights=path, epochs=1), Inputs(data), context)
+    assert fitted.epochs == 1  # what the message proposes is not refused
+
+
+def test_a_teacher_of_classes_in_another_order_is_refused(data: DataRecord, context: Context, tmp_path: Path) -> None:
+    path = knowing_checkpoint(tmp_path, data)
+    state = load_file(path)
+    save_file({name: value.flip(0) if name.startswith("head.") else value for name, value in state.items()}, path)
+    with pytest.raises(
+        UsageError, match=r"no better than chance \(.*classes are another dataset's or in another order"
+    ):
+        run(config(init="file", weights=path), Inputs(data), context)
+
+
+def test_too_few_images_to_judge_a_teacher_are_told(digits_folder: Path, tmp_path: Path, context: Context) -> None:
+    for file in digits_folder.glob("*/*/00[01].png"):
+        if file.parts[-3] == "train" or file.name == "000.png":
+            (tmp_path / "few" / file.relative_to(digits_folder)).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, tmp_path / "few" / file.relative_to(digits_folder))
+    few = data_record(str(tmp_path / "few"), context)
+    record = run(config(init="file", weights=checkpoint(tmp_path)), Inputs(few), context)
+    assert record.epochs == 0
+    assert "note: too few held-out images to tell the teacher from chance (" in said(context)
 
 
 def test_weights_of_other_classes_are_fitted(data: DataRecord, context: Context, tmp_path: Path) -> None:
@@ -73,9 +132,7 @@ def test_weights_of_other_classes_are_fitted(data: DataRecord, context: Context,
     assert record.epochs == 2
     kept = load_file(context.run.root / record.weights.path)
     assert kept["head.weight"].shape == (10, 48)
-    said = context.console.file
-    assert isinstance(said, io.StringIO)
-    assert "fitting the teacher to 10 classes for 2 epochs" in said.getvalue()
+    assert "fitting the teacher to 10 classes for 2 epochs" in said(context)
     model = build.build_model(record.model)
     model.load_state_dict(kept)
     assert record.val_top1 == pytest.approx(accuracy_by_hand(model, record, data))
@@ -145,13 +202,14 @@ def test_pretrained_weights_out_of_reach_leave_three_ways_on(
 
 @pytest.mark.parametrize(("classes", "epochs"), [(10, 0), (1000, 2)])
 def test_pretrained_weights_are_fitted_unless_their_classes_are_the_datas(
-    data: DataRecord, context: Context, monkeypatch: pytest.MonkeyPatch, classes: int, epochs: int
+    data: DataRecord, context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, classes: int, epochs: int
 ) -> None:
     """By timm's own record of how many classes the weights were trained for."""
-    real = timm.create_model
+    real, path = timm.create_model, knowing_checkpoint(tmp_path, data)
 
     def pretrained(arch: str, *, pretrained: bool = False, **keywords: Any) -> torch.nn.Module:
         model = real(arch.partition(".")[0], **keywords)
+        model.load_state_dict(load_file(path))
         model.pretrained_cfg = {**model.pretrained_cfg, "num_classes": classes}
         return model
 

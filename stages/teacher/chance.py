@@ -1,0 +1,35 @@
+"""Does a teacher know these classes at all? An exact test against guessing (torch-free)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binom  # comes with scikit-learn
+
+ERROR_RATE = 0.05
+"""Largest probability of either wrong verdict, as in the 95 % intervals of the report."""
+
+
+def chance_level(labels: NDArray[np.int64], classes: int) -> float:
+    """Top-1 on ``labels`` [N] without looking at images, a share: the larger of a guess's and the commonest class's."""
+    return float(max(1 / classes, np.bincount(labels).max() / len(labels)))
+
+
+def against_chance(correct: int, images: int, chance: float) -> Literal["better", "no better", "undecided"]:
+    """One-sided exact binomial test of ``correct`` right answers on ``images`` images.
+
+    Under the null hypothesis every answer is right with probability q = ``chance``, so that the p-value is
+    P(X >= correct) = sum over k from correct to n of C(n, k) q^k (1 - q)^(n - k), with n = ``images``.
+
+    Returns:
+        ``better`` if the p-value is at most ``ERROR_RATE``. Otherwise ``no better``, or ``undecided`` when n is too
+        small for that: a teacher making half of chance's errors, right with probability (1 + q) / 2, would fall short
+        of ``better`` with a probability above ``ERROR_RATE``.
+    """
+    if binom.sf(correct - 1, images, chance) <= ERROR_RATE:
+        return "better"
+    enough = binom.isf(ERROR_RATE, images, chance) + 1  # the fewest right answers that count as better
+    missed = binom.cdf(enough - 1, images, (1 + chance) / 2)
+    return "undecided" if missed > ERROR_RATE else "no better"
