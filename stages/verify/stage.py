@@ -80,15 +80,20 @@ def run(config: VerifyConfig, inputs: Inputs, context: Context) -> VerifyRecord:
     """Accuracy and latency of everything that runs here; what does not is recorded with the reason."""
     threads = config.threads or physical_cores()
     with _torch_threads(threads), ExitStack() as stack:
-        contestants = _contestants(inputs, context, threads, stack)
+        device = make_accelerator(context.device, context.seed).device
+        provider = provider_for(device.type)
+        contestants = _contestants(inputs, context, device, provider, threads, stack)
         accuracy = _accuracy(inputs, context, contestants)
         latency = _latency(config, inputs, contestants)
-        device = describe(context.device)
-    on_gpu = any(each.provider == PROVIDERS["cuda"] for each in contestants)
+        torch_on = describe(context.device)
+    onnx_on = "the GPU" if provider == "cuda" else "the CPU"
+    if provider != device.type:
+        onnx_on += " (the installed one knows no GPU; pip uninstall onnxruntime; pip install onnxruntime-gpu)"
+        context.say(f"ONNX Runtime is measured on {onnx_on}")
     method = (
         f"{threads} threads; all models of a runtime timed in turn within each round, in shuffled order; "
-        f"warm-up detected; ONNX Runtime on the {'GPU' if on_gpu else 'CPU'} without spinning threads; torch on "
-        f"{device}, eager, float32; from a float32 array in memory to logits in memory"
+        f"warm-up detected; ONNX Runtime on {onnx_on} without spinning threads; torch on {torch_on}, "
+        "eager, float32; from a float32 array in memory to logits in memory"
     )
     return VerifyRecord(accuracy=accuracy, latency=latency, latency_method=method)
 
@@ -103,17 +108,16 @@ def _torch_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _contestants(inputs: Inputs, context: Context, threads: int, stack: ExitStack) -> list[Contestant]:
+def _contestants(
+    inputs: Inputs, context: Context, device: torch.device, provider: Provider, threads: int, stack: ExitStack
+) -> list[Contestant]:
     """Teacher first in each runtime; then every student graph; then the engine."""
     root = context.run.root
-    device = make_accelerator(context.device, context.seed).device
     own, student = inputs.teacher.preprocess, inputs.student.preprocess
 
     def in_torch(spec: Any, weights: Any) -> Infer:
         network = load_own(build_model(spec), weights, root).eval().to(device)
         return partial(_torch_infer, network, device)
-
-    provider = provider_for(device.type)
 
     def in_onnx(model: str, spec: PreprocessSpec, artifact: OnnxArtifact) -> Contestant:
         return _onnx(Contestant(model, "onnx", spec, None), root / artifact.file.path, threads, provider, stack)

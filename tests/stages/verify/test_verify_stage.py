@@ -4,6 +4,7 @@ import io
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -110,6 +111,28 @@ def test_a_gpu_asked_of_onnx_runtime_and_not_active_leaves_its_rows_unmeasured(
         assert row.provider == "CUDAExecutionProvider"
         assert "cannot run on a GPU: it has CPUExecutionProvider" in row.reason
     assert all(row.top1 is not None for row in record.accuracy if row.runtime == "torch")
+
+
+def test_an_onnx_runtime_without_gpu_support_is_said_on_a_gpu(
+    finished: tuple[Context, Inputs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, contestants = stage.make_accelerator, stage._contestants
+
+    def on_gpu(*_: object) -> Any:
+        return SimpleNamespace(device=SimpleNamespace(type="cuda"))
+
+    def on_cpu(inputs: Inputs, context: Context, _: object, *rest: Any) -> Any:
+        return contestants(inputs, context, real("cpu", 0).device, *rest)
+
+    monkeypatch.setattr(stage, "make_accelerator", on_gpu)
+    monkeypatch.setattr(stage, "_contestants", on_cpu)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    context = replace(finished[0], console=Console(file=io.StringIO(), width=300))
+    record = stage.run(QUICK, finished[1], context)
+    assert "ONNX Runtime on the CPU (the installed one knows no GPU" in record.latency_method
+    assert {row.provider for row in rows_of(record, "onnx")} == {"CPUExecutionProvider"}
+    assert isinstance(context.console.file, io.StringIO)
+    assert "pip install onnxruntime-gpu" in context.console.file.getvalue()
 
 
 def test_a_missing_onnx_runtime_is_not_a_missing_number(
