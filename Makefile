@@ -1,7 +1,7 @@
 # Everything a newcomer needs: `make run`, `make test`. Both set up .venv first (about 2 minutes and 6 GB, once).
 PYTHON ?= python3
 VENV   ?= .venv
-# On a machine with a GPU: make EXTRAS=gpu,tensorrt,dev run
+# On a machine with a GPU: make EXTRAS=gpu,tensorrt,dev run (the same EXTRAS with every target: others start .venv anew)
 EXTRAS ?= cpu,tensorrt-rtx,dev
 BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
@@ -11,8 +11,11 @@ comma  := ,
 
 setup: $(STAMP)
 
+# Other extras than before start an empty environment: onnxruntime and onnxruntime-gpu own the same module. The stamp is
+# there, out of date, before anything is installed, so that a half-finished installation is known for what it is too.
 $(STAMP): pyproject.toml
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(if $(filter-out $@,$(wildcard $(VENV)/.installed-*)),--clear) $(VENV)
+	touch -t 197001020000 $@
 	$(BIN)/python -m pip install --quiet --editable '.[$(EXTRAS)]'
 	touch $@
 

@@ -130,6 +130,8 @@ class OnnxArtifact(Record):
 
     name: str
     file: FileRef
+    data: FileRef | None = None
+    """The weights, when they are too large for one file: ``file`` cannot be loaded without it."""
     cost: Cost
     nodes: int
     opset: int
@@ -137,6 +139,11 @@ class OnnxArtifact(Record):
     """Against torch on real images, by batch size."""
     tolerance: float
     seconds: float
+
+    @property
+    def bytes(self) -> int:
+        """Size of all its files."""
+        return self.file.bytes + (self.data.bytes if self.data else 0)
 
 
 class EngineArtifact(Record):
@@ -148,7 +155,9 @@ class EngineArtifact(Record):
     version: str | None = None
     file: FileRef | None = None
     hardware: tuple[str, ...] = ()
-    """What the engine runs on, as given to the builder."""
+    """What the engine runs on: compute capabilities for tensorrt-rtx, the GPU's name for tensorrt."""
+    hardware_source: str = ""
+    """How that is known: read back from the builder, or the documented default of one that cannot be asked."""
     min_batch: int = 1
     opt_batch: int = 1
     max_batch: int = 1
@@ -187,6 +196,8 @@ class AccuracyRow(Record):
     top1_low: float | None = None
     top1_high: float | None = None
     """Ends of the 95 % score interval of ``top1``."""
+    provider: str = ""
+    """ONNX Runtime's execution provider, such as CPUExecutionProvider; empty for other runtimes."""
     reason: str = ""
 
 
@@ -199,6 +210,7 @@ class LatencyRow(Record):
     p50_ms: float | None
     p90_ms: float | None
     p99_ms: float | None
+    """None with fewer than 100 samples, where it would be the maximum."""
     samples: int
     speedup: float | None
     """Teacher's median over this model's, same runtime and batch size."""
@@ -208,6 +220,8 @@ class LatencyRow(Record):
     p50_low: float | None = None
     p50_high: float | None = None
     """Ends of the 95 % bootstrap interval of ``p50_ms``."""
+    provider: str = ""
+    """ONNX Runtime's execution provider, such as CPUExecutionProvider; empty for other runtimes."""
     reason: str = ""
 
 

@@ -31,8 +31,8 @@ from exporters.card import model_card
 SCHEMA = 1
 ONNX, ENGINE, PREPROCESS, LABELS = "model.onnx", "model.engine", "preprocess.json", "labels.txt"
 MANIFEST, README = "manifest.json", "README.md"
-_DATA = f"{ONNX}.data"
-_OURS = frozenset({ONNX, _DATA, ENGINE, PREPROCESS, LABELS, MANIFEST, README})
+DATA = f"{ONNX}.data"
+_OURS = frozenset({ONNX, DATA, ENGINE, PREPROCESS, LABELS, MANIFEST, README})
 _EXCHANGE = 2  # RENAME_EXCHANGE of Linux's renameat2
 _AT_FDCWD = -100
 
@@ -61,28 +61,33 @@ def write_bundle(
     """Make ``folder`` a bundle of these files, replacing the bundle that is there; the paths of its files.
 
     Interrupted at any moment, ``folder`` holds the old bundle or the new one. Files in it that are not a bundle's
-    own are carried over; a stale engine is not.
+    own are carried over; a stale engine is not. A folder with nothing but files of a bundle, its manifest lost,
+    counts as one. External weights of ``onnx`` become ``model.onnx.data``.
 
     Args:
         facts: JSON values for the manifest and the card (digests, the deployed graph, the engine's flavour, version,
             hardware and ``min_batch``, ``opt_batch``, ``max_batch`` under ``engine``).
 
     Raises:
-        UsageError: a label has a line break or is empty, labels or preprocessing do not fit the model, ``facts`` is
-            not JSON, or ``folder`` is something else than a bundle.
+        UsageError: a label has a line break or is empty, labels or preprocessing do not fit the model, its weights
+            are in several files, ``facts`` is not JSON, or ``folder`` is something else than a bundle.
+        BundleError: the model is missing, incomplete or no image classifier.
     """
     _check_folder(folder)
-    outside = _check_parts(onnx, preprocess, labels)
+    data = _check_parts(onnx, preprocess, labels)
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
         draft.chmod(0o755)  # mkdtemp makes 0700; a bundle is meant to be read by others
-        for source, name in [(onnx, ONNX), (engine, ENGINE), *((onnx.with_name(name), name) for name in outside)]:
+        for source, name in [(onnx, ONNX), (engine, ENGINE), (data, DATA)]:
             if source is not None:
                 shutil.copyfile(source, draft / name)
+        if data is not None:
+            _name_data(draft / ONNX)
         write_atomic(draft / PREPROCESS, preprocess.model_dump_json(indent=2) + "\n")
         write_atomic(draft / LABELS, "".join(f"{label}\n" for label in labels))
-        card = model_card(preprocess=preprocess, labels=labels, facts=facts, outside=outside, engine=engine is not None)
+        needs = (DATA,) if data is not None else ()
+        card = model_card(preprocess=preprocess, labels=labels, facts=facts, outside=needs, engine=engine is not None)
         write_atomic(draft / README, card)
         names = sorted(path.name for path in draft.iterdir())
         write_atomic(draft / MANIFEST, _manifest(draft, names, facts))
@@ -96,12 +101,16 @@ def write_bundle(
 def _check_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"'{folder}' is a file; give a folder for the bundle.")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / MANIFEST).is_file():
-        raise UsageError(f"'{folder}' is not empty and not a bundle; give a new folder.")
+    if not folder.is_dir() or (folder / MANIFEST).is_file():
+        return
+    # A bundle that lost its manifest can be made again: what is left of it are names that only this writer gives.
+    foreign = sorted(entry.name for entry in folder.iterdir() if entry.name not in _OURS)
+    if foreign:
+        raise UsageError(f"'{folder}' is not empty and not a bundle (it holds {foreign[0]}); give a new folder.")
 
 
-def _check_parts(onnx: Path, preprocess: PreprocessSpec, labels: Sequence[str]) -> list[str]:
-    """Refuse parts that do not fit together; the names of the model's files with external weights."""
+def _check_parts(onnx: Path, preprocess: PreprocessSpec, labels: Sequence[str]) -> Path | None:
+    """Refuse parts that do not fit together; the model's file with external weights, if it has one."""
     for label in labels:
         if not label or "\n" in label or "\r" in label:
             raise UsageError(f"label {label!r} is empty or has a line break; labels.txt holds one label a line.")
@@ -110,7 +119,23 @@ def _check_parts(onnx: Path, preprocess: PreprocessSpec, labels: Sequence[str]) 
         raise UsageError(f"{onnx} has {classes} outputs, {len(labels)} labels were given; give one label an output.")
     if size != preprocess.size:
         raise UsageError(f"{onnx} takes {size} pixel images, the preprocessing gives {preprocess.size}.")
-    return outside
+    if len(outside) > 1:
+        raise UsageError(f"{onnx} has its weights in {len(outside)} files; save it with one beside the graph.")
+    if outside and not (onnx.parent / outside[0]).is_file():
+        raise BundleError(f"{onnx.parent / outside[0]}, with weights of {onnx.name}, does not exist.")
+    return onnx.parent / outside[0] if outside else None
+
+
+def _name_data(path: Path) -> None:
+    """Let the graph at ``path`` look for its external weights under the name they have in a bundle."""
+    import onnx
+
+    model = onnx.load(path, load_external_data=False)
+    for value in model.graph.initializer:
+        for entry in value.external_data:
+            if entry.key == "location":
+                entry.value = DATA
+    onnx.save(model, path)
 
 
 def _model_facts(path: Path) -> tuple[int, int, list[str]]:

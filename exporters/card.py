@@ -33,12 +33,17 @@ def _engine(facts: Mapping[str, Any]) -> str:
         [
             f"`model.engine` is a {kind} engine with the same input and output.",
             "",
-            f"- Runs on: {hardware}"
-            + (" (NVIDIA compute capabilities)" if engine.get("flavour") == "tensorrt-rtx" else ""),
+            f"- Runs on: {hardware}{_kind_of_hardware(engine)}",
             f"- Batch sizes: {batches or 'not recorded'}",
             "- It loads only in the TensorRT it was built with; elsewhere, use `model.onnx` or build it again.",
         ]
     )
+
+
+def _kind_of_hardware(engine: Mapping[str, Any]) -> str:
+    kinds = ["NVIDIA compute capabilities"] if engine.get("flavour") == "tensorrt-rtx" else []
+    kinds += [str(engine["hardware_source"])] if engine.get("hardware_source") else []
+    return f" ({', '.join(kinds)})" if kinds else ""
 
 
 def model_card(

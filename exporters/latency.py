@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 Times = NDArray[np.float64]
@@ -29,6 +30,15 @@ WARMUP_SHARE = 0.25
 """Share of the time budget that warm-up may take when nothing settles."""
 MAX_ROUNDS = 2000
 """Rounds after which more would sharpen nothing that is reported."""
+TAIL_SAMPLES = 100
+"""Samples from which a 99th percentile is reported: with fewer, none is expected beyond it, and it is the maximum."""
+
+
+def physical_cores() -> int:
+    """Physical cores that this process may use: the threads every latency is measured with unless told otherwise."""
+    allowed = len(psutil.Process().cpu_affinity() or []) if hasattr(psutil.Process, "cpu_affinity") else None
+    physical = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
+    return min(allowed or physical, physical)
 
 
 def measure(
@@ -108,8 +118,10 @@ def _no_garbage_collection() -> Iterator[None]:
             gc.enable()
 
 
-def percentiles(samples: Times) -> tuple[float, float, float]:
+def percentiles(samples: Times) -> tuple[float, float, float | None]:
     """Median, 90th and 99th percentile of ``samples [R]``, linearly interpolated, in the unit of the samples.
+
+    The 99th is None with fewer than ``TAIL_SAMPLES`` samples.
 
     Raises:
         ValueError: no samples.
@@ -117,7 +129,7 @@ def percentiles(samples: Times) -> tuple[float, float, float]:
     if samples.size == 0:
         raise ValueError("no samples to take percentiles of.")
     p50, p90, p99 = np.percentile(samples, (50, 90, 99))
-    return float(p50), float(p90), float(p99)
+    return float(p50), float(p90), float(p99) if samples.size >= TAIL_SAMPLES else None
 
 
 def median_interval(samples: Times, bootstrap: int, seed: int) -> tuple[float, float, float]:

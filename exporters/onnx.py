@@ -38,6 +38,8 @@ class OnnxFacts:
     """Wall time of export, slimming and checking."""
     bytes: int
     """Size of the file, with its external weights if it has any."""
+    data: Path | None
+    """The file with the external weights; None when the graph holds them itself."""
 
 
 def onnx_from_module(module: nn.Module, path: Path, *, size: int, max_batch: int, opset: int = 20) -> OnnxFacts:
@@ -68,12 +70,20 @@ def onnx_from_module(module: nn.Module, path: Path, *, size: int, max_batch: int
         nodes, written = _finish(draft, size)
         data = draft.with_name(f"{draft.name}.data")
         total = draft.stat().st_size + (data.stat().st_size if data.exists() else 0)
-        if data.exists():
-            data.replace(path.with_name(data.name))
+        beside = path.with_name(data.name)
+        external = data.exists()
+        if external:
+            data.replace(beside)
         else:
-            path.with_name(data.name).unlink(missing_ok=True)
+            beside.unlink(missing_ok=True)
         draft.replace(path)
-    return OnnxFacts(nodes=nodes, opset=written, seconds=time.perf_counter() - started, bytes=total)
+    return OnnxFacts(
+        nodes=nodes,
+        opset=written,
+        seconds=time.perf_counter() - started,
+        bytes=total,
+        data=beside if external else None,
+    )
 
 
 def _deployable(module: nn.Module) -> nn.Module:

@@ -18,7 +18,9 @@ from core.errors import BundleError, EnvironmentLacksError, ResultError, UsageEr
 from exporters.cuda import Gpu, gpu_present
 from exporters.tensorrt import Flavour, TensorrtLog, load_tensorrt
 
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+Provider = Literal["cpu", "cuda"]
+PROVIDERS: dict[Provider, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+"""Where ONNX Runtime runs, and its own name for it."""
 
 
 class Runner(ABC):
@@ -77,10 +79,22 @@ class Runner(ABC):
             raise UsageError(f"{self.path.name} takes batches of {self.min_batch} to {top}, {batch} was given.")
 
 
+def provider_for(device: str) -> Provider:
+    """Where ONNX Runtime belongs in a run on ``device``: on the GPU when that is ``cuda`` and this build knows GPUs.
+
+    Raises:
+        EnvironmentLacksError: ONNX Runtime is not installed.
+    """
+    return "cuda" if device == "cuda" and PROVIDERS["cuda"] in _onnxruntime().get_available_providers() else "cpu"
+
+
 class OnnxRunner(Runner):
     """An ONNX file in ONNX Runtime."""
 
-    def __init__(self, path: Path, threads: int | None = None, providers: Literal["cpu", "cuda"] = "cpu") -> None:
+    provider: str
+    """Execution provider that the session says it runs on, such as ``CPUExecutionProvider``."""
+
+    def __init__(self, path: Path, threads: int | None = None, providers: Provider = "cpu") -> None:
         """Load the file.
 
         Args:
@@ -92,7 +106,8 @@ class OnnxRunner(Runner):
             EnvironmentLacksError: ONNX Runtime, or its GPU support, is not here.
         """
         self.path = path
-        self._session: Any = _session(path, threads, _PROVIDERS[providers])
+        self._session: Any = _session(path, threads, PROVIDERS[providers])
+        self.provider = self._session.get_providers()[0]
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         shapes = [list(value.shape) for value in (*inputs, *outputs)]
         right = (
@@ -128,12 +143,17 @@ class OnnxRunner(Runner):
         return np.asarray(logits, dtype=np.float32)
 
 
-def _session(path: Path, threads: int | None, provider: str) -> Any:
-    """A session that really has ``provider``, and whose threads sleep between runs."""
+def _onnxruntime() -> Any:
     try:
-        import onnxruntime as ort
+        import onnxruntime
     except ImportError as error:
         raise EnvironmentLacksError("ONNX Runtime is not installed; run pip install onnxruntime.") from error
+    return onnxruntime
+
+
+def _session(path: Path, threads: int | None, provider: str) -> Any:
+    """A session that really has ``provider``, and whose threads sleep between runs."""
+    ort = _onnxruntime()
     lacking = f"ONNX Runtime {ort.__version__} here cannot run on a GPU"
     if provider not in ort.get_available_providers():
         raise EnvironmentLacksError(
@@ -147,14 +167,18 @@ def _session(path: Path, threads: int | None, provider: str) -> Any:
     options.log_severity_level = 3
     if not path.is_file():
         raise BundleError(f"{path} does not exist.")
-    if provider != _PROVIDERS["cpu"] and hasattr(ort, "preload_dlls"):
+    on_gpu = provider != PROVIDERS["cpu"]
+    if on_gpu and hasattr(ort, "preload_dlls"):
         ort.preload_dlls()  # CUDA's libraries, when they came as wheels, are on no search path
     try:
         session = ort.InferenceSession(str(path), options, providers=[provider])
     except Exception as error:  # ONNX Runtime's errors share no base but this
+        if on_gpu:  # the same file loads on the CPU, or is reported as damaged there
+            raise EnvironmentLacksError(f"{lacking} ({_sentence(error)}); check the GPU's driver.") from error
         raise BundleError(f"{path} is damaged or no ONNX file ({_sentence(error)}).") from error
-    if provider not in session.get_providers():  # it falls back to the CPU with no more than a log line
+    if session.get_providers()[0] != provider:  # it falls back to the CPU with no more than a log line
         raise EnvironmentLacksError(f"{lacking}: it has {', '.join(session.get_providers())}; check the GPU's driver.")
+    session.disable_fallback()  # else a CUDA error in mid-run makes it start again on the CPU
     return session
 
 

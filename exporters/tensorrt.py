@@ -27,18 +27,21 @@ MODULES: dict[str, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx
 """Flavour, spelled as its distribution on PyPI, to the module it installs."""
 RTX_DEFAULT = ("8.0", "8.6", "8.9", "12.0")
 """What ``tensorrt_rtx`` builds for when told nothing: Ampere and later, by its documentation. It cannot be asked."""
+HardwareSource = Literal["read back from the builder", "documented default", "the GPU it was built on"]
 Tensor = tuple[str, str, tuple[int, ...]]
 """Name, dtype and shape of a network's input or output; -1 is the dynamic batch."""
 
 
 @dataclass(frozen=True)
 class EngineFacts:
-    """What was built, read back from the builder's own objects rather than from the arguments."""
+    """What was built, read back from the builder's own objects rather than from the arguments (but see hardware)."""
 
     flavour: str
     version: str
     hardware: tuple[str, ...]
     """What it runs on: compute capabilities (``"8.6"``) for tensorrt-rtx, the building GPU for tensorrt."""
+    hardware_source: HardwareSource
+    """How ``hardware`` is known; the documented default is the one thing here that nothing read back."""
     seconds: float
     """Wall time of parsing and building."""
     bytes: int
@@ -183,10 +186,12 @@ def engine_from_onnx(
         content = bytes(plan)
     write_atomic(engine_path, content)
     batches = [int(shape[0]) for shape in profile]
+    hardware, hardware_source = _hardware(flavour, config)
     return EngineFacts(
         flavour=flavour,
         version=trt.__version__,
-        hardware=_hardware(flavour, config),
+        hardware=hardware,
+        hardware_source=hardware_source,
         seconds=time.perf_counter() - started,
         bytes=len(content),
         inputs=tuple(_describe(network.get_input(index)) for index in range(network.num_inputs)),
@@ -265,9 +270,11 @@ def _describe(tensor: Any) -> Tensor:
     )
 
 
-def _hardware(flavour: str, config: Any) -> tuple[str, ...]:
+def _hardware(flavour: str, config: Any) -> tuple[tuple[str, ...], HardwareSource]:
     if flavour == "tensorrt":
         name, capability = gpu_name_and_capability()
-        return (f"{name} (compute capability {capability})",)
+        return (f"{name} (compute capability {capability})",), "the GPU it was built on"
     aimed = [int(config.get_compute_capability(index)) for index in range(config.num_compute_capabilities)]
-    return tuple(f"{value // 10}.{value % 10}" for value in aimed) or RTX_DEFAULT
+    if not aimed:
+        return RTX_DEFAULT, "documented default"
+    return tuple(f"{value // 10}.{value % 10}" for value in aimed), "read back from the builder"

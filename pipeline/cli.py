@@ -6,7 +6,7 @@ import json
 import shlex
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any, NoReturn
@@ -100,7 +100,8 @@ def requested_config(**given: Any) -> Any:
 )
 def run(output: Path | None, num_processes: int, **given: Any) -> int:
     """Teacher, student, distillation, export, verification, report: all of it, or what is left of it."""
-    from pipeline.run import run_all
+    from pipeline.config import validate
+    from pipeline.run import notes, run_all
 
     config = requested_config(**given)
     if num_processes > 1 and world_size() == 1:
@@ -110,7 +111,10 @@ def run(output: Path | None, num_processes: int, **given: Any) -> int:
         return launch(num_processes, sys.argv[1:])
     console = Console(stderr=True)
     outcome = run_all(config, output, _command(), console)
-    return EXIT_OK if outcome is None else _finish(outcome, console)
+    if outcome is None:
+        return EXIT_OK
+    assert outcome.report is not None  # noqa: S101 - the whole plan ends in one
+    return _finish(outcome, console, said=notes(validate(outcome.report["config"])))
 
 
 @cli.command()
@@ -216,13 +220,13 @@ def doctor() -> int:
     return EXIT_OK if healthy else 3
 
 
-def _finish(outcome: Any, console: Console) -> int:
-    """Print the table and where the report is; the exit code of the verdict."""
+def _finish(outcome: Any, console: Console, said: Sequence[str] = ()) -> int:
+    """Print the table, without notes ``said`` before, and where the report is; the exit code of the verdict."""
     from pipeline.report import terminal
 
     if not outcome.recomputed:
         console.print("nothing to recompute: every stage is reused", highlight=False)
-    Console().print(terminal.table(outcome.report))
+    Console().print(terminal.table(outcome.report, said))
     click.echo(f"report   {outcome.run.root / 'report' / 'report.md'}")
     click.echo(f"bundle   {outcome.run.root / 'bundle'}")
     return EXIT_OK if outcome.report["verdict"]["passed"] else EXIT_GATE_FAILED

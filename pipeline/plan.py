@@ -42,10 +42,12 @@ def _teacher_file(config: RunConfig) -> Any:
 
 
 def _machine(config: RunConfig) -> Any:
-    """What latencies depend on: a run carried to another machine is measured again."""
+    """What latencies depend on: a run carried to another machine, GPU or device is measured again."""
+    from exporters.cuda import gpu_name_and_capability, gpu_present
     from pipeline.machine import environment
 
-    return environment()
+    gpu = gpu_name_and_capability() if gpu_present() else None
+    return {**environment(), "device": config.device, "gpu": gpu}
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ STAGES: tuple[Stage, ...] = (
         "export",
         "stages.export.stage",
         ExportRecord,
-        1,
+        2,
         lambda run: run.export,
         needs=("data", "teacher", "student", "distill", "fold"),
     ),
@@ -110,12 +112,12 @@ STAGES: tuple[Stage, ...] = (
         "verify",
         "stages.verify.stage",
         VerifyRecord,
-        1,
+        2,
         lambda run: run.verify,
         needs=("data", "teacher", "student", "distill", "fold", "export"),
         facts=_machine,
     ),
-    Stage("gates", "stages.gates.stage", GatesRecord, 1, lambda run: run.gates, needs=("export", "verify")),
+    Stage("gates", "stages.gates.stage", GatesRecord, 2, lambda run: run.gates, needs=("export", "verify")),
 )
 
 BY_NAME = {stage.name: stage for stage in STAGES}

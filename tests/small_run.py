@@ -9,7 +9,7 @@ from torch import nn
 
 from core.context import Context
 from core.preprocess import PreprocessSpec
-from core.records import DataRecord, ModelSpec, StudentRecord, TeacherRecord
+from core.records import DataRecord, DistillRecord, ModelSpec, StudentRecord, TeacherRecord
 from stages.data import stage as data_stage
 from stages.images.config import AugmentConfig, DataConfig
 from stages.models.build import build_model, cost_of
@@ -76,4 +76,19 @@ def student_record(context: Context, strategy: str = "lift") -> StudentRecord:
         width=24,
         depth=2,
         explanation="a test",
+    )
+
+
+def distill_record(student: StudentRecord) -> DistillRecord:
+    """A training that left the student as it was."""
+    return DistillRecord(
+        model=student.model,
+        weights=student.weights,
+        chosen="raw",
+        val_top1_raw=0.0,
+        val_top1_ema=None,
+        epochs=1,
+        steps=1,
+        seconds=0.0,
+        losses={},
     )

@@ -39,7 +39,7 @@ _GATE_WORDS = {
     "min_accuracy": ("top-1", "at least", "%"),
     "min_speedup": ("speed-up, batch 1", "at least", "x"),
     "max_latency_ms": ("median latency, batch 1", "at most", "ms"),
-    "max_size_mb": ("file size", "at most", "MB"),
+    "max_size_mb": ("size on disk", "at most", "MB"),
 }
 
 
@@ -161,7 +161,7 @@ def _headline(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _onnx(artifact: OnnxArtifact) -> dict[str, Any]:
-    return artifact.model_dump(mode="json") | {"megabytes": artifact.file.bytes / MEGABYTE}
+    return artifact.model_dump(mode="json") | {"megabytes": artifact.bytes / MEGABYTE}
 
 
 def _artifacts(export: ExportRecord) -> dict[str, Any]:
@@ -192,7 +192,7 @@ def _graphs(fold: FoldRecord, export: ExportRecord, rows: list[dict[str, Any]]) 
                 "parameters": artifact.cost.parameters,
                 "macs": artifact.cost.macs,
                 "nodes": artifact.nodes,
-                "bytes": artifact.file.bytes,
+                "bytes": artifact.bytes,
                 "latency": latency.get(graph, {}),
             }
             for graph, artifact in export.student.items()

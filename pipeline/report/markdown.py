@@ -41,7 +41,7 @@ def _verdict(report: dict[str, Any]) -> str:
         f"{_text(spoken(head['teacher_top1'], '.2f', ' %'))}, drop {_text(spoken(head['drop'], '.2f', ' points'))}; "
         f"speed-up at batch 1 {_text(spoken(head['speedup'], '.2f', 'x'))}; "
         f"{head['parameters']['ratio']:.2f}x fewer parameters, {head['macs']['ratio']:.2f}x fewer "
-        f"multiply-accumulates, {head['bytes']['ratio']:.2f}x smaller file.",
+        f"multiply-accumulates, {head['bytes']['ratio']:.2f}x smaller on disk.",
     ]
     return "\n".join(lines)
 
@@ -129,6 +129,7 @@ def _engine(report: dict[str, Any]) -> str:
     if engine["status"] != "built":
         return f"TensorRT engine: {engine['status']}: {_text(engine['reason'] or 'no reason was recorded')}"
     hardware = ", ".join(engine["hardware"]) or "the machine it was built on"
+    hardware += f" ({engine['hardware_source']})" if engine["hardware_source"] else ""
     size = megabytes(engine["file"]["bytes"], "", Footnotes()) if engine["file"] else "no file recorded"
     reason = f" Not run here: {_text(engine['reason'])}" if engine["reason"] else ""
     return (

@@ -13,15 +13,19 @@ from core.records import (
     FileRef,
     FoldRecord,
     LatencyRow,
+    OnnxArtifact,
     TeacherRecord,
     VerifyRecord,
 )
+from exporters.latency import TAIL_SAMPLES
+from stages.gates.config import NO_TEACHER_ENGINE
 
 MEGABYTE = 1_000_000
 """Bytes; the unit of the size gate and of every size shown."""
 
 _RUNTIME_WORDS = {"torch": "torch", "onnx": "ONNX", "engine": "TensorRT engine"}
 _RUNTIMES = tuple(_RUNTIME_WORDS)
+_PROVIDER_WORDS = {"CPUExecutionProvider": "CPU", "CUDAExecutionProvider": "GPU"}
 
 
 def quantity(
@@ -46,8 +50,9 @@ def model_rows(
     """
     accuracy = {(row.model, row.runtime): row for row in verify.accuracy}
     latency = {(row.model, row.runtime, row.batch): row for row in verify.latency}
-    pairs = {*accuracy, *((row.model, row.runtime) for row in verify.latency)}
-    pairs |= {("teacher", "onnx"), (str(export.deployed), "onnx")}
+    measured: tuple[AccuracyRow | LatencyRow, ...] = (*verify.accuracy, *verify.latency)
+    providers = {(row.model, row.runtime): row.provider for row in measured}
+    pairs = {*providers, ("teacher", "onnx"), (str(export.deployed), "onnx")}
     if export.engine.status != "off":
         pairs.add((str(export.deployed), "engine"))
     batches = sorted({1, *(row.batch for row in verify.latency)})
@@ -65,9 +70,10 @@ def model_rows(
         rows.append(
             {
                 "label": f"{'teacher' if model == 'teacher' else f'student {model}'}, "
-                f"{_RUNTIME_WORDS.get(runtime, runtime)}{' (deployed)' if deployed else ''}",
+                f"{_runtime_words(runtime, providers.get((model, runtime), ''))}{' (deployed)' if deployed else ''}",
                 "model": model,
                 "runtime": runtime,
+                "provider": providers.get((model, runtime), ""),
                 "deployed": deployed,
                 **_accuracy(accuracy.get((model, runtime)), absent, is_teacher=model == "teacher"),
                 "latency": {str(batch): _latency(latency.get((model, runtime, batch)), absent) for batch in batches},
@@ -81,6 +87,11 @@ def model_rows(
     return rows
 
 
+def _runtime_words(runtime: str, provider: str) -> str:
+    """A runtime as people call it, with what it ran on where there is a choice: ``ONNX CPU``, ``ONNX GPU``."""
+    return " ".join(filter(None, [_RUNTIME_WORDS.get(runtime, runtime), _PROVIDER_WORDS.get(provider, provider)]))
+
+
 def _cost_and_file(
     model: str,
     runtime: str,
@@ -88,13 +99,13 @@ def _cost_and_file(
     distill: DistillRecord,
     fold: FoldRecord,
     export: ExportRecord,
-) -> tuple[Cost | None, FileRef | None]:
-    """What a model costs and the file it is loaded from in ``runtime``; None where no record says."""
+) -> tuple[Cost | None, FileRef | OnnxArtifact | None]:
+    """What a model costs and what it is loaded from in ``runtime``; None where no record says."""
     onnx = export.teacher if model == "teacher" else {str(key): one for key, one in export.student.items()}.get(model)
     if runtime in ("onnx", "engine"):
         built_from = model == export.deployed  # the one engine is the deployed student's
-        file = (export.engine.file if built_from else None) if runtime == "engine" else onnx.file if onnx else None
-        return (onnx.cost if onnx else None), file
+        engine = export.engine.file if built_from else None
+        return (onnx.cost if onnx else None), engine if runtime == "engine" else onnx
     if model == "teacher":
         return teacher.cost, teacher.weights
     costs = {str(graph): cost for graph, cost in fold.costs.items()}
@@ -124,10 +135,13 @@ def _latency(row: LatencyRow | None, absent: str) -> dict[str, Any]:
         nothing = quantity(None, reason=absent)
         return {"p50_ms": nothing, "p90_ms": nothing, "p99_ms": nothing, "speedup": nothing, "samples": 0}
     no_ratio = row.reason or "no teacher was measured in this runtime"
+    if row.runtime == "engine":
+        no_ratio = NO_TEACHER_ENGINE
+    few = f"fewer than {TAIL_SAMPLES} samples"
     return {
         "p50_ms": quantity(row.p50_ms, row.p50_low, row.p50_high, row.reason),
         "p90_ms": quantity(row.p90_ms, reason=row.reason),
-        "p99_ms": quantity(row.p99_ms, reason=row.reason),
+        "p99_ms": quantity(row.p99_ms, reason=row.reason or few),
         "speedup": quantity(row.speedup, row.speedup_low, row.speedup_high, no_ratio),
         "samples": row.samples,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich import box
@@ -12,9 +13,10 @@ from rich.text import Text
 from pipeline.report.wording import Footnotes, gate_limit, gate_value, megabytes, millions, milliseconds, number, spoken
 
 
-def table(report: dict[str, Any]) -> RenderableType:
+def table(report: dict[str, Any], said: Sequence[str] = ()) -> RenderableType:
     """The verdict, one row a model, the gates that did not pass, and what is missing, of a ``document.build`` report.
 
+    Notes in ``said``, which the reader was given before, are left out.
     Every judgement is a word; colour only repeats it. Text from the report is never read as rich markup.
     """
     notes = Footnotes()
@@ -22,7 +24,7 @@ def table(report: dict[str, Any]) -> RenderableType:
     parts: list[RenderableType] = [_verdict(report), models]
     parts += [Text(line) for line in notes.lines()]
     parts += _gates(report)
-    parts += [Text(f"Note: {note}") for note in report["notes"]]
+    parts += [Text(f"Note: {note}") for note in report["notes"] if note not in said]
     return Group(*parts)
 
 

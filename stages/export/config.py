@@ -15,11 +15,11 @@ class ExportConfig(Record):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     projector: Literal["fold", "keep", "auto"] = "fold"
-    """A lift's projector in the deployed graph: folded away, kept, or whichever graph measures faster here."""
+    """A lift's projector in the deployed graph: fold away, keep, or auto: fold unless the kept one measures faster."""
     opset: int = Field(20, ge=18, le=23)
     """ONNX operator set; 20 keeps LayerNormalization and Gelu single operators."""
     max_batch: int = Field(32, ge=8)
-    """Largest batch the graph and the engine take."""
+    """Largest batch the engine takes. The ONNX graph has no largest batch."""
     opt_batch: int = Field(8, ge=1)
     """Batch the engine is fastest at."""
     tolerance: float = Field(1e-3, gt=0)

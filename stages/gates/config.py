@@ -12,6 +12,13 @@ ARTIFACTS = ("onnx", "engine")
 """Artifacts a gate can be applied to. Each is also the ``runtime`` of its rows in a VerifyRecord."""
 
 
+NO_TEACHER_ENGINE = (
+    "an engine's speed-up is never measured: no engine is built of the teacher, so there is nothing to compare with; "
+    "limit gates.max_latency_ms instead"
+)
+"""Why ``min_speedup`` of an engine is always unmeasured."""
+
+
 class GatesConfig(Record):
     """Limits on the measured numbers; a limit that is None is not judged."""
 
@@ -22,11 +29,11 @@ class GatesConfig(Record):
     min_accuracy: float | None = Field(None, ge=0, le=100)
     """Smallest top-1 on the held-out images, percent."""
     min_speedup: float | None = Field(None, gt=0, allow_inf_nan=False)
-    """Smallest ratio of the teacher's median latency to the student's, ONNX Runtime, batch 1."""
+    """Smallest ratio of the teacher's median latency to the student's, ONNX Runtime, batch 1; never of an engine."""
     max_latency_ms: float | None = Field(None, gt=0, allow_inf_nan=False)
     """Largest median latency at batch 1, milliseconds."""
     max_size_mb: float | None = Field(None, gt=0, allow_inf_nan=False)
-    """Largest file, megabytes of 10^6 bytes."""
+    """Largest model on disk, its weights file included, megabytes of 10^6 bytes."""
     artifacts: tuple[str, ...] = Field(ARTIFACTS, min_length=1)
     """Artifacts the limits are applied to: ``onnx``, ``engine``."""
     require: tuple[str, ...] = ("onnx",)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from core.context import Context
 from core.records import AccuracyRow, ExportRecord, GatesRecord, LatencyRow, VerifyRecord
-from stages.gates.config import GatesConfig
+from stages.gates.config import NO_TEACHER_ENGINE, GatesConfig
 from stages.gates.judge import Measurement, judge, passed
 
 _MEGABYTE = 1_000_000
@@ -39,13 +39,13 @@ def _measurements(inputs: Inputs, runtime: str) -> list[Measurement]:
     latency = next(
         row for row in verify.latency if (row.model, row.runtime, row.batch) == (export.deployed, runtime, 1)
     )
-    file = export.student[export.deployed].file if runtime == "onnx" else export.engine.file
+    made = export.student[export.deployed] if runtime == "onnx" else export.engine.file
     size = (
-        Measurement(runtime, "size_mb", file.bytes / _MEGABYTE)
-        if file
+        Measurement(runtime, "size_mb", made.bytes / _MEGABYTE)
+        if made
         else Measurement(runtime, "size_mb", None, reason=export.engine.reason)
     )
-    return [*_of_accuracy(runtime, accuracy), *_of_latency(runtime, latency, verify), size]
+    return [*_of_accuracy(runtime, accuracy), *_of_latency(runtime, latency), size]
 
 
 def _of_accuracy(runtime: str, row: AccuracyRow) -> list[Measurement]:
@@ -55,9 +55,9 @@ def _of_accuracy(runtime: str, row: AccuracyRow) -> list[Measurement]:
     ]
 
 
-def _of_latency(runtime: str, row: LatencyRow, verify: VerifyRecord) -> list[Measurement]:
-    """Latency and speed-up; the teacher has no engine, so an engine's speed-up has nothing to be measured against."""
-    why = row.reason or "no teacher was measured in this runtime"
+def _of_latency(runtime: str, row: LatencyRow) -> list[Measurement]:
+    """Latency and speed-up."""
+    why = NO_TEACHER_ENGINE if runtime == "engine" else row.reason or "no teacher was measured in this runtime"
     return [
         Measurement(runtime, "latency_ms", row.p50_ms, row.p50_low, row.p50_high, row.reason),
         Measurement(runtime, "speedup", row.speedup, row.speedup_low, row.speedup_high, why),

@@ -17,38 +17,6 @@ Correct = NDArray[np.bool_]
 Z95 = NormalDist().inv_cdf(0.975)
 
 
-def correct(logits: NDArray[np.floating], labels: NDArray[np.integer], k: int = 1) -> Correct:
-    """Whether each image's label is among the ``k`` highest of ``logits [N, K]``; ``labels [N]``.
-
-    Equal logits rank by class number, as argmax does. A row with a NaN anywhere is wrong.
-
-    Raises:
-        ValueError: shapes do not fit, no images, or a label that is not one of the K classes.
-    """
-    if logits.ndim != 2 or labels.shape != logits.shape[:1] or labels.size == 0:
-        raise ValueError(f"logits [N, K] and labels [N] needed; got shapes {logits.shape} and {labels.shape}.")
-    classes = logits.shape[1]
-    if int(labels.min()) < 0 or int(labels.max()) >= classes:
-        raise ValueError(f"labels run from {labels.min()} to {labels.max()}; the logits have {classes} classes.")
-    own = np.take_along_axis(logits, labels[:, None], axis=1)
-    earlier = np.arange(classes)[None, :] < labels[:, None]
-    ahead = np.count_nonzero((logits > own) | ((logits == own) & earlier), axis=1)
-    return np.asarray((ahead < k) & ~np.isnan(logits).any(axis=1), dtype=np.bool_)
-
-
-def top1(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
-    """Percent of images whose label has the highest of ``logits [N, K]``. Raises as ``correct`` does."""
-    return float(100 * correct(logits, labels).mean())
-
-
-def top5(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> float | None:
-    """Percent of images whose label is among the five highest; None with K <= 5, where it would always be 100.
-
-    Raises as ``correct`` does.
-    """
-    return float(100 * correct(logits, labels, k=5).mean()) if logits.shape[1] > 5 else None
-
-
 def share_interval(right: Correct) -> tuple[float, float, float]:
     """Percent right among ``right [N]``, and its 95 % score interval (Wilson 1927).
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from numpy.typing import NDArray
 from torch import nn
@@ -24,24 +24,27 @@ from core.records import (
     ExportRecord,
     FoldRecord,
     LatencyRow,
+    OnnxArtifact,
     StudentRecord,
     TeacherRecord,
     VerifyRecord,
 )
-from exporters.latency import Times, measure, median_interval, percentiles, ratio_interval
-from exporters.runners import EngineRunner, OnnxRunner
+from exporters.latency import Times, measure, median_interval, percentiles, physical_cores, ratio_interval
+from exporters.runners import PROVIDERS, EngineRunner, OnnxRunner, Provider, provider_for
 from stages.images.loaders import eval_loader, sample
 from stages.images.sources import recorded_images
 from stages.models.build import build_model
 from stages.models.weights import load_own
 from stages.training.device import describe, make_accelerator
-from stages.verify.accuracy import Correct, correct, paired_drop, share_interval
+from stages.training.evaluate import correct
+from stages.verify.accuracy import Correct, paired_drop, share_interval
 from stages.verify.config import VerifyConfig
 
 Infer = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """Images ``[B, 3, S, S]`` to logits ``[B, K]``, finished when it returns."""
 
 _ACCURACY_BATCH = 8
+"""Images a batch on the held-out set; fewer where an engine takes fewer."""
 TEACHER = "teacher"
 
 
@@ -69,29 +72,30 @@ class Contestant:
     infer: Infer | None
     max_batch: int | None = None
     reason: str = ""
+    provider: str = ""
+    """ONNX Runtime's execution provider that was asked for, and is there when ``infer`` is."""
 
 
 def run(config: VerifyConfig, inputs: Inputs, context: Context) -> VerifyRecord:
     """Accuracy and latency of everything that runs here; what does not is recorded with the reason."""
     threads = config.threads or physical_cores()
     with _torch_threads(threads), ExitStack() as stack:
-        contestants = _contestants(inputs, context, threads, stack)
+        device = make_accelerator(context.device, context.seed).device
+        provider = provider_for(device.type)
+        contestants = _contestants(inputs, context, device, provider, threads, stack)
         accuracy = _accuracy(inputs, context, contestants)
         latency = _latency(config, inputs, contestants)
-        device = describe(context.device)
+        torch_on = describe(context.device)
+    onnx_on = "the GPU" if provider == "cuda" else "the CPU"
+    if provider != device.type:
+        onnx_on += " (the installed one knows no GPU; pip uninstall onnxruntime; pip install onnxruntime-gpu)"
+        context.say(f"ONNX Runtime is measured on {onnx_on}")
     method = (
         f"{threads} threads; all models of a runtime timed in turn within each round, in shuffled order; "
-        f"warm-up detected; ONNX Runtime on the CPU without spinning threads; torch on {device}, "
+        f"warm-up detected; ONNX Runtime on {onnx_on} without spinning threads; torch on {torch_on}, "
         "eager, float32; from a float32 array in memory to logits in memory"
     )
     return VerifyRecord(accuracy=accuracy, latency=latency, latency_method=method)
-
-
-def physical_cores() -> int:
-    """Physical cores that this process may use."""
-    allowed = len(psutil.Process().cpu_affinity() or []) if hasattr(psutil.Process, "cpu_affinity") else None
-    physical = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
-    return min(allowed or physical, physical)
 
 
 @contextmanager
@@ -104,26 +108,26 @@ def _torch_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _contestants(inputs: Inputs, context: Context, threads: int, stack: ExitStack) -> list[Contestant]:
+def _contestants(
+    inputs: Inputs, context: Context, device: torch.device, provider: Provider, threads: int, stack: ExitStack
+) -> list[Contestant]:
     """Teacher first in each runtime; then every student graph; then the engine."""
     root = context.run.root
-    device = make_accelerator(context.device, context.seed).device
     own, student = inputs.teacher.preprocess, inputs.student.preprocess
 
     def in_torch(spec: Any, weights: Any) -> Infer:
         network = load_own(build_model(spec), weights, root).eval().to(device)
         return partial(_torch_infer, network, device)
 
-    def in_onnx(artifact: Any) -> Infer:
-        runner = stack.enter_context(OnnxRunner(root / artifact.file.path, threads=threads))
-        return runner.infer
+    def in_onnx(model: str, spec: PreprocessSpec, artifact: OnnxArtifact) -> Contestant:
+        return _onnx(Contestant(model, "onnx", spec, None), root / artifact.file.path, threads, provider, stack)
 
     graphs = inputs.fold.models
     return [
         Contestant(TEACHER, "torch", own, in_torch(inputs.teacher.model, inputs.teacher.weights)),
         *(Contestant(g, "torch", student, in_torch(spec, inputs.fold.graphs[g])) for g, spec in graphs.items()),
-        Contestant(TEACHER, "onnx", own, in_onnx(inputs.export.teacher)),
-        *(Contestant(g, "onnx", student, in_onnx(artifact)) for g, artifact in inputs.export.student.items()),
+        in_onnx(TEACHER, own, inputs.export.teacher),
+        *(in_onnx(graph, student, artifact) for graph, artifact in inputs.export.student.items()),
         *_engine(inputs, context, stack),
     ]
 
@@ -132,6 +136,18 @@ def _torch_infer(network: nn.Module, device: torch.device, images: NDArray[np.fl
     with torch.inference_mode():
         logits: NDArray[np.float32] = network(torch.from_numpy(images).to(device)).float().cpu().numpy()
     return logits
+
+
+def _onnx(absent: Contestant, path: Path, threads: int, provider: Provider, stack: ExitStack) -> Contestant:
+    """An ONNX file as a contestant; one that does not get the GPU it was meant for is not run on the CPU instead."""
+    absent = replace(absent, provider=PROVIDERS[provider])
+    try:
+        runner = stack.enter_context(OnnxRunner(path, threads=threads, providers=provider))
+    except EnvironmentLacksError as error:
+        if provider == "cpu":
+            raise
+        return replace(absent, reason=str(error))
+    return replace(absent, infer=runner.infer, provider=runner.provider)
 
 
 def _engine(inputs: Inputs, context: Context, stack: ExitStack) -> list[Contestant]:
@@ -156,10 +172,11 @@ def _accuracy(inputs: Inputs, context: Context, contestants: Sequence[Contestant
     """Every contestant on the whole held-out set; those with the same preprocessing in one pass over it."""
     right: dict[int, tuple[Correct, Correct]] = {}
     split = recorded_images(inputs.data)[1].val
-    for spec in {id(contestant.spec): contestant.spec for contestant in contestants}.values():
-        group = [index for index, each in enumerate(contestants) if each.infer and each.spec is spec]
+    batch = min([_ACCURACY_BATCH, *(each.max_batch for each in contestants if each.infer and each.max_batch)])
+    for spec in dict.fromkeys(contestant.spec for contestant in contestants):
+        group = [index for index, each in enumerate(contestants) if each.infer and each.spec == spec]
         parts: dict[int, list[tuple[Correct, Correct]]] = {index: [] for index in group}
-        for images, labels in eval_loader(split, spec, batch_size=_ACCURACY_BATCH, workers=context.workers):
+        for images, labels in eval_loader(split, spec, batch_size=batch, workers=context.workers):
             for index in group:
                 infer = contestants[index].infer
                 assert infer is not None  # noqa: S101 - the group holds only those that can run
@@ -186,6 +203,7 @@ def _accuracy_row(
             drop=None,
             drop_low=None,
             drop_high=None,
+            provider=contestant.provider,
             reason=contestant.reason,
         )
     top1, low, high = share_interval(right[0])
@@ -202,6 +220,7 @@ def _accuracy_row(
         drop=drop[0],
         drop_low=drop[1],
         drop_high=drop[2],
+        provider=contestant.provider,
     )
 
 
@@ -209,7 +228,7 @@ def _latency(config: VerifyConfig, inputs: Inputs, contestants: Sequence[Contest
     """Per runtime and batch size, all its models interleaved; the budget is shared out evenly."""
     split = recorded_images(inputs.data)[1].val
     most = max(config.batch_sizes)
-    inputs_of = {id(each.spec): sample(split, each.spec, most).numpy() for each in contestants}
+    inputs_of = {spec: sample(split, spec, most).numpy() for spec in dict.fromkeys(each.spec for each in contestants)}
     runtimes = list(dict.fromkeys(each.runtime for each in contestants))
     measured = [name for name in runtimes if any(each.infer for each in contestants if each.runtime == name)]
     seconds = config.latency_seconds / (len(measured) * len(config.batch_sizes))
@@ -220,7 +239,7 @@ def _latency(config: VerifyConfig, inputs: Inputs, contestants: Sequence[Contest
             calls: dict[str, Callable[[], object]] = {}
             for each in group:
                 if each.infer and (each.max_batch is None or batch <= each.max_batch):
-                    images = inputs_of[id(each.spec)]
+                    images = inputs_of[each.spec]
                     calls[each.model] = partial(
                         each.infer, np.ascontiguousarray(images[np.arange(batch) % len(images)])
                     )
@@ -234,7 +253,8 @@ def _latency_row(config: VerifyConfig, contestant: Contestant, batch: int, times
     nothing: dict[str, Any] = dict.fromkeys(
         ("p50_ms", "p90_ms", "p99_ms", "speedup", "speedup_low", "speedup_high"), None
     )
-    row = {"model": contestant.model, "runtime": contestant.runtime, "batch": batch, "samples": 0, **nothing}
+    row: dict[str, Any] = {"model": contestant.model, "runtime": contestant.runtime, "provider": contestant.provider}
+    row |= {"batch": batch, "samples": 0, **nothing}
     if samples is None:
         reason = contestant.reason or f"the engine takes batches up to {contestant.max_batch}"
         return LatencyRow(**row, reason=reason)

@@ -43,7 +43,9 @@ def test_every_stage_ran_and_nothing_alarming_was_printed(finished: Finished) ->
     state = json.loads((finished.root / "state.json").read_text())
     assert [state["stages"][stage.name]["status"] for stage in STAGES] == ["done"] * len(STAGES)
     assert not re.search(r"warning|traceback|error", finished.result.err, re.IGNORECASE), finished.result.err
-    assert "reduced geometry" in finished.result.err
+    assert finished.result.err.count("reduced geometry") == 1
+    assert "reduced geometry" not in finished.result.out  # said once, before the work
+    assert (finished.root / "report" / "report.md").read_text().count("reduced geometry") == 1
     assert "auto" not in (finished.root / "config.yaml").read_text().replace("auto_augment", "")
 
 

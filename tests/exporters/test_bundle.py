@@ -29,6 +29,7 @@ FACTS: dict[str, Any] = {
         "flavour": "tensorrt-rtx",
         "version": "1.7.1",
         "hardware": ["8.0", "8.6"],
+        "hardware_source": "documented default",
         "min_batch": 1,
         "opt_batch": 2,
         "max_batch": 6,
@@ -72,7 +73,7 @@ def test_the_card_says_what_it_is_and_runs_on(tmp_path: Path, onnx_file: Path, s
         f"float32 `[batch, 3, {SIZE}, {SIZE}]`",
         "`[batch, 10]`",
         "tensorrt-rtx 1.7.1",
-        "Runs on: 8.0, 8.6 (NVIDIA compute capabilities)",
+        "Runs on: 8.0, 8.6 (NVIDIA compute capabilities, documented default)",
         "min 1, opt 2, max 6",
         "deployed: lift-folded",
     ):
@@ -108,12 +109,30 @@ def test_external_weights_travel_with_the_graph(
     onnx_from_module(model, path, size=SIZE, max_batch=4)
     folder = tmp_path / "bundle"
     write_bundle(folder, onnx=path, engine=None, preprocess=spec, labels=LABELS, facts={})
+    wanted = OnnxRunner(path).infer(images)
     path.with_name("big.onnx.data").unlink()
     with OnnxRunner(open_bundle(folder).onnx) as runner:
-        assert runner.infer(images).shape == (12, 10)
-    (folder / "big.onnx.data").write_bytes(b"short")
-    with pytest.raises(BundleError, match=r"big\.onnx\.data is damaged"):
+        np.testing.assert_array_equal(runner.infer(images), wanted)
+    assert {entry.name for entry in folder.iterdir()} <= under_test._OURS
+    assert "it needs model.onnx.data beside it" in (folder / "README.md").read_text()
+    with pytest.raises(BundleError, match=r"big\.onnx\.data, with weights of big\.onnx, does not exist"):
+        write_bundle(folder, onnx=path, engine=None, preprocess=spec, labels=LABELS, facts={})
+    (folder / "model.onnx.data").write_bytes(b"short")
+    with pytest.raises(BundleError, match=r"model\.onnx\.data is damaged"):
         open_bundle(folder)
+
+
+def test_a_bundle_without_its_manifest_can_be_made_again(
+    bundle_folder: Path, onnx_file: Path, spec: PreprocessSpec
+) -> None:
+    (bundle_folder / "manifest.json").unlink()
+    write_bundle(bundle_folder, onnx=onnx_file, engine=None, preprocess=spec, labels=LABELS, facts={})
+    assert open_bundle(bundle_folder).labels == LABELS
+    (bundle_folder / "manifest.json").unlink()
+    (bundle_folder / "thesis.txt").write_text("mine")
+    with pytest.raises(UsageError, match=r"not a bundle \(it holds thesis\.txt\)"):
+        write_bundle(bundle_folder, onnx=onnx_file, engine=None, preprocess=spec, labels=LABELS, facts={})
+    assert (bundle_folder / "thesis.txt").read_text() == "mine"
 
 
 @pytest.mark.parametrize("atomic", [True, False])

@@ -101,6 +101,13 @@ def test_percentiles_of_known_numbers() -> None:
     assert percentiles(np.arange(101.0)) == (50.0, 90.0, 99.0)
 
 
+@pytest.mark.parametrize(("samples", "reported"), [(20, False), (99, False), (100, True)])
+def test_a_99th_percentile_needs_a_hundred_samples(samples: int, reported: bool) -> None:
+    p50, p90, p99 = percentiles(np.arange(float(samples)))
+    assert p50 < p90
+    assert (p99 is not None) == reported
+
+
 def test_ratio_of_a_model_with_itself_is_one_exactly() -> None:
     times = np.random.default_rng(0).lognormal(3, 0.2, 50)
     assert ratio_interval(times, times, 200, 0) == (1.0, 1.0, 1.0)

@@ -16,6 +16,7 @@ import exporters.onnx as under_test
 from core.errors import DataError, ResultError, UsageError
 from exporters.onnx import INPUT, OUTPUT, dims, max_difference, onnx_from_module
 from exporters.runners import OnnxRunner
+from exporters.tensorrt import engine_from_onnx, installed_flavours
 
 
 def logits_of(model: nn.Module, images: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -156,11 +157,12 @@ def test_large_weights_go_beside_the_graph_and_still_run(
     facts = onnx_from_module(model, path, size=SIZE, max_batch=4)
     data = tmp_path / "big.onnx.data"
     assert facts.bytes == path.stat().st_size + data.stat().st_size
+    assert facts.data == data
     assert data.stat().st_size > path.stat().st_size
     with OnnxRunner(path) as runner:
         np.testing.assert_allclose(runner.infer(images[:3]), logits_of(model, images[:3]), atol=1e-4)
     monkeypatch.undo()
-    onnx_from_module(model, path, size=SIZE, max_batch=4)
+    assert onnx_from_module(model, path, size=SIZE, max_batch=4).data is None
     assert not data.exists()  # stale weights of the graph before
 
 
@@ -174,3 +176,15 @@ def test_the_families_of_the_product_at_full_size(tmp_path: Path, name: str) -> 
     facts = onnx_from_module(model, tmp_path / "m.onnx", size=224, max_batch=4)
     assert facts.nodes < 2500
     assert max(max_difference(tmp_path / "m.onnx", model, images, (1, 3)).values()) < 1e-4
+    if "tensorrt-rtx" in installed_flavours():
+        engine = engine_from_onnx(
+            tmp_path / "m.onnx",
+            tmp_path / "m.engine",
+            flavour="tensorrt-rtx",
+            min_batch=1,
+            opt_batch=1,
+            max_batch=8,
+            log_path=tmp_path / "m.log",
+        )
+        assert engine.bytes > facts.bytes
+        assert engine.inputs == (("images", "float32", (-1, 3, 224, 224)),)

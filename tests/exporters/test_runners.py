@@ -18,7 +18,7 @@ from onnx import TensorProto, helper
 from core.errors import BundleError, EnvironmentLacksError, ResultError, UsageError
 from exporters import runners
 from exporters.cuda import gpu_present
-from exporters.runners import EngineRunner, OnnxRunner
+from exporters.runners import EngineRunner, OnnxRunner, provider_for
 from exporters.tensorrt import choose_flavour, engine_from_onnx
 
 
@@ -106,6 +106,51 @@ def test_sessions_do_not_spin(onnx_file: Path) -> None:
 def test_a_gpu_that_is_not_supported_is_not_replaced_by_the_cpu(onnx_file: Path) -> None:
     with pytest.raises(EnvironmentLacksError, match=r"cannot run on a GPU.*pip install onnxruntime-gpu"):
         OnnxRunner(onnx_file, providers="cuda")
+
+
+@pytest.mark.parametrize(
+    ("device", "available", "provider"),
+    [
+        ("cpu", ["CUDAExecutionProvider", "CPUExecutionProvider"], "cpu"),
+        ("cuda", ["CUDAExecutionProvider", "CPUExecutionProvider"], "cuda"),
+        ("cuda", ["CPUExecutionProvider"], "cpu"),
+    ],
+)
+def test_onnx_runtime_belongs_where_the_run_is_if_it_can(
+    monkeypatch: pytest.MonkeyPatch, device: str, available: list[str], provider: str
+) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: available)
+    assert provider_for(device) == provider
+
+
+def test_a_session_says_where_it_runs_and_never_moves(onnx_file: Path) -> None:
+    with OnnxRunner(onnx_file) as runner:
+        assert runner.provider == "CPUExecutionProvider"
+        assert not runner._session._enable_fallback
+
+
+def test_a_gpu_that_fails_is_not_a_damaged_file(onnx_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("CUDA failure 35: driver version is insufficient")
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", fail)
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
+    with pytest.raises(EnvironmentLacksError, match="driver version is insufficient"):
+        OnnxRunner(onnx_file, providers="cuda")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(
+    not gpu_present() or "CUDAExecutionProvider" not in onnxruntime.get_available_providers(),
+    reason="no NVIDIA GPU, or no onnxruntime-gpu",
+)
+def test_a_gpu_session_gives_the_cpus_logits(onnx_file: Path, images: NDArray[np.float32]) -> None:
+    with OnnxRunner(onnx_file) as reference, OnnxRunner(onnx_file, providers="cuda") as runner:
+        assert runner.provider == "CUDAExecutionProvider"
+        for batch in (1, 2, 7):
+            # TF32 matrix products are this provider's default for float32 on Ampere and later.
+            np.testing.assert_allclose(runner.infer(images[:batch]), reference.infer(images[:batch]), atol=5e-2)
 
 
 def test_a_silent_fallback_to_the_cpu_is_noticed(onnx_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

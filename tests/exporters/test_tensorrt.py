@@ -49,7 +49,7 @@ def test_an_engine_is_built_without_a_gpu(tmp_path: Path, onnx_file: Path, capfd
     assert facts.inputs == (("images", "float32", (-1, 3, 32, 32)),)
     assert facts.outputs == (("logits", "float32", (-1, 10)),)
     assert (facts.min_batch, facts.opt_batch, facts.max_batch) == (1, 2, 6)
-    assert facts.hardware == ("8.0", "8.6", "8.9", "12.0")
+    assert (facts.hardware, facts.hardware_source) == (("8.0", "8.6", "8.9", "12.0"), "documented default")
     assert (facts.flavour, facts.version) == ("tensorrt-rtx", importlib.metadata.version("tensorrt-rtx"))
     # The builder's own account of the engine: one float32 input with a dynamic batch, one float32 output.
     assert "images (Float[-1,3,32,32]) -> logits (Float[-1,10])" in (tmp_path / "logs" / "engine.log").read_text()
@@ -60,7 +60,7 @@ def test_an_engine_is_built_without_a_gpu(tmp_path: Path, onnx_file: Path, capfd
 @needs_rtx
 def test_asked_hardware_is_what_the_engine_is_built_for(tmp_path: Path, onnx_file: Path) -> None:
     facts = build(onnx_file, tmp_path, ("8.9", "12.0"))
-    assert facts.hardware == ("8.9", "12.0")
+    assert (facts.hardware, facts.hardware_source) == (("8.9", "12.0"), "read back from the builder")
     assert facts.bytes > 100_000
 
 

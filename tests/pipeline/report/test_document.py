@@ -8,6 +8,7 @@ from sample_reports import NO_ENGINE, NO_GPU, gate, report_of
 
 from core.records import FoldRecord, GatesRecord
 from pipeline.report.document import Records
+from stages.gates.config import NO_TEACHER_ENGINE
 
 
 def row_of(report, model, runtime):
@@ -51,8 +52,36 @@ def test_one_deployed_row_and_the_teacher_first(case: Records) -> None:
 def test_missing_numbers_are_null_with_a_reason(case: Records) -> None:
     row = row_of(report_of(case), case.export.deployed, "engine")
     why = NO_GPU if case.export.engine.status == "built" else NO_ENGINE
-    for quantity in (row["top1"], row["drop"], row["latency"]["1"]["p50_ms"], row["latency"]["8"]["speedup"]):
+    for quantity in (row["top1"], row["drop"], row["latency"]["1"]["p50_ms"], row["latency"]["8"]["p99_ms"]):
         assert quantity == {"value": None, "low": None, "high": None, "reason": why}
+    assert row["latency"]["1"]["speedup"]["reason"] == NO_TEACHER_ENGINE
+    deployed = row_of(report_of(case), case.export.deployed, "onnx")
+    assert deployed["latency"]["1"]["p99_ms"]["reason"] == "fewer than 100 samples"
+
+
+def test_weights_in_their_own_file_count(lift: Records) -> None:
+    teacher = lift.export.teacher
+    data = teacher.file.model_copy(update={"path": "export/teacher.onnx.data", "bytes": 5_000_000_000})
+    export = lift.export.model_copy(update={"teacher": teacher.model_copy(update={"data": data})})
+    report = report_of(replace(lift, export=export))
+    total = teacher.file.bytes + 5_000_000_000
+    assert row_of(report, "teacher", "onnx")["bytes"] == report["headline"]["bytes"]["teacher"] == total
+    assert report["artifacts"]["teacher"]["megabytes"] == total / 1e6
+    assert report["artifacts"]["teacher"]["data"]["path"] == "export/teacher.onnx.data"
+
+
+@pytest.mark.parametrize(("provider", "word"), [("CPUExecutionProvider", "CPU"), ("CUDAExecutionProvider", "GPU")])
+def test_a_row_says_what_onnx_runtime_ran_on(lift: Records, provider: str, word: str) -> None:
+    def placed(rows):
+        return tuple(row.model_copy(update={"provider": provider if row.runtime == "onnx" else ""}) for row in rows)
+
+    verify = lift.verify.model_copy(
+        update={"accuracy": placed(lift.verify.accuracy), "latency": placed(lift.verify.latency)}
+    )
+    report = report_of(replace(lift, verify=verify))
+    assert row_of(report, "teacher", "onnx")["label"] == f"teacher, ONNX {word}"
+    assert row_of(report, "lift-folded", "onnx")["label"] == f"student lift-folded, ONNX {word} (deployed)"
+    assert row_of(report, "teacher", "torch")["label"] == "teacher, torch"
 
 
 def test_no_engine_has_no_size_but_a_reason(lift: Records) -> None:

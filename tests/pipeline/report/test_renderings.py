@@ -14,8 +14,12 @@ from pipeline.report.terminal import table
 
 
 def shown(report, width):
+    return shown_with(report, (), width)
+
+
+def shown_with(report, said, width=80):
     console = Console(file=io.StringIO(), width=width)
-    console.print(table(report))
+    console.print(table(report, said))
     return console.file.getvalue()
 
 
@@ -90,6 +94,18 @@ def test_terminal_names_what_failed_in_words(lift: Records) -> None:
 
 def test_terminal_does_not_read_markup_in_the_reports_text(lift: Records) -> None:
     assert "[red]odd[/red]" in shown(report_of(lift, notes=["[red]odd[/red]"]), 80)
+
+
+def test_a_note_said_before_is_not_said_again(lift: Records) -> None:
+    report = report_of(lift, notes=["reduced geometry", "something else"])
+    text = " ".join(shown_with(report, ["reduced geometry"]).split())
+    assert "Note: something else" in text
+    assert "reduced geometry" not in text
+    assert render(report).count("reduced geometry") == 1
+
+
+def test_hardware_that_nothing_read_back_is_called_the_documented_default(lift: Records) -> None:
+    assert "for 8.9, 12.0 (documented default), 23.46 MB" in render(report_of(lift))
 
 
 def test_renderings_read_only_the_report(lift: Records) -> None:

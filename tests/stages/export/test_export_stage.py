@@ -3,16 +3,19 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from small_run import data_record, student_record, teacher_record
+from small_run import data_record, distill_record, student_record, teacher_record
 
+import exporters.onnx
 from core.context import Context
-from core.errors import EnvironmentLacksError, ResultError
+from core.errors import BundleError, EnvironmentLacksError, ResultError
 from core.files import is_intact, references_in
-from core.records import DistillRecord
+from core.records import OnnxArtifact
+from exporters.bundle import open_bundle
 from exporters.runners import OnnxRunner
 from stages.export import stage
 from stages.export.config import ExportConfig
@@ -27,17 +30,7 @@ from stages.models.weights import load_own
 
 def make_inputs(context: Context, digits: Path, strategy: str) -> Inputs:
     data, student = data_record(str(digits), context), student_record(context, strategy)
-    distill = DistillRecord(
-        model=student.model,
-        weights=student.weights,
-        chosen="raw",
-        val_top1_raw=0.0,
-        val_top1_ema=None,
-        epochs=1,
-        steps=1,
-        seconds=0.0,
-        losses={},
-    )
+    distill = distill_record(student)
     folded = fold_stage.run(FoldConfig(images=8), fold_stage.Inputs(data, student, distill), context)
     return Inputs(data, teacher_record(context), student, distill, folded)
 
@@ -50,7 +43,7 @@ def lift(context: Context, digits_folder: Path) -> Inputs:
 @pytest.fixture
 def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stand-ins for exporting, for tests of what is decided around it."""
-    facts = type("Facts", (), {"nodes": 1, "opset": 20, "seconds": 0.1})()
+    facts = type("Facts", (), {"nodes": 1, "opset": 20, "seconds": 0.1, "data": None})()
 
     def write(module: object, path: Path, **_: object) -> object:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -123,22 +116,83 @@ def test_an_inexact_fold_is_refused_kept_or_avoided_as_asked(lift: Inputs, conte
 
 @pytest.mark.usefixtures("no_export")
 @pytest.mark.parametrize(
-    ("folded", "kept", "deployed"), [(1.0, 2.0, "lift-folded"), (2.0, 1.0, "lift-kept"), (1.0, 1.0, "lift-folded")]
+    ("ratio", "deployed"),
+    [((2.0, 1.9, 2.1), "lift-folded"), ((0.98, 0.95, 1.01), "lift-folded"), ((0.5, 0.4, 0.6), "lift-kept")],
 )
-def test_auto_deploys_the_faster_graph(
-    lift: Inputs, context: Context, monkeypatch: pytest.MonkeyPatch, folded: float, kept: float, deployed: str
+def test_auto_folds_unless_kept_is_faster_beyond_noise(
+    lift: Inputs,
+    context: Context,
+    monkeypatch: pytest.MonkeyPatch,
+    ratio: tuple[float, float, float],
+    deployed: str,
 ) -> None:
-    monkeypatch.setattr(stage, "_medians", lambda *_: {"lift-kept": kept, "lift-folded": folded})
+    monkeypatch.setattr(stage, "_folding_speedup", lambda *_: ratio)
     record = stage.run(config(projector="auto"), lift, context)
     assert record.deployed == deployed
-    assert f"lift-kept {kept:.3f} ms, lift-folded {folded:.3f} ms" in record.deployed_why
+    assert f"{ratio[0]:.3f}x [{ratio[1]:.3f}, {ratio[2]:.3f}] as fast as kept" in record.deployed_why
 
 
-def test_auto_really_measures_both(lift: Inputs, context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_measures_both_with_the_threads_of_verification(
+    lift: Inputs, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = []
+
+    class Counting(OnnxRunner):
+        def __init__(self, path: Path, **given: Any) -> None:
+            threads.append(given["threads"])
+            super().__init__(path, **given)
+
     monkeypatch.setattr(stage, "_AUTO_SECONDS", 0.2)
+    monkeypatch.setattr(stage, "physical_cores", lambda: 3)
+    monkeypatch.setattr(stage, "OnnxRunner", Counting)
+    torch.set_num_threads(1)  # as a reduced training leaves it
     record = stage.run(config(projector="auto"), lift, context)
     assert record.deployed in {"lift-kept", "lift-folded"}
-    assert "the faster one here at batch 1 in ONNX Runtime" in record.deployed_why
+    assert threads == [3, 3]
+    assert "(CPUExecutionProvider, 3 threads, 95 % interval)" in record.deployed_why
+
+
+@pytest.mark.usefixtures("no_export")
+def test_auto_without_the_gpu_it_needs_folds_and_says_so(
+    lift: Inputs, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lacking(*_: object, **__: object) -> None:
+        raise EnvironmentLacksError("no GPU in ONNX Runtime")
+
+    monkeypatch.setattr(stage, "OnnxRunner", lacking)
+    record = stage.run(config(projector="auto"), lift, context)
+    assert (record.deployed, record.deployed_why) == (
+        "lift-folded",
+        "not timed against lift-kept (no GPU in ONNX Runtime)",
+    )
+
+
+def test_weights_in_a_file_of_their_own_are_recorded_counted_and_bundled(
+    lift: Inputs, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporters.onnx, "EXTERNAL_ABOVE", 1000)
+    record = stage.run(config(), lift, context)
+    root = context.run.root
+    for artifact in (record.teacher, *record.student.values()):
+        assert artifact.data is not None
+        on_disk = [path for path in (root / "export").iterdir() if path.name.startswith(f"{artifact.name}.onnx")]
+        assert {path.relative_to(root).as_posix() for path in on_disk} == {artifact.file.path, artifact.data.path}
+        assert artifact.bytes == sum(path.stat().st_size for path in on_disk) > artifact.data.bytes > 1000
+    weights = root / "bundle" / "model.onnx.data"
+    assert weights.relative_to(root).as_posix() in {ref.path for ref in record.bundle}
+    assert all(is_intact(ref, root) for ref in references_in(record))
+    assert open_bundle(root / "bundle").onnx.name == "model.onnx"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    with pytest.raises(BundleError, match=r"model\.onnx\.data is damaged"):
+        open_bundle(root / "bundle")
+    (root / record.student["lift-kept"].data.path).unlink()  # type: ignore[union-attr]
+    assert not all(is_intact(ref, root) for ref in references_in(record))
+
+
+def test_one_file_is_recorded_as_one(lift: Inputs, context: Context) -> None:
+    teacher = stage.run(config(), lift, context).teacher
+    assert isinstance(teacher, OnnxArtifact)
+    assert (teacher.data, teacher.bytes) == (None, teacher.file.bytes)
 
 
 @pytest.mark.usefixtures("no_export")

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import io
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+from numpy.typing import NDArray
+from rich.console import Console
+from small_run import data_record, distill_record, student_record, teacher_record
+
+from core.context import Context
+from core.errors import EnvironmentLacksError
+from core.preprocess import PreprocessSpec
+from core.records import AccuracyRow, EngineArtifact, FileRef, LatencyRow, VerifyRecord
+from core.rundir import RunDirectory
+from exporters.cuda import gpu_present
+from exporters.runners import OnnxRunner
+from stages.export import stage as export_stage
+from stages.export.config import ExportConfig
+from stages.fold import stage as fold_stage
+from stages.fold.config import FoldConfig
+from stages.verify import stage
+from stages.verify.config import VerifyConfig
+from stages.verify.stage import Inputs
+
+QUICK = VerifyConfig(batch_sizes=(1, 8), latency_seconds=0.1, threads=1, bootstrap=100)
+
+
+@pytest.fixture(scope="module")
+def finished(digits_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Context, Inputs]:
+    """A plain student, exported. Measuring writes nothing into the run, so that all tests can share it."""
+    run = RunDirectory.claim(tmp_path_factory.mktemp("verify") / "run", {"test": True})
+    context = Context(run=run, seed=0, device="cpu", console=Console(file=io.StringIO()))
+    data, teacher = data_record(str(digits_folder), context), teacher_record(context)
+    student = student_record(context, "plain")
+    distill = distill_record(student)
+    fold = fold_stage.run(FoldConfig(images=4), fold_stage.Inputs(data, student, distill), context)
+    settings = ExportConfig(engine="none", images=4)
+    given = export_stage.Inputs(data, teacher, student, distill, fold)
+    return context, Inputs(data, teacher, student, distill, fold, export_stage.run(settings, given, context))
+
+
+def rows_of(record: VerifyRecord, runtime: str) -> list[AccuracyRow | LatencyRow]:
+    return [row for row in (*record.accuracy, *record.latency) if row.runtime == runtime]
+
+
+def test_everything_that_runs_here_is_measured_on_all_held_out_images(finished: tuple[Context, Inputs]) -> None:
+    context, inputs = finished
+    record = stage.run(QUICK, inputs, context)
+    assert [(row.model, row.runtime, row.images) for row in record.accuracy] == [
+        (model, runtime, inputs.data.val_images) for runtime in ("torch", "onnx") for model in ("teacher", "plain")
+    ]
+    by_name = {(row.model, row.runtime): row.top1 for row in record.accuracy}
+    assert by_name["teacher", "onnx"] == pytest.approx(by_name["teacher", "torch"])
+    assert {row.batch for row in record.latency} == {1, 8}
+    assert all(row.p50_ms is not None and row.p50_ms > 0 for row in record.latency)
+    assert all((row.p99_ms is None) == (row.samples < 100) for row in record.latency)
+    assert {row.provider for row in rows_of(record, "onnx")} == {"CPUExecutionProvider"}
+    assert {row.provider for row in rows_of(record, "torch")} == {""}
+    assert "ONNX Runtime on the CPU" in record.latency_method
+
+
+@pytest.mark.parametrize("equal", [True, False])
+def test_images_are_decoded_once_for_equal_preprocessing(
+    finished: tuple[Context, Inputs], monkeypatch: pytest.MonkeyPatch, equal: bool
+) -> None:
+    context, inputs = finished
+    spec = inputs.student.preprocess
+    own = PreprocessSpec.model_validate_json(spec.model_dump_json())
+    assert own is not spec
+    if not equal:
+        own = own.model_copy(update={"mean": (0.4, 0.5, 0.6)})
+    opened: Counter[str] = Counter()
+    for name in ("eval_loader", "sample"):
+        real = getattr(stage, name)
+
+        def counted(*args: Any, name: str = name, real: Any = real, **given: Any) -> Any:
+            opened[name] += 1
+            return real(*args, **given)
+
+        monkeypatch.setattr(stage, name, counted)
+    stage.run(QUICK, replace(inputs, teacher=inputs.teacher.model_copy(update={"preprocess": own})), context)
+    assert opened == {"eval_loader": 1 if equal else 2, "sample": 1 if equal else 2}
+
+
+def test_a_gpu_asked_of_onnx_runtime_and_not_active_leaves_its_rows_unmeasured(
+    finished: tuple[Context, Inputs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, inputs = finished
+    real = onnxruntime.InferenceSession
+
+    def falls_back(path: str, options: Any, providers: list[str]) -> Any:
+        assert providers == ["CUDAExecutionProvider"]
+        return real(path, options, providers=["CPUExecutionProvider"])
+
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", falls_back)
+    monkeypatch.setattr(stage, "provider_for", lambda _: "cuda")
+    record = stage.run(QUICK, inputs, context)
+    rows = rows_of(record, "onnx")
+    assert {row.model for row in rows} == {"teacher", "plain"}
+    for row in rows:
+        assert (row.top1 if isinstance(row, AccuracyRow) else row.p50_ms) is None
+        assert row.provider == "CUDAExecutionProvider"
+        assert "cannot run on a GPU: it has CPUExecutionProvider" in row.reason
+    assert all(row.top1 is not None for row in record.accuracy if row.runtime == "torch")
+
+
+def test_an_onnx_runtime_without_gpu_support_is_said_on_a_gpu(
+    finished: tuple[Context, Inputs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, contestants = stage.make_accelerator, stage._contestants
+
+    def on_gpu(*_: object) -> Any:
+        return SimpleNamespace(device=SimpleNamespace(type="cuda"))
+
+    def on_cpu(inputs: Inputs, context: Context, _: object, *rest: Any) -> Any:
+        return contestants(inputs, context, real("cpu", 0).device, *rest)
+
+    monkeypatch.setattr(stage, "make_accelerator", on_gpu)
+    monkeypatch.setattr(stage, "_contestants", on_cpu)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    context = replace(finished[0], console=Console(file=io.StringIO(), width=300))
+    record = stage.run(QUICK, finished[1], context)
+    assert "ONNX Runtime on the CPU (the installed one knows no GPU" in record.latency_method
+    assert {row.provider for row in rows_of(record, "onnx")} == {"CPUExecutionProvider"}
+    assert isinstance(context.console.file, io.StringIO)
+    assert "pip install onnxruntime-gpu" in context.console.file.getvalue()
+
+
+def test_a_missing_onnx_runtime_is_not_a_missing_number(
+    finished: tuple[Context, Inputs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lacking(*_: object, **__: object) -> None:
+        raise EnvironmentLacksError("ONNX Runtime is not installed")
+
+    monkeypatch.setattr(stage, "OnnxRunner", lacking)
+    with pytest.raises(EnvironmentLacksError, match="not installed"):
+        stage.run(QUICK, finished[1], finished[0])
+
+
+@pytest.fixture
+def small_engine(finished: tuple[Context, Inputs], monkeypatch: pytest.MonkeyPatch) -> Inputs:
+    """Inputs with an engine for up to 4 images; the student's ONNX file stands in for it."""
+    context, inputs = finished
+    path = context.run.root / inputs.export.student["plain"].file.path
+    engine = EngineArtifact(
+        status="built",
+        flavour="tensorrt-rtx",
+        file=FileRef(path=inputs.export.student["plain"].file.path, sha256="0" * 64, bytes=1),
+        max_batch=4,
+    )
+
+    class FourAtMost(OnnxRunner):
+        def __init__(self, *_: object) -> None:
+            super().__init__(path, threads=1)
+            self.max_batch = 4
+
+    monkeypatch.setattr(stage, "EngineRunner", FourAtMost)
+    return replace(inputs, export=inputs.export.model_copy(update={"engine": engine}))
+
+
+def test_an_engine_for_few_images_is_measured_in_batches_it_takes(
+    finished: tuple[Context, Inputs], small_engine: Inputs
+) -> None:
+    record = stage.run(QUICK, small_engine, finished[0])
+    rows = {row.runtime: row for row in record.accuracy if row.model == "plain"}
+    assert rows["engine"].top1 == pytest.approx(rows["torch"].top1)
+    one, eight = (row for row in record.latency if row.runtime == "engine")
+    assert one.p50_ms is not None
+    assert (eight.p50_ms, eight.reason) == (None, "the engine takes batches up to 4")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(
+    not gpu_present() or "CUDAExecutionProvider" not in onnxruntime.get_available_providers(),
+    reason="no NVIDIA GPU, or no onnxruntime-gpu",
+)
+def test_on_a_gpu_onnx_runtime_measures_on_the_gpu(finished: tuple[Context, Inputs]) -> None:
+    record = stage.run(QUICK, finished[1], replace(finished[0], device="cuda"))
+    rows = rows_of(record, "onnx")
+    assert {row.provider for row in rows} == {"CUDAExecutionProvider"}
+    assert [row.reason for row in rows] == [""] * len(rows)
+    assert "ONNX Runtime on the GPU" in record.latency_method
+    top1: NDArray[np.float64] = np.array([row.top1 for row in record.accuracy], dtype=float)
+    assert not np.isnan(top1).any()
