@@ -238,9 +238,10 @@ def _key_and_field(location: list[str]) -> tuple[str, list[str]]:
     kept: list[str] = []
     allowed: list[str] = []
     for part in location:
+        if part.isdigit():  # an item of a list
+            kept.append(part)
+            continue
         if model is None:
-            if part.isdigit():
-                kept.append(part)
             continue
         allowed = list(model.model_fields)
         kept.append(part)

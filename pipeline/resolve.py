@@ -13,6 +13,7 @@ from core.errors import EnvironmentLacksError, UsageError
 from core.records import DataRecord
 from exporters.tensorrt import choose_flavour
 from pipeline.config import RunConfig
+from stages.distill.config import DistillConfig
 from stages.export.config import ExportConfig
 from stages.images.listing import EMBEDDED
 from stages.training.config import TrainingConfig
@@ -43,7 +44,7 @@ def resolve_models(config: RunConfig) -> RunConfig:
         UsageError: a name, an argument, a strategy or a layer that does not fit.
         EnvironmentLacksError: a device or an engine that is not here.
     """
-    from stages.distill.stage import layer_pairs
+    from stages.distill.pairs import resolved_features
     from stages.models.geometry import Shape, check_strategy, reduced_args, shape_by_name
     from stages.models.names import resolve_architecture
 
@@ -72,7 +73,9 @@ def resolve_models(config: RunConfig) -> RunConfig:
             f"give --student {student.partition('.')[0]}."
         )
     check_strategy(config.student.strategy, student, student_shape, teacher_shape.width)
-    pairs = layer_pairs(config.distill, student_shape.depth, teacher_shape.depth)
+    features = resolved_features(config.distill, student_shape.depth, teacher_shape.depth)
+    distill = config.distill.model_copy(update={"features": features})
+    _check_taps(distill, (student, student_args, student_shape.depth), (teacher, teacher_args, teacher_shape.depth))
     return config.model_copy(
         update={
             "geometry": geometry,
@@ -83,12 +86,37 @@ def resolve_models(config: RunConfig) -> RunConfig:
                 update={"model": teacher, "args": teacher_args, "init": _teacher_init(config, geometry)}
             ),
             "student": config.student.model_copy(update={"model": student, "args": student_args}),
-            "distill": config.distill.model_copy(
-                update={"pairs": pairs or ((student_shape.depth - 1, teacher_shape.depth - 1),)}
-            ),
+            "distill": distill,
             "export": resolve_export(config),
         }
     )
+
+
+_Network = tuple[str, dict[str, Any], int]
+"""Architecture (a pretrained tag may follow), timm's arguments, number of layers."""
+
+
+def _check_taps(config: DistillConfig, student: _Network, teacher: _Network) -> None:
+    """Run one image of no content through both networks without weights, and compare the taps' shapes.
+
+    A strategy widens taps but leaves their grid, so the unchanged student stands for all of them.
+
+    Raises:
+        UsageError: taps that cannot be compared.
+    """
+    from stages.distill.model import tap_shapes
+    from stages.distill.pairs import Shape, check_alignable, layer_pairs, student_layers, teacher_layers
+    from stages.models.build import input_size
+    from stages.models.geometry import meta_model
+
+    def shapes(network: _Network, layers: tuple[int, ...]) -> dict[int, Shape]:
+        name, args, _ = network
+        model = meta_model(name.partition(".")[0], args)
+        return tap_shapes(model, input_size(args, model), layers)
+
+    pairs = layer_pairs(config, student[2], teacher[2])
+    if pairs:
+        check_alignable(pairs, shapes(student, student_layers(pairs)), shapes(teacher, teacher_layers(pairs)))
 
 
 def resolve_training(config: RunConfig, data: DataRecord) -> RunConfig:

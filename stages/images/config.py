@@ -26,6 +26,9 @@ class AugmentConfig(Record):
     """Strength of colour jitter; timm leaves it out when auto_augment is set."""
     random_erasing: float = Field(0.25, ge=0, le=1)
     """Probability of erasing a rectangle (pixel mode)."""
+    repeats: int = Field(1, ge=1, le=16)
+    """Augmented views of each image drawn in one pass (repeated augmentation, Hoffer et al. 2020); the pass keeps its
+    length, over 1/repeats of the images."""
     interpolation: Literal["bilinear", "bicubic", "random"] = "bicubic"
     """Resampling of the random crop."""
 

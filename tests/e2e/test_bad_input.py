@@ -59,9 +59,15 @@ COMMANDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("--strategy", "widelast", "--set", "student.args={num_heads: 1, embed_dim: 36}"),
         ("36", "is no multiple of it", "student.args.num_heads"),
     ),
-    "layer out of range": (("--set", "distill.pairs=[[0, 99]]"), ("teacher layer 99", "layers, 0 to ")),
-    "student layer out of range": (("--set", "distill.pairs=[[-40, 0]]"), ("student layer -40", "layers, 0 to ")),
-    "no layer pairs": (("--set", "distill.pairs=[]"), ("distill.pairs is empty", "feature: none")),
+    "layer out of range": (("--set", "distill.features=[{pairs: [[0, 99]]}]"), ("teacher layer 99", "layers, 0 to ")),
+    "student layer out of range": (
+        ("--set", "distill.features=[{pairs: [[-40, 0]]}]"),
+        ("student layer -40", "layers, 0 to "),
+    ),
+    "no layer pairs": (
+        ("--set", "distill.features=[{pairs: []}]"),
+        ("features.0.pairs", "has no pairs", "features: []"),
+    ),
     "batch larger than data": (("--set", "distill.batch_size=5000"), ("5000", "1438 training images", "at most 1438")),
     "warm-up longer than training": (("--set", "distill.warmup_epochs=99"), ("warmup_epochs is 99", "less than 40")),
     "negative seed": (("--seed", "-1"), ("'seed' is -1", "0")),
