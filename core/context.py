@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from rich.console import Console
 
+from core.errors import LeftToMain
+from core.processes import rank
 from core.rundir import RunDirectory
 
 
@@ -24,6 +26,18 @@ class Context:
     fingerprint: str = ""
     """Of the stage that runs; its checkpoints carry it."""
     console: Console = field(default_factory=lambda: Console(stderr=True))
+
+    rank: int = field(default_factory=rank)
+    """This process among those that train together; 0 is the one that writes."""
+
+    def leave_to_main(self) -> None:
+        """What follows is one process's work: end the stage in every other; the runner has them wait for its record.
+
+        Raises:
+            LeftToMain: this is not the main process.
+        """
+        if self.rank:
+            raise LeftToMain
 
     def say(self, text: str) -> None:
         """Print one line for the person watching."""

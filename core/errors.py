@@ -6,6 +6,7 @@
     ├── BundleError              2   a bundle is damaged, incomplete or not a bundle
     ├── ResultError              1   a result of this program failed its own check (a fold, an export, a loss)
     ├── EnvironmentLacksError    3   something that was asked for is not on this machine (a GPU, TensorRT)
+    │   └── ProcessLost          3   another process of the same training is gone; never the first cause
     └── RunInterrupted         130   stopped on request; the same command resumes
 
 Every message is one or two sentences: what was wrong, the value given, what is allowed, what to do next.
@@ -48,6 +49,14 @@ class EnvironmentLacksError(CompressError):
     """Something that was asked for is not on this machine."""
 
     exit_code = 3
+
+
+class ProcessLost(EnvironmentLacksError):  # noqa: N818 - it tells of an error elsewhere
+    """Another process of the same training is gone; that one's own message, or its launcher's, says why."""
+
+
+class LeftToMain(Exception):  # noqa: N818 - control flow, no error
+    """What remains of a stage is one process's work, and this is not that process."""
 
 
 class RunInterrupted(CompressError):  # noqa: N818 - stopping on request is no error

@@ -184,9 +184,31 @@ class RunDirectory:
             return None  # a damaged record costs a recomputation, not the run
         return record if all(is_intact(ref, self.root) for ref in references_in(record)) else None
 
+    def forget_metrics(self, training: str, after_epoch: int) -> None:
+        """Drop the lines of a training's epochs that are about to be trained again."""
+        path = self.root / "metrics.jsonl"
+        if not path.is_file():
+            return
+        lines = [line for line in path.read_text().splitlines() if _is_whole(line)]
+        kept = [line for line in lines if not _is_later(json.loads(line), training, after_epoch)]
+        if "".join(f"{line}\n" for line in kept) != path.read_text():
+            write_atomic(path, "".join(f"{line}\n" for line in kept))
+
     def append_metrics(self, values: dict[str, Any]) -> None:
         """Add one line to metrics.jsonl."""
         with (self.root / "metrics.jsonl").open("a") as file:
             file.write(json.dumps({"at": utc_now(), **values}) + "\n")
             file.flush()
             os.fsync(file.fileno())
+
+
+def _is_whole(line: str) -> bool:
+    """Whether a line of metrics was written to its end (a crash may have cut the last one)."""
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+def _is_later(entry: dict[str, Any], training: str, epoch: int) -> bool:
+    return entry.get("training") == training and entry.get("epoch", 0) > epoch

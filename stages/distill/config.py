@@ -33,7 +33,8 @@ class FeatureTerm(Record):
             return pairs
         if not isinstance(pairs, (list, tuple)):
             raise ValueError(
-                f"given {pairs!r}; give 'last' or a list of [student layer, teacher layer] pairs, for example [[11, 23]]"
+                f"given {pairs!r}; give 'last' or a list of [student layer, teacher layer] pairs, "
+                "for example [[11, 23]]"
             )
         if not pairs:
             raise ValueError("has no pairs; give at least one, or leave the term out (features: [] for none)")

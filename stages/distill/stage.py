@@ -17,7 +17,7 @@ from stages.distill.config import DistillConfig
 from stages.distill.losses import distillation_terms
 from stages.distill.model import FrozenTeacher, TappedStudent, tap_shapes
 from stages.distill.pairs import LayerPair, Shape, check_alignable, layer_pairs, student_layers, teacher_layers
-from stages.images.loaders import both_loaders
+from stages.images.loaders import eval_loader, mix_of, train_loader, train_views
 from stages.images.sources import recorded_images
 from stages.models.build import build_model
 from stages.models.weights import all_finite, load_own, save_weights
@@ -46,6 +46,7 @@ def run(config: DistillConfig, inputs: Inputs, context: Context) -> DistillRecor
     teacher = _frozen_teacher(config, pairs, inputs, context)
     job = _job(config, inputs, context, _tapped_student(pairs, inputs, context), partial(_loss, config, pairs, teacher))
     trained = train(job, config, config.epochs, context)
+    context.leave_to_main()
     chosen, state, _ = trained.chosen
     if not all_finite(state):
         raise ResultError("the trained student has weights that are not finite; lower distill.lr and run again.")
@@ -64,25 +65,23 @@ def run(config: DistillConfig, inputs: Inputs, context: Context) -> DistillRecor
 
 def _job(config: DistillConfig, inputs: Inputs, context: Context, student: TappedStudent, loss: LossFunction) -> Job:
     data_config, images = recorded_images(inputs.data)
-    spec = inputs.student.preprocess
-    train_images, val_images = both_loaders(
-        images,
-        data_config.augment,
-        spec,
-        batch_size=int(config.batch_size),
-        accumulation=config.accumulation,
-        seed=context.seed,
-        workers=context.workers,
-    )
+    spec, augment = inputs.student.preprocess, data_config.augment
     return Job(
         name="student",
         model=student,
         network=_network,
         loss=loss,
-        train=train_images,
-        val=val_images,
+        train=train_loader(
+            train_views(images.train, augment, spec, context.seed),
+            batch_size=int(config.batch_size) // config.accumulation,
+            seed=context.seed,
+            workers=context.workers,
+            repeats=augment.repeats,
+        ),
+        val=eval_loader(images.val, spec, batch_size=int(config.batch_size), workers=context.workers),
         folder=context.run.root / "checkpoints" / "student",
         fingerprint=context.fingerprint,
+        mix=mix_of(augment, len(images.classes), config.label_smoothing),
     )
 
 
@@ -164,4 +163,4 @@ def _frozen_teacher(
     ]
     if changes:
         context.say(f"the teacher sees the student's images {' and '.join(changes)}")
-    return teacher.to(make_accelerator(context.device, context.seed).device)
+    return teacher.to(make_accelerator(context.device).device)

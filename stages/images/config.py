@@ -26,11 +26,15 @@ class AugmentConfig(Record):
     """Strength of colour jitter; timm leaves it out when auto_augment is set."""
     random_erasing: float = Field(0.25, ge=0, le=1)
     """Probability of erasing a rectangle (pixel mode)."""
+    interpolation: Literal["bilinear", "bicubic", "random"] = "bicubic"
+    """Resampling of the random crop."""
     repeats: int = Field(1, ge=1, le=16)
     """Augmented views of each image drawn in one pass (repeated augmentation, Hoffer et al. 2020); the pass keeps its
     length, over 1/repeats of the images."""
-    interpolation: Literal["bilinear", "bicubic", "random"] = "bicubic"
-    """Resampling of the random crop."""
+    mixup: float = Field(0.0, ge=0)
+    """Alpha of mixup over a batch; 0 for none. Needs the live teacher (distill.views=0) and an even batch."""
+    cutmix: float = Field(0.0, ge=0)
+    """Alpha of CutMix over a batch, in turn with mixup where both are on; 0 for none."""
 
 
 class DataConfig(Record):

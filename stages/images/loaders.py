@@ -1,27 +1,72 @@
 """Batches for training and evaluation.
 
-Augmentation is seeded by (seed, epoch, image), not by whoever happens to load the image: the same view comes out with
-0 or 8 workers, on 1 or 64 processes, in an interrupted run or an uninterrupted one.
+A **view** is one augmentation of one image, seeded by (seed, view number, image), not by whoever happens to load it:
+the same view comes out with 0 or 8 workers, on 1 or 64 processes, in an interrupted run or an uninterrupted one. Only
+a source that can be read in order alone (webdataset, TFDS) falls short of that: there the loader process counts too.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from timm.data import create_transform
+from timm.data import Mixup, create_transform
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 
 from core.preprocess import PreprocessSpec
 from stages.images.config import AugmentConfig
-from stages.images.sources import Images, StreamSplit
+from stages.images.sources import StreamSplit
 
 View = tuple[Tensor, int]
+Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Images ``[B, 3, S, S]`` and classes int64 ``[B]`` to mixed images and class shares float32 ``[B, K]``."""
+
+
+@dataclass(frozen=True, slots=True)
+class ViewKey:
+    """Which view: an image by its position in the split, and the number that seeds its augmentation."""
+
+    index: int
+    view: int
+
+
+class ViewSampler(Sampler[ViewKey]):
+    """The order of one pass over the training images, drawn from (seed, epoch) alone.
+
+    timm's ``RepeatAugSampler`` orders likewise, but does not say which of an image's copies is which, and two copies
+    of one image must not come out as the same view.
+
+    Args:
+        images: in the split.
+        seed: of the order.
+        repeats: views of each image in a pass (repeated augmentation, Hoffer et al. 2020); the pass keeps its length
+            and takes fewer images.
+        views: fixed views an image, used in turn over the epochs; 0 for new ones in every epoch.
+    """
+
+    def __init__(self, images: int, seed: int, repeats: int = 1, views: int = 0) -> None:
+        self.images, self.seed, self.repeats, self.views = images, seed, repeats, views
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the pass; called by the training loop before each."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.images
+
+    def __iter__(self) -> Iterator[ViewKey]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.images)
+        for position in range(self.images):
+            index, copy = divmod(position, self.repeats)
+            view = self.epoch * self.repeats + copy
+            yield ViewKey(int(order[index]), view % self.views if self.views else view)
 
 
 def train_transform(augment: AugmentConfig, spec: PreprocessSpec) -> Callable[[Image.Image], Tensor]:
@@ -75,29 +120,24 @@ class seeded:  # noqa: N801 - reads as the verb it is: `with seeded(1, 2, 3):`
 
 
 class TrainViews(Dataset[View]):
-    """Augmented views of a random-access split; ``set_epoch`` chooses which."""
+    """Augmented views of a random-access split."""
 
     def __init__(self, split: Any, transform: Callable[[Image.Image], Tensor], seed: int) -> None:
         self.split = split
         self.transform = transform
         self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the training loop before each pass."""
-        self.epoch = epoch
 
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitem__(self, index: int) -> View:
-        image, label = self.split[index]
-        with seeded(self.seed, self.epoch, index):
+    def __getitem__(self, key: ViewKey) -> View:
+        image, label = self.split[key.index]
+        with seeded(self.seed, key.view, key.index):
             return self.transform(image), label
 
 
 class StreamViews(IterableDataset[View]):
-    """Views of a split that can only be read in order; seeded by position in the stream."""
+    """Views of a split that can only be read in order; seeded by the loader process and its position in the stream."""
 
     def __init__(self, split: StreamSplit, transform: Callable[[Image.Image], Tensor], seed: int) -> None:
         self.split = split
@@ -115,8 +155,10 @@ class StreamViews(IterableDataset[View]):
         return len(self.split)
 
     def __iter__(self) -> Iterator[View]:
+        worker = get_worker_info()
+        reader = worker.id if worker else 0  # each loader process counts its own part of the stream from 0
         for position, (image, label) in enumerate(self.split):
-            with seeded(self.seed, self.epoch, position):
+            with seeded(self.seed, self.epoch, reader, position):
                 view = self.transform(image)
             yield view, label
 
@@ -136,23 +178,37 @@ class EvalViews(Dataset[View]):
         return self.transform(image), label
 
 
-def train_loader(
-    split: Any, augment: AugmentConfig, spec: PreprocessSpec, *, batch_size: int, seed: int, workers: int
-) -> DataLoader[View]:
-    """Shuffled full batches of float32 ``[B, 3, S, S]`` and int64 ``[B]``."""
+def train_views(split: Any, augment: AugmentConfig, spec: PreprocessSpec, seed: int) -> Dataset[Any]:
+    """The augmented images of a split."""
     transform = train_transform(augment, spec)
-    stream = isinstance(split, StreamSplit)
-    views: Any = StreamViews(split, transform, seed) if stream else TrainViews(split, transform, seed)
+    return StreamViews(split, transform, seed) if isinstance(split, StreamSplit) else TrainViews(split, transform, seed)
+
+
+def train_loader(
+    views: Any, *, batch_size: int, seed: int, workers: int, repeats: int = 1, fixed_views: int = 0
+) -> DataLoader[Any]:
+    """Shuffled full batches of what ``views`` (of ``train_views``, or a wrapper of them) holds."""
+    stream = isinstance(views, IterableDataset)
     return DataLoader(
         views,
         batch_size=batch_size,
-        shuffle=None if stream else True,
+        sampler=None if stream else ViewSampler(len(views), seed, repeats, fixed_views),
         drop_last=True,
         num_workers=workers,
+        # Streams are told the epoch through their dataset object, which a process that lives on would not see change.
+        persistent_workers=workers > 0 and not stream,
         # Its own: starting a pass draws from it, and a resumed pass starts once more often than an uninterrupted one.
         generator=torch.Generator().manual_seed(seed),
         pin_memory=torch.cuda.is_available(),
     )
+
+
+def mix_of(augment: AugmentConfig, classes: int, label_smoothing: float) -> Mix | None:
+    """timm's mixup and CutMix of whole batches, as configured; None when neither is on."""
+    if not (augment.mixup or augment.cutmix):
+        return None
+    mix: Mix = Mixup(augment.mixup, augment.cutmix, label_smoothing=label_smoothing, num_classes=classes)
+    return mix
 
 
 def eval_loader(split: Any, spec: PreprocessSpec, *, batch_size: int, workers: int) -> DataLoader[View]:
@@ -161,24 +217,6 @@ def eval_loader(split: Any, spec: PreprocessSpec, *, batch_size: int, workers: i
         StreamViews(split, EvalTransform(spec), 0) if isinstance(split, StreamSplit) else EvalViews(split, spec)
     )
     return DataLoader(views, batch_size=batch_size, num_workers=workers, pin_memory=torch.cuda.is_available())
-
-
-def both_loaders(
-    images: Images,
-    augment: AugmentConfig,
-    spec: PreprocessSpec,
-    *,
-    batch_size: int,
-    accumulation: int,
-    seed: int,
-    workers: int,
-) -> tuple[DataLoader[View], DataLoader[View]]:
-    """The loaders of a training: shuffled parts of ``batch_size / accumulation`` images, and the held-out images."""
-    part = batch_size // accumulation
-    return (
-        train_loader(images.train, augment, spec, batch_size=part, seed=seed, workers=workers),
-        eval_loader(images.val, spec, batch_size=batch_size, workers=workers),
-    )
 
 
 def sample(split: Any, spec: PreprocessSpec, count: int) -> Tensor:

@@ -14,12 +14,13 @@ from core.errors import ResultError, UsageError
 from core.preprocess import PreprocessSpec
 from core.records import DataRecord, ModelSpec, TeacherRecord
 from stages.images.config import AugmentConfig
-from stages.images.loaders import both_loaders, eval_loader
+from stages.images.loaders import eval_loader, mix_of, train_loader, train_views
 from stages.images.sources import Images, recorded_images
 from stages.models.build import build_model, cost_of, preprocess_of, pretrained_model
 from stages.models.geometry import shape_of
 from stages.models.weights import all_finite, classifier_names, load_checkpoint, save_weights
 from stages.teacher.config import TeacherConfig
+from stages.training.compilation import compile_in_place, decide
 from stages.training.device import make_accelerator
 from stages.training.evaluate import predict_logits, top1
 from stages.training.loop import Job, train
@@ -55,11 +56,12 @@ def run(config: TeacherConfig, inputs: Inputs, context: Context) -> TeacherRecor
         context.say(f"fitting the teacher to {len(images.classes)} classes for {epochs} epochs")
         accuracy = _fit(config, epochs, model, images, data_config.augment, preprocess, context)
     else:
-        accelerator = make_accelerator(context.device, context.seed)
+        accelerator = make_accelerator(context.device)
         loader = eval_loader(images.val, preprocess, batch_size=int(config.batch_size), workers=context.workers)
         network, loader = accelerator.prepare(model, loader)
         accuracy = top1(*predict_logits(network, loader, accelerator))
         model = accelerator.unwrap_model(network).cpu()
+    context.leave_to_main()
     if not all_finite(model.state_dict()):
         raise ResultError("the teacher has weights that are not finite; lower teacher.lr, or check its weights file.")
     return TeacherRecord(
@@ -112,26 +114,30 @@ def _fit(
     """Train all of the teacher's weights with cross-entropy, in place; its top-1 on the held-out images."""
 
     def loss(network: nn.Module, batch: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        return {"labels": F.cross_entropy(network(batch).float(), labels, label_smoothing=config.label_smoothing)}
+        smoothing = 0.0 if labels.is_floating_point() else config.label_smoothing  # mixed labels are smoothed already
+        return {"labels": F.cross_entropy(network(batch).float(), labels, label_smoothing=smoothing)}
 
-    train_images, val_images = both_loaders(
-        images,
-        augment,
-        preprocess,
-        batch_size=int(config.batch_size),
-        accumulation=config.accumulation,
-        seed=context.seed,
-        workers=context.workers,
-    )
+    operations = 6.0 * cost_of(model, preprocess.size).macs * len(images.train) * epochs  # forward 2, backward 4
+    compiled, why = decide(config.compile, make_accelerator(context.device).device, operations)
+    if compiled:
+        compile_in_place(model)
+    context.say(f"compile: {why}")
     job = Job(
         name="teacher",
         model=model,
         network=lambda trained: trained,
         loss=loss,
-        train=train_images,
-        val=val_images,
+        train=train_loader(
+            train_views(images.train, augment, preprocess, context.seed),
+            batch_size=int(config.batch_size) // config.accumulation,
+            seed=context.seed,
+            workers=context.workers,
+            repeats=augment.repeats,
+        ),
+        val=eval_loader(images.val, preprocess, batch_size=int(config.batch_size), workers=context.workers),
         folder=context.run.root / "checkpoints" / "teacher",
         fingerprint=context.fingerprint,
+        mix=mix_of(augment, len(images.classes), config.label_smoothing),
     )
     _, state, accuracy = train(job, config, epochs, context).chosen
     model.cpu().load_state_dict(state)

@@ -1,6 +1,8 @@
 """Checkpoints of a training: complete or absent, the newest good one found again.
 
-Layout: ``FOLDER/step-00001234/`` with Accelerate's state (weights, optimizer, generators, EMA) and ``progress.json``.
+Layout: ``FOLDER/FINGERPRINT/step-00001234-000005/`` with Accelerate's state (weights, optimizer, generators, EMA) and
+``progress.json``. A training keeps its newest; one with other settings keeps its own beside it, so that going back to
+earlier settings loses nothing.
 """
 
 from __future__ import annotations
@@ -33,8 +35,13 @@ class Progress:
     """Mean of each loss term over the last finished epoch."""
 
 
+def _own_folder(folder: Path, fingerprint: str) -> Path:
+    return folder / fingerprint[:12]
+
+
 def save_checkpoint(accelerator: Any, folder: Path, progress: Progress, fingerprint: str) -> None:
-    """Write a checkpoint beside the last one, make it visible by one rename, then drop the older one."""
+    """Write a checkpoint beside the last one, make it visible by one rename, then drop this training's older one."""
+    folder = _own_folder(folder, fingerprint)
     target = folder / f"step-{progress.steps:08d}-{progress.batches:06d}"
     temporary = folder / f".{target.name}"
     if accelerator.is_main_process:
@@ -64,7 +71,7 @@ def _flush(folder: Path) -> None:
 
 def find_checkpoint(folder: Path, fingerprint: str) -> tuple[Path, Progress] | None:
     """The newest complete checkpoint made by a training with this fingerprint."""
-    for path in sorted(folder.glob("step-*"), reverse=True):
+    for path in sorted(_own_folder(folder, fingerprint).glob("step-*"), reverse=True):
         try:
             saved = json.loads((path / _PROGRESS).read_text())
             if saved.pop("fingerprint") == fingerprint:

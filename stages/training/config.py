@@ -39,6 +39,8 @@ class TrainingConfig(Record):
     """Start the average with a smaller decay, so that short runs average over what they have."""
     eval_every: int = Field(1, gt=0)
     """Epochs between evaluations on the held-out images; the last epoch is always evaluated."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile of the networks. auto: where the training is long enough to pay for it, and a compiler is there."""
     checkpoint_seconds: float = Field(60, ge=0)
     """Seconds of training that a crash may cost; a checkpoint is written at the first step after them."""
 

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DataLoaderConfiguration
+from accelerate.utils import DataLoaderConfiguration, InitProcessGroupKwargs
 
 from core.errors import EnvironmentLacksError
 
+PATIENCE = timedelta(hours=24)
+"""How long a process waits for another: while the main one checks a million images, the others have nothing to do. A
+process that dies is noticed at once all the same, by its closed connection and by whatever launched it."""
 
-def make_accelerator(device: str, seed: int, accumulation: int = 1) -> Any:
+
+def make_accelerator(device: str, accumulation: int = 1) -> Any:
     """The Accelerate engine for this process.
 
-    bfloat16 where the GPU has it, float32 otherwise; batch sizes are global (split over processes); the order of
-    images depends on ``seed`` and the epoch alone.
+    bfloat16 where the GPU has it, float32 otherwise; batch sizes are global (split over processes).
 
     Raises:
         EnvironmentLacksError: a GPU was asked for and there is none.
@@ -29,7 +33,8 @@ def make_accelerator(device: str, seed: int, accumulation: int = 1) -> Any:
         cpu=not use_gpu,
         mixed_precision="bf16" if use_gpu and torch.cuda.is_bf16_supported() else "no",
         gradient_accumulation_steps=accumulation,
-        dataloader_config=DataLoaderConfiguration(split_batches=True, use_seedable_sampler=True, data_seed=seed),
+        dataloader_config=DataLoaderConfiguration(split_batches=True),
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
     )
 
 

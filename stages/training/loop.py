@@ -5,8 +5,9 @@ Fine-tuning a teacher and distilling a student differ only in the model and in t
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -15,8 +16,6 @@ from typing import Any
 import torch
 from accelerate import skip_first_batches
 from accelerate.utils import set_seed
-from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 from safetensors import SafetensorError
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
@@ -26,14 +25,19 @@ from torch.utils.data import DataLoader
 
 from core.context import Context
 from core.errors import ResultError, RunInterrupted, UsageError
+from stages.images.loaders import Mix, seeded
 from stages.training.checkpoint import Progress, find_checkpoint, save_checkpoint
 from stages.training.config import TrainingConfig
 from stages.training.device import make_accelerator
 from stages.training.evaluate import predict_logits, top1
 from stages.training.interrupt import StopRequest, stop_on_signal
+from stages.training.memory import PeakMemory
+from stages.training.monitor import Monitor, Pace
+from stages.training.processes import losing_contact_told
 
-LossFunction = Callable[[nn.Module, Tensor, Tensor], dict[str, Tensor]]
-"""(model as prepared for this device, images [B,3,S,S], labels [B]) -> weighted loss terms, scalars, to be summed."""
+LossFunction = Callable[..., dict[str, Tensor]]
+"""(model as prepared for this device, images [B,3,S,S], labels int64 [B] or mixed float [B,K], whatever else a batch
+holds) -> weighted loss terms, scalars, to be summed."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,8 @@ class Job:
     """Where checkpoints go."""
     fingerprint: str
     """Checkpoints of another fingerprint are not resumed."""
+    mix: Mix | None = None
+    """Mixup or CutMix of each training batch."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +86,10 @@ def train(job: Job, config: TrainingConfig, epochs: int, context: Context) -> Tr
     Raises:
         ResultError: a loss or gradient is not finite; the step was not taken, the last checkpoint stays.
         RunInterrupted: SIGINT or SIGTERM; a checkpoint was written.
+        ProcessLost: another process of this training is gone.
     """
-    return _Training(job, config, epochs, context).run()
+    with losing_contact_told():
+        return _Training(job, config, epochs, context).run()
 
 
 class _Training:
@@ -89,14 +97,16 @@ class _Training:
 
     def __init__(self, job: Job, config: TrainingConfig, epochs: int, context: Context) -> None:
         self.job, self.config, self.epochs, self.context = job, config, epochs, context
-        set_seed(context.seed)
         if context.threads:
             torch.set_num_threads(context.threads)
-        self.accelerator = make_accelerator(context.device, context.seed, config.accumulation)
-        optimizer = create_optimizer_v2(job.model, opt="adamw", lr=_number(config.lr), weight_decay=config.weight_decay)
+        self.accelerator = make_accelerator(context.device, config.accumulation)
+        optimizer = create_optimizer_v2(
+            job.model, opt="adamw", lr=_number(config.lr), weight_decay=config.weight_decay, fused=True
+        )
         self.model, self.optimizer, self.loader, self.val = self.accelerator.prepare(
             job.model, optimizer, job.train, job.val
         )
+        set_seed(context.seed + self.accelerator.process_index)  # each process drops other activations
         self.steps_per_epoch = -(-len(self.loader) // config.accumulation)
         self.scheduler, _ = create_scheduler_v2(
             self.optimizer.optimizer,
@@ -114,73 +124,93 @@ class _Training:
             self.accelerator.register_for_checkpointing(self.ema)
         self.progress = Progress()
         self.saved_at = time.monotonic()
+        memory = PeakMemory(self.accelerator.device)
+        self.monitor = Monitor(job.name, self.epochs * self.steps_per_epoch, context, memory)
 
     def run(self) -> Trained:
         self._resume()
-        rate: float | None = None
-        with stop_on_signal() as stop, self._bar() as bar:
-            task = bar.add_task(self.job.name, total=self.epochs * self.steps_per_epoch, loss="-", rate="-")
+        pace: Pace | None = None
+        with stop_on_signal() as stop, self.monitor.bar:
             while self.progress.epoch < self.epochs:
-                rate = self._epoch(stop, bar, task)
-                if self.progress.epoch < self.epochs and self.progress.epoch % self.config.eval_every == 0:
-                    self._report_epoch(rate, self._evaluate())
+                pace = self._epoch(stop)
+                if self.progress.epoch < self.epochs:
+                    due = self.progress.epoch % self.config.eval_every == 0
+                    self._report(pace, self._evaluate() if due else (None, None))
                 self._maybe_save(stop)
             tops = self._evaluate()
             self._maybe_save(stop)
-            self._report_epoch(rate, tops)
-        result = self._result(tops)
+            self._report(pace, tops)
+        result = self._result(*tops)
         self.accelerator.free_memory()
         return result
 
     def _resume(self) -> None:
         found = find_checkpoint(self.job.folder, self.job.fingerprint)
-        if found is None:
-            return
-        path, self.progress = found
-        try:
-            self.accelerator.load_state(str(path))
-        except (OSError, RuntimeError, ValueError, KeyError, EOFError, UnpicklingError, SafetensorError) as error:
-            raise UsageError(
-                f"checkpoint {path} cannot be loaded ({' '.join(str(error).split())[:120]}); "
-                "delete it to start this training again."
-            ) from error
-        self.context.say(
-            f"resuming {self.job.name}: {self.progress.epoch} of {self.epochs} epochs, {self.progress.steps} steps done"
-        )
+        if found is not None:
+            path, self.progress = found
+            try:
+                self.accelerator.load_state(str(path))
+            except (OSError, RuntimeError, ValueError, KeyError, EOFError, UnpicklingError, SafetensorError) as error:
+                raise UsageError(
+                    f"checkpoint {path} cannot be loaded ({' '.join(str(error).split())[:120]}); "
+                    "delete it to start this training again."
+                ) from error
+            self.context.say(
+                f"resuming {self.job.name}: {self.progress.epoch} of {self.epochs} epochs, "
+                f"{self.progress.steps} steps done"
+            )
+        if self.accelerator.is_main_process:
+            self.context.run.forget_metrics(self.job.name, min(self.progress.epoch, self.epochs - 1))
 
-    def _epoch(self, stop: StopRequest, bar: Bar, task: Any) -> float:
-        """One pass over the training images (or what is left of it); images a second."""
+    def _epoch(self, stop: StopRequest) -> Pace:
+        """One pass over the training images, or what is left of it."""
         progress = self.progress
         self.model.train()
-        self.loader.set_epoch(progress.epoch)
-        _set_epoch(self.job.train.dataset, progress.epoch)
+        self.loader.set_epoch(progress.epoch)  # reaches the sampler, or the dataset of a stream
+        if hasattr(self.job.train.dataset, "set_epoch"):
+            self.job.train.dataset.set_epoch(progress.epoch)
         loader = skip_first_batches(self.loader, progress.batches) if progress.batches else self.loader
-        started = tick = time.monotonic()
-        images_seen = 0
-        for images, labels in loader:
-            self._step(images, labels)
-            images_seen += len(images) * self.accelerator.num_processes
+        pace = Pace()
+        tick = time.monotonic()
+        for batch in self._timed(loader, pace):
+            self.monitor.memory.reset()
+            self._step(*batch)
+            self.monitor.peak = self.monitor.memory.read()
             now = time.monotonic()
             progress.seconds, tick = progress.seconds + now - tick, now
-            rate = images_seen / max(time.monotonic() - started, 1e-9)
-            bar.update(task, completed=progress.steps, loss=f"{self._mean_loss():.3f}", rate=f"{rate:.0f}")
+            pace.images += len(batch[0]) * self.accelerator.num_processes
+            self.monitor.step(progress, pace)
             self._maybe_save(stop)
         progress.losses = {name: value / progress.batches for name, value in progress.sums.items()}
         progress.epoch, progress.batches, progress.sums = progress.epoch + 1, 0, {}
-        return images_seen / max(time.monotonic() - started, 1e-9)
+        return pace
 
-    def _step(self, images: Tensor, labels: Tensor) -> None:
+    def _timed(self, loader: Any, pace: Pace) -> Iterator[Any]:
+        """The loader's batches, with the time that each was waited for."""
+        batches = iter(loader)
+        while True:
+            asked = time.monotonic()
+            batch = next(batches, None)
+            if batch is None:
+                return
+            pace.waited += time.monotonic() - asked
+            yield batch
+
+    def _step(self, images: Tensor, labels: Tensor, *more: Tensor) -> None:
         """Forward, backward and, when enough batches are accumulated, one optimizer step."""
         progress = self.progress
+        if self.job.mix is not None:
+            with seeded(self.context.seed, progress.epoch, progress.batches, self.accelerator.process_index):
+                images, labels = self.job.mix(images, labels)
         with self.accelerator.accumulate(self.model):
             self.scheduler.step_update(progress.steps)
             with self.accelerator.autocast():
-                terms = self.job.loss(self.model, images, labels)
-            values = {name: float(term.detach()) for name, term in terms.items()}
-            for name, value in values.items():
+                terms = self.job.loss(self.model, images, labels, *more)
+            stacked = torch.stack(list(terms.values()))
+            for name, value in zip(terms, self._mean(stacked), strict=True):
                 self._require_finite(f"loss term '{name}'", value)
                 progress.sums[name] = progress.sums.get(name, 0.0) + value
-            self.accelerator.backward(torch.stack(list(terms.values())).sum())
+            self.accelerator.backward(stacked.sum())
             if self.accelerator.sync_gradients:
                 limit = self.config.clip_grad or float("inf")
                 norm = self.accelerator.clip_grad_norm_(self.model.parameters(), limit)
@@ -193,8 +223,16 @@ class _Training:
             if self.ema is not None:
                 self.ema.update(self.accelerator.unwrap_model(self.model), step=progress.steps)
 
+    def _mean(self, terms: Tensor) -> list[float]:
+        """Loss terms over all processes' parts of the batch, so that all of them see the same and stop together."""
+        values = terms.detach()
+        if self.accelerator.num_processes > 1:
+            values = self.accelerator.reduce(values, reduction="mean")
+        means: list[float] = values.tolist()
+        return means
+
     def _require_finite(self, what: str, value: float) -> None:
-        if value != value or value in (float("inf"), float("-inf")):
+        if not math.isfinite(value):
             where = f"epoch {self.progress.epoch + 1}, step {self.progress.steps + 1} of {self.job.name}"
             raise ResultError(
                 f"{what} is {value} at {where}; the step was not taken. "
@@ -202,16 +240,25 @@ class _Training:
             )
 
     def _maybe_save(self, stop: StopRequest) -> None:
-        due = time.monotonic() - self.saved_at >= self.config.checkpoint_seconds
-        if not ((stop.requested or due) and self.accelerator.sync_gradients):  # half a step is in no checkpoint
+        if not self.accelerator.sync_gradients:  # half a step is in no checkpoint
+            return
+        stopping, due = self._any(stop.requested, time.monotonic() - self.saved_at >= self.config.checkpoint_seconds)
+        if not (stopping or due):
             return
         save_checkpoint(self.accelerator, self.job.folder, self.progress, self.job.fingerprint)
         self.saved_at = time.monotonic()
-        if stop.requested:
+        if stopping:
             raise RunInterrupted(
                 f"stopped after {self.progress.epoch} of {self.epochs} epochs of {self.job.name}, saved at step "
                 f"{self.progress.steps}; the same command goes on from there."
             )
+
+    def _any(self, *flags: bool) -> list[bool]:
+        """Each flag as it is in any process: clocks and signals differ, saving and stopping must not."""
+        if self.accelerator.num_processes == 1:
+            return list(flags)
+        numbers = torch.tensor(flags, dtype=torch.float32, device=self.accelerator.device)
+        return [value > 0 for value in self.accelerator.reduce(numbers, reduction="sum").tolist()]
 
     def _evaluate(self) -> tuple[float, float | None]:
         network = self.job.network(self.accelerator.unwrap_model(self.model))
@@ -220,48 +267,13 @@ class _Training:
             return raw, None
         return raw, top1(*predict_logits(self.job.network(self.ema.module), self.val, self.accelerator))
 
-    def _report_epoch(self, rate: float | None, tops: tuple[float, float | None]) -> None:
-        losses = self.progress.losses
-        if self.accelerator.is_main_process:
-            self.context.run.append_metrics(
-                {
-                    "training": self.job.name,
-                    "epoch": self.progress.epoch,
-                    "step": self.progress.steps,
-                    "lr": self.optimizer.param_groups[0]["lr"],
-                    "loss": sum(losses.values()),
-                    "losses": losses,
-                    "val_top1_raw": tops[0],
-                    "val_top1_ema": tops[1],
-                    "images_per_second": rate,
-                    "seconds": self.progress.seconds,
-                }
-            )
+    def _report(self, pace: Pace | None, tops: tuple[float | None, float | None]) -> None:
+        self.monitor.epoch(self.progress, pace, self.optimizer.param_groups[0]["lr"], *tops)
 
-    def _mean_loss(self) -> float:
-        return sum(self.progress.sums.values()) / max(self.progress.batches, 1)
-
-    def _bar(self) -> Bar:
-        """A progress bar on a terminal, nothing elsewhere."""
-        return Bar(
-            TextColumn("  {task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.percentage:3.0f} %  loss {task.fields[loss]}  {task.fields[rate]} images/s  left"),
-            TimeRemainingColumn(),
-            console=self.context.console,
-            transient=True,
-            disable=not (self.context.console.is_terminal and self.accelerator.is_main_process),
-        )
-
-    def _result(self, tops: tuple[float, float | None]) -> Trained:
+    def _result(self, top1_raw: float, top1_ema: float | None) -> Trained:
         raw = self.job.network(self.accelerator.unwrap_model(self.model)).state_dict()
         ema = self.job.network(self.ema.module).state_dict() if self.ema is not None else None
-        return Trained(raw, ema, *tops, self.progress.losses, self.progress)
-
-
-def _set_epoch(dataset: Any, epoch: int) -> None:
-    if hasattr(dataset, "set_epoch"):
-        dataset.set_epoch(epoch)
+        return Trained(raw, ema, top1_raw, top1_ema, self.progress.losses, self.progress)
 
 
 def _number(value: float | str) -> float:

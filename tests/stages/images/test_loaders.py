@@ -16,11 +16,15 @@ from stages.images.loaders import (
     EvalViews,
     StreamViews,
     TrainViews,
+    ViewKey,
+    ViewSampler,
     eval_loader,
+    mix_of,
     sample,
     seeded,
     train_loader,
     train_transform,
+    train_views,
 )
 from stages.images.sources import StreamSplit, open_images
 
@@ -45,18 +49,17 @@ def same(one, other) -> bool:
 def test_views_do_not_depend_on_who_loads_them(split, augment: AugmentConfig) -> None:
     found = []
     for workers in (0, 2):
-        loader = train_loader(split, augment, SPEC, batch_size=16, seed=3, workers=workers)
-        loader.dataset.set_epoch(2)
+        loader = train_loader(train_views(split, augment, SPEC, 3), batch_size=16, seed=3, workers=workers)
+        loader.sampler.set_epoch(2)
         found.append(views_of(loader))
     assert same(*found)
     assert len(found[0]) == 5
 
 
-def test_views_are_a_function_of_seed_epoch_and_image(split) -> None:
-    def views(seed: int, epoch: int) -> torch.Tensor:
+def test_views_are_a_function_of_seed_view_and_image(split) -> None:
+    def views(seed: int, view: int) -> torch.Tensor:
         dataset = TrainViews(split, train_transform(STRONG, SPEC), seed)
-        dataset.set_epoch(epoch)
-        return torch.stack([dataset[index][0] for index in range(8)])
+        return torch.stack([dataset[ViewKey(index, view)][0] for index in range(8)])
 
     torch.manual_seed(1)
     first = views(0, 0)
@@ -67,7 +70,7 @@ def test_views_are_a_function_of_seed_epoch_and_image(split) -> None:
     assert not torch.equal(views(0, 1), first)
     assert not torch.equal(views(1, 0), first)
     dataset = TrainViews([split[0]] * 2, train_transform(STRONG, SPEC), 0)
-    assert not torch.equal(dataset[0][0], dataset[1][0])  # of one image at two places
+    assert not torch.equal(dataset[ViewKey(0, 0)][0], dataset[ViewKey(1, 0)][0])  # of one image at two places
 
 
 def draw() -> tuple[float, float, float]:
@@ -83,7 +86,7 @@ def test_loading_a_view_leaves_the_generators_alone(split) -> None:
     restart()
     wanted = draw()
     restart()
-    _ = TrainViews(split, train_transform(STRONG, SPEC), 0)[3]
+    _ = TrainViews(split, train_transform(STRONG, SPEC), 0)[ViewKey(3, 0)]
     assert draw() == wanted
 
 
@@ -103,7 +106,7 @@ def test_seeded_blocks_repeat_and_are_undone_even_by_an_error() -> None:
 
 def test_training_batches_are_full_shuffled_and_normalised(split) -> None:
     torch.manual_seed(0)
-    loader = train_loader(split, LIGHT_AUGMENT, SPEC, batch_size=32, seed=0, workers=0)
+    loader = train_loader(train_views(split, LIGHT_AUGMENT, SPEC, 0), batch_size=32, seed=0, workers=0)
     batches = views_of(loader)
     assert [tuple(images.shape) for images, _ in batches] == [(32, 3, 32, 32)] * 2
     assert all(labels.dtype == torch.int64 for _, labels in batches)
@@ -142,7 +145,7 @@ def test_streams_give_seeded_views_samples_and_evaluation() -> None:
     assert torch.equal(torch.stack([view for view, _ in views]), first)
     views.set_epoch(1)
     assert not torch.equal(torch.stack([view for view, _ in views]), first)
-    loader = train_loader(colours(), STRONG, SPEC, batch_size=4, seed=0, workers=0)
+    loader = train_loader(train_views(colours(), STRONG, SPEC, 0), batch_size=4, seed=0, workers=0)
     assert [len(labels) for _, labels in loader] == [4, 4]
     evaluated = torch.cat([labels for _, labels in eval_loader(colours(), SPEC, batch_size=4, workers=0)])
     assert evaluated.tolist() == list(range(10))
@@ -164,20 +167,79 @@ def test_a_stream_is_told_the_epoch() -> None:
 def test_flips_can_be_switched_off() -> None:
     ramp = Image.fromarray(np.tile(np.arange(32, dtype=np.uint8)[None, :, None] * 8, (32, 1, 3)))
     augment = LIGHT_AUGMENT.model_copy(update={"random_erasing": 0.0, "color_jitter": 0.0})
+    every = [ViewKey(index, 0) for index in range(30)]
     views = TrainViews([(ramp, 0)] * 30, train_transform(augment, SPEC), 0)
-    assert all(float(view[0, 16, 31] - view[0, 16, 0]) > 0 for view, _ in (views[index] for index in range(30)))
+    assert all(float(view[0, 16, 31] - view[0, 16, 0]) > 0 for view, _ in (views[key] for key in every))
     flipped = TrainViews([(ramp, 0)] * 30, train_transform(augment.model_copy(update={"hflip": 1.0}), SPEC), 0)
-    assert all(float(view[0, 16, 31] - view[0, 16, 0]) < 0 for view, _ in (flipped[index] for index in range(30)))
+    assert all(float(view[0, 16, 31] - view[0, 16, 0]) < 0 for view, _ in (flipped[key] for key in every))
     assert len(EvalViews([(ramp, 0)], SPEC)) == 1
 
 
 def test_the_default_augmentation_survives_every_operation(split) -> None:
     # RandAugment draws 2 of 15 operations an image; 200 views meet them all (Pillow 13 refused to posterize to 0 bits).
-    views = train_loader(split, AugmentConfig(), SPEC, batch_size=20, seed=0, workers=0)
+    views = train_loader(train_views(split, AugmentConfig(), SPEC, 0), batch_size=20, seed=0, workers=0)
     count = 0
     for epoch in range(200 // len(split) + 1):
-        views.dataset.set_epoch(epoch)
+        views.sampler.set_epoch(epoch)
         for images, _ in views:
             assert torch.isfinite(images).all()
             count += len(images)
     assert count >= 180
+
+
+def keys(epoch: int, **settings: int) -> list[ViewKey]:
+    sampler = ViewSampler(20, seed=1, **settings)
+    sampler.set_epoch(epoch)
+    return list(sampler)
+
+
+def test_a_pass_takes_each_image_once_in_an_order_of_its_own() -> None:
+    first, second = keys(0), keys(1)
+    assert sorted(key.index for key in first) == sorted(key.index for key in second) == list(range(20))
+    assert [key.index for key in first] != [key.index for key in second]
+    assert {key.view for key in first} == {0}
+    assert {key.view for key in second} == {1}
+    assert keys(1) == second
+
+
+def test_repeated_augmentation_takes_fewer_images_and_different_views_of_each() -> None:
+    """timm's RepeatAugSampler likewise repeats each image in a row and keeps the length of the pass."""
+    found = keys(2, repeats=3)
+    assert len(found) == len(set(found)) == 20
+    images = [key.index for key in found]
+    assert [images[start : start + 3] for start in range(0, 18, 3)] == [
+        [images[start]] * 3 for start in range(0, 18, 3)
+    ]
+    assert len(set(images)) == 7
+    assert {key.view for key in found} == {6, 7, 8}
+    assert not {key.view for key in found} & {key.view for key in keys(3, repeats=3)}
+
+
+def test_fixed_views_come_in_turn() -> None:
+    assert [{key.view for key in keys(epoch, views=2)} for epoch in range(4)] == [{0}, {1}, {0}, {1}]
+    assert {key.view for epoch in range(9) for key in keys(epoch, views=4, repeats=3)} == {0, 1, 2, 3}
+
+
+def test_mixing_is_timms_and_off_by_default(split) -> None:
+    assert mix_of(AugmentConfig(), 10, 0.1) is None
+    mix = mix_of(AugmentConfig(mixup=0.8), 10, 0.1)
+    assert mix is not None
+    images, labels = torch.rand(4, 3, 8, 8), torch.tensor([1, 2, 3, 4])
+    with seeded(5):
+        mixed, shares = mix(images.clone(), labels)
+    assert shares.shape == (4, 10)
+    torch.testing.assert_close(shares.sum(dim=1), torch.ones(4))
+    share = float((shares[0, 1] - 0.01) / 0.9)
+    torch.testing.assert_close(mixed[0], share * images[0] + (1 - share) * images[3], atol=1e-6, rtol=1e-5)
+
+
+def test_loader_processes_of_a_stream_draw_different_views() -> None:
+    class Halves:
+        """Each process reads its own images, which are all alike."""
+
+        def __iter__(self):
+            return iter([(Image.fromarray(np.arange(3072, dtype=np.uint8).reshape(32, 32, 3)), 0)] * 4)
+
+    loader = train_loader(train_views(StreamSplit(Halves(), 8), STRONG, SPEC, 0), batch_size=4, seed=0, workers=2)
+    first, second = (images for images, _ in loader)
+    assert not torch.equal(first, second)

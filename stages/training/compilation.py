@@ -1,0 +1,59 @@
+"""Whether compiling the networks pays, and doing it."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Literal
+
+import torch
+from torch import nn
+
+from core.errors import EnvironmentLacksError
+
+Setting = Literal["auto", "on", "off"]
+
+_RATE = {"cpu": 5e10, "cuda": 3e13}
+"""Floating-point operations a second that training reaches, to the order of magnitude: of one machine with few cores,
+and of one GPU in bfloat16. Fixed, not measured, so that an interrupted run decides the same when it goes on."""
+_WORTH_SECONDS = 900
+"""Compiling costs up to a minute and saves about a tenth (docs/performance.md): it pays after ten minutes or so."""
+
+
+def decide(setting: Setting, device: torch.device, operations: float) -> tuple[bool, str]:
+    """Whether to compile, and why.
+
+    Args:
+        setting: as configured.
+        device: where training runs.
+        operations: floating-point operations of the whole training.
+
+    Raises:
+        EnvironmentLacksError: asked for by name, and there is no compiler.
+    """
+    if setting == "off":
+        return False, "off, as asked"
+    lack = _lack(device)
+    if setting == "on":
+        if lack:
+            raise EnvironmentLacksError(f"compile is 'on', but {lack}; install it, or use compile=off.")
+        return True, "on, as asked"
+    seconds = operations / _RATE[device.type]
+    size = f"about {seconds / 60:.0f} minutes of arithmetic" if seconds >= 60 else "under a minute of arithmetic"
+    if seconds < _WORTH_SECONDS:
+        return False, f"off: {size}, too short to pay for compiling"
+    return (False, f"off: it would pay ({size}), but {lack}") if lack else (True, f"on: {size}")
+
+
+def _lack(device: torch.device) -> str | None:
+    """What torch.compile needs and this machine has not."""
+    if device.type == "cuda":
+        from torch.utils._triton import has_triton
+
+        return None if has_triton() else "Triton does not support this GPU"
+    return None if shutil.which("g++") or shutil.which("clang++") else "there is no C++ compiler (g++)"
+
+
+def compile_in_place(*modules: nn.Module) -> None:
+    """Compile for the one batch shape that training has; parameters keep their names."""
+    for module in modules:
+        module.compile(dynamic=False)

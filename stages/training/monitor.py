@@ -1,0 +1,76 @@
+"""What a training shows and writes down of itself: the bar on a terminal, and a line of metrics an epoch."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+from core.context import Context
+from stages.training.checkpoint import Progress
+from stages.training.memory import PeakMemory
+
+
+@dataclass
+class Pace:
+    """Where the time of one pass over the images goes."""
+
+    started: float = field(default_factory=time.monotonic)
+    images: int = 0
+    """Taken so far, in all processes."""
+    waited: float = 0.0
+    """Seconds that this process stood waiting for a batch."""
+
+    @property
+    def rate(self) -> float:
+        """Images a second."""
+        return self.images / max(time.monotonic() - self.started, 1e-9)
+
+
+class Monitor:
+    """Tells of one training; silent in every process but the main one."""
+
+    def __init__(self, name: str, total_steps: int, context: Context, memory: PeakMemory) -> None:
+        self.name, self.context, self.memory = name, context, memory
+        self.main = context.rank == 0
+        self.peak: int | None = None
+        self.bar = Bar(
+            TextColumn("  {task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:3.0f} %  loss {task.fields[loss]}  {task.fields[rate]} images/s  left"),
+            TimeRemainingColumn(),
+            console=context.console,
+            transient=True,
+            disable=not (context.console.is_terminal and self.main),
+        )
+        self.task = self.bar.add_task(name, total=total_steps, loss="-", rate="-")
+
+    def step(self, progress: Progress, pace: Pace) -> None:
+        """After each batch."""
+        mean = sum(progress.sums.values()) / max(progress.batches, 1)
+        self.bar.update(self.task, completed=progress.steps, loss=f"{mean:.3f}", rate=f"{pace.rate:.0f}")
+
+    def epoch(
+        self, progress: Progress, pace: Pace | None, lr: float, top1_raw: float | None, top1_ema: float | None
+    ) -> None:
+        """After each pass: one line of metrics; what was not measured after this one is null."""
+        if not self.main:
+            return
+        self.context.run.append_metrics(
+            {
+                "training": self.name,
+                "epoch": progress.epoch,
+                "step": progress.steps,
+                "lr": lr,
+                "loss": sum(progress.losses.values()),
+                "losses": progress.losses,
+                "val_top1_raw": top1_raw,
+                "val_top1_ema": top1_ema,
+                "images_per_second": pace.rate if pace else None,
+                "data_wait_seconds": pace.waited if pace else None,
+                "peak_step_bytes": self.peak,
+                "seconds": progress.seconds,
+            }
+        )

@@ -1,0 +1,75 @@
+"""What the processes of one training tell each other, beside gradients: Accelerate's process group, small messages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from accelerate.utils import broadcast_object_list
+
+from core.errors import CompressError, ProcessLost
+from stages.training.device import make_accelerator
+
+
+class Together:
+    """The main process tells, the others hear; used between stages, where the others wait."""
+
+    def __init__(self, device: str) -> None:
+        self.accelerator = make_accelerator(device)
+        self.in_step = False
+        """Whether the others are at work too, and so not listening."""
+
+    @property
+    def main(self) -> bool:
+        """Whether this process leads."""
+        return bool(self.accelerator.is_main_process)
+
+    def tell(self, value: Any) -> None:
+        """Main process: hand a JSON-able value to all others."""
+        broadcast_object_list([value])
+
+    def hear(self) -> Any:
+        """Other processes: the next value that the main one tells.
+
+        Raises:
+            ProcessLost: the main process failed (it has said how), or cannot be reached any more.
+        """
+        received: list[Any] = [None]
+        with losing_contact_told():
+            broadcast_object_list(received)
+        if isinstance(received[0], dict) and "failed" in received[0]:
+            raise ProcessLost("the main process stopped; its message says why.")
+        return received[0]
+
+    @contextmanager
+    def leading(self) -> Iterator[None]:
+        """Main process: should the block fail while the others wait, tell them."""
+        try:
+            yield
+        except BaseException:
+            if not self.in_step:
+                self.tell({"failed": True})
+            raise
+
+
+_LOST = ("Connection closed by peer", "Connection reset by peer", "Connection refused", "Broken pipe", "Socket Timeout")
+
+
+@contextmanager
+def losing_contact_told() -> Iterator[None]:
+    """Turn the transport's own error, when another process has gone, into one sentence.
+
+    Raises:
+        ProcessLost: another process is gone.
+    """
+    try:
+        yield
+    except CompressError:
+        raise
+    except (RuntimeError, ConnectionError) as error:
+        lost = isinstance(error, torch.distributed.DistError) or any(sign in str(error) for sign in _LOST)
+        if not lost or not torch.distributed.is_initialized():
+            raise
+        raise ProcessLost(f"lost contact with another process ({str(error).splitlines()[0][:120]}).") from error

@@ -1,0 +1,70 @@
+"""Deciding to compile, compiling, and the peak memory of a step."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from core.errors import EnvironmentLacksError
+from stages.training import compilation
+from stages.training.compilation import compile_in_place, decide
+from stages.training.memory import PeakMemory
+
+CPU = torch.device("cpu")
+LONG = 1e16
+
+
+@pytest.mark.parametrize(
+    ("setting", "operations", "compiled", "why"),
+    [
+        ("off", LONG, False, "as asked"),
+        ("on", 1.0, True, "as asked"),
+        ("auto", 1e10, False, "under a minute of arithmetic, too short"),
+        ("auto", 2e13, False, "about 7 minutes of arithmetic, too short"),
+        ("auto", LONG, True, "about 3333 minutes of arithmetic"),
+    ],
+)
+def test_auto_asks_whether_the_training_is_long_enough(
+    setting: compilation.Setting, operations: float, compiled: bool, why: str
+) -> None:
+    found, reason = decide(setting, CPU, operations)
+    assert found is compiled
+    assert why in reason
+
+
+def test_without_a_compiler_auto_says_so_and_on_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compilation.shutil, "which", lambda name: None)
+    assert decide("auto", CPU, LONG) == (
+        False,
+        "off: it would pay (about 3333 minutes of arithmetic), but there is no C++ compiler (g++)",
+    )
+    with pytest.raises(EnvironmentLacksError, match="compile is 'on', but there is no C"):
+        decide("on", CPU, 1.0)
+
+
+def test_a_compiled_network_answers_alike_keeps_its_names_and_is_copied_uncompiled() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 2))
+    images = torch.randn(3, 4)
+    wanted, names = network(images), list(network.state_dict())
+    compile_in_place(network)
+    torch.testing.assert_close(network(images), wanted, atol=1e-5, rtol=1e-5)
+    assert list(network.state_dict()) == names
+    torch.testing.assert_close(copy.deepcopy(network)(images), wanted)
+
+
+def test_peak_memory_sees_what_came_and_went() -> None:
+    memory = PeakMemory(CPU)
+    memory.reset()
+    before = memory.read()
+    assert before is not None
+    block = torch.ones(32 * 2**20)  # 128 MiB
+    del block
+    after = memory.read()
+    assert after is not None
+    assert after - before > 100 * 2**20
+    memory.reset()
+    assert (memory.read() or 0) < after - 50 * 2**20
