@@ -99,6 +99,11 @@ def _recipe_folder() -> Any:
     return files("pipeline") / "recipes"
 
 
+def is_recipe(source: str) -> bool:
+    """Whether --config means a recipe by this: one of that name exists, and no file."""
+    return source in recipe_names() and not Path(source).is_file()
+
+
 def load_layer(source: str) -> dict[str, Any]:
     """A config file, or a recipe by name, as nested values.
 
@@ -106,15 +111,15 @@ def load_layer(source: str) -> dict[str, Any]:
         UsageError: neither exists, or it is no mapping.
     """
     path = Path(source)
-    if path.suffix in {".yaml", ".yml"} or path.exists():
+    if is_recipe(source):
+        text = recipe_text(source)
+    elif path.suffix in {".yaml", ".yml"} or path.exists():
         try:
             text = path.read_text()
         except OSError as error:
             raise UsageError(f"config file '{source}' cannot be read ({error.strerror}).") from error
         except UnicodeDecodeError as error:
             raise UsageError(f"config file '{source}' is not text.") from error
-    elif source in recipe_names():
-        text = recipe_text(source)
     else:
         raise UsageError(f"config '{source}' is neither a file nor a recipe ({', '.join(recipe_names())}).")
     values = parse_yaml(text, f"config '{source}'")
