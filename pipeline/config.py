@@ -89,8 +89,9 @@ def recipe_text(name: str) -> str:
         UsageError: there is none of that name.
     """
     if name not in recipe_names():
-        hint = nearest(name, recipe_names()) or ", ".join(recipe_names())
-        raise UsageError(f"recipe '{name}' does not exist; did you mean one of: {hint}?")
+        near = nearest(name, recipe_names())
+        hint = f"did you mean one of: {near}?" if near else "see `compress recipes`."
+        raise UsageError(f"recipe '{name}' does not exist; {hint}")
     text: str = (_recipe_folder() / f"{name}.yaml").read_text()
     return text
 
@@ -121,7 +122,9 @@ def load_layer(source: str) -> dict[str, Any]:
         except UnicodeDecodeError as error:
             raise UsageError(f"config file '{source}' is not text.") from error
     else:
-        raise UsageError(f"config '{source}' is neither a file nor a recipe ({', '.join(recipe_names())}).")
+        near = nearest(source, recipe_names())
+        hint = f"did you mean {near}?" if near else "see `compress recipes`."
+        raise UsageError(f"config '{source}' is neither a file nor a recipe; {hint}")
     values = parse_yaml(text, f"config '{source}'")
     if values is None:
         return {}

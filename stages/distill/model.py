@@ -137,12 +137,13 @@ class FrozenTeacher(nn.Module):
             images = F.interpolate(images, size=(self.size, self.size), mode="bicubic", antialias=True)
         return images
 
-    def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Logits ``[B, K]`` (``[B, 0]`` if not wanted) and the taps, as ordinary tensors that a loss can use."""
+    def forward(self, images: Tensor) -> tuple[Tensor | None, list[Tensor]]:
+        """Logits ``[B, K]`` (None if not wanted) and the taps, as ordinary tensors that a loss can use."""
+        logits: Tensor | None = None
         with torch.inference_mode():
             adapted = self.adapted(images)
             if self.logits:
                 logits, taps = logits_and_taps(self.network, adapted, self.layers)
             else:
-                logits, taps = images.new_empty(len(images), 0), taps_alone(self.network, adapted, self.layers)
-        return logits.clone(), [tap.clone() for tap in taps]
+                taps = taps_alone(self.network, adapted, self.layers)
+        return None if logits is None else logits.clone(), [tap.clone() for tap in taps]

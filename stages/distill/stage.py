@@ -109,16 +109,19 @@ def _loss(
         student: a TappedStudent, as prepared for this device.
         images: ``[B, 3, S, S]``.
         labels: class indices int64 ``[B]``, or probabilities ``[B, K]``.
-        cached: the teacher's logits, then its taps in the order of ``teacher_layers(pairs)``, if they were kept.
+        cached: the teacher's logits (they may be missing when alpha is 0), then its taps in the order of
+            ``teacher_layers(pairs)``, if they were kept.
     """
     logits, taps = student(images)
+    layers = teacher_layers(pairs)
     teacher_logits: Tensor | None = None
     teacher_taps: list[Tensor] = []
     if cached:
-        teacher_logits, *teacher_taps = cached
+        first_tap = len(cached) - len(layers)
+        teacher_logits, teacher_taps = cached[0] if first_tap else None, list(cached[first_tap:])
     elif teacher is not None:
         teacher_logits, teacher_taps = teacher(images)
-    by_layer = dict(zip(teacher_layers(pairs), teacher_taps, strict=True))
+    by_layer = dict(zip(layers, teacher_taps, strict=True))
     compared = [(pair, tap, by_layer[pair.teacher]) for pair, tap in zip(pairs, taps, strict=True)]
     return distillation_terms(config, logits, teacher_logits, labels, compared)
 

@@ -86,7 +86,7 @@ def test_a_teacher_asked_for_taps_alone_stops_after_the_last_of_them() -> None:
     _, wanted = logits_and_taps(network, teacher.adapted(images), (0, 1))
     ran = blocks_run(network)
     logits, taps = teacher(images)
-    assert logits.shape == (2, 0)
+    assert logits is None
     torch.testing.assert_close(taps, wanted)
     assert ran == [0, 1]
 
@@ -196,6 +196,12 @@ def test_kept_answers_of_the_teacher_give_the_same_terms_as_asking_it() -> None:
     kept = stage._loss(config, student.pairs, None, student, images, labels, logits, *taps)
     assert teacher.layers == (0, 2)
     assert len(taps) == 2
+    taps_only = config.model_copy(update={"alpha": 0.0})
+    without = stage._loss(taps_only, student.pairs, None, student, images, labels, *taps)
+    assert "soft_logits" not in without
+    assert {name: without[name].item() for name in without if "<-" in name} == {
+        name: kept[name].item() for name in kept if "<-" in name
+    }
     assert {name: term.item() for name, term in kept.items()} == {name: term.item() for name, term in live.items()}
 
 
