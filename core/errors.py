@@ -6,7 +6,8 @@
     ├── BundleError              2   a bundle is damaged, incomplete or not a bundle
     ├── ResultError              1   a result of this program failed its own check (a fold, an export, a loss)
     ├── EnvironmentLacksError    3   something that was asked for is not on this machine (a GPU, TensorRT)
-    │   └── ProcessLost          3   another process of the same training is gone; never the first cause
+    ├── ProcessLost             75   another process of the same training is gone; never the first cause, and a
+    │                                launcher passes on that one's code
     └── RunInterrupted         130   stopped on request; the same command resumes
 
 Every message is one or two sentences: what was wrong, the value given, what is allowed, what to do next.
@@ -51,8 +52,10 @@ class EnvironmentLacksError(CompressError):
     exit_code = 3
 
 
-class ProcessLost(EnvironmentLacksError):  # noqa: N818 - it tells of an error elsewhere
+class ProcessLost(CompressError):  # noqa: N818 - it tells of an error elsewhere
     """Another process of the same training is gone; that one's own message, or its launcher's, says why."""
+
+    exit_code = 75
 
 
 class LeftToMain(Exception):  # noqa: N818 - control flow, no error

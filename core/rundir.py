@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from core.errors import UsageError
-from core.files import is_intact, references_in, write_atomic
+from core.files import is_intact, references_in, sha256_of, write_atomic
 from core.record import Record
 
 RecordType = TypeVar("RecordType", bound=Record)
@@ -153,9 +153,14 @@ class RunDirectory:
         """The stage's entry in state.json; empty when it never ran."""
         return dict(self.state()["stages"].get(stage, {}))
 
-    def save_record(self, stage: str, record: Record) -> None:
-        """Write a stage's record."""
-        write_atomic(self.root / "records" / f"{stage}.json", record.model_dump_json(indent=2) + "\n")
+    def save_record(self, stage: str, record: Record) -> str:
+        """Write a stage's record; its SHA-256, which belongs into the state with the fingerprint it was made for."""
+        path = self._record_path(stage)
+        write_atomic(path, record.model_dump_json(indent=2) + "\n")
+        return sha256_of(path)
+
+    def _record_path(self, stage: str) -> Path:
+        return self.root / "records" / f"{stage}.json"
 
     def load_record(self, stage: str, kind: type[RecordType]) -> RecordType:
         """The stage's record.
@@ -163,7 +168,7 @@ class RunDirectory:
         Raises:
             UsageError: the stage never finished, or its record is damaged.
         """
-        path = self.root / "records" / f"{stage}.json"
+        path = self._record_path(stage)
         try:
             return kind.model_validate_json(path.read_text())
         except FileNotFoundError as error:
@@ -173,11 +178,23 @@ class RunDirectory:
         except (ValidationError, UnicodeDecodeError) as error:
             raise UsageError(f"{path} is damaged or from another version; delete it to recompute the stage.") from error
 
-    def reusable(self, stage: str, fingerprint: str, kind: type[RecordType]) -> RecordType | None:
-        """The stage's record if it was made from the same inputs and every file it names is intact; else None."""
+    def reusable(
+        self, stage: str, fingerprint: str, kind: type[RecordType], *, key: str = "fingerprint"
+    ) -> RecordType | None:
+        """The stage's record if it was made from the same inputs and every file it names is intact; else None.
+
+        Args:
+            stage: its name.
+            fingerprint: what the entry ``key`` of the stage's state must be.
+            kind: of record.
+            key: ``fingerprint`` (everything) or ``settings`` (all but the files outside that it was made from).
+        """
         state = self.stage_state(stage)
-        if state.get("status") != "done" or state.get("fingerprint") != fingerprint:
+        if state.get("status") != "done" or state.get(key) != fingerprint:
             return None
+        path = self._record_path(stage)
+        if not path.is_file() or sha256_of(path) != state.get("record"):
+            return None  # also when killed between writing a new record and noting what it was made for
         try:
             record = self.load_record(stage, kind)
         except UsageError:

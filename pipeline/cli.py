@@ -15,6 +15,7 @@ import click
 from rich.console import Console
 
 from core.errors import EXIT_GATE_FAILED, EXIT_OK, CompressError, UsageError
+from core.processes import rank, world_size
 
 _FOLDER = click.Path(path_type=Path, file_okay=True)
 
@@ -98,13 +99,25 @@ def requested_config(**given: Any) -> Any:
 @cli.command()
 @config_options
 @click.option("-o", "--output", type=_FOLDER, help="Run directory.  [default: runs/ and a name from the settings]")
-def run(output: Path | None, **given: Any) -> int:
+@click.option(
+    "--num-processes",
+    type=click.IntRange(min=1),
+    default=1,
+    help="Processes that train together on this machine, one a GPU.  [default: 1]",
+)
+def run(output: Path | None, num_processes: int, **given: Any) -> int:
     """Teacher, student, distillation, export, verification, report: all of it, or what is left of it."""
     from pipeline.run import run_all
 
+    config = requested_config(**given)
+    if num_processes > 1 and world_size() == 1:
+        from pipeline.launch import check, launch
+
+        check(num_processes, config.device)
+        return launch(num_processes, sys.argv[1:])
     console = Console(stderr=True)
-    outcome = run_all(requested_config(**given), output, _command(), console)
-    return _finish(outcome, console)
+    outcome = run_all(config, output, _command(), console)
+    return EXIT_OK if outcome is None else _finish(outcome, console)
 
 
 @cli.command()
@@ -256,7 +269,10 @@ def main(arguments: list[str] | None = None) -> None:
 def _fail(message: str, code: int, debug: bool) -> NoReturn:
     if debug:
         traceback.print_exc()
-    click.echo(f"error: {message}" if code != 130 else message, err=True)
+    if code == 130 and rank():
+        sys.exit(code)  # the main process says it
+    who = f"rank {rank()}: " if world_size() > 1 else ""
+    click.echo(who + (f"error: {message}" if code != 130 else message), err=True)
     sys.exit(code)
 
 

@@ -64,6 +64,10 @@ class Stage:
     """JSON values outside config and records that its result depends on."""
     seeded: bool = False
     """Whether the seed changes its result."""
+    collective: bool = False
+    """Whether every process of a run with several takes part; the others are the main one's alone."""
+    outside_kept: bool = False
+    """Whether the run keeps its own copy of what ``facts`` looks at, so that later steps need the original no more."""
 
 
 STAGES: tuple[Stage, ...] = (
@@ -72,11 +76,13 @@ STAGES: tuple[Stage, ...] = (
         "teacher",
         "stages.teacher.stage",
         TeacherRecord,
-        1,
+        2,
         lambda run: run.teacher,
         needs=("data",),
         facts=_teacher_file,
         seeded=True,
+        collective=True,
+        outside_kept=True,
     ),
     Stage(
         "student", "stages.student.stage", StudentRecord, 1, lambda run: run.student, ("data", "teacher"), seeded=True
@@ -85,10 +91,11 @@ STAGES: tuple[Stage, ...] = (
         "distill",
         "stages.distill.stage",
         DistillRecord,
-        1,
+        2,
         lambda run: run.distill,
         needs=("data", "teacher", "student"),
         seeded=True,
+        collective=True,
     ),
     Stage("fold", "stages.fold.stage", FoldRecord, 1, lambda run: run.fold, ("data", "student", "distill")),
     Stage(

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from core.errors import EnvironmentLacksError, UsageError
+from core.processes import world_size
 from core.records import DataRecord
 from exporters.tensorrt import choose_flavour
 from pipeline.config import RunConfig
 from stages.distill.config import DistillConfig
 from stages.export.config import ExportConfig
 from stages.images.listing import EMBEDDED
+from stages.student.config import StudentConfig
+from stages.teacher.config import TeacherConfig
 from stages.training.config import TrainingConfig
 
 Training = TypeVar("Training", bound=TrainingConfig)
@@ -131,8 +134,33 @@ def resolve_training(config: RunConfig, data: DataRecord) -> RunConfig:
     teacher = _training(config.teacher, "teacher", epochs, data.train_images)
     teacher = teacher.model_copy(update={"epochs": epochs})
     distill = _training(config.distill, "distill", config.distill.epochs, data.train_images)
+    teacher_pass, student_pass = _operations(config.teacher), _operations(config.student)
+    passes = data.train_images * 3.0  # backward costs twice what forward does
+    teacher = _compilation(teacher, config.device, passes * teacher_pass * epochs)
+    live = data.train_images * teacher_pass * config.distill.epochs
+    distill = _compilation(distill, config.device, passes * student_pass * config.distill.epochs + live)
     images = config.data.model_copy(update={"check": check_of(config.data, data.train_images + data.val_images)})
     return config.model_copy(update={"data": images, "teacher": teacher, "distill": distill})
+
+
+def _operations(network: TeacherConfig | StudentConfig) -> float:
+    """Floating-point operations of one image forward, counted without weights."""
+    from stages.models.build import cost_of, input_size
+    from stages.models.geometry import meta_model
+
+    args = network.args if isinstance(network.args, dict) else {}
+    model = meta_model(network.model.partition(".")[0], args)
+    return 2.0 * cost_of(model, input_size(args, model)).macs
+
+
+def _compilation(config: Training, device: str, operations: float) -> Training:
+    """Whether to compile, decided; asking for it where there is no compiler fails."""
+    from stages.training.compilation import decide
+
+    compiled, why = decide(config.compile, device, operations)
+    if config.compile != "auto":
+        return config
+    return config.model_copy(update={"compile": "on" if compiled else "off", "compile_reason": why})
 
 
 def _teacher_epochs(config: RunConfig, classes: int) -> int:
@@ -160,7 +188,13 @@ def _teacher_epochs(config: RunConfig, classes: int) -> int:
 
 
 def _training(config: Training, section: str, epochs: int, images: int) -> Training:
-    batch = _batch_size(config.accumulation, images) if config.batch_size == "auto" else config.batch_size
+    parts = config.accumulation * world_size()
+    batch = _batch_size(parts, images) if config.batch_size == "auto" else config.batch_size
+    if batch % parts:
+        raise UsageError(
+            f"{section}.batch_size is {batch}, which {world_size()} processes of {config.accumulation} part(s) each "
+            f"cannot share evenly; give a multiple of {parts}."
+        )
     if batch > images:
         raise UsageError(
             f"{section}.batch_size is {batch}, but there are {images} training images; give at most {images}."
@@ -172,9 +206,9 @@ def _training(config: Training, section: str, epochs: int, images: int) -> Train
     return config.model_copy(update={"batch_size": batch, "warmup_epochs": warmup, "lr": lr})
 
 
-def _batch_size(accumulation: int, images: int) -> int:
-    """The largest power of two times ``accumulation``, up to 256, that leaves an epoch at least eight steps."""
-    batch = accumulation
+def _batch_size(parts: int, images: int) -> int:
+    """The largest power of two times ``parts``, up to 256, that leaves an epoch at least eight steps."""
+    batch = parts
     while batch * 2 <= min(_LARGEST_BATCH, images // _STEPS_AN_EPOCH):
         batch *= 2
     return batch

@@ -9,20 +9,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from core.errors import CompressError, UsageError
 from core.files import is_intact, reference, write_atomic
 from core.fingerprint import fingerprint
+from core.processes import world_size
 from core.record import FileRef
 from core.rundir import RunDirectory
 from pipeline.config import RunConfig, dump_yaml, merge, validate
 from pipeline.machine import environment
 from pipeline.plan import STAGES
-from pipeline.runner import Runner
-from stages.images.listing import data_digest, kind_of
+from pipeline.runner import Runner, follow
+from stages.images.listing import kind_of
+
+if TYPE_CHECKING:
+    from stages.training.processes import Together
 
 STEPS_WITH_OWN_SETTINGS = {"export": ("fold", "export"), "verify": ("verify", "gates")}
 """Sections that a single step's --set may change: those that leave the trained student as it is."""
@@ -40,8 +44,8 @@ class Outcome:
     recomputed: tuple[str, ...]
 
 
-def run_all(config: RunConfig, output: Path | None, command: str, console: Console) -> Outcome:
-    """The whole plan, reusing whatever is still good.
+def run_all(config: RunConfig, output: Path | None, command: str, console: Console) -> Outcome | None:
+    """The whole plan, reusing whatever is still good; in a process that is not the main one, its part of it, and None.
 
     Args:
         config: as requested, "auto" included.
@@ -52,10 +56,27 @@ def run_all(config: RunConfig, output: Path | None, command: str, console: Conso
     Raises:
         CompressError: anything the user can solve; what is on disk from earlier runs stays.
     """
+    if world_size() == 1:
+        return _run_all(config, output, command, console, None)
+    from stages.training.processes import Together
+
+    together = Together(config.device)
+    if together.main:
+        with together.leading():
+            return _run_all(config, output, command, console, together)
+    console.quiet = True
+    follow(together, console)
+    return None
+
+
+def _run_all(
+    config: RunConfig, output: Path | None, command: str, console: Console, together: Together | None
+) -> Outcome:
     config = with_absolute_paths(config)
     root = output or default_output(config)
     _refuse_inside_data(root, config)
-    request = fingerprint(config, config.model_dump(mode="json"), environment(), data_digest(config.data))
+    facts = [stage.facts(config) for stage in STAGES]
+    request = fingerprint(config, config.model_dump(mode="json"), facts, world_size())
     known = _known_request(root, request)
     absent = _absent_folders(root)
     if known is None:
@@ -73,7 +94,7 @@ def run_all(config: RunConfig, output: Path | None, command: str, console: Conso
         fresh = False
     console.print(f"run      {run.root}", highlight=False, markup=False, soft_wrap=True)
     with run.locked(), _undone_if_refused(run, absent if fresh else None):
-        runner = Runner(run, console)
+        runner = Runner(run, console, together=together)
         data = runner.stage("data", models)
         if known is None:
             from pipeline.resolve import resolve_training
@@ -85,8 +106,11 @@ def run_all(config: RunConfig, output: Path | None, command: str, console: Conso
             resolved = models
         for note in notes(resolved):
             console.print(f"note     {note}", highlight=False, markup=False)
+        collective = [stage.name for stage in STAGES if stage.collective]
         for stage in STAGES[1:]:
             runner.stage(stage.name, resolved)
+            if together and stage.name == collective[-1]:
+                together.dismiss()
         report = _report(runner, resolved, command)
     return Outcome(run, report, tuple(runner.computed))
 

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import importlib
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from core.context import Context
-from core.errors import RunInterrupted, UsageError
+from core.errors import LeftToMain, RunInterrupted, UsageError
 from core.fingerprint import fingerprint
 from core.record import Record
 from core.rundir import RunDirectory
-from pipeline.config import RunConfig
+from pipeline.config import RunConfig, validate
 from pipeline.plan import BY_NAME, Stage
+
+if TYPE_CHECKING:
+    from stages.training.processes import Together
 
 
 @dataclass
@@ -27,6 +32,8 @@ class Runner:
     records: dict[str, Record] = field(default_factory=dict)
     computed: list[str] = field(default_factory=list)
     """Stages that were not reused."""
+    together: Together | None = None
+    """The other processes, where several train; None in an ordinary run."""
 
     def stage(self, name: str, config: RunConfig, *, force: bool = False) -> Any:
         """The stage's record: the one on disk when nothing it depends on changed, else a new one.
@@ -54,7 +61,10 @@ class Runner:
             UsageError: the stage has not finished with these settings and inputs.
         """
         stage = BY_NAME[name]
-        record = self.run.reusable(name, self.fingerprint(stage, config), stage.record)
+        if stage.outside_kept:  # what it was made from may be gone: the run has its own copy
+            record = self.run.reusable(name, self._settings(stage, config), stage.record, key="settings")
+        else:
+            record = self.run.reusable(name, self.fingerprint(stage, config), stage.record)
         if record is None:
             status = self.run.stage_state(name).get("status")
             why = "its settings, inputs or files changed since" if status == "done" else "it has not finished"
@@ -67,12 +77,15 @@ class Runner:
 
     def fingerprint(self, stage: Stage, config: RunConfig) -> str:
         """Of everything the stage's result depends on."""
+        return fingerprint(self._settings(stage, config), stage.facts(config))
+
+    def _settings(self, stage: Stage, config: RunConfig) -> str:
+        """Of the same, less what lies outside the run."""
         return fingerprint(
             stage.name,
             stage.version,
             stage.config(config),
             {need: self.records[need] for need in stage.needs},
-            stage.facts(config),
             config.seed if stage.seeded else None,
         )
 
@@ -83,41 +96,72 @@ class Runner:
             self._line(stage.name, f"running again ({what})")
         else:
             self._line(stage.name, "running")
-        self.run.mark(stage.name, "running", print_of)
+        self._attempt(stage.name, before, "running", print_of)
         started = time.monotonic()
         try:
-            module = importlib.import_module(stage.module)
-            inputs = module.Inputs(**{need: self.records[need] for need in stage.needs})
-            context = Context(
-                run=self.run,
-                seed=config.seed,
-                device=config.device,
-                workers=int(config.workers),
-                threads=int(config.threads),
-                fingerprint=print_of,
-                console=self.console,
-            )
-            record: Record = module.run(stage.config(config), inputs, context)
+            record = self._carry_out(stage, config, print_of)
         except (KeyboardInterrupt, RunInterrupted):
-            self._unfinished(stage.name, before, {"status": "interrupted", "fingerprint": print_of})
+            self._attempt(stage.name, before, "interrupted", print_of)
             raise
         except BaseException as error:
-            attempt = {"status": "failed", "fingerprint": print_of, "error": str(error)[:500]}
-            self._unfinished(stage.name, before, attempt)
+            self._attempt(stage.name, before, "failed", print_of, error=str(error)[:500])
             raise
         seconds = time.monotonic() - started
-        self.run.save_record(stage.name, record)
-        self.run.mark(stage.name, "done", print_of, seconds=round(seconds, 2))
+        written = self.run.save_record(stage.name, record)
+        settings = self._settings(stage, config)
+        self.run.mark(stage.name, "done", print_of, settings=settings, record=written, seconds=round(seconds, 2))
         self._line(stage.name, f"done in {seconds:.1f} s")
         return record
 
-    def _unfinished(self, name: str, before: dict[str, Any], attempt: dict[str, Any]) -> None:
-        """Remember how an attempt ended; an earlier result stays usable for the settings it was made with."""
+    def _carry_out(self, stage: Stage, config: RunConfig, print_of: str) -> Record:
+        """The stage's own work, with the other processes where it is theirs too."""
+        if self.together is None or not stage.collective:
+            return carry_out(self, stage, config, print_of)
+        call = {"stage": stage.name, "run": str(self.run.root.resolve()), "fingerprint": print_of}
+        self.together.tell({**call, "config": config.model_dump(mode="json")})
+        with self.together.at_work():
+            return carry_out(self, stage, config, print_of)
+
+    def _attempt(self, name: str, before: dict[str, Any], status: str, print_of: str, **more: Any) -> None:
+        """Note how an attempt stands; an earlier result stays usable for the settings it was made with."""
         if before.get("status") == "done":
-            kept = {key: before[key] for key in ("fingerprint", "seconds") if key in before}
-            self.run.mark(name, "done", **kept, attempt=attempt)
+            kept = {key: before[key] for key in ("fingerprint", "settings", "record", "seconds") if key in before}
+            self.run.mark(name, "done", **kept, attempt={"status": status, "fingerprint": print_of, **more})
         else:
-            self.run.mark(name, **attempt)
+            self.run.mark(name, status, print_of, **more)
 
     def _line(self, stage: str, text: str) -> None:
         self.console.print(f"{stage:<8} {text}", highlight=False, markup=False)
+
+
+def carry_out(runner: Runner, stage: Stage, config: RunConfig, print_of: str) -> Record:
+    """Import the stage and run it in this process."""
+    module = importlib.import_module(stage.module)
+    inputs = module.Inputs(**{need: runner.records[need] for need in stage.needs})
+    context = Context(
+        run=runner.run,
+        seed=config.seed,
+        device=config.device,
+        workers=int(config.workers),
+        threads=int(config.threads),
+        fingerprint=print_of,
+        console=runner.console,
+    )
+    record: Record = module.run(stage.config(config), inputs, context)
+    return record
+
+
+def follow(together: Together, console: Console) -> None:
+    """What every process but the main one does: the stages that it is called to, until it is dismissed.
+
+    Raises:
+        ProcessLost: the main process failed or is gone.
+    """
+    while (call := together.hear()) is not None:
+        config = validate(call["config"])
+        runner = Runner(RunDirectory(Path(call["run"])), console)
+        stage = BY_NAME[call["stage"]]
+        for need in stage.needs:
+            runner.records[need] = runner.run.load_record(need, BY_NAME[need].record)
+        with suppress(LeftToMain):
+            carry_out(runner, stage, config, call["fingerprint"])

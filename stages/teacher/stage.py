@@ -20,7 +20,7 @@ from stages.models.build import build_model, cost_of, preprocess_of, pretrained_
 from stages.models.geometry import shape_of
 from stages.models.weights import all_finite, classifier_names, load_checkpoint, save_weights
 from stages.teacher.config import TeacherConfig
-from stages.training.compilation import compile_in_place, decide
+from stages.training.compilation import compile_in_place
 from stages.training.device import make_accelerator
 from stages.training.evaluate import predict_logits, top1
 from stages.training.loop import Job, train
@@ -117,11 +117,8 @@ def _fit(
         smoothing = 0.0 if labels.is_floating_point() else config.label_smoothing  # mixed labels are smoothed already
         return {"labels": F.cross_entropy(network(batch).float(), labels, label_smoothing=smoothing)}
 
-    operations = 6.0 * cost_of(model, preprocess.size).macs * len(images.train) * epochs  # forward 2, backward 4
-    compiled, why = decide(config.compile, make_accelerator(context.device).device, operations)
-    if compiled:
+    if config.compile == "on":
         compile_in_place(model)
-    context.say(f"compile: {why}")
     job = Job(
         name="teacher",
         model=model,

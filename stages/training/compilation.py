@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from typing import Literal
 
-import torch
 from torch import nn
 
 from core.errors import EnvironmentLacksError
@@ -19,34 +18,34 @@ _WORTH_SECONDS = 900
 """Compiling costs up to a minute and saves about a tenth (docs/performance.md): it pays after ten minutes or so."""
 
 
-def decide(setting: Setting, device: torch.device, operations: float) -> tuple[bool, str]:
-    """Whether to compile, and why.
+def decide(setting: Setting, device: str, operations: float) -> tuple[bool, str]:
+    """Whether to compile, and why (empty where it was asked for).
 
     Args:
         setting: as configured.
-        device: where training runs.
+        device: ``cpu`` or ``cuda``.
         operations: floating-point operations of the whole training.
 
     Raises:
         EnvironmentLacksError: asked for by name, and there is no compiler.
     """
     if setting == "off":
-        return False, "off, as asked"
+        return False, ""
     lack = _lack(device)
     if setting == "on":
         if lack:
             raise EnvironmentLacksError(f"compile is 'on', but {lack}; install it, or use compile=off.")
-        return True, "on, as asked"
-    seconds = operations / _RATE[device.type]
+        return True, ""
+    seconds = operations / _RATE[device]
     size = f"about {seconds / 60:.0f} minutes of arithmetic" if seconds >= 60 else "under a minute of arithmetic"
     if seconds < _WORTH_SECONDS:
-        return False, f"off: {size}, too short to pay for compiling"
-    return (False, f"off: it would pay ({size}), but {lack}") if lack else (True, f"on: {size}")
+        return False, f"{size} is too short to pay for compiling"
+    return (False, f"it would pay ({size}), but {lack}") if lack else (True, f"{size} pays for compiling")
 
 
-def _lack(device: torch.device) -> str | None:
+def _lack(device: str) -> str | None:
     """What torch.compile needs and this machine has not."""
-    if device.type == "cuda":
+    if device == "cuda":
         from torch.utils._triton import has_triton
 
         return None if has_triton() else "Triton does not support this GPU"

@@ -13,7 +13,7 @@ class TrainingConfig(Record):
     """AdamW, linear warm-up and cosine decay, EMA."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
-    volatile: ClassVar[frozenset[str]] = frozenset({"checkpoint_seconds"})
+    volatile: ClassVar[frozenset[str]] = frozenset({"checkpoint_seconds", "compile_reason"})
 
     batch_size: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
     """Images an optimizer step, over all processes. auto: 256, or less so that an epoch has at least 8 steps."""
@@ -41,6 +41,8 @@ class TrainingConfig(Record):
     """Epochs between evaluations on the held-out images; the last epoch is always evaluated."""
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile of the networks. auto: where the training is long enough to pay for it, and a compiler is there."""
+    compile_reason: str = ""
+    """Why `compile` is what it is; written when `auto` is decided, not meant to be set."""
     checkpoint_seconds: float = Field(60, ge=0)
     """Seconds of training that a crash may cost; a checkpoint is written at the first step after them."""
 

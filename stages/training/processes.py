@@ -20,6 +20,7 @@ class Together:
         self.accelerator = make_accelerator(device)
         self.in_step = False
         """Whether the others are at work too, and so not listening."""
+        self.dismissed = False
 
     @property
     def main(self) -> bool:
@@ -43,13 +44,25 @@ class Together:
             raise ProcessLost("the main process stopped; its message says why.")
         return received[0]
 
+    def dismiss(self) -> None:
+        """Main process: nothing is left for the others to do."""
+        self.dismissed = True
+        self.tell(None)
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Main process: all take part in what the block does."""
+        self.in_step = True
+        yield
+        self.in_step = False  # not after a failure: the others are still in the middle of it
+
     @contextmanager
     def leading(self) -> Iterator[None]:
         """Main process: should the block fail while the others wait, tell them."""
         try:
             yield
         except BaseException:
-            if not self.in_step:
+            if not (self.in_step or self.dismissed):
                 self.tell({"failed": True})
             raise
 

@@ -35,8 +35,8 @@ def finished(run: RunDirectory) -> DistillRecord:
         seconds=1.0,
         losses={},
     )
-    run.save_record("distill", record)
-    run.mark("distill", "done", "f", seconds=1.0)
+    written = run.save_record("distill", record)
+    run.mark("distill", "done", "f", settings="s", record=written, seconds=1.0)
     return record
 
 
@@ -119,6 +119,8 @@ def test_stages_are_marked_one_by_one(run: RunDirectory) -> None:
 def test_a_record_comes_back_equal(run: RunDirectory, finished: DistillRecord) -> None:
     assert run.load_record("distill", DistillRecord) == finished
     assert run.reusable("distill", "f", DistillRecord) == finished
+    assert run.reusable("distill", "s", DistillRecord, key="settings") == finished
+    assert run.reusable("distill", "f", DistillRecord, key="settings") is None
 
 
 def test_a_record_is_not_reused_under_another_fingerprint(run: RunDirectory, finished: DistillRecord) -> None:
@@ -195,3 +197,26 @@ def test_locking_where_nothing_can_be_written_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="cannot be written"), RunDirectory(tmp_path / "file").locked():
         pass
+
+
+def test_a_record_that_the_state_does_not_know_is_not_reused(run: RunDirectory, finished: DistillRecord) -> None:
+    """Killed after the new record was written and before the state told what it was made for."""
+    run.save_record("distill", finished.model_copy(update={"epochs": 2}))
+    assert run.reusable("distill", "f", DistillRecord) is None
+
+
+def test_metrics_of_epochs_to_be_trained_again_are_forgotten(run: RunDirectory) -> None:
+    for training, epoch in (("teacher", 1), ("student", 1), ("student", 2), ("teacher", 2)):
+        run.append_metrics({"training": training, "epoch": epoch})
+    with (run.root / "metrics.jsonl").open("a") as file:
+        file.write('{"training": "stu')
+    run.forget_metrics("student", 1)
+    lines = [json.loads(line) for line in (run.root / "metrics.jsonl").read_text().splitlines()]
+    assert [(line["training"], line["epoch"]) for line in lines] == [("teacher", 1), ("student", 1), ("teacher", 2)]
+    run.forget_metrics("student", 0)
+    assert "student" not in (run.root / "metrics.jsonl").read_text()
+
+
+def test_nothing_to_forget(run: RunDirectory) -> None:
+    run.forget_metrics("student", 0)
+    assert not (run.root / "metrics.jsonl").exists()

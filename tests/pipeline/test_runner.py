@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -48,9 +49,11 @@ class Bench:
         self.run = RunDirectory.claim(root, {"test": 1})
         self.calls: list[str] = []
         self.trouble: BaseException | None = None
+        self.first_hook: Callable[[], Any] = lambda: None
 
     def first(self, config: Any, inputs: NoInputs, context: Context) -> First:
         self.calls.append("first")
+        self.first_hook()
         path = context.run.root / "out.txt"
         write_atomic(path, f"{config.epochs} {context.seed}")
         if self.trouble:
@@ -196,6 +199,44 @@ def test_a_killed_stage_is_computed_again(bench: Bench, config: RunConfig) -> No
     state["stages"]["second"]["status"] = "running"
     bench.run.state_path.write_text(json.dumps(state))
     assert bench.go(config) == ["second"]
+
+
+def test_a_change_that_is_killed_leaves_the_earlier_result_usable(bench: Bench, config: RunConfig) -> None:
+    bench.go(config)
+    state, record = bench.run.state_path.read_bytes(), (bench.run.root / "records" / "first.json").read_bytes()
+    seen: list[Any] = []
+    bench.first_hook = lambda: seen.append(bench.run.stage_state("first"))
+    bench.go(with_epochs(config, 3))
+    (at_work,) = seen
+    assert (at_work["status"], at_work["attempt"]["status"]) == ("done", "running")
+    assert at_work["fingerprint"] == json.loads(state)["stages"]["first"]["fingerprint"]
+    # killed right after the new record was written: the state is still the one seen at work
+    changed = json.loads(bench.run.state_path.read_text())
+    changed["stages"]["first"] = at_work
+    bench.run.state_path.write_text(json.dumps(changed))
+    bench.first_hook = lambda: None
+    assert bench.go(config) == ["first", "second"]
+    assert (bench.run.root / "records" / "first.json").read_bytes() == record
+
+
+def test_a_single_step_needs_no_file_that_the_run_has_a_copy_of(
+    bench: Bench, config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pipeline.runner
+
+    bench.go(config)
+    gone = pipeline.runner.BY_NAME["first"]
+    for kept, usable in ((True, True), (False, False)):
+        stage = replace(gone, facts=lambda run: "the file is gone", outside_kept=kept)
+        monkeypatch.setitem(pipeline.runner.BY_NAME, "first", stage)
+        runner = Runner(bench.run, Console(quiet=True))
+        if usable:
+            assert runner.finished("first", config).epochs == config.distill.epochs
+        else:
+            with pytest.raises(UsageError, match="changed since"):
+                runner.finished("first", config)
+        with pytest.raises(UsageError, match="changed since"):
+            runner.finished("first", with_epochs(config, 3))
 
 
 def test_finished_reads_and_never_computes(bench: Bench, config: RunConfig) -> None:

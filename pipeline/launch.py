@@ -1,0 +1,147 @@
+"""`--num-processes N`: start N processes of the same command on this machine, and answer for them as one.
+
+torchrun's own launcher would do, but hands a second interrupt to processes that a terminal has interrupted already
+(one asks a training to save and stop, two stop it at once), and reports a failure as a page of text.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+from core.errors import EnvironmentLacksError, ProcessLost, UsageError
+
+_POLL_SECONDS = 0.1
+_GRACE_SECONDS = 5.0
+"""Between the first failure and ending the others: time for a consequence and its cause to both be seen."""
+_STOP_SECONDS = 15.0
+"""Between asking a process to end and ending it."""
+
+
+def launch(processes: int, arguments: Sequence[str]) -> int:
+    """Run ``python -m pipeline ARGUMENTS`` in ``processes`` processes that form one group; their exit code.
+
+    A process that fails or dies takes the others with it.
+
+    Raises:
+        EnvironmentLacksError: a process was killed; the message names its rank and the signal.
+    """
+    children = _start(processes, arguments)
+    try:
+        with _forwarding(children):
+            failed = _wait(children)
+    finally:
+        _end(children)
+    if not failed:
+        return 0
+    rank, code = _first_cause(failed)
+    if code < 0:
+        name = signal.Signals(-code).name
+        more = ", often for want of memory" if name == "SIGKILL" else ""
+        raise EnvironmentLacksError(
+            f"rank {rank} of {processes} died (killed by {name}{more}), and the run with it; "
+            "the same command goes on from the last checkpoint."
+        )
+    if code != 130:
+        print(f"rank {rank} of {processes} ended with exit code {code}; its message is above", file=sys.stderr)  # noqa: T201
+    return code
+
+
+def check(processes: int, device: str) -> None:
+    """Whether this machine can hold so many.
+
+    Raises:
+        UsageError: fewer GPUs than processes.
+    """
+    if device == "cpu":
+        return
+    import torch
+
+    gpus = torch.cuda.device_count()
+    if (gpus or device == "cuda") and processes > gpus:
+        raise UsageError(f"--num-processes is {processes}, and this machine has {gpus} GPUs; give at most {gpus}.")
+
+
+def _start(processes: int, arguments: Sequence[str]) -> list[subprocess.Popen[bytes]]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    shared = {
+        "OMP_NUM_THREADS": str(max(1, cores // processes)),
+        **os.environ,
+        "WORLD_SIZE": str(processes),
+        "LOCAL_WORLD_SIZE": str(processes),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(_free_port()),
+    }
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", "pipeline", *arguments],
+            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            start_new_session=True,  # a terminal's interrupt reaches this process alone, which hands it on once
+        )
+        for rank in range(processes)
+    ]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@contextmanager
+def _forwarding(children: list[subprocess.Popen[bytes]]) -> Iterator[None]:
+    """SIGINT and SIGTERM go to every process."""
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        for child in children:
+            if child.poll() is None:
+                child.send_signal(number)
+
+    previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _wait(children: list[subprocess.Popen[bytes]]) -> dict[int, int]:
+    """Until all have ended well, or some time after the first has not: the exit codes of those that failed, by rank."""
+    deadline: float | None = None
+    while True:
+        codes = [child.poll() for child in children]
+        failed = {rank: code for rank, code in enumerate(codes) if code}
+        if None not in codes or (deadline is not None and time.monotonic() > deadline):
+            return failed
+        if failed and deadline is None and 130 not in failed.values():  # one that stops on request waits for the rest
+            deadline = time.monotonic() + _GRACE_SECONDS
+        time.sleep(_POLL_SECONDS)
+
+
+def _end(children: list[subprocess.Popen[bytes]]) -> None:
+    """End whatever still runs."""
+    for child in children:
+        if child.poll() is None:
+            child.terminate()
+    deadline = time.monotonic() + _STOP_SECONDS
+    for child in children:
+        try:
+            child.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def _first_cause(failed: dict[int, int]) -> tuple[int, int]:
+    """Of several failures the one that the others followed from: a kill, else an error of its own."""
+    killed = {rank: code for rank, code in failed.items() if code < 0}
+    own = {rank: code for rank, code in failed.items() if code != ProcessLost.exit_code}
+    return next(iter((killed or own or failed).items()))

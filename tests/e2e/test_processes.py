@@ -1,0 +1,184 @@
+"""Several processes on one machine, as `compress run --num-processes 2` and torchrun start them (2 of gloo, on CPU)."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from running import ENVIRONMENT, NAMES, TINY, Result, as_process, command, sets
+from safetensors.torch import load_file
+
+TWO = ("--num-processes", "2")
+SHORT = (
+    *TINY, "teacher.epochs=1", "distill.epochs=1", "teacher.lr=1.0e-4", "distill.lr=1.0e-4", "verify.latency_seconds=0.1",
+)  # fmt: skip
+"""One epoch of 22 steps of 64 images; the last evaluation batch has 39 of 64. AdamW turns rounding of gradients that
+are zero in truth (biases of attention keys) into steps of its learning rate, so that is kept at what recipes use."""
+LONG = (*TINY, "teacher.epochs=1", "distill.epochs=400")
+
+
+def metrics(root: Path, training: str = "student") -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in (root / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["training"] == training]
+
+
+def run(root: Path, *extra: str, settings: tuple[str, ...] = SHORT) -> Result:
+    return as_process("run", *NAMES, *sets(*settings), "--output", root, *extra)
+
+
+@pytest.fixture(scope="module")
+def alone_and_together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    root = tmp_path_factory.mktemp("processes")
+    for name, extra in (("alone", ()), ("together", TWO)):
+        result = run(root / name, *extra)
+        assert result.code == 0, result.err
+    return root / "alone", root / "together"
+
+
+def test_two_processes_reach_the_weights_of_one(alone_and_together: tuple[Path, Path]) -> None:
+    alone, together = alone_and_together
+    assert metrics(alone)[-1]["step"] == metrics(together)[-1]["step"] == 22
+    for name in ("teacher/model.safetensors", "student/model.safetensors"):
+        one, two = load_file(alone / name), load_file(together / name)
+        assert one.keys() == two.keys()
+        worst = max(float((one[key] - two[key]).abs().max()) for key in one)
+        assert worst <= 1e-5, f"{name}: {worst}"
+
+
+def test_losses_and_accuracy_over_an_uneven_last_batch_are_those_of_one(alone_and_together: tuple[Path, Path]) -> None:
+    (one,), (two,) = (metrics(root) for root in alone_and_together)
+    assert two["losses"].keys() == one["losses"].keys()
+    for name, value in one["losses"].items():
+        assert two["losses"][name] == pytest.approx(value, rel=1e-4)
+    for key in ("val_top1_raw", "val_top1_ema"):
+        assert two[key] == one[key]
+        assert round(two[key] * 359 / 100) == pytest.approx(two[key] * 359 / 100, abs=1e-9)  # of exactly 359 images
+
+
+def test_only_the_main_process_writes(alone_and_together: tuple[Path, Path]) -> None:
+    def files(root: Path) -> set[str]:
+        found = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+        return {name for name in found if not name.startswith("checkpoints/")}
+
+    alone, together = alone_and_together
+    assert files(together) == files(alone)
+    assert [line["epoch"] for line in metrics(together, "teacher")] == [1]
+
+
+def test_torchrun_starts_it_too(tmp_path: Path, alone_and_together: tuple[Path, Path]) -> None:
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "pipeline")
+    done = subprocess.run(
+        [sys.executable, *launcher, "run", *NAMES, *sets(*SHORT), "--output", str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    one, two = (load_file(root / "student" / "model.safetensors") for root in (alone_and_together[1], tmp_path / "run"))
+    assert all(bool((one[name] == two[name]).all()) for name in one)
+
+
+class Started:
+    """A long training of two processes, past its first epochs."""
+
+    def __init__(self, root: Path, *settings: str) -> None:
+        self.root = root
+        arguments = command("run", *NAMES, *sets(*LONG, *settings), "--output", root, *TWO)
+        self.process = subprocess.Popen(
+            arguments, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=ENVIRONMENT
+        )
+        deadline = time.monotonic() + 120
+        while not ((root / "metrics.jsonl").is_file() and len(metrics(root)) >= 2):
+            assert self.process.poll() is None, self.process.communicate()[1]
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+    def rank(self, number: int) -> psutil.Process:
+        children = psutil.Process(self.process.pid).children()
+        return next(child for child in children if child.environ().get("RANK") == str(number))
+
+    def ended(self) -> tuple[int, str, float]:
+        started = time.monotonic()
+        _, err = self.process.communicate(timeout=90)
+        return self.process.returncode, err, time.monotonic() - started
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[Started]:
+    training = Started(tmp_path / "run")
+    yield training
+    if training.process.poll() is None:
+        training.process.kill()
+
+
+def test_a_process_that_dies_takes_the_run_down_and_is_named(started: Started) -> None:
+    other = started.rank(0)
+    started.rank(1).kill()
+    code, err, seconds = started.ended()
+    assert code == 3
+    assert "rank 1 of 2 died (killed by SIGKILL" in err.splitlines()[-1]
+    assert seconds < 60
+    assert not other.is_running()
+
+
+def test_an_interrupt_saves_in_all_and_the_same_command_goes_on(started: Started) -> None:
+    started.process.send_signal(signal.SIGINT)
+    code, err, _ = started.ended()
+    assert code == 130
+    assert "saved at step" in err
+    done = metrics(started.root)[-1]["epoch"]
+    result = run(started.root, *TWO, settings=(*LONG[:-1], f"distill.epochs={done + 2}"))
+    assert result.code == 0, result.err  # other settings: a training of its own, from the start
+    again = Started(started.root)
+    again.process.send_signal(signal.SIGINT)
+    code, err, _ = again.ended()
+    assert code == 130
+    assert "resuming student" in err
+
+
+def test_an_error_in_one_process_names_it_and_ends_the_run(digit_folder: Path, tmp_path: Path) -> None:
+    import shutil
+
+    data = Path(shutil.copytree(digit_folder, tmp_path / "images"))
+    broken = sorted((data / "train" / "deux – 2").glob("*.png"))[0]
+    broken.write_bytes(b"not an image")
+    settings = (
+        "geometry=reduced", "teacher.init=scratch", "teacher.tune_epochs=50", "teacher.batch_size=8",
+        "data.check=skip", "workers=0",
+    )  # fmt: skip
+    result = as_process("run", *NAMES, "--data", data, *sets(*settings), "--output", tmp_path / "run", *TWO)
+    assert result.code == 2
+    lines = [line for line in result.err.splitlines() if line.startswith("rank ")]
+    assert any(
+        line.startswith(("rank 0: error: image", "rank 1: error: image")) and broken.name in line for line in lines
+    )
+    assert lines[-1].endswith("of 2 ended with exit code 2; its message is above")
+    assert result.seconds < 60
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            ("distill.batch_size=63",),
+            "distill.batch_size is 63, which 2 processes of 1 part(s) each cannot share evenly",
+        ),
+        (("distill.nonsense=1",), "unknown key 'distill.nonsense'"),
+    ],
+)
+def test_a_mistake_is_told_once(tmp_path: Path, settings: tuple[str, ...], message: str) -> None:
+    result = run(tmp_path / "run", *TWO, settings=(*SHORT, *settings))
+    assert result.code == 2
+    assert result.err.count("error:") - result.err.count("lost contact") <= 2
+    assert result.err.count(message) == 1
+    assert not (tmp_path / "run" / "records" / "teacher.json").exists()
