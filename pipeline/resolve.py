@@ -14,7 +14,7 @@ from core.processes import world_size
 from core.records import DataRecord
 from exporters.tensorrt import choose_flavour
 from pipeline.config import RunConfig
-from stages.distill.config import DistillConfig
+from pipeline.resolve_features import Network, resolve_features
 from stages.export.config import ExportConfig
 from stages.images.listing import EMBEDDED
 from stages.student.config import StudentConfig
@@ -47,7 +47,6 @@ def resolve_models(config: RunConfig) -> RunConfig:
         UsageError: a name, an argument, a strategy or a layer that does not fit.
         EnvironmentLacksError: a device or an engine that is not here.
     """
-    from stages.distill.pairs import resolved_features
     from stages.models.geometry import Shape, check_strategy, reduced_args, shape_by_name
     from stages.models.names import resolve_architecture
 
@@ -76,9 +75,11 @@ def resolve_models(config: RunConfig) -> RunConfig:
             f"give --student {student.partition('.')[0]}."
         )
     check_strategy(config.student.strategy, student, student_shape, teacher_shape.width)
-    features = resolved_features(config.distill, student_shape.depth, teacher_shape.depth)
-    distill = config.distill.model_copy(update={"features": features})
-    _check_taps(distill, (student, student_args, student_shape.depth), (teacher, teacher_args, teacher_shape.depth))
+    distill = resolve_features(
+        config.distill,
+        Network(student, student_args, student_shape.depth),
+        Network(teacher, teacher_args, teacher_shape.depth),
+    )
     return config.model_copy(
         update={
             "geometry": geometry,
@@ -93,33 +94,6 @@ def resolve_models(config: RunConfig) -> RunConfig:
             "export": resolve_export(config),
         }
     )
-
-
-_Network = tuple[str, dict[str, Any], int]
-"""Architecture (a pretrained tag may follow), timm's arguments, number of layers."""
-
-
-def _check_taps(config: DistillConfig, student: _Network, teacher: _Network) -> None:
-    """Run one image of no content through both networks without weights, and compare the taps' shapes.
-
-    A strategy widens taps but leaves their grid, so the unchanged student stands for all of them.
-
-    Raises:
-        UsageError: taps that cannot be compared.
-    """
-    from stages.distill.model import tap_shapes
-    from stages.distill.pairs import Shape, check_alignable, layer_pairs, student_layers, teacher_layers
-    from stages.models.build import input_size
-    from stages.models.geometry import meta_model
-
-    def shapes(network: _Network, layers: tuple[int, ...]) -> dict[int, Shape]:
-        name, args, _ = network
-        model = meta_model(name.partition(".")[0], args)
-        return tap_shapes(model, input_size(args, model), layers)
-
-    pairs = layer_pairs(config, student[2], teacher[2])
-    if pairs:
-        check_alignable(pairs, shapes(student, student_layers(pairs)), shapes(teacher, teacher_layers(pairs)))
 
 
 def resolve_training(config: RunConfig, data: DataRecord) -> RunConfig:
