@@ -61,8 +61,11 @@ def requested_config(**given: Any) -> Any:
     """The config as requested: recipe, then config files, then flags, then --set.
 
     Without --config, the recipe is ``digits`` for the embedded data and ``folder`` for any other.
+
+    Raises:
+        UsageError: settings that do not fit, or a recipe for images without any.
     """
-    from pipeline.config import load_layer, merge, parse_sets, validate
+    from pipeline.config import is_recipe, load_layer, merge, parse_sets, validate
 
     flags: dict[str, Any] = {}
     for option, key in (
@@ -86,6 +89,10 @@ def requested_config(**given: Any) -> Any:
     values: dict[str, Any] = {}
     for layer in (*layers, flags, sets):
         values = merge(values, layer)
+    images = values.get("data", {})
+    for name in filter(is_recipe, given["layers"]):
+        if isinstance(images, dict) and "source" not in images:
+            raise UsageError(f"recipe '{name}' is for a folder of images; give --data DIR.")
     return validate(values)
 
 
@@ -190,9 +197,11 @@ def recipes(context: click.Context) -> int:
     if context.invoked_subcommand is None:
         from pipeline.config import recipe_names, recipe_text
 
-        for name in recipe_names():
+        names = recipe_names()
+        widest = max(map(len, names))
+        for name in names:
             summary = recipe_text(name).splitlines()[0].removeprefix("# ")
-            click.echo(f"{name:<10} {summary}")
+            click.echo(f"{name:<{widest}}  {summary}")
     return EXIT_OK
 
 

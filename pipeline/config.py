@@ -89,14 +89,20 @@ def recipe_text(name: str) -> str:
         UsageError: there is none of that name.
     """
     if name not in recipe_names():
-        hint = nearest(name, recipe_names()) or ", ".join(recipe_names())
-        raise UsageError(f"recipe '{name}' does not exist; did you mean one of: {hint}?")
+        near = nearest(name, recipe_names())
+        hint = f"did you mean one of: {near}?" if near else "see `compress recipes`."
+        raise UsageError(f"recipe '{name}' does not exist; {hint}")
     text: str = (_recipe_folder() / f"{name}.yaml").read_text()
     return text
 
 
 def _recipe_folder() -> Any:
     return files("pipeline") / "recipes"
+
+
+def is_recipe(source: str) -> bool:
+    """Whether --config means a recipe by this: one of that name exists, and no file."""
+    return source in recipe_names() and not Path(source).is_file()
 
 
 def load_layer(source: str) -> dict[str, Any]:
@@ -106,17 +112,19 @@ def load_layer(source: str) -> dict[str, Any]:
         UsageError: neither exists, or it is no mapping.
     """
     path = Path(source)
-    if path.suffix in {".yaml", ".yml"} or path.exists():
+    if is_recipe(source):
+        text = recipe_text(source)
+    elif path.suffix in {".yaml", ".yml"} or path.exists():
         try:
             text = path.read_text()
         except OSError as error:
             raise UsageError(f"config file '{source}' cannot be read ({error.strerror}).") from error
         except UnicodeDecodeError as error:
             raise UsageError(f"config file '{source}' is not text.") from error
-    elif source in recipe_names():
-        text = recipe_text(source)
     else:
-        raise UsageError(f"config '{source}' is neither a file nor a recipe ({', '.join(recipe_names())}).")
+        near = nearest(source, recipe_names())
+        hint = f"did you mean {near}?" if near else "see `compress recipes`."
+        raise UsageError(f"config '{source}' is neither a file nor a recipe; {hint}")
     values = parse_yaml(text, f"config '{source}'")
     if values is None:
         return {}
@@ -238,9 +246,10 @@ def _key_and_field(location: list[str]) -> tuple[str, list[str]]:
     kept: list[str] = []
     allowed: list[str] = []
     for part in location:
+        if part.isdigit():  # an item of a list
+            kept.append(part)
+            continue
         if model is None:
-            if part.isdigit():
-                kept.append(part)
             continue
         allowed = list(model.model_fields)
         kept.append(part)

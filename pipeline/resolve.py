@@ -14,6 +14,7 @@ from core.processes import world_size
 from core.records import DataRecord
 from exporters.tensorrt import choose_flavour
 from pipeline.config import RunConfig
+from pipeline.resolve_features import Network, resolve_features
 from stages.export.config import ExportConfig
 from stages.images.listing import EMBEDDED
 from stages.student.config import StudentConfig
@@ -46,7 +47,6 @@ def resolve_models(config: RunConfig) -> RunConfig:
         UsageError: a name, an argument, a strategy or a layer that does not fit.
         EnvironmentLacksError: a device or an engine that is not here.
     """
-    from stages.distill.stage import layer_pairs
     from stages.models.geometry import Shape, check_strategy, reduced_args, shape_by_name
     from stages.models.names import resolve_architecture
 
@@ -75,7 +75,11 @@ def resolve_models(config: RunConfig) -> RunConfig:
             f"give --student {student.partition('.')[0]}."
         )
     check_strategy(config.student.strategy, student, student_shape, teacher_shape.width)
-    pairs = layer_pairs(config.distill, student_shape.depth, teacher_shape.depth)
+    distill = resolve_features(
+        config.distill,
+        Network(student, student_args, student_shape.depth),
+        Network(teacher, teacher_args, teacher_shape.depth),
+    )
     return config.model_copy(
         update={
             "geometry": geometry,
@@ -86,9 +90,7 @@ def resolve_models(config: RunConfig) -> RunConfig:
                 update={"model": teacher, "args": teacher_args, "init": _teacher_init(config, geometry)}
             ),
             "student": config.student.model_copy(update={"model": student, "args": student_args}),
-            "distill": config.distill.model_copy(
-                update={"pairs": pairs or ((student_shape.depth - 1, teacher_shape.depth - 1),)}
-            ),
+            "distill": distill,
             "export": resolve_export(config),
         }
     )

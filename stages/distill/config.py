@@ -2,15 +2,59 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, field_validator
 
+from core.record import Record
 from stages.training.config import TrainingConfig
 
 
+class FeatureTerm(Record):
+    """One feature loss: the mean over its layer pairs, times ``beta`` and its weight."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    kind: Literal["mse", "spectral"] = "spectral"
+    """What is compared: the taps themselves, or their spectra over the patch grid [SKD]."""
+    pairs: tuple[tuple[int, int], ...] | Literal["last"] = "last"
+    """[student layer, teacher layer] pairs, counted from 0, negative from the end; `last`: the two last layers."""
+    weight: float = Field(0.2, ge=0)
+    """w: weight of the term; 0 leaves it out."""
+    match: Literal["pool", "projector"] = "pool"
+    """Taps of different width: average the wider one's channels [SKD], or send the student's through a linear map to
+    the teacher's width, both then batch-normalised; the map trains along and is dropped afterwards [DD]."""
+
+    @field_validator("pairs", mode="before")
+    @classmethod
+    def _whole_pairs(cls, pairs: Any) -> Any:
+        """Say in one sentence what is wrong with a list of pairs."""
+        if pairs == "last":
+            return pairs
+        if not isinstance(pairs, (list, tuple)):
+            raise ValueError(
+                f"given {pairs!r}; give 'last' or a list of [student layer, teacher layer] pairs, "
+                "for example [[11, 23]]"
+            )
+        if not pairs:
+            raise ValueError("has no pairs; give at least one, or leave the term out (features: [] for none)")
+        return tuple(cls._pair(pair) for pair in pairs)
+
+    @staticmethod
+    def _pair(pair: Any) -> tuple[int, ...]:
+        if isinstance(pair, (list, tuple)) and len(pair) == 2 and all(type(number) is int for number in pair):
+            return tuple(pair)
+        raise ValueError(
+            f"{pair!r} is no pair; each is [student layer, teacher layer], two whole numbers, "
+            "for example [[0, 0], [11, 23]]"
+        )
+
+
 class DistillConfig(TrainingConfig):
-    """How the student learns from the teacher: ``L = (1-a) CE + a tau^2 KL + b w feature`` (DESIGN 3.2)."""
+    """How the student learns from the teacher: ``L = (1-a) CE + a tau^2 KL + b sum of w feature`` (DESIGN 3.2).
+
+    ``alpha: 0`` with ``features: []`` trains the student alone: the teacher is neither built nor run.
+    """
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
@@ -22,11 +66,7 @@ class DistillConfig(TrainingConfig):
     """a: share of the logit distillation; 1 - a is the labels' share."""
     tau: float = Field(1.0, gt=0)
     """Temperature of soft distillation."""
-    feature: Literal["spectral", "mse", "none"] = "spectral"
-    """Feature loss over the layer pairs."""
+    features: tuple[FeatureTerm, ...] = (FeatureTerm(),)
+    """Feature losses, any number at once; an empty list for none."""
     beta: float = Field(1.0, ge=0)
-    """b: switch of the feature loss in the papers' formula."""
-    feature_weight: float = Field(0.2, ge=0)
-    """w: weight of the feature loss."""
-    pairs: tuple[tuple[int, int], ...] | Literal["last"] = "last"
-    """(student layer, teacher layer) pairs, counted from 0, negative from the end; `last`: the two last layers."""
+    """b: multiplies every feature loss."""

@@ -1,7 +1,7 @@
 """The distillation losses (DESIGN 3.2).
 
 Shape suffixes: B batch, K classes, C channels, H W patch grid. Sources: [SKD] SpectralKD, arXiv 2412.19055; [EM]
-From Low-Rank Features to Encoding Mismatch, arXiv 2511.15572.
+From Low-Rank Features to Encoding Mismatch, arXiv 2511.15572; [DD] Distillation Dynamics, arXiv 2511.06848.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from stages.distill.config import DistillConfig
+from stages.distill.pairs import LayerPair, averages_down
 
 
 def soft_kd(student_BK: Tensor, teacher_BK: Tensor, tau: float) -> Tensor:
@@ -25,21 +26,32 @@ def hard_kd(student_BK: Tensor, teacher_BK: Tensor) -> Tensor:
     return F.cross_entropy(student_BK.float(), teacher_BK.argmax(dim=-1))
 
 
-def align(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """Both taps ``[B, C, H, W]`` in float32 at the smaller channel count and the student's grid.
+def label_loss(student_BK: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+    """Cross-entropy with the labels, mean over the batch; float32 scalar.
 
-    Channels are pooled by adaptive averaging along the channel axis [SKD]. A teacher's map of another grid is
-    averaged down, or interpolated up, to the student's.
+    Args:
+        student_BK: logits.
+        labels: class indices int64 ``[B]``, which are smoothed, or probabilities ``[B, K]`` (mixed images), taken as
+            they are.
+        smoothing: probability spread over all classes.
     """
-    student, teacher = student.float(), teacher.float()
-    if student.shape[-2:] != teacher.shape[-2:]:
-        smaller = student.shape[-1] <= teacher.shape[-1] and student.shape[-2] <= teacher.shape[-2]
-        grid = (student.shape[-2], student.shape[-1])
-        teacher = (
-            F.adaptive_avg_pool2d(teacher, grid)
-            if smaller
-            else F.interpolate(teacher, size=grid, mode="bilinear", align_corners=False)
-        )
+    if labels.is_floating_point():
+        return F.cross_entropy(student_BK.float(), labels.float())
+    return F.cross_entropy(student_BK.float(), labels, label_smoothing=smoothing)
+
+
+def on_grid(teacher: Tensor, grid: tuple[int, int]) -> Tensor:
+    """The teacher's tap ``[B, C, H, W]`` averaged down, or interpolated up, to the student's grid."""
+    have = (teacher.shape[-2], teacher.shape[-1])
+    if have == grid:
+        return teacher
+    if averages_down(grid, have):
+        return F.adaptive_avg_pool2d(teacher, grid)
+    return F.interpolate(teacher, size=grid, mode="bilinear", align_corners=False)
+
+
+def pooled(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Both taps at the smaller channel count, by adaptive averaging along the channel axis [SKD]."""
     channels = min(student.shape[1], teacher.shape[1])
     if teacher.shape[1] > channels:
         teacher = F.adaptive_avg_pool3d(teacher, (channels, None, None))
@@ -48,50 +60,67 @@ def align(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     return student, teacher
 
 
-def mse_feature(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared error of two taps ``[B, C, H, W]`` (channels and grids aligned)."""
-    return F.mse_loss(*align(student, teacher))
+def normalised(tap: Tensor) -> Tensor:
+    """``[B, C, H, W]`` with mean 0 and variance 1 a channel over this process's batch; no parameter, no memory [DD].
+
+    Not affine: a trainable scale on the teacher's side could shrink both maps, and the loss with them, to nothing.
+    The statistics are those of one process; processes do not exchange them.
+    """
+    return F.batch_norm(tap, None, None, training=True)
 
 
-def spectral_feature(student: Tensor, teacher: Tensor) -> Tensor:
-    """Mean squared error of the taps' spectra [SKD]: rfft2 over H, W (ortho), real and imaginary parts stacked."""
-    student, teacher = align(student, teacher)
+def aligned(pair: LayerPair, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """The two taps ``[B, C, H, W]`` of a pair in float32, of one shape.
 
-    def spectrum(tap: Tensor) -> Tensor:
-        return torch.view_as_real(torch.fft.rfft2(tap, norm="ortho"))
+    Args:
+        pair: says how.
+        student: the student's tap, already at the teacher's width where ``match`` is ``projector``.
+        teacher: the teacher's tap, of any grid and width.
+    """
+    student, teacher = student.float(), on_grid(teacher.float(), (student.shape[-2], student.shape[-1]))
+    if pair.match == "projector":
+        return normalised(student), normalised(teacher)
+    return pooled(student, teacher)
 
-    return F.mse_loss(spectrum(student), spectrum(teacher))
+
+def spectrum(tap: Tensor) -> Tensor:
+    """rfft2 over H, W (ortho) of ``[B, C, H, W]``, real and imaginary parts stacked: ``[B, C, H, W // 2 + 1, 2]``."""
+    return torch.view_as_real(torch.fft.rfft2(tap, norm="ortho"))
 
 
-FEATURE_LOSSES = {"mse": mse_feature, "spectral": spectral_feature}
+def feature_loss(pair: LayerPair, student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean squared error of two taps ``[B, C, H, W]``, or of their spectra [SKD]; unweighted float32 scalar."""
+    student, teacher = aligned(pair, student, teacher)
+    if pair.kind == "spectral":
+        student, teacher = spectrum(student), spectrum(teacher)
+    return F.mse_loss(student, teacher)
 
 
 def distillation_terms(
     config: DistillConfig,
-    student: tuple[Tensor, list[Tensor]],
-    teacher: tuple[Tensor, list[Tensor]],
-    labels_B: Tensor,
+    student_BK: Tensor,
+    teacher_BK: Tensor | None,
+    labels: Tensor,
+    taps: list[tuple[LayerPair, Tensor, Tensor]],
 ) -> dict[str, Tensor]:
-    """The weighted terms whose sum is the loss; a term of weight zero is left out.
+    """The weighted terms whose sum is the loss, one a layer pair; a term of weight zero is left out.
 
     Args:
         config: weights and kinds.
-        student: logits ``[B, K]`` and taps ``[B, C, H, W]``, one a layer pair.
-        teacher: likewise.
-        labels_B: class indices, int64.
+        student_BK: the student's logits.
+        teacher_BK: the teacher's; may be None when alpha is 0.
+        labels: class indices int64 ``[B]``, or probabilities ``[B, K]``.
+        taps: each pair with its student tap (projected where asked) and teacher tap, ``[B, C, H, W]``.
     """
-    logits, taps = student
-    teacher_logits, teacher_taps = teacher
     terms: dict[str, Tensor] = {}
     if config.alpha < 1:
-        smoothed = F.cross_entropy(logits.float(), labels_B, label_smoothing=config.label_smoothing)
-        terms["labels"] = (1 - config.alpha) * smoothed
+        terms["labels"] = (1 - config.alpha) * label_loss(student_BK, labels, config.label_smoothing)
     if config.alpha > 0:
+        if teacher_BK is None:
+            raise ValueError("alpha is above 0 and no teacher answered")  # a mistake of ours: the stage runs one
         soft = config.logits == "soft"
-        kd = soft_kd(logits, teacher_logits, config.tau) if soft else hard_kd(logits, teacher_logits)
+        kd = soft_kd(student_BK, teacher_BK, config.tau) if soft else hard_kd(student_BK, teacher_BK)
         terms[f"{config.logits}_logits"] = config.alpha * kd
-    if taps:
-        feature = FEATURE_LOSSES[config.feature]
-        each = [feature(s, t) for s, t in zip(taps, teacher_taps, strict=True)]
-        terms[f"{config.feature}_features"] = config.beta * config.feature_weight * torch.stack(each).mean()
+    for pair, student, teacher in taps:
+        terms[pair.name] = pair.weight * feature_loss(pair, student, teacher)
     return terms

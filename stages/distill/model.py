@@ -2,39 +2,124 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.preprocess import PreprocessSpec
+from stages.distill.pairs import LayerPair, Shape, student_layers
 from stages.models.build import logits_and_taps
 
 
-class TappedStudent(nn.Module):
-    """The student as DDP needs it: logits and taps out of one ``forward``."""
+def taps_alone(network: nn.Module, images: Tensor, layers: tuple[int, ...]) -> list[Tensor]:
+    """The taps ``[B, D, H, W]`` of ascending ``layers`` of a timm network, nothing computed after the last of them."""
+    tappable: Any = network
+    taps: list[Tensor] = tappable.forward_intermediates(
+        images, indices=list(layers), norm=False, output_fmt="NCHW", intermediates_only=True, stop_early=True
+    )
+    return taps
 
-    def __init__(self, network: nn.Module, indices: tuple[int, ...]) -> None:
+
+def tap_shapes(network: nn.Module, size: int, layers: tuple[int, ...]) -> dict[int, Shape]:
+    """Shape of one image's tap of each layer; at no cost when the network is on torch's meta device.
+
+    Args:
+        network: a timm network or a student of ours.
+        size: side of its input, pixels.
+        layers: non-negative indices.
+    """
+    training = network.training
+    image = torch.zeros(1, 3, size, size, device=next(network.parameters()).device)
+    with torch.no_grad():
+        _, taps = logits_and_taps(network.eval(), image, layers)
+    network.train(training)
+    return {layer: tuple(tap.shape) for layer, tap in zip(layers, taps, strict=True)}
+
+
+class Projector(nn.Module):
+    """Training-only map of a student's tap to the teacher's width [DD].
+
+    Linear without bias: the batch normalisation that follows in the loss (``stages.distill.losses.normalised``) would
+    take any bias out again.
+    """
+
+    def __init__(self, width: int, teacher_width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, teacher_width, bias=False)
+
+    def forward(self, tap: Tensor) -> Tensor:
+        """``[B, Ds, H, W]`` to ``[B, Dt, H, W]``."""
+        projected: Tensor = self.linear(tap.permute(0, 2, 3, 1))
+        return projected.permute(0, 3, 1, 2)
+
+
+class TappedStudent(nn.Module):
+    """The student as DDP needs it: logits and taps out of one ``forward``, and the projectors that train with it.
+
+    A projector lives here so that it is in the optimizer, in the average and in checkpoints; ``network`` alone is what
+    is evaluated and saved.
+
+    Args:
+        network: the student.
+        pairs: the comparisons in use.
+        widths: (student tap's, teacher tap's) channels of each pair whose ``match`` is ``projector``.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        pairs: tuple[LayerPair, ...] = (),
+        widths: dict[LayerPair, tuple[int, int]] | None = None,
+    ) -> None:
         super().__init__()
         self.network = network
-        self.indices = indices
+        self.pairs = pairs
+        self.layers = student_layers(pairs)
+        self.projectors = nn.ModuleDict({pair.key: Projector(*own) for pair, own in (widths or {}).items()})
 
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Images ``[B, 3, S, S]`` to logits ``[B, K]`` and one tap ``[B, D, H, W]`` an index."""
-        return logits_and_taps(self.network, images, self.indices)
+        """Images ``[B, 3, S, S]`` to logits ``[B, K]`` and one tap ``[B, C, H, W]`` a pair, projected where asked."""
+        logits, taps = logits_and_taps(self.network, images, self.layers)
+        by_layer = dict(zip(self.layers, taps, strict=True))
+        return logits, [
+            self.projectors[pair.key](by_layer[pair.student]) if pair.match == "projector" else by_layer[pair.student]
+            for pair in self.pairs
+        ]
+
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that AdamW's decay leaves out, as the student itself names them (timm's protocol)."""
+        own: Any = getattr(self.network, "no_weight_decay", set)
+        return {f"network.{name}" for name in own()}
 
 
 class FrozenTeacher(nn.Module):
-    """The teacher on the student's batches: re-normalised and resized to what it was trained on, without gradients."""
+    """The teacher on the student's batches: re-normalised and resized to what it was trained on, without gradients.
+
+    Args:
+        network: the teacher, a timm network.
+        layers: layers to tap, ascending.
+        own: the preprocessing that it was trained with.
+        student: the preprocessing of the batches.
+        logits: whether its answers are wanted; if not, nothing after its last tap is computed.
+    """
 
     scale: Tensor
     shift: Tensor
 
     def __init__(
-        self, network: nn.Module, indices: tuple[int, ...], own: PreprocessSpec, student: PreprocessSpec
+        self,
+        network: nn.Module,
+        layers: tuple[int, ...],
+        own: PreprocessSpec,
+        student: PreprocessSpec,
+        logits: bool = True,
     ) -> None:
         super().__init__()
         self.network = network.eval().requires_grad_(False)
-        self.indices = indices
+        self.layers = layers
+        self.logits = logits
         self.size = own.size
         # (x * std_s + mean_s - mean_t) / std_t, as one scale and one shift a channel
         scale = torch.tensor(student.std) / torch.tensor(own.std)
@@ -52,8 +137,13 @@ class FrozenTeacher(nn.Module):
             images = F.interpolate(images, size=(self.size, self.size), mode="bicubic", antialias=True)
         return images
 
-    def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Logits ``[B, K]`` and taps, as ordinary tensors that a loss can use."""
+    def forward(self, images: Tensor) -> tuple[Tensor | None, list[Tensor]]:
+        """Logits ``[B, K]`` (None if not wanted) and the taps, as ordinary tensors that a loss can use."""
+        logits: Tensor | None = None
         with torch.inference_mode():
-            logits, taps = logits_and_taps(self.network, self.adapted(images), self.indices)
-        return logits.clone(), [tap.clone() for tap in taps]
+            adapted = self.adapted(images)
+            if self.logits:
+                logits, taps = logits_and_taps(self.network, adapted, self.layers)
+            else:
+                taps = taps_alone(self.network, adapted, self.layers)
+        return None if logits is None else logits.clone(), [tap.clone() for tap in taps]

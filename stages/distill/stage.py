@@ -6,20 +6,23 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import torch
+from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from core.context import Context
-from core.errors import ResultError, UsageError
+from core.errors import ResultError
 from core.records import DataRecord, DistillRecord, StudentRecord, TeacherRecord
 from stages.distill.config import DistillConfig
 from stages.distill.losses import distillation_terms
-from stages.distill.model import FrozenTeacher, TappedStudent
+from stages.distill.model import FrozenTeacher, TappedStudent, tap_shapes
+from stages.distill.pairs import LayerPair, Shape, check_alignable, layer_pairs, student_layers, teacher_layers
 from stages.images.loaders import eval_loader, mix_of, train_loader, train_views
 from stages.images.sources import recorded_images
 from stages.models.build import build_model
 from stages.models.weights import all_finite, load_own, save_weights
 from stages.training.device import make_accelerator
-from stages.training.loop import Job, train
+from stages.training.loop import Job, LossFunction, train
 
 
 @dataclass(frozen=True)
@@ -31,41 +34,17 @@ class Inputs:
     student: StudentRecord
 
 
-def layer_pairs(config: DistillConfig, student_depth: int, teacher_depth: int) -> tuple[tuple[int, int], ...]:
-    """The pairs as non-negative indices; none when the feature loss has no weight.
-
-    Raises:
-        UsageError: a layer that a network does not have, with the range it has.
-    """
-    if config.feature == "none" or config.beta * config.feature_weight == 0:
-        return ()
-    pairs = ((-1, -1),) if config.pairs == "last" else config.pairs
-    resolved = []
-    for student, teacher in pairs:
-        for who, layer, depth in (("student", student, student_depth), ("teacher", teacher, teacher_depth)):
-            if not -depth <= layer < depth:
-                raise UsageError(
-                    f"distill.pairs has {who} layer {layer}; the {who} has {depth} layers, "
-                    f"0 to {depth - 1} (or -{depth} to -1 from the end)."
-                )
-        resolved.append((student % student_depth, teacher % teacher_depth))
-    if not resolved:
-        raise UsageError("distill.pairs is empty; give [student layer, teacher layer] pairs, or feature: none.")
-    return tuple(resolved)
-
-
 def run(config: DistillConfig, inputs: Inputs, context: Context) -> DistillRecord:
     """Train, choose the better of raw and averaged weights on the held-out images, write them.
 
     Raises:
-        UsageError: layer pairs out of range.
+        UsageError: layers that do not exist, or whose taps cannot be compared.
         ResultError: a loss or gradient, or a trained weight, is not finite.
         RunInterrupted: stopped on request.
     """
     pairs = layer_pairs(config, inputs.student.depth, inputs.teacher.depth)
-    teacher = _frozen_teacher(inputs, tuple(pair[1] for pair in pairs), context)
-    network = load_own(build_model(inputs.student.model), inputs.student.weights, context.run.root)
-    job = _job(config, inputs, context, TappedStudent(network, tuple(pair[0] for pair in pairs)), teacher)
+    teacher = _frozen_teacher(config, pairs, inputs, context)
+    job = _job(config, inputs, context, _tapped_student(pairs, inputs, context), partial(_loss, config, pairs, teacher))
     trained = train(job, config, config.epochs, context)
     context.leave_to_main()
     chosen, state, _ = trained.chosen
@@ -84,16 +63,14 @@ def run(config: DistillConfig, inputs: Inputs, context: Context) -> DistillRecor
     )
 
 
-def _job(
-    config: DistillConfig, inputs: Inputs, context: Context, student: TappedStudent, teacher: FrozenTeacher
-) -> Job:
+def _job(config: DistillConfig, inputs: Inputs, context: Context, student: TappedStudent, loss: LossFunction) -> Job:
     data_config, images = recorded_images(inputs.data)
     spec, augment = inputs.student.preprocess, data_config.augment
     return Job(
         name="student",
         model=student,
         network=_network,
-        loss=partial(_loss, config, teacher),
+        loss=loss,
         train=train_loader(
             train_views(images.train, augment, spec, context.seed),
             batch_size=int(config.batch_size) // config.accumulation,
@@ -115,16 +92,70 @@ def _network(student: Any) -> nn.Module:
 
 
 def _loss(
-    config: DistillConfig, teacher: FrozenTeacher, student: nn.Module, images: Tensor, labels: Tensor
+    config: DistillConfig,
+    pairs: tuple[LayerPair, ...],
+    teacher: FrozenTeacher | None,
+    student: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *cached: Tensor,
 ) -> dict[str, Tensor]:
-    terms: dict[str, Tensor] = distillation_terms(config, student(images), teacher(images), labels)
-    return terms
+    """The terms of one batch.
+
+    Args:
+        config: weights and kinds.
+        pairs: the comparisons in use.
+        teacher: answers when nothing is cached; None when nothing is asked of it.
+        student: a TappedStudent, as prepared for this device.
+        images: ``[B, 3, S, S]``.
+        labels: class indices int64 ``[B]``, or probabilities ``[B, K]``.
+        cached: the teacher's logits (they may be missing when alpha is 0), then its taps in the order of
+            ``teacher_layers(pairs)``, if they were kept.
+    """
+    logits, taps = student(images)
+    layers = teacher_layers(pairs)
+    teacher_logits: Tensor | None = None
+    teacher_taps: list[Tensor] = []
+    if cached:
+        first_tap = len(cached) - len(layers)
+        teacher_logits, teacher_taps = cached[0] if first_tap else None, list(cached[first_tap:])
+    elif teacher is not None:
+        teacher_logits, teacher_taps = teacher(images)
+    by_layer = dict(zip(layers, teacher_taps, strict=True))
+    compared = [(pair, tap, by_layer[pair.teacher]) for pair, tap in zip(pairs, taps, strict=True)]
+    return distillation_terms(config, logits, teacher_logits, labels, compared)
 
 
-def _frozen_teacher(inputs: Inputs, indices: tuple[int, ...], context: Context) -> FrozenTeacher:
+def _tapped_student(pairs: tuple[LayerPair, ...], inputs: Inputs, context: Context) -> TappedStudent:
+    """The student with its first weights, and its projectors with theirs from the seed."""
+    network = load_own(build_model(inputs.student.model), inputs.student.weights, context.run.root)
+    ours = _tap_shapes(inputs.student, student_layers(pairs))
+    theirs = _tap_shapes(inputs.teacher, teacher_layers(pairs))
+    for change in check_alignable(pairs, ours, theirs):
+        context.say(change)
+    widths = {pair: (ours[pair.student][1], theirs[pair.teacher][1]) for pair in pairs if pair.match == "projector"}
+    set_seed(context.seed)
+    return TappedStudent(network, pairs, widths)
+
+
+def _tap_shapes(network: StudentRecord | TeacherRecord, layers: tuple[int, ...]) -> dict[int, Shape]:
+    if not layers:
+        return {}
+    with torch.device("meta"):
+        model = build_model(network.model)
+    return tap_shapes(model, network.preprocess.size, layers)
+
+
+def _frozen_teacher(
+    config: DistillConfig, pairs: tuple[LayerPair, ...], inputs: Inputs, context: Context
+) -> FrozenTeacher | None:
+    """The teacher on its device; None when neither its answers nor its taps are asked for."""
+    if config.alpha == 0 and not pairs:
+        context.say("the student learns from the labels alone; the teacher is not run")
+        return None
     own, student = inputs.teacher.preprocess, inputs.student.preprocess
     network = load_own(build_model(inputs.teacher.model), inputs.teacher.weights, context.run.root)
-    teacher = FrozenTeacher(network, indices, own, student)
+    teacher = FrozenTeacher(network, teacher_layers(pairs), own, student, logits=config.alpha > 0)
     changes = [
         text
         for changed, text in (

@@ -19,7 +19,6 @@ from pipeline.config import (
     merge,
     parse_sets,
     parse_yaml,
-    recipe_names,
     recipe_text,
     validate,
 )
@@ -37,7 +36,7 @@ def requested(**given: Any) -> RunConfig:
     return config
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", ["digits", "folder"])  # the others: test_recipes.py
 def test_every_recipe_is_valid_and_says_what_it_is(name: str) -> None:
     validate(merge(load_layer(name), MODELS))
     assert recipe_text(name).startswith("# ")
@@ -110,7 +109,9 @@ def test_every_problem_is_told_at_once() -> None:
         ("distill", "epochs", True),
         ("distill", "alpha", 1.5),
         ("distill", "logits", "softer"),
-        ("distill", "pairs", [[1]]),
+        ("distill", "pairs", [[1, 2]]),
+        ("distill", "features", [{"pairs": [[1]]}]),
+        ("distill", "features", {"kind": "mse"}),
         ("distill", "lr", float("nan")),
         ("distill", "tau", float("inf")),
         ("teacher", "model", 3),
@@ -124,6 +125,31 @@ def test_every_problem_is_told_at_once() -> None:
 def test_wrong_types_and_ranges_name_their_key(section: str, key: str, value: object) -> None:
     with pytest.raises(UsageError, match=section):
         validate(merge(MODELS, {section: {key: value}}))
+
+
+@pytest.mark.parametrize(
+    ("term", "message"),
+    [
+        (
+            {"pairs": [[1]]},
+            r"'distill\.features\.0\.pairs': \[1\] is no pair; each is \[student layer, teacher layer\]",
+        ),
+        ({"pairs": [[0, 0], [1, 2, 3]]}, r"features\.0\.pairs': \[1, 2, 3\] is no pair"),
+        ({"pairs": "first"}, r"features\.0\.pairs': given 'first'; give 'last' or a list"),
+        ({"weigth": 1.0}, r"unknown key 'distill\.features\.0\.weigth'; did you mean weight"),
+        ({"weight": -1.0}, r"'distill\.features\.0\.weight' is -1\.0, should be greater than or equal to 0"),
+        ({"match": "pol"}, r"'distill\.features\.0\.match' is \"pol\", should be 'pool' or 'projector'"),
+    ],
+)
+def test_a_mistake_in_a_list_of_terms_names_its_place(term: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        validate(merge(MODELS, {"distill": {"features": [term]}}))
+
+
+@pytest.mark.parametrize("key", ["feature", "pairs", "feature_weight"])
+def test_settings_of_one_feature_loss_are_unknown_keys(key: str) -> None:
+    with pytest.raises(UsageError, match=f"unknown key 'distill.{key}'"):
+        validate(merge(MODELS, {"distill": {key: "none"}}))
 
 
 def test_config_is_frozen(digits: RunConfig) -> None:

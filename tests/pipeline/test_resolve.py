@@ -20,6 +20,11 @@ def changed(config: RunConfig, **sections: Any) -> RunConfig:
     return validate(merge(config.model_dump(mode="json"), sections))
 
 
+def pairs_of(config: RunConfig) -> list[Any]:
+    """The layer pairs of each feature term."""
+    return [term.pairs for term in config.distill.features]
+
+
 def data(train: int = 1438, classes: int = 10) -> DataRecord:
     names = tuple(map(str, range(classes)))
     return DataRecord(
@@ -50,19 +55,34 @@ def test_digits_are_reduced_and_folders_are_full(digits: RunConfig, folder: RunC
     assert small.teacher.args == reduced_args("cait_s24_224")
     assert small.student.args == reduced_args("deit_tiny_patch16_224")
     assert large.teacher.args == large.student.args == {}
-    assert small.distill.pairs == (LAST,)
-    assert large.distill.pairs == ((11, 23),)
+    assert pairs_of(small) == [(LAST,)]
+    assert pairs_of(large) == [((11, 23),)]
 
 
 def test_own_arguments_go_over_the_reduced_ones(digits: RunConfig) -> None:
     config = resolve_models(changed(digits, student={"args": {"depth": 5}}))
     assert isinstance(config.student.args, dict)
     assert config.student.args == {**reduced_args("deit_tiny_patch16_224"), "depth": 5}
-    assert config.distill.pairs == ((4, LAST[1]),)
+    assert pairs_of(config) == [((4, LAST[1]),)]
 
 
 def test_negative_layers_count_from_the_end(digits: RunConfig) -> None:
-    assert resolve_models(changed(digits, distill={"pairs": [[-1, -1], [0, 0]]})).distill.pairs == (LAST, (0, 0))
+    terms = [{"pairs": [[-1, -1], [0, 0]]}, {"kind": "mse", "weight": 0.0}]
+    config = resolve_models(changed(digits, distill={"features": terms}))
+    assert pairs_of(config) == [(LAST, (0, 0)), (LAST,)]
+
+
+def test_layers_of_stages_are_compared_too(folder: RunConfig) -> None:
+    swin = changed(folder, student={"model": "swin_tiny", "strategy": "plain"}, teacher={"model": "swin_small"})
+    assert pairs_of(resolve_models(swin)) == [((3, 3),)]
+
+
+def test_taps_that_are_no_maps_are_refused_before_any_data(digits: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes = iter([{LAST[0]: (1, 32, 4, 4)}, {LAST[1]: (1, 17, 64)}])
+    monkeypatch.setattr("stages.distill.model.tap_shapes", lambda *_: next(shapes))
+    with pytest.raises(UsageError, match=r"the student's tap is \[1, 32, 4, 4\], the teacher's \[1, 17, 64\]"):
+        resolve_models(digits)
+    assert resolve_models(changed(digits, distill={"features": []})).distill.features == ()
 
 
 @pytest.mark.parametrize(
@@ -101,7 +121,8 @@ def test_teacher_epochs_follow_the_classifier(folder: RunConfig) -> None:
         ({"distill": {"batch_size": 2000}}, "distill.batch_size is 2000.*1438"),
         ({"teacher": {"batch_size": 2000}}, "teacher.batch_size is 2000.*1438"),
         ({"distill": {"warmup_epochs": 40}}, "distill.warmup_epochs is 40.*less than 40"),
-        ({"distill": {"pairs": [[99, 0]]}}, "student layer 99.*0 to "),
+        ({"distill": {"features": [{"pairs": [[99, 0]]}]}}, "features.0.pairs has student layer 99.*0 to "),
+        ({"distill": {"features": [{"pairs": [[0, 0], [0, 0]]}]}}, "a second time"),
         ({"student": {"model": "swin_tiny"}}, "stages of different width"),
         ({"student": {"strategy": "widelast", "args": {"embed_dim": 36, "num_heads": 1}}}, "no multiple"),
         ({"student": {"args": {"pretrained": True}}}, "have pretrained"),

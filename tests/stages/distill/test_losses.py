@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,17 +12,15 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from stages.distill.config import DistillConfig
-from stages.distill.losses import (
-    FEATURE_LOSSES,
-    align,
-    distillation_terms,
-    hard_kd,
-    mse_feature,
-    soft_kd,
-    spectral_feature,
-)
+from stages.distill.losses import distillation_terms, feature_loss, hard_kd, label_loss, normalised, on_grid, soft_kd
+from stages.distill.pairs import LayerPair, layer_pairs
 
-FEATURES = list(FEATURE_LOSSES.values())
+KINDS = ("mse", "spectral")
+MATCHES = ("pool", "projector")
+
+
+def pair(kind: str = "mse", match: str = "pool", weight: float = 1.0, student: int = 0, teacher: int = 0) -> LayerPair:
+    return LayerPair(kind, student, teacher, match, weight)  # type: ignore[arg-type]
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -69,135 +69,219 @@ def test_soft_kd_is_never_negative_zero_when_equal_and_blind_to_shifts(seed: int
     assert float(soft_kd(shifted, teacher, tau)) == pytest.approx(float(soft_kd(student, teacher, tau)), abs=2e-4)
 
 
+def smoothed_cross_entropy(logits: np.ndarray, labels: np.ndarray, smoothing: float) -> float:
+    target = np.full(logits.shape, smoothing / logits.shape[1])
+    target[np.arange(len(labels)), labels] += 1 - smoothing
+    return float(-(target * log_softmax(logits)).sum(axis=1).mean())
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
+def test_label_loss_is_smoothed_cross_entropy(smoothing: float) -> None:
+    logits, labels = random(6, 4), torch.tensor([0, 3, 3, 1, 2, 0])
+    wanted = smoothed_cross_entropy(logits.double().numpy(), labels.numpy(), smoothing)
+    assert float(label_loss(logits, labels, smoothing)) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_labels_that_are_probabilities_are_not_smoothed_further() -> None:
+    logits, mixed = random(6, 4), torch.softmax(random(6, 4, seed=1), dim=1)
+    wanted = -(mixed.double().numpy() * log_softmax(logits.double().numpy())).sum(axis=1).mean()
+    assert float(label_loss(logits, mixed, 0.1)) == pytest.approx(wanted, rel=1e-5)
+
+
 @pytest.mark.parametrize(("cs", "ct"), [(5, 5), (4, 8), (3, 8), (192, 384), (8, 4), (7, 3)])
 def test_feature_losses_equal_their_definition_with_channels_pooled_both_ways(cs: int, ct: int) -> None:
     student, teacher = random(2, cs, 4, 6), random(2, ct, 4, 6, seed=1)
     s, t = student.double().numpy(), teacher.double().numpy()
     s, t = pooled_channels(s, min(cs, ct)), pooled_channels(t, min(cs, ct))
-    assert float(mse_feature(student, teacher)) == pytest.approx(((s - t) ** 2).mean(), rel=1e-5)
-    assert float(spectral_feature(student, teacher)) == pytest.approx(naive_spectral(s, t), rel=1e-5)
+    assert float(feature_loss(pair("mse"), student, teacher)) == pytest.approx(((s - t) ** 2).mean(), rel=1e-5)
+    assert float(feature_loss(pair("spectral"), student, teacher)) == pytest.approx(naive_spectral(s, t), rel=1e-5)
 
 
 @pytest.mark.parametrize("grid", [(4, 4), (7, 7), (5, 3)])
 def test_spectral_counts_real_and_imaginary_parts_of_half_the_plane(grid: tuple[int, int]) -> None:
     student, teacher = random(3, 2, *grid), random(3, 2, *grid, seed=1)
     wanted = naive_spectral(student.double().numpy(), teacher.double().numpy())
-    assert float(spectral_feature(student, teacher)) == pytest.approx(wanted, rel=1e-5)
+    assert float(feature_loss(pair("spectral"), student, teacher)) == pytest.approx(wanted, rel=1e-5)
 
 
-@pytest.mark.parametrize("loss", FEATURES)
-def test_feature_losses_are_zero_when_equal_and_not_else(loss) -> None:
+def naive_normalised(tap: np.ndarray) -> np.ndarray:
+    mean, variance = tap.mean(axis=(0, 2, 3), keepdims=True), tap.var(axis=(0, 2, 3), keepdims=True)
+    return (tap - mean) / np.sqrt(variance + 1e-5)
+
+
+@pytest.mark.parametrize("teacher_grid", [(4, 6), (8, 12)])
+def test_projected_taps_are_compared_after_normalising_both(teacher_grid: tuple[int, int]) -> None:
+    student, teacher = 3 * random(5, 8, 4, 6) + 1, 0.1 * random(5, 8, *teacher_grid, seed=1) - 2
+    t = teacher.double().numpy()
+    t = t.reshape(5, 8, 4, teacher_grid[0] // 4, 6, teacher_grid[1] // 6).mean(axis=(3, 5))
+    s, t = naive_normalised(student.double().numpy()), naive_normalised(t)
+    found = [float(feature_loss(pair(kind, "projector"), student, teacher)) for kind in KINDS]
+    assert found == pytest.approx([((s - t) ** 2).mean(), naive_spectral(s, t)], rel=1e-4)
+
+
+def test_normalised_maps_cannot_be_shrunk_or_shifted_away() -> None:
+    tap = random(6, 3, 4, 4)
+    torch.testing.assert_close(normalised(5 * tap - 7), normalised(tap), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(normalised(tap).var(dim=(0, 2, 3), unbiased=False).numpy(), 1, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("match", MATCHES)
+def test_feature_losses_are_zero_when_equal_and_not_else(kind: str, match: str) -> None:
     tap = random(2, 6, 4, 4)
-    assert float(loss(tap, tap.clone())) == 0
-    assert float(loss(tap, tap + 1e-2)) > 0
+    assert float(feature_loss(pair(kind, match), tap, tap.clone())) == 0
+    assert float(feature_loss(pair(kind, match), tap, tap + 1e-2 * random(2, 6, 4, 4, seed=1))) > 0
 
 
-@pytest.mark.parametrize("loss", FEATURES)
-def test_feature_losses_do_not_depend_on_the_order_of_the_batch(loss) -> None:
+@settings(max_examples=40, deadline=None)
+@given(
+    kind=st.sampled_from(KINDS),
+    match=st.sampled_from(MATCHES),
+    order=st.permutations(range(5)),
+    widths=st.tuples(st.integers(1, 6), st.integers(1, 6)),
+    grids=st.tuples(st.integers(2, 5), st.integers(2, 5)),
+    seed=st.integers(0, 1000),
+)
+def test_feature_losses_are_never_negative_and_blind_to_the_order_of_the_batch(
+    kind: str, match: str, order: list[int], widths: tuple[int, int], grids: tuple[int, int], seed: int
+) -> None:
+    ours = widths[1] if match == "projector" else widths[0]
+    student = random(5, ours, grids[0], grids[0], seed=seed)
+    teacher = random(5, widths[1], grids[1], grids[1], seed=seed + 1)
+    found = float(feature_loss(pair(kind, match), student, teacher))
+    assert found >= 0
+    reordered = float(feature_loss(pair(kind, match), student[order], teacher[order]))
+    assert reordered == pytest.approx(found, rel=1e-4, abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_feature_losses_compare_image_with_image(kind: str) -> None:
     student, teacher = random(5, 4, 3, 3), random(5, 6, 3, 3, seed=1)
     order = torch.tensor([3, 0, 4, 2, 1])
-    assert float(loss(student, teacher)) == pytest.approx(float(loss(student[order], teacher[order])), rel=1e-5)
-    assert float(loss(student, teacher)) != pytest.approx(float(loss(student[order], teacher)), rel=1e-3)
+    found = float(feature_loss(pair(kind), student, teacher))
+    assert float(feature_loss(pair(kind), student[order], teacher)) != pytest.approx(found, rel=1e-3)
 
 
 def test_a_finer_teacher_grid_is_averaged_down() -> None:
     teacher = random(2, 3, 8, 6)
-    _, aligned = align(random(2, 3, 4, 3), teacher)
     wanted = teacher.numpy().reshape(2, 3, 4, 2, 3, 2).mean(axis=(3, 5))
-    np.testing.assert_allclose(aligned.numpy(), wanted, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(on_grid(teacher, (4, 3)).numpy(), wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_a_coarser_teacher_grid_is_interpolated_up() -> None:
     ramp = torch.arange(4.0).expand(1, 2, 4, 4)
-    student, aligned = align(random(1, 2, 8, 8), ramp)
-    assert aligned.shape == student.shape == (1, 2, 8, 8)
-    np.testing.assert_allclose(aligned[0, 0, 0].numpy(), [0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3], atol=1e-6)
+    resampled = on_grid(ramp, (8, 8))
+    assert resampled.shape == (1, 2, 8, 8)
+    np.testing.assert_allclose(resampled[0, 0, 0].numpy(), [0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3], atol=1e-6)
 
 
-def test_grid_and_channels_are_aligned_together_and_in_float32() -> None:
-    student, teacher = align(random(2, 8, 4, 4).bfloat16(), random(2, 3, 7, 7).bfloat16())
-    assert student.shape == teacher.shape == (2, 3, 4, 4)
-    assert student.dtype == teacher.dtype == torch.float32
+def test_a_teacher_of_the_same_grid_is_left_alone() -> None:
+    teacher = random(1, 2, 4, 3)
+    assert on_grid(teacher, (4, 3)) is teacher
 
 
-def config(**changes) -> DistillConfig:
-    return DistillConfig(**changes)
+@pytest.mark.parametrize("kind", KINDS)
+def test_half_precision_taps_are_compared_in_float32(kind: str) -> None:
+    student, teacher = random(2, 8, 4, 4).bfloat16(), random(2, 3, 7, 7, seed=1).bfloat16()
+    found = feature_loss(pair(kind), student, teacher)
+    assert found.dtype == torch.float32
+    assert float(found) == float(feature_loss(pair(kind), student.float(), teacher.float()))
 
 
-def both(seed: int = 0) -> tuple[tuple[Tensor, list[Tensor]], tuple[Tensor, list[Tensor]], Tensor]:
-    student = (random(4, 5, seed=seed).requires_grad_(), [random(4, 3, 2, 2, seed=seed + n) for n in (1, 2)])
-    teacher = (random(4, 5, seed=seed + 3), [random(4, 6, 2, 2, seed=seed + n) for n in (4, 5)])
-    return student, teacher, torch.tensor([0, 4, 2, 2])
+LABELS = torch.tensor([0, 4, 2, 2])
 
 
-def smoothed_cross_entropy(logits: np.ndarray, labels: np.ndarray, smoothing: float) -> float:
-    classes = logits.shape[1]
-    target = np.full(logits.shape, smoothing / classes)
-    target[np.arange(len(labels)), labels] += 1 - smoothing
-    return float(-(target * log_softmax(logits)).sum(axis=1).mean())
+def terms_of(settings: dict[str, Any], leaves: list[Tensor] | None = None) -> dict[str, Tensor]:
+    """The terms for random logits and taps of networks of 4 and 6 layers; leaves collect the student's."""
+    config = DistillConfig.model_validate(settings, strict=False)
+    logits = random(4, 5).requires_grad_()
+    compared = []
+    for number, layers in enumerate(layer_pairs(config, 4, 6)):
+        width = 6 if layers.match == "projector" else 3
+        compared.append((layers, random(4, width, 2, 2, seed=10 + number).requires_grad_(), teacher_tap(layers)))
+    if leaves is not None:
+        leaves += [logits, *(tap for _, tap, _ in compared)]
+    return distillation_terms(config, logits, random(4, 5, seed=1), LABELS, compared)
+
+
+def teacher_tap(layers: LayerPair) -> Tensor:
+    return random(4, 6, 2, 2, seed=20 + layers.teacher)
 
 
 def test_the_terms_are_the_formula_of_the_papers() -> None:
-    student, teacher, labels = both()
-    terms = distillation_terms(
-        config(alpha=0.7, tau=2.0, beta=0.5, feature_weight=0.3, label_smoothing=0.2, feature="mse"),
-        student,
-        teacher,
-        labels,
+    features = [
+        {"kind": "mse", "pairs": [[0, 0], [1, 2], [-1, -1]], "weight": 0.3},
+        {"kind": "spectral", "weight": 0.1},
+        {"kind": "mse", "pairs": [[0, 0]], "weight": 0.7, "match": "projector"},
+    ]
+    leaves: list[Tensor] = []
+    terms = terms_of(
+        {"alpha": 0.7, "tau": 2.0, "beta": 0.5, "label_smoothing": 0.2, "features": features}, leaves=leaves
     )
-    cross_entropy = smoothed_cross_entropy(student[0].detach().double().numpy(), labels.numpy(), 0.2)
-    features = np.mean([float(mse_feature(s, t)) for s, t in zip(student[1], teacher[1], strict=True)])
-    assert set(terms) == {"labels", "soft_logits", "mse_features"}
-    assert terms["labels"].item() == pytest.approx(0.3 * cross_entropy, rel=1e-5)
-    assert terms["soft_logits"].item() == pytest.approx(0.7 * soft_kd(student[0], teacher[0], 2.0).item(), rel=1e-6)
-    assert terms["mse_features"].item() == pytest.approx(0.5 * 0.3 * features, rel=1e-5)
+    logits, *taps = leaves
+    wanted = {
+        "labels": 0.3 * smoothed_cross_entropy(logits.detach().double().numpy(), LABELS.numpy(), 0.2),
+        "soft_logits": 0.7 * soft_kd(logits, random(4, 5, seed=1), 2.0).item(),
+    }
+    for number, (name, layers, weight) in enumerate(
+        [
+            ("mse 0<-0", pair("mse"), 0.5 * 0.3 / 3),
+            ("mse 1<-2", pair("mse", student=1, teacher=2), 0.5 * 0.3 / 3),
+            ("mse 3<-5", pair("mse", student=3, teacher=5), 0.5 * 0.3 / 3),
+            ("spectral 3<-5", pair("spectral", student=3, teacher=5), 0.5 * 0.1),
+            ("mse 0<-0 (projector)", pair("mse", "projector"), 0.5 * 0.7),
+        ]
+    ):
+        wanted[name] = weight * feature_loss(layers, taps[number], teacher_tap(layers)).item()
+    assert list(terms) == list(wanted)
+    assert {name: term.item() for name, term in terms.items()} == pytest.approx(wanted, rel=1e-5)
 
 
 def test_the_published_weights_are_the_defaults() -> None:
-    defaults = config()
-    found = (defaults.alpha, defaults.tau, defaults.beta, defaults.feature_weight, defaults.label_smoothing)
-    assert found == (0.9, 1.0, 1.0, 0.2, 0.1)
-    student, teacher, labels = both()
-    terms = distillation_terms(defaults, student, teacher, labels)
-    spectral = np.mean([float(spectral_feature(s, t)) for s, t in zip(student[1], teacher[1], strict=True)])
-    assert terms["spectral_features"].item() == pytest.approx(0.2 * spectral, rel=1e-5)
+    defaults = DistillConfig()
+    assert (defaults.alpha, defaults.tau, defaults.beta, defaults.label_smoothing) == (0.9, 1.0, 1.0, 0.1)
+    assert layer_pairs(defaults, 12, 24) == (LayerPair("spectral", 11, 23, "pool", 0.2),)
 
 
 @pytest.mark.parametrize(
-    ("changes", "taps", "names"),
+    ("changes", "names"),
     [
-        ({"alpha": 0.0}, True, {"labels", "spectral_features"}),
-        ({"alpha": 1.0}, True, {"soft_logits", "spectral_features"}),
-        ({"alpha": 1.0, "logits": "hard"}, False, {"hard_logits"}),
-        ({"alpha": 0.0, "feature": "none"}, False, {"labels"}),
+        ({"alpha": 0.0}, {"labels", "spectral 3<-5"}),
+        ({"alpha": 1.0}, {"soft_logits", "spectral 3<-5"}),
+        ({"alpha": 1.0, "logits": "hard", "features": []}, {"hard_logits"}),
+        ({"alpha": 0.0, "features": []}, {"labels"}),
+        ({"beta": 0.0}, {"labels", "soft_logits"}),
+        ({"features": [{"weight": 0.0}, {"kind": "mse"}]}, {"labels", "soft_logits", "mse 3<-5"}),
     ],
 )
-def test_terms_without_weight_are_left_out(changes, taps: bool, names: set[str]) -> None:
-    student, teacher, labels = both()
-    if not taps:
-        student, teacher = (student[0], []), (teacher[0], [])
-    assert set(distillation_terms(config(**changes), student, teacher, labels)) == names
+def test_terms_without_weight_are_left_out(changes: dict[str, Any], names: set[str]) -> None:
+    assert set(terms_of(changes)) == names
 
 
-def test_gradients_reach_the_student_alone() -> None:
-    student, teacher, labels = both()
-    for tap in student[1]:
-        tap.requires_grad_()
-    sum(distillation_terms(config(), student, teacher, labels).values()).backward()  # type: ignore[union-attr]
-    assert all(float(leaf.grad.abs().sum()) > 0 for leaf in (student[0], *student[1]) if leaf.grad is not None)
-    assert all(leaf.grad is not None for leaf in (student[0], *student[1]))
-    assert all(leaf.grad is None for leaf in (teacher[0], *teacher[1]))
+def test_the_student_alone_learns_from_the_whole_of_its_labels() -> None:
+    config, logits = DistillConfig(alpha=0.0, features=()), random(4, 5)
+    terms = distillation_terms(config, logits, None, LABELS, [])
+    wanted = smoothed_cross_entropy(logits.double().numpy(), LABELS.numpy(), 0.1)
+    assert {name: term.item() for name, term in terms.items()} == {"labels": pytest.approx(wanted, rel=1e-5)}
 
 
-@pytest.mark.parametrize("name", list(FEATURE_LOSSES))
-def test_a_feature_loss_alone_moves_only_the_taps(name: str) -> None:
-    student, teacher, labels = both()
-    for tap in student[1]:
-        tap.requires_grad_()
-    terms = distillation_terms(config(feature=name, alpha=0.0), student, teacher, labels)
-    terms[f"{name}_features"].backward()
-    assert student[0].grad is None
-    assert all(tap.grad is not None and bool((tap.grad != 0).any()) for tap in student[1])
+def test_a_missing_teacher_is_not_passed_over() -> None:
+    with pytest.raises(ValueError, match="no teacher answered"):
+        distillation_terms(DistillConfig(features=()), random(4, 5), None, LABELS, [])
+
+
+@pytest.mark.parametrize("match", MATCHES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_feature_loss_moves_its_own_tap_alone(kind: str, match: str) -> None:
+    leaves: list[Tensor] = []
+    terms = terms_of({"features": [{"kind": kind, "match": match, "pairs": [[0, 0], [1, 1]]}]}, leaves)
+    name = f"{kind} 1<-1" + (" (projector)" if match == "projector" else "")
+    terms[name].backward()
+    logits, first, second = leaves
+    assert logits.grad is None
+    assert first.grad is None
+    assert second.grad is not None
+    assert bool((second.grad != 0).any())
 
 
 def test_half_precision_logits_are_judged_in_float32() -> None:

@@ -1,23 +1,27 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from small_run import HALF, SPEC, data_record, seeded_model, student_record, student_spec, teacher_record
+from small_run import HALF, SPEC, TEACHER_ARGS, data_record, seeded_model, student_record, student_spec, teacher_record
+from timm.optim import create_optimizer_v2
+from torch import Tensor
 
-from core.errors import UsageError
 from core.files import is_intact
 from core.preprocess import PreprocessSpec
 from core.records import ModelSpec
 from stages.distill import stage
-from stages.distill.config import DistillConfig
-from stages.distill.model import FrozenTeacher, TappedStudent
-from stages.distill.stage import Inputs, layer_pairs
+from stages.distill.config import DistillConfig, FeatureTerm
+from stages.distill.model import FrozenTeacher, TappedStudent, tap_shapes
+from stages.distill.pairs import layer_pairs, student_layers, teacher_layers
+from stages.distill.stage import Inputs
 from stages.models.build import logits_and_taps
+from stages.training.loop import train
 
 IMAGENET = PreprocessSpec(size=32, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
@@ -63,53 +67,142 @@ def test_the_teacher_is_handed_the_images_as_they_are_when_nothing_differs() -> 
 
 def test_the_teacher_is_frozen_in_eval_mode_and_gives_tensors_that_losses_can_use() -> None:
     network = teacher_network(drop_rate=0.5).train()
-    teacher = FrozenTeacher(network, (2, 0), own=IMAGENET, student=SPEC)
+    teacher = FrozenTeacher(network, (0, 2), own=IMAGENET, student=SPEC)
     images = torch.randn(2, 3, 32, 32)
     logits, taps = teacher(images)
     assert not network.training
     assert not any(parameter.requires_grad for parameter in network.parameters())
     assert not any(tensor.is_inference() or tensor.requires_grad for tensor in (logits, *taps))
-    wanted, wanted_taps = logits_and_taps(network, teacher.adapted(images), (2, 0))
+    wanted, wanted_taps = logits_and_taps(network, teacher.adapted(images), (0, 2))
     torch.testing.assert_close(logits, wanted)
     torch.testing.assert_close(taps, wanted_taps)
     assert torch.equal(teacher(images)[0], logits)  # no dropout
 
 
-def test_only_the_student_learns() -> None:
-    student = TappedStudent(seeded_model(student_spec("lift-kept")).train(), (1,))
-    teacher = FrozenTeacher(teacher_network(), (2,), own=SPEC, student=SPEC)
-    terms = stage._loss(DistillConfig(alpha=0.5), teacher, student, torch.randn(4, 3, 32, 32), torch.arange(4))
+def test_a_teacher_asked_for_taps_alone_stops_after_the_last_of_them() -> None:
+    network = teacher_network()
+    teacher = FrozenTeacher(network, (0, 1), own=IMAGENET, student=SPEC, logits=False)
+    images = torch.randn(2, 3, 32, 32)
+    _, wanted = logits_and_taps(network, teacher.adapted(images), (0, 1))
+    ran = blocks_run(network)
+    logits, taps = teacher(images)
+    assert logits is None
+    torch.testing.assert_close(taps, wanted)
+    assert ran == [0, 1]
+
+
+def blocks_run(network: Any) -> list[int]:
+    """Numbers of the blocks of a ViT as they run from now on."""
+    ran: list[int] = []
+    for number, block in enumerate(network.blocks):
+        block.register_forward_hook(lambda *_, number=number: ran.append(number))
+    return ran
+
+
+def features(*terms: dict[str, Any], **settings: Any) -> DistillConfig:
+    return DistillConfig(features=tuple(FeatureTerm(**term) for term in terms), **settings)
+
+
+def tapped(config: DistillConfig, network: torch.nn.Module, teacher: torch.nn.Module) -> TappedStudent:
+    """The student of 2 layers with projectors to the teacher of 3."""
+    pairs = layer_pairs(config, 2, 3)
+    ours, theirs = tap_shapes(network, 32, student_layers(pairs)), tap_shapes(teacher, 32, teacher_layers(pairs))
+    torch.manual_seed(0)
+    return TappedStudent(
+        network,
+        pairs,
+        {pair: (ours[pair.student][1], theirs[pair.teacher][1]) for pair in pairs if pair.match == "projector"},
+    )
+
+
+def losses(config: DistillConfig, strategy: str = "plain") -> tuple[TappedStudent, FrozenTeacher, dict[str, Tensor]]:
+    """The terms of one batch, with the networks that they came from."""
+    network = teacher_network()
+    student = tapped(config, seeded_model(student_spec(strategy)).train(), network)
+    teacher = FrozenTeacher(network, teacher_layers(student.pairs), own=SPEC, student=SPEC)
+    terms = stage._loss(config, student.pairs, teacher, student, torch.randn(4, 3, 32, 32), torch.arange(4))
+    return student, teacher, terms
+
+
+PROJECTED = {"kind": "mse", "pairs": ((0, 0), (1, 2)), "match": "projector"}
+
+
+@pytest.mark.parametrize("strategy", ["plain", "lift-kept", "widelast"])
+def test_student_and_projectors_learn_and_the_teacher_does_not(strategy: str) -> None:
+    student, teacher, terms = losses(features({"pairs": ((0, 1),)}, PROJECTED, alpha=0.5), strategy)
     torch.stack(list(terms.values())).sum().backward()
-    assert all(parameter.grad is not None for parameter in student.parameters())
+    assert len(student.projectors) == 2
+    silent = [name for name, own in student.named_parameters() if own.grad is None or not bool((own.grad != 0).any())]
+    assert silent == []
     assert all(parameter.grad is None for parameter in teacher.parameters())
     assert not teacher.network.training
 
 
-@pytest.mark.parametrize(
-    ("pairs", "wanted"),
-    [("last", ((1, 2),)), (((0, 0), (-1, -1)), ((0, 0), (1, 2))), (((1, 1), (0, -3)), ((1, 1), (0, 0)))],
-)
-def test_layers_count_from_either_end(pairs, wanted) -> None:
-    assert layer_pairs(DistillConfig(pairs=pairs), 2, 3) == wanted
+@pytest.mark.parametrize("match", ["pool", "projector"])
+@pytest.mark.parametrize("kind", ["mse", "spectral"])
+def test_a_term_on_a_layer_reaches_nothing_after_it(kind: str, match: str) -> None:
+    pairs = ((0, 0), (1, 2))
+    student, _, terms = losses(features({"kind": kind, "pairs": pairs, "match": match}))
+    first = next(term for name, term in terms.items() if name.startswith(f"{kind} 0<-0"))
+    first.backward()
+    reached = {name for name, own in student.named_parameters() if own.grad is not None and bool((own.grad != 0).any())}
+    inside = {name for name, _ in student.named_parameters() if name.startswith("network.blocks.0.")}
+    before = {
+        f"network.{name}" for name in ("pos_embed", "cls_token", "patch_embed.proj.weight", "patch_embed.proj.bias")
+    }
+    projector = {f"projectors.{kind}_0_0.linear.weight"} if match == "projector" else set()
+    assert reached == inside | before | projector
 
 
-@pytest.mark.parametrize("changes", [{"feature": "none"}, {"beta": 0.0}, {"feature_weight": 0.0}])
-def test_no_pairs_without_a_feature_loss(changes) -> None:
-    assert layer_pairs(DistillConfig(pairs=((99, 99),), **changes), 2, 3) == ()
+def test_a_projector_of_the_same_seed_is_the_same_and_maps_to_the_teachers_width() -> None:
+    first, again = (tapped(features(PROJECTED), seeded_model(student_spec("plain")), teacher_network()) for _ in "ab")
+    assert torch.equal(first.projectors["mse_0_0"].linear.weight, again.projectors["mse_0_0"].linear.weight)
+    _, taps = first(torch.randn(3, 3, 32, 32))
+    assert [tuple(tap.shape) for tap in taps] == [(3, 48, 4, 4), (3, 48, 4, 4)]
+    tap = torch.randn(2, 24, 3, 3)
+    wanted = np.einsum("tc,bchw->bthw", first.projectors["mse_0_0"].linear.weight.detach().numpy(), tap.numpy())
+    np.testing.assert_allclose(first.projectors["mse_0_0"](tap).detach().numpy(), wanted, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("pairs", "message"),
-    [
-        (((2, 0),), r"student layer 2; the student has 2 layers, 0 to 1 \(or -2 to -1 from the end\)"),
-        (((0, 3),), "teacher layer 3; the teacher has 3 layers, 0 to 2"),
-        (((0, -4),), "teacher layer -4"),
-        ((), "distill.pairs is empty"),
-    ],
-)
-def test_layers_that_do_not_exist_are_refused(pairs, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
-        layer_pairs(DistillConfig(pairs=pairs), 2, 3)
+def test_projectors_are_in_the_optimizer_and_in_the_trained_state_but_not_in_the_network() -> None:
+    student = tapped(features(PROJECTED), seeded_model(student_spec("plain")), teacher_network())
+    optimizer = create_optimizer_v2(student, opt="adamw", lr=1e-3, weight_decay=0.05)
+    stepped = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    assert all(id(parameter) in stepped for parameter in student.projectors.parameters())
+    assert {name for name in student.state_dict() if "projector" in name} == {
+        "projectors.mse_0_0.linear.weight",
+        "projectors.mse_1_2.linear.weight",
+    }
+    assert not [name for name in stage._network(student).state_dict() if "projector" in name]
+
+
+def test_weight_decay_leaves_out_what_the_network_leaves_out() -> None:
+    network: Any = seeded_model(student_spec("plain"))
+    student = TappedStudent(network)
+    assert student.no_weight_decay() == {f"network.{name}" for name in network.no_weight_decay()}
+    assert "network.pos_embed" in student.no_weight_decay()
+    optimizer = create_optimizer_v2(student, opt="adamw", lr=1e-3, weight_decay=0.05)
+    spared = [id(own) for group in optimizer.param_groups if group["weight_decay"] == 0 for own in group["params"]]
+    assert id(network.pos_embed) in spared
+    assert TappedStudent(torch.nn.Linear(2, 2)).no_weight_decay() == set()
+
+
+def test_kept_answers_of_the_teacher_give_the_same_terms_as_asking_it() -> None:
+    config = features({"pairs": ((1, 2), (0, 0))}, PROJECTED, {"kind": "mse", "pairs": ((0, 2),)})
+    student, teacher, _ = losses(config)
+    images, labels = torch.randn(4, 3, 32, 32), torch.arange(4)
+    live = stage._loss(config, student.pairs, teacher, student, images, labels)
+    logits, taps = teacher(images)
+    kept = stage._loss(config, student.pairs, None, student, images, labels, logits, *taps)
+    assert teacher.layers == (0, 2)
+    assert len(taps) == 2
+    taps_only = config.model_copy(update={"alpha": 0.0})
+    without = stage._loss(taps_only, student.pairs, None, student, images, labels, *taps)
+    assert "soft_logits" not in without
+    assert {name: without[name].item() for name in without if "<-" in name} == {
+        name: kept[name].item() for name in kept if "<-" in name
+    }
+    assert {name: term.item() for name, term in kept.items()} == {name: term.item() for name, term in live.items()}
 
 
 @pytest.mark.parametrize("strategy", ["plain", "lift", "widelast"])
@@ -117,13 +210,13 @@ def test_a_student_is_trained_and_written(strategy: str, digits_folder, context)
     data, student = data_record(str(digits_folder), context), student_record(context, strategy)
     teacher = teacher_record(context, preprocess=IMAGENET)
     before = load_file(context.run.root / teacher.weights.path)
-    config = DistillConfig(
-        epochs=2, batch_size=20, lr=1e-3, warmup_epochs=0.5, pairs=((0, 0), (1, 2)), alpha=0.5, ema_decay=0.9
+    config = features(
+        {"pairs": ((0, 0), (1, 2))}, epochs=2, batch_size=20, lr=1e-3, warmup_epochs=0.5, alpha=0.5, ema_decay=0.9
     )
     record = stage.run(config, Inputs(data=data, teacher=teacher, student=student), context)
     assert (record.epochs, record.steps) == (2, 8)
     assert record.model == student.model
-    assert set(record.losses) == {"labels", "soft_logits", "spectral_features"}
+    assert set(record.losses) == {"labels", "soft_logits", "spectral 0<-0", "spectral 1<-2"}
     assert all(np.isfinite(value) and value > 0 for value in record.losses.values())
     assert record.val_top1_ema is not None
     assert record.chosen == ("ema" if record.val_top1_ema >= record.val_top1_raw else "raw")
@@ -155,3 +248,65 @@ def test_the_same_seed_gives_the_same_student_and_another_seed_another(digits_fo
     ]
     assert hashes[0] == hashes[1] != hashes[2]
     assert teacher.preprocess.mean == HALF
+
+
+def short(*terms: dict[str, Any], **settings: Any) -> DistillConfig:
+    return features(*terms, epochs=1, batch_size=40, lr=1e-3, warmup_epochs=0.0, ema_decay=0.9, **settings)
+
+
+def test_a_projector_trains_along_and_is_dropped(digits_folder, context, monkeypatch) -> None:
+    data, student, teacher = (
+        data_record(str(digits_folder), context),
+        student_record(context, "plain"),
+        teacher_record(context),
+    )
+    modules = []
+
+    def spied(job: Any, *rest: Any) -> Any:
+        before = job.model.projectors["mse_0_0"].linear.weight.detach().clone()
+        modules.append((job.model, before))
+        return train(job, *rest)
+
+    monkeypatch.setattr(stage, "train", spied)
+    inputs = Inputs(data=data, teacher=teacher, student=student)
+    record = stage.run(short(PROJECTED), inputs, context)
+    trained, before = modules[0]
+    assert not torch.equal(trained.projectors["mse_0_0"].linear.weight, before)
+    assert {"mse 0<-0 (projector)", "mse 1<-2 (projector)"} < set(record.losses)
+    written, initial = (load_file(context.run.root / ref.path) for ref in (record.weights, student.weights))
+    assert written.keys() == initial.keys()
+
+
+def test_a_student_alone_needs_no_teacher_at_all(digits_folder, context, monkeypatch) -> None:
+    data, student, teacher = data_record(str(digits_folder), context), student_record(context), teacher_record(context)
+    built = []
+    build = stage.build_model
+    monkeypatch.setattr(stage, "build_model", lambda spec: built.append(spec.arch) or build(spec))
+    (context.run.root / teacher.weights.path).unlink()
+    record = stage.run(short(alpha=0.0), Inputs(data=data, teacher=teacher, student=student), context)
+    assert set(record.losses) == {"labels"}
+    assert set(built) == {student.model.arch}
+    assert teacher.model.arch != student.model.arch
+    assert "the teacher is not run" in context.console.file.getvalue()
+
+
+def test_a_term_without_weight_costs_no_tap(digits_folder, context, monkeypatch) -> None:
+    data, student, teacher = data_record(str(digits_folder), context), student_record(context), teacher_record(context)
+    made = []
+    monkeypatch.setattr(
+        stage, "FrozenTeacher", lambda *args, **more: made.append(FrozenTeacher(*args, **more)) or made[-1]
+    )
+    config = short({"pairs": ((0, 1),), "weight": 0.0}, {"kind": "mse", "pairs": ((1, 2),)})
+    record = stage.run(config, Inputs(data=data, teacher=teacher, student=student), context)
+    assert made[0].layers == (2,)
+    assert set(record.losses) == {"labels", "soft_logits", "mse 1<-2"}
+
+
+def test_a_grid_that_differs_is_said_once(digits_folder, context) -> None:
+    data, student = data_record(str(digits_folder), context), student_record(context)
+    fine = ModelSpec(arch="vit_tiny_patch16_224", args={**TEACHER_ARGS, "patch_size": 4}, num_classes=10)
+    teacher = teacher_record(context, seeded_model(fine)).model_copy(update={"model": fine})
+    config = short({"pairs": ((0, 0), (1, 2))})
+    stage.run(config, Inputs(data=data, teacher=teacher, student=student), context)
+    said = context.console.file.getvalue()
+    assert said.count("the teacher's 8x8 map is averaged to the student's 4x4") == 1
