@@ -89,10 +89,10 @@ def train(job: Job, config: TrainingConfig, epochs: int, context: Context) -> Tr
         ProcessLost: another process of this training is gone.
     """
     with losing_contact_told():
-        return _Training(job, config, epochs, context).run()
+        return Training(job, config, epochs, context).run()
 
 
-class _Training:
+class Training:
     """The live objects of one training, for the time of ``train``."""
 
     def __init__(self, job: Job, config: TrainingConfig, epochs: int, context: Context) -> None:
@@ -174,7 +174,7 @@ class _Training:
         tick = time.monotonic()
         for batch in self._timed(loader, pace):
             self.monitor.memory.reset()
-            self._step(*batch)
+            self.step(*batch)
             self.monitor.peak = self.monitor.memory.read()
             now = time.monotonic()
             progress.seconds, tick = progress.seconds + now - tick, now
@@ -196,7 +196,7 @@ class _Training:
             pace.waited += time.monotonic() - asked
             yield batch
 
-    def _step(self, images: Tensor, labels: Tensor, *more: Tensor) -> None:
+    def step(self, images: Tensor, labels: Tensor, *more: Tensor) -> None:
         """Forward, backward and, when enough batches are accumulated, one optimizer step."""
         progress = self.progress
         if self.job.mix is not None:

@@ -45,7 +45,7 @@ def before(owner: Any, name: str, when: Callable[..., bool] = lambda *arguments:
 
 
 if point == "step":  # between two optimizer steps
-    before(stages.training.loop._Training, "_step")
+    before(stages.training.loop.Training, "step")
 elif point == "writing":  # some files of a checkpoint are there, others not
     before(accelerate.checkpointing, "save")
 elif point == "written":  # all are, and the rename that makes them count is not

@@ -257,12 +257,12 @@ def learning_rates(context: Context, settings: TrainingConfig, epochs: int) -> l
     rates: list[float] = []
     import stages.training.loop as loop
 
-    def spy(self: Any, images: Tensor, labels: Tensor, real: Any = loop._Training._step) -> None:
+    def spy(self: Any, images: Tensor, labels: Tensor, real: Any = loop.Training.step) -> None:
         real(self, images, labels)
         rates.append(self.optimizer.param_groups[0]["lr"])
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop._Training, "_step", spy)
+        patch.setattr(loop.Training, "step", spy)
         train(make_job(context), settings, epochs, context)
     return rates
 
