@@ -40,10 +40,13 @@ class Part(Record):
         """Numbers in a row."""
         return int(torch.Size(self.shape).numel())
 
-    def chunk_rows(self, chunk_mb: float) -> int:
-        """Rows of a file: a power of two, so that the files of different quantities end at common rows."""
-        fitting = max(1, int(chunk_mb * 1e6 / self.dense_bytes(1)))
-        return int(min(_MAX_ROWS, 1 << (fitting.bit_length() - 1)))
+    def chunk_rows(self, chunk_mb: float, rows: int) -> int:
+        """Rows of a file, a power of two so that the files of different quantities end at common rows.
+
+        At most ``chunk_mb``, 1024, and a sixteenth of all ``rows``: what a crash costs and processes share out.
+        """
+        most = min(_MAX_ROWS, rows // 16, int(chunk_mb * 1e6 / self.dense_bytes(1)))
+        return 1 << (max(1, most).bit_length() - 1)
 
     def dense_bytes(self, rows: int) -> int:
         """Bytes of ``rows`` rows in half precision, with their scales."""

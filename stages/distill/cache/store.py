@@ -76,7 +76,7 @@ class Store:
         self.folder = self.base / fingerprint(self.key)[:16]
         self.rows = images * views
         self.by_name = {part.name: part for part in parts}
-        self.chunk_rows = {part.name: part.chunk_rows(config.chunk_mb) for part in parts}
+        self.chunk_rows = {part.name: part.chunk_rows(config.chunk_mb, self.rows) for part in parts}
         self._opened: Callable[[str, int], OpenChunk] | None = None
 
     def __getstate__(self) -> dict[str, Any]:

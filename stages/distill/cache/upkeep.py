@@ -129,7 +129,7 @@ def _verify(store: Store, say: Say) -> None:
             )
             store.forget(part, damaged)
     if total:
-        say(f"teacher cache: {total / 1e9:.2f} GB verified in {time.monotonic() - started:.1f} s")
+        say(f"teacher cache: {_gb(total)} verified in {time.monotonic() - started:.1f} s")
 
 
 def require_room_for(store: Store, new_bytes: int) -> None:
@@ -189,7 +189,7 @@ def _size(folder: Path) -> int:
 
 
 def _gb(count: float) -> str:
-    return f"{count / 1e9:.3g} GB"
+    return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
 def _names(names: Iterable[str], most: int = 5) -> str:

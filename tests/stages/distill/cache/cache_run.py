@@ -21,13 +21,13 @@ from stages.distill.cache.config import CacheConfig
 from stages.distill.cache.store import Store
 from stages.models.build import build_model, logits_and_taps
 
-IMAGES, VIEWS, BATCH = 50, 2, 6
+IMAGES, VIEWS, BATCH = 150, 2, 6
 ROWS = IMAGES * VIEWS
 CLASSES, WIDTH, GRID = 10, 48, 4
 LAYERS = (0, 2)
 KEY: dict[str, Any] = {"teacher": "a" * 64, "seed": 0, "views": VIEWS, "augment": {"hflip": 0.5}, "torch": "2.9"}
-CHUNK_MB = 16 * (2 * WIDTH * GRID**2 + 4) / 1e6
-"""16 rows of a tap."""
+CHUNK_MB = 8 * (2 * WIDTH * GRID**2 + 4) / 1e6
+"""8 rows of a tap; logits get 16, the largest power of two in a sixteenth of the rows."""
 
 
 class DigitViews(Dataset[tuple[Tensor, int]]):
@@ -69,9 +69,9 @@ def parts(layers: tuple[int, ...] = LAYERS) -> tuple[Part, ...]:
     return Part(name="logits", shape=(CLASSES,)), *taps
 
 
-def store(folder: Path, layers: tuple[int, ...] = LAYERS, key: dict[str, Any] | None = None, **config: Any) -> Store:
+def store(run: Path, layers: tuple[int, ...] = LAYERS, key: dict[str, Any] | None = None, **config: Any) -> Store:
     settings = CacheConfig(**{"chunk_mb": CHUNK_MB, **config})
-    return Store(settings, key or KEY, parts(layers), images=IMAGES, views=VIEWS, run_folder=folder)
+    return Store(settings, key or KEY, parts(layers), images=IMAGES, views=VIEWS, run_folder=run)
 
 
 def live(teacher: TinyTeacher) -> dict[str, Tensor]:
@@ -95,7 +95,7 @@ def main(folder: str) -> None:
     from stages.distill.cache.fill import fill
 
     context = Context(run=RunDirectory(Path(folder)), seed=0, device="cpu")
-    fill(store(Path(folder)), DigitViews(), TinyTeacher(pause=0.15), context, batch_size=BATCH)
+    fill(store(Path(folder)), DigitViews(), TinyTeacher(pause=0.05), context, batch_size=BATCH)
 
 
 if __name__ == "__main__":
