@@ -104,7 +104,7 @@ class ChunkBuilder:
         if found is None:
             self.factors = None
         else:
-            factors.append(found)
+            factors.append(found.cpu())
 
     def finish(self) -> tuple[dict[str, Tensor], ChunkStats]:
         """The tensors of the file, on the CPU: the smaller of both forms."""
@@ -113,10 +113,10 @@ class ChunkBuilder:
         if self.factors is None:
             return dense, stats
         joined = {
-            "basis": torch.cat([each.basis.cpu() for each in self.factors]),
-            "coords": torch.cat([each.coords.cpu() for each in self.factors]),
-            "ranks": torch.cat([each.ranks.cpu() for each in self.factors]),
-            "scales": torch.cat([each.scales.cpu() for each in self.factors]),
+            "basis": torch.cat([each.basis for each in self.factors]),
+            "coords": torch.cat([each.coords for each in self.factors]),
+            "ranks": torch.cat([each.ranks for each in self.factors]),
+            "scales": torch.cat([each.scales for each in self.factors]),
         }
         if _bytes(joined) >= _bytes(dense):
             return dense, stats

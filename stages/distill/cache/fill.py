@@ -11,7 +11,7 @@ import torch
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
 from core.context import Context
 from core.errors import ResultError, RunInterrupted
@@ -195,10 +195,9 @@ class _Work:
         return sum(part.file_bytes(self.store.chunk_size(part.name, index)) for part, index in chunks)
 
     def _loader(self, batches: list[range]) -> DataLoader[Any]:
-        images = self.store.images
         return DataLoader(
             self.dataset,
-            batch_sampler=[[ViewKey(row % images, row // images) for row in rows] for rows in batches],
+            batch_sampler=_Keys(batches, self.store.images),
             num_workers=self.workers,
             generator=torch.Generator().manual_seed(0),  # its own: the training's must not notice
             pin_memory=self.device.type == "cuda",
@@ -240,6 +239,20 @@ class _Work:
             transient=True,
             disable=not (self.context.console.is_terminal and not self.processes.rank),
         )
+
+
+class _Keys(Sampler[list[ViewKey]]):
+    """The views of each batch of rows, made when asked for."""
+
+    def __init__(self, batches: list[range], images: int) -> None:
+        self.batches, self.images = batches, images
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[ViewKey]]:
+        for rows in self.batches:
+            yield [ViewKey(row % self.images, row // self.images) for row in rows]
 
 
 def _named(layers: tuple[int, ...], logits: Tensor | None, taps: list[Tensor]) -> dict[str, Tensor]:

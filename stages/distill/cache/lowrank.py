@@ -5,7 +5,7 @@ Shape suffixes: B rows, D channels, N positions (H * W), S the smaller and L the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -31,6 +31,10 @@ class Factors:
     """float32 ``[B]``, powers of two."""
     errors: Tensor
     """float64 ``[B]``: measured relative error (Frobenius) of what is stored, rounding included."""
+
+    def cpu(self) -> Factors:
+        """The same on the CPU."""
+        return Factors(*(getattr(self, each.name).cpu() for each in fields(self)))
 
 
 def to_half(values: Tensor) -> tuple[Tensor, Tensor]:

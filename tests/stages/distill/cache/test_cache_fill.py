@@ -92,13 +92,18 @@ def test_a_complete_cache_is_verified_and_the_teacher_left_alone(tmp_path: Path,
     assert "verified in" in said(context)
 
 
-@pytest.mark.parametrize("entry", sorted(KEY))
-def test_another_key_makes_another_cache_and_the_runs_own_old_one_goes(entry: str, tmp_path: Path, context) -> None:
-    old = store(tmp_path)
+def test_every_entry_of_the_key_makes_another_cache(tmp_path: Path) -> None:
+    changed = [{**KEY, entry: "changed"} for entry in KEY]
+    assert len({store(tmp_path, key=key).folder for key in (KEY, *changed)}) == 1 + len(KEY)
+    assert store(tmp_path, key=dict(reversed(KEY.items()))).folder == store(tmp_path).folder
+
+
+@pytest.mark.parametrize("entry", ["teacher", "augment"])
+def test_another_key_is_computed_and_the_runs_own_old_cache_goes(entry: str, tmp_path: Path, context) -> None:
+    old = store(tmp_path, (0,))
     filled(old, context)
-    new = store(tmp_path, key={**KEY, entry: "changed"})
+    new = store(tmp_path, (0,), key={**KEY, entry: "changed"})
     assert filled(new, context).computed == ROWS
-    assert new.folder != old.folder
     assert not old.folder.exists()
     assert f"removed {old.folder.name}" in said(context)
 
