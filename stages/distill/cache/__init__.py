@@ -8,6 +8,6 @@ FOLDER/KEY/logits/000000.safetensors ...
 FOLDER/KEY/tap-23/000000.safetensors ...    one folder a quantity: runs that use other taps share the rest
 FOLDER/KEY/tap-23/manifest.json   of every complete chunk: SHA-256, bytes, mean rank, measured error
 
-``config`` settings, ``lowrank`` algebra, ``chunks`` one file, ``store`` the folder, ``fill`` computing what is
-missing, ``views`` the dataset that training reads.
+``config`` settings, ``lowrank`` algebra, ``chunks`` one file, ``store`` the folder, ``upkeep`` its lock, checks and
+room, ``fill`` computing what is missing, ``report`` what it took, ``views`` the dataset that training reads.
 """

@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader, Sampler
 
 from core.context import Context
 from core.errors import ResultError, RunInterrupted
-from core.record import Record
 from stages.distill.cache.chunks import ChunkBuilder, Part
+from stages.distill.cache.report import CacheReport, report_of, summary
 from stages.distill.cache.store import Store
 from stages.distill.cache.upkeep import locked, prepare, require_room_for
 from stages.distill.cache.views import ViewKey
@@ -32,31 +32,6 @@ class Processes:
     rank: int = 0
     world: int = 1
     barrier: Callable[[], None] = lambda: None
-
-
-class PartReport(Record):
-    """How one quantity is stored."""
-
-    name: str
-    bytes: int
-    dense_bytes: int
-    """The same in plain half precision."""
-    mean_rank: float | None
-    """Over rows stored as factors; null when there are none."""
-    low_rank_share: float
-    """Share of the rows stored as factors, in [0, 1]."""
-    error: float
-    """Largest relative error (Frobenius) of a row, measured."""
-
-
-class CacheReport(Record):
-    """A complete cache."""
-
-    rows: int
-    computed: int
-    """Views that the teacher was run on this time, by this process."""
-    seconds: float
-    parts: tuple[PartReport, ...]
 
 
 def parts_of(teacher: Teacher, images: Tensor, layers: tuple[int, ...]) -> tuple[Part, ...]:
@@ -93,7 +68,7 @@ def fill(
         workers: loader processes.
         device: where the teacher computes.
         processes: chunks are dealt out to them in turn.
-        stop: asked after each chunk.
+        stop: whether to stop; the file at hand is finished first.
 
     Raises:
         UsageError: the cache would exceed ``max_gb`` or the disk.
@@ -128,6 +103,8 @@ class _Work:
     """Chunks to compute, by part."""
     builders: dict[str, ChunkBuilder] = field(default_factory=dict)
     """The chunk at hand, by part."""
+    announced: bool = False
+    """Whether a stop was spoken of."""
 
     def run(self) -> CacheReport:
         store, started = self.store, time.monotonic()
@@ -139,9 +116,9 @@ class _Work:
             raise RunInterrupted(
                 f"stopped with {left} files of the teacher cache to compute; the same command goes on from there."
             )
-        report = _report(store, computed, time.monotonic() - started)
+        report = report_of(store, computed, time.monotonic() - started)
         if computed and not self.processes.rank:
-            self.context.say(_summary(report))
+            self.context.say(summary(report))
         return report
 
     def _compute(self) -> int:
@@ -162,9 +139,18 @@ class _Work:
                     images, _ = next(batches)
                     self._add(rows, images)
                     computed += len(rows)
+                    if rows is not unit[-1]:
+                        self._announce_stop(unit[-1].stop - rows.stop)
                     rate = computed / max(time.monotonic() - started, 1e-9)
                     bar.update(task, completed=computed, rate=f"{rate:.0f}")
         return computed
+
+    def _announce_stop(self, left: int) -> None:
+        if not self.announced and self.stop():
+            self.announced = True
+            self.context.say(
+                f"teacher cache: stopping after the file at hand, {left} more views; ask again to stop now"
+            )
 
     def _units(self) -> Iterator[list[range]]:
         """For each of this process's units of work, its batches of rows.
@@ -258,33 +244,3 @@ class _Keys(Sampler[list[ViewKey]]):
 def _named(layers: tuple[int, ...], logits: Tensor | None, taps: list[Tensor]) -> dict[str, Tensor]:
     named = {} if logits is None else {"logits": logits}
     return named | {f"tap-{layer}": tap for layer, tap in zip(layers, taps, strict=True)}
-
-
-def _report(store: Store, computed: int, seconds: float) -> CacheReport:
-    parts = []
-    for part in store.parts:
-        chunks = list(store.manifest(part).chunks.values())
-        factored = [(chunk.rows, chunk.mean_rank) for chunk in chunks if chunk.mean_rank is not None]
-        rows = sum(count for count, _ in factored)
-        parts.append(
-            PartReport(
-                name=part.name,
-                bytes=sum(chunk.bytes for chunk in chunks),
-                dense_bytes=sum(chunk.dense_bytes for chunk in chunks),
-                mean_rank=sum(count * rank for count, rank in factored) / rows if rows else None,
-                low_rank_share=rows / store.rows,
-                error=max(chunk.error for chunk in chunks),
-            )
-        )
-    return CacheReport(rows=store.rows, computed=computed, seconds=seconds, parts=tuple(parts))
-
-
-def _summary(report: CacheReport) -> str:
-    def text(part: PartReport) -> str:
-        rank = f", mean rank {part.mean_rank:.0f}" if part.mean_rank is not None else ""
-        return f"{part.name} {part.bytes / 1e6:.1f} MB of {part.dense_bytes / 1e6:.1f}{rank}, error {part.error:.1e}"
-
-    return (
-        f"teacher cache: {report.rows} views, {report.computed} computed in {report.seconds:.0f} s "
-        f"({'; '.join(text(part) for part in report.parts)})"
-    )

@@ -28,8 +28,9 @@ from torch import Tensor
 
 from core.context import Context
 from core.errors import ResultError, RunInterrupted
-from stages.distill.cache.fill import CacheReport, Processes, fill, parts_of
+from stages.distill.cache.fill import Processes, fill, parts_of
 from stages.distill.cache.lowrank import relative_errors
+from stages.distill.cache.report import CacheReport
 from stages.distill.cache.store import Store
 
 
@@ -266,9 +267,11 @@ def test_a_killed_filling_goes_on_to_the_same_bytes(tmp_path: Path, context, fin
 
 
 def test_a_stop_keeps_complete_chunks_and_the_next_start_goes_on(tmp_path: Path, context, finished) -> None:
-    asked = iter([False, False, True])
+    teacher = TinyTeacher()
     with pytest.raises(RunInterrupted, match="files of the teacher cache to compute; the same command goes on"):
-        filled(store(tmp_path), context, stop=lambda: next(asked))
+        filled(store(tmp_path), context, teacher, stop=lambda: teacher.seen > 100)
+    assert 100 < teacher.seen < 120
+    assert "stopping after the file at hand, 10 more views" in said(context)
     kept = len(store(tmp_path).manifest(parts()[1]).chunks)
     report = filled(store(tmp_path), context)
     assert kept > 0
@@ -300,4 +303,26 @@ def test_two_processes_share_the_work_and_write_the_same_bytes(tmp_path: Path, c
         thread.join(60)
     assert reports[0].computed + reports[1].computed == ROWS
     assert min(reports[0].computed, reports[1].computed) > 0
+    assert files(tmp_path) == finished
+
+
+def test_when_one_process_is_stopped_all_stop(tmp_path: Path, context, finished) -> None:
+    barrier = threading.Barrier(2)
+    teachers = [TinyTeacher(), TinyTeacher()]
+    interrupted: list[int] = []
+
+    def one(rank: int) -> None:
+        processes = Processes(rank, 2, lambda: barrier.wait(60) and None)
+        with pytest.raises(RunInterrupted):
+            filled(store(tmp_path), context, teachers[rank], processes=processes, stop=lambda: rank == 1)
+        interrupted.append(rank)
+
+    threads = [threading.Thread(target=one, args=(rank,)) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(interrupted) == [0, 1]
+    assert teachers[0].seen > teachers[1].seen == 0
+    assert filled(store(tmp_path), context).computed == ROWS - teachers[0].seen
     assert files(tmp_path) == finished

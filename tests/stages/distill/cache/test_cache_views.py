@@ -10,7 +10,8 @@ from cache_run import BATCH, IMAGES, LAYERS, ROWS, DigitViews, TinyTeacher, live
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from stages.distill.cache.fill import CacheReport, fill
+from stages.distill.cache.fill import fill
+from stages.distill.cache.report import CacheReport
 from stages.distill.cache.store import Store
 from stages.distill.cache.views import CachedViews, ViewKey
 from stages.distill.losses import mse_feature, soft_kd, spectral_feature
