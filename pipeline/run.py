@@ -148,7 +148,9 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
         "labels": absolute(config.data.labels),
     }
     teacher = config.teacher.model_copy(update={"weights": absolute(config.teacher.weights)})
-    return config.model_copy(update={"data": config.data.model_copy(update=data), "teacher": teacher})
+    student = config.student.model_copy(update={"weights": absolute(config.student.weights)})
+    images = config.data.model_copy(update=data)
+    return config.model_copy(update={"data": images, "teacher": teacher, "student": student})
 
 
 def _refuse_inside_data(root: Path, config: RunConfig) -> None:
