@@ -13,6 +13,7 @@ from core.errors import EnvironmentLacksError, UsageError
 from core.records import DataRecord
 from exporters.tensorrt import choose_flavour
 from pipeline.config import RunConfig
+from pipeline.resolve_student import resolve_student, resolve_width
 from stages.export.config import ExportConfig
 from stages.images.listing import EMBEDDED
 from stages.training.config import TrainingConfig
@@ -44,7 +45,7 @@ def resolve_models(config: RunConfig) -> RunConfig:
         EnvironmentLacksError: a device or an engine that is not here.
     """
     from stages.distill.stage import layer_pairs
-    from stages.models.geometry import Shape, check_strategy, reduced_args, shape_by_name
+    from stages.models.geometry import Shape, reduced_args, shape_by_name
     from stages.models.names import resolve_architecture
 
     geometry = config.geometry
@@ -66,12 +67,7 @@ def resolve_models(config: RunConfig) -> RunConfig:
 
     teacher, teacher_args, teacher_shape = network(config.teacher.model, config.teacher.args)
     student, student_args, student_shape = network(config.student.model, config.student.args)
-    if "." in student:
-        raise UsageError(
-            f"student '{student}' names pretrained weights, but a student is trained from random weights; "
-            f"give --student {student.partition('.')[0]}."
-        )
-    check_strategy(config.student.strategy, student, student_shape, teacher_shape.width)
+    student_config = resolve_student(config.student, student, student_args, teacher_shape.width)
     pairs = layer_pairs(config.distill, student_shape.depth, teacher_shape.depth)
     return config.model_copy(
         update={
@@ -82,7 +78,7 @@ def resolve_models(config: RunConfig) -> RunConfig:
             "teacher": config.teacher.model_copy(
                 update={"model": teacher, "args": teacher_args, "init": _teacher_init(config, geometry)}
             ),
-            "student": config.student.model_copy(update={"model": student, "args": student_args}),
+            "student": student_config,
             "distill": config.distill.model_copy(
                 update={"pairs": pairs or ((student_shape.depth - 1, teacher_shape.depth - 1),)}
             ),
@@ -92,7 +88,8 @@ def resolve_models(config: RunConfig) -> RunConfig:
 
 
 def resolve_training(config: RunConfig, data: DataRecord) -> RunConfig:
-    """Batch sizes, learning rates and warm-up decided from the number of training images.
+    """Batch sizes, learning rates and warm-up decided from the number of training images; a uniform student's width
+    from the number of classes.
 
     Raises:
         UsageError: a batch larger than the training set, or a warm-up as long as the training.
@@ -104,7 +101,8 @@ def resolve_training(config: RunConfig, data: DataRecord) -> RunConfig:
     teacher = teacher.model_copy(update={"epochs": epochs})
     distill = _training(config.distill, "distill", config.distill.epochs, data.train_images)
     images = config.data.model_copy(update={"check": check_of(config.data, data.train_images + data.val_images)})
-    return config.model_copy(update={"data": images, "teacher": teacher, "distill": distill})
+    student = resolve_width(config.student, len(data.classes), config.teacher)
+    return config.model_copy(update={"data": images, "teacher": teacher, "student": student, "distill": distill})
 
 
 def _teacher_epochs(config: RunConfig, classes: int) -> int:

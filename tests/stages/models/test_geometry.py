@@ -15,7 +15,7 @@ from stages.models.geometry import Shape, check_strategy, meta_model, reduced_ar
         ("cait_s24_224", Shape(384, 24, 8)),  # the two class-attention blocks are no taps
         ("vit_base_patch16_224", Shape(768, 12, 12)),
         ("beit_base_patch16_224", Shape(768, 12, 12)),
-        ("eva02_tiny_patch14_224", Shape(192, 12, 3)),
+        ("eva02_tiny_patch14_224", Shape(192, 12, 3, rotary=True)),
         ("swin_tiny_patch4_window7_224", Shape(768, 4, None)),
     ],
 )

@@ -29,7 +29,7 @@ def config(strategy: str = "lift", **changes) -> StudentConfig:
     [
         ("plain", "plain", "unchanged, width 24"),
         ("lift", "lift-kept", "of width 24, its last patch tokens projected to 48 before the head"),
-        ("widelast", "widelast", "of width 24, its last block, norm and head at 48"),
+        ("widelast", "widelast", "of 24x3h, its last block at 48x6h, its norm and head at 48"),
     ],
 )
 def test_the_student_is_built_as_its_strategy_says(
