@@ -141,23 +141,20 @@ def test_what_does_not_fit_is_refused(digits: RunConfig, sections: dict[str, Any
         resolved(changed(digits, **sections))
 
 
-def test_a_uniform_width_is_decided_by_the_classes_and_only_for_uniform(digits: RunConfig) -> None:
-    assert resolved(digits).student.uniform_width is None
+def test_a_uniform_width_is_decided_by_the_classes(digits: RunConfig) -> None:
+    args = reduced_args("deit_tiny_patch16_224")
+    teacher_width = reduced_args("cait_s24_224")["embed_dim"]
+    models = resolve_models(changed(digits, student={"strategy": "uniform", "uniform_width": None}))
     for classes in (10, 1000):
-        config = resolved(changed(digits, student={"strategy": "uniform"}), classes=classes)
-        assert isinstance(config.teacher.args, dict)
-        args = reduced_args("deit_tiny_patch16_224")
-        wide = matching_width("deit_tiny_patch16_224", args, classes, config.teacher.args["embed_dim"])
-        assert config.student.uniform_width == wide > args["embed_dim"]
-        assert config.student.args == args
-        assert resolved(config, classes=classes).student == config.student
-    again = changed(digits, student={"strategy": "uniform", "uniform_width": None})
-    assert (
-        resolved(again).student.uniform_width
-        == resolved(changed(digits, student={"strategy": "uniform"})).student.uniform_width
-    )
+        student = resolve_training(models, data(classes=classes)).student
+        assert student.uniform_width == matching_width("deit_tiny_patch16_224", args, classes, teacher_width)
+        assert student.args == args
     given = changed(digits, student={"strategy": "uniform", "uniform_width": 40})
     assert resolved(given).student.uniform_width == 40
+
+
+def test_a_uniform_width_is_no_setting_of_other_strategies(digits: RunConfig) -> None:
+    assert resolve_models(digits).student.uniform_width is None
 
 
 def test_widened_blocks_are_kept_as_given(folder: RunConfig) -> None:
