@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import timm
 import torch
 from torch import nn
 
 from core.errors import UsageError
-from core.records import WideHeads
+from core.records import Strategy, WideHeads
 
 REDUCED_SIZE = 32
 """Side of the embedded digits, pixels."""
@@ -74,6 +74,8 @@ def check_strategy(
     Raises:
         UsageError: it cannot; the message says why.
     """
+    if strategy not in get_args(Strategy):
+        raise UsageError(f"strategy '{strategy}' is unknown; give one of {', '.join(get_args(Strategy))}.")
     if strategy == "plain":
         return
     if shape.heads is None:

@@ -12,6 +12,7 @@ from core.errors import EnvironmentLacksError, UsageError
 from core.records import DataRecord, ModelSpec
 from pipeline.config import RunConfig, dump_yaml, merge, validate
 from pipeline.resolve import resolve_models, resolve_training
+from pipeline.run import notes, with_absolute_paths
 from stages.models.build import build_model
 from stages.models.geometry import reduced_args
 from stages.models.uniform import matching_width
@@ -176,6 +177,20 @@ def test_a_students_file_is_looked_into_before_anything_is_trained(digits: RunCo
     save_weights({"other": torch.zeros(1)}, path, tmp_path)
     with pytest.raises(UsageError, match="no tensor that fits"):
         resolve_models(config)
+
+
+def test_a_students_file_is_found_from_any_folder(
+    digits: RunConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = with_absolute_paths(changed(digits, student={"init": "file", "weights": "student.pt"}))
+    assert config.student.weights == str(tmp_path / "student.pt")
+    assert with_absolute_paths(digits).student.weights is None
+
+
+def test_the_note_on_reduced_sizes_has_the_uniform_width(digits: RunConfig) -> None:
+    given = resolve_models(changed(digits, student={"strategy": "uniform", "uniform_width": 40}))
+    assert "deit_tiny_patch16_224 with img_size 32, patch_size 8, embed_dim 40" in notes(given)[0]
 
 
 def test_a_pretrained_tag_is_for_pretrained_students(digits: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -39,8 +40,11 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 GRAPHS = ["plain", "lift-kept", "widelast"]
 
 
+reduced = cache(reduced_args)  # it builds the full-size network to read its shape
+
+
 def family_spec(arch: str, graph: str, classes: int = 7, **changes: Any) -> ModelSpec:
-    args = reduced_args(arch)
+    args = reduced(arch)
     wide = 2 * args["embed_dim"]
     lift = None if graph == "plain" else wide
     return ModelSpec(arch=arch, args=args, num_classes=classes, graph=graph, lift_width=lift, **changes)  # type: ignore[arg-type]
@@ -255,6 +259,15 @@ def test_widened_blocks_of_deit_tiny_are_the_papers(changes: dict[str, Any], sha
     assert wide.block.attn.head_dim == 384 // wide.block.attn.num_heads
     widths = [192, *(int(shape.partition("x")[0]) for shape in shapes)]
     assert [(inner.enter.in_features, inner.enter.out_features) for inner in wide_blocks] == list(pairwise(widths))
+
+
+def test_taps_of_widened_blocks_have_their_widths() -> None:
+    spec = student_spec("widelast", width=40).model_copy(update={"wide_blocks": 2})
+    model = seeded_model(spec)
+    with torch.no_grad():
+        logits, taps = logits_and_taps(model, torch.randn(2, 3, 32, 32), (0, 1))
+    assert [tuple(tap.shape) for tap in taps] == [(2, 32, 4, 4), (2, 40, 4, 4)]
+    assert logits.shape == (2, 10)
 
 
 def test_widened_blocks_keep_the_stochastic_depth_of_those_they_replace() -> None:
