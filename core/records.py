@@ -12,9 +12,12 @@ from core.preprocess import PreprocessSpec
 from core.record import FileRef as FileRef
 from core.record import Record as Record
 
-Strategy = Literal["plain", "lift", "widelast"]
+Strategy = Literal["plain", "lift", "widelast", "uniform"]
+WideHeads = Literal["size", "count"]
+"""What a widened block keeps: the size of a head (more heads) or the number of heads (larger ones)."""
 Graph = Literal["plain", "widelast", "lift-kept", "lift-folded"]
-"""The shape of a deployable student: a strategy, with a lift's projector kept or folded."""
+"""The shape of a deployable student: a strategy, with a lift's projector kept or folded. A uniformly wider student is
+plain: its width is among the arguments."""
 
 
 class ModelSpec(Record):
@@ -30,6 +33,10 @@ class ModelSpec(Record):
     """Teacher's token width that a lift or a widened last block reaches; None for plain."""
     fold_rank: int | None = None
     """Rows of the factor R of a folded lift (DESIGN 3.5); None unless ``graph`` is lift-folded."""
+    wide_blocks: int = 1
+    """Last blocks that a widelast widens, in equal steps."""
+    wide_heads: WideHeads = "size"
+    """What they keep."""
 
 
 class Cost(Record):
@@ -88,9 +95,16 @@ class StudentRecord(Record):
     preprocess: PreprocessSpec
     cost: Cost
     width: int
+    """Token width of the blocks that the strategy leaves as they are."""
     depth: int
     explanation: str
     """What the strategy did to the architecture, in words and numbers."""
+    source: str = "random weights"
+    """Where the first weights came from, in words; what does not come from there is random."""
+    loaded: int = 0
+    """Tensors taken from there."""
+    not_loaded: tuple[str, ...] = ()
+    """Every other tensor of the student or of the source, with the reason."""
 
 
 class DistillRecord(Record):

@@ -32,12 +32,20 @@ def _images(config: RunConfig) -> Any:
 
 
 def _teacher_file(config: RunConfig) -> Any:
-    """Content of the teacher's checkpoint, so that replacing the file is noticed."""
+    return _content(config.teacher.weights)
+
+
+def _student_file(config: RunConfig) -> Any:
+    return _content(config.student.weights)
+
+
+def _content(checkpoint: str | None) -> str | None:
+    """Digest of a checkpoint, so that replacing the file is noticed."""
     from pathlib import Path
 
     from core.files import sha256_of
 
-    path = Path(config.teacher.weights) if config.teacher.weights else None
+    path = Path(checkpoint) if checkpoint else None
     return sha256_of(path) if path and path.is_file() else None
 
 
@@ -87,7 +95,14 @@ STAGES: tuple[Stage, ...] = (
         outside_kept=True,
     ),
     Stage(
-        "student", "stages.student.stage", StudentRecord, 2, lambda run: run.student, ("data", "teacher"), seeded=True
+        "student",
+        "stages.student.stage",
+        StudentRecord,
+        2,
+        lambda run: run.student,
+        needs=("data", "teacher"),
+        facts=_student_file,
+        seeded=True,
     ),
     Stage(
         "distill",

@@ -15,6 +15,7 @@ from core.records import DataRecord
 from exporters.tensorrt import choose_flavour
 from pipeline.config import RunConfig
 from pipeline.resolve_features import Network, resolve_features
+from pipeline.resolve_student import resolve_student, resolve_width
 from stages.export.config import ExportConfig
 from stages.images.listing import EMBEDDED
 from stages.student.config import StudentConfig
@@ -47,7 +48,7 @@ def resolve_models(config: RunConfig) -> RunConfig:
         UsageError: a name, an argument, a strategy or a layer that does not fit.
         EnvironmentLacksError: a device or an engine that is not here.
     """
-    from stages.models.geometry import Shape, check_strategy, reduced_args, shape_by_name
+    from stages.models.geometry import Shape, reduced_args, shape_by_name
     from stages.models.names import resolve_architecture
 
     geometry = config.geometry
@@ -69,12 +70,7 @@ def resolve_models(config: RunConfig) -> RunConfig:
 
     teacher, teacher_args, teacher_shape = network(config.teacher.model, config.teacher.args)
     student, student_args, student_shape = network(config.student.model, config.student.args)
-    if "." in student:
-        raise UsageError(
-            f"student '{student}' names pretrained weights, but a student is trained from random weights; "
-            f"give --student {student.partition('.')[0]}."
-        )
-    check_strategy(config.student.strategy, student, student_shape, teacher_shape.width)
+    student_config = resolve_student(config.student, student, student_args, teacher_shape.width)
     distill = resolve_features(
         config.distill,
         Network(student, student_args, student_shape.depth),
@@ -89,7 +85,7 @@ def resolve_models(config: RunConfig) -> RunConfig:
             "teacher": config.teacher.model_copy(
                 update={"model": teacher, "args": teacher_args, "init": _teacher_init(config, geometry)}
             ),
-            "student": config.student.model_copy(update={"model": student, "args": student_args}),
+            "student": student_config,
             "distill": distill,
             "export": resolve_export(config),
         }
@@ -97,7 +93,8 @@ def resolve_models(config: RunConfig) -> RunConfig:
 
 
 def resolve_training(config: RunConfig, data: DataRecord) -> RunConfig:
-    """Batch sizes, learning rates and warm-up decided from the number of training images.
+    """Batch sizes, learning rates and warm-up decided from the number of training images; a uniform student's width
+    from the number of classes.
 
     Raises:
         UsageError: a batch larger than the training set, or a warm-up as long as the training.
@@ -114,7 +111,8 @@ def resolve_training(config: RunConfig, data: DataRecord) -> RunConfig:
     live = data.train_images * teacher_pass * config.distill.epochs
     distill = _compilation(distill, config.device, passes * student_pass * config.distill.epochs + live)
     images = config.data.model_copy(update={"check": check_of(config.data, data.train_images + data.val_images)})
-    return config.model_copy(update={"data": images, "teacher": teacher, "distill": distill})
+    student = resolve_width(config.student, len(data.classes), config.teacher)
+    return config.model_copy(update={"data": images, "teacher": teacher, "student": student, "distill": distill})
 
 
 def _operations(network: TeacherConfig | StudentConfig) -> float:

@@ -172,7 +172,9 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
         "labels": absolute(config.data.labels),
     }
     teacher = config.teacher.model_copy(update={"weights": absolute(config.teacher.weights)})
-    return config.model_copy(update={"data": config.data.model_copy(update=data), "teacher": teacher})
+    student = config.student.model_copy(update={"weights": absolute(config.student.weights)})
+    images = config.data.model_copy(update=data)
+    return config.model_copy(update={"data": images, "teacher": teacher, "student": student})
 
 
 def _refuse_inside_data(root: Path, config: RunConfig) -> None:
@@ -249,10 +251,13 @@ def notes(config: RunConfig) -> list[str]:
     def shape(args: dict[str, Any] | str) -> str:
         return ", ".join(f"{key} {value}" for key, value in args.items()) if isinstance(args, dict) else args
 
+    width = config.student.uniform_width
+    wider = {"embed_dim": width} if isinstance(width, int) else {}
+    student_args = config.student.args if isinstance(config.student.args, str) else {**config.student.args, **wider}
     return [
         "reduced geometry: the figures show that the pipeline works and say nothing about the full-size models (for "
         f"those: --data DIR). {config.teacher.model} is built with {shape(config.teacher.args)}; "
-        f"{config.student.model} with {shape(config.student.args)}."
+        f"{config.student.model} with {shape(student_args)}."
     ]
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from core.preprocess import PreprocessSpec
 from stages.distill.pairs import LayerPair, Shape, student_layers
 from stages.models.build import logits_and_taps
+from stages.models.students import no_weight_decay_of
 
 
 def taps_alone(network: nn.Module, images: Tensor, layers: tuple[int, ...]) -> list[Tensor]:
@@ -90,8 +91,7 @@ class TappedStudent(nn.Module):
 
     def no_weight_decay(self) -> set[str]:
         """Parameters that AdamW's decay leaves out, as the student itself names them (timm's protocol)."""
-        own: Any = getattr(self.network, "no_weight_decay", set)
-        return {f"network.{name}" for name in own()}
+        return no_weight_decay_of(self.network, "network")
 
 
 class FrozenTeacher(nn.Module):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import timm
 import torch
 from torch import nn
 
 from core.errors import UsageError
+from core.records import Strategy, WideHeads
 
 REDUCED_SIZE = 32
 """Side of the embedded digits, pixels."""
@@ -27,6 +28,8 @@ class Shape:
     """Number of taps: blocks of an isotropic ViT, stages of a hierarchical one."""
     heads: int | None
     """Attention heads a block; None for hierarchical models."""
+    rotary: bool = False
+    """Whether positions are rotations of pairs of channels, along two axes, so that 4 divides the size of a head."""
 
     @property
     def isotropic(self) -> bool:
@@ -43,7 +46,8 @@ def shape_of(model: nn.Module, name: str) -> Shape:
     blocks = getattr(model, "blocks", None)
     if isinstance(blocks, (nn.Sequential, nn.ModuleList)) and len(blocks) and hasattr(blocks[0], "attn"):
         attention: Any = blocks[0].attn
-        return Shape(width=int(model.embed_dim), depth=len(blocks), heads=int(attention.num_heads))  # type: ignore[arg-type]
+        rotary = getattr(model, "rope", None) is not None
+        return Shape(int(model.embed_dim), len(blocks), int(attention.num_heads), rotary)  # type: ignore[arg-type]
     stages = getattr(model, "layers", None)
     if isinstance(stages, (nn.Sequential, nn.ModuleList)) and hasattr(model, "forward_intermediates"):
         return Shape(width=int(model.num_features), depth=len(stages), heads=None)  # type: ignore[arg-type]
@@ -53,18 +57,25 @@ def shape_of(model: nn.Module, name: str) -> Shape:
     )
 
 
-def check_strategy(strategy: str, arch: str, shape: Shape, wide_width: int | None) -> None:
+def check_strategy(
+    strategy: str, arch: str, shape: Shape, wide_width: int | None, wide_blocks: int = 1, wide_heads: WideHeads = "size"
+) -> None:
     """Whether a student of this shape can take the strategy.
 
     Args:
-        strategy: ``plain``, ``lift`` or ``widelast``.
+        strategy: ``plain``, ``lift``, ``widelast`` or ``uniform``.
         arch: the student's name, for the message.
         shape: the student's.
-        wide_width: the teacher's width, which a widened block gets at the student's head size.
+        wide_width: the width to reach: the teacher's for ``widelast``, the student's own new one for ``uniform``
+            (None: not decided yet).
+        wide_blocks: last blocks that ``widelast`` widens.
+        wide_heads: what they keep.
 
     Raises:
         UsageError: it cannot; the message says why.
     """
+    if strategy not in get_args(Strategy):
+        raise UsageError(f"strategy '{strategy}' is unknown; give one of {', '.join(get_args(Strategy))}.")
     if strategy == "plain":
         return
     if shape.heads is None:
@@ -72,12 +83,91 @@ def check_strategy(strategy: str, arch: str, shape: Shape, wide_width: int | Non
             f"strategy '{strategy}' needs a student of equal blocks (ViT, DeiT, CaiT, BEiT, EVA), and {arch} has "
             "stages of different width; use --strategy plain."
         )
-    head_dim = shape.width // shape.heads
-    if strategy == "widelast" and wide_width is not None and wide_width % head_dim:
+    if wide_width is None:
+        return
+    if strategy == "widelast":
+        wide_shapes(arch, shape, wide_width, wide_blocks, wide_heads)
+    if strategy == "uniform":
+        _check_uniform(arch, shape, wide_width)
+
+
+def _check_uniform(arch: str, shape: Shape, width: int) -> None:
+    heads = shape.heads or 1
+    step = 4 * heads
+    above = max(-(-width // step) * step, shape.width // step * step + step)
+    if width <= shape.width:
         raise UsageError(
-            f"strategy 'widelast' keeps the head size of {arch}, {head_dim}, but the teacher's width {wide_width} "
-            "is no multiple of it; choose another student, or set student.args.num_heads so that it is."
+            f"student.uniform_width is {width}, but {arch} is {shape.width} wide already; give more, for example "
+            f"{above}, or use --strategy plain."
         )
+    if width % heads:
+        raise UsageError(
+            f"student.uniform_width is {width}, which the {heads} heads of {arch} do not divide; "
+            f"give a multiple of {heads}, for example {above}."
+        )
+    if shape.rotary and width % step:
+        raise UsageError(
+            f"student.uniform_width is {width}, a head size of {width // heads}, but the rotary positions of {arch} "
+            f"need a multiple of 4; give a multiple of {step}, for example {above}."
+        )
+
+
+@dataclass(frozen=True)
+class WideShape:
+    """One widened block."""
+
+    width: int
+    heads: int
+
+    def __str__(self) -> str:
+        return f"{self.width}x{self.heads}h"
+
+
+def wide_shapes(
+    arch: str, shape: Shape, wide_width: int, blocks: int = 1, keep: WideHeads = "size"
+) -> tuple[WideShape, ...]:
+    """The last ``blocks`` blocks of a widelast student, narrowest first.
+
+    From the student's width Ds to the teacher's Dt the widths rise in equal steps, ``Ds + j (Dt - Ds) / blocks`` for
+    j = 1..blocks; every step adds whole heads (``keep="size"``) or whole channels to each head (``keep="count"``).
+    192x3h to 384 over three blocks: 256x4h, 320x5h, 384x6h (arXiv 2511.15572).
+
+    Raises:
+        UsageError: more blocks than there are, a teacher that is not wider, or steps that are not whole.
+    """
+    heads = shape.heads or 1
+    head_size = shape.width // heads
+    if blocks > shape.depth:
+        raise UsageError(
+            f"student.wide_blocks is {blocks}, but {arch} has {shape.depth} blocks; give 1 to {shape.depth}."
+        )
+    if wide_width <= shape.width:
+        raise UsageError(
+            f"strategy 'widelast' widens to the teacher's width, but the teacher's, {wide_width}, is not above that of "
+            f"{arch}, {shape.width}; use --strategy plain, or a wider teacher."
+        )
+    unit = head_size if keep == "size" else heads * (4 if shape.rotary else 1)
+    if wide_width % unit:
+        kept = f"the head size of {arch}, {unit}" if keep == "size" else f"the {heads} heads of {arch}"
+        multiple = "" if keep == "size" or unit == heads else f" (with rotary positions, a multiple of {unit})"
+        raise UsageError(
+            f"strategy 'widelast' keeps {kept}, but the teacher's width {wide_width} is no multiple of it{multiple}; "
+            "choose another student, set student.args.num_heads so that it is, or change student.wide_heads."
+        )
+    step, rest = divmod(wide_width - shape.width, blocks)
+    if rest or step % unit:
+        fitting = [
+            str(count)
+            for count in range(1, shape.depth + 1)
+            if (wide_width - shape.width) % count == 0 and (wide_width - shape.width) // count % unit == 0
+        ]
+        what = f"whole heads of size {unit}" if keep == "size" else f"multiples of {unit} channels"
+        raise UsageError(
+            f"student.wide_blocks is {blocks}, but from {shape.width} to {wide_width} in {blocks} equal steps is not "
+            f"in {what}; give one of {', '.join(fitting)}."
+        )
+    widths = [shape.width + step * (block + 1) for block in range(blocks)]
+    return tuple(WideShape(width, width // head_size if keep == "size" else heads) for width in widths)
 
 
 def meta_model(arch: str, args: dict[str, Any], num_classes: int = 1000) -> nn.Module:

@@ -1,4 +1,4 @@
-"""The student strategies as networks: lift (projector kept or folded) and a widened last block.
+"""The student strategies as networks: lift (projector kept or folded) and widened last blocks.
 
 Shape suffixes: B batch, N patch tokens, S student width Ds, T teacher width Dt, K classes, H W patch grid.
 Sources: [EM] From Low-Rank Features to Encoding Mismatch, arXiv 2511.15572.
@@ -12,43 +12,87 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from stages.models.geometry import check_strategy, shape_of
+from core.errors import UsageError
+from core.records import WideHeads
+from stages.models.geometry import check_strategy, shape_of, wide_shapes
 
 LAYER_NORM_EPS = 1e-6
 """As in timm's ViTs."""
 
 
 class WideBlock(nn.Module):
-    """The last transformer block at the teacher's width, entered through a linear map and a LayerNorm [EM]."""
+    """A transformer block at a larger width, entered through a linear map and a LayerNorm [EM].
 
-    def __init__(self, width: int, wide_width: int, block: nn.Module) -> None:
+    Args:
+        width: of the tokens that come in.
+        wide_width: of the tokens that go out.
+        block: the wide transformer block.
+        rope: rotary positions of the block's own, where those of the network are for another head size or number.
+        grid: patches ``(H, W)`` they are for.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        wide_width: int,
+        block: nn.Module,
+        rope: nn.Module | None = None,
+        grid: tuple[int, int] | None = None,
+    ) -> None:
         super().__init__()
         self.enter = nn.Linear(width, wide_width, bias=False)
         self.enter_norm = nn.LayerNorm(wide_width, eps=LAYER_NORM_EPS)
         self.block = block
+        self.rope: Any = rope
+        self.grid = grid
         nn.init.trunc_normal_(self.enter.weight, std=0.02)
 
     def forward(self, x_BNS: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Tokens ``[B, N, Ds]`` to ``[B, N, Dt]``; further arguments (EVA's rotary angles) go to the block."""
+        """Tokens ``[B, N, width]`` to ``[B, N, wide_width]``; the rest (EVA's rotary angles) goes to the block."""
+        if self.rope is not None:
+            angles = self.rope.get_embed(shape=self.grid)
+            kwargs["rope"] = angles[0] if angles.ndim == 4 else angles  # learned ones have an axis of blocks, here 1
         out: Tensor = self.block(self.enter_norm(self.enter(x_BNS)), *args, **kwargs)
         return out
 
 
-def widen_last(model: nn.Module, arch: str, args: dict[str, Any], num_classes: int, wide_width: int) -> nn.Module:
-    """``model`` with its last block, final norm and classifier at ``wide_width``; head size stays.
+def widen_last(
+    model: nn.Module,
+    arch: str,
+    args: dict[str, Any],
+    num_classes: int,
+    wide_width: int,
+    blocks: int = 1,
+    keep: WideHeads = "size",
+) -> nn.Module:
+    """``model`` with its last ``blocks`` blocks wider, its final norm and classifier at ``wide_width``.
 
-    A second timm model of the same family, one block deep and ``wide_width`` wide, supplies them.
+    For each of them a second timm model of the same family, one block deep and as wide, supplies the block; the last
+    one also the norm and the classifier. Widths and heads: ``geometry.wide_shapes``.
 
     Raises:
-        UsageError: the model is hierarchical, or its head size does not divide ``wide_width``.
+        UsageError: the model is hierarchical, or cannot be widened so.
     """
     shape = shape_of(model, arch)
-    check_strategy("widelast", arch, shape, wide_width)
-    head_dim = shape.width // (shape.heads or 1)
-    wide_args = {**args, "embed_dim": wide_width, "depth": 1, "num_heads": wide_width // head_dim}
-    wide: Any = timm.create_model(arch, num_classes=num_classes, **wide_args)
+    check_strategy("widelast", arch, shape, wide_width, blocks, keep)
     narrow: Any = model
-    narrow.blocks[-1] = WideBlock(shape.width, wide_width, wide.blocks[0])
+    wide: Any = model
+    width, attention = shape.width, narrow.blocks[0].attn
+    for index, shape_wide in enumerate(wide_shapes(arch, shape, wide_width, blocks, keep), shape.depth - blocks):
+        if shape_wide.heads != shape.heads:
+            _require_own_positions(narrow, arch)
+        wide_args = {**args, "embed_dim": shape_wide.width, "depth": 1, "num_heads": shape_wide.heads}
+        wide = timm.create_model(arch, num_classes=num_classes, **wide_args)
+        block = wide.blocks[0]
+        for name in ("drop_path", "drop_path1", "drop_path2"):  # a network of one block would have none
+            if hasattr(block, name):
+                setattr(block, name, getattr(narrow.blocks[index], name))
+        rope = _own_rope(narrow, attention, wide)
+        grid = None if rope is None else wide.patch_embed.grid_size
+        narrow.blocks[index] = WideBlock(width, shape_wide.width, block, rope, grid)
+        if rope is not None and blocks == shape.depth:
+            narrow.rope = None  # no block is left that reads it
+        width = shape_wide.width
     for name in ("norm", "fc_norm", "head", "head_dist", "attn_pool"):
         if hasattr(narrow, name):
             setattr(narrow, name, getattr(wide, name))
@@ -57,6 +101,37 @@ def widen_last(model: nn.Module, arch: str, args: dict[str, Any], num_classes: i
         narrow.cls_token = wide.cls_token
     narrow.embed_dim = narrow.num_features = narrow.head_hidden_size = wide_width
     return model
+
+
+def _own_rope(narrow: Any, attention: Any, wide: Any) -> nn.Module | None:
+    """The wide network's rotary positions, where those of the narrow one do not fit its block."""
+    rope = getattr(wide, "rope", None)
+    if rope is None:
+        return None
+    learned = getattr(narrow, "rope_mixed", False)  # for each block and head
+    return rope if learned or attention.head_dim != wide.blocks[0].attn.head_dim else None
+
+
+def _require_own_positions(narrow: Any, arch: str) -> None:
+    """Refuse more heads where all blocks share one table of relative positions, a column a head."""
+    if getattr(narrow, "shared_rel_pos", None) is not None or getattr(narrow, "rel_pos_bias", None) is not None:
+        raise UsageError(
+            f"strategy 'widelast' cannot give the last block of {arch} more heads, because its blocks share one table "
+            "of relative positions; use --set student.wide_heads=count."
+        )
+
+
+def no_weight_decay_of(module: nn.Module, prefix: str = "") -> set[str]:
+    """Names of the parameters that ``module`` exempts from weight decay, as seen from where it is called ``prefix``.
+
+    timm's ``create_optimizer_v2`` asks the outermost module alone, so every wrapper hands on what its inside says.
+    """
+    listed: Any = getattr(module, "no_weight_decay", None)
+    names = set(listed()) if callable(listed) else set()
+    for name, inner in module.named_modules():
+        if isinstance(inner, WideBlock) and hasattr(inner.rope, "no_weight_decay"):
+            names |= {f"{name}.rope.{own}" for own in inner.rope.no_weight_decay()}
+    return {f"{prefix}.{name}" if prefix else name for name in names}
 
 
 class TokenBase(nn.Module):
@@ -105,6 +180,10 @@ class LiftStudent(nn.Module):
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
 
+    def no_weight_decay(self) -> set[str]:
+        """What timm asks for: the base's position embeddings and tokens."""
+        return no_weight_decay_of(self.base.vit, "base.vit")
+
     def forward_with_taps(self, x: Tensor, indices: tuple[int, ...]) -> tuple[Tensor, list[Tensor]]:
         """Logits ``[B, K]``; taps of ascending ``indices``: the base's ``[B, Ds, H, W]``, the last one lifted to Dt."""
         last = self.base.depth - 1
@@ -132,6 +211,10 @@ class FoldedLift(nn.Module):
         self.eps = eps
         self.root = nn.Linear(self.base.width, rank, bias=False)
         self.head = nn.Linear(self.base.width, num_classes)
+
+    def no_weight_decay(self) -> set[str]:
+        """What timm asks for: the base's position embeddings and tokens."""
+        return no_weight_decay_of(self.base.vit, "base.vit")
 
     def forward(self, x: Tensor) -> Tensor:
         """Images ``[B, 3, S, S]`` to logits ``[B, K]``."""

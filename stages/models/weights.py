@@ -30,16 +30,17 @@ def load_own(model: nn.Module, ref: FileRef, root: Path) -> nn.Module:
     return model
 
 
-def read_checkpoint(path: Path) -> dict[str, Tensor]:
+def read_checkpoint(path: Path, subject: str = "teacher") -> dict[str, Tensor]:
     """The state dict in a checkpoint from outside (safetensors, or a torch file read with ``weights_only=True``).
 
-    Averaged weights (``state_dict_ema``, ``model_ema``) are preferred to raw ones, as in timm.
+    Averaged weights (``state_dict_ema``, ``model_ema``) are preferred to raw ones, as in timm. ``subject`` is whose
+    weights they are to be, for the messages.
 
     Raises:
         UsageError: the file is missing, is no checkpoint, or would need to run code to load.
     """
     if not path.is_file():
-        raise UsageError(f"teacher weights '{path}' do not exist; give a .safetensors file or a torch state dict.")
+        raise UsageError(f"{subject} weights '{path}' do not exist; give a .safetensors file or a torch state dict.")
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings(
@@ -49,11 +50,11 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # a damaged file makes the unpickler raise anything (IndexError, struct.error, ...)
         reason = str(error).split("\n")[0][:160] or type(error).__name__
         raise UsageError(
-            f"teacher weights '{path}' cannot be read as safetensors or a plain state dict ({reason}); "
+            f"{subject} weights '{path}' cannot be read as safetensors or a plain state dict ({reason}); "
             "save the model's state_dict() and give that file."
         ) from error
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UsageError(f"teacher weights '{path}' hold no state dict of tensors; save the model's state_dict().")
+        raise UsageError(f"{subject} weights '{path}' hold no state dict of tensors; save the model's state_dict().")
     return dict(state)
 
 
@@ -84,7 +85,7 @@ def load_checkpoint(model: nn.Module, path: Path, classifier: tuple[str, ...]) -
         if not is_classifier[name]
     ]
     problems = [
-        f"{title}: {_some(names)}"
+        f"{title}: {some(names)}"
         for title, names in (("missing", missing), ("unexpected", unexpected), ("wrong shape", wrong_body))
         if names
     ]
@@ -99,7 +100,8 @@ def load_checkpoint(model: nn.Module, path: Path, classifier: tuple[str, ...]) -
     return fits
 
 
-def _some(names: list[str]) -> str:
+def some(names: list[str]) -> str:
+    """The first few names, and how many more."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more
 

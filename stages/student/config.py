@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from core.record import Record
-from core.records import Strategy
+from core.records import Strategy, WideHeads
 
 
 class StudentConfig(Record):
@@ -18,7 +18,18 @@ class StudentConfig(Record):
     model: str
     """timm model name, short names allowed: `deit_tiny` is `deit_tiny_patch16_224`."""
     strategy: Strategy = "lift"
-    """`plain`: unchanged; `lift`: a projector to the teacher's width before the head; `widelast`: the last block at
-    the teacher's width."""
+    """`plain`: unchanged; `lift`: a projector to the teacher's width before the head; `widelast`: the last blocks
+    widened to the teacher's width; `uniform`: every block somewhat wider, the control for the other two."""
     args: dict[str, Any] | Literal["auto"] = "auto"
     """Arguments for timm.create_model. auto: none; for the embedded digits, the reduced geometry."""
+    uniform_width: Annotated[int, Field(gt=0)] | Literal["auto"] | None = "auto"
+    """Width of a `uniform` student, its heads as many as before. auto: the smallest, in steps of 4 times the heads,
+    with at least as many parameters as the widelast student of this teacher. Null for other strategies."""
+    wide_blocks: int = Field(1, gt=0)
+    """How many of the last blocks `widelast` widens; widths rise to the teacher's in equal steps of whole heads."""
+    wide_heads: WideHeads = "size"
+    """What a widened block keeps: `size`, the size of its heads, of which it gets more; `count`, their number."""
+    init: Literal["random", "pretrained", "file"] = "random"
+    """First weights: random, timm's pretrained ones, or `weights`. Of the latter two, whatever fits is loaded."""
+    weights: str | None = None
+    """Checkpoint file for `init: file`: safetensors or a torch state dict, loaded without running code."""

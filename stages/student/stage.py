@@ -1,19 +1,30 @@
-"""Build the student as its strategy says, from the seed, and write its first weights."""
+"""Build the student as its strategy says, from the seed or a checkpoint, and write its first weights."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from accelerate.utils import set_seed
+from torch import nn
 
 from core.context import Context
 from core.records import DataRecord, Graph, ModelSpec, Strategy, StudentRecord, TeacherRecord
 from stages.models.build import build_model, cost_of, preprocess_of
-from stages.models.geometry import shape_by_name
-from stages.models.weights import save_weights
+from stages.models.geometry import Shape, check_strategy, shape_by_name, wide_shapes
+from stages.models.initial import fit_file, fit_pretrained
+from stages.models.students import LiftStudent
+from stages.models.uniform import matching_width
+from stages.models.weights import save_weights, some
 from stages.student.config import StudentConfig
 
-GRAPH_OF: dict[Strategy, Graph] = {"plain": "plain", "lift": "lift-kept", "widelast": "widelast"}
+GRAPH_OF: dict[Strategy, Graph] = {
+    "plain": "plain",
+    "lift": "lift-kept",
+    "widelast": "widelast",
+    "uniform": "plain",
+}
 
 
 @dataclass(frozen=True)
@@ -28,27 +39,16 @@ def run(config: StudentConfig, inputs: Inputs, context: Context) -> StudentRecor
     """The student with its initial weights.
 
     Raises:
-        UsageError: the strategy does not fit the architecture.
+        UsageError: the strategy does not fit the architecture, or the weights do not.
     """
     set_seed(context.seed)
-    args = {} if config.args == "auto" else config.args
-    base = shape_by_name(config.model, args)
-    wide = inputs.teacher.width
-    spec = ModelSpec(
-        arch=config.model,
-        args=args,
-        num_classes=len(inputs.data.classes),
-        graph=GRAPH_OF[config.strategy],
-        lift_width=None if config.strategy == "plain" else wide,
-    )
+    spec = student_spec(config, len(inputs.data.classes), inputs.teacher.width)
+    given = {} if config.args == "auto" else config.args
+    base = shape_by_name(spec.arch, given)
     model = build_model(spec)
-    crop_pct = inputs.data.config["crop_pct"]
-    preprocess = preprocess_of(model.base.vit if config.strategy == "lift" else model, args, crop_pct)  # type: ignore[union-attr, arg-type]
-    explanation = {
-        "plain": f"{config.model} unchanged, width {base.width}",
-        "lift": f"{config.model} of width {base.width}, its last patch tokens projected to {wide} before the head",
-        "widelast": f"{config.model} of width {base.width}, its last block, norm and head at {wide}",
-    }[config.strategy]
+    network: Any = model.base.vit if isinstance(model, LiftStudent) else model
+    initial = _load(config, spec, model, network, context)
+    preprocess = preprocess_of(network, spec.args, inputs.data.config["crop_pct"])
     return StudentRecord(
         model=spec,
         strategy=config.strategy,
@@ -57,7 +57,70 @@ def run(config: StudentConfig, inputs: Inputs, context: Context) -> StudentRecor
         ),
         preprocess=preprocess,
         cost=cost_of(model, preprocess.size),
-        width=base.width,
+        width=shape_by_name(spec.arch, spec.args).width,
         depth=base.depth,
-        explanation=explanation,
+        explanation=_explanation(config.strategy, spec, base),
+        **initial,
     )
+
+
+def student_spec(config: StudentConfig, num_classes: int, teacher_width: int) -> ModelSpec:
+    """The network that these settings mean for a teacher of this width; ``uniform_width`` is decided if it is auto.
+
+    Raises:
+        UsageError: the strategy does not fit the architecture.
+    """
+    arch = config.model.partition(".")[0]
+    args = {} if config.args == "auto" else config.args
+    shape = shape_by_name(arch, args)
+    if config.strategy == "uniform":
+        check_strategy("uniform", arch, shape, None)
+        width = config.uniform_width
+        if not isinstance(width, int):
+            width = matching_width(arch, args, num_classes, teacher_width)
+        check_strategy("uniform", arch, shape, width)
+        args = {**args, "embed_dim": width}
+    else:
+        check_strategy(config.strategy, arch, shape, teacher_width, config.wide_blocks, config.wide_heads)
+    return ModelSpec(
+        arch=arch,
+        args=args,
+        num_classes=num_classes,
+        graph=GRAPH_OF[config.strategy],
+        lift_width=teacher_width if config.strategy in ("lift", "widelast") else None,
+        wide_blocks=config.wide_blocks,
+        wide_heads=config.wide_heads,
+    )
+
+
+def _load(config: StudentConfig, spec: ModelSpec, model: nn.Module, network: Any, context: Context) -> dict[str, Any]:
+    """Load what fits of the weights that were asked for, say what did not, and return it as fields of the record."""
+    if config.init == "random":
+        return {}
+    if config.init == "file" and config.weights:
+        source = f"file {config.weights}"
+        found = fit_file(model, Path(config.weights), spec.arch, spec.args)
+    else:
+        source = f"timm pretrained {config.model}"
+        context.say(f"asking for timm's pretrained weights of {config.model}")
+        found, preprocessing = fit_pretrained(model, config.model, spec.args)
+        network.pretrained_cfg = {**network.pretrained_cfg, **preprocessing}  # of the tag, not of the default one
+    model.load_state_dict(found.values, strict=False)
+    own = len(model.state_dict())
+    rest = f"; not loaded: {some(list(found.not_loaded))}" if found.not_loaded else ""
+    context.say(f"student weights: {len(found.values)} of {own} tensors from {source}{rest}")
+    return {"source": source, "loaded": len(found.values), "not_loaded": found.not_loaded}
+
+
+def _explanation(strategy: Strategy, spec: ModelSpec, base: Shape) -> str:
+    """What the strategy made of the architecture of shape ``base``."""
+    wide, own = spec.lift_width, f"{base.width}x{base.heads}h"
+    if strategy == "lift":
+        return f"{spec.arch} of width {base.width}, its last patch tokens projected to {wide} before the head"
+    if strategy == "widelast" and wide is not None:
+        shapes = wide_shapes(spec.arch, base, wide, spec.wide_blocks, spec.wide_heads)
+        blocks = "last block" if len(shapes) == 1 else f"last {len(shapes)} blocks"
+        return f"{spec.arch} of {own}, its {blocks} at {', '.join(map(str, shapes))}, its norm and head at {wide}"
+    if strategy == "uniform":
+        return f"{spec.arch}, all its blocks at {spec.args['embed_dim']}x{base.heads}h instead of {own}"
+    return f"{spec.arch} unchanged, width {base.width}"

@@ -128,6 +128,7 @@ class Training:
         self.monitor = Monitor(job.name, self.epochs * self.steps_per_epoch, context, memory)
 
     def run(self) -> Trained:
+        """From the newest checkpoint, or from the start, to the end."""
         self._resume()
         pace: Pace | None = None
         with stop_on_signal() as stop, self.monitor.bar:

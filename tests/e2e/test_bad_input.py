@@ -52,7 +52,10 @@ COMMANDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "model without blocks": (("--teacher", "resnet50"), ("resnet50", "no transformer blocks", "ViT")),
     "pretrained student": (("--student", "deit_tiny_patch16_224.fb_in1k"), ("random weights", "--student deit_tiny")),
     "unknown tag": (("--teacher", "cait_s24_224.nope"), ("unknown pretrained tag 'nope'", "fb_dist_in1k")),
-    "unknown strategy": (("--strategy", "lft"), ("'student.strategy' is \"lft\"", "'plain', 'lift' or 'widelast'")),
+    "unknown strategy": (
+        ("--strategy", "lft"),
+        ("'student.strategy' is \"lft\"", "'plain', 'lift', 'widelast' or 'uniform'"),
+    ),
     "unknown projector": (("--projector", "x"), ("'export.projector' is \"x\"", "'fold', 'keep' or 'auto'")),
     "lift of a hierarchical student": (("--student", "swin_tiny"), ("stages of different width", "--strategy plain")),
     "width that heads do not divide": (

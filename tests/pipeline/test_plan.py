@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import fields
+from pathlib import Path
 from typing import get_type_hints
 
 import pytest
@@ -53,3 +54,17 @@ def test_measuring_depends_on_the_device_and_the_gpu(digits: RunConfig, monkeypa
 
 def test_the_report_reads_every_record() -> None:
     assert {field.name for field in fields(Records)} == set(BY_NAME)
+
+
+@pytest.mark.parametrize("section", ["teacher", "student"])
+def test_a_replaced_checkpoint_is_another_fact(section: str, digits: RunConfig, tmp_path: Path) -> None:
+    path = tmp_path / "weights.pt"
+    part = getattr(digits, section).model_copy(update={"init": "file", "weights": str(path)})
+    config = digits.model_copy(update={section: part})
+    facts = []
+    for content in (b"one", b"two", b"one"):
+        path.write_bytes(content)
+        facts.append(BY_NAME[section].facts(config))
+    assert facts[0] == facts[2] != facts[1]
+    assert BY_NAME[section].facts(digits) is None
+    assert {BY_NAME[other].facts(config) for other in {"teacher", "student"} - {section}} == {None}

@@ -5,12 +5,12 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 
 from core.errors import UsageError
-from core.records import DataRecord, Strategy
+from core.records import DataRecord
 from pipeline import cli
 from pipeline.config import RunConfig, load_layer, merge, recipe_names, recipe_text, validate
 from pipeline.resolve import resolve_models, resolve_training
@@ -89,11 +89,8 @@ IMAGENET = DataRecord(
 
 
 def every_recipe(*names: str) -> Any:
-    """A test for each name; the uniform student is skipped where no such strategy is known."""
-    unknown = pytest.mark.skipif("uniform" not in get_args(Strategy), reason="no uniform strategy in this tree")
-    return pytest.mark.parametrize(
-        "name", [pytest.param(name, marks=unknown) if name == "em_uniform" else name for name in names]
-    )
+    """A test for each name."""
+    return pytest.mark.parametrize("name", names)
 
 
 @pytest.fixture

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from core.errors import EnvironmentLacksError, UsageError
-from core.records import DataRecord
+from core.records import DataRecord, ModelSpec
 from pipeline.config import RunConfig, dump_yaml, merge, validate
 from pipeline.resolve import resolve_models, resolve_training
+from pipeline.run import notes, with_absolute_paths
+from stages.models.build import build_model
 from stages.models.geometry import reduced_args
+from stages.models.uniform import matching_width
+from stages.models.weights import save_weights
 
 LAST = tuple(reduced_args(arch)["depth"] - 1 for arch in ("deit_tiny_patch16_224", "cait_s24_224"))
 """The last layers of the reduced student and teacher."""
@@ -126,7 +132,27 @@ def test_teacher_epochs_follow_the_classifier(folder: RunConfig) -> None:
         ({"student": {"model": "swin_tiny"}}, "stages of different width"),
         ({"student": {"strategy": "widelast", "args": {"embed_dim": 36, "num_heads": 1}}}, "no multiple"),
         ({"student": {"args": {"pretrained": True}}}, "have pretrained"),
-        ({"student": {"model": "deit_tiny_patch16_224.fb_in1k"}}, "random weights"),
+        ({"student": {"model": "deit_tiny_patch16_224.fb_in1k"}}, "init is 'random', so it starts from random weights"),
+        ({"student": {"init": "file"}}, "student.init is 'file' and student.weights is None"),
+        ({"student": {"weights": "x.pt"}}, "student.init is 'random' and student.weights is 'x.pt'"),
+        ({"student": {"init": "file", "weights": "x.pt"}}, "student weights 'x.pt' do not exist"),
+        (
+            {"student": {"model": "deit_tiny_distilled_patch16_224.fb_in1k", "init": "file", "weights": "x"}},
+            "of a file",
+        ),
+        ({"student": {"uniform_width": 48}}, "uniform_width is 48, but student.strategy is 'lift'"),
+        ({"student": {"wide_blocks": 2}}, "wide_blocks is 2, but student.strategy is 'lift'.*--strategy widelast"),
+        ({"student": {"wide_heads": "count"}}, "wide_heads is count, but student.strategy is 'lift'"),
+        ({"student": {"strategy": "widelast", "wide_blocks": 3}}, "wide_blocks is 3, but .* has 2 blocks; give 1 to 2"),
+        ({"student": {"strategy": "widelast", "args": {"num_heads": 1}, "wide_blocks": 2}}, "give one of 1"),
+        ({"student": {"strategy": "widelast", "args": {"embed_dim": 64}}}, "the teacher's, 64, is not above"),
+        ({"student": {"strategy": "uniform", "uniform_width": 37}}, "uniform_width is 37, which the 2 heads .* 40"),
+        ({"student": {"strategy": "uniform", "uniform_width": 32}}, "uniform_width is 32, but .* is 32 wide already"),
+        (
+            {"student": {"strategy": "uniform", "args": {"embed_dim": 64}}},
+            "uniform_width is auto.*give student.uniform",
+        ),
+        ({"student": {"strategy": "uniform", "model": "swin_tiny"}}, "stages of different width"),
         ({"teacher": {"init": "file"}}, "teacher.init is 'file'"),
         ({"teacher": {"init": "scratch", "weights": "x.pt"}}, "teacher.init is 'scratch'"),
         ({"workers": -1}, "workers is -1"),
@@ -135,6 +161,68 @@ def test_teacher_epochs_follow_the_classifier(folder: RunConfig) -> None:
 def test_what_does_not_fit_is_refused(digits: RunConfig, sections: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         resolved(changed(digits, **sections))
+
+
+def test_a_uniform_width_is_decided_by_the_classes(digits: RunConfig) -> None:
+    args = reduced_args("deit_tiny_patch16_224")
+    teacher_width = reduced_args("cait_s24_224")["embed_dim"]
+    models = resolve_models(changed(digits, student={"strategy": "uniform", "uniform_width": None}))
+    for classes in (10, 1000):
+        student = resolve_training(models, data(classes=classes)).student
+        assert student.uniform_width == matching_width("deit_tiny_patch16_224", args, classes, teacher_width)
+        assert student.args == args
+    given = changed(digits, student={"strategy": "uniform", "uniform_width": 40})
+    assert resolved(given).student.uniform_width == 40
+
+
+def test_a_uniform_width_is_no_setting_of_other_strategies(digits: RunConfig) -> None:
+    assert resolve_models(digits).student.uniform_width is None
+
+
+def test_widened_blocks_are_kept_as_given(folder: RunConfig) -> None:
+    settings = {"strategy": "widelast", "wide_blocks": 3, "wide_heads": "size"}
+    student = resolve_models(changed(folder, student=settings)).student
+    assert (student.wide_blocks, student.wide_heads) == (3, "size")
+    with pytest.raises(UsageError, match="multiples of 3 channels; give one of 1, 2, 4, 8"):
+        resolve_models(changed(folder, student={**settings, "wide_heads": "count"}))
+
+
+def test_a_students_file_is_looked_into_before_anything_is_trained(digits: RunConfig, tmp_path: Path) -> None:
+    student = resolve_models(digits).student
+    assert isinstance(student.args, dict)
+    path = tmp_path / "student.safetensors"
+    spec = ModelSpec(arch=student.model, args=student.args, num_classes=3)
+    save_weights(build_model(spec).state_dict(), path, tmp_path)
+    config = changed(digits, student={"init": "file", "weights": str(path)})
+    assert resolve_models(config).student.weights == str(path)
+    save_weights({"other": torch.zeros(1)}, path, tmp_path)
+    with pytest.raises(UsageError, match="no tensor that fits"):
+        resolve_models(config)
+
+
+def test_a_students_file_is_found_from_any_folder(
+    digits: RunConfig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = with_absolute_paths(changed(digits, student={"init": "file", "weights": "student.pt"}))
+    assert config.student.weights == str(tmp_path / "student.pt")
+    assert with_absolute_paths(digits).student.weights is None
+
+
+def test_the_note_on_reduced_sizes_has_the_uniform_width(digits: RunConfig) -> None:
+    given = resolve_models(changed(digits, student={"strategy": "uniform", "uniform_width": 40}))
+    assert "deit_tiny_patch16_224 with img_size 32, patch_size 8, embed_dim 40" in notes(given)[0]
+
+
+def test_a_pretrained_tag_is_for_pretrained_students(digits: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr("stages.models.initial.fit_pretrained", lambda _model, name, args: asked.append((name, args)))
+    model = "deit_tiny_patch16_224.fb_in1k"
+    student = resolve_models(changed(digits, student={"model": model, "init": "pretrained"})).student
+    assert student.model == model
+    assert asked == [(model, reduced_args("deit_tiny_patch16_224"))]  # fetched before anything is trained
+    with pytest.raises(UsageError, match="timm has no pretrained weights of vit_base_patch16_gap_224"):
+        resolve_models(changed(digits, student={"model": "vit_base_patch16_gap_224", "init": "pretrained"}))
 
 
 def test_a_gpu_that_is_not_here_is_the_environments_lack(digits: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:

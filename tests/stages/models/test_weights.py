@@ -209,6 +209,18 @@ def test_own_weights_of_another_network_are_not_loaded_in_part(tmp_path: Path, s
         load_own(build_model(spec()), ref, tmp_path)
 
 
+def test_messages_name_whose_weights_they_are(tmp_path: Path) -> None:
+    for subject in ("teacher", "student"):
+        with pytest.raises(UsageError, match=f"^{subject} weights '.*' do not exist"):
+            read_checkpoint(tmp_path / "gone.pth", subject)
+        torch.save({"a": 1}, tmp_path / "empty.pth")
+        with pytest.raises(UsageError, match=f"^{subject} weights '.*' hold no state dict"):
+            read_checkpoint(tmp_path / "empty.pth", subject)
+        (tmp_path / "text.pth").write_text("text")
+        with pytest.raises(UsageError, match=f"^{subject} weights '.*' cannot be read"):
+            read_checkpoint(tmp_path / "text.pth", subject)
+
+
 def test_all_finite_finds_what_is_not() -> None:
     assert all_finite({"a": torch.zeros(2), "n": torch.tensor([1])})
     assert not all_finite({"a": torch.tensor([1.0, float("nan")])})

@@ -1,16 +1,22 @@
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from safetensors.torch import load_file
-from small_run import STUDENT, STUDENT_ARGS, data_record, teacher_record
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+from small_run import STUDENT, STUDENT_ARGS, data_record, seeded_model, student_spec, teacher_record
 
 from core.context import Context
 from core.errors import UsageError
 from core.files import is_intact
+from stages.models import build
 from stages.models.build import build_model, cost_of
+from stages.models.uniform import matching_width
 from stages.student.config import StudentConfig
 from stages.student.stage import Inputs, run
 
@@ -29,7 +35,7 @@ def config(strategy: str = "lift", **changes) -> StudentConfig:
     [
         ("plain", "plain", "unchanged, width 24"),
         ("lift", "lift-kept", "of width 24, its last patch tokens projected to 48 before the head"),
-        ("widelast", "widelast", "of width 24, its last block, norm and head at 48"),
+        ("widelast", "widelast", "of 24x3h, its last block at 48x6h, its norm and head at 48"),
     ],
 )
 def test_the_student_is_built_as_its_strategy_says(
@@ -46,6 +52,103 @@ def test_the_student_is_built_as_its_strategy_says(
     assert record.cost == cost_of(model, 32)
     assert record.preprocess.size == 32
     assert record.preprocess.crop_pct == 0.9  # DeiT's own
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"strategy": "widelast", "wide_blocks": 2},
+            "of 24x3h, its last 2 blocks at 40x5h, 56x7h, its norm and head at 56",
+        ),
+        ({"strategy": "widelast", "wide_heads": "count"}, None),
+        ({"strategy": "uniform", "uniform_width": 36}, ", all its blocks at 36x3h instead of 24x3h"),
+    ],
+)
+def test_variants_are_built_and_explained(
+    inputs: Inputs, context: Context, changes: dict[str, Any], words: str | None
+) -> None:
+    teacher = inputs.teacher.model_copy(update={"width": 56 if "wide_blocks" in changes else 48})
+    record = run(config(**changes), replace(inputs, teacher=teacher), context)
+    wanted = words or "of 24x3h, its last block at 48x3h, its norm and head at 48"
+    assert record.explanation == f"{STUDENT}{'' if wanted.startswith(',') else ' '}{wanted}"
+    model = build_model(record.model)
+    model.load_state_dict(load_file(context.run.root / record.weights.path), strict=True)
+    assert record.cost == cost_of(model, 32)
+    assert record.width == (36 if changes["strategy"] == "uniform" else 24)
+
+
+def test_a_uniform_student_is_plain_and_as_large_as_widelast(inputs: Inputs, context: Context) -> None:
+    record = run(config("uniform"), inputs, context)
+    width = matching_width(STUDENT, STUDENT_ARGS, 10, 48)
+    assert (record.strategy, record.model.graph, record.model.lift_width) == ("uniform", "plain", None)
+    assert record.model.args == {**STUDENT_ARGS, "embed_dim": width}
+    assert record.width == width > 24
+    assert record.cost.parameters >= run(config("widelast"), inputs, context).cost.parameters
+
+
+def said(context: Context) -> str:
+    assert isinstance(context.console.file, io.StringIO)
+    return context.console.file.getvalue()
+
+
+def test_random_weights_are_recorded_as_such(inputs: Inputs, context: Context) -> None:
+    record = run(config(), inputs, context)
+    assert (record.source, record.loaded, record.not_loaded) == ("random weights", 0, ())
+    assert said(context) == ""
+
+
+@pytest.mark.parametrize(
+    ("strategy", "loaded", "told"),
+    [
+        ("plain", 4 + 2 * 12 + 2, "head.weight: other shape, (3, 24) instead of (10, 24)"),  # stem, blocks, norm
+        ("lift", 4 + 2 * 12, "projector.weight: missing in the checkpoint"),
+        ("widelast", 4 + 12, "blocks.1.norm1.weight: not in the student"),
+    ],
+)
+def test_what_fits_of_a_file_is_loaded_and_the_rest_is_told(
+    inputs: Inputs, context: Context, tmp_path: Path, strategy: str, loaded: int, told: str
+) -> None:
+    path = tmp_path / "student.safetensors"
+    state = seeded_model(student_spec("plain", classes=3), 4).state_dict()
+    save_file(state, path)
+    record = run(config(strategy, init="file", weights=str(path)), inputs, context)
+    weights = load_file(context.run.root / record.weights.path)
+    inside = {name.removeprefix("base.vit."): value for name, value in weights.items()}
+    taken = [name for name in state if name in inside and torch.equal(inside[name], state[name])]
+    assert record.loaded == loaded == len(taken)
+    assert record.source == f"file {path}"
+    assert told in record.not_loaded
+    first = f"student weights: {loaded} of {len(weights)} tensors from file {path}; not loaded: {record.not_loaded[0]}"
+    assert first in said(context)
+    rest = len(record.not_loaded) - 6
+    assert (f" and {rest} more" in said(context)) == (rest > 0)
+
+
+def test_a_file_of_another_network_is_refused(inputs: Inputs, context: Context, tmp_path: Path) -> None:
+    save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors")
+    with pytest.raises(UsageError, match=r"^student weights '.*x\.safetensors' have no tensor that fits"):
+        run(config(init="file", weights=str(tmp_path / "x.safetensors")), inputs, context)
+    assert not (context.run.root / "student").exists()
+
+
+def test_a_pretrained_student_reads_images_as_its_tag_did(
+    inputs: Inputs, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = timm.create_model
+    name = "vit_base_patch16_224.dino"
+
+    def pretrained(arch: str, *, pretrained: bool = False, **keywords: Any) -> torch.nn.Module:
+        small = {"embed_dim": 24, "depth": 2, "num_heads": 3} if pretrained else {}
+        return real(arch, **keywords, **small)
+
+    monkeypatch.setattr(build.timm, "create_model", pretrained)
+    record = run(config("plain", model=name, init="pretrained"), inputs, context)
+    assert record.model.arch == "vit_base_patch16_224"
+    assert record.source == f"timm pretrained {name}"
+    assert record.loaded == 4 + 2 * 12 + 2
+    assert record.preprocess.mean == (0.485, 0.456, 0.406)
+    assert run(config("plain", model="vit_base_patch16_224"), inputs, context).preprocess.mean == (0.5, 0.5, 0.5)
 
 
 def test_the_seed_decides_the_weights(inputs: Inputs, context: Context) -> None:

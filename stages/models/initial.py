@@ -1,0 +1,116 @@
+"""First weights of a student from a checkpoint: whatever fits is taken, and everything else is told."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+from torch import Tensor, nn
+
+from core.errors import UsageError
+from core.records import ModelSpec
+from stages.models.build import pretrained_model
+from stages.models.geometry import meta_model
+from stages.models.students import LiftStudent
+from stages.models.weights import all_finite, read_checkpoint
+
+_INSIDE_LIFT = "base.vit."
+_PREPROCESSING = ("mean", "std", "interpolation", "crop_pct")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What of a checkpoint fits into a student."""
+
+    values: dict[str, Tensor]
+    """By the student's own names."""
+    not_loaded: tuple[str, ...]
+    """Every other tensor of either side: its name and, after a colon, the reason."""
+
+
+def fit_file(model: nn.Module, path: Path, arch: str, args: dict[str, Any]) -> Fit:
+    """What of a checkpoint file fits into ``model``, a student of any strategy (it may be on the meta device).
+
+    Raises:
+        UsageError: the file cannot be read, or nothing in it fits.
+    """
+    return fit(model, read_checkpoint(path, "student"), arch, args, f"student weights '{path}'")
+
+
+def fit_pretrained(model: nn.Module, name: str, args: dict[str, Any]) -> tuple[Fit, dict[str, Any]]:
+    """What of timm's pretrained network ``name`` fits into ``model``, and that network's preprocessing.
+
+    Raises:
+        UsageError: there are no such weights, they cannot be had from here, or nothing fits.
+    """
+    arch = name.partition(".")[0]
+    config = timm.get_pretrained_cfg(name)
+    spec = ModelSpec(arch=arch, args={}, num_classes=1000 if config is None else config.num_classes)
+    try:
+        pretrained: Any = pretrained_model(name, spec)
+    except (OSError, RuntimeError) as error:
+        raise UsageError(
+            f"pretrained weights of student '{name}' can be had neither from the local cache nor from timm's hub "
+            f"({type(error).__name__}). Three ways on: give a checkpoint with --set student.init=file --set "
+            "student.weights=FILE; run once where the hub can be reached and keep its cache (HF_HOME); or start from "
+            "random weights with --set student.init=random."
+        ) from error
+    found = fit(model, pretrained.state_dict(), arch, args, f"student weights '{name}' of timm")
+    return found, {key: pretrained.pretrained_cfg[key] for key in _PREPROCESSING if key in pretrained.pretrained_cfg}
+
+
+def fit(model: nn.Module, state: dict[str, Tensor], arch: str, args: dict[str, Any], origin: str) -> Fit:
+    """The tensors of ``state`` whose name and shape are those of ``model``.
+
+    A lift takes a plain network's tensors into its base. Grids of another size are resampled where timm does that for
+    the architecture (position embeddings, relative position tables, patch embeddings).
+
+    Raises:
+        UsageError: nothing fits, or a tensor that does is not finite; ``origin`` begins the message.
+    """
+    own = model.state_dict()
+    if not any(name.startswith(_INSIDE_LIFT) for name in state):  # a lift's own checkpoint has its names already
+        state = _adapted(state, arch, args, origin)
+        if isinstance(model, LiftStudent):
+            state = {_INSIDE_LIFT + name: value for name, value in state.items()}
+    values = {name: state[name] for name in own if name in state and state[name].shape == own[name].shape}
+    if not values:
+        raise UsageError(
+            f"{origin} have no tensor that fits the student ({len(state)} tensors against {len(own)}; the first is "
+            f"{next(iter(state), 'none')}); check --student and student.args against them."
+        )
+    if not all_finite(values):
+        raise UsageError(f"{origin} hold values that are not finite; give other weights.")
+    reasons = [f"{name}: missing in the checkpoint" for name in own if name not in state]
+    reasons += [
+        f"{name}: other shape, {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
+        for name in own
+        if name in state and name not in values
+    ]
+    reasons += [f"{name}: not in the student" for name in state if name not in own]
+    return Fit(values, tuple(reasons))
+
+
+def _adapted(state: dict[str, Tensor], arch: str, args: dict[str, Any], origin: str) -> dict[str, Tensor]:
+    """The checkpoint as timm itself would bring it to this architecture and input size."""
+    plain = meta_model(arch, args)
+    adapt = getattr(sys.modules[type(plain).__module__], "checkpoint_filter_fn", None)
+    if adapt is None:
+        return state
+    modules = {name for name, _ in plain.named_modules()}
+    strays = {  # timm looks up the block of each such table, and fails where there is none
+        name: value
+        for name, value in state.items()
+        if name.endswith("relative_position_bias_table") and name.rpartition(".")[0] not in modules
+    }
+    try:
+        adapted = adapt({name: value for name, value in state.items() if name not in strays}, plain)
+    except (AttributeError, AssertionError, KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise UsageError(
+            f"{origin} cannot be brought to {arch} ({reason}); check --student and student.args against them."
+        ) from error
+    return {**adapted, **strays}

@@ -1,0 +1,202 @@
+"""A student's first weights: what fits by name and shape is taken, every other tensor is told with its reason."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from small_run import STUDENT, STUDENT_ARGS, seeded_model, student_spec
+
+from core.errors import UsageError
+from core.records import ModelSpec
+from stages.models import build
+from stages.models.build import build_model
+from stages.models.geometry import reduced_args
+from stages.models.initial import Fit, fit, fit_file, fit_pretrained
+
+
+@pytest.fixture(scope="module")
+def state() -> dict[str, torch.Tensor]:
+    """Weights of the plain student, as a pretraining would leave them."""
+    return seeded_model(student_spec("plain"), 5).state_dict()
+
+
+def fitted(graph: str, state: dict[str, torch.Tensor], classes: int = 10, **changes: Any) -> tuple[Any, Fit]:
+    spec = student_spec(graph, classes).model_copy(update=changes)
+    model = seeded_model(spec, 6)
+    found = fit(model, state, spec.arch, spec.args, "weights of a test")
+    assert model.load_state_dict(found.values, strict=False).unexpected_keys == []
+    return model, found
+
+
+def names(found: Fit, reason: str) -> set[str]:
+    return {line.partition(":")[0] for line in found.not_loaded if reason in line}
+
+
+def test_a_plain_student_takes_everything(state) -> None:
+    model, found = fitted("plain", state)
+    assert found.not_loaded == ()
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+def test_another_number_of_classes_leaves_the_classifier_as_it_was(state) -> None:
+    _, found = fitted("plain", state, classes=4)
+    assert found.not_loaded == (
+        "head.weight: other shape, (10, 24) instead of (4, 24)",
+        "head.bias: other shape, (10,) instead of (4,)",
+    )
+    assert len(found.values) == len(state) - 2
+
+
+def test_a_lift_takes_the_body_into_its_base(state) -> None:
+    model, found = fitted("lift-kept", state)
+    unused = {"norm.weight", "norm.bias", "head.weight", "head.bias"}
+    inside = model.base.vit.state_dict()
+    assert set(inside) == set(state) - unused
+    assert all(torch.equal(value, state[name]) for name, value in inside.items())
+    assert names(found, "missing in the checkpoint") == {"projector.weight", *unused}
+    assert names(found, "not in the student") == {f"base.vit.{name}" for name in unused}
+
+
+def test_a_lift_of_the_same_width_does_not_mistake_the_old_norm_for_its_own(state) -> None:
+    model, _ = fitted("lift-kept", state, lift_width=24)
+    assert not torch.equal(model.norm.weight, state["norm.weight"])
+
+
+def test_a_lift_goes_on_from_a_lift() -> None:
+    lifted = seeded_model(student_spec("lift-kept"), 8).state_dict()
+    _, found = fitted("lift-kept", lifted)
+    assert found.not_loaded == ()
+
+
+@pytest.mark.parametrize("blocks", [1, 2])
+def test_a_widelast_takes_its_narrow_blocks(state, blocks: int) -> None:
+    model, found = fitted("widelast", state, wide_blocks=blocks, **({"lift_width": 72} if blocks == 2 else {}))
+    narrow = {name for name in state if name.startswith("blocks.0.")} if blocks == 1 else set()
+    stem = {name for name in state if not name.startswith(("blocks.", "norm.", "head."))}
+    assert stem == {"cls_token", "pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias"}
+    assert set(found.values) == stem | narrow | {"head.bias"}
+    assert all(torch.equal(model.state_dict()[name], state[name]) for name in found.values)
+    assert "blocks.1.norm1.weight" in names(found, "not in the student")
+    assert "blocks.1.enter.weight" in names(found, "missing in the checkpoint")
+    assert "norm.weight" in names(found, "other shape")
+
+
+def test_every_tensor_of_either_side_is_loaded_or_told(state) -> None:
+    model, found = fitted("widelast", {**state, "mask": torch.zeros(3)})
+    told = {line.partition(":")[0] for line in found.not_loaded}
+    assert told | set(found.values) == {*model.state_dict(), *state, "mask"}
+    assert not told & set(found.values)
+    assert len(told) == len(found.not_loaded)
+
+
+def test_positions_of_another_grid_are_resampled_by_timm(state) -> None:
+    finer = {**STUDENT_ARGS, "img_size": 64}
+    model = seeded_model(ModelSpec(arch=STUDENT, args=finer, num_classes=10), 6)
+    found = fit(model, state, STUDENT, finer, "x")
+    assert found.not_loaded == ()
+    assert found.values["pos_embed"].shape == (1, 65, 24)
+    assert torch.equal(found.values["pos_embed"][:, 0], state["pos_embed"][:, 0])  # the class token's
+
+
+def test_positions_of_another_grid_are_told_where_timm_does_not_resample() -> None:
+    args = reduced_args("cait_s24_224")
+    small = seeded_model(ModelSpec(arch="cait_s24_224", args=args, num_classes=3)).state_dict()
+    finer = {**args, "img_size": 64}
+    found = fit(
+        build_model(ModelSpec(arch="cait_s24_224", args=finer, num_classes=3)), small, "cait_s24_224", finer, "x"
+    )
+    assert found.not_loaded == ("pos_embed: other shape, (1, 16, 64) instead of (1, 64, 64)",)
+
+
+def test_a_shallower_student_leaves_out_the_blocks_it_does_not_have() -> None:
+    args = reduced_args("beit_base_patch16_224")
+    deep = seeded_model(ModelSpec(arch="beit_base_patch16_224", args=args, num_classes=3)).state_dict()
+    for graph in ("plain", "widelast"):  # BEiT keeps a table of positions in each block, which timm looks up
+        spec = ModelSpec(
+            arch="beit_base_patch16_224",
+            args={**args, "depth": 1} if graph == "plain" else args,
+            num_classes=3,
+            graph=graph,  # type: ignore[arg-type]
+            lift_width=256 if graph == "widelast" else None,
+        )
+        found = fit(build_model(spec), deep, spec.arch, spec.args, "x")
+        assert "blocks.1.attn.relative_position_bias_table" in names(found, "not in the student")
+        assert "blocks.0.attn.relative_position_bias_table" in found.values
+        assert "patch_embed.proj.weight" in found.values
+
+
+@pytest.mark.parametrize("other", [{}, {"unrelated": torch.zeros(2)}])
+def test_weights_of_which_nothing_fits_are_refused(other) -> None:
+    with pytest.raises(UsageError, match=r"weights of a test have no tensor that fits the student .*--student"):
+        fitted("plain", other)
+
+
+def test_weights_that_are_not_finite_are_refused(state) -> None:
+    with pytest.raises(UsageError, match="not finite"):
+        fitted("plain", {**state, "norm.bias": torch.full((24,), float("nan"))})
+
+
+def test_what_timm_cannot_read_as_this_architecture_is_told(state) -> None:
+    odd = {**state, "patch_embed.proj.weight": torch.zeros(7)}
+    with pytest.raises(UsageError, match=f"weights of a test cannot be brought to {STUDENT}"):
+        fitted("plain", odd)
+
+
+def test_a_file_is_the_students_in_every_message(tmp_path: Path, state) -> None:
+    model = build_model(student_spec("plain"))
+    with pytest.raises(UsageError, match=r"^student weights '.*gone\.pth' do not exist"):
+        fit_file(model, tmp_path / "gone.pth", STUDENT, STUDENT_ARGS)
+    (tmp_path / "text.pth").write_text("hello")
+    with pytest.raises(UsageError, match=r"^student weights '.*text\.pth' cannot be read"):
+        fit_file(model, tmp_path / "text.pth", STUDENT, STUDENT_ARGS)
+    save_file(state, tmp_path / "student.safetensors")
+    assert fit_file(model, tmp_path / "student.safetensors", STUDENT, STUDENT_ARGS).not_loaded == ()
+
+
+def test_fitting_needs_no_weights_of_the_student(state) -> None:
+    with torch.device("meta"):
+        model = build_model(student_spec("lift-kept"))
+    assert len(fit(model, state, STUDENT, STUDENT_ARGS, "x").values) == len(state) - 4
+
+
+def test_pretrained_weights_are_timms_own_network_with_its_preprocessing(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, asked = timm.create_model, []
+
+    def pretrained(arch: str, *, pretrained: bool = False, **keywords: Any) -> torch.nn.Module:
+        if not pretrained:
+            return real(arch, **keywords)
+        asked.append((arch, keywords))
+        torch.manual_seed(9)
+        return real(arch, num_classes=keywords["num_classes"])
+
+    monkeypatch.setattr(build.timm, "create_model", pretrained)
+    name = "vit_tiny_patch16_224.augreg_in21k"
+    with torch.device("meta"):
+        model = build_model(ModelSpec(arch="vit_tiny_patch16_224", args={}, num_classes=10))
+    found, preprocessing = fit_pretrained(model, name, {})
+    assert asked == [(name, {"num_classes": 21843})]
+    assert found.not_loaded == (
+        "head.weight: other shape, (21843, 192) instead of (10, 192)",
+        "head.bias: other shape, (21843,) instead of (10,)",
+    )
+    assert preprocessing["mean"] == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize("error", [ConnectionError("no route"), RuntimeError("no weights exist")])
+def test_pretrained_weights_out_of_reach_leave_three_ways_on(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    model = build_model(student_spec("plain"))
+
+    def unreachable(*_: Any, **keywords: Any) -> None:
+        assert keywords["pretrained"] is True
+        raise error
+
+    monkeypatch.setattr(build.timm, "create_model", unreachable)
+    with pytest.raises(UsageError, match="can be had neither from the local cache nor from timm's hub") as caught:
+        fit_pretrained(model, STUDENT, STUDENT_ARGS)
+    for way in ("student.weights=FILE", "HF_HOME", "student.init=random"):
+        assert way in str(caught.value)
