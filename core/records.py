@@ -107,10 +107,22 @@ class StudentRecord(Record):
     """Every other tensor of the student or of the source, with the reason."""
 
 
+class CacheSummary(Record):
+    """The teacher's answers as they were kept for training."""
+
+    views: int
+    """Distinct views that the teacher answered to."""
+    bytes: int
+    dense_bytes: int
+    """The same in plain half precision."""
+    error: float
+    """Largest relative error (Frobenius) of a stored answer, measured."""
+
+
 class DistillRecord(Record):
     """The trained student."""
 
-    volatile: ClassVar[frozenset[str]] = frozenset({"seconds"})
+    volatile: ClassVar[frozenset[str]] = frozenset({"seconds", "cache"})
 
     model: ModelSpec
     weights: FileRef
@@ -123,6 +135,8 @@ class DistillRecord(Record):
     """Wall time of training, summed over resumed sessions."""
     losses: dict[str, float]
     """Mean of each weighted loss term over the last epoch."""
+    cache: CacheSummary | None = None
+    """None when the teacher was run live, or not at all."""
 
 
 class FoldRecord(Record):

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, field_validator
 
 from core.record import Record
+from stages.distill.cache.config import CacheConfig
 from stages.training.config import TrainingConfig
 
 
@@ -70,3 +71,8 @@ class DistillConfig(TrainingConfig):
     """Feature losses, any number at once; an empty list for none."""
     beta: float = Field(1.0, ge=0)
     """b: multiplies every feature loss."""
+    views: int = Field(0, ge=0)
+    """Fixed augmented views of each image, used in turn over the epochs: the teacher runs once on each, and its
+    answers are kept on disk. 0: new views in every epoch, and the teacher live beside the student."""
+    cache: CacheConfig = CacheConfig()
+    """Where and how those answers are kept."""

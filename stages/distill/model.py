@@ -94,8 +94,8 @@ class TappedStudent(nn.Module):
         return no_weight_decay_of(self.network, "network")
 
 
-class FrozenTeacher(nn.Module):
-    """The teacher on the student's batches: re-normalised and resized to what it was trained on, without gradients.
+class AdaptedTeacher(nn.Module):
+    """The teacher on the student's batches, re-normalised and resized to what it was trained on.
 
     Args:
         network: the teacher, a timm network.
@@ -138,12 +138,22 @@ class FrozenTeacher(nn.Module):
         return images
 
     def forward(self, images: Tensor) -> tuple[Tensor | None, list[Tensor]]:
-        """Logits ``[B, K]`` (None if not wanted) and the taps, as ordinary tensors that a loss can use."""
-        logits: Tensor | None = None
+        """Logits ``[B, K]`` (None if not wanted) and the taps."""
+        adapted = self.adapted(images)
+        if self.logits:
+            return logits_and_taps(self.network, adapted, self.layers)
+        return None, taps_alone(self.network, adapted, self.layers)
+
+
+class FrozenTeacher(nn.Module):
+    """An adapted teacher that keeps nothing for gradients."""
+
+    def __init__(self, teacher: AdaptedTeacher) -> None:
+        super().__init__()
+        self.teacher = teacher
+
+    def forward(self, images: Tensor) -> tuple[Tensor | None, list[Tensor]]:
+        """Logits and taps, as ordinary tensors that a loss can use."""
         with torch.inference_mode():
-            adapted = self.adapted(images)
-            if self.logits:
-                logits, taps = logits_and_taps(self.network, adapted, self.layers)
-            else:
-                taps = taps_alone(self.network, adapted, self.layers)
+            logits, taps = self.teacher(images)
         return None if logits is None else logits.clone(), [tap.clone() for tap in taps]

@@ -19,7 +19,7 @@ from stages.distill.cache.chunks import ChunkBuilder, Part
 from stages.distill.cache.report import CacheReport, report_of, summary
 from stages.distill.cache.store import Store
 from stages.distill.cache.upkeep import locked, prepare, require_room_for
-from stages.distill.cache.views import ViewKey
+from stages.images.loaders import ViewKey
 
 Teacher = Callable[[Tensor], tuple[Tensor | None, list[Tensor]]]
 """Images ``[B, 3, S, S]`` on the device to logits ``[B, K]`` (or None, if unused) and taps ``[B, D, H, W]``."""

@@ -160,7 +160,7 @@ def _require_room(store: Store) -> None:
     if others:
         what += f" beside {_gb(used - own)} of other caches ({_names(path.name for path in others)})"
     change = (
-        f"Lower distill.views, use fewer distill.pairs, {'delete other caches, ' if others else ''}"
+        f"Lower distill.views, use fewer distill.features, {'delete other caches, ' if others else ''}"
         "{}, or set distill.views=0 for the live teacher."
     )
     if used + need > store.config.max_gb * 1e9:

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from stages.distill.cache.store import Store
-
-
-class ViewKey(NamedTuple):
-    """One augmented view of one image."""
-
-    index: int  # type: ignore[assignment] # hides tuple.index, which nobody asks a view for
-    view: int
+from stages.images.loaders import ViewKey
 
 
 class CachedViews(Dataset[tuple[Any, ...]]):
@@ -30,7 +24,7 @@ class CachedViews(Dataset[tuple[Any, ...]]):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, key: Any) -> tuple[Any, ...]:
+    def __getitem__(self, key: ViewKey) -> tuple[Any, ...]:
         image, label = self.dataset[key]
         row = self.store.row(key.index, key.view)
         cached: list[Tensor] = [self.store.read(part.name, row) for part in self.store.parts]

@@ -24,7 +24,7 @@ def test_a_cache_too_large_is_refused_before_the_teacher_runs(tmp_path: Path, co
     assert cache.dense_need() > ROWS * 2 * (10 + 2 * 48 * 16)
     wanted = (
         r"would take up to 1\.0 MB \(2 views of 150 images: logits, tap-0, tap-2; .* is there\), "
-        r"and distill.cache.max_gb = 0.0001 allows less\. Lower distill.views, use fewer distill.pairs, "
+        r"and distill.cache.max_gb = 0.0001 allows less\. Lower distill.views, use fewer distill.features, "
         r"raise distill.cache.max_gb, or set distill.views=0 for the live teacher"
     )
     with pytest.raises(UsageError, match=wanted):

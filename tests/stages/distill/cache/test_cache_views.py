@@ -13,8 +13,9 @@ from torch.utils.data import DataLoader
 from stages.distill.cache.fill import fill
 from stages.distill.cache.report import CacheReport
 from stages.distill.cache.store import Store
-from stages.distill.cache.views import CachedViews, ViewKey
+from stages.distill.cache.views import CachedViews
 from stages.distill.losses import mse_feature, soft_kd, spectral_feature
+from stages.images.loaders import ViewKey
 
 
 @pytest.fixture

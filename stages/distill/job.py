@@ -1,0 +1,236 @@
+"""Everything that a distillation trains with: the two networks, their losses, the images, and the teacher cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+import torch
+from accelerate.utils import set_seed
+from torch import Tensor, nn
+
+from core.context import Context
+from core.errors import UsageError
+from core.records import CacheSummary, DataRecord, StudentRecord, TeacherRecord
+from stages.distill.cache.fill import Processes, fill, parts_of
+from stages.distill.cache.report import CacheReport
+from stages.distill.cache.store import Store
+from stages.distill.cache.views import CachedViews
+from stages.distill.config import DistillConfig
+from stages.distill.losses import distillation_terms
+from stages.distill.model import AdaptedTeacher, FrozenTeacher, TappedStudent, tap_shapes
+from stages.distill.pairs import LayerPair, Shape, check_alignable, layer_pairs, student_layers, teacher_layers
+from stages.images.config import DataConfig
+from stages.images.loaders import ViewKey, eval_loader, mix_of, train_loader, train_views
+from stages.images.sources import Images, StreamSplit, recorded_images
+from stages.models.build import build_model
+from stages.models.weights import load_own
+from stages.training.compilation import compile_in_place
+from stages.training.device import make_accelerator
+from stages.training.interrupt import stop_on_signal
+from stages.training.loop import Job
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Records this stage reads."""
+
+    data: DataRecord
+    teacher: TeacherRecord
+    student: StudentRecord
+
+
+def distillation_job(config: DistillConfig, inputs: Inputs, context: Context) -> tuple[Job, CacheSummary | None]:
+    """The training, ready to begin, with the teacher's cache filled if there is to be one; and what that came to.
+
+    Raises:
+        UsageError: layers or taps that do not fit, or views that cannot be kept.
+        RunInterrupted: stopped while filling the cache.
+    """
+    pairs = layer_pairs(config, inputs.student.depth, inputs.teacher.depth)
+    teacher = _frozen_teacher(config, pairs, inputs, context)
+    student = _tapped_student(pairs, inputs, context)
+    if config.compile == "on":
+        compile_in_place(student, *([teacher.teacher] if teacher else []))
+    data_config, images = recorded_images(inputs.data)
+    views: Any = train_views(images.train, data_config.augment, inputs.student.preprocess, context.seed)
+    summary = None
+    if config.views and teacher is not None:
+        store, report = _filled_cache(config, pairs, teacher, views, data_config, images, inputs, context)
+        views, teacher, summary = CachedViews(views, store), None, _summary(report)
+    batch = int(config.batch_size)
+    job = Job(
+        name="student",
+        model=student,
+        network=_network,
+        loss=partial(_loss, config, pairs, teacher),
+        train=train_loader(
+            views,
+            batch_size=batch // config.accumulation,
+            seed=context.seed,
+            workers=context.workers,
+            repeats=data_config.augment.repeats,
+            fixed_views=config.views,
+        ),
+        val=eval_loader(images.val, inputs.student.preprocess, batch_size=batch, workers=context.workers),
+        folder=context.run.root / "checkpoints" / "student",
+        fingerprint=context.fingerprint,
+        mix=mix_of(data_config.augment, len(images.classes), config.label_smoothing),
+    )
+    return job, summary
+
+
+def _filled_cache(
+    config: DistillConfig,
+    pairs: tuple[LayerPair, ...],
+    teacher: FrozenTeacher,
+    views: Any,
+    data_config: DataConfig,
+    images: Images,
+    inputs: Inputs,
+    context: Context,
+) -> tuple[Store, CacheReport]:
+    """The teacher's answers to every view, on disk."""
+    if isinstance(images.train, StreamSplit):
+        raise UsageError(
+            f"distill.views is {config.views}, but '{data_config.source}' can only be read in order, so no view of an "
+            "image can be asked for again; use distill.views=0."
+        )
+    accelerator = make_accelerator(context.device)
+    layers = teacher_layers(pairs)
+    first = views[ViewKey(0, 0)][0][None].to(accelerator.device)
+    key = {
+        "teacher": inputs.teacher.model.identity(),
+        "weights": inputs.teacher.weights.sha256,
+        "teacher_preprocess": inputs.teacher.preprocess.identity(),
+        "preprocess": inputs.student.preprocess.identity(),
+        "augment": data_config.augment.identity(),
+        "data": inputs.data.digest,
+        "seed": context.seed,
+        "views": config.views,
+        "precision": f"{accelerator.device.type} {accelerator.mixed_precision}",
+        "versions": {name: version(name) for name in ("torch", "timm", "pillow")},
+    }
+
+    def answers(batch: Tensor) -> tuple[Tensor | None, list[Tensor]]:
+        with accelerator.autocast():
+            found: tuple[Tensor | None, list[Tensor]] = teacher(batch)
+        return found
+
+    store = Store(
+        config.cache,
+        key,
+        parts_of(answers, first, layers),
+        images=len(images.train),
+        views=config.views,
+        run_folder=context.run.root / "cache",
+    )
+    processes = Processes(accelerator.process_index, accelerator.num_processes, accelerator.wait_for_everyone)
+    with stop_on_signal() as stop:
+        report = fill(
+            store,
+            views,
+            answers,
+            context,
+            batch_size=max(1, int(config.batch_size) // config.accumulation // accelerator.num_processes),
+            workers=context.workers,
+            device=accelerator.device,
+            processes=processes,
+            stop=lambda: stop.requested,
+        )
+    return store, report
+
+
+def _summary(report: CacheReport) -> CacheSummary:
+    return CacheSummary(
+        views=report.rows,
+        bytes=sum(part.bytes for part in report.parts),
+        dense_bytes=sum(part.dense_bytes for part in report.parts),
+        error=max(part.error for part in report.parts),
+    )
+
+
+def _network(student: Any) -> nn.Module:
+    """The network inside a TappedStudent, or inside its average."""
+    network: nn.Module = student.network
+    return network
+
+
+def _loss(
+    config: DistillConfig,
+    pairs: tuple[LayerPair, ...],
+    teacher: FrozenTeacher | None,
+    student: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *cached: Tensor,
+) -> dict[str, Tensor]:
+    """The terms of one batch.
+
+    Args:
+        config: weights and kinds.
+        pairs: the comparisons in use.
+        teacher: answers when nothing is cached; None when nothing is asked of it.
+        student: a TappedStudent, as prepared for this device.
+        images: ``[B, 3, S, S]``.
+        labels: class indices int64 ``[B]``, or probabilities ``[B, K]``.
+        cached: the teacher's logits (they may be missing when alpha is 0), then its taps in the order of
+            ``teacher_layers(pairs)``, if they were kept.
+    """
+    logits, taps = student(images)
+    layers = teacher_layers(pairs)
+    teacher_logits: Tensor | None = None
+    teacher_taps: list[Tensor] = []
+    if cached:
+        first_tap = len(cached) - len(layers)
+        teacher_logits, teacher_taps = cached[0] if first_tap else None, list(cached[first_tap:])
+    elif teacher is not None:
+        teacher_logits, teacher_taps = teacher(images)
+    by_layer = dict(zip(layers, teacher_taps, strict=True))
+    compared = [(pair, tap, by_layer[pair.teacher]) for pair, tap in zip(pairs, taps, strict=True)]
+    return distillation_terms(config, logits, teacher_logits, labels, compared)
+
+
+def _tapped_student(pairs: tuple[LayerPair, ...], inputs: Inputs, context: Context) -> TappedStudent:
+    """The student with its first weights, and its projectors with theirs from the seed."""
+    network = load_own(build_model(inputs.student.model), inputs.student.weights, context.run.root)
+    ours = _tap_shapes(inputs.student, student_layers(pairs))
+    theirs = _tap_shapes(inputs.teacher, teacher_layers(pairs))
+    for change in check_alignable(pairs, ours, theirs):
+        context.say(change)
+    widths = {pair: (ours[pair.student][1], theirs[pair.teacher][1]) for pair in pairs if pair.match == "projector"}
+    set_seed(context.seed)
+    return TappedStudent(network, pairs, widths)
+
+
+def _tap_shapes(network: StudentRecord | TeacherRecord, layers: tuple[int, ...]) -> dict[int, Shape]:
+    if not layers:
+        return {}
+    with torch.device("meta"):
+        model = build_model(network.model)
+    return tap_shapes(model, network.preprocess.size, layers)
+
+
+def _frozen_teacher(
+    config: DistillConfig, pairs: tuple[LayerPair, ...], inputs: Inputs, context: Context
+) -> FrozenTeacher | None:
+    """The teacher on its device; None when neither its answers nor its taps are asked for."""
+    if config.alpha == 0 and not pairs:
+        context.say("the student learns from the labels alone; the teacher is not run")
+        return None
+    own, student = inputs.teacher.preprocess, inputs.student.preprocess
+    network = load_own(build_model(inputs.teacher.model), inputs.teacher.weights, context.run.root)
+    teacher = AdaptedTeacher(network, teacher_layers(pairs), own, student, logits=config.alpha > 0)
+    changes = [
+        text
+        for changed, text in (
+            (teacher.renormalises, f"re-normalised to mean {own.mean}, std {own.std}"),
+            (teacher.resizes, f"resized from {student.size} to {own.size} pixels"),
+        )
+        if changed
+    ]
+    if changes:
+        context.say(f"the teacher sees the student's images {' and '.join(changes)}")
+    return FrozenTeacher(teacher).to(make_accelerator(context.device).device)
