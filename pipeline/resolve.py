@@ -70,6 +70,12 @@ def resolve_models(config: RunConfig) -> RunConfig:
 
     teacher, teacher_args, teacher_shape = network(config.teacher.model, config.teacher.args)
     student, student_args, student_shape = network(config.student.model, config.student.args)
+    augment = config.data.augment
+    if config.distill.views and (augment.mixup or augment.cutmix):
+        raise UsageError(
+            f"distill.views is {config.distill.views}, and data.augment mixes images (mixup {augment.mixup:g}, cutmix "
+            f"{augment.cutmix:g}): answers to a mixture cannot be kept. Set both to 0, or distill.views=0."
+        )
     student_config = resolve_student(config.student, student, student_args, teacher_shape.width)
     distill = resolve_features(
         config.distill,
@@ -105,14 +111,32 @@ def resolve_training(config: RunConfig, data: DataRecord) -> RunConfig:
     teacher = _training(config.teacher, "teacher", epochs, data.train_images)
     teacher = teacher.model_copy(update={"epochs": epochs})
     distill = _training(config.distill, "distill", config.distill.epochs, data.train_images)
+    for section, training in (("teacher", teacher), ("distill", distill)):
+        _check_mixing(config, section, training)
     teacher_pass, student_pass = _operations(config.teacher), _operations(config.student)
     passes = data.train_images * 3.0  # backward costs twice what forward does
     teacher = _compilation(teacher, config.device, passes * teacher_pass * epochs)
-    live = data.train_images * teacher_pass * config.distill.epochs
+    silent = config.distill.alpha == 0 and not config.distill.features
+    asked = 0 if silent else config.distill.views or config.distill.epochs
+    live = data.train_images * teacher_pass * asked
     distill = _compilation(distill, config.device, passes * student_pass * config.distill.epochs + live)
     images = config.data.model_copy(update={"check": check_of(config.data, data.train_images + data.val_images)})
     student = resolve_width(config.student, len(data.classes), config.teacher)
     return config.model_copy(update={"data": images, "teacher": teacher, "student": student, "distill": distill})
+
+
+def _check_mixing(config: RunConfig, section: str, training: TrainingConfig) -> None:
+    """Mixup pairs the images of a batch.
+
+    Raises:
+        UsageError: a process's part of the batch is odd.
+    """
+    augment, parts = config.data.augment, training.accumulation * world_size()
+    if (augment.mixup or augment.cutmix) and int(training.batch_size) // parts % 2:
+        raise UsageError(
+            f"data.augment mixes images in pairs, and {section}.batch_size {training.batch_size} in {parts} part(s) is "
+            f"odd; give a multiple of {2 * parts}."
+        )
 
 
 def _operations(network: TeacherConfig | StudentConfig) -> float:
