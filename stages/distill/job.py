@@ -110,7 +110,7 @@ def _filled_cache(
         "data": inputs.data.digest,
         "seed": context.seed,
         "views": config.views,
-        "precision": f"{accelerator.device.type} {accelerator.mixed_precision}",
+        "precision": f"{accelerator.device.type} {accelerator.mixed_precision} {teacher.teacher.precision}",
         "versions": {name: version(name) for name in ("torch", "timm", "pillow")},
     }
 
@@ -222,7 +222,9 @@ def _frozen_teacher(
         return None
     own, student = inputs.teacher.preprocess, inputs.student.preprocess
     network = load_own(build_model(inputs.teacher.model), inputs.teacher.weights, context.run.root)
-    teacher = AdaptedTeacher(network, teacher_layers(pairs), own, student, logits=config.alpha > 0)
+    device = make_accelerator(context.device).device
+    precision = teacher_dtype(config.teacher_precision, device)
+    teacher = AdaptedTeacher(network, teacher_layers(pairs), own, student, config.alpha > 0, precision)
     changes = [
         text
         for changed, text in (
@@ -233,4 +235,12 @@ def _frozen_teacher(
     ]
     if changes:
         context.say(f"the teacher sees the student's images {' and '.join(changes)}")
-    return FrozenTeacher(teacher).to(make_accelerator(context.device).device)
+    if precision != torch.float32:
+        context.say(f"the teacher computes in {str(precision).removeprefix('torch.')}")
+    return FrozenTeacher(teacher).to(device)
+
+
+def teacher_dtype(setting: str, device: torch.device) -> torch.dtype:
+    """What the teacher computes in, on this device."""
+    has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return torch.bfloat16 if setting == "bfloat16" or (setting == "auto" and has_bfloat16) else torch.float32
