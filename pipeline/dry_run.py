@@ -1,7 +1,7 @@
 """`compress run --dry-run`: what a run would be and about what it would take, from a few real steps on this machine.
 
-Every check that a run makes before it computes is made; nothing stays on disk. Pretrained weights are not fetched: random
-ones cost the same.
+Every check that a run makes before it computes is made, but that every image decodes. Nothing stays on disk. Pretrained
+weights are not fetched: random ones cost the same.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def dry_run(config: RunConfig, output: Path | None, processes: int, console: Con
         filling=filling,
         device=_device(resolved, context.threads),
         memory=_memory(resolved),
-        notes=tuple([*notes(resolved), *_notes(resolved, processes, root if begun else None)]),
+        notes=(*notes(resolved), *_notes(resolved, processes, root if begun else None)),
     )
 
 

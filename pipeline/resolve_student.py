@@ -15,7 +15,8 @@ def resolve_student(
 ) -> StudentConfig:
     """Name and arguments decided; strategy and first weights checked by building the network without its weights.
 
-    Without ``fetch``, pretrained weights are taken to fit. What ``uniform_width: auto`` is waits for the number of classes (``pipeline.resolve.resolve_training``).
+    What ``uniform_width: auto`` is waits for the number of classes (``pipeline.resolve.resolve_training``). Without
+    ``fetch``, pretrained weights are taken to fit.
 
     Raises:
         UsageError: settings of another strategy, a strategy that does not fit, or weights that do not.

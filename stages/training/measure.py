@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +16,7 @@ from core.context import Context
 from core.errors import DataError, EnvironmentLacksError
 from stages.training.config import TrainingConfig
 from stages.training.loop import Job, Training
+from stages.training.memory import release_unused
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,7 @@ def measure_steps(job: Job, config: TrainingConfig, context: Context, steps: int
         context: device, seed and threads.
         steps: measured ones.
     """
+    release_unused()
     training = Training(job, config, 1, context)
     training.model.train()
     batches = iter(training.loader)
@@ -111,8 +112,6 @@ def measure_line(job: Job, config: TrainingConfig, context: Context, batch: Sequ
                     f"{job.name}: the GPU has no memory for a step of {images} images; use smaller networks."
                 ) from error
             images = _half(images, even=True)
-        gc.collect()
-        torch.cuda.empty_cache()
 
 
 def _half(images: int, *, even: bool) -> int:
@@ -129,7 +128,7 @@ def _in_memory(batch: Sequence[Tensor], count: int) -> DataLoader[Any]:
 
 
 def first_images(loader: DataLoader[Any], count: int) -> list[Tensor]:
-    """A batch of ``count`` images ``[count, 3, S, S]`` and labels ``[count]``; the loader's, repeated if it has fewer."""
+    """A batch of ``count`` images ``[count, 3, S, S]`` and labels ``[count]`` of a loader, again if it has fewer."""
     images: list[Tensor] = []
     labels: list[Tensor] = []
     for batch in _endless(loader):
