@@ -65,6 +65,25 @@ class RunDirectory:
             UsageError: ``root`` is a file, cannot be written, holds other files, or is a different run.
         """
         run = cls(root)
+        if cls.begun(root, identity):
+            return run
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            run._write_state({"schema": STATE_SCHEMA, "identity": identity, "created": utc_now(), "stages": {}})
+        except OSError as error:
+            raise UsageError(
+                f"output '{root}' cannot be written ({error.strerror}); give a folder you may write to with --output."
+            ) from error
+        return run
+
+    @classmethod
+    def begun(cls, root: Path, identity: dict[str, Any]) -> bool:
+        """Whether this run is at ``root`` already; False when the folder is free. Touches nothing.
+
+        Raises:
+            UsageError: ``root`` is a file, holds other files, or is a different run.
+        """
+        run = cls(root)
         if root.exists() and not root.is_dir():
             raise UsageError(f"output '{root}' is a file; give a folder with --output.")
         if run.state_path.is_file():
@@ -76,17 +95,10 @@ class RunDirectory:
                     if theirs.get(key) != identity.get(key)
                 )
                 raise UsageError(f"output '{root}' holds another run ({changed}); give a different --output.")
-            return run
+            return True
         if root.is_dir() and any(entry.name != ".lock" for entry in root.iterdir()):
             raise UsageError(f"output '{root}' is not empty and not a run directory; give a new folder with --output.")
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-            run._write_state({"schema": STATE_SCHEMA, "identity": identity, "created": utc_now(), "stages": {}})
-        except OSError as error:
-            raise UsageError(
-                f"output '{root}' cannot be written ({error.strerror}); give a folder you may write to with --output."
-            ) from error
-        return run
+        return False
 
     @contextmanager
     def locked(self) -> Iterator[None]:

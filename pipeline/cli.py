@@ -105,12 +105,15 @@ def requested_config(**given: Any) -> Any:
     default=1,
     help="Processes that train together on this machine, one a GPU.  [default: 1]",
 )
-def run(output: Path | None, num_processes: int, **given: Any) -> int:
+@click.option("--dry-run", is_flag=True, help="Check everything, estimate time and memory, show the config; no run.")
+def run(output: Path | None, num_processes: int, dry_run: bool, **given: Any) -> int:
     """Teacher, student, distillation, export, verification, report: all of it, or what is left of it."""
     from pipeline.config import validate
     from pipeline.run import notes, run_all
 
     config = requested_config(**given)
+    if dry_run:
+        return _dry_run(config, output, num_processes)
     if num_processes > 1 and world_size() == 1:
         from pipeline.launch import check, launch
 
@@ -239,6 +242,20 @@ def _finish(outcome: Any, console: Console, said: Sequence[str] = ()) -> int:
     click.echo(f"report   {outcome.run.root / 'report' / 'report.md'}")
     click.echo(f"bundle   {outcome.run.root / 'bundle'}")
     return EXIT_OK if outcome.report["verdict"]["passed"] else EXIT_GATE_FAILED
+
+
+def _dry_run(config: Any, output: Path | None, num_processes: int) -> int:
+    from pipeline.config import dump_yaml
+    from pipeline.dry_run import dry_run
+    from pipeline.launch import check
+    from pipeline.report.dry_run import tables
+
+    if num_processes > 1:
+        check(num_processes, config.device)
+    found = dry_run(config, output, num_processes, Console(stderr=True))
+    Console().print(tables(found))
+    click.echo(f"\n# config.yaml would hold:\n{dump_yaml(found.config)}", nl=False)
+    return EXIT_OK
 
 
 def _command() -> str:

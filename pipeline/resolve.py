@@ -41,8 +41,12 @@ _RESERVED_ARGS = {
 }
 
 
-def resolve_models(config: RunConfig) -> RunConfig:
+def resolve_models(config: RunConfig, *, fetch: bool = True) -> RunConfig:
     """Names, geometry, device, engine and workers decided; strategy and layer pairs checked against both networks.
+
+    Args:
+        config: as requested.
+        fetch: whether pretrained weights of the student may be fetched, to see whether they fit.
 
     Raises:
         UsageError: a name, an argument, a strategy or a layer that does not fit.
@@ -76,7 +80,7 @@ def resolve_models(config: RunConfig) -> RunConfig:
             f"distill.views is {config.distill.views}, and data.augment mixes images (mixup {augment.mixup:g}, cutmix "
             f"{augment.cutmix:g}): answers to a mixture cannot be kept. Set both to 0, or distill.views=0."
         )
-    student_config = resolve_student(config.student, student, student_args, teacher_shape.width)
+    student_config = resolve_student(config.student, student, student_args, teacher_shape.width, fetch=fetch)
     distill = resolve_features(
         config.distill,
         Network(student, student_args, student_shape.depth),
@@ -98,21 +102,27 @@ def resolve_models(config: RunConfig) -> RunConfig:
     )
 
 
-def resolve_training(config: RunConfig, data: DataRecord) -> RunConfig:
+def resolve_training(config: RunConfig, data: DataRecord, processes: int | None = None) -> RunConfig:
     """Batch sizes, learning rates and warm-up decided from the number of training images; a uniform student's width
     from the number of classes.
+
+    Args:
+        config: of ``resolve_models``.
+        data: what the images are.
+        processes: that train together; None for those that run now.
 
     Raises:
         UsageError: a batch larger than the training set, or a warm-up as long as the training.
     """
     from stages.data.stage import check_of
 
+    processes = processes or world_size()
     epochs = _teacher_epochs(config, len(data.classes)) if config.teacher.epochs == "auto" else config.teacher.epochs
-    teacher = _training(config.teacher, "teacher", epochs, data.train_images)
+    teacher = _training(config.teacher, "teacher", epochs, data.train_images, processes)
     teacher = teacher.model_copy(update={"epochs": epochs})
-    distill = _training(config.distill, "distill", config.distill.epochs, data.train_images)
+    distill = _training(config.distill, "distill", config.distill.epochs, data.train_images, processes)
     for section, training in (("teacher", teacher), ("distill", distill)):
-        _check_mixing(config, section, training)
+        _check_mixing(config, section, training, processes)
     teacher_pass, student_pass = _operations(config.teacher), _operations(config.student)
     passes = data.train_images * 3.0  # backward costs twice what forward does
     teacher = _compilation(teacher, config.device, passes * teacher_pass * epochs)
@@ -125,13 +135,13 @@ def resolve_training(config: RunConfig, data: DataRecord) -> RunConfig:
     return config.model_copy(update={"data": images, "teacher": teacher, "student": student, "distill": distill})
 
 
-def _check_mixing(config: RunConfig, section: str, training: TrainingConfig) -> None:
+def _check_mixing(config: RunConfig, section: str, training: TrainingConfig, processes: int) -> None:
     """Mixup pairs the images of a batch.
 
     Raises:
         UsageError: a process's part of the batch is odd.
     """
-    augment, parts = config.data.augment, training.accumulation * world_size()
+    augment, parts = config.data.augment, training.accumulation * processes
     if (augment.mixup or augment.cutmix) and int(training.batch_size) // parts % 2:
         raise UsageError(
             f"data.augment mixes images in pairs, and {section}.batch_size {training.batch_size} in {parts} part(s) is "
@@ -183,12 +193,12 @@ def _teacher_epochs(config: RunConfig, classes: int) -> int:
     return 0 if fits else teacher.tune_epochs
 
 
-def _training(config: Training, section: str, epochs: int, images: int) -> Training:
-    parts = config.accumulation * world_size()
+def _training(config: Training, section: str, epochs: int, images: int, processes: int) -> Training:
+    parts = config.accumulation * processes
     batch = _batch_size(parts, images) if config.batch_size == "auto" else config.batch_size
     if batch % parts:
         raise UsageError(
-            f"{section}.batch_size is {batch}, which {world_size()} processes of {config.accumulation} part(s) each "
+            f"{section}.batch_size is {batch}, which {processes} processes of {config.accumulation} part(s) each "
             f"cannot share evenly; give a multiple of {parts}."
         )
     if batch > images:

@@ -10,10 +10,13 @@ from stages.student.config import StudentConfig
 from stages.teacher.config import TeacherConfig
 
 
-def resolve_student(config: StudentConfig, model: str, args: dict[str, Any], teacher_width: int) -> StudentConfig:
+def resolve_student(
+    config: StudentConfig, model: str, args: dict[str, Any], teacher_width: int, *, fetch: bool = True
+) -> StudentConfig:
     """Name and arguments decided; strategy and first weights checked by building the network without its weights.
 
-    What ``uniform_width: auto`` is waits for the number of classes (``pipeline.resolve.resolve_training``).
+    What ``uniform_width: auto`` is waits for the number of classes (``pipeline.resolve.resolve_training``). Without
+    ``fetch``, pretrained weights are taken to fit.
 
     Raises:
         UsageError: settings of another strategy, a strategy that does not fit, or weights that do not.
@@ -33,7 +36,7 @@ def resolve_student(config: StudentConfig, model: str, args: dict[str, Any], tea
         network = build_model(spec)
     if config.weights is not None:
         fit_file(network, Path(config.weights), spec.arch, spec.args)
-    elif config.init == "pretrained":
+    elif config.init == "pretrained" and fetch:
         fit_pretrained(network, model, spec.args)  # fetched now, and from the cache when the student is made
     return resolved
 

@@ -74,7 +74,7 @@ def _run_all(
 ) -> Outcome:
     config = with_absolute_paths(config)
     root = output or default_output(config)
-    _refuse_inside_data(root, config)
+    refuse_inside_data(root, config)
     facts = [stage.facts(config) for stage in STAGES]
     request = fingerprint(config, config.model_dump(mode="json"), facts, world_size())
     known = _known_request(root, request)
@@ -177,7 +177,7 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"data": images, "teacher": teacher, "student": student})
 
 
-def _refuse_inside_data(root: Path, config: RunConfig) -> None:
+def refuse_inside_data(root: Path, config: RunConfig) -> None:
     """A run below its own images would change what it is made of."""
     data = Path(config.data.source)
     if kind_of(config.data.source) == "folder" and root.resolve().is_relative_to(data.resolve()):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -49,23 +49,57 @@ def distillation_job(config: DistillConfig, inputs: Inputs, context: Context) ->
         UsageError: layers or taps that do not fit, or views that cannot be kept.
         RunInterrupted: stopped while filling the cache.
     """
+    networks = networks_of(config, inputs, context)
+    teacher = networks.teacher
+    data_config, images = recorded_images(inputs.data)
+    views: Any = train_views(images.train, data_config.augment, inputs.student.preprocess, context.seed)
+    summary = None
+    if config.views and teacher is not None:
+        store, report = _filled_cache(config, networks.pairs, teacher, views, data_config, images, inputs, context)
+        views, teacher, summary = CachedViews(views, store), None, _summary(report)
+    return student_job(config, replace(networks, teacher=teacher), views, data_config, images, inputs, context), summary
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Both networks and what is compared between them."""
+
+    pairs: tuple[LayerPair, ...]
+    student: TappedStudent
+    teacher: FrozenTeacher | None
+    """On its device; None when nothing is asked of it, or its answers come with the batches."""
+
+
+def networks_of(config: DistillConfig, inputs: Inputs, context: Context) -> Networks:
+    """The networks with the weights of their records, compiled if they are to be.
+
+    Raises:
+        UsageError: layers or taps that do not fit.
+    """
     pairs = layer_pairs(config, inputs.student.depth, inputs.teacher.depth)
     teacher = _frozen_teacher(config, pairs, inputs, context)
     student = _tapped_student(pairs, inputs, context)
     if config.compile == "on":
         compile_in_place(student, *([teacher.teacher] if teacher else []))
-    data_config, images = recorded_images(inputs.data)
-    views: Any = train_views(images.train, data_config.augment, inputs.student.preprocess, context.seed)
-    summary = None
-    if config.views and teacher is not None:
-        store, report = _filled_cache(config, pairs, teacher, views, data_config, images, inputs, context)
-        views, teacher, summary = CachedViews(views, store), None, _summary(report)
+    return Networks(pairs, student, teacher)
+
+
+def student_job(
+    config: DistillConfig,
+    networks: Networks,
+    views: Any,
+    data_config: DataConfig,
+    images: Images,
+    inputs: Inputs,
+    context: Context,
+) -> Job:
+    """The training of these networks on ``views``, of ``train_views`` or ``CachedViews`` (then without a teacher)."""
     batch = int(config.batch_size)
-    job = Job(
+    return Job(
         name="student",
-        model=student,
+        model=networks.student,
         network=_network,
-        loss=partial(_loss, config, pairs, teacher),
+        loss=partial(_loss, config, networks.pairs, networks.teacher),
         train=train_loader(
             views,
             batch_size=batch // config.accumulation,
@@ -79,7 +113,6 @@ def distillation_job(config: DistillConfig, inputs: Inputs, context: Context) ->
         fingerprint=context.fingerprint,
         mix=mix_of(data_config.augment, len(images.classes), config.label_smoothing),
     )
-    return job, summary
 
 
 def _filled_cache(
@@ -93,11 +126,7 @@ def _filled_cache(
     context: Context,
 ) -> tuple[Store, CacheReport]:
     """The teacher's answers to every view, on disk."""
-    if isinstance(images.train, StreamSplit):
-        raise UsageError(
-            f"distill.views is {config.views}, but '{data_config.source}' can only be read in order, so no view of an "
-            "image can be asked for again; use distill.views=0."
-        )
+    require_random_access(config, data_config, images)
     accelerator = make_accelerator(context.device)
     layers = teacher_layers(pairs)
     first = views[ViewKey(0, 0)][0][None].to(accelerator.device)
@@ -141,6 +170,15 @@ def _filled_cache(
             stop=lambda: stop.requested,
         )
     return store, report
+
+
+def require_random_access(config: DistillConfig, data_config: DataConfig, images: Images) -> None:
+    """Refuse to keep views of images that can only be read in order."""
+    if isinstance(images.train, StreamSplit):
+        raise UsageError(
+            f"distill.views is {config.views}, but '{data_config.source}' can only be read in order, so no view of an "
+            "image can be asked for again; use distill.views=0."
+        )
 
 
 def _summary(report: CacheReport) -> CacheSummary:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -46,18 +46,14 @@ def run(config: TeacherConfig, inputs: Inputs, context: Context) -> TeacherRecor
     """
     set_seed(context.seed)
     data_config, images = recorded_images(inputs.data)
-    model, spec, source, fits = _initial(config, len(images.classes), context)
-    preprocess = preprocess_of(model, spec.args, data_config.crop_pct)
-    shape = shape_of(model, spec.arch)
-    epochs = (0 if fits else config.tune_epochs) if config.epochs == "auto" else config.epochs
-    if epochs == 0 and not fits:
-        raise UsageError(
-            f"teacher.epochs is 0, but the teacher's classifier does not fit the data's {len(images.classes)} classes; "
-            "give weights that do, or let it be fitted with --set teacher.epochs=10."
-        )
+    teacher = initial_teacher(config, inputs.data, context)
+    model, preprocess = teacher.model, teacher.preprocess
+    epochs = epochs_of(config, teacher.fits, len(images.classes))
     if epochs:
         context.say(f"fitting the teacher to {len(images.classes)} classes for {epochs} epochs")
-        accuracy = _fit(config, epochs, model, images, data_config.augment, preprocess, context)
+        job = fitting_job(config, model, images, data_config.augment, preprocess, context)
+        _, state, accuracy = train(job, config, epochs, context).chosen
+        model.cpu().load_state_dict(state)
         labels = None
     else:
         accelerator = make_accelerator(context.device)
@@ -71,16 +67,61 @@ def run(config: TeacherConfig, inputs: Inputs, context: Context) -> TeacherRecor
         raise ResultError("the teacher has weights that are not finite; lower teacher.lr, or check its weights file.")
     if labels is not None:
         _better_than_chance(accuracy, labels, len(images.classes), context)
+    return record_of(replace(teacher, model=model), epochs, accuracy, context)
+
+
+@dataclass(frozen=True)
+class InitialTeacher:
+    """The teacher before it is fitted or judged."""
+
+    model: nn.Module
+    spec: ModelSpec
+    preprocess: PreprocessSpec
+    source: str
+    """Where its weights came from, in words."""
+    fits: bool
+    """Whether its classifier is for the data's classes."""
+
+
+def initial_teacher(config: TeacherConfig, data: DataRecord, context: Context) -> InitialTeacher:
+    """The network with its first weights.
+
+    Raises:
+        UsageError: weights that do not fit, or that can be had nowhere.
+    """
+    model, spec, source, fits = _initial(config, len(data.classes), context)
+    return InitialTeacher(model, spec, preprocess_of(model, spec.args, data.config["crop_pct"]), source, fits)
+
+
+def epochs_of(config: TeacherConfig, fits: bool, classes: int) -> int:
+    """Epochs of fitting.
+
+    Raises:
+        UsageError: none, and the classifier does not fit.
+    """
+    epochs = (0 if fits else config.tune_epochs) if config.epochs == "auto" else config.epochs
+    if epochs == 0 and not fits:
+        raise UsageError(
+            f"teacher.epochs is 0, but the teacher's classifier does not fit the data's {classes} classes; "
+            "give weights that do, or let it be fitted with --set teacher.epochs=10."
+        )
+    return epochs
+
+
+def record_of(teacher: InitialTeacher, epochs: int, val_top1: float, context: Context) -> TeacherRecord:
+    """The record of a teacher, fitted for ``epochs``, of this top-1 (percent); its weights are written."""
+    shape = shape_of(teacher.model, teacher.spec.arch)
+    root = context.run.root
     return TeacherRecord(
-        model=spec,
-        weights=save_weights(model.state_dict(), context.run.root / "teacher" / "model.safetensors", context.run.root),
-        preprocess=preprocess,
-        source=source,
+        model=teacher.spec,
+        weights=save_weights(teacher.model.state_dict(), root / "teacher" / "model.safetensors", root),
+        preprocess=teacher.preprocess,
+        source=teacher.source,
         epochs=epochs,
-        cost=cost_of(model, preprocess.size),
+        cost=cost_of(teacher.model, teacher.preprocess.size),
         width=shape.width,
         depth=shape.depth,
-        val_top1=accuracy,
+        val_top1=val_top1,
     )
 
 
@@ -118,26 +159,30 @@ def _initial(config: TeacherConfig, classes: int, context: Context) -> tuple[nn.
     try:
         model = pretrained_model(config.model, spec)
     except (OSError, RuntimeError) as error:
-        raise UsageError(
-            f"pretrained weights of '{config.model}' can be had neither from the local cache nor from timm's hub "
-            f"({type(error).__name__}). Three ways on: give a checkpoint with --teacher-weights FILE; run once where "
-            "the hub can be reached and keep its cache (HF_HOME); or train the teacher here with "
-            "--set teacher.init=scratch."
-        ) from error
+        raise no_weights(config.model, type(error).__name__) from error
     pretrained_classes = int((getattr(model, "pretrained_cfg", None) or {}).get("num_classes", -1))
     return model, spec, f"timm pretrained{f' ({tag})' if tag else ''}", pretrained_classes == classes
 
 
-def _fit(
+def no_weights(model: str, why: str) -> UsageError:
+    """What to say where pretrained weights cannot be had."""
+    return UsageError(
+        f"pretrained weights of '{model}' can be had neither from the local cache nor from timm's hub "
+        f"({why}). Three ways on: give a checkpoint with --teacher-weights FILE; run once where "
+        "the hub can be reached and keep its cache (HF_HOME); or train the teacher here with "
+        "--set teacher.init=scratch."
+    )
+
+
+def fitting_job(
     config: TeacherConfig,
-    epochs: int,
     model: nn.Module,
     images: Images,
     augment: AugmentConfig,
     preprocess: PreprocessSpec,
     context: Context,
-) -> float:
-    """Train all of the teacher's weights with cross-entropy, in place; its top-1 on the held-out images."""
+) -> Job:
+    """The training of all of the teacher's weights with cross-entropy, in place, ready to begin."""
 
     def loss(network: nn.Module, batch: Tensor, labels: Tensor) -> dict[str, Tensor]:
         smoothing = 0.0 if labels.is_floating_point() else config.label_smoothing  # mixed labels are smoothed already
@@ -145,7 +190,7 @@ def _fit(
 
     if config.compile == "on":
         compile_in_place(model)
-    job = Job(
+    return Job(
         name="teacher",
         model=model,
         network=lambda trained: trained,
@@ -162,6 +207,3 @@ def _fit(
         fingerprint=context.fingerprint,
         mix=mix_of(augment, len(images.classes), config.label_smoothing),
     )
-    _, state, accuracy = train(job, config, epochs, context).chosen
-    model.cpu().load_state_dict(state)
-    return accuracy

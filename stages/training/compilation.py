@@ -11,7 +11,7 @@ from core.errors import EnvironmentLacksError
 
 Setting = Literal["auto", "on", "off"]
 
-_RATE = {"cpu": 5e10, "cuda": 3e13}
+RATE = {"cpu": 5e10, "cuda": 3e13}
 """Floating-point operations a second that training reaches, to the order of magnitude: of one machine with few cores,
 and of one GPU in bfloat16. Fixed, not measured, so that an interrupted run decides the same when it goes on."""
 _WORTH_SECONDS = 900
@@ -36,7 +36,7 @@ def decide(setting: Setting, device: str, operations: float) -> tuple[bool, str]
         if lack:
             raise EnvironmentLacksError(f"compile is 'on', but {lack}; install it, or use compile=off.")
         return True, ""
-    seconds = operations / _RATE[device]
+    seconds = operations / RATE[device]
     size = f"about {seconds / 60:.0f} minutes of arithmetic" if seconds >= 60 else "under a minute of arithmetic"
     if seconds < _WORTH_SECONDS:
         return False, f"{size} is too short to pay for compiling"

@@ -1,16 +1,22 @@
-"""What a step costs, from a few real ones: for estimates before a run, and for benchmarks."""
+"""What a training costs, from a few real steps: for estimates before a run, and for benchmarks."""
 
 from __future__ import annotations
 
 import statistics
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
 
 from core.context import Context
+from core.errors import DataError, EnvironmentLacksError
 from stages.training.config import TrainingConfig
 from stages.training.loop import Job, Training
+from stages.training.memory import release_unused
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,32 @@ class StepCost:
     """Peak memory; None where it cannot be told."""
 
 
+@dataclass(frozen=True)
+class StepLine:
+    """The price of a batch of any size: the line through two measured ones, neither part of which is negative."""
+
+    small: StepCost
+    large: StepCost
+
+    def seconds(self, images: int) -> float:
+        """Of a step of so many images."""
+        return _on_line(self.small.images, self.small.seconds, self.large.images, self.large.seconds, images)
+
+    def peak_bytes(self, images: int) -> int | None:
+        """Of a step of so many images; None where memory cannot be told."""
+        if self.small.peak_bytes is None or self.large.peak_bytes is None:
+            return None
+        return round(
+            _on_line(self.small.images, self.small.peak_bytes, self.large.images, self.large.peak_bytes, images)
+        )
+
+
+def _on_line(x0: float, y0: float, x1: float, y1: float, x: float) -> float:
+    """The value at ``x`` of the line through both points; exact at ``x1``, rising, and not below 0 at 0."""
+    slope = (y1 - y0) / (x1 - x0) if x1 > x0 else y1 / x1
+    return y1 + min(max(slope, 0.0), y1 / x1) * (x - x1)
+
+
 def measure_steps(job: Job, config: TrainingConfig, context: Context, steps: int) -> StepCost:
     """Train for a few steps and throw the result away; nothing is written.
 
@@ -33,6 +65,7 @@ def measure_steps(job: Job, config: TrainingConfig, context: Context, steps: int
         context: device, seed and threads.
         steps: measured ones.
     """
+    release_unused()
     training = Training(job, config, 1, context)
     training.model.train()
     batches = iter(training.loader)
@@ -48,3 +81,101 @@ def measure_steps(job: Job, config: TrainingConfig, context: Context, steps: int
     cost = StepCost(len(batch[0]), statistics.median(times[1:]), training.monitor.memory.read())
     training.accelerator.free_memory()
     return cost
+
+
+def measure_line(job: Job, config: TrainingConfig, context: Context, batch: Sequence[Tensor], steps: int) -> StepLine:
+    """Steps over one batch in memory and over half of it; smaller ones where the GPU cannot hold them.
+
+    Args:
+        job: its own loader is not read.
+        config: of the training, for one process and without accumulation.
+        context: device, seed and threads.
+        batch: what a loader gives: images ``[B, 3, S, S]``, labels, whatever else the loss takes.
+        steps: measured ones of each size.
+
+    Raises:
+        EnvironmentLacksError: the GPU cannot hold a step of two images.
+    """
+    images = len(batch[0])
+    while True:
+        try:
+            costs = [
+                measure_steps(
+                    replace(job, train=_in_memory([part[:count] for part in batch], steps + 1)), config, context, steps
+                )
+                for count in (_half(images, even=job.mix is not None), images)
+            ]
+            return StepLine(*costs)
+        except torch.OutOfMemoryError as error:
+            if images <= 2:
+                raise EnvironmentLacksError(
+                    f"{job.name}: the GPU has no memory for a step of {images} images; use smaller networks."
+                ) from error
+            images = _half(images, even=True)
+
+
+def _half(images: int, *, even: bool) -> int:
+    """Half of a batch; ``even``, as mixup asks: of 2 or 3 images, all of them."""
+    half = max(1, images // 2)
+    return half - half % 2 or images if even else half
+
+
+def _in_memory(batch: Sequence[Tensor], count: int) -> DataLoader[Any]:
+    """A loader that gives the same batch ``count`` times at no cost."""
+    kept = [part.pin_memory() if torch.cuda.is_available() else part for part in batch]
+    numbers: Any = range(len(batch[0]) * count)
+    return DataLoader(numbers, batch_size=len(batch[0]), collate_fn=lambda _: kept)
+
+
+def first_images(loader: DataLoader[Any], count: int) -> list[Tensor]:
+    """A batch of ``count`` images ``[count, 3, S, S]`` and labels ``[count]`` of a loader, again if it has fewer."""
+    images: list[Tensor] = []
+    labels: list[Tensor] = []
+    for batch in _endless(loader):
+        images.append(batch[0])
+        labels.append(batch[1])
+        if sum(map(len, images)) >= count:
+            break
+    return [torch.cat(parts)[:count] for parts in (images, labels)]
+
+
+def measure_loading(loader: DataLoader[Any], seconds: float) -> float:
+    """Images a second of a loader with nobody in its way, over about ``seconds``.
+
+    What its processes load ahead while the first batch is waited for is not counted.
+    """
+    batches = _endless(loader)
+    for _ in range(1 + 2 * loader.num_workers):  # each process has two batches ahead
+        next(batches)
+    started, count = time.monotonic(), 0
+    while time.monotonic() - started < seconds:
+        count += len(next(batches)[0])
+    return count / (time.monotonic() - started)
+
+
+def _endless(loader: DataLoader[Any]) -> Iterator[Any]:
+    """Pass after pass.
+
+    Raises:
+        DataError: a pass gives no batch.
+    """
+    while True:
+        batch = None
+        for batch in loader:
+            yield batch
+        if batch is None:
+            raise DataError("the training images give no batch; set data.train_samples to what the dataset holds.")
+
+
+def measure_forward(network: Callable[[Tensor], Any], images: Tensor, accelerator: Any) -> float:
+    """Seconds an image ``[B, 3, S, S]`` of a network on the accelerator's device: the faster of two passes."""
+    on_device = images.to(accelerator.device)
+    times = []
+    for _ in range(2):
+        started = time.monotonic()
+        with torch.inference_mode(), accelerator.autocast():
+            network(on_device)
+        if accelerator.device.type == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.monotonic() - started)
+    return min(times) / len(images)

@@ -75,7 +75,7 @@ def prepare(store: Store, say: Say) -> None:
     for part in store.parts:
         _clean(store, part, say)
     _verify(store, say)
-    _require_room(store)
+    require_room(store, store.folder)
 
 
 def _remove_stale(store: Store, say: Say) -> None:
@@ -146,12 +146,17 @@ def require_room_for(store: Store, new_bytes: int) -> None:
         )
 
 
-def _require_room(store: Store) -> None:
+def require_room(store: Store, disk: Path) -> None:
+    """Refuse a cache that would exceed ``max_gb``, or what is free on the disk that the folder ``disk`` is on.
+
+    Raises:
+        UsageError: with what it would take and what the limit is.
+    """
     need = store.dense_need()
     if not need:
         return
     own, used = _size(store.folder), _size(store.base)
-    free = shutil.disk_usage(store.folder).free
+    free = shutil.disk_usage(disk).free
     others = _other_keys(store)
     what = (
         f"the teacher cache would take up to {_gb(own + need)} ({store.views} views of {store.images} images: "

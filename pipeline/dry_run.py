@@ -1,0 +1,234 @@
+"""`compress run --dry-run`: what a run would be and about what it would take, from a few real steps on this machine.
+
+Every check that a run makes before it computes is made, but that every image decodes. Nothing stays on disk. Pretrained
+weights are not fetched: random ones cost the same.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import psutil
+import timm
+import torch
+from rich.console import Console
+
+from core.context import Context
+from core.errors import UsageError
+from core.processes import world_size
+from core.records import Cost, DataRecord, StudentRecord, TeacherRecord
+from core.rundir import RunDirectory
+from pipeline.config import RunConfig
+from pipeline.dry_run_steps import Filling, Training, fitting, learning
+from pipeline.plan import STAGES
+from pipeline.resolve import resolve_models, resolve_training
+from pipeline.run import default_output, identity, notes, refuse_inside_data, with_absolute_paths
+from stages.data import stage as data_stage
+from stages.distill import job as distill_job
+from stages.fold.stage import folded_from_lift
+from stages.models.build import build_model, cost_of
+from stages.models.students import LiftStudent
+from stages.student import stage as student_stage
+from stages.teacher import stage as teacher_stage
+from stages.teacher.config import TeacherConfig
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network of the run."""
+
+    name: str
+    what: str
+    """The architecture and what was done to it, in words."""
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """What a run would be."""
+
+    output: Path
+    config: RunConfig
+    """Resolved: what config.yaml would hold."""
+    processes: int
+    data: DataRecord
+    networks: tuple[Network, ...]
+    trainings: tuple[Training, ...]
+    """The teacher's fitting, where it has one, and the student's."""
+    filling: Filling | None
+    """Of the teacher cache, where there is one."""
+    device: str
+    """What computed, in words."""
+    memory: int
+    """Bytes that the device has."""
+    notes: tuple[str, ...]
+
+
+def dry_run(config: RunConfig, output: Path | None, processes: int, console: Console) -> DryRun:
+    """Resolve, check and measure.
+
+    Args:
+        config: as requested, "auto" included.
+        output: the run directory, as for ``pipeline.run.run_all``; it is not made.
+        processes: that would train together; one alone is measured, with its share of the batch and of the cores.
+        console: where progress goes.
+
+    Raises:
+        CompressError: as the run would before its first step.
+    """
+    config = with_absolute_paths(config)
+    root = output or default_output(config)
+    refuse_inside_data(root, config)
+    for stage in STAGES:
+        stage.facts(config)
+    models = resolve_models(config, fetch=False)
+    begun = _refuse_unusable(root, models)
+    with TemporaryDirectory(prefix="compress-dry-run-") as folder:
+        run = RunDirectory.claim(Path(folder) / "run", identity(models))
+        context = Context(
+            run=run,
+            seed=config.seed,
+            device=models.device,
+            workers=int(models.workers),
+            threads=_threads(models, processes),
+            console=console,
+        )
+        data = data_stage.run(models.data.model_copy(update={"check": "skip"}), data_stage.Inputs(), context)
+        resolved = resolve_training(models, data, processes)
+        networks, trainings, filling = _measured(resolved, data, processes, root, context)
+    return DryRun(
+        output=root,
+        config=resolved,
+        processes=processes,
+        data=data,
+        networks=networks,
+        trainings=trainings,
+        filling=filling,
+        device=_device(resolved, context.threads),
+        memory=_memory(resolved),
+        notes=(*notes(resolved), *_notes(resolved, processes, root if begun else None)),
+    )
+
+
+def _refuse_unusable(root: Path, models: RunConfig) -> bool:
+    """Whether this run has begun at ``root``, which is left as it is.
+
+    Raises:
+        UsageError: the run could not be written there; or this process is one of several.
+    """
+    if world_size() > 1:
+        raise UsageError("--dry-run measures in one process; start it without torchrun, with --num-processes N.")
+    begun = RunDirectory.begun(root, identity(models))
+    parent = next(path for path in (root, *root.absolute().parents) if path.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise UsageError(
+            f"output '{root}' cannot be written ('{parent}' takes no files); give a folder you may write to with "
+            "--output."
+        )
+    return begun
+
+
+def _threads(config: RunConfig, processes: int) -> int:
+    """Threads as the run would have them: several processes share the cores (``pipeline.launch``)."""
+    if int(config.threads) or processes == 1 or "OMP_NUM_THREADS" in os.environ:
+        return int(config.threads)
+    return max(1, (psutil.cpu_count() or 1) // processes)
+
+
+def _measured(
+    config: RunConfig, data: DataRecord, processes: int, root: Path, context: Context
+) -> tuple[tuple[Network, ...], tuple[Training, ...], Filling | None]:
+    """Build every network with random weights, and take a few steps of each training."""
+    trainings: list[Training] = []
+    initial, epochs = _initial_teacher(config.teacher, data, context)
+    teacher = teacher_stage.record_of(initial, epochs, 0.0, context)  # its accuracy is read by nobody here
+    if epochs:
+        context.console.print("dry run  a few steps of fitting the teacher", highlight=False)
+        trainings.append(fitting(config.teacher, initial, teacher, data, processes, context))
+    del initial
+    student_config = config.student
+    if student_config.init == "pretrained":
+        student_config = student_config.model_copy(update={"init": "random"})
+    student = student_stage.run(student_config, student_stage.Inputs(data, teacher), context)
+    networks = _networks(config, teacher, student)
+    context.console.print("dry run  a few steps of training the student", highlight=False)
+    inputs = distill_job.Inputs(data, teacher, student)
+    training, filling = learning(config.distill, inputs, processes, root, context)
+    return networks, (*trainings, training), filling
+
+
+def _initial_teacher(
+    config: TeacherConfig, data: DataRecord, context: Context
+) -> tuple[teacher_stage.InitialTeacher, int]:
+    """The teacher with the weights of its file, or random ones; and the epochs of its fitting.
+
+    Raises:
+        UsageError: weights that do not fit, or that nobody has published.
+    """
+    if config.init != "pretrained":
+        initial = teacher_stage.initial_teacher(config, data, context)
+        return initial, teacher_stage.epochs_of(config, initial.fits, len(data.classes))
+    if not timm.is_model_pretrained(config.model):
+        raise teacher_stage.no_weights(config.model, "timm has none")
+    published = timm.get_pretrained_cfg(config.model)
+    fits = published is not None and published.num_classes == len(data.classes)
+    epochs = teacher_stage.epochs_of(config, fits, len(data.classes))
+    return teacher_stage.initial_teacher(config.model_copy(update={"init": "scratch"}), data, context), epochs
+
+
+def _networks(config: RunConfig, teacher: TeacherRecord, student: StudentRecord) -> tuple[Network, ...]:
+    teacher_what = teacher.model.arch + f" of width {teacher.width}, {teacher.depth} layers"
+    found = [
+        Network("teacher", teacher_what, teacher.cost),
+        Network("student, trained", student.explanation, student.cost),
+    ]
+    if student.model.graph == "lift-kept" and config.export.projector != "keep":
+        kept = build_model(student.model)
+        assert isinstance(kept, LiftStudent)  # noqa: S101 - that is the graph
+        folded, _ = folded_from_lift(kept)
+        auto = " if that measures faster" if config.export.projector == "auto" else ""
+        what = f"its projector, norm and head folded into one{auto}"
+        found.append(Network("student, deployed", what, cost_of(folded, student.preprocess.size)))
+    return tuple(found)
+
+
+def _device(config: RunConfig, threads: int) -> str:
+    if config.device == "cuda":
+        return f"one {torch.cuda.get_device_name()}"
+    count = threads or torch.get_num_threads()
+    return f"CPU, {count} thread{'s' if count > 1 else ''}"
+
+
+def _memory(config: RunConfig) -> int:
+    if config.device == "cuda":
+        return int(torch.cuda.get_device_properties(0).total_memory)
+    return int(psutil.virtual_memory().total)
+
+
+def _notes(config: RunConfig, processes: int, begun: Path | None) -> list[str]:
+    """What the figures leave out or take for granted."""
+    found = ["times leave out: checking that images decode, checkpoints, export, verification and the report."]
+    if config.teacher.init == "pretrained":
+        found.append(
+            "the teacher's pretrained weights were not fetched: random ones stood in for them; whether they can be had "
+            "is not checked."
+        )
+    if config.student.init == "pretrained":
+        found.append("the student's pretrained weights were not fetched either, and whether they fit is not checked.")
+    if config.teacher.epochs == 0:
+        found.append("the teacher is used as given, and judged once on the held-out images, which is not in the times.")
+    if "on" in (config.teacher.compile, config.distill.compile):
+        found.append("steps were measured without compiling, which takes a minute and makes them somewhat faster.")
+    if config.distill.views:
+        found.append("reading the teacher cache during training is not in the times.")
+    if processes > 1:
+        found.append(
+            f"one process was measured, with its share of the batch; {processes} also exchange gradients, and on one "
+            "machine share the memory and the cores that load images."
+        )
+    if begun:
+        found.append(f"'{begun}' holds this run already: what is finished there is reused, so less is left than this.")
+    return found

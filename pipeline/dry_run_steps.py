@@ -1,0 +1,313 @@
+"""What a training of a run would take: a few steps, over as much of its batch as a budget of arithmetic allows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from core.context import Context
+from core.records import DataRecord, TeacherRecord
+from stages.distill.cache.chunks import Part
+from stages.distill.cache.fill import parts_of
+from stages.distill.cache.store import Store
+from stages.distill.cache.upkeep import require_room
+from stages.distill.config import DistillConfig
+from stages.distill.job import Inputs, networks_of, require_random_access, student_job
+from stages.distill.model import FrozenTeacher
+from stages.distill.pairs import teacher_layers
+from stages.images.loaders import train_loader, train_views
+from stages.images.sources import recorded_images
+from stages.teacher.config import TeacherConfig
+from stages.teacher.stage import InitialTeacher, fitting_job
+from stages.training.compilation import RATE
+from stages.training.config import TrainingConfig
+from stages.training.device import make_accelerator
+from stages.training.loop import Job
+from stages.training.measure import (
+    StepLine,
+    first_images,
+    measure_forward,
+    measure_line,
+    measure_loading,
+)
+
+_STEPS = 2
+"""Measured ones of each of two sizes, after one that is not counted."""
+_BUDGET_SECONDS = 15
+"""Of arithmetic a training, at the rate that ``stages.training.compilation`` takes for granted."""
+_FEWEST = 4
+"""Images in the larger of the two steps, whatever they cost."""
+_LOADED = 8
+"""Images in a batch while the loader is measured: its rate hardly depends on it, and a small one is soon there."""
+_LOADING_SECONDS = 1.5
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training, counted and estimated."""
+
+    name: str
+    config: TrainingConfig
+    """Resolved."""
+    images: int
+    epochs: int
+    processes: int
+    line: StepLine
+    """Forward and backward, measured: seconds and bytes by images."""
+    loading: float
+    """Images a second of the loader alone, in one process."""
+    workers: int
+    shares_cores: bool
+    """Whether loading takes time from the networks: the same cores do both."""
+    held_out: int
+    evaluating: float
+    """Seconds an image of an evaluation, without loading it."""
+
+    @property
+    def per_pass(self) -> int:
+        """Images of one forward pass of one process."""
+        return int(self.config.batch_size) // self.config.accumulation // self.processes
+
+    @property
+    def passes_per_epoch(self) -> int:
+        """Forward and backward passes; the last images that fill no batch are left out."""
+        return self.images // (int(self.config.batch_size) // self.config.accumulation)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps."""
+        return -(-self.passes_per_epoch // self.config.accumulation)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        return self.epochs * self.steps_per_epoch
+
+    @property
+    def extrapolated(self) -> bool:
+        """Whether a pass of the real size was too long to be measured."""
+        return self.line.large.images < self.per_pass
+
+    @property
+    def needed(self) -> float:
+        """Images a second that the networks would take, were there no waiting."""
+        return self.per_pass / self.line.seconds(self.per_pass)
+
+    @property
+    def pass_seconds(self) -> float:
+        """A pass with its loading."""
+        return self._with_loading(self.line.seconds(self.per_pass), self.per_pass)
+
+    @property
+    def step_seconds(self) -> float:
+        """An optimizer step with its loading."""
+        return self.pass_seconds * self.config.accumulation
+
+    @property
+    def evaluations(self) -> int:
+        """Passes over the held-out images: each evaluation judges the raw weights, and the averaged ones."""
+        judged = 1 if self.config.ema_decay is None else 2
+        return judged * ((self.epochs - 1) // self.config.eval_every + 1)
+
+    @property
+    def evaluation_seconds(self) -> float:
+        """Of all of them."""
+        images = self.evaluations * self.held_out / self.processes
+        return self._with_loading(images * self.evaluating, images)
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole training, evaluations included."""
+        return self.epochs * self.passes_per_epoch * self.pass_seconds + self.evaluation_seconds
+
+    def _with_loading(self, computing: float, images: float) -> float:
+        loading = images / self.loading
+        return computing + loading if self.shares_cores else max(computing, loading)
+
+
+@dataclass(frozen=True)
+class Filling:
+    """Running the teacher once on every view."""
+
+    views: int
+    """Of each image."""
+    rows: int
+    """Views of all of them."""
+    seconds: float
+    bytes: int
+    """At most, of the disk."""
+    max_bytes: float
+    """That the config allows."""
+    folder: str | None
+    """Shared with other runs; None for the run's own."""
+
+
+def fitting(
+    config: TeacherConfig,
+    initial: InitialTeacher,
+    teacher: TeacherRecord,
+    data: DataRecord,
+    processes: int,
+    context: Context,
+) -> Training:
+    """The teacher's fitting; its weights are changed."""
+    data_config, images = recorded_images(data)
+    views = train_views(images.train, data_config.augment, initial.preprocess, context.seed)
+    loading = _Loading(config, views, processes, data_config.augment.repeats, 0, context)
+    small = _for_measuring(config, loading.per_pass, 6.0 * teacher.cost.macs, context)
+    job = fitting_job(small, initial.model, images, data_config.augment, initial.preprocess, context)
+    batch = loading.batch(int(small.batch_size))
+    return _training("teacher", config, teacher.epochs, data, processes, job, small, batch, loading, context)
+
+
+def learning(
+    config: DistillConfig, inputs: Inputs, processes: int, root: Path, context: Context
+) -> tuple[Training, Filling | None]:
+    """The student's training, and filling the teacher's cache if there is to be one under ``root``.
+
+    Raises:
+        UsageError: layers or taps that do not fit, views that cannot be kept, or a cache that has no room.
+    """
+    data_config, images = recorded_images(inputs.data)
+    teacher_operations, student_operations = 2.0 * inputs.teacher.cost.macs, 6.0 * inputs.student.cost.macs
+    per_pass = int(config.batch_size) // config.accumulation // processes
+    small = _for_measuring(config, per_pass, teacher_operations + student_operations, context)
+    networks = networks_of(small, inputs, context)
+    cached = bool(config.views) and networks.teacher is not None
+    if cached:
+        require_random_access(config, data_config, images)
+    views = train_views(images.train, data_config.augment, inputs.student.preprocess, context.seed)
+    loading = _Loading(config, views, processes, data_config.augment.repeats, config.views, context)
+    batch = loading.batch(int(small.batch_size))
+    filling = None
+    if cached and networks.teacher is not None:
+        layers = teacher_layers(networks.pairs)
+        answered = _Answered(networks.teacher, batch[0], layers, context)
+        filling = _filling(config, answered, len(images.train), processes, loading, root, context)
+        batch = [*batch, *answered.kept]
+        networks = replace(networks, teacher=None)
+    job = student_job(small, networks, views, data_config, images, inputs, context)
+    training = _training("student", config, config.epochs, inputs.data, processes, job, small, batch, loading, context)
+    return training, filling
+
+
+def _for_measuring(config: Any, per_pass: int, operations: float, context: Context) -> Any:
+    """The config of a training whose steps are short enough to take some here.
+
+    Args:
+        config: of the real training.
+        per_pass: images of its forward pass in one process.
+        operations: floating-point operations an image, forward and backward.
+        context: says on which device.
+    """
+    images = (_STEPS + 1) * 1.5  # of a step, and half as many in the smaller one
+    most = max(_FEWEST, int(_BUDGET_SECONDS * RATE[context.device] / (images * operations)))
+    batch = per_pass if per_pass <= most else 1 << (most.bit_length() - 1)
+    return config.model_copy(update={"batch_size": batch, "accumulation": 1, "warmup_epochs": 0.0, "compile": "off"})
+
+
+class _Loading:
+    """The loader of a training in one process, and its rate."""
+
+    def __init__(
+        self, config: TrainingConfig, views: Any, processes: int, repeats: int, fixed_views: int, context: Context
+    ) -> None:
+        self.per_pass = int(config.batch_size) // config.accumulation // processes
+        self.loader: DataLoader[Any] = train_loader(
+            views,
+            batch_size=min(_LOADED, self.per_pass),
+            seed=context.seed,
+            workers=context.workers,
+            repeats=repeats,
+            fixed_views=fixed_views,
+        )
+        self.rate = measure_loading(self.loader, _LOADING_SECONDS)
+
+    def batch(self, images: int) -> list[Tensor]:
+        """Images and labels."""
+        return first_images(self.loader, images)
+
+
+class _Answered:
+    """What a teacher says to a batch, as the cache would hand it out, and what saying it takes."""
+
+    def __init__(self, teacher: FrozenTeacher, images: Tensor, layers: tuple[int, ...], context: Context) -> None:
+        accelerator = make_accelerator(context.device)
+        on_device = images.to(accelerator.device)
+        with accelerator.autocast():
+            logits, taps = teacher(on_device)
+            self.parts: tuple[Part, ...] = parts_of(teacher, on_device[:1], layers)
+        self.kept = [answer.float().cpu() for answer in ([] if logits is None else [logits]) + taps]
+        self.seconds = measure_forward(teacher, images, accelerator)
+        """An image."""
+
+
+def _filling(
+    config: DistillConfig,
+    answered: _Answered,
+    images: int,
+    processes: int,
+    loading: _Loading,
+    root: Path,
+    context: Context,
+) -> Filling:
+    """What the cache takes.
+
+    Raises:
+        UsageError: more than is allowed or there is room for; a shared folder, which may hold it already, is not asked.
+    """
+    own = config.cache.model_copy(update={"folder": None})
+    store = Store(own, {}, answered.parts, images=images, views=config.views, run_folder=context.run.root / "cache")
+    store.folder.mkdir(parents=True)
+    if config.cache.folder is None:
+        require_room(store, next(path for path in (root, *root.absolute().parents) if path.exists()))
+    seconds = answered.seconds, 1 / loading.rate
+    each = sum(seconds) if _shares_cores(context) else max(seconds)
+    return Filling(
+        views=config.views,
+        rows=store.rows,
+        seconds=store.rows * each / processes,
+        bytes=store.dense_need(),
+        max_bytes=config.cache.max_gb * 1e9,
+        folder=config.cache.folder,
+    )
+
+
+def _shares_cores(context: Context) -> bool:
+    return context.workers == 0 or context.device == "cpu"
+
+
+def _training(
+    name: str,
+    config: TrainingConfig,
+    epochs: int,
+    data: DataRecord,
+    processes: int,
+    job: Job,
+    small: TrainingConfig,
+    batch: Sequence[Tensor],
+    loading: _Loading,
+    context: Context,
+) -> Training:
+    """Take the steps."""
+    line = measure_line(job, small, context, batch, _STEPS)
+    network = job.network(job.model).eval()
+    evaluating = measure_forward(network, batch[0][: line.large.images], make_accelerator(context.device))
+    return Training(
+        name=name,
+        config=config,
+        images=data.train_images,
+        epochs=epochs,
+        processes=processes,
+        line=line,
+        loading=loading.rate,
+        workers=context.workers,
+        shares_cores=_shares_cores(context),
+        held_out=data.val_images,
+        evaluating=evaluating,
+    )

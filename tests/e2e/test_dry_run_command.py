@@ -1,0 +1,27 @@
+"""`compress run --dry-run` beside the run that it foretells."""
+
+from __future__ import annotations
+
+import json
+
+import yaml
+from running import Finished, as_process
+
+
+def test_a_dry_run_foretells_the_run_and_leaves_it_alone(finished: Finished) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.root.rglob("*")}
+    told = as_process(*finished.arguments, "--output", finished.root, "--dry-run")
+    assert told.code == 0, told.err
+    tables, _, config = told.out.partition("# config.yaml would hold:\n")
+    assert yaml.safe_load(config) == yaml.safe_load((finished.root / "config.yaml").read_text())
+    record = {
+        name: json.loads((finished.root / "records" / f"{name}.json").read_text())
+        for name in ("teacher", "student", "distill", "fold")
+    }
+    assert f"{record['distill']['steps']:,} (" in tables
+    costs = [record["teacher"]["cost"], record["student"]["cost"], record["fold"]["costs"]["lift-folded"]]
+    for cost in costs:
+        assert f"{cost['parameters']:,}" in tables
+    assert "Time of all of this: about" in tables
+    assert "holds this run already" in " ".join(tables.split())
+    assert {path: path.stat().st_mtime_ns for path in finished.root.rglob("*")} == before

@@ -1,0 +1,262 @@
+"""A dry run's figures are those of the run; it leaves nothing behind, and mistakes are told as the run tells them."""
+
+from __future__ import annotations
+
+import gc
+import io
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+from rich.console import Console
+from small_run import STUDENT, STUDENT_ARGS, TEACHER, TEACHER_ARGS
+from torch.utils.data import IterableDataset
+
+from core.errors import CompressError, UsageError
+from core.records import ModelSpec
+from pipeline import dry_run as dry_run_module
+from pipeline import dry_run_steps
+from pipeline.config import RunConfig, load_layer, merge, parse_sets, validate
+from pipeline.dry_run import DryRun, dry_run
+from pipeline.report.dry_run import duration, size, tables, total_seconds
+from pipeline.run import identity
+from stages.images import sources
+from stages.models.build import build_model, cost_of
+
+IMAGES, HELD_OUT = 1438, 359
+TINY = {
+    "teacher": {"model": TEACHER, "args": TEACHER_ARGS, "batch_size": 64, "epochs": 3, "warmup_epochs": 0},
+    "student": {"model": STUDENT, "args": STUDENT_ARGS},
+    "distill": {"batch_size": 48, "epochs": 5, "warmup_epochs": 0, "eval_every": 2},
+}
+
+
+@pytest.fixture(autouse=True)
+def _surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Folders of their own, where whatever stays is found."""
+    for name in ("work", "temporary"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    monkeypatch.setattr(dry_run_steps, "_LOADING_SECONDS", 0.02)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _cheap_collections() -> Iterator[None]:
+    """Measuring collects garbage often, which what the whole suite has imported makes slow."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> DryRun:
+    """Of the tiny run, everything at its default."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(dry_run_steps, "_LOADING_SECONDS", 0.02)
+        return tried(output=tmp_path_factory.mktemp("found") / "run")
+
+
+def tiny(*settings: str) -> RunConfig:
+    return validate(merge(merge(load_layer("digits"), TINY), parse_sets(settings)))
+
+
+def tried(*settings: str, output: Path | None = None, processes: int = 1) -> DryRun:
+    return dry_run(tiny(*settings), output, processes, Console(file=io.StringIO()))
+
+
+def left(folder: Path) -> list[Path]:
+    return sorted(path for name in ("work", "temporary") for path in (folder / name).rglob("*"))
+
+
+def printed(found: DryRun, width: int = 100) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(tables(found))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_figures_are_those_of_the_networks_and_the_config(found: DryRun) -> None:
+    spec = ModelSpec(arch=TEACHER, args=TEACHER_ARGS, num_classes=10)
+    lift = ModelSpec(arch=STUDENT, args=STUDENT_ARGS, num_classes=10, graph="lift-kept", lift_width=48)
+    folded = lift.model_copy(update={"graph": "lift-folded", "fold_rank": 24})
+    costs = {network.name: network.cost for network in found.networks}
+    assert costs == {
+        "teacher": cost_of(build_model(spec), 32),
+        "student, trained": cost_of(build_model(lift), 32),
+        "student, deployed": cost_of(build_model(folded), 32),
+    }
+    teacher, student = found.trainings
+    assert (teacher.name, teacher.epochs, teacher.steps_per_epoch) == ("teacher", 3, IMAGES // 64)
+    assert (student.name, student.epochs, student.steps) == ("student", 5, 5 * (IMAGES // 48))
+    assert (teacher.images, teacher.held_out) == (IMAGES, HELD_OUT)
+    assert (teacher.evaluations, student.evaluations) == (2 * 3, 2 * 3), "raw and averaged; after epochs 2, 4 and 5"
+    assert not teacher.extrapolated
+    assert (teacher.line.small.images, teacher.line.large.images, student.line.large.images) == (32, 64, 48)
+    assert teacher.pass_seconds == pytest.approx(teacher.line.large.seconds + 64 / teacher.loading), (
+        "no workers: in turn"
+    )
+    assert teacher.seconds == pytest.approx(3 * 22 * teacher.pass_seconds + teacher.evaluation_seconds)
+    assert total_seconds(found) == teacher.seconds + student.seconds
+    assert not found.output.exists()
+
+
+def test_the_tables_say_what_was_found_and_fit(found: DryRun) -> None:
+    text = printed(found)
+    for said in (f"{found.networks[0].cost.parameters:,}", "66 (22 an epoch)", "145 (29 an epoch)", "measured at this"):
+        assert said in text
+    assert f"about {duration(total_seconds(found))}" in text
+    assert "reduced geometry" in text
+    for width in (80, 100):
+        assert max(map(len, printed(found, width).splitlines())) <= width
+
+
+def test_a_step_that_takes_too_long_is_extrapolated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dry_run_steps, "_BUDGET_SECONDS", 0)
+    found = tried()
+    student = found.trainings[-1]
+    assert student.extrapolated
+    assert (student.line.small.images, student.line.large.images, student.per_pass) == (2, 4, 48)
+    assert student.step_seconds == pytest.approx(student.line.seconds(48) + 48 / student.loading)
+    assert "extrapolated from 2 and 4" in printed(found)
+
+
+def test_processes_and_accumulation_share_the_batch() -> None:
+    found = tried("distill.accumulation=2", "teacher.batch_size=48", processes=3)
+    student = found.trainings[-1]
+    assert (student.per_pass, student.line.large.images) == (48 // 2 // 3, 48 // 2 // 3)
+    assert student.passes_per_epoch == IMAGES // 24
+    assert student.steps_per_epoch == -(-(IMAGES // 24) // 2)
+    assert student.step_seconds == pytest.approx(2 * student.pass_seconds)
+    assert found.config.distill.lr == 5e-3
+    text = printed(found)
+    assert "48 = 8 x 2 accumulated x 3 processes" in " ".join(text.split())
+    assert "3 also exchange gradients" in text
+    with pytest.raises(UsageError, match=r"teacher\.batch_size is 64, which 3 processes .* multiple of 3"):
+        tried(processes=3)
+
+
+def test_views_are_answered_once_and_the_steps_do_without_the_teacher() -> None:
+    found = tried("distill.views=2", "distill.features=[]")
+    assert found.filling is not None
+    assert found.filling.rows == 2 * IMAGES
+    assert 2 * IMAGES * 10 * 2 <= found.filling.bytes < 2 * IMAGES * 10 * 4, "ten logits in half precision, and headers"
+    assert 0 < found.filling.seconds < found.trainings[-1].seconds
+    text = printed(found)
+    assert "2,876 views (2 an image), once" in text
+    assert total_seconds(found) == sum(training.seconds for training in found.trainings) + found.filling.seconds
+
+
+def test_a_student_alone_has_no_cache_and_a_given_teacher_no_fitting(tmp_path: Path) -> None:
+    found = tried(
+        "distill.alpha=0", "distill.features=[]", "distill.views=2", "teacher.init=pretrained", "export.projector=keep"
+    )
+    assert [network.name for network in found.networks] == ["teacher", "student, trained"], "nothing is folded"
+    assert found.filling is None
+    assert [training.name for training in found.trainings] == ["teacher", "student"], "1000 classes there, 10 here"
+    assert "pretrained weights were not fetched" in printed(found)
+    assert left(tmp_path) == []
+
+
+class Stream(IterableDataset[Any]):
+    """Forty images that can only be read in order."""
+
+    class_to_idx = {"even": 0, "odd": 1}  # noqa: RUF012
+
+    def __len__(self) -> int:
+        return 40
+
+    def __iter__(self) -> Any:
+        return ((Image.new("L", (32, 32), 5 * value), value % 2) for value in range(40))
+
+
+def test_a_stream_is_measured_and_keeps_no_views(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "_create", lambda *_: Stream())
+    settings = ("data.source=wds/x", "teacher.batch_size=16", "distill.batch_size=16", "geometry=reduced", "workers=0")
+    found = tried(*settings)
+    assert [training.steps_per_epoch for training in found.trainings] == [2, 2]
+    assert all(training.seconds > 0 for training in found.trainings)
+    with pytest.raises(UsageError, match=r"'wds/x' can only be read in order.* use distill\.views=0"):
+        tried(*settings, "distill.views=1")
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (("distill.batch_size=2048",), r"distill\.batch_size is 2048, but there are 1438 training images"),
+        (("teacher.epochs=0",), r"teacher\.epochs is 0, but the teacher's classifier does not fit the data's 10"),
+        (("teacher.model=vit_tinny",), "'vit_tinny'.*vit_tiny"),
+        (("distill.features=[{pairs: [[9, 0]]}]",), r"layer 9"),
+        (("distill.views=2", "distill.cache.max_gb=0.00001"), r"cache would take up to .* distill\.cache\.max_gb"),
+        (("data.source=/nowhere",), "does not exist"),
+        (("teacher.weights=/nowhere", "teacher.init=file"), "do not exist"),
+    ],
+)
+def test_mistakes_are_told_as_the_run_tells_them(settings: tuple[str, ...], words: str, tmp_path: Path) -> None:
+    with pytest.raises(CompressError, match=words):
+        tried(*settings)
+    assert left(tmp_path) == []
+
+
+def test_an_output_that_the_run_could_not_have_is_refused(tmp_path: Path) -> None:
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "letter.txt").write_text("mine")
+    with pytest.raises(UsageError, match="is not empty and not a run directory"):
+        tried(output=full)
+    with pytest.raises(UsageError, match="cannot be written"):
+        tried(output=full / "letter.txt" / "run")
+    state = {"schema": 1, "identity": {"seed": 7}, "created": "", "stages": {}}
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "state.json").write_text(json.dumps(state))
+    with pytest.raises(UsageError, match="holds another run"):
+        tried(output=other)
+    assert sorted(path.name for path in [*full.rglob("*"), *other.rglob("*")]) == ["letter.txt", "state.json"]
+
+
+def test_a_run_that_has_begun_is_told_and_left_alone(found: DryRun, tmp_path: Path) -> None:
+    known = identity(found.config)
+    (tmp_path / "begun").mkdir()
+    state = tmp_path / "begun" / "state.json"
+    state.write_text(json.dumps({"schema": 1, "identity": known, "created": "", "stages": {}}))
+    before = state.read_bytes()
+    assert any("holds this run already" in note for note in tried(output=tmp_path / "begun").notes)
+    assert [path.read_bytes() for path in (tmp_path / "begun").iterdir()] == [before]
+
+
+def test_nothing_stays_of_one_that_fails_or_is_one_of_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="start it without torchrun"):
+        tried()
+    monkeypatch.delenv("WORLD_SIZE")
+
+    def interrupted(*_: Any) -> None:
+        assert left(tmp_path), "the networks are written for a time"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(dry_run_module, "learning", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tried()
+    assert left(tmp_path) == []
+
+
+def test_more_memory_than_there_is_is_warned_of(found: DryRun) -> None:
+    assert "Warning" not in printed(found)
+    smaller = DryRun(**{**vars(found), "memory": 1_000_000})
+    text = " ".join(printed(smaller).split())
+    assert "Warning: training the student would take about" in text
+    assert "raise distill.accumulation or lower distill.batch_size" in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.0031, "3.1 ms"), (0.2, "200 ms"), (45, "45 s"), (600, "10.0 min"), (18720, "5.2 h"), (700000, "8.1 days")],
+)
+def test_times_are_told_in_the_unit_a_reader_would_choose(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+    assert (size(512e6), size(3.4e9)) == ("512 MB", "3.4 GB")

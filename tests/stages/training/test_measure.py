@@ -1,0 +1,118 @@
+"""Measuring a few steps, and what is read off them."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from core.context import Context
+from core.errors import DataError
+from stages.training import measure
+from stages.training.config import TrainingConfig
+from stages.training.loop import Job
+from stages.training.measure import StepCost, StepLine, first_images, measure_line, measure_loading
+
+
+class Numbered(Dataset[tuple[Tensor, int]]):
+    """Image ``i`` is all ``i``; each takes a moment to load."""
+
+    def __init__(self, count: int, seconds: float = 0.0) -> None:
+        self.count, self.seconds = count, seconds
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        time.sleep(self.seconds)
+        return torch.full((3, 2, 2), float(index)), index
+
+
+def line(seconds: tuple[float, float], peaks: tuple[int | None, int | None] = (None, None)) -> StepLine:
+    return StepLine(StepCost(2, seconds[0], peaks[0]), StepCost(4, seconds[1], peaks[1]))
+
+
+def test_a_step_of_any_size_is_on_the_line_through_two_measured_ones() -> None:
+    found = line((3.0, 5.0), (300, 400))
+    assert [found.seconds(images) for images in (2, 4, 16)] == pytest.approx([3.0, 5.0, 17.0])
+    assert [found.peak_bytes(images) for images in (2, 4, 16)] == [300, 400, 1000]
+
+
+def test_no_part_of_the_line_is_negative() -> None:
+    noisy, steep = line((5.0, 4.0)), line((1.0, 4.0))
+    assert noisy.seconds(16) == 4.0, "a larger step is not cheaper"
+    assert steep.seconds(16) == pytest.approx(16.0), "and costs at most in proportion"
+    assert noisy.seconds(4) == steep.seconds(4) == 4.0
+
+
+def test_memory_that_cannot_be_told_stays_unknown() -> None:
+    assert line((1.0, 2.0), (None, 400)).peak_bytes(4) is None
+
+
+def test_the_first_images_are_repeated_where_there_are_too_few() -> None:
+    images, labels = first_images(DataLoader(Numbered(3), batch_size=2), 7)
+    assert labels.tolist() == [0, 1, 2, 0, 1, 2, 0]
+    assert torch.equal(images[:, 0, 0, 0], labels.float())
+
+
+def test_loading_is_measured_over_as_many_passes_as_it_takes() -> None:
+    rate = measure_loading(DataLoader(Numbered(4, 0.005), batch_size=2), 0.1)
+    assert 20 < rate <= 200
+
+
+def test_a_loader_without_a_batch_is_told() -> None:
+    with pytest.raises(DataError, match="give no batch"):
+        measure_loading(DataLoader(Numbered(3), batch_size=4, drop_last=True), 0.1)
+
+
+def job(context: Context, sizes: list[int], mix: Any = None) -> Job:
+    def loss(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        sizes.append(len(images))
+        return {"labels": nn.functional.cross_entropy(model(images), labels)}
+
+    loader: DataLoader[Any] = DataLoader(Numbered(8), batch_size=4)
+    return Job(
+        name="tiny",
+        model=nn.Sequential(nn.Flatten(), nn.Linear(12, 10)),
+        network=lambda model: model,
+        loss=loss,
+        train=loader,
+        val=loader,
+        folder=context.run.root / "checkpoints",
+        fingerprint="f",
+        mix=mix,
+    )
+
+
+@pytest.mark.parametrize(
+    ("images", "mixed", "halves"), [(6, False, 3), (6, True, 2), (4, True, 2), (2, True, 2), (1, False, 1)]
+)
+def test_steps_of_the_batch_and_of_half_of_it(images: int, mixed: bool, halves: int, context: Context) -> None:
+    sizes: list[int] = []
+    config = TrainingConfig(batch_size=images, lr=1e-3, warmup_epochs=0.0)
+    batch = [torch.zeros(images, 3, 2, 2), torch.zeros(images, dtype=torch.int64)]
+    mix = (lambda *both: both) if mixed else None
+    found = measure_line(job(context, sizes, mix), config, context, batch, 2)
+    assert sizes == [halves] * 3 + [images] * 3, "one warm-up and two measured steps each"
+    assert (found.small.images, found.large.images) == (halves, images)
+    assert found.seconds(images) == found.large.seconds > 0
+    assert not (context.run.root / "checkpoints").exists()
+
+
+def test_a_batch_that_the_gpu_cannot_hold_is_halved(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = measure.measure_steps
+
+    def full_above_two(given: Job, *rest: Any) -> StepCost:
+        if given.train.batch_size > 2:
+            raise torch.OutOfMemoryError
+        return real(given, *rest)
+
+    monkeypatch.setattr(measure, "measure_steps", full_above_two)
+    config = TrainingConfig(batch_size=8, lr=1e-3, warmup_epochs=0.0)
+    batch = [torch.zeros(8, 3, 2, 2), torch.zeros(8, dtype=torch.int64)]
+    found = measure_line(job(context, []), config, context, batch, 1)
+    assert (found.small.images, found.large.images) == (1, 2)
