@@ -25,6 +25,9 @@ from pathlib import Path
 from typing import Any
 
 import click
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 from strategies_cell import Task, carry_out
 from strategies_table import Method, document_of, markdown, reading, table
 
