@@ -74,6 +74,7 @@ def resolve_models(config: RunConfig, *, fetch: bool = True) -> RunConfig:
 
     teacher, teacher_args, teacher_shape = network(config.teacher.model, config.teacher.args)
     student, student_args, student_shape = network(config.student.model, config.student.args)
+    device = _device(config.device)
     augment = config.data.augment
     if config.distill.views and (augment.mixup or augment.cutmix):
         raise UsageError(
@@ -89,14 +90,14 @@ def resolve_models(config: RunConfig, *, fetch: bool = True) -> RunConfig:
     return config.model_copy(
         update={
             "geometry": geometry,
-            "device": _device(config.device),
+            "device": device,
             "workers": _workers(config),
             "threads": (1 if geometry == "reduced" else 0) if config.threads == "auto" else config.threads,
             "teacher": config.teacher.model_copy(
                 update={"model": teacher, "args": teacher_args, "init": _teacher_init(config, geometry)}
             ),
             "student": student_config,
-            "distill": distill,
+            "distill": distill.model_copy(update={"teacher_precision": _precision(config, device)}),
             "export": resolve_export(config),
         }
     )
@@ -238,6 +239,17 @@ def _teacher_init(config: RunConfig, geometry: str) -> str:
             f"teacher.init is '{init}' and teacher.weights is {weights!r}; give both init=file and a file, or neither."
         )
     return init
+
+
+def _precision(config: RunConfig, device: str) -> str:
+    """What the teacher computes in beside the student."""
+    if config.distill.teacher_precision != "auto":
+        return config.distill.teacher_precision
+    if device == "cpu":
+        return "float32"
+    import torch
+
+    return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
 
 
 def _device(device: str) -> str:

@@ -260,8 +260,7 @@ def _frozen_teacher(
         return None
     own, student = inputs.teacher.preprocess, inputs.student.preprocess
     network = load_own(build_model(inputs.teacher.model), inputs.teacher.weights, context.run.root)
-    device = make_accelerator(context.device).device
-    precision = teacher_dtype(config.teacher_precision, device)
+    precision = torch.bfloat16 if config.teacher_precision == "bfloat16" else torch.float32
     teacher = AdaptedTeacher(network, teacher_layers(pairs), own, student, config.alpha > 0, precision)
     changes = [
         text
@@ -275,10 +274,4 @@ def _frozen_teacher(
         context.say(f"the teacher sees the student's images {' and '.join(changes)}")
     if precision != torch.float32:
         context.say(f"the teacher computes in {str(precision).removeprefix('torch.')}")
-    return FrozenTeacher(teacher).to(device)
-
-
-def teacher_dtype(setting: str, device: torch.device) -> torch.dtype:
-    """What the teacher computes in, on this device."""
-    has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return torch.bfloat16 if setting == "bfloat16" or (setting == "auto" and has_bfloat16) else torch.float32
+    return FrozenTeacher(teacher).to(make_accelerator(context.device).device)

@@ -135,3 +135,13 @@ def test_compiled_networks_train_as_uncompiled_ones_do(inputs: Inputs, context: 
     for name, value in eager.losses.items():
         assert compiled_run.losses[name] == pytest.approx(value, rel=1e-3), name
     assert compiled_run.val_top1_raw == eager.val_top1_raw
+
+
+def test_a_teacher_in_bfloat16_answers_nearly_alike(inputs: Inputs, context: Context) -> None:
+    whole = stage.run(config(views=0, epochs=1), inputs, context)
+    short = config(views=0, epochs=1, teacher_precision="bfloat16")
+    half = stage.run(short, inputs, replace(context, fingerprint="bfloat16"))
+    assert "the teacher computes in bfloat16" in said(context)
+    for name, value in whole.losses.items():
+        assert half.losses[name] == pytest.approx(value, rel=2e-2), name
+    assert half.weights.sha256 != whole.weights.sha256
