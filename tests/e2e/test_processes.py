@@ -72,6 +72,19 @@ def test_only_the_main_process_writes(alone_and_together: tuple[Path, Path]) -> 
     assert [line["epoch"] for line in metrics(together, "teacher")] == [1]
 
 
+def test_both_fill_one_teacher_cache_and_learn_from_it(alone_and_together: tuple[Path, Path], tmp_path: Path) -> None:
+    """In its first epoch a live training sees view 0 of every image, as one with a single fixed view does."""
+    result = run(tmp_path / "run", *TWO, settings=(*SHORT, "distill.views=1"))
+    assert result.code == 0, result.err
+    (kept,), (live,) = metrics(tmp_path / "run"), metrics(alone_and_together[0])
+    for name, value in live["losses"].items():
+        assert kept["losses"][name] == pytest.approx(value, rel=2e-3)
+    manifests = sorted((tmp_path / "run" / "cache").glob("*/*/manifest.json"))
+    assert [path.parent.name for path in manifests] == ["logits", "tap-1"]
+    rows = [sum(chunk["rows"] for chunk in json.loads(path.read_text())["chunks"].values()) for path in manifests]
+    assert rows == [1438, 1438]
+
+
 def test_torchrun_starts_it_too(tmp_path: Path, alone_and_together: tuple[Path, Path]) -> None:
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "pipeline")
     done = subprocess.run(
