@@ -22,7 +22,8 @@ from core.processes import world_size
 from core.records import Cost, DataRecord, StudentRecord, TeacherRecord
 from core.rundir import RunDirectory
 from pipeline.config import RunConfig
-from pipeline.dry_run_steps import Filling, Training, fitting, learning
+from pipeline.dry_run_figures import Filling, Training
+from pipeline.dry_run_steps import fitting, learning
 from pipeline.plan import STAGES
 from pipeline.resolve import resolve_models, resolve_training
 from pipeline.run import default_output, identity, notes, refuse_inside_data, with_absolute_paths
