@@ -74,6 +74,13 @@ def resolve_models(config: RunConfig, *, fetch: bool = True) -> RunConfig:
 
     teacher, teacher_args, teacher_shape = network(config.teacher.model, config.teacher.args)
     student, student_args, student_shape = network(config.student.model, config.student.args)
+    device = _device(config.device)
+    augment = config.data.augment
+    if config.distill.views and (augment.mixup or augment.cutmix):
+        raise UsageError(
+            f"distill.views is {config.distill.views}, and data.augment mixes images (mixup {augment.mixup:g}, cutmix "
+            f"{augment.cutmix:g}): answers to a mixture cannot be kept. Set both to 0, or distill.views=0."
+        )
     student_config = resolve_student(config.student, student, student_args, teacher_shape.width, fetch=fetch)
     distill = resolve_features(
         config.distill,
@@ -83,14 +90,14 @@ def resolve_models(config: RunConfig, *, fetch: bool = True) -> RunConfig:
     return config.model_copy(
         update={
             "geometry": geometry,
-            "device": _device(config.device),
+            "device": device,
             "workers": _workers(config),
             "threads": (1 if geometry == "reduced" else 0) if config.threads == "auto" else config.threads,
             "teacher": config.teacher.model_copy(
                 update={"model": teacher, "args": teacher_args, "init": _teacher_init(config, geometry)}
             ),
             "student": student_config,
-            "distill": distill,
+            "distill": distill.model_copy(update={"teacher_precision": _precision(config, device)}),
             "export": resolve_export(config),
         }
     )
@@ -115,14 +122,32 @@ def resolve_training(config: RunConfig, data: DataRecord, processes: int | None 
     teacher = _training(config.teacher, "teacher", epochs, data.train_images, processes)
     teacher = teacher.model_copy(update={"epochs": epochs})
     distill = _training(config.distill, "distill", config.distill.epochs, data.train_images, processes)
+    for section, training in (("teacher", teacher), ("distill", distill)):
+        _check_mixing(config, section, training, processes)
     teacher_pass, student_pass = _operations(config.teacher), _operations(config.student)
     passes = data.train_images * 3.0  # backward costs twice what forward does
     teacher = _compilation(teacher, config.device, passes * teacher_pass * epochs)
-    live = data.train_images * teacher_pass * config.distill.epochs
+    silent = config.distill.alpha == 0 and not config.distill.features
+    asked = 0 if silent else config.distill.views or config.distill.epochs
+    live = data.train_images * teacher_pass * asked
     distill = _compilation(distill, config.device, passes * student_pass * config.distill.epochs + live)
     images = config.data.model_copy(update={"check": check_of(config.data, data.train_images + data.val_images)})
     student = resolve_width(config.student, len(data.classes), config.teacher)
     return config.model_copy(update={"data": images, "teacher": teacher, "student": student, "distill": distill})
+
+
+def _check_mixing(config: RunConfig, section: str, training: TrainingConfig, processes: int) -> None:
+    """Mixup pairs the images of a batch.
+
+    Raises:
+        UsageError: a process's part of the batch is odd.
+    """
+    augment, parts = config.data.augment, training.accumulation * processes
+    if (augment.mixup or augment.cutmix) and int(training.batch_size) // parts % 2:
+        raise UsageError(
+            f"data.augment mixes images in pairs, and {section}.batch_size {training.batch_size} in {parts} part(s) is "
+            f"odd; give a multiple of {2 * parts}."
+        )
 
 
 def _operations(network: TeacherConfig | StudentConfig) -> float:
@@ -214,6 +239,17 @@ def _teacher_init(config: RunConfig, geometry: str) -> str:
             f"teacher.init is '{init}' and teacher.weights is {weights!r}; give both init=file and a file, or neither."
         )
     return init
+
+
+def _precision(config: RunConfig, device: str) -> str:
+    """What the teacher computes in beside the student."""
+    if config.distill.teacher_precision != "auto":
+        return config.distill.teacher_precision
+    if device == "cpu":
+        return "float32"
+    import torch
+
+    return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
 
 
 def _device(device: str) -> str:

@@ -71,6 +71,9 @@ class DistillConfig(TrainingConfig):
     """Feature losses, any number at once; an empty list for none."""
     beta: float = Field(1.0, ge=0)
     """b: multiplies every feature loss."""
+    teacher_precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """What the teacher computes in. auto: bfloat16 on a GPU that has it, else float32. bfloat16 is faster on CPUs with
+    AMX too, at an error of some thousandths in its logits (docs/performance.md)."""
     views: int = Field(0, ge=0)
     """Fixed augmented views of each image, used in turn over the epochs: the teacher runs once on each, and its
     answers are kept on disk. 0: new views in every epoch, and the teacher live beside the student."""

@@ -139,7 +139,7 @@ def _filled_cache(
         "data": inputs.data.digest,
         "seed": context.seed,
         "views": config.views,
-        "precision": f"{accelerator.device.type} {accelerator.mixed_precision}",
+        "precision": f"{accelerator.device.type} {accelerator.mixed_precision} {teacher.teacher.precision}",
         "versions": {name: version(name) for name in ("torch", "timm", "pillow")},
     }
 
@@ -260,7 +260,8 @@ def _frozen_teacher(
         return None
     own, student = inputs.teacher.preprocess, inputs.student.preprocess
     network = load_own(build_model(inputs.teacher.model), inputs.teacher.weights, context.run.root)
-    teacher = AdaptedTeacher(network, teacher_layers(pairs), own, student, logits=config.alpha > 0)
+    precision = torch.bfloat16 if config.teacher_precision == "bfloat16" else torch.float32
+    teacher = AdaptedTeacher(network, teacher_layers(pairs), own, student, config.alpha > 0, precision)
     changes = [
         text
         for changed, text in (
@@ -271,4 +272,6 @@ def _frozen_teacher(
     ]
     if changes:
         context.say(f"the teacher sees the student's images {' and '.join(changes)}")
+    if precision != torch.float32:
+        context.say(f"the teacher computes in {str(precision).removeprefix('torch.')}")
     return FrozenTeacher(teacher).to(make_accelerator(context.device).device)

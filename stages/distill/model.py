@@ -103,6 +103,7 @@ class AdaptedTeacher(nn.Module):
         own: the preprocessing that it was trained with.
         student: the preprocessing of the batches.
         logits: whether its answers are wanted; if not, nothing after its last tap is computed.
+        precision: of its weights and its arithmetic; images and statistics of images stay float32.
     """
 
     scale: Tensor
@@ -115,9 +116,11 @@ class AdaptedTeacher(nn.Module):
         own: PreprocessSpec,
         student: PreprocessSpec,
         logits: bool = True,
+        precision: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
-        self.network = network.eval().requires_grad_(False)
+        self.network = network.eval().requires_grad_(False).to(precision)
+        self.precision = precision
         self.layers = layers
         self.logits = logits
         self.size = own.size
@@ -139,7 +142,7 @@ class AdaptedTeacher(nn.Module):
 
     def forward(self, images: Tensor) -> tuple[Tensor | None, list[Tensor]]:
         """Logits ``[B, K]`` (None if not wanted) and the taps."""
-        adapted = self.adapted(images)
+        adapted = self.adapted(images).to(self.precision)
         if self.logits:
             return logits_and_taps(self.network, adapted, self.layers)
         return None, taps_alone(self.network, adapted, self.layers)

@@ -173,7 +173,7 @@ class Training:
         loader = skip_first_batches(self.loader, progress.batches) if progress.batches else self.loader
         pace = Pace()
         tick = time.monotonic()
-        for batch in self._timed(loader, pace):
+        for batch in self.timed(loader, pace):
             self.monitor.memory.reset()
             self.step(*batch)
             self.monitor.peak = self.monitor.memory.read()
@@ -186,7 +186,7 @@ class Training:
         progress.epoch, progress.batches, progress.sums = progress.epoch + 1, 0, {}
         return pace
 
-    def _timed(self, loader: Any, pace: Pace) -> Iterator[Any]:
+    def timed(self, loader: Any, pace: Pace) -> Iterator[Any]:
         """The loader's batches, with the time that each was waited for."""
         batches = iter(loader)
         while True:

@@ -15,9 +15,10 @@ from torch import Tensor
 from core.files import is_intact
 from core.preprocess import PreprocessSpec
 from core.records import ModelSpec
+from stages.distill import job as distill_job
 from stages.distill import stage
 from stages.distill.config import DistillConfig, FeatureTerm
-from stages.distill.model import FrozenTeacher, TappedStudent, tap_shapes
+from stages.distill.model import AdaptedTeacher, FrozenTeacher, TappedStudent, tap_shapes
 from stages.distill.pairs import layer_pairs, student_layers, teacher_layers
 from stages.distill.stage import Inputs
 from stages.models.build import logits_and_taps
@@ -37,20 +38,24 @@ def teacher_network(**args) -> torch.nn.Module:
     return seeded_model(ModelSpec(arch="vit_tiny_patch16_224", args=arguments, num_classes=10))
 
 
+def frozen(*arguments: Any, **named: Any) -> FrozenTeacher:
+    return FrozenTeacher(AdaptedTeacher(*arguments, **named))
+
+
 def test_the_teacher_sees_its_own_normalisation() -> None:
-    teacher = FrozenTeacher(teacher_network(), (0,), own=IMAGENET, student=SPEC)
+    teacher = frozen(teacher_network(), (0,), own=IMAGENET, student=SPEC)
     image = smooth_image(32)
-    adapted = teacher.adapted(torch.from_numpy(SPEC.apply(image))[None])[0].numpy()
-    assert (teacher.renormalises, teacher.resizes) == (True, False)
+    adapted = teacher.teacher.adapted(torch.from_numpy(SPEC.apply(image))[None])[0].numpy()
+    assert (teacher.teacher.renormalises, teacher.teacher.resizes) == (True, False)
     np.testing.assert_allclose(adapted, IMAGENET.apply(image), atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [48, 24])
 def test_the_teacher_sees_its_own_size(size: int) -> None:
     own = PreprocessSpec(size=size, mean=IMAGENET.mean, std=IMAGENET.std)
-    teacher = FrozenTeacher(teacher_network(img_size=size), (0,), own=own, student=SPEC)
+    teacher = frozen(teacher_network(img_size=size), (0,), own=own, student=SPEC)
     image = smooth_image(32)
-    adapted = teacher.adapted(torch.from_numpy(SPEC.apply(image))[None])[0].numpy()
+    adapted = teacher.teacher.adapted(torch.from_numpy(SPEC.apply(image))[None])[0].numpy()
     assert adapted.shape == (3, size, size)
     # Pillow rounds the resized pixels to whole levels, torch does not: within one level of 255 of each other.
     np.testing.assert_allclose(adapted, own.apply(image), atol=1 / 255 / 0.224)
@@ -60,20 +65,20 @@ def test_the_teacher_sees_its_own_size(size: int) -> None:
 
 
 def test_the_teacher_is_handed_the_images_as_they_are_when_nothing_differs() -> None:
-    teacher = FrozenTeacher(teacher_network(), (), own=SPEC, student=SPEC)
+    teacher = frozen(teacher_network(), (), own=SPEC, student=SPEC)
     images = torch.randn(2, 3, 32, 32)
-    assert teacher.adapted(images) is images
+    assert teacher.teacher.adapted(images) is images
 
 
 def test_the_teacher_is_frozen_in_eval_mode_and_gives_tensors_that_losses_can_use() -> None:
     network = teacher_network(drop_rate=0.5).train()
-    teacher = FrozenTeacher(network, (0, 2), own=IMAGENET, student=SPEC)
+    teacher = frozen(network, (0, 2), own=IMAGENET, student=SPEC)
     images = torch.randn(2, 3, 32, 32)
     logits, taps = teacher(images)
     assert not network.training
     assert not any(parameter.requires_grad for parameter in network.parameters())
     assert not any(tensor.is_inference() or tensor.requires_grad for tensor in (logits, *taps))
-    wanted, wanted_taps = logits_and_taps(network, teacher.adapted(images), (0, 2))
+    wanted, wanted_taps = logits_and_taps(network, teacher.teacher.adapted(images), (0, 2))
     torch.testing.assert_close(logits, wanted)
     torch.testing.assert_close(taps, wanted_taps)
     assert torch.equal(teacher(images)[0], logits)  # no dropout
@@ -81,9 +86,9 @@ def test_the_teacher_is_frozen_in_eval_mode_and_gives_tensors_that_losses_can_us
 
 def test_a_teacher_asked_for_taps_alone_stops_after_the_last_of_them() -> None:
     network = teacher_network()
-    teacher = FrozenTeacher(network, (0, 1), own=IMAGENET, student=SPEC, logits=False)
+    teacher = frozen(network, (0, 1), own=IMAGENET, student=SPEC, logits=False)
     images = torch.randn(2, 3, 32, 32)
-    _, wanted = logits_and_taps(network, teacher.adapted(images), (0, 1))
+    _, wanted = logits_and_taps(network, teacher.teacher.adapted(images), (0, 1))
     ran = blocks_run(network)
     logits, taps = teacher(images)
     assert logits is None
@@ -119,8 +124,8 @@ def losses(config: DistillConfig, strategy: str = "plain") -> tuple[TappedStuden
     """The terms of one batch, with the networks that they came from."""
     network = teacher_network()
     student = tapped(config, seeded_model(student_spec(strategy)).train(), network)
-    teacher = FrozenTeacher(network, teacher_layers(student.pairs), own=SPEC, student=SPEC)
-    terms = stage._loss(config, student.pairs, teacher, student, torch.randn(4, 3, 32, 32), torch.arange(4))
+    teacher = frozen(network, teacher_layers(student.pairs), own=SPEC, student=SPEC)
+    terms = distill_job._loss(config, student.pairs, teacher, student, torch.randn(4, 3, 32, 32), torch.arange(4))
     return student, teacher, terms
 
 
@@ -135,7 +140,7 @@ def test_student_and_projectors_learn_and_the_teacher_does_not(strategy: str) ->
     silent = [name for name, own in student.named_parameters() if own.grad is None or not bool((own.grad != 0).any())]
     assert silent == []
     assert all(parameter.grad is None for parameter in teacher.parameters())
-    assert not teacher.network.training
+    assert not teacher.teacher.network.training
 
 
 @pytest.mark.parametrize("match", ["pool", "projector"])
@@ -173,7 +178,7 @@ def test_projectors_are_in_the_optimizer_and_in_the_trained_state_but_not_in_the
         "projectors.mse_0_0.linear.weight",
         "projectors.mse_1_2.linear.weight",
     }
-    assert not [name for name in stage._network(student).state_dict() if "projector" in name]
+    assert not [name for name in distill_job._network(student).state_dict() if "projector" in name]
 
 
 def test_weight_decay_leaves_out_what_the_network_leaves_out() -> None:
@@ -191,13 +196,13 @@ def test_kept_answers_of_the_teacher_give_the_same_terms_as_asking_it() -> None:
     config = features({"pairs": ((1, 2), (0, 0))}, PROJECTED, {"kind": "mse", "pairs": ((0, 2),)})
     student, teacher, _ = losses(config)
     images, labels = torch.randn(4, 3, 32, 32), torch.arange(4)
-    live = stage._loss(config, student.pairs, teacher, student, images, labels)
+    live = distill_job._loss(config, student.pairs, teacher, student, images, labels)
     logits, taps = teacher(images)
-    kept = stage._loss(config, student.pairs, None, student, images, labels, logits, *taps)
-    assert teacher.layers == (0, 2)
+    kept = distill_job._loss(config, student.pairs, None, student, images, labels, logits, *taps)
+    assert teacher.teacher.layers == (0, 2)
     assert len(taps) == 2
     taps_only = config.model_copy(update={"alpha": 0.0})
-    without = stage._loss(taps_only, student.pairs, None, student, images, labels, *taps)
+    without = distill_job._loss(taps_only, student.pairs, None, student, images, labels, *taps)
     assert "soft_logits" not in without
     assert {name: without[name].item() for name in without if "<-" in name} == {
         name: kept[name].item() for name in kept if "<-" in name
@@ -280,8 +285,8 @@ def test_a_projector_trains_along_and_is_dropped(digits_folder, context, monkeyp
 def test_a_student_alone_needs_no_teacher_at_all(digits_folder, context, monkeypatch) -> None:
     data, student, teacher = data_record(str(digits_folder), context), student_record(context), teacher_record(context)
     built = []
-    build = stage.build_model
-    monkeypatch.setattr(stage, "build_model", lambda spec: built.append(spec.arch) or build(spec))
+    build = distill_job.build_model
+    monkeypatch.setattr(distill_job, "build_model", lambda spec: built.append(spec.arch) or build(spec))
     (context.run.root / teacher.weights.path).unlink()
     record = stage.run(short(alpha=0.0), Inputs(data=data, teacher=teacher, student=student), context)
     assert set(record.losses) == {"labels"}
@@ -294,7 +299,7 @@ def test_a_term_without_weight_costs_no_tap(digits_folder, context, monkeypatch)
     data, student, teacher = data_record(str(digits_folder), context), student_record(context), teacher_record(context)
     made = []
     monkeypatch.setattr(
-        stage, "FrozenTeacher", lambda *args, **more: made.append(FrozenTeacher(*args, **more)) or made[-1]
+        distill_job, "AdaptedTeacher", lambda *args, **more: made.append(AdaptedTeacher(*args, **more)) or made[-1]
     )
     config = short({"pairs": ((0, 1),), "weight": 0.0}, {"kind": "mse", "pairs": ((1, 2),)})
     record = stage.run(config, Inputs(data=data, teacher=teacher, student=student), context)

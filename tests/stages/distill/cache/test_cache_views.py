@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,8 @@ from stages.distill.cache.fill import fill
 from stages.distill.cache.report import CacheReport
 from stages.distill.cache.store import Store
 from stages.distill.cache.views import CachedViews
-from stages.distill.losses import mse_feature, soft_kd, spectral_feature
+from stages.distill.losses import feature_loss, soft_kd
+from stages.distill.pairs import LayerPair
 from stages.images.loaders import ViewKey
 
 
@@ -68,23 +70,27 @@ def read(cache: Store, name: str) -> Tensor:
     return torch.stack([cache.read(name, row) for row in range(ROWS)])
 
 
-@pytest.mark.parametrize("loss", [mse_feature, spectral_feature])
+@pytest.mark.parametrize("kind", ["mse", "spectral"])
 @pytest.mark.parametrize("channels", [24, 48, 64])
-def test_feature_losses_from_the_cache_equal_the_live_ones(cached, loss, channels: int) -> None:
+def test_feature_losses_from_the_cache_equal_the_live_ones(cached, kind: Any, channels: int) -> None:
     """With t^ = t + d, |d| <= e |t| row by row: |L^ - L| <= (2 |s - t| |d| + |d|^2) / n.
 
     Averaging channels lengthens no vector, and neither does the orthonormal half plane of rfft2, so |d| bounds the
     difference of what is compared too; |s - t| is sqrt(n L).
     """
     cache, report = cached
+    pair = LayerPair(kind, 0, 0, "pool", 1.0)
     errors = {part.name: part.error for part in report.parts}
     for name, teacher in live(TinyTeacher()).items():
         if name == "logits":
             continue
         student = torch.randn(ROWS, channels, 4, 4, generator=torch.Generator().manual_seed(1))
-        exact, found = float(loss(student.double(), teacher.double())), float(loss(student, read(cache, name)))
+        exact, found = (
+            float(feature_loss(pair, student, teacher)),
+            float(feature_loss(pair, student, read(cache, name))),
+        )
         compared = min(channels, 48)
-        count = ROWS * compared * (16 if loss is mse_feature else 2 * 4 * 3)
+        count = ROWS * compared * (16 if kind == "mse" else 2 * 4 * 3)
         moved = (errors[name] + 1e-6) * float(teacher.norm())  # 1e-6: sums in another order, batches of other sizes
         bound = (2 * math.sqrt(count * exact) * moved + moved**2) / count
         assert abs(found - exact) <= bound + 1e-6 * exact

@@ -1,0 +1,162 @@
+"""benchmarks/strategies.py: its statistics, what it writes, and that it trains nothing twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from scipy import stats
+from strategies import METHODS, chosen, main
+from strategies_table import Estimate, over_seeds, paired, reading, summary, table
+
+from core.errors import ResultError, UsageError
+from core.records import DistillRecord, FoldRecord, TeacherRecord
+from core.rundir import RunDirectory
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = {
+    "teacher.args": "{embed_dim: 48, depth: 2, num_heads: 2}",
+    "student.args": "{embed_dim: 24, depth: 2, num_heads: 3}",
+    "teacher.epochs": "1",
+    "teacher.warmup_epochs": "auto",
+    "teacher.batch_size": "128",
+    "distill.batch_size": "128",
+}
+SETS = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
+VALUES = [97.2, 98.3, 98.9, 97.8, 98.6]
+OTHERS = [97.0, 98.0, 98.3, 97.5, 98.6]
+
+
+def test_interval_is_students_t() -> None:
+    ours = over_seeds(VALUES)
+    theirs = stats.ttest_1samp(VALUES, 0.0).confidence_interval(0.95)
+    assert (ours.mean, ours.seeds) == (pytest.approx(np.mean(VALUES)), 5)
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high))
+
+
+def test_difference_is_paired_by_seed_whatever_the_order() -> None:
+    ours = paired(dict(enumerate(VALUES)), dict(reversed(list(enumerate(OTHERS)))))
+    theirs = stats.ttest_rel(VALUES, OTHERS).confidence_interval(0.95)
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high))
+    unpaired = stats.ttest_ind(VALUES, OTHERS).confidence_interval(0.95)
+    assert ours.low != pytest.approx(unpaired.low, abs=0.05)
+
+
+@pytest.mark.parametrize("values", [[98.0], [98.0, 98.0, 98.0]])
+def test_what_tells_no_spread_has_no_interval(values: list[float]) -> None:
+    assert over_seeds(values) == Estimate(98.0, None, None, len(values))
+    assert over_seeds(values).text() == "98.00"
+
+
+def test_other_seeds_cannot_be_paired() -> None:
+    with pytest.raises(ValueError, match=r"the same seeds needed; got \[0, 1\] and \[0, 2\]"):
+        paired({0: 1.0, 1: 2.0}, {0: 1.0, 2: 2.0})
+    with pytest.raises(ValueError, match="no values"):
+        over_seeds([])
+
+
+def cell(method: str, seed: int, top1: float, **changes: Any) -> dict[str, Any]:
+    values = {"graph": "plain", "parameters": 7, "macs": 5, "epochs": 2, "steps": 88, "seconds": 3.0}
+    return {"method": method, "seed": seed, "top1": top1, "teacher_weights": f"of seed {seed}", **values, **changes}
+
+
+PAIR = [method for method in METHODS if method.name in ("soft", "lift")]
+CELLS = [cell("soft", 0, 97.0), cell("soft", 1, 98.0), cell("lift", 0, 98.0), cell("lift", 1, 98.5)]
+
+
+def test_summary_compares_with_soft_distillation() -> None:
+    soft, lift = summary(PAIR, CELLS)
+    assert soft["difference"] is None
+    assert lift["difference"]["mean"] == pytest.approx(0.75)
+    theirs = stats.ttest_1samp([1.0, 0.5], 0.0).confidence_interval(0.95)
+    assert lift["difference"]["high"] == pytest.approx(theirs.high)
+    (alone,) = summary([PAIR[1]], CELLS[2:])
+    assert alone["difference"] is None  # nothing to compare with
+
+
+@pytest.mark.parametrize("changes", [{"steps": 44}, {"epochs": 1}, {"teacher_weights": "another"}])
+def test_cells_trained_differently_are_not_compared(changes: dict[str, Any]) -> None:
+    with pytest.raises(ResultError, match="cannot be compared"):
+        summary(PAIR, [*CELLS[:3], cell("lift", 1, 98.5, **changes)])
+
+
+def test_methods_are_chosen_by_name() -> None:
+    assert [method.name for method in chosen("lift,soft", everything=False)] == ["soft", "lift"]
+    assert [method.name for method in chosen(None, everything=True)] == [method.name for method in METHODS]
+    assert not any(method.extra for method in chosen(None, everything=False))
+    with pytest.raises(UsageError, match=r"method 'lfit' is unknown; give some of alone,soft"):
+        chosen("lfit,soft", everything=False)
+
+
+def run(output: Path, *more: str) -> Result:
+    words = ["--methods", "soft,lift", "--seeds", "1", "--epochs", "1", "--output", str(output), *SETS, *more]
+    return CliRunner().invoke(main, words)
+
+
+def test_two_methods_on_digits_are_told_as_recorded_and_never_trained_twice(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    first = run(output)
+    assert first.exit_code == 0, first.output
+    assert "3 of 3 computed" in first.output
+    document = json.loads((output / "results.json").read_text())
+    assert [(each["method"], each["seed"]) for each in document["cells"]] == [("soft", 0), ("lift", 0)]
+    soft, lift = document["cells"]
+    for each in (soft, lift):
+        run_of = RunDirectory.existing(output / each["folder"])
+        distill, fold = run_of.load_record("distill", DistillRecord), run_of.load_record("fold", FoldRecord)
+        assert each["top1"] == distill.val_top1_ema  # by rule, not the better of the two
+        cost = fold.costs["lift-folded" if each is lift else "plain"]
+        assert (each["parameters"], each["macs"]) == (cost.parameters, cost.macs)
+    teachers = [RunDirectory.existing(output / "seed0" / name).load_record("teacher", TeacherRecord) for name in NAMES]
+    assert len({teacher.weights.sha256 for teacher in teachers}) == 1
+    assert not (output / "seed0" / "lift" / "checkpoints" / "teacher").exists()
+
+    assert document["methods"][1]["difference"]["mean"] == pytest.approx(lift["top1"] - soft["top1"])
+    assert document["held_out_images"] == 359
+    page = (output / "results.md").read_text()
+    assert f"| {lift['parameters']:,} |" in table(document)
+    assert table(document) in page
+    assert "One seed: no interval" in page
+    assert "one image is 0.28 points" in page
+    assert "averaged (EMA) weights" in reading(document)[1]
+
+    again = run(output)
+    assert "0 of 3 computed" in again.output
+    assert json.loads((output / "results.json").read_text())["cells"] == document["cells"]
+    changed = run(output, "--methods", "soft", "--set", "distill.tau=2.0")
+    assert "1 of 2 computed" in changed.output  # the teacher stays
+
+
+NAMES = ("teacher", "soft", "lift")
+
+
+@pytest.mark.parametrize("key", ["distill.features=[]", "student.strategy=lift"])
+def test_what_the_methods_differ_in_cannot_be_set(key: str, tmp_path: Path) -> None:
+    refused = run(tmp_path / "out", "--set", key)
+    assert refused.exit_code == 2
+    assert f"--set {key.partition('=')[0]} is what the methods differ in" in refused.output
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_folder_of_images_two_cells_at_a_time(digits_folder: Path, tmp_path: Path) -> None:
+    more = ("geometry=reduced", "teacher.init=scratch", "teacher.batch_size=8", "distill.batch_size=8", "workers=0")
+    sets = [*SETS, *(word for key in more for word in ("--set", key))]
+    words = ["--data", str(digits_folder), "--methods", "alone,widelast", "--seeds", "1", "--epochs", "2", *sets]
+    script = [sys.executable, str(ROOT / "benchmarks" / "strategies.py"), *words, "--jobs", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([*script, "--output", "out"], cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    document = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert (document["train_images"], document["held_out_images"], document["epochs"]) == (80, 30, 2)
+    assert [each["graph"] for each in document["cells"]] == ["plain", "widelast"]
+    assert len({each["teacher_weights"] for each in document["cells"]}) == 1
+    assert all(row["difference"] is None for row in document["methods"])  # soft KD is not among them
+    assert table(document) in done.stdout

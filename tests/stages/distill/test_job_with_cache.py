@@ -1,0 +1,147 @@
+"""Distillation from kept answers of the teacher: what the student sees, and that the teacher runs once a view."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_run import NO_AUGMENT, data_record, student_record, teacher_record
+
+from core.context import Context
+from core.errors import UsageError
+from stages.distill import job as distill_job
+from stages.distill import stage
+from stages.distill.cache.config import CacheConfig
+from stages.distill.config import DistillConfig, FeatureTerm
+from stages.distill.job import Inputs
+from stages.images.sources import Images, StreamSplit
+
+
+def config(**changes: Any) -> DistillConfig:
+    values: dict[str, Any] = {
+        "batch_size": 16,
+        "epochs": 4,
+        "lr": 1e-3,
+        "warmup_epochs": 0.0,
+        "compile": "off",
+        "views": 2,
+        "features": (FeatureTerm(), FeatureTerm(kind="mse", pairs=((0, 0),), match="projector")),
+    }
+    return DistillConfig(**{**values, **changes})
+
+
+@pytest.fixture
+def inputs(digits_folder: Path, context: Context) -> Inputs:
+    return Inputs(data_record(str(digits_folder), context), teacher_record(context), student_record(context))
+
+
+@pytest.fixture
+def teacher_batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many images the teacher was asked about, batch by batch."""
+    asked: list[int] = []
+    real = distill_job.FrozenTeacher.forward
+
+    def counted(self: Any, images: torch.Tensor) -> Any:
+        asked.append(len(images))
+        return real(self, images)
+
+    monkeypatch.setattr(distill_job.FrozenTeacher, "forward", counted)
+    return asked
+
+
+def said(context: Context) -> str:
+    file: Any = context.console.file
+    return str(file.getvalue())
+
+
+def test_the_teacher_runs_once_a_view_and_not_at_all_the_second_time(
+    inputs: Inputs, context: Context, teacher_batches: list[int]
+) -> None:
+    record = stage.run(config(), inputs, context)
+    assert record.cache is not None
+    assert record.cache.views == 160
+    assert sum(teacher_batches) == 160 + 1  # one to learn the shapes
+    assert 0 < record.cache.bytes < 160 * (10 + 2 * 48 * 16) * 2 * 1.2
+    assert record.cache.error < 2**-10
+    teacher_batches.clear()
+    again = stage.run(config(), inputs, replace(context, fingerprint="another"))
+    assert teacher_batches == [1]
+    assert again.identity() == record.identity()  # bit by bit: the weights' digest is in it
+    assert "verified" in said(context)
+
+
+def test_kept_answers_train_as_the_live_teacher_does(inputs: Inputs, context: Context) -> None:
+    """Without augmentation every view is the image itself, so both trainings see the same."""
+    plain = dict(inputs.data.config)
+    plain["augment"] = NO_AUGMENT.model_dump(mode="json")
+    same = replace(inputs, data=inputs.data.model_copy(update={"config": plain}))
+    kept = stage.run(config(views=1), same, context)
+    live = stage.run(config(views=0), same, replace(context, fingerprint="live"))
+    assert live.cache is None
+    assert kept.losses.keys() == live.losses.keys()
+    for name, value in live.losses.items():
+        assert kept.losses[name] == pytest.approx(value, rel=2e-3), name
+    assert kept.weights.sha256 != live.weights.sha256  # half precision is not float32
+
+
+def test_runs_over_one_teacher_share_a_folder(
+    inputs: Inputs, context: Context, tmp_path: Path, teacher_batches: list[int]
+) -> None:
+    shared = CacheConfig(folder=str(tmp_path / "shared"))
+    stage.run(config(cache=shared), inputs, context)
+    teacher_batches.clear()
+    fewer = config(cache=shared, features=(FeatureTerm(),))
+    stage.run(fewer, inputs, replace(context, fingerprint="another"))
+    assert teacher_batches == [1]
+    assert not (context.run.root / "cache").exists()
+
+
+def test_a_student_alone_keeps_nothing(inputs: Inputs, context: Context, teacher_batches: list[int]) -> None:
+    record = stage.run(config(alpha=0.0, features=()), inputs, context)
+    assert record.cache is None
+    assert teacher_batches == []
+
+
+def test_too_little_room_is_told_before_anything_is_computed(
+    inputs: Inputs, context: Context, teacher_batches: list[int]
+) -> None:
+    with pytest.raises(UsageError, match=r"distill\.cache\.max_gb = 0\.0001"):
+        stage.run(config(cache=CacheConfig(max_gb=1e-4)), inputs, context)
+    assert teacher_batches == [1]
+
+
+def test_a_source_that_can_only_be_read_in_order_has_no_views(
+    inputs: Inputs, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = distill_job.recorded_images
+
+    def streamed(record: Any) -> Any:
+        found, images = real(record)
+        items = [images.train[index] for index in range(4)]
+        return found, Images(images.classes, StreamSplit(items, 4), images.val, images.split)
+
+    monkeypatch.setattr(distill_job, "recorded_images", streamed)
+    with pytest.raises(UsageError, match=r"distill\.views is 2, but .* can only be read in order"):
+        stage.run(config(), inputs, context)
+
+
+def test_compiled_networks_train_as_uncompiled_ones_do(inputs: Inputs, context: Context) -> None:
+    settings = config(views=0, epochs=1)
+    eager = stage.run(settings, inputs, context)
+    compiled_run = stage.run(settings.model_copy(update={"compile": "on"}), inputs, replace(context, fingerprint="c"))
+    for name, value in eager.losses.items():
+        assert compiled_run.losses[name] == pytest.approx(value, rel=1e-3), name
+    assert compiled_run.val_top1_raw == eager.val_top1_raw
+
+
+def test_a_teacher_in_bfloat16_answers_nearly_alike(inputs: Inputs, context: Context) -> None:
+    whole = stage.run(config(views=0, epochs=1), inputs, context)
+    short = config(views=0, epochs=1, teacher_precision="bfloat16")
+    half = stage.run(short, inputs, replace(context, fingerprint="bfloat16"))
+    assert "the teacher computes in bfloat16" in said(context)
+    for name, value in whole.losses.items():
+        assert half.losses[name] == pytest.approx(value, rel=2e-2), name
+    assert half.weights.sha256 != whole.weights.sha256
