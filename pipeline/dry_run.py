@@ -22,7 +22,8 @@ from core.processes import world_size
 from core.records import Cost, DataRecord, StudentRecord, TeacherRecord
 from core.rundir import RunDirectory
 from pipeline.config import RunConfig
-from pipeline.dry_run_steps import Filling, Training, fitting, learning
+from pipeline.dry_run_figures import Filling, Training
+from pipeline.dry_run_steps import fitting, learning
 from pipeline.plan import STAGES
 from pipeline.resolve import resolve_models, resolve_training
 from pipeline.run import default_output, identity, notes, refuse_inside_data, with_absolute_paths
@@ -79,6 +80,7 @@ def dry_run(config: RunConfig, output: Path | None, processes: int, console: Con
     Raises:
         CompressError: as the run would before its first step.
     """
+    busy = _busy()
     config = with_absolute_paths(config)
     root = output or default_output(config)
     refuse_inside_data(root, config)
@@ -109,7 +111,7 @@ def dry_run(config: RunConfig, output: Path | None, processes: int, console: Con
         filling=filling,
         device=_device(resolved, context.threads),
         memory=_memory(resolved),
-        notes=(*notes(resolved), *_notes(resolved, processes, root if begun else None)),
+        notes=(*notes(resolved), *busy, *_notes(resolved, processes, root if begun else None)),
     )
 
 
@@ -129,6 +131,16 @@ def _refuse_unusable(root: Path, models: RunConfig) -> bool:
             "--output."
         )
     return begun
+
+
+def _busy() -> list[str]:
+    """A note where other work holds half of the cores or more, for steps are then slower than they would be."""
+    load, cores = psutil.getloadavg()[0], psutil.cpu_count() or 1
+    if load <= cores / 2:
+        return []
+    return [
+        f"the machine was busy before this began (load {load:.1f} on {cores} cores); alone on it, steps are faster."
+    ]
 
 
 def _threads(config: RunConfig, processes: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from core.context import Context
 from core.records import DataRecord, TeacherRecord
+from pipeline.dry_run_figures import Filling, Training
 from stages.distill.cache.chunks import Part
 from stages.distill.cache.fill import parts_of
 from stages.distill.cache.store import Store
@@ -28,13 +29,7 @@ from stages.training.compilation import RATE
 from stages.training.config import TrainingConfig
 from stages.training.device import make_accelerator
 from stages.training.loop import Job
-from stages.training.measure import (
-    StepLine,
-    first_images,
-    measure_forward,
-    measure_line,
-    measure_loading,
-)
+from stages.training.measure import first_images, measure_forward, measure_line, measure_loading
 
 _STEPS = 2
 """Measured ones of each of two sizes, after one that is not counted."""
@@ -45,106 +40,6 @@ _FEWEST = 4
 _LOADED = 8
 """Images in a batch while the loader is measured: its rate hardly depends on it, and a small one is soon there."""
 _LOADING_SECONDS = 1.5
-
-
-@dataclass(frozen=True)
-class Training:
-    """One training, counted and estimated."""
-
-    name: str
-    config: TrainingConfig
-    """Resolved."""
-    images: int
-    epochs: int
-    processes: int
-    line: StepLine
-    """Forward and backward, measured: seconds and bytes by images."""
-    loading: float
-    """Images a second of the loader alone, in one process."""
-    workers: int
-    shares_cores: bool
-    """Whether loading takes time from the networks: the same cores do both."""
-    held_out: int
-    evaluating: float
-    """Seconds an image of an evaluation, without loading it."""
-
-    @property
-    def per_pass(self) -> int:
-        """Images of one forward pass of one process."""
-        return int(self.config.batch_size) // self.config.accumulation // self.processes
-
-    @property
-    def passes_per_epoch(self) -> int:
-        """Forward and backward passes; the last images that fill no batch are left out."""
-        return self.images // (int(self.config.batch_size) // self.config.accumulation)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Optimizer steps."""
-        return -(-self.passes_per_epoch // self.config.accumulation)
-
-    @property
-    def steps(self) -> int:
-        """Optimizer steps of the whole training."""
-        return self.epochs * self.steps_per_epoch
-
-    @property
-    def extrapolated(self) -> bool:
-        """Whether a pass of the real size was too long to be measured."""
-        return self.line.large.images < self.per_pass
-
-    @property
-    def needed(self) -> float:
-        """Images a second that the networks would take, were there no waiting."""
-        return self.per_pass / self.line.seconds(self.per_pass)
-
-    @property
-    def pass_seconds(self) -> float:
-        """A pass with its loading."""
-        return self._with_loading(self.line.seconds(self.per_pass), self.per_pass)
-
-    @property
-    def step_seconds(self) -> float:
-        """An optimizer step with its loading."""
-        return self.pass_seconds * self.config.accumulation
-
-    @property
-    def evaluations(self) -> int:
-        """Passes over the held-out images: each evaluation judges the raw weights, and the averaged ones."""
-        judged = 1 if self.config.ema_decay is None else 2
-        return judged * ((self.epochs - 1) // self.config.eval_every + 1)
-
-    @property
-    def evaluation_seconds(self) -> float:
-        """Of all of them."""
-        images = self.evaluations * self.held_out / self.processes
-        return self._with_loading(images * self.evaluating, images)
-
-    @property
-    def seconds(self) -> float:
-        """Of the whole training, evaluations included."""
-        return self.epochs * self.passes_per_epoch * self.pass_seconds + self.evaluation_seconds
-
-    def _with_loading(self, computing: float, images: float) -> float:
-        loading = images / self.loading
-        return computing + loading if self.shares_cores else max(computing, loading)
-
-
-@dataclass(frozen=True)
-class Filling:
-    """Running the teacher once on every view."""
-
-    views: int
-    """Of each image."""
-    rows: int
-    """Views of all of them."""
-    seconds: float
-    bytes: int
-    """At most, of the disk."""
-    max_bytes: float
-    """That the config allows."""
-    folder: str | None
-    """Shared with other runs; None for the run's own."""
 
 
 def fitting(

@@ -13,7 +13,7 @@ from pipeline.report.wording import Footnotes, millions
 
 if TYPE_CHECKING:
     from pipeline.dry_run import DryRun, Network
-    from pipeline.dry_run_steps import Filling, Training
+    from pipeline.dry_run_figures import Filling, Training
 
 
 def tables(found: DryRun) -> RenderableType:

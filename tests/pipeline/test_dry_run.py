@@ -253,6 +253,14 @@ def test_more_memory_than_there_is_is_warned_of(found: DryRun) -> None:
     assert "raise distill.accumulation or lower distill.batch_size" in text
 
 
+@pytest.mark.parametrize(("load", "said"), [(0.1, False), (4.9, True)])
+def test_a_busy_machine_is_told(load: float, said: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dry_run_module.psutil, "getloadavg", lambda: (load, 0.0, 0.0))
+    monkeypatch.setattr(dry_run_module.psutil, "cpu_count", lambda: 2)
+    found = tried()
+    assert any("busy before this began (load 4.9 on 2 cores)" in note for note in found.notes) == said
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(0.0031, "3.1 ms"), (0.2, "200 ms"), (45, "45 s"), (600, "10.0 min"), (18720, "5.2 h"), (700000, "8.1 days")],

@@ -1,0 +1,108 @@
+"""The figures of a dry run: what the config says of a training, and what its measured steps come to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stages.training.config import TrainingConfig
+from stages.training.measure import StepLine
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training, counted and estimated."""
+
+    name: str
+    config: TrainingConfig
+    """Resolved."""
+    images: int
+    epochs: int
+    processes: int
+    line: StepLine
+    """Forward and backward, measured: seconds and bytes by images."""
+    loading: float
+    """Images a second of the loader alone, in one process."""
+    workers: int
+    shares_cores: bool
+    """Whether loading takes time from the networks: the same cores do both."""
+    held_out: int
+    evaluating: float
+    """Seconds an image of an evaluation, without loading it."""
+
+    @property
+    def per_pass(self) -> int:
+        """Images of one forward pass of one process."""
+        return int(self.config.batch_size) // self.config.accumulation // self.processes
+
+    @property
+    def passes_per_epoch(self) -> int:
+        """Forward and backward passes; the last images that fill no batch are left out."""
+        return self.images // (int(self.config.batch_size) // self.config.accumulation)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps."""
+        return -(-self.passes_per_epoch // self.config.accumulation)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        return self.epochs * self.steps_per_epoch
+
+    @property
+    def extrapolated(self) -> bool:
+        """Whether a pass of the real size was too long to be measured."""
+        return self.line.large.images < self.per_pass
+
+    @property
+    def needed(self) -> float:
+        """Images a second that the networks would take, were there no waiting."""
+        return self.per_pass / self.line.seconds(self.per_pass)
+
+    @property
+    def pass_seconds(self) -> float:
+        """A pass with its loading."""
+        return self._with_loading(self.line.seconds(self.per_pass), self.per_pass)
+
+    @property
+    def step_seconds(self) -> float:
+        """An optimizer step with its loading."""
+        return self.pass_seconds * self.config.accumulation
+
+    @property
+    def evaluations(self) -> int:
+        """Passes over the held-out images: each evaluation judges the raw weights, and the averaged ones."""
+        judged = 1 if self.config.ema_decay is None else 2
+        return judged * ((self.epochs - 1) // self.config.eval_every + 1)
+
+    @property
+    def evaluation_seconds(self) -> float:
+        """Of all of them."""
+        images = self.evaluations * self.held_out / self.processes
+        return self._with_loading(images * self.evaluating, images)
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole training, evaluations included."""
+        return self.epochs * self.passes_per_epoch * self.pass_seconds + self.evaluation_seconds
+
+    def _with_loading(self, computing: float, images: float) -> float:
+        loading = images / self.loading
+        return computing + loading if self.shares_cores else max(computing, loading)
+
+
+@dataclass(frozen=True)
+class Filling:
+    """Running the teacher once on every view."""
+
+    views: int
+    """Of each image."""
+    rows: int
+    """Views of all of them."""
+    seconds: float
+    bytes: int
+    """At most, of the disk."""
+    max_bytes: float
+    """That the config allows."""
+    folder: str | None
+    """Shared with other runs; None for the run's own."""
