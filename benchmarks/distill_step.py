@@ -5,8 +5,12 @@
 
 The plain loop is the published recipe written down as it is read: the last layer's tap, soft logits and spectral
 loss, AdamW, PyTorch as it comes. Ours is the training loop of `compress run` itself, with all that it adds (averaged
-weights, gradient norm, checks, metrics). Every round runs each variant once, in an order drawn anew, and one matrix
-product that tells what the machine could do at that moment.
+weights, gradient norm, checks, metrics). Every round runs each variant once, in an order drawn anew, then a matrix
+product and a copy, which tell what the machine could do at that moment.
+
+What a step is made of: the models' arithmetic (teacher, student forward, backward, losses), measured against the
+matrix product; updating the weights (AdamW, the gradient's norm, the averaged weights), which moves every weight a
+fixed number of times and is measured against the copy; and everything else, which is what the loop itself costs.
 """
 
 from __future__ import annotations
@@ -34,7 +38,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from rich.console import Console
-from rich.table import Table
+from timm.optim import param_groups_weight_decay
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -57,13 +61,18 @@ from stages.models.build import cost_of, input_size
 from stages.models.names import resolve_architecture
 from stages.training.compilation import compile_in_place
 from stages.training.loop import Job, Training
-from stages.training.memory import PeakMemory
+from stages.training.memory import PeakMemory, release_unused
 
 CLASSES = 1000
 ALLOWED_DIFFERENCE = 1e-3
 PLAIN, LIVE, CACHED = "plain eager loop", "ours, live teacher, compiled", "ours, cached teacher, compiled"
-VARIANTS = (PLAIN, LIVE, CACHED)
-MODEL_PARTS = ("teacher", "student forward", "backward")
+SHORT = "ours, live teacher in bfloat16, compiled"
+VARIANTS = (PLAIN, LIVE, SHORT, CACHED)
+MODEL_PARTS = ("teacher", "student forward", "backward", "losses")
+UPDATE_PARTS = ("optimizer", "averaged weights")
+TIMES_MOVED = {"optimizer": 8, "averaged weights": 3}
+"""Reads and writes of every weight: AdamW reads and writes weight and two moments and reads the gradient, whose norm
+reads it once more; averaging reads two and writes one."""
 HALF = PreprocessSpec(size=1, mean=(0.5,) * 3, std=(0.5,) * 3)
 """Both networks take the images as they are; what they show does not matter here."""
 
@@ -152,7 +161,9 @@ def plain_step(setting: Setting, config: DistillConfig, size: int) -> Step:
     teacher, student = networks(setting)
     teacher.eval().requires_grad_(False)
     student.train()
-    optimizer = torch.optim.AdamW(student.parameters(), lr=float(config.lr), weight_decay=config.weight_decay)
+    spared = student.no_weight_decay()
+    groups = param_groups_weight_decay(student, config.weight_decay, no_weight_decay_list=spared)
+    optimizer = torch.optim.AdamW(groups, lr=float(config.lr))
     data = batches(Pictures(setting.batch * setting.steps, size), setting.batch)
     last_teacher, last_student = len(teacher.blocks) - 1, len(student.blocks) - 1
 
@@ -194,7 +205,8 @@ def our_step(setting: Setting, config: DistillConfig, size: int, context: Contex
     """A step of `compress run`: its job, its loop, its cache."""
     network, student = networks(setting)
     pairs = layer_pairs(config, len(student.blocks), len(network.blocks))
-    adapted = AdaptedTeacher(network, teacher_layers(pairs), HALF, HALF)
+    precision = torch.bfloat16 if config.teacher_precision == "bfloat16" else torch.float32
+    adapted = AdaptedTeacher(network, teacher_layers(pairs), HALF, HALF, precision=precision)
     teacher: FrozenTeacher | None = FrozenTeacher(adapted)
     tapped = TappedStudent(student, pairs)
     compile_in_place(tapped)
@@ -245,14 +257,17 @@ def our_step(setting: Setting, config: DistillConfig, size: int, context: Contex
 
 def make(variant: str, setting: Setting, size: int) -> Step:
     """A variant ready to step."""
+    rate = 5e-4 * setting.batch / 512
     config = DistillConfig(
         batch_size=setting.batch,
-        lr=5e-4 * setting.batch / 512,
+        lr=rate,
+        min_lr=rate,
         warmup_epochs=0.0,
         warmup_lr=0.0,
         clip_grad=None,
         ema_decay=0.99996,
         ema_warmup=False,
+        teacher_precision="bfloat16" if variant == SHORT else "float32",
     )
     if variant == PLAIN:
         return plain_step(setting, config, size)
@@ -270,6 +285,16 @@ def gemm_rate(side: int = 1024) -> float:
     return 3 * 2 * side**3 / (time.perf_counter() - started) / 1e9
 
 
+def copy_rate(megabytes: int = 128) -> float:
+    """GB/s that a copy moves (reads and writes), now."""
+    source = torch.ones(megabytes * 2**18)
+    target = torch.zeros_like(source)
+    started = time.perf_counter()
+    for _ in range(2):
+        target.copy_(source)
+    return 2 * 2 * source.numel() * 4 / (time.perf_counter() - started) / 1e9
+
+
 def measure(setting: Setting, size: int, rounds: int, warmup: int) -> dict[str, Any]:
     """Interleaved steps of every variant.
 
@@ -281,7 +306,7 @@ def measure(setting: Setting, size: int, rounds: int, warmup: int) -> dict[str, 
     seconds: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
     parts: dict[str, list[dict[str, float]]] = {variant: [] for variant in VARIANTS}
     losses: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
-    rates = []
+    rates, copies = [], []
     for number in range(warmup + rounds):
         for variant in order.sample(VARIANTS, len(VARIANTS)):
             started = time.perf_counter()
@@ -293,10 +318,19 @@ def measure(setting: Setting, size: int, rounds: int, warmup: int) -> dict[str, 
                 parts[variant].append(spent)
         if number >= warmup:
             rates.append(gemm_rate())
-    worst = max(abs(a - b) for variant in VARIANTS for a, b in zip(losses[PLAIN], losses[variant], strict=True))
-    if not worst <= ALLOWED_DIFFERENCE:
-        raise SystemExit(f"the losses differ by {worst:.3g}, more than {ALLOWED_DIFFERENCE:g}: no ratio is printed")
-    return {"seconds": seconds, "parts": parts, "gemm_gflops": rates, "largest_loss_difference": worst}
+            copies.append(copy_rate())
+    apart = {
+        variant: max(abs(a - b) for a, b in zip(losses[PLAIN], losses[variant], strict=True)) for variant in VARIANTS
+    }
+    if not max(apart.values()) <= ALLOWED_DIFFERENCE:
+        raise SystemExit(f"the losses differ, by more than {ALLOWED_DIFFERENCE:g}: no ratio is printed ({apart})")
+    return {
+        "seconds": seconds,
+        "parts": parts,
+        "gemm_gflops": rates,
+        "copy_gb_per_second": copies,
+        "largest_loss_difference": apart,
+    }
 
 
 def interval(values: list[float], draws: int = 2000) -> tuple[float, float]:
@@ -322,43 +356,48 @@ def operations(setting: Setting) -> dict[str, float]:
     return {"teacher": once["teacher"] * setting.batch, "student": 3 * once["student"] * setting.batch}
 
 
+def medians(found: dict[str, Any], variant: str) -> dict[str, float]:
+    """Median seconds of each part of a variant's step, and of the whole."""
+    names = ("data", *MODEL_PARTS, *UPDATE_PARTS)
+    parts = {name: statistics.median(step.get(name, 0.0) for step in found["parts"][variant]) for name in names}
+    return {**parts, "step": statistics.median(found["seconds"][variant])}
+
+
 def show(setting: Setting, found: dict[str, Any], peaks: dict[str, int], console: Console) -> None:
-    """The tables, as markdown that docs/performance.md holds."""
+    """The two tables of one batch size, as markdown."""
     arithmetic = operations(setting)
-    gemm = statistics.median(found["gemm_gflops"])
-    table = Table(
-        title=f"{setting.student} <- {setting.teacher}, batch {setting.batch}: seconds a step "
-        f"({len(found['gemm_gflops'])} rounds; losses differ by at most {found['largest_loss_difference']:.1e})",
-        title_justify="left",
-    )
-    columns = ["", "step", "speed-up [95 %]", "data", "teacher", "student forward", "backward", "losses", "optimizer"]
-    for column in [*columns, "rest", "beside the models", "of GEMM rate", "peak memory"]:
-        table.add_column(column, justify="left" if not column else "right")
+    weights = sum(parameter.numel() for parameter in networks(setting)[1].parameters())
+    gemm, copy = (statistics.median(found[name]) for name in ("gemm_gflops", "copy_gb_per_second"))
+    lines = [
+        f"{setting.student} <- {setting.teacher}, batch {setting.batch}, {len(found['gemm_gflops'])} rounds; "
+        f"GEMM 1024^3 float32 {gemm:.0f} GFLOP/s "
+        f"({min(found['gemm_gflops']):.0f} to {max(found['gemm_gflops']):.0f}), copy {copy:.1f} GB/s.",
+        "",
+        "| loop | seconds a step | speed-up [95 %] | the loop itself | with the update of the weights | of GEMM rate | "
+        "update, of copy rate | peak memory | losses differ by |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
     for variant in VARIANTS:
-        seconds = found["seconds"][variant]
-        ratios = [plain / own for plain, own in zip(found["seconds"][PLAIN], seconds, strict=True)]
+        part = medians(found, variant)
+        ratios = [a / b for a, b in zip(found["seconds"][PLAIN], found["seconds"][variant], strict=True)]
         low, high = interval(ratios)
-        median = {
-            part: statistics.median(step.get(part, 0.0) for step in found["parts"][variant])
-            for part in ("data", *MODEL_PARTS, "losses", "optimizer", "averaged weights", "loop")
-        }
-        step = statistics.median(seconds)
-        models = sum(median[part] for part in MODEL_PARTS)
+        models, update = (sum(part[name] for name in names) for names in (MODEL_PARTS, UPDATE_PARTS))
         work = arithmetic["student"] + (0.0 if variant == CACHED else arithmetic["teacher"])
-        table.add_row(
-            variant,
-            f"{step:.3f}",
-            f"{statistics.median(ratios):.2f} [{low:.2f}, {high:.2f}]",
-            *(f"{median[part]:.3f}" for part in ("data", *MODEL_PARTS, "losses")),
-            f"{median['optimizer'] + median['averaged weights']:.3f}",
-            f"{max(0.0, median['loop']):.3f}",
-            f"{100 * (step - models) / step:.1f} %",
-            f"{100 * work / step / 1e9 / gemm:.0f} %",
-            f"{peaks[variant] / 1e9:.2f} GB" if variant in peaks else "-",
+        moved = 4e-9 * weights * sum(times for name, times in TIMES_MOVED.items() if part[name])
+        lines.append(
+            f"| {variant} | {part['step']:.3f} | {statistics.median(ratios):.2f} [{low:.2f}, {high:.2f}] | "
+            f"{100 * (part['step'] - models - update) / part['step']:.1f} % | "
+            f"{100 * (part['step'] - models) / part['step']:.1f} % | {100 * work / models / 1e9 / gemm:.0f} % | "
+            f"{100 * moved / update / copy:.0f} % | "
+            + (f"{peaks[variant] / 1e9:.2f} GB | " if variant in peaks else "not measured | ")
+            + f"{found['largest_loss_difference'][variant]:.1e} |"
         )
-    console.print(table)
-    console.print(f"GEMM 1024^3 float32: {gemm:.0f} GFLOP/s (median; {min(found['gemm_gflops']):.0f} to "
-                  f"{max(found['gemm_gflops']):.0f})\n", highlight=False)  # fmt: skip
+    columns = ("data", *MODEL_PARTS, *UPDATE_PARTS)
+    lines += ["", f"| milliseconds | {' | '.join(columns)} |", "| --- |" + " --- |" * len(columns)]
+    for variant in VARIANTS:
+        part = medians(found, variant)
+        lines.append(f"| {variant} | {' | '.join(f'{1000 * part[name]:.1f}' for name in columns)} |")
+    console.print("\n".join(lines) + "\n", highlight=False, markup=False, soft_wrap=True)
 
 
 @click.command()
@@ -416,6 +455,7 @@ def one_peak(variant: str, setting: Setting, size: int) -> int:
     step()
     step()
     memory = PeakMemory(torch.device("cpu"))
+    release_unused()  # what building and compiling took and gave back is not the step's
     memory.reset()
     step()
     peak = memory.read()
