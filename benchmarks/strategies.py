@@ -33,9 +33,9 @@ from strategies_table import Method, document_of, markdown, reading, table
 
 from core.errors import CompressError, UsageError
 from core.files import write_atomic
-from pipeline.cli import requested_config
 from pipeline.config import RunConfig, merge, parse_sets, validate
-from pipeline.run import with_absolute_paths
+from pipeline.options import requested_config
+from pipeline.request import with_absolute_paths
 
 LAST = [{"kind": "spectral", "pairs": "last"}]
 """The feature loss of every method that has one: spectra of the two last layers."""

@@ -15,8 +15,8 @@ from core.files import references_in, write_atomic
 from core.rundir import RunDirectory
 from pipeline.config import RunConfig, dump_yaml
 from pipeline.plan import BY_NAME
+from pipeline.request import identity, notes
 from pipeline.resolve import resolve_models, resolve_training
-from pipeline.run import identity, notes
 from pipeline.runner import Runner
 
 

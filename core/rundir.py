@@ -28,6 +28,8 @@ from core.record import Record
 RecordType = TypeVar("RecordType", bound=Record)
 
 STATE_SCHEMA = 1
+SETTINGS_SHOWN = 12
+"""Characters of a fingerprint in metrics and in folder names."""
 
 
 def utc_now() -> str:
@@ -214,13 +216,19 @@ class RunDirectory:
             return None  # a damaged record costs a recomputation, not the run
         return record if all(is_intact(ref, self.root) for ref in references_in(record)) else None
 
-    def forget_metrics(self, training: str, after_epoch: int) -> None:
-        """Drop the lines of a training's epochs that are about to be trained again."""
+    def forget_metrics(self, training: str, settings: str, after_epoch: int) -> None:
+        """Drop the lines of a training's epochs that are about to be trained again.
+
+        Args:
+            training: its name.
+            settings: its fingerprint; lines of the same training with other settings stay.
+            after_epoch: the last epoch whose line stays.
+        """
         path = self.root / "metrics.jsonl"
         if not path.is_file():
             return
         lines = [line for line in path.read_text().splitlines() if _is_whole(line)]
-        kept = [line for line in lines if not _is_later(json.loads(line), training, after_epoch)]
+        kept = [line for line in lines if not _is_later(json.loads(line), training, settings, after_epoch)]
         if "".join(f"{line}\n" for line in kept) != path.read_text():
             write_atomic(path, "".join(f"{line}\n" for line in kept))
 
@@ -240,5 +248,6 @@ def _is_whole(line: str) -> bool:
         return False
 
 
-def _is_later(entry: dict[str, Any], training: str, epoch: int) -> bool:
-    return entry.get("training") == training and entry.get("epoch", 0) > epoch
+def _is_later(entry: dict[str, Any], training: str, settings: str, epoch: int) -> bool:
+    own = entry.get("training") == training and entry.get("settings") == settings[:SETTINGS_SHOWN]
+    return own and entry.get("epoch", 0) > epoch

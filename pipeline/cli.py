@@ -6,8 +6,7 @@ import json
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Sequence
-from functools import wraps
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,6 +15,7 @@ from rich.console import Console
 
 from core.errors import EXIT_GATE_FAILED, EXIT_OK, CompressError, UsageError
 from core.processes import rank, world_size
+from pipeline.options import config_options, requested_config
 
 _FOLDER = click.Path(path_type=Path, file_okay=True)
 
@@ -26,74 +26,6 @@ _FOLDER = click.Path(path_type=Path, file_okay=True)
 def cli(debug: bool) -> None:
     """Compress a Vision Transformer from a wide teacher to a small deployable student, and prove what it cost."""
     del debug  # read in main, which also sees it when parsing fails
-
-
-def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Options that make up a run's config."""
-    options = [
-        click.option("--teacher", metavar="NAME", help="timm model to imitate, e.g. cait_s24."),
-        click.option("--student", metavar="NAME", help="timm model to train, e.g. deit_tiny."),
-        click.option("--strategy", metavar="NAME", help="plain, lift, widelast or uniform.  [default: lift]"),
-        click.option(
-            "--data",
-            metavar="SOURCE",
-            help="Folder of class folders, or hfds/NAME, wds/NAME, torch/NAME.  [default: digits, embedded]",
-        ),
-        click.option("--teacher-weights", metavar="FILE", help="Teacher checkpoint: safetensors or a state dict."),
-        click.option("--projector", metavar="NAME", help="A lift's projector: fold, keep or auto.  [default: fold]"),
-        click.option("--seed", type=int, help="Seed of weights, order and augmentation.  [default: 0]"),
-        click.option(
-            "--config", "layers", multiple=True, metavar="FILE|NAME", help="Config file or recipe; repeatable."
-        ),
-        click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Any setting, e.g. distill.epochs=100."),
-    ]
-    for option in reversed(options):
-        command = option(command)
-
-    @wraps(command)
-    def wrapper(**given: Any) -> Any:
-        return command(**given)
-
-    return wrapper
-
-
-def requested_config(**given: Any) -> Any:
-    """The config as requested: recipe, then config files, then flags, then --set.
-
-    Without --config, the recipe is ``digits`` for the embedded data and ``folder`` for any other.
-
-    Raises:
-        UsageError: settings that do not fit, or a recipe for images without any.
-    """
-    from pipeline.config import is_recipe, load_layer, merge, parse_sets, validate
-
-    flags: dict[str, Any] = {}
-    for option, key in (
-        ("teacher", "teacher.model"),
-        ("student", "student.model"),
-        ("strategy", "student.strategy"),
-        ("data", "data.source"),
-        ("teacher_weights", "teacher.weights"),
-        ("projector", "export.projector"),
-        ("seed", "seed"),
-    ):
-        if given[option] is not None:
-            section, _, field = key.rpartition(".")
-            flags = merge(flags, {section: {field: given[option]}} if section else {field: given[option]})
-    sets = parse_sets(given["sets"])
-    layers = [load_layer(layer) for layer in given["layers"]]
-    if not layers:
-        source = merge(flags, sets).get("data", {})
-        embedded = not isinstance(source, dict) or source.get("source", "digits") == "digits"
-        layers = [load_layer("digits" if embedded else "folder")]
-    values: dict[str, Any] = {}
-    for layer in (*layers, flags, sets):
-        values = merge(values, layer)
-    images = values.get("data", {})
-    for name in filter(is_recipe, given["layers"]):
-        if isinstance(images, dict) and "source" not in images:
-            raise UsageError(f"recipe '{name}' is for a folder of images; give --data DIR.")
-    return validate(values)
 
 
 @cli.command()
@@ -109,7 +41,8 @@ def requested_config(**given: Any) -> Any:
 def run(output: Path | None, num_processes: int, dry_run: bool, **given: Any) -> int:
     """Teacher, student, distillation, export, verification, report: all of it, or what is left of it."""
     from pipeline.config import validate
-    from pipeline.run import notes, run_all
+    from pipeline.request import notes
+    from pipeline.run import run_all
 
     config = requested_config(**given)
     if dry_run:
@@ -119,6 +52,10 @@ def run(output: Path | None, num_processes: int, dry_run: bool, **given: Any) ->
 
         check(num_processes, config.device)
         return launch(num_processes, sys.argv[1:])
+    if world_size() > 1:
+        from pipeline.launch import end_with_launcher
+
+        end_with_launcher()
     console = Console(stderr=True)
     outcome = run_all(config, output, _command(), console)
     if outcome is None:

@@ -25,8 +25,8 @@ from pipeline.config import RunConfig
 from pipeline.dry_run_figures import Filling, Training
 from pipeline.dry_run_steps import fitting, learning
 from pipeline.plan import STAGES
+from pipeline.request import default_output, identity, notes, refuse_inside_data, with_absolute_paths
 from pipeline.resolve import resolve_models, resolve_training
-from pipeline.run import default_output, identity, notes, refuse_inside_data, with_absolute_paths
 from stages.data import stage as data_stage
 from stages.distill import job as distill_job
 from stages.fold.stage import folded_from_lift

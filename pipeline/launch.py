@@ -11,18 +11,22 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-from core.errors import EnvironmentLacksError, ProcessLost, UsageError
+from core.errors import EXIT_GATE_FAILED, EnvironmentLacksError, ProcessLost, UsageError
 
 _POLL_SECONDS = 0.1
 _GRACE_SECONDS = 5.0
 """Between the first failure and ending the others: time for a consequence and its cause to both be seen."""
+_STOPPING_SECONDS = 120.0
+"""The same where a process ended because it was asked to: the others may be writing a checkpoint."""
 _STOP_SECONDS = 15.0
 """Between asking a process to end and ending it."""
+_LAUNCHER = "COMPRESS_LAUNCHER_PID"
 
 
 def launch(processes: int, arguments: Sequence[str]) -> int:
@@ -49,7 +53,7 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
             f"rank {rank} of {processes} died (killed by {name}{more}), and the run with it; "
             "the same command goes on from the last checkpoint."
         )
-    if code != 130:
+    if code not in (EXIT_GATE_FAILED, 130) or rank:  # the main process's verdict is no failure
         print(f"rank {rank} of {processes} ended with exit code {code}; its message is above", file=sys.stderr)  # noqa: T201
     return code
 
@@ -77,6 +81,7 @@ def _start(processes: int, arguments: Sequence[str]) -> list[subprocess.Popen[by
         "WORLD_SIZE": str(processes),
         "LOCAL_WORLD_SIZE": str(processes),
         "MASTER_ADDR": "127.0.0.1",
+        _LAUNCHER: str(os.getpid()),
         "MASTER_PORT": str(_free_port()),
     }
     return [
@@ -98,14 +103,15 @@ def _free_port() -> int:
 
 @contextmanager
 def _forwarding(children: list[subprocess.Popen[bytes]]) -> Iterator[None]:
-    """SIGINT and SIGTERM go to every process."""
+    """SIGINT, SIGTERM and, as the latter, SIGHUP go to every process."""
 
     def forward(number: int, frame: FrameType | None) -> None:
         for child in children:
             if child.poll() is None:
-                child.send_signal(number)
+                child.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
 
-    previous = {number: signal.signal(number, forward) for number in (signal.SIGINT, signal.SIGTERM)}
+    watched = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    previous = {number: signal.signal(number, forward) for number in watched}
     try:
         yield
     finally:
@@ -116,13 +122,14 @@ def _forwarding(children: list[subprocess.Popen[bytes]]) -> Iterator[None]:
 def _wait(children: list[subprocess.Popen[bytes]]) -> dict[int, int]:
     """Until all have ended well, or some time after the first has not: the exit codes of those that failed, by rank."""
     deadline: float | None = None
+    failed: dict[int, int] = {}
     while True:
         codes = [child.poll() for child in children]
-        failed = {rank: code for rank, code in enumerate(codes) if code}
+        failed |= {rank: code for rank, code in enumerate(codes) if code and rank not in failed}  # in order of time
         if None not in codes or (deadline is not None and time.monotonic() > deadline):
             return failed
-        if failed and deadline is None and 130 not in failed.values():  # one that stops on request waits for the rest
-            deadline = time.monotonic() + _GRACE_SECONDS
+        if failed and deadline is None:
+            deadline = time.monotonic() + (_STOPPING_SECONDS if 130 in failed.values() else _GRACE_SECONDS)
         time.sleep(_POLL_SECONDS)
 
 
@@ -138,6 +145,22 @@ def _end(children: list[subprocess.Popen[bytes]]) -> None:
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
+
+
+def end_with_launcher() -> None:
+    """In a process that ``launch`` started: should the launcher be gone, stop as if asked to, then for good."""
+    launcher = os.environ.get(_LAUNCHER)
+    if launcher is None:
+        return
+
+    def watch() -> None:
+        while os.getppid() == int(launcher):
+            time.sleep(1.0)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_STOPPING_SECONDS)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _first_cause(failed: dict[int, int]) -> tuple[int, int]:

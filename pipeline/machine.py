@@ -35,6 +35,12 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def has_amx() -> bool:
+    """Whether the CPU multiplies bfloat16 matrices in hardware (Intel AMX), as Linux tells it."""
+    info = Path("/proc/cpuinfo")
+    return info.is_file() and "amx_bf16" in info.read_text()
+
+
 def environment() -> dict[str, Any]:
     """What a measurement depends on, for the report and for the fingerprint of measuring stages."""
     return {

@@ -14,6 +14,7 @@ from core.processes import world_size
 from core.records import DataRecord
 from exporters.tensorrt import choose_flavour
 from pipeline.config import RunConfig
+from pipeline.machine import has_amx
 from pipeline.resolve_features import Network, resolve_features
 from pipeline.resolve_student import resolve_student, resolve_width
 from stages.export.config import ExportConfig
@@ -25,6 +26,7 @@ from stages.training.config import TrainingConfig
 Training = TypeVar("Training", bound=TrainingConfig)
 
 _LARGEST_BATCH = 256
+_LEAST_LR = 1e-5
 _STEPS_AN_EPOCH = 8
 _MAX_WORKERS = 8
 _RESERVED_ARGS = {
@@ -76,6 +78,7 @@ def resolve_models(config: RunConfig, *, fetch: bool = True) -> RunConfig:
     student, student_args, student_shape = network(config.student.model, config.student.args)
     device = _device(config.device)
     augment = config.data.augment
+    _check_views(config)
     if config.distill.views and (augment.mixup or augment.cutmix):
         raise UsageError(
             f"distill.views is {config.distill.views}, and data.augment mixes images (mixup {augment.mixup:g}, cutmix "
@@ -97,7 +100,7 @@ def resolve_models(config: RunConfig, *, fetch: bool = True) -> RunConfig:
                 update={"model": teacher, "args": teacher_args, "init": _teacher_init(config, geometry)}
             ),
             "student": student_config,
-            "distill": distill.model_copy(update={"teacher_precision": _precision(config, device)}),
+            "distill": distill.model_copy(update={"teacher_precision": _precision(config, device, geometry)}),
             "export": resolve_export(config),
         }
     )
@@ -134,6 +137,25 @@ def resolve_training(config: RunConfig, data: DataRecord, processes: int | None 
     images = config.data.model_copy(update={"check": check_of(config.data, data.train_images + data.val_images)})
     student = resolve_width(config.student, len(data.classes), config.teacher)
     return config.model_copy(update={"data": images, "teacher": teacher, "student": student, "distill": distill})
+
+
+def _check_views(config: RunConfig) -> None:
+    """Fixed views are as many as a pass draws of one image, and no more than the training can use.
+
+    Raises:
+        UsageError: fewer or more.
+    """
+    views, repeats, epochs = config.distill.views, config.data.augment.repeats, config.distill.epochs
+    if 0 < views < repeats:
+        raise UsageError(
+            f"distill.views is {views}, and data.augment.repeats draws {repeats} views of an image in one pass, which "
+            f"would repeat; give at least {repeats} views, or repeats=1."
+        )
+    if views > epochs * repeats:
+        raise UsageError(
+            f"distill.views is {views}, but {epochs} epochs with repeats={repeats} use {epochs * repeats} views of an "
+            f"image; give at most {epochs * repeats}, or 0 for the live teacher."
+        )
 
 
 def _check_mixing(config: RunConfig, section: str, training: TrainingConfig, processes: int) -> None:
@@ -210,7 +232,10 @@ def _training(config: Training, section: str, epochs: int, images: int, processe
     if epochs and warmup >= epochs:
         raise UsageError(f"{section}.warmup_epochs is {warmup:g}, but it trains for {epochs}; give less than {epochs}.")
     lr = 5e-4 * batch / 512 if config.lr == "auto" else config.lr
-    return config.model_copy(update={"batch_size": batch, "warmup_epochs": warmup, "lr": lr})
+    least = min(_LEAST_LR, lr / 10) if config.min_lr == "auto" else config.min_lr
+    if least > lr:
+        raise UsageError(f"{section}.min_lr is {least:g}, above {section}.lr, {lr:g}; give at most that.")
+    return config.model_copy(update={"batch_size": batch, "warmup_epochs": warmup, "lr": lr, "min_lr": least})
 
 
 def _batch_size(parts: int, images: int) -> int:
@@ -241,12 +266,12 @@ def _teacher_init(config: RunConfig, geometry: str) -> str:
     return init
 
 
-def _precision(config: RunConfig, device: str) -> str:
-    """What the teacher computes in beside the student."""
+def _precision(config: RunConfig, device: str, geometry: str) -> str:
+    """What the teacher computes in beside the student; on tiny networks converting costs more than it saves."""
     if config.distill.teacher_precision != "auto":
         return config.distill.teacher_precision
     if device == "cpu":
-        return "float32"
+        return "bfloat16" if geometry == "full" and has_amx() else "float32"
     import torch
 
     return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,10 +18,11 @@ from core.processes import world_size
 from core.record import FileRef
 from core.rundir import RunDirectory
 from pipeline.config import RunConfig, dump_yaml, merge, validate
+from pipeline.earlier import earlier_config, with_batches, with_machine_decisions
 from pipeline.machine import environment
 from pipeline.plan import STAGES
+from pipeline.request import default_output, identity, notes, refuse_inside_data, with_absolute_paths
 from pipeline.runner import Runner, follow
-from stages.images.listing import kind_of
 
 if TYPE_CHECKING:
     from stages.training.processes import Together
@@ -79,10 +78,11 @@ def _run_all(
     request = fingerprint(config, config.model_dump(mode="json"), facts, world_size())
     known = _known_request(root, request)
     absent = _absent_folders(root)
+    earlier = earlier_config(RunDirectory(root)) if (root / "state.json").is_file() else None
     if known is None:
         from pipeline.resolve import resolve_models
 
-        models = resolve_models(config)
+        models = resolve_models(with_machine_decisions(config, earlier))
         fresh = not (root / "state.json").is_file()
         try:
             run = RunDirectory.claim(root, identity(models))
@@ -99,7 +99,8 @@ def _run_all(
         if known is None:
             from pipeline.resolve import resolve_training
 
-            resolved = resolve_training(models, data)
+            same_images = earlier if "data" not in runner.computed else None
+            resolved = resolve_training(with_batches(models, same_images, world_size()), data)
             write_atomic(run.root / "config.yaml", dump_yaml(resolved))
             run.remember(resolved=resolved.model_dump(mode="json"), request=request, command=command)
         else:
@@ -121,6 +122,8 @@ def run_step(root: Path, step: str, sets: dict[str, Any], command: str, console:
     Raises:
         UsageError: not a run, training not finished, or a setting that is not this step's.
     """
+    if world_size() > 1:
+        raise UsageError(f"`compress {step}` is one process's work; start it without torchrun or accelerate launch.")
     run = RunDirectory.existing(root)
     allowed = STEPS_WITH_OWN_SETTINGS[step]
     foreign = sorted(set(sets) - set(allowed))
@@ -157,31 +160,6 @@ def _engine_decided(config: RunConfig, *, asked: bool) -> RunConfig:
     if config.export.engine_reason and not asked:  # "auto" was decided, perhaps on another machine
         config = config.model_copy(update={"export": config.export.model_copy(update={"engine": "auto"})})
     return config.model_copy(update={"export": resolve_export(config)})
-
-
-def with_absolute_paths(config: RunConfig) -> RunConfig:
-    """The config with its folders and files absolute, so that the run can be continued from any folder."""
-
-    def absolute(path: str | None) -> str | None:
-        return os.path.abspath(Path(path).expanduser()) if path else path  # noqa: PTH100 - resolve() follows links
-
-    source = config.data.source
-    data = {
-        "source": absolute(source) if kind_of(source) == "folder" else source,
-        "root": absolute(config.data.root),
-        "labels": absolute(config.data.labels),
-    }
-    teacher = config.teacher.model_copy(update={"weights": absolute(config.teacher.weights)})
-    student = config.student.model_copy(update={"weights": absolute(config.student.weights)})
-    images = config.data.model_copy(update=data)
-    return config.model_copy(update={"data": images, "teacher": teacher, "student": student})
-
-
-def refuse_inside_data(root: Path, config: RunConfig) -> None:
-    """A run below its own images would change what it is made of."""
-    data = Path(config.data.source)
-    if kind_of(config.data.source) == "folder" and root.resolve().is_relative_to(data.resolve()):
-        raise UsageError(f"output '{root}' is inside the data folder '{data}'; give an --output outside it.")
 
 
 def _absent_folders(root: Path) -> list[Path]:
@@ -221,44 +199,6 @@ _FIRST_FILES = ("records/data.json", "config.yaml", "state.json", ".lock")
 def _has_only_begun(run: RunDirectory) -> bool:
     files = {path.relative_to(run.root).as_posix() for path in run.root.rglob("*") if not path.is_dir()}
     return files <= set(_FIRST_FILES)
-
-
-def identity(config: RunConfig) -> dict[str, Any]:
-    """What may not change within one output folder."""
-    return {
-        "teacher": config.teacher.model,
-        "student": config.student.model,
-        "strategy": config.student.strategy,
-        "data": config.data.source,
-        "geometry": config.geometry,
-        "seed": config.seed,
-    }
-
-
-def default_output(config: RunConfig) -> Path:
-    """``runs/TEACHER-STUDENT-STRATEGY-DATA[-seedN]``, from the short names where they were given short."""
-    data = Path(config.data.source).name if Path(config.data.source).is_dir() else config.data.source
-    parts = [config.teacher.model, config.student.model, config.student.strategy, data]
-    parts += [f"seed{config.seed}"] if config.seed else []
-    return Path("runs") / "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts)
-
-
-def notes(config: RunConfig) -> list[str]:
-    """What must be said plainly on screen and in the report."""
-    if config.geometry != "reduced":
-        return []
-
-    def shape(args: dict[str, Any] | str) -> str:
-        return ", ".join(f"{key} {value}" for key, value in args.items()) if isinstance(args, dict) else args
-
-    width = config.student.uniform_width
-    wider = {"embed_dim": width} if isinstance(width, int) else {}
-    student_args = config.student.args if isinstance(config.student.args, str) else {**config.student.args, **wider}
-    return [
-        "reduced geometry: the figures show that the pipeline works and say nothing about the full-size models (for "
-        f"those: --data DIR). {config.teacher.model} is built with {shape(config.teacher.args)}; "
-        f"{config.student.model} with {shape(student_args)}."
-    ]
 
 
 def _known_request(root: Path, request: str) -> tuple[RunDirectory, RunConfig] | None:

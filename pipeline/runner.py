@@ -163,5 +163,5 @@ def follow(together: Together, console: Console) -> None:
         stage = BY_NAME[call["stage"]]
         for need in stage.needs:
             runner.records[need] = runner.run.load_record(need, BY_NAME[need].record)
-        with suppress(LeftToMain):
+        with suppress(LeftToMain), together.at_work():
             carry_out(runner, stage, config, call["fingerprint"])

@@ -72,10 +72,21 @@ class DistillConfig(TrainingConfig):
     beta: float = Field(1.0, ge=0)
     """b: multiplies every feature loss."""
     teacher_precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """What the teacher computes in. auto: bfloat16 on a GPU that has it, else float32. bfloat16 is faster on CPUs with
-    AMX too, at an error of some thousandths in its logits (docs/performance.md)."""
+    """What the teacher computes in. auto: bfloat16 where the device multiplies it in hardware (GPUs, CPUs with AMX),
+    but float32 for the small networks of the reduced geometry."""
     views: int = Field(0, ge=0)
     """Fixed augmented views of each image, used in turn over the epochs: the teacher runs once on each, and its
     answers are kept on disk. 0: new views in every epoch, and the teacher live beside the student."""
     cache: CacheConfig = CacheConfig()
     """Where and how those answers are kept."""
+
+    @property
+    def asks_teacher(self) -> bool:
+        """Whether training uses anything of the teacher."""
+        return self.alpha > 0 or self.beta * max((term.weight for term in self.features), default=0) > 0
+
+    def identity(self) -> dict[str, Any]:
+        """Less what is not used: the cache without fixed views, the teacher's precision without a teacher."""
+        unused = set() if self.views and self.asks_teacher else {"cache"}
+        unused |= set() if self.asks_teacher else {"teacher_precision"}
+        return {name: value for name, value in super().identity().items() if name not in unused}

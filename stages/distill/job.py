@@ -12,7 +12,7 @@ from accelerate.utils import set_seed
 from torch import Tensor, nn
 
 from core.context import Context
-from core.errors import UsageError
+from core.errors import RunInterrupted, UsageError
 from core.records import CacheSummary, DataRecord, StudentRecord, TeacherRecord
 from stages.distill.cache.fill import Processes, fill, parts_of
 from stages.distill.cache.report import CacheReport
@@ -23,7 +23,7 @@ from stages.distill.losses import distillation_terms
 from stages.distill.model import AdaptedTeacher, FrozenTeacher, TappedStudent, tap_shapes
 from stages.distill.pairs import LayerPair, Shape, check_alignable, layer_pairs, student_layers, teacher_layers
 from stages.images.config import DataConfig
-from stages.images.loaders import ViewKey, eval_loader, mix_of, train_loader, train_views
+from stages.images.loaders import VIEWS_VERSION, ViewKey, eval_loader, mix_of, train_loader, train_views
 from stages.images.sources import Images, StreamSplit, recorded_images
 from stages.models.build import build_model
 from stages.models.weights import load_own
@@ -31,6 +31,7 @@ from stages.training.compilation import compile_in_place
 from stages.training.device import make_accelerator
 from stages.training.interrupt import stop_on_signal
 from stages.training.loop import Job
+from stages.training.processes import any_process
 
 
 @dataclass(frozen=True)
@@ -136,11 +137,12 @@ def _filled_cache(
         "teacher_preprocess": inputs.teacher.preprocess.identity(),
         "preprocess": inputs.student.preprocess.identity(),
         "augment": data_config.augment.identity(),
-        "data": inputs.data.digest,
+        "data": inputs.data.identity(),
         "seed": context.seed,
         "views": config.views,
         "precision": f"{accelerator.device.type} {accelerator.mixed_precision} {teacher.teacher.precision}",
-        "versions": {name: version(name) for name in ("torch", "timm", "pillow")},
+        "versions": {name: version(name) for name in ("torch", "torchvision", "timm", "pillow")},
+        "views_version": VIEWS_VERSION,
     }
 
     def answers(batch: Tensor) -> tuple[Tensor | None, list[Tensor]]:
@@ -169,6 +171,9 @@ def _filled_cache(
             processes=processes,
             stop=lambda: stop.requested,
         )
+        (stopped,) = any_process(accelerator, stop.requested)
+        if stopped:  # while verifying, or in the last file: nothing was missing, but the request stands
+            raise RunInterrupted("stopped with the teacher cache complete; the same command goes on from there.")
     return store, report
 
 
@@ -255,7 +260,7 @@ def _frozen_teacher(
     config: DistillConfig, pairs: tuple[LayerPair, ...], inputs: Inputs, context: Context
 ) -> FrozenTeacher | None:
     """The teacher on its device; None when neither its answers nor its taps are asked for."""
-    if config.alpha == 0 and not pairs:
+    if not config.asks_teacher:
         context.say("the student learns from the labels alone; the teacher is not run")
         return None
     own, student = inputs.teacher.preprocess, inputs.student.preprocess

@@ -151,7 +151,7 @@ def _choose(
         return "lift-folded", f"asked for with projector: fold; logits change by {difference:.2g}"
     if not exact:
         return "lift-kept", inexact
-    provider, threads = provider_for(make_accelerator(context.device, context.seed).device.type), physical_cores()
+    provider, threads = provider_for(make_accelerator(context.device).device.type), physical_cores()
     paths = {graph: context.run.root / artifact.file.path for graph, artifact in student.items()}
     try:
         ratio, low, high = _folding_speedup(paths, images, provider, threads)

@@ -24,6 +24,8 @@ from stages.images.config import AugmentConfig
 from stages.images.sources import StreamSplit
 
 View = tuple[Tensor, int]
+VIEWS_VERSION = 1
+"""Raised when the same seed, view number and image give another view: what was kept of views is then computed anew."""
 Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Images ``[B, 3, S, S]`` and classes int64 ``[B]`` to mixed images and class shares float32 ``[B, K]``."""
 

@@ -10,9 +10,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
+
+from core.errors import UsageError
 
 _PROGRESS = "progress.json"
 
@@ -40,7 +46,11 @@ def _own_folder(folder: Path, fingerprint: str) -> Path:
 
 
 def save_checkpoint(accelerator: Any, folder: Path, progress: Progress, fingerprint: str) -> None:
-    """Write a checkpoint beside the last one, make it visible by one rename, then drop this training's older one."""
+    """Write a checkpoint beside the last one, make it visible by one rename, then drop this training's older one.
+
+    Raises:
+        UsageError: the disk refuses; the last checkpoint stays.
+    """
     folder = _own_folder(folder, fingerprint)
     target = folder / f"step-{progress.steps:08d}-{progress.batches:06d}"
     temporary = folder / f".{target.name}"
@@ -48,17 +58,45 @@ def save_checkpoint(accelerator: Any, folder: Path, progress: Progress, fingerpr
         shutil.rmtree(temporary, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
     accelerator.wait_for_everyone()
-    accelerator.save_state(str(temporary))
+    with _disk_told(folder):
+        accelerator.save_state(str(temporary))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        (temporary / _PROGRESS).write_text(json.dumps({"fingerprint": fingerprint, **asdict(progress)}))
-        _flush(temporary)
-        shutil.rmtree(target, ignore_errors=True)
-        temporary.replace(target)
+        with _disk_told(folder):
+            (temporary / _PROGRESS).write_text(json.dumps({"fingerprint": fingerprint, **asdict(progress)}))
+            _flush(temporary)
+            temporary.replace(target)
         for other in folder.iterdir():
             if other != target:
-                shutil.rmtree(other, ignore_errors=True)
+                _remove(other)
     accelerator.wait_for_everyone()
+
+
+def _remove(checkpoint: Path) -> None:
+    """Take a checkpoint out of sight first, so that half of one is never found."""
+    hidden = checkpoint.with_name(f".old-{checkpoint.name.lstrip('.')}")
+    with suppress(OSError):
+        checkpoint.replace(hidden)
+    shutil.rmtree(hidden, ignore_errors=True)
+
+
+@contextmanager
+def _disk_told(folder: Path) -> Iterator[None]:
+    """What libraries raise when a disk is full, in one sentence."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        refused: Exception = error
+    except RuntimeError as error:
+        if "PytorchStreamWriter" not in str(error) and "inline_container" not in str(error):
+            raise
+        refused = error
+    else:
+        return
+    raise UsageError(
+        f"a checkpoint cannot be written to {folder} ({' '.join(str(refused).split())[:120]}); make room on its disk, "
+        "then the same command goes on from the last checkpoint."
+    ) from refused
 
 
 def _flush(folder: Path) -> None:

@@ -21,8 +21,8 @@ class TrainingConfig(Record):
     """Forward passes that make up one optimizer step; must divide batch_size."""
     lr: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
     """Peak learning rate. auto: 5e-4 x batch_size / 512."""
-    min_lr: float = Field(1e-5, ge=0)
-    """Learning rate that the cosine ends at."""
+    min_lr: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
+    """Learning rate that the cosine ends at. auto: 1e-5, or a tenth of `lr` when that is less."""
     warmup_epochs: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
     """Epochs of linear warm-up, less than `epochs`. auto: 5, or a tenth of `epochs` when that is less."""
     warmup_lr: float = Field(1e-6, ge=0)

@@ -16,7 +16,7 @@ PATIENCE = timedelta(hours=24)
 process that dies is noticed at once all the same, by its closed connection and by whatever launched it."""
 
 
-def make_accelerator(device: str, accumulation: int = 1) -> Any:
+def make_accelerator(device: str, *, accumulation: int = 1) -> Any:
     """The Accelerate engine for this process.
 
     bfloat16 where the GPU has it, float32 otherwise; batch sizes are global (split over processes).

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from accelerate import skip_first_batches
-from accelerate.utils import set_seed
+from accelerate.utils import broadcast_object_list, set_seed
 from safetensors import SafetensorError
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
@@ -33,11 +33,14 @@ from stages.training.evaluate import predict_logits, top1
 from stages.training.interrupt import StopRequest, stop_on_signal
 from stages.training.memory import PeakMemory
 from stages.training.monitor import Monitor, Pace
-from stages.training.processes import losing_contact_told
+from stages.training.processes import any_process, losing_contact_told
 
 LossFunction = Callable[..., dict[str, Tensor]]
 """(model as prepared for this device, images [B,3,S,S], labels int64 [B] or mixed float [B,K], whatever else a batch
 holds) -> weighted loss terms, scalars, to be summed."""
+
+
+Found = tuple[Path, Progress] | None
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training gives: weights of the network, on the CPU, and how they were reached."""
+    """What a training gives: weights of the network, on its device, and how they were reached."""
 
     raw: dict[str, Tensor]
     ema: dict[str, Tensor] | None
@@ -99,7 +102,7 @@ class Training:
         self.job, self.config, self.epochs, self.context = job, config, epochs, context
         if context.threads:
             torch.set_num_threads(context.threads)
-        self.accelerator = make_accelerator(context.device, config.accumulation)
+        self.accelerator = make_accelerator(context.device, accumulation=config.accumulation)
         optimizer = create_optimizer_v2(
             job.model, opt="adamw", lr=_number(config.lr), weight_decay=config.weight_decay, fused=True
         )
@@ -111,7 +114,7 @@ class Training:
         self.scheduler, _ = create_scheduler_v2(
             self.optimizer.optimizer,
             num_epochs=self.epochs,
-            min_lr=config.min_lr,
+            min_lr=_number(config.min_lr),
             warmup_lr=config.warmup_lr,
             warmup_epochs=_number(config.warmup_epochs),  # timm multiplies it by the steps of an epoch
             step_on_epochs=False,
@@ -124,8 +127,10 @@ class Training:
             self.accelerator.register_for_checkpointing(self.ema)
         self.progress = Progress()
         self.saved_at = time.monotonic()
+        self.saved = (-1, -1)
+        """Steps and batches of the newest checkpoint."""
         memory = PeakMemory(self.accelerator.device)
-        self.monitor = Monitor(job.name, self.epochs * self.steps_per_epoch, context, memory)
+        self.monitor = Monitor(job.name, job.fingerprint, self.epochs * self.steps_per_epoch, context, memory)
 
     def run(self) -> Trained:
         """From the newest checkpoint, or from the start, to the end."""
@@ -146,9 +151,10 @@ class Training:
         return result
 
     def _resume(self) -> None:
-        found = find_checkpoint(self.job.folder, self.job.fingerprint)
+        found = self._shared(find_checkpoint(self.job.folder, self.job.fingerprint))
         if found is not None:
             path, self.progress = found
+            self.saved = (self.progress.steps, self.progress.batches)
             try:
                 self.accelerator.load_state(str(path))
             except (OSError, RuntimeError, ValueError, KeyError, EOFError, UnpicklingError, SafetensorError) as error:
@@ -161,7 +167,17 @@ class Training:
                 f"{self.progress.steps} steps done"
             )
         if self.accelerator.is_main_process:
-            self.context.run.forget_metrics(self.job.name, min(self.progress.epoch, self.epochs - 1))
+            self.context.run.forget_metrics(
+                self.job.name, self.job.fingerprint, min(self.progress.epoch, self.epochs - 1)
+            )
+
+    def _shared(self, found: Found) -> Found:
+        """The main process's finding, in all: on a shared disk the others may not see the newest checkpoint yet."""
+        if self.accelerator.num_processes == 1:
+            return found
+        told = [found]
+        broadcast_object_list(told)
+        return told[0]
 
     def _epoch(self, stop: StopRequest) -> Pace:
         """One pass over the training images, or what is left of it."""
@@ -243,23 +259,19 @@ class Training:
     def _maybe_save(self, stop: StopRequest) -> None:
         if not self.accelerator.sync_gradients:  # half a step is in no checkpoint
             return
-        stopping, due = self._any(stop.requested, time.monotonic() - self.saved_at >= self.config.checkpoint_seconds)
+        late = time.monotonic() - self.saved_at >= self.config.checkpoint_seconds
+        stopping, due = any_process(self.accelerator, stop.requested, late)
         if not (stopping or due):
             return
-        save_checkpoint(self.accelerator, self.job.folder, self.progress, self.job.fingerprint)
-        self.saved_at = time.monotonic()
+        position = (self.progress.steps, self.progress.batches)
+        if position != self.saved:
+            save_checkpoint(self.accelerator, self.job.folder, self.progress, self.job.fingerprint)
+        self.saved, self.saved_at = position, time.monotonic()
         if stopping:
             raise RunInterrupted(
                 f"stopped after {self.progress.epoch} of {self.epochs} epochs of {self.job.name}, saved at step "
                 f"{self.progress.steps}; the same command goes on from there."
             )
-
-    def _any(self, *flags: bool) -> list[bool]:
-        """Each flag as it is in any process: clocks and signals differ, saving and stopping must not."""
-        if self.accelerator.num_processes == 1:
-            return list(flags)
-        numbers = torch.tensor(flags, dtype=torch.float32, device=self.accelerator.device)
-        return [value > 0 for value in self.accelerator.reduce(numbers, reduction="sum").tolist()]
 
     def _evaluate(self) -> tuple[float, float | None]:
         network = self.job.network(self.accelerator.unwrap_model(self.model))

@@ -9,6 +9,7 @@ from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
 from core.context import Context
+from core.rundir import SETTINGS_SHOWN
 from stages.training.checkpoint import Progress
 from stages.training.memory import PeakMemory
 
@@ -32,8 +33,8 @@ class Pace:
 class Monitor:
     """Tells of one training; silent in every process but the main one."""
 
-    def __init__(self, name: str, total_steps: int, context: Context, memory: PeakMemory) -> None:
-        self.name, self.context, self.memory = name, context, memory
+    def __init__(self, name: str, settings: str, total_steps: int, context: Context, memory: PeakMemory) -> None:
+        self.name, self.settings, self.context, self.memory = name, settings, context, memory
         self.main = context.rank == 0
         self.peak: int | None = None
         self.bar = Bar(
@@ -61,6 +62,7 @@ class Monitor:
         self.context.run.append_metrics(
             {
                 "training": self.name,
+                "settings": self.settings[:SETTINGS_SHOWN],
                 "epoch": progress.epoch,
                 "step": progress.steps,
                 "lr": lr,

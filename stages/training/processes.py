@@ -51,9 +51,10 @@ class Together:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """Main process: all take part in what the block does."""
+        """All take part in what the block does."""
         self.in_step = True
-        yield
+        with losing_contact_told():
+            yield
         self.in_step = False  # not after a failure: the others are still in the middle of it
 
     @contextmanager
@@ -65,6 +66,14 @@ class Together:
             if not (self.in_step or self.dismissed):
                 self.tell({"failed": True})
             raise
+
+
+def any_process(accelerator: Any, *flags: bool) -> list[bool]:
+    """Each flag as it is in any process: clocks and signals differ, saving and stopping must not."""
+    if accelerator.num_processes == 1:
+        return list(flags)
+    numbers = torch.tensor(flags, dtype=torch.float32, device=accelerator.device)
+    return [value > 0 for value in accelerator.reduce(numbers, reduction="sum").tolist()]
 
 
 _LOST = ("Connection closed by peer", "Connection reset by peer", "Connection refused", "Broken pipe", "Socket Timeout")

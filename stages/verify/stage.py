@@ -80,7 +80,7 @@ def run(config: VerifyConfig, inputs: Inputs, context: Context) -> VerifyRecord:
     """Accuracy and latency of everything that runs here; what does not is recorded with the reason."""
     threads = config.threads or physical_cores()
     with _torch_threads(threads), ExitStack() as stack:
-        device = make_accelerator(context.device, context.seed).device
+        device = make_accelerator(context.device).device
         provider = provider_for(device.type)
         contestants = _contestants(inputs, context, device, provider, threads, stack)
         accuracy = _accuracy(inputs, context, contestants)

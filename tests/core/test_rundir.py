@@ -207,16 +207,18 @@ def test_a_record_that_the_state_does_not_know_is_not_reused(run: RunDirectory, 
 
 def test_metrics_of_epochs_to_be_trained_again_are_forgotten(run: RunDirectory) -> None:
     for training, epoch in (("teacher", 1), ("student", 1), ("student", 2), ("teacher", 2)):
-        run.append_metrics({"training": training, "epoch": epoch})
+        run.append_metrics({"training": training, "settings": "a" * 12, "epoch": epoch})
+    run.append_metrics({"training": "student", "settings": "b" * 12, "epoch": 9})
     with (run.root / "metrics.jsonl").open("a") as file:
         file.write('{"training": "stu')
-    run.forget_metrics("student", 1)
+    run.forget_metrics("student", "a" * 64, 1)
     lines = [json.loads(line) for line in (run.root / "metrics.jsonl").read_text().splitlines()]
-    assert [(line["training"], line["epoch"]) for line in lines] == [("teacher", 1), ("student", 1), ("teacher", 2)]
-    run.forget_metrics("student", 0)
-    assert "student" not in (run.root / "metrics.jsonl").read_text()
+    kept = [(line["training"], line["epoch"]) for line in lines]
+    assert kept == [("teacher", 1), ("student", 1), ("teacher", 2), ("student", 9)]
+    run.forget_metrics("student", "a" * 64, 0)
+    assert (run.root / "metrics.jsonl").read_text().count("student") == 1
 
 
 def test_nothing_to_forget(run: RunDirectory) -> None:
-    run.forget_metrics("student", 0)
+    run.forget_metrics("student", "a", 0)
     assert not (run.root / "metrics.jsonl").exists()

@@ -13,6 +13,7 @@ from typing import Any
 
 import accelerate.checkpointing
 
+import stages.distill.cache.store
 import stages.models.weights
 import stages.training.checkpoint
 import stages.training.loop
@@ -51,7 +52,9 @@ elif point == "writing":  # some files of a checkpoint are there, others not
 elif point == "written":  # all are, and the rename that makes them count is not
     before(stages.training.checkpoint, "_flush")
 elif point == "replacing":  # the new checkpoint counts, the old one is not yet gone
-    before(stages.training.checkpoint.shutil, "rmtree", lambda path, *_, **__: "/.step" not in str(path))
+    before(stages.training.checkpoint.shutil, "rmtree", lambda path, *_, **__: "/.old-" in str(path))
+elif point == "caching":  # some files of the teacher cache are there
+    before(stages.distill.cache.store.Store, "commit")
 elif point == "evaluating":
     before(stages.training.loop, "predict_logits")
 elif point == "weights":

@@ -36,18 +36,20 @@ def run(root: Path, point: str, *extra: str) -> int:
     return done.returncode
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_killed_again_and_again_ends_with_the_same_weights(tmp_path: Path, workers: int) -> None:
-    setting = f"workers={workers}"
-    assert run(tmp_path / "whole", "fold", setting) == -9
+@pytest.mark.parametrize(("workers", "views"), [(0, 0), (2, 0), (0, 2)])
+def test_killed_again_and_again_ends_with_the_same_weights(tmp_path: Path, workers: int, views: int) -> None:
+    setting = [f"workers={workers}", f"distill.views={views}"]
+    assert run(tmp_path / "whole", "fold", *setting) == -9
     drawn = random.Random()  # noqa: S311 - other moments in every test run
     points = [f"step:{drawn.randint(2, 12)}" for _ in range(3)] + list(POINTS)
+    first = ["caching:5", "caching:9"] if views else []
     drawn.shuffle(points)
     points.remove("weights")
     points.remove("recorded")
-    survived = [point for point in (*points, "weights", "recorded") if run(tmp_path / "killed", point, setting) != -9]
+    points = [*first, *points, "weights", "recorded"]
+    survived = [point for point in points if run(tmp_path / "killed", point, *setting) != -9]
     assert survived == [], f"of {points}"
-    assert run(tmp_path / "killed", "fold", setting) == -9
+    assert run(tmp_path / "killed", "fold", *setting) == -9
     for name in ("teacher/model.safetensors", "student/initial.safetensors", "student/model.safetensors"):
         same = (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
         assert same, f"{name} differs after kills at {points}"

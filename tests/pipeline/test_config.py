@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import UsageError
-from pipeline.cli import requested_config
 from pipeline.config import (
     RunConfig,
     dump_yaml,
@@ -22,6 +21,7 @@ from pipeline.config import (
     recipe_text,
     validate,
 )
+from pipeline.options import requested_config
 
 MODELS = {"teacher": {"model": "cait_s24"}, "student": {"model": "deit_tiny"}}
 NOTHING = dict.fromkeys(("teacher", "student", "strategy", "data", "teacher_weights", "projector", "seed")) | {

@@ -23,7 +23,7 @@ from pipeline import dry_run_steps
 from pipeline.config import RunConfig, load_layer, merge, parse_sets, validate
 from pipeline.dry_run import DryRun, dry_run
 from pipeline.report.dry_run import duration, size, tables, total_seconds
-from pipeline.run import identity
+from pipeline.request import identity
 from stages.images import sources
 from stages.models.build import build_model, cost_of
 

@@ -13,6 +13,7 @@ from core.errors import UsageError
 from core.records import DataRecord
 from pipeline import cli
 from pipeline.config import RunConfig, load_layer, merge, recipe_names, recipe_text, validate
+from pipeline.options import requested_config
 from pipeline.resolve import resolve_models, resolve_training
 from stages.models.geometry import meta_model
 
@@ -109,7 +110,7 @@ def requested(*arguments: str) -> RunConfig:
     """The config that these options of `compress run` make."""
     context = cli.cli.commands["run"].make_context("run", list(arguments))
     given = {name: value for name, value in context.params.items() if name != "output"}
-    config: RunConfig = cli.requested_config(**given)
+    config: RunConfig = requested_config(**given)
     return config
 
 

@@ -11,8 +11,8 @@ import torch
 from core.errors import EnvironmentLacksError, UsageError
 from core.records import DataRecord, ModelSpec
 from pipeline.config import RunConfig, dump_yaml, merge, validate
+from pipeline.request import notes, with_absolute_paths
 from pipeline.resolve import resolve_models, resolve_training
-from pipeline.run import notes, with_absolute_paths
 from stages.models.build import build_model
 from stages.models.geometry import reduced_args
 from stages.models.uniform import matching_width
@@ -239,3 +239,30 @@ def test_the_engine_is_decided_with_its_reason(digits: RunConfig, monkeypatch: p
     assert "TensorRT is not installed" in export.engine_reason
     with pytest.raises(EnvironmentLacksError, match="tensorrt-rtx is not installed"):
         resolve_models(changed(digits, export={"engine": "tensorrt-rtx"}))
+
+
+@pytest.mark.parametrize(
+    ("views", "repeats", "message"),
+    [
+        (2, 3, r"distill\.views is 2, and data\.augment\.repeats draws 3 views .* give at least 3 views, or repeats=1"),
+        (9, 1, r"distill\.views is 9, but 4 epochs with repeats=1 use 4 views of an image; give at most 4, or 0"),
+    ],
+)
+def test_fixed_views_are_as_many_as_can_be_used(digits: RunConfig, views: int, repeats: int, message: str) -> None:
+    augment = digits.data.augment.model_copy(update={"repeats": repeats})
+    settings = {
+        "data": digits.data.model_copy(update={"augment": augment}),
+        "distill": digits.distill.model_copy(update={"views": views, "epochs": 4}),
+    }
+    with pytest.raises(UsageError, match=message):
+        resolve_models(digits.model_copy(update=settings))
+
+
+def test_mixed_images_cannot_be_kept(digits: RunConfig) -> None:
+    augment = digits.data.augment.model_copy(update={"mixup": 0.8})
+    settings = {
+        "data": digits.data.model_copy(update={"augment": augment}),
+        "distill": digits.distill.model_copy(update={"views": 2}),
+    }
+    with pytest.raises(UsageError, match=r"mixes images \(mixup 0\.8, cutmix 0\): answers to a mixture cannot be kept"):
+        resolve_models(digits.model_copy(update=settings))

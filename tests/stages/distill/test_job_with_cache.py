@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import torch
 from small_run import NO_AUGMENT, data_record, student_record, teacher_record
 
 from core.context import Context
-from core.errors import UsageError
+from core.errors import RunInterrupted, UsageError
 from stages.distill import job as distill_job
 from stages.distill import stage
 from stages.distill.cache.config import CacheConfig
@@ -85,6 +87,43 @@ def test_kept_answers_train_as_the_live_teacher_does(inputs: Inputs, context: Co
     for name, value in live.losses.items():
         assert kept.losses[name] == pytest.approx(value, rel=2e-3), name
     assert kept.weights.sha256 != live.weights.sha256  # half precision is not float32
+
+
+@pytest.mark.parametrize("change", [{"split_seed": 1}, {"val_fraction": 0.3}])
+def test_rows_of_another_split_are_other_rows(
+    inputs: Inputs, context: Context, teacher_batches: list[int], change: dict[str, Any]
+) -> None:
+    """The same folder digest, but position 7 of the training split is another image."""
+    stage.run(config(), inputs, context)
+    teacher_batches.clear()
+    other = inputs.data.model_copy(update={"config": {**inputs.data.config, **change}})
+    stage.run(config(), replace(inputs, data=other), replace(context, fingerprint="another"))
+    assert sum(teacher_batches) > 100
+
+
+def test_an_interrupt_while_a_complete_cache_is_verified_still_stops(
+    inputs: Inputs, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.run(config(), inputs, context)
+    real = distill_job.fill
+
+    def interrupted(*arguments: Any, **named: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(distill_job, "fill", interrupted)
+    with pytest.raises(RunInterrupted, match="teacher cache complete; the same command goes on"):
+        stage.run(config(), inputs, replace(context, fingerprint="another"))
+
+
+def test_settings_that_nothing_uses_do_not_change_what_a_training_is() -> None:
+    cache = CacheConfig(tap_error=0.1)
+    assert config(views=0).identity() == config(views=0, cache=cache).identity()
+    assert config().identity() != config(cache=cache).identity()
+    alone: dict[str, Any] = {"alpha": 0.0, "features": ()}
+    assert config(**alone).identity() == config(**alone, teacher_precision="bfloat16").identity()
+    assert config().identity() != config(teacher_precision="bfloat16").identity()
+    assert config().identity() == config(cache=CacheConfig(max_gb=1, folder="/elsewhere")).identity()
 
 
 def test_runs_over_one_teacher_share_a_folder(

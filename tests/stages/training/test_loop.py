@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from small_run import LIGHT_AUGMENT, SPEC, seeded_model, student_spec
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from core.context import Context
-from core.errors import EnvironmentLacksError, ResultError, RunInterrupted
+from core.errors import EnvironmentLacksError, ResultError, RunInterrupted, UsageError
 from stages.images.config import DataConfig
 from stages.images.loaders import ViewKey, eval_loader, train_loader, train_views
 from stages.images.sources import open_images
@@ -339,6 +340,45 @@ def test_checkpoints_replace_each_other_and_incomplete_ones_are_ignored(context:
     assert found[1].seconds > 0
     assert find_checkpoint(job.folder, "another") is None
     assert find_checkpoint(job.folder / "gone", "mine") is None
+
+
+def test_the_same_position_is_not_written_twice(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writing it again would take the only checkpoint away for a moment."""
+    import stages.training.loop as loop
+
+    written: list[tuple[int, int]] = []
+    real = loop.save_checkpoint
+
+    def spied(accelerator: Any, folder: Path, progress: Progress, fingerprint: str) -> None:
+        written.append((progress.steps, progress.batches))
+        real(accelerator, folder, progress, fingerprint)
+
+    monkeypatch.setattr(loop, "save_checkpoint", spied)
+    train(make_job(context), config(checkpoint_seconds=0.0), 1, context)
+    assert len(written) == len(set(written)) == 7  # six steps, and the end of the pass
+
+
+@pytest.mark.parametrize("refusal", [OSError(28, "No space left on device"), SafetensorError("I/O error")])
+def test_a_full_disk_is_told_and_the_last_checkpoint_stays(
+    context: Context, monkeypatch: pytest.MonkeyPatch, refusal: Exception
+) -> None:
+    import stages.training.checkpoint as checkpoint
+
+    job = make_job(context)
+    real, flushed = checkpoint._flush, []
+
+    def full(folder: Path) -> None:
+        flushed.append(folder)
+        if len(flushed) == 3:
+            raise refusal
+        real(folder)
+
+    monkeypatch.setattr(checkpoint, "_flush", full)
+    with pytest.raises(UsageError, match=r"checkpoint cannot be written to .*make room on its disk"):
+        train(job, config(checkpoint_seconds=0.0), 1, context)
+    found = find_checkpoint(job.folder, "mine")
+    assert found is not None
+    assert found[1].steps == 2
 
 
 def test_a_checkpoint_of_another_fingerprint_is_not_resumed(context: Context, tmp_path: Path) -> None:

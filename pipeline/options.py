@@ -1,0 +1,79 @@
+"""The options that make up a run's config, and the config that they make."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import click
+
+from core.errors import UsageError
+
+
+def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that make up a run's config."""
+    options = [
+        click.option("--teacher", metavar="NAME", help="timm model to imitate, e.g. cait_s24."),
+        click.option("--student", metavar="NAME", help="timm model to train, e.g. deit_tiny."),
+        click.option("--strategy", metavar="NAME", help="plain, lift, widelast or uniform.  [default: lift]"),
+        click.option(
+            "--data",
+            metavar="SOURCE",
+            help="Folder of class folders, or hfds/NAME, wds/NAME, torch/NAME.  [default: digits, embedded]",
+        ),
+        click.option("--teacher-weights", metavar="FILE", help="Teacher checkpoint: safetensors or a state dict."),
+        click.option("--projector", metavar="NAME", help="A lift's projector: fold, keep or auto.  [default: fold]"),
+        click.option("--seed", type=int, help="Seed of weights, order and augmentation.  [default: 0]"),
+        click.option(
+            "--config", "layers", multiple=True, metavar="FILE|NAME", help="Config file or recipe; repeatable."
+        ),
+        click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Any setting, e.g. distill.epochs=100."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+
+    @wraps(command)
+    def wrapper(**given: Any) -> Any:
+        return command(**given)
+
+    return wrapper
+
+
+def requested_config(**given: Any) -> Any:
+    """The config as requested: recipe, then config files, then flags, then --set.
+
+    Without --config, the recipe is ``digits`` for the embedded data and ``folder`` for any other.
+
+    Raises:
+        UsageError: settings that do not fit, or a recipe for images without any.
+    """
+    from pipeline.config import is_recipe, load_layer, merge, parse_sets, validate
+
+    flags: dict[str, Any] = {}
+    for option, key in (
+        ("teacher", "teacher.model"),
+        ("student", "student.model"),
+        ("strategy", "student.strategy"),
+        ("data", "data.source"),
+        ("teacher_weights", "teacher.weights"),
+        ("projector", "export.projector"),
+        ("seed", "seed"),
+    ):
+        if given[option] is not None:
+            section, _, field = key.rpartition(".")
+            flags = merge(flags, {section: {field: given[option]}} if section else {field: given[option]})
+    sets = parse_sets(given["sets"])
+    layers = [load_layer(layer) for layer in given["layers"]]
+    if not layers:
+        source = merge(flags, sets).get("data", {})
+        embedded = not isinstance(source, dict) or source.get("source", "digits") == "digits"
+        layers = [load_layer("digits" if embedded else "folder")]
+    values: dict[str, Any] = {}
+    for layer in (*layers, flags, sets):
+        values = merge(values, layer)
+    images = values.get("data", {})
+    for name in filter(is_recipe, given["layers"]):
+        if isinstance(images, dict) and "source" not in images:
+            raise UsageError(f"recipe '{name}' is for a folder of images; give --data DIR.")
+    return validate(values)

@@ -1,0 +1,77 @@
+"""What was asked for, before anything is resolved: its paths, the folder it belongs in, and what must be said of it."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from core.errors import UsageError
+from pipeline.config import RunConfig
+from stages.images.listing import kind_of
+
+
+def with_absolute_paths(config: RunConfig) -> RunConfig:
+    """The config with its folders and files absolute, so that the run can be continued from any folder."""
+
+    def absolute(path: str | None) -> str | None:
+        return os.path.abspath(Path(path).expanduser()) if path else path  # noqa: PTH100 - resolve() follows links
+
+    source = config.data.source
+    data = {
+        "source": absolute(source) if kind_of(source) == "folder" else source,
+        "root": absolute(config.data.root),
+        "labels": absolute(config.data.labels),
+    }
+    teacher = config.teacher.model_copy(update={"weights": absolute(config.teacher.weights)})
+    student = config.student.model_copy(update={"weights": absolute(config.student.weights)})
+    cache = config.distill.cache.model_copy(update={"folder": absolute(config.distill.cache.folder)})
+    distill = config.distill.model_copy(update={"cache": cache})
+    images = config.data.model_copy(update=data)
+    return config.model_copy(update={"data": images, "teacher": teacher, "student": student, "distill": distill})
+
+
+def refuse_inside_data(root: Path, config: RunConfig) -> None:
+    """A run below its own images would change what it is made of."""
+    data = Path(config.data.source)
+    if kind_of(config.data.source) == "folder" and root.resolve().is_relative_to(data.resolve()):
+        raise UsageError(f"output '{root}' is inside the data folder '{data}'; give an --output outside it.")
+
+
+def identity(config: RunConfig) -> dict[str, Any]:
+    """What may not change within one output folder."""
+    return {
+        "teacher": config.teacher.model,
+        "student": config.student.model,
+        "strategy": config.student.strategy,
+        "data": config.data.source,
+        "geometry": config.geometry,
+        "seed": config.seed,
+    }
+
+
+def default_output(config: RunConfig) -> Path:
+    """``runs/TEACHER-STUDENT-STRATEGY-DATA[-seedN]``, from the short names where they were given short."""
+    data = Path(config.data.source).name if Path(config.data.source).is_dir() else config.data.source
+    parts = [config.teacher.model, config.student.model, config.student.strategy, data]
+    parts += [f"seed{config.seed}"] if config.seed else []
+    return Path("runs") / "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts)
+
+
+def notes(config: RunConfig) -> list[str]:
+    """What must be said plainly on screen and in the report."""
+    if config.geometry != "reduced":
+        return []
+
+    def shape(args: dict[str, Any] | str) -> str:
+        return ", ".join(f"{key} {value}" for key, value in args.items()) if isinstance(args, dict) else args
+
+    width = config.student.uniform_width
+    wider = {"embed_dim": width} if isinstance(width, int) else {}
+    student_args = config.student.args if isinstance(config.student.args, str) else {**config.student.args, **wider}
+    return [
+        "reduced geometry: the figures show that the pipeline works and say nothing about the full-size models (for "
+        f"those: --data DIR). {config.teacher.model} is built with {shape(config.teacher.args)}; "
+        f"{config.student.model} with {shape(student_args)}."
+    ]
