@@ -44,6 +44,11 @@ def test_interval_is_students_t() -> None:
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high))
 
 
+def test_interval_of_another_level_is_wider() -> None:
+    theirs = stats.ttest_1samp(VALUES, 0.0).confidence_interval(0.99)
+    assert over_seeds(VALUES, 0.99).low == pytest.approx(theirs.low)
+
+
 def test_difference_is_paired_by_seed_whatever_the_order() -> None:
     ours = paired(dict(enumerate(VALUES)), dict(reversed(list(enumerate(OTHERS)))))
     theirs = stats.ttest_rel(VALUES, OTHERS).confidence_interval(0.95)
@@ -82,6 +87,14 @@ def test_summary_compares_with_soft_distillation() -> None:
     assert lift["difference"]["high"] == pytest.approx(theirs.high)
     (alone,) = summary([PAIR[1]], CELLS[2:])
     assert alone["difference"] is None  # nothing to compare with
+
+
+def test_several_differences_are_also_told_together() -> None:
+    three = [method for method in METHODS if method.name in ("soft", "feature", "lift")]
+    more = [cell("feature", 0, 97.9), cell("feature", 1, 98.9), *CELLS]  # feature: 0.9 in both; lift: 1.0 and 0.5
+    _, _, lift = summary(three, more)
+    theirs = stats.ttest_1samp([1.0, 0.5], 0.0).confidence_interval(0.975)
+    assert lift["difference_bonferroni"]["low"] == pytest.approx(theirs.low)
 
 
 @pytest.mark.parametrize("changes", [{"steps": 44}, {"epochs": 1}, {"teacher_weights": "another"}])
