@@ -153,7 +153,7 @@ def reading(document: dict[str, Any]) -> list[str]:
         lines.insert(
             3,
             f"{len(differences)} differences are told, each at 95 %. For all to hold together at 95 %, each needs "
-            f"{level:g} % (Bonferroni); of those wider intervals, these exclude zero: {', '.join(left) or 'none'}.",
+            f"{level:.4g} % (Bonferroni); of those wider intervals, these exclude zero: {', '.join(left) or 'none'}.",
         )
     return lines
 
