@@ -41,10 +41,15 @@ LAST = [{"kind": "spectral", "pairs": "last"}]
 """The feature loss of every method that has one: spectra of the two last layers."""
 
 
-def _method(name: str, title: str, strategy: str, *, extra: bool = False, **distill: Any) -> Method:
-    return Method(name, title, {"student": {"strategy": strategy}, "distill": distill}, extra)
+def _method(
+    name: str, title: str, strategy: str, *, extra: bool = False, args: dict[str, Any] | None = None, **distill: Any
+) -> Method:
+    student = {"strategy": strategy, **({"args": args} if args else {})}
+    return Method(name, title, {"student": student, "distill": distill}, extra)
 
 
+MEAN = {"global_pool": "avg"}
+"""The mean over patch tokens is classified, as in a lift, instead of the class token."""
 METHODS = (
     _method("alone", "student alone, labels only", "plain", alpha=0.0, features=[]),
     _method("soft", "soft KD", "plain", features=[]),
@@ -54,6 +59,10 @@ METHODS = (
     _method("uniform", "uniformly wider, soft KD + spectral", "uniform", features=LAST),
     _method("lift-alone", "lift, labels only", "lift", extra=True, alpha=0.0, features=[]),
     _method("widelast-alone", "widelast, labels only", "widelast", extra=True, alpha=0.0, features=[]),
+    _method(
+        "mean-alone", "plain, mean of patches, labels only", "plain", extra=True, args=MEAN, alpha=0.0, features=[]
+    ),
+    _method("mean", "plain, mean of patches, soft KD + spectral", "plain", extra=True, args=MEAN, features=LAST),
 )
 """Edit this list to compare something else; names are folder names. `alone` and `soft` differ in alpha alone."""
 OWN = ("student.strategy", "distill.features")
@@ -178,7 +187,7 @@ def base_config(sets: tuple[str, ...], epochs: int | None, **flags: Any) -> RunC
 @click.option("--epochs", type=click.IntRange(min=1), help="distill.epochs, a tenth of them warm-up, 5 at most.")
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True, help="How many, from `seed` (0) on.")
 @click.option("--methods", "names", metavar="A,B", help="Only these.")
-@click.option("--all", "everything", is_flag=True, help="Also lift and widelast from the labels alone.")
+@click.option("--all", "everything", is_flag=True, help="Also without a teacher, and with mean pooling.")
 @click.option(
     "--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Cells at a time, a thread each."
 )
