@@ -79,7 +79,7 @@ def waiting(folder: Path, student: str, workers: int, batch: int, steps: int) ->
     def loss(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         return {"labels": F.cross_entropy(model(images), labels)}
 
-    config = TrainingConfig(batch_size=batch, lr=1e-5, warmup_epochs=0.0)
+    config = TrainingConfig(batch_size=batch, lr=1e-5, min_lr=1e-5, warmup_epochs=0.0)
     with tempfile.TemporaryDirectory() as run_folder:
         run = RunDirectory.claim(Path(run_folder) / "run", {"benchmark": "loading"})
         context = Context(run=run, seed=0, device="cpu", console=Console(quiet=True))

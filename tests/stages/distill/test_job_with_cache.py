@@ -27,6 +27,7 @@ def config(**changes: Any) -> DistillConfig:
         "batch_size": 16,
         "epochs": 4,
         "lr": 1e-3,
+        "min_lr": 1e-5,
         "warmup_epochs": 0.0,
         "compile": "off",
         "views": 2,

@@ -216,7 +216,14 @@ def test_a_student_is_trained_and_written(strategy: str, digits_folder, context)
     teacher = teacher_record(context, preprocess=IMAGENET)
     before = load_file(context.run.root / teacher.weights.path)
     config = features(
-        {"pairs": ((0, 0), (1, 2))}, epochs=2, batch_size=20, lr=1e-3, warmup_epochs=0.5, alpha=0.5, ema_decay=0.9
+        {"pairs": ((0, 0), (1, 2))},
+        epochs=2,
+        batch_size=20,
+        lr=1e-3,
+        min_lr=1e-5,
+        warmup_epochs=0.5,
+        alpha=0.5,
+        ema_decay=0.9,
     )
     record = stage.run(config, Inputs(data=data, teacher=teacher, student=student), context)
     assert (record.epochs, record.steps) == (2, 8)
@@ -245,7 +252,7 @@ def test_the_same_seed_gives_the_same_student_and_another_seed_another(digits_fo
         student_record(context),
         teacher_record(context),
     )
-    config = DistillConfig(epochs=1, batch_size=40, lr=1e-3, warmup_epochs=0.0, ema_decay=None)
+    config = DistillConfig(epochs=1, batch_size=40, lr=1e-3, min_lr=1e-5, warmup_epochs=0.0, ema_decay=None)
     inputs = Inputs(data=data, teacher=teacher, student=student)
     hashes = [
         stage.run(config, inputs, replace(context, seed=seed, fingerprint=str(n))).weights.sha256
@@ -256,7 +263,7 @@ def test_the_same_seed_gives_the_same_student_and_another_seed_another(digits_fo
 
 
 def short(*terms: dict[str, Any], **settings: Any) -> DistillConfig:
-    return features(*terms, epochs=1, batch_size=40, lr=1e-3, warmup_epochs=0.0, ema_decay=0.9, **settings)
+    return features(*terms, epochs=1, batch_size=40, lr=1e-3, min_lr=1e-5, warmup_epochs=0.0, ema_decay=0.9, **settings)
 
 
 def test_a_projector_trains_along_and_is_dropped(digits_folder, context, monkeypatch) -> None:

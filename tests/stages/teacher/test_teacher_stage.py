@@ -40,6 +40,7 @@ def config(**changes: Any) -> TeacherConfig:
         "args": TEACHER_ARGS,
         "batch_size": 20,
         "lr": 2e-3,
+        "min_lr": 1e-5,
         "warmup_epochs": 0.5,
         "tune_epochs": 2,
         "ema_decay": 0.9,

@@ -122,7 +122,7 @@ def test_an_onnx_runtime_without_gpu_support_is_said_on_a_gpu(
         return SimpleNamespace(device=SimpleNamespace(type="cuda"))
 
     def on_cpu(inputs: Inputs, context: Context, _: object, *rest: Any) -> Any:
-        return contestants(inputs, context, real("cpu", 0).device, *rest)
+        return contestants(inputs, context, real("cpu").device, *rest)
 
     monkeypatch.setattr(stage, "make_accelerator", on_gpu)
     monkeypatch.setattr(stage, "_contestants", on_cpu)
