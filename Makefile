@@ -22,11 +22,14 @@ $(STAMP): pyproject.toml
 run: $(STAMP)
 	$(BIN)/compress run --teacher cait_s24 --student deit_tiny --strategy lift
 
+# A file's tests stay in one process, for they share what is costly to make.
+PARALLEL = -n logical --maxprocesses 4 --dist loadfile
+
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-all: $(STAMP)
-	$(BIN)/python -m pytest -m "not gpu"
+	$(BIN)/python -m pytest -m "not gpu" $(PARALLEL)
 
 test-gpu: $(STAMP)
 	$(BIN)/python -m pytest -m gpu
