@@ -24,256 +24,28 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 import psutil
-import timm
 import torch
-import torch.nn.functional as F
 from rich.console import Console
-from timm.optim import param_groups_weight_decay
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from core.context import Context
-from core.preprocess import PreprocessSpec
-from core.rundir import RunDirectory
+from step_variants import CACHED, PLAIN, VARIANTS, Setting, make, networks
+
 from pipeline.machine import processor
-from stages.distill import job as distill_job
-from stages.distill.cache.config import CacheConfig
-from stages.distill.cache.fill import fill, parts_of
-from stages.distill.cache.store import Store
-from stages.distill.cache.views import CachedViews
-from stages.distill.config import DistillConfig
-from stages.distill.model import AdaptedTeacher, FrozenTeacher, TappedStudent
-from stages.distill.pairs import layer_pairs, teacher_layers
-from stages.images.loaders import ViewKey, train_loader
 from stages.models.build import cost_of, input_size
-from stages.models.names import resolve_architecture
-from stages.training.compilation import compile_in_place
-from stages.training.loop import Job, Training
 from stages.training.memory import PeakMemory, release_unused
 
-CLASSES = 1000
 ALLOWED_DIFFERENCE = 1e-3
-PLAIN, LIVE, CACHED = "plain eager loop", "ours, live teacher, compiled", "ours, cached teacher, compiled"
-SHORT = "ours, live teacher in bfloat16, compiled"
-VARIANTS = (PLAIN, LIVE, SHORT, CACHED)
 MODEL_PARTS = ("teacher", "student forward", "backward", "losses")
 UPDATE_PARTS = ("optimizer", "averaged weights")
 TIMES_MOVED = {"optimizer": 8, "averaged weights": 3}
 """Reads and writes of every weight: AdamW reads and writes weight and two moments and reads the gradient, whose norm
 reads it once more; averaging reads two and writes one."""
-HALF = PreprocessSpec(size=1, mean=(0.5,) * 3, std=(0.5,) * 3)
-"""Both networks take the images as they are; what they show does not matter here."""
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What is measured."""
-
-    teacher: str
-    student: str
-    args: dict[str, Any]
-    batch: int
-    steps: int
-    folder: Path
-
-
-class Pictures(Dataset[tuple[Tensor, int]]):
-    """Random images, held in memory, so that decoding does not enter."""
-
-    def __init__(self, count: int, size: int) -> None:
-        generator = torch.Generator().manual_seed(0)
-        self.images = torch.randn(count, 3, size, size, generator=generator)
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, key: ViewKey) -> tuple[Tensor, int]:
-        return self.images[key.index], key.index % CLASSES
-
-
-class Clock:
-    """Seconds spent inside wrapped calls, by name; nested calls are taken out of the outer one."""
-
-    def __init__(self) -> None:
-        self.spent: dict[str, float] = defaultdict(float)
-        self.open: list[list[float]] = []
-
-    def wrap(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        """``call``, timed."""
-
-        def timed(*arguments: Any, **named: Any) -> Any:
-            with self.running(name):
-                return call(*arguments, **named)
-
-        return timed
-
-    @contextmanager
-    def running(self, name: str) -> Iterator[None]:
-        """Time the block."""
-        inside = [0.0]
-        self.open.append(inside)
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            took = time.perf_counter() - started
-            self.open.pop()
-            self.spent[name] += took - inside[0]
-            if self.open:
-                self.open[-1][0] += took
-
-
-def networks(setting: Setting) -> tuple[nn.Module, nn.Module]:
-    """Teacher and student with the same weights for every variant."""
-    torch.manual_seed(0)
-    teacher = timm.create_model(resolve_architecture(setting.teacher), num_classes=CLASSES, **setting.args)
-    student = timm.create_model(resolve_architecture(setting.student), num_classes=CLASSES, **setting.args)
-    return teacher, student
-
-
-def batches(views: Any, batch: int) -> Iterator[Any]:
-    """The batches of training, one epoch after the other, the same for every variant."""
-    loader: DataLoader[Any] = train_loader(views, batch_size=batch, seed=0, workers=0, fixed_views=1)
-    sampler: Any = loader.sampler
-    for epoch in range(10**9):
-        sampler.set_epoch(epoch)
-        yield from loader
-
-
-Step = Callable[[], tuple[float, dict[str, float]]]
-"""One step: its loss, and seconds by part."""
-
-
-def plain_step(setting: Setting, config: DistillConfig, size: int) -> Step:
-    """The published loop, as plain as it can be written."""
-    teacher, student = networks(setting)
-    teacher.eval().requires_grad_(False)
-    student.train()
-    spared = student.no_weight_decay()
-    groups = param_groups_weight_decay(student, config.weight_decay, no_weight_decay_list=spared)
-    optimizer = torch.optim.AdamW(groups, lr=float(config.lr))
-    data = batches(Pictures(setting.batch * setting.steps, size), setting.batch)
-    last_teacher, last_student = len(teacher.blocks) - 1, len(student.blocks) - 1
-
-    def tapped(network: Any, images: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        final, (tap,) = network.forward_intermediates(images, indices=[layer], norm=False, output_fmt="NCHW")
-        return network.forward_head(final), tap
-
-    def spectrum(tap: Tensor) -> Tensor:
-        found = torch.fft.rfft2(tap.float(), norm="ortho")
-        return torch.stack([found.real, found.imag], dim=-1)
-
-    def step() -> tuple[float, dict[str, float]]:
-        clock = Clock()
-        with clock.running("data"):
-            images, labels = next(data)
-        with clock.running("teacher"), torch.no_grad():
-            teacher_logits, teacher_tap = tapped(teacher, images, last_teacher)
-        with clock.running("student forward"):
-            logits, tap = tapped(student, images, last_student)
-        with clock.running("losses"):
-            pooled = F.adaptive_avg_pool3d(teacher_tap, (tap.shape[1], None, None))
-            spectral = F.mse_loss(spectrum(tap), spectrum(pooled))
-            soft = F.kl_div(
-                logits.log_softmax(-1), teacher_logits.log_softmax(-1), reduction="batchmean", log_target=True
-            )
-            hard = F.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
-            loss = (1 - config.alpha) * hard + config.alpha * soft + 0.2 * spectral
-        with clock.running("backward"):
-            optimizer.zero_grad()
-            loss.backward()
-        with clock.running("optimizer"):
-            optimizer.step()
-        return float(loss.detach()), dict(clock.spent)
-
-    return step
-
-
-def our_step(setting: Setting, config: DistillConfig, size: int, context: Context, *, cached: bool) -> Step:
-    """A step of `compress run`: its job, its loop, its cache."""
-    network, student = networks(setting)
-    pairs = layer_pairs(config, len(student.blocks), len(network.blocks))
-    precision = torch.bfloat16 if config.teacher_precision == "bfloat16" else torch.float32
-    adapted = AdaptedTeacher(network, teacher_layers(pairs), HALF, HALF, precision=precision)
-    teacher: FrozenTeacher | None = FrozenTeacher(adapted)
-    tapped = TappedStudent(student, pairs)
-    compile_in_place(tapped)
-    if not cached:
-        compile_in_place(adapted)
-    views: Any = Pictures(setting.batch * setting.steps, size)
-    if cached and teacher is not None:
-        parts = parts_of(teacher, views[ViewKey(0, 0)][0][None], teacher_layers(pairs))
-        key = {"benchmark": setting.teacher, "batch": setting.batch}
-        store = Store(CacheConfig(), key, parts, images=len(views), views=1, run_folder=setting.folder / "cache")
-        fill(store, views, teacher, context, batch_size=setting.batch)
-        views, teacher = CachedViews(views, store), None
-    clock = Clock()
-    if teacher is not None:
-        teacher.forward = clock.wrap("teacher", teacher.forward)  # type: ignore[method-assign]
-    loss = clock.wrap("losses", partial(distill_job._loss, config, pairs, teacher))
-    job = Job(
-        name="student",
-        model=tapped,
-        network=distill_job._network,
-        loss=lambda model, *batch: loss(clock.wrap("student forward", model), *batch),
-        train=train_loader(views, batch_size=setting.batch, seed=0, workers=0, fixed_views=1),
-        val=DataLoader(views, batch_size=setting.batch),
-        folder=setting.folder / "checkpoints",
-        fingerprint="benchmark",
-    )
-    training = Training(job, config, 1, context)
-    training.model.train()
-    accelerator = training.accelerator
-    accelerator.backward = clock.wrap("backward", accelerator.backward)
-    accelerator.clip_grad_norm_ = clock.wrap("optimizer", accelerator.clip_grad_norm_)
-    training.optimizer.step = clock.wrap("optimizer", training.optimizer.step)
-    training.optimizer.zero_grad = clock.wrap("optimizer", training.optimizer.zero_grad)
-    training.ema.update = clock.wrap("averaged weights", training.ema.update)  # type: ignore[union-attr,method-assign]
-    data = batches(views, setting.batch)
-
-    def step() -> tuple[float, dict[str, float]]:
-        clock.spent.clear()
-        before = sum(training.progress.sums.values())
-        with clock.running("loop"):
-            with clock.running("data"):
-                batch = next(data)
-            training.step(*batch)
-        return sum(training.progress.sums.values()) - before, dict(clock.spent)
-
-    return step
-
-
-def make(variant: str, setting: Setting, size: int) -> Step:
-    """A variant ready to step."""
-    rate = 5e-4 * setting.batch / 512
-    config = DistillConfig(
-        batch_size=setting.batch,
-        lr=rate,
-        min_lr=rate,
-        warmup_epochs=0.0,
-        warmup_lr=0.0,
-        clip_grad=None,
-        ema_decay=0.99996,
-        ema_warmup=False,
-        teacher_precision="bfloat16" if variant == SHORT else "float32",
-    )
-    if variant == PLAIN:
-        return plain_step(setting, config, size)
-    run = RunDirectory.claim(setting.folder / variant.replace(" ", "-"), {"benchmark": variant})
-    context = Context(run=run, seed=0, device="cpu", console=Console(quiet=True))
-    return our_step(setting, config, size, context, cached=variant == CACHED)
 
 
 def gemm_rate(side: int = 1024) -> float:
@@ -363,6 +135,16 @@ def medians(found: dict[str, Any], variant: str) -> dict[str, float]:
     return {**parts, "step": statistics.median(found["seconds"][variant])}
 
 
+def shares(found: dict[str, Any], variant: str) -> tuple[float, float]:
+    """Of a step, percent: all but models and update; all but models. Medians over the steps."""
+    loop, beside = [], []
+    for seconds, parts in zip(found["seconds"][variant], found["parts"][variant], strict=True):
+        models, update = (sum(parts.get(name, 0.0) for name in names) for names in (MODEL_PARTS, UPDATE_PARTS))
+        loop.append(100 * (seconds - models - update) / seconds)
+        beside.append(100 * (seconds - models) / seconds)
+    return statistics.median(loop), statistics.median(beside)
+
+
 def show(setting: Setting, found: dict[str, Any], peaks: dict[str, int], console: Console) -> None:
     """The two tables of one batch size, as markdown."""
     arithmetic = operations(setting)
@@ -382,12 +164,12 @@ def show(setting: Setting, found: dict[str, Any], peaks: dict[str, int], console
         ratios = [a / b for a, b in zip(found["seconds"][PLAIN], found["seconds"][variant], strict=True)]
         low, high = interval(ratios)
         models, update = (sum(part[name] for name in names) for names in (MODEL_PARTS, UPDATE_PARTS))
+        loop, beside = shares(found, variant)
         work = arithmetic["student"] + (0.0 if variant == CACHED else arithmetic["teacher"])
         moved = 4e-9 * weights * sum(times for name, times in TIMES_MOVED.items() if part[name])
         lines.append(
             f"| {variant} | {part['step']:.3f} | {statistics.median(ratios):.2f} [{low:.2f}, {high:.2f}] | "
-            f"{100 * (part['step'] - models - update) / part['step']:.1f} % | "
-            f"{100 * (part['step'] - models) / part['step']:.1f} % | {100 * work / models / 1e9 / gemm:.0f} % | "
+            f"{loop:.1f} % | {beside:.1f} % | {100 * work / models / 1e9 / gemm:.0f} % | "
             f"{100 * moved / update / copy:.0f} % | "
             + (f"{peaks[variant] / 1e9:.2f} GB | " if variant in peaks else "not measured | ")
             + f"{found['largest_loss_difference'][variant]:.1e} |"
