@@ -130,8 +130,8 @@ class Started:
 def started(tmp_path: Path) -> Iterator[Started]:
     training = Started(tmp_path / "run")
     yield training
-    if training.process.poll() is None:
-        training.process.kill()
+    training.process.kill()
+    training.process.communicate()  # closes its pipe
 
 
 def test_a_process_that_dies_takes_the_run_down_and_is_named(started: Started) -> None:
