@@ -249,5 +249,6 @@ def _is_whole(line: str) -> bool:
 
 
 def _is_later(entry: dict[str, Any], training: str, settings: str, epoch: int) -> bool:
-    own = entry.get("training") == training and entry.get("settings") == settings[:SETTINGS_SHOWN]
+    # Without settings: written by an earlier version, when a file held one training of a name.
+    own = entry.get("training") == training and entry.get("settings") in (None, settings[:SETTINGS_SHOWN])
     return own and entry.get("epoch", 0) > epoch

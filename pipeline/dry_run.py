@@ -24,6 +24,7 @@ from core.rundir import RunDirectory
 from pipeline.config import RunConfig
 from pipeline.dry_run_figures import Filling, Training
 from pipeline.dry_run_steps import fitting, learning
+from pipeline.earlier import earlier_of, with_precision, with_sizes
 from pipeline.plan import STAGES
 from pipeline.request import default_output, identity, notes, refuse_inside_data, with_absolute_paths
 from pipeline.resolve import resolve_models, resolve_training
@@ -86,7 +87,8 @@ def dry_run(config: RunConfig, output: Path | None, processes: int, console: Con
     refuse_inside_data(root, config)
     for stage in STAGES:
         stage.facts(config)
-    models = resolve_models(config, fetch=False)
+    earlier = earlier_of(root)
+    models = resolve_models(with_precision(config, earlier), fetch=False)
     begun = _refuse_unusable(root, models)
     with TemporaryDirectory(prefix="compress-dry-run-") as folder:
         run = RunDirectory.claim(Path(folder) / "run", identity(models))
@@ -98,8 +100,12 @@ def dry_run(config: RunConfig, output: Path | None, processes: int, console: Con
             threads=_threads(models, processes),
             console=console,
         )
+        if context.threads:
+            torch.set_num_threads(context.threads)  # everything that is measured, not only the steps
         data = data_stage.run(models.data.model_copy(update={"check": "skip"}), data_stage.Inputs(), context)
-        resolved = resolve_training(models, data, processes)
+        known = RunDirectory(root).stage_state("data") if earlier else {}
+        same = known and RunDirectory(root).load_record("data", DataRecord).digest == data.digest
+        resolved = resolve_training(with_sizes(models, config, earlier if same else None, processes), data, processes)
         networks, trainings, filling = _measured(resolved, data, processes, root, context)
     return DryRun(
         output=root,

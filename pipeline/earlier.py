@@ -1,4 +1,4 @@
-"""What a run decided when it began stays decided, wherever and however it is continued.
+"""What a run decided when it began stays decided, wherever it is continued, as long as the same is asked of it.
 
 Some of what `auto` means depends on the machine: whether compiling pays, what the teacher computes in, how a batch
 divides among processes. Deciding anew on another machine would change the training, and so throw a finished one away.
@@ -6,7 +6,9 @@ divides among processes. Deciding anew on another machine would change the train
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 from core.errors import UsageError
 from core.rundir import RunDirectory
@@ -16,45 +18,58 @@ from stages.training.config import TrainingConfig
 Training = TypeVar("Training", bound=TrainingConfig)
 
 
-def earlier_config(run: RunDirectory) -> RunConfig | None:
-    """The config that this run was last resolved to; None before its first, or if another version wrote it."""
-    resolved: Any = run.state().get("resolved")
+@dataclass(frozen=True)
+class Earlier:
+    """The last request of a run, and what it was resolved to."""
+
+    asked: RunConfig
+    resolved: RunConfig
+
+    def same(self, section: Literal["teacher", "distill"], config: RunConfig) -> bool:
+        """Whether the section is asked for as it was; if not, it is trained anew in any case."""
+        return bool(getattr(config, section) == getattr(self.asked, section))
+
+
+def earlier_of(root: Path) -> Earlier | None:
+    """Of the run at ``root``; None before its first resolution, or if another version wrote it."""
+    if not (root / "state.json").is_file():
+        return None
+    state: dict[str, Any] = RunDirectory(root).state()
     try:
-        return None if resolved is None else validate(resolved)
-    except UsageError:
+        return Earlier(validate(state["asked"]), validate(state["resolved"]))
+    except (KeyError, UsageError):
         return None
 
 
-def with_machine_decisions(config: RunConfig, earlier: RunConfig | None) -> RunConfig:
-    """``config`` with `auto` replaced by what was decided from the machine before."""
+def with_precision(config: RunConfig, earlier: Earlier | None) -> RunConfig:
+    """``config`` with the teacher's precision as it was decided; before names and devices are resolved."""
+    if earlier is None or not earlier.same("distill", config):
+        return config
+    kept = {"teacher_precision": earlier.resolved.distill.teacher_precision}
+    return config.model_copy(update={"distill": config.distill.model_copy(update=kept)})
+
+
+def with_sizes(models: RunConfig, config: RunConfig, earlier: Earlier | None, processes: int) -> RunConfig:
+    """``models`` with batch sizes, where they still divide, and compilation as they were decided for these images.
+
+    Args:
+        models: resolved so far.
+        config: as requested, which ``models`` came from.
+        earlier: None also when the images are others.
+        processes: that share a batch.
+    """
     if earlier is None:
-        return config
-    distill = _compiled_as(config.distill, earlier.distill)
-    if distill.teacher_precision == "auto":
-        distill = distill.model_copy(update={"teacher_precision": earlier.distill.teacher_precision})
-    return config.model_copy(update={"teacher": _compiled_as(config.teacher, earlier.teacher), "distill": distill})
+        return models
+    update = {}
+    if earlier.same("teacher", config):
+        update["teacher"] = _as(models.teacher, earlier.resolved.teacher, processes)
+    if earlier.same("distill", config):
+        update["distill"] = _as(models.distill, earlier.resolved.distill, processes)  # type: ignore[assignment]
+    return models.model_copy(update=update)
 
 
-def with_batches(config: RunConfig, earlier: RunConfig | None, processes: int) -> RunConfig:
-    """``config`` with automatic batch sizes as before, where they divide among the processes; for unchanged images."""
-    if earlier is None:
-        return config
-    return config.model_copy(
-        update={
-            "teacher": _batch_as(config.teacher, earlier.teacher, processes),
-            "distill": _batch_as(config.distill, earlier.distill, processes),
-        }
-    )
-
-
-def _compiled_as(config: Training, earlier: Training) -> Training:
-    if config.compile != "auto":
-        return config
-    return config.model_copy(update={"compile": earlier.compile, "compile_reason": earlier.compile_reason})
-
-
-def _batch_as(config: Training, earlier: Training, processes: int) -> Training:
-    same = config.batch_size == "auto" and config.accumulation == earlier.accumulation
-    if not same or isinstance(earlier.batch_size, str) or earlier.batch_size % (config.accumulation * processes):
-        return config
-    return config.model_copy(update={"batch_size": earlier.batch_size})
+def _as(config: Training, earlier: Training, processes: int) -> Training:
+    kept: dict[str, Any] = {"compile": earlier.compile, "compile_reason": earlier.compile_reason}
+    if isinstance(earlier.batch_size, int) and earlier.batch_size % (earlier.accumulation * processes) == 0:
+        kept["batch_size"] = earlier.batch_size
+    return config.model_copy(update=kept)

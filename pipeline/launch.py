@@ -53,7 +53,7 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
             f"rank {rank} of {processes} died (killed by {name}{more}), and the run with it; "
             "the same command goes on from the last checkpoint."
         )
-    if code not in (EXIT_GATE_FAILED, 130) or rank:  # the main process's verdict is no failure
+    if code != 130 and (code != EXIT_GATE_FAILED or rank):  # the main process's verdict is no failure
         print(f"rank {rank} of {processes} ended with exit code {code}; its message is above", file=sys.stderr)  # noqa: T201
     return code
 
@@ -108,9 +108,11 @@ def _forwarding(children: list[subprocess.Popen[bytes]]) -> Iterator[None]:
     def forward(number: int, frame: FrameType | None) -> None:
         for child in children:
             if child.poll() is None:
-                child.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
+                child.send_signal(number if number == signal.SIGINT else signal.SIGTERM)
 
-    watched = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    hangup = getattr(signal, "SIGHUP", None)  # not on Windows; and left alone where nohup has it ignored
+    watched = [signal.SIGINT, signal.SIGTERM]
+    watched += [hangup] if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN else []
     previous = {number: signal.signal(number, forward) for number in watched}
     try:
         yield
@@ -164,7 +166,6 @@ def end_with_launcher() -> None:
 
 
 def _first_cause(failed: dict[int, int]) -> tuple[int, int]:
-    """Of several failures the one that the others followed from: a kill, else an error of its own."""
-    killed = {rank: code for rank, code in failed.items() if code < 0}
+    """Of several failures, in order of time, the one that the others followed from."""
     own = {rank: code for rank, code in failed.items() if code != ProcessLost.exit_code}
-    return next(iter((killed or own or failed).items()))
+    return next(iter((own or failed).items()))

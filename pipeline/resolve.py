@@ -130,8 +130,7 @@ def resolve_training(config: RunConfig, data: DataRecord, processes: int | None 
     teacher_pass, student_pass = _operations(config.teacher), _operations(config.student)
     passes = data.train_images * 3.0  # backward costs twice what forward does
     teacher = _compilation(teacher, config.device, passes * teacher_pass * epochs)
-    silent = config.distill.alpha == 0 and not config.distill.features
-    asked = 0 if silent else config.distill.views or config.distill.epochs
+    asked = (config.distill.views or config.distill.epochs) if config.distill.asks_teacher else 0
     live = data.train_images * teacher_pass * asked
     distill = _compilation(distill, config.device, passes * student_pass * config.distill.epochs + live)
     images = config.data.model_copy(update={"check": check_of(config.data, data.train_images + data.val_images)})
@@ -186,6 +185,8 @@ def _compilation(config: Training, device: str, operations: float) -> Training:
     """Whether to compile, decided; asking for it where there is no compiler fails."""
     from stages.training.compilation import decide
 
+    if config.compile_reason:  # decided when the run began, perhaps on another machine; asked of a compiler when used
+        return config
     compiled, why = decide(config.compile, device, operations)
     if config.compile != "auto":
         return config
@@ -270,11 +271,13 @@ def _precision(config: RunConfig, device: str, geometry: str) -> str:
     """What the teacher computes in beside the student; on tiny networks converting costs more than it saves."""
     if config.distill.teacher_precision != "auto":
         return config.distill.teacher_precision
+    if geometry != "full":
+        return "float32"
     if device == "cpu":
-        return "bfloat16" if geometry == "full" and has_amx() else "float32"
+        return "bfloat16" if has_amx() else "float32"
     import torch
 
-    return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
 
 
 def _device(device: str) -> str:

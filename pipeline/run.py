@@ -18,7 +18,7 @@ from core.processes import world_size
 from core.record import FileRef
 from core.rundir import RunDirectory
 from pipeline.config import RunConfig, dump_yaml, merge, validate
-from pipeline.earlier import earlier_config, with_batches, with_machine_decisions
+from pipeline.earlier import earlier_of, with_precision, with_sizes
 from pipeline.machine import environment
 from pipeline.plan import STAGES
 from pipeline.request import default_output, identity, notes, refuse_inside_data, with_absolute_paths
@@ -78,11 +78,11 @@ def _run_all(
     request = fingerprint(config, config.model_dump(mode="json"), facts, world_size())
     known = _known_request(root, request)
     absent = _absent_folders(root)
-    earlier = earlier_config(RunDirectory(root)) if (root / "state.json").is_file() else None
+    earlier = earlier_of(root)
     if known is None:
         from pipeline.resolve import resolve_models
 
-        models = resolve_models(with_machine_decisions(config, earlier))
+        models = resolve_models(with_precision(config, earlier))
         fresh = not (root / "state.json").is_file()
         try:
             run = RunDirectory.claim(root, identity(models))
@@ -100,9 +100,10 @@ def _run_all(
             from pipeline.resolve import resolve_training
 
             same_images = earlier if "data" not in runner.computed else None
-            resolved = resolve_training(with_batches(models, same_images, world_size()), data)
+            resolved = resolve_training(with_sizes(models, config, same_images, world_size()), data)
             write_atomic(run.root / "config.yaml", dump_yaml(resolved))
-            run.remember(resolved=resolved.model_dump(mode="json"), request=request, command=command)
+            asked = config.model_dump(mode="json")
+            run.remember(asked=asked, resolved=resolved.model_dump(mode="json"), request=request, command=command)
         else:
             resolved = models
         for note in notes(resolved):

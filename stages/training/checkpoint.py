@@ -55,8 +55,9 @@ def save_checkpoint(accelerator: Any, folder: Path, progress: Progress, fingerpr
     target = folder / f"step-{progress.steps:08d}-{progress.batches:06d}"
     temporary = folder / f".{target.name}"
     if accelerator.is_main_process:
-        shutil.rmtree(temporary, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
+        for leftover in folder.glob(".*"):  # of a save that was cut off, or had no room
+            shutil.rmtree(leftover, ignore_errors=True)
     accelerator.wait_for_everyone()
     with _disk_told(folder):
         accelerator.save_state(str(temporary))
@@ -65,6 +66,8 @@ def save_checkpoint(accelerator: Any, folder: Path, progress: Progress, fingerpr
         with _disk_told(folder):
             (temporary / _PROGRESS).write_text(json.dumps({"fingerprint": fingerprint, **asdict(progress)}))
             _flush(temporary)
+            if target.exists():  # an earlier one that cannot be read: a readable one would have been resumed from
+                _remove(target)
             temporary.replace(target)
         for other in folder.iterdir():
             if other != target:

@@ -53,6 +53,16 @@ def _lack(device: str) -> str | None:
 
 
 def compile_in_place(*modules: nn.Module) -> None:
-    """Compile for the one batch shape that training has; parameters keep their names."""
+    """Compile for the one batch shape that training has; parameters keep their names.
+
+    Raises:
+        EnvironmentLacksError: there is no compiler on this machine.
+    """
+    lack = _lack(next(modules[0].parameters()).device.type)
+    if lack:
+        raise EnvironmentLacksError(
+            f"this training is a compiled one, as decided where it began, but {lack}; install it to go on, or train "
+            "anew with compile=off."
+        )
     for module in modules:
         module.compile(dynamic=False)

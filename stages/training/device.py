@@ -31,7 +31,7 @@ def make_accelerator(device: str, *, accumulation: int = 1) -> Any:
     use_gpu = device != "cpu" and torch.cuda.is_available()
     return Accelerator(
         cpu=not use_gpu,
-        mixed_precision="bf16" if use_gpu and torch.cuda.is_bf16_supported() else "no",
+        mixed_precision="bf16" if use_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "no",
         gradient_accumulation_steps=accumulation,
         dataloader_config=DataLoaderConfiguration(split_batches=True),
         kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],

@@ -175,8 +175,12 @@ class Training:
         """The main process's finding, in all: on a shared disk the others may not see the newest checkpoint yet."""
         if self.accelerator.num_processes == 1:
             return found
-        told = [found]
+        told = [found and (found[0].resolve(), found[1])]
         broadcast_object_list(told)
+        if told[0] and not told[0][0].is_dir():
+            raise UsageError(
+                f"checkpoint {told[0][0]} is not visible from every process; put the run on a disk that all see."
+            )
         return told[0]
 
     def _epoch(self, stop: StopRequest) -> Pace:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -197,7 +198,7 @@ def test_killed_it_leaves_no_process_and_goes_on(digits_folder: Path, tmp_path: 
     done = subprocess.run(script, **how, capture_output=True)
     assert done.returncode == 0, done.stderr
     assert "resuming student" in (tmp_path / "out" / "seed0" / "widelast" / "log.txt").read_text()
-    assert "2 of 3 computed" in done.stdout
+    assert re.search(r"[12] of 3 computed", done.stdout)  # the other method, trained beside it, may have been done
     assert [json.loads(line)["epoch"] for line in metrics.read_text().splitlines()] == list(range(1, 41))
 
 
