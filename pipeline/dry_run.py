@@ -25,6 +25,7 @@ from pipeline.config import RunConfig
 from pipeline.dry_run_figures import Filling, Training
 from pipeline.dry_run_steps import fitting, learning
 from pipeline.earlier import earlier_of, with_precision, with_sizes
+from pipeline.machine import available_cores, threads_each
 from pipeline.plan import STAGES
 from pipeline.request import default_output, identity, notes, refuse_inside_data, with_absolute_paths
 from pipeline.resolve import resolve_models, resolve_training
@@ -141,7 +142,7 @@ def _refuse_unusable(root: Path, models: RunConfig) -> bool:
 
 def _busy() -> list[str]:
     """A note where other work holds half of the cores or more, for steps are then slower than they would be."""
-    load, cores = psutil.getloadavg()[0], psutil.cpu_count() or 1
+    load, cores = psutil.getloadavg()[0], available_cores()
     if load <= cores / 2:
         return []
     return [
@@ -153,7 +154,7 @@ def _threads(config: RunConfig, processes: int) -> int:
     """Threads as the run would have them: several processes share the cores (``pipeline.launch``)."""
     if int(config.threads) or processes == 1 or "OMP_NUM_THREADS" in os.environ:
         return int(config.threads)
-    return max(1, (psutil.cpu_count() or 1) // processes)
+    return threads_each(processes)
 
 
 def _measured(

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from core.errors import EXIT_GATE_FAILED, EnvironmentLacksError, ProcessLost, UsageError
+from pipeline.machine import threads_each
 
 _POLL_SECONDS = 0.1
 _GRACE_SECONDS = 5.0
@@ -74,9 +75,8 @@ def check(processes: int, device: str) -> None:
 
 
 def _start(processes: int, arguments: Sequence[str]) -> list[subprocess.Popen[bytes]]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     shared = {
-        "OMP_NUM_THREADS": str(max(1, cores // processes)),
+        "OMP_NUM_THREADS": str(threads_each(processes)),
         **os.environ,
         "WORLD_SIZE": str(processes),
         "LOCAL_WORLD_SIZE": str(processes),

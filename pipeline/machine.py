@@ -35,6 +35,16 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
+def available_cores() -> int:
+    """Cores that this process may use, which may be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads_each(processes: int) -> int:
+    """Threads of each of several processes that share the cores."""
+    return max(1, available_cores() // processes)
+
+
 def has_amx() -> bool:
     """Whether the CPU multiplies bfloat16 matrices in hardware (Intel AMX), as Linux tells it."""
     info = Path("/proc/cpuinfo")
@@ -48,7 +58,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "system": platform.platform(),
         "processor": processor(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": available_cores(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "gpu": gpu_present(),
         "packages": {name: found for name in (*_PACKAGES, *_RUNTIMES) if (found := package_version(name))},

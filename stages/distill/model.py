@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -11,16 +9,7 @@ from torch import Tensor, nn
 from core.preprocess import PreprocessSpec
 from stages.distill.pairs import LayerPair, Shape, student_layers
 from stages.models.build import logits_and_taps
-from stages.models.students import no_weight_decay_of
-
-
-def taps_alone(network: nn.Module, images: Tensor, layers: tuple[int, ...]) -> list[Tensor]:
-    """The taps ``[B, D, H, W]`` of ascending ``layers`` of a timm network, nothing computed after the last of them."""
-    tappable: Any = network
-    taps: list[Tensor] = tappable.forward_intermediates(
-        images, indices=list(layers), norm=False, output_fmt="NCHW", intermediates_only=True, stop_early=True
-    )
-    return taps
+from stages.models.students import no_weight_decay_of, taps_alone
 
 
 def tap_shapes(network: nn.Module, size: int, layers: tuple[int, ...]) -> dict[int, Shape]:

@@ -134,6 +134,15 @@ def no_weight_decay_of(module: nn.Module, prefix: str = "") -> set[str]:
     return {f"{prefix}.{name}" if prefix else name for name in names}
 
 
+def taps_alone(network: nn.Module, images: Tensor, layers: tuple[int, ...]) -> list[Tensor]:
+    """The taps ``[B, D, H, W]`` of ascending ``layers`` of a timm network, nothing computed after the last of them."""
+    tappable: Any = network
+    taps: list[Tensor] = tappable.forward_intermediates(
+        images, indices=list(layers), norm=False, output_fmt="NCHW", intermediates_only=True, stop_early=True
+    )
+    return taps
+
+
 class TokenBase(nn.Module):
     """A timm ViT cut to what a lift reads: the patch tokens of its last block, before any final norm.
 
@@ -161,10 +170,7 @@ class TokenBase(nn.Module):
     def forward(self, x: Tensor, indices: tuple[int, ...] | None = None) -> list[Tensor]:
         """Taps ``[B, Ds, H, W]`` of ``indices`` (default: the last block alone), in ascending order."""
         indices = (self.depth - 1,) if indices is None else indices
-        taps: list[Tensor] = self.vit.forward_intermediates(
-            x, indices=list(indices), norm=False, stop_early=True, output_fmt="NCHW", intermediates_only=True
-        )
-        return taps
+        return taps_alone(self.vit, x, indices)
 
 
 class LiftStudent(nn.Module):

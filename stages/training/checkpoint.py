@@ -19,6 +19,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from core.errors import UsageError
+from core.rundir import SETTINGS_SHOWN
 
 _PROGRESS = "progress.json"
 
@@ -42,7 +43,7 @@ class Progress:
 
 
 def _own_folder(folder: Path, fingerprint: str) -> Path:
-    return folder / fingerprint[:12]
+    return folder / fingerprint[:SETTINGS_SHOWN]
 
 
 def save_checkpoint(accelerator: Any, folder: Path, progress: Progress, fingerprint: str) -> None:

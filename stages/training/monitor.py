@@ -30,6 +30,24 @@ class Pace:
         return self.images / max(time.monotonic() - self.started, 1e-9)
 
 
+def progress_bar(context: Context, figures: str = "") -> Bar:
+    """A bar with images a second, on the main process's terminal; nothing elsewhere.
+
+    Args:
+        context: whose console.
+        figures: rich's markup of what else is shown, each followed by two spaces.
+    """
+    return Bar(
+        TextColumn("  {task.description}"),
+        BarColumn(bar_width=24),
+        TextColumn(f"{{task.percentage:3.0f}} %  {figures}{{task.fields[rate]}} images/s  left"),
+        TimeRemainingColumn(),
+        console=context.console,
+        transient=True,
+        disable=not (context.console.is_terminal and context.rank == 0),
+    )
+
+
 class Monitor:
     """Tells of one training; silent in every process but the main one."""
 
@@ -37,15 +55,7 @@ class Monitor:
         self.name, self.settings, self.context, self.memory = name, settings, context, memory
         self.main = context.rank == 0
         self.peak: int | None = None
-        self.bar = Bar(
-            TextColumn("  {task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.percentage:3.0f} %  loss {task.fields[loss]}  {task.fields[rate]} images/s  left"),
-            TimeRemainingColumn(),
-            console=context.console,
-            transient=True,
-            disable=not (context.console.is_terminal and self.main),
-        )
+        self.bar = progress_bar(context, "loss {task.fields[loss]}  ")
         self.task = self.bar.add_task(name, total=total_steps, loss="-", rate="-")
 
     def step(self, progress: Progress, pace: Pace) -> None:

@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
@@ -20,6 +18,7 @@ from stages.distill.cache.report import CacheReport, report_of, summary
 from stages.distill.cache.store import Store
 from stages.distill.cache.upkeep import locked, prepare, require_room_for
 from stages.images.loaders import ViewKey
+from stages.training.monitor import progress_bar
 
 Teacher = Callable[[Tensor], tuple[Tensor | None, list[Tensor]]]
 """Images ``[B, 3, S, S]`` on the device to logits ``[B, K]`` (or None, if unused) and taps ``[B, D, H, W]``."""
@@ -129,7 +128,7 @@ class _Work:
             return 0
         computed, started = 0, time.monotonic()
         batches = iter(self._loader([rows for unit in units for rows in unit]))
-        with self._bar() as bar:
+        with progress_bar(self.context) as bar:
             task = bar.add_task("teacher cache", total=total, rate="-")
             for unit in units:
                 if self.stop():
@@ -213,18 +212,6 @@ class _Work:
                 f"the teacher's {name} is not finite on image {image}, view {view} (row {row} of its cache); "
                 "check the teacher's weights, or run it in float32."
             )
-
-    def _bar(self) -> Bar:
-        """A progress bar on a terminal, nothing elsewhere."""
-        return Bar(
-            TextColumn("  {task.description}"),
-            BarColumn(bar_width=24),
-            TextColumn("{task.percentage:3.0f} %  {task.fields[rate]} images/s  left"),
-            TimeRemainingColumn(),
-            console=self.context.console,
-            transient=True,
-            disable=not (self.context.console.is_terminal and not self.processes.rank),
-        )
 
 
 class _Keys(Sampler[list[ViewKey]]):
