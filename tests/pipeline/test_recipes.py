@@ -108,7 +108,10 @@ def run_on_a_folder(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], RunConfi
 
 def requested(*arguments: str) -> RunConfig:
     """The config that these options of `compress run` make."""
-    context = cli.cli.commands["run"].make_context("run", list(arguments))
+    # Under its group, as the program makes it: click keeps a command's first help option for good, and without the
+    # group that is `--help` alone.
+    with cli.cli.make_context("compress", ["run"]) as group:
+        context = cli.cli.commands["run"].make_context("run", list(arguments), parent=group)
     given = {name: value for name, value in context.params.items() if name != "output"}
     config: RunConfig = requested_config(**given)
     return config
