@@ -1,0 +1,140 @@
+"""What is known of a network after it was read: numbers of each tap, as arrays, made by ``measures``, shown by the rest.
+
+Letters: D width of the tap (channels), N patch tokens of an image, n images, m kept images (second-phase quantities),
+F = D // 2 + 1 frequencies of a real FFT over channels. Sources: [EM] arXiv 2511.15572, [SKD] arXiv 2412.19055,
+[DD] arXiv 2511.06848.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
+
+ENERGY_SHARES = (0.80, 0.90, 0.95, 0.99)
+"""Shares of an image's energy for which the smallest number of directions is counted [EM]."""
+SEP_SHARES = (0.50, 0.60, 0.70, 0.80, 0.90)
+"""Shares of a token's spectral energy, likewise [EM]."""
+TIE = 1e-9
+"""A share counts as reached from this much below it, so that equal energies do not depend on rounding."""
+
+
+def first_reaching(shares: Floats, targets: tuple[float, ...]) -> Counts:
+    """Smallest count d (from 1) whose leading ``d`` entries hold each target share.
+
+    Args:
+        shares: cumulative shares of 1 ``[..., D]``, non-decreasing along the last axis; all zeros where there is no energy.
+        targets: k shares, each in (0, 1).
+
+    Returns:
+        int64 ``[..., k]``; 0 where the shares are all zero (nothing needs no direction).
+    """
+    wanted = np.asarray(targets) - TIE
+    below = np.count_nonzero(shares[..., None, :] < wanted[:, None], axis=-1)
+    return np.where(below == shares.shape[-1], 0, below + 1).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class TapResult:
+    """One tap over all images. Arrays are float64 unless they count."""
+
+    layer: int
+    name: str
+    """``block 3`` or ``stage 3``, counted from 0."""
+    width: int
+    """D."""
+    tokens: int
+    """N."""
+    images: int
+    """n: images that every one-pass quantity is made of."""
+
+    # Sample-wise SVD [EM]: of each image's tokens X [N, D].
+    rank: Counts
+    """``[n, 4]``: smallest d whose leading singular values hold ENERGY_SHARES of the image's energy."""
+    image_spectrum: Floats
+    """``[min(N, D)]``: share of each singular value's energy, largest first, mean over images with energy."""
+
+    # Dataset PCA [EM]: one uncentred basis for all images.
+    pca_spectrum: Floats
+    """``[D]``: share of each eigenvalue of C = sum X^T X / tokens, largest first; zeros where there is no energy."""
+    pca_rank: Counts
+    """``[m, 4]``: of each kept image, smallest d whose leading shared basis vectors hold ENERGY_SHARES of its energy."""
+
+    # SEP [EM]: of each token, the energy of its FFT over channels.
+    sep_energy: Floats
+    """``[F]``: share of the energy at each frequency, both halves of the spectrum together (folded), mean over tokens
+    with energy; sums to 1."""
+    sep_sorted: Floats
+    """``[D]``: the D energies of the whole FFT sorted per token, largest first, as cumulative share, mean over tokens."""
+    participation: Floats
+    """``[n]``: (sum e)^2 / sum e^2 of a token's D spectral energies e, mean over the image's tokens with energy (NaN where
+    there are none): how many components carry a token; D for a flat spectrum, 1 or 2 for a single tone."""
+    permuted: Floats
+    """``[P, F]``: ``sep_energy`` of the sampled tokens under each of P random orders of the channels."""
+    sampled: Floats
+    """``[F]``: ``sep_energy`` of the same sampled tokens in the channels' own order."""
+    order_effect: Floats
+    """``[n]``: of each image's sampled tokens, area under the folded cumulative curve in the channels' own order less its
+    mean over the P orders (a fraction of 1): what the order of channels contributes. NaN without energy."""
+    zero_tokens: int
+    """Tokens without any energy, left out of the SEP means."""
+
+    # Spectral intensity [SKD].
+    intensity: Floats
+    """``[n]``: mean over tokens and all D frequencies of |FFT over channels| / D."""
+    spectrum: Floats
+    """``[F]``: mean over images and tokens of |FFT| / D at each frequency."""
+
+    # Entropy and magnitude [DD].
+    entropy: Floats
+    """``[m]``: Shannon entropy (bits) of each token's channels in 100 bins over [low, high], mean over the tokens of each
+    kept image."""
+    magnitude: Floats
+    """``[n]``: mean absolute activation."""
+    low: float
+    high: float
+    """Least and largest activation of the tap over all n images."""
+
+    @property
+    def kept(self) -> int:
+        """m: images that second-phase quantities (``pca_rank``, ``entropy``) are made of."""
+        return len(self.entropy)
+
+    @property
+    def sep_unfolded(self) -> Floats:
+        """``[D]``: cumulative share over the whole FFT in its own order (0, 1, ..., D-1), as published [EM].
+
+        By conjugate symmetry it passes 1/2 near D / 2 whatever the features are.
+        """
+        half = self.sep_energy.copy()
+        paired = slice(1, (self.width + 1) // 2)  # every frequency but 0 and, for even D, D / 2 stands twice
+        half[paired] /= 2
+        mirrored = half[paired][::-1]
+        return np.cumsum(np.concatenate([half, mirrored]))
+
+    @property
+    def sep_folded(self) -> Floats:
+        """``[F]``: cumulative share over the frequencies of the real FFT, which can tell models apart."""
+        return np.cumsum(self.sep_energy)
+
+
+@dataclass(frozen=True)
+class NetworkResult:
+    """A network, tap by tap."""
+
+    label: str
+    """``teacher``, ``student before``, ``student epoch 8``, ``student after``, or a model's name."""
+    arch: str
+    taps: tuple[TapResult, ...]
+    """In order of depth."""
+    sample: str
+    """Which images, in words."""
+    forward_seconds: float
+    measure_seconds: float
+    """Apart from the forward pass."""
+    epoch: int | None = None
+    """Of a checkpoint: epochs trained; 0 before training; None for networks that were not followed."""
