@@ -1,4 +1,4 @@
-"""What is known of a network after it was read: numbers of each tap, as arrays, made by ``measures``, shown by the rest.
+"""What is known of a network after it was read: numbers of each tap, as arrays, made by ``measures``.
 
 Letters: D width of the tap (channels), N patch tokens of an image, n images, m kept images (second-phase quantities),
 F = D // 2 + 1 frequencies of a real FFT over channels. Sources: [EM] arXiv 2511.15572, [SKD] arXiv 2412.19055,
@@ -27,7 +27,7 @@ def first_reaching(shares: Floats, targets: tuple[float, ...]) -> Counts:
     """Smallest count d (from 1) whose leading ``d`` entries hold each target share.
 
     Args:
-        shares: cumulative shares of 1 ``[..., D]``, non-decreasing along the last axis; all zeros where there is no energy.
+        shares: cumulative shares of 1 ``[..., D]``, non-decreasing along the last axis; all zeros without energy.
         targets: k shares, each in (0, 1).
 
     Returns:
@@ -62,24 +62,26 @@ class TapResult:
     pca_spectrum: Floats
     """``[D]``: share of each eigenvalue of C = sum X^T X / tokens, largest first; zeros where there is no energy."""
     pca_rank: Counts
-    """``[m, 4]``: of each kept image, smallest d whose leading shared basis vectors hold ENERGY_SHARES of its energy."""
+    """``[m, 4]``: of each kept image, smallest d whose leading shared basis vectors hold ENERGY_SHARES of it."""
 
     # SEP [EM]: of each token, the energy of its FFT over channels.
     sep_energy: Floats
     """``[F]``: share of the energy at each frequency, both halves of the spectrum together (folded), mean over tokens
     with energy; sums to 1."""
     sep_sorted: Floats
-    """``[D]``: the D energies of the whole FFT sorted per token, largest first, as cumulative share, mean over tokens."""
+    """``[D]``: the D energies of the whole FFT, sorted per token, largest first, as cumulative share, mean over tokens
+    with energy."""
     participation: Floats
-    """``[n]``: (sum e)^2 / sum e^2 of a token's D spectral energies e, mean over the image's tokens with energy (NaN where
-    there are none): how many components carry a token; D for a flat spectrum, 1 or 2 for a single tone."""
+    """``[n]``: (sum e)^2 / sum e^2 of a token's D spectral energies e, mean over the image's tokens with energy (NaN
+    without any): how many components carry a token; D for a flat spectrum, 1 or 2 for a single tone."""
     permuted: Floats
     """``[P, F]``: ``sep_energy`` of the sampled tokens under each of P random orders of the channels."""
     sampled: Floats
     """``[F]``: ``sep_energy`` of the same sampled tokens in the channels' own order."""
     order_effect: Floats
-    """``[n]``: of each image's sampled tokens, area under the folded cumulative curve in the channels' own order less its
-    mean over the P orders (a fraction of 1): what the order of channels contributes. NaN without energy."""
+    """``[n]``: of each image's sampled tokens, area under the folded cumulative curve (its mean over the F frequencies)
+    in the channels' own order less that under the P orders, their mean: what the order of channels contributes. NaN
+    without energy."""
     zero_tokens: int
     """Tokens without any energy, left out of the SEP means."""
 
@@ -91,8 +93,8 @@ class TapResult:
 
     # Entropy and magnitude [DD].
     entropy: Floats
-    """``[m]``: Shannon entropy (bits) of each token's channels in 100 bins over [low, high], mean over the tokens of each
-    kept image."""
+    """``[m]``: Shannon entropy (bits) of each token's channels in 100 bins over [low, high], mean over the tokens of
+    each kept image."""
     magnitude: Floats
     """``[n]``: mean absolute activation."""
     low: float
