@@ -86,6 +86,22 @@ class TeacherRecord(Record):
     """Top-1 on the held-out images, percent."""
 
 
+class AnalyzeRecord(Record):
+    """What the teacher's features look like, and what follows from them."""
+
+    images: int = 0
+    """Images that it was read on; 0: it was not (``reason``)."""
+    sample: str = ""
+    """Which images, in words."""
+    measures: FileRef | None = None
+    """Every number, as arrays (``stages.analysis.store``)."""
+    files: tuple[FileRef, ...] = ()
+    """JSON, tables and figures."""
+    advice: Advice | None = None
+    reason: str = ""
+    """Why there is no analysis."""
+
+
 class StudentRecord(Record):
     """The network that is trained, as built and initialised."""
 
@@ -137,6 +153,21 @@ class DistillRecord(Record):
     """Mean of each weighted loss term over the last epoch."""
     cache: CacheSummary | None = None
     """None when the teacher was run live, or not at all."""
+
+
+class DynamicsRecord(Record):
+    """How the student's features changed while it was trained, beside the teacher's."""
+
+    networks: tuple[str, ...] = ()
+    """What was read, in order of training, the teacher first."""
+    files: tuple[FileRef, ...] = ()
+    """JSON, tables and figures."""
+    approach: tuple[dict[str, Any], ...] = ()
+    """Per quantity, whether the student's curve over layers came closer to the teacher's."""
+    missing: tuple[str, ...] = ()
+    """Snapshots that could not be read, and why."""
+    reason: str = ""
+    """Why there is no analysis."""
 
 
 class FoldRecord(Record):

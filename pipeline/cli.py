@@ -97,6 +97,61 @@ def verify(run_directory: Path, sets: tuple[str, ...]) -> int:
 
 
 @cli.command()
+@click.argument("run_directory", metavar="[RUN]", type=_FOLDER, required=False)
+@click.option("--model", metavar="NAME", help="timm model to read, instead of a run.")
+@click.option("--data", metavar="SOURCE", help="With --model: folder of images, digits, hfds/NAME, ...")
+@click.option("--weights", metavar="FILE|random", help="With --model: its weights.  [default: timm's pretrained ones]")
+@click.option("--args", "arguments", metavar="YAML", help="With --model: for timm.create_model, e.g. '{img_size: 64}'.")
+@click.option("--student", metavar="NAME", help="With --model: the student to advise on.")
+@click.option("--images", type=click.IntRange(min=1), help="Images to read.  [default: 1000, or the run's setting]")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="With --model.  [default: auto]")
+@click.option("-o", "--output", type=_FOLDER, help="With --model: where to.  [default: runs/analysis-MODEL-DATA]")
+def analyze(run_directory: Path | None, images: int | None, **given: Any) -> int:
+    """Read features layer by layer: a RUN's teacher, student and snapshots, or any --model on --data."""
+    console = Console(stderr=True)
+    asked = [f"--{'args' if name == 'arguments' else name}" for name, value in given.items() if value is not None]
+    if run_directory is None:
+        folder = _analyze_model(images, console, **given)
+    elif asked:
+        raise UsageError(f"{', '.join(asked)} cannot be combined with a run; give RUN, or --model NAME --data SOURCE.")
+    else:
+        from pipeline.run import run_step
+
+        changes = {"analysis": {"images": images}} if images else {}
+        outcome = run_step(run_directory, "analyze", changes, _command(), console)
+        folder = outcome.run.root / "analysis"
+        folder = folder if (folder / "analysis.json").is_file() else folder / "teacher"
+    from pipeline.report import analysis
+
+    Console().print(analysis.terminal(json.loads((folder / "analysis.json").read_text())))
+    click.echo(f"analysis {folder}")
+    return EXIT_OK
+
+
+def _analyze_model(images: int | None, console: Console, **given: Any) -> Path:
+    from pipeline.analyze import Request, analyze_model
+    from pipeline.config import parse_yaml
+    from stages.analysis.config import AnalysisConfig
+
+    if given["model"] is None or given["data"] is None:
+        missing = "RUN, or --model NAME" if given["model"] is None else "--data SOURCE (a folder of images, or digits)"
+        raise UsageError(f"nothing to analyse: give {missing}.")
+    arguments = parse_yaml(given["arguments"], "--args") if given["arguments"] else {}
+    if not isinstance(arguments, dict):
+        raise UsageError(f"--args is {given['arguments']!r}, not a mapping; give for example '{{img_size: 64}}'.")
+    request = Request(
+        model=given["model"],
+        data=given["data"],
+        weights=given["weights"],
+        args=arguments,
+        student=given["student"],
+        analysis=AnalysisConfig(images=images or AnalysisConfig().images),
+        device=given["device"] or "auto",
+    )
+    return analyze_model(request, given["output"], console)
+
+
+@cli.command()
 @click.argument("bundle", type=_FOLDER)
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Labels an image.")

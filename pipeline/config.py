@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from core.errors import UsageError, nearest
 from core.record import Record
+from stages.analysis.config import AnalysisConfig
 from stages.distill.config import DistillConfig
 from stages.export.config import ExportConfig
 from stages.fold.config import FoldConfig
@@ -47,6 +48,7 @@ class RunConfig(Record):
     data: DataConfig = DataConfig()
     teacher: TeacherConfig
     student: StudentConfig
+    analysis: AnalysisConfig = AnalysisConfig()
     distill: DistillConfig = DistillConfig()
     fold: FoldConfig = FoldConfig()
     export: ExportConfig = ExportConfig()

@@ -16,7 +16,7 @@ def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
     options = [
         click.option("--teacher", metavar="NAME", help="timm model to imitate, e.g. cait_s24."),
         click.option("--student", metavar="NAME", help="timm model to train, e.g. deit_tiny."),
-        click.option("--strategy", metavar="NAME", help="plain, lift, widelast or uniform.  [default: lift]"),
+        click.option("--strategy", metavar="NAME", help="plain, lift, widelast, uniform or auto.  [default: lift]"),
         click.option(
             "--data",
             metavar="SOURCE",

@@ -8,8 +8,10 @@ from typing import Any
 
 from core.record import Record
 from core.records import (
+    AnalyzeRecord,
     DataRecord,
     DistillRecord,
+    DynamicsRecord,
     ExportRecord,
     FoldRecord,
     GatesRecord,
@@ -18,6 +20,7 @@ from core.records import (
     VerifyRecord,
 )
 from pipeline.config import RunConfig
+from stages.analyze.config import AnalyzeConfig
 
 
 def _no_facts(config: RunConfig) -> Any:
@@ -47,6 +50,10 @@ def _content(checkpoint: str | None) -> str | None:
 
     path = Path(checkpoint) if checkpoint else None
     return sha256_of(path) if path and path.is_file() else None
+
+
+def _reading(config: RunConfig) -> AnalyzeConfig:
+    return AnalyzeConfig(analysis=config.analysis, student=config.student.model, student_args=config.student.args)
 
 
 def _machine(config: RunConfig) -> Any:
@@ -94,6 +101,7 @@ STAGES: tuple[Stage, ...] = (
         collective=True,
         outside_kept=True,
     ),
+    Stage("analyze", "stages.analyze.stage", AnalyzeRecord, 1, _reading, needs=("data", "teacher"), seeded=True),
     Stage(
         "student",
         "stages.student.stage",
@@ -113,6 +121,15 @@ STAGES: tuple[Stage, ...] = (
         needs=("data", "teacher", "student"),
         seeded=True,
         collective=True,
+    ),
+    Stage(
+        "dynamics",
+        "stages.dynamics.stage",
+        DynamicsRecord,
+        1,
+        lambda run: run.analysis,
+        needs=("data", "teacher", "analyze", "student", "distill"),
+        seeded=True,
     ),
     Stage("fold", "stages.fold.stage", FoldRecord, 1, lambda run: run.fold, ("data", "student", "distill")),
     Stage(
@@ -136,3 +153,8 @@ STAGES: tuple[Stage, ...] = (
 )
 
 BY_NAME = {stage.name: stage for stage in STAGES}
+
+
+def with_needs(name: str) -> frozenset[str]:
+    """A stage and all that it needs, directly or not."""
+    return frozenset({name}.union(*(with_needs(need) for need in BY_NAME[name].needs)))

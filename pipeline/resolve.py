@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from core.errors import EnvironmentLacksError, UsageError
 from core.processes import world_size
@@ -16,12 +16,16 @@ from exporters.tensorrt import choose_flavour
 from pipeline.config import RunConfig
 from pipeline.machine import has_amx
 from pipeline.resolve_features import Network, resolve_features
+from pipeline.resolve_strategy import check_decidable
 from pipeline.resolve_student import resolve_student, resolve_width
 from stages.export.config import ExportConfig
 from stages.images.listing import EMBEDDED
 from stages.student.config import StudentConfig
 from stages.teacher.config import TeacherConfig
 from stages.training.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from stages.models.geometry import Shape
 
 Training = TypeVar("Training", bound=TrainingConfig)
 
@@ -54,29 +58,13 @@ def resolve_models(config: RunConfig, *, fetch: bool = True) -> RunConfig:
         UsageError: a name, an argument, a strategy or a layer that does not fit.
         EnvironmentLacksError: a device or an engine that is not here.
     """
-    from stages.models.geometry import Shape, reduced_args, shape_by_name
-    from stages.models.names import resolve_architecture
-
     geometry = config.geometry
     if geometry == "auto":
         geometry = "reduced" if config.data.source == EMBEDDED else "full"
 
-    def network(name: str, args: dict[str, Any] | str) -> tuple[str, dict[str, Any], Shape]:
-        resolved = resolve_architecture(name)
-        arch = resolved.partition(".")[0]
-        own = {} if isinstance(args, str) else args
-        reserved = sorted(_RESERVED_ARGS & set(own))
-        if reserved:
-            raise UsageError(
-                f"args of '{name}' have {', '.join(reserved)}, which this program decides itself; leave it out "
-                "(weights: --teacher-weights; classes: from the data)."
-            )
-        merged = {**(reduced_args(arch) if geometry == "reduced" else {}), **own}
-        return resolved, merged, shape_by_name(arch, merged)
-
-    teacher, teacher_args, teacher_shape = network(config.teacher.model, config.teacher.args)
-    student, student_args, student_shape = network(config.student.model, config.student.args)
-    device = _device(config.device)
+    teacher, teacher_args, teacher_shape = resolve_network(config.teacher.model, config.teacher.args, geometry)
+    student, student_args, student_shape = resolve_network(config.student.model, config.student.args, geometry)
+    device = resolve_device(config.device)
     augment = config.data.augment
     _check_views(config)
     if config.distill.views and (augment.mixup or augment.cutmix):
@@ -106,6 +94,33 @@ def resolve_models(config: RunConfig, *, fetch: bool = True) -> RunConfig:
     )
 
 
+def resolve_network(name: str, args: dict[str, Any] | str, geometry: str) -> tuple[str, dict[str, Any], Shape]:
+    """timm's full name, the arguments for ``timm.create_model``, and the shape, of a network as a user names it.
+
+    Args:
+        name: short or full.
+        args: as given; a word for none.
+        geometry: ``full`` or ``reduced``.
+
+    Raises:
+        UsageError: a name that means nothing or too much, arguments that do not fit, or a model that cannot be tapped.
+    """
+    from stages.models.geometry import reduced_args, shape_by_name
+    from stages.models.names import resolve_architecture
+
+    resolved = resolve_architecture(name)
+    arch = resolved.partition(".")[0]
+    own = {} if isinstance(args, str) else args
+    reserved = sorted(_RESERVED_ARGS & set(own))
+    if reserved:
+        raise UsageError(
+            f"args of '{name}' have {', '.join(reserved)}, which this program decides itself; leave it out "
+            "(weights are given as a file; classes come from the data)."
+        )
+    merged = {**(reduced_args(arch) if geometry == "reduced" else {}), **own}
+    return resolved, merged, shape_by_name(arch, merged)
+
+
 def resolve_training(config: RunConfig, data: DataRecord, processes: int | None = None) -> RunConfig:
     """Batch sizes, learning rates and warm-up decided from the number of training images; a uniform student's width
     from the number of classes.
@@ -120,6 +135,7 @@ def resolve_training(config: RunConfig, data: DataRecord, processes: int | None 
     """
     from stages.data.stage import check_of
 
+    check_decidable(config, data.train_images)
     processes = processes or world_size()
     epochs = _teacher_epochs(config, len(data.classes)) if config.teacher.epochs == "auto" else config.teacher.epochs
     teacher = _training(config.teacher, "teacher", epochs, data.train_images, processes)
@@ -280,7 +296,12 @@ def _precision(config: RunConfig, device: str, geometry: str) -> str:
     return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
 
 
-def _device(device: str) -> str:
+def resolve_device(device: str) -> str:
+    """``cpu`` or ``cuda``.
+
+    Raises:
+        EnvironmentLacksError: a GPU was asked for, and there is none.
+    """
     if device == "cpu":
         return device
     import torch

@@ -31,7 +31,9 @@ def resolve_student(
     _check_init(config, model)
     width = None if config.strategy != "uniform" else "auto" if config.uniform_width is None else config.uniform_width
     resolved = config.model_copy(update={"model": model, "args": args, "uniform_width": width})
-    spec = student_spec(resolved, 1000, teacher_width)
+    # Undecided, the unchanged network stands for it: it must be one that can be built and given these weights.
+    settled = resolved.model_copy(update={"strategy": "plain"}) if config.strategy == "auto" else resolved
+    spec = student_spec(settled, 1000, teacher_width)
     with torch.device("meta"):
         network = build_model(spec)
     if config.weights is not None:

@@ -20,17 +20,35 @@ from core.rundir import RunDirectory
 from pipeline.config import RunConfig, dump_yaml, merge, validate
 from pipeline.earlier import earlier_of, with_precision, with_sizes
 from pipeline.machine import environment
-from pipeline.plan import STAGES
+from pipeline.plan import STAGES, with_needs
 from pipeline.request import default_output, identity, notes, refuse_inside_data, with_absolute_paths
 from pipeline.runner import Runner, follow
 
 if TYPE_CHECKING:
     from stages.training.processes import Together
 
-STEPS_WITH_OWN_SETTINGS = {"export": ("fold", "export"), "verify": ("verify", "gates")}
-"""Sections that a single step's --set may change: those that leave the trained student as it is."""
+
+@dataclass(frozen=True)
+class Step:
+    """What a single-step command computes."""
+
+    last: str
+    """The stage that it ends with; the ones needed for that come first."""
+    settings: tuple[str, ...]
+    """Sections that its --set may change: those that leave the trained student as it is."""
+    again: bool = True
+    """Whether the stage of the step's name is computed even if it could be reused."""
+
+
+STEPS = {
+    "analyze": Step("dynamics", ("analysis",), again=False),
+    "export": Step("export", ("fold", "export")),
+    "verify": Step("gates", ("verify", "gates")),
+}
 TRAINING_STAGES = ("data", "teacher", "student", "distill")
 """Stages that a single step reads and never computes."""
+OPTIONAL_STAGES = {"analyze", "dynamics"}
+"""Stages that a report can do without: runs of earlier versions have none."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +128,8 @@ def _run_all(
             console.print(f"note     {note}", highlight=False, markup=False)
         collective = [stage.name for stage in STAGES if stage.collective]
         for stage in STAGES[1:]:
+            if stage.name == "student":
+                resolved = _with_strategy(runner, resolved, config)
             runner.stage(stage.name, resolved)
             if together and stage.name == collective[-1]:
                 together.dismiss()
@@ -126,7 +146,7 @@ def run_step(root: Path, step: str, sets: dict[str, Any], command: str, console:
     if world_size() > 1:
         raise UsageError(f"`compress {step}` is one process's work; start it without torchrun or accelerate launch.")
     run = RunDirectory.existing(root)
-    allowed = STEPS_WITH_OWN_SETTINGS[step]
+    allowed = STEPS[step].settings
     foreign = sorted(set(sets) - set(allowed))
     if foreign:
         raise UsageError(
@@ -141,17 +161,42 @@ def run_step(root: Path, step: str, sets: dict[str, Any], command: str, console:
         if step == "export":
             resolved = _engine_decided(resolved, asked="engine" in sets.get("export", {}))
         runner = Runner(run, console)
-        last = max(index for index, stage in enumerate(STAGES) if stage.name in (*allowed, step))
-        for stage in STAGES[: last + 1]:
+        needed = with_needs(_last(step, run, console))
+        for stage in (stage for stage in STAGES if stage.name in needed):
             if stage.name in TRAINING_STAGES:
                 runner.finished(stage.name, resolved)
             else:
-                runner.stage(stage.name, resolved, force=stage.name == step)
+                runner.stage(stage.name, resolved, force=stage.name == step and STEPS[step].again)
         write_atomic(run.root / "config.yaml", dump_yaml(resolved))
         # The request no longer describes what is here; forgetting it makes the next `compress run` decide anew.
         run.remember(resolved=resolved.model_dump(mode="json"), request=None)
-        report = _report(runner, resolved, state["command"]) if last == len(STAGES) - 1 else None
+        report = None if step == "export" else _report_if_complete(runner, resolved, state["command"])
     return Outcome(run, report, tuple(runner.computed))
+
+
+def _last(step: str, run: RunDirectory, console: Console) -> str:
+    """The stage that a step ends with; of a run whose student is not trained yet, the teacher alone is analysed."""
+    last = STEPS[step].last
+    if step == "analyze" and run.stage_state("distill").get("status") != "done":
+        console.print("note     the student is not trained yet: the teacher alone is analysed", highlight=False)
+        return "analyze"
+    return last
+
+
+def _with_strategy(runner: Runner, resolved: RunConfig, asked: RunConfig) -> RunConfig:
+    """``resolved`` with a strategy, told and remembered where the analysis of the teacher has just decided it."""
+    if resolved.student.strategy != "auto":
+        return resolved
+    from pipeline.resolve_strategy import with_strategy
+
+    analyzed: Any = runner.records["analyze"]
+    teacher: Any = runner.records["teacher"]
+    decided, reasons = with_strategy(resolved, asked, analyzed, teacher)
+    for reason in reasons:
+        runner.console.print(f"auto     {reason}", highlight=False, markup=False)
+    write_atomic(runner.run.root / "config.yaml", dump_yaml(decided))
+    runner.run.remember(resolved=decided.model_dump(mode="json"))
+    return decided
 
 
 def _engine_decided(config: RunConfig, *, asked: bool) -> RunConfig:
@@ -211,6 +256,15 @@ def _known_request(root: Path, request: str) -> tuple[RunDirectory, RunConfig] |
     if state.get("request") != request:
         return None
     return run, validate(state["resolved"])
+
+
+def _report_if_complete(runner: Runner, config: RunConfig, command: str) -> dict[str, Any] | None:
+    """The report with what this step did not look at as it is on disk; None where that is not finished."""
+    for stage in STAGES:
+        if stage.name not in runner.records:
+            runner.kept(stage.name, config)
+    missing = {stage.name for stage in STAGES} - set(runner.records) - OPTIONAL_STAGES
+    return None if missing else _report(runner, config, command)
 
 
 def _report(runner: Runner, config: RunConfig, command: str) -> dict[str, Any]:

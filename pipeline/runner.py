@@ -75,6 +75,14 @@ class Runner:
         self.records[name] = record
         return record
 
+    def kept(self, name: str, config: RunConfig) -> None:
+        """Take the stage's record as it is on disk, if it is there and still good; silently do without it if not."""
+        stage = BY_NAME[name]
+        if set(stage.needs) <= set(self.records):
+            record = self.run.reusable(name, self.fingerprint(stage, config), stage.record)
+            if record is not None:
+                self.records[name] = record
+
     def fingerprint(self, stage: Stage, config: RunConfig) -> str:
         """Of everything the stage's result depends on."""
         return fingerprint(self._settings(stage, config), stage.facts(config))

@@ -13,15 +13,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 from pydantic_core import to_jsonable_python
 
 from core.errors import EXIT_GATE_FAILED, EXIT_OK
 from core.records import (
+    AnalyzeRecord,
     DataRecord,
     DistillRecord,
+    DynamicsRecord,
     ExportRecord,
+    FileRef,
     FoldRecord,
     GateRow,
     GatesRecord,
@@ -55,6 +59,9 @@ class Records:
     export: ExportRecord
     verify: VerifyRecord
     gates: GatesRecord
+    analyze: AnalyzeRecord | None = None
+    """None where the features were not analysed, as in runs of earlier versions."""
+    dynamics: DynamicsRecord | None = None
 
 
 def build(
@@ -94,6 +101,7 @@ def build(
         "data": records.data.model_dump(mode="json", exclude={"config", "classes"})
         | {"classes": len(records.data.classes)},
         "training": _training(records),
+        "analysis": _analysis(records),
         "config": config,
         "environment": environment,
         "timings": timings,
@@ -221,6 +229,27 @@ def _training(records: Records) -> dict[str, Any]:
         },
         "distill": distill.model_dump(mode="json", exclude={"model", "weights"}),
     }
+
+
+def _analysis(records: Records) -> dict[str, Any]:
+    """What the features looked like, in short; the numbers are in the run's ``analysis/``."""
+    teacher, student = records.analyze, records.dynamics
+    nothing = "the features were not analysed; see `compress analyze`"
+    return {
+        "images": teacher.images if teacher else 0,
+        "sample": teacher.sample if teacher else "",
+        "reason": (teacher.reason if teacher else nothing) if not (teacher and teacher.images) else "",
+        "advice": teacher.advice if teacher else None,
+        "networks": student.networks if student else (),
+        "approach": student.approach if student else (),
+        "missing": student.missing if student else (),
+        "figures": _figures(student.files if student and student.files else teacher.files if teacher else ()),
+    }
+
+
+def _figures(files: Sequence[FileRef]) -> dict[str, str]:
+    """Figures by name, as paths relative to the run."""
+    return {PurePosixPath(ref.path).stem: ref.path for ref in files if ref.path.endswith(".png")}
 
 
 def _finite(value: Any, path: str, lost: list[str]) -> Any:

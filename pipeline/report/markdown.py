@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline.report.analysis import markdown as analysis
 from pipeline.report.wording import (
     Footnotes,
     gate_limit,
@@ -14,7 +15,9 @@ from pipeline.report.wording import (
     millions,
     milliseconds,
     number,
+    plain,
     spoken,
+    table,
 )
 
 
@@ -23,23 +26,23 @@ def render(report: dict[str, Any]) -> str:
     sections = [_verdict(report), _models(report), _gates(report)]
     if len(report["graphs"]["rows"]) > 1:
         sections.append(_graphs(report))
-    sections += [_engine(report), _notes(report), _reproduce(report)]
+    sections += [_engine(report), analysis(report), _notes(report), _reproduce(report)]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
 def _verdict(report: dict[str, Any]) -> str:
     verdict, head = report["verdict"], report["headline"]
     lines = [
-        f"## {verdict['word']}: {_text(report['training']['student']['arch'])} from "
-        f"{_text(report['training']['teacher']['arch'])}, {report['training']['student']['strategy']}",
+        f"## {verdict['word']}: {plain(report['training']['student']['arch'])} from "
+        f"{plain(report['training']['teacher']['arch'])}, {report['training']['student']['strategy']}",
         "",
-        f"{_text(verdict['why'])} (exit code {verdict['exit_code']}).",
+        f"{plain(verdict['why'])} (exit code {verdict['exit_code']}).",
         "",
-        *(f"- {_text(line)}" for line in verdict["blocking"] + verdict["open"]),
+        *(f"- {plain(line)}" for line in verdict["blocking"] + verdict["open"]),
         *([""] if verdict["blocking"] + verdict["open"] else []),
-        f"**{_text(head['student'])}**: top-1 {_text(spoken(head['student_top1'], '.2f', ' %'))} against the teacher's "
-        f"{_text(spoken(head['teacher_top1'], '.2f', ' %'))}, drop {_text(spoken(head['drop'], '.2f', ' points'))}; "
-        f"speed-up at batch 1 {_text(spoken(head['speedup'], '.2f', 'x'))}; "
+        f"**{plain(head['student'])}**: top-1 {plain(spoken(head['student_top1'], '.2f', ' %'))} against the teacher's "
+        f"{plain(spoken(head['teacher_top1'], '.2f', ' %'))}, drop {plain(spoken(head['drop'], '.2f', ' points'))}; "
+        f"speed-up at batch 1 {plain(spoken(head['speedup'], '.2f', 'x'))}; "
         f"{head['parameters']['ratio']:.2f}x fewer parameters, {head['macs']['ratio']:.2f}x fewer "
         f"multiply-accumulates, {head['bytes']['ratio']:.2f}x smaller on disk.",
     ]
@@ -58,7 +61,7 @@ def _models(report: dict[str, Any]) -> str:
         is_teacher = row["model"] == "teacher"
         rows.append(
             [
-                f"**{_text(row['label'])}**" if row["deployed"] else _text(row["label"]),
+                f"**{plain(row['label'])}**" if row["deployed"] else plain(row["label"]),
                 number(row["top1"], ".2f", notes),
                 "reference" if is_teacher else number(row["drop"], ".2f", notes) + interval(row["drop"], ".2f"),
                 *(milliseconds(row["latency"][batch]["p50_ms"], notes) for batch in batches),
@@ -68,9 +71,9 @@ def _models(report: dict[str, Any]) -> str:
                 megabytes(row["bytes"], row["bytes_reason"], notes),
             ]
         )
-    below = [f"- {_text(line)}" for line in notes.lines()]
-    method = f"Intervals are 95 %. Latency: {_text(report['latency_method'])}"
-    return "\n".join(["### Models", "", _table(header, rows), "", *below, *([""] if below else []), method])
+    below = [f"- {plain(line)}" for line in notes.lines()]
+    method = f"Intervals are 95 %. Latency: {plain(report['latency_method'])}"
+    return "\n".join(["### Models", "", table(header, rows), "", *below, *([""] if below else []), method])
 
 
 def _gates(report: dict[str, Any]) -> str:
@@ -87,8 +90,8 @@ def _gates(report: dict[str, Any]) -> str:
         ]
         for row in report["gates"]
     ]
-    return "### Gates\n\n" + _table(
-        ["gate", "limit", "measured [95 %]", "verdict", "required", "why"], [[_text(cell) for cell in r] for r in rows]
+    return "### Gates\n\n" + table(
+        ["gate", "limit", "measured [95 %]", "verdict", "required", "why"], [[plain(cell) for cell in r] for r in rows]
     )
 
 
@@ -109,16 +112,16 @@ def _graphs(report: dict[str, Any]) -> str:
                 milliseconds(latency["1"]["p50_ms"], notes),
             ]
         )
-    table = _table(["graph", "parameters", "MACs", "ONNX nodes", "size", "p50 ms, batch 1"], rows)
+    table = table(["graph", "parameters", "MACs", "ONNX nodes", "size", "p50 ms, batch 1"], rows)
     agreement = graphs["agreement"]
     agree = (
         f"Folded against kept: logits differ by at most {agreement['value']:.2g} over {graphs['images']} images "
         f"(tolerance {graphs['tolerance']:g})."
         if agreement["value"] is not None
-        else f"Folded against kept: unmeasured: {_text(agreement['reason'])}"
+        else f"Folded against kept: unmeasured: {plain(agreement['reason'])}"
     )
-    below = [f"- {_text(line)}" for line in notes.lines()]
-    why = f"Deployed: {report['artifacts']['deployed']} ({_text(report['artifacts']['deployed_why'])})."
+    below = [f"- {plain(line)}" for line in notes.lines()]
+    why = f"Deployed: {report['artifacts']['deployed']} ({plain(report['artifacts']['deployed_why'])})."
     return "\n".join(
         ["### Projector: kept against folded", "", table, "", *below, *([""] if below else []), agree, why]
     )
@@ -127,30 +130,30 @@ def _graphs(report: dict[str, Any]) -> str:
 def _engine(report: dict[str, Any]) -> str:
     engine = report["artifacts"]["engine"]
     if engine["status"] != "built":
-        return f"TensorRT engine: {engine['status']}: {_text(engine['reason'] or 'no reason was recorded')}"
+        return f"TensorRT engine: {engine['status']}: {plain(engine['reason'] or 'no reason was recorded')}"
     hardware = ", ".join(engine["hardware"]) or "the machine it was built on"
     hardware += f" ({engine['hardware_source']})" if engine["hardware_source"] else ""
     size = megabytes(engine["file"]["bytes"], "", Footnotes()) if engine["file"] else "no file recorded"
-    reason = f" Not run here: {_text(engine['reason'])}" if engine["reason"] else ""
+    reason = f" Not run here: {plain(engine['reason'])}" if engine["reason"] else ""
     return (
-        f"TensorRT engine: built with {engine['flavour']} {engine['version']} for {_text(hardware)}, {size}, "
+        f"TensorRT engine: built with {engine['flavour']} {engine['version']} for {plain(hardware)}, {size}, "
         f"batch {engine['min_batch']} to {engine['max_batch']}.{reason}"
     )
 
 
 def _notes(report: dict[str, Any]) -> str:
-    return "\n".join(["### Notes", "", *(f"- {_text(note)}" for note in report["notes"])]) if report["notes"] else ""
+    return "\n".join(["### Notes", "", *(f"- {plain(note)}" for note in report["notes"])]) if report["notes"] else ""
 
 
 def _reproduce(report: dict[str, Any]) -> str:
     """The command, the data it was measured on and the machine."""
     data, distill = report["data"], report["training"]["distill"]
     facts = [
-        f"- data: {_text(data['source'])}, {data['train_images']} training and {data['val_images']} held-out images, "
-        f"{data['classes']} classes ({_text(data['split'])})",
+        f"- data: {plain(data['source'])}, {data['train_images']} training and {data['val_images']} held-out images, "
+        f"{data['classes']} classes ({plain(data['split'])})",
         f"- training: {distill['epochs']} epochs, {distill['steps']} steps, {distill['seconds']:.0f} s; "
         f"{distill['chosen']} weights kept",
-        *(f"- {_text(key.replace('_', ' '))}: {_text(_plain(value))}" for key, value in report["environment"].items()),
+        *(f"- {plain(key.replace('_', ' '))}: {plain(_plain(value))}" for key, value in report["environment"].items()),
     ]
     return "\n".join(["### How to reproduce", "", "```", report["command"].replace("```", "'''"), "```", "", *facts])
 
@@ -160,13 +163,3 @@ def _plain(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {found}" for name, found in value.items()) or "none"
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def _text(value: Any) -> str:
-    """Text that cannot break out of its table cell or line, nor bring HTML."""
-    return " ".join(str(value).split()).replace("|", "\\|").replace("<", "&lt;")

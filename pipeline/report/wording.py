@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from pipeline.report.models import MEGABYTE
@@ -79,3 +80,14 @@ def spoken(given: dict[str, Any], form: str, unit: str) -> str:
     if given["value"] is None:
         return f"unmeasured ({given['reason']})"
     return f"{given['value']:{form}}{unit}{interval(given, form)}"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def plain(value: Any) -> str:
+    """Text that cannot break out of its Markdown cell or line, nor bring HTML."""
+    return " ".join(str(value).split()).replace("|", "\\|").replace("<", "&lt;")

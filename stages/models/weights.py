@@ -58,13 +58,21 @@ def read_checkpoint(path: Path, subject: str = "teacher") -> dict[str, Tensor]:
     return dict(state)
 
 
-def load_checkpoint(model: nn.Module, path: Path, classifier: tuple[str, ...]) -> bool:
+def load_checkpoint(
+    model: nn.Module,
+    path: Path,
+    classifier: tuple[str, ...],
+    subject: str = "teacher",
+    options: str = "--teacher and teacher.args",
+) -> bool:
     """Load a checkpoint from outside; every tensor must fit, the classifier alone may have other classes.
 
     Args:
         model: receives the weights.
         path: the checkpoint.
         classifier: module names of the classifier (timm's ``default_cfg["classifier"]``).
+        subject: whose weights they are to be, for the messages.
+        options: what the user gave the architecture with, for the messages.
 
     Returns:
         Whether the classifier was loaded too; False: it has another number of classes and keeps its initial weights.
@@ -72,7 +80,7 @@ def load_checkpoint(model: nn.Module, path: Path, classifier: tuple[str, ...]) -
     Raises:
         UsageError: missing or unexpected tensors, or shapes that differ, with their names.
     """
-    state = read_checkpoint(path)
+    state = read_checkpoint(path, subject)
     own = model.state_dict()
     is_classifier = {name: name.startswith(tuple(f"{prefix}." for prefix in classifier)) for name in {*own, *state}}
     missing = [name for name in own if name not in state and not is_classifier[name]]
@@ -91,8 +99,8 @@ def load_checkpoint(model: nn.Module, path: Path, classifier: tuple[str, ...]) -
     ]
     if problems:
         raise UsageError(
-            f"teacher weights '{path}' do not fit the model ({'; '.join(problems)}); "
-            "check --teacher and teacher.args against the checkpoint."
+            f"{subject} weights '{path}' do not fit the model ({'; '.join(problems)}); "
+            f"check {options} against the checkpoint."
         )
     fits = not wrong and all(name in state for name in own if is_classifier[name])
     kept = {name: state[name] for name in shared if fits or not is_classifier[name]}

@@ -17,9 +17,10 @@ class StudentConfig(Record):
 
     model: str
     """timm model name, short names allowed: `deit_tiny` is `deit_tiny_patch16_224`."""
-    strategy: Strategy = "lift"
+    strategy: Strategy | Literal["auto"] = "lift"
     """`plain`: unchanged; `lift`: a projector to the teacher's width before the head; `widelast`: the last blocks
-    widened to the teacher's width; `uniform`: every block somewhat wider, the control for the other two."""
+    widened to the teacher's width; `uniform`: every block somewhat wider, the control for the other two; `auto`: what
+    the analysis of the teacher advises, the layers compared (`distill.features`) too unless they are given."""
     args: dict[str, Any] | Literal["auto"] = "auto"
     """Arguments for timm.create_model. auto: none; for the embedded digits, the reduced geometry."""
     uniform_width: Annotated[int, Field(gt=0)] | Literal["auto"] | None = "auto"
@@ -33,3 +34,10 @@ class StudentConfig(Record):
     """First weights: random, timm's pretrained ones, or `weights`. Of the latter two, whatever fits is loaded."""
     weights: str | None = None
     """Checkpoint file for `init: file`: safetensors or a torch state dict, loaded without running code."""
+
+    @property
+    def decided(self) -> Strategy:
+        """The strategy, once it is no longer ``auto``."""
+        if self.strategy == "auto":
+            raise ValueError("the strategy was not decided")  # a mistake of ours: pipeline.resolve_strategy decides it
+        return self.strategy

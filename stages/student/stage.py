@@ -51,7 +51,7 @@ def run(config: StudentConfig, inputs: Inputs, context: Context) -> StudentRecor
     preprocess = preprocess_of(network, spec.args, inputs.data.config["crop_pct"])
     return StudentRecord(
         model=spec,
-        strategy=config.strategy,
+        strategy=config.decided,
         weights=save_weights(
             model.state_dict(), context.run.root / "student" / "initial.safetensors", context.run.root
         ),
@@ -59,7 +59,7 @@ def run(config: StudentConfig, inputs: Inputs, context: Context) -> StudentRecor
         cost=cost_of(model, preprocess.size),
         width=shape_by_name(spec.arch, spec.args).width,
         depth=base.depth,
-        explanation=_explanation(config.strategy, spec, base),
+        explanation=_explanation(config.decided, spec, base),
         **initial,
     )
 
@@ -73,7 +73,8 @@ def student_spec(config: StudentConfig, num_classes: int, teacher_width: int) ->
     arch = config.model.partition(".")[0]
     args = {} if config.args == "auto" else config.args
     shape = shape_by_name(arch, args)
-    if config.strategy == "uniform":
+    strategy = config.decided
+    if strategy == "uniform":
         check_strategy("uniform", arch, shape, None)
         width = config.uniform_width
         if not isinstance(width, int):
@@ -81,13 +82,13 @@ def student_spec(config: StudentConfig, num_classes: int, teacher_width: int) ->
         check_strategy("uniform", arch, shape, width)
         args = {**args, "embed_dim": width}
     else:
-        check_strategy(config.strategy, arch, shape, teacher_width, config.wide_blocks, config.wide_heads)
+        check_strategy(strategy, arch, shape, teacher_width, config.wide_blocks, config.wide_heads)
     return ModelSpec(
         arch=arch,
         args=args,
         num_classes=num_classes,
-        graph=GRAPH_OF[config.strategy],
-        lift_width=teacher_width if config.strategy in ("lift", "widelast") else None,
+        graph=GRAPH_OF[strategy],
+        lift_width=teacher_width if strategy in ("lift", "widelast") else None,
         wide_blocks=config.wide_blocks,
         wide_heads=config.wide_heads,
     )

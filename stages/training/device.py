@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -43,3 +45,14 @@ def describe(device: str) -> str:
     if device != "cpu" and torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
     return f"CPU, {torch.get_num_threads()} threads"
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Give torch's operators this many CPU threads for the time of a block; 0 leaves what there is."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

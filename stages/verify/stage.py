@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,7 @@ from stages.images.loaders import eval_loader, sample
 from stages.images.sources import recorded_images
 from stages.models.build import build_model
 from stages.models.weights import load_own
-from stages.training.device import describe, make_accelerator
+from stages.training.device import describe, make_accelerator, torch_threads
 from stages.training.evaluate import correct
 from stages.verify.accuracy import Correct, paired_drop, share_interval
 from stages.verify.config import VerifyConfig
@@ -79,7 +79,7 @@ class Contestant:
 def run(config: VerifyConfig, inputs: Inputs, context: Context) -> VerifyRecord:
     """Accuracy and latency of everything that runs here; what does not is recorded with the reason."""
     threads = config.threads or physical_cores()
-    with _torch_threads(threads), ExitStack() as stack:
+    with torch_threads(threads), ExitStack() as stack:
         device = make_accelerator(context.device).device
         provider = provider_for(device.type)
         contestants = _contestants(inputs, context, device, provider, threads, stack)
@@ -96,16 +96,6 @@ def run(config: VerifyConfig, inputs: Inputs, context: Context) -> VerifyRecord:
         "eager, float32; from a float32 array in memory to logits in memory"
     )
     return VerifyRecord(accuracy=accuracy, latency=latency, latency_method=method)
-
-
-@contextmanager
-def _torch_threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _contestants(

@@ -1,0 +1,132 @@
+"""`compress analyze --model NAME`: one network read on a folder of images, without a run."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import set_seed
+from rich.console import Console
+from torch import nn
+
+from core.context import Context
+from core.errors import UsageError
+from core.records import ModelSpec
+from core.rundir import RunDirectory
+from pipeline.resolve import resolve_device, resolve_network
+from stages.analysis.advice import advise, selected_layers
+from stages.analysis.config import AnalysisConfig
+from stages.analysis.read import read_network
+from stages.analysis.sample import Sample, folder_sample, split_sample
+from stages.analysis.write import write
+from stages.images.config import DataConfig
+from stages.images.listing import EMBEDDED, kind_of
+from stages.images.sources import open_images
+from stages.models.build import build_model, preprocess_of, pretrained_model
+from stages.models.weights import classifier_names, load_checkpoint
+
+RANDOM = "random"
+"""What ``weights`` is for an untrained network."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a network."""
+
+    model: str
+    data: str
+    """`digits`, a folder of images, or a name with timm's prefix."""
+    weights: str | None
+    """A checkpoint, ``random``, or None for timm's pretrained ones."""
+    args: dict[str, Any]
+    student: str | None
+    """For whom to advise; None for nobody."""
+    analysis: AnalysisConfig
+    device: str
+
+
+def analyze_model(request: Request, output: Path | None, console: Console) -> Path:
+    """Measure, advise, write ``OUTPUT/analysis``; returns that folder.
+
+    Raises:
+        CompressError: anything the user can solve.
+    """
+    geometry = "reduced" if request.data == EMBEDDED else "full"
+    name, args, _ = resolve_network(request.model, request.args, geometry)
+    student = resolve_network(request.student, {}, geometry) if request.student else None
+    root = output or Path("runs") / "-".join(("analysis", _plain(request.model), _plain(Path(request.data).name)))
+    folder = _own_folder(root, request.data)
+    device = resolve_device(request.device)
+    sample = _sample(request)
+    set_seed(0)
+    network, spec = _network(request, name, args)
+    context = Context(RunDirectory(root), seed=0, device=device, threads=int(geometry == "reduced"), console=console)
+    preprocess = preprocess_of(network, spec.args, None)
+    result = read_network(network, spec, preprocess, sample, request.analysis, context, label=name)
+    shape = student[2] if student else None
+    advice = advise(result, shape, student[0].partition(".")[0], seed=0) if student and shape else None
+    write(
+        folder,
+        [result],
+        advice=advice.model_dump(mode="json") if advice else None,
+        selected=selected_layers(result, shape) if shape else (),
+        student_width=shape.width if shape else None,
+    )
+    return folder
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^\w.]+", "_", name)
+
+
+def _own_folder(root: Path, data: str) -> Path:
+    """``root/analysis``, if ``root`` is free or holds an earlier analysis alone.
+
+    Raises:
+        UsageError: it holds anything else, or lies inside the images.
+    """
+    folder = root / "analysis"
+    if root.exists() and not root.is_dir():
+        raise UsageError(f"output '{root}' is a file; give a folder with --output.")
+    if (root / "state.json").is_file():
+        raise UsageError(
+            f"output '{root}' is a run; analyse it with `compress analyze {root}`, or give another --output."
+        )
+    if root.is_dir() and any(root.iterdir()) and not (folder / "analysis.json").is_file():
+        raise UsageError(f"output '{root}' is not empty and no earlier analysis; give a new folder with --output.")
+    if kind_of(data) == "folder" and root.resolve().is_relative_to(Path(data).resolve()):
+        raise UsageError(f"output '{root}' is inside the data folder '{data}'; give an --output outside it.")
+    return folder
+
+
+def _sample(request: Request) -> Sample:
+    if kind_of(request.data) == "folder":
+        return folder_sample(Path(request.data).expanduser(), request.analysis.images)
+    images = open_images(DataConfig(source=request.data))
+    return split_sample(images.train, f"training images of {request.data}", request.analysis.images)
+
+
+def _network(request: Request, name: str, args: dict[str, Any]) -> tuple[nn.Module, ModelSpec]:
+    """The network with the weights asked for; its classifier takes no part."""
+    import timm
+
+    arch = name.partition(".")[0]
+    published = timm.get_pretrained_cfg(name)
+    spec = ModelSpec(arch=arch, args=args, num_classes=(published.num_classes if published else None) or 1000)
+    if request.weights == RANDOM:
+        return build_model(spec), spec
+    if request.weights is not None:
+        model = build_model(spec)
+        path = Path(request.weights).expanduser()
+        load_checkpoint(model, path, classifier_names(model), "model", "--model and --args")
+        return model, spec
+    try:
+        return pretrained_model(name, spec), spec
+    except (OSError, RuntimeError) as error:
+        raise UsageError(
+            f"pretrained weights of '{name}' can be had neither from the local cache nor from timm's hub "
+            f"({type(error).__name__}); give a checkpoint with --weights FILE, or --weights random for an untrained "
+            "network."
+        ) from error

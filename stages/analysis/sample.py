@@ -1,0 +1,71 @@
+"""Which images a network is read on, and the batches of them: the same images, in the same order, for every network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+
+from core.errors import DataError
+from core.preprocess import PreprocessSpec, open_image
+from core.records import DataRecord
+from exporters.predict import image_files
+from stages.images.loaders import EvalViews, eval_loader
+from stages.images.sources import ListedSplit, StreamSplit, recorded_images
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Images of a split."""
+
+    split: Any
+    """A Split or a StreamSplit (of which the first are taken)."""
+    count: int
+    words: str
+    """Which images these are."""
+
+    def batches(self, spec: PreprocessSpec, *, batch_size: int, workers: int) -> Iterator[Tensor]:
+        """Every image once through the evaluation preprocessing, float32 ``[B, 3, S, S]``."""
+        if isinstance(self.split, StreamSplit):
+            yield from self._first(eval_loader(self.split, spec, batch_size=batch_size, workers=0))
+            return
+        positions = [index * len(self.split) // self.count for index in range(self.count)]
+        views = Subset(EvalViews(self.split, spec), positions)
+        yield from (images for images, _ in DataLoader(views, batch_size=batch_size, num_workers=workers))
+
+    def _first(self, loader: Any) -> Iterator[Tensor]:
+        left = self.count
+        for images, _ in loader:
+            yield images[:left]
+            left -= len(images)
+            if left <= 0:
+                return
+
+
+def split_sample(split: Any, source: str, count: int) -> Sample:
+    """Up to ``count`` images of a split, evenly spread over it (the first ones of a stream)."""
+    taken = min(count, len(split))
+    which = "the first" if isinstance(split, StreamSplit) else "evenly spread"
+    return Sample(split, taken, f"{taken:,} of {len(split):,} {source}, {which}, not augmented")
+
+
+def training_sample(data: DataRecord, count: int) -> Sample:
+    """Training images, so that nothing is chosen by looking at those that judge the result."""
+    return split_sample(recorded_images(data)[1].train, f"training images of {data.source}", count)
+
+
+def folder_sample(folder: Path, count: int) -> Sample:
+    """Images anywhere below a folder, whatever its folders mean; below its train/ alone, if it has one.
+
+    Raises:
+        DataError: there is no such folder, or no image in it.
+    """
+    if not folder.is_dir():
+        raise DataError(f"data folder '{folder}' does not exist; give a folder of images with --data.")
+    inside = folder / "train" if (folder / "train").is_dir() else folder
+    files = [(path, 0) for path in image_files([inside])]
+    return split_sample(ListedSplit(files, open_image), f"images in {inside}", count)

@@ -1,0 +1,1 @@
+"""Stage `analyze`: read the teacher before anything is trained from it, and advise."""

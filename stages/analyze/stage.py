@@ -1,0 +1,61 @@
+"""Read the teacher's features before anything is trained from them; advise on strategy, layers and width."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from core.context import Context
+from core.files import reference
+from core.records import AnalyzeRecord, DataRecord, TeacherRecord
+from stages.analysis.advice import advise, selected_layers
+from stages.analysis.read import read_network
+from stages.analysis.sample import training_sample
+from stages.analysis.store import save
+from stages.analysis.write import write
+from stages.analyze.config import AnalyzeConfig
+from stages.models.build import build_model
+from stages.models.geometry import shape_by_name
+from stages.models.weights import load_own
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Records this stage reads."""
+
+    data: DataRecord
+    teacher: TeacherRecord
+
+
+def run(config: AnalyzeConfig, inputs: Inputs, context: Context) -> AnalyzeRecord:
+    """Measure every tap of the teacher, write ``analysis/teacher/``, advise for this student.
+
+    Raises:
+        ResultError: a tap has values that are not finite.
+    """
+    if not config.analysis.images:
+        return AnalyzeRecord(reason="analysis.images is 0")
+    teacher, root = inputs.teacher, context.run.root
+    sample = training_sample(inputs.data, config.analysis.images)
+    network = load_own(build_model(teacher.model), teacher.weights, root)
+    result = read_network(network, teacher.model, teacher.preprocess, sample, config.analysis, context, label="teacher")
+    arch = config.student.partition(".")[0]
+    student = shape_by_name(arch, {} if config.student_args == "auto" else config.student_args)
+    advice = advise(result, student, arch, seed=context.seed)
+    folder = root / "analysis" / "teacher"
+    files = write(
+        folder,
+        [result],
+        advice=advice.model_dump(mode="json"),
+        selected=selected_layers(result, student),
+        student_width=student.width,
+    )
+    measures = folder / "measures.npz"
+    save(result, measures)
+    context.say(f"advice: {advice.summary}")
+    return AnalyzeRecord(
+        images=sample.count,
+        sample=sample.words,
+        measures=reference(measures, root),
+        files=tuple(reference(path, root) for path in files),
+        advice=advice,
+    )

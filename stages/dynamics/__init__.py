@@ -1,0 +1,1 @@
+"""Stage `dynamics`: watch the student's features over its training, beside the teacher's."""
