@@ -28,7 +28,7 @@ from pipeline.earlier import earlier_of, with_precision, with_sizes
 from pipeline.machine import available_cores, threads_each
 from pipeline.plan import STAGES
 from pipeline.request import default_output, identity, notes, refuse_inside_data, with_absolute_paths
-from pipeline.resolve import resolve_models, resolve_training
+from pipeline.resolve import resolve_models, resolve_network, resolve_training
 from stages.data import stage as data_stage
 from stages.distill import job as distill_job
 from stages.fold.stage import folded_from_lift
@@ -107,7 +107,8 @@ def dry_run(config: RunConfig, output: Path | None, processes: int, console: Con
         known = RunDirectory(root).stage_state("data") if earlier else {}
         same = known and RunDirectory(root).load_record("data", DataRecord).digest == data.digest
         resolved = resolve_training(with_sizes(models, config, earlier if same else None, processes), data, processes)
-        networks, trainings, filling = _measured(resolved, data, processes, root, context)
+        assumed = _assumed_strategy(resolved)
+        networks, trainings, filling = _measured(assumed, data, processes, root, context)
     return DryRun(
         output=root,
         config=resolved,
@@ -118,8 +119,33 @@ def dry_run(config: RunConfig, output: Path | None, processes: int, console: Con
         filling=filling,
         device=_device(resolved, context.threads),
         memory=_memory(resolved),
-        notes=(*notes(resolved), *busy, *_notes(resolved, processes, root if begun else None)),
+        notes=(
+            *notes(resolved),
+            *busy,
+            *_assumption(resolved, assumed),
+            *_notes(resolved, processes, root if begun else None),
+        ),
     )
+
+
+def _assumed_strategy(config: RunConfig) -> RunConfig:
+    """A strategy to measure where the analysis of the teacher is to decide it: the costlier of what is likely."""
+    if config.student.strategy != "auto":
+        return config
+    student, teacher = (
+        resolve_network(network.model, network.args, config.geometry)[2] for network in (config.student, config.teacher)
+    )
+    strategy = "lift" if student.isotropic and student.width < teacher.width else "plain"
+    return config.model_copy(update={"student": config.student.model_copy(update={"strategy": strategy})})
+
+
+def _assumption(config: RunConfig, assumed: RunConfig) -> list[str]:
+    if config.student.strategy == assumed.student.strategy:
+        return []
+    return [
+        f"strategy and layers are decided after the teacher is analysed; {assumed.student.strategy} on the last layers is "
+        "what was measured here."
+    ]
 
 
 def _refuse_unusable(root: Path, models: RunConfig) -> bool:
@@ -229,7 +255,7 @@ def _memory(config: RunConfig) -> int:
 
 def _notes(config: RunConfig, processes: int, begun: Path | None) -> list[str]:
     """What the figures leave out or take for granted."""
-    found = ["times leave out: checking that images decode, checkpoints, export, verification and the report."]
+    found = ["times leave out: checking that images decode, analysis, checkpoints, export, verification and the report."]
     if config.teacher.init == "pretrained":
         found.append(
             "the teacher's pretrained weights were not fetched: random ones stood in for them; whether they can be had "
