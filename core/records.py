@@ -135,10 +135,24 @@ class CacheSummary(Record):
     """Largest relative error (Frobenius) of a stored answer, measured."""
 
 
+class Snapshot(Record):
+    """The student's raw weights after an epoch of its training.
+
+    Not a ``FileRef``: whoever needs the room may delete snapshots, and the run must not train again for that.
+    """
+
+    epoch: int
+    """Epochs trained."""
+    path: str
+    """Relative to the run directory, with forward slashes."""
+    sha256: str
+    bytes: int
+
+
 class DistillRecord(Record):
     """The trained student."""
 
-    volatile: ClassVar[frozenset[str]] = frozenset({"seconds", "cache"})
+    volatile: ClassVar[frozenset[str]] = frozenset({"seconds", "cache", "snapshots"})
 
     model: ModelSpec
     weights: FileRef
@@ -153,6 +167,8 @@ class DistillRecord(Record):
     """Mean of each weighted loss term over the last epoch."""
     cache: CacheSummary | None = None
     """None when the teacher was run live, or not at all."""
+    snapshots: tuple[Snapshot, ...] = ()
+    """Raw weights of earlier epochs as they were on disk when training ended, by epoch."""
 
 
 class DynamicsRecord(Record):

@@ -33,6 +33,7 @@ _LARGEST_BATCH = 256
 _LEAST_LR = 1e-5
 _STEPS_AN_EPOCH = 8
 _MAX_WORKERS = 8
+_SNAPSHOTS = 10
 _RESERVED_ARGS = {
     "cache_dir",
     "checkpoint_path",
@@ -141,6 +142,8 @@ def resolve_training(config: RunConfig, data: DataRecord, processes: int | None 
     teacher = _training(config.teacher, "teacher", epochs, data.train_images, processes)
     teacher = teacher.model_copy(update={"epochs": epochs})
     distill = _training(config.distill, "distill", config.distill.epochs, data.train_images, processes)
+    if distill.keep_every == "auto":
+        distill = distill.model_copy(update={"keep_every": -(-distill.epochs // _SNAPSHOTS)})
     for section, training in (("teacher", teacher), ("distill", distill)):
         _check_mixing(config, section, training, processes)
     teacher_pass, student_pass = _operations(config.teacher), _operations(config.student)

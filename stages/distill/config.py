@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, field_validator
 
@@ -58,6 +58,7 @@ class DistillConfig(TrainingConfig):
     """
 
     model_config = ConfigDict(use_attribute_docstrings=True)
+    volatile: ClassVar[frozenset[str]] = TrainingConfig.volatile | {"keep_every"}
 
     epochs: int = Field(100, gt=0)
     """Passes over the training images."""
@@ -79,6 +80,10 @@ class DistillConfig(TrainingConfig):
     answers are kept on disk. 0: new views in every epoch, and the teacher live beside the student."""
     cache: CacheConfig = CacheConfig()
     """Where and how those answers are kept."""
+    keep_every: Annotated[int, Field(ge=1)] | Literal["auto"] | None = "auto"
+    """Epochs between snapshots of the student's raw (not averaged) weights, kept under RUN/student/snapshots to watch
+    how it learned; not of the last epoch, whose weights are the result. auto: a tenth of `epochs`, rounded up; null:
+    none. It changes nothing about the training, so a finished one is not done again: it takes effect with the next."""
 
     @property
     def asks_teacher(self) -> bool:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from core.context import Context
 from core.errors import ResultError
 from core.records import DistillRecord
 from stages.distill.config import DistillConfig
 from stages.distill.job import Inputs as Inputs
 from stages.distill.job import distillation_job
+from stages.models.snapshots import Snapshots
 from stages.models.weights import all_finite, save_weights
 from stages.training.loop import train
 
@@ -16,19 +19,25 @@ def run(config: DistillConfig, inputs: Inputs, context: Context) -> DistillRecor
     """Train, choose the better of raw and averaged weights on the held-out images, write them.
 
     Raises:
-        UsageError: layers that do not exist, whose taps cannot be compared, or a cache that has no room.
+        UsageError: layers that do not exist, whose taps cannot be compared, or a cache or snapshot that has no room.
         ResultError: a loss or gradient, or a trained weight, is not finite.
         RunInterrupted: stopped on request.
     """
+    if config.keep_every == "auto":
+        raise ValueError("distill.keep_every was not resolved")  # a mistake of ours: pipeline.resolve decides it
     job, cache = distillation_job(config, inputs, context)
-    trained = train(job, config, config.epochs, context)
+    snapshots = Snapshots(context.run.root, context.fingerprint, config.epochs, config.keep_every)
+    trained = train(replace(job, keep=snapshots.keep), config, config.epochs, context)
     context.leave_to_main()
     chosen, state, _ = trained.chosen
     if not all_finite(state):
         raise ResultError("the trained student has weights that are not finite; lower distill.lr and run again.")
+    weights = save_weights(state, context.run.root / "student" / "model.safetensors", context.run.root)
+    if missing := snapshots.missing():
+        context.say(f"no snapshot on disk of epoch {', '.join(map(str, missing))}: deleted, or asked for only later")
     return DistillRecord(
         model=inputs.student.model,
-        weights=save_weights(state, context.run.root / "student" / "model.safetensors", context.run.root),
+        weights=weights,
         chosen="ema" if chosen == "ema" else "raw",
         val_top1_raw=trained.top1_raw,
         val_top1_ema=trained.top1_ema,
@@ -37,4 +46,5 @@ def run(config: DistillConfig, inputs: Inputs, context: Context) -> DistillRecor
         seconds=trained.progress.seconds,
         losses=trained.losses,
         cache=cache,
+        snapshots=snapshots.finish(),
     )

@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError
 
 from core.errors import UsageError
@@ -121,3 +122,21 @@ def find_checkpoint(folder: Path, fingerprint: str) -> tuple[Path, Progress] | N
         except (OSError, ValueError, KeyError, TypeError):
             continue  # incomplete or of another version: the next older one may do
     return None
+
+
+def find_for_all(accelerator: Any, folder: Path, fingerprint: str) -> tuple[Path, Progress] | None:
+    """The main process's finding, in all: on a shared disk the others may not see the newest checkpoint yet.
+
+    Raises:
+        UsageError: this process does not see it at all.
+    """
+    found = find_checkpoint(folder, fingerprint)
+    if accelerator.num_processes == 1:
+        return found
+    told = [found and (found[0].resolve(), found[1])]
+    broadcast_object_list(told)
+    if told[0] and not told[0][0].is_dir():
+        raise UsageError(
+            f"checkpoint {told[0][0]} is not visible from every process; put the run on a disk that all see."
+        )
+    return told[0]

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from accelerate import skip_first_batches
-from accelerate.utils import broadcast_object_list, set_seed
+from accelerate.utils import set_seed
 from safetensors import SafetensorError
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 from core.context import Context
 from core.errors import ResultError, RunInterrupted, UsageError
 from stages.images.loaders import Mix, seeded
-from stages.training.checkpoint import Progress, find_checkpoint, save_checkpoint
+from stages.training.checkpoint import Progress, find_for_all, save_checkpoint
 from stages.training.config import TrainingConfig
 from stages.training.device import make_accelerator
 from stages.training.evaluate import predict_logits, top1
@@ -38,9 +38,6 @@ from stages.training.processes import any_process, losing_contact_told
 LossFunction = Callable[..., dict[str, Tensor]]
 """(model as prepared for this device, images [B,3,S,S], labels int64 [B] or mixed float [B,K], whatever else a batch
 holds) -> weighted loss terms, scalars, to be summed."""
-
-
-Found = tuple[Path, Progress] | None
 
 
 @dataclass(frozen=True)
@@ -62,6 +59,9 @@ class Job:
     """Checkpoints of another fingerprint are not resumed."""
     mix: Mix | None = None
     """Mixup or CutMix of each training batch."""
+    keep: Callable[[int, dict[str, Tensor]], None] | None = None
+    """Called in the main process after every epoch but the last, with the epochs trained and the network's raw state
+    (not a copy); before the checkpoint that covers the epoch, so a training that goes on from there was here."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +142,8 @@ class Training:
                 if self.progress.epoch < self.epochs:
                     due = self.progress.epoch % self.config.eval_every == 0
                     self._report(pace, self._evaluate() if due else (None, None))
+                    if self.job.keep is not None and self.accelerator.is_main_process:
+                        self.job.keep(self.progress.epoch, self._raw())
                 self._maybe_save(stop)
             tops = self._evaluate()
             self._maybe_save(stop)
@@ -151,7 +153,7 @@ class Training:
         return result
 
     def _resume(self) -> None:
-        found = self._shared(find_checkpoint(self.job.folder, self.job.fingerprint))
+        found = find_for_all(self.accelerator, self.job.folder, self.job.fingerprint)
         if found is not None:
             path, self.progress = found
             self.saved = (self.progress.steps, self.progress.batches)
@@ -170,18 +172,6 @@ class Training:
             self.context.run.forget_metrics(
                 self.job.name, self.job.fingerprint, min(self.progress.epoch, self.epochs - 1)
             )
-
-    def _shared(self, found: Found) -> Found:
-        """The main process's finding, in all: on a shared disk the others may not see the newest checkpoint yet."""
-        if self.accelerator.num_processes == 1:
-            return found
-        told = [found and (found[0].resolve(), found[1])]
-        broadcast_object_list(told)
-        if told[0] and not told[0][0].is_dir():
-            raise UsageError(
-                f"checkpoint {told[0][0]} is not visible from every process; put the run on a disk that all see."
-            )
-        return told[0]
 
     def _epoch(self, stop: StopRequest) -> Pace:
         """One pass over the training images, or what is left of it."""
@@ -288,9 +278,11 @@ class Training:
         self.monitor.epoch(self.progress, pace, self.optimizer.param_groups[0]["lr"], *tops)
 
     def _result(self, top1_raw: float, top1_ema: float | None) -> Trained:
-        raw = self.job.network(self.accelerator.unwrap_model(self.model)).state_dict()
         ema = self.job.network(self.ema.module).state_dict() if self.ema is not None else None
-        return Trained(raw, ema, top1_raw, top1_ema, self.progress.losses, self.progress)
+        return Trained(self._raw(), ema, top1_raw, top1_ema, self.progress.losses, self.progress)
+
+    def _raw(self) -> dict[str, Tensor]:
+        return self.job.network(self.accelerator.unwrap_model(self.model)).state_dict()
 
 
 def _number(value: float | str) -> float:

@@ -31,6 +31,7 @@ def config(**changes: Any) -> DistillConfig:
         "warmup_epochs": 0.0,
         "compile": "off",
         "views": 2,
+        "keep_every": None,
         "features": (FeatureTerm(), FeatureTerm(kind="mse", pairs=((0, 0),), match="projector")),
     }
     return DistillConfig(**{**values, **changes})

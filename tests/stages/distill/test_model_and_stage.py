@@ -105,7 +105,7 @@ def blocks_run(network: Any) -> list[int]:
 
 
 def features(*terms: dict[str, Any], **settings: Any) -> DistillConfig:
-    return DistillConfig(features=tuple(FeatureTerm(**term) for term in terms), **settings)
+    return DistillConfig(features=tuple(FeatureTerm(**term) for term in terms), keep_every=None, **settings)
 
 
 def tapped(config: DistillConfig, network: torch.nn.Module, teacher: torch.nn.Module) -> TappedStudent:
@@ -252,7 +252,7 @@ def test_the_same_seed_gives_the_same_student_and_another_seed_another(digits_fo
         student_record(context),
         teacher_record(context),
     )
-    config = DistillConfig(epochs=1, batch_size=40, lr=1e-3, min_lr=1e-5, warmup_epochs=0.0, ema_decay=None)
+    config = short({}).model_copy(update={"ema_decay": None})
     inputs = Inputs(data=data, teacher=teacher, student=student)
     hashes = [
         stage.run(config, inputs, replace(context, seed=seed, fingerprint=str(n))).weights.sha256

@@ -1,0 +1,125 @@
+"""The weights of a network at some epochs of its training: kept, listed and loaded again.
+
+Layout: ``RUN/student/snapshots/FINGERPRINT/epoch-0004.safetensors``; names sort by epoch. Snapshots of the newest
+finished training are kept; those of one with other settings go when it finishes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor
+
+from core.errors import UsageError
+from core.files import inside, reference
+from core.records import Snapshot
+from core.rundir import SETTINGS_SHOWN
+from stages.models.weights import save_weights
+
+
+@dataclass(frozen=True)
+class Snapshots:
+    """Those of one training."""
+
+    root: Path
+    """The run directory."""
+    fingerprint: str
+    """Of the training."""
+    epochs: int
+    """It trains for."""
+    every: int | None
+    """Epochs between two snapshots; None for none."""
+
+    @property
+    def due(self) -> range:
+        """Epochs after which one is kept: not the last, whose weights the run keeps in any case."""
+        return range(self.every, self.epochs, self.every) if self.every else range(0)
+
+    @property
+    def folder(self) -> Path:
+        """Of this training."""
+        return self.root / "student" / "snapshots" / self.fingerprint[:SETTINGS_SHOWN]
+
+    def path(self, epoch: int) -> Path:
+        """Of the snapshot after ``epoch`` epochs."""
+        digits = max(4, len(str(self.epochs)))
+        return self.folder / f"epoch-{epoch:0{digits}d}.safetensors"
+
+    def keep(self, epoch: int, state: dict[str, Tensor]) -> None:
+        """Write the state, whole or not at all, if one is due after so many epochs.
+
+        Raises:
+            UsageError: the disk refuses; earlier snapshots and checkpoints stay.
+        """
+        if epoch not in self.due:
+            return
+        try:
+            save_weights(state, self.path(epoch), self.root)
+        except OSError as error:
+            raise UsageError(
+                f"a snapshot of the weights cannot be written to {self.folder} ({error.strerror or error}); make room on "
+                "its disk or set distill.keep_every=null, then the same command goes on from the last checkpoint."
+            ) from error
+
+    def missing(self) -> list[int]:
+        """Epochs whose snapshot is not on disk: deleted, or trained before they were asked for."""
+        return [epoch for epoch in self.due if not self.path(epoch).is_file()]
+
+    def finish(self) -> tuple[Snapshot, ...]:
+        """What is on disk, by epoch, when the training has ended; drops what is not this training's."""
+        paths = {epoch: self.path(epoch) for epoch in self.due if self.path(epoch).is_file()}
+        self._drop_others(set(paths.values()))
+        return tuple(Snapshot(epoch=epoch, **reference(path, self.root).model_dump()) for epoch, path in paths.items())
+
+    def _drop_others(self, kept: set[Path]) -> None:
+        """Other trainings', other epochs', and what is left of a write that was cut off."""
+        for folder in self.folder.parent.glob("*"):
+            if folder != self.folder:
+                shutil.rmtree(folder, ignore_errors=True)  # what cannot be removed costs room, not the run
+        for path in self.folder.glob("*"):
+            if path not in kept:
+                path.unlink(missing_ok=True)
+        for folder in (self.folder, self.folder.parent):
+            with suppress(OSError):  # not there, or not empty
+                folder.rmdir()
+
+
+@dataclass(frozen=True)
+class LoadedSnapshot:
+    """A snapshot's weights on the CPU, or why there are none."""
+
+    epoch: int
+    state: dict[str, Tensor] | None
+    reason: str = ""
+    """In words; empty when there are weights."""
+
+
+def load_snapshot(snapshot: Snapshot, root: Path) -> LoadedSnapshot:
+    """The weights, if they are still there with the bytes that were recorded.
+
+    Args:
+        snapshot: of a run's record.
+        root: the run directory.
+    """
+
+    def unusable(why: str) -> LoadedSnapshot:
+        return LoadedSnapshot(snapshot.epoch, None, f"the snapshot of epoch {snapshot.epoch} ({snapshot.path}) {why}")
+
+    try:
+        content = inside(root, snapshot.path).read_bytes()
+    except FileNotFoundError:
+        return unusable("is not there any more")
+    except OSError as error:
+        return unusable(f"cannot be read ({error.strerror or error})")
+    if hashlib.sha256(content).hexdigest() != snapshot.sha256:
+        return unusable("is damaged: its SHA-256 is not the recorded one")
+    try:
+        return LoadedSnapshot(snapshot.epoch, load(content))
+    except SafetensorError as error:  # it was damaged before training ended, when it was recorded
+        return unusable(f"is damaged ({error})")

@@ -1,0 +1,180 @@
+"""The training loop on a network of a few hundred weights: how it stops and how it goes on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors import SafetensorError
+from small_run import LIGHT_AUGMENT, SPEC, seeded_model, student_spec
+from tiny_training import (
+    Interrupting,
+    assert_bitwise_equal,
+    config,
+    cross_entropy,
+    make_job,
+)
+
+from core.context import Context
+from core.errors import RunInterrupted, UsageError
+from stages.images.config import DataConfig
+from stages.images.loaders import eval_loader, train_loader, train_views
+from stages.images.sources import open_images
+from stages.training.checkpoint import Progress, find_checkpoint
+from stages.training.interrupt import stop_on_signal
+from stages.training.loop import Job, train
+
+
+@pytest.mark.parametrize("at", [3, 9, 12])
+def test_interrupted_and_resumed_equals_uninterrupted_bit_by_bit(context: Context, tmp_path: Path, at: int) -> None:
+    """Stopped in the first epoch, in the middle of the second, and at the last batch of the second (of three)."""
+    whole = train(make_job(context, folder=tmp_path / "whole"), config(), 3, context)
+    with pytest.raises(RunInterrupted, match=rf"saved at step {at}; the same command goes on from there"):
+        train(make_job(context, Interrupting(at)), config(), 3, context)
+    resumed_loss = Interrupting(-1)
+    resumed = train(make_job(context, resumed_loss), config(), 3, context)
+    assert resumed_loss.calls == 18 - at  # what was done is not done again
+    assert_bitwise_equal(resumed, whole)
+
+
+def test_interrupted_twice(context: Context, tmp_path: Path) -> None:
+    whole = train(make_job(context, folder=tmp_path / "whole"), config(), 2, context)
+    for at in (4, 5):
+        with pytest.raises(RunInterrupted):
+            train(make_job(context, Interrupting(at)), config(), 2, context)
+    assert_bitwise_equal(train(make_job(context), config(), 2, context), whole)
+
+
+def test_interrupted_between_accumulated_batches(context: Context, tmp_path: Path) -> None:
+    """The gradients of half a step are in no checkpoint: the step must be finished before stopping."""
+    settings = config(accumulation=2)
+
+    def job(loss: Any, **changes: Any) -> Job:
+        return make_job(context, loss, batch=4, **changes)
+
+    whole = train(job(cross_entropy, folder=tmp_path / "whole"), settings, 2, context)
+    with pytest.raises(RunInterrupted):
+        train(job(Interrupting(3)), settings, 2, context)
+    resumed = train(job(cross_entropy), settings, 2, context)
+    assert_bitwise_equal(resumed, whole)
+
+
+def vit_job(context: Context, digits: Path, workers: int, loss: Any, folder: Path) -> Job:
+    images = open_images(DataConfig(source=str(digits)))
+    spec = student_spec("lift-kept")
+    model = seeded_model(spec.model_copy(update={"args": {**spec.args, "proj_drop_rate": 0.1, "drop_path_rate": 0.1}}))
+    train_batches = train_loader(
+        train_views(images.train, LIGHT_AUGMENT, SPEC, 0), batch_size=16, seed=0, workers=workers
+    )
+    val = eval_loader(images.val, SPEC, batch_size=16, workers=0)
+    return Job("vit", model, lambda trained: trained, loss, train_batches, val, folder, "mine")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_vision_transformer_with_augmentation_resumes_bit_by_bit(
+    context: Context, digits_folder: Path, tmp_path: Path, workers: int
+) -> None:
+    def job(loss: Any, folder: str, workers: int = workers) -> Job:
+        return vit_job(context, digits_folder, workers, loss, tmp_path / folder)
+
+    settings = config(lr=1e-3)
+    whole = train(job(cross_entropy, "whole", 0), settings, 2, context)
+    with pytest.raises(RunInterrupted):
+        train(job(Interrupting(7), "resumed"), settings, 2, context)
+    assert_bitwise_equal(train(job(cross_entropy, "resumed"), settings, 2, context), whole)
+
+
+def test_checkpoints_replace_each_other_and_incomplete_ones_are_ignored(context: Context) -> None:
+    job = make_job(context, Interrupting(5))
+    with pytest.raises(RunInterrupted):
+        train(job, config(checkpoint_seconds=0.0), 1, context)
+    assert [entry.name for entry in (job.folder / "mine").iterdir()] == ["step-00000005-000005"]
+    whole = job.folder / "mine" / "step-00000005-000005"
+    shutil.copytree(whole, job.folder / "mine" / "step-00000006-000006")
+    (job.folder / "mine" / "step-00000006-000006" / "progress.json").unlink()
+    shutil.copytree(whole, job.folder / "mine" / "step-00000007-000007")
+    (job.folder / "mine" / "step-00000007-000007" / "progress.json").write_text('{"fingerprint": "mi')
+    shutil.copytree(whole, job.folder / "mine" / ".step-00000008-000008")
+    found = find_checkpoint(job.folder, "mine")
+    assert found is not None
+    assert found[0] == whole
+    assert (found[1].epoch, found[1].batches, found[1].steps) == (0, 5, 5)
+    assert found[1].seconds > 0
+    assert find_checkpoint(job.folder, "another") is None
+    assert find_checkpoint(job.folder / "gone", "mine") is None
+
+
+def test_the_same_position_is_not_written_twice(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Writing it again would take the only checkpoint away for a moment."""
+    import stages.training.loop as loop
+
+    written: list[tuple[int, int]] = []
+    real = loop.save_checkpoint
+
+    def spied(accelerator: Any, folder: Path, progress: Progress, fingerprint: str) -> None:
+        written.append((progress.steps, progress.batches))
+        real(accelerator, folder, progress, fingerprint)
+
+    monkeypatch.setattr(loop, "save_checkpoint", spied)
+    train(make_job(context), config(checkpoint_seconds=0.0), 1, context)
+    assert len(written) == len(set(written)) == 7  # six steps, and the end of the pass
+
+
+@pytest.mark.parametrize("refusal", [OSError(28, "No space left on device"), SafetensorError("I/O error")])
+def test_a_full_disk_is_told_and_the_last_checkpoint_stays(
+    context: Context, monkeypatch: pytest.MonkeyPatch, refusal: Exception
+) -> None:
+    import stages.training.checkpoint as checkpoint
+
+    job = make_job(context)
+    real, flushed = checkpoint._flush, []
+
+    def full(folder: Path) -> None:
+        flushed.append(folder)
+        if len(flushed) == 3:
+            raise refusal
+        real(folder)
+
+    monkeypatch.setattr(checkpoint, "_flush", full)
+    with pytest.raises(UsageError, match=r"checkpoint cannot be written to .*make room on its disk"):
+        train(job, config(checkpoint_seconds=0.0), 1, context)
+    found = find_checkpoint(job.folder, "mine")
+    assert found is not None
+    assert found[1].steps == 2
+
+
+def test_a_checkpoint_of_another_fingerprint_is_not_resumed(context: Context, tmp_path: Path) -> None:
+    with pytest.raises(RunInterrupted):
+        train(make_job(context, Interrupting(5)), config(), 1, context)
+    counted = Interrupting(-1)
+    restarted = train(make_job(context, counted, fingerprint="other"), config(), 1, context)
+    assert counted.calls == 6
+    assert_bitwise_equal(restarted, train(make_job(context, folder=tmp_path / "fresh"), config(), 1, context))
+    assert find_checkpoint(make_job(context).folder, "mine") is not None  # going back finds it
+
+
+def test_a_second_interrupt_stops_at_once() -> None:
+    requested = []
+
+    def interrupted_twice() -> None:
+        with stop_on_signal() as stop:
+            os.kill(os.getpid(), signal.SIGINT)
+            requested.append(stop.requested)
+            os.kill(os.getpid(), signal.SIGINT)
+            requested.append("the second interrupt was swallowed")
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted_twice()
+    assert requested == [True]
+
+
+def test_signals_are_as_before_afterwards() -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with stop_on_signal() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert stop.requested
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
