@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
-from torch import nn
+from safetensors.torch import load_file
+from torch import Tensor
 
 from core.context import Context
 from core.files import reference
-from core.records import (
-    AnalyzeRecord,
-    DataRecord,
-    DistillRecord,
-    DynamicsRecord,
-    FileRef,
-    StudentRecord,
-    TeacherRecord,
-)
+from core.records import AnalyzeRecord, DataRecord, DistillRecord, DynamicsRecord, StudentRecord, TeacherRecord
 from stages.analysis.advice import selected_layers
 from stages.analysis.approach import approach
 from stages.analysis.config import AnalysisConfig
 from stages.analysis.read import read_network
-from stages.analysis.results import NetworkResult
 from stages.analysis.sample import training_sample
 from stages.analysis.store import load
 from stages.analysis.write import write
 from stages.models.build import build_model
 from stages.models.geometry import shape_by_name
-from stages.models.weights import load_own
+from stages.models.snapshots import load_snapshot
 
 
 @dataclass(frozen=True)
@@ -39,3 +33,57 @@ class Inputs:
     analyze: AnalyzeRecord
     student: StudentRecord
     distill: DistillRecord
+
+
+def run(config: AnalysisConfig, inputs: Inputs, context: Context) -> DynamicsRecord:
+    """Measure the student as it began, at its snapshots and as it ended, on the teacher's images; write ``analysis/``.
+
+    Raises:
+        ResultError: a tap has values that are not finite.
+    """
+    root, student = context.run.root, inputs.student
+    if inputs.analyze.measures is None:
+        return DynamicsRecord(reason=inputs.analyze.reason)
+    teacher = load(root / inputs.analyze.measures.path)
+    sample = training_sample(inputs.data, config.images)
+    followed, missing = [], []
+    for epoch, label, found in _weights(inputs, root):
+        if isinstance(found, str):
+            context.say(f"left out: {found}")
+            missing.append(found)
+            continue
+        network = build_model(student.model)
+        network.load_state_dict(found)
+        followed.append(
+            read_network(network, student.model, student.preprocess, sample, config, context, label=label, epoch=epoch)
+        )
+    shape = shape_by_name(student.model.arch, student.model.args)
+    advice = inputs.analyze.advice
+    approached = approach(teacher, followed, seed=context.seed)
+    files = write(
+        root / "analysis",
+        [teacher, *followed],
+        advice=advice.model_dump(mode="json") if advice else None,
+        selected=selected_layers(teacher, shape),
+        student_width=shape.width,
+        approach=approached,
+    )
+    for row in approached:
+        context.say(str(row["sentence"]))
+    return DynamicsRecord(
+        networks=tuple(result.label for result in (teacher, *followed)),
+        files=tuple(reference(path, root) for path in files),
+        approach=tuple(approached),
+        missing=tuple(missing),
+    )
+
+
+def _weights(inputs: Inputs, root: Path) -> Iterator[tuple[int, str, dict[str, Tensor] | str]]:
+    """Epoch, label and weights of the student in order of training; a reason instead of weights that are not there."""
+    distill = inputs.distill
+    yield 0, "student before", load_file(root / inputs.student.weights.path)
+    for snapshot in distill.snapshots:
+        loaded = load_snapshot(snapshot, root)
+        label = f"student epoch {snapshot.epoch}"
+        yield snapshot.epoch, label, loaded.reason if loaded.state is None else loaded.state
+    yield distill.epochs, "student after", load_file(root / distill.weights.path)
