@@ -49,13 +49,20 @@ class SecondMoment:
         else:
             self._upper += G_BDD.sum(0).numpy().T
 
+    def matrix(self) -> Floats:
+        """The sum, symmetric, ``[D, D]``."""
+        lower = np.tril(self._lower().cpu().numpy())
+        return np.asarray(lower + np.tril(lower, -1).T)
+
+    def _lower(self) -> Tensor:
+        return self._sum if self._upper is None else torch.from_numpy(self._upper.T)
+
     def eigen(self) -> tuple[Floats, Tensor]:
         """Shares of the eigenvalues ``[D]``, largest first (zeros without energy), and their vectors ``[D, D]``.
 
         Vectors stand in columns, in the same order, float64, on the device of the tokens.
         """
-        lower = self._sum if self._upper is None else torch.from_numpy(self._upper.T)
-        values, vectors = torch.linalg.eigh(lower)
+        values, vectors = torch.linalg.eigh(self._lower())
         return shares(values.flip(0).cpu().numpy()), vectors.flip(1)
 
 
