@@ -63,8 +63,8 @@ class Snapshots:
             save_weights(state, self.path(epoch), self.root)
         except OSError as error:
             raise UsageError(
-                f"a snapshot of the weights cannot be written to {self.folder} ({error.strerror or error}); make room on "
-                "its disk or set distill.keep_every=null, then the same command goes on from the last checkpoint."
+                f"a snapshot of the weights cannot be written to {self.folder} ({error.strerror or error}); make room "
+                "on its disk or set distill.keep_every=null, then the same command goes on from the last checkpoint."
             ) from error
 
     def missing(self) -> list[int]:

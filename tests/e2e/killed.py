@@ -57,6 +57,12 @@ elif point == "caching":  # some files of the teacher cache are there
     before(stages.distill.cache.store.Store, "commit")
 elif point == "evaluating":
     before(stages.training.loop, "predict_logits")
+elif point == "kept":  # a snapshot of the student is there, and the checkpoint that covers its epoch is not
+    before(
+        stages.training.loop,
+        "save_checkpoint",
+        lambda _, folder, progress, __: folder.name == "student" and progress.batches == 0,
+    )
 elif point == "weights":
     before(stages.models.weights, "write_atomic", lambda path, _: path.parent.name == "student")
 elif point == "recorded":  # the stage's record is written, and the state does not know

@@ -19,7 +19,7 @@ SETTINGS = (
     "teacher.checkpoint_seconds=0",
     "distill.checkpoint_seconds=0",
 )
-POINTS = ("writing:17", "written:5", "replacing:9", "evaluating", "weights", "recorded")
+POINTS = ("writing:17", "written:5", "replacing:9", "evaluating", "kept", "weights", "recorded")
 
 
 def run(root: Path, point: str, *extra: str) -> int:
@@ -36,6 +36,13 @@ def run(root: Path, point: str, *extra: str) -> int:
     return done.returncode
 
 
+def snapshots(root: Path) -> dict[str, bytes]:
+    """Bytes by path, hidden leftovers included."""
+    folder = root / "student" / "snapshots"
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
+
+
 @pytest.mark.parametrize(("workers", "views"), [(0, 0), (2, 0), (0, 2)])
 def test_killed_again_and_again_ends_with_the_same_weights(tmp_path: Path, workers: int, views: int) -> None:
     setting = [f"workers={workers}", f"distill.views={views}"]
@@ -44,12 +51,16 @@ def test_killed_again_and_again_ends_with_the_same_weights(tmp_path: Path, worke
     points = [f"step:{drawn.randint(2, 12)}" for _ in range(3)] + list(POINTS)
     first = ["caching:5", "caching:9"] if views else []
     drawn.shuffle(points)
-    points.remove("weights")
-    points.remove("recorded")
-    points = [*first, *points, "weights", "recorded"]
+    last = ["kept", "weights", "recorded"]
+    points = [*first, *(point for point in points if point not in last), *last]
     survived = [point for point in points if run(tmp_path / "killed", point, *setting) != -9]
     assert survived == [], f"of {points}"
     assert run(tmp_path / "killed", "fold", *setting) == -9
     for name in ("teacher/model.safetensors", "student/initial.safetensors", "student/model.safetensors"):
         same = (tmp_path / "whole" / name).read_bytes() == (tmp_path / "killed" / name).read_bytes()
         assert same, f"{name} differs after kills at {points}"
+    assert [Path(name).name for name in snapshots(tmp_path / "whole")] == [
+        "epoch-0001.safetensors",
+        "epoch-0002.safetensors",
+    ]
+    assert snapshots(tmp_path / "killed") == snapshots(tmp_path / "whole"), f"snapshots differ after kills at {points}"

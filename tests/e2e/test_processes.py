@@ -21,7 +21,7 @@ RATES = ("teacher.lr=1.0e-4", "distill.lr=1.0e-4")
 SHORT = (*TINY, "teacher.epochs=1", "distill.epochs=1", *RATES, "verify.latency_seconds=0.1")
 """One epoch of 22 steps of 64 images; the last evaluation batch has 39 of 64. AdamW turns rounding of gradients that
 are zero in truth (biases of attention keys) into steps of its learning rate, so that is kept at what recipes use."""
-LONG = (*TINY, "teacher.epochs=1", "distill.epochs=400")
+LONG = (*TINY, "teacher.epochs=1", "distill.epochs=400", "distill.keep_every=1")
 
 
 def metrics(root: Path, training: str = "student") -> list[dict[str, Any]]:
@@ -156,6 +156,8 @@ def test_an_interrupt_saves_in_all_and_the_same_command_goes_on(started: Started
     assert "resuming student" in err
     epochs = [line["epoch"] for line in metrics(started.root)]
     assert epochs == list(range(1, len(epochs) + 1))
+    kept = sorted(path.name for path in (started.root / "student" / "snapshots").glob("*/*"))
+    assert kept == [f"epoch-{epoch:04d}.safetensors" for epoch in epochs]
 
 
 def test_processes_do_not_outlive_what_started_them(started: Started) -> None:

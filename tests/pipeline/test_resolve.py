@@ -15,6 +15,7 @@ from pipeline.request import notes, with_absolute_paths
 from pipeline.resolve import resolve_models, resolve_training
 from stages.models.build import build_model
 from stages.models.geometry import reduced_args
+from stages.models.snapshots import Snapshots
 from stages.models.uniform import matching_width
 from stages.models.weights import save_weights
 
@@ -107,6 +108,16 @@ def test_automatic_batch_is_a_multiple_of_the_accumulation(folder: RunConfig) ->
 @pytest.mark.parametrize(("epochs", "warmup"), [(300, 5.0), (20, 2.0), (1, 0.1)])
 def test_automatic_warmup(folder: RunConfig, epochs: int, warmup: float) -> None:
     assert resolved(changed(folder, distill={"epochs": epochs})).distill.warmup_epochs == pytest.approx(warmup)
+
+
+@pytest.mark.parametrize(("epochs", "every", "kept"), [(300, 30, 9), (101, 11, 9), (15, 2, 7), (10, 1, 9), (1, 1, 0)])
+def test_automatic_snapshots_are_about_ten(folder: RunConfig, epochs: int, every: int, kept: int) -> None:
+    config = resolved(changed(folder, distill={"epochs": epochs}))
+    assert config.distill.keep_every == every
+    assert len(Snapshots(Path("run"), "f", epochs, every).due) == kept
+    for asked in (4, None):
+        given = resolved(changed(folder, distill={"epochs": epochs, "keep_every": asked}))
+        assert given.distill.keep_every == asked
 
 
 def test_given_values_are_kept(digits: RunConfig) -> None:
