@@ -328,3 +328,40 @@ class GatesRecord(Record):
 
     rows: tuple[GateRow, ...]
     passed: bool
+
+
+class Recommendation(Record):
+    """One answer of the advice, and what it rests on."""
+
+    what: Literal["strategy", "pairs", "width"]
+    value: str | None
+    """In words; None when nothing can be said (``reason`` says why)."""
+    rule: str
+    """The rule that applied, by its name in the table of ``stages.analysis.advice``."""
+    reason: str
+    """One plain sentence, with the numbers."""
+    numbers: dict[str, float]
+    """Every number behind it, by its name in words; never NaN."""
+    confidence: float | None
+    """Share of bootstrap draws of the images, 0 to 1, that give the same answer. It tells how much the answer depends
+    on which images were read, not whether the rule is right. None without a value."""
+    source: str
+    """Paper, and the part of it, in words."""
+
+
+class Advice(Record):
+    """What a teacher's features say about how to train a student, before anything is trained."""
+
+    strategy: Strategy | None
+    """None when nothing is recommended."""
+    kind: Literal["mse", "spectral"] | None
+    """For ``distill.features``: how the taps are compared."""
+    pairs: tuple[tuple[int, int], ...]
+    """Likewise: (student layer, teacher layer), counted from 0; empty when nothing is recommended."""
+    wide_heads: WideHeads | None
+    """What a widened block keeps; None unless ``strategy`` is widelast."""
+    images: int
+    """Images that the teacher was read on."""
+    recommendations: tuple[Recommendation, ...]
+    summary: str
+    """One line; names what is weak."""

@@ -1,0 +1,196 @@
+"""Whether a student's curves over depth move towards its teacher's: the distillation dynamics in four numbers.
+
+Source: [DD] Distillation Dynamics, arXiv 2511.06848, compares such curves by eye. The distance here is this project's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from stages.analysis.results import ENERGY_SHARES, Floats, NetworkResult, TapResult
+from stages.analysis.statistics import MIN_IMAGES, Rows, intervals
+
+Verdict = Literal["closer", "farther", "no clear change"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and its 95 % percentile bootstrap interval over images."""
+
+    value: float
+    low: float | None
+    """None, like ``high``, with fewer than MIN_IMAGES images."""
+    high: float | None
+
+
+@dataclass(frozen=True)
+class Distance:
+    """How far one student's curve is from the teacher's: mean absolute difference over the student's layers."""
+
+    label: str
+    epoch: int | None
+    distance: Estimate
+
+
+@dataclass(frozen=True)
+class Approach:
+    """One quantity. ``dataclasses.asdict`` gives JSON values."""
+
+    quantity: str
+    unit: str
+    images: str
+    """Which images, in words."""
+    distances: tuple[Distance, ...]
+    """Before, checkpoints, after; empty when they cannot be compared."""
+    change: Estimate | None
+    """Distance after less distance before, in the same draws; None when they cannot be compared."""
+    verdict: Verdict | None
+    """``no clear change`` when the interval of ``change`` holds 0; None without that interval."""
+    sentence: str
+
+
+@dataclass(frozen=True)
+class _Quantity:
+    name: str
+    unit: str
+    of_images: Callable[[TapResult], Floats]
+    """Of a tap, ``[images]``."""
+    over_images: Callable[[Floats], Floats]
+    """From ``[..., images]`` to the curve's value ``[...]``."""
+    kept: bool = False
+    """Whether it is known of kept images only."""
+
+
+def _median(values: Floats) -> Floats:
+    return np.asarray(np.median(values, axis=-1))
+
+
+def _mean(values: Floats) -> Floats:
+    return np.asarray(values.mean(axis=-1))
+
+
+def _log_mean(values: Floats) -> Floats:
+    return np.asarray(np.log10(values.mean(axis=-1)))
+
+
+_QUANTITIES = (
+    _Quantity("rank95", "share of the width", lambda tap: tap.rank[:, ENERGY_SHARES.index(0.95)] / tap.width, _median),
+    _Quantity("entropy", "bits", lambda tap: tap.entropy, _mean, kept=True),
+    _Quantity("log10 magnitude", "decades", lambda tap: tap.magnitude, _log_mean),
+    _Quantity("intensity", "mean |FFT| / D", lambda tap: tap.intensity, _mean),
+)
+
+
+def approach(
+    teacher: NetworkResult,
+    before: NetworkResult,
+    checkpoints: Sequence[NetworkResult],
+    after: NetworkResult,
+    *,
+    seed: int = 0,
+) -> tuple[Approach, ...]:
+    """Distance of the student from its teacher before, along and after training, for each quantity.
+
+    A layer l of L stands at depth l / (L - 1), a single one at 0. The teacher's curve is interpolated linearly at the
+    student's depths. Images are drawn jointly for all networks.
+
+    Args:
+        teacher: every tap of it.
+        before: the student untrained.
+        checkpoints: the student while it is trained, in order.
+        after: the student trained.
+        seed: of the bootstrap.
+
+    Returns:
+        rank95 / D (median of the sample-wise rank), entropy, log10 of the magnitude and intensity. All networks must have
+        been read on the same images in the same order; a quantity where their numbers of images differ, or that is not
+        finite, has no distances and a sentence that says so.
+    """
+    students = (before, *checkpoints, after)
+    return tuple(_compare(quantity, teacher, students, seed) for quantity in _QUANTITIES)
+
+
+def _compare(quantity: _Quantity, teacher: NetworkResult, students: Sequence[NetworkResult], seed: int) -> Approach:
+    networks = (teacher, *students)
+    values = [[quantity.of_images(tap) for tap in network.taps] for network in networks]
+    counts = {len(of_tap) for of_network in values for of_tap in of_network}
+    total = teacher.taps[-1].images
+    words = f"{max(counts):,} kept of {total:,} images" if quantity.kept else f"all {total:,} images"
+    reason = _incomparable(quantity, networks, values)
+    if reason:
+        return Approach(
+            quantity.name, quantity.unit, words, (), None, None, f"{quantity.name}: not compared, {reason}."
+        )
+    images = counts.pop()
+
+    def statistic(rows: Rows) -> Floats:
+        """Of drawn images ``[B, images]`` the distance of each student and the change, ``[students + 1, B]``."""
+        curves = [np.stack([quantity.over_images(of_tap[rows]) for of_tap in of_network]) for of_network in values]
+        distances = [distance(curves[0], curve) for curve in curves[1:]]
+        return np.stack([*distances, distances[-1] - distances[0]])
+
+    points = statistic(np.arange(images)[None])[:, 0]
+    if images < MIN_IMAGES:
+        estimates = [Estimate(float(point), None, None) for point in points]
+    else:
+        ends = zip(points, *intervals(statistic, images, seed), strict=True)
+        estimates = [Estimate(*map(float, end)) for end in ends]
+    change = estimates[-1]
+    distances = tuple(
+        Distance(network.label, network.epoch, estimate)
+        for network, estimate in zip(students, estimates[:-1], strict=True)
+    )
+    sentence = _sentence(quantity, distances, change, words)
+    return Approach(quantity.name, quantity.unit, words, distances, change, _verdict(change), sentence)
+
+
+def distance(teacher: Floats, student: Floats) -> Floats:
+    """Mean absolute difference of curves over relative depth: ``[Lt, ...]``, ``[Ls, ...]`` to ``[...]``."""
+    at = np.interp(_depths(len(student)), _depths(len(teacher)), np.arange(len(teacher)))
+    below = np.floor(at).astype(int)
+    above = np.minimum(below + 1, len(teacher) - 1)
+    share = (at - below).reshape(-1, *[1] * (teacher.ndim - 1))
+    interpolated = (1 - share) * teacher[below] + share * teacher[above]
+    return np.asarray(np.abs(interpolated - student).mean(axis=0))
+
+
+def _depths(layers: int) -> Floats:
+    return np.arange(layers) / max(1, layers - 1)
+
+
+def _incomparable(quantity: _Quantity, networks: Sequence[NetworkResult], values: list[list[Floats]]) -> str:
+    """Why there is no distance, or nothing."""
+    for network, of_network in zip(networks, values, strict=True):
+        for tap, of_tap in zip(network.taps, of_network, strict=True):
+            if len(of_tap) != len(values[0][0]):
+                return (
+                    f"{tap.name} of {network.label} is known of {len(of_tap)} images and {networks[0].taps[0].name} of "
+                    f"{networks[0].label} of {len(values[0][0])}"
+                )
+            if not np.isfinite(of_tap).all():
+                return f"{tap.name} of {network.label} is not finite"
+            if quantity.over_images is _log_mean and not (of_tap > 0).all():
+                return f"{tap.name} of {network.label} is zero for some image"
+    return ""
+
+
+def _verdict(change: Estimate) -> Verdict | None:
+    if change.low is None or change.high is None:
+        return None
+    return "closer" if change.high < 0 else "farther" if change.low > 0 else "no clear change"
+
+
+def _sentence(quantity: _Quantity, distances: tuple[Distance, ...], change: Estimate, images: str) -> str:
+    before, after = distances[0].distance.value, distances[-1].distance.value
+    course = (
+        f"{quantity.name}: {before:.4g} from the teacher's curve before training and {after:.4g} after "
+        f"({quantity.unit}; {images})"
+    )
+    verdict = _verdict(change)
+    if verdict is None:
+        return f"{course}: no verdict with fewer than {MIN_IMAGES} images."
+    return f"{course}, a change of {change.value:+.4g} [{change.low:+.4g}, {change.high:+.4g}]: {verdict}."
