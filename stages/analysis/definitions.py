@@ -74,7 +74,7 @@ SPECTRAL = {
         EM,
     ),
     "sep_folded": defined(
-        "The same over the D // 2 + 1 frequencies of the real FFT, both halves together: this one tells networks apart.",
+        "The same over the D // 2 + 1 frequencies of the real FFT, both halves together: it tells networks apart.",
         "frequencies; fraction of the D // 2 + 1 frequencies",
     ),
     "sep_sorted": defined(
@@ -124,6 +124,7 @@ DOCUMENT = {
         "left out and counted.",
         "probability",
     ),
+    "files": defined("Tables and figures written with this document.", "paths relative to it"),
     "advice": defined("What the numbers suggest, or null where none was asked for.", "text and numbers"),
 }
 

@@ -26,7 +26,7 @@ from stages.analysis.figures.style import (
     styled,
     titled,
 )
-from stages.analysis.results import ENERGY_SHARES, Counts, Floats, NetworkResult, TapResult
+from stages.analysis.results import ENERGY_SHARES, Counts, Floats, NetworkResult, TapResult, first_reaching
 from stages.analysis.summary import percent, percentile
 
 SHARE_LOOKS = dict(zip(ENERGY_SHARES, ((GREEN, "o"), (BLUE, "s"), (VERMILLION, "^"), (BLACK, "D")), strict=True))
@@ -51,7 +51,9 @@ def rank_figure(network: NetworkResult) -> Figure:
     """Sample-wise SVD: median and 99th percentile over images, for each share, layer by layer."""
     figure = new_figure(f"{titled(network)}: directions an image needs, by layer", 5.2)
     axes = figure.subplots()
-    axes.set_title("Lower = an image's tokens fill fewer directions, so a narrower network can hold them")
+    axes.set_title(
+        "Lower = an image's tokens lie in fewer directions; each image may have its own (see the PCA figure)"
+    )
     values = []
     for share, (colour, marker) in SHARE_LOOKS.items():
         for percentage, line in ((50, "-"), (99, "--")):
@@ -96,13 +98,13 @@ def pca_figure(network: NetworkResult, student_width: int | None = None) -> Figu
     left.set_title(f"Directions for {percent(MARKED)} % of an image's energy:\na gap = images use different directions")
     values = []
     for name, shared, colour, marker in (("own basis", False, BLUE, "o"), ("shared basis", True, ORANGE, "s")):
-        for words, percentage, line in (("median image", 50, "-"), ("p99", 99, "--")):
+        for words, percentage, line in (("median image", 50, "-"), ("demanding image (p99)", 99, "--")):
             values.append(of_width(network, MARKED, percentage, shared=shared))
             label = f"{name}, {words}"
             left.plot(layers_of(network), values[-1], color=colour, marker=marker, linestyle=line, label=label)
     if student_width is not None:
         values.append(np.array([student_width / tap.width for tap in network.taps]))
-        label = f"student's width ({student_width})"
+        label = f"student's width ({student_width}): more does not fit"
         straight = len({tap.width for tap in network.taps}) == 1
         if straight:
             left.axhline(student_width / network.taps[0].width, color=BLACK, linestyle="-.", label=label)
@@ -117,12 +119,19 @@ def pca_figure(network: NetworkResult, student_width: int | None = None) -> Figu
 
 def last_tap_curves(axes: Axes, tap: TapResult, student_width: int | None) -> None:
     """Cumulative energy over directions, of the mean image in its own basis and of all images in the shared one."""
-    axes.set_title(f"{tap.name}, the last: energy held by the leading\ndirections (further right = more are needed)")
+    axes.set_title(
+        f"{tap.name}, the last: energy held by the leading\ndirections; marks: how many for {percent(MARKED)} %"
+    )
     if not tap.pca_spectrum.any():
         say_nothing_to_show(axes, "no energy: every activation is 0")
-    for spectrum, colour, line in ((tap.image_spectrum, BLUE, "-"), (tap.pca_spectrum, ORANGE, "-")):
-        counts = np.arange(1, len(spectrum) + 1)
-        axes.plot(counts, np.cumsum(spectrum), color=colour, linestyle=line, marker=None)
+    looks = ((tap.image_spectrum, BLUE, "o", (-4, -30)), (tap.pca_spectrum, ORANGE, "s", (-4, -30)))
+    for spectrum, colour, marker, offset in looks:
+        curve = np.cumsum(spectrum)
+        axes.plot(np.arange(1, len(spectrum) + 1), curve, color=colour)
+        d = int(first_reaching(curve, (MARKED,))[0])
+        if d:
+            axes.plot(d, curve[d - 1], color=colour, marker=marker, markersize=8, markeredgecolor=BLACK)
+            axes.annotate(str(d), (d, curve[d - 1]), xytext=offset, textcoords="offset points", fontweight="bold")
     axes.axhline(MARKED, color=GREY, linewidth=0.9, linestyle=":")
     axes.annotate(f"{percent(MARKED)} %", (0.99, MARKED), xycoords=("axes fraction", "data"), ha="right", va="top")
     if student_width is not None:

@@ -64,8 +64,9 @@ def figures(
         yield f"spectrum-{name}", spectrum_figure(network)
         yield f"dynamics-{name}", dynamics_figure(network)
     if len(networks) > 1:
-        yield "over-training", training_figure(networks)
-        yield "teacher-beside-student", beside_figure(networks[0], last_of(networks[1:]))
+        followed = any(network.epoch is not None for network in networks)
+        yield ("over-training" if followed else "by-layer"), training_figure(networks)
+        yield "beside", beside_figure(networks[0], last_of(networks[1:]))
 
 
 def detailed(networks: Sequence[NetworkResult]) -> dict[str, NetworkResult]:

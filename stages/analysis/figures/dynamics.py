@@ -97,7 +97,9 @@ def relative_depth(network: NetworkResult) -> Floats:
 @styled
 def training_figure(networks: Sequence[NetworkResult]) -> Figure:
     """The same curves for every network: checkpoints from early (light) to late (dark), others as thick lines."""
-    figure = new_figure("Layer by layer over training: do the student's curves come to the teacher's?", 7.0)
+    followed = any(network.epoch is not None for network in networks)
+    title = "over training: do the student's curves come to the teacher's?" if followed else "of several networks"
+    figure = new_figure(f"Layer by layer {title}", 7.0)
     looks = looks_of(networks)
     for axes, (title, unit, values_of) in zip(figure.subplots(2, 2).flat, PANELS, strict=True):
         axes.set_title(title)
@@ -125,13 +127,13 @@ def depth_axis(axes: Axes) -> None:
 def named(network: NetworkResult) -> str:
     """A legend's entry."""
     label = shortened(network.label, 24)
-    return label if network.epoch is None or str(network.epoch) in label else f"{label} ({network.epoch})"
+    return label if network.epoch is None or str(network.epoch) in label else f"{label} (epoch {network.epoch})"
 
 
 def looks_of(networks: Sequence[NetworkResult]) -> list[dict[str, Any]]:
     """Line keywords: thick lines for networks not followed; for epochs a sequence from light to dark."""
     epochs = sorted({network.epoch for network in networks if network.epoch is not None})
-    colours = mpl.colormaps["viridis_r"](np.linspace(0.12, 0.9, max(2, len(epochs))))
+    colours = mpl.colormaps["viridis_r"](np.linspace(0.12, 0.75, max(2, len(epochs))))
     fixed = [(BLACK, "-"), (VERMILLION, "--"), (GREY, "-."), (BLUE, ":")]
     looks: list[dict[str, Any]] = []
     others = 0
@@ -161,7 +163,7 @@ def looks_of(networks: Sequence[NetworkResult]) -> list[dict[str, Any]]:
 @styled
 def beside_figure(teacher: NetworkResult, student: NetworkResult) -> Figure:
     """Teacher in the left column, student in the right: directions, entropy and spectrum on shared scales."""
-    figure = new_figure("Teacher beside student, on the same scales: what the student keeps of it", 8.4)
+    figure = new_figure(f"{shortened(teacher.label)} beside {shortened(student.label)}, on the same scales", 8.4)
     rows = figure.subplots(3, 2, sharey="row")
     pair = [teacher, student]
     scale = scale_of(pair)
@@ -170,7 +172,7 @@ def beside_figure(teacher: NetworkResult, student: NetworkResult) -> Figure:
         top, middle, bottom = rows[:, column]
         top.set_title(titled(network), fontweight="bold")
         layers = layers_of(network)
-        for words, percentage, line in (("median image", 50, "-"), ("p99", 99, "--")):
+        for words, percentage, line in (("median image", 50, "-"), ("demanding image (p99)", 99, "--")):
             part = of_width(network, 0.95, percentage)
             top.plot(layers, part, color=BLUE, marker="o", linestyle=line, label=f"directions for 95 %, {words}")
         percent_axis(top, "" if column else "directions, % of D", top=above(values))

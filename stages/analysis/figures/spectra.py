@@ -24,7 +24,7 @@ from stages.analysis.figures.style import (
     titled,
 )
 from stages.analysis.results import Floats, NetworkResult, TapResult
-from stages.analysis.summary import Interval, mean_interval, permuted, sep_curves, sep_smallest
+from stages.analysis.summary import Interval, mean_interval, percent, permuted, sep_curves, sep_smallest
 
 SEP_LOOKS = {
     "folded": (BLUE, "-", "o", 2.4, "in the channels' own order (folded)"),
@@ -51,7 +51,7 @@ def sep_figure(network: NetworkResult) -> Figure:
 def sep_curves_of(axes: Axes, tap: TapResult) -> None:
     """Cumulative curves of one tap, over the fraction of components."""
     axes.set_title(
-        f"{tap.name}, the last: above the band = low frequencies\nfirst; within it = the channels' order is arbitrary"
+        f"{tap.name}, the last: outside the band = the order of\nchannels matters (above: low frequencies lead)"
     )
     band = permuted(tap).curves
     if len(band):
@@ -70,7 +70,7 @@ def sep_curves_of(axes: Axes, tap: TapResult) -> None:
 
 def sep_by_layer(axes: Axes, network: NetworkResult) -> None:
     """Fraction of the components that hold MARKED of the energy, layer by layer."""
-    axes.set_title(f"Components that hold {MARKED:.0%} of the energy:\nlower = fewer carry a token")
+    axes.set_title(f"Components that hold {percent(MARKED)} % of the energy:\nlower = fewer carry a token")
     layers = layers_of(network)
     bands = [permuted(tap) for tap in network.taps]
     known = [i for i, band in enumerate(bands) if len(band.curves)]
@@ -160,9 +160,11 @@ def spectrum_figure(network: NetworkResult) -> Figure:
 
 
 def scale_of(networks: list[NetworkResult]) -> Normalize:
-    """One logarithmic scale for all spectra; a plain one where there is no energy."""
-    positive = [tap.spectrum[tap.spectrum > 0] for network in networks for tap in network.taps]
-    values = np.concatenate(positive) if positive else np.array([])
+    """One logarithmic scale for all spectra, up to the strongest apart from frequency 0; a plain one without energy."""
+    spectra = [tap.spectrum for network in networks for tap in network.taps]
+    varying = np.concatenate([spectrum[1:] for spectrum in spectra])  # frequency 0 would leave the others no colours
+    every = np.concatenate(spectra)
+    values = varying[varying > 0] if (varying > 0).any() else every[every > 0]
     if not len(values):
         return Normalize(0, 1)
     top = float(values.max())
@@ -176,7 +178,7 @@ def heat_map(axes: Axes, network: NetworkResult, scale: Normalize) -> QuadMesh:
         edges = np.linspace(0, 0.5, len(tap.spectrum) + 1)
         values = np.ma.masked_less_equal(np.nan_to_num(tap.spectrum), 0)[:, None]
         mesh = axes.pcolormesh(
-            [tap.layer - 0.5, tap.layer + 0.5], edges, values, norm=scale, cmap="cividis", rasterized=True
+            [tap.layer - 0.5, tap.layer + 0.5], edges, values, norm=scale, cmap="viridis", rasterized=True
         )
     if not any((tap.spectrum > 0).any() for tap in network.taps):
         say_nothing_to_show(axes, "no energy: every activation is 0")
@@ -187,6 +189,6 @@ def heat_map(axes: Axes, network: NetworkResult, scale: Normalize) -> QuadMesh:
 
 
 def colour_bar(figure: Figure, mesh: QuadMesh, axes: list[Axes]) -> None:
-    """What the colours of ``heat_map`` mean; the lowest colour also stands for what is below."""
-    bar = figure.colorbar(mesh, ax=axes, label="mean |FFT| / D (activation)")
+    """What the colours of ``heat_map`` mean; the end colours also stand for what is beyond."""
+    bar = figure.colorbar(mesh, ax=axes, extend="both", label="mean |FFT| / D (activation)")
     bar.outline.set_visible(False)

@@ -29,6 +29,7 @@ STYLE: dict[Any, Any] = {
     "axes.labelsize": 10.0,
     "legend.fontsize": 9.0,
     "legend.frameon": False,
+    "legend.handlelength": 3.2,  # dashes show
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -111,7 +112,7 @@ def layer_label(network: NetworkResult) -> str:
 def percent_axis(axes: Axes, label: str, *, axis: str = "y", top: float = 1.0) -> None:
     """An axis of shares, written in percent, from 0 to ``top`` and a little."""
     one = axes.yaxis if axis == "y" else axes.xaxis
-    one.set_major_formatter(PercentFormatter(xmax=1.0, decimals=0))
+    one.set_major_formatter(PercentFormatter(xmax=1.0, decimals=0, symbol=" %"))
     limits = (0.0, top * 1.02)
     if axis == "y":
         axes.set_ylim(*limits)
