@@ -1,0 +1,1 @@
+"""Figures of an analysis, each a function from NetworkResults to a matplotlib Figure; ``draw`` writes them all."""

@@ -1,0 +1,96 @@
+"""All figures of an analysis as PNG and SVG files, the same bytes for the same numbers."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from core.files import write_atomic
+from stages.analysis.figures.directions import pca_figure, rank_figure
+from stages.analysis.figures.dynamics import beside_figure, dynamics_figure, training_figure
+from stages.analysis.figures.spectra import intensity_figure, sep_figure, spectrum_figure
+from stages.analysis.figures.style import style
+from stages.analysis.results import NetworkResult
+
+DPI = 150
+
+
+def draw_all(
+    folder: Path,
+    networks: Sequence[NetworkResult],
+    selected_layers: tuple[int, ...] = (),
+    student_width: int | None = None,
+) -> list[Path]:
+    """Write every figure that ``networks`` allow into ``folder``, as .png and .svg; their paths, sorted.
+
+    Args:
+        networks: the teacher (or the only network) first.
+        selected_layers: of the first network, marked in its intensity figure.
+        student_width: channels of the student, drawn into the first network's PCA figure.
+    """
+    made = rendered(networks, selected_layers, student_width)
+    for name, content in made.items():
+        write_atomic(folder / name, content)
+    return sorted(folder / name for name in made)
+
+
+def rendered(
+    networks: Sequence[NetworkResult], selected_layers: tuple[int, ...] = (), student_width: int | None = None
+) -> dict[str, bytes]:
+    """File name -> bytes of every figure."""
+    return {
+        f"{name}.{kind}": file_bytes(figure, kind)
+        for name, figure in figures(networks, selected_layers, student_width)
+        for kind in ("png", "svg")
+    }
+
+
+def figures(
+    networks: Sequence[NetworkResult], selected_layers: tuple[int, ...] = (), student_width: int | None = None
+) -> Iterator[tuple[str, Figure]]:
+    """Name and figure, one at a time: each network of ``detailed`` alone, then all together."""
+    networks = [network for network in networks if network.taps]
+    for name, network in detailed(networks).items():
+        first = network is networks[0]
+        yield f"rank-{name}", rank_figure(network)
+        yield f"pca-{name}", pca_figure(network, student_width if first else None)
+        yield f"sep-{name}", sep_figure(network)
+        yield f"intensity-{name}", intensity_figure(network, selected_layers if first else ())
+        yield f"spectrum-{name}", spectrum_figure(network)
+        yield f"dynamics-{name}", dynamics_figure(network)
+    if len(networks) > 1:
+        followed = any(network.epoch is not None for network in networks)
+        yield ("over-training" if followed else "by-layer"), training_figure(networks)
+        yield "beside", beside_figure(networks[0], last_of(networks[1:]))
+
+
+def detailed(networks: Sequence[NetworkResult]) -> dict[str, NetworkResult]:
+    """Those drawn alone, by file name: every network not followed, and of checkpoints the last one."""
+    chosen = [network for network in networks if network.epoch is None]
+    followed = [network for network in networks if network.epoch is not None]
+    named: dict[str, NetworkResult] = {}
+    for network in [*chosen, *([last_of(followed)] if followed else [])]:
+        slug = re.sub(r"[^a-z0-9]+", "-", network.label.lower()).strip("-")[:60] or "network"
+        count = sum(re.fullmatch(rf"{re.escape(slug)}(-\d+)?", name) is not None for name in named)
+        named[f"{slug}-{count + 1}" if count else slug] = network
+    return named
+
+
+def last_of(networks: Sequence[NetworkResult]) -> NetworkResult:
+    """The most trained; the last given where none was followed."""
+    return max(enumerate(networks), key=lambda pair: (-1 if pair[1].epoch is None else pair[1].epoch, pair[0]))[1]
+
+
+def file_bytes(figure: Figure, kind: str) -> bytes:
+    """A figure as ``png`` or ``svg``, without dates or program versions in it."""
+    content = io.BytesIO()
+    FigureCanvasAgg(figure)
+    unsaid = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}[kind]
+    with style():
+        figure.savefig(content, format=kind, dpi=DPI, metadata=unsaid)
+    return content.getvalue()
