@@ -255,7 +255,9 @@ def _memory(config: RunConfig) -> int:
 
 def _notes(config: RunConfig, processes: int, begun: Path | None) -> list[str]:
     """What the figures leave out or take for granted."""
-    found = ["times leave out: checking that images decode, analysis, checkpoints, export, verification and the report."]
+    found = [
+        "times leave out: checking that images decode, analysis, checkpoints, export, verification and the report."
+    ]
     if config.teacher.init == "pretrained":
         found.append(
             "the teacher's pretrained weights were not fetched: random ones stood in for them; whether they can be had "

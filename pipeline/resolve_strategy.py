@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from core.errors import UsageError
-from core.records import Advice, AnalyzeRecord, TeacherRecord
+from core.records import AnalyzeRecord, TeacherRecord
 from pipeline.config import RunConfig
 from pipeline.resolve_features import Network, resolve_features
 from pipeline.resolve_student import resolve_student

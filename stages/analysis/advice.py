@@ -76,6 +76,13 @@ def advise(teacher: NetworkResult, student: Shape, student_name: str, *, seed: i
     )
 
 
+def selected_layers(teacher: NetworkResult, student: Shape) -> tuple[int, ...]:
+    """The teacher's layers of highest mean intensity, ascending, as many as a student of this depth is compared on."""
+    means = np.array([tap.intensity.mean() for tap in teacher.taps])
+    count = compared_layers(student.depth, len(means))
+    return tuple(sorted(int(layer) for layer in np.argsort(-means, kind="stable")[:count]))
+
+
 def _lacking(teacher: NetworkResult) -> str:
     """Why nothing can be said, or nothing."""
     last = teacher.taps[-1]

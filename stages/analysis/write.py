@@ -9,7 +9,7 @@ from typing import Any
 
 from core.errors import UsageError
 from core.files import inside, write_atomic
-from stages.analysis.document import document
+from stages.analysis.document import document, finite
 from stages.analysis.results import NetworkResult
 from stages.analysis.tables import tables
 
@@ -23,6 +23,7 @@ def write(
     advice: dict[str, Any] | None,
     selected: tuple[int, ...],
     student_width: int | None,
+    approach: Sequence[dict[str, Any]] = (),
 ) -> list[Path]:
     """Write ``analysis.json``, ``tables/*.csv`` and ``figures/*.{png,svg}``; each file is whole at any moment.
 
@@ -35,6 +36,7 @@ def write(
         advice: for ``analysis.json``, or None.
         selected: layers of the first network to mark.
         student_width: channels of the student, drawn beside the first network's directions.
+        approach: whether a followed student came closer to its teacher, one JSON object a quantity.
 
     Returns:
         The files written, sorted.
@@ -52,7 +54,7 @@ def write(
     made |= {f"figures/{name}": content for name, content in rendered(networks, selected, student_width).items()}
     for stale in files_before(folder) - set(made):
         inside(folder, stale).unlink(missing_ok=True)
-    content = document(networks, advice) | {"files": sorted(made)}
+    content = document(networks, advice) | {"approach": finite(list(approach)), "files": sorted(made)}
     # First, so that whatever is on disk after a crash stands in a list.
     write_atomic(folder / DOCUMENT, json.dumps(content, allow_nan=False) + "\n")
     for name, data in made.items():

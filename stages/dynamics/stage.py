@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from safetensors.torch import load_file
@@ -59,7 +59,8 @@ def run(config: AnalysisConfig, inputs: Inputs, context: Context) -> DynamicsRec
         )
     shape = shape_by_name(student.model.arch, student.model.args)
     advice = inputs.analyze.advice
-    approached = approach(teacher, followed, seed=context.seed)
+    before, *between, after = followed
+    approached = [asdict(found) for found in approach(teacher, before, between, after, seed=context.seed)]
     files = write(
         root / "analysis",
         [teacher, *followed],
