@@ -143,8 +143,8 @@ def _assumption(config: RunConfig, assumed: RunConfig) -> list[str]:
     if config.student.strategy == assumed.student.strategy:
         return []
     return [
-        f"strategy and layers are decided after the teacher is analysed; {assumed.student.strategy} on the last layers is "
-        "what was measured here."
+        "strategy and layers are decided once the teacher is analysed; measured here was "
+        f"{assumed.student.strategy} on the last layers."
     ]
 
 
@@ -256,7 +256,7 @@ def _memory(config: RunConfig) -> int:
 def _notes(config: RunConfig, processes: int, begun: Path | None) -> list[str]:
     """What the figures leave out or take for granted."""
     found = [
-        "times leave out: checking that images decode, analysis, checkpoints, export, verification and the report."
+        "times leave out: checking that images decode, checkpoints, analysis, export, verification and the report."
     ]
     if config.teacher.init == "pretrained":
         found.append(

@@ -24,14 +24,14 @@ def check_decidable(config: RunConfig, images: int) -> None:
     """
     if config.student.strategy != "auto":
         return
-    from stages.analysis.advice import MIN_IMAGES
+    from stages.analysis.statistics import MIN_IMAGES
 
     read = min(config.analysis.images, images)
     if read < MIN_IMAGES:
         raise UsageError(
-            f"student.strategy is 'auto', and the analysis that decides it would read {read} images (analysis.images is "
-            f"{config.analysis.images}, there are {images} training images); it needs at least {MIN_IMAGES}. Give more, "
-            "or a strategy by name."
+            f"student.strategy is 'auto', and the analysis that decides it would read {read} images "
+            f"(analysis.images is {config.analysis.images}, and there are {images} to train on); it needs at least "
+            f"{MIN_IMAGES}. Give more, or a strategy by name."
         )
 
 
@@ -52,7 +52,7 @@ def with_strategy(
     if config.student.strategy != "auto":
         return config, []
     advice = analyzed.advice
-    if advice is None or advice.strategy is None:
+    if advice is None or advice.strategy is None or advice.kind is None:
         why = analyzed.reason if advice is None else advice.summary
         raise UsageError(f"student.strategy is 'auto', and nothing is advised ({why}); give a strategy by name.")
     student = config.student

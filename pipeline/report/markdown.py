@@ -111,7 +111,7 @@ def _graphs(report: dict[str, Any]) -> str:
                 milliseconds(latency["1"]["p50_ms"], notes),
             ]
         )
-    table = table(["graph", "parameters", "MACs", "ONNX nodes", "size", "p50 ms, batch 1"], rows)
+    body = table(["graph", "parameters", "MACs", "ONNX nodes", "size", "p50 ms, batch 1"], rows)
     agreement = graphs["agreement"]
     agree = (
         f"Folded against kept: logits differ by at most {agreement['value']:.2g} over {graphs['images']} images "
@@ -121,9 +121,7 @@ def _graphs(report: dict[str, Any]) -> str:
     )
     below = [f"- {plain(line)}" for line in notes.lines()]
     why = f"Deployed: {report['artifacts']['deployed']} ({plain(report['artifacts']['deployed_why'])})."
-    return "\n".join(
-        ["### Projector: kept against folded", "", table, "", *below, *([""] if below else []), agree, why]
-    )
+    return "\n".join(["### Projector: kept against folded", "", body, "", *below, *([""] if below else []), agree, why])
 
 
 def _engine(report: dict[str, Any]) -> str:

@@ -17,5 +17,5 @@ class AnalysisConfig(Record):
     batch_size: int = Field(16, gt=0)
     """Images a forward pass."""
     memory_mb: int = Field(1500, gt=0)
-    """Memory (10^6 bytes) for the tokens of images that are looked at a second time, once the shared basis and the range
-    of values are known: all images at the last tap, and as many as fit at the others."""
+    """Memory (10^6 bytes) for the tokens of images that are looked at a second time, once the shared basis and the
+    range of values are known: all images at the last tap, and as many as fit at the others."""

@@ -125,8 +125,8 @@ DOCUMENT = {
         "probability",
     ),
     "approach": defined(
-        "Distance of the followed student's curve over depth from the teacher's, before, along and after training: mean "
-        "absolute difference over the student's layers, with 95 % bootstrap intervals over images.",
+        "Distance of the followed student's curve over depth from the teacher's, before, along and after training: "
+        "mean absolute difference over the student's layers, with 95 % bootstrap intervals over images.",
         "the quantity's own",
     ),
     "files": defined("Tables and figures written with this document.", "paths relative to it"),
