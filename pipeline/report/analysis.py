@@ -24,7 +24,7 @@ def terminal(document: dict[str, Any]) -> RenderableType:
         parts += [Text(f"{network['label']}: {network['arch']}, {network['sample']}", style="bold"), _layers(network)]
     parts.append(
         Text(
-            "rank 95 %: directions that hold 95 % of an image's energy, median (99th percentile) over images; own: its "
+            "95 %: directions that hold 95 % of an image's energy, median (99th percentile) over images; own: its "
             "singular directions, shared: those of all images. entropy in bits.",
             style="dim",
         )
@@ -37,7 +37,7 @@ def terminal(document: dict[str, Any]) -> RenderableType:
 def _layers(network: dict[str, Any]) -> Table:
     grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
     grid.add_column("tap", no_wrap=True)
-    for title in ("width", "own rank 95 %", "shared rank 95 %", "intensity", "entropy", "magnitude"):
+    for title in ("width", "own 95 %", "shared 95 %", "intensity", "entropy", "magnitude"):
         grid.add_column(title, justify="right")
     for tap in network["taps"]:
         cells = [tap["name"], str(tap["width"]), _rank(tap["rank"]["95"]), _rank(tap["pca_rank"]["95"])]
