@@ -26,8 +26,8 @@ class Earlier:
     resolved: RunConfig
 
     def same(self, section: Literal["teacher", "distill"], config: RunConfig) -> bool:
-        """Whether the section is asked for as it was; if not, it is trained anew in any case."""
-        return bool(getattr(config, section) == getattr(self.asked, section))
+        """Whether the same training is asked for in the section; if not, it is trained anew in any case."""
+        return bool(getattr(config, section).identity() == getattr(self.asked, section).identity())
 
 
 def earlier_of(root: Path) -> Earlier | None:

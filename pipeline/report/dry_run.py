@@ -86,8 +86,20 @@ def _figures(training: Training, found: DryRun) -> dict[str, str]:
         "evaluation": f"{training.evaluations:,} passes, about {duration(training.evaluation_seconds)}",
         "time in all": f"about {duration(training.seconds)}",
         "peak memory": "unknown here" if peak is None else f"about {size(peak)} of the {what}",
+        "weights kept": _snapshots(training, found),
         "compiled": compiled,
     }
+
+
+def _snapshots(training: Training, found: DryRun) -> str:
+    """How many of the student's on the way (``stages.models.snapshots``), and their room in float32."""
+    every = found.config.distill.keep_every
+    if training.name != "student" or not isinstance(every, int):
+        return "at the end"
+    count = (training.epochs - 1) // every
+    parameters = next(network.cost.parameters for network in found.networks if network.name == "student, trained")
+    room = f", about {size(4 * parameters * count)} of disk" if count else ""
+    return f"at the end, and {count} snapshots on the way{room}"
 
 
 def _batch(training: Training) -> str:

@@ -111,6 +111,8 @@ def test_the_tables_say_what_was_found_and_fit(found: DryRun) -> None:
         assert said in text
     assert f"about {duration(total_seconds(found))}" in text
     assert "reduced geometry" in text
+    bytes_kept = 4 * 4 * found.networks[1].cost.parameters
+    assert f"and 4 snapshots on the way, about {size(bytes_kept)} of disk" in " ".join(printed(found, 200).split())
     for width in (80, 100):
         assert max(map(len, printed(found, width).splitlines())) <= width
 

@@ -44,6 +44,12 @@ def test_a_section_asked_for_otherwise_is_decided_anew(auto: RunConfig, decided:
     assert found.teacher == decided.teacher
 
 
+def test_asking_for_other_snapshots_or_checkpoints_decides_nothing_anew(auto: RunConfig, decided: RunConfig) -> None:
+    asked = changed(auto, "distill", keep_every=7, checkpoint_seconds=5.0)
+    found = kept(asked, Earlier(auto, decided))
+    assert found.distill == decided.distill.model_copy(update={"keep_every": 7, "checkpoint_seconds": 5.0})
+
+
 @pytest.mark.parametrize(("processes", "batch"), [(1, 32), (4, 32), (3, "auto")])
 def test_a_batch_stays_where_it_divides(auto: RunConfig, decided: RunConfig, processes: int, batch: Any) -> None:
     assert kept(auto, Earlier(auto, decided), processes).distill.batch_size == batch

