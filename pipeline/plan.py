@@ -6,12 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from core.analysis_records import AnalyzeRecord, DynamicsRecord
 from core.record import Record
 from core.records import (
-    AnalyzeRecord,
     DataRecord,
     DistillRecord,
-    DynamicsRecord,
     ExportRecord,
     FoldRecord,
     GatesRecord,

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from core.analysis_records import AnalyzeRecord
 from core.errors import UsageError
-from core.records import AnalyzeRecord, TeacherRecord
+from core.records import TeacherRecord
 from pipeline.config import RunConfig
 from pipeline.resolve_features import Network, resolve_features
 from pipeline.resolve_student import resolve_student

@@ -18,12 +18,11 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
+from core.analysis_records import AnalyzeRecord, DynamicsRecord
 from core.errors import EXIT_GATE_FAILED, EXIT_OK
 from core.records import (
-    AnalyzeRecord,
     DataRecord,
     DistillRecord,
-    DynamicsRecord,
     ExportRecord,
     FileRef,
     FoldRecord,

@@ -13,8 +13,8 @@ from typing import get_args
 
 import numpy as np
 
+from core.analysis_records import Advice, Recommendation
 from core.errors import UsageError
-from core.records import Advice, Recommendation
 from stages.analysis.results import ENERGY_SHARES, Counts, Floats, NetworkResult, TapResult
 from stages.analysis.rules import Decision, Facts, Rule, What, compared_layers, decide
 from stages.analysis.statistics import MIN_IMAGES, Rows, high_percentile, resampled_rows

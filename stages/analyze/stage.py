@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from core.analysis_records import AnalyzeRecord
 from core.context import Context
 from core.files import reference
-from core.records import AnalyzeRecord, DataRecord, TeacherRecord
+from core.records import DataRecord, TeacherRecord
 from stages.analysis.advice import advise, selected_layers
 from stages.analysis.read import read_network
 from stages.analysis.sample import training_sample

@@ -9,9 +9,10 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor
 
+from core.analysis_records import AnalyzeRecord, DynamicsRecord
 from core.context import Context
 from core.files import reference
-from core.records import AnalyzeRecord, DataRecord, DistillRecord, DynamicsRecord, StudentRecord, TeacherRecord
+from core.records import DataRecord, DistillRecord, StudentRecord, TeacherRecord
 from stages.analysis.advice import selected_layers
 from stages.analysis.approach import approach
 from stages.analysis.config import AnalysisConfig

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from small_run import SPEC
 
+from core.analysis_records import Advice, AnalyzeRecord, Recommendation
 from core.errors import UsageError
-from core.records import Advice, AnalyzeRecord, Cost, DataRecord, FileRef, ModelSpec, Recommendation, TeacherRecord
+from core.records import Cost, DataRecord, FileRef, ModelSpec, TeacherRecord
 from pipeline.config import RunConfig, merge, validate
 from pipeline.request import default_output, identity
 from pipeline.resolve import resolve_models, resolve_training
