@@ -15,7 +15,8 @@ from core.context import Context
 from core.errors import UsageError
 from core.records import ModelSpec
 from core.rundir import RunDirectory
-from pipeline.resolve import resolve_device, resolve_network
+from pipeline.resolve import resolve_device
+from pipeline.resolve_network import resolve_network
 from stages.analysis.advice import advise, selected_layers
 from stages.analysis.config import AnalysisConfig
 from stages.analysis.read import read_network

@@ -28,7 +28,8 @@ from pipeline.earlier import earlier_of, with_precision, with_sizes
 from pipeline.machine import available_cores, threads_each
 from pipeline.plan import STAGES
 from pipeline.request import default_output, identity, notes, refuse_inside_data, with_absolute_paths
-from pipeline.resolve import resolve_models, resolve_network, resolve_training
+from pipeline.resolve import resolve_models, resolve_training
+from pipeline.resolve_network import resolve_network
 from stages.data import stage as data_stage
 from stages.distill import job as distill_job
 from stages.fold.stage import folded_from_lift

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TypeVar
 
 from core.errors import EnvironmentLacksError, UsageError
 from core.processes import world_size
@@ -16,6 +16,7 @@ from exporters.tensorrt import choose_flavour
 from pipeline.config import RunConfig
 from pipeline.machine import has_amx
 from pipeline.resolve_features import Network, resolve_features
+from pipeline.resolve_network import resolve_network
 from pipeline.resolve_strategy import check_decidable
 from pipeline.resolve_student import resolve_student, resolve_width
 from stages.export.config import ExportConfig
@@ -24,9 +25,6 @@ from stages.student.config import StudentConfig
 from stages.teacher.config import TeacherConfig
 from stages.training.config import TrainingConfig
 
-if TYPE_CHECKING:
-    from stages.models.geometry import Shape
-
 Training = TypeVar("Training", bound=TrainingConfig)
 
 _LARGEST_BATCH = 256
@@ -34,18 +32,6 @@ _LEAST_LR = 1e-5
 _STEPS_AN_EPOCH = 8
 _MAX_WORKERS = 8
 _SNAPSHOTS = 10
-_RESERVED_ARGS = {
-    "cache_dir",
-    "checkpoint_path",
-    "exportable",
-    "features_only",
-    "in_chans",
-    "num_classes",
-    "pretrained",
-    "pretrained_cfg",
-    "pretrained_cfg_overlay",
-    "scriptable",
-}
 
 
 def resolve_models(config: RunConfig, *, fetch: bool = True) -> RunConfig:
@@ -93,33 +79,6 @@ def resolve_models(config: RunConfig, *, fetch: bool = True) -> RunConfig:
             "export": resolve_export(config),
         }
     )
-
-
-def resolve_network(name: str, args: dict[str, Any] | str, geometry: str) -> tuple[str, dict[str, Any], Shape]:
-    """timm's full name, the arguments for ``timm.create_model``, and the shape, of a network as a user names it.
-
-    Args:
-        name: short or full.
-        args: as given; a word for none.
-        geometry: ``full`` or ``reduced``.
-
-    Raises:
-        UsageError: a name that means nothing or too much, arguments that do not fit, or a model that cannot be tapped.
-    """
-    from stages.models.geometry import reduced_args, shape_by_name
-    from stages.models.names import resolve_architecture
-
-    resolved = resolve_architecture(name)
-    arch = resolved.partition(".")[0]
-    own = {} if isinstance(args, str) else args
-    reserved = sorted(_RESERVED_ARGS & set(own))
-    if reserved:
-        raise UsageError(
-            f"args of '{name}' have {', '.join(reserved)}, which this program decides itself; leave it out "
-            "(weights are given as a file; classes come from the data)."
-        )
-    merged = {**(reduced_args(arch) if geometry == "reduced" else {}), **own}
-    return resolved, merged, shape_by_name(arch, merged)
 
 
 def resolve_training(config: RunConfig, data: DataRecord, processes: int | None = None) -> RunConfig:
