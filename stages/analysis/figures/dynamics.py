@@ -99,7 +99,7 @@ def training_figure(networks: Sequence[NetworkResult]) -> Figure:
     """The same curves for every network: checkpoints from early (light) to late (dark), others as thick lines."""
     followed = any(network.epoch is not None for network in networks)
     title = "over training: do the student's curves come to the teacher's?" if followed else "of several networks"
-    figure = new_figure(f"Layer by layer {title}", 7.0)
+    figure = new_figure(f"Layer by layer {title}", 8.0)
     looks = looks_of(networks)
     for axes, (title, unit, values_of) in zip(figure.subplots(2, 2).flat, PANELS, strict=True):
         axes.set_title(title)
@@ -113,8 +113,7 @@ def training_figure(networks: Sequence[NetworkResult]) -> Figure:
             axes.set_ylabel(unit)
         else:
             magnitude_axis(axes, np.concatenate(values), unit)
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right upper")
+    legend_below(figure, axes, 3)
     return figure
 
 
@@ -163,14 +162,16 @@ def looks_of(networks: Sequence[NetworkResult]) -> list[dict[str, Any]]:
 @styled
 def beside_figure(teacher: NetworkResult, student: NetworkResult) -> Figure:
     """Teacher in the left column, student in the right: directions, entropy and spectrum on shared scales."""
-    figure = new_figure(f"{shortened(teacher.label)} beside {shortened(student.label)}, on the same scales", 8.4)
+    figure = new_figure(
+        f"{shortened(teacher.label, 28)} beside {shortened(student.label, 28)}, on the same scales", 8.4
+    )
     rows = figure.subplots(3, 2, sharey="row")
     pair = [teacher, student]
     scale = scale_of(pair)
     values = [of_width(network, 0.95, percentage) for network in pair for percentage in (50, 99)]
     for column, network in enumerate(pair):
         top, middle, bottom = rows[:, column]
-        top.set_title(titled(network), fontweight="bold")
+        top.set_title(f"{shortened(network.label, 36)}\n({shortened(network.arch, 36)})", fontweight="bold")
         layers = layers_of(network)
         for words, percentage, line in (("median image", 50, "-"), ("demanding image (p99)", 99, "--")):
             part = of_width(network, 0.95, percentage)
