@@ -171,7 +171,7 @@ def beside_figure(teacher: NetworkResult, student: NetworkResult) -> Figure:
     values = [of_width(network, 0.95, percentage) for network in pair for percentage in (50, 99)]
     for column, network in enumerate(pair):
         top, middle, bottom = rows[:, column]
-        top.set_title(f"{shortened(network.label, 36)}\n({shortened(network.arch, 36)})", fontweight="bold")
+        top.set_title(f"{shortened(network.label, 32)}\n({shortened(network.arch, 32)})", fontweight="bold")
         layers = layers_of(network)
         for words, percentage, line in (("median image", 50, "-"), ("demanding image (p99)", 99, "--")):
             part = of_width(network, 0.95, percentage)

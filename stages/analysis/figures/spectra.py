@@ -193,6 +193,6 @@ def colour_bar(figure: Figure, mesh: QuadMesh, axes: list[Axes]) -> None:
     """What the colours of ``heat_map`` mean; the end colours also stand for what is beyond."""
     bar = figure.colorbar(mesh, ax=axes, extend="both", label="mean |FFT| / D (activation)")
     if isinstance(mesh.norm, LogNorm):
-        bar.set_ticks(LogLocator(subs=(1.0, 2.0, 5.0)), format=FormatStrFormatter("%g"))  # type: ignore[call-overload]
+        bar.set_ticks(LogLocator(subs=(1.0, 2.0, 5.0)), format=FormatStrFormatter("%g"))
         bar.minorticks_off()
     bar.outline.set_visible(False)

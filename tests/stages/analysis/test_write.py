@@ -12,6 +12,8 @@ import pytest
 from made_networks import checkpoints, made_network
 
 from core.errors import UsageError
+from stages.analysis.figures.draw import detailed
+from stages.analysis.results import NetworkResult
 from stages.analysis.write import write
 
 FEW = {"images": 3, "kept": 2}
@@ -36,24 +38,32 @@ def test_everything_is_written_and_named(tmp_path: Path) -> None:
     assert set(made) - set(made["definitions"]) == {"schema_version", "definitions", "networks"}
 
 
+@pytest.fixture
+def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files under the names that would be drawn, without the seconds that drawing takes."""
+
+    def named(networks: list[NetworkResult], *_: object) -> dict[str, bytes]:
+        names = {f"rank-{name}.png" for name in detailed(networks)}
+        return dict.fromkeys(names | ({"over-training.svg"} if len(networks) > 1 else set()), b"drawn")
+
+    monkeypatch.setattr("stages.analysis.figures.draw.rendered", named)
+
+
+@pytest.mark.usefixtures("quick_figures")
 def test_figures_of_an_earlier_call_go_and_other_files_stay(tmp_path: Path) -> None:
     networks = checkpoints(3, depth=2, **FEW)
     write(tmp_path, networks, advice=None, selected=(), student_width=None)
-    assert (tmp_path / "figures" / "over-training.png").exists()
+    drawn = {name for name in relative(tmp_path) if name.startswith("figures/")}
+    assert drawn == {f"figures/{n}" for n in ("rank-teacher.png", "rank-student-after.png", "over-training.svg")}
     (tmp_path / "figures" / "mine.png").write_bytes(b"mine")
     (tmp_path / "notes.txt").write_text("mine")
-    write(tmp_path, networks[:1], advice=None, selected=(), student_width=None)
-    left = relative(tmp_path)
-    assert not {name for name in left if "over-training" in name or "student" in name}
-    assert {"figures/mine.png", "notes.txt", "figures/rank-teacher.png"} < left
-    fresh = tmp_path / "fresh"
-    write(fresh, networks[:1], advice=None, selected=(), student_width=None)
-    assert left == {name for name in left if name.startswith("fresh/")} | relative(fresh) | {
-        "figures/mine.png",
-        "notes.txt",
-    }
+    written = write(tmp_path, networks[:1], advice=None, selected=(), student_width=None)
+    own = {path.relative_to(tmp_path).as_posix() for path in written}
+    assert "figures/over-training.svg" not in own
+    assert relative(tmp_path) == own | {"figures/mine.png", "notes.txt"}
 
 
+@pytest.mark.usefixtures("quick_figures")
 @pytest.mark.parametrize("listed", ['{"files": ["../../precious.png", "notes.txt"]}', "cut off {", '{"files": [3]}'])
 def test_a_list_that_was_tampered_with_removes_nothing_else(listed: str, tmp_path: Path) -> None:
     folder = tmp_path / "a" / "b"
