@@ -82,9 +82,9 @@ def rank95(network: NetworkResult) -> Floats:
 
 PANELS: tuple[tuple[str, str, Callable[[NetworkResult], Floats]], ...] = (
     ("Directions for 95 % of an image's energy", "median, % of the width D", rank95),
-    ("Entropy of a token", "bits", mean_of("entropy")),
-    ("Magnitude", "mean |activation|", mean_of("magnitude")),
-    ("Spectral intensity", "mean |FFT| / D (activation)", mean_of("intensity")),
+    ("Entropy of a token: a U = compress, expand", "bits", mean_of("entropy")),
+    ("Magnitude: how strong activations are", "mean |activation|", mean_of("magnitude")),
+    ("Spectral intensity: how strong features are", "mean |FFT| / D (activation)", mean_of("intensity")),
 )
 
 
@@ -139,7 +139,8 @@ def looks_of(networks: Sequence[NetworkResult]) -> list[dict[str, Any]]:
     for network in networks:
         if network.epoch is None:
             colour, line = fixed[others % len(fixed)]
-            looks.append({"color": colour, "linestyle": line, "linewidth": 3.6, "zorder": 1.9})
+            marker = "o" if len(network.taps) == 1 else None  # a single point is no line
+            looks.append({"color": colour, "linestyle": line, "linewidth": 3.6, "marker": marker, "zorder": 1.9})
             others += 1
             continue
         place = epochs.index(network.epoch)

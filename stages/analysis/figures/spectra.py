@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
@@ -191,8 +193,9 @@ def heat_map(axes: Axes, network: NetworkResult, scale: Normalize) -> QuadMesh:
 
 def colour_bar(figure: Figure, mesh: QuadMesh, axes: list[Axes]) -> None:
     """What the colours of ``heat_map`` mean; the end colours also stand for what is beyond."""
-    bar = figure.colorbar(mesh, ax=axes, extend="both", label="mean |FFT| / D (activation)")
+    decimal: dict[str, Any] = {}
     if isinstance(mesh.norm, LogNorm):
-        bar.set_ticks(LogLocator(subs=(1.0, 2.0, 5.0)), format=FormatStrFormatter("%g"))
-        bar.minorticks_off()
+        decimal = {"ticks": LogLocator(subs=(1.0, 2.0, 5.0)), "format": FormatStrFormatter("%g")}
+    bar = figure.colorbar(mesh, ax=axes, extend="both", label="mean |FFT| / D (activation)", **decimal)
+    bar.minorticks_off()
     bar.outline.set_visible(False)
