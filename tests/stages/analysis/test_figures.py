@@ -119,7 +119,10 @@ def test_pca_figure_marks_the_students_width_and_the_counts_at_95_percent() -> N
     assert any("student's width (96)" in text for text in legend_of(figure))
     tap = network.taps[-1]
     needed = [int(np.argmax(np.cumsum(s) >= 0.95)) + 1 for s in (tap.image_spectrum, tap.pca_spectrum)]
-    assert [int(text.get_text()) for text in right.texts] == needed
+    legend = right.get_legend()
+    assert legend is not None
+    words = [text.get_text() for text in legend.get_texts()]
+    assert words == [f"own basis: {needed[0]} directions", f"shared basis: {needed[1]} directions"]
     assert list(right.lines[-1].get_xdata()) == [96, 96]
     plain = pca_figure(network)
     assert not any("student" in text for text in legend_of(plain))
