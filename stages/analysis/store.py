@@ -53,7 +53,7 @@ def load(path: Path) -> NetworkResult:
         UsageError: the file is absent, damaged, or of another version.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
             head = json.loads(file["head"].tobytes())
             if head["version"] != VERSION:
                 raise UsageError(

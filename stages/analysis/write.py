@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import UsageError
-from core.files import inside, write_atomic
+from core.files import write_atomic
 from stages.analysis.document import document, finite
 from stages.analysis.results import NetworkResult
 from stages.analysis.tables import tables
@@ -53,7 +53,7 @@ def write(
     made: dict[str, str | bytes] = {f"tables/{name}": text for name, text in tables(networks).items()}
     made |= {f"figures/{name}": content for name, content in rendered(networks, selected, student_width).items()}
     for stale in files_before(folder) - set(made):
-        inside(folder, stale).unlink(missing_ok=True)
+        (folder / stale).unlink(missing_ok=True)
     content = document(networks, advice) | {"approach": finite(list(approach)), "files": sorted(made)}
     # First, so that whatever is on disk after a crash stands in a list.
     write_atomic(folder / DOCUMENT, json.dumps(content, allow_nan=False) + "\n")

@@ -8,6 +8,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from stages.analysis.figures.style import (
     BLACK,
@@ -87,13 +88,14 @@ def directions_axis(axes: Axes, network: NetworkResult) -> None:
             return count / width
 
         right = axes.secondary_yaxis("right", functions=(directions, parts))
+        right.yaxis.set_major_locator(MaxNLocator(integer=True))
         right.set_ylabel(f"directions, of D = {width}")
 
 
 @styled
 def pca_figure(network: NetworkResult, student_width: int | None = None) -> Figure:
     """Shared directions (dataset PCA) against each image's own (SVD): by layer at 95 %, and curves of the last tap."""
-    figure = new_figure(f"{titled(network)}: one basis for all images, against one for each", 5.0)
+    figure = new_figure(f"{titled(network)}: one basis for all, against one for each", 5.0)
     left, right = figure.subplots(1, 2)
     left.set_title(f"Directions for {percent(MARKED)} % of an image's energy:\na gap = images use different directions")
     values = []
@@ -111,9 +113,9 @@ def pca_figure(network: NetworkResult, student_width: int | None = None) -> Figu
         else:
             left.plot(layers_of(network), values[-1], color=BLACK, linestyle="-.", drawstyle="steps-mid", label=label)
     layer_axis(left, network)
-    percent_axis(left, "directions needed, % of the width D", top=above(values, most=4.0))
+    percent_axis(left, "directions needed, % of the width D", top=above(values))  # a width beyond D leaves room for all
     last_tap_curves(right, network.taps[-1], student_width)
-    legend_below(figure, left, 3)
+    legend_below(figure, left, 2)
     return figure
 
 
@@ -124,18 +126,19 @@ def last_tap_curves(axes: Axes, tap: TapResult, student_width: int | None) -> No
     )
     if not tap.pca_spectrum.any():
         say_nothing_to_show(axes, "no energy: every activation is 0")
-    looks = ((tap.image_spectrum, BLUE, "o", (-4, -30)), (tap.pca_spectrum, ORANGE, "s", (-4, -30)))
-    for spectrum, colour, marker, offset in looks:
+    looks = (("own basis", tap.image_spectrum, BLUE, "o"), ("shared basis", tap.pca_spectrum, ORANGE, "s"))
+    for name, spectrum, colour, marker in looks:
         curve = np.cumsum(spectrum)
         axes.plot(np.arange(1, len(spectrum) + 1), curve, color=colour)
         d = int(first_reaching(curve, (MARKED,))[0])
         if d:
-            axes.plot(d, curve[d - 1], color=colour, marker=marker, markersize=8, markeredgecolor=BLACK)
-            axes.annotate(str(d), (d, curve[d - 1]), xytext=offset, textcoords="offset points", fontweight="bold")
+            look: dict[str, Any] = {"color": colour, "marker": marker, "markersize": 8, "markeredgecolor": BLACK}
+            axes.plot(d, curve[d - 1], label=f"{name}: {d} directions", **look)
     axes.axhline(MARKED, color=GREY, linewidth=0.9, linestyle=":")
-    axes.annotate(f"{percent(MARKED)} %", (0.99, MARKED), xycoords=("axes fraction", "data"), ha="right", va="top")
     if student_width is not None:
         axes.axvline(student_width, color=BLACK, linestyle="-.")
     percent_axis(axes, "share of the energy")
     axes.set_xlim(0, max(tap.width, student_width or 0) * 1.02)
     axes.set_xlabel(f"leading directions (D = {tap.width})")
+    if tap.pca_spectrum.any():  # curves bend to the upper left, so this corner is free
+        axes.legend(loc="lower right", frameon=True, framealpha=0.9, edgecolor="none")

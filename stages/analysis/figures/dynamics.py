@@ -82,9 +82,9 @@ def rank95(network: NetworkResult) -> Floats:
 
 PANELS: tuple[tuple[str, str, Callable[[NetworkResult], Floats]], ...] = (
     ("Directions for 95 % of an image's energy", "median, % of the width D", rank95),
-    ("Entropy of a token", "bits", mean_of("entropy")),
-    ("Magnitude", "mean |activation|", mean_of("magnitude")),
-    ("Spectral intensity", "mean |FFT| / D (activation)", mean_of("intensity")),
+    ("Entropy of a token: a U = compress, expand", "bits", mean_of("entropy")),
+    ("Magnitude: how strong activations are", "mean |activation|", mean_of("magnitude")),
+    ("Spectral intensity: how strong features are", "mean |FFT| / D (activation)", mean_of("intensity")),
 )
 
 
@@ -99,7 +99,7 @@ def training_figure(networks: Sequence[NetworkResult]) -> Figure:
     """The same curves for every network: checkpoints from early (light) to late (dark), others as thick lines."""
     followed = any(network.epoch is not None for network in networks)
     title = "over training: do the student's curves come to the teacher's?" if followed else "of several networks"
-    figure = new_figure(f"Layer by layer {title}", 7.0)
+    figure = new_figure(f"Layer by layer {title}", 8.0)
     looks = looks_of(networks)
     for axes, (title, unit, values_of) in zip(figure.subplots(2, 2).flat, PANELS, strict=True):
         axes.set_title(title)
@@ -113,8 +113,7 @@ def training_figure(networks: Sequence[NetworkResult]) -> Figure:
             axes.set_ylabel(unit)
         else:
             magnitude_axis(axes, np.concatenate(values), unit)
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right upper")
+    legend_below(figure, axes, 3)
     return figure
 
 
@@ -140,7 +139,8 @@ def looks_of(networks: Sequence[NetworkResult]) -> list[dict[str, Any]]:
     for network in networks:
         if network.epoch is None:
             colour, line = fixed[others % len(fixed)]
-            looks.append({"color": colour, "linestyle": line, "linewidth": 3.6, "zorder": 1.9})
+            marker = "o" if len(network.taps) == 1 else None  # a single point is no line
+            looks.append({"color": colour, "linestyle": line, "linewidth": 3.6, "marker": marker, "zorder": 1.9})
             others += 1
             continue
         place = epochs.index(network.epoch)
@@ -163,14 +163,16 @@ def looks_of(networks: Sequence[NetworkResult]) -> list[dict[str, Any]]:
 @styled
 def beside_figure(teacher: NetworkResult, student: NetworkResult) -> Figure:
     """Teacher in the left column, student in the right: directions, entropy and spectrum on shared scales."""
-    figure = new_figure(f"{shortened(teacher.label)} beside {shortened(student.label)}, on the same scales", 8.4)
+    figure = new_figure(
+        f"{shortened(teacher.label, 28)} beside {shortened(student.label, 28)}, on the same scales", 8.4
+    )
     rows = figure.subplots(3, 2, sharey="row")
     pair = [teacher, student]
     scale = scale_of(pair)
     values = [of_width(network, 0.95, percentage) for network in pair for percentage in (50, 99)]
     for column, network in enumerate(pair):
         top, middle, bottom = rows[:, column]
-        top.set_title(titled(network), fontweight="bold")
+        top.set_title(f"{shortened(network.label, 32)}\n({shortened(network.arch, 32)})", fontweight="bold")
         layers = layers_of(network)
         for words, percentage, line in (("median image", 50, "-"), ("demanding image (p99)", 99, "--")):
             part = of_width(network, 0.95, percentage)

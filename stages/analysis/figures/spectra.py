@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator
 
 from stages.analysis.figures.style import (
     BLACK,
@@ -81,7 +84,7 @@ def sep_by_layer(axes: Axes, network: NetworkResult) -> None:
             for reduce in (np.min, np.max)
         )
         at = [layers[i] for i in known]
-        axes.fill_between(at, low, high, color=GREY, alpha=0.35, linewidth=0)
+        axes.fill_between(at, low, high, color=GREY, alpha=0.35, linewidth=1.5)
     for name, (colour, line, marker, width, _) in SEP_LOOKS.items():
         curves = [sep_curves(tap)[name] for tap in network.taps]
         parts = [sep_smallest(curve, (MARKED,))[0] / len(curve) for curve in curves]
@@ -190,5 +193,9 @@ def heat_map(axes: Axes, network: NetworkResult, scale: Normalize) -> QuadMesh:
 
 def colour_bar(figure: Figure, mesh: QuadMesh, axes: list[Axes]) -> None:
     """What the colours of ``heat_map`` mean; the end colours also stand for what is beyond."""
-    bar = figure.colorbar(mesh, ax=axes, extend="both", label="mean |FFT| / D (activation)")
+    decimal: dict[str, Any] = {}
+    if isinstance(mesh.norm, LogNorm):
+        decimal = {"ticks": LogLocator(subs=(1.0, 2.0, 5.0)), "format": FormatStrFormatter("%g")}
+    bar = figure.colorbar(mesh, ax=axes, extend="both", label="mean |FFT| / D (activation)", **decimal)
+    bar.minorticks_off()
     bar.outline.set_visible(False)

@@ -24,7 +24,7 @@ STYLE: dict[Any, Any] = {
     "font.size": 10.0,
     "axes.titlesize": 10.0,
     "axes.titlelocation": "left",
-    "figure.titlesize": 12.0,
+    "figure.titlesize": 11.5,
     "figure.titleweight": "bold",
     "axes.labelsize": 10.0,
     "legend.fontsize": 9.0,
@@ -34,6 +34,7 @@ STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "axes.grid": True,
     "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
     "grid.color": "#DDDDDD",
     "grid.linewidth": 0.6,
     "lines.linewidth": 1.8,
@@ -75,7 +76,7 @@ def new_figure(title: str, height: float) -> Figure:
     return figure
 
 
-def shortened(text: str, most: int = 34) -> str:
+def shortened(text: str, most: int) -> str:
     """A name that fits into a title; ``$`` is no mathematics there."""
     cut = text if len(text) <= most else text[: most - 1] + "…"
     return cut.replace("$", r"\$")
@@ -83,8 +84,9 @@ def shortened(text: str, most: int = 34) -> str:
 
 def titled(network: NetworkResult) -> str:
     """``teacher (cait_s24_224)``."""
-    label, arch = shortened(network.label), shortened(network.arch)
-    return label if arch in label else f"{label} ({arch})"
+    if network.arch in network.label:
+        return shortened(network.label, 44)
+    return f"{shortened(network.label, 20)} ({shortened(network.arch, 24)})"
 
 
 def layers_of(network: NetworkResult) -> list[int]:

@@ -1,0 +1,258 @@
+"""Figures show the numbers they claim to, with nothing cut off or overlapping, whatever the network is like."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from made_networks import checkpoints, emptied, made_network, swin
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import QuadMesh
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from PIL import Image
+
+from stages.analysis.figures.directions import pca_figure, rank_figure
+from stages.analysis.figures.draw import detailed, draw_all, figures, file_bytes, rendered
+from stages.analysis.figures.dynamics import beside_figure, dynamics_figure, training_figure
+from stages.analysis.figures.spectra import intensity_figure, sep_figure, spectrum_figure
+from stages.analysis.results import NetworkResult
+
+DETAILS = ("rank", "pca", "sep", "intensity", "spectrum", "dynamics")
+
+
+def texts_of(axes: Axes) -> list[Text]:
+    found = [axes.title, axes._left_title, axes.xaxis.label, axes.yaxis.label]  # type: ignore[attr-defined]
+    for axis in (axes.xaxis, axes.yaxis):
+        low, high = sorted(axis.get_view_interval())
+        found += [tick.label1 for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high]
+    found += axes.texts
+    return [text for text in found if text.get_visible() and text.get_text()]
+
+
+def assert_laid_out(figure: Figure) -> None:
+    """Every text lies inside the figure, and no two overlap; a legend overlaps no text."""
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw_without_rendering()
+    assert figure._suptitle is not None  # type: ignore[attr-defined]
+    words = [figure._suptitle, *[text for axes in figure.axes for text in texts_of(axes)]]  # type: ignore[attr-defined]
+    boxes = [(text.get_text(), text.get_window_extent(renderer)) for text in words]
+    boxes += [("legend", legend.get_window_extent(renderer)) for legend in figure.legends]
+    for name, box in boxes:
+        assert box.x0 >= 0, f"'{name}' is cut off at the left"
+        assert box.x1 <= figure.bbox.x1, f"'{name}' is cut off at the right"
+        assert box.y0 >= 0, f"'{name}' is cut off at the bottom"
+        assert box.y1 <= figure.bbox.y1, f"'{name}' is cut off at the top"
+    for (one, first), (other, second) in itertools.combinations(boxes, 2):
+        width = min(first.x1, second.x1) - max(first.x0, second.x0)
+        height = min(first.y1, second.y1) - max(first.y0, second.y0)
+        assert width < 1 or height < 1, f"'{one}' lies over '{other}'"
+
+
+def legend_of(figure: Figure) -> list[str]:
+    return [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+
+
+LONG = "a student with a very long name given by somebody who likes names, epoch 1000"
+CASES: dict[str, list[NetworkResult]] = {
+    "deep": [made_network()],
+    "two layers": [made_network(depth=2, images=1, kept=1)],
+    "one tap, one image": [made_network(depth=1, images=1, kept=1)],
+    "swin": [swin()],
+    "no energy": [emptied(made_network(depth=3, images=2)), emptied(made_network("student x", depth=1, images=2))],
+    "nothing kept": [made_network(depth=2, images=3, kept=0)],
+    "twelve checkpoints": checkpoints(12, images=4, kept=2),
+    "long names": [
+        made_network(LONG, arch="swinv2_base_window12to24_192to384.ms_in22k_ft_in1k", depth=4, images=3),
+        made_network(LONG, depth=4, epoch=1000, images=3),
+    ],
+}
+
+
+@pytest.mark.parametrize("networks", CASES.values(), ids=CASES.keys())
+def test_every_figure_is_titled_labelled_and_nothing_overlaps(networks: list[NetworkResult]) -> None:
+    layers = (0, networks[0].taps[-1].layer)
+    made = list(figures(networks, selected_layers=layers, student_width=192))
+    assert len(made) == 6 * len(detailed(networks)) + (2 if len(networks) > 1 else 0)
+    for _, figure in made:
+        assert_laid_out(figure)
+        assert figure.get_suptitle()
+        for axes in figure.axes:
+            place = axes.get_subplotspec()
+            assert axes.get_xlabel() or place is None or not place.is_last_row()
+            assert axes.get_ylabel() or place is None or not place.is_first_col()
+
+
+def test_rank_curves_are_the_percentiles_in_two_line_styles() -> None:
+    network = made_network(depth=5)
+    figure = rank_figure(network)
+    (axes,) = figure.axes
+    assert len(axes.lines) == 8
+    median, demanding = axes.lines[4], axes.lines[5]  # 95 %
+    assert (median.get_linestyle(), demanding.get_linestyle()) == ("-", "--")
+    assert median.get_ydata() == pytest.approx([np.median(tap.rank[:, 2]) / 384 for tap in network.taps])
+    assert demanding.get_ydata() == pytest.approx([np.percentile(tap.rank[:, 2], 99) / 384 for tap in network.taps])
+    assert "95 % of the energy" in legend_of(figure)
+    assert len({line.get_marker() for line in axes.lines}) == 4
+    assert [child.get_ylabel() for child in axes.child_axes] == ["directions, of D = 384"]
+
+
+def test_stages_of_several_widths_have_no_axis_in_directions() -> None:
+    (axes,) = rank_figure(swin()).axes
+    assert axes.child_axes == []
+    assert axes.get_ylabel() == "directions needed, % of the width D"
+    assert axes.get_xlabel() == "stage (counted from 0)"
+
+
+def test_pca_figure_marks_the_students_width_and_the_counts_at_95_percent() -> None:
+    network = made_network(depth=3)
+    figure = pca_figure(network, student_width=96)
+    left, right = figure.axes
+    assert list(left.lines[-1].get_ydata()) == [0.25, 0.25]
+    assert any("student's width (96)" in text for text in legend_of(figure))
+    tap = network.taps[-1]
+    needed = [int(np.argmax(np.cumsum(s) >= 0.95)) + 1 for s in (tap.image_spectrum, tap.pca_spectrum)]
+    legend = right.get_legend()
+    assert legend is not None
+    words = [text.get_text() for text in legend.get_texts()]
+    assert words == [f"own basis: {needed[0]} directions", f"shared basis: {needed[1]} directions"]
+    assert list(right.lines[-1].get_xdata()) == [96, 96]
+    plain = pca_figure(network)
+    assert not any("student" in text for text in legend_of(plain))
+    assert len(plain.axes[0].lines) == 4
+
+
+def test_pca_figure_steps_where_widths_differ() -> None:
+    left = pca_figure(swin(), student_width=96).axes[0]
+    assert left.lines[-1].get_ydata() == pytest.approx([1, 0.5, 0.25, 0.125])
+    assert left.get_ylim()[1] > 1
+
+
+def test_sep_figure_has_three_curves_and_the_permutation_band() -> None:
+    network = made_network(depth=3)
+    left, right = sep_figure(network).axes
+    tap = network.taps[-1]
+    curves = {line.get_label(): line for line in left.lines}
+    assert len(curves) == 3
+    folded = next(line for label, line in curves.items() if "folded)" in str(label))
+    assert folded.get_ydata() == pytest.approx(tap.sep_energy.cumsum())
+    (band,) = left.collections
+    assert "20 random channel orders" in str(band.get_label())
+    cumulative = np.cumsum(tap.permuted, axis=1)
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert (heights.min(), heights.max()) == pytest.approx((cumulative.min(), cumulative.max()))
+    assert right.lines[0].get_ydata() == pytest.approx(
+        [(np.argmax(tap.sep_energy.cumsum() >= 0.9 - 1e-9) + 1) / len(tap.sep_energy) for tap in network.taps]
+    )
+
+
+def test_selected_layers_are_marked_in_the_intensity_figure() -> None:
+    network = made_network(depth=6)
+    figure = intensity_figure(network, (0, 5))
+    (axes,) = figure.axes
+    stars = axes.lines[-1]
+    assert stars.get_marker() == "*"
+    assert list(stars.get_xdata()) == [0, 5]
+    assert stars.get_ydata() == pytest.approx([network.taps[i].intensity.mean() for i in (0, 5)])
+    assert "selected for distillation: 0, 5" in legend_of(figure)
+    assert not any("selected" in text for text in legend_of(intensity_figure(network)))
+
+
+def test_spectrum_figure_has_a_column_a_layer_in_logarithmic_colour() -> None:
+    network = swin()
+    axes = spectrum_figure(network).axes[0]
+    meshes = [mesh for mesh in axes.collections if isinstance(mesh, QuadMesh)]
+    assert [mesh.get_array().size for mesh in meshes] == [len(tap.spectrum) for tap in network.taps]
+    assert np.asarray(meshes[1].get_array()).ravel() == pytest.approx(network.taps[1].spectrum)
+    norm = meshes[0].norm
+    assert isinstance(norm, LogNorm)
+    assert all(mesh.norm is norm for mesh in meshes)
+    assert norm.vmax == pytest.approx(max(tap.spectrum[1:].max() for tap in network.taps))
+
+
+def test_dynamics_figure_marks_the_lowest_entropy() -> None:
+    network = made_network(depth=9)
+    figure = dynamics_figure(network)
+    upper, lower = figure.axes
+    means = [tap.entropy.mean() for tap in network.taps]
+    assert upper.lines[0].get_ydata() == pytest.approx(means)
+    assert lower.lines[0].get_ydata() == pytest.approx([tap.magnitude.mean() for tap in network.taps])
+    assert f"lowest entropy: block {int(np.argmin(means))}" in legend_of(figure)
+
+
+def test_training_figure_lays_checkpoints_over_the_teacher_by_relative_depth() -> None:
+    networks = checkpoints(5, depth=4, images=3, kept=3)
+    figure = training_figure(networks)
+    assert len(figure.axes) == 4
+    for axes in figure.axes:
+        assert len(axes.lines) == 6
+        assert axes.lines[1].get_xdata() == pytest.approx(np.linspace(0, 1, 4))
+    teacher, *students = figure.axes[1].lines
+    assert teacher.get_linewidth() > 1.5 * max(line.get_linewidth() for line in students)
+    lightness = [float(np.dot(mpl.colors.to_rgb(line.get_color()), (0.3, 0.59, 0.11))) for line in students]
+    assert lightness == sorted(lightness, reverse=True)  # early is light, late is dark
+    assert len({line.get_marker() for line in students}) == 5
+    assert students[-1].get_ydata() == pytest.approx([tap.entropy.mean() for tap in networks[-1].taps])
+    assert legend_of(figure)[0] == "teacher"
+    assert legend_of(figure)[-1] == "student after (epoch 300)"
+
+
+def test_beside_figure_shares_its_scales() -> None:
+    networks = checkpoints(2, depth=4, images=3, kept=3)
+    figure = beside_figure(networks[0], networks[-1])
+    rows = [figure.axes[i : i + 2] for i in (0, 2, 4)]
+    for left, right in rows:
+        assert left.get_ylim() == right.get_ylim()
+    first, second = (axes.collections[0] for axes in rows[2])
+    assert first.norm is second.norm  # type: ignore[attr-defined]
+
+
+def test_a_gap_of_missing_numbers_is_a_gap() -> None:
+    network = made_network(depth=4, images=3, kept=3)
+    taps = list(network.taps)
+    taps[1] = dataclasses.replace(taps[1], entropy=np.full(3, np.nan), intensity=np.full(3, np.nan))
+    gap = dataclasses.replace(network, taps=tuple(taps))
+    drawn = np.asarray(dynamics_figure(gap).axes[0].lines[0].get_ydata(), dtype=float)
+    assert [math.isnan(value) for value in drawn] == [False, True, False, False]
+    assert_laid_out(intensity_figure(gap, (1,)))
+    assert_laid_out(training_figure([gap, network]))
+
+
+def test_files_are_the_same_bytes_and_carry_no_date(tmp_path: Path) -> None:
+    network = made_network(depth=2, images=3, kept=2)
+    before = dict(mpl.rcParams)
+    made = rendered([network], (0,), 192)
+    assert dict(mpl.rcParams) == before
+    assert all(b"<dc:date>" not in data and b"Matplotlib v" not in data for data in made.values())
+    paths = draw_all(tmp_path, [network], (0,), 192)
+    assert paths == sorted(tmp_path / name for name in made)
+    assert {path.name: path.read_bytes() for path in paths} == made
+    with Image.open(tmp_path / "rank-teacher.png") as image:
+        assert image.size[0] == 1350
+        assert image.info["dpi"] == pytest.approx((150, 150), abs=0.1)
+        assert "Software" not in image.info
+
+
+def test_figures_of_several_networks_are_the_same_bytes() -> None:
+    networks = checkpoints(2, depth=2, images=3, kept=2)
+    for draw in (lambda: training_figure(networks), lambda: beside_figure(networks[0], networks[-1])):
+        assert file_bytes(draw(), "svg") == file_bytes(draw(), "svg")
+
+
+def test_drawn_alone_are_the_networks_not_followed_and_the_last_checkpoint() -> None:
+    networks = checkpoints(3, depth=2, images=2, kept=2)
+    again = made_network("Teacher!", depth=1, images=2)
+    assert list(detailed([*networks, again])) == ["teacher", "teacher-2", "student-after"]
+    assert list(detailed(networks[1:])) == ["student-after"]
+    names = {name for name, _ in figures(networks)}
+    assert names == {f"{kind}-{name}" for kind in DETAILS for name in ("teacher", "student-after")} | {
+        "over-training",
+        "beside",
+    }
