@@ -131,7 +131,9 @@ def _baseline_of(x: np.ndarray, seed: int) -> dict[str, Any]:
     }
 
 
-def measured(tokens: Tensor, keep: list[int] | None = None, seed: int = 0, batches: list[int] | None = None) -> TapResult:
+def measured(
+    tokens: Tensor, keep: list[int] | None = None, seed: int = 0, batches: list[int] | None = None
+) -> TapResult:
     """Tokens ``[n, N, D]`` through TapMeasures, in batches of these sizes (default: one)."""
     kept = np.arange(len(tokens)) if keep is None else np.array(keep, dtype=np.int64)
     measures = TapMeasures(3, "block 3", len(tokens), kept, seed)

@@ -154,7 +154,7 @@ def test_nothing_kept_leaves_the_second_phase_empty() -> None:
 def test_a_value_that_is_not_finite_is_told_with_tap_and_image(value: float) -> None:
     tokens = random_tokens(6, 4, 5)
     tokens[4, 2, 1] = value
-    with pytest.raises(ResultError, match="block 3 gave features that are not finite.* first for image 4 of 6"):
+    with pytest.raises(ResultError, match=r"block 3 gave features that are not finite.* first for image 4 of 6"):
         measured(tokens, batches=[3, 3])
 
 
