@@ -178,3 +178,18 @@ def test_shapes_are_held() -> None:
     measures.update(random_tokens(2, 4, 5))
     with pytest.raises(ResultError, match=r"\[4, 6\] \(tokens, width\) after \[4, 5\]"):
         measures.update(random_tokens(2, 4, 6))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("shape", [(9, 12, 20), (9, 20, 12)], ids=["N<D", "N>D"])
+def test_a_gpu_measures_the_same(shape: tuple[int, int, int]) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    tokens = random_tokens(*shape)
+    own, expected = measured(tokens.cuda(), batches=[4, 5]), measured(tokens)
+    for field in dataclasses.fields(own):
+        found, wanted = getattr(own, field.name), getattr(expected, field.name)
+        if isinstance(wanted, np.ndarray):
+            np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-12, err_msg=field.name)
+        else:
+            assert found == wanted, field.name
