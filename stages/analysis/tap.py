@@ -91,13 +91,13 @@ class TapMeasures:
                 f"{self.name} gave features that are not finite (NaN or infinite), first for image {at} of "
                 f"{self.images}, so nothing was made of them; check the network's weights."
             )
+        self._spectra.update(X_BND)  # while the tokens are in the cache
         gram = smaller_grams(X_BND)
         self._rank.update(gram)
         if X_BND.shape[1] > X_BND.shape[2]:
             self._moment.add_grams(gram)  # it is X^T X, as needed
         else:
             self._moment.add_tokens(X_BND)
-        self._spectra.update(X_BND)
         self._order.update(X_BND)
         self._store(tokens)
         self.seen += len(tokens)

@@ -64,7 +64,6 @@ def entropies(X_BND: Floats, low: float, high: float) -> Floats:
     bins = bins_of(X_BND.reshape(images * tokens, width), low, high)
     bins += BINS * np.arange(images * tokens)[:, None]
     counts = np.bincount(bins.ravel(), minlength=BINS * images * tokens)
-    whole = np.arange(width + 1)
-    surprise = whole * np.log2(np.maximum(whole, 1))  # -sum p log p = log D - sum c log c / D, c whole numbers
-    mean_B = surprise[counts].reshape(images, -1).sum(axis=1) / (tokens * width)
-    return np.asarray(np.maximum(np.log2(width) - mean_B, 0.0))
+    share = np.arange(width + 1) / width  # counts are whole numbers, so every -p log p there can be is known
+    surprise = -share * np.log2(np.where(share > 0, share, 1.0))
+    return np.asarray(surprise[counts].reshape(images, -1).sum(axis=1) / tokens)

@@ -9,6 +9,8 @@ of S along its diagonals (Wiener-Khinchin).
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 from scipy.linalg import circulant
@@ -32,6 +34,18 @@ def channel_orders(width: int, seed: int) -> Counts:
     return np.stack([random.permutation(width) for _ in range(ORDERS)])
 
 
+@lru_cache(maxsize=4)  # layers of one width share it
+def _contrast(width: int, seed: int) -> Tensor:
+    """``[D, D]``: the form of the area in the channels' own order, less the mean of those in the random orders."""
+    frequencies = width // 2 + 1
+    area = 1.0 - np.arange(frequencies) / frequencies  # frequency g counts in F - g of the F cumulative shares
+    own = circulant(np.fft.irfft(area, n=width))
+    reordered = np.zeros_like(own)
+    for order in channel_orders(width, seed):
+        reordered[np.ix_(order, order)] += own
+    return torch.from_numpy(own - reordered / ORDERS)
+
+
 class ChannelOrder:
     """SEP of a few tokens of each image, in their own order of channels and in P random ones.
 
@@ -46,13 +60,7 @@ class ChannelOrder:
         self.orders = channel_orders(width, seed)
         self._tokens = tokens
         self._random = np.random.default_rng([seed, width, tokens])
-        frequencies = width // 2 + 1
-        area = 1.0 - np.arange(frequencies) / frequencies  # frequency g counts in F - g of the F cumulative shares
-        own = circulant(np.fft.irfft(area, n=width))
-        reordered = np.zeros_like(own)
-        for order in self.orders:
-            reordered[np.ix_(order, order)] += own
-        self._contrast = torch.from_numpy(own - reordered / ORDERS)
+        self._contrast = _contrast(width, seed)
         self._moment = SecondMoment(width, torch.device("cpu"))
         self._waiting: list[Tensor] = []
         self._with_energy = 0
