@@ -106,9 +106,9 @@ def approach(
         seed: of the bootstrap.
 
     Returns:
-        rank95 / D (median of the sample-wise rank), entropy, log10 of the magnitude and intensity. All networks must have
-        been read on the same images in the same order; a quantity where their numbers of images differ, or that is not
-        finite, has no distances and a sentence that says so.
+        rank95 / D (median of the sample-wise rank), entropy, log10 of the magnitude and intensity. All networks must
+        have been read on the same images in the same order; a quantity where their numbers of images differ, or that
+        is not finite, has no distances and a sentence that says so.
     """
     students = (before, *checkpoints, after)
     return tuple(_compare(quantity, teacher, students, seed) for quantity in _QUANTITIES)

@@ -17,10 +17,10 @@ RESAMPLES = 1000
 """Draws: enough that a share of them is known within 0.03 (95 %, at 0.5)."""
 
 MIN_IMAGES = 50
-"""Fewer images support neither advice nor a verdict. Medians of counts decide most of it: of 50 images the 95 %
-percentile interval covers the true median in about 95 of 100 samples, as it should, of fewer in less where counts are
-skewed (``tests/stages/analysis/test_analysis_statistics.py`` measures it). A 99th percentile is the largest of fewer than
-100 images; of 50, the largest is in half of all samples above the true 98.6th percentile (0.5 ** (1 / 50)), and fewer say less."""
+"""Fewer images support neither advice nor a verdict. Of 50 images the 95 % percentile interval of a median of counts
+covers the true one in about 95 of 100 samples, as it should (``test_analysis_statistics.py`` measures it). A 99th
+percentile is the largest of fewer than 100 images: of 50 it is in half of all samples above the true 98.6th percentile
+(0.5 ** (1 / 50)), of 20 only above the 96.6th."""
 
 _BLOCK = 2**22
 """Drawn numbers held at once (32 MB)."""
