@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from crafted_networks import CAIT_LAYERS, around, cait_intensities, crafted, teacher
+from scipy.stats import binom
 
 from core.errors import UsageError
 from core.records import Advice, Recommendation
@@ -135,9 +136,18 @@ def test_a_clear_median_is_confident_and_one_on_the_boundary_a_coin_toss() -> No
     assert "weak" not in clear.summary.replace("weak: width", "")
     toss = advise(teacher(shared=np.repeat([150, 250], 100)), TINY, "deit_tiny")  # half of the images fit
     confidence = answer(toss, "strategy").confidence
-    assert confidence == pytest.approx(0.5, abs=0.1)
+    assert confidence == pytest.approx(binom.sf(99, 200, 0.5), abs=0.04)  # 100 or more of the wide half: median 200
     assert f"weak: strategy (lift: only {confidence:.0%} of the draws agree)" in toss.summary
     assert "pairs (spectral" in toss.summary  # which follow the strategy
+
+
+def test_a_percentile_on_the_boundary_is_as_sure_as_its_few_images() -> None:
+    own = np.repeat([150, 250], [197, 3])  # the 198th of 200 is 250: one image fewer, and a lift would do
+    advice = advise(teacher(own=own), TINY, "deit_tiny")
+    assert advice.strategy == "widelast"
+    assert answer(advice, "strategy").confidence == pytest.approx(binom.sf(2, 200, 3 / 200), abs=0.04)
+    assert "weak: strategy (widelast" in advice.summary
+    assert answer(advice, "width").confidence == 1
 
 
 def test_two_layers_alike_share_the_draws() -> None:
