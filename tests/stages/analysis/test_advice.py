@@ -15,7 +15,7 @@ from core.records import Advice, Recommendation
 from stages.analysis.advice import advise
 from stages.analysis.results import NetworkResult
 from stages.analysis.rules import RULES
-from stages.analysis.statistics import MIN_IMAGES
+from stages.analysis.statistics import MIN_IMAGES, kept_rows
 from stages.models.geometry import Shape
 
 TINY, SMALL, SWIN = Shape(192, 12, 3), Shape(384, 12, 6), Shape(768, 4, None)
@@ -195,6 +195,19 @@ def test_just_enough_images_recommend_whether_all_are_kept_or_not(images: int, k
     few = f"(largest of {images})" if images < 100 else f"(99th percentile of {images} images)"
     assert few in answer(advice, "strategy").reason
     assert f"median of {kept}" in answer(advice, "strategy").reason
+
+
+def test_kept_images_are_drawn_with_their_own_ranks() -> None:
+    """Images that need many shared directions need many of their own: in no draw can one be without the other."""
+    images, kept = 101, 51
+    wide = np.arange(images) % 4 == 0  # of the kept images, 0 2 4 ..., every second one
+    rows = kept_rows(images, kept)
+    network = teacher(images=images, kept=kept, shared=np.where(wide[rows], 250, 150), own=np.where(wide, 250, 150))
+    advice = advise(network, TINY, "deit_tiny")
+    assert advice.strategy == "widelast"
+    confidence = answer(advice, "strategy").confidence
+    assert confidence == pytest.approx(binom.sf(25, 51, 26 / 51), abs=0.04)
+    assert answer(advice, "width").confidence == confidence  # no draw needs more than 192 shared directions alone
 
 
 def test_features_without_energy_or_not_finite_recommend_nothing() -> None:

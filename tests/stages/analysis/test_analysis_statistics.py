@@ -11,8 +11,19 @@ from stages.analysis.statistics import (
     Rows,
     high_percentile,
     intervals,
+    kept_rows,
     resampled_rows,
 )
+
+
+def test_kept_images_are_spread_from_the_first_to_the_last() -> None:
+    assert kept_rows(9, 3).tolist() == [0, 4, 8]
+    assert kept_rows(5, 5).tolist() == [0, 1, 2, 3, 4]
+    for images in range(1, 80):
+        for kept in range(1, images + 1):
+            rows = kept_rows(images, kept)
+            assert (np.diff(rows) > 0).all()
+            assert (rows[0], len(rows)) == (0, kept)
 
 
 @pytest.mark.parametrize(("images", "kept"), [(50, 50), (51, 50), (60, 20)])

@@ -10,7 +10,7 @@ from crafted_networks import Array, crafted, crafted_tap
 
 from stages.analysis.approach import Approach, approach, distance
 from stages.analysis.results import NetworkResult
-from stages.analysis.statistics import MIN_IMAGES
+from stages.analysis.statistics import MIN_IMAGES, kept_rows
 
 
 def curve(values: Sequence[float], label: str, *, images: int = 60, kept: int | None = None) -> NetworkResult:
@@ -138,6 +138,30 @@ def test_which_images_is_said() -> None:
     assert "64 kept of 1,200 images" in entropy.sentence
 
 
+def test_taps_that_kept_other_images_are_still_drawn_together() -> None:
+    """Entropy 1 or 2 of each image alike in all networks, which the distance must not mistake for a difference."""
+    images = 400
+    of_image = 1.0 + np.random.default_rng(0).integers(0, 2, images)
+
+    def network(above: float, label: str, kept: int) -> NetworkResult:
+        rows = kept_rows(images, kept)
+        some = crafted_tap(0, images=images, kept=kept, entropy=above + of_image[rows])
+        return crafted([some, crafted_tap(1, images=images, entropy=above + of_image)], label)
+
+    teacher, before = network(0.0, "teacher", 200), network(0.5, "before", 200)
+    entropy = approach(teacher, before, [], network(0.4, "after", 200))[1]
+    assert entropy.images == "200 to 400 kept of 400 images"
+    assert entropy.change is not None
+    assert (entropy.change.value, entropy.change.low, entropy.change.high) == pytest.approx((-0.1, -0.1, -0.1))
+    other = approach(teacher, before, [], network(0.4, "after", 100))[1]
+    assert other.change is not None
+    assert other.change.low is not None
+    assert other.change.high is not None
+    assert other.change.low < -0.1 < other.change.high  # no longer the same images everywhere
+    assert other.change.high - other.change.low < 0.2
+    assert approach(teacher, before, [], network(0.4, "after", 49))[1].verdict is None
+
+
 def test_few_images_give_distances_without_interval_or_verdict() -> None:
     few = [
         curve([0.1, value], label, images=MIN_IMAGES - 1)
@@ -151,12 +175,10 @@ def test_few_images_give_distances_without_interval_or_verdict() -> None:
 
 
 def test_what_cannot_be_compared_says_why() -> None:
-    other = curve([0.1, 0.3, 0.44], "student after", kept=50)
+    other = curve([0.1, 0.3, 0.44], "student after", images=70)
     approaches = approach(TEACHER, BEFORE, [], other)
-    assert [found.verdict for found in approaches] == ["closer", None, "closer", "closer"]
-    assert approaches[1].sentence == (
-        "entropy: not compared, block 0 of student after is known of 50 images and block 0 of teacher of 60."
-    )
+    assert {found.verdict for found in approaches} == {None}
+    assert approaches[1].sentence == "entropy: not compared, student after was read on 70 images and teacher on 60."
     silent = crafted([replace(tap, magnitude=np.zeros(60), entropy=np.full(60, np.nan)) for tap in AFTER.taps], "after")
     _, entropy, magnitude, _ = approach(TEACHER, BEFORE, [], silent)
     assert entropy.sentence == "entropy: not compared, block 0 of after is not finite."
