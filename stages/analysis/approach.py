@@ -59,27 +59,31 @@ class _Quantity:
     unit: str
     of_images: Callable[[TapResult], Floats]
     """Of a tap, ``[images]``; of its kept images ``[kept]``."""
-    over_images: Callable[[Floats], Floats]
-    """From ``[..., images]`` to the curve's value ``[...]``; NaN stands for images that were not kept."""
+    over_images: Callable[[Floats, Rows], Floats]
+    """From ``[layers, images]``, NaN where not kept, and drawn images ``[B, images]`` to the curves ``[layers, B]``."""
 
 
-def _median(values: Floats) -> Floats:
-    return np.asarray(np.median(values, axis=-1))
+def _medians(values: Floats, rows: Rows) -> Floats:
+    return np.stack([np.median(of_tap[rows], axis=-1) for of_tap in values])
 
 
-def _mean(values: Floats) -> Floats:
-    return np.asarray(np.nanmean(values, axis=-1))
+def _means(values: Floats, rows: Rows) -> Floats:
+    draws, images = rows.shape
+    flat = rows + images * np.arange(draws)[:, None]
+    times = np.bincount(flat.ravel(), minlength=draws * images).reshape(draws, images).astype(np.float64)
+    known = ~np.isnan(values)
+    return np.asarray((np.where(known, values, 0) @ times.T) / (known.astype(np.float64) @ times.T))
 
 
-def _log_mean(values: Floats) -> Floats:
-    return np.asarray(np.log10(values.mean(axis=-1)))
+def _log_means(values: Floats, rows: Rows) -> Floats:
+    return np.asarray(np.log10(_means(values, rows)))
 
 
 _QUANTITIES = (
-    _Quantity("rank95", "share of the width", lambda tap: tap.rank[:, ENERGY_SHARES.index(0.95)] / tap.width, _median),
-    _Quantity("entropy", "bits", lambda tap: tap.entropy, _mean),
-    _Quantity("log10 magnitude", "decades", lambda tap: tap.magnitude, _log_mean),
-    _Quantity("intensity", "mean |FFT| / D", lambda tap: tap.intensity, _mean),
+    _Quantity("rank95", "share of the width", lambda tap: tap.rank[:, ENERGY_SHARES.index(0.95)] / tap.width, _medians),
+    _Quantity("entropy", "bits", lambda tap: tap.entropy, _means),
+    _Quantity("log10 magnitude", "decades", lambda tap: tap.magnitude, _log_means),
+    _Quantity("intensity", "mean |FFT| / D", lambda tap: tap.intensity, _means),
 )
 
 
@@ -123,13 +127,15 @@ def _compare(quantity: _Quantity, teacher: NetworkResult, students: Sequence[Net
         return Approach(
             quantity.name, quantity.unit, words, (), None, None, f"{quantity.name}: not compared, {reason}."
         )
-    values = [[_placed(of_tap, images) for of_tap in of_network] for of_network in known]
+    values = [np.stack([_placed(of_tap, images) for of_tap in of_network]) for of_network in known]
 
     def statistic(rows: Rows) -> Floats:
         """Of drawn images ``[B, images]`` the distance of each student and the change, ``[students + 1, B]``."""
-        curves = [np.stack([quantity.over_images(of_tap[rows]) for of_tap in of_network]) for of_network in values]
+        curves = [quantity.over_images(of_network, rows) for of_network in values]
         distances = [distance(curves[0], curve) for curve in curves[1:]]
-        return np.stack([*distances, distances[-1] - distances[0]])
+        first, last = distances[0], distances[-1]
+        rounding = np.isclose(last, first, rtol=1e-9, atol=1e-12)  # which has a sign, but is no change
+        return np.stack([*distances, np.where(rounding, 0, last - first)])
 
     points = statistic(np.arange(images)[None])[:, 0]
     if min(counts) < MIN_IMAGES:
@@ -188,7 +194,7 @@ def _incomparable(quantity: _Quantity, networks: Sequence[NetworkResult], known:
                 return f"{tap.name} of {network.label} kept no images"
             if not np.isfinite(of_tap).all():
                 return f"{tap.name} of {network.label} is not finite"
-            if quantity.over_images is _log_mean and not (of_tap > 0).all():
+            if quantity.over_images is _log_means and not (of_tap > 0).all():
                 return f"{tap.name} of {network.label} is zero for some image"
     return ""
 

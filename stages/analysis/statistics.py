@@ -27,16 +27,16 @@ _BLOCK = 2**22
 
 
 def kept_rows(images: int, kept: int) -> Rows:
-    """Numbers ``[kept]`` of the images whose tokens a tap keeps, ascending: spread evenly over all, from first to last."""
+    """Numbers ``[kept]`` of the images whose tokens a tap keeps, ascending: spread evenly from first to last."""
     return np.rint(np.linspace(0, images - 1, min(kept, images))).astype(np.int64)
 
 
 def resampled_rows(images: int, kept: int, seed: int, resamples: int = RESAMPLES) -> Iterator[Rows]:
     """Draws of images with replacement, in blocks ``[draws, images]`` that add up to ``resamples``.
 
-    The kept images stand first: 0 to kept - 1. They and the others are drawn apart, so that the leading ``kept`` columns
-    of a block are a draw of the kept images and all columns one of all images: quantities known of some images only
-    are resampled jointly with those known of all.
+    The kept images stand first: 0 to kept - 1. They and the others are drawn apart, so that the leading ``kept``
+    columns of a block are a draw of the kept images and all columns one of all images: quantities known of some images
+    only are resampled jointly with those known of all.
     """
     random = np.random.default_rng(seed)
     size = max(1, _BLOCK // images)
