@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from crafted_networks import Array, crafted, crafted_tap
 
-from stages.analysis.approach import Approach, approach, distance
+from stages.analysis.approach import Approach, _placed, approach, distance
 from stages.analysis.results import NetworkResult
 from stages.analysis.statistics import MIN_IMAGES, kept_rows
 
@@ -75,6 +75,9 @@ def test_the_verdicts() -> None:
     assert same.change is not None
     assert (same.change.value, same.change.low, same.change.high) == (0, 0, 0)
     assert same.verdict == "no clear change"
+    rounded = intensity(approach(TEACHER, curve([0.1, 0.3, 0.6], "before"), [], curve([0.1, 0.1 + 0.2, 0.6], "after")))
+    assert 0.1 + 0.2 != 0.3
+    assert rounded.verdict == "no clear change"
 
 
 def test_noise_of_each_image_hides_a_small_change_unless_the_networks_share_it() -> None:
@@ -136,6 +139,11 @@ def test_which_images_is_said() -> None:
     assert ranks.images == "all 1,200 images"
     assert entropy.images == "64 kept of 1,200 images"
     assert "64 kept of 1,200 images" in entropy.sentence
+
+
+def test_kept_images_stand_at_their_places() -> None:
+    placed = _placed(np.array([5.0, 6.0, 7.0]), 9)
+    np.testing.assert_equal(placed, [5, np.nan, np.nan, np.nan, 6, np.nan, np.nan, np.nan, 7])
 
 
 def test_taps_that_kept_other_images_are_still_drawn_together() -> None:
