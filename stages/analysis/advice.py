@@ -17,7 +17,7 @@ from core.analysis_records import Advice, Recommendation
 from core.errors import UsageError
 from stages.analysis.results import ENERGY_SHARES, Counts, Floats, NetworkResult, TapResult
 from stages.analysis.rules import Decision, Facts, Rule, What, compared_layers, decide
-from stages.analysis.statistics import MIN_IMAGES, Rows, high_percentile, resampled_rows
+from stages.analysis.statistics import MIN_IMAGES, Rows, high_percentile, kept_rows, resampled_rows
 from stages.models.geometry import Shape
 
 WEAK = 0.9
@@ -29,7 +29,7 @@ def advise(teacher: NetworkResult, student: Shape, student_name: str, *, seed: i
     """What to train the student by, with reasons and confidence.
 
     Args:
-        teacher: every tap of it. The kept images of its last tap are taken to be the first ones.
+        teacher: every tap of it. Which images its last tap kept follows from their number (``kept_rows``).
         student: the unchanged student's shape.
         student_name: for the words.
         seed: of the bootstrap; the same seed gives the same record.
@@ -170,9 +170,11 @@ def _drawn(teacher: NetworkResult, student: Shape, student_name: str, seed: int)
 def _statistics(teacher: NetworkResult, rows: Rows, count: int) -> tuple[Floats, Counts, Counts]:
     """Of drawn images ``rows [B, images]``: d95 ``[B]``, own directions ``[B]``, strongest layers ``[B, count]``."""
     last = teacher.taps[-1]
+    kept = kept_rows(last.images, last.kept)
+    order = np.concatenate([kept, np.setdiff1d(np.arange(last.images), kept)])  # kept images first, as in rows
     shared = np.median(last.pca_rank[:, _AT_95][rows[:, : last.kept]], axis=1)
-    own = high_percentile(last.rank[:, _AT_99][rows])
-    intensity = np.stack([tap.intensity[rows].mean(axis=1) for tap in teacher.taps], axis=1)
+    own = high_percentile(last.rank[order, _AT_99][rows])
+    intensity = np.stack([tap.intensity[order][rows].mean(axis=1) for tap in teacher.taps], axis=1)
     strongest = np.sort(np.argsort(-intensity, axis=1, kind="stable")[:, :count], axis=1)  # of equal ones the earlier
     return shared, own, strongest
 

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from stages.analysis.results import ENERGY_SHARES, Floats, NetworkResult, TapResult
-from stages.analysis.statistics import MIN_IMAGES, Rows, intervals
+from stages.analysis.statistics import MIN_IMAGES, Rows, intervals, kept_rows
 
 Verdict = Literal["closer", "farther", "no clear change"]
 
@@ -58,30 +58,32 @@ class _Quantity:
     name: str
     unit: str
     of_images: Callable[[TapResult], Floats]
-    """Of a tap, ``[images]``."""
-    over_images: Callable[[Floats], Floats]
-    """From ``[..., images]`` to the curve's value ``[...]``."""
-    kept: bool = False
-    """Whether it is known of kept images only."""
+    """Of a tap, ``[images]``; of its kept images ``[kept]``."""
+    over_images: Callable[[Floats, Rows], Floats]
+    """From ``[layers, images]``, NaN where not kept, and drawn images ``[B, images]`` to the curves ``[layers, B]``."""
 
 
-def _median(values: Floats) -> Floats:
-    return np.asarray(np.median(values, axis=-1))
+def _medians(values: Floats, rows: Rows) -> Floats:
+    return np.stack([np.median(of_tap[rows], axis=-1) for of_tap in values])
 
 
-def _mean(values: Floats) -> Floats:
-    return np.asarray(values.mean(axis=-1))
+def _means(values: Floats, rows: Rows) -> Floats:
+    draws, images = rows.shape
+    flat = rows + images * np.arange(draws)[:, None]
+    times = np.bincount(flat.ravel(), minlength=draws * images).reshape(draws, images).astype(np.float64)
+    known = ~np.isnan(values)
+    return np.asarray((np.where(known, values, 0) @ times.T) / (known.astype(np.float64) @ times.T))
 
 
-def _log_mean(values: Floats) -> Floats:
-    return np.asarray(np.log10(values.mean(axis=-1)))
+def _log_means(values: Floats, rows: Rows) -> Floats:
+    return np.asarray(np.log10(_means(values, rows)))
 
 
 _QUANTITIES = (
-    _Quantity("rank95", "share of the width", lambda tap: tap.rank[:, ENERGY_SHARES.index(0.95)] / tap.width, _median),
-    _Quantity("entropy", "bits", lambda tap: tap.entropy, _mean, kept=True),
-    _Quantity("log10 magnitude", "decades", lambda tap: tap.magnitude, _log_mean),
-    _Quantity("intensity", "mean |FFT| / D", lambda tap: tap.intensity, _mean),
+    _Quantity("rank95", "share of the width", lambda tap: tap.rank[:, ENERGY_SHARES.index(0.95)] / tap.width, _medians),
+    _Quantity("entropy", "bits", lambda tap: tap.entropy, _means),
+    _Quantity("log10 magnitude", "decades", lambda tap: tap.magnitude, _log_means),
+    _Quantity("intensity", "mean |FFT| / D", lambda tap: tap.intensity, _means),
 )
 
 
@@ -96,7 +98,8 @@ def approach(
     """Distance of the student from its teacher before, along and after training, for each quantity.
 
     A layer l of L stands at depth l / (L - 1), a single one at 0. The teacher's curve is interpolated linearly at the
-    student's depths. Images are drawn jointly for all networks.
+    student's depths. Images are drawn jointly for all taps of all networks; of a tap that kept some of them only
+    (entropy), those count that are drawn and kept.
 
     Args:
         teacher: every tap of it.
@@ -106,9 +109,9 @@ def approach(
         seed: of the bootstrap.
 
     Returns:
-        rank95 / D (median of the sample-wise rank), entropy, log10 of the magnitude and intensity. All networks must have
-        been read on the same images in the same order; a quantity where their numbers of images differ, or that is not
-        finite, has no distances and a sentence that says so.
+        rank95 / D (median of the sample-wise rank), entropy, log10 of the magnitude and intensity. All networks must
+        have been read on the same images in the same order; if their numbers differ, or a quantity is not finite, it
+        has no distances and a sentence that says so.
     """
     students = (before, *checkpoints, after)
     return tuple(_compare(quantity, teacher, students, seed) for quantity in _QUANTITIES)
@@ -116,25 +119,26 @@ def approach(
 
 def _compare(quantity: _Quantity, teacher: NetworkResult, students: Sequence[NetworkResult], seed: int) -> Approach:
     networks = (teacher, *students)
-    values = [[quantity.of_images(tap) for tap in network.taps] for network in networks]
-    counts = {len(of_tap) for of_network in values for of_tap in of_network}
-    total = teacher.taps[-1].images
-    words = f"{max(counts):,} kept of {total:,} images" if quantity.kept else f"all {total:,} images"
-    reason = _incomparable(quantity, networks, values)
+    known = [[quantity.of_images(tap) for tap in network.taps] for network in networks]
+    images, counts = teacher.taps[0].images, [len(of_tap) for of_network in known for of_tap in of_network]
+    words = _which(images, min(counts), max(counts))
+    reason = _incomparable(quantity, networks, known)
     if reason:
         return Approach(
             quantity.name, quantity.unit, words, (), None, None, f"{quantity.name}: not compared, {reason}."
         )
-    images = counts.pop()
+    values = [np.stack([_placed(of_tap, images) for of_tap in of_network]) for of_network in known]
 
     def statistic(rows: Rows) -> Floats:
         """Of drawn images ``[B, images]`` the distance of each student and the change, ``[students + 1, B]``."""
-        curves = [np.stack([quantity.over_images(of_tap[rows]) for of_tap in of_network]) for of_network in values]
+        curves = [quantity.over_images(of_network, rows) for of_network in values]
         distances = [distance(curves[0], curve) for curve in curves[1:]]
-        return np.stack([*distances, distances[-1] - distances[0]])
+        first, last = distances[0], distances[-1]
+        rounding = np.isclose(last, first, rtol=1e-9, atol=1e-12)  # which has a sign, but is no change
+        return np.stack([*distances, np.where(rounding, 0, last - first)])
 
     points = statistic(np.arange(images)[None])[:, 0]
-    if images < MIN_IMAGES:
+    if min(counts) < MIN_IMAGES:
         estimates = [Estimate(float(point), None, None) for point in points]
     else:
         ends = zip(points, *intervals(statistic, images, seed), strict=True)
@@ -162,18 +166,35 @@ def _depths(layers: int) -> Floats:
     return np.arange(layers) / max(1, layers - 1)
 
 
-def _incomparable(quantity: _Quantity, networks: Sequence[NetworkResult], values: list[list[Floats]]) -> str:
+def _placed(known: Floats, images: int) -> Floats:
+    """What is known of kept images, at their places among all; NaN elsewhere."""
+    if len(known) == images:
+        return known
+    placed = np.full(images, np.nan)
+    placed[kept_rows(images, len(known))] = known
+    return placed
+
+
+def _which(images: int, fewest: int, most: int) -> str:
+    """Which images, in words."""
+    if fewest == images:
+        return f"all {images:,} images"
+    kept = f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
+    return f"{kept} kept of {images:,} images"
+
+
+def _incomparable(quantity: _Quantity, networks: Sequence[NetworkResult], known: list[list[Floats]]) -> str:
     """Why there is no distance, or nothing."""
-    for network, of_network in zip(networks, values, strict=True):
+    images = networks[0].taps[0].images
+    for network, of_network in zip(networks, known, strict=True):
         for tap, of_tap in zip(network.taps, of_network, strict=True):
-            if len(of_tap) != len(values[0][0]):
-                return (
-                    f"{tap.name} of {network.label} is known of {len(of_tap)} images and {networks[0].taps[0].name} of "
-                    f"{networks[0].label} of {len(values[0][0])}"
-                )
+            if tap.images != images:
+                return f"{network.label} was read on {tap.images:,} images and {networks[0].label} on {images:,}"
+            if not len(of_tap):
+                return f"{tap.name} of {network.label} kept no images"
             if not np.isfinite(of_tap).all():
                 return f"{tap.name} of {network.label} is not finite"
-            if quantity.over_images is _log_mean and not (of_tap > 0).all():
+            if quantity.over_images is _log_means and not (of_tap > 0).all():
                 return f"{tap.name} of {network.label} is zero for some image"
     return ""
 

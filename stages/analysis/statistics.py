@@ -17,21 +17,26 @@ RESAMPLES = 1000
 """Draws: enough that a share of them is known within 0.03 (95 %, at 0.5)."""
 
 MIN_IMAGES = 50
-"""Fewer images support neither advice nor a verdict. Medians of counts decide most of it: of 50 images the 95 %
-percentile interval covers the true median in about 95 of 100 samples, as it should, of fewer in less where counts are
-skewed (``tests/stages/analysis/test_analysis_statistics.py`` measures it). A 99th percentile is the largest of fewer than
-100 images; of 50, the largest is in half of all samples above the true 98.6th percentile (0.5 ** (1 / 50)), and fewer say less."""
+"""Fewer images support neither advice nor a verdict. Of 50 images the 95 % percentile interval of a median of counts
+covers the true one in about 95 of 100 samples, as it should (``test_analysis_statistics.py`` measures it). A 99th
+percentile is the largest of fewer than 100 images: of 50 it is in half of all samples above the true 98.6th percentile
+(0.5 ** (1 / 50)), of 20 only above the 96.6th."""
 
 _BLOCK = 2**22
 """Drawn numbers held at once (32 MB)."""
 
 
+def kept_rows(images: int, kept: int) -> Rows:
+    """Numbers ``[kept]`` of the images whose tokens a tap keeps, ascending: spread evenly from first to last."""
+    return np.rint(np.linspace(0, images - 1, min(kept, images))).astype(np.int64)
+
+
 def resampled_rows(images: int, kept: int, seed: int, resamples: int = RESAMPLES) -> Iterator[Rows]:
     """Draws of images with replacement, in blocks ``[draws, images]`` that add up to ``resamples``.
 
-    The kept images are taken to be the first ``kept``. They and the others are drawn apart, so that the leading
-    ``kept`` columns of a block are a draw of the kept images and all columns one of all images: quantities known of
-    some images only are resampled jointly with those known of all.
+    The kept images stand first: 0 to kept - 1. They and the others are drawn apart, so that the leading ``kept``
+    columns of a block are a draw of the kept images and all columns one of all images: quantities known of some images
+    only are resampled jointly with those known of all.
     """
     random = np.random.default_rng(seed)
     size = max(1, _BLOCK // images)

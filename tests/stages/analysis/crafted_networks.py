@@ -1,0 +1,115 @@
+"""Networks as if they had been read: chosen numbers in the fields that advice and approach look at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from stages.analysis.results import NetworkResult, TapResult
+
+Array = NDArray[np.float64]
+CAIT_LAYERS = (0, 1, 18, 19, 20, 21, 22, 23)
+"""The teacher layers that SpectralKD chose in CaiT-S24."""
+
+
+def crafted_tap(
+    layer: int,
+    *,
+    name: str = "block",
+    width: int = 8,
+    images: int = 200,
+    kept: int | None = None,
+    rank: ArrayLike = (1, 1, 1, 1),
+    pca_rank: ArrayLike = (1, 1, 1, 1),
+    intensity: ArrayLike = 1.0,
+    entropy: ArrayLike = 1.0,
+    magnitude: ArrayLike = 1.0,
+) -> TapResult:
+    """A tap with these numbers; one number stands for all images, ``[4]`` ranks likewise."""
+    kept = images if kept is None else kept
+    frequencies = width // 2 + 1
+    flat = np.full(frequencies, 1 / frequencies)
+    return TapResult(
+        layer=layer,
+        name=f"{name} {layer}",
+        width=width,
+        tokens=4,
+        images=images,
+        rank=np.broadcast_to(np.asarray(rank, dtype=np.int64), (images, 4)),
+        image_spectrum=np.eye(min(4, width))[0],
+        pca_spectrum=np.full(width, 1 / width),
+        pca_rank=np.broadcast_to(np.asarray(pca_rank, dtype=np.int64), (kept, 4)),
+        sep_energy=flat,
+        sep_sorted=np.cumsum(np.full(width, 1 / width)),
+        participation=np.full(images, float(width)),
+        permuted=flat[None],
+        sampled=flat,
+        order_effect=np.zeros(images),
+        zero_tokens=0,
+        intensity=np.broadcast_to(np.asarray(intensity, dtype=float), (images,)),
+        spectrum=flat,
+        entropy=np.broadcast_to(np.asarray(entropy, dtype=float), (kept,)),
+        magnitude=np.broadcast_to(np.asarray(magnitude, dtype=float), (images,)),
+        low=-1.0,
+        high=1.0,
+    )
+
+
+def crafted(taps: Sequence[TapResult], label: str = "teacher", epoch: int | None = None) -> NetworkResult:
+    """A network of these taps."""
+    return NetworkResult(label, "crafted_net", tuple(taps), "made up", 0.0, 0.0, epoch)
+
+
+def around(value: float, images: int, spread: float, seed: int = 0) -> Array:
+    """Whole numbers whose median is ``value``."""
+    drawn = np.random.default_rng(seed).normal(0, spread, images)
+    drawn -= np.median(drawn)
+    return np.asarray(np.round(value + drawn))
+
+
+def teacher(
+    *,
+    shared: ArrayLike = 302,
+    own: ArrayLike = 121,
+    width: int = 384,
+    images: int = 200,
+    kept: int | None = None,
+    intensities: Sequence[ArrayLike] | None = None,
+    depth: int = 24,
+    name: str = "block",
+) -> NetworkResult:
+    """A teacher by what its last tap needs; by default the numbers published for CaiT-S24.
+
+    ``shared`` (``[kept]`` or one number) directions of the dataset's basis for 95 % of an image, ``own`` (``[images]``
+    or one number) of an image's for 99 %.
+    """
+    kept = images if kept is None else kept
+    pca_rank, rank = np.ones((kept, 4), dtype=np.int64), np.ones((images, 4), dtype=np.int64)
+    pca_rank[:, 2], rank[:, 3] = shared, own
+    if intensities is None:
+        intensities = cait_intensities(images) if depth == 24 else [1.0 + layer for layer in range(depth)]
+    taps = [
+        crafted_tap(layer, name=name, width=width, images=images, kept=kept, intensity=values)
+        for layer, values in enumerate(intensities)
+    ]
+    last = crafted_tap(
+        depth - 1,
+        name=name,
+        width=width,
+        images=images,
+        kept=kept,
+        rank=rank,
+        pca_rank=pca_rank,
+        intensity=intensities[-1],
+    )
+    return crafted([*taps[:-1], last])
+
+
+def cait_intensities(images: int) -> list[Array]:
+    """Mean intensities over depth as SpectralKD draws them for CaiT-S24: high in the first layers, low, then rising."""
+    random = np.random.default_rng(1)
+    depth = np.arange(24)
+    means = 0.2 + 0.6 * np.exp(-depth / 1.5) + 0.9 * np.exp((depth - 23) / 3)
+    return [mean * (1 + 0.1 * random.normal(size=images)) for mean in means]

@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from crafted_networks import CAIT_LAYERS, around, cait_intensities, crafted, teacher
+from scipy.stats import binom
+
+from core.errors import UsageError
+from core.records import Advice, Recommendation
+from stages.analysis.advice import _statistics, advise
+from stages.analysis.results import NetworkResult
+from stages.analysis.rules import RULES
+from stages.analysis.statistics import MIN_IMAGES
+from stages.models.geometry import Shape
+
+TINY, SMALL, SWIN = Shape(192, 12, 3), Shape(384, 12, 6), Shape(768, 4, None)
+
+
+def answer(advice: Advice, what: str) -> Recommendation:
+    (found,) = [recommendation for recommendation in advice.recommendations if recommendation.what == what]
+    return found
+
+
+def test_published_cait_and_deit_tiny_give_a_lift_on_the_last_taps() -> None:
+    own = np.repeat([110, 121, 130], [980, 10, 10])  # 121: the 990th of 1,000
+    published = teacher(images=1000, shared=around(302, 1000, 8), own=own)
+    advice = advise(published, TINY, "deit_tiny")
+    assert answer(advice, "strategy").numbers["directions of an image alone, 99th percentile"] == 121
+    assert (advice.strategy, advice.kind, advice.pairs, advice.wide_heads) == ("lift", "spectral", ((11, 23),), None)
+    assert answer(advice, "strategy").rule == "each image fits"
+    assert answer(advice, "strategy").confidence == 1
+    reason = answer(advice, "strategy").reason
+    assert "302 directions" in reason
+    assert "median of 1,000" in reason
+    assert "192 wide" in reason
+    assert "121 of its own for 99 % (99th percentile of 1,000 images)" in reason
+    assert answer(advice, "width").value == "320"  # 302 in heads of 64
+    assert advice.summary == "lift for deit_tiny; spectral, 11 <-> 23"
+    assert advice.images == 1000
+
+
+def test_a_student_as_wide_as_cait_stays_plain_and_gets_the_published_layers() -> None:
+    advice = advise(teacher(images=1000), SMALL, "deit_small")
+    assert (advice.strategy, answer(advice, "strategy").rule) == ("plain", "student as wide")
+    assert advice.kind == "spectral"
+    assert advice.pairs == tuple(zip((0, 1, 6, 7, 8, 9, 10, 11), CAIT_LAYERS, strict=True))
+    assert answer(advice, "pairs").value == "spectral, 0 1 6 7 8 9 10 11 <-> 0 1 18 19 20 21 22 23"
+
+
+def test_a_plain_deit_tiny_gets_the_published_layers_too() -> None:
+    advice = advise(teacher(shared=150), TINY, "deit_tiny")
+    assert advice.strategy == "plain"
+    assert tuple(theirs for _, theirs in advice.pairs) == CAIT_LAYERS
+
+
+CASES: dict[str, tuple[NetworkResult, Shape, dict[str, Any]]] = {
+    "student as wide": (teacher(width=192, shared=192), TINY, {"strategy": "plain"}),
+    "student with stages": (teacher(), Shape(192, 4, None), {"strategy": "plain"}),
+    "shared basis fits": (teacher(shared=192), TINY, {"strategy": "plain"}),  # the boundary
+    "each image fits": (teacher(shared=193, own=192), TINY, {"strategy": "lift"}),  # both boundaries
+    "no image fits, wide block": (teacher(own=193), TINY, {"strategy": "widelast", "wide_heads": "size"}),
+    "no image fits, no wide block": (teacher(own=193, width=385), TINY, {"strategy": "lift"}),
+    "last to last, lift": (teacher(), TINY, {"kind": "spectral", "pairs": ((11, 23),)}),
+    "last to last, widelast": (teacher(own=193), TINY, {"kind": "mse", "pairs": ((11, 23),)}),
+    "stage by stage": (
+        teacher(width=768, depth=4, name="stage"),
+        SWIN,
+        {"kind": "spectral", "pairs": ((0, 0), (1, 1), (2, 2), (3, 3)), "strategy": "plain"},
+    ),
+    "grids differ": (teacher(), SWIN, {"kind": "spectral", "pairs": ((3, 23),), "strategy": "plain"}),
+    "highest intensity": (teacher(shared=1), Shape(192, 2, 3), {"kind": "spectral", "pairs": ((1, 23),)}),
+    "whole heads": (teacher(shared=193), TINY, {}),
+    "whole channels": (teacher(shared=193), SWIN, {}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_case_for_each_rule(name: str) -> None:
+    network, student, expected = CASES[name]
+    advice = advise(network, student, "the_student")
+    (found,) = [recommendation for recommendation in advice.recommendations if recommendation.rule == name]
+    (rule,) = [rule for rule in RULES if rule.name == name]
+    assert (found.what, found.source) == (rule.what, rule.source)
+    assert {key: getattr(advice, key) for key in expected} == expected
+    assert found.confidence == 1  # these images are all alike
+    assert [recommendation.what for recommendation in advice.recommendations] == ["strategy", "pairs", "width"]
+    for recommendation in advice.recommendations:
+        assert "{" not in recommendation.reason
+        assert any(character.isdigit() for character in recommendation.reason)
+        assert all(math.isfinite(number) for number in recommendation.numbers.values())
+    assert Advice.model_validate_json(advice.model_dump_json()) == advice
+
+
+def test_every_rule_of_the_table_has_a_case_and_words() -> None:
+    assert set(CASES) == {rule.name for rule in RULES}
+    assert len({rule.name for rule in RULES}) == len(RULES)
+    assert all(rule.when and rule.source for rule in RULES)
+
+
+def test_a_teacher_with_stages_and_a_student_of_blocks_compare_their_last_taps() -> None:
+    advice = advise(teacher(width=768, depth=4, name="stage", shared=100), TINY, "deit_tiny")
+    assert advice.pairs == ((11, 3),)
+    assert "4 stages" in answer(advice, "pairs").reason
+    assert "12 blocks" in answer(advice, "pairs").reason
+    unlike = advise(teacher(width=768, depth=3, name="stage", shared=100), SWIN, "swin")
+    assert unlike.pairs == ((3, 2),)
+
+
+def test_a_widened_block_keeps_the_number_of_heads_where_their_size_does_not_divide() -> None:
+    advice = advise(teacher(width=390, own=193), TINY, "deit_tiny")  # 390 = 130 * 3, no multiple of 64
+    assert (advice.strategy, advice.wide_heads) == ("widelast", "count")
+    assert answer(advice, "strategy").value == "widelast (heads keep their count)"
+
+
+def test_the_width_comes_in_whole_heads_with_its_interval() -> None:
+    exact = answer(advise(teacher(shared=256), TINY, "deit_tiny"), "width")
+    assert exact.value == "256"
+    spread = answer(advise(teacher(shared=around(257, 200, 20)), TINY, "deit_tiny"), "width")
+    assert spread.value == "320"
+    numbers = spread.numbers
+    assert numbers["d95, low"] < numbers["d95"] == 257 < numbers["d95, high"]
+    assert (numbers["width, low"], numbers["width, high"]) == (256, 320)
+    assert spread.confidence is not None
+    assert 0.2 < spread.confidence < 0.8
+    assert answer(advise(teacher(shared=193), SWIN, "swin"), "width").value == "193"
+
+
+def test_a_clear_median_is_confident_and_one_on_the_boundary_a_coin_toss() -> None:
+    clear = advise(teacher(shared=around(230, 200, 30)), TINY, "deit_tiny")
+    assert answer(clear, "strategy").confidence == pytest.approx(1, abs=0.005)
+    assert "weak" not in clear.summary.replace("weak: width", "")
+    toss = advise(teacher(shared=np.repeat([150, 250], 100)), TINY, "deit_tiny")  # half of the images fit
+    confidence = answer(toss, "strategy").confidence
+    assert confidence == pytest.approx(binom.sf(99, 200, 0.5), abs=0.04)  # 100 or more of the wide half: median 200
+    assert f"weak: strategy (lift: only {confidence:.0%} of the draws agree)" in toss.summary
+    assert "pairs (spectral" in toss.summary  # which follow the strategy
+
+
+def test_a_percentile_on_the_boundary_is_as_sure_as_its_few_images() -> None:
+    own = np.repeat([150, 250], [197, 3])  # the 198th of 200 is 250: one image fewer, and a lift would do
+    advice = advise(teacher(own=own), TINY, "deit_tiny")
+    assert advice.strategy == "widelast"
+    assert answer(advice, "strategy").confidence == pytest.approx(binom.sf(2, 200, 3 / 200), abs=0.04)
+    assert "weak: strategy (widelast" in advice.summary
+    assert answer(advice, "width").confidence == 1
+
+
+def test_two_layers_alike_share_the_draws() -> None:
+    intensities = cait_intensities(200)
+    intensities[2] *= 0.5
+    random = np.random.default_rng(3)
+    for layer in (1, 5):  # both behind 18 (0.37) and before 17 (0.32), so the eighth of the eight is one of them
+        noise = random.normal(0, 0.05, 200)
+        intensities[layer] = 0.345 + noise - noise.mean()
+    advice = advise(teacher(shared=100, intensities=intensities), TINY, "deit_tiny")
+    numbers = answer(advice, "pairs").numbers
+    assert answer(advice, "pairs").confidence == pytest.approx(0.5, abs=0.1)
+    assert numbers["chosen, layer 1"] + numbers["chosen, layer 5"] == pytest.approx(1, abs=0.02)
+    assert numbers["chosen, layer 1"] == pytest.approx(0.5, abs=0.1)
+    assert numbers["chosen, layer 23"] == 1
+    assert numbers["chosen, layer 10"] == 0
+    assert sum(numbers.values()) == pytest.approx(8)
+
+
+def test_the_same_seed_gives_the_same_record_and_another_nearly_the_same() -> None:
+    network = teacher(shared=around(195, 200, 30))
+    first = advise(network, TINY, "deit_tiny")
+    assert advise(network, TINY, "deit_tiny") == first
+    confidence = answer(first, "strategy").confidence
+    assert answer(advise(network, TINY, "deit_tiny", seed=1), "strategy").confidence == pytest.approx(
+        confidence, abs=0.06
+    )
+
+
+@pytest.mark.parametrize(("images", "kept"), [(MIN_IMAGES - 1, MIN_IMAGES - 1), (200, MIN_IMAGES - 1)])
+def test_too_few_images_recommend_nothing_and_say_so(images: int, kept: int) -> None:
+    advice = advise(teacher(images=images, kept=kept), TINY, "deit_tiny")
+    assert (advice.strategy, advice.kind, advice.pairs) == (None, None, ())
+    for recommendation in advice.recommendations:
+        assert (recommendation.value, recommendation.confidence) == (None, None)
+        assert f"{images} images were read, {kept} of them kept, and at least 50" in recommendation.reason
+    assert advice.summary.startswith("nothing is recommended: ")
+    assert json.loads(advice.model_dump_json())["pairs"] == []
+
+
+@pytest.mark.parametrize(("images", "kept"), [(50, 50), (51, 50), (300, 60)])
+def test_just_enough_images_recommend_whether_all_are_kept_or_not(images: int, kept: int) -> None:
+    advice = advise(teacher(images=images, kept=kept), TINY, "deit_tiny")
+    assert advice.strategy == "lift"
+    few = f"(largest of {images})" if images < 100 else f"(99th percentile of {images} images)"
+    assert few in answer(advice, "strategy").reason
+    assert f"median of {kept}" in answer(advice, "strategy").reason
+
+
+def test_kept_images_are_drawn_with_their_own_ranks() -> None:
+    """Of five images 0, 2 and 4 are kept: places 0, 1, 2 of a draw; 1 and 3 are places 3 and 4."""
+    intensities = [np.array([9.0, 1.0, 9.0, 1.0, 9.0]), np.full(5, 6.0)]
+    own = [10, 11, 12, 13, 14]
+    network = teacher(images=5, kept=3, shared=[20, 22, 24], own=own, intensities=intensities, depth=2)
+    shared, own_drawn, strongest = _statistics(network, np.array([[0] * 5, [1] * 5, [2, 2, 2, 3, 3]]), 1)
+    assert shared.tolist() == [20, 22, 24]
+    assert own_drawn.tolist() == [10, 12, 14]
+    assert strongest.tolist() == [[0], [0], [1]]  # the last: (3 * 9 + 2 * 1) / 5 = 5.8 against 6
+    _, own_drawn, _ = _statistics(network, np.array([[0, 0, 0, 4, 4]]), 1)
+    assert own_drawn.tolist() == [13]
+
+
+def test_features_without_energy_or_not_finite_recommend_nothing() -> None:
+    network = teacher()
+    last = network.taps[-1]
+    dead = crafted([*network.taps[:-1], replace(last, pca_spectrum=np.zeros(last.width))])
+    assert "is zero for all 200 images" in advise(dead, TINY, "deit_tiny").summary
+    broken = crafted([replace(network.taps[0], intensity=np.full(200, np.nan)), *network.taps[1:]])
+    assert advise(broken, TINY, "deit_tiny").strategy is None
+    assert "not finite" in advise(broken, TINY, "deit_tiny").summary
+
+
+def test_a_teacher_read_in_part_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"needs every layer of crafted_net.*given layers \[22, 23\]"):
+        advise(crafted(teacher().taps[-2:]), TINY, "deit_tiny")
+
+
+def test_the_energy_held_by_a_subspace_as_wide_as_the_student() -> None:
+    strategy = answer(advise(teacher(), TINY, "deit_tiny"), "strategy")  # the crafted spectrum is flat
+    assert strategy.numbers["energy in the shared directions of the student's width"] == pytest.approx(0.5)

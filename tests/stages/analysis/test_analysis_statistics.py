@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from stages.analysis.results import Floats
+from stages.analysis.statistics import (
+    _BLOCK,
+    MIN_IMAGES,
+    RESAMPLES,
+    Rows,
+    high_percentile,
+    intervals,
+    kept_rows,
+    resampled_rows,
+)
+
+
+def test_kept_images_are_spread_from_the_first_to_the_last() -> None:
+    assert kept_rows(9, 3).tolist() == [0, 4, 8]
+    assert kept_rows(5, 5).tolist() == [0, 1, 2, 3, 4]
+    for images in range(1, 80):
+        for kept in range(1, images + 1):
+            rows = kept_rows(images, kept)
+            assert (np.diff(rows) > 0).all()
+            assert (rows[0], len(rows)) == (0, kept)
+
+
+@pytest.mark.parametrize(("images", "kept"), [(50, 50), (51, 50), (60, 20)])
+def test_kept_images_and_the_others_are_drawn_apart(images: int, kept: int) -> None:
+    (rows,) = resampled_rows(images, kept, seed=0)
+    assert rows.shape == (RESAMPLES, images)
+    assert set(np.unique(rows[:, :kept])) == set(range(kept))
+    assert set(np.unique(rows[:, kept:])) == set(range(kept, images))
+
+
+def test_many_images_are_drawn_in_blocks_that_add_up() -> None:
+    images = _BLOCK // 300
+    shapes = [rows.shape for rows in resampled_rows(images, images, seed=0)]
+    assert len(shapes) == 4
+    assert sum(draws for draws, _ in shapes) == RESAMPLES
+    assert max(draws for draws, _ in shapes) * images <= _BLOCK
+
+
+def test_draws_follow_the_seed() -> None:
+    first, again, other = (next(resampled_rows(9, 9, seed)) for seed in (0, 0, 1))
+    assert (first == again).all()
+    assert (first != other).any()
+
+
+def test_intervals_are_joint_and_those_of_the_normal_mean() -> None:
+    values = np.random.default_rng(0).normal(3, 2, 400)
+
+    def statistic(rows: Rows) -> Floats:
+        return np.stack([values[rows].mean(axis=1), values[rows].mean(axis=1) * 0 + 7, 1 + values[rows].mean(axis=1)])
+
+    low, high = intervals(statistic, 400, seed=0)
+    half = 1.96 * values.std() / 20
+    assert (high - low)[0] / 2 == pytest.approx(half, rel=0.1)
+    assert (low[1], high[1]) == (7, 7)
+    assert (low[2] - low[0], high[2] - high[0]) == pytest.approx((1, 1))
+
+
+def test_a_median_of_counts_is_covered_with_as_few_images_as_are_asked_for() -> None:
+    """Skewed counts of median 250, as ranks of images are; the share of 300 samples is known within 0.025."""
+    random = np.random.default_rng(0)
+    covered = 0
+    for sample in range(300):
+        counts = np.round(250 * np.exp(random.normal(0, 0.25, MIN_IMAGES)))
+        low, high = intervals(lambda rows, counts=counts: np.median(counts[rows], axis=1)[None], MIN_IMAGES, sample)
+        covered += low[0] <= 250 <= high[0]
+    assert 0.92 < covered / 300 < 0.98
+
+
+def test_the_high_percentile_is_a_count_that_99_in_100_do_not_exceed() -> None:
+    counts = np.arange(1000)
+    assert high_percentile(counts) == 989  # 990 of the 1,000 are no larger
+    assert high_percentile(np.stack([counts[:60], counts[60:120]])).tolist() == [59, 119]  # the largest
