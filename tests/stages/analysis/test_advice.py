@@ -10,8 +10,8 @@ import pytest
 from crafted_networks import CAIT_LAYERS, around, cait_intensities, crafted, teacher
 from scipy.stats import binom
 
+from core.analysis_records import Advice, Recommendation
 from core.errors import UsageError
-from core.records import Advice, Recommendation
 from stages.analysis.advice import _statistics, advise
 from stages.analysis.results import NetworkResult
 from stages.analysis.rules import RULES
