@@ -245,7 +245,7 @@ RULES = (
         _intensity,
         "layers {layers} of the teacher's {teacher_depth} have the highest mean intensity{margin}; those of its first "
         "half go with the student's first layers, the others with its last.",
-        _SKD + "model-wise analysis (Equation 5, Figure 3), and the layers chosen by it for CaiT-S24",
+        _SKD + "layers of highest spectral intensity, as chosen for CaiT-S24",
     ),
     Rule(
         "width",
