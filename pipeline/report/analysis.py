@@ -83,8 +83,8 @@ def markdown(report: dict[str, Any]) -> str:
 
 def _followed(advice: dict[str, Any], report: dict[str, Any]) -> str:
     used = report["training"]["student"]["strategy"]
-    differs = "" if advice["strategy"] in (used, None) else f" This run used {used}, which was asked for by name."
-    return f"**Advice**: {plain(advice['summary'])}{differs}"
+    differs = "" if advice["strategy"] in (used, None) else f" This run was given another strategy, {used}."
+    return f"**Advice**: {plain(advice['summary'])}.{differs}"
 
 
 def _recommendations(advice: dict[str, Any]) -> str:

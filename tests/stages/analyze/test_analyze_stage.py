@@ -1,0 +1,64 @@
+"""The teacher is read before anything is trained from it, and advice follows for this student."""
+
+from __future__ import annotations
+
+import json
+
+from small_run import STUDENT, STUDENT_ARGS, TEACHER_ARGS, data_record, teacher_record
+
+from core.analysis_records import AnalyzeRecord
+from core.context import Context
+from core.files import is_intact
+from stages.analysis.config import AnalysisConfig
+from stages.analysis.store import load
+from stages.analyze.config import AnalyzeConfig
+from stages.analyze.stage import Inputs, run
+
+READ = 60
+
+
+def analyzed(context: Context, images: int = READ, **student: int) -> AnalyzeRecord:
+    analysis = AnalysisConfig(images=images, memory_mb=50)
+    config = AnalyzeConfig(analysis=analysis, student=STUDENT, student_args={**STUDENT_ARGS, **student})
+    return run(config, Inputs(data_record("digits", context), teacher_record(context)), context)
+
+
+def test_numbers_figures_and_advice(context: Context) -> None:
+    record = analyzed(context)
+    root = context.run.root
+    assert record.images == READ
+    assert record.measures is not None
+    assert all(is_intact(ref, root) for ref in (*record.files, record.measures))
+    document = json.loads((root / "analysis/teacher/analysis.json").read_text())
+    (network,) = document["networks"]
+    assert [tap["width"] for tap in network["taps"]] == [TEACHER_ARGS["embed_dim"]] * TEACHER_ARGS["depth"]
+    assert record.advice is not None
+    assert document["advice"]["strategy"] == record.advice.strategy
+    assert load(root / record.measures.path).taps[0].images == READ
+    assert f"advice: {record.advice.summary}" in context.console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_an_equally_wide_student_needs_nothing(context: Context) -> None:
+    advice = analyzed(context, embed_dim=TEACHER_ARGS["embed_dim"]).advice
+    assert advice is not None
+    assert advice.strategy == "plain"
+    assert advice.recommendations[0].rule == "student as wide"
+
+
+def test_too_few_images_give_numbers_but_no_advice(context: Context) -> None:
+    record = analyzed(context, images=8)
+    assert record.advice is not None
+    assert record.advice.strategy is None
+    assert record.files
+
+
+def test_switched_off_nothing_is_read_or_written(context: Context) -> None:
+    assert analyzed(context, images=0) == AnalyzeRecord(reason="analysis.images is 0")
+    assert not (context.run.root / "analysis").exists()
+
+
+def test_the_same_again_gives_the_same_files(context: Context) -> None:
+    first = {ref.path: ref.sha256 for ref in analyzed(context).files if not ref.path.endswith(".json")}
+    again = {ref.path: ref.sha256 for ref in analyzed(context).files if not ref.path.endswith(".json")}
+    assert first
+    assert again == first  # the JSON holds the seconds that it took

@@ -1,0 +1,83 @@
+"""The student before, at its snapshots and after, on the images that the teacher was read on."""
+
+from __future__ import annotations
+
+import csv
+import json
+from typing import Any
+
+import pytest
+from small_run import STUDENT, STUDENT_ARGS, data_record, distill_record, seeded_model, student_record, teacher_record
+
+from core.analysis_records import AnalyzeRecord, DynamicsRecord
+from core.context import Context
+from core.files import is_intact
+from stages.analysis.config import AnalysisConfig
+from stages.analyze import stage as analyze_stage
+from stages.analyze.config import AnalyzeConfig
+from stages.dynamics.stage import Inputs, run
+from stages.models.snapshots import Snapshots
+from stages.models.weights import save_weights
+
+READ = 60
+EPOCHS = 6
+
+
+def inputs(context: Context, strategy: str = "lift", images: int = READ) -> Inputs:
+    """A run whose student went from its first weights, over two snapshots, to others."""
+    data, teacher, student = (
+        data_record("digits", context),
+        teacher_record(context),
+        student_record(context, strategy),
+    )
+    root = context.run.root
+    snapshots = Snapshots(root, context.fingerprint, EPOCHS, 2)
+    for epoch in snapshots.due:
+        snapshots.keep(epoch, seeded_model(student.model, 10 + epoch).state_dict())
+    trained = save_weights(seeded_model(student.model, 99).state_dict(), root / "student" / "model.safetensors", root)
+    changes = {"weights": trained, "epochs": EPOCHS, "snapshots": snapshots.finish()}
+    distill = distill_record(student).model_copy(update=changes)
+    config = AnalyzeConfig(
+        analysis=AnalysisConfig(images=images, memory_mb=50), student=STUDENT, student_args=STUDENT_ARGS
+    )
+    analyze = analyze_stage.run(config, analyze_stage.Inputs(data, teacher), context)
+    return Inputs(data, teacher, analyze, student, distill)
+
+
+def watched(context: Context, given: Inputs) -> tuple[DynamicsRecord, dict[str, Any]]:
+    record = run(AnalysisConfig(images=READ, memory_mb=50), given, context)
+    return record, json.loads((context.run.root / "analysis" / "analysis.json").read_text())
+
+
+@pytest.mark.parametrize("strategy", ["plain", "lift", "widelast"])
+def test_every_stage_of_training_is_read(strategy: str, context: Context) -> None:
+    record, document = watched(context, inputs(context, strategy))
+    labels = ["teacher", "student before", "student epoch 2", "student epoch 4", "student after"]
+    assert list(record.networks) == labels == [network["label"] for network in document["networks"]]
+    assert [network["epoch"] for network in document["networks"]] == [None, 0, 2, 4, EPOCHS]
+    assert {network["sample"] for network in document["networks"]} == {document["networks"][0]["sample"]}
+    last = document["networks"][-1]["taps"][-1]
+    assert last["width"] == (24 if strategy == "plain" else 48)  # the strategies' last tap has the teacher's width
+    assert all(is_intact(ref, context.run.root) for ref in record.files)
+    assert {row["quantity"] for row in record.approach} == {"rank95", "entropy", "log10 magnitude", "intensity"}
+    assert all(len(row["distances"]) == 4 and row["verdict"] for row in record.approach)
+    with (context.run.root / "analysis/tables/rank.csv").open() as file:
+        assert {row["network"] for row in csv.DictReader(file)} == set(labels)
+
+
+def test_a_snapshot_that_is_gone_is_said_and_left_out(context: Context) -> None:
+    given = inputs(context)
+    (context.run.root / given.distill.snapshots[0].path).unlink()
+    record, _ = watched(context, given)
+    assert "student epoch 2" not in record.networks
+    (missing,) = record.missing
+    assert "epoch 2" in missing
+    assert f"left out: {missing}" in context.console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_without_an_analysis_of_the_teacher_there_is_none(context: Context) -> None:
+    given = inputs(context, images=0)
+    record = run(AnalysisConfig(images=0), given, context)
+    assert record == DynamicsRecord(reason="analysis.images is 0")
+    assert given.analyze == AnalyzeRecord(reason="analysis.images is 0")
+    assert not (context.run.root / "analysis").exists()
