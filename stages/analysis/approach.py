@@ -133,9 +133,7 @@ def _compare(quantity: _Quantity, teacher: NetworkResult, students: Sequence[Net
         """Of drawn images ``[B, images]`` the distance of each student and the change, ``[students + 1, B]``."""
         curves = [quantity.over_images(of_network, rows) for of_network in values]
         distances = [distance(curves[0], curve) for curve in curves[1:]]
-        first, last = distances[0], distances[-1]
-        rounding = np.isclose(last, first, rtol=1e-9, atol=1e-12)  # which has a sign, but is no change
-        return np.stack([*distances, np.where(rounding, 0, last - first)])
+        return np.stack([*distances, _change(distances[0], distances[-1])])
 
     points = statistic(np.arange(images)[None])[:, 0]
     if min(counts) < MIN_IMAGES:
@@ -160,6 +158,11 @@ def distance(teacher: Floats, student: Floats) -> Floats:
     share = (at - below).reshape(-1, *[1] * (teacher.ndim - 1))
     interpolated = (1 - share) * teacher[below] + share * teacher[above]
     return np.asarray(np.abs(interpolated - student).mean(axis=0))
+
+
+def _change(before: Floats, after: Floats) -> Floats:
+    """Difference of distances; 0 for rounding, which has a sign but is no change."""
+    return np.where(np.isclose(after, before, rtol=1e-9, atol=1e-12), 0, after - before)
 
 
 def _depths(layers: int) -> Floats:
