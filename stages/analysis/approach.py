@@ -11,8 +11,8 @@ from typing import Literal
 
 import numpy as np
 
-from stages.analysis.results import ENERGY_SHARES, Floats, NetworkResult, TapResult
-from stages.analysis.statistics import MIN_IMAGES, Rows, intervals, kept_rows
+from stages.analysis.results import ENERGY_SHARES, Floats, NetworkResult, TapResult, kept_rows
+from stages.analysis.statistics import MIN_IMAGES, Rows, intervals
 
 Verdict = Literal["closer", "farther", "no clear change"]
 

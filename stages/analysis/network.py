@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from core.errors import ResultError, UsageError
-from stages.analysis.results import Counts, NetworkResult
+from stages.analysis.results import Counts, NetworkResult, kept_rows
 from stages.analysis.tap import TapMeasures
 from stages.models.build import logits_and_taps
 from stages.models.geometry import shape_by_name
@@ -51,7 +51,7 @@ def kept_images(sizes: Sequence[int], images: int, memory_bytes: float) -> list[
     if not others and rest >= 0:
         return [np.arange(images)]
     if others and rest >= sum(others):
-        spread = _spread(images, rest // sum(others))
+        spread = kept_rows(images, rest // sum(others))
         return [*[spread] * len(others), np.arange(images)]
     fitting = int(memory_bytes) // sum(sizes)
     if fitting < 1:
@@ -59,11 +59,7 @@ def kept_images(sizes: Sequence[int], images: int, memory_bytes: float) -> list[
             f"the analysis may keep {memory_bytes:,.0f} bytes of features in memory, but one image's alone are "
             f"{sum(sizes):,} bytes in {len(sizes)} layers; allow at least that."
         )
-    return [_spread(images, fitting)] * len(sizes)
-
-
-def _spread(images: int, count: int) -> Counts:
-    return np.rint(np.linspace(0, images - 1, min(count, images))).astype(np.int64)
+    return [kept_rows(images, fitting)] * len(sizes)
 
 
 def measure_network(

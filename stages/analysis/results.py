@@ -38,6 +38,11 @@ def first_reaching(shares: Floats, targets: tuple[float, ...]) -> Counts:
     return np.where(below == shares.shape[-1], 0, below + 1).astype(np.int64)
 
 
+def kept_rows(images: int, kept: int) -> Counts:
+    """Numbers ``[kept]`` of the images whose tokens a tap keeps, ascending: spread evenly from first to last."""
+    return np.rint(np.linspace(0, images - 1, min(kept, images))).astype(np.int64)
+
+
 @dataclass(frozen=True)
 class TapResult:
     """One tap over all images. Arrays are float64 unless they count."""

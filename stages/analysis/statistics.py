@@ -26,11 +26,6 @@ _BLOCK = 2**22
 """Drawn numbers held at once (32 MB)."""
 
 
-def kept_rows(images: int, kept: int) -> Rows:
-    """Numbers ``[kept]`` of the images whose tokens a tap keeps, ascending: spread evenly from first to last."""
-    return np.rint(np.linspace(0, images - 1, min(kept, images))).astype(np.int64)
-
-
 def resampled_rows(images: int, kept: int, seed: int, resamples: int = RESAMPLES) -> Iterator[Rows]:
     """Draws of images with replacement, in blocks ``[draws, images]`` that add up to ``resamples``.
 

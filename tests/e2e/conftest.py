@@ -25,7 +25,7 @@ def _one_thread() -> Iterator[None]:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """A tiny run on the embedded digits, never changed by a test."""
     root = tmp_path_factory.mktemp("e2e") / "ein Lauf – première"
-    arguments = ("run", *NAMES, *sets(*TINY))
+    arguments = ("run", *NAMES, *sets(*TINY, "analysis.images=60"))
     result = as_process(*arguments, "--output", root)
     assert result.code == 0, result.err
     return Finished(root, arguments, result)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stages.analysis.results import Floats
+from stages.analysis.results import Floats, kept_rows
 from stages.analysis.statistics import (
     _BLOCK,
     MIN_IMAGES,
@@ -11,7 +11,6 @@ from stages.analysis.statistics import (
     Rows,
     high_percentile,
     intervals,
-    kept_rows,
     resampled_rows,
 )
 
