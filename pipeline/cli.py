@@ -119,8 +119,8 @@ def analyze(run_directory: Path | None, images: int | None, **given: Any) -> int
 
         changes = {"analysis": {"images": images}} if images else {}
         outcome = run_step(run_directory, "analyze", changes, _command(), console)
-        folder = outcome.run.root / "analysis"
-        folder = folder if (folder / "analysis.json").is_file() else folder / "teacher"
+        trained = "dynamics" in outcome.finished
+        folder = outcome.run.root / "analysis" / ("" if trained else "teacher")
     from pipeline.report import analysis
 
     Console().print(analysis.terminal(json.loads((folder / "analysis.json").read_text())))

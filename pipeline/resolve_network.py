@@ -44,7 +44,7 @@ def resolve_network(name: str, args: dict[str, Any] | str, geometry: str) -> tup
     if reserved:
         raise UsageError(
             f"args of '{name}' have {', '.join(reserved)}, which this program decides itself; leave it out "
-            "(weights are given as a file; classes come from the data)."
+            "(weights: --teacher-weights, or --weights of `compress analyze`; classes: from the data)."
         )
     merged = {**(reduced_args(arch) if geometry == "reduced" else {}), **own}
     return resolved, merged, shape_by_name(arch, merged)

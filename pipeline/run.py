@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -12,15 +11,14 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from core.errors import CompressError, UsageError
-from core.files import is_intact, reference, write_atomic
+from core.files import write_atomic
 from core.fingerprint import fingerprint
 from core.processes import world_size
-from core.record import FileRef
 from core.rundir import RunDirectory
 from pipeline.config import RunConfig, dump_yaml, merge, validate
 from pipeline.earlier import earlier_of, with_precision, with_sizes
-from pipeline.machine import environment
 from pipeline.plan import STAGES, with_needs
+from pipeline.report.files import report_if_complete, report_of
 from pipeline.request import default_output, identity, notes, refuse_inside_data, with_absolute_paths
 from pipeline.runner import Runner, follow
 
@@ -47,8 +45,6 @@ STEPS = {
 }
 TRAINING_STAGES = ("data", "teacher", "student", "distill")
 """Stages that a single step reads and never computes."""
-OPTIONAL_STAGES = {"analyze", "dynamics"}
-"""Stages that a report can do without: runs of earlier versions have none."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +55,8 @@ class Outcome:
     report: dict[str, Any] | None
     """None when the command stopped before verification."""
     recomputed: tuple[str, ...]
+    finished: tuple[str, ...] = ()
+    """Stages that stand now, reused ones included."""
 
 
 def run_all(config: RunConfig, output: Path | None, command: str, console: Console) -> Outcome | None:
@@ -133,7 +131,7 @@ def _run_all(
             runner.stage(stage.name, resolved)
             if together and stage.name == collective[-1]:
                 together.dismiss()
-        report = _report(runner, resolved, command)
+        report = report_of(runner, resolved, command)
     return Outcome(run, report, tuple(runner.computed))
 
 
@@ -158,6 +156,8 @@ def run_step(root: Path, step: str, sets: dict[str, Any], command: str, console:
         if "resolved" not in state:
             raise UsageError(f"run '{root}' has not begun; start it with `compress run`.")
         resolved = validate(merge(state["resolved"], sets))
+        if step == "analyze" and not resolved.analysis.images:
+            raise UsageError(f"analysis.images is 0 in run '{root}', so nothing would be read; give --images N.")
         if step == "export":
             resolved = _engine_decided(resolved, asked="engine" in sets.get("export", {}))
         runner = Runner(run, console)
@@ -167,11 +167,14 @@ def run_step(root: Path, step: str, sets: dict[str, Any], command: str, console:
                 runner.finished(stage.name, resolved)
             else:
                 runner.stage(stage.name, resolved, force=stage.name == step and STEPS[step].again)
-        write_atomic(run.root / "config.yaml", dump_yaml(resolved))
-        # The request no longer describes what is here; forgetting it makes the next `compress run` decide anew.
-        run.remember(resolved=resolved.model_dump(mode="json"), request=None)
-        report = None if step == "export" else _report_if_complete(runner, resolved, state["command"])
-    return Outcome(run, report, tuple(runner.computed))
+        changed = resolved.model_dump(mode="json")
+        if changed != state["resolved"]:
+            write_atomic(run.root / "config.yaml", dump_yaml(resolved))
+            # The request no longer describes what is here; forgetting it makes the next `compress run` decide anew.
+            run.remember(resolved=changed, request=None)
+        finished = tuple(runner.records)
+        report = None if step == "export" else report_if_complete(runner, resolved, state["command"])
+    return Outcome(run, report, tuple(runner.computed), finished)
 
 
 def _last(step: str, run: RunDirectory, console: Console) -> str:
@@ -256,41 +259,3 @@ def _known_request(root: Path, request: str) -> tuple[RunDirectory, RunConfig] |
     if state.get("request") != request:
         return None
     return run, validate(state["resolved"])
-
-
-def _report_if_complete(runner: Runner, config: RunConfig, command: str) -> dict[str, Any] | None:
-    """The report with what this step did not look at as it is on disk; None where that is not finished."""
-    for stage in STAGES:
-        if stage.name not in runner.records:
-            runner.kept(stage.name, config)
-    missing = {stage.name for stage in STAGES} - set(runner.records) - OPTIONAL_STAGES
-    return None if missing else _report(runner, config, command)
-
-
-def _report(runner: Runner, config: RunConfig, command: str) -> dict[str, Any]:
-    """Write the report, or read the one there is when nothing was computed."""
-    from pipeline.report import document, markdown
-
-    run = runner.run
-    folder = run.root / "report"
-    state = run.state()
-    subject = fingerprint(runner.records, config.model_dump(mode="json"), environment())
-    written = [FileRef.model_validate(ref) for ref in state.get("report", [])]
-    same = not runner.computed and state.get("report_subject") == subject
-    if same and written and all(is_intact(ref, run.root) for ref in written):
-        report: dict[str, Any] = json.loads((folder / "report.json").read_text())
-        return report
-    records: Any = runner.records  # each of the type its stage promises in the plan
-    report = document.build(
-        document.Records(**records),
-        config=config.model_dump(mode="json"),
-        environment=environment(),
-        timings={name: entry["seconds"] for name, entry in state["stages"].items() if "seconds" in entry},
-        command=command,
-        notes=notes(config),
-    )
-    write_atomic(folder / "report.json", json.dumps(report, indent=2, allow_nan=False) + "\n")
-    write_atomic(folder / "report.md", markdown.render(report))
-    refs = [reference(folder / name, run.root) for name in ("report.json", "report.md")]
-    run.remember(report=[ref.model_dump(mode="json") for ref in refs], report_subject=subject)
-    return report

@@ -58,6 +58,15 @@ def test_other_images_change_the_analysis_and_the_report_alone(run_copy: Path) -
     assert "52 of 1,438 training images" in (run_copy / "report/report.md").read_text()
 
 
+def test_of_a_run_without_analysis_how_many_images_must_be_said(run_copy: Path) -> None:
+    state = json.loads((run_copy / "state.json").read_text())
+    state["resolved"]["analysis"]["images"] = 0
+    (run_copy / "state.json").write_text(json.dumps(state))
+    done = in_process("analyze", run_copy)
+    assert done.code == 2
+    assert "so nothing would be read; give --images N" in " ".join(done.err.split())
+
+
 def test_of_an_untrained_student_the_teacher_alone(run_copy: Path) -> None:
     state = json.loads((run_copy / "state.json").read_text())
     for stage in ("distill", "dynamics", "fold", "export", "verify", "gates"):

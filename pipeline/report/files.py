@@ -1,0 +1,55 @@
+"""The report of a run as files of its folder: written when something changed, else read."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from core.files import is_intact, reference, write_atomic
+from core.fingerprint import fingerprint
+from core.record import FileRef
+from pipeline.config import RunConfig
+from pipeline.machine import environment
+from pipeline.plan import STAGES
+from pipeline.report import document, markdown
+from pipeline.request import notes
+from pipeline.runner import Runner
+
+OPTIONAL_STAGES = {"analyze", "dynamics"}
+"""Stages that a report can do without: runs of earlier versions have none."""
+
+
+def report_if_complete(runner: Runner, config: RunConfig, command: str) -> dict[str, Any] | None:
+    """The report with what this step did not look at as it is on disk; None where that is not finished."""
+    for stage in STAGES:
+        if stage.name not in runner.records:
+            runner.kept(stage.name, config)
+    missing = {stage.name for stage in STAGES} - set(runner.records) - OPTIONAL_STAGES
+    return None if missing else report_of(runner, config, command)
+
+
+def report_of(runner: Runner, config: RunConfig, command: str) -> dict[str, Any]:
+    """Write the report, or read the one there is when nothing was computed."""
+    run = runner.run
+    folder = run.root / "report"
+    state = run.state()
+    subject = fingerprint(runner.records, config.model_dump(mode="json"), environment())
+    written = [FileRef.model_validate(ref) for ref in state.get("report", [])]
+    same = not runner.computed and state.get("report_subject") == subject
+    if same and written and all(is_intact(ref, run.root) for ref in written):
+        report: dict[str, Any] = json.loads((folder / "report.json").read_text())
+        return report
+    records: Any = runner.records  # each of the type its stage promises in the plan
+    report = document.build(
+        document.Records(**records),
+        config=config.model_dump(mode="json"),
+        environment=environment(),
+        timings={name: entry["seconds"] for name, entry in state["stages"].items() if "seconds" in entry},
+        command=command,
+        notes=notes(config),
+    )
+    write_atomic(folder / "report.json", json.dumps(report, indent=2, allow_nan=False) + "\n")
+    write_atomic(folder / "report.md", markdown.render(report))
+    refs = [reference(folder / name, run.root) for name in ("report.json", "report.md")]
+    run.remember(report=[ref.model_dump(mode="json") for ref in refs], report_subject=subject)
+    return report
