@@ -40,8 +40,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from distill_step import interval
 
 from pipeline.machine import available_cores, environment
-from stages.analysis.measures.tap import TapMeasures
 from stages.analysis.results import TapResult
+from stages.analysis.tap import TapMeasures
 from stages.models.build import input_size, logits_and_taps
 from stages.models.geometry import shape_of
 
@@ -94,10 +94,11 @@ def published(given: Sample) -> tuple[list[PublishedTap], dict[str, float]]:
 
 
 def ours(given: Sample) -> tuple[list[TapResult], float]:
-    """Our numbers, batch by batch as they come from a network, and seconds."""
+    """Our numbers, batch by batch as they come from a network, all tokens kept for the second phase; and seconds."""
+    everything = np.arange(len(given.features[0]))
     batches = [torch.from_numpy(tap).split(given.batch) for tap in given.features]
     started = time.perf_counter()
-    measures = [TapMeasures(layer) for layer in range(len(batches))]
+    measures = [TapMeasures(layer, f"block {layer}", len(everything), everything) for layer in range(len(batches))]
     for step in zip(*batches, strict=True):
         for measure, tokens in zip(measures, step, strict=True):
             measure.update(tokens)
