@@ -1,0 +1,67 @@
+"""Entropy and magnitude [DD]: how spread a token's activations are over the tap's range (DESIGN, section 3.4)."""
+
+from __future__ import annotations
+
+import numpy as np
+from torch import Tensor
+
+from stages.analysis.results import Counts, Floats
+
+BINS = 100
+_NEAR = 1e-5
+"""Of a bin's width: positions this close to an edge are compared with the edge itself; rounding moves them less."""
+
+
+class Magnitude:
+    """Mean absolute activation of each image, and the range of all."""
+
+    def __init__(self) -> None:
+        self.low = np.inf
+        self.high = -np.inf
+        self._means: list[Floats] = []
+
+    def update(self, X_BND: Tensor) -> Floats:
+        """Take these images' tokens; returns their mean absolute activation ``[B]``, NaN or infinite if any is."""
+        means: Floats = X_BND.abs().mean(dim=(1, 2)).cpu().numpy()
+        low, high = X_BND.aminmax()
+        self.low, self.high = min(self.low, float(low)), max(self.high, float(high))
+        self._means.append(means)
+        return means
+
+    def finish(self) -> Floats:
+        """``TapResult.magnitude``."""
+        return np.concatenate(self._means)
+
+
+def bins_of(x: Floats, low: float, high: float) -> Counts:
+    """Bin of each value, as ``np.histogram(x, 100, (low, high))`` counts it: the last one holds its upper edge too."""
+    position = (x - low) * (BINS / (high - low))
+    index = np.minimum(position.astype(np.int64), BINS - 1)
+    near = np.abs(position - np.rint(position)) < _NEAR
+    if near.any():
+        edges = np.linspace(low, high, BINS + 1)
+        index[near] = np.searchsorted(edges[1:-1], x[near], side="right")
+    return index
+
+
+def entropies(X_BND: Floats, low: float, high: float) -> Floats:
+    """Shannon entropy (bits) of each token's channels in 100 bins over ``[low, high]``, mean over an image's tokens.
+
+    Args:
+        X_BND: float64 ``[B, N, D]``, all values in [low, high].
+        low: left edge of the first bin.
+        high: right edge of the last; equal to ``low``, the activations are constant and the entropy is 0.
+
+    Returns:
+        ``[B]``.
+    """
+    images, tokens, width = X_BND.shape
+    if low == high:
+        return np.zeros(images)
+    bins = bins_of(X_BND.reshape(images * tokens, width), low, high)
+    bins += BINS * np.arange(images * tokens)[:, None]
+    counts = np.bincount(bins.ravel(), minlength=BINS * images * tokens)
+    whole = np.arange(width + 1)
+    surprise = whole * np.log2(np.maximum(whole, 1))  # -sum p log p = log D - sum c log c / D, c whole numbers
+    mean_B = surprise[counts].reshape(images, -1).sum(axis=1) / (tokens * width)
+    return np.asarray(np.maximum(np.log2(width) - mean_B, 0.0))

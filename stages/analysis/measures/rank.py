@@ -1,0 +1,30 @@
+"""Sample-wise SVD [EM]: how many directions hold an image's energy (DESIGN, section 3.4)."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stages.analysis.measures.moments import shares
+from stages.analysis.results import ENERGY_SHARES, Counts, Floats, first_reaching
+
+
+class SampleRank:
+    """Squared singular values of each image's tokens, as eigenvalues of its smaller Gram matrix."""
+
+    def __init__(self) -> None:
+        self._ranks: list[Counts] = []
+        self._sum: Floats = np.zeros(())
+        self._with_energy = 0
+
+    def update(self, gram_BRR: Tensor) -> None:
+        """Take images by their Gram matrices ``[B, r, r]``, of which only the lower triangle is read."""
+        share_BR = shares(torch.linalg.eigvalsh(gram_BRR).flip(-1).cpu().numpy())
+        self._ranks.append(first_reaching(np.cumsum(share_BR, axis=-1), ENERGY_SHARES))
+        self._sum = self._sum + share_BR.sum(axis=0)
+        self._with_energy += int(np.count_nonzero(share_BR[:, 0]))
+
+    def finish(self) -> tuple[Counts, Floats]:
+        """``TapResult.rank`` and ``TapResult.image_spectrum``."""
+        return np.concatenate(self._ranks), self._sum / max(self._with_energy, 1)

@@ -1,0 +1,176 @@
+"""A network over a sample of images: every layer's tap measured in one pass, nothing written to disk."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from core.errors import ResultError, UsageError
+from stages.analysis.results import Counts, NetworkResult
+from stages.analysis.tap import TapMeasures
+from stages.models.build import logits_and_taps
+from stages.models.geometry import shape_by_name
+
+
+def tap_names(arch: str, args: dict[str, Any]) -> tuple[str, ...]:
+    """``block 0`` and so on for an isotropic architecture, ``stage 0`` and so on for a hierarchical one.
+
+    Raises:
+        UsageError: it has neither blocks nor stages, or timm refuses the arguments.
+    """
+    shape = shape_by_name(arch, args)
+    return tuple(f"{'block' if shape.isotropic else 'stage'} {index}" for index in range(shape.depth))
+
+
+def kept_images(sizes: Sequence[int], images: int, memory_bytes: float) -> list[Counts]:
+    """Which images' tokens each tap keeps, within a memory budget.
+
+    The last tap, which decides on strategies, keeps all images where at least one is left for every other tap; these
+    keep as many as fit in the rest, spread evenly, all of them the same ones. Where that cannot be, all taps keep the
+    same images, as many as fit.
+
+    Args:
+        sizes: bytes of one image's tokens in each tap, in order of depth.
+        images: n.
+        memory_bytes: of all kept tokens together.
+
+    Returns:
+        Ascending indices of images, one array a tap.
+
+    Raises:
+        UsageError: not even one image of each tap fits.
+    """
+    *others, last = sizes
+    rest = int(memory_bytes) - images * last
+    if not others and rest >= 0:
+        return [np.arange(images)]
+    if others and rest >= sum(others):
+        spread = _spread(images, rest // sum(others))
+        return [*[spread] * len(others), np.arange(images)]
+    fitting = int(memory_bytes) // sum(sizes)
+    if fitting < 1:
+        raise UsageError(
+            f"the analysis may keep {memory_bytes:,.0f} bytes of features in memory, but one image's alone are "
+            f"{sum(sizes):,} bytes in {len(sizes)} layers; allow at least that."
+        )
+    return [_spread(images, fitting)] * len(sizes)
+
+
+def _spread(images: int, count: int) -> Counts:
+    return np.rint(np.linspace(0, images - 1, min(count, images))).astype(np.int64)
+
+
+def measure_network(
+    network: nn.Module,
+    batches: Iterable[Any],
+    *,
+    names: tuple[str, ...],
+    label: str,
+    arch: str,
+    images: int,
+    memory_bytes: float,
+    device: str | torch.device,
+    sample: str,
+    seed: int = 0,
+    epoch: int | None = None,
+    advance: Callable[[int], None] | None = None,
+) -> NetworkResult:
+    """Run the network over the images, in float32 as it stands, and measure every layer's tap.
+
+    Args:
+        network: anything ``logits_and_taps`` can tap; moved to ``device``, its modes as before afterwards.
+        batches: ``(images, labels)`` or images alone, float32 ``[B, 3, S, S]``, prepared for this network.
+        names: of the taps, one a layer (``tap_names``).
+        label: see NetworkResult, as for ``arch``, ``sample`` and ``epoch``.
+        arch: the architecture's name.
+        images: n, how many images the batches hold together.
+        memory_bytes: of tokens kept until all images are seen (``kept_images``).
+        device: where the network runs and most is measured.
+        sample: which images these are, in words.
+        seed: of the random orders of channels.
+        epoch: of a checkpoint.
+        advance: called after every batch with its number of images.
+
+    Raises:
+        ResultError: another number of images than announced, or features that are not finite or of changing shape.
+        UsageError: the memory does not suffice for one image.
+    """
+    layers = tuple(range(len(names)))
+    network.to(device)
+    measures: list[TapMeasures] = []
+    clock = _Clock(torch.device(device))
+    with _evaluation(network):
+        for batch in batches:
+            inputs: Tensor = batch[0] if isinstance(batch, (tuple, list)) else batch
+            if len(inputs) == 0:
+                continue
+            with torch.inference_mode():
+                with clock.timing("forward"):
+                    taps = logits_and_taps(network, inputs.to(device), layers)[1]
+                with clock.timing("measure"):
+                    measures = measures or _begin(taps, names, images, memory_bytes, seed)
+                    _update(measures, taps)
+            if advance is not None:
+                advance(len(inputs))
+    if not measures:
+        raise ResultError(f"{label} was to be measured over {images} images, but none came.")
+    with torch.inference_mode(), clock.timing("measure"):
+        results = tuple(measures.pop(0).finish() for _ in layers)
+    return NetworkResult(
+        label=label,
+        arch=arch,
+        taps=results,
+        sample=sample,
+        forward_seconds=clock.seconds["forward"],
+        measure_seconds=clock.seconds["measure"],
+        epoch=epoch,
+    )
+
+
+def _begin(
+    taps: list[Tensor], names: tuple[str, ...], images: int, memory_bytes: float, seed: int
+) -> list[TapMeasures]:
+    sizes = [4 * tap[0].numel() for tap in taps]
+    keep = kept_images(sizes, images, memory_bytes)
+    return [TapMeasures(layer, names[layer], images, keep[layer], seed) for layer in range(len(names))]
+
+
+def _update(measures: list[TapMeasures], taps: list[Tensor]) -> None:
+    """Feed every tap ``[B, D, H, W]`` as tokens ``[B, N, D]``, letting it go at once."""
+    taps.reverse()
+    for measure in measures:
+        measure.update(taps.pop().flatten(2).transpose(1, 2))
+
+
+class _Clock:
+    """Seconds of each kind of work, to its end on the device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.seconds = {"forward": 0.0, "measure": 0.0}
+        self._device = device
+
+    @contextmanager
+    def timing(self, what: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        self.seconds[what] += time.perf_counter() - start
+
+
+@contextmanager
+def _evaluation(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode; afterwards every module is in the mode it was in."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
