@@ -31,7 +31,7 @@ import click
 import numpy as np
 import psutil
 import torch
-from analysis_published import PARTS, Features, PublishedTap, analyse, seconds_of_values
+from analysis_published import PARTS, Clock, Features, PublishedTap, analyse, seconds_of_values
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
@@ -93,16 +93,19 @@ def published(given: Sample) -> tuple[list[PublishedTap], dict[str, float]]:
     return taps, {**parts, VALUES_ONLY: seconds_of_values(given.features)}
 
 
-def ours(given: Sample) -> tuple[list[TapResult], float]:
-    """Our numbers, batch by batch as they come from a network, all tokens kept for the second phase; and seconds."""
+def ours(given: Sample) -> tuple[list[TapResult], dict[str, float]]:
+    """Our numbers, batch by batch as they come from a network, and seconds by part; all tokens are kept to the end."""
+    clock = Clock()
     everything = np.arange(len(given.features[0]))
     batches = [torch.from_numpy(tap).split(given.batch) for tap in given.features]
-    started = time.perf_counter()
-    measures = [TapMeasures(layer, f"block {layer}", len(everything), everything) for layer in range(len(batches))]
+    measures = [TapMeasures(layer, f"tap {layer}", len(everything), everything) for layer in range(len(batches))]
     for step in zip(*batches, strict=True):
-        for measure, tokens in zip(measures, step, strict=True):
-            measure.update(tokens)
-    return [measure.finish() for measure in measures], time.perf_counter() - started
+        with clock.running("with every batch"):
+            for measure, tokens in zip(measures, step, strict=True):
+                measure.update(tokens)
+    with clock.running("at the end"):
+        found = [measure.finish() for measure in measures]
+    return found, dict(clock.seconds)
 
 
 def measure(given: Sample, rounds: int, threads: int) -> dict[str, Any]:
@@ -119,7 +122,7 @@ def measure(given: Sample, rounds: int, threads: int) -> dict[str, Any]:
         with using(threads, blas):
             tried[blas] = VARIANTS["as published"](published(given)[1])
     blas = min(tried, key=lambda count: tried[count])
-    parts, seconds = [], []
+    parts, seconds = [], []  # of the published way, of ours
     for _ in range(rounds):
         for who in order.sample(("published", "ours"), 2):
             if who == "ours":
@@ -160,20 +163,20 @@ def ratio(above: Sequence[float], below: Sequence[float]) -> str:
 
 
 def speed_table(found: dict[str, Any]) -> str:
-    """Both ways and what the published one is made of, as Markdown."""
+    """Both ways and what they are made of, as Markdown."""
+    own = [sum(parts.values()) for parts in found["ours"]]
     lines = ["| published, as it is or with less | seconds | ours, with everything | ratio [95 %] |"]
     lines.append("| --- | --- | --- | --- |")
-    own = found["ours"]
     for name, total in VARIANTS.items():
         theirs = [total(parts) for parts in found["parts"]]
-        lines.append(
-            f"| {name} | {statistics.median(theirs):.2f} | {statistics.median(own):.2f} | {ratio(theirs, own)} |"
-        )
+        seconds = f"{statistics.median(theirs):.2f} | {statistics.median(own):.2f}"
+        lines.append(f"| {name} | {seconds} | {ratio(theirs, own)} |")
     columns = (*PARTS, VALUES_ONLY)
     lines += ["", f"| seconds | {' | '.join(columns)} |", "| --- |" + " --- |" * len(columns)]
     values = [statistics.median(parts[name] for parts in found["parts"]) for name in columns]
     lines.append(f"| published | {' | '.join(f'{value:.2f}' for value in values)} |")
-    return "\n".join(lines) + "\n"
+    shown = [f"{statistics.median(p[name] for p in found['ours']):.2f} s {name}" for name in found["ours"][0]]
+    return "\n".join(lines) + f"\n\nOurs: {', '.join(shown)}.\n"
 
 
 def forward_table(seconds: dict[str, list[float]]) -> str:
@@ -188,7 +191,52 @@ def forward_table(seconds: dict[str, list[float]]) -> str:
 def directions(taps: Sequence[TapResult]) -> str:
     """What the features are like: directions for 95 % of an image's energy, to show that they are no noise."""
     first, last = (np.median(tap.rank[:, 2]) for tap in (taps[0], taps[-1]))
-    return f"95 % of an image's energy lies in {first:.0f} (first tap) and {last:.0f} (last) of {taps[-1].width} directions"
+    found = f"{first:.0f} directions of the first tap and {last:.0f} of the last"
+    return f"95 % of an image's energy lies in {found}, of {taps[-1].width} (medians).\n"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is measured."""
+
+    name: str
+    args: dict[str, Any]
+    images: int
+    batch: int
+    rounds: int
+
+
+def compared(setting: Setting, threads: Sequence[int]) -> dict[str, Any]:
+    """Measure and show both ways and the forward pass, for each number of threads.
+
+    Raises:
+        SystemExit: the numbers differ.
+    """
+    model = analysis_memory.network(setting.name, setting.args)
+    size = input_size(setting.args, model)
+    taps = tuple(range(shape_of(model, setting.name).depth))
+    given = sample(model, setting.images, setting.batch, size, taps)
+    batches = list(analysis_memory.digits(setting.images, setting.batch, size))
+    shapes = " x ".join(str(length) for length in given.features[-1].shape[1:])
+    click.echo(
+        f"{setting.name}, {setting.images} images in batches of {setting.batch}, {len(taps)} taps, last {shapes}."
+    )
+    results = {}
+    for count in threads:
+        found = measure(given, setting.rounds, count)
+        theirs, own = found.pop("numbers")
+        rows = analysis_compare.compare(theirs, own)
+        if not all(row.agrees for row in rows):
+            click.echo(analysis_compare.table(rows))
+            raise SystemExit("the numbers differ: no ratio is told.")
+        with using(count):
+            found["forward"] = forward(model, batches, taps, setting.rounds)
+        blas = "" if found["blas"] == count else f" (the published way with {found['blas']}: that is faster)"
+        click.echo(f"\n{count} thread(s){blas}, {setting.rounds} rounds:\n\n{speed_table(found)}")
+        click.echo(forward_table(found["forward"]))
+        results[str(count)] = {**found, "differences": [vars(row) for row in rows]}
+    click.echo(f"{analysis_compare.table(rows)}\n{directions(own)}")
+    return results
 
 
 @click.command()
@@ -198,7 +246,8 @@ def directions(taps: Sequence[TapResult]) -> str:
 @click.option("--batch", default=4, show_default=True)
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--threads", multiple=True, type=int, help="One table each.  [default: 1 and every core]")
-@click.option("--memory", default=0, metavar="IMAGES", help="Also measure memory over so many images, in a process apart.")
+@click.option("--memory", default=0, metavar="IMAGES", help="Also measure memory over so many, in a process apart.")
+@click.option("--kept", default=512, show_default=True, metavar="MB", help="Of --memory: for tokens kept to the end.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write every measurement there.")
 def main(
     name: str,
@@ -208,35 +257,22 @@ def main(
     rounds: int,
     threads: tuple[int, ...],
     memory: int,
+    kept: int,
     json_path: Path | None,
 ) -> None:
     """Measure the feature analysis."""
     load = psutil.getloadavg()[0]
-    model = analysis_memory.network(name, json.loads(args))
-    size = input_size(json.loads(args), model)
-    taps = tuple(range(shape_of(model, name).depth))
-    given = sample(model, images, batch, size, taps)
-    click.echo(f"{name}, {images} images in batches of {batch}, {len(taps)} taps of {given.features[-1].shape[1:]}.\n")
-    results: dict[str, Any] = {}
-    for count in sorted(set(threads)) or sorted({1, available_cores()}):
-        found = measure(given, rounds, count)
-        theirs, own = found.pop("numbers")
-        rows = analysis_compare.compare(theirs, own)
-        if not all(row.agrees for row in rows):
-            click.echo(analysis_compare.table(rows))
-            raise SystemExit("the numbers differ: no ratio is told.")
-        with using(count):
-            found["forward"] = forward(model, list(analysis_memory.digits(images, batch, size)), taps, rounds)
-        blas = "" if found["blas"] == count else f"; the published way with {found['blas']}, which is faster"
-        click.echo(f"{count} thread(s){blas}, {rounds} rounds:\n\n{speed_table(found)}\n{forward_table(found['forward'])}")
-        results[str(count)] = {**found, "differences": [vars(row) for row in rows]}
-    click.echo(f"{analysis_compare.table(rows)}\n{directions(own)}.\n")
-    apart = analysis_memory.in_process_apart(name, json.loads(args), size, memory, batch, count) if memory else None
+    setting = Setting(name, json.loads(args), images, batch, rounds)
+    counts = sorted(set(threads)) or sorted({1, available_cores()})
+    results = compared(setting, counts)
+    apart = (
+        analysis_memory.in_process_apart(name, setting.args, memory, batch, kept * 1e6, counts[-1]) if memory else None
+    )
     if apart:
         click.echo(analysis_memory.table(apart))
     machine = {**environment(), "load_before": load, "load_after": psutil.getloadavg()[0]}
-    click.echo(f"{machine['processor']}, {machine['cores']} cores; load average {load:.1f} before, "
-               f"{machine['load_after']:.1f} after")  # fmt: skip
+    loads = f"load average {load:.1f} before, {machine['load_after']:.1f} after"
+    click.echo(f"{machine['processor']}, {machine['cores']} cores; {loads}")
     if json_path:
         written = {"machine": machine, "command": sys.argv, "threads": results, "memory": apart}
         json_path.write_text(json.dumps(written, indent=1) + "\n")

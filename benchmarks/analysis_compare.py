@@ -96,5 +96,6 @@ def table(rows: Sequence[Agreement]) -> str:
     lines = ["| quantity | values | differences | allowed |", "| --- | --- | --- | --- |"]
     for row in rows:
         limit = f"{ALLOWED[row.kind]:g}" if row.kind in ALLOWED else f"1 in {1 / COUNTS_APART:.0f}, by {COUNTS_BY}"
-        lines.append(f"| {row.quantity} | {row.values:,} | {row.text}{'' if row.agrees else ' **differs**'} | {limit} |")
+        text = row.text if row.agrees else f"{row.text} **differs**"
+        lines.append(f"| {row.quantity} | {row.values:,} | {text} | {limit} |")
     return "\n".join(lines) + "\n"

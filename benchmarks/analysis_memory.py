@@ -26,6 +26,7 @@ from stages.analysis.network import measure_network, tap_names
 from stages.images.config import DataConfig
 from stages.images.loaders import EvalTransform
 from stages.images.sources import open_images
+from stages.models.build import input_size
 from stages.models.names import resolve_architecture
 from stages.training.memory import PeakMemory, release_unused
 
@@ -61,24 +62,19 @@ def digits(count: int, batch: int, size: int) -> Iterator[Tensor]:
         yield torch.stack([transform(images[i % len(images)][0]) for i in range(start, min(start + batch, count))])
 
 
-def in_process_apart(
-    name: str, args: dict[str, Any], size: int, images: int, batch: int, kept_bytes: float, threads: int
-) -> Any:
+def in_process_apart(name: str, args: dict[str, Any], images: int, batch: int, kept_bytes: float, threads: int) -> Any:
     """``measured`` in a fresh process."""
-    wanted = json.dumps([name, args, size, images, batch, kept_bytes, threads])
+    wanted = json.dumps([name, args, images, batch, kept_bytes, threads])
     done = subprocess.run([sys.executable, __file__, wanted], stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def measured(
-    name: str, args: dict[str, Any], size: int, images: int, batch: int, kept_bytes: float
-) -> dict[str, Any]:
+def measured(name: str, args: dict[str, Any], images: int, batch: int, kept_bytes: float) -> dict[str, Any]:
     """Bytes and seconds of one analysis of every tap.
 
     Args:
         name: of the network.
         args: timm's, of it.
-        size: side of its input, pixels.
         images: how many are measured.
         batch: how many at a time.
         kept_bytes: memory that tokens may be kept in until all images are seen.
@@ -87,6 +83,7 @@ def measured(
         SystemExit: this system does not tell peak memory or what a process wrote.
     """
     model = network(name, args)
+    size = input_size(args, model)
     memory = PeakMemory(torch.device("cpu"))
     with torch.inference_mode():
         for _ in range(2):  # the first sets up what later ones share
@@ -98,12 +95,13 @@ def measured(
     process: Any = psutil.Process()
     if bare is None or not hasattr(process, "io_counters"):
         raise SystemExit("this system does not tell peak memory and bytes written; use Linux.")
-    written = process.io_counters().write_chars
+    names = tap_names(resolve_architecture(name), args)
     memory.reset()
+    written = process.io_counters().write_chars  # to anything, the console included
     result = measure_network(
         model,
         digits(images, batch, size),
-        names=tap_names(resolve_architecture(name), args),
+        names=names,
         label="model",
         arch=name,
         images=images,
@@ -138,8 +136,8 @@ def table(found: dict[str, Any]) -> str:
         f"| {found['images']:,} | {found['taps']} | {beyond / 1e6:.0f} MB | {found['kept_bytes'] / 1e6:.0f} MB | "
         f"{found['written_bytes']:,} bytes | {found['published_written_bytes'] / 1e9:.2f} GB | "
         f"{found['forward_seconds']:.0f} s | {found['measure_seconds']:.0f} s |\n\n"
-        f"{found['threads']} thread(s), batch {found['batch']}; tokens of {first:,} images kept of each tap, of {last:,} "
-        "of the last.\n"
+        f"{found['threads']} thread(s), batch {found['batch']}; until the end, tokens of {first:,} images are kept of "
+        f"the first tap, of {last:,} of the last.\n"
     )
 
 

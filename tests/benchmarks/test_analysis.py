@@ -67,9 +67,7 @@ def test_agrees_with_ours(theirs: list[PublishedTap], own: list[TapResult]) -> N
         (lambda tap: {"low": tap.low - 0.01}, "least and largest"),
     ],
 )
-def test_what_differs_is_found(
-    theirs: list[PublishedTap], own: list[TapResult], change: Any, quantity: str
-) -> None:
+def test_what_differs_is_found(theirs: list[PublishedTap], own: list[TapResult], change: Any, quantity: str) -> None:
     changed = [*theirs[:-1], replace(theirs[-1], **change(theirs[-1]))]
     (row,) = [row for row in analysis_compare.compare(changed, own) if not row.agrees]
     assert row.quantity.startswith(quantity)
@@ -125,7 +123,7 @@ def run(*arguments: str) -> Any:
 def test_tables(tmp_path: Path) -> None:
     done = run("--json", str(tmp_path / "analysis.json"))
     assert done.exit_code == 0, done.output
-    assert f"{VIT}, 4 images in batches of 4, 3 taps of (16, 48)." in done.output
+    assert f"{VIT}, 4 images in batches of 4, 3 taps, last 16 x 48." in done.output
     rows = [line.split(" | ")[0] for line in done.output.splitlines()]
     assert [row for row in rows if row[2:] in analysis.VARIANTS] == [f"| {name}" for name in analysis.VARIANTS]
     assert "| seconds | write | read | SVD | PCA | FFT | entropy | magnitude | singular values only |" in done.output
@@ -170,10 +168,11 @@ def test_threads_are_put_back() -> None:
 
 
 def test_memory_in_a_process_apart() -> None:
-    found = analysis_memory.in_process_apart(VIT, ARGS, 32, 6, BATCH, 1)
+    found = analysis_memory.in_process_apart(VIT, ARGS, 6, BATCH, 2**20, 1)
     assert (found["images"], found["taps"], found["written_bytes"]) == (6, 3, 0)
     assert found["published_written_bytes"] == 3 * 6 * 16 * 48 * 4
+    assert (found["kept_images"], found["kept_bytes"]) == ([6, 6, 6], found["published_written_bytes"])
     assert found["peak_bytes"] > 0
     assert found["measure_seconds"] > 0
     shown = analysis_memory.table({**found, "peak_bytes": 130_000_000, "bare_forward_peak_bytes": 100_000_000})
-    assert "| 6 | 3 | 30 MB | 0 bytes | 0.00 GB |" in shown
+    assert "| 6 | 3 | 30 MB | 0 MB | 0 bytes | 0.00 GB |" in shown
