@@ -70,7 +70,7 @@ class TapMeasures:
         tokens = tokens.detach()
         size = len(tokens) if tokens.device.type != "cpu" else max(1, CHUNK // (tokens.shape[1] * tokens.shape[2]))
         for chunk in torch.split(tokens, size):
-            self._measure(chunk.float())
+            self._measure(chunk.float().contiguous())
 
     def _begin(self, tokens: Tensor) -> None:
         count, width = tokens.shape[1:]
@@ -83,7 +83,7 @@ class TapMeasures:
         self._order = ChannelOrder(width, count, self._seed)
 
     def _measure(self, tokens: Tensor) -> None:
-        X_BND = tokens.to(torch.float64, memory_format=torch.contiguous_format)
+        X_BND = tokens.double()
         means = self._magnitude.update(X_BND)
         if not np.isfinite(means).all():
             at = self.seen + int(np.flatnonzero(~np.isfinite(means))[0])
@@ -91,13 +91,13 @@ class TapMeasures:
                 f"{self.name} gave features that are not finite (NaN or infinite), first for image {at} of "
                 f"{self.images}, so nothing was made of them; check the network's weights."
             )
+        self._spectra.update(X_BND)  # while the tokens are in the cache
         gram = smaller_grams(X_BND)
         self._rank.update(gram)
         if X_BND.shape[1] > X_BND.shape[2]:
             self._moment.add_grams(gram)  # it is X^T X, as needed
         else:
             self._moment.add_tokens(X_BND)
-        self._spectra.update(X_BND)
         self._order.update(X_BND)
         self._store(tokens)
         self.seen += len(tokens)
@@ -105,8 +105,8 @@ class TapMeasures:
     def _store(self, tokens: Tensor) -> None:
         first, last = np.searchsorted(self._keep, [self.seen, self.seen + len(tokens)])
         if self._kept is not None and last > first:
-            rows = torch.from_numpy(self._keep[first:last] - self.seen).to(tokens.device)
-            self._kept[first:last] = tokens[rows].cpu().numpy()
+            for row in range(first, last):
+                self._kept[row] = tokens[self._keep[row] - self.seen].cpu().numpy()
 
     def finish(self) -> TapResult:
         """What is known of the tap. The kept tokens are let go.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from stages.analysis.results import Counts, Floats
@@ -23,7 +24,7 @@ class Magnitude:
     def update(self, X_BND: Tensor) -> Floats:
         """Take these images' tokens; returns their mean absolute activation ``[B]``, NaN or infinite if any is."""
         means: Floats = X_BND.abs().mean(dim=(1, 2)).cpu().numpy()
-        low, high = X_BND.aminmax()
+        low, high = torch.aminmax(X_BND)
         self.low, self.high = min(self.low, float(low)), max(self.high, float(high))
         self._means.append(means)
         return means
@@ -35,12 +36,14 @@ class Magnitude:
 
 def bins_of(x: Floats, low: float, high: float) -> Counts:
     """Bin of each value, as ``np.histogram(x, 100, (low, high))`` counts it: the last one holds its upper edge too."""
-    position = (x - low) * (BINS / (high - low))
-    index = np.minimum(position.astype(np.int64), BINS - 1)
-    near = np.abs(position - np.rint(position)) < _NEAR
-    if near.any():
+    position = x - low
+    position *= BINS / (high - low)
+    index = position.astype(np.int64)
+    position -= np.rint(position)
+    near = np.flatnonzero(np.abs(position, out=position) < _NEAR)  # the upper edge is among them
+    if len(near):
         edges = np.linspace(low, high, BINS + 1)
-        index[near] = np.searchsorted(edges[1:-1], x[near], side="right")
+        index.flat[near] = np.searchsorted(edges[1:-1], x.flat[near], side="right")
     return index
 
 
@@ -61,7 +64,6 @@ def entropies(X_BND: Floats, low: float, high: float) -> Floats:
     bins = bins_of(X_BND.reshape(images * tokens, width), low, high)
     bins += BINS * np.arange(images * tokens)[:, None]
     counts = np.bincount(bins.ravel(), minlength=BINS * images * tokens)
-    whole = np.arange(width + 1)
-    surprise = whole * np.log2(np.maximum(whole, 1))  # -sum p log p = log D - sum c log c / D, c whole numbers
-    mean_B = surprise[counts].reshape(images, -1).sum(axis=1) / (tokens * width)
-    return np.asarray(np.maximum(np.log2(width) - mean_B, 0.0))
+    share = np.arange(width + 1) / width  # counts are whole numbers, so every -p log p there can be is known
+    surprise = -share * np.log2(np.where(share > 0, share, 1.0))
+    return np.asarray(surprise[counts].reshape(images, -1).sum(axis=1) / tokens)

@@ -31,31 +31,41 @@ class SecondMoment:
     """``sum X^T X`` over all tokens of all images."""
 
     def __init__(self, width: int, device: torch.device) -> None:
-        self._upper = np.zeros((width, width), order="F") if device.type == "cpu" else None
-        self._sum = torch.zeros(0 if self._upper is not None else width, width, dtype=torch.float64, device=device)
+        self._sum: Tensor | Floats  # on the CPU the upper triangle alone, in the order BLAS adds to in place
+        if device.type == "cpu":
+            self._sum = np.zeros((width, width), order="F")
+        else:
+            self._sum = torch.zeros(width, width, dtype=torch.float64, device=device)
 
     def add_tokens(self, X_BND: Tensor) -> None:
         """Add these images' tokens."""
         X_TD = X_BND.flatten(0, 1)
-        if self._upper is None:
+        if isinstance(self._sum, Tensor):
             self._sum.addmm_(X_TD.mT, X_TD)
         else:
-            self._upper = dsyrk(1.0, X_TD.numpy().T, beta=1.0, c=self._upper, overwrite_c=1)
+            self._sum = dsyrk(1.0, X_TD.numpy().T, beta=1.0, c=self._sum, overwrite_c=1)
 
     def add_grams(self, G_BDD: Tensor) -> None:
         """Add images by their own ``X^T X``, of which only the lower triangle is read."""
-        if self._upper is None:
+        if isinstance(self._sum, Tensor):
             self._sum += G_BDD.sum(0)
         else:
-            self._upper += G_BDD.sum(0).numpy().T
+            self._sum += G_BDD.sum(0).numpy().T
+
+    def matrix(self) -> Floats:
+        """The sum, symmetric, ``[D, D]``."""
+        lower = np.tril(self._lower().cpu().numpy())
+        return np.asarray(lower + np.tril(lower, -1).T)
+
+    def _lower(self) -> Tensor:
+        return self._sum if isinstance(self._sum, Tensor) else torch.from_numpy(self._sum.T)
 
     def eigen(self) -> tuple[Floats, Tensor]:
         """Shares of the eigenvalues ``[D]``, largest first (zeros without energy), and their vectors ``[D, D]``.
 
         Vectors stand in columns, in the same order, float64, on the device of the tokens.
         """
-        lower = self._sum if self._upper is None else torch.from_numpy(self._upper.T)
-        values, vectors = torch.linalg.eigh(lower)
+        values, vectors = torch.linalg.eigh(self._lower())
         return shares(values.flip(0).cpu().numpy()), vectors.flip(1)
 
 

@@ -9,11 +9,14 @@ of S along its diagonals (Wiener-Khinchin).
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 from scipy.linalg import circulant
 from torch import Tensor
 
+from stages.analysis.measures.moments import SecondMoment
 from stages.analysis.measures.spectrum import multiplicity
 from stages.analysis.results import Counts, Floats
 
@@ -21,12 +24,26 @@ ORDERS = 20
 """P."""
 SAMPLE = 16
 """Tokens of an image, at most."""
+_TOGETHER = 16
+"""Images whose tokens wait for each other, so that the ``[D, D]`` matrices are read from memory once for all."""
 
 
 def channel_orders(width: int, seed: int) -> Counts:
     """P random orders of the channels ``[P, D]``, a function of width and seed alone."""
     random = np.random.default_rng([seed, width])
     return np.stack([random.permutation(width) for _ in range(ORDERS)])
+
+
+@lru_cache(maxsize=4)  # layers of one width share it
+def _contrast(width: int, seed: int) -> Tensor:
+    """``[D, D]``: the form of the area in the channels' own order, less the mean of those in the random orders."""
+    frequencies = width // 2 + 1
+    area = 1.0 - np.arange(frequencies) / frequencies  # frequency g counts in F - g of the F cumulative shares
+    own = circulant(np.fft.irfft(area, n=width))
+    reordered = np.zeros_like(own)
+    for order in channel_orders(width, seed):
+        reordered[np.ix_(order, order)] += own
+    return torch.from_numpy(own - reordered / ORDERS)
 
 
 class ChannelOrder:
@@ -43,41 +60,44 @@ class ChannelOrder:
         self.orders = channel_orders(width, seed)
         self._tokens = tokens
         self._random = np.random.default_rng([seed, width, tokens])
-        frequencies = width // 2 + 1
-        area = 1.0 - np.arange(frequencies) / frequencies  # frequency g counts in F - g of the F cumulative shares
-        own = circulant(np.fft.irfft(area, n=width))
-        reordered = np.zeros_like(own)
-        for order in self.orders:
-            reordered[np.ix_(order, order)] += own
-        self._contrast = own - reordered / ORDERS
-        self._moment: Floats = np.zeros((width, width))
+        self._contrast = _contrast(width, seed)
+        self._moment = SecondMoment(width, torch.device("cpu"))
+        self._waiting: list[Tensor] = []
         self._with_energy = 0
         self._effect: list[Floats] = []
 
     def update(self, X_BND: Tensor) -> None:
         """Take these images' tokens, images in the order of the whole sample."""
         size = min(SAMPLE, self._tokens)
-        drawn_BK = np.stack([self._random.choice(self._tokens, size, replace=False) for _ in X_BND])
-        drawn = torch.from_numpy(drawn_BK).to(X_BND.device)
-        x_BKD = X_BND[torch.arange(len(X_BND), device=X_BND.device)[:, None], drawn].cpu().numpy()
-        length_BK = np.sqrt(np.einsum("bkd,bkd->bk", x_BKD, x_BKD))
+        for X_ND in X_BND:
+            drawn = self._random.choice(self._tokens, size, replace=False)
+            self._waiting.append(X_ND[torch.from_numpy(drawn).to(X_ND.device)].cpu())
+        if len(self._waiting) >= _TOGETHER:
+            self._take_waiting()
+
+    def _take_waiting(self) -> None:
+        if not self._waiting:
+            return
+        x_BKD = torch.stack(self._waiting)
+        self._waiting.clear()
+        length_BK = torch.linalg.vector_norm(x_BKD, dim=2)
         live_BK = length_BK > 0
-        x_BKD = x_BKD / np.where(live_BK, length_BK, 1.0)[..., None]
-        effect_BK = np.einsum("bkd,bkd->bk", x_BKD @ self._contrast, x_BKD)
-        live_B = live_BK.sum(axis=1)
-        self._effect.append(np.where(live_B > 0, effect_BK.sum(axis=1) / np.maximum(live_B, 1), np.nan))
-        x_TD = x_BKD.reshape(-1, self.width)
-        self._moment += x_TD.T @ x_TD
-        self._with_energy += int(live_B.sum())
+        x_BKD /= torch.where(live_BK, length_BK, 1.0)[..., None]
+        effect_BK = ((x_BKD @ self._contrast) * x_BKD).sum(dim=2)
+        self._effect.append((effect_BK.sum(dim=1) / live_BK.sum(dim=1)).numpy())  # 0 / 0 is NaN
+        self._moment.add_tokens(x_BKD)
+        self._with_energy += int(live_BK.sum())
 
     def finish(self) -> tuple[Floats, Floats, Floats]:
         """``TapResult.permuted``, ``sampled`` and ``order_effect``."""
-        permuted = np.stack([self._shares(order) for order in self.orders])
-        return permuted, self._shares(np.arange(self.width)), np.concatenate(self._effect)
-
-    def _shares(self, order: Counts) -> Floats:
-        """Mean share of the energy at each frequency ``[F]``, halves together, under this order."""
+        self._take_waiting()
+        moment = self._moment.matrix()
         lags = (np.arange(self.width)[:, None] + np.arange(self.width)) % self.width
-        autocorrelation = self._moment[order[:, None], order[lags]].sum(axis=0)
+        permuted = np.stack([self._shares(moment, order, lags) for order in self.orders])
+        return permuted, self._shares(moment, np.arange(self.width), lags), np.concatenate(self._effect)
+
+    def _shares(self, moment: Floats, order: Counts, lags: Counts) -> Floats:
+        """Mean share of the energy at each frequency ``[F]``, halves together, under this order."""
+        autocorrelation = moment[order[:, None], order[lags]].sum(axis=0)
         energy = np.maximum(np.fft.rfft(autocorrelation).real, 0.0)
         return np.asarray(energy * multiplicity(self.width) / (self.width * max(self._with_energy, 1)))

@@ -27,9 +27,8 @@ class ChannelSpectra:
 
     def __init__(self, width: int, device: torch.device) -> None:
         self.width = width
-        self.zero_tokens = 0
         self._times = torch.from_numpy(multiplicity(width)).to(device)
-        self._images = self._with_energy = 0
+        self._tokens = self._with_energy = 0
         self._share = torch.zeros(width // 2 + 1, dtype=torch.float64, device=device)
         self._amplitude = torch.zeros_like(self._share)
         self._ascending = torch.zeros(width, dtype=torch.float64, device=device)
@@ -38,39 +37,42 @@ class ChannelSpectra:
 
     def update(self, X_BND: Tensor) -> None:
         """Take these images' tokens."""
-        transformed = torch.fft.rfft(X_BND)
-        energy_BNF = transformed.real.square() + transformed.imag.square()
-        self._take_amplitude(energy_BNF)
-        total_BN = energy_BNF @ self._times
-        live_BN = total_BN > 0
-        share_BNF = energy_BNF / torch.where(live_BN, total_BN, 1.0)[..., None]  # a token without energy adds nothing
-        self._share += share_BNF.sum(dim=(0, 1))
-        self._take_participation(share_BNF, live_BN)
-        self._ascending += self._sorted(share_BNF).sum(dim=0)
-        live = int(live_BN.sum())
-        self._with_energy += live
-        self.zero_tokens += live_BN.numel() - live
+        images, tokens, _ = X_BND.shape
+        live, components, loudness = (of_T.view(images, tokens) for of_T in self._take(X_BND.flatten(0, 1)))
+        live_B = live.sum(dim=1)
+        self._participation.append((components.sum(dim=1) / live_B).cpu().numpy())  # 0 / 0 is NaN
+        self._intensity.append(loudness.mean(dim=1).cpu().numpy())
+        self._with_energy += int(live_B.sum())
+        self._tokens += images * tokens
 
-    def _take_amplitude(self, energy_BNF: Tensor) -> None:
-        mean_BF = energy_BNF.sqrt().mean(dim=1) / self.width
-        self._amplitude += mean_BF.sum(dim=0)
-        self._images += len(mean_BF)
-        self._intensity.append((mean_BF @ self._times / self.width).cpu().numpy())
+    def _take(self, x_TD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of each token ``[T]``: whether it has energy, its participation (0 without), its mean amplitude / D."""
+        transformed = torch.fft.rfft(x_TD)
+        energy_TF = transformed.real.square().addcmul_(transformed.imag, transformed.imag)
+        amplitude_TF = energy_TF.sqrt()
+        self._amplitude += amplitude_TF.sum(dim=0)
+        loudness_T = (amplitude_TF @ self._times) / self.width**2
+        total_T = energy_TF @ self._times
+        live_T = total_T > 0
+        share_TF = energy_TF.div_(torch.where(live_T, total_T, 1.0)[:, None])  # without energy a token adds nothing
+        self._share += share_TF.sum(dim=0)
+        self._ascending += self._sorted(share_TF).sum(dim=0)
+        concentration_T = share_TF.square_() @ self._times  # sum e^2 / (sum e)^2
+        return live_T, torch.where(live_T, 1.0 / torch.where(live_T, concentration_T, 1.0), 0.0), loudness_T
 
-    def _take_participation(self, share_BNF: Tensor, live_BN: Tensor) -> None:
-        concentration_BN = share_BNF.square() @ self._times  # sum e^2 / (sum e)^2
-        components_BN = torch.where(live_BN, 1.0 / torch.where(live_BN, concentration_BN, 1.0), 0.0)
-        self._participation.append((components_BN.sum(dim=1) / live_BN.sum(dim=1)).cpu().numpy())  # 0 / 0 is NaN
-
-    def _sorted(self, share_BNF: Tensor) -> Tensor:
+    def _sorted(self, share_TF: Tensor) -> Tensor:
         """Shares of the whole FFT ``[T, D]``, least first."""
-        share_TF = share_BNF.flatten(0, 1)
         whole_TD = torch.cat([share_TF, share_TF[:, 1 : (self.width + 1) // 2]], dim=1)
         if whole_TD.device.type != "cpu":
             return whole_TD.sort(dim=1).values
         values = whole_TD.numpy()
         values.sort(axis=1)  # of vector instructions, and with them 20 times faster than torch's
         return torch.from_numpy(values)
+
+    @property
+    def zero_tokens(self) -> int:
+        """``TapResult.zero_tokens``."""
+        return self._tokens - self._with_energy
 
     def sep(self) -> tuple[Floats, Floats, Floats]:
         """``TapResult.sep_energy``, ``sep_sorted`` and ``participation``."""
@@ -81,4 +83,4 @@ class ChannelSpectra:
 
     def amplitudes(self) -> tuple[Floats, Floats]:
         """``TapResult.intensity`` and ``spectrum``."""
-        return np.concatenate(self._intensity), self._amplitude.cpu().numpy() / self._images
+        return np.concatenate(self._intensity), self._amplitude.cpu().numpy() / (self._tokens * self.width)

@@ -1,0 +1,146 @@
+"""The measures once more, token by token in plain numpy, to compare with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stages.analysis.measures.order import SAMPLE, channel_orders
+from stages.analysis.results import ENERGY_SHARES, TapResult
+from stages.analysis.tap import TapMeasures
+
+
+def smallest(energies: np.ndarray, target: float) -> int:
+    """Smallest d whose d largest of ``energies``, given in order, hold the target share."""
+    total = energies.sum()
+    if total == 0:
+        return 0
+    for d in range(1, len(energies) + 1):
+        if energies[:d].sum() >= (target - 1e-9) * total:
+            return d
+    raise AssertionError("all of it holds all of it")
+
+
+def ranks(energies: np.ndarray) -> list[int]:
+    return [smallest(energies, target) for target in ENERGY_SHARES]
+
+
+def folded(whole: np.ndarray) -> np.ndarray:
+    """Energies of the whole FFT ``[D]``, each frequency with its mirror image."""
+    width = len(whole)
+    out = np.zeros(width // 2 + 1)
+    for index, value in enumerate(whole):
+        out[min(index, width - index)] += value
+    return out
+
+
+def energies(token: np.ndarray) -> np.ndarray:
+    return np.abs(np.fft.fft(token)) ** 2
+
+
+def drawn_tokens(x: np.ndarray, seed: int) -> Iterator[np.ndarray]:
+    """Of each image, the tokens that the baseline is computed of ``[K, D]``: drawn by turns."""
+    count, width = x.shape[1:]
+    random = np.random.default_rng([seed, width, count])
+    for image in x:
+        yield image[random.choice(count, min(SAMPLE, count), replace=False)]
+
+
+def naive(tokens: Tensor, keep: list[int], seed: int = 0) -> dict[str, Any]:
+    """Every array of TapResult for tokens ``[n, N, D]``."""
+    x = tokens.numpy().astype(np.float64)
+    width = x.shape[2]
+    out: dict[str, Any] = {"zero_tokens": int((np.abs(x).sum(axis=2) == 0).sum())}
+    out |= _ranks_of(x, keep) | _spectra_of(x) | _baseline_of(x, seed)
+    out["intensity"] = np.array([np.mean([np.abs(np.fft.fft(t)) / width for t in image]) for image in x])
+    out["spectrum"] = np.mean([[np.abs(np.fft.rfft(t)) / width for t in image] for image in x], axis=(0, 1))
+    out["magnitude"] = np.array([np.abs(image).mean() for image in x])
+    out["low"], out["high"] = x.min(), x.max()
+    out["entropy"] = np.array([np.mean([bits(t, x.min(), x.max()) for t in x[i]]) for i in keep])
+    return out
+
+
+def bits(token: np.ndarray, low: float, high: float) -> float:
+    if low == high:
+        return 0.0
+    counts, _ = np.histogram(token, bins=100, range=(low, high))
+    share = counts[counts > 0] / len(token)
+    return float(-(share * np.log2(share)).sum())
+
+
+def _ranks_of(x: np.ndarray, keep: list[int]) -> dict[str, Any]:
+    squares = [np.linalg.svd(image, compute_uv=False) ** 2 for image in x]
+    squares = [np.where(s < 1e-25 * s.max(initial=0), 0.0, s) for s in squares]
+    moment = sum(image.T @ image for image in x)
+    values, vectors = np.linalg.eigh(moment)
+    basis = vectors[:, ::-1]
+    with_energy = [s / s.sum() for s in squares if s.sum() > 0]
+    return {
+        "rank": np.array([ranks(s) for s in squares]),
+        "image_spectrum": np.mean(with_energy, axis=0) if with_energy else np.zeros(min(x.shape[1:])),
+        "pca_spectrum": values[::-1] / values.sum() if values.sum() > 0 else np.zeros(x.shape[2]),
+        "pca_rank": np.array([ranks(((x[i] @ basis) ** 2).sum(axis=0)) for i in keep]),
+    }
+
+
+def _spectra_of(x: np.ndarray) -> dict[str, Any]:
+    width = x.shape[2]
+    energy, ordered, participation = [], [], []
+    for image in x:
+        components = []
+        for token in image:
+            if not token.any():
+                continue
+            whole = energies(token)
+            energy.append(folded(whole) / whole.sum())
+            ordered.append(np.cumsum(np.sort(whole)[::-1]) / whole.sum())
+            components.append(whole.sum() ** 2 / (whole**2).sum())
+        participation.append(np.mean(components) if components else np.nan)
+    zeros = np.zeros(width // 2 + 1)
+    return {
+        "sep_energy": np.mean(energy, axis=0) if energy else zeros,
+        "sep_sorted": np.mean(ordered, axis=0) if ordered else np.zeros(width),
+        "participation": np.array(participation),
+    }
+
+
+def _baseline_of(x: np.ndarray, seed: int) -> dict[str, Any]:
+    width = x.shape[2]
+    orders = channel_orders(width, seed)
+    own, permuted, effect = [], [], []
+    for image in drawn_tokens(x, seed):
+        gains = []
+        for token in image:
+            if not token.any():
+                continue
+            curve = folded(energies(token)) / energies(token).sum()
+            others = [folded(energies(token[order])) / energies(token).sum() for order in orders]
+            own.append(curve)
+            permuted.append(others)
+            gains.append(np.cumsum(curve).mean() - np.mean([np.cumsum(other).mean() for other in others]))
+        effect.append(np.mean(gains) if gains else np.nan)
+    frequencies = width // 2 + 1
+    return {
+        "sampled": np.mean(own, axis=0) if own else np.zeros(frequencies),
+        "permuted": np.mean(permuted, axis=0) if permuted else np.zeros((len(orders), frequencies)),
+        "order_effect": np.array(effect),
+    }
+
+
+def measured(
+    tokens: Tensor, keep: list[int] | None = None, seed: int = 0, batches: list[int] | None = None
+) -> TapResult:
+    """Tokens ``[n, N, D]`` through TapMeasures, in batches of these sizes (default: one)."""
+    kept = np.arange(len(tokens)) if keep is None else np.array(keep, dtype=np.int64)
+    measures = TapMeasures(3, "block 3", len(tokens), kept, seed)
+    for batch in tokens.split(batches or [len(tokens)]):
+        measures.update(batch)
+    return measures.finish()
+
+
+def random_tokens(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))

@@ -1,0 +1,271 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from naive_measures import measured
+from sklearn.datasets import load_digits
+from small_run import STUDENT, STUDENT_ARGS, TEACHER, TEACHER_ARGS, seeded_model, student_spec
+from torch import Tensor, nn
+
+from core.errors import ResultError, UsageError
+from core.records import ModelSpec
+from stages.analysis import network as under_test
+from stages.analysis.network import kept_images, measure_network, tap_names
+from stages.analysis.results import NetworkResult
+from stages.models.build import logits_and_taps
+from stages.models.geometry import reduced_args
+
+IMAGES = 12
+CAIT, SWIN = "cait_s24_224", "swin_tiny_patch4_window7_224"
+
+
+@pytest.fixture(scope="module")
+def digits() -> Tensor:
+    """Handwritten digits ``[12, 3, 32, 32]``, in [-1, 1]."""
+    pixels = torch.from_numpy(load_digits().images[:IMAGES]).float() / 8 - 1
+    return nn.functional.interpolate(pixels[:, None], 32).repeat(1, 3, 1, 1)
+
+
+def spec(arch: str, args: dict[str, Any]) -> ModelSpec:
+    return ModelSpec(arch=arch, args=args, num_classes=10)
+
+
+SPECS = {
+    "deit": student_spec("plain"),
+    "vit": spec(TEACHER, TEACHER_ARGS),
+    "cait": spec(CAIT, reduced_args(CAIT)),
+    "swin": spec(SWIN, reduced_args(SWIN)),
+    "lifted": student_spec("lift-kept"),
+    "widened": student_spec("widelast"),
+}
+
+
+def batches(images: Tensor, size: int = 5) -> Iterator[Tensor]:
+    yield from images.split(size)
+
+
+def measure(network: nn.Module, given: Any, names: tuple[str, ...], **changes: Any) -> NetworkResult:
+    values: dict[str, Any] = {
+        "names": names,
+        "label": "teacher",
+        "arch": "a model",
+        "images": IMAGES,
+        "memory_bytes": 1e9,
+        "device": "cpu",
+        "sample": "digits",
+    }
+    return measure_network(network, given, **{**values, **changes})
+
+
+@pytest.mark.parametrize("model", SPECS.values(), ids=SPECS.keys())
+def test_taps_are_those_of_the_network(model: ModelSpec, digits: Tensor) -> None:
+    network = seeded_model(model)
+    names = tap_names(model.arch, model.args)
+    result = measure(network, batches(digits), names)
+    with torch.inference_mode():
+        taps = logits_and_taps(network, digits, tuple(range(len(names))))[1]
+    assert len(result.taps) == len(names) == len(taps)
+    for layer, (tap, found) in enumerate(zip(taps, result.taps, strict=True)):
+        assert (found.layer, found.name, found.images, found.kept) == (layer, names[layer], IMAGES, IMAGES)
+        assert (found.width, found.tokens) == (tap.shape[1], tap.shape[2] * tap.shape[3])
+        expected = measured(tap.flatten(2).transpose(1, 2))
+        for name in ("rank", "pca_rank"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
+        for name in ("sep_energy", "sep_sorted", "permuted", "intensity", "entropy", "magnitude", "order_effect"):
+            np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["deit", "vit", "cait", "swin", "widened"])
+def test_tokens_are_timms_own_patch_tokens_before_the_norm(
+    kind: str, digits: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = SPECS[kind]
+    network: Any = seeded_model(model)
+    fed: list[Tensor] = []
+    update = under_test.TapMeasures.update
+
+    def recorded(self: Any, tokens: Tensor) -> None:
+        fed.append(tokens.clone())
+        update(self, tokens)
+
+    monkeypatch.setattr(under_test.TapMeasures, "update", recorded)
+    names = tap_names(model.arch, model.args)
+    measure(network, [digits], names)
+    with torch.inference_mode():
+        taps = network.forward_intermediates(digits, norm=False, output_fmt="NCHW", intermediates_only=True)
+    assert len(fed) == len(taps)
+    for tokens, tap in zip(fed, taps, strict=True):
+        assert torch.equal(tokens, tap.permute(0, 2, 3, 1).flatten(1, 2))
+
+
+def test_a_lifts_last_tap_is_the_lifted_one(digits: Tensor) -> None:
+    result = measure(seeded_model(SPECS["lifted"]), [digits], ("block 0", "block 1"))
+    assert [tap.width for tap in result.taps] == [24, 48]
+    assert (result.taps[1].rank <= 24).all()
+
+
+def test_names_of_taps() -> None:
+    assert tap_names(STUDENT, STUDENT_ARGS) == ("block 0", "block 1")
+    assert tap_names(SWIN, {}) == ("stage 0", "stage 1", "stage 2", "stage 3")
+    assert len(tap_names(CAIT, {})) == 24
+    with pytest.raises(UsageError, match="no transformer blocks or stages"):
+        tap_names("resnet18", {})
+
+
+def test_what_is_said_of_the_network(digits: Tensor) -> None:
+    told: list[int] = []
+    result = measure(seeded_model(SPECS["deit"]), batches(digits), ("a", "b"), epoch=8, advance=told.append)
+    assert told == [5, 5, 2]
+    assert (result.label, result.arch, result.sample, result.epoch) == ("teacher", "a model", "digits", 8)
+    assert result.forward_seconds > 0
+    assert result.measure_seconds > 0
+
+
+def test_batches_may_carry_labels_and_may_be_empty(digits: Tensor) -> None:
+    network = seeded_model(SPECS["deit"])
+    labelled = [(digits[:7], torch.zeros(7)), [digits[:0], torch.zeros(0)], (digits[7:], torch.zeros(5))]
+    one, other = measure(network, labelled, ("a", "b")), measure(network, [digits], ("a", "b"))
+    for first, second in zip(one.taps, other.taps, strict=True):
+        np.testing.assert_array_equal(first.rank, second.rank)
+        np.testing.assert_allclose(first.intensity, second.intensity, rtol=1e-5)
+
+
+def test_modes_and_gradients_are_as_before(digits: Tensor) -> None:
+    network: Any = seeded_model(SPECS["deit"]).train()
+    network.blocks[0].eval()
+    modes = [module.training for module in network.modules()]
+    seen: list[bool] = []
+    handle = network.blocks[1].register_forward_hook(lambda module, *_: seen.append(module.training))
+    measure(network, [digits], ("a", "b"))
+    assert seen == [False]
+    assert [module.training for module in network.modules()] == modes
+    handle.remove()
+    with pytest.raises(ResultError):
+        measure(network, [digits[:3]], ("a", "b"))
+    assert [module.training for module in network.modules()] == modes
+    network(digits).sum().backward()  # the weights are no inference tensors
+
+
+@pytest.mark.parametrize(("images", "said"), [(13, "block 0 .*13 images, but only 12"), (11, "block 0 .*11 .*more")])
+def test_another_number_of_images_than_announced(images: int, said: str, digits: Tensor) -> None:
+    with pytest.raises(ResultError, match=said):
+        measure(seeded_model(SPECS["deit"]), batches(digits), ("block 0", "block 1"), images=images)
+
+
+def test_no_images_at_all() -> None:
+    for nothing in ([], [torch.zeros(0, 3, 32, 32)]):
+        with pytest.raises(ResultError, match="teacher was to be measured over 12 images, but none came"):
+            measure(seeded_model(SPECS["deit"]), nothing, ("block 0", "block 1"))
+
+
+def test_features_that_are_not_finite_name_their_tap(digits: Tensor) -> None:
+    network: Any = seeded_model(SPECS["deit"])
+    with torch.no_grad():
+        network.blocks[1].mlp.fc2.bias[0] = float("nan")
+    with pytest.raises(ResultError, match="block 1 gave features that are not finite"):
+        measure(network, [digits], ("block 0", "block 1"))
+
+
+def test_constant_images_are_measured(digits: Tensor) -> None:
+    result = measure(seeded_model(SPECS["deit"]), [torch.zeros_like(digits)], ("a", "b"))
+    for tap in result.taps:
+        assert np.isfinite(tap.order_effect).all()
+        assert (tap.rank == tap.rank[0]).all()
+
+
+def test_kept_memory_follows_the_budget_and_nothing_is_written(
+    digits: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stages of different shapes; the last one keeps all images, the others as many as fit."""
+    network = seeded_model(SPECS["swin"])
+    names = tap_names(SWIN, SPECS["swin"].args)
+    shapes = [(tap.tokens, tap.width) for tap in measure(network, [digits], names).taps]
+    assert len(set(shapes)) == 4
+    sizes = [4 * tokens * width for tokens, width in shapes]
+    budget = IMAGES * sizes[-1] + 5 * sum(sizes[:-1]) + sum(sizes[:-1]) // 2
+    held: list[int] = []
+    finish = under_test.TapMeasures.finish
+
+    def recorded(self: Any) -> Any:
+        held.append(self.kept_bytes)
+        return finish(self)
+
+    monkeypatch.setattr(under_test.TapMeasures, "finish", recorded)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    opened = _files_opened_for_writing(monkeypatch)
+    result = measure(network, batches(digits), names, memory_bytes=budget)
+    assert [tap.kept for tap in result.taps] == [5, 5, 5, IMAGES]
+    assert sum(held) <= budget
+    assert held == [5 * size for size in sizes[:-1]] + [IMAGES * sizes[-1]]
+    assert opened == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def _files_opened_for_writing(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Paths that Python's open and numpy's and torch's savers are given, from now on."""
+    opened: list[str] = []
+    own = os.open
+
+    def watched_open(path: Any, flags: int, *rest: Any, **named: Any) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+            opened.append(str(path))
+        return own(path, flags, *rest, **named)
+
+    def refused(*given: Any, **_: Any) -> None:
+        opened.append(str(given))
+
+    monkeypatch.setattr(os, "open", watched_open)
+    for owner, name in ((np, "save"), (np, "savez"), (np, "memmap"), (torch, "save")):
+        monkeypatch.setattr(owner, name, refused)
+    return opened
+
+
+def test_which_images_are_kept() -> None:
+    every = list(range(10))
+    assert [kept.tolist() for kept in kept_images([4, 4, 2], 10, 1000)] == [every] * 3
+    others, _, last = kept_images([4, 4, 2], 10, 20 + 8 * 3)
+    assert last.tolist() == every
+    assert others.tolist() == [0, 4, 9]
+    assert [kept.tolist() for kept in kept_images([4, 4, 2], 10, 20 + 7)] == [[0, 9]] * 3  # 27 bytes: two of ten each
+    assert [kept.tolist() for kept in kept_images([2], 10, 20)] == [every]
+    assert [kept.tolist() for kept in kept_images([2], 10, 7)] == [[0, 4, 9]]
+    with pytest.raises(UsageError, match="keep 9 bytes of features in memory, but one image's alone are 10 bytes in 3"):
+        kept_images([4, 4, 2], 10, 9)
+
+
+@given(
+    sizes=st.lists(st.integers(1, 1000), min_size=1, max_size=6),
+    images=st.integers(1, 300),
+    spare=st.integers(0, 100_000),
+)
+def test_kept_images_are_distinct_even_and_within_the_budget(sizes: list[int], images: int, spare: int) -> None:
+    budget = sum(sizes) + spare
+    kept = kept_images(sizes, images, budget)
+    assert len(kept) == len(sizes)
+    assert sum(size * len(indices) for size, indices in zip(sizes, kept, strict=True)) <= budget
+    for indices in kept:
+        assert indices.dtype == np.int64
+        assert len(indices) >= 1
+        assert set(indices.tolist()) <= set(range(images))
+        steps = np.diff(indices)
+        assert (steps >= 1).all()
+        assert len(steps) == 0 or steps.max() - steps.min() <= 1
+    for indices in kept[:-1]:
+        np.testing.assert_array_equal(indices, kept[0])
+    if len(kept[0]) < images:  # not one more would fit
+        assert sum(sizes[:-1]) + sum(s * len(k) for s, k in zip(sizes, kept, strict=True)) > budget - sizes[-1]
+
+
+def test_cait_s24_over_a_thousand_images_keeps_what_was_promised() -> None:
+    size = 196 * 384 * 4
+    kept = kept_images([size] * 24, 1000, 1.5e9)
+    assert [len(indices) for indices in kept] == [173] * 23 + [1000]
