@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,8 @@ def theirs(given: analysis.Sample) -> list[PublishedTap]:
 
 
 @pytest.fixture(scope="module")
-def own(given: analysis.Sample) -> list[TapResult]:
-    return analysis.ours(given)[0]
+def own(given: analysis.Sample) -> Sequence[TapResult]:
+    return analysis.ours(given, analysis.Replay(given))[0]
 
 
 def test_features_are_the_taps_of_every_image(given: analysis.Sample) -> None:
@@ -45,7 +46,13 @@ def test_features_are_the_taps_of_every_image(given: analysis.Sample) -> None:
     assert len({float(tap.std()) for tap in given.features}) == 3
 
 
-def test_agrees_with_ours(theirs: list[PublishedTap], own: list[TapResult]) -> None:
+def test_replayed_taps_are_the_networks(given: analysis.Sample) -> None:
+    taken = analysis.Replay(given).forward_intermediates(torch.tensor([4, 5, 6]), [0, 2])[1]
+    assert [tap.shape for tap in taken] == [(3, 48, 16, 1)] * 2
+    assert torch.equal(taken[1].flatten(2).mT, torch.from_numpy(given.features[2][4:7]))
+
+
+def test_agrees_with_ours(theirs: list[PublishedTap], own: Sequence[TapResult]) -> None:
     rows = analysis_compare.compare(theirs, own)
     assert [row.quantity for row in rows if not row.agrees] == []
     values = {row.quantity: row.values for row in rows}
@@ -67,7 +74,9 @@ def test_agrees_with_ours(theirs: list[PublishedTap], own: list[TapResult]) -> N
         (lambda tap: {"low": tap.low - 0.01}, "least and largest"),
     ],
 )
-def test_what_differs_is_found(theirs: list[PublishedTap], own: list[TapResult], change: Any, quantity: str) -> None:
+def test_what_differs_is_found(
+    theirs: list[PublishedTap], own: Sequence[TapResult], change: Any, quantity: str
+) -> None:
     changed = [*theirs[:-1], replace(theirs[-1], **change(theirs[-1]))]
     (row,) = [row for row in analysis_compare.compare(changed, own) if not row.agrees]
     assert row.quantity.startswith(quantity)
@@ -75,7 +84,7 @@ def test_what_differs_is_found(theirs: list[PublishedTap], own: list[TapResult],
     assert " **differs** | " in analysis_compare.table([row])
 
 
-def test_other_taps_cannot_be_compared(theirs: list[PublishedTap], own: list[TapResult]) -> None:
+def test_other_taps_cannot_be_compared(theirs: list[PublishedTap], own: Sequence[TapResult]) -> None:
     with pytest.raises(ValueError, match="zip"):
         analysis_compare.compare(theirs[:-1], own)
     fewer = replace(theirs[-1], entropy=theirs[-1].entropy[1:])
