@@ -128,7 +128,7 @@ def ours(given: Sample, network: Replay) -> tuple[Sequence[TapResult], float]:
 
 
 def measure(given: Sample, rounds: int, threads: int) -> dict[str, Any]:
-    """Interleaved rounds of both, after one of ours and a short one of the published way that are not counted.
+    """Interleaved rounds of both, after one of ours and one tap of the published way that are not counted.
 
     Returns:
         seconds and parts of each round, and the last numbers of both.
@@ -137,7 +137,7 @@ def measure(given: Sample, rounds: int, threads: int) -> dict[str, Any]:
     network = Replay(given)
     with using(threads):
         ours(given, network)
-    tried, few = {}, Sample([tap[: given.batch] for tap in given.features], given.batch)
+    tried, few = {}, Sample([given.features[-1][: given.batch]], given.batch)
     for blas in sorted({1, threads}):
         with using(threads, blas):
             tried[blas] = VARIANTS["as published"](published(few)[1])
