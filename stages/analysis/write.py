@@ -51,7 +51,9 @@ def write(
     from stages.analysis.figures.draw import rendered  # matplotlib is slow to import, and only figures need it
 
     made: dict[str, str | bytes] = {f"tables/{name}": text for name, text in tables(networks).items()}
-    made |= {f"figures/{name}": content for name, content in rendered(networks, selected, student_width).items()}
+    made |= {
+        f"figures/{name}": content for name, content in rendered(networks, selected, student_width, approach).items()
+    }
     for stale in files_before(folder) - set(made):
         (folder / stale).unlink(missing_ok=True)
     content = document(networks, advice) | {"approach": finite(list(approach)), "files": sorted(made)}

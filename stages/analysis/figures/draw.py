@@ -6,11 +6,13 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from core.files import write_atomic
+from stages.analysis.figures.approach import approach_figure
 from stages.analysis.figures.directions import pca_figure, rank_figure
 from stages.analysis.figures.dynamics import beside_figure, dynamics_figure, training_figure
 from stages.analysis.figures.spectra import intensity_figure, sep_figure, spectrum_figure
@@ -25,6 +27,7 @@ def draw_all(
     networks: Sequence[NetworkResult],
     selected_layers: tuple[int, ...] = (),
     student_width: int | None = None,
+    approach: Sequence[dict[str, Any]] = (),
 ) -> list[Path]:
     """Write every figure that ``networks`` allow into ``folder``, as .png and .svg; their paths, sorted.
 
@@ -32,26 +35,33 @@ def draw_all(
         networks: the teacher (or the only network) first.
         selected_layers: of the first network, marked in its intensity figure.
         student_width: channels of the student, drawn into the first network's PCA figure.
+        approach: distances of a followed student from its teacher, one JSON object a quantity.
     """
-    made = rendered(networks, selected_layers, student_width)
+    made = rendered(networks, selected_layers, student_width, approach)
     for name, content in made.items():
         write_atomic(folder / name, content)
     return sorted(folder / name for name in made)
 
 
 def rendered(
-    networks: Sequence[NetworkResult], selected_layers: tuple[int, ...] = (), student_width: int | None = None
+    networks: Sequence[NetworkResult],
+    selected_layers: tuple[int, ...] = (),
+    student_width: int | None = None,
+    approach: Sequence[dict[str, Any]] = (),
 ) -> dict[str, bytes]:
     """File name -> bytes of every figure."""
     return {
         f"{name}.{kind}": file_bytes(figure, kind)
-        for name, figure in figures(networks, selected_layers, student_width)
+        for name, figure in figures(networks, selected_layers, student_width, approach)
         for kind in ("png", "svg")
     }
 
 
 def figures(
-    networks: Sequence[NetworkResult], selected_layers: tuple[int, ...] = (), student_width: int | None = None
+    networks: Sequence[NetworkResult],
+    selected_layers: tuple[int, ...] = (),
+    student_width: int | None = None,
+    approach: Sequence[dict[str, Any]] = (),
 ) -> Iterator[tuple[str, Figure]]:
     """Name and figure, one at a time: each network of ``detailed`` alone, then all together."""
     networks = [network for network in networks if network.taps]
@@ -67,6 +77,8 @@ def figures(
         followed = any(network.epoch is not None for network in networks)
         yield ("over-training" if followed else "by-layer"), training_figure(networks)
         yield "beside", beside_figure(networks[0], last_of(networks[1:]))
+    if approach:
+        yield "approach", approach_figure(approach)
 
 
 def detailed(networks: Sequence[NetworkResult]) -> dict[str, NetworkResult]:
