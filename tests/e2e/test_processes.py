@@ -37,7 +37,7 @@ def run(root: Path, *extra: str, settings: tuple[str, ...] = SHORT) -> Result:
 def alone_and_together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     root = tmp_path_factory.mktemp("processes")
     for name, extra in (("alone", ()), ("together", TWO)):
-        result = run(root / name, *extra)
+        result = run(root / name, *extra, settings=(*SHORT, "analysis.images=60"))
         assert result.code == 0, result.err
     return root / "alone", root / "together"
 

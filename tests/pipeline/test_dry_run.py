@@ -270,3 +270,11 @@ def test_a_busy_machine_is_told(load: float, said: bool, monkeypatch: pytest.Mon
 def test_times_are_told_in_the_unit_a_reader_would_choose(seconds: float, text: str) -> None:
     assert duration(seconds) == text
     assert (size(512e6), size(3.4e9)) == ("512 MB", "3.4 GB")
+
+
+@pytest.mark.parametrize(("width", "assumed"), [(24, "lift"), (48, "plain")])
+def test_an_undecided_strategy_stays_so_and_what_was_measured_is_said(width: int, assumed: str) -> None:
+    found = tried("student.strategy=auto", f"student.args={{embed_dim: {width}}}")
+    assert found.config.student.strategy == "auto"
+    assert ("projected" in found.networks[1].what) == (assumed == "lift")
+    assert f"measured here was {assumed} on the last layers" in " ".join(printed(found).split())

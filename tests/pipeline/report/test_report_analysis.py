@@ -1,0 +1,135 @@
+"""What reports say of the analysis: advice, reasons, whether it was followed; where there is none, that."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from rich.console import Console
+from sample_reports import file, report_of
+
+from core.analysis_records import Advice, AnalyzeRecord, DynamicsRecord, Recommendation
+from pipeline.report.analysis import markdown, terminal
+from pipeline.report.document import Records
+
+REASON = "an image needs 230 directions | of the shared <basis>, and the student is 192 wide."
+
+
+def analyzed(strategy: str | None) -> AnalyzeRecord:
+    entry = Recommendation(
+        what="strategy",
+        value=strategy,
+        rule="each image fits",
+        reason=REASON,
+        numbers={"d95": 230.0},
+        confidence=None if strategy is None else 0.93,
+        source="[EM] a table",
+    )
+    advice = Advice(
+        strategy=strategy,  # type: ignore[arg-type]
+        kind=None if strategy is None else "spectral",
+        pairs=() if strategy is None else ((11, 23),),
+        wide_heads=None,
+        images=1000,
+        recommendations=(entry,),
+        summary="what to do",
+    )
+    files = (file("analysis/teacher/figures/rank-teacher.png", 9), file("analysis/teacher/analysis.json", 9))
+    return AnalyzeRecord(images=1000, sample="1,000 of 5,000 images", files=files, advice=advice)
+
+
+def watched() -> DynamicsRecord:
+    return DynamicsRecord(
+        networks=("teacher", "student before", "student after"),
+        files=(file("analysis/figures/approach.png", 9),),
+        approach=({"quantity": "entropy", "sentence": "entropy: closer."},),
+        missing=("the snapshot of epoch 8 is not there any more",),
+    )
+
+
+def section(records: Records) -> str:
+    return markdown(report_of(records))
+
+
+def test_reasons_with_their_numbers_and_links_to_figures(lift: Records) -> None:
+    text = section(replace(lift, analyze=analyzed("lift")))
+    assert "Read on 1,000 of 5,000 images." in text
+    assert "**Advice**: what to do." in text
+    assert "another strategy" not in text
+    row = next(line for line in text.splitlines() if line.startswith("| strategy"))
+    cells = [cell.strip() for cell in row.strip("|").split(" | ")]
+    assert cells == ["strategy", "lift", "0.93", REASON.replace("|", "\\|").replace("<", "&lt;"), "[EM] a table"]
+    assert "Figures: [rank-teacher](../analysis/teacher/figures/rank-teacher.png)." in text
+
+
+def test_advice_that_was_not_followed_is_said(lift: Records) -> None:
+    assert "This run was given another strategy, lift." in section(replace(lift, analyze=analyzed("plain")))
+
+
+def test_of_the_student_the_figures_the_verdicts_and_what_is_missing(lift: Records) -> None:
+    text = section(replace(lift, analyze=analyzed("lift"), dynamics=watched()))
+    assert "- entropy: closer." in text
+    assert "- the snapshot of epoch 8 is not there any more" in text
+    assert "Figures: [approach](../analysis/figures/approach.png)." in text
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [(None, "were not analysed"), (AnalyzeRecord(reason="analysis.images is 0"), "analysis.images is 0")],
+)
+def test_none_is_said_with_its_reason(record: AnalyzeRecord | None, reason: str, lift: Records) -> None:
+    text = section(replace(lift, analyze=record))
+    assert text.startswith("### Analysis\n\nNone: ")
+    assert reason in text
+
+
+def test_the_report_of_an_analysis_is_json(lift: Records) -> None:
+    report = report_of(replace(lift, analyze=analyzed(None), dynamics=watched()))
+    found = json.loads(json.dumps(report, allow_nan=False))["analysis"]
+    assert found["advice"]["recommendations"][0]["confidence"] is None
+    assert found["networks"] == ["teacher", "student before", "student after"]
+
+
+def tap(layer: int, median: float | None) -> dict[str, Any]:
+    rank = {"95": {"median": median, "p99": None if median is None else 8.0}}
+    mean = {"mean": None if median is None else 1.25}
+    values = {"rank": rank, "pca_rank": rank, "intensity": mean, "entropy": mean, "magnitude": mean}
+    return {"name": f"block {layer}", "width": 64, **values}
+
+
+def shown(networks: int, width: int = 80) -> str:
+    taps = [tap(0, 5.0), tap(1, None)]
+    document = {
+        "networks": [
+            {"label": f"network {index}", "arch": "deit [tiny]", "sample": "10 images", "taps": taps}
+            for index in range(networks)
+        ],
+        "advice": analyzed("lift").model_dump(mode="json").get("advice"),
+        "approach": [{"sentence": "entropy: closer."}],
+    }
+    console = Console(file=io.StringIO(), width=width)
+    console.print(terminal(document))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_terminal_shows_a_row_a_layer_the_advice_and_the_verdicts() -> None:
+    text = shown(1)
+    assert "network 0: deit [tiny], 10 images" in text  # no markup is read in it
+    row = next(line for line in text.splitlines() if "block 0" in line)
+    assert row.split() == ["block", "0", "64", "5", "(8)", "5", "(8)", "1.25", "1.25", "1.25"]
+    assert next(line for line in text.splitlines() if "block 1" in line).split() == ["block", "1", "64", *5 * ["-"]]
+    assert "Advice: what to do" in text
+    assert "- strategy, confidence 0.93: an image needs 230" in text
+    assert "entropy: closer." in text
+
+
+def test_of_many_networks_the_first_and_the_last_within_80_columns() -> None:
+    text = shown(5)
+    assert "network 0" in text
+    assert "network 4" in text
+    assert "network 2" not in text
+    assert max(map(len, text.splitlines())) <= 80
