@@ -40,6 +40,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from distill_step import interval
 
 from pipeline.machine import available_cores, environment
+from stages.analysis.config import AnalysisConfig
 from stages.analysis.network import measure_network
 from stages.analysis.results import TapResult
 from stages.models.build import input_size, logits_and_taps
@@ -261,12 +262,18 @@ def compared(setting: Setting, threads: Sequence[int]) -> dict[str, Any]:
 @click.command()
 @click.option("--model", "name", default="cait_s24", show_default=True)
 @click.option("--args", default="{}", help="timm arguments, as JSON.", show_default=True)
-@click.option("--images", default=16, show_default=True, help="Images a round.")
+@click.option("--images", default=64, show_default=True, help="Images a round.")
 @click.option("--batch", default=4, show_default=True)
-@click.option("--rounds", default=5, show_default=True)
+@click.option("--rounds", default=3, show_default=True)
 @click.option("--threads", multiple=True, type=int, help="One table each.  [default: 1 and every core]")
 @click.option("--memory", default=0, metavar="IMAGES", help="Also measure memory over so many, in a process apart.")
-@click.option("--kept", default=512, show_default=True, metavar="MB", help="Of --memory: for tokens kept to the end.")
+@click.option(
+    "--kept",
+    default=AnalysisConfig().memory_mb,
+    show_default=True,
+    metavar="MB",
+    help="Of --memory: for tokens kept to the end.",
+)
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write every measurement there.")
 def main(
     name: str,

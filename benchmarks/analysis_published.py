@@ -5,8 +5,7 @@
 
 Precisions are those of the papers' code: the SVD, the FFT and the products of the PCA in float32, as the features are;
 sums over images and the eigenvectors in float64. Where theirs repeats itself, this does not: the features are read
-once, and one FFT serves both papers that need it. Theirs takes the entropy's range over all layers, this over each
-layer's own, as `compress analyze` does; the cost is the same.
+once, and one FFT serves both papers that need it.
 """
 
 from __future__ import annotations
@@ -127,9 +126,8 @@ def channel_fft(X_nND: Features) -> dict[str, Any]:
     }
 
 
-def token_entropy(X_nND: Features) -> dict[str, Any]:
-    """[DD] entropy of each token's channels over the layer's own range, mean over an image's tokens."""
-    low, high = float(X_nND.min()), float(X_nND.max())
+def token_entropy(X_nND: Features, low: float, high: float) -> Floats:
+    """[DD] entropy of each token's channels over the range of all layers, mean over an image's tokens."""
     entropies = []
     for X in X_nND:
         bits = []
@@ -138,10 +136,10 @@ def token_entropy(X_nND: Features) -> dict[str, Any]:
             p = counts[counts > 0] / counts.sum()
             bits.append(-(p * np.log2(p)).sum())
         entropies.append(np.mean(bits))
-    return {"entropy": np.array(entropies), "low": low, "high": high}
+    return np.array(entropies)
 
 
-def analyse_layer(X_nND: Features, clock: Clock) -> PublishedTap:
+def analyse_layer(X_nND: Features, low: float, high: float, clock: Clock) -> PublishedTap:
     """Everything published about one layer's features ``[n, N, D]``, each part timed."""
     with clock.running("SVD"):
         rank, image_spectrum = sample_svd(X_nND)
@@ -150,7 +148,7 @@ def analyse_layer(X_nND: Features, clock: Clock) -> PublishedTap:
     with clock.running("FFT"):
         spectral = channel_fft(X_nND)
     with clock.running("entropy"):
-        information = token_entropy(X_nND)
+        entropy = token_entropy(X_nND, low, high)
     with clock.running("magnitude"):
         magnitude = np.abs(X_nND).mean(axis=(1, 2), dtype=np.float64)
     return PublishedTap(
@@ -158,9 +156,11 @@ def analyse_layer(X_nND: Features, clock: Clock) -> PublishedTap:
         image_spectrum=image_spectrum,
         pca_spectrum=pca_spectrum,
         pca_rank=pca_rank,
+        entropy=entropy,
         magnitude=magnitude,
+        low=float(X_nND.min()),
+        high=float(X_nND.max()),
         **spectral,
-        **information,
     )
 
 
@@ -175,10 +175,12 @@ def analyse(features: Sequence[Features], folder: Path) -> tuple[list[PublishedT
         for layer, X_nND in enumerate(features):
             np.save(folder / f"layer_{layer:02d}.npy", X_nND)
     found = []
+    with clock.running("entropy"):
+        low, high = float(min(X.min() for X in features)), float(max(X.max() for X in features))
     for layer in range(len(features)):
         with clock.running("read"):
             loaded = np.load(folder / f"layer_{layer:02d}.npy")
-        found.append(analyse_layer(loaded, clock))
+        found.append(analyse_layer(loaded, low, high, clock))
     return found, dict(clock.seconds)
 
 

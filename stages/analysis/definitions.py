@@ -110,7 +110,8 @@ SPECTRAL = {
 
 DYNAMICS = {
     "entropy": defined(
-        "Shannon entropy of a token's channels in 100 bins between low and high, mean over tokens and images.",
+        "Shannon entropy of a token's channels in 100 bins from the least low to the greatest high of all taps, mean "
+        "over tokens and images.",
         "bits",
         DD,
     ),

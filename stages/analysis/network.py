@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from core.errors import ResultError, UsageError
-from stages.analysis.results import Counts, NetworkResult, kept_rows
+from stages.analysis.results import Counts, NetworkResult, TapResult, kept_rows
 from stages.analysis.tap import TapMeasures
 from stages.models.build import logits_and_taps
 from stages.models.geometry import shape_by_name
+from stages.training.device import torch_threads
 
 
 def tap_names(arch: str, args: dict[str, Any]) -> tuple[str, ...]:
@@ -101,7 +103,7 @@ def measure_network(
     network.to(device)
     measures: list[TapMeasures] = []
     clock = _Clock(torch.device(device))
-    with _evaluation(network):
+    with _evaluation(network), side_by_side(torch.device(device), len(layers), torch.get_num_threads()) as beside:
         for batch in batches:
             inputs: Tensor = batch[0] if isinstance(batch, (tuple, list)) else batch
             if len(inputs) == 0:
@@ -111,13 +113,13 @@ def measure_network(
                     taps = logits_and_taps(network, inputs.to(device), layers)[1]
                 with clock.timing("measure"):
                     measures = measures or _begin(taps, names, images, memory_bytes, seed)
-                    _update(measures, taps)
+                    feed(measures, taps, beside)
             if advance is not None:
                 advance(len(inputs))
-    if not measures:
-        raise ResultError(f"{label} was to be measured over {images} images, but none came.")
-    with torch.inference_mode(), clock.timing("measure"):
-        results = tuple(measures.pop(0).finish() for _ in layers)
+        if not measures:
+            raise ResultError(f"{label} was to be measured over {images} images, but none came.")
+        with clock.timing("measure"):
+            results = finish(measures, beside)
     return NetworkResult(
         label=label,
         arch=arch,
@@ -137,11 +139,53 @@ def _begin(
     return [TapMeasures(layer, names[layer], images, keep[layer], seed) for layer in range(len(names))]
 
 
-def _update(measures: list[TapMeasures], taps: list[Tensor]) -> None:
-    """Feed every tap ``[B, D, H, W]`` as tokens ``[B, N, D]``, letting it go at once."""
-    taps.reverse()
-    for measure in measures:
-        measure.update(taps.pop().flatten(2).transpose(1, 2))
+Beside = Callable[..., Iterable[Any]]
+"""``map``, or what does the same in several threads."""
+
+
+@contextmanager
+def side_by_side(device: torch.device, taps: int, threads: int) -> Iterator[Beside]:
+    """``threads`` threads, no more than ``taps``, that measure a tap each, with operators of one thread.
+
+    Operators on one image are too small to be shared out among threads; taps know nothing of each other, so the results
+    do not depend on how many there are. On a GPU, and for one thread, ``map`` itself.
+    """
+    workers = min(threads, taps) if device.type == "cpu" else 1
+    if workers == 1:
+        yield map
+        return
+    pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,))
+
+    def beside(work: Callable[..., Any], *items: Iterable[Any]) -> list[Any]:
+        with torch_threads(1):  # here too: what some libraries take is one number for all threads
+            return list(pool.map(work, *items))
+
+    try:
+        yield beside
+    finally:
+        pool.shutdown(cancel_futures=True)  # what has begun is a matter of milliseconds
+
+
+def feed(measures: list[TapMeasures], taps: list[Tensor], beside: Beside) -> None:
+    """Feed every tap ``[B, D, H, W]`` as tokens ``[B, N, D]``."""
+
+    def update(measure: TapMeasures, tap: Tensor) -> None:
+        with torch.inference_mode():  # a thread's own mode
+            measure.update(tap.flatten(2).transpose(1, 2))
+
+    for _ in beside(update, measures, taps):
+        pass
+
+
+def finish(measures: list[TapMeasures], beside: Beside) -> tuple[TapResult, ...]:
+    """What is known of every tap, entropies in the range of all of them."""
+    lows, highs = zip(*(measure.range for measure in measures), strict=True)
+
+    def result(measure: TapMeasures) -> TapResult:
+        with torch.inference_mode():
+            return measure.finish(min(lows), max(highs))
+
+    return tuple(beside(result, measures))
 
 
 class _Clock:

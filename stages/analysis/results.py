@@ -98,8 +98,8 @@ class TapResult:
 
     # Entropy and magnitude [DD].
     entropy: Floats
-    """``[m]``: Shannon entropy (bits) of each token's channels in 100 bins over [low, high], mean over the tokens of
-    each kept image."""
+    """``[m]``: Shannon entropy (bits) of each token's channels in 100 bins over the range of all the network's taps,
+    least to greatest activation over all images, as in the code of [DD]; mean over the tokens of each kept image."""
     magnitude: Floats
     """``[n]``: mean absolute activation."""
     low: float

@@ -16,8 +16,9 @@ from stages.analysis.measures.rank import SampleRank
 from stages.analysis.measures.spectrum import ChannelSpectra
 from stages.analysis.results import Counts, Floats, TapResult
 
-CHUNK = 2**17
-"""Values measured at once on the CPU: what is made of them stays in the core's cache, whatever the batch's size."""
+CHUNK = 2**19
+"""Values measured at once on the CPU, whatever the batch's size: more take memory, with fewer threads wait for each
+other."""
 
 
 class TapMeasures:
@@ -108,8 +109,17 @@ class TapMeasures:
             for row in range(first, last):
                 self._kept[row] = tokens[self._keep[row] - self.seen].cpu().numpy()
 
-    def finish(self) -> TapResult:
+    @property
+    def range(self) -> tuple[float, float]:
+        """Least and greatest activation so far."""
+        return self._magnitude.low, self._magnitude.high
+
+    def finish(self, low: float | None = None, high: float | None = None) -> TapResult:
         """What is known of the tap. The kept tokens are let go.
+
+        Args:
+            low: where entropy's first bin begins, no greater than any activation; the tap's least one by default.
+            high: where its last bin ends, likewise.
 
         Raises:
             ResultError: fewer images came than announced.
@@ -124,7 +134,8 @@ class TapMeasures:
         sep_energy, sep_sorted, participation = self._spectra.sep()
         permuted, sampled, order_effect = self._order.finish()
         intensity, spectrum = self._spectra.amplitudes()
-        pca_rank, entropy = self._second_phase(self._kept, basis)
+        low, high = (own if given is None else given for given, own in zip((low, high), self.range, strict=True))
+        pca_rank, entropy = self._second_phase(self._kept, basis, low, high)
         count, width = self._kept.shape[1:]
         self._kept = None
         return TapResult(
@@ -152,12 +163,12 @@ class TapMeasures:
             high=self._magnitude.high,
         )
 
-    def _second_phase(self, kept: NDArray[np.float32], basis: Tensor) -> tuple[Counts, Floats]:
+    def _second_phase(self, kept: NDArray[np.float32], basis: Tensor, low: float, high: float) -> tuple[Counts, Floats]:
         """``pca_rank`` and ``entropy`` of the kept images."""
         ranks, bits = [np.zeros((0, 4), np.int64)], [np.zeros(0)]
         size = max(1, CHUNK // (kept.shape[1] * kept.shape[2]))
         for start in range(0, len(kept), size):
-            X_BND = kept[start : start + size].astype(np.float64)
+            X_BND = kept[start : start + size]
             ranks.append(pca_ranks(torch.from_numpy(X_BND).to(self._device), basis))
-            bits.append(entropies(X_BND, self._magnitude.low, self._magnitude.high))
+            bits.append(entropies(X_BND.astype(np.float64), low, high))
         return np.concatenate(ranks), np.concatenate(bits)

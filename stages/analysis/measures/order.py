@@ -13,6 +13,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
+from numpy.lib.stride_tricks import as_strided
 from scipy.linalg import circulant
 from torch import Tensor
 
@@ -92,12 +93,16 @@ class ChannelOrder:
         """``TapResult.permuted``, ``sampled`` and ``order_effect``."""
         self._take_waiting()
         moment = self._moment.matrix()
-        lags = (np.arange(self.width)[:, None] + np.arange(self.width)) % self.width
-        permuted = np.stack([self._shares(moment, order, lags) for order in self.orders])
-        return permuted, self._shares(moment, np.arange(self.width), lags), np.concatenate(self._effect)
+        permuted = np.stack([self._shares(moment, order) for order in self.orders])
+        return permuted, self._shares(moment, np.arange(self.width)), np.concatenate(self._effect)
 
-    def _shares(self, moment: Floats, order: Counts, lags: Counts) -> Floats:
+    def _shares(self, moment: Floats, order: Counts) -> Floats:
         """Mean share of the energy at each frequency ``[F]``, halves together, under this order."""
-        autocorrelation = moment[order[:, None], order[lags]].sum(axis=0)
+        reordered = moment.take(order, axis=0).take(order, axis=1)
+        # twice side by side, every lag's entries stand in one column of a view whose rows begin one further each
+        twice = np.concatenate([reordered, reordered], axis=1)
+        row, column = twice.strides
+        lagged = as_strided(twice, (self.width, self.width), (row + column, column), writeable=False)
+        autocorrelation = lagged.sum(axis=0)
         energy = np.maximum(np.fft.rfft(autocorrelation).real, 0.0)
         return np.asarray(energy * multiplicity(self.width) / (self.width * max(self._with_energy, 1)))

@@ -19,8 +19,8 @@ class SampleRank:
         self._with_energy = 0
 
     def update(self, gram_BRR: Tensor) -> None:
-        """Take images by their Gram matrices ``[B, r, r]``, of which only the lower triangle is read."""
-        share_BR = shares(torch.linalg.eigvalsh(gram_BRR).flip(-1).cpu().numpy())
+        """Take images by their Gram matrices ``[B, r, r]``, of which only the upper triangle is read."""
+        share_BR = shares(torch.linalg.eigvalsh(gram_BRR, UPLO="U").flip(-1).cpu().numpy())
         self._ranks.append(first_reaching(np.cumsum(share_BR, axis=-1), ENERGY_SHARES))
         self._sum = self._sum + share_BR.sum(axis=0)
         self._with_energy += int(np.count_nonzero(share_BR[:, 0]))

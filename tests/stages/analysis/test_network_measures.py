@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +20,12 @@ from torch import Tensor, nn
 from core.errors import ResultError, UsageError
 from core.records import ModelSpec
 from stages.analysis import network as under_test
-from stages.analysis.network import kept_images, measure_network, tap_names
+from stages.analysis.network import feed, finish, kept_images, measure_network, side_by_side, tap_names
 from stages.analysis.results import NetworkResult
+from stages.analysis.tap import TapMeasures
 from stages.models.build import logits_and_taps
 from stages.models.geometry import reduced_args
+from stages.training.device import torch_threads
 
 IMAGES = 12
 CAIT, SWIN = "cait_s24_224", "swin_tiny_patch4_window7_224"
@@ -79,8 +83,56 @@ def test_taps_are_those_of_the_network(model: ModelSpec, digits: Tensor) -> None
         expected = measured(tap.flatten(2).transpose(1, 2))
         for name in ("rank", "pca_rank"):
             np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
-        for name in ("sep_energy", "sep_sorted", "permuted", "intensity", "entropy", "magnitude", "order_effect"):
+        for name in ("sep_energy", "sep_sorted", "permuted", "intensity", "magnitude", "order_effect"):
             np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-3, atol=1e-5)
+
+
+def naive_bits(token: Any, low: float, high: float) -> float:
+    share = np.histogram(token, 100, (low, high))[0] / len(token)
+    return float(-(share[share > 0] * np.log2(share[share > 0])).sum())
+
+
+def test_entropy_is_over_the_range_of_all_layers(digits: Tensor) -> None:
+    network = seeded_model(SPECS["vit"])
+    with torch.no_grad():
+        network.blocks[-1].mlp.fc2.weight.mul_(100)  # type: ignore[operator, union-attr, index]
+    result = measure(network, [digits], ("block 0", "block 1", "block 2"))
+    with torch.inference_mode():
+        taps = [tap.flatten(2).mT.double().numpy() for tap in logits_and_taps(network, digits, (0, 1, 2))[1]]
+    low, high = min(tap.min() for tap in taps), max(tap.max() for tap in taps)
+    assert (taps[0].min(), taps[0].max()) != (low, high)
+    for found, tap in zip(result.taps, taps, strict=True):
+        expected = [np.mean([naive_bits(token, low, high) for token in image]) for image in tap]
+        np.testing.assert_allclose(found.entropy, expected, atol=1e-3)
+        assert (found.low, found.high) == (tap.min(), tap.max())
+
+
+@pytest.mark.parametrize("kind", ["vit", "swin"])
+def test_the_same_numbers_to_the_bit_however_many_threads_measure(kind: str, digits: Tensor) -> None:
+    network, names = seeded_model(SPECS[kind]), tap_names(SPECS[kind].arch, SPECS[kind].args)
+    found = []
+    for threads in (1, 2, 3):
+        with torch_threads(threads):
+            taps = [tap.clone() for tap in logits_and_taps(network, digits, tuple(range(len(names))))[1]]
+        with torch_threads(1), side_by_side(torch.device("cpu"), len(names), threads) as beside:
+            measures = [TapMeasures(layer, name, IMAGES, np.arange(IMAGES)) for layer, name in enumerate(names)]
+            feed(measures, found[0][0] if found else taps, beside)
+            found.append((taps, finish(measures, beside)))
+    for other in (found[1][1], found[2][1]):
+        for one, two in zip(found[0][1], other, strict=True):
+            for field in fields(one):
+                np.testing.assert_array_equal(getattr(one, field.name), getattr(two, field.name), err_msg=field.name)
+
+
+def test_what_goes_wrong_beside_is_told_as_it_is_and_threads_end(digits: Tensor) -> None:
+    network = seeded_model(SPECS["vit"])
+    with torch.no_grad():
+        network.blocks[1].mlp.fc2.bias.fill_(float("nan"))  # type: ignore[operator, union-attr, index]
+    before = threading.active_count()
+    with torch_threads(2), pytest.raises(ResultError, match="block 1 gave features that are not finite"):
+        measure(network, [digits], ("block 0", "block 1", "block 2"))
+    assert threading.active_count() == before
+    assert torch.get_num_threads() >= 1
 
 
 @pytest.mark.parametrize("kind", ["deit", "vit", "cait", "swin", "widened"])
@@ -194,9 +246,9 @@ def test_kept_memory_follows_the_budget_and_nothing_is_written(
     held: list[int] = []
     finish = under_test.TapMeasures.finish
 
-    def recorded(self: Any) -> Any:
+    def recorded(self: Any, *entropy_range: float) -> Any:
         held.append(self.kept_bytes)
-        return finish(self)
+        return finish(self, *entropy_range)
 
     monkeypatch.setattr(under_test.TapMeasures, "finish", recorded)
     monkeypatch.chdir(tmp_path)
