@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from core.record import FileRef, Record
 from core.records import Strategy, WideHeads
@@ -48,6 +48,8 @@ class Advice(Record):
 class AnalyzeRecord(Record):
     """What the teacher's features look like, and what follows from them."""
 
+    volatile: ClassVar[frozenset[str]] = frozenset({"files", "forward_seconds", "measure_seconds"})
+
     images: int = 0
     """Images that it was read on; 0: it was not (``reason``)."""
     sample: str = ""
@@ -57,6 +59,9 @@ class AnalyzeRecord(Record):
     files: tuple[FileRef, ...] = ()
     """JSON, tables and figures."""
     advice: Advice | None = None
+    forward_seconds: float = 0.0
+    measure_seconds: float = 0.0
+    """Apart from the forward pass."""
     reason: str = ""
     """Why there is no analysis."""
 

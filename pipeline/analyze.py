@@ -13,6 +13,7 @@ from torch import nn
 
 from core.context import Context
 from core.errors import UsageError
+from core.processes import world_size
 from core.records import ModelSpec
 from core.rundir import RunDirectory
 from pipeline.resolve import resolve_device
@@ -21,7 +22,7 @@ from stages.analysis.advice import advise, selected_layers
 from stages.analysis.config import AnalysisConfig
 from stages.analysis.read import read_network
 from stages.analysis.sample import Sample, folder_sample, split_sample
-from stages.analysis.write import write
+from stages.analysis.write import DOCUMENT, write
 from stages.images.config import DataConfig
 from stages.images.listing import EMBEDDED, kind_of
 from stages.images.sources import open_images
@@ -54,10 +55,13 @@ def analyze_model(request: Request, output: Path | None, console: Console) -> Pa
     Raises:
         CompressError: anything the user can solve.
     """
+    if world_size() > 1:
+        raise UsageError("`compress analyze` is one process's work; start it without torchrun or accelerate launch.")
     geometry = "reduced" if request.data == EMBEDDED else "full"
     name, args, _ = resolve_network(request.model, request.args, geometry)
     student = resolve_network(request.student, {}, geometry) if request.student else None
-    root = output or Path("runs") / "-".join(("analysis", _plain(request.model), _plain(Path(request.data).name)))
+    source = Path(request.data).resolve().name if kind_of(request.data) == "folder" else request.data
+    root = output or Path("runs") / "-".join(("analysis", _plain(request.model), _plain(source)))
     folder = _own_folder(root, request.data)
     device = resolve_device(request.device)
     sample = _sample(request)
@@ -65,6 +69,7 @@ def analyze_model(request: Request, output: Path | None, console: Console) -> Pa
     network, spec = _network(request, name, args)
     context = Context(RunDirectory(root), seed=0, device=device, threads=int(geometry == "reduced"), console=console)
     preprocess = preprocess_of(network, spec.args, None)
+    _make(folder, console)
     result = read_network(network, spec, preprocess, sample, request.analysis, context, label=name)
     shape = student[2] if student else None
     advice = advise(result, shape, student[0].partition(".")[0], seed=0) if student and shape else None
@@ -95,16 +100,29 @@ def _own_folder(root: Path, data: str) -> Path:
         raise UsageError(
             f"output '{root}' is a run; analyse it with `compress analyze {root}`, or give another --output."
         )
-    if root.is_dir() and any(root.iterdir()) and not (folder / "analysis.json").is_file():
+    if root.is_dir() and any(root.iterdir()) and not (folder / DOCUMENT).is_file():
         raise UsageError(f"output '{root}' is not empty and no earlier analysis; give a new folder with --output.")
     if kind_of(data) == "folder" and root.resolve().is_relative_to(Path(data).resolve()):
         raise UsageError(f"output '{root}' is inside the data folder '{data}'; give an --output outside it.")
     return folder
 
 
+def _make(folder: Path, console: Console) -> None:
+    """The folder, before anything is read for it; says what will be replaced there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"output '{folder.parent}' cannot be written ({error.strerror}); give a folder you may write to with "
+            "--output."
+        ) from error
+    if (folder / DOCUMENT).is_file():
+        console.print(f"note     replaces the earlier analysis in {folder}", highlight=False, markup=False)
+
+
 def _sample(request: Request) -> Sample:
     if kind_of(request.data) == "folder":
-        return folder_sample(Path(request.data).expanduser(), request.analysis.images)
+        return folder_sample(Path(request.data), request.analysis.images)
     images = open_images(DataConfig(source=request.data))
     return split_sample(images.train, f"training images of {request.data}", request.analysis.images)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 import traceback
@@ -141,7 +142,7 @@ def _analyze_model(images: int | None, console: Console, **given: Any) -> Path:
         raise UsageError(f"--args is {given['arguments']!r}, not a mapping; give for example '{{img_size: 64}}'.")
     request = Request(
         model=given["model"],
-        data=given["data"],
+        data=os.path.expanduser(given["data"]),  # noqa: PTH111 - it may be a name, which is no path
         weights=given["weights"],
         args=arguments,
         student=given["student"],

@@ -269,7 +269,9 @@ def resolve_device(device: str) -> str:
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():
-        raise EnvironmentLacksError("device 'cuda' was asked for, and torch sees no GPU; use --set device=cpu.")
+        raise EnvironmentLacksError(
+            "device 'cuda' was asked for, and torch sees no GPU; use --set device=cpu (compress analyze: --device cpu)."
+        )
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 

@@ -83,7 +83,7 @@ def markdown(report: dict[str, Any]) -> str:
 
 def _followed(advice: dict[str, Any], report: dict[str, Any]) -> str:
     used = report["training"]["student"]["strategy"]
-    differs = "" if advice["strategy"] in (used, None) else f" This run was given another strategy, {used}."
+    differs = "" if advice["strategy"] in (used, None) else f" This run's student is {used}."
     return f"**Advice**: {plain(advice['summary'])}.{differs}"
 
 

@@ -233,7 +233,7 @@ def _training(records: Records) -> dict[str, Any]:
 def _analysis(records: Records) -> dict[str, Any]:
     """What the features looked like, in short; the numbers are in the run's ``analysis/``."""
     teacher, student = records.analyze, records.dynamics
-    nothing = "the features were not analysed; see `compress analyze`"
+    nothing = "the features were not analysed, or not with these settings; see `compress analyze`"
     return {
         "images": teacher.images if teacher else 0,
         "sample": teacher.sample if teacher else "",

@@ -243,8 +243,8 @@ RULES = (
         "both have equal blocks, strategy is plain",
         lambda facts, _: True,
         _intensity,
-        "layers {layers} of the teacher's {teacher_depth} have the highest mean intensity{margin}; those of its first "
-        "half go with the student's first layers, the others with its last.",
+        "highest mean intensity among the teacher's {teacher_depth} layers: {layers}{margin}; those of its first half "
+        "go with the student's first layers, the others with its last.",
         _SKD + "layers of highest spectral intensity, as chosen for CaiT-S24",
     ),
     Rule(

@@ -65,7 +65,8 @@ def folder_sample(folder: Path, count: int) -> Sample:
         DataError: there is no such folder, or no image in it.
     """
     if not folder.is_dir():
-        raise DataError(f"data folder '{folder}' does not exist; give a folder of images with --data.")
+        what = "is a file" if folder.exists() else "does not exist"
+        raise DataError(f"data folder '{folder}' {what}; give a folder of images with --data.")
     inside = folder / "train" if (folder / "train").is_dir() else folder
     files = [(path, 0) for path in image_files([inside])]
     return split_sample(ListedSplit(files, open_image), f"images in {inside}", count)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from stages.analysis.results import NetworkResult
 from stages.analysis.tables import tables
 
 DOCUMENT = "analysis.json"
+MEASURES = "measures.npz"
+"""The arrays, where somebody keeps them (``stages.analysis.store``)."""
 
 
 def write(
@@ -62,6 +65,15 @@ def write(
     for name, data in made.items():
         write_atomic(folder / name, data)
     return sorted(folder / name for name in [DOCUMENT, *made])
+
+
+def remove(folder: Path) -> None:
+    """Take away what an earlier call of ``write`` left here, and the arrays beside it; other files stay."""
+    for name in (*files_before(folder), DOCUMENT, MEASURES):
+        (folder / name).unlink(missing_ok=True)
+    for empty in (folder / "tables", folder / "figures", folder):
+        with suppress(OSError):  # not there, or not empty
+            empty.rmdir()
 
 
 def files_before(folder: Path) -> set[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from core.analysis_records import AnalyzeRecord
 from core.context import Context
@@ -12,7 +12,7 @@ from stages.analysis.advice import advise, selected_layers
 from stages.analysis.read import read_network
 from stages.analysis.sample import training_sample
 from stages.analysis.store import save
-from stages.analysis.write import write
+from stages.analysis.write import MEASURES, remove, write
 from stages.analyze.config import AnalyzeConfig
 from stages.models.build import build_model
 from stages.models.geometry import shape_by_name
@@ -33,7 +33,9 @@ def run(config: AnalyzeConfig, inputs: Inputs, context: Context) -> AnalyzeRecor
     Raises:
         ResultError: a tap has values that are not finite.
     """
+    folder = context.run.root / "analysis" / "teacher"
     if not config.analysis.images:
+        remove(folder)
         return AnalyzeRecord(reason="analysis.images is 0")
     teacher, root = inputs.teacher, context.run.root
     sample = training_sample(inputs.data, config.analysis.images)
@@ -42,7 +44,6 @@ def run(config: AnalyzeConfig, inputs: Inputs, context: Context) -> AnalyzeRecor
     arch = config.student.partition(".")[0]
     student = shape_by_name(arch, {} if config.student_args == "auto" else config.student_args)
     advice = advise(result, student, arch, seed=context.seed)
-    folder = root / "analysis" / "teacher"
     files = write(
         folder,
         [result],
@@ -50,8 +51,8 @@ def run(config: AnalyzeConfig, inputs: Inputs, context: Context) -> AnalyzeRecor
         selected=selected_layers(result, student),
         student_width=student.width,
     )
-    measures = folder / "measures.npz"
-    save(result, measures)
+    measures = folder / MEASURES
+    save(replace(result, forward_seconds=0.0, measure_seconds=0.0), measures)  # the same numbers make the same file
     context.say(f"advice: {advice.summary}")
     return AnalyzeRecord(
         images=sample.count,
@@ -59,4 +60,6 @@ def run(config: AnalyzeConfig, inputs: Inputs, context: Context) -> AnalyzeRecor
         measures=reference(measures, root),
         files=tuple(reference(path, root) for path in files),
         advice=advice,
+        forward_seconds=result.forward_seconds,
+        measure_seconds=result.measure_seconds,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from safetensors.torch import load_file
@@ -19,7 +19,7 @@ from stages.analysis.config import AnalysisConfig
 from stages.analysis.read import read_network
 from stages.analysis.sample import training_sample
 from stages.analysis.store import load
-from stages.analysis.write import write
+from stages.analysis.write import remove, write
 from stages.models.build import build_model
 from stages.models.geometry import shape_by_name
 from stages.models.snapshots import load_snapshot
@@ -43,9 +43,12 @@ def run(config: AnalysisConfig, inputs: Inputs, context: Context) -> DynamicsRec
         ResultError: a tap has values that are not finite.
     """
     root, student = context.run.root, inputs.student
-    if inputs.analyze.measures is None:
-        return DynamicsRecord(reason=inputs.analyze.reason)
-    teacher = load(root / inputs.analyze.measures.path)
+    read = inputs.analyze
+    if read.measures is None:
+        remove(root / "analysis")
+        return DynamicsRecord(reason=read.reason)
+    seconds = {"forward_seconds": read.forward_seconds, "measure_seconds": read.measure_seconds}
+    teacher = replace(load(root / read.measures.path), **seconds)
     sample = training_sample(inputs.data, config.images)
     followed, missing = [], []
     for epoch, label, found in _weights(inputs, root):
@@ -59,7 +62,7 @@ def run(config: AnalysisConfig, inputs: Inputs, context: Context) -> DynamicsRec
             read_network(network, student.model, student.preprocess, sample, config, context, label=label, epoch=epoch)
         )
     shape = shape_by_name(student.model.arch, student.model.args)
-    advice = inputs.analyze.advice
+    advice = read.advice
     before, *between, after = followed
     approached = [asdict(found) for found in approach(teacher, before, between, after, seed=context.seed)]
     files = write(

@@ -20,7 +20,7 @@ class StudentConfig(Record):
     strategy: Strategy | Literal["auto"] = "lift"
     """`plain`: unchanged; `lift`: a projector to the teacher's width before the head; `widelast`: the last blocks
     widened to the teacher's width; `uniform`: every block somewhat wider, the control for the other two; `auto`: what
-    the analysis of the teacher advises, the layers compared (`distill.features`) too unless they are given."""
+    the analysis of the teacher advises; the compared layers too, unless `distill.features` is not the default."""
     args: dict[str, Any] | Literal["auto"] = "auto"
     """Arguments for timm.create_model. auto: none; for the embedded digits, the reduced geometry."""
     uniform_width: Annotated[int, Field(gt=0)] | Literal["auto"] | None = "auto"

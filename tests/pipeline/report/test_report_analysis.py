@@ -58,7 +58,7 @@ def test_reasons_with_their_numbers_and_links_to_figures(lift: Records) -> None:
     text = section(replace(lift, analyze=analyzed("lift")))
     assert "Read on 1,000 of 5,000 images." in text
     assert "**Advice**: what to do." in text
-    assert "another strategy" not in text
+    assert "This run's student" not in text
     row = next(line for line in text.splitlines() if line.startswith("| strategy"))
     cells = [cell.strip() for cell in row.strip("|").split(" | ")]
     assert cells == ["strategy", "lift", "0.93", REASON.replace("|", "\\|").replace("<", "&lt;"), "[EM] a table"]
@@ -66,7 +66,7 @@ def test_reasons_with_their_numbers_and_links_to_figures(lift: Records) -> None:
 
 
 def test_advice_that_was_not_followed_is_said(lift: Records) -> None:
-    assert "This run was given another strategy, lift." in section(replace(lift, analyze=analyzed("plain")))
+    assert "This run's student is lift." in section(replace(lift, analyze=analyzed("plain")))
 
 
 def test_of_the_student_the_figures_the_verdicts_and_what_is_missing(lift: Records) -> None:
@@ -78,7 +78,10 @@ def test_of_the_student_the_figures_the_verdicts_and_what_is_missing(lift: Recor
 
 @pytest.mark.parametrize(
     ("record", "reason"),
-    [(None, "were not analysed"), (AnalyzeRecord(reason="analysis.images is 0"), "analysis.images is 0")],
+    [
+        (None, "were not analysed, or not with these settings"),
+        (AnalyzeRecord(reason="analysis.images is 0"), "analysis.images is 0"),
+    ],
 )
 def test_none_is_said_with_its_reason(record: AnalyzeRecord | None, reason: str, lift: Records) -> None:
     text = section(replace(lift, analyze=record))

@@ -62,3 +62,17 @@ def test_the_same_again_gives_the_same_files(context: Context) -> None:
     again = {ref.path: ref.sha256 for ref in analyzed(context).files if not ref.path.endswith(".json")}
     assert first
     assert again == first  # the JSON holds the seconds that it took
+
+
+def test_its_fingerprint_holds_no_time_and_no_figure(context: Context) -> None:
+    first, again = analyzed(context), analyzed(context)
+    assert first.identity() == again.identity()  # what reads the record is not done again for a lost figure
+    assert first.forward_seconds > 0
+
+
+def test_switched_off_later_nothing_stale_stays(context: Context) -> None:
+    analyzed(context)
+    mine = context.run.root / "analysis" / "teacher" / "figures" / "mine.txt"
+    mine.write_text("mine")
+    analyzed(context, images=0)
+    assert [path for path in (context.run.root / "analysis").rglob("*") if path.is_file()] == [mine]
