@@ -47,8 +47,9 @@ def run(config: AnalysisConfig, inputs: Inputs, context: Context) -> DynamicsRec
     if read.measures is None:
         remove(root / "analysis")
         return DynamicsRecord(reason=read.reason)
-    seconds = {"forward_seconds": read.forward_seconds, "measure_seconds": read.measure_seconds}
-    teacher = replace(load(root / read.measures.path), **seconds)
+    teacher = replace(
+        load(root / read.measures.path), forward_seconds=read.forward_seconds, measure_seconds=read.measure_seconds
+    )
     sample = training_sample(inputs.data, config.images)
     followed, missing = [], []
     for epoch, label, found in _weights(inputs, root):
