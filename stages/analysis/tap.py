@@ -77,11 +77,11 @@ class TapMeasures:
         count, width = tokens.shape[1:]
         self._device = tokens.device
         self._kept = np.empty((len(self._keep), count, width), np.float32)
-        self._magnitude = Magnitude()
-        self._rank = SampleRank()
+        self._magnitude = Magnitude(self.images)
+        self._rank = SampleRank(self.images)
         self._moment = SecondMoment(width, tokens.device)
-        self._spectra = ChannelSpectra(width, tokens.device)
-        self._order = ChannelOrder(width, count, self._seed)
+        self._spectra = ChannelSpectra(width, self.images, tokens.device)
+        self._order = ChannelOrder(width, count, self.images, self._seed)
 
     def _measure(self, tokens: Tensor) -> None:
         X_BND = tokens.double()

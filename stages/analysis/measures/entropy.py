@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stages.analysis.measures.per_image import PerImage
 from stages.analysis.results import Counts, Floats
 
 BINS = 100
@@ -16,22 +17,22 @@ _NEAR = 1e-5
 class Magnitude:
     """Mean absolute activation of each image, and the range of all."""
 
-    def __init__(self) -> None:
+    def __init__(self, images: int) -> None:
         self.low = np.inf
         self.high = -np.inf
-        self._means: list[Floats] = []
+        self._means = PerImage(images)
 
     def update(self, X_BND: Tensor) -> Floats:
         """Take these images' tokens; returns their mean absolute activation ``[B]``, NaN or infinite if any is."""
         means: Floats = X_BND.abs().mean(dim=(1, 2)).cpu().numpy()
         low, high = torch.aminmax(X_BND)
         self.low, self.high = min(self.low, float(low)), max(self.high, float(high))
-        self._means.append(means)
+        self._means.add(means)
         return means
 
     def finish(self) -> Floats:
         """``TapResult.magnitude``."""
-        return np.concatenate(self._means)
+        return self._means.all()
 
 
 def bins_of(x: Floats, low: float, high: float) -> Counts:

@@ -18,6 +18,7 @@ from scipy.linalg import circulant
 from torch import Tensor
 
 from stages.analysis.measures.moments import SecondMoment
+from stages.analysis.measures.per_image import PerImage
 from stages.analysis.measures.spectrum import multiplicity
 from stages.analysis.results import Counts, Floats
 
@@ -53,39 +54,42 @@ class ChannelOrder:
     Args:
         width: D.
         tokens: N, of which SAMPLE are drawn for each image, by turns: the same ones however images are batched.
+        images: n.
         seed: of the orders and of the tokens drawn.
     """
 
-    def __init__(self, width: int, tokens: int, seed: int) -> None:
+    def __init__(self, width: int, tokens: int, images: int, seed: int) -> None:
         self.width = width
         self.orders = channel_orders(width, seed)
         self._tokens = tokens
         self._random = np.random.default_rng([seed, width, tokens])
         self._contrast = _contrast(width, seed)
         self._moment = SecondMoment(width, torch.device("cpu"))
-        self._waiting: list[Tensor] = []
+        self._drawn = torch.empty(_TOGETHER, min(SAMPLE, tokens), width, dtype=torch.float64)
+        self._waiting = 0
         self._with_energy = 0
-        self._effect: list[Floats] = []
+        self._effect = PerImage(images)
 
     def update(self, X_BND: Tensor) -> None:
         """Take these images' tokens, images in the order of the whole sample."""
         size = min(SAMPLE, self._tokens)
         for X_ND in X_BND:
             drawn = self._random.choice(self._tokens, size, replace=False)
-            self._waiting.append(X_ND[torch.from_numpy(drawn).to(X_ND.device)].cpu())
-        if len(self._waiting) >= _TOGETHER:
-            self._take_waiting()
+            self._drawn[self._waiting] = X_ND[torch.from_numpy(drawn).to(X_ND.device)].cpu()
+            self._waiting += 1
+            if self._waiting == _TOGETHER:
+                self._take_waiting()
 
     def _take_waiting(self) -> None:
         if not self._waiting:
             return
-        x_BKD = torch.stack(self._waiting)
-        self._waiting.clear()
+        x_BKD = self._drawn[: self._waiting]
+        self._waiting = 0
         length_BK = torch.linalg.vector_norm(x_BKD, dim=2)
         live_BK = length_BK > 0
         x_BKD /= torch.where(live_BK, length_BK, 1.0)[..., None]
         effect_BK = ((x_BKD @ self._contrast) * x_BKD).sum(dim=2)
-        self._effect.append((effect_BK.sum(dim=1) / live_BK.sum(dim=1)).numpy())  # 0 / 0 is NaN
+        self._effect.add((effect_BK.sum(dim=1) / live_BK.sum(dim=1)).numpy())  # 0 / 0 is NaN
         self._moment.add_tokens(x_BKD)
         self._with_energy += int(live_BK.sum())
 
@@ -94,7 +98,7 @@ class ChannelOrder:
         self._take_waiting()
         moment = self._moment.matrix()
         permuted = np.stack([self._shares(moment, order) for order in self.orders])
-        return permuted, self._shares(moment, np.arange(self.width)), np.concatenate(self._effect)
+        return permuted, self._shares(moment, np.arange(self.width)), self._effect.all()
 
     def _shares(self, moment: Floats, order: Counts) -> Floats:
         """Mean share of the energy at each frequency ``[F]``, halves together, under this order."""

@@ -7,24 +7,27 @@ import torch
 from torch import Tensor
 
 from stages.analysis.measures.moments import shares
+from stages.analysis.measures.per_image import PerImage
 from stages.analysis.results import ENERGY_SHARES, Counts, Floats, first_reaching
 
 
 class SampleRank:
     """Squared singular values of each image's tokens, as eigenvalues of its smaller Gram matrix."""
 
-    def __init__(self) -> None:
-        self._ranks: list[Counts] = []
-        self._sum: Floats = np.zeros(())
+    def __init__(self, images: int) -> None:
+        self._ranks = PerImage(images, len(ENERGY_SHARES), dtype=np.int64)
+        self._sum: Floats = np.zeros(0)
         self._with_energy = 0
 
     def update(self, gram_BRR: Tensor) -> None:
         """Take images by their Gram matrices ``[B, r, r]``, of which only the upper triangle is read."""
         share_BR = shares(torch.linalg.eigvalsh(gram_BRR, UPLO="U").flip(-1).cpu().numpy())
-        self._ranks.append(first_reaching(np.cumsum(share_BR, axis=-1), ENERGY_SHARES))
-        self._sum = self._sum + share_BR.sum(axis=0)
+        self._ranks.add(first_reaching(np.cumsum(share_BR, axis=-1), ENERGY_SHARES))
+        if not self._sum.size:
+            self._sum = np.zeros(share_BR.shape[1])
+        self._sum += share_BR.sum(axis=0)
         self._with_energy += int(np.count_nonzero(share_BR[:, 0]))
 
     def finish(self) -> tuple[Counts, Floats]:
         """``TapResult.rank`` and ``TapResult.image_spectrum``."""
-        return np.concatenate(self._ranks), self._sum / max(self._with_energy, 1)
+        return self._ranks.all(), self._sum / max(self._with_energy, 1)

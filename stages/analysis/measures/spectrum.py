@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stages.analysis.measures.per_image import PerImage
 from stages.analysis.results import Floats
 
 
@@ -25,23 +26,23 @@ def multiplicity(width: int) -> Floats:
 class ChannelSpectra:
     """Means over tokens and images of what the FFT over channels of each token says."""
 
-    def __init__(self, width: int, device: torch.device) -> None:
+    def __init__(self, width: int, images: int, device: torch.device) -> None:
         self.width = width
         self._times = torch.from_numpy(multiplicity(width)).to(device)
         self._tokens = self._with_energy = 0
         self._share = torch.zeros(width // 2 + 1, dtype=torch.float64, device=device)
         self._amplitude = torch.zeros_like(self._share)
         self._ascending = torch.zeros(width, dtype=torch.float64, device=device)
-        self._participation: list[Floats] = []
-        self._intensity: list[Floats] = []
+        self._participation = PerImage(images)
+        self._intensity = PerImage(images)
 
     def update(self, X_BND: Tensor) -> None:
         """Take these images' tokens."""
         images, tokens, _ = X_BND.shape
         live, components, loudness = (of_T.view(images, tokens) for of_T in self._take(X_BND.flatten(0, 1)))
         live_B = live.sum(dim=1)
-        self._participation.append((components.sum(dim=1) / live_B).cpu().numpy())  # 0 / 0 is NaN
-        self._intensity.append(loudness.mean(dim=1).cpu().numpy())
+        self._participation.add((components.sum(dim=1) / live_B).cpu().numpy())  # 0 / 0 is NaN
+        self._intensity.add(loudness.mean(dim=1).cpu().numpy())
         self._with_energy += int(live_B.sum())
         self._tokens += images * tokens
 
@@ -79,8 +80,8 @@ class ChannelSpectra:
         tokens = max(self._with_energy, 1)
         energy = (self._share * self._times).cpu().numpy() / tokens
         descending = self._ascending.flip(0).cpu().numpy() / tokens
-        return energy, np.cumsum(descending), np.concatenate(self._participation)
+        return energy, np.cumsum(descending), self._participation.all()
 
     def amplitudes(self) -> tuple[Floats, Floats]:
         """``TapResult.intensity`` and ``spectrum``."""
-        return np.concatenate(self._intensity), self._amplitude.cpu().numpy() / (self._tokens * self.width)
+        return self._intensity.all(), self._amplitude.cpu().numpy() / (self._tokens * self.width)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import fields
@@ -27,6 +29,7 @@ from stages.models.build import logits_and_taps
 from stages.models.geometry import reduced_args
 from stages.training.device import torch_threads
 
+ROOT = Path(__file__).parents[3]
 IMAGES = 12
 CAIT, SWIN = "cait_s24_224", "swin_tiny_patch4_window7_224"
 
@@ -231,6 +234,28 @@ def test_constant_images_are_measured(digits: Tensor) -> None:
     for tap in result.taps:
         assert np.isfinite(tap.order_effect).all()
         assert (tap.rank == tap.rank[0]).all()
+
+
+GROWTH = """
+import psutil, torch
+from stages.analysis.network import measure_network
+class Network(torch.nn.Module):
+    tap = torch.randn(4, 384, 196, 1)
+    def forward_intermediates(self, x, indices, **_):
+        return x, [self.tap for _ in indices]
+    def forward_head(self, x):
+        return x
+resident = []
+measure_network(Network(), torch.arange(200).split(4), names=("a", "b"), label="", arch="", images=200, sample="",
+    device="cpu", memory_bytes=1e7, advance=lambda _: resident.append(psutil.Process().memory_info().rss))
+print((resident[-1] - resident[4]) / 1e6)
+"""
+
+
+def test_memory_does_not_grow_with_the_images() -> None:
+    """In a process apart, for nothing is given back to the system where small arrays live on among large ones."""
+    done = subprocess.run([sys.executable, "-c", GROWTH], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 60  # megabytes; 600 kB an image and tap, that is 240, when it went wrong
 
 
 def test_kept_memory_follows_the_budget_and_nothing_is_written(
