@@ -99,7 +99,9 @@ SPECTRAL = {
     ),
     "order_effect": defined(
         "Area under the folded curve in the channels' own order less its mean over random orders, paired within each "
-        "image; mean over images with a bootstrap interval: away from 0, the order of channels carries structure.",
+        "image; mean over images with a bootstrap interval, which tells how much it depends on the images, not on the "
+        "orders drawn: the order of channels carries structure only where permutation's own area lies outside its "
+        "least and greatest, too.",
         "share of energy",
     ),
     "intensity": defined(

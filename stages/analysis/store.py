@@ -21,7 +21,10 @@ VERSION = 1
 """Of the file's layout; raised when a field of NetworkResult or TapResult changes."""
 
 
-DAMAGE = (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zlib.error, zipfile.BadZipFile)
+DAMAGE = (
+    *(OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zlib.error, zipfile.BadZipFile),
+    RuntimeError,  # zipfile, where the altered byte says "encrypted" or names an unknown compression
+)
 """What reading an absent, cut or altered file raises."""
 
 

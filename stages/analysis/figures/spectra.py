@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 import numpy as np
@@ -53,9 +54,7 @@ def sep_figure(network: NetworkResult) -> Figure:
 
 def sep_curves_of(axes: Axes, tap: TapResult) -> None:
     """Cumulative curves of one tap, over the fraction of components."""
-    axes.set_title(
-        f"{tap.name}, the last: outside the band = the order of\nchannels matters (above: low frequencies lead)"
-    )
+    axes.set_title(f"{tap.name}, the last: well outside the band,\nchannel order matters (above: low frequencies lead)")
     band = permuted(tap).curves
     if len(band):
         at = np.arange(1, band.shape[1] + 1) / band.shape[1]
@@ -119,7 +118,7 @@ def intensity_figure(network: NetworkResult, selected_layers: tuple[int, ...] = 
             color=VERMILLION,
             markeredgecolor=BLACK,
             markeredgewidth=0.6,
-            label="selected for distillation: " + ", ".join(str(layers[i]) for i in marked),
+            label=textwrap.fill("selected for distillation: " + ", ".join(str(layers[i]) for i in marked), 50),
         )
     layer_axis(axes, network)
     magnitude_axis(axes, means, "spectral intensity, mean |FFT| / D\n(units of activation)")

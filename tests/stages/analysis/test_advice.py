@@ -15,7 +15,7 @@ from core.errors import UsageError
 from stages.analysis.advice import _statistics, advise
 from stages.analysis.results import NetworkResult
 from stages.analysis.rules import RULES
-from stages.analysis.statistics import MIN_IMAGES
+from stages.analysis.statistics import MIN_IMAGES, resampled_rows
 from stages.models.geometry import Shape
 
 TINY, SMALL, SWIN = Shape(192, 12, 3), Shape(384, 12, 6), Shape(768, 4, None)
@@ -115,6 +115,14 @@ def test_a_widened_block_keeps_the_number_of_heads_where_their_size_does_not_div
     advice = advise(teacher(width=390, own=193), TINY, "deit_tiny")  # 390 = 130 * 3, no multiple of 64
     assert (advice.strategy, advice.wide_heads) == ("widelast", "count")
     assert answer(advice, "strategy").value == "widelast (heads keep their count)"
+
+
+def test_the_interval_of_d95_holds_95_percent_of_the_draws() -> None:
+    counts = around(257, 200, 50)
+    numbers = answer(advise(teacher(shared=counts), TINY, "deit_tiny"), "strategy").numbers
+    (rows,) = resampled_rows(200, 200, seed=0)
+    ends = np.quantile(np.median(counts[rows], axis=1), [0.025, 0.975])
+    assert (numbers["d95, low"], numbers["d95, high"]) == pytest.approx(tuple(ends))
 
 
 def test_the_width_comes_in_whole_heads_with_its_interval() -> None:

@@ -177,6 +177,7 @@ def test_tables_hold_numpys_numbers(network: NetworkResult) -> None:
     found = rows_of(made["entropy_magnitude.csv"])[2]
     assert float(found["entropy"]) == pytest.approx(tap.entropy.mean(), rel=1e-5)
     assert float(found["magnitude"]) == pytest.approx(tap.magnitude.mean(), rel=1e-5)
+    assert (float(found["low"]), float(found["high"])) == pytest.approx((tap.low, tap.high), rel=1e-5)
     assert float(found["entropy_95%_low"]) < float(found["entropy"]) < float(found["entropy_95%_high"])
     assert float(rows_of(made["intensity.csv"])[2]["intensity"]) == pytest.approx(tap.intensity.mean(), rel=1e-5)
 

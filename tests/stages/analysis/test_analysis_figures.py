@@ -165,6 +165,22 @@ def test_selected_layers_are_marked_in_the_intensity_figure() -> None:
     assert not any("selected" in text for text in legend_of(intensity_figure(network)))
 
 
+def test_many_selected_layers_fit_into_the_legend() -> None:
+    figure = intensity_figure(made_network(depth=24), tuple(layer for layer in range(24) if layer % 3))
+    assert_laid_out(figure)
+    assert "1, 2, 4, 5, 7, 8, 10, 11, 13, 14, 16, 17, 19, 20, 22, 23" in " ".join(" ".join(legend_of(figure)).split())
+
+
+def test_the_permutation_band_spans_the_least_to_the_greatest_order() -> None:
+    network = made_network(depth=3)
+    left, _ = sep_figure(network).axes
+    curves = np.cumsum(network.taps[-1].permuted, axis=1)
+    drawn = np.asarray(left.collections[0].get_paths()[0].vertices)
+    for place in (30, 100):  # of the polygon's points at this frequency the lowest and the highest
+        heights = drawn[np.isclose(drawn[:, 0], (place + 1) / curves.shape[1]), 1]
+        assert (heights.min(), heights.max()) == pytest.approx((curves[:, place].min(), curves[:, place].max()))
+
+
 def test_spectrum_figure_has_a_column_a_layer_in_logarithmic_colour() -> None:
     network = swin()
     axes = spectrum_figure(network).axes[0]
@@ -244,6 +260,12 @@ def test_figures_of_several_networks_are_the_same_bytes() -> None:
     networks = checkpoints(2, depth=2, images=3, kept=2)
     for draw in (lambda: training_figure(networks), lambda: beside_figure(networks[0], networks[-1])):
         assert file_bytes(draw(), "svg") == file_bytes(draw(), "svg")
+
+
+def test_beside_is_the_last_checkpoint_even_when_a_network_not_followed_comes_later() -> None:
+    networks = [*checkpoints(3, images=3, kept=2), made_network("another", depth=2, images=3, kept=2)]
+    figure = dict(figures(networks))["beside"]
+    assert figure.axes[1].get_title(loc="left").startswith("student after")
 
 
 def test_drawn_alone_are_the_networks_not_followed_and_the_last_checkpoint() -> None:

@@ -56,7 +56,9 @@ def test_a_deep_teacher_over_a_thousand_images_stays_small_and_its_bytes_repeat(
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
 
 
-@pytest.mark.parametrize("damage", ["cut", "altered", "text", "empty", "other archive"])
+@pytest.mark.parametrize(
+    "damage", ["cut", "altered", "encrypted", "unknown compression", "text", "empty", "other archive"]
+)
 def test_a_damaged_file_is_one_clear_error(damage: str, tmp_path: Path) -> None:
     path = tmp_path / "a.npz"
     save(made_network(depth=2, images=3, kept=3), path)
@@ -66,7 +68,12 @@ def test_a_damaged_file_is_one_clear_error(damage: str, tmp_path: Path) -> None:
     else:
         altered = bytearray(whole)
         altered[len(whole) // 3] ^= 0xFF
+        listed = whole.index(b"PK\x01\x02")  # the archive's list of files, first entry: flags at 8, compression at 10
+        encrypted, unknown = bytearray(whole), bytearray(whole)
+        encrypted[listed + 8] |= 1
+        unknown[listed + 10] = 77
         changed = {"cut": whole[: len(whole) // 2], "altered": bytes(altered), "text": b"not numbers", "empty": b""}
+        changed |= {"encrypted": bytes(encrypted), "unknown compression": bytes(unknown)}
         path.write_bytes(changed[damage])
     with pytest.raises(UsageError, match=r"analysis results .*a\.npz cannot be read .*delete the file"):
         load(path)
