@@ -7,17 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.analysis_records import AnalyzeRecord, DynamicsRecord
+from core.artifact_records import ExportRecord, GatesRecord, VerifyRecord
 from core.record import Record
-from core.records import (
-    DataRecord,
-    DistillRecord,
-    ExportRecord,
-    FoldRecord,
-    GatesRecord,
-    StudentRecord,
-    TeacherRecord,
-    VerifyRecord,
-)
+from core.records import DataRecord, DistillRecord, FoldRecord, StudentRecord, TeacherRecord
 from pipeline.config import RunConfig
 from stages.analyze.config import AnalyzeConfig
 

@@ -19,20 +19,9 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 from core.analysis_records import AnalyzeRecord, DynamicsRecord
+from core.artifact_records import ExportRecord, GateRow, GatesRecord, OnnxArtifact, VerifyRecord
 from core.errors import EXIT_GATE_FAILED, EXIT_OK
-from core.records import (
-    DataRecord,
-    DistillRecord,
-    ExportRecord,
-    FileRef,
-    FoldRecord,
-    GateRow,
-    GatesRecord,
-    OnnxArtifact,
-    StudentRecord,
-    TeacherRecord,
-    VerifyRecord,
-)
+from core.records import DataRecord, DistillRecord, FileRef, FoldRecord, StudentRecord, TeacherRecord
 from pipeline.report.models import MEGABYTE, model_rows, quantity
 
 SCHEMA_VERSION = 1

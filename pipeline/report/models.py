@@ -5,18 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from core.records import (
-    AccuracyRow,
-    Cost,
-    DistillRecord,
-    ExportRecord,
-    FileRef,
-    FoldRecord,
-    LatencyRow,
-    OnnxArtifact,
-    TeacherRecord,
-    VerifyRecord,
-)
+from core.artifact_records import AccuracyRow, ExportRecord, LatencyRow, OnnxArtifact, VerifyRecord
+from core.records import Cost, DistillRecord, FileRef, FoldRecord, TeacherRecord
 from exporters.latency import TAIL_SAMPLES
 from stages.gates.config import NO_TEACHER_ENGINE
 

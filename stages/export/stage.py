@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from core.artifact_records import EngineArtifact, ExportRecord, OnnxArtifact
 from core.context import Context
 from core.errors import EnvironmentLacksError, ResultError
 from core.files import reference
@@ -20,13 +21,10 @@ from core.records import (
     Cost,
     DataRecord,
     DistillRecord,
-    EngineArtifact,
-    ExportRecord,
     FileRef,
     FoldRecord,
     Graph,
     ModelSpec,
-    OnnxArtifact,
     StudentRecord,
     TeacherRecord,
 )

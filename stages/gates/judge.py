@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from core.records import GateRow
+from core.artifact_records import GateRow
 from stages.gates.config import GatesConfig
 
 Quantity = Literal["drop", "top1", "speedup", "latency_ms", "size_mb"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from core.artifact_records import AccuracyRow, ExportRecord, GatesRecord, LatencyRow, VerifyRecord
 from core.context import Context
-from core.records import AccuracyRow, ExportRecord, GatesRecord, LatencyRow, VerifyRecord
 from stages.gates.config import NO_TEACHER_ENGINE, GatesConfig
 from stages.gates.judge import Measurement, judge, passed
 

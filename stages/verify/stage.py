@@ -14,21 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from core.artifact_records import AccuracyRow, ExportRecord, LatencyRow, OnnxArtifact, VerifyRecord
 from core.context import Context
 from core.errors import BundleError, EnvironmentLacksError
 from core.preprocess import PreprocessSpec
-from core.records import (
-    AccuracyRow,
-    DataRecord,
-    DistillRecord,
-    ExportRecord,
-    FoldRecord,
-    LatencyRow,
-    OnnxArtifact,
-    StudentRecord,
-    TeacherRecord,
-    VerifyRecord,
-)
+from core.records import DataRecord, DistillRecord, FoldRecord, StudentRecord, TeacherRecord
 from exporters.latency import Times, measure, median_interval, percentiles, physical_cores, ratio_interval
 from exporters.runners import PROVIDERS, EngineRunner, OnnxRunner, Provider, provider_for
 from stages.images.loaders import eval_loader, sample

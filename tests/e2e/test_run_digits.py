@@ -14,7 +14,8 @@ from PIL import Image
 from running import Finished, as_process, in_process
 from sklearn.datasets import load_digits
 
-from core.records import DataRecord, ExportRecord, FoldRecord
+from core.artifact_records import ExportRecord
+from core.records import DataRecord, FoldRecord
 from exporters.bundle import open_bundle
 from exporters.tensorrt import engine_from_onnx, installed_flavours, load_tensorrt
 from pipeline.plan import STAGES

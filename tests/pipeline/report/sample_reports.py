@@ -4,26 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.preprocess import PreprocessSpec
-from core.record import FileRef
-from core.records import (
+from core.artifact_records import (
     AccuracyRow,
-    Cost,
-    DataRecord,
-    DistillRecord,
     EngineArtifact,
     ExportRecord,
-    FoldRecord,
     GateRow,
     GatesRecord,
-    Graph,
     LatencyRow,
-    ModelSpec,
     OnnxArtifact,
-    StudentRecord,
-    TeacherRecord,
     VerifyRecord,
 )
+from core.preprocess import PreprocessSpec
+from core.record import FileRef
+from core.records import Cost, DataRecord, DistillRecord, FoldRecord, Graph, ModelSpec, StudentRecord, TeacherRecord
 from pipeline.report.document import Records, build
 
 NO_ENGINE = "TensorRT is not installed here; pip install tensorrt-rtx"

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 from sample_reports import NO_ENGINE, NO_GPU, gate, report_of
 
-from core.records import FoldRecord, GatesRecord
+from core.artifact_records import GatesRecord
+from core.records import FoldRecord
 from pipeline.report.document import Records
 from stages.gates.config import NO_TEACHER_ENGINE
 

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 from sample_reports import NO_ENGINE, NO_GPU, report_of
 
-from core.records import GatesRecord
+from core.artifact_records import GatesRecord
 from pipeline.report.document import Records
 from pipeline.report.markdown import render
 from pipeline.report.terminal import table

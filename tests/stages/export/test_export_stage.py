@@ -11,10 +11,10 @@ import torch
 from small_run import data_record, distill_record, student_record, teacher_record
 
 import exporters.onnx
+from core.artifact_records import OnnxArtifact
 from core.context import Context
 from core.errors import BundleError, EnvironmentLacksError, ResultError
 from core.files import is_intact, references_in
-from core.records import OnnxArtifact
 from exporters.bundle import open_bundle
 from exporters.runners import OnnxRunner
 from stages.export import stage

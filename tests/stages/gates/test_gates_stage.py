@@ -2,18 +2,17 @@ from __future__ import annotations
 
 import pytest
 
-from core.context import Context
-from core.records import (
+from core.artifact_records import (
     AccuracyRow,
-    Cost,
     EngineArtifact,
     ExportRecord,
-    FileRef,
     GateRow,
     LatencyRow,
     OnnxArtifact,
     VerifyRecord,
 )
+from core.context import Context
+from core.records import Cost, FileRef
 from stages.gates import stage
 from stages.gates.config import NO_TEACHER_ENGINE, GatesConfig
 from stages.gates.stage import Inputs

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from small_run import data_record, distill_record, student_record, teacher_record
 
+from core.artifact_records import AccuracyRow, EngineArtifact, LatencyRow, VerifyRecord
 from core.context import Context
 from core.errors import EnvironmentLacksError
 from core.preprocess import PreprocessSpec
-from core.records import AccuracyRow, EngineArtifact, FileRef, LatencyRow, VerifyRecord
+from core.records import FileRef
 from core.rundir import RunDirectory
 from exporters.cuda import gpu_present
 from exporters.runners import OnnxRunner
