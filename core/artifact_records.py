@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from core.preprocess import Input, PreprocessSpec
 from core.record import FileRef, Record
 from core.records import Cost, Graph
 
@@ -14,10 +15,27 @@ Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 """Number format of the matrix products; LayerNorm and Softmax stay in fp32 in all of them."""
 Runtime = Literal["torch", "onnx", "tensorrt", "tensorrt-rtx"]
 """What runs an artifact; an engine's is the flavour of TensorRT that built it."""
-Input = Literal["float", "uint8"]
-"""What an exported model takes: normalised float32 ``[B, 3, S, S]``, or pixels, uint8 ``[B, S, S, 3]``."""
 OperatorDtypes = dict[str, dict[str, int]]
 """Operators of a graph, or layers of an engine, counted by type and by the dtype they really compute in."""
+
+
+class Reduction(Record):
+    """How a graph of reduced precision was made of the fp32 one, and how far it is from it on held-out images."""
+
+    method: str
+    """Tool and settings, in words."""
+    kept_fp32: tuple[str, ...]
+    """Nodes left in fp32 because the precision missed its limits otherwise."""
+    difference: float | None
+    """Largest difference in logits over the spread of the fp32 logits; None where the graph cannot be run here."""
+    agreement: float | None
+    """Share of images with the same top-1."""
+    images: int
+    """Held-out images compared."""
+    calibration: str
+    """Which images the value ranges were read from, in words; empty where none are needed."""
+    reason: str = ""
+    """Why nothing was compared."""
 
 
 class OnnxArtifact(Record):
@@ -27,13 +45,25 @@ class OnnxArtifact(Record):
     file: FileRef
     data: FileRef | None = None
     """The weights, when they are too large for one file: ``file`` cannot be loaded without it."""
+    precision: Precision = "fp32"
+    input: Input = "float"
     cost: Cost
+    """The trained network's; what rewriting saves is not in it."""
     nodes: int
     opset: int
     max_logit_difference: dict[str, float]
     """Against torch on real images, by batch size."""
     tolerance: float
+    """Limit of that in fp32; a reduced precision has limits of its own (``Reduction``)."""
     seconds: float
+    rewrites: tuple[str, ...] = ()
+    """Exact rewrites of the network before export, in words."""
+    not_rewritten: tuple[str, ...] = ()
+    """Those asked for that do not apply, with the reason."""
+    operators: OperatorDtypes = {}
+    """What the graph's operators really compute in."""
+    reduced: Reduction | None = None
+    """How a reduced precision was reached; None in fp32."""
 
     @property
     def bytes(self) -> int:
@@ -44,11 +74,15 @@ class OnnxArtifact(Record):
 class EngineArtifact(Record):
     """A TensorRT engine, or why there is none."""
 
-    status: Literal["built", "unavailable", "off"]
-    flavour: str
-    """``tensorrt``, ``tensorrt-rtx`` or ``none``."""
+    status: Literal["built", "unavailable"]
+    flavour: Literal["tensorrt", "tensorrt-rtx"]
+    precision: Precision
     version: str | None = None
     file: FileRef | None = None
+    log: FileRef | None = None
+    """What the builder said."""
+    layers: OperatorDtypes = {}
+    """What the network's layers compute in, by type."""
     hardware: tuple[str, ...] = ()
     """What the engine runs on: compute capabilities for tensorrt-rtx, the GPU's name for tensorrt."""
     hardware_source: str = ""
@@ -58,26 +92,45 @@ class EngineArtifact(Record):
     max_batch: int = 1
     seconds: float | None = None
     reason: str = ""
-    """Why there is no engine, or why it could not be run here."""
+    """Why there is no engine."""
 
 
 class ExportRecord(Record):
-    """Every exported artifact, and the bundle made of them."""
+    """Every exported artifact."""
 
     deployed: Graph
-    """Which student graph is in the bundle."""
+    """Which student graph is deployed; reduced precisions and engines are made of it alone."""
     deployed_why: str
+    preprocess: PreprocessSpec
+    """What the student's artifacts take."""
     student: dict[Graph, OnnxArtifact]
+    """In fp32."""
+    reduced: dict[Precision, OnnxArtifact] = {}
+    missing: dict[Precision, str] = {}
+    """Precisions asked for of which there is no ONNX graph, with the reason."""
     teacher: OnnxArtifact
-    engine: EngineArtifact
-    bundle: tuple[FileRef, ...]
+    teacher_preprocess: PreprocessSpec
+    engines: tuple[EngineArtifact, ...] = ()
+    engines_why: str = ""
+    """Why these flavours, or why none."""
+
+    def onnx(self, precision: Precision) -> OnnxArtifact | None:
+        """The deployed graph in a precision."""
+        return self.student[self.deployed] if precision == "fp32" else self.reduced.get(precision)
+
+    def engine(self, flavour: str, precision: Precision) -> EngineArtifact | None:
+        """The engine of a flavour and precision, built or not."""
+        found = [one for one in self.engines if (one.flavour, one.precision) == (flavour, precision)]
+        return found[0] if found else None
 
 
 class AccuracyRow(Record):
     """One model on the whole held-out set."""
 
     model: str
-    runtime: str
+    """``teacher``, or the student's graph."""
+    runtime: Runtime
+    precision: Precision = "fp32"
     images: int
     top1: float | None
     """Percent; None when it could not be run here (``reason``)."""
@@ -100,7 +153,8 @@ class LatencyRow(Record):
     """One model at one batch size, measured interleaved with the others of its runtime."""
 
     model: str
-    runtime: str
+    runtime: Runtime
+    precision: Precision = "fp32"
     batch: int
     p50_ms: float | None
     p90_ms: float | None
@@ -141,6 +195,27 @@ class VerifyRecord(Record):
     accuracy: tuple[AccuracyRow, ...]
     latency: tuple[LatencyRow, ...]
     latency_method: str
+
+
+class Rejected(Record):
+    """An artifact that was made and is not in the bundle."""
+
+    runtime: Runtime
+    precision: Precision
+    why: str
+
+
+class BundleRecord(Record):
+    """What is deployed: the bundle's files, and which of them is recommended."""
+
+    files: tuple[FileRef, ...]
+    onnx: Precision
+    """Of the ONNX graph that is recommended, and judged."""
+    onnx_why: str
+    engine: tuple[Runtime, Precision] | None
+    """Of the engine that is recommended, and judged; None when the bundle has none."""
+    engine_why: str
+    rejected: tuple[Rejected, ...] = ()
 
 
 class GatesRecord(Record):
