@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from core.preprocess import Input, PreprocessSpec
 from core.record import FileRef, Record
 from core.records import Cost, Graph
@@ -60,7 +62,7 @@ class OnnxArtifact(Record):
     """Exact rewrites of the network before export, in words."""
     not_rewritten: tuple[str, ...] = ()
     """Those asked for that do not apply, with the reason."""
-    operators: OperatorDtypes = {}
+    operators: OperatorDtypes = Field(default_factory=dict)
     """What the graph's operators really compute in."""
     reduced: Reduction | None = None
     """How a reduced precision was reached; None in fp32."""
@@ -81,7 +83,7 @@ class EngineArtifact(Record):
     file: FileRef | None = None
     log: FileRef | None = None
     """What the builder said."""
-    layers: OperatorDtypes = {}
+    layers: OperatorDtypes = Field(default_factory=dict)
     """What the network's layers compute in, by type."""
     hardware: tuple[str, ...] = ()
     """What the engine runs on: compute capabilities for tensorrt-rtx, the GPU's name for tensorrt."""
@@ -105,8 +107,8 @@ class ExportRecord(Record):
     """What the student's artifacts take."""
     student: dict[Graph, OnnxArtifact]
     """In fp32."""
-    reduced: dict[Precision, OnnxArtifact] = {}
-    missing: dict[Precision, str] = {}
+    reduced: dict[Precision, OnnxArtifact] = Field(default_factory=dict)
+    missing: dict[Precision, str] = Field(default_factory=dict)
     """Precisions asked for of which there is no ONNX graph, with the reason."""
     teacher: OnnxArtifact
     teacher_preprocess: PreprocessSpec

@@ -14,13 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import DataError, ResultError, UsageError
+from core.preprocess import Input
 from exporters.runners import OnnxRunner
 
 if TYPE_CHECKING:
     from torch import nn
 
 INPUT = "images"
-"""Name of the graph's input, float32 ``[batch, 3, size, size]``."""
+"""Name of the graph's input, float32 ``[batch, 3, size, size]`` or uint8 ``[batch, size, size, 3]``."""
 OUTPUT = "logits"
 """Name of the graph's output, float32 ``[batch, classes]``."""
 EXTERNAL_ABOVE = 1_500_000_000
@@ -42,18 +43,22 @@ class OnnxFacts:
     """The file with the external weights; None when the graph holds them itself."""
 
 
-def onnx_from_module(module: nn.Module, path: Path, *, size: int, max_batch: int, opset: int = 20) -> OnnxFacts:
+def onnx_from_module(
+    module: nn.Module, path: Path, *, size: int, max_batch: int, opset: int = 20, input: Input = "float"
+) -> OnnxFacts:
     """Export ``module`` to ``path``, slimmed and checked; ``path`` is either replaced whole or left as it was.
 
     The graph is that of the module in eval mode with attention as separate MatMul and Softmax (fewer nodes and a
     smaller engine than the fused operator's decomposition). ``module`` itself is not touched.
 
     Args:
-        module: maps float32 ``[B, 3, size, size]`` to float32 logits ``[B, K]``; may be on any device, in any mode.
+        module: maps float32 ``[B, 3, size, size]`` (or what ``input`` says) to float32 logits ``[B, K]``; may be on any
+            device, in any mode.
         path: the ONNX file; weights over ``EXTERNAL_ABOVE`` bytes go to ``path`` + ``.data`` beside it.
         size: side of the square input, pixels.
         max_batch: largest batch the graph is meant for; the batch dimension is dynamic from 1.
         opset: 20 keeps LayerNormalization and Gelu single operators, which TensorRT parses natively.
+        input: float for normalised images, uint8 for pixels ``[B, size, size, 3]``.
 
     Raises:
         UsageError: ``size`` or ``max_batch`` is not positive.
@@ -66,8 +71,8 @@ def onnx_from_module(module: nn.Module, path: Path, *, size: int, max_batch: int
     # A folder, not a file: a graph names its external weights by their file name, which a rename would break.
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         draft = Path(folder) / path.name
-        _export(module, draft, size, max_batch, opset)
-        nodes, written = _finish(draft, size)
+        _export(module, draft, size, max_batch, opset, input)
+        nodes, written = _finish(draft, size, input)
         data = draft.with_name(f"{draft.name}.data")
         total = draft.stat().st_size + (data.stat().st_size if data.exists() else 0)
         beside = path.with_name(data.name)
@@ -91,7 +96,7 @@ def _deployable(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module).to("cpu").float().eval()
 
 
-def _export(module: nn.Module, path: Path, size: int, max_batch: int, opset: int) -> None:
+def _export(module: nn.Module, path: Path, size: int, max_batch: int, opset: int, input: Input) -> None:
     import torch
 
     module = _deployable(module)
@@ -105,7 +110,7 @@ def _export(module: nn.Module, path: Path, size: int, max_batch: int, opset: int
         with torch.no_grad():
             torch.onnx.export(
                 module,
-                (torch.zeros(2, 3, size, size),),
+                (torch.zeros(2, *shape_of(size, input), dtype=torch.uint8 if input == "uint8" else torch.float32),),
                 path,
                 dynamo=True,
                 opset_version=opset,
@@ -130,7 +135,12 @@ def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
-def _finish(path: Path, size: int) -> tuple[int, int]:
+def shape_of(size: int, input: Input) -> tuple[int, int, int]:
+    """Of one image as a graph takes it."""
+    return (size, size, 3) if input == "uint8" else (3, size, size)
+
+
+def _finish(path: Path, size: int, input: Input) -> tuple[int, int]:
     """Slim and check the file at ``path`` in place; the number of its nodes, and the opset it really has."""
     import onnx
     import onnxslim
@@ -146,7 +156,7 @@ def _finish(path: Path, size: int) -> tuple[int, int]:
         onnx.checker.check_model(str(path), full_check=True)
     except Exception as error:  # ValidationError or InferenceError, which share no base of their own
         raise ResultError(f"the exported ONNX graph is not valid ({_first_line(error)}).") from error
-    _check_graph(model.graph, size)
+    _check_graph(model.graph, size, input)
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     return len(model.graph.node), opset
 
@@ -158,7 +168,7 @@ def dims(value: Any) -> tuple[int | str, ...]:
     )
 
 
-def _check_graph(graph: Any, size: int) -> None:
+def _check_graph(graph: Any, size: int, input: Input) -> None:
     import onnx
 
     foreign = sorted({f"{node.domain}.{node.op_type}" for node in graph.node if node.domain not in ("", "ai.onnx")})
@@ -166,11 +176,11 @@ def _check_graph(graph: Any, size: int) -> None:
         raise ResultError(f"the exported graph uses operators TensorRT does not know: {', '.join(foreign)}.")
     values = [*graph.input, *graph.output]
     found = {value.name: (value.type.tensor_type.elem_type, dims(value)) for value in values}
-    float32 = onnx.TensorProto.FLOAT
+    float32, pixel = onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8
     images, logits = found.get(INPUT), found.get(OUTPUT)
     right = (
         len(values) == 2
-        and images == (float32, ("batch", 3, size, size))
+        and images == (pixel if input == "uint8" else float32, ("batch", *shape_of(size, input)))
         and logits is not None
         and logits[0] == float32
         and len(logits[1]) == 2
@@ -179,13 +189,17 @@ def _check_graph(graph: Any, size: int) -> None:
     )
     if not right:
         raise ResultError(
-            f"the exported graph has {found}, not float32 {INPUT} [batch, 3, {size}, {size}] "
+            f"the exported graph has {found}, not {input} {INPUT} {['batch', *shape_of(size, input)]} "
             f"-> {OUTPUT} [batch, classes]."
         )
 
 
 def max_difference(
-    path: Path, module: nn.Module, images: NDArray[np.float32], batch_sizes: Sequence[int] = (1, 2, 7)
+    path: Path,
+    module: nn.Module,
+    images: NDArray[np.float32],
+    batch_sizes: Sequence[int] = (1, 2, 7),
+    given: NDArray[Any] | None = None,
 ) -> dict[str, float]:
     """Largest absolute difference in logits between the ONNX file and torch, by batch size (as text).
 
@@ -194,6 +208,7 @@ def max_difference(
 
     Args:
         images: real model inputs, float32 ``[N, 3, S, S]``; repeated where a batch needs more.
+        given: the same images as the file takes them, where that is otherwise: uint8 ``[N, S, S, 3]``.
 
     Raises:
         DataError: there are no images.
@@ -204,13 +219,14 @@ def max_difference(
     if len(images) == 0:
         raise DataError("comparing an export with torch needs at least one image, none was given.")
     module = _deployable(module)
+    given = images if given is None else given
     differences: dict[str, float] = {}
     with OnnxRunner(path) as runner:
         for size in batch_sizes:
-            batch = np.ascontiguousarray(images[np.arange(size) % len(images)])
+            batch = np.arange(size) % len(images)
             with torch.inference_mode():
-                expected = module(torch.from_numpy(batch)).numpy()
-            found = runner.infer(batch)
+                expected = module(torch.from_numpy(images[batch])).numpy()
+            found = runner.infer(given[batch])
             if found.shape != expected.shape:
                 raise ResultError(f"{path.name} gives logits {found.shape} where torch gives {expected.shape}.")
             finite = np.isfinite(found).all() and np.isfinite(expected).all()

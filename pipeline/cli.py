@@ -16,7 +16,7 @@ from rich.console import Console
 
 from core.errors import EXIT_GATE_FAILED, EXIT_OK, CompressError, UsageError
 from core.processes import rank, world_size
-from pipeline.options import config_options, requested_config
+from pipeline.options import config_options, export_options, requested_config
 
 _FOLDER = click.Path(path_type=Path, file_okay=True)
 
@@ -67,21 +67,18 @@ def run(output: Path | None, num_processes: int, dry_run: bool, **given: Any) ->
 
 @cli.command()
 @click.argument("run_directory", metavar="RUN", type=_FOLDER)
-@click.option("--projector", metavar="NAME", help="A lift's projector: fold, keep or auto.")
+@export_options
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="A setting of fold or export.")
-def export(run_directory: Path, projector: str | None, sets: tuple[str, ...]) -> int:
-    """Export a finished run's student again, for example with other settings."""
+def export(run_directory: Path, sets: tuple[str, ...], **given: Any) -> int:
+    """Export a finished run's student again with other settings; measure, bundle and judge what came out."""
     from pipeline.config import merge, parse_sets
     from pipeline.run import run_step
 
-    changes = parse_sets(sets)
-    if projector is not None:
-        changes = merge(changes, {"export": {"projector": projector}})
+    named = {name: value for name, value in given.items() if value is not None}
+    changes = merge(parse_sets(sets), {"export": named} if named else {})
     console = Console(stderr=True)
     outcome = run_step(run_directory, "export", changes, _command(), console)
-    click.echo(f"bundle   {outcome.run.root / 'bundle'}")
-    click.echo("The report still shows the earlier export; renew it with `compress verify`.")
-    return EXIT_OK
+    return _finish(outcome, console)
 
 
 @cli.command()

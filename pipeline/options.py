@@ -11,6 +11,29 @@ import click
 from core.errors import UsageError
 
 
+_EXPORT = (
+    click.option(
+        "--target",
+        metavar="LIST",
+        help="What to make: onnx, tensorrt, tensorrt-rtx, triton, with commas.  [default: onnx, triton and the engine "
+        "that this machine builds]",
+    ),
+    click.option(
+        "--precision",
+        metavar="LIST",
+        help="fp32, fp16, int8, bf16, fp8, with commas.  [default: fp32,fp16,int8]",
+    ),
+    click.option("--projector", metavar="NAME", help="A lift's projector: fold, keep or auto.  [default: fold]"),
+)
+
+
+def export_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Options that are settings of export of the same name."""
+    for option in reversed(_EXPORT):
+        command = option(command)
+    return command
+
+
 def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Options that make up a run's config."""
     options = [
@@ -23,7 +46,7 @@ def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Folder of class folders, or hfds/NAME, wds/NAME, torch/NAME.  [default: digits, embedded]",
         ),
         click.option("--teacher-weights", metavar="FILE", help="Teacher checkpoint: safetensors or a state dict."),
-        click.option("--projector", metavar="NAME", help="A lift's projector: fold, keep or auto.  [default: fold]"),
+        *_EXPORT,
         click.option("--seed", type=int, help="Seed of weights, order and augmentation.  [default: 0]"),
         click.option(
             "--config", "layers", multiple=True, metavar="FILE|NAME", help="Config file or recipe; repeatable."
@@ -57,7 +80,7 @@ def requested_config(**given: Any) -> Any:
         ("strategy", "student.strategy"),
         ("data", "data.source"),
         ("teacher_weights", "teacher.weights"),
-        ("projector", "export.projector"),
+        *((name, f"export.{name}") for name in ("target", "precision", "projector")),
         ("seed", "seed"),
     ):
         if given[option] is not None:

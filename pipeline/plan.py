@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from core.analysis_records import AnalyzeRecord, DynamicsRecord
-from core.artifact_records import ExportRecord, GatesRecord, VerifyRecord
+from core.artifact_records import BundleRecord, ExportRecord, GatesRecord, VerifyRecord
 from core.record import Record
 from core.records import DataRecord, DistillRecord, FoldRecord, StudentRecord, TeacherRecord
 from pipeline.config import RunConfig
 from stages.analyze.config import AnalyzeConfig
+from stages.bundle.config import BundleConfig
 
 
 def _no_facts(config: RunConfig) -> Any:
@@ -45,6 +46,11 @@ def _content(checkpoint: str | None) -> str | None:
 
 def _reading(config: RunConfig) -> AnalyzeConfig:
     return AnalyzeConfig(analysis=config.analysis, student=config.student.model, student_args=config.student.args)
+
+
+def _bundling(config: RunConfig) -> BundleConfig:
+    export = config.export
+    return BundleConfig(deploy=export.deploy, max_int8_drop=export.max_int8_drop, triton="triton" in export.target)
 
 
 def _machine(config: RunConfig) -> Any:
@@ -127,7 +133,7 @@ STAGES: tuple[Stage, ...] = (
         "export",
         "stages.export.stage",
         ExportRecord,
-        2,
+        3,
         lambda run: run.export,
         needs=("data", "teacher", "student", "distill", "fold"),
     ),
@@ -135,12 +141,20 @@ STAGES: tuple[Stage, ...] = (
         "verify",
         "stages.verify.stage",
         VerifyRecord,
-        2,
+        3,
         lambda run: run.verify,
         needs=("data", "teacher", "student", "distill", "fold", "export"),
         facts=_machine,
     ),
-    Stage("gates", "stages.gates.stage", GatesRecord, 2, lambda run: run.gates, needs=("export", "verify")),
+    Stage(
+        "bundle",
+        "stages.bundle.stage",
+        BundleRecord,
+        1,
+        _bundling,
+        needs=("data", "teacher", "student", "distill", "fold", "export", "verify"),
+    ),
+    Stage("gates", "stages.gates.stage", GatesRecord, 3, lambda run: run.gates, needs=("export", "verify", "bundle")),
 )
 
 BY_NAME = {stage.name: stage for stage in STAGES}

@@ -12,6 +12,7 @@ from typing import TypeVar
 from core.errors import EnvironmentLacksError, UsageError
 from core.processes import world_size
 from core.records import DataRecord
+from exporters.precision import require_precision
 from exporters.tensorrt import choose_flavour
 from pipeline.config import RunConfig
 from pipeline.machine import has_amx
@@ -19,7 +20,7 @@ from pipeline.resolve_features import Network, resolve_features
 from pipeline.resolve_network import resolve_network
 from pipeline.resolve_strategy import check_decidable
 from pipeline.resolve_student import resolve_student, resolve_width
-from stages.export.config import ExportConfig
+from stages.export.config import ExportConfig, Target
 from stages.images.listing import EMBEDDED
 from stages.student.config import StudentConfig
 from stages.teacher.config import TeacherConfig
@@ -226,12 +227,26 @@ def _batch_size(parts: int, images: int) -> int:
 
 
 def resolve_export(config: RunConfig) -> ExportConfig:
-    """The engine flavour decided, with the reason; asking by name for one that is not here fails."""
-    if config.export.engine != "auto":
-        choose_flavour(config.export.engine)  # fails here, before hours of training, if it is not on this machine
-        return config.export.model_copy(update={"engine_reason": ""})
+    """The targets decided, with the reason; asking by name for one that cannot be made here fails.
+
+    Raises:
+        EnvironmentLacksError: an engine's flavour, or what a precision is made with, is not on this machine.
+    """
+    export = config.export
+    for precision in export.precisions:
+        require_precision(precision)
+    if export.target != "auto":
+        for flavour in export.flavours:
+            choose_flavour(flavour)  # fails here, before hours of training, if it is not on this machine
+        return export.model_copy(update={"target": _with_onnx(export.target), "target_reason": ""})
     flavour, why = choose_flavour("auto")
-    return config.export.model_copy(update={"engine": flavour, "engine_reason": why})
+    engines: tuple[Target, ...] = () if flavour == "none" else (flavour,)
+    return export.model_copy(update={"target": ("onnx", *engines, "triton"), "target_reason": why})
+
+
+def _with_onnx(target: tuple[Target, ...]) -> tuple[Target, ...]:
+    """onnx first: everything else is made of it."""
+    return ("onnx", *(one for one in target if one != "onnx"))
 
 
 def _teacher_init(config: RunConfig, geometry: str) -> str:

@@ -40,7 +40,7 @@ class Step:
 
 STEPS = {
     "analyze": Step("dynamics", ("analysis",), again=False),
-    "export": Step("export", ("fold", "export")),
+    "export": Step("gates", ("fold", "export")),
     "verify": Step("gates", ("verify", "gates")),
 }
 TRAINING_STAGES = ("data", "teacher", "student", "distill")
@@ -155,11 +155,11 @@ def run_step(root: Path, step: str, sets: dict[str, Any], command: str, console:
         state = run.state()
         if "resolved" not in state:
             raise UsageError(f"run '{root}' has not begun; start it with `compress run`.")
-        resolved = validate(merge(state["resolved"], sets))
+        resolved = validate(merge(_readable(root, state["resolved"]), sets))
         if step == "analyze" and not resolved.analysis.images:
             raise UsageError(f"analysis.images is 0 in run '{root}', so nothing would be read; give --images N.")
         if step == "export":
-            resolved = _engine_decided(resolved, asked="engine" in sets.get("export", {}))
+            resolved = _targets_decided(resolved, asked="target" in sets.get("export", {}))
         runner = Runner(run, console)
         needed = with_needs(_last(step, run, console))
         for stage in (stage for stage in STAGES if stage.name in needed):
@@ -173,8 +173,24 @@ def run_step(root: Path, step: str, sets: dict[str, Any], command: str, console:
             # The request no longer describes what is here; forgetting it makes the next `compress run` decide anew.
             run.remember(resolved=changed, request=None)
         finished = tuple(runner.records)
-        report = None if step == "export" else report_if_complete(runner, resolved, state["command"])
+        report = report_if_complete(runner, resolved, state["command"])
     return Outcome(run, report, tuple(runner.computed), finished)
+
+
+def _readable(root: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a run, if this version knows them all.
+
+    Raises:
+        UsageError: another version wrote them.
+    """
+    try:
+        validate(settings)
+    except UsageError as error:
+        raise UsageError(
+            f"run '{root}' was begun by another version of compress ({error}); repeat its `compress run`, "
+            "which keeps whatever is still good."
+        ) from error
+    return settings
 
 
 def _last(step: str, run: RunDirectory, console: Console) -> str:
@@ -202,12 +218,12 @@ def _with_strategy(runner: Runner, resolved: RunConfig, asked: RunConfig) -> Run
     return decided
 
 
-def _engine_decided(config: RunConfig, *, asked: bool) -> RunConfig:
-    """The engine's flavour for this machine, unless an earlier command named it."""
+def _targets_decided(config: RunConfig, *, asked: bool) -> RunConfig:
+    """The targets for this machine, unless an earlier command named them."""
     from pipeline.resolve import resolve_export
 
-    if config.export.engine_reason and not asked:  # "auto" was decided, perhaps on another machine
-        config = config.model_copy(update={"export": config.export.model_copy(update={"engine": "auto"})})
+    if config.export.target_reason and not asked:  # "auto" was decided, perhaps on another machine
+        config = config.model_copy(update={"export": config.export.model_copy(update={"target": "auto"})})
     return config.model_copy(update={"export": resolve_export(config)})
 
 

@@ -2,8 +2,7 @@
 
 No number is typed in here. A number that may be missing is a *quantity*: ``{"value", "low", "high", "reason"}`` with
 ``value`` null and ``reason`` filled when nothing measured it. Rows of a VerifyRecord are expected to name the model
-``teacher`` or a Graph (``plain``, ``widelast``, ``lift-kept``, ``lift-folded``) and the runtime ``torch``, ``onnx`` or
-``engine``.
+``teacher`` or a Graph (``plain``, ``widelast``, ``lift-kept``, ``lift-folded``).
 
 Units: top-1 and top-5 percent, drops points, latencies milliseconds, sizes bytes, times seconds.
 """
@@ -19,12 +18,12 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 from core.analysis_records import AnalyzeRecord, DynamicsRecord
-from core.artifact_records import ExportRecord, GateRow, GatesRecord, OnnxArtifact, VerifyRecord
+from core.artifact_records import BundleRecord, ExportRecord, GateRow, GatesRecord, OnnxArtifact, VerifyRecord
 from core.errors import EXIT_GATE_FAILED, EXIT_OK
 from core.records import DataRecord, DistillRecord, FileRef, FoldRecord, StudentRecord, TeacherRecord
 from pipeline.report.models import MEGABYTE, model_rows, quantity
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _GATE_WORDS = {
     "max_accuracy_drop": ("accuracy drop", "at most", "points"),
@@ -46,6 +45,7 @@ class Records:
     fold: FoldRecord
     export: ExportRecord
     verify: VerifyRecord
+    bundle: BundleRecord
     gates: GatesRecord
     analyze: AnalyzeRecord | None = None
     """None where the features were not analysed, as in runs of earlier versions."""
@@ -74,7 +74,7 @@ def build(
     Returns:
         A dict of JSON values; a number that is NaN or infinite has become null, and a note says where.
     """
-    rows = model_rows(records.teacher, records.distill, records.fold, records.export, records.verify)
+    rows = model_rows(records.teacher, records.distill, records.fold, records.export, records.verify, records.bundle)
     report = {
         "schema_version": SCHEMA_VERSION,
         "verdict": _verdict(records.gates),
@@ -84,7 +84,7 @@ def build(
         "latency": records.verify.latency,
         "latency_method": records.verify.latency_method,
         "gates": [_gate(row) for row in records.gates.rows],
-        "artifacts": _artifacts(records.export),
+        "artifacts": _artifacts(records.export, records.bundle),
         "graphs": _graphs(records.fold, records.export, rows),
         "data": records.data.model_dump(mode="json", exclude={"config", "classes"})
         | {"classes": len(records.data.classes)},
@@ -160,22 +160,26 @@ def _onnx(artifact: OnnxArtifact) -> dict[str, Any]:
     return artifact.model_dump(mode="json") | {"megabytes": artifact.bytes / MEGABYTE}
 
 
-def _artifacts(export: ExportRecord) -> dict[str, Any]:
-    """Every exported file and what was checked about it."""
+def _artifacts(export: ExportRecord, bundle: BundleRecord) -> dict[str, Any]:
+    """Every exported file and what was checked about it; which of them are deployed."""
     return {
         "deployed": export.deployed,
         "deployed_why": export.deployed_why,
+        "preprocess": export.preprocess,
         "teacher": _onnx(export.teacher),
         "student": {graph: _onnx(artifact) for graph, artifact in export.student.items()},
-        "engine": export.engine,
-        "bundle": export.bundle,
+        "reduced": {precision: _onnx(artifact) for precision, artifact in export.reduced.items()},
+        "missing": export.missing,
+        "engines": export.engines,
+        "engines_why": export.engines_why,
+        "bundle": bundle,
     }
 
 
 def _graphs(fold: FoldRecord, export: ExportRecord, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The student's deployable graphs side by side, and how well the folded one agrees with the kept one."""
     compared = fold.max_logit_difference is not None
-    latency = {row["model"]: row["latency"] for row in rows if row["runtime"] == "onnx"}
+    latency = {row["model"]: row["latency"] for row in rows if (row["runtime"], row["precision"]) == ("onnx", "fp32")}
     return {
         "agreement": quantity(fold.max_logit_difference, reason="" if compared else "nothing was folded in this run"),
         "tolerance": fold.tolerance if compared else None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.report.analysis import markdown as analysis
+from pipeline.report.artifacts import markdown as artifacts
 from pipeline.report.wording import (
     Footnotes,
     gate_limit,
@@ -25,7 +26,7 @@ def render(report: dict[str, Any]) -> str:
     sections = [_verdict(report), _models(report), _gates(report)]
     if len(report["graphs"]["rows"]) > 1:
         sections.append(_graphs(report))
-    sections += [_engine(report), analysis(report), _notes(report), _reproduce(report)]
+    sections += [artifacts(report), analysis(report), _notes(report), _reproduce(report)]
     return "\n\n".join(section for section in sections if section) + "\n"
 
 
@@ -122,20 +123,6 @@ def _graphs(report: dict[str, Any]) -> str:
     below = [f"- {plain(line)}" for line in notes.lines()]
     why = f"Deployed: {report['artifacts']['deployed']} ({plain(report['artifacts']['deployed_why'])})."
     return "\n".join(["### Projector: kept against folded", "", body, "", *below, *([""] if below else []), agree, why])
-
-
-def _engine(report: dict[str, Any]) -> str:
-    engine = report["artifacts"]["engine"]
-    if engine["status"] != "built":
-        return f"TensorRT engine: {engine['status']}: {plain(engine['reason'] or 'no reason was recorded')}"
-    hardware = ", ".join(engine["hardware"]) or "the machine it was built on"
-    hardware += f" ({engine['hardware_source']})" if engine["hardware_source"] else ""
-    size = megabytes(engine["file"]["bytes"], "", Footnotes()) if engine["file"] else "no file recorded"
-    reason = f" Not run here: {plain(engine['reason'])}" if engine["reason"] else ""
-    return (
-        f"TensorRT engine: built with {engine['flavour']} {engine['version']} for {plain(hardware)}, {size}, "
-        f"batch {engine['min_batch']} to {engine['max_batch']}.{reason}"
-    )
 
 
 def _notes(report: dict[str, Any]) -> str:

@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, get_args
 
-from core.artifact_records import AccuracyRow, ExportRecord, LatencyRow, OnnxArtifact, VerifyRecord
+from core.artifact_records import (
+    AccuracyRow,
+    BundleRecord,
+    ExportRecord,
+    LatencyRow,
+    OnnxArtifact,
+    Precision,
+    VerifyRecord,
+)
 from core.records import Cost, DistillRecord, FileRef, FoldRecord, TeacherRecord
 from exporters.latency import TAIL_SAMPLES
 from stages.gates.config import NO_TEACHER_ENGINE
@@ -13,8 +22,14 @@ from stages.gates.config import NO_TEACHER_ENGINE
 MEGABYTE = 1_000_000
 """Bytes; the unit of the size gate and of every size shown."""
 
-_RUNTIME_WORDS = {"torch": "torch", "onnx": "ONNX", "engine": "TensorRT engine"}
+_RUNTIME_WORDS = {
+    "torch": "torch",
+    "onnx": "ONNX",
+    "tensorrt": "TensorRT engine",
+    "tensorrt-rtx": "TensorRT-RTX engine",
+}
 _RUNTIMES = tuple(_RUNTIME_WORDS)
+_PRECISIONS = get_args(Precision)
 _PROVIDER_WORDS = {"CPUExecutionProvider": "CPU", "CUDAExecutionProvider": "GPU"}
 
 
@@ -30,51 +45,75 @@ def quantity(
     return {"value": None, "low": None, "high": None, "reason": reason or "not measured in this run"}
 
 
+@dataclass(frozen=True)
+class Artifact:
+    """One model in one runtime and precision: a row of the table."""
+
+    model: str
+    runtime: str
+    precision: str
+
+    def place(self, deployed: str) -> tuple[bool, int, bool, str, int]:
+        """Where it stands: the teacher first; then by runtime, the deployed graph before others, wide before narrow."""
+        order = _RUNTIMES.index(self.runtime) if self.runtime in _RUNTIMES else len(_RUNTIMES)
+        width = _PRECISIONS.index(self.precision)
+        return self.model != "teacher", order, self.model != deployed, self.model, width
+
+    def label(self, provider: str) -> str:
+        """What it is called: ``student lift-folded fp16, ONNX CPU``."""
+        who = "teacher" if self.model == "teacher" else f"student {self.model}"
+        return (
+            f"{who}{'' if self.precision == 'fp32' else f' {self.precision}'}, {_runtime_words(self.runtime, provider)}"
+        )
+
+
 def model_rows(
-    teacher: TeacherRecord, distill: DistillRecord, fold: FoldRecord, export: ExportRecord, verify: VerifyRecord
+    teacher: TeacherRecord,
+    distill: DistillRecord,
+    fold: FoldRecord,
+    export: ExportRecord,
+    verify: VerifyRecord,
+    bundle: BundleRecord,
 ) -> list[dict[str, Any]]:
-    """One row per (model, runtime): teacher, student in torch, deployed ONNX, other graphs, engine.
+    """One row per (model, runtime, precision): teacher, student in torch, deployed ONNX, other graphs, engines.
 
-    Besides every pair that a row of ``verify`` names, there is always a row for the teacher's and the deployed
-    student's ONNX file, and for the engine unless it is switched off, measured or not.
+    Besides all that a row of ``verify`` names, there is always a row for the teacher's and the deployed student's ONNX
+    file, and for every engine that was asked for, built or not, measured or not.
     """
-    accuracy = {(row.model, row.runtime): row for row in verify.accuracy}
-    latency = {(row.model, row.runtime, row.batch): row for row in verify.latency}
     measured: tuple[AccuracyRow | LatencyRow, ...] = (*verify.accuracy, *verify.latency)
-    providers = {(row.model, row.runtime): row.provider for row in measured}
-    pairs = {*providers, ("teacher", "onnx"), (str(export.deployed), "onnx")}
-    if export.engine.status != "off":
-        pairs.add((str(export.deployed), "engine"))
+    providers = {_of(row): row.provider for row in measured}
+    accuracy = {_of(row): row for row in verify.accuracy}
+    latency = {(_of(row), row.batch): row for row in verify.latency}
+    engines = {Artifact(export.deployed, one.flavour, one.precision): one.reason for one in export.engines}
+    deployed = Artifact(export.deployed, "onnx", bundle.onnx)
+    artifacts = {*providers, *engines, Artifact("teacher", "onnx", "fp32"), deployed}
     batches = sorted({1, *(row.batch for row in verify.latency)})
-
-    def place(pair: tuple[str, str]) -> tuple[bool, int, bool, str]:
-        model, runtime = pair
-        order = _RUNTIMES.index(runtime) if runtime in _RUNTIMES else len(_RUNTIMES)
-        return model != "teacher", order, model != export.deployed, model
-
     rows = []
-    for model, runtime in sorted(pairs, key=place):
-        absent = export.engine.reason if runtime == "engine" else ""
-        cost, file = _cost_and_file(model, runtime, teacher, distill, fold, export)
-        deployed = model == export.deployed and runtime == "onnx"
+    for one in sorted(artifacts, key=lambda one: one.place(export.deployed)):
+        absent = engines.get(one, "")
+        cost, file = _cost_and_file(one, teacher, distill, fold, export)
         rows.append(
             {
-                "label": f"{'teacher' if model == 'teacher' else f'student {model}'}, "
-                f"{_runtime_words(runtime, providers.get((model, runtime), ''))}{' (deployed)' if deployed else ''}",
-                "model": model,
-                "runtime": runtime,
-                "provider": providers.get((model, runtime), ""),
-                "deployed": deployed,
-                **_accuracy(accuracy.get((model, runtime)), absent, is_teacher=model == "teacher"),
-                "latency": {str(batch): _latency(latency.get((model, runtime, batch)), absent) for batch in batches},
+                "label": one.label(providers.get(one, "")) + (" (deployed)" if one == deployed else ""),
+                "model": one.model,
+                "runtime": one.runtime,
+                "precision": one.precision,
+                "provider": providers.get(one, ""),
+                "deployed": one == deployed,
+                **_accuracy(accuracy.get(one), absent, is_teacher=one.model == "teacher"),
+                "latency": {str(batch): _latency(latency.get((one, batch)), absent) for batch in batches},
                 "parameters": None if cost is None else cost.parameters,
                 "macs": None if cost is None else cost.macs,
                 "bytes": None if file is None else file.bytes,
-                "cost_reason": "" if cost else f"no cost is recorded for '{model}'",
-                "bytes_reason": "" if file else absent or f"no file is recorded for '{model}' in {runtime}",
+                "cost_reason": "" if cost else f"no cost is recorded for '{one.model}'",
+                "bytes_reason": "" if file else absent or f"no file is recorded for '{one.model}' in {one.runtime}",
             }
         )
     return rows
+
+
+def _of(row: AccuracyRow | LatencyRow) -> Artifact:
+    return Artifact(row.model, row.runtime, row.precision)
 
 
 def _runtime_words(runtime: str, provider: str) -> str:
@@ -83,25 +122,23 @@ def _runtime_words(runtime: str, provider: str) -> str:
 
 
 def _cost_and_file(
-    model: str,
-    runtime: str,
-    teacher: TeacherRecord,
-    distill: DistillRecord,
-    fold: FoldRecord,
-    export: ExportRecord,
+    one: Artifact, teacher: TeacherRecord, distill: DistillRecord, fold: FoldRecord, export: ExportRecord
 ) -> tuple[Cost | None, FileRef | OnnxArtifact | None]:
-    """What a model costs and what it is loaded from in ``runtime``; None where no record says."""
-    onnx = export.teacher if model == "teacher" else {str(key): one for key, one in export.student.items()}.get(model)
-    if runtime in ("onnx", "engine"):
-        built_from = model == export.deployed  # the one engine is the deployed student's
-        engine = export.engine.file if built_from else None
-        return (onnx.cost if onnx else None), engine if runtime == "engine" else onnx
-    if model == "teacher":
+    """What a model costs and what it is loaded from in its runtime; None where no record says."""
+    student = {str(graph): artifact for graph, artifact in export.student.items()}
+    fp32 = export.teacher if one.model == "teacher" else student.get(one.model)
+    if one.runtime == "onnx":
+        reduced = {str(precision): artifact for precision, artifact in export.reduced.items()}
+        return (fp32.cost if fp32 else None), fp32 if one.precision == "fp32" else reduced.get(one.precision)
+    if one.runtime != "torch":
+        engines = {(engine.flavour, engine.precision): engine.file for engine in export.engines}
+        return (fp32.cost if fp32 else None), engines.get((one.runtime, one.precision))
+    if one.model == "teacher":
         return teacher.cost, teacher.weights
     costs = {str(graph): cost for graph, cost in fold.costs.items()}
     files = {str(graph): ref for graph, ref in fold.graphs.items()}
-    trained = distill.weights if model == distill.model.graph else None
-    return costs.get(model), files.get(model, trained)
+    trained = distill.weights if one.model == distill.model.graph else None
+    return costs.get(one.model), files.get(one.model, trained)
 
 
 def _accuracy(row: AccuracyRow | None, absent: str, *, is_teacher: bool) -> dict[str, Any]:
@@ -125,7 +162,7 @@ def _latency(row: LatencyRow | None, absent: str) -> dict[str, Any]:
         nothing = quantity(None, reason=absent)
         return {"p50_ms": nothing, "p90_ms": nothing, "p99_ms": nothing, "speedup": nothing, "samples": 0}
     no_ratio = row.reason or "no teacher was measured in this runtime"
-    if row.runtime == "engine":
+    if row.runtime not in ("torch", "onnx"):
         no_ratio = NO_TEACHER_ENGINE
     few = f"fewer than {TAIL_SAMPLES} samples"
     return {

@@ -62,7 +62,7 @@ def _models(report: dict[str, Any], notes: Footnotes) -> Table:
 def _label(row: dict[str, Any]) -> str:
     """The row's label cut to fit; ``>`` before the deployed one, which the line above the table names."""
     label: str = row["label"].removeprefix("student ").removesuffix(" (deployed)")
-    return ("> " if row["deployed"] else "  ") + label.replace(",", "").replace("TensorRT ", "")
+    return ("> " if row["deployed"] else "  ") + label.replace(",", "").replace("TensorRT-RTX", "RTX")
 
 
 def _against(drop: dict[str, Any], notes: Footnotes) -> str:

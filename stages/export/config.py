@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
+from core.artifact_records import Precision
+from core.preprocess import Input
 from core.record import Record
+from stages.rewrites.config import RewriteConfig
+
+Target = Literal["onnx", "tensorrt", "tensorrt-rtx", "triton"]
+ENGINES: tuple[Literal["tensorrt"], Literal["tensorrt-rtx"]] = ("tensorrt", "tensorrt-rtx")
+"""Targets that are an engine's flavour."""
+
+
+def _listed(given: Any) -> Any:
+    """``a,b`` as on the command line, in a list."""
+    return [part.strip() for part in given.split(",")] if isinstance(given, str) and given != "auto" else given
 
 
 class ExportConfig(Record):
@@ -14,27 +26,60 @@ class ExportConfig(Record):
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
+    target: Annotated[tuple[Target, ...] | Literal["auto"], BeforeValidator(_listed)] = "auto"
+    """What is made. onnx is always among it: engines and Triton's repository are made of it. auto: onnx, triton, and
+    an engine's flavour that this machine builds: tensorrt where it and a GPU are, else tensorrt-rtx where installed."""
+    target_reason: str = ""
+    """Why `target` has the engines it has; written when `auto` is decided, not meant to be set."""
+    precision: Annotated[tuple[Precision, ...], BeforeValidator(_listed)] = Field(
+        ("fp32", "fp16", "int8"), min_length=1
+    )
+    """Precisions of the deployed graph, each as ONNX and as an engine. fp32 is always made: the others are made of it.
+    bf16 and fp8 need the extra `modelopt`."""
+    deploy: Precision | Literal["auto"] = "auto"
+    """Precision that the bundle recommends. auto: the fastest in the bundle, where measured; of engines that cannot be
+    measured here, fp16."""
+    input: Input = "float"
+    """What the student's artifacts take: float (normalised float32 [B, 3, S, S]) or uint8 (pixels [B, S, S, 3])."""
     projector: Literal["fold", "keep", "auto"] = "fold"
     """A lift's projector in the deployed graph: fold away, keep, or auto: fold unless the kept one measures faster."""
+    rewrites: RewriteConfig = RewriteConfig()
+    """Exact rewrites of the networks before they are exported."""
     opset: int = Field(20, ge=18, le=23)
     """ONNX operator set; 20 keeps LayerNormalization and Gelu single operators."""
     max_batch: int = Field(32, ge=8)
-    """Largest batch the engine takes. The ONNX graph has no largest batch."""
+    """Largest batch the engines take. The ONNX graph has no largest batch."""
     opt_batch: int = Field(8, ge=1)
-    """Batch the engine is fastest at."""
+    """Batch the engines are fastest at."""
     tolerance: float = Field(1e-3, gt=0)
-    """Largest accepted difference in logits between an ONNX graph and torch on real images."""
-    images: int = Field(16, gt=0)
-    """Held-out images they are compared on."""
-    engine: Literal["auto", "tensorrt", "tensorrt-rtx", "none"] = "auto"
-    """TensorRT engine to build. auto: tensorrt where it and a GPU are, else tensorrt-rtx where installed, else none."""
-    engine_reason: str = ""
-    """Why `engine` is what it is; written when `auto` is decided, not meant to be set."""
+    """Largest accepted difference in logits between an fp32 graph and torch on real images."""
+    images: int = Field(64, ge=1)
+    """Held-out images that graphs are compared on."""
+    calibration_images: int = Field(128, ge=1)
+    """Training images, evenly spread, whose activations give int8 and fp8 their value ranges."""
+    max_int8_drop: float = Field(0.5, ge=0, le=100)
+    """Points of top-1 that int8 or fp8 may lose against fp32 on the held-out images to be in the bundle."""
     compute_capabilities: tuple[str, ...] = ()
     """GPU generations a tensorrt-rtx engine is built for, such as 8.6; empty for the builder's default."""
 
     @model_validator(mode="after")
-    def _batches_in_order(self) -> Self:
+    def _usable(self) -> Self:
         if self.opt_batch > self.max_batch:
             raise ValueError(f"opt_batch {self.opt_batch} is larger than max_batch {self.max_batch}")
+        for name in ("target", "precision"):
+            given = getattr(self, name)
+            if given != "auto" and len(set(given)) != len(given):
+                raise ValueError(f"{name} is {', '.join(given)}; give each at most once.")
+        if self.deploy not in ("auto", *self.precisions):
+            raise ValueError(f"deploy is {self.deploy}, which is not among precision, {', '.join(self.precision)}.")
         return self
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """Those of ``precision``, fp32 first."""
+        return ("fp32", *(one for one in self.precision if one != "fp32"))
+
+    @property
+    def flavours(self) -> tuple[Literal["tensorrt", "tensorrt-rtx"], ...]:
+        """Engines among the targets, once ``auto`` is decided."""
+        return tuple(flavour for flavour in ENGINES if flavour in self.target)

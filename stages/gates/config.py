@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, model_validator
 from core.record import Record
 
 ARTIFACTS = ("onnx", "engine")
-"""Artifacts a gate can be applied to. Each is also the ``runtime`` of its rows in a VerifyRecord."""
+"""Artifacts a gate can be applied to: of each kind the one that the bundle recommends."""
 
 
 NO_TEACHER_ENGINE = (

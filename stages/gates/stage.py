@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from core.artifact_records import AccuracyRow, ExportRecord, GatesRecord, LatencyRow, VerifyRecord
+from core.artifact_records import (
+    AccuracyRow,
+    BundleRecord,
+    ExportRecord,
+    GatesRecord,
+    LatencyRow,
+    Precision,
+    Runtime,
+    VerifyRecord,
+)
 from core.context import Context
 from stages.gates.config import NO_TEACHER_ENGINE, GatesConfig
 from stages.gates.judge import Measurement, judge, passed
@@ -18,47 +27,54 @@ class Inputs:
 
     export: ExportRecord
     verify: VerifyRecord
+    bundle: BundleRecord
 
 
 def run(config: GatesConfig, inputs: Inputs, context: Context) -> GatesRecord:
-    """One row a limit and artifact, and whether the run passes."""
-    rows = judge(config, [*_measurements(inputs, "onnx"), *_measurements(inputs, "engine")])
+    """One row a limit and artifact, and whether the run passes; judged are the artifacts that the bundle recommends."""
+    onnx = _measurements(inputs, "onnx", "onnx", inputs.bundle.onnx)
+    engine = inputs.bundle.engine
+    rows = judge(config, [*onnx, *(_measurements(inputs, "engine", *engine) if engine else _no_engine(inputs))])
     return GatesRecord(rows=rows, passed=passed(rows))
 
 
-def _measurements(inputs: Inputs, runtime: str) -> list[Measurement]:
-    """What is known about the deployed graph in one runtime."""
-    export, verify = inputs.export, inputs.verify
-    if runtime == "engine" and export.engine.status == "off":
-        why = "no engine was asked for (export.engine: none)"
-        return [
-            Measurement(runtime, quantity, None, reason=why)
-            for quantity in ("drop", "top1", "speedup", "latency_ms", "size_mb")
-        ]
-    accuracy = next(row for row in verify.accuracy if (row.model, row.runtime) == (export.deployed, runtime))
-    latency = next(
-        row for row in verify.latency if (row.model, row.runtime, row.batch) == (export.deployed, runtime, 1)
-    )
-    made = export.student[export.deployed] if runtime == "onnx" else export.engine.file
-    size = (
-        Measurement(runtime, "size_mb", made.bytes / _MEGABYTE)
-        if made
-        else Measurement(runtime, "size_mb", None, reason=export.engine.reason)
-    )
-    return [*_of_accuracy(runtime, accuracy), *_of_latency(runtime, latency), size]
-
-
-def _of_accuracy(runtime: str, row: AccuracyRow) -> list[Measurement]:
+def _no_engine(inputs: Inputs) -> list[Measurement]:
+    why = "; ".join(dict.fromkeys(one.reason for one in inputs.export.engines)) or inputs.bundle.engine_why
     return [
-        Measurement(runtime, "drop", row.drop, row.drop_low, row.drop_high, row.reason),
-        Measurement(runtime, "top1", row.top1, row.top1_low, row.top1_high, row.reason),
+        Measurement("engine", quantity, None, reason=why)
+        for quantity in ("drop", "top1", "speedup", "latency_ms", "size_mb")
     ]
 
 
-def _of_latency(runtime: str, row: LatencyRow) -> list[Measurement]:
-    """Latency and speed-up."""
-    why = NO_TEACHER_ENGINE if runtime == "engine" else row.reason or "no teacher was measured in this runtime"
+def _measurements(inputs: Inputs, artifact: str, runtime: Runtime, precision: Precision) -> list[Measurement]:
+    """What is known about the deployed graph in one runtime and precision, as ``artifact``."""
+    export, verify = inputs.export, inputs.verify
+    wanted = (export.deployed, runtime, precision)
+    accuracy = next(row for row in verify.accuracy if (row.model, row.runtime, row.precision) == wanted)
+    latency = next(
+        row for row in verify.latency if (row.model, row.runtime, row.precision) == wanted and row.batch == 1
+    )
+    engine = export.engine(runtime, precision)
+    made = export.onnx(precision) if runtime == "onnx" else engine.file if engine else None
+    size = (
+        Measurement(artifact, "size_mb", made.bytes / _MEGABYTE)
+        if made
+        else Measurement(artifact, "size_mb", None, reason="no file was recorded")
+    )
+    return [*_of_accuracy(artifact, accuracy), *_of_latency(artifact, latency), size]
+
+
+def _of_accuracy(artifact: str, row: AccuracyRow) -> list[Measurement]:
     return [
-        Measurement(runtime, "latency_ms", row.p50_ms, row.p50_low, row.p50_high, row.reason),
-        Measurement(runtime, "speedup", row.speedup, row.speedup_low, row.speedup_high, why),
+        Measurement(artifact, "drop", row.drop, row.drop_low, row.drop_high, row.reason),
+        Measurement(artifact, "top1", row.top1, row.top1_low, row.top1_high, row.reason),
+    ]
+
+
+def _of_latency(artifact: str, row: LatencyRow) -> list[Measurement]:
+    """Latency and speed-up."""
+    why = NO_TEACHER_ENGINE if artifact == "engine" else row.reason or "no teacher was measured in this runtime"
+    return [
+        Measurement(artifact, "latency_ms", row.p50_ms, row.p50_low, row.p50_high, row.reason),
+        Measurement(artifact, "speedup", row.speedup, row.speedup_low, row.speedup_high, why),
     ]

@@ -14,7 +14,16 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from core.artifact_records import AccuracyRow, ExportRecord, LatencyRow, OnnxArtifact, VerifyRecord
+from core.artifact_records import (
+    AccuracyRow,
+    EngineArtifact,
+    ExportRecord,
+    LatencyRow,
+    OnnxArtifact,
+    Precision,
+    Runtime,
+    VerifyRecord,
+)
 from core.context import Context
 from core.errors import BundleError, EnvironmentLacksError
 from core.preprocess import PreprocessSpec
@@ -30,8 +39,8 @@ from stages.training.evaluate import correct
 from stages.verify.accuracy import Correct, paired_drop, share_interval
 from stages.verify.config import VerifyConfig
 
-Infer = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""Images ``[B, 3, S, S]`` to logits ``[B, K]``, finished when it returns."""
+Infer = Callable[[NDArray[Any]], NDArray[np.float32]]
+"""Images as the artifact takes them to logits ``[B, K]``, finished when it returns."""
 
 _ACCURACY_BATCH = 8
 """Images a batch on the held-out set; fewer where an engine takes fewer."""
@@ -56,14 +65,19 @@ class Contestant:
 
     model: str
     """``teacher``, or the student's graph."""
-    runtime: str
-    """``torch``, ``onnx`` or ``engine``."""
+    runtime: Runtime
     spec: PreprocessSpec
     infer: Infer | None
     max_batch: int | None = None
     reason: str = ""
     provider: str = ""
     """ONNX Runtime's execution provider that was asked for, and is there when ``infer`` is."""
+    precision: Precision = "fp32"
+
+    @property
+    def key(self) -> str:
+        """Its name among those of its runtime."""
+        return f"{self.model} {self.precision}"
 
 
 def run(config: VerifyConfig, inputs: Inputs, context: Context) -> VerifyRecord:
@@ -91,24 +105,26 @@ def run(config: VerifyConfig, inputs: Inputs, context: Context) -> VerifyRecord:
 def _contestants(
     inputs: Inputs, context: Context, device: torch.device, provider: Provider, threads: int, stack: ExitStack
 ) -> list[Contestant]:
-    """Teacher first in each runtime; then every student graph; then the engine."""
+    """Teacher first in each runtime; then every student graph, the deployed one's precisions, the engines."""
     root = context.run.root
-    own, student = inputs.teacher.preprocess, inputs.student.preprocess
+    own, student, export = inputs.teacher.preprocess, inputs.student.preprocess, inputs.export
 
     def in_torch(spec: Any, weights: Any) -> Infer:
         network = load_own(build_model(spec), weights, root).eval().to(device)
         return partial(_torch_infer, network, device)
 
     def in_onnx(model: str, spec: PreprocessSpec, artifact: OnnxArtifact) -> Contestant:
-        return _onnx(Contestant(model, "onnx", spec, None), root / artifact.file.path, threads, provider, stack)
+        absent = Contestant(model, "onnx", spec, None, precision=artifact.precision)
+        return _onnx(absent, root / artifact.file.path, threads, provider, stack)
 
     graphs = inputs.fold.models
     return [
         Contestant(TEACHER, "torch", own, in_torch(inputs.teacher.model, inputs.teacher.weights)),
         *(Contestant(g, "torch", student, in_torch(spec, inputs.fold.graphs[g])) for g, spec in graphs.items()),
-        in_onnx(TEACHER, own, inputs.export.teacher),
-        *(in_onnx(graph, student, artifact) for graph, artifact in inputs.export.student.items()),
-        *_engine(inputs, context, stack),
+        in_onnx(TEACHER, export.teacher_preprocess, export.teacher),
+        *(in_onnx(graph, export.preprocess, artifact) for graph, artifact in export.student.items()),
+        *(in_onnx(export.deployed, export.preprocess, artifact) for artifact in export.reduced.values()),
+        *(_engine(export, engine, root, stack) for engine in export.engines),
     ]
 
 
@@ -127,25 +143,26 @@ def _onnx(absent: Contestant, path: Path, threads: int, provider: Provider, stac
         if provider == "cpu":
             raise
         return replace(absent, reason=str(error))
+    except BundleError as error:
+        if absent.precision == "fp32":
+            raise
+        # A runtime may have no kernels for a precision (bfloat16 on a CPU); the file was checked when it was made.
+        return replace(absent, reason=str(error))
     return replace(absent, infer=runner.infer, provider=runner.provider)
 
 
-def _engine(inputs: Inputs, context: Context, stack: ExitStack) -> list[Contestant]:
-    """The engine as a contestant; without a GPU it has a reason instead of a way to run."""
-    engine = inputs.export.engine
-    if engine.status == "off":
-        return []
+def _engine(export: ExportRecord, engine: EngineArtifact, root: Path, stack: ExitStack) -> Contestant:
+    """An engine as a contestant; without a GPU it has a reason instead of a way to run."""
     absent = Contestant(
-        inputs.export.deployed, "engine", inputs.student.preprocess, None, engine.max_batch, engine.reason
+        export.deployed, engine.flavour, export.preprocess, None, engine.max_batch, engine.reason, "", engine.precision
     )
     if engine.file is None:
-        return [absent]
-    flavour: Any = engine.flavour
+        return absent
     try:
-        runner = stack.enter_context(EngineRunner(context.run.root / engine.file.path, flavour))
+        runner = stack.enter_context(EngineRunner(root / engine.file.path, engine.flavour))
     except (EnvironmentLacksError, BundleError) as error:
-        return [replace(absent, reason=str(error))]
-    return [replace(absent, infer=runner.infer, reason="")]
+        return replace(absent, reason=str(error))
+    return replace(absent, infer=runner.infer, reason="")
 
 
 def _accuracy(inputs: Inputs, context: Context, contestants: Sequence[Contestant]) -> tuple[AccuracyRow, ...]:
@@ -177,6 +194,7 @@ def _accuracy_row(
         return AccuracyRow(
             model=contestant.model,
             runtime=contestant.runtime,
+            precision=contestant.precision,
             images=len(teacher_right),
             top1=None,
             top5=None,
@@ -192,6 +210,7 @@ def _accuracy_row(
     return AccuracyRow(
         model=contestant.model,
         runtime=contestant.runtime,
+        precision=contestant.precision,
         images=len(right[0]),
         top1=top1,
         top1_low=low,
@@ -220,21 +239,19 @@ def _latency(config: VerifyConfig, inputs: Inputs, contestants: Sequence[Contest
             for each in group:
                 if each.infer and (each.max_batch is None or batch <= each.max_batch):
                     images = inputs_of[each.spec]
-                    calls[each.model] = partial(
-                        each.infer, np.ascontiguousarray(images[np.arange(batch) % len(images)])
-                    )
+                    calls[each.key] = partial(each.infer, np.ascontiguousarray(images[np.arange(batch) % len(images)]))
             times = measure(calls, seconds) if calls else {}
             rows += [_latency_row(config, each, batch, times) for each in group]
     return tuple(rows)
 
 
 def _latency_row(config: VerifyConfig, contestant: Contestant, batch: int, times: dict[str, Times]) -> LatencyRow:
-    samples, teacher = times.get(contestant.model), times.get(TEACHER)
+    samples, teacher = times.get(contestant.key), times.get(f"{TEACHER} fp32")
     nothing: dict[str, Any] = dict.fromkeys(
         ("p50_ms", "p90_ms", "p99_ms", "speedup", "speedup_low", "speedup_high"), None
     )
-    row: dict[str, Any] = {"model": contestant.model, "runtime": contestant.runtime, "provider": contestant.provider}
-    row |= {"batch": batch, "samples": 0, **nothing}
+    row: dict[str, Any] = {"model": contestant.model, "runtime": contestant.runtime, "precision": contestant.precision}
+    row |= {"provider": contestant.provider, "batch": batch, "samples": 0, **nothing}
     if samples is None:
         reason = contestant.reason or f"the engine takes batches up to {contestant.max_batch}"
         return LatencyRow(**row, reason=reason)

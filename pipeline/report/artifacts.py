@@ -1,0 +1,130 @@
+"""The report's words on what was exported: precisions, engines, and what of it the bundle holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.report.wording import Footnotes, megabytes, plain, table
+
+_PRODUCTS = ("MatMul", "Gemm", "Conv")
+_SHOWN = 4
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """Markdown of the report's ``artifacts``: how each was made, what it really computes in, where it ended up."""
+    made = report["artifacts"]
+    sections = [_precisions(made), _engines(made), _bundle(made)]
+    return "\n\n".join(section for section in sections if section)
+
+
+def _precisions(made: dict[str, Any]) -> str:
+    notes = Footnotes()
+    fp32 = made["student"][made["deployed"]]
+    rows = [
+        [
+            "fp32",
+            "torch, exported",
+            "-",
+            "-",
+            "-",
+            _products(fp32["operators"]),
+            _size(fp32),
+            _place(made, "onnx", "fp32"),
+        ]
+    ]
+    for precision, one in made["reduced"].items():
+        how = one["reduced"]
+        rows.append(
+            [
+                precision,
+                plain(how["method"]) + (f"; {plain(how['calibration'])}" if how["calibration"] else ""),
+                _share(how["difference"], how["reason"], notes, ".2g"),
+                _share(how["agreement"], how["reason"], notes, ".4g"),
+                _nodes(how["kept_fp32"]),
+                _products(one["operators"]),
+                _size(one),
+                _place(made, "onnx", precision),
+            ]
+        )
+    header = ["ONNX", "made by", "logits differ, of their spread", "same top-1", "left in fp32", "matrix products in"]
+    lines = ["### Precisions", "", table([*header, "size", "bundle"], rows), ""]
+    lines += [f"- no {precision}: {plain(why)}" for precision, why in made["missing"].items()]
+    lines += [f"- {plain(line)}" for line in notes.lines()]
+    lines += [f"- rewritten exactly before export: {plain('; '.join(fp32['rewrites']) or 'nothing')}"]
+    return "\n".join(lines)
+
+
+def _engines(made: dict[str, Any]) -> str:
+    if not made["engines"]:
+        return f"TensorRT engines: none: {plain(made['engines_why'])}"
+    rows = []
+    for one in made["engines"]:
+        hardware = ", ".join(one["hardware"]) + (f" ({one['hardware_source']})" if one["hardware_source"] else "")
+        built = one["status"] == "built"
+        rows.append(
+            [
+                f"{one['flavour']} {one['version'] or ''}".strip(),
+                one["precision"],
+                _layers(one["layers"]) if built else "-",
+                plain(hardware) or "-",
+                f"{one['min_batch']} to {one['max_batch']}" if built else "-",
+                f"{one['seconds']:.1f}" if built else "-",
+                megabytes(one["file"]["bytes"], "", Footnotes()) if one["file"] else "-",
+                _place(made, one["flavour"], one["precision"]) if built else f"not built: {plain(one['reason'])}",
+            ]
+        )
+    header = ["engine", "precision", "matrix products in", "runs on", "batch", "built in s", "size", "bundle"]
+    return "\n".join(["### Engines", "", table(header, rows)])
+
+
+def _bundle(made: dict[str, Any]) -> str:
+    bundle = made["bundle"]
+    lines = [f"Recommended in ONNX Runtime: {bundle['onnx']} ({plain(bundle['onnx_why'])})."]
+    if bundle["engine"]:
+        runtime, precision = bundle["engine"]
+        lines.append(f"Recommended engine: {runtime} {precision} ({plain(bundle['engine_why'])}).")
+    return "\n".join(lines)
+
+
+def _place(made: dict[str, Any], runtime: str, precision: str) -> str:
+    """Whether the bundle has it, and if not why."""
+    for one in made["bundle"]["rejected"]:
+        if (one["runtime"], one["precision"]) == (runtime, precision):
+            return f"no: {plain(one['why'])}"
+    return "yes"
+
+
+def _products(operators: Mapping[str, Mapping[str, int]]) -> str:
+    """What a graph's matrix products compute in: ``48 fp16, 1 fp32``."""
+    counts: dict[str, int] = {}
+    for kind in _PRODUCTS:
+        for dtype, count in operators.get(kind, {}).items():
+            counts[dtype] = counts.get(dtype, 0) + count
+    return ", ".join(f"{count} {dtype}" for dtype, count in sorted(counts.items(), key=lambda item: -item[1])) or "-"
+
+
+def _layers(layers: Mapping[str, Mapping[str, int]]) -> str:
+    """Likewise of an engine's layers, whose types TensorRT names in its own way."""
+    wanted = {kind: dtypes for kind, dtypes in layers.items() if "MATRIX" in kind.upper() or "CONV" in kind.upper()}
+    counts: dict[str, int] = {}
+    for dtypes in wanted.values():
+        for dtype, count in dtypes.items():
+            counts[dtype] = counts.get(dtype, 0) + count
+    return ", ".join(f"{count} {dtype}" for dtype, count in sorted(counts.items(), key=lambda item: -item[1])) or "-"
+
+
+def _share(value: float | None, reason: str, notes: Footnotes, form: str) -> str:
+    return notes.mark(reason or "nothing was compared") if value is None else format(value, form)
+
+
+def _nodes(names: list[str]) -> str:
+    """The first few names, and how many more."""
+    if not names:
+        return "nothing more"
+    shown = ", ".join(plain(name) for name in names[:_SHOWN])
+    return shown + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+def _size(one: Mapping[str, Any]) -> str:
+    return f"{one['megabytes']:.2f} MB"

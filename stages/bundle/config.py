@@ -1,0 +1,17 @@
+"""Settings of the bundle, out of those of export (torch-free)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from core.artifact_records import Precision
+from core.record import Record
+
+
+class BundleConfig(Record):
+    """What the bundle may hold; every field is one of ``export``."""
+
+    deploy: Precision | Literal["auto"]
+    max_int8_drop: float
+    triton: bool
+    """Whether ``triton`` is among the targets."""

@@ -1,0 +1,67 @@
+"""Engines of the deployed graph: one a flavour and precision."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from core.artifact_records import EngineArtifact, OnnxArtifact, Precision
+from core.context import Context
+from core.errors import ResultError
+from core.files import reference
+from exporters.tensorrt import Flavour, engine_from_onnx
+from stages.export.config import ExportConfig
+
+
+def build_engines(
+    config: ExportConfig,
+    graphs: Mapping[Precision, OnnxArtifact],
+    missing: Mapping[Precision, str],
+    context: Context,
+) -> tuple[EngineArtifact, ...]:
+    """One engine for each flavour among the targets and each precision; one that cannot be built has its reason."""
+    made = []
+    for flavour in config.flavours:
+        for precision in config.precisions:
+            graph = graphs.get(precision)
+            if graph is None:
+                reason = f"there is no {precision} graph to build it of: {missing[precision]}"
+                made.append(EngineArtifact(status="unavailable", flavour=flavour, precision=precision, reason=reason))
+            else:
+                made.append(_build(config, flavour, graph, context))
+    return tuple(made)
+
+
+def _build(config: ExportConfig, flavour: Flavour, graph: OnnxArtifact, context: Context) -> EngineArtifact:
+    root = context.run.root
+    path = root / "export" / f"{graph.name}.{flavour}.engine"
+    log = path.with_suffix(".log")
+    try:
+        facts = engine_from_onnx(
+            root / graph.file.path,
+            path,
+            flavour=flavour,
+            precision=graph.precision,
+            min_batch=1,
+            opt_batch=config.opt_batch,
+            max_batch=config.max_batch,
+            compute_capabilities=config.compute_capabilities if flavour == "tensorrt-rtx" else (),
+            log_path=log,
+        )
+    except ResultError as error:
+        context.say(f"no {graph.precision} engine: {error}")
+        return EngineArtifact(status="unavailable", flavour=flavour, precision=graph.precision, reason=str(error))
+    return EngineArtifact(
+        status="built",
+        flavour=flavour,
+        precision=graph.precision,
+        version=facts.version,
+        file=reference(path, root),
+        log=reference(log, root),
+        layers=facts.audit,
+        hardware=facts.hardware,
+        hardware_source=facts.hardware_source,
+        min_batch=facts.min_batch,
+        opt_batch=facts.opt_batch,
+        max_batch=facts.max_batch,
+        seconds=facts.seconds,
+    )

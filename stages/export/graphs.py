@@ -1,0 +1,109 @@
+"""One network as an fp32 ONNX graph, rewritten exactly and compared with torch on real images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.artifact_records import OnnxArtifact
+from core.context import Context
+from core.errors import ResultError
+from core.files import reference
+from core.preprocess import PreprocessSpec
+from core.records import Cost, DataRecord, FileRef, ModelSpec
+from exporters.onnx import max_difference, onnx_from_module
+from exporters.precision import operator_dtypes
+from stages.export.config import ExportConfig
+from stages.images.loaders import sample
+from stages.images.sources import recorded_images
+from stages.models.build import build_model
+from stages.models.weights import load_own
+from stages.rewrites.deploy import deployed
+
+CHECKED_BATCHES = (1, 2, 7)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out images, as torch and as an exported graph take them."""
+
+    images: NDArray[np.float32]
+    """Float32 ``[N, 3, S, S]``, normalised."""
+    given: NDArray[Any]
+    """The same as ``preprocess.input`` says."""
+    preprocess: PreprocessSpec
+    """Of the graph."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a reduced precision is made and judged with."""
+
+    data: DataRecord
+    held_out: HeldOut
+    model: ModelSpec
+    weights: FileRef
+    """Of the network whose graph is reduced."""
+
+
+def held_out(data: DataRecord, spec: PreprocessSpec, config: ExportConfig) -> HeldOut:
+    """Up to ``export.images`` of the held-out images, evenly spread."""
+    split = recorded_images(data)[1].val
+    images: NDArray[np.float32] = sample(split, spec, config.images).numpy()
+    taken = spec.model_copy(update={"input": config.input})
+    given = images if config.input == spec.input else sample(split, taken, config.images).numpy()
+    return HeldOut(images, given, taken)
+
+
+def export_graph(
+    config: ExportConfig,
+    name: str,
+    spec: ModelSpec,
+    weights: FileRef,
+    cost: Cost,
+    images: HeldOut,
+    context: Context,
+) -> OnnxArtifact:
+    """Export one network and compare it with torch, as trained, on real images.
+
+    Raises:
+        ResultError: it cannot be exported, or differs from torch by more than ``export.tolerance``.
+    """
+    root = context.run.root
+    module = load_own(build_model(spec), weights, root).eval()
+    rewritten = deployed(module, config.rewrites, images.preprocess, config.input)
+    path = root / "export" / f"{name}.onnx"
+    facts = onnx_from_module(
+        rewritten.module,
+        path,
+        size=images.preprocess.size,
+        max_batch=config.max_batch,
+        opset=config.opset,
+        input=config.input,
+    )
+    differences = max_difference(path, module, images.images, CHECKED_BATCHES, images.given)
+    worst = max(differences.values())
+    if not (isfinite(worst) and worst <= config.tolerance):
+        raise ResultError(
+            f"{name}.onnx differs from torch by {worst:.3g} in logits, more than export.tolerance "
+            f"{config.tolerance:g}; nothing was deployed."
+        )
+    return OnnxArtifact(
+        name=name,
+        file=reference(path, root),
+        data=reference(facts.data, root) if facts.data else None,
+        input=config.input,
+        cost=cost,
+        nodes=facts.nodes,
+        opset=facts.opset,
+        max_logit_difference=differences,
+        tolerance=config.tolerance,
+        seconds=facts.seconds,
+        rewrites=rewritten.applied,
+        not_rewritten=rewritten.skipped,
+        operators=operator_dtypes(path),
+    )
