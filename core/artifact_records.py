@@ -115,6 +115,8 @@ class ExportRecord(Record):
     engines: tuple[EngineArtifact, ...] = ()
     engines_why: str = ""
     """Why these flavours, or why none."""
+    not_made: tuple[str, ...] = ()
+    """What was asked for by name and could not be made, with the reason; it fails the run."""
 
     def onnx(self, precision: Precision) -> OnnxArtifact | None:
         """The deployed graph in a precision."""

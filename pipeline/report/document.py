@@ -77,7 +77,7 @@ def build(
     rows = model_rows(records.teacher, records.distill, records.fold, records.export, records.verify, records.bundle)
     report = {
         "schema_version": SCHEMA_VERSION,
-        "verdict": _verdict(records.gates),
+        "verdict": _verdict(records.gates, records.export.not_made),
         "headline": _headline(rows),
         "models": rows,
         "accuracy": records.verify.accuracy,
@@ -102,12 +102,14 @@ def build(
     return clean
 
 
-def _verdict(gates: GatesRecord) -> dict[str, Any]:
+def _verdict(gates: GatesRecord, not_made: Sequence[str]) -> dict[str, Any]:
     """Pass or fail, the exit code that follows, and the gates that decided it."""
     blocking = [row for row in gates.rows if row.verdict == "fail" or (row.required and row.verdict != "pass")]
     open_gates = [row for row in gates.rows if row not in blocking and row.verdict != "pass"]
-    if not gates.passed:
+    if not gates.passed and blocking:
         word, why = "FAIL", f"{len(blocking)} of {len(gates.rows)} gates stand in the way"
+    elif not gates.passed:
+        word, why = "FAIL", "something that was asked for could not be made"
     elif not gates.rows:
         word, why = "DONE", "no gate was set, so nothing was judged"
     elif any(row.verdict == "inconclusive" for row in gates.rows):
@@ -123,7 +125,10 @@ def _verdict(gates: GatesRecord) -> dict[str, Any]:
         "word": word,
         "exit_code": EXIT_OK if gates.passed else EXIT_GATE_FAILED,
         "why": why,
-        "blocking": [f"{row.artifact} {_GATE_WORDS.get(row.gate, (row.gate,))[0]}: {row.verdict}" for row in blocking],
+        "blocking": [
+            *(f"{row.artifact} {_GATE_WORDS.get(row.gate, (row.gate,))[0]}: {row.verdict}" for row in blocking),
+            *(f"not made: {what}" for what in not_made),
+        ],
         "open": [f"{row.artifact} {_GATE_WORDS.get(row.gate, (row.gate,))[0]}: {row.verdict}" for row in open_gates],
     }
 

@@ -14,6 +14,7 @@ from stages.rewrites.config import RewriteConfig
 Target = Literal["onnx", "tensorrt", "tensorrt-rtx", "triton"]
 ENGINES: tuple[Literal["tensorrt"], Literal["tensorrt-rtx"]] = ("tensorrt", "tensorrt-rtx")
 """Targets that are an engine's flavour."""
+DEFAULT_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 
 
 def _listed(given: Any) -> Any:
@@ -32,7 +33,7 @@ class ExportConfig(Record):
     target_reason: str = ""
     """Why `target` has the engines it has; written when `auto` is decided, not meant to be set."""
     precision: Annotated[tuple[Precision, ...], BeforeValidator(_listed)] = Field(
-        ("fp32", "fp16", "int8"), min_length=1
+        DEFAULT_PRECISIONS, min_length=1
     )
     """Precisions of the deployed graph, each as ONNX and as an engine. fp32 is always made: the others are made of it.
     bf16 and fp8 need the extra `modelopt`."""
@@ -78,6 +79,11 @@ class ExportConfig(Record):
     def precisions(self) -> tuple[Precision, ...]:
         """Those of ``precision``, fp32 first."""
         return ("fp32", *(one for one in self.precision if one != "fp32"))
+
+    @property
+    def precision_asked(self) -> bool:
+        """Whether precisions other than the default ones were asked for."""
+        return self.precision != DEFAULT_PRECISIONS
 
     @property
     def flavours(self) -> tuple[Literal["tensorrt", "tensorrt-rtx"], ...]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from core.artifact_records import ExportRecord
+from core.artifact_records import EngineArtifact, ExportRecord, Precision
 from core.context import Context
 from core.records import DataRecord, DistillRecord, FoldRecord, StudentRecord, TeacherRecord
 from exporters.tensorrt import choose_flavour
@@ -49,6 +50,7 @@ def run(config: ExportConfig, inputs: Inputs, context: Context) -> ExportRecord:
     graph, why = choose_graph(config, fold, student, images.given, context)
     source = Sample(inputs.data, images, fold.models[graph], fold.graphs[graph])
     reduced, missing = reduce_graph(config, student[graph], source, context)
+    engines = build_engines(config, {"fp32": student[graph], **reduced}, missing, context)
     return ExportRecord(
         deployed=graph,
         deployed_why=why,
@@ -58,12 +60,22 @@ def run(config: ExportConfig, inputs: Inputs, context: Context) -> ExportRecord:
         missing=missing,
         teacher=teacher,
         teacher_preprocess=teacher_images.preprocess,
-        engines=build_engines(config, {"fp32": student[graph], **reduced}, missing, context),
+        engines=engines,
         engines_why=config.target_reason or _asked(config),
+        not_made=_not_made(config, missing, engines),
     )
 
 
 def _asked(config: ExportConfig) -> str:
-    return (
-        f"asked for with export.target: {', '.join(config.flavours)}" if config.flavours else "no engine was asked for"
-    )
+    named = ", ".join(config.flavours)
+    return f"asked for with export.target: {named}" if named else "no engine was asked for"
+
+
+def _not_made(
+    config: ExportConfig, missing: Mapping[Precision, str], engines: Sequence[EngineArtifact]
+) -> tuple[str, ...]:
+    """What a target or precision named by the user lacks; of defaults, nothing is owed."""
+    graphs = [f"{one} ONNX: {why}" for one, why in missing.items()] if config.precision_asked else []
+    by_name = not config.target_reason
+    failed = [one for one in engines if by_name and one.file is None and one.precision not in missing]
+    return (*graphs, *(f"{one.flavour} {one.precision} engine: {one.reason}" for one in failed))

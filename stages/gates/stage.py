@@ -31,11 +31,14 @@ class Inputs:
 
 
 def run(config: GatesConfig, inputs: Inputs, context: Context) -> GatesRecord:
-    """One row a limit and artifact, and whether the run passes; judged are the artifacts that the bundle recommends."""
+    """One row a limit and artifact, and whether the run passes; judged are the artifacts that the bundle recommends.
+
+    A run that lacks an artifact asked for by name does not pass, whatever the limits say.
+    """
     onnx = _measurements(inputs, "onnx", "onnx", inputs.bundle.onnx)
     engine = inputs.bundle.engine
     rows = judge(config, [*onnx, *(_measurements(inputs, "engine", *engine) if engine else _no_engine(inputs))])
-    return GatesRecord(rows=rows, passed=passed(rows))
+    return GatesRecord(rows=rows, passed=passed(rows) and not inputs.export.not_made)
 
 
 def _no_engine(inputs: Inputs) -> list[Measurement]:

@@ -12,14 +12,15 @@ from pipeline.report.document import Records
 from stages.gates.config import NO_TEACHER_ENGINE
 
 
-def row_of(report, model, runtime):
-    return next(row for row in report["models"] if (row["model"], row["runtime"]) == (model, runtime))
+def row_of(report, model, runtime, precision="fp32"):
+    wanted = (model, runtime, precision)
+    return next(row for row in report["models"] if (row["model"], row["runtime"], row["precision"]) == wanted)
 
 
 def test_is_strict_json(case: Records) -> None:
     report = report_of(case)
     assert json.loads(json.dumps(report, allow_nan=False)) == report
-    assert report["schema_version"] == 1
+    assert report["schema_version"] == 2
 
 
 def test_headline_numbers_are_those_of_the_records(case: Records) -> None:
@@ -47,12 +48,12 @@ def test_one_deployed_row_and_the_teacher_first(case: Records) -> None:
     rows = report_of(case)["models"]
     assert [row["model"] for row in rows if row["deployed"]] == [case.export.deployed]
     assert rows[0]["model"] == "teacher"
-    assert rows[-1]["runtime"] == "engine"
+    assert (rows[-1]["runtime"], rows[-1]["precision"]) == ("tensorrt-rtx", "fp16")
 
 
 def test_missing_numbers_are_null_with_a_reason(case: Records) -> None:
-    row = row_of(report_of(case), case.export.deployed, "engine")
-    why = NO_GPU if case.export.engine.status == "built" else NO_ENGINE
+    row = row_of(report_of(case), case.export.deployed, "tensorrt-rtx", "fp16")
+    why = NO_GPU if case.export.engines[0].status == "built" else NO_ENGINE
     for quantity in (row["top1"], row["drop"], row["latency"]["1"]["p50_ms"], row["latency"]["8"]["p99_ms"]):
         assert quantity == {"value": None, "low": None, "high": None, "reason": why}
     assert row["latency"]["1"]["speedup"]["reason"] == NO_TEACHER_ENGINE
@@ -86,10 +87,10 @@ def test_a_row_says_what_onnx_runtime_ran_on(lift: Records, provider: str, word:
 
 
 def test_no_engine_has_no_size_but_a_reason(lift: Records) -> None:
-    export = lift.export.model_copy(
-        update={"engine": lift.export.engine.model_copy(update={"file": None, "reason": NO_ENGINE})}
-    )
-    row = row_of(report_of(replace(lift, export=export)), "lift-folded", "engine")
+    (engine,) = lift.export.engines
+    failed = engine.model_copy(update={"file": None, "reason": NO_ENGINE})
+    export = lift.export.model_copy(update={"engines": (failed,)})
+    row = row_of(report_of(replace(lift, export=export)), "lift-folded", "tensorrt-rtx", "fp16")
     assert (row["bytes"], row["bytes_reason"]) == (None, NO_ENGINE)
 
 
@@ -151,3 +152,21 @@ def test_the_word_says_no_more_than_was_measured(lift: Records, verdicts: tuple[
     report = report_of(replace(lift, gates=GatesRecord(rows=rows, passed="fail" not in verdicts)))
     assert report["verdict"]["word"] == word
     assert report["verdict"]["passed"] == (word != "FAIL")
+
+
+def test_the_recommended_precision_is_the_deployed_row(lift: Records) -> None:
+    bundle = lift.bundle.model_copy(update={"onnx": "fp16"})
+    report = report_of(replace(lift, bundle=bundle))
+    (row,) = [row for row in report["models"] if row["deployed"]]
+    assert (row["runtime"], row["precision"]) == ("onnx", "fp16")
+    assert row["label"] == "student lift-folded fp16, ONNX CPU (deployed)"
+    assert row["bytes"] == lift.export.reduced["fp16"].bytes == report["headline"]["bytes"]["student"]
+
+
+def test_what_was_asked_for_by_name_and_not_made_fails_the_run(lift: Records) -> None:
+    export = lift.export.model_copy(update={"not_made": ("int8 ONNX: too far from fp32",)})
+    gates = lift.gates.model_copy(update={"passed": False})
+    verdict = report_of(replace(lift, export=export, gates=gates))["verdict"]
+    assert (verdict["word"], verdict["exit_code"]) == ("FAIL", 1)
+    assert verdict["blocking"] == ["not made: int8 ONNX: too far from fp32"]
+    assert verdict["why"] == "something that was asked for could not be made"

@@ -55,9 +55,9 @@ def test_markdown_starts_with_the_verdict_and_ends_with_how_to_reproduce(case: R
 
 
 def test_unmeasured_is_never_a_number_or_a_pass(case: Records) -> None:
-    why = NO_GPU if case.export.engine.status == "built" else NO_ENGINE
+    why = NO_GPU if case.export.engines[0].status == "built" else NO_ENGINE
     text = render(report_of(case))
-    engine = cells(text, f"| student {case.export.deployed}, TensorRT engine")
+    engine = cells(text, f"| student {case.export.deployed} fp16, TensorRT-RTX engine")
     assert not any(character.isdigit() for cell in engine[1:6] for character in cell)
     assert f"unmeasured: {why}" in text
     gate = cells(text, "| engine accuracy drop")
@@ -105,7 +105,22 @@ def test_a_note_said_before_is_not_said_again(lift: Records) -> None:
 
 
 def test_hardware_that_nothing_read_back_is_called_the_documented_default(lift: Records) -> None:
-    assert "for 8.9, 12.0 (documented default), 23.46 MB" in render(report_of(lift))
+    assert "| 8.9, 12.0 (documented default) | 1 to 8 | 33.0 | 23.46 MB | yes |" in render(report_of(lift))
+
+
+def test_precisions_say_what_they_are_made_of_and_where_they_ended_up(lift: Records) -> None:
+    text = render(report_of(lift))
+    fp16 = cells(text, "| fp16 | half precision")
+    assert fp16[2:8] == ["0.0012", "1", "blocks.3.mlp.fc2", "48 fp16, 1 fp32", "11.51 MB", "yes"]
+    assert "- no int8: top-1 agrees on 12 % of the images" in text
+    assert "Recommended in ONNX Runtime: fp32 (no other is faster)." in text
+    assert "Recommended engine: tensorrt-rtx fp16 (no engine was measured here)." in text
+
+
+def test_a_failure_to_make_something_is_told_first_in_the_terminal(lift: Records) -> None:
+    export = lift.export.model_copy(update={"not_made": ("int8 ONNX: Too Far",)})
+    text = shown(report_of(replace(lift, export=export, gates=lift.gates.model_copy(update={"passed": False}))), 120)
+    assert "Not made: int8 ONNX: Too Far" in text
 
 
 def test_renderings_read_only_the_report(lift: Records) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,10 @@ from small_run import data_record, distill_record, student_record, teacher_recor
 import exporters.onnx
 from core.artifact_records import OnnxArtifact
 from core.context import Context
-from core.errors import BundleError, EnvironmentLacksError, ResultError
+from core.errors import EnvironmentLacksError, ResultError
 from core.files import is_intact, references_in
-from exporters.bundle import open_bundle
 from exporters.runners import OnnxRunner
-from stages.export import stage
+from stages.export import engines, graphs, precisions, projector, stage
 from stages.export.config import ExportConfig
 from stages.export.stage import Inputs
 from stages.fold import stage as fold_stage
@@ -50,16 +48,17 @@ def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
         path.write_bytes(b"onnx")
         return facts
 
-    monkeypatch.setattr(stage, "onnx_from_module", write)
-    monkeypatch.setattr(stage, "max_difference", lambda *_: {"1": 1e-7})
-    monkeypatch.setattr(stage, "_bundle", lambda *_: ())
+    monkeypatch.setattr(graphs, "onnx_from_module", write)
+    monkeypatch.setattr(graphs, "max_difference", lambda *_: {"1": 1e-7})
+    monkeypatch.setattr(graphs, "operator_dtypes", lambda *_: {})
 
 
 def config(**changes) -> ExportConfig:
-    return ExportConfig(**{"engine": "none", "max_batch": 8, "images": 4, **changes})
+    """fp32 alone, no engine."""
+    return ExportConfig(**{"target": ("onnx",), "precision": ("fp32",), "max_batch": 8, "images": 4, **changes})
 
 
-def test_every_graph_and_the_teacher_are_exported_and_bundled(lift: Inputs, context: Context) -> None:
+def test_every_graph_and_the_teacher_are_exported(lift: Inputs, context: Context) -> None:
     record = stage.run(config(), lift, context)
     assert set(record.student) == {"lift-kept", "lift-folded"}
     assert record.deployed == "lift-folded"
@@ -77,13 +76,9 @@ def test_every_graph_and_the_teacher_are_exported_and_bundled(lift: Inputs, cont
             np.testing.assert_allclose(runner.infer(images.numpy()), wanted, atol=1e-4)
         assert set(artifact.max_logit_difference) == {"1", "2", "7"}
         assert max(artifact.max_logit_difference.values()) < 1e-4
-    names = {Path(ref.path).name for ref in record.bundle}
-    assert {"model.onnx", "preprocess.json", "labels.txt", "manifest.json"} <= names
-    deployed = (root / record.student["lift-folded"].file.path).read_bytes()
-    assert (root / "bundle" / "model.onnx").read_bytes() == deployed
-    assert (root / "bundle" / "labels.txt").read_text().splitlines() == list(lift.data.classes)
-    assert json.loads((root / "bundle" / "preprocess.json").read_text())["size"] == 32
-    assert (record.engine.status, record.engine.flavour, record.engine.file) == ("off", "none", None)
+        assert artifact.operators["LayerNormalization"].keys() == {"fp32"}
+    assert (record.engines, record.engines_why) == ((), "no engine was asked for")
+    assert (record.reduced, record.missing, record.not_made) == ({}, {}, ())
 
 
 @pytest.mark.usefixtures("no_export")
@@ -126,7 +121,7 @@ def test_auto_folds_unless_kept_is_faster_beyond_noise(
     ratio: tuple[float, float, float],
     deployed: str,
 ) -> None:
-    monkeypatch.setattr(stage, "_folding_speedup", lambda *_: ratio)
+    monkeypatch.setattr(projector, "_folding_speedup", lambda *_: ratio)
     record = stage.run(config(projector="auto"), lift, context)
     assert record.deployed == deployed
     assert f"{ratio[0]:.3f}x [{ratio[1]:.3f}, {ratio[2]:.3f}] as fast as kept" in record.deployed_why
@@ -142,9 +137,9 @@ def test_auto_measures_both_with_the_threads_of_verification(
             threads.append(given["threads"])
             super().__init__(path, **given)
 
-    monkeypatch.setattr(stage, "_AUTO_SECONDS", 0.2)
-    monkeypatch.setattr(stage, "physical_cores", lambda: 3)
-    monkeypatch.setattr(stage, "OnnxRunner", Counting)
+    monkeypatch.setattr(projector, "_AUTO_SECONDS", 0.2)
+    monkeypatch.setattr(projector, "physical_cores", lambda: 3)
+    monkeypatch.setattr(projector, "OnnxRunner", Counting)
     torch.set_num_threads(1)  # as a reduced training leaves it
     record = stage.run(config(projector="auto"), lift, context)
     assert record.deployed in {"lift-kept", "lift-folded"}
@@ -159,7 +154,7 @@ def test_auto_without_the_gpu_it_needs_folds_and_says_so(
     def lacking(*_: object, **__: object) -> None:
         raise EnvironmentLacksError("no GPU in ONNX Runtime")
 
-    monkeypatch.setattr(stage, "OnnxRunner", lacking)
+    monkeypatch.setattr(projector, "OnnxRunner", lacking)
     record = stage.run(config(projector="auto"), lift, context)
     assert (record.deployed, record.deployed_why) == (
         "lift-folded",
@@ -167,7 +162,7 @@ def test_auto_without_the_gpu_it_needs_folds_and_says_so(
     )
 
 
-def test_weights_in_a_file_of_their_own_are_recorded_counted_and_bundled(
+def test_weights_in_a_file_of_their_own_are_recorded_and_counted(
     lift: Inputs, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(exporters.onnx, "EXTERNAL_ABOVE", 1000)
@@ -178,13 +173,6 @@ def test_weights_in_a_file_of_their_own_are_recorded_counted_and_bundled(
         on_disk = [path for path in (root / "export").iterdir() if path.name.startswith(f"{artifact.name}.onnx")]
         assert {path.relative_to(root).as_posix() for path in on_disk} == {artifact.file.path, artifact.data.path}
         assert artifact.bytes == sum(path.stat().st_size for path in on_disk) > artifact.data.bytes > 1000
-    weights = root / "bundle" / "model.onnx.data"
-    assert weights.relative_to(root).as_posix() in {ref.path for ref in record.bundle}
-    assert all(is_intact(ref, root) for ref in references_in(record))
-    assert open_bundle(root / "bundle").onnx.name == "model.onnx"
-    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    with pytest.raises(BundleError, match=r"model\.onnx\.data is damaged"):
-        open_bundle(root / "bundle")
     (root / record.student["lift-kept"].data.path).unlink()  # type: ignore[union-attr]
     assert not all(is_intact(ref, root) for ref in references_in(record))
 
@@ -200,12 +188,11 @@ def test_one_file_is_recorded_as_one(lift: Inputs, context: Context) -> None:
 def test_a_graph_that_disagrees_with_torch_is_refused(
     lift: Inputs, context: Context, monkeypatch: pytest.MonkeyPatch, difference: float
 ) -> None:
-    monkeypatch.setattr(stage, "max_difference", lambda *_: {"1": difference, "2": difference})
+    monkeypatch.setattr(graphs, "max_difference", lambda *_: {"1": difference, "2": difference})
     with pytest.raises(
         ResultError, match=r"student-lift-kept\.onnx differs from torch by .*more than export\.tolerance 0\.001"
     ):
         stage.run(config(), lift, context)
-    assert not (context.run.root / "bundle").exists()
 
 
 def test_a_tolerance_below_rounding_is_refused_by_the_real_comparison(lift: Inputs, context: Context) -> None:
@@ -213,29 +200,59 @@ def test_a_tolerance_below_rounding_is_refused_by_the_real_comparison(lift: Inpu
         stage.run(config(tolerance=1e-12), lift, context)
 
 
-@pytest.mark.usefixtures("no_export")
-def test_an_engine_nobody_could_build_is_unavailable_with_the_reason(lift: Inputs, context: Context) -> None:
-    record = stage.run(config(engine_reason="neither GPU nor TensorRT-RTX here"), lift, context)
-    assert (record.engine.status, record.engine.reason) == ("unavailable", "neither GPU nor TensorRT-RTX here")
+def failing(*_: object, **__: object) -> None:
+    raise ResultError("node 'blocks.0.attn' [Odd] is not supported")
 
 
 @pytest.mark.usefixtures("no_export")
 @pytest.mark.parametrize("by_name", [True, False])
-def test_a_failed_engine_fails_the_run_only_when_asked_for_by_name(
+def test_a_failed_engine_leaves_the_rest_and_fails_the_run_only_when_asked_for_by_name(
     lift: Inputs, context: Context, monkeypatch: pytest.MonkeyPatch, by_name: bool
 ) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise ResultError("the builder gave up")
-
     monkeypatch.setattr(stage, "choose_flavour", lambda _: ("tensorrt-rtx", "it is here"))
-    monkeypatch.setattr(stage, "engine_from_onnx", fail)
-    settings = config(engine="tensorrt-rtx", engine_reason="" if by_name else "found here")
-    if by_name:
-        with pytest.raises(ResultError, match="the builder gave up"):
-            stage.run(settings, lift, context)
-    else:
-        record = stage.run(settings, lift, context)
-        assert (record.engine.status, record.engine.reason) == ("unavailable", "the builder gave up")
+    monkeypatch.setattr(engines, "engine_from_onnx", failing)
+    settings = config(target=("onnx", "tensorrt-rtx"), target_reason="" if by_name else "found here")
+    record = stage.run(settings, lift, context)
+    (engine,) = record.engines
+    assert (engine.status, engine.reason) == ("unavailable", "node 'blocks.0.attn' [Odd] is not supported")
+    assert (context.run.root / record.student["lift-folded"].file.path).is_file()
+    assert record.not_made == ((f"tensorrt-rtx fp32 engine: {engine.reason}",) if by_name else ())
+
+
+@pytest.mark.usefixtures("no_export")
+@pytest.mark.parametrize("precision", [("fp32", "fp16"), ("fp32", "fp16", "int8")])
+def test_a_precision_that_cannot_be_made_is_missing_with_its_reason(
+    lift: Inputs, context: Context, monkeypatch: pytest.MonkeyPatch, precision: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(stage, "choose_flavour", lambda _: ("tensorrt-rtx", "it is here"))
+    monkeypatch.setattr(precisions, "reduced_from_onnx", failing)
+    monkeypatch.setattr(engines, "engine_from_onnx", failing)
+    settings = config(precision=precision, target=("onnx", "tensorrt-rtx"), target_reason="found here")
+    record = stage.run(settings, lift, context)
+    assert set(record.missing) == set(precision) - {"fp32"}
+    reasons = {one.precision: one.reason for one in record.engines}
+    assert reasons["fp16"] == "there is no fp16 graph to build it of: node 'blocks.0.attn' [Odd] is not supported"
+    default = len(precision) == 3
+    assert record.not_made == (() if default else ("fp16 ONNX: node 'blocks.0.attn' [Odd] is not supported",))
+
+
+@pytest.mark.parametrize("kind", ["float", "uint8"])
+def test_reduced_precisions_are_made_of_the_deployed_graph_alone(lift: Inputs, context: Context, kind: str) -> None:
+    record = stage.run(config(precision=("fp16", "int8"), input=kind), lift, context)
+    assert set(record.reduced) == {"fp16", "int8"}
+    assert (record.preprocess.input, lift.student.preprocess.input) == (kind, "float")
+    root = context.run.root
+    for precision, artifact in record.reduced.items():
+        assert artifact.name == f"student-lift-folded.{precision}"
+        assert (artifact.precision, artifact.input) == (precision, kind)
+        assert is_intact(artifact.file, root)
+        assert artifact.file.bytes < record.student["lift-folded"].file.bytes
+        assert artifact.reduced is not None
+        assert artifact.reduced.agreement is not None
+        assert artifact.operators["MatMul"].get(precision, 0) > 0
+    assert record.reduced["int8"].reduced is not None
+    assert record.reduced["int8"].reduced.calibration == "80 training images, evenly spread"
+    assert set(record.student) == {"lift-kept", "lift-folded"}
 
 
 def test_an_engine_that_is_not_here_is_told_before_anything_is_exported(
@@ -246,8 +263,27 @@ def test_an_engine_that_is_not_here_is_told_before_anything_is_exported(
 
     monkeypatch.setattr(stage, "choose_flavour", lacking)
     with pytest.raises(EnvironmentLacksError, match="no TensorRT"):
-        stage.run(config(engine="tensorrt"), lift, context)
+        stage.run(config(target=("onnx", "tensorrt")), lift, context)
     assert not (context.run.root / "export").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"precision": ("fp16", "fp16")}, "precision is fp16, fp16; give each at most once"),
+        ({"target": ("onnx", "onnx")}, "target is onnx, onnx; give each at most once"),
+        ({"precision": ("fp16",), "deploy": "int8"}, "deploy is int8, which is not among precision, fp16"),
+    ],
+)
+def test_settings_that_contradict_themselves_are_refused(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        ExportConfig(**given)
+
+
+def test_lists_can_be_given_as_on_the_command_line() -> None:
+    settings = ExportConfig.model_validate({"target": "onnx, tensorrt-rtx", "precision": "int8,fp16"}, strict=False)
+    assert settings.flavours == ("tensorrt-rtx",)
+    assert settings.precisions == ("fp32", "int8", "fp16")
 
 
 def test_batches_out_of_order_are_refused() -> None:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from core.artifact_records import (
     AccuracyRow,
+    BundleRecord,
     EngineArtifact,
     ExportRecord,
     GateRow,
@@ -12,11 +15,13 @@ from core.artifact_records import (
     VerifyRecord,
 )
 from core.context import Context
+from core.preprocess import PreprocessSpec
 from core.records import Cost, FileRef
 from stages.gates import stage
 from stages.gates.config import NO_TEACHER_ENGINE, GatesConfig
 from stages.gates.stage import Inputs
 
+SPEC = PreprocessSpec(size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 GRAPH, WEIGHTS, ENGINE = 1_000_000, 3_000_000_000, 2_000_000
 
 
@@ -38,7 +43,7 @@ def onnx(data: FileRef | None) -> OnnxArtifact:
     )
 
 
-def latency(runtime: str, speedup: float | None) -> LatencyRow:
+def latency(runtime: Any, speedup: float | None) -> LatencyRow:
     return LatencyRow(
         model="plain",
         runtime=runtime,
@@ -55,14 +60,15 @@ def latency(runtime: str, speedup: float | None) -> LatencyRow:
     )
 
 
-def accuracy(runtime: str) -> AccuracyRow:
+def accuracy(runtime: Any, top1: float = 90.0, precision: Any = "fp32") -> AccuracyRow:
     return AccuracyRow(
         model="plain",
         runtime=runtime,
+        precision=precision,
         images=100,
-        top1=90.0,
-        top1_low=88.0,
-        top1_high=92.0,
+        top1=top1,
+        top1_low=top1 - 2,
+        top1_high=top1 + 2,
         top5=None,
         drop=1.0,
         drop_low=0.5,
@@ -70,18 +76,33 @@ def accuracy(runtime: str) -> AccuracyRow:
     )
 
 
-def judged(context: Context, data: FileRef | None = None, **limits: float) -> dict[tuple[str, str], GateRow]:
-    """Rows by gate and artifact; both the ONNX file and the engine were measured on this machine."""
-    engine = EngineArtifact(status="built", flavour="tensorrt-rtx", file=file("export/model.engine", ENGINE))
+def inputs(data: FileRef | None = None, **changes: Any) -> Inputs:
+    """Both the ONNX file and the engine were measured on this machine."""
+    engine = EngineArtifact(
+        status="built", flavour="tensorrt-rtx", precision="fp32", file=file("export/model.engine", ENGINE)
+    )
     export = ExportRecord(
-        deployed="plain", deployed_why="", student={"plain": onnx(data)}, teacher=onnx(None), engine=engine, bundle=()
+        deployed="plain",
+        deployed_why="",
+        preprocess=SPEC,
+        teacher_preprocess=SPEC,
+        student={"plain": onnx(data)},
+        teacher=onnx(None),
+        engines=(engine,),
     )
     verify = VerifyRecord(
-        accuracy=(accuracy("onnx"), accuracy("engine")),
-        latency=(latency("onnx", 3.0), latency("engine", None)),
+        accuracy=(accuracy("onnx"), accuracy("tensorrt-rtx")),
+        latency=(latency("onnx", 3.0), latency("tensorrt-rtx", None)),
         latency_method="",
     )
-    record = stage.run(GatesConfig(**limits), Inputs(export, verify), context)  # type: ignore[arg-type]
+    bundle = BundleRecord(files=(), onnx="fp32", onnx_why="", engine=("tensorrt-rtx", "fp32"), engine_why="")
+    given = {"export": export, "verify": verify, "bundle": bundle}
+    return Inputs(**{**given, **{name: given[name].model_copy(update=change) for name, change in changes.items()}})  # type: ignore[attr-defined]
+
+
+def judged(context: Context, given: Inputs, **limits: float) -> dict[tuple[str, str], GateRow]:
+    """Rows by gate and artifact."""
+    record = stage.run(GatesConfig(**limits), given, context)  # type: ignore[arg-type]
     return {(row.gate, row.artifact): row for row in record.rows}
 
 
@@ -90,15 +111,45 @@ def judged(context: Context, data: FileRef | None = None, **limits: float) -> di
     [(None, 1.0, "pass"), (file("export/student-plain.onnx.data", WEIGHTS), 3001.0, "fail")],
 )
 def test_the_size_is_that_of_all_files(context: Context, data: FileRef | None, megabytes: float, verdict: str) -> None:
-    rows = judged(context, data, max_size_mb=100.0)
+    rows = judged(context, inputs(data), max_size_mb=100.0)
     assert (rows["max_size_mb", "onnx"].value, rows["max_size_mb", "onnx"].verdict) == (megabytes, verdict)
     assert rows["max_size_mb", "engine"].value == 2.0
 
 
 def test_an_engines_speedup_is_unmeasured_because_there_is_no_teacher_engine(context: Context) -> None:
-    rows = judged(context, min_speedup=2.0, max_latency_ms=5.0)
+    rows = judged(context, inputs(), min_speedup=2.0, max_latency_ms=5.0)
     assert rows["min_speedup", "onnx"].verdict == "pass"
     assert rows["max_latency_ms", "engine"].verdict == "pass"
     engine = rows["min_speedup", "engine"]
     assert (engine.verdict, engine.why) == ("unmeasured", NO_TEACHER_ENGINE)
     assert "no engine is built of the teacher" in engine.why
+
+
+def test_the_recommended_precision_is_judged(context: Context) -> None:
+    given = inputs()
+    rows = (*given.verify.accuracy, accuracy("onnx", 70.0, "int8"))
+    fast = latency("onnx", 5.0).model_copy(update={"precision": "int8"})
+    small = onnx(None).model_copy(update={"precision": "int8", "file": file("export/int8.onnx", GRAPH // 4)})
+    given = inputs(
+        bundle={"onnx": "int8"},
+        verify={"accuracy": rows, "latency": (*given.verify.latency, fast)},
+        export={"reduced": {"int8": small}},
+    )
+    found = judged(context, given, min_accuracy=80.0, min_speedup=4.0, max_size_mb=0.5)
+    assert (found["min_accuracy", "onnx"].value, found["min_accuracy", "onnx"].verdict) == (70.0, "fail")
+    assert (found["min_speedup", "onnx"].value, found["max_size_mb", "onnx"].value) == (5.0, 0.25)
+
+
+def test_without_an_engine_its_gates_are_unmeasured_with_the_reason(context: Context) -> None:
+    absent = EngineArtifact(status="unavailable", flavour="tensorrt-rtx", precision="fp32", reason="node 'x' is odd")
+    rows = judged(context, inputs(bundle={"engine": None}, export={"engines": (absent,)}), max_size_mb=1.0)
+    row = rows["max_size_mb", "engine"]
+    assert (row.verdict, row.why) == ("unmeasured", "node 'x' is odd")
+    nothing = inputs(bundle={"engine": None, "engine_why": "none was asked for"}, export={"engines": ()})
+    assert judged(context, nothing, max_size_mb=1.0)["max_size_mb", "engine"].why == "none was asked for"
+
+
+@pytest.mark.parametrize("not_made", [(), ("int8 ONNX: too far",)])
+def test_what_was_asked_for_and_not_made_fails_whatever_the_limits(context: Context, not_made: tuple[str, ...]) -> None:
+    record = stage.run(GatesConfig(), inputs(export={"not_made": not_made}), context)
+    assert record.passed == (not not_made)

@@ -42,7 +42,7 @@ def finished(digits_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> t
     student = student_record(context, "plain")
     distill = distill_record(student)
     fold = fold_stage.run(FoldConfig(images=4), fold_stage.Inputs(data, student, distill), context)
-    settings = ExportConfig(engine="none", images=4)
+    settings = ExportConfig(target=("onnx",), images=4, calibration_images=8)
     given = export_stage.Inputs(data, teacher, student, distill, fold)
     return context, Inputs(data, teacher, student, distill, fold, export_stage.run(settings, given, context))
 
@@ -54,11 +54,15 @@ def rows_of(record: VerifyRecord, runtime: str) -> list[AccuracyRow | LatencyRow
 def test_everything_that_runs_here_is_measured_on_all_held_out_images(finished: tuple[Context, Inputs]) -> None:
     context, inputs = finished
     record = stage.run(QUICK, inputs, context)
-    assert [(row.model, row.runtime, row.images) for row in record.accuracy] == [
-        (model, runtime, inputs.data.val_images) for runtime in ("torch", "onnx") for model in ("teacher", "plain")
+    assert [(row.model, row.runtime, row.precision) for row in record.accuracy] == [
+        *((model, runtime, "fp32") for runtime in ("torch", "onnx") for model in ("teacher", "plain")),
+        ("plain", "onnx", "fp16"),
+        ("plain", "onnx", "int8"),
     ]
-    by_name = {(row.model, row.runtime): row.top1 for row in record.accuracy}
-    assert by_name["teacher", "onnx"] == pytest.approx(by_name["teacher", "torch"])
+    assert {row.images for row in record.accuracy} == {inputs.data.val_images}
+    by_name = {(row.model, row.runtime, row.precision): row.top1 for row in record.accuracy}
+    assert by_name["teacher", "onnx", "fp32"] == pytest.approx(by_name["teacher", "torch", "fp32"])
+    assert {row.precision for row in record.latency if row.runtime == "onnx"} == {"fp32", "fp16", "int8"}
     assert {row.batch for row in record.latency} == {1, 8}
     assert all(row.p50_ms is not None and row.p50_ms > 0 for row in record.latency)
     assert all((row.p99_ms is None) == (row.samples < 100) for row in record.latency)
@@ -155,6 +159,7 @@ def small_engine(finished: tuple[Context, Inputs], monkeypatch: pytest.MonkeyPat
     engine = EngineArtifact(
         status="built",
         flavour="tensorrt-rtx",
+        precision="fp32",
         file=FileRef(path=inputs.export.student["plain"].file.path, sha256="0" * 64, bytes=1),
         max_batch=4,
     )
@@ -165,16 +170,16 @@ def small_engine(finished: tuple[Context, Inputs], monkeypatch: pytest.MonkeyPat
             self.max_batch = 4
 
     monkeypatch.setattr(stage, "EngineRunner", FourAtMost)
-    return replace(inputs, export=inputs.export.model_copy(update={"engine": engine}))
+    return replace(inputs, export=inputs.export.model_copy(update={"engines": (engine,)}))
 
 
 def test_an_engine_for_few_images_is_measured_in_batches_it_takes(
     finished: tuple[Context, Inputs], small_engine: Inputs
 ) -> None:
     record = stage.run(QUICK, small_engine, finished[0])
-    rows = {row.runtime: row for row in record.accuracy if row.model == "plain"}
-    assert rows["engine"].top1 == pytest.approx(rows["torch"].top1)
-    one, eight = (row for row in record.latency if row.runtime == "engine")
+    rows = {row.runtime: row for row in record.accuracy if (row.model, row.precision) == ("plain", "fp32")}
+    assert rows["tensorrt-rtx"].top1 == pytest.approx(rows["torch"].top1)
+    one, eight = (row for row in record.latency if row.runtime == "tensorrt-rtx")
     assert one.p50_ms is not None
     assert (eight.p50_ms, eight.reason) == (None, "the engine takes batches up to 4")
 

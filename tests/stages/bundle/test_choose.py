@@ -1,0 +1,167 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from core.artifact_records import (
+    AccuracyRow,
+    EngineArtifact,
+    ExportRecord,
+    LatencyRow,
+    OnnxArtifact,
+    Precision,
+    Runtime,
+    VerifyRecord,
+)
+from core.errors import UsageError
+from core.preprocess import PreprocessSpec
+from core.records import Cost, FileRef
+from stages.bundle.choose import choose
+from stages.bundle.config import BundleConfig
+
+SPEC = PreprocessSpec(size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+FILE = FileRef(path="export/x", sha256="0" * 64, bytes=1)
+Milliseconds = dict[Precision, float]
+
+
+def onnx(precision: Precision) -> OnnxArtifact:
+    return OnnxArtifact(
+        name=precision,
+        file=FILE,
+        precision=precision,
+        cost=Cost(parameters=1, macs=1),
+        nodes=1,
+        opset=20,
+        max_logit_difference={},
+        tolerance=1e-3,
+        seconds=1.0,
+    )
+
+
+def engine(precision: Precision, built: bool = True) -> EngineArtifact:
+    status: Any = "built" if built else "unavailable"
+    return EngineArtifact(
+        status=status, flavour="tensorrt-rtx", precision=precision, file=FILE if built else None, reason="no GPU"
+    )
+
+
+def exported(*reduced: Precision, engines: tuple[EngineArtifact, ...] = ()) -> ExportRecord:
+    return ExportRecord(
+        deployed="plain",
+        deployed_why="",
+        preprocess=SPEC,
+        teacher_preprocess=SPEC,
+        student={"plain": onnx("fp32")},
+        teacher=onnx("fp32"),
+        reduced={one: onnx(one) for one in reduced},
+        engines=engines,
+        engines_why="TensorRT is not installed",
+    )
+
+
+def accuracy(precision: Precision, top1: float) -> AccuracyRow:
+    none: dict[str, Any] = dict.fromkeys(("top5", "drop", "drop_low", "drop_high"))
+    return AccuracyRow(model="plain", runtime="onnx", precision=precision, images=1000, top1=top1, **none)
+
+
+def latency(runtime: Runtime, precision: Precision, p50: float, half: float = 0.05) -> LatencyRow:
+    none: dict[str, Any] = dict.fromkeys(("p90_ms", "p99_ms", "speedup", "speedup_low", "speedup_high"))
+    return LatencyRow(
+        model="plain",
+        runtime=runtime,
+        precision=precision,
+        batch=1,
+        p50_ms=p50,
+        p50_low=p50 - half,
+        p50_high=p50 + half,
+        samples=50,
+        **none,
+    )
+
+
+def measured(milliseconds: Milliseconds, runtime: Runtime = "onnx", **top1: float) -> VerifyRecord:
+    rows = {"fp32": 90.0, **dict.fromkeys(milliseconds, 90.0), **top1}
+    return VerifyRecord(
+        accuracy=tuple(accuracy(one, share) for one, share in rows.items()),  # type: ignore[arg-type]
+        latency=tuple(latency(runtime, one, p50) for one, p50 in milliseconds.items()),
+        latency_method="",
+    )
+
+
+def config(**changes: Any) -> BundleConfig:
+    return BundleConfig(**{"deploy": "auto", "max_int8_drop": 0.5, "triton": True, **changes})
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "kept", "recommended"),
+    [
+        ({"fp32": 10.0, "fp16": 20.0, "int8": 6.0}, ("fp32", "fp16", "int8"), "int8"),
+        ({"fp32": 10.0, "fp16": 20.0, "int8": 12.0}, ("fp32", "fp16"), "fp32"),  # faster than fp16 is not enough
+        ({"fp32": 10.0, "fp16": 7.0, "int8": 9.0}, ("fp32", "fp16"), "fp16"),
+        ({"fp32": 10.0, "fp16": 7.0, "int8": 6.0}, ("fp32", "fp16", "int8"), "int8"),
+        ({"fp32": 10.0, "fp16": 10.02, "int8": 9.95}, ("fp32", "fp16"), "fp32"),  # intervals overlap
+    ],
+)
+def test_int8_is_in_only_where_it_is_measurably_faster(
+    milliseconds: Milliseconds, kept: tuple[Precision, ...], recommended: Precision
+) -> None:
+    choice = choose(config(), "onnx", exported("fp16", "int8"), measured(milliseconds))
+    assert (choice.precisions, choice.recommended) == (kept, recommended)
+    assert [one.precision for one in choice.rejected] == (["int8"] if "int8" not in kept else [])
+
+
+def test_a_rejected_int8_says_by_what_numbers() -> None:
+    slow = choose(config(), "onnx", exported("int8"), measured({"fp32": 10.0, "int8": 12.0}))
+    assert slow.rejected[0].why == (
+        "it is not faster than fp32 at batch 1 (12 ms [11.9, 12.1] against 10 ms [9.95, 10.1])"
+    )
+
+
+@pytest.mark.parametrize(("top1", "kept"), [(89.5, True), (89.4, False), (91.0, True)])
+def test_int8_that_loses_too_much_is_out_of_the_bundle_as_graph_and_as_engine(top1: float, kept: bool) -> None:
+    export = exported("int8", engines=(engine("fp32"), engine("int8")))
+    verify = measured({"fp32": 10.0, "int8": 5.0}, int8=top1)
+    for runtime in ("onnx", "tensorrt-rtx"):
+        choice = choose(config(), runtime, export, verify)  # type: ignore[arg-type]
+        assert ("int8" in choice.precisions) == kept
+        assert kept or "loses 0.60 points of top-1" in choice.rejected[0].why
+
+
+def test_an_unmeasured_engine_is_fp16_never_int8() -> None:
+    export = exported("fp16", "int8", engines=(engine("fp32"), engine("fp16"), engine("int8")))
+    choice = choose(config(), "tensorrt-rtx", export, measured({"fp32": 10.0, "fp16": 20.0, "int8": 1.0}))
+    assert choice.precisions == ("fp32", "fp16", "int8")
+    assert choice.recommended == "fp16"
+    assert choice.why.startswith("no engine was measured here")
+    alone = choose(config(), "tensorrt-rtx", exported(engines=(engine("fp32"),)), measured({"fp32": 1.0}))
+    assert alone.recommended == "fp32"
+
+
+def test_measured_engines_are_chosen_like_graphs() -> None:
+    export = exported("fp16", "int8", engines=(engine("fp32"), engine("fp16"), engine("int8")))
+    verify = measured({"fp32": 3.0, "fp16": 1.0, "int8": 1.5}, "tensorrt-rtx")
+    choice = choose(config(), "tensorrt-rtx", export, verify)
+    assert (choice.recommended, choice.precisions) == ("fp16", ("fp32", "fp16"))
+
+
+def test_no_engine_has_the_reason() -> None:
+    choice = choose(config(), "tensorrt-rtx", exported(engines=(engine("fp32", built=False),)), measured({"fp32": 1.0}))
+    assert (choice.precisions, choice.recommended, choice.why) == ((), None, "TensorRT is not installed")
+
+
+def test_a_precision_can_be_asked_for_and_one_that_is_out_is_refused_with_the_reason() -> None:
+    export, verify = exported("fp16", "int8"), measured({"fp32": 10.0, "fp16": 20.0, "int8": 12.0})
+    asked = choose(config(deploy="fp16"), "onnx", export, verify)
+    assert (asked.recommended, asked.why) == ("fp16", "asked for with export.deploy: fp16")
+    with pytest.raises(
+        UsageError, match=r"export\.deploy is int8.*not faster than fp32.*give one of fp32, fp16, or auto"
+    ):
+        choose(config(deploy="int8"), "onnx", export, verify)
+
+
+def test_graphs_that_nothing_measured_stay_with_fp32() -> None:
+    choice = choose(
+        config(), "onnx", exported("fp16", "int8"), VerifyRecord(accuracy=(), latency=(), latency_method="")
+    )
+    assert (choice.recommended, choice.why) == ("fp32", "nothing else was measured")
