@@ -95,14 +95,14 @@ def _recommend(
     verify: VerifyRecord,
     rejected: Sequence[Rejected],
 ) -> tuple[Precision | None, str]:
-    if config.deploy != "auto" and (runtime == "onnx" or kept):
+    if config.deploy != "fastest" and (runtime == "onnx" or kept):
         if config.deploy in kept:
             return config.deploy, f"asked for with export.deploy: {config.deploy}"
         out = {one.precision: one.why for one in rejected}
         why = out.get(config.deploy) or export.missing.get(config.deploy) or "it was not made"
         raise UsageError(
             f"export.deploy is {config.deploy}, but that {runtime} artifact cannot be deployed: {why}; "
-            f"give one of {', '.join(kept)}, or auto."
+            f"give one of {', '.join(kept)}, or fastest."
         )
     if not kept:
         return None, export.engines_why

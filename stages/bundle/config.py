@@ -11,7 +11,7 @@ from core.record import Record
 class BundleConfig(Record):
     """What the bundle may hold; every field is one of ``export``."""
 
-    deploy: Precision | Literal["auto"]
+    deploy: Precision | Literal["fastest"]
     max_int8_drop: float
     triton: bool
     """Whether ``triton`` is among the targets."""

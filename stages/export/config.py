@@ -37,8 +37,8 @@ class ExportConfig(Record):
     )
     """Precisions of the deployed graph, each as ONNX and as an engine. fp32 is always made: the others are made of it.
     bf16 and fp8 need the extra `modelopt`."""
-    deploy: Precision | Literal["auto"] = "auto"
-    """Precision that the bundle recommends. auto: the fastest in the bundle, where measured; of engines that cannot be
+    deploy: Precision | Literal["fastest"] = "fastest"
+    """Precision that the bundle recommends. fastest: of those in the bundle, where measured; of engines that cannot be
     measured here, fp16."""
     input: Input = "float"
     """What the student's artifacts take: float (normalised float32 [B, 3, S, S]) or uint8 (pixels [B, S, S, 3])."""
@@ -71,7 +71,7 @@ class ExportConfig(Record):
             given = getattr(self, name)
             if given != "auto" and len(set(given)) != len(given):
                 raise ValueError(f"{name} is {', '.join(given)}; give each at most once.")
-        if self.deploy not in ("auto", *self.precisions):
+        if self.deploy not in ("fastest", *self.precisions):
             raise ValueError(f"deploy is {self.deploy}, which is not among precision, {', '.join(self.precision)}.")
         return self
 

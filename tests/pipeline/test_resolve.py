@@ -52,7 +52,7 @@ def test_no_auto_is_left(digits: RunConfig, folder: RunConfig) -> None:
 
 def test_resolving_again_changes_nothing(digits: RunConfig) -> None:
     once = resolved(digits)
-    assert resolved(once) == once.model_copy(update={"export": once.export.model_copy(update={"engine_reason": ""})})
+    assert resolved(once) == once.model_copy(update={"export": once.export.model_copy(update={"target_reason": ""})})
 
 
 def test_digits_are_reduced_and_folders_are_full(digits: RunConfig, folder: RunConfig) -> None:
@@ -244,10 +244,23 @@ def test_a_gpu_that_is_not_here_is_the_environments_lack(digits: RunConfig, monk
 def test_the_engine_is_decided_with_its_reason(digits: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("exporters.tensorrt.installed_flavours", dict)
     export = resolve_models(digits).export
-    assert export.engine == "none"
-    assert "TensorRT is not installed" in export.engine_reason
+    assert (export.target, export.flavours) == (("onnx", "triton"), ())
+    assert "TensorRT is not installed" in export.target_reason
     with pytest.raises(EnvironmentLacksError, match="tensorrt-rtx is not installed"):
-        resolve_models(changed(digits, export={"engine": "tensorrt-rtx"}))
+        resolve_models(changed(digits, export={"target": ["tensorrt-rtx"]}))
+
+
+def test_onnx_is_always_made_for_the_rest_is_made_of_it(digits: RunConfig) -> None:
+    export = resolve_models(changed(digits, export={"target": ["triton"]})).export
+    assert (export.target, export.target_reason) == (("onnx", "triton"), "")
+
+
+def test_a_precision_whose_tool_is_missing_is_told_before_anything_runs(
+    digits: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: None)
+    with pytest.raises(EnvironmentLacksError, match="nvidia-modelopt"):
+        resolve_models(changed(digits, export={"precision": ["fp8"]}))
 
 
 @pytest.mark.parametrize(

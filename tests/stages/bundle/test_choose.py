@@ -90,7 +90,7 @@ def measured(milliseconds: Milliseconds, runtime: Runtime = "onnx", **top1: floa
 
 
 def config(**changes: Any) -> BundleConfig:
-    return BundleConfig(**{"deploy": "auto", "max_int8_drop": 0.5, "triton": True, **changes})
+    return BundleConfig(**{"deploy": "fastest", "max_int8_drop": 0.5, "triton": True, **changes})
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_a_precision_can_be_asked_for_and_one_that_is_out_is_refused_with_the_re
     asked = choose(config(deploy="fp16"), "onnx", export, verify)
     assert (asked.recommended, asked.why) == ("fp16", "asked for with export.deploy: fp16")
     with pytest.raises(
-        UsageError, match=r"export\.deploy is int8.*not faster than fp32.*give one of fp32, fp16, or auto"
+        UsageError, match=r"export\.deploy is int8.*not faster than fp32.*give one of fp32, fp16, or fastest"
     ):
         choose(config(deploy="int8"), "onnx", export, verify)
 
