@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +46,7 @@ CropMode = Literal["center", "squash"]
 
 
 class PreprocessSpec(Record):
-    """How an image file becomes the model's input tensor ``[3, size, size]``, float32, RGB."""
+    """How an image file becomes the model's input, RGB: normalised float32, or pixels (``input``)."""
 
     size: int
     """Side of the square input, pixels."""
@@ -60,6 +60,9 @@ class PreprocessSpec(Record):
     """Per-channel mean subtracted after scaling to [0, 1]."""
     std: tuple[float, float, float]
     """Per-channel standard deviation divided by afterwards."""
+    input: Literal["float", "uint8"] = "float"
+    """What the model takes: normalised float32 ``[3, size, size]``, or uint8 ``[size, size, 3]`` as resized and cropped,
+    where the model normalises by itself."""
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
         """Resized and cropped pixels, uint8 ``[size, size, 3]``."""
@@ -80,8 +83,10 @@ class PreprocessSpec(Record):
             return short, int(short * height / width)
         return int(short * width / height), short
 
-    def apply(self, image: Image.Image) -> NDArray[np.float32]:
-        """The model's input for one image, float32 ``[3, size, size]``."""
+    def apply(self, image: Image.Image) -> NDArray[Any]:
+        """The model's input for one image: float32 ``[3, size, size]``, or uint8 ``[size, size, 3]`` (``input``)."""
+        if self.input == "uint8":
+            return self.pixels(image)
         scaled = self.pixels(image).astype(np.float32) / np.float32(255)
         mean = np.asarray(self.mean, dtype=np.float32)
         std = np.asarray(self.std, dtype=np.float32)
