@@ -61,7 +61,7 @@ class PreprocessSpec(Record):
     std: tuple[float, float, float]
     """Per-channel standard deviation divided by afterwards."""
     input: Literal["float", "uint8"] = "float"
-    """What the model takes: normalised float32 ``[3, size, size]``, or uint8 ``[size, size, 3]`` as resized and cropped,
+    """What the model takes: normalised float32 ``[3, size, size]``, or uint8 ``[size, size, 3]``, resized and cropped,
     where the model normalises by itself."""
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from core.artifact_records import EngineArtifact, ExportRecord, OnnxArtifact
+from core.artifact_records import EngineArtifact, ExportRecord, OnnxArtifact, Runtime
 from core.context import Context
 from core.errors import EnvironmentLacksError, ResultError
 from core.files import reference
@@ -28,7 +28,7 @@ from core.records import (
     StudentRecord,
     TeacherRecord,
 )
-from exporters.bundle import write_bundle
+from exporters.bundle import BundledModel, CardFacts, write_bundle
 from exporters.latency import measure, physical_cores, ratio_interval
 from exporters.onnx import max_difference, onnx_from_module
 from exporters.runners import PROVIDERS, OnnxRunner, Provider, provider_for
@@ -236,12 +236,26 @@ def _bundle(
         "max_logit_difference_to_torch": artifact.max_logit_difference,
         "engine": engine.model_dump(mode="json", exclude={"file", "seconds"}),
     }
+    models = [BundledModel("onnx", root / artifact.file.path, "onnx", "fp32")]
+    if engine.file:
+        said = engine.model_dump(mode="json", exclude={"file", "seconds"})
+        flavour: Runtime = "tensorrt" if engine.flavour == "tensorrt" else "tensorrt-rtx"
+        models.append(BundledModel("engine", root / engine.file.path, flavour, "fp32", facts=said))
     paths = write_bundle(
         root / "bundle",
-        onnx=root / artifact.file.path,
-        engine=root / engine.file.path if engine.file else None,
+        models=models,
+        default={"onnx": "onnx", "engine": "engine"} if len(models) > 1 else {"onnx": "onnx"},
         preprocess=inputs.student.preprocess,
         labels=inputs.data.classes,
+        card=CardFacts(
+            teacher=f"{inputs.teacher.model.arch}, {inputs.teacher.source}",
+            student=f"{inputs.student.model.arch}, {artifact.cost.parameters} parameters",
+            strategy=inputs.student.explanation,
+            data=inputs.data.source,
+            data_digest=inputs.data.digest,
+            train_images=inputs.data.train_images,
+            held_out_images=inputs.data.val_images,
+        ),
         facts=facts,
     )
     return tuple(reference(path, root) for path in paths)
