@@ -1,18 +1,19 @@
-"""Label images with a bundle: Pillow, numpy and ONNX Runtime, no torch."""
+"""Label images with a bundle: Pillow, numpy and ONNX Runtime (or TensorRT), no torch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import DataError, ResultError, UsageError
 from core.preprocess import IMAGE_SUFFIXES, open_image
-from exporters.bundle import Bundle
-from exporters.runners import OnnxRunner
+from exporters.bundle import Bundle, ModelFile
+from exporters.runners import EngineRunner, OnnxRunner, Runner
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,9 @@ class Prediction:
 
     path: Path
     classes: tuple[tuple[str, float], ...]
-    """Labels with their probabilities (of 1), the likeliest first."""
+    """Labels with their probabilities (of 1), the likeliest first; none when the image could not be read."""
+    error: str = ""
+    """Why it could not be read."""
 
 
 def image_files(paths: Sequence[Path]) -> list[Path]:
@@ -57,29 +60,66 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.asarray(exponents / exponents.sum(axis=1, keepdims=True))
 
 
-def predict(bundle: Bundle, paths: Sequence[Path], top: int = 5, batch: int = 8) -> list[Prediction]:
-    """The ``top`` likeliest classes (all, when there are fewer) of every image, in order of :func:`image_files`.
-
-    Args:
-        batch: images in memory and in the model at a time.
+def runner_of(model: ModelFile) -> Runner:
+    """What runs a model of a bundle: ONNX Runtime on the CPU, or TensorRT on the GPU.
 
     Raises:
-        UsageError: ``top`` or ``batch`` is less than 1.
-        DataError: an image is missing or unreadable, or there is none.
+        EnvironmentLacksError: ONNX Runtime, TensorRT of the model's flavour, or a GPU is not here.
+        BundleError: the file cannot be loaded.
+    """
+    if model.runtime == "tensorrt" or model.runtime == "tensorrt-rtx":
+        return EngineRunner(model.path, model.runtime)
+    return OnnxRunner(model.path)
+
+
+def predict(
+    bundle: Bundle, paths: Sequence[Path], top: int = 5, batch: int = 8, model: str = "onnx"
+) -> Iterator[Prediction]:
+    """The ``top`` likeliest classes (all, when there are fewer) of every image, in order of :func:`image_files`.
+
+    An image that cannot be read is given with its ``error``; the others are not held up by it.
+
+    Args:
+        batch: images in memory and in the model at a time, where the model takes as many.
+        model: name or file of one of the bundle's models, or ``onnx`` or ``engine`` for the recommended one.
+
+    Raises:
+        UsageError: ``top`` or ``batch`` is less than 1, or there is no such model.
+        DataError: a path does not exist, or there is no image.
+        EnvironmentLacksError: what runs the model is not here.
         ResultError: the model gave something other than numbers.
     """
     if top < 1 or batch < 1:
         raise UsageError(f"top {top} and batch {batch} must both be at least 1.")
-    files = image_files(paths)
-    predictions: list[Prediction] = []
-    with OnnxRunner(bundle.onnx) as runner:
-        for start in range(0, len(files), batch):
-            part = files[start : start + batch]
-            images = np.stack([bundle.preprocess.apply(open_image(file)) for file in part])
-            logits = runner.infer(images)
-            if not np.isfinite(logits).all():
-                raise ResultError(f"{bundle.onnx} gave logits that are not numbers; do not deploy this bundle.")
-            for file, row in zip(part, softmax(logits), strict=True):
+    chosen, files = bundle.model(model), image_files(paths)
+    with runner_of(chosen) as runner:
+        step = min(batch, runner.max_batch or batch)
+        for start in range(0, len(files), step):
+            part = files[start : start + step]
+            read = [_read(bundle, file) for file in part]
+            images = [image for image in read if not isinstance(image, str)]
+            rows = iter(_probabilities(runner, images) if images else np.empty((0, 0)))
+            for file, image in zip(part, read, strict=True):
+                if isinstance(image, str):
+                    yield Prediction(file, (), image)
+                    continue
+                row = next(rows)
                 best = np.argsort(-row, kind="stable")[:top]
-                predictions.append(Prediction(file, tuple((bundle.labels[i], float(row[i])) for i in best)))
-    return predictions
+                yield Prediction(file, tuple((bundle.labels[i], float(row[i])) for i in best))
+
+
+def _read(bundle: Bundle, file: Path) -> NDArray[Any] | str:
+    """The model's input for one file, or why there is none."""
+    try:
+        return bundle.preprocess.apply(open_image(file))
+    except DataError as error:
+        return str(error)
+
+
+def _probabilities(runner: Runner, images: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
+    """Probabilities ``[B, K]`` of as many images, the batch filled up with the last one where it is too small."""
+    filled = [*images, *[images[-1]] * (runner.min_batch - len(images))]
+    logits = runner.infer(np.stack(filled))[: len(images)]
+    if not np.isfinite(logits).all():
+        raise ResultError(f"{runner.path} gave logits that are not numbers; do not deploy this bundle.")
+    return softmax(logits)

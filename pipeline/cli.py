@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import click
 from rich.console import Console
 
-from core.errors import EXIT_GATE_FAILED, EXIT_OK, CompressError, UsageError
+from core.errors import EXIT_GATE_FAILED, EXIT_OK, CompressError, DataError, UsageError
 from core.processes import rank, world_size
 from pipeline.options import config_options, export_options, requested_config
 
@@ -154,18 +154,35 @@ def _analyze_model(images: int | None, console: Console, **given: Any) -> Path:
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Labels an image.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object an image, one a line.")
-def predict(bundle: Path, images: tuple[Path, ...], top: int, as_json: bool) -> int:
+@click.option(
+    "--model",
+    metavar="NAME|onnx|engine",
+    default="onnx",
+    help="A model of the bundle by name or file, or the recommended one of its kind.  [default: onnx]",
+)
+def predict(bundle: Path, images: tuple[Path, ...], top: int, as_json: bool, model: str) -> int:
     """Classify images (files or folders) with a bundle alone; needs neither torch nor the run."""
     from exporters.bundle import open_bundle
     from exporters.predict import predict as predict_images
 
-    for prediction in predict_images(open_bundle(bundle), images, top=top):
-        if as_json:
-            labels = [{"label": label, "probability": share} for label, share in prediction.classes]
-            click.echo(json.dumps({"path": str(prediction.path), "labels": labels}))
+    done, unread = 0, []
+    for found in predict_images(open_bundle(bundle), images, top=top, model=model):
+        if found.error:
+            unread.append(found.error)
         else:
-            shares = "  ".join(f"{label} {share:.1%}" for label, share in prediction.classes)
-            click.echo(f"{prediction.path}  {shares}")
+            done += 1
+        if as_json:
+            labels = [{"label": label, "probability": share} for label, share in found.classes]
+            said = {"path": str(found.path), "labels": labels} | ({"error": found.error} if found.error else {})
+            click.echo(json.dumps(said))
+        elif not found.error:
+            shares = "  ".join(f"{label} {share:.1%}" for label, share in found.classes)
+            click.echo(f"{found.path}  {shares}")
+    if len(unread) > 1:
+        click.echo("\n".join(unread), err=True)
+        raise DataError(f"{len(unread)} images could not be read, each named above; {done} others were classified.")
+    if unread:
+        raise DataError(f"{unread[0]} {done} others were classified." if done else unread[0])
     return EXIT_OK
 
 

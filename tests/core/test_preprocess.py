@@ -88,6 +88,20 @@ def test_a_spec_written_before_crop_modes_means_the_centre_crop() -> None:
     assert spec.crop_mode == "center"
 
 
+def test_a_model_that_eats_pixels_gets_pixels() -> None:
+    image = noise(61, 83)
+    spec = PreprocessSpec(size=48, crop_pct=0.9, mean=MEAN, std=STD)
+    found = spec.model_copy(update={"input": "uint8"}).apply(image)
+    assert (found.dtype, found.shape) == (np.uint8, (48, 48, 3))
+    normalised = (found.astype(np.float32) / 255 - np.float32(MEAN)) / np.float32(STD)
+    np.testing.assert_allclose(spec.apply(image), normalised.transpose(2, 0, 1), rtol=0, atol=1e-6)
+
+
+def test_a_spec_written_before_pixels_were_an_input_is_float() -> None:
+    spec = PreprocessSpec.model_validate_json('{"size": 64, "mean": [0, 0, 0], "std": [1, 1, 1]}')
+    assert spec.input == "float"
+
+
 def test_normalisation_by_hand() -> None:
     spec = PreprocessSpec(size=2, mean=(0.5, 0.25, 0.0), std=(0.5, 1.0, 2.0))
     image = Image.new("RGB", (2, 2), (255, 0, 51))

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 from fake_driver import FakeDriver
+from made_bundles import make
 from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_digits
-from tiny_models import LABELS, SIZE, tiny_vit
+from tiny_models import SIZE, tiny_vit
 
 import exporters.cuda
 from core.preprocess import PreprocessSpec, open_image
-from exporters.bundle import write_bundle
 from exporters.onnx import onnx_from_module
 
 
@@ -58,9 +58,7 @@ def onnx_file(model: torch.nn.Module, tmp_path_factory: pytest.TempPathFactory) 
 def bundle_folder(onnx_file: Path, spec: PreprocessSpec, tmp_path: Path) -> Iterator[Path]:
     """A bundle without an engine; the folder above it must be left without drafts."""
     parent = tmp_path / "deploy"
-    write_bundle(
-        parent / "bundle", onnx=onnx_file, engine=None, preprocess=spec, labels=LABELS, facts={"graph": "plain"}
-    )
+    make(parent / "bundle", onnx_file, spec)
     yield parent / "bundle"
     assert [entry.name for entry in parent.iterdir()] in ([], ["bundle"])
 

@@ -11,30 +11,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from made_bundles import RTX, fp32, make, with_engine
 from numpy.typing import NDArray
-from tiny_models import LABELS, SIZE
+from tiny_models import LABELS, SIZE, tiny_vit
 
-import exporters.bundle as under_test
+import exporters.bundle.place as place
+import exporters.bundle.write as under_test
 import exporters.onnx
 from core.errors import BundleError, UsageError
 from core.files import sha256_of
 from core.preprocess import PreprocessSpec
-from exporters.bundle import open_bundle, write_bundle
+from exporters.bundle import BundledModel, open_bundle
+from exporters.bundle.layout import is_ours
 from exporters.onnx import onnx_from_module
 from exporters.runners import OnnxRunner
 
-FACTS: dict[str, Any] = {
-    "deployed": "lift-folded",
-    "engine": {
-        "flavour": "tensorrt-rtx",
-        "version": "1.7.1",
-        "hardware": ["8.0", "8.6"],
-        "hardware_source": "documented default",
-        "min_batch": 1,
-        "opt_batch": 2,
-        "max_batch": 6,
-    },
-}
+FACTS: dict[str, Any] = {"deployed": "lift-folded", "data": {"digest": "abc"}}
+Images = NDArray[np.float32]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -42,14 +35,19 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_a_bundle_opens_as_it_was_written(tmp_path: Path, onnx_file: Path, spec: PreprocessSpec) -> None:
-    engine = tmp_path / "built.engine"
-    engine.write_bytes(b"an engine")
     labels = ["zebra crossing", "crane", "crane", "ünïcode, \x0c form feed", *LABELS[4:]]
     folder = tmp_path / "out" / "bundle"
-    written = write_bundle(folder, onnx=onnx_file, engine=engine, preprocess=spec, labels=labels, facts=FACTS)
+    written = make(folder, onnx_file, spec, labels=labels, facts=FACTS, **with_engine(onnx_file, tmp_path / "built"))
     assert set(written) == set(folder.iterdir())
-    names = ["README.md", "labels.txt", "manifest.json", "model.engine", "model.onnx", "preprocess.json"]
-    assert [path.name for path in written] == names
+    assert [path.name for path in written] == [
+        "README.md",
+        "infer.py",
+        "labels.txt",
+        "manifest.json",
+        "model.fp16.tensorrt-rtx.engine",
+        "model.onnx",
+        "preprocess.json",
+    ]
     assert stat.S_IMODE(folder.stat().st_mode) == 0o755
     bundle = open_bundle(folder)
     assert bundle.labels == tuple(labels)
@@ -57,66 +55,127 @@ def test_a_bundle_opens_as_it_was_written(tmp_path: Path, onnx_file: Path, spec:
     assert bundle.onnx.read_bytes() == onnx_file.read_bytes()
     assert bundle.engine is not None
     assert bundle.engine.read_bytes() == b"an engine"
+    assert bundle.model("rtx fp16").runtime == "tensorrt-rtx"
+    assert bundle.model("model.fp16.tensorrt-rtx.engine") == bundle.model("engine")
     assert bundle.manifest["facts"] == FACTS
-    assert bundle.manifest["versions"]["onnx"]
     listed = {entry["path"]: entry["sha256"] for entry in bundle.manifest["files"]}
     assert listed == {path.name: sha256_of(path) for path in written if path.name != "manifest.json"}
 
 
-def test_the_card_says_what_it_is_and_runs_on(tmp_path: Path, onnx_file: Path, spec: PreprocessSpec) -> None:
-    engine = tmp_path / "built.engine"
-    engine.write_bytes(b"an engine")
-    write_bundle(tmp_path / "b", onnx=onnx_file, engine=engine, preprocess=spec, labels=LABELS, facts=FACTS)
-    card = (tmp_path / "b" / "README.md").read_text()
-    for words in (
-        "compress predict",
-        f"float32 `[batch, 3, {SIZE}, {SIZE}]`",
-        "`[batch, 10]`",
-        "tensorrt-rtx 1.7.1",
-        "Runs on: 8.0, 8.6 (NVIDIA compute capabilities, documented default)",
-        "min 1, opt 2, max 6",
-        "deployed: lift-folded",
-    ):
-        assert words in card
-    write_bundle(tmp_path / "b", onnx=onnx_file, engine=None, preprocess=spec, labels=LABELS, facts={})
-    assert "TensorRT" not in (tmp_path / "b" / "README.md").read_text()
+def test_the_manifest_says_what_goes_in_and_out_and_runs_where(
+    tmp_path: Path, onnx_file: Path, spec: PreprocessSpec
+) -> None:
+    parts = with_engine(onnx_file, tmp_path / "built")
+    make(tmp_path / "b", onnx_file, spec, default_why={"onnx": "the only one"}, **parts)
+    manifest = json.loads((tmp_path / "b" / "manifest.json").read_text())
+    assert {"compress", "torch", "onnx", "onnxruntime", "tensorrt"} <= set(manifest["versions"])
+    graph, engine = manifest["models"]
+    assert graph["input"] == {"name": "images", "dtype": "float32", "shape": ["batch", 3, SIZE, SIZE]}
+    assert graph["output"] == {"name": "logits", "dtype": "float32", "shape": ["batch", 10]}
+    assert (engine["runtime"], engine["precision"], engine["facts"]) == ("tensorrt-rtx", "fp16", RTX)
+    assert manifest["default"]["onnx"] == {"name": "student", "file": "model.onnx", "why": "the only one"}
 
 
-def test_a_stale_engine_goes_and_other_files_stay(tmp_path: Path, onnx_file: Path, spec: PreprocessSpec) -> None:
-    engine = tmp_path / "built.engine"
-    engine.write_bytes(b"an engine")
+def test_a_model_the_bundle_has_not_is_told_with_what_it_has(bundle_folder: Path) -> None:
+    bundle = open_bundle(bundle_folder)
+    assert bundle.engine is None
+    for wanted in ("engine", "model.int8.onnx"):
+        with pytest.raises(UsageError, match=rf"no model '{wanted}'; choose one of onnx, model\.onnx"):
+            bundle.model(wanted)
+
+
+def test_every_precision_has_its_own_file_and_weights(
+    tmp_path: Path, model: torch.nn.Module, spec: PreprocessSpec, images: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporters.onnx, "EXTERNAL_ABOVE", 1000)
+    paths = [tmp_path / "one" / "big.onnx", tmp_path / "two" / "big.onnx"]
+    for path, network in zip(paths, (model, tiny_vit(seed=1).eval()), strict=True):
+        onnx_from_module(network, path, size=SIZE, max_batch=4)
+    models = [BundledModel("a", paths[0], "onnx", "fp32"), BundledModel("b", paths[1], "onnx", "int8")]
+    wanted = [OnnxRunner(path).infer(images) for path in paths]
+    make(tmp_path / "bundle", paths[0], spec, models=models, default={"onnx": "b"})
+    for path in paths:
+        path.with_name("big.onnx.data").unlink()
+    bundle = open_bundle(tmp_path / "bundle")
+    assert {path.name for path in (tmp_path / "bundle").glob("*.data")} == {"model.onnx.data", "model.int8.onnx.data"}
+    assert bundle.onnx.name == "model.int8.onnx"
+    for name, logits in zip(("a", "b"), wanted, strict=True):
+        with OnnxRunner(bundle.model(name).path) as runner:
+            np.testing.assert_array_equal(runner.infer(images), logits)
+
+
+def test_stale_models_go_and_other_files_stay(tmp_path: Path, onnx_file: Path, spec: PreprocessSpec) -> None:
     folder = tmp_path / "bundle"
-    write_bundle(folder, onnx=onnx_file, engine=engine, preprocess=spec, labels=LABELS, facts=FACTS)
-    (folder / "triton").mkdir()
-    (folder / "triton" / "config.pbtxt").write_text("mine")
-    (folder / "notes.txt").write_text("mine too")
-    write_bundle(folder, onnx=folder / "model.onnx", engine=None, preprocess=spec, labels=LABELS, facts={})
+    make(folder, onnx_file, spec, triton=True, **with_engine(onnx_file, tmp_path / "built"))
+    foreign = {
+        "triton/mine/config.pbtxt": "mine",
+        "triton/student_onnx/2/notes": "mine as well",
+        "notes.txt": "mine too",
+        "model.bf16.onnx": "made elsewhere",
+    }
+    for name, content in foreign.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+    (folder / "empty").mkdir()
+    (folder / "link").symlink_to("notes.txt")
+    make(folder, folder / "model.onnx", spec)
     assert open_bundle(folder).engine is None
+    left = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    ours = {"README.md", "infer.py", "labels.txt", "manifest.json", "model.onnx", "preprocess.json"}
+    assert left == {*foreign, *ours, "link"}
+    assert {name: (folder / name).read_text() for name in foreign} == foreign
+    assert (folder / "empty").is_dir()
+    assert (folder / "link").is_symlink()
+
+
+def test_a_bundle_of_the_first_schema_still_opens_and_is_replaced_whole(
+    tmp_path: Path, onnx_file: Path, spec: PreprocessSpec
+) -> None:
+    folder = first_schema(tmp_path / "old", onnx_file)
+    bundle = open_bundle(folder)
+    assert bundle.preprocess == spec
+    assert bundle.engine == folder / "model.engine"
+    assert [(model.runtime, model.precision) for model in bundle.models] == [("onnx", "fp32"), ("tensorrt-rtx", "fp32")]
+    make(folder, onnx_file, spec)
     assert not (folder / "model.engine").exists()
-    assert (folder / "triton" / "config.pbtxt").read_text() == "mine"
-    assert (folder / "notes.txt").read_text() == "mine too"
+
+
+def first_schema(folder: Path, onnx_file: Path) -> Path:
+    """A bundle as it was written before there were several models in one."""
+    folder.mkdir()
+    shutil.copy(onnx_file, folder / "model.onnx")
+    (folder / "model.engine").write_bytes(b"an engine")
+    (folder / "labels.txt").write_text("".join(f"{label}\n" for label in LABELS))
+    (folder / "preprocess.json").write_text('{"size": 32, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}')
+    files = [
+        {"path": path.name, "sha256": sha256_of(path), "bytes": path.stat().st_size}
+        for path in sorted(folder.iterdir())
+    ]
+    manifest = {"schema": 1, "files": files, "facts": {"engine": {"flavour": "tensorrt-rtx"}}}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
 
 
 def test_external_weights_travel_with_the_graph(
     tmp_path: Path,
     model: torch.nn.Module,
     spec: PreprocessSpec,
-    images: NDArray[np.float32],
+    images: Images,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(exporters.onnx, "EXTERNAL_ABOVE", 1000)
     path = tmp_path / "big.onnx"
     onnx_from_module(model, path, size=SIZE, max_batch=4)
     folder = tmp_path / "bundle"
-    write_bundle(folder, onnx=path, engine=None, preprocess=spec, labels=LABELS, facts={})
+    make(folder, path, spec)
     wanted = OnnxRunner(path).infer(images)
     path.with_name("big.onnx.data").unlink()
     with OnnxRunner(open_bundle(folder).onnx) as runner:
         np.testing.assert_array_equal(runner.infer(images), wanted)
-    assert {entry.name for entry in folder.iterdir()} <= under_test._OURS
-    assert "it needs model.onnx.data beside it" in (folder / "README.md").read_text()
+    assert all(is_ours(entry.name) for entry in folder.iterdir())
+    assert "weights of `model.onnx`, which needs them beside it" in (folder / "README.md").read_text()
     with pytest.raises(BundleError, match=r"big\.onnx\.data, with weights of big\.onnx, does not exist"):
-        write_bundle(folder, onnx=path, engine=None, preprocess=spec, labels=LABELS, facts={})
+        make(folder, path, spec)
     (folder / "model.onnx.data").write_bytes(b"short")
     with pytest.raises(BundleError, match=r"model\.onnx\.data is damaged"):
         open_bundle(folder)
@@ -126,12 +185,12 @@ def test_a_bundle_without_its_manifest_can_be_made_again(
     bundle_folder: Path, onnx_file: Path, spec: PreprocessSpec
 ) -> None:
     (bundle_folder / "manifest.json").unlink()
-    write_bundle(bundle_folder, onnx=onnx_file, engine=None, preprocess=spec, labels=LABELS, facts={})
+    make(bundle_folder, onnx_file, spec)
     assert open_bundle(bundle_folder).labels == LABELS
     (bundle_folder / "manifest.json").unlink()
     (bundle_folder / "thesis.txt").write_text("mine")
     with pytest.raises(UsageError, match=r"not a bundle \(it holds thesis\.txt\)"):
-        write_bundle(bundle_folder, onnx=onnx_file, engine=None, preprocess=spec, labels=LABELS, facts={})
+        make(bundle_folder, onnx_file, spec)
     assert (bundle_folder / "thesis.txt").read_text() == "mine"
 
 
@@ -145,19 +204,17 @@ def test_an_interrupted_write_leaves_the_old_bundle(
         raise KeyboardInterrupt
 
     if atomic:
-        monkeypatch.setattr(under_test, "_swap", interrupted)
+        monkeypatch.setattr(under_test, "swap", interrupted)
     else:  # the very last moment: the old bundle is already aside
         real = Path.rename
 
         def rename(self: Path, target: Path) -> Path:
             return interrupted() if target == bundle_folder and ".old" not in self.name else real(self, target)  # type: ignore[func-returns-value]
 
-        monkeypatch.setattr(under_test.ctypes, "CDLL", lambda _: object())
+        monkeypatch.setattr(place.ctypes, "CDLL", lambda _: object())
         monkeypatch.setattr(Path, "rename", rename)
     with pytest.raises(KeyboardInterrupt):
-        write_bundle(
-            bundle_folder, onnx=onnx_file, engine=None, preprocess=spec, labels=LABELS[::-1], facts={"new": True}
-        )
+        make(bundle_folder, onnx_file, spec, labels=LABELS[::-1], facts={"new": True})
     assert contents(bundle_folder) == before
     assert open_bundle(bundle_folder).labels == LABELS
 
@@ -165,33 +222,32 @@ def test_an_interrupted_write_leaves_the_old_bundle(
 def test_without_an_atomic_exchange_the_new_bundle_still_arrives(
     bundle_folder: Path, onnx_file: Path, spec: PreprocessSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(under_test.ctypes, "CDLL", lambda _: object())
-    write_bundle(bundle_folder, onnx=onnx_file, engine=None, preprocess=spec, labels=LABELS[::-1], facts={})
+    monkeypatch.setattr(place.ctypes, "CDLL", lambda _: object())
+    make(bundle_folder, onnx_file, spec, labels=LABELS[::-1])
     assert open_bundle(bundle_folder).labels == LABELS[::-1]
 
 
 @pytest.mark.parametrize("label", ["two\nlines", "carriage\r", ""])
 def test_a_label_that_is_no_line_is_refused(tmp_path: Path, onnx_file: Path, spec: PreprocessSpec, label: str) -> None:
     with pytest.raises(UsageError, match="one label a line"):
-        write_bundle(
-            tmp_path / "b", onnx=onnx_file, engine=None, preprocess=spec, labels=[*LABELS[1:], label], facts={}
-        )
+        make(tmp_path / "b", onnx_file, spec, labels=[*LABELS[1:], label])
     assert not (tmp_path / "b").exists()
 
 
 def test_parts_that_do_not_fit_are_refused(tmp_path: Path, onnx_file: Path, spec: PreprocessSpec) -> None:
     def write(**changes: Any) -> None:
-        parts: dict[str, Any] = {"onnx": onnx_file, "preprocess": spec, "labels": LABELS, "facts": {}}
-        write_bundle(tmp_path / "b", engine=None, **{**parts, **changes})
+        make(tmp_path / "b", onnx_file, spec, **changes)
 
     with pytest.raises(UsageError, match="10 outputs, 9 labels"):
         write(labels=LABELS[:9])
     with pytest.raises(UsageError, match="takes 32 pixel images, the preprocessing gives 64"):
         write(preprocess=spec.model_copy(update={"size": 64}))
+    with pytest.raises(UsageError, match="takes float images, the preprocessing gives uint8"):
+        write(preprocess=spec.model_copy(update={"input": "uint8"}))
     with pytest.raises(UsageError, match="not JSON values"):
         write(facts={"drop": float("nan")})
     with pytest.raises(BundleError, match="does not exist"):
-        write(onnx=tmp_path / "no.onnx")
+        write(models=[fp32(tmp_path / "no.onnx")])
     assert list(tmp_path.iterdir()) == []
 
 
@@ -199,10 +255,10 @@ def test_a_folder_that_is_no_bundle_is_not_replaced(tmp_path: Path, onnx_file: P
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "me.jpg").write_bytes(b"dear")
     with pytest.raises(UsageError, match="not empty and not a bundle"):
-        write_bundle(tmp_path / "photos", onnx=onnx_file, engine=None, preprocess=spec, labels=LABELS, facts={})
+        make(tmp_path / "photos", onnx_file, spec)
     assert contents(tmp_path / "photos") == {"me.jpg": b"dear"}
     with pytest.raises(UsageError, match="is a file"):
-        write_bundle(onnx_file, onnx=onnx_file, engine=None, preprocess=spec, labels=LABELS, facts={})
+        make(onnx_file, onnx_file, spec)
 
 
 def edit(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:
@@ -243,10 +299,18 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "no manifest": (lambda folder: (folder / "manifest.json").unlink(), "has no manifest.json"),
     "half a manifest": (lambda folder: os.truncate(folder / "manifest.json", 100), "manifest.json is damaged"),
     "manifest no object": (lambda folder: (folder / "manifest.json").write_text("[1]") and None, "schema None"),
-    "other schema": (edit(lambda m: m.update(schema=2)), "schema 2, this version reads 1"),
+    "other schema": (edit(lambda m: m.update(schema=3)), "schema 3, this version reads 1 and 2"),
     "no list of files": (edit(lambda m: m.pop("files")), "its list of files"),
     "files no entries": (edit(lambda m: m.update(files=[3])), "its list of files"),
-    "file not listed": (edit(lambda m: m["files"].pop(1)), "does not list labels.txt"),
+    "file not listed": (edit(lambda m: m["files"].pop(2)), "does not list labels.txt"),
+    "model not listed": (edit(lambda m: m["files"].pop(3)), "does not list model.onnx"),
+    "no list of models": (edit(lambda m: m.pop("models")), "its list of models"),
+    "unknown runtime": (
+        edit(lambda m: m["models"][0].update(runtime="abacus")),
+        "for abacus in fp32, which is unknown",
+    ),
+    "nothing recommended": (edit(lambda m: m.update(default={})), "recommends models it does not have"),
+    "another recommended": (edit(lambda m: m["default"]["onnx"].update(name="x")), "recommends models it does not"),
     "climbing path": (edit(lambda m: m["files"][0].update(path="../x")), "'../x', which is outside the bundle"),
     "absolute path": (edit(lambda m: m["files"][0].update(path="/etc/hosts")), "outside the bundle"),
     "link out": (link_out, "'labels.txt', which is outside the bundle"),
@@ -257,7 +321,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "spec of another kind": (rewrite("preprocess.json", '{"size": "big"}'), "is not a preprocessing spec"),
     "spec of another size": (
         rewrite("preprocess.json", '{"size": 64, "mean": [0, 0, 0], "std": [1, 1, 1]}'),
-        "prepares 64 pixel images for a model that takes 32",
+        "prepares 64 pixel images (float) for a model that takes 32 (float, model.onnx)",
     ),
     "model no ONNX": (rewrite("model.onnx", "not an ONNX file"), "damaged or no ONNX image classifier"),
 }

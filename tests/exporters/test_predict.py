@@ -8,19 +8,22 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from made_bundles import make, with_engine
 from numpy.typing import NDArray
 from tiny_models import LABELS
 
-from core.errors import DataError, ResultError, UsageError
+from core.errors import DataError, EnvironmentLacksError, ResultError, UsageError
 from core.preprocess import PreprocessSpec
-from exporters.bundle import open_bundle, write_bundle
+from exporters.bundle import open_bundle
+from exporters.cuda import gpu_present
 from exporters.predict import image_files, predict, softmax
+from exporters.runners import OnnxRunner
 
 
 def test_labels_and_probabilities_are_torchs(
     bundle_folder: Path, digit_files: list[Path], model: torch.nn.Module, images: NDArray[np.float32]
 ) -> None:
-    found = predict(open_bundle(bundle_folder), [digit_files[0].parent], top=3, batch=5)
+    found = list(predict(open_bundle(bundle_folder), [digit_files[0].parent], top=3, batch=5))
     assert [entry.path for entry in found] == digit_files
     with torch.inference_mode():
         expected = model(torch.from_numpy(images)).double().softmax(1).numpy()
@@ -56,8 +59,38 @@ def test_folders_are_searched_and_files_kept_in_order(tmp_path: Path) -> None:
 def test_an_unreadable_image_is_named(bundle_folder: Path, digit_files: list[Path], tmp_path: Path) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(digit_files[0].read_bytes()[:40])
-    with pytest.raises(DataError, match=r"broken\.png"):
-        predict(open_bundle(bundle_folder), [digit_files[0], broken])
+    files = [digit_files[0], broken, *digit_files[1:3]]
+    found = list(predict(open_bundle(bundle_folder), files, batch=2))
+    assert [entry.path for entry in found] == files
+    assert "broken.png cannot be read" in found[1].error
+    assert found[1].classes == ()
+    alone = list(predict(open_bundle(bundle_folder), digit_files[:3], batch=2))
+    assert [entry.classes[0][0] for entry in (found[0], *found[2:])] == [entry.classes[0][0] for entry in alone]
+
+
+def test_all_images_unreadable_is_no_batch_for_the_model(bundle_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    (found,) = predict(open_bundle(bundle_folder), [tmp_path / "broken.png"])
+    assert found.error
+
+
+def test_a_batch_too_small_for_the_model_is_filled_up(
+    bundle_folder: Path, digit_files: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = open_bundle(bundle_folder)
+    wanted = [entry.classes[0][0] for entry in predict(bundle, digit_files[:5])]
+    monkeypatch.setattr(OnnxRunner, "min_batch", 4)
+    monkeypatch.setattr(OnnxRunner, "max_batch", 4)
+    assert [entry.classes[0][0] for entry in predict(bundle, digit_files[:5])] == wanted
+
+
+def test_an_engine_needs_a_gpu(tmp_path: Path, onnx_file: Path, spec: PreprocessSpec, digit_files: list[Path]) -> None:
+    if gpu_present():
+        pytest.skip("this machine has a GPU")
+    make(tmp_path / "b", onnx_file, spec, **with_engine(onnx_file, tmp_path / "built"))
+    for wanted in ("engine", "rtx fp16", "model.fp16.tensorrt-rtx.engine"):
+        with pytest.raises(EnvironmentLacksError, match="needs an NVIDIA GPU"):
+            list(predict(open_bundle(tmp_path / "b"), digit_files, model=wanted))
 
 
 def test_nothing_to_predict_is_an_error(bundle_folder: Path, tmp_path: Path) -> None:
@@ -65,17 +98,17 @@ def test_nothing_to_predict_is_an_error(bundle_folder: Path, tmp_path: Path) -> 
     empty.mkdir()
     bundle = open_bundle(bundle_folder)
     with pytest.raises(DataError, match=r"no image found in .*empty"):
-        predict(bundle, [empty])
+        list(predict(bundle, [empty]))
     with pytest.raises(DataError, match="no image found in no path"):
-        predict(bundle, [])
+        list(predict(bundle, []))
     with pytest.raises(DataError, match=r"gone\.png does not exist"):
-        predict(bundle, [tmp_path / "gone.png"])
+        list(predict(bundle, [tmp_path / "gone.png"]))
 
 
 @pytest.mark.parametrize(("top", "batch"), [(0, 1), (1, 0)])
 def test_impossible_counts_are_refused(bundle_folder: Path, digit_files: list[Path], top: int, batch: int) -> None:
     with pytest.raises(UsageError, match="at least 1"):
-        predict(open_bundle(bundle_folder), digit_files, top=top, batch=batch)
+        list(predict(open_bundle(bundle_folder), digit_files, top=top, batch=batch))
 
 
 def test_logits_that_are_no_numbers_are_no_prediction(
@@ -85,9 +118,9 @@ def test_logits_that_are_no_numbers_are_no_prediction(
     bias = next(entry for entry in graph.graph.initializer if list(entry.dims) == [10])
     bias.CopyFrom(onnx.numpy_helper.from_array(np.full(10, np.nan, dtype=np.float32), bias.name))
     onnx.save(graph, tmp_path / "nan.onnx")
-    write_bundle(tmp_path / "b", onnx=tmp_path / "nan.onnx", engine=None, preprocess=spec, labels=LABELS, facts={})
+    make(tmp_path / "b", tmp_path / "nan.onnx", spec)
     with pytest.raises(ResultError, match="not numbers"):
-        predict(open_bundle(tmp_path / "b"), digit_files)
+        list(predict(open_bundle(tmp_path / "b"), digit_files))
 
 
 def test_predicting_imports_no_torch(bundle_folder: Path, digit_files: list[Path]) -> None:
@@ -96,7 +129,7 @@ import sys
 from pathlib import Path
 from exporters.bundle import open_bundle
 from exporters.predict import predict
-found = predict(open_bundle(Path(sys.argv[1])), [Path(sys.argv[2])])
+found = list(predict(open_bundle(Path(sys.argv[1])), [Path(sys.argv[2])]))
 loaded = {"torch", "timm", "torchvision", "onnxslim", "tensorrt_rtx", "sklearn"} & set(sys.modules)
 assert not loaded, loaded
 sys.stdout.write(found[0].classes[0][0])

@@ -1,0 +1,20 @@
+"""The directory a user deploys: written whole or not at all, and checked in full before anything in it is used.
+
+model[.PRECISION].onnx             the network in each precision (fp32 has no infix), and where its weights are too
+                                   large for one file, model[.PRECISION].onnx.data
+model[.PRECISION].FLAVOUR.engine   TensorRT engines; FLAVOUR is tensorrt or tensorrt-rtx
+preprocess.json                    how an image becomes the input
+labels.txt                         one label a line, in the order of the logits
+infer.py                           classifies images with numpy, Pillow and ONNX Runtime alone
+triton/                            a model repository for Triton, if asked for
+timm/                              the network as timm loads it, if it was handed in
+manifest.json                      schema, versions, models, which is recommended, size and SHA-256 of every other file
+README.md                          the model card
+"""
+
+from exporters.bundle.card import CardFacts as CardFacts
+from exporters.bundle.layout import Bundle as Bundle
+from exporters.bundle.layout import BundledModel as BundledModel
+from exporters.bundle.layout import ModelFile as ModelFile
+from exporters.bundle.read import open_bundle as open_bundle
+from exporters.bundle.write import write_bundle as write_bundle

@@ -1,0 +1,69 @@
+"""Classify images with this bundle alone: python infer.py IMAGE_OR_FOLDER... [--model model.int8.onnx]."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"}
+
+
+def prepare(path: Path, spec: dict[str, Any]) -> Any:
+    """An image file as ``preprocess.json`` says: float32 [1, 3, S, S], or uint8 [1, S, S, 3]."""
+    with Image.open(path) as opened:
+        if opened.mode[0] in "IF":  # 16 and 32 bits: Pillow would cut them off at 255
+            raise ValueError(f"its pixels have Pillow's mode {opened.mode}; convert it to 8 bits per channel")
+        image = opened.convert("RGB")
+    size, short, (width, height) = spec["size"], int(spec["size"] / spec["crop_pct"]), image.size
+    wide, high = (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
+    target = (short, short) if spec["crop_mode"] == "squash" else (wide, high)
+    if image.size != target:
+        image = image.resize(target, Image.Resampling[spec["interpolation"].upper()])
+    left, top = round((target[0] - size) / 2), round((target[1] - size) / 2)
+    pixels = np.asarray(image.crop((left, top, left + size, top + size)))[None]
+    if spec["input"] == "uint8":
+        return pixels
+    scaled = (pixels.astype(np.float32) / np.float32(255) - np.float32(spec["mean"])) / np.float32(spec["std"])
+    return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
+
+
+def files(given: Path) -> list[Path]:
+    """The file itself, or every image in a folder that is not hidden."""
+    found = given.rglob("[!.]*") if given.is_dir() else [given]
+    return sorted(path for path in found if path == given or (path.suffix.lower() in SUFFIXES and path.is_file()))
+
+
+def main() -> int:
+    """Print path, likeliest label and its probability of every image; exit code 2 if one could not be read."""
+    import onnxruntime
+
+    here = Path(__file__).resolve().parent
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("images", nargs="+", type=Path)
+    recommended = json.loads((here / "manifest.json").read_text(encoding="utf-8"))["default"]["onnx"]["file"]
+    parser.add_argument("--model", default=recommended, help="an ONNX file of this bundle  [default: %(default)s]")
+    asked, code = parser.parse_args(), 0
+    spec = json.loads((here / "preprocess.json").read_text(encoding="utf-8"))
+    labels = (here / "labels.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    session = onnxruntime.InferenceSession(str(here / asked.model), providers=["CPUExecutionProvider"])
+    for path in (file for given in asked.images for file in files(given)):
+        try:
+            images = prepare(path, spec)
+        except Exception as error:  # Pillow's decoders raise anything on a damaged file
+            print(f"{path}: {error}", file=sys.stderr)
+            code = 2
+            continue
+        logits = session.run(None, {session.get_inputs()[0].name: images})[0][0].astype(np.float64)
+        if not np.isfinite(logits).all():
+            sys.exit(f"{asked.model} gave logits that are not numbers for {path}")
+        shares = np.exp(logits - logits.max())
+        print(f"{path}\t{labels[logits.argmax()]}\t{shares.max() / shares.sum():.4f}")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

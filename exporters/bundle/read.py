@@ -1,0 +1,167 @@
+"""Opening a bundle: nothing in it is used before all of it is known to be what was written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import ValidationError
+
+from core.artifact_records import Precision, Runtime
+from core.errors import BundleError, UsageError
+from core.files import inside, sha256_of
+from core.preprocess import PreprocessSpec
+from exporters.bundle.graph import graph_facts
+from exporters.bundle.layout import (
+    ENGINE_1,
+    KINDS,
+    LABELS,
+    MANIFEST,
+    ONNX_1,
+    PREPROCESS,
+    READABLE,
+    Bundle,
+    Kind,
+    ModelFile,
+    kind_of,
+)
+
+
+def open_bundle(folder: Path) -> Bundle:
+    """The bundle at ``folder``, every file in its manifest checked by size and SHA-256.
+
+    Raises:
+        BundleError: it is missing, incomplete, damaged, of an unknown schema, or its files do not fit together.
+    """
+    manifest = read_manifest(folder)
+    files = _verified(folder, manifest)
+    for name in (PREPROCESS, LABELS):
+        if name not in files:
+            raise _not_listed(folder, name)
+    try:
+        preprocess = PreprocessSpec.model_validate_json(files[PREPROCESS].read_bytes())
+        # Not splitlines(): a label may have a form feed or another character that counts as a line's end there.
+        labels = tuple(files[LABELS].read_text(encoding="utf-8").removesuffix("\n").split("\n"))
+    except ValidationError as error:
+        raise BundleError(f"{files[PREPROCESS]} is not a preprocessing spec this version reads.") from error
+    except UnicodeDecodeError as error:
+        raise BundleError(f"{files[LABELS]} is not UTF-8 text.") from error
+    models, default = (_models_1 if manifest["schema"] == 1 else _models_2)(folder, manifest, files)
+    bundle = Bundle(folder, preprocess, labels, manifest, models, default)
+    _check_fit(bundle, files)
+    return bundle
+
+
+def _check_fit(bundle: Bundle, files: Mapping[str, Path]) -> None:
+    """Whether labels and preprocessing are those of the recommended graph, and every graph has its weights."""
+    for model in bundle.models:
+        if model.runtime != "onnx":
+            continue
+        facts = graph_facts(model.path)
+        if facts.classes != len(bundle.labels):
+            raise BundleError(
+                f"{bundle.root} has {len(bundle.labels)} labels for a model of {facts.classes} outputs "
+                f"({model.path.name}); get the bundle again."
+            )
+        if (facts.size, facts.input) != (bundle.preprocess.size, bundle.preprocess.input):
+            raise BundleError(
+                f"{bundle.root} prepares {bundle.preprocess.size} pixel images ({bundle.preprocess.input}) for a model "
+                f"that takes {facts.size} ({facts.input}, {model.path.name}); get the bundle again."
+            )
+        for name in facts.outside:
+            if name not in files:
+                raise BundleError(
+                    f"{bundle.root / MANIFEST} does not list {name}, which {model.path.name} needs; "
+                    "get the bundle again."
+                )
+
+
+def _models_1(
+    folder: Path, manifest: dict[str, Any], files: Mapping[str, Path]
+) -> tuple[tuple[ModelFile, ...], dict[Kind, str]]:
+    """The models of schema 1: one graph, and perhaps one engine whose flavour is among the facts."""
+    if ONNX_1 not in files:
+        raise _not_listed(folder, ONNX_1)
+    models = [ModelFile(ONNX_1, files[ONNX_1], "onnx", "fp32")]
+    default: dict[Kind, str] = {"onnx": ONNX_1}
+    engine = manifest.get("facts", {}).get("engine") or {}
+    if ENGINE_1 in files and engine.get("flavour") in ("tensorrt", "tensorrt-rtx"):
+        models.append(ModelFile(ENGINE_1, files[ENGINE_1], engine["flavour"], "fp32"))
+        default["engine"] = ENGINE_1
+    return tuple(models), default
+
+
+def _models_2(
+    folder: Path, manifest: dict[str, Any], files: Mapping[str, Path]
+) -> tuple[tuple[ModelFile, ...], dict[Kind, str]]:
+    try:
+        rows = [[str(row[key]) for key in ("name", "file", "runtime", "precision")] for row in manifest["models"]]
+        default = {kind: str(manifest["default"][kind]["name"]) for kind in KINDS if kind in manifest["default"]}
+    except (KeyError, TypeError) as error:
+        raise BundleError(f"{folder / MANIFEST} is damaged (its list of models); get the bundle again.") from error
+    models = []
+    for name, file, runtime, precision in rows:
+        if file not in files:
+            raise _not_listed(folder, file)
+        if runtime not in get_args(Runtime) or precision not in get_args(Precision):
+            raise BundleError(f"{folder / MANIFEST} has '{file}' for {runtime} in {precision}, which is unknown.")
+        models.append(ModelFile(name, files[file], runtime, precision))  # type: ignore[arg-type]  # just checked
+    kinds = {model.name: kind_of(model.runtime) for model in models}
+    if "onnx" not in default or any(kinds.get(name) != kind for kind, name in default.items()):
+        raise BundleError(f"{folder / MANIFEST} recommends models it does not have; get the bundle again.")
+    return tuple(models), default
+
+
+def _not_listed(folder: Path, name: str) -> BundleError:
+    return BundleError(f"{folder / MANIFEST} does not list {name}; get the bundle again.")
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a bundle, of a schema this version reads.
+
+    Raises:
+        BundleError: there is none, it is damaged, or its schema is another one.
+    """
+    if not folder.is_dir():
+        raise BundleError(f"bundle '{folder}' is not a folder; give the folder that has {MANIFEST} in it.")
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise BundleError(f"'{folder}' is not a bundle: it has no {MANIFEST}.") from error
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path} is damaged ({error}); get the bundle again.") from error
+    schema = manifest.get("schema") if isinstance(manifest, dict) else None
+    if schema not in READABLE:
+        known = " and ".join(map(str, READABLE))
+        raise BundleError(f"{path} has schema {schema!r}, this version reads {known}; use the version that made it.")
+    return dict(manifest)
+
+
+def _verified(folder: Path, manifest: dict[str, Any]) -> dict[str, Path]:
+    """Every file of the manifest by its name, once it is known to be the file that was written."""
+    files: dict[str, Path] = {}
+    try:
+        entries = [(str(entry["path"]), int(entry["bytes"]), str(entry["sha256"])) for entry in manifest["files"]]
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(f"{folder / MANIFEST} is damaged (its list of files); get the bundle again.") from error
+    hashed: dict[tuple[int, int], str] = {}
+    for name, size, digest in entries:
+        try:
+            path = inside(folder, name)
+        except UsageError as error:
+            raise BundleError(f"{folder / MANIFEST} names '{name}', which is outside the bundle.") from error
+        if not path.is_file():
+            raise BundleError(f"{path} is missing from the bundle; get the bundle again.")
+        status = path.stat()
+        if status.st_size != size:
+            raise BundleError(f"{path} is damaged: {status.st_size} bytes, not {size}; get the bundle again.")
+        same = (status.st_dev, status.st_ino)  # Triton's models are hard links: one reading tells of both names
+        if same not in hashed:
+            hashed[same] = sha256_of(path)
+        if hashed[same] != digest:
+            raise BundleError(f"{path} is damaged: its SHA-256 is not the manifest's; get the bundle again.")
+        files[name] = path
+    return files

@@ -1,0 +1,176 @@
+"""Writing a bundle: into a draft beside it, then put in place in one step."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from core.errors import BundleError, UsageError
+from core.files import reference, write_atomic
+from core.preprocess import PreprocessSpec
+from exporters.bundle.card import CardFacts, model_card
+from exporters.bundle.checks import Part, checked_parts
+from exporters.bundle.graph import name_external
+from exporters.bundle.layout import (
+    INFER,
+    LABELS,
+    MANIFEST,
+    PREPROCESS,
+    README,
+    SCHEMA,
+    BundledModel,
+    Kind,
+    is_ours,
+)
+from exporters.bundle.place import carry_over, check_writable, disk_errors_told, files_in, remove_draft, swap
+from exporters.bundle.read import read_manifest
+from exporters.bundle.triton import write_triton
+
+_DISTRIBUTIONS = {
+    "compress": ("compress",),
+    "torch": ("torch",),
+    "timm": ("timm",),
+    "onnx": ("onnx",),
+    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
+    "tensorrt": ("tensorrt",),
+    "tensorrt-rtx": ("tensorrt-rtx",),
+}
+
+
+def write_bundle(
+    folder: Path,
+    *,
+    models: Sequence[BundledModel],
+    default: Mapping[Kind, str],
+    preprocess: PreprocessSpec,
+    labels: Sequence[str],
+    card: CardFacts,
+    facts: Mapping[str, Any],
+    default_why: Mapping[Kind, str] | None = None,
+    extra: Mapping[str, Path] | None = None,
+    triton: bool = False,
+) -> tuple[Path, ...]:
+    """Make ``folder`` a bundle of these models, replacing the bundle that is there; the paths of its files.
+
+    Interrupted at any moment, ``folder`` holds the old bundle or the new one. Files in it that are not a bundle's
+    own are carried over; stale models are not. A folder with nothing but files of a bundle, its manifest lost,
+    counts as one.
+
+    Args:
+        models: one ONNX graph at least, and no two of the same runtime and precision.
+        default: the recommended model of each kind, by name; ``onnx`` is always needed.
+        default_why: the reason for each, in words.
+        facts: JSON values for the manifest (digests of data and teacher, the deployed graph, ...).
+        extra: further files by their path in the bundle, such as ``timm/model.safetensors``.
+        triton: whether to lay out a model repository of the recommended models (an engine of TensorRT-RTX, which
+            Triton does not run, stays out).
+
+    Raises:
+        UsageError: a label has a line break or is empty, models, labels and preprocessing do not fit together, weights
+            are in several files, ``facts`` is not JSON, ``folder`` is something else than a bundle, read-only, or its
+            disk is full.
+        BundleError: a model is missing, incomplete or no image classifier.
+    """
+    _check_folder(folder)
+    parts = checked_parts(models, default, preprocess, labels, extra or {})
+    with disk_errors_told(folder):
+        check_writable(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        try:
+            draft.chmod(0o755)  # mkdtemp makes 0700; a bundle is meant to be read by others
+            _write_parts(draft, parts, extra or {})
+            write_atomic(draft / PREPROCESS, preprocess.model_dump_json(indent=2) + "\n")
+            write_atomic(draft / LABELS, "".join(f"{label}\n" for label in labels))
+            recommended = _recommended(default, default_why or {}, parts)
+            served = write_triton(draft, [parts[row["name"]] for row in recommended.values()], labels) if triton else ()
+            sizes = {name: (draft / name).stat().st_size for name in sorted(files_in(draft))}
+            write_atomic(draft / README, model_card(card, preprocess, parts, recommended, sizes, served))
+            names = sorted(files_in(draft))
+            write_atomic(draft / MANIFEST, _manifest(draft, names, parts, recommended, facts))
+            if folder.is_dir():
+                carry_over(folder, draft, _replaced(folder).__contains__)
+            swap(draft, folder)
+        finally:
+            remove_draft(draft)
+    return tuple(folder / name for name in sorted([*names, MANIFEST]))
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"'{folder}' is a file; give a folder for the bundle.")
+    if not folder.is_dir() or (folder / MANIFEST).is_file():
+        return
+    # A bundle that lost its manifest can be made again: what is left of it are names that only this writer gives.
+    foreign = sorted(name for name in files_in(folder) if not is_ours(name))
+    if foreign:
+        raise UsageError(f"'{folder}' is not empty and not a bundle (it holds {foreign[0]}); give a new folder.")
+
+
+def _write_parts(draft: Path, parts: Mapping[str, Part], extra: Mapping[str, Path]) -> None:
+    for part in parts.values():
+        shutil.copyfile(part.model.source, draft / part.file)
+        if part.data is not None:
+            shutil.copyfile(part.data, draft / part.data_name)
+            name_external(draft / part.file, part.data_name)
+    shutil.copyfile(Path(__file__).with_name(INFER), draft / INFER)
+    for name, source in extra.items():
+        (draft / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, draft / name)
+
+
+def _recommended(
+    default: Mapping[Kind, str], why: Mapping[Kind, str], parts: Mapping[str, Part]
+) -> dict[Kind, dict[str, str]]:
+    return {kind: {"name": name, "file": parts[name].file, "why": why.get(kind, "")} for kind, name in default.items()}
+
+
+def _version(*distributions: str) -> str:
+    for distribution in distributions:
+        try:
+            return importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return "not installed"
+
+
+def _manifest(
+    draft: Path,
+    names: Sequence[str],
+    parts: Mapping[str, Part],
+    recommended: Mapping[Kind, Mapping[str, str]],
+    facts: Mapping[str, Any],
+) -> str:
+    manifest = {
+        "schema": SCHEMA,
+        "made_by": "compress",
+        "versions": {name: _version(*candidates) for name, candidates in _DISTRIBUTIONS.items()},
+        "models": [part.described() for part in parts.values()],
+        "default": recommended,
+        "files": [reference(draft / name, draft).model_dump() for name in names],
+        "facts": facts,
+    }
+    try:
+        return json.dumps(manifest, indent=2, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"the bundle's facts are not JSON values ({error}).") from error
+
+
+class _Ours:
+    """Every name that a bundle without a readable manifest may have."""
+
+    def __contains__(self, name: str) -> bool:
+        return is_ours(name)
+
+
+def _replaced(old: Path) -> set[str] | _Ours:
+    """The files of an older bundle, which the new one replaces; anything else in it is somebody's."""
+    try:
+        return {MANIFEST, *(str(entry["path"]) for entry in read_manifest(old)["files"])}
+    except (BundleError, KeyError, TypeError):
+        return _Ours()  # an empty folder, or a damaged bundle

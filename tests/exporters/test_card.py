@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from made_bundles import CARD, RTX, fp32, make
+from tiny_models import SIZE
+
+from core.preprocess import PreprocessSpec
+from exporters.bundle import BundledModel
+
+MEASURED = {
+    "top1": 97.49,
+    "top1_low": 95.3,
+    "top1_high": 98.7,
+    "drop": 0.56,
+    "drop_low": -1.16,
+    "drop_high": 2.27,
+    "p50_ms": 0.173,
+    "p50_low": 0.17,
+    "p50_high": 0.18,
+    "batch": 1,
+    "measured_on": "Intel Xeon, 2 cores, ONNX Runtime 1.32",
+}
+
+
+def card_of(folder: Path) -> str:
+    return (folder / "README.md").read_text()
+
+
+def test_the_card_says_what_it_is_and_what_it_costs(tmp_path: Path, onnx_file: Path, spec: PreprocessSpec) -> None:
+    (tmp_path / "e").write_bytes(b"an engine")
+    int8 = {"max_difference": 0.0493, "agreement": 99.72, "kept_fp32": ["a", "b", "c", "d", "e"]}
+    models = [
+        fp32(onnx_file, **MEASURED),
+        BundledModel("int8", onnx_file, "onnx", "int8", facts=int8),
+        BundledModel("rtx", tmp_path / "e", "tensorrt-rtx", "fp16", facts={**RTX, "unmeasured": "no GPU was found"}),
+    ]
+    make(
+        tmp_path / "b",
+        onnx_file,
+        spec,
+        models=models,
+        default={"onnx": "student", "engine": "rtx"},
+        default_why={"onnx": "int8 is not faster here"},
+        card=replace(CARD, rejected=(("model.fp8.onnx", "differs by 3.1 in logits"),)),
+    )
+    card = card_of(tmp_path / "b")
+    for words in (
+        "imitates): cait_s24_224, a file of the user's",
+        "last block widened to 64",
+        "On 359 held-out images; brackets are 95 % intervals.",
+        "| `model.onnx` | 97.49 [95.30, 98.70] | 0.56 [-1.16, 2.27] | 0.173 [0.170, 0.180] ms, batch 1 | - "
+        "| Intel Xeon, 2 cores, ONNX Runtime 1.32 |",
+        "| `model.int8.onnx` | unmeasured | unmeasured | unmeasured "
+        "| logits within 0.049; same top-1 on 99.72 %; in fp32: a, b, c and 2 more | unmeasured: nobody has yet |",
+        "unmeasured: no GPU was found |",
+        "fp32, for ONNX Runtime; **recommended** of its kind: int8 is not faster here |",
+        "- model.fp8.onnx: differs by 3.1 in logits",
+        "tensorrt-rtx 1.7.1, for NVIDIA compute capabilities 8.0, 8.6 (documented default); "
+        "batch sizes: min 1, opt 2, max 6.",
+        "scikit-learn's digits: 10 classes, 1438 images to train on and 359 held out",
+        "`" + "d" * 64 + "`",
+        f"float32 `[batch, 3, {SIZE}, {SIZE}]`",
+        "python infer.py IMAGE_OR_FOLDER...",
+        "--model engine",
+    ):
+        assert words in card
+
+
+def test_a_licence_nobody_stated_is_the_users_to_state(tmp_path: Path, onnx_file: Path, spec: PreprocessSpec) -> None:
+    make(tmp_path / "b", onnx_file, spec)
+    licence = card_of(tmp_path / "b").partition("## Licence")[2]
+    assert "Not stated." in licence
+    assert "Apache-2.0 is the licence of `compress` and of `infer.py` alone" in licence
+    make(tmp_path / "b", onnx_file, spec, card=replace(CARD, licence="CC BY 4.0", intended_use="Reading meters."))
+    card = card_of(tmp_path / "b")
+    assert card.partition("## Licence")[2].strip() == "CC BY 4.0"
+    assert "Reading meters." in card
+    assert "Apache" not in card
+
+
+def test_every_file_is_listed_with_its_size(tmp_path: Path, onnx_file: Path, spec: PreprocessSpec) -> None:
+    extra = {"timm/config.json": onnx_file}
+    make(tmp_path / "b", onnx_file, spec, triton=True, extra=extra)
+    card = card_of(tmp_path / "b")
+    for path in (tmp_path / "b").rglob("*"):
+        if path.is_file() and path.name not in ("README.md", "manifest.json"):
+            assert f"| `{path.relative_to(tmp_path / 'b').as_posix()}` | " in card
+    size = onnx_file.stat().st_size
+    assert f"| `model.onnx` | {size / 1e6:.2f} MB |" in card
+
+
+def test_without_an_engine_the_card_does_not_speak_of_one(
+    tmp_path: Path, onnx_file: Path, spec: PreprocessSpec
+) -> None:
+    make(tmp_path / "b", onnx_file, spec)
+    assert "ngine" not in card_of(tmp_path / "b")

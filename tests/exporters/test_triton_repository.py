@@ -1,0 +1,110 @@
+"""Triton's model repository, held to Triton's own schema of a model's configuration."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+from google.protobuf import text_format
+from made_bundles import RTX, fp32, make
+from tiny_models import LABELS, SIZE
+
+import exporters.onnx
+from core.errors import UsageError
+from core.preprocess import PreprocessSpec
+from exporters.bundle import BundledModel
+from exporters.bundle.graph import Tensor
+from exporters.bundle.triton import model_config
+from exporters.onnx import onnx_from_module
+
+LOGITS = Tensor("logits", "float32", (10,))
+
+
+@pytest.fixture(scope="module")
+def schema() -> Any:
+    """Triton's ``model_config_pb2``, loaded by its path: the package around it would want grpc."""
+    found = importlib.util.find_spec("tritonclient")
+    if found is None or not found.submodule_search_locations:
+        pytest.skip("tritonclient, of the extra dev, is not installed: its schema is missing")
+    path = Path(found.submodule_search_locations[0]) / "grpc" / "model_config_pb2.py"
+    spec = importlib.util.spec_from_file_location("triton_model_config", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_repository_of_a_bundle_passes_the_schema(
+    tmp_path: Path, onnx_file: Path, spec: PreprocessSpec, schema: Any
+) -> None:
+    (tmp_path / "plan").write_bytes(b"an engine")
+    models = [fp32(onnx_file), BundledModel("trt", tmp_path / "plan", "tensorrt", "fp16", facts=RTX)]
+    folder = tmp_path / "bundle"
+    written = make(folder, onnx_file, spec, models=models, default={"onnx": "student", "engine": "trt"}, triton=True)
+    repository = folder / "triton"
+    for name, platform, file, top, preferred in (
+        ("student_onnx", "onnxruntime_onnx", "model.onnx", 8, [4, 8]),
+        ("student_tensorrt", "tensorrt_plan", "model.plan", 6, [2, 6]),
+    ):
+        config = text_format.Parse((repository / name / "config.pbtxt").read_text(), schema.ModelConfig())
+        assert (config.name, config.platform, config.max_batch_size) == (name, platform, top)
+        assert list(config.dynamic_batching.preferred_batch_size) == preferred
+        (images,), (logits,) = config.input, config.output
+        assert (images.name, images.data_type, list(images.dims)) == ("images", schema.TYPE_FP32, [3, SIZE, SIZE])
+        assert (logits.name, logits.data_type, list(logits.dims)) == ("logits", schema.TYPE_FP32, [10])
+        assert (repository / name / logits.label_filename).read_text().splitlines() == list(LABELS)
+        assert repository / name / "1" / file in written
+    assert (repository / "student_onnx" / "1" / "model.onnx").samefile(folder / "model.onnx")
+    assert "tritonserver --model-repository" in (folder / "README.md").read_text()
+
+
+def test_pixels_are_uint8_and_a_single_image_needs_no_batching(schema: Any) -> None:
+    text = model_config("m", "tensorrt_plan", Tensor("images", "uint8", (48, 48, 3)), LOGITS, 1, 1)
+    config = text_format.Parse(text, schema.ModelConfig())
+    assert config.input[0].data_type == schema.TYPE_UINT8
+    assert list(config.input[0].dims) == [48, 48, 3]
+    assert not config.HasField("dynamic_batching")
+    assert config.instance_group[0].kind == schema.ModelInstanceGroup.KIND_GPU
+
+
+def test_the_schema_would_notice(schema: Any) -> None:
+    text = model_config("m", "onnxruntime_onnx", Tensor("images", "float32", (3, 8, 8)), LOGITS, 1, 4)
+    for right, wrong in (("max_batch_size", "max_batches"), ("TYPE_FP32", "FLOAT"), ('"labels.txt"', "labels")):
+        with pytest.raises(text_format.ParseError):
+            text_format.Parse(text.replace(right, wrong), schema.ModelConfig())
+
+
+def test_an_engine_of_rtx_is_left_out(tmp_path: Path, onnx_file: Path, spec: PreprocessSpec) -> None:
+    (tmp_path / "e").write_bytes(b"an engine")
+    models = [fp32(onnx_file), BundledModel("rtx", tmp_path / "e", "tensorrt-rtx", "fp32", facts=RTX)]
+    make(tmp_path / "b", onnx_file, spec, models=models, default={"onnx": "student", "engine": "rtx"}, triton=True)
+    assert [entry.name for entry in (tmp_path / "b" / "triton").iterdir()] == ["student_onnx"]
+
+
+def test_external_weights_lie_where_the_graph_looks_for_them(
+    tmp_path: Path, model: Any, spec: PreprocessSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporters.onnx, "EXTERNAL_ABOVE", 1000)
+    onnx_from_module(model, tmp_path / "big.onnx", size=SIZE, max_batch=4)
+    make(tmp_path / "b", tmp_path / "big.onnx", spec, triton=True)
+    version = tmp_path / "b" / "triton" / "student_onnx" / "1"
+    assert sorted(entry.name for entry in version.iterdir()) == ["model.onnx", "model.onnx.data"]
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({"max_batch": None}, "largest batch of model.onnx, and it is None"),
+        ({"min_batch": 2}, "batches of 2 to 8, best 4; Triton needs 1"),
+        ({"opt_batch": 9}, "batches of 1 to 8, best 9"),
+    ],
+)
+def test_batches_that_triton_cannot_be_told_are_refused(
+    tmp_path: Path, onnx_file: Path, spec: PreprocessSpec, facts: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        make(tmp_path / "b", onnx_file, spec, models=[fp32(onnx_file, **facts)], triton=True)
+    assert not (tmp_path / "b").exists()
