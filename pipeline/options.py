@@ -10,7 +10,6 @@ import click
 
 from core.errors import UsageError
 
-
 _EXPORT = (
     click.option(
         "--target",

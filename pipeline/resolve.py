@@ -9,10 +9,11 @@ import os
 from pathlib import Path
 from typing import TypeVar
 
+from exporters.precision import require_precision
+
 from core.errors import EnvironmentLacksError, UsageError
 from core.processes import world_size
 from core.records import DataRecord
-from exporters.precision import require_precision
 from exporters.tensorrt import choose_flavour
 from pipeline.config import RunConfig
 from pipeline.machine import has_amx

@@ -23,7 +23,9 @@ def table(report: dict[str, Any], said: Sequence[str] = ()) -> RenderableType:
     models = _models(report, notes)
     parts: list[RenderableType] = [_verdict(report), models]
     parts += [Text(line) for line in notes.lines()]
-    parts += [Text(line[0].upper() + line[1:]) for line in report["verdict"]["blocking"] if line.startswith("not made: ")]
+    parts += [
+        Text(line[0].upper() + line[1:]) for line in report["verdict"]["blocking"] if line.startswith("not made: ")
+    ]
     parts += _gates(report)
     parts += [Text(f"Note: {note}") for note in report["notes"] if note not in said]
     return Group(*parts)

@@ -105,7 +105,9 @@ def _recommend(
             f"give one of {', '.join(kept)}, or fastest."
         )
     if not kept:
-        return None, export.engines_why
+        failed = [one.reason for one in export.engines if one.flavour == runtime and one.file is None]
+        reasons = dict.fromkeys([*failed, *(one.why for one in rejected)])
+        return None, "; ".join(reasons) or export.engines_why
     measured = {one: row for one in kept if (row := _latency(export, verify, runtime, one)) is not None}
     if len(measured) < len(kept) and runtime != "onnx":
         best: Precision = "fp16" if "fp16" in kept else kept[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from exporters.precision import LIMITS, reduced_from_onnx
 from numpy.typing import NDArray
 
 from core.artifact_records import OnnxArtifact, Precision, Reduction
@@ -12,7 +13,6 @@ from core.context import Context
 from core.errors import ResultError
 from core.files import reference
 from exporters.onnx import max_difference
-from exporters.precision import LIMITS, reduced_from_onnx
 from stages.export.config import ExportConfig
 from stages.export.graphs import CHECKED_BATCHES, Sample
 from stages.images.loaders import sample

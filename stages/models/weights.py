@@ -24,9 +24,15 @@ def save_weights(state: dict[str, Tensor], path: Path, root: Path) -> FileRef:
     return reference(path, root)
 
 
+def read_own(ref: FileRef, root: Path) -> dict[str, Tensor]:
+    """Weights that this run wrote, by name."""
+    state: dict[str, Tensor] = load_file(root / ref.path)
+    return state
+
+
 def load_own(model: nn.Module, ref: FileRef, root: Path) -> nn.Module:
     """``model`` with weights that this run wrote."""
-    model.load_state_dict(load_file(root / ref.path), strict=True)
+    model.load_state_dict(read_own(ref, root), strict=True)
     return model
 
 

@@ -132,7 +132,12 @@ def test_models_must_be_given(place: Path) -> None:
 
 @pytest.mark.skipif(gpu_present(), reason="a GPU is here")
 @pytest.mark.parametrize(
-    ("setting", "expected"), [("device=cuda", "torch sees no GPU"), ("export.engine=tensorrt", "tensorrt")]
+    ("setting", "expected"),
+    [
+        ("device=cuda", "torch sees no GPU"),
+        ("export.target=tensorrt", "tensorrt"),
+        ("export.precision=fp8", "nvidia-modelopt"),
+    ],
 )
 def test_asking_for_what_is_not_here_is_exit_code_3(setting: str, expected: str, place: Path) -> None:
     if setting.endswith("=tensorrt"):

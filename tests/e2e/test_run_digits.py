@@ -82,14 +82,12 @@ def test_changed_export_setting_reuses_the_trained_student_even_in_a_moved_run(
     finished: Finished, run_copy: Path
 ) -> None:
     before = times(run_copy)
-    changed = in_process(
-        *finished.arguments, "--output", run_copy, "--set", "export.max_batch=16", "--set", "export.engine=none"
-    )
+    changed = in_process(*finished.arguments, "--output", run_copy, "--set", "export.max_batch=16", "--target", "onnx")
     assert changed.code == 0, changed.err
     after = times(run_copy)
-    assert {name for name in before if before[name] != after[name]} == {"export", "verify", "gates"}
+    assert {name for name in before if before[name] != after[name]} == {"export", "verify", "bundle", "gates"}
     assert "distill  reused" in changed.err
-    assert record_of(run_copy, "export", ExportRecord).engine.status == "off"
+    assert record_of(run_copy, "export", ExportRecord).engines == ()
 
 
 def test_deleted_report_is_written_again_and_nothing_else(finished: Finished, run_copy: Path) -> None:
@@ -109,15 +107,17 @@ def test_bundle_edited_by_hand_is_made_again_and_the_student_is_not_trained_agai
     damaged = in_process("predict", run_copy / "bundle", run_copy)
     assert damaged.code == 2
     assert "damaged" in damaged.err
-    assert in_process(*finished.arguments, "--output", run_copy, "--set", "export.engine=none").code == 0
+    assert in_process(*finished.arguments, "--output", run_copy, "--target", "onnx").code == 0
     open_bundle(run_copy / "bundle")
     assert times(run_copy)["distill"] == before["distill"]
 
 
 def test_export_keep_then_verify(finished: Finished, run_copy: Path) -> None:
-    exported = in_process("export", run_copy, "--projector", "keep", "--set", "export.engine=none")
+    exported = in_process("export", run_copy, "--projector", "keep", "--target", "onnx", "--precision", "fp16")
     assert exported.code == 0, exported.err
-    assert "compress verify" in exported.out
+    bundle = open_bundle(run_copy / "bundle")
+    assert {(model.runtime, model.precision) for model in bundle.models} == {("onnx", "fp32"), ("onnx", "fp16")}
+    assert "student lift-kept" in exported.out
     assert open_bundle(run_copy / "bundle").manifest["facts"]["graph"] == "lift-kept"
     verified = in_process("verify", run_copy, "--set", "gates.min_accuracy=100")
     assert verified.code == 1, verified.err
@@ -160,11 +160,7 @@ def test_predict_needs_no_torch_and_agrees_with_the_report(finished: Finished, t
     assert not modules & {"torch", "timm", "sklearn", "accelerate"}
     answers = [json.loads(line) for line in done.out.splitlines()]
     right = sum(labels[Path(answer["path"]).name] == answer["labels"][0]["label"] for answer in answers)
-    reported = next(
-        row["top1"]["value"]
-        for row in report_of(finished.root)["models"]
-        if (row["model"], row["runtime"]) == ("lift-folded", "onnx")
-    )
+    reported = next(row["top1"]["value"] for row in report_of(finished.root)["models"] if row["deployed"])
     assert len(answers) == len(labels)
     assert 100 * right / len(labels) == pytest.approx(reported, abs=0.3)
     assert right / len(labels) > 0.15  # ten classes: it learned something
@@ -195,10 +191,13 @@ def test_folded_and_kept_lift_agree_on_the_trained_weights(finished: Finished) -
 def test_engine_of_the_bundle_can_be_rebuilt_from_its_onnx(finished: Finished, tmp_path: Path) -> None:
     bundle = open_bundle(finished.root / "bundle")
     assert bundle.engine is not None
+    engine = bundle.model("engine")
+    assert (engine.runtime, engine.precision) == ("tensorrt-rtx", "fp16")
     facts = engine_from_onnx(
-        bundle.onnx,
+        bundle.model("model.fp16.onnx").path,
         tmp_path / "model.engine",
         flavour="tensorrt-rtx",
+        precision="fp16",
         min_batch=1,
         opt_batch=8,
         max_batch=32,
@@ -209,12 +208,44 @@ def test_engine_of_the_bundle_can_be_rebuilt_from_its_onnx(finished: Finished, t
     assert [shape for _, _, shape in facts.outputs] == [(-1, 10)]
     assert {dtype for _, dtype, _ in (*facts.inputs, *facts.outputs)} == {"float32"}
     assert (facts.min_batch, facts.opt_batch, facts.max_batch) == (1, 8, 32)
-    said = bundle.manifest["facts"]["engine"]
-    assert (said["status"], said["flavour"], said["max_batch"]) == ("built", "tensorrt-rtx", 32)
-    assert said["hardware"] == list(facts.hardware)
+    (said,) = (one["facts"] for one in bundle.manifest["models"] if one["file"] == engine.path.name)
+    assert (said["max_batch"], said["hardware"]) == (32, list(facts.hardware))
     # The builder does not choose the same kernels every time: 5.3 % between two builds of one graph were seen.
     assert bundle.engine.stat().st_size == pytest.approx(facts.bytes, rel=0.15)
     assert load_tensorrt("tensorrt-rtx").__version__ == facts.version == said["version"]
+
+
+@RTX
+def test_every_precision_and_engine_is_made_measured_or_has_its_reason(finished: Finished) -> None:
+    export = record_of(finished.root, "export", ExportRecord)
+    assert set(export.reduced) | set(export.missing) == {"fp16", "int8"}
+    assert [(engine.flavour, engine.status) for engine in export.engines] == [("tensorrt-rtx", "built")] * 3
+    rows = {
+        (row["runtime"], row["precision"]): row
+        for row in report_of(finished.root)["models"]
+        if row["model"] != "teacher"
+    }
+    for precision in ("fp32", "fp16", "int8"):
+        assert rows["onnx", precision]["top1"]["value"] is not None
+        assert "needs an NVIDIA GPU" in rows["tensorrt-rtx", precision]["top1"]["reason"]
+    rejected = report_of(finished.root)["artifacts"]["bundle"]["rejected"]
+    files = {path.name for path in (finished.root / "bundle").iterdir()}
+    for one in rejected:
+        assert one["why"]
+        assert (f"model.{one['precision']}.onnx" not in files) or one["runtime"] != "onnx"
+
+
+def test_the_bundles_weights_load_in_timm(finished: Finished) -> None:
+    import stages.models.timm_entry  # noqa: F401 - registers the student's architecture
+    import timm
+
+    folder = finished.root / "bundle" / "timm"
+    data = record_of(finished.root, "data", DataRecord)
+    fold = record_of(finished.root, "fold", FoldRecord)
+    images = sample(recorded_images(data)[1].val, open_bundle(finished.root / "bundle").preprocess, 8)
+    wanted = load_own(build_model(fold.models["lift-kept"]), fold.graphs["lift-kept"], finished.root).eval()(images)
+    network = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
+    assert float((network(images) - wanted).abs().max().detach()) < 1e-5
 
 
 def test_a_second_process_is_kept_out(finished: Finished) -> None:

@@ -22,7 +22,8 @@ SMALL = (
     "teacher.init=scratch",
     "teacher.batch_size=8",
     "distill.batch_size=8",
-    "export.engine=none",
+    "export.target=onnx",
+    "export.precision=fp32",
     "workers=0",
 )
 

@@ -145,9 +145,12 @@ def test_measured_engines_are_chosen_like_graphs() -> None:
     assert (choice.recommended, choice.precisions) == ("fp16", ("fp32", "fp16"))
 
 
-def test_no_engine_has_the_reason() -> None:
-    choice = choose(config(), "tensorrt-rtx", exported(engines=(engine("fp32", built=False),)), measured({"fp32": 1.0}))
-    assert (choice.precisions, choice.recommended, choice.why) == ((), None, "TensorRT is not installed")
+@pytest.mark.parametrize(
+    ("engines", "why"), [((), "TensorRT is not installed"), ((engine("fp32", built=False),), "no GPU")]
+)
+def test_no_engine_has_the_reason(engines: tuple[EngineArtifact, ...], why: str) -> None:
+    choice = choose(config(), "tensorrt-rtx", exported(engines=engines), measured({"fp32": 1.0}))
+    assert (choice.precisions, choice.recommended, choice.why) == ((), None, why)
 
 
 def test_a_precision_can_be_asked_for_and_one_that_is_out_is_refused_with_the_reason() -> None:
