@@ -78,7 +78,7 @@ def analyze_model(request: Request, output: Path | None, console: Console) -> Pa
         [result],
         advice=advice.model_dump(mode="json") if advice else None,
         selected=selected_layers(result, shape) if shape else (),
-        student_width=shape.width if shape else None,
+        student=shape,
     )
     return folder
 

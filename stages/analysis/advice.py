@@ -15,9 +15,17 @@ import numpy as np
 
 from core.analysis_records import Advice, Recommendation
 from core.errors import UsageError
-from stages.analysis.results import ENERGY_SHARES, Counts, Floats, NetworkResult, TapResult, kept_rows
+from stages.analysis.results import (
+    ENERGY_SHARES,
+    Counts,
+    Floats,
+    NetworkResult,
+    TapResult,
+    high_percentile,
+    kept_rows,
+)
 from stages.analysis.rules import Decision, Facts, Rule, What, compared_layers, decide
-from stages.analysis.statistics import MIN_IMAGES, Rows, high_percentile, resampled_rows
+from stages.analysis.statistics import MIN_IMAGES, Rows, resampled_rows
 from stages.models.geometry import Shape
 
 WEAK = 0.9

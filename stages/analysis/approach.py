@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from stages.analysis.results import ENERGY_SHARES, Floats, NetworkResult, TapResult, kept_rows
+from stages.analysis.results import ENERGY_SHARES, Floats, NetworkResult, TapResult, kept_rows, relative_depths
 from stages.analysis.statistics import MIN_IMAGES, Rows, intervals
 
 Verdict = Literal["closer", "farther", "no clear change"]
@@ -97,9 +97,9 @@ def approach(
 ) -> tuple[Approach, ...]:
     """Distance of the student from its teacher before, along and after training, for each quantity.
 
-    A layer l of L stands at depth l / (L - 1), a single one at 0. The teacher's curve is interpolated linearly at the
-    student's depths. Images are drawn jointly for all taps of all networks; of a tap that kept some of them only
-    (entropy), those count that are drawn and kept.
+    A layer l of L stands at depth l / (L - 1), a single one, which is its network's last, at 1 (``relative_depths``).
+    The teacher's curve is interpolated linearly at the student's depths. Images are drawn jointly for all taps of all
+    networks; of a tap that kept some of them only (entropy), those count that are drawn and kept.
 
     Args:
         teacher: every tap of it.
@@ -152,7 +152,7 @@ def _compare(quantity: _Quantity, teacher: NetworkResult, students: Sequence[Net
 
 def distance(teacher: Floats, student: Floats) -> Floats:
     """Mean absolute difference of curves over relative depth: ``[Lt, ...]``, ``[Ls, ...]`` to ``[...]``."""
-    at = np.interp(_depths(len(student)), _depths(len(teacher)), np.arange(len(teacher)))
+    at = np.interp(relative_depths(len(student)), relative_depths(len(teacher)), np.arange(len(teacher)))
     below = np.floor(at).astype(int)
     above = np.minimum(below + 1, len(teacher) - 1)
     share = (at - below).reshape(-1, *[1] * (teacher.ndim - 1))
@@ -163,10 +163,6 @@ def distance(teacher: Floats, student: Floats) -> Floats:
 def _change(before: Floats, after: Floats) -> Floats:
     """Difference of distances; 0 for rounding, which has a sign but is no change."""
     return np.where(np.isclose(after, before, rtol=1e-9, atol=1e-12), 0, after - before)
-
-
-def _depths(layers: int) -> Floats:
-    return np.arange(layers) / max(1, layers - 1)
 
 
 def _placed(known: Floats, images: int) -> Floats:

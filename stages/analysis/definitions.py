@@ -38,7 +38,8 @@ SHAPE = {
 DIRECTIONS = {
     "rank": defined(
         "Sample-wise SVD: the fewest leading singular directions of an image's own token matrix that hold 80, 90, "
-        "95 or 99 % of its energy, summarised over images.",
+        "95 or 99 % of its energy; over images: mean, median, least, greatest, and p99, the least count that at least "
+        "99 % of them do not exceed.",
         "directions",
         EM,
     ),
@@ -49,7 +50,7 @@ DIRECTIONS = {
     ),
     "pca_rank": defined(
         "The fewest leading directions of one uncentred basis shared by all images that hold 80, 90, 95 or 99 % of an "
-        "image's energy, summarised over images.",
+        "image's energy; over images as rank.",
         "directions",
         EM,
     ),

@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 
 from stages.analysis.definitions import DEFINITIONS
-from stages.analysis.results import ENERGY_SHARES, SEP_SHARES, Counts, Floats, NetworkResult, TapResult
+from stages.analysis.results import (
+    ENERGY_SHARES,
+    SEP_SHARES,
+    Counts,
+    Floats,
+    NetworkResult,
+    TapResult,
+    high_percentile,
+)
 from stages.analysis.summary import (
     CONFIDENCE,
     Interval,
@@ -106,7 +114,7 @@ def over_images(counts: Counts) -> dict[str, Any]:
     measures: dict[str, Callable[[Counts], Any]] = {
         "mean": np.mean,
         "median": np.median,
-        "p99": lambda column: np.percentile(column, 99),
+        "p99": high_percentile,
         "min": np.min,
         "max": np.max,
     }

@@ -38,6 +38,20 @@ def first_reaching(shares: Floats, targets: tuple[float, ...]) -> Counts:
     return np.where(below == shares.shape[-1], 0, below + 1).astype(np.int64)
 
 
+def high_percentile(counts: Counts) -> Counts:
+    """Of counts ``[..., images]`` the least one that at least 99 % of the images do not exceed ``[...]``.
+
+    The only 99th percentile of this project (the inverse of the empirical distribution): a count that some image has,
+    where interpolation would make one up; of fewer than 100 images the largest.
+    """
+    return np.asarray(np.percentile(counts, 99, axis=-1, method="inverted_cdf"), dtype=np.int64)
+
+
+def relative_depths(taps: int) -> Floats:
+    """``[taps]``: where each stands in its network, 0 the first and 1 the last; an only one is the last."""
+    return np.linspace(0.0, 1.0, taps) if taps > 1 else np.ones(taps)
+
+
 def kept_rows(images: int, kept: int) -> Counts:
     """Numbers ``[kept]`` of the images whose tokens a tap keeps, ascending: spread evenly from first to last."""
     return np.rint(np.linspace(0, images - 1, min(kept, images))).astype(np.int64)

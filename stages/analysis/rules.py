@@ -108,8 +108,8 @@ def _last(kind: Kind) -> Callable[[Facts], dict[str, Any]]:
     return lambda facts: {"kind": kind, "pairs": ((facts.student.depth - 1, facts.teacher_depth - 1),)}
 
 
-def _whole_heads(facts: Facts) -> dict[str, Any]:
-    return {"width": math.ceil(facts.shared / facts.head_size) * facts.head_size}
+def _whole_heads(facts: Facts) -> int:
+    return math.ceil(facts.shared / facts.head_size) * facts.head_size
 
 
 @dataclass(frozen=True)
@@ -249,10 +249,20 @@ RULES = (
     ),
     Rule(
         "width",
+        "teacher's width",
+        "student has equal blocks, and d95 in whole heads > teacher's width",
+        lambda facts, _: facts.student.isotropic and _whole_heads(facts) > facts.teacher_width,
+        lambda facts: {"width": facts.teacher_width},
+        "plain would do at {width}, the teacher's own width, where nothing has to be squeezed: d95 is {shared:g} "
+        "[{low:g}, {high:g}], and whole heads of {head_size} would make it wider than that.",
+        _EM + "dataset-level PCA; taking it up is this project's",
+    ),
+    Rule(
+        "width",
         "whole heads",
         "student has equal blocks",
         lambda facts, _: facts.student.isotropic,
-        _whole_heads,
+        lambda facts: {"width": _whole_heads(facts)},
         "plain would do from {width} on: d95 is {shared:g} [{low:g}, {high:g}], in whole heads of {head_size}.",
         _EM + "dataset-level PCA; taking it up is this project's",
     ),
@@ -261,7 +271,7 @@ RULES = (
         "whole channels",
         "student has stages",
         lambda facts, _: True,
-        _whole_heads,
+        lambda facts: {"width": _whole_heads(facts)},
         "a last stage of {width} would hold d95, {shared:g} [{low:g}, {high:g}].",
         _EM + "dataset-level PCA; applying it to stages is this project's",
     ),

@@ -63,8 +63,3 @@ def intervals(statistic: Callable[[Rows], Floats], images: int, seed: int) -> tu
         random_state=np.random.default_rng(seed),
     )
     return np.asarray(result.confidence_interval.low), np.asarray(result.confidence_interval.high)
-
-
-def high_percentile(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Of counts ``[..., images]`` the least one that at least 99 % of the images do not exceed ``[...]``."""
-    return np.asarray(np.percentile(counts, 99, axis=-1, method="inverted_cdf"), dtype=np.int64)

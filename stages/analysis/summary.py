@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-from stages.analysis.results import ENERGY_SHARES, SEP_SHARES, Counts, Floats, TapResult, first_reaching
+from stages.analysis.results import (
+    ENERGY_SHARES,
+    SEP_SHARES,
+    Counts,
+    Floats,
+    TapResult,
+    first_reaching,
+    high_percentile,
+)
 
 CONFIDENCE = 0.95
 RESAMPLES = 1999
 """Bootstrap resamples: the ends of a 95 % interval are then the 50th value from below and from above."""
 SEED = 0
+Percent = Literal[50, 99]
+PERCENTS: tuple[Percent, ...] = (50, 99)
+"""Over images: the median, and the most demanding one in a hundred."""
 
 
 @dataclass(frozen=True)
@@ -67,14 +79,18 @@ def cached_interval(data: bytes) -> Interval:
     return Interval(float(known.mean()), float(found.low), float(found.high), len(known), left_out)
 
 
-def percentile(counts: Counts, share: float, percent: float) -> float:
-    """Percentile over images (linear between neighbours) of the counts for one of ENERGY_SHARES; NaN without images.
+def percentile(counts: Counts, share: float, percent: Percent) -> float:
+    """Median or 99th percentile over images of the counts for one of ENERGY_SHARES; NaN without images.
 
     Args:
         counts: ``[images, 4]``, a column for each of ENERGY_SHARES.
+        share: which column.
+        percent: 50, the mean of both middle ones of an even number; 99, as in ``high_percentile``.
     """
     column = counts[:, ENERGY_SHARES.index(share)]
-    return float(np.percentile(column, percent)) if len(column) else float("nan")
+    if not len(column):
+        return float("nan")
+    return float(np.median(column) if percent == 50 else high_percentile(column))
 
 
 def pca_smallest(tap: TapResult) -> Counts:

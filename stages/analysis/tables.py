@@ -9,7 +9,15 @@ from typing import Any
 
 from stages.analysis.document import finite
 from stages.analysis.results import ENERGY_SHARES, SEP_SHARES, Floats, NetworkResult, TapResult
-from stages.analysis.summary import mean_interval, pca_smallest, percent, percentile, sep_curves, sep_smallest
+from stages.analysis.summary import (
+    PERCENTS,
+    mean_interval,
+    pca_smallest,
+    percent,
+    percentile,
+    sep_curves,
+    sep_smallest,
+)
 
 Row = dict[str, Any]
 
@@ -57,7 +65,7 @@ def rank_row(tap: TapResult) -> Row:
     return {
         f"p{percentage}_at_{percent(share)}%": percentile(tap.rank, share, percentage)
         for share in ENERGY_SHARES
-        for percentage in (50, 99)
+        for percentage in PERCENTS
     }
 
 
@@ -66,7 +74,7 @@ def pca_row(tap: TapResult) -> Row:
     row: Row = {"kept_images": tap.kept}
     for share, d in zip(ENERGY_SHARES, pca_smallest(tap), strict=True):
         row |= {f"d_at_{percent(share)}%": d, f"d_at_{percent(share)}%_of_D_%": 100 * d / tap.width}
-        row |= {f"p{number}_at_{percent(share)}%": percentile(tap.pca_rank, share, number) for number in (50, 99)}
+        row |= {f"p{number}_at_{percent(share)}%": percentile(tap.pca_rank, share, number) for number in PERCENTS}
     return row
 
 

@@ -6,13 +6,16 @@ import json
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from core.errors import UsageError
 from core.files import write_atomic
 from stages.analysis.document import document, finite
 from stages.analysis.results import NetworkResult
 from stages.analysis.tables import tables
+
+if TYPE_CHECKING:
+    from stages.models.geometry import Shape  # which imports torch, and writing an analysis needs none
 
 DOCUMENT = "analysis.json"
 MEASURES = "measures.npz"
@@ -25,7 +28,7 @@ def write(
     *,
     advice: dict[str, Any] | None,
     selected: tuple[int, ...],
-    student_width: int | None,
+    student: Shape | None,
     approach: Sequence[dict[str, Any]] = (),
 ) -> list[Path]:
     """Write ``analysis.json``, ``tables/*.csv`` and ``figures/*.{png,svg}``; each file is whole at any moment.
@@ -38,7 +41,7 @@ def write(
         networks: the teacher (or the only network) first.
         advice: for ``analysis.json``, or None.
         selected: layers of the first network to mark.
-        student_width: channels of the student, drawn beside the first network's directions.
+        student: its width is drawn beside the first network's directions.
         approach: whether a followed student came closer to its teacher, one JSON object a quantity.
 
     Returns:
@@ -54,9 +57,7 @@ def write(
     from stages.analysis.figures.draw import rendered  # matplotlib is slow to import, and only figures need it
 
     made: dict[str, str | bytes] = {f"tables/{name}": text for name, text in tables(networks).items()}
-    made |= {
-        f"figures/{name}": content for name, content in rendered(networks, selected, student_width, approach).items()
-    }
+    made |= {f"figures/{name}": content for name, content in rendered(networks, selected, student, approach).items()}
     for stale in files_before(folder) - set(made):
         (folder / stale).unlink(missing_ok=True)
     content = document(networks, advice) | {"approach": finite(list(approach)), "files": sorted(made)}

@@ -49,7 +49,7 @@ def run(config: AnalyzeConfig, inputs: Inputs, context: Context) -> AnalyzeRecor
         [result],
         advice=advice.model_dump(mode="json"),
         selected=selected_layers(result, student),
-        student_width=student.width,
+        student=student,
     )
     measures = folder / MEASURES
     save(replace(result, forward_seconds=0.0, measure_seconds=0.0), measures)  # the same numbers make the same file

@@ -20,7 +20,7 @@ from stages.distill.cache.store import Store
 from stages.distill.cache.views import CachedViews
 from stages.distill.config import DistillConfig
 from stages.distill.losses import distillation_terms
-from stages.distill.model import AdaptedTeacher, FrozenTeacher, TappedStudent, tap_shapes
+from stages.distill.model import TEACHER_VERSION, AdaptedTeacher, FrozenTeacher, TappedStudent, tap_shapes
 from stages.distill.pairs import LayerPair, Shape, check_alignable, layer_pairs, student_layers, teacher_layers
 from stages.images.config import DataConfig
 from stages.images.loaders import VIEWS_VERSION, ViewKey, eval_loader, mix_of, train_loader, train_views
@@ -143,6 +143,7 @@ def _filled_cache(
         "precision": f"{accelerator.device.type} {accelerator.mixed_precision} {teacher.teacher.precision}",
         "versions": {name: version(name) for name in ("torch", "torchvision", "timm", "pillow")},
         "views_version": VIEWS_VERSION,
+        "teacher_version": TEACHER_VERSION,
     }
 
     def answers(batch: Tensor) -> tuple[Tensor | None, list[Tensor]]:

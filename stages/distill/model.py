@@ -10,6 +10,10 @@ from core.preprocess import PreprocessSpec
 from stages.distill.pairs import LayerPair, Shape, student_layers
 from stages.models.build import logits_and_taps
 from stages.models.students import no_weight_decay_of, taps_alone
+from stages.models.talking_heads import freeze_talking_heads
+
+TEACHER_VERSION = 2
+"""Raised when ``AdaptedTeacher`` computes its answers in another way: the last bits of cached ones differ then."""
 
 
 def tap_shapes(network: nn.Module, size: int, layers: tuple[int, ...]) -> dict[int, Shape]:
@@ -86,8 +90,10 @@ class TappedStudent(nn.Module):
 class AdaptedTeacher(nn.Module):
     """The teacher on the student's batches, re-normalised and resized to what it was trained on.
 
+    Talking heads are rewritten (``stages.models.talking_heads``): the same answers up to rounding, without gradients.
+
     Args:
-        network: the teacher, a timm network.
+        network: the teacher, a timm network, which is this module's from here on.
         layers: layers to tap, ascending.
         own: the preprocessing that it was trained with.
         student: the preprocessing of the batches.
@@ -108,7 +114,9 @@ class AdaptedTeacher(nn.Module):
         precision: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
-        self.network = network.eval().requires_grad_(False).to(precision)
+        self.network = network.eval().requires_grad_(False)
+        freeze_talking_heads(self.network)  # before rounding, so that what it folds is rounded once
+        self.network.to(precision)
         self.precision = precision
         self.layers = layers
         self.logits = logits

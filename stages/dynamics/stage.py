@@ -71,7 +71,7 @@ def run(config: AnalysisConfig, inputs: Inputs, context: Context) -> DynamicsRec
         [teacher, *followed],
         advice=advice.model_dump(mode="json") if advice else None,
         selected=selected_layers(teacher, shape),
-        student_width=shape.width,
+        student=shape,
         approach=approached,
     )
     for row in approached:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -28,14 +28,19 @@ from stages.analysis.figures.style import (
     titled,
 )
 from stages.analysis.results import ENERGY_SHARES, Counts, Floats, NetworkResult, TapResult, first_reaching
-from stages.analysis.summary import percent, percentile
+from stages.analysis.summary import Percent, percent, percentile
+
+if TYPE_CHECKING:
+    from stages.models.geometry import Shape  # which imports torch, and writing an analysis needs none
 
 SHARE_LOOKS = dict(zip(ENERGY_SHARES, ((GREEN, "o"), (BLUE, "s"), (VERMILLION, "^"), (BLACK, "D")), strict=True))
 MARKED = 0.95
 """The share that PCA and SVD are compared at."""
+IMAGES: tuple[tuple[str, Percent, str], ...] = (("median image", 50, "-"), ("demanding image (p99)", 99, "--"))
+"""Words, percentile and line of the two images that counts are told of."""
 
 
-def of_width(network: NetworkResult, share: float, percentage: float, *, shared: bool = False) -> Floats:
+def of_width(network: NetworkResult, share: float, percentage: Percent, *, shared: bool = False) -> Floats:
     """``[taps]``: percentile over images of the directions needed, as fraction of the tap's width.
 
     ``shared``: in the basis shared by all images, not each image's own.
@@ -57,7 +62,7 @@ def rank_figure(network: NetworkResult) -> Figure:
     )
     values = []
     for share, (colour, marker) in SHARE_LOOKS.items():
-        for percentage, line in ((50, "-"), (99, "--")):
+        for _, percentage, line in IMAGES:
             values.append(of_width(network, share, percentage))
             axes.plot(layers_of(network), values[-1], color=colour, marker=marker, linestyle=line)
     layer_axis(axes, network)
@@ -93,30 +98,47 @@ def directions_axis(axes: Axes, network: NetworkResult) -> None:
 
 
 @styled
-def pca_figure(network: NetworkResult, student_width: int | None = None) -> Figure:
-    """Shared directions (dataset PCA) against each image's own (SVD): by layer at 95 %, and curves of the last tap."""
+def pca_figure(network: NetworkResult, student: Shape | None = None) -> Figure:
+    """Shared directions (dataset PCA) against each image's own (SVD): by layer at 95 %, and curves of the last tap.
+
+    Args:
+        network: every tap of it.
+        student: whose width is drawn in.
+    """
     figure = new_figure(f"{titled(network)}: one basis for all, against one for each", 5.0)
     left, right = figure.subplots(1, 2)
     left.set_title(f"Directions for {percent(MARKED)} % of an image's energy:\na gap = images use different directions")
     values = []
     for name, shared, colour, marker in (("own basis", False, BLUE, "o"), ("shared basis", True, ORANGE, "s")):
-        for words, percentage, line in (("median image", 50, "-"), ("demanding image (p99)", 99, "--")):
+        for words, percentage, line in IMAGES:
             values.append(of_width(network, MARKED, percentage, shared=shared))
             label = f"{name}, {words}"
             left.plot(layers_of(network), values[-1], color=colour, marker=marker, linestyle=line, label=label)
-    if student_width is not None:
-        values.append(np.array([student_width / tap.width for tap in network.taps]))
-        label = f"student's width ({student_width}): more does not fit"
-        straight = len({tap.width for tap in network.taps}) == 1
-        if straight:
-            left.axhline(student_width / network.taps[0].width, color=BLACK, linestyle="-.", label=label)
-        else:
-            left.plot(layers_of(network), values[-1], color=BLACK, linestyle="-.", drawstyle="steps-mid", label=label)
+    if student is not None:
+        values.append(students_width(left, network, student))
     layer_axis(left, network)
     percent_axis(left, "directions needed, % of the width D", top=above(values))  # a width beyond D leaves room for all
-    last_tap_curves(right, network.taps[-1], student_width)
+    last_tap_curves(right, network.taps[-1], student.width if student else None)
     legend_below(figure, left, 2)
     return figure
+
+
+def students_width(axes: Axes, network: NetworkResult, student: Shape) -> Floats:
+    """Draw what fits into the student; the height of the line, as fraction of the width, at its ends.
+
+    A student of equal blocks is as wide at every block of a teacher of equal blocks. Where either has stages, the
+    student's width is that of its last tap only, so that it stands beside the teacher's last tap and no other.
+    """
+    layers, widths = layers_of(network), {tap.width for tap in network.taps}
+    height = np.full(2, student.width / network.taps[-1].width)
+    if student.isotropic and len(widths) == 1:
+        ends = [layers[0] - 0.5, layers[-1] + 0.5]
+        label = f"student's width ({student.width}): more does not fit"
+    else:
+        ends = [layers[-1] - 0.4, layers[-1] + 0.4]
+        label = f"student's last width ({student.width}): more does not fit"
+    axes.plot(ends, height, color=BLACK, linestyle="-.", label=label)
+    return height
 
 
 def last_tap_curves(axes: Axes, tap: TapResult, student_width: int | None) -> None:

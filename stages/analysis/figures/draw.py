@@ -6,7 +6,7 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -19,6 +19,9 @@ from stages.analysis.figures.spectra import intensity_figure, sep_figure, spectr
 from stages.analysis.figures.style import style
 from stages.analysis.results import NetworkResult
 
+if TYPE_CHECKING:
+    from stages.models.geometry import Shape  # which imports torch, and writing an analysis needs none
+
 DPI = 150
 
 
@@ -26,7 +29,7 @@ def draw_all(
     folder: Path,
     networks: Sequence[NetworkResult],
     selected_layers: tuple[int, ...] = (),
-    student_width: int | None = None,
+    student: Shape | None = None,
     approach: Sequence[dict[str, Any]] = (),
 ) -> list[Path]:
     """Write every figure that ``networks`` allow into ``folder``, as .png and .svg; their paths, sorted.
@@ -34,10 +37,10 @@ def draw_all(
     Args:
         networks: the teacher (or the only network) first.
         selected_layers: of the first network, marked in its intensity figure.
-        student_width: channels of the student, drawn into the first network's PCA figure.
+        student: its width is drawn into the first network's PCA figure.
         approach: distances of a followed student from its teacher, one JSON object a quantity.
     """
-    made = rendered(networks, selected_layers, student_width, approach)
+    made = rendered(networks, selected_layers, student, approach)
     for name, content in made.items():
         write_atomic(folder / name, content)
     return sorted(folder / name for name in made)
@@ -46,13 +49,13 @@ def draw_all(
 def rendered(
     networks: Sequence[NetworkResult],
     selected_layers: tuple[int, ...] = (),
-    student_width: int | None = None,
+    student: Shape | None = None,
     approach: Sequence[dict[str, Any]] = (),
 ) -> dict[str, bytes]:
     """File name -> bytes of every figure."""
     return {
         f"{name}.{kind}": file_bytes(figure, kind)
-        for name, figure in figures(networks, selected_layers, student_width, approach)
+        for name, figure in figures(networks, selected_layers, student, approach)
         for kind in ("png", "svg")
     }
 
@@ -60,7 +63,7 @@ def rendered(
 def figures(
     networks: Sequence[NetworkResult],
     selected_layers: tuple[int, ...] = (),
-    student_width: int | None = None,
+    student: Shape | None = None,
     approach: Sequence[dict[str, Any]] = (),
 ) -> Iterator[tuple[str, Figure]]:
     """Name and figure, one at a time: each network of ``detailed`` alone, then all together."""
@@ -68,7 +71,7 @@ def figures(
     for name, network in detailed(networks).items():
         first = network is networks[0]
         yield f"rank-{name}", rank_figure(network)
-        yield f"pca-{name}", pca_figure(network, student_width if first else None)
+        yield f"pca-{name}", pca_figure(network, student if first else None)
         yield f"sep-{name}", sep_figure(network)
         yield f"intensity-{name}", intensity_figure(network, selected_layers if first else ())
         yield f"spectrum-{name}", spectrum_figure(network)

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from stages.analysis.figures.directions import of_width
+from stages.analysis.figures.directions import IMAGES, of_width
 from stages.analysis.figures.spectra import (
     colour_bar,
     heat_map,
@@ -35,8 +35,8 @@ from stages.analysis.figures.style import (
     styled,
     titled,
 )
-from stages.analysis.results import Floats, NetworkResult
-from stages.analysis.summary import mean_interval
+from stages.analysis.results import Floats, NetworkResult, relative_depths
+from stages.analysis.summary import PERCENTS, mean_interval
 
 MARKERS = "os^DvP*Xph<>"
 
@@ -88,12 +88,6 @@ PANELS: tuple[tuple[str, str, Callable[[NetworkResult], Floats]], ...] = (
 )
 
 
-def relative_depth(network: NetworkResult) -> Floats:
-    """``[taps]``: 0 at the first tap, 1 at the last; 1 for an only one."""
-    count = len(network.taps)
-    return np.linspace(0, 1, count) if count > 1 else np.ones(count)
-
-
 @styled
 def training_figure(networks: Sequence[NetworkResult]) -> Figure:
     """The same curves for every network: checkpoints from early (light) to late (dark), others as thick lines."""
@@ -105,7 +99,7 @@ def training_figure(networks: Sequence[NetworkResult]) -> Figure:
         axes.set_title(title)
         values = [values_of(network) for network in networks]
         for network, value, look in zip(networks, values, looks, strict=True):
-            axes.plot(relative_depth(network), value, label=named(network), **look)
+            axes.plot(relative_depths(len(network.taps)), value, label=named(network), **look)
         depth_axis(axes)
         if values_of is rank95:
             percent_axis(axes, unit, top=above(values))
@@ -169,12 +163,12 @@ def beside_figure(teacher: NetworkResult, student: NetworkResult) -> Figure:
     rows = figure.subplots(3, 2, sharey="row")
     pair = [teacher, student]
     scale = scale_of(pair)
-    values = [of_width(network, 0.95, percentage) for network in pair for percentage in (50, 99)]
+    values = [of_width(network, 0.95, percentage) for network in pair for percentage in PERCENTS]
     for column, network in enumerate(pair):
         top, middle, bottom = rows[:, column]
         top.set_title(f"{shortened(network.label, 32)}\n({shortened(network.arch, 32)})", fontweight="bold")
         layers = layers_of(network)
-        for words, percentage, line in (("median image", 50, "-"), ("demanding image (p99)", 99, "--")):
+        for words, percentage, line in IMAGES:
             part = of_width(network, 0.95, percentage)
             top.plot(layers, part, color=BLUE, marker="o", linestyle=line, label=f"directions for 95 %, {words}")
         percent_axis(top, "" if column else "directions, % of D", top=above(values))

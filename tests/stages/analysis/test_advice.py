@@ -74,6 +74,7 @@ CASES: dict[str, tuple[NetworkResult, Shape, dict[str, Any]]] = {
     ),
     "grids differ": (teacher(), SWIN, {"kind": "spectral", "pairs": ((3, 23),), "strategy": "plain"}),
     "highest intensity": (teacher(shared=1), Shape(192, 2, 3), {"kind": "spectral", "pairs": ((1, 23),)}),
+    "teacher's width": (teacher(width=380, shared=330), TINY, {}),  # in heads of 64 it would be 384
     "whole heads": (teacher(shared=193), TINY, {}),
     "whole channels": (teacher(shared=193), SWIN, {}),
 }
@@ -136,6 +137,16 @@ def test_the_width_comes_in_whole_heads_with_its_interval() -> None:
     assert spread.confidence is not None
     assert 0.2 < spread.confidence < 0.8
     assert answer(advise(teacher(shared=193), SWIN, "swin"), "width").value == "193"
+
+
+def test_no_width_beyond_the_teachers_is_recommended() -> None:
+    """Six heads of 64 make 384: as wide as one teacher, and wider than another."""
+    within = answer(advise(teacher(shared=330), TINY, "deit_tiny"), "width")
+    assert (within.value, within.rule) == ("384", "whole heads")
+    capped = answer(advise(teacher(width=380, shared=330), TINY, "deit_tiny"), "width")
+    assert (capped.value, capped.rule) == ("380", "teacher's width")
+    assert "at 380, the teacher's own width" in capped.reason
+    assert capped.numbers["width, high"] == 380
 
 
 def test_a_clear_median_is_confident_and_one_on_the_boundary_a_coin_toss() -> None:

@@ -23,8 +23,10 @@ from stages.analysis.figures.directions import pca_figure, rank_figure
 from stages.analysis.figures.draw import detailed, draw_all, figures, file_bytes, rendered
 from stages.analysis.figures.dynamics import beside_figure, dynamics_figure, training_figure
 from stages.analysis.figures.spectra import intensity_figure, sep_figure, spectrum_figure
-from stages.analysis.results import NetworkResult
+from stages.analysis.results import NetworkResult, high_percentile
+from stages.models.geometry import Shape
 
+TINY = Shape(192, 12, 3)
 DETAILS = ("rank", "pca", "sep", "intensity", "spectrum", "dynamics")
 
 
@@ -79,7 +81,7 @@ CASES: dict[str, list[NetworkResult]] = {
 @pytest.mark.parametrize("networks", CASES.values(), ids=CASES.keys())
 def test_every_figure_is_titled_labelled_and_nothing_overlaps(networks: list[NetworkResult]) -> None:
     layers = (0, networks[0].taps[-1].layer)
-    made = list(figures(networks, selected_layers=layers, student_width=192))
+    made = list(figures(networks, selected_layers=layers, student=TINY))
     assert len(made) == 6 * len(detailed(networks)) + (2 if len(networks) > 1 else 0)
     for _, figure in made:
         assert_laid_out(figure)
@@ -98,7 +100,7 @@ def test_rank_curves_are_the_percentiles_in_two_line_styles() -> None:
     median, demanding = axes.lines[4], axes.lines[5]  # 95 %
     assert (median.get_linestyle(), demanding.get_linestyle()) == ("-", "--")
     assert median.get_ydata() == pytest.approx([np.median(tap.rank[:, 2]) / 384 for tap in network.taps])
-    assert demanding.get_ydata() == pytest.approx([np.percentile(tap.rank[:, 2], 99) / 384 for tap in network.taps])
+    assert demanding.get_ydata() == pytest.approx([high_percentile(tap.rank[:, 2]) / 384 for tap in network.taps])
     assert "95 % of the energy" in legend_of(figure)
     assert len({line.get_marker() for line in axes.lines}) == 4
     assert [child.get_ylabel() for child in axes.child_axes] == ["directions, of D = 384"]
@@ -113,7 +115,7 @@ def test_stages_of_several_widths_have_no_axis_in_directions() -> None:
 
 def test_pca_figure_marks_the_students_width_and_the_counts_at_95_percent() -> None:
     network = made_network(depth=3)
-    figure = pca_figure(network, student_width=96)
+    figure = pca_figure(network, Shape(96, 12, 3))
     left, right = figure.axes
     assert list(left.lines[-1].get_ydata()) == [0.25, 0.25]
     assert any("student's width (96)" in text for text in legend_of(figure))
@@ -129,10 +131,28 @@ def test_pca_figure_marks_the_students_width_and_the_counts_at_95_percent() -> N
     assert len(plain.axes[0].lines) == 4
 
 
-def test_pca_figure_steps_where_widths_differ() -> None:
-    left = pca_figure(swin(), student_width=96).axes[0]
-    assert left.lines[-1].get_ydata() == pytest.approx([1, 0.5, 0.25, 0.125])
-    assert left.get_ylim()[1] > 1
+@pytest.mark.parametrize(
+    ("network", "student", "ends", "height"),
+    [
+        (made_network(depth=3), Shape(96, 12, 3), (-0.5, 2.5), 0.25),
+        (swin(), Shape(384, 4, None), (2.6, 3.4), 0.5),  # nothing is said of the stages before
+        (swin(), Shape(192, 12, 3), (2.6, 3.4), 0.25),
+        (made_network(depth=3), Shape(768, 4, None), (1.6, 2.4), 2.0),  # wider: room for all
+    ],
+    ids=["blocks", "stages", "a teacher with stages", "a student with stages"],
+)
+def test_the_students_width_stands_beside_what_it_is_compared_with(
+    network: NetworkResult, student: Shape, ends: tuple[float, float], height: float
+) -> None:
+    figure = pca_figure(network, student)
+    left, right = figure.axes
+    line = left.lines[-1]
+    assert tuple(line.get_xdata()) == pytest.approx(ends)
+    assert tuple(line.get_ydata()) == pytest.approx((height, height))
+    assert left.get_ylim()[1] > min(height, 1)
+    assert list(right.lines[-1].get_xdata()) == [student.width] * 2
+    assert sum("width" in text for text in legend_of(figure)) == 1
+    assert_laid_out(figure)
 
 
 def test_sep_figure_has_three_curves_and_the_permutation_band() -> None:
@@ -244,10 +264,10 @@ def test_a_gap_of_missing_numbers_is_a_gap() -> None:
 def test_files_are_the_same_bytes_and_carry_no_date(tmp_path: Path) -> None:
     network = made_network(depth=2, images=3, kept=2)
     before = dict(mpl.rcParams)
-    made = rendered([network], (0,), 192)
+    made = rendered([network], (0,), TINY)
     assert dict(mpl.rcParams) == before
     assert all(b"<dc:date>" not in data and b"Matplotlib v" not in data for data in made.values())
-    paths = draw_all(tmp_path, [network], (0,), 192)
+    paths = draw_all(tmp_path, [network], (0,), TINY)
     assert paths == sorted(tmp_path / name for name in made)
     assert {path.name: path.read_bytes() for path in paths} == made
     with Image.open(tmp_path / "rank-teacher.png") as image:

@@ -3,13 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stages.analysis.results import Floats, kept_rows
+from stages.analysis.results import Floats, high_percentile, kept_rows
 from stages.analysis.statistics import (
     _BLOCK,
     MIN_IMAGES,
     RESAMPLES,
     Rows,
-    high_percentile,
     intervals,
     resampled_rows,
 )

@@ -15,8 +15,10 @@ from core.errors import UsageError
 from stages.analysis.figures.draw import detailed
 from stages.analysis.results import NetworkResult
 from stages.analysis.write import write
+from stages.models.geometry import Shape
 
 FEW = {"images": 3, "kept": 2}
+TINY = Shape(192, 12, 3)
 
 
 def relative(folder: Path) -> set[str]:
@@ -25,7 +27,11 @@ def relative(folder: Path) -> set[str]:
 
 def test_everything_is_written_and_named(tmp_path: Path) -> None:
     paths = write(
-        tmp_path, [made_network(depth=2, **FEW)], advice={"strategy": "lift"}, selected=(0, 1), student_width=192
+        tmp_path,
+        [made_network(depth=2, **FEW)],
+        advice={"strategy": "lift"},
+        selected=(0, 1),
+        student=TINY,
     )
     assert {path.relative_to(tmp_path).as_posix() for path in paths} == relative(tmp_path)
     assert paths == sorted(paths)
@@ -52,12 +58,12 @@ def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("quick_figures")
 def test_figures_of_an_earlier_call_go_and_other_files_stay(tmp_path: Path) -> None:
     networks = checkpoints(3, depth=2, **FEW)
-    write(tmp_path, networks, advice=None, selected=(), student_width=None)
+    write(tmp_path, networks, advice=None, selected=(), student=None)
     drawn = {name for name in relative(tmp_path) if name.startswith("figures/")}
     assert drawn == {f"figures/{n}" for n in ("rank-teacher.png", "rank-student-after.png", "over-training.svg")}
     (tmp_path / "figures" / "mine.png").write_bytes(b"mine")
     (tmp_path / "notes.txt").write_text("mine")
-    written = write(tmp_path, networks[:1], advice=None, selected=(), student_width=None)
+    written = write(tmp_path, networks[:1], advice=None, selected=(), student=None)
     own = {path.relative_to(tmp_path).as_posix() for path in written}
     assert "figures/over-training.svg" not in own
     assert relative(tmp_path) == own | {"figures/mine.png", "notes.txt"}
@@ -71,20 +77,20 @@ def test_a_list_that_was_tampered_with_removes_nothing_else(listed: str, tmp_pat
     (tmp_path / "precious.png").write_bytes(b"x")
     (folder / "notes.txt").write_text("mine")
     (folder / "analysis.json").write_text(listed)
-    write(folder, [made_network(depth=1, **FEW)], advice=None, selected=(), student_width=None)
+    write(folder, [made_network(depth=1, **FEW)], advice=None, selected=(), student=None)
     assert (tmp_path / "precious.png").exists()
     assert (folder / "notes.txt").exists()
 
 
 def test_a_followed_training_stays_small(tmp_path: Path) -> None:
-    paths = write(tmp_path, checkpoints(12, **FEW), advice=None, selected=(0, 1, 22, 23), student_width=192)
+    paths = write(tmp_path, checkpoints(12, **FEW), advice=None, selected=(0, 1, 22, 23), student=TINY)
     assert sum(path.stat().st_size for path in paths) < 20_000_000
     assert (tmp_path / "analysis.json").stat().st_size < 2_000_000
 
 
 def test_no_network_is_one_clear_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="at least one network"):
-        write(tmp_path, [], advice=None, selected=(), student_width=None)
+        write(tmp_path, [], advice=None, selected=(), student=None)
 
 
 def test_figures_need_no_home_and_no_screen(tmp_path: Path) -> None:
@@ -92,7 +98,7 @@ def test_figures_need_no_home_and_no_screen(tmp_path: Path) -> None:
         "import sys; from stages.analysis.write import write; assert 'matplotlib' not in sys.modules\n"
         "from pathlib import Path; from made_networks import made_network\n"
         "write(Path(sys.argv[1]), [made_network(depth=1, images=2, kept=2)], advice=None, selected=(),"
-        " student_width=None)\n"
+        " student=None)\n"
         "assert 'torch' not in sys.modules and 'matplotlib.pyplot' not in sys.modules\n"
     )
     surroundings = {name: value for name, value in os.environ.items() if name not in {"DISPLAY", "MPLCONFIGDIR"}}

@@ -123,7 +123,7 @@ def test_nothing_that_changed_is_seldom_called_a_change() -> None:
     ("theirs", "ours", "expected"),
     [
         ([1.0, 3.0], [1.0, 2.0, 3.0], 0.0),  # a shallower teacher is interpolated
-        ([1.0, 3.0], [2.0], 1.0),  # a single layer stands at 0
+        ([1.0, 5.0], [2.0], 3.0),  # a single layer is the network's last
         ([2.0], [1.0, 2.0, 6.0], 5 / 3),
         ([0.0, 1.0, 0.0], [0.0, 0.0], 0.0),  # what lies between the student's layers does not count
     ],
