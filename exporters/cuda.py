@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from dataclasses import dataclass
 from functools import cache
 from types import TracebackType
 from typing import Any
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from core.errors import EnvironmentLacksError, ResultError
 
+_NVML_CLOCK_SM = 1
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
 
 
@@ -78,12 +80,60 @@ def gpu_name_and_capability() -> tuple[str, str]:
     return name.value.decode(errors="replace"), ".".join(digits)
 
 
+@dataclass(frozen=True)
+class GpuFacts:
+    """What a time measured on a GPU depends on."""
+
+    name: str
+    capability: str
+    """Compute capability, such as ``8.6``."""
+    cuda: str
+    """The newest CUDA version that the driver runs, such as ``13.0``."""
+    driver: str | None
+    """The driver's own version, such as ``580.65.06``; None when NVML, which tells it, is not here."""
+    sm_clock_mhz: int | None
+    """Clock of the multiprocessors at this moment, MHz; None when NVML is not here or does not tell."""
+
+
+def gpu_facts() -> GpuFacts:
+    """The first GPU and its driver now.
+
+    Raises:
+        EnvironmentLacksError: there is no GPU.
+    """
+    name, capability = gpu_name_and_capability()
+    number, device = ctypes.c_int(0), ctypes.c_int(0)
+    _call("cuDriverGetVersion", ctypes.byref(number))
+    address = ctypes.create_string_buffer(32)
+    _call("cuDeviceGetPCIBusId", address, 32, device)
+    driver, clock = _from_nvml(address.value)
+    cuda = f"{number.value // 1000}.{number.value % 1000 // 10}"
+    return GpuFacts(name=name, capability=capability, cuda=cuda, driver=driver, sm_clock_mhz=clock)
+
+
+def _from_nvml(address: bytes) -> tuple[str | None, int | None]:
+    """Driver version and SM clock (MHz) of the GPU at a PCI address, which both libraries call it by."""
+    try:
+        nvml = ctypes.CDLL("nvml.dll" if sys.platform == "win32" else "libnvidia-ml.so.1")
+    except OSError:
+        return None, None
+    if nvml.nvmlInit_v2() != 0:
+        return None, None
+    text, handle, clock = ctypes.create_string_buffer(96), ctypes.c_void_p(), ctypes.c_uint(0)
+    told = nvml.nvmlSystemGetDriverVersion(text, 96) == 0
+    found = nvml.nvmlDeviceGetHandleByPciBusId_v2(address, ctypes.byref(handle)) == 0
+    ticking = found and nvml.nvmlDeviceGetClockInfo(handle, _NVML_CLOCK_SM, ctypes.byref(clock)) == 0
+    nvml.nvmlShutdown()
+    return text.value.decode(errors="replace") if told else None, clock.value if ticking else None
+
+
 class Gpu:
     """The first GPU's primary context, a stream and some memory; all given back at the end of the ``with`` block."""
 
     def __init__(self) -> None:
         self._device = ctypes.c_int(0)
         self._buffers: list[ctypes.c_uint64] = []
+        self._events: list[ctypes.c_void_p] = []
         self._stream = ctypes.c_void_p()
         context = ctypes.c_void_p()
         _call("cuDeviceGet", ctypes.byref(self._device), 0)
@@ -125,12 +175,31 @@ class Gpu:
         source, size = ctypes.c_uint64(address), ctypes.c_size_t(values.nbytes)
         _call("cuMemcpyDtoHAsync_v2", _pointer(values), source, size, self._stream)
 
+    def event(self) -> ctypes.c_void_p:
+        """A new event that can be timed; given back with the rest."""
+        event = ctypes.c_void_p()
+        _call("cuEventCreate", ctypes.byref(event), 0)  # 0: timed, and waited for by spinning
+        self._events.append(event)
+        return event
+
+    def record(self, event: ctypes.c_void_p) -> None:
+        """Queue the event: it happens when everything queued before it is done."""
+        _call("cuEventRecord", event, self._stream)
+
+    def elapsed_ms(self, first: ctypes.c_void_p, last: ctypes.c_void_p) -> float:
+        """Milliseconds of GPU time from one event to another, both past (:meth:`wait`); resolved to about 0.5 us."""
+        time = ctypes.c_float(0)
+        _call("cuEventElapsedTime", ctypes.byref(time), first, last)
+        return float(time.value)
+
     def wait(self) -> None:
         """Wait for everything on the stream."""
         _call("cuStreamSynchronize", self._stream)
 
     def close(self) -> None:
-        """Give memory, stream and context back; again is harmless."""
+        """Give events, memory, stream and context back; again is harmless."""
+        while self._events:
+            _call("cuEventDestroy_v2", self._events.pop())
         while self._buffers:
             _call("cuMemFree_v2", self._buffers.pop())
         if self._stream:

@@ -80,7 +80,7 @@ def measure(
             times[index] = clock() - began
         return times
 
-    with _no_garbage_collection():
+    with no_garbage_collection():
         _warm_up(one_round, lambda: clock() - start >= WARMUP_SHARE * seconds)
         rounds: list[Times] = []
         while len(rounds) < min_rounds or (clock() - start < seconds and len(rounds) < MAX_ROUNDS):
@@ -106,8 +106,8 @@ def _warm_up(one_round: Callable[[], Times], spent: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Keep the collector from running inside somebody's timed call; as it was afterwards."""
+def no_garbage_collection() -> Iterator[None]:
+    """Keep the collector from running inside; as it was afterwards. What could be collected is, beforehand."""
     was_enabled = gc.isenabled()
     gc.collect()
     gc.disable()

@@ -14,6 +14,10 @@ class FakeDriver:
         self.limit = 10_000
         self.memory: dict[int, Any] = {}
         self.open: list[str] = []
+        self.now_ms = 0.0
+        """GPU time; advanced by whoever runs something."""
+        self.events: dict[int, float] = {}
+        self.nvml = 0
 
     def cuInit(self, flags: int) -> int:  # noqa: N802  # the driver's names
         return self.status
@@ -69,6 +73,51 @@ class FakeDriver:
         return 0
 
     cuMemcpyDtoHAsync_v2 = cuMemcpyHtoDAsync_v2  # noqa: N815
+
+    def cuDriverGetVersion(self, version: Any) -> int:  # noqa: N802
+        version._obj.value = 13020
+        return 0
+
+    def cuDeviceGetPCIBusId(self, address: Any, size: int, device: Any) -> int:  # noqa: N802
+        address.value = b"0000:3B:00.0"
+        return 0
+
+    def cuEventCreate(self, event: Any, flags: int) -> int:  # noqa: N802
+        event._obj.value = 1000 + len(self.events)
+        self.events[event._obj.value] = -1.0
+        self.open.append("event")
+        return 0
+
+    def cuEventDestroy_v2(self, event: Any) -> int:  # noqa: N802
+        self.open.remove("event")
+        return 0
+
+    def cuEventRecord(self, event: Any, stream: Any) -> int:  # noqa: N802
+        assert stream.value == 77
+        self.events[event.value] = self.now_ms
+        return 0
+
+    def cuEventElapsedTime(self, time: Any, first: Any, last: Any) -> int:  # noqa: N802
+        assert self.events[first.value] >= 0
+        time._obj.value = self.events[last.value] - self.events[first.value]
+        return 0
+
+    def nvmlInit_v2(self) -> int:  # noqa: N802
+        return self.nvml
+
+    def nvmlSystemGetDriverVersion(self, text: Any, size: int) -> int:  # noqa: N802
+        text.value = b"580.65.06"
+        return 0
+
+    def nvmlDeviceGetHandleByPciBusId_v2(self, address: bytes, handle: Any) -> int:  # noqa: N802
+        assert address == b"0000:3B:00.0"
+        handle._obj.value = 5
+        return 0
+
+    def nvmlDeviceGetClockInfo(self, handle: Any, kind: int, clock: Any) -> int:  # noqa: N802
+        assert (handle.value, kind) == (5, 1)
+        clock._obj.value = 1410
+        return 0
 
     def __getattr__(self, name: str) -> Any:
         return lambda *_: 0

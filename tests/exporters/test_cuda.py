@@ -50,3 +50,38 @@ def test_a_failed_call_says_why(driver: FakeDriver) -> None:
     with under_test.Gpu() as gpu, pytest.raises(ResultError, match=r"cuMemAlloc_v2 failed: out of memory \(error 2\)"):
         gpu.allocate(1_000_000)
     assert driver.open == []
+
+
+def test_what_a_time_depends_on_is_told(driver: FakeDriver) -> None:
+    facts = under_test.gpu_facts()
+    assert (facts.name, facts.capability, facts.cuda) == ("NVIDIA A10", "8.6", "13.2")
+    assert (facts.driver, facts.sm_clock_mhz) == ("580.65.06", 1410)
+    driver.nvml = 1
+    assert (under_test.gpu_facts().driver, under_test.gpu_facts().sm_clock_mhz) == (None, None)
+
+
+def test_events_tell_the_time_between_them_and_are_returned(driver: FakeDriver) -> None:
+    with under_test.Gpu() as gpu:
+        first, last = gpu.event(), gpu.event()
+        gpu.record(first)
+        driver.now_ms += 2.5
+        gpu.record(last)
+        gpu.wait()
+        assert gpu.elapsed_ms(first, last) == 2.5
+    assert driver.open == []
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not under_test.gpu_present(), reason="no NVIDIA GPU with a driver was found")
+def test_a_real_gpu_tells_its_facts_and_its_time() -> None:
+    facts = under_test.gpu_facts()
+    assert facts.name
+    assert float(facts.cuda) >= 11
+    values = np.zeros(8 << 20, dtype=np.float32)
+    with under_test.Gpu() as gpu:
+        address, first, last = gpu.allocate(values.nbytes), gpu.event(), gpu.event()
+        gpu.record(first)
+        gpu.upload(address, values)
+        gpu.record(last)
+        gpu.wait()
+        assert 0.1 < gpu.elapsed_ms(first, last) < 1000  # 32 MiB

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,15 +9,13 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from fake_driver import FakeDriver
+from engine_graphs import fp16_file, int8_file, pixels_file
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from core.errors import BundleError, EnvironmentLacksError, ResultError, UsageError
-from exporters import runners
 from exporters.cuda import gpu_present
-from exporters.runners import EngineRunner, OnnxRunner, provider_for
-from exporters.tensorrt import choose_flavour, engine_from_onnx
+from exporters.runners import OnnxRunner, provider_for
 
 
 def test_logits_are_torchs(onnx_file: Path, model: torch.nn.Module, images: NDArray[np.float32]) -> None:
@@ -168,111 +164,69 @@ def test_a_silent_fallback_to_the_cpu_is_noticed(onnx_file: Path, monkeypatch: p
         OnnxRunner(onnx_file, providers="cuda")
 
 
-@pytest.mark.skipif(gpu_present(), reason="there is a GPU")
-def test_an_engine_needs_a_gpu(tmp_path: Path) -> None:
-    with pytest.raises(EnvironmentLacksError, match="needs an NVIDIA GPU"):
-        EngineRunner(tmp_path / "model.engine", "tensorrt-rtx")
+@pytest.fixture(scope="module")
+def pixels(onnx_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return pixels_file(onnx_file, tmp_path_factory.mktemp("pixels") / "pixels.onnx")
 
 
-class FakeTensorrt:
-    """An engine for batches of 2 to 4 whose logits are the first ten values of each image."""
-
-    float32 = "float32"
-    __version__ = "0"
-    TensorIOMode = SimpleNamespace(INPUT="in")
-
-    class ILogger:
-        pass
-
-    class Runtime:
-        def __init__(self, logger: object) -> None:
-            self.logger: Any = logger
-
-        def deserialize_cuda_engine(self, content: bytes) -> FakeTensorrt | None:
-            if content == b"good":
-                return FakeTensorrt()
-            self.logger.log(SimpleNamespace(name="ERROR"), "wrong version\nof the plan")
-            return None
-
-    def __init__(self) -> None:
-        self.num_io_tensors = 2
-        self.addresses: dict[str, int] = {}
-        self.shape = (0, 0, 0, 0)
-
-    def get_tensor_name(self, index: int) -> str:
-        return ("logits", "images")[index]
-
-    def get_tensor_mode(self, name: str) -> str:
-        return {"images": "in", "logits": "out"}[name]
-
-    def get_tensor_dtype(self, name: str) -> str:
-        return "float32"
-
-    def get_tensor_shape(self, name: str) -> tuple[int, int]:
-        return -1, 10
-
-    def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
-        return [(batch, 3, 32, 32) for batch in (2, 2, 4)]
-
-    def create_execution_context(self) -> FakeTensorrt:
-        return self
-
-    def set_tensor_address(self, name: str, address: int) -> None:
-        self.addresses[name] = address
-
-    def set_input_shape(self, name: str, shape: tuple[int, int, int, int]) -> bool:
-        self.shape = shape
-        return True
-
-    def execute_async_v3(self, stream: int) -> bool:
-        assert stream == 77
-        for index in range(self.shape[0]):
-            source = self.addresses["images"] + 4 * index * 3 * 32 * 32
-            ctypes.memmove(self.addresses["logits"] + 4 * index * 10, source, 40)
-        return True
+def test_a_graph_that_eats_pixels_gets_pixels(onnx_file: Path, pixels: Path) -> None:
+    raw = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    with OnnxRunner(pixels) as runner, OnnxRunner(onnx_file) as reference:
+        assert (runner.input, runner.size, runner.image_shape) == ("uint8", 32, (32, 32, 3))
+        assert (reference.input, reference.image_shape) == ("float", (3, 32, 32))
+        planes = np.ascontiguousarray(raw.transpose(0, 3, 1, 2), dtype=np.float32)
+        np.testing.assert_allclose(runner.infer(raw), reference.infer(planes), rtol=1e-4, atol=1e-3)
 
 
-def test_an_engine_is_fed_and_read_as_its_own_shapes_say(
-    tmp_path: Path, images: NDArray[np.float32], driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("shape", "dtype", "words"),
+    [
+        ((2, 32, 32, 3), np.float32, r"takes uint8 images \(RGB pixels, not normalised\), float32 was given"),
+        ((2, 3, 32, 32), np.uint8, r"takes images \[batch, 32, 32, 3\], \[2, 3, 32, 32\] was given"),
+        ((32, 32, 3), np.uint8, r"\[32, 32, 3\] was given"),
+    ],
+)
+def test_pixels_that_do_not_fit_are_named(pixels: Path, shape: tuple[int, ...], dtype: Any, words: str) -> None:
+    with OnnxRunner(pixels) as runner, pytest.raises(UsageError, match=words):
+        runner.infer(np.zeros(shape, dtype))
+
+
+def test_reduced_graphs_keep_float32_inputs_and_outputs(
+    onnx_file: Path, tmp_path: Path, images: NDArray[np.float32]
 ) -> None:
-    monkeypatch.setattr(runners, "load_tensorrt", lambda _: FakeTensorrt)
-    driver.limit = 10_000_000
-    path = tmp_path / "model.engine"
-    path.write_bytes(b"good")
-    noisy = images + np.random.default_rng(0).standard_normal(images.shape, dtype=np.float32)
-    with EngineRunner(path, "tensorrt-rtx") as runner:
-        assert (runner.size, runner.classes, runner.min_batch, runner.max_batch) == (32, 10, 2, 4)
-        for batch in (4, 2, 3):
-            np.testing.assert_array_equal(runner.infer(noisy[:batch]), noisy[:batch, 0, 0, :10])
-        flipped = noisy[:2, :, :, ::-1]  # a view that is not contiguous
-        np.testing.assert_array_equal(runner.infer(flipped), flipped[:, 0, 0, :10])
-        for batch in (1, 5):
-            with pytest.raises(UsageError, match=f"takes batches of 2 to 4, {batch} was given"):
-                runner.infer(noisy[:batch])
-    with pytest.raises(UsageError, match="was closed"):
-        runner.infer(noisy[:2])
-    path.write_bytes(b"of another version")
-    with pytest.raises(BundleError, match=r"cannot be loaded by tensorrt-rtx 0 .*\(wrong version of the plan\)"):
-        EngineRunner(path, "tensorrt-rtx")
-    assert driver.memory == {}
-    assert driver.open == []
+    with OnnxRunner(onnx_file) as runner:
+        expected = runner.infer(images)
+    spread = np.ptp(expected)
+    half, int8 = fp16_file(onnx_file, tmp_path / "half.onnx"), int8_file(onnx_file, tmp_path / "int8.onnx", images)
+    for path, share in ((half, 0.01), (int8, 0.1)):
+        with OnnxRunner(path) as runner:
+            assert runner.input == "float"
+            found = runner.infer(images)
+        assert 0 < np.abs(found - expected).max() < share * spread, path.name
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not gpu_present(), reason="no NVIDIA GPU with a driver was found")
-def test_an_engine_gives_onnx_runtimes_logits(tmp_path: Path, onnx_file: Path, images: NDArray[np.float32]) -> None:
-    flavour, reason = choose_flavour("auto")
-    if flavour == "none":
-        pytest.skip(reason)
-    path = tmp_path / "model.engine"
-    engine_from_onnx(onnx_file, path, flavour=flavour, min_batch=1, opt_batch=2, max_batch=8, log_path=tmp_path / "log")
-    with OnnxRunner(onnx_file) as reference, EngineRunner(path, flavour) as runner:  # type: ignore[arg-type]
-        assert (runner.size, runner.classes, runner.min_batch, runner.max_batch) == (32, 10, 1, 8)
-        for batch in (1, 2, 7, 8, 3):
-            # TF32 matrix products are TensorRT's default for float32 on Ampere and later.
-            np.testing.assert_allclose(runner.infer(images[:batch]), reference.infer(images[:batch]), atol=5e-2)
-        with pytest.raises(UsageError, match="batches of 1 to 8, 9 was given"):
-            runner.infer(images[:9])
-    path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(BundleError, match="cannot be loaded"):
-        EngineRunner(path, flavour)  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("dtype", "shape"),
+    [
+        (TensorProto.FLOAT16, ["batch", 3, 32, 32]),
+        (TensorProto.UINT8, ["batch", 3, 32, 32]),
+        (TensorProto.FLOAT, ["batch", 32, 32, 3]),
+        (TensorProto.FLOAT, ["batch", 3, "h", "h"]),
+        (TensorProto.FLOAT, ["batch", 3, 32, 16]),
+    ],
+)
+def test_inputs_of_no_image_classifier_are_refused(tmp_path: Path, dtype: int, shape: list[Any]) -> None:
+    images = helper.make_tensor_value_info("images", dtype, shape)
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 10])
+    nodes = [
+        helper.make_node("Cast", ["images"], ["x"], to=TensorProto.FLOAT),
+        helper.make_node("Flatten", ["x"], ["flat"]),
+        helper.make_node("Slice", ["flat", "zero", "ten", "one"], ["logits"]),
+    ]
+    bounds = [
+        numpy_helper.from_array(np.array([value]), name) for name, value in (("zero", 0), ("ten", 10), ("one", 1))
+    ]
+    graph = helper.make_graph(nodes, "g", [images], [logits], bounds)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), tmp_path / "m.onnx")
+    with pytest.raises(BundleError, match=r"no image classifier: .* not float32 \[batch, 3, size, size\] or uint8"):
+        OnnxRunner(tmp_path / "m.onnx")

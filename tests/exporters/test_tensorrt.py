@@ -4,39 +4,51 @@ import importlib.metadata
 import importlib.util
 from pathlib import Path
 
-import onnx
+import numpy as np
 import pytest
-from onnx import TensorProto, helper
+import torch
+from engine_graphs import fp16_file, int8_file, linear_file, pixels_file
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, helper
 
-import exporters.tensorrt as under_test
-from core.errors import EnvironmentLacksError, ResultError, UsageError
+import exporters.tensorrt.build as under_test
+from core.artifact_records import Precision
+from core.errors import BundleError, EnvironmentLacksError, ResultError, UsageError
+from exporters.cuda import gpu_present
+from exporters.onnx import onnx_from_module
 from exporters.tensorrt import EngineFacts, choose_flavour, engine_from_onnx, installed_flavours
 
 needs_rtx = pytest.mark.skipif("tensorrt-rtx" not in installed_flavours(), reason="tensorrt-rtx is not installed")
+OLD = b"the engine of before"
 
 
-def build(onnx_path: Path, folder: Path, capabilities: tuple[str, ...] = ()) -> EngineFacts:
+def build(
+    onnx_path: Path,
+    folder: Path,
+    capabilities: tuple[str, ...] = (),
+    *,
+    precision: Precision = "fp32",
+    flavour: str = "tensorrt-rtx",
+    batches: tuple[int, int, int] = (1, 2, 6),
+) -> EngineFacts:
     return engine_from_onnx(
         onnx_path,
         folder / "model.engine",
-        flavour="tensorrt-rtx",
-        min_batch=1,
-        opt_batch=2,
-        max_batch=6,
+        flavour=flavour,
+        min_batch=batches[0],
+        opt_batch=batches[1],
+        max_batch=batches[2],
         compute_capabilities=capabilities,
         log_path=folder / "logs" / "engine.log",
+        precision=precision,
     )
 
 
-def graph_file(path: Path, operator: str, batch: str | int = "batch") -> Path:
-    values = [
-        helper.make_tensor_value_info("images", TensorProto.FLOAT, [batch, 3, 32, 32]),
-        helper.make_tensor_value_info("logits", TensorProto.FLOAT, None),
-    ]
-    node = helper.make_node(operator, ["images"], ["logits"], name="strange_node")
-    graph = helper.make_graph([node], "g", values[:1], values[1:])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
-    return path
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    """A folder with an engine that a failed build must leave alone."""
+    (tmp_path / "model.engine").write_bytes(OLD)
+    return tmp_path
 
 
 @needs_rtx
@@ -51,10 +63,66 @@ def test_an_engine_is_built_without_a_gpu(tmp_path: Path, onnx_file: Path, capfd
     assert (facts.min_batch, facts.opt_batch, facts.max_batch) == (1, 2, 6)
     assert (facts.hardware, facts.hardware_source) == (("8.0", "8.6", "8.9", "12.0"), "documented default")
     assert (facts.flavour, facts.version) == ("tensorrt-rtx", importlib.metadata.version("tensorrt-rtx"))
+    assert (facts.precision, facts.precision_seen) == ("fp32", "fp32")
+    assert facts.tf32  # TensorRT's default, which an fp32 row has to say
     # The builder's own account of the engine: one float32 input with a dynamic batch, one float32 output.
     assert "images (Float[-1,3,32,32]) -> logits (Float[-1,10])" in (tmp_path / "logs" / "engine.log").read_text()
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["logs", "model.engine"]
     assert capfd.readouterr() == ("", "")
+
+
+@needs_rtx
+def test_half_precision_is_half_but_for_the_fragile_layers(tmp_path: Path, onnx_file: Path) -> None:
+    facts = build(fp16_file(onnx_file, tmp_path / "model.fp16.onnx"), tmp_path, precision="fp16")
+    assert facts.precision_seen == "fp16"
+    # 4 linear layers and 2 attention products a block, and the classifier.
+    assert facts.audit["MatMul"] == {"float16": 13}
+    assert facts.audit["Conv"] == {"float16": 1}
+    assert facts.audit["Softmax"] == {"float32": 2}
+    assert facts.audit["Normalization"] == {"float32": 5}
+    assert {dtype for _, dtype, _ in (*facts.inputs, *facts.outputs)} == {"float32"}
+    assert facts.bytes < build(onnx_file, tmp_path).bytes
+    assert "images (Float[-1,3,32,32]) -> logits (Float[-1,10])" in (tmp_path / "logs" / "engine.log").read_text()
+
+
+@needs_rtx
+def test_products_between_quantised_operands_are_int8(
+    tmp_path: Path, onnx_file: Path, images: NDArray[np.float32]
+) -> None:
+    facts = build(int8_file(onnx_file, tmp_path / "model.int8.onnx", images), tmp_path, precision="int8")
+    assert facts.precision_seen == "int8"
+    assert facts.audit["Conv"] == {"int8": 1}
+    # The settings say constant operands only, yet ONNX Runtime quantises the attention products too.
+    assert facts.audit["MatMul"] == {"int8": 13}
+    assert facts.audit["QuantizeLinear"].keys() == facts.audit["DequantizeLinear"].keys() == {"int8"}
+    assert facts.audit["Softmax"] == {"float32": 2}
+
+
+@needs_rtx
+def test_an_engine_that_eats_pixels(tmp_path: Path, onnx_file: Path) -> None:
+    facts = build(pixels_file(onnx_file, tmp_path / "pixels.onnx"), tmp_path)
+    assert facts.inputs == (("images", "uint8", (-1, 32, 32, 3)),)
+    assert facts.audit["Cast"] == {"float32": 1}
+    assert "images (UInt8[-1,32,32,3]) -> logits" in (tmp_path / "logs" / "engine.log").read_text()
+
+
+@needs_rtx
+@pytest.mark.parametrize(
+    ("given", "asked", "words"),
+    [
+        ("fp32", "fp16", r"to be fp16 and is not: none .* computes in float16 \(14 in float32\)"),
+        ("fp32", "int8", r"to be int8 and is not: none .* computes in int8 \(14 in float32\)"),
+        ("fp16", "fp32", r"to be fp32, but has matrix products narrower than that \(14 in float16\)"),
+    ],
+)
+def test_an_engine_is_refused_a_precision_that_its_graph_is_not_of(
+    old: Path, onnx_file: Path, given: str, asked: Precision, words: str
+) -> None:
+    path = fp16_file(onnx_file, old / "half.onnx") if given == "fp16" else onnx_file
+    with pytest.raises(ResultError, match=words) as caught:
+        build(path, old, precision=asked)
+    assert caught.value.exit_code == 1
+    assert (old / "model.engine").read_bytes() == OLD
 
 
 @needs_rtx
@@ -71,127 +139,184 @@ def test_unknown_hardware_is_refused_with_what_there_is(tmp_path: Path, onnx_fil
 
 
 @needs_rtx
-def test_what_cannot_be_built_points_to_the_log(tmp_path: Path, onnx_file: Path) -> None:
-    (tmp_path / "model.engine").write_bytes(b"old")
-    with pytest.raises(ResultError, match=r"built no engine of student\.onnx") as caught:
-        build(onnx_file, tmp_path, ("7.5",))  # Turing has no float32 matrix product in tensorrt-rtx
-    log = tmp_path / "logs" / "engine.log"
-    assert str(log) in str(caught.value)
+def test_hardware_that_cannot_compute_the_graph_is_named_with_the_node(old: Path, onnx_file: Path) -> None:
+    with pytest.raises(ResultError) as caught:
+        build(onnx_file, old, ("7.5",))  # Turing has no float32 matrix product in tensorrt-rtx
+    said, log = str(caught.value), old / "logs" / "engine.log"
+    assert "built no engine of student.onnx at node 'node_" in said
+    assert "' [MatMul] (" in said
+    assert "7.5 has no fp32 matrix product here: leave it out, or build fp16" in said
+    assert "/_src" not in said
+    assert said.endswith(f"see {log}.")
     assert "[ERROR]" in log.read_text()
-    assert (tmp_path / "model.engine").read_bytes() == b"old"
+    assert (old / "model.engine").read_bytes() == OLD
+    half = fp16_file(onnx_file, old / "half.onnx")
+    assert build(half, old, ("7.5", "8.0"), precision="fp16").hardware == ("7.5", "8.0")
+
+
+def node(
+    operator: str, name: str = "strange_node", domain: str = "", inputs: tuple[str, ...] = ("images",)
+) -> NodeProto:
+    return helper.make_node(operator, list(inputs), ["x"], name=name, domain=domain)
 
 
 @needs_rtx
-def test_an_unknown_operator_is_named(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(ResultError, match=r"node 'strange_node' \[Det\].*UNSUPPORTED"):
-        build(graph_file(tmp_path / "det.onnx", "Det"), tmp_path)
-    assert not (tmp_path / "model.engine").exists()
+@pytest.mark.parametrize(
+    ("first", "words"),
+    [
+        (node("Det"), r"cannot take m\.onnx at node 'strange_node' \[Det\]: operator not supported \(UNSUPPORTED_NODE"),
+        (node("Det", name=""), r"at node 0 \[Det\]: operator not supported"),
+        (node("NonZero"), r"at node 'strange_node' \[NonZero\]: NonZero plugin creator version 1 was not found"),
+        (node("Warp", domain="own"), r"at node 'strange_node' \[Warp\]: Plugin not found.* \(INVALID_NODE"),
+    ],
+)
+def test_an_operator_that_is_not_supported_is_named(
+    old: Path, first: NodeProto, words: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ResultError, match=words) as caught:
+        build(linear_file(old / "m.onnx", first), old)
+    assert caught.value.exit_code == 1
+    assert (old / "model.engine").read_bytes() == OLD
+    assert "[ERROR]" in (old / "logs" / "engine.log").read_text()
     assert capfd.readouterr() == ("", "")
 
 
 @needs_rtx
-def test_a_damaged_graph_is_refused(tmp_path: Path, onnx_file: Path) -> None:
-    damaged = tmp_path / "damaged.onnx"
-    damaged.write_bytes(onnx_file.read_bytes()[:5000])
-    with pytest.raises(ResultError, match=r"cannot take damaged\.onnx"):
-        build(damaged, tmp_path)
+@pytest.mark.parametrize("content", [b"", b"not an ONNX file", None])
+def test_a_damaged_graph_is_refused(old: Path, onnx_file: Path, content: bytes | None) -> None:
+    damaged = old / "damaged.onnx"
+    damaged.write_bytes(onnx_file.read_bytes()[:5000] if content is None else content)
+    with pytest.raises(BundleError, match=r"cannot take damaged\.onnx: it is damaged or no ONNX file") as caught:
+        build(damaged, old)
+    assert caught.value.exit_code == 2
+    assert (old / "model.engine").read_bytes() == OLD
+
+
+def test_a_missing_graph_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"nothing\.onnx does not exist"):
+        build(tmp_path / "nothing.onnx", tmp_path)
 
 
 @needs_rtx
-def test_a_graph_of_one_batch_size_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ResultError, match=r"first dimension alone is dynamic; it has \(4, 3, 32, 32\)"):
-        build(graph_file(tmp_path / "fixed.onnx", "Relu", batch=4), tmp_path)
+@pytest.mark.parametrize(
+    "arguments", [{"dtype": TensorProto.FLOAT16}, {"shape": (3, "height", 32)}, {"shape": (96, 32)}]
+)
+def test_a_graph_that_is_no_image_classifier_is_refused(old: Path, arguments: dict[str, int]) -> None:
+    with pytest.raises(ResultError, match=r"an engine needs float32 \[batch, 3, size, size\] or uint8"):
+        build(linear_file(old / "m.onnx", **arguments), old)  # type: ignore[arg-type]
+    assert (old / "model.engine").read_bytes() == OLD
 
 
-@pytest.mark.parametrize("batches", [(0, 1, 2), (2, 1, 4), (1, 8, 4)])
+@needs_rtx
+def test_a_graph_of_one_batch_size_takes_no_other(tmp_path: Path) -> None:
+    fixed = linear_file(tmp_path / "fixed.onnx", batch=4)
+    with pytest.raises(UsageError, match=r"takes batches of 4 only, min 1, opt 2, max 6 was given; ask for 4 alone"):
+        build(fixed, tmp_path)
+    facts = build(fixed, tmp_path, batches=(4, 4, 4))
+    assert (facts.min_batch, facts.opt_batch, facts.max_batch) == (4, 4, 4)
+
+
+@needs_rtx
+@pytest.mark.parametrize(
+    ("first", "constants", "where"),
+    [
+        (node("Add", "add_position", inputs=("images", "P")), {"P": np.ones((4, 3, 32, 32), np.float32)}, "Add"),
+        (node("Reshape", "all_at_once", inputs=("images", "S")), {"S": np.array([4, 3072])}, "Reshape"),
+    ],
+)
+def test_a_batch_range_that_the_graph_cannot_run_is_named_with_the_node(
+    old: Path, first: NodeProto, constants: dict[str, NDArray[np.float32]], where: str
+) -> None:
+    limited = linear_file(old / "limited.onnx", first, constants=constants)
+    words = rf"cannot run every batch of min 1, opt 2, max 6: it fails at node '{first.name}' \[{where}\] \("
+    with pytest.raises(UsageError, match=words) as caught:
+        build(limited, old)
+    assert "/_src" not in str(caught.value)
+    assert caught.value.exit_code == 2
+    assert (old / "model.engine").read_bytes() == OLD
+    assert build(limited, old, batches=(4, 4, 4)).max_batch == 4
+
+
+@pytest.mark.parametrize("batches", [(0, 1, 2), (-1, 1, 2), (2, 1, 4), (1, 8, 4)])
 def test_a_batch_range_out_of_order_is_refused(tmp_path: Path, batches: tuple[int, int, int]) -> None:
-    low, best, high = batches
     with pytest.raises(UsageError, match="in order"):
-        engine_from_onnx(
-            tmp_path / "m.onnx",
-            tmp_path / "m.engine",
-            flavour="tensorrt-rtx",
-            min_batch=low,
-            opt_batch=best,
-            max_batch=high,
-            log_path=tmp_path / "log",
-        )
+        build(tmp_path / "m.onnx", tmp_path, batches=batches)
+
+
+@needs_rtx
+def test_a_batch_beyond_all_numbers_is_refused(tmp_path: Path, onnx_file: Path) -> None:
+    with pytest.raises(UsageError, match="refused batch sizes min 1, opt 1, max 2147483648"):
+        build(onnx_file, tmp_path, batches=(1, 1, 2**31))
+
+
+def test_an_unknown_precision_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="precision 'int4' is not known; choose fp32, fp16, bf16, int8, fp8"):
+        build(tmp_path / "m.onnx", tmp_path, precision="int4")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
-    ("flavour", "capabilities", "kind"),
-    [("tensorrt", ("8.6",), UsageError), ("tensorrt", (), EnvironmentLacksError), ("trt", (), UsageError)],
+    ("flavour", "capabilities", "code"), [("tensorrt", ("8.6",), 2), ("tensorrt", (), 3), ("trt", (), 2)]
 )
 def test_what_a_flavour_cannot_do_is_refused_before_it_is_loaded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flavour: str, capabilities: tuple[str, ...], kind: type[Exception]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flavour: str, capabilities: tuple[str, ...], code: int
 ) -> None:
     monkeypatch.setattr(under_test, "gpu_present", lambda: False)
-    with pytest.raises(kind):
-        engine_from_onnx(
-            tmp_path / "m.onnx",
-            tmp_path / "m.engine",
-            flavour=flavour,
-            min_batch=1,
-            opt_batch=1,
-            max_batch=1,
-            compute_capabilities=capabilities,
-            log_path=tmp_path / "log",
-        )
+    with pytest.raises((UsageError, EnvironmentLacksError)) as caught:
+        build(tmp_path / "m.onnx", tmp_path, capabilities, flavour=flavour)
+    assert caught.value.exit_code == code
 
 
-def test_metadata_without_a_module_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.metadata, "version", lambda _: "9.9")
-    monkeypatch.setattr(importlib.util, "find_spec", lambda module: object() if module == "tensorrt_rtx" else None)
-    assert installed_flavours() == {"tensorrt-rtx": "9.9"}
-
-
-@pytest.mark.parametrize(
-    ("wanted", "installed", "gpu", "chosen", "words"),
-    [
-        ("auto", {"tensorrt": "11.4", "tensorrt-rtx": "1.7"}, True, "tensorrt", "GPU is here"),
-        ("auto", {"tensorrt": "11.4", "tensorrt-rtx": "1.7"}, False, "tensorrt-rtx", "without a GPU"),
-        ("auto", {"tensorrt-rtx": "1.7"}, True, "tensorrt-rtx", "1.7"),
-        ("auto", {"tensorrt": "11.4"}, False, "none", "needs a GPU to build"),
-        ("auto", {}, False, "none", "pip install tensorrt-rtx"),
-        ("none", {"tensorrt-rtx": "1.7"}, True, "none", "no engine was asked for"),
-        ("tensorrt", {"tensorrt": "11.4"}, True, "tensorrt", "asked for"),
-        ("tensorrt-rtx", {"tensorrt-rtx": "1.7"}, False, "tensorrt-rtx", "asked for"),
-    ],
-)
-def test_the_flavour_follows_from_what_is_here(
-    monkeypatch: pytest.MonkeyPatch, wanted: str, installed: dict[str, str], gpu: bool, chosen: str, words: str
+def test_a_flavour_that_is_not_installed_is_lacking(
+    old: Path, onnx_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(under_test, "installed_flavours", lambda: installed)
-    monkeypatch.setattr(under_test, "gpu_present", lambda: gpu)
-    flavour, reason = choose_flavour(wanted)  # type: ignore[arg-type]
-    assert flavour == chosen
-    assert words in reason
-
-
-@pytest.mark.parametrize(
-    ("wanted", "installed", "words"),
-    [
-        ("tensorrt", {"tensorrt": "11.4"}, "needs an NVIDIA GPU to build"),
-        ("tensorrt", {}, "pip install tensorrt"),
-        ("tensorrt-rtx", {"tensorrt": "11.4"}, "pip install tensorrt-rtx"),
-    ],
-)
-def test_a_flavour_that_cannot_be_had_ends_with_exit_code_3(
-    monkeypatch: pytest.MonkeyPatch, wanted: str, installed: dict[str, str], words: str
-) -> None:
-    monkeypatch.setattr(under_test, "installed_flavours", lambda: installed)
-    monkeypatch.setattr(under_test, "gpu_present", lambda: False)
-    with pytest.raises(EnvironmentLacksError, match=words) as caught:
-        choose_flavour(wanted)  # type: ignore[arg-type]
+    monkeypatch.setitem(under_test.MODULES, "tensorrt-rtx", "no_such_module_at_all")
+    with pytest.raises(EnvironmentLacksError, match="run pip install tensorrt-rtx") as caught:
+        build(onnx_file, old)
     assert caught.value.exit_code == 3
+    assert (old / "model.engine").read_bytes() == OLD
 
 
-def test_an_unknown_flavour_is_refused() -> None:
-    with pytest.raises(UsageError, match="choose auto, tensorrt, tensorrt-rtx or none"):
-        choose_flavour("openvino")  # type: ignore[arg-type]
+@pytest.mark.gpu
+@pytest.mark.skipif(not gpu_present(), reason="no NVIDIA GPU with a driver was found")
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_the_engine_itself_is_of_the_precision(
+    tmp_path: Path, onnx_file: Path, images: NDArray[np.float32], precision: Precision
+) -> None:
+    flavour, reason = choose_flavour("auto")
+    if flavour == "none":
+        pytest.skip(reason)
+    path = {
+        "fp32": lambda: onnx_file,
+        "fp16": lambda: fp16_file(onnx_file, tmp_path / "m.onnx"),
+        "int8": lambda: int8_file(onnx_file, tmp_path / "m.onnx", images),
+    }[precision]()
+    facts = build(path, tmp_path, precision=precision, flavour=flavour)
+    assert facts.engine_audit
 
 
-def test_a_flavour_whose_libraries_do_not_load_is_lacking(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(under_test.MODULES, "tensorrt", "no_such_module_at_all")
-    with pytest.raises(EnvironmentLacksError, match="tensorrt cannot be loaded"):
-        under_test.load_tensorrt("tensorrt")
+SLOW_MODELS = {"deit_tiny_patch16_224": 12, "cait_xxs24_224": 26, "swin_tiny_patch4_window7_224": 12}
+"""Full-size models and how many blocks with attention they have."""
+
+
+@pytest.mark.slow
+@needs_rtx
+@pytest.mark.parametrize("name", SLOW_MODELS)
+def test_full_size_models_are_built_in_every_precision(name: str, tmp_path: Path) -> None:
+    import timm
+
+    torch.manual_seed(0)
+    full = tmp_path / "full.onnx"
+    onnx_from_module(timm.create_model(name).eval(), full, size=224, max_batch=8)
+    images = np.random.default_rng(0).standard_normal((2, 3, 224, 224), dtype=np.float32)
+    paths: dict[Precision, Path] = {
+        "fp32": full,
+        "fp16": fp16_file(full, tmp_path / "half.onnx"),
+        "int8": int8_file(full, tmp_path / "int8.onnx", images),
+    }
+    facts = {precision: build(path, tmp_path, precision=precision) for precision, path in paths.items()}
+    for precision, one in facts.items():
+        print(name, precision, f"{one.seconds:.1f} s", f"{one.bytes / 2**20:.1f} MiB", one.audit["MatMul"])  # noqa: T201
+        assert one.precision_seen == precision
+        assert sum(one.audit["MatMul"].values()) >= 6 * SLOW_MODELS[name]
+    assert facts["fp16"].bytes < 0.7 * facts["fp32"].bytes
+    assert facts["int8"].bytes < facts["fp32"].bytes

@@ -98,7 +98,7 @@ def every_recipe(*names: str) -> Any:
 def run_on_a_folder(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], RunConfig]:
     """What `compress run --config NAME --data /images` would train, on a machine without GPU and TensorRT."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr("exporters.tensorrt.installed_flavours", dict)
+    monkeypatch.setattr("exporters.tensorrt.flavours.installed_flavours", dict)
 
     def resolved(name: str) -> RunConfig:
         return resolve_training(resolve_models(requested("--config", name, "--data", "/images")), IMAGENET)

@@ -242,7 +242,7 @@ def test_a_gpu_that_is_not_here_is_the_environments_lack(digits: RunConfig, monk
 
 
 def test_the_engine_is_decided_with_its_reason(digits: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exporters.tensorrt.installed_flavours", dict)
+    monkeypatch.setattr("exporters.tensorrt.flavours.installed_flavours", dict)
     export = resolve_models(digits).export
     assert (export.target, export.flavours) == (("onnx", "triton"), ())
     assert "TensorRT is not installed" in export.target_reason

@@ -1,0 +1,17 @@
+"""Running exported files: one way to ask, whatever runs underneath.
+
+A runner checks its input's dtype, shape and batch before anything runs, because the runtimes' own words for a wrong
+one name neither what was given nor what is possible.
+
+base    what every runner promises
+ort     an ONNX file in ONNX Runtime
+engine  a TensorRT engine, run and timed on the GPU
+times   what timing an engine gives
+"""
+
+from exporters.runners.base import Runner
+from exporters.runners.engine import EngineRunner
+from exporters.runners.ort import PROVIDERS, OnnxRunner, Provider, provider_for
+from exporters.runners.times import EngineTimes
+
+__all__ = ["PROVIDERS", "EngineRunner", "EngineTimes", "OnnxRunner", "Provider", "Runner", "provider_for"]

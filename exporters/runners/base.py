@@ -1,0 +1,100 @@
+"""What every runner promises, and the checks before anything runs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.artifact_records import Input
+from core.errors import ResultError, UsageError
+
+
+class Runner(ABC):
+    """A classifier loaded from a file: images to float32 logits ``[B, K]``. Use it in a ``with``."""
+
+    path: Path
+    input: Input = "float"
+    """What it takes, as the file says: normalised float32 ``[B, 3, S, S]``, or RGB pixels, uint8 ``[B, S, S, 3]``."""
+    size: int
+    """Side of the square input, pixels."""
+    classes: int
+    """K, the number of logits."""
+    min_batch: int = 1
+    max_batch: int | None = None
+    """Largest batch that can be run; None when any can."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back what the runner holds; again is harmless. It cannot be used afterwards."""
+
+    @abstractmethod
+    def _infer(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        """Logits of images that are known to fit."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Shape of one image: ``(3, size, size)``, or ``(size, size, 3)`` for pixels."""
+        return (self.size, self.size, 3) if self.input == "uint8" else (3, self.size, self.size)
+
+    @property
+    def image_dtype(self) -> np.dtype[Any]:
+        """Dtype of the images."""
+        return np.dtype(np.uint8 if self.input == "uint8" else np.float32)
+
+    def infer(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        """Logits ``[B, K]``, float32, of ``images`` ``[B, *image_shape]`` of ``image_dtype``.
+
+        Raises:
+            UsageError: dtype, shape or batch size is not one this file takes.
+            ResultError: the runtime failed.
+        """
+        self._check(images)
+        logits = self._infer(images)
+        if logits.shape != (len(images), self.classes):
+            raise ResultError(
+                f"{self.path.name} gave logits {logits.shape} where ({len(images)}, {self.classes}) was expected."
+            )
+        return logits
+
+    def _check(self, images: NDArray[Any]) -> None:
+        if images.dtype != self.image_dtype:
+            pixels = " (RGB pixels, not normalised)" if self.input == "uint8" else ""
+            raise UsageError(f"{self.path.name} takes {self.image_dtype} images{pixels}, {images.dtype} was given.")
+        if images.ndim != 4 or images.shape[1:] != self.image_shape:
+            wanted = ", ".join(map(str, self.image_shape))
+            raise UsageError(f"{self.path.name} takes images [batch, {wanted}], {list(images.shape)} was given.")
+        batch = len(images)
+        if batch < self.min_batch or (self.max_batch is not None and batch > self.max_batch):
+            top = "any size" if self.max_batch is None else str(self.max_batch)
+            raise UsageError(f"{self.path.name} takes batches of {self.min_batch} to {top}, {batch} was given.")
+
+
+def input_of(dtype: str, shape: list[Any]) -> tuple[Input, int] | None:
+    """What a file takes, and the side of its square images, pixels; None when that is no image classifier's input.
+
+    Args:
+        dtype: ``float32`` or ``uint8``, else refused.
+        shape: four sizes, the batch first; a dynamic one is anything but a positive whole number.
+    """
+    if len(shape) != 4 or not isinstance(shape[2], int) or shape[2] < 1:
+        return None
+    size = shape[2]
+    kinds: dict[tuple[str, tuple[Any, ...]], Input] = {
+        ("float32", (3, size, size)): "float",
+        ("uint8", (size, size, 3)): "uint8",
+    }
+    kind = kinds.get((dtype, tuple(shape[1:])))
+    return (kind, size) if kind else None

@@ -1,0 +1,121 @@
+"""An ONNX file in ONNX Runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.errors import BundleError, EnvironmentLacksError, ResultError, UsageError
+from exporters.runners.base import Runner, input_of
+
+Provider = Literal["cpu", "cuda"]
+PROVIDERS: dict[Provider, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+"""Where ONNX Runtime runs, and its own name for it."""
+_DTYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
+
+
+def provider_for(device: str) -> Provider:
+    """Where ONNX Runtime belongs in a run on ``device``: on the GPU when that is ``cuda`` and this build knows GPUs.
+
+    Raises:
+        EnvironmentLacksError: ONNX Runtime is not installed.
+    """
+    return "cuda" if device == "cuda" and PROVIDERS["cuda"] in _onnxruntime().get_available_providers() else "cpu"
+
+
+class OnnxRunner(Runner):
+    """An ONNX file in ONNX Runtime."""
+
+    provider: str
+    """Execution provider that the session says it runs on, such as ``CPUExecutionProvider``."""
+
+    def __init__(self, path: Path, threads: int | None = None, providers: Provider = "cpu") -> None:
+        """Load the file.
+
+        Args:
+            threads: threads within one operator; None for one a physical core.
+            providers: where to run; never silently the CPU when the GPU was asked for.
+
+        Raises:
+            BundleError: the file is missing, damaged, or not a classifier of images.
+            EnvironmentLacksError: ONNX Runtime, or its GPU support, is not here.
+        """
+        self.path = path
+        self._session: Any = _session(path, threads, PROVIDERS[providers])
+        self.provider = self._session.get_providers()[0]
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        shapes = [list(value.shape) for value in (*inputs, *outputs)]
+        types = [value.type for value in (*inputs, *outputs)]
+        takes = input_of(_DTYPES.get(types[0], types[0]), shapes[0]) if len(inputs) == len(outputs) == 1 else None
+        gives = len(shapes[-1]) == 2 and isinstance(shapes[-1][1], int) and types[-1] == "tensor(float)"
+        if takes is None or not gives:
+            shown = ", ".join(f"{kind} {shape}" for kind, shape in zip(types, shapes, strict=True))
+            raise BundleError(
+                f"{path} is no image classifier: its inputs and outputs are {shown}, "
+                "not float32 [batch, 3, size, size] or uint8 [batch, size, size, 3] -> float32 [batch, classes]."
+            )
+        self.input, self.size = takes
+        self.classes = shapes[1][1]
+        self._input = inputs[0].name
+        if isinstance(shapes[0][0], int):  # exported for one batch size only
+            self.min_batch = self.max_batch = shapes[0][0]
+
+    def close(self) -> None:
+        """Drop the session."""
+        self._session = None
+
+    def _infer(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        if self._session is None:
+            raise UsageError(f"the runner of {self.path.name} was closed.")
+        try:
+            logits = self._session.run(None, {self._input: images})[0]
+        except Exception as error:  # ONNX Runtime's errors share no base but this
+            raise ResultError(f"ONNX Runtime failed on {self.path.name} ({_sentence(error)}).") from error
+        return np.asarray(logits, dtype=np.float32)
+
+
+def _onnxruntime() -> Any:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise EnvironmentLacksError("ONNX Runtime is not installed; run pip install onnxruntime.") from error
+    return onnxruntime
+
+
+def _session(path: Path, threads: int | None, provider: str) -> Any:
+    """A session that really has ``provider``, and whose threads sleep between runs."""
+    ort = _onnxruntime()
+    lacking = f"ONNX Runtime {ort.__version__} here cannot run on a GPU"
+    if provider not in ort.get_available_providers():
+        raise EnvironmentLacksError(
+            f"{lacking}; install it with pip uninstall onnxruntime; pip install onnxruntime-gpu."
+        )
+    options = ort.SessionOptions()
+    # Spinning threads of one session steal the cores of the next, and make whichever is timed last look fast.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.inter_op_num_threads = 1
+    options.intra_op_num_threads = threads or 0
+    options.log_severity_level = 3
+    if not path.is_file():
+        raise BundleError(f"{path} does not exist.")
+    on_gpu = provider != PROVIDERS["cpu"]
+    if on_gpu and hasattr(ort, "preload_dlls"):
+        ort.preload_dlls()  # CUDA's libraries, when they came as wheels, are on no search path
+    try:
+        session = ort.InferenceSession(str(path), options, providers=[provider])
+    except Exception as error:  # ONNX Runtime's errors share no base but this
+        if on_gpu:  # the same file loads on the CPU, or is reported as damaged there
+            raise EnvironmentLacksError(f"{lacking} ({_sentence(error)}); check the GPU's driver.") from error
+        raise BundleError(f"{path} is damaged or no ONNX file ({_sentence(error)}).") from error
+    if session.get_providers()[0] != provider:  # it falls back to the CPU with no more than a log line
+        raise EnvironmentLacksError(f"{lacking}: it has {', '.join(session.get_providers())}; check the GPU's driver.")
+    session.disable_fallback()  # else a CUDA error in mid-run makes it start again on the CPU
+    return session
+
+
+def _sentence(error: Exception) -> str:
+    """The last part of ONNX Runtime's ``[ONNXRuntimeError] : 7 : INVALID_PROTOBUF : what happened``, in one line."""
+    return " ".join(str(error).split(" : ")[-1].split())[:200].rstrip(".")

@@ -1,0 +1,54 @@
+"""The builder's messages: kept in a file, and searched for what went wrong."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from exporters.latency import no_garbage_collection
+
+
+class TensorrtLog:
+    """TensorRT's messages: errors remembered, and everything worth keeping written to ``file``."""
+
+    def __init__(self, trt: Any, file: IO[str] | None = None) -> None:
+        self._errors: list[str] = []
+        outer = self
+
+        class Logger(trt.ILogger):  # type: ignore[misc]  # the base is known only once a flavour is chosen
+            def __init__(self) -> None:
+                trt.ILogger.__init__(self)  # required: pybind11 does not accept super().__init__() alone
+
+            def log(self, severity: Any, message: str) -> None:
+                outer._write(severity.name, message, file)
+
+        self.logger = Logger()
+
+    def _write(self, severity: str, message: str, file: IO[str] | None) -> None:
+        if severity in ("ERROR", "INTERNAL_ERROR"):
+            self._errors.append(message)
+        # VERBOSE has thousands of lines a build, of which one says what the engine's layers and dtypes became.
+        if file is not None and (severity != "VERBOSE" or message.startswith("Engine Layer Information")):
+            # TensorRT calls this from C++, also after the build is over: an exception here would end the process.
+            with contextlib.suppress(OSError, ValueError):
+                file.write(f"[{severity}] {message}\n")
+
+    def last_error(self, length: int = 300) -> str:
+        """The last error in one line of at most ``length`` characters; ``no error was logged`` when there was none."""
+        return " ".join(self._errors[-1].split())[:length] if self._errors else "no error was logged"
+
+
+@contextlib.contextmanager
+def logging_to(trt: Any, path: Path) -> Iterator[TensorrtLog]:
+    """Messages of one build, in a file of their own that is begun anew.
+
+    The collector is off meanwhile. TensorRT logs with a lock of its own held; if that call into Python set off a
+    collection, and the collection freed a builder of before (which a failed build's traceback kept), that builder
+    would wait for the same lock for ever.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Written by line: a crash in C++ keeps what was said before.
+    with no_garbage_collection(), path.open("w", buffering=1, encoding="utf-8") as file:
+        yield TensorrtLog(trt, file)

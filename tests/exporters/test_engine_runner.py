@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from engine_graphs import fp16_file, int8_file, pixels_file
+from fake_driver import FakeDriver
+from fake_tensorrt import FakeTensorrt
+from numpy.typing import NDArray
+
+import exporters.runners.engine as under_test
+from core.errors import BundleError, EnvironmentLacksError, UsageError
+from exporters.cuda import gpu_present
+from exporters.runners import EngineRunner, OnnxRunner
+from exporters.runners.times import MIN_SAMPLES, QUEUED, repeat, warm_up
+from exporters.tensorrt import choose_flavour, engine_from_onnx
+
+
+@pytest.mark.skipif(gpu_present(), reason="there is a GPU")
+def test_an_engine_needs_a_gpu(tmp_path: Path) -> None:
+    with pytest.raises(EnvironmentLacksError, match="needs an NVIDIA GPU"):
+        EngineRunner(tmp_path / "model.engine", "tensorrt-rtx")
+
+
+def test_an_engine_is_fed_and_read_as_its_own_shapes_say(
+    tmp_path: Path, images: NDArray[np.float32], driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(under_test, "load_tensorrt", lambda _: FakeTensorrt)
+    driver.limit = 10_000_000
+    path = tmp_path / "model.engine"
+    path.write_bytes(b"good")
+    noisy = images + np.random.default_rng(0).standard_normal(images.shape, dtype=np.float32)
+    with EngineRunner(path, "tensorrt-rtx") as runner:
+        assert (runner.size, runner.classes, runner.min_batch, runner.max_batch) == (32, 10, 2, 4)
+        for batch in (4, 2, 3):
+            np.testing.assert_array_equal(runner.infer(noisy[:batch]), noisy[:batch, 0, 0, :10])
+        flipped = noisy[:2, :, :, ::-1]  # a view that is not contiguous
+        np.testing.assert_array_equal(runner.infer(flipped), flipped[:, 0, 0, :10])
+        for batch in (1, 5):
+            with pytest.raises(UsageError, match=f"takes batches of 2 to 4, {batch} was given"):
+                runner.infer(noisy[:batch])
+    with pytest.raises(UsageError, match="was closed"):
+        runner.infer(noisy[:2])
+    path.write_bytes(b"of another version")
+    with pytest.raises(BundleError, match=r"cannot be loaded by tensorrt-rtx 0 .*\(wrong version of the plan\)"):
+        EngineRunner(path, "tensorrt-rtx")
+    assert driver.memory == {}
+    assert driver.open == []
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not gpu_present(), reason="no NVIDIA GPU with a driver was found")
+def test_an_engine_gives_onnx_runtimes_logits(tmp_path: Path, onnx_file: Path, images: NDArray[np.float32]) -> None:
+    flavour, reason = choose_flavour("auto")
+    if flavour == "none":
+        pytest.skip(reason)
+    path = tmp_path / "model.engine"
+    engine_from_onnx(onnx_file, path, flavour=flavour, min_batch=1, opt_batch=2, max_batch=8, log_path=tmp_path / "log")
+    with OnnxRunner(onnx_file) as reference, EngineRunner(path, flavour) as runner:  # type: ignore[arg-type]
+        assert (runner.size, runner.classes, runner.min_batch, runner.max_batch) == (32, 10, 1, 8)
+        for batch in (1, 2, 7, 8, 3):
+            # TF32 matrix products are TensorRT's default for float32 on Ampere and later.
+            np.testing.assert_allclose(runner.infer(images[:batch]), reference.infer(images[:batch]), atol=5e-2)
+        with pytest.raises(UsageError, match="batches of 1 to 8, 9 was given"):
+            runner.infer(images[:9])
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(BundleError, match="cannot be loaded"):
+        EngineRunner(path, flavour)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def fake(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDriver]:
+    """The fake driver with a fake TensorRT on it; everything must be given back."""
+    monkeypatch.setattr(under_test, "load_tensorrt", lambda _: FakeTensorrt)
+    driver.limit = 10_000_000
+    yield driver
+    assert driver.memory == {}
+    assert driver.open == []
+
+
+def test_an_engine_that_eats_pixels_gets_pixels(tmp_path: Path, fake: FakeDriver) -> None:
+    path = tmp_path / "model.engine"
+    path.write_bytes(b"pixels")
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    with EngineRunner(path, "tensorrt-rtx") as runner:
+        assert (runner.input, runner.size, runner.image_shape) == ("uint8", 32, (32, 32, 3))
+        # The fake's logits are the first 40 bytes of each image, which the runner hands back as ten float32.
+        found = runner.infer(pixels)
+        np.testing.assert_array_equal(found.view(np.uint8), pixels.reshape(3, -1)[:, :40])
+        with pytest.raises(UsageError, match=r"takes uint8 images \(RGB pixels, not normalised\), float32 was given"):
+            runner.infer(pixels.astype(np.float32))
+
+
+def test_an_engine_of_another_dtype_is_refused(tmp_path: Path, fake: FakeDriver) -> None:
+    path = tmp_path / "model.engine"
+    path.write_bytes(b"half")
+    with pytest.raises(BundleError, match=r"images HALF, logits float32, images of at most"):
+        EngineRunner(path, "tensorrt")
+
+
+class Clock:
+    """Seconds that pass only when something runs."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def timed(
+    path: Path, fake: FakeDriver, monkeypatch: pytest.MonkeyPatch, *, first: float, enqueue: float = 1e-5
+) -> tuple[Any, int]:
+    """Times of a fake engine of 2 ms on the GPU, 5 ms end to end and ``first`` ms more at the first call."""
+    clock = Clock()
+
+    def execute(engine: FakeTensorrt, stream: int) -> bool:
+        engine.runs += 1
+        fake.now_ms += 2.0
+        clock.now += enqueue + (first / 1e3 if engine.runs == 1 else 0)
+        return True
+
+    def copied(*_: Any) -> int:
+        clock.now += 2.5e-3
+        return 0
+
+    monkeypatch.setattr(FakeTensorrt, "execute_async_v3", execute)
+    monkeypatch.setattr(FakeDriver, "cuMemcpyHtoDAsync_v2", copied)
+    monkeypatch.setattr(FakeDriver, "cuMemcpyDtoHAsync_v2", copied)
+    path.write_bytes(b"good")
+    with EngineRunner(path, "tensorrt-rtx") as runner:
+        times = runner.time(np.zeros((4, 3, 32, 32), np.float32), seconds=4.0, clock=clock)
+        return times, runner._engine.runs
+
+
+def test_compute_and_end_to_end_are_timed_apart(
+    tmp_path: Path, fake: FakeDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times, runs = timed(tmp_path / "model.engine", fake, monkeypatch, first=800.0)
+    assert times.batch == 4
+    np.testing.assert_allclose(times.gpu_ms, 2.0, rtol=1e-3)
+    np.testing.assert_allclose(times.wall_ms, 5.01, rtol=1e-6)
+    np.testing.assert_allclose(times.enqueue_ms, 0.01, rtol=1e-6)
+    assert len(times.gpu_ms) % QUEUED == 0
+    assert len(times.gpu_ms) == len(times.enqueue_ms) >= MIN_SAMPLES
+    assert runs == times.warm_up.calls + len(times.wall_ms) + len(times.gpu_ms)
+    assert times.warm_up.first_ms == pytest.approx(805.01)  # what was compiled at first is told, and left out
+    assert times.warm_up.settled
+    assert not times.host_bound
+    assert times.gpu_percentiles() == pytest.approx((2.0, 2.0, 2.0))
+    assert times.wall_percentiles()[0] == pytest.approx(5.01)
+    said = times.method()
+    for part in ("NVIDIA A10", "driver 580.65.06 (CUDA 13.2)", "1410 MHz", "tensorrt-rtx 0", "without transfers"):
+        assert part in said
+    for part in ("with transfers", "no CUDA graph", "first call 805.0 ms", "settled"):
+        assert part in said
+    assert not times.cuda_graph
+
+
+def test_a_host_that_queues_too_slowly_is_told(
+    tmp_path: Path, fake: FakeDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times, _ = timed(tmp_path / "model.engine", fake, monkeypatch, first=0.0, enqueue=3e-3)
+    assert times.host_bound
+    assert "the host queues more slowly than the GPU computes" in times.method()
+
+
+def test_timing_checks_what_it_is_given(tmp_path: Path, fake: FakeDriver) -> None:
+    path = tmp_path / "model.engine"
+    path.write_bytes(b"good")
+    with EngineRunner(path, "tensorrt-rtx") as runner:
+        with pytest.raises(UsageError, match="takes batches of 2 to 4, 5 was given"):
+            runner.time(np.zeros((5, 3, 32, 32), np.float32), seconds=1.0)
+        with pytest.raises(UsageError, match="more than 0 seconds"):
+            runner.time(np.zeros((4, 3, 32, 32), np.float32), seconds=0)
+    with pytest.raises(UsageError, match="was closed"):
+        runner.time(np.zeros((4, 3, 32, 32), np.float32), seconds=1.0)
+
+
+def test_warm_up_ends_when_it_settles_or_its_time_is_spent() -> None:
+    falling = iter([900.0, 50.0, 30.0, 20.0, 10.0, *[5.0] * 100])
+    settled = warm_up(lambda: next(falling), lambda: False)
+    assert (settled.first_ms, settled.settled, settled.calls) == (900.0, True, 15)
+    growing = iter(range(1, 1000))
+    spent = warm_up(lambda: 1.5 ** next(growing), lambda: True)
+    assert (spent.settled, spent.calls) == (False, 5)
+
+
+def test_repeating_stops_when_spent_but_not_before_the_least() -> None:
+    assert len(repeat(lambda: 1.0, lambda: True)) == MIN_SAMPLES
+    numbers = iter(range(100))
+    assert len(repeat(lambda: 1.0, lambda: next(numbers) >= 8)) == MIN_SAMPLES + 8
+
+
+def test_tensorrt_rtx_compiles_before_it_runs_and_captures_no_graph() -> None:
+    given: list[Any] = []
+    rtx = SimpleNamespace(
+        DynamicShapesKernelSpecializationStrategy=SimpleNamespace(EAGER="eager"),
+        CudaGraphStrategy=SimpleNamespace(DISABLED="disabled"),
+    )
+    engine = SimpleNamespace(create_runtime_config=SimpleNamespace, create_execution_context=given.append)
+    under_test._execution_context(rtx, engine)
+    assert vars(given[0]) == {
+        "dynamic_shapes_kernel_specialization_strategy": "eager",
+        "cuda_graph_strategy": "disabled",
+    }
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not gpu_present(), reason="no NVIDIA GPU with a driver was found")
+@pytest.mark.parametrize("kind", ["fp32", "fp16", "int8", "pixels"])
+def test_a_real_engine_of_every_kind_is_right_and_timed(
+    tmp_path: Path, onnx_file: Path, images: NDArray[np.float32], kind: str
+) -> None:
+    flavour, reason = choose_flavour("auto")
+    if flavour == "none":
+        pytest.skip(reason)
+    path = {
+        "fp32": lambda: onnx_file,
+        "fp16": lambda: fp16_file(onnx_file, tmp_path / "m.onnx"),
+        "int8": lambda: int8_file(onnx_file, tmp_path / "m.onnx", images),
+        "pixels": lambda: pixels_file(onnx_file, tmp_path / "m.onnx"),
+    }[kind]()
+    engine, log = tmp_path / "model.engine", tmp_path / "log"
+    precision: Any = "fp32" if kind == "pixels" else kind
+    engine_from_onnx(
+        path, engine, flavour=flavour, min_batch=1, opt_batch=4, max_batch=8, log_path=log, precision=precision
+    )
+    batch: NDArray[Any] = np.ascontiguousarray(images[:8])
+    if kind == "pixels":
+        batch = np.random.default_rng(0).integers(0, 3, (8, 32, 32, 3), dtype=np.uint8)
+    with OnnxRunner(path) as reference, EngineRunner(engine, flavour) as runner:  # type: ignore[arg-type]
+        expected = reference.infer(batch)
+        assert np.abs(runner.infer(batch) - expected).max() < 0.1 * np.ptp(expected)
+        times = runner.time(batch, seconds=2.0)
+    assert 0 < np.median(times.gpu_ms) < np.median(times.wall_ms)
+    assert times.warm_up.first_ms >= np.median(times.wall_ms)
+    assert times.gpu.driver
