@@ -1,0 +1,98 @@
+"""What an ONNX graph really computes in, operator by operator: asked of the graph, not of whoever converted it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from core.artifact_records import OperatorDtypes, Precision
+from core.errors import ResultError
+from exporters.precision.graph import FP32_OPERATORS, PRODUCTS, load_graph, tensor_types
+
+_NAMES = {
+    "FLOAT": "fp32",
+    "FLOAT16": "fp16",
+    "BFLOAT16": "bf16",
+    "FLOAT8E4M3FN": "fp8",
+    "DOUBLE": "fp64",
+}
+"""ONNX's names of number formats to ours; others go by their own in small letters."""
+
+
+_CONVERTERS = frozenset({"Cast", "QuantizeLinear", "DequantizeLinear", "Shape"})
+"""Operators that compute in no type of their own."""
+
+
+def operator_dtypes(path: Path) -> OperatorDtypes:
+    """Operators by type and by the dtype they compute in.
+
+    That is the type of the first tensor they compute with, by ONNX's own inference; and for a matrix product that reads
+    dequantized operands only, the quantized type, since that is what a runtime multiplies. Operators that only convert
+    (Cast, QuantizeLinear, DequantizeLinear, Shape) count by what they give.
+
+    Raises:
+        BundleError: the file is missing or no ONNX graph.
+        ResultError: its types cannot be inferred.
+    """
+    return audit_of(load_graph(path))
+
+
+def audit_of(model: Any) -> OperatorDtypes:
+    """``operator_dtypes`` of a ``ModelProto`` with inferred types."""
+    found: OperatorDtypes = {}
+    for node, dtype in _dtypes(model):
+        counts = found.setdefault(node.op_type, {})
+        counts[dtype] = counts.get(dtype, 0) + 1
+    return {kind: found[kind] for kind in sorted(found)}
+
+
+def unreduced_products(model: Any, precision: Precision) -> tuple[str, ...]:
+    """Names of the matrix products of a ``ModelProto`` with inferred types that do not compute in ``precision``."""
+    return tuple(node.name for node, dtype in _dtypes(model) if node.op_type in PRODUCTS and dtype != precision)
+
+
+def _dtypes(model: Any) -> list[tuple[Any, str]]:
+    types = tensor_types(model.graph)
+    dequantized = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    return [(node, _name(_computed_in(node, types, dequantized))) for node in model.graph.node]
+
+
+def _computed_in(node: Any, types: dict[str, int], dequantized: dict[str, str]) -> int:
+    if node.op_type in PRODUCTS:
+        operands = node.input[:2]
+        stored = {types.get(dequantized[name], 0) for name in operands if name in dequantized}
+        if len(stored) == 1 and all(name in dequantized for name in operands):
+            return stored.pop()
+    names = node.output if node.op_type in _CONVERTERS else node.input
+    return next((types[name] for name in (*names, *node.output) if types.get(name)), 0)
+
+
+def _name(kind: int) -> str:
+    import onnx
+
+    name = onnx.TensorProto.DataType.Name(kind)
+    return _NAMES.get(name, name.lower())
+
+
+def check_audit(audit: OperatorDtypes, precision: Precision, kept: int = 0) -> None:
+    """Refuse a graph that is not of the precision it goes by.
+
+    Args:
+        kept: matrix products that may be in fp32: those a fallback left there and, in int8 and fp8, those of attention.
+
+    Raises:
+        ResultError: other matrix products than those are not in ``precision``, none is, or a LayerNormalization or
+            Softmax is not in fp32.
+    """
+    counts = [audit[kind] for kind in PRODUCTS if kind in audit]
+    total = sum(sum(of.values()) for of in counts)
+    reduced = sum(of.get(precision, 0) for of in counts)
+    if precision != "fp32" and (not reduced or total - reduced > kept):
+        others = sorted({dtype for of in counts for dtype in of} - {precision})
+        raise ResultError(
+            f"this {precision} graph computes {reduced} of its {total} matrix products in {precision}, and "
+            f"{total - reduced} in {' and '.join(others) or 'none'}; {kept} were to stay in fp32."
+        )
+    for kind in sorted(FP32_OPERATORS & audit.keys()):
+        if other := {dtype: count for dtype, count in audit[kind].items() if dtype != "fp32"}:
+            raise ResultError(f"this {precision} graph computes {kind} in {other}; it must be in fp32.")

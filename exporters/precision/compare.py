@@ -1,0 +1,95 @@
+"""How far a reduced graph's logits are from the fp32 graph's, in ONNX Runtime."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.errors import EnvironmentLacksError, ResultError
+from exporters.precision.graph import one_line
+
+_BATCH = 16
+"""Images a run: what activations need stays small, and results do not depend on it."""
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """Two sets of logits ``[N, K]`` compared; all infinite, and no agreement, where one has a value that is no number."""
+
+    relative: float
+    """Largest absolute difference over the spread of the fp32 logits.
+
+    The spread is an image's largest logit minus its smallest, averaged over images. An absolute limit would mean nothing: the
+    logits of a trained network are about ten times those of an untrained one (spread 12.8 against 1.8, measured),
+    and rounding errors grow with them, while the class they point to does not change.
+    """
+    rms: float
+    """Root mean square of the differences, over the same spread."""
+    absolute: float
+    agreement: float
+    """Share of images whose largest logit is the same one."""
+
+
+def deviation(found: NDArray[np.float32], expected: NDArray[np.float32]) -> Deviation:
+    """Compare logits with the fp32 graph's, both ``[N, K]``.
+
+    Raises:
+        ResultError: the shapes differ, or the fp32 logits are no numbers, so that there is nothing to compare with.
+    """
+    if found.shape != expected.shape:
+        raise ResultError(f"the reduced graph gives logits {found.shape}, the fp32 graph {expected.shape}.")
+    if not np.isfinite(expected).all():
+        raise ResultError("the fp32 graph's logits are not all finite on these images, so nothing can be compared.")
+    if not np.isfinite(found).all():
+        infinite = float("inf")
+        return Deviation(relative=infinite, rms=infinite, absolute=infinite, agreement=0.0)
+    spread = max(float(np.ptp(expected, axis=1).mean()), float(np.finfo(np.float32).tiny))
+    difference = found.astype(np.float64) - expected
+    absolute = float(np.abs(difference).max())
+    return Deviation(
+        relative=absolute / spread,
+        rms=float(np.sqrt((difference**2).mean())) / spread,
+        absolute=absolute,
+        agreement=float((found.argmax(axis=1) == expected.argmax(axis=1)).mean()),
+    )
+
+
+def logits_of(model: Any, images: NDArray[Any], *, optimised: bool) -> NDArray[np.float32]:
+    """Logits ``[N, K]`` of a ``ModelProto`` in ONNX Runtime on the CPU.
+
+    Args:
+        optimised: as ONNX Runtime runs the file by default, with operators fused; else literally, one by one, which
+            gives the same on every CPU (fused int8 products saturate on those without VNNI).
+
+    Raises:
+        EnvironmentLacksError: ONNX Runtime is not installed.
+        ResultError: it cannot run the graph.
+    """
+    session = session_of(model, optimised=optimised)
+    name = session.get_inputs()[0].name
+    parts = [images[start : start + _BATCH] for start in range(0, len(images), _BATCH)]
+    try:
+        logits = [session.run(None, {name: np.ascontiguousarray(part)})[0] for part in parts]
+    except Exception as error:  # ONNX Runtime's errors share no base but this
+        raise ResultError(f"ONNX Runtime failed on the graph ({one_line(error)}).") from error
+    return np.concatenate(logits).astype(np.float32, copy=False)
+
+
+def session_of(model: Any, *, optimised: bool) -> Any:
+    """An ONNX Runtime session on the CPU of a ``ModelProto``; ``optimised`` and errors as for ``logits_of``."""
+    try:
+        import onnxruntime as ort
+    except ImportError as error:
+        raise EnvironmentLacksError("ONNX Runtime is not installed; run pip install onnxruntime.") from error
+    options = ort.SessionOptions()
+    options.log_severity_level = 4  # what fails is raised as well
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    level = ort.GraphOptimizationLevel
+    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimised else level.ORT_DISABLE_ALL
+    try:
+        return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's errors share no base but this
+        raise ResultError(f"ONNX Runtime cannot run the graph on the CPU ({one_line(error)}).") from error

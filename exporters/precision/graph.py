@@ -1,0 +1,181 @@
+"""An fp32 ONNX graph as the conversions read it: loaded whole, every node named, every tensor's type known."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from core.errors import BundleError, ResultError, UsageError
+from exporters.onnx import EXTERNAL_ABOVE
+
+PRODUCTS = frozenset({"MatMul", "Gemm", "Conv", "Einsum", "ConvTranspose"})
+"""The matrix products: nearly all the arithmetic of a ViT, and what a reduced precision is for."""
+FP32_OPERATORS = frozenset({"LayerNormalization", "Softmax"})
+"""Computed in fp32 in every precision: their sums over squares and exponentials leave fp16's range first."""
+
+
+@dataclass(frozen=True)
+class SourceGraph:
+    """A checked fp32 graph. Its model is shared: convert copies of it."""
+
+    model: Any
+    """The ``ModelProto``, with its weights and the inferred type of every tensor; every node has a name."""
+    types: Mapping[str, int]
+    """ONNX element type of every tensor, initializers included."""
+    constants: frozenset[str]
+    """Names of the initializers."""
+    input: str
+
+    @property
+    def nodes(self) -> Any:
+        """The nodes, in topological order."""
+        return self.model.graph.node
+
+    def products(self, *, weighted: bool) -> tuple[str, ...]:
+        """Names of the matrix products; ``weighted``: only those with a constant operand (no attention products)."""
+        found = (node for node in self.nodes if node.op_type in PRODUCTS)
+        return tuple(node.name for node in found if not weighted or self.constants.intersection(node.input))
+
+
+def load_source(path: Path) -> SourceGraph:
+    """Read an fp32 graph of one input.
+
+    Raises:
+        BundleError: the file is missing or no ONNX graph.
+        UsageError: its weights are too large to be converted in one message, or it is reduced already.
+        ResultError: the types of its tensors cannot be inferred, or it has other than one input.
+    """
+    import onnx
+
+    model = load_graph(path)
+    types = tensor_types(model.graph)
+    narrow = {onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.FLOAT8E4M3FN}
+    if narrow & set(types.values()) or any(node.op_type == "DequantizeLinear" for node in model.graph.node):
+        raise UsageError(f"{path.name} is in a reduced precision already; give the fp32 graph.")
+    constants = frozenset(tensor.name for tensor in model.graph.initializer)
+    inputs = [value.name for value in model.graph.input if value.name not in constants]
+    if len(inputs) != 1:
+        raise ResultError(f"{path.name} has the inputs {', '.join(inputs)}; one, the images, is needed.")
+    return SourceGraph(model, types, constants, inputs[0])
+
+
+def load_graph(path: Path) -> Any:
+    """A ``ModelProto`` with its weights, with a name for every node and the inferred type of every tensor.
+
+    Raises:
+        BundleError: the file is missing or no ONNX graph.
+        UsageError: its weights are too large to be loaded into one message.
+        ResultError: the types of its tensors cannot be inferred.
+    """
+    import onnx
+
+    if not path.is_file():
+        raise BundleError(f"{path} does not exist.")
+    try:
+        model = onnx.load(path, load_external_data=False)
+        _refuse_large(model, path)
+        onnx.load_external_data_for_model(model, str(path.parent))
+    except UsageError:
+        raise
+    except Exception as error:  # protobuf's DecodeError, OSError and onnx's own share no base
+        raise BundleError(f"{path} is damaged or no ONNX file ({one_line(error)}); export it again.") from error
+    _name_nodes(model.graph)
+    return inferred(model, path.name)
+
+
+def inferred(model: Any, name: str) -> Any:
+    """A copy of a ``ModelProto`` with the type of every tensor.
+
+    Raises:
+        ResultError: they cannot be inferred; ``name`` says of what.
+    """
+    import onnx
+
+    try:
+        return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    except Exception as error:  # InferenceError, or ValueError of a graph that is none
+        raise ResultError(f"the types of the tensors in {name} cannot be inferred ({one_line(error)}).") from error
+
+
+def _refuse_large(model: Any, path: Path) -> None:
+    weights = sum(_bytes_of(tensor) for tensor in model.graph.initializer)
+    if weights > EXTERNAL_ABOVE:
+        raise UsageError(
+            f"{path.name} holds {weights / 1e9:.1f} GB of weights; reduced precisions are made of graphs up to "
+            f"{EXTERNAL_ABOVE / 1e9:.1f} GB (a protobuf message ends at 2 GB). Leave it at fp32."
+        )
+
+
+def _bytes_of(tensor: Any) -> int:
+    import onnx
+
+    return math.prod(tensor.dims) * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+
+
+def _name_nodes(graph: Any) -> None:
+    """Give every node a name of its own: exclusions and reports go by names, which ONNX does not require."""
+    taken: set[str] = set()
+    for index, node in enumerate(graph.node):
+        if not node.name or node.name in taken:
+            node.name = f"{node.op_type}_{index}"
+            while node.name in taken:
+                node.name += "_"
+        taken.add(node.name)
+
+
+def tensor_types(graph: Any) -> dict[str, int]:
+    """ONNX element type by tensor name, from inferred value infos and initializers."""
+    types = {tensor.name: int(tensor.data_type) for tensor in graph.initializer}
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        types[value.name] = int(value.type.tensor_type.elem_type)
+    return types
+
+
+def one_line(error: BaseException) -> str:
+    """An error of another library as the end of a sentence."""
+    return " ".join(str(error).split())[:200].rstrip(".")
+
+
+_NUMBERED = re.compile(r"^(?:.*\.)?\d+(?=\.)")
+
+
+def blocks_of(source: SourceGraph) -> dict[str, str]:
+    """The transformer block each node belongs to, by node name, in topological order.
+
+    A block is known by the parameters its nodes read: what is numbered in their names (``blocks.3``,
+    ``layers.1.blocks.0``); before the first such node is the ``stem``, and parameters without a number after it are
+    the ``head``. A node that reads no named parameter belongs where the node before it does. In a graph whose parameters
+    carry no such names, a part begins at every LayerNormalization instead.
+    """
+    named = {node.name: _numbered(node.input, source.constants) for node in source.nodes}
+    if not any(named.values()):
+        return _parts_between_norms(source)
+    current, found = "stem", {}
+    for node in source.nodes:
+        if block := named[node.name]:
+            current = block
+        elif current != "stem" and any(_is_unnumbered_parameter(name, source.constants) for name in node.input):
+            current = "head"
+        found[node.name] = current
+    return found
+
+
+def _numbered(names: Any, constants: frozenset[str]) -> str:
+    matches = (_NUMBERED.match(name) for name in names if name in constants)
+    return next((match.group() for match in matches if match), "")
+
+
+def _is_unnumbered_parameter(name: str, constants: frozenset[str]) -> bool:
+    return name in constants and name.endswith((".weight", ".bias"))
+
+
+def _parts_between_norms(source: SourceGraph) -> dict[str, str]:
+    count, found = 0, {}
+    for node in source.nodes:
+        count += node.op_type == "LayerNormalization"
+        found[node.name] = f"part {count}"
+    return found

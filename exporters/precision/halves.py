@@ -1,0 +1,173 @@
+"""fp16 in an ONNX graph: weights and matrix products in half precision, LayerNormalization and Softmax in fp32.
+
+Written here rather than taken from ``onnxruntime.transformers.float16``, whose result (measured, see docs/export.md)
+is not sorted topologically, which ONNX's checker refuses, casts the input of a ``Shape``, and casts there and back
+between neighbours that both stay in fp32. Here a tensor is only ever cast from the type it was computed in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporters.precision.graph import FP32_OPERATORS, SourceGraph
+
+FP16_MAX = 65504.0
+"""Largest finite fp16 number."""
+_MOVES = frozenset(
+    {"Concat", "Expand", "Gather", "Identity", "Pad", "Reshape", "Slice", "Split", "Squeeze", "Tile"}
+) | {
+    "Transpose",
+    "Unsqueeze",
+    "Flatten",
+}
+"""Operators that move numbers without computing any."""
+_TYPED = frozenset({"Constant", "ConstantOfShape", "EyeLike", "RandomNormal", "RandomUniform", "Range", "Resize"})
+"""Operators whose type is an attribute, or fixed: left as they are."""
+
+
+@dataclass(frozen=True)
+class HalvedWeights:
+    """What became of the weights that were rounded to fp16."""
+
+    values: int
+    beyond: int
+    """Finite values beyond 65504, which became infinite."""
+    flushed: int
+    """Values other than 0 that became 0 (below 2^-25)."""
+
+
+def fp16_from_fp32(source: SourceGraph, kept: Collection[str] = ()) -> tuple[Any, HalvedWeights]:
+    """An fp16 copy of the graph, with float32 input (if float) and output, and what rounding did to its weights.
+
+    Args:
+        kept: names of nodes to leave in fp32 beside LayerNormalization and Softmax.
+    """
+    conversion = _Conversion(source, frozenset(kept))
+    return conversion.model(), conversion.weights()
+
+
+class _Conversion:
+    """One pass over the nodes in order. ``_home`` is the type each tensor is computed in."""
+
+    def __init__(self, source: SourceGraph, kept: frozenset[str]) -> None:
+        import onnx
+
+        self._onnx = onnx
+        self._float, self._half = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
+        self._source = source
+        self._model = onnx.ModelProto()
+        self._model.CopyFrom(source.model)
+        graph = self._model.graph
+        self._initializers = {tensor.name: tensor for tensor in graph.initializer}
+        self._home = dict(source.types)
+        self._halved: list[tuple[NDArray[np.float32], NDArray[np.float16]]] = []
+        self._cast: dict[tuple[str, int], str] = {}
+        self._nodes: list[Any] = []
+        self._readers: dict[str, list[Any]] = {}
+        for node in graph.node:
+            for name in node.input:
+                self._readers.setdefault(name, []).append(node)
+        self._kept = kept
+        self._constants: dict[str, Any] = {}
+        for node in graph.node:
+            self._place(node)
+        self._finish()
+
+    def model(self) -> Any:
+        return self._model
+
+    def weights(self) -> HalvedWeights:
+        wide = [(np.isfinite(full) & ~np.isfinite(half)).sum() for full, half in self._halved]
+        flushed = [((full != 0) & (half == 0)).sum() for full, half in self._halved]
+        return HalvedWeights(sum(full.size for full, _ in self._halved), int(sum(wide)), int(sum(flushed)))
+
+    def _is_float(self, name: str) -> bool:
+        return self._source.types.get(name) == self._float
+
+    def _fixed(self, node: Any) -> bool:
+        """Whether a node stays in fp32 whatever surrounds it."""
+        return node.name in self._kept or node.op_type in FP32_OPERATORS or node.op_type in _TYPED
+
+    def _halves(self, node: Any) -> bool:
+        """Whether a node computes in fp16."""
+        if self._fixed(node) or not any(self._is_float(name) for name in (*node.input, *node.output)):
+            return False
+        if node.op_type not in _MOVES:
+            return True
+        # Moving fp32 numbers from one fp32 operator to others: a cast there and back would only round them.
+        moved = [name for name in node.input if self._is_float(name) and name not in self._initializers]
+        readers = [reader for name in node.output for reader in self._readers.get(name, [])]
+        ends = any(value.name in node.output for value in self._model.graph.output)
+        from_full = bool(moved) and all(self._home[name] == self._float for name in moved)
+        return not (from_full and (readers or ends) and all(self._fixed(reader) for reader in readers))
+
+    def _place(self, node: Any) -> None:
+        """Append a node in its type, after the casts of its inputs."""
+        if not any(self._is_float(name) for name in node.output):
+            # Shape and the like: they read no values, so they read whatever type is there.
+            node_wants = None
+        else:
+            node_wants = self._half if self._halves(node) else self._float
+        if node_wants is not None:
+            for index, name in enumerate(node.input):
+                if self._is_float(name):
+                    node.input[index] = self._as(name, node_wants)
+            for name in node.output:
+                if self._is_float(name):
+                    self._home[name] = node_wants
+            if node.op_type == "Cast" and node_wants == self._half:
+                next(attribute for attribute in node.attribute if attribute.name == "to").i = self._half
+        self._nodes.append(node)
+
+    def _as(self, name: str, wanted: int) -> str:
+        """The name of ``name`` in the type ``wanted``, cast from its own type where it has another."""
+        if self._home[name] == wanted:
+            return name
+        if (name, wanted) not in self._cast:
+            kind = "fp16" if wanted == self._half else "fp32"
+            new = f"{name}_{kind}"
+            if name in self._initializers:
+                self._constants[new] = self._rounded(self._initializers[name], new)
+            else:
+                self._nodes.append(self._onnx.helper.make_node("Cast", [name], [new], name=f"cast_{new}", to=wanted))
+            self._cast[name, wanted] = new
+        return self._cast[name, wanted]
+
+    def _rounded(self, tensor: Any, name: str) -> Any:
+        full = self._onnx.numpy_helper.to_array(tensor)
+        with np.errstate(over="ignore"):  # counted, and measured by what it does to the logits
+            half = full.astype(np.float16)
+        self._halved.append((full, half))
+        return self._onnx.numpy_helper.from_array(half, name)
+
+    def _finish(self) -> None:
+        graph = self._model.graph
+        for value in graph.output:
+            if self._home[value.name] == self._half:
+                self._rename(value.name, f"{value.name}_fp16")
+                cast = self._onnx.helper.make_node(
+                    "Cast", [f"{value.name}_fp16"], [value.name], name=f"cast_{value.name}", to=self._float
+                )
+                self._nodes.append(cast)
+        del graph.node[:]
+        graph.node.extend(self._nodes)
+        read = {name for node in graph.node for name in node.input}
+        tensors = self._onnx.GraphProto()  # copies, so that those read still can take the place of all
+        tensors.initializer.extend(
+            tensor for tensor in (*graph.initializer, *self._constants.values()) if tensor.name in read
+        )
+        graph.ClearField("initializer")
+        graph.initializer.extend(tensors.initializer)
+        del graph.value_info[:]  # of the types before; whoever needs them infers them anew
+
+    def _rename(self, old: str, new: str) -> None:
+        for node in self._nodes:
+            for names in (node.input, node.output):
+                for index, name in enumerate(names):
+                    if name == old:
+                        names[index] = new

@@ -1,0 +1,48 @@
+"""How far a reduced graph may be from fp32 before nodes are left in fp32."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from core.artifact_records import Precision
+from core.errors import UsageError
+from exporters.precision.compare import Deviation
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits on ``compare.Deviation``, over the checked images; and on the effort to meet them."""
+
+    difference: float
+    """Largest logit difference over the fp32 logits' spread (mean over images of largest minus smallest logit)."""
+    agreement: float
+    """Smallest share of images with fp32's top-1, 0 to 1."""
+    conversions: int = 80
+    """Graphs that may be made and measured; a search cut short leaves more nodes in fp32 than it might."""
+
+    def met_by(self, found: Deviation) -> bool:
+        """Whether a deviation is within both limits."""
+        return found.relative <= self.difference and found.agreement >= self.agreement
+
+
+_DEFAULTS: dict[Precision, Limits] = {
+    "fp16": Limits(difference=0.01, agreement=0.98),
+    "bf16": Limits(difference=0.06, agreement=0.95),
+    "int8": Limits(difference=0.15, agreement=0.9),
+    "fp8": Limits(difference=0.2, agreement=0.9),
+}
+"""Some three to ten times what trained networks showed (docs/export.md): they catch what is broken, not what is coarse.
+
+What coarseness costs in accuracy is for a gate on the whole held-out set to tell.
+"""
+
+
+def default_limits(precision: Precision) -> Limits:
+    """The limits of a precision.
+
+    Raises:
+        UsageError: it has none, being fp32 or unknown.
+    """
+    if precision not in _DEFAULTS:
+        raise UsageError(f"precision '{precision}' is none to reduce to; choose from {', '.join(_DEFAULTS)}.")
+    return _DEFAULTS[precision]

@@ -1,0 +1,137 @@
+"""bf16 and fp8 through NVIDIA ModelOpt, an optional extra."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import logging
+import re
+import tempfile
+import warnings
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from core.errors import EnvironmentLacksError, ResultError
+from exporters.precision.graph import FP32_OPERATORS, SourceGraph, one_line
+
+INSTALL = 'pip install "compress[modelopt]"'
+PACKAGES = ("nvidia-modelopt", "onnxconverter-common", "onnx-graphsurgeon", "cppimport", "lief")
+"""What the extra installs. ModelOpt's own extra ``onnx`` pins older onnx and onnxruntime-gpu than this project's."""
+
+
+def bf16_from_fp32(source: SourceGraph, kept: Collection[str] = ()) -> Any:
+    """A bf16 copy of the graph by AutoCast, with float32 input and output, LayerNormalization and Softmax in fp32.
+
+    AutoCast's own exclusion of nodes with large values is off: bf16 has the range of fp32.
+
+    Raises:
+        EnvironmentLacksError: ModelOpt is not installed.
+        ResultError: AutoCast failed.
+    """
+    autocast = _load("modelopt.onnx.autocast")
+    with _graph_file(source) as path, _running("AutoCast"):
+        return autocast.convert_to_mixed_precision(
+            onnx_path=str(path),
+            low_precision_type="bf16",
+            nodes_to_exclude=_patterns(kept),
+            op_types_to_exclude=sorted(FP32_OPERATORS),
+            data_max=float("inf"),
+            keep_io_types=True,
+            providers=["cpu"],
+        )
+
+
+def fp8_from_fp32(source: SourceGraph, images: NDArray[Any], kept: Collection[str] = ()) -> Any:
+    """An fp8 (E4M3) copy of the graph: pairs of QuantizeLinear and DequantizeLinear, calibrated by the maximum.
+
+    Attention's own products and everything but products stay in fp32. ModelOpt leaves some products out by itself:
+    convolutions of few channels, and matrices too narrow for fp8 kernels.
+
+    Args:
+        images: to calibrate with, as the graph takes them.
+
+    Raises:
+        EnvironmentLacksError: ModelOpt is not installed.
+        ResultError: it failed.
+    """
+    import onnx
+
+    quantization = _load("modelopt.onnx.quantization")
+    with _graph_file(source) as path, _running("quantization to fp8"):
+        target = path.with_name("fp8.onnx")
+        quantization.quantize(
+            str(path),
+            quantize_mode="fp8",
+            calibration_data={source.input: images},
+            calibration_method="max",
+            calibration_eps=["cpu"],
+            op_types_to_quantize=["MatMul", "Gemm", "Conv"],
+            nodes_to_exclude=_patterns(kept),
+            disable_mha_qdq=True,
+            high_precision_dtype="fp32",
+            output_path=str(target),
+            log_level="ERROR",
+        )
+        return onnx.load(target)
+
+
+def modelopt_version() -> str:
+    """ModelOpt's version.
+
+    Raises:
+        EnvironmentLacksError: it is not installed, or cannot be loaded.
+    """
+    return str(_load("modelopt").__version__)
+
+
+def _load(module: str) -> Any:
+    with _hushed():
+        try:
+            return importlib.import_module(module)
+        except ImportError as error:  # ModelOpt's own, when one of its libraries is missing, is an ImportError too
+            raise EnvironmentLacksError(
+                f"bf16 and fp8 need NVIDIA ModelOpt, which cannot be loaded ({one_line(error)}); "
+                f"run {INSTALL} (that is {' '.join(PACKAGES)})."
+            ) from error
+
+
+def _patterns(names: Collection[str]) -> list[str]:
+    """ModelOpt excludes nodes by regular expressions that must match a name's beginning."""
+    return [f"{re.escape(name)}$" for name in sorted(names)]
+
+
+@contextlib.contextmanager
+def _graph_file(source: SourceGraph) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "source.onnx"
+        path.write_bytes(source.model.SerializeToString())
+        yield path
+
+
+@contextlib.contextmanager
+def _running(what: str) -> Iterator[None]:
+    """ModelOpt's errors as ours, and none of its talk."""
+    with _hushed():
+        try:
+            yield
+        except Exception as error:  # asserts, ValueErrors and ONNX's own: it has no base class
+            raise ResultError(
+                f"NVIDIA ModelOpt's {what} failed ({type(error).__name__}: {one_line(error)})."
+            ) from error
+
+
+@contextlib.contextmanager
+def _hushed() -> Iterator[None]:
+    """Without messages, progress and warnings of libraries, which are about their own insides."""
+    before = logging.root.manager.disable
+    logging.disable(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,167 @@
+"""A reduced-precision ONNX graph of an fp32 one: converted, measured against it, mended where needed, and audited."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from core.artifact_records import OperatorDtypes, Precision
+from core.errors import DataError, ResultError
+from core.files import write_atomic
+from exporters.onnx import dims
+from exporters.precision.audit import audit_of, check_audit, unreduced_products
+from exporters.precision.graph import PRODUCTS, SourceGraph, inferred, load_source, one_line
+from exporters.precision.limits import Limits
+from exporters.precision.recipes import Recipe, recipe_for
+from exporters.precision.trial import Trial, search
+
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class ReducedFacts:
+    """What was written, and how far it is from fp32 on real images."""
+
+    precision: Precision
+    method: str
+    """Which tool, with which settings."""
+    nodes: int
+    bytes: int
+    seconds: float
+    """Wall time of everything: calibration, every conversion tried, measuring, checking."""
+    audit: OperatorDtypes
+    kept_fp32: tuple[str, ...]
+    """Nodes that would have missed the limits and so were left in fp32, by their names in the fp32 graph."""
+    unreduced: int
+    """Matrix products in fp32 for other reasons: in int8 and fp8 those of attention, and what the tool left out."""
+    conversions: int
+    """Graphs that were made and measured until this one."""
+    difference: float | None
+    """Largest logit difference over the fp32 logits' spread (``compare.Deviation``); None: could not be measured."""
+    max_abs_difference: float | None
+    agreement: float | None
+    """Share of images with the same top-1 as in fp32."""
+    measured: str
+    """How these three were measured, or why they could not be."""
+    as_run_difference: float | None
+    """``difference`` of the file as ONNX Runtime runs it on this CPU, optimised; None where it cannot (``as_run``)."""
+    as_run: str
+    checked_images: int
+    calibration_images: int
+    weights_beyond: int = 0
+    """fp16: weights whose magnitude is beyond 65504, which became infinite."""
+    weights_flushed: int = 0
+    """fp16: weights other than 0 too small for it, which became 0."""
+
+
+def reduced_from_onnx(
+    source: Path,
+    target: Path,
+    precision: Precision,
+    *,
+    calibration: NDArray[Any],
+    checked: NDArray[Any],
+    limits: Limits,
+    log: Log | None = None,
+) -> ReducedFacts:
+    """Write ``source``, an fp32 graph, in ``precision`` to ``target``, which is either replaced whole or left as it was.
+
+    Where the result is beyond ``limits``, the smallest set of nodes is searched (blocks, operator types, single nodes) that
+    must stay in fp32 for it to be within them.
+
+    Args:
+        calibration: real training inputs as the graph takes them, float32 ``[N, 3, S, S]`` or uint8 ``[N, S, S, 3]``;
+            used by int8 and fp8, and may be empty for the others.
+        checked: real held-out inputs of that form, N at least 1; one a class or more tells most.
+        log: is told what is happening, in words.
+
+    Raises:
+        UsageError: the precision is fp32 or unknown, or the graph is above 1.5 GB of weights or reduced already.
+        DataError: images are missing, or of another form than the graph takes.
+        BundleError: ``source`` is missing or damaged.
+        EnvironmentLacksError: ONNX Runtime, or for bf16 and fp8 NVIDIA ModelOpt, is not installed.
+        ResultError: the limits cannot be met, or the result is not what it goes by.
+    """
+    started = time.perf_counter()
+    say = log or (lambda _: None)
+    graph = load_source(source)
+    calibration, checked = _fitting(graph, calibration, "calibration"), _fitting(graph, checked, "checked")
+    if len(checked) == 0:
+        raise DataError(f"checking {precision} against fp32 needs at least one held-out image, none was given.")
+    recipe = recipe_for(graph, precision, calibration, say)
+    trial = Trial(graph, recipe, checked, limits)
+    search(graph, recipe, trial, limits, say)
+    assert trial.converted is not None  # noqa: S101  # for the type checker: search raises when there is none
+    audit, unreduced = _audited(graph, recipe, trial)
+    as_run, as_run_how = trial.as_run()
+    content = trial.converted.model.SerializeToString()
+    write_atomic(target, content)
+    found, weights = trial.deviation, trial.converted.weights
+    return ReducedFacts(
+        precision=precision,
+        method=recipe.method,
+        nodes=sum(sum(counts.values()) for counts in audit.values()),
+        bytes=len(content),
+        seconds=time.perf_counter() - started,
+        audit=audit,
+        kept_fp32=tuple(name for name in recipe.candidates if name in trial.kept),
+        unreduced=unreduced,
+        conversions=trial.count,
+        difference=found.relative if found else None,
+        max_abs_difference=found.absolute if found else None,
+        agreement=found.agreement if found else None,
+        measured=trial.measured,
+        as_run_difference=as_run,
+        as_run=as_run_how,
+        checked_images=len(checked),
+        calibration_images=recipe.calibration_images,
+        weights_beyond=weights.beyond if weights else 0,
+        weights_flushed=weights.flushed if weights else 0,
+    )
+
+
+def _fitting(graph: SourceGraph, images: NDArray[Any], what: str) -> NDArray[Any]:
+    """``images``, checked to be what the graph takes."""
+    import onnx
+
+    value = next(value for value in graph.model.graph.input if value.name == graph.input)
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+    wanted = dims(value)[1:]
+    if images.dtype != dtype or images.shape[1:] != wanted:
+        raise DataError(
+            f"the {what} images are {images.dtype} {list(images.shape)}, but the graph takes {dtype} "
+            f"{['N', *wanted]}; give its own inputs."
+        )
+    return images
+
+
+def _audited(graph: SourceGraph, recipe: Recipe, trial: Trial) -> tuple[OperatorDtypes, int]:
+    """The result's dtypes, and the number of products in fp32 that the search did not put there.
+
+    Raises:
+        ResultError: the graph is not valid, or not of the precision it goes by.
+    """
+    import onnx
+
+    assert trial.converted is not None  # noqa: S101  # as above
+    typed = inferred(trial.converted.model, f"the {recipe.precision} graph")
+    try:
+        onnx.checker.check_model(typed, full_check=True)
+    except Exception as error:  # ValidationError or InferenceError, which share no base of their own
+        raise ResultError(f"the {recipe.precision} graph is not a valid ONNX graph ({one_line(error)}).") from error
+    products = {node.name for node in graph.nodes if node.op_type in PRODUCTS}
+    by_search = len(products & trial.kept)
+    others = len(set(unreduced_products(typed, recipe.precision)) - trial.kept)
+    weighted = len(graph.products(weighted=True))
+    if recipe.tool_decides and others - recipe.spared <= weighted // 2:
+        spared = others
+    else:
+        spared = recipe.spared
+    audit = audit_of(typed)
+    check_audit(audit, recipe.precision, by_search + spared)
+    return audit, others
