@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,10 +43,15 @@ UNREADABLE = (
 """What Pillow's decoders raise on damaged, absurd or foreign files."""
 
 CropMode = Literal["center", "squash"]
+Input = Literal["float", "uint8"]
+"""What a model takes: normalised float32 ``[B, 3, S, S]``, or pixels, uint8 ``[B, S, S, 3]``; RGB."""
 
 
 class PreprocessSpec(Record):
-    """How an image file becomes the model's input, RGB: normalised float32, or pixels (``input``)."""
+    """How an image file becomes the model's input."""
+
+    # Trained networks do not depend on it, and an export record names it for each artifact.
+    volatile: ClassVar[frozenset[str]] = frozenset({"input"})
 
     size: int
     """Side of the square input, pixels."""
@@ -60,9 +65,8 @@ class PreprocessSpec(Record):
     """Per-channel mean subtracted after scaling to [0, 1]."""
     std: tuple[float, float, float]
     """Per-channel standard deviation divided by afterwards."""
-    input: Literal["float", "uint8"] = "float"
-    """What the model takes: normalised float32 ``[3, size, size]``, or uint8 ``[size, size, 3]``, resized and cropped,
-    where the model normalises by itself."""
+    input: Input = "float"
+    """What ``apply`` gives; with ``uint8`` the model itself scales and normalises, by ``mean`` and ``std``."""
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
         """Resized and cropped pixels, uint8 ``[size, size, 3]``."""
@@ -83,11 +87,12 @@ class PreprocessSpec(Record):
             return short, int(short * height / width)
         return int(short * width / height), short
 
-    def apply(self, image: Image.Image) -> NDArray[Any]:
-        """The model's input for one image: float32 ``[3, size, size]``, or uint8 ``[size, size, 3]`` (``input``)."""
+    def apply(self, image: Image.Image) -> NDArray[np.float32] | NDArray[np.uint8]:
+        """The model's input for one image: float32 ``[3, size, size]``, or uint8 ``[size, size, 3]``."""
+        pixels = self.pixels(image)
         if self.input == "uint8":
-            return self.pixels(image)
-        scaled = self.pixels(image).astype(np.float32) / np.float32(255)
+            return pixels
+        scaled = pixels.astype(np.float32) / np.float32(255)
         mean = np.asarray(self.mean, dtype=np.float32)
         std = np.asarray(self.std, dtype=np.float32)
         return np.ascontiguousarray(((scaled - mean) / std).transpose(2, 0, 1))
