@@ -145,7 +145,7 @@ def _against_fp32(facts: Mapping[str, Any]) -> str:
     if facts.get("max_difference") is not None:
         said.append(f"logits within {facts['max_difference']:.2g}")
     if facts.get("agreement") is not None:
-        said.append(f"same top-1 on {facts['agreement']:.2f} %")
+        said.append(f"same top-1 on {facts['agreement']:.2%}")
     kept = list(facts.get("kept_fp32", ()))
     if kept:
         more = f" and {len(kept) - _KEPT_SHOWN} more" if len(kept) > _KEPT_SHOWN else ""

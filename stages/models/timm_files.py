@@ -1,0 +1,73 @@
+"""A trained student as timm loads it: a folder of ``config.json`` and ``model.safetensors``.
+
+The form is that of ``timm.models.save_for_hf``; ``timm.create_model("local-dir:FOLDER", pretrained=True)`` reads it.
+Without ``pretrained=True`` timm builds the same network with random weights, and does not say so.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from core.files import write_atomic
+from core.preprocess import PreprocessSpec
+from core.records import ModelSpec
+from stages.models.geometry import meta_model
+from stages.models.weights import classifier_names, save_weights
+
+ENTRY = "compress_student"
+"""What timm knows our own networks by, once ``stages.models.timm_entry`` is imported."""
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+def save_timm(
+    folder: Path, spec: ModelSpec, state: dict[str, Tensor], preprocess: PreprocessSpec, labels: Sequence[str] = ()
+) -> tuple[Path, Path]:
+    """Write the folder; the paths of its two files, ``config.json`` and ``model.safetensors``.
+
+    A plain student (a uniformly wider one too) is an architecture of timm's own. Any other has the architecture
+    ``compress_student``, which exists after ``import stages.models.timm_entry``.
+
+    Args:
+        state: the network's state dict, as ``build_model(spec)`` takes it.
+        labels: names of the classes in the order of the logits; none when unknown.
+
+    Raises:
+        UsageError: timm refuses the architecture's arguments.
+    """
+    save_weights(state, folder / WEIGHTS, folder)
+    write_atomic(folder / CONFIG, json.dumps(timm_config(spec, preprocess, labels), indent=2) + "\n")
+    return folder / CONFIG, folder / WEIGHTS
+
+
+def timm_config(spec: ModelSpec, preprocess: PreprocessSpec, labels: Sequence[str] = ()) -> dict[str, Any]:
+    """The values of ``config.json``."""
+    own = spec.graph == "plain"
+    base = meta_model(spec.arch, spec.args, spec.num_classes)
+    known: Any = getattr(base, "pretrained_cfg", None) or {}
+    lifted = spec.graph in ("lift-kept", "lift-folded")
+    classifier = ["head"] if lifted else list(classifier_names(base))
+    return {
+        "architecture": spec.arch if own else ENTRY,
+        "num_classes": spec.num_classes,
+        **({"label_names": list(labels)} if labels else {}),
+        "model_args": spec.args if own else {"spec": spec.model_dump(mode="json")},
+        "pretrained_cfg": {
+            "input_size": [3, preprocess.size, preprocess.size],
+            "fixed_input_size": bool(known.get("fixed_input_size", False)) if own else False,
+            "interpolation": preprocess.interpolation,
+            "crop_pct": preprocess.crop_pct,
+            "crop_mode": preprocess.crop_mode,
+            "mean": list(preprocess.mean),
+            "std": list(preprocess.std),
+            "num_classes": spec.num_classes,
+            "pool_size": None,
+            "first_conv": known.get("first_conv") if own else None,
+            "classifier": classifier[0] if len(classifier) == 1 else classifier,
+            "custom_load": False,
+        },
+    }

@@ -1,0 +1,159 @@
+"""The program shipped in a bundle: it and `predict` see what torch sees, and it needs nothing of ours."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from made_bundles import make, pixels_graph
+from PIL import Image
+from sklearn.datasets import load_digits
+from tiny_models import LABELS
+
+from core.preprocess import CropMode, PreprocessSpec, open_image
+from exporters.bundle import open_bundle
+from exporters.bundle.infer import SUFFIXES, prepare
+from exporters.predict import IMAGE_SUFFIXES, predict
+from exporters.runners import OnnxRunner
+
+HELD_OUT = 359
+"""A fifth of the 1,797 digits, as the embedded run holds out."""
+
+
+@pytest.fixture(scope="module")
+def held_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("held-out")
+    for index, pixels in enumerate(load_digits().images[-HELD_OUT:]):
+        Image.fromarray((pixels * 15.9).astype(np.uint8)).save(folder / f"{index:03d}.png")
+    (folder / ".hidden.png").write_bytes(b"not to be read")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def torchs(held_out: Path, model: torch.nn.Module, spec: PreprocessSpec) -> list[str]:
+    """The label that torch gives each image."""
+    files = [file for file in sorted(held_out.iterdir()) if not file.name.startswith(".")]
+    images = np.stack([spec.apply(open_image(file)) for file in files])
+    with torch.inference_mode():
+        labels = [LABELS[index] for index in model(torch.from_numpy(images)).argmax(1).tolist()]
+    assert len(labels) == HELD_OUT
+    assert len(set(labels)) > 4  # not the same answer for nearly every image
+    return labels
+
+
+def infer(bundle: Path, *arguments: str | Path, code: int = 0) -> tuple[list[list[str]], str]:
+    """Rows (path, label, probability) and errors of infer.py, run where nothing of ours can be imported."""
+    done = subprocess.run(
+        [sys.executable, "-I", "-W", "error", bundle / "infer.py", *map(str, arguments)],
+        cwd=bundle,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    return [line.split("\t") for line in done.stdout.splitlines()], done.stderr
+
+
+def test_infer_and_predict_see_what_torch_sees(bundle_folder: Path, held_out: Path, torchs: list[str]) -> None:
+    rows, errors = infer(bundle_folder, held_out)
+    assert errors == ""
+    found = list(predict(open_bundle(bundle_folder), [held_out], top=1))
+    assert [label for _, label, _ in rows] == torchs
+    assert [entry.classes[0][0] for entry in found] == torchs
+    assert [path for path, _, _ in rows] == [str(entry.path) for entry in found]
+    shares = [float(share) for _, _, share in rows]
+    np.testing.assert_allclose(shares, [entry.classes[0][1] for entry in found], atol=1e-4)
+
+
+def test_both_see_the_same_where_the_model_eats_pixels(
+    tmp_path: Path, onnx_file: Path, spec: PreprocessSpec, held_out: Path, torchs: list[str]
+) -> None:
+    pixels = spec.model_copy(update={"input": "uint8"})
+    make(tmp_path / "b", pixels_graph(onnx_file, tmp_path / "p.onnx", spec), pixels)
+    assert [label for _, label, _ in infer(tmp_path / "b", held_out)[0]] == torchs
+    bundle = open_bundle(tmp_path / "b")
+    assert bundle.manifest["models"][0]["input"]["dtype"] == "uint8"
+    assert "uint8 `[batch, 32, 32, 3]`" in (tmp_path / "b" / "README.md").read_text()
+    if not hasattr(OnnxRunner, "input"):
+        pytest.skip("the runner of this version takes float32 alone")
+    assert [entry.classes[0][0] for entry in predict(bundle, [held_out], top=1)] == torchs
+
+
+@pytest.mark.parametrize("crop_mode", ["center", "squash"])
+@pytest.mark.parametrize("crop_pct", [1.0, 0.95, 0.9, 0.875])
+@pytest.mark.parametrize("mode", ["RGB", "L", "RGBA", "P", "CMYK", "1"])
+def test_pixels_are_prepared_alike_to_the_bit(tmp_path: Path, crop_mode: CropMode, crop_pct: float, mode: str) -> None:
+    filters = ("nearest", "bilinear", "bicubic", "lanczos")
+    shapes = [(61, 83), (83, 61), (48, 48), (17, 301)]
+    for (width, height), interpolation in zip(shapes, filters, strict=True):
+        pixels = np.random.default_rng(width).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        path = tmp_path / f"{width}.tif"
+        Image.fromarray(pixels).convert(mode).save(path)
+        for kind in ("float", "uint8"):
+            spec = PreprocessSpec(
+                size=48,
+                crop_pct=crop_pct,
+                crop_mode=crop_mode,
+                interpolation=interpolation,
+                mean=(0.485, 0.456, 0.406),
+                std=(0.229, 0.224, 0.225),
+                input=kind,
+            )
+            found, wanted = prepare(path, spec.model_dump(mode="json")), spec.apply(open_image(path))[None]
+            assert (found.dtype, found.flags.c_contiguous) == (wanted.dtype, True)
+            np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize(("dtype", "mode"), [(np.uint16, "I;16"), (np.int32, "I"), (np.float32, "F")])
+def test_deep_images_are_refused_and_not_cut_off(
+    bundle_folder: Path, digit_files: list[Path], tmp_path: Path, dtype: type, mode: str
+) -> None:
+    Image.fromarray(np.full((32, 32), 3000, dtype=dtype)).save(tmp_path / "deep.tif")
+    rows, errors = infer(bundle_folder, digit_files[0], tmp_path / "deep.tif", digit_files[1], code=2)
+    assert [row[0] for row in rows] == [str(digit_files[0]), str(digit_files[1])]
+    assert "deep.tif: its pixels have Pillow's mode" in errors
+    assert len(errors.splitlines()) == 1
+    assert f"mode {mode[0]}" in errors
+
+
+def test_broken_and_missing_images_are_named_and_the_others_labelled(
+    bundle_folder: Path, digit_files: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "broken.png").write_bytes(digit_files[0].read_bytes()[:60])
+    rows, errors = infer(bundle_folder, tmp_path / "broken.png", tmp_path / "gone.png", digit_files[0], code=2)
+    assert [row[0] for row in rows] == [str(digit_files[0])]
+    assert [line.partition(":")[0] for line in errors.splitlines()] == [
+        str(tmp_path / "broken.png"),
+        str(tmp_path / "gone.png"),
+    ]
+
+
+def test_another_model_of_the_bundle_can_be_chosen(
+    bundle_folder: Path, onnx_file: Path, digit_files: list[Path]
+) -> None:
+    shutil.copy(onnx_file, bundle_folder / "model.int8.onnx")
+    (bundle_folder / "model.onnx").unlink()
+    rows, _ = infer(bundle_folder, digit_files[0], "--model", "model.int8.onnx")
+    assert len(rows) == 1
+
+
+def test_it_needs_numpy_pillow_and_onnxruntime_alone_and_stays_short() -> None:
+    source = (Path(__file__).parents[2] / "exporters" / "bundle" / "infer.py").read_text()
+    names = {
+        (node.module or "") if isinstance(node, ast.ImportFrom) else node.names[0].name
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+    }
+    others = {name for name in names if name.partition(".")[0] not in sys.stdlib_module_names}
+    assert others == {"numpy", "PIL", "onnxruntime"}
+    assert len(source.splitlines()) <= 75
+
+
+def test_it_takes_the_same_files_of_a_folder_as_predict() -> None:
+    assert SUFFIXES == IMAGE_SUFFIXES
