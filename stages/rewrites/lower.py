@@ -16,8 +16,8 @@ from timm.models import beit, cait, deit, eva, vision_transformer
 from torch import Tensor, nn
 
 from stages.models.students import FoldedLift, LiftStudent, WideBlock
+from stages.rewrites.attend import Attention, PermutedMix, Rotation
 from stages.rewrites.parts import (
-    Attention,
     Block,
     ClassAttentionReadout,
     ConvPatches,
@@ -25,12 +25,10 @@ from stages.rewrites.parts import (
     FoldedReadout,
     MeanReadout,
     Network,
-    PermutedMix,
     Readout,
-    Rotation,
-    Span,
     TokenReadout,
 )
+from stages.rewrites.tokens import Span
 
 _VITS = (vision_transformer.VisionTransformer, deit.VisionTransformerDistilled)
 _PLAIN_BLOCKS = (vision_transformer.Block, beit.Block, eva.EvaBlock, cait.LayerScaleBlock, cait.LayerScaleBlockClassAttn)
@@ -81,14 +79,16 @@ def _embedding(vit: Any) -> Embedding:
     patch = vit.patch_embed
     if type(patch) is not PatchEmbed or patch.dynamic_img_pad or not patch.flatten or patch.img_size is None:
         raise NotTakenApart(f"its patch embedding, {type(patch).__name__}, is not the plain one of fixed size")
-    tokens = [] if type(vit) is cait.Cait else [getattr(vit, name, None) for name in ("cls_token", "dist_token", "reg_token")]
+    names = () if type(vit) is cait.Cait else ("cls_token", "dist_token", "reg_token")
+    tokens = [getattr(vit, name, None) for name in names]
     present = [token for token in tokens if token is not None]
     prefix = torch.cat(present, dim=1) if present else None
     position = vit.pos_embed
     if position is not None and prefix is not None and position.shape[1] == patch.num_patches:
         position = torch.cat([torch.zeros_like(prefix), position], dim=1)  # DeiT-III: patches alone have positions
-    norm = getattr(vit, "norm_pre", nn.Identity())
-    return Embedding(ConvPatches(patch.proj, patch.norm), prefix, position, norm)
+    embedding = Embedding(ConvPatches(patch.proj), prefix, position)
+    embedding.patch_norm, embedding.norm = patch.norm, getattr(vit, "norm_pre", nn.Identity())
+    return embedding
 
 
 def _rotations(vit: Any) -> list[Rotation | None]:
