@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from core.context import Context
 from core.errors import ResultError
 from core.records import DataRecord, DistillRecord, FoldRecord, StudentRecord
-from stages.fold.algebra import fold
+from stages.rewrites.lift import fold
 from stages.fold.config import FoldConfig
 from stages.images.loaders import sample
 from stages.images.sources import recorded_images

@@ -206,7 +206,7 @@ class LiftStudent(nn.Module):
 
 
 class FoldedLift(nn.Module):
-    """A lift with its projector, LayerNorm and head absorbed exactly (see ``stages.fold.algebra``).
+    """A lift with its projector, LayerNorm and head absorbed exactly (see ``stages.rewrites.lift``).
 
     ``s_t = sqrt(|R z_t|^2 + eps)``; ``logits = A mean_t(z_t / s_t) + b``, with R ``[rank, Ds]`` and A ``[K, Ds]``.
     """

@@ -1,0 +1,115 @@
+"""A batch of token sequences, in one of two layouts that every part of a network can be run in.
+
+Batch first, ``[B, T, D]``, is how timm keeps it. Tokens first, ``[T B, D]``, holds the same rows in another order:
+a linear layer is then one ONNX ``Gemm`` with its bias, and the permutations that make heads of queries, keys and values
+become strides of the attention products, where ONNX Runtime would otherwise copy all three (docs/performance.md).
+
+Shape suffixes: B batch, T tokens, R tokens read, D width, H heads, d head size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Span:
+    """Tokens ``start`` to ``stop`` (None: the last) of a sequence."""
+
+    start: int = 0
+    stop: int | None = None
+
+    @property
+    def everything(self) -> bool:
+        """Whether no token is left out."""
+        return self.start == 0 and self.stop is None
+
+    def count(self, tokens: int) -> int:
+        """How many these are of ``tokens``."""
+        return (tokens if self.stop is None else self.stop) - self.start
+
+    def of(self, x: Tensor, axis: int) -> Tensor:
+        """These entries of ``x`` along ``axis``."""
+        return x if self.everything else x.narrow(axis, self.start, self.count(x.shape[axis]))
+
+
+ALL = Span()
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Sequences of ``count`` tokens each."""
+
+    x: Tensor
+    """``[B, T, D]``, or with ``first`` ``[T B, D]``."""
+    count: int
+    first: bool
+
+    @staticmethod
+    def of(x_BTD: Tensor) -> Tokens:
+        """Batch first."""
+        return Tokens(x_BTD, x_BTD.shape[1], first=False)
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Tokens:
+        """A function of single tokens, applied to each."""
+        return replace(self, x=function(self.x))
+
+    def plus(self, other: Tokens) -> Tokens:
+        """Sum, token by token."""
+        return replace(self, x=self.x + other.x)
+
+    def stacked(self) -> Tensor:
+        """Tokens first with an axis of its own for the batch, ``[T, B, D]``."""
+        return self.x.reshape(self.count, -1, self.x.shape[-1]) if self.first else self.x.transpose(0, 1)
+
+    def sequences(self) -> Tensor:
+        """Batch first, ``[B, T, D]``."""
+        return self.stacked().transpose(0, 1) if self.first else self.x
+
+    def read(self, span: Span) -> Tokens:
+        """Those in ``span``."""
+        if span.everything:
+            return self
+        if self.first:
+            return Tokens(span.of(self.stacked(), 0).flatten(0, 1), span.count(self.count), first=True)
+        return Tokens.of(span.of(self.x, 1))
+
+    def token(self, index: int) -> Tensor:
+        """One token of each sequence, ``[B, D]``."""
+        return self.stacked()[index] if self.first else self.x[:, index]
+
+    def mean(self) -> Tensor:
+        """Mean over the tokens, ``[B, D]``."""
+        return self.stacked().mean(dim=0) if self.first else self.x.mean(dim=1)
+
+    def after(self, prefix_1pD: Tensor) -> Tokens:
+        """The same with the same ``prefix`` tokens before each sequence."""
+        count = self.count + prefix_1pD.shape[1]
+        if not self.first:
+            return Tokens(torch.cat([prefix_1pD.expand(self.x.shape[0], -1, -1), self.x], dim=1), count, first=False)
+        x_TBD = self.stacked()
+        prefix_pBD = prefix_1pD.transpose(0, 1).expand(-1, x_TBD.shape[1], -1)
+        return Tokens(torch.cat([prefix_pBD, x_TBD], dim=0).flatten(0, 1), count, first=True)
+
+    def offset(self, constant_1TD: Tensor) -> Tokens:
+        """The same constants added to each sequence."""
+        if not self.first:
+            return replace(self, x=self.x + constant_1TD)
+        return replace(self, x=(self.stacked() + constant_1TD.transpose(0, 1)).flatten(0, 1))
+
+    def heads(self, heads: int) -> Tensor:
+        """Channels split into heads, ``[B, H, T, d]``."""
+        if self.first:
+            return self.x.reshape(self.count, -1, heads, self.x.shape[-1] // heads).permute(1, 2, 0, 3)
+        return self.x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+    def with_heads(self, out_BHRd: Tensor) -> Tokens:
+        """Heads joined, in this layout."""
+        heads, count, size = out_BHRd.shape[1:]
+        if self.first:
+            return Tokens(out_BHRd.permute(2, 0, 1, 3).reshape(-1, heads * size), count, first=True)
+        return Tokens(out_BHRd.transpose(1, 2).flatten(2), count, first=False)
