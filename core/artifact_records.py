@@ -9,7 +9,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from core.preprocess import Input, PreprocessSpec
+from core.preprocess import Input as Input
+from core.preprocess import PreprocessSpec
 from core.record import FileRef, Record
 from core.records import Cost, Graph
 
@@ -34,10 +35,16 @@ class Reduction(Record):
     """Share of images with the same top-1."""
     images: int
     """Held-out images compared."""
+    measured: str
+    """How, or why not."""
+    as_run: float | None
+    """``difference`` of the file as ONNX Runtime runs it on this CPU; None where it cannot."""
     calibration: str
     """Which images the value ranges were read from, in words; empty where none are needed."""
-    reason: str = ""
-    """Why nothing was compared."""
+    unreduced: int
+    """Matrix products that are in fp32 for other reasons, in int8 and fp8 those of attention."""
+    conversions: int
+    """Graphs that were made and measured until this one."""
 
 
 class OnnxArtifact(Record):

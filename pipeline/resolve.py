@@ -9,11 +9,10 @@ import os
 from pathlib import Path
 from typing import TypeVar
 
-from exporters.precision import require_precision
-
 from core.errors import EnvironmentLacksError, UsageError
 from core.processes import world_size
 from core.records import DataRecord
+from exporters.precision.modelopt import require_precision
 from exporters.tensorrt import choose_flavour
 from pipeline.config import RunConfig
 from pipeline.machine import has_amx
@@ -21,7 +20,7 @@ from pipeline.resolve_features import Network, resolve_features
 from pipeline.resolve_network import resolve_network
 from pipeline.resolve_strategy import check_decidable
 from pipeline.resolve_student import resolve_student, resolve_width
-from stages.export.config import ExportConfig, Target
+from stages.export.config import ENGINES, ExportConfig, Target
 from stages.images.listing import EMBEDDED
 from stages.student.config import StudentConfig
 from stages.teacher.config import TeacherConfig
@@ -237,11 +236,11 @@ def resolve_export(config: RunConfig) -> ExportConfig:
     for precision in export.precisions:
         require_precision(precision)
     if export.target != "auto":
-        for flavour in export.flavours:
-            choose_flavour(flavour)  # fails here, before hours of training, if it is not on this machine
+        for wanted in export.flavours:
+            choose_flavour(wanted)  # fails here, before hours of training, if it is not on this machine
         return export.model_copy(update={"target": _with_onnx(export.target), "target_reason": ""})
-    flavour, why = choose_flavour("auto")
-    engines: tuple[Target, ...] = () if flavour == "none" else (flavour,)
+    chosen, why = choose_flavour("auto")
+    engines = tuple(flavour for flavour in ENGINES if flavour == chosen)
     return export.model_copy(update={"target": ("onnx", *engines, "triton"), "target_reason": why})
 
 

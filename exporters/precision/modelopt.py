@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import io
 import logging
 import re
@@ -18,9 +19,21 @@ from numpy.typing import NDArray
 from core.errors import EnvironmentLacksError, ResultError
 from exporters.precision.graph import FP32_OPERATORS, SourceGraph, one_line
 
-INSTALL = 'pip install "compress[modelopt]"'
 PACKAGES = ("nvidia-modelopt", "onnxconverter-common", "onnx-graphsurgeon", "cppimport", "lief")
-"""What the extra installs. ModelOpt's own extra ``onnx`` pins older onnx and onnxruntime-gpu than this project's."""
+"""What the extra `modelopt` installs. ModelOpt's own extra ``onnx`` pins older onnx and onnxruntime-gpu than this project's."""
+
+_INSTALL = f"pip install {' '.join(PACKAGES)}"
+_NEED_IT = ("bf16", "fp8")
+
+
+def require_precision(precision: str) -> None:
+    """Refuse a precision whose tool is not installed; looked up without importing it.
+
+    Raises:
+        EnvironmentLacksError: it needs NVIDIA ModelOpt, which is not here.
+    """
+    if precision in _NEED_IT and importlib.util.find_spec("modelopt") is None:
+        raise EnvironmentLacksError(f"{precision} needs NVIDIA ModelOpt, which is not installed; run {_INSTALL}.")
 
 
 def bf16_from_fp32(source: SourceGraph, kept: Collection[str] = ()) -> Any:
@@ -94,8 +107,7 @@ def _load(module: str) -> Any:
             return importlib.import_module(module)
         except ImportError as error:  # ModelOpt's own, when one of its libraries is missing, is an ImportError too
             raise EnvironmentLacksError(
-                f"bf16 and fp8 need NVIDIA ModelOpt, which cannot be loaded ({one_line(error)}); "
-                f"run {INSTALL} (that is {' '.join(PACKAGES)})."
+                f"bf16 and fp8 need NVIDIA ModelOpt, which cannot be loaded ({one_line(error)}); run {_INSTALL}."
             ) from error
 
 

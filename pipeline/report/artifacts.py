@@ -39,8 +39,8 @@ def _precisions(made: dict[str, Any]) -> str:
             [
                 precision,
                 plain(how["method"]) + (f"; {plain(how['calibration'])}" if how["calibration"] else ""),
-                _share(how["difference"], how["reason"], notes, ".2g"),
-                _share(how["agreement"], how["reason"], notes, ".4g"),
+                _share(how["difference"], how["measured"], notes, ".2g"),
+                _share(how["agreement"], how["measured"], notes, ".4g"),
                 _nodes(how["kept_fp32"]),
                 _products(one["operators"]),
                 _size(one),

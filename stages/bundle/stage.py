@@ -11,11 +11,12 @@ from core.artifact_records import BundleRecord, ExportRecord, Precision, Runtime
 from core.context import Context
 from core.files import reference
 from core.records import DataRecord, DistillRecord, FoldRecord, StudentRecord, TeacherRecord
-from exporters.bundle import BundledModel, Kind, write_bundle
+from exporters.bundle import BundledModel, write_bundle
+from exporters.bundle.layout import Kind
 from stages.bundle.choose import Choice, choose
 from stages.bundle.config import BundleConfig
 from stages.bundle.facts import card_of, facts_of, model_facts
-from stages.models.timm_entry import save_timm
+from stages.models.timm_files import save_timm
 from stages.models.weights import read_own
 
 ENGINES: tuple[Runtime, ...] = ("tensorrt", "tensorrt-rtx")
@@ -105,6 +106,7 @@ def _timm(inputs: Inputs, root: Path) -> dict[str, Path]:
     """The trained network as timm loads it, by its places in the bundle."""
     graph = inputs.distill.model.graph
     state: dict[str, Any] = read_own(inputs.fold.graphs[graph], root)
-    folder = root / "export" / "timm"
-    save_timm(folder, inputs.fold.models[graph], state, inputs.student.preprocess)
-    return {f"timm/{path.name}": path for path in sorted(folder.iterdir())}
+    paths = save_timm(
+        root / "export" / "timm", inputs.fold.models[graph], state, inputs.student.preprocess, inputs.data.classes
+    )
+    return {f"timm/{path.name}": path for path in paths}

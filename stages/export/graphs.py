@@ -7,7 +7,6 @@ from math import isfinite
 from typing import Any
 
 import numpy as np
-from exporters.precision import operator_dtypes
 from numpy.typing import NDArray
 
 from core.artifact_records import OnnxArtifact
@@ -17,6 +16,7 @@ from core.files import reference
 from core.preprocess import PreprocessSpec
 from core.records import Cost, DataRecord, FileRef, ModelSpec
 from exporters.onnx import max_difference, onnx_from_module
+from exporters.precision.audit import operator_dtypes
 from stages.export.config import ExportConfig
 from stages.images.loaders import sample
 from stages.images.sources import recorded_images

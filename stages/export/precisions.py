@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from exporters.precision import LIMITS, reduced_from_onnx
 from numpy.typing import NDArray
 
 from core.artifact_records import OnnxArtifact, Precision, Reduction
@@ -13,6 +12,8 @@ from core.context import Context
 from core.errors import ResultError
 from core.files import reference
 from exporters.onnx import max_difference
+from exporters.precision.limits import default_limits
+from exporters.precision.reduce import reduced_from_onnx
 from stages.export.config import ExportConfig
 from stages.export.graphs import CHECKED_BATCHES, Sample
 from stages.images.loaders import sample
@@ -62,14 +63,15 @@ def _reduce(
         precision,
         calibration=calibration,
         checked=source.held_out.given,
-        limits=LIMITS[precision],
+        limits=default_limits(precision),
         log=context.say,
     )
     differences: dict[str, float] = {}
-    if facts.difference is not None:
+    if facts.as_run_difference is not None:
         module = load_own(build_model(source.model), source.weights, root).eval()
         differences = max_difference(path, module, source.held_out.images, CHECKED_BATCHES, source.held_out.given)
-    calibrated = f"{len(calibration)} training images, evenly spread" if precision in _CALIBRATED else ""
+    count = facts.calibration_images
+    calibrated = f"{count} training images, evenly spread" if precision in _CALIBRATED else ""
     return artifact.model_copy(
         update={
             "name": f"{artifact.name}.{precision}",
@@ -85,9 +87,12 @@ def _reduce(
                 kept_fp32=facts.kept_fp32,
                 difference=facts.difference,
                 agreement=facts.agreement,
-                images=len(source.held_out.given),
+                images=facts.checked_images,
+                measured=facts.measured,
+                as_run=facts.as_run_difference,
                 calibration=calibrated,
-                reason=facts.reason,
+                unreduced=facts.unreduced,
+                conversions=facts.conversions,
             ),
         }
     )

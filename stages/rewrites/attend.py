@@ -30,9 +30,7 @@ class Rotation(nn.Module):
             return x_BHRd
         plain = x_BHRd.shape[2] - patches
         first = max(0, span.start - self.prefix)
-        turned = apply_rot_embed_cat(
-            x_BHRd[:, :, plain:], self.angles[..., first : first + patches, :], half=self.half
-        )
+        turned = apply_rot_embed_cat(x_BHRd[:, :, plain:], self.angles[..., first : first + patches, :], half=self.half)
         return turned if plain == 0 else torch.cat([x_BHRd[:, :, :plain], turned], dim=2)
 
 

@@ -31,7 +31,13 @@ from stages.rewrites.parts import (
 from stages.rewrites.tokens import Span
 
 _VITS = (vision_transformer.VisionTransformer, deit.VisionTransformerDistilled)
-_PLAIN_BLOCKS = (vision_transformer.Block, beit.Block, eva.EvaBlock, cait.LayerScaleBlock, cait.LayerScaleBlockClassAttn)
+_PLAIN_BLOCKS = (
+    vision_transformer.Block,
+    beit.Block,
+    eva.EvaBlock,
+    cait.LayerScaleBlock,
+    cait.LayerScaleBlockClassAttn,
+)
 _MLPS = (Mlp, GluMlp, SwiGLU)
 
 

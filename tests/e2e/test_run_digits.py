@@ -236,8 +236,9 @@ def test_every_precision_and_engine_is_made_measured_or_has_its_reason(finished:
 
 
 def test_the_bundles_weights_load_in_timm(finished: Finished) -> None:
-    import stages.models.timm_entry  # noqa: F401 - registers the student's architecture
     import timm
+
+    import stages.models.timm_entry  # noqa: F401 - registers the student's architecture
 
     folder = finished.root / "bundle" / "timm"
     data = record_of(finished.root, "data", DataRecord)
