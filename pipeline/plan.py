@@ -50,7 +50,13 @@ def _reading(config: RunConfig) -> AnalyzeConfig:
 
 def _bundling(config: RunConfig) -> BundleConfig:
     export = config.export
-    return BundleConfig(deploy=export.deploy, max_int8_drop=export.max_int8_drop, triton="triton" in export.target)
+    return BundleConfig(
+        deploy=export.deploy,
+        max_int8_drop=export.max_int8_drop,
+        triton="triton" in export.target,
+        opt_batch=export.opt_batch,
+        max_batch=export.max_batch,
+    )
 
 
 def _machine(config: RunConfig) -> Any:

@@ -15,3 +15,6 @@ class BundleConfig(Record):
     max_int8_drop: float
     triton: bool
     """Whether ``triton`` is among the targets."""
+    opt_batch: int
+    max_batch: int
+    """Batches that Triton gathers of an ONNX graph, which has no limits of its own."""

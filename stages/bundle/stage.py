@@ -50,7 +50,7 @@ def run(config: BundleConfig, inputs: Inputs, context: Context) -> BundleRecord:
     default, why = _recommended([("onnx", onnx), ("engine", engine)])
     paths = write_bundle(
         root / "bundle",
-        models=_models(inputs, [onnx, *engines], root),
+        models=_models(config, inputs, [onnx, *engines], root),
         default=default,
         default_why=why,
         preprocess=export.preprocess,
@@ -82,12 +82,14 @@ def _name(runtime: Runtime, precision: Precision) -> str:
     return f"{runtime} {precision}"
 
 
-def _models(inputs: Inputs, choices: Sequence[Choice], root: Path) -> list[BundledModel]:
+def _models(config: BundleConfig, inputs: Inputs, choices: Sequence[Choice], root: Path) -> list[BundledModel]:
     """Every artifact that was chosen, as it is on disk."""
     models = []
     for choice in choices:
         for precision in choice.precisions:
             facts = model_facts(inputs.export, inputs.verify, choice.runtime, precision)
+            if choice.runtime == "onnx":
+                facts |= {"opt_batch": config.opt_batch, "max_batch": config.max_batch}
             name = _name(choice.runtime, precision)
             source, data = _files(inputs.export, choice.runtime, precision, root)
             models.append(BundledModel(name, source, choice.runtime, precision, data, facts))

@@ -18,8 +18,10 @@ DEFAULT_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 
 
 def _listed(given: Any) -> Any:
-    """``a,b`` as on the command line, in a list."""
-    return [part.strip() for part in given.split(",")] if isinstance(given, str) and given != "auto" else given
+    """``a,b`` as on the command line, and a list, as the tuple that a strict model wants."""
+    if isinstance(given, str) and given != "auto":
+        return tuple(part.strip() for part in given.split(","))
+    return tuple(given) if isinstance(given, list) else given
 
 
 class ExportConfig(Record):

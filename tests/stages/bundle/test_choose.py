@@ -22,6 +22,7 @@ from stages.bundle.config import BundleConfig
 
 SPEC = PreprocessSpec(size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 FILE = FileRef(path="export/x", sha256="0" * 64, bytes=1)
+CONFIG = {"deploy": "fastest", "max_int8_drop": 0.5, "triton": True, "opt_batch": 8, "max_batch": 32}
 Milliseconds = dict[Precision, float]
 
 
@@ -90,7 +91,7 @@ def measured(milliseconds: Milliseconds, runtime: Runtime = "onnx", **top1: floa
 
 
 def config(**changes: Any) -> BundleConfig:
-    return BundleConfig(**{"deploy": "fastest", "max_int8_drop": 0.5, "triton": True, **changes})
+    return BundleConfig(**{**CONFIG, **changes})
 
 
 @pytest.mark.parametrize(
