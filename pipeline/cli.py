@@ -183,9 +183,11 @@ def predict(bundle: Path, images: tuple[Path, ...], top: int, as_json: bool, mod
             click.echo(f"{found.path}  {shares}")
     if len(unread) > 1:
         click.echo("\n".join(unread), err=True)
-        raise DataError(f"{len(unread)} images could not be read, each named above; {done} others were classified.")
+        raise DataError(
+            f"{len(unread)} images could not be read, each named above; all others ({done}) were classified."
+        )
     if unread:
-        raise DataError(f"{unread[0]} {done} others were classified." if done else unread[0])
+        raise DataError(f"{unread[0]} All others ({done}) were classified." if done else unread[0])
     return EXIT_OK
 
 
