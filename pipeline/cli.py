@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import click
 from rich.console import Console
 
-from core.errors import EXIT_GATE_FAILED, EXIT_OK, CompressError, DataError, UsageError
+from core.errors import EXIT_GATE_FAILED, EXIT_OK, CompressError, UsageError
 from core.processes import rank, world_size
 from pipeline.options import config_options, requested_config
 
@@ -167,27 +167,9 @@ def predict(bundle: Path, images: tuple[Path, ...], top: int, as_json: bool, mod
     """Classify images (files or folders) with a bundle alone; needs neither torch nor the run."""
     from exporters.bundle import open_bundle
     from exporters.predict import predict as predict_images
+    from pipeline.predictions import tell
 
-    done, unread = 0, []
-    for found in predict_images(open_bundle(bundle), images, top=top, model=model):
-        if found.error:
-            unread.append(found.error)
-        else:
-            done += 1
-        if as_json:
-            labels = [{"label": label, "probability": share} for label, share in found.classes]
-            said = {"path": str(found.path), "labels": labels} | ({"error": found.error} if found.error else {})
-            click.echo(json.dumps(said))
-        elif not found.error:
-            shares = "  ".join(f"{label} {share:.1%}" for label, share in found.classes)
-            click.echo(f"{found.path}  {shares}")
-    if len(unread) > 1:
-        click.echo("\n".join(unread), err=True)
-        raise DataError(
-            f"{len(unread)} images could not be read, each named above; all others ({done}) were classified."
-        )
-    if unread:
-        raise DataError(f"{unread[0]} All others ({done}) were classified." if done else unread[0])
+    tell(predict_images(open_bundle(bundle), images, top=top, model=model), as_json)
     return EXIT_OK
 
 
