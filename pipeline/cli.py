@@ -212,12 +212,13 @@ def show_recipe(name: str) -> int:
 
 
 @cli.command()
-def doctor() -> int:
-    """Say what this machine can do, what it cannot, and how to mend it."""
+@click.argument("folder", metavar="[RUN|BUNDLE]", type=_FOLDER, required=False)
+def doctor(folder: Path | None) -> int:
+    """Say what this machine can do, what it cannot, and how to mend it; and what is wrong with a RUN or BUNDLE."""
     from pipeline.doctor import examine
 
     healthy = True
-    for finding in examine():
+    for finding in examine(folder):
         click.echo(f"{finding.state:<8} {finding.what}")
         if finding.fix:
             click.echo(f"{'':<8} fix: {finding.fix}")
