@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 import click
 from rich.console import Console
 
-from core.errors import EXIT_GATE_FAILED, EXIT_OK, CompressError, DataError, UsageError
+from core.errors import EXIT_GATE_FAILED, EXIT_OK, CompressError, UsageError
 from core.processes import rank, world_size
 from pipeline.options import config_options, export_options, requested_config
 
@@ -164,25 +164,9 @@ def predict(bundle: Path, images: tuple[Path, ...], top: int, as_json: bool, mod
     """Classify images (files or folders) with a bundle alone; needs neither torch nor the run."""
     from exporters.bundle import open_bundle
     from exporters.predict import predict as predict_images
+    from pipeline.predictions import tell
 
-    done, unread = 0, []
-    for found in predict_images(open_bundle(bundle), images, top=top, model=model):
-        if found.error:
-            unread.append(found.error)
-        else:
-            done += 1
-        if as_json:
-            labels = [{"label": label, "probability": share} for label, share in found.classes]
-            said = {"path": str(found.path), "labels": labels} | ({"error": found.error} if found.error else {})
-            click.echo(json.dumps(said))
-        elif not found.error:
-            shares = "  ".join(f"{label} {share:.1%}" for label, share in found.classes)
-            click.echo(f"{found.path}  {shares}")
-    if len(unread) > 1:
-        click.echo("\n".join(unread), err=True)
-        raise DataError(f"{len(unread)} images could not be read, each named above; {done} others were classified.")
-    if unread:
-        raise DataError(f"{unread[0]} {done} others were classified." if done else unread[0])
+    tell(predict_images(open_bundle(bundle), images, top=top, model=model), as_json)
     return EXIT_OK
 
 
@@ -226,12 +210,13 @@ def show_recipe(name: str) -> int:
 
 
 @cli.command()
-def doctor() -> int:
-    """Say what this machine can do, what it cannot, and how to mend it."""
+@click.argument("folder", metavar="[RUN|BUNDLE]", type=_FOLDER, required=False)
+def doctor(folder: Path | None) -> int:
+    """Say what this machine can do, what it cannot, and how to mend it; and what is wrong with a RUN or BUNDLE."""
     from pipeline.doctor import examine
 
     healthy = True
-    for finding in examine():
+    for finding in examine(folder):
         click.echo(f"{finding.state:<8} {finding.what}")
         if finding.fix:
             click.echo(f"{'':<8} fix: {finding.fix}")

@@ -68,7 +68,7 @@ def model_card(
         title,
         _run(recommended, bool(served)),
         _measured(card, parts),
-        _files(parts, recommended, sizes),
+        _files(parts, recommended, sizes, served),
         _rejected(card),
         _engines(parts),
         _interface(preprocess, parts),
@@ -163,7 +163,12 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-def _files(parts: Mapping[str, Part], recommended: Mapping[Kind, Mapping[str, str]], sizes: Mapping[str, int]) -> str:
+def _files(
+    parts: Mapping[str, Part],
+    recommended: Mapping[Kind, Mapping[str, str]],
+    sizes: Mapping[str, int],
+    served: Sequence[Served],
+) -> str:
     said = {part.file: f"{part.model.precision}, for {_runtime(part)}" for part in parts.values()}
     said |= {part.data_name: f"weights of `{part.file}`, which needs them beside it" for part in parts.values()}
     for row in recommended.values():
@@ -175,6 +180,12 @@ def _files(parts: Mapping[str, Part], recommended: Mapping[Kind, Mapping[str, st
         "infer.py": "classifies images with numpy, Pillow and ONNX Runtime alone",
         "timm/model.safetensors": "the trained network for timm, with `timm/config.json` beside it",
     }
+    for model in served:
+        folder = f"triton/{model.name}"
+        said[f"{folder}/config.pbtxt"] = f"`{model.file}` for Triton, batches up to {model.max_batch}"
+        for name in sizes:
+            if name.startswith(f"{folder}/1/"):
+                said[name] = "the bundle's own file, by a second name where the disk has hard links"
     rows = [f"| `{name}` | {_bytes(size)} | {_cell(said.get(name, ''))} |" for name, size in sizes.items()]
     return "\n".join(["## Files", "", "| file | size | what it is |", "| --- | --- | --- |", *rows])
 

@@ -87,6 +87,7 @@ def test_every_file_is_listed_with_its_size(tmp_path: Path, onnx_file: Path, spe
     for path in (tmp_path / "b").rglob("*"):
         if path.is_file() and path.name not in ("README.md", "manifest.json"):
             assert f"| `{path.relative_to(tmp_path / 'b').as_posix()}` | " in card
+    assert "`model.onnx` for Triton, batches up to 8 |" in card
     size = onnx_file.stat().st_size
     assert f"| `model.onnx` | {size / 1e6:.2f} MB |" in card
 

@@ -74,7 +74,7 @@ def test_timm_gives_the_same_logits(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["plain", "widelast", "lift kept"])
-def test_weights_can_be_named_where_timm_is_too_old_to_find_them(tmp_path: Path, kind: str) -> None:
+def test_the_weights_can_be_given_by_their_path(tmp_path: Path, kind: str) -> None:
     model = trained(SPECS[kind])
     _, weights = save_timm(tmp_path, SPECS[kind], model.state_dict(), PREPROCESS)
     loaded = timm.create_model(f"local-dir:{tmp_path}", checkpoint_path=str(weights)).eval()

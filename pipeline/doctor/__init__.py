@@ -1,0 +1,35 @@
+"""`compress doctor`: what this machine can do, what it cannot, and how to mend it, found before a run finds out.
+
+libraries  Python packages that are missing, broken, or do not go together
+engines    the GPU, TensorRT, and what its engines run on
+folder     the current folder, and a run or bundle given by name
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.doctor.engines import examine_engines
+from pipeline.doctor.finding import Finding
+from pipeline.doctor.folder import check_kind, examine_folder, examine_here
+from pipeline.doctor.libraries import examine_libraries
+from pipeline.machine import processor
+
+__all__ = ["Finding", "examine", "examine_folder"]
+
+
+def examine(folder: Path | None = None) -> Iterator[Finding]:
+    """Every finding, most basic first, then those of ``folder``, a run or a bundle.
+
+    Raises:
+        UsageError: ``folder`` is neither.
+    """
+    if folder is not None:
+        check_kind(folder)  # before anything is printed
+    yield Finding("ok", f"processor: {processor()}")
+    yield from examine_libraries()
+    yield from examine_engines()
+    yield from examine_here(Path.cwd())
+    if folder is not None:
+        yield from examine_folder(folder)

@@ -1,0 +1,175 @@
+"""Every block under README's "Deploy it" and in docs/deploy.md, carried out where this machine can."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from made_bundles import RTX, fp32, make
+from tiny_models import LABELS, SIZE
+
+from core.preprocess import PreprocessSpec
+from core.records import ModelSpec
+from exporters.bundle import BundledModel
+from exporters.cuda import gpu_present
+from stages.models.timm_files import save_timm
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page."""
+
+    page: str
+    language: str
+    text: str
+
+    def __str__(self) -> str:
+        first = next(line for line in self.text.splitlines() if not line.startswith("pip install"))
+        return f"{self.page}: {first[:50]}"
+
+
+def blocks() -> list[Block]:
+    readme = (ROOT / "README.md").read_text().partition("\n## Deploy it\n")[2].partition("\n## ")[0]
+    pages = {"README.md": readme, "deploy.md": (ROOT / "docs" / "deploy.md").read_text()}
+    return [
+        Block(page, *found) for page, text in pages.items() for found in re.findall(r"```(\w+)\n(.*?)```", text, re.S)
+    ]
+
+
+def commands(text: str) -> list[str]:
+    """The commands of a shell block; a trailing backslash joins lines. Installing is not for a test."""
+    joined = text.replace("\\\n", " ").splitlines()
+    return [line for line in joined if line.strip() and not line.startswith("pip install")]
+
+
+@pytest.fixture(scope="module")
+def place(
+    tmp_path_factory: pytest.TempPathFactory,
+    onnx_file: Path,
+    model: torch.nn.Module,
+    spec: PreprocessSpec,
+    digit_files: list[Path],
+) -> Path:
+    """A folder with ``bundle/`` (engines that are none) and ``images/``, and our commands on the path."""
+    root = tmp_path_factory.mktemp("deploy")
+    shutil.copytree(digit_files[0].parent, root / "images")
+    (root / "plan").write_bytes(b"no engine")
+    args = {"img_size": SIZE, "patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3}
+    student = ModelSpec(arch="deit_tiny_patch16_224", args=args, num_classes=10)
+    saved = save_timm(root / "timm", student, model.state_dict(), spec, LABELS)
+    models = [
+        fp32(onnx_file),
+        BundledModel("half", onnx_file, "onnx", "fp16", facts={"max_batch": 8}),
+        BundledModel("trt", root / "plan", "tensorrt", "fp16", facts=RTX),
+        BundledModel("rtx", root / "plan", "tensorrt-rtx", "fp16", facts=RTX),
+    ]
+    default = {"onnx": "student", "engine": "trt"}
+    extra = {f"timm/{path.name}": path for path in saved}
+    make(root / "bundle", onnx_file, spec, models=models, default=default, extra=extra, triton=True)
+    (root / "bin").mkdir()
+    for name, start in (("python", ""), ("compress", "-m pipeline")):
+        (root / "bin" / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {start} "$@"\n')
+        (root / "bin" / name).chmod(0o755)
+    return root
+
+
+@pytest.fixture
+def server() -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """A stand-in for Triton: its port, and the requests it was sent."""
+    asked: list[dict[str, Any]] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            asked.append({"path": self.path, **request})
+            body = json.dumps({"outputs": [{"name": "logits", "data": ["9.1:3:digit 3"]}]}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as served:
+        thread = threading.Thread(target=served.serve_forever)
+        thread.start()
+        yield served.server_port, asked
+        served.shutdown()
+        thread.join()
+
+
+def carried_out(place: Path, block: Block, text: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{place / 'bin'}:{os.environ['PATH']}"}
+    words = [sys.executable, "-c", text] if block.language == "python" else ["/bin/sh", "-ec", text]
+    return subprocess.run(words, cwd=place, env=env, capture_output=True, text=True, check=False)
+
+
+def answers(out: str) -> int:
+    """Images that an output names."""
+    return len(set(re.findall(r"images/\d\d\.png", out)))
+
+
+@pytest.mark.parametrize("block", blocks(), ids=str)
+def test_a_block_does_what_it_says(place: Path, block: Block, server: tuple[int, list[dict[str, Any]]]) -> None:
+    port, asked = server
+    lines = commands(block.text)
+    program = lines[0].split()[0] if block.language == "sh" else "python"
+    if shutil.which(program, path=f"{place / 'bin'}:{os.environ['PATH']}") is None:
+        pytest.skip(f"{program} is not on this machine")
+    if program in ("docker", "trtexec"):
+        pytest.skip(f"{program} is here, but needs downloads, or a GPU and a model of 224 pixels")
+    needs_gpu = ".engine" in block.text or "CUDAExecutionProvider" in block.text
+    if needs_gpu and gpu_present():
+        pytest.skip("the engines here are none, for this test is about machines without a GPU")
+    text = block.text if block.language == "python" else "\n".join(lines)
+    done = carried_out(place, block, text.replace("localhost:8000", f"127.0.0.1:{port}"))
+    if needs_gpu:
+        assert done.returncode == 3, done.stderr
+        return
+    assert done.returncode == 0, done.stderr
+    if "8000" in block.text:
+        assert done.stdout == "['9.1:3:digit 3']\n"
+        assert asked[0]["path"] == "/v2/models/student_onnx/infer"
+        assert asked[0]["inputs"][0]["shape"] == [1, 3, SIZE, SIZE]
+        assert len(asked[0]["inputs"][0]["data"]) == 3 * SIZE * SIZE
+    elif "images" in block.text:
+        assert answers(done.stdout) == 12
+    elif "default" in block.text:
+        assert "'model.onnx'" in done.stdout
+
+
+def test_readme_has_a_block_for_every_way_to_deploy() -> None:
+    texts = [block.text for block in blocks() if block.page == "README.md"]
+    for part in (
+        "infer.py images/",
+        "compress predict",
+        "CUDAExecutionProvider",
+        ".tensorrt.engine",
+        ".tensorrt-rtx.engine",
+        "tritonserver",
+        "docker run --rm -v",
+    ):
+        assert any(part in text for text in texts), part
+
+
+def test_the_page_names_every_file_of_a_bundle(place: Path) -> None:
+    page = (ROOT / "docs" / "deploy.md").read_text()
+    for path in (place / "bundle").iterdir():
+        name = path.name if path.is_file() else f"{path.name}/"
+        if not name.startswith("model.") or name.endswith("rtx.engine"):
+            assert f"`{name}`" in page, name
