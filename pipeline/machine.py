@@ -10,6 +10,7 @@ from typing import Any
 
 import psutil
 
+from core.machine import processor
 from exporters.cuda import gpu_present
 from exporters.tensorrt import installed_flavours
 
@@ -23,16 +24,6 @@ def package_version(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
-
-
-def processor() -> str:
-    """The CPU's name as the system tells it."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def available_cores() -> int:

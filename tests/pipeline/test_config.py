@@ -24,7 +24,8 @@ from pipeline.config import (
 from pipeline.options import requested_config
 
 MODELS = {"teacher": {"model": "cait_s24"}, "student": {"model": "deit_tiny"}}
-NOTHING = dict.fromkeys(("teacher", "student", "strategy", "data", "teacher_weights", "projector", "seed")) | {
+OPTIONS = ("teacher", "student", "strategy", "data", "teacher_weights", "target", "precision", "projector", "seed")
+NOTHING = dict.fromkeys(OPTIONS) | {
     "layers": (),
     "sets": (),
 }

@@ -56,13 +56,13 @@ def test_everything_that_runs_here_is_measured_on_all_held_out_images(finished: 
     record = stage.run(QUICK, inputs, context)
     assert [(row.model, row.runtime, row.precision) for row in record.accuracy] == [
         *((model, runtime, "fp32") for runtime in ("torch", "onnx") for model in ("teacher", "plain")),
-        ("plain", "onnx", "fp16"),
-        ("plain", "onnx", "int8"),
+        *(("plain", "onnx", precision) for precision in inputs.export.reduced),
     ]
+    assert "fp16" in inputs.export.reduced  # int8 may be refused: these weights are random
     assert {row.images for row in record.accuracy} == {inputs.data.val_images}
     by_name = {(row.model, row.runtime, row.precision): row.top1 for row in record.accuracy}
     assert by_name["teacher", "onnx", "fp32"] == pytest.approx(by_name["teacher", "torch", "fp32"])
-    assert {row.precision for row in record.latency if row.runtime == "onnx"} == {"fp32", "fp16", "int8"}
+    assert {row.precision for row in record.latency if row.runtime == "onnx"} == {"fp32", *inputs.export.reduced}
     assert {row.batch for row in record.latency} == {1, 8}
     assert all(row.p50_ms is not None and row.p50_ms > 0 for row in record.latency)
     assert all((row.p99_ms is None) == (row.samples < 100) for row in record.latency)
