@@ -31,6 +31,8 @@ class CardFacts:
     train_images: int
     held_out_images: int
     """Images that the accuracy figures are of; none of them was trained on."""
+    method: str = ""
+    """How latency was measured, and on what machine."""
     licence: str = ""
     """Licence of data and weights, if the user stated one."""
     intended_use: str = ""
@@ -112,9 +114,10 @@ def _measured(card: CardFacts, parts: Mapping[str, Part]) -> str:
             "",
             f"On {card.held_out_images} held-out images; brackets are 95 % intervals.",
             "",
-            "| file | top-1 % | points below the teacher | median latency | against fp32 | measured on |",
+            "| file | top-1 % | points below the teacher | median latency | checked | measured on |",
             "| --- | --- | --- | --- | --- | --- |",
             *rows,
+            *(["", f"Latency: {card.method}."] if card.method else []),
         ]
     )
 
@@ -143,9 +146,9 @@ def _latency(facts: Mapping[str, Any]) -> str:
 def _against_fp32(facts: Mapping[str, Any]) -> str:
     said = []
     if facts.get("max_difference") is not None:
-        said.append(f"logits within {facts['max_difference']:.2g}")
+        said.append(f"logits within {facts['max_difference']:.2g} of torch")
     if facts.get("agreement") is not None:
-        said.append(f"same top-1 on {facts['agreement']:.2%}")
+        said.append(f"top-1 of fp32 on {facts['agreement']:.2%}")
     kept = list(facts.get("kept_fp32", ()))
     if kept:
         more = f" and {len(kept) - _KEPT_SHOWN} more" if len(kept) > _KEPT_SHOWN else ""

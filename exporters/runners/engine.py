@@ -30,7 +30,7 @@ class EngineRunner(Runner):
             BundleError: the file is missing, or this GPU and this TensorRT cannot load it.
         """
         if not gpu_present():
-            raise EnvironmentLacksError(f"running {path.name} needs an NVIDIA GPU, and none was found on this machine.")
+            raise EnvironmentLacksError("running an engine needs an NVIDIA GPU, and none was found on this machine.")
         trt = load_tensorrt(flavour)
         if not path.is_file():
             raise BundleError(f"{path} does not exist.")

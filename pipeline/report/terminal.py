@@ -44,7 +44,7 @@ def _verdict(report: dict[str, Any]) -> Text:
 def _models(report: dict[str, Any], notes: Footnotes) -> Table:
     grid = Table(box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
     grid.add_column("model", overflow="fold")
-    for title in ("top-1 %", "vs teacher", "ms b1", "speed-up", "params", "size MB"):
+    for title in ("top-1 %", "Δ teacher", "ms b1", "speed-up", "params", "MB"):
         grid.add_column(title, justify="right", no_wrap=True)
     for row in report["models"]:
         first = row["latency"]["1"]
@@ -65,7 +65,9 @@ def _models(report: dict[str, Any], notes: Footnotes) -> Table:
 def _label(row: dict[str, Any]) -> str:
     """The row's label cut to fit; ``>`` before the deployed one, which the line above the table names."""
     label: str = row["label"].removeprefix("student ").removesuffix(" (deployed)")
-    return ("> " if row["deployed"] else "  ") + label.replace(",", "").replace("TensorRT-RTX", "RTX")
+    return ("> " if row["deployed"] else "  ") + label.replace(",", "").replace("TensorRT-RTX", "RTX").removesuffix(
+        " engine"
+    )
 
 
 def _against(drop: dict[str, Any], notes: Footnotes) -> str:

@@ -20,7 +20,7 @@ def model_facts(export: ExportRecord, verify: VerifyRecord, runtime: Runtime, pr
     latency = next(
         (row for row in verify.latency if (row.model, row.runtime, row.precision, row.batch) == (*wanted, 1)), None
     )
-    facts = {**_measured(accuracy), **_timed(latency, verify)}
+    facts = {**_measured(accuracy), **_timed(latency)}
     return {name: value for name, value in {**facts, **_made(export, runtime, precision)}.items() if value is not None}
 
 
@@ -37,31 +37,29 @@ def _measured(row: AccuracyRow | None) -> dict[str, Any]:
     }
 
 
-def _timed(row: LatencyRow | None, verify: VerifyRecord) -> dict[str, Any]:
+def _timed(row: LatencyRow | None) -> dict[str, Any]:
     if row is None or row.p50_ms is None:
         return {}
-    where = f"{row.provider or row.runtime}; {verify.latency_method}"
     return {
         "p50_ms": row.p50_ms,
         "p50_low": row.p50_low,
         "p50_high": row.p50_high,
         "batch": row.batch,
-        "measured_on": where,
+        "measured_on": row.provider or row.runtime,
     }
 
 
 def _made(export: ExportRecord, runtime: Runtime, precision: Precision) -> dict[str, Any]:
     graph, engine = export.onnx(precision), export.engine(runtime, precision)
     facts: dict[str, Any] = {}
+    if graph is not None:
+        facts["max_difference"] = max(graph.max_logit_difference.values(), default=None)
     if graph is not None and graph.reduced is not None:
-        agreement = graph.reduced.agreement
-        facts["max_difference"] = graph.reduced.difference
-        facts["agreement"] = None if agreement is None else 100 * agreement
+        facts["share_of_spread"] = graph.reduced.difference
+        facts["agreement"] = graph.reduced.agreement
         facts["kept_fp32"] = list(graph.reduced.kept_fp32)
         facts["made_by"] = graph.reduced.method
         facts["calibration"] = graph.reduced.calibration or None
-    elif graph is not None:
-        facts["max_difference_to_torch"] = max(graph.max_logit_difference.values(), default=None)
     if engine is None:
         return {**facts, "operators": graph.operators if graph else None}
     return {
@@ -88,6 +86,7 @@ def card_of(inputs: Inputs, rejected: Sequence[Rejected]) -> CardFacts:
         data_digest=data.digest,
         train_images=data.train_images,
         held_out_images=data.val_images,
+        method=inputs.verify.latency_method,
         rejected=tuple((file_name(one.runtime, one.precision), one.why) for one in rejected),
     )
 

@@ -26,6 +26,7 @@ from core.artifact_records import (
 )
 from core.context import Context
 from core.errors import BundleError, EnvironmentLacksError
+from core.machine import processor
 from core.preprocess import PreprocessSpec
 from core.records import DataRecord, DistillRecord, FoldRecord, StudentRecord, TeacherRecord
 from exporters.latency import Times, measure, median_interval, percentiles, physical_cores, ratio_interval
@@ -95,7 +96,7 @@ def run(config: VerifyConfig, inputs: Inputs, context: Context) -> VerifyRecord:
         onnx_on += " (the installed one knows no GPU; pip uninstall onnxruntime; pip install onnxruntime-gpu)"
         context.say(f"ONNX Runtime is measured on {onnx_on}")
     method = (
-        f"{threads} threads; all models of a runtime timed in turn within each round, in shuffled order; "
+        f"{processor()}, {threads} threads; all models of a runtime timed in turn within each round, in shuffled order; "
         f"warm-up detected; ONNX Runtime on {onnx_on} without spinning threads; torch on {torch_on}, "
         "eager, float32; from a float32 array in memory to logits in memory"
     )
