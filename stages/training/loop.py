@@ -19,7 +19,6 @@ from accelerate.utils import set_seed
 from safetensors import SafetensorError
 from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
-from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -34,6 +33,7 @@ from stages.training.interrupt import StopRequest, stop_on_signal
 from stages.training.memory import PeakMemory
 from stages.training.monitor import Monitor, Pace
 from stages.training.processes import any_process, losing_contact_told
+from stages.training.update import AveragedWeights, clip_gradients
 
 LossFunction = Callable[..., dict[str, Tensor]]
 """(model as prepared for this device, images [B,3,S,S], labels int64 [B] or mixed float [B,K], whatever else a batch
@@ -123,7 +123,7 @@ class Training:
         self.ema = None
         if config.ema_decay is not None:
             inner = self.accelerator.unwrap_model(self.model)
-            self.ema = ModelEmaV3(inner, decay=config.ema_decay, use_warmup=config.ema_warmup)
+            self.ema = AveragedWeights(inner, decay=config.ema_decay, use_warmup=config.ema_warmup)
             self.accelerator.register_for_checkpointing(self.ema)
         self.progress = Progress()
         self.saved_at = time.monotonic()
@@ -223,9 +223,8 @@ class Training:
                 progress.sums[name] = progress.sums.get(name, 0.0) + value
             self.accelerator.backward(stacked.sum())
             if self.accelerator.sync_gradients:
-                limit = self.config.clip_grad or float("inf")
-                norm = self.accelerator.clip_grad_norm_(self.model.parameters(), limit)
-                self._require_finite("gradient norm", float(norm))
+                norm = clip_gradients(self.model.parameters(), self.config.clip_grad)
+                self._require_finite("gradient norm", norm)
             self.optimizer.step()
             self.optimizer.zero_grad()
         progress.batches += 1
