@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from core.artifact_records import Input
 from core.errors import DataError, ResultError, UsageError
 from exporters.runners import OnnxRunner
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 INPUT = "images"
-"""Name of the graph's input, float32 ``[batch, 3, size, size]``."""
+"""Name of the graph's input, float32 ``[batch, 3, size, size]`` or uint8 ``[batch, size, size, 3]``."""
 OUTPUT = "logits"
 """Name of the graph's output, float32 ``[batch, classes]``."""
 EXTERNAL_ABOVE = 1_500_000_000
@@ -42,18 +43,22 @@ class OnnxFacts:
     """The file with the external weights; None when the graph holds them itself."""
 
 
-def onnx_from_module(module: nn.Module, path: Path, *, size: int, max_batch: int, opset: int = 20) -> OnnxFacts:
+def onnx_from_module(
+    module: nn.Module, path: Path, *, size: int, max_batch: int, opset: int = 20, input: Input = "float"
+) -> OnnxFacts:
     """Export ``module`` to ``path``, slimmed and checked; ``path`` is either replaced whole or left as it was.
 
     The graph is that of the module in eval mode with attention as separate MatMul and Softmax (fewer nodes and a
     smaller engine than the fused operator's decomposition). ``module`` itself is not touched.
 
     Args:
-        module: maps float32 ``[B, 3, size, size]`` to float32 logits ``[B, K]``; may be on any device, in any mode.
+        module: maps float32 ``[B, 3, size, size]`` (or, with ``input`` uint8, pixels uint8 ``[B, size, size, 3]``) to
+            float32 logits ``[B, K]``; may be on any device, in any mode.
         path: the ONNX file; weights over ``EXTERNAL_ABOVE`` bytes go to ``path`` + ``.data`` beside it.
         size: side of the square input, pixels.
         max_batch: largest batch the graph is meant for; the batch dimension is dynamic from 1.
         opset: 20 keeps LayerNormalization and Gelu single operators, which TensorRT parses natively.
+        input: what ``module`` takes, and so the graph.
 
     Raises:
         UsageError: ``size`` or ``max_batch`` is not positive.
@@ -66,8 +71,8 @@ def onnx_from_module(module: nn.Module, path: Path, *, size: int, max_batch: int
     # A folder, not a file: a graph names its external weights by their file name, which a rename would break.
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         draft = Path(folder) / path.name
-        _export(module, draft, size, max_batch, opset)
-        nodes, written = _finish(draft, size)
+        _export(module, draft, _example(size, input), max_batch, opset)
+        nodes, written = _finish(draft, size, input)
         data = draft.with_name(f"{draft.name}.data")
         total = draft.stat().st_size + (data.stat().st_size if data.exists() else 0)
         beside = path.with_name(data.name)
@@ -91,7 +96,15 @@ def _deployable(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module).to("cpu").float().eval()
 
 
-def _export(module: nn.Module, path: Path, size: int, max_batch: int, opset: int) -> None:
+def _example(size: int, input: Input) -> Tensor:
+    import torch
+
+    if input == "uint8":
+        return torch.zeros(2, size, size, 3, dtype=torch.uint8)
+    return torch.zeros(2, 3, size, size)
+
+
+def _export(module: nn.Module, path: Path, example: Tensor, max_batch: int, opset: int) -> None:
     import torch
 
     module = _deployable(module)
@@ -105,7 +118,7 @@ def _export(module: nn.Module, path: Path, size: int, max_batch: int, opset: int
         with torch.no_grad():
             torch.onnx.export(
                 module,
-                (torch.zeros(2, 3, size, size),),
+                (example,),
                 path,
                 dynamo=True,
                 opset_version=opset,
@@ -117,8 +130,8 @@ def _export(module: nn.Module, path: Path, size: int, max_batch: int, opset: int
             )
     except Exception as error:  # the exporter lets through whatever the module's forward or torch.export raises
         raise ResultError(
-            f"{type(module).__name__} cannot be exported to ONNX at {size} pixels ({_first_line(error)}); "
-            "the model must take float32 [B, 3, size, size] and must not depend on the batch size."
+            f"{type(module).__name__} cannot be exported to ONNX for inputs {list(example.shape)} "
+            f"({_first_line(error)}); the model must take these and must not depend on the batch size."
         ) from error
 
 
@@ -130,7 +143,7 @@ def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
-def _finish(path: Path, size: int) -> tuple[int, int]:
+def _finish(path: Path, size: int, input: Input) -> tuple[int, int]:
     """Slim and check the file at ``path`` in place; the number of its nodes, and the opset it really has."""
     import onnx
     import onnxslim
@@ -146,7 +159,7 @@ def _finish(path: Path, size: int) -> tuple[int, int]:
         onnx.checker.check_model(str(path), full_check=True)
     except Exception as error:  # ValidationError or InferenceError, which share no base of their own
         raise ResultError(f"the exported ONNX graph is not valid ({_first_line(error)}).") from error
-    _check_graph(model.graph, size)
+    _check_graph(model.graph, size, input)
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     return len(model.graph.node), opset
 
@@ -158,7 +171,7 @@ def dims(value: Any) -> tuple[int | str, ...]:
     )
 
 
-def _check_graph(graph: Any, size: int) -> None:
+def _check_graph(graph: Any, size: int, input: Input) -> None:
     import onnx
 
     foreign = sorted({f"{node.domain}.{node.op_type}" for node in graph.node if node.domain not in ("", "ai.onnx")})
@@ -167,10 +180,13 @@ def _check_graph(graph: Any, size: int) -> None:
     values = [*graph.input, *graph.output]
     found = {value.name: (value.type.tensor_type.elem_type, dims(value)) for value in values}
     float32 = onnx.TensorProto.FLOAT
+    wanted: tuple[int, tuple[int | str, ...]] = (float32, ("batch", 3, size, size))
+    if input == "uint8":
+        wanted = (onnx.TensorProto.UINT8, ("batch", size, size, 3))
     images, logits = found.get(INPUT), found.get(OUTPUT)
     right = (
         len(values) == 2
-        and images == (float32, ("batch", 3, size, size))
+        and images == wanted
         and logits is not None
         and logits[0] == float32
         and len(logits[1]) == 2
@@ -179,8 +195,8 @@ def _check_graph(graph: Any, size: int) -> None:
     )
     if not right:
         raise ResultError(
-            f"the exported graph has {found}, not float32 {INPUT} [batch, 3, {size}, {size}] "
-            f"-> {OUTPUT} [batch, classes]."
+            f"the exported graph has {found}, not {INPUT} {list(wanted[1])} of {input} "
+            f"-> float32 {OUTPUT} [batch, classes]."
         )
 
 

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from core.context import Context
 from core.errors import ResultError
 from core.records import DataRecord, DistillRecord, FoldRecord, StudentRecord
-from stages.rewrites.lift import fold
 from stages.fold.config import FoldConfig
 from stages.images.loaders import sample
 from stages.images.sources import recorded_images
 from stages.models.build import build_model, cost_of
 from stages.models.students import FoldedLift, LiftStudent
 from stages.models.weights import load_own, save_weights
+from stages.rewrites.lift import fold
 
 
 @dataclass(frozen=True)

@@ -189,5 +189,5 @@ class Network(nn.Module):
 
     def every_block(self) -> list[Block]:
         """The blocks of the trunk and those of a class-attention readout."""
-        extra = self.readout.blocks if isinstance(self.readout, ClassAttentionReadout) else []
+        extra: list[Block] = list(self.readout.blocks) if isinstance(self.readout, ClassAttentionReadout) else []
         return [*self.blocks, *extra]

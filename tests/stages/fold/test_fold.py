@@ -17,12 +17,12 @@ from core.context import Context
 from core.errors import ResultError
 from core.files import is_intact
 from core.records import DistillRecord
-from stages.rewrites.lift import Folded, fold, gram_root
 from stages.fold.config import FoldConfig
 from stages.fold.stage import Inputs, folded_from_lift, max_logit_difference, run
 from stages.models.build import build_model
 from stages.models.students import LiftStudent
 from stages.models.weights import save_weights
+from stages.rewrites.lift import Folded, fold, gram_root
 
 F64 = torch.float64
 
