@@ -147,7 +147,7 @@ class ClassAttentionReadout(Readout):
     def __init__(self, token_11D: Tensor, blocks: list[Block], norm: nn.Module, head: nn.Module) -> None:
         super().__init__()
         self.token_11D = nn.Parameter(token_11D.detach().clone())
-        self.blocks = nn.ModuleList(blocks)
+        self.blocks: Any = nn.ModuleList(blocks)
         self.norm, self.head = norm, head
         self.span = ALL
 

@@ -79,7 +79,7 @@ def linear_patches(convolution: nn.Conv2d, preprocess: PreprocessSpec) -> Linear
 
 
 class PixelInput(nn.Module):
-    """A network behind the normalisation it was trained with, for pixels uint8 ``[B, S, S, 3]``; its constants are float64."""
+    """A network behind the normalisation it was trained with, from pixels uint8 ``[B, S, S, 3]``; made in float64."""
 
     mean_C11: Tensor  # noqa: N815 - shape suffixes
     std_C11: Tensor  # noqa: N815
