@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from core.artifact_records import Input
 from core.errors import DataError, ResultError, UsageError
-from core.preprocess import Input
 from exporters.runners import OnnxRunner
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 INPUT = "images"
 """Name of the graph's input, float32 ``[batch, 3, size, size]`` or uint8 ``[batch, size, size, 3]``."""
@@ -52,13 +52,13 @@ def onnx_from_module(
     smaller engine than the fused operator's decomposition). ``module`` itself is not touched.
 
     Args:
-        module: maps float32 ``[B, 3, size, size]`` (or what ``input`` says) to float32 logits ``[B, K]``; may be on any
-            device, in any mode.
+        module: maps float32 ``[B, 3, size, size]`` (or, with ``input`` uint8, pixels uint8 ``[B, size, size, 3]``) to
+            float32 logits ``[B, K]``; may be on any device, in any mode.
         path: the ONNX file; weights over ``EXTERNAL_ABOVE`` bytes go to ``path`` + ``.data`` beside it.
         size: side of the square input, pixels.
         max_batch: largest batch the graph is meant for; the batch dimension is dynamic from 1.
         opset: 20 keeps LayerNormalization and Gelu single operators, which TensorRT parses natively.
-        input: float for normalised images, uint8 for pixels ``[B, size, size, 3]``.
+        input: what ``module`` takes, and so the graph.
 
     Raises:
         UsageError: ``size`` or ``max_batch`` is not positive.
@@ -71,7 +71,7 @@ def onnx_from_module(
     # A folder, not a file: a graph names its external weights by their file name, which a rename would break.
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         draft = Path(folder) / path.name
-        _export(module, draft, size, max_batch, opset, input)
+        _export(module, draft, _example(size, input), max_batch, opset)
         nodes, written = _finish(draft, size, input)
         data = draft.with_name(f"{draft.name}.data")
         total = draft.stat().st_size + (data.stat().st_size if data.exists() else 0)
@@ -96,7 +96,15 @@ def _deployable(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module).to("cpu").float().eval()
 
 
-def _export(module: nn.Module, path: Path, size: int, max_batch: int, opset: int, input: Input) -> None:
+def _example(size: int, input: Input) -> Tensor:
+    import torch
+
+    if input == "uint8":
+        return torch.zeros(2, size, size, 3, dtype=torch.uint8)
+    return torch.zeros(2, 3, size, size)
+
+
+def _export(module: nn.Module, path: Path, example: Tensor, max_batch: int, opset: int) -> None:
     import torch
 
     module = _deployable(module)
@@ -110,7 +118,7 @@ def _export(module: nn.Module, path: Path, size: int, max_batch: int, opset: int
         with torch.no_grad():
             torch.onnx.export(
                 module,
-                (torch.zeros(2, *shape_of(size, input), dtype=torch.uint8 if input == "uint8" else torch.float32),),
+                (example,),
                 path,
                 dynamo=True,
                 opset_version=opset,
@@ -122,8 +130,8 @@ def _export(module: nn.Module, path: Path, size: int, max_batch: int, opset: int
             )
     except Exception as error:  # the exporter lets through whatever the module's forward or torch.export raises
         raise ResultError(
-            f"{type(module).__name__} cannot be exported to ONNX at {size} pixels ({_first_line(error)}); "
-            "the model must take float32 [B, 3, size, size] and must not depend on the batch size."
+            f"{type(module).__name__} cannot be exported to ONNX for inputs {list(example.shape)} "
+            f"({_first_line(error)}); the model must take these and must not depend on the batch size."
         ) from error
 
 
@@ -133,11 +141,6 @@ def _first_line(error: BaseException) -> str:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
-
-
-def shape_of(size: int, input: Input) -> tuple[int, int, int]:
-    """Of one image as a graph takes it."""
-    return (size, size, 3) if input == "uint8" else (3, size, size)
 
 
 def _finish(path: Path, size: int, input: Input) -> tuple[int, int]:
@@ -176,11 +179,14 @@ def _check_graph(graph: Any, size: int, input: Input) -> None:
         raise ResultError(f"the exported graph uses operators TensorRT does not know: {', '.join(foreign)}.")
     values = [*graph.input, *graph.output]
     found = {value.name: (value.type.tensor_type.elem_type, dims(value)) for value in values}
-    float32, pixel = onnx.TensorProto.FLOAT, onnx.TensorProto.UINT8
+    float32 = onnx.TensorProto.FLOAT
+    wanted: tuple[int, tuple[int | str, ...]] = (float32, ("batch", 3, size, size))
+    if input == "uint8":
+        wanted = (onnx.TensorProto.UINT8, ("batch", size, size, 3))
     images, logits = found.get(INPUT), found.get(OUTPUT)
     right = (
         len(values) == 2
-        and images == (pixel if input == "uint8" else float32, ("batch", *shape_of(size, input)))
+        and images == wanted
         and logits is not None
         and logits[0] == float32
         and len(logits[1]) == 2
@@ -189,17 +195,13 @@ def _check_graph(graph: Any, size: int, input: Input) -> None:
     )
     if not right:
         raise ResultError(
-            f"the exported graph has {found}, not {input} {INPUT} {['batch', *shape_of(size, input)]} "
-            f"-> {OUTPUT} [batch, classes]."
+            f"the exported graph has {found}, not {INPUT} {list(wanted[1])} of {input} "
+            f"-> float32 {OUTPUT} [batch, classes]."
         )
 
 
 def max_difference(
-    path: Path,
-    module: nn.Module,
-    images: NDArray[np.float32],
-    batch_sizes: Sequence[int] = (1, 2, 7),
-    given: NDArray[Any] | None = None,
+    path: Path, module: nn.Module, images: NDArray[np.float32], batch_sizes: Sequence[int] = (1, 2, 7)
 ) -> dict[str, float]:
     """Largest absolute difference in logits between the ONNX file and torch, by batch size (as text).
 
@@ -208,7 +210,6 @@ def max_difference(
 
     Args:
         images: real model inputs, float32 ``[N, 3, S, S]``; repeated where a batch needs more.
-        given: the same images as the file takes them, where that is otherwise: uint8 ``[N, S, S, 3]``.
 
     Raises:
         DataError: there are no images.
@@ -219,14 +220,13 @@ def max_difference(
     if len(images) == 0:
         raise DataError("comparing an export with torch needs at least one image, none was given.")
     module = _deployable(module)
-    given = images if given is None else given
     differences: dict[str, float] = {}
     with OnnxRunner(path) as runner:
         for size in batch_sizes:
-            batch = np.arange(size) % len(images)
+            batch = np.ascontiguousarray(images[np.arange(size) % len(images)])
             with torch.inference_mode():
-                expected = module(torch.from_numpy(images[batch])).numpy()
-            found = runner.infer(given[batch])
+                expected = module(torch.from_numpy(batch)).numpy()
+            found = runner.infer(batch)
             if found.shape != expected.shape:
                 raise ResultError(f"{path.name} gives logits {found.shape} where torch gives {expected.shape}.")
             finite = np.isfinite(found).all() and np.isfinite(expected).all()

@@ -21,7 +21,7 @@ class Rotation(nn.Module):
         super().__init__()
         self.register_buffer("angles", angles.detach().clone())
         self.prefix = prefix
-        self.half = half
+        self.rotate_half = half
 
     def forward(self, x_BHRd: Tensor, span: Span = ALL) -> Tensor:
         """Queries or keys of the tokens in ``span``, rotated."""
@@ -30,7 +30,9 @@ class Rotation(nn.Module):
             return x_BHRd
         plain = x_BHRd.shape[2] - patches
         first = max(0, span.start - self.prefix)
-        turned = apply_rot_embed_cat(x_BHRd[:, :, plain:], self.angles[..., first : first + patches, :], half=self.half)
+        turned = apply_rot_embed_cat(
+            x_BHRd[:, :, plain:], self.angles[..., first : first + patches, :], half=self.rotate_half
+        )
         return turned if plain == 0 else torch.cat([x_BHRd[:, :, :plain], turned], dim=2)
 
 
@@ -63,7 +65,7 @@ class LeftMix(nn.Module):
 class Attention(nn.Module):
     """``project(norm(mix_weights(softmax(mix_scores(scale q k^T + bias))) v))``, each part where the family has it."""
 
-    bias_1HTT: Tensor | None
+    bias_1HTT: Tensor | None  # noqa: N815 - shape suffixes
 
     def __init__(
         self, query: nn.Linear, key: nn.Linear, value: nn.Linear, project: nn.Linear, heads: int, scale: float
@@ -122,11 +124,12 @@ class AbsorbedAttention(nn.Module):
         self.query, self.query_norm, self.heads = attention.query, attention.query_norm, attention.heads
         self.scale = attention.scale
         self.inner = attention
-        heads = (attention.heads, -1)
-        self.key_HdD = nn.Parameter(attention.key.weight.detach().unflatten(0, heads).clone())
-        self.value_HDd = nn.Parameter(attention.value.weight.detach().unflatten(0, heads).transpose(1, 2).clone())
+        heads, width = attention.heads, attention.key.in_features
+        self.key_HdD = nn.Parameter(attention.key.weight.detach().reshape(heads, -1, width).clone())
+        value_HdD = attention.value.weight.detach().reshape(heads, -1, width)
+        self.value_HDd = nn.Parameter(value_HdD.transpose(1, 2).clone())
         bias = attention.value.bias
-        self.value_bias_H1d = None if bias is None else nn.Parameter(bias.detach().unflatten(0, heads)[:, None].clone())
+        self.value_bias_H1d = None if bias is None else nn.Parameter(bias.detach().reshape(heads, 1, -1).clone())
         del self.inner.query, self.inner.query_norm, self.inner.key, self.inner.value
 
     def forward(self, u: Tokens, span: Span) -> Tokens:
@@ -135,12 +138,15 @@ class AbsorbedAttention(nn.Module):
         q_BHRd = self.query_norm(read.map(self.query).heads(self.heads))
         if self.scale != 1.0:
             q_BHRd = q_BHRd * self.scale
-        rows_BXD = (q_BHRd @ self.key_HdD).flatten(1, 2)  # X: heads times tokens read
+        rows_BHRD = q_BHRd @ self.key_HdD
+        heads, asking, width = rows_BHRD.shape[1:]
         u_BTD = u.sequences()
-        scores_BHRT = (rows_BXD @ u_BTD.transpose(-2, -1)).unflatten(1, (self.heads, -1))
+        scores_BXT = rows_BHRD.reshape(-1, heads * asking, width) @ u_BTD.transpose(-2, -1)  # X: heads times R
+        scores_BHRT = scores_BXT.reshape(-1, heads, asking, u.count)
         if self.inner.bias_1HTT is not None:
             scores_BHRT = scores_BHRT + span.of(self.inner.bias_1HTT, 2)
-        taken_BHRD = (scores_BHRT.softmax(dim=-1).flatten(1, 2) @ u_BTD).unflatten(1, (self.heads, -1))
+        taken_BXD = scores_BHRT.softmax(dim=-1).reshape(-1, heads * asking, u.count) @ u_BTD
+        taken_BHRD = taken_BXD.reshape(-1, heads, asking, width)
         out_BHRd = taken_BHRD @ self.value_HDd
         if self.value_bias_H1d is not None:
             out_BHRd = out_BHRd + self.value_bias_H1d

@@ -37,17 +37,21 @@ def simplify_attention(network: Network) -> Rewritten:
 def _simplify(attention: Attention) -> None:
     _fold_scale(attention)
     if attention.rotation is None and isinstance(attention.key_norm, nn.Identity):
-        attention.key.bias = None
+        _drop_bias(attention.key)
     plain = attention.gate is None and attention.mix_weights is None and isinstance(attention.inner_norm, nn.Identity)
     if plain and attention.value.bias is not None and attention.project.bias is not None:
         attention.project.bias.add_(attention.project.weight @ attention.value.bias)
-        attention.value.bias = None
+        _drop_bias(attention.value)
     if isinstance(attention.mix_scores, PermutedMix):
         attention.mix_scores = LeftMix(attention.mix_scores.linear.weight)
     if isinstance(attention.mix_weights, PermutedMix):
         linear = attention.mix_weights.linear
         attention.mix_weights = LeftMix(linear.weight)
         attention.sum_bias_H11 = nn.Parameter(linear.bias.detach()[:, None, None].clone())
+
+
+def _drop_bias(linear: nn.Linear) -> None:
+    linear.register_parameter("bias", None)
 
 
 def _fold_scale(attention: Attention) -> None:

@@ -19,11 +19,9 @@ class RewriteConfig(Record):
     layer_scale: bool = True
     """LayerScale goes into the projection before it."""
     attention: bool = True
-    """The scale of attention goes into the queries, biases that softmax cancels or averages go, talking heads from the left."""
+    """Attention's scale goes into the queries, biases that softmax cancels go, talking heads are one product."""
     normalisation: bool = True
     """Mean and standard deviation of the pixels go into the patch embedding; only where the input is uint8."""
-    patches: bool = True
-    """The patch embedding is one matrix product instead of a convolution."""
     constants: bool = True
     """Positions, class token and the patch embedding's bias become constants made once."""
     tokens_first: bool = True

@@ -21,11 +21,11 @@ from stages.rewrites.constants import precompute_constants
 from stages.rewrites.hierarchical import fold_window_scale, is_swin, normalise_in_grid
 from stages.rewrites.layer_scale import fold_layer_scale
 from stages.rewrites.lower import NotTakenApart, network_from_module
-from stages.rewrites.patches import PixelInput, normalise_in_patches, product_of_patches
+from stages.rewrites.patches import PixelInput, normalise_in_patches
 from stages.rewrites.rewritten import Rewritten
 from stages.rewrites.tokens_first import keep_tokens_first
 
-TOLERANCE = 1e-7
+TOLERANCE = 1e-9
 """Largest accepted change of logits in float64, relative to the largest logit. Rounding alone gives about 1e-14."""
 Rewrite = Callable[[Any], Rewritten]
 
@@ -61,7 +61,7 @@ def deployed(module: nn.Module, options: RewriteConfig, preprocess: PreprocessSp
     skipped: list[str] = []
     rewritten, normalised = _rewritten(original, options, preprocess, input, applied, skipped)
     if input == "uint8" and not normalised:
-        rewritten = PixelInput(rewritten, preprocess).double()
+        rewritten = PixelInput(rewritten, preprocess)
         skipped.append("normalisation of the pixels: it stays before the network")
     difference = _difference(original, rewritten, preprocess, input)
     if not difference <= TOLERANCE:
@@ -108,17 +108,15 @@ def _rewritten(
 
 def _steps(options: RewriteConfig, preprocess: PreprocessSpec, input: Input) -> list[tuple[str, bool, Rewrite]]:
     """Rewrites of an isotropic ViT in order: weights first, then what is computed, then how it lies in memory."""
+    pixels: list[tuple[str, bool, Rewrite]] = []
     if input == "uint8":
-        patches = ("normalisation", options.normalisation, lambda network: normalise_in_patches(network, preprocess))
-        products = [patches] if options.normalisation else [("patches", options.patches, product_of_patches)]
-    else:
-        products = [("patches", options.patches, product_of_patches)]
+        pixels = [("normalisation", options.normalisation, lambda network: normalise_in_patches(network, preprocess))]
     return [
         ("layer_scale", options.layer_scale, fold_layer_scale),
         ("attention", options.attention, simplify_attention),
         ("class_token", options.class_token, narrow_last_block),
         ("absorb", options.absorb, absorb_keys_and_values),
-        *products,
+        *pixels,
         ("constants", options.constants, precompute_constants),
         ("tokens_first", options.tokens_first, keep_tokens_first),
     ]
@@ -136,7 +134,7 @@ def _difference(original: nn.Module, rewritten: nn.Module, preprocess: Preproces
     generator = torch.Generator().manual_seed(0)
     size = preprocess.size
     pixels = torch.randint(0, 256, (2, size, size, 3), dtype=torch.uint8, generator=generator)
-    reference = PixelInput(nn.Identity(), preprocess).double()
+    reference = PixelInput(nn.Identity(), preprocess)
     images = reference(pixels)
     expected, found = original(images), rewritten(pixels if input == "uint8" else images)
     if expected.shape != found.shape or not bool(torch.isfinite(expected).all()):

@@ -43,7 +43,8 @@ def is_swin(module: nn.Module) -> bool:
 def fold_window_scale(module: nn.Module) -> Rewritten:
     """Window attention's scale in the weights of its queries."""
     module = deepcopy(module)
-    for part in module.modules():
+    parts: list[Any] = list(module.modules())
+    for part in parts:
         if type(part) is WindowAttention:
             width = part.qkv.out_features // 3
             for parameter in part.qkv.parameters():
@@ -56,7 +57,9 @@ def normalise_in_grid(module: nn.Module, preprocess: PreprocessSpec) -> Rewritte
     """Swin from pixels, their normalisation in its patch embedding."""
     patch: Any = module.patch_embed
     known = type(patch) is PatchEmbed and not patch.dynamic_img_pad and not patch.flatten
-    refused = why_not_linear(patch.proj) if known else f"is {type(patch).__name__} of a kind not known here"
+    refused = (
+        why_not_linear(patch.proj, preprocess.size) if known else f"is {type(patch).__name__} of a kind not known here"
+    )
     if refused:
         return Rewritten(module, False, f"patch embedding: it {refused}")
     module = deepcopy(module)

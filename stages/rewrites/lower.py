@@ -136,9 +136,10 @@ def _block(block: Any, rotation: Rotation | None, bias: Tensor | None) -> Block:
 
 
 def _layer_scale(block: Any, index: int) -> nn.Parameter | None:
-    module = getattr(block, f"ls{index}", None)
+    module: Any = getattr(block, f"ls{index}", None)
     if type(module) is LayerScale:
-        return module.gamma
+        own: nn.Parameter = module.gamma
+        return own
     if module is not None and not isinstance(module, nn.Identity):
         raise NotTakenApart(f"the scale {type(module).__name__} is not known here")
     gamma: nn.Parameter | None = getattr(block, f"gamma_{index}", None)

@@ -147,7 +147,7 @@ class ClassAttentionReadout(Readout):
     def __init__(self, token_11D: Tensor, blocks: list[Block], norm: nn.Module, head: nn.Module) -> None:
         super().__init__()
         self.token_11D = nn.Parameter(token_11D.detach().clone())
-        self.blocks = nn.ModuleList(blocks)
+        self.blocks: Any = nn.ModuleList(blocks)
         self.norm, self.head = norm, head
         self.span = ALL
 
@@ -189,5 +189,5 @@ class Network(nn.Module):
 
     def every_block(self) -> list[Block]:
         """The blocks of the trunk and those of a class-attention readout."""
-        extra = self.readout.blocks if isinstance(self.readout, ClassAttentionReadout) else []
+        extra: list[Block] = list(self.readout.blocks) if isinstance(self.readout, ClassAttentionReadout) else []
         return [*self.blocks, *extra]

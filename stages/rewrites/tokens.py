@@ -105,7 +105,7 @@ class Tokens:
         """Channels split into heads, ``[B, H, T, d]``."""
         if self.first:
             return self.x.reshape(self.count, -1, heads, self.x.shape[-1] // heads).permute(1, 2, 0, 3)
-        return self.x.unflatten(-1, (heads, -1)).transpose(1, 2)
+        return self.x.reshape(*self.x.shape[:2], heads, self.x.shape[-1] // heads).transpose(1, 2)
 
     def with_heads(self, out_BHRd: Tensor) -> Tokens:
         """Heads joined, in this layout."""
