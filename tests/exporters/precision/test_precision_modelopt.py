@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from reduced_models import digits, reduce
 
 from core.errors import EnvironmentLacksError, ResultError
+from exporters.precision import trial
 from exporters.precision.calibrate import calibrated
 from exporters.precision.graph import load_source
 from exporters.precision.halves import fp16_from_fp32
@@ -124,14 +125,14 @@ def test_nodes_are_left_out_of_bf16_by_exact_names(fake: FakeModelOpt, source: P
 
 
 def test_what_cannot_be_run_is_not_measured(fake: FakeModelOpt, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from exporters.precision import trial
-
-    def unable(*_: Any, **given: Any) -> NDArray[np.float32]:
-        raise ResultError("ONNX Runtime cannot run the graph on the CPU (no such kernel).")
-
     real = trial.logits_of
-    monkeypatch.setattr(trial, "logits_of", lambda model, *a, **k: real(model, *a, **k) if not calls() else unable())
-    calls = lambda: fake.calls  # noqa: E731  # the fp32 graph, run before any call, can be run
+
+    def of_fp32_alone(*args: Any, **given: Any) -> NDArray[np.float32]:
+        if fake.calls:
+            raise ResultError("ONNX Runtime cannot run the graph on the CPU (no such kernel).")
+        return real(*args, **given)
+
+    monkeypatch.setattr(trial, "logits_of", of_fp32_alone)
     facts = reduce(source, "bf16", IMAGES, Limits(difference=0.0, agreement=1.0))
     assert (facts.difference, facts.max_abs_difference, facts.agreement) == (None, None, None)
     assert facts.measured.startswith("not measured: ONNX Runtime cannot run the graph")
@@ -156,10 +157,10 @@ def test_its_errors_are_ours(fake: FakeModelOpt, source: Path) -> None:
 @needs_modelopt
 @pytest.mark.parametrize("precision", ["bf16", "fp8"])
 def test_modelopt_itself(source: Path, precision: Any, capfd: pytest.CaptureFixture[str]) -> None:
-    facts = reduce(source, precision, IMAGES)
+    facts = reduce(source, precision, IMAGES, Limits(difference=0.5, agreement=0.5))
     assert facts.audit["MatMul"] == ({"bf16": 12} if precision == "bf16" else {"fp8": 8, "fp32": 4})
     assert facts.difference is not None
-    assert 1e-3 < facts.difference < 0.2
+    assert 1e-3 < facts.difference < 0.5
     assert capfd.readouterr().out == ""
     if "tensorrt-rtx" in installed_flavours():
         engine_from_onnx(
