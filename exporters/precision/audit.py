@@ -70,7 +70,7 @@ def _computed_in(node: Any, types: dict[str, int], dequantized: dict[str, str]) 
 def _name(kind: int) -> str:
     import onnx
 
-    name = onnx.TensorProto.DataType.Name(kind)
+    name: str = onnx.TensorProto.DataType.Name(kind)
     return _NAMES.get(name, name.lower())
 
 

@@ -1,8 +1,7 @@
 """The ranges of activations over real images, by three ways of choosing them, in two passes over the images.
 
-Not ONNX Runtime's calibrators: they keep every activation around a product, in all of a chunk of images, three passes for three
-methods, print their progress, and lose the graph's own input when the exporter puts a ``Shape`` on it (a KeyError on
-CaiT, ONNX Runtime 1.32).
+Not by ONNX Runtime's calibrators: these take a pass for each method, keep what goes in and out of every product in
+memory, print their progress, and give no range for the input of a CaiT (measured, ONNX Runtime 1.32).
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from exporters.precision.graph import SourceGraph
 
 Method = Literal["minmax", "percentile", "squares"]
 METHODS: tuple[Method, ...] = ("minmax", "percentile", "squares")
-"""The largest magnitude; the 99.99th percentile of magnitudes; the range of least squared rounding and clipping error."""
+"""The largest magnitude; the 99.99th percentile of magnitudes; the range of least squared error."""
 LEVELS = 127
 """Largest int8 magnitude used: symmetric ranges leave -128 out."""
 _PERCENTILE = 0.9999
@@ -85,7 +84,7 @@ def _percentile(counts: NDArray[np.int64]) -> float:
 
 
 def _least_squares(counts: NDArray[np.int64]) -> float:
-    """The share of the largest magnitude with the least squared error of rounding what is below, clipping what is above."""
+    """The share of the largest magnitude whose rounding below and clipping above have the least squared error."""
     centres = (np.arange(_BINS) + 0.5) / _BINS
     tops = np.arange(8, 129) / 128
     steps = tops[:, None] / LEVELS

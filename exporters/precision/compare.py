@@ -17,14 +17,14 @@ _BATCH = 16
 
 @dataclass(frozen=True)
 class Deviation:
-    """Two sets of logits ``[N, K]`` compared; all infinite, and no agreement, where one has a value that is no number."""
+    """Two sets of logits ``[N, K]`` compared; infinite, with no agreement, where a value is no number."""
 
     relative: float
     """Largest absolute difference over the spread of the fp32 logits.
 
-    The spread is an image's largest logit minus its smallest, averaged over images. An absolute limit would mean nothing: the
-    logits of a trained network are about ten times those of an untrained one (spread 12.8 against 1.8, measured),
-    and rounding errors grow with them, while the class they point to does not change.
+    The spread is an image's largest logit minus its smallest, averaged over images. An absolute limit would mean
+    nothing: the logits of a trained network are about ten times those of an untrained one (spread 12.8 against 1.8,
+    measured), and rounding errors grow with them, while the class they point to does not change.
     """
     rms: float
     """Root mean square of the differences, over the same spread."""

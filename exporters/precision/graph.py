@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,7 @@ def _refuse_large(model: Any, path: Path) -> None:
 def _bytes_of(tensor: Any) -> int:
     import onnx
 
-    return math.prod(tensor.dims) * int(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+    return int(math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
 
 
 def _name_nodes(graph: Any) -> None:
@@ -146,36 +147,31 @@ _NUMBERED = re.compile(r"^(?:.*\.)?\d+(?=\.)")
 def blocks_of(source: SourceGraph) -> dict[str, str]:
     """The transformer block each node belongs to, by node name, in topological order.
 
-    A block is known by the parameters its nodes read: what is numbered in their names (``blocks.3``,
-    ``layers.1.blocks.0``); before the first such node is the ``stem``, and parameters without a number after it are
-    the ``head``. A node that reads no named parameter belongs where the node before it does. In a graph whose parameters
-    carry no such names, a part begins at every LayerNormalization instead.
+    A part begins at every LayerNormalization. Parts go together where parameters that they alone read are numbered
+    alike (``blocks.3``, ``layers.1.blocks.0``). Without such parameters, those before the blocks are the ``stem``, the
+    last one the ``head``, and others a group of their own, ``part 3``: parameters of equal values, such as the norms of
+    a network that was not trained, are one tensor with one name after slimming, and tell nothing.
     """
-    named = {node.name: _numbered(node.input, source.constants) for node in source.nodes}
-    if not any(named.values()):
-        return _parts_between_norms(source)
-    current, found = "stem", {}
+    readers = Counter(name for node in source.nodes for name in node.input)
+    parts: list[list[Any]] = [[]]
     for node in source.nodes:
-        if block := named[node.name]:
-            current = block
-        elif current != "stem" and any(_is_unnumbered_parameter(name, source.constants) for name in node.input):
-            current = "head"
-        found[node.name] = current
+        if node.op_type == "LayerNormalization":
+            parts.append([])
+        parts[-1].append(node)
+    found: dict[str, str] = {}
+    for index, part in enumerate(parts):
+        own = [name for node in part for name in node.input if name in source.constants and readers[name] == 1]
+        label = _label(index, index == len(parts) - 1, own)
+        found.update((node.name, label) for node in part)
     return found
 
 
-def _numbered(names: Any, constants: frozenset[str]) -> str:
-    matches = (_NUMBERED.match(name) for name in names if name in constants)
-    return next((match.group() for match in matches if match), "")
-
-
-def _is_unnumbered_parameter(name: str, constants: frozenset[str]) -> bool:
-    return name in constants and name.endswith((".weight", ".bias"))
-
-
-def _parts_between_norms(source: SourceGraph) -> dict[str, str]:
-    count, found = 0, {}
-    for node in source.nodes:
-        count += node.op_type == "LayerNormalization"
-        found[node.name] = f"part {count}"
-    return found
+def _label(index: int, last: bool, parameters: Collection[str]) -> str:
+    numbered = (_NUMBERED.match(name) for name in parameters)
+    if block := next((match.group() for match in numbered if match), ""):
+        return block
+    if index == 0:
+        return "stem"
+    if any(name.endswith((".weight", ".bias")) for name in parameters):
+        return "head" if last else "stem"
+    return f"part {index}"

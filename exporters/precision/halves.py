@@ -28,6 +28,8 @@ _MOVES = frozenset(
 """Operators that move numbers without computing any."""
 _TYPED = frozenset({"Constant", "ConstantOfShape", "EyeLike", "RandomNormal", "RandomUniform", "Range", "Resize"})
 """Operators whose type is an attribute, or fixed: left as they are."""
+_BLIND = frozenset({"Shape", "Size"})
+"""Operators that read no values, and so any type."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class _Conversion:
         return HalvedWeights(sum(full.size for full, _ in self._halved), int(sum(wide)), int(sum(flushed)))
 
     def _is_float(self, name: str) -> bool:
-        return self._source.types.get(name) == self._float
+        return bool(self._source.types.get(name) == self._float)
 
     def _fixed(self, node: Any) -> bool:
         """Whether a node stays in fp32 whatever surrounds it."""
@@ -95,7 +97,7 @@ class _Conversion:
 
     def _halves(self, node: Any) -> bool:
         """Whether a node computes in fp16."""
-        if self._fixed(node) or not any(self._is_float(name) for name in (*node.input, *node.output)):
+        if self._fixed(node) or not any(self._is_float(name) for name in node.output):
             return False
         if node.op_type not in _MOVES:
             return True
@@ -108,20 +110,16 @@ class _Conversion:
 
     def _place(self, node: Any) -> None:
         """Append a node in its type, after the casts of its inputs."""
-        if not any(self._is_float(name) for name in node.output):
-            # Shape and the like: they read no values, so they read whatever type is there.
-            node_wants = None
-        else:
-            node_wants = self._half if self._halves(node) else self._float
-        if node_wants is not None:
+        wanted = self._half if self._halves(node) else self._float
+        if node.op_type not in _BLIND:
             for index, name in enumerate(node.input):
                 if self._is_float(name):
-                    node.input[index] = self._as(name, node_wants)
-            for name in node.output:
-                if self._is_float(name):
-                    self._home[name] = node_wants
-            if node.op_type == "Cast" and node_wants == self._half:
-                next(attribute for attribute in node.attribute if attribute.name == "to").i = self._half
+                    node.input[index] = self._as(name, wanted)
+        for name in node.output:
+            if self._is_float(name):
+                self._home[name] = wanted
+        if node.op_type == "Cast" and wanted == self._half:
+            next(attribute for attribute in node.attribute if attribute.name == "to").i = self._half
         self._nodes.append(node)
 
     def _as(self, name: str, wanted: int) -> str:

@@ -1,7 +1,7 @@
 """int8 by quantize-dequantize pairs that both ONNX Runtime and TensorRT take, calibrated on real images.
 
-Weights per output channel, activations per tensor, both symmetric (zero point 0): what TensorRT accepts. Only products with a
-constant operand are quantized; those of attention (activation times activation) and everything else stay in fp32.
+Weights per output channel, activations per tensor, both symmetric (zero point 0): what TensorRT accepts. Only products
+with a constant operand are quantized; those of attention (activation times activation) and all else stay in fp32.
 """
 
 from __future__ import annotations

@@ -109,7 +109,8 @@ def _bf16(source: SourceGraph, calibration: NDArray[Any], say: Callable[[str], N
 def _fp8(source: SourceGraph, calibration: NDArray[Any], say: Callable[[str], None]) -> Recipe:
     return Recipe(
         precision="fp8",
-        method=f"NVIDIA ModelOpt {modelopt_version()}, QDQ of E4M3, calibrated by the maximum; attention products in fp32",
+        method=f"NVIDIA ModelOpt {modelopt_version()}, QDQ of E4M3, calibrated by the maximum; attention products "
+        "in fp32",
         convert=lambda kept: Converted(fp8_from_fp32(source, calibration, kept)),
         candidates=source.products(weighted=True),
         simulate=False,
@@ -147,9 +148,8 @@ def best_ranges(source: SourceGraph, images: NDArray[Any], say: Callable[[str], 
     for ranges in calibrated(source, images, {operands[name] for name in quantizable(source)}):
         logits = logits_of(int8_from_fp32(source, ranges), images, optimised=False)
         measured = deviation(logits, expected)
-        say(
-            f"int8 by {ranges.method}: rms {measured.rms:.2g} of the logits' spread, {measured.agreement:.2%} the same top-1"
-        )
+        share = f"{measured.agreement:.2%} the same top-1"
+        say(f"int8 by {ranges.method}: rms {measured.rms:.2g} of the logits' spread, {share}")
         found.append((measured.rms, ranges))
     return min(found, key=lambda entry: entry[0])[1]
 

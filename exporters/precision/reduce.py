@@ -69,10 +69,10 @@ def reduced_from_onnx(
     limits: Limits,
     log: Log | None = None,
 ) -> ReducedFacts:
-    """Write ``source``, an fp32 graph, in ``precision`` to ``target``, which is either replaced whole or left as it was.
+    """Write ``source``, an fp32 graph, in ``precision`` to ``target``, which is replaced whole or left as it was.
 
-    Where the result is beyond ``limits``, the smallest set of nodes is searched (blocks, operator types, single nodes) that
-    must stay in fp32 for it to be within them.
+    Where the result is beyond ``limits``, the smallest set of nodes is searched (blocks, operator types, single nodes)
+    that must stay in fp32 for it to be within them.
 
     Args:
         calibration: real training inputs as the graph takes them, float32 ``[N, 3, S, S]`` or uint8 ``[N, S, S, 3]``;
@@ -158,10 +158,8 @@ def _audited(graph: SourceGraph, recipe: Recipe, trial: Trial) -> tuple[Operator
     by_search = len(products & trial.kept)
     others = len(set(unreduced_products(typed, recipe.precision)) - trial.kept)
     weighted = len(graph.products(weighted=True))
-    if recipe.tool_decides and others - recipe.spared <= weighted // 2:
-        spared = others
-    else:
-        spared = recipe.spared
+    tool_is_fair = recipe.tool_decides and others - recipe.spared <= weighted // 2
+    spared = others if tool_is_fair else recipe.spared
     audit = audit_of(typed)
     check_audit(audit, recipe.precision, by_search + spared)
     return audit, others

@@ -13,9 +13,9 @@ Test = Callable[[frozenset[str]], bool]
 def smallest(candidates: Sequence[Item], works: Callable[[frozenset[Item]], bool]) -> tuple[Item, ...]:
     """A subset for which ``works`` holds and of which no member can go, given that it holds for all candidates.
 
-    QuickXplain (U. Junker, AAAI 2004): one culprit among n takes about 2 log2 n tests, k of them about 2 k log2(n/k) + 2 k.
-    It rests on ``works`` still holding when more is added. Where several such subsets exist, the one with the earliest
-    candidates is preferred. In the order of the candidates.
+    QuickXplain (U. Junker, AAAI 2004): one culprit among n takes about 2 log2 n tests, k of them about 2 k log2(n/k)
+    + 2 k. It rests on ``works`` still holding when more is added. Where several such subsets exist, the one with the
+    earliest candidates is preferred. In the order of the candidates.
     """
 
     def search(background: frozenset[Item], changed: bool, left: Sequence[Item]) -> frozenset[Item]:

@@ -96,7 +96,7 @@ def search(source: SourceGraph, recipe: Recipe, trial: Trial, limits: Limits, sa
             f"{limits.agreement:.1%} are the limits, and after {trial.count} conversions no block could be found that "
             "takes it. Leave this precision out, or loosen its limits."
         )
-    # The union of what was found need not have been tried itself; where it fails, the smallest set that was tried stands.
+    # The union of what was found need not have been tried itself; where it fails, the smallest set tried stands.
     if kept != trial.kept:
         trial.works(kept)
     say(

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from reduced_models import reduce
+
+from core.errors import BundleError, ResultError
+from exporters.precision.audit import check_audit, operator_dtypes
+
+
+def graph_file(path: Path, nodes: Sequence[onnx.NodeProto], *tensors: onnx.TensorProto) -> Path:
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in ("images", "logits")]
+    graph = helper.make_graph(list(nodes), "g", values[:1], values[1:], list(tensors))
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
+    return path
+
+
+def constant(name: str, values: object) -> onnx.TensorProto:
+    return numpy_helper.from_array(np.asarray(values), name)
+
+
+def test_fp32_is_fp32(onnx_file: Path) -> None:
+    audit = operator_dtypes(onnx_file)
+    assert audit["MatMul"] == {"fp32": 12}
+    assert audit["LayerNormalization"] == {"fp32": 5}
+    assert audit["Shape"] == {"int64": 1}
+    check_audit(audit, "fp32")
+    with pytest.raises(ResultError, match="computes 0 of its 14 matrix products in fp16, and 14 in fp32"):
+        check_audit(audit, "fp16")
+
+
+def test_weights_stored_small_are_not_computed_small(tmp_path: Path) -> None:
+    """fp16 weights that are cast to fp32 before the product: the file is small, the arithmetic is not fp16."""
+    nodes = [
+        helper.make_node("Cast", ["weight"], ["wide"], to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["images", "wide"], ["logits"]),
+    ]
+    audit = operator_dtypes(graph_file(tmp_path / "m.onnx", nodes, constant("weight", np.eye(4, dtype=np.float16))))
+    assert audit == {"Cast": {"fp32": 1}, "MatMul": {"fp32": 1}}
+    with pytest.raises(ResultError, match="0 of its 1 matrix products in fp16"):
+        check_audit(audit, "fp16")
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_a_product_is_int8_when_both_operands_are(tmp_path: Path, both: bool) -> None:
+    nodes = [
+        helper.make_node("DequantizeLinear", ["weight", "scale", "zero"], ["w"]),
+        helper.make_node("QuantizeLinear", ["images", "scale", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["x"]),
+        helper.make_node("MatMul", ["x" if both else "images", "w"], ["logits"]),
+    ]
+    tensors = (
+        constant("weight", np.eye(4, dtype=np.int8)),
+        constant("scale", np.float32(0.1)),
+        constant("zero", np.int8(0)),
+    )
+    audit = operator_dtypes(graph_file(tmp_path / "m.onnx", nodes, *tensors))
+    assert audit["MatMul"] == {"int8" if both else "fp32": 1}
+    assert audit["QuantizeLinear"] == {"int8": 1}
+    if both:
+        check_audit(audit, "int8")
+    else:
+        with pytest.raises(ResultError, match="0 of its 1 matrix products in int8"):
+            check_audit(audit, "int8")
+
+
+def test_what_was_left_in_fp32_must_be_known() -> None:
+    audit = {"MatMul": {"int8": 16, "fp32": 8}, "Gemm": {"int8": 1}, "Add": {"fp32": 3}}
+    check_audit(audit, "int8", kept=8)
+    with pytest.raises(ResultError, match="17 of its 25 matrix products in int8, and 8 in fp32; 7 were to stay"):
+        check_audit(audit, "int8", kept=7)
+
+
+@pytest.mark.parametrize("kind", ["LayerNormalization", "Softmax"])
+def test_norms_and_softmax_must_be_in_fp32(kind: str) -> None:
+    with pytest.raises(ResultError, match=rf"computes {kind} in \{{'fp16': 1\}}"):
+        check_audit({"MatMul": {"fp16": 2}, kind: {"fp16": 1, "fp32": 4}}, "fp16")
+
+
+def test_the_facts_hold_what_the_file_says(tmp_path: Path, onnx_file: Path, images: NDArray[np.float32]) -> None:
+    source = tmp_path / "fp32.onnx"
+    source.write_bytes(onnx_file.read_bytes())
+    facts = reduce(source, "fp16", images)
+    assert facts.audit == operator_dtypes(tmp_path / "fp16.onnx")
+
+
+def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="does not exist"):
+        operator_dtypes(tmp_path / "no.onnx")
+    (tmp_path / "bad.onnx").write_bytes(b"\xff\xff\xffnot onnx")
+    with pytest.raises(BundleError, match=r"bad\.onnx is damaged"):
+        operator_dtypes(tmp_path / "bad.onnx")

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from reduced_models import LOOSE, digits, export, reduce, with_huge_mlp, with_outlier_channel
+
+from core.artifact_records import Precision
+from core.errors import ResultError
+from exporters.precision.audit import check_audit
+from exporters.precision.graph import blocks_of, load_source
+from exporters.precision.limits import Limits
+
+IMAGES = digits()[0][:64]
+
+
+@pytest.fixture(scope="module")
+def huge(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export(with_huge_mlp(2), tmp_path_factory.mktemp("huge") / "fp32.onnx")
+
+
+@pytest.fixture(scope="module")
+def outlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export(with_outlier_channel(1), tmp_path_factory.mktemp("outlier") / "fp32.onnx")
+
+
+@pytest.mark.parametrize(("precision", "name", "block", "most"), [("fp16", "huge", 2, 30), ("int8", "outlier", 1, 15)])
+def test_the_block_at_fault_is_found_and_only_it(
+    request: pytest.FixtureRequest, precision: Precision, name: str, block: int, most: int
+) -> None:
+    source: Path = request.getfixturevalue(name)
+    limits = Limits(difference=0.12, agreement=0.9)
+    facts = reduce(source, precision, IMAGES, limits)
+    graph = load_source(source)
+    blocks = blocks_of(graph)
+    assert {blocks[name] for name in facts.kept_fp32} == {f"blocks.{block}"}
+    kinds = {node.name: node.op_type for node in graph.nodes}
+    kept = sorted(kinds[name] for name in facts.kept_fp32)
+    assert kept == (["Add", "Gelu", "MatMul", "MatMul"] if precision == "fp16" else ["MatMul"])
+    assert 2 < facts.conversions <= most
+    assert facts.difference is not None
+    assert facts.difference <= limits.difference
+    products = kept.count("MatMul")
+    check_audit(facts.audit, precision, kept=products + facts.unreduced)
+    with pytest.raises(ResultError, match="were to stay in fp32"):
+        check_audit(facts.audit, precision, kept=products + facts.unreduced - 1)
+
+
+def test_two_blocks_at_fault(tmp_path: Path) -> None:
+    model = with_huge_mlp(0)
+    model.blocks[3] = with_huge_mlp(3).blocks[3]  # type: ignore[operator,index]
+    source = export(model, tmp_path / "fp32.onnx")
+    facts = reduce(source, "fp16", IMAGES)
+    blocks = blocks_of(load_source(source))
+    assert {blocks[name] for name in facts.kept_fp32} == {"blocks.0", "blocks.3"}
+    assert len(facts.kept_fp32) == 8
+
+
+def test_a_search_cut_short_keeps_more(huge: Path) -> None:
+    whole = reduce(huge, "fp16", IMAGES)
+    short = reduce(huge, "fp16", IMAGES, Limits(LOOSE.difference, LOOSE.agreement, conversions=10))
+    assert short.conversions == 10
+    assert set(whole.kept_fp32) < set(short.kept_fp32)
+
+
+def test_blocks_go_by_the_names_of_their_parameters(huge: Path) -> None:
+    found = blocks_of(load_source(huge))
+    assert list(dict.fromkeys(found.values())) == ["stem", "blocks.0", "blocks.1", "blocks.2", "blocks.3", "head"]
+    assert Counter(found.values())["blocks.1"] == Counter(found.values())["blocks.2"] == 28
+
+
+def test_without_names_of_their_own_parts_begin_at_norms(onnx_file: Path) -> None:
+    """An untrained network: its norms are equal, so after slimming all of them read one tensor of one block's name."""
+    found = blocks_of(load_source(onnx_file))
+    assert list(dict.fromkeys(found.values())) == ["stem", "part 1", "part 2", "part 3", "part 4", "head"]

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from exporters.precision.calibrate import METHODS, calibrated
+from exporters.precision.compare import deviation, logits_of
+from exporters.precision.graph import SourceGraph, load_source
+from exporters.precision.integers import int8_from_fp32, quantizable
+
+
+@pytest.fixture(scope="module")
+def source(onnx_file: Path) -> SourceGraph:
+    return load_source(onnx_file)
+
+
+def operands(source: SourceGraph) -> set[str]:
+    names = set(quantizable(source))
+    return {node.input[0] for node in source.nodes if node.name in names}
+
+
+def test_ranges_are_those_of_the_images(source: SourceGraph, images: NDArray[np.float32]) -> None:
+    whole, percentile, squares = calibrated(source, images, operands(source))
+    assert (whole.method, percentile.method, squares.method) == METHODS
+    assert whole.of["images"] == pytest.approx(np.abs(images).max())
+    assert set(whole.of) == operands(source)
+    for narrower in (percentile, squares):
+        assert all(0 < narrower.of[name] <= top * (1 + 1e-6) for name, top in whole.of.items())
+        assert any(narrower.of[name] < 0.99 * top for name, top in whole.of.items())
+
+
+def test_ranges_do_not_depend_on_the_order_of_the_images(source: SourceGraph, images: NDArray[np.float32]) -> None:
+    for one, other in zip(
+        calibrated(source, images, operands(source)), calibrated(source, images[::-1], operands(source)), strict=True
+    ):
+        assert other.of == pytest.approx(one.of, rel=1e-3)
+
+
+def test_the_graph_is_what_tensorrt_takes(source: SourceGraph, images: NDArray[np.float32]) -> None:
+    model = int8_from_fp32(source, calibrated(source, images, operands(source))[0])
+    onnx.checker.check_model(model, full_check=True)
+    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    quantized = [node for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    assert all(tensors[node.input[2]].dtype == np.int8 and not tensors[node.input[2]].any() for node in quantized)
+    readers: dict[str, int] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers[name] = readers.get(name, 0) + 1
+    assert all(readers[node.output[0]] == 1 for node in quantized)  # no pair is shared
+    weights = [array for array in tensors.values() if array.dtype == np.int8 and array.ndim > 1]
+    assert len(weights) == len(quantizable(source)) == 10
+    assert all(array.min() >= -127 for array in weights)
+    assert all(np.abs(array).max() == 127 for array in weights)
+
+
+def test_a_channel_has_a_scale_of_its_own(source: SourceGraph, images: NDArray[np.float32]) -> None:
+    """Rounding to the channel's own step: half a step is the largest error, in every layout of weights."""
+    model = int8_from_fp32(source, calibrated(source, images, operands(source))[0])
+    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    original = {tensor.name: numpy_helper.to_array(tensor) for tensor in source.model.graph.initializer}
+    weights = {node.name: original[node.input[1]] for node in source.nodes if node.name in quantizable(source)}
+    scaled = {node.output[0]: node for node in model.graph.node if node.op_type == "DequantizeLinear"}
+    for node in model.graph.node:
+        if node.name in weights:
+            back = scaled[node.input[1]]
+            axis = next(attribute.i for attribute in back.attribute if attribute.name == "axis")
+            shape = [1] * weights[node.name].ndim
+            shape[axis] = -1
+            step = tensors[back.input[1]].reshape(shape)
+            assert step.size == {"Conv": 48, "Gemm": 10}.get(node.op_type, weights[node.name].shape[-1])
+            assert (np.abs(tensors[back.input[0]] * step - weights[node.name]) <= step * 0.501).all()
+
+
+def test_int8_is_near_fp32_but_not_it(source: SourceGraph, images: NDArray[np.float32]) -> None:
+    model = int8_from_fp32(source, calibrated(source, images, operands(source))[0])
+    found = deviation(logits_of(model, images, optimised=False), logits_of(source.model, images, optimised=True))
+    assert 1e-4 < found.rms < 0.05
+
+
+def test_what_is_kept_has_no_pair(source: SourceGraph, images: NDArray[np.float32]) -> None:
+    ranges = calibrated(source, images, operands(source))[0]
+    kept = quantizable(source)[2]
+    model = int8_from_fp32(source, ranges, {kept})
+    node = next(node for node in model.graph.node if node.name == kept)
+    assert list(node.input) == list(next(node for node in source.nodes if node.name == kept).input)
+    assert len(model.graph.node) == len(int8_from_fp32(source, ranges).graph.node) - 3
+
+
+def test_what_is_always_zero_stays_zero(tmp_path: Path) -> None:
+    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", 4])
+    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 3])
+    weight = np.array([[0, 1, 2], [0, 3, -1], [0, 0.5, 0], [0, 2, 2]], np.float32)  # and a channel of zeros
+    nodes = [helper.make_node("MatMul", ["images", "weight"], ["logits"])]
+    made = helper.make_graph(nodes, "g", [images], [logits], [numpy_helper.from_array(weight, "weight")])
+    onnx.save(
+        helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), tmp_path / "zero.onnx"
+    )
+    source = load_source(tmp_path / "zero.onnx")
+    zeros = np.zeros((2, 4), np.float32)
+    for ranges in calibrated(source, zeros, ["images"]):
+        assert not logits_of(int8_from_fp32(source, ranges), zeros, optimised=True).any()

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+import pytest
+from numpy.typing import NDArray
+from reduced_models import digits, reduce
+
+from core.errors import EnvironmentLacksError, ResultError
+from exporters.precision import trial
+from exporters.precision.calibrate import calibrated
+from exporters.precision.graph import load_source
+from exporters.precision.halves import fp16_from_fp32
+from exporters.precision.integers import int8_from_fp32, quantizable
+from exporters.precision.limits import Limits
+from exporters.tensorrt import engine_from_onnx, installed_flavours
+
+IMAGES = digits()[0][:96]
+needs_modelopt = pytest.mark.skipif(importlib.util.find_spec("modelopt") is None, reason="ModelOpt is not installed")
+
+
+@pytest.fixture
+def source(tmp_path: Path, onnx_file: Path) -> Path:
+    return Path(shutil.copy(onnx_file, tmp_path / "fp32.onnx"))
+
+
+class FakeModelOpt:
+    """ModelOpt's two functions, as far as they are used, over this project's own conversions."""
+
+    def __init__(self) -> None:
+        self.calls: list[dict[str, Any]] = []
+        self.error: Exception | None = None
+
+    def convert_to_mixed_precision(self, **given: Any) -> onnx.ModelProto:
+        self.calls.append(given)
+        if self.error:
+            raise self.error
+        source = load_source(Path(given["onnx_path"]))
+        patterns = given["nodes_to_exclude"]
+        kept = [node.name for node in source.nodes if any(re.match(pattern, node.name) for pattern in patterns)]
+        model: onnx.ModelProto = fp16_from_fp32(source, kept)[0]
+        return self.in_bf16(model)
+
+    @staticmethod
+    def in_bf16(model: onnx.ModelProto) -> onnx.ModelProto:
+        half, brain = onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16
+        for tensor in model.graph.initializer:
+            if tensor.data_type == half:
+                values = onnx.numpy_helper.to_array(tensor).astype(ml_dtypes.bfloat16)
+                tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
+        for node in model.graph.node:
+            for attribute in node.attribute:
+                if node.op_type == "Cast" and attribute.i == half:
+                    attribute.i = brain
+        model.opset_import[0].version = 22
+        return model
+
+    def quantize(self, path: str, **given: Any) -> None:
+        """An "fp8" graph that is int8 in truth."""
+        self.calls.append(given)
+        source = load_source(Path(path))
+        names = set(quantizable(source))
+        operands = {node.input[0] for node in source.nodes if node.name in names}
+        ranges = calibrated(source, given["calibration_data"]["images"], operands)[0]
+        onnx.save(int8_from_fp32(source, ranges), given["output_path"])
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeModelOpt:
+    made = FakeModelOpt()
+    modules = {"modelopt": {"__version__": "0.0"}, "modelopt.onnx": {}}
+    modules["modelopt.onnx.autocast"] = {"convert_to_mixed_precision": made.convert_to_mixed_precision}
+    modules["modelopt.onnx.quantization"] = {"quantize": made.quantize}
+    for name, content in modules.items():
+        module = types.ModuleType(name)
+        vars(module).update(content)
+        monkeypatch.setitem(sys.modules, name, module)
+    return made
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp8"])
+def test_without_modelopt_the_install_is_named(monkeypatch: pytest.MonkeyPatch, source: Path, precision: Any) -> None:
+    for name in ("modelopt", "modelopt.onnx", "modelopt.onnx.autocast", "modelopt.onnx.quantization"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(EnvironmentLacksError, match=r'pip install "compress\[modelopt\]" \(that is nvidia-modelopt'):
+        reduce(source, precision, IMAGES)
+    assert [entry.name for entry in source.parent.iterdir()] == ["fp32.onnx"]
+
+
+def test_bf16_is_measured_by_rounding_and_not_run(fake: FakeModelOpt, source: Path) -> None:
+    facts = reduce(source, "bf16", IMAGES)
+    assert facts.audit["MatMul"] == {"bf16": 12}
+    assert facts.audit["LayerNormalization"] == {"fp32": 5}
+    assert facts.difference is not None
+    assert 1e-3 < facts.difference < 0.1
+    assert "rounded to bf16" in facts.measured
+    assert (facts.as_run_difference, facts.as_run[:9]) == (None, "not run: ")
+    assert "ModelOpt 0.0 AutoCast" in facts.method
+    given = fake.calls[0]
+    assert given["low_precision_type"] == "bf16"
+    assert given["op_types_to_exclude"] == ["LayerNormalization", "Softmax"]
+    assert given["nodes_to_exclude"] == []
+    assert given["keep_io_types"] is True
+
+
+def test_nodes_are_left_out_of_bf16_by_exact_names(fake: FakeModelOpt, source: Path) -> None:
+    free = reduce(source, "bf16", IMAGES)
+    assert free.difference is not None
+    facts = reduce(source, "bf16", IMAGES, Limits(difference=free.difference * 0.9, agreement=0.5))
+    assert facts.kept_fp32
+    assert facts.conversions == len(fake.calls) - 1
+    assert facts.difference is not None
+    assert facts.difference <= free.difference * 0.9
+    patterns = fake.calls[-1]["nodes_to_exclude"]
+    assert all(pattern.endswith("$") for pattern in patterns)
+
+
+def test_what_cannot_be_run_is_not_measured(fake: FakeModelOpt, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = trial.logits_of
+
+    def of_fp32_alone(*args: Any, **given: Any) -> NDArray[np.float32]:
+        if fake.calls:
+            raise ResultError("ONNX Runtime cannot run the graph on the CPU (no such kernel).")
+        return real(*args, **given)
+
+    monkeypatch.setattr(trial, "logits_of", of_fp32_alone)
+    facts = reduce(source, "bf16", IMAGES, Limits(difference=0.0, agreement=1.0))
+    assert (facts.difference, facts.max_abs_difference, facts.agreement) == (None, None, None)
+    assert facts.measured.startswith("not measured: ONNX Runtime cannot run the graph")
+    assert facts.kept_fp32 == ()
+
+
+def test_an_fp8_that_is_none_is_refused(fake: FakeModelOpt, source: Path) -> None:
+    with pytest.raises(ResultError, match=r"this fp8 graph computes 0 of its 14 matrix products in fp8"):
+        reduce(source, "fp8", IMAGES)
+    given = fake.calls[0]
+    assert (given["quantize_mode"], given["calibration_eps"]) == ("fp8", ["cpu"])
+    assert given["calibration_data"]["images"].shape == (48, 3, 32, 32)
+    assert not source.with_name("fp8.onnx").exists()
+
+
+def test_its_errors_are_ours(fake: FakeModelOpt, source: Path) -> None:
+    fake.error = AssertionError("no\nsuch thing")
+    with pytest.raises(ResultError, match=r"ModelOpt's AutoCast failed \(AssertionError: no such thing\)"):
+        reduce(source, "bf16", IMAGES)
+
+
+@needs_modelopt
+@pytest.mark.parametrize("precision", ["bf16", "fp8"])
+def test_modelopt_itself(source: Path, precision: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    facts = reduce(source, precision, IMAGES, Limits(difference=0.5, agreement=0.5))
+    assert facts.audit["MatMul"] == ({"bf16": 12} if precision == "bf16" else {"fp8": 8, "fp32": 4})
+    assert facts.difference is not None
+    assert 1e-3 < facts.difference < 0.5
+    assert capfd.readouterr().out == ""
+    if "tensorrt-rtx" in installed_flavours():
+        engine_from_onnx(
+            source.with_name(f"{precision}.onnx"),
+            source.with_name("m.engine"),
+            flavour="tensorrt-rtx",
+            min_batch=1,
+            opt_batch=1,
+            max_batch=4,
+            compute_capabilities=("8.9",),  # fp8 came with Ada
+            log_path=source.with_name("m.log"),
+        )

@@ -1,0 +1,202 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import timm
+import torch
+from numpy.typing import NDArray
+from reduced_models import LOOSE, digits, export, reduce, trained
+from tiny_models import SIZE, tiny_vit
+
+import exporters.onnx
+import exporters.precision.graph as graph_module
+from core.artifact_records import Precision
+from core.errors import BundleError, DataError, ResultError, UsageError
+from exporters.onnx import onnx_from_module
+from exporters.precision.compare import deviation
+from exporters.precision.limits import Limits, default_limits
+from exporters.precision.reduce import reduced_from_onnx
+from exporters.runners import OnnxRunner
+from exporters.tensorrt import engine_from_onnx, installed_flavours
+
+PRECISIONS: tuple[Precision, ...] = ("fp16", "int8")
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "deit": ("deit_tiny_patch16_224", {"patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 3}),
+    "cait": (
+        "cait_xxs24_224",
+        {"patch_size": 8, "embed_dim": 48, "depth": 2, "num_heads": 4, "init_values": 0.5},
+    ),
+    "swin": (
+        "swin_tiny_patch4_window7_224",
+        {"patch_size": 2, "embed_dim": 24, "depths": (1, 1), "num_heads": (2, 4), "window_size": 4},
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    name, shape = FAMILIES[request.param]
+    torch.manual_seed(0)
+    model = timm.create_model(name, img_size=SIZE, num_classes=10, **shape)
+    return export(model, tmp_path_factory.mktemp(request.param) / "fp32.onnx")
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_every_family_runs_agrees_and_builds(family: Path, precision: Precision) -> None:
+    images = digits()[0][:96]
+    facts = reduce(family, precision, images)
+    target = family.with_name(f"{precision}.onnx")
+    assert facts.kept_fp32 == ()
+    assert facts.conversions == 1
+    assert facts.bytes == target.stat().st_size < (0.62 if precision == "fp16" else 0.5) * family.stat().st_size
+    assert facts.nodes == len(onnx.load(target).graph.node)
+    assert facts.audit["LayerNormalization"].keys() == facts.audit["Softmax"].keys() == {"fp32"}
+    assert facts.audit["Conv"].keys() == facts.audit["Gemm"].keys() == {precision}
+    assert facts.difference is not None
+    assert facts.as_run_difference is not None
+    assert 0 < facts.difference < (0.01 if precision == "fp16" else 0.2)
+    with OnnxRunner(target) as runner, OnnxRunner(family) as full:
+        found = deviation(runner.infer(images[48:]), full.infer(images[48:]))
+    assert found.relative == pytest.approx(facts.as_run_difference, rel=1e-3)
+    if "tensorrt-rtx" in installed_flavours():
+        engine = engine_from_onnx(
+            target,
+            family.with_name("m.engine"),
+            flavour="tensorrt-rtx",
+            min_batch=1,
+            opt_batch=1,
+            max_batch=4,
+            log_path=family.with_name("m.log"),
+        )
+        assert engine.inputs == (("images", "float32", (-1, 3, SIZE, SIZE)),)
+        assert engine.outputs == (("logits", "float32", (-1, 10)),)
+
+
+@pytest.fixture(scope="module")
+def trained_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export(trained(), tmp_path_factory.mktemp("trained") / "fp32.onnx")
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_trained_network_is_far_within_the_default_limits(trained_file: Path, precision: Precision) -> None:
+    images, classes = digits()
+    with OnnxRunner(trained_file) as runner:
+        assert (runner.infer(images[1400:]).argmax(axis=1) == classes[1400:]).mean() > 0.7
+    limits = default_limits(precision)
+    said: list[str] = []
+    facts = reduced_from_onnx(
+        trained_file,
+        trained_file.with_name("reduced.onnx"),
+        precision,
+        calibration=images[:200],
+        checked=images[1400:],
+        limits=limits,
+        log=said.append,
+    )
+    assert facts.kept_fp32 == ()
+    assert facts.difference is not None
+    assert facts.difference < limits.difference / 2
+    assert facts.agreement is not None
+    assert facts.agreement > limits.agreement + (1 - limits.agreement) / 2
+    assert facts.checked_images == 397
+    assert facts.calibration_images == (200 if precision == "int8" else 0)
+    assert said[-1].startswith(f"{precision}: ")
+    assert len(said) == (4 if precision == "int8" else 1)
+
+
+def test_weights_beside_the_graph_are_read(
+    tmp_path: Path, images: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporters.onnx, "EXTERNAL_ABOVE", 1000)
+    facts = onnx_from_module(tiny_vit(), tmp_path / "big.onnx", size=SIZE, max_batch=4)
+    assert facts.data is not None
+    reduced = reduce(tmp_path / "big.onnx", "fp16", images)
+    assert reduced.difference is not None
+    assert reduced.difference < 0.01
+    monkeypatch.setattr(graph_module, "EXTERNAL_ABOVE", 100_000)
+    with pytest.raises(UsageError, match=r"big\.onnx holds 0\.0 GB of weights.*Leave it at fp32"):
+        reduce(tmp_path / "big.onnx", "fp16", images)
+
+
+def test_what_does_not_fit_is_refused_and_the_old_file_stays(
+    tmp_path: Path, onnx_file: Path, images: NDArray[np.float32]
+) -> None:
+    target = tmp_path / "out" / "m.onnx"
+    target.parent.mkdir()
+    target.write_bytes(b"old")
+
+    def attempt(source: Path = onnx_file, precision: Any = "fp16", **changes: Any) -> None:
+        given = {"calibration": images, "checked": images, "limits": LOOSE, **changes}
+        reduced_from_onnx(source, target, precision, **given)
+
+    for precision in ("fp32", "fp4"):
+        with pytest.raises(UsageError, match=f"precision '{precision}' is none to reduce to; choose from fp16"):
+            attempt(precision=precision)
+    with pytest.raises(DataError, match=r"checked images are uint8 .*takes float32 \['N', 3, 32, 32\]"):
+        attempt(checked=images.astype(np.uint8))
+    with pytest.raises(DataError, match=r"calibration images are float32 \[12, 3, 32, 31\]"):
+        attempt(calibration=images[..., :31])
+    with pytest.raises(DataError, match="at least one held-out image"):
+        attempt(checked=images[:0])
+    with pytest.raises(DataError, match="int8 needs training images to calibrate with"):
+        attempt(precision="int8", calibration=images[:0])
+    with pytest.raises(BundleError, match="does not exist"):
+        attempt(tmp_path / "no.onnx")
+    shutil.copy(onnx_file, tmp_path / "fp32.onnx")
+    reduce(tmp_path / "fp32.onnx", "int8", images)
+    with pytest.raises(UsageError, match=r"int8\.onnx is in a reduced precision already"):
+        attempt(tmp_path / "int8.onnx")
+    with pytest.raises(ResultError, match="no block could be found"):
+        attempt(limits=Limits(difference=1e-9, agreement=1.0))
+    assert target.read_bytes() == b"old"
+    assert [entry.name for entry in target.parent.iterdir()] == ["m.onnx"]
+
+
+def test_only_int8_and_fp8_need_calibration(tmp_path: Path, onnx_file: Path, images: NDArray[np.float32]) -> None:
+    facts = reduced_from_onnx(
+        onnx_file, tmp_path / "m.onnx", "fp16", calibration=images[:0], checked=images, limits=LOOSE
+    )
+    assert facts.calibration_images == 0
+
+
+def test_no_number_is_no_agreement() -> None:
+    expected = np.array([[0.0, 1.0], [2.0, 0.0]], np.float32)
+    same = deviation(expected, expected)
+    assert (same.relative, same.rms, same.absolute, same.agreement) == (0.0, 0.0, 0.0, 1.0)
+    off = deviation(expected + np.float32([[0.75, 0], [0, 0]]), expected)
+    assert (off.relative, off.absolute, off.agreement) == (0.5, 0.75, 1.0)
+    broken = expected.copy()
+    broken[0, 0] = np.nan
+    assert deviation(broken, expected).relative == float("inf")
+    assert deviation(broken, expected).agreement == 0.0
+    with pytest.raises(ResultError, match="not all finite"):
+        deviation(expected, broken)
+    with pytest.raises(ResultError, match=r"\(2, 2\), the fp32 graph \(1, 2\)"):
+        deviation(expected, expected[:1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_deit_tiny_at_full_size(tmp_path: Path, precision: Precision) -> None:
+    model = timm.create_model("deit_tiny_patch16_224")
+    onnx_from_module(model, tmp_path / "fp32.onnx", size=224, max_batch=8)
+    images = np.ascontiguousarray(digits()[0][:32].repeat(7, axis=2).repeat(7, axis=3))
+    facts = reduce(tmp_path / "fp32.onnx", precision, images, Limits(difference=0.1, agreement=0.0))
+    assert facts.kept_fp32 == ()
+    assert facts.audit["MatMul"] == ({"fp16": 72} if precision == "fp16" else {"int8": 48, "fp32": 24})
+    if "tensorrt-rtx" in installed_flavours():
+        engine = engine_from_onnx(
+            tmp_path / f"{precision}.onnx",
+            tmp_path / "m.engine",
+            flavour="tensorrt-rtx",
+            min_batch=1,
+            opt_batch=1,
+            max_batch=8,
+            log_path=tmp_path / "m.log",
+        )
+        assert engine.bytes < 20_000_000  # the fp32 engine has 30 MB
