@@ -201,7 +201,11 @@ def _check_graph(graph: Any, size: int, input: Input) -> None:
 
 
 def max_difference(
-    path: Path, module: nn.Module, images: NDArray[np.float32], batch_sizes: Sequence[int] = (1, 2, 7)
+    path: Path,
+    module: nn.Module,
+    images: NDArray[np.float32],
+    batch_sizes: Sequence[int] = (1, 2, 7),
+    given: NDArray[Any] | None = None,
 ) -> dict[str, float]:
     """Largest absolute difference in logits between the ONNX file and torch, by batch size (as text).
 
@@ -210,6 +214,7 @@ def max_difference(
 
     Args:
         images: real model inputs, float32 ``[N, 3, S, S]``; repeated where a batch needs more.
+        given: the same images as the file takes them, where that is otherwise: uint8 ``[N, S, S, 3]``.
 
     Raises:
         DataError: there are no images.
@@ -220,13 +225,14 @@ def max_difference(
     if len(images) == 0:
         raise DataError("comparing an export with torch needs at least one image, none was given.")
     module = _deployable(module)
+    given = images if given is None else given
     differences: dict[str, float] = {}
     with OnnxRunner(path) as runner:
         for size in batch_sizes:
-            batch = np.ascontiguousarray(images[np.arange(size) % len(images)])
+            batch = np.arange(size) % len(images)
             with torch.inference_mode():
-                expected = module(torch.from_numpy(batch)).numpy()
-            found = runner.infer(batch)
+                expected = module(torch.from_numpy(images[batch])).numpy()
+            found = runner.infer(given[batch])
             if found.shape != expected.shape:
                 raise ResultError(f"{path.name} gives logits {found.shape} where torch gives {expected.shape}.")
             finite = np.isfinite(found).all() and np.isfinite(expected).all()

@@ -62,8 +62,8 @@ class BundledModel:
     """JSON values for the manifest. The card shows ``top1``, ``top1_low``, ``top1_high`` (percent), ``drop``,
     ``drop_low``, ``drop_high`` (points), ``p50_ms``, ``p50_low``, ``p50_high`` (milliseconds at batch ``batch``),
     ``measured_on`` (machine, runtime and provider in words), ``unmeasured`` (why there are none of these),
-    ``max_difference`` (of logits, from torch), ``agreement`` (share of images with the top-1 of fp32), ``kept_fp32`` (names of
-    nodes), and of an engine ``hardware``, ``hardware_source``, ``version``. ``min_batch``, ``opt_batch``,
+    ``max_difference`` (of logits, from torch), ``agreement`` (share of images with the top-1 of fp32), ``kept_fp32``
+    (names of nodes), and of an engine ``hardware``, ``hardware_source``, ``version``. ``min_batch``, ``opt_batch``,
     ``max_batch`` are what Triton is told."""
 
 

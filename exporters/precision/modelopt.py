@@ -20,7 +20,8 @@ from core.errors import EnvironmentLacksError, ResultError
 from exporters.precision.graph import FP32_OPERATORS, SourceGraph, one_line
 
 PACKAGES = ("nvidia-modelopt", "onnxconverter-common", "onnx-graphsurgeon", "cppimport", "lief")
-"""What the extra `modelopt` installs. ModelOpt's own extra ``onnx`` pins older onnx and onnxruntime-gpu than this project's."""
+"""What the extra `modelopt` installs. ModelOpt's own extra ``onnx`` pins older onnx and onnxruntime-gpu than this
+project's."""
 
 _INSTALL = f"pip install {' '.join(PACKAGES)}"
 _NEED_IT = ("bf16", "fp8")

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from core.machine import processor
 from pipeline.doctor.engines import examine_engines
 from pipeline.doctor.finding import Finding
 from pipeline.doctor.folder import check_kind, examine_folder, examine_here
 from pipeline.doctor.libraries import examine_libraries
-from pipeline.machine import processor
 
 __all__ = ["Finding", "examine", "examine_folder"]
 

@@ -131,7 +131,7 @@ def _cost_and_file(
         reduced = {str(precision): artifact for precision, artifact in export.reduced.items()}
         return (fp32.cost if fp32 else None), fp32 if one.precision == "fp32" else reduced.get(one.precision)
     if one.runtime != "torch":
-        engines = {(engine.flavour, engine.precision): engine.file for engine in export.engines}
+        engines = {(str(engine.flavour), str(engine.precision)): engine.file for engine in export.engines}
         return (fp32.cost if fp32 else None), engines.get((one.runtime, one.precision))
     if one.model == "teacher":
         return teacher.cost, teacher.weights

@@ -96,8 +96,8 @@ def run(config: VerifyConfig, inputs: Inputs, context: Context) -> VerifyRecord:
         onnx_on += " (the installed one knows no GPU; pip uninstall onnxruntime; pip install onnxruntime-gpu)"
         context.say(f"ONNX Runtime is measured on {onnx_on}")
     method = (
-        f"{processor()}, {threads} threads; all models of a runtime timed in turn within each round, in shuffled order; "
-        f"warm-up detected; ONNX Runtime on {onnx_on} without spinning threads; torch on {torch_on}, "
+        f"{processor()}, {threads} threads; all models of a runtime timed in turn within each round, in shuffled "
+        f"order; warm-up detected; ONNX Runtime on {onnx_on} without spinning threads; torch on {torch_on}, "
         "eager, float32; from a float32 array in memory to logits in memory"
     )
     return VerifyRecord(accuracy=accuracy, latency=latency, latency_method=method)
