@@ -21,8 +21,8 @@ _QUANTIZED = ("Conv", "Gemm", "MatMul")
 def int8_from_fp32(source: SourceGraph, ranges: Ranges, kept: Collection[str] = ()) -> Any:
     """An int8 copy of the graph; ``kept`` names products to leave in fp32.
 
-    ONNX Runtime's own quantizer is not used: its result is not sorted topologically, which ONNX's checker refuses, and
-    it lets operators that need no pixels, such as a ``Shape``, read quantized ones (measured; docs/export.md).
+    ONNX Runtime's own quantizer is not used: calibration goes with it, which a search should not repeat, and it lets
+    operators that need no pixels, such as a ``Shape``, read quantized ones (measured; docs/export.md).
     """
     import onnx
 
