@@ -21,8 +21,8 @@ _QUANTIZED = ("Conv", "Gemm", "MatMul")
 def int8_from_fp32(source: SourceGraph, ranges: Ranges, kept: Collection[str] = ()) -> Any:
     """An int8 copy of the graph; ``kept`` names products to leave in fp32.
 
-    ONNX Runtime's own quantizer is not used: its result is not sorted topologically, which ONNX's checker refuses, and
-    it lets operators that need no pixels, such as a ``Shape``, read quantized ones (measured; docs/export.md).
+    ONNX Runtime's own quantizer is not used: calibration goes with it, which a search should not repeat, and it lets
+    operators that need no pixels, such as a ``Shape``, read quantized ones (measured; docs/export.md).
     """
     import onnx
 
@@ -50,11 +50,18 @@ def int8_from_fp32(source: SourceGraph, ranges: Ranges, kept: Collection[str] = 
 
 
 def quantizable(source: SourceGraph) -> tuple[str, ...]:
-    """Names of the products of an activation with a constant weight, in that order."""
+    """Names of the products of an activation with a constant weight, in that order.
+
+    A stack of matrices, one a head, is left out: ONNX Runtime's kernel takes the scales of one matrix alone, and fails.
+    """
+    stacks = {tensor.name for tensor in source.model.graph.initializer if len(tensor.dims) > 2}
     return tuple(
         node.name
         for node in source.nodes
-        if node.op_type in _QUANTIZED and node.input[0] not in source.constants and node.input[1] in source.constants
+        if node.op_type in _QUANTIZED
+        and node.input[0] not in source.constants
+        and node.input[1] in source.constants
+        and (node.op_type == "Conv" or node.input[1] not in stacks)
     )
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from core.errors import EnvironmentLacksError, ResultError
 from exporters.precision.graph import FP32_OPERATORS, SourceGraph, one_line
 
-PACKAGES = ("nvidia-modelopt", "onnxconverter-common", "onnx-graphsurgeon", "cppimport", "lief")
+PACKAGES = ("nvidia-modelopt", "onnx-graphsurgeon", "lief")
 """What the extra `modelopt` installs. ModelOpt's own extra ``onnx`` pins older onnx and onnxruntime-gpu than this
 project's."""
 
