@@ -27,7 +27,8 @@ SPEC = PreprocessSpec(size=224, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0
 CLASSES = 10
 _WIDTH = 384
 """Of CaiT-S24, which lift and widelast reach."""
-_RIDGE = 1e-3
+_RIDGE = 0.3
+"""Enough that the classifier does not amplify rounding: with 1e-3, fp32 itself differed by 1e-3 between runtimes."""
 _BATCH = 16
 
 

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from core.artifact_records import OperatorDtypes
 from core.errors import BundleError, EnvironmentLacksError, ResultError, UsageError
 from exporters.cuda import Gpu, gpu_facts, gpu_present
 from exporters.latency import WARMUP_SHARE, Times, no_garbage_collection
 from exporters.runners.base import Runner, input_of
 from exporters.runners.times import MAX_SAMPLES, MIN_SAMPLES, QUEUED, EngineTimes, repeat, warm_up
-from exporters.tensorrt import Flavour, TensorrtLog, load_tensorrt
+from exporters.tensorrt import Flavour, TensorrtLog, engine_audit, information_of, load_tensorrt
 
 
 class EngineRunner(Runner):
@@ -35,6 +36,7 @@ class EngineRunner(Runner):
         if not path.is_file():
             raise BundleError(f"{path} does not exist.")
         self.path = path
+        self._trt = trt
         self._log = TensorrtLog(trt)
         self.flavour, self.version = flavour, str(trt.__version__)
         self._gpu = Gpu()  # before TensorRT, so that both are in the same context
@@ -85,6 +87,12 @@ class EngineRunner(Runner):
         """Drop the engine, then the GPU memory it used."""
         self._context = self._engine = self._runtime = None
         self._gpu.close()
+
+    def audit(self) -> OperatorDtypes:
+        """Layers of the engine by TensorRT's own type and by the dtype they compute in, from its inspector."""
+        if self._engine is None:
+            raise UsageError(f"the runner of {self.path.name} was closed.")
+        return engine_audit(information_of(self._trt, self._engine))
 
     def _infer(self, images: NDArray[Any]) -> NDArray[np.float32]:
         logits = np.empty((len(images), self.classes), dtype=np.float32)

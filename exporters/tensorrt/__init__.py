@@ -12,7 +12,15 @@ audit     the dtype every layer of it really computes in
 failures  a failed build in one sentence that names the ONNX node
 """
 
-from exporters.tensorrt.audit import PRODUCTS, check_precision, engine_audit, network_audit, precision_seen
+from exporters.tensorrt.audit import (
+    PRODUCTS,
+    builder_audit,
+    check_precision,
+    engine_audit,
+    information_of,
+    network_audit,
+    precision_seen,
+)
 from exporters.tensorrt.build import EngineFacts, HardwareSource, Tensor, engine_from_onnx
 from exporters.tensorrt.flavours import (
     MODULES,
@@ -34,11 +42,13 @@ __all__ = [
     "HardwareSource",
     "Tensor",
     "TensorrtLog",
+    "builder_audit",
     "capability_names",
     "check_precision",
     "choose_flavour",
     "engine_audit",
     "engine_from_onnx",
+    "information_of",
     "installed_flavours",
     "load_tensorrt",
     "network_audit",

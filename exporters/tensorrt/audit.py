@@ -1,12 +1,14 @@
 """The precision audit of an engine: the dtype that every layer really computes in, read from TensorRT's own objects.
 
 A builder that was asked for fp16 may warn and build fp32; a file name says nothing. So what is counted here is the
-parsed network (anywhere) and the finished engine (where a GPU can load it), never the request.
+parsed network and the finished engine, never the request. The two differ: the builder may compute in float32 what the
+graph quantises.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from typing import Any, get_args
 
@@ -101,6 +103,11 @@ def _quantised_as(tensor: Any, made_by: dict[str, Any]) -> str | None:
     return None
 
 
+def information_of(trt: Any, engine: Any) -> str:
+    """What the inspector tells of a loaded ``ICudaEngine``, JSON."""
+    return str(engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON))
+
+
 def engine_audit(information: str) -> OperatorDtypes:
     """Layers of a built engine by TensorRT's own type and by dtype, from the inspector's JSON.
 
@@ -108,8 +115,8 @@ def engine_audit(information: str) -> OperatorDtypes:
     may be converted already. ``unknown`` where the inspector does not tell.
 
     Args:
-        information: ``EngineInspector.get_engine_information(LayerInformationFormat.JSON)``. An engine built without
-            detailed profiling verbosity gives layer names only, and an empty audit.
+        information: :func:`information_of` the engine. One built without detailed profiling verbosity gives layer
+            names only, and an empty audit.
     """
     counts: dict[str, Counter[str]] = {}
     for layer in json.loads(information).get("Layers", []):
@@ -117,6 +124,23 @@ def engine_audit(information: str) -> OperatorDtypes:
             tensors = [*layer.get("Inputs", []), *layer.get("Outputs", [])]
             words = str(tensors[0].get("Format/Datatype", tensors[0].get("Datatype", ""))) if tensors else ""
             counts.setdefault(str(layer.get("LayerType", UNKNOWN)), Counter())[_dtype_in(words)] += 1
+    return {name: dict(counts[name]) for name in sorted(counts)}
+
+
+def builder_audit(layers: str) -> OperatorDtypes:
+    """Layers of a built engine by TensorRT's own type and by dtype, from what the builder logs: needs no GPU.
+
+    A layer counts with the widest dtype of its inputs, constants aside: a product of int8 activations and weights
+    that were dequantised before computes in float32, whatever the graph says. Layers on shapes alone are left out.
+
+    Args:
+        layers: the builder's message, logged with detailed profiling verbosity; any other gives an empty audit.
+    """
+    counts: dict[str, Counter[str]] = {}
+    for kind, inputs in re.findall(r"^Name: .*?, LayerType: (\w+), Inputs: \[(.*?)\], Constants: \[", layers, re.M):
+        dtypes = [_dtype_in(word) for word in re.findall(r"Datatype: (\w+)", inputs) if not word.startswith("Int64")]
+        if dtypes:
+            counts.setdefault(kind, Counter())[min(dtypes, key=lambda dtype: _NARROW.get(dtype, -1))] += 1
     return {name: dict(counts[name]) for name in sorted(counts)}
 
 

@@ -9,12 +9,17 @@ from typing import IO, Any
 
 from exporters.latency import no_garbage_collection
 
+_ENGINE = ("Layers:", "Engine Layer Information")
+"""How the builder begins to tell of the engine it built: with detailed profiling verbosity, and without."""
+
 
 class TensorrtLog:
     """TensorRT's messages: errors remembered, and everything worth keeping written to ``file``."""
 
     def __init__(self, trt: Any, file: IO[str] | None = None) -> None:
         self._errors: list[str] = []
+        self.layers = ""
+        """The builder's account of the layers of the engine it built last; empty before."""
         outer = self
 
         class Logger(trt.ILogger):  # type: ignore[misc]  # the base is known only once a flavour is chosen
@@ -30,7 +35,9 @@ class TensorrtLog:
         if severity in ("ERROR", "INTERNAL_ERROR"):
             self._errors.append(message)
         # VERBOSE has thousands of lines a build, of which one says what the engine's layers and dtypes became.
-        if file is not None and (severity != "VERBOSE" or message.startswith("Engine Layer Information")):
+        if severity == "VERBOSE" and message.startswith(_ENGINE):
+            self.layers = message
+        if file is not None and (severity != "VERBOSE" or message.startswith(_ENGINE)):
             # TensorRT calls this from C++, also after the build is over: an exception here would end the process.
             with contextlib.suppress(OSError, ValueError):
                 file.write(f"[{severity}] {message}\n")

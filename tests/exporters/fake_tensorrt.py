@@ -12,6 +12,7 @@ class FakeTensorrt:
 
     float32, uint8 = "FLOAT", "UINT8"
     __version__ = "0"
+    LayerInformationFormat = SimpleNamespace(JSON="json")
     TensorIOMode = SimpleNamespace(INPUT="in")
 
     class ILogger:
@@ -59,6 +60,13 @@ class FakeTensorrt:
 
     def create_execution_context(self) -> FakeTensorrt:
         return self
+
+    def create_engine_inspector(self) -> FakeTensorrt:
+        return self
+
+    def get_engine_information(self, form: str) -> str:
+        assert form == "json"
+        return '{"Layers": [{"LayerType": "gemm", "Inputs": [{"Format/Datatype": "Row major linear FP16 format"}]}]}'
 
     def set_tensor_address(self, name: str, address: int) -> None:
         self.addresses[name] = address

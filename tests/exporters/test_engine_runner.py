@@ -89,6 +89,7 @@ def test_an_engine_that_eats_pixels_gets_pixels(tmp_path: Path, fake: FakeDriver
     with EngineRunner(path, "tensorrt-rtx") as runner:
         assert (runner.input, runner.size, runner.image_shape) == ("uint8", 32, (32, 32, 3))
         # The fake's logits are the first 40 bytes of each image, which the runner hands back as ten float32.
+        assert runner.audit() == {"gemm": {"float16": 1}}
         found = runner.infer(pixels)
         np.testing.assert_array_equal(found.view(np.uint8), pixels.reshape(3, -1)[:, :40])
         with pytest.raises(UsageError, match=r"takes uint8 images \(RGB pixels, not normalised\), float32 was given"):
