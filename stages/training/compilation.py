@@ -16,8 +16,8 @@ RATE = {"cpu": 5e10, "cuda": 3e13}
 and of one GPU in bfloat16. Fixed, not measured, so that an interrupted run decides the same when it goes on."""
 _WORTH_SECONDS = 900
 """Compiling costs up to a minute and saves about a tenth (docs/performance.md): it pays after ten minutes or so.
-No network that is compiled is known to get more than 3 % slower by it: a teacher with talking heads does as timm has
-it, and is rewritten first (``stages.models.talking_heads``)."""
+No network that is compiled is known to get more than 3 % slower by it: one with talking heads does as timm has it, and
+is rewritten before (``stages.models.talking_heads``)."""
 
 
 def decide(setting: Setting, device: str, operations: float) -> tuple[bool, str]:
