@@ -91,7 +91,11 @@ class EngineArtifact(Record):
     log: FileRef | None = None
     """What the builder said."""
     layers: OperatorDtypes = Field(default_factory=dict)
-    """What the network's layers compute in, by type."""
+    """What the layers of the network given to the builder compute in, by type."""
+    built_layers: OperatorDtypes | None = None
+    """Likewise of the engine that came out, where the builder's log or the engine tells."""
+    tf32: bool = False
+    """Whether float32 products may be rounded to TF32 on the way, TensorRT's default."""
     hardware: tuple[str, ...] = ()
     """What the engine runs on: compute capabilities for tensorrt-rtx, the GPU's name for tensorrt."""
     hardware_source: str = ""

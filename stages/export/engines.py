@@ -58,6 +58,8 @@ def _build(config: ExportConfig, flavour: Flavour, graph: OnnxArtifact, context:
         file=reference(path, root),
         log=reference(log, root),
         layers=facts.audit,
+        built_layers=facts.engine_audit,
+        tf32=facts.tf32,
         hardware=facts.hardware,
         hardware_source=facts.hardware_source,
         min_batch=facts.min_batch,
