@@ -7,7 +7,8 @@ from typing import Any
 
 from pipeline.report.wording import Footnotes, megabytes, plain, table
 
-_PRODUCTS = ("MatMul", "Gemm", "Conv")
+_PRODUCTS = ("matmul", "gemm", "conv", "correlation")
+"""Types of operators and layers; the last is what tensorrt-rtx makes of a convolution."""
 _SHOWN = 4
 
 
@@ -66,7 +67,8 @@ def _engines(made: dict[str, Any]) -> str:
             [
                 f"{one['flavour']} {one['version'] or ''}".strip(),
                 one["precision"],
-                _layers(one["layers"]) if built else "-",
+                _products(one["layers"]) if built else "-",
+                _products(one["built_layers"] or {}) if built else "-",
                 plain(hardware) or "-",
                 f"{one['min_batch']} to {one['max_batch']}" if built else "-",
                 f"{one['seconds']:.1f}" if built else "-",
@@ -74,8 +76,21 @@ def _engines(made: dict[str, Any]) -> str:
                 _place(made, one["flavour"], one["precision"]) if built else f"not built: {plain(one['reason'])}",
             ]
         )
-    header = ["engine", "precision", "matrix products in", "runs on", "batch", "built in s", "size", "bundle"]
-    return "\n".join(["### Engines", "", table(header, rows)])
+    header = [
+        "engine",
+        "precision",
+        "products of the graph in",
+        "as built",
+        "runs on",
+        "batch",
+        "built in s",
+        "size",
+        "bundle",
+    ]
+    lines = ["### Engines", "", table(header, rows), ""]
+    if any(one["tf32"] for one in made["engines"]):
+        lines.append("- float32 products may be rounded to TF32 on the way, TensorRT's default.")
+    return "\n".join(lines).rstrip()
 
 
 def _bundle(made: dict[str, Any]) -> str:
@@ -96,21 +111,12 @@ def _place(made: dict[str, Any], runtime: str, precision: str) -> str:
 
 
 def _products(operators: Mapping[str, Mapping[str, int]]) -> str:
-    """What a graph's matrix products compute in: ``48 fp16, 1 fp32``."""
+    """What the matrix products of a graph or an engine compute in: ``48 fp16, 1 fp32``."""
     counts: dict[str, int] = {}
-    for kind in _PRODUCTS:
-        for dtype, count in operators.get(kind, {}).items():
-            counts[dtype] = counts.get(dtype, 0) + count
-    return ", ".join(f"{count} {dtype}" for dtype, count in sorted(counts.items(), key=lambda item: -item[1])) or "-"
-
-
-def _layers(layers: Mapping[str, Mapping[str, int]]) -> str:
-    """Likewise of an engine's layers, whose types TensorRT names in its own way."""
-    wanted = {kind: dtypes for kind, dtypes in layers.items() if "MATRIX" in kind.upper() or "CONV" in kind.upper()}
-    counts: dict[str, int] = {}
-    for dtypes in wanted.values():
-        for dtype, count in dtypes.items():
-            counts[dtype] = counts.get(dtype, 0) + count
+    for kind, dtypes in operators.items():
+        if kind.lower() in _PRODUCTS:
+            for dtype, count in dtypes.items():
+                counts[dtype] = counts.get(dtype, 0) + count
     return ", ".join(f"{count} {dtype}" for dtype, count in sorted(counts.items(), key=lambda item: -item[1])) or "-"
 
 

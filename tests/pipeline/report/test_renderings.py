@@ -105,7 +105,10 @@ def test_a_note_said_before_is_not_said_again(lift: Records) -> None:
 
 
 def test_hardware_that_nothing_read_back_is_called_the_documented_default(lift: Records) -> None:
-    assert "| 8.9, 12.0 (documented default) | 1 to 8 | 33.0 | 23.46 MB | yes |" in render(report_of(lift))
+    text = render(report_of(lift))
+    assert "| 8.9, 12.0 (documented default) | 1 to 8 | 33.0 | 23.46 MB | yes |" in text
+    assert "| 49 float16 | 40 float16, 1 float32 |" in text
+    assert "TF32" in text
 
 
 def test_precisions_say_what_they_are_made_of_and_where_they_ended_up(lift: Records) -> None:
