@@ -144,7 +144,7 @@ def _audited(graph: SourceGraph, recipe: Recipe, trial: Trial) -> tuple[Operator
     """The result's dtypes, and the number of products in fp32 that the search did not put there.
 
     Raises:
-        ResultError: the graph is not valid, or not of the precision it goes by.
+        ResultError: the graph is not valid, not of the precision it goes by, or most of it had to stay in fp32.
     """
     import onnx
 
@@ -156,6 +156,12 @@ def _audited(graph: SourceGraph, recipe: Recipe, trial: Trial) -> tuple[Operator
         raise ResultError(f"the {recipe.precision} graph is not a valid ONNX graph ({one_line(error)}).") from error
     products = {node.name for node in graph.nodes if node.op_type in PRODUCTS}
     by_search = len(products & trial.kept)
+    could = len(products & set(recipe.candidates))
+    if 2 * by_search > could:
+        raise ResultError(
+            f"{recipe.precision} is within its limits only with {by_search} of {could} matrix products in fp32, so that "
+            f"little would be {recipe.precision}; leave this precision out."
+        )
     others = len(set(unreduced_products(typed, recipe.precision)) - trial.kept)
     weighted = len(graph.products(weighted=True))
     tool_is_fair = recipe.tool_decides and others - recipe.spared <= weighted // 2

@@ -64,6 +64,11 @@ def test_a_search_cut_short_keeps_more(huge: Path) -> None:
     assert set(whole.kept_fp32) < set(short.kept_fp32)
 
 
+def test_a_precision_that_most_products_cannot_take_is_refused(huge: Path) -> None:
+    with pytest.raises(ResultError, match=r"int8 is within its limits only with \d+ of \d+ matrix products in fp32"):
+        reduce(huge, "int8", IMAGES, Limits(difference=0.01, agreement=0.9))
+
+
 def test_blocks_go_by_the_names_of_their_parameters(huge: Path) -> None:
     found = blocks_of(load_source(huge))
     assert list(dict.fromkeys(found.values())) == ["stem", "blocks.0", "blocks.1", "blocks.2", "blocks.3", "head"]
