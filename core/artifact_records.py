@@ -184,6 +184,12 @@ class LatencyRow(Record):
     p50_low: float | None = None
     p50_high: float | None = None
     """Ends of the 95 % bootstrap interval of ``p50_ms``."""
+    gpu_p50_ms: float | None = None
+    gpu_p90_ms: float | None = None
+    gpu_p99_ms: float | None = None
+    """An engine's GPU compute alone, by CUDA events, without transfers; ``p50_ms`` is end to end, with them."""
+    gpu_method: str = ""
+    """How that was measured, and on which GPU."""
     provider: str = ""
     """ONNX Runtime's execution provider, such as CPUExecutionProvider; empty for other runtimes."""
     reason: str = ""

@@ -91,7 +91,7 @@ class PreprocessSpec(Record):
         """The model's input for one image: float32 ``[3, size, size]``, or uint8 ``[size, size, 3]``."""
         pixels = self.pixels(image)
         if self.input == "uint8":
-            return pixels
+            return pixels.copy()  # Pillow's own memory is read-only
         scaled = pixels.astype(np.float32) / np.float32(255)
         mean = np.asarray(self.mean, dtype=np.float32)
         std = np.asarray(self.std, dtype=np.float32)

@@ -159,8 +159,8 @@ def _audited(graph: SourceGraph, recipe: Recipe, trial: Trial) -> tuple[Operator
     could = len(products & set(recipe.candidates))
     if 2 * by_search > could:
         raise ResultError(
-            f"{recipe.precision} is within its limits only with {by_search} of {could} matrix products in fp32, so that "
-            f"little would be {recipe.precision}; leave this precision out."
+            f"{recipe.precision} is within its limits only with {by_search} of {could} matrix products in fp32, so "
+            f"that little would be {recipe.precision}; leave this precision out."
         )
     others = len(set(unreduced_products(typed, recipe.precision)) - trial.kept)
     weighted = len(graph.products(weighted=True))

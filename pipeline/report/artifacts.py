@@ -15,7 +15,7 @@ _SHOWN = 4
 def markdown(report: dict[str, Any]) -> str:
     """Markdown of the report's ``artifacts``: how each was made, what it really computes in, where it ended up."""
     made = report["artifacts"]
-    sections = [_precisions(made), _engines(made), _bundle(made)]
+    sections = [_precisions(made), _engines(made), _on_gpu(report["latency"]), _bundle(made)]
     return "\n\n".join(section for section in sections if section)
 
 
@@ -91,6 +91,19 @@ def _engines(made: dict[str, Any]) -> str:
     if any(one["tf32"] for one in made["engines"]):
         lines.append("- float32 products may be rounded to TF32 on the way, TensorRT's default.")
     return "\n".join(lines).rstrip()
+
+
+def _on_gpu(latency: list[dict[str, Any]]) -> str:
+    """GPU compute of the engines alone, where any was run."""
+    rows = [row for row in latency if row["gpu_p50_ms"] is not None]
+    cells = [
+        [f"{row['runtime']} {row['precision']}", str(row["batch"]), f"{row['gpu_p50_ms']:.3f}", f"{row['p50_ms']:.3f}"]
+        for row in rows
+    ]
+    if not rows:
+        return ""
+    body = table(["engine", "batch", "p50 ms, GPU compute", "p50 ms, end to end"], cells)
+    return "\n".join([body, "", plain(rows[0]["gpu_method"])])
 
 
 def _bundle(made: dict[str, Any]) -> str:

@@ -97,7 +97,7 @@ class EvalTransform:
         self.spec = spec
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """PIL image to float32 ``[3, size, size]``."""
+        """PIL image to float32 ``[3, size, size]``, or to uint8 ``[size, size, 3]`` where the spec says so."""
         return torch.from_numpy(self.spec.apply(image))
 
 
@@ -222,7 +222,7 @@ def eval_loader(split: Any, spec: PreprocessSpec, *, batch_size: int, workers: i
 
 
 def sample(split: Any, spec: PreprocessSpec, count: int) -> Tensor:
-    """The evaluation input of up to ``count`` images spread evenly over a split, float32 ``[n, 3, S, S]``."""
+    """The evaluation input of up to ``count`` images spread evenly over a split, ``[n, 3, S, S]`` or as ``spec`` says."""
     transform = EvalTransform(spec)
     if isinstance(split, StreamSplit):
         images = [image for image, _ in (pair for pair, _ in zip(split, range(count), strict=False))]

@@ -31,6 +31,7 @@ from core.preprocess import PreprocessSpec
 from core.records import DataRecord, DistillRecord, FoldRecord, StudentRecord, TeacherRecord
 from exporters.latency import Times, measure, median_interval, percentiles, physical_cores, ratio_interval
 from exporters.runners import PROVIDERS, EngineRunner, OnnxRunner, Provider, provider_for
+from exporters.runners.times import EngineTimes
 from stages.images.loaders import eval_loader, sample
 from stages.images.sources import recorded_images
 from stages.models.build import build_model
@@ -74,6 +75,8 @@ class Contestant:
     provider: str = ""
     """ONNX Runtime's execution provider that was asked for, and is there when ``infer`` is."""
     precision: Precision = "fp32"
+    on_gpu: Callable[[NDArray[Any], float], EngineTimes] | None = None
+    """Of an engine: GPU compute of a batch, timed for some seconds."""
 
     @property
     def key(self) -> str:
@@ -163,7 +166,7 @@ def _engine(export: ExportRecord, engine: EngineArtifact, root: Path, stack: Exi
         runner = stack.enter_context(EngineRunner(root / engine.file.path, engine.flavour))
     except (EnvironmentLacksError, BundleError) as error:
         return replace(absent, reason=str(error))
-    return replace(absent, infer=runner.infer, reason="")
+    return replace(absent, infer=runner.infer, reason="", on_gpu=runner.time)
 
 
 def _accuracy(inputs: Inputs, context: Context, contestants: Sequence[Contestant]) -> tuple[AccuracyRow, ...]:
@@ -236,14 +239,30 @@ def _latency(config: VerifyConfig, inputs: Inputs, contestants: Sequence[Contest
     for runtime in runtimes:
         group = [each for each in contestants if each.runtime == runtime]
         for batch in config.batch_sizes:
-            calls: dict[str, Callable[[], object]] = {}
-            for each in group:
-                if each.infer and (each.max_batch is None or batch <= each.max_batch):
-                    images = inputs_of[each.spec]
-                    calls[each.key] = partial(each.infer, np.ascontiguousarray(images[np.arange(batch) % len(images)]))
+            fitting = [each for each in group if each.infer and (each.max_batch is None or batch <= each.max_batch)]
+            given = {each.key: _batch(inputs_of[each.spec], batch) for each in fitting}
+            calls = {each.key: partial(each.infer, given[each.key]) for each in fitting if each.infer}
             times = measure(calls, seconds) if calls else {}
-            rows += [_latency_row(config, each, batch, times) for each in group]
+            for each in group:
+                row = _latency_row(config, each, batch, times)
+                own = each.key in given and each.on_gpu is not None
+                rows.append(_with_gpu(row, each, given[each.key], seconds / len(fitting)) if own else row)
     return tuple(rows)
+
+
+def _batch(images: NDArray[Any], count: int) -> NDArray[Any]:
+    """``count`` images, repeated where there are fewer."""
+    return np.ascontiguousarray(images[np.arange(count) % len(images)])
+
+
+def _with_gpu(row: LatencyRow, contestant: Contestant, images: NDArray[Any], seconds: float) -> LatencyRow:
+    """``row`` with the GPU's own time beside that of the whole call."""
+    assert contestant.on_gpu is not None  # noqa: S101 - only an engine's contestant comes here
+    times = contestant.on_gpu(images, seconds)
+    p50, p90, p99 = times.gpu_percentiles()
+    return row.model_copy(
+        update={"gpu_p50_ms": p50, "gpu_p90_ms": p90, "gpu_p99_ms": p99, "gpu_method": times.method()}
+    )
 
 
 def _latency_row(config: VerifyConfig, contestant: Contestant, batch: int, times: dict[str, Times]) -> LatencyRow:

@@ -169,6 +169,11 @@ def small_engine(finished: tuple[Context, Inputs], monkeypatch: pytest.MonkeyPat
             super().__init__(path, threads=1)
             self.max_batch = 4
 
+        def time(self, images: NDArray[Any], seconds: float) -> Any:
+            assert len(images) <= 4
+            assert seconds > 0
+            return SimpleNamespace(gpu_percentiles=lambda: (0.5, 0.6, None), method=lambda: "by CUDA events")
+
     monkeypatch.setattr(stage, "EngineRunner", FourAtMost)
     return replace(inputs, export=inputs.export.model_copy(update={"engines": (engine,)}))
 
@@ -181,7 +186,9 @@ def test_an_engine_for_few_images_is_measured_in_batches_it_takes(
     assert rows["tensorrt-rtx"].top1 == pytest.approx(rows["torch"].top1)
     one, eight = (row for row in record.latency if row.runtime == "tensorrt-rtx")
     assert one.p50_ms is not None
+    assert (one.gpu_p50_ms, one.gpu_p90_ms, one.gpu_p99_ms, one.gpu_method) == (0.5, 0.6, None, "by CUDA events")
     assert (eight.p50_ms, eight.reason) == (None, "the engine takes batches up to 4")
+    assert (eight.gpu_p50_ms, eight.gpu_method) == (None, "")
 
 
 @pytest.mark.gpu

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+from rich.console import Console
+from small_run import data_record, distill_record, student_record, teacher_record
+
+import stages.models.timm_entry  # noqa: F401 - registers what is no architecture of timm's
+from core.context import Context
+from core.files import is_intact
+from core.rundir import RunDirectory
+from exporters.bundle import open_bundle
+from exporters.runners import OnnxRunner
+from stages.bundle import stage
+from stages.bundle.config import BundleConfig
+from stages.bundle.stage import Inputs
+from stages.export import stage as export_stage
+from stages.export.config import ExportConfig
+from stages.fold import stage as fold_stage
+from stages.fold.config import FoldConfig
+from stages.images.loaders import sample
+from stages.images.sources import recorded_images
+from stages.models.build import build_model
+from stages.models.weights import load_own
+from stages.verify import stage as verify_stage
+from stages.verify.config import VerifyConfig
+
+CONFIG = BundleConfig(deploy="fastest", max_int8_drop=100.0, triton=True, opt_batch=8, max_batch=16)
+
+
+@pytest.fixture(scope="module", params=["float", "uint8"])
+def measured(
+    request: pytest.FixtureRequest, digits_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Context, Inputs]:
+    """A lift, exported in fp32 and fp16 and measured."""
+    run = RunDirectory.claim(tmp_path_factory.mktemp("bundle") / "run", {"test": True})
+    context = Context(run=run, seed=0, device="cpu", console=Console(file=io.StringIO()))
+    data, teacher = data_record(str(digits_folder), context), teacher_record(context)
+    student = student_record(context, "lift")
+    distill = distill_record(student)
+    fold = fold_stage.run(FoldConfig(images=4), fold_stage.Inputs(data, student, distill), context)
+    settings = ExportConfig(target=("onnx",), precision=("fp16",), input=request.param, images=8)
+    export = export_stage.run(settings, export_stage.Inputs(data, teacher, student, distill, fold), context)
+    quick = VerifyConfig(batch_sizes=(1,), latency_seconds=0.1, threads=1, bootstrap=100)
+    verify = verify_stage.run(quick, verify_stage.Inputs(data, teacher, student, distill, fold, export), context)
+    return context, Inputs(data, teacher, student, distill, fold, export, verify)
+
+
+def test_the_bundle_holds_what_was_chosen_and_answers_like_torch(measured: tuple[Context, Inputs]) -> None:
+    context, inputs = measured
+    record = stage.run(CONFIG, inputs, context)
+    root = context.run.root
+    assert all(is_intact(ref, root) for ref in record.files)
+    bundle = open_bundle(root / "bundle")
+    assert {(model.runtime, model.precision) for model in bundle.models} == {("onnx", "fp32"), ("onnx", "fp16")}
+    assert bundle.preprocess == inputs.export.preprocess
+    assert (record.engine, record.engine_why) == (None, "no engine was asked for")
+    assert bundle.model("onnx").precision == record.onnx
+    folded = load_own(build_model(inputs.fold.models["lift-folded"]), inputs.fold.graphs["lift-folded"], root).eval()
+    held_out = recorded_images(inputs.data)[1].val
+    wanted = folded(sample(held_out, inputs.student.preprocess, 6)).detach().numpy()
+    with OnnxRunner(bundle.model("model.onnx").path) as runner:
+        found = runner.infer(sample(held_out, bundle.preprocess, 6).numpy())
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
+    assert (root / "bundle" / "triton" / "student_onnx" / "config.pbtxt").is_file()
+
+
+def test_the_manifest_and_the_card_quote_what_was_measured(measured: tuple[Context, Inputs]) -> None:
+    context, inputs = measured
+    stage.run(CONFIG, inputs, context)
+    root = context.run.root / "bundle"
+    manifest = json.loads((root / "manifest.json").read_text())
+    (fp16,) = (model for model in manifest["models"] if model["precision"] == "fp16")
+    (row,) = (row for row in inputs.verify.accuracy if (row.runtime, row.precision) == ("onnx", "fp16"))
+    assert fp16["facts"]["top1"] == row.top1
+    assert fp16["facts"]["agreement"] == inputs.export.reduced["fp16"].reduced.agreement  # type: ignore[union-attr]
+    assert manifest["facts"]["data"]["digest"] == inputs.data.digest
+    card = (root / "README.md").read_text()
+    assert f"{row.top1:.2f} [" in card
+    assert inputs.verify.latency_method in card
+    assert "Not stated." in card.split("## Licence")[1]
+
+
+def test_the_trained_student_loads_in_timm(measured: tuple[Context, Inputs]) -> None:
+    context, inputs = measured
+    stage.run(CONFIG, inputs, context)
+    root = context.run.root
+    kept = load_own(build_model(inputs.fold.models["lift-kept"]), inputs.fold.graphs["lift-kept"], root).eval()
+    images = sample(recorded_images(inputs.data)[1].val, inputs.student.preprocess, 3)
+    network = timm.create_model(f"local-dir:{root / 'bundle' / 'timm'}", pretrained=True).eval()
+    assert float((network(images) - kept(images)).abs().max().detach()) < 1e-5
+
+
+def test_a_precision_asked_for_is_the_one_that_is_recommended(measured: tuple[Context, Inputs]) -> None:
+    context, inputs = measured
+    record = stage.run(CONFIG.model_copy(update={"deploy": "fp16"}), inputs, context)
+    assert record.onnx == "fp16"
+    assert open_bundle(context.run.root / "bundle").onnx.name == "model.fp16.onnx"
+
+
+def test_a_rejected_precision_is_not_in_the_bundle(measured: tuple[Context, Inputs]) -> None:
+    context, inputs = measured
+    artifact = inputs.export.reduced["fp16"].model_copy(update={"precision": "int8"})
+    export = inputs.export.model_copy(update={"reduced": {"int8": artifact}})
+    rows = tuple(
+        row.model_copy(update={"precision": "int8", "top1": 0.0}) if row.precision == "fp16" else row
+        for row in inputs.verify.accuracy
+    )
+    right = tuple(row if row.precision == "int8" else row.model_copy(update={"top1": 50.0}) for row in rows)
+    verify = inputs.verify.model_copy(update={"accuracy": right})
+    record = stage.run(
+        CONFIG.model_copy(update={"max_int8_drop": 1.0}), replace(inputs, export=export, verify=verify), context
+    )
+    assert [(one.runtime, one.precision) for one in record.rejected] == [("onnx", "int8")]
+    assert not (context.run.root / "bundle" / "model.int8.onnx").exists()
+    assert "model.int8.onnx: it loses 50.00 points" in (context.run.root / "bundle" / "README.md").read_text()
