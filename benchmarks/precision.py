@@ -27,6 +27,7 @@ from sklearn.datasets import load_digits
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from core.artifact_records import Precision
 from core.errors import CompressError, EnvironmentLacksError
 from exporters.onnx import onnx_from_module
 from exporters.precision.limits import Limits
@@ -90,13 +91,14 @@ def reduced(source: Path, calibration: NDArray[Any], checked: NDArray[Any]) -> d
     return rows
 
 
-def engine(path: Path, precision: str) -> dict[str, Any]:
+def engine(path: Path, precision: Precision) -> dict[str, Any]:
     """Seconds and bytes of a tensorrt-rtx engine, or why there is none."""
     try:
         facts = engine_from_onnx(
             path,
             path.with_suffix(".engine"),
             flavour="tensorrt-rtx",
+            precision=precision,
             min_batch=1,
             opt_batch=1,
             max_batch=8,

@@ -82,7 +82,7 @@ def requested_config(**given: Any) -> Any:
         *((name, f"export.{name}") for name in ("target", "precision", "projector")),
         ("seed", "seed"),
     ):
-        if given[option] is not None:
+        if given.get(option) is not None:
             section, _, field = key.rpartition(".")
             flags = merge(flags, {section: {field: given[option]}} if section else {field: given[option]})
     sets = parse_sets(given["sets"])

@@ -65,7 +65,7 @@ def _flavour(flavour: str, version: str, module: str) -> tuple[Finding, Any]:
 
 
 def _engine(working: dict[str, Any]) -> Iterator[Finding]:
-    """Which flavour a run with `export.engine: auto` would use, and whether its engines run here."""
+    """Which flavour a run with `export.target: auto` would use, and whether its engines run here."""
     try:
         flavour, why = choose_flavour("auto")
     except CompressError as error:

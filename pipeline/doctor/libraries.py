@@ -8,13 +8,12 @@ import warnings
 from collections.abc import Iterator
 
 from exporters.cuda import gpu_present
+from exporters.precision.modelopt import PACKAGES
 from pipeline.doctor.finding import Finding
 from pipeline.machine import package_version
 
 _TORCH_TO_TORCHVISION = 15
 """torchvision 0.(n + 15) is built for torch 2.n, by its release table (0.15 for 2.0, 0.29 for 2.14)."""
-MODELOPT = ("nvidia-modelopt", "onnxconverter-common", "onnx-graphsurgeon", "cppimport", "lief")
-"""What bf16 and fp8 graphs are made with; not `nvidia-modelopt[onnx]`, which pins older onnx and onnxruntime-gpu."""
 
 
 def examine_libraries() -> Iterator[Finding]:
@@ -107,11 +106,11 @@ def _onnxruntime() -> Finding:
 
 
 def _modelopt() -> Finding:
-    versions = {name: package_version(name) for name in MODELOPT}
+    versions = {name: package_version(name) for name in PACKAGES}
     missing = [name for name, version in versions.items() if version is None]
     if not missing:
         return Finding("ok", f"ModelOpt: nvidia-modelopt {versions['nvidia-modelopt']}, for bf16 and fp8")
-    what = "not installed" if len(missing) == len(MODELOPT) else f"incomplete (no {', '.join(missing)})"
+    what = "not installed" if len(missing) == len(PACKAGES) else f"incomplete (no {', '.join(missing)})"
     return Finding("absent", f"ModelOpt: {what}; bf16 and fp8 cannot be exported", f"pip install {' '.join(missing)}")
 
 

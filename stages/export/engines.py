@@ -11,6 +11,9 @@ from core.files import reference
 from exporters.tensorrt import Flavour, engine_from_onnx
 from stages.export.config import ExportConfig
 
+FP8_CAPABILITIES = ("8.9", "12.0")
+"""GPU generations with fp8 products (Ada, Blackwell) among those that tensorrt-rtx builds for."""
+
 
 def build_engines(
     config: ExportConfig,
@@ -44,7 +47,7 @@ def _build(config: ExportConfig, flavour: Flavour, graph: OnnxArtifact, context:
             min_batch=1,
             opt_batch=config.opt_batch,
             max_batch=config.max_batch,
-            compute_capabilities=config.compute_capabilities if flavour == "tensorrt-rtx" else (),
+            compute_capabilities=_capabilities(config, flavour, graph.precision),
             log_path=log,
         )
     except ResultError as error:
@@ -67,3 +70,10 @@ def _build(config: ExportConfig, flavour: Flavour, graph: OnnxArtifact, context:
         max_batch=facts.max_batch,
         seconds=facts.seconds,
     )
+
+
+def _capabilities(config: ExportConfig, flavour: Flavour, precision: Precision) -> tuple[str, ...]:
+    """Those asked for; of fp8, where none were, the ones that multiply it."""
+    if flavour != "tensorrt-rtx":
+        return ()
+    return config.compute_capabilities or (FP8_CAPABILITIES if precision == "fp8" else ())

@@ -222,7 +222,7 @@ def eval_loader(split: Any, spec: PreprocessSpec, *, batch_size: int, workers: i
 
 
 def sample(split: Any, spec: PreprocessSpec, count: int) -> Tensor:
-    """The evaluation input of up to ``count`` images spread evenly over a split, ``[n, 3, S, S]`` or as ``spec`` says."""
+    """The evaluation input of up to ``count`` images spread evenly over a split, ``[n, 3, S, S]`` or as it says."""
     transform = EvalTransform(spec)
     if isinstance(split, StreamSplit):
         images = [image for image, _ in (pair for pair, _ in zip(split, range(count), strict=False))]

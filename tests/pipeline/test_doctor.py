@@ -185,7 +185,7 @@ def test_a_pillow_that_randaugment_cannot_use_is_broken(
 def test_modelopt_is_an_extra(packages: Callable[..., None]) -> None:
     packages()
     none = libraries._modelopt()
-    assert (none.state, none.fix) == ("absent", f"pip install {' '.join(libraries.MODELOPT)}")
+    assert (none.state, none.fix) == ("absent", f"pip install {' '.join(libraries.PACKAGES)}")
     assert "bf16 and fp8 cannot be exported" in none.what
     packages(nvidia_modelopt="0.47.0", cppimport="1", lief="1", onnxconverter_common="1")
     part = libraries._modelopt()

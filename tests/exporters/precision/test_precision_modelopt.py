@@ -91,7 +91,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeModelOpt:
 def test_without_modelopt_the_install_is_named(monkeypatch: pytest.MonkeyPatch, source: Path, precision: Any) -> None:
     for name in ("modelopt", "modelopt.onnx", "modelopt.onnx.autocast", "modelopt.onnx.quantization"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(EnvironmentLacksError, match=r'pip install "compress\[modelopt\]" \(that is nvidia-modelopt'):
+    with pytest.raises(EnvironmentLacksError, match="run pip install nvidia-modelopt onnx-graphsurgeon lief"):
         reduce(source, precision, IMAGES)
     assert [entry.name for entry in source.parent.iterdir()] == ["fp32.onnx"]
 
@@ -167,6 +167,7 @@ def test_modelopt_itself(source: Path, precision: Any, capfd: pytest.CaptureFixt
             source.with_name(f"{precision}.onnx"),
             source.with_name("m.engine"),
             flavour="tensorrt-rtx",
+            precision=precision,
             min_batch=1,
             opt_batch=1,
             max_batch=4,

@@ -236,6 +236,16 @@ def test_a_precision_that_cannot_be_made_is_missing_with_its_reason(
     assert record.not_made == (() if default else ("fp16 ONNX: node 'blocks.0.attn' [Odd] is not supported",))
 
 
+@pytest.mark.parametrize(
+    ("asked", "precision", "aimed"), [((), "fp32", ()), ((), "fp8", ("8.9", "12.0")), (("8.6",), "fp8", ("8.6",))]
+)
+def test_fp8_engines_are_built_for_gpus_that_have_it(
+    asked: tuple[str, ...], precision: Any, aimed: tuple[str, ...]
+) -> None:
+    assert engines._capabilities(config(compute_capabilities=asked), "tensorrt-rtx", precision) == aimed
+    assert engines._capabilities(config(compute_capabilities=asked), "tensorrt", precision) == ()
+
+
 @pytest.mark.parametrize("kind", ["float", "uint8"])
 def test_reduced_precisions_are_made_of_the_deployed_graph_alone(lift: Inputs, context: Context, kind: str) -> None:
     record = stage.run(config(precision=("fp16", "int8"), input=kind), lift, context)
