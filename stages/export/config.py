@@ -34,7 +34,7 @@ class ExportConfig(Record):
     an engine's flavour that this machine builds: tensorrt where it and a GPU are, else tensorrt-rtx where installed."""
     target_reason: str = ""
     """Why `target` has the engines it has; written when `auto` is decided, not meant to be set."""
-    precision: Annotated[tuple[Precision, ...], BeforeValidator(_listed)] = Field(DEFAULT_PRECISIONS, min_length=1)
+    precision: Annotated[tuple[Precision, ...], BeforeValidator(_listed)] = DEFAULT_PRECISIONS
     """Precisions of the deployed graph, each as ONNX and as an engine. fp32 is always made: the others are made of it.
     bf16 and fp8 need the extra `modelopt`."""
     deploy: Precision | Literal["fastest"] = "fastest"
@@ -71,6 +71,8 @@ class ExportConfig(Record):
             given = getattr(self, name)
             if given != "auto" and len(set(given)) != len(given):
                 raise ValueError(f"{name} is {', '.join(given)}; give each at most once.")
+            if not given:
+                raise ValueError(f"{name} is empty; give at least one.")
         if self.deploy not in ("fastest", *self.precisions):
             raise ValueError(f"deploy is {self.deploy}, which is not among precision, {', '.join(self.precision)}.")
         return self

@@ -316,3 +316,9 @@ def test_damaged_state_is_told_and_left(run_copy: Path) -> None:
     for words in (("verify",), ("export",)):
         assert "state.json is damaged" in refused(run_copy, words[0], run_copy)
     assert "state.json is damaged" in refused(run_copy, "run", *NAMES, "-o", run_copy)
+
+
+def test_an_unknown_precision_is_told_once_with_those_there_are(place: Path) -> None:
+    message = refused(place, "run", *NAMES, "--precision", "fp17")
+    assert message.count("export.precision") == 1
+    assert "\"fp17\", should be 'fp32', 'fp16', 'bf16', 'int8' or 'fp8'" in message

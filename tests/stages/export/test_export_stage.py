@@ -283,6 +283,7 @@ def test_an_engine_that_is_not_here_is_told_before_anything_is_exported(
     [
         ({"precision": ("fp16", "fp16")}, "precision is fp16, fp16; give each at most once"),
         ({"target": ("onnx", "onnx")}, "target is onnx, onnx; give each at most once"),
+        ({"precision": ()}, "precision is empty; give at least one"),
         ({"precision": ("fp16",), "deploy": "int8"}, "deploy is int8, which is not among precision, fp16"),
     ],
 )
