@@ -9,6 +9,7 @@ Shape suffixes: B batch, T tokens (prefix and patches), p prefix tokens, D width
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -80,7 +81,7 @@ class Embedding(nn.Module):
         return x.map(self.norm)
 
 
-class Readout(nn.Module):
+class Readout(nn.Module, ABC):
     """From the last block's tokens to logits. ``span`` says which of the tokens it is given are read."""
 
     span: Span
@@ -89,9 +90,9 @@ class Readout(nn.Module):
         """Logits ``[B, K]``."""
         return self.logits(x.read(self.span))
 
+    @abstractmethod
     def logits(self, x: Tokens) -> Tensor:
         """Logits of the tokens read."""
-        raise NotImplementedError
 
 
 class TokenReadout(Readout):
