@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from core.artifact_records import OnnxArtifact, Precision, Reduction
 from core.context import Context
-from core.errors import ResultError
+from core.errors import ResultError, UsageError
 from core.files import reference
 from exporters.onnx import max_difference
 from exporters.precision.limits import default_limits
@@ -35,7 +35,7 @@ def reduce_graph(
     for precision in wanted:
         try:
             made[precision] = _reduce(config, artifact, precision, calibration, source, context)
-        except ResultError as error:  # the other artifacts are good without it
+        except (ResultError, UsageError) as error:  # the latter: too large for it; the other artifacts are good without
             context.say(f"no {precision}: {error}")
             missing[precision] = str(error)
     return made, missing

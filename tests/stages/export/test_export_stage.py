@@ -12,7 +12,7 @@ from small_run import data_record, distill_record, student_record, teacher_recor
 import exporters.onnx
 from core.artifact_records import OnnxArtifact
 from core.context import Context
-from core.errors import EnvironmentLacksError, ResultError
+from core.errors import EnvironmentLacksError, ResultError, UsageError
 from core.files import is_intact, references_in
 from exporters.runners import OnnxRunner
 from stages.export import engines, graphs, precisions, projector, stage
@@ -234,6 +234,19 @@ def test_a_precision_that_cannot_be_made_is_missing_with_its_reason(
     assert reasons["fp16"] == "there is no fp16 graph to build it of: node 'blocks.0.attn' [Odd] is not supported"
     default = len(precision) == 3
     assert record.not_made == (() if default else ("fp16 ONNX: node 'blocks.0.attn' [Odd] is not supported",))
+
+
+@pytest.mark.usefixtures("no_export")
+def test_a_network_too_large_for_a_precision_is_still_exported(
+    lift: Inputs, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_large(*_: object, **__: object) -> None:
+        raise UsageError("1.6 GB of weights, more than one message holds")
+
+    monkeypatch.setattr(precisions, "reduced_from_onnx", too_large)
+    record = stage.run(config(precision=("fp32", "fp16", "int8")), lift, context)
+    assert set(record.missing.values()) == {"1.6 GB of weights, more than one message holds"}
+    assert set(record.student) == {"lift-kept", "lift-folded"}
 
 
 @pytest.mark.parametrize(
