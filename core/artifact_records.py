@@ -217,6 +217,16 @@ class VerifyRecord(Record):
     latency: tuple[LatencyRow, ...]
     latency_method: str
 
+    def accuracy_of(self, model: str, runtime: Runtime, precision: Precision) -> AccuracyRow | None:
+        """The row of one artifact, measured or not."""
+        wanted = (model, runtime, precision)
+        return next((row for row in self.accuracy if (row.model, row.runtime, row.precision) == wanted), None)
+
+    def latency_of(self, model: str, runtime: Runtime, precision: Precision, batch: int = 1) -> LatencyRow | None:
+        """The row of one artifact at one batch size, measured or not."""
+        wanted = (model, runtime, precision, batch)
+        return next((row for row in self.latency if (row.model, row.runtime, row.precision, row.batch) == wanted), None)
+
 
 class Rejected(Record):
     """An artifact that was made and is not in the bundle."""

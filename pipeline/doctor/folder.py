@@ -14,6 +14,7 @@ from core.errors import BundleError, CompressError, EnvironmentLacksError, Usage
 from core.files import is_intact, references_in
 from core.rundir import RunDirectory
 from exporters.bundle import open_bundle
+from exporters.bundle.layout import MANIFEST, ONNX_1
 from exporters.cuda import gpu_present
 from exporters.runners import EngineRunner, OnnxRunner
 from exporters.tensorrt import Flavour, installed_flavours
@@ -21,8 +22,7 @@ from pipeline.doctor.finding import Finding
 
 _RUN_GIB = 5
 _RUNS = "runs"
-_MANIFEST = "manifest.json"
-_OF_BUNDLE = (_MANIFEST, "model.onnx")
+_OF_BUNDLE = (MANIFEST, ONNX_1)
 """A bundle that lost its manifest is still one, and broken."""
 _PERMIT = "change the folder's permissions (chmod u+w), or mount it writable"
 
@@ -57,7 +57,7 @@ def check_kind(folder: Path) -> None:
     """
     if not any((folder / name).is_file() for name in ("state.json", *_OF_BUNDLE)):
         raise UsageError(
-            f"'{folder}' is neither a run (it has no state.json) nor a bundle (no {_MANIFEST}); give one of them."
+            f"'{folder}' is neither a run (it has no state.json) nor a bundle (no {MANIFEST}); give one of them."
         )
 
 

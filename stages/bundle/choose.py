@@ -72,8 +72,7 @@ def _against(
     """Why an artifact stays out; empty when it does not."""
     if precision not in QUANTIZED:
         return ""
-    top1 = {row.precision: row.top1 for row in verify.accuracy if (row.model, row.runtime) == (export.deployed, "onnx")}
-    full, own = top1.get("fp32"), top1.get(precision)
+    full, own = (_top1(export, verify, one) for one in ("fp32", precision))
     if full is not None and own is not None and full - own > config.max_int8_drop:
         return (
             f"it loses {full - own:.2f} points of top-1 against fp32 on the held-out images, more than "
@@ -124,13 +123,16 @@ def _recommend(
     return best, f"{word} at batch 1: {_told(measured[best])} against {told}"
 
 
+def _top1(export: ExportRecord, verify: VerifyRecord, precision: Precision) -> float | None:
+    """The deployed graph's in ONNX Runtime, which an engine of the same graph is judged by too."""
+    row = verify.accuracy_of(export.deployed, "onnx", precision)
+    return row.top1 if row is not None else None
+
+
 def _latency(export: ExportRecord, verify: VerifyRecord, runtime: Runtime, precision: Precision) -> LatencyRow | None:
     """The deployed graph's row at batch 1, where it was measured."""
-    wanted = (export.deployed, runtime, precision, 1)
-    for row in verify.latency:
-        if (row.model, row.runtime, row.precision, row.batch) == wanted and row.p50_ms is not None:
-            return row
-    return None
+    row = verify.latency_of(export.deployed, runtime, precision)
+    return row if row is not None and row.p50_ms is not None else None
 
 
 def _faster(one: LatencyRow, other: LatencyRow) -> bool:

@@ -15,12 +15,8 @@ if TYPE_CHECKING:
 
 def model_facts(export: ExportRecord, verify: VerifyRecord, runtime: Runtime, precision: Precision) -> dict[str, Any]:
     """What was measured and checked of one artifact, as JSON values (see ``BundledModel.facts``)."""
-    wanted = (export.deployed, runtime, precision)
-    accuracy = next((row for row in verify.accuracy if (row.model, row.runtime, row.precision) == wanted), None)
-    latency = next(
-        (row for row in verify.latency if (row.model, row.runtime, row.precision, row.batch) == (*wanted, 1)), None
-    )
-    facts = {**_measured(accuracy), **_timed(latency)}
+    accuracy = verify.accuracy_of(export.deployed, runtime, precision)
+    facts = {**_measured(accuracy), **_timed(verify.latency_of(export.deployed, runtime, precision))}
     return {name: value for name, value in {**facts, **_made(export, runtime, precision)}.items() if value is not None}
 
 

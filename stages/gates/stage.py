@@ -52,11 +52,10 @@ def _no_engine(inputs: Inputs) -> list[Measurement]:
 def _measurements(inputs: Inputs, artifact: str, runtime: Runtime, precision: Precision) -> list[Measurement]:
     """What is known about the deployed graph in one runtime and precision, as ``artifact``."""
     export, verify = inputs.export, inputs.verify
-    wanted = (export.deployed, runtime, precision)
-    accuracy = next(row for row in verify.accuracy if (row.model, row.runtime, row.precision) == wanted)
-    latency = next(
-        row for row in verify.latency if (row.model, row.runtime, row.precision) == wanted and row.batch == 1
-    )
+    accuracy = verify.accuracy_of(export.deployed, runtime, precision)
+    latency = verify.latency_of(export.deployed, runtime, precision)
+    assert accuracy is not None  # noqa: S101 - verification has rows of every artifact, measured or not
+    assert latency is not None  # noqa: S101 - likewise, at batch 1
     engine = export.engine(runtime, precision)
     made = export.onnx(precision) if runtime == "onnx" else engine.file if engine else None
     size = (
