@@ -1,6 +1,29 @@
-"""``python -m pipeline``: the command line, for launchers such as ``accelerate launch -m pipeline run ...``."""
+"""The command as a process: `compress`, and ``python -m pipeline`` for launchers such as accelerate launch."""
 
+import atexit
+import os
+import sys
+
+from core.processes import world_size
 from pipeline.cli import main
 
+
+def process() -> None:
+    """Run the command line and end; one process of several ends without the interpreter's own end.
+
+    There, a thread of gloo that still holds the tensor of the last message asks for an interpreter that is gone, and
+    aborts the process: a refused setting came back as a death by SIGABRT in about one run of ten.
+    """
+    try:
+        main()
+    except SystemExit as end:
+        if world_size() == 1:
+            raise
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(end.code if isinstance(end.code, int) else 1)
+
+
 if __name__ == "__main__":
-    main()
+    process()

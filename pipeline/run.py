@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,13 +75,13 @@ def run_all(config: RunConfig, output: Path | None, command: str, console: Conso
         return _run_all(config, output, command, console, None)
     from stages.training.processes import Together
 
-    together = Together(config.device)
-    if together.main:
-        with together.leading():
-            return _run_all(config, output, command, console, together)
-    console.quiet = True
-    follow(together, console)
-    return None
+    with closing(Together(config.device)) as together:
+        if together.main:
+            with together.leading():
+                return _run_all(config, output, command, console, together)
+        console.quiet = True
+        follow(together, console)
+        return None
 
 
 def _run_all(

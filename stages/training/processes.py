@@ -49,6 +49,10 @@ class Together:
         self.dismissed = True
         self.tell(None)
 
+    def close(self) -> None:
+        """Leave the group, so that the others learn at once that this process has."""
+        self.accelerator.end_training()
+
     @contextmanager
     def at_work(self) -> Iterator[None]:
         """All take part in what the block does."""
