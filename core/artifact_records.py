@@ -159,6 +159,18 @@ class AccuracyRow(Record):
     top1_low: float | None = None
     top1_high: float | None = None
     """Ends of the 95 % score interval of ``top1``."""
+    agreement: float | None = None
+    """Percent of images with the same top-1 as the same graph in torch; None for torch itself and when unmeasured."""
+    agreement_low: float | None = None
+    agreement_high: float | None = None
+    """Ends of the 95 % score interval of ``agreement``."""
+    ece: float | None = None
+    """Expected calibration error, points: 15 bins of equal width (Guo et al. 2017, eq. 3)."""
+    class_right: tuple[int, ...] = ()
+    """Images classified rightly of each class, in the data's order of classes; empty when unmeasured."""
+    right: str = ""
+    """Whether each image was classified rightly: bits in the images' order, as ``core.bits`` packs them; empty when
+    unmeasured."""
     provider: str = ""
     """ONNX Runtime's execution provider, such as CPUExecutionProvider; empty for other runtimes."""
     reason: str = ""
@@ -184,6 +196,15 @@ class LatencyRow(Record):
     p50_low: float | None = None
     p50_high: float | None = None
     """Ends of the 95 % bootstrap interval of ``p50_ms``."""
+    session_p50_ms: tuple[float, ...] = ()
+    """Median of each session, milliseconds: a session opens every model anew (memory lies elsewhere) and times them in
+    interleaved rounds. Entry s of all rows of a runtime and batch size comes from the same session."""
+    quantiles_ms: tuple[float, ...] = ()
+    """Minimum, 5th, 10th, ... 95th percentile and maximum of all samples, milliseconds; 21 numbers."""
+    warm_up_rounds: int = 0
+    """Rounds that were discarded, over all sessions."""
+    settled: bool = True
+    """Whether the times had stopped falling when warm-up ended, in every session."""
     gpu_p50_ms: float | None = None
     gpu_p90_ms: float | None = None
     gpu_p99_ms: float | None = None
@@ -193,6 +214,84 @@ class LatencyRow(Record):
     provider: str = ""
     """ONNX Runtime's execution provider, such as CPUExecutionProvider; empty for other runtimes."""
     reason: str = ""
+
+
+class ThroughputRow(Record):
+    """How many images a second one model takes at one batch size."""
+
+    model: str
+    runtime: Runtime
+    precision: Precision = "fp32"
+    batch: int
+    images_per_second: float | None
+    """Batch size over the median time; None when unmeasured (``reason``)."""
+    low: float | None = None
+    high: float | None = None
+    """Ends of its 95 % interval."""
+    samples: int = 0
+    reason: str = ""
+
+
+class MemoryRow(Record):
+    """What one model needs in a process of its own that does nothing else."""
+
+    model: str
+    runtime: Runtime
+    precision: Precision = "fp32"
+    batch: int
+    peak_rss_bytes: int | None
+    """Most resident memory of the process; None when unmeasured (``reason``)."""
+    empty_rss_bytes: int | None = None
+    """The same of a process that only loads the runtime's library."""
+    gpu_bytes: int | None = None
+    """GPU memory in use by it, where it runs on one."""
+    reason: str = ""
+
+
+class Hardware(Record):
+    """What absolute times depend on: they are compared only where this is the same."""
+
+    processor: str
+    architecture: str
+    """Such as x86_64."""
+    cores: int
+    """Cores that the process may use."""
+    threads: int
+    """Threads of each session."""
+    gpu: str = ""
+    """Its name; empty where models run on the CPU."""
+
+
+class Flip(Record):
+    """One image that the teacher and an artifact answer differently."""
+
+    image: str
+    """Path inside its split, or ``image N`` where images have no path."""
+    label: int
+    teacher: int
+    student: int
+    """Classes, by number."""
+    teacher_confidence: float
+    student_confidence: float
+    """Softmax probability of the answer given, 0 to 1."""
+    thumbnail: str = ""
+    """Path of a small picture, relative to the run directory; empty when there is none."""
+
+
+class FlipTable(Record):
+    """The images that one artifact answers otherwise than the teacher (in torch)."""
+
+    model: str
+    runtime: Runtime
+    precision: Precision = "fp32"
+    lost: int
+    """Right with the teacher, wrong with the artifact."""
+    won: int
+    """The reverse."""
+    other: int
+    """Both wrong, differently."""
+    shown: tuple[Flip, ...] = ()
+    """Some of them: lost ones first, the most confident wrong answers first. All are in ``VerifyRecord.answers``."""
 
 
 class GateRow(Record):
@@ -216,6 +315,20 @@ class VerifyRecord(Record):
     accuracy: tuple[AccuracyRow, ...]
     latency: tuple[LatencyRow, ...]
     latency_method: str
+    throughput: tuple[ThroughputRow, ...] = ()
+    memory: tuple[MemoryRow, ...] = ()
+    flips: tuple[FlipTable, ...] = ()
+    """Of the deployed graph's artifacts that could be run."""
+    hardware: Hardware | None = None
+    """None in records of earlier versions."""
+    pinned: tuple[int, ...] = ()
+    """CPUs that the process was bound to while times were taken; empty where the system cannot do that."""
+    images_digest: str = ""
+    """SHA-256 over the held-out images' names, sizes and classes, in order: the same images elsewhere have the same."""
+    class_images: tuple[int, ...] = ()
+    """Held-out images of each class, in the data's order of classes."""
+    answers: FileRef | None = None
+    """CSV, gzipped: every image with its class, and each artifact's answer and confidence."""
 
     def accuracy_of(self, model: str, runtime: Runtime, precision: Precision) -> AccuracyRow | None:
         """The row of one artifact, measured or not."""

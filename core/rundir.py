@@ -232,6 +232,12 @@ class RunDirectory:
         if "".join(f"{line}\n" for line in kept) != path.read_text():
             write_atomic(path, "".join(f"{line}\n" for line in kept))
 
+    def metrics(self) -> list[dict[str, Any]]:
+        """The whole lines of metrics.jsonl: one an epoch of each training; none where nothing was trained."""
+        path = self.root / "metrics.jsonl"
+        lines = path.read_text().splitlines() if path.is_file() else []
+        return [json.loads(line) for line in lines if _is_whole(line)]
+
     def append_metrics(self, values: dict[str, Any]) -> None:
         """Add one line to metrics.jsonl."""
         with (self.root / "metrics.jsonl").open("a") as file:

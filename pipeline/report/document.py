@@ -23,7 +23,7 @@ from core.errors import EXIT_GATE_FAILED, EXIT_OK
 from core.records import DataRecord, DistillRecord, FileRef, FoldRecord, StudentRecord, TeacherRecord
 from pipeline.report.models import MEGABYTE, model_rows, quantity
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 _GATE_WORDS = {
     "max_accuracy_drop": ("accuracy drop", "at most", "points"),
@@ -60,6 +60,7 @@ def build(
     timings: Mapping[str, float],
     command: str,
     notes: Sequence[str] = (),
+    history: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """The report.
 
@@ -70,6 +71,7 @@ def build(
         timings: seconds of each stage, by name.
         command: the command line that makes this run again.
         notes: what a reader must be told plainly (a reduced geometry, something skipped).
+        history: the epochs of each training, as they stand in ``metrics.jsonl``.
 
     Returns:
         A dict of JSON values; a number that is NaN or infinite has become null, and a note says where.
@@ -83,12 +85,22 @@ def build(
         "accuracy": records.verify.accuracy,
         "latency": records.verify.latency,
         "latency_method": records.verify.latency_method,
+        "throughput": records.verify.throughput,
+        "memory": records.verify.memory,
+        "flips": records.verify.flips,
+        "answers": records.verify.answers,
+        "images_digest": records.verify.images_digest,
+        "class_names": records.data.classes,
+        "class_images": records.verify.class_images,
+        "hardware": records.verify.hardware,
+        "pinned": records.verify.pinned,
         "gates": [_gate(row) for row in records.gates.rows],
         "artifacts": _artifacts(records.export, records.bundle),
         "graphs": _graphs(records.fold, records.export, rows),
         "data": records.data.model_dump(mode="json", exclude={"config", "classes"})
         | {"classes": len(records.data.classes)},
         "training": _training(records),
+        "history": history,
         "analysis": _analysis(records),
         "config": config,
         "environment": environment,

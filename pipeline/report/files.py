@@ -47,6 +47,7 @@ def report_of(runner: Runner, config: RunConfig, command: str) -> dict[str, Any]
         timings={name: entry["seconds"] for name, entry in state["stages"].items() if "seconds" in entry},
         command=command,
         notes=notes(config),
+        history=run.metrics(),
     )
     write_atomic(folder / "report.json", json.dumps(report, indent=2, allow_nan=False) + "\n")
     write_atomic(folder / "report.md", markdown.render(report))

@@ -20,7 +20,7 @@ def row_of(report, model, runtime, precision="fp32"):
 def test_is_strict_json(case: Records) -> None:
     report = report_of(case)
     assert json.loads(json.dumps(report, allow_nan=False)) == report
-    assert report["schema_version"] == 2
+    assert report["schema_version"] == 3
 
 
 def test_headline_numbers_are_those_of_the_records(case: Records) -> None:
