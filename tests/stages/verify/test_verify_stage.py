@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import csv
+import gzip
 import io
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +16,10 @@ from rich.console import Console
 from small_run import data_record, distill_record, student_record, teacher_record
 
 from core.artifact_records import AccuracyRow, EngineArtifact, LatencyRow, VerifyRecord
+from core.bits import unpacked
 from core.context import Context
 from core.errors import EnvironmentLacksError
+from core.files import is_intact
 from core.preprocess import PreprocessSpec
 from core.records import FileRef
 from core.rundir import RunDirectory
@@ -90,6 +94,45 @@ def test_images_are_decoded_once_whatever_the_preprocessings(
     monkeypatch.setattr(held_out, "held_out_batches", counted)
     stage.run(QUICK, replace(inputs, teacher=inputs.teacher.model_copy(update={"preprocess": own})), context)
     assert asked == [1 if equal else 2]
+
+
+def test_the_record_has_what_each_model_answered(finished: tuple[Context, Inputs]) -> None:
+    context, inputs = finished
+    root, classes = context.run.root, inputs.data.classes
+    (root / "verify" / "flips").mkdir(parents=True, exist_ok=True)
+    (root / "verify" / "flips" / "999999.png").write_bytes(b"of an earlier time")
+    record = stage.run(QUICK, inputs, context)
+    assert record.class_images == (3,) * 10
+    assert len(record.images_digest) == 64
+    assert record.answers is not None
+    assert is_intact(record.answers, root)
+    lines = list(csv.DictReader(io.StringIO(gzip.decompress((root / record.answers.path).read_bytes()).decode())))
+    assert [line["image"] for line in lines[:2]] == ["digit-0/000.png", "digit-0/001.png"]
+    right_by_teacher = unpacked(record.accuracy[0].right, 30)
+    for row in record.accuracy:
+        answers = [line[f"{row.model} {row.runtime} {row.precision} answer"] for line in lines]
+        right = unpacked(row.right, 30)
+        assert right.tolist() == [answer == line["class"] for answer, line in zip(answers, lines, strict=True)]
+        assert row.top1 == pytest.approx(100 * right.mean())
+        assert sum(row.class_right) == right.sum()
+        assert row.ece is not None
+        assert (row.agreement is None) == (row.runtime == "torch")
+        for table in record.flips:
+            if (table.model, table.runtime, table.precision) == (row.model, row.runtime, row.precision):
+                assert table.lost - table.won == right_by_teacher.sum() - right.sum()
+    by_name = {(row.runtime, row.precision): row for row in record.accuracy if row.model == "plain"}
+    assert by_name["onnx", "fp32"].agreement == 100.0
+    tables = [(table.model, table.runtime, table.precision) for table in record.flips]
+    assert tables == [("plain", runtime, precision) for runtime, precision in by_name]
+    flips = [flip for table in record.flips for flip in table.shown]
+    assert flips  # these weights are random: teacher and student agree on few images
+    assert all((root / flip.thumbnail).is_file() for flip in flips)
+    assert {flip.thumbnail for flip in flips} == {
+        path.relative_to(root).as_posix() for path in (root / "verify" / "flips").iterdir()
+    }
+    assert {classes[flip.label] for flip in flips} <= {Path(flip.image).parent.name for flip in flips}
+    again = stage.run(QUICK, inputs, context)
+    assert (again.accuracy, again.flips, again.answers) == (record.accuracy, record.flips, record.answers)
 
 
 def test_a_gpu_asked_of_onnx_runtime_and_not_active_leaves_its_rows_unmeasured(
