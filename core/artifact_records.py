@@ -292,6 +292,8 @@ class FlipTable(Record):
     """Both wrong, differently."""
     shown: tuple[Flip, ...] = ()
     """Some of them: lost ones first, the most confident wrong answers first. All are in ``VerifyRecord.answers``."""
+    note: str = ""
+    """What is to be known about those shown, such as why some have no thumbnail; empty when nothing is."""
 
 
 class GateRow(Record):

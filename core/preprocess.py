@@ -89,7 +89,10 @@ class PreprocessSpec(Record):
 
     def apply(self, image: Image.Image) -> NDArray[np.float32] | NDArray[np.uint8]:
         """The model's input for one image: float32 ``[3, size, size]``, or uint8 ``[size, size, 3]``."""
-        pixels = self.pixels(image)
+        return self.prepared(self.pixels(image))
+
+    def prepared(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32] | NDArray[np.uint8]:
+        """The model's input of what ``pixels`` gave, uint8 ``[size, size, 3]``; shapes as of ``apply``."""
         if self.input == "uint8":
             return pixels.copy()  # Pillow's own memory is read-only
         scaled = pixels.astype(np.float32) / np.float32(255)

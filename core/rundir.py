@@ -5,7 +5,7 @@ RUN/config.yaml            the resolved config; what only a measurement can deci
 RUN/state.json             each stage: status, fingerprint, times
 RUN/records/STAGE.json     what each stage hands to the next
 RUN/metrics.jsonl          one line a training epoch
-RUN/teacher/ student/ checkpoints/ export/ bundle/ report/
+RUN/teacher/ student/ checkpoints/ export/ verify/ bundle/ report/
 """
 
 from __future__ import annotations

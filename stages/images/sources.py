@@ -44,6 +44,10 @@ class ListedSplit:
         key, label = self.items[index]
         return self.load(key), label
 
+    def file(self, index: int) -> tuple[Path, str] | None:
+        """The split's folder and the image's path inside it; None where images are no files."""
+        return (self.load.root, self.items[index][0]) if isinstance(self.load, _FileReader) else None
+
 
 class StreamSplit:
     """A split that can only be read in order (webdataset, TFDS)."""

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from torch import nn
 
 from core.artifact_records import (
-    AccuracyRow,
     EngineArtifact,
     ExportRecord,
     LatencyRow,
@@ -32,21 +31,20 @@ from core.records import DataRecord, DistillRecord, FoldRecord, StudentRecord, T
 from exporters.latency import Times, measure, median_interval, percentiles, physical_cores, ratio_interval
 from exporters.runners import PROVIDERS, EngineRunner, OnnxRunner, Provider, provider_for
 from exporters.runners.times import EngineTimes
-from stages.images.loaders import eval_loader, sample
+from stages.images.loaders import sample
 from stages.images.sources import recorded_images
+from stages.images.thumbnails import thumbnails
 from stages.models.build import build_model
 from stages.models.weights import load_own
 from stages.training.device import describe, make_accelerator, torch_threads
-from stages.training.evaluate import correct
-from stages.verify.accuracy import Correct, paired_drop, share_interval
+from stages.verify.accuracy_rows import TEACHER, accuracy_rows
 from stages.verify.config import VerifyConfig
+from stages.verify.files import write_answers, write_thumbnails
+from stages.verify.flips import flip_tables, pictured, with_pictures
+from stages.verify.held_out import ask
 
 Infer = Callable[[NDArray[Any]], NDArray[np.float32]]
 """Images as the artifact takes them to logits ``[B, K]``, finished when it returns."""
-
-_ACCURACY_BATCH = 8
-"""Images a batch on the held-out set; fewer where an engine takes fewer."""
-TEACHER = "teacher"
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,7 @@ def run(config: VerifyConfig, inputs: Inputs, context: Context) -> VerifyRecord:
         f"order; warm-up detected; ONNX Runtime on {onnx_on} without spinning threads; torch on {torch_on}, "
         "eager, float32; from a float32 array in memory to logits in memory"
     )
-    return VerifyRecord(accuracy=accuracy, latency=latency, latency_method=method)
+    return VerifyRecord(**accuracy, latency=latency, latency_method=method)
 
 
 def _contestants(
@@ -169,62 +167,20 @@ def _engine(export: ExportRecord, engine: EngineArtifact, root: Path, stack: Exi
     return replace(absent, infer=runner.infer, reason="", on_gpu=runner.time)
 
 
-def _accuracy(inputs: Inputs, context: Context, contestants: Sequence[Contestant]) -> tuple[AccuracyRow, ...]:
-    """Every contestant on the whole held-out set; those with the same preprocessing in one pass over it."""
-    right: dict[int, tuple[Correct, Correct]] = {}
+def _accuracy(inputs: Inputs, context: Context, contestants: Sequence[Contestant]) -> dict[str, Any]:
+    """Every contestant on the whole held-out set, as the fields of the record; files go into RUN/verify."""
+    root, classes = context.run.root, inputs.data.classes
     split = recorded_images(inputs.data)[1].val
-    batch = min([_ACCURACY_BATCH, *(each.max_batch for each in contestants if each.infer and each.max_batch)])
-    for spec in dict.fromkeys(contestant.spec for contestant in contestants):
-        group = [index for index, each in enumerate(contestants) if each.infer and each.spec == spec]
-        parts: dict[int, list[tuple[Correct, Correct]]] = {index: [] for index in group}
-        for images, labels in eval_loader(split, spec, batch_size=batch, workers=context.workers):
-            for index in group:
-                infer = contestants[index].infer
-                assert infer is not None  # noqa: S101 - the group holds only those that can run
-                logits = infer(images.numpy())
-                parts[index].append((correct(logits, labels.numpy()), correct(logits, labels.numpy(), k=5)))
-        for index, pieces in parts.items():
-            first, fifth = zip(*pieces, strict=True)
-            right[index] = np.concatenate(first), np.concatenate(fifth)
-    teacher_right = right[0][0]
-    many = len(inputs.data.classes) > 5
-    return tuple(_accuracy_row(each, right.get(index), teacher_right, many) for index, each in enumerate(contestants))
-
-
-def _accuracy_row(
-    contestant: Contestant, right: tuple[Correct, Correct] | None, teacher_right: Correct, top5: bool
-) -> AccuracyRow:
-    if right is None:
-        return AccuracyRow(
-            model=contestant.model,
-            runtime=contestant.runtime,
-            precision=contestant.precision,
-            images=len(teacher_right),
-            top1=None,
-            top5=None,
-            drop=None,
-            drop_low=None,
-            drop_high=None,
-            provider=contestant.provider,
-            reason=contestant.reason,
-        )
-    top1, low, high = share_interval(right[0])
-    is_reference = contestant.model == TEACHER and contestant.runtime == "torch"
-    drop = (None, None, None) if is_reference else paired_drop(teacher_right, right[0])
-    return AccuracyRow(
-        model=contestant.model,
-        runtime=contestant.runtime,
-        precision=contestant.precision,
-        images=len(right[0]),
-        top1=top1,
-        top1_low=low,
-        top1_high=high,
-        top5=float(100 * right[1].mean()) if top5 else None,
-        drop=drop[0],
-        drop_low=drop[1],
-        drop_high=drop[2],
-        provider=contestant.provider,
-    )
+    held_out = ask(contestants, split, classes, workers=context.workers)
+    tables, shown = flip_tables(contestants, held_out, inputs.export.deployed)
+    pictures, why = thumbnails(split, pictured(shown), held_out.labels)
+    return {
+        "accuracy": accuracy_rows(contestants, held_out, len(classes)),
+        "flips": with_pictures(tables, shown, write_thumbnails(root, pictures), why),
+        "images_digest": held_out.digest,
+        "class_images": tuple(np.bincount(held_out.labels, minlength=len(classes)).tolist()),
+        "answers": write_answers(root, contestants, held_out, classes),
+    }
 
 
 def _latency(config: VerifyConfig, inputs: Inputs, contestants: Sequence[Contestant]) -> tuple[LatencyRow, ...]:

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from stages.verify.accuracy import paired_drop, share_interval
+from stages.verify.accuracy import calibration_error, paired_drop, share_interval
 
 
 def outcomes(count: int, lost: int, won: int):
@@ -65,3 +66,63 @@ def test_share_interval_at_the_ends_and_in_the_middle() -> None:
     assert low == pytest.approx(96.3, abs=0.01)
     # Wilson's interval for 8 of 10, as published tables give it.
     assert share_interval(np.arange(10) < 8)[1:] == (pytest.approx(49.02, abs=0.01), pytest.approx(94.33, abs=0.01))
+
+
+def test_a_lower_confidence_gives_a_narrower_interval_and_the_default_is_95() -> None:
+    given = outcomes(1000, 40, 25)
+    drop, low, high = paired_drop(*given)
+    assert paired_drop(*given, confidence=0.95) == (drop, low, high)
+    same, wide_low, wide_high = paired_drop(*given, confidence=0.98)
+    assert same == drop
+    assert wide_low < low < drop < high < wide_high
+    assert (wide_high - wide_low) / (high - low) == pytest.approx(2.3263 / 1.96, abs=1e-4)
+
+
+@pytest.mark.parametrize("confidence", [0.0, 1.0, 95.0, float("nan")])
+def test_a_confidence_is_a_share(confidence: float) -> None:
+    with pytest.raises(ValueError, match="share between 0 and 1"):
+        paired_drop(*outcomes(10, 1, 1), confidence=confidence)
+
+
+def naive_calibration_error(confidence, right, bins: int) -> float:
+    """Guo et al. (2017), eq. 3, bin by bin."""
+    edges = np.linspace(0, 1, bins + 1)
+    total = 0.0
+    for index, (low, high) in enumerate(pairwise(edges)):
+        inside = (confidence > low) & (confidence <= high) | ((confidence == 0) & (index == 0))
+        if inside.any():
+            total += inside.sum() / len(right) * abs(right[inside].mean() - confidence[inside].mean())
+    return 100 * total
+
+
+@pytest.mark.parametrize("bins", [1, 7, 15])
+def test_calibration_error_is_the_sum_over_bins(bins: int) -> None:
+    random = np.random.default_rng(bins)
+    confidence = np.concatenate([random.random(500), np.linspace(0, 1, bins + 1), [0.0, 1.0]])  # edges too
+    right = random.random(len(confidence)) < confidence**2
+    assert calibration_error(confidence, right, bins) == pytest.approx(naive_calibration_error(confidence, right, bins))
+    narrow = confidence.astype(np.float32)
+    assert calibration_error(narrow, right, bins) == pytest.approx(
+        naive_calibration_error(narrow.astype(float), right, bins)
+    )
+
+
+def test_calibration_error_of_cases_made_by_hand() -> None:
+    half = np.arange(10) < 5
+    assert calibration_error(np.full(10, 0.5), half) == pytest.approx(0.0)
+    assert calibration_error(np.ones(10), half) == pytest.approx(50.0)
+    assert calibration_error(np.zeros(10), half) == pytest.approx(50.0)
+    assert calibration_error(np.zeros(10), np.zeros(10, bool)) == 0.0
+    assert calibration_error(np.ones(10), np.ones(10, bool)) == 0.0
+    # Too sure and too unsure in one bin cancel, in two bins they do not.
+    assert calibration_error(np.array([0.61, 0.65]), np.array([True, False])) == pytest.approx(100 * 0.26 / 2)
+    assert calibration_error(np.array([0.2, 0.8]), np.array([True, False])) == pytest.approx(80.0)
+
+
+@pytest.mark.parametrize(
+    ("confidence", "right"),
+    [([], []), ([0.5, 0.5], [True]), ([1.1], [True]), ([-0.1], [True]), ([float("nan")], [True])],
+)
+def test_calibration_error_refuses_what_is_no_probability(confidence, right) -> None:
+    with pytest.raises(ValueError, match=r"needed|probabilities"):
+        calibration_error(np.array(confidence, dtype=float), np.array(right, dtype=bool))

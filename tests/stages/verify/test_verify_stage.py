@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import csv
+import gzip
 import io
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,8 +16,10 @@ from rich.console import Console
 from small_run import data_record, distill_record, student_record, teacher_record
 
 from core.artifact_records import AccuracyRow, EngineArtifact, LatencyRow, VerifyRecord
+from core.bits import unpacked
 from core.context import Context
 from core.errors import EnvironmentLacksError
+from core.files import is_intact
 from core.preprocess import PreprocessSpec
 from core.records import FileRef
 from core.rundir import RunDirectory
@@ -26,7 +29,7 @@ from stages.export import stage as export_stage
 from stages.export.config import ExportConfig
 from stages.fold import stage as fold_stage
 from stages.fold.config import FoldConfig
-from stages.verify import stage
+from stages.verify import held_out, stage
 from stages.verify.config import VerifyConfig
 from stages.verify.stage import Inputs
 
@@ -35,7 +38,7 @@ QUICK = VerifyConfig(batch_sizes=(1, 8), latency_seconds=0.1, threads=1, bootstr
 
 @pytest.fixture(scope="module")
 def finished(digits_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Context, Inputs]:
-    """A plain student, exported. Measuring writes nothing into the run, so that all tests can share it."""
+    """A plain student, exported. Measuring changes nothing that it reads, so that all tests can share it."""
     run = RunDirectory.claim(tmp_path_factory.mktemp("verify") / "run", {"test": True})
     context = Context(run=run, seed=0, device="cpu", console=Console(file=io.StringIO()))
     data, teacher = data_record(str(digits_folder), context), teacher_record(context)
@@ -72,7 +75,7 @@ def test_everything_that_runs_here_is_measured_on_all_held_out_images(finished: 
 
 
 @pytest.mark.parametrize("equal", [True, False])
-def test_images_are_decoded_once_for_equal_preprocessing(
+def test_images_are_decoded_once_whatever_the_preprocessings(
     finished: tuple[Context, Inputs], monkeypatch: pytest.MonkeyPatch, equal: bool
 ) -> None:
     context, inputs = finished
@@ -81,17 +84,55 @@ def test_images_are_decoded_once_for_equal_preprocessing(
     assert own is not spec
     if not equal:
         own = own.model_copy(update={"mean": (0.4, 0.5, 0.6)})
-    opened: Counter[str] = Counter()
-    for name in ("eval_loader", "sample"):
-        real = getattr(stage, name)
+    asked: list[int] = []
+    real = held_out.held_out_batches
 
-        def counted(*args: Any, name: str = name, real: Any = real, **given: Any) -> Any:
-            opened[name] += 1
-            return real(*args, **given)
+    def counted(split: Any, specs: Any, **given: Any) -> Any:
+        asked.append(len(specs))
+        return real(split, specs, **given)
 
-        monkeypatch.setattr(stage, name, counted)
+    monkeypatch.setattr(held_out, "held_out_batches", counted)
     stage.run(QUICK, replace(inputs, teacher=inputs.teacher.model_copy(update={"preprocess": own})), context)
-    assert opened == {"eval_loader": 1 if equal else 2, "sample": 1 if equal else 2}
+    assert asked == [1 if equal else 2]
+
+
+def test_the_record_has_what_each_model_answered(finished: tuple[Context, Inputs]) -> None:
+    context, inputs = finished
+    root, classes = context.run.root, inputs.data.classes
+    (root / "verify" / "flips").mkdir(parents=True, exist_ok=True)
+    (root / "verify" / "flips" / "999999.png").write_bytes(b"of an earlier time")
+    record = stage.run(QUICK, inputs, context)
+    assert record.class_images == (3,) * 10
+    assert len(record.images_digest) == 64
+    assert record.answers is not None
+    assert is_intact(record.answers, root)
+    lines = list(csv.DictReader(io.StringIO(gzip.decompress((root / record.answers.path).read_bytes()).decode())))
+    assert [line["image"] for line in lines[:2]] == ["digit-0/000.png", "digit-0/001.png"]
+    right_by_teacher = unpacked(record.accuracy[0].right, 30)
+    for row in record.accuracy:
+        answers = [line[f"{row.model} {row.runtime} {row.precision} answer"] for line in lines]
+        right = unpacked(row.right, 30)
+        assert right.tolist() == [answer == line["class"] for answer, line in zip(answers, lines, strict=True)]
+        assert row.top1 == pytest.approx(100 * right.mean())
+        assert sum(row.class_right) == right.sum()
+        assert row.ece is not None
+        assert (row.agreement is None) == (row.runtime == "torch")
+        for table in record.flips:
+            if (table.model, table.runtime, table.precision) == (row.model, row.runtime, row.precision):
+                assert table.lost - table.won == right_by_teacher.sum() - right.sum()
+    by_name = {(row.runtime, row.precision): row for row in record.accuracy if row.model == "plain"}
+    assert by_name["onnx", "fp32"].agreement == 100.0
+    tables = [(table.model, table.runtime, table.precision) for table in record.flips]
+    assert tables == [("plain", runtime, precision) for runtime, precision in by_name]
+    flips = [flip for table in record.flips for flip in table.shown]
+    assert flips  # these weights are random: teacher and student agree on few images
+    assert all((root / flip.thumbnail).is_file() for flip in flips)
+    assert {flip.thumbnail for flip in flips} == {
+        path.relative_to(root).as_posix() for path in (root / "verify" / "flips").iterdir()
+    }
+    assert {classes[flip.label] for flip in flips} <= {Path(flip.image).parent.name for flip in flips}
+    again = stage.run(QUICK, inputs, context)
+    assert (again.accuracy, again.flips, again.answers) == (record.accuracy, record.flips, record.answers)
 
 
 def test_a_gpu_asked_of_onnx_runtime_and_not_active_leaves_its_rows_unmeasured(

@@ -1,0 +1,158 @@
+"""The held-out images in one pass: each decoded once, prepared for every model, and known by name and digest."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from core.errors import DataError
+from core.preprocess import PreprocessSpec
+from stages.images.loaders import StreamViews
+from stages.images.sources import ListedSplit, StreamSplit
+
+Prepared = tuple[tuple[Tensor, ...], str]
+"""One image as each preprocessing gives it, and the digest of its pixels or nothing."""
+
+
+@dataclass(frozen=True)
+class HeldOutBatch:
+    """B images, in the split's order."""
+
+    inputs: dict[PreprocessSpec, Tensor]
+    """Of each preprocessing: float32 ``[B, 3, S, S]``, or uint8 ``[B, S, S, 3]``."""
+    labels: NDArray[np.int64]
+    """``[B]``."""
+    pixels: tuple[str, ...]
+    """SHA-256 of each image's pixels; empty texts where images are files."""
+
+
+class _Preparation:
+    """An image through every preprocessing; those that differ in scaling alone share the resized pixels."""
+
+    def __init__(self, specs: Sequence[PreprocessSpec], hashed: bool) -> None:
+        self.specs = tuple(specs)
+        self.hashed = hashed
+
+    def __call__(self, image: Image.Image) -> Prepared:
+        resized: dict[tuple[Any, ...], NDArray[np.uint8]] = {}
+        inputs = []
+        for spec in self.specs:
+            key = (spec.size, spec.crop_pct, spec.crop_mode, spec.interpolation)
+            if key not in resized:
+                resized[key] = spec.pixels(image)
+            inputs.append(torch.from_numpy(spec.prepared(resized[key])))
+        return tuple(inputs), _pixel_digest(image) if self.hashed else ""
+
+
+def _pixel_digest(image: Image.Image) -> str:
+    width, height = image.size
+    return hashlib.sha256(f"{width}x{height}\n".encode() + image.convert("RGB").tobytes()).hexdigest()
+
+
+class _Prepared(Dataset[tuple[Prepared, int]]):
+    """Every image of a random-access split once."""
+
+    def __init__(self, split: Any, preparation: _Preparation) -> None:
+        self.split = split
+        self.preparation = preparation
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, index: int) -> tuple[Prepared, int]:
+        image, label = self.split[index]
+        return self.preparation(image), label
+
+
+def held_out_batches(
+    split: Any, specs: Sequence[PreprocessSpec], *, batch_size: int, workers: int
+) -> Iterator[HeldOutBatch]:
+    """Every image once, in order, opened and decoded once whatever the number of preprocessings.
+
+    A source that can only be read in order is read by one process at most: several would hand out its images in an
+    order that depends on their number, and image 7 must be the same one on every machine.
+
+    Args:
+        split: a Split or a StreamSplit.
+        specs: distinct preprocessings.
+        batch_size: images a batch; the last may be smaller.
+        workers: processes that load.
+
+    Raises:
+        DataError: an image cannot be read.
+    """
+    preparation = _Preparation(specs, hashed=not _has_files(split))
+    stream = isinstance(split, StreamSplit)
+    views: Any = StreamViews(split, preparation, 0) if stream else _Prepared(split, preparation)  # type: ignore[arg-type]
+    loader = DataLoader(
+        views,
+        batch_size=batch_size,
+        num_workers=min(workers, 1) if stream else workers,
+        pin_memory=torch.cuda.is_available(),
+    )
+    for (inputs, pixels), labels in loader:
+        yield HeldOutBatch(dict(zip(specs, inputs, strict=True)), labels.numpy(), tuple(pixels))
+
+
+def _has_files(split: Any) -> bool:
+    return isinstance(split, ListedSplit) and len(split) > 0 and split.file(0) is not None
+
+
+def image_names(split: Any, count: int) -> tuple[str, ...]:
+    """What a person calls each of ``count`` images: the path inside the split's folder, or ``image N`` from 0.
+
+    Letters of a path that are not UTF-8 are written as escapes, so that every name can go into JSON and HTML.
+    """
+    if not _has_files(split):
+        return tuple(f"image {index}" for index in range(count))
+    return tuple(os.fsencode(split.file(index)[1]).decode(errors="backslashreplace") for index in range(count))
+
+
+def images_digest(
+    split: Any, classes: Sequence[str], labels: NDArray[np.integer[Any]], pixels: Sequence[str] = ()
+) -> str:
+    """SHA-256 by which two machines know that they judged the same held-out images in the same order.
+
+    Over the names of all classes and, of each image, its class and: where images are files, the path inside the split's
+    folder and the size in bytes; elsewhere its width, height and pixels. Modification times and the folder's place do
+    not count. A file changed within its size is not noticed; pixels of a JPEG in a streamed source may differ by a bit
+    between versions of the decoder, which then counts as another image.
+
+    Args:
+        split: a Split or a StreamSplit.
+        classes: names, in order.
+        labels: class of each image, ``[N]``.
+        pixels: digest of each image's pixels, where images are no files (``HeldOutBatch.pixels``).
+
+    Raises:
+        DataError: a file is gone.
+    """
+    digest = hashlib.sha256()
+    for name in classes:
+        digest.update(f"class {name}\n".encode())
+    files = _has_files(split)
+    for index, label in enumerate(labels.tolist()):
+        entry = _file_entry(split, index) if files else pixels[index].encode()
+        digest.update(b"%d\0%b\n" % (label, entry))
+    return digest.hexdigest()
+
+
+def _file_entry(split: ListedSplit, index: int) -> bytes:
+    found = split.file(index)
+    assert found is not None  # noqa: S101 - the caller has asked
+    folder, name = found
+    try:
+        size = (folder / name).stat().st_size
+    except OSError as error:
+        raise DataError(f"image {folder / name} cannot be looked at ({error.strerror}); put it back.") from error
+    return os.fsencode(name) + b"\0%d" % size

@@ -1,0 +1,62 @@
+"""The rows of the accuracy table, made of every model's answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from core.artifact_records import AccuracyRow
+from core.bits import packed
+from stages.verify.accuracy import calibration_error, paired_drop, share_interval
+from stages.verify.answers import Answers
+from stages.verify.held_out import HeldOut, Model
+
+TEACHER = "teacher"
+
+
+def accuracy_rows(models: Sequence[Model], held_out: HeldOut, classes: int) -> tuple[AccuracyRow, ...]:
+    """One row a model, in their order.
+
+    Args:
+        models: those of ``held_out.answers``, the teacher in torch among them.
+        held_out: their answers.
+        classes: how many there are, K.
+    """
+    in_torch = {
+        each.model: answers
+        for each, answers in zip(models, held_out.answers, strict=True)
+        if each.runtime == "torch" and answers
+    }
+    rows = []
+    for each, answers in zip(models, held_out.answers, strict=True):
+        row: dict[str, Any] = dict.fromkeys(("top1", "top5", "drop", "drop_low", "drop_high"))
+        row |= {"model": each.model, "runtime": each.runtime, "precision": each.precision}
+        row |= {"provider": each.provider, "images": len(held_out.labels)}
+        if answers is None:
+            row["reason"] = each.reason
+        else:
+            row |= _shares(answers, held_out, classes)
+            if (each.model, each.runtime) != (TEACHER, "torch"):
+                row["drop"], row["drop_low"], row["drop_high"] = paired_drop(in_torch[TEACHER].right, answers.right)
+            if each.runtime != "torch":
+                agreement = share_interval(answers.agrees(in_torch[each.model]))
+                row["agreement"], row["agreement_low"], row["agreement_high"] = agreement
+        rows.append(AccuracyRow(**row))
+    return tuple(rows)
+
+
+def _shares(answers: Answers, held_out: HeldOut, classes: int) -> dict[str, Any]:
+    """What needs no other model."""
+    top1, low, high = share_interval(answers.right)
+    return {
+        "top1": top1,
+        "top1_low": low,
+        "top1_high": high,
+        # Of five classes or fewer, every label is among the five highest.
+        "top5": float(100 * answers.right5.mean()) if classes > 5 else None,
+        "ece": calibration_error(answers.confidence, answers.right),
+        "class_right": tuple(np.bincount(held_out.labels[answers.right], minlength=classes).tolist()),
+        "right": packed(answers.right),
+    }

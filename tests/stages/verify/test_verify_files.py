@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+from dataclasses import replace
+from pathlib import Path
+
+from crafted_answers import Named, held_out, said
+
+from core.files import is_intact
+from stages.verify.files import write_answers, write_thumbnails
+
+LABELS = [0, 1, 1]
+CLASSES = ("a, with comma", 'b "quoted"', "ć")
+MODELS = (Named("teacher", "torch"), Named("plain", "onnx", "int8"), Named("plain", "tensorrt"))
+HELD_OUT = held_out(LABELS, said(LABELS, [0, 1, 2], 0.25), said(LABELS, [0, -1, 1], [1.0, 0.0, 1 / 3]), None)
+
+
+def table(path: Path) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(gzip.decompress(path.read_bytes()).decode())))
+
+
+def test_every_answer_is_written_by_name(tmp_path: Path) -> None:
+    ref = write_answers(tmp_path, MODELS, replace(HELD_OUT, names=("x/1.png", "x/ü,2.png", "image 2")), CLASSES)
+    assert ref.path == "verify/answers.csv.gz"
+    assert is_intact(ref, tmp_path)
+    names = [
+        f"{model} {what}" for model in ("teacher torch fp32", "plain onnx int8") for what in ("answer", "confidence")
+    ]
+    assert table(tmp_path / ref.path) == [
+        ["image", "class", *names],
+        ["x/1.png", CLASSES[0], CLASSES[0], "0.25000", CLASSES[0], "1.00000"],
+        ["x/ü,2.png", CLASSES[1], CLASSES[1], "0.25000", "", "0.00000"],
+        ["image 2", CLASSES[1], CLASSES[2], "0.25000", CLASSES[1], "0.33333"],
+    ]
+
+
+def test_the_same_answers_give_the_same_bytes_anywhere_at_any_time(tmp_path: Path) -> None:
+    one = write_answers(tmp_path / "one", MODELS, HELD_OUT, CLASSES)
+    header = (tmp_path / "one" / one.path).read_bytes()[:10]
+    assert (header[3], header[4:8]) == (0, b"\0" * 4)  # RFC 1952: no name, no time
+    assert write_answers(tmp_path / "two", MODELS, HELD_OUT, CLASSES) == one
+    assert write_answers(tmp_path / "one", MODELS, HELD_OUT, CLASSES) == one  # also over the old one
+
+
+def test_thumbnails_of_an_earlier_time_are_removed(tmp_path: Path) -> None:
+    first = write_thumbnails(tmp_path, {3: b"three", 12: b"twelve"})
+    folder = tmp_path / "verify" / "flips"
+    (folder / ".000003.webp.half").write_bytes(b"left by a crash")
+    second = write_thumbnails(tmp_path, {3: b"new", 40: b"forty"})
+    assert second[3] == first[3]
+    assert {path.read_bytes() for path in folder.iterdir()} == {b"new", b"forty"}
+    assert [(tmp_path / path).read_bytes() for path in second.values()] == [b"new", b"forty"]
+    assert write_thumbnails(tmp_path, {}) == {}
+    assert list(folder.iterdir()) == []
+
+
+def test_without_pictures_there_is_no_folder(tmp_path: Path) -> None:
+    assert write_thumbnails(tmp_path, {}) == {}
+    assert list(tmp_path.iterdir()) == []
