@@ -56,4 +56,9 @@ def machine(hardware: Hardware | None) -> str:
     if hardware is None:
         return "an unknown machine"
     gpu = f", {hardware.gpu}" if hardware.gpu else ""
-    return f"{hardware.processor} ({hardware.cores} cores, {hardware.threads} threads{gpu})"
+    cores, threads = _counted(hardware.cores, "core"), _counted(hardware.threads, "thread")
+    return f"{hardware.processor} ({cores}, {threads}{gpu})"
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
