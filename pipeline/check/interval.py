@@ -34,6 +34,7 @@ def change_interval(
     spread = one + other
     if spread == 0:
         return math.exp(difference), math.exp(difference), math.exp(difference)
-    freedom = spread**2 / (one**2 / (before.size - 1) + other**2 / (now.size - 1))
+    # Shares of the spread: the squares of tiny variances would vanish.
+    freedom = 1 / ((one / spread) ** 2 / (before.size - 1) + (other / spread) ** 2 / (now.size - 1))
     half = float(stdtrit(freedom, (1 + confidence) / 2)) * math.sqrt(spread)
     return math.exp(difference), math.exp(difference - half), math.exp(difference + half)
