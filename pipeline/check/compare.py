@@ -14,7 +14,7 @@ from pipeline.check.config import CheckConfig
 from pipeline.check.interval import change_interval
 from pipeline.check.same import machine
 from stages.gates.judge import Verdict, verdict_on
-from stages.gates.names import ROLES, label_of, parts_of
+from stages.gates.names import ALL, NAMES, ROLES, label_of, parts_of
 from stages.verify.accuracy import paired_drop
 
 SESSIONS = 2
@@ -87,7 +87,7 @@ def pairs(config: CheckConfig, before: Baseline, now: Baseline) -> Iterator[Pair
     A role that nothing fills on either side has no pair.
     """
     seen = set()
-    for given in config.artifacts:
+    for given in _named(config, before, now):
         # The baseline's first: what it promised is what a run must not lose.
         filled = [before.recommended.get(given), now.recommended.get(given)] if given in ROLES else [given]  # type: ignore[call-overload]
         for place, name in enumerate(filled):
@@ -95,8 +95,16 @@ def pairs(config: CheckConfig, before: Baseline, now: Baseline) -> Iterator[Pair
                 continue
             seen.add(name)
             label = label_of(given, name) if given in ROLES else name
-            required = given in config.require and place == 0
+            required = name in config.require or (given in config.require and place == 0)
             yield Pair(label, name, required, before.artifacts.get(name), now.artifacts.get(name))
+
+
+def _named(config: CheckConfig, before: Baseline, now: Baseline) -> list[str]:
+    """Roles and names to compare, roles first, for they are what a reader knows an artifact by."""
+    named = [*config.artifacts, *config.require]
+    if ALL in named:
+        named += [name for name in NAMES if name in before.artifacts or name in now.artifacts]
+    return sorted(dict.fromkeys(name for name in named if name != ALL), key=lambda name: name not in ROLES)
 
 
 def _changes(config: CheckConfig, pair: Pair, before: Baseline, now: Baseline) -> Iterator[tuple[str, Change]]:

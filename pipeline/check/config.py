@@ -7,7 +7,7 @@ from typing import Self
 from pydantic import ConfigDict, Field, model_validator
 
 from core.record import Record
-from stages.gates.names import NAMES, ROLES, refuse_unknown
+from stages.gates.names import ALL, NAMES, ROLES, refuse_unknown
 
 
 class CheckConfig(Record):
@@ -29,15 +29,15 @@ class CheckConfig(Record):
     batch: int = Field(1, gt=0)
     """Batch size, images, at which latencies are compared; one of verify.batch_sizes, in the baseline too."""
     artifacts: tuple[str, ...] = Field(ROLES, min_length=1)
-    """Artifacts that are compared: `onnx` and `engine` (the recommended one of each kind), or by name such as
-    `onnx-int8`."""
+    """Artifacts that are compared: `onnx` and `engine` (the recommended one of each kind), by name such as
+    `onnx-int8`, or `all` that the baseline or the run has. Every one more is one more chance of a false alarm."""
     require: tuple[str, ...] = ("onnx",)
-    """Artifacts for which `unmeasured` fails the check; each must be among `artifacts`."""
+    """Artifacts for which `unmeasured` fails the check; each must be compared."""
     require_conclusive: bool = False
     """Whether `inconclusive` fails the check too, for the artifacts in `require`."""
 
     @model_validator(mode="after")
     def _artifacts_known(self) -> Self:
-        refuse_unknown("artifacts", self.artifacts, (*ROLES, *NAMES))
-        refuse_unknown("require", self.require, self.artifacts)
+        refuse_unknown("artifacts", self.artifacts, (*ROLES, *NAMES, ALL))
+        refuse_unknown("require", self.require, (*ROLES, *NAMES) if ALL in self.artifacts else self.artifacts)
         return self

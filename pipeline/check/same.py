@@ -35,6 +35,12 @@ def notes(before: Baseline, now: Baseline) -> list[str]:
             f"The baseline was measured on {machine(before.hardware)}, this run on {machine(now.hardware)}: "
             "slowdown is that of the latency relative to the teacher's in the same run."
         )
+    if before.hardware and now.hardware and before.hardware.threads != now.hardware.threads:
+        told.append(
+            f"Models ran on {_counted(before.hardware.threads, 'thread')} in the baseline and on "
+            f"{now.hardware.threads} here: threads help a large teacher more than a small student, which can look like "
+            "a slowdown; set verify.threads to the same number on both machines."
+        )
     changed = _teacher_changed(before, now)
     if changed:
         told.append(

@@ -82,7 +82,9 @@ def test_a_slower_machine_is_no_regression_and_is_told() -> None:
     absolute = found["onnx (fp32)", "max_latency_growth"]
     assert (absolute.verdict, absolute.required) == ("unmeasured", False)
     assert "measured on A processor (2 cores, 2 threads), this run on Another processor" in absolute.why
-    assert any("Another processor" in note for note in notes(BEFORE, now))
+    told = notes(BEFORE, now)
+    assert "this run on Another processor (8 cores, 8 threads)" in told[0]
+    assert "Models ran on 2 threads in the baseline and on 8 here" in told[1]
     assert notes(BEFORE, side()) == []
 
 
@@ -126,6 +128,13 @@ def test_a_changed_recommendation_is_compared_like_with_like_and_told() -> None:
     assert {row.verdict for row in found.values()} == {"pass"}
     assert [row.required for row in found.values()] == [True, True, False, False]
     assert notes(BEFORE, now) == ["The recommended ONNX file was onnx-fp32 in the baseline and is onnx-fp16."]
+
+
+def test_all_is_what_either_side_has_and_each_is_compared_once() -> None:
+    found = compare(CheckConfig(artifacts=("all",), max_slowdown=None), BEFORE, side(bundle={"onnx": "fp16"}))
+    assert [row.artifact for row in found] == ["onnx (fp32)", "onnx (fp16)"]
+    named = compare(CheckConfig(artifacts=("all",), require=("onnx-fp16",), max_slowdown=None), BEFORE, side())
+    assert [(row.artifact, row.required) for row in named] == [("onnx-fp16", True), ("onnx-fp32", False)]
 
 
 def test_an_engine_that_was_never_measured_is_told_once_unless_required() -> None:
