@@ -35,14 +35,12 @@ def test_the_defaults_on_the_page_are_the_programs() -> None:
 
 def test_the_example_of_gates_is_a_config() -> None:
     (block,) = re.findall(r"^    gates:\n(?:      .*\n)+", PAGE, re.MULTILINE)
-    gates = yaml.safe_load(block)["gates"]
-    config = GatesConfig.model_validate_strings({}) if not gates else GatesConfig.model_validate(_as_tuples(gates))
-    assert config.limits_of("onnx-int8")["max_accuracy_drop"] == 3.0
-    assert config.limits_of("tensorrt-rtx-fp16")["max_size_mb"] is None
-
-
-def _as_tuples(values: dict[str, object]) -> dict[str, object]:
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    given = yaml.safe_load(block)["gates"]
+    gates = GatesConfig.model_validate(
+        {key: tuple(one) if isinstance(one, list) else one for key, one in given.items()}
+    )
+    assert gates.limits_of("onnx-int8")["max_accuracy_drop"] == 3.0
+    assert gates.limits_of("tensorrt-rtx-fp16")["max_size_mb"] is None
 
 
 def test_lines_on_the_page_have_the_programs_form(tmp_path: Path) -> None:
