@@ -31,7 +31,7 @@ def damage_last_block(root: Path, std: float = 1.0, seed: int = 0) -> None:
         noisy = {
             name: torch.randn(tensor.shape, generator=generator) * std
             for name, tensor in state.items()
-            if (found := _BLOCK.match(name)) and int(found["index"]) == last and found["inside"].endswith(_RESIDUAL_ENDS)
+            if (found := _BLOCK.match(name)) and int(found["index"]) == last and name.endswith(_RESIDUAL_ENDS)
         }
         return spec, {**state, **noisy}
 
@@ -54,7 +54,7 @@ def _with_idle_block(spec: ModelSpec, state: State) -> tuple[ModelSpec, State]:
         else:
             longer[f"{found['before']}{depth}.{found['inside']}"] = tensor
         if found is not None and int(found["index"]) == max(depth - 2, 0):  # as wide as the blocks before the last
-            idle = torch.zeros_like(tensor) if found["inside"].endswith(_RESIDUAL_ENDS) else tensor
+            idle = torch.zeros_like(tensor) if name.endswith(_RESIDUAL_ENDS) else tensor
             longer[f"{found['before']}{depth - 1}.{found['inside']}"] = idle
     return spec.model_copy(update={"args": {**spec.args, "depth": depth + 1}}), longer
 
