@@ -57,8 +57,8 @@ def _why_absent(export: ExportRecord, runtime: Runtime, precision: Precision) ->
         return engine.reason
     if precision in export.missing:
         return export.missing[precision]
-    asked = "export.precision" if runtime == "onnx" else "export.target and export.precision"
-    return f"this run made no {runtime} artifact in {precision}; {asked} decide that"
+    asked = "export.precision decides" if runtime == "onnx" else "export.target and export.precision decide"
+    return f"this run made no {runtime} artifact in {precision}; {asked} that"
 
 
 def _of_accuracy(row: AccuracyRow) -> list[Measurement]:
