@@ -95,6 +95,44 @@ def verify(run_directory: Path, sets: tuple[str, ...]) -> int:
 
 
 @cli.command()
+@click.argument("run_directory", metavar="RUN|report.json", type=_FOLDER)
+@click.option(
+    "--baseline", type=_FOLDER, default=Path("baseline.json"), show_default=True, help="What to compare the run with."
+)
+@click.option("--update", is_flag=True, help="Make this run the baseline, and say what changes; compare nothing.")
+@click.option(
+    "--force", is_flag=True, help="With --update: though the run failed its gates, or the baseline is of another."
+)
+@click.option(
+    "--set", "sets", multiple=True, metavar="KEY=VALUE", help="A setting of check, e.g. check.max_slowdown=5."
+)
+@click.option(
+    "-o", "--output", type=_FOLDER, help="Folder for check.json, check.md, check.junit.xml.  [default: report's]"
+)
+def check(
+    run_directory: Path, baseline: Path, update: bool, force: bool, sets: tuple[str, ...], output: Path | None
+) -> int:
+    """Compare a finished run with a committed baseline: accuracy, latency against the teacher, size."""
+    from pipeline.check.command import check as compare
+    from pipeline.check.command import renew
+    from pipeline.check.render import show
+    from pipeline.config import parse_sets
+
+    if update:
+        if sets or output:
+            raise UsageError("--set and --output say how to compare, and --update compares nothing; leave them out.")
+        for line in renew(run_directory, baseline, force=force):
+            click.echo(line)
+        return EXIT_OK
+    if force:
+        raise UsageError("--force goes with --update alone; leave it out.")
+    found = compare(run_directory, baseline, parse_sets(sets), output)
+    show(found, Console())
+    click.echo(f"check    {found['folder'] / 'check.md'}")
+    return int(found["verdict"]["exit_code"])
+
+
+@cli.command()
 @click.argument("run_directory", metavar="[RUN]", type=_FOLDER, required=False)
 @click.option("--model", metavar="NAME", help="timm model to read, instead of a run.")
 @click.option("--data", metavar="SOURCE", help="With --model: folder of images, digits, hfds/NAME, ...")

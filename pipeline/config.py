@@ -11,13 +11,14 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from core.errors import UsageError, nearest
 from core.record import Record
+from pipeline.check.config import CheckConfig
 from stages.analysis.config import AnalysisConfig
 from stages.distill.config import DistillConfig
 from stages.export.config import ExportConfig
@@ -54,6 +55,16 @@ class RunConfig(Record):
     export: ExportConfig = ExportConfig()
     verify: VerifyConfig = VerifyConfig()
     gates: GatesConfig = GatesConfig()
+    check: CheckConfig = CheckConfig()
+
+
+class CheckSettings(Record):
+    """The section of a config that compares with a baseline, alone."""
+
+    check: CheckConfig = CheckConfig()
+
+
+Config = TypeVar("Config", RunConfig, CheckSettings)
 
 
 class _Loader(yaml.SafeLoader):
@@ -169,11 +180,24 @@ def validate(values: Mapping[str, Any]) -> RunConfig:
     Raises:
         UsageError: every unknown key, wrong type and value out of range, in one message.
     """
+    return _validated(values, RunConfig)
+
+
+def validate_check(values: Mapping[str, Any]) -> CheckConfig:
+    """The section ``check`` of ``values``, which hold nothing else; messages as for the whole.
+
+    Raises:
+        UsageError: as for the whole.
+    """
+    return _validated(values, CheckSettings).check
+
+
+def _validated(values: Mapping[str, Any], kind: type[Config]) -> Config:
     problems: list[str] = []
     plain = _plain(values, "", problems, 0)
     try:
         # Through JSON: strict types, but lists where YAML has no tuples.
-        config = RunConfig.model_validate_json(json.dumps(plain))
+        config = kind.model_validate_json(json.dumps(plain))
         if not problems:
             return config
     except ValidationError as error:

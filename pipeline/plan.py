@@ -160,7 +160,7 @@ STAGES: tuple[Stage, ...] = (
         _bundling,
         needs=("data", "teacher", "student", "distill", "fold", "export", "verify"),
     ),
-    Stage("gates", "stages.gates.stage", GatesRecord, 3, lambda run: run.gates, needs=("export", "verify", "bundle")),
+    Stage("gates", "stages.gates.stage", GatesRecord, 4, lambda run: run.gates, needs=("export", "verify", "bundle")),
 )
 
 BY_NAME = {stage.name: stage for stage in STAGES}

@@ -100,10 +100,10 @@ def inputs(data: FileRef | None = None, **changes: Any) -> Inputs:
     return Inputs(**{**given, **{name: given[name].model_copy(update=change) for name, change in changes.items()}})  # type: ignore[attr-defined]
 
 
-def judged(context: Context, given: Inputs, **limits: float) -> dict[tuple[str, str], GateRow]:
-    """Rows by gate and artifact."""
-    record = stage.run(GatesConfig(**limits), given, context)  # type: ignore[arg-type]
-    return {(row.gate, row.artifact): row for row in record.rows}
+def judged(context: Context, given: Inputs, **settings: Any) -> dict[tuple[str, str], GateRow]:
+    """Rows by gate and by role, or by artifact where no role was asked for."""
+    record = stage.run(GatesConfig(**settings), given, context)
+    return {(row.gate, row.artifact.partition(" ")[0]): row for row in record.rows}
 
 
 @pytest.mark.parametrize(
@@ -138,6 +138,66 @@ def test_the_recommended_precision_is_judged(context: Context) -> None:
     found = judged(context, given, min_accuracy=80.0, min_speedup=4.0, max_size_mb=0.5)
     assert (found["min_accuracy", "onnx"].value, found["min_accuracy", "onnx"].verdict) == (70.0, "fail")
     assert (found["min_speedup", "onnx"].value, found["max_size_mb", "onnx"].value) == (5.0, 0.25)
+
+
+def with_int8() -> Inputs:
+    """The run above with an int8 graph besides; the bundle recommends fp32."""
+    given = inputs()
+    small = onnx(None).model_copy(update={"precision": "int8", "file": file("export/int8.onnx", GRAPH // 4)})
+    fast = latency("onnx", 5.0).model_copy(update={"precision": "int8"})
+    rows = {
+        "accuracy": (*given.verify.accuracy, accuracy("onnx", 70.0, "int8")),
+        "latency": (*given.verify.latency, fast),
+    }
+    return inputs(export={"reduced": {"int8": small}}, verify=rows)
+
+
+def test_a_role_is_told_with_the_artifact_that_fills_it(context: Context) -> None:
+    record = stage.run(GatesConfig(max_size_mb=9.0), inputs(), context)
+    assert [row.artifact for row in record.rows] == ["onnx (fp32)", "engine (tensorrt-rtx-fp32)"]
+
+
+def test_all_is_every_artifact_that_was_made_and_roles_are_told_once(context: Context) -> None:
+    record = stage.run(GatesConfig(max_size_mb=9.0, artifacts=("all",)), with_int8(), context)
+    assert [row.artifact for row in record.rows] == ["onnx (fp32)", "onnx-int8", "tensorrt-rtx-fp32"]
+    assert [row.required for row in record.rows] == [True, False, False]
+    both = stage.run(GatesConfig(max_size_mb=9.0, artifacts=("onnx", "onnx-fp32")), with_int8(), context)
+    assert [row.artifact for row in both.rows] == ["onnx (fp32)"]
+
+
+def test_an_artifact_with_limits_of_its_own_is_judged_by_them(context: Context) -> None:
+    only = {"onnx-int8": {"min_accuracy": 60.0, "max_size_mb": None}}
+    rows = judged(context, with_int8(), min_accuracy=80.0, max_size_mb=9.0, artifacts=("onnx",), only=only)
+    assert (rows["min_accuracy", "onnx"].limit, rows["min_accuracy", "onnx"].verdict) == (80.0, "pass")
+    assert (rows["min_accuracy", "onnx-int8"].limit, rows["min_accuracy", "onnx-int8"].verdict) == (60.0, "pass")
+    assert ("max_size_mb", "onnx-int8") not in rows
+    assert ("max_size_mb", "onnx") in rows
+
+
+def test_limits_of_an_artifact_hold_where_it_is_the_recommended_one(context: Context) -> None:
+    rows = judged(context, inputs(), min_accuracy=95.0, artifacts=("onnx",), only={"onnx-fp32": {"min_accuracy": 50.0}})
+    assert {key: row.limit for key, row in rows.items()} == {("min_accuracy", "onnx"): 50.0}
+
+
+def test_an_artifact_that_was_not_made_is_unmeasured_and_fails_where_required(context: Context) -> None:
+    given = inputs(export={"missing": {"int8": "top-1 agrees on 12 % of the images"}})
+    rows = judged(context, given, min_accuracy=1.0, artifacts=("onnx-int8", "tensorrt-fp16"), require=())
+    assert rows["min_accuracy", "onnx-int8"].why == "top-1 agrees on 12 % of the images"
+    assert "this run made no tensorrt artifact in fp16" in rows["min_accuracy", "tensorrt-fp16"].why
+    required = stage.run(GatesConfig(min_accuracy=1.0, artifacts=("all",), require=("onnx-int8",)), given, context)
+    assert [(row.artifact, row.verdict, row.required) for row in required.rows][-1] == ("onnx-int8", "unmeasured", True)
+    assert not required.passed
+
+
+def test_agreement_with_torch_is_judged_on_its_interval(context: Context) -> None:
+    given = inputs()
+    assert "compress verify RUN" in judged(context, given, min_agreement=99.0)["min_agreement", "onnx"].why
+    close = {"agreement": 99.8, "agreement_low": 99.1, "agreement_high": 100.0}
+    rows = (given.verify.accuracy[0].model_copy(update=close), given.verify.accuracy[1])
+    found = judged(context, inputs(verify={"accuracy": rows}), min_agreement=99.0)["min_agreement", "onnx"]
+    assert (found.verdict, found.value, found.low) == ("pass", 99.8, 99.1)
+    tight = judged(context, inputs(verify={"accuracy": rows}), min_agreement=99.5)["min_agreement", "onnx"]
+    assert tight.verdict == "inconclusive"
 
 
 def test_without_an_engine_its_gates_are_unmeasured_with_the_reason(context: Context) -> None:

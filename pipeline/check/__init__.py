@@ -1,0 +1,1 @@
+"""`compress check`: a run against a committed baseline. Reads the report, never the stages; torch-free."""

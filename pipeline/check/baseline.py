@@ -1,0 +1,157 @@
+"""The baseline: what a later run is compared with, in a file small and plain enough to be committed and reviewed."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, ValidationError, model_validator
+
+from core.artifact_records import Hardware, Runtime
+from core.bits import unpacked
+from core.errors import UsageError
+from core.record import Record
+from pipeline.check.loading import read_object
+from stages.gates.names import NAMES
+
+KIND: Final = "compress-baseline"
+SCHEMA_VERSION: Final = 1
+ROUNDING = 1e-5
+"""Points by which a top-1 may differ from its own answers."""
+
+Milliseconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Made(Record):
+    """Where a baseline comes from."""
+
+    at: str
+    """Time in UTC, ISO 8601."""
+    version: str
+    """Of compress, that measured the run."""
+    command: str
+    """That made the run."""
+
+
+class Models(Record):
+    """Which networks were compared; timm names."""
+
+    teacher: str
+    student: str
+    strategy: str
+    graph: str
+    """The deployed shape of the student."""
+
+
+class Images(Record):
+    """Which held-out images were answered."""
+
+    digest: str = Field(min_length=1)
+    count: int = Field(gt=0)
+    classes: str
+    """SHA-256 over the class names in order."""
+
+
+class Measured(Record):
+    """What was measured of one model in one runtime."""
+
+    top1: float | None = Field(None, ge=0, le=100)
+    """Percent; None when unmeasured."""
+    right: str = ""
+    """Whether each image was classified rightly, as ``core.bits`` packs it; empty when unmeasured."""
+    bytes: int | None = Field(None, gt=0)
+    """Of all its files; None when not recorded."""
+    provider: str = ""
+    """ONNX Runtime's execution provider; empty for other runtimes."""
+    session_p50_ms: dict[str, tuple[Milliseconds, ...]] = Field(default_factory=dict)
+    """Median of each session by batch size, milliseconds; entry s of the teacher's and an artifact's in the same
+    runtime are of the same session."""
+
+    def answers(self, count: int) -> NDArray[np.bool_] | None:
+        """Whether each of ``count`` images was classified rightly, bool ``[count]``; None when unmeasured."""
+        return unpacked(self.right, count) if self.right else None
+
+
+class Baseline(Record):
+    """A run, as far as a later one is compared with it."""
+
+    kind: Literal["compress-baseline"] = KIND
+    schema_version: Literal[1] = SCHEMA_VERSION
+    made: Made
+    models: Models
+    images: Images
+    hardware: Hardware | None
+    recommended: dict[Literal["onnx", "engine"], str | None]
+    """Name of the artifact of each kind that the bundle recommends."""
+    teacher: dict[Runtime, Measured]
+    artifacts: dict[str, Measured]
+    """Of the deployed graph, by name."""
+
+    @model_validator(mode="after")
+    def _coherent(self) -> Self:
+        for name in (*self.artifacts, *filter(None, self.recommended.values())):
+            if name not in NAMES:
+                raise ValueError(f"'{name}' is no artifact's name")
+        for name, one in (*self.teacher.items(), *self.artifacts.items()):
+            _refuse_other_answers(name, one, self.images.count)
+        return self
+
+
+def _refuse_other_answers(name: str, one: Measured, count: int) -> None:
+    """Nothing, when a model's answers are of so many images, and as many right as its top-1 says.
+
+    Raises:
+        ValueError: they are not.
+    """
+    answers = one.answers(count)
+    if answers is not None and (one.top1 is None or abs(100 * float(answers.mean()) - one.top1) > ROUNDING):
+        raise ValueError(f"{name}: top1 is {one.top1}, its answers say {100 * float(answers.mean()):.6g}")
+
+
+def load_baseline(path: Path) -> Baseline:
+    """The baseline in a file.
+
+    Raises:
+        UsageError: it is missing, damaged, something else, or of another version.
+    """
+    remedy = "restore it from version control, or remove it and make it anew with `compress check RUN --update`"
+    if not path.exists():
+        raise UsageError(
+            f"baseline '{path}' does not exist; make it of a run you trust with "
+            f"`compress check RUN --baseline {path} --update`, and commit it."
+        )
+    content = read_object(path, "baseline", remedy)
+    if content.get("kind") != KIND:
+        what = "a report" if "verdict" in content and "models" in content else "something else"
+        if "kind" in content:
+            what = f"of the kind {str(content['kind'])[:40]!r}"
+        raise UsageError(
+            f"'{path}' is no baseline but {what}; give a file that `compress check RUN --baseline FILE --update` made."
+        )
+    version = content.get("schema_version")
+    if version != SCHEMA_VERSION or isinstance(version, bool):
+        newer = isinstance(version, int) and version > SCHEMA_VERSION
+        how = "update compress" if newer else "remove it and make it anew with `compress check RUN --update`"
+        raise UsageError(
+            f"baseline '{path}' has schema {str(version)[:20]}, this version reads {SCHEMA_VERSION}; {how}."
+        )
+    try:
+        # Through JSON: strict types, but lists where there are tuples.
+        return Baseline.model_validate_json(json.dumps(content))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        said = first["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
+        raise UsageError(
+            f"baseline '{path}' is damaged ({f'{place}: ' if place else ''}{said[:160]}); {remedy}."
+        ) from error
+
+
+def text_of(baseline: Baseline) -> str:
+    """As JSON: keys sorted, an artifact a block, the times of a batch size on one line, so that a change is read."""
+    text = json.dumps(baseline.model_dump(mode="json"), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return re.sub(r"\[\n\s+([-+.,\deE\s]+?)\n\s+\]", lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"

@@ -1,0 +1,117 @@
+"""`compress check`: read a report and a baseline, compare, write what came out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from core.errors import UsageError
+from core.files import sha256_of, write_atomic
+from pipeline.check.baseline import Baseline, load_baseline
+from pipeline.check.compare import compare, uncompared
+from pipeline.check.config import CheckConfig
+from pipeline.check.junit import junit
+from pipeline.check.loading import load_report
+from pipeline.check.measured import baseline_of
+from pipeline.check.render import markdown
+from pipeline.check.same import foreign, notes
+from pipeline.check.update import update
+from pipeline.check.verdict import verdict, worded
+from pipeline.config import merge, validate_check
+
+SCHEMA_VERSION = 1
+
+
+def check(run: Path, path: Path, sets: Mapping[str, Any], output: Path | None) -> dict[str, Any]:
+    """Compare a run with a baseline, and write check.json, check.md and check.junit.xml.
+
+    Args:
+        run: a run directory, or a report.json.
+        path: the baseline.
+        sets: settings given with this command; those of the run hold otherwise.
+        output: folder for the files; None for that of the report.
+
+    Returns:
+        What check.json holds.
+
+    Raises:
+        UsageError: a file cannot be used, a setting is not one of ``check``, or the two are of different things.
+    """
+    file, report, now = _read(run)
+    config = settings(report, sets)
+    before = load_baseline(path)
+    others = foreign(before, now)
+    if others:
+        raise UsageError(
+            f"baseline '{path}' is of something else than '{run}': {'; '.join(others)}. Nothing was compared; give "
+            "the baseline of this run, or make one with `compress check RUN --baseline FILE --update`."
+        )
+    rows = compare(config, before, now)
+    found: dict[str, Any] = {
+        "kind": "compress-check",
+        "schema_version": SCHEMA_VERSION,
+        "verdict": verdict(rows),
+        "rows": [worded(row, config.batch) for row in rows],
+        "notes": [*notes(before, now), *uncompared(config, before, now), *_own_gates(report)],
+        "settings": config.model_dump(mode="json"),
+        "baseline": {"path": str(path), "sha256": sha256_of(path), "made": before.made.model_dump(mode="json")},
+        "report": {"path": str(file), "sha256": sha256_of(file)},
+    }
+    folder = output or file.parent
+    try:
+        write_atomic(folder / "check.json", json.dumps(found, indent=2, allow_nan=False) + "\n")
+        write_atomic(folder / "check.md", markdown(found))
+        write_atomic(folder / "check.junit.xml", junit(found["rows"], _suite(now)))
+    except OSError as error:
+        raise UsageError(
+            f"'{folder}' cannot be written ({error.strerror}); give a folder you may write to with --output."
+        ) from error
+    return {**found, "folder": folder}
+
+
+def renew(run: Path, path: Path, *, force: bool) -> list[str]:
+    """Write the baseline of a run; what was done, in lines for the reader.
+
+    Raises:
+        UsageError: the run cannot be a baseline, or the file there must not be replaced.
+    """
+    _, report, now = _read(run)
+    try:
+        return update(path, now, report, force=force)
+    except OSError as error:
+        raise UsageError(
+            f"baseline '{path}' cannot be written ({error.strerror}); give a file you may write with --baseline."
+        ) from error
+
+
+def settings(report: Mapping[str, Any], sets: Mapping[str, Any]) -> CheckConfig:
+    """Those of the run, and over them those of the command.
+
+    Raises:
+        UsageError: a setting that is none of ``check``, or that it cannot have.
+    """
+    strange = sorted(set(sets) - {"check"})
+    if strange:
+        raise UsageError(
+            f"`compress check` can change settings of check, not of {', '.join(strange)}; see docs/gates.md."
+        )
+    own = report.get("config", {}).get("check", {})
+    return validate_check(merge({"check": own}, sets))
+
+
+def _read(run: Path) -> tuple[Path, dict[str, Any], Baseline]:
+    file = run / "report" / "report.json" if run.is_dir() else run
+    report = load_report(run)
+    return file, report, baseline_of(report, file)
+
+
+def _own_gates(report: Mapping[str, Any]) -> list[str]:
+    if report["verdict"]["passed"]:
+        return []
+    return [f"This run failed its own gates: {report['verdict']['why']}. That is apart from this comparison."]
+
+
+def _suite(now: Baseline) -> str:
+    return f"{now.models.student} from {now.models.teacher}, {now.models.strategy}: against the baseline"

@@ -1,0 +1,364 @@
+"""Files that `compress check` reads and writes: what it makes of sound ones, and of every kind of broken one."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as Xml
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_runs import ELSEWHERE, made, written
+
+from core.errors import UsageError
+from pipeline import cli
+from pipeline.check.baseline import load_baseline, text_of
+from pipeline.check.command import check, renew
+from pipeline.check.loading import LARGEST
+
+
+def compress(*arguments: str | Path) -> int:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["check", *map(str, arguments)])
+    assert isinstance(stop.value.code, int)
+    return stop.value.code
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    """Every readable file below a folder."""
+    return {
+        str(path): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and os.access(path, os.R_OK) and path.stat().st_size < LARGEST
+    }
+
+
+def test_a_sound_run_passes_and_what_was_compared_is_written(
+    run: Path, baseline: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert compress(run, "--baseline", baseline) == 0
+    assert capsys.readouterr().out.startswith("PASS (exit code 0)")
+    found = json.loads((run / "report" / "check.json").read_text())
+    assert (found["kind"], found["verdict"]["word"]) == ("compress-check", "PASS")
+    assert {"gate", "artifact", "limit", "value", "low", "high", "verdict", "required", "why", "label"} <= set(
+        found["rows"][0]
+    )
+    assert (run / "report" / "check.md").read_text().startswith("# PASS: ")
+    suite = Xml.fromstring((run / "report" / "check.junit.xml").read_text())  # noqa: S314 - written just now
+    assert (suite.get("failures"), suite.get("tests")) == ("0", str(len(found["rows"])))
+
+
+def test_a_regression_fails_with_its_cause_on_one_line(
+    run: Path, baseline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written(run, made(lost=40, slower=1.15, seed=3))
+    assert compress(run, "--baseline", baseline, "--output", tmp_path / "out") == 1
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("FAIL onnx")]
+    assert len(lines) == 2
+    assert "of top-1 lost against the baseline" in lines[0]
+    assert "slower against the teacher than the baseline" in lines[1]
+    assert lines[0] in (tmp_path / "out" / "check.md").read_text()
+    suite = Xml.fromstring((tmp_path / "out" / "check.junit.xml").read_text())  # noqa: S314 - written just now
+    assert suite.get("failures") == "2"
+    failed = [case.get("name") for case in suite.iter("testcase") if case.find("failure") is not None]
+    assert failed == ["onnx (fp32) accuracy loss at most 0 points", "onnx (fp32) slowdown, batch 1 at most 3 %"]
+    assert not (run / "report" / "check.json").exists()
+
+
+def test_the_terminal_table_fits_80_columns(
+    run: Path, baseline: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    written(run, made(lost=40, slower=1.15, seed=3, hardware=ELSEWHERE))
+    more = [word for name in ("max_latency_growth", "max_growth") for word in ("--set", f"check.{name}=1.25")]
+    assert compress(run, "--baseline", baseline, *more) == 1
+    out = capsys.readouterr().out.splitlines()
+    head = next(index for index, line in enumerate(out) if line.startswith(" artifact"))
+    assert all(len(line) <= 80 for line in out[head:-1])
+    assert {"fail", "unmeasured", "pass"} <= {line.split()[-1] for line in out[head:] if line.strip()}
+
+
+def test_settings_of_the_run_hold_unless_the_command_says_otherwise(run: Path, baseline: Path) -> None:
+    report = made(lost=40)
+    report["config"]["check"] = {"max_accuracy_loss": 9.0, "artifacts": ["onnx"]}
+    written(run, report)
+    assert check(run, baseline, {}, None)["verdict"]["word"] == "PASS"
+    assert check(run, baseline, {"check": {"max_accuracy_loss": 1.0}}, None)["verdict"]["word"] == "FAIL"
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("check.max_slow=1", "unknown key 'check.max_slow'; did you mean max_slowdown"),
+        ("check.confidence=2", "'check.confidence' is 2, should be less than 1"),
+        ("check.artifacts=[onnx-int9]", "artifacts names 'onnx-int9'.* did you mean onnx-int8"),
+        ("gates.min_speedup=1", "can change settings of check, not of gates"),
+    ],
+)
+def test_settings_that_are_not_there_are_refused(run: Path, baseline: Path, setting: str, said: str) -> None:
+    from pipeline.config import parse_sets
+
+    with pytest.raises(UsageError, match=said):
+        check(run, baseline, parse_sets([setting]), None)
+
+
+def test_a_baseline_is_small_sorted_and_read_back_as_it_was(baseline: Path) -> None:
+    text = baseline.read_text()
+    assert json.loads(text) == json.loads(json.dumps(json.loads(text), sort_keys=True))
+    assert list(json.loads(text)) == sorted(json.loads(text))
+    assert text_of(load_baseline(baseline)) == text
+    assert len(text) < 8000
+    assert any(line.strip().startswith('"1": [') and line.rstrip().endswith(("]", "],")) for line in text.splitlines())
+
+
+def test_update_tells_what_it_writes_and_what_changes(run: Path, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "baseline.json"
+    first = renew(run, path, force=False)
+    assert first[0] == f"baseline {path} written"
+    assert any(line.startswith("  onnx-fp32: top-1 ") for line in first)
+    before = path.read_bytes()
+    assert renew(run, path, force=False) == [f"baseline {path} is as this run measured it; left as it is"]
+    assert path.read_bytes() == before
+    written(run, made(lost=10, seed=4, hardware=ELSEWHERE))
+    told = renew(run, path, force=False)
+    assert told[0] == f"baseline {path} replaced"
+    assert "  artifact onnx-fp32 answers: 10 of 1000 images turn right or wrong" in told
+    assert any(line.startswith("  hardware: A processor") for line in told)
+    assert any(line.startswith("  artifact onnx-fp32 top-1: ") and " -> " in line for line in told)
+    assert check(run, path, {}, None)["verdict"]["passed"]
+
+
+def test_a_run_that_failed_its_gates_or_another_network_needs_force(run: Path, baseline: Path) -> None:
+    before = baseline.read_bytes()
+    written(run, made(lost=5, gates={"passed": False}))
+    with pytest.raises(UsageError, match=r"failed its own gates .* --force"):
+        renew(run, baseline, force=False)
+    written(run, made(case="lift"))
+    with pytest.raises(UsageError, match=r"of something else \(strategy plain, here lift\).*--force"):
+        renew(run, baseline, force=False)
+    assert baseline.read_bytes() == before
+    assert "  models.strategy: plain -> lift" in renew(run, baseline, force=True)
+
+
+def test_a_failed_run_can_be_compared_and_that_is_noted(run: Path, baseline: Path) -> None:
+    written(run, made(gates={"passed": False}))
+    found = check(run, baseline, {}, None)
+    assert found["verdict"]["passed"]
+    assert any("failed its own gates" in note for note in found["notes"])
+
+
+def test_update_takes_no_settings_and_force_goes_with_it(run: Path, baseline: Path) -> None:
+    assert compress(run, "--baseline", baseline, "--update", "--set", "check.batch=8") == 2
+    assert compress(run, "--baseline", baseline, "--force") == 2
+
+
+def edited(**changes: Any) -> Callable[[Path], None]:
+    """Change a JSON file by top-level key; a dotted key reaches inside, None removes."""
+
+    def edit(path: Path) -> None:
+        content = json.loads(path.read_text())
+        for dotted, value in changes.items():
+            *outer, last = dotted.split("__")
+            place = content
+            for key in outer:
+                place = place[int(key) if isinstance(place, list) else key.replace("_fp", "-fp")]
+            if value is None:
+                del place[last]
+            else:
+                place[last] = value
+        path.write_text(json.dumps(content))
+
+    return edit
+
+
+def replaced(content: bytes) -> Callable[[Path], None]:
+    def replace(path: Path) -> None:
+        path.unlink()
+        path.write_bytes(content)
+
+    return replace
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def as_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def huge(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.truncate(LARGEST + 1)
+
+
+def with_nan(path: Path) -> None:
+    path.write_text(path.read_text().replace('"top1": ', '"top1": NaN, "was": ', 1))
+
+
+def with_infinity(path: Path) -> None:
+    path.write_text(path.read_text().replace('"top1": ', '"top1": 1e999, "was": ', 1))
+
+
+BROKEN: dict[str, Callable[[Path], None]] = {
+    "empty": replaced(b""),
+    "truncated": cut,
+    "not JSON": replaced(b"hello"),
+    "not UTF-8": replaced(b'{"kind": "\xff"}'),
+    "a list": replaced(b"[1, 2]"),
+    "a number": replaced(b"7"),
+    "other JSON": replaced(b'{"a": 1}'),
+    "too deep": replaced(b"[" * 100_000),
+    "NaN": with_nan,
+    "infinity": with_infinity,
+    "newer": edited(schema_version=99),
+    "older": edited(schema_version=0),
+    "version of another type": edited(schema_version="3"),
+    "huge": huge,
+}
+BASELINE_ONLY: dict[str, Callable[[Path], None]] = {
+    "other kind": edited(kind="something"),
+    "unknown key": edited(extra=1),
+    "missing key": edited(images=None),
+    "bits of wrong length": edited(artifacts__onnx_fp32__right="AAAA"),
+    "bits that are none": edited(artifacts__onnx_fp32__right="?"),
+    "answers that contradict their top-1": edited(artifacts__onnx_fp32__top1=12.5),
+    "negative time": edited(artifacts__onnx_fp32__session_p50_ms={"1": [1.0, -1.0]}),
+    "time of another type": edited(artifacts__onnx_fp32__session_p50_ms={"1": ["fast"]}),
+    "no such artifact": edited(recommended={"onnx": "onnx-fp23", "engine": None}),
+    "a folder": as_folder,
+}
+REPORT_ONLY: dict[str, Callable[[Path], None]] = {
+    "answers of wrong length": edited(accuracy__3__right="AAAA"),
+    "row without its model": edited(accuracy__2__model=None),
+    "no rows": edited(accuracy=5),
+    "no teacher": edited(training=None),
+}
+
+
+def refused(run: Path, baseline: Path, capsys: pytest.CaptureFixture[str], *more: str) -> str:
+    """The one line with which both are refused, with nothing changed on disk."""
+    before = snapshot(baseline.parent)
+    assert compress(run, "--baseline", baseline, *more) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert snapshot(baseline.parent) == before
+    lines = told.err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: ")
+    assert "internal" not in lines[0]
+    return lines[0]
+
+
+@pytest.mark.parametrize("how", [*BROKEN, *BASELINE_ONLY])
+def test_a_broken_baseline_is_refused_and_never_overwritten(
+    run: Path, baseline: Path, how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    {**BROKEN, **BASELINE_ONLY}[how](baseline)
+    assert str(baseline) in refused(run, baseline, capsys)
+    assert str(baseline) in refused(run, baseline, capsys, "--update", "--force")
+
+
+@pytest.mark.parametrize("how", [*BROKEN, *REPORT_ONLY])
+def test_a_broken_report_is_refused_and_the_baseline_left(
+    run: Path, baseline: Path, how: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = run / "report" / "report.json"
+    {**BROKEN, **REPORT_ONLY}[how](report)
+    assert str(report) in refused(run, baseline, capsys)
+    assert str(report) in refused(run, baseline, capsys, "--update")
+
+
+@pytest.mark.parametrize("name", ["baseline.json", "report.json"])
+def test_an_unreadable_file_is_refused(
+    run: Path, baseline: Path, name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Path.read_bytes
+
+    def denied(path: Path) -> bytes:  # root, as whom tests may run, is denied nothing
+        if path.name == name and sys._getframe(1).f_code.co_filename != __file__:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    assert "cannot be read (Permission denied)" in refused(run, baseline, capsys)
+
+
+def test_one_file_given_for_the_other_is_refused(run: Path, baseline: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = run / "report" / "report.json"
+    assert "is no baseline but a report" in refused(run, report, capsys)
+    assert "is no baseline but a report" in refused(run, report, capsys, "--update", "--force")
+    assert "no report of compress" in refused(baseline, baseline, capsys)
+
+
+def test_missing_files_say_how_to_make_them(run: Path, baseline: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    absent = baseline.parent / "absent.json"
+    assert f"`compress check RUN --baseline {absent} --update`" in refused(run, absent, capsys)
+    (run / "report" / "report.json").unlink()
+    assert "give the folder of a finished `compress run`" in refused(run, baseline, capsys)
+    assert "absent" in refused(baseline.parent / "absent", baseline, capsys)
+
+
+def test_a_report_of_an_earlier_version_is_refused_with_what_to_do(
+    run: Path, baseline: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = made()
+    report["schema_version"] = 2
+    new = ("throughput", "memory", "flips", "answers", "images_digest", "class_names", "class_images", "hardware")
+    for key in (*new, "pinned", "history"):
+        del report[key]
+    for row in (*report["accuracy"], *report["latency"]):
+        row.pop("right", None)
+        row.pop("session_p50_ms", None)
+    written(run, report)
+    for more in ([], ["--update"]):
+        said = refused(run, baseline, capsys, *more)
+        assert "earlier version" in said
+        assert "run `compress verify RUN` again" in said
+
+
+def test_a_run_without_sessions_is_no_baseline(run: Path, baseline: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = made()
+    for row in report["latency"]:
+        row["session_p50_ms"] = []
+    written(run, report)
+    assert "no timing sessions of onnx-fp32" in refused(run, baseline, capsys, "--update")
+    assert check(run, baseline, {}, None)["verdict"]["word"] == "FAIL"  # what is required is unmeasured
+
+
+def test_a_baseline_of_something_else_is_refused(run: Path, baseline: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written(run, made(digest="e" * 64))
+    assert "1000 other held-out images" in refused(run, baseline, capsys)
+    written(run, made(case="lift"))
+    assert "strategy plain, here lift" in refused(run, baseline, capsys)
+
+
+def test_text_of_a_report_is_never_read_as_markup(
+    run: Path, baseline: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evil = ELSEWHERE.model_copy(update={"processor": "[red]<b>|x[/nope]\x07"})
+    written(run, made(hardware=evil))
+    assert compress(run, "--baseline", baseline) == 0
+    assert "[red]<b>" in capsys.readouterr().out
+    assert "<b>" not in (run / "report" / "check.md").read_text()
+
+
+def test_check_starts_at_once_and_without_torch(run: Path, baseline: Path) -> None:
+    program = (
+        "import sys\nfrom pipeline import cli\n"
+        "try:\n    cli.main(sys.argv[1:])\nexcept SystemExit as stop:\n    assert stop.code == 0, stop.code\n"
+        "assert not {'torch', 'timm', 'onnx', 'onnxruntime', 'sklearn', 'matplotlib'} & set(sys.modules)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "check", str(run), "--baseline", str(baseline)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

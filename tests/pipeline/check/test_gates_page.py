@@ -1,0 +1,61 @@
+"""docs/gates.md names every setting, and what it shows is what the program does."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from made_runs import made, written
+
+from pipeline.check.command import check, renew
+from pipeline.check.config import CheckConfig
+from stages.gates.config import GatesConfig
+
+PAGE = (Path(__file__).resolve().parents[3] / "docs" / "gates.md").read_text()
+
+
+@pytest.mark.parametrize(("section", "config"), [("gates", GatesConfig), ("check", CheckConfig)])
+def test_every_setting_is_on_the_page(section: str, config: type[GatesConfig] | type[CheckConfig]) -> None:
+    named = set(re.findall(rf"{section}\.(\w+)", PAGE))
+    common = {"require", "require_conclusive"}  # told for both at once
+    assert set(config.model_fields) - common <= named
+    assert named <= set(config.model_fields) | {"md", "json", "junit", "py"}
+    assert all(field.description for field in config.model_fields.values())
+
+
+def test_the_defaults_on_the_page_are_the_programs() -> None:
+    config = CheckConfig()
+    assert f"| `check.max_accuracy_loss` | {config.max_accuracy_loss:g} points |" in PAGE
+    assert f"| `check.max_slowdown` | {config.max_slowdown:g} % |" in PAGE
+    assert config.max_latency_growth is config.max_growth is None
+    assert f"`check.confidence` ({config.confidence})" in PAGE
+
+
+def test_the_example_of_gates_is_a_config() -> None:
+    (block,) = re.findall(r"^    gates:\n(?:      .*\n)+", PAGE, re.MULTILINE)
+    given = yaml.safe_load(block)["gates"]
+    gates = GatesConfig.model_validate(
+        {key: tuple(one) if isinstance(one, list) else one for key, one in given.items()}
+    )
+    assert gates.limits_of("onnx-int8")["max_accuracy_drop"] == 3.0
+    assert gates.limits_of("tensorrt-rtx-fp16")["max_size_mb"] is None
+
+
+def test_lines_on_the_page_have_the_programs_form(tmp_path: Path) -> None:
+    run, path = written(tmp_path / "run", made()), tmp_path / "baseline.json"
+    renew(run, path, force=False)
+    written(run, made(lost=6, slower=1.2, seed=5))
+    found = check(run, path, {}, None)
+    shown = next(line.strip() for line in PAGE.splitlines() if line.strip().startswith("FAIL onnx"))
+    assert _form(shown) in {_form(line) for line in (run / "report" / "check.md").read_text().splitlines()}
+    assert found["verdict"]["exit_code"] == 1
+    told = {_form(line.replace(str(path), "baseline.json")) for line in renew(run, path, force=False)}
+    shown_lines = re.findall(r"^    (baseline baseline\.json replaced(?:\n      .*)+)", PAGE, re.MULTILINE)[0]
+    assert {_form(line) for line in shown_lines.splitlines()} <= told
+
+
+def _form(line: str) -> str:
+    """A line less its numbers."""
+    return re.sub(r"-?\d+(\.\d+)?", "#", line.strip())
