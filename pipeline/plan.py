@@ -147,7 +147,7 @@ STAGES: tuple[Stage, ...] = (
         "verify",
         "stages.verify.stage",
         VerifyRecord,
-        3,
+        4,
         lambda run: run.verify,
         needs=("data", "teacher", "student", "distill", "fold", "export"),
         facts=_machine,
