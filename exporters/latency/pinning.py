@@ -31,9 +31,9 @@ def pinned(threads: int) -> Iterator[tuple[int, ...]]:
     All threads, not only the calling one: those of torch's pool exist already, and the system keeps one mask for each.
     """
     try:
-        cpus = one_of_each_core(os.sched_getaffinity(0))[:threads]
-        before = _masks()
         own = os.sched_getaffinity(0)
+        cpus = one_of_each_core(own)[:threads]
+        before = _masks()
     except (AttributeError, OSError):  # not Linux, or /proc is closed to us
         yield ()
         return
@@ -41,6 +41,8 @@ def pinned(threads: int) -> Iterator[tuple[int, ...]]:
         try:
             _bind({task: set(cpus) for task in before})
         except OSError:
+            with suppress(OSError):
+                _bind(before)  # those that it had accepted
             cpus = ()
         yield cpus
     finally:

@@ -31,7 +31,7 @@ SETTLED = 0.05
 WARMUP_SHARE = 0.25
 """Share of the time budget that warm-up may take when nothing settles."""
 LEAD_SECONDS = 0.005
-"""A call shorter than this is timed right after another of the same contestant, which is not: the caches are its own."""
+"""A call shorter than this is timed right after another of the same contestant, for the caches are its own then."""
 MAX_ROUNDS = 2000
 """Rounds after which more would sharpen nothing that is reported."""
 

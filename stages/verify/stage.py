@@ -103,7 +103,7 @@ def _images(
 ) -> dict[PreprocessSpec, NDArray[np.float32]]:
     """Input of the largest batch that is timed, for every preprocessing."""
     split = recorded_images(inputs.data)[1].val
-    most = max(*config.batch_sizes, *config.throughput_batches)
+    most = max((*config.batch_sizes, *config.throughput_batches))
     specs = dict.fromkeys(each.spec for each in contestants)
     return {spec: sample(split, spec, most).numpy() for spec in specs}
 
