@@ -77,7 +77,12 @@ def speedup_interval(
     Phi(-sqrt(S / (S - 1)) t), t the quantile of Student's t with S - 1 degrees of freedom. No resample of so few
     blocks reaches beyond them all, so an end is never nearer than that of Student's interval of the mean itself.
 
-    COVERAGE
+    Simulated coverage with session effects of 1, 2 and 3 % in each model, and of 2 % where one session in ten is
+    disturbed by 10 % more (1,500 trials each): 5 sessions 95 / 95 / 95 / 96 %, 6 sessions 95 / 95 / 96 / 97, 8 sessions
+    96 / 96 / 95 / 97, 10 sessions 94 / 95 / 95 / 96, 20 sessions 95 / 94 / 94 / 96. Percentiles alone reach 91 to 95 %
+    with 5 to 8 sessions. Stopping at a half-width of 1 % costs 1 to 2 points where effects are 1 %.
+    What stays the same for as long as a process lives is in no session's difference from the next, nor in the interval;
+    ``benchmarks/gates.py`` measures that.
 
     Raises:
         ValueError: the two are not of the same sessions (lengths differ), fewer than two sessions, or a time that is
