@@ -29,7 +29,7 @@ WINDOW = 5
 SETTLED = 0.05
 """Fall from one window's median to the next, relative, up to which a contestant counts as warm."""
 WARMUP_SHARE = 0.25
-"""Share of the time budget that warm-up may take when nothing settles."""
+"""Share of the time budget that warm-up may take when nothing settles; two windows, if they take more."""
 LEAD_SECONDS = 0.005
 """A call shorter than this is timed right after another of the same contestant, for the caches are its own then."""
 MAX_ROUNDS = 2000
@@ -44,8 +44,8 @@ class Rounds:
     """``[R]`` for each contestant; entry r of all of them comes from the same round."""
     warm_up: int
     """Rounds before them that were discarded."""
-    warm_up_seconds: float
-    """What those took."""
+    seconds: float
+    """What everything took: the rounds, those discarded, and calls before short ones."""
     settled: bool
     """Whether no contestant's times were still falling when the first of them began."""
 
@@ -96,17 +96,21 @@ def measure(
         return latest.copy()
 
     with no_garbage_collection():
-        discarded, rounds, settled = _warm_up(one_round, lambda: clock() - start >= WARMUP_SHARE * seconds)
-        warm_up_seconds = (clock() - start) * discarded / (discarded + len(rounds))
+        discarded, rounds, settled = _warm_up(one_round, lambda share: clock() - start >= share * seconds)
         while len(rounds) < min_rounds or (clock() - start < seconds and len(rounds) < MAX_ROUNDS):
             rounds.append(one_round())
+    whole = clock() - start
     table = np.stack(rounds) * 1e3
     columns = {name: np.ascontiguousarray(table[:, column]) for column, name in enumerate(names)}
-    return Rounds(columns, discarded, warm_up_seconds, settled)
+    return Rounds(columns, discarded, whole, settled)
 
 
-def _warm_up(one_round: Callable[[], Times], spent: Callable[[], bool]) -> tuple[int, list[Times], bool]:
+def _warm_up(one_round: Callable[[], Times], spent: Callable[[float], bool]) -> tuple[int, list[Times], bool]:
     """Run rounds until no contestant's window median falls, or the warm-up's time is spent.
+
+    Args:
+        one_round: seconds of each contestant ``[C]``.
+        spent: whether a share of the budget is.
 
     Returns:
         How many to discard, those to keep, and whether times had stopped falling. Where time was spent first, all are
@@ -121,7 +125,7 @@ def _warm_up(one_round: Callable[[], Times], spent: Callable[[], bool]) -> tuple
             now = np.median(rounds[-WINDOW:], axis=0)
             if bool(np.all(now >= (1 - SETTLED) * before)):
                 return len(rounds) - WINDOW, rounds[-WINDOW:], True
-        if spent():
+        if spent(WARMUP_SHARE if len(rounds) >= 2 * WINDOW else 1.0):
             return len(rounds), [], False
 
 

@@ -27,8 +27,10 @@ Opener = Callable[[], AbstractContextManager[Call]]
 
 PLANNED, FEWEST, EARLIEST = 20, 5, 6
 """Sessions of a measurement; as many as it has however little time there is; and after which it may stop early."""
-OVERHEAD_SHARE = 0.5
-"""Share of the time budget that opening and warming up may take: beyond it there are fewer sessions."""
+OPENING_SHARE = 0.5
+"""Share of the time budget that opening may take: beyond it there are fewer sessions."""
+SESSION_ROUNDS = 25
+"""Rounds, those of warm-up included, that the time of a session should be enough for: else there are fewer sessions."""
 MIN_ROUNDS = 3
 """Rounds that a session has however little time there is."""
 _SPACER = 1 << 20
@@ -43,7 +45,7 @@ class Measurement:
     tight: bool
     """Whether it stopped early because the intervals were narrow enough."""
     opening_seconds: float
-    """What opening and warming up took, all sessions together."""
+    """What opening took, all sessions together."""
 
     @property
     def warm_up(self) -> int:
@@ -81,9 +83,9 @@ def measure_sessions(
 
     Args:
         contestants: what to open and time, by name.
-        seconds: budget for everything, opening and warm-up included. ``planned`` sessions share it; where opening and
-            warming up would take more than half of it, there are fewer sessions, but never fewer than ``FEWEST`` of
-            ``min_rounds`` rounds each, which may take longer.
+        seconds: budget for everything, opening and warm-up included. ``planned`` sessions share it; where opening would
+            take more than half of it, or a session not have ``SESSION_ROUNDS``, there are fewer, but never fewer than
+            ``FEWEST`` of ``min_rounds`` rounds each, which may take longer.
         reference: the contestant that the others are compared with, if any.
         tight: half-width, relative, of the 95 % interval of every ratio to the reference (without one: of every
             median) at which the measurement stops after ``EARLIEST`` sessions; 0 never stops early.
@@ -97,24 +99,23 @@ def measure_sessions(
     """
     start, rng = clock(), np.random.default_rng(seed)
     sessions: list[Rounds] = []
-    overhead, count, stopped = 0.0, max(planned, FEWEST), False
+    opening, count, stopped = 0.0, max(planned, FEWEST), False
     with no_garbage_collection():
         while len(sessions) < count and not stopped:
             share = max(seconds - (clock() - start), 0.0) / (count - len(sessions))
-            one, spent = _session(contestants, share, min_rounds, clock, rng)
+            one, opened = _session(contestants, share, min_rounds, clock, rng)
             sessions.append(one)
             gc.collect(1)  # cycles among what was just closed; the rest was collected before the first session
-            overhead += spent
-            affordable = int(OVERHEAD_SHARE * seconds / max(overhead / len(sessions), 1e-9))
-            count = max(FEWEST, len(sessions), min(count, affordable))
+            opening += opened
+            count = max(FEWEST, len(sessions), min(count, _affordable(seconds, opening, sessions)))
             stopped = EARLIEST <= len(sessions) < count and tight > 0 and (_widest(sessions, reference) <= tight)
-    return Measurement(tuple(sessions), stopped, overhead)
+    return Measurement(tuple(sessions), stopped, opening)
 
 
 def _session(
     contestants: Mapping[str, Opener], seconds: float, min_rounds: int, clock: Clock, rng: np.random.Generator
 ) -> tuple[Rounds, float]:
-    """One session, and the seconds that opening and warming up took of it."""
+    """One session, and the seconds that opening took of it."""
     began = clock()
     names = list(contestants)
     spacers = []
@@ -126,7 +127,15 @@ def _session(
         opened = clock() - began
         # Time already spent leaves a session its fewest rounds.
         rounds = measure(calls, max(seconds - opened, 1e-9), min_rounds, clock, int(rng.integers(1 << 32)))
-    return rounds, opened + rounds.warm_up_seconds
+    return rounds, opened
+
+
+def _affordable(seconds: float, opening: float, sessions: list[Rounds]) -> int:
+    """Sessions that ``seconds`` are enough for, going by those there are, whose opening took ``opening`` seconds."""
+    opened = opening / len(sessions)
+    rounds = sum(one.warm_up + len(next(iter(one.milliseconds.values()))) for one in sessions)
+    running = SESSION_ROUNDS * sum(one.seconds for one in sessions) / rounds
+    return int(seconds / max(opened / OPENING_SHARE, opened + running, 1e-9))
 
 
 def _widest(sessions: list[Rounds], reference: str | None) -> float:

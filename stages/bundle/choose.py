@@ -24,7 +24,7 @@ from stages.bundle.config import BundleConfig
 ORDER: tuple[Precision, ...] = ("fp32", "bf16", "fp16", "int8", "fp8")
 """From the widest on."""
 _REPEATABLE = 1.01
-"""Ratio of times that may be another one in the next process (docs/platform.md); no reason to choose one over another."""
+"""Ratio of times that can be another one in the next process (docs/platform.md): no reason to choose one."""
 _BOOTSTRAP = 2000
 """Resamples behind the interval that tells whether one is faster."""
 QUANTIZED: tuple[Precision, ...] = ("int8", "fp8")

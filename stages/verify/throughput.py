@@ -79,7 +79,7 @@ def _measured(
                 f"is {part:.2g} s"
             )
     openers = {each.key: each.opener(batch_of(images[each.spec], batch)) for each in group if each.key not in reasons}
-    measured = measure_sessions(openers, seconds, tight=config.tight, min_rounds=1) if openers else None
+    measured = measure_sessions(openers, seconds, planned=FEWEST, min_rounds=1) if openers else None
     rows = []
     for each in group:
         row = single[each.key]

@@ -53,7 +53,7 @@ def test_warm_up_is_detected_and_left_out() -> None:
     rounds = measure({"a": clock.contestant("a", slow_start)}, 60.0, clock=clock)
     assert rounds.settled
     assert rounds.milliseconds["a"].max() < 10.6
-    assert rounds.warm_up_seconds == pytest.approx(sum(map(slow_start, range(rounds.warm_up))), rel=0.5)
+    assert rounds.seconds == pytest.approx(clock.now)
     assert len(clock.calls) == rounds.warm_up + rounds.milliseconds["a"].size >= MAX_ROUNDS
 
 
@@ -66,9 +66,16 @@ def test_times_that_do_not_fall_are_warm_after_one_window(change: float) -> None
 
 def test_warm_up_that_never_settles_takes_a_share_only() -> None:
     clock = FakeClock()
-    rounds = measure({"a": clock.contestant("a", lambda call: 0.01 + 0.5 * 0.98**call)}, 10.0, clock=clock)
+    rounds = measure({"a": clock.contestant("a", lambda call: 0.01 + 0.1 * 0.98**call)}, 10.0, clock=clock)
     assert not rounds.settled
     assert rounds.milliseconds["a"].sum() / 1e3 > 0.7 * 10.0
+
+
+def test_a_budget_for_ten_rounds_is_enough_to_see_that_nothing_falls() -> None:
+    clock = FakeClock()
+    rounds = measure({"a": clock.contestant("a", lambda _: 0.01)}, 0.105, min_rounds=3, clock=clock)
+    assert (rounds.warm_up, rounds.settled) == (WINDOW, True)
+    assert rounds.milliseconds["a"].size >= WINDOW
 
 
 def test_a_slow_model_still_gets_its_minimum_of_rounds() -> None:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from fake_clock import FakeClock
 
-from exporters.latency.sessions import EARLIEST, FEWEST, MIN_ROUNDS, PLANNED, measure_sessions
+from exporters.latency.sessions import EARLIEST, FEWEST, MIN_ROUNDS, PLANNED, SESSION_ROUNDS, measure_sessions
 
 
 def test_every_session_opens_all_anew_and_closes_them() -> None:
@@ -36,7 +36,7 @@ def test_however_small_the_budget_there_are_the_fewest_sessions() -> None:
     assert found.samples("a").size == FEWEST * MIN_ROUNDS
     assert found.warm_up == FEWEST
     assert not found.settled
-    assert found.opening_seconds == pytest.approx(FEWEST * (2.0 + 3.0))
+    assert found.opening_seconds == pytest.approx(FEWEST * 2.0)
 
 
 def test_costly_opening_makes_fewer_sessions_and_leaves_half_the_time_for_rounds() -> None:
@@ -45,6 +45,13 @@ def test_costly_opening_makes_fewer_sessions_and_leaves_half_the_time_for_rounds
     assert FEWEST <= len(found.sessions) < PLANNED
     assert found.opening_seconds <= 0.6 * 30.0
     assert clock.now == pytest.approx(30.0, rel=0.05)
+
+
+def test_long_rounds_make_fewer_sessions() -> None:
+    clock = FakeClock()
+    found = measure_sessions({"a": clock.opener("a", lambda _: 0.1)}, 30.0, clock=clock)
+    assert len(found.sessions) == pytest.approx(30.0 / (SESSION_ROUNDS * 0.1), abs=1)
+    assert found.settled
 
 
 @pytest.mark.parametrize(("reference", "drift", "stops"), [("a", 0.3, True), (None, 0.3, False), (None, 0.0, True)])
