@@ -25,9 +25,9 @@ Clock = Callable[[], float]
 """Seconds, monotonic."""
 
 WINDOW = 5
-"""Rounds whose medians are compared to see whether warm-up is over."""
+"""Rounds that are compared with as many before them to see whether warm-up is over."""
 SETTLED = 0.05
-"""Fall from one window's median to the next, relative, up to which a contestant counts as warm."""
+"""Fall from one window to the next, relative, up to which a contestant counts as warm."""
 WARMUP_SHARE = 0.25
 """Share of the time budget that warm-up may take when nothing settles; two windows, if they take more."""
 LEAD_SECONDS = 0.005
@@ -63,8 +63,9 @@ def measure(
     after a larger one, whose weights are in the caches then. Each would be timed in a mixture of both, and the median
     of a mixture jumps. So short calls have one of their own before them, ``LEAD_SECONDS``.
 
-    Warm-up is over when a window of rounds is, for every contestant, no faster than the one before it; that later
-    window is kept, for it was warm. Times that rise are no warm-up.
+    Warm-up is over when the fastest call in a window of rounds is, for every contestant, no faster than that in the
+    window before; the later window is kept, for it was warm. (The fastest: a first call is slow whatever else runs, and
+    what else runs makes medians of five rise and fall all the time.) Times that rise are no warm-up.
 
     Args:
         contestants: what to time, by name.
@@ -106,7 +107,7 @@ def measure(
 
 
 def _warm_up(one_round: Callable[[], Times], spent: Callable[[float], bool]) -> tuple[int, list[Times], bool]:
-    """Run rounds until no contestant's window median falls, or the warm-up's time is spent.
+    """Run rounds until no contestant's times fall from window to window, or the warm-up's time is spent.
 
     Args:
         one_round: seconds of each contestant ``[C]``.
@@ -121,8 +122,8 @@ def _warm_up(one_round: Callable[[], Times], spent: Callable[[float], bool]) -> 
         rounds.append(one_round())
         windows = len(rounds) // WINDOW
         if len(rounds) == windows * WINDOW and windows > 1:
-            before = np.median(rounds[-2 * WINDOW : -WINDOW], axis=0)
-            now = np.median(rounds[-WINDOW:], axis=0)
+            before = np.min(rounds[-2 * WINDOW : -WINDOW], axis=0)
+            now = np.min(rounds[-WINDOW:], axis=0)
             if bool(np.all(now >= (1 - SETTLED) * before)):
                 return len(rounds) - WINDOW, rounds[-WINDOW:], True
         if spent(WARMUP_SHARE if len(rounds) >= 2 * WINDOW else 1.0):
