@@ -70,6 +70,7 @@ class Contestant:
 def _opened(
     anew: Callable[[], AbstractContextManager[Infer]] | None, infer: Infer, images: NDArray[Any]
 ) -> Iterator[Call]:
+    images = images.copy()  # like everything else of a session, elsewhere in memory
     if anew is None:
         yield partial(infer, images)
         return
