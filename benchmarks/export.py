@@ -18,8 +18,8 @@ import json
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,7 @@ from torch import nn
 
 from core.preprocess import PreprocessSpec
 from core.records import ModelSpec
-from exporters.latency import Times, measure, median_interval, physical_cores, ratio_interval
+from exporters.latency import Call, Measurement, measure_sessions, median_interval, physical_cores, speedup_interval
 from exporters.onnx import onnx_from_module
 from exporters.runners import OnnxRunner
 from pipeline.machine import environment
@@ -147,8 +147,9 @@ def differing(runner: OnnxRunner, model: nn.Module, images: NDArray[np.float32])
         return float(np.abs(runner.infer(images) - model(torch.from_numpy(images)).numpy()).max())
 
 
-def rows_of(times: dict[str, Times], macs: dict[str, int], seed: int = 0) -> dict[str, dict[str, Any]]:
+def rows_of(found: Measurement, macs: dict[str, int], seed: int = 0) -> dict[str, dict[str, Any]]:
     """What the tables show of one batch size: milliseconds, rate, and the ratio to the baseline of each."""
+    times = {name: found.samples(name) for name in found.medians}
     gemm_rate = 2 * 1024**3 / np.median(times[GEMM]) / 1e6
     gemm_rate_p10 = 2 * 1024**3 / np.percentile(times[GEMM], 10) / 1e6
     rows: dict[str, dict[str, Any]] = {}
@@ -159,11 +160,11 @@ def rows_of(times: dict[str, Times], macs: dict[str, int], seed: int = 0) -> dic
         own = f"{graph}, timm"
         baseline = "plain, timm" if graph == "lift-folded" and "plain, timm" in times else own
         rows[name] = {
-            "ms": median_interval(samples, BOOTSTRAP, seed),
+            "ms": median_interval(samples, found.medians[name], BOOTSTRAP, seed),
             "ms_p10": float(np.percentile(samples, 10)),
             "ratio_p10": float(np.percentile(times[baseline], 10) / np.percentile(samples, 10)),
             "baseline": baseline,
-            "ratio": ratio_interval(times[baseline], samples, BOOTSTRAP, seed),
+            "ratio": speedup_interval(found.medians[baseline], found.medians[name], BOOTSTRAP, seed),
             "gflops": float(2 * macs[name] / np.median(samples) / 1e6),
             "of_gemm": float(2 * macs[name] / np.median(samples) / 1e6 / gemm_rate),
             "of_gemm_p10": float(2 * macs[name] / np.percentile(samples, 10) / 1e6 / gemm_rate_p10),
@@ -211,23 +212,30 @@ def run(arguments: argparse.Namespace, folder: Path) -> dict[str, Any]:
     files, macs, models = exports(arguments, folder)
     rng = np.random.default_rng(0)
     found: dict[str, Any] = {"threads": threads, "load_before": psutil.getloadavg(), "macs": macs, "batches": {}}
-    with ExitStack() as stack:
-        runners = {name: stack.enter_context(OnnxRunner(path, threads=threads)) for name, path in files.items()}
-        images = rng.standard_normal((8, 3, arguments.size, arguments.size), dtype=np.float32)
-        found["differences"] = {name: differing(runner, models[name], images) for name, runner in runners.items()}
-        for name, difference in found["differences"].items():
-            if not difference <= AGREE:
-                raise SystemExit(f"{name} differs from torch by {difference:.2g} in logits; no times are told.")
-        for batch in arguments.batches:
-            calls: dict[str, Callable[[], object]] = {
-                name: partial(runner.infer, np.ascontiguousarray(images[:batch])) for name, runner in runners.items()
-            }
-            calls[GEMM] = gemm(threads)
-            times = measure(calls, arguments.seconds)
-            rows = rows_of(times, macs if batch == 1 else {name: value * batch for name, value in macs.items()})
-            count, gemm_ms = len(times[GEMM]), float(np.median(times[GEMM]))
-            print("\n" + table(batch, rows, macs, count, gemm_ms), *verdicts(rows), sep="\n", flush=True)
-            found["batches"][str(batch)] = {"rounds": count, "gemm_ms": gemm_ms, "rows": rows}
+    images = rng.standard_normal((8, 3, arguments.size, arguments.size), dtype=np.float32)
+    found["differences"] = {}
+    for name, path in files.items():
+        with OnnxRunner(path, threads=threads) as runner:
+            difference = differing(runner, models[name], images)
+        found["differences"][name] = difference
+        if not difference <= AGREE:
+            raise SystemExit(f"{name} differs from torch by {difference:.2g} in logits; no times are told.")
+
+    @contextmanager
+    def opened(path: Path, given: NDArray[np.float32]) -> Iterator[Call]:
+        with OnnxRunner(path, threads=threads) as runner:
+            yield partial(runner.infer, given)
+
+    product = gemm(threads)
+    for batch in arguments.batches:
+        given = np.ascontiguousarray(images[:batch])
+        openers: dict[str, Any] = {name: partial(opened, path, given) for name, path in files.items()}
+        openers[GEMM] = partial(nullcontext, product)
+        times = measure_sessions(openers, arguments.seconds)
+        rows = rows_of(times, macs if batch == 1 else {name: value * batch for name, value in macs.items()})
+        count, gemm_ms = len(times.samples(GEMM)), float(np.median(times.samples(GEMM)))
+        print("\n" + table(batch, rows, macs, count, gemm_ms), *verdicts(rows), sep="\n", flush=True)
+        found["batches"][str(batch)] = {"rounds": count, "gemm_ms": gemm_ms, "rows": rows}
     found["load_after"] = psutil.getloadavg()
     found["machine"] = environment()
     return found

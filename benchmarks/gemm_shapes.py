@@ -92,7 +92,7 @@ def main(batch: int, seconds: float) -> None:
         for product in listed:
             run, given = session(product, Path(folder), threads)
             calls[product.name] = partial(run.run, None, given)
-        times = measure(calls, seconds)
+        times = measure(calls, seconds).milliseconds
     median = {name: float(np.median(samples)) / 1e3 for name, samples in times.items()}
     rate = {product.name: product.operations / median[product.name] for product in listed}
     rounds = len(times[LARGE])

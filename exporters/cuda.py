@@ -161,6 +161,12 @@ class Gpu:
         self._buffers.append(address)
         return address.value
 
+    def free_bytes(self) -> int:
+        """GPU memory that nobody uses now, other processes on this GPU included."""
+        free, total = ctypes.c_size_t(0), ctypes.c_size_t(0)
+        _call("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
+        return free.value
+
     def upload(self, address: int, values: NDArray[Any]) -> None:
         """Queue a copy of the contiguous ``values`` to ``address``; keep ``values`` until :meth:`wait`.
 

@@ -3,7 +3,8 @@
 1. An int8 or fp8 graph that loses more than ``max_int8_drop`` points of top-1 against fp32 on the held-out images stays
    out, and so do the engines made of it.
 2. An int8 or fp8 artifact that is not faster than every wider precision of its runtime stays out, where both were
-   measured. Faster: the 95 % intervals of the two medians at batch 1 do not overlap.
+   measured. Faster: by 1 % or more with the whole 95 % interval of the ratio of the two times at batch 1, taken session
+   by session, in which both were timed side by side. (Where only medians are known: their intervals do not overlap.)
 3. Recommended is, from fp32 on, whatever is faster in that sense. Of engines that nothing measured: fp16, which halves
    the file; never int8, whose speed is unknown.
 """
@@ -13,12 +14,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from core.artifact_records import ExportRecord, LatencyRow, Precision, Rejected, Runtime, VerifyRecord
 from core.errors import UsageError
+from exporters.latency import speedup_interval
 from stages.bundle.config import BundleConfig
 
 ORDER: tuple[Precision, ...] = ("fp32", "bf16", "fp16", "int8", "fp8")
 """From the widest on."""
+_REPEATABLE = 1.01
+"""Ratio of times that can be another one in the next process (docs/platform.md): no reason to choose one."""
+_BOOTSTRAP = 2000
+"""Resamples behind the interval that tells whether one is faster."""
 QUANTIZED: tuple[Precision, ...] = ("int8", "fp8")
 
 
@@ -136,6 +144,10 @@ def _latency(export: ExportRecord, verify: VerifyRecord, runtime: Runtime, preci
 
 
 def _faster(one: LatencyRow, other: LatencyRow) -> bool:
+    """Whether ``one`` is, of two rows of the same runtime and batch size."""
+    mine, theirs = np.array(one.session_p50_ms), np.array(other.session_p50_ms)
+    if mine.size > 1 and mine.shape == theirs.shape:
+        return speedup_interval(theirs, mine, _BOOTSTRAP, seed=0)[1] > _REPEATABLE
     high, low = one.p50_high, other.p50_low
     return high is not None and low is not None and high < low
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,12 +15,13 @@ from core.artifact_records import OnnxArtifact
 from core.context import Context
 from core.errors import EnvironmentLacksError, ResultError
 from core.records import FoldRecord, Graph
-from exporters.latency import measure, physical_cores, ratio_interval
+from exporters.latency import Call, Opener, measure_sessions, physical_cores, pinned, speedup_interval
 from exporters.runners import PROVIDERS, OnnxRunner, Provider, provider_for
 from stages.export.config import ExportConfig
 from stages.training.device import make_accelerator
 
 _AUTO_SECONDS = 6.0
+_AUTO_TIGHT = 0.01
 _AUTO_BOOTSTRAP = 2000
 
 
@@ -69,16 +70,19 @@ def choose_graph(
 def _folding_speedup(
     paths: dict[Graph, Path], given: NDArray[Any], provider: Provider, threads: int
 ) -> tuple[float, float, float]:
-    """Median latency kept over folded at batch 1, timed interleaved as in verification, and its 95 % interval.
+    """Speed-up of the folded graph at batch 1, measured in sessions as in verification, and its 95 % interval.
 
     Raises:
         EnvironmentLacksError: the provider is not active here.
     """
     one = np.ascontiguousarray(given[:1])
-    with ExitStack() as stack:
-        calls: dict[str, Callable[[], object]] = {}
-        for graph, path in paths.items():
-            runner = stack.enter_context(OnnxRunner(path, threads=threads, providers=provider))
-            calls[graph] = partial(runner.infer, one)
-        times = measure(calls, _AUTO_SECONDS)
-    return ratio_interval(times["lift-kept"], times["lift-folded"], _AUTO_BOOTSTRAP, seed=0)
+
+    @contextmanager
+    def opened(path: Path) -> Iterator[Call]:
+        with OnnxRunner(path, threads=threads, providers=provider) as runner:
+            yield partial(runner.infer, one)
+
+    openers: dict[str, Opener] = {graph: partial(opened, path) for graph, path in paths.items()}
+    with pinned(threads):
+        medians = measure_sessions(openers, _AUTO_SECONDS, reference="lift-kept", tight=_AUTO_TIGHT).medians
+    return speedup_interval(medians["lift-kept"], medians["lift-folded"], _AUTO_BOOTSTRAP, seed=0)

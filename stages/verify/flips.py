@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.artifact_records import Flip, FlipTable
-from stages.verify.accuracy_rows import TEACHER
 from stages.verify.answers import NO_ANSWER, Answers
+from stages.verify.contestant import TEACHER
 from stages.verify.held_out import HeldOut, Model
 
 SHOWN = 24

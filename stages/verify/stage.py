@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,34 +18,32 @@ from torch import nn
 from core.artifact_records import (
     EngineArtifact,
     ExportRecord,
-    LatencyRow,
     OnnxArtifact,
-    Precision,
-    Runtime,
     VerifyRecord,
 )
 from core.context import Context
 from core.errors import BundleError, EnvironmentLacksError
-from core.machine import processor
+from core.machine import hardware, processor
 from core.preprocess import PreprocessSpec
 from core.records import DataRecord, DistillRecord, FoldRecord, StudentRecord, TeacherRecord
-from exporters.latency import Times, measure, median_interval, percentiles, physical_cores, ratio_interval
+from exporters.cuda import gpu_name_and_capability, gpu_present
+from exporters.latency import physical_cores, pinned
 from exporters.runners import PROVIDERS, EngineRunner, OnnxRunner, Provider, provider_for
-from exporters.runners.times import EngineTimes
 from stages.images.loaders import sample
 from stages.images.sources import recorded_images
 from stages.images.thumbnails import thumbnails
 from stages.models.build import build_model
 from stages.models.weights import load_own
 from stages.training.device import describe, make_accelerator, torch_threads
-from stages.verify.accuracy_rows import TEACHER, accuracy_rows
+from stages.verify.accuracy_rows import accuracy_rows
 from stages.verify.config import VerifyConfig
+from stages.verify.contestant import TEACHER, Contestant, Infer
 from stages.verify.files import write_answers, write_thumbnails
 from stages.verify.flips import flip_tables, pictured, with_pictures
 from stages.verify.held_out import ask
-
-Infer = Callable[[NDArray[Any]], NDArray[np.float32]]
-"""Images as the artifact takes them to logits ``[B, K]``, finished when it returns."""
+from stages.verify.latency import latency_rows
+from stages.verify.memory import memory_rows
+from stages.verify.throughput import throughput_rows
 
 
 @dataclass(frozen=True)
@@ -59,29 +58,6 @@ class Inputs:
     export: ExportRecord
 
 
-@dataclass(frozen=True)
-class Contestant:
-    """One network in one runtime, or why it cannot run here."""
-
-    model: str
-    """``teacher``, or the student's graph."""
-    runtime: Runtime
-    spec: PreprocessSpec
-    infer: Infer | None
-    max_batch: int | None = None
-    reason: str = ""
-    provider: str = ""
-    """ONNX Runtime's execution provider that was asked for, and is there when ``infer`` is."""
-    precision: Precision = "fp32"
-    on_gpu: Callable[[NDArray[Any], float], EngineTimes] | None = None
-    """Of an engine: GPU compute of a batch, timed for some seconds."""
-
-    @property
-    def key(self) -> str:
-        """Its name among those of its runtime."""
-        return f"{self.model} {self.precision}"
-
-
 def run(config: VerifyConfig, inputs: Inputs, context: Context) -> VerifyRecord:
     """Accuracy and latency of everything that runs here; what does not is recorded with the reason."""
     threads = config.threads or physical_cores()
@@ -90,18 +66,45 @@ def run(config: VerifyConfig, inputs: Inputs, context: Context) -> VerifyRecord:
         provider = provider_for(device.type)
         contestants = _contestants(inputs, context, device, provider, threads, stack)
         accuracy = _accuracy(inputs, context, contestants)
-        latency = _latency(config, inputs, contestants)
+        images = _images(config, inputs, contestants)
+        with pinned(threads) as cpus:
+            latency = latency_rows(config, contestants, images)
+            throughput = throughput_rows(config, contestants, inputs.export.deployed, images, latency)
         torch_on = describe(context.device)
+    batch = max(config.batch_sizes)
+    memory = memory_rows(inputs.export, context.run.root, batch, threads) if config.memory else ()
     onnx_on = "the GPU" if provider == "cuda" else "the CPU"
     if provider != device.type:
         onnx_on += " (the installed one knows no GPU; pip uninstall onnxruntime; pip install onnxruntime-gpu)"
         context.say(f"ONNX Runtime is measured on {onnx_on}")
+    sessions = [len(row.session_p50_ms) for row in latency if row.session_p50_ms]
+    bound = f"bound to CPU {', '.join(map(str, cpus))}" if cpus else "not bound to CPUs (this system cannot)"
     method = (
-        f"{processor()}, {threads} threads; all models of a runtime timed in turn within each round, in shuffled "
-        f"order; warm-up detected; ONNX Runtime on {onnx_on} without spinning threads; torch on {torch_on}, "
-        "eager, float32; from a float32 array in memory to logits in memory"
+        f"{processor()}, {threads} threads, {bound}; {min(sessions)} to {max(sessions)} sessions, in each of which "
+        "every model of a runtime is opened anew and timed in turn within each round, in shuffled order; warm-up "
+        f"detected; ONNX Runtime on {onnx_on} without spinning threads; torch on {torch_on}, eager, float32; from a "
+        "float32 array in memory to logits in memory"
     )
-    return VerifyRecord(**accuracy, latency=latency, latency_method=method)
+    on_gpu = device.type == "cuda" or any(each.on_gpu for each in contestants)
+    return VerifyRecord(
+        **accuracy,
+        latency=latency,
+        latency_method=method,
+        throughput=throughput,
+        memory=memory,
+        hardware=hardware(threads, gpu_name_and_capability()[0] if on_gpu and gpu_present() else ""),
+        pinned=cpus,
+    )
+
+
+def _images(
+    config: VerifyConfig, inputs: Inputs, contestants: Sequence[Contestant]
+) -> dict[PreprocessSpec, NDArray[np.float32]]:
+    """Input of the largest batch that is timed, for every preprocessing."""
+    split = recorded_images(inputs.data)[1].val
+    most = max((*config.batch_sizes, *config.throughput_batches))
+    specs = dict.fromkeys(each.spec for each in contestants)
+    return {spec: sample(split, spec, most).numpy() for spec in specs}
 
 
 def _contestants(
@@ -111,9 +114,10 @@ def _contestants(
     root = context.run.root
     own, student, export = inputs.teacher.preprocess, inputs.student.preprocess, inputs.export
 
-    def in_torch(spec: Any, weights: Any) -> Infer:
+    def in_torch(model: str, preprocess: PreprocessSpec, spec: Any, weights: Any) -> Contestant:
         network = load_own(build_model(spec), weights, root).eval().to(device)
-        return partial(_torch_infer, network, device)
+        anew = partial(_torch_anew, network, device)
+        return Contestant(model, "torch", preprocess, partial(_torch_infer, network, device), anew=anew)
 
     def in_onnx(model: str, spec: PreprocessSpec, artifact: OnnxArtifact) -> Contestant:
         absent = Contestant(model, "onnx", spec, None, precision=artifact.precision)
@@ -121,8 +125,8 @@ def _contestants(
 
     graphs = inputs.fold.models
     return [
-        Contestant(TEACHER, "torch", own, in_torch(inputs.teacher.model, inputs.teacher.weights)),
-        *(Contestant(g, "torch", student, in_torch(spec, inputs.fold.graphs[g])) for g, spec in graphs.items()),
+        in_torch(TEACHER, own, inputs.teacher.model, inputs.teacher.weights),
+        *(in_torch(graph, student, spec, inputs.fold.graphs[graph]) for graph, spec in graphs.items()),
         in_onnx(TEACHER, export.teacher_preprocess, export.teacher),
         *(in_onnx(graph, export.preprocess, artifact) for graph, artifact in export.student.items()),
         *(in_onnx(export.deployed, export.preprocess, artifact) for artifact in export.reduced.values()),
@@ -134,6 +138,18 @@ def _torch_infer(network: nn.Module, device: torch.device, images: NDArray[np.fl
     with torch.inference_mode():
         logits: NDArray[np.float32] = network(torch.from_numpy(images).to(device)).float().cpu().numpy()
     return logits
+
+
+@contextmanager
+def _torch_anew(network: nn.Module, device: torch.device) -> Iterator[Infer]:
+    """A copy of the network, so that its weights lie elsewhere."""
+    yield partial(_torch_infer, deepcopy(network), device)
+
+
+@contextmanager
+def _onnx_anew(path: Path, threads: int, provider: Provider) -> Iterator[Infer]:
+    with OnnxRunner(path, threads=threads, providers=provider) as runner:
+        yield runner.infer
 
 
 def _onnx(absent: Contestant, path: Path, threads: int, provider: Provider, stack: ExitStack) -> Contestant:
@@ -150,7 +166,9 @@ def _onnx(absent: Contestant, path: Path, threads: int, provider: Provider, stac
             raise
         # A runtime may have no kernels for a precision (bfloat16 on a CPU); the file was checked when it was made.
         return replace(absent, reason=str(error))
-    return replace(absent, infer=runner.infer, provider=runner.provider)
+    return replace(
+        absent, infer=runner.infer, provider=runner.provider, anew=partial(_onnx_anew, path, threads, provider)
+    )
 
 
 def _engine(export: ExportRecord, engine: EngineArtifact, root: Path, stack: ExitStack) -> Contestant:
@@ -181,60 +199,3 @@ def _accuracy(inputs: Inputs, context: Context, contestants: Sequence[Contestant
         "class_images": tuple(np.bincount(held_out.labels, minlength=len(classes)).tolist()),
         "answers": write_answers(root, contestants, held_out, classes),
     }
-
-
-def _latency(config: VerifyConfig, inputs: Inputs, contestants: Sequence[Contestant]) -> tuple[LatencyRow, ...]:
-    """Per runtime and batch size, all its models interleaved; the budget is shared out evenly."""
-    split = recorded_images(inputs.data)[1].val
-    most = max(config.batch_sizes)
-    inputs_of = {spec: sample(split, spec, most).numpy() for spec in dict.fromkeys(each.spec for each in contestants)}
-    runtimes = list(dict.fromkeys(each.runtime for each in contestants))
-    measured = [name for name in runtimes if any(each.infer for each in contestants if each.runtime == name)]
-    seconds = config.latency_seconds / (len(measured) * len(config.batch_sizes))
-    rows: list[LatencyRow] = []
-    for runtime in runtimes:
-        group = [each for each in contestants if each.runtime == runtime]
-        for batch in config.batch_sizes:
-            fitting = [each for each in group if each.infer and (each.max_batch is None or batch <= each.max_batch)]
-            given = {each.key: _batch(inputs_of[each.spec], batch) for each in fitting}
-            calls = {each.key: partial(each.infer, given[each.key]) for each in fitting if each.infer}
-            times = measure(calls, seconds) if calls else {}
-            for each in group:
-                row = _latency_row(config, each, batch, times)
-                own = each.key in given and each.on_gpu is not None
-                rows.append(_with_gpu(row, each, given[each.key], seconds / len(fitting)) if own else row)
-    return tuple(rows)
-
-
-def _batch(images: NDArray[Any], count: int) -> NDArray[Any]:
-    """``count`` images, repeated where there are fewer."""
-    return np.ascontiguousarray(images[np.arange(count) % len(images)])
-
-
-def _with_gpu(row: LatencyRow, contestant: Contestant, images: NDArray[Any], seconds: float) -> LatencyRow:
-    """``row`` with the GPU's own time beside that of the whole call."""
-    assert contestant.on_gpu is not None  # noqa: S101 - only an engine's contestant comes here
-    times = contestant.on_gpu(images, seconds)
-    p50, p90, p99 = times.gpu_percentiles()
-    return row.model_copy(
-        update={"gpu_p50_ms": p50, "gpu_p90_ms": p90, "gpu_p99_ms": p99, "gpu_method": times.method()}
-    )
-
-
-def _latency_row(config: VerifyConfig, contestant: Contestant, batch: int, times: dict[str, Times]) -> LatencyRow:
-    samples, teacher = times.get(contestant.key), times.get(f"{TEACHER} fp32")
-    nothing: dict[str, Any] = dict.fromkeys(
-        ("p50_ms", "p90_ms", "p99_ms", "speedup", "speedup_low", "speedup_high"), None
-    )
-    row: dict[str, Any] = {"model": contestant.model, "runtime": contestant.runtime, "precision": contestant.precision}
-    row |= {"provider": contestant.provider, "batch": batch, "samples": 0, **nothing}
-    if samples is None:
-        reason = contestant.reason or f"the engine takes batches up to {contestant.max_batch}"
-        return LatencyRow(**row, reason=reason)
-    row["samples"] = len(samples)
-    row["p50_ms"], row["p50_low"], row["p50_high"] = median_interval(samples, config.bootstrap, seed=0)
-    _, row["p90_ms"], row["p99_ms"] = percentiles(samples)
-    if teacher is not None and contestant.model != TEACHER:
-        ratio = ratio_interval(teacher, samples, config.bootstrap, seed=0)
-        row["speedup"], row["speedup_low"], row["speedup_high"] = ratio
-    return LatencyRow(**row)

@@ -67,6 +67,11 @@ class FakeDriver:
         del self.memory[address.value]
         return 0
 
+    def cuMemGetInfo_v2(self, free: Any, total: Any) -> int:  # noqa: N802
+        total._obj.value = 1_000_000
+        free._obj.value = 1_000_000 - sum(len(block) for block in self.memory.values())
+        return 0
+
     def cuMemcpyHtoDAsync_v2(self, target: Any, source: Any, size: Any, stream: Any) -> int:  # noqa: N802
         assert stream.value == 77
         ctypes.memmove(target.value, source.value, size.value)

@@ -46,6 +46,13 @@ def test_what_is_copied_there_comes_back_and_all_is_returned(driver: FakeDriver)
     assert driver.open == []
 
 
+def test_free_memory_is_what_nobody_has(driver: FakeDriver) -> None:
+    with under_test.Gpu() as gpu:
+        before = gpu.free_bytes()
+        gpu.allocate(4096)
+        assert before - gpu.free_bytes() == 4096
+
+
 def test_a_failed_call_says_why(driver: FakeDriver) -> None:
     with under_test.Gpu() as gpu, pytest.raises(ResultError, match=r"cuMemAlloc_v2 failed: out of memory \(error 2\)"):
         gpu.allocate(1_000_000)

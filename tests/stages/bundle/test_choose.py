@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from core.artifact_records import (
@@ -110,6 +111,20 @@ def test_int8_is_in_only_where_it_is_measurably_faster(
     choice = choose(config(), "onnx", exported("fp16", "int8"), measured(milliseconds))
     assert (choice.precisions, choice.recommended) == (kept, recommended)
     assert [one.precision for one in choice.rejected] == (["int8"] if "int8" not in kept else [])
+
+
+@pytest.mark.parametrize(("gain", "faster"), [(1.05, True), (1.005, False), (0.95, False)])
+def test_in_shared_sessions_a_small_gain_is_seen_through_drift(gain: float, faster: bool) -> None:
+    drift = np.array([1.0, 1.3, 0.9, 1.2, 1.1, 1.4])
+    noise = np.random.default_rng(0).normal(1, 0.001, 6)
+    sessions = {"fp32": 5 * drift, "fp16": 5 * drift * noise / gain}
+    rows = tuple(
+        latency("onnx", precision, 5.5, half=1.5).model_copy(update={"session_p50_ms": tuple(map(float, times))})
+        for precision, times in sessions.items()
+    )
+    verify = measured({"fp32": 5.5, "fp16": 5.5}).model_copy(update={"latency": rows})
+    choice = choose(config(), "onnx", exported("fp16"), verify)
+    assert choice.recommended == ("fp16" if faster else "fp32")
 
 
 def test_a_rejected_int8_says_by_what_numbers() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import os
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,16 +25,21 @@ from core.preprocess import PreprocessSpec
 from core.records import FileRef
 from core.rundir import RunDirectory
 from exporters.cuda import gpu_present
+from exporters.memory import Memory
 from exporters.runners import OnnxRunner
 from stages.export import stage as export_stage
 from stages.export.config import ExportConfig
 from stages.fold import stage as fold_stage
 from stages.fold.config import FoldConfig
-from stages.verify import held_out, stage
+from stages.verify import held_out, memory, stage
 from stages.verify.config import VerifyConfig
+from stages.verify.contestant import Contestant
 from stages.verify.stage import Inputs
+from stages.verify.throughput import throughput_rows
 
-QUICK = VerifyConfig(batch_sizes=(1, 8), latency_seconds=0.1, threads=1, bootstrap=100)
+QUICK = VerifyConfig(
+    batch_sizes=(1, 8), throughput_batches=(), latency_seconds=0.1, threads=1, bootstrap=100, memory=False
+)
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +78,65 @@ def test_everything_that_runs_here_is_measured_on_all_held_out_images(finished: 
     assert {row.provider for row in rows_of(record, "onnx")} == {"CPUExecutionProvider"}
     assert {row.provider for row in rows_of(record, "torch")} == {""}
     assert "ONNX Runtime on the CPU" in record.latency_method
+    assert "5 to 5 sessions" in record.latency_method
+
+
+def test_what_a_later_verdict_needs_of_a_latency_is_recorded(finished: tuple[Context, Inputs]) -> None:
+    record = stage.run(QUICK, finished[1], finished[0])
+    for row in record.latency:
+        assert len(row.session_p50_ms) == 5
+        assert len(row.quantiles_ms) == 21
+        assert list(row.quantiles_ms) == sorted(row.quantiles_ms)
+        assert row.quantiles_ms[10] == pytest.approx(row.p50_ms)
+        assert row.samples >= 15
+        assert row.warm_up_rounds >= 5
+        low, middle, high = (value or 0.0 for value in (row.p50_low, row.p50_ms, row.p50_high))
+        assert 0 < low <= middle <= high
+        teacher = record.latency_of("teacher", row.runtime, "fp32", row.batch)
+        assert teacher is not None
+        if row is teacher:
+            assert row.speedup is None
+            continue
+        ratios = np.array(teacher.session_p50_ms) / np.array(row.session_p50_ms)
+        assert row.speedup == pytest.approx(np.exp(np.log(ratios).mean()))
+    assert record.hardware is not None
+    assert record.hardware.threads == 1
+    assert record.hardware.cores >= 1
+    assert record.hardware.processor
+    assert record.hardware.gpu == ""
+    assert len(record.pinned) == (1 if hasattr(os, "sched_setaffinity") else 0)
+    assert (record.throughput, record.memory) == ((), ())
+
+
+def test_throughput_over_batch_sizes_of_teacher_and_deployed_graph(finished: tuple[Context, Inputs]) -> None:
+    config = QUICK.model_copy(update={"throughput_batches": (1, 2, 4), "latency_seconds": 2.0})
+    record = stage.run(config, finished[1], finished[0])
+    precisions = ("fp32", *finished[1].export.reduced)
+    expected = [("teacher", "fp32", batch) for batch in (1, 2, 4)]
+    expected += [("plain", precision, batch) for precision in precisions for batch in (1, 2, 4)]
+    assert {(row.model, row.precision, row.batch) for row in record.throughput} == set(expected)
+    assert len(record.throughput) == len(expected)
+    for row in record.throughput:
+        assert row.runtime == "onnx"
+        low, middle, high = (value or 0.0 for value in (row.low, row.images_per_second, row.high))
+        assert 0 < low <= middle <= high
+        if row.batch == 1:
+            latency = record.latency_of(row.model, row.runtime, row.precision)
+            assert latency is not None
+            assert row.images_per_second == pytest.approx(1e3 / (latency.p50_ms or 0.0))
+            assert row.samples == latency.samples
+
+
+def test_memory_is_that_of_a_process_of_its_own(finished: tuple[Context, Inputs]) -> None:
+    held = np.ones(600 << 17)  # 600 MB: what this process holds is not counted
+    record = stage.run(QUICK.model_copy(update={"memory": True, "batch_sizes": (1,)}), finished[1], finished[0])
+    del held
+    artifacts = [("teacher", "fp32"), ("plain", "fp32"), *(("plain", one) for one in finished[1].export.reduced)]
+    assert [(row.model, row.precision) for row in record.memory] == artifacts
+    for row in record.memory:
+        assert row.runtime == "onnx"
+        assert 10e6 < (row.empty_rss_bytes or 0.0) < (row.peak_rss_bytes or 0.0) < 500e6
+        assert row.gpu_bytes is None
 
 
 @pytest.mark.parametrize("equal", [True, False])
@@ -230,6 +295,43 @@ def test_an_engine_for_few_images_is_measured_in_batches_it_takes(
     assert (one.gpu_p50_ms, one.gpu_p90_ms, one.gpu_p99_ms, one.gpu_method) == (0.5, 0.6, None, "by CUDA events")
     assert (eight.p50_ms, eight.reason) == (None, "the engine takes batches up to 4")
     assert (eight.gpu_p50_ms, eight.gpu_method) == (None, "")
+
+
+def test_an_engine_that_takes_fewer_images_has_rows_with_the_reason(
+    finished: tuple[Context, Inputs], small_engine: Inputs
+) -> None:
+    config = QUICK.model_copy(update={"throughput_batches": (1, 4, 16), "latency_seconds": 2.0})
+    record = stage.run(config, small_engine, finished[0])
+    rows = {row.batch: row for row in record.throughput if row.runtime == "tensorrt-rtx"}
+    assert list(rows) == [1, 4, 16]
+    assert rows[4].images_per_second is not None
+    assert (rows[16].images_per_second, rows[16].reason) == (None, "the engine takes batches up to 4")
+
+
+def test_memory_of_what_cannot_run_here_is_a_reason(
+    small_engine: Inputs, finished: tuple[Context, Inputs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(runtime: str, path: Path | None, batch: int, threads: int) -> Memory:
+        raise EnvironmentLacksError("the process ended with status -9.")
+
+    monkeypatch.setattr(memory, "memory_of", fails)
+    rows = memory.memory_rows(small_engine.export, finished[0].run.root, 8, 1)
+    assert {row.peak_rss_bytes for row in rows} == {None}
+    assert {row.reason for row in rows if row.runtime == "onnx"} == {"the process ended with status -9."}
+    engine = rows[-1]
+    assert (engine.runtime, engine.batch) == ("tensorrt-rtx", 4)
+    assert ("status -9" if gpu_present() else "needs an NVIDIA GPU") in engine.reason
+
+
+def test_a_batch_too_slow_for_its_part_of_the_time_says_so() -> None:
+    spec = PreprocessSpec(size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
+    nothing = dict.fromkeys(("p90_ms", "p99_ms", "speedup", "speedup_low", "speedup_high"), None)
+    known = LatencyRow(model="teacher", runtime="onnx", batch=1, p50_ms=500.0, samples=15, **nothing)
+    slow = Contestant("teacher", "onnx", spec, lambda images: pytest.fail("it was run"))
+    config = VerifyConfig(batch_sizes=(1,), throughput_batches=(16,))
+    (row,) = throughput_rows(config, [slow], "plain", {spec: np.zeros((1, 3, 32, 32))}, [known])
+    assert row.images_per_second is None
+    assert row.reason == "it needs about 80 s, and its part of verify.latency_seconds 60 is 9 s"
 
 
 @pytest.mark.gpu

@@ -1,0 +1,46 @@
+"""Latency of several models side by side, in a way that a comparison can be trusted.
+
+rounds      every model once a round, in shuffled order, after a detected warm-up
+sessions    all models opened anew, several times, each time for some rounds
+statistics  medians, speed-ups and changes, with intervals that know what one session can tell
+pinning     the processor cores that all this happens on
+"""
+
+from exporters.latency.pinning import physical_cores, pinned
+from exporters.latency.rounds import SETTLED, WARMUP_SHARE, WINDOW, Call, Rounds, measure, no_garbage_collection
+from exporters.latency.sessions import Measurement, Opener, measure_sessions
+from exporters.latency.statistics import (
+    TAIL_SAMPLES,
+    Times,
+    change_interval,
+    half_width,
+    logs_of,
+    median_interval,
+    percentiles,
+    quantiles,
+    speedup_interval,
+)
+
+__all__ = [
+    "SETTLED",
+    "TAIL_SAMPLES",
+    "WARMUP_SHARE",
+    "WINDOW",
+    "Call",
+    "Measurement",
+    "Opener",
+    "Rounds",
+    "Times",
+    "change_interval",
+    "half_width",
+    "logs_of",
+    "measure",
+    "measure_sessions",
+    "median_interval",
+    "no_garbage_collection",
+    "percentiles",
+    "physical_cores",
+    "pinned",
+    "quantiles",
+    "speedup_interval",
+]

@@ -1,0 +1,88 @@
+"""Binding a process to processor cores, so that a measurement is not moved from one to another in mid-run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+
+_TASKS = Path("/proc/self/task")
+_TOPOLOGY = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
+
+
+def physical_cores() -> int:
+    """Physical cores that this process may use: the threads every latency is measured with unless told otherwise."""
+    allowed = len(psutil.Process().cpu_affinity() or []) if hasattr(psutil.Process, "cpu_affinity") else None
+    physical = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
+    return min(allowed or physical, physical)
+
+
+@contextmanager
+def pinned(threads: int) -> Iterator[tuple[int, ...]]:
+    """Bind every thread of this process to one logical CPU of each of ``threads`` physical cores.
+
+    Yields those CPUs, by the system's numbers: fewer where the process may not use as many, none where the system
+    cannot bind threads (all but Linux) or refuses to; then nothing was changed. Threads that start inside inherit the
+    binding. Afterwards every thread may use what it could before, and one that started inside what its process could.
+
+    All threads, not only the calling one: those of torch's pool exist already, and the system keeps one mask for each.
+    """
+    try:
+        own = os.sched_getaffinity(0)
+        cpus = one_of_each_core(own)[:threads]
+        before = _masks()
+    except (AttributeError, OSError):  # not Linux, or /proc is closed to us
+        yield ()
+        return
+    try:
+        try:
+            _bind({task: set(cpus) for task in before})
+        except OSError:
+            with suppress(OSError):
+                _bind(before)  # those that it had accepted
+            cpus = ()
+        yield cpus
+    finally:
+        with suppress(OSError):
+            _bind({task: before.get(task, own) for task in _tasks()})
+
+
+def one_of_each_core(allowed: set[int]) -> tuple[int, ...]:
+    """The lowest-numbered of the ``allowed`` CPUs on each physical core, rising; all of them where none is told."""
+    first: dict[str, int] = {}
+    for cpu in sorted(allowed):
+        path = Path(_TOPOLOGY.format(cpu))
+        try:
+            siblings = path.read_text().strip()
+        except OSError:
+            siblings = str(cpu)
+        first.setdefault(siblings, cpu)
+    return tuple(first.values())
+
+
+def _tasks() -> list[int]:
+    """Identifiers of this process's threads."""
+    return [int(entry.name) for entry in _TASKS.iterdir()]
+
+
+def _masks() -> dict[int, set[int]]:
+    """CPUs that each thread may use now."""
+    found = {}
+    for task in _tasks():
+        with suppress(ProcessLookupError):
+            found[task] = os.sched_getaffinity(task)
+    return found
+
+
+def _bind(masks: dict[int, set[int]]) -> None:
+    """Give each thread its CPUs; one that has ended in the meantime needs none.
+
+    Raises:
+        OSError: the system refuses.
+    """
+    for task, cpus in masks.items():
+        with suppress(ProcessLookupError):
+            os.sched_setaffinity(task, cpus)

@@ -1,0 +1,83 @@
+"""What is measured: one network in one runtime, and how to open it (torch-free)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from core.artifact_records import Precision, Runtime
+from core.preprocess import PreprocessSpec
+from exporters.latency import Call, Opener
+from exporters.runners.times import EngineTimes
+
+Infer = Callable[[NDArray[Any]], NDArray[np.float32]]
+"""Images as the artifact takes them to logits ``[B, K]``, finished when it returns."""
+TEACHER = "teacher"
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One network in one runtime, or why it cannot run here."""
+
+    model: str
+    """``teacher``, or the student's graph."""
+    runtime: Runtime
+    spec: PreprocessSpec
+    infer: Infer | None
+    """Of the one that stays open for as long as the stage runs; accuracy is measured with it."""
+    max_batch: int | None = None
+    reason: str = ""
+    provider: str = ""
+    """ONNX Runtime's execution provider that was asked for, and is there when ``infer`` is."""
+    precision: Precision = "fp32"
+    on_gpu: Callable[[NDArray[Any], float], EngineTimes] | None = None
+    """Of an engine: GPU compute of a batch, timed for some seconds."""
+    anew: Callable[[], AbstractContextManager[Infer]] | None = None
+    """Opens it once more, its weights elsewhere in memory; None where there is one and no more (an engine, which lies
+    in the GPU's memory), and ``infer`` is timed in every session."""
+
+    @property
+    def key(self) -> str:
+        """Its name among those of its runtime."""
+        return f"{self.model} {self.precision}"
+
+    def takes(self, batch: int) -> bool:
+        """Whether it runs here with this many images at once."""
+        return self.infer is not None and (self.max_batch is None or batch <= self.max_batch)
+
+    def why_not(self) -> str:
+        """Why a batch size that it does not take has no numbers."""
+        return self.reason or f"the engine takes batches up to {self.max_batch}"
+
+    def opener(self, images: NDArray[Any]) -> Opener:
+        """Opens one inference of ``images`` for a session.
+
+        Raises:
+            ValueError: it cannot run here.
+        """
+        if self.infer is None:
+            raise ValueError(f"{self.key} cannot run here: {self.reason}")
+        return partial(_opened, self.anew, self.infer, images)
+
+
+@contextmanager
+def _opened(
+    anew: Callable[[], AbstractContextManager[Infer]] | None, infer: Infer, images: NDArray[Any]
+) -> Iterator[Call]:
+    images = images.copy()  # like everything else of a session, elsewhere in memory
+    if anew is None:
+        yield partial(infer, images)
+        return
+    with anew() as own:
+        yield partial(own, images)
+
+
+def batch_of(images: NDArray[Any], count: int) -> NDArray[Any]:
+    """``count`` images, repeated where there are fewer."""
+    return np.ascontiguousarray(images[np.arange(count) % len(images)])

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from exporters.latency import pinning
+from exporters.latency.pinning import one_of_each_core, physical_cores, pinned
+
+on_linux = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot bind threads")
+
+
+def masks() -> set[frozenset[int]]:
+    return {frozenset(os.sched_getaffinity(int(task.name))) for task in Path("/proc/self/task").iterdir()}
+
+
+@pytest.fixture
+def waiting_thread():
+    """A thread that exists before anything is bound, as those of torch's pool do."""
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait)
+    thread.start()
+    yield thread
+    stop.set()
+    thread.join()
+
+
+@on_linux
+@pytest.mark.parametrize("fails", [False, True])
+def test_all_threads_are_bound_and_given_back(waiting_thread: threading.Thread, fails: bool) -> None:
+    before = os.sched_getaffinity(0)
+    stop = threading.Event()
+    inside = threading.Thread(target=stop.wait)
+    try:
+        with pinned(1) as cpus:
+            assert len(cpus) == 1
+            assert masks() == {frozenset(cpus)}
+            inside.start()
+            assert frozenset(os.sched_getaffinity(inside.native_id or 0)) == frozenset(cpus)
+            if fails:
+                raise RuntimeError("broken")
+    except RuntimeError:
+        assert fails
+    assert os.sched_getaffinity(0) == before
+    assert os.sched_getaffinity(waiting_thread.native_id or 0) == before
+    assert os.sched_getaffinity(inside.native_id or 0) == before
+    stop.set()
+    inside.join()
+
+
+@on_linux
+def test_no_more_cores_than_there_are() -> None:
+    allowed = os.sched_getaffinity(0)
+    with pinned(10_000) as cpus:
+        assert cpus == one_of_each_core(allowed)
+        assert os.sched_getaffinity(0) == set(cpus) <= allowed
+
+
+def test_one_cpu_of_each_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pinning, "_TOPOLOGY", str(tmp_path / "{}"))
+    for cpu, siblings in {0: "0,2", 1: "1,3", 2: "0,2", 3: "1,3"}.items():
+        (tmp_path / str(cpu)).write_text(f"{siblings}\n")
+    assert one_of_each_core({0, 1, 2, 3}) == (0, 1)
+    assert one_of_each_core({2, 3, 1}) == (1, 2)
+    assert one_of_each_core({0, 7}) == (0, 7)  # nothing is told of 7
+
+
+@pytest.mark.parametrize("error", [AttributeError("not on this system"), PermissionError("refused")])
+def test_where_it_cannot_be_done_nothing_happens(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    def refuses(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(os, "sched_getaffinity", refuses, raising=False)
+    with pinned(1) as cpus:
+        assert cpus == ()
+
+
+@on_linux
+def test_a_refused_binding_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*_: object) -> None:
+        raise OSError("invalid argument")
+
+    before = masks()
+    monkeypatch.setattr(os, "sched_setaffinity", refuses)
+    with pinned(1) as cpus:
+        assert cpus == ()
+    assert masks() == before
+
+
+def test_there_is_a_core() -> None:
+    assert 1 <= physical_cores() <= (os.cpu_count() or 1)

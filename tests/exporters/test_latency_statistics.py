@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from exporters.latency.statistics import (
+    QUANTILES,
+    change_interval,
+    half_width,
+    logs_of,
+    median_interval,
+    percentiles,
+    quantiles,
+    speedup_interval,
+)
+
+Times = NDArray[np.float64]
+
+
+def session_medians(
+    rng: np.random.Generator, scales: tuple[float, ...], sessions: int, effect: float, outliers: float, rounds: int = 15
+) -> list[Times]:
+    """Medians ``[S]`` of models that share drift, are each placed differently in a session, and sometimes badly."""
+    shared = rng.normal(0, 0.05, sessions)
+    found = []
+    for scale in scales:
+        placed = rng.normal(0, effect, sessions) + (rng.random(sessions) < outliers) * rng.exponential(0.1, sessions)
+        noise = np.abs(rng.normal(0, 0.05, (sessions, rounds)))
+        found.append(scale * np.exp(shared + placed + np.median(noise, axis=1)))
+    return found
+
+
+def test_percentiles_of_known_numbers() -> None:
+    assert percentiles(np.arange(101.0)) == (50.0, 90.0, 99.0)
+
+
+@pytest.mark.parametrize(("samples", "reported"), [(20, False), (99, False), (100, True)])
+def test_a_99th_percentile_needs_a_hundred_samples(samples: int, reported: bool) -> None:
+    p50, p90, p99 = percentiles(np.arange(float(samples)))
+    assert p50 < p90
+    assert (p99 is not None) == reported
+
+
+def test_quantiles_run_from_the_least_to_the_most() -> None:
+    found = quantiles(np.random.default_rng(0).permutation(101).astype(float))
+    assert found == pytest.approx(range(0, 101, 5))
+    assert len(found) == QUANTILES
+
+
+def test_speedup_of_a_model_with_itself_is_one_exactly() -> None:
+    times = np.random.default_rng(0).lognormal(3, 0.2, 8)
+    assert speedup_interval(times, times, 200, 0) == (1.0, 1.0, 1.0)
+
+
+def test_shared_drift_cancels_and_the_seed_fixes_the_result() -> None:
+    rng = np.random.default_rng(0)
+    drift = np.linspace(1, 2, 10)
+    teacher, student = 80 * drift, 40 * drift * rng.normal(1, 0.01, 10)
+    ratio, low, high = speedup_interval(teacher, student, 500, 3)
+    assert low <= ratio <= high
+    assert high - low < 0.1  # alone, either median moves by a factor of two
+    assert (ratio, low, high) == speedup_interval(teacher, student, 500, 3)
+
+
+@pytest.mark.parametrize("sessions", [5, 6, 8, 10, 20])
+@pytest.mark.parametrize(("effect", "outliers"), [(0.01, 0.0), (0.03, 0.0), (0.02, 0.1)])
+def test_speedup_interval_covers_the_truth(sessions: int, effect: float, outliers: float) -> None:
+    rng = np.random.default_rng(sessions)
+    trials, hits = 400, 0
+    for trial in range(trials):
+        teacher, student = session_medians(rng, (100.0, 40.0), sessions, effect, outliers)
+        _, low, high = speedup_interval(teacher, student, 400, trial)
+        hits += low <= 2.5 <= high
+    assert hits / trials >= 0.925  # 95 % less two standard errors of 400 trials
+
+
+def test_few_sessions_widen_the_interval() -> None:
+    rng = np.random.default_rng(0)
+    teacher, student = session_medians(rng, (100.0, 40.0), 20, 0.02, 0.0)
+    widths = {}
+    for count in (5, 20):
+        ratio, low, high = speedup_interval(teacher[:count], student[:count], 2000, 0)
+        widths[count] = (high - low) / ratio / (logs_of(teacher) - logs_of(student))[:count].std()
+    assert widths[5] > 2 * widths[20]  # sqrt(20 / 5), and Student's t of 4 against 19 degrees of freedom
+
+
+def test_median_interval_holds_the_median_of_all_samples() -> None:
+    samples = np.concatenate([np.full(90, 10.0), np.full(10, 20.0)])  # one session much longer than the others
+    median, low, high = median_interval(samples, np.array([10.0, 20.0, 20.0, 20.0, 20.0]), 500, 0)
+    assert median == 10.0
+    assert low <= 10.0 <= high
+    assert high >= 20.0 * 0.9
+
+
+def test_a_change_is_the_ratio_of_geometric_means() -> None:
+    before, now = np.log([3.0, 3.1, 2.9, 3.0]), np.log([2.7, 2.8, 2.75, 2.72])
+    ratio, low, high = change_interval(before, now, 0.98)
+    assert ratio == pytest.approx(np.exp(before.mean() - now.mean()))
+    assert low < ratio < high
+    assert low * high == pytest.approx(ratio**2)  # symmetric in the logarithm
+    assert change_interval(now, before, 0.98) == pytest.approx((1 / ratio, 1 / high, 1 / low))
+    narrow = change_interval(before, now, 0.9)
+    assert low < narrow[1] < narrow[2] < high
+
+
+def test_change_interval_covers_the_truth() -> None:
+    rng = np.random.default_rng(0)
+    trials, hits = 500, 0
+    for _ in range(trials):
+        before = rng.normal(1.0, 0.01, 6)
+        now = rng.normal(1.0 - np.log(1.1), 0.03, 12)
+        _, low, high = change_interval(before, now, 0.98)
+        hits += low <= 1.1 <= high
+    assert hits / trials >= 0.965
+
+
+def test_a_change_without_any_variation_is_exact() -> None:
+    assert change_interval(np.zeros(5), np.zeros(5), 0.98) == (1.0, 1.0, 1.0)
+
+
+def test_half_width_is_students() -> None:
+    assert half_width(np.array([0.0, 0.02])) == pytest.approx(12.706 * 0.01, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("teacher", "student", "message"),
+    [
+        (np.ones(3), np.ones(4), "same sessions"),
+        (np.ones(0), np.ones(0), "two sessions"),
+        (np.ones(1), np.ones(1), "two sessions"),
+        (np.ones(2), np.zeros(2), "too coarse"),
+    ],
+)
+def test_unpaired_few_or_zero_times_are_refused(teacher: Times, student: Times, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        speedup_interval(teacher, student, 100, 0)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "confidence", "message"),
+    [
+        (np.zeros(1), np.zeros(5), 0.98, "1 and 5 sessions"),
+        (np.zeros(5), np.zeros(5), 1.0, "confidence 1.0"),
+        (np.array([0.0, np.nan]), np.zeros(5), 0.98, "not finite"),
+    ],
+)
+def test_a_change_that_cannot_be_told_is_refused(before: Times, now: Times, confidence: float, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        change_interval(before, now, confidence)
+
+
+@pytest.mark.parametrize("function", [percentiles, quantiles, lambda empty: median_interval(empty, np.ones(5), 100, 0)])
+def test_no_samples_are_refused(function) -> None:
+    with pytest.raises(ValueError, match="no samples"):
+        function(np.empty(0))

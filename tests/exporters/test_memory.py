@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from fake_driver import FakeDriver
+from tiny_models import tiny_vit
+
+from core.errors import EnvironmentLacksError
+from exporters import memory as under_test
+from exporters.onnx import onnx_from_module
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="this system tells no peak memory")
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("memory") / "model.onnx"
+    onnx_from_module(tiny_vit(), path, size=32, max_batch=256)
+    return path
+
+
+@needs_proc
+def test_more_images_need_more_memory_and_a_model_more_than_none(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(graph.parent)  # a relative path is the caller's, not the process's
+    empty, one, many = (
+        under_test.memory_of("onnx", path, batch, threads=1).peak_rss_bytes
+        for path, batch in ((None, 1), (Path(graph.name), 1), (Path(graph.name), 256))
+    )
+    assert empty < one < many
+    assert many - one > 255 * 4 * 3 * 32 * 32  # the images alone
+
+
+@needs_proc
+def test_the_peak_stays_when_memory_is_given_back() -> None:
+    held = np.ones(200 << 17)
+    del held
+    assert under_test.peak_rss_bytes() >= 200 << 20
+
+
+@needs_proc
+def test_what_the_process_says_is_the_error(tmp_path: Path) -> None:
+    (tmp_path / "damaged.onnx").write_bytes(b"nothing")
+    with pytest.raises(EnvironmentLacksError, match=r"damaged\.onnx is damaged or no ONNX file"):
+        under_test.memory_of("onnx", tmp_path / "damaged.onnx", 1, threads=1)
+
+
+def test_a_process_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(under_test, "LIMIT_SECONDS", 0.01)
+    with pytest.raises(EnvironmentLacksError, match=r"given up after 0\.01 s"):
+        under_test.memory_of("onnx", None, 1, threads=1)
+
+
+def test_a_process_that_was_killed_has_its_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    killed = subprocess.CompletedProcess([], -9, stdout="", stderr="")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: killed)
+    with pytest.raises(EnvironmentLacksError, match="status -9"):
+        under_test.memory_of("onnx", None, 1, threads=1)
+
+
+@needs_proc
+def test_an_engines_gpu_memory_is_what_is_gone_after_it_ran(
+    driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Engine:
+        image_shape, image_dtype = (3, 8, 8), np.dtype(np.float32)
+
+        def __init__(self, *_: object) -> None:
+            self.gpu = under_test.Gpu()
+
+        def __enter__(self) -> Any:
+            self.gpu.allocate(5000)
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            self.gpu.close()
+
+        def infer(self, images: Any) -> Any:
+            assert images.shape == (4, 3, 8, 8)
+            return SimpleNamespace()
+
+    monkeypatch.setattr(under_test, "EngineRunner", Engine)
+    found = under_test._measured("tensorrt-rtx", Path("model.engine"), 4, 1)
+    assert found.gpu_bytes == 5000
+    assert found.peak_rss_bytes > 0
+    assert driver.open == []
+
+
+def test_the_process_needs_no_torch() -> None:
+    code = "import sys, exporters.memory; sys.exit('torch' in sys.modules)"
+    root = Path(under_test.__file__).resolve().parents[1]
+    assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
