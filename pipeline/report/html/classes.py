@@ -45,7 +45,11 @@ def classes(report: dict[str, Any]) -> Classes:
             Cell(str(count), sort=count),
             _share(was, count),
             _share(now, count),
-            Cell(f"{lost:+.1f}" if count else "-", small=f"{number:+d} images" if count else "", sort=lost),
+            Cell(
+                f"{lost:+.1f}" if count else "-",
+                small=f"{number:+d} image{'' if abs(number) == 1 else 's'}" if count else "",
+                sort=lost,
+            ),
         ]
         for lost, number, _, name, count, was, now in lines
     ]

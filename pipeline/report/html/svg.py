@@ -11,8 +11,9 @@ from markupsafe import Markup
 from matplotlib.ticker import LogLocator, MaxNLocator
 
 Point = tuple[float, float]
-CHARACTER = 0.6
-"""Width of an average character in ems, rather too wide than too narrow: the reader's font is not known."""
+CHARACTER = 0.66
+"""Width of an average character in ems, rather too wide than too narrow: the reader's font is not known, and may be
+bold."""
 SERIES = 6
 """Looks of lines that the style sheet knows (``s0`` to ``s5``); they differ in colour and in dashes."""
 

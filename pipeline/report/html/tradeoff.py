@@ -97,7 +97,7 @@ def _draw(spots: list[_Spot], width: int, height: int, kind: str) -> Markup:
             canvas.line((area.left, level), (area.right, level), "reference")
             break
     taken = [box for spot in spots for box in _obstacles(spot, x, y)]
-    for spot in spots:
+    for spot in sorted(spots, key=lambda spot: spot.look != "other"):  # the teacher and the deployed one on top
         _mark(canvas, spot, x, y)
     order = sorted(spots, key=lambda spot: spot.look == "other")  # the teacher and the deployed one choose first
     looks = {shortened(spot.name, _NAME_LENGTH): spot.look for spot in spots}
