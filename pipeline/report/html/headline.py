@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.report.wording import Footnotes, interval, megabytes, millions
+from pipeline.report.wording import Footnotes, gate_limit, gate_value, interval, megabytes, millions
 
 VERDICT_KINDS = {"PASS": ("pass", "✓"), "FAIL": ("fail", "✕"), "UNDECIDED": ("inconclusive", "?")}
 """Word of a verdict -> style class and sign."""
@@ -75,6 +75,19 @@ def _spoken(given: dict[str, Any]) -> str:
 def _drop_against(drop: dict[str, Any]) -> str:
     better = drop["value"] is not None and drop["value"] < 0
     return "against the teacher: below zero, the student is better" if better else "against the teacher, same images"
+
+
+def reasons(report: dict[str, Any], which: str) -> list[str]:
+    """The lines of the verdict's ``blocking`` or ``open``; a gate's with what was measured against its limit."""
+    gates = {f"{row['artifact']} {row['label']}: {row['verdict']}": row for row in report["gates"]}
+    return [_with_numbers(line, gates.get(line)) for line in report["verdict"][which]]
+
+
+def _with_numbers(line: str, gate: dict[str, Any] | None) -> str:
+    if gate is None:
+        return line
+    found = gate["why"] if gate["value"] is None else gate_value(gate)
+    return f"{line} ({found.rstrip('.')}; limit {gate_limit(gate)})"
 
 
 def _measured(name: str, given: dict[str, Any], unit: str, against: str) -> BigFigure:

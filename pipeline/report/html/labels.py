@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,36 +54,49 @@ class Placed:
         return [(x + (end[0] - x) * step / 12, y + (end[1] - y) * step / 12) for step in range(13)]
 
     @property
-    def baseline(self) -> Point:
-        """Where its text begins."""
-        return self.box.left, self.box.bottom - 0.25 * (self.box.bottom - self.box.top)
+    def baseline(self) -> tuple[Point, str]:
+        """Where its text stands, and which end of it: the one nearer to the point, for the box is rather too wide."""
+        box, x = self.box, self.anchor[0]
+        height = box.bottom - 0.25 * (box.bottom - box.top)
+        if box.right < x:
+            return (box.right, height), "end"
+        return ((box.left, height), "start") if box.left > x else (((box.left + box.right) / 2, height), "middle")
 
 
 def place(
-    named: Sequence[tuple[str, Point]], taken: Sequence[Box], area: Box, size: float, gap: float = 9.0
+    named: Sequence[tuple[str, Point]],
+    marks: Sequence[Box],
+    bars: Sequence[Box],
+    area: Box,
+    size: float,
+    gap: float = 9.0,
 ) -> list[Placed]:
-    """A place for every name, near its point, inside ``area``, off the boxes in ``taken`` and off other names.
+    """A place for every name: near its point, inside ``area``, off marks and other names, if possible off bars.
 
-    Greedy: names in the order given, for each the first of its places that is free, near ones first; where none is,
-    the one that covers least. ``size`` is the font's, in units of the drawing.
+    Greedy: names in the order given, for each the best place that is left. ``size`` is the font's, in units of the
+    drawing; ``gap`` the distance from a point to the name beside it.
     """
     placed: list[Placed] = []
-    obstacles = list(taken)
     for text, point in named:
-        best: tuple[float, Placed] | None = None
-        for candidate in _candidates(text, point, size, gap):
-            covered = sum(candidate.box.overlap(other) for other in obstacles)
-            crossed = sum(other.box.contains(at) for other in placed for at in candidate.leader()) if placed else 0
-            cost = covered + 100 * candidate.box.outside(area) + 20 * crossed
-            if best is None or cost < best[0]:
-                best = cost, candidate
-            if cost == 0:
-                break
+        names = [one.box for one in placed]
+        leaders = [Box(x - 1, y - 1, x + 1, y + 1) for one in placed for x, y in one.leader()[2:]]
+        best, least = None, math.inf
+        for nth, candidate in enumerate(_candidates(text, point, size, gap)):
+            cost = nth + _badness(candidate, [*marks, *names], [*bars, *leaders], names, area)
+            if cost < least:
+                best, least = candidate, cost
         assert best is not None  # there are always candidates  # noqa: S101
-        placed.append(best[1])
-        obstacles.append(best[1].box)
-        obstacles += [Box(x - 1, y - 1, x + 1, y + 1) for x, y in best[1].leader()[2:]]
+        placed.append(best)
     return placed
+
+
+def _badness(candidate: Placed, solid: Sequence[Box], thin: Sequence[Box], names: Sequence[Box], area: Box) -> float:
+    """How bad a place is, in steps away from the point: what covers text or marks is out if anything else is left."""
+    covered = sum(candidate.box.overlap(other) for other in solid)
+    outside = candidate.box.outside(area)
+    crossed = sum(other.contains(at) for other in names for at in candidate.leader())
+    lines = sum(candidate.box.overlap(other) > 0 for other in thin)
+    return 1000 * (covered > 0) + covered + 1000 * (outside > 0) + 100 * outside + 30 * crossed + 4 * lines
 
 
 def _candidates(text: str, point: Point, size: float, gap: float) -> list[Placed]:

@@ -63,6 +63,8 @@ def _content(report: dict[str, Any], root: Path) -> dict[str, Any]:
     """Tables and figures, by the name that the template knows them by."""
     return {
         "sentence": headline.sentence(report),
+        "blocking": headline.reasons(report, "blocking"),
+        "undecided": headline.reasons(report, "open"),
         "big_figures": headline.big_figures(report),
         "tradeoff": tradeoff(report),
         "gates": measured.gates_table(report),

@@ -96,16 +96,18 @@ def _draw(spots: list[_Spot], width: int, height: int, kind: str) -> Markup:
             level = y(spot.top1["value"])
             canvas.line((area.left, level), (area.right, level), "reference")
             break
-    taken = [box for spot in spots for box in _obstacles(spot, x, y)]
+    marks = [_box(spot, x, y) for spot in spots]
+    bars = [box for spot in spots for box in _bars(spot, x, y)]
     for spot in sorted(spots, key=lambda spot: spot.look != "other"):  # the teacher and the deployed one on top
         _mark(canvas, spot, x, y)
     order = sorted(spots, key=lambda spot: spot.look == "other")  # the teacher and the deployed one choose first
     looks = {shortened(spot.name, _NAME_LENGTH): spot.look for spot in spots}
     named = [(shortened(spot.name, _NAME_LENGTH), (x(spot.latency["value"]), y(spot.top1["value"]))) for spot in order]
-    for label in place(named, taken, area, size=13, gap=11):
+    for label in place(named, marks, bars, area, size=13, gap=11):
         if label.far:
             canvas.line(label.anchor, label.leader()[-1], "leader")
-        canvas.text(label.baseline, label.text, f"name {looks[label.text]}")
+        at, end = label.baseline
+        canvas.text(at, label.text, f"name {looks[label.text]}", end)
     return canvas.markup()
 
 
@@ -122,10 +124,15 @@ def _axes(canvas: Canvas, area: Box, x: Scale, y: Scale) -> None:
     canvas.text(((area.left + area.right) / 2, area.bottom + 42), words, "title", "middle")
 
 
-def _obstacles(spot: _Spot, x: Scale, y: Scale) -> list[Box]:
-    """Where no name may stand: the mark and its bars."""
+def _box(spot: _Spot, x: Scale, y: Scale) -> Box:
+    """Around the mark."""
     at = x(spot.latency["value"]), y(spot.top1["value"])
-    boxes = [Box(at[0] - 8, at[1] - 8, at[0] + 8, at[1] + 8)]
+    return Box(at[0] - 8, at[1] - 8, at[0] + 8, at[1] + 8)
+
+
+def _bars(spot: _Spot, x: Scale, y: Scale) -> list[Box]:
+    """Around the intervals."""
+    at, boxes = (x(spot.latency["value"]), y(spot.top1["value"])), []
     if spot.latency["low"] is not None:
         boxes.append(Box(x(spot.latency["low"]), at[1] - 2, x(spot.latency["high"]), at[1] + 2))
     if spot.top1["low"] is not None:

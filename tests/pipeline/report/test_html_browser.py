@@ -127,6 +127,7 @@ def test_the_page_asks_for_nothing_and_the_console_is_silent(
     browser.unfold()
     console, addresses = browser.logs()
     assert console == []
+    assert browser.ask("return document.compatMode;") == "CSS1Compat"
     assert page.as_uri() in addresses
     assert [
         address[:60]

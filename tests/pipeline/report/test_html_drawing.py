@@ -21,7 +21,7 @@ POINTS = st.lists(
 @given(POINTS)
 def test_names_do_not_cover_each_other_and_stay_inside(points: list[tuple[float, float]]) -> None:
     marks = [Box(x - 8, y - 8, x + 8, y + 8) for x, y in points]
-    placed = place([(f"lift-folded {index}", point) for index, point in enumerate(points)], marks, AREA, size=13)
+    placed = place([(f"lift-folded {index}", point) for index, point in enumerate(points)], marks, [], AREA, size=13)
     assert [one.anchor for one in placed] == points
     for index, one in enumerate(placed):
         assert one.box.outside(AREA) == 0
@@ -29,10 +29,17 @@ def test_names_do_not_cover_each_other_and_stay_inside(points: list[tuple[float,
 
 
 def test_points_on_one_spot_are_all_named_apart() -> None:
-    placed = place([(f"artifact {index}", (450.0, 220.0)) for index in range(8)], [], AREA, size=13)
+    placed = place([(f"artifact {index}", (450.0, 220.0)) for index in range(8)], [], [], AREA, size=13)
     boxes = [one.box for one in placed]
     assert all(a.overlap(b) == 0 for index, a in enumerate(boxes) for b in boxes[index + 1 :])
     assert any(one.far for one in placed)
+
+
+def test_a_name_keeps_off_a_bar_where_there_is_room_beside_it() -> None:
+    bar = Box(470, 0, 474, 440)
+    (one,) = place([("artifact", (450.0, 220.0))], [], [bar], AREA, size=13)
+    assert one.box.overlap(bar) == 0
+    assert one.box.right < 450
 
 
 @given(st.lists(st.floats(0, 100), max_size=8), st.floats(1, 10))

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +17,7 @@ from PIL import Image
 from rich_report import CLASSES, HOSTILE_FILE, SCRIPT, rich_report
 from sample_reports import report_of
 
+from core.artifact_records import GatesRecord
 from pipeline.report.document import Records
 from pipeline.report.html.classes import SHOWN, classes
 from pipeline.report.html.embed import LARGEST, embedded
@@ -166,6 +168,18 @@ def test_the_verdict_comes_first_with_its_numbers(page: Page) -> None:
     head = text[text.index("✓ PASS") : text.index("top-1, %")]  # up to the first plot
     for part in ("91.07 %", "1.23 points [0.33, 2.13] at 95 %", "8.51×", "23.12 MB", "8.15× fewer"):
         assert part in head
+
+
+def test_a_failed_gate_is_named_first_with_its_numbers(lift: Records, tmp_path: Path) -> None:
+    failed = lift.gates.rows[0].model_copy(update={"verdict": "fail", "limit": 0.1})
+    export = lift.export.model_copy(update={"not_made": ("int8 ONNX: too far",)})
+    gates = GatesRecord(rows=(failed, lift.gates.rows[1]), passed=False)
+    text = Page(render(report_of(replace(lift, gates=gates, export=export)), tmp_path)).text()
+    head = text[: text.index("top-1, %")]
+    assert "✕ FAIL: deit_tiny" in head
+    assert "onnx accuracy drop: fail (1.23 [0.33, 2.13] points; limit at most 0.1 points)" in head
+    assert "not made: int8 ONNX: too far" in head
+    assert "engine accuracy drop: unmeasured (built, but this machine has no GPU to run it on; limit at most" in head
 
 
 def test_what_an_earlier_run_lacks_is_said(case: Records, tmp_path: Path) -> None:
