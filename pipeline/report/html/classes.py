@@ -27,7 +27,7 @@ def classes(report: dict[str, Any]) -> Classes:
     """Classes sorted by what the deployed student lost in them, most first."""
     rows = {key_of(row): row for row in report["accuracy"]}
     student = rows.get(deployed_key(report))
-    teacher = next((rows[key] for key in (("teacher", "torch", "fp32"), ("teacher", "onnx", "fp32")) if key in rows), None)  # fmt: skip  # noqa: E501
+    teacher = rows.get(("teacher", "torch", "fp32"), rows.get(("teacher", "onnx", "fp32")))
     images, names = report["class_images"], report["class_names"]
     counts = [found["class_right"] if found else [] for found in (teacher, student)]
     if not images or any(len(right) != len(images) for right in counts):

@@ -12,7 +12,7 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline.report.html import headline, made, measured, timing
+from pipeline.report.html import capacity, headline, made, measured, timing
 from pipeline.report.html.analysis import analysis
 from pipeline.report.html.classes import classes
 from pipeline.report.html.flips import KINDS, UNFOLDED, flips
@@ -72,8 +72,8 @@ def _content(report: dict[str, Any], root: Path) -> dict[str, Any]:
         "graphs": measured.graphs_table(report),
         "agreement": measured.agreement_table(report),
         "latency_figures": timing.latency_figures(report),
-        "throughput": timing.throughput_figure(report),
-        "memory": timing.memory_table(report),
+        "throughput": capacity.throughput_figure(report),
+        "memory": capacity.memory_table(report),
         "trainings": trainings(report),
         "flips": flips(report, root),
         "classes": classes(report),
