@@ -7,7 +7,7 @@ BIN     = $(VENV)/bin
 STAMP   = $(VENV)/.installed-$(subst $(comma),-,$(EXTRAS))
 comma  := ,
 
-.PHONY: setup run test test-all test-gpu lint types clean
+.PHONY: setup run test test-all test-gpu browser lint types clean
 
 setup: $(STAMP)
 
@@ -33,6 +33,10 @@ test-all: $(STAMP)
 
 test-gpu: $(STAMP)
 	$(BIN)/python -m pytest -m gpu
+
+# Chromium for the tests that open report.html; without it they are skipped. Needs root.
+browser:
+	CI=true .ci/browser
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

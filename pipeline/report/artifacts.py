@@ -29,9 +29,9 @@ def _precisions(made: dict[str, Any]) -> str:
             "-",
             "-",
             "-",
-            _products(fp32["operators"]),
+            products(fp32["operators"]),
             _size(fp32),
-            _place(made, "onnx", "fp32"),
+            plain(place(made, "onnx", "fp32")),
         ]
     ]
     for precision, one in made["reduced"].items():
@@ -43,9 +43,9 @@ def _precisions(made: dict[str, Any]) -> str:
                 _share(how["difference"], how["measured"], notes, ".2g"),
                 _share(how["agreement"], how["measured"], notes, ".4g"),
                 _nodes(how["kept_fp32"]),
-                _products(one["operators"]),
+                products(one["operators"]),
                 _size(one),
-                _place(made, "onnx", precision),
+                plain(place(made, "onnx", precision)),
             ]
         )
     header = ["ONNX", "made by", "logits differ, of their spread", "same top-1", "left in fp32", "matrix products in"]
@@ -67,13 +67,13 @@ def _engines(made: dict[str, Any]) -> str:
             [
                 f"{one['flavour']} {one['version'] or ''}".strip(),
                 one["precision"],
-                _products(one["layers"]) if built else "-",
-                _products(one["built_layers"] or {}) if built else "-",
+                products(one["layers"]) if built else "-",
+                products(one["built_layers"] or {}) if built else "-",
                 plain(hardware) or "-",
                 f"{one['min_batch']} to {one['max_batch']}" if built else "-",
                 f"{one['seconds']:.1f}" if built else "-",
                 megabytes(one["file"]["bytes"], "", Footnotes()) if one["file"] else "-",
-                _place(made, one["flavour"], one["precision"]) if built else f"not built: {plain(one['reason'])}",
+                plain(place(made, one["flavour"], one["precision"])) if built else f"not built: {plain(one['reason'])}",
             ]
         )
     header = [
@@ -115,15 +115,15 @@ def _bundle(made: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _place(made: dict[str, Any], runtime: str, precision: str) -> str:
+def place(made: dict[str, Any], runtime: str, precision: str) -> str:
     """Whether the bundle has it, and if not why."""
     for one in made["bundle"]["rejected"]:
         if (one["runtime"], one["precision"]) == (runtime, precision):
-            return f"no: {plain(one['why'])}"
+            return f"no: {one['why']}"
     return "yes"
 
 
-def _products(operators: Mapping[str, Mapping[str, int]]) -> str:
+def products(operators: Mapping[str, Mapping[str, int]]) -> str:
     """What the matrix products of a graph or an engine compute in: ``48 fp16, 1 fp32``."""
     counts: dict[str, int] = {}
     for kind, dtypes in operators.items():

@@ -15,6 +15,7 @@ from pipeline.report import document, markdown
 from pipeline.request import notes
 from pipeline.runner import Runner
 
+FILES = ("report.json", "report.md", "report.html")
 OPTIONAL_STAGES = {"analyze", "dynamics"}
 """Stages that a report can do without: runs of earlier versions have none."""
 
@@ -36,9 +37,14 @@ def report_of(runner: Runner, config: RunConfig, command: str) -> dict[str, Any]
     subject = fingerprint(runner.records, config.model_dump(mode="json"), environment())
     written = [FileRef.model_validate(ref) for ref in state.get("report", [])]
     same = not runner.computed and state.get("report_subject") == subject
-    if same and written and all(is_intact(ref, run.root) for ref in written):
+    whole = {ref.path for ref in written} >= {f"report/{name}" for name in FILES}  # earlier versions wrote fewer
+    if same and whole and all(is_intact(ref, run.root) for ref in written):
         report: dict[str, Any] = json.loads((folder / "report.json").read_text())
         return report
+    from pipeline.report.html.page import (
+        render,
+    )  # only here: it needs matplotlib, and a run with nothing to do does not
+
     records: Any = runner.records  # each of the type its stage promises in the plan
     report = document.build(
         document.Records(**records),
@@ -51,6 +57,7 @@ def report_of(runner: Runner, config: RunConfig, command: str) -> dict[str, Any]
     )
     write_atomic(folder / "report.json", json.dumps(report, indent=2, allow_nan=False) + "\n")
     write_atomic(folder / "report.md", markdown.render(report))
-    refs = [reference(folder / name, run.root) for name in ("report.json", "report.md")]
+    write_atomic(folder / "report.html", render(report, run.root))
+    refs = [reference(folder / name, run.root) for name in FILES]
     run.remember(report=[ref.model_dump(mode="json") for ref in refs], report_subject=subject)
     return report

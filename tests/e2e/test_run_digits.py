@@ -63,6 +63,23 @@ def test_report_has_accuracy_latency_and_both_lift_graphs(finished: Finished) ->
     assert folded["top1"]["value"] == pytest.approx(kept["top1"]["value"], abs=0.6)
     assert "reduced geometry" in " ".join(report["notes"])
     assert (finished.root / "report" / "report.md").read_text().startswith("#")
+    page = (finished.root / "report" / "report.html").read_text()
+    assert page.lstrip().startswith("<!doctype html>")
+    assert page.count("data:image/png;base64,") >= 5  # figures of the analysis
+
+
+def test_a_report_of_an_earlier_version_gets_its_page(finished: Finished, run_copy: Path) -> None:
+    page = run_copy / "report" / "report.html"
+    written = page.read_text()
+    page.unlink()
+    state = json.loads((run_copy / "state.json").read_text())
+    state["report"] = [ref for ref in state["report"] if not ref["path"].endswith(".html")]
+    (run_copy / "state.json").write_text(json.dumps(state))
+    before = times(run_copy)
+    again = as_process(*finished.arguments, "--output", run_copy)
+    assert again.code == 0, again.err
+    assert times(run_copy) == before
+    assert page.read_text().count("<section") == written.count("<section")
 
 
 def test_second_run_recomputes_nothing_quickly_and_without_torch(finished: Finished) -> None:

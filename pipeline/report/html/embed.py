@@ -1,0 +1,53 @@
+"""Pictures of a run as data URIs, so that the page needs no other file."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from core.errors import UsageError
+from core.files import inside
+
+LARGEST = 8_000_000
+"""Bytes of one picture; a larger one is left out, for the page is one file that people mail."""
+_KINDS = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture for ``<img>``, or why there is none."""
+
+    uri: str = ""
+    width: int = 0
+    height: int = 0
+    """Pixels."""
+    reason: str = ""
+
+
+def embedded(root: Path, relative: str) -> Picture:
+    """The picture ``relative`` of the run at ``root``; with ``reason`` filled where it cannot be shown.
+
+    A picture that is gone, damaged, too large or outside the run costs the page that picture and nothing else.
+    """
+    try:
+        path = inside(root, relative)
+    except UsageError:
+        return Picture(reason="its path leaves the run, so it was not opened")
+    if not path.is_file():
+        return Picture(reason=f"{relative} is not in the run any more")
+    size = path.stat().st_size
+    if size > LARGEST:
+        return Picture(reason=f"{relative} has {size:,} bytes; pictures of up to {LARGEST:,} are shown")
+    try:
+        with Image.open(path) as image:
+            kind, (width, height) = _KINDS.get(image.format or "", ""), image.size
+            image.verify()
+    except Exception as error:  # Pillow lets the decoder's own error through, whatever it is
+        return Picture(reason=f"{relative} cannot be read as a picture ({type(error).__name__})")
+    if not kind:
+        return Picture(reason=f"{relative} is none of {', '.join(_KINDS)}")
+    content = base64.b64encode(path.read_bytes()).decode()
+    return Picture(uri=f"data:{kind};base64,{content}", width=width, height=height)
