@@ -143,7 +143,8 @@ def test_auto_measures_both_with_the_threads_of_verification(
     torch.set_num_threads(1)  # as a reduced training leaves it
     record = stage.run(config(projector="auto"), lift, context)
     assert record.deployed in {"lift-kept", "lift-folded"}
-    assert threads == [3, 3]
+    assert set(threads) == {3}
+    assert len(threads) >= 2 * 5  # both are opened anew in each session
     assert "(CPUExecutionProvider, 3 threads, 95 % interval)" in record.deployed_why
 
 
