@@ -75,8 +75,8 @@ def test_the_last_versions_report_still_loads_and_nothing_is_made_up() -> None:
     assert report["schema_version"] == 3
     assert (report["flips"], report["hardware"], report["images_digest"]) == ([], None, "")
     assert {row["agreement"]["reason"] for row in report["models"]} == {NEW_IN_3}
-    assert all(row["session_p50_ms"] == [] and row["right"] == "" for row in (*report["latency"], *report["accuracy"])
-               if "right" in row and "session_p50_ms" in row)  # fmt: skip
+    assert {tuple(row["session_p50_ms"]) for row in report["latency"]} == {()}
+    assert {row["right"] for row in report["accuracy"]} == {""}
     assert render(report).startswith("## PASS")
 
 
@@ -156,7 +156,7 @@ def test_what_is_no_sound_report_is_refused_in_one_sentence(
 def test_where_there_is_no_report(place: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     saved(tmp_path, {})
-    with pytest.raises(UsageError, match=".*") as caught:
+    with pytest.raises(UsageError) as caught:
         load_report(tmp_path / place)
     assert said in str(caught.value)
 
