@@ -12,6 +12,7 @@ from pipeline.config import RunConfig
 from pipeline.machine import environment
 from pipeline.plan import STAGES
 from pipeline.report import document, markdown
+from pipeline.report.junit import junit_of
 from pipeline.request import notes
 from pipeline.runner import Runner
 
@@ -51,6 +52,7 @@ def report_of(runner: Runner, config: RunConfig, command: str) -> dict[str, Any]
     )
     write_atomic(folder / "report.json", json.dumps(report, indent=2, allow_nan=False) + "\n")
     write_atomic(folder / "report.md", markdown.render(report))
-    refs = [reference(folder / name, run.root) for name in ("report.json", "report.md")]
+    write_atomic(folder / "junit.xml", junit_of(report))
+    refs = [reference(folder / name, run.root) for name in ("report.json", "report.md", "junit.xml")]
     run.remember(report=[ref.model_dump(mode="json") for ref in refs], report_subject=subject)
     return report
