@@ -7,6 +7,7 @@ import os
 import re
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from core.records import DataRecord, FoldRecord
 from exporters.bundle import open_bundle
 from exporters.tensorrt import engine_from_onnx, installed_flavours, load_tensorrt
 from pipeline.plan import STAGES
+from pipeline.report.schema import load_report
 from stages.images.loaders import sample
 from stages.images.sources import recorded_images
 from stages.models.build import build_model
@@ -63,6 +65,12 @@ def test_report_has_accuracy_latency_and_both_lift_graphs(finished: Finished) ->
     assert folded["top1"]["value"] == pytest.approx(kept["top1"]["value"], abs=0.6)
     assert "reduced geometry" in " ".join(report["notes"])
     assert (finished.root / "report" / "report.md").read_text().startswith("#")
+
+
+def test_report_is_read_back_as_it_was_written_and_its_gates_are_tests(finished: Finished) -> None:
+    assert load_report(finished.root) == report_of(finished.root)
+    cases = list(ElementTree.parse(finished.root / "report" / "junit.xml").iter("testcase"))  # noqa: S314 - our own
+    assert [case[0].attrib["message"] for case in cases] == ["no gate was set, so nothing was judged"]
 
 
 def test_second_run_recomputes_nothing_quickly_and_without_torch(finished: Finished) -> None:
