@@ -95,23 +95,6 @@ def verify(run_directory: Path, sets: tuple[str, ...]) -> int:
 
 
 @cli.command()
-@click.argument("runs", metavar="RUN RUN...", nargs=-1, type=_FOLDER)
-@click.option("-o", "--output", type=_FOLDER, help="Also write compare.md, compare.json and a plot to this folder.")
-def compare(runs: tuple[Path, ...], output: Path | None) -> int:
-    """Deployed models of several runs side by side: accuracy, speed, size, and which are Pareto-optimal."""
-    from pipeline.compare import pareto, read, tell
-
-    comparison = read.compared(runs)
-    Console().print(tell.terminal(comparison, pareto.standings(comparison)))
-    if output is not None:
-        from pipeline.compare.write import write
-
-        for path in write(comparison, output):
-            click.echo(f"wrote    {path}")
-    return EXIT_OK
-
-
-@cli.command()
 @click.argument("run_directory", metavar="[RUN]", type=_FOLDER, required=False)
 @click.option("--model", metavar="NAME", help="timm model to read, instead of a run.")
 @click.option("--data", metavar="SOURCE", help="With --model: folder of images, digits, hfds/NAME, ...")
@@ -223,6 +206,23 @@ def show_recipe(name: str) -> int:
     from pipeline.config import recipe_text
 
     click.echo(recipe_text(name), nl=False)
+    return EXIT_OK
+
+
+@cli.command()
+@click.argument("runs", metavar="RUN RUN...", nargs=-1, type=_FOLDER)
+@click.option("-o", "--output", type=_FOLDER, help="Also write compare.md, compare.json and a plot to this folder.")
+def compare(runs: tuple[Path, ...], output: Path | None) -> int:
+    """Deployed models of several runs side by side: accuracy, speed, size, and which are Pareto-optimal."""
+    from pipeline.compare import pareto, read, tell
+
+    comparison = read.compared(runs)
+    Console().print(tell.terminal(comparison, pareto.standings(comparison)))
+    if output is not None:
+        from pipeline.compare.write import write
+
+        for path in write(comparison, output):
+            click.echo(f"wrote    {path}")
     return EXIT_OK
 
 
