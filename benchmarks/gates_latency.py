@@ -23,7 +23,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,12 +32,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from core.machine import processor
 from exporters.latency import change_interval, physical_cores
+from pipeline.check.config import CheckConfig
+from stages.gates.judge import Verdict, verdict_on
 
 ROOT = Path(__file__).resolve().parents[1]
 
-Verdict = Literal["pass", "inconclusive", "fail"]
-LIMIT, CONFIDENCE = 1.03, 0.98
-"""Slowdown allowed by default, and confidence of its interval, as in `compress check`."""
 SLOWDOWN = 0.1
 """Injected, as a share of each call's own time."""
 MARGIN = 1.03
@@ -164,11 +163,6 @@ def log_speedups(row: dict[str, Any]) -> NDArray[np.float64]:
     return np.asarray(np.log(row["teacher"]["session_p50_ms"]) - np.log(row["student"]["session_p50_ms"]))
 
 
-def verdict(low: float, high: float, limit: float) -> Verdict:
-    """On an upper limit: the whole interval within it, the whole beyond it, or neither."""
-    return "pass" if high <= limit else "fail" if low > limit else "inconclusive"
-
-
 def comparisons(rows: dict[tuple[str, int], dict[str, Any]]) -> dict[str, list[tuple[float, float, float]]]:
     """Slowdown and its interval of every comparison, by what was compared.
 
@@ -188,7 +182,7 @@ def comparisons(rows: dict[tuple[str, int], dict[str, Any]]) -> dict[str, list[t
             ]
             pairs = [(plain[at], now) for at, now in zip(place, own, strict=True) if plain]
         found[condition.name] = [
-            change_interval(log_speedups(before), log_speedups(now), CONFIDENCE) for before, now in pairs
+            change_interval(log_speedups(before), log_speedups(now), CheckConfig().confidence) for before, now in pairs
         ]
     return found
 
@@ -209,9 +203,10 @@ def table(rows: dict[tuple[str, int], dict[str, Any]]) -> str:
     """What docs/gates.md shows, in Markdown."""
     head = ["student", "tries", "pass", "inconclusive", "fail", "rate [exact 95 %]", "interval", "s a measurement"]
     lines = [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
+    allowed = 1 + CheckConfig().max_slowdown / 100
     for name, changes in comparisons(rows).items():
         own = [row for key, row in sorted(rows.items()) if key[0] == name]
-        verdicts = [verdict(low, high, LIMIT) for _, low, high in changes]
+        verdicts = [verdict_on(allowed, *change, upper=True)[0] for change in changes]
         width = f"±{np.median([(high - low) / 2 for _, low, high in changes]):.1%}" if changes else "-"
         seconds = f"{np.median([row['took'] for row in own]):.1f}" if own else "-"
         lines.append(f"| {' | '.join([name, *counted(verdicts, 'fail'), width, seconds])} |")
@@ -228,8 +223,10 @@ def table(rows: dict[tuple[str, int], dict[str, Any]]) -> str:
     lines += [f"| {' | '.join(head[:6])} |", "|" + " --- |" * 6]
     for condition in CONDITIONS:
         own = [row["student"] for key, row in sorted(rows.items()) if key[0] == condition.name]
-        # A lower limit on the speed-up is an upper one on its inverse.
-        verdicts = [verdict(1 / one["speedup_high"], 1 / one["speedup_low"], MARGIN / true) for one in own]
+        verdicts = [
+            verdict_on(true / MARGIN, *(one[key] for key in ("speedup", "speedup_low", "speedup_high")), upper=False)[0]
+            for one in own
+        ]
         lines.append(f"| {' | '.join([condition.name, *counted(verdicts, 'fail')])} |")
     teacher, student = (np.median([row[model]["p50_ms"] for row in plain]) for model in ("teacher", "student"))
     loads = [row["load"] for row in rows.values()]

@@ -248,6 +248,23 @@ def show_recipe(name: str) -> int:
 
 
 @cli.command()
+@click.argument("runs", metavar="RUN RUN...", nargs=-1, type=_FOLDER)
+@click.option("-o", "--output", type=_FOLDER, help="Also write compare.md, compare.json and a plot to this folder.")
+def compare(runs: tuple[Path, ...], output: Path | None) -> int:
+    """Deployed models of several runs side by side: accuracy, speed, size, and which are Pareto-optimal."""
+    from pipeline.compare import pareto, read, tell
+
+    comparison = read.compared(runs)
+    Console().print(tell.terminal(comparison, pareto.standings(comparison)))
+    if output is not None:
+        from pipeline.compare.write import write
+
+        for path in write(comparison, output):
+            click.echo(f"wrote    {path}")
+    return EXIT_OK
+
+
+@cli.command()
 @click.argument("folder", metavar="[RUN|BUNDLE]", type=_FOLDER, required=False)
 def doctor(folder: Path | None) -> int:
     """Say what this machine can do, what it cannot, and how to mend it; and what is wrong with a RUN or BUNDLE."""

@@ -99,7 +99,8 @@ def torch_free() -> list[str]:
     configs = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in ROOT.glob("stages/*/config.py")]
     core = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in ROOT.glob("core/*.py")]
     listing = ["stages.images.listing", "exporters.runners", "exporters.predict", "exporters.bundle"]
-    return sorted([*configs, *core, *listing, "pipeline.config", "pipeline.plan", "pipeline.cli"])
+    telling = ["pipeline.report.schema", "pipeline.compare.write", "pipeline.compare.plot"]
+    return sorted([*configs, *core, *listing, *telling, "pipeline.config", "pipeline.plan", "pipeline.cli"])
 
 
 def test_configs_plan_and_command_line_import_without_torch() -> None:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from exporters.latency import change_interval
 from pipeline.check.baseline import Baseline, Measured
 from pipeline.check.config import CheckConfig
-from pipeline.check.interval import change_interval
 from pipeline.check.pairs import Pair
 from pipeline.check.same import machine
 from stages.gates.names import parts_of

@@ -12,14 +12,14 @@ from core.files import sha256_of, write_atomic
 from pipeline.check.baseline import Baseline, load_baseline
 from pipeline.check.compare import compare, uncompared
 from pipeline.check.config import CheckConfig
-from pipeline.check.junit import junit
-from pipeline.check.loading import load_report
 from pipeline.check.measured import baseline_of
 from pipeline.check.render import markdown
 from pipeline.check.same import foreign, notes
 from pipeline.check.update import update
-from pipeline.check.verdict import verdict, worded
+from pipeline.check.verdict import cause, verdict, worded
 from pipeline.config import merge, validate_check
+from pipeline.report.junit import junit
+from pipeline.report.schema import load_report
 
 SCHEMA_VERSION = 1
 
@@ -63,7 +63,7 @@ def check(run: Path, path: Path, sets: Mapping[str, Any], output: Path | None) -
     try:
         write_atomic(folder / "check.json", json.dumps(found, indent=2, allow_nan=False) + "\n")
         write_atomic(folder / "check.md", markdown(found))
-        write_atomic(folder / "check.junit.xml", junit(found["rows"], _suite(now)))
+        write_atomic(folder / "check.junit.xml", _junit(found["rows"], now))
     except OSError as error:
         raise UsageError(
             f"'{folder}' cannot be written ({error.strerror}); give a folder you may write to with --output."
@@ -113,5 +113,7 @@ def _own_gates(report: Mapping[str, Any]) -> list[str]:
     return [f"This run failed its own gates: {report['verdict']['why']}. That is apart from this comparison."]
 
 
-def _suite(now: Baseline) -> str:
-    return f"{now.models.student} from {now.models.teacher}, {now.models.strategy}: against the baseline"
+def _junit(rows: list[dict[str, Any]], now: Baseline) -> str:
+    suite = f"{now.models.student} from {now.models.teacher}, {now.models.strategy}: against the baseline"
+    told = [row if row["verdict"] == "pass" else {**row, "cause": cause(row)} for row in rows]
+    return junit(told, suite, classname="compress.check")

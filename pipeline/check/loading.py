@@ -1,4 +1,4 @@
-"""Reading the two files that are compared, so that whatever is wrong with one is told in one sentence."""
+"""Reading a JSON file that may be anything, so that whatever is wrong with it is told in one sentence."""
 
 from __future__ import annotations
 
@@ -11,29 +11,6 @@ from core.errors import UsageError
 
 LARGEST = 256 * 2**20
 """Bytes; a file beyond is none of ours, and is not read into memory to find out."""
-_OLDEST, _NEWEST = 2, 3
-
-
-def load_report(path: Path) -> dict[str, Any]:
-    """The report of a run directory, or in a file.
-
-    Raises:
-        UsageError: there is none, or it is damaged, something else, or of a version that cannot be read.
-    """
-    file = path / "report" / "report.json" if path.is_dir() else path
-    if not file.exists():
-        raise UsageError(f"'{path}' has no report ('{file}' is missing); give the folder of a finished `compress run`.")
-    report = read_object(file, "report", "run `compress verify RUN` to write it again")
-    version = report.get("schema_version")
-    if "kind" in report or "verdict" not in report or isinstance(version, bool) or not isinstance(version, int):
-        raise UsageError(f"'{file}' is JSON but no report of compress; give a run directory or its report/report.json.")
-    if version not in range(_OLDEST, _NEWEST + 1):
-        age = "newer" if version > _NEWEST else "older"
-        raise UsageError(
-            f"'{file}' has report schema {version}, written by a compress that is {age}; this version reads {_OLDEST} "
-            f"to {_NEWEST}: run `compress verify RUN` with it."
-        )
-    return report
 
 
 def read_object(file: Path, what: str, remedy: str) -> dict[str, Any]:

@@ -70,8 +70,8 @@ def markdown(report: dict[str, Any]) -> str:
     """The section of a ``document.build`` report: what was advised and why, whether it was followed, the figures."""
     found = report["analysis"]
     if not found["images"]:
-        return f"### Analysis\n\nNone: {plain(found['reason'])}."
-    lines = ["### Analysis", "", f"Read on {plain(found['sample'])}."]
+        return f"None: {plain(found['reason'])}."
+    lines = [f"Read on {plain(found['sample'])}."]
     if found["advice"]:
         lines += ["", _followed(found["advice"], report), "", _recommendations(found["advice"])]
     if found["approach"]:

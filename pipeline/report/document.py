@@ -1,5 +1,7 @@
 """The report of a run: one JSON-able dict, made of records alone, that every rendering reads.
 
+Its types are in ``pipeline.report.shape``, its published schema in ``docs/schemas``.
+
 No number is typed in here. A number that may be missing is a *quantity*: ``{"value", "low", "high", "reason"}`` with
 ``value`` null and ``reason`` filled when nothing measured it. Rows of a VerifyRecord are expected to name the model
 ``teacher`` or a Graph (``plain``, ``widelast``, ``lift-kept``, ``lift-folded``).
@@ -22,8 +24,7 @@ from core.artifact_records import BundleRecord, ExportRecord, GateRow, GatesReco
 from core.errors import EXIT_GATE_FAILED, EXIT_OK
 from core.records import DataRecord, DistillRecord, FileRef, FoldRecord, StudentRecord, TeacherRecord
 from pipeline.report.models import MEGABYTE, model_rows, quantity
-
-SCHEMA_VERSION = 3
+from pipeline.report.shape import SCHEMA_VERSION as SCHEMA_VERSION
 
 _GATE_WORDS = {
     "max_accuracy_drop": ("accuracy drop", "at most", "points"),
@@ -31,6 +32,7 @@ _GATE_WORDS = {
     "min_speedup": ("speed-up, batch 1", "at least", "x"),
     "max_latency_ms": ("median latency, batch 1", "at most", "ms"),
     "max_size_mb": ("size on disk", "at most", "MB"),
+    "min_agreement": ("agreement with torch", "at least", "%"),
 }
 
 

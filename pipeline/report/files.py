@@ -12,10 +12,11 @@ from pipeline.config import RunConfig
 from pipeline.machine import environment
 from pipeline.plan import STAGES
 from pipeline.report import document, markdown
+from pipeline.report.junit import junit_of
 from pipeline.request import notes
 from pipeline.runner import Runner
 
-FILES = ("report.json", "report.md", "report.html")
+FILES = ("report.json", "report.md", "report.html", "junit.xml")
 OPTIONAL_STAGES = {"analyze", "dynamics"}
 """Stages that a report can do without: runs of earlier versions have none."""
 
@@ -41,9 +42,7 @@ def report_of(runner: Runner, config: RunConfig, command: str) -> dict[str, Any]
     if same and whole and all(is_intact(ref, run.root) for ref in written):
         report: dict[str, Any] = json.loads((folder / "report.json").read_text())
         return report
-    from pipeline.report.html.page import (
-        render,
-    )  # only here: it needs matplotlib, and a run with nothing to do does not
+    from pipeline.report.html.page import render  # it needs matplotlib, which a run with nothing to do does not
 
     records: Any = runner.records  # each of the type its stage promises in the plan
     report = document.build(
@@ -58,6 +57,7 @@ def report_of(runner: Runner, config: RunConfig, command: str) -> dict[str, Any]
     write_atomic(folder / "report.json", json.dumps(report, indent=2, allow_nan=False) + "\n")
     write_atomic(folder / "report.md", markdown.render(report))
     write_atomic(folder / "report.html", render(report, run.root))
+    write_atomic(folder / "junit.xml", junit_of(report))
     refs = [reference(folder / name, run.root) for name in FILES]
     run.remember(report=[ref.model_dump(mode="json") for ref in refs], report_subject=subject)
     return report

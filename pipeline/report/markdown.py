@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipeline.report import measured
 from pipeline.report.analysis import markdown as analysis
 from pipeline.report.artifacts import markdown as artifacts
+from pipeline.report.comment import Fold, fitted
 from pipeline.report.wording import (
     Footnotes,
     gate_limit,
     gate_value,
     interval,
     megabytes,
-    millions,
     milliseconds,
     number,
     plain,
@@ -22,12 +23,15 @@ from pipeline.report.wording import (
 
 
 def render(report: dict[str, Any]) -> str:
-    """The whole report of ``document.build`` as GitHub-flavoured Markdown, ending in a newline."""
-    sections = [_verdict(report), _models(report), _gates(report)]
+    """The whole report of ``document.build`` as GitHub-flavoured Markdown that fits into a comment.
+
+    The verdict, gates and a compact table stand open; everything longer is folded, and left out where it is too long.
+    """
+    folds = [Fold("Everything measured", measured.models(report)), Fold("How to reproduce", _reproduce(report))]
     if len(report["graphs"]["rows"]) > 1:
-        sections.append(_graphs(report))
-    sections += [artifacts(report), analysis(report), _notes(report), _reproduce(report)]
-    return "\n\n".join(section for section in sections if section) + "\n"
+        folds.insert(1, Fold("Projector: kept against folded", measured.graphs(report)))
+    folds += [Fold("Artifacts", artifacts(report)), Fold("Analysis", analysis(report))]
+    return fitted([_verdict(report), measured.flips(report), _gates(report), _models(report), _notes(report)], folds)
 
 
 def _verdict(report: dict[str, Any]) -> str:
@@ -50,30 +54,30 @@ def _verdict(report: dict[str, Any]) -> str:
 
 
 def _models(report: dict[str, Any]) -> str:
-    """Artifact by top-1, drop, latency, speed-up and cost; reasons for missing numbers below."""
+    """The teacher and every artifact in one line each; reasons for missing numbers below."""
     notes = Footnotes()
-    batches = list(report["models"][0]["latency"])
-    header = ["artifact", "top-1 %", "drop, points", *(f"p50 ms, batch {batch}" for batch in batches)]
-    header += ["speed-up, batch 1", "parameters", "MACs", "size"]
     rows = []
     for row in report["models"]:
-        speedup = row["latency"]["1"]["speedup"]
+        first = row["latency"]["1"]
         is_teacher = row["model"] == "teacher"
         rows.append(
             [
                 f"**{plain(row['label'])}**" if row["deployed"] else plain(row["label"]),
                 number(row["top1"], ".2f", notes),
                 "reference" if is_teacher else number(row["drop"], ".2f", notes) + interval(row["drop"], ".2f"),
-                *(milliseconds(row["latency"][batch]["p50_ms"], notes) for batch in batches),
-                "reference" if is_teacher else number(speedup, ".2f", notes) + interval(speedup, ".2f"),
-                millions(row["parameters"], row["cost_reason"], notes),
-                millions(row["macs"], row["cost_reason"], notes),
+                milliseconds(first["p50_ms"], notes),
+                "reference" if is_teacher else _times(first["speedup"], notes),
                 megabytes(row["bytes"], row["bytes_reason"], notes),
             ]
         )
+    header = ["artifact", "top-1 %", "drop, points [95 %]", "p50 ms", "speed-up [95 %]", "size"]
     below = [f"- {plain(line)}" for line in notes.lines()]
-    method = f"Intervals are 95 %. Latency: {plain(report['latency_method'])}"
-    return "\n".join(["### Models", "", table(header, rows), "", *below, *([""] if below else []), method])
+    batch = "Latency and speed-up are at batch 1."
+    return "\n".join(["### Models", "", table(header, rows), "", *below, *([""] if below else []), batch])
+
+
+def _times(speedup: dict[str, Any], notes: Footnotes) -> str:
+    return number(speedup, ".2f", notes) + interval(speedup, ".2f")
 
 
 def _gates(report: dict[str, Any]) -> str:
@@ -95,36 +99,6 @@ def _gates(report: dict[str, Any]) -> str:
     )
 
 
-def _graphs(report: dict[str, Any]) -> str:
-    """The projector kept against folded away."""
-    graphs, notes = report["graphs"], Footnotes()
-    rows = []
-    for row in graphs["rows"]:
-        nothing = {"1": {"p50_ms": {"value": None, "reason": "not measured in this run"}}}
-        latency = row["latency"] or nothing
-        rows.append(
-            [
-                row["graph"] + (" (deployed)" if row["deployed"] else ""),
-                f"{row['parameters']:,}",
-                millions(row["macs"], "", notes),
-                str(row["nodes"]),
-                megabytes(row["bytes"], "", notes),
-                milliseconds(latency["1"]["p50_ms"], notes),
-            ]
-        )
-    body = table(["graph", "parameters", "MACs", "ONNX nodes", "size", "p50 ms, batch 1"], rows)
-    agreement = graphs["agreement"]
-    agree = (
-        f"Folded against kept: logits differ by at most {agreement['value']:.2g} over {graphs['images']} images "
-        f"(tolerance {graphs['tolerance']:g})."
-        if agreement["value"] is not None
-        else f"Folded against kept: unmeasured: {plain(agreement['reason'])}"
-    )
-    below = [f"- {plain(line)}" for line in notes.lines()]
-    why = f"Deployed: {report['artifacts']['deployed']} ({plain(report['artifacts']['deployed_why'])})."
-    return "\n".join(["### Projector: kept against folded", "", body, "", *below, *([""] if below else []), agree, why])
-
-
 def _notes(report: dict[str, Any]) -> str:
     return "\n".join(["### Notes", "", *(f"- {plain(note)}" for note in report["notes"])]) if report["notes"] else ""
 
@@ -139,7 +113,7 @@ def _reproduce(report: dict[str, Any]) -> str:
         f"{distill['chosen']} weights kept",
         *(f"- {plain(key.replace('_', ' '))}: {plain(_plain(value))}" for key, value in report["environment"].items()),
     ]
-    return "\n".join(["### How to reproduce", "", "```", report["command"].replace("```", "'''"), "```", "", *facts])
+    return "\n".join(["```", report["command"].replace("```", "'''"), "```", "", *facts])
 
 
 def _plain(value: Any) -> str:

@@ -11,8 +11,10 @@ from core.artifact_records import (
     BundleRecord,
     ExportRecord,
     LatencyRow,
+    MemoryRow,
     OnnxArtifact,
     Precision,
+    ThroughputRow,
     VerifyRecord,
 )
 from core.records import Cost, DistillRecord, FileRef, FoldRecord, TeacherRecord
@@ -88,6 +90,10 @@ def model_rows(
     deployed = Artifact(export.deployed, "onnx", bundle.onnx)
     artifacts = {*providers, *engines, Artifact("teacher", "onnx", "fp32"), deployed}
     batches = sorted({1, *(row.batch for row in verify.latency)})
+    throughput: dict[Artifact, dict[int, ThroughputRow]] = {}
+    for given in sorted(verify.throughput, key=lambda row: row.batch):
+        throughput.setdefault(_of(given), {})[given.batch] = given
+    memory = {_of(row): row for row in sorted(verify.memory, key=lambda row: -row.batch)}  # the smallest batch stays
     rows = []
     for one in sorted(artifacts, key=lambda one: one.place(export.deployed)):
         absent = engines.get(one, "")
@@ -102,6 +108,8 @@ def model_rows(
                 "deployed": one == deployed,
                 **_accuracy(accuracy.get(one), absent, is_teacher=one.model == "teacher"),
                 "latency": {str(batch): _latency(latency.get((one, batch)), absent) for batch in batches},
+                "throughput": {str(batch): _throughput(row) for batch, row in throughput.get(one, {}).items()},
+                "memory": _memory(memory.get(one), absent),
                 "parameters": None if cost is None else cost.parameters,
                 "macs": None if cost is None else cost.macs,
                 "bytes": None if file is None else file.bytes,
@@ -112,7 +120,7 @@ def model_rows(
     return rows
 
 
-def _of(row: AccuracyRow | LatencyRow) -> Artifact:
+def _of(row: AccuracyRow | LatencyRow | ThroughputRow | MemoryRow) -> Artifact:
     return Artifact(row.model, row.runtime, row.precision)
 
 
@@ -142,16 +150,19 @@ def _cost_and_file(
 
 
 def _accuracy(row: AccuracyRow | None, absent: str, *, is_teacher: bool) -> dict[str, Any]:
-    """Top-1, top-5 and drop as quantities; the teacher in torch is what others are compared with."""
+    """Accuracy, agreement and calibration as quantities; the teacher in torch is what others are compared with."""
     if row is None:
         nothing = quantity(None, reason=absent)
-        return {"top1": nothing, "top5": nothing, "drop": nothing, "images": None}
+        return {**dict.fromkeys(("top1", "top5", "drop", "agreement", "ece"), nothing), "images": None}
     reference = "this is the reference" if is_teacher else "no drop was computed"
+    itself = "others are compared with this one" if row.runtime == "torch" else ""
     few = "no top-5 (five or fewer classes, or not computed)"
     return {
         "top1": quantity(row.top1, row.top1_low, row.top1_high, row.reason),
         "top5": quantity(row.top5, reason=row.reason or few),
         "drop": quantity(row.drop, row.drop_low, row.drop_high, row.reason or reference),
+        "agreement": quantity(row.agreement, row.agreement_low, row.agreement_high, row.reason or itself),
+        "ece": quantity(row.ece, reason=row.reason),
         "images": row.images,
     }
 
@@ -172,3 +183,15 @@ def _latency(row: LatencyRow | None, absent: str) -> dict[str, Any]:
         "speedup": quantity(row.speedup, row.speedup_low, row.speedup_high, no_ratio),
         "samples": row.samples,
     }
+
+
+def _throughput(row: ThroughputRow) -> dict[str, Any]:
+    """Images a second."""
+    return quantity(row.images_per_second, row.low, row.high, row.reason)
+
+
+def _memory(row: MemoryRow | None, absent: str) -> dict[str, Any]:
+    """Most resident memory, bytes."""
+    if row is None:
+        return quantity(None, reason=absent)
+    return quantity(row.peak_rss_bytes, reason=row.reason)

@@ -26,7 +26,7 @@ def table(report: dict[str, Any], said: Sequence[str] = ()) -> RenderableType:
     parts += [
         Text(line[0].upper() + line[1:]) for line in report["verdict"]["blocking"] if line.startswith("not made: ")
     ]
-    parts += _gates(report)
+    parts += [*_agreement(report), *_gates(report)]
     parts += [Text(f"Note: {note}") for note in report["notes"] if note not in said]
     return Group(*parts)
 
@@ -79,6 +79,15 @@ def _against(drop: dict[str, Any], notes: Footnotes) -> str:
 
 def _times(speedup: dict[str, Any], notes: Footnotes) -> str:
     return notes.mark(speedup["reason"]) if speedup["value"] is None else f"{speedup['value']:.2f}x"
+
+
+def _agreement(report: dict[str, Any]) -> list[Text]:
+    """One line when exporting changed answers of the deployed model."""
+    row = next(row for row in report["models"] if row["deployed"])
+    found = row["agreement"]
+    if found["value"] is None or found["value"] >= 100:
+        return []
+    return [Text(f"Agrees with the same model in torch on {spoken(found, '.2f', ' %')} of the images.")]
 
 
 def _gates(report: dict[str, Any]) -> list[Text]:

@@ -91,3 +91,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def plain(value: Any) -> str:
     """Text that cannot break out of its Markdown cell or line, nor bring HTML."""
     return " ".join(str(value).split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def code(value: Any) -> str:
+    """Text from outside as code, in which Markdown reads nothing, no mention of a person either."""
+    return "`" + plain(value).replace("`", "'").replace("&lt;", "<") + "`"

@@ -57,14 +57,6 @@ def test_a_slowdown_is_found_where_there_is_one() -> None:
         assert ratio == pytest.approx(1.1, abs=0.01)
 
 
-@pytest.mark.parametrize(
-    ("interval", "expected"),
-    [((0.98, 1.02), "pass"), ((1.0, 1.03), "pass"), ((1.02, 1.05), "inconclusive"), ((1.04, 1.2), "fail")],
-)
-def test_an_interval_is_judged_as_a_whole(interval: tuple[float, float], expected: str) -> None:
-    assert under_test.verdict(*interval, under_test.LIMIT) == expected
-
-
 def test_rates_have_exact_bounds() -> None:
     cells = under_test.counted(["pass"] * 199 + ["fail"], "fail")
     assert cells == ["200", "199", "0", "1", "fail: 0.5% [0.0%, 2.8%]"]

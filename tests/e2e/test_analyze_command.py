@@ -31,7 +31,7 @@ def test_a_run_has_its_analysis_and_reports_it(finished: Finished) -> None:
     ]
     assert (finished.root / "analysis/teacher/figures/rank-teacher.png").is_file()
     report = (finished.root / "report/report.md").read_text()
-    assert "### Analysis" in report
+    assert "<summary>Analysis</summary>" in report
     assert "**Advice**" in report
     for name, path in json.loads((finished.root / "report/report.json").read_text())["analysis"]["figures"].items():
         assert (finished.root / path).is_file()

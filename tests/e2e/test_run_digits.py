@@ -7,6 +7,7 @@ import os
 import re
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from core.records import DataRecord, FoldRecord
 from exporters.bundle import open_bundle
 from exporters.tensorrt import engine_from_onnx, installed_flavours, load_tensorrt
 from pipeline.plan import STAGES
+from pipeline.report.schema import load_report
 from stages.images.loaders import sample
 from stages.images.sources import recorded_images
 from stages.models.build import build_model
@@ -80,6 +82,12 @@ def test_a_report_of_an_earlier_version_gets_its_page(finished: Finished, run_co
     assert again.code == 0, again.err
     assert times(run_copy) == before
     assert page.read_text().count("<section") == written.count("<section")
+
+
+def test_report_is_read_back_as_it_was_written_and_its_gates_are_tests(finished: Finished) -> None:
+    assert load_report(finished.root) == report_of(finished.root)
+    cases = list(ElementTree.parse(finished.root / "report" / "junit.xml").iter("testcase"))  # noqa: S314 - our own
+    assert [case[0].attrib["message"] for case in cases] == ["no gate was set, so nothing was judged"]
 
 
 def test_second_run_recomputes_nothing_quickly_and_without_torch(finished: Finished) -> None:

@@ -14,10 +14,10 @@ from made_runs import ELSEWHERE, IMAGES, answers, made
 from scipy.stats import ttest_ind
 
 from core.artifact_records import GateRow
+from exporters.latency import change_interval
 from pipeline.check.baseline import Baseline
 from pipeline.check.compare import compare, uncompared
 from pipeline.check.config import CheckConfig
-from pipeline.check.interval import change_interval
 from pipeline.check.measured import baseline_of
 from pipeline.check.same import foreign, notes
 from pipeline.check.verdict import cause, verdict, worded

@@ -85,7 +85,7 @@ def test_of_the_student_the_figures_the_verdicts_and_what_is_missing(lift: Recor
 )
 def test_none_is_said_with_its_reason(record: AnalyzeRecord | None, reason: str, lift: Records) -> None:
     text = section(replace(lift, analyze=record))
-    assert text.startswith("### Analysis\n\nNone: ")
+    assert text.startswith("None: ")
     assert reason in text
 
 

@@ -1,0 +1,39 @@
+"""The files of a comparison."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from core.errors import UsageError
+from core.files import write_atomic
+from pipeline.compare import tell
+from pipeline.compare.pareto import standings
+from pipeline.compare.read import Comparison
+
+
+def write(comparison: Comparison, folder: Path) -> list[Path]:
+    """``compare.md``, ``compare.json`` and the plot as PNG and SVG into ``folder``, over those of an earlier one.
+
+    Raises:
+        UsageError: ``folder`` is a file or cannot be written.
+    """
+    from pipeline.compare.plot import pareto_figure  # matplotlib takes long to import
+    from stages.analysis.figures.draw import file_bytes
+
+    found = standings(comparison)
+    figure = pareto_figure(comparison, found)
+    files: dict[str, str | bytes] = {
+        "compare.md": tell.markdown(comparison, found),
+        "compare.json": json.dumps(tell.document(comparison, found), indent=2, allow_nan=False) + "\n",
+        "pareto.png": file_bytes(figure, "png"),
+        "pareto.svg": file_bytes(figure, "svg"),
+    }
+    try:
+        for name, content in files.items():
+            write_atomic(folder / name, content)
+    except OSError as error:
+        raise UsageError(
+            f"output '{folder}' cannot be written ({error.strerror}); give a folder you may write to with --output."
+        ) from error
+    return [folder / name for name in files]

@@ -1,0 +1,147 @@
+"""Reading ``report.json``: any report of this version or the last one, as the document that this version writes."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from core.errors import UsageError
+from pipeline.report.shape import SCHEMA_VERSION, Report
+
+OLDEST = 2
+AGAIN = "run `compress verify RUN` with this version to write it again"
+
+
+def load_report(path: Path) -> dict[str, Any]:
+    """The report in a run directory, or in a file, checked against its schema.
+
+    Args:
+        path: RUN, whose ``report/report.json`` is meant, or the JSON file itself.
+
+    Returns:
+        What ``document.build`` returns, of schema ``SCHEMA_VERSION``. In a report of schema 2 what that did not have
+        is empty; nothing is made up.
+
+    Raises:
+        UsageError: there is no report, it cannot be read, or it is damaged, something else, or of another version.
+    """
+    file = path / "report" / "report.json" if path.is_dir() else path
+    document = _document(file)
+    version = document.get("schema_version")
+    if "verdict" not in document or isinstance(version, bool) or not isinstance(version, int):
+        raise UsageError(
+            f"'{file}' is JSON but no report of compress ({_found(document)}); give a run directory, or its "
+            "report/report.json."
+        )
+    if version > SCHEMA_VERSION:
+        raise UsageError(
+            f"'{file}' has report schema {version}, written by a newer compress; this version reads {OLDEST} to "
+            f"{SCHEMA_VERSION}: update compress, or {AGAIN}."
+        )
+    if version < OLDEST:
+        raise UsageError(
+            f"'{file}' has report schema {version}, written by an older compress; this version reads {OLDEST} to "
+            f"{SCHEMA_VERSION}: {AGAIN}."
+        )
+    try:
+        for step in range(version, SCHEMA_VERSION):
+            document = _STEPS[step](document)
+        # Through JSON: strict types, but lists where the records have tuples.
+        return Report.model_validate_json(json.dumps(document)).model_dump(mode="json")
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        more = f", and {error.error_count() - 1} more" if error.error_count() > 1 else ""
+        raise UsageError(
+            f"'{file}' is damaged: it does not hold what schema {version} promises ('{place}': "
+            f"{first['msg'].lower()}{more}); restore it, or {AGAIN}."
+        ) from error
+
+
+def _document(file: Path) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        UsageError: there is none.
+    """
+    try:
+        text = file.read_bytes().decode()
+        document = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
+    except FileNotFoundError as error:
+        if file.name == "report.json" and file.parent.name == "report":
+            run = file.parent.parent
+            raise UsageError(
+                f"'{run}' has no report ('{file}' is missing); give the folder of a finished `compress run`, or a "
+                "report.json."
+            ) from error
+        raise UsageError(f"report '{file}' does not exist; give a run directory, or its report/report.json.") from error
+    except OSError as error:
+        raise UsageError(
+            f"report '{file}' cannot be read ({error.strerror}); give a run directory, or its report/report.json."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"'{file}' is not UTF-8 text (byte {error.start}), so it is no report; restore it, or {AGAIN}."
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"'{file}' is damaged or no JSON ({_one_line(error)}); restore it, or {AGAIN}.") from error
+    if not isinstance(document, dict):
+        raise UsageError(
+            f"'{file}' holds {_kind(document)}, not a report; give a run directory, or its report/report.json."
+        )
+    return document
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(float(text)):
+        raise ValueError(f"{text[:20]} is too large for a number")
+    return float(text)
+
+
+def _one_line(error: Exception) -> str:
+    return "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())[:120]
+
+
+def _kind(value: Any) -> str:
+    names = {list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number"}
+    return names.get(type(value), "null")
+
+
+def _found(document: dict[str, Any]) -> str:
+    """What other JSON there is instead, for the message."""
+    if "kind" in document:
+        return f"its kind is {str(document['kind'])[:40]!r}"
+    if "verdict" in document:
+        return f"its schema_version is {str(document.get('schema_version'))[:40]!r}"
+    names = ", ".join(repr(str(name)[:30]) for name in list(document)[:3])
+    return f"it holds {names or 'nothing'}"
+
+
+def _from_2(document: dict[str, Any]) -> dict[str, Any]:
+    """Schema 3 added measurements to rows, whose absence the records' own defaults tell, and these keys."""
+    new: dict[str, Any] = {
+        "throughput": [],
+        "memory": [],
+        "flips": [],
+        "answers": None,
+        "images_digest": "",
+        "class_names": [],
+        "class_images": [],
+        "hardware": None,
+        "pinned": [],
+        "history": [],
+    }
+    return {**document, **new, "schema_version": 3}
+
+
+_STEPS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {2: _from_2}
+"""How a report of each older schema becomes one of the next."""

@@ -1,0 +1,312 @@
+"""The report as types: what every reader of ``report.json`` may rely on, and what its published schema is made of.
+
+Records stand in it as they are (``core.artifact_records``); what ``document.build`` adds is written down here. Keys are
+never renamed or dropped, nor their meaning changed, without a new ``SCHEMA_VERSION``. A number that is NaN or infinite
+is written as null, so what may become one is optional here.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from core.analysis_records import Advice
+from core.artifact_records import (
+    AccuracyRow,
+    BundleRecord,
+    EngineArtifact,
+    Flip,
+    FlipTable,
+    GateRow,
+    Hardware,
+    LatencyRow,
+    MemoryRow,
+    OnnxArtifact,
+    ThroughputRow,
+)
+from core.preprocess import PreprocessSpec
+from core.record import FileRef, Record
+from core.records import CacheSummary, Snapshot, Strategy
+
+SCHEMA_VERSION = 3
+
+NEW_IN_3 = "not in reports of schema 2"
+
+
+class Quantity(Record):
+    """A number with its 95 % interval, or null with the reason."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+    reason: str
+    """Why there is no value; empty where there is one."""
+
+
+def _none_before() -> Quantity:
+    return Quantity(value=None, low=None, high=None, reason=NEW_IN_3)
+
+
+class Verdict(Record):
+    """The word on the whole run and what it follows from."""
+
+    passed: bool
+    word: Literal["PASS", "FAIL", "UNDECIDED", "DONE"]
+    """UNDECIDED: nothing failed, but not every gate could be decided. DONE: no gate was set."""
+    exit_code: Literal[0, 1]
+    why: str
+    blocking: list[str]
+    """What fails the run."""
+    open: list[str]
+    """Gates that did not pass and do not fail it."""
+
+
+class Compared(Record):
+    """One cost of the teacher and the deployed student."""
+
+    teacher: int
+    student: int
+    ratio: float
+    """Teacher's over student's."""
+
+
+class Headline(Record):
+    """The deployed student against the teacher."""
+
+    student: str
+    teacher_top1: Quantity
+    """Percent."""
+    student_top1: Quantity
+    drop: Quantity
+    """Points."""
+    speedup: Quantity
+    """Teacher's median latency over the student's, ONNX Runtime, batch 1."""
+    teacher_p50_ms: Quantity
+    student_p50_ms: Quantity
+    parameters: Compared
+    macs: Compared
+    bytes: Compared
+
+
+class LatencyCell(Record):
+    """One model at one batch size, milliseconds."""
+
+    p50_ms: Quantity
+    p90_ms: Quantity
+    p99_ms: Quantity
+    speedup: Quantity
+    """Teacher's median over this one's, same runtime and batch size."""
+    samples: int
+
+
+class ModelRow(Record):
+    """One model in one runtime and precision: everything that was measured of it."""
+
+    label: str
+    model: str
+    """``teacher``, or the student's graph."""
+    runtime: str
+    precision: str
+    provider: str
+    deployed: bool
+    top1: Quantity
+    """Percent."""
+    top5: Quantity
+    drop: Quantity
+    """Points, teacher's top-1 minus this one's, the same images."""
+    agreement: Quantity = Field(default_factory=_none_before)
+    """Percent of images with the same top-1 as the same graph in torch."""
+    ece: Quantity = Field(default_factory=_none_before)
+    """Expected calibration error, points."""
+    images: int | None
+    latency: dict[str, LatencyCell]
+    """By batch size."""
+    throughput: dict[str, Quantity] = Field(default_factory=dict)
+    """Images a second, by batch size."""
+    memory: Quantity = Field(default_factory=_none_before)
+    """Most resident memory of a process that runs it alone, bytes."""
+    parameters: int | None
+    macs: int | None
+    bytes: int | None
+    cost_reason: str
+    bytes_reason: str
+
+
+class Gate(GateRow):
+    """A gate's row with the words to speak about it."""
+
+    label: str
+    relation: str
+    unit: str
+
+
+class ReportedFlip(Flip):
+    """A flip whose confidences may be unknown."""
+
+    teacher_confidence: float | None  # type: ignore[assignment]
+    student_confidence: float | None  # type: ignore[assignment]
+
+
+class ReportedFlips(FlipTable):
+    """A table of flips as reported."""
+
+    shown: tuple[ReportedFlip, ...] = ()
+
+
+class ReportedOnnx(OnnxArtifact):
+    """An exported graph with its size in the report's unit."""
+
+    megabytes: float
+    """10^6 bytes, its weights file included."""
+    max_logit_difference: dict[str, float | None]  # type: ignore[assignment]
+
+
+class Artifacts(Record):
+    """Every exported file, and which of them are deployed."""
+
+    deployed: str
+    deployed_why: str
+    preprocess: PreprocessSpec
+    teacher: ReportedOnnx
+    student: dict[str, ReportedOnnx]
+    """By graph."""
+    reduced: dict[str, ReportedOnnx]
+    """By precision."""
+    missing: dict[str, str]
+    """Precisions that were asked for and are not there, with the reason."""
+    engines: list[EngineArtifact]
+    engines_why: str
+    bundle: BundleRecord
+
+
+class GraphRow(Record):
+    """One deployable graph of the student."""
+
+    graph: str
+    deployed: bool
+    parameters: int
+    macs: int
+    nodes: int
+    bytes: int
+    latency: dict[str, LatencyCell]
+
+
+class Graphs(Record):
+    """The deployable graphs side by side."""
+
+    agreement: Quantity
+    """Largest difference in logits, folded against kept."""
+    tolerance: float | None
+    images: int | None
+    rank: int | None
+    rows: list[GraphRow]
+
+
+class Data(Record):
+    """What the images are."""
+
+    source: str
+    train_images: int
+    val_images: int
+    split: str
+    digest: str
+    checked: str
+    classes: int
+    """How many; their names are in ``class_names``."""
+
+
+class TrainedTeacher(Record):
+    """Where the teacher came from."""
+
+    arch: str
+    source: str
+    epochs: int
+    width: int
+    depth: int
+    val_top1: float | None
+
+
+class BuiltStudent(Record):
+    """How the student was built."""
+
+    arch: str
+    strategy: Strategy
+    width: int
+    depth: int
+    explanation: str
+
+
+class Distilled(Record):
+    """How the student was trained (``core.records.DistillRecord`` without its files)."""
+
+    chosen: Literal["raw", "ema"]
+    val_top1_raw: float | None
+    val_top1_ema: float | None
+    epochs: int
+    steps: int
+    seconds: float
+    losses: dict[str, float | None]
+    cache: CacheSummary | None
+    snapshots: list[Snapshot]
+
+
+class Training(Record):
+    """What was trained, from what, for how long."""
+
+    teacher: TrainedTeacher
+    student: BuiltStudent
+    distill: Distilled
+
+
+class Analysis(Record):
+    """What the features looked like, in short."""
+
+    images: int
+    sample: str
+    reason: str
+    """Why there is no analysis."""
+    advice: Advice | None
+    networks: list[str]
+    approach: list[dict[str, Any]]
+    missing: list[str]
+    figures: dict[str, str]
+    """By name, as paths relative to the run."""
+
+
+class Report(Record):
+    """The report of a run of `compress`. Units: accuracy percent, drops points, latency milliseconds, sizes bytes."""
+
+    model_config = ConfigDict(title="compress report")
+
+    schema_version: Literal[3]
+    verdict: Verdict
+    headline: Headline
+    models: list[ModelRow]
+    accuracy: list[AccuracyRow]
+    latency: list[LatencyRow]
+    latency_method: str
+    throughput: list[ThroughputRow]
+    memory: list[MemoryRow]
+    flips: list[ReportedFlips]
+    answers: FileRef | None
+    images_digest: str
+    class_names: list[str]
+    class_images: list[int]
+    hardware: Hardware | None
+    pinned: list[int]
+    gates: list[Gate]
+    artifacts: Artifacts
+    graphs: Graphs
+    data: Data
+    training: Training
+    history: list[dict[str, Any]]
+    """One line an epoch of each training."""
+    analysis: Analysis
+    config: dict[str, Any]
+    """The resolved config."""
+    environment: dict[str, Any]
+    timings: dict[str, float]
+    """Seconds of each stage."""
+    command: str
+    notes: list[str]

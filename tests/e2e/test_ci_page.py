@@ -1,0 +1,352 @@
+"""docs/ci.md carried out in its order, as far as a machine without GitHub can, and the CI files' own steps."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from pipeline.cli import cli
+
+ROOT = Path(__file__).parents[2]
+ACTION = ROOT / ".github" / "actions" / "compress" / "action.yml"
+RUN = "runs/cait_s24-deit_tiny-plain-digits"
+CHECK = "check" in cli.commands
+"""Whether this version has `compress check`."""
+SHORT = (r"epochs: \d+", "epochs: 1"), ("latency_seconds: 10", "latency_seconds: 0.4")
+"""What this test makes shorter."""
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+
+def shell(place: Path, text: str, **variables: str) -> Done:
+    """A script as CI runs it, with our commands first on the path."""
+    env = {
+        **os.environ,
+        "PATH": f"{place / 'bin'}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        **variables,
+    }
+    words = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", text]
+    done = subprocess.run(words, cwd=place, env=env, capture_output=True, text=True, check=False, timeout=300)
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def program(folder: Path, name: str, text: str) -> None:
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f"#!/bin/bash\n{text}\n")
+    (folder / name).chmod(0o755)
+
+
+def blocks() -> list[str]:
+    return re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "ci.md").read_text(), re.DOTALL)
+
+
+def carried_out(place: Path, block: str) -> list[Done]:
+    """The commands of a block that a machine without GitHub has, one by one: some are meant to fail."""
+    for pattern, short in SHORT:
+        block = re.sub(pattern, short, block)
+    found = []
+    for command in re.findall(r"(?:.*<<'END'\n(?:.*\n)*?END\n)|.+\n", block):
+        outside = command.startswith(("python -m pip", "git push"))
+        if not outside and (CHECK or not command.startswith("compress check")):
+            found.append(shell(place, command, COMPRESS=str(ROOT)))
+    return found
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[list[Done]]]:
+    """The repository of the page's reader, and what each block ended with."""
+    place = tmp_path_factory.mktemp("reader")
+    program(place / "bin", "compress", f'exec "{sys.executable}" -m pipeline "$@"')
+    program(place / "bin", "python", f'exec "{sys.executable}" "$@"')
+    name = "git config user.name reader && git config user.email reader@example.org"
+    assert shell(place, f"git init --quiet --initial-branch main && {name} && echo bin/ > .gitignore").code == 0
+    if not CHECK:
+        (place / "baseline.json").write_text("{}")
+    return place, [carried_out(place, block) for block in blocks()]
+
+
+def test_the_page_leads_to_a_failing_pull_request(page: tuple[Path, list[list[Done]]]) -> None:
+    place, done = page
+    install, config, run, baseline, workflow, breaking, again = done
+    for block in (install, config, run, workflow, breaking, baseline if CHECK else []):
+        assert [(one.code, one.err) for one in block if one.code] == []
+    assert run[0].out.splitlines()[-2].startswith("report ")
+    assert f" {RUN}/report/" in run[0].out
+    assert again[0].code == 0, again[0].err
+    assert "teacher  reused" in again[0].err
+    if not CHECK:
+        pytest.skip("the page's `compress check` was left out: this version has none")
+    assert again[1].code == 1, again[1].err
+    assert "FAIL" in again[1].out
+    assert (place / RUN / "report" / "check.md").is_file()
+
+
+def test_the_page_names_what_there_is() -> None:
+    text = (ROOT / "docs" / "ci.md").read_text()
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+        if link != "gates.md" or CHECK:  # comes with `check`
+            assert (ROOT / "docs" / link).is_file(), link
+
+
+# The action
+
+
+def steps() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = yaml.safe_load(ACTION.read_text())["runs"]["steps"]
+    return found
+
+
+def scripts() -> dict[str, str]:
+    return {step["name"]: step["run"] for step in steps() if "run" in step}
+
+
+@pytest.mark.parametrize(
+    ("schema", "path"),
+    [
+        ("github-actions", ".github/actions/compress/action.yml"),
+        ("github-workflows", "docs/ci/github.yml"),
+        ("gitlab-ci", "docs/ci/gitlab-ci.yml"),
+    ],
+)
+def test_ci_files_keep_their_published_schema(schema: str, path: str) -> None:
+    words = ["-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}", path]
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_actions_are_pinned_by_commit_and_no_input_is_read_as_a_command() -> None:
+    for path in (ACTION, ROOT / "docs" / "ci" / "github.yml"):
+        used = re.findall(r"uses: (\S+)(.*)", path.read_text())
+        assert used
+        for name, version in used:
+            assert name.startswith("OWNER/") or re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", name), name
+            assert name.startswith("OWNER/") or re.fullmatch(r" # v\d+\.\d+\.\d+", version), name
+    assert all("${{" not in script for script in scripts().values())
+
+
+def test_only_the_comment_has_the_token() -> None:
+    holders = [step.get("name") for step in steps() if "token" in str(step)]
+    assert holders == ["Comment"]
+    assert "GH_TOKEN" not in "".join(scripts().values())
+
+
+@pytest.mark.parametrize("name", list(scripts()))
+def test_scripts_parse(name: str) -> None:
+    assert shell(ROOT, f"bash -n <<'END'\n{scripts()[name]}\nEND") == Done(0, "", "")
+
+
+COMPRESS = """
+echo "$@" >> calls
+if [ "$1" = run ]; then
+    [ "$RUN_ENDS" -gt 1 ] && exit "$RUN_ENDS"
+    mkdir -p "runs/a b/report"
+    printf "## report – é\\n" > "runs/a b/report/report.md"
+    echo "<testsuites/>" > "runs/a b/report/junit.xml"
+    printf "PASS or not\\nreport   runs/a b/report/report.md\\nbundle   runs/a b/bundle\\n"
+    exit "$RUN_ENDS"
+fi
+[ "$CHECK_ENDS" -gt 1 ] || printf "## check\\n" > "$2/report/check.md"
+exit "$CHECK_ENDS"
+"""
+"""Stands in for compress: ends as told, leaves what compress leaves."""
+
+
+class Job:
+    """The action's scripts in their order, each with the environment its step has."""
+
+    def __init__(self, place: Path, **inputs: str) -> None:
+        self.place = place
+        defaults = yaml.safe_load(ACTION.read_text())["inputs"]
+        self.inputs = {name: entry.get("default", "") for name, entry in defaults.items()} | inputs
+        self.outputs: dict[str, dict[str, str]] = {}
+        self.variables = {
+            "GITHUB_ACTION_PATH": str(ACTION.parent),
+            "RUNNER_TEMP": str(place),
+            "GITHUB_STEP_SUMMARY": str(place / "summary"),
+            "GITHUB_SERVER_URL": "https://github.example",
+            "GITHUB_REPOSITORY": "owner/model",
+            "GITHUB_RUN_ID": "77",
+        }
+
+    def value(self, text: str) -> str:
+        def filled(match: re.Match[str]) -> str:
+            kind, *path = match[1].split(".")
+            if kind == "inputs":
+                return self.inputs[path[0]]
+            if kind == "steps":
+                return self.outputs.get(path[0], {}).get(path[2], "")
+            return {"github.event.pull_request.number": "5"}[match[1]]
+
+        return re.sub(r"\$\{\{ (.*?) \}\}", filled, text)
+
+    def step(self, name: str, **variables: str) -> Done:
+        (step,) = [step for step in steps() if step.get("name") == name]
+        output = self.place / "output"
+        output.write_text("")
+        env = {key: self.value(value) for key, value in step.get("env", {}).items()}
+        done = shell(self.place, step["run"], **{**self.variables, **env, "GITHUB_OUTPUT": str(output), **variables})
+        if "id" in step:
+            lines = output.read_text().splitlines()
+            self.outputs[step["id"]] = dict(line.split("=", 1) for line in lines)
+        return done
+
+    def all(self, run_ends: int, check_ends: int) -> Done:
+        """From the run to the verdict, which is what comes back."""
+        ends = {"RUN_ENDS": str(run_ends), "CHECK_ENDS": str(check_ends)}
+        assert self.step("Run", **ends).code == 0
+        if self.inputs["baseline"] and self.outputs["run"]["directory"]:
+            assert self.step("Check", **ends).code == 0
+        told = self.step("Tell")
+        assert (told.code, told.err) == (0, "")
+        return self.step("Verdict")
+
+    @property
+    def comment(self) -> str:
+        return (self.place / "compress-comment.md").read_text()
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    program(tmp_path / "bin", "compress", COMPRESS)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("run_ends", "check_ends", "code", "parts"),
+    [
+        (0, 0, 0, ["## check", "## report – é"]),
+        (0, 1, 1, ["## check", "## report – é"]),
+        (1, 0, 1, ["## check", "## report – é"]),
+        (0, 2, 2, ["## compress check ended with exit code 2", "## report – é"]),
+        (2, 0, 2, ["## compress run ended with exit code 2", "actions/runs/77"]),
+        (3, 0, 3, ["## compress run ended with exit code 3"]),
+    ],
+)
+def test_the_action_tells_first_and_fails_last(
+    run_ends: int, check_ends: int, code: int, parts: list[str], place: Path
+) -> None:
+    job = Job(place, config="compress.yaml")
+    verdict = job.all(run_ends, check_ends)
+    assert verdict.code == code
+    assert (f"exit code {code}" in verdict.out) == (code != 0)
+    places = [job.comment.index(part) for part in ["<!-- compress: compress -->", *parts]]
+    assert places == sorted(places)
+    assert (place / "summary").read_text() == job.comment
+
+
+def test_without_a_baseline_the_gates_alone_decide(place: Path) -> None:
+    job = Job(place, config="compress.yaml", baseline="")
+    assert job.all(0, 1).code == 0
+    assert "check" not in (place / "calls").read_text()
+
+
+def test_inputs_stay_words(place: Path) -> None:
+    evil = "a.b=$(touch evil); `touch evil`"
+    job = Job(
+        place, config='x" ; touch evil #', set=f"{evil}\n\nc.d=1 2", **{"check-set": evil, "name": "$(touch evil)"}
+    )
+    job.all(0, 0)
+    assert not (place / "evil").exists()
+    run, check = (place / "calls").read_text().splitlines()
+    assert run == f'run --config x" ; touch evil # --set {evil} --set c.d=1 2'
+    assert check == f"check runs/a b --baseline baseline.json --set {evil}"
+
+
+def test_a_comment_too_long_for_github_is_cut(place: Path) -> None:
+    job = Job(place, config="compress.yaml")
+    job.all(0, 0)
+    (place / "runs/a b/report/check.md").write_text("é" * 40_000)
+    assert job.step("Tell").code == 0
+    assert len(job.comment) < 65_536
+    assert "The rest is in [the artifacts](https://github.example/owner/model/actions/runs/77)." in job.comment
+
+
+@pytest.mark.parametrize(
+    ("listed", "write_ends", "wanted", "warned"),
+    [
+        ("echo 41; echo 42", 0, "PATCH repos/owner/model/issues/comments/41", False),
+        ("true", 0, "POST repos/owner/model/issues/5/comments", False),
+        ("true", 1, "POST repos/owner/model/issues/5/comments", True),
+        ("exit 1", 0, None, True),
+    ],
+)
+def test_one_comment_is_written_over(
+    listed: str, write_ends: int, wanted: str | None, warned: bool, place: Path
+) -> None:
+    writes = f'case "$*" in *--method*) echo "$@" >> gh-calls; exit {write_ends};; esac'
+    program(place / "bin", "gh", f'{writes}\n[ "$GH_TOKEN" = "a secret" ] || exit 9\n{listed}')
+    job = Job(place, config="compress.yaml", **{"token": "a secret"})
+    job.all(0, 0)
+    done = job.step("Comment")
+    assert done.code == 0
+    assert ("::warning::" in done.out) == warned
+    assert "a secret" not in done.out + done.err
+    calls = (place / "gh-calls").read_text() if (place / "gh-calls").exists() else ""
+    body = f"body=@{place}/compress-comment.md"
+    assert calls == (f"api --silent --method {wanted} -F {body}\n" if wanted else "")
+
+
+def test_the_key_of_packages_follows_version_and_extras(place: Path) -> None:
+    keys = set()
+    for extras in ("cpu", "cpu", "gpu"):
+        job = Job(place, config="c", extras=extras)
+        assert job.step("Facts").code == 0
+        assert job.outputs["facts"]["root"] == str(ROOT)
+        keys.add(job.outputs["facts"]["packages"])
+    assert len(keys) == 2
+
+
+def test_the_action_on_the_page_s_run(page: tuple[Path, list[list[Done]]]) -> None:
+    place, _ = page
+    job = Job(place, config="compress.yaml", baseline="baseline.json" if CHECK else "")
+    assert job.step("Run").code == 0
+    assert job.outputs["run"] == {"code": "0", "directory": RUN}
+    if CHECK:
+        job.inputs["check-set"] = "check.max_growth=5\n"
+        assert job.step("Check").code == 0
+        assert job.outputs["check"] == {"code": "1"}  # the page ends with its model broken
+    assert job.step("Tell").code == 0
+    assert (place / RUN / "report" / "report.md").read_text() in job.comment
+    assert job.step("Verdict").code == (1 if CHECK else 0)
+
+
+# GitLab
+
+
+@pytest.mark.parametrize(("run_ends", "check_ends", "code"), [(0, 0, 0), (0, 1, 1), (1, 0, 1), (2, 0, 2), (0, 2, 2)])
+def test_the_gitlab_job_fails_last(run_ends: int, check_ends: int, code: int, place: Path) -> None:
+    job = yaml.safe_load((ROOT / "docs" / "ci" / "gitlab-ci.yml").read_text())["compress"]
+    variables = {name: value for name, value in job["variables"].items() if name in ("CONFIG", "BASELINE")}
+    script = "\n".join(job["script"])
+    done = shell(place, script, **variables, RUN_ENDS=str(run_ends), CHECK_ENDS=str(check_ends))
+    assert (done.code, done.err) == (code, "")
+    kept = {path.name for path in (place / "compress-report").iterdir()}
+    assert ("report.md" in kept) == (run_ends < 2)
+    for path in job["artifacts"]["reports"]["junit"]:
+        assert path.startswith("compress-report/")
+    assert run_ends > 1 or "junit.xml" in kept
+
+
+def test_the_report_of_a_run_keeps_its_schema_and_stands_beside_junit(page: tuple[Path, list[list[Done]]]) -> None:
+    folder = page[0] / RUN / "report"
+    schema = json.loads((ROOT / "docs" / "schemas" / "report-3.schema.json").read_text())
+    jsonschema.validate(json.loads((folder / "report.json").read_text()), schema)
+    assert (folder / "junit.xml").read_text().count("<testcase ") == 4  # two limits, for ONNX and for an engine
