@@ -27,11 +27,11 @@ def junit(
 
     Args:
         rows: as in a report's ``gates``: gate, artifact, limit, value, low, high, verdict, required and why; the words
-            label, relation and unit where there are any.
+            label, relation and unit where there are any, and ``cause``, the sentence that tells all of it.
         suite: what the results are called.
         seconds: how long getting them took.
         not_made: what was asked for by name and could not be made; each is a failure of its own.
-        classname: under which CI servers group the test cases.
+        classname: what servers group the test cases by.
 
     Returns:
         The document, in the dialect that Jenkins, GitLab and pytest share.
@@ -40,8 +40,6 @@ def junit(
     if not cases:
         cases = [_testcase("gates")]
         _said(cases[0], "skipped", "no gate was set, so nothing was judged")
-    for case in cases:
-        case.set("classname", classname)
     counts = {
         "tests": str(len(cases)),
         "failures": str(sum(case.find("failure") is not None for case in cases)),
@@ -49,6 +47,8 @@ def junit(
         "skipped": str(sum(case.find("skipped") is not None for case in cases)),
         "time": f"{seconds:.3f}",
     }
+    for case in cases:
+        case.set("classname", classname)
     root = Element("testsuites", {"name": "compress", **counts})
     SubElement(root, "testsuite", {"name": _clean(suite), **counts}).extend(cases)
     indent(root)
@@ -74,7 +74,7 @@ def _case(row: Mapping[str, Any]) -> Element:
         text = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
         SubElement(properties, "property", {"name": name, "value": _clean(text)})
     measured = "" if row["value"] is None else f"measured {gate_value(worded)}; limit {limit}"
-    why = ": ".join(filter(None, [measured, row["why"]]))
+    why = row.get("cause") or ": ".join(filter(None, [measured, row["why"]]))
     if row["verdict"] == "pass":
         SubElement(case, "system-out").text = _clean(why)
     elif row["verdict"] == "fail" or row["required"]:
@@ -91,7 +91,7 @@ def _not_made(what: str) -> Element:
 
 
 def _testcase(name: str) -> Element:
-    return Element("testcase", {"classname": "", "name": _clean(name), "time": "0.000"})
+    return Element("testcase", {"name": _clean(name), "time": "0.000"})
 
 
 def _said(case: Element, outcome: str, message: str, kind: str = "") -> None:
