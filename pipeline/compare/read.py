@@ -53,7 +53,11 @@ class Comparison:
     @property
     def undecided(self) -> str:
         """Why no run can be called better than another; empty when that can be decided."""
-        no_time = "" if self.time else "speed has no common measure: other machines and other teachers"
+        no_time = (
+            ""
+            if self.time
+            else "speed has no common measure, for neither machines nor teachers are known to be the same"
+        )
         return self.accuracy or no_time
 
 

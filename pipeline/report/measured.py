@@ -42,6 +42,7 @@ def models(report: dict[str, Any]) -> str:
 def _times(row: dict[str, Any], batch: str, notes: Footnotes) -> list[str]:
     cell = row["latency"][batch]
     none = {"value": None, "reason": "throughput was not measured in this run"}
+    rate = row["throughput"].get(batch, none)
     form = ".2f" if (cell["p50_ms"]["value"] or 0) >= 10 else ".3f"
     is_teacher = row["model"] == "teacher"
     return [
@@ -51,7 +52,7 @@ def _times(row: dict[str, Any], batch: str, notes: Footnotes) -> list[str]:
         milliseconds(cell["p90_ms"], notes),
         milliseconds(cell["p99_ms"], notes),
         "reference" if is_teacher else number(cell["speedup"], ".2f", notes) + interval(cell["speedup"], ".2f"),
-        number(row["throughput"].get(batch, none), ".4g", notes),
+        number(rate, ".1f" if (rate["value"] or 0) < 100 else ",.0f", notes),
     ]
 
 

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 from pydantic import ValidationError
@@ -14,6 +15,8 @@ from core.errors import UsageError
 from pipeline.report.shape import SCHEMA_VERSION, Report
 
 OLDEST = 2
+LARGEST = 256 * 2**20
+"""Bytes; a larger file is no report, and is not read into memory to find out."""
 AGAIN = "run `compress verify RUN` with this version to write it again"
 
 
@@ -70,6 +73,10 @@ def _document(file: Path) -> dict[str, Any]:
         UsageError: there is none.
     """
     try:
+        found = file.stat()
+        if not S_ISREG(found.st_mode) or found.st_size > LARGEST:
+            what = f"has {found.st_size // 2**20} MiB" if S_ISREG(found.st_mode) else "is a folder or a device"
+            raise UsageError(f"'{file}' {what}, so it is no report; give a run directory, or its report/report.json.")
         text = file.read_bytes().decode()
         document = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
     except FileNotFoundError as error:

@@ -95,6 +95,11 @@ def test_what_was_not_made_is_a_failure(lift: Records) -> None:
     assert failed[0].attrib["message"] == "not made: int8 ONNX: too far from fp32"
 
 
+def test_the_class_name_is_the_callers() -> None:
+    (case,) = read(junit([row("pass")], "check", classname="compress.check")).iter("testcase")
+    assert case.attrib["classname"] == "compress.check"
+
+
 def test_a_row_without_words_is_called_by_its_gate() -> None:
     bare = {key: value for key, value in row("pass").items() if key not in ("label", "relation", "unit")}
     (case,) = read(junit([bare], "gates")).iter("testcase")

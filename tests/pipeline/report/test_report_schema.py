@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -151,10 +152,17 @@ def test_what_is_no_sound_report_is_refused_in_one_sentence(
         ("nothing.json", "does not exist; give a run directory"),
         ("empty", "has no report"),
         ("report.json/below", "cannot be read (Not a directory)"),
+        ("pipe", "is a folder or a device, so it is no report"),
+        ("folder", "report.json' is a folder or a device, so it is no report"),
+        ("huge.json", "has 257 MiB, so it is no report"),
     ],
 )
 def test_where_there_is_no_report(place: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
+    (tmp_path / "folder" / "report" / "report.json").mkdir(parents=True)
+    os.mkfifo(tmp_path / "pipe")
+    with (tmp_path / "huge.json").open("wb") as file:
+        file.truncate(257 * 2**20)  # of no blocks
     saved(tmp_path, {})
     with pytest.raises(UsageError) as caught:
         load_report(tmp_path / place)
