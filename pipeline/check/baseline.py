@@ -14,8 +14,8 @@ from pydantic import Field, ValidationError, model_validator
 from core.artifact_records import Hardware, Runtime
 from core.bits import unpacked
 from core.errors import UsageError
+from core.json_files import read_object
 from core.record import Record
-from pipeline.check.loading import read_object
 from stages.gates.names import NAMES
 
 KIND: Final = "compress-baseline"

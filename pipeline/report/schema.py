@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from pathlib import Path
-from stat import S_ISREG
 from typing import Any
 
 from pydantic import ValidationError
 
 from core.errors import UsageError
+from core.json_files import read_object
 from pipeline.report.shape import SCHEMA_VERSION, Report
 
 OLDEST = 2
-LARGEST = 256 * 2**20
-"""Bytes; a larger file is no report, and is not read into memory to find out."""
 AGAIN = "run `compress verify RUN` with this version to write it again"
 
 
@@ -72,55 +69,14 @@ def _document(file: Path) -> dict[str, Any]:
     Raises:
         UsageError: there is none.
     """
-    try:
-        found = file.stat()
-        if not S_ISREG(found.st_mode) or found.st_size > LARGEST:
-            what = f"has {found.st_size // 2**20} MiB" if S_ISREG(found.st_mode) else "is a folder or a device"
-            raise UsageError(f"'{file}' {what}, so it is no report; give a run directory, or its report/report.json.")
-        text = file.read_bytes().decode()
-        document = json.loads(text, parse_constant=_refuse_constant, parse_float=_finite)
-    except FileNotFoundError as error:
+    if not file.exists():
         if file.name == "report.json" and file.parent.name == "report":
-            run = file.parent.parent
             raise UsageError(
-                f"'{run}' has no report ('{file}' is missing); give the folder of a finished `compress run`, or a "
-                "report.json."
-            ) from error
-        raise UsageError(f"report '{file}' does not exist; give a run directory, or its report/report.json.") from error
-    except OSError as error:
-        raise UsageError(
-            f"report '{file}' cannot be read ({error.strerror}); give a run directory, or its report/report.json."
-        ) from error
-    except UnicodeDecodeError as error:
-        raise UsageError(
-            f"'{file}' is not UTF-8 text (byte {error.start}), so it is no report; restore it, or {AGAIN}."
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"'{file}' is damaged or no JSON ({_one_line(error)}); restore it, or {AGAIN}.") from error
-    if not isinstance(document, dict):
-        raise UsageError(
-            f"'{file}' holds {_kind(document)}, not a report; give a run directory, or its report/report.json."
-        )
-    return document
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _finite(text: str) -> float:
-    if not math.isfinite(float(text)):
-        raise ValueError(f"{text[:20]} is too large for a number")
-    return float(text)
-
-
-def _one_line(error: Exception) -> str:
-    return "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())[:120]
-
-
-def _kind(value: Any) -> str:
-    names = {list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number"}
-    return names.get(type(value), "null")
+                f"'{file.parent.parent}' has no report ('{file}' is missing); give the folder of a finished "
+                "`compress run`, or a report.json."
+            )
+        raise UsageError(f"report '{file}' does not exist; give a run directory, or its report/report.json.")
+    return read_object(file, "report", f"give a run directory or its report/report.json, or {AGAIN}")
 
 
 def _found(document: dict[str, Any]) -> str:

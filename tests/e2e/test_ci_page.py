@@ -15,13 +15,9 @@ import jsonschema
 import pytest
 import yaml
 
-from pipeline.cli import cli
-
 ROOT = Path(__file__).parents[2]
 ACTION = ROOT / ".github" / "actions" / "compress" / "action.yml"
 RUN = "runs/cait_s24-deit_tiny-plain-digits"
-CHECK = "check" in cli.commands
-"""Whether this version has `compress check`."""
 SHORT = (r"epochs: \d+", "epochs: 1, warmup_epochs: 0"), ("latency_seconds: 10", "latency_seconds: 0.4")
 """What this test makes shorter."""
 
@@ -65,7 +61,7 @@ def carried_out(place: Path, block: str) -> list[Done]:
     found = []
     for command in re.findall(r"(?:.*<<'END'\n(?:.*\n)*?END\n)|.+\n", block):
         outside = command.startswith(("python -m pip", "git push"))
-        if not outside and (CHECK or not command.startswith("compress check")):
+        if not outside:
             found.append(shell(place, command, COMPRESS=str(ROOT)))
     return found
 
@@ -78,22 +74,18 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[list[Done
     program(place / "bin", "python", f'exec "{sys.executable}" "$@"')
     name = "git config user.name reader && git config user.email reader@example.org"
     assert shell(place, f"git init --quiet --initial-branch main && {name} && echo bin/ > .gitignore").code == 0
-    if not CHECK:
-        (place / "baseline.json").write_text("{}")
     return place, [carried_out(place, block) for block in blocks()]
 
 
 def test_the_page_leads_to_a_failing_pull_request(page: tuple[Path, list[list[Done]]]) -> None:
     place, done = page
     install, config, run, baseline, workflow, breaking, again = done
-    for block in (install, config, run, workflow, breaking, baseline if CHECK else []):
+    for block in (install, config, run, workflow, breaking, baseline):
         assert [(one.code, one.out, one.err) for one in block if one.code] == []
     assert run[0].out.splitlines()[-2].startswith("report ")
     assert f" {RUN}/report/" in run[0].out
     assert again[0].code == 0, again[0].err
     assert "teacher  reused" in again[0].err
-    if not CHECK:
-        pytest.skip("the page's `compress check` was left out: this version has none")
     assert again[1].code == 1, again[1].err
     assert "FAIL" in again[1].out
     assert (place / RUN / "report" / "check.md").is_file()
@@ -102,8 +94,7 @@ def test_the_page_leads_to_a_failing_pull_request(page: tuple[Path, list[list[Do
 def test_the_page_names_what_there_is() -> None:
     text = (ROOT / "docs" / "ci.md").read_text()
     for link in re.findall(r"\]\((?!http)([^)#]+)\)", text):
-        if link != "gates.md" or CHECK:  # comes with `check`
-            assert (ROOT / "docs" / link).is_file(), link
+        assert (ROOT / "docs" / link).is_file(), link
 
 
 # The action
@@ -316,16 +307,15 @@ def test_the_key_of_packages_follows_version_and_extras(place: Path) -> None:
 
 def test_the_action_on_the_page_s_run(page: tuple[Path, list[list[Done]]]) -> None:
     place, _ = page
-    job = Job(place, config="digits\ncompress.yaml\n", baseline="baseline.json" if CHECK else "")
+    job = Job(place, config="digits\ncompress.yaml\n", baseline="baseline.json")
     assert job.step("Run").code == 0
     assert job.outputs["run"] == {"code": "0", "directory": RUN}
-    if CHECK:
-        job.inputs["check-set"] = "check.max_growth=5\n"
-        assert job.step("Check").code == 0
-        assert job.outputs["check"] == {"code": "1"}  # the page ends with its model broken
+    job.inputs["check-set"] = "check.max_growth=5\n"
+    assert job.step("Check").code == 0
+    assert job.outputs["check"] == {"code": "1"}  # the page ends with its model broken
     assert job.step("Tell").code == 0
     assert (place / RUN / "report" / "report.md").read_text() in job.comment
-    assert job.step("Verdict").code == (1 if CHECK else 0)
+    assert job.step("Verdict").code == 1
 
 
 # GitLab

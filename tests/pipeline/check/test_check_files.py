@@ -16,10 +16,10 @@ import pytest
 from made_runs import ELSEWHERE, made, written
 
 from core.errors import UsageError
+from core.json_files import LARGEST
 from pipeline import cli
 from pipeline.check.baseline import load_baseline, text_of
 from pipeline.check.command import check, renew
-from pipeline.check.loading import LARGEST
 
 
 def compress(*arguments: str | Path) -> int:

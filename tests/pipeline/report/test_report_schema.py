@@ -103,14 +103,14 @@ def as_text(change: Callable[[str], str]) -> Callable[[dict[str, Any]], Any]:
     [
         (as_text(lambda text: text[: len(text) // 2]), "is damaged or no JSON"),
         (as_text(lambda text: ""), "is damaged or no JSON"),
-        (as_text(lambda text: text.replace("1000", "NaN", 1)), "NaN is not JSON"),
+        (as_text(lambda text: text.replace("1000", "NaN", 1)), "NaN is no JSON number"),
         (as_text(lambda text: text.replace("1000", "1e999", 1)), "1e999 is too large"),
         (as_text(lambda text: text.replace("1000", "9" * 5000, 1)), "is damaged"),
         (as_text(lambda text: "[" * 100_000), "nested too deeply"),
         (lambda report: json.dumps(report).encode("utf-16"), "is not UTF-8 text (byte 0)"),
         (lambda report: b"\x00\xff\x10" * 50, "is not UTF-8 text (byte 1)"),
-        (lambda report: [report], "holds a list, not a report"),
-        (lambda report: None, "holds null, not a report"),
+        (lambda report: [report], "holds a list, not a JSON object"),
+        (lambda report: None, "holds null, not a JSON object"),
         (lambda report: {}, "it holds nothing"),
         (lambda report: {"kind": "compress-baseline", "schema_version": 1}, "its kind is 'compress-baseline'"),
         (lambda report: {"name": "x", "version": "1"}, "it holds 'name', 'version'"),
@@ -151,10 +151,10 @@ def test_what_is_no_sound_report_is_refused_in_one_sentence(
     [
         ("nothing.json", "does not exist; give a run directory"),
         ("empty", "has no report"),
-        ("report.json/below", "cannot be read (Not a directory)"),
-        ("pipe", "is a folder or a device, so it is no report"),
-        ("folder", "report.json' is a folder or a device, so it is no report"),
-        ("huge.json", "has 257 MiB, so it is no report"),
+        ("report.json/below", "does not exist; give a run directory"),
+        ("pipe", "is no regular file"),
+        ("folder", "report.json' is a folder"),
+        ("huge.json", "has 257 MiB, more than the 256"),
     ],
 )
 def test_where_there_is_no_report(place: str, said: str, tmp_path: Path) -> None:

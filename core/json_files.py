@@ -11,6 +11,7 @@ from core.errors import UsageError
 
 LARGEST = 256 * 2**20
 """Bytes; a file beyond is none of ours, and is not read into memory to find out."""
+_KINDS = {list: "a list", str: "a text", bool: "true or false", int: "a number", float: "a number"}
 
 
 def read_object(file: Path, what: str, remedy: str) -> dict[str, Any]:
@@ -45,7 +46,7 @@ def read_object(file: Path, what: str, remedy: str) -> dict[str, Any]:
         said = " ".join(str(error).split())[:120]
         raise UsageError(f"{what} '{file}' is damaged or no JSON ({said}); {remedy}.") from error
     if not isinstance(content, dict):
-        raise UsageError(f"{what} '{file}' holds a {type(content).__name__}, not a JSON object; {remedy}.")
+        raise UsageError(f"{what} '{file}' holds {_KINDS.get(type(content), 'null')}, not a JSON object; {remedy}.")
     return content
 
 
