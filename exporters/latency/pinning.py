@@ -10,6 +10,10 @@ from pathlib import Path
 import psutil
 
 _TASKS = Path("/proc/self/task")
+_BUSY = 25.0
+"""Percent of a CPU's time, taken by others, from which it is avoided: less is what any system does on the side."""
+_LOOK_SECONDS = 0.25
+"""For how long the CPUs are watched before some are chosen."""
 _TOPOLOGY = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 
 
@@ -22,7 +26,9 @@ def physical_cores() -> int:
 
 @contextmanager
 def pinned(threads: int) -> Iterator[tuple[int, ...]]:
-    """Bind every thread of this process to one logical CPU of each of ``threads`` physical cores.
+    """Bind every thread of this process to one logical CPU of each of ``threads`` physical cores, idle ones first.
+
+    Bound to a core that another process keeps busy, a thread gets half of it, and cannot move away.
 
     Yields those CPUs, by the system's numbers: fewer where the process may not use as many, none where the system
     cannot bind threads (all but Linux) or refuses to; then nothing was changed. Threads that start inside inherit the
@@ -32,7 +38,8 @@ def pinned(threads: int) -> Iterator[tuple[int, ...]]:
     """
     try:
         own = os.sched_getaffinity(0)
-        cpus = one_of_each_core(own)[:threads]
+        cores = one_of_each_core(own)
+        cpus = cores if len(cores) <= threads else tuple(sorted(idle_first(cores)[:threads]))
         before = _masks()
     except (AttributeError, OSError):  # not Linux, or /proc is closed to us
         yield ()
@@ -61,6 +68,13 @@ def one_of_each_core(allowed: set[int]) -> tuple[int, ...]:
             siblings = str(cpu)
         first.setdefault(siblings, cpu)
     return tuple(first.values())
+
+
+def idle_first(cpus: tuple[int, ...]) -> tuple[int, ...]:
+    """The CPUs in their order, but those that are busy now behind the others."""
+    shares = psutil.cpu_percent(_LOOK_SECONDS, percpu=True)
+    busy = {cpu for cpu in cpus if cpu < len(shares) and shares[cpu] >= _BUSY}
+    return tuple(sorted(cpus, key=lambda cpu: cpu in busy))
 
 
 def _tasks() -> list[int]:

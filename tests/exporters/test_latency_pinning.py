@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from exporters.latency import pinning
-from exporters.latency.pinning import one_of_each_core, physical_cores, pinned
+from exporters.latency.pinning import idle_first, one_of_each_core, physical_cores, pinned
 
 on_linux = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot bind threads")
 
@@ -65,6 +65,31 @@ def test_one_cpu_of_each_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert one_of_each_core({0, 1, 2, 3}) == (0, 1)
     assert one_of_each_core({2, 3, 1}) == (1, 2)
     assert one_of_each_core({0, 7}) == (0, 7)  # nothing is told of 7
+
+
+@pytest.mark.parametrize(
+    ("shares", "order"),
+    [
+        ([2.0, 0.0, 5.0], (0, 1, 2)),
+        ([97.0, 3.0, 0.0], (1, 2, 0)),
+        ([99.0, 3.0, 60.0], (1, 0, 2)),
+        ([99.0, 99.0, 99.0], (0, 1, 2)),
+        ([99.0], (1, 2, 0)),  # nothing is told of the others
+    ],
+)
+def test_busy_cpus_come_last(monkeypatch: pytest.MonkeyPatch, shares: list[float], order: tuple[int, ...]) -> None:
+    monkeypatch.setattr(pinning.psutil, "cpu_percent", lambda *_, **__: shares)
+    assert idle_first((0, 1, 2)) == order
+
+
+@on_linux
+def test_a_busy_cpu_is_left_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed = one_of_each_core(os.sched_getaffinity(0))
+    shares = [0.0] * (max(allowed) + 1)
+    shares[allowed[0]] = 100.0
+    monkeypatch.setattr(pinning.psutil, "cpu_percent", lambda *_, **__: shares)
+    with pinned(1) as cpus:
+        assert cpus == (allowed[1] if len(allowed) > 1 else allowed[0],)
 
 
 @pytest.mark.parametrize("error", [AttributeError("not on this system"), PermissionError("refused")])
