@@ -70,6 +70,12 @@ class Canvas:
         (x, y), r = at, radius
         self._add("polygon", kind, tip, points=f"{x - r},{y} {x},{y - r} {x + r},{y} {x},{y + r}")
 
+    def arrow(self, tip: Point, length: float, kind: str) -> None:
+        """The head of an arrow to the right, or to the left where ``length`` is negative."""
+        (x, y), tail = tip, tip[0] - length
+        half = abs(length)
+        self._add("polygon", kind, points=f"{x:.2f},{y:.2f} {tail:.2f},{y - half:.2f} {tail:.2f},{y + half:.2f}")
+
     def box(self, left: float, top: float, width: float, height: float, kind: str, tip: str = "") -> None:
         """A rectangle."""
         self._add("rect", kind, tip, x=left, y=top, width=max(width, 0.0), height=height)
