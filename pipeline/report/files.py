@@ -33,10 +33,9 @@ def report_if_complete(runner: Runner, config: RunConfig, command: str) -> dict[
     return None if missing else report_of(runner, config, command)
 
 
-def _writers() -> str:
+def writers(package: Path = Path(__file__).parent) -> str:
     """A digest of what writes reports: modules, templates, styles; a report by an older program is written anew."""
     found = hashlib.sha256()
-    package = Path(__file__).parent
     for path in sorted(path for path in package.rglob("*") if path.suffix in _WRITERS):
         found.update(f"{path.relative_to(package).as_posix()}\0".encode() + path.read_bytes() + b"\0")
     return found.hexdigest()
@@ -47,7 +46,7 @@ def report_of(runner: Runner, config: RunConfig, command: str) -> dict[str, Any]
     run = runner.run
     folder = run.root / "report"
     state = run.state()
-    subject = fingerprint(runner.records, config.model_dump(mode="json"), environment(), _writers())
+    subject = fingerprint(runner.records, config.model_dump(mode="json"), environment(), writers())
     written = [FileRef.model_validate(ref) for ref in state.get("report", [])]
     same = not runner.computed and state.get("report_subject") == subject
     whole = {ref.path for ref in written} >= {f"report/{name}" for name in FILES}  # earlier versions wrote fewer

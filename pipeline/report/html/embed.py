@@ -75,7 +75,7 @@ def _smaller(image: Image.Image, content: bytes) -> tuple[bytes, bool]:
     image.load()
     if image.mode not in _EXACT or max(image.size) > WEBP_LARGEST or not features.check("webp"):
         return content, False
-    clear = image.mode == "RGBA" and image.getextrema()[3] != (255, 255)
+    clear = image.mode == "RGBA" and image.getchannel("A").getextrema() != (255, 255)
     buffer = io.BytesIO()
     # exact keeps the colour of pixels that cannot be seen
     image.convert("RGBA" if clear else "RGB").save(buffer, "WEBP", lossless=True, quality=50, method=2, exact=True)

@@ -95,4 +95,4 @@ def _measured(name: str, given: dict[str, Any], unit: str, against: str) -> BigF
         return BigFigure(name, "unmeasured", "", given["reason"])
     number = f"{given['value']:.2f}{unit}".replace("-", "−")
     ends = interval(given, ".2f").strip().replace("-", "−")
-    return BigFigure(name, number, f"{ends} at 95 %" if ends else "no interval", against)
+    return BigFigure(name, number, f"{ends} at 95{_PERCENT}" if ends else "no interval", against)

@@ -109,7 +109,7 @@ class Scale:
         """Round values on the axis, about ``count`` of them."""
         if self.log:
             decades = math.log10(self.high / self.low)
-            subs = (1, 2, 5) if decades < 2.5 else (1,)
+            subs = (1, 1.5, 2, 3, 5, 7) if decades < 0.8 else (1, 2, 5) if decades < 2.5 else (1,)
             found = LogLocator(subs=subs, numticks=12).tick_values(self.low, self.high)
             if sum(self.low <= tick <= self.high for tick in found) < 2:  # a range within one of those steps
                 found = MaxNLocator(count).tick_values(self.low, self.high)

@@ -18,8 +18,8 @@ WIDE, NARROW = (920, 440), (400, 420)
 _WIDE_RANGE = 4.0
 """Slowest over fastest, from which on the axis is logarithmic."""
 _NAME_LENGTH = 30
-_ROOM = 0.16
-"""Share of the drawing's width that may be left free for a name."""
+_ROOM = 0.22
+"""Share of the drawing's width that is left free for a name at most; narrow drawings need theirs for the points."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ def _draw(spots: list[_Spot], width: int, height: int, kind: str) -> Markup:
     accuracies = [number for spot in spots for number in spot.ends(spot.top1)]
     # At the left of the fastest, room for its name, so that it need not stand across the others' bars.
     longest = max(text_width(shortened(spot.name, _NAME_LENGTH), 13) for spot in spots)
-    room = min(longest, _ROOM * width)
-    x = padded(latencies, area.left + room, area.right - room / 2, log=is_wide(latencies, _WIDE_RANGE), share=0.03)
+    room = longest if longest < _ROOM * width else 0.0
+    x = padded(latencies, area.left + room, area.right - room / 2, log=is_wide(latencies, _WIDE_RANGE), share=0.05)
     y = padded(accuracies, area.bottom, area.top, share=0.16)
     words = "; ".join(spot.tip() for spot in spots)
     canvas = Canvas(width, height, f"Scatter plot of accuracy against latency. {words}.", kind)
