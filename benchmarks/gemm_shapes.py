@@ -20,6 +20,7 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
+from core.words import counted
 from exporters.latency import measure, physical_cores
 
 TOKENS, WIDTH, HEADS = 197, 192, 3
@@ -96,7 +97,7 @@ def main(batch: int, seconds: float) -> None:
     median = {name: float(np.median(samples)) / 1e3 for name, samples in times.items()}
     rate = {product.name: product.operations / median[product.name] for product in listed}
     rounds = len(times[LARGE])
-    print(f"batch {batch}, {threads} threads, {rounds} rounds, ONNX Runtime {onnxruntime.__version__}")
+    print(f"batch {batch}, {counted(threads, 'thread')}, {rounds} rounds, ONNX Runtime {onnxruntime.__version__}")
     print("\n| product | a block has | us | GFLOP/s | of the large one's rate |\n| --- | --- | --- | --- | --- |")
     for product in listed:
         shape = f"{product.stack} x " if product.stack > 1 else ""

@@ -286,7 +286,7 @@ def _finish(outcome: Any, console: Console, said: Sequence[str] = ()) -> int:
     if not outcome.recomputed:
         console.print("nothing to recompute: every stage is reused", highlight=False)
     Console().print(terminal.table(outcome.report, said))
-    click.echo(f"report   {outcome.run.root / 'report' / 'report.md'}")
+    click.echo(f"report   {outcome.run.root / 'report' / 'report.html'}")
     click.echo(f"bundle   {outcome.run.root / 'bundle'}")
     return EXIT_OK if outcome.report["verdict"]["passed"] else EXIT_GATE_FAILED
 

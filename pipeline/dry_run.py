@@ -21,6 +21,7 @@ from core.errors import UsageError
 from core.processes import world_size
 from core.records import Cost, DataRecord, StudentRecord, TeacherRecord
 from core.rundir import RunDirectory
+from core.words import counted
 from pipeline.config import RunConfig
 from pipeline.dry_run_figures import Filling, Training
 from pipeline.dry_run_steps import fitting, learning
@@ -244,8 +245,7 @@ def _networks(config: RunConfig, teacher: TeacherRecord, student: StudentRecord)
 def _device(config: RunConfig, threads: int) -> str:
     if config.device == "cuda":
         return f"one {torch.cuda.get_device_name()}"
-    count = threads or torch.get_num_threads()
-    return f"CPU, {count} thread{'s' if count > 1 else ''}"
+    return f"CPU, {counted(threads or torch.get_num_threads(), 'thread')}"
 
 
 def _memory(config: RunConfig) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from core.artifact_records import Hardware
+from core.words import counted
 from pipeline.check.baseline import Baseline
 
 
@@ -37,7 +38,7 @@ def notes(before: Baseline, now: Baseline) -> list[str]:
         )
     if before.hardware and now.hardware and before.hardware.threads != now.hardware.threads:
         told.append(
-            f"Models ran on {_counted(before.hardware.threads, 'thread')} in the baseline and on "
+            f"Models ran on {counted(before.hardware.threads, 'thread')} in the baseline and on "
             f"{now.hardware.threads} here: threads help a large teacher more than a small student, which can look like "
             "a slowdown; set verify.threads to the same number on both machines."
         )
@@ -62,9 +63,5 @@ def machine(hardware: Hardware | None) -> str:
     if hardware is None:
         return "an unknown machine"
     gpu = f", {hardware.gpu}" if hardware.gpu else ""
-    cores, threads = _counted(hardware.cores, "core"), _counted(hardware.threads, "thread")
+    cores, threads = counted(hardware.cores, "core"), counted(hardware.threads, "thread")
     return f"{hardware.processor} ({cores}, {threads}{gpu})"
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"

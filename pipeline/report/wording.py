@@ -41,6 +41,11 @@ def milliseconds(given: dict[str, Any], notes: Footnotes) -> str:
     return number(given, ".2f" if (given["value"] or 0) >= 10 else ".3f", notes)
 
 
+def significant(value: float) -> str:
+    """Three significant digits, trailing zeros kept: ``0.0497``, ``0.230``, ``107``, ``1,240``."""
+    return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:#.3g}".rstrip(".")
+
+
 def interval(given: dict[str, Any], form: str) -> str:
     """`` [low, high]`` with a leading space; empty when the quantity has none."""
     return "" if given["low"] is None else f" [{given['low']:{form}}, {given['high']:{form}}]"

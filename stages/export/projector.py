@@ -15,6 +15,7 @@ from core.artifact_records import OnnxArtifact
 from core.context import Context
 from core.errors import EnvironmentLacksError, ResultError
 from core.records import FoldRecord, Graph
+from core.words import counted
 from exporters.latency import Call, Opener, measure_sessions, physical_cores, pinned, speedup_interval
 from exporters.runners import PROVIDERS, OnnxRunner, Provider, provider_for
 from stages.export.config import ExportConfig
@@ -61,7 +62,7 @@ def choose_graph(
         return "lift-folded", f"not timed against lift-kept ({error})"
     measured = (
         f"it runs {ratio:.3f}x [{low:.3f}, {high:.3f}] as fast as kept at batch 1 in ONNX Runtime "
-        f"({PROVIDERS[provider]}, {threads} threads, 95 % interval)"
+        f"({PROVIDERS[provider]}, {counted(threads, 'thread')}, 95 % interval)"
     )
     # Without a difference that can be told from noise, the smaller and simpler graph.
     return ("lift-kept", f"folded, {measured}") if high < 1 else ("lift-folded", measured)

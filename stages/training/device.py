@@ -12,6 +12,7 @@ from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration, InitProcessGroupKwargs
 
 from core.errors import EnvironmentLacksError
+from core.words import counted
 
 PATIENCE = timedelta(hours=24)
 """How long a process waits for another: while the main one checks a million images, the others have nothing to do. A
@@ -44,7 +45,7 @@ def describe(device: str) -> str:
     """What computes, in words."""
     if device != "cpu" and torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
-    return f"CPU, {torch.get_num_threads()} threads"
+    return f"CPU, {counted(torch.get_num_threads(), 'thread')}"
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from core.errors import BundleError, EnvironmentLacksError
 from core.machine import hardware, processor
 from core.preprocess import PreprocessSpec
 from core.records import DataRecord, DistillRecord, FoldRecord, StudentRecord, TeacherRecord
+from core.words import counted
 from exporters.cuda import gpu_name_and_capability, gpu_present
 from exporters.latency import physical_cores, pinned
 from exporters.runners import PROVIDERS, EngineRunner, OnnxRunner, Provider, provider_for
@@ -70,7 +71,7 @@ def run(config: VerifyConfig, inputs: Inputs, context: Context) -> VerifyRecord:
         with pinned(threads) as cpus:
             latency = latency_rows(config, contestants, images)
             throughput = throughput_rows(config, contestants, inputs.export.deployed, images, latency)
-        torch_on = describe(context.device)
+        torch_on = "the CPU" if device.type == "cpu" else describe(context.device)
     batch = max(config.batch_sizes)
     memory = memory_rows(inputs.export, context.run.root, batch, threads) if config.memory else ()
     onnx_on = "the GPU" if provider == "cuda" else "the CPU"
@@ -78,9 +79,10 @@ def run(config: VerifyConfig, inputs: Inputs, context: Context) -> VerifyRecord:
         onnx_on += " (the installed one knows no GPU; pip uninstall onnxruntime; pip install onnxruntime-gpu)"
         context.say(f"ONNX Runtime is measured on {onnx_on}")
     sessions = [len(row.session_p50_ms) for row in latency if row.session_p50_ms]
+    opened = f"{min(sessions)} to {max(sessions)}" if min(sessions) < max(sessions) else str(max(sessions))
     bound = f"bound to CPU {', '.join(map(str, cpus))}" if cpus else "not bound to CPUs (this system cannot)"
     method = (
-        f"{processor()}, {threads} threads, {bound}; {min(sessions)} to {max(sessions)} sessions, in each of which "
+        f"{processor()}, {counted(threads, 'thread')}, {bound}; {opened} sessions, in each of which "
         "every model of a runtime is opened anew and timed in turn within each round, in shuffled order; warm-up "
         f"detected; ONNX Runtime on {onnx_on} without spinning threads; torch on {torch_on}, eager, float32; from a "
         "float32 array in memory to logits in memory"

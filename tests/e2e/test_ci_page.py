@@ -151,7 +151,7 @@ if [ "$1" = run ]; then
     mkdir -p "runs/a b/report"
     printf "## report – é\\n" > "runs/a b/report/report.md"
     echo "<testsuites/>" > "runs/a b/report/junit.xml"
-    printf "PASS or not\\nreport   runs/a b/report/report.md\\nbundle   runs/a b/bundle\\n"
+    printf "PASS or not\\nreport   runs/a b/report/report.html\\nbundle   runs/a b/bundle\\n"
     exit "$RUN_ENDS"
 fi
 [ "$CHECK_ENDS" -gt 1 ] || printf "## check\\n" > "$2/report/check.md"

@@ -67,7 +67,9 @@ def test_report_has_accuracy_latency_and_both_lift_graphs(finished: Finished) ->
     assert (finished.root / "report" / "report.md").read_text().startswith("#")
     page = (finished.root / "report" / "report.html").read_text()
     assert page.lstrip().startswith("<!doctype html>")
-    assert page.count("data:image/png;base64,") >= 5  # figures of the analysis
+    assert page.count("data:image/webp;base64,") >= 5  # figures of the analysis
+    assert len(page.encode()) < 1_500_000
+    assert f"report   {finished.root / 'report' / 'report.html'}\n" in finished.result.out
 
 
 def test_a_report_of_an_earlier_version_gets_its_page(finished: Finished, run_copy: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from markupsafe import Markup
@@ -25,7 +26,6 @@ def throughput_figure(report: dict[str, Any]) -> Figure | None:
     if not rows:
         return None
     names = short_names(report["throughput"])
-    lost = [row for row in report["throughput"] if row["images_per_second"] is None]
     table = Table(
         "Images a second",
         columns("artifact", "batch", "images a second", "95 % interval"),
@@ -44,8 +44,21 @@ def throughput_figure(report: dict[str, Any]) -> Figure | None:
         drawings=[_throughput(rows, names, *_WIDE, "wide"), _throughput(rows, names, *_NARROW, "narrow")],
         caption="Images a second at each batch size: the batch over its median time. Bars are 95 % intervals.",
         table=table,
-        notes=not_drawn([(f"{names[key_of(row)]} at batch {row['batch']}", row["reason"]) for row in lost]),
+        notes=not_drawn(_lost(report["throughput"], names)),
     )
+
+
+def _lost(rows: list[dict[str, Any]], names: dict[tuple[str, str, str], str]) -> list[tuple[str, str]]:
+    """(what, why) of artifacts without numbers; their batch sizes only where others of the artifact were measured."""
+    batches: dict[tuple[tuple[str, str, str], str], list[int]] = {}
+    for row in rows:
+        if row["images_per_second"] is None:
+            batches.setdefault((key_of(row), row["reason"]), []).append(row["batch"])
+    counts = Counter(key_of(row) for row in rows)
+    return [
+        (names[key] + ("" if len(sizes) == counts[key] else f" at batch {', '.join(map(str, sorted(sizes)))}"), why)
+        for (key, why), sizes in batches.items()
+    ]
 
 
 def _throughput(

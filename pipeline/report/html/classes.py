@@ -45,11 +45,7 @@ def classes(report: dict[str, Any]) -> Classes:
             Cell(str(count), sort=count),
             _share(was, count),
             _share(now, count),
-            Cell(
-                f"{lost:+.1f}" if count else "-",
-                small=f"{number:+d} image{'' if abs(number) == 1 else 's'}" if count else "",
-                sort=lost,
-            ),
+            _lost(lost, number, count),
         ]
         for lost, number, _, name, count, was, now in lines
     ]
@@ -66,6 +62,13 @@ def classes(report: dict[str, Any]) -> Classes:
         folded=Table(f"All {len(body)} classes, most lost first", head, body, tall=True),
         summary=summary,
     )
+
+
+def _lost(points: float, number: int, count: int) -> Cell:
+    """Points lost, and images; a minus for what was won."""
+    if not number:
+        return Cell("0" if count else "-", sort=0.0)
+    return Cell(f"{points:+.1f}", small=f"{number:+d} image{'' if abs(number) == 1 else 's'}", sort=points)
 
 
 def _share(right: int, count: int) -> Cell:

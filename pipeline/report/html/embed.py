@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import base64
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, features
 
 from core.errors import UsageError
 from core.files import inside
 
 LARGEST = 8_000_000
 """Bytes of one picture; a larger one is left out, for the page is one file that people mail."""
+WEBP_LARGEST = 16_383
+"""Pixels of a side, the most that WebP can say."""
+_EXACT = ("RGB", "RGBA", "L")
+"""Pillow's modes that WebP holds without loss."""
 _KINDS = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
 
 
@@ -45,9 +50,34 @@ def embedded(root: Path, relative: str) -> Picture:
         with Image.open(path) as image:
             kind, (width, height) = _KINDS.get(image.format or "", ""), image.size
             image.verify()
+        bare = path.read_bytes()
+        if kind == _KINDS["PNG"]:
+            with Image.open(io.BytesIO(bare)) as image:  # anew: verify leaves nothing to read
+                bare, is_webp = _smaller(image, bare)
+            kind = _KINDS["WEBP"] if is_webp else kind
     except Exception as error:  # Pillow lets the decoder's own error through, whatever it is
         return Picture(reason=f"{relative} cannot be read as a picture ({type(error).__name__})")
     if not kind:
         return Picture(reason=f"{relative} is none of {', '.join(_KINDS)}")
-    content = base64.b64encode(path.read_bytes()).decode()
+    content = base64.b64encode(bare).decode()
     return Picture(uri=f"data:{kind};base64,{content}", width=width, height=height)
+
+
+def _smaller(image: Image.Image, content: bytes) -> tuple[bytes, bool]:
+    """A PNG as WebP, pixel for pixel the same in about a third of the bytes; or as it is where that gains nothing.
+
+    Returns:
+        The bytes, and whether they are WebP.
+
+    Raises:
+        Exception: the decoder's own, where the PNG is damaged.
+    """
+    image.load()
+    if image.mode not in _EXACT or max(image.size) > WEBP_LARGEST or not features.check("webp"):
+        return content, False
+    clear = image.mode == "RGBA" and image.getchannel("A").getextrema() != (255, 255)
+    buffer = io.BytesIO()
+    # exact keeps the colour of pixels that cannot be seen
+    image.convert("RGBA" if clear else "RGB").save(buffer, "WEBP", lossless=True, quality=50, method=2, exact=True)
+    made = buffer.getvalue()
+    return (made, True) if len(made) < len(content) else (content, False)

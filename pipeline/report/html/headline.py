@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.report.wording import Footnotes, gate_limit, gate_value, interval, megabytes, millions
+from pipeline.report.wording import Footnotes, gate_limit, gate_value, interval, megabytes, millions, significant
 
 VERDICT_KINDS = {"PASS": ("pass", "✓"), "FAIL": ("fail", "✕"), "UNDECIDED": ("inconclusive", "?")}
 """Word of a verdict -> style class and sign."""
@@ -41,8 +41,8 @@ def sentence(report: dict[str, Any]) -> str:
         lacking = mine if mine["value"] is None else theirs
         return f"The deployed {student}, {right}. Its speed was not compared: {lacking['reason'].rstrip('.')}."
     return (
-        f"The deployed {student}, {right}; one image takes it {mine['value']:.4g} ms, "
-        f"the teacher {theirs['value']:.4g} ms."
+        f"The deployed {student}, {right}; one image takes it {significant(mine['value'])} ms, "
+        f"the teacher {significant(theirs['value'])} ms."
     )
 
 
@@ -95,4 +95,4 @@ def _measured(name: str, given: dict[str, Any], unit: str, against: str) -> BigF
         return BigFigure(name, "unmeasured", "", given["reason"])
     number = f"{given['value']:.2f}{unit}".replace("-", "−")
     ends = interval(given, ".2f").strip().replace("-", "−")
-    return BigFigure(name, number, f"{ends} at 95 %" if ends else "no interval", against)
+    return BigFigure(name, number, f"{ends} at 95{_PERCENT}" if ends else "no interval", against)

@@ -96,7 +96,7 @@ def _badness(candidate: Placed, solid: Sequence[Box], thin: Sequence[Box], names
     outside = candidate.box.outside(area)
     crossed = sum(other.contains(at) for other in names for at in candidate.leader())
     lines = sum(candidate.box.overlap(other) > 0 for other in thin)
-    return 1000 * (covered > 0) + covered + 1000 * (outside > 0) + 100 * outside + 30 * crossed + 4 * lines
+    return 1000 * (covered > 0) + covered + 1000 * (outside > 0) + 100 * outside + 30 * crossed + 8 * lines
 
 
 def _candidates(text: str, point: Point, size: float, gap: float) -> list[Placed]:

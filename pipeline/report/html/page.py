@@ -71,6 +71,7 @@ def _content(report: dict[str, Any], root: Path) -> dict[str, Any]:
         "models": measured.models_table(report),
         "graphs": measured.graphs_table(report),
         "agreement": measured.agreement_table(report),
+        "how_measured": timing.how_measured(report),
         "latency_figures": timing.latency_figures(report),
         "throughput": capacity.throughput_figure(report),
         "memory": capacity.memory_table(report),

@@ -70,6 +70,12 @@ class Canvas:
         (x, y), r = at, radius
         self._add("polygon", kind, tip, points=f"{x - r},{y} {x},{y - r} {x + r},{y} {x},{y + r}")
 
+    def arrow(self, tip: Point, length: float, kind: str) -> None:
+        """The head of an arrow to the right, or to the left where ``length`` is negative."""
+        (x, y), tail = tip, tip[0] - length
+        half = abs(length)
+        self._add("polygon", kind, points=f"{x:.2f},{y:.2f} {tail:.2f},{y - half:.2f} {tail:.2f},{y + half:.2f}")
+
     def box(self, left: float, top: float, width: float, height: float, kind: str, tip: str = "") -> None:
         """A rectangle."""
         self._add("rect", kind, tip, x=left, y=top, width=max(width, 0.0), height=height)
@@ -103,7 +109,7 @@ class Scale:
         """Round values on the axis, about ``count`` of them."""
         if self.log:
             decades = math.log10(self.high / self.low)
-            subs = (1, 2, 5) if decades < 2.5 else (1,)
+            subs = (1, 1.5, 2, 3, 5, 7) if decades < 0.8 else (1, 2, 5) if decades < 2.5 else (1,)
             found = LogLocator(subs=subs, numticks=12).tick_values(self.low, self.high)
             if sum(self.low <= tick <= self.high for tick in found) < 2:  # a range within one of those steps
                 found = MaxNLocator(count).tick_values(self.low, self.high)

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from pipeline.report.html.labels import Box, place
 from pipeline.report.html.names import deployed_key, key_of, look_of, short_names
 from pipeline.report.html.parts import Cell, Figure, Table, columns, not_drawn
-from pipeline.report.html.svg import Canvas, Scale, is_wide, padded, shortened
+from pipeline.report.html.svg import Canvas, Scale, is_wide, padded, shortened, text_width
 from pipeline.report.wording import spoken
 
 WIDE, NARROW = (920, 440), (400, 420)
@@ -18,6 +18,8 @@ WIDE, NARROW = (920, 440), (400, 420)
 _WIDE_RANGE = 4.0
 """Slowest over fastest, from which on the axis is logarithmic."""
 _NAME_LENGTH = 30
+_ROOM = 0.22
+"""Share of the drawing's width that is left free for a name at most; narrow drawings need theirs for the points."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,10 @@ def _draw(spots: list[_Spot], width: int, height: int, kind: str) -> Markup:
     area = Box(58, 22, width - 16, height - 52)
     latencies = [number for spot in spots for number in spot.ends(spot.latency)]
     accuracies = [number for spot in spots for number in spot.ends(spot.top1)]
-    x = padded(latencies, area.left, area.right, log=is_wide(latencies, _WIDE_RANGE), share=0.12)
+    # At the left of the fastest, room for its name, so that it need not stand across the others' bars.
+    longest = max(text_width(shortened(spot.name, _NAME_LENGTH), 13) for spot in spots)
+    room = longest if longest < _ROOM * width else 0.0
+    x = padded(latencies, area.left + room, area.right - room / 2, log=is_wide(latencies, _WIDE_RANGE), share=0.05)
     y = padded(accuracies, area.bottom, area.top, share=0.16)
     words = "; ".join(spot.tip() for spot in spots)
     canvas = Canvas(width, height, f"Scatter plot of accuracy against latency. {words}.", kind)

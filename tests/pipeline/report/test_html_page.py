@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from rich_report import CLASSES, HOSTILE_FILE, SCRIPT, rich_report
@@ -19,10 +22,12 @@ from sample_reports import report_of
 
 from core.artifact_records import GatesRecord
 from pipeline.report.document import Records
+from pipeline.report.html.capacity import throughput_figure
 from pipeline.report.html.classes import SHOWN, classes
 from pipeline.report.html.embed import LARGEST, embedded
 from pipeline.report.html.names import key_of
 from pipeline.report.html.page import render
+from pipeline.report.html.timing import how_measured, latency_figures
 from pipeline.report.html.training import last_settings
 
 VOID = {"meta", "link", "img", "input", "br", "hr"}
@@ -251,9 +256,92 @@ def test_what_is_no_picture_of_the_run_is_not_embedded(
     found = embedded(root, name)
     assert reason in found.reason
     assert found.uri == ""
-    whole = embedded(root, "whole.png")
-    assert (whole.width, whole.height, whole.reason) == (8, 8, "")
-    assert base64.b64decode(whole.uri.removeprefix("data:image/png;base64,")) == (root / "whole.png").read_bytes()
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L"])
+def test_a_figure_gets_smaller_and_loses_nothing(tmp_path: Path, mode: str) -> None:
+    drawn = np.random.default_rng(3).integers(0, 256, (40, 60, 4), dtype=np.uint8).repeat(8, axis=0).repeat(8, axis=1)
+    Image.fromarray(drawn).convert(mode).save(tmp_path / "figure.png")
+    found = embedded(tmp_path, "figure.png")
+    kind, _, content = found.uri.partition(";base64,")
+    assert kind == "data:image/webp"
+    whole = base64.b64decode(content)
+    assert len(whole) < (tmp_path / "figure.png").stat().st_size
+    assert (found.width, found.height, found.reason) == (480, 320, "")
+    with Image.open(tmp_path / "figure.png") as before, Image.open(io.BytesIO(whole)) as after:
+        assert np.array_equal(before.convert("RGBA"), after.convert("RGBA"))
+
+
+def test_a_picture_that_would_not_get_smaller_or_lose_something_stays_as_it_is(tmp_path: Path) -> None:
+    random = np.random.default_rng(3)
+    Image.new("1", (1, 1)).save(tmp_path / "1.png")
+    Image.fromarray(random.integers(0, 2**16, (20, 20), dtype=np.uint16)).save(tmp_path / "16.png")
+    Image.fromarray(random.integers(0, 256, (20, 20, 3), dtype=np.uint8)).save(tmp_path / "photo.jpg")
+    for name, kind in (("1.png", "png"), ("16.png", "png"), ("photo.jpg", "jpeg")):
+        uri = embedded(tmp_path, name).uri
+        assert base64.b64decode(uri.removeprefix(f"data:image/{kind};base64,")) == (tmp_path / name).read_bytes()
+
+
+def test_a_png_whose_pixels_are_damaged_costs_that_picture(tmp_path: Path) -> None:
+    path = tmp_path / "figure.png"
+    Image.fromarray(np.random.default_rng(3).integers(0, 256, (99, 99), dtype=np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[:4000])
+    assert "cannot be read as a picture" in embedded(tmp_path, "figure.png").reason
+
+
+def test_what_the_method_names_is_not_said_again(rich: tuple[dict[str, Any], Path]) -> None:
+    report, _ = rich
+    method = "Imagined CPU, 1 thread, bound to CPU 0; 5 sessions"
+    hardware = report["hardware"] | {"cores": 1}
+    assert how_measured(report | {"latency_method": method, "hardware": hardware}) == (
+        f"{method}. The machine: x86_64, 1 core for this process to use."
+    )
+    assert how_measured(report | {"latency_method": "60 rounds."}) == (
+        "60 rounds. The process was bound to CPU 0, 1. "
+        "The machine: Imagined CPU, x86_64, 2 cores for this process to use, 2 threads a session."
+    )
+    assert how_measured(report | {"latency_method": "60 rounds", "hardware": None, "pinned": []}) == "60 rounds."
+
+
+@pytest.mark.parametrize(
+    ("moving", "words"),
+    [
+        (range(5), "ended: all 5 artifacts."),
+        (range(1, 5), "ended: all but teacher ONNX."),
+        ((1, 3), "ended: lift-kept ONNX, lift-folded fp16 ONNX."),
+        ((), ""),
+    ],
+)
+def test_artifacts_that_had_not_settled_are_counted_where_they_are_many(
+    rich: tuple[dict[str, Any], Path], moving: Iterable[int], words: str
+) -> None:
+    report = json.loads(json.dumps(rich[0]))
+    rows = [row for row in report["latency"] if row["batch"] == 1 and row["p50_ms"] is not None]
+    assert len(rows) == 5
+    for index, row in enumerate(rows):
+        row["settled"] = index not in moving
+    said = [note for note in latency_figures(report)[0].notes if "still falling" in note]
+    assert [note.removeprefix("Times were still falling when warm-up ") for note in said] == ([words] if words else [])
+
+
+def test_what_has_no_throughput_is_said_once_for_each_artifact(rich: tuple[dict[str, Any], Path]) -> None:
+    report = json.loads(json.dumps(rich[0]))
+    for row in report["throughput"]:
+        if row["precision"] == "int8" or (row["precision"] == "fp16" and row["batch"] > 8):
+            row |= {"images_per_second": None, "low": None, "high": None, "reason": "it ran out of time"}
+    drawn = throughput_figure(report)
+    assert drawn is not None
+    assert drawn.notes == ["Not drawn: lift-folded fp16 at batch 16, 32; lift-folded int8: it ran out of time."]
+
+
+def test_a_class_without_a_difference_reads_0(rich: tuple[dict[str, Any], Path]) -> None:
+    found = classes(rich[0])
+    assert found.folded is not None
+    last = [row[-1] for row in found.folded.rows]
+    level = [cell for cell in last if cell.sort == 0]
+    assert {(cell.text, cell.small) for cell in level} == {("0", "")}
+    assert 0 < len(level) < len(last)
+    assert all(re.fullmatch(r"[+-]\d+ images?", cell.small) for cell in last if cell.sort != 0)
 
 
 def test_only_the_last_settings_of_a_training_are_drawn(rich: tuple[dict[str, Any], Path], page: Page) -> None:
