@@ -159,7 +159,8 @@ def parse_sets(pairs: Sequence[str]) -> dict[str, Any]:
     """``a.b=c`` texts as nested values, each c read as YAML.
 
     Raises:
-        UsageError: a text without ``=`` or with an empty key.
+        UsageError: a text without ``=``, or with an empty key or value. An empty value would be null in YAML, and lift
+            a limit whenever a script's variable is not set.
     """
     values: dict[str, Any] = {}
     for pair in pairs:
@@ -167,6 +168,8 @@ def parse_sets(pairs: Sequence[str]) -> dict[str, Any]:
         parts = key.strip().split(".")
         if not equals or not all(parts):
             raise UsageError(f"--set '{pair}' is not of the form section.key=value, for example distill.epochs=100.")
+        if not text.strip():
+            raise UsageError(f"--set '{pair}' has no value; write null where it is to have none.")
         nested: Any = parse_yaml(text, f"--set '{pair}'")
         for part in reversed(parts):
             nested = {part: nested}
@@ -249,6 +252,8 @@ def _problems(error: ValidationError) -> list[str]:
         else:
             message = item["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
             message = message.replace("should be an object", "should be a mapping of settings")
+            if item["type"] == "too_short":
+                message = f"should be a list of {item['ctx']['min_length']} or more"
             told.setdefault(key, []).append(message if item["type"] == "value_error" else f"{message}|{given[:80]}")
     return [_one_sentence(key, messages) for key, messages in told.items()]
 

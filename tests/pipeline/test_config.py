@@ -73,6 +73,12 @@ def test_malformed_sets_are_refused(text: str) -> None:
         parse_sets([text])
 
 
+@pytest.mark.parametrize("text", ["check.max_slowdown=", "gates.max_size_mb=  "])
+def test_an_empty_value_never_lifts_a_limit(text: str) -> None:
+    with pytest.raises(UsageError, match="has no value; write null"):
+        parse_sets([text])
+
+
 @pytest.mark.parametrize(
     ("text", "number"), [("5e-4", 5e-4), ("1E3", 1e3), ("-2.5e-1", -0.25), (".5e1", 5.0), ("3", 3), ("3.0", 3.0)]
 )
