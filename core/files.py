@@ -37,6 +37,12 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         raise
 
 
+def unwritable(error: OSError) -> str:
+    """Why ``write_atomic`` could not write, in words for the user."""
+    # Making a folder where a file is gives "File exists", which sounds as if writing over it were the trouble.
+    return "a file is where a folder is needed" if isinstance(error, FileExistsError) else str(error.strerror)
+
+
 def inside(folder: Path, relative: str) -> Path:
     """``folder / relative``, refused when it would lie outside ``folder``.
 

@@ -23,7 +23,11 @@ SCHEMA_VERSION: Final = 1
 ROUNDING = 1e-5
 """Points by which a top-1 may differ from its own answers."""
 
-Milliseconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Milliseconds = Annotated[float, Field(ge=1e-6, le=1e9)]
+"""From less than a cycle of any processor to eleven days: what lies beyond was never measured."""
+Sessions = Annotated[tuple[Milliseconds, ...], Field(min_length=1)]
+BatchSize = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}$")]
+"""A positive number, as keys of JSON are."""
 
 
 class Made(Record):
@@ -67,7 +71,7 @@ class Measured(Record):
     """Of all its files; None when not recorded."""
     provider: str = ""
     """ONNX Runtime's execution provider; empty for other runtimes."""
-    session_p50_ms: dict[str, tuple[Milliseconds, ...]] = Field(default_factory=dict)
+    session_p50_ms: dict[BatchSize, Sessions] = Field(default_factory=dict)
     """Median of each session by batch size, milliseconds; entry s of the teacher's and an artifact's in the same
     runtime are of the same session."""
 
@@ -118,7 +122,8 @@ def load_baseline(path: Path) -> Baseline:
     Raises:
         UsageError: it is missing, damaged, something else, or of another version.
     """
-    remedy = "restore it from version control, or remove it and make it anew with `compress check RUN --update`"
+    anew = f"remove it and make it anew with `compress check RUN --baseline {path} --update`"
+    remedy = f"restore it from version control, or {anew}"
     if not path.exists():
         raise UsageError(
             f"baseline '{path}' does not exist; make it of a run you trust with "
@@ -135,9 +140,9 @@ def load_baseline(path: Path) -> Baseline:
     version = content.get("schema_version")
     if version != SCHEMA_VERSION or isinstance(version, bool):
         newer = isinstance(version, int) and version > SCHEMA_VERSION
-        how = "update compress" if newer else "remove it and make it anew with `compress check RUN --update`"
+        has = f"schema {json.dumps(version)[:20]}" if "schema_version" in content else "no schema_version"
         raise UsageError(
-            f"baseline '{path}' has schema {str(version)[:20]}, this version reads {SCHEMA_VERSION}; {how}."
+            f"baseline '{path}' has {has}, this version reads {SCHEMA_VERSION}; {'update compress' if newer else anew}."
         )
     try:
         # Through JSON: strict types, but lists where there are tuples.

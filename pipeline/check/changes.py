@@ -129,7 +129,14 @@ def _grown(before: NDArray[np.float64], now: NDArray[np.float64], confidence: fl
         return Change(
             None, why=f"{before.size} and {now.size} sessions were timed; {SESSIONS} on each side are the fewest"
         )
-    ratio, low, high = change_interval(before, now, confidence)
+    try:
+        ratio, low, high = change_interval(before, now, confidence)
+    except OverflowError:  # few sessions, far apart, and a high confidence
+        return Change(
+            None,
+            why=f"the sessions differ so much that no number ends their interval at a confidence of {confidence:g}; "
+            "measure again, for longer (verify.latency_seconds)",
+        )
     return Change(100 * (ratio - 1), 100 * (low - 1), 100 * (high - 1))
 
 

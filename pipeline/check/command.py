@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import UsageError
-from core.files import sha256_of, write_atomic
+from core.files import sha256_of, unwritable, write_atomic
 from pipeline.check.baseline import Baseline, load_baseline
 from pipeline.check.compare import compare, uncompared
 from pipeline.check.config import CheckConfig
@@ -16,7 +16,7 @@ from pipeline.check.measured import baseline_of
 from pipeline.check.render import markdown
 from pipeline.check.same import foreign, notes
 from pipeline.check.update import update
-from pipeline.check.verdict import cause, verdict, worded
+from pipeline.check.verdict import LIMITS, cause, verdict, worded
 from pipeline.config import merge, validate_check
 from pipeline.report.junit import junit
 from pipeline.report.schema import load_report
@@ -52,7 +52,7 @@ def check(run: Path, path: Path, sets: Mapping[str, Any], output: Path | None) -
     found: dict[str, Any] = {
         "kind": "compress-check",
         "schema_version": SCHEMA_VERSION,
-        "verdict": verdict(rows),
+        "verdict": verdict(rows, limited=any(getattr(config, limit) is not None for limit in LIMITS)),
         "rows": [worded(row, config.batch) for row in rows],
         "notes": [*notes(before, now), *uncompared(config, before, now), *_own_gates(report)],
         "settings": config.model_dump(mode="json"),
@@ -66,7 +66,7 @@ def check(run: Path, path: Path, sets: Mapping[str, Any], output: Path | None) -
         write_atomic(folder / "check.junit.xml", _junit(found["rows"], now))
     except OSError as error:
         raise UsageError(
-            f"'{folder}' cannot be written ({error.strerror}); give a folder you may write to with --output."
+            f"'{folder}' cannot be written ({unwritable(error)}); give a folder you may write to with --output."
         ) from error
     return {**found, "folder": folder}
 
@@ -82,7 +82,7 @@ def renew(run: Path, path: Path, *, force: bool) -> list[str]:
         return update(path, now, report, force=force)
     except OSError as error:
         raise UsageError(
-            f"baseline '{path}' cannot be written ({error.strerror}); give a file you may write with --baseline."
+            f"baseline '{path}' cannot be written ({unwritable(error)}); give a file you may write with --baseline."
         ) from error
 
 
@@ -94,8 +94,10 @@ def settings(report: Mapping[str, Any], sets: Mapping[str, Any]) -> CheckConfig:
     """
     strange = sorted(set(sets) - {"check"})
     if strange:
+        bare = [name for name in strange if name in CheckConfig.model_fields]
         raise UsageError(
-            f"`compress check` can change settings of check, not of {', '.join(strange)}; see docs/gates.md."
+            f"`compress check` can change settings of check, not of {', '.join(strange)}; "
+            + (f"write {', '.join(f'check.{name}' for name in bare)}." if bare else "see docs/gates.md.")
         )
     own = report.get("config", {}).get("check", {})
     return validate_check(merge({"check": own}, sets))

@@ -7,7 +7,7 @@ from typing import Self
 from pydantic import ConfigDict, Field, model_validator
 
 from core.record import Record
-from stages.gates.names import ALL, NAMES, ROLES, refuse_unknown
+from stages.gates.names import ALL, NAMES, ROLES, refuse_unjudged, refuse_unknown
 
 
 class CheckConfig(Record):
@@ -23,7 +23,7 @@ class CheckConfig(Record):
     """Largest growth of the latency itself, percent; judged only on the hardware of the baseline."""
     max_growth: float | None = Field(None, ge=0, allow_inf_nan=False)
     """Largest growth of the model on disk, percent."""
-    confidence: float = Field(0.98, ge=0.5, lt=1)
+    confidence: float = Field(0.98, ge=0.5, le=0.9999)
     """Of the intervals that the limits are tested against: at 0.98 a change that is exactly at its limit is taken for
     one beyond it once in a hundred times."""
     batch: int = Field(1, gt=0)
@@ -39,5 +39,5 @@ class CheckConfig(Record):
     @model_validator(mode="after")
     def _artifacts_known(self) -> Self:
         refuse_unknown("artifacts", self.artifacts, (*ROLES, *NAMES, ALL))
-        refuse_unknown("require", self.require, (*ROLES, *NAMES) if ALL in self.artifacts else self.artifacts)
+        refuse_unjudged(self.require, (*ROLES, *NAMES) if ALL in self.artifacts else self.artifacts)
         return self

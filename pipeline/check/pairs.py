@@ -29,14 +29,17 @@ class Pair:
 def pairs(config: CheckConfig, before: Baseline, now: Baseline) -> Iterator[Pair]:
     """The artifacts to compare, like with like: of a role the one that was recommended then, and the one that is now.
 
-    A role that nothing fills on either side has no pair.
+    A role that nothing fills on either side has no pair, unless it is required: then it is named as it was asked for.
     """
     seen = set()
     for given in _named(config, before, now):
         # The baseline's first: what it promised is what a run must not lose.
         filled = [before.recommended.get(given), now.recommended.get(given)] if given in ROLES else [given]  # type: ignore[call-overload]
-        for place, name in enumerate(filled):
-            if name is None or name in seen:
+        names = list(dict.fromkeys(name for name in filled if name is not None))
+        if not names and given in config.require:
+            yield Pair(given, given, required=True, before=None, now=None)
+        for place, name in enumerate(names):
+            if name in seen:
                 continue
             seen.add(name)
             label = label_of(given, name) if given in ROLES else name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,16 +27,17 @@ def update(path: Path, now: Baseline, report: dict[str, Any], *, force: bool) ->
             needed; or the recommended ONNX file was not measured.
     """
     before = load_baseline(path) if path.exists() else None
+    file = Path(os.path.realpath(path))  # a link is written through, not replaced
     _refuse_unmeasured(now)
     if not force:
         _refuse_doubtful(path, before, now, report)
     if before is None:
-        write_atomic(path, text_of(now))
+        write_atomic(file, text_of(now))
         return [f"baseline {path} written", *(f"  {line}" for line in described(now))]
     told = [*differences(before, now)]
     if not told:
         return [f"baseline {path} is as this run measured it; left as it is"]
-    write_atomic(path, text_of(now))
+    write_atomic(file, text_of(now))
     return [f"baseline {path} replaced", *(f"  {line}" for line in told)]
 
 

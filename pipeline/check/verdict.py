@@ -16,6 +16,8 @@ _WORDS = {
     "max_latency_growth": ("latency growth", "%"),
     "max_growth": ("growth on disk", "%"),
 }
+LIMITS = tuple(_WORDS)
+"""Settings of ``check`` that are limits."""
 _CAUSES = {
     "max_accuracy_loss": "points of top-1 lost against the baseline, on the same images",
     "max_slowdown": "% slower against the teacher than the baseline",
@@ -49,19 +51,26 @@ def cause(row: dict[str, Any]) -> str:
     return f"{word} {row['artifact']} {row['label']}{state}: {said}; limit {gate_limit(row)}."
 
 
-def verdict(rows: Sequence[GateRow]) -> dict[str, Any]:
-    """Pass or fail, the exit code that follows, and why, as in a report."""
+def verdict(rows: Sequence[GateRow], *, limited: bool = True) -> dict[str, Any]:
+    """Pass or fail, the exit code that follows, and why, as in a report.
+
+    Args:
+        rows: of the comparison.
+        limited: whether any limit was set.
+    """
     stopped = sum(row.verdict == "fail" or (row.required and row.verdict != "pass") for row in rows)
     done = sum(row.verdict == "pass" for row in rows)
     if stopped:
         word, why = "FAIL", f"{stopped} of {len(rows)} comparisons with the baseline failed"
     elif not rows:
-        word, why = "DONE", "no limit was set, so nothing was compared"
+        nothing = "neither the baseline nor this run has an artifact that check.artifacts names"
+        word, why = "DONE", f"{nothing if limited else 'no limit was set'}, so nothing was compared"
     elif any(row.verdict == "inconclusive" for row in rows):
         # Not a failure, but no proof either: the word must not say more than was measured.
         word, why = "UNDECIDED", f"nothing failed, but {len(rows) - done} of {len(rows)} comparisons were left open"
     elif done == len(rows):
-        word, why = "PASS", f"all {len(rows)} comparisons with the baseline passed"
+        those = f"all {done} comparisons" if done > 1 else "the one comparison"
+        word, why = "PASS", f"{those} with the baseline passed"
     else:
         word, why = "PASS", f"{done} of {len(rows)} comparisons passed, the others are not required"
     fine = passed(rows)

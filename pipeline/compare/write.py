@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from core.errors import UsageError
-from core.files import write_atomic
+from core.files import unwritable, write_atomic
 from pipeline.compare import tell
 from pipeline.compare.pareto import standings
 from pipeline.compare.read import Comparison
@@ -34,6 +34,6 @@ def write(comparison: Comparison, folder: Path) -> list[Path]:
             write_atomic(folder / name, content)
     except OSError as error:
         raise UsageError(
-            f"output '{folder}' cannot be written ({error.strerror}); give a folder you may write to with --output."
+            f"output '{folder}' cannot be written ({unwritable(error)}); give a folder you may write to with --output."
         ) from error
     return [folder / name for name in files]

@@ -95,7 +95,10 @@ def test_settings_of_the_run_hold_unless_the_command_says_otherwise(run: Path, b
     ("setting", "said"),
     [
         ("check.max_slow=1", "unknown key 'check.max_slow'; did you mean max_slowdown"),
-        ("check.confidence=2", "'check.confidence' is 2, should be less than 1"),
+        ("check.confidence=2", "'check.confidence' is 2, should be less than or equal to 0.9999"),
+        ("max_slowdown=5", "not of max_slowdown; write check.max_slowdown"),
+        ("check.artifacts=[]", "should be a list of 1 or more"),
+        ("check.artifacts=[onnx-int8]", "require names 'onnx', which is not among the artifacts .*; add it"),
         ("check.artifacts=[onnx-int9]", "artifacts names 'onnx-int9'.* did you mean onnx-int8"),
         ("gates.min_speedup=1", "can change settings of check, not of gates"),
     ],
@@ -131,6 +134,27 @@ def test_update_tells_what_it_writes_and_what_changes(run: Path, tmp_path: Path)
     assert any(line.startswith("  hardware: A processor") for line in told)
     assert any(line.startswith("  artifact onnx-fp32 top-1: ") and " -> " in line for line in told)
     assert check(run, path, {}, None)["verdict"]["passed"]
+
+
+def test_update_writes_through_a_link(run: Path, baseline: Path) -> None:
+    target = baseline.with_name("target.json")
+    link = baseline.with_name("link.json")
+    link.symlink_to(target.name)
+    assert compress(run, "--baseline", link, "--update") == 0
+    assert link.is_symlink()
+    assert load_baseline(target).artifacts == load_baseline(baseline).artifacts
+
+
+def test_a_file_in_the_way_of_the_output_is_told(run: Path, baseline: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = refused(run, baseline, capsys, "--output", str(baseline))
+    assert said.endswith(
+        "cannot be written (a file is where a folder is needed); give a folder you may write to with --output."
+    )
+
+
+def test_the_remedy_names_the_baseline_at_fault(run: Path, baseline: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    edited(schema_version=0)(baseline)
+    assert f"`compress check RUN --baseline {baseline} --update`" in refused(run, baseline, capsys)
 
 
 def test_a_run_that_failed_its_gates_or_another_network_needs_force(run: Path, baseline: Path) -> None:
@@ -230,6 +254,11 @@ BASELINE_ONLY: dict[str, Callable[[Path], None]] = {
     "bits that are none": edited(artifacts__onnx_fp32__right="?"),
     "answers that contradict their top-1": edited(artifacts__onnx_fp32__top1=12.5),
     "negative time": edited(artifacts__onnx_fp32__session_p50_ms={"1": [1.0, -1.0]}),
+    "time below any clock": edited(artifacts__onnx_fp32__session_p50_ms={"1": [1e-320, 1.0]}),
+    "no times": edited(artifacts__onnx_fp32__session_p50_ms={"1": []}),
+    "batch that is no number": edited(artifacts__onnx_fp32__session_p50_ms={"one": [1.0, 1.0]}),
+    "batch below one": edited(artifacts__onnx_fp32__session_p50_ms={"-1": [1.0, 1.0]}),
+    "no version": edited(schema_version=None),
     "time of another type": edited(artifacts__onnx_fp32__session_p50_ms={"1": ["fast"]}),
     "no such artifact": edited(recommended={"onnx": "onnx-fp23", "engine": None}),
     "a folder": as_folder,

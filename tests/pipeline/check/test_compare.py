@@ -146,6 +146,43 @@ def test_an_engine_that_was_never_measured_is_told_once_unless_required() -> Non
     assert uncompared(CheckConfig(require=("engine",)), BEFORE, side()) == []
 
 
+def test_a_required_role_that_nothing_fills_fails() -> None:
+    bare = BEFORE.model_copy(update={"recommended": {"onnx": "onnx-fp32", "engine": None}})
+    config = CheckConfig(artifacts=("engine",), require=("engine",))
+    found = compare(config, bare, bare)
+    assert [(row.artifact, row.verdict, row.required) for row in found] == [("engine", "unmeasured", True)] * 2
+    assert verdict(found, limited=True)["exit_code"] == 1
+    assert compare(CheckConfig(artifacts=("engine",), require=()), bare, bare) == ()
+
+
+def test_a_required_role_that_the_baseline_leaves_empty_fails() -> None:
+    bare = BEFORE.model_copy(update={"recommended": {"onnx": "onnx-fp32", "engine": None}})
+    found = compare(CheckConfig(artifacts=("engine",), require=("engine",)), bare, BEFORE)
+    assert [(row.artifact, row.required) for row in found] == [("engine (tensorrt-rtx-fp16)", True)] * 2
+
+
+@pytest.mark.parametrize(
+    ("limited", "said"), [(False, "no limit was set"), (True, "has an artifact that check.artifacts names")]
+)
+def test_why_nothing_was_compared(limited: bool, said: str) -> None:
+    found = verdict((), limited=limited)
+    assert (found["word"], found["exit_code"]) == ("DONE", 0)
+    assert said in found["why"]
+
+
+def test_an_interval_beyond_all_numbers_is_unmeasured() -> None:
+    far = BEFORE.artifacts["onnx-fp32"].model_copy(update={"session_p50_ms": {"1": (1e-6, 1e9)}})
+    teacher = {
+        **BEFORE.teacher,
+        "onnx": BEFORE.teacher["onnx"].model_copy(update={"session_p50_ms": {"1": (1.0, 1.0)}}),
+    }
+    two = BEFORE.model_copy(update={"artifacts": {"onnx-fp32": far}, "teacher": teacher})
+    config = CheckConfig(artifacts=("onnx",), max_accuracy_loss=None, confidence=0.9999)
+    (row,) = compare(config, two, two)
+    assert (row.verdict, row.required) == ("unmeasured", True)
+    assert "measure again, for longer" in row.why
+
+
 def test_an_engines_slowdown_is_relative_to_nothing() -> None:
     engine = BEFORE.artifacts["onnx-fp16"].model_copy(update={"provider": ""})
     both = BEFORE.model_copy(update={"artifacts": {**BEFORE.artifacts, "tensorrt-rtx-fp16": engine}})
