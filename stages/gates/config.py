@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from core.errors import nearest
 from core.record import Record
-from stages.gates.names import ALL, NAMES, ROLES, refuse_unknown
+from stages.gates.names import ALL, NAMES, ROLES, refuse_unjudged, refuse_unknown
 
 NO_TEACHER_ENGINE = (
     "an engine's speed-up is never measured: no engine is built of the teacher, so there is nothing to compare with; "
@@ -55,7 +55,7 @@ class GatesConfig(Limits):
         refuse_unknown("artifacts", self.artifacts, (*ROLES, *NAMES, ALL))
         refuse_unknown("only", tuple(self.only), (*ROLES, *NAMES))
         judged = (*ROLES, *NAMES) if ALL in self.artifacts else (*self.artifacts, *self.only)
-        refuse_unknown("require", self.require, judged)
+        refuse_unjudged(self.require, judged)
         for name, limits in self.only.items():
             _refuse_bad(name, limits)
         return self

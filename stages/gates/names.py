@@ -50,3 +50,18 @@ def refuse_unknown(setting: str, given: Sequence[str], allowed: Sequence[str]) -
             raise ValueError(f"{setting} names '{name}', which is no artifact it can name; {hint}")
     if len(set(given)) != len(given):
         raise ValueError(f"{setting} is {', '.join(given)}; give each at most once.")
+
+
+def refuse_unjudged(require: Sequence[str], judged: Sequence[str]) -> None:
+    """Nothing, when each required artifact is one that is judged, and given once.
+
+    Raises:
+        ValueError: one is not; it may be the default, which the user never wrote, so both settings are named.
+    """
+    for name in require:
+        if name not in judged and name in (*ROLES, *NAMES):
+            raise ValueError(
+                f"require names '{name}', which is not among the artifacts ({', '.join(judged)}); add it to artifacts, "
+                "or set require to some of them ([] for none)."
+            )
+    refuse_unknown("require", require, judged)
