@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import UsageError
-from pipeline.report.schema import load_report
+from pipeline.report.schema import AGAIN, load_report
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def compared(paths: Sequence[Path]) -> Comparison:
     """The runs at ``paths`` (run directories, or ``report.json`` files).
 
     Raises:
-        UsageError: fewer than two, one twice, or one that has no readable report.
+        UsageError: fewer than two, one twice, or one that has no readable report, or none of a deployed model.
     """
     if len(paths) < 2:
         given = f"'{paths[0]}' alone" if paths else "none"
@@ -96,7 +96,10 @@ def _place(path: Path) -> Path:
 
 
 def _run(number: int, name: str, report: dict[str, Any]) -> Run:
-    row = next(row for row in report["models"] if row["deployed"])
+    row = next((row for row in report["models"] if row["deployed"]), None)
+    if row is None or "1" not in row["latency"]:
+        lacks = "no deployed model" if row is None else "no latency at batch 1 of its deployed model"
+        raise UsageError(f"the report of '{name}' is damaged ({lacks}); restore it, or {AGAIN}.")
     head, training = report["headline"], report["training"]
     return Run(
         number=number,

@@ -33,7 +33,8 @@ def load_report(path: Path) -> dict[str, Any]:
     file = path / "report" / "report.json" if path.is_dir() else path
     document = _document(file)
     version = document.get("schema_version")
-    if "verdict" not in document or isinstance(version, bool) or not isinstance(version, int):
+    other = "kind" in document  # a baseline, a check or a comparison; a report has none
+    if other or "verdict" not in document or isinstance(version, bool) or not isinstance(version, int):
         raise UsageError(
             f"'{file}' is JSON but no report of compress ({_found(document)}); give a run directory, or its "
             "report/report.json."

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,10 +103,14 @@ def last_of(networks: Sequence[NetworkResult]) -> NetworkResult:
 
 
 def file_bytes(figure: Figure, kind: str) -> bytes:
-    """A figure as ``png`` or ``svg``, without dates or program versions in it."""
+    """A figure as ``png`` or ``svg``, without dates or program versions in it.
+
+    Signs that the font lacks, in a user's own names, are drawn as boxes; matplotlib's warning of each is left out.
+    """
     content = io.BytesIO()
     FigureCanvasAgg(figure)
     unsaid = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}[kind]
-    with style():
+    with style(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(content, format=kind, dpi=DPI, metadata=unsaid)
     return content.getvalue()

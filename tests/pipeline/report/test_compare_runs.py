@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -243,5 +244,41 @@ def test_the_legend_names_every_run_and_where_it_stands(change: Change, tmp_path
 def test_a_file_in_the_way_is_told(tmp_path: Path) -> None:
     comparison = compared([saved(tmp_path / name, 90.0, 50.0) for name in "ab"])
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="cannot be written"):
+    with pytest.raises(UsageError, match="a file is where a folder is needed"):
         write(comparison, tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        (lambda row: row.update(deployed=False), "no deployed model"),
+        (lambda row: row["latency"].pop("1"), "no latency at batch 1"),
+    ],
+)
+def test_a_report_that_lacks_what_is_compared_is_refused(
+    how: Callable[[dict[str, Any]], object], said: str, tmp_path: Path
+) -> None:
+    runs = [saved(tmp_path / name, 90.0, 50.0) for name in "ab"]
+    file = runs[0] / "report" / "report.json"
+    report = json.loads(file.read_text())
+    for row in report["models"]:
+        how(row)
+    file.write_text(json.dumps(report))
+    with pytest.raises(UsageError, match=f"damaged \\({said}"):
+        compared(runs)
+
+
+def test_what_check_or_compare_wrote_is_no_old_report(tmp_path: Path) -> None:
+    runs = [saved(tmp_path / name, 90.0, 50.0) for name in "ab"]
+    for kind in ("compress-check", "compress-comparison"):
+        file = tmp_path / "other.json"
+        file.write_text(json.dumps({"kind": kind, "schema_version": 1, "verdict": {}}))
+        with pytest.raises(UsageError, match=f"no report of compress .*{kind}"):
+            compared([runs[0], file])
+
+
+def test_a_name_in_another_script_is_drawn_without_warnings(tmp_path: Path) -> None:
+    comparison = compared([saved(tmp_path / name, 90.0, 50.0) for name in ("日本", "b")])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(write(comparison, tmp_path / "out")) == 4
