@@ -26,8 +26,6 @@ ROUNDING = 1e-5
 Milliseconds = Annotated[float, Field(ge=1e-6, le=1e9)]
 """From less than a cycle of any processor to eleven days: what lies beyond was never measured."""
 Sessions = Annotated[tuple[Milliseconds, ...], Field(min_length=1)]
-BatchSize = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}$")]
-"""A positive number, as keys of JSON are."""
 
 
 class Made(Record):
@@ -71,7 +69,7 @@ class Measured(Record):
     """Of all its files; None when not recorded."""
     provider: str = ""
     """ONNX Runtime's execution provider; empty for other runtimes."""
-    session_p50_ms: dict[BatchSize, Sessions] = Field(default_factory=dict)
+    session_p50_ms: dict[str, Sessions] = Field(default_factory=dict)
     """Median of each session by batch size, milliseconds; entry s of the teacher's and an artifact's in the same
     runtime are of the same session."""
 
@@ -102,6 +100,9 @@ class Baseline(Record):
                 raise ValueError(f"'{name}' is no artifact's name")
         for name, one in (*self.teacher.items(), *self.artifacts.items()):
             _refuse_other_answers(name, one, self.images.count)
+            for batch in one.session_p50_ms:
+                if not re.fullmatch("[1-9][0-9]*", batch):
+                    raise ValueError(f"{name}: batch size '{batch[:20]}' is no positive number")
         return self
 
 

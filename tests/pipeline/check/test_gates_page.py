@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from made_runs import made, written
@@ -12,6 +13,7 @@ from made_runs import made, written
 from pipeline.check.command import check, renew
 from pipeline.check.config import CheckConfig
 from stages.gates.config import GatesConfig
+from stages.verify.accuracy import share_interval
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "gates.md").read_text()
 
@@ -31,6 +33,15 @@ def test_the_defaults_on_the_page_are_the_programs() -> None:
     assert f"| `check.max_slowdown` | {config.max_slowdown:g} % |" in PAGE
     assert config.max_latency_growth is config.max_growth is None
     assert f"`check.confidence` ({config.confidence})" in PAGE
+
+
+def test_what_images_that_all_agree_prove_is_as_told() -> None:
+    def proven(images: int) -> float:
+        return share_interval(np.ones(images, dtype=np.bool_))[1]
+
+    assert f"{proven(359):.2f} % of the 359 embedded digits" in PAGE
+    assert proven(764) < 99.5 <= proven(765)
+    assert "99.5 % needs 765" in PAGE
 
 
 def test_the_example_of_gates_is_a_config() -> None:
