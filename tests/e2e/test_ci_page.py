@@ -325,6 +325,9 @@ def test_the_action_on_the_page_s_run(page: tuple[Path, list[list[Done]]]) -> No
 def test_the_gitlab_job_fails_last(run_ends: int, check_ends: int, code: int, place: Path) -> None:
     job = yaml.safe_load((ROOT / "docs" / "ci" / "gitlab-ci.yml").read_text())["compress"]
     variables = {name: value for name, value in job["variables"].items() if name == "BASELINE"}
+    cached = place / "runs" / "a b" / "report" / "check.junit.xml"
+    cached.parent.mkdir(parents=True)
+    cached.write_text("of an earlier check")
     script = "\n".join(job["script"])
     done = shell(place, script, **variables, RUN_ENDS=str(run_ends), CHECK_ENDS=str(check_ends))
     assert (done.code, done.err) == (code, "")
@@ -333,6 +336,7 @@ def test_the_gitlab_job_fails_last(run_ends: int, check_ends: int, code: int, pl
     for path in job["artifacts"]["reports"]["junit"]:
         assert path.startswith("compress-report/")
     assert run_ends > 1 or "junit.xml" in kept
+    assert "check.junit.xml" not in kept  # the widget would show an earlier verdict as this one's
 
 
 def test_the_report_of_a_run_keeps_its_schema_and_stands_beside_junit(page: tuple[Path, list[list[Done]]]) -> None:
