@@ -91,11 +91,10 @@ def _agreement(report: dict[str, Any]) -> list[Text]:
 
 
 def _gates(report: dict[str, Any]) -> list[Text]:
-    """One line for each gate that is not passed."""
+    """One line for each gate that is not passed, those first that fail the run."""
     lines = []
-    for row in report["gates"]:
-        if row["verdict"] == "pass":
-            continue
+    open_rows = [row for row in report["gates"] if row["verdict"] != "pass"]
+    for row in sorted(open_rows, key=lambda row: row["verdict"] != "fail" and not row["required"]):
         required = "" if row["verdict"] == "fail" or row["required"] else " (not required)"
         line = Text()
         line.append(row["verdict"].upper(), style="bold red" if row["verdict"] == "fail" else "bold yellow")

@@ -92,6 +92,17 @@ def test_terminal_names_what_failed_in_words(lift: Records) -> None:
     assert "FAIL onnx accuracy drop: 1.23 [0.33, 2.13] points; limit at most 0.1 points." in text
 
 
+def test_terminal_tells_first_what_fails_the_run(lift: Records) -> None:
+    first = lift.gates.rows[0]
+    rows = tuple(
+        first.model_copy(update={"verdict": verdict, "required": required, "artifact": verdict})
+        for verdict, required in (("inconclusive", False), ("unmeasured", True), ("fail", False))
+    )
+    text = shown(report_of(replace(lift, gates=GatesRecord(rows=rows, passed=False))), 120)
+    places = [text.index(f"{word} ") for word in ("UNMEASURED unmeasured", "FAIL fail", "INCONCLUSIVE (not required)")]
+    assert places == sorted(places)
+
+
 def test_terminal_does_not_read_markup_in_the_reports_text(lift: Records) -> None:
     assert "[red]odd[/red]" in shown(report_of(lift, notes=["[red]odd[/red]"]), 80)
 
