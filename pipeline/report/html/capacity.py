@@ -10,12 +10,14 @@ from markupsafe import Markup
 from pipeline.report.html.labels import spread
 from pipeline.report.html.names import key_of, short_names
 from pipeline.report.html.parts import Cell, Figure, Table, columns, not_drawn, number_cell
-from pipeline.report.html.svg import SERIES, Canvas, from_zero, is_wide, padded, shortened
+from pipeline.report.html.svg import SERIES, Canvas, from_zero, is_wide, padded, shortened, text_width
 from pipeline.report.models import MEGABYTE
 from pipeline.report.wording import Footnotes
 
 _WIDE, _NARROW = (920, 230), (400, 150)
 """Width of the drawing, and of that for the names at its right, on wide pages and on narrow ones."""
+_TICK = 12.0
+"""Font size of the numbers at an axis, in units of the drawing."""
 _WIDE_RANGE = 20.0
 """Fastest over slowest, from which on the axis is logarithmic."""
 
@@ -70,19 +72,20 @@ def _throughput(
     batches = sorted({row["batch"] for row in rows})
     values = [value for row in rows for value in (row["images_per_second"], row["low"], row["high"]) if value]
     height, right = 320, width - margin
-    x = padded(batches, 46, right, log=True, share=0.03)
     log = is_wide(values, _WIDE_RANGE)
     y = padded(values, height - 46, 22, log=True) if log else from_zero(values, height - 46, 22)
+    left = max(46.0, 8 + max(text_width(f"{tick:g}", _TICK) for tick in y.ticks()))
+    x = padded(batches, left, right, log=True, share=0.03)
     words = "; ".join(f"{names[key]} {line[-1]['images_per_second']:.4g}" for key, line in lines.items())
     canvas = Canvas(width, height, f"Throughput over batch sizes; images a second at the largest: {words}.", kind)
     for tick in y.ticks():
-        canvas.line((46, y(tick)), (right, y(tick)), "grid")
-        canvas.text((40, y(tick) + 4), f"{tick:g}", "tick", "end")
+        canvas.line((left, y(tick)), (right, y(tick)), "grid")
+        canvas.text((left - 6, y(tick) + 4), f"{tick:g}", "tick", "end")
     for batch in batches:
         canvas.text((x(batch), height - 28), str(batch), "tick", "middle")
-    canvas.line((46, height - 46), (right, height - 46), "axis")
+    canvas.line((left, height - 46), (right, height - 46), "axis")
     canvas.text((4, 12), "images a second" + (" (logarithmic)" if log else ""), "title")
-    canvas.text(((46 + right) / 2, height - 8), "batch size", "title", "middle")
+    canvas.text(((left + right) / 2, height - 8), "batch size", "title", "middle")
     ends = [y(line[-1]["images_per_second"]) for line in lines.values()]
     places = spread(ends, 15, 22, height - 46)
     for index, ((key, line), end, place) in enumerate(zip(lines.items(), ends, places, strict=True)):

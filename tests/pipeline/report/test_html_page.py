@@ -13,6 +13,7 @@ from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from pipeline.report.html.classes import SHOWN, classes
 from pipeline.report.html.embed import LARGEST, embedded
 from pipeline.report.html.names import key_of
 from pipeline.report.html.page import render
+from pipeline.report.html.svg import text_width
 from pipeline.report.html.timing import how_measured, latency_figures
 from pipeline.report.html.training import last_settings
 
@@ -332,6 +334,19 @@ def test_what_has_no_throughput_is_said_once_for_each_artifact(rich: tuple[dict[
     drawn = throughput_figure(report)
     assert drawn is not None
     assert drawn.notes == ["Not drawn: lift-folded fp16 at batch 16, 32; lift-folded int8: it ran out of time."]
+
+
+@pytest.mark.parametrize("factor", [1, 1e3, 1e6])
+def test_numbers_of_throughput_are_not_cut_off(factor: float, rich: tuple[dict[str, Any], Path]) -> None:
+    report = json.loads(json.dumps(rich[0]))
+    for row in report["throughput"]:
+        row |= {name: row[name] and factor * row[name] for name in ("images_per_second", "low", "high")}
+    drawn = throughput_figure(report)
+    assert drawn is not None
+    for drawing in drawn.drawings:
+        ticks = [text for text in ElementTree.fromstring(str(drawing)).iter() if text.get("text-anchor") == "end"]  # noqa: S314 - drawn just now
+        assert ticks
+        assert all(float(one.get("x", 0)) >= text_width(one.text or "", 12) for one in ticks)
 
 
 def test_a_class_without_a_difference_reads_0(rich: tuple[dict[str, Any], Path]) -> None:
