@@ -15,7 +15,9 @@ class Pair:
     """One artifact then and now."""
 
     label: str
+    """What a reader calls it."""
     name: str
+    """Of the artifact; of the role where nothing fills a required one."""
     required: bool
     before: Measured | None
     now: Measured | None
@@ -29,14 +31,17 @@ class Pair:
 def pairs(config: CheckConfig, before: Baseline, now: Baseline) -> Iterator[Pair]:
     """The artifacts to compare, like with like: of a role the one that was recommended then, and the one that is now.
 
-    A role that nothing fills on either side has no pair.
+    A role that nothing fills on either side has no pair, unless it is required: then it has an empty one.
     """
     seen = set()
     for given in _named(config, before, now):
         # The baseline's first: what it promised is what a run must not lose.
         filled = [before.recommended.get(given), now.recommended.get(given)] if given in ROLES else [given]  # type: ignore[call-overload]
-        for place, name in enumerate(filled):
-            if name is None or name in seen:
+        there = list(filter(None, filled))
+        if not there and given in config.require:
+            yield Pair(given, given, True, None, None)
+        for place, name in enumerate(there):
+            if name in seen:
                 continue
             seen.add(name)
             label = label_of(given, name) if given in ROLES else name

@@ -244,3 +244,12 @@ def test_a_higher_confidence_gives_a_wider_paired_interval() -> None:
     assert narrow == paired_drop(one, other, 0.95)
     assert wide[0] == narrow[0]
     assert wide[1] < narrow[1] < narrow[2] < wide[2]
+
+
+@pytest.mark.parametrize("now", [None, ("tensorrt-rtx", "fp16")])
+def test_a_required_role_that_the_baseline_has_nothing_for_fails(now: tuple[str, str] | None) -> None:
+    before = side(bundle={"engine": None})
+    found = compare(CheckConfig(require=("engine",)), before, side(bundle={"engine": now}))
+    engine = [row for row in found if row.artifact.startswith("engine")]
+    assert [(row.verdict, row.required) for row in engine] == [("unmeasured", True)] * 2
+    assert verdict(found)["exit_code"] == 1
