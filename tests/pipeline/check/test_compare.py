@@ -253,3 +253,17 @@ def test_a_required_role_that_the_baseline_has_nothing_for_fails(now: tuple[str,
     engine = [row for row in found if row.artifact.startswith("engine")]
     assert [(row.verdict, row.required) for row in engine] == [("unmeasured", True)] * 2
     assert verdict(found)["exit_code"] == 1
+
+
+def test_where_nothing_was_measured_nothing_passed() -> None:
+    left = BEFORE.model_copy(update={"artifacts": {}})
+    found = compare(CheckConfig(artifacts=("onnx",), require=()), BEFORE, left)
+    assert {row.verdict for row in found} == {"unmeasured"}
+    assert (verdict(found)["word"], verdict(found)["exit_code"]) == ("UNDECIDED", 0)
+
+
+def test_without_rows_it_is_not_said_that_no_limit_was_set() -> None:
+    assert (
+        "neither side measured"
+        in verdict(compare(CheckConfig(artifacts=("engine",), require=()), BEFORE, BEFORE))["why"]
+    )

@@ -141,6 +141,7 @@ def test_fold_agreement_comes_from_the_fold_record(lift: Records) -> None:
         (("pass", "pass"), "PASS"),
         (("pass", "unmeasured"), "PASS"),
         (("pass", "inconclusive"), "UNDECIDED"),
+        (("unmeasured", "unmeasured"), "UNDECIDED"),
         (("inconclusive", "fail"), "FAIL"),
     ],
 )
