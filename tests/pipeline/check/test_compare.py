@@ -164,7 +164,10 @@ def test_what_cannot_be_timed_is_unmeasured_with_its_reason() -> None:
     before = side()
     gpu = before.artifacts["onnx-fp32"].model_copy(update={"provider": "CUDAExecutionProvider"})
     moved = before.model_copy(update={"artifacts": {**before.artifacts, "onnx-fp32": gpu}})
-    assert "CUDAExecutionProvider" in rows(moved)["onnx (fp32)", "max_slowdown"].why
+    found = rows(moved, **EVERYTHING)
+    for limit in ("max_slowdown", "max_latency_growth"):
+        assert "CUDAExecutionProvider" in found["onnx (fp32)", limit].why
+        assert found["onnx (fp32)", limit].value is None
 
 
 @pytest.mark.parametrize(
