@@ -16,7 +16,15 @@ def models(report: dict[str, Any]) -> str:
     """Accuracy, cost and memory by model, times by model and batch size; reasons for missing numbers below."""
     notes = Footnotes()
     accuracy = table(
-        ["artifact", "top-5 %", "agreement with torch, %", "ECE, points", "parameters", "MACs", "memory, peak"],
+        [
+            "artifact",
+            "top-5 %",
+            "agreement with torch, %",
+            "ECE, points",
+            "parameters",
+            "MACs",
+            "memory, peak (ONNX: on the CPU)",
+        ],
         [
             [
                 plain(row["label"]),
