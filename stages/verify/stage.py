@@ -61,11 +61,12 @@ class Inputs:
 def run(config: VerifyConfig, inputs: Inputs, context: Context) -> VerifyRecord:
     """Accuracy and latency of everything that runs here; what does not is recorded with the reason."""
     threads = config.threads or physical_cores()
-    with torch_threads(threads), ExitStack() as stack:
+    with torch_threads(threads), ExitStack() as stage:
         device = make_accelerator(context.device).device
         provider = provider_for(device.type)
-        contestants = _contestants(inputs, context, device, provider, threads, stack)
-        accuracy = _accuracy(inputs, context, contestants)
+        with ExitStack() as pass_alone:  # files that every session opens anew need not lie in memory twice
+            contestants = _contestants(inputs, context, device, provider, threads, pass_alone, stage)
+            accuracy = _accuracy(inputs, context, contestants)
         images = _images(config, inputs, contestants)
         with pinned(threads) as cpus:
             latency = latency_rows(config, contestants, images)
@@ -114,9 +115,18 @@ def _images(
 
 
 def _contestants(
-    inputs: Inputs, context: Context, device: torch.device, provider: Provider, threads: int, stack: ExitStack
+    inputs: Inputs,
+    context: Context,
+    device: torch.device,
+    provider: Provider,
+    threads: int,
+    pass_alone: ExitStack,
+    stage: ExitStack,
 ) -> list[Contestant]:
-    """Teacher first in each runtime; then every student graph, the deployed one's precisions, the engines."""
+    """Teacher first in each runtime; then every student graph, the deployed one's precisions, the engines.
+
+    ONNX files are open as long as ``pass_alone``, engines, which are not opened anew, as long as ``stage``.
+    """
     root = context.run.root
     own, student, export = inputs.teacher.preprocess, inputs.student.preprocess, inputs.export
 
@@ -127,7 +137,7 @@ def _contestants(
 
     def in_onnx(model: str, spec: PreprocessSpec, artifact: OnnxArtifact) -> Contestant:
         absent = Contestant(model, "onnx", spec, None, precision=artifact.precision)
-        return _onnx(absent, root / artifact.file.path, threads, provider, stack)
+        return _onnx(absent, root / artifact.file.path, threads, provider, pass_alone)
 
     graphs = inputs.fold.models
     return [
@@ -136,7 +146,7 @@ def _contestants(
         in_onnx(TEACHER, export.teacher_preprocess, export.teacher),
         *(in_onnx(graph, export.preprocess, artifact) for graph, artifact in export.student.items()),
         *(in_onnx(export.deployed, export.preprocess, artifact) for artifact in export.reduced.values()),
-        *(_engine(export, engine, root, stack) for engine in export.engines),
+        *(_engine(export, engine, root, stage) for engine in export.engines),
     ]
 
 
