@@ -82,9 +82,9 @@ def run(config: VerifyConfig, inputs: Inputs, context: Context) -> VerifyRecord:
     bound = f"bound to CPU {', '.join(map(str, cpus))}" if cpus else "not bound to CPUs (this system cannot)"
     method = (
         f"{processor()}, {threads} threads, {bound}; {min(sessions)} to {max(sessions)} sessions, in each of which "
-        f"every model of a runtime is opened anew{_opened_once(contestants)} and timed in turn within each round, in "
-        f"shuffled order; warm-up detected; ONNX Runtime on {onnx_on} without spinning threads; torch on {torch_on}, "
-        "eager, float32; from a float32 array in memory to logits in memory"
+        "every model of a runtime is opened anew and timed in turn within each round, in shuffled order; warm-up "
+        f"detected; ONNX Runtime on {onnx_on} without spinning threads; torch on {torch_on}, eager, float32; from "
+        f"an array in memory, as the model takes it, to logits in memory{_opened_once(contestants)}"
     )
     on_gpu = device.type == "cuda" or any(each.on_gpu for each in contestants)
     return VerifyRecord(
@@ -101,7 +101,7 @@ def run(config: VerifyConfig, inputs: Inputs, context: Context) -> VerifyRecord:
 def _opened_once(contestants: Sequence[Contestant]) -> str:
     """Which of those that run are not opened anew in each session: their intervals do not know what that changes."""
     kept = dict.fromkeys(each.runtime for each in contestants if each.infer and each.anew is None)
-    return f" (but {' and '.join(kept)}: once for all sessions)" if kept else ""
+    return f"; {' and '.join(kept)} opened once for all sessions" if kept else ""
 
 
 def _images(
