@@ -15,9 +15,7 @@ class Pair:
     """One artifact then and now."""
 
     label: str
-    """What a reader calls it."""
     name: str
-    """Of the artifact; of the role where nothing fills a required one."""
     required: bool
     before: Measured | None
     now: Measured | None
@@ -31,16 +29,16 @@ class Pair:
 def pairs(config: CheckConfig, before: Baseline, now: Baseline) -> Iterator[Pair]:
     """The artifacts to compare, like with like: of a role the one that was recommended then, and the one that is now.
 
-    A role that nothing fills on either side has no pair, unless it is required: then it has an empty one.
+    A role that nothing fills on either side has no pair, unless it is required: then it is named as it was asked for.
     """
     seen = set()
     for given in _named(config, before, now):
         # The baseline's first: what it promised is what a run must not lose.
         filled = [before.recommended.get(given), now.recommended.get(given)] if given in ROLES else [given]  # type: ignore[call-overload]
-        there = list(filter(None, filled))
-        if not there and given in config.require:
-            yield Pair(given, given, True, None, None)
-        for place, name in enumerate(there):
+        names = list(dict.fromkeys(name for name in filled if name is not None))
+        if not names and given in config.require:
+            yield Pair(given, given, required=True, before=None, now=None)
+        for place, name in enumerate(names):
             if name in seen:
                 continue
             seen.add(name)

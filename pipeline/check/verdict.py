@@ -56,7 +56,7 @@ def verdict(rows: Sequence[GateRow]) -> dict[str, Any]:
     if stopped:
         word, why = "FAIL", f"{stopped} of {len(rows)} comparisons with the baseline failed"
     elif not rows:
-        word, why = "DONE", "nothing was compared: no limit is set, or neither side measured what it is on"
+        word, why = "DONE", "no limit was set, so nothing was compared"
     elif not done or any(row.verdict == "inconclusive" for row in rows):
         # Not a failure, but no proof either: the word must not say more than was measured.
         word, why = "UNDECIDED", f"nothing failed, but {len(rows) - done} of {len(rows)} comparisons were left open"

@@ -230,7 +230,6 @@ BASELINE_ONLY: dict[str, Callable[[Path], None]] = {
     "bits that are none": edited(artifacts__onnx_fp32__right="?"),
     "answers that contradict their top-1": edited(artifacts__onnx_fp32__top1=12.5),
     "negative time": edited(artifacts__onnx_fp32__session_p50_ms={"1": [1.0, -1.0]}),
-    "times of no batch size": edited(artifacts__onnx_fp32__session_p50_ms={"one": [1.0, 1.1]}),
     "time of another type": edited(artifacts__onnx_fp32__session_p50_ms={"1": ["fast"]}),
     "no such artifact": edited(recommended={"onnx": "onnx-fp23", "engine": None}),
     "a folder": as_folder,

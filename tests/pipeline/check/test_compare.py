@@ -263,10 +263,3 @@ def test_where_nothing_was_measured_nothing_passed() -> None:
     found = compare(CheckConfig(artifacts=("onnx",), require=()), BEFORE, left)
     assert {row.verdict for row in found} == {"unmeasured"}
     assert (verdict(found)["word"], verdict(found)["exit_code"]) == ("UNDECIDED", 0)
-
-
-def test_without_rows_it_is_not_said_that_no_limit_was_set() -> None:
-    assert (
-        "neither side measured"
-        in verdict(compare(CheckConfig(artifacts=("engine",), require=()), BEFORE, BEFORE))["why"]
-    )
