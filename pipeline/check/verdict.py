@@ -57,12 +57,14 @@ def verdict(rows: Sequence[GateRow]) -> dict[str, Any]:
         word, why = "FAIL", f"{stopped} of {len(rows)} comparisons with the baseline failed"
     elif not rows:
         word, why = "DONE", "no limit was set, so nothing was compared"
-    elif not done or any(row.verdict == "inconclusive" for row in rows):
+    elif any(row.verdict == "inconclusive" for row in rows):
         # Not a failure, but no proof either: the word must not say more than was measured.
         word, why = "UNDECIDED", f"nothing failed, but {len(rows) - done} of {len(rows)} comparisons were left open"
     elif done == len(rows):
         word, why = "PASS", f"all {len(rows)} comparisons with the baseline passed"
     else:
         word, why = "PASS", f"{done} of {len(rows)} comparisons passed, the others are not required"
+    if word == "PASS" and not done:
+        word, why = "UNDECIDED", f"nothing failed, but none of {len(rows)} comparisons could be made"
     fine = passed(rows)
     return {"passed": fine, "word": word, "exit_code": EXIT_OK if fine else EXIT_GATE_FAILED, "why": why}
