@@ -23,11 +23,7 @@ SCHEMA_VERSION: Final = 1
 ROUNDING = 1e-5
 """Points by which a top-1 may differ from its own answers."""
 
-Milliseconds = Annotated[float, Field(ge=1e-6, le=1e9)]
-"""From less than a cycle of any processor to eleven days: what lies beyond was never measured."""
-Sessions = Annotated[tuple[Milliseconds, ...], Field(min_length=1)]
-BatchSize = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,8}$")]
-"""A positive number, as keys of JSON are."""
+Milliseconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class Made(Record):
@@ -71,7 +67,7 @@ class Measured(Record):
     """Of all its files; None when not recorded."""
     provider: str = ""
     """ONNX Runtime's execution provider; empty for other runtimes."""
-    session_p50_ms: dict[BatchSize, Sessions] = Field(default_factory=dict)
+    session_p50_ms: dict[str, tuple[Milliseconds, ...]] = Field(default_factory=dict)
     """Median of each session by batch size, milliseconds; entry s of the teacher's and an artifact's in the same
     runtime are of the same session."""
 
