@@ -192,13 +192,13 @@ class LatencyRow(Record):
     """Teacher's median over this model's, same runtime and batch size."""
     speedup_low: float | None
     speedup_high: float | None
-    """Ends of the 95 % bootstrap interval of ``speedup`` over interleaved rounds."""
+    """Ends of the 95 % bootstrap interval of ``speedup`` over sessions."""
     p50_low: float | None = None
     p50_high: float | None = None
-    """Ends of the 95 % bootstrap interval of ``p50_ms``."""
+    """Ends of the 95 % bootstrap interval of ``p50_ms`` over sessions."""
     session_p50_ms: tuple[float, ...] = ()
-    """Median of each session, milliseconds: a session opens every model anew (memory lies elsewhere) and times them in
-    interleaved rounds. Entry s of all rows of a runtime and batch size comes from the same session."""
+    """Median of each session, milliseconds: a session opens every model but engines anew (memory lies elsewhere) and
+    times them in interleaved rounds. Entry s of all rows of a runtime and batch size comes from the same session."""
     quantiles_ms: tuple[float, ...] = ()
     """Minimum, 5th, 10th, ... 95th percentile and maximum of all samples, milliseconds; 21 numbers."""
     warm_up_rounds: int = 0
@@ -233,7 +233,7 @@ class ThroughputRow(Record):
 
 
 class MemoryRow(Record):
-    """What one model needs in a process of its own that does nothing else."""
+    """What one model needs in a process of its own that does nothing else; an ONNX file runs on the CPU in it."""
 
     model: str
     runtime: Runtime

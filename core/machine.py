@@ -8,15 +8,21 @@ from pathlib import Path
 
 from core.artifact_records import Hardware
 
+_ARM_KEYS = ("CPU implementer", "CPU part", "CPU variant")
+_CPUINFO = Path("/proc/cpuinfo")
+
 
 def processor() -> str:
-    """The CPU's name as the system tells it."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    """The CPU's name as the system tells it; of an ARM, which has none, the numbers of its makers and designs."""
+    lines = _CPUINFO.read_text().splitlines() if _CPUINFO.is_file() else []
+    facts = [(key.strip(), value.strip()) for key, _, value in (line.partition(":") for line in lines)]
+    named = [value for key, value in facts if key == "model name"]
+    if named:
+        return named[0]
+    # One of each: cores of two designs in a machine are listed one after the other.
+    numbers = dict.fromkeys(f"{key[4:]} {value}" for key, value in facts if key in _ARM_KEYS)
+    name = platform.processor() or platform.machine()
+    return f"{name} ({', '.join(numbers)})" if numbers else name
 
 
 def hardware(threads: int, gpu: str) -> Hardware:

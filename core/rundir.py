@@ -235,7 +235,8 @@ class RunDirectory:
     def metrics(self) -> list[dict[str, Any]]:
         """The whole lines of metrics.jsonl: one an epoch of each training; none where nothing was trained."""
         path = self.root / "metrics.jsonl"
-        lines = path.read_text().splitlines() if path.is_file() else []
+        # A line that is no text is no whole line either.
+        lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
         return [json.loads(line) for line in lines if _is_whole(line)]
 
     def append_metrics(self, values: dict[str, Any]) -> None:

@@ -60,7 +60,10 @@ def memory_of(runtime: str, path: Path | None, batch: int, threads: int) -> Memo
     if done.returncode != 0:
         said = done.stderr.strip().splitlines()
         raise EnvironmentLacksError(said[-1] if said else f"the process ended with status {done.returncode}.")
-    return Memory(**json.loads(done.stdout))
+    try:
+        return Memory(**json.loads(done.stdout.splitlines()[-1]))  # a library may have written lines before it
+    except (IndexError, ValueError, TypeError) as error:
+        raise EnvironmentLacksError(f"the process printed no measurement but {done.stdout[:80]!r}.") from error
 
 
 def peak_rss_bytes() -> int:

@@ -83,12 +83,8 @@ def _slowdown(pair: Pair, before: Baseline, now: Baseline, config: CheckConfig) 
     if runtime not in TEACHERS:
         return Change(None, why=NO_TEACHER)
     old, new = _both(pair)
-    if old.provider != new.provider:
-        return Change(
-            None,
-            why=f"the baseline was measured with {old.provider or 'no provider'}, this run with "
-            f"{new.provider or 'none'}: how much faster than the teacher a model is differs between them",
-        )
+    if other := _other_provider(old, new):
+        return other
     logs = []
     for side, own, whose in ((before, old, "the baseline"), (now, new, "this run")):
         teacher = side.teacher.get(runtime)
@@ -114,6 +110,8 @@ def _latency(pair: Pair, before: Baseline, now: Baseline, config: CheckConfig) -
             "latencies of two machines are not compared, only their ratio to the teacher's",
             owed=False,  # else whoever gets another machine from the CI service would be told of a regression
         )
+    if other := _other_provider(*_both(pair)):
+        return other
     logs = []
     for own, whose in zip(_both(pair), ("the baseline", "this run"), strict=True):
         times = _times(own, config.batch)
@@ -121,6 +119,17 @@ def _latency(pair: Pair, before: Baseline, now: Baseline, config: CheckConfig) -
             return Change(None, why=_untimed(whose, pair.name, own, config.batch))
         logs.append(-np.log(times))
     return _grown(logs[0], logs[1], config.confidence)
+
+
+def _other_provider(old: Measured, new: Measured) -> Change | None:
+    """Why times on a CPU and on a GPU are not compared; None where both were measured with the same provider."""
+    if old.provider == new.provider:
+        return None
+    return Change(
+        None,
+        why=f"the baseline was measured with {old.provider or 'no provider'}, this run with "
+        f"{new.provider or 'none'}: times of the two are not compared, nor how much faster than the teacher a model is",
+    )
 
 
 def _grown(before: NDArray[np.float64], now: NDArray[np.float64], confidence: float) -> Change:

@@ -73,5 +73,7 @@ def verdict(rows: Sequence[GateRow], *, limited: bool = True) -> dict[str, Any]:
         word, why = "PASS", f"{those} with the baseline passed"
     else:
         word, why = "PASS", f"{done} of {len(rows)} comparisons passed, the others are not required"
+    if word == "PASS" and not done:
+        word, why = "UNDECIDED", f"nothing failed, but none of {len(rows)} comparisons could be made"
     fine = passed(rows)
     return {"passed": fine, "word": word, "exit_code": EXIT_OK if fine else EXIT_GATE_FAILED, "why": why}

@@ -56,7 +56,7 @@ class Comparison:
         no_time = (
             ""
             if self.time
-            else "speed has no common measure, for neither machines nor teachers are known to be the same"
+            else "speed has no common measure, for machines differ, and teachers or execution providers too"
         )
         return self.accuracy or no_time
 
@@ -80,11 +80,14 @@ def compared(paths: Sequence[Path]) -> Comparison:
     accuracy = _images(reports)
     machine = _machines(reports)
     teachers = _teachers(reports)
-    time = "p50_ms" if not machine else None if teachers else "speedup"
+    providers = _providers(reports)
+    time = "p50_ms" if not machine else None if teachers or providers else "speedup"
     warnings = [f"{accuracy}: top-1 of one run says nothing about another's."] if accuracy else []
     if machine:
         how = "is compared by speed-up, against each run's own teacher" if time else "cannot be compared"
         warnings.append(f"{machine}: latency {how}.")
+    if machine and providers:
+        warnings.append(f"{providers}: how much faster than its teacher a model is depends on that.")
     if teachers:
         warnings.append(f"{teachers}: drop and speed-up are each against a run's own.")
     return Comparison(runs, accuracy, time, tuple(warnings))
@@ -137,6 +140,13 @@ def _machines(reports: Sequence[dict[str, Any]]) -> str:
     differing = [key for key in found[0] if len({str(one[key]) for one in found}) > 1]
     told = "; ".join(f"{key}: {', '.join(str(one[key] or 'none') for one in found)}" for key in differing)
     return f"the hardware differs ({told})" if differing else ""
+
+
+def _providers(reports: Sequence[dict[str, Any]]) -> str:
+    """How what the deployed models ran on differs; empty where it does not."""
+    found = [next(row for row in report["models"] if row["deployed"])["provider"] for report in reports]
+    told = ", ".join(name or "not recorded" for name in found)
+    return f"the execution providers differ ({told})" if len(set(found)) > 1 else ""
 
 
 def _teachers(reports: Sequence[dict[str, Any]]) -> str:

@@ -126,7 +126,7 @@ def _verdict(gates: GatesRecord, not_made: Sequence[str]) -> dict[str, Any]:
         word, why = "FAIL", "something that was asked for could not be made"
     elif not gates.rows:
         word, why = "DONE", "no gate was set, so nothing was judged"
-    elif any(row.verdict == "inconclusive" for row in gates.rows):
+    elif len(open_gates) == len(gates.rows) or any(row.verdict == "inconclusive" for row in gates.rows):
         # Not a failure, but no proof either: the word must not say more than was measured.
         word, why = "UNDECIDED", "no gate failed, but not all could be decided"
     elif open_gates:

@@ -16,7 +16,15 @@ def models(report: dict[str, Any]) -> str:
     """Accuracy, cost and memory by model, times by model and batch size; reasons for missing numbers below."""
     notes = Footnotes()
     accuracy = table(
-        ["artifact", "top-5 %", "agreement with torch, %", "ECE, points", "parameters", "MACs", "memory, peak"],
+        [
+            "artifact",
+            "top-5 %",
+            "agreement with torch, %",
+            "ECE, points",
+            "parameters",
+            "MACs",
+            "memory, peak (ONNX: on the CPU)",
+        ],
         [
             [
                 plain(row["label"]),
@@ -36,7 +44,14 @@ def models(report: dict[str, Any]) -> str:
     )
     below = [f"- {plain(line)}" for line in notes.lines()]
     method = f"Intervals are 95 %. Latency: {plain(report['latency_method'])}"
-    return "\n".join([accuracy, "", times, "", *below, *([""] if below else []), method])
+    return "\n".join([accuracy, "", times, "", *below, *([""] if below else []), method, *_not_warm(report)])
+
+
+def _not_warm(report: dict[str, Any]) -> list[str]:
+    """What was timed before its times had stopped falling, in a sentence; nothing where nothing was."""
+    found = [f"{row['runtime']} at batch {row['batch']}" for row in report["latency"] if not row["settled"]]
+    told = ", ".join(dict.fromkeys(found))
+    return [f"Times were still falling when warm-up ended, in one session or more: {told}."] if found else []
 
 
 def _times(row: dict[str, Any], batch: str, notes: Footnotes) -> list[str]:

@@ -32,6 +32,8 @@ _RUNTIME_WORDS = {
 }
 _RUNTIMES = tuple(_RUNTIME_WORDS)
 _PRECISIONS = get_args(Precision)
+_NO_MEMORY = {"torch": "a graph in torch shares its process with everything else that this program is"}
+"""Why no artifact of a runtime has a memory of its own."""
 _PROVIDER_WORDS = {"CPUExecutionProvider": "CPU", "CUDAExecutionProvider": "GPU"}
 
 
@@ -109,7 +111,7 @@ def model_rows(
                 **_accuracy(accuracy.get(one), absent, is_teacher=one.model == "teacher"),
                 "latency": {str(batch): _latency(latency.get((one, batch)), absent) for batch in batches},
                 "throughput": {str(batch): _throughput(row) for batch, row in throughput.get(one, {}).items()},
-                "memory": _memory(memory.get(one), absent),
+                "memory": _memory(memory.get(one), absent or _NO_MEMORY.get(one.runtime, "")),
                 "parameters": None if cost is None else cost.parameters,
                 "macs": None if cost is None else cost.macs,
                 "bytes": None if file is None else file.bytes,

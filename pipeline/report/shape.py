@@ -125,7 +125,7 @@ class ModelRow(Record):
     throughput: dict[str, Quantity] = Field(default_factory=dict)
     """Images a second, by batch size."""
     memory: Quantity = Field(default_factory=_none_before)
-    """Most resident memory of a process that runs it alone, bytes."""
+    """Most resident memory of a process that runs it alone (an ONNX file: on the CPU), bytes."""
     parameters: int | None
     macs: int | None
     bytes: int | None

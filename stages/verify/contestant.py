@@ -30,7 +30,8 @@ class Contestant:
     runtime: Runtime
     spec: PreprocessSpec
     infer: Infer | None
-    """Of the one that stays open for as long as the stage runs; accuracy is measured with it."""
+    """Of the one that accuracy is measured with. It is closed afterwards where there is ``anew``, else it is timed too;
+    None where it cannot run here."""
     max_batch: int | None = None
     reason: str = ""
     provider: str = ""

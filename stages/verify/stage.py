@@ -62,11 +62,12 @@ class Inputs:
 def run(config: VerifyConfig, inputs: Inputs, context: Context) -> VerifyRecord:
     """Accuracy and latency of everything that runs here; what does not is recorded with the reason."""
     threads = config.threads or physical_cores()
-    with torch_threads(threads), ExitStack() as stack:
+    with torch_threads(threads), ExitStack() as stage:
         device = make_accelerator(context.device).device
         provider = provider_for(device.type)
-        contestants = _contestants(inputs, context, device, provider, threads, stack)
-        accuracy = _accuracy(inputs, context, contestants)
+        with ExitStack() as pass_alone:  # files that every session opens anew need not lie in memory twice
+            contestants = _contestants(inputs, context, device, provider, threads, pass_alone, stage)
+            accuracy = _accuracy(inputs, context, contestants)
         images = _images(config, inputs, contestants)
         with pinned(threads) as cpus:
             latency = latency_rows(config, contestants, images)
@@ -84,8 +85,8 @@ def run(config: VerifyConfig, inputs: Inputs, context: Context) -> VerifyRecord:
     method = (
         f"{processor()}, {counted(threads, 'thread')}, {bound}; {opened} sessions, in each of which "
         "every model of a runtime is opened anew and timed in turn within each round, in shuffled order; warm-up "
-        f"detected; ONNX Runtime on {onnx_on} without spinning threads; torch on {torch_on}, eager, float32; from a "
-        "float32 array in memory to logits in memory"
+        f"detected; ONNX Runtime on {onnx_on} without spinning threads; torch on {torch_on}, eager, float32; from "
+        f"an array in memory, as the model takes it, to logits in memory{_opened_once(contestants)}"
     )
     on_gpu = device.type == "cuda" or any(each.on_gpu for each in contestants)
     return VerifyRecord(
@@ -99,6 +100,12 @@ def run(config: VerifyConfig, inputs: Inputs, context: Context) -> VerifyRecord:
     )
 
 
+def _opened_once(contestants: Sequence[Contestant]) -> str:
+    """Which of those that run are not opened anew in each session: their intervals do not know what that changes."""
+    kept = dict.fromkeys(each.runtime for each in contestants if each.infer and each.anew is None)
+    return f"; {' and '.join(kept)} opened once for all sessions" if kept else ""
+
+
 def _images(
     config: VerifyConfig, inputs: Inputs, contestants: Sequence[Contestant]
 ) -> dict[PreprocessSpec, NDArray[np.float32]]:
@@ -110,9 +117,18 @@ def _images(
 
 
 def _contestants(
-    inputs: Inputs, context: Context, device: torch.device, provider: Provider, threads: int, stack: ExitStack
+    inputs: Inputs,
+    context: Context,
+    device: torch.device,
+    provider: Provider,
+    threads: int,
+    pass_alone: ExitStack,
+    stage: ExitStack,
 ) -> list[Contestant]:
-    """Teacher first in each runtime; then every student graph, the deployed one's precisions, the engines."""
+    """Teacher first in each runtime; then every student graph, the deployed one's precisions, the engines.
+
+    ONNX files are open as long as ``pass_alone``, engines, which are not opened anew, as long as ``stage``.
+    """
     root = context.run.root
     own, student, export = inputs.teacher.preprocess, inputs.student.preprocess, inputs.export
 
@@ -123,7 +139,7 @@ def _contestants(
 
     def in_onnx(model: str, spec: PreprocessSpec, artifact: OnnxArtifact) -> Contestant:
         absent = Contestant(model, "onnx", spec, None, precision=artifact.precision)
-        return _onnx(absent, root / artifact.file.path, threads, provider, stack)
+        return _onnx(absent, root / artifact.file.path, threads, provider, pass_alone)
 
     graphs = inputs.fold.models
     return [
@@ -132,7 +148,7 @@ def _contestants(
         in_onnx(TEACHER, export.teacher_preprocess, export.teacher),
         *(in_onnx(graph, export.preprocess, artifact) for graph, artifact in export.student.items()),
         *(in_onnx(export.deployed, export.preprocess, artifact) for artifact in export.reduced.values()),
-        *(_engine(export, engine, root, stack) for engine in export.engines),
+        *(_engine(export, engine, root, stage) for engine in export.engines),
     ]
 
 

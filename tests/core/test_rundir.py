@@ -222,3 +222,10 @@ def test_metrics_of_epochs_to_be_trained_again_are_forgotten(run: RunDirectory) 
 def test_nothing_to_forget(run: RunDirectory) -> None:
     run.forget_metrics("student", "a", 0)
     assert not (run.root / "metrics.jsonl").exists()
+
+
+def test_metrics_with_a_damaged_line_keep_the_others(run: RunDirectory) -> None:
+    run.append_metrics({"epoch": 1})
+    with (run.root / "metrics.jsonl").open("ab") as file:
+        file.write(b'\xff\xfe\n{"epoch": ')
+    assert [line["epoch"] for line in run.metrics()] == [1]

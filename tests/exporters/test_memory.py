@@ -63,6 +63,19 @@ def test_a_process_that_was_killed_has_its_status(monkeypatch: pytest.MonkeyPatc
         under_test.memory_of("onnx", None, 1, threads=1)
 
 
+def test_what_a_library_prints_is_no_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    def printing(text: str) -> None:
+        done = subprocess.CompletedProcess([], 0, stdout=text, stderr="")
+        monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
+
+    printing('welcome to this library\n{"peak_rss_bytes": 7, "gpu_bytes": null}\n')
+    assert under_test.memory_of("onnx", None, 1, threads=1) == under_test.Memory(7)
+    for text in ("", "welcome\n", "[7]\n"):
+        printing(text)
+        with pytest.raises(EnvironmentLacksError, match="no measurement"):
+            under_test.memory_of("onnx", None, 1, threads=1)
+
+
 @needs_proc
 def test_an_engines_gpu_memory_is_what_is_gone_after_it_ran(
     driver: FakeDriver, monkeypatch: pytest.MonkeyPatch

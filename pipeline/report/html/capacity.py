@@ -121,8 +121,8 @@ def memory_table(report: dict[str, Any]) -> Table | None:
     ]
     head = columns("artifact", "batch", "peak, MB", "its own, MB", "GPU, MB")
     return Table(
-        "Most resident memory of a process that runs this artifact alone; its own is that less what a process takes "
-        "that only loads the runtime",
+        "Most resident memory of a process that runs this artifact alone, an ONNX file on the CPU; its own is that "
+        "less what a process takes that only loads the runtime",
         head,
         body,
         marks.lines(),

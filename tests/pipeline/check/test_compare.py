@@ -201,7 +201,10 @@ def test_what_cannot_be_timed_is_unmeasured_with_its_reason() -> None:
     before = side()
     gpu = before.artifacts["onnx-fp32"].model_copy(update={"provider": "CUDAExecutionProvider"})
     moved = before.model_copy(update={"artifacts": {**before.artifacts, "onnx-fp32": gpu}})
-    assert "CUDAExecutionProvider" in rows(moved)["onnx (fp32)", "max_slowdown"].why
+    found = rows(moved, **EVERYTHING)
+    for limit in ("max_slowdown", "max_latency_growth"):
+        assert "CUDAExecutionProvider" in found["onnx (fp32)", limit].why
+        assert found["onnx (fp32)", limit].value is None
 
 
 @pytest.mark.parametrize(
@@ -281,3 +284,19 @@ def test_a_higher_confidence_gives_a_wider_paired_interval() -> None:
     assert narrow == paired_drop(one, other, 0.95)
     assert wide[0] == narrow[0]
     assert wide[1] < narrow[1] < narrow[2] < wide[2]
+
+
+@pytest.mark.parametrize("now", [None, ("tensorrt-rtx", "fp16")])
+def test_a_required_role_that_the_baseline_has_nothing_for_fails(now: tuple[str, str] | None) -> None:
+    before = side(bundle={"engine": None})
+    found = compare(CheckConfig(require=("engine",)), before, side(bundle={"engine": now}))
+    engine = [row for row in found if row.artifact.startswith("engine")]
+    assert [(row.verdict, row.required) for row in engine] == [("unmeasured", True)] * 2
+    assert verdict(found)["exit_code"] == 1
+
+
+def test_where_nothing_was_measured_nothing_passed() -> None:
+    left = BEFORE.model_copy(update={"artifacts": {}})
+    found = compare(CheckConfig(artifacts=("onnx",), require=()), BEFORE, left)
+    assert {row.verdict for row in found} == {"unmeasured"}
+    assert (verdict(found)["word"], verdict(found)["exit_code"]) == ("UNDECIDED", 0)

@@ -63,6 +63,18 @@ def told(comparison: Comparison) -> str:
     return captured.get()
 
 
+def on_a_gpu(report: dict[str, Any]) -> None:
+    report["hardware"]["gpu"] = "A GPU"
+    next(row for row in report["models"] if row["deployed"])["provider"] = "CUDAExecutionProvider"
+
+
+def test_speed_ups_on_a_cpu_and_on_a_gpu_are_not_compared(tmp_path: Path) -> None:
+    comparison = compared([saved(tmp_path / "a", 90.0, 50.0), saved(tmp_path / "b", 90.0, 5.0, on_a_gpu)])
+    assert (comparison.time, standings(comparison)) == (None, ())
+    assert "the execution providers differ (CPUExecutionProvider, CUDAExecutionProvider)" in comparison.warnings[1]
+    assert "Which run is best cannot be said" in told(comparison)
+
+
 def test_same_images_and_hardware_are_compared_by_latency(tmp_path: Path) -> None:
     runs = [saved(tmp_path / "a", 90.0, 50.0), saved(tmp_path / "b", 92.5, 80.0), saved(tmp_path / "c", 89.9, 60.0)]
     comparison = compared(runs)

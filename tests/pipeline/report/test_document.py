@@ -141,6 +141,7 @@ def test_fold_agreement_comes_from_the_fold_record(lift: Records) -> None:
         (("pass", "pass"), "PASS"),
         (("pass", "unmeasured"), "PASS"),
         (("pass", "inconclusive"), "UNDECIDED"),
+        (("unmeasured", "unmeasured"), "UNDECIDED"),
         (("inconclusive", "fail"), "FAIL"),
     ],
 )
@@ -170,3 +171,10 @@ def test_what_was_asked_for_by_name_and_not_made_fails_the_run(lift: Records) ->
     assert (verdict["word"], verdict["exit_code"]) == ("FAIL", 1)
     assert verdict["blocking"] == ["not made: int8 ONNX: too far from fp32"]
     assert verdict["why"] == "something that was asked for could not be made"
+
+
+def test_a_graph_in_torch_says_why_it_has_no_memory_of_its_own(lift: Records) -> None:
+    report = report_of(replace(lift, verify=lift.verify.model_copy(update={"memory": ()})))
+    memory = row_of(report, "teacher", "torch")["memory"]
+    assert (memory["value"], "shares its process" in memory["reason"]) == (None, True)
+    assert row_of(report, "teacher", "onnx")["memory"]["reason"] == "not measured in this run"

@@ -206,6 +206,14 @@ def test_what_an_earlier_run_lacks_is_said(case: Records, tmp_path: Path) -> Non
     assert "None" not in re.sub(r"None: |None are", "", text)
 
 
+def test_what_was_switched_off_is_said_so(case: Records, tmp_path: Path) -> None:
+    off = {"verify": {"memory": False, "throughput_batches": []}}
+    text = Page(render({**report_of(case), "throughput": [], "memory": [], "config": off}, tmp_path)).text()
+    assert "verify.memory is switched off." in text
+    assert "verify.throughput_batches is empty." in text
+    assert "this run hold no memory" not in text
+
+
 def test_a_run_without_any_number_still_makes_a_page(case: Records, tmp_path: Path) -> None:
     why = "the machine went away"
     nothing = {"top1": None, "top5": None, "drop": None, "drop_low": None, "drop_high": None, "reason": why}

@@ -143,3 +143,12 @@ def test_renderings_read_only_the_report(lift: Records) -> None:
     row["top1"]["value"] = 12.34
     assert "12.34" in render(report)
     assert "12.34" in shown(report, 80)
+
+
+def test_times_taken_before_they_had_settled_are_told(lift: Records) -> None:
+    assert "still falling" not in render(report_of(lift))
+    rows = tuple(
+        row.model_copy(update={"settled": (row.runtime, row.batch) != ("onnx", 8)}) for row in lift.verify.latency
+    )
+    text = render(report_of(replace(lift, verify=lift.verify.model_copy(update={"latency": rows}))))
+    assert "Times were still falling when warm-up ended, in one session or more: onnx at batch 8." in text

@@ -258,6 +258,27 @@ def test_a_missing_onnx_runtime_is_not_a_missing_number(
         stage.run(QUICK, finished[1], finished[0])
 
 
+def test_no_file_lies_in_memory_twice(finished: tuple[Context, Inputs], monkeypatch: pytest.MonkeyPatch) -> None:
+    open_now: list[Path] = []
+    most: dict[Path, int] = {}
+
+    class Counted(OnnxRunner):
+        def __init__(self, path: Path, **given: Any) -> None:
+            super().__init__(path, **given)
+            open_now.append(path)
+            most[path] = max(most.get(path, 0), open_now.count(path))
+
+        def close(self) -> None:
+            super().close()
+            open_now.remove(self.path)
+
+    monkeypatch.setattr(stage, "OnnxRunner", Counted)
+    record = stage.run(QUICK, finished[1], finished[0])
+    assert all(row.samples for row in rows_of(record, "onnx") if isinstance(row, LatencyRow))
+    assert len(most) == 2 + len(finished[1].export.reduced)
+    assert (set(most.values()), open_now) == ({1}, [])
+
+
 @pytest.fixture
 def small_engine(finished: tuple[Context, Inputs], monkeypatch: pytest.MonkeyPatch) -> Inputs:
     """Inputs with an engine for up to 4 images; the student's ONNX file stands in for it."""
@@ -296,6 +317,7 @@ def test_an_engine_for_few_images_is_measured_in_batches_it_takes(
     assert (one.gpu_p50_ms, one.gpu_p90_ms, one.gpu_p99_ms, one.gpu_method) == (0.5, 0.6, None, "by CUDA events")
     assert (eight.p50_ms, eight.reason) == (None, "the engine takes batches up to 4")
     assert (eight.gpu_p50_ms, eight.gpu_method) == (None, "")
+    assert record.latency_method.endswith("; tensorrt-rtx opened once for all sessions")
 
 
 def test_an_engine_that_takes_fewer_images_has_rows_with_the_reason(

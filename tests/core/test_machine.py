@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from core import machine
+
+
+def processor_of(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    info = tmp_path / "cpuinfo"
+    info.write_text(text)
+    monkeypatch.setattr(machine, "_CPUINFO", info)
+    return machine.processor()
+
+
+def test_a_processor_goes_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "processor\t: 0\nmodel name\t: A CPU @ 2 GHz\n\nprocessor\t: 1\nmodel name\t: A CPU @ 2 GHz\n"
+    assert processor_of(text, tmp_path, monkeypatch) == "A CPU @ 2 GHz"
+
+
+def test_two_arms_without_a_name_are_two_machines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    core = "processor : 0\nCPU implementer\t: 0x41\nCPU variant\t: 0x1\nCPU part\t: {}\nCPU revision\t: 1\n"
+    names = {processor_of(core.format(part) * 2, tmp_path, monkeypatch) for part in ("0xd0c", "0xd40")}
+    assert len(names) == 2
+    assert any(name.endswith("(implementer 0x41, variant 0x1, part 0xd40)") for name in names)
+
+
+def test_a_system_that_tells_nothing_has_its_architecture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert processor_of("", tmp_path, monkeypatch) in (machine.platform.processor(), machine.platform.machine())
