@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from rich.console import Console
 from sklearn.datasets import load_digits
 
@@ -16,6 +17,10 @@ from core.rundir import RunDirectory
 # Before torch is imported: networks this small gain nothing from threads, which on a busy machine wait for each other
 # (measured: 10 times slower with 2 threads on 2 occupied cores).
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# How fast values are drawn depends on what else the machine does, and is nothing that these tests are about.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 def write_digits(root: Path, per_class: dict[str, int]) -> None:
