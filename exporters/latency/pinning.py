@@ -18,10 +18,17 @@ _TOPOLOGY = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 
 
 def physical_cores() -> int:
-    """Physical cores that this process may use: the threads every latency is measured with unless told otherwise."""
-    allowed = len(psutil.Process().cpu_affinity() or []) if hasattr(psutil.Process, "cpu_affinity") else None
-    physical = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
-    return min(allowed or physical, physical)
+    """Physical cores that this process may use: the threads every latency is measured with unless told otherwise.
+
+    As many as ``pinned`` can bind to, and no more than a container's share of the processor's time.
+    """
+    from joblib import cpu_count  # what it counts already is held by cgroups' quotas
+
+    if hasattr(os, "sched_getaffinity"):
+        bindable = len(one_of_each_core(os.sched_getaffinity(0)))
+    else:
+        bindable = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
+    return min(bindable, int(cpu_count()))
 
 
 @contextmanager

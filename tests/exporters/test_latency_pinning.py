@@ -4,6 +4,7 @@ import os
 import threading
 from pathlib import Path
 
+import joblib
 import pytest
 
 from exporters.latency import pinning
@@ -112,6 +113,19 @@ def test_a_refused_binding_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> N
     with pinned(1) as cpus:
         assert cpus == ()
     assert masks() == before
+
+
+@on_linux
+@pytest.mark.parametrize(("share", "expected"), [(16, 2), (2, 2), (1, 1)])
+def test_threads_are_no_more_than_can_be_bound_or_run(
+    share: int, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pinning, "_TOPOLOGY", str(tmp_path / "{}"))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2, 3})
+    for cpu, siblings in {0: "0,1", 1: "0,1", 2: "2,3", 3: "2,3"}.items():
+        (tmp_path / str(cpu)).write_text(siblings)
+    monkeypatch.setattr(joblib, "cpu_count", lambda: share)
+    assert physical_cores() == expected
 
 
 def test_there_is_a_core() -> None:
