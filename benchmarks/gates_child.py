@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from core.preprocess import PreprocessSpec
-from exporters.latency import physical_cores, pinned
+from exporters.latency import Others, physical_cores, pinned
 from exporters.runners import OnnxRunner
 from stages.verify.config import VerifyConfig
 from stages.verify.contestant import TEACHER, Contestant, Infer
@@ -69,12 +69,15 @@ def measurement(arguments: argparse.Namespace) -> dict[str, Any]:
         with anew() as infer:  # closed again: only what `anew` opens is timed
             contestants.append(Contestant(model, "onnx", spec, infer, anew=anew))
     with pinned(threads) as cpus:
+        others = Others(cpus)
         teacher, student = latency_rows(config, contestants, {spec: images})
+        disturbance = others.share()
     kept = {"p50_ms", "p50_low", "p50_high", "speedup", "speedup_low", "speedup_high", "session_p50_ms", "samples"}
     return {
         "teacher": teacher.model_dump(mode="json", include=kept),
         "student": student.model_dump(mode="json", include=kept | {"warm_up_rounds", "settled"}),
         "pinned": cpus,
+        "disturbance": disturbance,
         "took": time.perf_counter() - began,
     }
 

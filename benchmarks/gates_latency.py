@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from core.machine import processor
 from exporters.latency import change_interval, physical_cores
 from pipeline.check.config import CheckConfig
+from pipeline.check.disturbed import latency_verdict
 from stages.gates.judge import Verdict, verdict_on
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -163,15 +164,15 @@ def log_speedups(row: dict[str, Any]) -> NDArray[np.float64]:
     return np.asarray(np.log(row["teacher"]["session_p50_ms"]) - np.log(row["student"]["session_p50_ms"]))
 
 
-def comparisons(rows: dict[tuple[str, int], dict[str, Any]]) -> dict[str, list[tuple[float, float, float]]]:
-    """Slowdown and its interval of every comparison, by what was compared.
+def comparisons(rows: dict[tuple[str, int], dict[str, Any]]) -> dict[str, list[tuple[float, float, float, float]]]:
+    """Percent of slowdown, its interval, and the share of others in every comparison, by what was compared.
 
     Unchanged ones of the first half of the run are the baselines. Each of the second half is compared with one of
     them; those under other conditions with the baseline that lies half the run away.
     """
     plain = [rows[key] for key in sorted(rows) if key[0] == "unchanged"]
     half = len(plain) // 2
-    found: dict[str, list[tuple[float, float, float]]] = {}
+    found: dict[str, list[tuple[float, float, float, float]]] = {}
     for condition in CONDITIONS:
         if condition.name == "unchanged":
             pairs = list(zip(plain[:half], plain[half : 2 * half], strict=True))
@@ -181,10 +182,15 @@ def comparisons(rows: dict[tuple[str, int], dict[str, Any]]) -> dict[str, list[t
                 int((index / max(len(own), 1) + 0.5) * len(plain)) % max(len(plain), 1) for index in range(len(own))
             ]
             pairs = [(plain[at], now) for at, now in zip(place, own, strict=True) if plain]
-        found[condition.name] = [
-            change_interval(log_speedups(before), log_speedups(now), CheckConfig().confidence) for before, now in pairs
-        ]
+        found[condition.name] = [compared(before, now) for before, now in pairs]
     return found
+
+
+def compared(before: dict[str, Any], now: dict[str, Any]) -> tuple[float, float, float, float]:
+    """Percent of slowdown, its interval, and the larger share of the CPUs' time that others took."""
+    change = change_interval(log_speedups(before), log_speedups(now), CheckConfig().confidence)
+    value, low, high = (100 * (ratio - 1) for ratio in change)
+    return value, low, high, max(row.get("disturbance") or 0.0 for row in (before, now))
 
 
 def counted(verdicts: Sequence[Verdict], wanted: Verdict) -> list[str]:
@@ -203,11 +209,11 @@ def table(rows: dict[tuple[str, int], dict[str, Any]]) -> str:
     """What docs/gates.md shows, in Markdown."""
     head = ["student", "tries", "pass", "inconclusive", "fail", "rate [exact 95 %]", "interval", "s a measurement"]
     lines = [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
-    allowed = 1 + CheckConfig().max_slowdown / 100
+    allowed = CheckConfig().max_slowdown
     for name, changes in comparisons(rows).items():
         own = [row for key, row in sorted(rows.items()) if key[0] == name]
-        verdicts = [verdict_on(allowed, *change, upper=True)[0] for change in changes]
-        width = f"±{np.median([(high - low) / 2 for _, low, high in changes]):.1%}" if changes else "-"
+        verdicts = [latency_verdict(allowed, *change)[0] for change in changes]
+        width = f"±{np.median([(high - low) / 2 for _, low, high, _ in changes]):.1f} %" if changes else "-"
         seconds = f"{np.median([row['took'] for row in own]):.1f}" if own else "-"
         lines.append(f"| {' | '.join([name, *counted(verdicts, 'fail'), width, seconds])} |")
     plain = [row for key, row in sorted(rows.items()) if key[0] == "unchanged"]

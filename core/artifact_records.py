@@ -325,6 +325,9 @@ class VerifyRecord(Record):
     """None in records of earlier versions."""
     pinned: tuple[int, ...] = ()
     """CPUs that the process was bound to while times were taken; empty where the system cannot do that."""
+    disturbance: float | None = None
+    """Share of the CPUs' time that other processes took while latencies were measured, 0 to 1: of all CPUs, or of those
+    in ``pinned``, whichever is more; None when unknown."""
     images_digest: str = ""
     """SHA-256 over the held-out images' names, sizes and classes, in order: the same images elsewhere have the same."""
     class_images: tuple[int, ...] = ()

@@ -6,6 +6,7 @@ statistics  medians, speed-ups and changes, with intervals that know what one se
 pinning     the processor cores that all this happens on
 """
 
+from exporters.latency.others import Others
 from exporters.latency.pinning import physical_cores, pinned
 from exporters.latency.rounds import SETTLED, WARMUP_SHARE, WINDOW, Call, Rounds, measure, no_garbage_collection
 from exporters.latency.sessions import Measurement, Opener, measure_sessions
@@ -39,6 +40,7 @@ __all__ = [
     "median_interval",
     "no_garbage_collection",
     "percentiles",
+    "Others",
     "physical_cores",
     "pinned",
     "quantiles",

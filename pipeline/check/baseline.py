@@ -87,6 +87,8 @@ class Baseline(Record):
     models: Models
     images: Images
     hardware: Hardware | None
+    disturbance: float | None = Field(None, ge=0, le=1)
+    """Share of the CPUs' time that other processes took while latencies were measured; None when unknown."""
     recommended: dict[Literal["onnx", "engine"], str | None]
     """Name of the artifact of each kind that the bundle recommends."""
     teacher: dict[Runtime, Measured]

@@ -6,6 +6,7 @@ from core.artifact_records import GateRow
 from pipeline.check.baseline import Baseline
 from pipeline.check.changes import Change, changes
 from pipeline.check.config import CheckConfig
+from pipeline.check.disturbed import disturbance, latency_verdict
 from pipeline.check.pairs import Pair, pairs
 from stages.gates.judge import Verdict, verdict_on
 
@@ -21,7 +22,8 @@ def compare(config: CheckConfig, before: Baseline, now: Baseline) -> tuple[GateR
     rows = []
     for pair in pairs(config, before, now):
         if not pair.never_measured:
-            rows += [_row(config, pair, limit, change) for limit, change in changes(config, pair, before, now)]
+            found = changes(config, pair, before, now)
+            rows += [_row(config, pair, limit, change, disturbance(before, now)) for limit, change in found]
     return tuple(rows)
 
 
@@ -31,12 +33,14 @@ def uncompared(config: CheckConfig, before: Baseline, now: Baseline) -> list[str
     return [f"{label} was measured neither in the baseline nor in this run, so it is not compared." for label in left]
 
 
-def _row(config: CheckConfig, pair: Pair, limit: str, change: Change) -> GateRow:
+def _row(config: CheckConfig, pair: Pair, limit: str, change: Change, share: float) -> GateRow:
     allowed = float(getattr(config, limit))
     verdict: Verdict = "unmeasured"
     why = change.why
     if change.value is not None:
-        verdict, why = verdict_on(allowed, change.value, change.low, change.high, upper=True)
+        on_time = limit in ("max_slowdown", "max_latency_growth")
+        measured = (allowed, change.value, change.low, change.high)
+        verdict, why = latency_verdict(*measured, share) if on_time else verdict_on(*measured, upper=True)
         why = change.why or why
     return GateRow(
         gate=limit,

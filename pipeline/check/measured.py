@@ -94,6 +94,7 @@ def _baseline(report: dict[str, Any]) -> Baseline:
             classes=hashlib.sha256(json.dumps(report["class_names"]).encode()).hexdigest(),
         ),
         hardware=Hardware.model_validate_json(json.dumps(report["hardware"])) if report["hardware"] else None,
+        disturbance=None if (share := report["disturbance"]) is None else round(share, 2),
         recommended={"onnx": name_of("onnx", bundle["onnx"]), "engine": name_of(*engine) if engine else None},
         teacher={runtime: one for runtime, one in teacher.items() if _is_measured(one)},
         artifacts={name: one for name, one in found.items() if _is_measured(one)},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from core.artifact_records import Hardware
 from core.words import counted
 from pipeline.check.baseline import Baseline
+from pipeline.check.disturbed import DISTURBED, MARGIN
 
 
 def foreign(before: Baseline, now: Baseline) -> list[str]:
@@ -42,6 +43,12 @@ def notes(before: Baseline, now: Baseline) -> list[str]:
             f"{now.hardware.threads} here: threads help a large teacher more than a small student, which can look like "
             "a slowdown; set verify.threads to the same number on both machines."
         )
+    for whose, side in (("The baseline", before), ("This run", now)):
+        if (side.disturbance or 0.0) >= DISTURBED:
+            told.append(
+                f"{whose} was measured while other processes took {side.disturbance:.0%} of the CPUs' time: a slowdown "
+                f"counts from {MARGIN:g} points beyond its limit."
+            )
     changed = _teacher_changed(before, now)
     if changed:
         told.append(

@@ -10,6 +10,7 @@ from typing import Any
 from core.errors import UsageError
 from core.files import write_atomic
 from pipeline.check.baseline import Baseline, Measured, load_baseline, text_of
+from pipeline.check.disturbed import DISTURBED
 from pipeline.check.same import foreign, machine
 
 
@@ -33,12 +34,12 @@ def update(path: Path, now: Baseline, report: dict[str, Any], *, force: bool) ->
         _refuse_doubtful(path, before, now, report)
     if before is None:
         write_atomic(file, text_of(now))
-        return [f"baseline {path} written", *(f"  {line}" for line in described(now))]
+        return [f"baseline {path} written", *(f"  {line}" for line in (*described(now), *doubts(now)))]
     told = [*differences(before, now)]
     if not told:
         return [f"baseline {path} is as this run measured it; left as it is"]
     write_atomic(file, text_of(now))
-    return [f"baseline {path} replaced", *(f"  {line}" for line in told)]
+    return [f"baseline {path} replaced", *(f"  {line}" for line in (*told, *doubts(now)))]
 
 
 def _refuse_unmeasured(now: Baseline) -> None:
@@ -64,6 +65,16 @@ def _refuse_doubtful(path: Path, before: Baseline | None, now: Baseline, report:
             f"baseline '{path}' is of something else ({'; '.join(others)}); give another --baseline, or add --force "
             "to replace it."
         )
+
+
+def doubts(one: Baseline) -> list[str]:
+    """What speaks against a baseline, though it is written."""
+    if (one.disturbance or 0.0) < DISTURBED:
+        return []
+    return [
+        f"other processes took {one.disturbance:.0%} of the CPUs' time while it was measured; better one of an idle "
+        "machine: `compress verify RUN`, then --update again"
+    ]
 
 
 def described(one: Baseline) -> Iterator[str]:

@@ -96,6 +96,7 @@ def build(
         "class_images": records.verify.class_images,
         "hardware": records.verify.hardware,
         "pinned": records.verify.pinned,
+        "disturbance": records.verify.disturbance,
         "gates": [_gate(row) for row in records.gates.rows],
         "artifacts": _artifacts(records.export, records.bundle),
         "graphs": _graphs(records.fold, records.export, rows),

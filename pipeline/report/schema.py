@@ -102,6 +102,7 @@ def _from_2(document: dict[str, Any]) -> dict[str, Any]:
         "class_images": [],
         "hardware": None,
         "pinned": [],
+        "disturbance": None,
         "history": [],
     }
     return {**document, **new, "schema_version": 3}

@@ -295,6 +295,7 @@ class Report(Record):
     class_images: list[int]
     hardware: Hardware | None
     pinned: list[int]
+    disturbance: float | None
     gates: list[Gate]
     artifacts: Artifacts
     graphs: Graphs

@@ -28,7 +28,7 @@ from core.preprocess import PreprocessSpec
 from core.records import DataRecord, DistillRecord, FoldRecord, StudentRecord, TeacherRecord
 from core.words import counted
 from exporters.cuda import gpu_name_and_capability, gpu_present
-from exporters.latency import physical_cores, pinned
+from exporters.latency import Others, physical_cores, pinned
 from exporters.runners import PROVIDERS, EngineRunner, OnnxRunner, Provider, provider_for
 from stages.images.loaders import sample
 from stages.images.sources import recorded_images
@@ -70,7 +70,9 @@ def run(config: VerifyConfig, inputs: Inputs, context: Context) -> VerifyRecord:
             accuracy = _accuracy(inputs, context, contestants)
         images = _images(config, inputs, contestants)
         with pinned(threads) as cpus:
+            others = Others(cpus)
             latency = latency_rows(config, contestants, images)
+            disturbance = others.share()
             throughput = throughput_rows(config, contestants, inputs.export.deployed, images, latency)
         torch_on = "the CPU" if device.type == "cpu" else describe(context.device)
     batch = max(config.batch_sizes)
@@ -86,7 +88,8 @@ def run(config: VerifyConfig, inputs: Inputs, context: Context) -> VerifyRecord:
         f"{processor()}, {counted(threads, 'thread')}, {bound}; {opened} sessions, in each of which "
         "every model of a runtime is opened anew and timed in turn within each round, in shuffled order; warm-up "
         f"detected; ONNX Runtime on {onnx_on} without spinning threads; torch on {torch_on}, eager, float32; from "
-        f"an array in memory, as the model takes it, to logits in memory{_opened_once(contestants)}"
+        f"an array in memory, as the model takes it, to logits in memory{_opened_once(contestants)}; "
+        f"other processes took {_share(disturbance)} of the CPUs' time meanwhile"
     )
     on_gpu = device.type == "cuda" or any(each.on_gpu for each in contestants)
     return VerifyRecord(
@@ -97,7 +100,12 @@ def run(config: VerifyConfig, inputs: Inputs, context: Context) -> VerifyRecord:
         memory=memory,
         hardware=hardware(threads, gpu_name_and_capability()[0] if on_gpu and gpu_present() else ""),
         pinned=cpus,
+        disturbance=disturbance,
     )
+
+
+def _share(disturbance: float | None) -> str:
+    return "an unknown share" if disturbance is None else f"{disturbance:.0%}"
 
 
 def _opened_once(contestants: Sequence[Contestant]) -> str:

@@ -50,11 +50,12 @@ def rows(unchanged: int, slower: int, factor: float = 1.1) -> dict[tuple[str, in
 def test_a_slowdown_is_found_where_there_is_one() -> None:
     found = under_test.comparisons(rows(8, 3))
     assert [len(found[name]) for name in ("unchanged", "slower", "slower, busy core")] == [4, 3, 0]
-    for ratio, low, high in found["unchanged"]:
-        assert ratio == pytest.approx(1.0, abs=0.01)
-        assert low < ratio < high
-    for ratio, *_ in found["slower"]:
-        assert ratio == pytest.approx(1.1, abs=0.01)
+    for percent, low, high, share in found["unchanged"]:
+        assert percent == pytest.approx(0.0, abs=1)
+        assert low < percent < high
+        assert share == 0
+    for percent, *_ in found["slower"]:
+        assert percent == pytest.approx(10.0, abs=1)
 
 
 def test_rates_have_exact_bounds() -> None:

@@ -35,6 +35,7 @@ def made(
     sessions: int = 10,
     digest: str = "d" * 64,
     hardware: Hardware | None = HERE,
+    disturbance: float | None = 0.0,
     case: str = "plain",
     **changed: Any,
 ) -> dict[str, Any]:
@@ -49,6 +50,7 @@ def made(
         sessions: per row.
         digest: of the images.
         hardware: measured on.
+        disturbance: share of the CPUs' time that others took.
         case: of the sample reports.
         changed: of the fields of its records, such as ``bundle={"onnx": "fp16"}``.
     """
@@ -82,6 +84,7 @@ def made(
             "latency": tuple(map(timed, records.verify.latency)),
             "images_digest": digest,
             "hardware": hardware,
+            "disturbance": disturbance,
         }
     )
     parts = {name: getattr(records, name) for name in Records.__dataclass_fields__} | {"verify": verify}

@@ -136,6 +136,14 @@ def test_update_tells_what_it_writes_and_what_changes(run: Path, tmp_path: Path)
     assert check(run, path, {}, None)["verdict"]["passed"]
 
 
+def test_update_doubts_what_a_busy_machine_measured(tmp_path: Path) -> None:
+    path = tmp_path / "baseline.json"
+    busy = renew(written(tmp_path / "busy", made(disturbance=0.4)), path, force=False)
+    assert busy[-1].startswith("  other processes took 40% of the CPUs' time while it was measured")
+    idle = renew(written(tmp_path / "idle", made(disturbance=0.02, seed=2)), path, force=False)
+    assert not [line for line in idle if "other processes" in line]
+
+
 def test_update_writes_through_a_link(run: Path, baseline: Path) -> None:
     target = baseline.with_name("target.json")
     link = baseline.with_name("link.json")

@@ -208,6 +208,32 @@ def test_what_cannot_be_timed_is_unmeasured_with_its_reason() -> None:
 
 
 @pytest.mark.parametrize(
+    ("slower", "then", "now", "expected"),
+    [
+        (1.0, 0.0, 0.5, "pass"),
+        (1.05, 0.0, 0.0, "fail"),
+        (1.05, 0.0, None, "fail"),  # unknown: nothing speaks for others
+        (1.05, 0.0, 0.1, "fail"),
+        (1.05, 0.0, 0.5, "inconclusive"),
+        (1.05, 0.5, 0.0, "inconclusive"),
+        (1.10, 0.5, 0.5, "fail"),
+    ],
+)
+def test_a_busy_machine_is_not_taken_for_a_slow_student(
+    slower: float, then: float, now: float | None, expected: str
+) -> None:
+    before, after = side(disturbance=then), side(slower=slower, disturbance=now, seed=2)
+    found = rows(after, before, max_latency_growth=3.0)
+    for limit in ("max_slowdown", "max_latency_growth"):
+        row = found["onnx (fp32)", limit]
+        if limit == "max_slowdown":
+            assert row.verdict == expected
+        assert ("other processes took 50%" in row.why) == (row.verdict == "inconclusive" and row.low > row.limit)  # type: ignore[operator]
+    told = [note for note in notes(before, after) if "counts from 3 points beyond its limit" in note]
+    assert len(told) == [then, now].count(0.5)
+
+
+@pytest.mark.parametrize(
     ("limits", "gates"),
     [
         ({"max_accuracy_loss": None}, ["max_slowdown"]),

@@ -317,7 +317,7 @@ def test_an_engine_for_few_images_is_measured_in_batches_it_takes(
     assert (one.gpu_p50_ms, one.gpu_p90_ms, one.gpu_p99_ms, one.gpu_method) == (0.5, 0.6, None, "by CUDA events")
     assert (eight.p50_ms, eight.reason) == (None, "the engine takes batches up to 4")
     assert (eight.gpu_p50_ms, eight.gpu_method) == (None, "")
-    assert record.latency_method.endswith("; tensorrt-rtx opened once for all sessions")
+    assert "; tensorrt-rtx opened once for all sessions" in record.latency_method
 
 
 def test_an_engine_that_takes_fewer_images_has_rows_with_the_reason(

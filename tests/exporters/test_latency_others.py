@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import psutil
+import pytest
+
+from exporters.latency import others
+from exporters.latency.others import Others
+
+
+class Cpu(NamedTuple):
+    user: float
+    system: float
+    idle: float
+    iowait: float
+    guest: float
+
+
+class Machine:
+    """A machine of which every second is told."""
+
+    def __init__(self, cpus: int) -> None:
+        self.now, self.cpus, self.own = 0.0, [0.0] * cpus, 0.0
+
+    def passes(self, seconds: float, own: float, *taken: float) -> None:
+        self.now, self.own = self.now + seconds, self.own + own
+        self.cpus = [before + more for before, more in zip(self.cpus, taken, strict=True)]
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
+    found = Machine(4)
+    monkeypatch.setattr(others, "time", SimpleNamespace(monotonic=lambda: found.now))
+
+    def cpu_times(percpu: bool) -> list[Cpu]:
+        assert percpu
+        return [Cpu(0.75 * one, 0.25 * one, found.now - one, 3.0, one) for one in found.cpus]
+
+    process: Any = SimpleNamespace(cpu_times=lambda: SimpleNamespace(user=0.5 * found.own, system=0.5 * found.own))
+    monkeypatch.setattr(others, "psutil", SimpleNamespace(cpu_times=cpu_times, Process=lambda: process))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("bound", "own", "taken", "share"),
+    [
+        ((0,), 10.0, (10.0, 0.0, 0.0, 0.0), 0.0),  # nobody else
+        ((0,), 10.0, (10.0, 10.0, 0.0, 0.0), 0.25),  # a neighbour on another core
+        ((0,), 5.0, (10.0, 0.0, 0.0, 0.0), 0.5),  # one on the same core
+        ((0, 1), 10.0, (10.0, 10.0, 5.0, 5.0), 0.5),
+        ((), 10.0, (10.0, 10.0, 10.0, 10.0), 0.75),  # not bound
+        ((9,), 0.0, (10.0, 0.0, 0.0, 0.0), 0.25),  # nothing is told of the CPU it is bound to
+        ((0,), 11.0, (10.0, 0.0, 0.0, 0.0), 0.0),  # clocks that differ by a tick
+    ],
+)
+def test_the_share_of_others(
+    machine: Machine, bound: tuple[int, ...], own: float, taken: tuple[float, ...], share: float
+) -> None:
+    machine.passes(100.0, 7.0, 50.0, 50.0, 50.0, 50.0)  # before it is watched
+    watch = Others(bound)
+    machine.passes(10.0, own, *taken)
+    assert watch.share() == pytest.approx(share)
+
+
+def test_what_is_not_told_is_unknown(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = Others((0,))
+    assert watch.share() is None  # no time has passed
+    machine.passes(1.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+    machine.cpus.pop()
+    assert watch.share() is None  # a CPU was switched off
+
+
+def test_this_machine_tells() -> None:
+    watch = Others(())
+    sum(range(10**6))
+    share = watch.share()
+    assert share is not None
+    assert 0 <= share <= 1
+    assert len(psutil.cpu_times(percpu=True)) >= 1
