@@ -15,6 +15,7 @@ from scipy.stats import ttest_ind
 
 from core.artifact_records import GateRow
 from exporters.latency import change_interval
+from exporters.latency.statistics import TRIM
 from pipeline.check.baseline import Baseline
 from pipeline.check.compare import compare, uncompared
 from pipeline.check.config import CheckConfig
@@ -290,18 +291,39 @@ def test_a_failure_is_named_in_one_line() -> None:
     assert "\n" not in accuracy + latency
 
 
-times = st.lists(st.floats(-1, 1), min_size=2, max_size=12).map(np.array)
+times = st.lists(st.floats(-1, 1), min_size=2, max_size=24).map(np.array)
 
 
-@given(times, times, st.sampled_from([0.8, 0.95, 0.98]))
-@settings(deadline=None)
-def test_the_interval_is_welchs(before: np.ndarray, now: np.ndarray, confidence: float) -> None:
+@pytest.mark.parametrize("confidence", [0.8, 0.95, 0.98])
+@pytest.mark.parametrize(("many", "more"), [(10, 10), (20, 12), (20, 20), (7, 19), (23, 30)])
+def test_the_interval_is_yuens(many: int, more: int, confidence: float) -> None:
+    rng = np.random.default_rng([many, more])
+    before, now = rng.normal(1.5, 0.02, many), rng.normal(1.4, 0.01, more)
+    now[0] -= 0.5
     ratio, low, high = change_interval(before, now, confidence)
+    assert low < ratio < high
+    for end in (low, high):
+        test = ttest_ind(before - math.log(end), now, equal_var=False, trim=TRIM)
+        assert test.pvalue == pytest.approx(1 - confidence, abs=1e-9)
+
+
+@given(times.filter(lambda some: len(some) < 10), times.filter(lambda some: len(some) < 10))
+@settings(deadline=None)
+def test_with_few_sessions_it_is_welchs(before: np.ndarray, now: np.ndarray) -> None:
+    ratio, low, high = change_interval(before, now, 0.98)
     assert ratio == pytest.approx(math.exp(before.mean() - now.mean()))
-    assert low <= ratio <= high
     if min(before.std(), now.std()) > 1e-3:  # scipy warns of less
-        wanted = ttest_ind(before, now, equal_var=False).confidence_interval(confidence)
+        wanted = ttest_ind(before, now, equal_var=False).confidence_interval(0.98)
         assert (math.log(low), math.log(high)) == pytest.approx((wanted.low, wanted.high), abs=1e-6)
+
+
+def test_a_session_in_a_storm_changes_little() -> None:
+    quiet = np.random.default_rng(0).normal(1.5, 0.01, 20)
+    stormy = quiet.copy()
+    stormy[[3, 11]] -= 0.2
+    calm, struck = (change_interval(quiet + 0.05, now, 0.98) for now in (quiet, stormy))
+    assert struck[0] == pytest.approx(calm[0], abs=0.005)
+    assert struck[2] - struck[1] < 1.5 * (calm[2] - calm[1])
 
 
 def test_a_higher_confidence_gives_a_wider_paired_interval() -> None:
