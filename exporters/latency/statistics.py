@@ -104,7 +104,7 @@ def change_interval(before: Times, now: Times, confidence: float) -> tuple[float
         confidence: of the interval, between 0 and 1.
 
     Returns:
-        exp(mean before - mean now) and the ends of Yuen's interval of it (1974, Biometrika 61:165): that of Welch, which
+        exp(mean before - mean now), with the ends of Yuen's interval (1974, Biometrika 61:165): that of Welch, which
         lets the two differ in how much their sessions vary, of means without the ``TRIM`` highest and lowest, so that a
         session in a storm neither moves the mean nor widens the interval. With fewer than ten sessions it is Welch's.
         Of log speed-ups this is the slowdown: 1.1 for a student that became 10 % slower relative to its teacher. Of log
