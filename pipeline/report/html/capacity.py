@@ -18,6 +18,8 @@ _WIDE, _NARROW = (920, 230), (400, 150)
 """Width of the drawing, and of that for the names at its right, on wide pages and on narrow ones."""
 _TICK = 12.0
 """Font size of the numbers at an axis, in units of the drawing."""
+_LOOKS = (1, 0, *range(2, SERIES))
+"""Of the lines in turn: the teacher's first, in the brown that it has in every other figure."""
 _WIDE_RANGE = 20.0
 """Fastest over slowest, from which on the axis is logarithmic."""
 
@@ -89,7 +91,7 @@ def _throughput(
     ends = [y(line[-1]["images_per_second"]) for line in lines.values()]
     places = spread(ends, 15, 22, height - 46)
     for index, ((key, line), end, place) in enumerate(zip(lines.items(), ends, places, strict=True)):
-        look = f"s{index % SERIES}"
+        look = f"s{_LOOKS[index % SERIES]}"
         points = [(x(row["batch"]), y(row["images_per_second"])) for row in line]
         canvas.curve(points, f"line {look}")
         for row, point in zip(line, points, strict=True):
