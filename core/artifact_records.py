@@ -310,6 +310,11 @@ class GateRow(Record):
     """Whether this verdict, if not ``pass``, fails the run; a ``fail`` always does."""
     why: str
 
+    @property
+    def blocks(self) -> bool:
+        """Whether this row fails the run or the check it belongs to."""
+        return self.verdict == "fail" or (self.required and self.verdict != "pass")
+
 
 class VerifyRecord(Record):
     """What every artifact achieved against the teacher, measured."""

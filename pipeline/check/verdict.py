@@ -58,7 +58,7 @@ def verdict(rows: Sequence[GateRow], *, limited: bool = True) -> dict[str, Any]:
         rows: of the comparison.
         limited: whether any limit was set.
     """
-    stopped = sum(row.verdict == "fail" or (row.required and row.verdict != "pass") for row in rows)
+    stopped = sum(row.blocks for row in rows)
     done = sum(row.verdict == "pass" for row in rows)
     if stopped:
         word, why = "FAIL", f"{stopped} of {len(rows)} comparisons with the baseline failed"

@@ -119,7 +119,7 @@ def build(
 
 def _verdict(gates: GatesRecord, not_made: Sequence[str]) -> dict[str, Any]:
     """Pass or fail, the exit code that follows, and the gates that decided it."""
-    blocking = [row for row in gates.rows if row.verdict == "fail" or (row.required and row.verdict != "pass")]
+    blocking = [row for row in gates.rows if row.blocks]
     open_gates = [row for row in gates.rows if row not in blocking and row.verdict != "pass"]
     if not gates.passed and blocking:
         word, why = "FAIL", f"{len(blocking)} of {len(gates.rows)} gates stand in the way"

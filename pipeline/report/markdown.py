@@ -10,6 +10,7 @@ from pipeline.report.artifacts import markdown as artifacts
 from pipeline.report.comment import Fold, fitted
 from pipeline.report.wording import (
     Footnotes,
+    fact,
     gate_limit,
     gate_value,
     interval,
@@ -111,13 +112,6 @@ def _reproduce(report: dict[str, Any]) -> str:
         f"{data['classes']} classes ({plain(data['split'])})",
         f"- training: {distill['epochs']} epochs, {distill['steps']} steps, {distill['seconds']:.0f} s; "
         f"{distill['chosen']} weights kept",
-        *(f"- {plain(key.replace('_', ' '))}: {plain(_plain(value))}" for key, value in report["environment"].items()),
+        *(f"- {plain(key.replace('_', ' '))}: {plain(fact(value))}" for key, value in report["environment"].items()),
     ]
     return "\n".join(["```", report["command"].replace("```", "'''"), "```", "", *facts])
-
-
-def _plain(value: Any) -> str:
-    """A fact about the machine as people write it."""
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {found}" for name, found in value.items()) or "none"
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)

@@ -101,3 +101,10 @@ def plain(value: Any) -> str:
 def code(value: Any) -> str:
     """Text from outside as code, in which Markdown reads nothing, no mention of a person either."""
     return "`" + plain(value).replace("`", "'").replace("&lt;", "<") + "`"
+
+
+def fact(value: Any) -> str:
+    """A fact about the machine as people write it."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {found}" for name, found in value.items()) or "none"
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)

@@ -100,7 +100,7 @@ def judge(artifacts: Sequence[Judged], *, require_conclusive: bool) -> tuple[Gat
 
 def passed(rows: Sequence[GateRow]) -> bool:
     """Whether the run passes: nothing failed, and nothing that is required was left open."""
-    return not any(row.verdict == "fail" or (row.required and row.verdict != "pass") for row in rows)
+    return not any(row.blocks for row in rows)
 
 
 def verdict_on(

@@ -20,6 +20,7 @@ from pipeline.report.html.parts import sentence
 from pipeline.report.html.terms import TERMS
 from pipeline.report.html.tradeoff import tradeoff
 from pipeline.report.html.training import trainings
+from pipeline.report.wording import fact
 
 
 def render(report: Mapping[str, Any], root: Path) -> str:
@@ -52,7 +53,7 @@ def render(report: Mapping[str, Any], root: Path) -> str:
         flip_kinds=KINDS,
         flips_unfolded=UNFOLDED,
         config=yaml.safe_dump(report["config"], sort_keys=False, allow_unicode=True),
-        environment={key.replace("_", " "): _plain(value) for key, value in report["environment"].items()},
+        environment={key.replace("_", " "): fact(value) for key, value in report["environment"].items()},
         **_content(dict(report), root),
     )
     # A file name that is no valid Unicode must not cost the report.
@@ -91,10 +92,3 @@ def _source(assets: Environment, name: str) -> str:
     loader = assets.loader
     assert loader is not None  # given above  # noqa: S101
     return loader.get_source(assets, name)[0]
-
-
-def _plain(value: Any) -> str:
-    """A fact about the machine as people write it."""
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {found}" for name, found in value.items()) or "none"
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
