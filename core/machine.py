@@ -12,6 +12,20 @@ _ARM_KEYS = ("CPU implementer", "CPU part", "CPU variant")
 _CPUINFO = Path("/proc/cpuinfo")
 
 
+def cpu_flags() -> frozenset[str]:
+    """What the processor says it can do, in Linux's words (`avx512_bf16`, `amx_bf16`); nothing where it is not told."""
+    if not _CPUINFO.is_file():
+        return frozenset()
+    lines = (line.partition(":") for line in _CPUINFO.read_text().splitlines())
+    return frozenset(flag for key, _, value in lines if key.strip() == "flags" for flag in value.split())
+
+
+def bfloat16_units() -> tuple[str, ...]:
+    """What this processor multiplies bfloat16 with, the fastest first: `AMX`, `AVX512-BF16`; empty for neither."""
+    flags = cpu_flags()
+    return tuple(name for flag, name in (("amx_bf16", "AMX"), ("avx512_bf16", "AVX512-BF16")) if flag in flags)
+
+
 def processor() -> str:
     """The CPU's name as the system tells it; of an ARM, which has none, the numbers of its makers and designs."""
     lines = _CPUINFO.read_text().splitlines() if _CPUINFO.is_file() else []

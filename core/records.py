@@ -83,7 +83,9 @@ class TeacherRecord(Record):
     depth: int
     """Number of taps."""
     val_top1: float
-    """Top-1 on the held-out images, percent."""
+    """Top-1 on the held-out images, percent, in ``precision``."""
+    precision: str = ""
+    """What it was fitted and judged in, float32 or bfloat16; empty in records that do not tell."""
 
 
 class StudentRecord(Record):
@@ -153,6 +155,9 @@ class DistillRecord(Record):
     """None when the teacher was run live, or not at all."""
     snapshots: tuple[Snapshot, ...] = ()
     """Raw weights of earlier epochs as they were on disk when training ended, by epoch."""
+    precision: str = ""
+    """What it was trained and judged in, float32 or bfloat16; empty in records that do not tell. ``stages.verify``
+    judges the deployed artifacts anew, each in its own."""
 
 
 class FoldRecord(Record):

@@ -25,6 +25,7 @@ from core.words import counted
 from pipeline.config import RunConfig
 from pipeline.dry_run_figures import Filling, Training
 from pipeline.dry_run_steps import fitting, learning
+from pipeline.dry_run_views import views_advice
 from pipeline.earlier import earlier_of, with_precision, with_sizes
 from pipeline.machine import available_cores, threads_each
 from pipeline.plan import STAGES
@@ -126,6 +127,7 @@ def dry_run(config: RunConfig, output: Path | None, processes: int, console: Con
             *busy,
             *_assumption(resolved, assumed),
             *_notes(resolved, processes, root if begun else None),
+            *views_advice(resolved, trainings[-1]),
         ),
     )
 

@@ -27,7 +27,11 @@ class Training:
     """Whether loading takes time from the networks: the same cores do both."""
     held_out: int
     evaluating: float
-    """Seconds an image of an evaluation, without loading it."""
+    """Seconds an image of an evaluation of one network, without loading it."""
+    precision: str = "float32"
+    """What it was measured in, and would compute in."""
+    beside: float = 0.0
+    """Seconds an image of a live teacher's answers; 0 where there is none, or where they could not be kept."""
 
     @property
     def per_pass(self) -> int:
@@ -71,20 +75,29 @@ class Training:
 
     @property
     def evaluations(self) -> int:
-        """Passes over the held-out images: each evaluation judges the raw weights, and the averaged ones."""
-        judged = 1 if self.config.ema_decay is None else 2
-        return judged * ((self.epochs - 1) // self.config.eval_every + 1)
+        """Passes over the held-out images, the last epoch's included."""
+        return (self.epochs - 1) // int(self.config.eval_every) + 1
 
     @property
     def evaluation_seconds(self) -> float:
-        """Of all of them."""
+        """Of all of them: each judges the raw weights and, where there are any, the averaged ones, in one pass."""
+        judged = 1 if self.config.ema_decay is None else 2
         images = self.evaluations * self.held_out / self.processes
-        return self._with_loading(images * self.evaluating, images)
+        return self._with_loading(judged * images * self.evaluating, images)
 
     @property
     def seconds(self) -> float:
         """Of the whole training, evaluations included."""
         return self.epochs * self.passes_per_epoch * self.pass_seconds + self.evaluation_seconds
+
+    def saved_by_views(self, views: int) -> float:
+        """Seconds less than with a live teacher, were its answers to ``views`` views of an image kept.
+
+        Filling the cache loads every view once more.
+        """
+        passes = float(self.images) * (self.epochs - views) / self.processes
+        filled = float(self.images) * views / self.processes
+        return passes * self.beside - filled / self.loading
 
     def _with_loading(self, computing: float, images: float) -> float:
         loading = images / self.loading

@@ -22,14 +22,14 @@ from stages.distill.job import Inputs, networks_of, require_random_access, stude
 from stages.distill.model import FrozenTeacher
 from stages.distill.pairs import teacher_layers
 from stages.images.loaders import train_loader, train_views
-from stages.images.sources import recorded_images
+from stages.images.sources import StreamSplit, recorded_images
 from stages.teacher.config import TeacherConfig
 from stages.teacher.stage import InitialTeacher, fitting_job
 from stages.training.compilation import RATE
 from stages.training.config import TrainingConfig
 from stages.training.device import make_accelerator
 from stages.training.loop import Job
-from stages.training.measure import first_images, measure_forward, measure_line, measure_loading
+from stages.training.measure import first_images, measure_forward, measure_line, measure_loading, with_precision
 
 _STEPS = 2
 """Measured ones of each of two sizes, after one that is not counted."""
@@ -79,7 +79,9 @@ def learning(
     views = train_views(images.train, data_config.augment, inputs.student.preprocess, context.seed)
     loading = _Loading(config, views, processes, data_config.augment.repeats, config.views, context)
     batch = loading.batch(int(small.batch_size))
-    filling = None
+    filling, beside = None, 0.0
+    if networks.teacher is not None and not cached and not isinstance(images.train, StreamSplit):
+        beside = measure_forward(networks.teacher, batch[0], make_accelerator(context.device))
     if cached and networks.teacher is not None:
         layers = teacher_layers(networks.pairs)
         answered = _Answered(networks.teacher, batch[0], layers, context)
@@ -87,7 +89,8 @@ def learning(
         batch = [*batch, *answered.kept]
         networks = replace(networks, teacher=None)
     job = student_job(small, networks, views, data_config, images, inputs, context)
-    training = _training("student", config, config.epochs, inputs.data, processes, job, small, batch, loading, context)
+    data = inputs.data
+    training = _training("student", config, config.epochs, data, processes, job, small, batch, loading, context, beside)
     return training, filling
 
 
@@ -188,11 +191,14 @@ def _training(
     batch: Sequence[Tensor],
     loading: _Loading,
     context: Context,
+    beside: float = 0.0,
 ) -> Training:
     """Take the steps."""
+    small = with_precision(job, small, context, batch)
     line = measure_line(job, small, context, batch, _STEPS)
     network = job.network(job.model).eval()
-    evaluating = measure_forward(network, batch[0][: line.large.images], make_accelerator(context.device))
+    accelerator = make_accelerator(context.device, precision=small.precision)
+    evaluating = measure_forward(network, batch[0][: line.large.images], accelerator)
     return Training(
         name=name,
         config=config,
@@ -205,4 +211,6 @@ def _training(
         shares_cores=_shares_cores(context),
         held_out=data.val_images,
         evaluating=evaluating,
+        precision=small.precision,
+        beside=beside,
     )

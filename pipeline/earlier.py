@@ -1,6 +1,6 @@
 """What a run decided when it began stays decided, wherever it is continued, as long as the same is asked of it.
 
-Some of what `auto` means depends on the machine: whether compiling pays, what the teacher computes in, how a batch
+Some of what `auto` means depends on the machine: whether compiling pays, what networks compute in, how a batch
 divides among processes. Deciding anew on another machine would change the training, and so throw a finished one away.
 """
 
@@ -70,6 +70,7 @@ def with_sizes(models: RunConfig, config: RunConfig, earlier: Earlier | None, pr
 
 def _as(config: Training, earlier: Training, processes: int) -> Training:
     kept: dict[str, Any] = {"compile": earlier.compile, "compile_reason": earlier.compile_reason}
+    kept |= {"precision": earlier.precision, "precision_reason": earlier.precision_reason}
     if isinstance(earlier.batch_size, int) and earlier.batch_size % (earlier.accumulation * processes) == 0:
         kept["batch_size"] = earlier.batch_size
     return config.model_copy(update=kept)

@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import psutil
 
-from core.machine import processor
+from core.machine import cpu_flags, processor
 from exporters.cuda import gpu_present
 from exporters.tensorrt import installed_flavours
 
@@ -38,8 +37,7 @@ def threads_each(processes: int) -> int:
 
 def has_amx() -> bool:
     """Whether the CPU multiplies bfloat16 matrices in hardware (Intel AMX), as Linux tells it."""
-    info = Path("/proc/cpuinfo")
-    return info.is_file() and "amx_bf16" in info.read_text()
+    return "amx_bf16" in cpu_flags()
 
 
 def environment() -> dict[str, Any]:

@@ -18,6 +18,7 @@ from pipeline.config import RunConfig
 from pipeline.machine import has_amx
 from pipeline.resolve_features import Network, resolve_features
 from pipeline.resolve_network import resolve_network
+from pipeline.resolve_speed import resolve_speed
 from pipeline.resolve_strategy import check_decidable
 from pipeline.resolve_student import resolve_student, resolve_width
 from stages.export.config import ENGINES, ExportConfig, Target
@@ -112,6 +113,10 @@ def resolve_training(config: RunConfig, data: DataRecord, processes: int | None 
     asked = (config.distill.views or config.distill.epochs) if config.distill.asks_teacher else 0
     live = data.train_images * teacher_pass * asked
     distill = _compilation(distill, config.device, passes * student_pass * config.distill.epochs + live)
+    where = data, config.device, config.geometry
+    beside = teacher_pass * asked / config.distill.epochs  # a cached one answers once a view
+    teacher = resolve_speed(teacher, *where, own=teacher_pass, teacher=0.0, epochs=epochs)
+    distill = resolve_speed(distill, *where, own=student_pass, teacher=beside, epochs=distill.epochs)
     images = config.data.model_copy(update={"check": check_of(config.data, data.train_images + data.val_images)})
     student = resolve_width(config.student, len(data.classes), config.teacher)
     return config.model_copy(update={"data": images, "teacher": teacher, "student": student, "distill": distill})

@@ -87,6 +87,7 @@ def _figures(training: Training, found: DryRun) -> dict[str, str]:
         "time in all": f"about {duration(training.seconds)}",
         "peak memory": "unknown here" if peak is None else f"about {size(peak)} of the {what}",
         "weights kept": _snapshots(training, found),
+        "computes in": training.precision,
         "compiled": compiled,
     }
 

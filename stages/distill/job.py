@@ -140,21 +140,16 @@ def _filled_cache(
         "data": inputs.data.identity(),
         "seed": context.seed,
         "views": config.views,
-        "precision": f"{accelerator.device.type} {accelerator.mixed_precision} {teacher.teacher.precision}",
+        "precision": f"{accelerator.device.type} {teacher.teacher.precision}",
         "versions": {name: version(name) for name in ("torch", "torchvision", "timm", "pillow")},
         "views_version": VIEWS_VERSION,
         "teacher_version": TEACHER_VERSION,
     }
 
-    def answers(batch: Tensor) -> tuple[Tensor | None, list[Tensor]]:
-        with accelerator.autocast():
-            found: tuple[Tensor | None, list[Tensor]] = teacher(batch)
-        return found
-
     store = Store(
         config.cache,
         key,
-        parts_of(answers, first, layers),
+        parts_of(teacher, first, layers),
         images=len(images.train),
         views=config.views,
         run_folder=context.run.root / "cache",
@@ -164,7 +159,7 @@ def _filled_cache(
         report = fill(
             store,
             views,
-            answers,
+            teacher,
             context,
             batch_size=max(1, int(config.batch_size) // config.accumulation // accelerator.num_processes),
             workers=context.workers,

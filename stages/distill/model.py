@@ -153,7 +153,7 @@ class FrozenTeacher(nn.Module):
         self.teacher = teacher
 
     def forward(self, images: Tensor) -> tuple[Tensor | None, list[Tensor]]:
-        """Logits and taps, as ordinary tensors that a loss can use."""
-        with torch.inference_mode():
-            logits, taps = self.teacher(images)
-        return None if logits is None else logits.clone(), [tap.clone() for tap in taps]
+        """Logits and taps, as ordinary tensors that a loss can use; in the teacher's precision, not the student's."""
+        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+            answers: tuple[Tensor | None, list[Tensor]] = self.teacher(images)
+        return answers

@@ -47,4 +47,5 @@ def run(config: DistillConfig, inputs: Inputs, context: Context) -> DistillRecor
         losses=trained.losses,
         cache=cache,
         snapshots=snapshots.finish(),
+        precision=trained.progress.precision,
     )

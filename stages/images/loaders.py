@@ -102,20 +102,28 @@ class EvalTransform:
 
 
 class seeded:  # noqa: N801 - reads as the verb it is: `with seeded(1, 2, 3):`
-    """Run a block with the generators of random, numpy and torch seeded by ``keys``, then put them back."""
+    """Run a block with the generators of random, numpy and torch seeded by ``keys``, then put them back.
 
-    def __init__(self, *keys: int) -> None:
-        self.keys = keys
+    Args:
+        keys: whole numbers, 0 or more.
+        restore: False leaves them as the block does, which takes a fifth of the time: where nothing else draws.
+    """
+
+    def __init__(self, *keys: int, restore: bool = True) -> None:
+        self.keys, self.restore = keys, restore
 
     def __enter__(self) -> None:
         state = np.random.SeedSequence(self.keys).generate_state(2)
-        self.saved = (random.getstate(), np.random.get_state(), torch.get_rng_state())
+        if self.restore:
+            self.saved = (random.getstate(), np.random.get_state(), torch.get_rng_state())
         random.seed(int(state[0]))
         np.random.seed(int(state[1]))
         # The CPU generator alone: torch.manual_seed would also reseed every GPU, once an image.
         torch.default_generator.manual_seed(int(state[0]) << 32 | int(state[1]))
 
     def __exit__(self, *_: object) -> None:
+        if not self.restore:
+            return
         random.setstate(self.saved[0])
         np.random.set_state(self.saved[1])
         torch.set_rng_state(self.saved[2])
@@ -134,7 +142,8 @@ class TrainViews(Dataset[View]):
 
     def __getitem__(self, key: ViewKey) -> View:
         image, label = self.split[key.index]
-        with seeded(self.seed, key.view, key.index):
+        # A loader process draws for nothing else.
+        with seeded(self.seed, key.view, key.index, restore=get_worker_info() is None):
             return self.transform(image), label
 
 

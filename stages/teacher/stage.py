@@ -52,22 +52,25 @@ def run(config: TeacherConfig, inputs: Inputs, context: Context) -> TeacherRecor
     if epochs:
         context.say(f"fitting the teacher to {len(images.classes)} classes for {epochs} epochs")
         job = fitting_job(config, model, images, data_config.augment, preprocess, context)
-        _, state, accuracy = train(job, config, epochs, context).chosen
+        trained = train(job, config, epochs, context)
+        _, state, accuracy = trained.chosen
+        precision = trained.progress.precision
         model.cpu().load_state_dict(state)
         labels = None
     else:
-        accelerator = make_accelerator(context.device)
+        accelerator = make_accelerator(context.device, precision=config.precision)
         loader = eval_loader(images.val, preprocess, batch_size=int(config.batch_size), workers=context.workers)
         network, loader = accelerator.prepare(model, loader)
         logits, labels = predict_logits(network, loader, accelerator)
-        accuracy = top1(logits, labels)
+        accuracy, precision = top1(logits, labels), accelerator.precision
         model = accelerator.unwrap_model(network).cpu()
     context.leave_to_main()
     if not all_finite(model.state_dict()):
         raise ResultError("the teacher has weights that are not finite; lower teacher.lr, or check its weights file.")
     if labels is not None:
         _better_than_chance(accuracy, labels, len(images.classes), context)
-    return record_of(replace(teacher, model=model), epochs, accuracy, context)
+    record = record_of(replace(teacher, model=model), epochs, accuracy, context)
+    return record.model_copy(update={"precision": precision})
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,8 @@ class Progress:
     """Sum of each loss term over the current epoch's batches."""
     losses: dict[str, float] = field(default_factory=dict)
     """Mean of each loss term over the last finished epoch."""
+    precision: str = ""
+    """What the training computes in, as it was settled before its first step; empty until then."""
 
 
 def _own_folder(folder: Path, fingerprint: str) -> Path:

@@ -13,7 +13,7 @@ class TrainingConfig(Record):
     """AdamW, linear warm-up and cosine decay, EMA."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
-    volatile: ClassVar[frozenset[str]] = frozenset({"checkpoint_seconds", "compile_reason"})
+    volatile: ClassVar[frozenset[str]] = frozenset({"checkpoint_seconds", "compile_reason", "precision_reason"})
 
     batch_size: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
     """Images an optimizer step, over all processes. auto: 256, or less so that an epoch has at least 8 steps."""
@@ -37,8 +37,15 @@ class TrainingConfig(Record):
     """Decay a step of the averaged weights tracked beside the raw ones; null for none."""
     ema_warmup: bool = True
     """Start the average with a smaller decay, so that short runs average over what they have."""
-    eval_every: int = Field(1, gt=0)
-    """Epochs between evaluations on the held-out images; the last epoch is always evaluated."""
+    eval_every: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
+    """Epochs between evaluations on the held-out images; the last epoch is always evaluated. auto: as often as costs
+    at most about a tenth of the training."""
+    precision: Literal["auto", "float32", "bfloat16", "measure"] = "auto"
+    """What the training computes in and is evaluated in; weights and optimizer are float32 in any case. measure: when
+    training begins, a few steps in both decide, and its checkpoints keep the choice: bfloat16 if faster and the loss
+    agrees. auto: bfloat16 where a GPU has it, measure on a CPU that multiplies it in hardware, else float32."""
+    precision_reason: str = ""
+    """Why `precision` is what it is; written when `auto` is decided, not meant to be set."""
     compile: Literal["auto", "on", "off"] = "auto"
     """torch.compile of the networks. auto: where the training is long enough to pay for it, and a compiler is there."""
     compile_reason: str = ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -19,10 +19,38 @@ PATIENCE = timedelta(hours=24)
 process that dies is noticed at once all the same, by its closed connection and by whatever launched it."""
 
 
-def make_accelerator(device: str, *, accumulation: int = 1) -> Any:
-    """The Accelerate engine for this process.
+class Engine(Accelerator):  # type: ignore[misc]  # Accelerate's classes are untyped
+    """Accelerate's engine with a precision of its own.
 
-    bfloat16 where the GPU has it, float32 otherwise; batch sizes are global (split over processes).
+    Accelerate keeps one precision for the whole process, and wraps the forward pass of every network it prepares; here
+    the teacher's and the student's trainings may differ, and one is changed after a few measured steps.
+    """
+
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """What ``autocast`` computes in; weights stay float32."""
+
+    @contextmanager
+    def autocast(self, autocast_handler: Any = None) -> Iterator[None]:
+        """Compute the block in this engine's precision: matrix products and what torch's autocast lists with them.
+
+        With float32 an autocast around the block does not reach into it.
+        """
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            yield
+
+
+def make_accelerator(
+    device: str,
+    *,
+    accumulation: int = 1,
+    precision: Literal["auto", "float32", "bfloat16", "measure"] = "auto",
+) -> Any:
+    """The Accelerate engine for this process; batch sizes are global (split over processes).
+
+    Args:
+        device: ``cpu``, ``cuda`` or ``auto``.
+        accumulation: forward passes that make up one optimizer step.
+        precision: auto, and until it is measured: bfloat16 where the GPU has it, float32 otherwise.
 
     Raises:
         EnvironmentLacksError: a GPU was asked for and there is none.
@@ -32,13 +60,18 @@ def make_accelerator(device: str, *, accumulation: int = 1) -> Any:
             "device 'cuda' was asked for, and torch sees no GPU; use --set device=cpu, or install CUDA torch."
         )
     use_gpu = device != "cpu" and torch.cuda.is_available()
-    return Accelerator(
+    engine = Engine(
         cpu=not use_gpu,
-        mixed_precision="bf16" if use_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "no",
+        mixed_precision="no",
         gradient_accumulation_steps=accumulation,
         dataloader_config=DataLoaderConfiguration(split_batches=True),
         kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
     )
+    if precision in ("float32", "bfloat16"):
+        engine.precision = precision
+    elif use_gpu and torch.cuda.is_bf16_supported(including_emulation=False):
+        engine.precision = "bfloat16"
+    return engine
 
 
 def describe(device: str) -> str:

@@ -1,7 +1,8 @@
-"""Logits of a network over a whole split, and which of them are right."""
+"""Logits of networks over a whole split, and which of them are right."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,18 +11,38 @@ from numpy.typing import NDArray
 from torch import nn
 
 
-def predict_logits(network: nn.Module, loader: Any, accelerator: Any) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Logits ``[N, K]`` and labels ``[N]`` of every image once, whatever the processes and the last batch's size."""
-    network.eval()
-    logits, labels = [], []
+def predict_each(
+    networks: Sequence[nn.Module], loader: Any, accelerator: Any
+) -> tuple[list[NDArray[np.float32]], NDArray[np.int64]]:
+    """Logits ``[N, K]`` of each network and labels ``[N]``, from one pass: an image is decoded once for all of them.
+
+    Every image once, whatever the processes and the last batch's size; in the precision of ``accelerator``, which is
+    the training's. (What is deployed is judged in the precision of its own file, by ``stages.verify``.)
+    """
+    for network in networks:
+        network.eval()
+    logits: list[list[NDArray[np.float32]]] = [[] for _ in networks]
+    labels = []
     with torch.inference_mode():
         for images, targets in loader:
             with accelerator.autocast():
-                output = network(images)
-            both = accelerator.gather_for_metrics((output.float(), targets))
-            logits.append(both[0].cpu().numpy())
-            labels.append(both[1].cpu().numpy())
-    return np.concatenate(logits), np.concatenate(labels)
+                outputs = [network(images).float() for network in networks]
+            *answers, kept = accelerator.gather_for_metrics((*outputs, targets))
+            for own, answer in zip(logits, answers, strict=True):
+                own.append(answer.cpu().numpy())
+            labels.append(kept.cpu().numpy())
+    return [np.concatenate(own) for own in logits], np.concatenate(labels)
+
+
+def predict_logits(network: nn.Module, loader: Any, accelerator: Any) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Logits ``[N, K]`` and labels ``[N]``, as of ``predict_each``."""
+    (logits,), labels = predict_each([network], loader, accelerator)
+    return logits, labels
+
+
+def due(eval_every: int | str, epoch: int) -> bool:
+    """Whether an evaluation follows this epoch (counted from 1); after every one where nobody has decided."""
+    return not isinstance(eval_every, int) or epoch % eval_every == 0
 
 
 def correct(logits: NDArray[np.floating], labels: NDArray[np.integer], k: int = 1) -> NDArray[np.bool_]:

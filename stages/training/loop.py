@@ -28,10 +28,11 @@ from stages.images.loaders import Mix, seeded
 from stages.training.checkpoint import Progress, find_for_all, save_checkpoint
 from stages.training.config import TrainingConfig
 from stages.training.device import make_accelerator
-from stages.training.evaluate import predict_logits, top1
+from stages.training.evaluate import due, predict_each, top1
 from stages.training.interrupt import StopRequest, stop_on_signal
 from stages.training.memory import PeakMemory
 from stages.training.monitor import Monitor, Pace
+from stages.training.precision import settle_precision
 from stages.training.processes import any_process, losing_contact_told
 from stages.training.update import AveragedWeights, clip_gradients
 
@@ -102,7 +103,9 @@ class Training:
         self.job, self.config, self.epochs, self.context = job, config, epochs, context
         if context.threads:
             torch.set_num_threads(context.threads)
-        self.accelerator = make_accelerator(context.device, accumulation=config.accumulation)
+        self.accelerator = make_accelerator(
+            context.device, accumulation=config.accumulation, precision=config.precision
+        )
         optimizer = create_optimizer_v2(
             job.model, opt="adamw", lr=_number(config.lr), weight_decay=config.weight_decay, fused=True
         )
@@ -135,13 +138,14 @@ class Training:
     def run(self) -> Trained:
         """From the newest checkpoint, or from the start, to the end."""
         self._resume()
+        settle_precision(self)
         pace: Pace | None = None
         with stop_on_signal() as stop, self.monitor.bar:
             while self.progress.epoch < self.epochs:
                 pace = self._epoch(stop)
                 if self.progress.epoch < self.epochs:
-                    due = self.progress.epoch % self.config.eval_every == 0
-                    self._report(pace, self._evaluate() if due else (None, None))
+                    evaluated = due(self.config.eval_every, self.progress.epoch)
+                    self._report(pace, self._evaluate() if evaluated else (None, None))
                     if self.job.keep is not None and self.accelerator.is_main_process:
                         self.job.keep(self.progress.epoch, self._raw())
                 self._maybe_save(stop)
@@ -267,11 +271,12 @@ class Training:
             )
 
     def _evaluate(self) -> tuple[float, float | None]:
-        network = self.job.network(self.accelerator.unwrap_model(self.model))
-        raw = top1(*predict_logits(network, self.val, self.accelerator))
-        if self.ema is None:
-            return raw, None
-        return raw, top1(*predict_logits(self.job.network(self.ema.module), self.val, self.accelerator))
+        networks = [self.job.network(self.accelerator.unwrap_model(self.model))]
+        if self.ema is not None:
+            networks.append(self.job.network(self.ema.module))
+        logits, labels = predict_each(networks, self.val, self.accelerator)
+        raw, *averaged = (top1(own, labels) for own in logits)
+        return raw, averaged[0] if averaged else None
 
     def _report(self, pace: Pace | None, tops: tuple[float | None, float | None]) -> None:
         self.monitor.epoch(self.progress, pace, self.optimizer.param_groups[0]["lr"], *tops)

@@ -6,7 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from core.errors import DataError, EnvironmentLacksError
 from stages.training.config import TrainingConfig
 from stages.training.loop import Job, Training
 from stages.training.memory import release_unused
+from stages.training.precision import settle_precision
+
+Trained = TypeVar("Trained", bound=TrainingConfig)
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ def measure_steps(job: Job, config: TrainingConfig, context: Context, steps: int
     """
     release_unused()
     training = Training(job, config, 1, context)
+    settle_precision(training)
     training.model.train()
     batches = iter(training.loader)
     times: list[float] = []
@@ -81,6 +85,21 @@ def measure_steps(job: Job, config: TrainingConfig, context: Context, steps: int
     cost = StepCost(len(batch[0]), statistics.median(times[1:]), training.monitor.memory.read())
     training.accelerator.free_memory()
     return cost
+
+
+def with_precision(job: Job, config: Trained, context: Context, batch: Sequence[Tensor]) -> Trained:
+    """``config`` with the precision that a training of it would settle on.
+
+    Args:
+        job: its own loader is not read.
+        config: of the training.
+        context: device, seed and threads.
+        batch: what a loader gives.
+    """
+    training = Training(replace(job, train=_in_memory(batch, 1)), config, 1, context)
+    settle_precision(training)
+    training.accelerator.free_memory()
+    return config.model_copy(update={"precision": training.progress.precision})
 
 
 def measure_line(job: Job, config: TrainingConfig, context: Context, batch: Sequence[Tensor], steps: int) -> StepLine:

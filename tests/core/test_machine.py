@@ -28,3 +28,23 @@ def test_two_arms_without_a_name_are_two_machines(tmp_path: Path, monkeypatch: p
 
 def test_a_system_that_tells_nothing_has_its_architecture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert processor_of("", tmp_path, monkeypatch) in (machine.platform.processor(), machine.platform.machine())
+
+
+@pytest.mark.parametrize(
+    ("text", "units"),
+    [
+        ("flags\t\t: fpu avx512f avx512_bf16 amx_tile amx_bf16 amx_int8\n" * 2, ("AMX", "AVX512-BF16")),
+        ("flags\t\t: fpu avx512f avx512_bf16\n", ("AVX512-BF16",)),
+        ("flags\t\t: fpu avx2\nbugs\t: amx_bf16\n", ()),
+        ("", ()),
+    ],
+)
+def test_what_multiplies_bfloat16_is_told_by_the_flags(
+    text: str, units: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = tmp_path / "cpuinfo"
+    info.write_text(text)
+    monkeypatch.setattr(machine, "_CPUINFO", info)
+    assert machine.bfloat16_units() == units
+    monkeypatch.setattr(machine, "_CPUINFO", tmp_path / "none")
+    assert machine.bfloat16_units() == ()

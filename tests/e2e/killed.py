@@ -56,7 +56,7 @@ elif point == "replacing":  # the new checkpoint counts, the old one is not yet 
 elif point == "caching":  # some files of the teacher cache are there
     before(stages.distill.cache.store.Store, "commit")
 elif point == "evaluating":
-    before(stages.training.loop, "predict_logits")
+    before(stages.training.loop, "predict_each")
 elif point == "kept":  # a snapshot of the student is there, and the checkpoint that covers its epoch is not
     before(
         stages.training.loop,

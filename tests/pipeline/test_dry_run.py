@@ -22,10 +22,14 @@ from pipeline import dry_run as dry_run_module
 from pipeline import dry_run_steps
 from pipeline.config import RunConfig, load_layer, merge, parse_sets, validate
 from pipeline.dry_run import DryRun, dry_run
+from pipeline.dry_run_figures import Training
+from pipeline.dry_run_views import views_advice
 from pipeline.report.dry_run import duration, size, tables, total_seconds
 from pipeline.request import identity
 from stages.images import sources
 from stages.models.build import build_model, cost_of
+from stages.training.config import TrainingConfig
+from stages.training.measure import StepCost, StepLine
 
 IMAGES, HELD_OUT = 1438, 359
 TINY = {
@@ -94,7 +98,13 @@ def test_figures_are_those_of_the_networks_and_the_config(found: DryRun) -> None
     assert (teacher.name, teacher.epochs, teacher.steps_per_epoch) == ("teacher", 3, IMAGES // 64)
     assert (student.name, student.epochs, student.steps) == ("student", 5, 5 * (IMAGES // 48))
     assert (teacher.images, teacher.held_out) == (IMAGES, HELD_OUT)
-    assert (teacher.evaluations, student.evaluations) == (2 * 3, 2 * 3), "raw and averaged; after epochs 2, 4 and 5"
+    assert teacher.config.eval_every == 2, "an epoch is 3 x 1,438 forward passes, an evaluation 2 x 359"
+    assert (teacher.evaluations, student.evaluations) == (2, 3), "after epochs 2 and 3, and after 2, 4 and 5"
+    assert teacher.evaluation_seconds == pytest.approx(2 * 359 * (2 * teacher.evaluating + 1 / teacher.loading)), (
+        "raw and averaged weights on images that are loaded once"
+    )
+    assert (teacher.precision, student.precision) == ("float32", "float32")
+    assert teacher.beside == 0 < student.beside
     assert not teacher.extrapolated
     assert (teacher.line.small.images, teacher.line.large.images, student.line.large.images) == (32, 64, 48)
     assert teacher.pass_seconds == pytest.approx(teacher.line.large.seconds + 64 / teacher.loading), (
@@ -278,3 +288,48 @@ def test_an_undecided_strategy_stays_so_and_what_was_measured_is_said(width: int
     assert found.config.student.strategy == "auto"
     assert ("projected" in found.networks[1].what) == (assumed == "lift")
     assert f"measured here was {assumed} on the last layers" in " ".join(printed(found).split())
+
+
+def long_training(**changes: Any) -> Training:
+    """A hundred epochs of ten thousand images with a teacher that takes a tenth of a second for each."""
+    line = StepLine(StepCost(8, 2.0, None), StepCost(16, 4.0, None))
+    config = TrainingConfig(batch_size=16, eval_every=100, ema_decay=None)
+    values: dict[str, Any] = {
+        "name": "student",
+        "config": config,
+        "images": 10_000,
+        "epochs": 100,
+        "processes": 1,
+        "line": line,
+        "loading": 100.0,
+        "workers": 2,
+        "shares_cores": True,
+        "held_out": 1000,
+        "evaluating": 0.01,
+        "beside": 0.1,
+    }
+    return Training(**{**values, **changes})
+
+
+def test_what_fixed_views_would_save_is_told_from_the_measured_figures() -> None:
+    config = tiny("data.augment.mixup=0")
+    saved = 10_000 * 90 * 0.1 - 10_000 * 10 / 100
+    assert long_training().saved_by_views(10) == pytest.approx(saved)
+    (note,) = views_advice(config, long_training())
+    assert "with distill.views=10 the teacher would run 10 times on an image instead of 100" in note
+    assert f"about {duration(saved)} less" in note
+    assert "instead of a new one every epoch" in note
+
+
+@pytest.mark.parametrize(
+    ("settings", "changes"),
+    [
+        (("distill.views=4",), {}),  # it is done already
+        (("data.augment.mixup=0.8",), {}),  # mixtures cannot be kept
+        ((), {"epochs": 10}),  # every view would be seen once
+        ((), {"beside": 0.0}),  # no teacher, or images that can only be read in order
+        ((), {"beside": 0.005}),  # it is hardly anything beside the student
+    ],
+)
+def test_nothing_is_said_of_views_where_they_save_little_or_cannot_be(settings: Any, changes: dict[str, Any]) -> None:
+    assert views_advice(tiny(*settings), long_training(**changes)) == []

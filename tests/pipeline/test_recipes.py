@@ -142,6 +142,7 @@ def test_published_recipes_share_one_schedule_and_augmentation(name: str) -> Non
     assert (distill.warmup_lr, distill.min_lr, distill.weight_decay) == (1e-6, 1e-5, 0.05)
     assert (distill.ema_decay, distill.ema_warmup, distill.clip_grad) == (0.99996, False, None)
     assert (distill.label_smoothing, augment.mixup, augment.cutmix) == (0.1, 0, 0)
+    assert distill.eval_every == 1, "every epoch was evaluated"
     assert (augment.auto_augment, augment.color_jitter) == ("rand-m9-mstd0.5-inc1", 0.4)
     assert (augment.random_erasing, augment.interpolation, augment.repeats) == (0.25, "bicubic", 3)
 

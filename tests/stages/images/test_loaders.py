@@ -77,6 +77,17 @@ def draw() -> tuple[float, float, float]:
     return random.random(), float(np.random.rand()), float(torch.rand(1))  # noqa: S311 - the generator under test
 
 
+def test_generators_that_nobody_else_draws_from_need_not_be_put_back() -> None:
+    drawn = []
+    for restore in (True, False):
+        random.seed(5), np.random.seed(5), torch.manual_seed(5)
+        with seeded(1, 2, restore=restore):
+            drawn.append((random.random(), np.random.rand(), torch.rand(1).item()))
+        drawn.append((random.random(), np.random.rand(), torch.rand(1).item()))
+    assert drawn[0] == drawn[2]
+    assert all(one != other for one, other in zip(drawn[1], drawn[3], strict=True))
+
+
 def test_loading_a_view_leaves_the_generators_alone(split) -> None:
     def restart() -> None:
         random.seed(1)
