@@ -236,6 +236,8 @@ def test_measured_steps_are_in_the_precision_that_was_settled(told: Context) -> 
 @pytest.mark.usefixtures("able")
 def test_what_is_to_be_measured_is_settled_before_steps_are(told: Context) -> None:
     job = make_job(told)
-    settled = with_precision(job, config(precision="measure"), told, [torch.randn(4, 3, 4, 4), torch.tensor([0, 1, 2, 0])])
+    settled = with_precision(
+        job, config(precision="measure"), told, [torch.randn(4, 3, 4, 4), torch.tensor([0, 1, 2, 0])]
+    )
     assert settled.precision in ("float32", "bfloat16")
     assert "over 3 steps of 4 images" in text_of(told)
