@@ -140,7 +140,7 @@ def _step(training: Training, precision: Precision, batch: list[Tensor]) -> Step
         with engine.no_sync(model):
             with engine.autocast():
                 loss = torch.stack(list(training.job.loss(model, *batch).values())).sum()
-            loss.backward()
+            torch.autograd.backward(loss)
         seconds = time.perf_counter() - started
     return Step(seconds, float(loss.detach()))
 
