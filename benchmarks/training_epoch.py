@@ -143,7 +143,7 @@ def ours(setting: Setting, variant: Variant, folder: Path) -> Callable[[], float
     """The training loop of `compress run`; what is returned trains an epoch and gives its loss."""
     opened = open_images(DataConfig(source=str(setting.folder)))
     spec = PreprocessSpec(size=setting.size, mean=MEAN, std=STD)
-    augment = AugmentConfig(auto_augment=None, color_jitter=0.0, random_erasing=0.0)
+    augment = AugmentConfig(crop_scale=(0.08, 1.0), auto_augment=None, color_jitter=0.0, random_erasing=0.0)
     chosen = np.random.default_rng(0).permutation(len(opened.train))[: setting.images]
     views = train_views(_Part(opened.train, chosen.tolist()), augment, spec, 0)
     workers = setting.workers if variant.workers is None else variant.workers

@@ -20,8 +20,8 @@ def views_advice(config: RunConfig, training: Training) -> list[str]:
         config: resolved.
         training: the student's, measured with the teacher live.
     """
-    augment, repeats = config.data.augment, config.data.augment.repeats
-    views = max(_VIEWS, repeats)
+    augment = config.distill.augmentation
+    views = max(_VIEWS, augment.repeats)
     can = not (config.distill.views or augment.mixup or augment.cutmix)
     saved = training.saved_by_views(views) if training.beside else 0.0
     if not can or training.epochs <= views or saved < max(_LEAST_SECONDS, _NOTICEABLE * training.seconds):

@@ -7,6 +7,8 @@ from typing import TypeVar
 
 from core.machine import bfloat16_units
 from core.records import DataRecord
+from pipeline.config import RunConfig
+from pipeline.defaults import Choice
 from stages.training.compilation import RATE
 from stages.training.config import TrainingConfig
 
@@ -36,6 +38,29 @@ def resolve_speed(
     precision, why = _precision(config, device, geometry, operations)
     update = {"eval_every": _eval_every(config, data, own, teacher, epochs), "precision": precision}
     return config.model_copy(update={**update, "precision_reason": why})
+
+
+def speed_choices(asked: RunConfig, resolved: RunConfig, data: DataRecord) -> list[Choice]:
+    """What was decided here, of both trainings, with its reason.
+
+    Args:
+        asked: before.
+        resolved: after.
+        data: how many images train and are held out.
+    """
+    found = []
+    for section in ("teacher", "distill"):
+        before, after = getattr(asked, section), getattr(resolved, section)
+        if before.eval_every == "auto":
+            reason = (
+                f"more often, evaluations of {data.val_images:,} images would take over a tenth of the training"
+                if after.eval_every > 1
+                else "evaluations take less than a tenth of the training"
+            )
+            found.append(Choice(f"{section}.eval_every", after.eval_every, reason))
+        if before.precision == "auto" or before.precision_reason:
+            found.append(Choice(f"{section}.precision", after.precision, after.precision_reason))
+    return found
 
 
 def _eval_every(config: TrainingConfig, data: DataRecord, own: float, teacher: float, epochs: int) -> int:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_run import LIGHT_AUGMENT, SPEC
+from small_run import LIGHT_AUGMENT, SPEC, STRONG_AUGMENT
 from timm.data import create_transform
 
 from core.preprocess import PreprocessSpec
@@ -29,7 +29,7 @@ from stages.images.loaders import (
 )
 from stages.images.sources import StreamSplit, open_images
 
-STRONG = AugmentConfig()
+STRONG = STRONG_AUGMENT
 """Every kind of augmentation: crops, flips, RandAugment, erasing."""
 
 
@@ -98,7 +98,11 @@ def test_generators_that_nobody_else_draws_from_need_not_be_put_back() -> None:
 
 @pytest.mark.parametrize(
     "augment",
-    [STRONG, LIGHT_AUGMENT, AugmentConfig(auto_augment=None, color_jitter=0.0, random_erasing=0.0)],
+    [
+        STRONG,
+        LIGHT_AUGMENT,
+        AugmentConfig(crop_scale=(0.3, 1.0), auto_augment=None, color_jitter=0.0, random_erasing=0.0),
+    ],
     ids=["strong", "light", "none drawn after the crop"],
 )
 def test_views_are_what_timms_own_transform_gives(split, augment: AugmentConfig) -> None:
@@ -226,7 +230,7 @@ def test_flips_can_be_switched_off() -> None:
 
 def test_the_default_augmentation_survives_every_operation(split) -> None:
     # RandAugment draws 2 of 15 operations an image; 200 views meet them all (Pillow 13 refused to posterize to 0 bits).
-    views = train_loader(train_views(split, AugmentConfig(), SPEC, 0), batch_size=20, seed=0, workers=0)
+    views = train_loader(train_views(split, STRONG, SPEC, 0), batch_size=20, seed=0, workers=0)
     count = 0
     for epoch in range(200 // len(split) + 1):
         views.sampler.set_epoch(epoch)
