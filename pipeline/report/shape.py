@@ -247,6 +247,11 @@ class Distilled(Record):
     steps: int
     seconds: float
     losses: dict[str, float | None]
+    shares: dict[str, float | None] = {}
+    first_shares: dict[str, float | None] = {}
+    gradient_norms: dict[str, float | None] = {}
+    first_gradient_norms: dict[str, float | None] = {}
+    scales: dict[str, float | None] = {}
     cache: CacheSummary | None
     snapshots: list[Snapshot]
 
