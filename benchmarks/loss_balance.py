@@ -3,9 +3,9 @@
     python benchmarks/loss_balance.py                                      # the embedded digits, 3 minutes a student
     python benchmarks/loss_balance.py --data DIR --teacher NAME --teacher-weights FILE --student NAME --set KEY=VALUE
 
-Every student is a run directory made by the project's own stages up to `fold`, all of a seed after one teacher; the same
-command goes on after a kill. They differ in `distill.balance` and the strategy alone. Printed are the shares of the loss
-over the first and the last epoch, the norms of the gradients at the first batch of both, and top-1.
+Every student is a run directory made by the project's own stages up to `fold`, all of a seed after one teacher; the
+same command goes on after a kill. They differ in `distill.balance` and the strategy alone. Printed are the shares of
+the loss over the first and the last epoch, the norms of the gradients at the first batch of both, and top-1.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ class TappedStudent(nn.Module):
         ]
 
     def meeting_parameters(self) -> tuple[nn.Parameter, ...]:
-        """Of the first tapped block, the last one that every term's gradient reaches; without taps of the last block."""
+        """Of the first tapped block, the last that every term's gradient reaches; without taps, of the last block."""
         return tuple(tapped_block(self.network, self.layers[0] if self.layers else -1).parameters())
 
     def no_weight_decay(self) -> set[str]:

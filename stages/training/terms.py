@@ -34,9 +34,9 @@ class Terms:
     """Watches the terms of one training, and balances those that are to be.
 
     A factor is measured at steps 1, 2, 3, 5, 9, 17 and so on, and at the first of every epoch: often while the network
-    leaves its first weights, rarely later. After its first measurement a factor moves half of the way (of its logarithm)
-    to what is measured, because the gradient of one batch is noisy.
-    It lives in ``Progress``, with the checkpoints.
+    leaves its first weights, rarely later. After its first measurement a factor moves half of the way (of its
+    logarithm) to what is measured, because the gradient of one batch is noisy. It lives in ``Progress``, and so in the
+    checkpoints.
 
     Args:
         compared: None to do nothing at all.
@@ -56,7 +56,7 @@ class Terms:
     def weighed(
         self, terms: dict[str, Tensor], progress: Progress, again: Callable[[nn.Module], dict[str, Tensor]]
     ) -> dict[str, Tensor]:
-        """The terms of a batch as they enter the loss; ``progress`` gets what was measured on it, if it is one for that.
+        """The terms of a batch as they enter the loss; what is measured on it, if it is one for that, is noted.
 
         Args:
             terms: scalars, weighted as configured, in one graph.
