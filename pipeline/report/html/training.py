@@ -66,7 +66,8 @@ def _training(name: str, lines: list[dict[str, Any]]) -> Training:
     for title, unit, curves, caption in wanted:
         there = {label: points for label, points in curves.items() if points}
         if there:
-            figures.append(Figure(f"{title}, {name}", [_panel(f"{title} of {name}", unit, there)], caption))
+            look = 1 if there.keys() == terms.keys() else 0  # a term looks as it does beside the total
+            figures.append(Figure(f"{title}, {name}", [_panel(f"{title} of {name}", unit, there, look)], caption))
     return Training(name, figures, _table(name, lines))
 
 
@@ -119,7 +120,8 @@ def _readable(curves: dict[str, Points], unit: str) -> tuple[dict[str, Points], 
     return scaled, f"{unit}, in 1e{power}"
 
 
-def _panel(what: str, unit: str, curves: dict[str, Points]) -> Markup:
+def _panel(what: str, unit: str, curves: dict[str, Points], look: int = 0) -> Markup:
+    """A plot of curves by name, the first in this look."""
     several = len(curves) > 1
     curves, unit = _readable(curves, unit)
     right = WIDTH - (108 if several else 16)
@@ -143,11 +145,11 @@ def _panel(what: str, unit: str, curves: dict[str, Points]) -> Markup:
     ends = [y(points[-1][1]) for points in curves.values()]
     places = spread(ends, 15, _TOP, _BOTTOM)
     for index, ((label, points), end, place) in enumerate(zip(curves.items(), ends, places, strict=True)):
-        look, drawn = f"s{index % SERIES}", [(x(epoch), y(value)) for epoch, value in points]
-        canvas.curve(drawn, f"line {look}", label)
+        style, drawn = f"s{(look + index) % SERIES}", [(x(epoch), y(value)) for epoch, value in points]
+        canvas.curve(drawn, f"line {style}", label)
         if len(points) == 1:
-            canvas.dot(drawn[0], 3.2, f"spot {look}")
+            canvas.dot(drawn[0], 3.2, f"spot {style}")
         if several:
             canvas.line((drawn[-1][0] + 3, end), (right + 8, place), "leader")
-            canvas.text((right + 11, place + 4), shortened(label, 14), f"name {look}")
+            canvas.text((right + 11, place + 4), shortened(label, 14), f"name {style}")
     return canvas.markup()
