@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
+from pydantic import Field
+
 from core.preprocess import PreprocessSpec
 from core.record import FileRef as FileRef
 from core.record import Record as Record
@@ -138,7 +140,9 @@ class Snapshot(Record):
 class DistillRecord(Record):
     """The trained student."""
 
-    volatile: ClassVar[frozenset[str]] = frozenset({"seconds", "cache", "snapshots"})
+    volatile: ClassVar[frozenset[str]] = frozenset(
+        {"seconds", "cache", "snapshots", "shares", "first_shares", "gradient_norms", "first_gradient_norms", "scales"}
+    )
 
     model: ModelSpec
     weights: FileRef
@@ -151,6 +155,16 @@ class DistillRecord(Record):
     """Wall time of training, summed over resumed sessions."""
     losses: dict[str, float]
     """Mean of each weighted loss term over the last epoch."""
+    shares: dict[str, float] = Field(default_factory=dict)
+    """Each term's part of the loss over the last epoch, from 0 to 1."""
+    first_shares: dict[str, float] = Field(default_factory=dict)
+    """The same over the first epoch."""
+    gradient_norms: dict[str, float] = Field(default_factory=dict)
+    """Norm of each term's gradient, on the block where all terms meet, at the first batch of the last epoch."""
+    first_gradient_norms: dict[str, float] = Field(default_factory=dict)
+    """The same at the first batch of all."""
+    scales: dict[str, float] = Field(default_factory=dict)
+    """Factor of each balanced term at the end; empty where the weights were fixed."""
     cache: CacheSummary | None = None
     """None when the teacher was run live, or not at all."""
     snapshots: tuple[Snapshot, ...] = ()

@@ -119,7 +119,7 @@ STAGES: tuple[Stage, ...] = (
         "distill",
         "stages.distill.stage",
         DistillRecord,
-        3,
+        4,
         lambda run: run.distill,
         needs=("data", "teacher", "student"),
         seeded=True,

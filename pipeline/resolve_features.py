@@ -20,7 +20,7 @@ class Network:
 
 
 def resolve_features(config: DistillConfig, student: Network, teacher: Network) -> DistillConfig:
-    """Every layer as a non-negative index.
+    """Every layer as a non-negative index, and how the terms are balanced.
 
     The taps in use are checked by one image of no content through both networks without weights. A strategy widens
     taps but leaves their grid, so the unchanged student stands for all of them.
@@ -48,4 +48,5 @@ def resolve_features(config: DistillConfig, student: Network, teacher: Network) 
     pairs = layer_pairs(config, student.depth, teacher.depth)
     if pairs:
         check_alignable(pairs, shapes(student, student_layers(pairs)), shapes(teacher, teacher_layers(pairs)))
-    return config.model_copy(update={"features": features})
+    balance = config.balance if config.balance != "auto" else "gradients" if config.balances else "fixed"
+    return config.model_copy(update={"features": features, "balance": balance})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.report import measured
+from pipeline.report import loss_terms, measured
 from pipeline.report.analysis import markdown as analysis
 from pipeline.report.artifacts import markdown as artifacts
 from pipeline.report.comment import Fold, fitted
@@ -31,6 +31,8 @@ def render(report: dict[str, Any]) -> str:
     folds = [Fold("Everything measured", measured.models(report)), Fold("How to reproduce", _reproduce(report))]
     if len(report["graphs"]["rows"]) > 1:
         folds.insert(1, Fold("Projector: kept against folded", measured.graphs(report)))
+    if terms := loss_terms.markdown(report):
+        folds.append(Fold("Terms of the loss", terms))
     folds += [Fold("Artifacts", artifacts(report)), Fold("Analysis", analysis(report))]
     return fitted([_verdict(report), measured.flips(report), _gates(report), _models(report), _notes(report)], folds)
 

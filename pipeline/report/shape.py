@@ -247,6 +247,11 @@ class Distilled(Record):
     steps: int
     seconds: float
     losses: dict[str, float | None]
+    shares: dict[str, float | None] = Field(default_factory=dict)
+    first_shares: dict[str, float | None] = Field(default_factory=dict)
+    gradient_norms: dict[str, float | None] = Field(default_factory=dict)
+    first_gradient_norms: dict[str, float | None] = Field(default_factory=dict)
+    scales: dict[str, float | None] = Field(default_factory=dict)
     cache: CacheSummary | None
     snapshots: list[Snapshot]
 

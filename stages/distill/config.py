@@ -72,6 +72,10 @@ class DistillConfig(TrainingConfig):
     """Feature losses, any number at once; an empty list for none."""
     beta: float = Field(1.0, ge=0)
     """b: multiplies every feature loss."""
+    balance: Literal["auto", "gradients", "fixed"] = "auto"
+    """What the feature weights mean. fixed: they multiply the losses, as published. gradients: they multiply the
+    gradients; a term of weight w gets a factor that keeps the norm of its gradient at b w times that of the answers'
+    (labels and logits together), measured along the training. auto: gradients where there is a feature loss."""
     teacher_precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """What the teacher computes in. auto: bfloat16 where the device multiplies it in hardware (GPUs, CPUs with AMX),
     but float32 for the small networks of the reduced geometry."""
@@ -89,6 +93,11 @@ class DistillConfig(TrainingConfig):
     def asks_teacher(self) -> bool:
         """Whether training uses anything of the teacher."""
         return self.alpha > 0 or self.beta * max((term.weight for term in self.features), default=0) > 0
+
+    @property
+    def balances(self) -> bool:
+        """Whether feature losses get measured factors."""
+        return self.balance != "fixed" and self.beta * max((term.weight for term in self.features), default=0) > 0
 
     def identity(self) -> dict[str, Any]:
         """Less what is not used: the cache without fixed views, the teacher's precision without a teacher."""

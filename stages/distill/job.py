@@ -32,6 +32,7 @@ from stages.training.device import make_accelerator
 from stages.training.interrupt import stop_on_signal
 from stages.training.loop import Job
 from stages.training.processes import any_process
+from stages.training.terms import Compared
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,10 @@ def student_job(
         folder=context.run.root / "checkpoints" / "student",
         fingerprint=context.fingerprint,
         mix=mix_of(config.augmentation, len(images.classes), config.label_smoothing),
+        compared=Compared(
+            networks.student.meeting_parameters(),
+            {pair.name: pair.weight for pair in networks.pairs} if config.balances else {},
+        ),
     )
 
 

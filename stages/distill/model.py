@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from core.preprocess import PreprocessSpec
 from stages.distill.pairs import LayerPair, Shape, student_layers
-from stages.models.build import logits_and_taps
+from stages.models.build import logits_and_taps, tapped_block
 from stages.models.students import layer_groups_of, no_weight_decay_of, taps_alone
 from stages.models.talking_heads import freeze_talking_heads
 
@@ -83,6 +83,10 @@ class TappedStudent(nn.Module):
             self.projectors[pair.key](by_layer[pair.student]) if pair.match == "projector" else by_layer[pair.student]
             for pair in self.pairs
         ]
+
+    def meeting_parameters(self) -> tuple[nn.Parameter, ...]:
+        """Of the first tapped block, the last that every term's gradient reaches; without taps, of the last block."""
+        return tuple(tapped_block(self.network, self.layers[0] if self.layers else -1).parameters())
 
     def no_weight_decay(self) -> set[str]:
         """Parameters that AdamW's decay leaves out, as the student itself names them (timm's protocol)."""

@@ -13,6 +13,7 @@ from stages.distill.job import distillation_job
 from stages.models.snapshots import Snapshots
 from stages.models.weights import all_finite, save_weights
 from stages.training.loop import train
+from stages.training.terms import first_and_last, shares
 
 
 def run(config: DistillConfig, inputs: Inputs, context: Context) -> DistillRecord:
@@ -29,6 +30,10 @@ def run(config: DistillConfig, inputs: Inputs, context: Context) -> DistillRecor
     snapshots = Snapshots(context.run.root, context.fingerprint, config.epochs, config.keep_every)
     trained = train(replace(job, keep=snapshots.keep), config, config.epochs, context)
     context.leave_to_main()
+    progress = trained.progress
+    first, last = shares(progress.first.get("losses", {})), shares(trained.losses)
+    if len(last) > 1:
+        context.say(f"terms of the loss, first -> last epoch: {first_and_last(first, last)}")
     chosen, state, _ = trained.chosen
     if not all_finite(state):
         raise ResultError("the trained student has weights that are not finite; lower distill.lr and run again.")
@@ -41,10 +46,15 @@ def run(config: DistillConfig, inputs: Inputs, context: Context) -> DistillRecor
         chosen="ema" if chosen == "ema" else "raw",
         val_top1_raw=trained.top1_raw,
         val_top1_ema=trained.top1_ema,
-        epochs=trained.progress.epoch,
-        steps=trained.progress.steps,
-        seconds=trained.progress.seconds,
+        epochs=progress.epoch,
+        steps=progress.steps,
+        seconds=progress.seconds,
         losses=trained.losses,
+        shares=last,
+        first_shares=first,
+        gradient_norms=progress.gradient_norms,
+        first_gradient_norms=progress.first.get("gradient_norms", {}),
+        scales=progress.scales,
         cache=cache,
         snapshots=snapshots.finish(),
         precision=trained.progress.precision,

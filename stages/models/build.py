@@ -62,6 +62,13 @@ def logits_and_taps(model: nn.Module, x: Tensor, indices: tuple[int, ...]) -> tu
     return logits, [by_index[index] for index in indices]
 
 
+def tapped_block(model: nn.Module, layer: int) -> nn.Module:
+    """The block, or stage, that the tap of ``layer`` comes out of; of a lift, the one before its projector."""
+    network: Any = model.base.vit if isinstance(model, LiftStudent) else model
+    found: nn.Module = network.get_submodule(network.feature_info[layer]["module"])
+    return found
+
+
 def input_size(args: dict[str, Any], model: nn.Module) -> int:
     """Side of the square input a network was built for, pixels."""
     size = args.get("img_size") or resolve_model_data_config(model)["input_size"][-1]

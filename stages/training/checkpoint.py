@@ -43,6 +43,12 @@ class Progress:
     """Mean of each loss term over the last finished epoch."""
     precision: str = ""
     """What the training computes in, as it was settled before its first step; empty until then."""
+    scales: dict[str, float] = field(default_factory=dict)
+    """Factor of each balanced term (``stages.training.terms``)."""
+    gradient_norms: dict[str, float] = field(default_factory=dict)
+    """Norm of each term's gradient at the first batch of the newest epoch."""
+    first: dict[str, dict[str, float]] = field(default_factory=dict)
+    """``losses`` and ``gradient_norms`` of the first epoch."""
 
 
 def _own_folder(folder: Path, fingerprint: str) -> Path:

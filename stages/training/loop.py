@@ -35,6 +35,7 @@ from stages.training.monitor import Monitor, Pace
 from stages.training.optimizer import make_optimizer
 from stages.training.precision import settle_precision
 from stages.training.processes import any_process, losing_contact_told
+from stages.training.terms import Compared, Terms
 from stages.training.update import AveragedWeights, clip_gradients
 
 LossFunction = Callable[..., dict[str, Tensor]]
@@ -61,6 +62,8 @@ class Job:
     """Checkpoints of another fingerprint are not resumed."""
     mix: Mix | None = None
     """Mixup or CutMix of each training batch."""
+    compared: Compared | None = None
+    """Where the terms' gradients are measured, and which terms are balanced; None to leave them as they are."""
     keep: Callable[[int, dict[str, Tensor]], None] | None = None
     """Called in the main process after every epoch but the last, with the epochs trained and the network's raw state
     (not a copy); before the checkpoint that covers the epoch, so a training that goes on from there was here."""
@@ -115,6 +118,7 @@ class Training:
             rate = found_rate(self.accelerator, self.model, self.optimizer, self.loader, job, context)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate  # timm's scheduler multiplies by a layer's own factor
+        self.terms = Terms(job.compared, self.accelerator, self.model, config.accumulation, config.compile == "on")
         set_seed(context.seed + self.accelerator.process_index)  # each process drops other activations
         self.steps_per_epoch = -(-len(self.loader) // config.accumulation)
         self.scheduler, _ = create_scheduler_v2(
@@ -200,6 +204,7 @@ class Training:
             self.monitor.step(progress, pace)
             self._maybe_save(stop)
         progress.losses = {name: value / progress.batches for name, value in progress.sums.items()}
+        progress.first = progress.first or {"losses": progress.losses, "gradient_norms": progress.gradient_norms}
         progress.epoch, progress.batches, progress.sums = progress.epoch + 1, 0, {}
         return pace
 
@@ -224,6 +229,7 @@ class Training:
             self.scheduler.step_update(progress.steps)
             with self.accelerator.autocast():
                 terms = self.job.loss(self.model, images, labels, *more)
+            terms = self.terms.weighed(terms, progress, lambda model: self.job.loss(model, images, labels, *more))
             stacked = torch.stack(list(terms.values()))
             for name, value in zip(terms, self._mean(stacked), strict=True):
                 self._require_finite(f"loss term '{name}'", value)

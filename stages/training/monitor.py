@@ -12,6 +12,7 @@ from core.context import Context
 from core.rundir import SETTINGS_SHOWN
 from stages.training.checkpoint import Progress
 from stages.training.memory import PeakMemory
+from stages.training.terms import shares
 
 
 @dataclass
@@ -78,6 +79,9 @@ class Monitor:
                 "lr": lr,
                 "loss": sum(progress.losses.values()),
                 "losses": progress.losses,
+                "shares": shares(progress.losses),
+                "gradient_norms": progress.gradient_norms,
+                "scales": progress.scales,
                 "val_top1_raw": top1_raw,
                 "val_top1_ema": top1_ema,
                 "images_per_second": pace.rate if pace else None,

@@ -14,6 +14,7 @@ from pathlib import Path
 from pipeline.cli import main
 
 TINY = (
+    "distill.balance=gradients",
     "analysis.images=0",
     "teacher.args={depth: 2}",
     "student.args={depth: 2}",

@@ -134,6 +134,7 @@ def test_a_published_recipe_trains_what_was_published(name: str, run_on_a_folder
     assert (distill.epochs, distill.batch_size, distill.lr) == (epochs, batch, pytest.approx(5e-4 * batch / 512))
     assert [(term.kind, term.pairs, term.weight, term.match) for term in distill.features] == features
     assert (distill.alpha, distill.logits, distill.tau, distill.beta) == (alpha, "soft", 1.0, 1.0)
+    assert distill.balance == "fixed"
 
 
 @every_recipe(*PUBLISHED)

@@ -50,6 +50,13 @@ def test_no_auto_is_left(digits: RunConfig, folder: RunConfig) -> None:
         assert "pairs: last" not in text
 
 
+def test_feature_losses_are_balanced_unless_a_recipe_says_how_they_weigh(digits: RunConfig, folder: RunConfig) -> None:
+    assert resolve_models(digits).distill.balance == "fixed"
+    assert resolve_models(folder).distill.balance == "gradients"
+    assert resolve_models(changed(folder, distill={"balance": "fixed"})).distill.balance == "fixed"
+    assert resolve_models(changed(folder, distill={"features": []})).distill.balance == "fixed"
+
+
 def test_resolving_again_changes_nothing(digits: RunConfig) -> None:
     once = resolved(digits)
     assert resolved(once) == once.model_copy(update={"export": once.export.model_copy(update={"target_reason": ""})})

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from markupsafe import Markup
 
 from pipeline.report.html.labels import spread
-from pipeline.report.html.parts import Cell, Column, Figure, Table, number_cell
+from pipeline.report.html.parts import Cell, Column, Figure, Table, columns, number_cell
 from pipeline.report.html.svg import SERIES, Canvas, from_zero, padded, shortened
+from pipeline.report.loss_terms import HEADER, NORMS, term_rows
 from pipeline.report.wording import Footnotes
 
 WIDTH, HEIGHT = 330, 230
@@ -28,11 +29,15 @@ class Training:
     name: str
     figures: list[Figure]
     table: Table
+    terms: Table | None = None
+    """The terms of its loss, first and last epoch."""
 
 
 def trainings(report: dict[str, Any]) -> list[Training]:
     """Every training of the run, as its last settings left it, in the order in which they began."""
-    return [_training(name, lines) for name, lines in last_settings(report["history"]).items()]
+    found = [_training(name, lines) for name, lines in last_settings(report["history"]).items()]
+    terms = terms_table(report)
+    return [replace(one, terms=terms) if one.name == "student" else one for one in found]
 
 
 def last_settings(history: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
@@ -47,25 +52,41 @@ def last_settings(history: Sequence[dict[str, Any]]) -> dict[str, list[dict[str,
 
 
 def _training(name: str, lines: list[dict[str, Any]]) -> Training:
-    terms = list(dict.fromkeys(term for line in lines for term in line.get("losses") or {}))
-    losses = {"total": _points(lines, "loss")}
-    if len(terms) > 1:
-        losses |= {
-            term: [(e["epoch"], v) for e in lines if (v := (e.get("losses") or {}).get(term)) is not None]
-            for term in terms
-        }
+    terms = _by_term(lines, "losses")
+    losses = {"total": _points(lines, "loss"), **terms}
     accuracy = {"raw weights": _points(lines, "val_top1_raw"), "averaged": _points(lines, "val_top1_ema")}
     wanted = [
-        ("Loss", "loss", losses, "Training loss of each epoch" + (", and its weighted terms." if terms[1:] else ".")),
+        ("Loss", "loss", losses, "Training loss of each epoch" + (", and its weighted terms." if terms else ".")),
         ("Top-1", "top-1, %", accuracy, "Top-1 on the held-out images after each epoch."),
         ("Learning rate", "learning rate", {"rate": _points(lines, "lr")}, "Learning rate at the end of each epoch."),
+        ("Shares", "share of the loss, %", _by_term(lines, "shares", 100.0), "Each term's part of the loss."),
+        ("Gradients", "norm of the gradient", _by_term(lines, "gradient_norms"), NORMS),
     ]
     figures = []
     for title, unit, curves, caption in wanted:
         there = {label: points for label, points in curves.items() if points}
         if there:
-            figures.append(Figure(f"{title}, {name}", [_panel(f"{title} of {name}", unit, there)], caption))
+            look = 1 if there.keys() == terms.keys() else 0  # a term looks as it does beside the total
+            figures.append(Figure(f"{title}, {name}", [_panel(f"{title} of {name}", unit, there, look)], caption))
     return Training(name, figures, _table(name, lines))
+
+
+def _by_term(lines: list[dict[str, Any]], key: str, unit: float = 1.0) -> dict[str, Points]:
+    """A curve a term, where a loss has several."""
+    terms = list(dict.fromkeys(term for line in lines for term in line.get(key) or {}))
+    if len(terms) < 2:
+        return {}
+    return {
+        term: [(e["epoch"], v * unit) for e in lines if (v := (e.get(key) or {}).get(term)) is not None]
+        for term in terms
+    }
+
+
+def terms_table(report: dict[str, Any]) -> Table | None:
+    """The terms of the student's loss in its first and last epoch; None for fewer than two, or an older report."""
+    rows = term_rows(report)
+    body = [[Cell(cell, sort=None) for cell in row] for row in rows]
+    return Table("Terms of the student's loss", columns(*HEADER), body) if body else None
 
 
 def _points(lines: list[dict[str, Any]], key: str) -> Points:
@@ -99,7 +120,8 @@ def _readable(curves: dict[str, Points], unit: str) -> tuple[dict[str, Points], 
     return scaled, f"{unit}, in 1e{power}"
 
 
-def _panel(what: str, unit: str, curves: dict[str, Points]) -> Markup:
+def _panel(what: str, unit: str, curves: dict[str, Points], look: int = 0) -> Markup:
+    """A plot of curves by name, the first in this look."""
     several = len(curves) > 1
     curves, unit = _readable(curves, unit)
     right = WIDTH - (108 if several else 16)
@@ -123,11 +145,11 @@ def _panel(what: str, unit: str, curves: dict[str, Points]) -> Markup:
     ends = [y(points[-1][1]) for points in curves.values()]
     places = spread(ends, 15, _TOP, _BOTTOM)
     for index, ((label, points), end, place) in enumerate(zip(curves.items(), ends, places, strict=True)):
-        look, drawn = f"s{index % SERIES}", [(x(epoch), y(value)) for epoch, value in points]
-        canvas.curve(drawn, f"line {look}", label)
+        style, drawn = f"s{(look + index) % SERIES}", [(x(epoch), y(value)) for epoch, value in points]
+        canvas.curve(drawn, f"line {style}", label)
         if len(points) == 1:
-            canvas.dot(drawn[0], 3.2, f"spot {look}")
+            canvas.dot(drawn[0], 3.2, f"spot {style}")
         if several:
             canvas.line((drawn[-1][0] + 3, end), (right + 8, place), "leader")
-            canvas.text((right + 11, place + 4), shortened(label, 14), f"name {look}")
+            canvas.text((right + 11, place + 4), shortened(label, 14), f"name {style}")
     return canvas.markup()

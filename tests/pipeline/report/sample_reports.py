@@ -201,6 +201,11 @@ def records(graphs: tuple[Graph, ...], deployed: Graph, built: bool) -> Records:
             steps=1860,
             seconds=1234.0,
             losses={"ce": 0.31, "kd": 0.22, "feature": 0.05},
+            shares={"ce": 0.534, "kd": 0.379, "feature": 0.087},
+            first_shares={"ce": 0.25, "kd": 0.30, "feature": 0.45},
+            gradient_norms={"ce": 0.912, "kd": 1.234, "feature": 0.4},
+            first_gradient_norms={"ce": 0.5, "kd": 0.75, "feature": 0.2},
+            scales={"feature": 0.0625},
         ),
         fold=FoldRecord(
             graphs={graph: file(f"export/{graph}.safetensors", 23_000_000) for graph in graphs},

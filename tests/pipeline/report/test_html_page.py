@@ -30,7 +30,7 @@ from pipeline.report.html.names import key_of
 from pipeline.report.html.page import render
 from pipeline.report.html.svg import text_width
 from pipeline.report.html.timing import how_measured, latency_figures
-from pipeline.report.html.training import last_settings
+from pipeline.report.html.training import last_settings, trainings
 
 VOID = {"meta", "link", "img", "input", "br", "hr"}
 
@@ -373,6 +373,18 @@ def test_only_the_last_settings_of_a_training_are_drawn(rich: tuple[dict[str, An
     assert {line["settings"] for line in found["student"]} == {"new" * 4}
     label = next(str(one["aria-label"]) for one in page.all("svg") if "Top-1 of student" in str(one["aria-label"]))
     assert "90.49 at epoch 30; averaged: 41.1 at epoch 3," in label
+
+
+def test_terms_of_a_loss_are_drawn_by_share_and_by_gradient(rich: tuple[dict[str, Any], Path], page: Page) -> None:
+    labels = [str(one["aria-label"]) for one in page.all("svg")]
+    shares = next(label for label in labels if label.startswith("Shares of student over epochs"))
+    assert "soft_logits: 50 at epoch 1, 50 at epoch 30" in shares
+    assert any(label.startswith("Gradients of student over epochs") for label in labels)
+    assert not any(label.startswith(("Shares of teacher", "Gradients of teacher")) for label in labels)
+    told = {one.name: one.terms for one in trainings(rich[0])}
+    assert told["teacher"] is None
+    assert told["student"] is not None
+    assert [cell.text for cell in told["student"].rows[2]] == ["feature", "45.0 %", "8.7 %", "0.2", "0.4", "0.0625"]
 
 
 def test_classes_are_sorted_by_what_they_lost(rich: tuple[dict[str, Any], Path]) -> None:

@@ -68,6 +68,15 @@ def test_graphs_are_compared_only_when_there_are_two(case: Records) -> None:
     assert ("<summary>Projector" in render(report_of(case))) == (len(case.export.student) > 1)
 
 
+def test_markdown_has_the_terms_of_the_loss_unless_the_report_is_older(lift: Records) -> None:
+    text = render(report_of(lift))
+    assert "<summary>Terms of the loss</summary>" in text
+    assert cells(text, "| feature |") == ["feature", "45.0 %", "8.7 %", "0.2", "0.4", "0.0625"]
+    assert cells(text, "| ce |")[-1] == "-"
+    older = lift.distill.model_copy(update={"shares": {}})
+    assert "Terms of the loss" not in render(report_of(replace(lift, distill=older)))
+
+
 def test_text_cannot_break_a_table(lift: Records) -> None:
     rows = (lift.gates.rows[1].model_copy(update={"why": "a | b\n<script>"}),)
     text = render(report_of(replace(lift, gates=GatesRecord(rows=rows, passed=True))))

@@ -1,0 +1,117 @@
+"""Balanced feature losses: where their gradients are compared, and what a training with them leaves behind."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from small_run import data_record, seeded_model, student_record, student_spec, teacher_record
+from torch import nn
+
+from core.context import Context
+from stages.distill import stage
+from stages.distill.config import DistillConfig, FeatureTerm
+from stages.distill.job import Inputs, distillation_job
+from stages.distill.model import TappedStudent
+from stages.distill.pairs import layer_pairs
+from stages.models.build import logits_and_taps, tapped_block
+
+BOTH = (FeatureTerm(pairs=((0, 0), (1, 2))), FeatureTerm(kind="mse", pairs=((1, 1),), weight=0.6, match="projector"))
+
+
+def config(**changes: Any) -> DistillConfig:
+    values: dict[str, Any] = {
+        "batch_size": 20,
+        "epochs": 2,
+        "lr": 1e-3,
+        "min_lr": 1e-5,
+        "warmup_epochs": 0.0,
+        "compile": "off",
+        "keep_every": None,
+        "features": BOTH,
+    }
+    return DistillConfig(**{**values, **changes})
+
+
+@pytest.fixture
+def inputs(digits_folder: Path, context: Context) -> Inputs:
+    return Inputs(data_record(str(digits_folder), context), teacher_record(context), student_record(context))
+
+
+@pytest.mark.parametrize("strategy", ["plain", "lift-kept", "widelast"])
+@pytest.mark.parametrize("features", [BOTH, BOTH[1:], ()])
+def test_gradients_are_compared_on_a_block_that_every_term_reaches(
+    strategy: str, features: tuple[FeatureTerm, ...]
+) -> None:
+    student = TappedStudent(seeded_model(student_spec(strategy)), layer_pairs(config(features=features), 2, 3))
+    own = student.meeting_parameters()
+    names = {name for name, one in student.network.named_parameters() if any(one is other for other in own)}
+    block = 0 if features == BOTH else 1
+    assert len(names) == len(own) > 0
+    assert all(f"blocks.{block}." in name for name in names)
+    logits, taps = logits_and_taps(student.network, torch.randn(4, 3, 32, 32), student.layers)
+    for output in (logits, *taps):
+        found = torch.autograd.grad(output.square().sum(), own, retain_graph=True, allow_unused=True)
+        assert all(grad is not None and bool(grad.any()) for grad in found)
+
+
+@pytest.mark.parametrize(
+    "name", ["cait_xxs24_224", "eva02_tiny_patch14_224", "beit_base_patch16_224", "swin_tiny_patch4_window7_224"]
+)
+def test_a_tap_comes_out_of_the_block_of_its_layer(name: str) -> None:
+    with torch.device("meta"):
+        network: Any = timm.create_model(name)
+    stages: nn.Sequential = network.layers if name.startswith("swin") else network.blocks
+    assert [tapped_block(network, layer) for layer in (0, 1, -1)] == [stages[0], stages[1], stages[-1]]
+
+
+def said(context: Context) -> str:
+    file: Any = context.console.file
+    return str(file.getvalue())
+
+
+def test_a_balanced_training_keeps_every_term_at_its_weight(inputs: Inputs, context: Context) -> None:
+    record = stage.run(config(alpha=0.5), inputs, context)
+    features = {"spectral 0<-0": 0.1, "spectral 1<-2": 0.1, "mse 1<-1 (projector)": 0.6}
+    assert set(record.scales) == set(features)
+    assert set(record.shares) == set(record.first_gradient_norms) == {"labels", "soft_logits", *features}
+    assert sum(record.shares.values()) == pytest.approx(sum(record.first_shares.values())) == pytest.approx(1)
+    norms = record.first_gradient_norms  # right after the first measurement, so exactly in proportion
+    for name, weight in features.items():
+        assert norms[name] / norms["spectral 0<-0"] == pytest.approx(weight / 0.1)
+    assert norms["spectral 0<-0"] <= 0.1 * (norms["labels"] + norms["soft_logits"]) * (1 + 1e-6)
+    line = json.loads((context.run.root / "metrics.jsonl").read_text().splitlines()[-1])
+    assert (line["shares"], line["gradient_norms"], line["scales"]) == (
+        record.shares,
+        record.gradient_norms,
+        record.scales,
+    )
+    assert "terms of the loss, first -> last epoch: labels " in " ".join(said(context).split())
+
+
+def test_fixed_weights_are_only_watched(inputs: Inputs, context: Context) -> None:
+    record = stage.run(config(balance="fixed"), inputs, context)
+    assert record.scales == {}
+    assert min(record.gradient_norms.values()) > 0
+    job, _ = distillation_job(config(balance="fixed"), inputs, context)
+    assert job.compared is not None
+    assert job.compared.targets == {}
+
+
+def test_a_loss_without_features_balances_nothing() -> None:
+    assert config().balances
+    assert config(balance="gradients").balances
+    assert not config(balance="fixed").balances
+    assert not config(features=()).balances
+    assert not config(beta=0.0).balances
+
+
+def test_kept_answers_balance_as_the_live_teacher_does(inputs: Inputs, context: Context) -> None:
+    record = stage.run(config(views=2), inputs, context)
+    assert record.cache is not None
+    assert set(record.scales) == {"spectral 0<-0", "spectral 1<-2", "mse 1<-1 (projector)"}
+    assert min(record.scales.values()) > 0

@@ -1,0 +1,219 @@
+"""The terms of a loss against each other: measured without a trace, balanced, and the same after an interruption."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny_training import Interrupting, Tiny, assert_bitwise_equal, config, make_job, metrics
+from torch import Tensor, nn
+
+from core.context import Context
+from core.errors import ResultError, RunInterrupted
+from stages.training.checkpoint import Progress
+from stages.training.device import make_accelerator
+from stages.training.loop import Job, Trained, train
+from stages.training.terms import Compared, Terms, first_and_last, shares
+
+TARGET = 0.5
+
+
+def two_terms(model: nn.Module, images: Tensor, labels: Tensor, loudness: float = 1.0) -> dict[str, Tensor]:
+    logits = model(images)
+    return {"labels": F.cross_entropy(logits, labels), "features": loudness * (logits - 3).square().mean()}
+
+
+def job(context: Context, target: float | None = TARGET, loss: Any = two_terms, **changes: Any) -> Job:
+    """``target``: of the features; 0 to watch alone, None for neither."""
+    made = make_job(context, loss, **changes)
+    if target is None:
+        return made
+    first = tuple(made.model.body[1].parameters())  # type: ignore[index, union-attr]
+    return replace(made, compared=Compared(first, {"features": target} if target else {}))
+
+
+def terms_of(target: float, model: Tiny, *, compiled: bool = False, accumulation: int = 1) -> Terms:
+    compared = Compared(tuple(model.body[1].parameters()), {"features": target} if target else {})
+    return Terms(compared, make_accelerator("cpu"), model, accumulation, compiled)
+
+
+def batch() -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    return torch.randn(8, 3, 4, 4, generator=generator), torch.arange(8) % 3
+
+
+def norm_of(term: Tensor, model: Tiny) -> float:
+    model.zero_grad()
+    term.backward(retain_graph=True)
+    found = math.sqrt(sum(float(own.grad.double().square().sum()) for own in model.body[1].parameters()))
+    model.zero_grad()
+    return found
+
+
+def never(_: nn.Module) -> dict[str, Tensor]:
+    raise AssertionError("the terms of this batch were computed a second time")
+
+
+def test_norms_are_those_of_a_backward_pass_of_each_term_alone() -> None:
+    model = Tiny().eval()
+    terms, progress = two_terms(model, *batch()), Progress()
+    weighed = terms_of(0.0, model).weighed(terms, progress, never)
+    assert progress.gradient_norms == pytest.approx({name: norm_of(term, model) for name, term in terms.items()})
+    assert (weighed, progress.scales) == (terms, {})
+    assert all(own.grad is None for own in model.parameters())
+
+
+def test_a_balanced_term_pulls_at_its_share_of_the_others() -> None:
+    model = Tiny().eval()
+    terms, progress = two_terms(model, *batch(), loudness=1e4), Progress()
+    weighed = terms_of(TARGET, model).weighed(terms, progress, never)
+    assert norm_of(weighed["features"], model) == pytest.approx(TARGET * norm_of(terms["labels"], model), rel=1e-4)
+    assert weighed["labels"] is terms["labels"]
+    norms = progress.gradient_norms
+    assert norms["features"] == pytest.approx(TARGET * norms["labels"], rel=1e-6)
+
+
+def test_the_others_count_together_not_one_by_one() -> None:
+    """Gradients that point against each other leave little to take a share of."""
+    model = Tiny().eval()
+    logits = model(batch()[0])
+    terms = {"up": logits.mean(), "down": -0.9 * logits.mean(), "features": logits.square().mean()}
+    weighed = terms_of(TARGET, model).weighed(terms, progress := Progress(), never)
+    together = norm_of(terms["up"] + terms["down"], model)
+    assert norm_of(weighed["features"], model) == pytest.approx(TARGET * together, rel=1e-4)
+    assert progress.gradient_norms["up"] == pytest.approx(10 * together, rel=1e-3)
+
+
+def test_a_factor_moves_half_of_the_way_to_what_is_measured() -> None:
+    model = Tiny().eval()
+    terms, watched = two_terms(model, *batch()), terms_of(TARGET, model)
+    watched.weighed(terms, progress := Progress(), never)
+    first = progress.scales["features"]
+    progress.steps = progress.batches = 1
+    louder = {"labels": terms["labels"], "features": 16 * terms["features"]}
+    watched.weighed(louder, progress, never)
+    assert progress.scales["features"] == pytest.approx(first / 4)
+
+
+@pytest.mark.parametrize("factor", [0.0, math.nan, math.inf])
+def test_a_gradient_that_says_nothing_leaves_the_factor(factor: float) -> None:
+    model = Tiny().eval()
+    terms = two_terms(model, *batch())
+    progress = Progress(scales={"features": 3.0})
+    terms_of(TARGET, model).weighed({**terms, "features": factor * terms["features"]}, progress, never)
+    assert progress.scales == {"features": 3.0}
+
+
+def measured_at(target: float, accumulation: int, epochs: int, batches: int) -> list[tuple[int, int]]:
+    """(epoch, batch) of those that are measured."""
+    model = Tiny().eval()
+    watched, progress, found = terms_of(target, model, accumulation=accumulation), Progress(), []
+    watched._measure = lambda terms, progress: found.append((progress.epoch, progress.batches))  # type: ignore[method-assign, assignment]
+    terms = two_terms(model, *batch())
+    for progress.epoch in range(epochs):
+        for progress.batches in range(batches):
+            watched.weighed(terms, progress, never)
+            progress.steps += (progress.batches + 1) % accumulation == 0
+    return found
+
+
+def test_balanced_terms_are_measured_often_at_first_and_watched_ones_once_an_epoch() -> None:
+    assert measured_at(0.0, 1, epochs=3, batches=10) == [(0, 0), (1, 0), (2, 0)]
+    early = [(0, 0), (0, 1), (0, 2), (0, 4), (0, 8)]
+    assert measured_at(TARGET, 1, epochs=3, batches=10) == [*early, (1, 0), (1, 6), (2, 0)]
+    assert measured_at(TARGET, 2, epochs=2, batches=10) == [(0, 0), (0, 2), (0, 4), (0, 8), (1, 0), (1, 6)]
+
+
+@pytest.mark.parametrize("compile_", ["off", "on"])
+def test_watching_changes_no_bit_of_the_training(context: Context, tmp_path: Path, compile_: Any) -> None:
+    """The network drops activations, so a generator that moved would show. `on`: the terms are computed again."""
+    settings = config(compile=compile_)  # the loop compiles nothing itself
+    watched = train(job(context, 0.0, folder=tmp_path / "watched"), settings, 3, context)
+    plain = train(job(context, None, folder=tmp_path / "plain"), settings, 3, context)
+    assert_bitwise_equal(watched, plain)
+    assert watched.progress.gradient_norms.keys() == {"labels", "features"}
+    assert plain.progress.gradient_norms == {}
+
+
+def test_measuring_aside_leaves_generators_and_buffers() -> None:
+    class Counting(Tiny):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.BatchNorm2d(3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(self.norm(x))
+
+    model = Counting().train()
+    terms, state = two_terms(model, *batch()), torch.get_rng_state()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    calls: list[nn.Module] = []
+
+    def again(given: nn.Module) -> dict[str, Tensor]:
+        calls.append(given)
+        return two_terms(given, *batch())
+
+    terms_of(TARGET, model, compiled=True).weighed(terms, progress := Progress(), again)
+    assert calls == [model]
+    assert progress.scales["features"] > 0
+    assert torch.equal(torch.get_rng_state(), state)
+    assert [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])] == []
+
+
+def balanced(context: Context, folder: Path, loudness: float) -> Trained:
+    def loss(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        return two_terms(model, images, labels, loudness)
+
+    return train(job(context, loss=loss, folder=folder), config(), 3, context)
+
+
+def test_a_balanced_training_does_not_depend_on_how_loud_a_term_is(context: Context, tmp_path: Path) -> None:
+    soft, loud = (balanced(context, tmp_path / str(loudness), loudness) for loudness in (1.0, 1024.0))
+    for name, value in soft.raw.items():
+        torch.testing.assert_close(loud.raw[name], value, rtol=1e-3, atol=1e-4)
+    assert loud.progress.scales["features"] == pytest.approx(soft.progress.scales["features"] / 1024, rel=1e-2)
+    assert loud.losses == pytest.approx(soft.losses, rel=1e-2)
+
+
+@pytest.mark.parametrize("at", [2, 7, 9])
+def test_a_balanced_training_goes_on_to_the_same_weights(context: Context, tmp_path: Path, at: int) -> None:
+    whole = train(job(context, folder=tmp_path / "whole"), config(), 3, context)
+    folder = tmp_path / "stopped"
+    with pytest.raises(RunInterrupted):
+        train(job(context, loss=Interrupting(at, two_terms), folder=folder), config(), 3, context)
+    again = train(job(context, folder=folder), config(), 3, context)
+    assert_bitwise_equal(again, whole)
+    for key in ("scales", "gradient_norms", "first"):
+        assert getattr(again.progress, key) == getattr(whole.progress, key)
+
+
+def test_metrics_have_shares_norms_and_factors_of_each_epoch(context: Context) -> None:
+    trained = train(job(context), config(), 3, context)
+    lines = metrics(context)
+    for line in lines:
+        assert sum(line["shares"].values()) == pytest.approx(1)
+        assert line["shares"]["features"] == pytest.approx(line["losses"]["features"] / line["loss"])
+        assert line["gradient_norms"].keys() == line["losses"].keys()
+        assert line["scales"]["features"] > 0
+    assert len({line["gradient_norms"]["labels"] for line in lines}) == 3
+    first = trained.progress.first
+    assert (first["losses"], first["gradient_norms"]) == (lines[0]["losses"], lines[0]["gradient_norms"])
+
+
+def test_a_term_that_is_not_finite_still_ends_training(context: Context) -> None:
+    def poisoned(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        return two_terms(model, images, labels, math.nan)
+
+    with pytest.raises(ResultError, match="loss term 'features' is nan"):
+        train(job(context, loss=poisoned), config(), 1, context)
+
+
+def test_shares_in_words() -> None:
+    first, last = shares({"labels": 1.0, "soft": 3.0}), shares({"labels": 1.0, "soft": 1.0})
+    assert first_and_last(first, last) == "labels 25 % -> 50 %, soft 75 % -> 50 %"
+    assert shares({"labels": 0.0}) == {}
