@@ -231,6 +231,7 @@ def _training(records: Records) -> dict[str, Any]:
             "width": teacher.width,
             "depth": teacher.depth,
             "val_top1": teacher.val_top1,
+            "tune": teacher.tune,
         },
         "student": {
             "arch": student.model.arch,
