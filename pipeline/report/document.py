@@ -226,12 +226,11 @@ def _training(records: Records) -> dict[str, Any]:
     return {
         "teacher": {
             "arch": teacher.model.arch,
-            "source": teacher.source,
+            "source": teacher.source + (f"; {teacher.tune}" if teacher.tune else ""),
             "epochs": teacher.epochs,
             "width": teacher.width,
             "depth": teacher.depth,
             "val_top1": teacher.val_top1,
-            "tune": teacher.tune,
         },
         "student": {
             "arch": student.model.arch,

@@ -225,8 +225,6 @@ class TrainedTeacher(Record):
     width: int
     depth: int
     val_top1: float | None
-    tune: str = ""
-    """How pretrained weights were adapted to the data's classes, in words."""
 
 
 class BuiltStudent(Record):

@@ -90,8 +90,8 @@ def tell_of_a_better_probe(
         context.say(
             f"note: the teacher's own classifier is right on {100 * own.mean():.1f} % of {len(own):,} held-out images, "
             f"a linear probe of its features, fitted to {len(labels):,} training images, on "
-            f"{100 * theirs.mean():.1f} %: some of its classes may be in another order than the data's (the sorted names "
-            "of the class folders), or it was trained on other images; --set teacher.epochs=10 adapts it to these"
+            f"{100 * theirs.mean():.1f} %: some of its classes may be in another order than the data's (the sorted "
+            "names of the class folders), or it was trained on other images; --set teacher.epochs=10 adapts it to these"
         )
 
 

@@ -116,13 +116,12 @@ def fitted_heads(
             [weight, bias], max_iter=_ITERATIONS, line_search_fn="strong_wolfe", tolerance_grad=1e-5
         )
 
-        def objective(penalty: float = penalty, optimizer: torch.optim.LBFGS = optimizer) -> Tensor:
-            optimizer.zero_grad()
+        def objective(penalty: float = penalty) -> Tensor:
             loss = F.cross_entropy(F.linear(inputs, weight, bias), targets) + penalty / 2 * weight.square().sum()
-            loss.backward()
+            weight.grad, bias.grad = torch.autograd.grad(loss, [weight, bias])
             return loss
 
-        optimizer.step(objective)
+        optimizer.step(objective)  # type: ignore[no-untyped-call]  # torch's is untyped
         scaled = weight.detach().cpu().double() / spread
         yield penalty, Head(scaled.float(), (bias.detach().cpu().double() - scaled @ mean).float())
 

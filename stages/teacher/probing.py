@@ -75,8 +75,9 @@ def probe_of(
     features, labels = features_of(model, split, preprocess, config, context)
     if accelerator.is_main_process:
         tuning = hold_out(labels, config.tune_fraction, seed)
-        told = [_fitted(features, labels, tuning, positions, len(images.classes), accelerator.device)]
-        write_atomic(path, _written(told[0]))
+        probe = _fitted(features, labels, tuning, positions, len(images.classes), accelerator.device)
+        write_atomic(path, _written(probe))
+        told = [probe]
     broadcast_object_list(told)
     assert told[0] is not None  # noqa: S101 - the main process has fitted it
     return told[0]

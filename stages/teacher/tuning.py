@@ -19,7 +19,7 @@ def hold_out(labels: NDArray[np.int64], fraction: float, seed: int) -> NDArray[n
     Empty where there are fewer than ``FEWEST`` images a class on average: each is worth more in training then.
     """
     found = np.unique(labels)
-    if len(labels) < FEWEST * len(found):
+    if len(labels) < max(1, FEWEST * len(found)):
         return np.empty(0, np.int64)
     generator = np.random.default_rng(seed)
     held = []

@@ -30,7 +30,7 @@ from pipeline.report.html.names import key_of
 from pipeline.report.html.page import render
 from pipeline.report.html.svg import text_width
 from pipeline.report.html.timing import how_measured, latency_figures
-from pipeline.report.html.training import last_settings
+from pipeline.report.html.training import last_settings, trainings
 
 VOID = {"meta", "link", "img", "input", "br", "hr"}
 
@@ -373,6 +373,15 @@ def test_only_the_last_settings_of_a_training_are_drawn(rich: tuple[dict[str, An
     assert {line["settings"] for line in found["student"]} == {"new" * 4}
     label = next(str(one["aria-label"]) for one in page.all("svg") if "Top-1 of student" in str(one["aria-label"]))
     assert "90.49 at epoch 30; averaged: 41.1 at epoch 3," in label
+
+
+def test_accuracy_on_images_that_chose_is_not_called_held_out(rich: tuple[dict[str, Any], Path]) -> None:
+    history = [
+        {**line, "judged_on": "tuning"} if line["training"] == "teacher" else line for line in rich[0]["history"]
+    ]
+    captions = {one.name: one.figures[1].caption for one in trainings({**rich[0], "history": history})}
+    assert captions["teacher"].startswith("Top-1 on the tuning images")
+    assert captions["student"] == "Top-1 on the held-out images after each epoch."
 
 
 def test_classes_are_sorted_by_what_they_lost(rich: tuple[dict[str, Any], Path]) -> None:

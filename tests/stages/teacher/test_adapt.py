@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -186,6 +190,27 @@ def test_held_out_images_choose_nothing(
     again = run(config(weights), Inputs(data), replace(context, fingerprint="another"))
     assert again.weights.sha256 == record.weights.sha256
     assert again.val_top1 != record.val_top1
+
+
+def test_two_processes_adapt_as_one_does(digits_folder: Path, tmp_path: Path, weights: str) -> None:
+    """Both compute features, of 80 images in batches of 16 and of 30 in an uneven last one; all have one probe."""
+    script, found = Path(__file__).with_name("adapted_together.py"), []
+    paths = [str(Path(__file__).parents[3]), str(Path(__file__).parents[2])]
+    for count in (1, 2):
+        launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count), str(script))
+        subprocess.run(
+            [sys.executable, *launcher, str(tmp_path / f"run{count}"), str(digits_folder), weights],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
+            timeout=300,
+            check=True,
+            capture_output=True,
+        )
+        found.append(json.loads((tmp_path / f"run{count}" / "record.json").read_text()))
+    one, two = found
+    for key in ("tune", "probe_top1", "tuned_top1", "tuning_images", "tuned_epoch", "penalty", "val_top1"):
+        assert one[key] == two[key], key
+    assert one["probe_top1"] is not None
+    assert one["tuned_top1"] is not None
 
 
 def few(source: Path, target: Path, context: Context) -> DataRecord:
