@@ -26,8 +26,9 @@ class TeacherConfig(TrainingConfig):
     epochs: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     """Epochs of fitting all weights to the data's classes, at most (see `tune`). auto: none when the weights'
     classifier fits, else the recipe's."""
-    tune_epochs: int = Field(10, gt=0)
-    """What `epochs: auto` means when the classifier does not fit."""
+    tune_epochs: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
+    """What `epochs: auto` means when the classifier does not fit. auto: 10, and for few images more, so that there are
+    at least 300 steps, up to 50 epochs."""
     tune: Literal["auto", "probe", "full"] = "auto"
     """How pretrained weights are fitted to the data's classes. probe: a linear classifier of the frozen features alone.
     full: all weights, starting from that classifier, for `epochs` at most. auto: both, and the better is kept."""

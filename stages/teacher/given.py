@@ -25,10 +25,12 @@ _IMAGES = 1000
 """Of each split, at most, that the comparison with a linear probe looks at."""
 
 
-def require_better_than_chance(
-    right: NDArray[np.bool_], labels: NDArray[np.int64], classes: int, context: Context
+def judge_as_given(
+    right: NDArray[np.bool_], labels: NDArray[np.int64], note: str, classes: int, context: Context
 ) -> None:
     """Refuse a teacher used as given that does not know the data's classes: what it teaches would be noise.
+
+    Of one that does, ``note`` (of ``better_probe``) is said.
 
     Raises:
         UsageError: its answers to the held-out ``labels`` [N] are no better than chance.
@@ -44,17 +46,19 @@ def require_better_than_chance(
             "another order, or the weights are the wrong ones. Check the weights and the names of the class folders "
             "(sorted, they give the order), or fit the teacher to this data with --set teacher.epochs=10."
         )
+    if note:
+        context.say(note)
 
 
-def tell_of_a_better_probe(
+def better_probe(
     model: nn.Module,
     images: Images,
     preprocess: PreprocessSpec,
     right: NDArray[np.bool_],
     config: TeacherConfig,
     context: Context,
-) -> None:
-    """Print a note where a linear probe of the teacher's features is clearly better than its own classifier.
+) -> str:
+    """Return a note where a linear probe of the teacher's features is clearly better than its own classifier, or "".
 
     Such a classifier is stale, or some of its classes are in another order. The probe is fitted to at most ``_IMAGES``
     training images and compared on as many held-out ones. Nothing is done for sources that are read in order, and where
@@ -66,17 +70,17 @@ def tell_of_a_better_probe(
         preprocess: of the evaluation.
         right: whether the teacher answers each held-out image, ``[N]``.
         config: of the teacher.
-        context: where it is said.
+        context: device and processes; all of them take part.
     """
     classes = len(images.classes)
     if isinstance(images.train, StreamSplit) or isinstance(images.val, StreamSplit):
-        return
+        return ""
     shape = (2, 3, preprocess.size, preprocess.size)
     fitted_to, compared_on = _spread(len(images.train)), _spread(len(images.val))
     if len(fitted_to) < FEWEST * classes or not linear_heads(
         model, torch.rand(shape, generator=torch.Generator().manual_seed(0))
     ):
-        return
+        return ""
 
     def features(split: Any, positions: NDArray[np.int64]) -> tuple[torch.Tensor, torch.Tensor]:
         found, labels = features_of(model, Subset(split, positions.tolist()), preprocess, config, context)
@@ -86,13 +90,14 @@ def tell_of_a_better_probe(
     device = make_accelerator(context.device).device
     ((_, head),) = fitted_heads(inputs, labels, classes, (FIXED_PENALTY,), device)
     theirs, own = head.right(*features(images.val, compared_on)), right[compared_on]
-    if clearly_better(theirs, own):
-        context.say(
-            f"note: the teacher's own classifier is right on {100 * own.mean():.1f} % of {len(own):,} held-out images, "
-            f"a linear probe of its features, fitted to {len(labels):,} training images, on "
-            f"{100 * theirs.mean():.1f} %: some of its classes may be in another order than the data's (the sorted "
-            "names of the class folders), or it was trained on other images; --set teacher.epochs=10 adapts it to these"
-        )
+    if not clearly_better(theirs, own):
+        return ""
+    return (
+        f"note: the teacher's own classifier is right on {100 * own.mean():.1f} % of {len(own):,} held-out images, "
+        f"a linear probe of its features, fitted to {len(labels):,} training images, on {100 * theirs.mean():.1f} %: "
+        "some of its classes may be in another order than the data's (the sorted names of the class folders), or it "
+        "was trained on other images; --set teacher.epochs=10 adapts it to these"
+    )
 
 
 def _spread(count: int) -> NDArray[np.int64]:

@@ -21,7 +21,7 @@ from stages.models.geometry import shape_of
 from stages.models.weights import all_finite, classifier_names, load_checkpoint, save_weights
 from stages.teacher.adapt import Adapted, Surroundings, adapt
 from stages.teacher.config import TeacherConfig
-from stages.teacher.given import require_better_than_chance, tell_of_a_better_probe
+from stages.teacher.given import better_probe, judge_as_given
 from stages.teacher.probing import answers
 from stages.training.compilation import compile_in_place
 from stages.training.evaluate import correct, top1
@@ -48,10 +48,10 @@ def run(config: TeacherConfig, inputs: Inputs, context: Context) -> TeacherRecor
     teacher = initial_teacher(config, inputs.data, context)
     model, preprocess = teacher.model, teacher.preprocess
     epochs = epochs_of(config, teacher.fits, len(images.classes))
-    count, adapted = len(images.classes), None
+    count, adapted, as_given = len(images.classes), None, None
 
     def job_of(parts: Images) -> Job:
-        return fitting_job(config, model, parts, data_config.augment, preprocess, context)
+        return fitting_job(config, model, parts, config.augmentation, preprocess, context)
 
     if adapts(config, teacher.fits):
         _require_finite(model)
@@ -63,13 +63,13 @@ def run(config: TeacherConfig, inputs: Inputs, context: Context) -> TeacherRecor
         _, state, accuracy = train(job_of(images), config, epochs, context).chosen
         model.cpu().load_state_dict(state)
     else:
-        _require_finite(model)
         logits, labels = answers(model, images.val, preprocess, config, context)
         accuracy, right = top1(logits, labels), correct(logits, labels)
-        require_better_than_chance(right, labels, count, context)
-        tell_of_a_better_probe(model, images, preprocess, right, config, context)
+        as_given = right, labels, better_probe(model, images, preprocess, right, config, context)
     context.leave_to_main()
     _require_finite(model)
+    if as_given is not None:
+        judge_as_given(*as_given, count, context)
     return record_of(teacher, adapted.epochs if adapted else epochs, accuracy, context, adapted)
 
 
@@ -127,7 +127,7 @@ def epochs_of(config: TeacherConfig, fits: bool, classes: int) -> int:
 
 
 def _asked_epochs(config: TeacherConfig, fits: bool) -> int:
-    return (0 if fits else config.tune_epochs) if config.epochs == "auto" else config.epochs
+    return (0 if fits else int(config.tune_epochs)) if config.epochs == "auto" else config.epochs
 
 
 def record_of(
