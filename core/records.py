@@ -88,6 +88,18 @@ class TeacherRecord(Record):
     """Top-1 on the held-out images, percent, in ``precision``."""
     precision: str = ""
     """What it was fitted and judged in, float32 or bfloat16; empty in records that do not tell."""
+    tune: str = ""
+    """How pretrained weights were adapted to the data's classes, in words; empty where they were not."""
+    probe_top1: float | None = None
+    """Top-1 of a linear probe of the pretrained features on the tuning images, percent; None where there is none."""
+    tuned_top1: float | None = None
+    """Of all weights after their best epoch; None where they were not trained, or without tuning images."""
+    tuning_images: int = 0
+    """Training images that were held out to choose on."""
+    tuned_epoch: int | None = None
+    """Epochs behind the weights that were kept; 0: the linear probe was. None where nothing was adapted."""
+    penalty: float | None = None
+    """Of the probe's squared weights over standardised features, half of it added to the mean cross-entropy."""
 
 
 class StudentRecord(Record):

@@ -275,6 +275,15 @@ def _notes(config: RunConfig, processes: int, begun: Path | None) -> list[str]:
         )
     if config.student.init == "pretrained":
         found.append("the student's pretrained weights were not fetched either, and whether they fit is not checked.")
+    if config.teacher.init != "scratch" and config.teacher.epochs:
+        found.append(
+            "the teacher's linear probe, one pass over the training images without gradients, is not in the times"
+            + (
+                "; no other weights are trained."
+                if config.teacher.tune == "probe"
+                else f"; fitting all weights stops after {config.teacher.patience} epochs that bring nothing."
+            )
+        )
     if config.teacher.epochs == 0:
         found.append("the teacher is used as given, and judged once on the held-out images, which is not in the times.")
     if "on" in (config.teacher.compile, config.distill.compile):

@@ -25,6 +25,7 @@ from stages.images.loaders import train_loader, train_views
 from stages.images.sources import StreamSplit, recorded_images
 from stages.teacher.config import TeacherConfig
 from stages.teacher.stage import InitialTeacher, fitting_job
+from stages.teacher.tuning import held_out_count
 from stages.training.compilation import RATE
 from stages.training.config import TrainingConfig
 from stages.training.device import make_accelerator
@@ -56,6 +57,10 @@ def fitting(
     loading = _Loading(config, views, processes, config.augmentation.repeats, 0, context)
     small = _for_measuring(config, loading.per_pass, 6.0 * teacher.cost.macs, context)
     job = fitting_job(small, initial.model, images, config.augmentation, initial.preprocess, context)
+    if config.init != "scratch" and not isinstance(images.train, StreamSplit):
+        held = held_out_count(data.train_images, len(data.classes), config.tune_fraction)
+        if held:  # which judge each epoch in the place of the held-out images
+            data = data.model_copy(update={"train_images": data.train_images - held, "val_images": held})
     batch = loading.batch(int(small.batch_size))
     return _training("teacher", config, teacher.epochs, data, processes, job, small, batch, loading, context)
 

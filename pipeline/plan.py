@@ -96,7 +96,7 @@ STAGES: tuple[Stage, ...] = (
         "teacher",
         "stages.teacher.stage",
         TeacherRecord,
-        2,
+        3,
         lambda run: run.teacher,
         needs=("data",),
         facts=_teacher_file,

@@ -226,7 +226,7 @@ def _training(records: Records) -> dict[str, Any]:
     return {
         "teacher": {
             "arch": teacher.model.arch,
-            "source": teacher.source,
+            "source": teacher.source + (f"; {teacher.tune}" if teacher.tune else ""),
             "epochs": teacher.epochs,
             "width": teacher.width,
             "depth": teacher.depth,

@@ -1,4 +1,4 @@
-"""Does a teacher know these classes at all? An exact test against guessing (torch-free)."""
+"""Exact tests of a teacher (torch-free): against guessing, and of two classifiers on the same images."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom  # comes with scikit-learn
+from scipy.stats import binom, binomtest  # comes with scikit-learn
 
 ERROR_RATE = 0.05
 """Largest probability of either wrong verdict, as in the 95 % intervals of the report."""
@@ -33,3 +33,13 @@ def against_chance(correct: int, images: int, chance: float) -> Literal["better"
     enough = binom.isf(ERROR_RATE, images, chance) + 1  # the fewest right answers that count as better
     missed = binom.cdf(enough - 1, images, (1 + chance) / 2)
     return "undecided" if missed > ERROR_RATE else "no better"
+
+
+def clearly_better(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
+    """Whether ``one`` answers more of the same images ``[N]`` right than ``other`` does, beyond doubt.
+
+    McNemar's exact test: were both as good, each image that only one of them answers would be either's with
+    probability 1/2. True at a two-sided p-value of at most ``ERROR_RATE``.
+    """
+    won, lost = int(np.count_nonzero(one & ~other)), int(np.count_nonzero(other & ~one))
+    return won > lost and bool(binomtest(won, won + lost).pvalue <= ERROR_RATE)

@@ -24,7 +24,16 @@ class TeacherConfig(TrainingConfig):
     weights: str | None = None
     """Checkpoint file: safetensors or a torch state dict, loaded without running code."""
     epochs: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
-    """Epochs of fitting to the data's classes. auto: none when the weights' classifier fits, else the recipe's."""
+    """Epochs of fitting all weights to the data's classes, at most (see `tune`). auto: none when the weights'
+    classifier fits, else the recipe's."""
     tune_epochs: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
     """What `epochs: auto` means when the classifier does not fit. auto: 10, and for few images more, so that there are
     at least 300 steps, up to 50 epochs."""
+    tune: Literal["auto", "probe", "full"] = "auto"
+    """How pretrained weights are fitted to the data's classes. probe: a linear classifier of the frozen features alone.
+    full: all weights, starting from that classifier, for `epochs` at most. auto: both, and the better is kept."""
+    tune_fraction: float = Field(0.1, gt=0, le=0.5)
+    """Share of the training images of each class that chooses (the penalty, the epoch, probe or full) and is not
+    trained on; the held-out images only judge. By `data.split_seed`."""
+    patience: int = Field(3, gt=0)
+    """Epochs without a better one on those images after which fitting all weights stops."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
 import torch.nn.functional as F
 from accelerate.utils import set_seed
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from core.context import Context
@@ -21,11 +19,13 @@ from stages.images.sources import Images, recorded_images
 from stages.models.build import build_model, cost_of, preprocess_of, pretrained_model
 from stages.models.geometry import shape_of
 from stages.models.weights import all_finite, classifier_names, load_checkpoint, save_weights
-from stages.teacher.chance import against_chance, chance_level
+from stages.teacher.adapt import Adapted, Surroundings, adapt
 from stages.teacher.config import TeacherConfig
+from stages.teacher.given import better_probe, judge_as_given
+from stages.teacher.probing import answers
 from stages.training.compilation import compile_in_place
 from stages.training.device import make_accelerator
-from stages.training.evaluate import predict_logits, top1
+from stages.training.evaluate import correct, top1
 from stages.training.loop import Job, train
 
 
@@ -45,32 +45,47 @@ def run(config: TeacherConfig, inputs: Inputs, context: Context) -> TeacherRecor
         RunInterrupted: stopped on request while fitting.
     """
     set_seed(context.seed)
-    _, images = recorded_images(inputs.data)
+    data_config, images = recorded_images(inputs.data)
     teacher = initial_teacher(config, inputs.data, context)
     model, preprocess = teacher.model, teacher.preprocess
     epochs = epochs_of(config, teacher.fits, len(images.classes))
-    if epochs:
-        context.say(f"fitting the teacher to {len(images.classes)} classes for {epochs} epochs")
-        job = fitting_job(config, model, images, config.augmentation, preprocess, context)
-        trained = train(job, config, epochs, context)
+    count, adapted, as_given = len(images.classes), None, None
+    precision = make_accelerator(context.device, precision=config.precision).precision
+
+    def job_of(parts: Images) -> Job:
+        return fitting_job(config, model, parts, config.augmentation, preprocess, context)
+
+    if adapts(config, teacher.fits):
+        _require_finite(model)
+        given = Surroundings(config, images, preprocess, data_config.split_seed, context, job_of)
+        adapted = adapt(model, epochs, given)
+        accuracy = top1(*answers(model, images.val, preprocess, config, context))
+    elif epochs:
+        context.say(f"fitting the teacher to {count} classes for {epochs} epochs")
+        trained = train(job_of(images), config, epochs, context)
         _, state, accuracy = trained.chosen
         precision = trained.progress.precision
         model.cpu().load_state_dict(state)
-        labels = None
     else:
-        accelerator = make_accelerator(context.device, precision=config.precision)
-        loader = eval_loader(images.val, preprocess, batch_size=int(config.batch_size), workers=context.workers)
-        network, loader = accelerator.prepare(model, loader)
-        logits, labels = predict_logits(network, loader, accelerator)
-        accuracy, precision = top1(logits, labels), accelerator.precision
-        model = accelerator.unwrap_model(network).cpu()
+        logits, labels = answers(model, images.val, preprocess, config, context)
+        accuracy, right = top1(logits, labels), correct(logits, labels)
+        as_given = right, labels, better_probe(model, images, preprocess, right, config, context)
     context.leave_to_main()
+    _require_finite(model)
+    if as_given is not None:
+        judge_as_given(*as_given, count, context)
+    record = record_of(teacher, adapted.epochs if adapted else epochs, accuracy, context, adapted)
+    return record.model_copy(update={"precision": precision})
+
+
+def _require_finite(model: nn.Module) -> None:
+    """Refuse weights that are not numbers.
+
+    Raises:
+        ResultError: there are some.
+    """
     if not all_finite(model.state_dict()):
         raise ResultError("the teacher has weights that are not finite; lower teacher.lr, or check its weights file.")
-    if labels is not None:
-        _better_than_chance(accuracy, labels, len(images.classes), context)
-    record = record_of(replace(teacher, model=model), epochs, accuracy, context)
-    return record.model_copy(update={"precision": precision})
 
 
 @dataclass(frozen=True)
@@ -96,22 +111,33 @@ def initial_teacher(config: TeacherConfig, data: DataRecord, context: Context) -
     return InitialTeacher(model, spec, preprocess_of(model, spec.args, data.config["crop_pct"]), source, fits)
 
 
+def adapts(config: TeacherConfig, fits: bool) -> bool:
+    """Whether weights that were trained elsewhere are adapted to the data's classes: probed, tuned or both."""
+    return config.init != "scratch" and (not fits or _asked_epochs(config, fits) > 0)
+
+
 def epochs_of(config: TeacherConfig, fits: bool, classes: int) -> int:
-    """Epochs of fitting.
+    """Epochs of fitting all weights, at most; none for a linear probe.
 
     Raises:
         UsageError: none, and the classifier does not fit.
     """
-    epochs = (0 if fits else int(config.tune_epochs)) if config.epochs == "auto" else config.epochs
-    if epochs == 0 and not fits:
+    epochs, probed = _asked_epochs(config, fits), config.tune == "probe" and config.init != "scratch"
+    if epochs == 0 and not fits and not probed:
         raise UsageError(
             f"teacher.epochs is 0, but the teacher's classifier does not fit the data's {classes} classes; "
             "give weights that do, or let it be fitted with --set teacher.epochs=10."
         )
-    return epochs
+    return 0 if probed else epochs
 
 
-def record_of(teacher: InitialTeacher, epochs: int, val_top1: float, context: Context) -> TeacherRecord:
+def _asked_epochs(config: TeacherConfig, fits: bool) -> int:
+    return (0 if fits else int(config.tune_epochs)) if config.epochs == "auto" else config.epochs
+
+
+def record_of(
+    teacher: InitialTeacher, epochs: int, val_top1: float, context: Context, adapted: Adapted | None = None
+) -> TeacherRecord:
     """The record of a teacher, fitted for ``epochs``, of this top-1 (percent); its weights are written."""
     shape = shape_of(teacher.model, teacher.spec.arch)
     root = context.run.root
@@ -125,26 +151,8 @@ def record_of(teacher: InitialTeacher, epochs: int, val_top1: float, context: Co
         width=shape.width,
         depth=shape.depth,
         val_top1=val_top1,
+        **({} if adapted is None else {key: value for key, value in asdict(adapted).items() if key != "epochs"}),
     )
-
-
-def _better_than_chance(accuracy: float, labels: NDArray[np.int64], classes: int, context: Context) -> None:
-    """Refuse a teacher used as given that does not know the data's classes: what it teaches would be noise.
-
-    Raises:
-        UsageError: its top-1 (percent) on the held-out ``labels`` [N] is no better than chance.
-    """
-    count, chance = len(labels), chance_level(labels, classes)
-    verdict = against_chance(round(accuracy / 100 * count), count, chance)
-    found = f"{accuracy:.1f} % of {count:,} held-out images right, where chance is {100 * chance:.1f} %"
-    if verdict == "undecided":
-        context.say(f"note: too few held-out images to tell the teacher from chance ({found})")
-    if verdict == "no better":
-        raise UsageError(
-            f"the teacher, used as given, is no better than chance ({found}): its classes are another dataset's or in "
-            "another order, or the weights are the wrong ones. Check the weights and the names of the class folders "
-            "(sorted, they give the order), or fit the teacher to this data with --set teacher.epochs=10."
-        )
 
 
 def _initial(config: TeacherConfig, classes: int, context: Context) -> tuple[nn.Module, ModelSpec, str, bool]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader
 from core.context import Context
 from core.errors import ResultError, RunInterrupted, UsageError
 from stages.images.loaders import Mix, seeded
+from stages.training.best import BestWeights
 from stages.training.checkpoint import Progress, find_for_all, save_checkpoint
 from stages.training.config import TrainingConfig
 from stages.training.device import make_accelerator
@@ -67,6 +68,9 @@ class Job:
     keep: Callable[[int, dict[str, Tensor]], None] | None = None
     """Called in the main process after every epoch but the last, with the epochs trained and the network's raw state
     (not a copy); before the checkpoint that covers the epoch, so a training that goes on from there was here."""
+    patience: int | None = None
+    """Keep the weights that do best on ``val``, which then chooses and does not judge, and stop after so many epochs
+    without better ones; None: train to the end and give the last epoch's."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +83,17 @@ class Trained:
     top1_ema: float | None
     losses: dict[str, float]
     progress: Progress
+    best: BestWeights | None = None
+    """Of the best epoch, where the job asked for them; all else is of the last."""
 
     @property
     def chosen(self) -> tuple[str, dict[str, Tensor], float]:
-        """The better of raw and averaged weights on the held-out images: its name, state and top-1."""
+        """The better of raw and averaged weights on the held-out images: its name, state and top-1.
+
+        With ``best``, the best epoch's.
+        """
+        if self.best is not None:
+            return self.best.chosen
         if self.ema is not None and self.top1_ema is not None and self.top1_ema >= self.top1_raw:
             return "ema", self.ema, self.top1_ema
         return "raw", self.raw, self.top1_raw
@@ -135,12 +146,17 @@ class Training:
             inner = self.accelerator.unwrap_model(self.model)
             self.ema = AveragedWeights(inner, decay=config.ema_decay, use_warmup=config.ema_warmup)
             self.accelerator.register_for_checkpointing(self.ema)
+        self.best = None if job.patience is None else BestWeights(job.patience)
+        if self.best is not None:
+            self.accelerator.register_for_checkpointing(self.best)
         self.progress = Progress()
         self.saved_at = time.monotonic()
         self.saved = (-1, -1)
         """Steps and batches of the newest checkpoint."""
         memory = PeakMemory(self.accelerator.device)
-        self.monitor = Monitor(job.name, job.fingerprint, self.epochs * self.steps_per_epoch, context, memory)
+        self.monitor = Monitor(
+            job.name, job.fingerprint, self.epochs * self.steps_per_epoch, context, memory, job.patience
+        )
 
     def run(self) -> Trained:
         """From the newest checkpoint, or from the start, to the end."""
@@ -148,20 +164,32 @@ class Training:
         settle_precision(self)
         pace: Pace | None = None
         with stop_on_signal() as stop, self.monitor.bar:
-            while self.progress.epoch < self.epochs:
+            while self.progress.epoch < self.epochs and not self._over():
                 pace = self._epoch(stop)
                 if self.progress.epoch < self.epochs:
                     evaluated = due(self.config.eval_every, self.progress.epoch)
-                    self._report(pace, self._evaluate() if evaluated else (None, None))
+                    self._report(pace, self._offered() if evaluated else (None, None))
                     if self.job.keep is not None and self.accelerator.is_main_process:
                         self.job.keep(self.progress.epoch, self._raw())
                 self._maybe_save(stop)
-            tops = self._evaluate()
+            tops = self._offered()
             self._maybe_save(stop)
-            self._report(pace, tops)
-        result = self._result(*tops)
+            if not self._over():  # else this epoch was reported when it was judged
+                self._report(pace, tops)
+        result = replace(self._result(*tops), best=self.best)
         self.accelerator.free_memory()
         return result
+
+    def _over(self) -> bool:
+        """Whether training ends before its last epoch, for want of better weights."""
+        return self.progress.epoch < self.epochs and self.best is not None and self.best.over(self.progress.epoch)
+
+    def _offered(self) -> tuple[float, float | None]:
+        """Top-1 after this epoch, whose weights are kept if they are the best."""
+        tops = self._evaluate()
+        if self.best is not None:
+            self.best.offer(self.progress.epoch, *self._result(*tops).chosen)
+        return tops
 
     def _resume(self) -> None:
         found = find_for_all(self.accelerator, self.job.folder, self.job.fingerprint)

@@ -52,9 +52,19 @@ def progress_bar(context: Context, figures: str = "") -> Bar:
 class Monitor:
     """Tells of one training; silent in every process but the main one."""
 
-    def __init__(self, name: str, settings: str, total_steps: int, context: Context, memory: PeakMemory) -> None:
+    def __init__(
+        self,
+        name: str,
+        settings: str,
+        total_steps: int,
+        context: Context,
+        memory: PeakMemory,
+        patience: int | None = None,
+    ) -> None:
         self.name, self.settings, self.context, self.memory = name, settings, context, memory
         self.main = context.rank == 0
+        self.judged = {} if patience is None else {"judged_on": "tuning"}
+        """Top-1 is of images that choose the epoch; said only then."""
         self.peak: int | None = None
         self.bar = progress_bar(context, "loss {task.fields[loss]}  ")
         self.task = self.bar.add_task(name, total=total_steps, loss="-", rate="-")
@@ -84,6 +94,7 @@ class Monitor:
                 "scales": progress.scales,
                 "val_top1_raw": top1_raw,
                 "val_top1_ema": top1_ema,
+                **self.judged,
                 "images_per_second": pace.rate if pace else None,
                 "data_wait_seconds": pace.waited if pace else None,
                 "peak_step_bytes": self.peak,

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image
 from rich.console import Console
+from safetensors.torch import save_file
 from small_run import STUDENT, STUDENT_ARGS, TEACHER, TEACHER_ARGS
 from torch.utils.data import IterableDataset
 
@@ -113,6 +114,18 @@ def test_figures_are_those_of_the_networks_and_the_config(found: DryRun) -> None
     assert teacher.seconds == pytest.approx(3 * 22 * teacher.pass_seconds + teacher.evaluation_seconds)
     assert total_seconds(found) == teacher.seconds + student.seconds
     assert not found.output.exists()
+
+
+def test_a_pretrained_teacher_trains_without_its_tuning_part_and_a_probe_not_at_all(tmp_path: Path) -> None:
+    weights = tmp_path / "pretrained.safetensors"
+    save_file(build_model(ModelSpec(arch=TEACHER, args=TEACHER_ARGS, num_classes=4)).state_dict(), weights)
+    adapted = tried(f"teacher.weights={weights}", "teacher.patience=2")
+    teacher = adapted.trainings[0]
+    assert (teacher.images, teacher.held_out, teacher.steps_per_epoch) == (IMAGES - 144, 144, (IMAGES - 144) // 64)
+    assert "fitting all weights stops after 2 epochs that bring nothing" in " ".join(adapted.notes)
+    probed = tried(f"teacher.weights={weights}", "teacher.tune=probe")
+    assert [training.name for training in probed.trainings] == ["student"]
+    assert "is not in the times; no other weights are trained" in " ".join(probed.notes)
 
 
 def test_the_tables_say_what_was_found_and_fit(found: DryRun) -> None:

@@ -55,9 +55,11 @@ def _training(name: str, lines: list[dict[str, Any]]) -> Training:
     terms = _by_term(lines, "losses")
     losses = {"total": _points(lines, "loss"), **terms}
     accuracy = {"raw weights": _points(lines, "val_top1_raw"), "averaged": _points(lines, "val_top1_ema")}
+    judges = any(line.get("judged_on") == "tuning" for line in lines)
+    where = "tuning images (held out of the training images, to choose the epoch)" if judges else "held-out images"
     wanted = [
         ("Loss", "loss", losses, "Training loss of each epoch" + (", and its weighted terms." if terms else ".")),
-        ("Top-1", "top-1, %", accuracy, "Top-1 on the held-out images after each epoch."),
+        ("Top-1", "top-1, %", accuracy, f"Top-1 on the {where} after each epoch."),
         ("Learning rate", "learning rate", {"rate": _points(lines, "lr")}, "Learning rate at the end of each epoch."),
         ("Shares", "share of the loss, %", _by_term(lines, "shares", 100.0), "Each term's part of the loss."),
         ("Gradients", "norm of the gradient", _by_term(lines, "gradient_norms"), NORMS),

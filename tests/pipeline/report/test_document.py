@@ -127,6 +127,12 @@ def test_an_unknown_model_name_has_no_cost_rather_than_a_wrong_one(lift: Records
     assert (row["parameters"], row["cost_reason"]) == (None, "no cost is recorded for 'mystery'")
 
 
+def test_how_the_teacher_was_adapted_stands_beside_where_it_came_from(lift: Records) -> None:
+    adapted = lift.teacher.model_copy(update={"tune": "linear probe: 79.0 % of 200 tuning images"})
+    told = report_of(replace(lift, teacher=adapted))["training"]["teacher"]["source"]
+    assert told == "timm pretrained; linear probe: 79.0 % of 200 tuning images"
+
+
 def test_fold_agreement_comes_from_the_fold_record(lift: Records) -> None:
     fold: FoldRecord = lift.fold
     graphs = report_of(lift)["graphs"]

@@ -387,6 +387,15 @@ def test_terms_of_a_loss_are_drawn_by_share_and_by_gradient(rich: tuple[dict[str
     assert [cell.text for cell in told["student"].rows[2]] == ["feature", "45.0 %", "8.7 %", "0.2", "0.4", "0.0625"]
 
 
+def test_accuracy_on_images_that_chose_is_not_called_held_out(rich: tuple[dict[str, Any], Path]) -> None:
+    history = [
+        {**line, "judged_on": "tuning"} if line["training"] == "teacher" else line for line in rich[0]["history"]
+    ]
+    captions = {one.name: one.figures[1].caption for one in trainings({**rich[0], "history": history})}
+    assert captions["teacher"].startswith("Top-1 on the tuning images")
+    assert captions["student"] == "Top-1 on the held-out images after each epoch."
+
+
 def test_classes_are_sorted_by_what_they_lost(rich: tuple[dict[str, Any], Path]) -> None:
     report, _ = rich
     found = classes(report)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.teacher.chance import ERROR_RATE, against_chance, chance_level
+from stages.teacher.chance import ERROR_RATE, against_chance, chance_level, clearly_better
 
 
 def tail(correct: int, images: int, chance: float) -> float:
@@ -51,3 +51,17 @@ def test_better_is_the_binomial_test_and_the_rest_does_not_depend_on_the_answers
 @pytest.mark.parametrize("classes", [2, 10, 1000])
 def test_enough_images_are_always_enough(classes: int) -> None:
     assert {against_chance(0, images, 1 / classes) for images in range(50, 300)} == {"no better"}
+
+
+def answered(won: int, lost: int, both: int) -> tuple[np.ndarray, np.ndarray]:
+    one = np.array([True] * won + [False] * lost + [True] * both)
+    return one, np.array([False] * won + [True] * lost + [True] * both)
+
+
+@pytest.mark.parametrize(
+    ("won", "lost", "clearly"),
+    [(0, 0, False), (5, 0, False), (6, 0, True), (0, 6, False), (9, 2, False), (10, 2, True), (300, 300, False)],
+)
+def test_clearly_better_is_mcnemars_exact_test(won: int, lost: int, clearly: bool) -> None:
+    """Of 5 differing images all one's, p is 2 / 32; of 6, 2 / 64; of 11, 9 or more, 0.065; of 12, 10 or more, 0.039."""
+    assert clearly_better(*answered(won, lost, 50)) == clearly

@@ -1,0 +1,41 @@
+"""The tuning part: training images that are held out to choose on, so that the held-out images only judge."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stages.images.sources import ListedSplit
+
+FEWEST = 5
+"""Images of a class from which one can be spared. With fewer an image than that, nothing is held out at all."""
+
+
+def hold_out(labels: NDArray[np.int64], fraction: float, seed: int) -> NDArray[np.int64]:
+    """Positions held out of ``labels [N]``, ascending: ``fraction`` of each class, one at least if it has ``FEWEST``.
+
+    Empty where there are fewer than ``FEWEST`` images a class on average: each is worth more in training then.
+    """
+    found = np.unique(labels)
+    if len(labels) < max(1, FEWEST * len(found)):
+        return np.empty(0, np.int64)
+    generator = np.random.default_rng(seed)
+    held = []
+    for label in found:
+        own = generator.permutation(np.flatnonzero(labels == label))
+        held.append(own[: max(round(fraction * len(own)), int(len(own) >= FEWEST))])
+    return np.sort(np.concatenate(held)).astype(np.int64)
+
+
+def held_out_count(images: int, classes: int, fraction: float) -> int:
+    """About how many ``hold_out`` takes, before labels are known."""
+    return 0 if images < FEWEST * classes else max(classes, round(fraction * images))
+
+
+def labels_of(split: Any) -> NDArray[np.int64]:
+    """Classes of a random-access split, ``[N]``; of one that does not list them, by opening every image."""
+    if isinstance(split, ListedSplit):
+        return np.array([label for _, label in split.items], np.int64)
+    return np.array([split[index][1] for index in range(len(split))], np.int64)

@@ -1,0 +1,297 @@
+"""A pretrained teacher and other classes: probe, all weights, and which of them is kept."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from small_run import TEACHER, TEACHER_ARGS, data_record, seeded_model
+
+from core.context import Context
+from core.errors import ResultError, UsageError
+from core.records import DataRecord, ModelSpec, TeacherRecord
+from stages.images.loaders import eval_loader
+from stages.images.sources import StreamSplit, recorded_images
+from stages.models import build
+from stages.teacher import adapt, probing, stage
+from stages.teacher.config import TeacherConfig
+from stages.teacher.given import better_probe
+from stages.teacher.probe import FIXED_PENALTY, Head, fitted_heads, install, linear_heads
+from stages.teacher.probing import answers, features_of
+from stages.teacher.stage import Inputs, run
+from stages.training.evaluate import correct
+from stages.training.loop import Trained
+
+
+@pytest.fixture
+def data(digits_folder: Path, context: Context) -> DataRecord:
+    """80 training images, 8 a class, and 30 held out."""
+    return data_record(str(digits_folder), context)
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> str:
+    """Of a network of 4 classes, whose features say something about digits all the same."""
+    model = seeded_model(ModelSpec(arch=TEACHER, args=TEACHER_ARGS, num_classes=4), 5)
+    save_file(model.state_dict(), tmp_path / "pretrained.safetensors")
+    return str(tmp_path / "pretrained.safetensors")
+
+
+def config(weights: str, **changes: Any) -> TeacherConfig:
+    values: dict[str, Any] = {
+        "model": TEACHER,
+        "args": TEACHER_ARGS,
+        "init": "file",
+        "weights": weights,
+        "batch_size": 20,
+        "lr": 2e-3,
+        "min_lr": 1e-5,
+        "warmup_epochs": 0.5,
+        "tune_epochs": 2,
+        "tune_fraction": 0.5,
+        "ema_decay": None,
+    }
+    return TeacherConfig(**{**values, **changes})
+
+
+def said(context: Context) -> str:
+    assert isinstance(context.console.file, io.StringIO)
+    return context.console.file.getvalue()
+
+
+def kept(record: TeacherRecord, context: Context) -> dict[str, torch.Tensor]:
+    return load_file(context.run.root / record.weights.path)
+
+
+def body(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in state.items() if not name.startswith("head.")}
+
+
+def top1_by_hand(record: TeacherRecord, split: Any, context: Context) -> float:
+    model = build.build_model(record.model).eval()
+    model.load_state_dict(kept(record, context))
+    right = 0
+    with torch.no_grad():
+        for images, labels in eval_loader(split, record.preprocess, batch_size=8, workers=0):
+            right += int((model(images).argmax(1) == labels).sum())
+    return 100 * right / len(split)
+
+
+def spoilt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A training of all weights that ends with every answer wrong."""
+    real = adapt.train
+
+    def train(*arguments: Any) -> Trained:
+        trained = real(*arguments)
+        assert trained.best is not None
+        trained.best.state["head.weight"].zero_()
+        trained.best.state["head.bias"].copy_(torch.arange(10.0) == 3)
+        return trained
+
+    monkeypatch.setattr(adapt, "train", train)
+
+
+def test_a_probe_leaves_the_backbone_and_is_judged_on_the_held_out_images(
+    data: DataRecord, context: Context, weights: str
+) -> None:
+    record = run(config(weights, tune="probe"), Inputs(data), context)
+    state = kept(record, context)
+    assert all(torch.equal(value, body(load_file(weights))[name]) for name, value in body(state).items())
+    assert (record.epochs, record.tuned_epoch, record.tuned_top1, record.tuning_images) == (0, 0, None, 40)
+    assert record.val_top1 == pytest.approx(top1_by_hand(record, recorded_images(data)[1].val, context))
+    assert record.val_top1 > 25  # of features that nobody trained; chance is 10
+    assert top1_by_hand(record, recorded_images(data)[1].train, context) > 60
+    assert record.tune == f"linear probe: {record.probe_top1:.1f} % of 40 tuning images"
+    assert record.tune in said(context)
+    assert "fitting the teacher" not in said(context)
+    assert record.penalty is not None
+    assert record.penalty > 0
+
+
+def test_all_weights_start_at_the_probe_and_are_compared_with_it(
+    data: DataRecord, context: Context, weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts: list[float] = []
+    real = stage.fitting_job
+
+    def seen(settings: Any, model: Any, images: Any, *rest: Any) -> Any:
+        logits, labels = answers(model, images.val, rest[1], settings, context)
+        starts.append(100 * float((logits.argmax(1) == labels).mean()))
+        assert (len(images.train), len(images.val)) == (40, 40)
+        return real(settings, model, images, *rest)
+
+    monkeypatch.setattr(stage, "fitting_job", seen)
+    record = run(config(weights), Inputs(data), context)
+    assert starts == [pytest.approx(record.probe_top1)]
+    assert record.epochs == 2
+    assert record.tuned_top1 is not None
+    assert record.probe_top1 is not None
+    assert (record.tuned_epoch == 0) == (record.tuned_top1 < record.probe_top1)
+    assert "fitting the teacher to 10 classes for 2 epochs, or until 3 epochs bring nothing on 40" in said(context)
+    assert record.tune in said(context)
+
+
+def test_auto_keeps_the_probe_where_training_all_weights_is_worse(
+    data: DataRecord, context: Context, weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = run(config(weights, tune="probe"), Inputs(data), context)
+    spoilt(monkeypatch)
+    record = run(config(weights), Inputs(data), replace(context, fingerprint="another"))
+    assert record.tuned_epoch == 0
+    assert record.tuned_top1 == 10.0
+    assert record.tune.endswith("of fine-tuning: 10.0 %, not kept")
+    assert "note: fine-tuning made the teacher worse than its linear probe, which is kept" in said(context)
+    assert record.val_top1 == alone.val_top1
+    assert record.weights.sha256 == alone.weights.sha256
+
+
+def test_full_is_refused_where_it_is_worse_than_the_probe_beyond_doubt(
+    data: DataRecord, context: Context, weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoilt(monkeypatch)
+    refusal = r"worse than a linear probe .*: 10\.0 % against [0-9.]+ % of 40 tuning images; lower teacher\.lr"
+    with pytest.raises(ResultError, match=refusal):
+        run(config(weights, tune="full"), Inputs(data), context)
+
+
+def test_full_keeps_all_weights_where_doubt_remains(
+    data: DataRecord, context: Context, weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapt, "clearly_better", lambda *_: False)
+    spoilt(monkeypatch)
+    record = run(config(weights, tune="full"), Inputs(data), context)
+    assert record.tuned_epoch in (1, 2)
+    assert record.tune.endswith("10.0 %, kept")
+    assert float(kept(record, context)["head.weight"].abs().max()) == 0
+
+
+def test_held_out_images_choose_nothing(
+    data: DataRecord, context: Context, weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With other held-out images the teacher is the same, byte for byte."""
+    record = run(config(weights), Inputs(data), context)
+    real = stage.recorded_images
+
+    def others(asked: DataRecord) -> Any:
+        settings, images = real(asked)
+        return settings, replace(images, val=[(images.val[0][0], 9)] * 10)
+
+    monkeypatch.setattr(stage, "recorded_images", others)
+    again = run(config(weights), Inputs(data), replace(context, fingerprint="another"))
+    assert again.weights.sha256 == record.weights.sha256
+    assert again.val_top1 != record.val_top1
+
+
+def test_two_processes_adapt_as_one_does(digits_folder: Path, tmp_path: Path, weights: str) -> None:
+    """Both compute features, of 80 images in batches of 16 and of 30 in an uneven last one; all have one probe."""
+    script, found = Path(__file__).with_name("adapted_together.py"), []
+    paths = [str(Path(__file__).parents[3]), str(Path(__file__).parents[2])]
+    for count in (1, 2):
+        launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count), str(script))
+        subprocess.run(
+            [sys.executable, *launcher, str(tmp_path / f"run{count}"), str(digits_folder), weights],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
+            timeout=300,
+            check=True,
+            capture_output=True,
+        )
+        found.append(json.loads((tmp_path / f"run{count}" / "record.json").read_text()))
+    one, two = found
+    for key in ("tune", "probe_top1", "tuned_top1", "tuning_images", "tuned_epoch", "penalty", "val_top1"):
+        assert one[key] == two[key], key
+    assert one["probe_top1"] is not None
+    assert one["tuned_top1"] is not None
+
+
+def few(source: Path, target: Path, context: Context) -> DataRecord:
+    """Three training images a class."""
+    for file in source.glob("*/*/00[012].png"):
+        (target / file.relative_to(source)).parent.mkdir(parents=True, exist_ok=True)
+        (target / file.relative_to(source)).write_bytes(file.read_bytes())
+    return data_record(str(target), context)
+
+
+def test_of_very_few_images_none_is_held_out(
+    digits_folder: Path, context: Context, tmp_path: Path, weights: str
+) -> None:
+    data = few(digits_folder, tmp_path / "few", context)
+    record = run(config(weights), Inputs(data), context)
+    assert (record.tuning_images, record.probe_top1, record.epochs) == (0, None, 0)
+    assert "30 training images of 10 classes, fewer than 5 a class, none can be held out" in record.tune
+    assert "teacher.tune=full does it all the same" in said(context)
+    full = run(config(weights, tune="full"), Inputs(data), replace(context, fingerprint="another"))
+    assert (full.epochs, full.tuned_epoch, full.tuned_top1) == (2, 2, None)
+    assert full.tune.endswith("nothing was held out to choose on, the last is kept")
+
+
+def test_a_stream_has_no_tuning_part(
+    data: DataRecord, context: Context, weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = stage.recorded_images
+
+    def streamed(asked: DataRecord) -> Any:
+        settings, images = real(asked)
+        return settings, replace(images, train=StreamSplit(list(images.train), len(images.train)))
+
+    monkeypatch.setattr(stage, "recorded_images", streamed)
+    record = run(config(weights), Inputs(data), context)
+    assert (record.epochs, record.tuned_epoch, record.tuned_top1) == (2, 2, None)
+    assert "can only be read in order, so that none can be held out to choose on" in said(context)
+
+
+def test_a_classifier_that_is_not_linear_is_told(
+    data: DataRecord, context: Context, weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adapt, "linear_heads", lambda *_: ())
+    record = run(config(weights), Inputs(data), context)
+    assert "there is no linear probe; all weights are trained from a random classifier" in said(context)
+    assert (record.probe_top1, record.penalty, record.tuning_images) == (None, None, 40)
+    assert "of fine-tuning from a random classifier: " in record.tune
+    with pytest.raises(UsageError, match=r"teacher\.tune is probe, but the classifier of .*teacher\.tune=full"):
+        run(config(weights, tune="probe"), Inputs(data), replace(context, fingerprint="another"))
+
+
+def test_a_batch_larger_than_what_is_left_is_refused(data: DataRecord, context: Context, weights: str) -> None:
+    with pytest.raises(UsageError, match=r"batch_size is 60, but 40 training images are left when 40 are held out"):
+        run(config(weights, batch_size=60), Inputs(data), context)
+
+
+def test_a_probe_needs_no_epochs_and_is_fitted_once(
+    data: DataRecord, context: Context, weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = config(weights, tune="probe", epochs=0)
+    record = run(settings, Inputs(data), context)
+    monkeypatch.setattr(probing, "features_of", lambda *_: pytest.fail("features were computed again"))
+    assert run(settings, Inputs(data), context) == record  # as after an interruption
+    (file,) = (context.run.root / "checkpoints" / "teacher").glob("probe-*.safetensors")
+    monkeypatch.undo()
+    file.write_bytes(b"damaged")
+    assert run(settings, Inputs(data), context) == record
+
+
+@pytest.mark.parametrize("misplaced", [0, 6])
+def test_a_stale_classifier_is_told(data: DataRecord, context: Context, weights: str, misplaced: int) -> None:
+    """Some of its classes in another order: better than chance, and clearly worse than what its features allow."""
+    settings, images = config(weights), recorded_images(data)[1]
+    teacher = stage.initial_teacher(settings, data, context)
+    model, preprocess = teacher.model, teacher.preprocess
+    features, labels = (torch.from_numpy(a) for a in features_of(model, images.train, preprocess, settings, context))
+    ((_, head),) = fitted_heads(features, labels, 10, (FIXED_PENALTY,), torch.device("cpu"))
+    order = np.arange(10)
+    order[:misplaced] = np.roll(order[:misplaced], 1)
+    install(linear_heads(model, torch.rand(2, 3, 32, 32)), Head(head.weight[order], head.bias[order]))
+    judged = replace(images, val=images.train)  # where the probe is sure of itself
+    right = correct(*answers(model, judged.val, preprocess, settings, context))
+    told = better_probe(model, judged, preprocess, right, settings, context)
+    note = f"note: the teacher's own classifier is right on {100 * right.mean():.1f} % of 80 held-out images"
+    assert told.startswith(note) if misplaced else told == ""
