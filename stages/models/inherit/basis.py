@@ -59,8 +59,8 @@ def moments_of(teacher: Any, tokens: Tensor) -> Moments:
         ):
             rows = standardised(rows_of(stream), norm.eps)
             outer = rows.T @ rows / len(rows)
-            read = (reader.weight * norm.weight).double().cpu()
-            write = writer.weight.double().cpu()
+            read = (reader.weight * norm.weight).cpu().double()
+            write = writer.weight.cpu().double()
             second += outer / (2 * len(teacher.blocks))
             reads += outer.diagonal() * read.square().sum(0)
             weights += read.T @ read / read.square().sum() + write @ write.T / write.square().sum()

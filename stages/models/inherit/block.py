@@ -38,7 +38,9 @@ def as_map(linear: Any) -> tuple[Tensor, Tensor]:
     return weight, torch.zeros(len(weight)).double() if linear.bias is None else linear.bias.detach().cpu().double()
 
 
-def reading(name: str, norm: Any, linear: Tensor, bias: Tensor, basis: Basis, seen: Seen) -> tuple[Tensors, Tensor, Tensor]:
+def reading(
+    name: str, norm: Any, linear: Tensor, bias: Tensor, basis: Basis, seen: Seen
+) -> tuple[Tensors, Tensor, Tensor]:
     """The student's norm called ``name``, and the map behind it, ``[O, S]`` with its bias ``[O]``.
 
     What the teacher's norm multiplies and adds goes into the map. The student's norm divides by another deviation, that
@@ -140,9 +142,7 @@ def _layer_scale(block: Any, which: int) -> Tensor:
 def _ones(block: Any, which: int) -> Tensors:
     """The student's own LayerScale, where it has one: the teacher's is in the weights before it."""
     names = dict(block.named_parameters())
-    return {
-        name: torch.ones_like(names[name]) for name in (f"gamma_{which}", f"ls{which}.gamma") if name in names
-    }
+    return {name: torch.ones_like(names[name]) for name in (f"gamma_{which}", f"ls{which}.gamma") if name in names}
 
 
 def _talking(own: Any, old: Any, chosen: Tensor) -> Tensors:
@@ -159,5 +159,3 @@ def _talking(own: Any, old: Any, chosen: Tensor) -> Tensors:
             weight[:count, :count], bias[:count] = all_weight[chosen][:, chosen], all_bias[chosen]
         found |= {f"attn.{name}.weight": weight, f"attn.{name}.bias": bias}
     return found
-
-

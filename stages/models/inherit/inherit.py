@@ -8,6 +8,7 @@ Shape suffixes: B images, N tokens, D width, S student's width, T teacher's, R r
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,7 +115,7 @@ class _Inheriting:
                 basis, own = self._enter(block, basis, tokens, own)
             tokens, own = self._block(inner(block), [given[index] for index in range(first, end)], basis, tokens, own)
         self._end(basis, tokens, own)
-        return Inherited(chosen, f"{blocks_in_words(chosen)}: {narrow.words}", *self._account())
+        return Inherited(chosen, f"{blocks_in_words(chosen)}: {narrow.words}", *self._account(chosen))
 
     def _write(self, module: nn.Module, values: dict[str, Tensor]) -> None:
         """Set tensors of a part of the student; what it does not have (a bias) is left out."""
@@ -175,7 +176,7 @@ class _Inheriting:
     def _end(self, basis: Basis, tokens: Tensor, own: Tensor) -> None:
         """The final norm and the classifier, or a lift's projector and norm, where the teacher's mean the same."""
         norm = final_norm(self.teacher)
-        if norm is None or hasattr(self.teacher, "blocks_token_only"):  # CaiT's reads a class token made after these
+        if hasattr(self.teacher, "blocks_token_only"):  # CaiT's reads a class token that comes after these blocks
             norm = None
         if isinstance(self.student, LiftStudent):
             self._write(self.student.projector, {"weight": basis.encode.T})
@@ -185,17 +186,48 @@ class _Inheriting:
         mine = final_norm(self.network)
         if norm is None or mine is None or hasattr(self.network, "blocks_token_only"):
             return
-        head, given = self.network.head, self.teacher.head
-        rows, places = self._rows(tokens), self.places
-        same = self.teacher.global_pool == self.network.global_pool
-        linear, bias = as_map(given) if isinstance(given, nn.Linear) else (basis.encode, torch.zeros(basis.width))
-        found, weight, bias = reading("", norm, linear, bias, basis, Seen(rows, self._own(own, rows, basis), self.ridge))
+        given, head = self.teacher.head, self.network.head
+        linear, bias = as_map(given) if isinstance(given, nn.Linear) else as_map(nn.Linear(basis.encode.shape[1], 1))
+        rows = self._rows(tokens)
+        seen = Seen(rows, self._own(own, rows, basis), self.ridge)
+        found, weight, bias = reading("", norm, linear, bias, basis, seen)
         self._write(mine, {name.removeprefix("."): value for name, value in found.items()})
-        if same and isinstance(head, nn.Linear) and isinstance(given, nn.Linear) and len(weight) == head.out_features:
+        reads_the_same = self.teacher.global_pool == self.network.global_pool
+        if reads_the_same and isinstance(given, nn.Linear) and head.weight.shape[0] == len(weight):
             self._write(head, {"weight": weight, "bias": bias})
 
-    def _account(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def _account(self, chosen: tuple[int, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Names of what was loaded; and what was not, on either side, with the reason."""
         own = self.student.state_dict()
         rest = [f"{name}: nothing of the teacher's stands for it" for name in own if name not in self.loaded]
+        skipped = [index for index in range(len(self.teacher.blocks)) if index not in chosen]
+        rest += [f"the teacher's blocks.{index}: between those that are taken" for index in skipped]
+        rest += [f"the teacher's {name}: no place in the student" for name in self._without_place()]
         return tuple(name for name in own if name in self.loaded), tuple(rest)
+
+    def _without_place(self) -> Iterator[str]:
+        """What is left of the teacher besides blocks: by module, or by tensor where it is the network's own."""
+        talks = hasattr(self.network.blocks[0], "attn") and hasattr(inner(self.network.blocks[0]).attn, "proj_l")
+        if hasattr(inner(self.teacher.blocks[0]).attn, "proj_l") and not talks:
+            yield "proj_l and proj_w of all blocks"
+        yield from (f"{name}_token" for name in ("cls", "dist", "reg") if self._token_lost(f"{name}_token"))
+        if hasattr(self.teacher, "blocks_token_only"):
+            yield "blocks_token_only"
+        ends = {"norm", "fc_norm"} if not self._taken("norm", "fc_norm") else set()
+        ends |= {"head"} if isinstance(self.student, LiftStudent) or not self._taken("head") else set()
+        for name, module in self.teacher.named_children():
+            if (name in ends or name in ("head_dist", "attn_pool")) and any(True for _ in module.parameters()):
+                yield name
+
+    def _taken(self, *modules: str) -> bool:
+        return any(name.startswith(tuple(f"{module}." for module in modules)) for name in self.loaded)
+
+    def _token_lost(self, name: str) -> bool:
+        given, own = getattr(self.teacher, name, None), getattr(self.network, name, None)
+        if given is None:
+            return False
+        taken = self._taken_name(name)
+        return own is None or not taken or given.shape[1] > own.shape[1]
+
+    def _taken_name(self, name: str) -> bool:
+        return name in self.loaded or f"base.vit.{name}" in self.loaded

@@ -35,10 +35,13 @@ def inherited_stem(
     else:
         offset = bias
     before, after = layout_of(teacher), layout_of(student)
-    positions = teacher.pos_embed.double()
-    prefix, grid = positions[0, : -(before.grid[0] * before.grid[1])], positions[:, -(before.grid[0] * before.grid[1]) :]
+    positions = _cpu(teacher.pos_embed)
+    prefix, grid = (
+        positions[0, : -(before.grid[0] * before.grid[1])],
+        positions[:, -(before.grid[0] * before.grid[1]) :],
+    )
     grid = resample_abs_pos_embed(grid, list(after.grid), list(before.grid), num_prefix_tokens=0).double()
-    own = student.pos_embed.double().clone()
+    own = _cpu(student.pos_embed).clone()
     patches = after.grid[0] * after.grid[1]
     own[:, -patches:] = grid @ encode.T + (0.0 if offset is None else offset)
     has_prefix = own.shape[1] > patches
@@ -46,13 +49,13 @@ def inherited_stem(
         if name not in before.prefix:
             continue
         place = before.prefix.index(name)
-        token, position = _token(teacher, name), prefix[place] if len(prefix) else torch.zeros(encode.shape[1])
+        token, position = _token(teacher, name), prefix[place] if len(prefix) else torch.zeros(encode.shape[1]).double()
         if has_prefix:
-            own[0, index] = encode @ position.double()
+            own[0, index] = encode @ position
         else:
-            token = token + position.double()
+            token = token + position
         key, row = _name(name)
-        found.setdefault(key, getattr(student, key).double().clone())[0, row] = encode @ token
+        found.setdefault(key, _cpu(getattr(student, key)).clone())[0, row] = encode @ token
     found["pos_embed"] = own
     return found
 
@@ -62,8 +65,8 @@ def _patches(
 ) -> tuple[Tensor, Tensor]:
     """The teacher's kernel ``[T, 3, p, p]`` and bias for patches of ``size`` and pixels normalised as ``wanted``."""
     proj = teacher.patch_embed.proj
-    weight = resample_patch_embed(proj.weight.detach(), list(size)).double()
-    bias = torch.zeros(len(weight), dtype=torch.float64) if proj.bias is None else proj.bias.detach().double()
+    weight = resample_patch_embed(proj.weight.detach().cpu(), list(size)).double()
+    bias = torch.zeros(len(weight), dtype=torch.float64) if proj.bias is None else _cpu(proj.bias)
     mean, std = (torch.tensor(values, dtype=torch.float64) for values in (given.mean, given.std))
     other_mean, other_std = (torch.tensor(values, dtype=torch.float64) for values in (wanted.mean, wanted.std))
     bias = bias + torch.einsum("tchw,c->t", weight, (other_mean - mean) / std)
@@ -77,4 +80,8 @@ def _name(prefix: str) -> tuple[str, int]:
 
 def _token(network: Any, prefix: str) -> Tensor:
     key, row = _name(prefix)
-    return getattr(network, key).detach()[0, row].double()
+    return _cpu(getattr(network, key))[0, row]
+
+
+def _cpu(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu().double()
