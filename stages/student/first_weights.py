@@ -58,7 +58,8 @@ def first_weights(
     network = load_own(build_model(teacher.model), teacher.weights, context.run.root)
     grid = layout_of(timm_network(model)).grid
     sample = training_sample(data, min(_MOST, max(_LEAST, _ROWS // (grid[0] * grid[1]))))
-    specs = teacher.preprocess, preprocess
+    framing = {"crop_pct": preprocess.crop_pct, "crop_mode": preprocess.crop_mode}  # both look at the same part of it
+    specs = teacher.preprocess.model_copy(update=framing), preprocess
     with torch_threads(context.threads):
         views = tuple(_images(sample, each, context).to(device) for each in specs)
         found = inherit(network.to(device), model.to(device), (views[0], views[1]), specs, way)

@@ -96,9 +96,10 @@ def identity(width: int) -> Basis:
 
 def _leading(gram: Tensor, count: int) -> Tensor:
     """Leading eigenvectors ``[T, count]`` of a Gram matrix less the mean over channels, which LayerNorm removes."""
-    inside_ = _mean_free(len(gram))
-    values, vectors = torch.linalg.eigh(inside_.T @ gram @ inside_)
-    return inside_ @ vectors[:, values.argsort(descending=True)[:count]]
+    free = _mean_free(len(gram))
+    values, vectors = torch.linalg.eigh(free.T @ gram @ free)
+    leading: Tensor = free @ vectors[:, values.argsort(descending=True)[:count]]
+    return leading
 
 
 def _mean_free(width: int) -> Tensor:

@@ -86,7 +86,7 @@ def attention(own: Any, old: Any, basis: Basis, seen: Seen, mixed: Tensor) -> Te
     out = basis.encode @ (gamma[:, None] * out)
     taken = split_heads(qkv, qkv_bias, out, int(old.attn.num_heads))
     count, size = int(own.attn.num_heads), int(own.attn.qkv.out_features) // 3 // int(own.attn.num_heads)
-    each = mixed.unflatten(1, (len(taken.out), -1)).transpose(0, 1)
+    each = mixed.reshape(len(mixed), len(taken.out), -1).transpose(0, 1)
     chosen = _strongest(torch.stack([_moves(part, rows) for part, rows in zip(taken.out, each, strict=True)]), count)
     dropped = [index for index in range(len(taken.out)) if index not in chosen.tolist()]
     lost = sum((taken.out[index] @ each[index].mean(0) for index in dropped), torch.zeros(basis.width).double())

@@ -30,8 +30,8 @@ class Heads:
 def split_heads(qkv: Tensor, bias: Tensor, out: Tensor, heads: int) -> Heads:
     """Heads of ``qkv [3 h d, S]``, its bias, and the output projection ``[S, h d]``."""
     joined = torch.cat([qkv, bias[:, None]], dim=1)
-    query, key, value = joined.unflatten(0, (3, heads, -1))
-    return Heads(query, key, value, out.unflatten(1, (heads, -1)).transpose(0, 1))
+    query, key, value = joined.reshape(3, heads, -1, joined.shape[1])
+    return Heads(query, key, value, out.reshape(len(out), heads, -1).transpose(0, 1))
 
 
 def joined_heads(heads: Heads) -> tuple[Tensor, Tensor, Tensor]:

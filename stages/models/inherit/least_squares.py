@@ -25,8 +25,9 @@ def corrected(
     mean_in, mean_out = inputs.mean(0), missing.mean(0)
     if ridge is None:
         return weight, bias + mean_out
-    centred = inputs - mean_in
-    gram = centred.T @ centred
+    centred = (inputs - mean_in).float()  # the products below are most of the work; the ridge is far above the rounding
+    gram = (centred.T @ centred).double()
+    cross = (centred.T @ (missing - mean_out).float()).double()
     cost = ridge * gram.trace() / len(gram) + torch.finfo(gram.dtype).tiny
-    change = torch.linalg.solve(gram + cost * torch.eye(len(gram), dtype=gram.dtype), centred.T @ (missing - mean_out))
+    change = torch.linalg.solve(gram + cost * torch.eye(len(gram), dtype=gram.dtype), cross)
     return weight + change.T, bias + mean_out - change.T @ mean_in

@@ -73,7 +73,7 @@ def first_tokens(network: Any, images: Tensor) -> Tensor:
 
     handle = network.blocks[0].register_forward_pre_hook(catch)
     try:
-        for part in images.split(_AT_ONCE):
+        for part in torch.split(images, _AT_ONCE):
             try:
                 network.forward_features(part)
             except _Reached:
@@ -89,7 +89,7 @@ def inside(block: nn.Module, tokens: Tensor) -> Inside:
     parts: list[Inside] = []
     core = inner(block)
     with _inputs_of({"heads": core.attn.proj, "middle": core.norm2, "hidden": core.mlp.fc2}) as caught:
-        for part in tokens.split(_AT_ONCE):
+        for part in torch.split(tokens, _AT_ONCE):
             out = core(part)
             parts.append(Inside(caught["heads"], caught["middle"], caught["hidden"], out))
     return Inside(*(torch.cat([getattr(part, name) for part in parts]) for name in Inside.__dataclass_fields__))
@@ -128,7 +128,7 @@ def aligned(tokens: Tensor, given: Layout, wanted: Layout) -> Tensor:
     parts = [tokens[:, given.prefix.index(name)].unsqueeze(1) for name in wanted.prefix if name in given.prefix]
     patches = tokens[:, len(given.prefix) :]
     if given.grid != wanted.grid:
-        square = patches.unflatten(1, given.grid).permute(0, 3, 1, 2)
+        square = patches.transpose(1, 2).reshape(len(patches), -1, *given.grid)
         patches = F.interpolate(square, size=wanted.grid, mode="bilinear").flatten(2).transpose(1, 2)
     return torch.cat([*parts, patches], dim=1)
 
