@@ -23,7 +23,9 @@ from stages.models.inherit.least_squares import RIDGE, corrected
 from stages.models.inherit.stem import inherited_stem
 from stages.models.inherit.streams import (
     aligned,
+    answers_of,
     first_tokens,
+    head_inputs,
     inside,
     layout_of,
     rows_of,
@@ -31,6 +33,11 @@ from stages.models.inherit.streams import (
     standardised,
 )
 from stages.models.students import LiftStudent, WideBlock
+
+_IMAGES_A_CLASS = 8
+"""Without as many, a classifier is not fitted to answers."""
+_HEAD_RIDGE = 0.1
+"""As ``least_squares.RIDGE``, where rows are images instead of their many tokens."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +122,10 @@ class _Inheriting:
                 basis, own = self._enter(block, basis, tokens, own)
             tokens, own = self._block(inner(block), [given[index] for index in range(first, end)], basis, tokens, own)
         self._end(basis, tokens, own)
-        return Inherited(chosen, f"{blocks_in_words(chosen)}: {narrow.words}", *self._account(chosen))
+        corrections = "" if self.ridge is None else f", corrected on {len(self.views[0])} images"
+        if self.ridge is not None and not self._taken("head") and self._fit_head():
+            corrections += ", a classifier after the teacher's answers to them"
+        return Inherited(chosen, f"{blocks_in_words(chosen)}: {narrow.words}{corrections}", *self._account(chosen))
 
     def _write(self, module: nn.Module, values: dict[str, Tensor]) -> None:
         """Set tensors of a part of the student; what it does not have (a bias) is left out."""
@@ -172,6 +182,20 @@ class _Inheriting:
         """Correct an output map, so that the student's stream goes on where the teacher's does."""
         weight, bias = corrected(*as_map(linear), inputs, targets, self.ridge)
         self._write(linear, {"weight": weight, "bias": bias})
+
+    def _fit_head(self) -> bool:
+        """Make a classifier that reads something else than the teacher's answer as that does; whether it was made."""
+        head: Any = self.student.head
+        enough = len(self.views[0]) >= _IMAGES_A_CLASS * self.teacher.num_classes
+        if not enough or not isinstance(head, nn.Linear) or hasattr(self.student, "head_dist"):
+            return False
+        features, answers = head_inputs(self.student, head, self.views[1]), answers_of(self.teacher, self.views[0])
+        if answers.shape[1] != head.out_features:
+            return False
+        nothing = torch.zeros(head.out_features, head.in_features).double()
+        weight, bias = corrected(nothing, nothing[:, 0], features, answers, _HEAD_RIDGE)
+        self._write(head, {"weight": weight, "bias": bias})
+        return True
 
     def _end(self, basis: Basis, tokens: Tensor, own: Tensor) -> None:
         """The final norm and the classifier, or a lift's projector and norm, where the teacher's mean the same."""

@@ -95,6 +95,23 @@ def inside(block: nn.Module, tokens: Tensor) -> Inside:
     return Inside(*(torch.cat([getattr(part, name) for part in parts]) for name in Inside.__dataclass_fields__))
 
 
+@torch.no_grad()
+def head_inputs(model: nn.Module, head: nn.Module, images: Tensor) -> Tensor:
+    """What a classifier reads, rows ``[B, D]`` float64, of images ``[B, 3, S, S]``."""
+    found: list[Tensor] = []
+    with _inputs_of({"head": head}) as caught:
+        for part in torch.split(images, _AT_ONCE):
+            model(part)
+            found.append(caught["head"])
+    return rows_of(torch.cat(found))
+
+
+@torch.no_grad()
+def answers_of(model: nn.Module, images: Tensor) -> Tensor:
+    """Logits, rows ``[B, K]`` float64, of images ``[B, 3, S, S]``."""
+    return rows_of(torch.cat([model(part) for part in torch.split(images, _AT_ONCE)]))
+
+
 @contextmanager
 def _inputs_of(modules: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
     caught: dict[str, Tensor] = {}

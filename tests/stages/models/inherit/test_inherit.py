@@ -48,6 +48,7 @@ def test_a_student_as_large_as_its_teacher_answers_as_it_does(way: str, args: di
     torch.testing.assert_close(student(images(8)), wanted, rtol=0, atol=2e-5)
     assert found.not_loaded == ()
     assert "48 of 48 (100.0 % of energy)" in found.words
+    assert ("corrected on 24 images" in found.words) == (way == "fitted")
 
 
 @every_way
@@ -153,6 +154,33 @@ def test_a_classifier_of_another_pooling_is_not_taken() -> None:
     assert torch.equal(student.head.weight, head)
     assert "head.weight: nothing of the teacher's stands for it" in found.not_loaded
     assert "the teacher's head: no place in the student" in found.not_loaded
+
+
+@pytest.mark.parametrize("graph", ["plain", "lift-kept"])
+@pytest.mark.parametrize("teacher_arch", [TEACHER, CAIT])
+def test_a_classifier_that_reads_something_else_learns_from_the_teachers_answers(graph: str, teacher_arch: str) -> None:
+    layer_scale = {"init_values": 0.5} if teacher_arch == CAIT else {}
+    teacher = network(teacher_arch, classes=3, **layer_scale)
+    spec = ModelSpec(
+        arch=STUDENT, args={**TEACHER_ARGS, "global_pool": "avg"}, num_classes=3, graph=graph, lift_width=48
+    )
+    wanted = teacher(images(120)).argmax(1)
+    right = {}
+    for way in ("fitted", "pca"):
+        student: Any = seeded_model(spec, 8)
+        found = inherit(teacher, student, (images(120), images(120)), (SPEC, SPEC), way)
+        assert ("head.weight" in found.loaded) == ("after the teacher's answers" in found.words) == (way == "fitted")
+        right[way] = (student(images(120)).argmax(1) == wanted).float().mean().item()
+    assert right["fitted"] > right["pca"] + 0.2
+
+
+def test_too_few_images_leave_the_classifier_alone() -> None:
+    student: Any = seeded_model(student_spec("lift-kept"), 8)
+    head = student.head.weight.clone()
+    found = inherited(network(), student, "fitted")  # 24 images, 10 classes
+    assert torch.equal(student.head.weight, head)
+    assert "head.weight: nothing of the teacher's stands for it" in found.not_loaded
+    assert found.words.endswith("corrected on 24 images")
 
 
 def test_the_teacher_is_left_as_it_was() -> None:
