@@ -206,7 +206,7 @@ def _measured(
         trainings.append(fitting(config.teacher, initial, teacher, data, processes, context))
     del initial
     student_config = config.student
-    if student_config.init == "pretrained":
+    if student_config.init in ("pretrained", "teacher"):
         student_config = student_config.model_copy(update={"init": "random"})
     student = student_stage.run(student_config, student_stage.Inputs(data, teacher), context)
     networks = _networks(config, teacher, student)
@@ -284,6 +284,8 @@ def _notes(config: RunConfig, processes: int, begun: Path | None) -> list[str]:
                 else f"; fitting all weights stops after {config.teacher.patience} epochs that bring nothing."
             )
         )
+    if config.student.init_reason:
+        found.append(f"the student's first weights: {config.student.init}, because {config.student.init_reason}.")
     if config.teacher.epochs == 0:
         found.append("the teacher is used as given, and judged once on the held-out images, which is not in the times.")
     if "on" in (config.teacher.compile, config.distill.compile):

@@ -42,11 +42,30 @@ def earlier_of(root: Path) -> Earlier | None:
 
 
 def with_precision(config: RunConfig, earlier: Earlier | None) -> RunConfig:
-    """``config`` with the teacher's precision as it was decided; before names and devices are resolved."""
-    if earlier is None or not earlier.same("distill", config):
+    """``config`` with the teacher's precision and the student's first weights as they were decided.
+
+    Before names and devices are resolved.
+    """
+    if earlier is None:
+        return config
+    config = _with_init(config, earlier)
+    if not earlier.same("distill", config):
         return config
     kept = {"teacher_precision": earlier.resolved.distill.teacher_precision}
     return config.model_copy(update={"distill": config.distill.model_copy(update=kept)})
+
+
+def _with_init(config: RunConfig, earlier: Earlier) -> RunConfig:
+    """Whether timm's weights could be had is decided once, for one student of one teacher."""
+    asked, resolved = earlier.asked, earlier.resolved.student
+    same = config.student == asked.student and (config.teacher.model, config.teacher.args) == (
+        asked.teacher.model,
+        asked.teacher.args,
+    )
+    if config.student.init != "auto" or not same:
+        return config
+    kept = {"init": resolved.init, "init_reason": resolved.init_reason}
+    return config.model_copy(update={"student": config.student.model_copy(update=kept)})
 
 
 def with_sizes(models: RunConfig, config: RunConfig, earlier: Earlier | None, processes: int) -> RunConfig:

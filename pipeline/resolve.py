@@ -20,6 +20,7 @@ from pipeline.config import RunConfig
 from pipeline.defaults import Choice, Facts, choose, start_of
 from pipeline.machine import has_amx
 from pipeline.resolve_features import Network, resolve_features
+from pipeline.resolve_init import with_init
 from pipeline.resolve_network import resolve_network
 from pipeline.resolve_speed import resolve_speed
 from pipeline.resolve_strategy import check_decidable
@@ -61,7 +62,8 @@ def resolve_models(config: RunConfig, *, fetch: bool = True) -> RunConfig:
             f"distill.views is {config.distill.views}, and data.augment mixes images (mixup {augment.mixup:g}, cutmix "
             f"{augment.cutmix:g}): answers to a mixture cannot be kept. Set both to 0, or distill.views=0."
         )
-    student_config = resolve_student(config.student, student, student_args, teacher_shape.width, fetch=fetch)
+    first = with_init(config.student, (student, student_args), (teacher, teacher_args), geometry, fetch=fetch)
+    student_config = resolve_student(first, student, student_args, teacher_shape.width, fetch=fetch)
     distill = resolve_features(
         config.distill,
         Network(student, student_args, student_shape.depth),

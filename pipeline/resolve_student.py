@@ -79,7 +79,7 @@ def _check_init(config: StudentConfig, model: str) -> None:
             "file, or neither."
         )
     if tag and config.init != "pretrained":
-        start = "random weights" if config.init == "random" else "those of a file"
+        start = {"random": "random weights", "teacher": "the teacher's"}.get(config.init, "those of a file")
         raise UsageError(
             f"student '{model}' names pretrained weights, but student.init is '{config.init}', so it starts from "
             f"{start}; give --student {arch}, or --set student.init=pretrained."

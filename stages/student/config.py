@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
 from core.record import Record
 from core.records import Strategy, WideHeads
 
+Inherit = Literal["fitted", "pca", "spectral", "important", "channels"]
+"""Ways from a teacher's weights to a student's (``stages.models.inherit``)."""
+
 
 class StudentConfig(Record):
     """Which small network is trained, and how it is made to carry the teacher's width."""
+
+    volatile: ClassVar[frozenset[str]] = frozenset({"init_reason"})
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
@@ -30,8 +35,16 @@ class StudentConfig(Record):
     """How many of the last blocks `widelast` widens; widths rise to the teacher's in equal steps of whole heads."""
     wide_heads: WideHeads = "size"
     """What a widened block keeps: `size`, the size of its heads, of which it gets more; `count`, their number."""
-    init: Literal["random", "pretrained", "file"] = "random"
-    """First weights: random, timm's pretrained ones, or `weights`. Of the latter two, whatever fits is loaded."""
+    init: Literal["auto", "random", "pretrained", "file", "teacher"] = "auto"
+    """First weights: random, timm's pretrained ones, `weights` (of these two, whatever fits is loaded), or the
+    teacher's own, cut to size. auto: file when `weights` is given; random at the reduced geometry; pretrained where
+    timm's can be had from here; teacher where its family fits; else random."""
+    init_reason: str = ""
+    """Why, in words, where `auto` decided; left empty by hand."""
+    inherit: Inherit = "fitted"
+    """How `init: teacher` cuts the teacher's width: to the leading PCA directions of its tokens, every map then
+    corrected by least squares on some training images (`fitted`), or not corrected (`pca`); to singular directions of
+    its weights (`spectral`); to its most important channels (`important`) or evenly spaced ones (`channels`)."""
     weights: str | None = None
     """Checkpoint file for `init: file`: safetensors or a torch state dict, loaded without running code."""
 

@@ -18,6 +18,7 @@ from stages.models.students import LiftStudent
 from stages.models.uniform import matching_width
 from stages.models.weights import save_weights, some
 from stages.student.config import StudentConfig
+from stages.student.first_weights import first_weights
 
 GRAPH_OF: dict[Strategy, Graph] = {
     "plain": "plain",
@@ -41,6 +42,8 @@ def run(config: StudentConfig, inputs: Inputs, context: Context) -> StudentRecor
     Raises:
         UsageError: the strategy does not fit the architecture, or the weights do not.
     """
+    if config.init == "auto":
+        raise ValueError("the first weights were not decided")  # a mistake of ours: pipeline.resolve_student decides
     set_seed(context.seed)
     spec = student_spec(config, len(inputs.data.classes), inputs.teacher.width)
     given = {} if config.args == "auto" else config.args
@@ -49,6 +52,8 @@ def run(config: StudentConfig, inputs: Inputs, context: Context) -> StudentRecor
     network: Any = model.base.vit if isinstance(model, LiftStudent) else model
     initial = _load(config, spec, model, network, context)
     preprocess = preprocess_of(network, spec.args, inputs.data.config["crop_pct"])
+    if config.init == "teacher":
+        initial = first_weights(model, spec, preprocess, inputs.teacher, inputs.data, config.inherit, context)
     return StudentRecord(
         model=spec,
         strategy=config.decided,
@@ -96,7 +101,9 @@ def student_spec(config: StudentConfig, num_classes: int, teacher_width: int) ->
 
 def _load(config: StudentConfig, spec: ModelSpec, model: nn.Module, network: Any, context: Context) -> dict[str, Any]:
     """Load what fits of the weights that were asked for, say what did not, and return it as fields of the record."""
-    if config.init == "random":
+    if config.init_reason:
+        context.say(f"first weights: {config.init}, because {config.init_reason}")
+    if config.init in ("random", "teacher"):
         return {}
     if config.init == "file" and config.weights:
         source = f"file {config.weights}"

@@ -131,6 +131,7 @@ def test_a_published_recipe_trains_what_was_published(name: str, run_on_a_folder
     assert (config.geometry, config.teacher.model, config.teacher.init) == ("full", teacher, "pretrained")
     assert config.teacher.epochs == 0
     assert (config.student.model, config.student.strategy) == (student, strategy)
+    assert (config.student.init, config.student.init_reason) == ("random", "")
     assert (distill.epochs, distill.batch_size, distill.lr) == (epochs, batch, pytest.approx(5e-4 * batch / 512))
     assert [(term.kind, term.pairs, term.weight, term.match) for term in distill.features] == features
     assert (distill.alpha, distill.logits, distill.tau, distill.beta) == (alpha, "soft", 1.0, 1.0)

@@ -133,7 +133,7 @@ def test_teacher_epochs_follow_the_classifier(folder: RunConfig) -> None:
         ({"student": {"args": {"pretrained": True}}}, "have pretrained"),
         ({"student": {"model": "deit_tiny_patch16_224.fb_in1k"}}, "init is 'random', so it starts from random weights"),
         ({"student": {"init": "file"}}, "student.init is 'file' and student.weights is None"),
-        ({"student": {"weights": "x.pt"}}, "student.init is 'random' and student.weights is 'x.pt'"),
+        ({"student": {"init": "random", "weights": "x.pt"}}, "student.init is 'random' and student.weights is 'x.pt'"),
         ({"student": {"init": "file", "weights": "x.pt"}}, "student weights 'x.pt' do not exist"),
         (
             {"student": {"model": "deit_tiny_distilled_patch16_224.fb_in1k", "init": "file", "weights": "x"}},

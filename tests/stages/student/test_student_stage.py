@@ -9,7 +9,16 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file, save_file
-from small_run import STUDENT, STUDENT_ARGS, data_record, seeded_model, student_spec, teacher_record
+from small_run import (
+    STUDENT,
+    STUDENT_ARGS,
+    TEACHER,
+    TEACHER_ARGS,
+    data_record,
+    seeded_model,
+    student_spec,
+    teacher_record,
+)
 
 from core.context import Context
 from core.errors import UsageError
@@ -27,7 +36,7 @@ def inputs(digits_folder: Path, context: Context) -> Inputs:
 
 
 def config(strategy: str = "lift", **changes) -> StudentConfig:
-    return StudentConfig(**{"model": STUDENT, "strategy": strategy, "args": STUDENT_ARGS, **changes})
+    return StudentConfig(**{"model": STUDENT, "strategy": strategy, "args": STUDENT_ARGS, "init": "random", **changes})
 
 
 @pytest.mark.parametrize(
@@ -168,4 +177,33 @@ def test_what_does_not_fit_is_refused(inputs: Inputs, context: Context) -> None:
         run(config("widelast"), replace(inputs, teacher=teacher), context)
     with pytest.raises(UsageError, match="needs a student of equal blocks"):
         run(config("lift", model="swin_tiny_patch4_window7_224", args={}), inputs, context)
+    assert not (context.run.root / "student").exists()
+
+
+@pytest.mark.parametrize("way", ["fitted", "pca", "channels"])
+def test_first_weights_come_from_the_teacher(inputs: Inputs, context: Context, way: str) -> None:
+    record = run(config(init="teacher", inherit=way, init_reason="a test wants it"), inputs, context)
+    assert record.source.startswith("the teacher's blocks 0, 2: ")
+    assert "24 of 48" in record.source
+    classifier = 2 if way == "fitted" else 0  # made after the teacher's answers
+    assert record.loaded == len(load_file(context.run.root / record.weights.path)) - 2 + classifier
+    assert ("head.weight: nothing of the teacher's stands for it" in record.not_loaded) == (way != "fitted")
+    assert "first weights: teacher, because a test wants it" in said(context)
+    assert f"from {record.source}; read 80 of 80 training images" in said(context)
+    assert run(config(init="teacher", inherit=way), inputs, context).weights == record.weights
+
+
+def test_at_the_teachers_size_the_student_starts_as_the_teacher(inputs: Inputs, context: Context) -> None:
+    record = run(config("plain", model=TEACHER, args=TEACHER_ARGS, init="teacher"), inputs, context)
+    student, teacher = build_model(record.model).eval(), build_model(inputs.teacher.model).eval()
+    student.load_state_dict(load_file(context.run.root / record.weights.path))
+    teacher.load_state_dict(load_file(context.run.root / inputs.teacher.weights.path))
+    images = torch.randn(4, 3, 32, 32)
+    torch.testing.assert_close(student(images), teacher(images), rtol=0, atol=1e-4)
+
+
+def test_a_teacher_of_another_family_is_refused_by_name(inputs: Inputs, context: Context) -> None:
+    settings = config("plain", args={**STUDENT_ARGS, "depth": 4}, init="teacher")
+    with pytest.raises(UsageError, match=r"student.init is 'teacher', but deit_tiny_patch16_224 has more blocks \(4\)"):
+        run(settings, inputs, context)
     assert not (context.run.root / "student").exists()

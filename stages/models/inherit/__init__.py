@@ -1,0 +1,1 @@
+"""First weights of a student, taken from its teacher: see ``stages.models.inherit.inherit``."""

@@ -1,0 +1,161 @@
+"""The parts of one transformer block, from a teacher's to a student's narrower one.
+
+Shape suffixes: R rows (tokens of all images), S student's width, T teacher's, O outputs, h heads, d size of a head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from stages.models.inherit.basis import Basis
+from stages.models.inherit.heads import filled, joined_heads, resized, split_heads
+from stages.models.inherit.least_squares import corrected
+from stages.models.inherit.streams import standardised
+
+Tensors = dict[str, Tensor]
+"""By their names in the block."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The tokens before a norm, rows float64."""
+
+    teacher: Tensor
+    """``[R, T]``."""
+    student: Tensor
+    """``[R, S]``."""
+    ridge: float | None
+    """Of the correction of weights; None for none (``least_squares.corrected``)."""
+
+
+def as_map(linear: Any) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a linear module, float64; zeros where it has no bias."""
+    weight = linear.weight.detach().cpu().double()
+    return weight, torch.zeros(len(weight)).double() if linear.bias is None else linear.bias.detach().cpu().double()
+
+
+def reading(
+    name: str, norm: Any, linear: Tensor, bias: Tensor, basis: Basis, seen: Seen
+) -> tuple[Tensors, Tensor, Tensor]:
+    """The student's norm called ``name``, and the map behind it, ``[O, S]`` with its bias ``[O]``.
+
+    What the teacher's norm multiplies and adds goes into the map. The student's norm divides by another deviation, that
+    of the part of the width that is kept: its weight makes up for that on average.
+
+    Args:
+        name: of the norm in the student's block.
+        norm: the teacher's LayerNorm.
+        linear: the teacher's map ``[O, T]``, float64.
+        bias: ``[O]``.
+        basis: the part of the width that is kept.
+        seen: tokens before the norm.
+    """
+    gain, shift = norm.weight.detach().cpu().double(), norm.bias.detach().cpu().double()
+    if basis.channels is not None and seen.ridge is None:
+        kept = basis.channels
+        return {f"{name}.weight": gain[kept], f"{name}.bias": shift[kept]}, linear[:, kept], bias
+    full, small = standardised(seen.teacher, norm.eps), standardised(seen.student, norm.eps)
+    scale = float(((full @ basis.encode.T) * small).sum() / small.square().sum())
+    back, offset = corrected(basis.encode.T * scale, torch.zeros(len(gain)).double(), small, full, seen.ridge)
+    read = linear * gain
+    own = {f"{name}.weight": torch.full((basis.width,), scale), f"{name}.bias": torch.zeros(basis.width)}
+    return own, read @ back / scale, bias + linear @ shift + read @ offset
+
+
+def attention(own: Any, old: Any, basis: Basis, seen: Seen, mixed: Tensor) -> Tensors:
+    """Norm and attention of the student's block ``own`` from the teacher's block ``old``.
+
+    The heads that move the kept part of the stream most are taken whole; what the others write on average goes into the
+    bias.
+
+    Args:
+        own: the student's block, with random weights.
+        old: the teacher's.
+        basis: the part of the width that is kept.
+        seen: tokens before the norm.
+        mixed: rows ``[R, h d]`` that the teacher's output projection takes in.
+    """
+    gamma = _layer_scale(old, 1)
+    linear, bias = as_map(old.attn.qkv)
+    found, qkv, qkv_bias = reading("norm1", old.norm1, linear, bias, basis, seen)
+    out, out_bias = as_map(old.attn.proj)
+    out = basis.encode @ (gamma[:, None] * out)
+    taken = split_heads(qkv, qkv_bias, out, int(old.attn.num_heads))
+    count, size = int(own.attn.num_heads), int(own.attn.qkv.out_features) // 3 // int(own.attn.num_heads)
+    each = mixed.reshape(len(mixed), len(taken.out), -1).transpose(0, 1)
+    chosen = _strongest(torch.stack([_moves(part, rows) for part, rows in zip(taken.out, each, strict=True)]), count)
+    dropped = [index for index in range(len(taken.out)) if index not in chosen.tolist()]
+    lost = sum((taken.out[index] @ each[index].mean(0) for index in dropped), torch.zeros(basis.width).double())
+    seed_linear, seed_bias = as_map(own.attn.qkv)
+    seed = split_heads(seed_linear, seed_bias, torch.zeros(basis.width, count * size).double(), count)
+    heads = filled(resized(taken.chosen(chosen), size, seed.chosen(torch.arange(len(chosen)))), count, seed)
+    qkv, qkv_bias, out = joined_heads(heads)
+    found |= {"attn.qkv.weight": qkv, "attn.qkv.bias": qkv_bias, "attn.proj.weight": out}
+    found["attn.proj.bias"] = basis.encode @ (gamma * out_bias) + lost
+    return found | _talking(own.attn, old.attn, chosen) | _ones(own, 1)
+
+
+def mlp(own: Any, old: Any, basis: Basis, seen: Seen, hidden: Tensor) -> Tensors:
+    """Norm and MLP of the student's block; units as heads in ``attention``. ``hidden`` are rows ``[R, M]``."""
+    gamma = _layer_scale(old, 2)
+    linear, bias = as_map(old.mlp.fc1)
+    out, out_bias = as_map(old.mlp.fc2)
+    out = basis.encode @ (gamma[:, None] * out)
+    count = int(own.mlp.fc1.out_features)
+    chosen = _strongest(hidden.var(0, correction=0) * out.square().sum(0), count)
+    dropped = torch.ones(len(bias), dtype=torch.bool)
+    dropped[chosen] = False
+    found, linear, bias = reading("norm2", old.norm2, linear[chosen], bias[chosen], basis, seen)
+    wider = count - len(chosen)
+    if wider > 0:  # units beyond the teacher's: as the seed has them, and silent
+        seed_linear, seed_bias = as_map(own.mlp.fc1)
+        linear, bias = torch.cat([linear, seed_linear[-wider:]]), torch.cat([bias, seed_bias[-wider:]])
+    found |= {"mlp.fc1.weight": linear, "mlp.fc1.bias": bias}
+    found["mlp.fc2.weight"] = torch.cat([out[:, chosen], torch.zeros(len(out), max(0, wider)).double()], dim=1)
+    found["mlp.fc2.bias"] = basis.encode @ (gamma * out_bias) + out[:, dropped] @ hidden.mean(0)[dropped]
+    return found | _ones(own, 2)
+
+
+def _moves(out: Tensor, rows: Tensor) -> Tensor:
+    """Variance of what a head ``[S, d]`` writes, given its outputs ``[R, d]``."""
+    centred = rows - rows.mean(0)
+    return ((out.T @ out) * (centred.T @ centred / len(rows))).sum()
+
+
+def _strongest(scores: Tensor, count: int) -> Tensor:
+    """Indices of the highest scores, ascending."""
+    return scores.topk(min(count, len(scores))).indices.sort().values
+
+
+def _layer_scale(block: Any, which: int) -> Tensor:
+    """What a block's attention (1) or MLP (2) is multiplied by before it is added, ``[T]``."""
+    scale = getattr(block, f"gamma_{which}", None)
+    if scale is None:
+        scale = getattr(getattr(block, f"ls{which}"), "gamma", None)
+    return torch.ones(block.norm1.normalized_shape).double() if scale is None else scale.detach().cpu().double()
+
+
+def _ones(block: Any, which: int) -> Tensors:
+    """The student's own LayerScale, where it has one: the teacher's is in the weights before it."""
+    names = dict(block.named_parameters())
+    return {name: torch.ones_like(names[name]) for name in (f"gamma_{which}", f"ls{which}.gamma") if name in names}
+
+
+def _talking(own: Any, old: Any, chosen: Tensor) -> Tensors:
+    """How the student's heads talk to each other: as those of the teacher did, and not at all where those did not."""
+    found: Tensors = {}
+    for name in ("proj_l", "proj_w"):
+        module: nn.Linear | None = getattr(own, name, None)
+        if module is None:
+            continue
+        weight, bias = torch.eye(module.out_features).double(), torch.zeros(module.out_features).double()
+        if hasattr(old, name):
+            all_weight, all_bias = as_map(getattr(old, name))
+            count = len(chosen)
+            weight[:count, :count], bias[:count] = all_weight[chosen][:, chosen], all_bias[chosen]
+        found |= {f"attn.{name}.weight": weight, f"attn.{name}.bias": bias}
+    return found

@@ -1,0 +1,87 @@
+"""The part of a network before its first block: patch embedding, positions, class token."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from timm.layers import resample_abs_pos_embed, resample_patch_embed
+from torch import Tensor
+
+from core.preprocess import PreprocessSpec
+from stages.models.inherit.streams import layout_of
+
+
+def inherited_stem(
+    teacher: Any, student: Any, encode: Tensor, given: PreprocessSpec, wanted: PreprocessSpec
+) -> dict[str, Tensor]:
+    """Tensors of the student's stem by their names in the timm network.
+
+    Patches of another size and positions on another grid are resampled by timm; another normalisation of the pixels
+    goes into the weights.
+
+    Args:
+        teacher: timm network.
+        student: likewise.
+        encode: the teacher's width to the student's, ``[S, T]``.
+        given: the teacher's preprocessing.
+        wanted: the student's.
+    """
+    weight, bias = _patches(teacher, tuple(student.patch_embed.proj.kernel_size), given, wanted)
+    found = {"patch_embed.proj.weight": torch.einsum("st,tchw->schw", encode, weight)}
+    bias, offset = encode @ bias, None
+    if student.patch_embed.proj.bias is not None:
+        found["patch_embed.proj.bias"] = bias
+    else:
+        offset = bias
+    before, after = layout_of(teacher), layout_of(student)
+    positions = _cpu(teacher.pos_embed)
+    prefix, grid = (
+        positions[0, : -(before.grid[0] * before.grid[1])],
+        positions[:, -(before.grid[0] * before.grid[1]) :],
+    )
+    grid = resample_abs_pos_embed(grid, list(after.grid), list(before.grid), num_prefix_tokens=0).double()
+    own = _cpu(student.pos_embed).clone()
+    patches = after.grid[0] * after.grid[1]
+    own[:, -patches:] = grid @ encode.T + (0.0 if offset is None else offset)
+    has_prefix = own.shape[1] > patches
+    for index, name in enumerate(after.prefix):
+        if name not in before.prefix:
+            continue
+        place = before.prefix.index(name)
+        token, position = _token(teacher, name), prefix[place] if len(prefix) else torch.zeros(encode.shape[1]).double()
+        if has_prefix:
+            own[0, index] = encode @ position
+        else:
+            token = token + position
+        key, row = _name(name)
+        found.setdefault(key, _cpu(getattr(student, key)).clone())[0, row] = encode @ token
+    found["pos_embed"] = own
+    return found
+
+
+def _patches(
+    teacher: Any, size: tuple[int, ...], given: PreprocessSpec, wanted: PreprocessSpec
+) -> tuple[Tensor, Tensor]:
+    """The teacher's kernel ``[T, 3, p, p]`` and bias for patches of ``size`` and pixels normalised as ``wanted``."""
+    proj = teacher.patch_embed.proj
+    weight = resample_patch_embed(proj.weight.detach().cpu(), list(size)).double()
+    bias = torch.zeros(len(weight), dtype=torch.float64) if proj.bias is None else _cpu(proj.bias)
+    mean, std = (torch.tensor(values, dtype=torch.float64) for values in (given.mean, given.std))
+    other_mean, other_std = (torch.tensor(values, dtype=torch.float64) for values in (wanted.mean, wanted.std))
+    bias = bias + torch.einsum("tchw,c->t", weight, (other_mean - mean) / std)
+    return weight * (other_std / std).view(1, 3, 1, 1), bias
+
+
+def _name(prefix: str) -> tuple[str, int]:
+    """The parameter of a prefix token, and its row there."""
+    return ("reg_token", int(prefix[3:])) if prefix.startswith("reg") else (f"{prefix}_token", 0)
+
+
+def _token(network: Any, prefix: str) -> Tensor:
+    key, row = _name(prefix)
+    return _cpu(getattr(network, key))[0, row]
+
+
+def _cpu(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu().double()

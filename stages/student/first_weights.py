@@ -1,0 +1,81 @@
+"""A student's first weights out of its teacher, found on some training images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from core.context import Context
+from core.errors import ResultError, UsageError
+from core.preprocess import PreprocessSpec
+from core.records import DataRecord, ModelSpec, TeacherRecord
+from stages.analysis.sample import Sample, training_sample
+from stages.models.build import build_model
+from stages.models.inherit.families import timm_network, why_not
+from stages.models.inherit.inherit import inherit
+from stages.models.inherit.streams import layout_of
+from stages.models.weights import all_finite, load_own, some
+from stages.student.config import Inherit
+from stages.training.device import make_accelerator, torch_threads
+
+_ROWS = 24_576
+"""Tokens that the directions and corrections are found on, about: some sixty times the width of a ViT-S."""
+_LEAST, _MOST = 64, 512
+"""Images they come from."""
+_BATCH = 64
+
+
+def first_weights(
+    model: nn.Module,
+    spec: ModelSpec,
+    preprocess: PreprocessSpec,
+    teacher: TeacherRecord,
+    data: DataRecord,
+    way: Inherit,
+    context: Context,
+) -> dict[str, Any]:
+    """Give ``model`` its teacher's weights, in place, and return what the student's record says of them.
+
+    Args:
+        model: the student with random weights, on the CPU.
+        spec: what it was built from.
+        preprocess: the student's.
+        teacher: ready for the data's classes.
+        data: the training images, of which some are read, evenly spread and not augmented.
+        way: of ``student.inherit``.
+        context: of the stage.
+
+    Raises:
+        UsageError: the student is wider than the teacher, or of another family.
+        ResultError: a weight came out as no finite number.
+    """
+    reason = why_not((teacher.model.arch, teacher.model.args), (spec.arch, spec.args))
+    if reason:
+        raise UsageError(f"student.init is 'teacher', but {reason}; use --set student.init=random.")
+    device = make_accelerator(context.device).device
+    network = load_own(build_model(teacher.model), teacher.weights, context.run.root)
+    grid = layout_of(timm_network(model)).grid
+    sample = training_sample(data, min(_MOST, max(_LEAST, _ROWS // (grid[0] * grid[1]))))
+    framing = {"crop_pct": preprocess.crop_pct, "crop_mode": preprocess.crop_mode}  # both look at the same part of it
+    specs = teacher.preprocess.model_copy(update=framing), preprocess
+    with torch_threads(context.threads):
+        views = tuple(_images(sample, each, context).to(device) for each in specs)
+        found = inherit(network.to(device), model.to(device), (views[0], views[1]), specs, way)
+    model.cpu().train()
+    if not all_finite(model.state_dict()):
+        raise ResultError(
+            f"the weights inherited from the teacher ({way}) are not finite; use --set student.init=random, or another "
+            "student.inherit."
+        )
+    total = len(model.state_dict())
+    rest = f"; not loaded: {some(list(found.not_loaded))}" if found.not_loaded else ""
+    context.say(
+        f"student weights: {len(found.loaded)} of {total} tensors from {found.words}; read {sample.words}{rest}"
+    )
+    return {"source": found.words, "loaded": len(found.loaded), "not_loaded": found.not_loaded}
+
+
+def _images(sample: Sample, spec: PreprocessSpec, context: Context) -> Tensor:
+    return torch.cat(list(sample.batches(spec, batch_size=_BATCH, workers=context.workers)))
