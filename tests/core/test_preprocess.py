@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from timm.data import create_transform
 
 from core.errors import DataError
-from core.preprocess import CropMode, PreprocessSpec, check_header, open_image
+from core.images import check_header, open_image
+from core.preprocess import CropMode, PreprocessSpec
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -16,7 +16,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from tiny_models import LABELS
 
-from core.preprocess import CropMode, PreprocessSpec, open_image
+from core.images import open_image
+from core.preprocess import CropMode, PreprocessSpec
 from exporters.bundle import open_bundle
 from exporters.bundle.infer import SUFFIXES, prepare
 from exporters.predict import IMAGE_SUFFIXES, predict

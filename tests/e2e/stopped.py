@@ -1,0 +1,66 @@
+"""Run `compress` and have the whole process group signalled: ``python stopped.py POINT SIGNAL[,SIGNAL...] run ...``.
+
+POINT is a moment named below. Signals come from outside the group, as from `timeout`, systemd or a terminal: to this
+process and to every loader process of it. Between two of them, `later` lets the time of an echo pass.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from os import getpgrp
+from typing import Any
+
+import stages.data.stage
+import stages.distill.cache.store
+import stages.training.loop
+import stages.verify.held_out
+from pipeline import runner
+from pipeline.cli import main
+
+point, signals = sys.argv[1:3]
+reached = False
+
+
+def here() -> None:
+    """This moment was reached for the first time."""
+    global reached
+    if reached:
+        return
+    reached = True
+    for signal in signals.split(","):
+        if signal == "later":
+            time.sleep(1.2)
+        else:
+            subprocess.run(["/bin/kill", "-s", signal, "--", f"-{getpgrp()}"], start_new_session=True, check=True)
+
+
+def after(count: int, owner: Any, name: str, when: Callable[..., bool] = lambda *arguments: True) -> None:
+    """Make the end of the ``count``-th call of ``owner.name`` the moment."""
+    real, seen = getattr(owner, name), 0
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        nonlocal seen
+        result = real(*arguments, **named)
+        seen += bool(when(*arguments))
+        if seen == count:
+            here()
+        return result
+
+    setattr(owner, name, call)
+
+
+if point in ("teacher", "student"):  # fitting the teacher, distilling
+    after(3, stages.training.loop.Training, "step", lambda training, *_: training.job.name == point)
+elif point == "caching":  # the teacher's answers are computed
+    after(1, stages.distill.cache.store.Store, "commit")
+elif point == "verifying":  # held-out images are loaded and asked about
+    after(2, stages.verify.held_out.Answers, "of")
+elif point == "fold":  # no training, no loader
+    after(1, runner.Runner, "_attempt", lambda _, stage, *__: stage == "fold")
+elif point != "never":
+    raise SystemExit(f"unknown point {point}")
+
+main(sys.argv[3:])
