@@ -105,5 +105,8 @@ def _unread(file: File, error: OSError) -> DataError:
 
 def pairs_in_words(pairs: Sequence[tuple[File, File]]) -> str:
     """``val/a/1.png = train/a/7.png, ...``: the first few."""
-    once = list({frozenset((file.name, twin.name)): f"{file.name} = {twin.name}" for file, twin in pairs}.values())
+    words: dict[frozenset[str], str] = {}
+    for file, twin in pairs:
+        words.setdefault(frozenset((file.name, twin.name)), f"{file.name} = {twin.name}")
+    once = list(words.values())
     return ", ".join(once[:_SHOWN]) + (", ..." if len(once) > _SHOWN else "")

@@ -37,14 +37,18 @@ def here() -> None:
             subprocess.run(["/bin/kill", "-s", signal, "--", f"-{getpgrp()}"], start_new_session=True, check=True)
 
 
-def after(count: int, owner: Any, name: str, when: Callable[..., bool] = lambda *arguments: True) -> None:
-    """Make the end of the ``count``-th call of ``owner.name`` the moment."""
+def at(
+    count: int, owner: Any, name: str, when: Callable[..., bool] = lambda *arguments: True, *, begin: bool = False
+) -> None:
+    """Make the end (or the beginning) of the ``count``-th call of ``owner.name`` the moment."""
     real, seen = getattr(owner, name), 0
 
     def call(*arguments: Any, **named: Any) -> Any:
         nonlocal seen
-        result = real(*arguments, **named)
         seen += bool(when(*arguments))
+        if begin and seen == count:
+            here()
+        result = real(*arguments, **named)
         if seen == count:
             here()
         return result
@@ -53,13 +57,13 @@ def after(count: int, owner: Any, name: str, when: Callable[..., bool] = lambda 
 
 
 if point in ("teacher", "student"):  # fitting the teacher, distilling
-    after(3, stages.training.loop.Training, "step", lambda training, *_: training.job.name == point)
+    at(3, stages.training.loop.Training, "step", lambda training, *_: training.job.name == point)
 elif point == "caching":  # the teacher's answers are computed
-    after(1, stages.distill.cache.store.Store, "commit")
+    at(1, stages.distill.cache.store.Store, "commit")
 elif point == "verifying":  # held-out images are loaded and asked about
-    after(2, stages.verify.held_out.Answers, "of")
+    at(2, stages.verify.held_out.Answers, "of")
 elif point == "fold":  # no training, no loader
-    after(1, runner.Runner, "_attempt", lambda _, stage, *__: stage == "fold")
+    at(1, runner, "carry_out", lambda _, stage, *__: stage.name == "fold", begin=True)
 elif point != "never":
     raise SystemExit(f"unknown point {point}")
 

@@ -127,7 +127,5 @@ def test_a_decompression_bomb_is_named(
 ) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
     Image.new("RGB", (90, 90)).save(copied / "val" / "digit-5" / "bomb.png")
-    with pytest.raises(
-        DataError, match=r"digit-5/bomb\.png cannot be read \(it has 0 megapixels, more than the 0 that"
-    ):
+    with pytest.raises(DataError, match=r"digit-5/bomb\.png cannot be read \(it has 0 megapixels, more than the 0"):
         run(DataConfig(source=str(copied), check=check), Inputs(), context)

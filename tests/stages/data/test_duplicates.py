@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import shutil
 from pathlib import Path
 
@@ -31,7 +30,7 @@ def doubled(digits_folder: Path, tmp_path: Path) -> Path:
     root = Path(shutil.copytree(digits_folder, tmp_path / "data"))
     shutil.copy(root / "val" / "digit-1" / "000.png", root / "train" / "digit-1" / "a.png")
     shutil.copy(root / "val" / "digit-1" / "000.png", root / "train" / "digit-1" / "b.png")
-    os.symlink(root / "val" / "digit-2" / "001.png", root / "train" / "digit-2" / "c.png")
+    (root / "train" / "digit-2" / "c.png").symlink_to(root / "val" / "digit-2" / "001.png")
     shutil.copy(root / "train" / "digit-3" / "000.png", root / "train" / "digit-4" / "d.png")
     return root
 

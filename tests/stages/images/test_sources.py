@@ -152,8 +152,8 @@ def test_a_class_must_keep_a_training_image(digits_folder: Path) -> None:
             open_images(config, left_out)
     held_out = frozenset(f"val/digit-6/{index:03d}.png" for index in range(3))
     assert len(open_images(config, LeftOut(held_out)).val) == 27
+    alone = frozenset(name.removeprefix("train/") for name in sorted(gone)[1:])
     with pytest.raises(DataError, match="class 'digit-6' has one image, too few to hold one out"):
-        alone = frozenset(name.removeprefix("train/") for name in sorted(gone)[1:])
         open_images(DataConfig(source=str(digits_folder / "train")), LeftOut(alone))
 
 
