@@ -18,7 +18,7 @@ import stages.distill.cache.store
 import stages.training.loop
 import stages.verify.held_out
 from pipeline import runner
-from pipeline.cli import main
+from pipeline.__main__ import process
 
 point, signals = sys.argv[1:3]
 reached = False
@@ -67,4 +67,5 @@ elif point == "fold":  # no training, no loader
 elif point != "never":
     raise SystemExit(f"unknown point {point}")
 
-main(sys.argv[3:])
+sys.argv = ["compress", *sys.argv[3:]]
+process()
