@@ -247,8 +247,9 @@ def _interface(preprocess: PreprocessSpec, parts: Mapping[str, Part]) -> str:
         [
             "## Input and output",
             "",
-            f"- `{facts.images.name}`: {form}, RGB, prepared as `preprocess.json` says: the file {turned} and {clear}, {resized} "
-            f"resized to {size} / {preprocess.crop_pct:g} pixels ({preprocess.interpolation}), centre crop, {then}.",
+            f"- `{facts.images.name}`: {form}, RGB, prepared as `preprocess.json` says: the file {turned} and {clear}, "
+            f"{resized} resized to {size} / {preprocess.crop_pct:g} pixels ({preprocess.interpolation}), centre crop, "
+            f"{then}.",
             f"- `{facts.logits.name}`: float32 `[batch, {facts.classes}]`; line i of `labels.txt`, from 0, names "
             "logit i.",
         ]
