@@ -8,9 +8,6 @@ another model's mean, std or crop silently costs accuracy (timm issue #2463).
 from __future__ import annotations
 
 import math
-import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -19,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from core.errors import DataError
+from core.images import Transparency, open_image
 from core.record import Record
 
 _RESAMPLING = {
@@ -28,20 +25,6 @@ _RESAMPLING = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"})
-
-UNREADABLE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    ArithmeticError,  # sizes that overflow
-    EOFError,
-    MemoryError,  # sizes that no machine holds
-    struct.error,
-    Image.DecompressionBombError,
-)
-"""What Pillow's decoders raise on damaged, absurd or foreign files."""
 
 CropMode = Literal["center", "squash"]
 Input = Literal["float", "uint8"]
@@ -68,6 +51,18 @@ class PreprocessSpec(Record):
     """Per-channel standard deviation divided by afterwards."""
     input: Input = "float"
     """What ``apply`` gives; with ``uint8`` the model itself scales and normalises, by ``mean`` and ``std``."""
+    exif_orientation: bool = False
+    """Whether a file is turned as its EXIF data says. Absent from specs that were written before it was, and so false:
+    those models never saw a turned image."""
+    transparency: Transparency = "dropped"
+    """What becomes of transparent pixels; absent likewise."""
+
+    def open(self, path: Path) -> Image.Image:
+        """A file as an RGB image, as ``open_image`` gives it (and raises).
+
+        Images of a split are open already, the way that every new spec says.
+        """
+        return open_image(path, oriented=self.exif_orientation, transparency=self.transparency)
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
         """Resized and cropped pixels, uint8 ``[size, size, 3]``."""
@@ -113,60 +108,3 @@ def _levels(mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float
     scaled = np.arange(256, dtype=np.float32) / np.float32(255)
     own_mean, own_std = (np.asarray(values, dtype=np.float32)[:, None] for values in (mean, std))
     return np.asarray((scaled - own_mean) / own_std)
-
-
-def open_image(path: Path) -> Image.Image:
-    """A fully decoded RGB image.
-
-    Raises:
-        DataError: the file is missing, is no image that Pillow can decode, or does not say what is black and white.
-    """
-    with _reading(path) as image:
-        if image.mode == "I" or image.mode.startswith("I;16"):
-            return _from_16_bits(image, path).convert("RGB")
-        return image.convert("RGB")
-
-
-def check_header(path: Path) -> None:
-    """What can be told about an image without decoding it.
-
-    Raises:
-        DataError: as ``open_image``.
-    """
-    with _reading(path):
-        pass
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[Image.Image]:
-    """The image, opened but not decoded; what goes wrong with it becomes a DataError that names it."""
-    try:
-        with Image.open(path) as image:
-            if image.mode == "F":
-                raise _no_scale(path, image.mode, "32-bit floating-point values")
-            yield image
-    except FileNotFoundError as error:
-        raise DataError(f"image {path} does not exist; check the path.") from error
-    except UNREADABLE as error:
-        reason = str(error) or type(error).__name__
-        raise DataError(f"image {path} cannot be read ({reason}); replace or remove the file.") from error
-
-
-def _from_16_bits(image: Image.Image, path: Path) -> Image.Image:
-    """Eight bits of 16; Pillow's own conversion cuts off at 255, almost all of it white.
-
-    Mode I is 32 bits wide, but also what some 16-bit files open as: a PNG (by older Pillows) and PGM always are, of
-    other formats those whose values say so. Values up to 255 do not: as 16 bits they would all be black.
-    """
-    if image.mode == "I":
-        low, high = image.getextrema()
-        if low < 0 or high > 65535 or (high < 256 and image.format not in ("PNG", "PPM")):  # type: ignore[operator]
-            raise _no_scale(path, image.mode, f"32-bit values from {low} to {high}")
-    return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-
-
-def _no_scale(path: Path, mode: str, what: str) -> DataError:
-    return DataError(
-        f"image {path} has {what} (Pillow's mode {mode}), which do not say what is black and what is white; "
-        "convert it to 8 bits (or 16, from 0 to 65535) per channel."
-    )

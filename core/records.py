@@ -52,7 +52,7 @@ class Cost(Record):
 class DataRecord(Record):
     """What the images are."""
 
-    volatile: ClassVar[frozenset[str]] = frozenset({"checked"})
+    volatile: ClassVar[frozenset[str]] = frozenset({"checked", "duplicates", "contradictory"})
 
     config: dict[str, Any]
     """The DataConfig, as JSON values, so that every later stage opens the same images."""
@@ -66,6 +66,16 @@ class DataRecord(Record):
     """SHA-256 over the sorted listing (relative path, bytes, mtime) of both splits, or over the embedded pixels."""
     checked: str
     """Which images were opened to see whether they decode, in words."""
+    pixels: int = 1
+    """``core.images.READING`` of the version that reads them."""
+    left_out: tuple[str, ...] = ()
+    """Files in neither split, because they cannot be used: paths in the source."""
+    dropped: tuple[str, ...] = ()
+    """Training files left out because a held-out file has the same bytes: paths in the source."""
+    duplicates: int | None = None
+    """Held-out files that were found in training too, byte for byte; None where nobody looked."""
+    contradictory: int | None = None
+    """Training files of which another class has a copy, byte for byte; None where nobody looked."""
 
 
 class TeacherRecord(Record):

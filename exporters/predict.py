@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import DataError, ResultError, UsageError
-from core.preprocess import IMAGE_SUFFIXES, open_image
+from core.images import IMAGE_SUFFIXES
 from exporters.bundle import Bundle, ModelFile
 from exporters.runners import EngineRunner, OnnxRunner, Runner
 
@@ -111,7 +111,7 @@ def predict(
 def _read(bundle: Bundle, file: Path) -> NDArray[Any] | str:
     """The model's input for one file, or why there is none."""
     try:
-        return bundle.preprocess.apply(open_image(file))
+        return bundle.preprocess.apply(bundle.preprocess.open(file))
     except DataError as error:
         return str(error)
 

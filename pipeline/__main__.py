@@ -4,12 +4,15 @@ import atexit
 import os
 import sys
 
+from core.errors import RunInterrupted
 from core.processes import world_size
 from pipeline.cli import main
 
 
 def process() -> None:
-    """Run the command line and end; one process of several ends without the interpreter's own end.
+    """Run the command line and end; when interrupted, without waiting for loader processes.
+
+    One process of several ends without the interpreter's own end.
 
     There, a thread of gloo that still holds the tensor of the last message asks for an interpreter that is gone, and
     aborts the process: a refused setting came back as a death by SIGABRT in about one run of ten.
@@ -17,6 +20,11 @@ def process() -> None:
     try:
         main()
     except SystemExit as end:
+        if end.code == RunInterrupted.exit_code:
+            import multiprocessing
+
+            for child in multiprocessing.active_children():
+                child.terminate()
         if world_size() == 1:
             raise
         atexit._run_exitfuncs()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -15,7 +16,9 @@ import click
 from rich.console import Console
 
 from core.errors import EXIT_GATE_FAILED, EXIT_OK, CompressError, UsageError
+from core.pillow import hush
 from core.processes import rank, world_size
+from core.signals import STOPPING, on_request
 from pipeline.options import config_options, export_options, requested_config
 
 _FOLDER = click.Path(path_type=Path, file_okay=True)
@@ -313,12 +316,20 @@ def main(arguments: list[str] | None = None) -> None:
     """Entry point: run a command; any failure is one message and an exit code, a traceback only with --debug."""
     given = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     debug = "--debug" in given
+    hush()
+    # A shell's background job ignores SIGINT, and is left to.
+    with on_request(_interrupt, [number for number in STOPPING if signal.getsignal(number) is not signal.SIG_IGN]):
+        _main([word for word in given if word != "--debug"], debug)
+
+
+def _main(given: list[str], debug: bool) -> NoReturn:
     try:
-        code = cli.main(args=[word for word in given if word != "--debug"], standalone_mode=False)
+        code = cli.main(args=given, standalone_mode=False)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except (KeyboardInterrupt, click.Abort):
-        _fail("stopped; the same command goes on from the last checkpoint.", 130, debug)
+        kept = "; the same command goes on from what is saved" if {*given[:1]} & _RESUMABLE else ""
+        _fail(f"stopped{kept}.", 130, debug)
     except click.ClickException as error:
         _fail(error.format_message(), 2, debug)
     except CompressError as error:
@@ -332,6 +343,13 @@ def main(arguments: list[str] | None = None) -> None:
             debug,
         )
     sys.exit(code if isinstance(code, int) else EXIT_OK)
+
+
+_RESUMABLE = {"run", "export", "verify", "analyze"}
+
+
+def _interrupt() -> NoReturn:
+    raise KeyboardInterrupt
 
 
 def _fail(message: str, code: int, debug: bool) -> NoReturn:

@@ -110,7 +110,8 @@ def dry_run(config: RunConfig, output: Path | None, processes: int, console: Con
         )
         if context.threads:
             torch.set_num_threads(context.threads)  # everything that is measured, not only the steps
-        data = data_stage.run(models.data.model_copy(update={"check": "skip"}), data_stage.Inputs(), context)
+        unopened = models.data.model_copy(update={"check": "skip", "on_bad_image": "error"})
+        data = data_stage.run(unopened, data_stage.Inputs(), context)
         known = RunDirectory(root).stage_state("data") if earlier else {}
         same = known and RunDirectory(root).load_record("data", DataRecord).digest == data.digest
         sized = with_sizes(models, config, earlier if same else None, processes)

@@ -20,10 +20,15 @@ def _no_facts(config: RunConfig) -> Any:
 
 
 def _images(config: RunConfig) -> Any:
-    """The listing of the images: what is on disk, whatever the config says."""
+    """The listing of the images: what is on disk, whatever the config says; and what is done about bad ones.
+
+    That is no part of the config's own identity: where no image is bad, it changes nothing for later stages.
+    """
     from stages.images.listing import data_digest
 
-    return data_digest(config.data)
+    data = config.data
+    depth = ("full" if data.check == "auto" else data.check) if data.on_bad_image == "skip" else None
+    return [data_digest(data), data.on_bad_image, depth, data.on_duplicates]
 
 
 def _teacher_file(config: RunConfig) -> Any:
@@ -91,7 +96,7 @@ class Stage:
 
 
 STAGES: tuple[Stage, ...] = (
-    Stage("data", "stages.data.stage", DataRecord, 2, lambda run: run.data, facts=_images),
+    Stage("data", "stages.data.stage", DataRecord, 3, lambda run: run.data, facts=_images),
     Stage(
         "teacher",
         "stages.teacher.stage",

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import click
 
 from core.errors import DataError
+from core.pillow import listening
 from exporters.predict import Prediction
 
 
@@ -17,7 +18,23 @@ def tell(predictions: Iterable[Prediction], as_json: bool) -> None:
     Raises:
         DataError: after the last line, images could not be read; each is named.
     """
-    unread, done = [], 0
+    with listening() as heard:
+        unread, done = _told(predictions, as_json)
+    for line in heard.lines():
+        click.echo(line, err=True)
+    if len(unread) > 1:
+        click.echo("\n".join(unread), err=True)
+        raise DataError(
+            f"{len(unread)} images could not be read, each named above; all others ({done}) were classified."
+        )
+    if unread:
+        raise DataError(f"{unread[0]} All others ({done}) were classified." if done else unread[0])
+
+
+def _told(predictions: Iterable[Prediction], as_json: bool) -> tuple[list[str], int]:
+    """Print the answers; why images could not be read, and how many others there were."""
+    unread: list[str] = []
+    done = 0
     for found in predictions:
         if found.error:
             unread.append(found.error)
@@ -30,10 +47,4 @@ def tell(predictions: Iterable[Prediction], as_json: bool) -> None:
         elif not found.error:
             shares = "  ".join(f"{label} {share:.1%}" for label, share in found.classes)
             click.echo(f"{found.path}  {shares}")
-    if len(unread) > 1:
-        click.echo("\n".join(unread), err=True)
-        raise DataError(
-            f"{len(unread)} images could not be read, each named above; all others ({done}) were classified."
-        )
-    if unread:
-        raise DataError(f"{unread[0]} All others ({done}) were classified." if done else unread[0])
+    return unread, done

@@ -254,11 +254,11 @@ def _undone_if_refused(run: RunDirectory, absent: list[Path] | None) -> Iterator
         if absent is not None and error.exit_code in (2, 3) and _has_only_begun(run):
             for name in _FIRST_FILES:
                 (run.root / name).unlink(missing_ok=True)
-            _remove_empty([run.root / "records", *absent])
+            _remove_empty([run.root / "records", run.root / "data", *absent])
         raise
 
 
-_FIRST_FILES = ("records/data.json", "config.yaml", "state.json", ".lock")
+_FIRST_FILES = ("records/data.json", "data/bad_images.txt", "config.yaml", "state.json", ".lock")
 
 
 def _has_only_begun(run: RunDirectory) -> bool:

@@ -241,12 +241,15 @@ def _interface(preprocess: PreprocessSpec, parts: Mapping[str, Part]) -> str:
     else:
         form = f"float32 `[batch, 3, {size}, {size}]`"
         then = f"scaled to [0, 1], minus {list(preprocess.mean)}, divided by {list(preprocess.std)}"
+    turned = "turned as its EXIF data says" if preprocess.exif_orientation else "not turned by its EXIF data"
+    clear = "laid on white" if preprocess.transparency == "white" else "without its transparency"
     return "\n".join(
         [
             "## Input and output",
             "",
-            f"- `{facts.images.name}`: {form}, RGB, prepared as `preprocess.json` says: {resized} resized to "
-            f"{size} / {preprocess.crop_pct:g} pixels ({preprocess.interpolation}), centre crop, {then}.",
+            f"- `{facts.images.name}`: {form}, RGB, prepared as `preprocess.json` says: the file {turned} and {clear}, "
+            f"{resized} resized to {size} / {preprocess.crop_pct:g} pixels ({preprocess.interpolation}), centre crop, "
+            f"{then}.",
             f"- `{facts.logits.name}`: float32 `[batch, {facts.classes}]`; line i of `labels.txt`, from 0, names "
             "logit i.",
         ]

@@ -1,23 +1,53 @@
 """Classify images with this bundle alone: python infer.py IMAGE_OR_FOLDER... [--model model.int8.onnx]."""
 
 import argparse
+import contextlib
 import json
+import logging
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"}
 
 
+def read(path: Path, spec: dict[str, Any]) -> Any:
+    """An image file as 8-bit RGB: turned, laid on white and scaled from 16 bits as the network was trained."""
+    white = spec.get("transparency") == "white"
+    with Image.open(path) as image:
+        image.load()
+        if spec.get("exif_orientation"):
+            with contextlib.suppress(Exception):  # damaged EXIF data says nothing
+                ImageOps.exif_transpose(image, in_place=True)
+        if image.mode[0] in "IF":
+            return deep(image, white)
+        if not white or not (image.getbands()[-1] in "Aa" or "transparency" in image.info):
+            return image.convert("RGB")
+        layer, flat = image.convert("RGBA"), Image.new("RGB", image.size, "white")
+        flat.paste(layer, mask=layer)
+        return flat
+
+
+def deep(image: Any, white: bool) -> Any:
+    """8-bit RGB of 16-bit grey; Pillow itself would cut off at 255."""
+    values = np.asarray(image)
+    low, high = values.min(), values.max()
+    vague = image.mode == "I" and (low < 0 or high > 65535 or (high < 256 and image.format not in ("PNG", "PPM")))
+    if vague or image.mode == "F":
+        raise ValueError(f"its pixels, of Pillow's mode {image.mode}, do not say what is black and what is white")
+    grey = (values >> 8).astype(np.uint8)
+    if white and isinstance(image.info.get("transparency"), int):
+        grey[values == image.info["transparency"]] = 255
+    return Image.fromarray(grey).convert("RGB")
+
+
 def prepare(path: Path, spec: dict[str, Any]) -> Any:
     """An image file as ``preprocess.json`` says: float32 [1, 3, S, S], or uint8 [1, S, S, 3]."""
-    with Image.open(path) as opened:
-        if opened.mode[0] in "IF":  # 16 and 32 bits: Pillow would cut them off at 255
-            raise ValueError(f"its pixels have Pillow's mode {opened.mode}; convert it to 8 bits per channel")
-        image = opened.convert("RGB")
+    image = read(path, spec)
     size, short, (width, height) = spec["size"], int(spec["size"] / spec["crop_pct"]), image.size
     wide, high = (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
     target = (short, short) if spec["crop_mode"] == "squash" else (wide, high)
@@ -41,6 +71,8 @@ def main() -> int:
     """Print path, likeliest label and its probability of every image; exit code 2 if one could not be read."""
     import onnxruntime
 
+    warnings.filterwarnings("ignore", module="PIL")  # remarks on odd files
+    logging.getLogger("PIL").addHandler(logging.NullHandler())
     here = Path(__file__).resolve().parent
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("images", nargs="+", type=Path)

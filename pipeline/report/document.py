@@ -100,8 +100,7 @@ def build(
         "gates": [_gate(row) for row in records.gates.rows],
         "artifacts": _artifacts(records.export, records.bundle),
         "graphs": _graphs(records.fold, records.export, rows),
-        "data": records.data.model_dump(mode="json", exclude={"config", "classes"})
-        | {"classes": len(records.data.classes)},
+        "data": _data(records.data),
         "training": _training(records),
         "history": history,
         "analysis": _analysis(records),
@@ -218,6 +217,12 @@ def _graphs(fold: FoldRecord, export: ExportRecord, rows: list[dict[str, Any]]) 
             for graph, artifact in export.student.items()
         ],
     }
+
+
+def _data(data: DataRecord) -> dict[str, Any]:
+    """What the images are, counts instead of lists."""
+    counts = {name: len(getattr(data, name)) for name in ("classes", "left_out", "dropped")}
+    return data.model_dump(mode="json", exclude={"config", "pixels"}) | counts
 
 
 def _training(records: Records) -> dict[str, Any]:

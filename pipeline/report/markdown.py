@@ -10,6 +10,7 @@ from pipeline.report.artifacts import markdown as artifacts
 from pipeline.report.comment import Fold, fitted
 from pipeline.report.wording import (
     Footnotes,
+    data_remarks,
     fact,
     gate_limit,
     gate_value,
@@ -111,7 +112,7 @@ def _reproduce(report: dict[str, Any]) -> str:
     data, distill = report["data"], report["training"]["distill"]
     facts = [
         f"- data: {plain(data['source'])}, {data['train_images']} training and {data['val_images']} held-out images, "
-        f"{data['classes']} classes ({plain(data['split'])})",
+        f"{data['classes']} classes ({plain(data['split'])})" + "".join(f"; {words}" for words in data_remarks(data)),
         f"- training: {distill['epochs']} epochs, {distill['steps']} steps, {distill['seconds']:.0f} s; "
         f"{distill['chosen']} weights kept",
         *(f"- {plain(key.replace('_', ' '))}: {plain(fact(value))}" for key, value in report["environment"].items()),

@@ -214,6 +214,14 @@ class Data(Record):
     checked: str
     classes: int
     """How many; their names are in ``class_names``."""
+    left_out: int = 0
+    """Images that cannot be used, in neither split."""
+    dropped: int = 0
+    """Training images left out because a held-out file has the same bytes."""
+    duplicates: int | None = None
+    """Held-out files that were found in training too, byte for byte; None where nobody looked."""
+    contradictory: int | None = None
+    """Training files of which another class has a copy, byte for byte; None where nobody looked."""
 
 
 class TrainedTeacher(Record):

@@ -108,3 +108,16 @@ def fact(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {found}" for name, found in value.items()) or "none"
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+
+
+def data_remarks(data: dict[str, Any]) -> list[str]:
+    """What is odd about the images of a report, in words; nothing where nothing is."""
+    said = []
+    if data.get("duplicates"):
+        now = f" ({data['dropped']:,} training images left out for it)" if data.get("dropped") else ""
+        said.append(f"{data['duplicates']:,} held-out images in training too, byte for byte{now}")
+    if data.get("contradictory"):
+        said.append(f"{data['contradictory']:,} training images with a copy in another class")
+    if data.get("left_out"):
+        said.append(f"{data['left_out']:,} images that cannot be used left out")
+    return said

@@ -11,11 +11,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
 from core.errors import DataError
-from core.preprocess import PreprocessSpec, open_image
+from core.images import open_image
+from core.preprocess import PreprocessSpec
 from core.records import DataRecord
 from exporters.predict import image_files
 from stages.images.loaders import EvalViews, eval_loader
 from stages.images.sources import ListedSplit, StreamSplit, recorded_images
+from stages.images.workers import worker_init
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class Sample:
             return
         positions = [index * len(self.split) // self.count for index in range(self.count)]
         views = Subset(EvalViews(self.split, spec), positions)
-        yield from (images for images, _ in DataLoader(views, batch_size=batch_size, num_workers=workers))
+        loader = DataLoader(views, batch_size=batch_size, num_workers=workers, worker_init_fn=worker_init())
+        yield from (images for images, _ in loader)
 
     def _first(self, loader: Any) -> Iterator[Tensor]:
         left = self.count

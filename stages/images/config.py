@@ -42,7 +42,8 @@ class DataConfig(Record):
     """Which images, and how they are split and read."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
-    volatile: ClassVar[frozenset[str]] = frozenset({"check", "augment"})  # a training has its own
+    # A training has an augmentation of its own.
+    volatile: ClassVar[frozenset[str]] = frozenset({"check", "augment", "on_bad_image", "on_duplicates"})
 
     source: str = Field("digits", min_length=1)
     """`digits` (embedded), a folder of class folders (with or without train/ and val/), or a name with timm's prefix:
@@ -65,6 +66,12 @@ class DataConfig(Record):
     """Seed of that split; apart from `seed`, so that runs with different seeds are judged on the same images."""
     check: Literal["auto", "full", "header", "skip"] = "auto"
     """Open images before training: decode all of them, read headers only, or not at all. auto: full up to 50,000."""
+    on_bad_image: Literal["error", "skip"] = "error"
+    """What becomes of images that check finds damaged, too large or without a scale: the run ends and names them, or
+    they are left out of both splits and listed in data/bad_images.txt (auto then checks fully, however many)."""
+    on_duplicates: Literal["warn", "error", "drop", "allow"] = "warn"
+    """What becomes of held-out files that are in training too, byte for byte: a warning, the end of the run, the
+    training files are left out, or nobody looks. Of files alone; a prefixed source is not compared."""
     crop_pct: float | None = Field(None, gt=0, le=1)
     """Share of the resized image kept by evaluation's centre crop; null: the model's own."""
     augment: AugmentConfig = AugmentConfig()

@@ -19,6 +19,7 @@ from core.errors import DataError
 from core.preprocess import PreprocessSpec
 from stages.images.loaders import StreamViews
 from stages.images.sources import ListedSplit, StreamSplit
+from stages.images.workers import worker_init
 
 Prepared = tuple[tuple[Tensor, ...], str]
 """One image as each preprocessing gives it, and the digest of its pixels or nothing."""
@@ -98,6 +99,7 @@ def held_out_batches(
         views,
         batch_size=batch_size,
         num_workers=min(workers, 1) if stream else workers,
+        worker_init_fn=worker_init(),
         pin_memory=torch.cuda.is_available(),
     )
     for (inputs, pixels), labels in loader:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -14,8 +14,9 @@ from typing import Any
 
 from core.errors import DataError
 from core.fingerprint import fingerprint
-from core.preprocess import IMAGE_SUFFIXES
+from core.images import IMAGE_SUFFIXES
 from stages.images.config import DataConfig
+from stages.images.left_out import require_each_class, without
 
 EMBEDDED = "digits"
 PACKAGES = {
@@ -184,11 +185,16 @@ def _walk(top: Path, root: Path) -> Iterator[tuple[Path, list[str]]]:
         yield folder, sorted(file for file in files if not file.startswith("."))
 
 
-def list_splits(source: str) -> tuple[Listing, Listing | None]:
+def list_splits(source: str, left_out: Set[str] = frozenset()) -> tuple[Listing, Listing | None]:
     """The listing of a folder source, and of its held-out split when it has one.
 
+    Args:
+        source: the folder.
+        left_out: files to do as if they were not there, as ``path_in`` writes them.
+
     Raises:
-        DataError: missing folder, one class only, or a held-out class that training does not have.
+        DataError: missing folder, one class only, a held-out class that training does not have, or a class without
+            images.
     """
     root = Path(source)
     if not root.is_dir():
@@ -202,6 +208,10 @@ def list_splits(source: str) -> tuple[Listing, Listing | None]:
         )
     train = list_class_folder(root / "train" if has_train else root)
     val = list_class_folder(val_root, held_out=True) if val_root else None
+    if left_out:
+        train = replace(train, files=without(train.files, left_out, train.root, root))
+        val = val and replace(val, files=without(val.files, left_out, val.root, root))
+        require_each_class(train.classes, train.files, train.root)
     if len(train.classes) < 2:
         raise DataError(
             f"data folder '{train.root}' has one class ('{train.classes[0]}'); at least two are needed to classify."

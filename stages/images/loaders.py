@@ -24,9 +24,10 @@ from torchvision.transforms import Compose
 from core.preprocess import PreprocessSpec
 from stages.images.config import AugmentConfig
 from stages.images.sources import StreamSplit
+from stages.images.workers import worker_init
 
 View = tuple[Tensor, int]
-VIEWS_VERSION = 1
+VIEWS_VERSION = 2
 """Raised when the same seed, view number and image give another view: what was kept of views is then computed anew."""
 Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Images ``[B, 3, S, S]`` and classes int64 ``[B]`` to mixed images and class shares float32 ``[B, K]``."""
@@ -226,6 +227,7 @@ def train_loader(
         sampler=None if stream else ViewSampler(len(views), seed, repeats, fixed_views),
         drop_last=True,
         num_workers=workers,
+        worker_init_fn=worker_init(),
         # Streams are told the epoch through their dataset object, which a process that lives on would not see change.
         persistent_workers=workers > 0 and not stream,
         # Its own: starting a pass draws from it, and a resumed pass starts once more often than an uninterrupted one.
@@ -247,7 +249,13 @@ def eval_loader(split: Any, spec: PreprocessSpec, *, batch_size: int, workers: i
     views: Any = (
         StreamViews(split, EvalTransform(spec), 0) if isinstance(split, StreamSplit) else EvalViews(split, spec)
     )
-    return DataLoader(views, batch_size=batch_size, num_workers=workers, pin_memory=torch.cuda.is_available())
+    return DataLoader(
+        views,
+        batch_size=batch_size,
+        num_workers=workers,
+        worker_init_fn=worker_init(),
+        pin_memory=torch.cuda.is_available(),
+    )
 
 
 def sample(split: Any, spec: PreprocessSpec, count: int) -> Tensor:

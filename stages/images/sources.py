@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,9 +15,10 @@ from PIL import Image
 from sklearn.model_selection import train_test_split
 
 from core.errors import DataError
-from core.preprocess import UNREADABLE, open_image
+from core.images import UNREADABLE, open_image, reason_of, rgb
 from core.records import DataRecord
 from stages.images.config import DataConfig
+from stages.images.left_out import NOTHING, File, LeftOut, path_in, require_each_class, without
 from stages.images.listing import EMBEDDED, PACKAGES, kind_of, list_splits
 
 DIGIT_SIZE = 32
@@ -60,8 +62,8 @@ class StreamSplit:
         return self.count
 
     def __iter__(self) -> Iterator[tuple[Image.Image, int]]:
-        for image, label in self.dataset:
-            yield image.convert("RGB"), int(label)
+        for position, (image, label) in enumerate(self.dataset):
+            yield _rgb(image, f"image {position} of the stream"), int(label)
 
 
 @dataclass(frozen=True)
@@ -77,14 +79,16 @@ class Images:
     skipped: Mapping[str, int] = field(default_factory=dict)
     """Files of a folder that are not recognised as images: how many, by suffix."""
 
-    def paths(self) -> Iterator[Path]:
+    def files(self, source: Path) -> Iterator[File]:
         """The files of a folder source, training first; nothing for others."""
-        for split in (self.train, self.val):
+        for held_out, split in enumerate((self.train, self.val)):
             if isinstance(split, ListedSplit) and isinstance(split.load, _FileReader):
-                yield from (split.load.root / key for key in sorted(key for key, _ in split.items))
+                root = split.load.root
+                for key, label in sorted(split.items):
+                    yield File(root / key, path_in(source, root, key), label, bool(held_out))
 
 
-def open_images(config: DataConfig) -> Images:
+def open_images(config: DataConfig, left_out: LeftOut = NOTHING) -> Images:
     """The images of a config.
 
     Raises:
@@ -93,21 +97,22 @@ def open_images(config: DataConfig) -> Images:
     kind = kind_of(config.source)
     if kind == EMBEDDED:
         return _digits(config)
-    return _folder(config) if kind == "folder" else _timm(config)
+    return _folder(config, left_out) if kind == "folder" else _timm(config)
 
 
 def recorded_images(record: DataRecord) -> tuple[DataConfig, Images]:
     """The images of a finished data stage, and the config they were opened with."""
     config = DataConfig.model_validate(record.config, strict=False)  # JSON lists become tuples again
     if kind_of(config.source) == "folder":
-        return config, _listed_once(config, record.digest)
+        left_out = LeftOut(frozenset(record.left_out), frozenset(record.dropped))
+        return config, _listed_once(config, record.digest, left_out)
     return config, open_images(config)
 
 
 @lru_cache(maxsize=1)
-def _listed_once(config: DataConfig, digest: str) -> Images:
+def _listed_once(config: DataConfig, digest: str, left_out: LeftOut) -> Images:
     """Every stage of a run reads the same images; ``digest`` says which ones."""
-    return _folder(config)
+    return _folder(config, left_out)
 
 
 def _hold_out(items: Sequence[tuple[Any, int]], config: DataConfig) -> tuple[list[Any], list[Any], str]:
@@ -138,14 +143,16 @@ def _digits(config: DataConfig) -> Images:
     return Images(tuple(str(digit) for digit in range(10)), ListedSplit(train, load), ListedSplit(val, load), split)
 
 
-def _folder(config: DataConfig) -> Images:
-    train, val = list_splits(config.source)
+def _folder(config: DataConfig, left_out: LeftOut) -> Images:
+    train, val = list_splits(config.source, left_out.unusable)
     if val is None:
         train_items, val_items, split = _hold_out(train.files, config)
         val = train
     else:
         train_items, val_items, split = list(train.files), list(val.files), f"the images of {val.root.name}/"
-
+    if left_out.from_training:
+        train_items = list(without(train_items, left_out.from_training, train.root, Path(config.source)))
+        require_each_class(train.classes, train_items, train.root)
     skipped = Counter(train.skipped) + Counter(val.skipped if val is not train else {})
     return Images(
         train.classes,
@@ -166,6 +173,14 @@ class _FileReader:
         return open_image(self.root / relative)
 
 
+def _rgb(image: Any, what: str) -> Image.Image:
+    """An image of a foreign dataset, or its bytes, read as files are."""
+    try:
+        return rgb(Image.open(io.BytesIO(image)) if isinstance(image, bytes) else image)
+    except UNREADABLE as error:
+        raise DataError(f"{what} cannot be read ({reason_of(error)}); remove it.") from error
+
+
 @dataclass(frozen=True)
 class _TimmSplit:
     """A random-access timm or torchvision dataset."""
@@ -176,12 +191,12 @@ class _TimmSplit:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        what = f"image {index} of the dataset"
         try:
             image, label = self.dataset[index]
-            return image.convert("RGB"), int(label)
         except UNREADABLE as error:
-            reason = str(error) or type(error).__name__
-            raise DataError(f"image {index} of the dataset cannot be read ({reason}); remove it.") from error
+            raise DataError(f"{what} cannot be read ({reason_of(error)}); remove it.") from error
+        return _rgb(image, what), int(label)
 
 
 def _timm(config: DataConfig) -> Images:
@@ -216,7 +231,7 @@ def _create(config: DataConfig, split: str, training: bool, count: int | None) -
     from timm.data import create_dataset
 
     try:
-        return create_dataset(
+        dataset = create_dataset(
             config.source,
             root=config.root,
             split=split,
@@ -224,6 +239,8 @@ def _create(config: DataConfig, split: str, training: bool, count: int | None) -
             num_samples=count,
             seed=config.split_seed,
         )
+        _leave_as_stored(dataset)
+        return dataset
     except ImportError as error:
         prefix = config.source.partition("/")[0].lower()
         raise DataError(
@@ -236,6 +253,24 @@ def _create(config: DataConfig, split: str, training: bool, count: int | None) -
             f"dataset '{config.source}' (root {config.root!r}, split '{split}') cannot be opened: {reason}. "
             "Check data.source, data.root, data.train_split and data.val_split."
         ) from error
+
+
+def _leave_as_stored(dataset: Any) -> None:
+    """Keep timm and torchvision from converting to RGB, which loses orientation, transparency and 16 bits.
+
+    timm would also put another image in the place of one that it cannot decode. TFDS decodes by itself, into 8 bits.
+    """
+    reader = getattr(dataset, "reader", None)
+    if hasattr(dataset, "load_bytes"):  # timm's ImageDataset (hfds)
+        dataset.load_bytes = True
+    elif reader is not None and hasattr(reader, "input_img_mode") and type(reader).__name__ != "ReaderTfds":
+        reader.input_img_mode = None  # wds, hfids
+    elif hasattr(dataset, "loader"):  # torchvision's folders
+        dataset.loader = _path_opened
+
+
+def _path_opened(path: str) -> Image.Image:
+    return open_image(Path(path))
 
 
 def _class_names(dataset: Any, config: DataConfig) -> tuple[str, ...]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
+
+from core.errors import CompressError, RunInterrupted
+from core.signals import on_request
 
 
 class StopRequest:
@@ -17,23 +17,27 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signal() -> Iterator[StopRequest]:
-    """Within the block, the first SIGINT or SIGTERM only sets ``requested``."""
+    """Within the block, the first SIGINT or SIGTERM only sets ``requested``.
+
+    Raises:
+        RunInterrupted: something failed after the request: a signal to the whole group also ends helpers that know
+            nothing of it, such as compilers. Checkpoints are as they were.
+    """
     stop = StopRequest()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop  # signals reach the main thread alone
-        return
-    watched = (signal.SIGINT, signal.SIGTERM)
-    previous = {number: signal.getsignal(number) for number in watched}
 
-    def request(number: int, frame: FrameType | None) -> None:
+    def request() -> None:
         stop.requested = True
-        for each in watched:
-            signal.signal(each, previous[each])
 
-    for number in watched:
-        signal.signal(number, request)
-    try:
-        yield stop
-    finally:
-        for number in watched:
-            signal.signal(number, previous[number])
+    with on_request(request):
+        try:
+            yield stop
+        except CompressError:
+            raise
+        except Exception as error:
+            if not stop.requested:
+                raise
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise RunInterrupted(
+                f"stopped before the step at hand was done ({reason[0][:120]}); the same command goes on from the last "
+                "checkpoint."
+            ) from error

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nasty_images import oriented, with_alpha
 from PIL import Image
 from pydantic import ValidationError
 from timm.data import create_transform
 
-from core.errors import DataError
-from core.preprocess import CropMode, PreprocessSpec, check_header, open_image
+from core.preprocess import CropMode, PreprocessSpec
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -113,90 +112,11 @@ def test_an_unknown_filter_is_refused() -> None:
         PreprocessSpec(size=2, interpolation="cubic", mean=MEAN, std=STD)  # type: ignore[arg-type]
 
 
-def test_open_image_gives_rgb(tmp_path: Path) -> None:
-    noise(5, 4, "L").save(tmp_path / "grey.png")
-    image = open_image(tmp_path / "grey.png")
-    assert (image.mode, image.size) == ("RGB", (5, 4))
-
-
-def test_a_missing_image_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"gone\.png does not exist"):
-        open_image(tmp_path / "gone.png")
-
-
-@pytest.mark.parametrize("content", [b"", b"not an image", "half"])
-def test_an_unreadable_image_is_named(tmp_path: Path, content: bytes | str) -> None:
-    path = tmp_path / "bad.png"
-    if content == "half":
-        noise(64, 64).save(path)
-        content = path.read_bytes()[:2000]
-    path.write_bytes(content)
-    with pytest.raises(DataError, match=r"bad\.png cannot be read \(.+\); replace or remove the file"):
-        open_image(path)
-
-
-def save_deep(path: Path, mode: str, values: list[int]) -> Path:
-    """A grey image of 32-bit (mode I) or 16-bit pixels."""
-    dtype = {"I": np.int32, "I;16": np.uint16}[mode]
-    Image.fromarray(np.array([values], dtype=dtype)).save(path)
-    return path
-
-
-@pytest.mark.parametrize(("name", "mode"), [("deep.png", "I;16"), ("deep.tif", "I;16"), ("deep.tif", "I")])
-def test_16_bits_are_scaled_and_not_cut_off(tmp_path: Path, name: str, mode: str) -> None:
-    path = save_deep(tmp_path / name, mode, [0, 255, 256, 0x80FF, 65535])
-    assert np.asarray(open_image(path))[0, :, 0].tolist() == [0, 0, 1, 128, 255]
-
-
-def test_a_dark_16_bit_image_may_open_as_32_bits(tmp_path: Path) -> None:
-    (tmp_path / "dark.pgm").write_bytes(b"P5 2 1 65535\n\x00\x00\x00\xff")
-    with Image.open(tmp_path / "dark.pgm") as image:
-        assert image.mode == "I"
-    assert not np.asarray(open_image(tmp_path / "dark.pgm")).any()
-
-
-@pytest.mark.parametrize(
-    ("values", "span"), [([-1, 9000], "-1 to 9000"), ([0, 65536], "0 to 65536"), ([0, 255], "0 to 255")]
-)
-def test_32_bits_that_are_not_16_are_refused(tmp_path: Path, values: list[int], span: str) -> None:
-    path = save_deep(tmp_path / "deep.tif", "I", values)
-    with pytest.raises(
-        DataError, match=rf"deep\.tif has 32-bit values from {span} \(Pillow's mode I\).*convert it to 8"
-    ):
-        open_image(path)
-
-
-@pytest.mark.parametrize("read", [open_image, check_header])
-def test_floating_point_pixels_are_refused(tmp_path: Path, read: Callable[[Path], object]) -> None:
-    Image.fromarray(np.array([[0.0, 0.5, 1.0]], dtype=np.float32)).save(tmp_path / "float.tif")
-    with pytest.raises(
-        DataError, match=r"float\.tif has 32-bit floating-point values \(Pillow's mode F\).*convert it to 8"
-    ):
-        read(tmp_path / "float.tif")
-
-
-@pytest.mark.parametrize("read", [open_image, check_header])
-@pytest.mark.parametrize(
-    "error",
-    [OverflowError("too large"), MemoryError(), Image.DecompressionBombError("bomb"), EOFError(), ValueError("x")],
-)
-def test_whatever_pillow_raises_is_the_files_fault(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[[Path], object], error: Exception
-) -> None:
-    def opened(path: Path) -> None:
-        raise error
-
-    monkeypatch.setattr(Image, "open", opened)
-    reason = str(error) or type(error).__name__
-    with pytest.raises(DataError, match=rf"x\.png cannot be read \({reason}\); replace"):
-        read(tmp_path / "x.png")
-
-
-@pytest.mark.parametrize("read", [open_image, check_header])
-def test_a_decompression_bomb_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[[Path], object]
-) -> None:
-    noise(40, 40).save(tmp_path / "bomb.png")
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(DataError, match=r"bomb\.png cannot be read \(Image size \(1600 pixels\) exceeds limit"):
-        read(tmp_path / "bomb.png")
+def test_a_spec_written_before_orientation_and_transparency_reads_as_before(tmp_path: Path) -> None:
+    older = PreprocessSpec.model_validate_json('{"size": 64, "mean": [0, 0, 0], "std": [1, 1, 1]}')
+    newer = older.model_copy(update={"exif_orientation": True, "transparency": "white"})
+    image = with_alpha("RGBA")
+    image.save(tmp_path / "clear.png", exif=oriented(6))
+    assert (older.open(tmp_path / "clear.png").size, newer.open(tmp_path / "clear.png").size) == ((40, 30), (30, 40))
+    np.testing.assert_array_equal(np.asarray(older.open(tmp_path / "clear.png")), np.asarray(image)[..., :3])
+    assert newer.open(tmp_path / "clear.png").getpixel((29, 0)) == (255, 255, 255)  # fully transparent

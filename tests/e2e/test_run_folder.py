@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from running import ENVIRONMENT, NAMES, TINY, command, in_process, sets
 
-from core.preprocess import open_image
+from core.images import open_image
 
 SMALL = (
     *TINY,

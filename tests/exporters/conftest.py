@@ -17,7 +17,8 @@ from sklearn.datasets import load_digits
 from tiny_models import SIZE, tiny_vit
 
 import exporters.cuda
-from core.preprocess import PreprocessSpec, open_image
+from core.images import open_image
+from core.preprocess import PreprocessSpec
 from exporters.onnx import onnx_from_module
 
 

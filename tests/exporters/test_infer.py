@@ -7,16 +7,21 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from made_bundles import make, pixels_graph
+from nasty_images import oriented, with_alpha, write_nasty
 from PIL import Image
 from sklearn.datasets import load_digits
 from tiny_models import LABELS
 
-from core.preprocess import CropMode, PreprocessSpec, open_image
+from core.errors import DataError
+from core.images import open_image
+from core.pillow import listening
+from core.preprocess import CropMode, Input, PreprocessSpec
 from exporters.bundle import open_bundle
 from exporters.bundle.infer import SUFFIXES, prepare
 from exporters.predict import IMAGE_SUFFIXES, predict
@@ -110,16 +115,60 @@ def test_pixels_are_prepared_alike_to_the_bit(tmp_path: Path, crop_mode: CropMod
             np.testing.assert_array_equal(found, wanted)
 
 
-@pytest.mark.parametrize(("dtype", "mode"), [(np.uint16, "I;16"), (np.int32, "I"), (np.float32, "F")])
-def test_deep_images_are_refused_and_not_cut_off(
-    bundle_folder: Path, digit_files: list[Path], tmp_path: Path, dtype: type, mode: str
+@pytest.mark.parametrize("kind", ["float", "uint8"])
+@pytest.mark.parametrize("how", [{}, {"exif_orientation": True, "transparency": "white"}])
+def test_odd_files_are_prepared_alike_to_the_bit(tmp_path: Path, how: dict[str, Any], kind: Input) -> None:
+    spec = PreprocessSpec(
+        size=24, crop_pct=0.9, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), input=kind, **how
+    )
+    seen = set()
+    for path in write_nasty(tmp_path):
+        with listening():
+            found, wanted = prepare(path, spec.model_dump(mode="json")), spec.apply(spec.open(path))[None]
+        assert found.dtype == wanted.dtype
+        np.testing.assert_array_equal(found, wanted, err_msg=path.name)
+        seen.add(found.tobytes())
+    assert len(seen) > 8
+
+
+def test_a_bundle_of_an_older_version_reads_as_it_did(tmp_path: Path) -> None:
+    """Its preprocess.json has neither orientation nor transparency."""
+    older = {"size": 30, "crop_pct": 1.0, "crop_mode": "squash", "interpolation": "nearest", "input": "uint8"}
+    image = with_alpha("RGBA")
+    image.save(tmp_path / "a.png", exif=oriented(3))
+    np.testing.assert_array_equal(
+        prepare(tmp_path / "a.png", older)[0][:, :, 0], np.asarray(image.resize((30, 30), 0))[..., 0]
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"), [([0, 70000], np.int32), ([-1, 5], np.int32), ([0, 200], np.int32), ([0.0, 1.0], np.float32)]
+)
+def test_images_without_a_scale_are_refused(
+    bundle_folder: Path, digit_files: list[Path], tmp_path: Path, values: list[float], dtype: type
 ) -> None:
-    Image.fromarray(np.full((32, 32), 3000, dtype=dtype)).save(tmp_path / "deep.tif")
+    Image.fromarray(np.array([values], dtype=dtype)).save(tmp_path / "deep.tif")
+    with pytest.raises(DataError):
+        open_image(tmp_path / "deep.tif")
     rows, errors = infer(bundle_folder, digit_files[0], tmp_path / "deep.tif", digit_files[1], code=2)
     assert [row[0] for row in rows] == [str(digit_files[0]), str(digit_files[1])]
-    assert "deep.tif: its pixels have Pillow's mode" in errors
+    assert "deep.tif: its pixels, of Pillow's mode" in errors
     assert len(errors.splitlines()) == 1
-    assert f"mode {mode[0]}" in errors
+
+
+def test_odd_files_are_classified_as_predict_does_and_pillow_stays_silent(
+    onnx_file: Path, spec: PreprocessSpec, tmp_path: Path
+) -> None:
+    files = write_nasty(tmp_path / "nasty")
+    make(tmp_path / "b", onnx_file, spec.model_copy(update={"exif_orientation": True, "transparency": "white"}))
+    rows, errors = infer(tmp_path / "b", tmp_path / "nasty")
+    assert errors == ""
+    with listening() as heard:
+        found = list(predict(open_bundle(tmp_path / "b"), [tmp_path / "nasty"], top=1))
+    assert [len(images) for images in heard.images.values()] == [1]  # damaged-exif.jpg
+    assert [row[0] for row in rows] == [str(entry.path) for entry in found] == list(map(str, files))
+    assert [row[1] for row in rows] == [entry.classes[0][0] for entry in found]
+    np.testing.assert_allclose([float(row[2]) for row in rows], [each.classes[0][1] for each in found], atol=1e-4)
 
 
 def test_broken_and_missing_images_are_named_and_the_others_labelled(
@@ -152,7 +201,7 @@ def test_it_needs_numpy_pillow_and_onnxruntime_alone_and_stays_short() -> None:
     }
     others = {name for name in names if name.partition(".")[0] not in sys.stdlib_module_names}
     assert others == {"numpy", "PIL", "onnxruntime"}
-    assert len(source.splitlines()) <= 75
+    assert len(source.splitlines()) <= 105
 
 
 def test_it_takes_the_same_files_of_a_folder_as_predict() -> None:

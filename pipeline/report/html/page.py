@@ -20,7 +20,7 @@ from pipeline.report.html.parts import sentence
 from pipeline.report.html.terms import TERMS
 from pipeline.report.html.tradeoff import tradeoff
 from pipeline.report.html.training import trainings
-from pipeline.report.wording import fact
+from pipeline.report.wording import data_remarks, fact
 
 
 def render(report: Mapping[str, Any], root: Path) -> str:
@@ -42,6 +42,7 @@ def render(report: Mapping[str, Any], root: Path) -> str:
         lstrip_blocks=True,
     )
     assets.filters["stop"] = sentence
+    assets.filters["remarks"] = data_remarks
     script, style = _source(assets, "script.js"), _source(assets, "style.css")
     page = assets.get_template("page.html").render(
         report=report,

@@ -18,6 +18,7 @@ from stages.distill.cache.report import CacheReport, report_of, summary
 from stages.distill.cache.store import Store
 from stages.distill.cache.upkeep import locked, prepare, require_room_for
 from stages.images.loaders import ViewKey
+from stages.images.workers import worker_init
 from stages.training.monitor import progress_bar
 
 Teacher = Callable[[Tensor], tuple[Tensor | None, list[Tensor]]]
@@ -184,6 +185,7 @@ class _Work:
             self.dataset,
             batch_sampler=_Keys(batches, self.store.images),
             num_workers=self.workers,
+            worker_init_fn=worker_init(),
             generator=torch.Generator().manual_seed(0),  # its own: the training's must not notice
             pin_memory=self.device.type == "cuda",
         )

@@ -161,3 +161,18 @@ def test_times_taken_before_they_had_settled_are_told(lift: Records) -> None:
     )
     text = render(report_of(replace(lift, verify=lift.verify.model_copy(update={"latency": rows}))))
     assert "Times were still falling when warm-up ended, in one session or more: onnx at batch 8." in text
+
+
+def test_what_is_odd_about_the_images_is_told(lift: Records) -> None:
+    assert "byte for byte" not in render(report_of(lift))
+    odd = {
+        "duplicates": 12,
+        "dropped": ("train/a/1.png", "train/a/2.png"),
+        "contradictory": 4,
+        "left_out": ("a/3.png",),
+    }
+    text = render(report_of(replace(lift, data=lift.data.model_copy(update=odd))))
+    assert (
+        "(the folder's own val); 12 held-out images in training too, byte for byte "
+        "(2 training images left out for it); 4 training images with a copy in another class; 1 images that cannot be used left out"
+    ) in text

@@ -16,6 +16,7 @@ from core.context import Context
 from core.errors import DataError
 from stages.images import sources
 from stages.images.config import DataConfig
+from stages.images.left_out import LeftOut
 from stages.images.sources import StreamSplit, digit_image, open_images, recorded_images
 
 
@@ -101,7 +102,7 @@ def test_a_recorded_folder_is_listed_once(
     record = data_record(str(digits_folder), context)
     asked = []
     real = sources.list_splits
-    monkeypatch.setattr(sources, "list_splits", lambda source: asked.append(source) or real(source))
+    monkeypatch.setattr(sources, "list_splits", lambda source, left: asked.append(source) or real(source, left))
     sources._listed_once.cache_clear()
     first, again = recorded_images(record), recorded_images(record)
     assert asked == [str(digits_folder)]
@@ -115,8 +116,45 @@ def test_a_recorded_folder_is_listed_once(
 
 def test_the_files_of_a_folder_are_all_its_images(digits_folder: Path) -> None:
     for root in (digits_folder, digits_folder / "train"):
-        assert sorted(open_images(DataConfig(source=str(root))).paths()) == sorted(root.rglob("*.png"))
-    assert list(open_images(DataConfig()).paths()) == []
+        files = list(open_images(DataConfig(source=str(root))).files(root))
+        assert sorted(file.path for file in files) == sorted(root.rglob("*.png"))
+        assert all(root / file.name == file.path for file in files)
+        assert all(file.path.parent.name == f"digit-{file.label}" for file in files)
+    assert sum(file.held_out for file in open_images(DataConfig(source=str(digits_folder))).files(digits_folder)) == 30
+    assert list(open_images(DataConfig()).files(digits_folder)) == []
+
+
+def test_left_out_files_are_in_no_split_or_not_in_training(digits_folder: Path) -> None:
+    config = DataConfig(source=str(digits_folder))
+    both = {"train/digit-1/003.png", "val/digit-4/001.png"}
+    images = open_images(config, LeftOut(frozenset(both), frozenset({"train/digit-2/000.png", "val/digit-3/000.png"})))
+    names = {file.name for file in images.files(digits_folder)}
+    every = {file.name for file in open_images(config).files(digits_folder)}
+    assert every - names == {*both, "train/digit-2/000.png"}
+    assert (len(images.train), len(images.val)) == (78, 29)
+
+
+def test_a_file_that_cannot_be_used_is_as_if_it_were_not_there(digits_folder: Path, tmp_path: Path) -> None:
+    """Of a folder that is split here too: the split is that of the other files."""
+    root = shutil.copytree(digits_folder / "train", tmp_path / "copy")
+    config = DataConfig(source=str(root), val_fraction=0.25)
+    without = open_images(config, LeftOut(frozenset({"digit-0/000.png"})))
+    (root / "digit-0" / "000.png").unlink()
+    removed = open_images(config)
+    assert (keys(without.train), keys(without.val)) == (keys(removed.train), keys(removed.val))
+
+
+def test_a_class_must_keep_a_training_image(digits_folder: Path) -> None:
+    config = DataConfig(source=str(digits_folder))
+    gone = frozenset(f"train/digit-6/{index:03d}.png" for index in range(8))
+    for left_out in (LeftOut(gone), LeftOut(frozenset(), gone)):
+        with pytest.raises(DataError, match="no training image is left of class 'digit-6' in"):
+            open_images(config, left_out)
+    held_out = frozenset(f"val/digit-6/{index:03d}.png" for index in range(3))
+    assert len(open_images(config, LeftOut(held_out)).val) == 27
+    alone = frozenset(name.removeprefix("train/") for name in sorted(gone)[1:])
+    with pytest.raises(DataError, match="class 'digit-6' has one image, too few to hold one out"):
+        open_images(DataConfig(source=str(digits_folder / "train")), LeftOut(alone))
 
 
 def test_skipped_files_of_both_splits_are_counted(digits_folder: Path, tmp_path: Path) -> None:

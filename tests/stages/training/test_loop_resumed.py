@@ -19,8 +19,9 @@ from tiny_training import (
     make_job,
 )
 
+from core import signals
 from core.context import Context
-from core.errors import RunInterrupted, UsageError
+from core.errors import ResultError, RunInterrupted, UsageError
 from stages.images.config import DataConfig
 from stages.images.loaders import eval_loader, train_loader, train_views
 from stages.images.sources import open_images
@@ -157,7 +158,8 @@ def test_a_checkpoint_of_another_fingerprint_is_not_resumed(context: Context, tm
     assert find_checkpoint(make_job(context).folder, "mine") is not None  # going back finds it
 
 
-def test_a_second_interrupt_stops_at_once() -> None:
+def test_a_second_interrupt_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signals, "ECHO_SECONDS", 0.0)
     requested = []
 
     def interrupted_twice() -> None:
@@ -174,6 +176,23 @@ def test_a_second_interrupt_stops_at_once() -> None:
     finally:
         signal.signal(signal.SIGINT, before)
     assert requested == [True]
+
+
+def test_what_fails_after_a_request_is_an_interruption() -> None:
+    """A signal to the group ended a compiler that the step waited for."""
+
+    def failing(error: Exception, *, asked: bool = True) -> None:
+        with stop_on_signal():
+            if asked:
+                os.kill(os.getpid(), signal.SIGTERM)
+            raise error
+
+    with pytest.raises(RunInterrupted, match=r"\(g\+\+ was terminated\); the same command goes on from the last"):
+        failing(RuntimeError("g++ was terminated\nand a page more"))
+    with pytest.raises(ResultError, match="not finite"):
+        failing(ResultError("the loss is not finite"))
+    with pytest.raises(RuntimeError, match="ours"):
+        failing(RuntimeError("ours"), asked=False)
 
 
 def test_signals_are_as_before_afterwards() -> None:

@@ -1,0 +1,175 @@
+"""Image files as 8-bit RGB pixels, the one way in which everything here reads them.
+
+Three things must be decided between what a decoder gives and what a network sees, and be the same in training,
+evaluation, prediction and in a bundle's `infer.py` (``exporters/bundle/infer.py`` says the same without this module):
+
+- **orientation**: cameras store the sensor's rows and say in the EXIF data how to turn them; images are turned;
+- **transparency**: what lies under a transparent pixel is whatever the editor left there, mostly black, and nobody
+  ever sees it; images are laid on white, as paper and browsers show them;
+- **depth**: 16 bits are scaled to 8, and pixels that do not say what is black and what is white are refused.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from core.errors import DataError
+from core.pillow import reading
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"})
+READING = 2
+"""Raised when the same file gives other pixels: it is in the data's record, so what was computed of the earlier pixels
+is not taken for results of the new ones."""
+
+Transparency = Literal["dropped", "white"]
+"""What becomes of transparent pixels: the colour that is stored under them shows, or white."""
+
+UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    ArithmeticError,  # sizes that overflow
+    EOFError,
+    MemoryError,  # sizes that no machine holds
+    struct.error,
+    Image.DecompressionBombError,
+)
+"""What Pillow's decoders raise on damaged, absurd or foreign files."""
+
+
+class ImageError(DataError):
+    """An image that cannot be used."""
+
+    def __init__(self, message: str, reason: str = "") -> None:
+        super().__init__(message)
+        self.reason = reason or message
+        """Why, without the file's name."""
+
+
+class NoScaleError(ValueError):
+    """Pixels that do not say what is black and what is white."""
+
+
+def open_image(path: Path, *, oriented: bool = True, transparency: Transparency = "white") -> Image.Image:
+    """A fully decoded RGB image.
+
+    Args:
+        path: of the file.
+        oriented: whether to turn it as its EXIF data says. (A TIFF is always turned, by Pillow.)
+        transparency: what becomes of transparent pixels.
+
+    Raises:
+        ImageError: the file is missing, is no image that Pillow can decode, or does not say what is black and white.
+    """
+    with _opened(path) as image:
+        return rgb(image, oriented=oriented, transparency=transparency)
+
+
+def check_header(path: Path) -> None:
+    """What can be told about an image without decoding it.
+
+    Raises:
+        ImageError: as ``open_image``.
+    """
+    with _opened(path) as image:
+        _require_scale(image)
+
+
+def rgb(image: Image.Image, *, oriented: bool = True, transparency: Transparency = "white") -> Image.Image:
+    """8-bit RGB of an image as Pillow opened it; see ``open_image``. May turn ``image`` itself.
+
+    Raises:
+        NoScaleError: its pixels do not say what is black and white.
+        Exception: one of ``UNREADABLE``, when decoding fails.
+    """
+    _require_scale(image)
+    image.load()
+    if oriented:
+        _turn(image)
+    if image.mode[0] == "I":
+        return _eight_bits(image, transparency)
+    clear = image.getbands()[-1] in "Aa" or "transparency" in image.info
+    if not clear or transparency == "dropped":
+        return image.convert("RGB")
+    layer = image.convert("RGBA")
+    flat = Image.new("RGB", image.size, "white")
+    flat.paste(layer, mask=layer)
+    return flat
+
+
+def reason_of(error: BaseException) -> str:
+    """Why an image cannot be used, in one line."""
+    found = re.match(r"Image size \((\d+) pixels\) exceeds limit of (\d+) pixels", str(error))
+    if found:
+        size, limit = (int(number) / 1e6 for number in found.groups())
+        return f"it has {size:,.0f} megapixels, more than the {limit:,.0f} that are decoded; scale it down"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The image, not decoded yet; what goes wrong with it becomes a ImageError that names it."""
+    reading(path)
+    try:
+        with Image.open(path) as image:
+            yield image
+    except FileNotFoundError as error:
+        raise ImageError(f"image {path} does not exist; check the path.", "it does not exist") from error
+    except NoScaleError as error:
+        raise ImageError(f"image {path} has {error}", f"it has {str(error).rstrip('.')}") from error
+    except UnidentifiedImageError as error:
+        raise _unreadable(path, "it is no image of a known kind") from error
+    except UNREADABLE as error:
+        raise _unreadable(path, reason_of(error)) from error
+
+
+def _unreadable(path: Path, reason: str) -> ImageError:
+    return ImageError(f"image {path} cannot be read ({reason}); replace or remove the file.", reason)
+
+
+def _turn(image: Image.Image) -> None:
+    """Turn and mirror a decoded image as its EXIF data says; damaged data says nothing."""
+    try:
+        ImageOps.exif_transpose(image, in_place=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # the parser raises anything
+        warnings.warn(f"Corrupt EXIF data: {error}", stacklevel=1)
+
+
+def _require_scale(image: Image.Image) -> None:
+    if image.mode == "F":
+        raise _no_scale(image.mode, "32-bit floating-point values")
+
+
+def _eight_bits(image: Image.Image, transparency: Transparency) -> Image.Image:
+    """RGB in eight bits of grey in 16; Pillow's own conversion cuts off at 255, almost all of it white.
+
+    Mode I is 32 bits wide, but also what some 16-bit files open as: a PNG (by older Pillows) and PGM always are, of
+    other formats those whose values say so. Values up to 255 do not: as 16 bits they would all be black.
+    """
+    values = np.asarray(image)
+    if image.mode == "I":
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or high > 65535 or (high < 256 and image.format not in ("PNG", "PPM")):
+            raise _no_scale(image.mode, f"32-bit values from {low} to {high}")
+    grey = (values >> 8).astype(np.uint8)
+    if transparency == "white" and isinstance(image.info.get("transparency"), int):
+        grey[values == image.info["transparency"]] = 255
+    return Image.fromarray(grey).convert("RGB")
+
+
+def _no_scale(mode: str, what: str) -> NoScaleError:
+    return NoScaleError(
+        f"{what} (Pillow's mode {mode}), which do not say what is black and what is white; "
+        "convert it to 8 bits (or 16, from 0 to 65535) per channel."
+    )

@@ -1,0 +1,69 @@
+"""SIGTERM and SIGINT to the whole process group, loader processes included, at moments of every kind."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from running import ENVIRONMENT, NAMES, TINY, sets
+
+STOPPED = Path(__file__).with_name("stopped.py")
+ROOT = Path(__file__).resolve().parents[2]
+SETTINGS = (*TINY, "workers=2", "distill.views=1", "export.target=onnx")
+AT_ONCE = "stopped; the same command goes on from what is saved."
+
+
+def run(root: Path, point: str, signals: str) -> tuple[int, str]:
+    """The exit code and what was printed on stderr."""
+    words = ["run", *NAMES, *sets(*SETTINGS), "--output", str(root)]
+    done = subprocess.run(
+        [sys.executable, str(STOPPED), point, signals, *words],
+        capture_output=True,
+        text=True,
+        env={**ENVIRONMENT, "PYTHONPATH": str(ROOT)},
+        start_new_session=True,  # a group of its own, which these tests are not in
+        timeout=300,
+        check=False,
+    )
+    return done.returncode, done.stderr
+
+
+def status(root: Path, stage: str) -> str:
+    return str(json.loads((root / "state.json").read_text())["stages"][stage]["status"])
+
+
+def test_stopped_anywhere_it_says_one_sentence_and_goes_on(tmp_path: Path) -> None:
+    root = tmp_path / "r"
+    for point, signals, stage, sentence in (
+        ("teacher", "TERM", "teacher", "saved at step 3; the same command goes on from there."),
+        ("teacher", "TERM,later,TERM", "teacher", AT_ONCE),
+        ("caching", "TERM,TERM", "distill", "files of the teacher cache to compute; the same command goes on from"),
+        ("student", "INT", "distill", "saved at step 3; the same command goes on from there."),
+        ("student", "INT,later,INT", "distill", AT_ONCE),
+        ("fold", "TERM", "fold", AT_ONCE),
+        ("verifying", "TERM", "verify", AT_ONCE),
+    ):
+        code, err = run(root, point, signals)
+        assert code == 130, f"{point} {signals}: {err}"
+        assert sentence in err.splitlines()[-1], f"{point} {signals}: {err}"
+        assert "Traceback" not in err, f"{point} {signals}: {err}"
+        assert "DataLoader" not in err, f"{point} {signals}: {err}"
+        assert status(root, stage) == "interrupted"
+    code, err = run(root, "never", "")
+    assert code == 0, err
+    assert all(f"{stage:<8} reused" in err for stage in ("data", "teacher", "student", "distill", "fold"))
+
+
+@pytest.mark.parametrize("signals", ["TERM,TERM", "INT"])
+def test_a_training_that_was_stopped_ends_with_the_same_weights(tmp_path: Path, signals: str) -> None:
+    code, err = run(tmp_path / "stopped", "teacher", signals)
+    assert code == 130, err
+    for name in ("stopped", "whole"):
+        code, err = run(tmp_path / name, "fold", "TERM")
+        assert code == 130, err
+        assert ("resuming teacher" in err) == (name == "stopped")
+    for file in ("teacher/model.safetensors", "student/model.safetensors"):
+        assert (tmp_path / "stopped" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()

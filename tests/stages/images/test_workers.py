@@ -1,0 +1,96 @@
+"""Loader processes and the signals of a whole process group."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from torch.utils.data import DataLoader, Dataset
+
+from stages.analysis import sample as analysis_sample
+from stages.distill.cache import fill
+from stages.images import held_out, loaders
+from stages.images.workers import worker_init
+
+ROOT = Path(__file__).parents[3]
+
+
+class Numbers(Dataset[int]):
+    def __len__(self) -> int:
+        return 40
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+def children() -> list[psutil.Process]:
+    return [child for child in psutil.Process().children() if "resource_tracker" not in " ".join(child.cmdline())]
+
+
+@pytest.fixture
+def loading() -> Iterator[Any]:
+    """A loader of two processes in the middle of a pass."""
+    loader = DataLoader(Numbers(), batch_size=2, num_workers=2, worker_init_fn=worker_init(), persistent_workers=True)
+    batches = iter(loader)
+    next(batches)
+    yield batches
+    del batches, loader
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_from_elsewhere_leaves_them_at_work(loading: Any, number: signal.Signals) -> None:
+    pids = [str(child.pid) for child in children()]
+    assert len(pids) == 2
+    for _ in range(2):
+        subprocess.run(["/bin/kill", "-s", str(int(number)), *pids], check=True)
+    assert sum(len(batch) for batch in loading) == 38
+    assert all(psutil.pid_exists(int(pid)) for pid in pids)
+
+
+def test_the_main_process_can_end_them(loading: Any) -> None:
+    """torch and multiprocessing terminate those that hang; they must not be deaf to that."""
+    workers = loading._workers
+    for worker in workers:
+        worker.terminate()
+        worker.join(30)
+    assert [worker.exitcode for worker in workers] == [0, 0]
+
+
+def test_they_do_not_outlive_the_main_process(tmp_path: Path) -> None:
+    program = textwrap.dedent(
+        """
+        import os, signal, sys
+        from torch.utils.data import DataLoader
+        from stages.images.workers import worker_init
+
+        if __name__ == "__main__":
+            loader = DataLoader(list(range(1000)), num_workers=2, worker_init_fn=worker_init())
+            batches = iter(loader)
+            next(batches)
+            print(*(worker.pid for worker in batches._workers), flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+        """
+    )
+    (tmp_path / "main.py").write_text(program)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, str(tmp_path / "main.py")], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    left = [psutil.Process(int(pid)) for pid in done.stdout.split() if psutil.pid_exists(int(pid))]
+    _, alive = psutil.wait_procs(left, timeout=60)
+    assert alive == []
+
+
+@pytest.mark.parametrize("module", [loaders, held_out, fill, analysis_sample])
+def test_every_loader_of_ours_is_started_so(module: Any) -> None:
+    source = Path(module.__file__).read_text()
+    assert source.count("worker_init_fn=worker_init()") == source.count(" DataLoader(") > 0
