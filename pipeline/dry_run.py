@@ -31,6 +31,7 @@ from pipeline.plan import STAGES
 from pipeline.request import default_output, identity, notes, refuse_inside_data, with_absolute_paths
 from pipeline.resolve import resolve_models, resolve_training
 from pipeline.resolve_network import resolve_network
+from pipeline.resolve_size import size_notes
 from stages.data import stage as data_stage
 from stages.distill import job as distill_job
 from stages.fold.stage import folded_from_lift
@@ -123,6 +124,7 @@ def dry_run(config: RunConfig, output: Path | None, processes: int, console: Con
         memory=_memory(resolved),
         notes=(
             *notes(resolved),
+            *size_notes(config, resolved, next((each.seconds for each in trainings if each.name == "teacher"), None)),
             *busy,
             *_assumption(resolved, assumed),
             *_notes(resolved, processes, root if begun else None),

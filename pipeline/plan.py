@@ -109,7 +109,7 @@ STAGES: tuple[Stage, ...] = (
         "student",
         "stages.student.stage",
         StudentRecord,
-        2,
+        3,
         lambda run: run.student,
         needs=("data", "teacher"),
         facts=_student_file,
