@@ -94,8 +94,8 @@ def test_a_table_of_offsets_stays_one() -> None:
     by_row, by_column = adapted.state[name].view(13, 13, 2).unbind(-1)
     torch.testing.assert_close(by_row, by_column.T)
     torch.testing.assert_close(by_row, -by_row.flip(0))
-    assert (by_row.diff(dim=0) >= 0).all()
-    assert (by_row[0] == -3).all()
+    assert (by_row.diff(dim=0) > -1e-5).all()
+    torch.testing.assert_close(by_row[0], torch.full((13,), -3.0))
 
 
 def test_half_precision_stays_half() -> None:
