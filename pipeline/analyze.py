@@ -18,6 +18,7 @@ from core.records import ModelSpec
 from core.rundir import RunDirectory
 from pipeline.resolve import resolve_device
 from pipeline.resolve_network import resolve_network
+from pipeline.resolve_size import sized
 from stages.analysis.advice import advise, selected_layers
 from stages.analysis.config import AnalysisConfig
 from stages.analysis.read import read_network
@@ -26,7 +27,7 @@ from stages.analysis.write import DOCUMENT, write
 from stages.images.config import DataConfig
 from stages.images.listing import EMBEDDED, kind_of
 from stages.images.sources import open_images
-from stages.models.build import build_model, preprocess_of, pretrained_model
+from stages.models.build import build_model, preprocess_of, pretrained_model, size_change
 from stages.models.weights import classifier_names, load_checkpoint
 
 RANDOM = "random"
@@ -43,6 +44,8 @@ class Request:
     weights: str | None
     """A checkpoint, ``random``, or None for timm's pretrained ones."""
     args: dict[str, Any]
+    image_size: int | None
+    """Side of its input, pixels; None for its own, or that of ``args``."""
     student: str | None
     """For whom to advise; None for nobody."""
     analysis: AnalysisConfig
@@ -59,6 +62,7 @@ def analyze_model(request: Request, output: Path | None, console: Console) -> Pa
         raise UsageError("`compress analyze` is one process's work; start it without torchrun or accelerate launch.")
     geometry = "reduced" if request.data == EMBEDDED else "full"
     name, args, _ = resolve_network(request.model, request.args, geometry)
+    args = sized(request.image_size, args, request.args, name)
     student = resolve_network(request.student, {}, geometry) if request.student else None
     source = Path(request.data).resolve().name if kind_of(request.data) == "folder" else request.data
     root = output or Path("runs") / "-".join(("analysis", _plain(request.model), _plain(source)))
@@ -66,7 +70,7 @@ def analyze_model(request: Request, output: Path | None, console: Console) -> Pa
     device = resolve_device(request.device)
     sample = _sample(request)
     set_seed(0)
-    network, spec = _network(request, name, args)
+    network, spec = _network(request, name, args, console)
     context = Context(RunDirectory(root), seed=0, device=device, threads=int(geometry == "reduced"), console=console)
     preprocess = preprocess_of(network, spec.args, None)
     _make(folder, console)
@@ -127,25 +131,32 @@ def _sample(request: Request) -> Sample:
     return split_sample(images.train, f"training images of {request.data}", request.analysis.images)
 
 
-def _network(request: Request, name: str, args: dict[str, Any]) -> tuple[nn.Module, ModelSpec]:
+def _network(request: Request, name: str, args: dict[str, Any], console: Console) -> tuple[nn.Module, ModelSpec]:
     """The network with the weights asked for; its classifier takes no part."""
     import timm
 
     arch = name.partition(".")[0]
     published = timm.get_pretrained_cfg(name)
     spec = ModelSpec(arch=arch, args=args, num_classes=(published.num_classes if published else None) or 1000)
+
+    def tell(phrase: str) -> None:
+        console.print(f"note     weights: {phrase}", highlight=False, markup=False)
+
     if request.weights == RANDOM:
         return build_model(spec), spec
     if request.weights is not None:
         model = build_model(spec)
         path = Path(request.weights).expanduser()
-        load_checkpoint(model, path, classifier_names(model), "model", "--model and --args")
+        load_checkpoint(model, path, classifier_names(model), "model", "--model and --args", tell)
         return model, spec
     try:
-        return pretrained_model(name, spec), spec
+        model = pretrained_model(name, spec)
     except (OSError, RuntimeError) as error:
         raise UsageError(
             f"pretrained weights of '{name}' can be had neither from the local cache nor from timm's hub "
             f"({type(error).__name__}); give a checkpoint with --weights FILE, or --weights random for an untrained "
             "network."
         ) from error
+    if size_change(model, args):
+        tell(size_change(model, args))
+    return model, spec

@@ -141,6 +141,7 @@ def check(
 @click.option("--data", metavar="SOURCE", help="With --model: folder of images, digits, hfds/NAME, ...")
 @click.option("--weights", metavar="FILE|random", help="With --model: its weights.  [default: timm's pretrained ones]")
 @click.option("--args", "arguments", metavar="YAML", help="With --model: for timm.create_model, e.g. '{img_size: 64}'.")
+@click.option("--image-size", type=click.IntRange(min=1), metavar="N", help="With --model: side of its input, pixels.")
 @click.option("--student", metavar="NAME", help="With --model: the student to advise on.")
 @click.option("--images", type=click.IntRange(min=1), help="Images to read.  [default: 1000, or the run's setting]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="With --model.  [default: auto]")
@@ -148,7 +149,8 @@ def check(
 def analyze(run_directory: Path | None, images: int | None, **given: Any) -> int:
     """Read features layer by layer: a RUN's teacher, student and snapshots, or any --model on --data."""
     console = Console(stderr=True)
-    asked = [f"--{'args' if name == 'arguments' else name}" for name, value in given.items() if value is not None]
+    options = {"arguments": "args", "image_size": "image-size"}
+    asked = [f"--{options.get(name, name)}" for name, value in given.items() if value is not None]
     if run_directory is None:
         folder = _analyze_model(images, console, **given)
     elif asked:
@@ -183,6 +185,7 @@ def _analyze_model(images: int | None, console: Console, **given: Any) -> Path:
         data=os.path.expanduser(given["data"]),  # noqa: PTH111 - it may be a name, which is no path
         weights=given["weights"],
         args=arguments,
+        image_size=given["image_size"],
         student=given["student"],
         analysis=AnalysisConfig(images=images or AnalysisConfig().images),
         device=given["device"] or "auto",

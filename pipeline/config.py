@@ -46,6 +46,9 @@ class RunConfig(Record):
     out (two threads are up to four times slower on a busy machine), else torch's own choice, written as 0."""
     geometry: Literal["auto", "full", "reduced"] = "auto"
     """Size of both networks. auto: reduced for the embedded digits, full for everything else."""
+    image_size: int | None = Field(None, gt=0)
+    """Side of the input of both networks, pixels; a teacher whose patch does not divide it gets as many patches as the
+    student has. An img_size in teacher.args or student.args goes before it. null: each network's own."""
     data: DataConfig = DataConfig()
     teacher: TeacherConfig
     student: StudentConfig

@@ -33,6 +33,7 @@ from pipeline.plan import STAGES
 from pipeline.request import default_output, identity, notes, refuse_inside_data, with_absolute_paths
 from pipeline.resolve import resolve_models, resolve_training, with_choices
 from pipeline.resolve_network import resolve_network
+from pipeline.resolve_size import size_notes
 from pipeline.resolve_speed import speed_choices
 from stages.data import stage as data_stage
 from stages.distill import job as distill_job
@@ -132,6 +133,7 @@ def dry_run(config: RunConfig, output: Path | None, processes: int, console: Con
         memory=_memory(resolved),
         notes=(
             *notes(resolved),
+            *size_notes(config, resolved, next((each.seconds for each in trainings if each.name == "teacher"), None)),
             *busy,
             *_assumption(resolved, assumed),
             *_notes(resolved, processes, root if begun else None),

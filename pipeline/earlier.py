@@ -27,7 +27,8 @@ class Earlier:
 
     def same(self, section: Literal["teacher", "distill"], config: RunConfig) -> bool:
         """Whether the same training is asked for in the section; if not, it is trained anew in any case."""
-        return bool(getattr(config, section).identity() == getattr(self.asked, section).identity())
+        alike = getattr(config, section).identity() == getattr(self.asked, section).identity()
+        return bool(alike and config.image_size == self.asked.image_size)
 
 
 def earlier_of(root: Path) -> Earlier | None:

@@ -45,6 +45,9 @@ def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Folder of class folders, or hfds/NAME, wds/NAME, torch/NAME.  [default: digits, embedded]",
         ),
         click.option("--teacher-weights", metavar="FILE", help="Teacher checkpoint: safetensors or a state dict."),
+        click.option(
+            "--image-size", type=int, metavar="N", help="Side of both networks' input, pixels.  [default: their own]"
+        ),
         *_EXPORT,
         click.option("--seed", type=int, help="Seed of weights, order and augmentation.  [default: 0]"),
         click.option(
@@ -81,6 +84,7 @@ def requested_config(**given: Any) -> Any:
         ("teacher_weights", "teacher.weights"),
         *((name, f"export.{name}") for name in ("target", "precision", "projector")),
         ("seed", "seed"),
+        ("image_size", "image_size"),
     ):
         if given.get(option) is not None:
             section, _, field = key.rpartition(".")

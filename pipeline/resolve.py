@@ -22,6 +22,7 @@ from pipeline.machine import has_amx
 from pipeline.resolve_features import Network, resolve_features
 from pipeline.resolve_init import with_init
 from pipeline.resolve_network import resolve_network
+from pipeline.resolve_size import sized_pair
 from pipeline.resolve_speed import resolve_speed
 from pipeline.resolve_strategy import check_decidable
 from pipeline.resolve_student import resolve_student, resolve_width
@@ -54,6 +55,7 @@ def resolve_models(config: RunConfig, *, fetch: bool = True) -> RunConfig:
 
     teacher, teacher_args, teacher_shape = resolve_network(config.teacher.model, config.teacher.args, geometry)
     student, student_args, student_shape = resolve_network(config.student.model, config.student.args, geometry)
+    student_args, teacher_args = sized_pair(config, (student, student_args), (teacher, teacher_args))
     device = resolve_device(config.device)
     augment = config.data.augment
     _check_views(config)

@@ -122,7 +122,12 @@ def _run_all(
             run.remember(asked=asked, resolved=resolved.model_dump(mode="json"), request=request, command=command)
         else:
             resolved = models
-        for note in notes(resolved):
+        said = notes(resolved)
+        if known is None:
+            from pipeline.resolve_size import size_notes
+
+            said += size_notes(config, resolved)
+        for note in said:
             console.print(f"note     {note}", highlight=False, markup=False)
         collective = [stage.name for stage in STAGES if stage.collective]
         for stage in STAGES[1:]:

@@ -16,6 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from core.errors import UsageError
 from core.preprocess import CropMode, PreprocessSpec
 from core.records import Cost, ModelSpec
+from stages.models.adapt import adapt
 from stages.models.students import FoldedLift, LiftStudent, TokenBase, widen_last
 
 
@@ -134,6 +135,9 @@ def cost_of(model: nn.Module, size: int) -> Cost:
 def pretrained_model(arch: str, spec: ModelSpec) -> nn.Module:
     """timm's pretrained network for ``arch`` (with or without a tag), its classifier replaced where classes differ.
 
+    At an ``img_size`` other than the published one timm resamples the positions itself; where it does not (CaiT), they
+    are resampled here.
+
     Raises:
         OSError, RuntimeError: no pretrained weights exist, or they cannot be had from here.
     """
@@ -142,6 +146,19 @@ def pretrained_model(arch: str, spec: ModelSpec) -> nn.Module:
     hub.setLevel(logging.ERROR)  # one line a retry, a dozen in all; the caller reports how it ended
     try:
         model: nn.Module = timm.create_model(arch, pretrained=True, num_classes=spec.num_classes, **spec.args)
+    except RuntimeError as error:
+        if "img_size" not in spec.args or "size mismatch" not in str(error):
+            raise
+        native = {name: value for name, value in spec.args.items() if name != "img_size"}
+        published = timm.create_model(arch, pretrained=True, num_classes=spec.num_classes, **native)
+        model = timm.create_model(arch, num_classes=spec.num_classes, **spec.args)
+        model.load_state_dict(adapt(published.state_dict(), model).state, strict=True)
     finally:
         hub.setLevel(level)
     return model
+
+
+def size_change(model: nn.Module, args: dict[str, Any]) -> str:
+    """In words, that a pretrained network runs at another size than its weights were published for; empty if not."""
+    published, now = resolve_model_data_config(model)["input_size"][-1], input_size(args, model)
+    return "" if published == now else f"published for {published} px, brought to {now} px"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from core.errors import UsageError
 from core.records import ModelSpec
+from stages.models.adapt import CannotAdaptError, adapt
 from stages.models.build import pretrained_model
 from stages.models.geometry import meta_model
 from stages.models.students import LiftStudent
@@ -29,6 +29,8 @@ class Fit:
     """By the student's own names."""
     not_loaded: tuple[str, ...]
     """Every other tensor of either side: its name and, after a colon, the reason."""
+    resampled: tuple[str, ...] = ()
+    """What timm resampled, in words (``stages.models.adapt``)."""
 
 
 def fit_file(model: nn.Module, path: Path, arch: str, args: dict[str, Any]) -> Fit:
@@ -72,8 +74,15 @@ def fit(model: nn.Module, state: dict[str, Tensor], arch: str, args: dict[str, A
         UsageError: nothing fits, or a tensor that does is not finite; ``origin`` begins the message.
     """
     own = model.state_dict()
+    resampled: tuple[str, ...] = ()
     if not any(name.startswith(_INSIDE_LIFT) for name in state):  # a lift's own checkpoint has its names already
-        state = _adapted(state, arch, args, origin)
+        try:
+            adapted = adapt(state, meta_model(arch, args))
+        except CannotAdaptError as error:
+            raise UsageError(
+                f"{origin} cannot be brought to {arch} ({error}); check --student and student.args against them."
+            ) from error
+        state, resampled = adapted.state, adapted.resampled
         if isinstance(model, LiftStudent):
             state = {_INSIDE_LIFT + name: value for name, value in state.items()}
     values = {name: state[name] for name in own if name in state and state[name].shape == own[name].shape}
@@ -91,26 +100,4 @@ def fit(model: nn.Module, state: dict[str, Tensor], arch: str, args: dict[str, A
         if name in state and name not in values
     ]
     reasons += [f"{name}: not in the student" for name in state if name not in own]
-    return Fit(values, tuple(reasons))
-
-
-def _adapted(state: dict[str, Tensor], arch: str, args: dict[str, Any], origin: str) -> dict[str, Tensor]:
-    """The checkpoint as timm itself would bring it to this architecture and input size."""
-    plain = meta_model(arch, args)
-    adapt = getattr(sys.modules[type(plain).__module__], "checkpoint_filter_fn", None)
-    if adapt is None:
-        return state
-    modules = {name for name, _ in plain.named_modules()}
-    strays = {  # timm looks up the block of each such table, and fails where there is none
-        name: value
-        for name, value in state.items()
-        if name.endswith("relative_position_bias_table") and name.rpartition(".")[0] not in modules
-    }
-    try:
-        adapted = adapt({name: value for name, value in state.items() if name not in strays}, plain)
-    except (AttributeError, AssertionError, KeyError, IndexError, RuntimeError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise UsageError(
-            f"{origin} cannot be brought to {arch} ({reason}); check --student and student.args against them."
-        ) from error
-    return {**adapted, **strays}
+    return Fit(values, tuple(reasons), resampled)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from core.errors import UsageError
 from core.files import reference, write_atomic
 from core.records import FileRef
+from stages.models.adapt import CannotAdaptError, adapt
 
 _SHOWN = 6
 
@@ -70,15 +72,20 @@ def load_checkpoint(
     classifier: tuple[str, ...],
     subject: str = "teacher",
     options: str = "--teacher and teacher.args",
+    tell: Callable[[str], None] | None = None,
 ) -> bool:
     """Load a checkpoint from outside; every tensor must fit, the classifier alone may have other classes.
 
+    A checkpoint that does not fit as it is goes through timm's own filter of the architecture, which resamples
+    positions and patches of another size (``stages.models.adapt``); one that fits is loaded bit by bit.
+
     Args:
-        model: receives the weights.
+        model: a plain timm network, which receives the weights.
         path: the checkpoint.
         classifier: module names of the classifier (timm's ``default_cfg["classifier"]``).
         subject: whose weights they are to be, for the messages.
         options: what the user gave the architecture with, for the messages.
+        tell: receives a phrase for each kind of tensor that was resampled.
 
     Returns:
         Whether the classifier was loaded too; False: it has another number of classes and keeps its initial weights.
@@ -88,30 +95,51 @@ def load_checkpoint(
     """
     state = read_checkpoint(path, subject)
     own = model.state_dict()
-    is_classifier = {name: name.startswith(tuple(f"{prefix}." for prefix in classifier)) for name in {*own, *state}}
-    missing = [name for name in own if name not in state and not is_classifier[name]]
-    unexpected = [name for name in state if name not in own and not is_classifier[name]]
-    shared = [name for name in own if name in state]
-    wrong = [name for name in shared if own[name].shape != state[name].shape]
-    wrong_body = [
-        f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
-        for name in wrong
-        if not is_classifier[name]
-    ]
-    problems = [
-        f"{title}: {some(names)}"
-        for title, names in (("missing", missing), ("unexpected", unexpected), ("wrong shape", wrong_body))
-        if names
-    ]
+    body = tuple(f"{prefix}." for prefix in classifier)
+    resampled: tuple[str, ...] = ()
+    problems, reason = _problems(own, state, state, body), ""
+    if problems:
+        try:
+            adapted = adapt(state, model)
+            problems = _problems(own, adapted.state, state, body)
+            state, resampled = adapted.state, adapted.resampled
+        except CannotAdaptError as error:
+            reason = f"; timm cannot convert them: {error}"
     if problems:
         raise UsageError(
-            f"{subject} weights '{path}' do not fit the model ({'; '.join(problems)}); "
+            f"{subject} weights '{path}' do not fit the model ({'; '.join(problems)}{reason}); "
             f"check {options} against the checkpoint."
         )
-    fits = not wrong and all(name in state for name in own if is_classifier[name])
-    kept = {name: state[name] for name in shared if fits or not is_classifier[name]}
+    heads = {name for name in own if name.startswith(body)}
+    fits = all(name in state and state[name].shape == own[name].shape for name in heads)
+    kept = {name: state[name] for name in own if name in state and (fits or name not in heads)}
     model.load_state_dict(kept, strict=False)
+    if tell is not None:
+        for phrase in resampled:
+            tell(phrase)
     return fits
+
+
+def _problems(
+    own: dict[str, Tensor], state: dict[str, Tensor], given: dict[str, Tensor], classifier: tuple[str, ...]
+) -> list[str]:
+    """What of ``state`` keeps a network of the tensors ``own`` from taking it, the classifier aside; none if it can.
+
+    Args:
+        own: the network's.
+        state: the checkpoint's, adapted or not.
+        given: the checkpoint's, as the user has it, whose shapes are told.
+        classifier: beginnings of its names.
+    """
+    missing = [name for name in own if name not in state and not name.startswith(classifier)]
+    unexpected = [name for name in state if name not in own and not name.startswith(classifier)]
+    wrong = [
+        f"{name} {tuple(given.get(name, state[name]).shape)} instead of {tuple(own[name].shape)}"
+        for name in own
+        if name in state and own[name].shape != state[name].shape and not name.startswith(classifier)
+    ]
+    titles = (("missing", missing), ("unexpected", unexpected), ("wrong shape", wrong))
+    return [f"{title}: {some(names)}" for title, names in titles if names]
 
 
 def some(names: list[str]) -> str:

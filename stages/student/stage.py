@@ -113,6 +113,7 @@ def _load(config: StudentConfig, spec: ModelSpec, model: nn.Module, network: Any
         context.say(f"asking for timm's pretrained weights of {config.model}")
         found, preprocessing = fit_pretrained(model, config.model, spec.args)
         network.pretrained_cfg = {**network.pretrained_cfg, **preprocessing}  # of the tag, not of the default one
+    source = "; ".join((source, *found.resampled))
     model.load_state_dict(found.values, strict=False)
     own = len(model.state_dict())
     rest = f"; not loaded: {some(list(found.not_loaded))}" if found.not_loaded else ""

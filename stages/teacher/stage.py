@@ -16,7 +16,7 @@ from core.records import DataRecord, ModelSpec, TeacherRecord
 from stages.images.config import AugmentConfig
 from stages.images.loaders import eval_loader, mix_of, train_loader, train_views
 from stages.images.sources import Images, recorded_images
-from stages.models.build import build_model, cost_of, preprocess_of, pretrained_model
+from stages.models.build import build_model, cost_of, preprocess_of, pretrained_model, size_change
 from stages.models.geometry import shape_of
 from stages.models.weights import all_finite, classifier_names, load_checkpoint, save_weights
 from stages.teacher.adapt import Adapted, Surroundings, adapt
@@ -164,15 +164,21 @@ def _initial(config: TeacherConfig, classes: int, context: Context) -> tuple[nn.
         return build_model(spec), spec, "trained here from random weights", False
     if config.init == "file" and config.weights:
         model = build_model(spec)
-        fits = load_checkpoint(model, Path(config.weights), classifier_names(model))
-        return model, spec, f"file {config.weights}", fits
+        told: list[str] = []
+        fits = load_checkpoint(model, Path(config.weights), classifier_names(model), tell=told.append)
+        for phrase in told:
+            context.say(f"teacher weights: {phrase}")
+        return model, spec, "; ".join((f"file {config.weights}", *told)), fits
     context.say(f"asking for timm's pretrained weights of {config.model} (offline, this takes up to a minute to fail)")
     try:
         model = pretrained_model(config.model, spec)
     except (OSError, RuntimeError) as error:
         raise no_weights(config.model, type(error).__name__) from error
     pretrained_classes = int((getattr(model, "pretrained_cfg", None) or {}).get("num_classes", -1))
-    return model, spec, f"timm pretrained{f' ({tag})' if tag else ''}", pretrained_classes == classes
+    source, change = f"timm pretrained{f' ({tag})' if tag else ''}", size_change(model, args)
+    if change:
+        context.say(f"teacher weights: {change}")
+    return model, spec, f"{source}, {change}" if change else source, pretrained_classes == classes
 
 
 def no_weights(model: str, why: str) -> UsageError:

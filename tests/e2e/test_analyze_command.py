@@ -117,6 +117,11 @@ REFUSED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "no data": (("--model", "deit_tiny"), ("nothing to analyse", "--data SOURCE")),
     "no run": (("nowhere",), ("'nowhere' is not a run directory",)),
     "both": (("nowhere", "--model", "deit_tiny"), ("--model cannot be combined with a run",)),
+    "a size and a run": (("nowhere", "--image-size", "64"), ("--image-size cannot be combined with a run",)),
+    "a size that does not fit": (
+        ("--model", "deit_tiny", "--data", ".", "--image-size", "100", "--weights", "random"),
+        ("which the patch of deit_tiny_patch16_224, 16 px, does not divide; the nearest that fit: 96 px and 112 px",),
+    ),
     "no folder": (("--model", "deit_tiny", "--data", "nowhere"), ("data folder 'nowhere' does not exist",)),
     "no blocks": (
         ("--model", "resnet50", "--data", "."),

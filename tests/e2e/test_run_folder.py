@@ -7,14 +7,19 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from running import ENVIRONMENT, NAMES, TINY, command, in_process, sets
+from safetensors.torch import save_file
 
 from core.images import open_image
+from core.records import ModelSpec
+from stages.models.build import build_model
+from stages.models.geometry import reduced_args
 
 SMALL = (
     *TINY,
@@ -141,3 +146,35 @@ def test_real_models_at_full_width(strategy: str, teacher_name: str, digit_folde
     teacher = next(row for row in report["models"] if (row["model"], row["runtime"]) == ("teacher", "torch"))
     assert teacher["parameters"] > 11_000_000
     assert "reduced geometry" not in done.err
+
+
+def test_one_image_size_for_networks_of_different_patches(digit_folder: Path, tmp_path: Path) -> None:
+    """40 px are no multiple of the teacher's patch: it gets the student's 5x5 patches; the bundle takes 40."""
+    small = tuple(setting for setting in SMALL if not setting.startswith("teacher.args"))
+    weights = tmp_path / "teacher.safetensors"
+    args = {**reduced_args("cait_s24_224"), "depth": 2, "patch_size": 6, "img_size": 48}
+    save_file(build_model(ModelSpec(arch="cait_s24_224", args=args, num_classes=5)).state_dict(), weights)
+    settings = sets(*small, "teacher.args={depth: 2, patch_size: 6}", "teacher.init=file", "export.precision=fp32,int8")
+    words = (*NAMES, "--data", digit_folder, "--image-size", "40", "--teacher-weights", weights, "-o", tmp_path / "r")
+    done = in_process("run", *words, *settings)
+    assert done.code == 0, done.err
+    told = " ".join(done.err.split())
+    assert "the student runs at 40 px (5x5 patches), the teacher at 30 px (5x5 patches)" in told
+    assert "position embeddings resampled from 8x8 to 5x5" in told
+    report = json.loads((tmp_path / "r" / "report" / "report.json").read_text())
+    assert report["config"]["image_size"] == 40
+    assert report["training"]["teacher"]["source"].endswith("; position embeddings resampled from 8x8 to 5x5")
+    assert json.loads((tmp_path / "r" / "bundle" / "preprocess.json").read_text())["size"] == 40
+    predicted = in_process("predict", tmp_path / "r" / "bundle", digit_folder / "val", "--json")
+    assert predicted.code == 0, predicted.err
+    assert len(predicted.out.splitlines()) == 18
+    alone = subprocess.run(
+        [sys.executable, tmp_path / "r" / "bundle" / "infer.py", digit_folder / "val"],
+        capture_output=True, text=True, check=False, env=ENVIRONMENT,
+    )  # fmt: skip
+    assert alone.returncode == 0, alone.stderr
+    refused = in_process("run", *NAMES, "--data", digit_folder, "--image-size", "36", *settings)
+    assert refused.code == 2
+    assert "the nearest that fit: 32 px (the teacher at 24) and 40 px (the teacher at 30)." in " ".join(
+        refused.err.split()
+    )

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import timm
+import torch
 from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 
 from core.errors import UsageError
-from stages.models.build import input_size, preprocess_of
+from core.records import ModelSpec
+from stages.models import build
+from stages.models.build import input_size, preprocess_of, pretrained_model, size_change
 
 
 def test_preprocessing_is_timms_own_of_the_model() -> None:
@@ -43,3 +48,61 @@ def test_another_crop_mode_is_refused() -> None:
     model.pretrained_cfg = {**model.pretrained_cfg, "crop_mode": "border"}
     with pytest.raises(UsageError, match=r"crop mode 'border', which is not supported \(center and squash are\)"):
         preprocess_of(model, {}, None)
+
+
+@pytest.mark.parametrize("size", [98, 100, 112])
+def test_at_another_size_all_but_the_size_stays_the_models(size: int) -> None:
+    model = timm.create_model("deit_tiny_patch16_224", img_size=size, depth=1)
+    own, other = preprocess_of(model, {}, None), preprocess_of(model, {"img_size": size}, None)
+    assert other == own.model_copy(update={"size": size})
+    assert other.crop_pct == 0.9
+    image = Image.effect_noise((200, 150), 60).convert("RGB")
+    expected = create_transform(**{**resolve_model_data_config(model), "input_size": (3, size, size)})(image).numpy()
+    np.testing.assert_allclose(other.apply(image), expected, rtol=0, atol=1e-6)
+
+
+def test_a_change_of_size_is_told() -> None:
+    model = timm.create_model("vit_small_patch14_dinov2", depth=1, img_size=98)
+    assert size_change(model, {"img_size": 98}) == "published for 518 px, brought to 98 px"
+    assert size_change(model, {"img_size": 518}) == size_change(model, {}) == ""
+
+
+CAIT: dict[str, Any] = {"embed_dim": 24, "depth": 1, "num_heads": 3, "patch_size": 8}
+
+
+def _as_if_published(monkeypatch: pytest.MonkeyPatch, refusal: str) -> list[dict[str, Any]]:
+    """A small CaiT as timm would have it from its hub: at 32 px, and ``refusal`` at any other."""
+    real, asked = timm.create_model, []
+
+    def create(arch: str, *, pretrained: bool = False, **keywords: Any) -> torch.nn.Module:
+        if not pretrained:
+            return real(arch, **keywords)
+        asked.append(keywords)
+        if "img_size" in keywords:
+            raise RuntimeError(refusal)
+        torch.manual_seed(4)
+        return real(arch, img_size=32, **keywords)
+
+    monkeypatch.setattr(build.timm, "create_model", create)
+    return asked
+
+
+def test_published_positions_that_timm_leaves_alone_are_resampled(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = ModelSpec(arch="cait_xxs24_224", args={**CAIT, "img_size": 56}, num_classes=3)
+    asked = _as_if_published(monkeypatch, "Error(s) in loading state_dict: size mismatch for pos_embed")
+    model = pretrained_model("cait_xxs24_224.fb_dist_in1k", spec)
+    assert [("img_size" in keywords, keywords["num_classes"]) for keywords in asked] == [(True, 3), (False, 3)]
+    torch.manual_seed(4)
+    published = timm.create_model("cait_xxs24_224", num_classes=3, img_size=32, **CAIT).state_dict()
+    own = model.state_dict()
+    assert own["pos_embed"].shape == (1, 49, 24)
+    assert all(torch.equal(own[name], value) for name, value in published.items() if name != "pos_embed")
+    assert model.pretrained_cfg["tag"] == "fb_dist_in1k"
+
+
+def test_any_other_failure_of_timms_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = ModelSpec(arch="cait_xxs24_224", args={**CAIT, "img_size": 56}, num_classes=3)
+    asked = _as_if_published(monkeypatch, "no weights exist")
+    with pytest.raises(RuntimeError, match="no weights exist"):
+        pretrained_model("cait_xxs24_224", spec)
+    assert len(asked) == 1

@@ -101,16 +101,22 @@ def test_positions_of_another_grid_are_resampled_by_timm(state) -> None:
     assert found.not_loaded == ()
     assert found.values["pos_embed"].shape == (1, 65, 24)
     assert torch.equal(found.values["pos_embed"][:, 0], state["pos_embed"][:, 0])  # the class token's
+    assert found.resampled == ("position embeddings resampled from 4x4 to 8x8",)
 
 
-def test_positions_of_another_grid_are_told_where_timm_does_not_resample() -> None:
+def test_positions_of_another_grid_are_resampled_where_timms_filter_leaves_them() -> None:
     args = reduced_args("cait_s24_224")
     small = seeded_model(ModelSpec(arch="cait_s24_224", args=args, num_classes=3)).state_dict()
     finer = {**args, "img_size": 64}
     found = fit(
         build_model(ModelSpec(arch="cait_s24_224", args=finer, num_classes=3)), small, "cait_s24_224", finer, "x"
     )
-    assert found.not_loaded == ("pos_embed: other shape, (1, 16, 64) instead of (1, 64, 64)",)
+    assert found.not_loaded == ()
+    assert found.resampled == ("position embeddings resampled from 4x4 to 8x8",)
+    odd = {**small, "pos_embed": torch.zeros(1, 18, 64)}  # no square map
+    spec = ModelSpec(arch="cait_s24_224", args=finer, num_classes=3)
+    found = fit(build_model(spec), odd, spec.arch, finer, "x")
+    assert found.not_loaded == ("pos_embed: other shape, (1, 18, 64) instead of (1, 64, 64)",)
 
 
 def test_a_shallower_student_leaves_out_the_blocks_it_does_not_have() -> None:

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from small_run import TEACHER, TEACHER_ARGS, seeded_model
+from timm.layers import resample_abs_pos_embed
 
 from core.errors import UsageError
 from core.files import is_intact
@@ -113,6 +114,52 @@ def test_a_body_that_does_not_fit_is_told_by_name_and_not_loaded(tmp_path: Path,
     with pytest.raises(UsageError, match=rf"do not fit the model \({message}"):
         load_checkpoint(model, tmp_path / "teacher.safetensors", ("head",))
     assert_equal(model, before)
+
+
+def test_positions_of_another_size_are_resampled_and_told(tmp_path: Path) -> None:
+    finer = seeded_model(ModelSpec(arch=TEACHER, args={**TEACHER_ARGS, "img_size": 56}, num_classes=10), 1).state_dict()
+    save_file(finer, tmp_path / "teacher.safetensors")
+    model, told = seeded_model(spec(), 2), []
+    assert load_checkpoint(model, tmp_path / "teacher.safetensors", ("head",), tell=told.append)
+    assert told == ["position embeddings resampled from 7x7 to 4x4"]
+    assert_equal(model, {name: value for name, value in finer.items() if name != "pos_embed"})
+    torch.testing.assert_close(model.state_dict()["pos_embed"][:, 0], finer["pos_embed"][:, 0], rtol=0, atol=0)
+    expected = resample_abs_pos_embed(finer["pos_embed"], [4, 4], [7, 7])
+    torch.testing.assert_close(model.state_dict()["pos_embed"], expected, rtol=0, atol=0)
+
+
+def test_resampled_weights_without_a_classifier_leave_a_new_one(tmp_path: Path) -> None:
+    finer = ModelSpec(arch=TEACHER, args={**TEACHER_ARGS, "img_size": 56}, num_classes=10)
+    headless = {n: v for n, v in seeded_model(finer, 1).state_dict().items() if not n.startswith("head.")}
+    save_file(headless, tmp_path / "teacher.safetensors")
+    model, fits = load(tmp_path / "teacher.safetensors")
+    assert not fits
+    assert torch.equal(model.state_dict()["head.weight"], seeded_model(spec(), 2).state_dict()["head.weight"])
+    assert torch.equal(model.state_dict()["norm.weight"], headless["norm.weight"])
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((1, 50, 384), r"wrong shape: pos_embed \(1, 50, 384\) instead of \(1, 17, 48\)\); check"),
+        (
+            (1, 19, 48),
+            r"wrong shape: pos_embed \(1, 19, 48\) instead of \(1, 17, 48\); timm cannot convert them: shape",
+        ),
+    ],
+)
+def test_positions_that_cannot_be_resampled_are_told_in_the_files_own_sizes(
+    tmp_path: Path, state, shape: tuple[int, ...], message: str
+) -> None:
+    save_file({**state, "pos_embed": torch.zeros(shape)}, tmp_path / "teacher.safetensors")
+    with pytest.raises(UsageError, match=rf"do not fit the model \({message}"):
+        load(tmp_path / "teacher.safetensors")
+
+
+def test_what_fits_goes_through_no_conversion(tmp_path: Path, state, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stages.models.weights.adapt", lambda *_: pytest.fail("converted"))
+    save_file({**state, "head.weight": torch.zeros(3, 48)}, tmp_path / "teacher.safetensors")
+    assert not load(tmp_path / "teacher.safetensors")[1]
 
 
 def test_everything_wrong_is_told_at_once(tmp_path: Path) -> None:

@@ -97,6 +97,18 @@ def test_weights_whose_classifier_fits_are_used_as_given(data: DataRecord, conte
     assert said(context) == ""
 
 
+def test_weights_of_another_size_are_resampled_told_and_fitted(
+    data: DataRecord, context: Context, tmp_path: Path
+) -> None:
+    finer = ModelSpec(arch=TEACHER, args={**TEACHER_ARGS, "img_size": 56}, num_classes=7)
+    save_file(seeded_model(finer, 5).state_dict(), tmp_path / "teacher.safetensors")
+    path = str(tmp_path / "teacher.safetensors")
+    record = run(config(init="file", weights=path, tune_epochs=1), Inputs(data), context)
+    assert record.source == f"file {path}; position embeddings resampled from 7x7 to 4x4"
+    assert "teacher weights: position embeddings resampled from 7x7 to 4x4\n" in said(context)
+    assert (record.epochs, record.preprocess.size) == (1, 32)
+
+
 def test_a_teacher_at_chance_is_refused(data: DataRecord, context: Context, tmp_path: Path) -> None:
     refusal = (
         r"no better than chance \([0-9.]+ % of 30 held-out images right, where chance is 10\.0 %\).*teacher\.epochs=10"
@@ -218,5 +230,5 @@ def test_pretrained_weights_are_fitted_unless_their_classes_are_the_datas(
     monkeypatch.setattr(build.timm, "create_model", pretrained)
     record = run(config(model=f"{TEACHER}.augreg_in21k", init="pretrained"), Inputs(data), context)
     assert record.epochs == epochs
-    assert record.source == "timm pretrained (augreg_in21k)"
+    assert record.source == "timm pretrained (augreg_in21k), published for 224 px, brought to 32 px"
     assert record.model.arch == TEACHER

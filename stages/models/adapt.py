@@ -1,0 +1,117 @@
+"""A checkpoint brought to a network of another input or patch size, by timm's own filter of the architecture."""
+
+from __future__ import annotations
+
+import math
+import sys
+import warnings
+from dataclasses import dataclass
+
+from timm.layers import resample_abs_pos_embed
+from torch import Tensor, nn
+
+_POSITIONS, _TABLE, _PATCHES = "pos_embed", "relative_position_bias_table", "patch_embed.proj.weight"
+_FAILURES = (AttributeError, AssertionError, KeyError, IndexError, RuntimeError, TypeError, ValueError)
+
+
+class CannotAdaptError(ValueError):
+    """timm cannot read a checkpoint as one of this architecture; the message is its reason, in a line."""
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """A checkpoint under the names and in the sizes of a network, as far as timm knows the way."""
+
+    state: dict[str, Tensor]
+    resampled: tuple[str, ...]
+    """What has another size now, in words: ``position embeddings resampled from 37x37 to 7x7``."""
+
+
+def adapt(state: dict[str, Tensor], network: nn.Module) -> Adapted:
+    """The checkpoint as timm itself would bring it to ``network``, a plain timm one (on the meta device, if you like).
+
+    Position embeddings, relative position tables and patch embeddings of another size are resampled, by timm's filter
+    of the architecture; where that leaves position embeddings alone (CaiT), by timm's ``resample_abs_pos_embed``.
+    What fits neither way comes back as it was.
+
+    Raises:
+        CannotAdaptError: timm's filter fails on it.
+    """
+    modules = {name for name, _ in network.named_modules()}
+    strays = {  # timm looks up the block of each such table, and fails where there is none
+        name: value for name, value in state.items() if name.endswith(_TABLE) and name.rpartition(".")[0] not in modules
+    }
+    rest = {name: value for name, value in state.items() if name not in strays}
+    filtered = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=UserWarning, module=r"timm\.")  # of how timm indexes tensors
+            found = dict(rest if filtered is None else filtered(dict(rest), network))
+        if _POSITIONS in found:
+            found[_POSITIONS] = _on_grid_of(network, found[_POSITIONS])
+    except _FAILURES as error:
+        raise CannotAdaptError(" ".join(str(error).split())[:120] or type(error).__name__) from error
+    return Adapted({**found, **strays}, _told(state, found, network))
+
+
+def _on_grid_of(network: nn.Module, positions: Tensor) -> Tensor:
+    """Positions ``[1, P + N, D]`` of a square map as ``[1, P + h w, D]``; unchanged where they are of another network.
+
+    ``P`` positions belong to no patch (class token, registers), as many as the network itself has.
+    """
+    own, grid = getattr(network, _POSITIONS, None), _grid(network)
+    if not isinstance(own, Tensor) or grid is None or own.ndim != 3 or positions.ndim != 3:
+        return positions
+    prefix = own.shape[1] - grid[0] * grid[1]
+    side = math.isqrt(max(positions.shape[1] - prefix, 0))
+    if own.shape == positions.shape or own.shape[2] != positions.shape[2] or prefix < 0 or side == 0:
+        return positions
+    if prefix + side * side != positions.shape[1]:
+        return positions
+    resampled: Tensor = resample_abs_pos_embed(positions, list(grid), [side, side], num_prefix_tokens=prefix)
+    return resampled
+
+
+def _grid(network: nn.Module) -> tuple[int, int] | None:
+    """Rows and columns of patches."""
+    grid = getattr(getattr(network, "patch_embed", None), "grid_size", None)
+    return None if grid is None else (int(grid[0]), int(grid[1]))
+
+
+def _told(before: dict[str, Tensor], after: dict[str, Tensor], network: nn.Module) -> tuple[str, ...]:
+    """One phrase for each kind of tensor whose size has changed; those of other formats go by the end of their name."""
+    changed: dict[str, tuple[Tensor, Tensor]] = {}
+    for name, value in after.items():
+        kind = next((kind for kind in (_POSITIONS, _TABLE, _PATCHES) if name.endswith(kind)), None)
+        old = before.get(name) if name in before else next((before[key] for key in before if key.endswith(name)), None)
+        if kind and old is not None and old.shape != value.shape:
+            changed.setdefault(kind, (old, value))
+    told = []
+    if _POSITIONS in changed:
+        told.append(f"position embeddings resampled from {_map_sizes(*changed[_POSITIONS], network)}")
+    if _TABLE in changed:
+        old, new = changed[_TABLE]
+        sides = f"{_table_side(old)} to {_table_side(new)}"
+        told.append(f"relative position tables resampled from {sides}")
+    if _PATCHES in changed:
+        old, new = changed[_PATCHES]
+        told.append(f"patch embedding resampled from {_square(old.shape[-1])} to {_square(new.shape[-1])} pixels")
+    return tuple(told)
+
+
+def _map_sizes(old: Tensor, new: Tensor, network: nn.Module) -> str:
+    grid = _grid(network)
+    if grid is None or old.ndim != 3 or new.ndim != 3:
+        return f"{tuple(old.shape)} to {tuple(new.shape)}"
+    patches = old.shape[1] - (new.shape[1] - grid[0] * grid[1])
+    side = math.isqrt(max(patches, 0))
+    return f"{_square(side) if side * side == patches else f'{patches} patches'} to {grid[0]}x{grid[1]}"
+
+
+def _table_side(table: Tensor) -> str:
+    """Offsets along both axes of ``[(2 h - 1) (2 w - 1) + extra, heads]``; BEiT's three extra are its class token's."""
+    return _square(math.isqrt(table.shape[0]))
+
+
+def _square(side: int) -> str:
+    return f"{side}x{side}"
