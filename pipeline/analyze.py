@@ -18,8 +18,9 @@ from core.records import ModelSpec
 from core.rundir import RunDirectory
 from pipeline.resolve import resolve_device
 from pipeline.resolve_network import resolve_network
-from stages.analysis.advice import advise, selected_layers
+from stages.analysis.advice import advise
 from stages.analysis.config import AnalysisConfig
+from stages.analysis.drawn import selected_layers
 from stages.analysis.read import read_network
 from stages.analysis.sample import Sample, folder_sample, split_sample
 from stages.analysis.write import DOCUMENT, write

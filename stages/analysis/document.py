@@ -16,6 +16,7 @@ from stages.analysis.results import (
     Floats,
     NetworkResult,
     TapResult,
+    View,
     high_percentile,
 )
 from stages.analysis.summary import (
@@ -43,7 +44,9 @@ def document(networks: Sequence[NetworkResult], advice: dict[str, Any] | None) -
         networks: the teacher first; others in the order they are to be read.
         advice: passed on as it is, numbers rounded.
     """
-    curves = [curve for network in networks for tap in network.taps for curve in curves_of(tap).values()]
+    taps = [tap for network in networks for tap in network.taps]
+    curves = [curve for tap in taps for curve in curves_of(tap).values()]
+    curves += [tap.view(way).spectrum for tap in taps for way in tap.ways]
     whole = sum(len(curve) for curve in curves) <= MAX_POINTS
     limit = None if whole else max(2, MAX_POINTS // len(curves))
     made = {
@@ -73,7 +76,6 @@ def network_document(network: NetworkResult, limit: int | None) -> dict[str, Any
 
 def tap_document(tap: TapResult, limit: int | None) -> dict[str, Any]:
     """One tap; every key is explained in DEFINITIONS."""
-    smallest = dict(zip(map(percent, ENERGY_SHARES), pca_smallest(tap), strict=True))
     return {
         "layer": tap.layer,
         "name": tap.name,
@@ -84,7 +86,9 @@ def tap_document(tap: TapResult, limit: int | None) -> dict[str, Any]:
         "zero_tokens": tap.zero_tokens,
         "rank": over_images(tap.rank),
         "pca_rank": over_images(tap.pca_rank),
-        "pca": {share: {"d": d, "of_width": d / tap.width} for share, d in smallest.items()},
+        "pca": smallest_document(tap.pca_spectrum),
+        "ways": {way: view_document(tap.view(way), limit) for way in tap.ways},
+        "channels": channels_document(tap),
         **{f"sep_{name}": reached(curve) for name, curve in sep_curves(tap).items()},
         "participation": interval_document(mean_interval(tap.participation)),
         "permutation": permutation_document(tap),
@@ -95,6 +99,32 @@ def tap_document(tap: TapResult, limit: int | None) -> dict[str, Any]:
         "low": tap.low,
         "high": tap.high,
         **{name: curve_document(curve, limit) for name, curve in curves_of(tap).items()},
+    }
+
+
+def smallest_document(spectrum: Floats) -> dict[str, Any]:
+    """Of shares ``[D]``, largest first: how many hold each of ENERGY_SHARES, also as a fraction of D."""
+    found = zip(map(percent, ENERGY_SHARES), pca_smallest(spectrum), strict=True)
+    return {share: {"d": d, "of_width": d / len(spectrum)} for share, d in found}
+
+
+def view_document(view: View, limit: int | None) -> dict[str, Any]:
+    """A tap in one way."""
+    return {
+        "rank": over_images(view.own) | {"images": len(view.own)},
+        "pca_rank": over_images(view.shared),
+        "pca": smallest_document(view.spectrum),
+        "pca_curve": curve_document(np.cumsum(view.spectrum), limit),
+        "intensity": interval_document(mean_interval(view.intensity)),
+    }
+
+
+def channels_document(tap: TapResult) -> dict[str, Any]:
+    """The strongest channels, and what they hold."""
+    return {
+        "strongest": tap.strongest_channels(2)[0],
+        "top1": tap.strongest_channels(1)[1],
+        "top2": tap.strongest_channels(2)[1],
     }
 
 
