@@ -188,7 +188,7 @@ def _disputed(
         return f" The measures {agree}{aside}{sure}."
     needs = [f"{drawn.facts.shared:g} {WAY_WORDS[way]}" for way, drawn in found.by.items()]
     needs[0] = needs[0].replace(" ", " directions ", 1)
-    channels = f"two channels hold {teacher.taps[-1].strongest_channels(2)[1]:.0%} of the energy"
+    channels = f"two channels hold {100 * teacher.taps[-1].strongest_channels(2)[1]:.0f} % of the energy"
     return (
         f" 95 % of the energy takes {', '.join(needs)}; student width {found.lead.facts.student.width}: the measures "
         f"{agree} ({'; '.join([*dissent, channels])}){sure}."

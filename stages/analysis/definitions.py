@@ -69,11 +69,11 @@ DIRECTIONS = {
 
 WAYS_OF = {
     "ways": defined(
-        "The same tap in four ways: raw, as it is; normed, after the network's own final norm (absent where it has none "
-        "of this width); centred, less the mean over all tokens of all images; standardised, that over each channel's "
-        "standard deviation. Of each rank, pca_rank, pca, pca_curve and intensity; but for raw over kept_images, and "
-        "rank over images of them. Where the ways differ much, energy does not tell what a student must learn.",
-        "as of rank, pca_rank, pca, pca_curve and intensity",
+        "The same tap in four ways: raw, as it is; normed, after the network's own final norm (absent where it has "
+        "none of this width); centred, less the mean over all tokens of all images; standardised, that over each "
+        "channel's standard deviation. Of each rank, pca_rank, pca (d) and intensity (mean), all but raw over "
+        "kept_images, rank over some of them. Where the ways differ much, energy follows a few channels.",
+        "as of rank, pca_rank, pca and intensity",
     ),
     "channels": defined(
         "The two channels of most energy, raw (strongest), and the share of the whole sample's energy in the first "

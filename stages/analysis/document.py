@@ -33,6 +33,8 @@ from stages.analysis.summary import (
 SCHEMA_VERSION = 1
 MAX_POINTS = 70_000
 """Points of all curves together, about 1 MB of JSON; longer curves are thinned evenly, ends kept."""
+VIEWED = (0.95, 0.99)
+"""Of ENERGY_SHARES, those told of every way: the ones that advice goes by."""
 DIGITS = 6
 """Significant digits."""
 
@@ -44,9 +46,7 @@ def document(networks: Sequence[NetworkResult], advice: dict[str, Any] | None) -
         networks: the teacher first; others in the order they are to be read.
         advice: passed on as it is, numbers rounded.
     """
-    taps = [tap for network in networks for tap in network.taps]
-    curves = [curve for tap in taps for curve in curves_of(tap).values()]
-    curves += [tap.view(way).spectrum for tap in taps for way in tap.ways]
+    curves = [curve for network in networks for tap in network.taps for curve in curves_of(tap).values()]
     whole = sum(len(curve) for curve in curves) <= MAX_POINTS
     limit = None if whole else max(2, MAX_POINTS // len(curves))
     made = {
@@ -76,6 +76,7 @@ def network_document(network: NetworkResult, limit: int | None) -> dict[str, Any
 
 def tap_document(tap: TapResult, limit: int | None) -> dict[str, Any]:
     """One tap; every key is explained in DEFINITIONS."""
+    smallest = dict(zip(map(percent, ENERGY_SHARES), pca_smallest(tap.pca_spectrum), strict=True))
     return {
         "layer": tap.layer,
         "name": tap.name,
@@ -86,8 +87,8 @@ def tap_document(tap: TapResult, limit: int | None) -> dict[str, Any]:
         "zero_tokens": tap.zero_tokens,
         "rank": over_images(tap.rank),
         "pca_rank": over_images(tap.pca_rank),
-        "pca": smallest_document(tap.pca_spectrum),
-        "ways": {way: view_document(tap.view(way), limit) for way in tap.ways},
+        "pca": {share: {"d": d, "of_width": d / tap.width} for share, d in smallest.items()},
+        "ways": {way: view_document(tap.view(way)) for way in tap.ways},
         "channels": channels_document(tap),
         **{f"sep_{name}": reached(curve) for name, curve in sep_curves(tap).items()},
         "participation": interval_document(mean_interval(tap.participation)),
@@ -102,21 +103,17 @@ def tap_document(tap: TapResult, limit: int | None) -> dict[str, Any]:
     }
 
 
-def smallest_document(spectrum: Floats) -> dict[str, Any]:
-    """Of shares ``[D]``, largest first: how many hold each of ENERGY_SHARES, also as a fraction of D."""
-    found = zip(map(percent, ENERGY_SHARES), pca_smallest(spectrum), strict=True)
-    return {share: {"d": d, "of_width": d / len(spectrum)} for share, d in found}
-
-
-def view_document(view: View, limit: int | None) -> dict[str, Any]:
-    """A tap in one way."""
-    return {
-        "rank": over_images(view.own) | {"images": len(view.own)},
-        "pca_rank": over_images(view.shared),
-        "pca": smallest_document(view.spectrum),
-        "pca_curve": curve_document(np.cumsum(view.spectrum), limit),
-        "intensity": interval_document(mean_interval(view.intensity)),
+def view_document(view: View) -> dict[str, Any]:
+    """A tap in one way, in short."""
+    wanted = [percent(share) for share in VIEWED]
+    whole = dict(zip(map(percent, ENERGY_SHARES), pca_smallest(view.spectrum), strict=True))
+    counts = {"rank": over_images(view.own), "pca_rank": over_images(view.shared)}
+    short = {
+        name: {share: {key: found[share][key] for key in ("median", "p99")} for share in wanted}
+        for name, found in counts.items()
     }
+    intensity = view.intensity.mean() if len(view.intensity) else None
+    return {**short, "pca": {share: whole[share] for share in wanted}, "intensity": intensity}
 
 
 def channels_document(tap: TapResult) -> dict[str, Any]:
