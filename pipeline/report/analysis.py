@@ -53,7 +53,7 @@ def _layers(network: dict[str, Any]) -> Table:
 def _ways(network: dict[str, Any]) -> list[Text]:
     """The last tap in every way that it was measured in."""
     tap = network["taps"][-1]
-    words: dict[str, str] = {**WAY_WORDS}
+    words = {str(way): text for way, text in WAY_WORDS.items()}
     found = {way: view["pca_rank"]["95"]["median"] for way, view in tap.get("ways", {}).items()}
     if not found or None in found.values():
         return []

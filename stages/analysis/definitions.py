@@ -68,11 +68,12 @@ DIRECTIONS = {
 }
 
 WAYS_OF = {
+    "viewed_images": defined("Images that rank, pca_rank and intensity of the other ways are made of.", "images"),
     "ways": defined(
         "The same tap in four ways: raw, as it is; normed, after the network's own final norm (absent where it has "
         "none of this width); centred, less the mean over all tokens of all images; standardised, that over each "
-        "channel's standard deviation. Of each rank, pca_rank, pca (d) and intensity (mean), all but raw over "
-        "kept_images, rank over some of them. Where the ways differ much, energy follows a few channels.",
+        "channel's standard deviation. Of each rank, pca_rank, pca (d) and intensity (mean), of the other "
+        "ways over viewed_images. Where the ways differ much, energy follows a few channels.",
         "as of rank, pca_rank, pca and intensity",
     ),
     "channels": defined(

@@ -88,6 +88,7 @@ def tap_document(tap: TapResult, limit: int | None) -> dict[str, Any]:
         "rank": over_images(tap.rank),
         "pca_rank": over_images(tap.pca_rank),
         "pca": {share: {"d": d, "of_width": d / tap.width} for share, d in smallest.items()},
+        "viewed_images": len(tap.viewed_rows),
         "ways": {way: view_document(tap.view(way)) for way in tap.ways},
         "channels": channels_document(tap),
         **{f"sep_{name}": reached(curve) for name, curve in sep_curves(tap).items()},

@@ -112,15 +112,15 @@ def intensities(teacher: NetworkResult, rows: Rows, way: Way) -> Floats:
     """``[B, taps]``: mean intensity of each layer over drawn images ``[B, images]``; raw, where a layer has no norm."""
     last = teacher.taps[-1]
     order = _kept_first(last.images, last.kept)
-    if way == "raw" or any(way not in tap.ways or not tap.kept for tap in teacher.taps):
+    if way == "raw" or any(way not in tap.ways or not len(tap.viewed_rows) for tap in teacher.taps):
         return np.stack([tap.intensity[order][rows].mean(axis=1) for tap in teacher.taps], axis=1)
     place = np.argsort(order)  # of an image, in rows
     flat = rows + last.images * np.arange(len(rows))[:, None]
     times = np.bincount(flat.ravel(), minlength=rows.shape[0] * last.images).reshape(len(rows), last.images)
     means = []
     for tap in teacher.taps:
-        drawn = times[:, place[kept_rows(tap.images, tap.kept)]].astype(np.float64)
-        drawn[~drawn.any(axis=1)] = 1.0  # none of its kept images was drawn: all of them stand for the draw
+        drawn = times[:, place[tap.viewed_rows]].astype(np.float64)
+        drawn[~drawn.any(axis=1)] = 1.0  # none of the images looked at was drawn: all stand for the draw
         means.append(drawn @ tap.view(way).intensity / drawn.sum(axis=1))
     return np.stack(means, axis=1)
 

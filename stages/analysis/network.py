@@ -20,9 +20,9 @@ from stages.models.final_norm import final_norm
 from stages.models.geometry import shape_by_name
 from stages.training.device import torch_threads
 
-CLOSELY = 64
-"""Images, at most, whose own directions are counted in the other ways at any tap but the last, which decides: a count
-takes longer than all else that is measured of an image there."""
+CLOSELY = 50
+"""Images, at most, that are looked at in the other ways at any tap but the last, which decides: that takes twice as
+long as all else that is measured of an image."""
 
 
 def tap_names(arch: str, args: dict[str, Any]) -> tuple[str, ...]:

@@ -76,11 +76,11 @@ class View:
     spectrum: Floats
     """``[D]``: as ``TapResult.pca_spectrum``."""
     shared: Counts
-    """``[m, 4]``: as ``TapResult.pca_rank``."""
+    """As ``TapResult.pca_rank``, ``[m, 4]`` (raw) or ``[k, 4]``."""
     own: Counts
-    """``[k, 4]``: as ``TapResult.rank``, of all images (raw), or of ``TapResult.way_rank``'s."""
+    """As ``TapResult.rank``, ``[n, 4]`` (raw) or ``[k, 4]``."""
     intensity: Floats
-    """As ``TapResult.intensity``, ``[n]`` (raw) or ``[m]``."""
+    """As ``TapResult.intensity``, ``[n]`` (raw) or ``[k]``."""
 
 
 @dataclass(frozen=True)
@@ -115,11 +115,11 @@ class TapResult:
     way_spectrum: Floats
     """``[3, D]``: ``pca_spectrum``."""
     way_pca_rank: Counts
-    """``[3, m, 4]``: ``pca_rank``."""
+    """``[3, k, 4]``: ``pca_rank`` of k of the kept images (``viewed_rows``): of all of them at the last tap."""
     way_rank: Counts
-    """``[3, k, 4]``: ``rank`` of k of the kept images, spread evenly over them; of all of them at the last tap."""
+    """``[3, k, 4]``: ``rank`` of the same ones."""
     way_intensity: Floats
-    """``[3, m]``: ``intensity`` of the kept images."""
+    """``[3, k]``: ``intensity`` of the same ones."""
     channel_energy: Floats
     """``[D]``: share of the energy in each channel, raw; zeros where there is no energy."""
 
@@ -164,6 +164,12 @@ class TapResult:
     def kept(self) -> int:
         """m: images that second-phase quantities (``pca_rank``, ``entropy``) are made of."""
         return len(self.entropy)
+
+    @property
+    def viewed_rows(self) -> Counts:
+        """Numbers ``[k]`` of the images that were looked at in the other ways, spread evenly over the kept ones."""
+        kept = kept_rows(self.images, self.kept)
+        return kept[kept_rows(len(kept), self.way_rank.shape[1])]
 
     @property
     def ways(self) -> tuple[Way, ...]:

@@ -82,7 +82,7 @@ def pca_row(tap: TapResult) -> Row:
 def ways_row(tap: TapResult) -> Row:
     """In each of WAYS, at 95 %: d of the whole sample, median and 99th percentile over images of an image's shared and
     own directions; mean intensity; the channels of most energy. Nothing where there is no final norm."""
-    row: Row = {"kept_images": tap.kept, "own_images": tap.way_rank.shape[1]}
+    row: Row = {"viewed_images": len(tap.viewed_rows)}
     for way in WAYS:
         view = tap.view(way)
         there = way in tap.ways

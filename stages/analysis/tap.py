@@ -33,8 +33,7 @@ class TapMeasures:
             after all images: entropy and ``pca_rank``.
         seed: of the random orders of channels and the tokens they are tried on.
         norm: the network's final norm, where it has this tap's width.
-        closely: of how many of the kept images, at most, the own directions are counted in the other ways, too: all
-            by default.
+        closely: how many of the kept images, at most, are looked at in the other ways, too: all by default.
     """
 
     def __init__(
@@ -200,12 +199,11 @@ class TapMeasures:
         return np.concatenate(ranks), np.concatenate(bits)
 
     def _other_ways(self, kept: NDArray[np.float32]) -> tuple[Counts, Counts, Floats]:
-        """``way_pca_rank``, ``way_rank`` and ``way_intensity`` of the kept images."""
+        """``way_pca_rank``, ``way_rank`` and ``way_intensity`` of some of the kept images."""
         seen = []
         size = max(1, CHUNK // (kept.shape[1] * kept.shape[2]))
-        for start in range(0, max(len(kept), 1), size):  # once even where nothing was kept, for the shapes
-            within = self._closely[(self._closely >= start) & (self._closely < start + size)] - start
-            X_BND = torch.from_numpy(kept[start : start + size]).to(self._device)
-            seen.append(self._ways.see(X_BND, torch.from_numpy(within).to(self._device)))
+        for start in range(0, max(len(self._closely), 1), size):  # once even where nothing was kept, for the shapes
+            X_BND = torch.from_numpy(kept[self._closely[start : start + size]])
+            seen.append(self._ways.see(X_BND.to(self._device)))
         shared, own, intensity = (np.concatenate(parts, axis=1) for parts in zip(*seen, strict=True))
         return shared, own, intensity

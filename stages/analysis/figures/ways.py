@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter
 
 from stages.analysis.figures.directions import MARKED, students_width
 from stages.analysis.figures.style import (
@@ -105,8 +106,10 @@ def _curves(axes: Axes, tap: TapResult, student: Shape | None) -> None:
     if student is not None:
         axes.axvline(student.width, color=BLACK, linestyle="-.")
     percent_axis(axes, "share of the energy")
-    axes.set_xlim(0, max(tap.width, student.width if student else 0) * 1.02)
-    axes.set_xlabel(f"leading directions (D = {tap.width})")
+    axes.set_xscale("log")  # the curves part where directions are few
+    axes.xaxis.set_major_formatter(FormatStrFormatter("%g"))
+    axes.set_xlim(0.9, max(tap.width, student.width if student else 0) * 1.1)
+    axes.set_xlabel(f"leading directions, log scale (D = {tap.width})")
 
 
 def _channels(axes: Axes, network: NetworkResult) -> None:

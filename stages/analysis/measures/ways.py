@@ -21,7 +21,7 @@ from stages.analysis.measures.moments import SecondMoment, eigen_of, shares, sma
 from stages.analysis.measures.pca import pca_ranks
 from stages.analysis.measures.rank import energy_shares, ranks_of
 from stages.analysis.measures.spectrum import intensities
-from stages.analysis.results import OTHER_WAYS, Counts, Floats, Way
+from stages.analysis.results import ENERGY_SHARES, OTHER_WAYS, Counts, Floats, Way
 
 CONSTANT = 1e-12
 """A channel whose variance is no greater a share of its mean square is constant: float32 tokens are no finer."""
@@ -79,25 +79,23 @@ class OtherWays:
             self._spectra[OTHER_WAYS.index(way)], self._bases[way] = eigen_of(moment)
         return self._spectra, shares(energy_D.cpu().numpy())
 
-    def see(self, X_BND: Tensor, closely: Tensor) -> tuple[Counts, Counts, Floats]:
-        """Of kept images, after ``close``, what ``TapResult`` has in OTHER_WAYS.
+    def see(self, X_BND: Tensor) -> tuple[Counts, Counts, Floats]:
+        """Of images that were kept, after ``close``, what ``TapResult`` has in OTHER_WAYS.
 
         Args:
-            X_BND: their tokens, float32 values.
-            closely: numbers ``[k]`` of those whose own directions are counted.
+            X_BND: their tokens, float32 values; B may be 0.
 
         Returns:
-            ``way_pca_rank [3, B, 4]``, ``way_rank [3, k, 4]``, ``way_intensity [3, B]``.
+            ``way_pca_rank [3, B, 4]``, ``way_rank [3, B, 4]``, ``way_intensity [3, B]`` (computed in float32).
         """
-        ways, images = len(OTHER_WAYS), len(X_BND)
-        shared, own = np.zeros((ways, images, 4), np.int64), np.zeros((ways, len(closely), 4), np.int64)
-        intensity = np.full((ways, images), np.nan)
-        for way, tokens_BND in self._seen(X_BND.double()) if images else ():
+        shape = (len(OTHER_WAYS), len(X_BND))
+        shared, own = np.zeros((2, *shape, len(ENERGY_SHARES)), np.int64)
+        intensity = np.full(shape, np.nan)
+        for way, tokens_BND in self._seen(X_BND.double()) if len(X_BND) else ():
             row = OTHER_WAYS.index(way)
             shared[row] = pca_ranks(tokens_BND, self._bases[way])
-            intensity[row] = intensities(tokens_BND)
-            if len(closely):
-                own[row] = ranks_of(energy_shares(smaller_grams(tokens_BND[closely])))
+            own[row] = ranks_of(energy_shares(smaller_grams(tokens_BND)))
+            intensity[row] = intensities(tokens_BND.float())
         return shared, own, intensity
 
     def _seen(self, X_BND: Tensor) -> Iterator[tuple[Way, Tensor]]:

@@ -27,6 +27,7 @@ MORE = (1.4, 1.6, 2.2)
 def made_tap(layer: int, depth: float, width: int, *, images: int, kept: int, name: str = "block", late: float = 1.0):
     """``depth`` in [0, 1]; ``late`` in [0, 1]: how far training has come, the whole shape at 1."""
     rng = np.random.default_rng(1000 * layer + width)
+    seen = min(kept, 50)
     tokens, frequencies, orders = 196, width // 2 + 1, 20
     dip = 1 - 0.5 * late * np.exp(-(((depth - 0.55) / 0.3) ** 2))
     scale = width * (0.03 + 0.05 * dip)
@@ -60,13 +61,14 @@ def made_tap(layer: int, depth: float, width: int, *, images: int, kept: int, na
         way_pca_rank=np.stack(
             [
                 first_reaching(
-                    np.array([np.cumsum(decay(width, s * more)) for s in scales]).reshape(kept, width), ENERGY_SHARES
+                    np.array([np.cumsum(decay(width, s * more)) for s in scales[:seen]]).reshape(seen, width),
+                    ENERGY_SHARES,
                 )
                 for more in MORE
             ]
         ),
-        way_rank=np.stack([first_reaching(per_image[:kept] ** (1 / more), ENERGY_SHARES) for more in MORE]),
-        way_intensity=np.stack([height**power * rng.normal(1, 0.1, kept) for power in (-0.2, 0.8, 0.05)]),
+        way_rank=np.stack([first_reaching(per_image[:seen] ** (1 / more), ENERGY_SHARES) for more in MORE]),
+        way_intensity=np.stack([height**power * rng.normal(1, 0.1, seen) for power in (-0.2, 0.8, 0.05)]),
         channel_energy=np.concatenate([[0.14, 0.1], np.full(width - 2, 0.76 / (width - 2))]),
         sep_energy=folded,
         sep_sorted=np.cumsum(noise) / noise.sum(),

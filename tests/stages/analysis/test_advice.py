@@ -231,10 +231,11 @@ def test_kept_images_are_drawn_with_their_own_ranks() -> None:
 
 
 def test_other_ways_are_drawn_over_kept_images() -> None:
-    """As above, but layer 1 keeps images 0 and 4 only, with intensities of its own."""
+    """As above, but layer 0 was looked at in images 0 and 4 only, and has intensities of its own."""
     intensities = [np.array([9.0, 1.0, 9.0, 1.0, 9.0]), np.full(5, 6.0)]
     network = teacher(images=5, kept=3, shared=[20, 22, 24], own=[10, 11, 12, 13, 14], intensities=intensities, depth=2)
-    first = replace(network.taps[0], way_intensity=np.array([[1.0, 9.0]] * 3), entropy=np.ones(2))
+    values = {name: getattr(network.taps[0], name)[:, :2] for name in ("way_rank", "way_pca_rank")}
+    first = replace(network.taps[0], way_intensity=np.array([[1.0, 9.0]] * 3), **values)
     rows = np.array([[0, 0, 0, 1, 1], [2, 2, 0, 0, 0], [2, 2, 2, 3, 3], [1, 1, 1, 3, 4]])
     shared, own, strongest = statistics(crafted([first, network.taps[1]]), rows, 1, "centred")
     assert shared.tolist() == [20, 24, 24, 22]  # of places 0, 1 and 2

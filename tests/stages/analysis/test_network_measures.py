@@ -366,7 +366,7 @@ def test_massive_activations_hide_the_other_directions_and_the_advice_says_so() 
     with torch.no_grad():
         last = network.blocks[-1]
         bias = last.mlp.fc2.bias
-        bias[[3, 7]] += torch.tensor([3000.0, -2000.0])
+        bias[[3, 7]] += torch.tensor([3000.0, -3000.0])
         network.norm.weight[[3, 7]] = 1e-4
     massive = of_images(network)
     tap, before = massive.taps[-1], usual.taps[-1]
@@ -401,7 +401,7 @@ def test_taps_are_measured_after_the_networks_own_norm_where_they_are_as_wide(di
         assert not any(parameter.requires_grad is False for parameter in network.parameters())
 
 
-def test_own_directions_in_other_ways_are_counted_of_some_images_but_at_the_last_tap_of_all(
+def test_other_ways_are_looked_at_in_some_images_but_at_the_last_tap_in_all(
     digits: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(under_test, "CLOSELY", 5)
@@ -409,4 +409,8 @@ def test_own_directions_in_other_ways_are_counted_of_some_images_but_at_the_last
     assert [tap.way_rank.shape[1] for tap in result.taps] == [5, 5, IMAGES]
     monkeypatch.undo()
     whole = measure(seeded_model(SPECS["vit"]), batches(digits), ("block 0", "block 1", "block 2"))
-    np.testing.assert_array_equal(result.taps[0].way_rank, whole.taps[0].way_rank[:, [0, 3, 6, 8, 11]])
+    assert result.taps[0].viewed_rows.tolist() == [0, 3, 6, 8, 11]
+    for name in ("way_rank", "way_pca_rank", "way_intensity"):
+        np.testing.assert_array_equal(
+            getattr(result.taps[0], name), getattr(whole.taps[0], name)[:, result.taps[0].viewed_rows], err_msg=name
+        )
