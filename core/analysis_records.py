@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
+from pydantic import Field
+
 from core.record import FileRef, Record
 from core.records import Strategy, WideHeads
 
@@ -21,10 +23,17 @@ class Recommendation(Record):
     numbers: dict[str, float]
     """Every number behind it, by its name in words; never NaN."""
     confidence: float | None
-    """Share of bootstrap draws of the images, 0 to 1, that give the same answer. It tells how much the answer depends
-    on which images were read, not whether the rule is right. None without a value."""
+    """Share of bootstrap draws of the images, 0 to 1, that give the same answer, mean over the ways in which the
+    features were measured (those of ``answers``; raw alone where that is empty). It tells how much the answer depends
+    on which images were read and on how energy is measured, not whether the rule is right. None without a value."""
     source: str
     """Paper, and the part of it, in words."""
+    measure: str = "raw"
+    """The way of measuring that it follows, in words: raw, unless more of the ways give another answer."""
+    sampling: float | None = None
+    """The confidence by that way alone: how much the answer depends on the images. None without a value."""
+    answers: dict[str, str] = Field(default_factory=dict)
+    """The answer by each way of measuring, in words; empty where nothing can be said."""
 
 
 class Advice(Record):

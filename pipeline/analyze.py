@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,23 +15,28 @@ from torch import nn
 
 from core.context import Context
 from core.errors import UsageError
+from core.files import unwritable, write_atomic
 from core.processes import world_size
 from core.records import ModelSpec
 from core.rundir import RunDirectory
+from pipeline.folders import absent_folders, remove_empty
 from pipeline.resolve import resolve_device
 from pipeline.resolve_network import resolve_network
 from pipeline.resolve_size import sized
-from stages.analysis.advice import advise, selected_layers
+from stages.analysis.advice import advise
 from stages.analysis.config import AnalysisConfig
+from stages.analysis.drawn import selected_layers
 from stages.analysis.read import read_network
 from stages.analysis.sample import Sample, folder_sample, split_sample
-from stages.analysis.write import DOCUMENT, write
+from stages.analysis.write import DOCUMENT, remove, write
 from stages.images.config import DataConfig
 from stages.images.listing import EMBEDDED, kind_of
 from stages.images.sources import open_images
 from stages.models.build import build_model, preprocess_of, pretrained_model, size_change
 from stages.models.weights import classifier_names, load_checkpoint
 
+UNFINISHED = ".unfinished"
+"""In the folder of an analysis while it is made."""
 RANDOM = "random"
 """What ``weights`` is for an untrained network."""
 
@@ -73,17 +80,17 @@ def analyze_model(request: Request, output: Path | None, console: Console) -> Pa
     network, spec = _network(request, name, args, console)
     context = Context(RunDirectory(root), seed=0, device=device, threads=int(geometry == "reduced"), console=console)
     preprocess = preprocess_of(network, spec.args, None)
-    _make(folder, console)
-    result = read_network(network, spec, preprocess, sample, request.analysis, context, label=name)
-    shape = student[2] if student else None
-    advice = advise(result, shape, student[0].partition(".")[0], seed=0) if student and shape else None
-    write(
-        folder,
-        [result],
-        advice=advice.model_dump(mode="json") if advice else None,
-        selected=selected_layers(result, shape) if shape else (),
-        student=shape,
-    )
+    with _claimed(folder, console):
+        result = read_network(network, spec, preprocess, sample, request.analysis, context, label=name)
+        shape = student[2] if student else None
+        advice = advise(result, shape, student[0].partition(".")[0], seed=0) if student and shape else None
+        write(
+            folder,
+            [result],
+            advice=advice.model_dump(mode="json") if advice else None,
+            selected=selected_layers(result, shape) if shape else (),
+            student=shape,
+        )
     return folder
 
 
@@ -92,7 +99,7 @@ def _plain(name: str) -> str:
 
 
 def _own_folder(root: Path, data: str) -> Path:
-    """``root/analysis``, if ``root`` is free or holds an earlier analysis alone.
+    """``root/analysis``, if ``root`` is free or holds an earlier analysis, whole or broken off, alone.
 
     Raises:
         UsageError: it holds anything else, or lies inside the images.
@@ -104,24 +111,43 @@ def _own_folder(root: Path, data: str) -> Path:
         raise UsageError(
             f"output '{root}' is a run; analyse it with `compress analyze {root}`, or give another --output."
         )
-    if root.is_dir() and any(root.iterdir()) and not (folder / DOCUMENT).is_file():
+    known = any((folder / name).is_file() for name in (DOCUMENT, UNFINISHED))
+    if root.is_dir() and not known and any(not path.is_dir() for path in root.rglob("*")):
         raise UsageError(f"output '{root}' is not empty and no earlier analysis; give a new folder with --output.")
     if kind_of(data) == "folder" and root.resolve().is_relative_to(Path(data).resolve()):
         raise UsageError(f"output '{root}' is inside the data folder '{data}'; give an --output outside it.")
     return folder
 
 
-def _make(folder: Path, console: Console) -> None:
-    """The folder, before anything is read for it; says what will be replaced there."""
+@contextmanager
+def _claimed(folder: Path, console: Console) -> Iterator[None]:
+    """The folder, made before anything is read for it, and marked until all of it is written.
+
+    What cannot be read leaves an earlier analysis as it was, else nothing: otherwise the folder of a mistyped command
+    would stand in the way of the corrected one. What is killed leaves the mark, by which the next command knows the
+    folder as its own. Says what will be replaced.
+    """
+    absent = absent_folders(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(folder / UNFINISHED, "compress analyze is at work here, or was killed; it may be deleted\n")
     except OSError as error:
+        remove_empty(absent)
         raise UsageError(
-            f"output '{folder.parent}' cannot be written ({error.strerror}); give a folder you may write to with "
+            f"output '{folder.parent}' cannot be written ({unwritable(error)}); give a folder you may write to with "
             "--output."
         ) from error
-    if (folder / DOCUMENT).is_file():
+    earlier = (folder / DOCUMENT).is_file()
+    if earlier:
         console.print(f"note     replaces the earlier analysis in {folder}", highlight=False, markup=False)
+    try:
+        yield
+    except BaseException:
+        (folder / UNFINISHED).unlink(missing_ok=True)
+        if not earlier:
+            remove(folder)
+        remove_empty(absent)
+        raise
+    (folder / UNFINISHED).unlink(missing_ok=True)
 
 
 def _sample(request: Request) -> Sample:

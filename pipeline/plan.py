@@ -109,7 +109,7 @@ STAGES: tuple[Stage, ...] = (
         collective=True,
         outside_kept=True,
     ),
-    Stage("analyze", "stages.analyze.stage", AnalyzeRecord, 2, _reading, needs=("data", "teacher"), seeded=True),
+    Stage("analyze", "stages.analyze.stage", AnalyzeRecord, 3, _reading, needs=("data", "teacher"), seeded=True),
     Stage(
         "student",
         "stages.student.stage",
@@ -134,7 +134,7 @@ STAGES: tuple[Stage, ...] = (
         "dynamics",
         "stages.dynamics.stage",
         DynamicsRecord,
-        2,
+        3,
         lambda run: run.analysis,
         needs=("data", "teacher", "analyze", "student", "distill"),
         seeded=True,

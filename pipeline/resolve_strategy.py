@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.analysis_records import AnalyzeRecord
+from core.analysis_records import AnalyzeRecord, Recommendation
 from core.errors import UsageError
 from core.records import TeacherRecord
 from pipeline.config import RunConfig
@@ -62,7 +62,7 @@ def with_strategy(
     if advice.strategy == "widelast" and advice.wide_heads is not None:
         wanted["wide_heads"] = advice.wide_heads
     decided = resolve_student(student.model_copy(update=wanted), student.model, args, teacher.width)
-    reasons = [f"{entry.what} {entry.value}: {entry.reason}" for entry in advice.recommendations if entry.value]
+    reasons = [_reason(entry) for entry in advice.recommendations if entry.value]
     distill = config.distill
     if asked.distill.features == DistillConfig().features:
         term = FeatureTerm(kind=advice.kind, pairs=advice.pairs)
@@ -72,6 +72,12 @@ def with_strategy(
     else:
         reasons.append("the layer pairs advised are not used: distill.features was given")
     return config.model_copy(update={"student": decided, "distill": distill}), reasons
+
+
+def _reason(entry: Recommendation) -> str:
+    """What is advised and why, and how sure that is."""
+    sure = "" if entry.confidence is None else f" (confidence {entry.confidence:.2f})"
+    return f"{entry.what} {entry.value}{sure}: {entry.reason}"
 
 
 def _depth(model: str, args: dict[str, Any]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from core.processes import world_size
 from core.rundir import RunDirectory
 from pipeline.config import RunConfig, dump_yaml, merge, validate
 from pipeline.earlier import earlier_of, with_precision, with_sizes
+from pipeline.folders import absent_folders, remove_empty
 from pipeline.plan import STAGES, with_needs
 from pipeline.report.files import report_if_complete, report_of
 from pipeline.request import default_output, identity, notes, refuse_inside_data, with_absolute_paths
@@ -93,7 +94,7 @@ def _run_all(
     facts = [stage.facts(config) for stage in STAGES]
     request = fingerprint(config, config.model_dump(mode="json"), facts, world_size())
     known = _known_request(root, request)
-    absent = _absent_folders(root)
+    absent = absent_folders(root)
     earlier = earlier_of(root)
     if known is None:
         from pipeline.resolve import resolve_models
@@ -103,7 +104,7 @@ def _run_all(
         try:
             run = RunDirectory.claim(root, identity(models))
         except UsageError:
-            _remove_empty(absent)
+            remove_empty(absent)
             raise
     else:
         run, models = known
@@ -232,17 +233,6 @@ def _targets_decided(config: RunConfig, *, asked: bool) -> RunConfig:
     return config.model_copy(update={"export": resolve_export(config)})
 
 
-def _absent_folders(root: Path) -> list[Path]:
-    """``root`` and those of its parents that do not exist, deepest first."""
-    return [folder for folder in (root, *root.parents) if not folder.exists()]
-
-
-def _remove_empty(folders: list[Path]) -> None:
-    for folder in folders:
-        with suppress(OSError):
-            folder.rmdir()
-
-
 @contextmanager
 def _undone_if_refused(run: RunDirectory, absent: list[Path] | None) -> Iterator[None]:
     """Leave the disk as it was when a new run is refused before it has computed anything.
@@ -259,7 +249,7 @@ def _undone_if_refused(run: RunDirectory, absent: list[Path] | None) -> Iterator
         if absent is not None and error.exit_code in (2, 3) and _has_only_begun(run):
             for name in _FIRST_FILES:
                 (run.root / name).unlink(missing_ok=True)
-            _remove_empty([run.root / "records", run.root / "data", *absent])
+            remove_empty([run.root / "records", run.root / "data", *absent])
         raise
 
 

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.report.wording import plain, table
+from stages.analysis.results import WAY_WORDS
 
 
 def terminal(document: dict[str, Any]) -> RenderableType:
@@ -22,6 +23,7 @@ def terminal(document: dict[str, Any]) -> RenderableType:
     parts: list[RenderableType] = []
     for network in shown:
         parts += [Text(f"{network['label']}: {network['arch']}, {network['sample']}", style="bold"), _layers(network)]
+        parts += _ways(network)
     parts.append(
         Text(
             "95 %: directions that hold 95 % of an image's energy, median (99th percentile) over images; own: its "
@@ -48,6 +50,18 @@ def _layers(network: dict[str, Any]) -> Table:
     return grid
 
 
+def _ways(network: dict[str, Any]) -> list[Text]:
+    """The last tap in every way that it was measured in."""
+    tap = network["taps"][-1]
+    words = {str(way): text for way, text in WAY_WORDS.items()}
+    found = {way: view["pca_rank"]["95"]["median"] for way, view in tap.get("ways", {}).items()}
+    if not found or None in found.values():
+        return []
+    needs = ", ".join(f"{median:g} {words.get(way, way)}" for way, median in found.items())
+    channels = f"two channels hold {100 * tap['channels']['top2']:.0f} % of the energy"
+    return [Text(f"{tap['name']}, shared 95 %: {needs}; {channels}")]
+
+
 def _rank(found: dict[str, Any]) -> str:
     return "-" if found["median"] is None else f"{found['median']:g} ({found['p99']:.0f})"
 
@@ -64,6 +78,15 @@ def _advice(advice: dict[str, Any] | None) -> list[Text]:
         sure = "" if entry["confidence"] is None else f", confidence {entry['confidence']:.2f}"
         lines.append(Text(f"- {entry['what']}{sure}: {entry['reason']}"))
     return lines
+
+
+def measures(entry: dict[str, Any]) -> str:
+    """How many ways of measuring give a recommendation's answer: ``3 of 4; images alone 1.00``; ``-`` where unknown."""
+    answers = entry.get("answers") or {}
+    if not answers:
+        return "-"
+    agreeing = sum(answer == entry["value"] for answer in answers.values())
+    return f"{agreeing} of {len(answers)}; images alone {entry['sampling']:.2f}"
 
 
 def markdown(report: dict[str, Any]) -> str:
@@ -93,9 +116,10 @@ def _recommendations(advice: dict[str, Any]) -> str:
             entry["what"],
             plain(entry["value"] or "nothing"),
             "-" if entry["confidence"] is None else f"{entry['confidence']:.2f}",
+            plain(measures(entry)),
             plain(entry["reason"]),
             plain(entry["source"]),
         ]
         for entry in advice["recommendations"]
     ]
-    return table(["question", "advice", "confidence", "why", "source"], rows)
+    return table(["question", "advice", "confidence", "measures", "why", "source"], rows)

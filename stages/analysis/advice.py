@@ -1,13 +1,15 @@
 """Strategy, layer pairs and width from a teacher's features, before anything is trained.
 
-The rules are in ``stages.analysis.rules``. The confidence of an answer is the share of bootstrap draws of the images
-for which the same table gives the same answer: it tells how much that depends on which images were read, and nothing
-about whether the rule holds for this teacher.
+The rules are in ``stages.analysis.rules``. They are put to the features as measured in each of WAYS
+(``stages.analysis.drawn``), because energies and intensities follow massive activations, and no measure is known to be
+the right one. The confidence of an answer is the share of bootstrap draws of the images for which the same table gives
+the same answer, mean over the measures: it tells how much that depends on which images were read and on how energy is
+measured, and nothing about whether the rule holds for this teacher.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
 
@@ -15,22 +17,22 @@ import numpy as np
 
 from core.analysis_records import Advice, Recommendation
 from core.errors import UsageError
+from stages.analysis.drawn import Drawn, drawn_by_way, intensities, leading
 from stages.analysis.results import (
     ENERGY_SHARES,
-    Counts,
-    Floats,
+    WAY_WORDS,
     NetworkResult,
-    TapResult,
+    View,
+    Way,
     high_percentile,
-    kept_rows,
 )
-from stages.analysis.rules import Decision, Facts, Rule, What, compared_layers, decide
-from stages.analysis.statistics import MIN_IMAGES, Rows, resampled_rows
+from stages.analysis.rules import Decision, Facts, Rule, What, decide
+from stages.analysis.statistics import MIN_IMAGES
 from stages.models.geometry import Shape
 
 WEAK = 0.9
 """Confidence below which an answer is called weak."""
-_AT_95, _AT_99 = ENERGY_SHARES.index(0.95), ENERGY_SHARES.index(0.99)
+_AT_95 = ENERGY_SHARES.index(0.95)
 
 
 def advise(teacher: NetworkResult, student: Shape, student_name: str, *, seed: int = 0) -> Advice:
@@ -58,21 +60,9 @@ def advise(teacher: NetworkResult, student: Shape, student_name: str, *, seed: i
     lacking = _lacking(teacher)
     if lacking:
         return _nothing(teacher, lacking)
-    drawn = _drawn(teacher, student, student_name, seed)
-    decision, applied = decide(drawn.facts)
-    decisions = [decide(facts)[0] for facts in drawn.draws()]
-    recommendations = tuple(
-        Recommendation(
-            what=what,
-            value=decision.words(what),
-            rule=rule.name,
-            reason=rule.reason.format(**_words(teacher, drawn, decision)),
-            numbers=_numbers(teacher, drawn, decisions, rule),
-            confidence=sum(other.words(what) == decision.words(what) for other in decisions) / len(decisions),
-            source=rule.source,
-        )
-        for what, rule in applied.items()
-    )
+    found = _findings(teacher, student, student_name, seed)
+    decision, applied = decide(found.lead.facts)
+    recommendations = tuple(_recommendation(teacher, found, decision, rule) for rule in applied.values())
     return Advice(
         strategy=decision.strategy,
         kind=decision.kind,
@@ -84,13 +74,6 @@ def advise(teacher: NetworkResult, student: Shape, student_name: str, *, seed: i
     )
 
 
-def selected_layers(teacher: NetworkResult, student: Shape) -> tuple[int, ...]:
-    """The teacher's layers of highest mean intensity, ascending, as many as a student of this depth is compared on."""
-    means = np.array([tap.intensity.mean() for tap in teacher.taps])
-    count = compared_layers(student.depth, len(means))
-    return tuple(sorted(int(layer) for layer in np.argsort(-means, kind="stable")[:count]))
-
-
 def _lacking(teacher: NetworkResult) -> str:
     """Why nothing can be said, or nothing."""
     last = teacher.taps[-1]
@@ -99,8 +82,8 @@ def _lacking(teacher: NetworkResult) -> str:
         return (
             f"{last.images} images were read, {last.kept} of them kept, and at least {MIN_IMAGES} of each are needed."
         )
-    intensities = np.stack([tap.intensity for tap in teacher.taps])
-    if not np.isfinite(intensities).all() or not np.isfinite(last.pca_spectrum).all():
+    found = [*(tap.view(way).intensity for tap in teacher.taps for way in tap.ways), last.pca_spectrum]
+    if not all(np.isfinite(values).all() for values in found):
         return f"features of {teacher.arch} are not finite."
     if not last.pca_spectrum.any():
         return f"the last tap of {teacher.arch} is zero for all {last.images} images."
@@ -134,63 +117,95 @@ def _nothing(teacher: NetworkResult, why: str) -> Advice:
 
 
 @dataclass(frozen=True)
-class _Drawn:
-    """The facts, and their statistics over B draws of the images."""
+class _Findings:
+    """What every measure says, and the ones that are gone by."""
 
-    facts: Facts
-    shared: Floats
-    """[B]"""
-    own: Counts
-    """[B]"""
-    strongest: Counts
-    """[B, k]"""
+    by: Mapping[Way, Drawn]
+    directions: Way
+    """The measure that strategy and width follow."""
+    intensity: Way
+    """That layers follow."""
+    lead: Drawn
+    """Facts and draws by these two."""
+    decided: Mapping[Way, Decision]
+    """By each measure alone."""
+    draws: Mapping[Way, Sequence[Decision]]
+    """Likewise, of each draw."""
 
-    @property
-    def shared_interval(self) -> tuple[float, float]:
-        """95 % percentile interval of d95."""
-        low, high = np.percentile(self.shared, [2.5, 97.5])
-        return float(low), float(high)
-
-    def draws(self) -> Iterator[Facts]:
-        """The facts of each draw."""
-        for shared, own, strongest in zip(self.shared, self.own, self.strongest, strict=True):
-            yield replace(self.facts, shared=float(shared), own=int(own), strongest=tuple(strongest.tolist()))
+    def way(self, rule: Rule) -> Way:
+        """The measure that a rule goes by."""
+        return self.intensity if rule.what == "pairs" else self.directions
 
 
-def _drawn(teacher: NetworkResult, student: Shape, student_name: str, seed: int) -> _Drawn:
-    last, depth = teacher.taps[-1], len(teacher.taps)
-    count = compared_layers(student.depth, depth)
-    blocks = [_statistics(teacher, rows, count) for rows in resampled_rows(last.images, last.kept, seed)]
-    shared, own, strongest = _statistics(teacher, np.arange(last.images)[None], count)
-    facts = Facts(
-        student=student,
-        student_name=student_name,
-        teacher_width=last.width,
-        teacher_depth=depth,
-        teacher_isotropic=not last.name.startswith("stage"),
-        shared=float(shared[0]),
-        own=int(own[0]),
-        strongest=tuple(strongest[0].tolist()),
+def _findings(teacher: NetworkResult, student: Shape, student_name: str, seed: int) -> _Findings:
+    by = drawn_by_way(teacher, student, student_name, seed)
+    decided = {way: decide(drawn.facts)[0] for way, drawn in by.items()}
+    directions = leading({way: decision.words("strategy") for way, decision in decided.items()})
+    intensity = leading({way: drawn.facts.strongest for way, drawn in by.items()})
+    facts = replace(by[directions].facts, strongest=by[intensity].facts.strongest)
+    lead = replace(by[directions], facts=facts, strongest=by[intensity].strongest)
+    draws = {way: drawn.decisions() for way, drawn in by.items()}
+    return _Findings(by, directions, intensity, lead, decided, draws)
+
+
+def _recommendation(teacher: NetworkResult, found: _Findings, decision: Decision, rule: Rule) -> Recommendation:
+    what, value, decisions = rule.what, decision.words(rule.what), found.lead.decisions()
+    shares = [_agreeing(draws, what, value) for draws in found.draws.values()]
+    confidence = sum(shares) / len(shares)
+    answers = {WAY_WORDS[way]: alone.words(what) for way, alone in found.decided.items()}
+    reason = rule.reason.format(**_words(teacher, found, decision))
+    return Recommendation(
+        what=what,
+        value=value,
+        rule=rule.name,
+        reason=reason + _disputed(teacher, found, rule, value, answers, confidence),
+        numbers=_numbers(teacher, found, decisions, rule),
+        confidence=confidence,
+        source=rule.source,
+        measure=WAY_WORDS[found.way(rule)],
+        sampling=_agreeing(decisions, what, value),
+        answers=answers,
     )
-    return _Drawn(facts, *(np.concatenate(parts) for parts in zip(*blocks, strict=True)))
 
 
-def _statistics(teacher: NetworkResult, rows: Rows, count: int) -> tuple[Floats, Counts, Counts]:
-    """Of drawn images ``rows [B, images]``: d95 ``[B]``, own directions ``[B]``, strongest layers ``[B, count]``."""
-    last = teacher.taps[-1]
-    kept = kept_rows(last.images, last.kept)
-    order = np.concatenate([kept, np.setdiff1d(np.arange(last.images), kept)])  # kept images first, as in rows
-    shared = np.median(last.pca_rank[:, _AT_95][rows[:, : last.kept]], axis=1)
-    own = high_percentile(last.rank[order, _AT_99][rows])
-    intensity = np.stack([tap.intensity[order][rows].mean(axis=1) for tap in teacher.taps], axis=1)
-    strongest = np.sort(np.argsort(-intensity, axis=1, kind="stable")[:, :count], axis=1)  # of equal ones the earlier
-    return shared, own, strongest
+def _agreeing(decisions: Sequence[Decision], what: What, value: str) -> float:
+    """Share of the draws that give this answer."""
+    return sum(other.words(what) == value for other in decisions) / len(decisions)
 
 
-def _words(teacher: NetworkResult, drawn: _Drawn, decision: Decision) -> dict[str, object]:
+def _disputed(
+    teacher: NetworkResult, found: _Findings, rule: Rule, value: str, answers: Mapping[str, str], confidence: float
+) -> str:
+    """Of a rule that rests on energies: whether the measures agree, and how sure the answer therefore is."""
+    differing = {answer for answer in answers.values() if answer != value}
+    if rule.basis == "shapes" and not differing:
+        return ""
+    dissent = [f"{_listed([way for way in answers if answers[way] == other])}: {other}" for other in sorted(differing)]
+    sure = f", confidence {confidence:.2f}" if differing else ""
+    agree = "disagree" if differing else "agree"
+    if rule.what != "strategy":
+        aside = f" ({'; '.join(dissent)})" if dissent else ""
+        return f" The measures {agree}{aside}{sure}."
+    needs = [f"{drawn.facts.shared:g} {WAY_WORDS[way]}" for way, drawn in found.by.items()]
+    needs[0] = needs[0].replace(" ", " directions ", 1)
+    channels = f"two channels hold {100 * teacher.taps[-1].strongest_channels(2)[1]:.0f} % of the energy"
+    return (
+        f" 95 % of the energy takes {', '.join(needs)}; student width {found.lead.facts.student.width}: the measures "
+        f"{agree} ({'; '.join([*dissent, channels])}){sure}."
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    """``a``, ``a and b``, ``a, b and c``."""
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _words(teacher: NetworkResult, found: _Findings, decision: Decision) -> dict[str, object]:
     """What the sentences of the rules are filled with."""
-    facts, student, last = drawn.facts, drawn.facts.student, teacher.taps[-1]
-    low, high = drawn.shared_interval
+    facts, student, last = found.lead.facts, found.lead.facts.student, teacher.taps[-1]
+    low, high = found.lead.shared_interval
+    counted = len(last.view(found.directions).own)
+    seen, strength = (WAY_WORDS[way] if way != "raw" else "" for way in (found.directions, found.intensity))
     return {
         "student": facts.student_name,
         "student_width": student.width,
@@ -208,18 +223,20 @@ def _words(teacher: NetworkResult, drawn: _Drawn, decision: Decision) -> dict[st
         "high": high,
         "own": facts.own,
         "kept": last.kept,
-        "percentile": f"99th percentile of {last.images:,} images"
-        if last.images >= 100
-        else f"largest of {last.images}",
+        "seen": seen and f", {seen}",
+        "by": seen and f" ({seen})",
+        "strength": strength and f" ({strength})",
+        "percentile": f"99th percentile of {counted:,} images" if counted >= 100 else f"largest of {counted}",
         "layers": " ".join(map(str, facts.strongest)),
-        "margin": _margin(teacher, facts),
+        "margin": _margin(teacher, facts, found.intensity),
         "width": decision.width,
     }
 
 
-def _margin(teacher: NetworkResult, facts: Facts) -> str:
+def _margin(teacher: NetworkResult, facts: Facts, way: Way) -> str:
     """By how much the strongest layers are stronger than the others."""
-    means = {tap.layer: float(tap.intensity.mean()) for tap in teacher.taps}
+    rows = np.arange(teacher.taps[-1].images)[None]
+    means = dict(zip((tap.layer for tap in teacher.taps), intensities(teacher, rows, way)[0].tolist(), strict=True))
     others = [layer for layer in means if layer not in facts.strongest]
     if not others:
         return ""
@@ -227,39 +244,50 @@ def _margin(teacher: NetworkResult, facts: Facts) -> str:
     return f" (the least, layer {least}, {means[least]:.4g}; the next, layer {following}, {means[following]:.4g})"
 
 
-def _numbers(teacher: NetworkResult, drawn: _Drawn, decisions: list[Decision], rule: Rule) -> dict[str, float]:
-    facts, last = drawn.facts, teacher.taps[-1]
-    low, high = drawn.shared_interval
+def _numbers(teacher: NetworkResult, found: _Findings, decisions: Sequence[Decision], rule: Rule) -> dict[str, float]:
+    facts, last = found.lead.facts, teacher.taps[-1]
+    low, high = found.lead.shared_interval
     d95 = {"d95": facts.shared, "d95, low": low, "d95, high": high}
     if rule.what == "pairs":
         if rule.name != "highest intensity":
             return {}
-        chosen = [float(np.mean((drawn.strongest == tap.layer).any(axis=1))) for tap in teacher.taps]
+        chosen = [float(np.mean((found.lead.strongest == tap.layer).any(axis=1))) for tap in teacher.taps]
         return {f"chosen, layer {layer}": share for layer, share in enumerate(chosen)}
     if rule.what == "width":
         widths = [decision.width for decision in decisions if decision.width is not None]
         ends = np.percentile(widths, [2.5, 97.5], method="nearest")
         return {**d95, "width, low": float(ends[0]), "width, high": float(ends[1])}
+    view = last.view(found.directions)
     return {
         "student width": float(facts.student.width),
         "teacher width": float(last.width),
         **d95,
-        "d95, 99th percentile": float(high_percentile(last.pca_rank[:, _AT_95])),
+        "d95, 99th percentile": float(high_percentile(view.shared[:, _AT_95])),
         "directions of an image alone, 99th percentile": float(facts.own),
-        "energy in the shared directions of the student's width": _held(last, facts.student.width),
+        "energy in the shared directions of the student's width": _held(view, facts.student.width),
+        **{f"d95, {WAY_WORDS[way]}": drawn.facts.shared for way, drawn in found.by.items()},
+        **{f"own, {WAY_WORDS[way]}": float(drawn.facts.own) for way, drawn in found.by.items()},
+        "energy in the strongest channel": last.strongest_channels(1)[1],
+        "energy in the two strongest channels": last.strongest_channels(2)[1],
     }
 
 
-def _held(tap: TapResult, width: int) -> float:
+def _held(view: View, width: int) -> float:
     """Share of the tap's energy in the best subspace of this width that all images share."""
-    return float(min(1.0, tap.pca_spectrum[:width].sum()))
+    return float(min(1.0, view.spectrum[:width].sum()))
 
 
 def _summary(student: str, decision: Decision, recommendations: tuple[Recommendation, ...]) -> str:
     weak = [
-        f"{recommendation.what} ({recommendation.value}: only {recommendation.confidence:.0%} of the draws agree)"
-        for recommendation in recommendations
-        if recommendation.confidence is not None and recommendation.confidence < WEAK
+        f"{entry.what} ({entry.value}: {_why_weak(entry)})"
+        for entry in recommendations
+        if entry.confidence is not None and entry.confidence < WEAK
     ]
     said = f"{decision.words('strategy')} for {student}; {decision.words('pairs')}"
     return said + (f"; weak: {', '.join(weak)}" if weak else "")
+
+
+def _why_weak(entry: Recommendation) -> str:
+    if len(set(entry.answers.values())) > 1:
+        return f"confidence {entry.confidence:.2f}, the measures disagree"
+    return f"only {entry.confidence:.0%} of the draws agree"

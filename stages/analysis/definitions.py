@@ -67,6 +67,22 @@ DIRECTIONS = {
     ),
 }
 
+WAYS_OF = {
+    "viewed_images": defined("Images that rank, pca_rank and intensity of the other ways are made of.", "images"),
+    "ways": defined(
+        "The same tap in four ways: raw, as it is; normed, after the network's own final norm (absent where it has "
+        "none of this width); centred, less the mean over all tokens of all images; standardised, that over each "
+        "channel's standard deviation. Of each rank, pca_rank, pca (d) and intensity (mean), of the other "
+        "ways over viewed_images. Where the ways differ much, energy follows a few channels.",
+        "as of rank, pca_rank, pca and intensity",
+    ),
+    "channels": defined(
+        "The two channels of most energy, raw (strongest), and the share of the whole sample's energy in the first "
+        "(top1) and in both (top2): massive activations.",
+        "index; share of energy",
+    ),
+}
+
 SPECTRAL = {
     "sep_unfolded": defined(
         "Spectral energy pattern: first component (from 1) of the whole FFT over channels, frequencies 0 to D-1, at "
@@ -137,5 +153,5 @@ DOCUMENT = {
     "advice": defined("What the numbers suggest, or null where none was asked for.", "text and numbers"),
 }
 
-DEFINITIONS = DOCUMENT | NETWORK | SHAPE | DIRECTIONS | SPECTRAL | DYNAMICS
+DEFINITIONS = DOCUMENT | NETWORK | SHAPE | DIRECTIONS | WAYS_OF | SPECTRAL | DYNAMICS
 """By key of ``analysis.json``."""

@@ -16,6 +16,7 @@ from stages.analysis.results import (
     Floats,
     NetworkResult,
     TapResult,
+    View,
     high_percentile,
 )
 from stages.analysis.summary import (
@@ -32,6 +33,8 @@ from stages.analysis.summary import (
 SCHEMA_VERSION = 1
 MAX_POINTS = 70_000
 """Points of all curves together, about 1 MB of JSON; longer curves are thinned evenly, ends kept."""
+VIEWED = (0.95, 0.99)
+"""Of ENERGY_SHARES, those told of every way: the ones that advice goes by."""
 DIGITS = 6
 """Significant digits."""
 
@@ -73,7 +76,7 @@ def network_document(network: NetworkResult, limit: int | None) -> dict[str, Any
 
 def tap_document(tap: TapResult, limit: int | None) -> dict[str, Any]:
     """One tap; every key is explained in DEFINITIONS."""
-    smallest = dict(zip(map(percent, ENERGY_SHARES), pca_smallest(tap), strict=True))
+    smallest = dict(zip(map(percent, ENERGY_SHARES), pca_smallest(tap.pca_spectrum), strict=True))
     return {
         "layer": tap.layer,
         "name": tap.name,
@@ -85,6 +88,9 @@ def tap_document(tap: TapResult, limit: int | None) -> dict[str, Any]:
         "rank": over_images(tap.rank),
         "pca_rank": over_images(tap.pca_rank),
         "pca": {share: {"d": d, "of_width": d / tap.width} for share, d in smallest.items()},
+        "viewed_images": len(tap.viewed_rows),
+        "ways": {way: view_document(tap.view(way)) for way in tap.ways},
+        "channels": channels_document(tap),
         **{f"sep_{name}": reached(curve) for name, curve in sep_curves(tap).items()},
         "participation": interval_document(mean_interval(tap.participation)),
         "permutation": permutation_document(tap),
@@ -95,6 +101,28 @@ def tap_document(tap: TapResult, limit: int | None) -> dict[str, Any]:
         "low": tap.low,
         "high": tap.high,
         **{name: curve_document(curve, limit) for name, curve in curves_of(tap).items()},
+    }
+
+
+def view_document(view: View) -> dict[str, Any]:
+    """A tap in one way, in short."""
+    wanted = [percent(share) for share in VIEWED]
+    whole = dict(zip(map(percent, ENERGY_SHARES), pca_smallest(view.spectrum), strict=True))
+    counts = {"rank": over_images(view.own), "pca_rank": over_images(view.shared)}
+    short = {
+        name: {share: {key: found[share][key] for key in ("median", "p99")} for share in wanted}
+        for name, found in counts.items()
+    }
+    intensity = view.intensity.mean() if len(view.intensity) else None
+    return {**short, "pca": {share: whole[share] for share in wanted}, "intensity": intensity}
+
+
+def channels_document(tap: TapResult) -> dict[str, Any]:
+    """The strongest channels, and what they hold."""
+    return {
+        "strongest": tap.strongest_channels(2)[0],
+        "top1": tap.strongest_channels(1)[1],
+        "top2": tap.strongest_channels(2)[1],
     }
 
 

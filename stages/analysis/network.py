@@ -16,8 +16,13 @@ from core.errors import ResultError, UsageError
 from stages.analysis.results import Counts, NetworkResult, TapResult, kept_rows
 from stages.analysis.tap import TapMeasures
 from stages.models.build import logits_and_taps
+from stages.models.final_norm import final_norm
 from stages.models.geometry import shape_by_name
 from stages.training.device import torch_threads
+
+CLOSELY = 50
+"""Images, at most, that are looked at in the other ways at any tap but the last, which decides: that takes twice as
+long as all else that is measured of an image."""
 
 
 def tap_names(arch: str, args: dict[str, Any]) -> tuple[str, ...]:
@@ -112,7 +117,7 @@ def measure_network(
                 with clock.timing("forward"):
                     taps = logits_and_taps(network, inputs.to(device), layers)[1]
                 with clock.timing("measure"):
-                    measures = measures or _begin(taps, names, images, memory_bytes, seed)
+                    measures = measures or _begin(network, taps, names, images, memory_bytes, seed)
                     feed(measures, taps, beside)
             if advance is not None:
                 advance(len(inputs))
@@ -132,11 +137,24 @@ def measure_network(
 
 
 def _begin(
-    taps: list[Tensor], names: tuple[str, ...], images: int, memory_bytes: float, seed: int
+    network: nn.Module, taps: list[Tensor], names: tuple[str, ...], images: int, memory_bytes: float, seed: int
 ) -> list[TapMeasures]:
     sizes = [4 * tap[0].numel() for tap in taps]
     keep = kept_images(sizes, images, memory_bytes)
-    return [TapMeasures(layer, names[layer], images, keep[layer], seed) for layer in range(len(names))]
+    norm, width = final_norm(network) or (None, 0)
+    last = len(names) - 1
+    return [
+        TapMeasures(
+            layer,
+            names[layer],
+            images,
+            keep[layer],
+            seed,
+            norm=norm if tap.shape[1] == width else None,
+            closely=None if layer == last else CLOSELY,
+        )
+        for layer, tap in enumerate(taps)
+    ]
 
 
 Beside = Callable[..., Iterable[Any]]

@@ -8,6 +8,7 @@ F = D // 2 + 1 frequencies of a real FFT over channels. Sources: [EM] arXiv 2511
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,17 @@ ENERGY_SHARES = (0.80, 0.90, 0.95, 0.99)
 """Shares of an image's energy for which the smallest number of directions is counted [EM]."""
 SEP_SHARES = (0.50, 0.60, 0.70, 0.80, 0.90)
 """Shares of a token's spectral energy, likewise [EM]."""
+Way = Literal["raw", "normed", "centred", "standardised"]
+"""How a tap's tokens are looked at: as they are [EM]; after the network's own final norm, as later layers and its
+classifier read them; less their mean over all images' tokens; and each channel of that over its standard deviation."""
+WAYS: tuple[Way, ...] = get_args(Way)
+OTHER_WAYS = WAYS[1:]
+WAY_WORDS: dict[Way, str] = {
+    "raw": "raw",
+    "normed": "after the final norm",
+    "centred": "centred",
+    "standardised": "standardised",
+}
 TIE = 1e-9
 """A share counts as reached from this much below it, so that equal energies do not depend on rounding."""
 
@@ -58,6 +70,20 @@ def kept_rows(images: int, kept: int) -> Counts:
 
 
 @dataclass(frozen=True)
+class View:
+    """A tap's tokens in one of WAYS."""
+
+    spectrum: Floats
+    """``[D]``: as ``TapResult.pca_spectrum``."""
+    shared: Counts
+    """As ``TapResult.pca_rank``, ``[m, 4]`` (raw) or ``[k, 4]``."""
+    own: Counts
+    """As ``TapResult.rank``, ``[n, 4]`` (raw) or ``[k, 4]``."""
+    intensity: Floats
+    """As ``TapResult.intensity``, ``[n]`` (raw) or ``[k]``."""
+
+
+@dataclass(frozen=True)
 class TapResult:
     """One tap over all images. Arrays are float64 unless they count."""
 
@@ -82,6 +108,20 @@ class TapResult:
     """``[D]``: share of each eigenvalue of C = sum X^T X / tokens, largest first; zeros where there is no energy."""
     pca_rank: Counts
     """``[m, 4]``: of each kept image, smallest d whose leading shared basis vectors hold ENERGY_SHARES of it."""
+
+    # The same, and intensity, in OTHER_WAYS, in their order: zeros (NaN for intensity) without a final norm.
+    normed: bool
+    """Whether the network has a final norm, of this tap's width."""
+    way_spectrum: Floats
+    """``[3, D]``: ``pca_spectrum``."""
+    way_pca_rank: Counts
+    """``[3, k, 4]``: ``pca_rank`` of k of the kept images (``viewed_rows``): of all of them at the last tap."""
+    way_rank: Counts
+    """``[3, k, 4]``: ``rank`` of the same ones."""
+    way_intensity: Floats
+    """``[3, k]``: ``intensity`` of the same ones."""
+    channel_energy: Floats
+    """``[D]``: share of the energy in each channel, raw; zeros where there is no energy."""
 
     # SEP [EM]: of each token, the energy of its FFT over channels.
     sep_energy: Floats
@@ -124,6 +164,29 @@ class TapResult:
     def kept(self) -> int:
         """m: images that second-phase quantities (``pca_rank``, ``entropy``) are made of."""
         return len(self.entropy)
+
+    @property
+    def viewed_rows(self) -> Counts:
+        """Numbers ``[k]`` of the images that were looked at in the other ways, spread evenly over the kept ones."""
+        kept = kept_rows(self.images, self.kept)
+        return kept[kept_rows(len(kept), self.way_rank.shape[1])]
+
+    @property
+    def ways(self) -> tuple[Way, ...]:
+        """Those of WAYS in which the tap was measured."""
+        return tuple(way for way in WAYS if way != "normed" or self.normed)
+
+    def view(self, way: Way) -> View:
+        """What was measured in one of ``ways``."""
+        if way == "raw":
+            return View(self.pca_spectrum, self.pca_rank, self.rank, self.intensity)
+        row = OTHER_WAYS.index(way)
+        return View(self.way_spectrum[row], self.way_pca_rank[row], self.way_rank[row], self.way_intensity[row])
+
+    def strongest_channels(self, count: int) -> tuple[Counts, float]:
+        """The channels of most energy, strongest first, and the share of the energy that they hold together."""
+        order = np.argsort(-self.channel_energy, kind="stable")[:count].astype(np.int64)
+        return order, float(self.channel_energy[order].sum())
 
     @property
     def sep_unfolded(self) -> Floats:

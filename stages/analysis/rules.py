@@ -17,6 +17,7 @@ from stages.models.geometry import Shape, wide_shapes
 
 What = Literal["strategy", "pairs", "width"]
 Kind = Literal["mse", "spectral"]
+Basis = Literal["shapes", "directions", "intensity"]
 Pairs = tuple[tuple[int, int], ...]
 
 
@@ -127,13 +128,15 @@ class Rule:
     reason: str
     """One sentence; ``stages.analysis.advice`` fills in the fields."""
     source: str
+    basis: Basis = "shapes"
+    """What it looks at, apart from shapes: that is measured in several ways, which may disagree."""
 
 
 _EM = "[EM] arXiv 2511.15572: "
 _SKD = "[SKD] arXiv 2412.19055: "
 _NEED = (
     "an image needs {shared:g} directions of the basis all images share for 95 % of its energy at the teacher's last "
-    "tap (median of {kept:,}), and {student} is {student_width} wide, "
+    "tap (median of {kept:,}{seen}), and {student} is {student_width} wide, "
 )
 
 RULES = (
@@ -163,6 +166,7 @@ RULES = (
         lambda facts: {"strategy": "plain"},
         _NEED + "so they fit.",
         _EM + "dataset-level PCA, against the student's width",
+        "directions",
     ),
     Rule(
         "strategy",
@@ -174,6 +178,7 @@ RULES = (
         + "but no more than {own} of its own for 99 % ({percentile}), so a linear map can carry each image, and it "
         "folds away exactly at export.",
         _EM + "sample-wise SVD beside dataset-level PCA, and the remedy Lift",
+        "directions",
     ),
     Rule(
         "strategy",
@@ -184,6 +189,7 @@ RULES = (
         _NEED + "and {own} of its own for 99 % ({percentile}), more than a linear map can carry, so the last block "
         "gets the teacher's width, {teacher_width}.",
         _EM + "sample-wise SVD beside dataset-level PCA, and the remedy WideLast",
+        "directions",
     ),
     Rule(
         "strategy",
@@ -195,6 +201,7 @@ RULES = (
         + "and {own} of its own for 99 % ({percentile}), more than a linear map can carry in full, but neither the "
         "size nor the number of its {heads} heads divides the teacher's width, {teacher_width}, so only lift is left.",
         _EM + "the remedy Lift, where WideLast cannot be built",
+        "directions",
     ),
     Rule(
         "pairs",
@@ -243,9 +250,10 @@ RULES = (
         "both have equal blocks, strategy is plain",
         lambda facts, _: True,
         _intensity,
-        "highest mean intensity among the teacher's {teacher_depth} layers: {layers}{margin}; those of its first half "
-        "go with the student's first layers, the others with its last.",
+        "highest mean intensity{strength} among the teacher's {teacher_depth} layers: {layers}{margin}; those of its "
+        "first half go with the student's first layers, the others with its last.",
         _SKD + "layers of highest spectral intensity, as chosen for CaiT-S24",
+        "intensity",
     ),
     Rule(
         "width",
@@ -253,9 +261,10 @@ RULES = (
         "student has equal blocks, and d95 in whole heads > teacher's width",
         lambda facts, _: facts.student.isotropic and _whole_heads(facts) > facts.teacher_width,
         lambda facts: {"width": facts.teacher_width},
-        "plain would do at {width}, the teacher's own width, where nothing has to be squeezed: d95 is {shared:g} "
+        "plain would do at {width}, the teacher's own width, where nothing has to be squeezed: d95{by} is {shared:g} "
         "[{low:g}, {high:g}], and whole heads of {head_size} would make it wider than that.",
         _EM + "dataset-level PCA; taking it up is this project's",
+        "directions",
     ),
     Rule(
         "width",
@@ -263,8 +272,9 @@ RULES = (
         "student has equal blocks",
         lambda facts, _: facts.student.isotropic,
         lambda facts: {"width": _whole_heads(facts)},
-        "plain would do from {width} on: d95 is {shared:g} [{low:g}, {high:g}], in whole heads of {head_size}.",
+        "plain would do from {width} on: d95{by} is {shared:g} [{low:g}, {high:g}], in whole heads of {head_size}.",
         _EM + "dataset-level PCA; taking it up is this project's",
+        "directions",
     ),
     Rule(
         "width",
@@ -272,8 +282,9 @@ RULES = (
         "student has stages",
         lambda facts, _: True,
         lambda facts: {"width": _whole_heads(facts)},
-        "a last stage of {width} would hold d95, {shared:g} [{low:g}, {high:g}].",
+        "a last stage of {width} would hold d95{by}, {shared:g} [{low:g}, {high:g}].",
         _EM + "dataset-level PCA; applying it to stages is this project's",
+        "directions",
     ),
 )
 """Evaluated top to bottom: the first rule that applies answers its question, and the later ones see the answer."""

@@ -17,7 +17,7 @@ from core.errors import UsageError
 from core.files import write_atomic
 from stages.analysis.results import NetworkResult, TapResult
 
-VERSION = 1
+VERSION = 2
 """Of the file's layout; raised when a field of NetworkResult or TapResult changes."""
 
 

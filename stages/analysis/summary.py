@@ -93,9 +93,13 @@ def percentile(counts: Counts, share: float, percent: Percent) -> float:
     return float(np.median(column) if percent == 50 else high_percentile(column))
 
 
-def pca_smallest(tap: TapResult) -> Counts:
-    """``[4]``: smallest d whose leading shared directions hold ENERGY_SHARES of the whole sample's energy [EM]."""
-    return first_reaching(np.cumsum(tap.pca_spectrum), ENERGY_SHARES)
+def pca_smallest(spectrum: Floats) -> Counts:
+    """``[4]``: smallest d whose leading shared directions hold ENERGY_SHARES of the whole sample's energy [EM].
+
+    Args:
+        spectrum: ``[D]``: ``TapResult.pca_spectrum``, or a view's.
+    """
+    return first_reaching(np.cumsum(spectrum), ENERGY_SHARES)
 
 
 def sep_curves(tap: TapResult) -> dict[str, Floats]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from stages.analysis.document import finite
-from stages.analysis.results import ENERGY_SHARES, SEP_SHARES, Floats, NetworkResult, TapResult
+from stages.analysis.results import ENERGY_SHARES, SEP_SHARES, WAYS, Floats, NetworkResult, TapResult
 from stages.analysis.summary import (
     PERCENTS,
     mean_interval,
@@ -27,6 +27,7 @@ def tables(networks: Sequence[NetworkResult]) -> dict[str, str]:
     makers: dict[str, Callable[[TapResult], Row]] = {
         "rank.csv": rank_row,
         "pca.csv": pca_row,
+        "ways.csv": ways_row,
         "sep.csv": sep_row,
         "intensity.csv": intensity_row,
         "entropy_magnitude.csv": entropy_row,
@@ -72,9 +73,27 @@ def rank_row(tap: TapResult) -> Row:
 def pca_row(tap: TapResult) -> Row:
     """Dataset PCA [EM]: for each share d of the whole sample, and median and 99th percentile over kept images."""
     row: Row = {"kept_images": tap.kept}
-    for share, d in zip(ENERGY_SHARES, pca_smallest(tap), strict=True):
+    for share, d in zip(ENERGY_SHARES, pca_smallest(tap.pca_spectrum), strict=True):
         row |= {f"d_at_{percent(share)}%": d, f"d_at_{percent(share)}%_of_D_%": 100 * d / tap.width}
         row |= {f"p{number}_at_{percent(share)}%": percentile(tap.pca_rank, share, number) for number in PERCENTS}
+    return row
+
+
+def ways_row(tap: TapResult) -> Row:
+    """In each of WAYS, at 95 %: d of the whole sample, median and 99th percentile over images of an image's shared and
+    own directions; mean intensity; the channels of most energy. Nothing where there is no final norm."""
+    row: Row = {"viewed_images": len(tap.viewed_rows)}
+    for way in WAYS:
+        view = tap.view(way)
+        there = way in tap.ways
+        found: Row = {"d_at_95%": pca_smallest(view.spectrum)[ENERGY_SHARES.index(0.95)]}
+        for name, counts in (("shared", view.shared), ("own", view.own)):
+            found |= {f"{name}_p{number}_at_95%": percentile(counts, 0.95, number) for number in PERCENTS}
+        found["intensity"] = view.intensity.mean() if len(view.intensity) else None
+        row |= {f"{way}_{name}": value if there else None for name, value in found.items()}
+    for count in (1, 2):
+        channels, share = tap.strongest_channels(count)
+        row |= {f"channel_{count}": channels[-1] if len(channels) == count else None, f"top{count}_%": 100 * share}
     return row
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from core.errors import ResultError
 from stages.analysis.measures.entropy import Magnitude, entropies
@@ -14,7 +14,8 @@ from stages.analysis.measures.order import ChannelOrder
 from stages.analysis.measures.pca import pca_ranks
 from stages.analysis.measures.rank import SampleRank
 from stages.analysis.measures.spectrum import ChannelSpectra
-from stages.analysis.results import Counts, Floats, TapResult
+from stages.analysis.measures.ways import OtherWays
+from stages.analysis.results import Counts, Floats, TapResult, kept_rows
 
 CHUNK = 2**19
 """Values measured at once on the CPU, whatever the batch's size: more take memory, with fewer threads wait for each
@@ -31,9 +32,21 @@ class TapMeasures:
         keep: ascending indices of the images whose tokens are kept (float32, in memory) for what can be computed only
             after all images: entropy and ``pca_rank``.
         seed: of the random orders of channels and the tokens they are tried on.
+        norm: the network's final norm, where it has this tap's width.
+        closely: how many of the kept images, at most, are looked at in the other ways, too: all by default.
     """
 
-    def __init__(self, layer: int, name: str, images: int, keep: Counts, seed: int = 0) -> None:
+    def __init__(
+        self,
+        layer: int,
+        name: str,
+        images: int,
+        keep: Counts,
+        seed: int = 0,
+        *,
+        norm: nn.Module | None = None,
+        closely: int | None = None,
+    ) -> None:
         if images < 1:
             raise ResultError(f"{name} was to be measured over {images} images; give at least one.")
         self.layer = layer
@@ -42,6 +55,8 @@ class TapMeasures:
         self.seen = 0
         self._keep = keep
         self._seed = seed
+        self._norm = norm
+        self._closely = kept_rows(len(keep), len(keep) if closely is None else closely)
         self._kept: NDArray[np.float32] | None = None
 
     @property
@@ -81,6 +96,7 @@ class TapMeasures:
         self._rank = SampleRank(self.images)
         self._moment = SecondMoment(width, tokens.device)
         self._spectra = ChannelSpectra(width, self.images, tokens.device)
+        self._ways = OtherWays(width, tokens.device, self._norm)
         self._order = ChannelOrder(width, count, self.images, self._seed)
 
     def _measure(self, tokens: Tensor) -> None:
@@ -100,6 +116,7 @@ class TapMeasures:
         else:
             self._moment.add_tokens(X_BND)
         self._order.update(X_BND)
+        self._ways.update(X_BND)
         self._store(tokens)
         self.seen += len(tokens)
 
@@ -135,7 +152,9 @@ class TapMeasures:
         permuted, sampled, order_effect = self._order.finish()
         intensity, spectrum = self._spectra.amplitudes()
         low, high = (own if given is None else given for given, own in zip((low, high), self.range, strict=True))
+        way_spectrum, channel_energy = self._ways.close(self._moment.upper())
         pca_rank, entropy = self._second_phase(self._kept, basis, low, high)
+        way_pca_rank, way_rank, way_intensity = self._other_ways(self._kept)
         count, width = self._kept.shape[1:]
         self._kept = None
         return TapResult(
@@ -148,6 +167,12 @@ class TapMeasures:
             image_spectrum=image_spectrum,
             pca_spectrum=pca_spectrum,
             pca_rank=pca_rank,
+            normed=self._ways.normed,
+            way_spectrum=way_spectrum,
+            way_pca_rank=way_pca_rank,
+            way_rank=way_rank,
+            way_intensity=way_intensity,
+            channel_energy=channel_energy,
             sep_energy=sep_energy,
             sep_sorted=sep_sorted,
             participation=participation,
@@ -172,3 +197,13 @@ class TapMeasures:
             ranks.append(pca_ranks(torch.from_numpy(X_BND).to(self._device), basis))
             bits.append(entropies(X_BND.astype(np.float64), low, high))
         return np.concatenate(ranks), np.concatenate(bits)
+
+    def _other_ways(self, kept: NDArray[np.float32]) -> tuple[Counts, Counts, Floats]:
+        """``way_pca_rank``, ``way_rank`` and ``way_intensity`` of some of the kept images."""
+        seen = []
+        size = max(1, CHUNK // (kept.shape[1] * kept.shape[2]))
+        for start in range(0, max(len(self._closely), 1), size):  # once even where nothing was kept, for the shapes
+            X_BND = torch.from_numpy(kept[self._closely[start : start + size]])
+            seen.append(self._ways.see(X_BND.to(self._device)))
+        shared, own, intensity = (np.concatenate(parts, axis=1) for parts in zip(*seen, strict=True))
+        return shared, own, intensity

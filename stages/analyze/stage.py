@@ -8,7 +8,8 @@ from core.analysis_records import AnalyzeRecord
 from core.context import Context
 from core.files import reference
 from core.records import DataRecord, TeacherRecord
-from stages.analysis.advice import advise, selected_layers
+from stages.analysis.advice import advise
+from stages.analysis.drawn import selected_layers
 from stages.analysis.read import read_network
 from stages.analysis.sample import training_sample
 from stages.analysis.store import save

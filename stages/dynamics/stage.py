@@ -13,9 +13,9 @@ from core.analysis_records import AnalyzeRecord, DynamicsRecord
 from core.context import Context
 from core.files import reference
 from core.records import DataRecord, DistillRecord, StudentRecord, TeacherRecord
-from stages.analysis.advice import selected_layers
 from stages.analysis.approach import approach
 from stages.analysis.config import AnalysisConfig
+from stages.analysis.drawn import selected_layers
 from stages.analysis.read import read_network
 from stages.analysis.sample import training_sample
 from stages.analysis.store import load

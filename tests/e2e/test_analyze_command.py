@@ -112,6 +112,46 @@ def test_weights_of_a_file_whatever_its_classes(finished: Finished, digit_folder
     assert "check --model and --args" in " ".join(wrong.err.split())
 
 
+def test_what_fails_leaves_nothing_in_the_way_of_the_corrected_command(
+    digit_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, good = tmp_path / "bad", tmp_path / "good"
+    for folder in (bad, good):
+        folder.mkdir()
+        shutil.copy(next(digit_folder.rglob("[0-9]*.png")), folder)
+    (bad / "zz.png").write_text("no image")
+    output = tmp_path / "deep" / "out"
+    words = ("--weights", "random", "-o", output)
+    assert analyze("--data", bad, *words).code == 2
+    assert not (tmp_path / "deep").exists()
+    assert analyze("--data", good, *words).code == 0
+    before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    assert analyze("--data", bad, *words).code == 2
+    assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
+    assert sorted(path.name for path in output.iterdir()) == ["analysis"]
+
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.analyze.read_network", interrupted)
+    assert analyze("--data", good, "--weights", "random", "-o", tmp_path / "other").code == 130
+    assert not (tmp_path / "other").exists()
+
+
+def test_what_was_killed_is_known_by_its_mark_and_made_anew(digit_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out" / "analysis"
+    (folder / "tables").mkdir(parents=True)
+    (folder / "tables" / "rank.csv").write_text("half of i")
+    words = ("--data", digit_folder, "--weights", "random", "--images", "9", "-o", tmp_path / "out")
+    refused = analyze(*words)
+    assert refused.code == 2
+    assert "is not empty and no earlier analysis" in " ".join(refused.err.split())
+    (folder / ".unfinished").touch()
+    assert analyze(*words).code == 0
+    assert "half of i" not in (folder / "tables" / "rank.csv").read_text()
+    assert not (folder / ".unfinished").exists()
+
+
 REFUSED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "nothing": ((), ("nothing to analyse", "give RUN, or --model NAME")),
     "no data": (("--model", "deit_tiny"), ("nothing to analyse", "--data SOURCE")),
@@ -154,8 +194,9 @@ def test_auto_decides_says_why_and_is_reused(tmp_path: Path) -> None:
     words = ("run", *NAMES, "--strategy", "auto", *sets(*TINY, "analysis.images=60", wide), "-o", tmp_path / "run")
     done = in_process(*words)
     assert done.code == 0, done.err
-    assert "auto strategy plain: deit_tiny_patch16_224 is 64 wide and the teacher's last tap 64" in " ".join(
-        done.err.split()
+    assert (
+        "auto strategy plain (confidence 1.00): deit_tiny_patch16_224 is 64 wide and the teacher's last tap 64"
+        in " ".join(done.err.split())
     )
     assert strategy_of(tmp_path / "run") == "plain"
     assert "nothing has to be squeezed" in (tmp_path / "run/report/report.md").read_text()

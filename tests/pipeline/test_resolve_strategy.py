@@ -62,7 +62,7 @@ def test_the_advice_becomes_the_config(strategy: str, digits: RunConfig) -> None
     config, reasons = decided(auto(digits), analyzed(strategy))
     assert config.student.strategy == strategy
     assert [(term.kind, term.pairs) for term in config.distill.features] == [("spectral", ((0, 0), (1, 3)))]
-    assert reasons == [f"strategy {strategy}: a reason"]
+    assert reasons == [f"strategy {strategy} (confidence 1.00): a reason"]
     again = with_strategy(config, config, analyzed("plain"), teacher())
     assert again == (config, [])  # what was decided is not decided again
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.report.analysis import measures
 from pipeline.report.html.embed import Picture, embedded
 from pipeline.report.html.parts import Cell, Table, columns
 
@@ -16,6 +17,7 @@ _SUBJECTS = {
     "beside": "Teacher and trained student side by side",
     "pca": "One basis for all images against one for each",
     "rank": "Directions that an image needs, by layer",
+    "ways": "Whether it matters how energy is measured",
     "dynamics": "Entropy and magnitude by layer",
     "intensity": "Spectral intensity by layer",
     "sep": "Where a token's spectral energy lies",
@@ -92,10 +94,13 @@ def _recommendations(advice: dict[str, Any] | None) -> Table | None:
             Cell(entry["what"]),
             Cell(entry["value"] or "nothing"),
             Cell("-" if entry["confidence"] is None else f"{entry['confidence']:.2f}", sort=entry["confidence"]),
+            Cell(measures(entry)),
             Cell(entry["reason"]),
             Cell(entry["source"]),
         ]
         for entry in advice["recommendations"]
     ]
-    head = columns("question", "advice", "confidence", "why", "source", words=("advice", "why", "source"))
+    head = columns(
+        "question", "advice", "confidence", "measures", "why", "source", words=("advice", "measures", "why", "source")
+    )
     return Table("What the teacher's features advise", head, rows)

@@ -18,6 +18,7 @@ from stages.analysis.figures.directions import pca_figure, rank_figure
 from stages.analysis.figures.dynamics import beside_figure, dynamics_figure, training_figure
 from stages.analysis.figures.spectra import intensity_figure, sep_figure, spectrum_figure
 from stages.analysis.figures.style import style
+from stages.analysis.figures.ways import ways_figure
 from stages.analysis.results import NetworkResult
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def draw_all(
     Args:
         networks: the teacher (or the only network) first.
         selected_layers: of the first network, marked in its intensity figure.
-        student: its width is drawn into the first network's PCA figure.
+        student: its width is drawn into the first network's figures of shared directions.
         approach: distances of a followed student from its teacher, one JSON object a quantity.
     """
     made = rendered(networks, selected_layers, student, approach)
@@ -73,6 +74,7 @@ def figures(
         first = network is networks[0]
         yield f"rank-{name}", rank_figure(network)
         yield f"pca-{name}", pca_figure(network, student if first else None)
+        yield f"ways-{name}", ways_figure(network, student if first else None)
         yield f"sep-{name}", sep_figure(network)
         yield f"intensity-{name}", intensity_figure(network, selected_layers if first else ())
         yield f"spectrum-{name}", spectrum_figure(network)

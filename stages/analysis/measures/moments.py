@@ -61,12 +61,21 @@ class SecondMoment:
         return np.asarray(upper + np.triu(upper, 1).T)
 
     def eigen(self) -> tuple[Floats, Tensor]:
-        """Shares of the eigenvalues ``[D]``, largest first (zeros without energy), and their vectors ``[D, D]``.
+        """``eigen_of`` the sum."""
+        return eigen_of(self._upper)
 
-        Vectors stand in columns, in the same order, float64, on the device of the tokens.
-        """
-        values, vectors = torch.linalg.eigh(self._upper, UPLO="U")
-        return shares(values.flip(0).cpu().numpy()), vectors.flip(1)
+    def upper(self) -> Tensor:
+        """The sum ``[D, D]``, of which only the upper triangle is filled for certain."""
+        return self._upper
+
+
+def eigen_of(upper_DD: Tensor) -> tuple[Floats, Tensor]:
+    """Shares of the eigenvalues ``[D]``, largest first (zeros without energy), and their vectors ``[D, D]``.
+
+    Only the upper triangle is read. Vectors stand in columns, in the same order, float64, on the device of the matrix.
+    """
+    values, vectors = torch.linalg.eigh(upper_DD, UPLO="U")
+    return shares(values.flip(0).cpu().numpy()), vectors.flip(1)
 
 
 def shares(energies: Floats) -> Floats:

@@ -21,8 +21,8 @@ class SampleRank:
 
     def update(self, gram_BRR: Tensor) -> None:
         """Take images by their Gram matrices ``[B, r, r]``, of which only the upper triangle is read."""
-        share_BR = shares(torch.linalg.eigvalsh(gram_BRR, UPLO="U").flip(-1).cpu().numpy())
-        self._ranks.add(first_reaching(np.cumsum(share_BR, axis=-1), ENERGY_SHARES))
+        share_BR = energy_shares(gram_BRR)
+        self._ranks.add(ranks_of(share_BR))
         if not self._sum.size:
             self._sum = np.zeros(share_BR.shape[1])
         self._sum += share_BR.sum(axis=0)
@@ -31,3 +31,13 @@ class SampleRank:
     def finish(self) -> tuple[Counts, Floats]:
         """``TapResult.rank`` and ``TapResult.image_spectrum``."""
         return self._ranks.all(), self._sum / max(self._with_energy, 1)
+
+
+def energy_shares(gram_BRR: Tensor) -> Floats:
+    """Share of each squared singular value ``[B, r]``, largest first, of Gram matrices (upper triangles alone)."""
+    return shares(torch.linalg.eigvalsh(gram_BRR, UPLO="U").flip(-1).cpu().numpy())
+
+
+def ranks_of(share_BR: Floats) -> Counts:
+    """Smallest number of directions ``[B, 4]`` whose leading ``share_BR`` hold ENERGY_SHARES."""
+    return first_reaching(np.cumsum(share_BR, axis=-1), ENERGY_SHARES)

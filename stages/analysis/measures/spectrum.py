@@ -85,3 +85,11 @@ class ChannelSpectra:
     def amplitudes(self) -> tuple[Floats, Floats]:
         """``TapResult.intensity`` and ``spectrum``."""
         return self._intensity.all(), self._amplitude.cpu().numpy() / (self._tokens * self.width)
+
+
+def intensities(X_BND: Tensor) -> Floats:
+    """Spectral intensity of each image ``[B]``, as ``TapResult.intensity``, of these tokens alone."""
+    width = X_BND.shape[2]
+    times = torch.from_numpy(multiplicity(width)).to(X_BND)
+    amplitude_BNF = torch.fft.rfft(X_BND).abs()
+    return np.asarray(((amplitude_BNF @ times).mean(dim=1) / width**2).double().cpu().numpy())

@@ -27,6 +27,8 @@ def analyzed(strategy: str | None) -> AnalyzeRecord:
         numbers={"d95": 230.0},
         confidence=None if strategy is None else 0.93,
         source="[EM] a table",
+        sampling=None if strategy is None else 0.99,
+        answers={} if strategy is None else {"raw": strategy, "centred": strategy, "standardised": "uniform"},
     )
     advice = Advice(
         strategy=strategy,  # type: ignore[arg-type]
@@ -61,7 +63,14 @@ def test_reasons_with_their_numbers_and_links_to_figures(lift: Records) -> None:
     assert "This run's student" not in text
     row = next(line for line in text.splitlines() if line.startswith("| strategy"))
     cells = [cell.strip() for cell in row.strip("|").split(" | ")]
-    assert cells == ["strategy", "lift", "0.93", REASON.replace("|", "\\|").replace("<", "&lt;"), "[EM] a table"]
+    assert cells == [
+        "strategy",
+        "lift",
+        "0.93",
+        "2 of 3; images alone 0.99",
+        REASON.replace("|", "\\|").replace("<", "&lt;"),
+        "[EM] a table",
+    ]
     assert "Figures: [rank-teacher](../analysis/teacher/figures/rank-teacher.png)." in text
 
 
@@ -100,11 +109,12 @@ def tap(layer: int, median: float | None) -> dict[str, Any]:
     rank = {"95": {"median": median, "p99": None if median is None else 8.0}}
     mean = {"mean": None if median is None else 1.25}
     values = {"rank": rank, "pca_rank": rank, "intensity": mean, "entropy": mean, "magnitude": mean}
-    return {"name": f"block {layer}", "width": 64, **values}
+    ways = {"raw": {"pca_rank": rank}, "normed": {"pca_rank": {"95": {"median": 41.0}}}}
+    return {"name": f"block {layer}", "width": 64, "ways": ways, "channels": {"top2": 0.246}, **values}
 
 
-def shown(networks: int, width: int = 80) -> str:
-    taps = [tap(0, 5.0), tap(1, None)]
+def shown(networks: int, width: int = 80, taps: list[dict[str, Any]] | None = None) -> str:
+    taps = taps or [tap(0, 5.0), tap(1, None)]
     document = {
         "networks": [
             {"label": f"network {index}", "arch": "deit [tiny]", "sample": "10 images", "taps": taps}
@@ -128,6 +138,15 @@ def test_terminal_shows_a_row_a_layer_the_advice_and_the_verdicts() -> None:
     assert "Advice: what to do" in text
     assert "- strategy, confidence 0.93: an image needs 230" in text
     assert "entropy: closer." in text
+
+
+def test_the_last_tap_is_told_in_every_way_where_it_was_measured_so() -> None:
+    told = "block 0, shared 95 %: 5 raw, 41 after the final norm; two channels hold 25 % of the energy"
+    assert told not in shown(1)  # the last tap has no number
+    assert told in " ".join(shown(1, taps=[tap(0, 5.0)]).split())
+    earlier = tap(0, 5.0)
+    del earlier["ways"], earlier["channels"]  # as analyses were written before
+    assert "shared 95 %:" not in shown(1, taps=[earlier])
 
 
 def test_of_many_networks_the_first_and_the_last_within_80_columns() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from stages.analysis.results import NetworkResult, TapResult
+from stages.analysis.results import OTHER_WAYS, NetworkResult, TapResult, kept_rows
 
 Array = NDArray[np.float64]
 CAIT_LAYERS = (0, 1, 18, 19, 20, 21, 22, 23)
@@ -26,9 +27,17 @@ def crafted_tap(
     intensity: ArrayLike = 1.0,
     entropy: ArrayLike = 1.0,
     magnitude: ArrayLike = 1.0,
+    normed: bool = True,
+    ways: Mapping[str, Mapping[str, ArrayLike]] = MappingProxyType({}),
 ) -> TapResult:
-    """A tap with these numbers; one number stands for all images, ``[4]`` ranks likewise."""
+    """A tap with these numbers; one number stands for all images, ``[4]`` ranks likewise.
+
+    ``ways``: of the other ways, ``rank``, ``pca_rank`` and ``intensity`` where they are not those of raw tokens.
+    """
     kept = images if kept is None else kept
+    places = kept_rows(images, kept)
+    alike = {"rank": rank, "pca_rank": pca_rank, "intensity": intensity}
+    others = [{name: np.asarray(v) for name, v in (alike | dict(ways.get(way, {}))).items()} for way in OTHER_WAYS]
     frequencies = width // 2 + 1
     flat = np.full(frequencies, 1 / frequencies)
     return TapResult(
@@ -41,6 +50,12 @@ def crafted_tap(
         image_spectrum=np.eye(min(4, width))[0],
         pca_spectrum=np.full(width, 1 / width),
         pca_rank=np.broadcast_to(np.asarray(pca_rank, dtype=np.int64), (kept, 4)),
+        normed=normed,
+        way_spectrum=np.full((3, width), 1 / width),
+        way_pca_rank=np.stack([np.broadcast_to(row["pca_rank"], (kept, 4)) for row in others]).astype(np.int64),
+        way_rank=np.stack([np.broadcast_to(row["rank"], (images, 4))[places] for row in others]).astype(np.int64),
+        way_intensity=np.stack([np.broadcast_to(row["intensity"], (images,))[places] for row in others]).astype(float),
+        channel_energy=np.array([0.15, 0.1, *[0.75 / (width - 2)] * (width - 2)]),
         sep_energy=flat,
         sep_sorted=np.cumsum(np.full(width, 1 / width)),
         participation=np.full(images, float(width)),
@@ -79,8 +94,14 @@ def teacher(
     intensities: Sequence[ArrayLike] | None = None,
     depth: int = 24,
     name: str = "block",
+    others: Mapping[str, tuple[int, int]] = MappingProxyType({}),
+    normed: bool = True,
+    other_intensities: Mapping[str, Sequence[float]] = MappingProxyType({}),
 ) -> NetworkResult:
     """A teacher by what its last tap needs; by default the numbers published for CaiT-S24.
+
+    ``others``: by another way of measuring, ``shared`` and ``own``; ``other_intensities``: one a layer. As raw where
+    nothing is given.
 
     ``shared`` (``[kept]`` or one number) directions of the dataset's basis for 95 % of an image, ``own`` (``[images]``
     or one number) of an image's for 99 %.
@@ -90,10 +111,18 @@ def teacher(
     pca_rank[:, 2], rank[:, 3] = shared, own
     if intensities is None:
         intensities = cait_intensities(images) if depth == 24 else [1.0 + layer for layer in range(depth)]
+    ways: list[dict[str, dict[str, ArrayLike]]] = [
+        {way: {"intensity": values[layer]} for way, values in other_intensities.items()} for layer in range(depth)
+    ]
     taps = [
-        crafted_tap(layer, name=name, width=width, images=images, kept=kept, intensity=values)
+        crafted_tap(
+            layer, name=name, width=width, images=images, kept=kept, intensity=values, normed=normed, ways=ways[layer]
+        )
         for layer, values in enumerate(intensities)
     ]
+    for way, (shared_then, own_then) in others.items():
+        needs = {"pca_rank": [1, 1, shared_then, shared_then], "rank": [1, 1, 1, own_then]}
+        ways[-1][way] = ways[-1].get(way, {}) | needs
     last = crafted_tap(
         depth - 1,
         name=name,
@@ -103,6 +132,8 @@ def teacher(
         rank=rank,
         pca_rank=pca_rank,
         intensity=intensities[-1],
+        normed=normed,
+        ways=ways[-1],
     )
     return crafted([*taps[:-1], last])
 

@@ -20,9 +20,14 @@ def decay(length: int, scale: float) -> Floats:
     return shares / shares.sum()
 
 
+MORE = (1.4, 1.6, 2.2)
+"""How many times the directions that raw tokens need, in the other ways."""
+
+
 def made_tap(layer: int, depth: float, width: int, *, images: int, kept: int, name: str = "block", late: float = 1.0):
     """``depth`` in [0, 1]; ``late`` in [0, 1]: how far training has come, the whole shape at 1."""
     rng = np.random.default_rng(1000 * layer + width)
+    seen = min(kept, 50)
     tokens, frequencies, orders = 196, width // 2 + 1, 20
     dip = 1 - 0.5 * late * np.exp(-(((depth - 0.55) / 0.3) ** 2))
     scale = width * (0.03 + 0.05 * dip)
@@ -51,6 +56,20 @@ def made_tap(layer: int, depth: float, width: int, *, images: int, kept: int, na
         image_spectrum=decay(min(tokens, width), scale),
         pca_spectrum=shared,
         pca_rank=first_reaching(per_kept, ENERGY_SHARES),
+        normed=True,
+        way_spectrum=np.stack([decay(width, 4 * scale * more) for more in MORE]),
+        way_pca_rank=np.stack(
+            [
+                first_reaching(
+                    np.array([np.cumsum(decay(width, s * more)) for s in scales[:seen]]).reshape(seen, width),
+                    ENERGY_SHARES,
+                )
+                for more in MORE
+            ]
+        ),
+        way_rank=np.stack([first_reaching(per_image[:seen] ** (1 / more), ENERGY_SHARES) for more in MORE]),
+        way_intensity=np.stack([height**power * rng.normal(1, 0.1, seen) for power in (-0.2, 0.8, 0.05)]),
+        channel_energy=np.concatenate([[0.14, 0.1], np.full(width - 2, 0.76 / (width - 2))]),
         sep_energy=folded,
         sep_sorted=np.cumsum(noise) / noise.sum(),
         participation=rng.normal(0.45 * width, 0.02 * width, images),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stages.analysis.measures.order import SAMPLE, channel_orders
 from stages.analysis.results import ENERGY_SHARES, TapResult
@@ -50,13 +50,13 @@ def drawn_tokens(x: np.ndarray, seed: int) -> Iterator[np.ndarray]:
         yield image[random.choice(count, min(SAMPLE, count), replace=False)]
 
 
-def naive(tokens: Tensor, keep: list[int], seed: int = 0) -> dict[str, Any]:
+def naive(tokens: Tensor, keep: list[int], seed: int = 0, norm: nn.LayerNorm | None = None) -> dict[str, Any]:
     """Every array of TapResult for tokens ``[n, N, D]``."""
     x = tokens.numpy().astype(np.float64)
     width = x.shape[2]
     out: dict[str, Any] = {"zero_tokens": int((np.abs(x).sum(axis=2) == 0).sum())}
-    out |= _ranks_of(x, keep) | _spectra_of(x) | _baseline_of(x, seed)
-    out["intensity"] = np.array([np.mean([np.abs(np.fft.fft(t)) / width for t in image]) for image in x])
+    out |= _ranks_of(x, keep) | _spectra_of(x) | _baseline_of(x, seed) | _ways_of(x, keep, norm)
+    out["intensity"] = _intensities(x)
     out["spectrum"] = np.mean([[np.abs(np.fft.rfft(t)) / width for t in image] for image in x], axis=(0, 1))
     out["magnitude"] = np.array([np.abs(image).mean() for image in x])
     out["low"], out["high"] = x.min(), x.max()
@@ -72,19 +72,58 @@ def bits(token: np.ndarray, low: float, high: float) -> float:
     return float(-(share * np.log2(share)).sum())
 
 
-def _ranks_of(x: np.ndarray, keep: list[int]) -> dict[str, Any]:
+def _squares(x: np.ndarray) -> list[np.ndarray]:
     squares = [np.linalg.svd(image, compute_uv=False) ** 2 for image in x]
-    squares = [np.where(s < 1e-25 * s.max(initial=0), 0.0, s) for s in squares]
-    moment = sum(image.T @ image for image in x)
-    values, vectors = np.linalg.eigh(moment)
+    return [np.where(s < 1e-25 * s.max(initial=0), 0.0, s) for s in squares]
+
+
+def _intensities(x: np.ndarray) -> np.ndarray:
+    return np.array([np.mean([np.abs(np.fft.fft(t)) / x.shape[2] for t in image]) for image in x])
+
+
+def _shared(x: np.ndarray, keep: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """Spectrum of the shared basis, and the directions of it that each kept image needs."""
+    values, vectors = np.linalg.eigh(sum(image.T @ image for image in x))
     basis = vectors[:, ::-1]
+    spectrum = values[::-1] / values.sum() if values.sum() > 0 else np.zeros(x.shape[2])
+    counts = [ranks(((x[i] @ basis) ** 2).sum(axis=0)) for i in keep]
+    return spectrum, np.array(counts, dtype=np.int64).reshape(len(keep), 4)
+
+
+def _ranks_of(x: np.ndarray, keep: list[int]) -> dict[str, Any]:
+    squares = _squares(x)
     with_energy = [s / s.sum() for s in squares if s.sum() > 0]
+    spectrum, counts = _shared(x, keep)
     return {
         "rank": np.array([ranks(s) for s in squares]),
         "image_spectrum": np.mean(with_energy, axis=0) if with_energy else np.zeros(min(x.shape[1:])),
-        "pca_spectrum": values[::-1] / values.sum() if values.sum() > 0 else np.zeros(x.shape[2]),
-        "pca_rank": np.array([ranks(((x[i] @ basis) ** 2).sum(axis=0)) for i in keep]),
+        "pca_spectrum": spectrum,
+        "pca_rank": counts,
     }
+
+
+def normed(x: np.ndarray, norm: nn.LayerNorm) -> np.ndarray:
+    gain, shift = norm.weight.detach().double().numpy(), norm.bias.detach().double().numpy()
+    variance = x.var(axis=2, keepdims=True)
+    return (x - x.mean(axis=2, keepdims=True)) / np.sqrt(variance + norm.eps) * gain + shift
+
+
+def _ways_of(x: np.ndarray, keep: list[int], norm: nn.LayerNorm | None) -> dict[str, Any]:
+    every = x.reshape(-1, x.shape[2])
+    energy = (every**2).sum(axis=0)
+    varying = every.var(axis=0) > 1e-12 * (every**2).mean(axis=0)
+    centred = np.where(varying, x - every.mean(axis=0), 0.0)
+    standardised = centred / np.where(varying, every.std(axis=0), 1.0)
+    rows: dict[str, list[np.ndarray]] = {name: [] for name in ("spectrum", "pca_rank", "rank", "intensity")}
+    for seen in (None if norm is None else normed(x, norm), centred, standardised):
+        found = (np.zeros_like(energy), np.zeros((len(keep), 4), np.int64)) if seen is None else _shared(seen, keep)
+        own = [[0] * 4 for _ in keep] if seen is None else [ranks(squares) for squares in _squares(seen[keep])]
+        rows["spectrum"].append(found[0])
+        rows["pca_rank"].append(found[1])
+        rows["rank"].append(np.array(own, dtype=np.int64).reshape(len(keep), 4))
+        rows["intensity"].append(np.full(len(keep), np.nan) if seen is None else _intensities(seen[keep]))
+    out: dict[str, Any] = {f"way_{name}": np.array(values) for name, values in rows.items()}
+    return out | {"normed": norm is not None, "channel_energy": energy / energy.sum() if energy.any() else energy}
 
 
 def _spectra_of(x: np.ndarray) -> dict[str, Any]:
@@ -132,11 +171,16 @@ def _baseline_of(x: np.ndarray, seed: int) -> dict[str, Any]:
 
 
 def measured(
-    tokens: Tensor, keep: list[int] | None = None, seed: int = 0, batches: list[int] | None = None
+    tokens: Tensor,
+    keep: list[int] | None = None,
+    seed: int = 0,
+    batches: list[int] | None = None,
+    norm: nn.Module | None = None,
+    closely: int | None = None,
 ) -> TapResult:
     """Tokens ``[n, N, D]`` through TapMeasures, in batches of these sizes (default: one)."""
     kept = np.arange(len(tokens)) if keep is None else np.array(keep, dtype=np.int64)
-    measures = TapMeasures(3, "block 3", len(tokens), kept, seed)
+    measures = TapMeasures(3, "block 3", len(tokens), kept, seed, norm=norm, closely=closely)
     for batch in tokens.split(batches or [len(tokens)]):
         measures.update(batch)
     return measures.finish()

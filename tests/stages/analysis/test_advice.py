@@ -12,7 +12,8 @@ from scipy.stats import binom
 
 from core.analysis_records import Advice, Recommendation
 from core.errors import UsageError
-from stages.analysis.advice import _statistics, advise
+from stages.analysis.advice import advise
+from stages.analysis.drawn import leading, selected_layers, statistics
 from stages.analysis.results import NetworkResult
 from stages.analysis.rules import RULES
 from stages.analysis.statistics import MIN_IMAGES, resampled_rows
@@ -221,12 +222,29 @@ def test_kept_images_are_drawn_with_their_own_ranks() -> None:
     intensities = [np.array([9.0, 1.0, 9.0, 1.0, 9.0]), np.full(5, 6.0)]
     own = [10, 11, 12, 13, 14]
     network = teacher(images=5, kept=3, shared=[20, 22, 24], own=own, intensities=intensities, depth=2)
-    shared, own_drawn, strongest = _statistics(network, np.array([[0] * 5, [1] * 5, [2, 2, 2, 3, 3]]), 1)
+    shared, own_drawn, strongest = statistics(network, np.array([[0] * 5, [1] * 5, [2, 2, 2, 3, 3]]), 1, "raw")
     assert shared.tolist() == [20, 22, 24]
     assert own_drawn.tolist() == [10, 12, 14]
     assert strongest.tolist() == [[0], [0], [1]]  # the last: (3 * 9 + 2 * 1) / 5 = 5.8 against 6
-    _, own_drawn, _ = _statistics(network, np.array([[0, 0, 0, 4, 4]]), 1)
+    _, own_drawn, _ = statistics(network, np.array([[0, 0, 0, 4, 4]]), 1, "raw")
     assert own_drawn.tolist() == [13]
+
+
+def test_other_ways_are_drawn_over_kept_images() -> None:
+    """As above, but layer 0 was looked at in images 0 and 4 only, and has intensities of its own."""
+    intensities = [np.array([9.0, 1.0, 9.0, 1.0, 9.0]), np.full(5, 6.0)]
+    network = teacher(images=5, kept=3, shared=[20, 22, 24], own=[10, 11, 12, 13, 14], intensities=intensities, depth=2)
+    values = {name: getattr(network.taps[0], name)[:, :2] for name in ("way_rank", "way_pca_rank")}
+    first = replace(network.taps[0], way_intensity=np.array([[1.0, 9.0]] * 3), **values)
+    rows = np.array([[0, 0, 0, 1, 1], [2, 2, 0, 0, 0], [2, 2, 2, 3, 3], [1, 1, 1, 3, 4]])
+    shared, own, strongest = statistics(crafted([first, network.taps[1]]), rows, 1, "centred")
+    assert shared.tolist() == [20, 24, 24, 22]  # of places 0, 1 and 2
+    assert own.tolist() == [10, 14, 14, 12]
+    # Of layer 0: image 0 alone; of 0 and 4, drawn 3 and 2 times, (3 * 1 + 2 * 9) / 5; 4 alone; neither, so both.
+    assert strongest.tolist() == [[1], [1], [0], [1]]
+    assert statistics(crafted([replace(first, normed=False), network.taps[1]]), rows, 1, "normed")[2].tolist() == (
+        statistics(network, rows, 1, "raw")[2].tolist()
+    )
 
 
 def test_features_without_energy_or_not_finite_recommend_nothing() -> None:
@@ -247,3 +265,102 @@ def test_a_teacher_read_in_part_is_refused() -> None:
 def test_the_energy_held_by_a_subspace_as_wide_as_the_student() -> None:
     strategy = answer(advise(teacher(), TINY, "deit_tiny"), "strategy")  # the crafted spectrum is flat
     assert strategy.numbers["energy in the shared directions of the student's width"] == pytest.approx(0.5)
+
+
+MASSIVE = {"normed": (41, 26), "centred": (52, 26), "standardised": (78, 34)}
+"""Shared and own directions of a real ViT-S in the other ways, where raw tokens need 18 and 18."""
+NEEDS = "95 % of the energy takes 18 directions raw, 41 after the final norm, 52 centred, 78 standardised"
+
+
+def massive(**given: Any) -> NetworkResult:
+    return teacher(shared=18, own=18, others=MASSIVE, **given)
+
+
+def test_measures_that_agree_leave_the_confidence_and_are_told() -> None:
+    found = answer(advise(massive(), TINY, "deit_tiny"), "strategy")
+    assert (found.value, found.confidence, found.sampling, found.measure) == ("plain", 1, 1, "raw")
+    assert found.reason.endswith(
+        f"{NEEDS}; student width 192: the measures agree (two channels hold 25 % of the energy)."
+    )
+    assert set(found.answers.values()) == {"plain"}
+    assert [found.numbers[f"d95, {way}"] for way in found.answers] == [18, 41, 52, 78]
+    assert found.numbers["energy in the two strongest channels"] == pytest.approx(0.25)
+
+
+def test_one_measure_of_four_that_disagrees_takes_a_quarter_of_the_confidence() -> None:
+    advice = advise(massive(), Shape(64, 12, 1), "narrow")
+    found = answer(advice, "strategy")
+    assert (found.value, found.confidence, found.sampling) == ("plain", 0.75, 1)
+    assert found.reason.endswith(
+        f"{NEEDS}; student width 64: the measures disagree (standardised: lift; two channels hold 25 % of the energy), "
+        "confidence 0.75."
+    )
+    width = answer(advice, "width")
+    assert (width.value, width.confidence) == ("64", 0.75)
+    assert width.reason.endswith("The measures disagree (standardised: 128), confidence 0.75.")
+    assert "strategy (plain: confidence 0.75, the measures disagree)" in advice.summary
+    pairs = answer(advice, "pairs")  # the dissenter's lift compares the last taps alone
+    assert pairs.sampling is not None
+    assert pairs.confidence == pytest.approx(0.75 * pairs.sampling)
+
+
+def test_raw_is_outvoted_by_more_of_the_measures() -> None:
+    advice = advise(massive(), Shape(32, 12, 1), "narrow")
+    found = answer(advice, "strategy")
+    assert (found.value, found.measure, found.confidence, found.sampling) == ("lift", "after the final norm", 0.5, 1)
+    assert "needs 41 directions" in found.reason
+    assert "(median of 200, after the final norm)" in found.reason
+    assert "no more than 26 of its own" in found.reason
+    assert "(raw: plain; standardised: widelast (heads keep their size); two channels" in found.reason
+    assert found.numbers["d95"] == 41
+    assert answer(advice, "width").reason.startswith("plain would do from 64 on: d95 (after the final norm) is 41")
+
+
+def test_a_tie_goes_to_raw() -> None:
+    assert leading({"raw": "a", "normed": "b", "centred": "b", "standardised": "a"}) == "raw"
+    assert leading({"raw": "a", "normed": "b", "centred": "c", "standardised": "b"}) == "normed"
+    assert leading({"raw": "a", "centred": "b", "standardised": "c"}) == "raw"
+    found = answer(advise(massive(), Shape(48, 12, 1), "narrow"), "strategy")
+    assert (found.value, found.measure, found.confidence) == ("plain", "raw", 0.5)
+
+
+def test_without_a_final_norm_three_measures_are_asked() -> None:
+    found = answer(advise(massive(normed=False), Shape(64, 12, 1), "narrow"), "strategy")
+    assert list(found.answers) == ["raw", "centred", "standardised"]
+    assert found.confidence == pytest.approx(2 / 3)
+
+
+def test_confidence_counts_draws_and_measures_together() -> None:
+    """Half of the images fit, raw; by the others none does: a quarter of the draws' half is left of `plain`."""
+    shared = np.repeat([30, 200], [101, 99])
+    others = dict.fromkeys(MASSIVE, (250, 100))
+    advice = advise(teacher(shared=shared, own=100, others=others), TINY, "deit_tiny")
+    found = answer(advice, "strategy")
+    assert (found.value, found.sampling) == ("lift", 1)
+    raw_lifts = binom.cdf(100, 200, 101 / 200)
+    assert found.confidence == pytest.approx((3 + raw_lifts) / 4, abs=0.02)
+
+
+def test_layers_are_chosen_by_intensity_in_every_way() -> None:
+    rising, falling = [float(layer) for layer in range(1, 25)], [float(layer) for layer in range(24, 0, -1)]
+    network = massive(intensities=rising, other_intensities={"normed": falling, "standardised": falling})
+    advice = advise(network, Shape(192, 3, 3), "shallow")
+    found = answer(advice, "pairs")
+    assert advice.pairs == ((1, 22), (2, 23))
+    assert (found.measure, found.confidence, found.sampling) == ("raw", 0.5, 1)
+    assert "measures disagree (after the final norm and standardised: spectral, 0 1 <-> 0 1), confidence 0.50." in (
+        found.reason
+    )
+    outvoted = massive(intensities=rising, other_intensities=dict.fromkeys(MASSIVE, falling))
+    assert advise(outvoted, Shape(192, 3, 3), "shallow").pairs == ((0, 0), (1, 1))
+    assert selected_layers(outvoted, Shape(192, 3, 3)) == (0, 1)
+    assert (
+        "highest mean intensity (after the final norm) among"
+        in answer(advise(outvoted, Shape(192, 3, 3), "shallow"), "pairs").reason
+    )
+
+
+def test_rules_that_look_at_shapes_alone_say_nothing_of_measures() -> None:
+    found = answer(advise(massive(), SMALL, "deit_small"), "strategy")
+    assert found.confidence == 1
+    assert "measures" not in found.reason

@@ -160,7 +160,7 @@ def rows_of(text: str) -> list[dict[str, str]]:
 def test_tables_have_one_row_a_tap_of_every_network() -> None:
     networks = checkpoints(3, depth=4, images=3, kept=3)
     made = tables(networks)
-    assert set(made) == {"rank.csv", "pca.csv", "sep.csv", "intensity.csv", "entropy_magnitude.csv"}
+    assert set(made) == {"rank.csv", "pca.csv", "ways.csv", "sep.csv", "intensity.csv", "entropy_magnitude.csv"}
     for text in made.values():
         rows = rows_of(text)
         assert len(rows) == 24 + 3 * 4
@@ -194,3 +194,31 @@ def test_tables_of_a_tap_seen_by_eye() -> None:
 def test_a_table_leaves_cells_without_a_number_empty() -> None:
     row = rows_of(tables([emptied(made_network(depth=1, images=1, kept=0))])["entropy_magnitude.csv"])[0]
     assert (row["entropy"], row["magnitude"], row["magnitude_95%_low"]) == ("", "0.0", "")
+
+
+def test_every_way_is_told_in_short_and_the_strongest_channels() -> None:
+    made = by_hand(
+        way_spectrum=np.array([[0.5, 0.3, 0.2, 0], [0.4, 0.3, 0.2, 0.1], [0.25, 0.25, 0.25, 0.25]]),
+        way_intensity=np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]),
+        channel_energy=np.array([0.1, 0.6, 0.05, 0.25]),
+    )
+    tap = made.taps[0]
+    found = document([made], None)["networks"][0]["taps"][0]
+    assert list(found["ways"]) == ["raw", "normed", "centred", "standardised"]
+    assert [view["pca"]["95"] for view in found["ways"].values()] == [3, 3, 4, 4]
+    assert [view["intensity"] for view in found["ways"].values()][1:] == [1.5, 3.5, 5.5]
+    assert found["ways"]["centred"]["pca_rank"]["95"]["median"] == np.median(tap.way_pca_rank[1][:, 2])
+    assert found["ways"]["raw"]["rank"]["99"] == {key: found["rank"]["99"][key] for key in ("median", "p99")}
+    assert found["channels"] == {"strongest": [1, 3], "top1": 0.6, "top2": 0.85}
+    (row,) = csv.DictReader(io.StringIO(tables([made])["ways.csv"]))
+    assert (row["standardised_d_at_95%"], row["standardised_intensity"]) == ("4", "5.5")
+    assert (row["channel_1"], row["top1_%"], row["channel_2"], row["top2_%"]) == ("1", "60.0", "3", "85.0")
+
+
+def test_without_a_final_norm_that_way_is_absent() -> None:
+    made = by_hand(normed=False)
+    found = document([made], None)["networks"][0]["taps"][0]
+    assert list(found["ways"]) == ["raw", "centred", "standardised"]
+    (row,) = csv.DictReader(io.StringIO(tables([made])["ways.csv"]))
+    assert row["normed_shared_p50_at_95%"] == row["normed_intensity"] == ""
+    assert row["centred_shared_p50_at_95%"] != ""

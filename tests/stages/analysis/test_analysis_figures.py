@@ -23,11 +23,12 @@ from stages.analysis.figures.directions import pca_figure, rank_figure
 from stages.analysis.figures.draw import detailed, draw_all, figures, file_bytes, rendered
 from stages.analysis.figures.dynamics import beside_figure, dynamics_figure, training_figure
 from stages.analysis.figures.spectra import intensity_figure, sep_figure, spectrum_figure
+from stages.analysis.figures.ways import ways_figure
 from stages.analysis.results import NetworkResult, high_percentile
 from stages.models.geometry import Shape
 
 TINY = Shape(192, 12, 3)
-DETAILS = ("rank", "pca", "sep", "intensity", "spectrum", "dynamics")
+DETAILS = ("rank", "pca", "ways", "sep", "intensity", "spectrum", "dynamics")
 
 
 def texts_of(axes: Axes) -> list[Text]:
@@ -82,7 +83,7 @@ CASES: dict[str, list[NetworkResult]] = {
 def test_every_figure_is_titled_labelled_and_nothing_overlaps(networks: list[NetworkResult]) -> None:
     layers = (0, networks[0].taps[-1].layer)
     made = list(figures(networks, selected_layers=layers, student=TINY))
-    assert len(made) == 6 * len(detailed(networks)) + (2 if len(networks) > 1 else 0)
+    assert len(made) == 7 * len(detailed(networks)) + (2 if len(networks) > 1 else 0)
     for _, figure in made:
         assert_laid_out(figure)
         assert figure.get_suptitle()
@@ -298,3 +299,31 @@ def test_drawn_alone_are_the_networks_not_followed_and_the_last_checkpoint() -> 
         "over-training",
         "beside",
     }
+
+
+def test_the_ways_figure_has_a_line_a_way_and_the_strongest_channels() -> None:
+    network = made_network(depth=3)
+    figure = ways_figure(network, Shape(96, 12, 3))
+    directions, curves, strengths, channels = figure.axes
+    assert len(directions.lines) == 5
+    raw, normed, centred, standardised, student = directions.lines
+    assert list(student.get_ydata()) == [0.25, 0.25]
+    assert raw.get_ydata() == pytest.approx([np.median(tap.pca_rank[:, 2]) / 384 for tap in network.taps])
+    for row, line in enumerate((normed, centred, standardised)):
+        assert line.get_ydata() == pytest.approx([np.median(tap.way_pca_rank[row][:, 2]) / 384 for tap in network.taps])
+    assert legend_of(figure)[:4] == ["raw", "after the final norm", "centred", "standardised"]
+    assert all(max(line.get_ydata()) == 1 for line in strengths.lines)
+    tap = network.taps[-1]
+    needed = [int(np.argmax(np.cumsum(tap.view(way).spectrum) >= 0.95)) + 1 for way in tap.ways]
+    assert [int(line.get_xdata()[0]) for line in curves.lines[1:8:2]] == needed
+    assert [line.get_ydata()[0] for line in channels.lines] == pytest.approx([0.14, 0.24])
+    assert len({line.get_marker() for line in directions.lines[:4]}) == 4
+
+
+def test_a_way_that_no_tap_was_measured_in_is_not_drawn() -> None:
+    network = made_network(depth=3)
+    without = dataclasses.replace(network, taps=tuple(dataclasses.replace(tap, normed=False) for tap in network.taps))
+    figure = ways_figure(without)
+    assert legend_of(figure) == ["raw", "centred", "standardised"]
+    only_last = dataclasses.replace(network, taps=(*without.taps[:-1], network.taps[-1]))
+    assert np.isfinite(ways_figure(only_last).axes[0].lines[1].get_ydata()).tolist() == [False, False, True]

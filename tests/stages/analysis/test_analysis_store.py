@@ -85,5 +85,5 @@ def test_an_absent_file_and_another_version_are_said(tmp_path: Path, monkeypatch
     monkeypatch.setattr("stages.analysis.store.VERSION", 99)
     save(made_network(depth=1, images=2), tmp_path / "a.npz")
     monkeypatch.undo()
-    with pytest.raises(UsageError, match="version 99, this program reads version 1"):
+    with pytest.raises(UsageError, match="version 99, this program reads version 2"):
         load(tmp_path / "a.npz")

@@ -22,11 +22,12 @@ from torch import Tensor, nn
 from core.errors import ResultError, UsageError
 from core.records import ModelSpec
 from stages.analysis import network as under_test
+from stages.analysis.advice import advise
 from stages.analysis.network import feed, finish, kept_images, measure_network, side_by_side, tap_names
-from stages.analysis.results import NetworkResult
+from stages.analysis.results import NetworkResult, TapResult
 from stages.analysis.tap import TapMeasures
 from stages.models.build import logits_and_taps
-from stages.models.geometry import reduced_args
+from stages.models.geometry import Shape, reduced_args
 from stages.training.device import torch_threads
 
 ROOT = Path(__file__).parents[3]
@@ -346,3 +347,70 @@ def test_cait_s24_over_a_thousand_images_keeps_what_was_promised() -> None:
     size = 196 * 384 * 4
     kept = kept_images([size] * 24, 1000, 1.5e9)
     assert [len(indices) for indices in kept] == [173] * 23 + [1000]
+
+
+def of_images(network: nn.Module, count: int = 60) -> NetworkResult:
+    pixels = torch.from_numpy(load_digits().images[:count]).float() / 8 - 1
+    images = nn.functional.interpolate(pixels[:, None], 32).repeat(1, 3, 1, 1)
+    return measure(network, batches(images, 20), ("block 0", "block 1", "block 2"), images=count)
+
+
+def d95(tap: TapResult) -> dict[str, float]:
+    return {way: float(np.median(tap.view(way).shared[:, 2])) for way in tap.ways}
+
+
+def test_massive_activations_hide_the_other_directions_and_the_advice_says_so() -> None:
+    """Two channels of a great, constant value, which the final norm takes back, as trained ViTs have them."""
+    network: Any = seeded_model(SPECS["vit"])
+    usual = of_images(network)
+    with torch.no_grad():
+        last = network.blocks[-1]
+        bias = last.mlp.fc2.bias
+        bias[[3, 7]] += torch.tensor([3000.0, -3000.0])
+        network.norm.weight[[3, 7]] = 1e-4
+    massive = of_images(network)
+    tap, before = massive.taps[-1], usual.taps[-1]
+    assert tap.strongest_channels(2)[0].tolist() == [3, 7]
+    assert tap.strongest_channels(2)[1] > 0.99 > before.strongest_channels(2)[1]
+    found = d95(tap)
+    assert found["raw"] == 1
+    assert min(found["normed"], found["centred"], found["standardised"]) > 1
+    for way in ("centred", "standardised"):
+        assert found[way] == pytest.approx(d95(before)[way], abs=1)  # a constant changes neither
+    width = int(max(found.values())) - 1
+    advice = advise(massive, Shape(width, 2, 1), "narrow")
+    strategy = advice.recommendations[0]
+    assert (strategy.sampling or 0) > 0.9 > (strategy.confidence or 0)
+    assert "the measures disagree" in strategy.reason
+    assert "two channels hold 100 % of the energy" in strategy.reason
+
+
+def test_taps_are_measured_after_the_networks_own_norm_where_they_are_as_wide(digits: Tensor) -> None:
+    for kind, ways in {"vit": [True] * 3, "cait": None, "swin": None, "lifted": [False] * 2, "widened": None}.items():
+        network, names = seeded_model(SPECS[kind]), tap_names(SPECS[kind].arch, SPECS[kind].args)
+        result = measure(network, batches(digits), names)
+        expected = [True] * len(names) if kind == "cait" else [False] * (len(names) - 1) + [True]
+        assert [tap.normed for tap in result.taps] == (ways or expected), kind
+        if kind != "lifted":
+            norm: Any = network.norm
+            with torch.inference_mode():
+                last = logits_and_taps(network, digits, (len(names) - 1,))[1][0].flatten(2).mT
+                wanted = measured(norm(last))
+            np.testing.assert_array_equal(result.taps[-1].view("normed").shared, wanted.pca_rank, err_msg=kind)
+            np.testing.assert_allclose(result.taps[-1].view("normed").spectrum, wanted.pca_spectrum, atol=1e-5)
+        assert not any(parameter.requires_grad is False for parameter in network.parameters())
+
+
+def test_other_ways_are_looked_at_in_some_images_but_at_the_last_tap_in_all(
+    digits: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(under_test, "CLOSELY", 5)
+    result = measure(seeded_model(SPECS["vit"]), batches(digits), ("block 0", "block 1", "block 2"))
+    assert [tap.way_rank.shape[1] for tap in result.taps] == [5, 5, IMAGES]
+    monkeypatch.undo()
+    whole = measure(seeded_model(SPECS["vit"]), batches(digits), ("block 0", "block 1", "block 2"))
+    assert result.taps[0].viewed_rows.tolist() == [0, 3, 6, 8, 11]
+    for name in ("way_rank", "way_pca_rank", "way_intensity"):
+        np.testing.assert_array_equal(
+            getattr(result.taps[0], name), getattr(whole.taps[0], name)[:, result.taps[0].viewed_rows], err_msg=name
+        )

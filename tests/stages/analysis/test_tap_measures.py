@@ -8,26 +8,38 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from naive_measures import measured, naive, random_tokens
-from torch import Tensor
+from torch import Tensor, nn
 
 from core.errors import ResultError
 from stages.analysis.results import TapResult
 from stages.analysis.tap import CHUNK, TapMeasures
 
-COUNTS = {"rank", "pca_rank", "zero_tokens"}
+COUNTS = {"rank", "pca_rank", "way_rank", "way_pca_rank", "zero_tokens"}
 
 
-def assert_equal_to_naive(tokens: Tensor, keep: list[int], seed: int = 0) -> TapResult:
-    result = measured(tokens, keep, seed)
-    expected = naive(tokens, keep, seed)
+def some_norm(width: int) -> nn.LayerNorm:
+    """A LayerNorm that trained: its gains and shifts are not all alike."""
+    norm = nn.LayerNorm(width, eps=1e-6)
+    with torch.no_grad():
+        norm.weight.copy_(1 + 0.5 * random_tokens(width, seed=7))
+        norm.bias.copy_(0.3 * random_tokens(width, seed=8))
+    return norm
+
+
+def assert_equal_to_naive(
+    tokens: Tensor, keep: list[int], seed: int = 0, norm: nn.LayerNorm | None = None
+) -> TapResult:
+    result = measured(tokens, keep, seed, norm=norm)
+    expected = naive(tokens, keep, seed, norm)
     for name, value in expected.items():
         own = np.asarray(getattr(result, name))
         assert own.shape == np.shape(value), name
-        assert own.dtype == (np.int64 if name in COUNTS else np.float64), name
+        assert own.dtype == (bool if name == "normed" else np.int64 if name in COUNTS else np.float64), name
         if name in COUNTS:
             np.testing.assert_array_equal(own, value, err_msg=name)
         else:
-            np.testing.assert_allclose(own, value, rtol=1e-9, atol=1e-12, err_msg=name)
+            rtol = {"way_spectrum": 1e-7, "way_intensity": 1e-5}.get(name, 1e-9)  # great means cost digits; float32
+            np.testing.assert_allclose(own, value, rtol=rtol, atol=1e-12, err_msg=name)
     assert (result.layer, result.name, result.images) == (3, "block 3", len(tokens))
     assert (result.tokens, result.width) == tuple(tokens.shape[1:])
     arrays = {field.name for field in dataclasses.fields(result)} - {"layer", "name", "images", "tokens", "width"}
@@ -76,11 +88,13 @@ CASES = {
 }
 
 
+@pytest.mark.parametrize("with_norm", [False, True], ids=["no norm", "norm"])
 @pytest.mark.parametrize("tokens", CASES.values(), ids=CASES.keys())
-def test_every_field_equals_plain_numpy(tokens: Tensor) -> None:
+def test_every_field_equals_plain_numpy(tokens: Tensor, with_norm: bool) -> None:
     keep = list(range(0, len(tokens), 2))
-    result = assert_equal_to_naive(tokens, keep, seed=5)
+    result = assert_equal_to_naive(tokens, keep, seed=5, norm=some_norm(tokens.shape[2]) if with_norm else None)
     assert result.kept == len(keep)
+    assert result.ways == (("raw", "normed") if with_norm else ("raw",)) + ("centred", "standardised")
 
 
 @settings(max_examples=40, deadline=None)

@@ -1,0 +1,152 @@
+"""What the rules decide by, in each way that a teacher was measured in, and over draws of its images."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from stages.analysis.results import (
+    ENERGY_SHARES,
+    WAYS,
+    Counts,
+    Floats,
+    NetworkResult,
+    Way,
+    high_percentile,
+    kept_rows,
+)
+from stages.analysis.rules import Decision, Facts, compared_layers, decide
+from stages.analysis.statistics import Rows, resampled_rows
+from stages.models.geometry import Shape
+
+_AT_95, _AT_99 = ENERGY_SHARES.index(0.95), ENERGY_SHARES.index(0.99)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The facts as one measure has them, and their statistics over B draws of the images."""
+
+    facts: Facts
+    shared: Floats
+    """[B]"""
+    own: Counts
+    """[B]"""
+    strongest: Counts
+    """[B, k]"""
+
+    @property
+    def shared_interval(self) -> tuple[float, float]:
+        """95 % percentile interval of d95."""
+        low, high = np.percentile(self.shared, [2.5, 97.5])
+        return float(low), float(high)
+
+    def decisions(self) -> list[Decision]:
+        """What the table says of each draw."""
+        return list(self._decisions())
+
+    def _decisions(self) -> Iterator[Decision]:
+        known: dict[tuple[object, ...], Decision] = {}
+        for shared, own, strongest in zip(self.shared, self.own, self.strongest.tolist(), strict=True):
+            drawn = (float(shared), int(own), tuple(strongest))
+            if drawn not in known:
+                facts = replace(self.facts, shared=drawn[0], own=drawn[1], strongest=drawn[2])
+                known[drawn] = decide(facts)[0]
+            yield known[drawn]
+
+
+def usable_ways(teacher: NetworkResult) -> tuple[Way, ...]:
+    """Ways in which the last tap was measured and has energy; raw is always the first."""
+    last = teacher.taps[-1]
+    return tuple(way for way in last.ways if way == "raw" or last.view(way).spectrum.any())
+
+
+def drawn_by_way(teacher: NetworkResult, student: Shape, student_name: str, seed: int) -> dict[Way, Drawn]:
+    """Facts and draws by each of ``usable_ways``, the same draws of images for all of them.
+
+    Args:
+        teacher: every tap of it.
+        student: the unchanged student's shape.
+        student_name: its architecture.
+        seed: of the draws.
+    """
+    last, depth = teacher.taps[-1], len(teacher.taps)
+    count = compared_layers(student.depth, depth)
+    blocks = list(resampled_rows(last.images, last.kept, seed))
+    whole = np.arange(last.images)[None]
+    found = {}
+    for way in usable_ways(teacher):
+        shared, own, strongest = statistics(teacher, whole, count, way)
+        facts = Facts(
+            student=student,
+            student_name=student_name,
+            teacher_width=last.width,
+            teacher_depth=depth,
+            teacher_isotropic=not last.name.startswith("stage"),
+            shared=float(shared[0]),
+            own=int(own[0]),
+            strongest=tuple(strongest[0].tolist()),
+        )
+        parts = zip(*(statistics(teacher, rows, count, way) for rows in blocks), strict=True)
+        found[way] = Drawn(facts, *(np.concatenate(part) for part in parts))
+    return found
+
+
+def statistics(teacher: NetworkResult, rows: Rows, count: int, way: Way) -> tuple[Floats, Counts, Counts]:
+    """Of drawn images ``rows [B, images]``: d95 ``[B]``, own directions ``[B]``, strongest layers ``[B, count]``.
+
+    In other ways than raw all of them are of the kept images.
+    """
+    last = teacher.taps[-1]
+    view, order = last.view(way), _kept_first(last.images, last.kept)
+    shared = np.median(view.shared[:, _AT_95][rows[:, : last.kept]], axis=1)
+    own = high_percentile(view.own[order, _AT_99][rows] if way == "raw" else view.own[:, _AT_99][rows[:, : last.kept]])
+    intensity = intensities(teacher, rows, way)
+    strongest = np.sort(np.argsort(-intensity, axis=1, kind="stable")[:, :count], axis=1)  # of equal ones the earlier
+    return shared, own, strongest
+
+
+def intensities(teacher: NetworkResult, rows: Rows, way: Way) -> Floats:
+    """``[B, taps]``: mean intensity of each layer over drawn images ``[B, images]``; raw, where a layer has no norm."""
+    last = teacher.taps[-1]
+    order = _kept_first(last.images, last.kept)
+    if way == "raw" or any(way not in tap.ways or not len(tap.viewed_rows) for tap in teacher.taps):
+        return np.stack([tap.intensity[order][rows].mean(axis=1) for tap in teacher.taps], axis=1)
+    place = np.argsort(order)  # of an image, in rows
+    flat = rows + last.images * np.arange(len(rows))[:, None]
+    times = np.bincount(flat.ravel(), minlength=rows.shape[0] * last.images).reshape(len(rows), last.images)
+    means = []
+    for tap in teacher.taps:
+        drawn = times[:, place[tap.viewed_rows]].astype(np.float64)
+        drawn[~drawn.any(axis=1)] = 1.0  # none of the images looked at was drawn: all stand for the draw
+        means.append(drawn @ tap.view(way).intensity / drawn.sum(axis=1))
+    return np.stack(means, axis=1)
+
+
+def _kept_first(images: int, kept: int) -> Counts:
+    """Numbers of the images in the order that rows have them: the last tap's kept ones first."""
+    first = kept_rows(images, kept)
+    return np.concatenate([first, np.setdiff1d(np.arange(images), first)])
+
+
+def leading(answers: Mapping[Way, object]) -> Way:
+    """The measure to go by: raw, unless more of the measures give another answer; then the first of those.
+
+    Raw leads, because it is what the losses compare and what the rules were published for (docs/adr/0006).
+    """
+    votes = Counter(answers.values())
+    most = max(votes.values())
+    return next(way for way in WAYS if way in answers and votes[answers[way]] == most)
+
+
+def selected_layers(teacher: NetworkResult, student: Shape) -> tuple[int, ...]:
+    """The teacher's layers of highest mean intensity by the leading measure, ascending, as many as are compared."""
+    count = compared_layers(student.depth, len(teacher.taps))
+    rows = np.arange(teacher.taps[-1].images)[None]
+    answers = {}
+    for way in usable_ways(teacher):
+        order = np.argsort(-intensities(teacher, rows, way)[0], kind="stable")
+        answers[way] = tuple(sorted(int(layer) for layer in order[:count]))
+    return answers[leading(answers)]
