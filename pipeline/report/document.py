@@ -22,9 +22,18 @@ from pydantic_core import to_jsonable_python
 from core.analysis_records import AnalyzeRecord, DynamicsRecord
 from core.artifact_records import BundleRecord, ExportRecord, GateRow, GatesRecord, OnnxArtifact, VerifyRecord
 from core.errors import EXIT_GATE_FAILED, EXIT_OK
-from core.records import DataRecord, DistillRecord, FileRef, FoldRecord, StudentRecord, TeacherRecord
+from core.records import (
+    ControlRecord,
+    DataRecord,
+    DistillRecord,
+    FileRef,
+    FoldRecord,
+    StudentRecord,
+    TeacherRecord,
+)
 from pipeline.report.models import MEGABYTE, model_rows, quantity
 from pipeline.report.shape import SCHEMA_VERSION as SCHEMA_VERSION
+from pipeline.report.trained import Subject, findings, worth
 
 _GATE_WORDS = {
     "max_accuracy_drop": ("accuracy drop", "at most", "points"),
@@ -33,6 +42,8 @@ _GATE_WORDS = {
     "max_latency_ms": ("median latency, batch 1", "at most", "ms"),
     "max_size_mb": ("size on disk", "at most", "MB"),
     "min_agreement": ("agreement with torch", "at least", "%"),
+    "min_teacher_gain": ("gain by the teacher over labels alone", "at least", "points"),
+    "above_chance": ("top-1 against chance", "more than", "%"),
 }
 
 
@@ -52,6 +63,7 @@ class Records:
     analyze: AnalyzeRecord | None = None
     """None where the features were not analysed, as in runs of earlier versions."""
     dynamics: DynamicsRecord | None = None
+    control: ControlRecord = ControlRecord()
 
 
 def build(
@@ -79,6 +91,8 @@ def build(
         A dict of JSON values; a number that is NaN or infinite has become null, and a note says where.
     """
     rows = model_rows(records.teacher, records.distill, records.fold, records.export, records.verify, records.bundle)
+    if records.control.kind == "none":  # a control that was trained for an earlier request is none of this run's
+        history = [line for line in history if line.get("training") != "control"]
     report = {
         "schema_version": SCHEMA_VERSION,
         "verdict": _verdict(records.gates, records.export.not_made),
@@ -104,6 +118,7 @@ def build(
         | {"classes": len(records.data.classes)},
         "training": _training(records),
         "history": history,
+        "findings": findings(_subject(records, config, history)),
         "analysis": _analysis(records),
         "config": config,
         "environment": environment,
@@ -240,7 +255,34 @@ def _training(records: Records) -> dict[str, Any]:
             "explanation": student.explanation,
         },
         "distill": distill.model_dump(mode="json", exclude={"model", "weights"}),
+        "control": _control(records.control),
     }
+
+
+def _control(control: ControlRecord) -> dict[str, Any] | None:
+    """The control and what the teacher was worth; None where none was trained."""
+    if control.kind == "none":
+        return None
+    left_out = {"weights", "right", "distilled_right", "gain", "gain_low", "gain_high"}
+    return control.model_dump(mode="json", exclude=left_out) | {
+        "gain": quantity(control.gain, control.gain_low, control.gain_high),
+        "sentence": worth(control),
+    }
+
+
+def _subject(records: Records, config: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> Subject:
+    """What is asked whether it trained well."""
+    losses = records.distill.losses
+    return Subject(
+        teacher=records.teacher,
+        control=records.control,
+        verify=records.verify,
+        gates=records.gates,
+        graph=records.distill.model.graph,
+        classes=len(records.data.classes),
+        taught=set(losses) != {"labels"},
+        history=history,
+    )
 
 
 def _analysis(records: Records) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from pipeline.report.html.names import key_of
 from pipeline.report.html.page import render
 from pipeline.report.html.svg import text_width
 from pipeline.report.html.timing import how_measured, latency_figures
-from pipeline.report.html.training import last_settings
+from pipeline.report.history import last_settings
 
 VOID = {"meta", "link", "img", "input", "br", "hr"}
 
