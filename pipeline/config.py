@@ -65,7 +65,7 @@ class RunConfig(Record):
         limit = self.gates.min_teacher_gain
         if limit is not None and self.control.kind == "none":
             raise ValueError(
-                f"'gates.min_teacher_gain' is {limit:g}, and no control is trained to measure the teacher's worth with; "
+                f"'gates.min_teacher_gain' is {limit:g}, and no control is trained to measure that against; "
                 "give `compress run ... --control labels`, or leave the limit out."
             )
         if self.control.kind != "none" and not self.distill.asks_teacher:

@@ -15,7 +15,6 @@ from stages.analyze.config import AnalyzeConfig
 from stages.bundle.config import BundleConfig
 from stages.distill.control.config import ControlJob, control_job
 
-
 _DISTILL_VERSION = 3
 """Of the stage ``distill``, whose code trains the control too."""
 

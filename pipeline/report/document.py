@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -63,7 +63,7 @@ class Records:
     analyze: AnalyzeRecord | None = None
     """None where the features were not analysed, as in runs of earlier versions."""
     dynamics: DynamicsRecord | None = None
-    control: ControlRecord = ControlRecord()
+    control: ControlRecord = field(default_factory=ControlRecord)
 
 
 def build(

@@ -33,7 +33,14 @@ def render(report: dict[str, Any]) -> str:
     if len(report["graphs"]["rows"]) > 1:
         folds.insert(1, Fold("Projector: kept against folded", measured.graphs(report)))
     folds += [Fold("Artifacts", artifacts(report)), Fold("Analysis", analysis(report))]
-    shown = [_verdict(report), measured.flips(report), _gates(report), _trained(report), _models(report), _notes(report)]
+    shown = [
+        _verdict(report),
+        measured.flips(report),
+        _gates(report),
+        _trained(report),
+        _models(report),
+        _notes(report),
+    ]
     return fitted(shown, folds)
 
 

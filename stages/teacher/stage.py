@@ -21,8 +21,8 @@ from stages.images.sources import Images, recorded_images
 from stages.models.build import build_model, cost_of, preprocess_of, pretrained_model
 from stages.models.geometry import shape_of
 from stages.models.weights import all_finite, classifier_names, load_checkpoint, save_weights
-from stages.training.chance import against_chance, chance_level
 from stages.teacher.config import TeacherConfig
+from stages.training.chance import against_chance, chance_level
 from stages.training.compilation import compile_in_place
 from stages.training.device import make_accelerator
 from stages.training.evaluate import predict_logits, top1

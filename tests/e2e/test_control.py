@@ -1,4 +1,4 @@
-"""`compress run --control labels`: the gate on the teacher's worth, passed and failed; a student that learned nothing."""
+"""`compress run --control labels`: the gate on the teacher's worth, passed and failed; a student that never learned."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -201,7 +202,7 @@ def test_a_limit_on_the_teachers_worth_needs_a_control() -> None:
     with pytest.raises(UsageError, match=r"^config: 'gates.min_teacher_gain' is 0.5, and no control is trained .*"):
         validate(limited)
     assert validate(merge(limited, {"control": {"kind": "labels"}})).gates.min_teacher_gain == 0.5
-    with pytest.raises(UsageError, match="'control.kind' is \"lables\", should be 'none' or 'labels'"):
+    with pytest.raises(UsageError, match=re.escape("'control.kind' is \"lables\", should be 'none' or 'labels'")):
         validate(merge(MODELS, {"control": {"kind": "lables"}}))
 
 

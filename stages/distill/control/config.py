@@ -19,8 +19,8 @@ class ControlConfig(Record):
     """labels: train the same student from the same first weights on the same images in the same order, with the labels
     alone, and report what the teacher was worth in points; takes about as long again as the student. none: do not."""
     match: Literal["steps", "time"] = "steps"
-    """How long it trains. steps: for the distillation's epochs. time: for as many epochs, but no fewer than those, as fit
-    into the seconds that the distillation's steps took (filling a teacher cache is not counted), by measured steps."""
+    """How long it trains. steps: for the distillation's epochs. time: for as many epochs, but no fewer than those, as
+    fit into the seconds that the distillation's steps took (a teacher cache's filling left out), by measured steps."""
 
 
 class ControlJob(Record):

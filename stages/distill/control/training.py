@@ -110,9 +110,7 @@ def _job(training: DistillConfig, inputs: Inputs, settings: str, context: Contex
     return replace(job, name="control", folder=folder, fingerprint=settings)
 
 
-def _length(
-    config: ControlJob, inputs: Inputs, distill: DistillRecord, folder: Path, context: Context
-) -> Length:
+def _length(config: ControlJob, inputs: Inputs, distill: DistillRecord, folder: Path, context: Context) -> Length:
     """Its epochs, as they were decided before where the same is asked again."""
     assert config.training is not None  # noqa: S101 - the stage has asked
     if config.control.match == "steps":

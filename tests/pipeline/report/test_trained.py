@@ -211,9 +211,10 @@ def trained(gain: float, half: float = 2.0, **changes: Any) -> ControlRecord:
     ("control", "told"),
     [
         (trained(3.1, 1.9), "the teacher was worth +3.1 points [1.2, 5.0] over labels alone at equal steps"),
-        (trained(-0.4, 1.7), "the teacher was worth nothing here: -0.4 points [-2.1, 1.3] over labels alone at equal steps"),
-        (trained(0.4, 1.7), "the teacher was worth nothing here that 1,000 images can show: +0.4 points [-1.3, 2.1] over "
-         "labels alone at equal steps"),
+        (trained(-0.4, 1.7), "the teacher was worth nothing here: -0.4 points [-2.1, 1.3] over labels alone at equal "
+         "steps"),
+        (trained(0.4, 1.7), "the teacher was worth nothing here that 1,000 images can show: +0.4 points [-1.3, 2.1] "
+         "over labels alone at equal steps"),
         (trained(-5.0, 2.0), "the teacher did harm here: -5.0 points [-7.0, -3.0] over labels alone at equal steps"),
         (trained(3.0, match="time"), "the teacher was worth +3.0 points [1.0, 5.0] over labels alone at equal time (30 "
          "epochs without it)"),

@@ -172,9 +172,7 @@ def test_real_steps_are_measured_and_change_nothing(context: Context, digits_fol
 
 
 @pytest.mark.parametrize(("seconds", "epochs"), [(10.0, 5), (9.99, 4), (1.0, 4), (1000.0, 500)])
-def test_epochs_that_fit_and_never_fewer_than_with_the_teacher(
-    seconds: float, epochs: int, context: Context
-) -> None:
+def test_epochs_that_fit_and_never_fewer_than_with_the_teacher(seconds: float, epochs: int, context: Context) -> None:
     distill: DistillRecord = distill_record(student_record(context)).model_copy(
         update={"seconds": seconds, "epochs": 4}
     )
