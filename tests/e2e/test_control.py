@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from running import NAMES, TINY, Result, in_process, sets
 
-QUICK = (*TINY, "teacher.epochs=1", "distill.epochs=1", "verify.memory=false", "gates.above_chance=false")
+QUICK = (*TINY, "teacher.epochs=1", "distill.epochs=1", "verify.memory=false")
 FILES = ("--target", "onnx", "--precision", "fp32")
 
 

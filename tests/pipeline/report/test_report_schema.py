@@ -71,8 +71,11 @@ def test_the_last_versions_report_still_loads_and_nothing_is_made_up() -> None:
     assert old["schema_version"] == 2
     report = load_report(LAST)
     assert problems(report) == []
-    for key in ("verdict", "headline", "gates", "artifacts", "training", "config", "command"):
+    for key in ("verdict", "headline", "gates", "artifacts", "config", "command"):
         assert report[key] == old[key]
+    for key, held in old["training"].items():
+        assert report["training"][key] == held
+    assert (report["training"]["control"], report["findings"]) == (None, [])
     assert report["schema_version"] == 3
     assert (report["flips"], report["hardware"], report["images_digest"]) == ([], None, "")
     assert {row["agreement"]["reason"] for row in report["models"]} == {NEW_IN_3}
