@@ -40,6 +40,9 @@ from stages.training.loop import Job, Training
 from stages.training.monitor import Pace
 
 SIZE = 224
+AUGMENT = AugmentConfig(
+    crop_scale=(0.08, 1.0), auto_augment="rand-m9-mstd0.5-inc1", color_jitter=0.4, random_erasing=0.25
+)
 SPEC = PreprocessSpec(size=SIZE, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 
@@ -59,7 +62,7 @@ def write_jpegs(folder: Path, count: int) -> None:
 def loader_rate(folder: Path, workers: int, batch: int, images: int) -> float:
     """Images a second, after the first batch."""
     opened = open_images(DataConfig(source=str(folder)))
-    views = train_views(opened.train, AugmentConfig(), SPEC, 0)
+    views = train_views(opened.train, AUGMENT, SPEC, 0)
     loader = train_loader(views, batch_size=batch, seed=0, workers=workers)
     endless = itertools.chain.from_iterable(loader for _ in itertools.count())
     next(iter(endless))
@@ -74,12 +77,14 @@ def loader_rate(folder: Path, workers: int, batch: int, images: int) -> float:
 def waiting(folder: Path, student: str, workers: int, batch: int, steps: int) -> tuple[float, float, list[float]]:
     """Images a second of training, seconds a step, and the wait for each batch after the first, seconds."""
     opened = open_images(DataConfig(source=str(folder)))
-    views = train_views(opened.train, AugmentConfig(), SPEC, 0)
+    views = train_views(opened.train, AUGMENT, SPEC, 0)
 
     def loss(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         return {"labels": F.cross_entropy(model(images), labels)}
 
-    config = TrainingConfig(batch_size=batch, lr=1e-5, min_lr=1e-5, warmup_epochs=0.0)
+    config = TrainingConfig(
+        batch_size=batch, lr=1e-5, min_lr=1e-5, warmup_epochs=0.0, layer_decay=None, ema_decay=0.9999, augment=AUGMENT
+    )
     with tempfile.TemporaryDirectory() as run_folder:
         run = RunDirectory.claim(Path(run_folder) / "run", {"benchmark": "loading"})
         context = Context(run=run, seed=0, device="cpu", console=Console(quiet=True))

@@ -240,6 +240,7 @@ def make(variant: str, setting: Setting, size: int) -> Step:
         min_lr=rate,
         warmup_epochs=0.0,
         warmup_lr=0.0,
+        layer_decay=None,
         clip_grad=None,
         ema_decay=0.99996,
         ema_warmup=False,

@@ -23,13 +23,14 @@ from core.records import Cost, DataRecord, StudentRecord, TeacherRecord
 from core.rundir import RunDirectory
 from core.words import counted
 from pipeline.config import RunConfig
+from pipeline.defaults import Choice
 from pipeline.dry_run_figures import Filling, Training, as_control
 from pipeline.dry_run_steps import fitting, learning
 from pipeline.earlier import earlier_of, with_precision, with_sizes
 from pipeline.machine import available_cores, threads_each
 from pipeline.plan import STAGES
 from pipeline.request import default_output, identity, notes, refuse_inside_data, with_absolute_paths
-from pipeline.resolve import resolve_models, resolve_training
+from pipeline.resolve import resolve_models, resolve_training, with_choices
 from pipeline.resolve_network import resolve_network
 from stages.data import stage as data_stage
 from stages.distill import job as distill_job
@@ -61,6 +62,8 @@ class DryRun:
     """Resolved: what config.yaml would hold."""
     processes: int
     data: DataRecord
+    choices: tuple[Choice, ...]
+    """Settings of the trainings that were left open, as decided for these images."""
     networks: tuple[Network, ...]
     trainings: tuple[Training, ...]
     """The teacher's fitting, where it has one, the student's, and the control's, where there is one."""
@@ -109,7 +112,9 @@ def dry_run(config: RunConfig, output: Path | None, processes: int, console: Con
         data = data_stage.run(models.data.model_copy(update={"check": "skip"}), data_stage.Inputs(), context)
         known = RunDirectory(root).stage_state("data") if earlier else {}
         same = known and RunDirectory(root).load_record("data", DataRecord).digest == data.digest
-        resolved = resolve_training(with_sizes(models, config, earlier if same else None, processes), data, processes)
+        sized = with_sizes(models, config, earlier if same else None, processes)
+        _, choices = with_choices(sized, data, processes)
+        resolved = resolve_training(sized, data, processes)
         assumed = _assumed_strategy(resolved)
         networks, trainings, filling = _measured(assumed, data, processes, root, context)
     return DryRun(
@@ -117,6 +122,7 @@ def dry_run(config: RunConfig, output: Path | None, processes: int, console: Con
         config=resolved,
         processes=processes,
         data=data,
+        choices=tuple(choices),
         networks=networks,
         trainings=trainings,
         filling=filling,

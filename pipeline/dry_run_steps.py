@@ -51,11 +51,11 @@ def fitting(
     context: Context,
 ) -> Training:
     """The teacher's fitting; its weights are changed."""
-    data_config, images = recorded_images(data)
-    views = train_views(images.train, data_config.augment, initial.preprocess, context.seed)
-    loading = _Loading(config, views, processes, data_config.augment.repeats, 0, context)
+    _, images = recorded_images(data)
+    views = train_views(images.train, config.augmentation, initial.preprocess, context.seed)
+    loading = _Loading(config, views, processes, config.augmentation.repeats, 0, context)
     small = _for_measuring(config, loading.per_pass, 6.0 * teacher.cost.macs, context)
-    job = fitting_job(small, initial.model, images, data_config.augment, initial.preprocess, context)
+    job = fitting_job(small, initial.model, images, config.augmentation, initial.preprocess, context)
     batch = loading.batch(int(small.batch_size))
     return _training("teacher", config, teacher.epochs, data, processes, job, small, batch, loading, context)
 
@@ -76,8 +76,8 @@ def learning(
     cached = bool(config.views) and networks.teacher is not None
     if cached:
         require_random_access(config, data_config, images)
-    views = train_views(images.train, data_config.augment, inputs.student.preprocess, context.seed)
-    loading = _Loading(config, views, processes, data_config.augment.repeats, config.views, context)
+    views = train_views(images.train, config.augmentation, inputs.student.preprocess, context.seed)
+    loading = _Loading(config, views, processes, config.augmentation.repeats, config.views, context)
     batch = loading.batch(int(small.batch_size))
     filling = None
     if cached and networks.teacher is not None:
@@ -87,7 +87,9 @@ def learning(
         batch = [*batch, *answered.kept]
         networks = replace(networks, teacher=None)
     job = student_job(small, networks, views, data_config, images, inputs, context)
-    training = _training("student", config, config.epochs, inputs.data, processes, job, small, batch, loading, context)
+    training = _training(
+        "student", config, int(config.epochs), inputs.data, processes, job, small, batch, loading, context
+    )
     return training, filling
 
 

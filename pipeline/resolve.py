@@ -5,16 +5,19 @@ Two steps: names, geometry and layers before any data is read; batch sizes and r
 
 from __future__ import annotations
 
+import json
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
 
 from core.errors import EnvironmentLacksError, UsageError
 from core.processes import world_size
-from core.records import DataRecord
+from core.records import Cost, DataRecord
 from exporters.precision.modelopt import require_precision
 from exporters.tensorrt import choose_flavour
 from pipeline.config import RunConfig
+from pipeline.defaults import Choice, Facts, choose, start_of
 from pipeline.machine import has_amx
 from pipeline.resolve_features import Network, resolve_features
 from pipeline.resolve_network import resolve_network
@@ -28,9 +31,6 @@ from stages.training.config import TrainingConfig
 
 Training = TypeVar("Training", bound=TrainingConfig)
 
-_LARGEST_BATCH = 256
-_LEAST_LR = 1e-5
-_STEPS_AN_EPOCH = 8
 _MAX_WORKERS = 8
 _SNAPSHOTS = 10
 
@@ -98,23 +98,51 @@ def resolve_training(config: RunConfig, data: DataRecord, processes: int | None 
 
     check_decidable(config, data.train_images)
     processes = processes or world_size()
-    epochs = _teacher_epochs(config, len(data.classes)) if config.teacher.epochs == "auto" else config.teacher.epochs
-    teacher = _training(config.teacher, "teacher", epochs, data.train_images, processes)
-    teacher = teacher.model_copy(update={"epochs": epochs})
-    distill = _training(config.distill, "distill", config.distill.epochs, data.train_images, processes)
+    config, _ = with_choices(config, data, processes)
+    teacher, distill = config.teacher, config.distill
+    if teacher.epochs == "auto":
+        teacher = teacher.model_copy(update={"epochs": _teacher_epochs(config, len(data.classes))})
+    _check_training(teacher, "teacher", int(teacher.epochs), data.train_images, processes)
+    _check_training(distill, "distill", int(distill.epochs), data.train_images, processes)
     if distill.keep_every == "auto":
-        distill = distill.model_copy(update={"keep_every": -(-distill.epochs // _SNAPSHOTS)})
+        distill = distill.model_copy(update={"keep_every": -(-int(distill.epochs) // _SNAPSHOTS)})
     for section, training in (("teacher", teacher), ("distill", distill)):
         _check_mixing(config, section, training, processes)
     teacher_pass, student_pass = _operations(config.teacher), _operations(config.student)
     passes = data.train_images * 3.0  # backward costs twice what forward does
-    teacher = _compilation(teacher, config.device, passes * teacher_pass * epochs)
-    asked = (config.distill.views or config.distill.epochs) if config.distill.asks_teacher else 0
+    teacher = _compilation(teacher, config.device, passes * teacher_pass * int(teacher.epochs))
+    asked = (distill.views or int(distill.epochs)) if distill.asks_teacher else 0
     live = data.train_images * teacher_pass * asked
-    distill = _compilation(distill, config.device, passes * student_pass * config.distill.epochs + live)
-    images = config.data.model_copy(update={"check": check_of(config.data, data.train_images + data.val_images)})
+    distill = _compilation(distill, config.device, passes * student_pass * int(distill.epochs) + live)
+    _check_views(config.model_copy(update={"distill": distill}))
+    check = check_of(config.data, data.train_images + data.val_images)
+    images = config.data.model_copy(update={"check": check, "augment": distill.augment})
     student = resolve_width(config.student, len(data.classes), config.teacher)
     return config.model_copy(update={"data": images, "teacher": teacher, "student": student, "distill": distill})
+
+
+def with_choices(config: RunConfig, data: DataRecord, processes: int) -> tuple[RunConfig, list[Choice]]:
+    """Both trainings with their ``auto`` decided for these images, and each choice with its reason.
+
+    Args:
+        config: of ``resolve_models``.
+        data: what the images are.
+        processes: that train together.
+    """
+    choices: list[Choice] = []
+    for section, network in (("teacher", config.teacher), ("distill", config.student)):
+        training = getattr(config, section)
+        facts = Facts(
+            section=section,  # type: ignore[arg-type]  # one of the two above
+            images=data.train_images,
+            parts=training.accumulation * processes,
+            start=start_of(network.init),
+            parameters=_cost(network).parameters,
+        )
+        decided, found = choose(training, config.data.augment, facts)
+        config = config.model_copy(update={section: decided})
+        choices += found
+    return config, choices
 
 
 def _check_views(config: RunConfig) -> None:
@@ -124,6 +152,8 @@ def _check_views(config: RunConfig) -> None:
         UsageError: fewer or more.
     """
     views, repeats, epochs = config.distill.views, config.data.augment.repeats, config.distill.epochs
+    if isinstance(epochs, str):
+        return  # asked again once they are decided
     if 0 < views < repeats:
         raise UsageError(
             f"distill.views is {views}, and data.augment.repeats draws {repeats} views of an image in one pass, which "
@@ -151,13 +181,25 @@ def _check_mixing(config: RunConfig, section: str, training: TrainingConfig, pro
 
 
 def _operations(network: TeacherConfig | StudentConfig) -> float:
-    """Floating-point operations of one image forward, counted without weights."""
+    """Floating-point operations of one image forward."""
+    return 2.0 * _cost(network).macs
+
+
+def _cost(network: TeacherConfig | StudentConfig) -> Cost:
+    """Parameters and MACs of the unchanged network."""
+    args = network.args if isinstance(network.args, dict) else {}
+    return _cost_by_name(network.model.partition(".")[0], json.dumps(args))
+
+
+@lru_cache(maxsize=8)
+def _cost_by_name(arch: str, args: str) -> Cost:
+    """Counted without weights; ``args`` are JSON. Kept, since it takes a second and is asked for several times."""
     from stages.models.build import cost_of, input_size
     from stages.models.geometry import meta_model
 
-    args = network.args if isinstance(network.args, dict) else {}
-    model = meta_model(network.model.partition(".")[0], args)
-    return 2.0 * cost_of(model, input_size(args, model)).macs
+    arguments = json.loads(args)
+    model = meta_model(arch, arguments)
+    return cost_of(model, input_size(arguments, model))
 
 
 def _compilation(config: Training, device: str, operations: float) -> Training:
@@ -193,12 +235,17 @@ def _teacher_epochs(config: RunConfig, classes: int) -> int:
         fits = pretrained is not None and pretrained.num_classes == classes
     else:
         fits = False
-    return 0 if fits else teacher.tune_epochs
+    return 0 if fits else int(teacher.tune_epochs)
 
 
-def _training(config: Training, section: str, epochs: int, images: int, processes: int) -> Training:
-    parts = config.accumulation * processes
-    batch = _batch_size(parts, images) if config.batch_size == "auto" else config.batch_size
+def _check_training(config: TrainingConfig, section: str, epochs: int, images: int, processes: int) -> None:
+    """Refuse sizes and rates that do not go together.
+
+    Raises:
+        UsageError: a batch that processes cannot share or that is larger than the training set, a warm-up as long as
+            the training, or a last learning rate above the first.
+    """
+    parts, batch = config.accumulation * processes, int(config.batch_size)
     if batch % parts:
         raise UsageError(
             f"{section}.batch_size is {batch}, which {processes} processes of {config.accumulation} part(s) each "
@@ -208,22 +255,11 @@ def _training(config: Training, section: str, epochs: int, images: int, processe
         raise UsageError(
             f"{section}.batch_size is {batch}, but there are {images} training images; give at most {images}."
         )
-    warmup = min(5.0, epochs / 10) if config.warmup_epochs == "auto" else config.warmup_epochs
+    warmup, lr, least = float(config.warmup_epochs), config.lr, float(config.min_lr)
     if epochs and warmup >= epochs:
         raise UsageError(f"{section}.warmup_epochs is {warmup:g}, but it trains for {epochs}; give less than {epochs}.")
-    lr = 5e-4 * batch / 512 if config.lr == "auto" else config.lr
-    least = min(_LEAST_LR, lr / 10) if config.min_lr == "auto" else config.min_lr
-    if least > lr:
+    if isinstance(lr, float) and least > lr:
         raise UsageError(f"{section}.min_lr is {least:g}, above {section}.lr, {lr:g}; give at most that.")
-    return config.model_copy(update={"batch_size": batch, "warmup_epochs": warmup, "lr": lr, "min_lr": least})
-
-
-def _batch_size(parts: int, images: int) -> int:
-    """The largest power of two times ``parts``, up to 256, that leaves an epoch at least eight steps."""
-    batch = parts
-    while batch * 2 <= min(_LARGEST_BATCH, images // _STEPS_AN_EPOCH):
-        batch *= 2
-    return batch
 
 
 def resolve_export(config: RunConfig) -> ExportConfig:

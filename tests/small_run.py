@@ -22,7 +22,14 @@ TEACHER_ARGS: dict[str, Any] = {"img_size": 32, "patch_size": 8, "embed_dim": 48
 HALF = (0.5, 0.5, 0.5)
 SPEC = PreprocessSpec(size=32, mean=HALF, std=HALF)
 NO_AUGMENT = AugmentConfig(crop_scale=(1.0, 1.0), hflip=0.0, auto_augment=None, color_jitter=0.0, random_erasing=0.0)
-LIGHT_AUGMENT = AugmentConfig(crop_scale=(0.7, 1.0), hflip=0.0, auto_augment=None, random_erasing=0.25)
+LIGHT_AUGMENT = AugmentConfig(
+    crop_scale=(0.7, 1.0), hflip=0.0, auto_augment=None, color_jitter=0.4, random_erasing=0.25
+)
+STRONG_AUGMENT = AugmentConfig(
+    crop_scale=(0.08, 1.0), auto_augment="rand-m9-mstd0.5-inc1", color_jitter=0.4, random_erasing=0.25
+)
+SETTLED: dict[str, Any] = {"layer_decay": None, "ema_decay": 0.9999, "augment": LIGHT_AUGMENT}
+"""Settings of a training that ``pipeline.defaults`` decides in a run."""
 
 
 def student_spec(graph: str, classes: int = 10, width: int = 48) -> ModelSpec:

@@ -12,6 +12,7 @@ from rich.text import Text
 from pipeline.report.wording import Footnotes, millions
 
 if TYPE_CHECKING:
+    from pipeline.defaults import Choice
     from pipeline.dry_run import DryRun, Network
     from pipeline.dry_run_figures import Filling, Training
 
@@ -25,7 +26,11 @@ def tables(found: DryRun) -> RenderableType:
     head.append(f"images               {data.train_images:,} to train on, {data.val_images:,} held out, ")
     head.append(f"{len(data.classes):,} classes, from {data.source}\n")
     head.append(f"measured on          {found.device}")
-    parts: list[RenderableType] = [head, _networks(found.networks), _trainings(found)]
+    trained = {f"{'distill' if training.name == 'student' else training.name}" for training in found.trainings}
+    choices = [choice for choice in found.choices if choice.key.partition(".")[0] in trained]
+    parts: list[RenderableType] = [head, _networks(found.networks)]
+    parts += [_choices(choices)] if choices else []
+    parts.append(_trainings(found))
     if found.filling is not None:
         parts.append(_filling(found.filling))
     parts.append(Text(f"Time of all of this: about {duration(total_seconds(found))}.", style="bold"))
@@ -53,6 +58,20 @@ def _networks(networks: tuple[Network, ...]) -> Table:
         cost = network.cost
         cells = network.name, network.what, f"{cost.parameters:,}", millions(cost.macs, "", Footnotes())
         grid.add_row(*map(Text, cells))
+    return grid
+
+
+def _choices(choices: list[Choice]) -> Table:
+    """Settings that were left open, and why they are what they are."""
+    grid = _grid()
+    grid.add_column("decided for these images", no_wrap=True)
+    grid.add_column("", no_wrap=True)
+    grid.add_column("because", overflow="fold")
+    for choice in choices:
+        value = (
+            "none" if choice.value is None else f"{choice.value:g}" if isinstance(choice.value, float) else choice.value
+        )
+        grid.add_row(Text(choice.key), Text(str(value)), Text(choice.reason))
     return grid
 
 

@@ -60,8 +60,8 @@ class DistillConfig(TrainingConfig):
     model_config = ConfigDict(use_attribute_docstrings=True)
     volatile: ClassVar[frozenset[str]] = TrainingConfig.volatile | {"keep_every"}
 
-    epochs: int = Field(100, gt=0)
-    """Passes over the training images."""
+    epochs: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
+    """Passes over the training images. auto: more, the fewer images there are (``pipeline.defaults``)."""
     logits: Literal["soft", "hard"] = "soft"
     """Distillation of logits: KL to the teacher's softened answer, or cross-entropy with its argmax."""
     alpha: float = Field(0.9, ge=0, le=1)

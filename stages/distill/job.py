@@ -53,7 +53,7 @@ def distillation_job(config: DistillConfig, inputs: Inputs, context: Context) ->
     networks = networks_of(config, inputs, context)
     teacher = networks.teacher
     data_config, images = recorded_images(inputs.data)
-    views: Any = train_views(images.train, data_config.augment, inputs.student.preprocess, context.seed)
+    views: Any = train_views(images.train, config.augmentation, inputs.student.preprocess, context.seed)
     summary = None
     if config.views and teacher is not None:
         store, report = _filled_cache(config, networks.pairs, teacher, views, data_config, images, inputs, context)
@@ -106,13 +106,13 @@ def student_job(
             batch_size=batch // config.accumulation,
             seed=context.seed,
             workers=context.workers,
-            repeats=data_config.augment.repeats,
+            repeats=config.augmentation.repeats,
             fixed_views=config.views,
         ),
         val=eval_loader(images.val, inputs.student.preprocess, batch_size=batch, workers=context.workers),
         folder=context.run.root / "checkpoints" / "student",
         fingerprint=context.fingerprint,
-        mix=mix_of(data_config.augment, len(images.classes), config.label_smoothing),
+        mix=mix_of(config.augmentation, len(images.classes), config.label_smoothing),
     )
 
 
@@ -136,7 +136,7 @@ def _filled_cache(
         "weights": inputs.teacher.weights.sha256,
         "teacher_preprocess": inputs.teacher.preprocess.identity(),
         "preprocess": inputs.student.preprocess.identity(),
-        "augment": data_config.augment.identity(),
+        "augment": config.augmentation.identity(),
         "data": inputs.data.identity(),
         "seed": context.seed,
         "views": config.views,

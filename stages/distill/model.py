@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -9,7 +11,7 @@ from torch import Tensor, nn
 from core.preprocess import PreprocessSpec
 from stages.distill.pairs import LayerPair, Shape, student_layers
 from stages.models.build import logits_and_taps
-from stages.models.students import no_weight_decay_of, taps_alone
+from stages.models.students import layer_groups_of, no_weight_decay_of, taps_alone
 from stages.models.talking_heads import freeze_talking_heads
 
 TEACHER_VERSION = 2
@@ -85,6 +87,10 @@ class TappedStudent(nn.Module):
     def no_weight_decay(self) -> set[str]:
         """Parameters that AdamW's decay leaves out, as the student itself names them (timm's protocol)."""
         return no_weight_decay_of(self.network, "network")
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """The student's layers; projectors count with the last one (timm's protocol)."""
+        return layer_groups_of(self.network, "network")
 
 
 class AdaptedTeacher(nn.Module):

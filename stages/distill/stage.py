@@ -23,8 +23,8 @@ def run(config: DistillConfig, inputs: Inputs, context: Context) -> DistillRecor
         ResultError: a loss or gradient, or a trained weight, is not finite.
         RunInterrupted: stopped on request.
     """
-    if config.keep_every == "auto":
-        raise ValueError("distill.keep_every was not resolved")  # a mistake of ours: pipeline.resolve decides it
+    if config.keep_every == "auto" or config.epochs == "auto":
+        raise ValueError("distill was not resolved")  # a mistake of ours: pipeline.resolve decides it
     job, cache = distillation_job(config, inputs, context)
     snapshots = Snapshots(context.run.root, context.fingerprint, config.epochs, config.keep_every)
     trained = train(replace(job, keep=snapshots.keep), config, config.epochs, context)

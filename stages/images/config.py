@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -10,21 +10,22 @@ from core.record import Record
 
 
 class AugmentConfig(Record):
-    """Training augmentation, carried out by timm's transforms."""
+    """Training augmentation, carried out by timm's transforms. `auto`: as strong as the length of the training bears
+    (``pipeline.defaults``); each training's own values are in its section of the resolved settings."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
-    crop_scale: tuple[float, float] = (0.08, 1.0)
+    crop_scale: tuple[float, float] | Literal["auto"] = "auto"
     """Smallest and largest share of the image's area that a random resized crop takes."""
     crop_ratio: tuple[float, float] = (0.75, 1.3333333333333333)
     """Smallest and largest aspect ratio of that crop."""
     hflip: float = Field(0.5, ge=0, le=1)
     """Probability of a horizontal flip; 0 where left and right have meaning, as in digits and text."""
-    auto_augment: str | None = "rand-m9-mstd0.5-inc1"
+    auto_augment: str | None = "auto"
     """timm's automatic augmentation policy; null for none."""
-    color_jitter: float = Field(0.4, ge=0)
+    color_jitter: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
     """Strength of colour jitter; timm leaves it out when auto_augment is set."""
-    random_erasing: float = Field(0.25, ge=0, le=1)
+    random_erasing: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = "auto"
     """Probability of erasing a rectangle (pixel mode)."""
     interpolation: Literal["bilinear", "bicubic", "random"] = "bicubic"
     """Resampling of the random crop."""
@@ -41,7 +42,7 @@ class DataConfig(Record):
     """Which images, and how they are split and read."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
-    volatile: ClassVar[frozenset[str]] = frozenset({"check"})
+    volatile: ClassVar[frozenset[str]] = frozenset({"check", "augment"})  # a training has its own
 
     source: str = Field("digits", min_length=1)
     """`digits` (embedded), a folder of class folders (with or without train/ and val/), or a name with timm's prefix:

@@ -6,6 +6,7 @@ Sources: [EM] From Low-Rank Features to Encoding Mismatch, arXiv 2511.15572.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import timm
@@ -134,6 +135,25 @@ def no_weight_decay_of(module: nn.Module, prefix: str = "") -> set[str]:
     return {f"{prefix}.{name}" if prefix else name for name in names}
 
 
+def layer_groups_of(module: nn.Module, prefix: str) -> dict[str, Any]:
+    """timm's matcher of layers of ``module``, for the names its parameters have where it is called ``prefix``.
+
+    timm's ``create_optimizer_v2`` asks the outermost module alone for it; a name that no pattern matches counts as
+    the last layer.
+    """
+    matchers: dict[str, Any] = module.group_matcher(coarse=False)  # type: ignore[operator]
+
+    def inside(pattern: str) -> str:
+        anchored = re.sub(r"(?<!\[)\^", "", pattern)  # its own start is no longer that of the name
+        return rf"{re.escape(prefix)}\.(?:{anchored})"
+
+    return {
+        name: inside(found) if isinstance(found, str) else [(inside(pattern), last) for pattern, last in found]
+        for name, found in matchers.items()
+        if found is not None
+    }
+
+
 def taps_alone(network: nn.Module, images: Tensor, layers: tuple[int, ...]) -> list[Tensor]:
     """The taps ``[B, D, H, W]`` of ascending ``layers`` of a timm network, nothing computed after the last of them."""
     tappable: Any = network
@@ -189,6 +209,10 @@ class LiftStudent(nn.Module):
     def no_weight_decay(self) -> set[str]:
         """What timm asks for: the base's position embeddings and tokens."""
         return no_weight_decay_of(self.base.vit, "base.vit")
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """The base's layers; projector, norm and head are the last one (timm's protocol)."""
+        return layer_groups_of(self.base.vit, "base.vit")
 
     def forward_with_taps(self, x: Tensor, indices: tuple[int, ...]) -> tuple[Tensor, list[Tensor]]:
         """Logits ``[B, K]``; taps of ascending ``indices``: the base's ``[B, Ds, H, W]``, the last one lifted to Dt."""

@@ -25,5 +25,6 @@ class TeacherConfig(TrainingConfig):
     """Checkpoint file: safetensors or a torch state dict, loaded without running code."""
     epochs: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     """Epochs of fitting to the data's classes. auto: none when the weights' classifier fits, else the recipe's."""
-    tune_epochs: int = Field(10, gt=0)
-    """What `epochs: auto` means when the classifier does not fit."""
+    tune_epochs: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
+    """What `epochs: auto` means when the classifier does not fit. auto: 10, and for few images more, so that there are
+    at least 300 steps, up to 50 epochs."""

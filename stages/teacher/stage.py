@@ -45,13 +45,13 @@ def run(config: TeacherConfig, inputs: Inputs, context: Context) -> TeacherRecor
         RunInterrupted: stopped on request while fitting.
     """
     set_seed(context.seed)
-    data_config, images = recorded_images(inputs.data)
+    _, images = recorded_images(inputs.data)
     teacher = initial_teacher(config, inputs.data, context)
     model, preprocess = teacher.model, teacher.preprocess
     epochs = epochs_of(config, teacher.fits, len(images.classes))
     if epochs:
         context.say(f"fitting the teacher to {len(images.classes)} classes for {epochs} epochs")
-        job = fitting_job(config, model, images, data_config.augment, preprocess, context)
+        job = fitting_job(config, model, images, config.augmentation, preprocess, context)
         _, state, accuracy = train(job, config, epochs, context).chosen
         model.cpu().load_state_dict(state)
         labels = None
@@ -99,7 +99,7 @@ def epochs_of(config: TeacherConfig, fits: bool, classes: int) -> int:
     Raises:
         UsageError: none, and the classifier does not fit.
     """
-    epochs = (0 if fits else config.tune_epochs) if config.epochs == "auto" else config.epochs
+    epochs = (0 if fits else int(config.tune_epochs)) if config.epochs == "auto" else config.epochs
     if epochs == 0 and not fits:
         raise UsageError(
             f"teacher.epochs is 0, but the teacher's classifier does not fit the data's {classes} classes; "

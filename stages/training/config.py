@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from core.record import Record
+from stages.images.config import AugmentConfig
 
 
 class TrainingConfig(Record):
@@ -16,15 +17,21 @@ class TrainingConfig(Record):
     volatile: ClassVar[frozenset[str]] = frozenset({"checkpoint_seconds", "compile_reason"})
 
     batch_size: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
-    """Images an optimizer step, over all processes. auto: 256, or less so that an epoch has at least 8 steps."""
+    """Images an optimizer step, over all processes. auto: 256, or less so that an epoch has at least 30 steps."""
     accumulation: int = Field(1, gt=0)
     """Forward passes that make up one optimizer step; must divide batch_size."""
-    lr: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
-    """Peak learning rate. auto: 5e-4 x batch_size / 512."""
+    lr: Annotated[float, Field(gt=0)] | Literal["auto", "linear", "find"] = "auto"
+    """Peak learning rate. auto: by the square root of the batch, from a base that depends on the first weights
+    (``pipeline.defaults``); linear: the papers' 5e-4 x batch_size / 512, made for batches of 1,024 and more; find: a
+    range test of some 60 steps before the training."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] | None = "auto"
+    """Factor on the learning rate from one block to the block below it, so that pretrained blocks near the input
+    change least (timm's layer decay); null for none. auto: 0.75 for pretrained weights, else none."""
     min_lr: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
-    """Learning rate that the cosine ends at. auto: 1e-5, or a tenth of `lr` when that is less."""
+    """Learning rate that the cosine ends at. auto: a hundredth of `lr`."""
     warmup_epochs: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
-    """Epochs of linear warm-up, less than `epochs`. auto: 5, or a tenth of `epochs` when that is less."""
+    """Epochs of linear warm-up, less than `epochs`. auto: a tenth of `epochs`, at most 5, at least 30 steps where the
+    training has 100."""
     warmup_lr: float = Field(1e-6, ge=0)
     """Learning rate that warm-up starts from."""
     weight_decay: float = Field(0.05, ge=0)
@@ -33,10 +40,13 @@ class TrainingConfig(Record):
     """Largest norm of the gradient; null for no clipping."""
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     """Smoothing of the cross-entropy with the labels."""
-    ema_decay: float | None = Field(0.9999, gt=0, lt=1)
-    """Decay a step of the averaged weights tracked beside the raw ones; null for none."""
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] | None = "auto"
+    """Decay a step of the averaged weights tracked beside the raw ones; null for none. auto: an average over a tenth
+    of the training's steps, at most 0.9999."""
     ema_warmup: bool = True
     """Start the average with a smaller decay, so that short runs average over what they have."""
+    augment: AugmentConfig | Literal["auto"] = "auto"
+    """Augmentation of this training. auto: `data.augment`, whose own `auto` is decided by the training's length."""
     eval_every: int = Field(1, gt=0)
     """Epochs between evaluations on the held-out images; the last epoch is always evaluated."""
     compile: Literal["auto", "on", "off"] = "auto"
@@ -45,6 +55,13 @@ class TrainingConfig(Record):
     """Why `compile` is what it is; written when `auto` is decided, not meant to be set."""
     checkpoint_seconds: float = Field(60, ge=0)
     """Seconds of training that a crash may cost; a checkpoint is written at the first step after them."""
+
+    @property
+    def augmentation(self) -> AugmentConfig:
+        """Augmentation, once it is decided."""
+        if isinstance(self.augment, str):
+            raise ValueError("the augmentation was not resolved")  # a mistake of ours: pipeline.resolve decides it
+        return self.augment
 
     @model_validator(mode="after")
     def _batch_divides(self) -> Self:

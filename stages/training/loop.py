@@ -17,7 +17,6 @@ import torch
 from accelerate import skip_first_batches
 from accelerate.utils import set_seed
 from safetensors import SafetensorError
-from timm.optim import create_optimizer_v2
 from timm.scheduler import create_scheduler_v2
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -30,8 +29,10 @@ from stages.training.config import TrainingConfig
 from stages.training.device import make_accelerator
 from stages.training.evaluate import predict_logits, top1
 from stages.training.interrupt import StopRequest, stop_on_signal
+from stages.training.lr_find import found_rate
 from stages.training.memory import PeakMemory
 from stages.training.monitor import Monitor, Pace
+from stages.training.optimizer import make_optimizer
 from stages.training.processes import any_process, losing_contact_told
 from stages.training.update import AveragedWeights, clip_gradients
 
@@ -103,25 +104,27 @@ class Training:
         if context.threads:
             torch.set_num_threads(context.threads)
         self.accelerator = make_accelerator(context.device, accumulation=config.accumulation)
-        optimizer = create_optimizer_v2(
-            job.model, opt="adamw", lr=_number(config.lr), weight_decay=config.weight_decay, fused=True
-        )
+        optimizer = make_optimizer(job.model, config, 1.0 if config.lr == "find" else _number(config.lr))
         self.model, self.optimizer, self.loader, self.val = self.accelerator.prepare(
             job.model, optimizer, job.train, job.val
         )
+        if config.lr == "find":
+            rate = found_rate(self.accelerator, self.model, self.optimizer, self.loader, job, context)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate  # timm's scheduler multiplies by a layer's own factor
         set_seed(context.seed + self.accelerator.process_index)  # each process drops other activations
         self.steps_per_epoch = -(-len(self.loader) // config.accumulation)
         self.scheduler, _ = create_scheduler_v2(
             self.optimizer.optimizer,
             num_epochs=self.epochs,
-            min_lr=_number(config.min_lr),
+            min_lr=min(_number(config.min_lr), max(group["lr"] for group in self.optimizer.param_groups)),
             warmup_lr=config.warmup_lr,
             warmup_epochs=_number(config.warmup_epochs),  # timm multiplies it by the steps of an epoch
             step_on_epochs=False,
             updates_per_epoch=self.steps_per_epoch,
         )
         self.ema = None
-        if config.ema_decay is not None:
+        if isinstance(config.ema_decay, float):
             inner = self.accelerator.unwrap_model(self.model)
             self.ema = AveragedWeights(inner, decay=config.ema_decay, use_warmup=config.ema_warmup)
             self.accelerator.register_for_checkpointing(self.ema)
@@ -274,7 +277,7 @@ class Training:
         return raw, top1(*predict_logits(self.job.network(self.ema.module), self.val, self.accelerator))
 
     def _report(self, pace: Pace | None, tops: tuple[float | None, float | None]) -> None:
-        self.monitor.epoch(self.progress, pace, self.optimizer.param_groups[0]["lr"], *tops)
+        self.monitor.epoch(self.progress, pace, max(group["lr"] for group in self.optimizer.param_groups), *tops)
 
     def _result(self, top1_raw: float, top1_ema: float | None) -> Trained:
         ema = self.job.network(self.ema.module).state_dict() if self.ema is not None else None

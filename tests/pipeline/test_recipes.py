@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable
 from contextlib import redirect_stdout
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -132,6 +134,20 @@ def test_a_published_recipe_trains_what_was_published(name: str, run_on_a_folder
     assert (distill.epochs, distill.batch_size, distill.lr) == (epochs, batch, pytest.approx(5e-4 * batch / 512))
     assert [(term.kind, term.pairs, term.weight, term.match) for term in distill.features] == features
     assert (distill.alpha, distill.logits, distill.tau, distill.beta) == (alpha, "soft", 1.0, 1.0)
+
+
+@every_recipe(*PUBLISHED)
+def test_a_published_recipe_resolves_as_it_did_before_defaults_fitted_the_data(
+    name: str, run_on_a_folder: Callable[[str], RunConfig]
+) -> None:
+    """The values in the file were written by the version whose defaults were the papers' rules for everybody."""
+    before = json.loads((Path(__file__).parent / "data" / "published_recipes.json").read_text())[name]
+    config = run_on_a_folder(name).model_dump(mode="json")
+    for section, values in before.items():
+        now = config["data"]["augment"] if section == "augment" else config[section]
+        assert {key: now[key] for key in values} == values
+    assert config["distill"]["augment"] == before["augment"]
+    assert config["distill"]["layer_decay"] is None
 
 
 @every_recipe(*PUBLISHED)

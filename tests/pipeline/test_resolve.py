@@ -92,24 +92,6 @@ def test_taps_that_are_no_maps_are_refused_before_any_data(digits: RunConfig, mo
     assert resolve_models(changed(digits, distill={"features": []})).distill.features == ()
 
 
-@pytest.mark.parametrize(
-    ("images", "batch"), [(1, 1), (15, 1), (16, 2), (80, 8), (1438, 128), (2048, 256), (1_281_167, 256)]
-)
-def test_automatic_batch_leaves_eight_steps_an_epoch(folder: RunConfig, images: int, batch: int) -> None:
-    config = resolved(folder, train=images)
-    assert config.distill.batch_size == config.teacher.batch_size == batch
-    assert config.distill.lr == pytest.approx(5e-4 * batch / 512)
-
-
-def test_automatic_batch_is_a_multiple_of_the_accumulation(folder: RunConfig) -> None:
-    assert resolved(changed(folder, distill={"accumulation": 3}), train=1000).distill.batch_size == 96
-
-
-@pytest.mark.parametrize(("epochs", "warmup"), [(300, 5.0), (20, 2.0), (1, 0.1)])
-def test_automatic_warmup(folder: RunConfig, epochs: int, warmup: float) -> None:
-    assert resolved(changed(folder, distill={"epochs": epochs})).distill.warmup_epochs == pytest.approx(warmup)
-
-
 @pytest.mark.parametrize(("epochs", "every", "kept"), [(300, 30, 9), (15, 2, 7), (1, 1, 0)])
 def test_automatic_snapshots_are_about_ten(folder: RunConfig, epochs: int, every: int, kept: int) -> None:
     config = resolved(changed(folder, distill={"epochs": epochs}))
@@ -124,9 +106,10 @@ def test_given_values_are_kept(digits: RunConfig) -> None:
 
 
 def test_teacher_epochs_follow_the_classifier(folder: RunConfig) -> None:
-    assert resolved(folder).teacher.epochs == folder.teacher.tune_epochs
-    pretrained = changed(folder, teacher={"init": "pretrained"})
-    assert resolved(pretrained, classes=10).teacher.epochs == folder.teacher.tune_epochs
+    tuned = changed(folder, teacher={"tune_epochs": 7})
+    assert resolved(tuned).teacher.epochs == 7
+    pretrained = changed(tuned, teacher={"init": "pretrained"})
+    assert resolved(pretrained, classes=10).teacher.epochs == 7
     assert resolved(pretrained, classes=1000).teacher.epochs == 0
 
 

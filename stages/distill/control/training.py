@@ -114,7 +114,7 @@ def _length(config: ControlJob, inputs: Inputs, distill: DistillRecord, folder: 
     """Its epochs, as they were decided before where the same is asked again."""
     assert config.training is not None  # noqa: S101 - the stage has asked
     if config.control.match == "steps":
-        return Length(settings="", epochs=config.training.epochs, why="as many as with the teacher")
+        return Length(settings="", epochs=int(config.training.epochs), why="as many as with the teacher")
     settings = fingerprint(_settings(config, config.training, inputs, context), distill)
     path = folder / "length.json"
     known = _same_in_all(_remembered(path, Length, settings), context)
@@ -136,7 +136,9 @@ def _measured(
     if steps < 1:
         why = "as many as with the teacher, for an epoch of one batch is too short to be measured"
         return Length(settings=settings, epochs=distill.epochs, why=why)
-    step = measure_steps(job, training.model_copy(update={"warmup_epochs": 0.0}), context, steps)
+    # No step takes longer for its learning rate, which may yet have to be found.
+    rate = {"lr": 1e-4, "min_lr": 0.0, "warmup_epochs": 0.0}
+    step = measure_steps(job, training.model_copy(update=rate), context, steps)
     seconds = batches * step.seconds
     return fitting_epochs(distill, seconds, counted(steps, "measured step"), settings)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_run import NO_AUGMENT, data_record, student_record, teacher_record
+from small_run import NO_AUGMENT, SETTLED, data_record, student_record, teacher_record
 
 from core.context import Context
 from core.errors import RunInterrupted, UsageError
@@ -24,6 +24,7 @@ from stages.images.sources import Images, StreamSplit
 
 def config(**changes: Any) -> DistillConfig:
     values: dict[str, Any] = {
+        **SETTLED,
         "batch_size": 16,
         "epochs": 4,
         "lr": 1e-3,
@@ -79,11 +80,8 @@ def test_the_teacher_runs_once_a_view_and_not_at_all_the_second_time(
 
 def test_kept_answers_train_as_the_live_teacher_does(inputs: Inputs, context: Context) -> None:
     """Without augmentation every view is the image itself, so both trainings see the same."""
-    plain = dict(inputs.data.config)
-    plain["augment"] = NO_AUGMENT.model_dump(mode="json")
-    same = replace(inputs, data=inputs.data.model_copy(update={"config": plain}))
-    kept = stage.run(config(views=1), same, context)
-    live = stage.run(config(views=0), same, replace(context, fingerprint="live"))
+    kept = stage.run(config(views=1, augment=NO_AUGMENT), inputs, context)
+    live = stage.run(config(views=0, augment=NO_AUGMENT), inputs, replace(context, fingerprint="live"))
     assert live.cache is None
     assert kept.losses.keys() == live.losses.keys()
     for name, value in live.losses.items():

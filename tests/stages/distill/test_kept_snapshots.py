@@ -10,7 +10,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
-from small_run import data_record, student_record, teacher_record
+from small_run import SETTLED, data_record, student_record, teacher_record
 
 from core.context import Context
 from core.errors import RunInterrupted
@@ -29,6 +29,7 @@ PROJECTED = FeatureTerm(kind="mse", pairs=((0, 0), (1, 2)), match="projector")
 
 def config(**changes: Any) -> DistillConfig:
     values: dict[str, Any] = {
+        **SETTLED,
         "epochs": 3,
         "batch_size": 40,
         "lr": 1e-3,
@@ -149,5 +150,5 @@ def test_intervals_that_cannot_be_are_refused(every: Any) -> None:
 
 
 def test_an_interval_nobody_resolved_is_a_mistake_of_ours(inputs: Inputs, context: Context) -> None:
-    with pytest.raises(ValueError, match="keep_every was not resolved"):
+    with pytest.raises(ValueError, match="distill was not resolved"):
         stage.run(config(keep_every="auto"), inputs, context)

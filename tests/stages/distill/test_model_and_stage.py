@@ -8,7 +8,17 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from small_run import HALF, SPEC, TEACHER_ARGS, data_record, seeded_model, student_record, student_spec, teacher_record
+from small_run import (
+    HALF,
+    SETTLED,
+    SPEC,
+    TEACHER_ARGS,
+    data_record,
+    seeded_model,
+    student_record,
+    student_spec,
+    teacher_record,
+)
 from timm.optim import create_optimizer_v2
 from torch import Tensor
 
@@ -105,7 +115,9 @@ def blocks_run(network: Any) -> list[int]:
 
 
 def features(*terms: dict[str, Any], **settings: Any) -> DistillConfig:
-    return DistillConfig(features=tuple(FeatureTerm(**term) for term in terms), keep_every=None, **settings)
+    return DistillConfig(
+        features=tuple(FeatureTerm(**term) for term in terms), keep_every=None, **{**SETTLED, **settings}
+    )
 
 
 def tapped(config: DistillConfig, network: torch.nn.Module, teacher: torch.nn.Module) -> TappedStudent:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_run import LIGHT_AUGMENT, SPEC
+from small_run import LIGHT_AUGMENT, SPEC, STRONG_AUGMENT
 
 from core.preprocess import PreprocessSpec
 from stages.images.config import AugmentConfig, DataConfig
@@ -28,7 +28,7 @@ from stages.images.loaders import (
 )
 from stages.images.sources import StreamSplit, open_images
 
-STRONG = AugmentConfig()
+STRONG = STRONG_AUGMENT
 """Every kind of augmentation: crops, flips, RandAugment, erasing."""
 
 
@@ -177,7 +177,7 @@ def test_flips_can_be_switched_off() -> None:
 
 def test_the_default_augmentation_survives_every_operation(split) -> None:
     # RandAugment draws 2 of 15 operations an image; 200 views meet them all (Pillow 13 refused to posterize to 0 bits).
-    views = train_loader(train_views(split, AugmentConfig(), SPEC, 0), batch_size=20, seed=0, workers=0)
+    views = train_loader(train_views(split, STRONG, SPEC, 0), batch_size=20, seed=0, workers=0)
     count = 0
     for epoch in range(200 // len(split) + 1):
         views.sampler.set_epoch(epoch)

@@ -12,7 +12,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from small_run import TEACHER, TEACHER_ARGS, data_record, seeded_model
+from small_run import SETTLED, TEACHER, TEACHER_ARGS, data_record, seeded_model
 
 from core.context import Context
 from core.errors import ResultError, UsageError
@@ -36,6 +36,7 @@ def said(context: Context) -> str:
 
 def config(**changes: Any) -> TeacherConfig:
     values: dict[str, Any] = {
+        **SETTLED,
         "model": TEACHER,
         "args": TEACHER_ARGS,
         "batch_size": 20,

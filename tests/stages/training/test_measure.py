@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from small_run import SETTLED
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -93,7 +94,7 @@ def job(context: Context, sizes: list[int], mix: Any = None) -> Job:
 )
 def test_steps_of_the_batch_and_of_half_of_it(images: int, mixed: bool, halves: int, context: Context) -> None:
     sizes: list[int] = []
-    config = TrainingConfig(batch_size=images, lr=1e-3, min_lr=1e-5, warmup_epochs=0.0)
+    config = TrainingConfig(batch_size=images, lr=1e-3, min_lr=1e-5, warmup_epochs=0.0, **SETTLED)
     batch = [torch.zeros(images, 3, 2, 2), torch.zeros(images, dtype=torch.int64)]
     mix = (lambda *both: both) if mixed else None
     found = measure_line(job(context, sizes, mix), config, context, batch, 2)
@@ -112,7 +113,7 @@ def test_a_batch_that_the_gpu_cannot_hold_is_halved(context: Context, monkeypatc
         return real(given, *rest)
 
     monkeypatch.setattr(measure, "measure_steps", full_above_two)
-    config = TrainingConfig(batch_size=8, lr=1e-3, min_lr=1e-5, warmup_epochs=0.0)
+    config = TrainingConfig(batch_size=8, lr=1e-3, min_lr=1e-5, warmup_epochs=0.0, **SETTLED)
     batch = [torch.zeros(8, 3, 2, 2), torch.zeros(8, dtype=torch.int64)]
     found = measure_line(job(context, []), config, context, batch, 1)
     assert (found.small.images, found.large.images) == (1, 2)

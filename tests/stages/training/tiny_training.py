@@ -86,7 +86,14 @@ def make_job(context: Context, loss: Any = cross_entropy, batch: int = 8, **chan
 
 
 def config(**changes: Any) -> TrainingConfig:
-    values: dict[str, Any] = {"batch_size": 8, "lr": 1e-2, "min_lr": 1e-5, "warmup_epochs": 0.0, "ema_decay": 0.9}
+    values: dict[str, Any] = {
+        "batch_size": 8,
+        "lr": 1e-2,
+        "min_lr": 1e-5,
+        "warmup_epochs": 0.0,
+        "ema_decay": 0.9,
+        "layer_decay": None,
+    }
     return TrainingConfig(**{**values, **changes})
 
 

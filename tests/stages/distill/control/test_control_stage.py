@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file
-from small_run import data_record, distill_record, seeded_model, student_record, teacher_record
+from small_run import SETTLED, data_record, distill_record, seeded_model, student_record, teacher_record
 
 from core.bits import unpacked
 from core.context import Context
@@ -26,6 +26,7 @@ from stages.training.accuracy import paired_drop
 from stages.training.measure import StepCost
 
 SETTINGS: dict[str, Any] = {
+    **SETTLED,
     "batch_size": 40,
     "lr": 1e-3,
     "min_lr": 1e-5,

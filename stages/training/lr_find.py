@@ -1,0 +1,148 @@
+"""Find a learning rate by a range test: some steps at rates that grow from far too small to far too large.
+
+After Smith, Cyclical Learning Rates for Training Neural Networks, arXiv 1506.01186, section 3.3.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate.utils import broadcast_object_list
+
+from core.context import Context
+from core.files import write_atomic
+from stages.images.loaders import seeded
+
+if TYPE_CHECKING:
+    from stages.training.loop import Job
+
+STEPS = 60
+LOWEST, HIGHEST = 1e-6, 3e-2
+_SMOOTHING = 0.8
+_BURST = 2.0
+"""The test ends where the smoothed loss is this many times its lowest."""
+_BACK = 5.0
+"""The peak rate is this many times below the rate at which the loss was lowest: there it has begun to be too large."""
+
+
+@dataclass(frozen=True)
+class RangeTest:
+    """What a range test saw."""
+
+    rates: tuple[float, ...]
+    losses: tuple[float, ...]
+    """Smoothed, one a rate."""
+    rate: float
+    """Suggested as the peak."""
+
+
+def range_test(step: Callable[[float], float], steps: int = STEPS) -> RangeTest:
+    """Take up to ``steps`` training steps at rates from ``LOWEST`` to ``HIGHEST``, evenly spaced in the logarithm.
+
+    Args:
+        step: takes one optimizer step at this learning rate and returns its loss; not finite once it burst.
+        steps: at least 2.
+    """
+    rates: list[float] = []
+    losses: list[float] = []
+    average = 0.0
+    for index in range(steps):
+        rate = LOWEST * (HIGHEST / LOWEST) ** (index / (steps - 1))
+        loss = step(rate)
+        if not math.isfinite(loss):
+            break
+        average = _SMOOTHING * average + (1 - _SMOOTHING) * loss
+        rates.append(rate)
+        losses.append(average / (1 - _SMOOTHING ** (index + 1)))
+        if losses[-1] > _BURST * min(losses):
+            break
+    return RangeTest(tuple(rates), tuple(losses), suggested(rates, losses))
+
+
+def suggested(rates: Sequence[float], losses: Sequence[float]) -> float:
+    """The peak rate for a training: well below the rate of the lowest smoothed loss.
+
+    Args:
+        rates: growing; empty when the first step burst already.
+        losses: smoothed, one a rate.
+    """
+    if not rates:
+        return LOWEST
+    lowest = min(range(len(losses)), key=losses.__getitem__)
+    return max(LOWEST, rates[lowest] / _BACK)
+
+
+def found_rate(accelerator: Any, model: Any, optimizer: Any, loader: Any, job: Job, context: Context) -> float:
+    """The rate of a range test on the training's own batches; weights, optimizer and generators are as before it.
+
+    The answer is kept beside the checkpoints, so that a training that goes on keeps its rate.
+
+    Args:
+        accelerator: that prepared the next three.
+        model: to be trained.
+        optimizer: of it; has taken no step.
+        loader: of the training images.
+        job: whose loss is followed.
+        context: says what was found.
+    """
+    path = job.folder / "lr.json"
+    kept = _kept(accelerator, path, job.fingerprint)
+    if kept is not None:
+        return kept
+    weights, untouched = copy.deepcopy(model.state_dict()), copy.deepcopy(optimizer.state_dict())
+    batches = _endless(loader)
+    model.train()
+
+    def step(rate: float) -> float:
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group.get("lr_scale", 1.0)
+        images, labels, *more = next(batches)
+        if job.mix is not None:
+            images, labels = job.mix(images, labels)
+        with accelerator.autocast():
+            loss = torch.stack(list(job.loss(model, images, labels, *more).values())).sum()
+        accelerator.backward(loss)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        return float(accelerator.reduce(loss.detach(), reduction="mean"))
+
+    with seeded(context.seed, accelerator.process_index):
+        tested = range_test(step)
+    model.load_state_dict(weights)
+    optimizer.load_state_dict(untouched)
+    context.say(
+        f"learning rate of {job.name}: {tested.rate:.2g}, by a range test of {len(tested.rates)} steps from "
+        f"{LOWEST:g}: its loss was lowest at {tested.rate * _BACK:.2g}"
+    )
+    if accelerator.is_main_process:
+        write_atomic(path, json.dumps({"fingerprint": job.fingerprint, "rate": tested.rate}).encode())
+    return tested.rate
+
+
+def _kept(accelerator: Any, path: Path, fingerprint: str) -> float | None:
+    """The rate found before this training was interrupted, the same in every process."""
+    found: list[float | None] = [None]
+    if accelerator.is_main_process and path.is_file():
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            held = json.loads(path.read_text())
+            found = [float(held["rate"])] if held["fingerprint"] == fingerprint else [None]
+    if accelerator.num_processes > 1:
+        broadcast_object_list(found)
+    return found[0]
+
+
+def _endless(loader: Any) -> Iterator[Any]:
+    """Batches of one pass after another."""
+    for epoch in count():
+        loader.set_epoch(epoch)
+        yield from loader

@@ -1,0 +1,76 @@
+"""A range test finds a rate that trains, and leaves no trace but its answer."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny_training import config, cross_entropy, make_job
+from torch import nn
+
+from core.context import Context
+from stages.training.loop import train
+from stages.training.lr_find import HIGHEST, LOWEST, range_test, suggested
+
+
+def bowl(rate: float, best: float = 1e-3) -> float:
+    """A loss that falls up to ``best`` and then bursts."""
+    return 2.0 - rate / best if rate < best else 1.0 + (rate / best) ** 2
+
+
+def test_rates_grow_evenly_and_end_where_the_loss_bursts() -> None:
+    tested = range_test(bowl)
+    steps = [later / earlier for earlier, later in zip(tested.rates, tested.rates[1:], strict=False)]
+    assert steps == pytest.approx([steps[0]] * len(steps))
+    assert tested.rates[0] == LOWEST
+    assert tested.rates[-1] < HIGHEST
+
+
+def test_the_suggestion_is_well_below_the_lowest_loss() -> None:
+    assert 1e-3 / 10 < range_test(bowl).rate < 1e-3
+
+
+def test_a_loss_that_is_not_finite_ends_the_test() -> None:
+    tested = range_test(lambda rate: float("nan") if rate > 1e-4 else 1.0)
+    assert max(tested.rates) <= 1e-4
+
+
+@pytest.mark.parametrize("losses", [[], [1.0]])
+def test_without_a_curve_the_lowest_rate_is_suggested(losses: list[float]) -> None:
+    assert suggested([LOWEST] * len(losses), losses) == LOWEST
+
+
+def test_a_training_finds_its_rate_once_and_starts_from_its_first_weights(context: Context) -> None:
+    job = make_job(context)
+    before = {name: value.clone() for name, value in job.model.state_dict().items()}
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def watching(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> dict[str, torch.Tensor]:
+        seen.append({name: value.clone() for name, value in job.model.state_dict().items()})
+        return cross_entropy(model, images, labels)
+
+    settings = config(lr="find", min_lr=0.0)
+    train(replace(job, loss=watching), settings, 1, context)
+    tested = len(seen) - 6  # one epoch of 48 images in batches of 8
+    assert tested > 10
+    assert all(torch.equal(before[name], value) for name, value in seen[tested].items())
+    assert any(not torch.equal(before[name], value) for name, value in seen[tested - 1].items())
+    kept = json.loads((job.folder / "lr.json").read_text())
+    assert LOWEST <= kept["rate"] <= HIGHEST
+    assert isinstance(context.console.file, io.StringIO)
+    assert "learning rate of tiny" in context.console.file.getvalue()
+    seen.clear()
+    train(replace(make_job(context), loss=watching, folder=job.folder), settings, 1, context)
+    assert len(seen) == 6  # found before, and the checkpoint that ends a training is not kept
+
+
+def test_another_training_finds_its_own(context: Context) -> None:
+    job = make_job(context)
+    train(job, config(lr="find", min_lr=0.0), 1, context)
+    before = (job.folder / "lr.json").read_text()
+    train(replace(make_job(context), fingerprint="another"), config(lr="find", min_lr=0.0), 1, context)
+    assert json.loads((job.folder / "lr.json").read_text())["fingerprint"] == "another"
+    assert before != (job.folder / "lr.json").read_text()
