@@ -196,6 +196,41 @@ class DistillRecord(Record):
     judges the deployed artifacts anew, each in its own."""
 
 
+class ControlRecord(Record):
+    """The same student trained without the teacher, and what the teacher was therefore worth."""
+
+    volatile: ClassVar[frozenset[str]] = frozenset({"seconds"})
+
+    kind: Literal["none", "labels"] = "none"
+    """none: nothing was trained, and nothing else here has a value. labels: by cross-entropy with the labels alone."""
+    match: Literal["steps", "time"] = "steps"
+    """What it has as much of as the distillation: optimizer steps, or time."""
+    weights: FileRef | None = None
+    chosen: Literal["raw", "ema"] = "raw"
+    """Those of its weights that are better on the held-out images, as of the distilled student."""
+    epochs: int = 0
+    epochs_why: str = ""
+    """How their number came about, in words."""
+    steps: int = 0
+    seconds: float = 0.0
+    """Wall time of training, summed over resumed sessions."""
+    images: int = 0
+    """Held-out images that both students answered, in float32."""
+    val_top1: float | None = None
+    """Its top-1 on them, percent."""
+    distilled_top1: float | None = None
+    """The distilled student's, percent."""
+    gain: float | None = None
+    """Points of top-1 that the distilled student has more on the same images: what the teacher was worth."""
+    gain_low: float | None = None
+    gain_high: float | None = None
+    """Ends of the paired 95 % interval of ``gain``."""
+    right: str = ""
+    """Whether it classified each image rightly: bits in the images' order, as ``core.bits`` packs them."""
+    distilled_right: str = ""
+    """The same of the distilled student."""
+
+
 class FoldRecord(Record):
     """The deployable graphs of the trained student."""
 

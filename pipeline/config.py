@@ -11,16 +11,17 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, Self, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from core.errors import UsageError, nearest
 from core.record import Record
 from pipeline.check.config import CheckConfig
 from stages.analysis.config import AnalysisConfig
 from stages.distill.config import DistillConfig
+from stages.distill.control.config import ControlConfig
 from stages.export.config import ExportConfig
 from stages.fold.config import FoldConfig
 from stages.gates.config import GatesConfig
@@ -54,11 +55,28 @@ class RunConfig(Record):
     student: StudentConfig
     analysis: AnalysisConfig = AnalysisConfig()
     distill: DistillConfig = DistillConfig()
+    control: ControlConfig = ControlConfig()
     fold: FoldConfig = FoldConfig()
     export: ExportConfig = ExportConfig()
     verify: VerifyConfig = VerifyConfig()
     gates: GatesConfig = GatesConfig()
     check: CheckConfig = CheckConfig()
+
+    @model_validator(mode="after")
+    def _gain_measurable(self) -> Self:
+        """A limit on what the teacher is worth needs the control, and the control a teacher to leave out."""
+        limit = self.gates.min_teacher_gain
+        if limit is not None and self.control.kind == "none":
+            raise ValueError(
+                f"'gates.min_teacher_gain' is {limit:g}, and no control is trained to measure that against; "
+                "give `compress run ... --control labels`, or leave the limit out."
+            )
+        if self.control.kind != "none" and not self.distill.asks_teacher:
+            raise ValueError(
+                f"'control.kind' is {self.control.kind}, and the student is trained from labels alone already "
+                "(distill.alpha is 0, and no feature loss has a weight): the control would be the same; leave it out."
+            )
+        return self
 
 
 class CheckSettings(Record):

@@ -24,7 +24,7 @@ from core.rundir import RunDirectory
 from core.words import counted
 from pipeline.config import RunConfig
 from pipeline.defaults import Choice
-from pipeline.dry_run_figures import Filling, Training
+from pipeline.dry_run_figures import Filling, Training, as_control
 from pipeline.dry_run_steps import fitting, learning
 from pipeline.dry_run_views import views_advice
 from pipeline.earlier import earlier_of, with_precision, with_sizes
@@ -37,6 +37,7 @@ from pipeline.resolve_size import size_notes
 from pipeline.resolve_speed import speed_choices
 from stages.data import stage as data_stage
 from stages.distill import job as distill_job
+from stages.distill.control.config import labels_alone
 from stages.fold.stage import folded_from_lift
 from stages.models.build import build_model, cost_of
 from stages.models.students import LiftStudent
@@ -68,7 +69,7 @@ class DryRun:
     """Settings of the trainings that were left open, as decided for these images."""
     networks: tuple[Network, ...]
     trainings: tuple[Training, ...]
-    """The teacher's fitting, where it has one, and the student's."""
+    """The teacher's fitting, where it has one, the student's, and the control's, where there is one."""
     filling: Filling | None
     """Of the teacher cache, where there is one."""
     device: str
@@ -216,7 +217,11 @@ def _measured(
     context.console.print("dry run  a few steps of training the student", highlight=False)
     inputs = distill_job.Inputs(data, teacher, student)
     training, filling = learning(config.distill, inputs, processes, root, context)
-    return networks, (*trainings, training), filling
+    trainings.append(training)
+    if config.control.kind != "none":
+        alone, _ = learning(labels_alone(config.distill), inputs, processes, root, context)
+        trainings.append(as_control(alone, training, config.control.match))
+    return networks, tuple(trainings), filling
 
 
 def _initial_teacher(

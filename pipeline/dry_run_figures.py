@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from stages.training.config import TrainingConfig
 from stages.training.measure import StepLine
@@ -88,7 +89,12 @@ class Training:
     @property
     def seconds(self) -> float:
         """Of the whole training, evaluations included."""
-        return self.epochs * self.passes_per_epoch * self.pass_seconds + self.evaluation_seconds
+        return self.training_seconds + self.evaluation_seconds
+
+    @property
+    def training_seconds(self) -> float:
+        """Of its steps alone."""
+        return self.epochs * self.passes_per_epoch * self.pass_seconds
 
     def saved_by_views(self, views: int) -> float:
         """Seconds less than with a live teacher, were its answers to ``views`` views of an image kept.
@@ -102,6 +108,12 @@ class Training:
     def _with_loading(self, computing: float, images: float) -> float:
         loading = images / self.loading
         return computing + loading if self.shares_cores else max(computing, loading)
+
+
+def as_control(alone: Training, student: Training, match: Literal["steps", "time"]) -> Training:
+    """The student's training from labels alone, for as many epochs as the control would have of it."""
+    fitting = int(student.training_seconds / (alone.training_seconds / alone.epochs)) if match == "time" else 0
+    return replace(alone, name="control", epochs=max(fitting, student.epochs))
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,11 @@ def config_options(command: Callable[..., Any]) -> Callable[..., Any]:
             metavar="SOURCE",
             help="Folder of class folders, or hfds/NAME, wds/NAME, torch/NAME.  [default: digits, embedded]",
         ),
+        click.option(
+            "--control",
+            metavar="NAME",
+            help="labels: train the student once more without the teacher, and say what it was worth.  [default: none]",
+        ),
         click.option("--teacher-weights", metavar="FILE", help="Teacher checkpoint: safetensors or a state dict."),
         click.option(
             "--image-size", type=int, metavar="N", help="Side of both networks' input, pixels.  [default: their own]"
@@ -81,6 +86,7 @@ def requested_config(**given: Any) -> Any:
         ("student", "student.model"),
         ("strategy", "student.strategy"),
         ("data", "data.source"),
+        ("control", "control.kind"),
         ("teacher_weights", "teacher.weights"),
         *((name, f"export.{name}") for name in ("target", "precision", "projector")),
         ("seed", "seed"),

@@ -9,14 +9,22 @@ from typing import Any
 from core.analysis_records import AnalyzeRecord, DynamicsRecord
 from core.artifact_records import BundleRecord, ExportRecord, GatesRecord, VerifyRecord
 from core.record import Record
-from core.records import DataRecord, DistillRecord, FoldRecord, StudentRecord, TeacherRecord
+from core.records import ControlRecord, DataRecord, DistillRecord, FoldRecord, StudentRecord, TeacherRecord
 from pipeline.config import RunConfig
 from stages.analyze.config import AnalyzeConfig
 from stages.bundle.config import BundleConfig
+from stages.distill.control.config import ControlJob, control_job
+
+_DISTILL_VERSION = 4
+"""Of the stage ``distill``, whose code trains the control too."""
 
 
 def _no_facts(config: RunConfig) -> Any:
     return None
+
+
+def _never(config: RunConfig) -> bool:
+    return False
 
 
 def _images(config: RunConfig) -> Any:
@@ -51,6 +59,14 @@ def _content(checkpoint: str | None) -> str | None:
 
 def _reading(config: RunConfig) -> AnalyzeConfig:
     return AnalyzeConfig(analysis=config.analysis, student=config.student.model, student_args=config.student.args)
+
+
+def _control(config: RunConfig) -> ControlJob:
+    return control_job(config.control, config.distill, _DISTILL_VERSION)
+
+
+def _no_control(config: RunConfig) -> bool:
+    return config.control.kind == "none"
 
 
 def _bundling(config: RunConfig) -> BundleConfig:
@@ -93,6 +109,8 @@ class Stage:
     """Whether every process of a run with several takes part; the others are the main one's alone."""
     outside_kept: bool = False
     """Whether the run keeps its own copy of what ``facts`` looks at, so that later steps need the original no more."""
+    idle: Callable[[RunConfig], bool] = _never
+    """Whether these settings ask nothing of it: its record says so, and nobody is told or called to help."""
 
 
 STAGES: tuple[Stage, ...] = (
@@ -124,11 +142,22 @@ STAGES: tuple[Stage, ...] = (
         "distill",
         "stages.distill.stage",
         DistillRecord,
-        4,
+        _DISTILL_VERSION,
         lambda run: run.distill,
         needs=("data", "teacher", "student"),
         seeded=True,
         collective=True,
+    ),
+    Stage(
+        "control",
+        "stages.distill.control.stage",
+        ControlRecord,
+        1,
+        _control,
+        needs=("data", "teacher", "student", "distill"),
+        seeded=True,
+        collective=True,
+        idle=_no_control,
     ),
     Stage(
         "dynamics",
@@ -165,7 +194,14 @@ STAGES: tuple[Stage, ...] = (
         _bundling,
         needs=("data", "teacher", "student", "distill", "fold", "export", "verify"),
     ),
-    Stage("gates", "stages.gates.stage", GatesRecord, 4, lambda run: run.gates, needs=("export", "verify", "bundle")),
+    Stage(
+        "gates",
+        "stages.gates.stage",
+        GatesRecord,
+        5,
+        lambda run: run.gates,
+        needs=("data", "control", "export", "verify", "bundle"),
+    ),
 )
 
 BY_NAME = {stage.name: stage for stage in STAGES}

@@ -44,7 +44,7 @@ STEPS = {
     "export": Step("gates", ("fold", "export")),
     "verify": Step("gates", ("verify", "gates")),
 }
-TRAINING_STAGES = ("data", "teacher", "student", "distill")
+TRAINING_STAGES = ("data", "teacher", "student", "distill", "control")
 """Stages that a single step reads and never computes."""
 
 

@@ -14,7 +14,7 @@ from pipeline.check.config import CheckConfig
 from pipeline.check.pairs import Pair
 from pipeline.check.same import machine
 from stages.gates.names import parts_of
-from stages.verify.accuracy import paired_drop
+from stages.training.accuracy import paired_drop
 
 SESSIONS = 2
 """Fewest on each side from which a change has an interval."""

@@ -37,6 +37,10 @@ class Run:
     parameters: int | None
     bytes: int | None
     verdict: str
+    teacher_gain: dict[str, Any] | None = None
+    """Points of top-1 that its teacher was worth over labels alone; None where no control was trained."""
+    worth: str = ""
+    """The same in words."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +108,7 @@ def _run(number: int, name: str, report: dict[str, Any]) -> Run:
         lacks = "no deployed model" if row is None else "no latency at batch 1 of its deployed model"
         raise UsageError(f"the report of '{name}' is damaged ({lacks}); restore it, or {AGAIN}.")
     head, training = report["headline"], report["training"]
+    control = training["control"]
     return Run(
         number=number,
         name=name,
@@ -120,6 +125,8 @@ def _run(number: int, name: str, report: dict[str, Any]) -> Run:
         parameters=row["parameters"],
         bytes=row["bytes"],
         verdict=report["verdict"]["word"],
+        teacher_gain=control["gain"] if control else None,
+        worth=control["sentence"] if control else "",
     )
 
 

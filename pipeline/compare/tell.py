@@ -58,9 +58,10 @@ def _megabytes(size: int) -> str:
 
 
 def conclusions(comparison: Comparison, standings: Sequence[Standing]) -> list[str]:
-    """Who is Pareto-optimal, and of every other run why not."""
+    """Who is Pareto-optimal, and of every other run why not; what each run's teacher was worth, where that is known."""
+    taught = [f"{run.number}: {run.worth}." for run in comparison.runs if run.worth]
     if not standings:
-        return [f"Which run is best cannot be said: {comparison.undecided}."]
+        return [f"Which run is best cannot be said: {comparison.undecided}.", *taught]
     assert comparison.time is not None  # noqa: S101 - else nothing has a standing
     measure = WORDS[comparison.time]
     optimal = [str(one.run.number) for one in standings if one.optimal]
@@ -70,7 +71,7 @@ def conclusions(comparison: Comparison, standings: Sequence[Standing]) -> list[s
             lines.append(f"{one.run.number} has no place: {one.unplaced}.")
         elif one.by:
             lines.append(_dominated(one, comparison, measure))
-    return lines
+    return lines + taught
 
 
 def _dominated(one: Standing, comparison: Comparison, measure: str) -> str:

@@ -13,27 +13,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
 from pydantic_core import to_jsonable_python
 
 from core.analysis_records import AnalyzeRecord, DynamicsRecord
-from core.artifact_records import BundleRecord, ExportRecord, GateRow, GatesRecord, OnnxArtifact, VerifyRecord
-from core.errors import EXIT_GATE_FAILED, EXIT_OK
-from core.records import DataRecord, DistillRecord, FileRef, FoldRecord, StudentRecord, TeacherRecord
+from core.artifact_records import BundleRecord, ExportRecord, GatesRecord, OnnxArtifact, VerifyRecord
+from core.records import (
+    ControlRecord,
+    DataRecord,
+    DistillRecord,
+    FileRef,
+    FoldRecord,
+    StudentRecord,
+    TeacherRecord,
+)
 from pipeline.report.models import MEGABYTE, model_rows, quantity
 from pipeline.report.shape import SCHEMA_VERSION as SCHEMA_VERSION
-
-_GATE_WORDS = {
-    "max_accuracy_drop": ("accuracy drop", "at most", "points"),
-    "min_accuracy": ("top-1", "at least", "%"),
-    "min_speedup": ("speed-up, batch 1", "at least", "x"),
-    "max_latency_ms": ("median latency, batch 1", "at most", "ms"),
-    "max_size_mb": ("size on disk", "at most", "MB"),
-    "min_agreement": ("agreement with torch", "at least", "%"),
-}
+from pipeline.report.trained import Subject, findings, worth
+from pipeline.report.verdict import verdict_of, worded
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class Records:
     analyze: AnalyzeRecord | None = None
     """None where the features were not analysed, as in runs of earlier versions."""
     dynamics: DynamicsRecord | None = None
+    control: ControlRecord = field(default_factory=ControlRecord)
 
 
 def build(
@@ -79,9 +80,11 @@ def build(
         A dict of JSON values; a number that is NaN or infinite has become null, and a note says where.
     """
     rows = model_rows(records.teacher, records.distill, records.fold, records.export, records.verify, records.bundle)
+    if records.control.kind == "none":  # a control that was trained for an earlier request is none of this run's
+        history = [line for line in history if line.get("training") != "control"]
     report = {
         "schema_version": SCHEMA_VERSION,
-        "verdict": _verdict(records.gates, records.export.not_made),
+        "verdict": verdict_of(records.gates, records.export.not_made),
         "headline": _headline(rows),
         "models": rows,
         "accuracy": records.verify.accuracy,
@@ -97,12 +100,13 @@ def build(
         "hardware": records.verify.hardware,
         "pinned": records.verify.pinned,
         "disturbance": records.verify.disturbance,
-        "gates": [_gate(row) for row in records.gates.rows],
+        "gates": [worded(row) for row in records.gates.rows],
         "artifacts": _artifacts(records.export, records.bundle),
         "graphs": _graphs(records.fold, records.export, rows),
         "data": _data(records.data),
         "training": _training(records),
         "history": history,
+        "findings": findings(_subject(records, config, history)),
         "analysis": _analysis(records),
         "config": config,
         "environment": environment,
@@ -114,43 +118,6 @@ def build(
     clean: dict[str, Any] = _finite(to_jsonable_python(report), "", lost)
     clean["notes"] += [f"{path} is not a finite number and is reported as null." for path in lost]
     return clean
-
-
-def _verdict(gates: GatesRecord, not_made: Sequence[str]) -> dict[str, Any]:
-    """Pass or fail, the exit code that follows, and the gates that decided it."""
-    blocking = [row for row in gates.rows if row.blocks]
-    open_gates = [row for row in gates.rows if row not in blocking and row.verdict != "pass"]
-    if not gates.passed and blocking:
-        word, why = "FAIL", f"{len(blocking)} of {len(gates.rows)} gates stand in the way"
-    elif not gates.passed:
-        word, why = "FAIL", "something that was asked for could not be made"
-    elif not gates.rows:
-        word, why = "DONE", "no gate was set, so nothing was judged"
-    elif len(open_gates) == len(gates.rows) or any(row.verdict == "inconclusive" for row in gates.rows):
-        # Not a failure, but no proof either: the word must not say more than was measured.
-        word, why = "UNDECIDED", "no gate failed, but not all could be decided"
-    elif open_gates:
-        word = "PASS"
-        why = f"{len(gates.rows) - len(open_gates)} of {len(gates.rows)} gates passed, the others are not required"
-    else:
-        word, why = "PASS", f"all {len(gates.rows)} gates passed"
-    return {
-        "passed": gates.passed,
-        "word": word,
-        "exit_code": EXIT_OK if gates.passed else EXIT_GATE_FAILED,
-        "why": why,
-        "blocking": [
-            *(f"{row.artifact} {_GATE_WORDS.get(row.gate, (row.gate,))[0]}: {row.verdict}" for row in blocking),
-            *(f"not made: {what}" for what in not_made),
-        ],
-        "open": [f"{row.artifact} {_GATE_WORDS.get(row.gate, (row.gate,))[0]}: {row.verdict}" for row in open_gates],
-    }
-
-
-def _gate(row: GateRow) -> dict[str, Any]:
-    """A gate's row with the words to speak about it."""
-    label, relation, unit = _GATE_WORDS.get(row.gate, (row.gate, "limit", ""))
-    return row.model_dump(mode="json") | {"label": label, "relation": relation, "unit": unit}
 
 
 def _headline(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -245,7 +212,34 @@ def _training(records: Records) -> dict[str, Any]:
             "explanation": student.explanation,
         },
         "distill": distill.model_dump(mode="json", exclude={"model", "weights"}),
+        "control": _control(records.control),
     }
+
+
+def _control(control: ControlRecord) -> dict[str, Any] | None:
+    """The control and what the teacher was worth; None where none was trained."""
+    if control.kind == "none":
+        return None
+    left_out = {"weights", "right", "distilled_right", "gain", "gain_low", "gain_high"}
+    return control.model_dump(mode="json", exclude=left_out) | {
+        "gain": quantity(control.gain, control.gain_low, control.gain_high),
+        "sentence": worth(control),
+    }
+
+
+def _subject(records: Records, config: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> Subject:
+    """What is asked whether it trained well."""
+    losses = records.distill.losses
+    return Subject(
+        teacher=records.teacher,
+        control=records.control,
+        verify=records.verify,
+        gates=records.gates,
+        graph=records.distill.model.graph,
+        classes=len(records.data.classes),
+        taught=set(losses) != {"labels"},
+        history=history,
+    )
 
 
 def _analysis(records: Records) -> dict[str, Any]:

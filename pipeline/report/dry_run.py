@@ -171,7 +171,7 @@ def _warnings(found: DryRun) -> list[str]:
     for training in found.trainings:
         peak = training.line.peak_bytes(training.per_pass)
         if peak is not None and peak * together > found.memory:
-            section = "distill" if training.name == "student" else training.name
+            section = "teacher" if training.name == "teacher" else "distill"
             told.append(
                 f"training the {training.name} would take about {size(peak * together)} of memory, and there is "
                 f"{size(found.memory)}; raise {section}.accumulation or lower {section}.batch_size."

@@ -18,6 +18,7 @@ from pipeline.report.wording import (
     megabytes,
     milliseconds,
     number,
+    opened,
     plain,
     spoken,
     table,
@@ -35,7 +36,15 @@ def render(report: dict[str, Any]) -> str:
     if terms := loss_terms.markdown(report):
         folds.append(Fold("Terms of the loss", terms))
     folds += [Fold("Artifacts", artifacts(report)), Fold("Analysis", analysis(report))]
-    return fitted([_verdict(report), measured.flips(report), _gates(report), _models(report), _notes(report)], folds)
+    shown = [
+        _verdict(report),
+        measured.flips(report),
+        _gates(report),
+        _trained(report),
+        _models(report),
+        _notes(report),
+    ]
+    return fitted(shown, folds)
 
 
 def _verdict(report: dict[str, Any]) -> str:
@@ -103,6 +112,14 @@ def _gates(report: dict[str, Any]) -> str:
     )
 
 
+def _trained(report: dict[str, Any]) -> str:
+    """What the teacher was worth, and what speaks against the training; nothing where there is neither."""
+    control = report["training"]["control"]
+    lines = [f"- {plain(opened(control['sentence']))}." if control else ""]
+    lines += [f"- **{finding['severity']}**: {plain(finding['text'])}." for finding in report["findings"]]
+    return "\n".join(["### Did it train well?", "", *filter(None, lines)]) if any(lines) else ""
+
+
 def _notes(report: dict[str, Any]) -> str:
     return "\n".join(["### Notes", "", *(f"- {plain(note)}" for note in report["notes"])]) if report["notes"] else ""
 
@@ -115,6 +132,14 @@ def _reproduce(report: dict[str, Any]) -> str:
         f"{data['classes']} classes ({plain(data['split'])})" + "".join(f"; {words}" for words in data_remarks(data)),
         f"- training: {distill['epochs']} epochs, {distill['steps']} steps, {distill['seconds']:.0f} s; "
         f"{distill['chosen']} weights kept",
+        *([f"- control: {_control(control)}"] if (control := report["training"]["control"]) else []),
         *(f"- {plain(key.replace('_', ' '))}: {plain(fact(value))}" for key, value in report["environment"].items()),
     ]
     return "\n".join(["```", report["command"].replace("```", "'''"), "```", "", *facts])
+
+
+def _control(control: dict[str, Any]) -> str:
+    return (
+        f"labels alone, {control['epochs']} epochs ({plain(control['epochs_why'])}), {control['steps']} steps, "
+        f"{control['seconds']:.0f} s; {control['chosen']} weights kept"
+    )

@@ -264,12 +264,48 @@ class Distilled(Record):
     snapshots: list[Snapshot]
 
 
+class Control(Record):
+    """The same student trained without the teacher (``core.records.ControlRecord`` without its files)."""
+
+    kind: Literal["labels"]
+    match: Literal["steps", "time"]
+    """What it has as much of as the distillation."""
+    chosen: Literal["raw", "ema"]
+    epochs: int
+    epochs_why: str
+    steps: int
+    seconds: float
+    images: int
+    """Held-out images that both students answered, in torch."""
+    val_top1: float | None
+    """Its top-1, percent."""
+    distilled_top1: float | None
+    """The distilled student's, percent."""
+    gain: Quantity
+    """What the teacher was worth: points of top-1 that the distilled student has more, on the same images."""
+    sentence: str
+    """The same in words."""
+
+
 class Training(Record):
     """What was trained, from what, for how long."""
 
     teacher: TrainedTeacher
     student: BuiltStudent
     distill: Distilled
+    control: Control | None = None
+    """None where none was asked for."""
+
+
+class Finding(Record):
+    """One thing that a reader should know of a training (``pipeline.report.trained``)."""
+
+    code: str
+    """Its name for machines."""
+    severity: Literal["note", "warning", "error"]
+    """error: the result is wrong, and the run fails."""
+    text: str
+    """What was found, in numbers, and what to do."""
 
 
 class Analysis(Record):
@@ -316,6 +352,8 @@ class Report(Record):
     training: Training
     history: list[dict[str, Any]]
     """One line an epoch of each training."""
+    findings: list[Finding] = Field(default_factory=list)
+    """Whether it trained well: what speaks against it, the worst first."""
     analysis: Analysis
     config: dict[str, Any]
     """The resolved config."""

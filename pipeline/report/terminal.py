@@ -10,7 +10,17 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.report.wording import Footnotes, gate_limit, gate_value, megabytes, millions, milliseconds, number, spoken
+from pipeline.report.wording import (
+    Footnotes,
+    gate_limit,
+    gate_value,
+    megabytes,
+    millions,
+    milliseconds,
+    number,
+    opened,
+    spoken,
+)
 
 
 def table(report: dict[str, Any], said: Sequence[str] = ()) -> RenderableType:
@@ -26,7 +36,7 @@ def table(report: dict[str, Any], said: Sequence[str] = ()) -> RenderableType:
     parts += [
         Text(line[0].upper() + line[1:]) for line in report["verdict"]["blocking"] if line.startswith("not made: ")
     ]
-    parts += [*_agreement(report), *_gates(report)]
+    parts += [*_agreement(report), *_gates(report), *_findings(report)]
     parts += [Text(f"Note: {note}") for note in report["notes"] if note not in said]
     return Group(*parts)
 
@@ -38,6 +48,8 @@ def _verdict(report: dict[str, Any]) -> Text:
     text.append(f" (exit code {verdict['exit_code']}): {verdict['why']}.\n")
     text.append(f"Deployed (>): {head['student'].removesuffix(' (deployed)')}. ")
     text.append(f"Drop {spoken(head['drop'], '.2f', ' points')}, speed-up {spoken(head['speedup'], '.2f', 'x')}.")
+    if control := report["training"]["control"]:
+        text.append(f"\n{opened(control['sentence'])}.")
     return text
 
 
@@ -100,5 +112,17 @@ def _gates(report: dict[str, Any]) -> list[Text]:
         line.append(row["verdict"].upper(), style="bold red" if row["verdict"] == "fail" else "bold yellow")
         said = row["why"] if row["value"] is None else gate_value(row)
         line.append(f"{required} {row['artifact']} {row['label']}: {said.rstrip('.')}; limit {gate_limit(row)}.")
+        lines.append(line)
+    return lines
+
+
+def _findings(report: dict[str, Any]) -> list[Text]:
+    """One line for each thing that speaks against the training."""
+    lines = []
+    for finding in report["findings"]:
+        line = Text()
+        style = {"error": "bold red", "warning": "bold yellow"}.get(finding["severity"], "")
+        line.append(finding["severity"].capitalize(), style=style)
+        line.append(f": {finding['text']}.")
         lines.append(line)
     return lines

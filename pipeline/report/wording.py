@@ -87,6 +87,11 @@ def spoken(given: dict[str, Any], form: str, unit: str) -> str:
     return f"{given['value']:{form}}{unit}{interval(given, form)}"
 
 
+def opened(sentence: str) -> str:
+    """A sentence with its first letter large."""
+    return sentence[:1].upper() + sentence[1:]
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = [header, ["---"] * len(header), *rows]

@@ -49,6 +49,11 @@ class GatesConfig(Limits):
     """Artifacts for which `unmeasured` fails the run; each must be judged."""
     require_conclusive: bool = False
     """Whether `inconclusive` fails the run too, for the artifacts in `require`."""
+    min_teacher_gain: float | None = Field(None, ge=-100, le=100)
+    """Smallest gain of top-1 by the teacher over labels alone, points; needs `control.kind`. It is a limit on the run
+    rather than on an artifact, and required: `unmeasured` fails the run whatever `require` says."""
+    above_chance: bool = True
+    """Whether a student that is no better than chance on the held-out images fails the run."""
 
     @model_validator(mode="after")
     def _artifacts_known(self) -> Self:

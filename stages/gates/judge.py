@@ -9,7 +9,7 @@ from typing import Literal
 
 from core.artifact_records import GateRow
 
-Quantity = Literal["drop", "top1", "agreement", "speedup", "latency_ms", "size_mb"]
+Quantity = Literal["drop", "top1", "agreement", "speedup", "latency_ms", "size_mb", "teacher_gain"]
 Verdict = Literal["pass", "fail", "inconclusive", "unmeasured"]
 
 
@@ -22,7 +22,8 @@ class Measurement:
     """
 
     quantity: Quantity
-    """drop: points; top1 and agreement: percent; speedup: ratio; latency_ms: milliseconds; size_mb: 10^6 bytes."""
+    """drop and teacher_gain: points; top1 and agreement: percent; speedup: ratio; latency_ms: milliseconds; size_mb:
+    10^6 bytes."""
     value: float | None
     low: float | None = None
     high: float | None = None
@@ -42,7 +43,7 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Judged:
-    """One artifact as it comes before the judge.
+    """One artifact, or the run itself, as it comes before the judge.
 
     Raises:
         ValueError: a quantity was measured twice.
@@ -51,7 +52,7 @@ class Judged:
     artifact: str
     """What a reader calls it."""
     limits: Mapping[str, float | None]
-    """By the names of ``Limits``; None is not judged."""
+    """By the names of ``Limits`` and ``GatesConfig``; None is not judged."""
     measurements: Sequence[Measurement]
     required: bool
     """Whether an open verdict about it can fail the run."""
@@ -78,6 +79,7 @@ GATES = (
     Gate("min_speedup", "speedup", upper=False),
     Gate("max_latency_ms", "latency_ms", upper=True),
     Gate("max_size_mb", "size_mb", upper=True),
+    Gate("min_teacher_gain", "teacher_gain", upper=False),
 )
 
 

@@ -1,4 +1,4 @@
-"""Judge the deployed student's measurements against the limits."""
+"""Judge the deployed student's measurements, and the training itself, against the limits."""
 
 from __future__ import annotations
 
@@ -6,28 +6,35 @@ from dataclasses import dataclass
 
 from core.artifact_records import BundleRecord, ExportRecord, GatesRecord, VerifyRecord
 from core.context import Context
+from core.records import ControlRecord, DataRecord
 from stages.gates.config import GatesConfig
 from stages.gates.judge import Judged, judge, passed
 from stages.gates.measured import measurements, nothing
 from stages.gates.subjects import Subject, subjects
+from stages.gates.training import at_chance, judged_training
 
 
 @dataclass(frozen=True)
 class Inputs:
     """Records this stage reads."""
 
+    data: DataRecord
+    control: ControlRecord
     export: ExportRecord
     verify: VerifyRecord
     bundle: BundleRecord
 
 
 def run(config: GatesConfig, inputs: Inputs, context: Context) -> GatesRecord:
-    """One row a limit and artifact, and whether the run passes.
+    """One row a limit and artifact, one on a student that never left chance, and whether the run passes.
 
     A run that lacks an artifact asked for by name does not pass, whatever the limits say.
     """
     judged = [_judged(config, inputs, subject) for subject in subjects(config, inputs.export, inputs.bundle)]
+    judged.append(judged_training(config, inputs.control))
     rows = judge(judged, require_conclusive=config.require_conclusive)
+    if config.above_chance:
+        rows += at_chance(inputs.export.deployed, inputs.verify, len(inputs.data.classes))
     return GatesRecord(rows=rows, passed=passed(rows) and not inputs.export.not_made)
 
 

@@ -21,11 +21,11 @@ from core.errors import ResultError, UsageError
 from core.preprocess import PreprocessSpec
 from core.words import counted
 from stages.images.sources import Images, StreamSplit
-from stages.teacher.chance import clearly_better
 from stages.teacher.config import TeacherConfig
 from stages.teacher.probe import install, linear_heads
 from stages.teacher.probing import Probe, answers, probe_of
 from stages.teacher.tuning import FEWEST, hold_out, labels_of
+from stages.training.chance import clearly_better
 from stages.training.evaluate import correct
 from stages.training.loop import Job, train
 

@@ -14,11 +14,11 @@ from core.context import Context
 from core.errors import UsageError
 from core.preprocess import PreprocessSpec
 from stages.images.sources import Images, StreamSplit
-from stages.teacher.chance import against_chance, chance_level, clearly_better
 from stages.teacher.config import TeacherConfig
 from stages.teacher.probe import FIXED_PENALTY, fitted_heads, linear_heads
 from stages.teacher.probing import features_of
 from stages.teacher.tuning import FEWEST
+from stages.training.chance import against_chance, chance_level, clearly_better
 from stages.training.device import make_accelerator
 
 _IMAGES = 1000

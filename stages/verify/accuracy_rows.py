@@ -9,7 +9,7 @@ import numpy as np
 
 from core.artifact_records import AccuracyRow
 from core.bits import packed
-from stages.verify.accuracy import calibration_error, paired_drop, share_interval
+from stages.training.accuracy import calibration_error, paired_drop, share_interval
 from stages.verify.answers import Answers
 from stages.verify.contestant import TEACHER
 from stages.verify.held_out import HeldOut, Model

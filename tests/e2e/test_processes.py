@@ -37,7 +37,7 @@ def run(root: Path, *extra: str, settings: tuple[str, ...] = SHORT) -> Result:
 def alone_and_together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     root = tmp_path_factory.mktemp("processes")
     for name, extra in (("alone", ()), ("together", TWO)):
-        result = run(root / name, *extra, settings=(*SHORT, "analysis.images=60"))
+        result = run(root / name, *extra, "--control", "labels", settings=(*SHORT, "analysis.images=60"))
         assert result.code == 0, result.err
     return root / "alone", root / "together"
 
@@ -45,7 +45,7 @@ def alone_and_together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
 def test_two_processes_reach_the_weights_of_one(alone_and_together: tuple[Path, Path]) -> None:
     alone, together = alone_and_together
     assert metrics(alone)[-1]["step"] == metrics(together)[-1]["step"] == 22
-    for name in ("teacher/model.safetensors", "student/model.safetensors"):
+    for name in ("teacher/model.safetensors", "student/model.safetensors", "control/model.safetensors"):
         one, two = load_file(alone / name), load_file(together / name)
         assert one.keys() == two.keys()
         worst = max(float((one[key] - two[key]).abs().max()) for key in one)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -194,3 +195,19 @@ def test_any_values_are_accepted_or_refused_in_words(values: dict[str, Any]) -> 
     except UsageError:
         return
     assert validate(yaml.safe_load(dump_yaml(config))) == config
+
+
+def test_a_limit_on_the_teachers_worth_needs_a_control() -> None:
+    limited = merge(MODELS, {"gates": {"min_teacher_gain": 0.5}})
+    with pytest.raises(UsageError, match=r"^config: 'gates.min_teacher_gain' is 0.5, and no control is trained .*"):
+        validate(limited)
+    assert validate(merge(limited, {"control": {"kind": "labels"}})).gates.min_teacher_gain == 0.5
+    with pytest.raises(UsageError, match=re.escape("'control.kind' is \"lables\", should be 'none' or 'labels'")):
+        validate(merge(MODELS, {"control": {"kind": "lables"}}))
+
+
+def test_a_control_of_a_student_that_learns_from_labels_alone_is_refused() -> None:
+    alone = {"control": {"kind": "labels"}, "distill": {"alpha": 0.0, "features": []}}
+    with pytest.raises(UsageError, match="trained from labels alone already"):
+        validate(merge(MODELS, alone))
+    assert validate(merge(MODELS, merge(alone, {"distill": {"alpha": 0.5}}))).control.kind == "labels"

@@ -1,4 +1,4 @@
-"""The verdict in one sentence and four figures, for a reader who has five seconds."""
+"""The verdict in one sentence and a few figures, for a reader who has five seconds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PERCENT = "\N{NO-BREAK SPACE}%"
 
 @dataclass(frozen=True)
 class BigFigure:
-    """One of the four."""
+    """One of the few."""
 
     name: str
     value: str
@@ -47,8 +47,8 @@ def sentence(report: dict[str, Any]) -> str:
 
 
 def big_figures(report: dict[str, Any]) -> list[BigFigure]:
-    """Top-1 drop, speed-up, size and parameters."""
-    head, notes = report["headline"], Footnotes()
+    """Top-1 drop, speed-up, size and parameters; what the teacher was worth, where that is known."""
+    head, notes, control = report["headline"], Footnotes(), report["training"]["control"]
     size, parameters = head["bytes"], head["parameters"]
     return [
         _measured("Top-1 drop", head["drop"], " points", _drop_against(head["drop"])),
@@ -65,7 +65,13 @@ def big_figures(report: dict[str, Any]) -> list[BigFigure]:
             f"{parameters['ratio']:.2f}× fewer" if parameters["ratio"] >= 1 else f"{1 / parameters['ratio']:.2f}× more",
             f"the teacher: {millions(parameters['teacher'], '', notes)}",
         ),
+        *([_worth(control)] if control else []),
     ]
+
+
+def _worth(control: dict[str, Any]) -> BigFigure:
+    against = f"over labels alone, at equal {control['match']}"
+    return _measured("The teacher's worth", control["gain"], " points", against)
 
 
 def _spoken(given: dict[str, Any]) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from markupsafe import Markup
 
+from pipeline.report.history import last_settings
 from pipeline.report.html.labels import spread
 from pipeline.report.html.parts import Cell, Column, Figure, Table, columns, number_cell
 from pipeline.report.html.svg import SERIES, Canvas, from_zero, padded, shortened
@@ -38,17 +38,6 @@ def trainings(report: dict[str, Any]) -> list[Training]:
     found = [_training(name, lines) for name, lines in last_settings(report["history"]).items()]
     terms = terms_table(report)
     return [replace(one, terms=terms) if one.name == "student" else one for one in found]
-
-
-def last_settings(history: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Epochs by training. A training that was begun again with other settings keeps the lines of the last alone."""
-    last = {line.get("training", "training"): line.get("settings") for line in history}
-    found: dict[str, list[dict[str, Any]]] = {}
-    for line in history:
-        name = line.get("training", "training")
-        if line.get("settings") == last[name] and "epoch" in line:
-            found.setdefault(name, []).append(line)
-    return {name: sorted(lines, key=lambda line: line["epoch"]) for name, lines in found.items()}
 
 
 def _training(name: str, lines: list[dict[str, Any]]) -> Training:

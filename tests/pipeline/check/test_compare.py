@@ -22,7 +22,7 @@ from pipeline.check.config import CheckConfig
 from pipeline.check.measured import baseline_of
 from pipeline.check.same import foreign, notes
 from pipeline.check.verdict import cause, verdict, worded
-from stages.verify.accuracy import paired_drop
+from stages.training.accuracy import paired_drop
 
 EVERYTHING: dict[str, Any] = {"max_latency_growth": 5.0, "max_growth": 1.0}
 

@@ -13,7 +13,7 @@ from made_runs import made, written
 from pipeline.check.command import check, renew
 from pipeline.check.config import CheckConfig
 from stages.gates.config import GatesConfig
-from stages.verify.accuracy import share_interval
+from stages.training.accuracy import share_interval
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "gates.md").read_text()
 

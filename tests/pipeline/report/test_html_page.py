@@ -23,6 +23,7 @@ from sample_reports import report_of
 
 from core.artifact_records import GatesRecord
 from pipeline.report.document import Records
+from pipeline.report.history import last_settings
 from pipeline.report.html.capacity import throughput_figure
 from pipeline.report.html.classes import SHOWN, classes
 from pipeline.report.html.embed import LARGEST, embedded
@@ -30,7 +31,7 @@ from pipeline.report.html.names import key_of
 from pipeline.report.html.page import render
 from pipeline.report.html.svg import text_width
 from pipeline.report.html.timing import how_measured, latency_figures
-from pipeline.report.html.training import last_settings, trainings
+from pipeline.report.html.training import trainings
 
 VOID = {"meta", "link", "img", "input", "br", "hr"}
 

@@ -16,7 +16,7 @@ from core.artifact_records import (
 )
 from core.context import Context
 from core.preprocess import PreprocessSpec
-from core.records import Cost, FileRef
+from core.records import ControlRecord, Cost, DataRecord, FileRef
 from stages.gates import stage
 from stages.gates.config import NO_TEACHER_ENGINE, GatesConfig
 from stages.gates.stage import Inputs
@@ -96,7 +96,10 @@ def inputs(data: FileRef | None = None, **changes: Any) -> Inputs:
         latency_method="",
     )
     bundle = BundleRecord(files=(), onnx="fp32", onnx_why="", engine=("tensorrt-rtx", "fp32"), engine_why="")
-    given = {"export": export, "verify": verify, "bundle": bundle}
+    data = DataRecord(
+        config={}, source="", classes=("a", "b"), train_images=1, val_images=1, split="", digest="", checked=""
+    )
+    given = {"data": data, "control": ControlRecord(), "export": export, "verify": verify, "bundle": bundle}
     return Inputs(**{**given, **{name: given[name].model_copy(update=change) for name, change in changes.items()}})  # type: ignore[attr-defined]
 
 
@@ -213,3 +216,20 @@ def test_without_an_engine_its_gates_are_unmeasured_with_the_reason(context: Con
 def test_what_was_asked_for_and_not_made_fails_whatever_the_limits(context: Context, not_made: tuple[str, ...]) -> None:
     record = stage.run(GatesConfig(), inputs(export={"not_made": not_made}), context)
     assert record.passed == (not not_made)
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_student_at_chance_fails_the_run_unless_that_is_allowed(context: Context, asked: bool) -> None:
+    at_chance = (accuracy("onnx", 50.0), accuracy("torch", 50.0))
+    given = inputs(verify={"accuracy": at_chance, "class_images": (50, 50)})
+    record = stage.run(GatesConfig(above_chance=asked), given, context)
+    assert record.passed is not asked
+    assert [(row.gate, row.artifact, row.verdict) for row in record.rows] == [
+        ("above_chance", "student", "fail")
+    ] * asked
+
+
+def test_the_teachers_worth_is_one_row_whatever_artifacts_are_judged(context: Context) -> None:
+    given = inputs(control={"kind": "labels", "gain": 2.0, "gain_low": 1.0, "gain_high": 3.0})
+    record = stage.run(GatesConfig(min_teacher_gain=1.5, artifacts=("all",), require=()), given, context)
+    assert [(row.gate, row.verdict, row.low) for row in record.rows] == [("min_teacher_gain", "inconclusive", 1.0)]

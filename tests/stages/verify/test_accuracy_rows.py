@@ -5,7 +5,7 @@ import pytest
 from crafted_answers import Named, held_out, said
 
 from core.bits import unpacked
-from stages.verify.accuracy import paired_drop, share_interval
+from stages.training.accuracy import paired_drop, share_interval
 from stages.verify.accuracy_rows import accuracy_rows
 
 LABELS = [0, 0, 1, 1, 2, 2]

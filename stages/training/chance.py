@@ -1,7 +1,8 @@
-"""Exact tests of a teacher (torch-free): against guessing, and of two classifiers on the same images."""
+"""Exact tests of a network's answers (torch-free): against guessing, and of two classifiers on the same images."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -14,7 +15,12 @@ ERROR_RATE = 0.05
 
 def chance_level(labels: NDArray[np.int64], classes: int) -> float:
     """Top-1 on ``labels`` [N] without looking at images, a share: the larger of a guess's and the commonest class's."""
-    return float(max(1 / classes, np.bincount(labels).max() / len(labels)))
+    return chance_of(np.bincount(labels).tolist(), classes)
+
+
+def chance_of(class_images: Sequence[int], classes: int) -> float:
+    """The same by the number of images of each class, of which there is at least one."""
+    return float(max(1 / classes, max(class_images) / sum(class_images)))
 
 
 def against_chance(correct: int, images: int, chance: float) -> Literal["better", "no better", "undecided"]:
@@ -25,7 +31,7 @@ def against_chance(correct: int, images: int, chance: float) -> Literal["better"
 
     Returns:
         ``better`` if the p-value is at most ``ERROR_RATE``. Otherwise ``no better``, or ``undecided`` when n is too
-        small for that: a teacher making half of chance's errors, right with probability (1 + q) / 2, would fall short
+        small for that: a network making half of chance's errors, right with probability (1 + q) / 2, would fall short
         of ``better`` with a probability above ``ERROR_RATE``.
     """
     if binom.sf(correct - 1, images, chance) <= ERROR_RATE:

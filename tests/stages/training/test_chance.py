@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.teacher.chance import ERROR_RATE, against_chance, chance_level, clearly_better
+from stages.training.chance import ERROR_RATE, against_chance, chance_level, clearly_better
 
 
 def tail(correct: int, images: int, chance: float) -> float:

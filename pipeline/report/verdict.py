@@ -1,0 +1,57 @@
+"""The verdict on a run in words, and the words of each gate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from core.artifact_records import GateRow, GatesRecord
+from core.errors import EXIT_GATE_FAILED, EXIT_OK
+
+_GATE_WORDS = {
+    "max_accuracy_drop": ("accuracy drop", "at most", "points"),
+    "min_accuracy": ("top-1", "at least", "%"),
+    "min_speedup": ("speed-up, batch 1", "at least", "x"),
+    "max_latency_ms": ("median latency, batch 1", "at most", "ms"),
+    "max_size_mb": ("size on disk", "at most", "MB"),
+    "min_agreement": ("agreement with torch", "at least", "%"),
+    "min_teacher_gain": ("gain by the teacher over labels alone", "at least", "points"),
+    "above_chance": ("top-1 against chance", "more than", "%"),
+}
+
+
+def verdict_of(gates: GatesRecord, not_made: Sequence[str]) -> dict[str, Any]:
+    """Pass or fail, the exit code that follows, and the gates that decided it."""
+    blocking = [row for row in gates.rows if row.blocks]
+    open_gates = [row for row in gates.rows if row not in blocking and row.verdict != "pass"]
+    if not gates.passed and blocking:
+        word, why = "FAIL", f"{len(blocking)} of {len(gates.rows)} gates stand in the way"
+    elif not gates.passed:
+        word, why = "FAIL", "something that was asked for could not be made"
+    elif not gates.rows:
+        word, why = "DONE", "no gate was set, so nothing was judged"
+    elif len(open_gates) == len(gates.rows) or any(row.verdict == "inconclusive" for row in gates.rows):
+        # Not a failure, but no proof either: the word must not say more than was measured.
+        word, why = "UNDECIDED", "no gate failed, but not all could be decided"
+    elif open_gates:
+        word = "PASS"
+        why = f"{len(gates.rows) - len(open_gates)} of {len(gates.rows)} gates passed, the others are not required"
+    else:
+        word, why = "PASS", f"all {len(gates.rows)} gates passed"
+    return {
+        "passed": gates.passed,
+        "word": word,
+        "exit_code": EXIT_OK if gates.passed else EXIT_GATE_FAILED,
+        "why": why,
+        "blocking": [
+            *(f"{row.artifact} {_GATE_WORDS.get(row.gate, (row.gate,))[0]}: {row.verdict}" for row in blocking),
+            *(f"not made: {what}" for what in not_made),
+        ],
+        "open": [f"{row.artifact} {_GATE_WORDS.get(row.gate, (row.gate,))[0]}: {row.verdict}" for row in open_gates],
+    }
+
+
+def worded(row: GateRow) -> dict[str, Any]:
+    """A gate's row with the words to speak about it."""
+    label, relation, unit = _GATE_WORDS.get(row.gate, (row.gate, "limit", ""))
+    return row.model_dump(mode="json") | {"label": label, "relation": relation, "unit": unit}

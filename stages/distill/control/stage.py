@@ -1,0 +1,52 @@
+"""Train the student without the teacher, if asked to, and tell what the teacher was worth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from core.context import Context
+from core.records import ControlRecord, DataRecord, DistillRecord, StudentRecord, TeacherRecord
+from stages.distill import job
+from stages.distill.control.config import ControlJob
+from stages.distill.control.gain import compared
+from stages.distill.control.training import trained_control
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Records this stage reads."""
+
+    data: DataRecord
+    teacher: TeacherRecord
+    student: StudentRecord
+    distill: DistillRecord
+
+
+def run(config: ControlJob, inputs: Inputs, context: Context) -> ControlRecord:
+    """Train, or take what the same training left behind; then ask both students the held-out images.
+
+    Raises:
+        ResultError: a loss or gradient, or a trained weight, is not finite.
+        RunInterrupted: stopped on request.
+    """
+    if config.training is None:
+        return ControlRecord()
+    given = job.Inputs(inputs.data, inputs.teacher, inputs.student)
+    control = trained_control(config, given, inputs.distill, context)
+    context.leave_to_main()
+    return compared(
+        ControlRecord(
+            kind=config.control.kind,
+            match=config.control.match,
+            weights=control.weights,
+            chosen=control.chosen,
+            epochs=control.epochs,
+            epochs_why=control.epochs_why,
+            steps=control.steps,
+            seconds=control.seconds,
+        ),
+        inputs.data,
+        inputs.student,
+        inputs.distill,
+        context,
+    )

@@ -1,0 +1,180 @@
+"""The control is the distillation's own training without the teacher, and the gain is counted image by image."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file
+from small_run import SETTLED, data_record, distill_record, seeded_model, student_record, teacher_record
+
+from core.bits import unpacked
+from core.context import Context
+from core.records import ControlRecord, DistillRecord
+from stages.distill import job
+from stages.distill import stage as distill_stage
+from stages.distill.config import DistillConfig
+from stages.distill.control import stage, training
+from stages.distill.control.config import ControlConfig, control_job, labels_alone
+from stages.distill.control.stage import Inputs
+from stages.distill.control.training import fitting_epochs
+from stages.models.weights import save_weights
+from stages.training.accuracy import paired_drop
+from stages.training.measure import StepCost
+
+SETTINGS: dict[str, Any] = {
+    **SETTLED,
+    "batch_size": 40,
+    "lr": 1e-3,
+    "min_lr": 1e-5,
+    "warmup_epochs": 0.0,
+    "ema_decay": 0.9,
+    "epochs": 2,
+    "keep_every": None,
+}
+
+
+def config(**settings: Any) -> DistillConfig:
+    return DistillConfig(**{**SETTINGS, **settings})
+
+
+def given(context: Context, digits_folder: Path, strategy: str = "lift") -> Inputs:
+    student = student_record(context, strategy)
+    return Inputs(data_record(str(digits_folder), context), teacher_record(context), student, distill_record(student))
+
+
+def control(inputs: Inputs, context: Context, match: str = "steps", version: int = 1, **settings: Any) -> ControlRecord:
+    asked = ControlConfig(kind="labels", match=match)  # type: ignore[arg-type]
+    return stage.run(control_job(asked, config(**settings), version), inputs, context)
+
+
+def said(context: Context) -> str:
+    return context.console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
+
+
+def test_without_a_control_nothing_is_done_and_nothing_of_the_distillation_matters(
+    context: Context, digits_folder: Path
+) -> None:
+    inputs = given(context, digits_folder)
+    jobs = [control_job(ControlConfig(), config(alpha=alpha), 1) for alpha in (0.5, 0.9)]
+    assert jobs[0] == jobs[1]
+    assert stage.run(jobs[0], inputs, context) == ControlRecord()
+    assert not (context.run.root / "control").exists()
+
+
+@pytest.mark.parametrize("strategy", ["lift", "plain"])
+def test_it_is_the_same_training_as_of_the_student_alone(context: Context, digits_folder: Path, strategy: str) -> None:
+    inputs = given(context, digits_folder, strategy)
+    found = control(inputs, context)
+    alone = distill_stage.run(
+        config(alpha=0.0, features=()), job.Inputs(inputs.data, inputs.teacher, inputs.student), context
+    )
+    assert found.weights is not None
+    one, other = (load_file(context.run.root / ref.path) for ref in (found.weights, alone.weights))
+    assert one.keys() == other.keys()
+    assert all((one[name] == other[name]).all() for name in one)
+    assert (found.epochs, found.steps, found.chosen) == (alone.epochs, alone.steps, alone.chosen)
+    assert found.weights.path == "control/model.safetensors"
+    lines = [line for line in context.run.metrics() if line["training"] == "control"]
+    assert [set(line["losses"]) for line in lines] == [{"labels"}] * 2
+
+
+def test_settings_that_are_the_teachers_are_all_that_changes() -> None:
+    asked = config(views=4, label_smoothing=0.2)
+    alone = labels_alone(asked)
+    assert not alone.asks_teacher
+    changed = {name for name in DistillConfig.model_fields if getattr(alone, name) != getattr(asked, name)}
+    assert changed == {"alpha", "features"}
+
+
+def test_the_gain_is_that_of_the_paired_interval(context: Context, digits_folder: Path) -> None:
+    inputs = given(context, digits_folder)
+    found = control(inputs, context)
+    assert found.images == inputs.data.val_images == 30
+    distilled, alone = (unpacked(bits, found.images) for bits in (found.distilled_right, found.right))
+    assert (found.gain, found.gain_low, found.gain_high) == paired_drop(distilled, alone)
+    assert found.val_top1 == pytest.approx(100 * alone.mean())
+    assert found.distilled_top1 == pytest.approx(100 * distilled.mean())
+    same = replace(inputs, distill=inputs.distill.model_copy(update={"weights": found.weights}))
+    itself = control(same, context)
+    assert itself.gain == 0
+    assert itself.right == itself.distilled_right == found.right
+
+
+def test_a_changed_distillation_is_compared_again_and_the_control_not_trained_again(
+    context: Context, digits_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = given(context, digits_folder)
+    first = control(inputs, context)
+    other = save_weights(
+        seeded_model(inputs.student.model, 11).state_dict(), context.run.root / "other.safetensors", context.run.root
+    )
+    changed = replace(inputs, distill=inputs.distill.model_copy(update={"weights": other}))
+
+    def never(*_: Any) -> Any:
+        raise AssertionError("it was trained")
+
+    monkeypatch.setattr(training, "train", never)
+    again = control(changed, context, alpha=0.3)
+    assert "the control is reused" in said(context)
+    assert (again.weights, again.right, again.steps) == (first.weights, first.right, first.steps)
+    assert again.distilled_right != first.distilled_right
+    for settings in ({"lr": 2e-3}, {"version": 2}):
+        with pytest.raises(AssertionError, match="it was trained"):
+            control(changed, context, **settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("damaged", ["control/trained.json", "control/model.safetensors"])
+def test_what_was_left_behind_damaged_is_trained_again(context: Context, digits_folder: Path, damaged: str) -> None:
+    inputs = given(context, digits_folder)
+    first = control(inputs, context, epochs=1)
+    with (context.run.root / damaged).open("ab") as file:
+        file.write(b"x")
+    again = control(inputs, context, epochs=1)
+    assert "reused" not in said(context)
+    assert again.right == first.right
+
+
+def test_epochs_of_equal_time_are_decided_once(
+    context: Context, digits_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = given(context, digits_folder)
+    timed = inputs.distill.model_copy(update={"seconds": 7.0, "epochs": 2})
+    inputs = replace(inputs, distill=timed)
+    asked: list[int] = []
+
+    def measured(job: Any, settings: Any, surroundings: Any, steps: int) -> StepCost:
+        asked.append(steps)
+        return StepCost(images=40, seconds=1.0 / len(asked), peak_bytes=None)
+
+    monkeypatch.setattr(training, "measure_steps", measured)
+    first = control(inputs, context, match="time")  # two batches of 40 of 80 images: 2 s an epoch
+    assert asked == [1]
+    assert (first.epochs, first.steps) == (3, 6)
+    assert "7 s of 2 epochs with the teacher hold 3 of 2 s" in first.epochs_why
+    assert control(inputs, context, match="time") == first.model_copy(update={"seconds": first.seconds})
+    assert asked == [1]
+    (context.run.root / "control" / "length.json").unlink()
+    assert control(inputs, context, match="time").epochs == 7
+    kept = json.loads((context.run.root / "control" / "length.json").read_text())
+    assert kept["epochs"] == 7
+
+
+def test_real_steps_are_measured_and_change_nothing(context: Context, digits_folder: Path) -> None:
+    inputs = given(context, digits_folder)  # its distillation took no time: as many epochs as it had
+    timed = control(inputs, context, match="time", epochs=1)
+    assert (timed.epochs, timed.match) == (1, "time")
+    assert "no fewer" in timed.epochs_why
+    (context.run.root / "control" / "trained.json").unlink()
+    assert control(inputs, context, match="steps", epochs=1).right == timed.right
+
+
+@pytest.mark.parametrize(("seconds", "epochs"), [(10.0, 5), (9.99, 4), (1.0, 4), (1000.0, 500)])
+def test_epochs_that_fit_and_never_fewer_than_with_the_teacher(seconds: float, epochs: int, context: Context) -> None:
+    distill: DistillRecord = distill_record(student_record(context)).model_copy(
+        update={"seconds": seconds, "epochs": 4}
+    )
+    assert fitting_epochs(distill, 2.0, "3 measured steps").epochs == epochs
