@@ -131,6 +131,8 @@ class StudentRecord(Record):
     """Tensors taken from there."""
     not_loaded: tuple[str, ...] = ()
     """Every other tensor of the student or of the source, with the reason."""
+    random_weights: FileRef | None = None
+    """Where ``weights`` are the teacher's: the random ones of the same seed, for a control that has nothing of it."""
 
 
 class CacheSummary(Record):

@@ -7,11 +7,12 @@ stands here is for the data at hand. The bases were measured with ``benchmarks/r
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
 from core.words import counted
 from stages.distill.config import DistillConfig
+from stages.distill.control.config import ControlConfig
 from stages.images.config import AugmentConfig
 from stages.teacher.config import TeacherConfig
 from stages.training.config import TrainingConfig
@@ -110,6 +111,28 @@ def choose(config: Training, asked: AugmentConfig, facts: Facts) -> tuple[Traini
         choices.append(Choice(f"{facts.section}.augment", strength_of(epochs), reason))
     config = config.model_copy(update={"augment": augment})
     return config, choices
+
+
+def choose_control(
+    control: ControlConfig, asked: DistillConfig, decided: DistillConfig, augment: AugmentConfig, facts: Facts
+) -> tuple[ControlConfig, list[Choice]]:
+    """``control`` with its rates decided: the distillation's, or those of random weights where it starts from them.
+
+    Args:
+        control: as given.
+        asked: the distillation's settings before ``choose``.
+        decided: after it.
+        augment: of ``data.augment``.
+        facts: of the distillation.
+    """
+    rates = decided
+    if facts.start == "teacher":
+        left = {"batch_size": decided.batch_size, "epochs": decided.epochs, "lr": "auto", "layer_decay": "auto"}
+        rates, _ = choose(asked.model_copy(update=left), augment, replace(facts, start="random"))
+    why = "for random weights, without the teacher's" if facts.start == "teacher" else "as the distillation"
+    values = {name: getattr(rates, name) for name in ("lr", "layer_decay") if getattr(control, name) == "auto"}
+    shown = [Choice(f"control.{name}", value, why) for name, value in values.items() if control.kind != "none"]
+    return control.model_copy(update=values), shown
 
 
 def _batch(config: TrainingConfig, facts: Facts) -> tuple[int, str]:

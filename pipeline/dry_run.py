@@ -219,7 +219,7 @@ def _measured(
     training, filling = learning(config.distill, inputs, processes, root, context)
     trainings.append(training)
     if config.control.kind != "none":
-        alone, _ = learning(labels_alone(config.distill), inputs, processes, root, context)
+        alone, _ = learning(labels_alone(config.distill, config.control), inputs, processes, root, context)
         trainings.append(as_control(alone, training, config.control.match))
     return networks, tuple(trainings), filling
 

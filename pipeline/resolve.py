@@ -17,7 +17,7 @@ from core.records import Cost, DataRecord
 from exporters.precision.modelopt import require_precision
 from exporters.tensorrt import choose_flavour
 from pipeline.config import RunConfig
-from pipeline.defaults import Choice, Facts, choose, start_of
+from pipeline.defaults import Choice, Facts, choose, choose_control, start_of
 from pipeline.machine import has_amx
 from pipeline.resolve_features import Network, resolve_features
 from pipeline.resolve_init import with_init
@@ -151,6 +151,10 @@ def with_choices(config: RunConfig, data: DataRecord, processes: int) -> tuple[R
         decided, found = choose(training, config.data.augment, facts)
         config = config.model_copy(update={section: decided})
         choices += found
+        if section == "distill":
+            control, found = choose_control(config.control, training, decided, config.data.augment, facts)
+            config = config.model_copy(update={"control": control})
+            choices += found
     return config, choices
 
 

@@ -52,14 +52,14 @@ def run(config: StudentConfig, inputs: Inputs, context: Context) -> StudentRecor
     network: Any = model.base.vit if isinstance(model, LiftStudent) else model
     initial = _load(config, spec, model, network, context)
     preprocess = preprocess_of(network, spec.args, inputs.data.config["crop_pct"])
+    own = context.run.root / "student"
     if config.init == "teacher":
-        initial = first_weights(model, spec, preprocess, inputs.teacher, inputs.data, config.inherit, context)
+        initial["random_weights"] = save_weights(model.state_dict(), own / "random.safetensors", context.run.root)
+        initial |= first_weights(model, spec, preprocess, inputs.teacher, inputs.data, config.inherit, context)
     return StudentRecord(
         model=spec,
         strategy=config.decided,
-        weights=save_weights(
-            model.state_dict(), context.run.root / "student" / "initial.safetensors", context.run.root
-        ),
+        weights=save_weights(model.state_dict(), own / "initial.safetensors", context.run.root),
         preprocess=preprocess,
         cost=cost_of(model, preprocess.size),
         width=shape_by_name(spec.arch, spec.args).width,

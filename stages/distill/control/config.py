@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from core.record import Record
 from stages.distill.config import DistillConfig
@@ -16,11 +16,17 @@ class ControlConfig(Record):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     kind: Literal["none", "labels"] = "none"
-    """labels: train the same student from the same first weights on the same images in the same order, with the labels
-    alone, and report what the teacher was worth in points; takes about as long again as the student. none: do not."""
+    """labels: train the same student from the same first weights (random ones where those are the teacher's) on the
+    same images in the same order, with the labels alone, and report what the teacher was worth in points; takes about
+    as long again as the student. none: do not."""
     match: Literal["steps", "time"] = "steps"
     """How long it trains. steps: for the distillation's epochs. time: for as many epochs, but no fewer than those, as
     fit into the seconds that the distillation's steps took (a teacher cache's filling left out), by measured steps."""
+    lr: Annotated[float, Field(gt=0)] | Literal["auto", "find"] = "auto"
+    """Its peak learning rate. auto: distill.lr; where the student's first weights are the teacher's, the rate for
+    random ones, from which the control starts, since it is to have nothing of the teacher."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] | None = "auto"
+    """Its decay by layer; auto: as for `lr`."""
 
 
 class ControlJob(Record):
@@ -35,10 +41,15 @@ class ControlJob(Record):
 
 def control_job(control: ControlConfig, distill: DistillConfig, version: int) -> ControlJob:
     """The job that ``control`` asks for beside this distillation; without one, nothing of the latter is in it."""
-    training = None if control.kind == "none" else labels_alone(distill)
+    training = None if control.kind == "none" else labels_alone(distill, control)
     return ControlJob(control=control, training=training, version=version)
 
 
-def labels_alone(distill: DistillConfig) -> DistillConfig:
-    """The same training with cross-entropy alone; no snapshots are kept of it."""
-    return distill.model_copy(update={"alpha": 0.0, "features": (), "keep_every": None})
+def labels_alone(distill: DistillConfig, control: ControlConfig) -> DistillConfig:
+    """The same training with cross-entropy alone, at the control's own rates; no snapshots are kept of it."""
+    alone: dict[str, Any] = {"alpha": 0.0, "features": (), "keep_every": None}
+    if control.layer_decay != "auto":
+        alone["layer_decay"] = control.layer_decay
+    if control.lr not in ("auto", distill.lr):
+        alone |= {"lr": control.lr, "min_lr": 1e-5 if isinstance(control.lr, str) else control.lr / 100}
+    return distill.model_copy(update=alone)

@@ -31,7 +31,11 @@ def run(config: ControlJob, inputs: Inputs, context: Context) -> ControlRecord:
     """
     if config.training is None:
         return ControlRecord()
-    given = job.Inputs(inputs.data, inputs.teacher, inputs.student)
+    student = inputs.student
+    if student.random_weights is not None:
+        context.say("the control starts from random weights, since the student's are the teacher's")
+        student = student.model_copy(update={"weights": student.random_weights})
+    given = job.Inputs(inputs.data, inputs.teacher, student)
     control = trained_control(config, given, inputs.distill, context)
     context.leave_to_main()
     return compared(

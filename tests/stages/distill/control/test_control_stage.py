@@ -84,10 +84,29 @@ def test_it_is_the_same_training_as_of_the_student_alone(context: Context, digit
 
 def test_settings_that_are_the_teachers_are_all_that_changes() -> None:
     asked = config(views=4, label_smoothing=0.2)
-    alone = labels_alone(asked)
+    alone = labels_alone(asked, ControlConfig())
     assert not alone.asks_teacher
     changed = {name for name in DistillConfig.model_fields if getattr(alone, name) != getattr(asked, name)}
     assert changed == {"alpha", "features"}
+
+
+def test_its_own_rate_takes_the_place_of_the_distillations() -> None:
+    alone = labels_alone(config(), ControlConfig(lr=0.5, layer_decay=None))
+    assert (alone.lr, alone.min_lr, alone.layer_decay) == (0.5, 0.005, None)
+
+
+def test_a_student_of_the_teachers_weights_has_a_control_of_random_ones(context: Context, digits_folder: Path) -> None:
+    inputs = given(context, digits_folder)
+    root = context.run.root
+    state = {name: value * 0.5 for name, value in load_file(root / inputs.student.weights.path).items()}
+    other = save_weights(state, root / "student" / "random.safetensors", root)
+    taught = inputs.student.model_copy(update={"random_weights": other})
+    found = control(replace(inputs, student=taught), context)
+    assert "the control starts from random weights" in said(context)
+    same = control(replace(inputs, student=inputs.student.model_copy(update={"weights": other})), context)
+    assert found.weights is not None
+    assert same.weights is not None
+    assert found.weights.sha256 == same.weights.sha256
 
 
 def test_the_gain_is_that_of_the_paired_interval(context: Context, digits_folder: Path) -> None:
