@@ -35,11 +35,11 @@ _IMAGES_A_THREAD = 8
 MARGIN = 1.1
 """How much faster bfloat16 has to be; less is within what a busy machine does to a few steps."""
 LARGEST_LOSS_DIFFERENCE = 0.02
-"""Relative. bfloat16 keeps 8 bits, so one rounding is off by at most 0.4 %; the roundings of a network average out to
-about that (measured: docs/performance.md), and a loss that is off by five times as much is computed wrongly."""
+"""Relative. bfloat16 keeps 8 bits, so one rounding is off by at most 0.4 %, and the roundings of a network average out:
+a loss that is off by five times as much is computed wrongly."""
 LEAST_GRADIENT_COSINE = 0.9
-"""Between the gradients of both precisions on the same images. Two batches' gradients differ by far more; measured
-values are above 0.99."""
+"""Between the gradients of both precisions on the same images, of which roundings take little: a wrong operator gives
+far less."""
 _SCORES_BYTES = 2 * 2**30
 """What attention may keep for the backward pass where its products are taken apart, of one process."""
 
@@ -175,8 +175,8 @@ def _undisturbed(training: Training) -> Iterator[None]:
 def _arrange_attention(training: Training, *, separate: bool) -> None:
     """Take attention apart into its products, on a CPU in bfloat16; put it together again elsewhere.
 
-    torch's fused attention has a backward pass for bfloat16 on CPUs that takes four times as long as that of separate
-    products (half of a whole step of DeiT-Tiny; benchmarks/training_epoch.py shows both). What it saves is memory:
+    torch's fused attention has a backward pass for bfloat16 on CPUs that takes several times as long as separate
+    products do (half of a whole step of DeiT-Tiny; benchmarks/training_epoch.py shows both). What it saves is memory:
     where the scores of all layers would take too much of it, attention stays fused.
     """
     if training.accelerator.device.type != "cpu":
