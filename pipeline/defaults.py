@@ -24,7 +24,7 @@ Start = Literal["random", "pretrained", "teacher"]
 _LARGEST_BATCH = 256
 _STEPS_AN_EPOCH = 30
 _BASE_BATCH = 64
-_BASE_LR: dict[Start, float] = {"random": 1e-3, "teacher": 5e-4, "pretrained": 3e-4}
+_BASE_LR: dict[Start, float] = {"random": 1e-3, "teacher": 3e-4, "pretrained": 3e-4}
 """Peak learning rates of AdamW at a batch of 64 for a network of ``_BASE_PARAMETERS``."""
 _BASE_PARAMETERS: dict[Start, float] = {"random": 5.7e6, "teacher": 5.7e6, "pretrained": 22e6}
 """Of DeiT-Tiny, and of the ViT-S that was fine-tuned."""
@@ -178,9 +178,9 @@ def _lr(config: TrainingConfig, facts: Facts, steps: int) -> tuple[float | str, 
 
 
 def _layer_decay(config: TrainingConfig, facts: Facts) -> tuple[float | None, str]:
-    if facts.start == "pretrained":
-        return _LAYER_DECAY, "pretrained blocks near the input change least"
-    return None, "no pretrained blocks to protect"
+    if facts.start == "random":
+        return None, "no trained blocks to protect"
+    return _LAYER_DECAY, "trained blocks near the input change least"
 
 
 def _min_lr(config: TrainingConfig, facts: Facts) -> tuple[float, str]:

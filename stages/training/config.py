@@ -26,7 +26,7 @@ class TrainingConfig(Record):
     range test of some 60 steps before the training."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] | None = "auto"
     """Factor on the learning rate from one block to the block below it, so that pretrained blocks near the input
-    change least (timm's layer decay); null for none. auto: 0.75 for pretrained weights, else none."""
+    change least (timm's layer decay); null for none. auto: none for random weights, else 0.75."""
     min_lr: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
     """Learning rate that the cosine ends at. auto: a hundredth of `lr`."""
     warmup_epochs: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"

@@ -53,6 +53,7 @@ def test_pretrained_weights_are_changed_gently_and_by_layer() -> None:
     assert fitted.lr == pytest.approx(3e-4)
     assert fitted.layer_decay == 0.75
     assert distill().layer_decay is None
+    assert distill(start="teacher").layer_decay == 0.75
     assert float(distill(start="teacher").lr) < float(distill().lr)  # type: ignore[arg-type]
 
 
