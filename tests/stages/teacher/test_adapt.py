@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small_run import TEACHER, TEACHER_ARGS, data_record, seeded_model
+from small_run import SETTLED, TEACHER, TEACHER_ARGS, data_record, seeded_model
 
 from core.context import Context
 from core.errors import ResultError, UsageError
@@ -49,6 +49,7 @@ def weights(tmp_path: Path) -> str:
 
 def config(weights: str, **changes: Any) -> TeacherConfig:
     values: dict[str, Any] = {
+        **SETTLED,
         "model": TEACHER,
         "args": TEACHER_ARGS,
         "init": "file",
