@@ -97,7 +97,7 @@ class TeacherRecord(Record):
     val_top1: float
     """Top-1 on the held-out images, percent, in ``precision``."""
     precision: str = ""
-    """What it was fitted and judged in, float32 or bfloat16; empty in records that do not tell."""
+    """What it was fitted in, or judged in where it was not; float32 or bfloat16, empty in records that do not tell."""
     tune: str = ""
     """How pretrained weights were adapted to the data's classes, in words; empty where they were not."""
     probe_top1: float | None = None

@@ -43,6 +43,8 @@ class Adapted:
     tuning_images: int = 0
     tuned_epoch: int = 0
     penalty: float | None = None
+    precision: str = ""
+    """All weights were trained in; empty where they were not."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,8 @@ def _tuned(model: nn.Module, epochs: int, probe: Probe | None, given: Surroundin
         tuning = f"{counted(epochs, 'epoch')} of fine-tuning from {start}"
         words = f"{tuning}; nothing was held out to choose on, the last is kept"
         context.say(words)
-        return _record(words, probe, {"epochs": epochs, "tuned_epoch": epochs, "tuning_images": 0})
+        found = {"epochs": epochs, "tuned_epoch": epochs, "tuning_images": 0}
+        return _record(words, probe, {**found, "precision": trained.progress.precision})
     context.say(
         f"{fitting}, or until {counted(config.patience, 'epoch')} bring nothing on {len(parts.val):,} tuning images"
         + (f"; linear probe: {_share(probe.right)}" if probe else "")
@@ -146,7 +149,8 @@ def _tuned(model: nn.Module, epochs: int, probe: Probe | None, given: Surroundin
     assert trained.best is not None  # noqa: S101 - patience was given
     model.cpu().load_state_dict(state)
     right = correct(*answers(model, parts.val, given.preprocess, config, context))
-    return _judged(trained.progress.epoch, trained.best.epoch, right, probe, given)
+    adapted = _judged(trained.progress.epoch, trained.best.epoch, right, probe, given)
+    return replace(adapted, precision=trained.progress.precision)
 
 
 def _judged(epochs: int, best: int, right: NDArray[np.bool_], probe: Probe | None, given: Surroundings) -> Adapted:

@@ -75,7 +75,7 @@ def run(config: TeacherConfig, inputs: Inputs, context: Context) -> TeacherRecor
     if as_given is not None:
         judge_as_given(*as_given, count, context)
     record = record_of(teacher, adapted.epochs if adapted else epochs, accuracy, context, adapted)
-    return record.model_copy(update={"precision": precision})
+    return record.model_copy(update={"precision": (adapted and adapted.precision) or precision})
 
 
 def _require_finite(model: nn.Module) -> None:
