@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -16,10 +18,12 @@ from strategies_cell import adopt
 
 from core.rundir import RunDirectory
 from pipeline.config import dump_yaml, load_layer, merge, validate
+from pipeline.plan import BY_NAME
 from pipeline.request import identity, with_absolute_paths
 from pipeline.resolve import resolve_models, resolve_training
 from pipeline.runner import Runner
 
+ROOT = Path(__file__).resolve().parent.parent
 SIZE, TEACHER_SIZE = 112, 98
 """Pixels of student and teacher: both see a map of 7 x 7 patches."""
 TEACHER, STUDENT = "vit_small_patch14_dinov2", "deit_tiny"
@@ -71,7 +75,7 @@ def config_of(cell: Cell, weights: Path, sets: dict[str, Any] | None = None) -> 
         "image_size": SIZE,
         "data": {"source": str(cell.data)},
         "teacher": {"model": TEACHER, "weights": str(weights), "tune_epochs": cell.teacher_epochs, "batch_size": 64},
-        "student": {"model": STUDENT, "strategy": "lift", "init": "random"},
+        "student": {"model": STUDENT, "strategy": "lift"},
         "distill": {"epochs": cell.epochs, "batch_size": cell.batch},
         "control": {"kind": "labels"},
         "export": {"target": ["onnx"]},
@@ -102,12 +106,24 @@ def our_probe(cell: Cell, weights: Path, work: Path) -> dict[str, Any]:
     return {"top1": runner.records["teacher"].val_top1, "seconds": seconds["teacher"]}
 
 
-def our_students(cell: Cell, weights: Path, work: Path, taught_by: str, sets: dict[str, Any] | None = None) -> Any:
-    """Our student with the teacher, and with the labels alone (the control), and what the teacher was worth."""
-    folder = work / f"{cell.key}-student"
+def our_students(
+    cell: Cell, weights: Path, work: Path, taught_by: str, name: str, sets: dict[str, Any] | None = None
+) -> dict[str, Any]:
+    """Our student with the teacher, and with the labels alone (the control), and what the teacher was worth.
+
+    Args:
+        cell: what is trained.
+        weights: the teacher's pretrained ones.
+        work: run directories.
+        taught_by: key of the cell whose teacher it is.
+        name: of this way, for its folder.
+        sets: settings besides the defaults.
+    """
+    folder = work / f"{cell.key}-{name}"
     config = config_of(cell, weights, sets)
-    runner, resolved, seconds = _stages(config, folder, ("teacher", "student", "distill", "control"), work / taught_by)
-    distill, control = runner.records["distill"], runner.records["control"]
+    teacher = work / f"{taught_by}-teacher"
+    runner, resolved, seconds = _stages(config, folder, ("teacher", "student", "distill", "control"), teacher)
+    student, distill, control = (runner.records[stage] for stage in ("student", "distill", "control"))
     return {
         "with_teacher": control.distilled_top1,
         "labels": control.val_top1,
@@ -117,9 +133,37 @@ def our_students(cell: Cell, weights: Path, work: Path, taught_by: str, sets: di
         "labels_seconds": control.seconds,
         "stage_seconds": seconds,
         "lr": resolved.distill.lr,
-        "precision": resolved.distill.precision,
+        "precision": distill.precision,
+        "source": student.source,
+        "shares": {"first": distill.first_shares, "last": distill.shares},
         "folder": folder.name,
     }
+
+
+def judged(work: Path, cell: Cell) -> list[dict[str, Any]]:
+    """The gate on what the teacher was worth, with a limit below and one above it, by `compress verify`."""
+    run = work / f"{cell.key}-default"
+    gain = RunDirectory.existing(run).load_record("control", BY_NAME["control"].record).gain
+    found = []
+    for limit in (gain - 5, gain + 5):
+        command = [sys.executable, "-m", "pipeline", "verify", str(run), "--set", f"gates.min_teacher_gain={limit:.1f}"]
+        quick = ["--set", "verify.latency_seconds=5", "--set", "verify.throughput_batches=[]"]
+        done = subprocess.run([*command, *quick], capture_output=True, text=True, cwd=ROOT, check=False)
+        line = next((text for text in done.stdout.splitlines() if "teacher" in text and "gain" in text), "")
+        found.append({"limit": limit, "exit_code": done.returncode, "line": line.strip()})
+    return found
+
+
+def advised(work: Path, weights: Path, images: Path) -> list[str]:
+    """What `compress analyze` says of the real teacher at 224 px on 120 drawings."""
+    output = work / "analysis"
+    sample = images / "drawings-250" / "train"
+    command = [sys.executable, "-m", "pipeline", "analyze", "--model", TEACHER, "--weights", str(weights)]
+    command += ["--image-size", "224", "--data", str(sample), "--student", STUDENT, "--images", "120"]
+    done = subprocess.run([*command, "--output", str(output)], capture_output=True, text=True, cwd=ROOT, check=False)
+    if done.returncode:
+        raise SystemExit(f"analyze ended with {done.returncode}: {done.stderr[-500:]}")
+    return done.stdout.splitlines()
 
 
 def plain_teacher(cell: Cell, weights: Path) -> dict[str, Any]:
