@@ -165,5 +165,6 @@ def test_what_is_odd_about_the_images_is_told(lift: Records) -> None:
     text = render(report_of(replace(lift, data=lift.data.model_copy(update=odd))))
     assert (
         "(the folder's own val); 12 held-out images in training too, byte for byte "
-        "(2 training images left out for it); 4 training images with a copy in another class; 1 images that cannot be used left out"
+        "(2 training images left out for it); 4 training images with a copy in another class; "
+        "1 images that cannot be used left out"
     ) in text
