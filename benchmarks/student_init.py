@@ -38,7 +38,9 @@ TEACHER, TEACHER_ARGS = "vit_small_patch14_dinov2", {"img_size": 98}
 STUDENT, STUDENT_ARGS = "deit_tiny_patch16_224", {"img_size": 112}
 RATES = {"random": (1e-3,)}
 """Peak learning rates tried; of ``INHERITED_RATES`` where weights come from the teacher."""
-INHERITED_RATES = (5e-4,)
+INHERITED_RATES = (3e-4,)
+INHERITED_DECAY = 0.75
+"""Layer decay where weights come from the teacher: without it a few steps undo them, as they do any pretrained ones."""
 WAYS = ("random", "channels", "important", "spectral", "pca", "fitted")
 
 
@@ -193,7 +195,8 @@ def rows(
                     words = inherit(teacher, model, views, (teacher_data.spec, spec), way).words  # type: ignore[arg-type]
                 inheriting = time.perf_counter() - started
                 before, started = top1(model, data), time.perf_counter()
-                after = plain_loop(model, data, epochs=epochs, lr=lr, seed=seed) if epochs else ()
+                decay = None if way == "random" else INHERITED_DECAY
+                after = plain_loop(model, data, epochs=epochs, lr=lr, seed=seed, layer_decay=decay) if epochs else ()
                 found.append(Row(way, seed, lr, before, after, words, inheriting, time.perf_counter() - started))
                 print(found[-1], flush=True)
     return found

@@ -131,7 +131,10 @@ def test_teacher_epochs_follow_the_classifier(folder: RunConfig) -> None:
         ({"student": {"model": "swin_tiny"}}, "stages of different width"),
         ({"student": {"strategy": "widelast", "args": {"embed_dim": 36, "num_heads": 1}}}, "no multiple"),
         ({"student": {"args": {"pretrained": True}}}, "have pretrained"),
-        ({"student": {"model": "deit_tiny_patch16_224.fb_in1k"}}, "init is 'random', so it starts from random weights"),
+        (
+            {"student": {"model": "deit_tiny_patch16_224.fb_in1k", "init": "random"}},
+            "init is 'random', so it starts from random weights",
+        ),
         ({"student": {"init": "file"}}, "student.init is 'file' and student.weights is None"),
         ({"student": {"init": "random", "weights": "x.pt"}}, "student.init is 'random' and student.weights is 'x.pt'"),
         ({"student": {"init": "file", "weights": "x.pt"}}, "student weights 'x.pt' do not exist"),
