@@ -164,7 +164,9 @@ def _what_it_costs(student: _Sized, teacher: _Sized, fitting: float | None) -> l
         return [told]
     from pipeline.report.dry_run import duration
 
-    return [f"{told} Its fitting, about {duration(fitting)}, would then take about {duration(fitting / saving)} at best."]
+    return [
+        f"{told} Its fitting, about {duration(fitting)}, would then take about {duration(fitting / saving)} at best."
+    ]
 
 
 def _giga(macs: int) -> str:
