@@ -139,20 +139,22 @@ def test_resampled_weights_without_a_classifier_leave_a_new_one(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("shape", "message"),
+    ("name", "shape", "message"),
     [
-        ((1, 50, 384), r"wrong shape: pos_embed \(1, 50, 384\) instead of \(1, 17, 48\)\); check"),
+        ("pos_embed", (1, 50, 384), r"\(1, 50, 384\) instead of \(1, 17, 48\)\); check"),
+        ("pos_embed", (1, 19, 48), r"\(1, 19, 48\) instead of \(1, 17, 48\)\); check"),
         (
-            (1, 19, 48),
-            r"wrong shape: pos_embed \(1, 19, 48\) instead of \(1, 17, 48\); timm cannot convert them: shape",
+            "patch_embed.proj.weight",
+            (7,),
+            r"\(7,\) instead of \(48, 3, 8, 8\); timm cannot convert them: shape .*\); check",
         ),
     ],
 )
-def test_positions_that_cannot_be_resampled_are_told_in_the_files_own_sizes(
-    tmp_path: Path, state, shape: tuple[int, ...], message: str
+def test_what_cannot_be_resampled_is_told_in_the_files_own_sizes(
+    tmp_path: Path, state, name: str, shape: tuple[int, ...], message: str
 ) -> None:
-    save_file({**state, "pos_embed": torch.zeros(shape)}, tmp_path / "teacher.safetensors")
-    with pytest.raises(UsageError, match=rf"do not fit the model \({message}"):
+    save_file({**state, name: torch.zeros(shape)}, tmp_path / "teacher.safetensors")
+    with pytest.raises(UsageError, match=rf"do not fit the model \(wrong shape: {name} {message}"):
         load(tmp_path / "teacher.safetensors")
 
 
