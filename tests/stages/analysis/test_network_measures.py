@@ -370,7 +370,7 @@ def test_massive_activations_hide_the_other_directions_and_the_advice_says_so() 
         network.norm.weight[[3, 7]] = 1e-4
     massive = of_images(network)
     tap, before = massive.taps[-1], usual.taps[-1]
-    assert tap.strongest_channels(2)[0].tolist() == [3, 7]
+    assert sorted(tap.strongest_channels(2)[0].tolist()) == [3, 7]
     assert tap.strongest_channels(2)[1] > 0.99 > before.strongest_channels(2)[1]
     found = d95(tap)
     assert found["raw"] == 1
