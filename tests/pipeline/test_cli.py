@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -67,10 +69,30 @@ def test_a_traceback_only_with_debug(
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_interrupting_is_130(raising: Callable[[BaseException], None], capsys: pytest.CaptureFixture[str]) -> None:
-    raising(KeyboardInterrupt())
-    assert ending("doctor") == 130
-    assert "the same command goes on" in capsys.readouterr().err
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("command", "sentence"),
+    [("doctor", "stopped."), ("verify", "stopped; the same command goes on from what is saved.")],
+)
+def test_interrupting_is_130_and_one_sentence(
+    number: signal.Signals,
+    command: str,
+    sentence: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def asked() -> None:
+        os.kill(os.getpid(), number)
+        pytest.fail("the request was swallowed")
+
+    monkeypatch.setitem(cli.cli.commands, command, click.Command(command, callback=asked))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
+    try:
+        assert ending(command) == 130
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capsys.readouterr().err.strip() == sentence
 
 
 def test_an_error_of_a_loader_process_is_told_in_its_own_words(
