@@ -50,7 +50,10 @@ COMMANDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "ambiguous model": (("--teacher", "vit_small"), ("'vit_small' is ambiguous", "vit_small_patch16_384")),
     "empty model": (("--teacher", ""), ("model ''", "compress models")),
     "model without blocks": (("--teacher", "resnet50"), ("resnet50", "no transformer blocks", "ViT")),
-    "pretrained student": (("--student", "deit_tiny_patch16_224.fb_in1k"), ("random weights", "--student deit_tiny")),
+    "pretrained student": (
+        ("--student", "deit_tiny_patch16_224.fb_in1k", "--set", "student.init=random"),
+        ("random weights", "--student deit_tiny"),
+    ),
     "unknown tag": (("--teacher", "cait_s24_224.nope"), ("unknown pretrained tag 'nope'", "fb_dist_in1k")),
     "unknown strategy": (
         ("--strategy", "lft"),
