@@ -1,9 +1,9 @@
 """The terms of a loss against each other: shares, norms of gradients, and factors that keep one from drowning others.
 
 Gradients are compared where all terms still meet: on the parameters of one block that every term reaches, as GradNorm
-does (arXiv 1711.02257, section 3). That costs one block's backward a term, once an epoch, instead of a network's. It
-reads the graph of the step that is taken anyway, draws no random number and leaves no gradient behind, so that a
-training whose terms are only watched ends at the same weights bit by bit.
+does (arXiv 1711.02257, section 3). Where the last layers alone are compared, that costs one block's backward a term; a
+tap of the first layer costs the network's. Measuring reads the graph of the step that is taken anyway, draws no random
+number, leaves no gradient behind: a training whose terms are only watched ends at the same weights bit by bit.
 """
 
 from __future__ import annotations
