@@ -260,6 +260,7 @@ class Distilled(Record):
     gradient_norms: dict[str, float | None] = Field(default_factory=dict)
     first_gradient_norms: dict[str, float | None] = Field(default_factory=dict)
     scales: dict[str, float | None] = Field(default_factory=dict)
+    precision: str = ""
     cache: CacheSummary | None
     snapshots: list[Snapshot]
 
