@@ -105,6 +105,8 @@ def resolve_training(config: RunConfig, data: DataRecord, processes: int | None 
     processes = processes or world_size()
     config, _ = with_choices(config, data, processes)
     teacher, distill = config.teacher, config.distill
+    if teacher.tune == "auto":
+        teacher = teacher.model_copy(update={"tune": "better"})
     if teacher.epochs == "auto":
         teacher = teacher.model_copy(update={"epochs": _teacher_epochs(config, len(data.classes))})
     _check_training(teacher, "teacher", int(teacher.epochs), data.train_images, processes)

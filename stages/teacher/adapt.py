@@ -92,7 +92,7 @@ def adapt(model: nn.Module, epochs: int, given: Surroundings) -> Adapted:
         return _tuned(model, epochs, None, given)
     probe = probe_of(model, given.images, given.preprocess, config, given.seed, context)
     too_few = not len(probe.tuning)
-    if not epochs or (too_few and config.tune == "auto"):
+    if not epochs or (too_few and config.tune != "full"):
         install(heads, probe.final)
         return _probe_alone(probe, classes, bool(epochs), given)
     install(heads, probe.start)
