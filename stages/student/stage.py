@@ -54,8 +54,9 @@ def run(config: StudentConfig, inputs: Inputs, context: Context) -> StudentRecor
     preprocess = preprocess_of(network, spec.args, inputs.data.config["crop_pct"])
     own = context.run.root / "student"
     if config.init == "teacher":
-        initial["random_weights"] = save_weights(model.state_dict(), own / "random.safetensors", context.run.root)
-        initial |= first_weights(model, spec, preprocess, inputs.teacher, inputs.data, config.inherit, context)
+        random = {name: value.clone() for name, value in model.state_dict().items()}
+        initial = first_weights(model, spec, preprocess, inputs.teacher, inputs.data, config.inherit, context)
+        initial["random_weights"] = save_weights(random, own / "random.safetensors", context.run.root)
     return StudentRecord(
         model=spec,
         strategy=config.decided,
