@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from small_run import data_record, seeded_model, student_record, student_spec, teacher_record
+from small_run import SETTLED, data_record, seeded_model, student_record, student_spec, teacher_record
 from torch import nn
 
 from core.context import Context
@@ -25,6 +25,7 @@ BOTH = (FeatureTerm(pairs=((0, 0), (1, 2))), FeatureTerm(kind="mse", pairs=((1, 
 
 def config(**changes: Any) -> DistillConfig:
     values: dict[str, Any] = {
+        **SETTLED,
         "batch_size": 20,
         "epochs": 2,
         "lr": 1e-3,
