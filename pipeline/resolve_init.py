@@ -48,7 +48,7 @@ def _decided(config: StudentConfig, student: Named, teacher: Named, geometry: st
     if "." in student[0]:
         return "pretrained", f"the tag of {student[0]} names them"
     if geometry == "reduced":
-        return "random", "networks at the reduced geometry are trained here"
+        return "random", "networks as small as these are trained here"
     missing = _no_pretrained(config, student, fetch)
     if not missing:
         return "pretrained", "timm has them for this network, and they can be had from here"

@@ -44,7 +44,7 @@ def test_digits_start_at_random_and_nobody_is_asked(digits: RunConfig, monkeypat
 
     monkeypatch.setattr(resolve_init, "unreachable", asked)
     student = resolve_models(digits).student
-    assert (student.init, student.init_reason) == ("random", "networks at the reduced geometry are trained here")
+    assert (student.init, student.init_reason) == ("random", "networks as small as these are trained here")
     assert StudentConfig(model="x").init == "auto"
 
 
