@@ -75,7 +75,7 @@ def test_evaluation_verification_and_analysis_read_what_a_bundle_reads(
 
 
 def test_training_augments_the_same_pixels(folder: Path) -> None:
-    augment = AugmentConfig(auto_augment=None)
+    augment = AugmentConfig(crop_scale=(0.08, 1.0), auto_augment=None, color_jitter=0.3, random_erasing=0.25)
     split = open_images(DataConfig(source=str(folder))).train
     views, transform = train_views(split, augment, SPEC, 3), train_transform(augment, SPEC)
     for index in range(len(split)):
