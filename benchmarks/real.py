@@ -1,30 +1,36 @@
 """How good are the defaults on real images, with really pretrained weights? Against plain timm loops of the same steps.
 
-    python benchmarks/real.py                            # about an hour on 2 cores; writes docs/real.md
-    python benchmarks/real.py --only table --seeds 1     # one part
+    python benchmarks/real.py                       # about an hour on 2 quiet cores; writes docs/real.md
+    python benchmarks/real.py --only full           # the first table at 98 and 112 pixels, another hour
+    python benchmarks/real.py --only table --seeds 1
 
-Parts: table (a teacher and a student of 2,000 images, by seed), cells (other numbers of images, other images, other
-batch sizes), control (the gate on what the teacher was worth), advice (the advisor on the real teacher). Images
-and weights come from Debian's and Python's registries (`real_data.py`). Every result is kept in --work as it is
-measured, so that the same command goes on where it stopped; what does not fit into --minutes is listed as not measured.
+Parts: table (a teacher and a student of 2,000 images, by seed), control (the gate on what the teacher was worth),
+advice (the advisor on the real teacher), cells (other numbers of images, other images, other batch sizes), inits (first
+weights of a student, compared), balance (shares of the loss before and after balancing), before (what a user met before
+and meets now, `real_before.py`), full (the table once more, at larger images). Images and weights come from Debian's
+and Python's registries (`real_data.py`). Every result is kept in --work as it is measured, so that the same command
+goes on where it stopped; what does not fit into --minutes is listed as not measured.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
+from real_before import CASES
+from real_before import measure as before
 from real_cells import (
     Cell,
     Kept,
     advised,
+    first_weights,
     judged,
     our_probe,
-    our_students,
+    our_student,
     our_teacher,
     plain_student,
     plain_teacher,
@@ -35,13 +41,15 @@ from real_page import page
 from pipeline.machine import environment
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("table", "cells", "control", "advice")
+PARTS = ("table", "control", "advice", "cells", "inits", "balance", "before", "full")
 HELD_OUT = 1000
-SIZES = {500: 8, 2000: 4, 10_000: 1}
-"""Epochs of the student by training images."""
+EPOCHS = {500: 8, 2000: 4, 10_000: 1}
+"""Of the student, by training images."""
+TEACHER_EPOCHS = {500: 2, 2000: 2, 10_000: 1}
 DRAWING_EPOCHS = 4
-BATCHES = (64, 16, 256)
-TEACHER_EPOCHS = 2
+OTHER_BATCHES = (16, 256)
+LABELS_ALONE = {"student": {"init": "random"}, "distill": {"alpha": 0.0, "features": []}}
+CONTROL = {"control": {"kind": "labels"}}
 
 
 class Budget:
@@ -60,38 +68,52 @@ class Budget:
         return kept.once(key, what)
 
 
-def cells(images: Path, seed: int) -> list[Cell]:
-    """Every set of images at every batch size."""
-    found = []
-    for count, epochs in SIZES.items():
-        data = fashion(images, count, HELD_OUT)
-        cell = Cell(f"fashion {count:,}", data, len(NAMES), 64, seed, TEACHER_EPOCHS if count < 10_000 else 1, epochs)
-        found += [replace(cell, batch=batch) for batch in BATCHES]
-    drawn = Cell("drawings", drawings(images), CLASSES_OF_DRAWINGS, 64, seed, TEACHER_EPOCHS, DRAWING_EPOCHS)
-    return found + [replace(drawn, batch=batch) for batch in BATCHES]
+def fashion_cell(images: Path, count: int, seed: int = 0, patches: str = "small") -> Cell:
+    """So many images of Fashion-MNIST, batch 64."""
+    data = fashion(images, count, HELD_OUT)
+    return Cell(f"fashion {count:,}", data, len(NAMES), 64, seed, TEACHER_EPOCHS[count], EPOCHS[count], patches=patches)
 
 
-def compare(cell: Cell, file: Path, work: Path, kept: Kept, budget: Budget, *, defaults: bool) -> None:
-    """One cell: teachers, then students, ours and plain in turn.
+def other_cells(images: Path) -> list[Cell]:
+    """The other sets of images, batch 64."""
+    drawn = Cell("drawings", drawings(images), CLASSES_OF_DRAWINGS, 64, 0, 2, DRAWING_EPOCHS)
+    return [fashion_cell(images, 500), drawn, fashion_cell(images, 10_000)]
 
-    Args:
-        cell: what is trained.
-        file: the teacher's pretrained weights.
-        work: run directories.
-        kept: results.
-        budget: time.
-        defaults: whether the student's first weights are also left to the defaults, beside random ones.
-    """
-    teacher = replace(cell, batch=64)
-    measure = budget.measure
-    measure(kept, f"plain-teacher {teacher.key}", lambda: plain_teacher(teacher, file))
-    if measure(kept, f"teacher {teacher.key}", lambda: our_teacher(teacher, file, work)) is None:
-        return
-    measure(kept, f"plain-student {cell.key}", lambda: plain_student(cell))
-    random = {"student": {"init": "random"}}
-    measure(kept, f"random {cell.key}", lambda: our_students(cell, file, work, teacher.key, "random", random))
-    if defaults:
-        measure(kept, f"default {cell.key}", lambda: our_students(cell, file, work, teacher.key, "default"))
+
+@dataclass(frozen=True)
+class Bench:
+    """What the parts share."""
+
+    file: Path
+    """The teacher's pretrained weights."""
+    work: Path
+    kept: Kept
+    budget: Budget
+
+    def measure(self, key: str, what: Callable[[], Any]) -> Any:
+        """See ``Budget.measure``."""
+        return self.budget.measure(self.kept, key, what)
+
+    def compared(self, cell: Cell) -> None:
+        """A teacher and a student, ours and plain in turn, and what our teacher was worth to our student."""
+        self.measure(f"plain-teacher {cell.key}", lambda: plain_teacher(cell, self.file))
+        if self.measure(f"teacher {cell.key}", lambda: our_teacher(cell, self.file, self.work)) is None:
+            return
+        self.measure(f"plain-student {cell.key}", lambda: plain_student(cell))
+        self.student("default", cell, CONTROL)
+        self.measure(f"probe {cell.key}", lambda: our_probe(cell, self.file, self.work))
+
+    def student(self, name: str, cell: Cell, sets: dict[str, Any]) -> None:
+        """Our student of these settings, after the cell's teacher of batch 64."""
+        taught_by = replace(cell, batch=64).key
+        if f"teacher {taught_by}" in self.kept.found:
+            self.measure(f"{name} {cell.key}", lambda: our_student(cell, self.file, self.work, taught_by, name, sets))
+
+    def batches(self, cell: Cell) -> None:
+        """Students of labels alone at other batch sizes."""
+        for other in (replace(cell, batch=batch) for batch in OTHER_BATCHES):
+            self.measure(f"plain-student {other.key}", lambda other=other: plain_student(other))
+            self.student("labels", other, LABELS_ALONE)
 
 
 @click.command(help=__doc__)
@@ -99,28 +121,39 @@ def compare(cell: Cell, file: Path, work: Path, kept: Kept, budget: Budget, *, d
 @click.option("--output", type=click.Path(path_type=Path), default=ROOT / "docs" / "real.md", show_default=True)
 @click.option("--minutes", default=60.0, show_default=True)
 @click.option("--seeds", default=3, show_default=True)
-@click.option("--only", type=click.Choice(PARTS), multiple=True, help="Repeatable; every part without it.")
+@click.option("--only", type=click.Choice(PARTS), multiple=True, help="Repeatable; every part but `full` without it.")
 def main(work: Path, output: Path, minutes: float, seeds: int, only: tuple[str, ...]) -> None:
     """Measure what is asked for, and write the page."""
-    parts, budget = only or PARTS, Budget(minutes)
-    kept, images = Kept(work / "results.json"), work / "images"
-    file = weights(images)
-    table = [cell for seed in range(seeds) for cell in cells(images, seed) if cell.name == "fashion 2,000"]
+    parts, budget, images = only or PARTS[:-1], Budget(minutes), work / "images"
+    bench = Bench(weights(images), work.resolve(), Kept(work / "results.json"), budget)
+    table = [fashion_cell(images, 2000, seed) for seed in range(seeds)]
+    full = [replace(cell, patches="full") for cell in table]
+    first, others = table[0], other_cells(images)
     if "table" in parts:
-        for cell in (cell for cell in table if cell.batch == 64):
-            measure = budget.measure
-            compare(cell, file, work, kept, budget, defaults=True)
-            if cell.seed == 0:
-                measure(kept, f"probe {cell.key}", lambda cell=cell: our_probe(cell, file, work))
+        for cell in table:
+            bench.compared(cell)
     if "control" in parts:
-        budget.measure(kept, "control", lambda: judged(work, table[0]))
+        bench.measure("control", lambda: judged(bench.work, first, bench.file))
     if "advice" in parts:
-        budget.measure(kept, "advice", lambda: advised(work, file, images))
+        bench.measure("advice", lambda: advised(bench.work, bench.file, images))
     if "cells" in parts:
-        for cell in cells(images, 0):
-            compare(cell, file, work, kept, budget, defaults=cell.batch == 64)
-    kept.found["machine"] = {"value": environment(), "took_seconds": 0.0}
-    output.write_text(page(kept.found, budget.left_out, cells(images, 0), seeds))
+        bench.batches(first)
+        for cell in others:
+            bench.compared(cell)
+            bench.batches(cell)
+    if "inits" in parts:
+        bench.measure("inits", lambda: first_weights(bench.work, first))
+    if "balance" in parts:
+        for cell, balance in ((cell, balance) for cell in table for balance in ("fixed", "gradients")):
+            bench.student(balance, cell, {"student": {"init": "random"}, "distill": {"balance": balance}})
+    if "before" in parts:
+        for case in CASES:
+            bench.measure(f"before {case}", lambda case=case: before(bench.work, case))
+    if "full" in parts:
+        for cell in full:
+            bench.compared(cell)
+    bench.kept.found["machine"] = {"value": environment(), "took_seconds": 0.0}
+    output.write_text(page(bench.kept.found, budget.left_out, table, full, [first, *others]))
     click.echo(f"wrote {output}")
 
 

@@ -12,20 +12,26 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
 from real_plain import plain, student, teacher
 from rich.console import Console
 from strategies_cell import adopt
+from student_init import load_pixels, rows
 
+from core.records import ModelSpec
 from core.rundir import RunDirectory
 from pipeline.config import dump_yaml, load_layer, merge, validate
 from pipeline.plan import BY_NAME
 from pipeline.request import identity, with_absolute_paths
 from pipeline.resolve import resolve_models, resolve_training
 from pipeline.runner import Runner
+from stages.models.build import build_model
+from stages.models.weights import load_own
 
 ROOT = Path(__file__).resolve().parent.parent
-SIZE, TEACHER_SIZE = 112, 98
-"""Pixels of student and teacher: both see a map of 7 x 7 patches."""
+INIT_EPOCHS = 2
+PATCHES = {"small": (64, 56), "full": (112, 98)}
+"""Pixels of student and teacher: both see a map of 4 x 4 patches, or of 7 x 7."""
 TEACHER, STUDENT = "vit_small_patch14_dinov2", "deit_tiny"
 TEACHER_LR, STUDENT_LR = 3e-4, 1e-3
 """Of the plain loops, at every batch size: what a user would copy from the last project."""
@@ -43,15 +49,31 @@ class Cell:
     seed: int
     teacher_epochs: int
     epochs: int
+    patches: str = "small"
+    """Of ``PATCHES``."""
+
+    @property
+    def size(self) -> int:
+        """Pixels of the student's side."""
+        return PATCHES[self.patches][0]
+
+    @property
+    def teacher_size(self) -> int:
+        """Pixels of the teacher's side."""
+        return PATCHES[self.patches][1]
 
     @property
     def key(self) -> str:
         """A file name."""
-        return f"{self.name}-batch{self.batch}-seed{self.seed}".replace(" ", "-").replace(",", "")
+        name = f"{self.name}-{self.size}px-batch{self.batch}-seed{self.seed}"
+        return name.replace(" ", "-").replace(",", "")
 
 
 class Kept:
-    """Results by name, in a file that is written after each of them, so that a benchmark that stops goes on."""
+    """Results by name, in a file that is written after each of them, so that a benchmark that stops goes on.
+
+    Of each is kept how long it took and what share of the processors' time the machine's host gave to others.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -61,29 +83,31 @@ class Kept:
         """The result of that name, measured if it is not there."""
         if key not in self.found:
             began = time.monotonic()
+            before = psutil.cpu_times()
             value = measure()
-            self.found[key] = {"value": value, "took_seconds": time.monotonic() - began}
+            after = psutil.cpu_times()
+            taken = (getattr(after, "steal", 0.0) - getattr(before, "steal", 0.0)) / (sum(after) - sum(before))
+            self.found[key] = {"value": value, "took_seconds": time.monotonic() - began, "taken": taken}
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.write_text(json.dumps(self.found, indent=1) + "\n")
         return self.found[key]["value"]
 
 
 def config_of(cell: Cell, weights: Path, sets: dict[str, Any] | None = None) -> Any:
-    """What `compress run --data ... --control labels` with these epochs, batch and seed would resolve."""
+    """What `compress run --data ...` with these epochs, batch and seed would resolve."""
     asked: dict[str, Any] = {
         "seed": cell.seed,
-        "image_size": SIZE,
+        "image_size": cell.size,
         "data": {"source": str(cell.data)},
         "teacher": {
             "model": TEACHER,
-            "args": {"img_size": TEACHER_SIZE},
+            "args": {"img_size": cell.teacher_size},
             "weights": str(weights),
             "tune_epochs": cell.teacher_epochs,
             "batch_size": 64,
         },
         "student": {"model": STUDENT, "strategy": "lift"},
         "distill": {"epochs": cell.epochs, "batch_size": cell.batch},
-        "control": {"kind": "labels"},
         "export": {"target": ["onnx"]},
         "analysis": {"images": 0},
     }
@@ -100,9 +124,17 @@ def our_teacher(cell: Cell, weights: Path, work: Path) -> dict[str, Any]:
         "tuned_top1_tuning": record.tuned_top1,
         "epochs": record.epochs,
         "seconds": seconds["teacher"],
+        "train_seconds": _trained_seconds(work / f"{cell.key}-teacher"),
         "lr": resolved.teacher.lr,
         "folder": f"{cell.key}-teacher",
     }
+
+
+def _trained_seconds(run: Path) -> float | None:
+    """Of the steps of the teacher's training, evaluation left out; None where its probe was kept without any."""
+    path = run / "metrics.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    return max((line["seconds"] for line in lines if line["training"] == "teacher"), default=None)
 
 
 def our_probe(cell: Cell, weights: Path, work: Path) -> dict[str, Any]:
@@ -112,10 +144,10 @@ def our_probe(cell: Cell, weights: Path, work: Path) -> dict[str, Any]:
     return {"top1": runner.records["teacher"].val_top1, "seconds": seconds["teacher"]}
 
 
-def our_students(
+def our_student(
     cell: Cell, weights: Path, work: Path, taught_by: str, name: str, sets: dict[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Our student with the teacher, and with the labels alone (the control), and what the teacher was worth.
+    """Our student; with ``control`` in the settings also the one of the labels alone, and what the teacher was worth.
 
     Args:
         cell: what is trained.
@@ -130,40 +162,80 @@ def our_students(
     teacher = work / f"{taught_by}-teacher"
     runner, resolved, seconds = _stages(config, folder, ("teacher", "student", "distill", "control"), teacher)
     student, distill, control = (runner.records[stage] for stage in ("student", "distill", "control"))
-    return {
-        "with_teacher": control.distilled_top1,
-        "labels": control.val_top1,
-        "gain": [control.gain, control.gain_low, control.gain_high],
+    found = {
+        "top1": getattr(distill, f"val_top1_{distill.chosen}"),
         "steps": distill.steps,
-        "distill_seconds": distill.seconds,
-        "labels_seconds": control.seconds,
+        "seconds": distill.seconds,
         "stage_seconds": seconds,
         "lr": resolved.distill.lr,
         "precision": distill.precision,
         "source": student.source,
         "shares": {"first": distill.first_shares, "last": distill.shares},
+        "norms": {"first": distill.first_gradient_norms, "last": distill.gradient_norms},
         "folder": folder.name,
     }
+    if control.kind != "none":
+        found |= {
+            "top1": control.distilled_top1,
+            "labels": control.val_top1,
+            "labels_seconds": control.seconds,
+            "gain": [control.gain, control.gain_low, control.gain_high],
+        }
+    return found
 
 
-def judged(work: Path, cell: Cell) -> list[dict[str, Any]]:
-    """The gate on what the teacher was worth, with a limit below and one above it, by `compress verify`."""
+def judged(work: Path, cell: Cell, weights: Path) -> list[dict[str, Any]]:
+    """The gate on what the teacher was worth, with a limit below and one above it; the run goes on to its bundle."""
     run = work / f"{cell.key}-default"
     gain = RunDirectory.existing(run).load_record("control", BY_NAME["control"].record).gain
+    whole = [sys.executable, "-m", "pipeline", "run", "--teacher", TEACHER, "--student", STUDENT, "--strategy", "lift"]
+    whole += ["--data", str(cell.data), "--image-size", str(cell.size), "--control", "labels", "--output", str(run)]
+    sets = (
+        f"seed={cell.seed}",
+        f"teacher.args={{img_size: {cell.teacher_size}}}",
+        f"teacher.weights={weights}",
+        f"teacher.tune_epochs={cell.teacher_epochs}",
+        "teacher.batch_size=64",
+        f"distill.epochs={cell.epochs}",
+        f"distill.batch_size={cell.batch}",
+        "export.target=onnx",
+        "analysis.images=0",
+        "verify.latency_seconds=5",
+        "verify.throughput_batches=[]",
+    )
+    whole += [word for each in sets for word in ("--set", each)]
+    again = [sys.executable, "-m", "pipeline", "verify", str(run)]
     found = []
     for limit in (gain - 5, gain + 5):
-        command = [sys.executable, "-m", "pipeline", "verify", str(run), "--set", f"gates.min_teacher_gain={limit:.1f}"]
-        quick = ["--set", "verify.latency_seconds=5", "--set", "verify.throughput_batches=[]"]
-        done = subprocess.run([*command, *quick], capture_output=True, text=True, cwd=ROOT, check=False)
-        line = next((text for text in done.stdout.splitlines() if "teacher" in text and "gain" in text), "")
-        found.append({"limit": limit, "exit_code": done.returncode, "line": line.strip()})
+        limited = ["--set", f"gates.min_teacher_gain={limit:.1f}"]
+        command = [*(again if found else whole), *limited]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+        if done.returncode not in (0, 1):
+            raise SystemExit(f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-800:]}")
+        (gate,) = (one for one in _report(run)["gates"] if one["gate"] == "min_teacher_gain")
+        found.append({"limit": limit, "exit_code": done.returncode, "gate": gate})
     return found
+
+
+def _report(run: Path) -> Any:
+    return json.loads((run / "report.json").read_text())
+
+
+def first_weights(work: Path, cell: Cell) -> list[dict[str, Any]]:
+    """A student's first weights compared, each trained on the labels alone by one plain loop (`student_init.py`)."""
+    run = RunDirectory.existing(work / f"{cell.key}-teacher")
+    record = run.load_record("teacher", BY_NAME["teacher"].record)
+    model = load_own(build_model(record.model), record.weights, run.root)
+    pixels = load_pixels(str(cell.data), record.preprocess, 2000, 1000)
+    student = ModelSpec(arch="deit_tiny_patch16_224", args={"img_size": cell.size}, num_classes=cell.classes)
+    found = rows(model, pixels, student, str(cell.data), epochs=INIT_EPOCHS)
+    return [asdict(row) for row in found]
 
 
 def advised(work: Path, weights: Path, images: Path) -> list[str]:
     """What `compress analyze` says of the real teacher at 224 px on 120 drawings."""
     output = work / "analysis"
-    sample = images / "drawings-250" / "train"
+    sample = images.resolve() / "drawings-250" / "train"
     command = [sys.executable, "-m", "pipeline", "analyze", "--model", TEACHER, "--weights", str(weights)]
     command += ["--image-size", "224", "--data", str(sample), "--student", STUDENT, "--images", "120"]
     done = subprocess.run([*command, "--output", str(output)], capture_output=True, text=True, cwd=ROOT, check=False)
@@ -174,14 +246,14 @@ def advised(work: Path, weights: Path, images: Path) -> list[str]:
 
 def plain_teacher(cell: Cell, weights: Path) -> dict[str, Any]:
     """The plain loop on the teacher."""
-    model = teacher(weights, TEACHER_SIZE, cell.classes)
+    model = teacher(weights, cell.teacher_size, cell.classes)
     settings = {"epochs": cell.teacher_epochs, "batch": 64, "lr": TEACHER_LR, "layer_decay": 0.75}
     return asdict(plain(model, cell.data, seed=cell.seed, **settings))
 
 
 def plain_student(cell: Cell) -> dict[str, Any]:
     """The plain loop on the student."""
-    model = student(SIZE, cell.classes, cell.seed)
+    model = student(cell.size, cell.classes, cell.seed)
     return asdict(plain(model, cell.data, epochs=cell.epochs, batch=cell.batch, lr=STUDENT_LR, seed=cell.seed))
 
 

@@ -112,7 +112,8 @@ def dry_run(config: RunConfig, output: Path | None, processes: int, console: Con
         )
         if context.threads:
             torch.set_num_threads(context.threads)  # everything that is measured, not only the steps
-        unopened = models.data.model_copy(update={"check": "skip", "on_bad_image": "error"})
+        skipping = models.data.on_bad_image == "skip"  # else a few steps could meet an image that a run leaves out
+        unopened = models.data if skipping else models.data.model_copy(update={"check": "skip"})
         data = data_stage.run(unopened, data_stage.Inputs(), context)
         known = RunDirectory(root).stage_state("data") if earlier else {}
         same = known and RunDirectory(root).load_record("data", DataRecord).digest == data.digest

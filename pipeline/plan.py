@@ -119,7 +119,7 @@ STAGES: tuple[Stage, ...] = (
         "teacher",
         "stages.teacher.stage",
         TeacherRecord,
-        3,
+        4,
         lambda run: run.teacher,
         needs=("data",),
         facts=_teacher_file,

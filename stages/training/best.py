@@ -1,30 +1,41 @@
-"""The weights of a training's best epoch, kept through every checkpoint, and when to stop for want of a better one."""
+"""The weights that a training ends with, kept through every checkpoint, and when to stop for want of as good ones."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from torch import Tensor
 
+_SAVED = ("epoch", "name", "top1", "highest", "state")
+
 
 class BestWeights:
-    """Of all epochs judged so far, the weights that were right most often; the earlier of two equal ones.
+    """Of all epochs judged so far, the latest weights that are within one standard error of the best ones.
+
+    A few hundred images cannot tell neighbouring epochs apart, and where rates fall to the end of a training, its last
+    epochs are the better ones: an earlier epoch has to be better by more than chance to be preferred (the
+    one-standard-error rule of Breiman et al. 1984, Classification and Regression Trees, section 3.4.3).
 
     Accelerate writes it into each checkpoint and reads it back (``register_for_checkpointing``), so that a training
     that goes on after an interruption keeps the same weights and stops after the same epoch.
 
     Args:
-        patience: epochs without a better one after which training stops.
+        patience: epochs that are worse than the best one by more than chance, after which training stops.
+        images: number of images that choose.
     """
 
-    def __init__(self, patience: int) -> None:
+    def __init__(self, patience: int, images: int) -> None:
         self.patience = patience
+        self.images = images
         self.epoch = 0
         """Epochs trained when these weights were met; 0 before any were."""
         self.name = "raw"
         """``raw`` or ``ema``."""
         self.top1 = -1.0
         """Percent, of the images that choose."""
+        self.highest = -1.0
+        """The same of the best epoch."""
         self.state: dict[str, Tensor] = {}
         """A copy on the CPU."""
 
@@ -34,19 +45,23 @@ class BestWeights:
         return self.name, self.state, self.top1
 
     def offer(self, epoch: int, name: str, state: dict[str, Tensor], top1: float) -> None:
-        """Keep a copy of these weights if no earlier ones are as good; offered twice, they change nothing."""
-        if top1 > self.top1:
+        """Keep a copy of these weights if they are as good as the best ones; of an epoch once more, change nothing."""
+        self.highest = max(self.highest, top1)
+        share = self.highest / 100
+        error = 100 * math.sqrt(share * (1 - share) / max(1, self.images))
+        if epoch > self.epoch and top1 >= self.highest - error:
             self.epoch, self.name, self.top1 = epoch, name, top1
             self.state = {key: value.detach().to("cpu", copy=True) for key, value in state.items()}
 
     def over(self, epoch: int) -> bool:
-        """Whether ``patience`` epochs went by without a better one, now that so many are trained and judged."""
+        """Whether ``patience`` epochs went by without one as good, now that so many are trained and judged."""
         return epoch - self.epoch >= self.patience
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint holds."""
-        return {"epoch": self.epoch, "name": self.name, "top1": self.top1, "state": self.state}
+        return {name: getattr(self, name) for name in _SAVED}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
-        self.epoch, self.name, self.top1, self.state = (saved[key] for key in ("epoch", "name", "top1", "state"))
+        for name in _SAVED:
+            setattr(self, name, saved[name])

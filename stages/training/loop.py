@@ -146,7 +146,7 @@ class Training:
             inner = self.accelerator.unwrap_model(self.model)
             self.ema = AveragedWeights(inner, decay=config.ema_decay, use_warmup=config.ema_warmup)
             self.accelerator.register_for_checkpointing(self.ema)
-        self.best = None if job.patience is None else BestWeights(job.patience)
+        self.best = None if job.patience is None else BestWeights(job.patience, len(job.val.dataset))  # type: ignore[arg-type]
         if self.best is not None:
             self.accelerator.register_for_checkpointing(self.best)
         self.progress = Progress()

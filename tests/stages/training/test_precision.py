@@ -150,6 +150,16 @@ def test_measuring_leaves_everything_as_it_was(told: Context) -> None:
 
 
 @pytest.mark.usefixtures("able")
+def test_of_larger_images_fewer_are_measured(told: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small images have small operators: as many of them are taken as have the pixels of a few large ones."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    for pixels, images in ((3 * 8, 3), (1, 1), (8 * 1000, 8)):  # of 4 x 4, and two threads
+        monkeypatch.setattr(module, "_PIXELS_A_THREAD", pixels)
+        training = Training(make_job(told), config(precision="measure"), 1, told)
+        assert len(module._first_batch(training)[0]) == images
+
+
+@pytest.mark.usefixtures("able")
 @pytest.mark.parametrize("chosen", ["float32", "bfloat16"])
 def test_the_choice_is_made_once_and_goes_with_the_checkpoint(
     told: Context, tmp_path: Any, chosen: str, monkeypatch: pytest.MonkeyPatch

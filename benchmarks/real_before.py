@@ -1,0 +1,218 @@
+"""What a user met before, and what they meet now: the same files, signals and commands, an old commit beside this tree.
+
+    python benchmarks/real_before.py                     # prints a table; `real.py` has it in docs/real.md
+
+The old commit is checked out beside the results (`git worktree`), and both trees run in this environment. What differs
+is told as each of them told it: exit code and last sentence.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+BEFORE = "3811bf8"
+"""The last commit before the defaults fitted the data."""
+NETWORKS = ("--teacher", "test_vit", "--student", "test_vit")
+QUICK = ("--set", "teacher.init=scratch", "--set", "student.init=random", "--set", "teacher.epochs=1")
+MAKE_RUN = ("run", "--teacher", "cait_s24", "--student", "deit_tiny", "--strategy", "lift")
+
+
+def trees(work: Path) -> dict[str, Path]:
+    """The old tree and this one by name; each is asked whether its own code is what runs there."""
+    old = work / "before"
+    if not (old / "pyproject.toml").is_file():
+        subprocess.run(["git", "worktree", "prune"], cwd=ROOT, check=True)  # noqa: S607
+        subprocess.run(["git", "worktree", "add", "--detach", str(old), BEFORE], cwd=ROOT, check=True)  # noqa: S607
+    found = {"before": old.resolve(), "now": ROOT}
+    for name, tree in found.items():
+        done = _python(tree, "-c", "import pipeline; print(pipeline.__file__)")
+        if not Path(done.stdout.strip()).is_relative_to(tree):
+            raise SystemExit(f"{name}: {tree} is not what runs there, but {done.stdout.strip()}")
+    return found
+
+
+def _python(tree: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *map(str, words)]
+    return subprocess.run(command, cwd=tree, capture_output=True, text=True, check=False)
+
+
+def compress(tree: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    """`compress WORDS...` of a tree."""
+    return _python(tree, "-m", "pipeline", *words)
+
+
+def said(done: subprocess.CompletedProcess[str]) -> str:
+    """Exit code and last sentence."""
+    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
+    return f"exit {done.returncode}: {lines[-1] if lines else ''}"
+
+
+def pictures(folder: Path, count: int = 48) -> Path:
+    """Class folders `a` and `b` of noise, 48 x 32 pixels; every fourth image is held out."""
+    rng = np.random.default_rng(0)
+    for index in range(count):
+        path = folder / ("val" if index % 4 == 3 else "train") / "ab"[index // 4 % 2] / f"{index:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (32, 48, 3), np.uint8)).save(path)
+    return folder
+
+
+def failed_analysis(tree: Path, work: Path) -> str:
+    """The same command after its cause of failure is gone."""
+    data, output = pictures(work / "pictures"), work / "analysis"
+    words = ("analyze", "--model", "test_vit", "--weights", "random", "--data", data, "--images", "16", "-o", output)
+    damaged = data / "train" / "a" / "damaged.png"
+    for name in ("train", "val"):
+        for path in (data / name).rglob("*.png"):
+            path.write_bytes(path.read_bytes()[:60])
+    damaged.write_bytes(b"no image")
+    first = compress(tree, *words)
+    damaged.unlink()
+    pictures(data)
+    return f"first {said(first).partition(':')[0]}; mended and started again: {said(compress(tree, *words))}"
+
+
+def pillow_warnings(tree: Path, work: Path) -> str:
+    """Raw warnings of Pillow on the terminal."""
+    data = pictures(work / "pictures")
+    for path in data.rglob("*.png"):
+        with Image.open(path) as image:
+            image.convert("P").save(path, transparency=bytes(range(256)))
+    words = ("analyze", "--model", "test_vit", "--weights", "random", "--data", data, "--images", "16")
+    done = compress(tree, *words, "-o", work / "analysis")
+    count = sum("Warning" in line for line in done.stderr.splitlines())
+    return f"exit {done.returncode}, raw warnings: {count}"
+
+
+def stopped_group(tree: Path, work: Path) -> str:
+    """SIGTERM to the process group, loaders included, in the middle of a training."""
+    log, words = work / "log", ("run", *NETWORKS, *QUICK, "--data", pictures(work / "pictures", 4000))
+    slow = ("--set", "workers=2", "--set", "teacher.epochs=50", "--set", "analysis.images=0", "-o", str(work / "run"))
+    command = [sys.executable, "-m", "pipeline", *map(str, words), *slow]
+    with log.open("w") as file:
+        process = subprocess.Popen(command, cwd=tree, stdout=file, stderr=file, start_new_session=True)
+        until = time.monotonic() + 120
+        while "fitting the teacher" not in log.read_text() and process.poll() is None and time.monotonic() < until:
+            time.sleep(0.2)
+        time.sleep(10)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGTERM)
+        try:
+            code = process.wait(60)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            return "did not end within 60 s"
+    lines = [line.strip() for line in log.read_text().splitlines() if line.strip()]
+    return f"exit {code}: {lines[-1]}"
+
+
+def _checked(tree: Path, work: Path, data: Path, *sets: str) -> subprocess.CompletedProcess[str]:
+    words = ("run", *NETWORKS, *QUICK, "--data", data, "--dry-run", "-o", work / "run")
+    return compress(tree, *words, *(word for each in sets for word in ("--set", each)))
+
+
+def duplicates(tree: Path, work: Path) -> str:
+    """Three held-out images that are training images too."""
+    data = pictures(work / "pictures")
+    for path in sorted((data / "train" / "a").glob("*.png"))[:3]:
+        (data / "val" / "a" / f"copy-{path.name}").write_bytes(path.read_bytes())
+    done = _checked(tree, work, data)
+    told = next((line.strip() for line in done.stderr.splitlines() if "identical" in line or "same" in line), "nothing")
+    strict = said(_checked(tree, work, data, "data.on_duplicates=error"))
+    return f"exit {done.returncode}, told: {told}; data.on_duplicates=error: {strict}"
+
+
+def bad_images(tree: Path, work: Path) -> str:
+    """Three damaged images at once."""
+    data = pictures(work / "pictures")
+    names = [f"damaged-{index}.png" for index in range(3)]
+    for name in names:
+        (data / "train" / "a" / name).write_bytes(b"no image")
+    done = compress(tree, "run", *NETWORKS, *QUICK, "--data", data, "-o", work / "run")
+    named = sum(name in done.stderr for name in names)
+    skipped = _checked(tree, work, data, "data.on_bad_image=skip")
+    return f"exit {done.returncode}, {named} of 3 named; data.on_bad_image=skip: {said(skipped)[:120]}"
+
+
+def turned(tree: Path, work: Path) -> str:
+    """A photo of 32 x 48 pixels that its file holds turned, with the orientation in its EXIF data, as trained on."""
+    data = pictures(work / "pictures")
+    for path in data.rglob("*.png"):
+        with Image.open(path) as image:
+            exif = Image.Exif()
+            exif[274] = 6  # to be turned a quarter
+            image.save(path, exif=exif)
+    script = (
+        "import sys; from stages.images.config import DataConfig; from stages.images.sources import open_images; "
+        "print(*open_images(DataConfig(source=sys.argv[1])).train[0][0].size)"
+    )
+    done = _python(tree, "-c", script, data)
+    return f"read as {done.stdout.strip().replace(' ', ' x ')}" if not done.returncode else said(done)
+
+
+def make_run(tree: Path, work: Path) -> str:
+    """The README's command, from the embedded digits to the gates."""
+    began = time.monotonic()
+    done = compress(tree, *MAKE_RUN, "-o", work / "run")
+    seconds = time.monotonic() - began
+    if done.returncode:
+        return said(done)
+    results = json.loads((work / "run" / "report.json").read_text())["results"]
+    top1 = {(one["artifact"], one["runtime"]): one["top1"] for one in results if one.get("top1") is not None}
+    return f"{seconds:.0f} s; " + ", ".join(f"{' '.join(key)} {value:.2f}" for key, value in top1.items())
+
+
+def sixteen_bits(tree: Path, work: Path) -> str:
+    """A 16-bit image and a turned one by the `infer.py` of the bundle that `make run` left."""
+    bundle = next((work.parent / "make run").glob("*/bundle"), work.parent / "make run" / "run" / "bundle")
+    upright = np.tile(np.arange(64, dtype=np.uint16) * 1024, (48, 1))
+    Image.fromarray(upright).save(work / "deep.png")
+    done = _python(tree, bundle / "infer.py", work / "deep.png")
+    return f"exit {done.returncode}: {(done.stdout or done.stderr).strip().splitlines()[-1].replace(str(work), '')}"
+
+
+CASES: dict[str, Callable[[Path, Path], str]] = {
+    "a failed `analyze`, started again": failed_analysis,
+    "Pillow's warnings": pillow_warnings,
+    "SIGTERM to the group": stopped_group,
+    "images in both sets": duplicates,
+    "damaged images": bad_images,
+    "an EXIF orientation": turned,
+    "make run": make_run,
+    "a 16-bit image, `infer.py`": sixteen_bits,
+}
+
+
+def measure(work: Path, name: str) -> dict[str, str]:
+    """What a case came to in both trees, by the tree's name."""
+    found = {}
+    for tree, path in trees(work).items():
+        place = work / tree_folder(tree) / name
+        place.mkdir(parents=True)
+        found[tree] = CASES[name](path, place)
+    return found
+
+
+def tree_folder(tree: str) -> str:
+    """Where a tree's cases are kept."""
+    return f"cases-{tree}"
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        for case in sys.argv[1:] or CASES:
+            print(json.dumps({case: measure(Path(folder), case)}, indent=1), flush=True)
+        subprocess.run(["git", "worktree", "remove", "--force", str(Path(folder) / "before")], cwd=ROOT, check=False)  # noqa: S607
