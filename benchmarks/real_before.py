@@ -168,7 +168,7 @@ def make_run(tree: Path, work: Path) -> str:
     seconds = time.monotonic() - began
     if done.returncode:
         return said(done)
-    results = json.loads((work / "run" / "report.json").read_text())["results"]
+    results = json.loads((work / "run" / "report" / "report.json").read_text())["results"]
     top1 = {(one["artifact"], one["runtime"]): one["top1"] for one in results if one.get("top1") is not None}
     return f"{seconds:.0f} s; " + ", ".join(f"{' '.join(key)} {value:.2f}" for key, value in top1.items())
 

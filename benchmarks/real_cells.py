@@ -204,11 +204,10 @@ def judged(work: Path, cell: Cell, weights: Path) -> list[dict[str, Any]]:
         "verify.throughput_batches=[]",
     )
     whole += [word for each in sets for word in ("--set", each)]
-    again = [sys.executable, "-m", "pipeline", "verify", str(run)]
     found = []
     for limit in (gain - 5, gain + 5):
         limited = ["--set", f"gates.min_teacher_gain={limit:.1f}"]
-        command = [*(again if found else whole), *limited]
+        command = [*whole, *limited]
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
         if done.returncode not in (0, 1):
             raise SystemExit(f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-800:]}")
@@ -218,7 +217,7 @@ def judged(work: Path, cell: Cell, weights: Path) -> list[dict[str, Any]]:
 
 
 def _report(run: Path) -> Any:
-    return json.loads((run / "report.json").read_text())
+    return json.loads((run / "report" / "report.json").read_text())
 
 
 def first_weights(work: Path, cell: Cell) -> list[dict[str, Any]]:

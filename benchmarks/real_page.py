@@ -173,8 +173,8 @@ def _control(values: dict[str, Any]) -> str:
         return ""
     lines = [
         "## The gate (`--control labels`, `gates.min_teacher_gain`)\n",
-        "The run of seed 0 goes on to its bundle with a limit below what was measured, then `compress verify` judges "
-        "it with one above:\n",
+        "The run of seed 0 goes on to its bundle (`compress run`, the same folder) with a limit below what was measured, "
+        "and once more with one above:\n",
     ]
     for one in values["control"]:
         gate = one["gate"]

@@ -138,7 +138,7 @@ def _against_chance(subject: Subject, row: AccuracyRow | None) -> tuple[str, str
 def _of_training(name: str, lines: Sequence[Mapping[str, Any]], images: int) -> list[Finding]:
     """What the epochs of one training say about its end."""
     section, curve = _SECTIONS[name], evaluated(lines)
-    losses = [(line["epoch"], line["loss"]) for line in lines if _is_number(line.get("loss"))]
+    losses = [(line["epoch"], _comparable_loss(line)) for line in lines if _is_number(line.get("loss"))]
     return [
         *_still_improving(name, section, curve, images),
         *_past_its_best(name, section, curve, images),
@@ -201,6 +201,13 @@ def _past_its_best(name: str, section: str, curve: Curve, images: int) -> list[F
             f"{epoch}: lower {section}.lr, or {section}.epochs to {best_epoch}",
         )
     ]
+
+
+def _comparable_loss(line: dict[str, Any]) -> float:
+    """An epoch's loss without balanced terms, whose value follows their scale and so differs between epochs."""
+    losses, scales = line.get("losses") or {}, line.get("scales") or {}
+    fixed = [losses[name] for name in losses if name not in scales]
+    return float(sum(fixed)) if scales and fixed and all(map(_is_number, fixed)) else float(line["loss"])
 
 
 def _loss_rising(name: str, section: str, losses: Curve) -> list[Finding]:

@@ -131,6 +131,16 @@ def test_a_rising_loss() -> None:
         assert findings(subject(history=history([90.0] * len(harmless), losses=harmless))) == []
 
 
+def test_a_balanced_terms_scale_is_no_rise() -> None:
+    lines = history([90.0] * 3, losses=[3.0, 6.0, 9.0])
+    for line, spectral, labels in zip(lines, (1.0, 5.0, 8.5), (2.0, 1.0, 0.5), strict=True):
+        line |= {"losses": {"labels": labels, "spectral 1<-1": spectral}, "scales": {"spectral 1<-1": spectral}}
+    assert findings(subject(history=lines)) == []
+    for line in lines:
+        line["scales"] = {}
+    assert only(findings(subject(history=lines))).code == "student-loss-rising"
+
+
 def test_the_teachers_own_training_is_asked_too_and_the_controls_is_not() -> None:
     rising = [10.0, 30.0, 50.0]
     found = only(findings(subject(history=history(rising, "teacher") + history(rising, "control"))))
