@@ -168,14 +168,14 @@ def make_run(tree: Path, work: Path) -> str:
     seconds = time.monotonic() - began
     if done.returncode:
         return said(done)
-    results = json.loads((work / "run" / "report" / "report.json").read_text())["results"]
-    top1 = {(one["artifact"], one["runtime"]): one["top1"] for one in results if one.get("top1") is not None}
-    return f"{seconds:.0f} s; " + ", ".join(f"{' '.join(key)} {value:.2f}" for key, value in top1.items())
+    models = json.loads((work / "run" / "report" / "report.json").read_text())["models"]
+    shown = [one for one in models if one["deployed"] or (one["model"], one["runtime"]) == ("teacher", "torch")]
+    return f"{seconds:.0f} s; " + ", ".join(f"{one['label']} {one['top1']['value']:.2f} %" for one in shown)
 
 
 def sixteen_bits(tree: Path, work: Path) -> str:
-    """A 16-bit image and a turned one by the `infer.py` of the bundle that `make run` left."""
-    bundle = next((work.parent / "make run").glob("*/bundle"), work.parent / "make run" / "run" / "bundle")
+    """A 16-bit image by the `infer.py` of the bundle that `make run` left."""
+    bundle = work.parent / "make run" / "run" / "bundle"
     upright = np.tile(np.arange(64, dtype=np.uint16) * 1024, (48, 1))
     Image.fromarray(upright).save(work / "deep.png")
     done = _python(tree, bundle / "infer.py", work / "deep.png")

@@ -29,7 +29,7 @@ from stages.models.build import build_model
 from stages.models.weights import load_own
 
 ROOT = Path(__file__).resolve().parent.parent
-INIT_EPOCHS = 2
+INIT_EPOCHS = 1
 PATCHES = {"small": (64, 56), "full": (112, 98)}
 """Pixels of student and teacher: both see a map of 4 x 4 patches, or of 7 x 7."""
 TEACHER, STUDENT = "vit_small_patch14_dinov2", "deit_tiny"

@@ -203,7 +203,7 @@ def _past_its_best(name: str, section: str, curve: Curve, images: int) -> list[F
     ]
 
 
-def _comparable_loss(line: dict[str, Any]) -> float:
+def _comparable_loss(line: Mapping[str, Any]) -> float:
     """An epoch's loss without balanced terms, whose value follows their scale and so differs between epochs."""
     losses, scales = line.get("losses") or {}, line.get("scales") or {}
     fixed = [losses[name] for name in losses if name not in scales]
