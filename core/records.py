@@ -207,6 +207,8 @@ class ControlRecord(Record):
     """none: nothing was trained, and nothing else here has a value. labels: by cross-entropy with the labels alone."""
     match: Literal["steps", "time"] = "steps"
     """What it has as much of as the distillation: optimizer steps, or time."""
+    start: Literal["", "random", "same"] = ""
+    """Its first weights where the student's are the teacher's: random ones, or the same; empty where they are not."""
     weights: FileRef | None = None
     chosen: Literal["raw", "ema"] = "raw"
     """Those of its weights that are better on the held-out images, as of the distilled student."""

@@ -125,11 +125,11 @@ def choose_control(
         augment: of ``data.augment``.
         facts: of the distillation.
     """
-    rates = decided
-    if facts.start == "teacher":
+    rates, anew = decided, facts.start == "teacher" and control.start == "untaught"
+    if anew:
         left = {"batch_size": decided.batch_size, "epochs": decided.epochs, "lr": "auto", "layer_decay": "auto"}
         rates, _ = choose(asked.model_copy(update=left), augment, replace(facts, start="random"))
-    why = "for random weights, without the teacher's" if facts.start == "teacher" else "as the distillation"
+    why = "for random weights, without the teacher's" if anew else "as the distillation"
     values = {name: getattr(rates, name) for name in ("lr", "layer_decay") if getattr(control, name) == "auto"}
     shown = [Choice(f"control.{name}", value, why) for name, value in values.items() if control.kind != "none"]
     return control.model_copy(update=values), shown

@@ -93,7 +93,7 @@ def learning(
         filling = _filling(config, answered, len(images.train), processes, loading, root, context)
         batch = [*batch, *answered.kept]
         networks = replace(networks, teacher=None)
-    job = student_job(small, networks, views, data_config, images, inputs, context)
+    job = student_job(small, networks, views, images, inputs, context)
     epochs, data = int(config.epochs), inputs.data
     training = _training("student", config, epochs, data, processes, job, small, batch, loading, context, beside)
     return training, filling

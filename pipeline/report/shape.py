@@ -271,6 +271,8 @@ class Control(Record):
     kind: Literal["labels"]
     match: Literal["steps", "time"]
     """What it has as much of as the distillation."""
+    start: Literal["", "random", "same"] = ""
+    """Its first weights where the student's are the teacher's; empty where they are not."""
     chosen: Literal["raw", "ema"]
     epochs: int
     epochs_why: str

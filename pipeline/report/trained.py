@@ -26,6 +26,8 @@ LAST_SHARE = 0.1
 """Of a training's epochs, at whose beginning and end it is asked whether it still improves; at least one epoch."""
 LEAST_GAIN = 0.5
 """Points; a smaller gain is not worth a longer training, however sure it is."""
+STARTS = {"": "", "random": " from random weights", "same": " from the same first weights"}
+"""What a control began with, where the student began with its teacher's weights."""
 RISE = 0.05
 """Share by which the loss must have risen above its lowest, for the mean over an epoch's drawn views moves a little."""
 FAR = 5.0
@@ -83,7 +85,7 @@ def worth(control: ControlRecord) -> str:
     if control.gain is None:
         return ""
     ends = f"[{control.gain_low:.1f}, {control.gain_high:.1f}]"
-    over = f"over labels alone at equal {control.match}"
+    over = f"over labels alone{STARTS[control.start]} at equal {control.match}"
     if control.match == "time":
         over += f" ({counted(control.epochs, 'epoch')} without it)"
     if (control.gain_low or 0) > 0:

@@ -59,7 +59,7 @@ def distillation_job(config: DistillConfig, inputs: Inputs, context: Context) ->
     if config.views and teacher is not None:
         store, report = _filled_cache(config, networks.pairs, teacher, views, data_config, images, inputs, context)
         views, teacher, summary = CachedViews(views, store), None, _summary(report)
-    return student_job(config, replace(networks, teacher=teacher), views, data_config, images, inputs, context), summary
+    return student_job(config, replace(networks, teacher=teacher), views, images, inputs, context), summary
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,6 @@ def student_job(
     config: DistillConfig,
     networks: Networks,
     views: Any,
-    data_config: DataConfig,
     images: Images,
     inputs: Inputs,
     context: Context,

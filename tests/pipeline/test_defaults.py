@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.defaults import Facts, augmentation, choose, start_of, strength_of
+from pipeline.defaults import Facts, augmentation, choose, choose_control, start_of, strength_of
 from stages.distill.config import DistillConfig
+from stages.distill.control.config import ControlConfig
 from stages.images.config import AugmentConfig
 from stages.teacher.config import TeacherConfig
 
@@ -55,6 +56,17 @@ def test_pretrained_weights_are_changed_gently_and_by_layer() -> None:
     assert distill().layer_decay is None
     assert distill(start="teacher").layer_decay == 0.75
     assert float(distill(start="teacher").lr) < float(distill().lr)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("start", "control", "like"),
+    [("teacher", "untaught", "random"), ("teacher", "same", "teacher"), ("random", "untaught", "random")],
+)
+def test_a_controls_rates_suit_its_own_first_weights(start: Any, control: Any, like: Any) -> None:
+    asked, known = ControlConfig(kind="labels", start=control), facts(start=start)
+    found, _ = choose_control(asked, DistillConfig(), distill(start=start), AugmentConfig(), known)
+    wanted = distill(start=like)
+    assert (found.lr, found.layer_decay) == (wanted.lr, wanted.layer_decay)
 
 
 def test_larger_networks_take_smaller_rates() -> None:

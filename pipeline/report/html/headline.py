@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.report.trained import STARTS
 from pipeline.report.wording import Footnotes, gate_limit, gate_value, interval, megabytes, millions, significant
 
 VERDICT_KINDS = {"PASS": ("pass", "✓"), "FAIL": ("fail", "✕"), "UNDECIDED": ("inconclusive", "?")}
@@ -70,7 +71,7 @@ def big_figures(report: dict[str, Any]) -> list[BigFigure]:
 
 
 def _worth(control: dict[str, Any]) -> BigFigure:
-    against = f"over labels alone, at equal {control['match']}"
+    against = f"over labels alone{STARTS[control.get('start', '')]}, at equal {control['match']}"
     return _measured("The teacher's worth", control["gain"], " points", against)
 
 

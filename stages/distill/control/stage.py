@@ -32,7 +32,8 @@ def run(config: ControlJob, inputs: Inputs, context: Context) -> ControlRecord:
     if config.training is None:
         return ControlRecord()
     student = inputs.student
-    if student.random_weights is not None:
+    taught = student.random_weights is not None
+    if taught and config.control.start == "untaught":
         context.say("the control starts from random weights, since the student's are the teacher's")
         student = student.model_copy(update={"weights": student.random_weights})
     given = job.Inputs(inputs.data, inputs.teacher, student)
@@ -42,6 +43,7 @@ def run(config: ControlJob, inputs: Inputs, context: Context) -> ControlRecord:
         ControlRecord(
             kind=config.control.kind,
             match=config.control.match,
+            start=("same" if config.control.start == "same" else "random") if taught else "",
             weights=control.weights,
             chosen=control.chosen,
             epochs=control.epochs,

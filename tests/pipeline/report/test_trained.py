@@ -221,6 +221,8 @@ def trained(gain: float, half: float = 2.0, **changes: Any) -> ControlRecord:
     ("control", "told"),
     [
         (trained(3.1, 1.9), "the teacher was worth +3.1 points [1.2, 5.0] over labels alone at equal steps"),
+        (trained(3.1, 1.9, start="random"), "the teacher was worth +3.1 points [1.2, 5.0] over labels alone from "
+         "random weights at equal steps"),
         (trained(-0.4, 1.7), "the teacher was worth nothing here: -0.4 points [-2.1, 1.3] over labels alone at equal "
          "steps"),
         (trained(0.4, 1.7), "the teacher was worth nothing here that 1,000 images can show: +0.4 points [-1.3, 2.1] "

@@ -107,6 +107,22 @@ def test_a_student_of_the_teachers_weights_has_a_control_of_random_ones(context:
     assert found.weights is not None
     assert same.weights is not None
     assert found.weights.sha256 == same.weights.sha256
+    assert (found.start, same.start) == ("random", "")
+
+
+def test_it_starts_as_the_student_did_where_that_is_asked_for(context: Context, digits_folder: Path) -> None:
+    inputs = given(context, digits_folder)
+    root = context.run.root
+    plain = control(inputs, context)
+    state = {name: value * 0.5 for name, value in load_file(root / inputs.student.weights.path).items()}
+    other = save_weights(state, root / "student" / "random.safetensors", root)
+    taught = replace(inputs, student=inputs.student.model_copy(update={"random_weights": other}))
+    asked = ControlConfig(kind="labels", start="same")
+    same = stage.run(control_job(asked, config(), 1), taught, context)
+    assert same.weights is not None
+    assert plain.weights is not None
+    assert same.weights.sha256 == plain.weights.sha256
+    assert (same.start, plain.start) == ("same", "")
 
 
 def test_the_gain_is_that_of_the_paired_interval(context: Context, digits_folder: Path) -> None:
