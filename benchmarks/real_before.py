@@ -128,7 +128,7 @@ def duplicates(tree: Path, work: Path) -> str:
     for path in sorted((data / "train" / "a").glob("*.png"))[:3]:
         (data / "val" / "a" / f"copy-{path.name}").write_bytes(path.read_bytes())
     done = _checked(tree, work, data)
-    told = next((line.strip() for line in done.stderr.splitlines() if "identical" in line or "same" in line), "nothing")
+    told = next((line.strip() for line in done.stderr.splitlines() if "in training too" in line), "nothing")
     strict = said(_checked(tree, work, data, "data.on_duplicates=error"))
     return f"exit {done.returncode}, told: {told}; data.on_duplicates=error: {strict}"
 
