@@ -8,6 +8,8 @@ from typing import Any
 
 from real_cells import INIT_EPOCHS, Cell
 
+from core.words import counted
+
 HEAD = """# Real images, real weights
 
 How the defaults do against plain timm loops of the same steps, and what the teacher was worth. Everything on this page
@@ -194,8 +196,8 @@ def _inits(values: dict[str, Any], cell: Cell) -> str:
         return ""
     lines = [
         "## First weights of a student\n",
-        f"Student at {cell.size} pixels, from our teacher of seed 0; then {INIT_EPOCHS} epochs of a plain loop with "
-        "the labels alone (1e-3 after random weights, 3e-4 and layer decay 0.75 after the teacher's).\n",
+        f"Student at {cell.size} pixels, from our teacher of seed 0; then {counted(INIT_EPOCHS, 'epoch')} of a plain "
+        "loop with the labels alone (1e-3 after random weights, 3e-4 and layer decay 0.75 after the teacher's).\n",
         "| first weights (`student.inherit`) | top-1 before training | after each epoch | seconds to take them |",
         "| --- | --- | --- | --- |",
     ]
@@ -233,7 +235,8 @@ def _balanced(value: dict[str, Any], balance: str, seed: int) -> str:
 def _advice(values: dict[str, Any]) -> str:
     if "advice" not in values:
         return ""
-    return "\n".join(["## The advisor on the real teacher\n", "```", *values["advice"], "```", ""])
+    lines = [line.rstrip() for line in values["advice"]]
+    return "\n".join(["## The advisor on the real teacher\n", "```", *lines, "```", ""])
 
 
 def _before(values: dict[str, Any]) -> str:

@@ -25,7 +25,7 @@ from stages.teacher.config import TeacherConfig
 from stages.teacher.probe import install, linear_heads
 from stages.teacher.probing import Probe, answers, probe_of
 from stages.teacher.tuning import FEWEST, hold_out, labels_of
-from stages.training.chance import clearly_better
+from stages.training.chance import better_by_a_standard_error, clearly_better
 from stages.training.evaluate import correct
 from stages.training.loop import Job, train
 
@@ -165,7 +165,7 @@ def _judged(epochs: int, best: int, right: NDArray[np.bool_], probe: Probe | Non
         words = f"{after} from a random classifier: {_share(right)}"
         given.context.say(words)
         return _record(words, None, {**found, "tuned_epoch": best})
-    worse = bool(right.mean() < probe.right.mean())
+    better = better_by_a_standard_error(right, probe.right)  # the probe is the simpler one, and sees all images
     beyond_doubt = clearly_better(probe.right, right)
     if given.config.tune == "full" and beyond_doubt:
         raise ResultError(
@@ -173,7 +173,7 @@ def _judged(epochs: int, best: int, right: NDArray[np.bool_], probe: Probe | Non
             f"against {_percent(probe.right)} of {len(right):,} tuning images; lower teacher.lr "
             f"({given.config.lr}), or keep the probe with --set teacher.tune=probe."
         )
-    kept = not worse or given.config.tune == "full"
+    kept = better or given.config.tune == "full"
     words = f"linear probe: {_share(probe.right)}; {after}: {_percent(right)}, {'kept' if kept else 'not kept'}"
     given.context.say(words)
     if beyond_doubt:

@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.training.chance import ERROR_RATE, against_chance, chance_level, clearly_better
+from stages.training.chance import (
+    ERROR_RATE,
+    against_chance,
+    better_by_a_standard_error,
+    chance_level,
+    clearly_better,
+)
 
 
 def tail(correct: int, images: int, chance: float) -> float:
@@ -65,3 +71,12 @@ def answered(won: int, lost: int, both: int) -> tuple[np.ndarray, np.ndarray]:
 def test_clearly_better_is_mcnemars_exact_test(won: int, lost: int, clearly: bool) -> None:
     """Of 5 differing images all one's, p is 2 / 32; of 6, 2 / 64; of 11, 9 or more, 0.065; of 12, 10 or more, 0.039."""
     assert clearly_better(*answered(won, lost, 50)) == clearly
+
+
+def test_a_standard_error_by_hand() -> None:
+    """Of 100 images 10 are one's alone, k the other's: (10 - k) / 100 against sqrt((10 + k) / 100 - that ^ 2) / 10."""
+    for k, more in ((5, True), (6, True), (7, False), (10, False)):  # 5: 5.0 against 3.8; 6: 4.00, 3.98; 7: 3.0, 4.1
+        one, other = np.arange(100) < 10, (np.arange(100) >= 10) & (np.arange(100) < 10 + k)
+        assert better_by_a_standard_error(one, other) == more
+        assert not better_by_a_standard_error(other, one)
+    assert not better_by_a_standard_error(one, one)
