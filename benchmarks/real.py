@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,22 +52,6 @@ LABELS_ALONE = {"student": {"init": "random"}, "distill": {"alpha": 0.0, "featur
 CONTROL = {"control": {"kind": "labels"}}
 
 
-class Budget:
-    """Minutes that may be spent, and what was left out for want of them."""
-
-    def __init__(self, minutes: float) -> None:
-        self.until = time.monotonic() + 60 * minutes
-        self.left_out: list[str] = []
-
-    def measure(self, kept: Kept, key: str, what: Callable[[], Any]) -> Any:
-        """The result, kept or measured now; None if there is no time left to begin it."""
-        if key not in kept.found and time.monotonic() > self.until:
-            self.left_out.append(key)
-            return None
-        click.echo(f"{time.strftime('%H:%M:%S')} {key}", err=True)
-        return kept.once(key, what)
-
-
 def fashion_cell(images: Path, count: int, seed: int = 0, patches: str = "small") -> Cell:
     """So many images of Fashion-MNIST, batch 64."""
     data = fashion(images, count, HELD_OUT)
@@ -88,11 +72,18 @@ class Bench:
     """The teacher's pretrained weights."""
     work: Path
     kept: Kept
-    budget: Budget
+    until: float
+    """Of the monotonic clock, seconds; nothing is begun after it."""
+    left_out: list[str] = field(default_factory=list)
+    """What was not begun."""
 
     def measure(self, key: str, what: Callable[[], Any]) -> Any:
-        """See ``Budget.measure``."""
-        return self.budget.measure(self.kept, key, what)
+        """The result, kept or measured now; None if there is no time left to begin it."""
+        if key not in self.kept.found and time.monotonic() > self.until:
+            self.left_out.append(key)
+            return None
+        click.echo(f"{time.strftime('%H:%M:%S')} {key}", err=True)
+        return self.kept.once(key, what)
 
     def compared(self, cell: Cell) -> None:
         """A teacher and a student, ours and plain in turn, and what our teacher was worth to our student."""
@@ -101,6 +92,11 @@ class Bench:
             return
         self.measure(f"plain-student {cell.key}", lambda: plain_student(cell))
         self.student("default", cell, CONTROL)
+
+    def probed(self, cell: Cell) -> None:
+        """The same, and the teacher's linear probe on the held-out images."""
+        self.compared(cell)
+        self.measure(f"probe {cell.key}", lambda: our_probe(cell, self.file, self.work))
 
     def student(self, name: str, cell: Cell, sets: dict[str, Any]) -> None:
         """Our student of these settings, after the cell's teacher of batch 64."""
@@ -123,15 +119,14 @@ class Bench:
 @click.option("--only", type=click.Choice(PARTS), multiple=True, help="Repeatable; every part but `full` without it.")
 def main(work: Path, output: Path, minutes: float, seeds: int, only: tuple[str, ...]) -> None:
     """Measure what is asked for, and write the page."""
-    parts, budget, images = only or PARTS[:-1], Budget(minutes), work / "images"
-    bench = Bench(weights(images), work.resolve(), Kept(work / "results.json"), budget)
+    parts, images, until = only or PARTS[:-1], work / "images", time.monotonic() + 60 * minutes
+    bench = Bench(weights(images), work.resolve(), Kept(work / "results.json"), until)
     table = [fashion_cell(images, 2000, seed) for seed in range(seeds)]
     full = [replace(cell, patches="full") for cell in table]
     first, others = table[0], other_cells(images)
     if "table" in parts:
         for cell in table:
-            bench.compared(cell)
-            bench.measure(f"probe {cell.key}", lambda cell=cell: our_probe(cell, bench.file, bench.work))
+            bench.probed(cell)
             bench.student("unaided", cell, {"distill": {"alpha": 0.0, "features": []}})
     if "control" in parts:
         bench.measure("control", lambda: judged(bench.work, first, bench.file))
@@ -152,10 +147,9 @@ def main(work: Path, output: Path, minutes: float, seeds: int, only: tuple[str, 
             bench.batches(cell)
     if "full" in parts:
         for cell in full:
-            bench.compared(cell)
-            bench.measure(f"probe {cell.key}", lambda cell=cell: our_probe(cell, bench.file, bench.work))
+            bench.probed(cell)
     bench.kept.found["machine"] = {"value": environment(), "took_seconds": 0.0}
-    output.write_text(page(bench.kept.found, budget.left_out, table, full, [first, *others]))
+    output.write_text(page(bench.kept.found, bench.left_out, table, full, [first, *others]))
     click.echo(f"wrote {output}")
 
 

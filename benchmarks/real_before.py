@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -54,8 +55,17 @@ def compress(tree: Path, *words: str | Path) -> subprocess.CompletedProcess[str]
 
 def said(done: subprocess.CompletedProcess[str]) -> str:
     """Exit code and last sentence."""
-    lines = [line.strip() for line in done.stderr.splitlines() if line.strip()]
-    return f"exit {done.returncode}: {lines[-1] if lines else ''}"
+    return _ended(done.returncode, done.stderr)
+
+
+def _ended(code: int, text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return f"exit {code}: {lines[-1] if lines else ''}"
+
+
+def report_of(run: Path) -> Any:
+    """The report of a run directory."""
+    return json.loads((run / "report" / "report.json").read_text())
 
 
 def pictures(folder: Path, count: int = 48) -> Path:
@@ -113,8 +123,7 @@ def stopped_group(tree: Path, work: Path) -> str:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             return "did not end within 60 s"
-    lines = [line.strip() for line in log.read_text().splitlines() if line.strip()]
-    return f"exit {code}: {lines[-1]}"
+    return _ended(code, log.read_text())
 
 
 def _checked(tree: Path, work: Path, data: Path, *sets: str) -> subprocess.CompletedProcess[str]:
@@ -168,7 +177,7 @@ def make_run(tree: Path, work: Path) -> str:
     seconds = time.monotonic() - began
     if done.returncode:
         return said(done)
-    models = json.loads((work / "run" / "report" / "report.json").read_text())["models"]
+    models = report_of(work / "run")["models"]
     shown = [one for one in models if one["deployed"] or (one["model"], one["runtime"]) == ("teacher", "torch")]
     return f"{seconds:.0f} s; " + ", ".join(f"{one['label']} {one['top1']['value']:.2f} %" for one in shown)
 
@@ -198,15 +207,10 @@ def measure(work: Path, name: str) -> dict[str, str]:
     """What a case came to in both trees, by the tree's name."""
     found = {}
     for tree, path in trees(work).items():
-        place = work / tree_folder(tree) / name
+        place = work / f"cases-{tree}" / name
         place.mkdir(parents=True)
         found[tree] = CASES[name](path, place)
     return found
-
-
-def tree_folder(tree: str) -> str:
-    """Where a tree's cases are kept."""
-    return f"cases-{tree}"
 
 
 if __name__ == "__main__":

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from real_before import compress, report_of
 from real_plain import plain, student, teacher
 from rich.console import Console
 from strategies_cell import adopt
@@ -124,17 +123,15 @@ def our_teacher(cell: Cell, weights: Path, work: Path) -> dict[str, Any]:
         "tuned_top1_tuning": record.tuned_top1,
         "epochs": record.epochs,
         "seconds": seconds["teacher"],
-        "train_seconds": _trained_seconds(work / f"{cell.key}-teacher"),
+        "train_seconds": _trained_seconds(RunDirectory.existing(work / f"{cell.key}-teacher")),
         "lr": resolved.teacher.lr,
         "folder": f"{cell.key}-teacher",
     }
 
 
-def _trained_seconds(run: Path) -> float | None:
+def _trained_seconds(run: RunDirectory) -> float | None:
     """Of the steps of the teacher's training, evaluation left out; None where its probe was kept without any."""
-    path = run / "metrics.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
-    return max((line["seconds"] for line in lines if line["training"] == "teacher"), default=None)
+    return max((line["seconds"] for line in run.metrics() if line["training"] == "teacher"), default=None)
 
 
 def our_probe(cell: Cell, weights: Path, work: Path) -> dict[str, Any]:
@@ -188,7 +185,7 @@ def judged(work: Path, cell: Cell, weights: Path) -> list[dict[str, Any]]:
     """The gate on what the teacher was worth, with a limit below and one above it; the run goes on to its bundle."""
     run = work / f"{cell.key}-default"
     gain = RunDirectory.existing(run).load_record("control", BY_NAME["control"].record).gain
-    whole = [sys.executable, "-m", "pipeline", "run", "--teacher", TEACHER, "--student", STUDENT, "--strategy", "lift"]
+    whole = ["run", "--teacher", TEACHER, "--student", STUDENT, "--strategy", "lift"]
     whole += ["--data", str(cell.data), "--image-size", str(cell.size), "--control", "labels", "--output", str(run)]
     sets = (
         f"seed={cell.seed}",
@@ -206,18 +203,13 @@ def judged(work: Path, cell: Cell, weights: Path) -> list[dict[str, Any]]:
     whole += [word for each in sets for word in ("--set", each)]
     found = []
     for limit in (gain - 5, gain + 5):
-        limited = ["--set", f"gates.min_teacher_gain={limit:.1f}"]
-        command = [*whole, *limited]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+        command = [*whole, "--set", f"gates.min_teacher_gain={limit:.1f}"]
+        done = compress(ROOT, *command)
         if done.returncode not in (0, 1):
             raise SystemExit(f"{' '.join(command)} ended with {done.returncode}: {done.stderr[-800:]}")
-        (gate,) = (one for one in _report(run)["gates"] if one["gate"] == "min_teacher_gain")
+        (gate,) = (one for one in report_of(run)["gates"] if one["gate"] == "min_teacher_gain")
         found.append({"limit": limit, "exit_code": done.returncode, "gate": gate})
     return found
-
-
-def _report(run: Path) -> Any:
-    return json.loads((run / "report" / "report.json").read_text())
 
 
 def first_weights(work: Path, cell: Cell) -> list[dict[str, Any]]:
@@ -235,9 +227,9 @@ def advised(work: Path, weights: Path, images: Path) -> list[str]:
     """What `compress analyze` says of the real teacher at 224 px on 120 drawings."""
     output = work / "analysis"
     sample = images.resolve() / "drawings-250" / "train"
-    command = [sys.executable, "-m", "pipeline", "analyze", "--model", TEACHER, "--weights", str(weights)]
+    command = ["analyze", "--model", TEACHER, "--weights", str(weights)]
     command += ["--image-size", "224", "--data", str(sample), "--student", STUDENT, "--images", "120"]
-    done = subprocess.run([*command, "--output", str(output)], capture_output=True, text=True, cwd=ROOT, check=False)
+    done = compress(ROOT, *command, "--output", str(output))
     if done.returncode:
         raise SystemExit(f"analyze ended with {done.returncode}: {done.stderr[-500:]}")
     return done.stdout.splitlines()

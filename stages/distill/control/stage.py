@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from core.context import Context
 from core.records import ControlRecord, DataRecord, DistillRecord, StudentRecord, TeacherRecord
@@ -32,8 +33,10 @@ def run(config: ControlJob, inputs: Inputs, context: Context) -> ControlRecord:
     if config.training is None:
         return ControlRecord()
     student = inputs.student
-    taught = student.random_weights is not None
-    if taught and config.control.start == "untaught":
+    start: Literal["", "random", "same"] = ""
+    if student.random_weights is not None:
+        start = "same" if config.control.start == "same" else "random"
+    if start == "random":
         context.say("the control starts from random weights, since the student's are the teacher's")
         student = student.model_copy(update={"weights": student.random_weights})
     given = job.Inputs(inputs.data, inputs.teacher, student)
@@ -43,7 +46,7 @@ def run(config: ControlJob, inputs: Inputs, context: Context) -> ControlRecord:
         ControlRecord(
             kind=config.control.kind,
             match=config.control.match,
-            start=("same" if config.control.start == "same" else "random") if taught else "",
+            start=start,
             weights=control.weights,
             chosen=control.chosen,
             epochs=control.epochs,
