@@ -1,29 +1,32 @@
 """How good are the defaults on real images, with really pretrained weights? Against plain timm loops of the same steps.
 
-    python benchmarks/real.py                       # about an hour on 2 quiet cores; writes docs/real.md
-    python benchmarks/real.py --only full           # the first table at 98 and 112 pixels, another hour
-    python benchmarks/real.py --only table --seeds 1
+    python benchmarks/real.py                                 # about an hour on 2 quiet cores; writes docs/real.md
+    python benchmarks/real.py --only batches --only digits    # 25 minutes more
+    python benchmarks/real.py --only full                     # the first table at 98 and 112 pixels, another hour
 
 Parts: table (a teacher and a student of 2,000 images, by seed), control (the gate on what the teacher was worth),
 advice (the advisor on the real teacher), inits (first weights of a student, compared), balance (shares of the loss
 before and after balancing), before (what a user met before and meets now, `real_before.py`), cells (other numbers of
-images, other images, other batch sizes), full (the table once more, at larger images). Images and weights come from
-Debian's and Python's registries (`real_data.py`). Every result is kept in --work as it is measured, so that the same
-command goes on where it stopped; what does not fit into --minutes is listed as not measured.
+images, other images), batches (students at other batch sizes), digits (`make run` before and now), full (the table
+once more, at larger images). Images and weights come from Debian's and Python's registries (`real_data.py`). Every
+result is kept in --work as it is measured, so that the same command goes on where it stopped; what does not fit into
+--minutes is listed as not measured.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import click
-from real_before import CASES
+from real_before import CASES, DIGITS_CASES
 from real_before import measure as before
 from real_cells import (
+    CONTROL,
+    OTHER_BATCHES,
     Cell,
     Kept,
     advised,
@@ -41,15 +44,14 @@ from real_page import page
 from pipeline.machine import environment
 
 ROOT = Path(__file__).resolve().parent.parent
-PARTS = ("table", "control", "advice", "inits", "balance", "before", "cells", "full")
+FIRST_HOUR = ("table", "control", "advice", "inits", "balance", "before", "cells")
+PARTS = (*FIRST_HOUR, "batches", "digits", "full")
 HELD_OUT = 1000
 EPOCHS = {500: 4, 2000: 4, 10_000: 1}
 """Of the student, by training images."""
 TEACHER_EPOCHS = {500: 2, 2000: 2, 10_000: 1}
 DRAWING_EPOCHS = 2
-OTHER_BATCHES = (16, 256)
 LABELS_ALONE = {"student": {"init": "random"}, "distill": {"alpha": 0.0, "features": []}}
-CONTROL = {"control": {"kind": "labels"}}
 
 
 def fashion_cell(images: Path, count: int, seed: int = 0, patches: str = "small") -> Cell:
@@ -98,6 +100,11 @@ class Bench:
         self.compared(cell)
         self.measure(f"probe {cell.key}", lambda: our_probe(cell, self.file, self.work))
 
+    def before(self, cases: Iterable[str]) -> None:
+        """What a user met in these cases before and meets now."""
+        for case in cases:
+            self.measure(f"before {case}", lambda case=case: before(self.work, case))
+
     def student(self, name: str, cell: Cell, sets: dict[str, Any]) -> None:
         """Our student of these settings, after the cell's teacher of batch 64."""
         taught_by = replace(cell, batch=64).key
@@ -116,10 +123,10 @@ class Bench:
 @click.option("--output", type=click.Path(path_type=Path), default=ROOT / "docs" / "real.md", show_default=True)
 @click.option("--minutes", default=60.0, show_default=True)
 @click.option("--seeds", default=3, show_default=True)
-@click.option("--only", type=click.Choice(PARTS), multiple=True, help="Repeatable; every part but `full` without it.")
+@click.option("--only", type=click.Choice(PARTS), multiple=True, help="Repeatable; the first seven parts without it.")
 def main(work: Path, output: Path, minutes: float, seeds: int, only: tuple[str, ...]) -> None:
     """Measure what is asked for, and write the page."""
-    parts, images, until = only or PARTS[:-1], work / "images", time.monotonic() + 60 * minutes
+    parts, images, until = only or FIRST_HOUR, work / "images", time.monotonic() + 60 * minutes
     bench = Bench(weights(images), work.resolve(), Kept(work / "results.json"), until)
     table = [fashion_cell(images, 2000, seed) for seed in range(seeds)]
     full = [replace(cell, patches="full") for cell in table]
@@ -127,7 +134,7 @@ def main(work: Path, output: Path, minutes: float, seeds: int, only: tuple[str, 
     if "table" in parts:
         for cell in table:
             bench.probed(cell)
-            bench.student("unaided", cell, {"distill": {"alpha": 0.0, "features": []}})
+        bench.student("unaided", first, {"distill": {"alpha": 0.0, "features": []}})
     if "control" in parts:
         bench.measure("control", lambda: judged(bench.work, first, bench.file))
     if "advice" in parts:
@@ -135,16 +142,17 @@ def main(work: Path, output: Path, minutes: float, seeds: int, only: tuple[str, 
     if "inits" in parts:
         bench.measure("inits", lambda: first_weights(bench.work, first))
     if "balance" in parts:
-        for balance in ("fixed", "gradients"):
-            bench.student(balance, first, {"student": {"init": "random"}, "distill": {"balance": balance}})
+        bench.student("fixed", first, {"distill": {"balance": "fixed"}})  # the table has the balanced one
     if "before" in parts:
-        for case in CASES:
-            bench.measure(f"before {case}", lambda case=case: before(bench.work, case))
+        bench.before(case for case in CASES if case not in DIGITS_CASES)
     if "cells" in parts:
         for cell in others:
             bench.compared(cell)
+    if "batches" in parts:
         for cell in (first, *others):
             bench.batches(cell)
+    if "digits" in parts:
+        bench.before(DIGITS_CASES)
     if "full" in parts:
         for cell in full:
             bench.probed(cell)

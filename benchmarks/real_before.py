@@ -203,6 +203,10 @@ CASES: dict[str, Callable[[Path, Path], str]] = {
 }
 
 
+DIGITS_CASES = ("make run", "a 16-bit image, `infer.py`")
+"""Of these, the second one reads the bundle that the first one leaves; together they take minutes."""
+
+
 def measure(work: Path, name: str) -> dict[str, str]:
     """What a case came to in both trees, by the tree's name."""
     found = {}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import yaml
 from real_before import compress, report_of
 from real_plain import plain, student, teacher
 from rich.console import Console
@@ -31,7 +32,10 @@ ROOT = Path(__file__).resolve().parent.parent
 INIT_EPOCHS = 1
 PATCHES = {"small": (64, 56), "full": (112, 98)}
 """Pixels of student and teacher: both see a map of 4 x 4 patches, or of 7 x 7."""
+CONTROL = {"control": {"kind": "labels"}}
 TEACHER, STUDENT = "vit_small_patch14_dinov2", "deit_tiny"
+OTHER_BATCHES = (16, 256)
+"""Of students, besides 64."""
 TEACHER_LR, STUDENT_LR = 3e-4, 1e-3
 """Of the plain loops, at every batch size: what a user would copy from the last project."""
 
@@ -92,9 +96,9 @@ class Kept:
         return self.found[key]["value"]
 
 
-def config_of(cell: Cell, weights: Path, sets: dict[str, Any] | None = None) -> Any:
-    """What `compress run --data ...` with these epochs, batch and seed would resolve."""
-    asked: dict[str, Any] = {
+def asked_of(cell: Cell, weights: Path) -> dict[str, Any]:
+    """What is asked for besides the defaults: a config file's settings."""
+    return {
         "seed": cell.seed,
         "image_size": cell.size,
         "data": {"source": str(cell.data)},
@@ -110,7 +114,12 @@ def config_of(cell: Cell, weights: Path, sets: dict[str, Any] | None = None) -> 
         "export": {"target": ["onnx"]},
         "analysis": {"images": 0},
     }
-    return with_absolute_paths(validate(merge(merge(load_layer("folder"), asked), sets or {})))
+
+
+def config_of(cell: Cell, weights: Path, sets: dict[str, Any] | None = None) -> Any:
+    """What `compress run --config folder --config FILE` makes of these settings and ``sets``."""
+    layers = merge(load_layer("folder"), asked_of(cell, weights))
+    return with_absolute_paths(validate(merge(layers, sets or {})))
 
 
 def our_teacher(cell: Cell, weights: Path, work: Path) -> dict[str, Any]:
@@ -185,22 +194,10 @@ def judged(work: Path, cell: Cell, weights: Path) -> list[dict[str, Any]]:
     """The gate on what the teacher was worth, with a limit below and one above it; the run goes on to its bundle."""
     run = work / f"{cell.key}-default"
     gain = RunDirectory.existing(run).load_record("control", BY_NAME["control"].record).gain
-    whole = ["run", "--teacher", TEACHER, "--student", STUDENT, "--strategy", "lift"]
-    whole += ["--data", str(cell.data), "--image-size", str(cell.size), "--control", "labels", "--output", str(run)]
-    sets = (
-        f"seed={cell.seed}",
-        f"teacher.args={{img_size: {cell.teacher_size}}}",
-        f"teacher.weights={weights}",
-        f"teacher.tune_epochs={cell.teacher_epochs}",
-        "teacher.batch_size=64",
-        f"distill.epochs={cell.epochs}",
-        f"distill.batch_size={cell.batch}",
-        "export.target=onnx",
-        "analysis.images=0",
-        "verify.latency_seconds=5",
-        "verify.throughput_batches=[]",
-    )
-    whole += [word for each in sets for word in ("--set", each)]
+    asked = work / "judged.yaml"
+    quick = {"latency_seconds": 5, "throughput_batches": []}
+    asked.write_text(yaml.safe_dump(asked_of(cell, weights) | CONTROL | {"verify": quick}))
+    whole = ["run", "--config", "folder", "--config", str(asked), "--output", str(run)]
     found = []
     for limit in (gain - 5, gain + 5):
         command = [*whole, "--set", f"gates.min_teacher_gain={limit:.1f}"]

@@ -6,16 +6,18 @@ from collections.abc import Sequence
 from statistics import mean
 from typing import Any
 
-from real_cells import INIT_EPOCHS, Cell
+from real_before import DIGITS_CASES
+from real_cells import INIT_EPOCHS, OTHER_BATCHES, Cell
 
 from core.words import counted
 
 HEAD = """# Real images, real weights
 
 How the defaults do against plain timm loops of the same steps, and what the teacher was worth. Everything on this page
-was written by one command, the table at larger images by a second:
+was written by one command, with the digits, other batch sizes and larger images by two more:
 
     python benchmarks/real.py
+    python benchmarks/real.py --only batches --only digits
     python benchmarks/real.py --only full --minutes 90
 
 Teacher: ViT-S/14 with real weights (DINOv2's, fine-tuned by a package's author to predict saliency: not the published
@@ -71,12 +73,12 @@ def page(
 
 def _machine(found: dict[str, Any]) -> str:
     machine = found["machine"]["value"]
-    full = [key for key in found if "112px" in key]
-    minutes = {
-        name: sum(entry["took_seconds"] for key, entry in found.items() if (key in full) == larger) / 60
-        for name, larger in (("the first command", False), ("the second", True))
-    }
-    told = ", ".join(f"{spent:.0f} minutes of measuring by {name}" for name, spent in minutes.items() if spent)
+    minutes = dict.fromkeys(("first", "second", "third"), 0.0)
+    for key, entry in found.items():
+        minutes[_command_of(key)] += entry["took_seconds"] / 60
+    told = ", ".join(
+        f"{spent:.0f} minutes of measuring by the {name} command" for name, spent in minutes.items() if spent
+    )
     taken = [entry["taken"] for entry in found.values() if "taken" in entry]
     stolen = (
         f" The machine's host gave {mean(taken):.0%} of its processors' time to others meanwhile (steal; at most "
@@ -88,6 +90,14 @@ def _machine(found: dict[str, Any]) -> str:
         f"Machine: {machine['processor']}, {machine['cores']} cores, torch {machine['packages']['torch']}; "
         f"{told}.{stolen}\n"
     )
+
+
+def _command_of(key: str) -> str:
+    """Which of the page's three commands measures this result."""
+    if "112px" in key:
+        return "third"
+    later = any(f"batch{batch}-" in key for batch in OTHER_BATCHES) or key.removeprefix("before ") in DIGITS_CASES
+    return "second" if later else "first"
 
 
 def _numbers(values: dict[str, Any], prefix: str, cells: Sequence[Cell], field: str) -> list[float]:
@@ -151,7 +161,7 @@ def _cells(values: dict[str, Any], cells: Sequence[Cell]) -> str:
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for cell in cells:
-        for batch in (64, 16, 256):
+        for batch in (64, *OTHER_BATCHES):
             row = _cell(values, cell.key.replace("batch64", f"batch{batch}"), cell, batch)
             lines += [row] if row else []
     return "\n".join([*lines, ""])
@@ -211,15 +221,15 @@ def _balance(values: dict[str, Any], cells: Sequence[Cell]) -> str:
     """Shares of the loss."""
     lines = [
         "## Shares of the loss before and after balancing (`distill.balance`)\n",
-        "Random first weights, strategy `lift`. Gradient norms are of the last shared features, at the first batch.\n",
+        "All other settings are the defaults. Gradient norms are of the last shared features, at the first batch.\n",
         "| balance | seed | shares, first epoch | shares, last epoch | gradient norms, first epoch | top-1 |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     rows = [
-        _balanced(values[f"{balance} {cell.key}"], balance, cell.seed)
+        _balanced(values[f"{run} {cell.key}"], balance, cell.seed)
         for cell in cells
-        for balance in ("fixed", "gradients")
-        if f"{balance} {cell.key}" in values
+        for run, balance in (("fixed", "fixed"), ("default", "gradients"))
+        if f"fixed {cell.key}" in values and f"{run} {cell.key}" in values
     ]
     return "\n".join([*lines, *rows, ""]) if rows else ""
 

@@ -174,7 +174,8 @@ def _judged(epochs: int, best: int, right: NDArray[np.bool_], probe: Probe | Non
             f"({given.config.lr}), or keep the probe with --set teacher.tune=probe."
         )
     kept = better or given.config.tune == "full"
-    words = f"linear probe: {_share(probe.right)}; {after}: {_percent(right)}, {'kept' if kept else 'not kept'}"
+    decided = "kept" if kept else "not kept, because it is not better by more than one standard error"
+    words = f"linear probe: {_share(probe.right)}; {after}: {_percent(right)}, {decided}"
     given.context.say(words)
     if beyond_doubt:
         given.context.say(
