@@ -31,8 +31,8 @@ from pipeline.machine import available_cores
 from stages.images.config import DataConfig
 from stages.images.sources import open_images
 from stages.models.build import build_model, preprocess_of
+from stages.models.checkpoint import read_checkpoint
 from stages.models.inherit.inherit import inherit
-from stages.models.weights import read_checkpoint
 
 TEACHER, TEACHER_ARGS = "vit_small_patch14_dinov2", {"img_size": 98}
 STUDENT, STUDENT_ARGS = "deit_tiny_patch16_224", {"img_size": 112}
@@ -145,10 +145,10 @@ def fitted_teacher(
     model: Any = build_model(spec)
     data = load_pixels(folder, preprocess_of(model, spec.args, 1.0), train, val)
     if cache.is_file():
-        model.load_state_dict(read_checkpoint(cache))
+        model.load_state_dict(read_checkpoint(cache).state)
         return model, data, top1(model, data)
     adapt = getattr(timm.models.vision_transformer, "checkpoint_filter_fn", None)
-    state = read_checkpoint(weights)
+    state = read_checkpoint(weights).state
     model.load_state_dict(adapt(state, model) if adapt else state, strict=False)
     plain_loop(model, data, epochs=epochs, lr=3e-4, seed=0, layer_decay=0.75)
     cache.parent.mkdir(parents=True, exist_ok=True)

@@ -50,6 +50,8 @@ class Request:
     """`digits`, a folder of images, or a name with timm's prefix."""
     weights: str | None
     """A checkpoint, ``random``, or None for timm's pretrained ones."""
+    weights_key: str | None
+    """Which entry of the checkpoint, or which prefix of its names."""
     args: dict[str, Any]
     image_size: int | None
     """Side of its input, pixels; None for its own, or that of ``args``."""
@@ -173,7 +175,7 @@ def _network(request: Request, name: str, args: dict[str, Any], console: Console
     if request.weights is not None:
         model = build_model(spec)
         path = Path(request.weights).expanduser()
-        load_checkpoint(model, path, classifier_names(model), "model", "--model and --args", tell)
+        load_checkpoint(model, path, classifier_names(model), "model", "--model and --args", tell, request.weights_key)
         return model, spec
     try:
         model = pretrained_model(name, spec)

@@ -140,6 +140,9 @@ def check(
 @click.option("--model", metavar="NAME", help="timm model to read, instead of a run.")
 @click.option("--data", metavar="SOURCE", help="With --model: folder of images, digits, hfds/NAME, ...")
 @click.option("--weights", metavar="FILE|random", help="With --model: its weights.  [default: timm's pretrained ones]")
+@click.option(
+    "--weights-key", metavar="NAME", help="With --weights FILE: its entry, or a prefix of its names."
+)
 @click.option("--args", "arguments", metavar="YAML", help="With --model: for timm.create_model, e.g. '{img_size: 64}'.")
 @click.option("--image-size", type=click.IntRange(min=1), metavar="N", help="With --model: side of its input, pixels.")
 @click.option("--student", metavar="NAME", help="With --model: the student to advise on.")
@@ -149,7 +152,7 @@ def check(
 def analyze(run_directory: Path | None, images: int | None, **given: Any) -> int:
     """Read features layer by layer: a RUN's teacher, student and snapshots, or any --model on --data."""
     console = Console(stderr=True)
-    options = {"arguments": "args", "image_size": "image-size"}
+    options = {"arguments": "args", "image_size": "image-size", "weights_key": "weights-key"}
     asked = [f"--{options.get(name, name)}" for name, value in given.items() if value is not None]
     if run_directory is None:
         folder = _analyze_model(images, console, **given)
@@ -184,6 +187,7 @@ def _analyze_model(images: int | None, console: Console, **given: Any) -> Path:
         model=given["model"],
         data=os.path.expanduser(given["data"]),  # noqa: PTH111 - it may be a name, which is no path
         weights=given["weights"],
+        weights_key=given["weights_key"],
         args=arguments,
         image_size=given["image_size"],
         student=given["student"],

@@ -244,7 +244,7 @@ def _teacher_epochs(config: RunConfig, classes: int) -> int:
     teacher = config.teacher
     if teacher.init == "file" and teacher.weights and isinstance(teacher.args, dict):
         model = build_model(ModelSpec(arch=teacher.model.partition(".")[0], args=teacher.args, num_classes=classes))
-        fits = load_checkpoint(model, Path(teacher.weights), classifier_names(model))
+        fits = load_checkpoint(model, Path(teacher.weights), classifier_names(model), key=teacher.weights_key)
     elif teacher.init == "pretrained":
         pretrained = timm.get_pretrained_cfg(teacher.model)
         fits = pretrained is not None and pretrained.num_classes == classes

@@ -37,7 +37,7 @@ def resolve_student(
     with torch.device("meta"):
         network = build_model(spec)
     if config.weights is not None:
-        fit_file(network, Path(config.weights), spec.arch, spec.args)
+        fit_file(network, Path(config.weights), spec.arch, spec.args, config.weights_key)
     elif config.init == "pretrained" and fetch:
         fit_pretrained(network, model, spec.args)  # fetched now, and from the cache when the student is made
     return resolved

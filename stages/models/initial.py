@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from core.errors import UsageError
 from core.records import ModelSpec
 from stages.models.adapt import CannotAdaptError, adapt
 from stages.models.build import pretrained_model
+from stages.models.checkpoint import read_checkpoint, without_wrapper
 from stages.models.geometry import meta_model
 from stages.models.students import LiftStudent
-from stages.models.weights import all_finite, read_checkpoint
+from stages.models.weights import all_finite
 
 _INSIDE_LIFT = "base.vit."
 _PREPROCESSING = ("mean", "std", "interpolation", "crop_pct")
@@ -29,17 +31,23 @@ class Fit:
     """By the student's own names."""
     not_loaded: tuple[str, ...]
     """Every other tensor of either side: its name and, after a colon, the reason."""
-    resampled: tuple[str, ...] = ()
-    """What timm resampled, in words (``stages.models.adapt``)."""
+    told: tuple[str, ...] = ()
+    """Which part of the file it is, and what timm resampled, in words."""
 
 
-def fit_file(model: nn.Module, path: Path, arch: str, args: dict[str, Any]) -> Fit:
+def fit_file(model: nn.Module, path: Path, arch: str, args: dict[str, Any], key: str | None = None) -> Fit:
     """What of a checkpoint file fits into ``model``, a student of any strategy (it may be on the meta device).
+
+    ``key`` is the entry of the file, or a prefix of its names; None chooses (``stages.models.checkpoint``).
 
     Raises:
         UsageError: the file cannot be read, or nothing in it fits.
     """
-    return fit(model, read_checkpoint(path, "student"), arch, args, f"student weights '{path}'")
+    checkpoint = read_checkpoint(path, "student", key)
+    if not _of_lift(checkpoint.state):
+        checkpoint = without_wrapper(checkpoint, meta_model(arch, args).state_dict(), path, "student")
+    found = fit(model, checkpoint.state, arch, args, f"student weights '{path}'")
+    return replace(found, told=(checkpoint.words, *found.told))
 
 
 def fit_pretrained(model: nn.Module, name: str, args: dict[str, Any]) -> tuple[Fit, dict[str, Any]]:
@@ -64,6 +72,11 @@ def fit_pretrained(model: nn.Module, name: str, args: dict[str, Any]) -> tuple[F
     return found, {key: pretrained.pretrained_cfg[key] for key in _PREPROCESSING if key in pretrained.pretrained_cfg}
 
 
+def _of_lift(state: Iterable[str]) -> bool:
+    """Return whether these are a lift's own names already."""
+    return any(name.startswith(_INSIDE_LIFT) for name in state)
+
+
 def fit(model: nn.Module, state: dict[str, Tensor], arch: str, args: dict[str, Any], origin: str) -> Fit:
     """The tensors of ``state`` whose name and shape are those of ``model``.
 
@@ -75,7 +88,7 @@ def fit(model: nn.Module, state: dict[str, Tensor], arch: str, args: dict[str, A
     """
     own = model.state_dict()
     resampled: tuple[str, ...] = ()
-    if not any(name.startswith(_INSIDE_LIFT) for name in state):  # a lift's own checkpoint has its names already
+    if not _of_lift(state):
         try:
             adapted = adapt(state, meta_model(arch, args))
         except CannotAdaptError as error:

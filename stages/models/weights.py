@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save
-from timm.models import load_state_dict
 from torch import Tensor, nn
 
 from core.errors import UsageError
 from core.files import reference, write_atomic
 from core.records import FileRef
 from stages.models.adapt import CannotAdaptError, adapt
-
-_SHOWN = 6
+from stages.models.checkpoint import read_checkpoint, some, without_wrapper
 
 
 def save_weights(state: dict[str, Tensor], path: Path, root: Path) -> FileRef:
@@ -38,34 +35,6 @@ def load_own(model: nn.Module, ref: FileRef, root: Path) -> nn.Module:
     return model
 
 
-def read_checkpoint(path: Path, subject: str = "teacher") -> dict[str, Tensor]:
-    """The state dict in a checkpoint from outside (safetensors, or a torch file read with ``weights_only=True``).
-
-    Averaged weights (``state_dict_ema``, ``model_ema``) are preferred to raw ones, as in timm. ``subject`` is whose
-    weights they are to be, for the messages.
-
-    Raises:
-        UsageError: the file is missing, is no checkpoint, or would need to run code to load.
-    """
-    if not path.is_file():
-        raise UsageError(f"{subject} weights '{path}' do not exist; give a .safetensors file or a torch state dict.")
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", "Detected pickle protocol", UserWarning
-            )  # the outcome says whether it fits
-            state = load_state_dict(str(path), use_ema=True, device="cpu", weights_only=True)
-    except Exception as error:  # a damaged file makes the unpickler raise anything (IndexError, struct.error, ...)
-        reason = str(error).split("\n")[0][:160] or type(error).__name__
-        raise UsageError(
-            f"{subject} weights '{path}' cannot be read as safetensors or a plain state dict ({reason}); "
-            "save the model's state_dict() and give that file."
-        ) from error
-    if not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UsageError(f"{subject} weights '{path}' hold no state dict of tensors; save the model's state_dict().")
-    return dict(state)
-
-
 def load_checkpoint(
     model: nn.Module,
     path: Path,
@@ -73,6 +42,7 @@ def load_checkpoint(
     subject: str = "teacher",
     options: str = "--teacher and teacher.args",
     tell: Callable[[str], None] | None = None,
+    key: str | None = None,
 ) -> bool:
     """Load a checkpoint from outside; every tensor must fit, the classifier alone may have other classes.
 
@@ -85,7 +55,8 @@ def load_checkpoint(
         classifier: module names of the classifier (timm's ``default_cfg["classifier"]``).
         subject: whose weights they are to be, for the messages.
         options: what the user gave the architecture with, for the messages.
-        tell: receives a phrase for each kind of tensor that was resampled.
+        tell: receives a phrase on what of the file was loaded, and one for each kind of tensor that was resampled.
+        key: which entry of the file, or which prefix of its names; None chooses (``stages.models.checkpoint``).
 
     Returns:
         Whether the classifier was loaded too; False: it has another number of classes and keeps its initial weights.
@@ -93,8 +64,9 @@ def load_checkpoint(
     Raises:
         UsageError: missing or unexpected tensors, or shapes that differ, with their names.
     """
-    state = read_checkpoint(path, subject)
     own = model.state_dict()
+    checkpoint = without_wrapper(read_checkpoint(path, subject, key), own, path, subject)
+    state = checkpoint.state
     body = tuple(f"{prefix}." for prefix in classifier)
     resampled: tuple[str, ...] = ()
     problems, reason = _problems(own, state, state, body), ""
@@ -115,7 +87,8 @@ def load_checkpoint(
     kept = {name: state[name] for name in own if name in state and (fits or name not in heads)}
     model.load_state_dict(kept, strict=False)
     if tell is not None:
-        for phrase in resampled:
+        left_out = () if fits else (f"without its classifier, which is not one of {_classes(own, heads)}",)
+        for phrase in (checkpoint.words, *resampled, *left_out):
             tell(phrase)
     return fits
 
@@ -142,10 +115,9 @@ def _problems(
     return [f"{title}: {some(names)}" for title, names in titles if names]
 
 
-def some(names: list[str]) -> str:
-    """The first few names, and how many more."""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+def _classes(own: dict[str, Tensor], heads: set[str]) -> str:
+    """Return the number of classes, by the rows of the classifier."""
+    return f"{max(len(own[name]) for name in heads)} classes" if heads else "this network"
 
 
 def classifier_names(model: nn.Module) -> tuple[str, ...]:

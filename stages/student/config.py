@@ -47,6 +47,8 @@ class StudentConfig(Record):
     its weights (`spectral`); to its most important channels (`important`) or evenly spaced ones (`channels`)."""
     weights: str | None = None
     """Checkpoint file for `init: file`: safetensors or a torch state dict, loaded without running code."""
+    weights_key: str | None = None
+    """Which entry of that file, or which prefix of its names, where it holds several networks."""
 
     @property
     def decided(self) -> Strategy:

@@ -13,10 +13,11 @@ from core.preprocess import PreprocessSpec
 from core.records import DataRecord, ModelSpec, TeacherRecord
 from stages.analysis.sample import Sample, training_sample
 from stages.models.build import build_model
+from stages.models.checkpoint import some
 from stages.models.inherit.families import timm_network, why_not
 from stages.models.inherit.inherit import inherit
 from stages.models.inherit.streams import layout_of
-from stages.models.weights import all_finite, load_own, some
+from stages.models.weights import all_finite, load_own
 from stages.student.config import Inherit
 from stages.training.device import make_accelerator, torch_threads
 

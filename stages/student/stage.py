@@ -12,11 +12,12 @@ from torch import nn
 from core.context import Context
 from core.records import DataRecord, Graph, ModelSpec, Strategy, StudentRecord, TeacherRecord
 from stages.models.build import build_model, cost_of, preprocess_of
+from stages.models.checkpoint import some
 from stages.models.geometry import Shape, check_strategy, shape_by_name, wide_shapes
 from stages.models.initial import fit_file, fit_pretrained
 from stages.models.students import LiftStudent
 from stages.models.uniform import matching_width
-from stages.models.weights import save_weights, some
+from stages.models.weights import save_weights
 from stages.student.config import StudentConfig
 from stages.student.first_weights import first_weights
 
@@ -108,13 +109,13 @@ def _load(config: StudentConfig, spec: ModelSpec, model: nn.Module, network: Any
         return {}
     if config.init == "file" and config.weights:
         source = f"file {config.weights}"
-        found = fit_file(model, Path(config.weights), spec.arch, spec.args)
+        found = fit_file(model, Path(config.weights), spec.arch, spec.args, config.weights_key)
     else:
         source = f"timm pretrained {config.model}"
         context.say(f"asking for timm's pretrained weights of {config.model}")
         found, preprocessing = fit_pretrained(model, config.model, spec.args)
         network.pretrained_cfg = {**network.pretrained_cfg, **preprocessing}  # of the tag, not of the default one
-    source = "; ".join((source, *found.resampled))
+    source = "; ".join((source, *found.told))
     model.load_state_dict(found.values, strict=False)
     own = len(model.state_dict())
     rest = f"; not loaded: {some(list(found.not_loaded))}" if found.not_loaded else ""

@@ -23,6 +23,8 @@ class TeacherConfig(TrainingConfig):
     auto: file when `weights` is given, scratch for the embedded digits, else pretrained."""
     weights: str | None = None
     """Checkpoint file: safetensors or a torch state dict, loaded without running code."""
+    weights_key: str | None = None
+    """Which entry of that file, or which prefix of its names, where it holds several networks."""
     epochs: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     """Epochs of fitting all weights to the data's classes, at most (see `tune`). auto: none when the weights'
     classifier fits, else the recipe's."""

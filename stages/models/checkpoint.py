@@ -1,0 +1,236 @@
+"""Checkpoints from outside, in the forms that training scripts write them; nothing in a file is ever run."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import types
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from timm.models import clean_state_dict
+from torch import Tensor
+
+from core.errors import UsageError
+
+_SHOWN = 6
+_AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "params_ema", "ema")
+_RAW = ("state_dict", "model", "model_state_dict", "module", "net", "network", "params", "weights")
+_POINTER = b"version https://git-lfs.github.com/spec/"
+_LEAST_SHARE = 0.5
+"""Of a network's tensors that a prefix has to explain."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The state dict of a checkpoint, and how it was found in the file."""
+
+    state: dict[str, Tensor]
+    key: str = ""
+    """Of the file's entries; empty where the file is the state dict."""
+    prefix: str = ""
+    """That was taken off the names, with its dot."""
+    left_out: tuple[str, ...] = ()
+    """Names of the file without that prefix."""
+
+    @property
+    def words(self) -> str:
+        """Key, kind of weights, prefix and what was left out, as a phrase."""
+        entry = f"entry '{self.key}'" if self.key else "the whole file"
+        averaged = ", averaged weights (EMA)" if _is_averaged(self.key) else ""
+        prefix = f", prefix '{self.prefix}' removed" if self.prefix else ""
+        out = f", without {len(self.left_out)} tensors: {some(list(self.left_out))}" if self.left_out else ""
+        return f"{len(self.state)} tensors of {entry}{averaged}{prefix}{out}"
+
+
+def read_checkpoint(path: Path, subject: str = "teacher", key: str | None = None) -> Checkpoint:
+    """Read the state dict in a file: safetensors, or a torch file, without running code.
+
+    Averaged weights (EMA) are preferred to raw ones, as in timm. Besides tensors, a torch file may hold the harmless
+    values of ``harmless_types``.
+
+    Args:
+        path: the file.
+        subject: whose weights they are to be, for the messages.
+        key: the entry to take, with dots for entries of entries; None chooses. If no entry has this name, it is a
+            prefix of the names that are to be taken.
+
+    Raises:
+        UsageError: the file is missing, is no checkpoint, would need to run code to load, or does not say which of
+            its state dicts is meant.
+    """
+    if not path.is_file():
+        raise UsageError(f"{subject} weights '{path}' do not exist; give a .safetensors file or a torch state dict.")
+    content = _content(path, subject)
+    found = state_dicts(content)
+    if not found:
+        raise UsageError(f"{subject} weights '{path}' hold no state dict of tensors; save the model's state_dict().")
+    if key is None or key in found:
+        chosen = key or _chosen(found, path, subject)
+        return _cleaned(Checkpoint(found[chosen], chosen))
+    start = f"{key.removesuffix('.')}."
+    within = {name: state for name, state in found.items() if any(one.startswith(start) for one in state)}
+    if not within:
+        names = ", ".join(_named(one) for one in found)
+        raise UsageError(
+            f"{subject} weights '{path}' have neither an entry nor a prefix of names '{key}' "
+            f"({_option(subject)}{key}); entries: {names}; first name: {next(iter(next(iter(found.values()))))}."
+        )
+    entry = next(iter(within)) if len(within) == 1 else _chosen(within, path, subject)
+    return _cleaned(_without(Checkpoint(found[entry], entry), start))
+
+
+def state_dicts(content: Any) -> dict[str, dict[str, Tensor]]:
+    """Return the state dicts in a file's content by their key, down to entries of entries; the whole file's is ''."""
+    if _is_state_dict(content):
+        return {"": dict(content)}
+    found = {}
+    for name, value in content.items() if isinstance(content, Mapping) else ():
+        if _is_state_dict(value):
+            found[str(name)] = dict(value)
+        elif isinstance(value, Mapping):
+            found |= {f"{name}.{key}": dict(inner) for key, inner in value.items() if _is_state_dict(inner)}
+    return found
+
+
+def without_wrapper(checkpoint: Checkpoint, names: Iterable[str], path: Path, subject: str) -> Checkpoint:
+    """Take the prefix of a wrapper class off, if most of the network's own names are found behind one.
+
+    Args:
+        checkpoint: as read.
+        names: the network's own.
+        path: where it was read, for the message.
+        subject: whose weights they are to be, for the message.
+
+    Raises:
+        UsageError: the network's names are found behind several prefixes.
+    """
+    own = set(names)
+    behind: Counter[str] = Counter()
+    for given in checkpoint.state:
+        dots = (index + 1 for index, letter in enumerate(given) if letter == ".")
+        behind.update(given[:dot] for dot in dots if given[dot:] in own)
+    behind[""] = len(own & checkpoint.state.keys())
+    most = max(behind.values())
+    best = [prefix for prefix, count in behind.items() if count == most]
+    if "" in best or most < _LEAST_SHARE * len(own):
+        return checkpoint
+    if len(best) > 1:
+        raise UsageError(
+            f"{subject} weights '{path}' hold several networks of this shape, under the prefixes "
+            f"{', '.join(sorted(best))}; choose one with {_option(subject)}{sorted(best)[0].removesuffix('.')}."
+        )
+    return _without(checkpoint, best[0])
+
+
+def harmless_types() -> list[Any]:
+    """Return what a torch file may hold besides tensors: settings, paths and NumPy numbers, none of which runs code."""
+    numbers = [kind for kind in vars(np.dtypes).values() if isinstance(kind, type) and issubclass(kind, np.dtype)]
+    core = np._core.multiarray
+    arrays = [
+        (function, f"numpy.{package}.multiarray.{function.__name__}")
+        for function in (core.scalar, core._reconstruct)  # type: ignore[attr-defined]
+        for package in ("_core", "core")
+    ]
+    paths = [pathlib.PosixPath, pathlib.PurePosixPath]
+    return [argparse.Namespace, types.SimpleNamespace, *paths, np.dtype, np.ndarray, *numbers, *arrays]
+
+
+def some(names: list[str]) -> str:
+    """Return the first few names, and how many more there are."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
+
+
+def _content(path: Path, subject: str) -> Any:
+    with path.open("rb") as file:
+        start = file.read(len(_POINTER))
+    if start == _POINTER:
+        raise UsageError(
+            f"{subject} weights '{path}' are a Git LFS pointer, not the weights; fetch them with `git lfs pull`."
+        )
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        with warnings.catch_warnings(), torch.serialization.safe_globals(harmless_types()):
+            # The outcome says whether it fits.
+            warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file makes the unpickler raise anything (IndexError, struct.error, ...)
+        code = _code_in(path)
+        reason = (
+            f"it holds objects of {code}, which only running code could load"
+            if code
+            else str(error).split("\n")[0][:160] or type(error).__name__
+        )
+        raise UsageError(
+            f"{subject} weights '{path}' cannot be read as safetensors or a plain state dict ({reason}); "
+            "save the model's state_dict() and give that file."
+        ) from error
+
+
+def _code_in(path: Path) -> str:
+    """Return the first types of a torch file that are not harmless; empty if it is no readable torch file."""
+    try:
+        with torch.serialization.safe_globals(harmless_types()):
+            return some(sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path)))
+    except Exception:
+        return ""
+
+
+def _is_state_dict(value: Any) -> bool:
+    return (
+        isinstance(value, Mapping)
+        and bool(value)
+        and all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in value.items())
+    )
+
+
+def _is_averaged(key: str) -> bool:
+    return "ema" in key.lower().replace(".", "_").split("_")
+
+
+def _chosen(found: Mapping[str, Any], path: Path, subject: str) -> str:
+    """Return the key of the state dict that training scripts mean: timm's order, then the only averaged or raw one."""
+    known = next((key for key in (*_AVERAGED, "", *_RAW) if key in found), None)
+    if known is not None:
+        return known
+    averaged = [key for key in found if _is_averaged(key)]
+    candidates = averaged or list(found)
+    if len(candidates) > 1:
+        raise UsageError(
+            f"{subject} weights '{path}' hold several state dicts: {', '.join(candidates)}; choose one with "
+            f"{_option(subject)}{candidates[0]}."
+        )
+    return candidates[0]
+
+
+def _option(subject: str) -> str:
+    """Return what a user writes before the key: `compress analyze` has an option of its own."""
+    return "--weights-key " if subject == "model" else f"--set {subject}.weights_key="
+
+
+def _named(key: str) -> str:
+    return f"'{key}'" if key else "the whole file"
+
+
+def _without(checkpoint: Checkpoint, prefix: str) -> Checkpoint:
+    kept = {name.removeprefix(prefix): value for name, value in checkpoint.state.items() if name.startswith(prefix)}
+    out = tuple(name for name in checkpoint.state if not name.startswith(prefix))
+    return replace(checkpoint, state=kept, prefix=checkpoint.prefix + prefix, left_out=checkpoint.left_out + out)
+
+
+def _cleaned(checkpoint: Checkpoint) -> Checkpoint:
+    """Take off what DistributedDataParallel and torch.compile put before names (timm's ``clean_state_dict``)."""
+    state = clean_state_dict(checkpoint.state)
+    if state.keys() == checkpoint.state.keys():
+        return checkpoint
+    first = next(iter(checkpoint.state))
+    return replace(checkpoint, state=state, prefix=checkpoint.prefix + first.removesuffix(next(iter(state))))

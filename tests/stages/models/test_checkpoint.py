@@ -1,0 +1,209 @@
+"""Checkpoints from outside, as training scripts write them: found, told, and nothing in a file is ever run."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from core.errors import UsageError
+from stages.models.checkpoint import Checkpoint, read_checkpoint, without_wrapper
+
+STATE = {"cls_token": torch.zeros(1), "blocks.0.weight": torch.ones(2), "head.bias": torch.full((3,), 2.0)}
+OTHER = {name: value + 7 for name, value in STATE.items()}
+
+
+@pytest.fixture
+def state() -> dict[str, Tensor]:
+    return dict(STATE)
+
+
+def behind(prefix: str, state: dict[str, Tensor] = STATE) -> dict[str, Tensor]:
+    return {prefix + name: value for name, value in state.items()}
+
+
+def read(folder: Path, content: object, key: str | None = None) -> Checkpoint:
+    """What the pipeline makes of a torch file for a network of STATE's names."""
+    torch.save(content, folder / "some.pt")
+    return without_wrapper(read_checkpoint(folder / "some.pt", "teacher", key), STATE, folder / "some.pt", "teacher")
+
+
+def holds(checkpoint: Checkpoint, state: dict[str, Tensor]) -> bool:
+    return checkpoint.state.keys() == state.keys() and all(torch.equal(checkpoint.state[n], state[n]) for n in state)
+
+
+SETTINGS = argparse.Namespace(lr=5e-4, model="deit")
+FORMS = {  # content, key, prefix
+    "the file itself": (STATE, "", ""),
+    "the DeiT script": ({"model": STATE, "epoch": 7, "args": SETTINGS}, "model", ""),
+    "timm, DDP": ({"state_dict": behind("module."), "metric": 71.2}, "state_dict", "module."),
+    "timm, averaged": ({"state_dict": OTHER, "state_dict_ema": STATE}, "state_dict_ema", ""),
+    "averaged beside nothing": ({"model": {}, "model_ema": STATE}, "model_ema", ""),
+    "Lightning": (
+        {"state_dict": behind("model."), "callbacks": {"best": np.float64(0.71)}, "more": [np.int32(3), np.zeros(2)]},
+        "state_dict",
+        "model.",
+    ),
+    "the PyTorch tutorial": (
+        {"model_state_dict": STATE, "optimizer_state_dict": {"state": {0: {"exp_avg": torch.zeros(1)}}}},
+        "model_state_dict",
+        "",
+    ),
+    "an entry of its own name": ({"epoch": 1, "my_network": STATE}, "my_network", ""),
+    "an entry of an entry": ({"epoch": 1, "ema": {"module": STATE, "decay": 0.99}}, "ema.module", ""),
+    "torch.compile": (behind("_orig_mod."), "", "_orig_mod."),
+    "DDP of a wrapper": (behind("module.backbone."), "", "module.backbone."),
+    "a wrapper of wrappers": (behind("net.encoder.backbone."), "", "net.encoder.backbone."),
+}
+
+
+@pytest.mark.parametrize("form", list(FORMS))
+def test_every_usual_form_is_found_and_told(tmp_path: Path, form: str) -> None:
+    content, key, prefix = FORMS[form]
+    found = read(tmp_path, content)
+    assert holds(found, STATE)
+    assert (found.key, found.prefix, found.left_out) == (key, prefix, ())
+    assert f"{len(STATE)} tensors" in found.words
+    assert key in found.words
+    assert prefix in found.words
+    assert ("(EMA)" in found.words) == ("ema" in key)
+
+
+def test_what_a_wrapper_holds_besides_is_left_out_by_name(tmp_path: Path) -> None:
+    found = read(tmp_path, {**behind("model."), "criterion.weight": torch.zeros(2)})
+    assert holds(found, STATE)
+    assert found.left_out == ("criterion.weight",)
+    assert "without 1 tensors: criterion.weight" in found.words
+
+
+def test_a_prefix_that_explains_little_is_left_on(tmp_path: Path) -> None:
+    content = {"model.cls_token": torch.zeros(1), "other": torch.zeros(1)}
+    found = read(tmp_path, content)
+    assert (found.prefix, found.state.keys()) == ("", content.keys())
+
+
+def test_several_state_dicts_are_not_guessed_between(tmp_path: Path) -> None:
+    content = {"student": OTHER, "teacher": STATE}
+    with pytest.raises(
+        UsageError, match=r"several state dicts: student, teacher; .*weights_key=student"
+    ):
+        read(tmp_path, content)
+    assert holds(read(tmp_path, content, "teacher"), STATE)
+    assert holds(read(tmp_path, content, "student"), OTHER)
+
+
+def test_several_networks_under_prefixes_are_not_guessed_between(tmp_path: Path) -> None:
+    content = {"state_dict": {**behind("teacher.", OTHER), **behind("student.")}}
+    with pytest.raises(UsageError, match=r"prefixes student\., teacher\.; .*weights_key=student"):
+        read(tmp_path, content)
+    found = read(tmp_path, content, "student")
+    assert holds(found, STATE)
+    assert found.prefix == "student."
+    assert len(found.left_out) == len(OTHER)
+
+
+def test_a_key_that_is_nowhere_is_told_with_those_that_are(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"'gone' \(--set teacher\.weights_key=gone\); entries: 'model'; .*cls_token"):
+        read(tmp_path, {"model": STATE}, "gone")
+
+
+def test_a_key_chooses_raw_weights_beside_averaged_ones(tmp_path: Path) -> None:
+    assert holds(read(tmp_path, {"state_dict": STATE, "state_dict_ema": OTHER}, "state_dict"), STATE)
+
+
+def test_a_pointer_of_git_lfs_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "teacher.safetensors"
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 22883216\n")
+    with pytest.raises(UsageError, match=r"Git LFS pointer.*git lfs pull"):
+        read_checkpoint(path)
+
+
+def test_a_whole_module_is_refused_by_the_name_of_its_code(tmp_path: Path) -> None:
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "teacher.pth")
+    with pytest.raises(UsageError, match=r"torch\.nn\.modules\.linear\.Linear.*save the model's state_dict"):
+        read_checkpoint(tmp_path / "teacher.pth")
+
+
+class Malicious:
+    """What a hostile pickle holds: something to call when it is loaded."""
+
+    def __init__(self, victim: Path) -> None:
+        self.victim = victim
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.victim),)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("writer", ["torch.save", "legacy", "pickle"])
+def test_a_malicious_pickle_is_refused_and_not_run(tmp_path: Path, state, writer: str, wrapped: bool) -> None:
+    victim, path = tmp_path / "victim", tmp_path / "teacher.pth"
+    content = {"model": state, "extra": Malicious(victim)} if wrapped else Malicious(victim)
+    if writer == "pickle":
+        path.write_bytes(pickle.dumps(content))
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=writer == "torch.save")
+    with pytest.raises(UsageError, match="cannot be read as safetensors or a plain state dict"):
+        read_checkpoint(path)
+    assert not victim.exists()
+    with pytest.raises(Exception):  # noqa: B017, PT011 - whatever it raises, the trap itself must work
+        pickle.loads(pickle.dumps(Malicious(victim / "deeper")))  # noqa: S301
+
+
+def test_a_missing_file_is_told(tmp_path: Path) -> None:
+    for path in (tmp_path / "gone.pth", tmp_path):
+        with pytest.raises(UsageError, match=r"do not exist; give a \.safetensors file or a torch state dict"):
+            read_checkpoint(path)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".bin", ""])
+@pytest.mark.parametrize("content", [b"", b"hello", b"\x00" * 100, b"PK\x03\x04 not a zip", b"\x80\x02."])
+def test_what_is_no_checkpoint_is_refused(tmp_path: Path, content: bytes, suffix: str) -> None:
+    path = tmp_path / f"teacher{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=r"cannot be read as|hold no state dict"):
+        read_checkpoint(path)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.binary(max_size=60), st.sampled_from([b"", b"\x80\x02", b"\x80\x04\x95"]))
+def test_no_file_of_bytes_gets_past(tmp_path: Path, content: bytes, start: bytes) -> None:
+    path = tmp_path / "teacher.pth"
+    path.write_bytes(start + content)
+    with pytest.raises(UsageError):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"a": 1}, torch.zeros(3), {"model": None}, {"model": 3}, {}])
+def test_what_holds_no_tensors_is_refused(tmp_path: Path, content) -> None:
+    torch.save(content, tmp_path / "teacher.pth")
+    with pytest.raises(UsageError, match=r"cannot be read as|hold no state dict"):
+        read_checkpoint(tmp_path / "teacher.pth")
+
+
+def test_a_truncated_checkpoint_is_refused(tmp_path: Path, state) -> None:
+    path = tmp_path / "teacher.pth"
+    torch.save(state, path)
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(UsageError, match="cannot be read as"):
+        read_checkpoint(path)
+
+
+def test_messages_name_whose_weights_they_are(tmp_path: Path) -> None:
+    for subject in ("teacher", "student"):
+        with pytest.raises(UsageError, match=f"^{subject} weights '.*' do not exist"):
+            read_checkpoint(tmp_path / "gone.pth", subject)
+        torch.save({"a": 1}, tmp_path / "empty.pth")
+        with pytest.raises(UsageError, match=f"^{subject} weights '.*' hold no state dict"):
+            read_checkpoint(tmp_path / "empty.pth", subject)
+        (tmp_path / "text.pth").write_text("text")
+        with pytest.raises(UsageError, match=f"^{subject} weights '.*' cannot be read"):
+            read_checkpoint(tmp_path / "text.pth", subject)
