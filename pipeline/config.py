@@ -276,7 +276,9 @@ def _problems(error: ValidationError) -> list[str]:
             if item["type"] == "too_short":
                 message = f"should be a list of {item['ctx']['min_length']} or more"
             told.setdefault(key, []).append(message if item["type"] == "value_error" else f"{message}|{given[:80]}")
-    return [_one_sentence(key, messages) for key, messages in told.items()]
+    # A list that is wrong in one of its items is no `auto` either, which would be told as a second mistake.
+    lists = {key.rpartition(".")[0] for key in told if key.rpartition(".")[2].isdigit()}
+    return [_one_sentence(key, messages) for key, messages in told.items() if key not in lists]
 
 
 def _one_sentence(key: str, messages: list[str]) -> str:

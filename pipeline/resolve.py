@@ -9,7 +9,7 @@ import json
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from core.errors import EnvironmentLacksError, UsageError
 from core.processes import world_size
@@ -59,6 +59,8 @@ def resolve_models(config: RunConfig, *, fetch: bool = True) -> RunConfig:
     device = resolve_device(config.device)
     augment = config.data.augment
     _check_views(config)
+    _check_schedule(config.teacher, "teacher", config.teacher.epochs)
+    _check_schedule(config.distill, "distill", config.distill.epochs)
     if config.distill.views and (augment.mixup or augment.cutmix):
         raise UsageError(
             f"distill.views is {config.distill.views}, and data.augment mixes images (mixup {augment.mixup:g}, cutmix "
@@ -270,11 +272,22 @@ def _check_training(config: TrainingConfig, section: str, epochs: int, images: i
         raise UsageError(
             f"{section}.batch_size is {batch}, but there are {images} training images; give at most {images}."
         )
-    warmup, lr, least = float(config.warmup_epochs), config.lr, float(config.min_lr)
-    if epochs and warmup >= epochs:
-        raise UsageError(f"{section}.warmup_epochs is {warmup:g}, but it trains for {epochs}; give less than {epochs}.")
-    if isinstance(lr, float) and least > lr:
-        raise UsageError(f"{section}.min_lr is {least:g}, above {section}.lr, {lr:g}; give at most that.")
+    _check_schedule(config, section, epochs)
+
+
+def _check_schedule(config: TrainingConfig, section: str, epochs: int | Literal["auto"]) -> None:
+    """Refuse epochs and rates that contradict each other, as far as they are decided.
+
+    Raises:
+        UsageError: a warm-up as long as the training, or a last learning rate above the first.
+    """
+    warmup, lr, least = config.warmup_epochs, config.lr, config.min_lr
+    if epochs != "auto" and warmup != "auto" and 0 < epochs <= float(warmup):
+        raise UsageError(
+            f"{section}.warmup_epochs is {float(warmup):g}, but it trains for {epochs}; give less than {epochs}."
+        )
+    if isinstance(lr, float) and least != "auto" and float(least) > lr:
+        raise UsageError(f"{section}.min_lr is {float(least):g}, above {section}.lr, {lr:g}; give at most that.")
 
 
 def resolve_export(config: RunConfig) -> ExportConfig:

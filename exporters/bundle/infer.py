@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import json
 import logging
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -73,6 +74,8 @@ def main() -> int:
 
     warnings.filterwarnings("ignore", module="PIL")  # remarks on odd files
     logging.getLogger("PIL").addHandler(logging.NullHandler())
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `... | head` ends this program without a word
     here = Path(__file__).resolve().parent
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("images", nargs="+", type=Path)

@@ -133,11 +133,11 @@ def without_wrapper(checkpoint: Checkpoint, names: Iterable[str], path: Path, su
 def harmless_types() -> list[Any]:
     """Return what a torch file may hold besides tensors: settings, paths and NumPy numbers, none of which runs code."""
     numbers = [kind for kind in vars(np.dtypes).values() if isinstance(kind, type) and issubclass(kind, np.dtype)]
-    core = np._core.multiarray
+    pickled_with: list[Any] = [np.float64(0).__reduce__()[0], np.zeros(0).__reduce__()[0]]
     arrays = [
         (function, f"numpy.{package}.multiarray.{function.__name__}")
-        for function in (core.scalar, core._reconstruct)  # type: ignore[attr-defined]
-        for package in ("_core", "core")
+        for function in pickled_with
+        for package in ("_core", "core")  # of NumPy 2 and 1
     ]
     paths = [pathlib.PosixPath, pathlib.PurePosixPath]
     return [argparse.Namespace, types.SimpleNamespace, *paths, np.dtype, np.ndarray, *numbers, *arrays]

@@ -62,7 +62,7 @@ def load_checkpoint(
         Whether the classifier was loaded too; False: it has another number of classes and keeps its initial weights.
 
     Raises:
-        UsageError: missing or unexpected tensors, or shapes that differ, with their names.
+        UsageError: missing or unexpected tensors, shapes that differ, or values that are not finite, with their names.
     """
     own = model.state_dict()
     checkpoint = without_wrapper(read_checkpoint(path, subject, key), own, path, subject)
@@ -82,6 +82,9 @@ def load_checkpoint(
             f"{subject} weights '{path}' do not fit the model ({'; '.join(problems)}{reason}); "
             f"check {options} against the checkpoint."
         )
+    if not all_finite(state):
+        wrong = [name for name, tensor in state.items() if not all_finite({name: tensor})]
+        raise UsageError(f"{subject} weights '{path}' hold values that are not finite ({some(wrong)}); give other ones.")
     heads = {name for name in own if name.startswith(body)}
     fits = all(name in state and state[name].shape == own[name].shape for name in heads)
     kept = {name: state[name] for name in own if name in state and (fits or name not in heads)}
