@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 from core.errors import EXIT_GATE_FAILED, EnvironmentLacksError, ProcessLost, UsageError
@@ -28,10 +29,19 @@ _STOPPING_SECONDS = 120.0
 _STOP_SECONDS = 15.0
 """Between asking a process to end and ending it."""
 _LAUNCHER = "COMPRESS_LAUNCHER_PID"
+_ENTRY = f"""
+import sys
+sys.argv[0] = "compress"
+sys.path.insert(0, {os.fspath(Path(__file__).resolve().parents[1])!r})
+from pipeline.__main__ import process
+process()
+"""
+"""This very program. ``-m pipeline`` would be a user's own folder of that name where the command is started in its
+parent; -P keeps the folder that it is started in out of every import."""
 
 
 def launch(processes: int, arguments: Sequence[str]) -> int:
-    """Run ``python -m pipeline ARGUMENTS`` in ``processes`` processes that form one group; their exit code.
+    """Run this command with ``arguments`` in ``processes`` processes that form one group, and return their exit code.
 
     A process that fails or dies takes the others with it.
 
@@ -86,7 +96,7 @@ def _start(processes: int, arguments: Sequence[str]) -> list[subprocess.Popen[by
     }
     return [
         subprocess.Popen(
-            [sys.executable, "-m", "pipeline", *arguments],
+            [sys.executable, "-P", "-c", _ENTRY, *arguments],
             env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             start_new_session=True,  # a terminal's interrupt reaches this process alone, which hands it on once
         )

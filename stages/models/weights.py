@@ -84,7 +84,7 @@ def load_checkpoint(
         )
     if not all_finite(state):
         wrong = [name for name, tensor in state.items() if not all_finite({name: tensor})]
-        raise UsageError(f"{subject} weights '{path}' hold values that are not finite ({some(wrong)}); give other ones.")
+        raise UsageError(f"{subject} weights '{path}' hold values that are not finite ({some(wrong)}).")
     heads = {name for name in own if name.startswith(body)}
     fits = all(name in state and state[name].shape == own[name].shape for name in heads)
     kept = {name: state[name] for name in own if name in state and (fits or name not in heads)}

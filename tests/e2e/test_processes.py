@@ -33,11 +33,25 @@ def run(root: Path, *extra: str, settings: tuple[str, ...] = SHORT) -> Result:
     return as_process("run", *NAMES, *sets(*settings), "--output", root, *extra)
 
 
+def crowded(folder: Path) -> Path:
+    """A user's folder, in which this project's names and others that it imports are the user's own."""
+    for name in ("pipeline", "core", "stages", "exporters"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "__init__.py").write_text("raise SystemExit('a folder of the user was imported')")
+        (folder / name / "__main__.py").touch()
+    for name in ("torch.py", "yaml.py"):
+        (folder / name).write_text("raise SystemExit('a file of the user was imported')")
+    return folder
+
+
 @pytest.fixture(scope="module")
 def alone_and_together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A run of one process, and one of two that is started in a crowded folder, as the installed command starts it."""
     root = tmp_path_factory.mktemp("processes")
+    cwd = crowded(root / "of a user")
     for name, extra in (("alone", ()), ("together", TWO)):
-        result = run(root / name, *extra, "--control", "labels", settings=(*SHORT, "analysis.images=60"))
+        words = ("run", *NAMES, *sets(*SHORT, "analysis.images=60"), "--output", root / name, *extra)
+        result = as_process(*words, "--control", "labels", python=("-P",), cwd=cwd)
         assert result.code == 0, result.err
     return root / "alone", root / "together"
 
