@@ -11,13 +11,14 @@ evaluation, prediction and in a bundle's `infer.py` (``exporters/bundle/infer.py
 
 from __future__ import annotations
 
+import io
 import re
 import struct
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -72,6 +73,18 @@ def open_image(path: Path, *, oriented: bool = True, transparency: Transparency 
     """
     with _opened(path) as image:
         return rgb(image, oriented=oriented, transparency=transparency)
+
+
+def as_rgb(image: Any, what: str) -> Image.Image:
+    """Return an image of a foreign dataset, or its bytes, read as files are.
+
+    Raises:
+        DataError: it cannot be read; ``what`` begins the message.
+    """
+    try:
+        return rgb(Image.open(io.BytesIO(image)) if isinstance(image, bytes) else image)
+    except UNREADABLE as error:
+        raise DataError(f"{what} cannot be read ({reason_of(error)}); remove it.") from error
 
 
 def check_header(path: Path) -> None:

@@ -140,9 +140,7 @@ def check(
 @click.option("--model", metavar="NAME", help="timm model to read, instead of a run.")
 @click.option("--data", metavar="SOURCE", help="With --model: folder of images, digits, hfds/NAME, ...")
 @click.option("--weights", metavar="FILE|random", help="With --model: its weights.  [default: timm's pretrained ones]")
-@click.option(
-    "--weights-key", metavar="NAME", help="With --weights FILE: its entry, or a prefix of its names."
-)
+@click.option("--weights-key", metavar="NAME", help="With --weights FILE: its entry, or a prefix of its names.")
 @click.option("--args", "arguments", metavar="YAML", help="With --model: for timm.create_model, e.g. '{img_size: 64}'.")
 @click.option("--image-size", type=click.IntRange(min=1), metavar="N", help="With --model: side of its input, pixels.")
 @click.option("--student", metavar="NAME", help="With --model: the student to advise on.")

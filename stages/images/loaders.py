@@ -226,7 +226,7 @@ def train_loader(
         batch_size=batch_size,
         sampler=None if stream else ViewSampler(len(views), seed, repeats, fixed_views),
         drop_last=True,
-        num_workers=workers,
+        num_workers=_readers(workers, stream),
         worker_init_fn=worker_init(),
         # Streams are told the epoch through their dataset object, which a process that lives on would not see change.
         persistent_workers=workers > 0 and not stream,
@@ -252,10 +252,18 @@ def eval_loader(split: Any, spec: PreprocessSpec, *, batch_size: int, workers: i
     return DataLoader(
         views,
         batch_size=batch_size,
-        num_workers=workers,
+        num_workers=_readers(workers, isinstance(split, StreamSplit)),
         worker_init_fn=worker_init(),
         pin_memory=torch.cuda.is_available(),
     )
+
+
+def _readers(workers: int, stream: bool) -> int:
+    """Return how many loader processes read: one of a stream, whose several readers repeat images or leave some out.
+
+    timm gives each reader whole shards, and each the same number of images whatever its shards hold.
+    """
+    return min(workers, 1) if stream else workers
 
 
 def sample(split: Any, spec: PreprocessSpec, count: int) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,11 +14,12 @@ from PIL import Image
 from sklearn.model_selection import train_test_split
 
 from core.errors import DataError
-from core.images import UNREADABLE, open_image, reason_of, rgb
+from core.images import UNREADABLE, as_rgb, open_image, reason_of
 from core.records import DataRecord
 from stages.images.config import DataConfig
 from stages.images.left_out import NOTHING, File, LeftOut, path_in, require_each_class, without
 from stages.images.listing import EMBEDDED, PACKAGES, kind_of, list_splits
+from stages.images.shards import indexed
 
 DIGIT_SIZE = 32
 
@@ -63,7 +63,7 @@ class StreamSplit:
 
     def __iter__(self) -> Iterator[tuple[Image.Image, int]]:
         for position, (image, label) in enumerate(self.dataset):
-            yield _rgb(image, f"image {position} of the stream"), int(label)
+            yield as_rgb(image, f"image {position} of the stream"), int(label)
 
 
 @dataclass(frozen=True)
@@ -173,14 +173,6 @@ class _FileReader:
         return open_image(self.root / relative)
 
 
-def _rgb(image: Any, what: str) -> Image.Image:
-    """An image of a foreign dataset, or its bytes, read as files are."""
-    try:
-        return rgb(Image.open(io.BytesIO(image)) if isinstance(image, bytes) else image)
-    except UNREADABLE as error:
-        raise DataError(f"{what} cannot be read ({reason_of(error)}); remove it.") from error
-
-
 @dataclass(frozen=True)
 class _TimmSplit:
     """A random-access timm or torchvision dataset."""
@@ -196,7 +188,7 @@ class _TimmSplit:
             image, label = self.dataset[index]
         except UNREADABLE as error:
             raise DataError(f"{what} cannot be read ({reason_of(error)}); remove it.") from error
-        return _rgb(image, what), int(label)
+        return as_rgb(image, what), int(label)
 
 
 def _timm(config: DataConfig) -> Images:
@@ -206,6 +198,11 @@ def _timm(config: DataConfig) -> Images:
         dataset = _create(config, name, training, count)
         if not isinstance(dataset, IterableDataset):
             return dataset, _TimmSplit(dataset)
+        _read_by_one_process(dataset)
+        if type(reader := getattr(dataset, "reader", None)).__name__ == "ReaderWds" and count is None:
+            found = indexed(reader, name)
+            if found is not None:
+                return dataset, found
         try:
             known = count or len(dataset)  # type: ignore[arg-type]
         except (TypeError, AttributeError) as error:
@@ -253,6 +250,13 @@ def _create(config: DataConfig, split: str, training: bool, count: int | None) -
             f"dataset '{config.source}' (root {config.root!r}, split '{split}') cannot be opened: {reason}. "
             "Check data.source, data.root, data.train_split and data.val_split."
         ) from error
+
+
+def _read_by_one_process(dataset: Any) -> None:
+    """Keep timm from giving each process a share of a stream: one process reads it, and deals out the batches."""
+    reader: Any = getattr(dataset, "reader", None)
+    if hasattr(reader, "dist_num_replicas"):
+        reader.dist_rank, reader.dist_num_replicas = 0, 1
 
 
 def _leave_as_stored(dataset: Any) -> None:

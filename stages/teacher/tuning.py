@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.images.shards import ShardSplit
 from stages.images.sources import ListedSplit
 
 FEWEST = 5
@@ -36,6 +37,8 @@ def held_out_count(images: int, classes: int, fraction: float) -> int:
 
 def labels_of(split: Any) -> NDArray[np.int64]:
     """Classes of a random-access split, ``[N]``; of one that does not list them, by opening every image."""
+    if isinstance(split, ShardSplit):
+        return split.labels
     if isinstance(split, ListedSplit):
         return np.array([label for _, label in split.items], np.int64)
     return np.array([split[index][1] for index in range(len(split))], np.int64)

@@ -92,9 +92,7 @@ def test_a_prefix_that_explains_little_is_left_on(tmp_path: Path) -> None:
 
 def test_several_state_dicts_are_not_guessed_between(tmp_path: Path) -> None:
     content = {"student": OTHER, "teacher": STATE}
-    with pytest.raises(
-        UsageError, match=r"several state dicts: student, teacher; .*weights_key=student"
-    ):
+    with pytest.raises(UsageError, match=r"several state dicts: student, teacher; .*weights_key=student"):
         read(tmp_path, content)
     assert holds(read(tmp_path, content, "teacher"), STATE)
     assert holds(read(tmp_path, content, "student"), OTHER)

@@ -1,0 +1,127 @@
+"""WebDataset shards on a disk: every image once, whatever reads them; damaged ones are named."""
+
+from __future__ import annotations
+
+import io
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from torch.utils.data import DataLoader
+
+from core.errors import DataError
+from stages.images.config import DataConfig
+from stages.images.shards import ShardSplit
+from stages.images.sources import StreamSplit, open_images
+from stages.teacher.tuning import labels_of
+
+pytest.importorskip("webdataset")
+COUNTS = {"train": (5, 3, 4), "val": (5,)}
+
+
+def number_of(image: Image.Image) -> int:
+    """The number that a made image carries as its colour."""
+    red, green, _ = np.asarray(image)[0, 0]
+    return int(red) * 256 + int(green)
+
+
+def png(number: int) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (4, 4), (number // 256, number % 256, 0)).save(file, "PNG")
+    return file.getvalue()
+
+
+def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size = len(content)
+    tar.addfile(entry, io.BytesIO(content))
+
+
+def make(root: Path, *, mode: str = "w", label: str = "cls", counts: Any = COUNTS) -> Path:
+    """Shards of numbered images; the class is the number modulo 3."""
+    root.mkdir(parents=True, exist_ok=True)
+    number, info = 0, {}
+    for split, lengths in counts.items():
+        names = [f"{split}-{index:04d}.tar" for index in range(len(lengths))]
+        for name, length in zip(names, lengths, strict=True):
+            with tarfile.open(root / name, mode) as tar:
+                for _ in range(length):
+                    content = str(number % 3) if label == "cls" else json.dumps({label: number % 3})
+                    add(tar, f"some/{number:04d}.png", png(number))
+                    add(tar, f"some/{number:04d}.{'cls' if label == 'cls' else 'json'}", content.encode())
+                    number += 1
+        info[split] = {"filenames": names, "shard_lengths": lengths, "num_samples": sum(lengths)}
+        info[split] |= {} if label == "cls" else {"alt_label": label}
+        info[split]["name"] = split
+    (root / "_info.json").write_text(json.dumps({"splits": info}))
+    (root / "labels.txt").write_text("zero\none\ntwo\n")
+    return root
+
+
+def config(root: Path) -> DataConfig:
+    return DataConfig(source="wds/some", root=str(root), labels=str(root / "labels.txt"), val_split="val")
+
+
+@pytest.mark.parametrize("label", ["cls", "kind"])
+def test_every_image_is_read_at_any_place_with_its_class(tmp_path: Path, label: str) -> None:
+    images = open_images(config(make(tmp_path / "shards", label=label)))
+    assert isinstance(images.train, ShardSplit)
+    found = [images.train[index] for index in (11, 4, 5, 0, 7, 8)]
+    assert [(number_of(image), given) for image, given in found] == [(n, n % 3) for n in (11, 4, 5, 0, 7, 8)]
+    assert labels_of(images.train).tolist() == [number % 3 for number in range(12)]
+    assert [number_of(images.val[index][0]) for index in range(len(images.val))] == [12, 13, 14, 15, 16]
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_more_readers_than_shards_see_each_image_once(tmp_path: Path, workers: int) -> None:
+    split = open_images(config(make(tmp_path / "shards"))).val
+    loader = DataLoader(split, batch_size=None, num_workers=workers, collate_fn=lambda one: number_of(one[0]))
+    assert sorted(loader) == [12, 13, 14, 15, 16]
+
+
+def test_compressed_shards_are_streamed(tmp_path: Path) -> None:
+    images = open_images(config(make(tmp_path / "shards", mode="w:gz")))
+    assert isinstance(images.train, StreamSplit)
+
+
+def cut(root: Path) -> None:
+    path = root / "train-0001.tar"
+    path.write_bytes(path.read_bytes()[:700])
+
+
+def fewer(root: Path) -> None:
+    info = json.loads((root / "_info.json").read_text())
+    info["splits"]["val"]["num_samples"] = 9
+    (root / "_info.json").write_text(json.dumps(info))
+
+
+def bare(root: Path) -> None:
+    with tarfile.open(root / "val-0000.tar", "w") as tar:
+        add(tar, "a.png", png(1))
+
+
+def no_number(root: Path) -> None:
+    with tarfile.open(root / "val-0000.tar", "w") as tar:
+        add(tar, "a.png", png(1))
+        add(tar, "a.cls", b"cat")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda root: (root / "train-0001.tar").unlink(), r"shard '.*train-0001\.tar' does not exist"),
+        (cut, r"shard '.*train-0001\.tar' (cannot be read|is cut off)"),
+        (fewer, r"1 shards of split 'val' hold 5 images, and their description says 9"),
+        (bare, r"sample 'a' of .*val-0000\.tar has not a class"),
+        (no_number, r"sample 'a' of .*val-0000\.tar has not a class"),
+    ],
+)
+def test_what_is_wrong_with_shards_is_told(tmp_path: Path, damage: Any, message: str) -> None:
+    root = make(tmp_path / "shards")
+    damage(root)
+    with pytest.raises(DataError, match=message):
+        open_images(config(root))
