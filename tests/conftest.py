@@ -41,6 +41,7 @@ def write_digits(root: Path, per_class: dict[str, int]) -> None:
             position -= count
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in a hook of the same name
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep a file's tests in one process, for they share what is costly; and all files of the finished run in one."""
     of_run = {item.path for item in items if "finished" in getattr(item, "fixturenames", ())}
