@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, get_args
 
 import timm
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from core.errors import UsageError
 from core.records import Strategy, WideHeads
@@ -16,6 +19,9 @@ REDUCED_SIZE = 32
 """Side of the embedded digits, pixels."""
 _REDUCTION = 6
 _MIN_HEAD_DIM = 8
+_DRAWING = {"uniform_", "normal_", "trunc_normal_", "kaiming_uniform_", "erfinv_"}
+_FILLING = _DRAWING | {"constant_", "fill_", "zero_", "mul_", "add_", "clamp_"}
+"""Methods of a tensor, and functions of torch.nn.init, that change values and nothing else."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +176,19 @@ def wide_shapes(
     return tuple(WideShape(width, width // head_size if keep == "size" else heads) for width in widths)
 
 
+class _Unfilled(TorchFunctionMode):
+    """Skip what only sets values of tensors without any: drawing first weights takes nine tenths of building."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        filled = args[0] if args else kwargs.get("tensor")  # of a method, or of a function of torch.nn.init
+        if getattr(func, "__name__", "") in _FILLING and isinstance(filled, Tensor) and filled.is_meta:
+            return filled
+        return func(*args, **kwargs)
+
+
 def meta_model(arch: str, args: dict[str, Any], num_classes: int = 1000) -> nn.Module:
     """The network without its weights: shapes and parameter counts at no cost in memory or time.
 
@@ -177,7 +196,7 @@ def meta_model(arch: str, args: dict[str, Any], num_classes: int = 1000) -> nn.M
         UsageError: timm refuses the arguments.
     """
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _Unfilled():
             model: nn.Module = timm.create_model(arch, num_classes=num_classes, **args)
     except (TypeError, ValueError, ArithmeticError, AssertionError, RuntimeError) as error:
         raise UsageError(f"model '{arch}' cannot be built with {args}: {error}") from error
@@ -186,7 +205,13 @@ def meta_model(arch: str, args: dict[str, Any], num_classes: int = 1000) -> nn.M
 
 def shape_by_name(arch: str, args: dict[str, Any]) -> Shape:
     """The shape of a named architecture with these arguments."""
-    return shape_of(meta_model(arch, args), arch)
+    return _shape_by_name(arch, json.dumps(args, default=str))
+
+
+@lru_cache(maxsize=32)
+def _shape_by_name(arch: str, args: str) -> Shape:
+    """The same of arguments as JSON; asked for several times before a run begins."""
+    return shape_of(meta_model(arch, json.loads(args)), arch)
 
 
 def reduced_args(arch: str) -> dict[str, Any]:
@@ -196,6 +221,11 @@ def reduced_args(arch: str) -> dict[str, Any]:
     DeiT-Tiny 2 blocks of width 32, so that the ratio of widths, which the strategies are about, is the real one.
     LayerScale starts at 0.1, what CaiT prescribes for 18 blocks or fewer (Touvron et al. 2021, section 4).
     """
+    return dict(_reduced_args(arch))
+
+
+@lru_cache(maxsize=32)
+def _reduced_args(arch: str) -> dict[str, Any]:
     full = meta_model(arch, {})
     shape = shape_of(full, arch)
     if not shape.isotropic:

@@ -173,6 +173,7 @@ def test_threads_are_put_back() -> None:
     assert torch.get_num_threads() == before
 
 
+@pytest.mark.sweep
 def test_memory_in_a_process_apart() -> None:
     found = analysis_memory.in_process_apart(VIT, ARGS, 6, BATCH, 2**20, 1)
     assert (found["images"], found["taps"], found["written_bytes"]) == (6, 3, 0)

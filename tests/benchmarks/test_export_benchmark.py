@@ -33,6 +33,7 @@ def test_a_folded_lift_is_compared_with_timms_export_of_the_plain_student() -> N
     assert any(line.startswith("lift-folded: 0.8") and line.endswith("missed") for line in told)
 
 
+@pytest.mark.sweep
 def test_exports_that_answer_differently_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(under_test, "differing", lambda *_: 1.1e-3)
     monkeypatch.setattr(sys, "argv", ["export.py", "--graphs", "plain", *TINY])

@@ -39,6 +39,7 @@ def test_a_row_has_the_exact_interval_of_its_rate() -> None:
     assert found["high"] == pytest.approx(100 * (1 - 0.025 ** (1 / 200)))  # (1 - p)^200 = 2.5 %
 
 
+@pytest.mark.sweep
 def test_a_quick_run_prints_and_writes_its_figures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["--quick", "--json", str(tmp_path / "new" / "found.json")])
     found = json.loads((tmp_path / "new" / "found.json").read_text())

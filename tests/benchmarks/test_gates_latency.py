@@ -97,6 +97,7 @@ def test_measurements_with_other_settings_are_not_mixed_in(tmp_path: Path) -> No
         under_test.load(path, SETTINGS)
 
 
+@pytest.mark.sweep
 def test_it_measures_in_processes_and_goes_on_where_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

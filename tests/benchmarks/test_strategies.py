@@ -117,6 +117,7 @@ def run(output: Path, *more: str) -> Result:
     return CliRunner().invoke(main, words)
 
 
+@pytest.mark.sweep
 def test_two_methods_on_digits_are_told_as_recorded_and_never_trained_twice(tmp_path: Path) -> None:
     output = tmp_path / "out"
     first = run(output)

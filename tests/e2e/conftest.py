@@ -25,7 +25,8 @@ def _one_thread() -> Iterator[None]:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """A tiny run on the embedded digits, never changed by a test."""
     root = tmp_path_factory.mktemp("e2e") / "ein Lauf – première"
-    arguments = ("run", *NAMES, *sets(*TINY, "analysis.images=60"))
+    whole = ("export.target=auto", "export.precision=[fp32,fp16,int8]", "verify.memory=true", "analysis.images=60")
+    arguments = ("run", *NAMES, *sets(*TINY, *whole))
     result = as_process(*arguments, "--output", root)
     assert result.code == 0, result.err
     return Finished(root, arguments, result)

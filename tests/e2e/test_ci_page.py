@@ -82,6 +82,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[list[Done
     return place, [carried_out(place, block) for block in blocks()]
 
 
+@pytest.mark.sweep
 def test_the_page_leads_to_a_failing_pull_request(page: tuple[Path, list[list[Done]]]) -> None:
     place, done = page
     install, config, run, baseline, workflow, breaking, again = done
@@ -320,6 +321,7 @@ def test_the_key_of_packages_follows_version_and_extras(place: Path) -> None:
     assert len(keys) == 2
 
 
+@pytest.mark.sweep
 def test_the_action_on_the_page_s_run(page: tuple[Path, list[list[Done]]]) -> None:
     place, _ = page
     job = Job(place, config="digits\ncompress.yaml\n", baseline="baseline.json")
@@ -376,6 +378,7 @@ def test_the_gitlab_job_fails_last(run_ends: int, check_ends: int, code: int, pl
     assert "check.junit.xml" not in kept  # the widget would show an earlier verdict as this one's
 
 
+@pytest.mark.sweep
 def test_the_report_of_a_run_keeps_its_schema_and_stands_beside_junit(page: tuple[Path, list[list[Done]]]) -> None:
     folder = page[0] / RUN / "report"
     schema = json.loads((ROOT / "docs" / "schemas" / "report-3.schema.json").read_text())

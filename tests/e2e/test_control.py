@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from running import NAMES, TINY, Result, in_process, sets
 
-QUICK = (*TINY, "teacher.epochs=1", "distill.epochs=1", "verify.memory=false")
+QUICK = (*TINY, "teacher.epochs=1", "distill.epochs=1")
 FILES = ("--target", "onnx", "--precision", "fp32")
 
 

@@ -50,7 +50,7 @@ def alone_and_together(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, 
     root = tmp_path_factory.mktemp("processes")
     cwd = crowded(root / "of a user")
     for name, extra in (("alone", ()), ("together", TWO)):
-        words = ("run", *NAMES, *sets(*SHORT, "analysis.images=60"), "--output", root / name, *extra)
+        words = ("run", *NAMES, *sets(*SHORT), "--output", root / name, *extra)
         result = as_process(*words, "--control", "labels", python=("-P",), cwd=cwd)
         assert result.code == 0, result.err
     return root / "alone", root / "together"
@@ -86,6 +86,7 @@ def test_only_the_main_process_writes(alone_and_together: tuple[Path, Path]) -> 
     assert [line["epoch"] for line in metrics(together, "teacher")] == [1]
 
 
+@pytest.mark.sweep
 def test_both_fill_one_teacher_cache_and_learn_from_it(alone_and_together: tuple[Path, Path], tmp_path: Path) -> None:
     """In its first epoch a live training sees view 0 of every image, as one with a single fixed view does."""
     result = run(tmp_path / "run", *TWO, settings=(*SHORT, "distill.views=1"))
@@ -99,6 +100,7 @@ def test_both_fill_one_teacher_cache_and_learn_from_it(alone_and_together: tuple
     assert rows == [1438, 1438]
 
 
+@pytest.mark.sweep
 def test_torchrun_starts_it_too(tmp_path: Path, alone_and_together: tuple[Path, Path]) -> None:
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "pipeline")
     done = subprocess.run(
@@ -174,6 +176,7 @@ def test_an_interrupt_saves_in_all_and_the_same_command_goes_on(started: Started
     assert kept == [f"epoch-{epoch:04d}.safetensors" for epoch in epochs]
 
 
+@pytest.mark.sweep
 def test_processes_do_not_outlive_what_started_them(started: Started) -> None:
     ranks = [started.rank(0), started.rank(1)]
     started.process.kill()
@@ -184,6 +187,7 @@ def test_processes_do_not_outlive_what_started_them(started: Started) -> None:
     assert "resuming student" in again.ended()[1]
 
 
+@pytest.mark.sweep
 def test_a_cache_without_room_is_told_by_the_process_that_finds_out(tmp_path: Path) -> None:
     result = run(tmp_path / "run", *TWO, settings=(*SHORT, "distill.views=1", "distill.cache.max_gb=0.001"))
     assert result.code == 2
@@ -202,6 +206,7 @@ def test_a_single_step_is_one_processs_work(
     assert f"`compress {step}` is one process's work; start it without torchrun" in result.err
 
 
+@pytest.mark.sweep
 def test_an_error_in_one_process_names_it_and_ends_the_run(digit_folder: Path, tmp_path: Path) -> None:
     import shutil
 

@@ -26,6 +26,8 @@ from stages.images.sources import recorded_images
 from stages.models.build import build_model
 from stages.models.weights import load_own
 
+FP32 = ("--set", "export.target=onnx", "--set", "export.precision=fp32", "--set", "verify.memory=false")
+"""What is quickest to export and to judge."""
 RTX = pytest.mark.skipif("tensorrt-rtx" not in installed_flavours(), reason="tensorrt-rtx is not installed")
 
 
@@ -109,7 +111,7 @@ def test_changed_export_setting_reuses_the_trained_student_even_in_a_moved_run(
     finished: Finished, run_copy: Path
 ) -> None:
     before = times(run_copy)
-    changed = in_process(*finished.arguments, "--output", run_copy, "--set", "export.max_batch=16", "--target", "onnx")
+    changed = in_process(*finished.arguments, "--output", run_copy, "--set", "export.max_batch=16", *FP32)
     assert changed.code == 0, changed.err
     after = times(run_copy)
     assert {name for name in before if before[name] != after[name]} == {"export", "verify", "bundle", "gates"}
@@ -134,7 +136,7 @@ def test_bundle_edited_by_hand_is_made_again_and_the_student_is_not_trained_agai
     damaged = in_process("predict", run_copy / "bundle", run_copy)
     assert damaged.code == 2
     assert "damaged" in damaged.err
-    assert in_process(*finished.arguments, "--output", run_copy, "--target", "onnx").code == 0
+    assert in_process(*finished.arguments, "--output", run_copy, *FP32).code == 0
     open_bundle(run_copy / "bundle")
     assert times(run_copy)["distill"] == before["distill"]
 

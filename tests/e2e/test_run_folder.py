@@ -27,13 +27,11 @@ SMALL = (
     "teacher.init=scratch",
     "teacher.batch_size=8",
     "distill.batch_size=8",
-    "export.target=onnx",
-    "export.precision=fp32",
     "workers=0",
 )
 
 
-@pytest.mark.parametrize("strategy", ["plain", "widelast"])
+@pytest.mark.parametrize("strategy", [pytest.param("plain", marks=pytest.mark.sweep), "widelast"])
 def test_strategy_on_a_folder_of_digits(
     strategy: str, digit_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,6 +47,7 @@ def test_the_block_at_fault_is_found_and_only_it(
         check_audit(facts.audit, precision, kept=products + facts.unreduced - 1)
 
 
+@pytest.mark.sweep
 def test_two_blocks_at_fault(tmp_path: Path) -> None:
     model = with_huge_mlp(0)
     model.blocks[3] = with_huge_mlp(3).blocks[3]  # type: ignore[operator,index]

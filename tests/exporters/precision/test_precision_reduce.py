@@ -38,7 +38,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+@pytest.fixture(scope="module", params=["deit", *(pytest.param(n, marks=pytest.mark.sweep) for n in ("cait", "swin"))])
 def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     name, shape = FAMILIES[request.param]
     torch.manual_seed(0)

@@ -262,6 +262,7 @@ def test_a_gap_of_missing_numbers_is_a_gap() -> None:
     assert_laid_out(training_figure([gap, network]))
 
 
+@pytest.mark.sweep
 def test_files_are_the_same_bytes_and_carry_no_date(tmp_path: Path) -> None:
     network = made_network(depth=2, images=3, kept=2)
     before = dict(mpl.rcParams)

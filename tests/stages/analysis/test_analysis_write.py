@@ -82,6 +82,7 @@ def test_a_list_that_was_tampered_with_removes_nothing_else(listed: str, tmp_pat
     assert (folder / "notes.txt").exists()
 
 
+@pytest.mark.sweep
 def test_a_followed_training_stays_small(tmp_path: Path) -> None:
     paths = write(tmp_path, checkpoints(12, **FEW), advice=None, selected=(0, 1, 22, 23), student=TINY)
     assert sum(path.stat().st_size for path in paths) < 20_000_000

@@ -253,6 +253,7 @@ print((resident[-1] - resident[4]) / 1e6)
 """
 
 
+@pytest.mark.sweep
 def test_memory_does_not_grow_with_the_images() -> None:
     """In a process apart, for nothing is given back to the system where small arrays live on among large ones."""
     done = subprocess.run([sys.executable, "-c", GROWTH], cwd=ROOT, capture_output=True, text=True, check=True)

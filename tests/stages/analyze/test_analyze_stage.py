@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import pytest
 from small_run import STUDENT, STUDENT_ARGS, TEACHER_ARGS, data_record, teacher_record
 
 from core.analysis_records import AnalyzeRecord
@@ -57,6 +58,7 @@ def test_switched_off_nothing_is_read_or_written(context: Context) -> None:
     assert not (context.run.root / "analysis").exists()
 
 
+@pytest.mark.sweep
 def test_the_same_again_gives_the_same_files(context: Context) -> None:
     first = {ref.path: ref.sha256 for ref in analyzed(context).files if not ref.path.endswith(".json")}
     again = {ref.path: ref.sha256 for ref in analyzed(context).files if not ref.path.endswith(".json")}

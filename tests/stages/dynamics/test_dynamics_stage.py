@@ -49,7 +49,9 @@ def watched(context: Context, given: Inputs) -> tuple[DynamicsRecord, dict[str, 
     return record, json.loads((context.run.root / "analysis" / "analysis.json").read_text())
 
 
-@pytest.mark.parametrize("strategy", ["plain", "lift", "widelast"])
+@pytest.mark.parametrize(
+    "strategy", [*(pytest.param(name, marks=pytest.mark.sweep) for name in ("plain", "lift")), "widelast"]
+)
 def test_every_stage_of_training_is_read(strategy: str, context: Context) -> None:
     record, document = watched(context, inputs(context, strategy))
     labels = ["teacher", "student before", "student epoch 2", "student epoch 4", "student after"]

