@@ -42,7 +42,9 @@ class Checkpoint:
 
     @property
     def words(self) -> str:
-        """Key, kind of weights, prefix and what was left out, as a phrase."""
+        """Key, kind of weights, prefix and what was left out, as a phrase; empty for a file that is a state dict."""
+        if not self.key and not self.prefix:
+            return ""
         entry = f"entry '{self.key}'" if self.key else "the whole file"
         averaged = ", averaged weights (EMA)" if _is_averaged(self.key) else ""
         prefix = f", prefix '{self.prefix}' removed" if self.prefix else ""

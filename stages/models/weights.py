@@ -91,7 +91,7 @@ def load_checkpoint(
     model.load_state_dict(kept, strict=False)
     if tell is not None:
         left_out = () if fits else (f"without its classifier, which is not one of {_classes(own, heads)}",)
-        for phrase in (checkpoint.words, *resampled, *left_out):
+        for phrase in filter(None, (checkpoint.words, *resampled, *left_out)):
             tell(phrase)
     return fits
 
