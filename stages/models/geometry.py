@@ -18,6 +18,7 @@ from core.records import Strategy, WideHeads
 REDUCED_SIZE = 32
 """Side of the embedded digits, pixels."""
 _REDUCTION = 6
+_SEQUENCES = (nn.Sequential, nn.ModuleList)
 _MIN_HEAD_DIM = 8
 _DRAWING = {"uniform_", "normal_", "trunc_normal_", "kaiming_uniform_", "erfinv_"}
 _FILLING = _DRAWING | {"constant_", "fill_", "zero_", "mul_", "add_", "clamp_"}
@@ -50,12 +51,13 @@ def shape_of(model: nn.Module, name: str) -> Shape:
         UsageError: the model has neither blocks nor stages that can be tapped.
     """
     blocks = getattr(model, "blocks", None)
-    if isinstance(blocks, (nn.Sequential, nn.ModuleList)) and len(blocks) and hasattr(blocks[0], "attn"):
-        attention: Any = blocks[0].attn
+    attention: Any = getattr(blocks[0], "attn", None) if isinstance(blocks, _SEQUENCES) and len(blocks) else None
+    # Hiera's blocks have attention too, and widths of their own.
+    if blocks is not None and isinstance(getattr(model, "embed_dim", None), int) and hasattr(attention, "num_heads"):
         rotary = getattr(model, "rope", None) is not None
         return Shape(int(model.embed_dim), len(blocks), int(attention.num_heads), rotary)  # type: ignore[arg-type]
     stages = getattr(model, "layers", None)
-    if isinstance(stages, (nn.Sequential, nn.ModuleList)) and hasattr(model, "forward_intermediates"):
+    if isinstance(stages, _SEQUENCES) and hasattr(model, "forward_intermediates"):
         return Shape(width=int(model.num_features), depth=len(stages), heads=None)  # type: ignore[arg-type]
     raise UsageError(
         f"model '{name}' has no transformer blocks or stages to tap; "
@@ -220,8 +222,23 @@ def reduced_args(arch: str) -> dict[str, Any]:
     The code path stays timm's own; only numbers shrink. A sixth of CaiT-S24 is 4 blocks of width 64, a sixth of
     DeiT-Tiny 2 blocks of width 32, so that the ratio of widths, which the strategies are about, is the real one.
     LayerScale starts at 0.1, what CaiT prescribes for 18 blocks or fewer (Touvron et al. 2021, section 4).
+
+    Raises:
+        UsageError: this family cannot be built so.
     """
-    return dict(_reduced_args(arch))
+    args = dict(_reduced_args(arch))
+    try:
+        meta_model(arch, args)
+    except UsageError as error:  # families whose constructors have other arguments
+        raise _no_reduced_form(arch) from error
+    return args
+
+
+def _no_reduced_form(arch: str) -> UsageError:
+    return UsageError(
+        f"model '{arch}' has no reduced form for the embedded digits; give --data DIR, a teacher or student of another "
+        "family, or teacher.args and student.args with --set geometry=full."
+    )
 
 
 @lru_cache(maxsize=32)
@@ -230,6 +247,8 @@ def _reduced_args(arch: str) -> dict[str, Any]:
     shape = shape_of(full, arch)
     if not shape.isotropic:
         stages: Any = full.layers
+        if not all(hasattr(stage.blocks[0], "attn") for stage in stages if hasattr(stage, "blocks")):
+            raise _no_reduced_form(arch)
         depths = tuple(max(1, len(stage.blocks) // 2) for stage in stages)
         heads = tuple(int(stage.blocks[0].attn.num_heads) for stage in stages)
         head_dim = int(full.embed_dim) // heads[0]  # type: ignore[arg-type]
