@@ -71,13 +71,14 @@ def made(root: Path, source: str) -> DataConfig:
             _parquet(root, split, numbers)
     if source == "folder":
         return DataConfig(source=str(root))
+    labels = root.with_name(f"{root.name}-labels.txt")
+    labels.write_text("".join(f"class {label}\n" for label in range(CLASSES)))
     if source == "wds":
         (root / "_info.json").write_text(json.dumps({"splits": info}))
-        (root / "labels.txt").write_text("".join(f"class {label}\n" for label in range(CLASSES)))
-        return DataConfig(source="wds/numbers", root=str(root), labels=str(root / "labels.txt"), val_split="val")
+        return DataConfig(source="wds/numbers", root=str(root), labels=str(labels), val_split="val")
     where = {"source": f"{source}/{root}", "root": str(root.with_name(f"{root.name}-cache"))}
     sizes = {"train_samples": COUNTS["train"], "val_samples": COUNTS["val"]} if source == "hfids" else {}
-    return DataConfig(**where, **sizes)
+    return DataConfig(**where, **sizes, labels=str(labels))
 
 
 def _shards(root: Path, split: str, numbers: range) -> dict[str, Any]:
@@ -142,7 +143,7 @@ def launched(folder: Path, sources: dict[str, DataConfig], processes: int, worke
         check=False,
     )
     if done.returncode:
-        raise SystemExit(f"{processes} processes, {workers} loaders: {done.stderr[-1500:]}")
+        raise SystemExit(f"{processes} processes, {workers} loaders: {done.stderr.partition('torch/distributed')[0][-3000:]}")
     parts = [json.loads(path.read_text()) for path in sorted(given.glob("rank-*.json"))]
     return {name: [part[name] for part in parts] for name in sources}
 
