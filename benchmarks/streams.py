@@ -143,7 +143,8 @@ def launched(folder: Path, sources: dict[str, DataConfig], processes: int, worke
         check=False,
     )
     if done.returncode:
-        raise SystemExit(f"{processes} processes, {workers} loaders: {done.stderr.partition('torch/distributed')[0][-3000:]}")
+        said = done.stderr.partition("torch/distributed")[0]  # what follows is the launcher's
+        raise SystemExit(f"{processes} processes, {workers} loaders: {said[-3000:]}")
     parts = [json.loads(path.read_text()) for path in sorted(given.glob("rank-*.json"))]
     return {name: [part[name] for part in parts] for name in sources}
 
