@@ -161,7 +161,9 @@ def test_one_image_size_for_networks_of_different_patches(digit_folder: Path, tm
     assert "position embeddings resampled from 8x8 to 5x5" in told
     report = json.loads((tmp_path / "r" / "report" / "report.json").read_text())
     assert report["config"]["image_size"] == 40
-    assert "; position embeddings resampled from 8x8 to 5x5; linear probe" in report["training"]["teacher"]["source"]
+    source = report["training"]["teacher"]["source"]
+    assert "; position embeddings resampled from 8x8 to 5x5; without its classifier" in source
+    assert "; linear probe" in source
     assert json.loads((tmp_path / "r" / "bundle" / "preprocess.json").read_text())["size"] == 40
     predicted = in_process("predict", tmp_path / "r" / "bundle", digit_folder / "val", "--json")
     assert predicted.code == 0, predicted.err
