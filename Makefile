@@ -22,9 +22,9 @@ $(STAMP): pyproject.toml
 run: $(STAMP)
 	$(BIN)/compress run --teacher cait_s24 --student deit_tiny --strategy lift
 
-# Groups are files (tests/conftest.py), and start in their order: the longest ones, tests/benchmarks and tests/e2e, have
-# few tests, and would else run last with nothing beside them.
-PARALLEL = -n logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+# A file's tests stay in one process, for they share what is costly to make. Files start in their order: the longest ones,
+# tests/benchmarks and tests/e2e, have few tests, and would else run last with nothing beside them.
+PARALLEL = -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test: $(STAMP)
 	$(BIN)/python -m pytest $(PARALLEL)

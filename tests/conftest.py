@@ -41,14 +41,6 @@ def write_digits(root: Path, per_class: dict[str, int]) -> None:
             position -= count
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in a hook of the same name
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep a file's tests in one process, for they share what is costly; and all files of the finished run in one."""
-    of_run = {item.path for item in items if "finished" in getattr(item, "fixturenames", ())}
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("finished" if item.path in of_run else item.nodeid.partition("::")[0]))
-
-
 @pytest.fixture(scope="session")
 def digits_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An image folder of 10 classes: train/ with 8 images each, val/ with 3. Not to be changed; copy it for that."""
