@@ -120,16 +120,15 @@ def without_wrapper(checkpoint: Checkpoint, names: Iterable[str], path: Path, su
         dots = (index + 1 for index, letter in enumerate(given) if letter == ".")
         behind.update(given[:dot] for dot in dots if given[dot:] in own)
     behind[""] = len(own & checkpoint.state.keys())
-    most = max(behind.values())
-    best = [prefix for prefix, count in behind.items() if count == most]
-    if "" in best or most < _LEAST_SHARE * len(own):
+    whole = sorted(prefix for prefix, count in behind.items() if count >= _LEAST_SHARE * len(own))
+    if not whole or "" in whole:
         return checkpoint
-    if len(best) > 1:
+    if len(whole) > 1:
         raise UsageError(
-            f"{subject} weights '{path}' hold several networks of this shape, under the prefixes "
-            f"{', '.join(sorted(best))}; choose one with {_option(subject)}{sorted(best)[0].removesuffix('.')}."
+            f"{subject} weights '{path}' hold several networks of this shape, under the prefixes {', '.join(whole)}; "
+            f"choose one with {_option(subject)}{whole[0].removesuffix('.')}."
         )
-    return _without(checkpoint, best[0])
+    return _without(checkpoint, whole[0])
 
 
 def harmless_types() -> list[Any]:
