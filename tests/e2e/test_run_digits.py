@@ -57,7 +57,7 @@ def test_every_stage_ran_and_nothing_alarming_was_printed(finished: Finished) ->
 def test_report_has_accuracy_latency_and_both_lift_graphs(finished: Finished) -> None:
     report = report_of(finished.root)
     assert report["verdict"]["passed"] is True
-    rows = {(row["model"], row["runtime"]): row for row in report["models"]}
+    rows = {(row["model"], row["runtime"]): row for row in report["models"] if row["precision"] == "fp32"}
     for key in (("teacher", "torch"), ("teacher", "onnx"), ("lift-kept", "onnx"), ("lift-folded", "onnx")):
         assert 0 < rows[key]["top1"]["value"] <= 100
     kept, folded = rows["lift-kept", "onnx"], rows["lift-folded", "onnx"]
