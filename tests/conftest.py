@@ -41,6 +41,20 @@ def write_digits(root: Path, per_class: dict[str, int]) -> None:
             position -= count
 
 
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Say below the last line what was not run, and how to run it."""
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or hasattr(config, "workerinput") or config.option.collectonly:
+        return
+    skipped = [str(report.longrepr) for report in reporter.stats.get("skipped", ())]
+    browser = sum("browser" in reason or "Chromium" in reason for reason in skipped)
+    left = ["sweeps and slow paths (make test-all)", "GPU paths (make test-gpu)"]
+    left += [f"{browser} tests of report.html in a browser (make browser, as root)"] if browser else []
+    others = len(skipped) - browser
+    left += [f"{others} for the reasons above"] if others else []
+    reporter.write_line(f"not run: {', '.join(left)}")
+
+
 @pytest.fixture(scope="session")
 def digits_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An image folder of 10 classes: train/ with 8 images each, val/ with 3. Not to be changed; copy it for that."""
