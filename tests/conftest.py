@@ -48,11 +48,14 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         return
     skipped = [str(report.longrepr) for report in reporter.stats.get("skipped", ())]
     browser = sum("browser" in reason or "Chromium" in reason for reason in skipped)
-    left = ["sweeps and slow paths (make test-all)", "GPU paths (make test-gpu)"]
+    marks = config.option.markexpr or ""
+    left = ["sweeps and slow paths (make test-all)"] if "not slow" in marks else []
+    left += ["GPU paths (make test-gpu)"] if "not gpu" in marks else []
     left += [f"{browser} tests of report.html in a browser (make browser, as root)"] if browser else []
     others = len(skipped) - browser
     left += [f"{others} for the reasons above"] if others else []
-    reporter.write_line(f"not run: {', '.join(left)}")
+    if left:
+        reporter.write_line(f"not run: {', '.join(left)}")
 
 
 @pytest.fixture(scope="session")
