@@ -68,6 +68,9 @@ class DistillConfig(TrainingConfig):
     """a: share of the logit distillation; 1 - a is the labels' share."""
     tau: float = Field(1.0, gt=0)
     """Temperature of soft distillation."""
+    teacher_errors: Literal["imitate", "replace"] = "imitate"
+    """Of an image whose class is not the teacher's most likely one: imitate its answer all the same, as published, or
+    replace it with the label. A teacher errs more on augmented images than on those that it is judged on."""
     features: tuple[FeatureTerm, ...] = (FeatureTerm(),)
     """Feature losses, any number at once; an empty list for none."""
     beta: float = Field(1.0, ge=0)

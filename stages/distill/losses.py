@@ -13,12 +13,33 @@ from torch import Tensor
 from stages.distill.config import DistillConfig
 from stages.distill.pairs import LayerPair, averages_down
 
+_NO_SHARE = 1e-13
+"""Of probability, instead of 0, whose logarithm is not finite."""
+
 
 def soft_kd(student_BK: Tensor, teacher_BK: Tensor, tau: float) -> Tensor:
     """``tau^2 KL`` of the softened answers, mean over the batch; float32 scalar."""
     student = F.log_softmax(student_BK.float() / tau, dim=-1)
     teacher = F.log_softmax(teacher_BK.float() / tau, dim=-1)
     return tau**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+
+
+def corrected(teacher_BK: Tensor, labels: Tensor, tau: float) -> Tensor:
+    """The teacher's logits ``[B, K]``, and instead of wrong ones those whose softened answer is the label.
+
+    Wrong is an answer whose most likely class is not the image's (of mixed images: the class of the largest share).
+    Wen et al. 2019 (arXiv 1911.07471) put the right class in the place of the wrong one; here the label is the whole
+    answer.
+
+    Args:
+        teacher_BK: logits.
+        labels: class indices int64 ``[B]``, or probabilities ``[B, K]``.
+        tau: the temperature by which the answer is softened afterwards.
+    """
+    shares = (labels if labels.is_floating_point() else F.one_hot(labels, teacher_BK.shape[-1])).float()
+    wrong = teacher_BK.argmax(dim=-1) != shares.argmax(dim=-1)
+    answer = tau * shares.clamp_min(_NO_SHARE).log()
+    return torch.where(wrong[:, None], answer, teacher_BK.float())
 
 
 def hard_kd(student_BK: Tensor, teacher_BK: Tensor) -> Tensor:
@@ -118,6 +139,8 @@ def distillation_terms(
     if config.alpha > 0:
         if teacher_BK is None:
             raise ValueError("alpha is above 0 and no teacher answered")  # a mistake of ours: the stage runs one
+        if config.teacher_errors == "replace":
+            teacher_BK = corrected(teacher_BK, labels, config.tau)
         soft = config.logits == "soft"
         kd = soft_kd(student_BK, teacher_BK, config.tau) if soft else hard_kd(student_BK, teacher_BK)
         terms[f"{config.logits}_logits"] = config.alpha * kd

@@ -198,7 +198,7 @@ def test_reduced_graphs_keep_float32_inputs_and_outputs(
         expected = runner.infer(images)
     spread = np.ptp(expected)
     half, int8 = fp16_file(onnx_file, tmp_path / "half.onnx"), int8_file(onnx_file, tmp_path / "int8.onnx", images)
-    # Without VNNI, products of int8 saturate: how near the answers come is the processor's, that they are answers is ours.
+    # Without VNNI, products of int8 saturate: how near the answers come depends on the processor.
     for path, share in ((half, 0.01), (int8, 0.5)):
         with OnnxRunner(path) as runner:
             assert runner.input == "float"

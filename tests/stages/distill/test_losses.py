@@ -7,12 +7,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from stages.distill.config import DistillConfig
-from stages.distill.losses import distillation_terms, feature_loss, hard_kd, label_loss, normalised, on_grid, soft_kd
+from stages.distill.losses import (
+    corrected,
+    distillation_terms,
+    feature_loss,
+    hard_kd,
+    label_loss,
+    normalised,
+    on_grid,
+    soft_kd,
+)
 from stages.distill.pairs import LayerPair, layer_pairs
 
 KINDS = ("mse", "spectral")
@@ -50,6 +60,27 @@ def test_soft_kd_is_tau_squared_kl_of_the_softened_answers(tau: float) -> None:
     log_s, log_t = log_softmax(student.double().numpy() / tau), log_softmax(teacher.double().numpy() / tau)
     wanted = tau**2 * (np.exp(log_t) * (log_t - log_s)).sum(axis=1).mean()
     assert float(soft_kd(student, teacher, tau)) == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.mark.parametrize("tau", [1.0, 4.0])
+@pytest.mark.parametrize("mixed", [False, True])
+def test_wrong_answers_are_replaced_by_the_labels_and_right_ones_stay(tau: float, mixed: bool) -> None:
+    student, teacher = random(6, 1000), random(6, 1000, seed=1)
+    labels = teacher.argmax(dim=1)
+    labels[[1, 4]] = (labels[[1, 4]] + 1) % 1000
+    shares = F.one_hot(labels, 1000).float()
+    given = corrected(teacher, 0.9 * shares + 0.0001 if mixed else labels, tau)
+    right = [0, 2, 3, 5]
+    assert torch.equal(given[right], teacher[right])
+    of_labels = tau**2 * F.cross_entropy(student[[1, 4]] / tau, labels[[1, 4]]).item()
+    found = soft_kd(student[[1, 4]], given[[1, 4]], tau).item()
+    if mixed:
+        assert torch.softmax(given[[1, 4]] / tau, dim=1).max(dim=1).values.tolist() == pytest.approx(
+            [0.9001] * 2, rel=1e-3
+        )
+    else:
+        assert found == pytest.approx(of_labels, rel=1e-4)
+        assert hard_kd(student, given).item() == pytest.approx(F.cross_entropy(student, labels).item(), rel=1e-5)
 
 
 def test_hard_kd_is_cross_entropy_with_the_teachers_best_class() -> None:
