@@ -182,7 +182,7 @@ def _code_in(path: Path) -> str:
     try:
         with torch.serialization.safe_globals(harmless_types()):
             return some(sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path)))
-    except Exception:
+    except Exception:  # a damaged file, which makes the unpickler raise anything; the first reading's reason is told
         return ""
 
 

@@ -226,12 +226,7 @@ def reduced_args(arch: str) -> dict[str, Any]:
     Raises:
         UsageError: this family cannot be built so.
     """
-    args = dict(_reduced_args(arch))
-    try:
-        meta_model(arch, args)
-    except UsageError as error:  # families whose constructors have other arguments
-        raise _no_reduced_form(arch) from error
-    return args
+    return dict(_reduced_args(arch))
 
 
 def _no_reduced_form(arch: str) -> UsageError:
@@ -243,6 +238,16 @@ def _no_reduced_form(arch: str) -> UsageError:
 
 @lru_cache(maxsize=32)
 def _reduced_args(arch: str) -> dict[str, Any]:
+    """Tried once a process; the shape that comes of it is asked for next."""
+    args = _proportions(arch)
+    try:
+        shape_by_name(arch, args)
+    except UsageError as error:  # families whose constructors have other arguments
+        raise _no_reduced_form(arch) from error
+    return args
+
+
+def _proportions(arch: str) -> dict[str, Any]:
     full = meta_model(arch, {})
     shape = shape_of(full, arch)
     if not shape.isotropic:
