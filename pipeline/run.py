@@ -76,7 +76,7 @@ def run_all(config: RunConfig, output: Path | None, command: str, console: Conso
         return _run_all(config, output, command, console, None)
     from stages.training.processes import Together
 
-    with closing(Together(config.device)) as together:
+    with closing(Together(config.device, 60 * config.distill.timeout_minutes)) as together:
         if together.main:
             with together.leading():
                 return _run_all(config, output, command, console, together)

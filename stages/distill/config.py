@@ -58,7 +58,7 @@ class DistillConfig(TrainingConfig):
     """
 
     model_config = ConfigDict(use_attribute_docstrings=True)
-    volatile: ClassVar[frozenset[str]] = TrainingConfig.volatile | {"keep_every"}
+    volatile: ClassVar[frozenset[str]] = TrainingConfig.volatile | {"keep_every", "timeout_minutes"}
 
     epochs: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
     """Passes over the training images. auto: more, the fewer images there are (``pipeline.defaults``)."""
@@ -91,6 +91,9 @@ class DistillConfig(TrainingConfig):
     """Epochs between snapshots of the student's raw (not averaged) weights, kept under RUN/student/snapshots to watch
     how it learned; not of the last epoch, whose weights are the result. auto: a tenth of `epochs`, rounded up; null:
     none. It changes nothing about the training, so a finished one is not done again: it takes effect with the next."""
+    timeout_minutes: float = Field(10, gt=0)
+    """With several processes, of the teacher's training too: minutes without a sign of life from one of them (it was
+    stopped, or its network died) after which the run ends and names it."""
 
     @property
     def asks_teacher(self) -> bool:

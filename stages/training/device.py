@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -16,7 +17,8 @@ from core.words import counted
 
 PATIENCE = timedelta(hours=24)
 """How long a process waits for another: while the main one checks a million images, the others have nothing to do. A
-process that dies is noticed at once all the same, by its closed connection and by whatever launched it."""
+process that dies is noticed at once all the same, by its closed connection and by whatever launched it; one that is
+stopped, by its missing signs of life (``stages.training.pulse``)."""
 
 
 class Engine(Accelerator):  # type: ignore[misc]  # Accelerate's classes are untyped
@@ -60,6 +62,7 @@ def make_accelerator(
             "device 'cuda' was asked for, and torch sees no GPU; use --set device=cpu, or install CUDA torch."
         )
     use_gpu = device != "cpu" and torch.cuda.is_available()
+    _meet_after_restart("nccl" if use_gpu else "gloo")
     engine = Engine(
         cpu=not use_gpu,
         mixed_precision="no",
@@ -72,6 +75,30 @@ def make_accelerator(
     elif use_gpu and torch.cuda.is_bf16_supported(including_emulation=False):
         engine.precision = "bfloat16"
     return engine
+
+
+def _meet_after_restart(backend: str) -> None:
+    """Form the group under a name of its own where torchrun has started all processes anew.
+
+    Its agent keeps the store, in which the addresses of the processes that died still stand: whoever asks before the
+    new ones are there is sent to a closed door (seen with gloo, torch 2.14). Of several machines each counts restarts
+    for itself, so there the names would differ, and nothing is done.
+    """
+    restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    ours = os.environ.get("GROUP_WORLD_SIZE") == "1" and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    if restarts == "0" or not ours or torch.distributed.is_initialized():
+        return
+    from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
+
+    address, port, processes = (os.environ[name] for name in ("MASTER_ADDR", "MASTER_PORT", "WORLD_SIZE"))
+    store = TCPStore(address, int(port), int(processes), is_master=False, timeout=PATIENCE)
+    torch.distributed.init_process_group(
+        backend,
+        store=PrefixStore(f"restart-{restarts}", store),
+        rank=int(os.environ["RANK"]),
+        world_size=int(processes),
+        timeout=PATIENCE,
+    )
 
 
 def describe(device: str) -> str:

@@ -12,6 +12,7 @@ from core.context import Context
 from core.rundir import SETTINGS_SHOWN
 from stages.training.checkpoint import Progress
 from stages.training.memory import PeakMemory
+from stages.training.pulse import standing
 from stages.training.terms import shares
 
 
@@ -71,6 +72,7 @@ class Monitor:
 
     def step(self, progress: Progress, pace: Pace) -> None:
         """After each batch."""
+        standing(f"step {progress.steps} of {self.name}")
         mean = sum(progress.sums.values()) / max(progress.batches, 1)
         self.bar.update(self.task, completed=progress.steps, loss=f"{mean:.3f}", rate=f"{pace.rate:.0f}")
 

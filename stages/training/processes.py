@@ -11,13 +11,21 @@ from accelerate.utils import broadcast_object_list
 
 from core.errors import CompressError, ProcessLost
 from stages.training.device import make_accelerator
+from stages.training.pulse import Pulse
 
 
 class Together:
     """The main process tells, the others hear; used between stages, where the others wait."""
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, patience: float) -> None:
+        """Find the others.
+
+        Args:
+            device: ``cpu``, ``cuda`` or ``auto``.
+            patience: seconds without a sign of life after which a process is taken for lost, and the run ended.
+        """
         self.accelerator = make_accelerator(device)
+        self.pulse = Pulse(self.accelerator.process_index, self.accelerator.num_processes, patience)
         self.in_step = False
         """Whether the others are at work too, and so not listening."""
         self.dismissed = False
@@ -47,10 +55,12 @@ class Together:
     def dismiss(self) -> None:
         """Main process: nothing is left for the others to do."""
         self.dismissed = True
+        self.pulse.close()
         self.tell(None)
 
     def close(self) -> None:
         """Leave the group, so that the others learn at once that this process has."""
+        self.pulse.close()
         self.accelerator.end_training()
 
     @contextmanager

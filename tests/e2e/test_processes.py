@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -116,6 +117,31 @@ def test_torchrun_starts_it_too(tmp_path: Path, alone_and_together: tuple[Path, 
     assert all(bool((one[name] == two[name]).all()) for name in one)
 
 
+@pytest.mark.sweep
+def test_torchrun_starts_it_again_after_a_process_died(tmp_path: Path) -> None:
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1")
+    settings = (*TINY, "teacher.epochs=1", "distill.epochs=6", "distill.checkpoint_seconds=0")
+    words = ("-m", "pipeline", "run", *NAMES, *sets(*settings), "--output", str(tmp_path / "run"))
+    with subprocess.Popen(
+        [sys.executable, *launcher, *words],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        env=ENVIRONMENT,
+    ) as agent:
+        deadline = time.monotonic() + 240
+        while not ((tmp_path / "run" / "metrics.jsonl").is_file() and len(metrics(tmp_path / "run")) >= 2):
+            assert agent.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        children = psutil.Process(agent.pid).children()
+        next(child for child in children if child.environ().get("RANK") == "1").kill()
+        _, err = agent.communicate(timeout=300)
+    assert agent.returncode == 0, err
+    assert "resuming student" in err
+    assert [line["epoch"] for line in metrics(tmp_path / "run")] == [1, 2, 3, 4, 5, 6]
+
+
 class Started:
     """A long training of two processes, past its first epochs."""
 
@@ -132,9 +158,14 @@ class Started:
             assert time.monotonic() < deadline
             time.sleep(0.1)
 
+    def children(self) -> list[psutil.Process]:
+        """The ranks that still run."""
+        if self.process.poll() is not None:
+            return []
+        return psutil.Process(self.process.pid).children()
+
     def rank(self, number: int) -> psutil.Process:
-        children = psutil.Process(self.process.pid).children()
-        return next(child for child in children if child.environ().get("RANK") == str(number))
+        return next(child for child in self.children() if child.environ().get("RANK") == str(number))
 
     def ended(self) -> tuple[int, str, float]:
         started = time.monotonic()
@@ -146,8 +177,9 @@ class Started:
 def started(tmp_path: Path) -> Iterator[Started]:
     training = Started(tmp_path / "run")
     yield training
-    training.process.kill()
-    training.process.communicate()  # closes its pipe
+    for process in (*training.children(), training.process):
+        process.kill()
+    training.process.communicate(timeout=60)  # closes its pipe
 
 
 def test_a_process_that_dies_takes_the_run_down_and_is_named(started: Started) -> None:
@@ -158,6 +190,23 @@ def test_a_process_that_dies_takes_the_run_down_and_is_named(started: Started) -
     assert "rank 1 of 2 died (killed by SIGKILL" in err.splitlines()[-1]
     assert seconds < 60
     assert not other.is_running()
+
+
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.sweep), 1])
+def test_a_process_that_is_stopped_ends_the_run_and_is_named_with_its_step(rank: int, tmp_path: Path) -> None:
+    """It closes no connection: what a dead network looks like, too."""
+    training = Started(tmp_path / "run", "distill.timeout_minutes=0.2")
+    processes = [training.rank(number) for number in (0, 1)]
+    processes[rank].suspend()
+    code, err, seconds = training.ended()
+    assert code == 75
+    (told,) = [line for line in err.splitlines() if "error: " in line]
+    assert told.startswith(f"rank {1 - rank}: ")
+    assert f"rank {rank} " in told or f"rank {rank}, " in told
+    assert re.search(r"last seen at step \d+ of student", told)
+    assert "0.2 minutes (distill.timeout_minutes)" in told
+    assert 10 <= seconds < 60
+    assert not any(process.is_running() for process in processes)
 
 
 def test_an_interrupt_saves_in_all_and_the_same_command_goes_on(started: Started) -> None:

@@ -140,7 +140,12 @@ def test_keeping_is_no_part_of_what_a_training_is(every: Any) -> None:
     without = DistillConfig().identity()
     assert "keep_every" not in without
     assert fingerprint(DistillConfig(keep_every=every)) == fingerprint(DistillConfig()) == fingerprint(without)
-    assert {"checkpoint_seconds", "compile_reason", "precision_reason"} == plain.keys() - without.keys() - {"cache"}
+    assert {
+        "checkpoint_seconds",
+        "compile_reason",
+        "precision_reason",
+        "timeout_minutes",
+    } == plain.keys() - without.keys() - {"cache"}
 
 
 @pytest.mark.parametrize("every", [0, -1, 2.5, True, "often"])

@@ -1,0 +1,40 @@
+"""Who is taken for lost, and who is not."""
+
+from __future__ import annotations
+
+from stages.training.pulse import Others
+
+
+def watched() -> Others:
+    """Three processes, each seen at second 0; patience of 10."""
+    others = Others(patience=10, answered=0)
+    for rank in (0, 2):
+        others.note(rank, 1, "step 5 of student", now=0)
+    return others
+
+
+def test_a_count_that_stands_still_is_silence_and_one_that_moves_is_none() -> None:
+    others = watched()
+    for now in range(1, 12):
+        others.note(0, 1 + now, f"step {5 + now} of student", now=now)
+        others.note(2, 1, "step 5 of student", now=now)
+    assert others.lost(9.9) is None
+    told = others.lost(11)
+    assert told is not None
+    assert "rank 2 (last seen at step 5 of student)" in told
+    assert "rank 0" not in told
+    assert list(others.silent(11)) == [2]
+
+
+def test_a_store_that_does_not_answer_is_its_process_gone() -> None:
+    told = watched().lost(10.1)
+    assert told is not None
+    assert told.startswith("rank 0 (last seen at step 5 of student)")
+    assert "rank 2" not in told
+
+
+def test_a_process_that_was_stopped_itself_blames_nobody() -> None:
+    others = watched()
+    others.excuse(3600)
+    assert others.lost(3609) is None
+    assert others.lost(3611) is not None
