@@ -39,7 +39,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from distill_step import interval
 
-from pipeline.machine import available_cores, environment
+from core.machine import usable_cores
+from pipeline.machine import environment
 from stages.analysis.config import AnalysisConfig
 from stages.analysis.network import measure_network
 from stages.analysis.results import TapResult
@@ -289,7 +290,7 @@ def main(
     """Measure the feature analysis."""
     load = psutil.getloadavg()[0]
     setting = Setting(name, json.loads(args), images, batch, rounds)
-    counts = sorted(set(threads)) or sorted({1, available_cores()})
+    counts = sorted(set(threads)) or sorted({1, usable_cores()})
     results = compared(setting, counts)
     apart = (
         analysis_memory.in_process_apart(name, setting.args, memory, batch, kept * 1e6, counts[-1]) if memory else None

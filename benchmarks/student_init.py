@@ -24,10 +24,9 @@ import torch.nn.functional as F
 from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 
-from core.machine import processor
+from core.machine import processor, usable_cores
 from core.preprocess import PreprocessSpec
 from core.records import ModelSpec
-from pipeline.machine import available_cores
 from stages.images.config import DataConfig
 from stages.images.sources import open_images
 from stages.models.build import build_model, preprocess_of
@@ -244,7 +243,7 @@ def main() -> None:
         teacher, data, student, given.data, ways=given.ways, seeds=seeds, epochs=given.epochs, rates=given.rates
     )
     text = (
-        f"{processor()}, {available_cores()} cores, torch {torch.__version__}, timm {timm.__version__}. Teacher "
+        f"{processor()}, {usable_cores()} cores, torch {torch.__version__}, timm {timm.__version__}. Teacher "
         f"{TEACHER} at {TEACHER_ARGS['img_size']} pixels, {accuracy:.1f} % top-1; student {STUDENT} at "
         f"{STUDENT_ARGS['img_size']}; {given.train} training and {given.val} held-out images, {given.epochs} epochs, "
         f"{given.seeds} seed(s).\n\n{table(found)}\n"

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import tempfile
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from pydantic import BaseModel
 
 from core.errors import UsageError
 from core.record import FileRef
+
+_REFUSALS = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}
+    | {errno.EMFILE, errno.ENFILE}
+)
+"""What a disk or the system answers where nothing is wrong with what was asked to be written or read."""
 
 
 def sha256_of(path: Path) -> str:
@@ -43,6 +50,19 @@ def unwritable(error: OSError) -> str:
     return "a file is where a folder is needed" if isinstance(error, FileExistsError) else str(error.strerror)
 
 
+def refused_write(error: BaseException) -> OSError | None:
+    """The system's own error that another one was raised from: a full disk, a folder that may not be written to.
+
+    Libraries wrap it in errors of theirs that blame what was being written.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in _REFUSALS:
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
 def inside(folder: Path, relative: str) -> Path:
     """``folder / relative``, refused when it would lie outside ``folder``.
 
@@ -53,6 +73,21 @@ def inside(folder: Path, relative: str) -> Path:
     if Path(relative).is_absolute() or not target.is_relative_to(folder.resolve()):
         raise UsageError(f"path '{relative}' leaves its folder {folder}; only paths inside it are allowed.")
     return target
+
+
+def below(folder: Path, relative: str) -> Path:
+    """``folder / relative`` by its name alone, refused when that leads out of ``folder``; links are not followed.
+
+    For files whose content is checked by digest: wherever a link of the system leads (a cache's or a volume's), what it
+    gives is then known to be what was written.
+
+    Raises:
+        UsageError: ``relative`` is absolute or climbs.
+    """
+    foreign = PureWindowsPath(relative)  # knows both separators, and drives
+    if Path(relative).is_absolute() or foreign.anchor or ".." in foreign.parts:
+        raise UsageError(f"path '{relative}' leaves its folder {folder}; only paths inside it are allowed.")
+    return folder / relative
 
 
 def reference(path: Path, root: Path) -> FileRef:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from pathlib import Path
 
@@ -39,6 +38,14 @@ def processor() -> str:
     return f"{name} ({', '.join(numbers)})" if numbers else name
 
 
+def usable_cores() -> int:
+    """Cores' worth of time that this process may use: fewer than the machine has where its affinity or a container's
+    quota (cgroup ``cpu.max``, rounded up) says so."""
+    from joblib import cpu_count
+
+    return int(cpu_count())
+
+
 def hardware(threads: int, gpu: str) -> Hardware:
     """What absolute times measured now depend on.
 
@@ -46,5 +53,5 @@ def hardware(threads: int, gpu: str) -> Hardware:
         threads: of each session.
         gpu: its name; empty where models run on the CPU.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return Hardware(processor=processor(), architecture=platform.machine(), cores=cores, threads=threads, gpu=gpu)
+    named = {"processor": processor(), "architecture": platform.machine()}
+    return Hardware(**named, cores=usable_cores(), threads=threads, gpu=gpu)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from core.artifact_records import Input
 from core.errors import DataError, ResultError, UsageError
+from core.files import refused_write
 from exporters.runners import OnnxRunner
 
 if TYPE_CHECKING:
@@ -129,6 +130,8 @@ def _export(module: nn.Module, path: Path, example: Tensor, max_batch: int, opse
                 verbose=False,
             )
     except Exception as error:  # the exporter lets through whatever the module's forward or torch.export raises
+        if (refused := refused_write(error)) is not None:
+            raise refused from error
         raise ResultError(
             f"{type(module).__name__} cannot be exported to ONNX for inputs {list(example.shape)} "
             f"({_first_line(error)}); the model must take these and must not depend on the batch size."

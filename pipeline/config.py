@@ -44,7 +44,8 @@ class RunConfig(Record):
     """Processes that load images; 0 loads in the training process. auto: 0 for digits, else one a core, at most 8."""
     threads: int | Literal["auto"] = "auto"
     """CPU threads of torch while training. auto: 1 at the reduced geometry, whose operators are too small to share
-    out (two threads are up to four times slower on a busy machine), else torch's own choice, written as 0."""
+    out (two threads are up to four times slower on a busy machine), else torch's own choice, written as 0, or a
+    container's quota where that is less."""
     geometry: Literal["auto", "full", "reduced"] = "auto"
     """Size of both networks. auto: reduced for the embedded digits, full for everything else."""
     image_size: int | None = Field(None, gt=0)
@@ -88,6 +89,10 @@ class CheckSettings(Record):
 Config = TypeVar("Config", RunConfig, CheckSettings)
 
 
+_DEEPEST = 16
+_MOST_VALUES = 100_000
+
+
 class _Loader(yaml.SafeLoader):
     """The safe loader, reading 5e-4 as the number that it is everywhere but in YAML 1.1."""
 
@@ -101,12 +106,33 @@ def parse_yaml(text: str, origin: str) -> Any:
     """YAML to plain values, by the safe loader.
 
     Raises:
-        UsageError: it is not YAML.
+        UsageError: it is not YAML, or of more values or deeper than settings can be.
     """
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of the safe loader
+        values = yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of the safe loader
+        _count(values, origin)
     except yaml.YAMLError as error:
         raise UsageError(f"{origin} is not valid YAML: {' '.join(str(error).split())[:200]}") from error
+    except RecursionError as error:
+        raise UsageError(f"{origin} is nested too deeply for settings.") from error
+    return values
+
+
+def _count(values: Any, origin: str) -> None:
+    """Walk over all values: aliases make a billion of them out of a few lines, and what follows would never end.
+
+    Down to where ``_plain`` refuses them for their depth.
+    """
+    waiting, seen = [(values, 0)], 0
+    while waiting:
+        seen += 1
+        if seen > _MOST_VALUES:
+            raise UsageError(
+                f"{origin} has more than {_MOST_VALUES:,} values, aliases written out; settings are fewer."
+            )
+        value, depth = waiting.pop()
+        if depth <= _DEEPEST and isinstance(value, Mapping | list | tuple):
+            waiting += [(one, depth + 1) for one in (value.values() if isinstance(value, Mapping) else value)]
 
 
 def recipe_names() -> list[str]:
@@ -228,9 +254,6 @@ def _validated(values: Mapping[str, Any], kind: type[Config]) -> Config:
         problems += _problems(error)
     head = "config: " if len(problems) == 1 else f"config has {len(problems)} problems:\n  "
     raise UsageError(head + "\n  ".join(problems))
-
-
-_DEEPEST = 16
 
 
 def _plain(value: Any, key: str, problems: list[str], depth: int) -> Any:

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from core.context import Context
 from core.errors import UsageError
+from core.machine import usable_cores
 from core.processes import world_size
 from core.records import Cost, DataRecord, StudentRecord, TeacherRecord
 from core.rundir import RunDirectory
@@ -28,7 +29,7 @@ from pipeline.dry_run_figures import Filling, Training, as_control
 from pipeline.dry_run_steps import fitting, learning
 from pipeline.dry_run_views import views_advice
 from pipeline.earlier import earlier_of, with_precision, with_sizes
-from pipeline.machine import available_cores, threads_each
+from pipeline.machine import threads_each
 from pipeline.plan import STAGES
 from pipeline.request import default_output, identity, notes, refuse_inside_data, with_absolute_paths
 from pipeline.resolve import resolve_models, resolve_training, with_choices
@@ -184,7 +185,7 @@ def _refuse_unusable(root: Path, models: RunConfig) -> bool:
 
 def _busy() -> list[str]:
     """A note where other work holds half of the cores or more, for steps are then slower than they would be."""
-    load, cores = psutil.getloadavg()[0], available_cores()
+    load, cores = psutil.getloadavg()[0], usable_cores()
     if load <= cores / 2:
         return []
     return [

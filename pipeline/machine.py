@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import psutil
 
-from core.machine import cpu_flags, processor
+from core.machine import cpu_flags, processor, usable_cores
 from exporters.cuda import gpu_present
 from exporters.tensorrt import installed_flavours
 
@@ -25,14 +24,9 @@ def package_version(name: str) -> str | None:
         return None
 
 
-def available_cores() -> int:
-    """Cores that this process may use, which may be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def threads_each(processes: int) -> int:
     """Threads of each of several processes that share the cores."""
-    return max(1, available_cores() // processes)
+    return max(1, usable_cores() // processes)
 
 
 def has_amx() -> bool:
@@ -47,7 +41,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "system": platform.platform(),
         "processor": processor(),
-        "cores": available_cores(),
+        "cores": usable_cores(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "gpu": gpu_present(),
         "packages": {name: found for name in (*_PACKAGES, *_RUNTIMES) if (found := package_version(name))},

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from core.errors import EnvironmentLacksError, UsageError
+from core.machine import usable_cores
 from core.processes import world_size
 from core.records import Cost, DataRecord
 from exporters.precision.modelopt import require_precision
@@ -27,7 +28,8 @@ from pipeline.resolve_speed import resolve_speed
 from pipeline.resolve_strategy import check_decidable
 from pipeline.resolve_student import resolve_student, resolve_width
 from stages.export.config import ENGINES, ExportConfig, Target
-from stages.images.listing import EMBEDDED
+from stages.images.config import DataConfig
+from stages.images.listing import EMBEDDED, kind_of
 from stages.student.config import StudentConfig
 from stages.teacher.config import TeacherConfig
 from stages.training.config import TrainingConfig
@@ -76,9 +78,10 @@ def resolve_models(config: RunConfig, *, fetch: bool = True) -> RunConfig:
     return config.model_copy(
         update={
             "geometry": geometry,
+            "data": _with_splits(config.data),
             "device": device,
             "workers": _workers(config),
-            "threads": (1 if geometry == "reduced" else 0) if config.threads == "auto" else config.threads,
+            "threads": _threads(config, geometry),
             "teacher": config.teacher.model_copy(
                 update={"model": teacher, "args": teacher_args, "init": _teacher_init(config, geometry)}
             ),
@@ -87,6 +90,25 @@ def resolve_models(config: RunConfig, *, fetch: bool = True) -> RunConfig:
             "export": resolve_export(config),
         }
     )
+
+
+def _with_splits(data: DataConfig) -> DataConfig:
+    """Names of the splits where there are any to choose.
+
+    Raises:
+        UsageError: one is given for images whose splits have no names.
+    """
+    if kind_of(data.source) == "timm":
+        return data.model_copy(update=dict(zip(("train_split", "val_split"), data.splits, strict=True)))
+    for name, usual in zip(("train_split", "val_split"), DataConfig().splits, strict=True):
+        value = getattr(data, name)
+        if value not in (None, usual):  # the usual names were written into settings of folders once
+            raise UsageError(
+                f"data.{name} is '{value}', and data.source '{data.source}' has no named splits: a folder's are its "
+                "train/ and val/ (or validation/), and digits are split by the pipeline. Leave it out; it is for "
+                "hfds/, torch/, wds/ and tfds/."
+            )
+    return data.model_copy(update={"train_split": None, "val_split": None})
 
 
 def resolve_training(config: RunConfig, data: DataRecord, processes: int | None = None) -> RunConfig:
@@ -354,9 +376,19 @@ def resolve_device(device: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def _threads(config: RunConfig, geometry: str) -> int:
+    """CPU threads of torch, 0 for its own choice: one a core, whatever a container's quota leaves of them."""
+    if config.threads != "auto":
+        return config.threads
+    if geometry == "reduced":
+        return 1
+    cores, usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else usable_cores(), usable_cores()
+    return usable if usable < cores else 0
+
+
 def _workers(config: RunConfig) -> int:
     if config.workers != "auto":
         if config.workers < 0:
             raise UsageError(f"workers is {config.workers}; give 0 or more.")
         return config.workers
-    return 0 if config.data.source == EMBEDDED else min(_MAX_WORKERS, os.cpu_count() or 1)
+    return 0 if config.data.source == EMBEDDED else min(_MAX_WORKERS, usable_cores())

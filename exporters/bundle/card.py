@@ -180,7 +180,7 @@ def _files(
     said |= {
         "preprocess.json": "how an image becomes the input",
         "labels.txt": "one label a line, in the order of the logits",
-        "infer.py": "classifies images with numpy, Pillow and ONNX Runtime alone",
+        "infer.py": "classifies images with numpy, Pillow and ONNX Runtime (1.18 or later) alone",
         "timm/model.safetensors": "the trained network for timm, with `timm/config.json` beside it",
     }
     for model in served:

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import json
 import logging
+import os
 import signal
 import sys
 import warnings
@@ -14,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"}
+QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def read(path: Path, spec: dict[str, Any]) -> Any:
@@ -68,6 +70,16 @@ def files(given: Path) -> list[Path]:
     return sorted(path for path in found if path == given or (path.suffix.lower() in SUFFIXES and path.is_file()))
 
 
+def threads() -> int:
+    """Threads that a container's share of the processors keeps busy; 0 where nothing limits it."""
+    try:
+        quota, period = QUOTA.read_text().split()
+        limit = -(-int(quota) // int(period))  # "max" is no number: no limit
+    except (OSError, ValueError):
+        return 0
+    return limit if limit < (os.cpu_count() or 1) else 0
+
+
 def main() -> int:
     """Print path, likeliest label and its probability of every image; exit code 2 if one could not be read."""
     import onnxruntime
@@ -76,7 +88,9 @@ def main() -> int:
     logging.getLogger("PIL").addHandler(logging.NullHandler())
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `... | head` ends this program without a word
-    here = Path(__file__).resolve().parent
+    here = Path(__file__).absolute().parent  # a cache or a volume may hold links to files that lie elsewhere
+    if not (here / "manifest.json").is_file():  # a link to this program alone
+        here = Path(__file__).resolve().parent
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("images", nargs="+", type=Path)
     recommended = json.loads((here / "manifest.json").read_text(encoding="utf-8"))["default"]["onnx"]["file"]
@@ -84,7 +98,15 @@ def main() -> int:
     asked, code = parser.parse_args(), 0
     spec = json.loads((here / "preprocess.json").read_text(encoding="utf-8"))
     labels = (here / "labels.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    session = onnxruntime.InferenceSession(str(here / asked.model), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads()
+    try:
+        session = onnxruntime.InferenceSession(str(here / asked.model), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's errors share no base but this
+        said = str(error).partition("\n")[0][-160:]
+        sys.exit(
+            f"{asked.model}: ONNX Runtime {onnxruntime.__version__} (1.18 or later is needed) cannot open it: {said}"
+        )
     for path in (file for given in asked.images for file in files(given)):
         try:
             images = prepare(path, spec)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ from pydantic import ValidationError
 
 from core.artifact_records import Precision, Runtime
 from core.errors import BundleError, UsageError
-from core.files import inside, sha256_of
+from core.files import below, sha256_of
 from core.preprocess import PreprocessSpec
 from exporters.bundle.graph import graph_facts
 from exporters.bundle.layout import (
@@ -27,6 +28,8 @@ from exporters.bundle.layout import (
     ModelFile,
     kind_of,
 )
+
+_TEXTS = frozenset({".json", ".md", ".pbtxt", ".py", ".txt"})
 
 
 def open_bundle(folder: Path) -> Bundle:
@@ -150,18 +153,25 @@ def _verified(folder: Path, manifest: dict[str, Any]) -> dict[str, Path]:
     hashed: dict[tuple[int, int], str] = {}
     for name, size, digest in entries:
         try:
-            path = inside(folder, name)
+            path = below(folder, name)
         except UsageError as error:
             raise BundleError(f"{folder / MANIFEST} names '{name}', which is outside the bundle.") from error
         if not path.is_file():
             raise BundleError(f"{path} is missing from the bundle; get the bundle again.")
         status = path.stat()
-        if status.st_size != size:
+        if status.st_size != size and not _same_but_for_line_ends(path, digest):
             raise BundleError(f"{path} is damaged: {status.st_size} bytes, not {size}; get the bundle again.")
         same = (status.st_dev, status.st_ino)  # Triton's models are hard links: one reading tells of both names
         if same not in hashed:
             hashed[same] = sha256_of(path)
-        if hashed[same] != digest:
+        if hashed[same] != digest and not _same_but_for_line_ends(path, digest):
             raise BundleError(f"{path} is damaged: its SHA-256 is not the manifest's; get the bundle again.")
         files[name] = path
     return files
+
+
+def _same_but_for_line_ends(path: Path, digest: str) -> bool:
+    """Whether a text file is the one that was written, as git checks it out where lines end in CRLF."""
+    if path.suffix not in _TEXTS:
+        return False
+    return hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest() == digest

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from core.errors import BundleError, ResultError, UsageError
+from core.files import refused_write
 from exporters.onnx import EXTERNAL_ABOVE
 
 PRODUCTS = frozenset({"MatMul", "Gemm", "Conv", "Einsum", "ConvTranspose"})
@@ -83,6 +84,8 @@ def load_graph(path: Path) -> Any:
     except UsageError:
         raise
     except Exception as error:  # protobuf's DecodeError, OSError and onnx's own share no base
+        if (refused := refused_write(error)) is not None:
+            raise refused from error
         raise BundleError(f"{path} is damaged or no ONNX file ({one_line(error)}); export it again.") from error
     _name_nodes(model.graph)
     return inferred(model, path.name)

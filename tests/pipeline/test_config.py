@@ -165,6 +165,21 @@ def test_config_is_frozen(digits: RunConfig) -> None:
         digits.seed = 1  # type: ignore[misc]
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: " + "[" * 20_000 + "]" * 20_000, "nested too deeply"),
+        (
+            "\n".join(["x0: &x0 [lol]", *(f"x{n}: &x{n} [{', '.join([f'*x{n - 1}'] * 9)}]" for n in range(1, 10))]),
+            "100,000",
+        ),
+    ],
+)
+def test_bombs_are_refused_in_no_time(text: str, words: str) -> None:
+    with pytest.raises(UsageError, match=f"config 'x' .*{words}"):
+        parse_yaml(text, "config 'x'")
+
+
 def test_yaml_and_back_is_the_same_config(digits: RunConfig, folder: RunConfig) -> None:
     for config in (digits, folder):
         assert validate(yaml.safe_load(dump_yaml(config))) == config

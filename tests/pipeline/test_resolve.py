@@ -73,6 +73,15 @@ def test_digits_are_reduced_and_folders_are_full(digits: RunConfig, folder: RunC
     assert pairs_of(large) == [((11, 23),)]
 
 
+def test_only_prefixed_datasets_have_named_splits(folder: RunConfig, digits: RunConfig) -> None:
+    for config in (folder, digits, changed(folder, data={"train_split": "train", "val_split": "validation"})):
+        data = resolve_models(config).data
+        assert (data.train_split, data.val_split) == (None, None)
+    prefixed = changed(folder, data={"source": "wds/some", "train_split": "training"})
+    data = resolve_models(prefixed).data
+    assert (data.train_split, data.val_split) == ("training", "validation")
+
+
 def test_own_arguments_go_over_the_reduced_ones(digits: RunConfig) -> None:
     config = resolve_models(changed(digits, student={"args": {"depth": 5}}))
     assert isinstance(config.student.args, dict)
@@ -158,6 +167,7 @@ def test_teacher_epochs_follow_the_classifier(folder: RunConfig) -> None:
         ({"teacher": {"init": "file"}}, "teacher.init is 'file'"),
         ({"teacher": {"init": "scratch", "weights": "x.pt"}}, "teacher.init is 'scratch'"),
         ({"workers": -1}, "workers is -1"),
+        ({"data": {"val_split": "test"}}, "data.val_split is 'test'.*no named splits"),
     ],
 )
 def test_what_does_not_fit_is_refused(digits: RunConfig, sections: dict[str, Any], words: str) -> None:

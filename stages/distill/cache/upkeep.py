@@ -17,6 +17,7 @@ from filelock import FileLock, Timeout
 from core.errors import RunInterrupted, UsageError
 from core.files import write_atomic
 from core.fingerprint import canonical
+from core.machine import usable_cores
 from stages.distill.cache.chunks import Part
 from stages.distill.cache.store import Store
 
@@ -119,7 +120,7 @@ def _verify(store: Store, say: Say) -> None:
     for part in store.parts:
         manifest = store.manifest(part)
         total += sum(record.bytes for record in manifest.chunks.values())
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # hashing releases the interpreter lock
+        with ThreadPoolExecutor(min(8, usable_cores())) as pool:  # hashing releases the interpreter lock
             intact = list(pool.map(lambda item, name=part.name: store.is_intact(name, *item), manifest.chunks.items()))
         damaged = [index for index, good in zip(manifest.chunks, intact, strict=True) if not good]
         if damaged:
