@@ -1,4 +1,4 @@
-"""The loops that ``distill_step.py`` measures: a plain eager one, and this project's own in its variants."""
+"""The loops that ``distill_step.py`` and ``gpu/step.py`` measure: a plain eager one, and this project's own."""
 
 from __future__ import annotations
 
@@ -57,7 +57,10 @@ class Setting:
     args: dict[str, Any]
     batch: int
     steps: int
+    """So many batches of images are held; a loop that takes more goes round."""
     folder: Path
+    device: str = "cpu"
+    """Where both networks are: ``cpu`` or ``cuda``."""
 
 
 class Pictures(Dataset[tuple[Tensor, int]]):
@@ -131,9 +134,10 @@ Step = Callable[[], tuple[float, dict[str, float]]]
 """One step: its loss, and seconds by part."""
 
 
-def plain_step(setting: Setting, config: DistillConfig, size: int) -> Step:
-    """The published loop, as plain as it can be written."""
-    teacher, student = networks(setting)
+def plain_step(setting: Setting, config: DistillConfig, size: int, precision: torch.dtype = torch.float32) -> Step:
+    """The published loop, as plain as it can be written; with ``precision`` bfloat16, all of it under autocast."""
+    teacher, student = (network.to(setting.device) for network in networks(setting))
+    short = torch.autocast(setting.device, torch.bfloat16, enabled=precision == torch.bfloat16)
     teacher.eval().requires_grad_(False)
     student.train()
     spared = student.no_weight_decay()
@@ -153,12 +157,12 @@ def plain_step(setting: Setting, config: DistillConfig, size: int) -> Step:
     def step() -> tuple[float, dict[str, float]]:
         clock = Clock()
         with clock.running("data"):
-            images, labels = next(data)
-        with clock.running("teacher"), torch.no_grad():
+            images, labels = (part.to(setting.device) for part in next(data))
+        with clock.running("teacher"), torch.no_grad(), short:
             teacher_logits, teacher_tap = tapped(teacher, images, last_teacher)
-        with clock.running("student forward"):
+        with clock.running("student forward"), short:
             logits, tap = tapped(student, images, last_student)
-        with clock.running("losses"):
+        with clock.running("losses"), short:
             pooled = F.adaptive_avg_pool3d(teacher_tap, (tap.shape[1], None, None))
             spectral = F.mse_loss(spectrum(tap), spectrum(pooled))
             soft = F.kl_div(
@@ -176,23 +180,25 @@ def plain_step(setting: Setting, config: DistillConfig, size: int) -> Step:
     return step
 
 
-def our_step(setting: Setting, config: DistillConfig, size: int, context: Context, *, cached: bool) -> Step:
+def our_step(
+    setting: Setting, config: DistillConfig, size: int, context: Context, *, cached: bool, compiled: bool = True
+) -> Step:
     """A step of `compress run`: its job, its loop, its cache."""
     network, student = networks(setting)
     pairs = layer_pairs(config, len(student.blocks), len(network.blocks))
     precision = torch.bfloat16 if config.teacher_precision == "bfloat16" else torch.float32
     adapted = AdaptedTeacher(network, teacher_layers(pairs), HALF, HALF, precision=precision)
-    teacher: FrozenTeacher | None = FrozenTeacher(adapted)
+    teacher: FrozenTeacher | None = FrozenTeacher(adapted).to(setting.device)
     tapped = TappedStudent(student, pairs)
-    compile_in_place(tapped)
-    if not cached:
-        compile_in_place(adapted)
+    if compiled:
+        compile_in_place(tapped, *([] if cached else [adapted]))
     views: Any = Pictures(setting.batch * setting.steps, size)
     if cached and teacher is not None:
-        parts = parts_of(teacher, views[ViewKey(0, 0)][0][None], teacher_layers(pairs))
+        device = torch.device(setting.device)
+        parts = parts_of(teacher, views[ViewKey(0, 0)][0][None].to(device), teacher_layers(pairs))
         key = {"benchmark": setting.teacher, "batch": setting.batch}
         store = Store(CacheConfig(), key, parts, images=len(views), views=1, run_folder=setting.folder / "cache")
-        fill(store, views, teacher, context, batch_size=setting.batch)
+        fill(store, views, teacher, context, batch_size=setting.batch, device=device)
         views, teacher = CachedViews(views, store), None
     clock = Clock()
     if teacher is not None:
@@ -224,30 +230,39 @@ def our_step(setting: Setting, config: DistillConfig, size: int, context: Contex
         before = sum(training.progress.sums.values())
         with clock.running("loop"):
             with clock.running("data"):
-                batch = next(data)
+                batch = [part.to(setting.device) for part in next(data)]
             training.step(*batch)
         return sum(training.progress.sums.values()) - before, dict(clock.spent)
 
     return step
 
 
+def settings_of(setting: Setting, **settings: Any) -> DistillConfig:
+    """What both loops train with: the published recipe at a constant rate, nothing clipped."""
+    rate = 5e-4 * setting.batch / 512
+    fixed: dict[str, Any] = {
+        "batch_size": setting.batch,
+        "lr": rate,
+        "min_lr": rate,
+        "warmup_epochs": 0.0,
+        "warmup_lr": 0.0,
+        "layer_decay": None,
+        "clip_grad": None,
+        "ema_decay": 0.99996,
+        "ema_warmup": False,
+    }
+    return DistillConfig(**fixed, **settings)
+
+
+def context_of(setting: Setting, name: str) -> Context:
+    """A run folder of its own for one of our loops."""
+    run = RunDirectory.claim(setting.folder / name.replace(" ", "-"), {"benchmark": name})
+    return Context(run=run, seed=0, device=setting.device, console=Console(quiet=True))
+
+
 def make(variant: str, setting: Setting, size: int) -> Step:
     """A variant ready to step."""
-    rate = 5e-4 * setting.batch / 512
-    config = DistillConfig(
-        batch_size=setting.batch,
-        lr=rate,
-        min_lr=rate,
-        warmup_epochs=0.0,
-        warmup_lr=0.0,
-        layer_decay=None,
-        clip_grad=None,
-        ema_decay=0.99996,
-        ema_warmup=False,
-        teacher_precision="bfloat16" if variant == SHORT else "float32",
-    )
+    config = settings_of(setting, teacher_precision="bfloat16" if variant == SHORT else "float32")
     if variant == PLAIN:
         return plain_step(setting, config, size)
-    run = RunDirectory.claim(setting.folder / variant.replace(" ", "-"), {"benchmark": variant})
-    context = Context(run=run, seed=0, device="cpu", console=Console(quiet=True))
-    return our_step(setting, config, size, context, cached=variant == CACHED)
+    return our_step(setting, config, size, context_of(setting, variant), cached=variant == CACHED)

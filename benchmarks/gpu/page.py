@@ -1,0 +1,178 @@
+"""docs/gpu.md, written from what `prove.py` found.
+
+    python benchmarks/gpu/page.py gpu/prove.json [MORE.json ...]
+
+One section a machine, in the order given. Without a machine that has a GPU the page says that there is none yet.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "gpu.md"
+HEAD = """# On a GPU
+
+What `benchmarks/gpu/prove.py` found, machine by machine; this page is written from its results by a command:
+
+    python benchmarks/gpu/prove.py --minutes 10 --out gpu
+    python benchmarks/gpu/page.py gpu/prove.json
+"""
+NONE_YET = """**No GPU has run this project yet.** What the code for GPUs does there is not known; below is the small version of the
+same script on a machine without one, which shows that the probes run.
+"""
+
+
+def page(found: list[dict[str, Any]]) -> str:
+    """The whole page.
+
+    Args:
+        found: contents of `prove.json` files.
+    """
+    parts = [HEAD]
+    if not any(one["machine"]["card"] for one in found):
+        parts.append(NONE_YET)
+    return "\n".join([*parts, *(section(one) for one in found)])
+
+
+def section(one: dict[str, Any]) -> str:
+    """One machine."""
+    machine, probes = one["machine"], one["probes"]
+    card = machine["card"]
+    title = f"{card['name']}, driver {card['driver_version']}, {card['memory.total']}" if card else "No GPU"
+    packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items())
+    lines = [
+        f"## {title}",
+        "",
+        f"{machine['processor']}, {machine['cores']} cores; Python {machine['python']}; {packages}; commit "
+        f"{machine['commit']}, {machine['date']}.{' Small networks.' if one['small'] else ''}",
+    ]
+    for name, probe in probes.items():
+        lines += ["", f"### {probe['what'][0].upper()}{probe['what'][1:]}", "", *body(name, probe)]
+    return "\n".join(lines) + "\n"
+
+
+def body(name: str, probe: dict[str, Any]) -> list[str]:
+    """What one probe gave, with why it gave no more."""
+    if "not_here" in probe:
+        return [f"Not here: {probe['not_here']}."]
+    lines = TABLES.get(name, lambda _: [])(probe)
+    if probe.get("cut_off"):
+        lines += ["", f"Cut off: {probe['cut_off']}."]
+    elif probe["exit_code"] != 0:
+        lines += ["", f"Failed, exit code {probe['exit_code']}:", "", "```", *probe.get("said", []), "```"]
+    return lines or ["Nothing was measured."]
+
+
+def _tests(probe: dict[str, Any]) -> list[str]:
+    return [f"{probe['summary']}." if probe.get("summary") else "No summary.", *probe.get("skipped", [])]
+
+
+def _digits(probe: dict[str, Any]) -> list[str]:
+    if "accuracy" not in probe:
+        return [f"No report after {probe['seconds']} s."]
+    lines = [
+        f"Verdict {probe['verdict']}, {probe['seconds']} s in all.",
+        "",
+        "| model | runtime | precision | top-1 % |",
+        "| --- | --- | --- | --- |",
+    ]
+    for row in probe["accuracy"]:
+        top1 = "not measured" if row["top1"] is None else f"{row['top1']:.2f}"
+        lines.append(f"| {row['model']} | {row['runtime']} | {row['precision']} | {top1} |")
+    return lines
+
+
+def _step(probe: dict[str, Any]) -> list[str]:
+    found = probe.get("found")
+    if not found or not found["rows"]:
+        return []
+    lines = [
+        f"{found['student']} <- {found['teacher']}, {found['pixels']} pixels, batch {found['batch']}, on "
+        f"{found['device']}. `faster`: seconds of the plain eager loop of the same precision over ours, pairs of steps "
+        "in turn, median (least to most). Peak memory is of one step, with the weights of both loops.",
+        "",
+        "| loop | precision | ms a step | plain, ms | faster | images/s | peak | plain's peak |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in found["rows"]:
+        lines.append(
+            f"| {row['loop']} | {row['precision']} | {1e3 * row['seconds']:.1f} | {1e3 * row['plain_seconds']:.1f} | "
+            f"{row['faster']:.2f} ({row['faster_from']:.2f} to {row['faster_to']:.2f}) | "
+            f"{row['images_per_second']:,.0f} | {gigabytes(row['peak_bytes'])} | {gigabytes(row['plain_peak_bytes'])} |"
+        )
+    return lines
+
+
+def gigabytes(count: int | None) -> str:
+    """Bytes in GB."""
+    return "not measured" if count is None else f"{count / 1e9:.2f} GB"
+
+
+def _loader(probe: dict[str, Any]) -> list[str]:
+    found = probe.get("found")
+    if not found or not found["rows"]:
+        return []
+    lines = [
+        f"JPEGs of {found['pixels']} pixels, {found['cores']} cores.",
+        "",
+        "| workers | images/s |",
+        "| --- | --- |",
+    ]
+    ordered = sorted(found["rows"], key=lambda row: row["workers"])
+    return lines + [f"| {row['workers']} | {row['images_per_second']:,.0f} |" for row in ordered]
+
+
+def _engines(probe: dict[str, Any]) -> list[str]:
+    found = probe.get("found")
+    if not found or not found["rows"]:
+        return []
+    lines = [
+        f"Teacher {found['teacher']}, student {found['student']}, with the copies to and from the device; in turn.",
+        "",
+        "| runtime | batch | teacher, ms | student, ms | student is faster by |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for row in found["rows"]:
+        if "not_here" in row:
+            lines.append(f"| {row['runtime']} | not here: {row['not_here']} | | | |")
+            continue
+        lines.append(
+            f"| {row['runtime']} | {row['batch']} | {row['teacher_milliseconds']:.3f} | "
+            f"{row['student_milliseconds']:.3f} | {row['faster']:.2f} |"
+        )
+    return lines
+
+
+def _processes(probe: dict[str, Any]) -> list[str]:
+    found = probe.get("found")
+    if not found:
+        return []
+    right = ", ".join(f"{row['what']} {'right' if row['right'] else 'WRONG'}" for row in found["rows"])
+    return [f"{found['backend']} on {found['device']}: {right}."]
+
+
+TABLES = {
+    "tests": _tests,
+    "digits": _digits,
+    "step": _step,
+    "loader": _loader,
+    "engines": _engines,
+    "processes": _processes,
+}
+
+
+def main() -> None:
+    """Write the page."""
+    files = [Path(name) for name in sys.argv[1:]]
+    if not files:
+        raise SystemExit(f"usage: python {sys.argv[0]} PROVE.json [MORE.json ...]")
+    PAGE.write_text(page([json.loads(file.read_text()) for file in files]))
+    print(f"wrote {PAGE}")
+
+
+if __name__ == "__main__":
+    main()
