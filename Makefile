@@ -26,8 +26,9 @@ run: $(STAMP)
 # tests/benchmarks and tests/e2e, have few tests, and would else run last with nothing beside them.
 PARALLEL = -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
+# A test that hangs is named, with what each of its threads was doing, and fails; the slowest takes a quarter of this.
 test: $(STAMP)
-	$(BIN)/python -m pytest $(PARALLEL)
+	$(BIN)/python -m pytest $(PARALLEL) --timeout 600 -o faulthandler_timeout=500
 
 test-all: $(STAMP)
 	$(BIN)/python -m pytest -m "not gpu" $(PARALLEL)

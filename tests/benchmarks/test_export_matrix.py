@@ -26,9 +26,8 @@ def check(cell: Cell) -> None:
         assert cell.engine_megabytes > cell.megabytes / 2
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name.endswith("folded") else pytest.mark.sweep) for name in THIRD]
-)
+@pytest.mark.sweep
+@pytest.mark.parametrize("name", THIRD)
 def test_a_third_of_the_matrix(name: str, tmp_path: Path) -> None:
     row = Row(name, "reduced", tmp_path)
     cells = [row.cell(precision) for precision in THIRD[name]]

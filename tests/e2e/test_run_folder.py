@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -56,9 +58,17 @@ def test_strategy_on_a_folder_of_digits(
     assert "nothing to recompute" in again.err
 
 
-def interruptible() -> None:
-    """Let SIGINT through to the child even where these tests run in the background, which ignores it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let SIGINT through to what is started even where these tests run in the background, which ignores it.
+
+    Not by code between fork and exec: with other threads about, that can wait for ever.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # what is started gets the system's default
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def wait_for(condition: object, process: subprocess.Popen[str], seconds: float = 90) -> None:
@@ -70,6 +80,7 @@ def wait_for(condition: object, process: subprocess.Popen[str], seconds: float =
         time.sleep(0.05)
 
 
+@pytest.mark.sweep
 def test_stopped_in_mid_training_goes_on_from_there(digit_folder: Path, tmp_path: Path) -> None:
     root = tmp_path / "r"
     settings = sets(*SMALL, "distill.epochs=12", "distill.eval_every=2", "workers=1")
@@ -103,14 +114,9 @@ def test_stopped_in_mid_training_goes_on_from_there(digit_folder: Path, tmp_path
 
 @pytest.mark.parametrize("seconds", [0.3, 1.5, 3.0])
 def test_stopped_at_an_odd_moment_says_one_line(seconds: float, tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        command("run", *NAMES, *sets(*TINY), "-o", tmp_path / "r"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=ENVIRONMENT,
-        preexec_fn=interruptible,
-    )
+    words = command("run", *NAMES, *sets(*TINY), "-o", tmp_path / "r")
+    with interruptible():
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
     time.sleep(seconds)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)

@@ -37,17 +37,29 @@ def status(root: Path, stage: str) -> str:
     return str(json.loads((root / "state.json").read_text())["stages"][stage]["status"])
 
 
-def test_stopped_anywhere_it_says_one_sentence_and_goes_on(tmp_path: Path) -> None:
+Moment = tuple[str, str, str, str]
+"""Point, signals, the stage that is interrupted, and what is said."""
+TEACHER: Moment = ("teacher", "TERM", "teacher", "saved at step 3; the same command goes on from there.")
+TWICE: Moment = ("teacher", "TERM,later,TERM", "teacher", AT_ONCE)
+CACHING: Moment = (
+    "caching", "TERM,TERM", "distill", "files of the teacher cache to compute; the same command goes on from",
+)  # fmt: skip
+STUDENT: Moment = ("student", "INT", "distill", "saved at step 3; the same command goes on from there.")
+INT_TWICE: Moment = ("student", "INT,later,INT", "distill", AT_ONCE)
+FOLD: Moment = ("fold", "TERM", "fold", AT_ONCE)
+VERIFYING: Moment = ("verifying", "TERM", "verify", AT_ONCE)
+
+
+@pytest.mark.parametrize(
+    "moments",
+    [
+        pytest.param((CACHING, INT_TWICE, VERIFYING), id="one of each kind"),
+        pytest.param((TEACHER, TWICE, CACHING, STUDENT, INT_TWICE, FOLD, VERIFYING), id="all", marks=pytest.mark.sweep),
+    ],
+)
+def test_stopped_anywhere_it_says_one_sentence_and_goes_on(tmp_path: Path, moments: tuple[Moment, ...]) -> None:
     root = tmp_path / "r"
-    for point, signals, stage, sentence in (
-        ("teacher", "TERM", "teacher", "saved at step 3; the same command goes on from there."),
-        ("teacher", "TERM,later,TERM", "teacher", AT_ONCE),
-        ("caching", "TERM,TERM", "distill", "files of the teacher cache to compute; the same command goes on from"),
-        ("student", "INT", "distill", "saved at step 3; the same command goes on from there."),
-        ("student", "INT,later,INT", "distill", AT_ONCE),
-        ("fold", "TERM", "fold", AT_ONCE),
-        ("verifying", "TERM", "verify", AT_ONCE),
-    ):
+    for point, signals, stage, sentence in moments:
         code, err = run(root, point, signals)
         assert code == 130, f"{point} {signals}: {err}"
         told = (sentence, *AFTERWARDS) if "later" in signals else (sentence,)
@@ -60,7 +72,8 @@ def test_stopped_anywhere_it_says_one_sentence_and_goes_on(tmp_path: Path) -> No
     assert all(f"{stage:<8} reused" in err for stage in ("data", "teacher", "student", "distill", "fold"))
 
 
-@pytest.mark.parametrize("signals", ["TERM,TERM", pytest.param("INT", marks=pytest.mark.sweep)])
+@pytest.mark.sweep
+@pytest.mark.parametrize("signals", ["TERM,TERM", "INT"])
 def test_a_training_that_was_stopped_ends_with_the_same_weights(tmp_path: Path, signals: str) -> None:
     code, err = run(tmp_path / "stopped", "teacher", signals)
     assert code == 130, err

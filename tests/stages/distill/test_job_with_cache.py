@@ -167,6 +167,7 @@ def test_a_source_that_can_only_be_read_in_order_has_no_views(
         stage.run(config(), inputs, context)
 
 
+@pytest.mark.sweep  # tests/stages/training has one compiled network
 def test_compiled_networks_train_as_uncompiled_ones_do(inputs: Inputs, context: Context) -> None:
     settings = config(views=0, epochs=1)
     eager = stage.run(settings, inputs, context)
