@@ -109,7 +109,7 @@ def _replaced(value: Any) -> Any:
 
 def names(base: Base, trial: Path) -> dict[str, Any]:
     """Class folders named with markup, a terminal's escapes and a CI server's command: trained, and shown harmless."""
-    data = classes(trial / "data", (MARKUP.replace("/", ""), ESCAPES, COMMAND))
+    data = classes(trial / "data", (MARKUP, ESCAPES, COMMAND))
     ended = trained(trial, data)
     found = ended.judged("as before")
     if ended.code == 0:

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +89,3 @@ def forked(words: Sequence[str | Path], folder: Path, before: Callable[[], None]
     for file in files:
         file.unlink()
     return Ended(status, out, err, time.monotonic() - began)
-
-
-def record(ended: Ended) -> dict[str, Any]:
-    """For a file."""
-    return asdict(ended)

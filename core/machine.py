@@ -53,5 +53,5 @@ def hardware(threads: int, gpu: str) -> Hardware:
         threads: of each session.
         gpu: its name; empty where models run on the CPU.
     """
-    named = {"processor": processor(), "architecture": platform.machine()}
-    return Hardware(**named, cores=usable_cores(), threads=threads, gpu=gpu)
+    cores = usable_cores()
+    return Hardware(processor=processor(), architecture=platform.machine(), cores=cores, threads=threads, gpu=gpu)

@@ -92,7 +92,7 @@ def _start(processes: int, arguments: Sequence[str]) -> list[subprocess.Popen[by
         "LOCAL_WORLD_SIZE": str(processes),
         "MASTER_ADDR": "127.0.0.1",
         _LAUNCHER: str(os.getpid()),
-        "MASTER_PORT": str(_free_port()),
+        "MASTER_PORT": str(free_port()),
     }
     return [
         subprocess.Popen(
@@ -104,7 +104,8 @@ def _start(processes: int, arguments: Sequence[str]) -> list[subprocess.Popen[by
     ]
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nothing listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

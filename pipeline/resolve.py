@@ -382,7 +382,8 @@ def _threads(config: RunConfig, geometry: str) -> int:
         return config.threads
     if geometry == "reduced":
         return 1
-    cores, usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else usable_cores(), usable_cores()
+    usable = usable_cores()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else usable
     return usable if usable < cores else 0
 
 

@@ -59,7 +59,8 @@ def body(name: str, probe: dict[str, Any]) -> list[str]:
     """What one probe gave, with why it gave no more."""
     if "not_here" in probe:
         return [f"Not here: {probe['not_here']}."]
-    lines = TABLES.get(name, lambda _: [])(probe)
+    rows = probe.get("found", {}).get("rows")
+    lines = WHOLE[name](probe) if name in WHOLE else ROWS[name](probe["found"]) if rows else []
     if probe.get("cut_off"):
         lines += ["", f"Cut off: {probe['cut_off']}."]
     elif probe["exit_code"] != 0:
@@ -86,10 +87,7 @@ def _digits(probe: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _step(probe: dict[str, Any]) -> list[str]:
-    found = probe.get("found")
-    if not found or not found["rows"]:
-        return []
+def _step(found: dict[str, Any]) -> list[str]:
     lines = [
         f"{found['student']} <- {found['teacher']}, {found['pixels']} pixels, batch {found['batch']}, on "
         f"{found['device']}. `faster`: seconds of the plain eager loop of the same precision over ours, pairs of steps "
@@ -112,10 +110,7 @@ def gigabytes(count: int | None) -> str:
     return "not measured" if count is None else f"{count / 1e9:.2f} GB"
 
 
-def _loader(probe: dict[str, Any]) -> list[str]:
-    found = probe.get("found")
-    if not found or not found["rows"]:
-        return []
+def _loader(found: dict[str, Any]) -> list[str]:
     lines = [
         f"JPEGs of {found['pixels']} pixels, {found['cores']} cores.",
         "",
@@ -126,10 +121,7 @@ def _loader(probe: dict[str, Any]) -> list[str]:
     return lines + [f"| {row['workers']} | {row['images_per_second']:,.0f} |" for row in ordered]
 
 
-def _engines(probe: dict[str, Any]) -> list[str]:
-    found = probe.get("found")
-    if not found or not found["rows"]:
-        return []
+def _engines(found: dict[str, Any]) -> list[str]:
     lines = [
         f"Teacher {found['teacher']}, student {found['student']}, with the copies to and from the device; in turn.",
         "",
@@ -147,22 +139,15 @@ def _engines(probe: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _processes(probe: dict[str, Any]) -> list[str]:
-    found = probe.get("found")
-    if not found:
-        return []
+def _processes(found: dict[str, Any]) -> list[str]:
     right = ", ".join(f"{row['what']} {'right' if row['right'] else 'WRONG'}" for row in found["rows"])
     return [f"{found['backend']} on {found['device']}: {right}."]
 
 
-TABLES = {
-    "tests": _tests,
-    "digits": _digits,
-    "step": _step,
-    "loader": _loader,
-    "engines": _engines,
-    "processes": _processes,
-}
+WHOLE = {"tests": _tests, "digits": _digits}
+"""Of the whole probe."""
+ROWS = {"step": _step, "loader": _loader, "engines": _engines, "processes": _processes}
+"""Of its rows, where it left any."""
 
 
 def main() -> None:

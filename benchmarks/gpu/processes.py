@@ -9,7 +9,6 @@ shows. `prove.py` starts it.
 from __future__ import annotations
 
 import os
-import socket
 import sys
 import time
 from pathlib import Path
@@ -24,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from accelerate.utils import broadcast_object_list
 
 from gpu.rows import Rows, device_here, synchronise
+from pipeline.launch import free_port
 from stages.training.device import make_accelerator
 from stages.training.processes import any_process
 
@@ -33,11 +33,8 @@ from stages.training.processes import any_process
 @click.option("--small", is_flag=True)
 def main(out: Path, small: bool) -> None:
     """Form a group of one, and let it do what a training asks of it."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     device = device_here()
     backend = "nccl" if device == "cuda" else "gloo"
     torch.distributed.init_process_group(backend, world_size=1, rank=0)

@@ -63,8 +63,8 @@ QUICK = ("--set", "teacher.epochs=2", "--set", "distill.epochs=2", "--set", "tea
          "--set", "gates.max_accuracy_drop=null",
          "--set", "gates.min_speedup=null", "--set", "gates.above_chance=false")  # fmt: skip
 PROBES = (
-    Probe("tests", "tests that need a GPU", 150, ("-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider",
-          "--junitxml", "{work}/tests.xml"), ("pytest", "onnxruntime", "onnx"), ()),
+    Probe("tests", "tests that need a GPU", 150, ("-m", "pytest", "-m", "gpu", "-q", "-p", "no:cacheprovider"),
+          ("pytest", "onnxruntime", "onnx"), ()),
     Probe("digits", "compress run on the digits", 150, MAKE_RUN, ("onnx", "onnxruntime"), QUICK),
     Probe("step", "one step of distillation at full size", 240, script("step")),
     Probe("loader", "images a second of the loader", 60, script("loader")),

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from core.files import write_atomic
+
 
 class Rows:
     """Rows of one probe, in a JSON file."""
@@ -28,9 +30,7 @@ class Rows:
         self._write()
 
     def _write(self) -> None:
-        draft = self.path.with_suffix(".part")
-        draft.write_text(json.dumps(self.found, indent=1) + "\n")
-        draft.replace(self.path)
+        write_atomic(self.path, json.dumps(self.found, indent=1) + "\n")
 
 
 def device_here() -> str:

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -82,10 +82,9 @@ def timed(step: Step, device: str) -> float:
 def steps(setting: Setting, size: int, row: Row, folder: Path) -> tuple[Step, Step]:
     """The plain loop and ours, ready."""
     precision = used(row.precision)
-    short: Any = {"precision": "bfloat16", "teacher_precision": "bfloat16"}
-    full: Any = {"precision": "float32", "teacher_precision": "float32"}
-    config = settings_of(setting, **(short if precision == torch.bfloat16 else full))
-    own = Setting(**{**vars(setting), "folder": folder})
+    name = "bfloat16" if precision == torch.bfloat16 else "float32"
+    config = settings_of(setting, precision=name, teacher_precision=name)
+    own = replace(setting, folder=folder)
     context = context_of(own, row.name)
     ours = our_step(own, config, size, context, cached=row.cached, compiled=row.compiled)
     return plain_step(setting, config, size, precision), ours

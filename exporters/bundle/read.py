@@ -159,14 +159,16 @@ def _verified(folder: Path, manifest: dict[str, Any]) -> dict[str, Path]:
         if not path.is_file():
             raise BundleError(f"{path} is missing from the bundle; get the bundle again.")
         status = path.stat()
-        if status.st_size != size and not _same_but_for_line_ends(path, digest):
+        files[name] = path
+        if status.st_size != size:
+            if _same_but_for_line_ends(path, digest):
+                continue
             raise BundleError(f"{path} is damaged: {status.st_size} bytes, not {size}; get the bundle again.")
         same = (status.st_dev, status.st_ino)  # Triton's models are hard links: one reading tells of both names
         if same not in hashed:
             hashed[same] = sha256_of(path)
-        if hashed[same] != digest and not _same_but_for_line_ends(path, digest):
+        if hashed[same] != digest:
             raise BundleError(f"{path} is damaged: its SHA-256 is not the manifest's; get the bundle again.")
-        files[name] = path
     return files
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import psutil
 
+from core.machine import usable_cores
+
 _TASKS = Path("/proc/self/task")
 _BUSY = 25.0
 """Percent of a CPU's time, taken by others, from which it is avoided: less is what any system does on the side."""
@@ -22,13 +24,11 @@ def physical_cores() -> int:
 
     As many as ``pinned`` can bind to, and no more than a container's share of the processor's time.
     """
-    from joblib import cpu_count  # what it counts already is held by cgroups' quotas
-
     if hasattr(os, "sched_getaffinity"):
         bindable = len(one_of_each_core(os.sched_getaffinity(0)))
     else:
         bindable = psutil.cpu_count(logical=False) or psutil.cpu_count() or 1
-    return min(bindable, int(cpu_count()))
+    return min(bindable, usable_cores())
 
 
 @contextmanager

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from core.errors import BundleError
-from core.preprocess import PreprocessSpec
 from exporters.bundle import infer as program
 from exporters.bundle import open_bundle
 from exporters.predict import predict
@@ -131,7 +130,7 @@ def test_threads_are_the_containers_share(
     assert program.threads() == 0
 
 
-def test_the_graph_is_one_that_old_runtimes_read(bundle_folder: Path, tmp_path: Path, spec: PreprocessSpec) -> None:
+def test_the_graph_is_one_that_old_runtimes_read(bundle_folder: Path) -> None:
     """ONNX Runtime 1.18 is the first of opset 20's kernels and IR 10 (docs/deploy.md has the versions tried)."""
     import onnx
 
