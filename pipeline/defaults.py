@@ -202,7 +202,8 @@ def _ema(config: TrainingConfig, facts: Facts, steps: int) -> tuple[float, str]:
     return round(decay, 6), "an average over a tenth of the steps"
 
 
-_LIGHT: dict[str, Any] = {"crop_scale": (0.5, 1.0), "auto_augment": None, "color_jitter": 0.0, "random_erasing": 0.0}
+_GENTLE: dict[str, Any] = {"crop_scale": (0.8, 1.0), "auto_augment": None, "color_jitter": 0.0, "random_erasing": 0.0}
+_LIGHT: dict[str, Any] = {**_GENTLE, "crop_scale": (0.5, 1.0)}
 _MEDIUM: dict[str, Any] = {
     "crop_scale": (0.25, 1.0),
     "auto_augment": "rand-m5-mstd0.5-inc1",
@@ -215,12 +216,12 @@ _STRONG: dict[str, Any] = {
     "color_jitter": 0.4,
     "random_erasing": 0.25,
 }
-_STRENGTHS = ((30, "light", _LIGHT), (100, "medium", _MEDIUM), (math.inf, "strong", _STRONG))
+_STRENGTHS = ((10, "gentle", _GENTLE), (30, "light", _LIGHT), (100, "medium", _MEDIUM), (math.inf, "strong", _STRONG))
 """Epochs below which each holds."""
 
 
 def strength_of(epochs: int) -> str:
-    """``light``, ``medium`` or ``strong``."""
+    """``gentle``, ``light``, ``medium`` or ``strong``."""
     return next(name for limit, name, _ in _STRENGTHS if epochs < limit)
 
 
@@ -230,6 +231,7 @@ def augmentation(asked: AugmentConfig, epochs: int) -> tuple[AugmentConfig, str]
     left = {key: value for key, value in values.items() if getattr(asked, key) == "auto"}
     seen = counted(epochs, "view")
     reasons = {
+        "gentle": f"flips and crops of nearly the whole image: a training of {seen} of an image has no time for more",
         "light": f"crops and flips alone: a short training sees {seen} of an image, and strong ones are not learned",
         "medium": f"a training sees {seen} of an image",
         "strong": f"as DeiT's: a long training sees {seen} of an image, and would learn fewer by heart",

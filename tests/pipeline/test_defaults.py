@@ -102,13 +102,13 @@ def test_the_average_spans_a_tenth_of_the_training() -> None:
 
 
 def test_augmentation_is_as_strong_as_the_training_is_long() -> None:
-    assert [strength_of(epochs) for epochs in (1, 29, 30, 99, 100, 300)] == ["light"] * 2 + ["medium"] * 2 + [
-        "strong"
-    ] * 2
-    light, _ = augmentation(AugmentConfig(), 4)
-    strong, _ = augmentation(AugmentConfig(), 300)
-    assert light.auto_augment is None
-    assert (strong.crop_scale, strong.auto_augment) == ((0.08, 1.0), "rand-m9-mstd0.5-inc1")
+    ranges = {"gentle": (1, 9), "light": (10, 29), "medium": (30, 99), "strong": (100, 300)}
+    assert all(strength_of(epochs) == name for name, ends in ranges.items() for epochs in ends)
+    found = [augmentation(AugmentConfig(), epochs)[0] for epochs in (4, 10, 30, 300)]
+    smallest = [augment.crop_scale[0] for augment in found]
+    assert smallest == sorted(smallest, reverse=True)
+    assert [augment.auto_augment is None for augment in found] == [True, True, False, False]
+    assert (found[-1].crop_scale, found[-1].auto_augment) == ((0.08, 1.0), "rand-m9-mstd0.5-inc1")
 
 
 def test_given_augmentation_stays_in_both_places() -> None:
