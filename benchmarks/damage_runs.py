@@ -40,7 +40,7 @@ TINY = {
     "gates.min_speedup": "null",
     "gates.above_chance": "false",
 }
-DISKS = {"no room": "ENOSPC", "broken": "EIO"}
+DISKS = {"no room": "ENOSPC", "broken": "EIO", "too many open files": "EMFILE"}
 
 
 def arguments(root: Path) -> list[str | Path]:
@@ -60,8 +60,8 @@ class Base:
     """For check."""
     seconds: float
     """From nothing, as a process."""
-    writes: int
-    """System calls that wrote into it."""
+    calls: dict[str, int]
+    """System calls that wrote into it, by the error that refuses them; of EMFILE those that opened files there."""
     said: dict[str, str] = field(default_factory=dict)
     """Output of each command on it."""
 
@@ -91,9 +91,11 @@ def finished(folder: Path) -> Base:
         done = forked(["check", root, "--baseline", baseline, "--update"], folder)
         if done.code:
             raise SystemExit(f"no baseline: {done.last}")
-        facts.write_text(json.dumps({"seconds": seconds, "writes": int((folder / "writes").read_text())}))
+        writes, openings = json.loads((folder / "writes").read_text())
+        calls = {"ENOSPC": writes, "EIO": writes, "EMFILE": openings}
+        facts.write_text(json.dumps({"seconds": seconds, "calls": calls}))
     held = json.loads(facts.read_text())
-    base = Base(root, images, baseline, held["seconds"], held["writes"])
+    base = Base(root, images, baseline, held["seconds"], held["calls"])
     for command in ("doctor", "check", "predict", "compare"):
         copied = folder.parent / "trial"
         shutil.rmtree(copied, ignore_errors=True)
@@ -111,8 +113,8 @@ def started(root: Path, *, counting: Path | None = None, refusing: tuple[int, st
 
     Args:
         root: the run directory, new or begun.
-        counting: a file that is given the number of writes into it when the process ends.
-        refusing: from which write on the disk refuses, and with which error.
+        counting: a file that is given the numbers of writes and openings in it when the process ends.
+        refusing: from which of them on, and with which error.
     """
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     if counting or refusing:
@@ -156,19 +158,22 @@ def killed(base: Base, trial: Path, moment: float) -> dict[str, Any]:
     if not early:
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    first = {"outcome": "ended before it was killed" if early else "killed", "said": "", "seconds": 0.0}
     again = forked(arguments(trial / "run"), trial)
-    return {"outcomes": {"again": compared(base, trial, again)}, "had_ended": early}
+    return {"outcomes": {"first": first, "again": compared(base, trial, again)}}
 
 
 def refused(base: Base, trial: Path, disk: str, moment: float) -> dict[str, Any]:
-    """The run from nothing, on a disk that refuses from a share of its writes on, and started again on a sound one."""
+    """The run from nothing, refused from a share of its writes (or openings) on, and started again on a sound disk."""
     shutil.rmtree(trial, ignore_errors=True)
     trial.mkdir()
-    process = started(trial / "run", refusing=(max(1, int(base.writes * moment)), DISKS[disk]))
+    process = started(trial / "run", refusing=(max(1, int(base.calls[DISKS[disk]] * moment)), DISKS[disk]))
     began = time.monotonic()
     out, err = process.communicate()
     first = Ended(process.returncode, out, err, time.monotonic() - began).judged("as before")
-    if first["outcome"] == "noticed" and not any(word in first["said"].lower() for word in ("space", "input/output")):
+    if first["outcome"] == "noticed" and not any(
+        word in first["said"].lower() for word in ("space", "input/output", "open files")
+    ):
         first["outcome"] = "another cause was told"
     again = forked(arguments(trial / "run"), trial)
     return {"outcomes": {"first": first, "again": compared(base, trial, again)}}

@@ -4,13 +4,13 @@
     python benchmarks/real.py --only batches --only digits    # 25 minutes more
     python benchmarks/real.py --only full                     # the first table at 98 and 112 pixels, another hour
 
-Parts: table (a teacher and a student of 2,000 images, by seed), control (the gate on what the teacher was worth),
-advice (the advisor on the real teacher), inits (first weights of a student, compared), balance (shares of the loss
-before and after balancing), before (what a user met before and meets now, `real_before.py`), cells (other numbers of
-images, other images), batches (students at other batch sizes), digits (`make run` before and now), full (the table
-once more, at larger images). Images and weights come from Debian's and Python's registries (`real_data.py`). Every
-result is kept in --work as it is measured, so that the same command goes on where it stopped; what does not fit into
---minutes is listed as not measured.
+Parts: table (a teacher and a student of 2,000 images, by seed), control (the gate on what the teacher was worth), same
+(labels alone from the same first weights), advice (the advisor on the real teacher), inits (first weights of a student,
+compared), balance (shares of the loss before and after balancing), before (what a user met before and meets now,
+`real_before.py`), cells (other numbers of images, other images), batches (students at other batch sizes), digits
+(`make run` before and now), full (the table once more, at larger images). Images and weights come from Debian's and
+Python's registries (`real_data.py`). Every result is kept in --work as it is measured, so that the same command goes on
+where it stopped; what does not fit into --minutes is listed as not measured.
 """
 
 from __future__ import annotations
@@ -44,13 +44,14 @@ from real_page import page
 from pipeline.machine import environment
 
 ROOT = Path(__file__).resolve().parent.parent
-FIRST_HOUR = ("table", "control", "advice", "inits", "balance", "before", "cells")
+FIRST_HOUR = ("table", "control", "same", "advice", "inits", "balance", "before", "cells")
 PARTS = (*FIRST_HOUR, "batches", "digits", "full")
 HELD_OUT = 1000
 EPOCHS = {500: 4, 2000: 4, 10_000: 1}
 """Of the student, by training images."""
 TEACHER_EPOCHS = {500: 2, 2000: 2, 10_000: 1}
 DRAWING_EPOCHS = 2
+SAME_START = {"control": {"kind": "labels", "start": "same"}}
 LABELS_ALONE = {"student": {"init": "random"}, "distill": {"alpha": 0.0, "features": []}}
 
 
@@ -87,17 +88,13 @@ class Bench:
         click.echo(f"{time.strftime('%H:%M:%S')} {key}", err=True)
         return self.kept.once(key, what)
 
-    def compared(self, cell: Cell) -> None:
-        """A teacher and a student, ours and plain in turn, and what our teacher was worth to our student."""
+    def probed(self, cell: Cell) -> None:
+        """A teacher and a student, ours and plain in turn, what our teacher was worth, and its linear probe alone."""
         self.measure(f"plain-teacher {cell.key}", lambda: plain_teacher(cell, self.file))
         if self.measure(f"teacher {cell.key}", lambda: our_teacher(cell, self.file, self.work)) is None:
             return
         self.measure(f"plain-student {cell.key}", lambda: plain_student(cell))
         self.student("default", cell, CONTROL)
-
-    def probed(self, cell: Cell) -> None:
-        """The same, and the teacher's linear probe on the held-out images."""
-        self.compared(cell)
         self.measure(f"probe {cell.key}", lambda: our_probe(cell, self.file, self.work))
 
     def before(self, cases: Iterable[str]) -> None:
@@ -108,8 +105,12 @@ class Bench:
     def student(self, name: str, cell: Cell, sets: dict[str, Any]) -> None:
         """Our student of these settings, after the cell's teacher of batch 64."""
         taught_by = replace(cell, batch=64).key
-        if f"teacher {taught_by}" in self.kept.found:
-            self.measure(f"{name} {cell.key}", lambda: our_student(cell, self.file, self.work, taught_by, name, sets))
+        if f"teacher {taught_by}" not in self.kept.found:
+            self.left_out.append(f"{name} {cell.key}")
+            return
+        # From the same first weights another control is trained beside the student that is there.
+        folder = "default" if name == "same" else name
+        self.measure(f"{name} {cell.key}", lambda: our_student(cell, self.file, self.work, taught_by, folder, sets))
 
     def batches(self, cell: Cell) -> None:
         """Students of labels alone at other batch sizes."""
@@ -123,7 +124,7 @@ class Bench:
 @click.option("--output", type=click.Path(path_type=Path), default=ROOT / "docs" / "real.md", show_default=True)
 @click.option("--minutes", default=60.0, show_default=True)
 @click.option("--seeds", default=3, show_default=True)
-@click.option("--only", type=click.Choice(PARTS), multiple=True, help="Repeatable; the first seven parts without it.")
+@click.option("--only", type=click.Choice(PARTS), multiple=True, help="Repeatable; the first eight parts without it.")
 def main(work: Path, output: Path, minutes: float, seeds: int, only: tuple[str, ...]) -> None:
     """Measure what is asked for, and write the page."""
     parts, images, until = only or FIRST_HOUR, work / "images", time.monotonic() + 60 * minutes
@@ -134,9 +135,11 @@ def main(work: Path, output: Path, minutes: float, seeds: int, only: tuple[str, 
     if "table" in parts:
         for cell in table:
             bench.probed(cell)
-        bench.student("unaided", first, {"distill": {"alpha": 0.0, "features": []}})
     if "control" in parts:
         bench.measure("control", lambda: judged(bench.work, first, bench.file))
+    if "same" in parts:
+        for cell in table:
+            bench.student("same", cell, SAME_START)
     if "advice" in parts:
         bench.measure("advice", lambda: advised(bench.work, bench.file, images))
     if "inits" in parts:
@@ -147,7 +150,7 @@ def main(work: Path, output: Path, minutes: float, seeds: int, only: tuple[str, 
         bench.before(case for case in CASES if case not in DIGITS_CASES)
     if "cells" in parts:
         for cell in others:
-            bench.compared(cell)
+            bench.probed(cell)
     if "batches" in parts:
         for cell in (first, *others):
             bench.batches(cell)
@@ -156,8 +159,11 @@ def main(work: Path, output: Path, minutes: float, seeds: int, only: tuple[str, 
     if "full" in parts:
         for cell in full:
             bench.probed(cell)
-    bench.kept.found["machine"] = {"value": environment(), "took_seconds": 0.0}
-    output.write_text(page(bench.kept.found, bench.left_out, table, full, [first, *others]))
+    bench.kept.note("machine", environment())
+    earlier = bench.kept.found.get("left out", {"value": []})["value"]  # by another of the page's commands
+    left_out = [key for key in dict.fromkeys((*earlier, *bench.left_out)) if key not in bench.kept.found]
+    bench.kept.note("left out", left_out)
+    output.write_text(page(bench.kept.found, left_out, table, full, [first, *others]))
     click.echo(f"wrote {output}")
 
 

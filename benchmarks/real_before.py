@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -212,6 +213,7 @@ def measure(work: Path, name: str) -> dict[str, str]:
     found = {}
     for tree, path in trees(work).items():
         place = work / f"cases-{tree}" / name
+        shutil.rmtree(place, ignore_errors=True)  # of a call that was stopped in the middle
         place.mkdir(parents=True)
         found[tree] = CASES[name](path, place)
     return found

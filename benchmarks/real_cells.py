@@ -91,9 +91,17 @@ class Kept:
             after = psutil.cpu_times()
             taken = (getattr(after, "steal", 0.0) - getattr(before, "steal", 0.0)) / (sum(after) - sum(before))
             self.found[key] = {"value": value, "took_seconds": time.monotonic() - began, "taken": taken}
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self.path.write_text(json.dumps(self.found, indent=1) + "\n")
+            self._write()
         return self.found[key]["value"]
+
+    def note(self, key: str, value: Any) -> None:
+        """Keep what was not measured and may change from call to call."""
+        self.found[key] = {"value": value, "took_seconds": 0.0}
+        self._write()
+
+    def _write(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(json.dumps(self.found, indent=1) + "\n")
 
 
 def asked_of(cell: Cell, weights: Path) -> dict[str, Any]:

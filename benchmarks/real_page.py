@@ -32,7 +32,7 @@ TABLE_ROWS = (
     ("teacher, ours", "teacher", "top1"),
     ("student, plain loop, labels alone", "plain-student", "top1"),
     ("student, ours, labels alone, random first weights", "default", "labels"),
-    ("student, ours, labels alone, first weights of the teacher", "unaided", "top1"),
+    ("student, ours, labels alone, first weights of the teacher", "same", "labels"),
     ("student, ours, all defaults: with the teacher, first weights of the teacher", "default", "top1"),
 )
 
@@ -57,6 +57,7 @@ def page(
     parts = [
         HEAD,
         _machine(found),
+        _targets(values, table, full, cells),
         _table("2,000 images, batch 64", values, table),
         _table("The same at larger images", values, full),
         _cells(values, cells),
@@ -123,14 +124,90 @@ def _table(title: str, values: dict[str, Any], cells: Sequence[Cell]) -> str:
     lines = [head, "| | top-1, mean (by seed) |", "| --- | --- |"]
     rows = [(name, _numbers(values, prefix, cells, field)) for name, prefix, field in TABLE_ROWS]
     lines += [f"| {name} | {_told(numbers)} |" for name, numbers in rows if numbers]
-    gains = [values[f"default {cell.key}"]["gain"] for cell in cells if f"default {cell.key}" in values]
-    told = "; ".join(f"{gain:+.1f} [{low:.1f}, {high:.1f}]" for gain, low, high in gains)
     lines += [
         "",
-        "What the teacher was worth (all defaults less labels alone after random first weights, 95 % interval), by "
-        f"seed: {told}.\n",
+        "What the teacher was worth, all defaults less labels alone, 95 % paired interval, by seed. Labels alone after "
+        f"random first weights (what `--control labels` compares with): {_gains(values, 'default', cells)}. After the "
+        f"same first weights, those of the teacher (`control.start=same`): {_gains(values, 'same', cells)}.\n",
     ]
     return "\n".join([*lines, _times(values, cells)])
+
+
+def _gains(values: dict[str, Any], run: str, cells: Sequence[Cell]) -> str:
+    found = [values[f"{run} {cell.key}"]["gain"] for cell in cells if f"{run} {cell.key}" in values]
+    return "; ".join(f"{gain:+.1f} [{low:.1f}, {high:.1f}]" for gain, low, high in found) or "not measured"
+
+
+def _targets(values: dict[str, Any], table: Sequence[Cell], full: Sequence[Cell], cells: Sequence[Cell]) -> str:
+    """What was aimed at, with what came out; of each only where it was measured."""
+    lines = [line for which in (table, full) for line in _table_targets(values, which)]
+    others = [each for cell in cells for each in _less_plain(values, cell)]
+    if others:
+        row, worst = min(others, key=lambda each: each[1])
+        lines.append(
+            _line(worst >= -2, f"no cell below the plain loop by more than 2 points: the lowest is {row}, {worst:+.1f}")
+        )
+    return "\n".join(["## What was aimed at\n", *lines, ""]) if lines else ""
+
+
+def _line(met: bool, words: str) -> str:
+    return f"- {'met' if met else '**not met**'}: {words}"
+
+
+def _table_targets(values: dict[str, Any], cells: Sequence[Cell]) -> list[str]:
+    """Teacher, student and time of one table, means over the seeds that were measured."""
+    cells = [cell for cell in cells if f"probe {cell.key}" in values]
+    if not cells:
+        return []
+    probe, plain, ours = (mean(_numbers(values, kind, cells, "top1")) for kind in ("probe", "plain-teacher", "teacher"))
+    alone, labels = (
+        mean(_numbers(values, kind, cells, field)) for kind, field in (("plain-student", "top1"), ("default", "labels"))
+    )
+    lows = [values[f"default {cell.key}"]["gain"][1] for cell in cells]
+    ratios = [
+        values[f"{run} {cell.key}"][field] / values[f"{plain_loop} {cell.key}"]["seconds"]
+        for cell in cells
+        for plain_loop, run, field in (
+            ("plain-teacher", "teacher", "train_seconds"), ("plain-student", "default", "labels_seconds"),
+        )
+        if values[f"{run} {cell.key}"][field]
+    ]  # fmt: skip
+    where = f"{cells[0].size} px, {counted(len(cells), 'seed')}"
+    return [
+        _line(ours >= plain - 1, f"teacher within 1 point of the plain loop ({where}): {ours - plain:+.1f}"),
+        _line(ours >= probe, f"teacher not below its linear probe ({where}): {ours - probe:+.1f}"),
+        _line(
+            labels >= alone - 1,
+            f"student of labels alone within 1 point of the plain loop ({where}): {labels - alone:+.1f}",
+        ),
+        _line(
+            min(lows) >= 0,
+            f"with the teacher at least as good as without, by interval ({where}): at least {min(lows):+.1f}",
+        ),
+        _line(
+            mean(ratios) <= 1.1,
+            f"time at most 1.1 of the plain loop's, without a teacher beside ({where}): {mean(ratios):.2f}",
+        ),
+    ]
+
+
+def _less_plain(values: dict[str, Any], cell: Cell) -> list[tuple[str, float]]:
+    """Our teacher and our students of labels alone less the plain loop's, of one set of images."""
+    found = []
+    tops = [values.get(f"{kind} {cell.key}", {}).get("top1") for kind in ("teacher", "plain-teacher")]
+    if None not in tops:
+        found.append((f"{cell.name}, teacher", tops[0] - tops[1]))
+    for batch in (64, *OTHER_BATCHES):
+        key = cell.key.replace("batch64", f"batch{batch}")
+        plain, ours = values.get(f"plain-student {key}"), _student_of(values, key)
+        if plain and ours:
+            found.append((f"{cell.name}, batch {batch}", ours.get("labels", ours["top1"]) - plain["top1"]))
+    return found
+
+
+def _student_of(values: dict[str, Any], key: str) -> dict[str, Any] | None:
+    """Our student with its control, or the one of labels alone."""
+    return values.get(f"default {key}") or values.get(f"labels {key}")
 
 
 def _times(values: dict[str, Any], cells: Sequence[Cell]) -> str:
@@ -156,7 +233,7 @@ def _cells(values: dict[str, Any], cells: Sequence[Cell]) -> str:
     lines = [
         "## Other images, other batches (seed 0)\n",
         "Teachers are fitted at batch 64. `less plain`: our student of labels alone less the plain loop's.\n",
-        "| images | batch | steps | plain / our teacher | student plain | ours, labels | less plain | "
+        "| images | batch | steps | teacher: probe / plain / ours | student plain | ours, labels | less plain | "
         "all defaults | teacher worth |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
@@ -169,7 +246,7 @@ def _cells(values: dict[str, Any], cells: Sequence[Cell]) -> str:
 
 def _cell(values: dict[str, Any], key: str, cell: Cell, batch: int) -> str:
     plain = values.get(f"plain-student {key}")
-    ours = values.get(f"default {key}") or values.get(f"labels {key}")
+    ours = _student_of(values, key)
     if plain is None or ours is None:
         return ""
     labels = ours.get("labels", ours["top1"])
@@ -177,7 +254,7 @@ def _cell(values: dict[str, Any], key: str, cell: Cell, batch: int) -> str:
     if "gain" in ours:
         gain, low, high = ours["gain"]
         whole, worth = f"{ours['top1']:.1f}", f"{gain:+.1f} [{low:.1f}, {high:.1f}]"
-        tops = [values.get(f"{kind} {key}", {}).get("top1") for kind in ("plain-teacher", "teacher")]
+        tops = [values.get(f"{kind} {key}", {}).get("top1") for kind in ("probe", "plain-teacher", "teacher")]
         teachers = " / ".join("not measured" if top is None else f"{top:.1f}" for top in tops)
     return (
         f"| {cell.name} | {batch} | {plain['steps']} | {teachers} | {plain['top1']:.1f} | {labels:.1f} | "

@@ -92,6 +92,8 @@ def choose(config: Training, asked: AugmentConfig, facts: Facts) -> tuple[Traini
     take("batch_size", _batch)
     if isinstance(config, TeacherConfig):
         take("tune_epochs", _tuning)
+        if facts.start != "random":
+            take("tune", _tune)
     if isinstance(config, DistillConfig):
         take("epochs", _epochs)
     epochs = config.epochs if isinstance(config.epochs, int) else int(config.tune_epochs)  # type: ignore[attr-defined]
@@ -145,13 +147,24 @@ def _batch(config: TrainingConfig, facts: Facts) -> tuple[int, str]:
 
 def _epochs(config: DistillConfig, facts: Facts) -> tuple[int, str]:
     """Passes by the square root: a hundredth of the images asks for ten times the passes."""
-    epochs = min(300, max(50, round(100 * math.sqrt(10_000 / facts.images))))
+    epochs, reason = _from_random(facts)
     if facts.start == "random":
-        return epochs, "100 x sqrt(10,000 / images), from 50 to 300: a student from random weights needs many views"
+        return epochs, reason
     return max(20, epochs // 3), "a third of what random weights would need"
 
 
+def _from_random(facts: Facts) -> tuple[int, str]:
+    epochs = min(300, max(50, round(100 * math.sqrt(10_000 / facts.images))))
+    return epochs, "100 x sqrt(10,000 / images), from 50 to 300: random weights need many views"
+
+
+def _tune(config: TeacherConfig, facts: Facts) -> tuple[str, str]:
+    return "better", "a linear probe, then all weights from there; what is right more often on the tuning part is kept"
+
+
 def _tuning(config: TeacherConfig, facts: Facts) -> tuple[int, str]:
+    if facts.start == "random":
+        return _from_random(facts)
     per_epoch = max(1, facts.images // int(config.batch_size))
     epochs = min(50, max(10, -(-300 // per_epoch)))
     return epochs, "10, or more for at least 300 steps, up to 50"

@@ -161,13 +161,14 @@ def _end(children: list[subprocess.Popen[bytes]]) -> None:
 
 
 def end_with_launcher() -> None:
-    """In a process that ``launch`` started: should the launcher be gone, stop as if asked to, then for good."""
-    launcher = os.environ.get(_LAUNCHER)
-    if launcher is None:
-        return
+    """In one process of several: should what started it be gone, stop as if asked to, then for good.
+
+    torchrun leaves its processes at work when it is killed, and the store that they share dies with it.
+    """
+    launcher = int(os.environ.get(_LAUNCHER, os.getppid()))
 
     def watch() -> None:
-        while os.getppid() == int(launcher):
+        while os.getppid() == launcher:
             time.sleep(1.0)
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(_STOPPING_SECONDS)

@@ -28,7 +28,7 @@ from pipeline.resolve_speed import resolve_speed
 from pipeline.resolve_strategy import check_decidable
 from pipeline.resolve_student import resolve_student, resolve_width
 from stages.export.config import ENGINES, ExportConfig, Target
-from stages.images.config import DataConfig
+from stages.images.config import AugmentConfig, DataConfig
 from stages.images.listing import EMBEDDED, kind_of
 from stages.student.config import StudentConfig
 from stages.teacher.config import TeacherConfig
@@ -59,15 +59,9 @@ def resolve_models(config: RunConfig, *, fetch: bool = True) -> RunConfig:
     student, student_args, student_shape = resolve_network(config.student.model, config.student.args, geometry)
     student_args, teacher_args = sized_pair(config, (student, student_args), (teacher, teacher_args))
     device = resolve_device(config.device)
-    augment = config.data.augment
     _check_views(config)
     _check_schedule(config.teacher, "teacher", config.teacher.epochs)
     _check_schedule(config.distill, "distill", config.distill.epochs)
-    if config.distill.views and (augment.mixup or augment.cutmix):
-        raise UsageError(
-            f"distill.views is {config.distill.views}, and data.augment mixes images (mixup {augment.mixup:g}, cutmix "
-            f"{augment.cutmix:g}): answers to a mixture cannot be kept. Set both to 0, or distill.views=0."
-        )
     first = with_init(config.student, (student, student_args), (teacher, teacher_args), geometry, fetch=fetch)
     student_config = resolve_student(first, student, student_args, teacher_shape.width, fetch=fetch)
     distill = resolve_features(
@@ -129,7 +123,7 @@ def resolve_training(config: RunConfig, data: DataRecord, processes: int | None 
     processes = processes or world_size()
     config, _ = with_choices(config, data, processes)
     teacher, distill = config.teacher, config.distill
-    if teacher.tune == "auto":
+    if teacher.tune == "auto":  # from random weights, where there is nothing to choose
         teacher = teacher.model_copy(update={"tune": "better"})
     if teacher.epochs == "auto":
         teacher = teacher.model_copy(update={"epochs": _teacher_epochs(config, len(data.classes))})
@@ -185,17 +179,24 @@ def with_choices(config: RunConfig, data: DataRecord, processes: int) -> tuple[R
 
 
 def _check_views(config: RunConfig) -> None:
-    """Fixed views are as many as a pass draws of one image, and no more than the training can use.
+    """Fixed views are as many as a pass draws of one image, no more than the training can use, and not mixed.
 
     Raises:
-        UsageError: fewer or more.
+        UsageError: they are not.
     """
-    views, repeats, epochs = config.distill.views, config.data.augment.repeats, config.distill.epochs
+    views, epochs = config.distill.views, config.distill.epochs
+    augment, where = _augmentation(config, config.distill, "distill")
+    repeats = augment.repeats
+    if views and (augment.mixup or augment.cutmix):
+        raise UsageError(
+            f"distill.views is {views}, and {where} mixes images (mixup {augment.mixup:g}, cutmix "
+            f"{augment.cutmix:g}): answers to a mixture cannot be kept. Set both to 0, or distill.views=0."
+        )
     if isinstance(epochs, str):
         return  # asked again once they are decided
     if 0 < views < repeats:
         raise UsageError(
-            f"distill.views is {views}, and data.augment.repeats draws {repeats} views of an image in one pass, which "
+            f"distill.views is {views}, and {where}.repeats draws {repeats} views of an image in one pass, which "
             f"would repeat; give at least {repeats} views, or repeats=1."
         )
     if views > epochs * repeats:
@@ -205,16 +206,25 @@ def _check_views(config: RunConfig) -> None:
         )
 
 
+def _augmentation(config: RunConfig, training: TrainingConfig, section: str) -> tuple[AugmentConfig, str]:
+    """A training's augmentation as far as it is given, and the settings that give it."""
+    asked = training.augment
+    common = isinstance(asked, str) or all(
+        getattr(asked, name) == getattr(config.data.augment, name) for name in ("mixup", "cutmix", "repeats")
+    )
+    return config.data.augment if isinstance(asked, str) else asked, "data.augment" if common else f"{section}.augment"
+
+
 def _check_mixing(config: RunConfig, section: str, training: TrainingConfig, processes: int) -> None:
     """Mixup pairs the images of a batch.
 
     Raises:
         UsageError: a process's part of the batch is odd.
     """
-    augment, parts = config.data.augment, training.accumulation * processes
+    (augment, where), parts = _augmentation(config, training, section), training.accumulation * processes
     if (augment.mixup or augment.cutmix) and int(training.batch_size) // parts % 2:
         raise UsageError(
-            f"data.augment mixes images in pairs, and {section}.batch_size {training.batch_size} in {parts} part(s) is "
+            f"{where} mixes images in pairs, and {section}.batch_size {training.batch_size} in {parts} part(s) is "
             f"odd; give a multiple of {2 * parts}."
         )
 

@@ -17,6 +17,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -127,7 +128,8 @@ def carry_out(probe: Probe, folder: Path, seconds: float, small: bool) -> dict[s
     if missing:
         return {"not_here": f"needs {', '.join(missing)}, not installed here"}
     work = folder / f"{probe.name}-work"
-    work.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(work, ignore_errors=True)  # what an earlier call found is not this one's
+    work.mkdir(parents=True)
     out = work / "rows.json"
     words = [*probe.command, *(probe.small if small else ())]
     command = [sys.executable, *(word.replace("{out}", str(out)).replace("{work}", str(work)) for word in words)]

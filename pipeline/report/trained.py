@@ -72,7 +72,7 @@ def findings(subject: Subject) -> list[Finding]:
     if student is not None:
         for name, lines in last_settings([dict(line) for line in subject.history]).items():
             if name in _SECTIONS:
-                found += _of_training(name, lines, student.images)
+                found += _of_training(name, lines, student.images, teacher_images=subject.teacher.tuning_images)
     found += _labels_are_better(subject.control)
     if student is not None and subject.taught:
         found += _beside_the_teacher(student, subject.control)
@@ -137,13 +137,22 @@ def _against_chance(subject: Subject, row: AccuracyRow | None) -> tuple[str, str
     return against_chance(round(row.top1 / 100 * row.images), row.images, chance), told
 
 
-def _of_training(name: str, lines: Sequence[Mapping[str, Any]], images: int) -> list[Finding]:
-    """What the epochs of one training say about its end."""
+def _of_training(name: str, lines: Sequence[Mapping[str, Any]], images: int, *, teacher_images: int) -> list[Finding]:
+    """What the epochs of one training say about its end.
+
+    Args:
+        name: of the training.
+        lines: its epochs.
+        images: held out.
+        teacher_images: of the tuning part, by which a teacher's best epoch is chosen where it has one.
+    """
     section, curve = _SECTIONS[name], evaluated(lines)
+    chosen = any(line.get("judged_on") == "tuning" for line in lines)
+    images = (teacher_images or images) if chosen else images
     losses = [(line["epoch"], _comparable_loss(line)) for line in lines if _is_number(line.get("loss"))]
     return [
         *_still_improving(name, section, curve, images),
-        *_past_its_best(name, section, curve, images),
+        *([] if chosen else _past_its_best(name, section, curve, images)),  # the best epoch's weights were kept
         *_loss_rising(name, section, losses),
     ]
 

@@ -43,6 +43,10 @@ def run(config: DataConfig, inputs: Inputs, context: Context) -> DataRecord:
         left_out = LeftOut(left_out.unusable, frozenset(file.name for file, _ in found.training))
         images = open_images(config, left_out)
     write_list(bad, context.run.root)
+    if not len(images.val):
+        raise DataError(
+            f"none of the held-out images can be used ({LISTED}), so that nothing could be judged; bring others."
+        )
     record = DataRecord(
         config=config.identity(),  # how the images were checked changes nothing for later stages
         source=config.source,

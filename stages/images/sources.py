@@ -54,16 +54,50 @@ class ListedSplit:
 class StreamSplit:
     """A split that can only be read in order (webdataset, TFDS)."""
 
-    def __init__(self, dataset: Any, count: int) -> None:
-        self.dataset = dataset
-        self.count = count
+    def __init__(self, dataset: Any, count: int, classes: int, counted_by: str = "") -> None:
+        """Take a stream as a split.
+
+        Args:
+            dataset: timm's, of (image, class).
+            count: of the images of a pass.
+            classes: a label is below it.
+            counted_by: the setting that says ``count``, where a pass must have exactly that many.
+        """
+        self.dataset, self.count, self.classes, self.counted_by = dataset, count, classes, counted_by
 
     def __len__(self) -> int:
         return self.count
 
     def __iter__(self) -> Iterator[tuple[Image.Image, int]]:
-        for position, (image, label) in enumerate(self.dataset):
-            yield as_rgb(image, f"image {position} of the stream"), int(label)
+        """Yield images with labels, in the stream's order.
+
+        Raises:
+            DataError: an image cannot be read or has no class, or there are more or fewer than ``counted_by`` says.
+        """
+        read = 0
+        for image, label in self.dataset:
+            what = f"image {read} of the stream"
+            yield as_rgb(image, what), class_of(label, self.classes, what)
+            read += 1
+        if self.counted_by and read != self.count:
+            raise DataError(
+                f"the stream of held-out images ended after {read:,} images, and {self.counted_by} says "
+                f"{self.count:,}; set {self.counted_by}={read}."
+            )
+
+
+def class_of(label: Any, classes: int, what: str) -> int:
+    """Return a label as a class number, from 0 to ``classes`` - 1.
+
+    Raises:
+        DataError: it is not one.
+    """
+    if not 0 <= int(label) < classes:
+        raise DataError(
+            f"{what} is of class {int(label)}, and there are {classes} classes, counted from 0; correct the label, or "
+            "name all classes in the file of data.labels."
+        )
+    return int(label)
 
 
 @dataclass(frozen=True)
@@ -178,6 +212,7 @@ class _TimmSplit:
     """A random-access timm or torchvision dataset."""
 
     dataset: Any
+    classes: int
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -188,39 +223,51 @@ class _TimmSplit:
             image, label = self.dataset[index]
         except UNREADABLE as error:
             raise DataError(f"{what} cannot be read ({reason_of(error)}); remove it.") from error
-        return as_rgb(image, what), int(label)
+        return as_rgb(image, what), class_of(label, self.classes, what)
 
 
 def _timm(config: DataConfig) -> Images:
-    from torch.utils.data import IterableDataset
-
-    def split(name: str, training: bool, count: int | None) -> Any:
-        dataset = _create(config, name, training, count)
-        if not isinstance(dataset, IterableDataset):
-            return dataset, _TimmSplit(dataset)
-        _read_by_one_process(dataset)
-        if type(reader := getattr(dataset, "reader", None)).__name__ == "ReaderWds" and count is None:
-            found = indexed(reader, name)
-            if found is not None:
-                return dataset, found
-        try:
-            known = count or len(dataset)  # type: ignore[arg-type]
-        except (TypeError, AttributeError) as error:
-            which = "train_samples" if training else "val_samples"
-            raise DataError(f"dataset '{config.source}' does not say its length; set data.{which}.") from error
-        return dataset, StreamSplit(dataset, known)
-
     train_split, val_split = config.splits
-    raw, train = split(train_split, True, config.train_samples)
-    raw_val, val = split(val_split, False, config.val_samples)
-    classes = _class_names(raw, config)
-    held = None if config.labels else _carried_names(raw_val)
+    train = _create(config, train_split, True, config.train_samples)
+    val = _create(config, val_split, False, config.val_samples)
+    classes = _class_names(train, config)
+    held = None if config.labels else _carried_names(val)
     if held not in (None, classes):  # its labels would count other classes than training's
         differing = ", ".join(sorted(set(classes) ^ set(held or ()))[:8]) or "in another order"
         raise DataError(f"split '{val_split}' of '{config.source}' has other classes than training: {differing}.")
     if len(classes) < 2:
         raise DataError(f"dataset '{config.source}' has {len(classes)} classes; at least two are needed to classify.")
-    return Images(classes, train, val, f"split '{val_split}' of {config.source}")
+    return Images(
+        classes,
+        _split_of(train, config, len(classes), training=True),
+        _split_of(val, config, len(classes), training=False),
+        f"split '{val_split}' of {config.source}",
+    )
+
+
+def _split_of(dataset: Any, config: DataConfig, classes: int, *, training: bool) -> Any:
+    """A timm dataset by random access where that can be had, else as a stream.
+
+    Raises:
+        DataError: its shards are damaged or of more classes, or it does not say its length.
+    """
+    from torch.utils.data import IterableDataset
+
+    if not isinstance(dataset, IterableDataset):
+        return _TimmSplit(dataset, classes)
+    _read_by_one_process(dataset)
+    name = config.splits[0 if training else 1]
+    setting, count = ("train_samples", config.train_samples) if training else ("val_samples", config.val_samples)
+    if type(reader := getattr(dataset, "reader", None)).__name__ == "ReaderWds" and count is None:
+        found = indexed(reader, name)
+        if found is not None:
+            class_of(max(found.labels, default=0), classes, f"an image of split '{name}'")
+            return found
+    try:
+        known = count or len(dataset)  # type: ignore[arg-type]
+    except (TypeError, AttributeError) as error:
+        raise DataError(f"dataset '{config.source}' does not say its length; set data.{setting}.") from error
+    return StreamSplit(dataset, known, classes, "" if training or count is None else f"data.{setting}")
 
 
 def _create(config: DataConfig, split: str, training: bool, count: int | None) -> Any:

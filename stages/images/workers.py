@@ -8,29 +8,47 @@ import threading
 from collections.abc import Callable
 from functools import partial
 
+import psutil
+
 from core.pillow import hush
+
+_LOOK_SECONDS = 2.0
+"""Between two looks at whether the main process still lives."""
 
 
 def worker_init() -> Callable[[int], None]:
     """``worker_init_fn`` of every DataLoader here, made in the process that the loaders work for.
 
     A terminal, `timeout`, systemd, SLURM and Docker signal the whole group. The main process then finishes its step
-    and saves, and needs its loaders for that; it ends them itself. Should it be killed, torch's watchdog in each
-    loader notices within seconds.
+    and saves, and needs its loaders for that; it ends them itself. Should it be killed, they notice within seconds.
     """
     return partial(_start, os.getpid())
 
 
 def _start(main: int, worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # not on macOS, where SIGTERM keeps its meaning
+    if hasattr(signal, "sigtimedwait"):  # not on macOS, where SIGTERM keeps its meaning
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=_obey, args=(main,), daemon=True).start()
     hush()
 
 
 def _obey(main: int) -> None:
-    """End on a SIGTERM of the main process, which is how torch and multiprocessing end a loader that hangs."""
-    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != main:
-        pass
+    """End on a SIGTERM of the main process, by which torch and multiprocessing end a loader that hangs, or without it.
+
+    torch's own watchdog compares its parent with the one that it began with. In a loader that starts while the main
+    process is killed that is another one already: it would wait for work for ever, and hold open what it inherited.
+    """
+    while not _gone(main):
+        received = signal.sigtimedwait({signal.SIGTERM}, _LOOK_SECONDS)
+        if received is not None and received.si_pid == main:
+            break
     os._exit(0)
+
+
+def _gone(main: int) -> bool:
+    """Whether that process ended; one that nobody has waited for yet is still listed."""
+    try:
+        return bool(psutil.Process(main).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True

@@ -30,7 +30,7 @@ class TeacherConfig(TrainingConfig):
     classifier fits, else the recipe's."""
     tune_epochs: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
     """What `epochs: auto` means when the classifier does not fit. auto: 10, and for few images more, so that there are
-    at least 300 steps, up to 50 epochs."""
+    at least 300 steps, up to 50 epochs; from random weights as many as a student's."""
     tune: Literal["auto", "probe", "full", "better"] = "auto"
     """How pretrained weights are fitted to the data's classes. probe: a linear classifier of the frozen features alone.
     full: all weights, starting from that classifier, for `epochs` at most. better: both, and what is right more often

@@ -11,7 +11,7 @@ from accelerate.utils import broadcast_object_list
 
 from core.errors import CompressError, ProcessLost
 from stages.training.device import make_accelerator
-from stages.training.pulse import Pulse
+from stages.training.pulse import Pulse, meeting
 
 
 class Together:
@@ -24,7 +24,8 @@ class Together:
             device: ``cpu``, ``cuda`` or ``auto``.
             patience: seconds without a sign of life after which a process is taken for lost, and the run ended.
         """
-        self.accelerator = make_accelerator(device)
+        with meeting(patience):
+            self.accelerator = make_accelerator(device)
         self.pulse = Pulse(self.accelerator.process_index, self.accelerator.num_processes, patience)
         self.in_step = False
         """Whether the others are at work too, and so not listening."""

@@ -12,6 +12,8 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from core.errors import ProcessLost
@@ -20,6 +22,8 @@ _SIGNS = 10
 """So many fit into the patience."""
 _LONGEST_INTERVAL = 5.0
 """Seconds between two signs of life at most."""
+_SHORTEST_MEETING = 60.0
+"""Seconds that processes have at least to find each other: on a busy machine, they start at different speeds."""
 _where = "before its first step"
 
 
@@ -27,6 +31,35 @@ def standing(where: str) -> None:
     """Note where this process is, for the others to tell should it fall silent: ``step 120 of student``."""
     global _where
     _where = where
+
+
+@contextmanager
+def meeting(patience: float) -> Iterator[None]:
+    """End this process if the block, in which it finds the others, takes too long: one of them may never come.
+
+    Args:
+        patience: seconds; at least ``_SHORTEST_MEETING`` are granted.
+    """
+    processes, limit = int(os.environ.get("WORLD_SIZE", "1")), max(patience, _SHORTEST_MEETING)
+
+    def end() -> None:
+        print(  # noqa: T201
+            f"rank {os.environ.get('RANK', '0')}: error: the {processes} processes did not find each other within "
+            f"{limit / 60:g} minutes (distill.timeout_minutes); see whether all of them were started and can reach "
+            "MASTER_ADDR; the same command goes on from the last checkpoint.",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(ProcessLost.exit_code)  # the main thread waits in the transport, where nothing reaches it
+
+    timer = threading.Timer(limit, end)
+    timer.daemon = True
+    if processes > 1:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 @dataclass

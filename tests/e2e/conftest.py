@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 from running import NAMES, TINY, Finished, as_process, sets
 from sklearn.datasets import load_digits
@@ -23,8 +25,17 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """A tiny run on the embedded digits, never changed by a test."""
-    root = tmp_path_factory.mktemp("e2e") / "ein Lauf – première"
+    """A tiny run on the embedded digits, never changed by a test; made once for all of pytest-xdist's processes."""
+    own = tmp_path_factory.getbasetemp()
+    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+    kept = shared / "finished.pickle"
+    with FileLock(shared / "finished.lock"):
+        if not kept.is_file():
+            kept.write_bytes(pickle.dumps(_finish(shared / "finished" / "ein Lauf – première")))
+    return pickle.loads(kept.read_bytes())  # type: ignore[no-any-return]  # noqa: S301 - written above
+
+
+def _finish(root: Path) -> Finished:
     whole = ("export.target=auto", "export.precision=[fp32,fp16,int8]", "verify.memory=true", "analysis.images=60")
     arguments = ("run", *NAMES, *sets(*TINY, *whole))
     result = as_process(*arguments, "--output", root)

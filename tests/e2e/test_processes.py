@@ -22,6 +22,11 @@ RATES = ("teacher.lr=1.0e-4", "distill.lr=1.0e-4")
 SHORT = (*TINY, "teacher.epochs=1", "distill.epochs=1", *RATES, "verify.latency_seconds=0.1")
 """One epoch of 22 steps of 64 images; the last evaluation batch has 39 of 64. AdamW turns rounding of gradients that
 are zero in truth (biases of attention keys) into steps of its learning rate, so that is kept at what recipes use."""
+COMPRESS = str(Path(sys.executable).with_name("compress"))
+TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python")
+ACCELERATE = ("accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
+              "--mixed_precision", "no", "--dynamo_backend", "no", "--no_python")  # fmt: skip
+"""Without GPUs it starts as many processes all the same; with --cpu it would start one."""
 LONG = (*TINY, "teacher.epochs=1", "distill.epochs=400", "distill.keep_every=1")
 
 
@@ -102,13 +107,17 @@ def test_both_fill_one_teacher_cache_and_learn_from_it(alone_and_together: tuple
 
 
 @pytest.mark.sweep
-def test_torchrun_starts_it_too(tmp_path: Path, alone_and_together: tuple[Path, Path]) -> None:
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "pipeline")
+@pytest.mark.parametrize("launcher", [TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate launch"])
+def test_other_launchers_start_it_too(
+    tmp_path: Path, alone_and_together: tuple[Path, Path], launcher: tuple[str, ...]
+) -> None:
+    words = ("run", *NAMES, *sets(*SHORT), "--output", str(tmp_path / "run"))
     done = subprocess.run(
-        [sys.executable, *launcher, "run", *NAMES, *sets(*SHORT), "--output", str(tmp_path / "run")],
+        [sys.executable, "-P", "-m", *launcher, COMPRESS, *words],
         capture_output=True,
         text=True,
         env=ENVIRONMENT,
+        cwd=crowded(tmp_path / "of a user"),
         timeout=300,
         check=False,
     )
@@ -119,9 +128,9 @@ def test_torchrun_starts_it_too(tmp_path: Path, alone_and_together: tuple[Path, 
 
 @pytest.mark.sweep
 def test_torchrun_starts_it_again_after_a_process_died(tmp_path: Path) -> None:
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1")
+    launcher = ("-m", TORCHRUN[0], "--max-restarts", "1", *TORCHRUN[1:])
     settings = (*TINY, "teacher.epochs=1", "distill.epochs=6", "distill.checkpoint_seconds=0")
-    words = ("-m", "pipeline", "run", *NAMES, *sets(*settings), "--output", str(tmp_path / "run"))
+    words = (COMPRESS, "run", *NAMES, *sets(*settings), "--output", str(tmp_path / "run"))
     with subprocess.Popen(
         [sys.executable, *launcher, *words],
         stderr=subprocess.PIPE,
@@ -234,6 +243,26 @@ def test_processes_do_not_outlive_what_started_them(started: Started) -> None:
     again = Started(started.root)  # the run is free again, and what was trained is there
     again.process.send_signal(signal.SIGINT)
     assert "resuming student" in again.ended()[1]
+
+
+@pytest.mark.sweep
+def test_processes_do_not_outlive_torchrun(tmp_path: Path) -> None:
+    words = ("run", *NAMES, *sets(*LONG), "--output", str(tmp_path / "run"))
+    with (tmp_path / "err").open("w") as err:
+        agent = subprocess.Popen([sys.executable, "-m", *TORCHRUN, COMPRESS, *words], stderr=err, env=ENVIRONMENT)
+    deadline = time.monotonic() + 120
+    while not ((tmp_path / "run" / "metrics.jsonl").is_file() and len(metrics(tmp_path / "run")) >= 2):
+        assert agent.poll() is None, (tmp_path / "err").read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    ranks = psutil.Process(agent.pid).children()
+    assert len(ranks) == 2
+    agent.kill()
+    agent.wait()
+    _, alive = psutil.wait_procs(ranks, timeout=60)
+    for left in alive:
+        left.kill()
+    assert alive == []
 
 
 @pytest.mark.sweep

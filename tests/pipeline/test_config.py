@@ -180,6 +180,12 @@ def test_bombs_are_refused_in_no_time(text: str, words: str) -> None:
         parse_yaml(text, "config 'x'")
 
 
+@pytest.mark.parametrize("value", ["2024-13-45", "1" * 5000])
+def test_values_that_yaml_itself_cannot_make_are_refused(value: str) -> None:
+    with pytest.raises(UsageError, match="config 'x' is not valid YAML: "):
+        parse_yaml(f"a: {value}", "config 'x'")
+
+
 def test_yaml_and_back_is_the_same_config(digits: RunConfig, folder: RunConfig) -> None:
     for config in (digits, folder):
         assert validate(yaml.safe_load(dump_yaml(config))) == config

@@ -126,6 +126,10 @@ def test_given_values_stay() -> None:
     assert config.layer_decay == 0.9
 
 
+def test_a_teacher_from_random_weights_sees_the_images_as_often_as_a_student() -> None:
+    assert teacher(images=10_000, start="random").tune_epochs == distill(images=10_000).epochs == 100
+
+
 def test_a_teacher_of_few_images_is_tuned_for_enough_steps() -> None:
     assert teacher(images=10_000).tune_epochs == 10
     assert teacher({"batch_size": 64}, images=500).tune_epochs == 43

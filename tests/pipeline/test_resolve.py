@@ -283,11 +283,21 @@ def test_fixed_views_are_as_many_as_can_be_used(digits: RunConfig, views: int, r
         resolve_models(digits.model_copy(update=settings))
 
 
-def test_mixed_images_cannot_be_kept(digits: RunConfig) -> None:
+@pytest.mark.parametrize("section", ["data", "distill"])
+def test_mixed_images_cannot_be_kept(digits: RunConfig, section: str) -> None:
     augment = digits.data.augment.model_copy(update={"mixup": 0.8})
-    settings = {
-        "data": digits.data.model_copy(update={"augment": augment}),
-        "distill": digits.distill.model_copy(update={"views": 2}),
-    }
-    with pytest.raises(UsageError, match=r"mixes images \(mixup 0\.8, cutmix 0\): answers to a mixture cannot be kept"):
+    settings = {"data": digits.data, "distill": digits.distill.model_copy(update={"views": 2})}
+    settings[section] = settings[section].model_copy(update={"augment": augment})
+    with pytest.raises(UsageError) as refused:
         resolve_models(digits.model_copy(update=settings))
+    assert f"distill.views is 2, and {section}.augment mixes images (mixup 0.8, cutmix 0)" in str(refused.value)
+
+
+@pytest.mark.parametrize("section", ["data", "teacher"])
+def test_mixing_takes_an_even_batch(digits: RunConfig, section: str) -> None:
+    augment = digits.data.augment.model_copy(update={"cutmix": 1.0})
+    settings = {"data": digits.data, "teacher": digits.teacher.model_copy(update={"batch_size": 33})}
+    settings[section] = settings[section].model_copy(update={"augment": augment})
+    with pytest.raises(UsageError) as refused:
+        resolve_training(resolve_models(digits.model_copy(update=settings)), data())
+    assert f"{section}.augment mixes images in pairs, and teacher.batch_size 33" in str(refused.value)

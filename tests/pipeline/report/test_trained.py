@@ -148,6 +148,18 @@ def test_the_teachers_own_training_is_asked_too_and_the_controls_is_not() -> Non
     assert "teacher.epochs=6" in found.text
 
 
+def test_a_teacher_whose_best_epoch_was_kept_is_judged_by_the_images_that_chose_it() -> None:
+    teacher = CASES["plain"].teacher.model_copy(update={"tuning_images": 200})
+
+    def found(*tops: float) -> list[Finding]:
+        lines = [{**line, "judged_on": "tuning"} for line in history(tops, "teacher")]
+        return findings(replace(subject(history=lines), teacher=teacher))
+
+    assert found(60.0, 85.0, 70.0) == []  # the second epoch's weights were kept
+    assert found(60.0, 80.0, 85.0) == []  # five points are noise on 200 images
+    assert only(found(40.0, 60.0, 80.0)).code == "teacher-still-improving"
+
+
 def test_only_the_last_settings_of_a_training_count() -> None:
     lines = history([10.0, 30.0, 50.0])
     last = [{**line, "settings": "b"} for line in history([88.0, 90.0, 90.0])]

@@ -88,6 +88,14 @@ def test_they_can_be_left_out_and_every_later_stage_does(damaged: Path, context:
         assert len([split[index] for index in range(len(split))]) == count  # every one opens
 
 
+def test_with_no_held_out_image_left_nothing_can_be_judged(damaged: Path, context: Context) -> None:
+    for path in (damaged / "val").rglob("*.png"):
+        path.write_text("no image")
+    with pytest.raises(DataError, match="none of the held-out images can be used"):
+        run(DataConfig(source=str(damaged), on_bad_image="skip"), Inputs(), context)
+    assert len((context.run.root / LISTED).read_text().splitlines()) == 33
+
+
 def test_a_list_of_an_earlier_run_is_removed(damaged: Path, context: Context) -> None:
     config = DataConfig(source=str(damaged), on_bad_image="skip")
     run(config, Inputs(), context)

@@ -37,7 +37,7 @@ def digest_of(split, classes, workers: int = 0) -> str:
 
 def stream(values=range(10)) -> StreamSplit:
     items = [(Image.new("RGB", (40, 30), (value,) * 3), value % 3) for value in values]
-    return StreamSplit(items, len(items))
+    return StreamSplit(items, len(items), 1000)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

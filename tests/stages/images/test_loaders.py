@@ -189,7 +189,7 @@ def test_a_sample_is_spread_over_the_split(split) -> None:
 
 
 def colours():
-    return StreamSplit([(Image.new("RGB", (32, 32), (value,) * 3), value) for value in range(10)], 10)
+    return StreamSplit([(Image.new("RGB", (32, 32), (value,) * 3), value) for value in range(10)], 10, 1000)
 
 
 def test_streams_give_seeded_views_samples_and_evaluation() -> None:
@@ -213,7 +213,7 @@ def test_a_stream_is_told_the_epoch() -> None:
             self.epoch = epoch
 
     shards = Shards()
-    StreamViews(StreamSplit(shards, 0), train_transform(STRONG, SPEC), 0).set_epoch(3)
+    StreamViews(StreamSplit(shards, 0, 1000), train_transform(STRONG, SPEC), 0).set_epoch(3)
     assert shards.epoch == 3
 
 
@@ -290,7 +290,7 @@ def test_mixing_is_timms_and_off_by_default(split) -> None:
 def test_a_stream_is_read_by_one_process_at_most(workers: int) -> None:
     """Each of several would read all of this one: timm's streams divide themselves by whole shards, or not at all."""
     picture = Image.fromarray(np.arange(3072, dtype=np.uint8).reshape(32, 32, 3))
-    stream = StreamSplit([(picture, number) for number in range(8)], 8)
+    stream = StreamSplit([(picture, number) for number in range(8)], 8, 1000)
     labels = [
         labels
         for _, labels in train_loader(train_views(stream, STRONG, SPEC, 0), batch_size=4, seed=0, workers=workers)

@@ -123,7 +123,7 @@ def test_timms_datasets_give_the_same_pixels_and_name_a_damaged_image(
     dataset = ImageDataset(str(root), reader=Reader())  # type: ignore[arg-type]
     monkeypatch.setattr("timm.data.create_dataset", lambda *_, **__: dataset)
     created = sources._create(DataConfig(source="hfds/x"), "train", True, None)
-    split = sources._TimmSplit(created)
+    split = sources._TimmSplit(created, 1000)
     for index, path in enumerate(files):
         np.testing.assert_array_equal(np.asarray(split[index][0]), np.asarray(open_image(path)), err_msg=path.name)
     whole = files[0].read_bytes()
@@ -136,12 +136,12 @@ def test_streams_give_the_same_pixels(folder: Path) -> None:
     files = sorted((folder / "val" / "a").iterdir())
     opened = [(Image.open(path), 0) for path in files]
     try:
-        same_as_files(StreamSplit(opened, len(opened)), files)
+        same_as_files(StreamSplit(opened, len(opened), 1000), files)
     finally:
         for image, _ in opened:
             image.close()
     with pytest.raises(sources.DataError, match="image 0 of the stream cannot be read"):
-        next(iter(StreamSplit([(Image.new("F", (4, 4)), 0)], 1)))
+        next(iter(StreamSplit([(Image.new("F", (4, 4)), 0)], 1, 1000)))
 
 
 def test_readers_of_streams_are_kept_from_converting(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,6 +110,13 @@ def no_number(root: Path) -> None:
         add(tar, "a.cls", b"cat")
 
 
+def from_one(root: Path) -> None:
+    with tarfile.open(root / "val-0000.tar", "w") as tar:
+        for number in range(5):
+            add(tar, f"{number}.png", png(number))
+            add(tar, f"{number}.cls", str(1 + number % 3).encode())
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -118,6 +125,7 @@ def no_number(root: Path) -> None:
         (fewer, r"1 shards of split 'val' hold 5 images, and their description says 9"),
         (bare, r"sample 'a' of .*val-0000\.tar has not a class"),
         (no_number, r"sample 'a' of .*val-0000\.tar has not a class"),
+        (from_one, r"of split 'val' is of class 3, and there are 3 classes, counted from 0"),
     ],
 )
 def test_what_is_wrong_with_shards_is_told(tmp_path: Path, damage: Any, message: str) -> None:

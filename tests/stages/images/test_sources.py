@@ -279,5 +279,26 @@ def test_a_stream_is_read_in_order_and_must_know_its_length(monkeypatch: pytest.
     assert isinstance(images.train, StreamSplit)
     assert (len(images.train), len(images.val)) == (5, 3)
     assert [(image.mode, label) for image, label in images.train] == [("RGB", n % 2) for n in range(5)]
+    with pytest.raises(DataError, match=r"ended after 5 images, and data\.val_samples says 3; set data\.val_samples=5"):
+        list(images.val)
     served(monkeypatch, stream(5))
     assert len(open_images(DataConfig(source="wds/x")).val) == 5
+    assert len(list(open_images(DataConfig(source="wds/x", train_samples=9, val_samples=5)).val)) == 5
+
+
+def test_a_label_that_no_class_has_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "names").write_text("a\nb\n")
+    config = DataConfig(source="torch/x", labels=str(tmp_path / "names"))
+    listed, streamed = Plain(), stream(5)
+    listed.__class__ = type(
+        "Shifted", (Plain,), {"__getitem__": lambda self, index: (Image.new("L", (4, 4)), index + 1)}
+    )
+    streamed.__class__ = type("Shifted", (type(streamed),), {"__iter__": lambda self: iter([listed[0], listed[1]])})
+    served(monkeypatch, listed)
+    with pytest.raises(
+        DataError, match="image 1 of the dataset is of class 2, and there are 2 classes, counted from 0"
+    ):
+        open_images(config).train[1]
+    served(monkeypatch, streamed)
+    with pytest.raises(DataError, match="image 1 of the stream is of class 2, and there are 2 classes, counted from 0"):
+        list(open_images(config).train)

@@ -20,7 +20,7 @@ def opened(content: bytes) -> Image.Image:
 
 
 def stream(labels=range(10)) -> StreamSplit:
-    return StreamSplit([(Image.new("RGB", (32, 32), (20 * label,) * 3), label) for label in labels], 10)
+    return StreamSplit([(Image.new("RGB", (32, 32), (20 * label,) * 3), label) for label in labels], 10, 1000)
 
 
 @pytest.mark.parametrize(
@@ -64,10 +64,10 @@ def test_a_stream_is_read_to_the_last_wanted_image_and_no_further() -> None:
             read.append(label)
             yield image, label
 
-    made, why = thumbnails(StreamSplit(items(), 10), [1, 4], CLASSES)
+    made, why = thumbnails(StreamSplit(items(), 10, 1000), [1, 4], CLASSES)
     assert (sorted(made), why, read) == ([1, 4], "", [0, 1, 2, 3, 4])
     assert opened(made[4]).convert("RGB").getpixel((0, 0)) == (80, 80, 80)
-    assert thumbnails(StreamSplit(items(), 10), [], CLASSES) == ({}, "")
+    assert thumbnails(StreamSplit(items(), 10, 1000), [], CLASSES) == ({}, "")
     assert read == [0, 1, 2, 3, 4]
 
 

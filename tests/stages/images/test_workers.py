@@ -40,7 +40,7 @@ def loading() -> Iterator[Any]:
     """A loader of two processes in the middle of a pass."""
     loader = DataLoader(Numbers(), batch_size=2, num_workers=2, worker_init_fn=worker_init(), persistent_workers=True)
     batches = iter(loader)
-    next(batches)
+    assert [len(next(batches)) for _ in range(2)] == [2, 2]  # one of each: both have started
     yield batches
     del batches, loader
 
@@ -51,7 +51,7 @@ def test_a_signal_from_elsewhere_leaves_them_at_work(loading: Any, number: signa
     assert len(pids) == 2
     for _ in range(2):
         subprocess.run(["/bin/kill", "-s", str(int(number)), *pids], check=True)
-    assert sum(len(batch) for batch in loading) == 38
+    assert sum(len(batch) for batch in loading) == 36
     assert all(psutil.pid_exists(int(pid)) for pid in pids)
 
 
@@ -64,29 +64,43 @@ def test_the_main_process_can_end_them(loading: Any) -> None:
     assert [worker.exitcode for worker in workers] == [0, 0]
 
 
-def test_they_do_not_outlive_the_main_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("when", ["at work", "starting"])
+def test_they_do_not_outlive_the_main_process(tmp_path: Path, when: str) -> None:
     program = textwrap.dedent(
         """
-        import os, signal, sys
+        import os, signal, sys, time
         from torch.utils.data import DataLoader
         from stages.images.workers import worker_init
 
+        main, begin = os.getpid(), worker_init()
+
+        def late(worker):
+            while os.getppid() == main:
+                time.sleep(0.05)
+            begin(worker)
+
         if __name__ == "__main__":
-            loader = DataLoader(list(range(1000)), num_workers=2, worker_init_fn=worker_init())
+            starting = sys.argv[1] == "starting"
+            loader = DataLoader(list(range(1000)), num_workers=2, worker_init_fn=late if starting else begin)
             batches = iter(loader)
-            next(batches)
+            if not starting:
+                next(batches)
             print(*(worker.pid for worker in batches._workers), flush=True)
             os.kill(os.getpid(), signal.SIGKILL)
         """
     )
     (tmp_path / "main.py").write_text(program)
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, str(tmp_path / "main.py")], env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    left = [psutil.Process(int(pid)) for pid in done.stdout.split() if psutil.pid_exists(int(pid))]
-    _, alive = psutil.wait_procs(left, timeout=60)
+    with (tmp_path / "out").open("w") as out, (tmp_path / "err").open("w") as err:  # pipes would wait for the loaders
+        done = subprocess.run(
+            [sys.executable, str(tmp_path / "main.py"), when], env=environment, stdout=out, stderr=err, check=False
+        )
+    assert done.returncode == -signal.SIGKILL, (tmp_path / "err").read_text()
+    pids = [int(pid) for pid in (tmp_path / "out").read_text().split()]
+    assert len(pids) == 2
+    _, alive = psutil.wait_procs([psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)], timeout=60)
+    for left in alive:
+        left.kill()
     assert alive == []
 
 

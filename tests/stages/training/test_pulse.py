@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+from core.errors import ProcessLost
 from stages.training.pulse import Others
+
+ROOT = Path(__file__).parents[3]
 
 
 def watched() -> Others:
@@ -38,3 +47,26 @@ def test_a_process_that_was_stopped_itself_blames_nobody() -> None:
     others.excuse(3600)
     assert others.lost(3609) is None
     assert others.lost(3611) is not None
+
+
+def test_processes_that_never_meet_end_with_a_sentence() -> None:
+    program = textwrap.dedent(
+        """
+        import time
+        from stages.training import pulse
+
+        pulse._SHORTEST_MEETING = 0.2
+        with pulse.meeting(0.1):
+            pass
+        time.sleep(0.5)
+        print("met", flush=True)
+        with pulse.meeting(0.1):
+            time.sleep(60)
+        """
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "WORLD_SIZE": "2", "RANK": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert (done.returncode, done.stdout) == (ProcessLost.exit_code, "met\n")
+    assert done.stderr.startswith("rank 1: error: the 2 processes did not find each other within 0.00")
