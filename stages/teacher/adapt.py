@@ -130,8 +130,8 @@ def _tuned(model: nn.Module, epochs: int, probe: Probe | None, given: Surroundin
     if parts is None:
         context.say(fitting)
         trained = train(job, config, epochs, context)
-        _, state, _ = trained.chosen
-        model.cpu().load_state_dict(state)
+        # Not the better of the two, which only the held-out images could tell.
+        model.cpu().load_state_dict(trained.raw if trained.ema is None else trained.ema)
         start = "a linear probe" if probe else "a random classifier"
         tuning = f"{counted(epochs, 'epoch')} of fine-tuning from {start}"
         words = f"{tuning}; nothing was held out to choose on, the last is kept"

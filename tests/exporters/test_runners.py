@@ -164,6 +164,18 @@ def test_a_silent_fallback_to_the_cpu_is_noticed(onnx_file: Path, monkeypatch: p
         OnnxRunner(onnx_file, providers="cuda")
 
 
+def test_an_images_logits_do_not_depend_on_its_batch(onnx_file: Path) -> None:
+    """Within rounding: a processor may add up one row in another order than many."""
+    session = onnxruntime.InferenceSession(onnx_file, providers=["CPUExecutionProvider"])
+    images = np.random.default_rng(0).standard_normal((130, 3, 32, 32), dtype=np.float32)
+    name = session.get_inputs()[0].name
+    (whole,) = session.run(None, {name: images})
+    for batch in (0, 1, 7):
+        (rows,) = session.run(None, {name: images[:batch]})
+        assert rows.shape == (batch, *whole.shape[1:])
+        np.testing.assert_allclose(rows, whole[:batch], rtol=1e-5, atol=1e-5 * float(np.abs(whole).max()))
+
+
 @pytest.fixture(scope="module")
 def pixels(onnx_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return pixels_file(onnx_file, tmp_path_factory.mktemp("pixels") / "pixels.onnx")

@@ -50,7 +50,7 @@ def test_of_a_stream_the_first(context: Context) -> None:
         def __iter__(self):  # type: ignore[no-untyped-def]
             return iter([train[index] for index in range(9)])
 
-    sample = split_sample(StreamSplit(Stream(), 9), "a stream", 5)
+    sample = split_sample(StreamSplit(Stream(), 9, 10), "a stream", 5)
     batches = list(sample.batches(SPEC, batch_size=2, workers=0))
     assert [len(batch) for batch in batches] == [2, 2, 1]
     assert torch.equal(torch.cat(batches)[4], EvalTransform(SPEC)(train[4][0]))

@@ -160,7 +160,7 @@ def test_a_source_that_can_only_be_read_in_order_has_no_views(
     def streamed(record: Any) -> Any:
         found, images = real(record)
         items = [images.train[index] for index in range(4)]
-        return found, Images(images.classes, StreamSplit(items, 4), images.val, images.split)
+        return found, Images(images.classes, StreamSplit(items, 4, 10), images.val, images.split)
 
     monkeypatch.setattr(distill_job, "recorded_images", streamed)
     with pytest.raises(UsageError, match=r"distill\.views is 2, but .* can only be read in order"):

@@ -244,7 +244,7 @@ def test_a_stream_has_no_tuning_part(
 
     def streamed(asked: DataRecord) -> Any:
         settings, images = real(asked)
-        return settings, replace(images, train=StreamSplit(list(images.train), len(images.train)))
+        return settings, replace(images, train=StreamSplit(list(images.train), len(images.train), 10))
 
     monkeypatch.setattr(stage, "recorded_images", streamed)
     record = run(config(weights), Inputs(data), context)
