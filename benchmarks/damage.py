@@ -173,7 +173,7 @@ def runs_table(found: dict[str, Any]) -> list[str]:
     for kind in kinds:
         values = [value["outcomes"] for key, value in found.items() if key.startswith(f"{kind} ")]
         first, again = (Counter(one[name]["outcome"] for one in values if name in one) for name in ("first", "again"))
-        lines.append(f"| {kind} | {len(values)} | {words(first)} | {words(again)} |")
+        lines.append(f"| {kind} | {len(values)} | {words(first) or 'killed'} | {words(again)} |")
     return lines
 
 

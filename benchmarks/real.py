@@ -92,6 +92,7 @@ class Bench:
         """A teacher and a student, ours and plain in turn, what our teacher was worth, and its linear probe alone."""
         self.measure(f"plain-teacher {cell.key}", lambda: plain_teacher(cell, self.file))
         if self.measure(f"teacher {cell.key}", lambda: our_teacher(cell, self.file, self.work)) is None:
+            self.left_out += [f"{kind} {cell.key}" for kind in ("plain-student", "default", "probe")]
             return
         self.measure(f"plain-student {cell.key}", lambda: plain_student(cell))
         self.student("default", cell, CONTROL)
@@ -135,8 +136,10 @@ def main(work: Path, output: Path, minutes: float, seeds: int, only: tuple[str, 
     if "table" in parts:
         for cell in table:
             bench.probed(cell)
-    if "control" in parts:
-        bench.measure("control", lambda: judged(bench.work, first, bench.file))
+    default = bench.kept.found.get(f"default {first.key}")
+    if "control" in parts and default is not None:
+        gain = default["value"]["gain"][0]
+        bench.measure("control", lambda: judged(bench.work, first, bench.file, gain))
     if "same" in parts:
         for cell in table:
             bench.student("same", cell, SAME_START)

@@ -198,10 +198,9 @@ def our_student(
     return found
 
 
-def judged(work: Path, cell: Cell, weights: Path) -> list[dict[str, Any]]:
-    """The gate on what the teacher was worth, with a limit below and one above it; the run goes on to its bundle."""
+def judged(work: Path, cell: Cell, weights: Path, gain: float) -> list[dict[str, Any]]:
+    """The gate on the teacher's worth, with a limit below and one above ``gain``; the run goes on to its bundle."""
     run = work / f"{cell.key}-default"
-    gain = RunDirectory.existing(run).load_record("control", BY_NAME["control"].record).gain
     asked = work / "judged.yaml"
     quick = {"latency_seconds": 5, "throughput_batches": []}
     asked.write_text(yaml.safe_dump(asked_of(cell, weights) | CONTROL | {"verify": quick}))

@@ -68,7 +68,7 @@ def page(
         _before(values),
     ]
     if left_out:
-        parts.append("## Not measured\n\nThere was no time for: " + ", ".join(f"`{key}`" for key in left_out) + ".\n")
+        parts.append("## Not measured\n\n" + ", ".join(f"`{key}`" for key in left_out) + ".\n")
     return "\n".join(part for part in parts if part)
 
 

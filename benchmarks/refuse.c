@@ -1,5 +1,5 @@
 /* Preloaded into a process: from the SHIM_AFTERth write into SHIM_FOLDER on, every write there fails with SHIM_ERRNO;
-   where that is EMFILE, which no write gives, every opening of a file there instead, counted likewise.
+   where that is EMFILE, which no write gives, every open() and openat() there instead, counted likewise.
    With SHIM_COUNT, the numbers of such writes and openings are put into that file when the process ends. */
 #define _GNU_SOURCE
 #include <dlfcn.h>

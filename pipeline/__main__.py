@@ -1,4 +1,4 @@
-"""The command as a process: `compress`, and ``python -m pipeline`` for launchers such as accelerate launch."""
+"""The command as a process: `compress`, and ``python -m pipeline`` where it is not installed."""
 
 import atexit
 import os

@@ -111,7 +111,7 @@ def parse_yaml(text: str, origin: str) -> Any:
     try:
         values = yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of the safe loader
         _count(values, origin)
-    except (yaml.YAMLError, ValueError) as error:  # a ValueError: dates that are none, numbers of too many digits
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:  # of dates and numbers that are none
         raise UsageError(f"{origin} is not valid YAML: {' '.join(str(error).split())[:200]}") from error
     except RecursionError as error:
         raise UsageError(f"{origin} is nested too deeply for settings.") from error

@@ -92,6 +92,8 @@ def choose(config: Training, asked: AugmentConfig, facts: Facts) -> tuple[Traini
     take("batch_size", _batch)
     if isinstance(config, TeacherConfig):
         take("tune_epochs", _tuning)
+        if config.epochs != "auto":  # then it decides nothing
+            choices[:] = [choice for choice in choices if choice.key != "teacher.tune_epochs"]
         if facts.start != "random":
             take("tune", _tune)
     if isinstance(config, DistillConfig):

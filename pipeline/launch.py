@@ -161,11 +161,17 @@ def _end(children: list[subprocess.Popen[bytes]]) -> None:
 
 
 def end_with_launcher() -> None:
-    """In one process of several: should what started it be gone, stop as if asked to, then for good.
+    """In a process that ``launch`` or torchrun started: should that be gone, stop as if asked to, then for good.
 
-    torchrun leaves its processes at work when it is killed, and the store that they share dies with it.
+    torchrun leaves its processes at work when it is killed, and the store that they share dies with it. Other launchers
+    (SLURM's, a shell) may leave a process on purpose.
     """
-    launcher = int(os.environ.get(_LAUNCHER, os.getppid()))
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        launcher = os.getppid()
+    elif _LAUNCHER in os.environ:
+        launcher = int(os.environ[_LAUNCHER])
+    else:
+        return
 
     def watch() -> None:
         while os.getppid() == launcher:

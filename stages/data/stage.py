@@ -44,9 +44,8 @@ def run(config: DataConfig, inputs: Inputs, context: Context) -> DataRecord:
         images = open_images(config, left_out)
     write_list(bad, context.run.root)
     if not len(images.val):
-        raise DataError(
-            f"none of the held-out images can be used ({LISTED}), so that nothing could be judged; bring others."
-        )
+        why = f"none of the held-out images can be used ({LISTED})" if bad else "there are no held-out images"
+        raise DataError(f"{why}, so that nothing could be judged; bring others.")
     record = DataRecord(
         config=config.identity(),  # how the images were checked changes nothing for later stages
         source=config.source,

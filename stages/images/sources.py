@@ -92,12 +92,18 @@ def class_of(label: Any, classes: int, what: str) -> int:
     Raises:
         DataError: it is not one.
     """
-    if not 0 <= int(label) < classes:
+    try:
+        number = int(label)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{what} has the label {label!r}, which is no class number; correct it.") from error
+    if number < 0:
+        raise DataError(f"{what} has the label {number}, as images without a class have; leave it out, or label it.")
+    if number >= classes:
         raise DataError(
-            f"{what} is of class {int(label)}, and there are {classes} classes, counted from 0; correct the label, or "
+            f"{what} is of class {number}, and there are {classes} classes, counted from 0; correct the label, or "
             "name all classes in the file of data.labels."
         )
-    return int(label)
+    return number
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -27,9 +28,10 @@ def worker_init() -> Callable[[int], None]:
 
 def _start(main: int, worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "sigtimedwait"):  # not on macOS, where SIGTERM keeps its meaning
+    waits = hasattr(signal, "sigtimedwait")  # not on macOS, where SIGTERM keeps its meaning
+    if waits:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=_obey, args=(main,), daemon=True).start()
+    threading.Thread(target=_obey if waits else _follow, args=(main,), daemon=True).start()
     hush()
 
 
@@ -46,9 +48,18 @@ def _obey(main: int) -> None:
     os._exit(0)
 
 
+def _follow(main: int) -> None:
+    """End without the main process."""
+    while not _gone(main):
+        time.sleep(_LOOK_SECONDS)
+    os._exit(0)
+
+
 def _gone(main: int) -> bool:
     """Whether that process ended; one that nobody has waited for yet is still listed."""
     try:
         return bool(psutil.Process(main).status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return True
+    except (OSError, psutil.Error):  # no file is left to look with, or it may not be looked at
+        return False

@@ -45,8 +45,8 @@ def meeting(patience: float) -> Iterator[None]:
     def end() -> None:
         print(  # noqa: T201
             f"rank {os.environ.get('RANK', '0')}: error: the {processes} processes did not find each other within "
-            f"{limit / 60:g} minutes (distill.timeout_minutes); see whether all of them were started and can reach "
-            "MASTER_ADDR; the same command goes on from the last checkpoint.",
+            f"{limit / 60:g} minutes (distill.timeout_minutes, at least 1); see whether all of them were started and "
+            "can reach MASTER_ADDR; the same command goes on from the last checkpoint.",
             file=sys.stderr,
             flush=True,
         )

@@ -4,6 +4,7 @@ import os
 import pickle
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,14 +26,21 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """A tiny run on the embedded digits, never changed by a test; made once for all of pytest-xdist's processes."""
+    """A tiny run on the embedded digits, never changed by a test.
+
+    It is carried out once for all of pytest-xdist's processes. Each has its own copy, for a run is one process's.
+    """
     own = tmp_path_factory.getbasetemp()
-    shared = own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
-    kept = shared / "finished.pickle"
-    with FileLock(shared / "finished.lock"):
-        if not kept.is_file():
-            kept.write_bytes(pickle.dumps(_finish(shared / "finished" / "ein Lauf – première")))
-    return pickle.loads(kept.read_bytes())  # type: ignore[no-any-return]  # noqa: S301 - written above
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return _finish(own / "finished" / "ein Lauf – première")
+    shared = own.parent / "finished.pickle"
+    with FileLock(shared.with_suffix(".lock")):
+        if not shared.is_file():
+            shared.write_bytes(pickle.dumps(_finish(own.parent / "finished" / "ein Lauf – première")))
+    made = pickle.loads(shared.read_bytes())  # noqa: S301 - written above
+    root = Path(shutil.copytree(made.root, own / "finished" / made.root.name))
+    out, err = (text.replace(str(made.root), str(root)) for text in (made.result.out, made.result.err))
+    return Finished(root, made.arguments, replace(made.result, out=out, err=err))
 
 
 def _finish(root: Path) -> Finished:

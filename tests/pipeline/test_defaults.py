@@ -130,6 +130,15 @@ def test_a_teacher_from_random_weights_sees_the_images_as_often_as_a_student() -
     assert teacher(images=10_000, start="random").tune_epochs == distill(images=10_000).epochs == 100
 
 
+def test_what_given_epochs_make_useless_is_not_told() -> None:
+    for epochs, told in (("auto", True), (3, False)):
+        config = TeacherConfig(model="vit", epochs=epochs)
+        decided, choices = choose(config, AugmentConfig(), facts(section="teacher", start="pretrained"))
+        assert ("teacher.tune_epochs" in [choice.key for choice in choices]) == told
+        assert choices[0].key == "teacher.batch_size"
+        assert decided.tune_epochs != "auto"
+
+
 def test_a_teacher_of_few_images_is_tuned_for_enough_steps() -> None:
     assert teacher(images=10_000).tune_epochs == 10
     assert teacher({"batch_size": 64}, images=500).tune_epochs == 43

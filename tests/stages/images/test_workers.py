@@ -81,7 +81,8 @@ def test_they_do_not_outlive_the_main_process(tmp_path: Path, when: str) -> None
 
         if __name__ == "__main__":
             starting = sys.argv[1] == "starting"
-            loader = DataLoader(list(range(1000)), num_workers=2, worker_init_fn=late if starting else begin)
+            begun = late if starting else begin
+            loader = DataLoader(list(range(1000)), num_workers=2, worker_init_fn=begun, multiprocessing_context="fork")
             batches = iter(loader)
             if not starting:
                 next(batches)
