@@ -36,6 +36,13 @@ TABLE_ROWS = (
     ("student, ours, all defaults: with the teacher, first weights of the teacher", "default", "top1"),
 )
 
+TIMES = (
+    ("the teacher", "plain-teacher", "teacher", "train_seconds"),
+    ("the student with the labels alone", "plain-student", "default", "labels_seconds"),
+    ("the student with the teacher beside it", "plain-student", "default", "seconds"),
+)
+"""Name, the plain loop's result, ours, and its seconds; the first two have no teacher beside."""
+
 
 def page(
     found: dict[str, Any],
@@ -164,14 +171,7 @@ def _table_targets(values: dict[str, Any], cells: Sequence[Cell]) -> list[str]:
         mean(_numbers(values, kind, cells, field)) for kind, field in (("plain-student", "top1"), ("default", "labels"))
     )
     lows = [values[f"default {cell.key}"]["gain"][1] for cell in cells]
-    ratios = [
-        values[f"{run} {cell.key}"][field] / values[f"{plain_loop} {cell.key}"]["seconds"]
-        for cell in cells
-        for plain_loop, run, field in (
-            ("plain-teacher", "teacher", "train_seconds"), ("plain-student", "default", "labels_seconds"),
-        )
-        if values[f"{run} {cell.key}"][field]
-    ]  # fmt: skip
+    ratios = [ratio for which in TIMES[:2] for ratio in _ratios(values, cells, *which[1:])]
     where = f"{cells[0].size} px, {counted(len(cells), 'seed')}"
     return [
         _line(ours >= plain - 1, f"teacher within 1 point of the plain loop ({where}): {ours - plain:+.1f}"),
@@ -212,20 +212,17 @@ def _student_of(values: dict[str, Any], key: str) -> dict[str, Any] | None:
 
 def _times(values: dict[str, Any], cells: Sequence[Cell]) -> str:
     """Training time against the plain loops, evaluation left out on both sides."""
-    pairs = (
-        ("the teacher", "plain-teacher", "teacher", "train_seconds"),
-        ("the student with the labels alone", "plain-student", "default", "labels_seconds"),
-        ("the student with the teacher beside it", "plain-student", "default", "seconds"),
-    )
-    told = []
-    for name, plain, ours, field in pairs:
-        both = [
-            values[f"{ours} {cell.key}"][field] / values[f"{plain} {cell.key}"]["seconds"]
-            for cell in cells
-            if f"{ours} {cell.key}" in values and values[f"{ours} {cell.key}"].get(field)
-        ]
-        told.append(f"{name} {_told(both, '.2f')}")
+    told = [f"{name} {_told(_ratios(values, cells, *which), '.2f')}" for name, *which in TIMES]
     return f"Training time against the plain loop's, mean (by seed): {'; '.join(told)}.\n"
+
+
+def _ratios(values: dict[str, Any], cells: Sequence[Cell], plain: str, ours: str, field: str) -> list[float]:
+    """Seconds of ours over those of the plain loop, of the cells in which ours was trained."""
+    return [
+        values[f"{ours} {cell.key}"][field] / values[f"{plain} {cell.key}"]["seconds"]
+        for cell in cells
+        if f"{ours} {cell.key}" in values and values[f"{ours} {cell.key}"].get(field)
+    ]
 
 
 def _cells(values: dict[str, Any], cells: Sequence[Cell]) -> str:

@@ -82,18 +82,16 @@ def choose(config: Training, asked: AugmentConfig, facts: Facts) -> tuple[Traini
         choices.append(Choice(f"{facts.section}.{name}", value, reason))
         return value
 
-    def take(name: str, rule: Any, *further: Any) -> None:
-        """The setting as given, or as the rule says."""
+    def take(name: str, rule: Any, *further: Any, told: bool = True) -> None:
+        """The setting as given, or as the rule says; ``told``: it decides something."""
         nonlocal config
         if getattr(config, name) == "auto":
             value, reason = rule(config, facts, *further)
-            config = config.model_copy(update={name: decided(name, value, reason)})
+            config = config.model_copy(update={name: decided(name, value, reason) if told else value})
 
     take("batch_size", _batch)
     if isinstance(config, TeacherConfig):
-        take("tune_epochs", _tuning)
-        if config.epochs != "auto":  # then it decides nothing
-            choices[:] = [choice for choice in choices if choice.key != "teacher.tune_epochs"]
+        take("tune_epochs", _tuning, told=config.epochs == "auto")
         if facts.start != "random":
             take("tune", _tune)
     if isinstance(config, DistillConfig):

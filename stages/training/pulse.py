@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from core.errors import ProcessLost
+from core.processes import rank as own_rank
+from core.processes import world_size
 
 _SIGNS = 10
 """So many fit into the patience."""
@@ -40,11 +42,11 @@ def meeting(patience: float) -> Iterator[None]:
     Args:
         patience: seconds; at least ``_SHORTEST_MEETING`` are granted.
     """
-    processes, limit = int(os.environ.get("WORLD_SIZE", "1")), max(patience, _SHORTEST_MEETING)
+    processes, limit = world_size(), max(patience, _SHORTEST_MEETING)
 
     def end() -> None:
         print(  # noqa: T201
-            f"rank {os.environ.get('RANK', '0')}: error: the {processes} processes did not find each other within "
+            f"rank {own_rank()}: error: the {processes} processes did not find each other within "
             f"{limit / 60:g} minutes (distill.timeout_minutes, at least 1); see whether all of them were started and "
             "can reach MASTER_ADDR; the same command goes on from the last checkpoint.",
             file=sys.stderr,

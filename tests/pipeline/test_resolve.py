@@ -283,21 +283,20 @@ def test_fixed_views_are_as_many_as_can_be_used(digits: RunConfig, views: int, r
         resolve_models(digits.model_copy(update=settings))
 
 
+def mixing(config: RunConfig, section: str, name: str, alpha: float) -> RunConfig:
+    """The run with its images mixed by that section's augmentation."""
+    return changed(config, **{section: {"augment": {**config.data.augment.model_dump(mode="json"), name: alpha}}})
+
+
 @pytest.mark.parametrize("section", ["data", "distill"])
 def test_mixed_images_cannot_be_kept(digits: RunConfig, section: str) -> None:
-    augment = digits.data.augment.model_copy(update={"mixup": 0.8})
-    settings = {"data": digits.data, "distill": digits.distill.model_copy(update={"views": 2})}
-    settings[section] = settings[section].model_copy(update={"augment": augment})
     with pytest.raises(UsageError) as refused:
-        resolve_models(digits.model_copy(update=settings))
+        resolve_models(changed(mixing(digits, section, "mixup", 0.8), distill={"views": 2}))
     assert f"distill.views is 2, and {section}.augment mixes images (mixup 0.8, cutmix 0)" in str(refused.value)
 
 
 @pytest.mark.parametrize("section", ["data", "teacher"])
 def test_mixing_takes_an_even_batch(digits: RunConfig, section: str) -> None:
-    augment = digits.data.augment.model_copy(update={"cutmix": 1.0})
-    settings = {"data": digits.data, "teacher": digits.teacher.model_copy(update={"batch_size": 33})}
-    settings[section] = settings[section].model_copy(update={"augment": augment})
     with pytest.raises(UsageError) as refused:
-        resolve_training(resolve_models(digits.model_copy(update=settings)), data())
+        resolved(changed(mixing(digits, section, "cutmix", 1.0), teacher={"batch_size": 33}))
     assert f"{section}.augment mixes images in pairs, and teacher.batch_size 33" in str(refused.value)
