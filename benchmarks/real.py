@@ -1,16 +1,16 @@
 """How good are the defaults on real images, with really pretrained weights? Against plain timm loops of the same steps.
 
     python benchmarks/real.py                                 # about an hour on 2 quiet cores; writes docs/real.md
-    python benchmarks/real.py --only batches --only digits    # 25 minutes more
+    python benchmarks/real.py --only batches --only digits    # 35 minutes more
     python benchmarks/real.py --only full                     # the first table at 98 and 112 pixels, another hour
 
 Parts: table (a teacher and a student of 2,000 images, by seed), control (the gate on what the teacher was worth), same
 (labels alone from the same first weights), advice (the advisor on the real teacher), inits (first weights of a student,
 compared), balance (shares of the loss before and after balancing), before (what a user met before and meets now,
-`real_before.py`), cells (other numbers of images, other images), batches (students at other batch sizes), digits
-(`make run` before and now), full (the table once more, at larger images). Images and weights come from Debian's and
-Python's registries (`real_data.py`). Every result is kept in --work as it is measured, so that the same command goes on
-where it stopped; what does not fit into --minutes is listed as not measured.
+`real_before.py`), cells (other numbers of images, other images), batches (students at other batch sizes, and the
+drawings' by seed), digits (`make run` before and now), full (the table once more, at larger images). Images and weights
+come from Debian's and Python's registries (`real_data.py`). Every result is kept in --work as it is measured, so that
+the same command goes on where it stopped; what does not fit into --minutes is listed as not measured.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from real_before import CASES, DIGITS_CASES
 from real_before import measure as before
 from real_cells import (
     CONTROL,
+    FURTHER_SEEDS,
     OTHER_BATCHES,
     Cell,
     Kept,
@@ -103,9 +104,9 @@ class Bench:
         for case in cases:
             self.measure(f"before {case}", lambda case=case: before(self.work, case))
 
-    def student(self, name: str, cell: Cell, sets: dict[str, Any]) -> None:
-        """Our student of these settings, after the cell's teacher of batch 64."""
-        taught_by = replace(cell, batch=64).key
+    def student(self, name: str, cell: Cell, sets: dict[str, Any], taught_by: Cell | None = None) -> None:
+        """Our student of these settings, after the teacher of ``taught_by``: without it the cell's at batch 64."""
+        taught_by = (taught_by or replace(cell, batch=64)).key
         if f"teacher {taught_by}" not in self.kept.found:
             self.left_out.append(f"{name} {cell.key}")
             return
@@ -113,11 +114,11 @@ class Bench:
         folder = "default" if name == "same" else name
         self.measure(f"{name} {cell.key}", lambda: our_student(cell, self.file, self.work, taught_by, folder, sets))
 
-    def batches(self, cell: Cell) -> None:
-        """Students of labels alone at other batch sizes."""
-        for other in (replace(cell, batch=batch) for batch in OTHER_BATCHES):
-            self.measure(f"plain-student {other.key}", lambda other=other: plain_student(other))
-            self.student("labels", other, LABELS_ALONE)
+    def alone(self, cells: Iterable[Cell], taught_by: Cell) -> None:
+        """Students of labels alone, ours and plain in turn; the teacher of ``taught_by`` is there, and not asked."""
+        for cell in cells:
+            self.measure(f"plain-student {cell.key}", lambda cell=cell: plain_student(cell))
+            self.student("labels", cell, LABELS_ALONE, taught_by)
 
 
 @click.command(help=__doc__)
@@ -156,7 +157,10 @@ def main(work: Path, output: Path, minutes: float, seeds: int, only: tuple[str, 
             bench.probed(cell)
     if "batches" in parts:
         for cell in (first, *others):
-            bench.batches(cell)
+            bench.alone((replace(cell, batch=batch) for batch in OTHER_BATCHES), cell)
+        drawn = others[1]
+        seeds_of_drawn = (replace(drawn, seed=seed) for seed in FURTHER_SEEDS)
+        bench.alone((replace(cell, batch=batch) for cell in seeds_of_drawn for batch in (64, *OTHER_BATCHES)), drawn)
     if "digits" in parts:
         bench.before(DIGITS_CASES)
     if "full" in parts:

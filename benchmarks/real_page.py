@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import mean
 from typing import Any
 
 from real_before import DIGITS_CASES
-from real_cells import INIT_EPOCHS, OTHER_BATCHES, Cell
+from real_cells import FURTHER_SEEDS, INIT_EPOCHS, OTHER_BATCHES, Cell
 
 from core.words import counted
 
@@ -104,7 +105,9 @@ def _command_of(key: str) -> str:
     """Which of the page's three commands measures this result."""
     if "112px" in key:
         return "third"
-    later = any(f"batch{batch}-" in key for batch in OTHER_BATCHES) or key.removeprefix("before ") in DIGITS_CASES
+    other_batch = any(f"batch{batch}-" in key for batch in OTHER_BATCHES)
+    drawn_again = "drawings" in key and any(key.endswith(f"seed{seed}") for seed in FURTHER_SEEDS)
+    later = other_batch or drawn_again or key.removeprefix("before ") in DIGITS_CASES
     return "second" if later else "first"
 
 
@@ -198,11 +201,22 @@ def _less_plain(values: dict[str, Any], cell: Cell) -> list[tuple[str, float]]:
     if None not in tops:
         found.append((f"{cell.name}, teacher", tops[0] - tops[1]))
     for batch in (64, *OTHER_BATCHES):
-        key = cell.key.replace("batch64", f"batch{batch}")
+        pairs = _pairs(values, replace(cell, batch=batch))
+        if pairs:
+            row = f"{cell.name}, batch {batch}, {counted(len(pairs), 'seed')}"
+            found.append((row, mean(ours - plain for plain, ours in pairs)))
+    return found
+
+
+def _pairs(values: dict[str, Any], cell: Cell) -> list[tuple[float, float]]:
+    """Top-1 of the plain loop's student and of ours of labels alone, of each seed that was measured."""
+    pairs = []
+    for seed in (cell.seed, *FURTHER_SEEDS):
+        key = replace(cell, seed=seed).key
         plain, ours = values.get(f"plain-student {key}"), _student_of(values, key)
         if plain and ours:
-            found.append((f"{cell.name}, batch {batch}", ours.get("labels", ours["top1"]) - plain["top1"]))
-    return found
+            pairs.append((plain["top1"], ours.get("labels", ours["top1"])))
+    return pairs
 
 
 def _student_of(values: dict[str, Any], key: str) -> dict[str, Any] | None:
@@ -226,36 +240,35 @@ def _ratios(values: dict[str, Any], cells: Sequence[Cell], plain: str, ours: str
 
 
 def _cells(values: dict[str, Any], cells: Sequence[Cell]) -> str:
-    """Other images and batch sizes, seed 0."""
+    """Other images and batch sizes."""
     lines = [
-        "## Other images, other batches (seed 0)\n",
-        "Teachers are fitted at batch 64. `less plain`: our student of labels alone less the plain loop's.\n",
+        "## Other images, other batches\n",
+        "Teachers are fitted at batch 64. Students of labels alone; where several seeds were measured, the mean (by "
+        "seed). `less plain`: ours less the plain loop's. All defaults, teachers and their worth are of seed 0.\n",
         "| images | batch | steps | teacher: probe / plain / ours | student plain | ours, labels | less plain | "
         "all defaults | teacher worth |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
-    for cell in cells:
-        for batch in (64, *OTHER_BATCHES):
-            row = _cell(values, cell.key.replace("batch64", f"batch{batch}"), cell, batch)
-            lines += [row] if row else []
-    return "\n".join([*lines, ""])
+    rows = [_cell(values, replace(cell, batch=batch)) for cell in cells for batch in (64, *OTHER_BATCHES)]
+    return "\n".join([*lines, *(row for row in rows if row), ""])
 
 
-def _cell(values: dict[str, Any], key: str, cell: Cell, batch: int) -> str:
-    plain = values.get(f"plain-student {key}")
-    ours = _student_of(values, key)
-    if plain is None or ours is None:
+def _cell(values: dict[str, Any], cell: Cell) -> str:
+    pairs = _pairs(values, cell)
+    if not pairs:
         return ""
-    labels = ours.get("labels", ours["top1"])
-    teachers = worth = whole = ""
-    if "gain" in ours:
-        gain, low, high = ours["gain"]
-        whole, worth = f"{ours['top1']:.1f}", f"{gain:+.1f} [{low:.1f}, {high:.1f}]"
-        tops = [values.get(f"{kind} {key}", {}).get("top1") for kind in ("probe", "plain-teacher", "teacher")]
+    plain, ours = zip(*pairs, strict=True)
+    steps = values[f"plain-student {cell.key}"]["steps"]
+    whole = values.get(f"default {cell.key}", {})
+    teachers = worth = top1 = ""
+    if "gain" in whole:
+        gain, low, high = whole["gain"]
+        top1, worth = f"{whole['top1']:.1f}", f"{gain:+.1f} [{low:.1f}, {high:.1f}]"
+        tops = [values.get(f"{kind} {cell.key}", {}).get("top1") for kind in ("probe", "plain-teacher", "teacher")]
         teachers = " / ".join("not measured" if top is None else f"{top:.1f}" for top in tops)
     return (
-        f"| {cell.name} | {batch} | {plain['steps']} | {teachers} | {plain['top1']:.1f} | {labels:.1f} | "
-        f"{labels - plain['top1']:+.1f} | {whole} | {worth} |"
+        f"| {cell.name} | {cell.batch} | {steps} | {teachers} | {_told(plain)} | {_told(ours)} | "
+        f"{mean(ours) - mean(plain):+.1f} | {top1} | {worth} |"
     )
 
 
