@@ -106,13 +106,13 @@ class Bench:
 
     def student(self, name: str, cell: Cell, sets: dict[str, Any], taught_by: Cell | None = None) -> None:
         """Our student of these settings, after the teacher of ``taught_by``: without it the cell's at batch 64."""
-        taught_by = (taught_by or replace(cell, batch=64)).key
-        if f"teacher {taught_by}" not in self.kept.found:
+        teacher = (taught_by or replace(cell, batch=64)).key
+        if f"teacher {teacher}" not in self.kept.found:
             self.left_out.append(f"{name} {cell.key}")
             return
         # From the same first weights another control is trained beside the student that is there.
         folder = "default" if name == "same" else name
-        self.measure(f"{name} {cell.key}", lambda: our_student(cell, self.file, self.work, taught_by, folder, sets))
+        self.measure(f"{name} {cell.key}", lambda: our_student(cell, self.file, self.work, teacher, folder, sets))
 
     def alone(self, cells: Iterable[Cell], taught_by: Cell) -> None:
         """Students of labels alone, ours and plain in turn; the teacher of ``taught_by`` is there, and not asked."""

@@ -175,6 +175,10 @@ class DistillRecord(Record):
     val_top1_ema: float | None
     epochs: int
     steps: int
+    images: int = 0
+    """Training images of an epoch that it was trained on: full batches alone; 0 in records that do not tell."""
+    left_over: int = 0
+    """The others, which filled no batch; shuffled, so that other images are left over in each epoch."""
     seconds: float
     """Wall time of training, summed over resumed sessions."""
     losses: dict[str, float]

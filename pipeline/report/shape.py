@@ -253,6 +253,8 @@ class Distilled(Record):
     val_top1_ema: float | None
     epochs: int
     steps: int
+    images: int = 0
+    left_over: int = 0
     seconds: float
     losses: dict[str, float | None]
     shares: dict[str, float | None] = Field(default_factory=dict)

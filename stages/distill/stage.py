@@ -48,6 +48,8 @@ def run(config: DistillConfig, inputs: Inputs, context: Context) -> DistillRecor
         val_top1_ema=trained.top1_ema,
         epochs=progress.epoch,
         steps=progress.steps,
+        images=progress.images,
+        left_over=trained.left_over,
         seconds=progress.seconds,
         losses=trained.losses,
         shares=last,

@@ -46,10 +46,10 @@ class Checkpoint:
         if not self.key and not self.prefix:
             return ""
         entry = f"entry '{self.key}'" if self.key else "the whole file"
-        averaged = ", averaged weights (EMA)" if _is_averaged(self.key) else ""
+        kind = ", averaged weights (EMA)" if _is_averaged(self.key) else ", raw weights" if self.key else ""
         prefix = f", prefix '{self.prefix}' removed" if self.prefix else ""
         out = f", without {len(self.left_out)} tensors: {some(list(self.left_out))}" if self.left_out else ""
-        return f"{len(self.state)} tensors of {entry}{averaged}{prefix}{out}"
+        return f"{len(self.state)} tensors of {entry}{kind}{prefix}{out}"
 
 
 def read_checkpoint(path: Path, subject: str = "teacher", key: str | None = None) -> Checkpoint:

@@ -49,6 +49,8 @@ class Progress:
     """Norm of each term's gradient at the first batch of the newest epoch."""
     first: dict[str, dict[str, float]] = field(default_factory=dict)
     """``losses`` and ``gradient_norms`` of the first epoch."""
+    images: int = 0
+    """Images of the last finished epoch that were trained on, by all processes together."""
 
 
 def _own_folder(folder: Path, fingerprint: str) -> Path:

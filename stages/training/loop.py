@@ -83,6 +83,8 @@ class Trained:
     top1_ema: float | None
     losses: dict[str, float]
     progress: Progress
+    left_over: int = 0
+    """Images of the last epoch that filled no batch, and so were not trained on."""
     best: BestWeights | None = None
     """Of the best epoch, where the job asked for them; all else is of the last."""
 
@@ -150,6 +152,7 @@ class Training:
         if self.best is not None:
             self.accelerator.register_for_checkpointing(self.best)
         self.progress = Progress()
+        self.offered = len(job.train.dataset)  # type: ignore[arg-type]  # all of ours have a length
         self.saved_at = time.monotonic()
         self.saved = (-1, -1)
         """Steps and batches of the newest checkpoint."""
@@ -177,6 +180,11 @@ class Training:
             if not self._over():  # else this epoch was reported when it was judged
                 self._report(pace, tops)
         result = replace(self._result(*tops), best=self.best)
+        if result.left_over:
+            self.context.say(
+                f"{self.job.name}: each epoch trained on {self.progress.images:,} of {self.offered:,} images; "
+                f"{result.left_over:,} did not fill a batch of {self.job.train.batch_size}"
+            )
         self.accelerator.free_memory()
         return result
 
@@ -233,6 +241,7 @@ class Training:
             self._maybe_save(stop)
         progress.losses = {name: value / progress.batches for name, value in progress.sums.items()}
         progress.first = progress.first or {"losses": progress.losses, "gradient_norms": progress.gradient_norms}
+        progress.images = progress.batches * int(self.job.train.batch_size or 0)
         progress.epoch, progress.batches, progress.sums = progress.epoch + 1, 0, {}
         return pace
 
@@ -320,7 +329,8 @@ class Training:
 
     def _result(self, top1_raw: float, top1_ema: float | None) -> Trained:
         ema = self.job.network(self.ema.module).state_dict() if self.ema is not None else None
-        return Trained(self._raw(), ema, top1_raw, top1_ema, self.progress.losses, self.progress)
+        left_over = max(0, self.offered - self.progress.images) if self.progress.images else 0
+        return Trained(self._raw(), ema, top1_raw, top1_ema, self.progress.losses, self.progress, left_over)
 
     def _raw(self) -> dict[str, Tensor]:
         return self.job.network(self.accelerator.unwrap_model(self.model)).state_dict()

@@ -42,6 +42,18 @@ def test_it_learns(context: Context) -> None:
     assert lines[-1]["images_per_second"] > 0
 
 
+def test_images_that_fill_no_batch_are_counted_and_told(context: Context) -> None:
+    trained = train(make_job(context, batch=9), config(), 2, context)
+    assert (trained.progress.images, trained.left_over) == (45, IMAGES - 45)
+    assert "each epoch trained on 45 of 48 images; 3 did not" in context.console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_images_that_fill_their_batches_are_all_trained_on(context: Context) -> None:
+    trained = train(make_job(context, batch=8), config(), 1, context)
+    assert (trained.progress.images, trained.left_over) == (IMAGES, 0)
+    assert "did not fill" not in context.console.file.getvalue()  # type: ignore[attr-defined]
+
+
 def test_the_same_seed_trains_the_same_network(context: Context, tmp_path: Path) -> None:
     one, other = (train(make_job(context, folder=tmp_path / name), config(), 2, context) for name in "ab")
     assert_bitwise_equal(one, other)
