@@ -88,6 +88,11 @@ def widen_last(
         for name in ("drop_path", "drop_path1", "drop_path2"):  # a network of one block would have none
             if hasattr(block, name):
                 setattr(block, name, getattr(narrow.blocks[index], name))
+        if _kind(block) != _kind(narrow.blocks[index]):
+            raise UsageError(
+                f"strategy 'widelast' cannot widen block {index} of {arch}, which is of another kind than its first "
+                "block; use --strategy lift."
+            )
         rope = _own_rope(narrow, attention, wide)
         grid = None if rope is None else wide.patch_embed.grid_size
         narrow.blocks[index] = WideBlock(width, shape_wide.width, block, rope, grid)
@@ -102,6 +107,11 @@ def widen_last(
         narrow.cls_token = wide.cls_token
     narrow.embed_dim = narrow.num_features = narrow.head_hidden_size = wide_width
     return model
+
+
+def _kind(block: nn.Module) -> tuple[Any, ...]:
+    """What a block is made of, whatever its width: ConViT's first blocks and its last ones have other attention."""
+    return getattr(block, "window_size", None), [(name, type(part)) for name, part in block.named_modules()]
 
 
 def _own_rope(narrow: Any, attention: Any, wide: Any) -> nn.Module | None:

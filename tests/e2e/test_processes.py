@@ -161,11 +161,23 @@ class Started:
         self.process = subprocess.Popen(
             arguments, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=ENVIRONMENT
         )
+        try:
+            self._wait(before + 2)
+        except BaseException:
+            self.kill()
+            raise
+
+    def _wait(self, epochs: int) -> None:
         deadline = time.monotonic() + 120
-        while not ((root / "metrics.jsonl").is_file() and len(metrics(root)) >= before + 2):
+        while not ((self.root / "metrics.jsonl").is_file() and len(metrics(self.root)) >= epochs):
             assert self.process.poll() is None, self.process.communicate()[1]
             assert time.monotonic() < deadline
             time.sleep(0.1)
+
+    def kill(self) -> None:
+        for process in (*self.children(), self.process):
+            process.kill()
+        self.process.communicate(timeout=60)  # closes its pipe
 
     def children(self) -> list[psutil.Process]:
         """The ranks that still run."""
@@ -186,9 +198,7 @@ class Started:
 def started(tmp_path: Path) -> Iterator[Started]:
     training = Started(tmp_path / "run")
     yield training
-    for process in (*training.children(), training.process):
-        process.kill()
-    training.process.communicate(timeout=60)  # closes its pipe
+    training.kill()
 
 
 def test_a_process_that_dies_takes_the_run_down_and_is_named(started: Started) -> None:
@@ -218,13 +228,20 @@ def test_a_process_that_is_stopped_ends_the_run_and_is_named_with_its_step(rank:
     assert not any(process.is_running() for process in processes)
 
 
-def test_an_interrupt_saves_in_all_and_the_same_command_goes_on(started: Started) -> None:
-    started.process.send_signal(signal.SIGINT)
+def test_stopped_in_all_processes_it_saves_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    """SIGTERM to the launcher, its processes and their loaders at once, as SLURM sends it to a job."""
+    started = Started(tmp_path / "run", "workers=1")
+    loaders = [loader for rank in started.children() for loader in rank.children()]
+    assert len(loaders) >= 2
+    for process in (started.process, *started.children(), *loaders):
+        process.send_signal(signal.SIGTERM)
     code, err, _ = started.ended()
-    assert code == 130
+    assert code == 130, err
     assert "saved at step" in err
-    again = Started(started.root)
-    again.process.send_signal(signal.SIGINT)
+    assert "Traceback" not in err
+    assert psutil.wait_procs(loaders, timeout=30)[1] == []
+    again = Started(started.root, "workers=1")
+    again.process.send_signal(signal.SIGINT)  # to the launcher alone
     code, err, _ = again.ended()
     assert code == 130
     assert "resuming student" in err

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import get_args
+from collections.abc import Callable
+from typing import Any, get_args
 
 import pytest
 import timm
+import torch
 
 from core.errors import UsageError
 from core.records import Strategy
 from pipeline.listing import _MODULES, usable_models
 from pipeline.resolve_network import resolve_network
+from stages.models.build import build_model, input_size, logits_and_taps
 from stages.models.geometry import check_strategy, shape_by_name
+from stages.student.config import StudentConfig
+from stages.student.stage import student_spec
 
 
 def left_out() -> list[str]:
@@ -49,7 +54,7 @@ def answers(name: str) -> list[str]:
     found = []
     for geometry in ("full", "reduced"):
         try:
-            shape = resolve_network(name, {}, geometry)[2]
+            arch, args, shape = resolve_network(name, {}, geometry)
         except UsageError:
             found.append("refused")
             continue
@@ -59,7 +64,25 @@ def answers(name: str) -> list[str]:
                 check_strategy(strategy, name, shape, 2 * shape.width)
             except UsageError:
                 found.append("refused")
+                continue
+            if geometry == "reduced":
+                run_as_student(arch, args, strategy, 2 * shape.width)
+            found.append("accepted")
     return found
+
+
+def run_as_student(arch: str, args: dict[str, Any], strategy: str, teacher_width: int) -> None:
+    """Build the student, and look at its logits and its first and last tap."""
+    config = StudentConfig.model_validate({"model": arch, "args": args, "strategy": strategy})
+    model = build_model(student_spec(config, 7, teacher_width)).eval()
+    size = input_size(args, model)
+    depth = shape_by_name(arch, args).depth
+    with torch.inference_mode():
+        logits, (first, last) = logits_and_taps(model, torch.zeros(2, 3, size, size), (0, depth - 1))
+    assert logits.shape == (2, 7)
+    assert first.ndim == last.ndim == 4
+    if strategy in ("lift", "widelast"):
+        assert last.shape[1] == teacher_width
 
 
 @pytest.mark.parametrize("name", ["hiera_tiny_224", "xcit_nano_12_p8_224", "focalnet_tiny_srf", "resnet18"])
@@ -67,8 +90,22 @@ def test_families_that_look_like_others_are_refused_at_the_reduced_geometry(name
     assert answers(name)[-1] == "refused"
 
 
+@pytest.mark.parametrize(
+    "name", ["vit_tiny_patch16_224", "cait_xxs24_224", "eva02_tiny_patch14_224", "beit_base_patch16_224"]
+)
+def test_families_that_are_listed_are_students_of_every_strategy(name: str) -> None:
+    assert set(answers(name)) == {"accepted"}
+
+
 @pytest.mark.slow
-def test_every_name_of_timm_is_accepted_or_refused_by_our_own_error() -> None:
-    taken = Counter(answers(name)[0] for name in timm.list_models())
+def test_every_name_of_timm_is_accepted_and_runs_or_is_refused_by_our_own_error(
+    record_property: Callable[[str, object], None],
+) -> None:
+    found = {name: answers(name) for name in timm.list_models()}
+    taken = Counter(answer[0] for answer in found.values())
+    for word, count in taken.items():
+        record_property(word, count)
     assert taken["accepted"] >= len(usable_models("*"))
     assert taken["refused"] > 0
+    refused = [name for name in usable_models("*") if "accepted" not in found[name]]
+    assert refused == []
