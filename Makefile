@@ -22,8 +22,8 @@ $(STAMP): pyproject.toml
 run: $(STAMP)
 	$(BIN)/compress run --teacher cait_s24 --student deit_tiny --strategy lift
 
-# A file's tests stay in one process, for they share what is costly to make. Files start in their order: the longest ones,
-# tests/benchmarks and tests/e2e, have few tests, and would else run last with nothing beside them.
+# A file's tests stay in one process, for they share what is costly to make. Files start in the order of
+# tests/conftest.py, the longest ones first; pytest-xdist would start those of many tests first, and end with the longest.
 PARALLEL = -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 # A test that hangs is named, with what each of its threads was doing, and fails; the slowest takes a quarter of this.

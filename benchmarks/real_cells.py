@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -77,7 +78,8 @@ class Cell:
 class Kept:
     """Results by name, in a file that is written after each of them, so that a benchmark that stops goes on.
 
-    Of each is kept how long it took and what share of the processors' time the machine's host gave to others.
+    Of each is kept how long it took, by which commit, and what share of the processors' time the machine's host gave to
+    others.
     """
 
     def __init__(self, path: Path) -> None:
@@ -92,7 +94,8 @@ class Kept:
             value = measure()
             after = psutil.cpu_times()
             taken = (getattr(after, "steal", 0.0) - getattr(before, "steal", 0.0)) / (sum(after) - sum(before))
-            self.found[key] = {"value": value, "took_seconds": time.monotonic() - began, "taken": taken}
+            took = time.monotonic() - began
+            self.found[key] = {"value": value, "took_seconds": took, "taken": taken, "commit": commit()}
             self._write()
         return self.found[key]["value"]
 
@@ -104,6 +107,13 @@ class Kept:
     def _write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text(json.dumps(self.found, indent=1) + "\n")
+
+
+def commit() -> str:
+    """The commit of this clone, as git shortens it."""
+    return subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.strip()
 
 
 def asked_of(cell: Cell, weights: Path) -> dict[str, Any]:

@@ -95,9 +95,10 @@ def _machine(found: dict[str, Any]) -> str:
         if taken
         else ""
     )
+    commits = dict.fromkeys(entry["commit"] for entry in found.values() if "commit" in entry)
     return (
         f"Machine: {machine['processor']}, {machine['cores']} cores, torch {machine['packages']['torch']}; "
-        f"{told}.{stolen}\n"
+        f"{told}, {counted(len(commits), 'commit')}: {', '.join(commits)}.{stolen}\n"
     )
 
 

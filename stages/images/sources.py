@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
-from sklearn.model_selection import train_test_split
 
 from core.errors import DataError
 from core.images import UNREADABLE, as_rgb, open_image, reason_of
@@ -162,6 +161,8 @@ def _hold_out(items: Sequence[tuple[Any, int]], config: DataConfig) -> tuple[lis
     held = max(classes, round(config.val_fraction * len(items)))
     if len(items) - held < classes:
         raise DataError(f"{len(items)} images of {classes} classes are too few to hold out {held}; add images.")
+    from sklearn.model_selection import train_test_split  # a second to import
+
     train, val = train_test_split(items, test_size=held, random_state=config.split_seed, stratify=labels)
     return train, val, f"{held} of {len(items)} images held out, stratified by class, split seed {config.split_seed}"
 

@@ -7,7 +7,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom, binomtest  # comes with scikit-learn
 
 ERROR_RATE = 0.05
 """Largest probability of either wrong verdict, as in the 95 % intervals of the report."""
@@ -34,6 +33,8 @@ def against_chance(correct: int, images: int, chance: float) -> Literal["better"
         small for that: a network making half of chance's errors, right with probability (1 + q) / 2, would fall short
         of ``better`` with a probability above ``ERROR_RATE``.
     """
+    from scipy.stats import binom  # a second to import, as below
+
     if binom.sf(correct - 1, images, chance) <= ERROR_RATE:
         return "better"
     enough = binom.isf(ERROR_RATE, images, chance) + 1  # the fewest right answers that count as better
@@ -47,6 +48,8 @@ def clearly_better(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
     McNemar's exact test: were both as good, each image that only one of them answers would be either's with
     probability 1/2. True at a two-sided p-value of at most ``ERROR_RATE``.
     """
+    from scipy.stats import binomtest
+
     won, lost = int(np.count_nonzero(one & ~other)), int(np.count_nonzero(other & ~one))
     return won > lost and bool(binomtest(won, won + lost).pvalue <= ERROR_RATE)
 

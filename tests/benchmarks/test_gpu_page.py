@@ -92,9 +92,10 @@ def test_the_counts_of_tests_are_read(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", ["loader", "processes"])
 def test_the_small_probes_run_on_a_cpu(name: str, tmp_path: Path) -> None:
-    """The others are carried out by `.ci/run`, with `prove.py --small`."""
+    """`.ci/run` carries out these and others, with `prove.py --small`."""
     (asked,) = [one for one in PROBES if one.name == name]
     ended = carry_out(asked, tmp_path, 120, small=True)
     assert ended["exit_code"] == 0, ended

@@ -3,17 +3,21 @@ from __future__ import annotations
 import os
 import pickle
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from filelock import FileLock
 from PIL import Image
-from running import NAMES, TINY, Finished, as_process, sets
+from running import NAMES, SHORT, TINY, Finished, as_process, crowded, sets
 from sklearn.datasets import load_digits
+
+from exporters import onnx as exporting
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -24,31 +28,75 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _offline() -> Iterator[None]:
+    """Ask no model hub, as processes that are started do not (``running.ENVIRONMENT``)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("huggingface_hub.is_offline_mode", lambda: True)
+        yield
+
+
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
-    """A tiny run on the embedded digits, never changed by a test.
+    """A tiny run on the embedded digits, never changed by a test."""
+    return _once(tmp_path_factory, "ein Lauf – première", _finish)
 
-    It is carried out once for all of pytest-xdist's processes. Each has its own copy, for a run is one process's.
+
+@pytest.fixture(scope="session")
+def controlled(tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """The same in one epoch, with a control; started in a crowded folder, and never changed by a test."""
+    return _once(tmp_path_factory, "controlled", _control)
+
+
+def _once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Finished]) -> Finished:
+    """A run that is carried out once for all of pytest-xdist's processes.
+
+    Each has its own copy, for a run is one process's.
     """
-    own = tmp_path_factory.getbasetemp()
+    own = factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" not in os.environ:
-        return _finish(own / "finished" / "ein Lauf – première")
-    shared = own.parent / "finished.pickle"
+        return make(own / "once" / name)
+    shared = own.parent / f"{name}.pickle"
     with FileLock(shared.with_suffix(".lock")):
         if not shared.is_file():
-            shared.write_bytes(pickle.dumps(_finish(own.parent / "finished" / "ein Lauf – première")))
+            shared.write_bytes(pickle.dumps(make(own.parent / "once" / name)))
     made = pickle.loads(shared.read_bytes())  # noqa: S301 - written above
-    root = Path(shutil.copytree(made.root, own / "finished" / made.root.name))
+    root = Path(shutil.copytree(made.root, own / "once" / made.root.name))
     out, err = (text.replace(str(made.root), str(root)) for text in (made.result.out, made.result.err))
     return Finished(root, made.arguments, replace(made.result, out=out, err=err))
 
 
 def _finish(root: Path) -> Finished:
-    whole = ("export.target=auto", "export.precision=[fp32,fp16,int8]", "verify.memory=true", "analysis.images=60")
+    whole = ("export.target=auto", "export.precision=[fp32,fp16,int8]", "analysis.images=60")
     arguments = ("run", *NAMES, *sets(*TINY, *whole))
     result = as_process(*arguments, "--output", root)
     assert result.code == 0, result.err
     return Finished(root, arguments, result)
+
+
+def _control(root: Path) -> Finished:
+    arguments = ("run", *NAMES, *sets(*SHORT, "gates.min_teacher_gain=60"), "--control", "labels")
+    cwd = crowded(root.parent / "of a user")
+    result = as_process(*arguments, "--output", root, python=("-P",), cwd=cwd)
+    assert result.code == 1, result.err  # the gate fails
+    return Finished(root, arguments, result)
+
+
+@pytest.fixture
+def exported_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph that is there already is taken for the export of the same network, which takes 8 seconds each."""
+    real = exporting.onnx_from_module
+
+    def instead(module: Any, path: Path, **options: Any) -> Any:
+        if not path.is_file():
+            return real(module, path, **options)
+        graph = onnx.load(path)
+        opset = max(one.version for one in graph.opset_import)
+        return exporting.OnnxFacts(
+            nodes=len(graph.graph.node), opset=opset, seconds=0.0, bytes=path.stat().st_size, data=None
+        )
+
+    monkeypatch.setattr("stages.export.graphs.onnx_from_module", instead)
 
 
 @pytest.fixture

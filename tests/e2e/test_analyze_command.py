@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import Any
 
 import pytest
 import yaml
-from running import NAMES, TINY, Finished, Result, in_process, sets
+from running import NAMES, SHORT, TINY, Finished, Result, in_process, sets
+
+from stages.analysis.figures import draw
 
 SMALL = "{img_size: 32, patch_size: 8, embed_dim: 24, depth: 2, num_heads: 3}"
 
@@ -49,6 +52,14 @@ def test_asked_again_nothing_is_read_again(finished: Finished) -> None:
     assert str(finished.root / "analysis") in done.out.replace("\n", "")
 
 
+@pytest.fixture
+def few_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw the first figure alone; `finished` and tests/stages/analysis draw them all."""
+    real = draw.figures
+    monkeypatch.setattr(draw, "figures", lambda *given: itertools.islice(real(*given), 1))
+
+
+@pytest.mark.usefixtures("few_figures")
 def test_other_images_change_the_analysis_and_the_report_alone(run_copy: Path) -> None:
     weights = (run_copy / "student/model.safetensors").stat().st_mtime_ns
     done = in_process("analyze", run_copy, "--images", "52")
@@ -67,6 +78,7 @@ def test_of_a_run_without_analysis_how_many_images_must_be_said(run_copy: Path) 
     assert "so nothing would be read; give --images N" in " ".join(done.err.split())
 
 
+@pytest.mark.usefixtures("few_figures")
 def test_of_an_untrained_student_the_teacher_alone(run_copy: Path) -> None:
     state = json.loads((run_copy / "state.json").read_text())
     for stage in ("distill", "dynamics", "fold", "export", "verify", "gates"):
@@ -84,6 +96,7 @@ def analyze(*arguments: str | Path) -> Result:
     return in_process("analyze", "--model", "deit_tiny", "--args", SMALL, *arguments)
 
 
+@pytest.mark.usefixtures("few_figures")
 def test_any_model_on_any_folder(digit_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     flat = tmp_path / "flat"
@@ -101,6 +114,7 @@ def test_any_model_on_any_folder(digit_folder: Path, tmp_path: Path, monkeypatch
     assert document(tmp_path / "runs" / "analysis-deit_tiny-flat")["networks"][0]["images"] == 9
 
 
+@pytest.mark.usefixtures("few_figures")
 def test_weights_of_a_file_whatever_its_classes(finished: Finished, digit_folder: Path, tmp_path: Path) -> None:
     args = "{img_size: 32, patch_size: 8, embed_dim: 64, depth: 2, num_heads: 8, init_values: 0.1}"
     weights = finished.root / "teacher" / "model.safetensors"
@@ -112,6 +126,7 @@ def test_weights_of_a_file_whatever_its_classes(finished: Finished, digit_folder
     assert "check --model and --args" in " ".join(wrong.err.split())
 
 
+@pytest.mark.usefixtures("few_figures")
 def test_what_fails_leaves_nothing_in_the_way_of_the_corrected_command(
     digit_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -138,6 +153,7 @@ def test_what_fails_leaves_nothing_in_the_way_of_the_corrected_command(
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.usefixtures("few_figures")
 def test_what_was_killed_is_known_by_its_mark_and_made_anew(digit_folder: Path, tmp_path: Path) -> None:
     folder = tmp_path / "out" / "analysis"
     (folder / "tables").mkdir(parents=True)
@@ -188,10 +204,11 @@ def test_a_mistake_costs_one_sentence(
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["full", "mine.txt"]
 
 
+@pytest.mark.usefixtures("few_figures")
 def test_auto_decides_says_why_and_is_reused(tmp_path: Path) -> None:
     """An equally wide student needs nothing; which strategy a narrow one gets, `tests/stages/analysis` knows."""
     wide = "student.args={depth: 2, embed_dim: 64, num_heads: 4}"
-    words = ("run", *NAMES, "--strategy", "auto", *sets(*TINY, "analysis.images=60", wide), "-o", tmp_path / "run")
+    words = ("run", *NAMES, "--strategy", "auto", *sets(*SHORT, "analysis.images=60", wide), "-o", tmp_path / "run")
     done = in_process(*words)
     assert done.code == 0, done.err
     assert (

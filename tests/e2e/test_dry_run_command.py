@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 
+import pytest
 import yaml
-from running import Finished, as_process
+from running import Finished, in_process
 
 
-def test_a_dry_run_foretells_the_run_and_leaves_it_alone(finished: Finished) -> None:
+def test_a_dry_run_foretells_the_run_and_leaves_it_alone(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.dry_run_steps._LOADING_SECONDS", 0.02)
     before = {path: path.stat().st_mtime_ns for path in finished.root.rglob("*")}
-    told = as_process(*finished.arguments, "--output", finished.root, "--dry-run")
+    told = in_process(*finished.arguments, "--output", finished.root, "--dry-run")
     assert told.code == 0, told.err
     tables, _, config = told.out.partition("# config.yaml would hold:\n")
     assert yaml.safe_load(config) == yaml.safe_load((finished.root / "config.yaml").read_text())

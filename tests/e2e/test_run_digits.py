@@ -57,6 +57,8 @@ def test_every_stage_ran_and_nothing_alarming_was_printed(finished: Finished) ->
 def test_report_has_accuracy_latency_and_both_lift_graphs(finished: Finished) -> None:
     report = report_of(finished.root)
     assert report["verdict"]["passed"] is True
+    assert report["training"]["control"] is None
+    assert "control" not in finished.result.err
     rows = {(row["model"], row["runtime"]): row for row in report["models"] if row["precision"] == "fp32"}
     for key in (("teacher", "torch"), ("teacher", "onnx"), ("lift-kept", "onnx"), ("lift-folded", "onnx")):
         assert 0 < rows[key]["top1"]["value"] <= 100
@@ -82,7 +84,7 @@ def test_a_report_of_an_earlier_version_gets_its_page(finished: Finished, run_co
     state["report"] = [ref for ref in state["report"] if not ref["path"].endswith(".html")]
     (run_copy / "state.json").write_text(json.dumps(state))
     before = times(run_copy)
-    again = as_process(*finished.arguments, "--output", run_copy)
+    again = in_process(*finished.arguments, "--output", run_copy)
     assert again.code == 0, again.err
     assert times(run_copy) == before
     assert page.read_text().count("<section") == written.count("<section")
@@ -106,6 +108,7 @@ def test_second_run_recomputes_nothing_and_needs_no_torch(finished: Finished) ->
     assert times(finished.root) == before
 
 
+@pytest.mark.usefixtures("exported_before")
 def test_changed_export_setting_reuses_the_trained_student_even_in_a_moved_run(
     finished: Finished, run_copy: Path
 ) -> None:
@@ -135,11 +138,13 @@ def test_bundle_edited_by_hand_is_made_again_and_the_student_is_not_trained_agai
     damaged = in_process("predict", run_copy / "bundle", run_copy)
     assert damaged.code == 2
     assert "damaged" in damaged.err
-    assert in_process(*finished.arguments, "--output", run_copy, *FP32).code == 0
+    assert in_process(*finished.arguments, "--output", run_copy).code == 0
     open_bundle(run_copy / "bundle")
-    assert times(run_copy)["distill"] == before["distill"]
+    after = times(run_copy)
+    assert {name for name in before if before[name] != after[name]} <= {"bundle", "gates"}
 
 
+@pytest.mark.usefixtures("exported_before")
 def test_export_keep_then_verify(finished: Finished, run_copy: Path) -> None:
     exported = in_process("export", run_copy, "--projector", "keep", "--target", "onnx", "--precision", "fp16")
     assert exported.code == 0, exported.err

@@ -12,7 +12,7 @@ from running import ENVIRONMENT, NAMES, TINY, sets
 
 STOPPED = Path(__file__).with_name("stopped.py")
 ROOT = Path(__file__).resolve().parents[2]
-SETTINGS = (*TINY, "workers=2", "distill.views=1")
+SETTINGS = (*TINY, "teacher.epochs=1", "distill.epochs=1", "workers=2", "distill.views=1")
 AFTERWARDS = ("; the same command goes on from there.",)
 """Where the run has saved and ended before the second signal comes."""
 AT_ONCE = "stopped; the same command goes on from what is saved."

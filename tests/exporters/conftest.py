@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from fake_driver import FakeDriver
-from made_bundles import make
+from made_bundles import make, save_beside
 from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -55,11 +57,27 @@ def onnx_file(model: torch.nn.Module, tmp_path_factory: pytest.TempPathFactory) 
     return path
 
 
+@pytest.fixture(scope="session")
+def external_file(onnx_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same network with its weights in a file beside the graph. Not to be changed; copy its folder for that."""
+    path = save_beside(onnx.load(onnx_file), tmp_path_factory.mktemp("external") / "big.onnx")
+    assert path.with_name("big.onnx.data").stat().st_size > path.stat().st_size
+    return path
+
+
+@pytest.fixture(scope="session")
+def made_bundle(onnx_file: Path, spec: PreprocessSpec, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle without an engine. Not to be changed; `bundle_folder` is a copy of it."""
+    folder = tmp_path_factory.mktemp("made") / "bundle"
+    make(folder, onnx_file, spec)
+    return folder
+
+
 @pytest.fixture
-def bundle_folder(onnx_file: Path, spec: PreprocessSpec, tmp_path: Path) -> Iterator[Path]:
+def bundle_folder(made_bundle: Path, tmp_path: Path) -> Iterator[Path]:
     """A bundle without an engine; the folder above it must be left without drafts."""
     parent = tmp_path / "deploy"
-    make(parent / "bundle", onnx_file, spec)
+    shutil.copytree(made_bundle, parent / "bundle")
     yield parent / "bundle"
     assert [entry.name for entry in parent.iterdir()] in ([], ["bundle"])
 

@@ -48,6 +48,12 @@ def make(folder: Path, onnx_file: Path, spec: PreprocessSpec, **changes: Any) ->
     return write_bundle(folder, **{**parts, **changes})
 
 
+def save_beside(model: onnx.ModelProto, path: Path) -> Path:
+    """Save a graph as one too large for a single file is: its weights beside it, in ``path`` + ``.data``."""
+    onnx.save(model, path, save_as_external_data=True, location=f"{path.name}.data", size_threshold=1000)
+    return path
+
+
 def with_engine(onnx_file: Path, engine: Path) -> dict[str, Any]:
     """Arguments of ``make`` for a graph and an engine."""
     engine.write_bytes(b"an engine")

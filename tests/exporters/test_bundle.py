@@ -7,21 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
-import torch
-from made_bundles import RTX, fp32, make, with_engine
+from made_bundles import RTX, fp32, make, save_beside, with_engine
 from numpy.typing import NDArray
-from tiny_models import LABELS, SIZE, tiny_vit
+from tiny_models import LABELS, SIZE
 
 import exporters.bundle.place as place
 import exporters.bundle.write as under_test
-import exporters.onnx
 from core.errors import BundleError, UsageError
 from core.files import sha256_of
 from core.preprocess import PreprocessSpec
 from exporters.bundle import BundledModel, open_bundle
 from exporters.bundle.layout import is_ours
-from exporters.onnx import onnx_from_module
 from exporters.runners import OnnxRunner
 
 FACTS: dict[str, Any] = {"deployed": "lift-folded", "data": {"digest": "abc"}}
@@ -83,14 +81,18 @@ def test_a_model_the_bundle_has_not_is_told_with_what_it_has(bundle_folder: Path
 
 
 def test_every_precision_has_its_own_file_and_weights(
-    tmp_path: Path, model: torch.nn.Module, spec: PreprocessSpec, images: Images, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, external_file: Path, spec: PreprocessSpec, images: Images
 ) -> None:
-    monkeypatch.setattr(exporters.onnx, "EXTERNAL_ABOVE", 1000)
     paths = [tmp_path / "one" / "big.onnx", tmp_path / "two" / "big.onnx"]
-    for path, network in zip(paths, (model, tiny_vit(seed=1).eval()), strict=True):
-        onnx_from_module(network, path, size=SIZE, max_batch=4)
+    shutil.copytree(external_file.parent, paths[0].parent)
+    other = onnx.load(external_file)
+    stem = next(entry for entry in other.graph.initializer if len(entry.dims) == 4)
+    stem.CopyFrom(onnx.numpy_helper.from_array(-onnx.numpy_helper.to_array(stem), stem.name))
+    paths[1].parent.mkdir()
+    save_beside(other, paths[1])
     models = [BundledModel("a", paths[0], "onnx", "fp32"), BundledModel("b", paths[1], "onnx", "int8")]
     wanted = [OnnxRunner(path).infer(images) for path in paths]
+    assert not np.allclose(*wanted, atol=0.1)
     make(tmp_path / "bundle", paths[0], spec, models=models, default={"onnx": "b"})
     for path in paths:
         path.with_name("big.onnx.data").unlink()
@@ -155,15 +157,9 @@ def first_schema(folder: Path, onnx_file: Path) -> Path:
 
 
 def test_external_weights_travel_with_the_graph(
-    tmp_path: Path,
-    model: torch.nn.Module,
-    spec: PreprocessSpec,
-    images: Images,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, external_file: Path, spec: PreprocessSpec, images: Images
 ) -> None:
-    monkeypatch.setattr(exporters.onnx, "EXTERNAL_ABOVE", 1000)
-    path = tmp_path / "big.onnx"
-    onnx_from_module(model, path, size=SIZE, max_batch=4)
+    path = Path(shutil.copytree(external_file.parent, tmp_path / "exported")) / "big.onnx"
     folder = tmp_path / "bundle"
     make(folder, path, spec)
     wanted = OnnxRunner(path).infer(images)

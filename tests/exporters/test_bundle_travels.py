@@ -18,10 +18,6 @@ from exporters.predict import predict
 TEXTS = ("manifest.json", "preprocess.json", "labels.txt", "README.md", "infer.py")
 
 
-def as_it_is(bundle: Path, place: Path) -> Path:
-    return bundle
-
-
 def in_an_awkward_folder(bundle: Path, place: Path) -> Path:
     return Path(shutil.copytree(bundle, place / "modèles – été 2026" / "числа"))
 
@@ -67,7 +63,6 @@ def as_git_on_windows_checks_it_out(bundle: Path, place: Path) -> Path:
 @pytest.mark.parametrize(
     "travel",
     [
-        as_it_is,
         in_an_awkward_folder,
         without_permission_to_write,
         as_a_cache_lays_files,

@@ -141,19 +141,18 @@ def test_a_bundle_of_an_older_version_reads_as_it_did(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("values", "dtype"), [([0, 70000], np.int32), ([-1, 5], np.int32), ([0, 200], np.int32), ([0.0, 1.0], np.float32)]
-)
-def test_images_without_a_scale_are_refused(
-    bundle_folder: Path, digit_files: list[Path], tmp_path: Path, values: list[float], dtype: type
-) -> None:
-    Image.fromarray(np.array([values], dtype=dtype)).save(tmp_path / "deep.tif")
-    with pytest.raises(DataError):
-        open_image(tmp_path / "deep.tif")
-    rows, errors = infer(bundle_folder, digit_files[0], tmp_path / "deep.tif", digit_files[1], code=2)
+def test_images_without_a_scale_are_refused(bundle_folder: Path, digit_files: list[Path], tmp_path: Path) -> None:
+    arrays = [np.array([values], dtype=np.int32) for values in ([0, 70000], [-1, 5], [0, 200])]
+    files = []
+    for index, array in enumerate([*arrays, np.array([[0.0, 1.0]], dtype=np.float32)]):
+        files.append(tmp_path / f"deep-{index}.tif")
+        Image.fromarray(array).save(files[-1])
+        with pytest.raises(DataError):
+            open_image(files[-1])
+    rows, errors = infer(bundle_folder, digit_files[0], *files, digit_files[1], code=2)
     assert [row[0] for row in rows] == [str(digit_files[0]), str(digit_files[1])]
-    assert "deep.tif: its pixels, of Pillow's mode" in errors
-    assert len(errors.splitlines()) == 1
+    for file, line in zip(files, errors.splitlines(), strict=True):
+        assert line.startswith(f"{file}: its pixels, of Pillow's mode")
 
 
 def test_odd_files_are_classified_as_predict_does_and_pillow_stays_silent(

@@ -9,28 +9,21 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_driver import FakeDriver
-from tiny_models import tiny_vit
 
 from core.errors import EnvironmentLacksError
 from exporters import memory as under_test
-from exporters.onnx import onnx_from_module
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="this system tells no peak memory")
 
 
-@pytest.fixture(scope="module")
-def graph(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("memory") / "model.onnx"
-    onnx_from_module(tiny_vit(), path, size=32, max_batch=256)
-    return path
-
-
 @needs_proc
-def test_more_images_need_more_memory_and_a_model_more_than_none(graph: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(graph.parent)  # a relative path is the caller's, not the process's
+def test_more_images_need_more_memory_and_a_model_more_than_none(
+    onnx_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(onnx_file.parent)  # a relative path is the caller's, not the process's
     empty, one, many = (
         under_test.memory_of("onnx", path, batch, threads=1).peak_rss_bytes
-        for path, batch in ((None, 1), (Path(graph.name), 1), (Path(graph.name), 256))
+        for path, batch in ((None, 1), (Path(onnx_file.name), 1), (Path(onnx_file.name), 256))
     )
     assert empty < one < many
     assert many - one > 255 * 4 * 3 * 32 * 32  # the images alone

@@ -123,30 +123,6 @@ def test_logits_that_are_no_numbers_are_no_prediction(
         list(predict(open_bundle(tmp_path / "b"), digit_files))
 
 
-def test_predicting_imports_no_torch(bundle_folder: Path, digit_files: list[Path]) -> None:
-    code = """
-import sys
-from pathlib import Path
-from exporters.bundle import open_bundle
-from exporters.predict import predict
-found = list(predict(open_bundle(Path(sys.argv[1])), [Path(sys.argv[2])]))
-loaded = {"torch", "timm", "torchvision", "onnxslim", "tensorrt_rtx", "sklearn"} & set(sys.modules)
-assert not loaded, loaded
-sys.stdout.write(found[0].classes[0][0])
-"""
-    root = Path(__file__).parents[2]
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code, str(bundle_folder), str(digit_files[0])],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
-    assert done.stdout in LABELS
-
-
 def test_exporters_import_nothing_heavy() -> None:
     code = """
 import sys

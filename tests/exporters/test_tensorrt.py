@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,10 +54,23 @@ def old(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def plain(onnx_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """An fp32 engine and its folder, built at the first call; `cache_clear` lets the next one build it anew."""
+
+    @functools.cache
+    def built() -> tuple[EngineFacts, Path]:
+        folder = tmp_path_factory.mktemp("plain")
+        return build(onnx_file, folder), folder
+
+    return built
+
+
 @needs_rtx
-def test_an_engine_is_built_without_a_gpu(tmp_path: Path, onnx_file: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    facts = build(onnx_file, tmp_path)
-    engine = (tmp_path / "model.engine").read_bytes()
+def test_an_engine_is_built_without_a_gpu(plain: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    plain.cache_clear()  # whichever test came before: what is printed counts here
+    facts, folder = plain()
+    engine = (folder / "model.engine").read_bytes()
     assert facts.bytes == len(engine) > 100_000
     assert engine[24 + 8 :].find(b"images") > 0
     assert engine.find(b"logits") > 0
@@ -67,13 +82,13 @@ def test_an_engine_is_built_without_a_gpu(tmp_path: Path, onnx_file: Path, capfd
     assert (facts.precision, facts.precision_seen) == ("fp32", "fp32")
     assert facts.tf32  # TensorRT's default, which an fp32 row has to say
     # The builder's own account of the engine: one float32 input with a dynamic batch, one float32 output.
-    assert CONTRACT in (tmp_path / "logs" / "engine.log").read_text()
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["logs", "model.engine"]
+    assert CONTRACT in (folder / "logs" / "engine.log").read_text()
+    assert sorted(entry.name for entry in folder.iterdir()) == ["logs", "model.engine"]
     assert capfd.readouterr() == ("", "")
 
 
 @needs_rtx
-def test_half_precision_is_half_but_for_the_fragile_layers(tmp_path: Path, onnx_file: Path) -> None:
+def test_half_precision_is_half_but_for_the_fragile_layers(tmp_path: Path, onnx_file: Path, plain: Any) -> None:
     facts = build(fp16_file(onnx_file, tmp_path / "model.fp16.onnx"), tmp_path, precision="fp16")
     assert facts.precision_seen == "fp16"
     # 4 linear layers and 2 attention products a block, and the classifier.
@@ -84,7 +99,7 @@ def test_half_precision_is_half_but_for_the_fragile_layers(tmp_path: Path, onnx_
     assert facts.engine_audit is not None
     assert facts.engine_audit["gemm"].keys() == {"float16"}
     assert {dtype for _, dtype, _ in (*facts.inputs, *facts.outputs)} == {"float32"}
-    assert facts.bytes < build(onnx_file, tmp_path).bytes
+    assert facts.bytes < plain()[0].bytes
     assert CONTRACT in (tmp_path / "logs" / "engine.log").read_text()
 
 
@@ -289,16 +304,15 @@ def test_a_flavour_that_is_not_installed_is_lacking(
 
 @needs_rtx
 @pytest.mark.skipif(gpu_present(), reason="there is a GPU")
-def test_what_only_a_gpu_could_tell_is_not_told(
-    tmp_path: Path, onnx_file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_only_a_gpu_could_tell_is_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(under_test, "builder_audit", lambda _: {})
-    assert build(onnx_file, tmp_path).engine_audit is None
+    small = linear_file(tmp_path / "small.onnx", batch=4)
+    assert build(small, tmp_path, batches=(4, 4, 4)).engine_audit is None
     # The other flavour's path, with tensorrt_rtx for tensorrt: loading what was built fails here, and costs no engine.
     monkeypatch.setitem(under_test.MODULES, "tensorrt", "tensorrt_rtx")
     monkeypatch.setattr(under_test, "gpu_present", lambda: True)
     monkeypatch.setattr(under_test, "gpu_name_and_capability", lambda: ("NVIDIA A10", "8.6"))
-    facts = build(onnx_file, tmp_path, flavour="tensorrt")
+    facts = build(small, tmp_path, flavour="tensorrt", batches=(4, 4, 4))
     assert (facts.flavour, facts.engine_audit) == ("tensorrt", None)
     assert facts.hardware == ("NVIDIA A10 (compute capability 8.6)",)
     assert facts.hardware_source == "the GPU it was built on"

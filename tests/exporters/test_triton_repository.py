@@ -11,13 +11,11 @@ from google.protobuf import text_format
 from made_bundles import RTX, fp32, make
 from tiny_models import LABELS, SIZE
 
-import exporters.onnx
 from core.errors import UsageError
 from core.preprocess import PreprocessSpec
 from exporters.bundle import BundledModel
 from exporters.bundle.graph import Tensor
 from exporters.bundle.triton import model_config
-from exporters.onnx import onnx_from_module
 
 LOGITS = Tensor("logits", "float32", (10,))
 
@@ -85,11 +83,9 @@ def test_an_engine_of_rtx_is_left_out(tmp_path: Path, onnx_file: Path, spec: Pre
 
 
 def test_external_weights_lie_where_the_graph_looks_for_them(
-    tmp_path: Path, model: Any, spec: PreprocessSpec, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, external_file: Path, spec: PreprocessSpec
 ) -> None:
-    monkeypatch.setattr(exporters.onnx, "EXTERNAL_ABOVE", 1000)
-    onnx_from_module(model, tmp_path / "big.onnx", size=SIZE, max_batch=4)
-    make(tmp_path / "b", tmp_path / "big.onnx", spec, triton=True)
+    make(tmp_path / "b", external_file, spec, triton=True)
     version = tmp_path / "b" / "triton" / "student_onnx" / "1"
     assert sorted(entry.name for entry in version.iterdir()) == ["model.onnx", "model.onnx.data"]
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -96,16 +97,18 @@ def every_recipe(*names: str) -> Any:
     return pytest.mark.parametrize("name", names)
 
 
-@pytest.fixture
-def run_on_a_folder(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], RunConfig]:
+@pytest.fixture(scope="module")
+def run_on_a_folder() -> Iterator[Callable[[str], RunConfig]]:
     """What `compress run --config NAME --data /images` would train, on a machine without GPU and TensorRT."""
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr("exporters.tensorrt.flavours.installed_flavours", dict)
 
+    @functools.cache
     def resolved(name: str) -> RunConfig:
         return resolve_training(resolve_models(requested("--config", name, "--data", "/images")), IMAGENET)
 
-    return resolved
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("torch.cuda.is_available", lambda: False)
+        patch.setattr("exporters.tensorrt.flavours.installed_flavours", dict)
+        yield resolved
 
 
 def requested(*arguments: str) -> RunConfig:

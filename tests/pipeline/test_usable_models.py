@@ -65,9 +65,14 @@ def answers(name: str) -> list[str]:
             except UsageError:
                 found.append("refused")
                 continue
-            if geometry == "reduced":
+            if geometry == "full":
+                found.append("accepted")
+                continue
+            try:
                 run_as_student(arch, args, strategy, 2 * shape.width)
-            found.append("accepted")
+                found.append("accepted")
+            except UsageError:
+                found.append("refused")
     return found
 
 
@@ -95,6 +100,12 @@ def test_families_that_look_like_others_are_refused_at_the_reduced_geometry(name
 )
 def test_families_that_are_listed_are_students_of_every_strategy(name: str) -> None:
     assert set(answers(name)) == {"accepted"}
+
+
+def test_a_block_of_another_kind_than_the_first_is_not_widened() -> None:
+    """ConViT's first blocks attend by position too: made of one of them, a last block would be another network."""
+    with pytest.raises(UsageError, match="of another kind than its first block; use --strategy lift"):
+        run_as_student("convit_tiny", {"img_size": 32, "depth": 12}, "widelast", 384)
 
 
 @pytest.mark.slow

@@ -1,18 +1,27 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
-from reduced_models import LOOSE, digits, export, reduce, with_huge_mlp, with_outlier_channel
+from numpy.typing import NDArray
+from reduced_models import digits, export, reduce, with_huge_mlp, with_outlier_channel
 
 from core.artifact_records import Precision
 from core.errors import ResultError
 from exporters.precision.audit import check_audit
 from exporters.precision.graph import blocks_of, load_source
 from exporters.precision.limits import Limits
+from exporters.precision.reduce import ReducedFacts
 
-IMAGES = digits()[0][:64]
+LIMITS = Limits(difference=0.12, agreement=0.9)
+
+
+@pytest.fixture(scope="module")
+def digit_images() -> NDArray[np.float32]:
+    return digits()[0][:64]
 
 
 @pytest.fixture(scope="module")
@@ -25,13 +34,26 @@ def outlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export(with_outlier_channel(1), tmp_path_factory.mktemp("outlier") / "fp32.onnx")
 
 
+@pytest.fixture(scope="module")
+def searched(huge: Path, digit_images: NDArray[np.float32]) -> ReducedFacts:
+    """`huge` in fp16, its search not cut short."""
+    return reduce(huge, "fp16", digit_images, LIMITS)
+
+
 @pytest.mark.parametrize(("precision", "name", "block", "most"), [("fp16", "huge", 2, 30), ("int8", "outlier", 1, 15)])
 def test_the_block_at_fault_is_found_and_only_it(
-    request: pytest.FixtureRequest, precision: Precision, name: str, block: int, most: int
+    request: pytest.FixtureRequest,
+    precision: Precision,
+    name: str,
+    block: int,
+    most: int,
+    digit_images: NDArray[np.float32],
 ) -> None:
     source: Path = request.getfixturevalue(name)
-    limits = Limits(difference=0.12, agreement=0.9)
-    facts = reduce(source, precision, IMAGES, limits)
+    if precision == "fp16":
+        facts: ReducedFacts = request.getfixturevalue("searched")
+    else:
+        facts = reduce(source, precision, digit_images, LIMITS)
     graph = load_source(source)
     blocks = blocks_of(graph)
     assert {blocks[name] for name in facts.kept_fp32} == {f"blocks.{block}"}
@@ -40,7 +62,7 @@ def test_the_block_at_fault_is_found_and_only_it(
     assert kept == (["Add", "Gelu", "MatMul", "MatMul"] if precision == "fp16" else ["MatMul"])
     assert 2 < facts.conversions <= most
     assert facts.difference is not None
-    assert facts.difference <= limits.difference
+    assert facts.difference <= LIMITS.difference
     products = kept.count("MatMul")
     check_audit(facts.audit, precision, kept=products + facts.unreduced)
     with pytest.raises(ResultError, match="were to stay in fp32"):
@@ -48,26 +70,25 @@ def test_the_block_at_fault_is_found_and_only_it(
 
 
 @pytest.mark.sweep
-def test_two_blocks_at_fault(tmp_path: Path) -> None:
+def test_two_blocks_at_fault(tmp_path: Path, digit_images: NDArray[np.float32]) -> None:
     model = with_huge_mlp(0)
     model.blocks[3] = with_huge_mlp(3).blocks[3]  # type: ignore[operator,index]
     source = export(model, tmp_path / "fp32.onnx")
-    facts = reduce(source, "fp16", IMAGES)
+    facts = reduce(source, "fp16", digit_images)
     blocks = blocks_of(load_source(source))
     assert {blocks[name] for name in facts.kept_fp32} == {"blocks.0", "blocks.3"}
     assert len(facts.kept_fp32) == 8
 
 
-def test_a_search_cut_short_keeps_more(huge: Path) -> None:
-    whole = reduce(huge, "fp16", IMAGES)
-    short = reduce(huge, "fp16", IMAGES, Limits(LOOSE.difference, LOOSE.agreement, conversions=10))
+def test_a_search_cut_short_keeps_more(huge: Path, searched: ReducedFacts, digit_images: NDArray[np.float32]) -> None:
+    short = reduce(huge, "fp16", digit_images, replace(LIMITS, conversions=10))
     assert short.conversions == 10
-    assert set(whole.kept_fp32) < set(short.kept_fp32)
+    assert set(searched.kept_fp32) < set(short.kept_fp32)
 
 
-def test_a_precision_that_most_products_cannot_take_is_refused(huge: Path) -> None:
+def test_a_precision_that_most_products_cannot_take_is_refused(huge: Path, digit_images: NDArray[np.float32]) -> None:
     with pytest.raises(ResultError, match=r"int8 is within its limits only with \d+ of \d+ matrix products in fp32"):
-        reduce(huge, "int8", IMAGES, Limits(difference=0.01, agreement=0.9))
+        reduce(huge, "int8", digit_images, Limits(difference=0.01, agreement=0.9))
 
 
 def test_blocks_go_by_the_names_of_their_parameters(huge: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from exporters.precision.calibrate import METHODS, calibrated
+from exporters.precision.calibrate import METHODS, Ranges, calibrated
 from exporters.precision.compare import deviation, logits_of
 from exporters.precision.graph import SourceGraph, load_source
 from exporters.precision.integers import int8_from_fp32, quantizable
@@ -24,8 +24,15 @@ def operands(source: SourceGraph) -> set[str]:
     return {node.input[0] for node in source.nodes if node.name in names}
 
 
-def test_ranges_are_those_of_the_images(source: SourceGraph, images: NDArray[np.float32]) -> None:
-    whole, percentile, squares = calibrated(source, images, operands(source))
+@pytest.fixture(scope="module")
+def ranges(source: SourceGraph, images: NDArray[np.float32]) -> tuple[Ranges, ...]:
+    return calibrated(source, images, operands(source))
+
+
+def test_ranges_are_those_of_the_images(
+    source: SourceGraph, images: NDArray[np.float32], ranges: tuple[Ranges, ...]
+) -> None:
+    whole, percentile, squares = ranges
     assert (whole.method, percentile.method, squares.method) == METHODS
     assert whole.of["images"] == pytest.approx(np.abs(images).max())
     assert set(whole.of) == operands(source)
@@ -34,15 +41,15 @@ def test_ranges_are_those_of_the_images(source: SourceGraph, images: NDArray[np.
         assert any(narrower.of[name] < 0.99 * top for name, top in whole.of.items())
 
 
-def test_ranges_do_not_depend_on_the_order_of_the_images(source: SourceGraph, images: NDArray[np.float32]) -> None:
-    for one, other in zip(
-        calibrated(source, images, operands(source)), calibrated(source, images[::-1], operands(source)), strict=True
-    ):
+def test_ranges_do_not_depend_on_the_order_of_the_images(
+    source: SourceGraph, images: NDArray[np.float32], ranges: tuple[Ranges, ...]
+) -> None:
+    for one, other in zip(ranges, calibrated(source, images[::-1], operands(source)), strict=True):
         assert other.of == pytest.approx(one.of, rel=1e-3)
 
 
-def test_the_graph_is_what_tensorrt_takes(source: SourceGraph, images: NDArray[np.float32]) -> None:
-    model = int8_from_fp32(source, calibrated(source, images, operands(source))[0])
+def test_the_graph_is_what_tensorrt_takes(source: SourceGraph, ranges: tuple[Ranges, ...]) -> None:
+    model = int8_from_fp32(source, ranges[0])
     onnx.checker.check_model(model, full_check=True)
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     quantized = [node for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
@@ -58,9 +65,9 @@ def test_the_graph_is_what_tensorrt_takes(source: SourceGraph, images: NDArray[n
     assert all(np.abs(array).max() == 127 for array in weights)
 
 
-def test_a_channel_has_a_scale_of_its_own(source: SourceGraph, images: NDArray[np.float32]) -> None:
+def test_a_channel_has_a_scale_of_its_own(source: SourceGraph, ranges: tuple[Ranges, ...]) -> None:
     """Rounding to the channel's own step: half a step is the largest error, in every layout of weights."""
-    model = int8_from_fp32(source, calibrated(source, images, operands(source))[0])
+    model = int8_from_fp32(source, ranges[0])
     tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     original = {tensor.name: numpy_helper.to_array(tensor) for tensor in source.model.graph.initializer}
     weights = {node.name: original[node.input[1]] for node in source.nodes if node.name in quantizable(source)}
@@ -76,19 +83,20 @@ def test_a_channel_has_a_scale_of_its_own(source: SourceGraph, images: NDArray[n
             assert (np.abs(tensors[back.input[0]] * step - weights[node.name]) <= step * 0.501).all()
 
 
-def test_int8_is_near_fp32_but_not_it(source: SourceGraph, images: NDArray[np.float32]) -> None:
-    model = int8_from_fp32(source, calibrated(source, images, operands(source))[0])
+def test_int8_is_near_fp32_but_not_it(
+    source: SourceGraph, images: NDArray[np.float32], ranges: tuple[Ranges, ...]
+) -> None:
+    model = int8_from_fp32(source, ranges[0])
     found = deviation(logits_of(model, images, optimised=False), logits_of(source.model, images, optimised=True))
     assert 1e-4 < found.rms < 0.05
 
 
-def test_what_is_kept_has_no_pair(source: SourceGraph, images: NDArray[np.float32]) -> None:
-    ranges = calibrated(source, images, operands(source))[0]
+def test_what_is_kept_has_no_pair(source: SourceGraph, ranges: tuple[Ranges, ...]) -> None:
     kept = quantizable(source)[2]
-    model = int8_from_fp32(source, ranges, {kept})
+    model = int8_from_fp32(source, ranges[0], {kept})
     node = next(node for node in model.graph.node if node.name == kept)
     assert list(node.input) == list(next(node for node in source.nodes if node.name == kept).input)
-    assert len(model.graph.node) == len(int8_from_fp32(source, ranges).graph.node) - 3
+    assert len(model.graph.node) == len(int8_from_fp32(source, ranges[0]).graph.node) - 3
 
 
 def test_what_is_always_zero_stays_zero(tmp_path: Path) -> None:

@@ -22,10 +22,15 @@ from exporters.precision.graph import load_source
 from exporters.precision.halves import fp16_from_fp32
 from exporters.precision.integers import int8_from_fp32, quantizable
 from exporters.precision.limits import Limits
+from exporters.precision.reduce import ReducedFacts
 from exporters.tensorrt import engine_from_onnx, installed_flavours
 
-IMAGES = digits()[0][:96]
 needs_modelopt = pytest.mark.skipif(importlib.util.find_spec("modelopt") is None, reason="ModelOpt is not installed")
+
+
+@pytest.fixture(scope="module")
+def digit_images() -> NDArray[np.float32]:
+    return digits()[0][:96]
 
 
 @pytest.fixture
@@ -74,8 +79,8 @@ class FakeModelOpt:
         onnx.save(int8_from_fp32(source, ranges), given["output_path"])
 
 
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> FakeModelOpt:
+def faked(patch: pytest.MonkeyPatch) -> FakeModelOpt:
+    """ModelOpt replaced until `patch` is undone."""
     made = FakeModelOpt()
     modules = {"modelopt": {"__version__": "0.0"}, "modelopt.onnx": {}}
     modules["modelopt.onnx.autocast"] = {"convert_to_mixed_precision": made.convert_to_mixed_precision}
@@ -83,21 +88,39 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeModelOpt:
     for name, content in modules.items():
         module = types.ModuleType(name)
         vars(module).update(content)
-        monkeypatch.setitem(sys.modules, name, module)
+        patch.setitem(sys.modules, name, module)
     return made
 
 
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeModelOpt:
+    return faked(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def free(
+    onnx_file: Path, digit_images: NDArray[np.float32], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[ReducedFacts, FakeModelOpt]:
+    """A bf16 graph with no node left out, and what ModelOpt was asked for it."""
+    source = Path(shutil.copy(onnx_file, tmp_path_factory.mktemp("free") / "fp32.onnx"))
+    with pytest.MonkeyPatch.context() as patch:
+        made = faked(patch)
+        return reduce(source, "bf16", digit_images), made
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp8"])
-def test_without_modelopt_the_install_is_named(monkeypatch: pytest.MonkeyPatch, source: Path, precision: Any) -> None:
+def test_without_modelopt_the_install_is_named(
+    monkeypatch: pytest.MonkeyPatch, source: Path, precision: Any, digit_images: NDArray[np.float32]
+) -> None:
     for name in ("modelopt", "modelopt.onnx", "modelopt.onnx.autocast", "modelopt.onnx.quantization"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(EnvironmentLacksError, match="run pip install nvidia-modelopt onnx-graphsurgeon lief"):
-        reduce(source, precision, IMAGES)
+        reduce(source, precision, digit_images)
     assert [entry.name for entry in source.parent.iterdir()] == ["fp32.onnx"]
 
 
-def test_bf16_is_measured_by_rounding_and_not_run(fake: FakeModelOpt, source: Path) -> None:
-    facts = reduce(source, "bf16", IMAGES)
+def test_bf16_is_measured_by_rounding_and_not_run(free: tuple[ReducedFacts, FakeModelOpt]) -> None:
+    facts, asked = free
     assert facts.audit["MatMul"] == {"bf16": 12}
     assert facts.audit["LayerNormalization"] == {"fp32": 5}
     assert facts.difference is not None
@@ -105,26 +128,30 @@ def test_bf16_is_measured_by_rounding_and_not_run(fake: FakeModelOpt, source: Pa
     assert "rounded to bf16" in facts.measured
     assert (facts.as_run_difference, facts.as_run[:9]) == (None, "not run: ")
     assert "ModelOpt 0.0 AutoCast" in facts.method
-    given = fake.calls[0]
+    (given,) = asked.calls
     assert given["low_precision_type"] == "bf16"
     assert given["op_types_to_exclude"] == ["LayerNormalization", "Softmax"]
     assert given["nodes_to_exclude"] == []
     assert given["keep_io_types"] is True
 
 
-def test_nodes_are_left_out_of_bf16_by_exact_names(fake: FakeModelOpt, source: Path) -> None:
-    free = reduce(source, "bf16", IMAGES)
-    assert free.difference is not None
-    facts = reduce(source, "bf16", IMAGES, Limits(difference=free.difference * 0.9, agreement=0.5))
+def test_nodes_are_left_out_of_bf16_by_exact_names(
+    fake: FakeModelOpt, source: Path, free: tuple[ReducedFacts, FakeModelOpt], digit_images: NDArray[np.float32]
+) -> None:
+    assert free[0].difference is not None
+    limit = free[0].difference * 0.9
+    facts = reduce(source, "bf16", digit_images, Limits(difference=limit, agreement=0.5))
     assert facts.kept_fp32
-    assert facts.conversions == len(fake.calls) - 1
+    assert facts.conversions == len(fake.calls)
     assert facts.difference is not None
-    assert facts.difference <= free.difference * 0.9
+    assert facts.difference <= limit
     patterns = fake.calls[-1]["nodes_to_exclude"]
     assert all(pattern.endswith("$") for pattern in patterns)
 
 
-def test_what_cannot_be_run_is_not_measured(fake: FakeModelOpt, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_run_is_not_measured(
+    fake: FakeModelOpt, source: Path, digit_images: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = trial.logits_of
 
     def of_fp32_alone(*args: Any, **given: Any) -> NDArray[np.float32]:
@@ -133,31 +160,33 @@ def test_what_cannot_be_run_is_not_measured(fake: FakeModelOpt, source: Path, mo
         return real(*args, **given)
 
     monkeypatch.setattr(trial, "logits_of", of_fp32_alone)
-    facts = reduce(source, "bf16", IMAGES, Limits(difference=0.0, agreement=1.0))
+    facts = reduce(source, "bf16", digit_images, Limits(difference=0.0, agreement=1.0))
     assert (facts.difference, facts.max_abs_difference, facts.agreement) == (None, None, None)
     assert facts.measured.startswith("not measured: ONNX Runtime cannot run the graph")
     assert facts.kept_fp32 == ()
 
 
-def test_an_fp8_that_is_none_is_refused(fake: FakeModelOpt, source: Path) -> None:
+def test_an_fp8_that_is_none_is_refused(fake: FakeModelOpt, source: Path, digit_images: NDArray[np.float32]) -> None:
     with pytest.raises(ResultError, match=r"this fp8 graph computes 0 of its 14 matrix products in fp8"):
-        reduce(source, "fp8", IMAGES)
+        reduce(source, "fp8", digit_images)
     given = fake.calls[0]
     assert (given["quantize_mode"], given["calibration_eps"]) == ("fp8", ["cpu"])
     assert given["calibration_data"]["images"].shape == (48, 3, 32, 32)
     assert not source.with_name("fp8.onnx").exists()
 
 
-def test_its_errors_are_ours(fake: FakeModelOpt, source: Path) -> None:
+def test_its_errors_are_ours(fake: FakeModelOpt, source: Path, digit_images: NDArray[np.float32]) -> None:
     fake.error = AssertionError("no\nsuch thing")
     with pytest.raises(ResultError, match=r"ModelOpt's AutoCast failed \(AssertionError: no such thing\)"):
-        reduce(source, "bf16", IMAGES)
+        reduce(source, "bf16", digit_images)
 
 
 @needs_modelopt
 @pytest.mark.parametrize("precision", ["bf16", "fp8"])
-def test_modelopt_itself(source: Path, precision: Any, capfd: pytest.CaptureFixture[str]) -> None:
-    facts = reduce(source, precision, IMAGES, Limits(difference=0.5, agreement=0.5))
+def test_modelopt_itself(
+    source: Path, precision: Any, digit_images: NDArray[np.float32], capfd: pytest.CaptureFixture[str]
+) -> None:
+    facts = reduce(source, precision, digit_images, Limits(difference=0.5, agreement=0.5))
     assert facts.audit["MatMul"] == ({"bf16": 12} if precision == "bf16" else {"fp8": 8, "fp32": 4})
     assert facts.difference is not None
     assert 1e-3 < facts.difference < 0.5

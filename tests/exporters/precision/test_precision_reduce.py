@@ -11,9 +11,8 @@ import timm
 import torch
 from numpy.typing import NDArray
 from reduced_models import LOOSE, digits, export, reduce, trained
-from tiny_models import SIZE, tiny_vit
+from tiny_models import SIZE
 
-import exporters.onnx
 import exporters.precision.graph as graph_module
 from core.artifact_records import Precision
 from core.errors import BundleError, DataError, ResultError, UsageError
@@ -111,17 +110,15 @@ def test_a_trained_network_is_far_within_the_default_limits(trained_file: Path, 
 
 
 def test_weights_beside_the_graph_are_read(
-    tmp_path: Path, images: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, external_file: Path, images: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(exporters.onnx, "EXTERNAL_ABOVE", 1000)
-    facts = onnx_from_module(tiny_vit(), tmp_path / "big.onnx", size=SIZE, max_batch=4)
-    assert facts.data is not None
-    reduced = reduce(tmp_path / "big.onnx", "fp16", images)
+    source = Path(shutil.copytree(external_file.parent, tmp_path / "exported")) / "big.onnx"
+    reduced = reduce(source, "fp16", images)
     assert reduced.difference is not None
     assert reduced.difference < 0.01
     monkeypatch.setattr(graph_module, "EXTERNAL_ABOVE", 100_000)
     with pytest.raises(UsageError, match=r"big\.onnx holds 0\.0 GB of weights.*Leave it at fp32"):
-        reduce(tmp_path / "big.onnx", "fp16", images)
+        reduce(source, "fp16", images)
 
 
 def test_what_does_not_fit_is_refused_and_the_old_file_stays(

@@ -237,8 +237,9 @@ def test_the_plot_shows_every_run(change: Change, tmp_path: Path) -> None:
     image = Image.open(paths[2]).convert("RGB")
     assert image.size == (1350, 780)
     assert len(image.getcolors(1 << 24) or []) > 20
-    again = write(compared([*runs, tmp_path / "c"]), tmp_path / "again")
-    assert [path.read_bytes() for path in again] == [path.read_bytes() for path in paths]
+    if change is not other_machine:  # once is enough: the axis makes no difference to the bytes
+        again = write(compared([*runs, tmp_path / "c"]), tmp_path / "again")
+        assert [path.read_bytes() for path in again] == [path.read_bytes() for path in paths]
 
 
 @pytest.mark.parametrize("change", [lambda report: None, other_machine], ids=["latency", "speed-up"])

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -89,6 +90,14 @@ return found;
 """
 
 
+def looks(*kept: tuple[int, str]) -> Any:
+    """A test for each width and theme, those not in `kept` in the sweep alone."""
+    every = [(width, theme) for width in WIDTHS for theme in THEMES]
+    return pytest.mark.parametrize(
+        ("width", "theme"), [pytest.param(*one, marks=() if one in kept else pytest.mark.sweep) for one in every]
+    )
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with chromium() as running:
@@ -157,8 +166,7 @@ def test_it_fits_the_window_with_every_figure_there(
     assert browser.ask(COVERED) == []
 
 
-@pytest.mark.parametrize("theme", THEMES)
-@pytest.mark.parametrize("width", WIDTHS)
+@looks((1400, "light"), (1400, "dark"), (400, "light"))
 def test_all_text_stands_out_from_its_background(browser: Browser, rich: Path, width: int, theme: str) -> None:
     browser.open(rich, width=width, theme=theme)
     browser.unfold()
@@ -260,8 +268,7 @@ def test_it_prints(browser: Browser, rich: Path) -> None:
     assert browser.ask("return document.querySelectorAll('details[open]').length;") == 0  # folded again
 
 
-@pytest.mark.parametrize("theme", THEMES)
-@pytest.mark.parametrize("width", WIDTHS)
+@looks((400, "dark"), (1400, "light"))
 def test_a_screenshot_is_not_blank(browser: Browser, rich: Path, tmp_path: Path, width: int, theme: str) -> None:
     browser.open(rich, width=width, theme=theme)
     picture = tmp_path / f"report-{width}-{theme}.png"

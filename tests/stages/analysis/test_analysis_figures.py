@@ -79,7 +79,13 @@ CASES: dict[str, list[NetworkResult]] = {
 }
 
 
-@pytest.mark.parametrize("networks", CASES.values(), ids=CASES.keys())
+@pytest.mark.parametrize(
+    "networks",
+    [
+        pytest.param(networks, id=name, marks=[pytest.mark.sweep] if name in ("deep", "two layers") else [])
+        for name, networks in CASES.items()
+    ],
+)
 def test_every_figure_is_titled_labelled_and_nothing_overlaps(networks: list[NetworkResult]) -> None:
     layers = (0, networks[0].taps[-1].layer)
     made = list(figures(networks, selected_layers=layers, student=TINY))

@@ -48,11 +48,15 @@ def test_wide_counts_keep_their_value(tmp_path: Path) -> None:
     assert load(tmp_path / "a.npz").taps[0].rank.tolist() == [[1, 255, 256, 70_000]]
 
 
-def test_a_deep_teacher_over_a_thousand_images_stays_small_and_its_bytes_repeat(tmp_path: Path) -> None:
-    network = made_network(images=1000, kept=1000)
+def test_a_deep_teacher_over_a_thousand_images_stays_small(tmp_path: Path) -> None:
+    save(made_network(images=1000, kept=1000), tmp_path / "a.npz")
+    assert (tmp_path / "a.npz").stat().st_size < 3_000_000
+
+
+def test_the_same_numbers_are_the_same_bytes(tmp_path: Path) -> None:
+    network = made_network(depth=2, images=3, kept=3)
     save(network, tmp_path / "a.npz")
     save(network, tmp_path / "b.npz")
-    assert (tmp_path / "a.npz").stat().st_size < 3_000_000
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
 
 

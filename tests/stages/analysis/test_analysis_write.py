@@ -12,8 +12,6 @@ import pytest
 from made_networks import checkpoints, made_network
 
 from core.errors import UsageError
-from stages.analysis.figures.draw import detailed
-from stages.analysis.results import NetworkResult
 from stages.analysis.write import write
 from stages.models.geometry import Shape
 
@@ -25,6 +23,7 @@ def relative(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.usefixtures("quick_figures")
 def test_everything_is_written_and_named(tmp_path: Path) -> None:
     paths = write(
         tmp_path,
@@ -40,19 +39,8 @@ def test_everything_is_written_and_named(tmp_path: Path) -> None:
     assert made["advice"] == {"strategy": "lift"}
     assert {*made["files"], "analysis.json"} == relative(tmp_path)
     assert "NaN" not in text
-    assert {"tables/rank.csv", "figures/rank-teacher.png", "figures/rank-teacher.svg"} < relative(tmp_path)
+    assert {"tables/rank.csv", "figures/rank-teacher.png"} < relative(tmp_path)
     assert set(made) - set(made["definitions"]) == {"schema_version", "definitions", "networks"}
-
-
-@pytest.fixture
-def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files under the names that would be drawn, without the seconds that drawing takes."""
-
-    def named(networks: list[NetworkResult], *_: object) -> dict[str, bytes]:
-        names = {f"rank-{name}.png" for name in detailed(networks)}
-        return dict.fromkeys(names | ({"over-training.svg"} if len(networks) > 1 else set()), b"drawn")
-
-    monkeypatch.setattr("stages.analysis.figures.draw.rendered", named)
 
 
 @pytest.mark.usefixtures("quick_figures")

@@ -30,6 +30,8 @@ def test_numbers_figures_and_advice(context: Context) -> None:
     assert record.images == READ
     assert record.measures is not None
     assert all(is_intact(ref, root) for ref in (*record.files, record.measures))
+    drawn = {f"analysis/teacher/figures/rank-teacher.{kind}" for kind in ("png", "svg")}
+    assert drawn < {ref.path for ref in record.files}
     document = json.loads((root / "analysis/teacher/analysis.json").read_text())
     (network,) = document["networks"]
     assert [tap["width"] for tap in network["taps"]] == [TEACHER_ARGS["embed_dim"]] * TEACHER_ARGS["depth"]
@@ -39,6 +41,7 @@ def test_numbers_figures_and_advice(context: Context) -> None:
     assert f"advice: {record.advice.summary}" in context.console.file.getvalue()  # type: ignore[attr-defined]
 
 
+@pytest.mark.usefixtures("quick_figures")
 def test_an_equally_wide_student_needs_nothing(context: Context) -> None:
     advice = analyzed(context, embed_dim=TEACHER_ARGS["embed_dim"]).advice
     assert advice is not None
@@ -46,6 +49,7 @@ def test_an_equally_wide_student_needs_nothing(context: Context) -> None:
     assert advice.recommendations[0].rule == "student as wide"
 
 
+@pytest.mark.usefixtures("quick_figures")
 def test_too_few_images_give_numbers_but_no_advice(context: Context) -> None:
     record = analyzed(context, images=8)
     assert record.advice is not None
@@ -66,12 +70,16 @@ def test_the_same_again_gives_the_same_files(context: Context) -> None:
     assert again == first  # the JSON holds the seconds that it took
 
 
-def test_its_fingerprint_holds_no_time_and_no_figure(context: Context) -> None:
+def test_its_fingerprint_holds_no_time_and_no_figure(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawings = iter((b"drawn", b"drawn otherwise"))
+    monkeypatch.setattr("stages.analysis.figures.draw.rendered", lambda *_: {"rank-teacher.png": next(drawings)})
     first, again = analyzed(context), analyzed(context)
+    assert first.files != again.files
     assert first.identity() == again.identity()  # what reads the record is not done again for a lost figure
     assert first.forward_seconds > 0
 
 
+@pytest.mark.usefixtures("quick_figures")
 def test_switched_off_later_nothing_stale_stays(context: Context) -> None:
     analyzed(context)
     mine = context.run.root / "analysis" / "teacher" / "figures" / "mine.txt"

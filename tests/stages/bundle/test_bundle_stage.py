@@ -34,7 +34,7 @@ from stages.verify.config import VerifyConfig
 CONFIG = BundleConfig(deploy="fastest", max_int8_drop=100.0, triton=True, opt_batch=8, max_batch=16)
 
 
-@pytest.fixture(scope="module", params=["float", "uint8"])
+@pytest.fixture(scope="module", params=[pytest.param("float", marks=pytest.mark.sweep), "uint8"])
 def measured(
     request: pytest.FixtureRequest, digits_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Context, Inputs]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from small_run import NO_AUGMENT, SETTLED, data_record, student_record, teacher_
 
 from core.context import Context
 from core.errors import RunInterrupted, UsageError
+from core.records import DistillRecord
 from stages.distill import job as distill_job
 from stages.distill import stage
 from stages.distill.cache.config import CacheConfig
@@ -26,7 +28,7 @@ def config(**changes: Any) -> DistillConfig:
     values: dict[str, Any] = {
         **SETTLED,
         "batch_size": 16,
-        "epochs": 4,
+        "epochs": 3,
         "lr": 1e-3,
         "min_lr": 1e-5,
         "warmup_epochs": 0.0,
@@ -43,8 +45,7 @@ def inputs(digits_folder: Path, context: Context) -> Inputs:
     return Inputs(data_record(str(digits_folder), context), teacher_record(context), student_record(context))
 
 
-@pytest.fixture
-def teacher_batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def counted_batches(patch: pytest.MonkeyPatch) -> list[int]:
     """How many images the teacher was asked about, batch by batch."""
     asked: list[int] = []
     real = distill_job.FrozenTeacher.forward
@@ -53,8 +54,33 @@ def teacher_batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         asked.append(len(images))
         return real(self, images)
 
-    monkeypatch.setattr(distill_job.FrozenTeacher, "forward", counted)
+    patch.setattr(distill_job.FrozenTeacher, "forward", counted)
     return asked
+
+
+@pytest.fixture
+def teacher_batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    return counted_batches(monkeypatch)
+
+
+@dataclass(frozen=True)
+class First:
+    """A training that filled the cache of its run."""
+
+    context: Context
+    inputs: Inputs
+    record: DistillRecord
+    teacher_batches: list[int]
+
+
+@pytest.fixture(scope="module")
+def first(module_context: Context, digits_folder: Path) -> First:
+    """Of ``config()``. Not to be changed."""
+    data, teacher = data_record(str(digits_folder), module_context), teacher_record(module_context)
+    inputs = Inputs(data, teacher, student_record(module_context))
+    with pytest.MonkeyPatch.context() as patch:
+        asked = counted_batches(patch)
+        return First(module_context, inputs, stage.run(config(), inputs, module_context), asked)
 
 
 def said(context: Context) -> str:
@@ -63,16 +89,15 @@ def said(context: Context) -> str:
 
 
 def test_the_teacher_runs_once_a_view_and_not_at_all_the_second_time(
-    inputs: Inputs, context: Context, teacher_batches: list[int]
+    first: First, copy_run: Callable[[Context], Context], teacher_batches: list[int]
 ) -> None:
-    record = stage.run(config(), inputs, context)
+    record, context = first.record, copy_run(first.context)
     assert record.cache is not None
     assert record.cache.views == 160
-    assert sum(teacher_batches) == 160 + 1  # one to learn the shapes
+    assert sum(first.teacher_batches) == 160 + 1  # one to learn the shapes
     assert 0 < record.cache.bytes < 160 * (10 + 2 * 48 * 16) * 2 * 1.2
     assert record.cache.error < 2**-10
-    teacher_batches.clear()
-    again = stage.run(config(), inputs, replace(context, fingerprint="another"))
+    again = stage.run(config(), first.inputs, replace(context, fingerprint="another"))
     assert teacher_batches == [1]
     assert again.identity() == record.identity()  # bit by bit: the weights' digest is in it
     assert "verified" in said(context)
@@ -91,20 +116,18 @@ def test_kept_answers_train_as_the_live_teacher_does(inputs: Inputs, context: Co
 
 @pytest.mark.parametrize("change", [{"split_seed": 1}, {"val_fraction": 0.3}])
 def test_rows_of_another_split_are_other_rows(
-    inputs: Inputs, context: Context, teacher_batches: list[int], change: dict[str, Any]
+    first: First, copy_run: Callable[[Context], Context], teacher_batches: list[int], change: dict[str, Any]
 ) -> None:
     """The same folder digest, but position 7 of the training split is another image."""
-    stage.run(config(), inputs, context)
-    teacher_batches.clear()
-    other = inputs.data.model_copy(update={"config": {**inputs.data.config, **change}})
-    stage.run(config(), replace(inputs, data=other), replace(context, fingerprint="another"))
+    other = first.inputs.data.model_copy(update={"config": {**first.inputs.data.config, **change}})
+    context = replace(copy_run(first.context), fingerprint="another")
+    stage.run(config(), replace(first.inputs, data=other), context)
     assert sum(teacher_batches) > 100
 
 
 def test_an_interrupt_while_a_complete_cache_is_verified_still_stops(
-    inputs: Inputs, context: Context, monkeypatch: pytest.MonkeyPatch
+    first: First, copy_run: Callable[[Context], Context], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stage.run(config(), inputs, context)
     real = distill_job.fill
 
     def interrupted(*arguments: Any, **named: Any) -> Any:
@@ -113,7 +136,7 @@ def test_an_interrupt_while_a_complete_cache_is_verified_still_stops(
 
     monkeypatch.setattr(distill_job, "fill", interrupted)
     with pytest.raises(RunInterrupted, match="teacher cache complete; the same command goes on"):
-        stage.run(config(), inputs, replace(context, fingerprint="another"))
+        stage.run(config(), first.inputs, replace(copy_run(first.context), fingerprint="another"))
 
 
 def test_settings_that_nothing_uses_do_not_change_what_a_training_is() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,14 @@ def inputs(digits_folder: Path, context: Context) -> Inputs:
     return Inputs(data_record(str(digits_folder), context), teacher_record(context), student_record(context, "plain"))
 
 
+@pytest.fixture(scope="module")
+def finished(module_context: Context, digits_folder: Path) -> tuple[Context, Inputs, DistillRecord]:
+    """A training of two epochs with the first one's snapshot. Not to be changed."""
+    data, teacher = data_record(str(digits_folder), module_context), teacher_record(module_context)
+    given = Inputs(data, teacher, student_record(module_context, "plain"))
+    return module_context, given, stage.run(config(epochs=2), given, module_context)
+
+
 def on_disk(context: Context) -> dict[str, bytes]:
     folder = context.run.root / "student" / "snapshots"
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -76,26 +85,32 @@ def test_they_are_the_network_alone_and_load_into_it(inputs: Inputs, context: Co
 
 
 def test_stopped_after_every_step_and_resumed_they_are_the_same_bytes(
-    inputs: Inputs, context: Context, monkeypatch: pytest.MonkeyPatch
+    finished: tuple[Context, Inputs, DistillRecord],
+    copy_run: Callable[[Context], Context],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole = stage.run(config(), inputs, context)
+    shared, inputs, whole = finished
+    context = copy_run(shared)
     wanted = on_disk(context)
     for one in whole.snapshots:
         (context.run.root / one.path).unlink()
     assert not (context.run.root / "checkpoints").exists()  # it took no minute: what follows starts again
     with monkeypatch.context() as patch:
         patch.setattr(StopRequest, "requested", True)  # at once, in every attempt
-        for _ in range(3 * (2 + 1)):  # after each batch of each epoch, and after the epoch
+        for _ in range(2 * (2 + 1)):  # after each batch of each epoch, and after the epoch
             with pytest.raises(RunInterrupted):
-                stage.run(config(), inputs, context)
-    again = stage.run(config(), inputs, context)
-    assert again.steps == whole.steps == 6
+                stage.run(config(epochs=2), inputs, context)
+    again = stage.run(config(epochs=2), inputs, context)
+    assert again.steps == whole.steps == 4
     assert on_disk(context) == wanted
     assert (again.snapshots, again.weights) == (whole.snapshots, whole.weights)
 
 
-def test_none_are_kept_where_none_are_asked_for(inputs: Inputs, context: Context) -> None:
-    stage.run(config(epochs=2), inputs, context)
+def test_none_are_kept_where_none_are_asked_for(
+    finished: tuple[Context, Inputs, DistillRecord], copy_run: Callable[[Context], Context]
+) -> None:
+    shared, inputs, _ = finished
+    context = copy_run(shared)
     assert len(on_disk(context)) == 1
     record = stage.run(config(epochs=2, keep_every=None), inputs, context)
     assert (record.snapshots, on_disk(context)) == ((), {})
@@ -112,9 +127,11 @@ def test_what_was_deleted_before_the_end_is_said(inputs: Inputs, context: Contex
     assert "no snapshot on disk of epoch 1: deleted, or asked for only later" in said(context)
 
 
-def test_deleting_them_leaves_a_finished_run_finished(inputs: Inputs, context: Context) -> None:
-    record = stage.run(config(epochs=2), inputs, context)
-    run = context.run
+def test_deleting_them_leaves_a_finished_run_finished(
+    finished: tuple[Context, Inputs, DistillRecord], copy_run: Callable[[Context], Context]
+) -> None:
+    shared, _, record = finished
+    run = copy_run(shared).run
     run.mark("distill", "done", "f", record=run.save_record("distill", record))
     assert references_in(record) == [record.weights]
     (run.root / record.snapshots[0].path).unlink()
@@ -123,8 +140,8 @@ def test_deleting_them_leaves_a_finished_run_finished(inputs: Inputs, context: C
     assert run.reusable("distill", "f", DistillRecord) is None
 
 
-def test_records_of_earlier_versions_load_and_count_the_same(inputs: Inputs, context: Context) -> None:
-    record = stage.run(config(epochs=2), inputs, context)
+def test_records_of_earlier_versions_load_and_count_the_same(finished: tuple[Context, Inputs, DistillRecord]) -> None:
+    record = finished[2]
     assert len(record.snapshots) == 1
     written = json.loads(record.model_dump_json())
     assert DistillRecord.model_validate_json(json.dumps(written)) == record

@@ -222,7 +222,9 @@ def test_kept_answers_of_the_teacher_give_the_same_terms_as_asking_it() -> None:
     assert {name: term.item() for name, term in kept.items()} == {name: term.item() for name, term in live.items()}
 
 
-@pytest.mark.parametrize("strategy", ["plain", "lift", "widelast"])
+@pytest.mark.parametrize(
+    "strategy", [*(pytest.param(name, marks=pytest.mark.sweep) for name in ("plain", "lift")), "widelast"]
+)
 def test_a_student_is_trained_and_written(strategy: str, digits_folder, context) -> None:
     data, student = data_record(str(digits_folder), context), student_record(context, strategy)
     teacher = teacher_record(context, preprocess=IMAGENET)

@@ -49,6 +49,7 @@ def watched(context: Context, given: Inputs) -> tuple[DynamicsRecord, dict[str, 
     return record, json.loads((context.run.root / "analysis" / "analysis.json").read_text())
 
 
+@pytest.mark.usefixtures("quick_figures")
 @pytest.mark.parametrize(
     "strategy", [*(pytest.param(name, marks=pytest.mark.sweep) for name in ("plain", "lift")), "widelast"]
 )
@@ -67,6 +68,7 @@ def test_every_stage_of_training_is_read(strategy: str, context: Context) -> Non
         assert {row["network"] for row in csv.DictReader(file)} == set(labels)
 
 
+@pytest.mark.usefixtures("quick_figures")
 def test_a_snapshot_that_is_gone_is_said_and_left_out(context: Context) -> None:
     given = inputs(context)
     (context.run.root / given.distill.snapshots[0].path).unlink()

@@ -1,19 +1,23 @@
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from small_run import data_record, distill_record, student_record, teacher_record
+from torch import nn
 
-import exporters.onnx
-from core.artifact_records import OnnxArtifact
+from core.artifact_records import ExportRecord, OnnxArtifact
 from core.context import Context
 from core.errors import EnvironmentLacksError, ResultError, UsageError
 from core.files import is_intact, references_in
+from exporters.onnx import OnnxFacts, max_difference, onnx_from_module
 from exporters.runners import OnnxRunner
 from stages.export import engines, graphs, precisions, projector, stage
 from stages.export.config import ExportConfig
@@ -38,15 +42,38 @@ def lift(context: Context, digits_folder: Path) -> Inputs:
     return make_inputs(context, digits_folder, "lift")
 
 
+@pytest.fixture(scope="module")
+def exported(module_context: Context, digits_folder: Path) -> tuple[Context, Inputs, ExportRecord]:
+    """A lift's graphs and the teacher's, really exported. Not to be changed."""
+    inputs = make_inputs(module_context, digits_folder, "lift")
+    return module_context, inputs, stage.run(config(), inputs, module_context)
+
+
+def copied(exported: tuple[Context, Inputs, ExportRecord], path: Path) -> OnnxFacts:
+    """The graph of that name as it was exported, written to ``path``."""
+    context, _, record = exported
+    (artifact,) = (one for one in (record.teacher, *record.student.values()) if f"{one.name}.onnx" == path.name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(context.run.root / artifact.file.path, path)
+    return OnnxFacts(artifact.nodes, artifact.opset, artifact.seconds, artifact.bytes, data=None)
+
+
+@pytest.fixture
+def copies(exported: tuple[Context, Inputs, ExportRecord], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The graphs of ``exported`` instead of exporting the same networks again; comparing and timing stay real."""
+    monkeypatch.setattr(graphs, "onnx_from_module", lambda _, path, **__: copied(exported, path))
+
+
 @pytest.fixture
 def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stand-ins for exporting, for tests of what is decided around it."""
-    facts = type("Facts", (), {"nodes": 1, "opset": 20, "seconds": 0.1, "data": None})()
 
     def write(module: object, path: Path, **_: object) -> object:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"onnx")
-        return facts
+        data = path.with_name(f"{path.name}.data")
+        data.write_bytes(bytes(2000))
+        return SimpleNamespace(nodes=1, opset=20, seconds=0.1, data=data)
 
     monkeypatch.setattr(graphs, "onnx_from_module", write)
     monkeypatch.setattr(graphs, "max_difference", lambda *_: {"1": 1e-7})
@@ -58,8 +85,8 @@ def config(**changes) -> ExportConfig:
     return ExportConfig(**{"target": ("onnx",), "precision": ("fp32",), "max_batch": 8, "images": 4, **changes})
 
 
-def test_every_graph_and_the_teacher_are_exported(lift: Inputs, context: Context) -> None:
-    record = stage.run(config(), lift, context)
+def test_every_graph_and_the_teacher_are_exported(exported: tuple[Context, Inputs, ExportRecord]) -> None:
+    context, lift, record = exported
     assert set(record.student) == {"lift-kept", "lift-folded"}
     assert record.deployed == "lift-folded"
     assert "asked for with projector: fold; logits change by" in record.deployed_why
@@ -127,6 +154,7 @@ def test_auto_folds_unless_kept_is_faster_beyond_noise(
     assert f"{ratio[0]:.3f}x [{ratio[1]:.3f}, {ratio[2]:.3f}] as fast as kept" in record.deployed_why
 
 
+@pytest.mark.usefixtures("copies")
 def test_auto_measures_both_with_the_threads_of_verification(
     lift: Inputs, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,10 +191,8 @@ def test_auto_without_the_gpu_it_needs_folds_and_says_so(
     )
 
 
-def test_weights_in_a_file_of_their_own_are_recorded_and_counted(
-    lift: Inputs, context: Context, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(exporters.onnx, "EXTERNAL_ABOVE", 1000)
+@pytest.mark.usefixtures("no_export")
+def test_weights_in_a_file_of_their_own_are_recorded_and_counted(lift: Inputs, context: Context) -> None:
     record = stage.run(config(), lift, context)
     root = context.run.root
     for artifact in (record.teacher, *record.student.values()):
@@ -178,8 +204,8 @@ def test_weights_in_a_file_of_their_own_are_recorded_and_counted(
     assert not all(is_intact(ref, root) for ref in references_in(record))
 
 
-def test_one_file_is_recorded_as_one(lift: Inputs, context: Context) -> None:
-    teacher = stage.run(config(), lift, context).teacher
+def test_one_file_is_recorded_as_one(exported: tuple[Context, Inputs, ExportRecord]) -> None:
+    teacher = exported[2].teacher
     assert isinstance(teacher, OnnxArtifact)
     assert (teacher.data, teacher.bytes) == (None, teacher.file.bytes)
 
@@ -196,6 +222,7 @@ def test_a_graph_that_disagrees_with_torch_is_refused(
         stage.run(config(), lift, context)
 
 
+@pytest.mark.usefixtures("copies")
 def test_a_tolerance_below_rounding_is_refused_by_the_real_comparison(lift: Inputs, context: Context) -> None:
     with pytest.raises(ResultError, match=r"differs from torch by .* in logits, more than export\.tolerance 1e-12"):
         stage.run(config(tolerance=1e-12), lift, context)
@@ -261,7 +288,25 @@ def test_fp8_engines_are_built_for_gpus_that_have_it(
 
 
 @pytest.mark.parametrize("kind", [pytest.param("float", marks=pytest.mark.sweep), "uint8"])
-def test_reduced_precisions_are_made_of_the_deployed_graph_alone(lift: Inputs, context: Context, kind: str) -> None:
+def test_reduced_precisions_are_made_of_the_deployed_graph_alone(
+    lift: Inputs,
+    context: Context,
+    exported: tuple[Context, Inputs, ExportRecord],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    deployed = "student-lift-folded.onnx"
+
+    def write(module: nn.Module, path: Path, **given: Any) -> OnnxFacts:
+        return onnx_from_module(module, path, **given) if path.name == deployed else copied(exported, path)
+
+    def difference(
+        path: Path, module: nn.Module, images: NDArray[Any], batches: tuple[int, ...], given: NDArray[Any]
+    ) -> dict[str, float]:
+        return max_difference(path, module, images, batches, given if path.name == deployed else images)
+
+    monkeypatch.setattr(graphs, "onnx_from_module", write)
+    monkeypatch.setattr(graphs, "max_difference", difference)  # the copies take floats
     record = stage.run(config(precision=("fp16", "int8"), input=kind), lift, context)
     assert set(record.reduced) == {"fp16", "int8"}
     assert (record.preprocess.input, lift.student.preprocess.input) == (kind, "float")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from functools import cache
 from typing import Any
 
 import timm
@@ -67,7 +69,12 @@ EVERY = [*ISOTROPIC, *OTHERS]
 
 
 def network(name: str, seed: int = 0) -> nn.Module:
-    """The named network, float64, eval mode, every parameter drawn anew."""
+    """The named network, float64, eval mode, every parameter random; the caller's own."""
+    return deepcopy(_network(name, seed))
+
+
+@cache
+def _network(name: str, seed: int) -> nn.Module:
     if name in TIMM or name in OTHERS:
         arch, args = {**TIMM, **OTHERS}[name]
         shape = {} if name in OTHERS else SHAPE

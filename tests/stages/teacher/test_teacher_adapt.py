@@ -39,12 +39,13 @@ def data(digits_folder: Path, context: Context) -> DataRecord:
     return data_record(str(digits_folder), context)
 
 
-@pytest.fixture
-def weights(tmp_path: Path) -> str:
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Of a network of 4 classes, whose features say something about digits all the same."""
     model = seeded_model(ModelSpec(arch=TEACHER, args=TEACHER_ARGS, num_classes=4), 5)
-    save_file(model.state_dict(), tmp_path / "pretrained.safetensors")
-    return str(tmp_path / "pretrained.safetensors")
+    path = tmp_path_factory.mktemp("weights") / "pretrained.safetensors"
+    save_file(model.state_dict(), path)
+    return str(path)
 
 
 def config(weights: str, **changes: Any) -> TeacherConfig:
@@ -63,6 +64,13 @@ def config(weights: str, **changes: Any) -> TeacherConfig:
         "ema_decay": None,
     }
     return TeacherConfig(**{**values, **changes})
+
+
+@pytest.fixture(scope="module")
+def probed(module_context: Context, digits_folder: Path, weights: str) -> tuple[Context, DataRecord, TeacherRecord]:
+    """A linear probe of those weights. Not to be changed."""
+    data = data_record(str(digits_folder), module_context)
+    return module_context, data, run(config(weights, tune="probe"), Inputs(data), module_context)
 
 
 def said(context: Context) -> str:
@@ -103,9 +111,9 @@ def spoilt(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_probe_leaves_the_backbone_and_is_judged_on_the_held_out_images(
-    data: DataRecord, context: Context, weights: str
+    probed: tuple[Context, DataRecord, TeacherRecord], weights: str
 ) -> None:
-    record = run(config(weights, tune="probe"), Inputs(data), context)
+    context, data, record = probed
     state = kept(record, context)
     assert all(torch.equal(value, body(load_file(weights))[name]) for name, value in body(state).items())
     assert (record.epochs, record.tuned_epoch, record.tuned_top1, record.tuning_images) == (0, 0, None, 40)
@@ -143,11 +151,15 @@ def test_all_weights_start_at_the_probe_and_are_compared_with_it(
 
 
 def test_auto_keeps_the_probe_where_training_all_weights_is_worse(
-    data: DataRecord, context: Context, weights: str, monkeypatch: pytest.MonkeyPatch
+    data: DataRecord,
+    context: Context,
+    probed: tuple[Context, DataRecord, TeacherRecord],
+    weights: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    alone = run(config(weights, tune="probe"), Inputs(data), context)
+    alone = probed[2]
     spoilt(monkeypatch)
-    record = run(config(weights), Inputs(data), replace(context, fingerprint="another"))
+    record = run(config(weights), Inputs(data), context)
     assert record.tuned_epoch == 0
     assert record.tuned_top1 == 10.0
     why = "not kept, because it is not better by more than one standard error"

@@ -89,13 +89,24 @@ def test_the_last_epoch_counts_and_is_reported_once(context: Context, monkeypatc
     assert [line["epoch"] for line in metrics(context)] == [1, 2, 3, 4, 5, 6]
 
 
+SECOND_BEST = [50.0, 80.0, 70.0, 60.0, 90.0, 90.0]
+"""The second epoch is the best, and two worse ones end the training before the later ones."""
+
+
+@pytest.fixture(scope="module")
+def whole(module_context: Context) -> Trained:
+    """A training by ``SECOND_BEST`` that nobody interrupted."""
+    with pytest.MonkeyPatch.context() as patch:
+        scripted(patch, SECOND_BEST)
+        return fitted(module_context)
+
+
 @pytest.mark.parametrize("at", [3, 2 * STEPS, 2 * STEPS + 1, 4 * STEPS])
 def test_interrupted_and_resumed_keeps_the_same_weights(
-    context: Context, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+    context: Context, whole: Trained, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
     """In the first epoch, at the end of the best, after it, and at the step after which it stops early."""
-    scripted(monkeypatch, [50.0, 80.0, 70.0, 60.0, 90.0, 90.0])
-    whole = fitted(context, folder=tmp_path / "whole")
+    scripted(monkeypatch, SECOND_BEST)
     with pytest.raises(RunInterrupted):
         fitted(context, Interrupting(at))
     counted = Interrupting(-1)

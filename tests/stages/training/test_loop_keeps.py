@@ -10,7 +10,7 @@ from typing import Any
 import accelerate
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 from tiny_training import Interrupting, config, cross_entropy, make_job, metrics
 from torch import Tensor
 
@@ -40,11 +40,11 @@ def files(found: Snapshots) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in found.folder.iterdir()}
 
 
-@pytest.fixture
-def whole(context: Context) -> dict[str, bytes]:
+@pytest.fixture(scope="module")
+def whole(module_context: Context) -> dict[str, bytes]:
     """The snapshots of an uninterrupted training."""
-    job, found = keeping(context, "whole")
-    train(job, config(), EPOCHS, context)
+    job, found = keeping(module_context, "whole")
+    train(job, config(), EPOCHS, module_context)
     assert sorted(files(found)) == [f"epoch-{epoch:04d}.safetensors" for epoch in KEPT]
     return files(found)
 
@@ -86,7 +86,7 @@ def test_each_snapshot_is_what_a_training_stopped_there_has(
     found = find_checkpoint(job.folder, "mine")
     assert found is not None
     saved = load_file(found[0] / "model.safetensors")
-    kept = load_file(context.run.root / "whole" / "student" / "snapshots" / "mine" / "epoch-0002.safetensors")
+    kept = load(whole["epoch-0002.safetensors"])
     assert kept.keys() == saved.keys()
     assert all(torch.equal(kept[name], saved[name]) for name in kept)
 

@@ -27,13 +27,18 @@ from stages.images.loaders import eval_loader, train_loader, train_views
 from stages.images.sources import open_images
 from stages.training.checkpoint import Progress, find_checkpoint
 from stages.training.interrupt import stop_on_signal
-from stages.training.loop import Job, train
+from stages.training.loop import Job, Trained, train
+
+
+@pytest.fixture(scope="module")
+def whole(module_context: Context) -> Trained:
+    """Three uninterrupted epochs."""
+    return train(make_job(module_context), config(), 3, module_context)
 
 
 @pytest.mark.parametrize("at", [3, 9, 12])
-def test_interrupted_and_resumed_equals_uninterrupted_bit_by_bit(context: Context, tmp_path: Path, at: int) -> None:
+def test_interrupted_and_resumed_equals_uninterrupted_bit_by_bit(context: Context, whole: Trained, at: int) -> None:
     """Stopped in the first epoch, in the middle of the second, and at the last batch of the second (of three)."""
-    whole = train(make_job(context, folder=tmp_path / "whole"), config(), 3, context)
     with pytest.raises(RunInterrupted, match=rf"saved at step {at}; the same command goes on from there"):
         train(make_job(context, Interrupting(at)), config(), 3, context)
     resumed_loss = Interrupting(-1)
@@ -64,7 +69,7 @@ def test_interrupted_between_accumulated_batches(context: Context, tmp_path: Pat
     assert_bitwise_equal(resumed, whole)
 
 
-def vit_job(context: Context, digits: Path, workers: int, loss: Any, folder: Path) -> Job:
+def vit_job(digits: Path, workers: int, loss: Any, folder: Path) -> Job:
     images = open_images(DataConfig(source=str(digits)))
     spec = student_spec("lift-kept")
     model = seeded_model(spec.model_copy(update={"args": {**spec.args, "proj_drop_rate": 0.1, "drop_path_rate": 0.1}}))
@@ -75,18 +80,24 @@ def vit_job(context: Context, digits: Path, workers: int, loss: Any, folder: Pat
     return Job("vit", model, lambda trained: trained, loss, train_batches, val, folder, "mine")
 
 
+@pytest.fixture(scope="module")
+def whole_vit(module_context: Context, digits_folder: Path) -> Trained:
+    """Two uninterrupted epochs, images loaded in this process."""
+    job = vit_job(digits_folder, 0, cross_entropy, module_context.run.root / "whole")
+    return train(job, config(lr=1e-3), 2, module_context)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_vision_transformer_with_augmentation_resumes_bit_by_bit(
-    context: Context, digits_folder: Path, tmp_path: Path, workers: int
+    context: Context, digits_folder: Path, tmp_path: Path, whole_vit: Trained, workers: int
 ) -> None:
-    def job(loss: Any, folder: str, workers: int = workers) -> Job:
-        return vit_job(context, digits_folder, workers, loss, tmp_path / folder)
+    def job(loss: Any) -> Job:
+        return vit_job(digits_folder, workers, loss, tmp_path / "resumed")
 
     settings = config(lr=1e-3)
-    whole = train(job(cross_entropy, "whole", 0), settings, 2, context)
     with pytest.raises(RunInterrupted):
-        train(job(Interrupting(7), "resumed"), settings, 2, context)
-    assert_bitwise_equal(train(job(cross_entropy, "resumed"), settings, 2, context), whole)
+        train(job(Interrupting(7)), settings, 2, context)
+    assert_bitwise_equal(train(job(cross_entropy), settings, 2, context), whole_vit)
 
 
 def test_checkpoints_replace_each_other_and_incomplete_ones_are_ignored(context: Context) -> None:

@@ -92,15 +92,22 @@ def job(context: Context, sizes: list[int], mix: Any = None) -> Job:
 @pytest.mark.parametrize(
     ("images", "mixed", "halves"), [(6, False, 3), (6, True, 2), (4, True, 2), (2, True, 2), (1, False, 1)]
 )
-def test_steps_of_the_batch_and_of_half_of_it(images: int, mixed: bool, halves: int, context: Context) -> None:
+def test_half_of_a_batch_is_even_where_images_are_mixed(images: int, mixed: bool, halves: int) -> None:
+    assert measure._half(images, even=mixed) == halves
+
+
+def test_where_half_of_a_batch_is_all_of_it_its_own_time_counts() -> None:
+    assert StepLine(StepCost(1, 3.0, None), StepCost(1, 2.0, None)).seconds(1) == 2.0
+
+
+def test_steps_of_the_batch_and_of_half_of_it(context: Context) -> None:
     sizes: list[int] = []
-    config = TrainingConfig(batch_size=images, lr=1e-3, min_lr=1e-5, warmup_epochs=0.0, **SETTLED)
-    batch = [torch.zeros(images, 3, 2, 2), torch.zeros(images, dtype=torch.int64)]
-    mix = (lambda *both: both) if mixed else None
-    found = measure_line(job(context, sizes, mix), config, context, batch, 2)
-    assert sizes == [halves] * 3 + [images] * 3, "one warm-up and two measured steps each"
-    assert (found.small.images, found.large.images) == (halves, images)
-    assert found.seconds(images) == found.large.seconds > 0
+    config = TrainingConfig(batch_size=6, lr=1e-3, min_lr=1e-5, warmup_epochs=0.0, **SETTLED)
+    batch = [torch.zeros(6, 3, 2, 2), torch.zeros(6, dtype=torch.int64)]
+    found = measure_line(job(context, sizes, lambda *both: both), config, context, batch, 2)
+    assert sizes == [2] * 3 + [6] * 3, "one warm-up and two measured steps each"
+    assert (found.small.images, found.large.images) == (2, 6)
+    assert found.seconds(6) == found.large.seconds > 0
     assert not (context.run.root / "checkpoints").exists()
 
 

@@ -180,13 +180,17 @@ def test_a_balanced_training_does_not_depend_on_how_loud_a_term_is(context: Cont
     assert loud.losses == pytest.approx(soft.losses, rel=1e-2)
 
 
+@pytest.fixture(scope="module")
+def whole(module_context: Context) -> Trained:
+    """A balanced training that nobody interrupted."""
+    return train(job(module_context), config(), 3, module_context)
+
+
 @pytest.mark.parametrize("at", [2, 7, 9])
-def test_a_balanced_training_goes_on_to_the_same_weights(context: Context, tmp_path: Path, at: int) -> None:
-    whole = train(job(context, folder=tmp_path / "whole"), config(), 3, context)
-    folder = tmp_path / "stopped"
+def test_a_balanced_training_goes_on_to_the_same_weights(context: Context, whole: Trained, at: int) -> None:
     with pytest.raises(RunInterrupted):
-        train(job(context, loss=Interrupting(at, two_terms), folder=folder), config(), 3, context)
-    again = train(job(context, folder=folder), config(), 3, context)
+        train(job(context, loss=Interrupting(at, two_terms)), config(), 3, context)
+    again = train(job(context), config(), 3, context)
     assert_bitwise_equal(again, whole)
     for key in ("scales", "gradient_norms", "first"):
         assert getattr(again.progress, key) == getattr(whole.progress, key)

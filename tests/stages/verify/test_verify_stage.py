@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +15,7 @@ import onnxruntime
 import pytest
 from numpy.typing import NDArray
 from rich.console import Console
-from small_run import data_record, distill_record, student_record, teacher_record
+from small_run import SPEC, data_record, distill_record, student_record, teacher_record
 
 from core.artifact_records import AccuracyRow, EngineArtifact, LatencyRow, VerifyRecord
 from core.bits import unpacked
@@ -40,6 +41,9 @@ from stages.verify.throughput import throughput_rows
 QUICK = VerifyConfig(
     batch_sizes=(1, 8), throughput_batches=(), latency_seconds=0.1, threads=1, bootstrap=100, memory=False
 )
+NOTHING = dict.fromkeys(("p90_ms", "p99_ms", "speedup", "speedup_low", "speedup_high"), None)
+"""Of a latency that is known by its median alone."""
+QUICKEST = QUICK.model_copy(update={"batch_sizes": (1,)})
 
 
 @pytest.fixture(scope="module")
@@ -56,13 +60,27 @@ def finished(digits_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> t
     return context, Inputs(data, teacher, student, distill, fold, export_stage.run(settings, given, context))
 
 
+@pytest.fixture(scope="module")
+def measured(
+    finished: tuple[Context, Inputs], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Context, VerifyRecord]:
+    """``QUICK`` over a copy of that run, in which a thumbnail of an earlier time lay. Not to be changed."""
+    context, inputs = finished
+    root = shutil.copytree(context.run.root, tmp_path_factory.mktemp("measured") / "run")
+    (root / "verify" / "flips").mkdir(parents=True, exist_ok=True)
+    (root / "verify" / "flips" / "999999.png").write_bytes(b"of an earlier time")
+    copy = replace(context, run=RunDirectory.existing(root))
+    return copy, stage.run(QUICK, inputs, copy)
+
+
 def rows_of(record: VerifyRecord, runtime: str) -> list[AccuracyRow | LatencyRow]:
     return [row for row in (*record.accuracy, *record.latency) if row.runtime == runtime]
 
 
-def test_everything_that_runs_here_is_measured_on_all_held_out_images(finished: tuple[Context, Inputs]) -> None:
-    context, inputs = finished
-    record = stage.run(QUICK, inputs, context)
+def test_everything_that_runs_here_is_measured_on_all_held_out_images(
+    finished: tuple[Context, Inputs], measured: tuple[Context, VerifyRecord]
+) -> None:
+    inputs, record = finished[1], measured[1]
     assert [(row.model, row.runtime, row.precision) for row in record.accuracy] == [
         *((model, runtime, "fp32") for runtime in ("torch", "onnx") for model in ("teacher", "plain")),
         *(("plain", "onnx", precision) for precision in inputs.export.reduced),
@@ -82,8 +100,8 @@ def test_everything_that_runs_here_is_measured_on_all_held_out_images(finished: 
     assert "; 5 sessions, " in record.latency_method
 
 
-def test_what_a_later_verdict_needs_of_a_latency_is_recorded(finished: tuple[Context, Inputs]) -> None:
-    record = stage.run(QUICK, finished[1], finished[0])
+def test_what_a_later_verdict_needs_of_a_latency_is_recorded(measured: tuple[Context, VerifyRecord]) -> None:
+    record = measured[1]
     for row in record.latency:
         assert len(row.session_p50_ms) == 5
         assert len(row.quantiles_ms) == 21
@@ -130,7 +148,7 @@ def test_throughput_over_batch_sizes_of_teacher_and_deployed_graph(finished: tup
 
 def test_memory_is_that_of_a_process_of_its_own(finished: tuple[Context, Inputs]) -> None:
     held = np.ones(600 << 17)  # 600 MB: what this process holds is not counted
-    record = stage.run(QUICK.model_copy(update={"memory": True, "batch_sizes": (1,)}), finished[1], finished[0])
+    record = stage.run(QUICKEST.model_copy(update={"memory": True}), finished[1], finished[0])
     del held
     artifacts = [("teacher", "fp32"), ("plain", "fp32"), *(("plain", one) for one in finished[1].export.reduced)]
     assert [(row.model, row.precision) for row in record.memory] == artifacts
@@ -158,16 +176,15 @@ def test_images_are_decoded_once_whatever_the_preprocessings(
         return real(split, specs, **given)
 
     monkeypatch.setattr(held_out, "held_out_batches", counted)
-    stage.run(QUICK, replace(inputs, teacher=inputs.teacher.model_copy(update={"preprocess": own})), context)
+    stage.run(QUICKEST, replace(inputs, teacher=inputs.teacher.model_copy(update={"preprocess": own})), context)
     assert asked == [1 if equal else 2]
 
 
-def test_the_record_has_what_each_model_answered(finished: tuple[Context, Inputs]) -> None:
-    context, inputs = finished
+def test_the_record_has_what_each_model_answered(
+    finished: tuple[Context, Inputs], measured: tuple[Context, VerifyRecord]
+) -> None:
+    inputs, (context, record) = finished[1], measured
     root, classes = context.run.root, inputs.data.classes
-    (root / "verify" / "flips").mkdir(parents=True, exist_ok=True)
-    (root / "verify" / "flips" / "999999.png").write_bytes(b"of an earlier time")
-    record = stage.run(QUICK, inputs, context)
     assert record.class_images == (3,) * 10
     assert len(record.images_digest) == 64
     assert record.answers is not None
@@ -197,7 +214,7 @@ def test_the_record_has_what_each_model_answered(finished: tuple[Context, Inputs
         path.relative_to(root).as_posix() for path in (root / "verify" / "flips").iterdir()
     }
     assert {classes[flip.label] for flip in flips} <= {Path(flip.image).parent.name for flip in flips}
-    again = stage.run(QUICK, inputs, context)
+    again = stage.run(QUICKEST, inputs, finished[0])
     assert (again.accuracy, again.flips, again.answers) == (record.accuracy, record.flips, record.answers)
 
 
@@ -215,7 +232,7 @@ def test_a_gpu_asked_of_onnx_runtime_and_not_active_leaves_its_rows_unmeasured(
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
     monkeypatch.setattr(onnxruntime, "InferenceSession", falls_back)
     monkeypatch.setattr(stage, "provider_for", lambda _: "cuda")
-    record = stage.run(QUICK, inputs, context)
+    record = stage.run(QUICKEST, inputs, context)
     rows = rows_of(record, "onnx")
     assert {row.model for row in rows} == {"teacher", "plain"}
     for row in rows:
@@ -240,7 +257,7 @@ def test_an_onnx_runtime_without_gpu_support_is_said_on_a_gpu(
     monkeypatch.setattr(stage, "_contestants", on_cpu)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     context = replace(finished[0], console=Console(file=io.StringIO(), width=300))
-    record = stage.run(QUICK, finished[1], context)
+    record = stage.run(QUICKEST, finished[1], context)
     assert "ONNX Runtime on the CPU (the installed one knows no GPU" in record.latency_method
     assert {row.provider for row in rows_of(record, "onnx")} == {"CPUExecutionProvider"}
     assert isinstance(context.console.file, io.StringIO)
@@ -273,7 +290,7 @@ def test_no_file_lies_in_memory_twice(finished: tuple[Context, Inputs], monkeypa
             open_now.remove(self.path)
 
     monkeypatch.setattr(stage, "OnnxRunner", Counted)
-    record = stage.run(QUICK, finished[1], finished[0])
+    record = stage.run(QUICKEST, finished[1], finished[0])
     assert all(row.samples for row in rows_of(record, "onnx") if isinstance(row, LatencyRow))
     assert len(most) == 2 + len(finished[1].export.reduced)
     assert (set(most.values()), open_now) == ({1}, [])
@@ -320,12 +337,16 @@ def test_an_engine_for_few_images_is_measured_in_batches_it_takes(
     assert "; tensorrt-rtx opened once for all sessions" in record.latency_method
 
 
-def test_an_engine_that_takes_fewer_images_has_rows_with_the_reason(
-    finished: tuple[Context, Inputs], small_engine: Inputs
-) -> None:
-    config = QUICK.model_copy(update={"throughput_batches": (1, 4, 16), "latency_seconds": 2.0})
-    record = stage.run(config, small_engine, finished[0])
-    rows = {row.batch: row for row in record.throughput if row.runtime == "tensorrt-rtx"}
+def test_an_engine_that_takes_fewer_images_has_rows_with_the_reason() -> None:
+    def infer(images: NDArray[Any]) -> NDArray[np.float32]:
+        assert len(images) <= 4
+        return np.zeros((len(images), 10), np.float32)
+
+    engine = Contestant("plain", "tensorrt-rtx", SPEC, infer, max_batch=4)
+    known = LatencyRow(model="plain", runtime="tensorrt-rtx", batch=1, p50_ms=0.01, samples=15, **NOTHING)
+    config = VerifyConfig(batch_sizes=(1,), throughput_batches=(1, 4, 16), latency_seconds=2.0, bootstrap=100)
+    found = throughput_rows(config, [engine], "plain", {SPEC: np.zeros((16, 3, 32, 32))}, [known])
+    rows = {row.batch: row for row in found}
     assert list(rows) == [1, 4, 16]
     assert rows[4].images_per_second is not None
     assert (rows[16].images_per_second, rows[16].reason) == (None, "the engine takes batches up to 4")
@@ -347,12 +368,10 @@ def test_memory_of_what_cannot_run_here_is_a_reason(
 
 
 def test_a_batch_too_slow_for_its_part_of_the_time_says_so() -> None:
-    spec = PreprocessSpec(size=32, mean=(0.5,) * 3, std=(0.5,) * 3)
-    nothing = dict.fromkeys(("p90_ms", "p99_ms", "speedup", "speedup_low", "speedup_high"), None)
-    known = LatencyRow(model="teacher", runtime="onnx", batch=1, p50_ms=500.0, samples=15, **nothing)
-    slow = Contestant("teacher", "onnx", spec, lambda images: pytest.fail("it was run"))
+    known = LatencyRow(model="teacher", runtime="onnx", batch=1, p50_ms=500.0, samples=15, **NOTHING)
+    slow = Contestant("teacher", "onnx", SPEC, lambda images: pytest.fail("it was run"))
     config = VerifyConfig(batch_sizes=(1,), throughput_batches=(16,))
-    (row,) = throughput_rows(config, [slow], "plain", {spec: np.zeros((1, 3, 32, 32))}, [known])
+    (row,) = throughput_rows(config, [slow], "plain", {SPEC: np.zeros((1, 3, 32, 32))}, [known])
     assert row.images_per_second is None
     assert row.reason == "it needs about 80 s, and its part of verify.latency_seconds 60 is 9 s"
 

@@ -1,11 +1,7 @@
-"""A teacher, views of real digits and a cache of them, small enough to fill in a test; as a program, fills one slowly.
-
-python cache_run.py FOLDER: fills the cache of ``store(FOLDER)`` with a pause at every batch, to be killed meanwhile.
-"""
+"""A teacher, views of real digits and a cache of them, small enough to fill in a test."""
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -87,16 +83,3 @@ def files(folder: Path) -> dict[str, bytes]:
     """Contents of every chunk and manifest below a cache's folder, by path below its key."""
     found = [*folder.glob("*/*/*.safetensors"), *folder.glob("*/*/manifest.json")]
     return {"/".join(path.parts[-2:]): path.read_bytes() for path in found}
-
-
-def main(folder: str) -> None:
-    from core.context import Context
-    from core.rundir import RunDirectory
-    from stages.distill.cache.fill import fill
-
-    context = Context(run=RunDirectory(Path(folder)), seed=0, device="cpu")
-    fill(store(Path(folder)), DigitViews(), TinyTeacher(pause=0.05), context, batch_size=BATCH)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

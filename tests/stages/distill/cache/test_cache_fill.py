@@ -1,10 +1,8 @@
 from __future__ import annotations
 
 import io
-import os
-import signal
-import subprocess
-import sys
+import multiprocessing
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -45,15 +43,24 @@ def said(context: Context) -> str:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def finished_folder(module_context: Context) -> Path:
+    """Of a cache filled at one go. Not to be changed."""
+    folder = module_context.run.root / "cache"
+    filled(store(folder), module_context)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(finished_folder: Path) -> dict[str, bytes]:
     """The files of a cache filled at one go."""
-    from rich.console import Console
+    return files(finished_folder)
 
-    from core.rundir import RunDirectory
 
-    folder = tmp_path_factory.mktemp("finished")
-    filled(store(folder), Context(RunDirectory(folder), 0, console=Console(file=io.StringIO())))
-    return files(folder)
+@pytest.fixture
+def complete(finished_folder: Path, tmp_path: Path) -> Store:
+    """A copy of that cache, in ``tmp_path``."""
+    shutil.copytree(finished_folder, tmp_path, dirs_exist_ok=True)
+    return store(tmp_path)
 
 
 def test_what_the_teacher_gives_is_told_by_one_image() -> None:
@@ -85,10 +92,9 @@ def test_the_report_says_what_was_stored(tmp_path: Path, context, finished) -> N
         assert (part.mean_rank is None) == (part.low_rank_share == 0)
 
 
-def test_a_complete_cache_is_verified_and_the_teacher_left_alone(tmp_path: Path, context) -> None:
-    filled(store(tmp_path), context)
+def test_a_complete_cache_is_verified_and_the_teacher_left_alone(complete: Store, context) -> None:
     teacher = TinyTeacher()
-    report = filled(store(tmp_path), context, teacher)
+    report = filled(complete, context, teacher)
     assert (report.computed, teacher.seen) == (0, 0)
     assert "verified in" in said(context)
 
@@ -195,10 +201,8 @@ def test_answers_that_are_not_finite_are_refused_by_layer_and_view(name, place, 
 
 
 @pytest.mark.parametrize("damage", ["flipped", "cut", "gone"])
-def test_a_damaged_file_is_computed_again(damage: str, tmp_path: Path, context, finished) -> None:
-    cache = store(tmp_path)
-    filled(cache, context)
-    path = cache.chunk_path("tap-2", 1)
+def test_a_damaged_file_is_computed_again(damage: str, complete: Store, tmp_path: Path, context, finished) -> None:
+    path = complete.chunk_path("tap-2", 1)
     content = bytearray(path.read_bytes())
     if damage == "gone":
         path.unlink()
@@ -214,10 +218,10 @@ def test_a_damaged_file_is_computed_again(damage: str, tmp_path: Path, context, 
 
 
 @pytest.mark.parametrize("damage", ["older", "half", "empty"])
-def test_a_manifest_of_another_format_or_half_of_one_is_rebuilt(damage, tmp_path: Path, context, finished) -> None:
-    cache = store(tmp_path)
-    filled(cache, context)
-    path = cache.folder / "tap-0" / "manifest.json"
+def test_a_manifest_of_another_format_or_half_of_one_is_rebuilt(
+    damage, complete: Store, tmp_path: Path, context, finished
+) -> None:
+    path = complete.folder / "tap-0" / "manifest.json"
     text = path.read_text()
     changed = {"older": text.replace('"format": 1', '"format": 0'), "half": text[: len(text) // 2], "empty": ""}
     assert changed[damage] != text
@@ -227,10 +231,8 @@ def test_a_manifest_of_another_format_or_half_of_one_is_rebuilt(damage, tmp_path
     assert files(tmp_path) == finished
 
 
-def test_a_cache_without_its_key_is_computed_again(tmp_path: Path, context, finished) -> None:
-    cache = store(tmp_path)
-    filled(cache, context)
-    (cache.folder / "key.json").write_text("{}")
+def test_a_cache_without_its_key_is_computed_again(complete: Store, tmp_path: Path, context, finished) -> None:
+    (complete.folder / "key.json").write_text("{}")
     assert filled(store(tmp_path), context).computed == ROWS
     assert files(tmp_path) == finished
 
@@ -248,17 +250,21 @@ def test_what_a_crash_leaves_behind_is_cleared(tmp_path: Path, context, finished
 
 def test_a_killed_filling_goes_on_to_the_same_bytes(tmp_path: Path, context, finished) -> None:
     cache = store(tmp_path)
-    program = [sys.executable, str(Path(__file__).with_name("cache_run.py")), str(tmp_path)]
-    root = str(Path(__file__).parents[4])
-    process = subprocess.Popen(program, env={**os.environ, "PYTHONPATH": root}, cwd=root)
+
+    def slowly() -> None:
+        torch.set_num_threads(1)  # a forked process has no others, and would wait for them
+        filled(store(tmp_path), context, TinyTeacher(pause=0.05))
+
+    process = multiprocessing.get_context("fork").Process(target=slowly, daemon=True)
+    process.start()
     try:
         deadline = time.monotonic() + 60
         while len(list(cache.folder.glob("tap-2/*.safetensors"))) < 2 and time.monotonic() < deadline:
-            assert process.poll() is None
+            assert process.is_alive()
             time.sleep(0.02)
     finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process.kill()
+        process.join()
     done = len(cache.manifest(parts()[2]).chunks)
     assert 1 <= done < 38
     report = filled(store(tmp_path), context)

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import math
 import pickle
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,10 +19,11 @@ from stages.distill.pairs import LayerPair
 from stages.images.loaders import ViewKey
 
 
-@pytest.fixture
-def cached(tmp_path: Path, context) -> tuple[Store, CacheReport]:
-    cache = store(tmp_path)
-    return cache, fill(cache, DigitViews(), TinyTeacher(), context, batch_size=BATCH)
+@pytest.fixture(scope="module")
+def cached(module_context) -> tuple[Store, CacheReport]:
+    """A complete cache, to be read alone."""
+    cache = store(module_context.run.root / "cache")
+    return cache, fill(cache, DigitViews(), TinyTeacher(), module_context, batch_size=BATCH)
 
 
 def test_a_view_comes_with_what_the_teacher_said_of_it(cached) -> None:
@@ -49,7 +49,7 @@ def loaded(dataset: CachedViews, **options) -> list[Tensor]:
     return [torch.cat(column) for column in zip(*loader, strict=True)]
 
 
-@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.sweep)])
 def test_loader_processes_read_the_same_forked_or_spawned(cached, method: str) -> None:
     dataset = CachedViews(DigitViews(), cached[0])
     here = loaded(dataset)  # opens files in this process, before the others start

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,13 @@ def control(inputs: Inputs, context: Context, match: str = "steps", version: int
     return stage.run(control_job(asked, config(**settings), version), inputs, context)
 
 
+@pytest.fixture(scope="module")
+def controlled(module_context: Context, digits_folder: Path) -> tuple[Context, Inputs, ControlRecord]:
+    """The control of a lift. Not to be changed."""
+    inputs = given(module_context, digits_folder)
+    return module_context, inputs, control(inputs, module_context)
+
+
 def said(context: Context) -> str:
     return context.console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
 
@@ -65,10 +73,8 @@ def test_without_a_control_nothing_is_done_and_nothing_of_the_distillation_matte
     assert not (context.run.root / "control").exists()
 
 
-@pytest.mark.parametrize("strategy", ["lift", "plain"])
-def test_it_is_the_same_training_as_of_the_student_alone(context: Context, digits_folder: Path, strategy: str) -> None:
-    inputs = given(context, digits_folder, strategy)
-    found = control(inputs, context)
+def assert_as_alone(found: ControlRecord, inputs: Inputs, context: Context) -> None:
+    """A training of the student from the labels alone has the same weights and metrics."""
     alone = distill_stage.run(
         config(alpha=0.0, features=()), job.Inputs(inputs.data, inputs.teacher, inputs.student), context
     )
@@ -80,6 +86,19 @@ def test_it_is_the_same_training_as_of_the_student_alone(context: Context, digit
     assert found.weights.path == "control/model.safetensors"
     lines = [line for line in context.run.metrics() if line["training"] == "control"]
     assert [set(line["losses"]) for line in lines] == [{"labels"}] * 2
+
+
+def test_it_is_the_same_training_as_of_the_student_alone(
+    controlled: tuple[Context, Inputs, ControlRecord], copy_run: Callable[[Context], Context]
+) -> None:
+    shared, inputs, found = controlled
+    assert_as_alone(found, inputs, copy_run(shared))
+
+
+@pytest.mark.sweep
+def test_so_it_is_for_a_plain_student(context: Context, digits_folder: Path) -> None:
+    inputs = given(context, digits_folder, "plain")
+    assert_as_alone(control(inputs, context), inputs, context)
 
 
 def test_settings_that_are_the_teachers_are_all_that_changes() -> None:
@@ -110,10 +129,12 @@ def test_a_student_of_the_teachers_weights_has_a_control_of_random_ones(context:
     assert (found.start, same.start) == ("random", "")
 
 
-def test_it_starts_as_the_student_did_where_that_is_asked_for(context: Context, digits_folder: Path) -> None:
-    inputs = given(context, digits_folder)
+def test_it_starts_as_the_student_did_where_that_is_asked_for(
+    controlled: tuple[Context, Inputs, ControlRecord], copy_run: Callable[[Context], Context]
+) -> None:
+    shared, inputs, plain = controlled
+    context = copy_run(shared)
     root = context.run.root
-    plain = control(inputs, context)
     state = {name: value * 0.5 for name, value in load_file(root / inputs.student.weights.path).items()}
     other = save_weights(state, root / "student" / "random.safetensors", root)
     taught = replace(inputs, student=inputs.student.model_copy(update={"random_weights": other}))
@@ -125,25 +146,28 @@ def test_it_starts_as_the_student_did_where_that_is_asked_for(context: Context, 
     assert (same.start, plain.start) == ("same", "")
 
 
-def test_the_gain_is_that_of_the_paired_interval(context: Context, digits_folder: Path) -> None:
-    inputs = given(context, digits_folder)
-    found = control(inputs, context)
+def test_the_gain_is_that_of_the_paired_interval(
+    controlled: tuple[Context, Inputs, ControlRecord], copy_run: Callable[[Context], Context]
+) -> None:
+    shared, inputs, found = controlled
     assert found.images == inputs.data.val_images == 30
     distilled, alone = (unpacked(bits, found.images) for bits in (found.distilled_right, found.right))
     assert (found.gain, found.gain_low, found.gain_high) == paired_drop(distilled, alone)
     assert found.val_top1 == pytest.approx(100 * alone.mean())
     assert found.distilled_top1 == pytest.approx(100 * distilled.mean())
     same = replace(inputs, distill=inputs.distill.model_copy(update={"weights": found.weights}))
-    itself = control(same, context)
+    itself = control(same, copy_run(shared))
     assert itself.gain == 0
     assert itself.right == itself.distilled_right == found.right
 
 
 def test_a_changed_distillation_is_compared_again_and_the_control_not_trained_again(
-    context: Context, digits_folder: Path, monkeypatch: pytest.MonkeyPatch
+    controlled: tuple[Context, Inputs, ControlRecord],
+    copy_run: Callable[[Context], Context],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    inputs = given(context, digits_folder)
-    first = control(inputs, context)
+    shared, inputs, first = controlled
+    context = copy_run(shared)
     other = save_weights(
         seeded_model(inputs.student.model, 11).state_dict(), context.run.root / "other.safetensors", context.run.root
     )

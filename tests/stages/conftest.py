@@ -1,0 +1,46 @@
+"""What tests of stages share: surroundings for a whole file, a copy of a shared run, figures without drawing."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from core.context import Context
+from core.rundir import RunDirectory
+from stages.analysis.results import NetworkResult
+
+
+@pytest.fixture(scope="module")
+def module_context(tmp_path_factory: pytest.TempPathFactory) -> Context:
+    """As ``context``, for what the tests of a file share; they do not change it."""
+    run = RunDirectory.claim(tmp_path_factory.mktemp("shared") / "run", {"test": True})
+    return Context(run=run, seed=0, device="cpu", fingerprint="f" * 64, console=Console(file=io.StringIO(), width=500))
+
+
+@pytest.fixture
+def copy_run(tmp_path: Path) -> Callable[[Context], Context]:
+    """Copies a shared run, for a test that goes on from there; the copy's console has said nothing yet."""
+
+    def copy(shared: Context) -> Context:
+        root = shutil.copytree(shared.run.root, tmp_path / "copy")
+        return replace(shared, run=RunDirectory.existing(root), console=Console(file=io.StringIO(), width=500))
+
+    return copy
+
+
+@pytest.fixture
+def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files under the names that would be drawn, without the seconds that drawing takes."""
+    from stages.analysis.figures.draw import detailed  # matplotlib, which most of these tests do without
+
+    def named(networks: list[NetworkResult], *_: object) -> dict[str, bytes]:
+        names = {f"rank-{name}.png" for name in detailed(networks)}
+        return dict.fromkeys(names | ({"over-training.svg"} if len(networks) > 1 else set()), b"drawn")
+
+    monkeypatch.setattr("stages.analysis.figures.draw.rendered", named)
