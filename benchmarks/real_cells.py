@@ -75,11 +75,33 @@ class Cell:
         return name.replace(" ", "-").replace(",", "")
 
 
+@dataclass(frozen=True)
+class _Times:
+    """Of the processors, seconds."""
+
+    all: float
+    stolen: float
+    """By the machine's host."""
+    others: float
+    """In which other programs ran than this one and those that it started and has ended."""
+
+    @classmethod
+    def now(cls) -> _Times:
+        machine, own = psutil.cpu_times(), psutil.Process().cpu_times()
+        stolen = getattr(machine, "steal", 0.0)
+        busy = sum(machine) - machine.idle - getattr(machine, "iowait", 0.0) - stolen
+        ours = own.user + own.system + own.children_user + own.children_system
+        return cls(sum(machine), stolen, busy - ours)
+
+    def __sub__(self, before: _Times) -> _Times:
+        return _Times(self.all - before.all, self.stolen - before.stolen, max(0.0, self.others - before.others))
+
+
 class Kept:
     """Results by name, in a file that is written after each of them, so that a benchmark that stops goes on.
 
     Of each is kept how long it took, by which commit, and what share of the processors' time the machine's host gave to
-    others.
+    others, and other programs of this machine took.
     """
 
     def __init__(self, path: Path) -> None:
@@ -89,13 +111,11 @@ class Kept:
     def once(self, key: str, measure: Callable[[], Any]) -> Any:
         """The result of that name, measured if it is not there."""
         if key not in self.found:
-            began = time.monotonic()
-            before = psutil.cpu_times()
+            began, before = time.monotonic(), _Times.now()
             value = measure()
-            after = psutil.cpu_times()
-            taken = (getattr(after, "steal", 0.0) - getattr(before, "steal", 0.0)) / (sum(after) - sum(before))
-            took = time.monotonic() - began
-            self.found[key] = {"value": value, "took_seconds": took, "taken": taken, "commit": commit()}
+            took, spent = time.monotonic() - began, _Times.now() - before
+            kept = {"value": value, "took_seconds": took, "commit": commit()}
+            self.found[key] = kept | {"taken": spent.stolen / spent.all, "beside": spent.others / spent.all}
             self._write()
         return self.found[key]["value"]
 
@@ -111,9 +131,8 @@ class Kept:
 
 def commit() -> str:
     """The commit of this clone, as git shortens it."""
-    return subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout.strip()
+    words = ["git", "rev-parse", "--short", "HEAD"]
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def asked_of(cell: Cell, weights: Path) -> dict[str, Any]:

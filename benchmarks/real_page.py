@@ -88,18 +88,21 @@ def _machine(found: dict[str, Any]) -> str:
     told = ", ".join(
         f"{spent:.0f} minutes of measuring by the {name} command" for name, spent in minutes.items() if spent
     )
-    taken = [entry["taken"] for entry in found.values() if "taken" in entry]
-    stolen = (
-        f" The machine's host gave {mean(taken):.0%} of its processors' time to others meanwhile (steal; at most "
-        f"{max(taken):.0%} during one measurement)."
-        if taken
-        else ""
-    )
     commits = dict.fromkeys(entry["commit"] for entry in found.values() if "commit" in entry)
+    taken, beside = _share_told(found, "taken"), _share_told(found, "beside")
     return (
-        f"Machine: {machine['processor']}, {machine['cores']} cores, torch {machine['packages']['torch']}; "
-        f"{told}, {counted(len(commits), 'commit')}: {', '.join(commits)}.{stolen}\n"
+        f"Machine: {machine['processor']}, {machine['cores']} cores, torch {machine['packages']['torch']}; {told}; "
+        f"{'commit' if len(commits) == 1 else 'commits'} {', '.join(commits)}. Of the processors' time meanwhile, "
+        f"{taken} went to others of the machine's host (steal), and {beside} to other programs here.\n"
     )
+
+
+def _share_told(found: dict[str, Any], key: str) -> str:
+    """Mean and most, over the measurements that have it."""
+    shares = [entry[key] for entry in found.values() if key in entry]
+    missing = sum("commit" in entry and key not in entry for entry in found.values())
+    told = f"{mean(shares):.0%} (at most {max(shares):.0%} during one measurement)" if shares else "an unknown part"
+    return told + (f" (unknown of {counted(missing, 'measurement')})" if missing else "")
 
 
 def _command_of(key: str) -> str:
