@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 from stages.distill.config import DistillConfig
+
+if TYPE_CHECKING:
+    from stages.distill.pairs import Shape
 
 
 @dataclass(frozen=True)
@@ -28,21 +33,10 @@ def resolve_features(config: DistillConfig, student: Network, teacher: Network) 
     Raises:
         UsageError: a layer that does not exist, a comparison given twice, or taps that cannot be compared.
     """
-    from stages.distill.model import tap_shapes
-    from stages.distill.pairs import (
-        Shape,
-        check_alignable,
-        layer_pairs,
-        resolved_features,
-        student_layers,
-        teacher_layers,
-    )
-    from stages.models.build import input_size
-    from stages.models.geometry import meta_model
+    from stages.distill.pairs import check_alignable, layer_pairs, resolved_features, student_layers, teacher_layers
 
     def shapes(network: Network, layers: tuple[int, ...]) -> dict[int, Shape]:
-        model = meta_model(network.name.partition(".")[0], network.args)
-        return tap_shapes(model, input_size(network.args, model), layers)
+        return _tap_shapes(network.name.partition(".")[0], json.dumps(network.args, default=str), layers)
 
     features = resolved_features(config, student.depth, teacher.depth)
     pairs = layer_pairs(config, student.depth, teacher.depth)
@@ -50,3 +44,15 @@ def resolve_features(config: DistillConfig, student: Network, teacher: Network) 
         check_alignable(pairs, shapes(student, student_layers(pairs)), shapes(teacher, teacher_layers(pairs)))
     balance = config.balance if config.balance != "auto" else "gradients" if config.balances else "fixed"
     return config.model_copy(update={"features": features, "balance": balance})
+
+
+@lru_cache(maxsize=32)
+def _tap_shapes(arch: str, args: str, layers: tuple[int, ...]) -> dict[int, Shape]:
+    """Shape of the tap of each layer, of arguments as JSON; asked for again by each way in which a run is looked at."""
+    from stages.distill.model import tap_shapes
+    from stages.models.build import input_size
+    from stages.models.geometry import meta_model
+
+    own = json.loads(args)
+    model = meta_model(arch, own)
+    return tap_shapes(model, input_size(own, model), layers)

@@ -44,6 +44,8 @@ def write_digits(root: Path, per_class: dict[str, int]) -> None:
             position -= count
 
 
+FIRST = "test_processes.py"
+"""It needs no run that another file makes too, and takes longest."""
 LONGEST_FIRST = ("e2e", "benchmarks", "stages", "exporters", "pipeline", "core")
 """Folders of tests by how long one of their files takes: with a short one last, no process waits for another's."""
 
@@ -51,9 +53,10 @@ LONGEST_FIRST = ("e2e", "benchmarks", "stages", "exporters", "pipeline", "core")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Order the files; what is in a file keeps its order."""
 
-    def rank(item: pytest.Item) -> int:
+    def rank(item: pytest.Item) -> tuple[bool, int]:
         folder = item.path.relative_to(HERE).parts[0]
-        return LONGEST_FIRST.index(folder) if folder in LONGEST_FIRST else len(LONGEST_FIRST)
+        place = LONGEST_FIRST.index(folder) if folder in LONGEST_FIRST else len(LONGEST_FIRST)
+        return item.path.name != FIRST, place
 
     items.sort(key=rank)
 

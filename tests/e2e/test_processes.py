@@ -308,9 +308,10 @@ def test_an_error_in_one_process_names_it_and_ends_the_run(digit_folder: Path, t
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        (
+        pytest.param(
             ("distill.batch_size=63",),
             "distill.batch_size is 63, which 2 processes of 1 part(s) each cannot share evenly",
+            marks=pytest.mark.sweep,
         ),
         (("distill.nonsense=1",), "unknown key 'distill.nonsense'"),
     ],

@@ -102,7 +102,7 @@ def test_layers_of_stages_are_compared_too(folder: RunConfig) -> None:
 
 def test_taps_that_are_no_maps_are_refused_before_any_data(digits: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     shapes = iter([{LAST[0]: (1, 32, 4, 4)}, {LAST[1]: (1, 17, 64)}])
-    monkeypatch.setattr("stages.distill.model.tap_shapes", lambda *_: next(shapes))
+    monkeypatch.setattr("pipeline.resolve_features._tap_shapes", lambda *_: next(shapes))
     with pytest.raises(UsageError, match=r"the student's tap is \[1, 32, 4, 4\], the teacher's \[1, 17, 64\]"):
         resolve_models(digits)
     assert resolve_models(changed(digits, distill={"features": []})).distill.features == ()

@@ -79,10 +79,14 @@ CASES: dict[str, list[NetworkResult]] = {
 }
 
 
+LIKE_OTHERS = ("deep", "two layers", "nothing kept", "long names")
+"""Drawn in the sweep alone: twelve checkpoints are as deep, and one tap of one image is the smallest."""
+
+
 @pytest.mark.parametrize(
     "networks",
     [
-        pytest.param(networks, id=name, marks=[pytest.mark.sweep] if name in ("deep", "two layers") else [])
+        pytest.param(networks, id=name, marks=[pytest.mark.sweep] if name in LIKE_OTHERS else [])
         for name, networks in CASES.items()
     ],
 )
