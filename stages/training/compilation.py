@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import tempfile
+from pathlib import Path
 from typing import Literal
 
+import torch
 from torch import nn
 
 from core.errors import EnvironmentLacksError
@@ -14,6 +18,8 @@ Setting = Literal["auto", "on", "off"]
 RATE = {"cpu": 5e10, "cuda": 3e13}
 """Floating-point operations a second that training reaches, to the order of magnitude: of one machine with few cores,
 and of one GPU in bfloat16. Fixed, not measured, so that an interrupted run decides the same when it goes on."""
+CACHE = "TORCHINDUCTOR_CACHE_DIR"
+"""Where torch keeps compiled code."""
 _WORTH_SECONDS = 900
 """Compiling costs up to a minute and saves about a tenth (docs/performance.md): it pays after ten minutes or so.
 No network that is compiled is known to get more than 3 % slower by it: one with talking heads does as timm has it, and
@@ -66,5 +72,18 @@ def compile_in_place(*modules: nn.Module) -> None:
             f"this training is a compiled one, as decided where it began, but {lack}; install it to go on, or train "
             "anew with compile=off."
         )
+    keep_instruction_sets_apart()
     for module in modules:
         module.compile(dynamic=False)
+
+
+def keep_instruction_sets_apart() -> None:
+    """Give compiled code a folder for each instruction set, below the one that is configured or a temporary one.
+
+    torch's key of a compiled graph does not hold the instruction set: code for AVX-512 that was taken again under AVX2
+    gave outputs wrong by 10^5, without a word (torch 2.14.1, `ATEN_CPU_CAPABILITY=avx2` after a process without it).
+    """
+    own = torch.backends.cpu.get_cpu_capability().lower()
+    folder = Path(os.environ.get(CACHE) or Path(tempfile.gettempdir()) / f"compress-compiled-{os.getuid()}")
+    if folder.name != own:
+        os.environ[CACHE] = str(folder / own)

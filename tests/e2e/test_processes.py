@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-
 ACCELERATE = ("accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
               "--mixed_precision", "no", "--dynamo_backend", "no", "--no_python")  # fmt: skip
 """Without GPUs it starts as many processes all the same; with --cpu it would start one."""
-LONG = (*TINY, "teacher.epochs=1", "distill.epochs=400", "distill.keep_every=1")
+LONG = (*SHORT, "distill.epochs=400", "distill.keep_every=1")
 
 
 def metrics(root: Path, training: str = "student") -> list[dict[str, Any]]:
@@ -178,8 +179,16 @@ class Started:
 
 
 @pytest.fixture
-def started(tmp_path: Path) -> Iterator[Started]:
-    training = Started(tmp_path / "run")
+def fitted(controlled: Finished, tmp_path: Path) -> Path:
+    """A run whose teacher is there, and whose student is about to be trained for long."""
+    root = Path(shutil.copytree(controlled.root, tmp_path / "run"))
+    (root / "metrics.jsonl").unlink()  # of a short training
+    return root
+
+
+@pytest.fixture
+def started(fitted: Path) -> Iterator[Started]:
+    training = Started(fitted)
     yield training
     training.kill()
 
@@ -195,9 +204,9 @@ def test_a_process_that_dies_takes_the_run_down_and_is_named(started: Started) -
 
 
 @pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.sweep), 1])
-def test_a_process_that_is_stopped_ends_the_run_and_is_named_with_its_step(rank: int, tmp_path: Path) -> None:
+def test_a_process_that_is_stopped_ends_the_run_and_is_named_with_its_step(rank: int, fitted: Path) -> None:
     """It closes no connection: what a dead network looks like, too."""
-    training = Started(tmp_path / "run", "distill.timeout_minutes=0.2")
+    training = Started(fitted, "distill.timeout_minutes=0.2")
     processes = [training.rank(number) for number in (0, 1)]
     processes[rank].suspend()
     code, err, seconds = training.ended()
@@ -211,9 +220,9 @@ def test_a_process_that_is_stopped_ends_the_run_and_is_named_with_its_step(rank:
     assert not any(process.is_running() for process in processes)
 
 
-def test_stopped_in_all_processes_it_saves_and_the_same_command_goes_on(tmp_path: Path) -> None:
+def test_stopped_in_all_processes_it_saves_and_the_same_command_goes_on(fitted: Path) -> None:
     """SIGTERM to the launcher, its processes and their loaders at once, as SLURM sends it to a job."""
-    started = Started(tmp_path / "run", "workers=1")
+    started = Started(fitted, "workers=1")
     loaders = [loader for rank in started.children() for loader in rank.children()]
     assert len(loaders) >= 2
     for process in (started.process, *started.children(), *loaders):
@@ -286,8 +295,6 @@ def test_a_single_step_is_one_processs_work(
 
 @pytest.mark.sweep
 def test_an_error_in_one_process_names_it_and_ends_the_run(digit_folder: Path, tmp_path: Path) -> None:
-    import shutil
-
     data = Path(shutil.copytree(digit_folder, tmp_path / "images"))
     broken = sorted((data / "train" / "deux – 2").glob("*.png"))[0]
     broken.write_bytes(b"not an image")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
@@ -53,6 +56,20 @@ def test_a_compiled_network_answers_alike_keeps_its_names_and_is_copied_uncompil
     torch.testing.assert_close(network(images), wanted, atol=1e-5, rtol=1e-5)
     assert list(network.state_dict()) == names
     torch.testing.assert_close(copy.deepcopy(network)(images), wanted)
+
+
+def test_each_instruction_set_has_its_own_compiled_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """torch would take code for one that another has left, and give wrong outputs."""
+    monkeypatch.setenv(compilation.CACHE, str(tmp_path))
+    for capability in ("AVX512", "AVX2"):
+        monkeypatch.setenv(compilation.CACHE, str(tmp_path))
+        monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda capability=capability: capability)
+        for _ in range(2):  # a second training in the same process
+            compilation.keep_instruction_sets_apart()
+            assert os.environ[compilation.CACHE] == str(tmp_path / capability.lower())
+    monkeypatch.delenv(compilation.CACHE)
+    compilation.keep_instruction_sets_apart()
+    assert Path(os.environ[compilation.CACHE]).parent.parent == Path(tempfile.gettempdir())
 
 
 def test_peak_memory_sees_what_came_and_went() -> None:
