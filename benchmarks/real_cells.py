@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ from typing import Any
 
 import psutil
 import yaml
+from code_version import code_version
 from real_before import compress, report_of
 from real_plain import plain, student, teacher
 from rich.console import Console
@@ -114,7 +114,7 @@ class Kept:
             began, before = time.monotonic(), _Times.now()
             value = measure()
             took, spent = time.monotonic() - began, _Times.now() - before
-            kept = {"value": value, "took_seconds": took, "commit": commit()}
+            kept = {"value": value, "took_seconds": took, "commit": code_version()}
             self.found[key] = kept | {"taken": spent.stolen / spent.all, "beside": spent.others / spent.all}
             self._write()
         return self.found[key]["value"]
@@ -127,12 +127,6 @@ class Kept:
     def _write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text(json.dumps(self.found, indent=1) + "\n")
-
-
-def commit() -> str:
-    """The commit of this clone, as git shortens it."""
-    words = ["git", "rev-parse", "--short", "HEAD"]
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def asked_of(cell: Cell, weights: Path) -> dict[str, Any]:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-import shutil
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from code_version import code_version
 from scipy.stats import t as student_t
 
 from core.errors import ResultError
@@ -191,7 +189,7 @@ def document_of(methods: Sequence[Method], teachers: list[Any], cells: list[Any]
         "schema": 1,
         "at": utc_now(),
         "command": command,
-        "code": _code(),
+        "code": code_version(),
         "environment": environment(),
         "data": config["data"]["source"],
         **shared,
@@ -204,11 +202,3 @@ def document_of(methods: Sequence[Method], teachers: list[Any], cells: list[Any]
         "teachers": own,
         "cells": cells,
     }
-
-
-def _code() -> str:
-    """What `git describe` calls the code that ran, or its version where it is no clone."""
-    git = shutil.which("git")
-    here = Path(__file__).parent
-    found = git and subprocess.run([git, "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True)
-    return found.stdout.strip() if found and found.returncode == 0 else str(environment()["compress"])

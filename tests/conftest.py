@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return item.path.name != FIRST, place
 
     items.sort(key=rank)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _offline() -> Iterator[None]:
+    """Nobody asks the Hugging Face hub what it has: an answer takes seconds, and no test depends on it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("huggingface_hub.is_offline_mode", lambda: True)
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)

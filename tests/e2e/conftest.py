@@ -28,14 +28,6 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _offline() -> Iterator[None]:
-    """Ask no model hub, as processes that are started do not (``running.ENVIRONMENT``)."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("huggingface_hub.is_offline_mode", lambda: True)
-        yield
-
-
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """A tiny run on the embedded digits, never changed by a test."""

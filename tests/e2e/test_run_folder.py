@@ -33,6 +33,19 @@ SMALL = (
 )
 
 
+def require_usable_elsewhere(root: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run on a relative --data is not tied to the folder that it was started from."""
+    labels = (root / "bundle" / "labels.txt").read_text().splitlines()
+    assert labels == ["deux – 2", "eins, 'one'", "null 0"]
+    with monkeypatch.context() as patch:
+        patch.chdir("/")
+        verified = in_process("verify", root)
+        assert verified.code == 0, verified.err
+        predicted = in_process("predict", root / "bundle", data / "train", "--json")
+        assert predicted.code == 0, predicted.err
+        assert len(predicted.out.splitlines()) == 36 + 6
+
+
 @pytest.mark.sweep
 @pytest.mark.parametrize("strategy", ["plain", "widelast"])
 def test_strategy_on_a_folder_of_digits(
@@ -44,15 +57,7 @@ def test_strategy_on_a_folder_of_digits(
     assert done.code == 0, done.err
     report = json.loads((tmp_path / "r" / "report" / "report.json").read_text())
     assert {row["model"] for row in report["models"]} == {"teacher", strategy}
-    labels = (tmp_path / "r" / "bundle" / "labels.txt").read_text().splitlines()
-    assert labels == ["deux – 2", "eins, 'one'", "null 0"]
-    monkeypatch.chdir("/")  # a relative --data must not tie the run to the folder it was started from
-    verified = in_process("verify", tmp_path / "r")
-    assert verified.code == 0, verified.err
-    predicted = in_process("predict", tmp_path / "r" / "bundle", digit_folder / "train", "--json")
-    assert predicted.code == 0, predicted.err
-    assert len(predicted.out.splitlines()) == 36 + 6
-    monkeypatch.chdir(tmp_path)
+    require_usable_elsewhere(tmp_path / "r", digit_folder, monkeypatch)
     again = in_process("run", *NAMES, "--strategy", strategy, "--data", "link", "-o", "r", *sets(*SMALL))
     assert "nothing to recompute" in again.err
 
@@ -180,15 +185,7 @@ def test_a_folder_at_one_image_size_for_networks_of_different_patches(
     assert "; position embeddings resampled from 8x8 to 5x5; without its classifier" in source
     assert "; linear probe" in source
     assert json.loads((tmp_path / "r" / "bundle" / "preprocess.json").read_text())["size"] == 40
-    labels = (tmp_path / "r" / "bundle" / "labels.txt").read_text().splitlines()
-    assert labels == ["deux – 2", "eins, 'one'", "null 0"]
-    monkeypatch.chdir("/")  # a relative --data must not tie the run to the folder it was started from
-    verified = in_process("verify", tmp_path / "r")
-    assert verified.code == 0, verified.err
-    predicted = in_process("predict", tmp_path / "r" / "bundle", digit_folder / "train", "--json")
-    assert predicted.code == 0, predicted.err
-    assert len(predicted.out.splitlines()) == 36 + 6
-    monkeypatch.chdir(tmp_path)
+    require_usable_elsewhere(tmp_path / "r", digit_folder, monkeypatch)
     assert "nothing to recompute" in in_process("run", *words, "--data", "link", "-o", "r").err
     alone = subprocess.run(
         [sys.executable, tmp_path / "r" / "bundle" / "infer.py", digit_folder / "val"],
