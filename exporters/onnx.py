@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import tempfile
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,7 +117,8 @@ def _export(module: nn.Module, path: Path, example: Tensor, max_batch: int, opse
     # torch.export refuses a range of one size, and specialises to a batch of 1 when traced with it.
     batch = torch.export.Dim("batch", min=1, max=max(2, max_batch))
     try:
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of what torch's exporter (2.11) itself calls
             torch.onnx.export(
                 module,
                 (example,),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gc
 import io
 import os
@@ -67,6 +68,16 @@ def _offline() -> Iterator[None]:
     """Nobody asks the Hugging Face hub what it has: an answer takes seconds, and no test depends on it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("huggingface_hub.is_offline_mode", lambda: True)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_table_of_operators() -> Iterator[None]:
+    """torch lists ONNX's operators anew for every graph: a second of the four that one of two blocks takes."""
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(functools.cache(ONNXRegistry.from_torchlib)))
         yield
 
 

@@ -26,8 +26,7 @@ def write(comparison: Comparison, folder: Path) -> list[Path]:
     files: dict[str, str | bytes] = {
         "compare.md": tell.markdown(comparison, found),
         "compare.json": json.dumps(tell.document(comparison, found), indent=2, allow_nan=False) + "\n",
-        "pareto.png": file_bytes(figure, "png"),
-        "pareto.svg": file_bytes(figure, "svg"),
+        **{f"pareto.{kind}": content for kind, content in file_bytes(figure).items()},
     }
     try:
         for name, content in files.items():

@@ -47,7 +47,8 @@ def fit_file(model: nn.Module, path: Path, arch: str, args: dict[str, Any], key:
     if not _of_lift(checkpoint.state):
         checkpoint = without_wrapper(checkpoint, meta_model(arch, args).state_dict(), path, "student")
     found = fit(model, checkpoint.state, arch, args, f"student weights '{path}'")
-    return replace(found, told=(*filter(None, [checkpoint.words]), *found.told))
+    where = (checkpoint.words,) if checkpoint.key or checkpoint.prefix else ()  # else it is all of the file
+    return replace(found, told=(*where, *found.told))
 
 
 def fit_pretrained(model: nn.Module, name: str, args: dict[str, Any]) -> tuple[Fit, dict[str, Any]]:

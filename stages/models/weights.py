@@ -55,7 +55,7 @@ def load_checkpoint(
         classifier: module names of the classifier (timm's ``default_cfg["classifier"]``).
         subject: whose weights they are to be, for the messages.
         options: what the user gave the architecture with, for the messages.
-        tell: receives a phrase on what of the file was loaded, and one for each kind of tensor that was resampled.
+        tell: receives a phrase on what of the file was loaded, resampled and left out.
         key: which entry of the file, or which prefix of its names; None chooses (``stages.models.checkpoint``).
 
     Returns:
@@ -91,8 +91,7 @@ def load_checkpoint(
     model.load_state_dict(kept, strict=False)
     if tell is not None:
         left_out = () if fits else (f"without its classifier, which is not one of {_classes(own, heads)}",)
-        for phrase in filter(None, (checkpoint.words, *resampled, *left_out)):
-            tell(phrase)
+        tell("; ".join((checkpoint.words, *resampled, *left_out)))
     return fits
 
 

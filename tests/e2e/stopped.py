@@ -1,4 +1,4 @@
-"""Run `compress` and have the whole process group signalled: ``python stopped.py POINT SIGNAL[,SIGNAL...] run ...``.
+"""Run `compress` and have the whole process group signalled: ``start(["POINT", "SIGNAL[,SIGNAL...]", "run", ...])``.
 
 POINT is a moment named below. Signals come from outside the group, as from `timeout`, systemd or a terminal: to this
 process and to every loader process of it. Between two of them, `later` lets the time of an echo pass.
@@ -20,7 +20,7 @@ import stages.verify.held_out
 from pipeline import runner
 from pipeline.__main__ import process
 
-point, signals = sys.argv[1:3]
+signals = ""
 reached = False
 
 
@@ -56,16 +56,20 @@ def at(
     setattr(owner, name, call)
 
 
-if point in ("teacher", "student"):  # fitting the teacher, distilling
-    at(3, stages.training.loop.Training, "step", lambda training, *_: training.job.name == point)
-elif point == "caching":  # the teacher's answers are computed
-    at(1, stages.distill.cache.store.Store, "commit")
-elif point == "verifying":  # held-out images are loaded and asked about
-    at(2, stages.verify.held_out.Answers, "of")
-elif point == "fold":  # no training, no loader
-    at(1, runner, "carry_out", lambda _, stage, *__: stage.name == "fold", begin=True)
-elif point != "never":
-    raise SystemExit(f"unknown point {point}")
+def start(words: list[str]) -> None:
+    """Arm the moment, then run the command line that follows it."""
+    global signals
+    point, signals = words[:2]
+    if point in ("teacher", "student"):  # fitting the teacher, distilling
+        at(3, stages.training.loop.Training, "step", lambda training, *_: training.job.name == point)
+    elif point == "caching":  # the teacher's answers are computed
+        at(1, stages.distill.cache.store.Store, "commit")
+    elif point == "verifying":  # held-out images are loaded and asked about
+        at(2, stages.verify.held_out.Answers, "of")
+    elif point == "fold":  # no training, no loader
+        at(1, runner, "carry_out", lambda _, stage, *__: stage.name == "fold", begin=True)
+    elif point != "never":
+        raise SystemExit(f"unknown point {point}")
 
-sys.argv = ["compress", *sys.argv[3:]]
-process()
+    sys.argv = ["compress", *words[2:]]
+    process()

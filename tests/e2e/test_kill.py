@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 from pathlib import Path
 
+import killed
 import pytest
-from running import ENVIRONMENT, NAMES, TINY, Finished, sets
+from forked import forked
+from running import NAMES, TINY, Finished, sets
 
-KILLED = Path(__file__).with_name("killed.py")
-ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = (*TINY, "teacher.checkpoint_seconds=0", "distill.checkpoint_seconds=0")
 POINTS = ("writing:17", "written:5", "replacing:9", "evaluating", "kept", "weights", "recorded")
 
 
 def run(root: Path, point: str, *extra: str) -> int:
     """Run until the point; the exit code (-9: killed there)."""
-    done = subprocess.run(
-        [sys.executable, str(KILLED), point, "run", *NAMES, *sets(*SETTINGS, *extra), "--output", str(root)],
-        capture_output=True,
-        text=True,
-        env={**ENVIRONMENT, "PYTHONPATH": str(ROOT)},
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode in (0, -9), done.stderr
-    return done.returncode
+    code, err = forked(killed.start, [point, "run", *NAMES, *sets(*SETTINGS, *extra), "--output", str(root)])
+    assert code in (0, -9), err
+    return code
 
 
 def snapshots(root: Path) -> dict[str, bytes]:
@@ -52,7 +43,7 @@ def test_killed_again_and_again_ends_with_the_same_weights(tmp_path: Path, worke
 def test_killed_at_a_few_moments_ends_with_the_same_weights(finished: Finished, tmp_path: Path) -> None:
     """The same as those of a run that was analysed and exported besides."""
     drawn = random.Random()  # noqa: S311
-    points = [f"step:{drawn.randint(2, 12)}", *drawn.sample(POINTS, 2)]
+    points = [f"step:{drawn.randint(2, 12)}", drawn.choice(POINTS)]
     require_same_weights(finished.root, tmp_path / "killed", points)
 
 

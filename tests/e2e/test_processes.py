@@ -178,12 +178,16 @@ class Started:
         return self.process.returncode, err, time.monotonic() - started
 
 
-@pytest.fixture
-def fitted(controlled: Finished, tmp_path: Path) -> Path:
+def long_training(controlled: Finished, root: Path) -> Path:
     """A run whose teacher is there, and whose student is about to be trained for long."""
-    root = Path(shutil.copytree(controlled.root, tmp_path / "run"))
+    shutil.copytree(controlled.root, root)
     (root / "metrics.jsonl").unlink()  # of a short training
     return root
+
+
+@pytest.fixture
+def fitted(controlled: Finished, tmp_path: Path) -> Path:
+    return long_training(controlled, tmp_path / "run")
 
 
 @pytest.fixture
@@ -193,14 +197,45 @@ def started(fitted: Path) -> Iterator[Started]:
     training.kill()
 
 
-def test_a_process_that_dies_takes_the_run_down_and_is_named(started: Started) -> None:
-    other = started.rank(0)
-    started.rank(1).kill()
-    code, err, seconds = started.ended()
+@pytest.fixture(scope="module")
+def stopped(controlled: Finished, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int, str]:
+    """A training of two processes that SIGTERM ended in all of them and their loaders, as SLURM sends it to a job.
+
+    With its exit code, and what it printed on stderr.
+    """
+    root = long_training(controlled, tmp_path_factory.mktemp("stopped") / "run")
+    training = Started(root, "workers=1")
+    loaders = [loader for rank in training.children() for loader in rank.children()]
+    assert len(loaders) >= 2
+    for process in (training.process, *training.children(), *loaders):
+        process.send_signal(signal.SIGTERM)
+    code, err, _ = training.ended()
+    assert psutil.wait_procs(loaders, timeout=30)[1] == []
+    return root, code, err
+
+
+def test_stopped_in_all_processes_it_saves(stopped: tuple[Path, int, str]) -> None:
+    _, code, err = stopped
+    assert code == 130, err
+    assert "saved at step" in err
+    assert "Traceback" not in err
+
+
+def test_it_goes_on_and_a_process_that_dies_takes_the_run_down_and_is_named(stopped: tuple[Path, int, str]) -> None:
+    root = stopped[0]
+    training = Started(root)
+    other = training.rank(0)
+    training.rank(1).kill()
+    code, err, seconds = training.ended()
     assert code == 3
     assert "rank 1 of 2 died (killed by SIGKILL" in err.splitlines()[-1]
     assert seconds < 60
     assert not other.is_running()
+    assert "resuming student" in err
+    epochs = [line["epoch"] for line in metrics(root)]
+    assert epochs == list(range(1, len(epochs) + 1))
+    kept = sorted(path.name for path in (root / "student" / "snapshots").glob("*/*.safetensors"))
+    assert kept == [f"epoch-{epoch:04d}.safetensors" for epoch in epochs]
 
 
 @pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.sweep), 1])
@@ -218,29 +253,6 @@ def test_a_process_that_is_stopped_ends_the_run_and_is_named_with_its_step(rank:
     assert "0.2 minutes (distill.timeout_minutes)" in told
     assert 10 <= seconds < 60
     assert not any(process.is_running() for process in processes)
-
-
-def test_stopped_in_all_processes_it_saves_and_the_same_command_goes_on(fitted: Path) -> None:
-    """SIGTERM to the launcher, its processes and their loaders at once, as SLURM sends it to a job."""
-    started = Started(fitted, "workers=1")
-    loaders = [loader for rank in started.children() for loader in rank.children()]
-    assert len(loaders) >= 2
-    for process in (started.process, *started.children(), *loaders):
-        process.send_signal(signal.SIGTERM)
-    code, err, _ = started.ended()
-    assert code == 130, err
-    assert "saved at step" in err
-    assert "Traceback" not in err
-    assert psutil.wait_procs(loaders, timeout=30)[1] == []
-    again = Started(started.root, "workers=1")
-    again.process.send_signal(signal.SIGINT)  # to the launcher alone
-    code, err, _ = again.ended()
-    assert code == 130
-    assert "resuming student" in err
-    epochs = [line["epoch"] for line in metrics(started.root)]
-    assert epochs == list(range(1, len(epochs) + 1))
-    kept = sorted(path.name for path in (started.root / "student" / "snapshots").glob("*/*"))
-    assert kept == [f"epoch-{epoch:04d}.safetensors" for epoch in epochs]
 
 
 @pytest.mark.sweep

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from running import ENVIRONMENT, NAMES, TINY, sets
+import stopped
+from forked import forked
+from running import NAMES, TINY, sets
 
-STOPPED = Path(__file__).with_name("stopped.py")
-ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = (*TINY, "teacher.epochs=1", "distill.epochs=1", "workers=2", "distill.views=1")
 AFTERWARDS = ("; the same command goes on from there.",)
 """Where the run has saved and ended before the second signal comes."""
@@ -21,16 +19,7 @@ AT_ONCE = "stopped; the same command goes on from what is saved."
 def run(root: Path, point: str, signals: str) -> tuple[int, str]:
     """The exit code and what was printed on stderr."""
     words = ["run", *NAMES, *sets(*SETTINGS), "--output", str(root)]
-    done = subprocess.run(
-        [sys.executable, str(STOPPED), point, signals, *words],
-        capture_output=True,
-        text=True,
-        env={**ENVIRONMENT, "PYTHONPATH": str(ROOT)},
-        start_new_session=True,  # a group of its own, which these tests are not in
-        timeout=300,
-        check=False,
-    )
-    return done.returncode, done.stderr
+    return forked(stopped.start, [point, signals, *words])
 
 
 def status(root: Path, stage: str) -> str:

@@ -291,7 +291,7 @@ def test_files_are_the_same_bytes_and_carry_no_date(tmp_path: Path) -> None:
 def test_figures_of_several_networks_are_the_same_bytes() -> None:
     networks = checkpoints(2, depth=2, images=3, kept=2)
     for draw in (lambda: training_figure(networks), lambda: beside_figure(networks[0], networks[-1])):
-        assert file_bytes(draw(), "svg") == file_bytes(draw(), "svg")
+        assert file_bytes(draw()) == file_bytes(draw())
 
 
 def test_beside_is_the_last_checkpoint_even_when_a_network_not_followed_comes_later() -> None:

@@ -116,7 +116,7 @@ def test_positions_of_another_size_are_resampled_and_told(tmp_path: Path) -> Non
     save_file(finer, tmp_path / "teacher.safetensors")
     model, told = seeded_model(spec(), 2), []
     assert load_checkpoint(model, tmp_path / "teacher.safetensors", ("head",), tell=told.append)
-    assert told == ["position embeddings resampled from 7x7 to 4x4"]
+    assert told == [f"{len(finer)} tensors of the whole file; position embeddings resampled from 7x7 to 4x4"]
     assert_equal(model, {name: value for name, value in finer.items() if name != "pos_embed"})
     torch.testing.assert_close(model.state_dict()["pos_embed"][:, 0], finer["pos_embed"][:, 0], rtol=0, atol=0)
     expected = resample_abs_pos_embed(finer["pos_embed"], [4, 4], [7, 7])
