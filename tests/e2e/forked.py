@@ -39,6 +39,7 @@ def forked(start: Callable[[list[str]], None], words: list[str]) -> tuple[int, s
 
 def _child(start: Callable[[list[str]], None], words: list[str], err: Path) -> None:
     os.setsid()
+    multiprocessing.set_start_method(None, force=True)  # loaders start as they do for a user, not by the server
     for descriptor, path in ((1, Path(os.devnull)), (2, err)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
     start(words)

@@ -31,10 +31,6 @@ class Numbers(Dataset[int]):
         return index
 
 
-def children() -> list[psutil.Process]:
-    return [child for child in psutil.Process().children() if "resource_tracker" not in " ".join(child.cmdline())]
-
-
 @pytest.fixture
 def loading() -> Iterator[Any]:
     """A loader of two processes in the middle of a pass."""
@@ -47,7 +43,7 @@ def loading() -> Iterator[Any]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_from_elsewhere_leaves_them_at_work(loading: Any, number: signal.Signals) -> None:
-    pids = [str(child.pid) for child in children()]
+    pids = [str(worker.pid) for worker in loading._workers]
     assert len(pids) == 2
     for _ in range(2):
         subprocess.run(["/bin/kill", "-s", str(int(number)), *pids], check=True)
