@@ -21,8 +21,8 @@ from sklearn.datasets import load_digits
 HERE = Path(__file__).resolve().parent
 TINY = {
     "analysis.images": "32",
-    "teacher.args": "{depth: 2}",
-    "student.args": "{depth: 2}",
+    "teacher.args": "{depth: 1}",
+    "student.args": "{depth: 1}",
     "teacher.epochs": "1",
     "distill.epochs": "2",
     "teacher.warmup_epochs": "0",
@@ -46,7 +46,7 @@ DISKS = {"no room": "ENOSPC", "broken": "EIO", "too many open files": "EMFILE"}
 def arguments(root: Path) -> list[str | Path]:
     """`compress` ARGUMENTS of the tiny run."""
     sets = [word for key, value in TINY.items() for word in ("--set", f"{key}={value}")]
-    return ["run", "--teacher", "cait_s24", "--student", "deit_tiny", *sets, "--output", root]
+    return ["run", "--teacher", "deit_small", "--student", "deit_tiny", *sets, "--output", root]
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from core.errors import UsageError
 from core.records import WideHeads
-from stages.models.geometry import check_strategy, shape_of, wide_shapes
+from stages.models.geometry import check_strategy, meta_model, shape_of, wide_shapes
 
 LAYER_NORM_EPS = 1e-6
 """As in timm's ViTs."""
@@ -83,6 +83,12 @@ def widen_last(
         if shape_wide.heads != shape.heads:
             _require_own_positions(narrow, arch)
         wide_args = {**args, "embed_dim": shape_wide.width, "depth": 1, "num_heads": shape_wide.heads}
+        made = shape_of(meta_model(arch, wide_args), arch).width  # without memory: ConViT's `embed_dim` is of a head
+        if made != shape_wide.width:
+            raise UsageError(
+                f"strategy 'widelast' cannot widen block {index} of {arch}: asked for width {shape_wide.width}, timm "
+                f"makes one of {made}; use --strategy lift."
+            )
         wide = timm.create_model(arch, num_classes=num_classes, **wide_args)
         block = wide.blocks[0]
         for name in ("drop_path", "drop_path1", "drop_path2"):  # a network of one block would have none

@@ -11,11 +11,12 @@ import timm
 import torch
 
 from core.errors import UsageError
-from core.records import Strategy
+from core.records import ModelSpec, Strategy
 from pipeline.listing import _MODULES, usable_models
 from pipeline.resolve_network import resolve_network
 from stages.models.build import build_model, input_size, logits_and_taps
 from stages.models.geometry import check_strategy, shape_by_name
+from stages.models.students import widen_last
 from stages.student.config import StudentConfig
 from stages.student.stage import student_spec
 
@@ -102,10 +103,18 @@ def test_families_that_are_listed_are_students_of_every_strategy(name: str) -> N
     assert set(answers(name)) == {"accepted"}
 
 
+def test_a_block_that_timm_makes_of_another_width_is_not_widened() -> None:
+    """ConViT's `embed_dim` is that of a head: for one of its networks timm would have made a block of 128 GB."""
+    with pytest.raises(UsageError, match=r"asked for width 384, timm makes one of \d+; use --strategy lift"):
+        run_as_student("convit_tiny", {"img_size": 32, "depth": 12}, "widelast", 384)
+
+
 def test_a_block_of_another_kind_than_the_first_is_not_widened() -> None:
     """ConViT's first blocks attend by position too: made of one of them, a last block would be another network."""
+    one_head = {"img_size": 32, "depth": 12, "embed_dim": 64, "num_heads": 1}
+    model = build_model(ModelSpec(arch="convit_tiny", args=one_head, num_classes=7))
     with pytest.raises(UsageError, match="of another kind than its first block; use --strategy lift"):
-        run_as_student("convit_tiny", {"img_size": 32, "depth": 12}, "widelast", 384)
+        widen_last(model, "convit_tiny", one_head, 7, 128, keep="count")
 
 
 @pytest.mark.slow
