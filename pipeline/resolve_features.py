@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from core.errors import UsageError
 from stages.distill.config import DistillConfig
 
 if TYPE_CHECKING:
@@ -48,11 +49,22 @@ def resolve_features(config: DistillConfig, student: Network, teacher: Network) 
 
 @lru_cache(maxsize=32)
 def _tap_shapes(arch: str, args: str, layers: tuple[int, ...]) -> dict[int, Shape]:
-    """Shape of the tap of each layer, of arguments as JSON; asked for again by each way in which a run is looked at."""
+    """Shape of the tap of each layer, of arguments as JSON; asked for again by each way in which a run is looked at.
+
+    Raises:
+        UsageError: the network does not take such an image, or not without its weights.
+    """
     from stages.distill.model import tap_shapes
     from stages.models.build import input_size
-    from stages.models.geometry import meta_model
+    from stages.models.geometry import REFUSALS, meta_model
 
     own = json.loads(args)
     model = meta_model(arch, own)
-    return tap_shapes(model, input_size(own, model), layers)
+    size = input_size(own, model)
+    try:
+        return tap_shapes(model, size, layers)
+    except REFUSALS as error:
+        raise UsageError(
+            f"the taps of {arch} at {size} px cannot be found ({' '.join(str(error).split())[:120]}); give another "
+            "--image-size or network."
+        ) from error

@@ -232,14 +232,14 @@ def _checked(arch: str, args: Args, side: int, size: int) -> Args:
     """
     import torch
 
-    from stages.models.geometry import meta_model
+    from stages.models.geometry import REFUSALS, meta_model
 
     sized_args = {**args, "img_size": side}
     model = meta_model(arch, sized_args).eval()
     try:
         with torch.no_grad():
             model(torch.zeros(1, 3, side, side, device="meta"))
-    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+    except REFUSALS as error:
         reason = " ".join(str(error).split())[:120]
         raise UsageError(
             f"image_size (--image-size) is {size}, and {arch} cannot run at {side} px ({reason}); give another size."

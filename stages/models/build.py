@@ -17,6 +17,7 @@ from core.errors import UsageError
 from core.preprocess import CropMode, PreprocessSpec
 from core.records import Cost, ModelSpec
 from stages.models.adapt import adapt
+from stages.models.geometry import REFUSALS
 from stages.models.students import FoldedLift, LiftStudent, TokenBase, widen_last
 
 
@@ -28,7 +29,7 @@ def build_model(spec: ModelSpec) -> nn.Module:
     """
     try:
         model: nn.Module = timm.create_model(spec.arch, num_classes=spec.num_classes, **spec.args)
-    except (TypeError, ValueError, ArithmeticError, AssertionError, RuntimeError) as error:
+    except REFUSALS as error:
         raise UsageError(f"model '{spec.arch}' cannot be built with {spec.args}: {error}") from error
     if spec.graph == "plain":
         return model

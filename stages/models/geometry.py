@@ -15,6 +15,8 @@ from torch.overrides import TorchFunctionMode
 from core.errors import UsageError
 from core.records import Strategy, WideHeads
 
+REFUSALS = (TypeError, ValueError, ArithmeticError, AssertionError, RuntimeError)
+"""What timm raises for arguments, or an image, that a network does not take."""
 REDUCED_SIZE = 32
 """Side of the embedded digits, pixels."""
 _REDUCTION = 6
@@ -200,7 +202,7 @@ def meta_model(arch: str, args: dict[str, Any], num_classes: int = 1000) -> nn.M
     try:
         with torch.device("meta"), _Unfilled():
             model: nn.Module = timm.create_model(arch, num_classes=num_classes, **args)
-    except (TypeError, ValueError, ArithmeticError, AssertionError, RuntimeError) as error:
+    except REFUSALS as error:
         raise UsageError(f"model '{arch}' cannot be built with {args}: {error}") from error
     return model
 
@@ -238,11 +240,15 @@ def _no_reduced_form(arch: str) -> UsageError:
 
 @lru_cache(maxsize=32)
 def _reduced_args(arch: str) -> dict[str, Any]:
-    """Tried once a process; the shape that comes of it is asked for next."""
+    """Tried once a process, by an image of no content; the shape that comes of it is asked for next."""
     args = _proportions(arch)
     try:
-        shape_by_name(arch, args)
-    except UsageError as error:  # families whose constructors have other arguments
+        depth = shape_by_name(arch, args).depth
+        network: Any = meta_model(arch, args).eval()
+        image = torch.zeros(1, 3, REDUCED_SIZE, REDUCED_SIZE, device="meta")
+        with torch.no_grad():
+            network.forward_head(network.forward_intermediates(image, indices=[depth - 1])[0])
+    except (UsageError, *REFUSALS) as error:  # families of other arguments, or that take no image as small
         raise _no_reduced_form(arch) from error
     return args
 
