@@ -78,6 +78,11 @@ def widen_last(
     check_strategy("widelast", arch, shape, wide_width, blocks, keep)
     narrow: Any = model
     wide: Any = model
+    if getattr(narrow, "neck", None):
+        raise UsageError(
+            f"strategy 'widelast' cannot widen {arch}, which has a neck between its last block and its classifier; use "
+            "--strategy lift."
+        )
     width, attention = shape.width, narrow.blocks[0].attn
     for index, shape_wide in enumerate(wide_shapes(arch, shape, wide_width, blocks, keep), shape.depth - blocks):
         if shape_wide.heads != shape.heads:

@@ -15,7 +15,7 @@ from core.records import ModelSpec, Strategy
 from pipeline.listing import _MODULES, usable_models
 from pipeline.resolve_network import resolve_network
 from stages.models.build import build_model, input_size, logits_and_taps
-from stages.models.geometry import check_strategy, shape_by_name
+from stages.models.geometry import check_strategy, reduced_args, shape_by_name
 from stages.models.students import widen_last
 from stages.student.config import StudentConfig
 from stages.student.stage import student_spec
@@ -109,6 +109,12 @@ def test_a_block_that_timm_makes_of_another_width_is_not_widened() -> None:
     """ConViT's `embed_dim` is that of a head: for one of its networks timm would have made a block of 128 GB."""
     with pytest.raises(UsageError, match=r"asked for width 384, timm makes one of \d+; use --strategy lift"):
         run_as_student("convit_tiny", {"img_size": 32, "depth": 12}, "widelast", 384)
+
+
+def test_a_network_with_a_neck_is_lifted_and_not_widened() -> None:
+    run_as_student("samvit_base_patch16_224", reduced_args("samvit_base_patch16_224"), "lift", 256)
+    with pytest.raises(UsageError, match="which has a neck .*; use --strategy lift"):
+        run_as_student("samvit_base_patch16_224", reduced_args("samvit_base_patch16_224"), "widelast", 256)
 
 
 def test_a_block_of_another_kind_than_the_first_is_not_widened() -> None:
