@@ -1,7 +1,7 @@
 """What becomes of a run that is damaged, killed, out of disk, or fed with hostile files; docs/reliability.md.
 
-    python benchmarks/damage.py                  # an hour on 2 cores; goes on where it stopped
-    python benchmarks/damage.py --only hostile   # files, kills, writes, hostile; repeatable
+    python benchmarks/damage.py                  # more than two hours; goes on where it stopped
+    python benchmarks/damage.py --only hostile   # files, kills, writes, hostile; repeatable, and two at once
 
 A tiny run on the digits is finished once. Then, each time on a copy of it:
 files: every file flipped in a bit, cut in half, emptied; then doctor, check, predict, compare and run.
@@ -87,18 +87,18 @@ TRIALS = {"files": of_files, "kills": of_kills, "writes": of_writes, "hostile": 
 def main(work: Path, output: Path, only: tuple[str, ...], every: int) -> None:
     """Try what is asked for, write the page, and end with 1 if anything was used in silence or ended in a traceback."""
     work = work.resolve()
-    work.mkdir(parents=True, exist_ok=True)
-    kept = Kept(work / "results.json")
-    base = finished(work / "base")
     for part in only or PARTS:
-        for name, trial in TRIALS[part](base, work / "trial", every):
+        place = work / part  # of its own, so that parts can be tried beside one another
+        place.mkdir(parents=True, exist_ok=True)
+        kept, base = Kept(place / "results.json"), finished(work / "base", place / "trial")
+        for name, trial in TRIALS[part](base, place / "trial", every):
             value = kept.once(f"{part} {name}", trial)
             if not fine(value):
                 click.echo(f"WRONG {part} {name}: {json.dumps(value)[:400]}")
-    kept.found["machine"] = {"value": environment(), "took_seconds": 0.0}
-    output.write_text(page({key: one["value"] for key, one in kept.found.items()}))
+    found = {key: one["value"] for part in PARTS for key, one in Kept(work / part / "results.json").found.items()}
+    output.write_text(page(found | {"machine": environment()}))
     click.echo(f"wrote {output}")
-    wrong = [key for key, one in kept.found.items() if not fine(one["value"])]
+    wrong = [key for key, value in found.items() if not fine(value)]
     raise SystemExit(f"{len(wrong)} trials went wrong: {'; '.join(wrong[:20])}" if wrong else 0)
 
 

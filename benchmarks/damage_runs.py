@@ -75,8 +75,8 @@ class Base:
         }[command]
 
 
-def finished(folder: Path) -> Base:
-    """The run in ``folder``, carried out if it is not there."""
+def finished(folder: Path, trial: Path) -> Base:
+    """The run in ``folder``, carried out if it is not there; what is said of it, of a copy in ``trial``."""
     root, images, baseline, facts = (folder / name for name in ("run", "images", "baseline.json", "facts.json"))
     if not facts.is_file() or "calls" not in json.loads(facts.read_text()):  # of an earlier version of this file
         shutil.rmtree(folder, ignore_errors=True)
@@ -97,11 +97,10 @@ def finished(folder: Path) -> Base:
     held = json.loads(facts.read_text())
     base = Base(root, images, baseline, held["seconds"], held["calls"])
     for command in ("doctor", "check", "predict", "compare"):
-        copied = folder.parent / "trial"
-        shutil.rmtree(copied, ignore_errors=True)
-        copied.mkdir()
-        shutil.copytree(root, copied / "run")
-        done = forked(base.words(command, copied / "run"), copied)
+        shutil.rmtree(trial, ignore_errors=True)
+        trial.mkdir()
+        shutil.copytree(root, trial / "run")
+        done = forked(base.words(command, trial / "run"), trial)
         if done.code:
             raise SystemExit(f"{command} on the undamaged run ended with {done.code}: {done.last}")
         base.said[command] = done.out
