@@ -113,7 +113,7 @@ def test_a_block_that_timm_makes_of_another_width_is_not_widened() -> None:
 
 def test_a_network_with_a_neck_is_lifted_and_not_widened() -> None:
     run_as_student("samvit_base_patch16_224", reduced_args("samvit_base_patch16_224"), "lift", 256)
-    with pytest.raises(UsageError, match="which has a neck .*; use --strategy lift"):
+    with pytest.raises(UsageError, match=r"which has a neck .*; use --strategy lift"):
         run_as_student("samvit_base_patch16_224", reduced_args("samvit_base_patch16_224"), "widelast", 256)
 
 
