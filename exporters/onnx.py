@@ -132,7 +132,7 @@ def _export(module: nn.Module, path: Path, example: Tensor, max_batch: int, opse
                 verbose=False,
             )
     except Exception as error:  # the exporter lets through whatever the module's forward or torch.export raises
-        if (refused := refused_write(error)) is not None:
+        if (refused := refused_write(error, path.parent.parent / path.name)) is not None:
             raise refused from error
         raise ResultError(
             f"{type(module).__name__} cannot be exported to ONNX for inputs {list(example.shape)} "
