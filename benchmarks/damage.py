@@ -96,7 +96,8 @@ def main(work: Path, output: Path, only: tuple[str, ...], every: int) -> None:
             if not fine(value):
                 click.echo(f"WRONG {part} {name}: {json.dumps(value)[:400]}")
     found = {key: one["value"] for part in PARTS for key, one in Kept(work / part / "results.json").found.items()}
-    output.write_text(page(found | {"machine": environment()}))
+    planned = {part: sum(1 for _ in TRIALS[part](base, work, 1)) for part in PARTS}
+    output.write_text(page(found | {"machine": environment(), "planned": planned}))
     click.echo(f"wrote {output}")
     wrong = [key for key, value in found.items() if not fine(value)]
     raise SystemExit(f"{len(wrong)} trials went wrong: {'; '.join(wrong[:20])}" if wrong else 0)
@@ -118,7 +119,9 @@ def page(found: dict[str, Any]) -> str:
         "",
         "    python benchmarks/damage.py",
         "",
-        f"{machine['processor']}, {machine['cores']} cores, torch {machine['packages']['torch']}.",
+        f"{machine['processor']}, {machine['cores']} cores, torch {machine['packages']['torch']}. Trials until now: "
+        + ", ".join(f"{part} {len(of(found, f'{part} '))} of {count}" for part, count in found["planned"].items())
+        + ".",
         "",
         "- noticed: one sentence, and an exit code that is not 0",
         "- made anew: exit 0, and the file is the one that was there before the damage, or the answers are",
@@ -153,7 +156,7 @@ def files_table(found: dict[str, Any]) -> list[str]:
     if not found:
         return ["Not tried."]
     lines = [
-        f"{len(found)} trials, each followed by {len(COMMANDS)} commands.",
+        f"After each of {len(found)} damages, {len(COMMANDS)} commands.",
         "",
         "| command | outcomes |",
         "| --- | --- |",
