@@ -69,7 +69,7 @@ def of_hostile(base: Base, trial: Path, every: int) -> Trials:
 
     def alone(attack: Callable[[Base, Path], dict[str, Any]]) -> dict[str, Any]:
         shutil.rmtree(trial, ignore_errors=True)
-        trial.mkdir()
+        trial.mkdir(parents=True)
         return attack(base, trial)
 
     for name, attack in HOSTILE.items():
@@ -86,11 +86,11 @@ TRIALS = {"files": of_files, "kills": of_kills, "writes": of_writes, "hostile": 
 @click.option("--every", default=1, show_default=True, help="Of the files, every so manieth: a sample.")
 def main(work: Path, output: Path, only: tuple[str, ...], every: int) -> None:
     """Try what is asked for, write the page, and end with 1 if anything was used in silence or ended in a traceback."""
-    work = work.resolve()
-    for part in only or PARTS:
+    work, parts = work.resolve(), only or PARTS
+    base = finished(work / "base", work / parts[0] / "trial")
+    for part in parts:
         place = work / part  # of its own, so that parts can be tried beside one another
-        place.mkdir(parents=True, exist_ok=True)
-        kept, base = Kept(place / "results.json"), finished(work / "base", place / "trial")
+        kept = Kept(place / "results.json")
         for name, trial in TRIALS[part](base, place / "trial", every):
             value = kept.once(f"{part} {name}", trial)
             if not fine(value):

@@ -46,7 +46,7 @@ def tried(base: Base, trial: Path, name: str, damage: str) -> dict[str, Any]:
         damage: of ``DAMAGES``.
     """
     shutil.rmtree(trial, ignore_errors=True)
-    trial.mkdir()
+    trial.mkdir(parents=True)
     root = Path(shutil.copytree(base.root, trial / "run"))
     file = root / name
     before = file.read_bytes()

@@ -98,7 +98,6 @@ def finished(folder: Path, trial: Path) -> Base:
     base = Base(root, images, baseline, held["seconds"], held["calls"])
     for command in ("doctor", "check", "predict", "compare"):
         shutil.rmtree(trial, ignore_errors=True)
-        trial.mkdir()
         shutil.copytree(root, trial / "run")
         done = forked(base.words(command, trial / "run"), trial)
         if done.code:
@@ -150,7 +149,7 @@ def shim(folder: Path) -> Path:
 def killed(base: Base, trial: Path, moment: float) -> dict[str, Any]:
     """The run from nothing, killed at a share of its time, and started again."""
     shutil.rmtree(trial, ignore_errors=True)
-    trial.mkdir()
+    trial.mkdir(parents=True)
     process = started(trial / "run")
     time.sleep(base.seconds * moment)
     early = process.poll() is not None
@@ -165,7 +164,7 @@ def killed(base: Base, trial: Path, moment: float) -> dict[str, Any]:
 def refused(base: Base, trial: Path, disk: str, moment: float) -> dict[str, Any]:
     """The run from nothing, refused from a share of its writes (or openings) on, and started again on a sound disk."""
     shutil.rmtree(trial, ignore_errors=True)
-    trial.mkdir()
+    trial.mkdir(parents=True)
     process = started(trial / "run", refusing=(max(1, int(base.calls[DISKS[disk]] * moment)), DISKS[disk]))
     began = time.monotonic()
     out, err = process.communicate()

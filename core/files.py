@@ -50,16 +50,15 @@ def unwritable(error: OSError) -> str:
     return "a file is where a folder is needed" if isinstance(error, FileExistsError) else str(error.strerror)
 
 
-def refused_write(error: BaseException, path: Path) -> OSError | None:
+def refused_write(error: BaseException) -> OSError | None:
     """The system's own error that another one was raised from: a full disk, a folder that may not be written to.
 
-    Libraries wrap it in errors of theirs that blame what was being written. Where it names no file, as that of a write
-    does not, the error is one that names ``path``.
+    Libraries wrap it in errors of theirs that blame what was being written.
     """
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in _REFUSALS:
-            return cause if cause.filename else OSError(cause.errno, cause.strerror, str(path))
+            return cause
         cause = cause.__cause__ or cause.__context__
     return None
 

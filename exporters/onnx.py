@@ -73,8 +73,12 @@ def onnx_from_module(
     # A folder, not a file: a graph names its external weights by their file name, which a rename would break.
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         draft = Path(folder) / path.name
-        _export(module, draft, _example(size, input), max_batch, opset)
-        nodes, written = _finish(draft, size, input)
+        try:
+            _export(module, draft, _example(size, input), max_batch, opset)
+            nodes, written = _finish(draft, size, input)
+        except OSError as error:  # that of a write names no file
+            error.filename = error.filename or str(path)
+            raise
         data = draft.with_name(f"{draft.name}.data")
         total = draft.stat().st_size + (data.stat().st_size if data.exists() else 0)
         beside = path.with_name(data.name)
@@ -132,7 +136,7 @@ def _export(module: nn.Module, path: Path, example: Tensor, max_batch: int, opse
                 verbose=False,
             )
     except Exception as error:  # the exporter lets through whatever the module's forward or torch.export raises
-        if (refused := refused_write(error, path.parent.parent / path.name)) is not None:
+        if (refused := refused_write(error)) is not None:
             raise refused from error
         raise ResultError(
             f"{type(module).__name__} cannot be exported to ONNX for inputs {list(example.shape)} "

@@ -230,15 +230,11 @@ def _checked(arch: str, args: Args, side: int, size: int) -> Args:
     Raises:
         UsageError: it cannot run at that side.
     """
-    import torch
-
-    from stages.models.geometry import REFUSALS, meta_model
+    from stages.models.geometry import REFUSALS, send_empty_image
 
     sized_args = {**args, "img_size": side}
-    model = meta_model(arch, sized_args).eval()
     try:
-        with torch.no_grad():
-            model(torch.zeros(1, 3, side, side, device="meta"))
+        send_empty_image(arch, sized_args, side)
     except REFUSALS as error:
         reason = " ".join(str(error).split())[:120]
         raise UsageError(

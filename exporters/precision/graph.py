@@ -84,7 +84,7 @@ def load_graph(path: Path) -> Any:
     except UsageError:
         raise
     except Exception as error:  # protobuf's DecodeError, OSError and onnx's own share no base
-        if (refused := refused_write(error, path)) is not None:
+        if (refused := refused_write(error)) is not None:
             raise refused from error
         raise BundleError(f"{path} is damaged or no ONNX file ({one_line(error)}); export it again.") from error
     _name_nodes(model.graph)

@@ -207,6 +207,18 @@ def meta_model(arch: str, args: dict[str, Any], num_classes: int = 1000) -> nn.M
     return model
 
 
+def send_empty_image(arch: str, args: dict[str, Any], size: int) -> None:
+    """Send an image of no content, ``size`` pixels wide, through the network without its weights.
+
+    Raises:
+        UsageError: timm refuses the arguments.
+        TypeError, ValueError, ArithmeticError, AssertionError, RuntimeError: the network takes no such image.
+    """
+    model = meta_model(arch, args).eval()
+    with torch.no_grad():
+        model(torch.zeros(1, 3, size, size, device="meta"))
+
+
 def shape_by_name(arch: str, args: dict[str, Any]) -> Shape:
     """The shape of a named architecture with these arguments."""
     return _shape_by_name(arch, json.dumps(args, default=str))
@@ -243,11 +255,8 @@ def _reduced_args(arch: str) -> dict[str, Any]:
     """Tried once a process, by an image of no content; the shape that comes of it is asked for next."""
     args = _proportions(arch)
     try:
-        depth = shape_by_name(arch, args).depth
-        network: Any = meta_model(arch, args).eval()
-        image = torch.zeros(1, 3, REDUCED_SIZE, REDUCED_SIZE, device="meta")
-        with torch.no_grad():
-            network.forward_head(network.forward_intermediates(image, indices=[depth - 1])[0])
+        shape_by_name(arch, args)
+        send_empty_image(arch, args, REDUCED_SIZE)
     except (UsageError, *REFUSALS) as error:  # families of other arguments, or that take no image as small
         raise _no_reduced_form(arch) from error
     return args

@@ -168,9 +168,8 @@ def _initial(config: TeacherConfig, classes: int, context: Context) -> tuple[nn.
         fits = load_checkpoint(
             model, Path(config.weights), classifier_names(model), tell=told.append, key=config.weights_key
         )
-        for phrase in told:
-            context.say(f"teacher weights: {phrase}")
-        return model, spec, "; ".join((f"file {config.weights}", *told)), fits
+        context.say(f"teacher weights: {told[0]}")
+        return model, spec, f"file {config.weights}; {told[0]}", fits
     context.say(f"asking for timm's pretrained weights of {config.model} (offline, this takes up to a minute to fail)")
     try:
         model = pretrained_model(config.model, spec)

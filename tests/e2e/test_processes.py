@@ -214,11 +214,24 @@ def stopped(controlled: Finished, tmp_path_factory: pytest.TempPathFactory) -> t
     return root, code, err
 
 
+def trained_epochs(root: Path) -> list[str]:
+    """Names of the snapshots of the epochs in the metrics, each of which is there once and in order."""
+    epochs = [line["epoch"] for line in metrics(root)]
+    assert epochs == list(range(1, len(epochs) + 1))
+    return [f"epoch-{epoch:04d}.safetensors" for epoch in epochs]
+
+
+def kept_epochs(root: Path) -> list[str]:
+    """Every file beside the student's snapshots, hidden leftovers included."""
+    return sorted(path.name for path in (root / "student" / "snapshots").glob("*/*"))
+
+
 def test_stopped_in_all_processes_it_saves(stopped: tuple[Path, int, str]) -> None:
-    _, code, err = stopped
+    root, code, err = stopped
     assert code == 130, err
     assert "saved at step" in err
     assert "Traceback" not in err
+    assert kept_epochs(root) == trained_epochs(root)
 
 
 def test_it_goes_on_and_a_process_that_dies_takes_the_run_down_and_is_named(stopped: tuple[Path, int, str]) -> None:
@@ -232,10 +245,8 @@ def test_it_goes_on_and_a_process_that_dies_takes_the_run_down_and_is_named(stop
     assert seconds < 60
     assert not other.is_running()
     assert "resuming student" in err
-    epochs = [line["epoch"] for line in metrics(root)]
-    assert epochs == list(range(1, len(epochs) + 1))
-    kept = sorted(path.name for path in (root / "student" / "snapshots").glob("*/*.safetensors"))
-    assert kept == [f"epoch-{epoch:04d}.safetensors" for epoch in epochs]
+    epochs = trained_epochs(root)[:-1]  # it may have died while it wrote the last one
+    assert kept_epochs(root)[: len(epochs)] == epochs
 
 
 @pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.sweep), 1])
@@ -262,8 +273,11 @@ def test_processes_do_not_outlive_what_started_them(started: Started) -> None:
     _, alive = psutil.wait_procs(ranks, timeout=60)
     assert alive == []
     again = Started(started.root)  # the run is free again, and what was trained is there
-    again.process.send_signal(signal.SIGINT)
-    assert "resuming student" in again.ended()[1]
+    again.process.send_signal(signal.SIGINT)  # to the launcher alone
+    code, err, _ = again.ended()
+    assert code == 130
+    assert "resuming student" in err
+    assert kept_epochs(started.root) == trained_epochs(started.root)
 
 
 @pytest.mark.sweep

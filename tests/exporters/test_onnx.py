@@ -199,12 +199,12 @@ def test_a_full_disk_is_told_as_that_and_not_as_a_fault_of_the_network(
 
     def full(*arguments: object, **named: object) -> None:
         try:
-            raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "m.onnx"))
+            raise OSError(errno.ENOSPC, "No space left on device")  # that of a write names no file
         except OSError as error:
             raise RuntimeError("Failed to export the model") from error
 
     monkeypatch.setattr(torch.onnx, "export", full)
     with pytest.raises(OSError, match="No space left on device") as told:
         onnx_from_module(tiny_vit(), tmp_path / "m.onnx", size=SIZE, max_batch=2)
-    assert told.value.errno == errno.ENOSPC
+    assert (told.value.errno, told.value.filename) == (errno.ENOSPC, str(tmp_path / "m.onnx"))
     assert list(tmp_path.iterdir()) == []
