@@ -22,6 +22,7 @@ RUN apt-get update \
 
 WORKDIR /opt/compress
 COPY pyproject.toml README.md LICENSE ./
+COPY vitcompress vitcompress
 COPY core core
 COPY exporters exporters
 COPY stages stages

@@ -39,13 +39,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from distill_step import interval
 
-from core.machine import usable_cores
-from pipeline.machine import environment
-from stages.analysis.config import AnalysisConfig
-from stages.analysis.network import measure_network
-from stages.analysis.results import TapResult
-from stages.models.build import input_size, logits_and_taps
-from stages.models.geometry import shape_of
+from vitcompress.core.machine import usable_cores
+from vitcompress.pipeline.machine import environment
+from vitcompress.stages.analysis.config import AnalysisConfig
+from vitcompress.stages.analysis.network import measure_network
+from vitcompress.stages.analysis.results import TapResult
+from vitcompress.stages.models.build import input_size, logits_and_taps
+from vitcompress.stages.models.geometry import shape_of
 
 VALUES_ONLY = "singular values only"
 VARIANTS: dict[str, Callable[[dict[str, float]], float]] = {

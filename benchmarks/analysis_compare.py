@@ -13,7 +13,7 @@ from analysis_published import PublishedTap
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from stages.analysis.results import SEP_SHARES, TapResult, first_reaching
+from vitcompress.stages.analysis.results import SEP_SHARES, TapResult, first_reaching
 
 COUNTS_APART, COUNTS_BY = 1 / 500, 1
 """Numbers of directions may differ at one in 500, by 1: where the share at the target is a matter of rounding."""

@@ -21,14 +21,14 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from core.preprocess import PreprocessSpec
-from stages.analysis.network import measure_network, tap_names
-from stages.images.config import DataConfig
-from stages.images.loaders import EvalTransform
-from stages.images.sources import open_images
-from stages.models.build import input_size
-from stages.models.names import resolve_architecture
-from stages.training.memory import PeakMemory, release_unused
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.stages.analysis.network import measure_network, tap_names
+from vitcompress.stages.images.config import DataConfig
+from vitcompress.stages.images.loaders import EvalTransform
+from vitcompress.stages.images.sources import open_images
+from vitcompress.stages.models.build import input_size
+from vitcompress.stages.models.names import resolve_architecture
+from vitcompress.stages.training.memory import PeakMemory, release_unused
 
 LAYER_SCALE, POSITIONS = 0.1, 0.3
 HALF = (0.5, 0.5, 0.5)

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from pipeline.machine import environment
+from vitcompress.pipeline.machine import environment
 
 
 def code_version() -> str:

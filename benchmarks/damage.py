@@ -31,7 +31,7 @@ from damage_hostile import HOSTILE
 from damage_runs import DISKS, Base, finished, killed, refused
 from real_cells import Kept
 
-from pipeline.machine import environment
+from vitcompress.pipeline.machine import environment
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("files", "kills", "writes", "hostile")

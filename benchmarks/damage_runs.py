@@ -123,7 +123,7 @@ def started(root: Path, *, counting: Path | None = None, refusing: tuple[int, st
         import errno
 
         environment |= {"SHIM_AFTER": str(refusing[0]), "SHIM_ERRNO": str(getattr(errno, refusing[1]))}
-    command = [sys.executable, "-m", "pipeline", *map(str, arguments(root))]
+    command = [sys.executable, "-m", "vitcompress", *map(str, arguments(root))]
     return subprocess.Popen(
         command,
         env=environment,

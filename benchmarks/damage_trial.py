@@ -53,7 +53,7 @@ def forked(words: Sequence[str | Path], folder: Path, before: Callable[[], None]
         folder: that it is started in; two files of output are written there and removed.
         before: called in the copy first.
     """
-    import pipeline.cli
+    import vitcompress.pipeline.cli
 
     files = [folder / ".out", folder / ".err"]
     began = time.monotonic()
@@ -67,7 +67,7 @@ def forked(words: Sequence[str | Path], folder: Path, before: Callable[[], None]
                 os.dup2(os.open(file, os.O_CREAT | os.O_WRONLY | os.O_TRUNC), number)
             if before:
                 before()
-            pipeline.cli.main([str(word) for word in words])
+            vitcompress.pipeline.cli.main([str(word) for word in words])
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 1
         finally:

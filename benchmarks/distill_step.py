@@ -37,9 +37,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from step_variants import CACHED, PLAIN, VARIANTS, Setting, make, networks
 
-from pipeline.machine import processor
-from stages.models.build import cost_of, input_size
-from stages.training.memory import PeakMemory, release_unused
+from vitcompress.pipeline.machine import processor
+from vitcompress.stages.models.build import cost_of, input_size
+from vitcompress.stages.training.memory import PeakMemory, release_unused
 
 ALLOWED_DIFFERENCE = 1e-3
 MODEL_PARTS = ("teacher", "student forward", "backward", "losses")

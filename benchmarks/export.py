@@ -31,17 +31,24 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from core.preprocess import PreprocessSpec
-from core.records import ModelSpec
-from exporters.latency import Call, Measurement, measure_sessions, median_interval, physical_cores, speedup_interval
-from exporters.onnx import onnx_from_module
-from exporters.runners import OnnxRunner
-from pipeline.machine import environment
-from stages.fold.stage import folded_from_lift
-from stages.models.build import build_model, cost_of
-from stages.models.students import LiftStudent
-from stages.rewrites.config import RewriteConfig
-from stages.rewrites.deploy import deployed
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.core.records import ModelSpec
+from vitcompress.exporters.latency import (
+    Call,
+    Measurement,
+    measure_sessions,
+    median_interval,
+    physical_cores,
+    speedup_interval,
+)
+from vitcompress.exporters.onnx import onnx_from_module
+from vitcompress.exporters.runners import OnnxRunner
+from vitcompress.pipeline.machine import environment
+from vitcompress.stages.fold.stage import folded_from_lift
+from vitcompress.stages.models.build import build_model, cost_of
+from vitcompress.stages.models.students import LiftStudent
+from vitcompress.stages.rewrites.config import RewriteConfig
+from vitcompress.stages.rewrites.deploy import deployed
 
 STUDENT, TEACHER_WIDTH = "deit_tiny_patch16_224", 384
 AGREE = 1e-3

@@ -26,16 +26,16 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from core.artifact_records import Precision
-from core.errors import CompressError
-from exporters.onnx import onnx_from_module
-from exporters.precision.limits import Limits, default_limits
-from exporters.precision.reduce import reduced_from_onnx
-from exporters.runners import OnnxRunner
-from exporters.tensorrt import engine_from_onnx, installed_flavours
-from pipeline.machine import environment
-from stages.rewrites.config import RewriteConfig
-from stages.rewrites.deploy import deployed
+from vitcompress.core.artifact_records import Precision
+from vitcompress.core.errors import CompressError
+from vitcompress.exporters.onnx import onnx_from_module
+from vitcompress.exporters.precision.limits import Limits, default_limits
+from vitcompress.exporters.precision.reduce import reduced_from_onnx
+from vitcompress.exporters.runners import OnnxRunner
+from vitcompress.exporters.tensorrt import engine_from_onnx, installed_flavours
+from vitcompress.pipeline.machine import environment
+from vitcompress.stages.rewrites.config import RewriteConfig
+from vitcompress.stages.rewrites.deploy import deployed
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 CALIBRATED = 96

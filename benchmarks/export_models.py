@@ -16,13 +16,13 @@ from sklearn.datasets import load_digits
 from torch import nn
 from torch.nn import functional as F
 
-from core.preprocess import PreprocessSpec
-from core.records import Graph, ModelSpec
-from stages.fold.stage import folded_from_lift
-from stages.images.sources import digit_image
-from stages.models.build import build_model
-from stages.models.geometry import REDUCED_SIZE, reduced_args
-from stages.models.students import LiftStudent
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.core.records import Graph, ModelSpec
+from vitcompress.stages.fold.stage import folded_from_lift
+from vitcompress.stages.images.sources import digit_image
+from vitcompress.stages.models.build import build_model
+from vitcompress.stages.models.geometry import REDUCED_SIZE, reduced_args
+from vitcompress.stages.models.students import LiftStudent
 
 Geometry = Literal["full", "reduced"]
 HELD_OUT = 397

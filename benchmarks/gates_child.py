@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from core.preprocess import PreprocessSpec
-from exporters.latency import Others, physical_cores, pinned
-from exporters.runners import OnnxRunner
-from stages.verify.config import VerifyConfig
-from stages.verify.contestant import TEACHER, Contestant, Infer
-from stages.verify.latency import latency_rows
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.exporters.latency import Others, physical_cores, pinned
+from vitcompress.exporters.runners import OnnxRunner
+from vitcompress.stages.verify.config import VerifyConfig
+from vitcompress.stages.verify.contestant import TEACHER, Contestant, Infer
+from vitcompress.stages.verify.latency import latency_rows
 
 
 def slowed(infer: Infer, share: float) -> Infer:

@@ -30,11 +30,11 @@ from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from core.machine import processor
-from exporters.latency import change_interval, physical_cores
-from pipeline.check.config import CheckConfig
-from pipeline.check.disturbed import latency_verdict
-from stages.gates.judge import Verdict, verdict_on
+from vitcompress.core.machine import processor
+from vitcompress.exporters.latency import change_interval, physical_cores
+from vitcompress.pipeline.check.config import CheckConfig
+from vitcompress.pipeline.check.disturbed import latency_verdict
+from vitcompress.stages.gates.judge import Verdict, verdict_on
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -82,10 +82,10 @@ def export_models(folder: Path, geometry: str) -> tuple[Path, Path, int]:
     if not (teacher.is_file() and student.is_file()):
         import torch
 
-        from core.records import ModelSpec
-        from exporters.onnx import onnx_from_module
-        from pipeline.resolve_network import resolve_network
-        from stages.models.build import build_model
+        from vitcompress.core.records import ModelSpec
+        from vitcompress.exporters.onnx import onnx_from_module
+        from vitcompress.pipeline.resolve_network import resolve_network
+        from vitcompress.stages.models.build import build_model
 
         folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(0)

@@ -20,8 +20,8 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from core.words import counted
-from exporters.latency import measure, physical_cores
+from vitcompress.core.words import counted
+from vitcompress.exporters.latency import measure, physical_cores
 
 TOKENS, WIDTH, HEADS = 197, 192, 3
 LARGE = "1024 x 1024 x 1024"

@@ -12,9 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from core.records import DistillRecord, ModelSpec
-from core.rundir import RunDirectory
-from stages.models.weights import read_own, save_weights
+from vitcompress.core.records import DistillRecord, ModelSpec
+from vitcompress.core.rundir import RunDirectory
+from vitcompress.stages.models.weights import read_own, save_weights
 
 State = dict[str, Tensor]
 _BLOCK = re.compile(r"^(?P<before>.*blocks\.)(?P<index>\d+)\.(?P<inside>.+)$")

@@ -28,16 +28,16 @@ from torch.utils.data import DataLoader
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from core.context import Context
-from core.preprocess import PreprocessSpec
-from core.rundir import RunDirectory
-from pipeline.machine import processor
-from stages.images.config import AugmentConfig, DataConfig
-from stages.images.loaders import eval_loader, train_loader, train_views
-from stages.images.sources import open_images
-from stages.training.config import TrainingConfig
-from stages.training.loop import Job, Training
-from stages.training.monitor import Pace
+from vitcompress.core.context import Context
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.core.rundir import RunDirectory
+from vitcompress.pipeline.machine import processor
+from vitcompress.stages.images.config import AugmentConfig, DataConfig
+from vitcompress.stages.images.loaders import eval_loader, train_loader, train_views
+from vitcompress.stages.images.sources import open_images
+from vitcompress.stages.training.config import TrainingConfig
+from vitcompress.stages.training.loop import Job, Training
+from vitcompress.stages.training.monitor import Pace
 
 SIZE = 224
 AUGMENT = AugmentConfig(

@@ -25,13 +25,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from strategies import LAST, base_config, run_all, tasks_of
 from strategies_table import Method
 
-from core.errors import CompressError, UsageError
-from core.files import write_atomic
-from core.records import DistillRecord
-from core.rundir import RunDirectory, utc_now
-from pipeline.config import RunConfig
-from pipeline.machine import environment
-from pipeline.report.wording import table
+from vitcompress.core.errors import CompressError, UsageError
+from vitcompress.core.files import write_atomic
+from vitcompress.core.records import DistillRecord
+from vitcompress.core.rundir import RunDirectory, utc_now
+from vitcompress.pipeline.config import RunConfig
+from vitcompress.pipeline.machine import environment
+from vitcompress.pipeline.report.wording import table
 
 BALANCES = ("fixed", "gradients")
 

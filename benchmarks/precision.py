@@ -27,13 +27,13 @@ from sklearn.datasets import load_digits
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from core.artifact_records import Precision
-from core.errors import CompressError, EnvironmentLacksError
-from exporters.onnx import onnx_from_module
-from exporters.precision.limits import Limits
-from exporters.precision.reduce import reduced_from_onnx
-from exporters.runners import OnnxRunner
-from exporters.tensorrt import engine_from_onnx, installed_flavours
+from vitcompress.core.artifact_records import Precision
+from vitcompress.core.errors import CompressError, EnvironmentLacksError
+from vitcompress.exporters.onnx import onnx_from_module
+from vitcompress.exporters.precision.limits import Limits
+from vitcompress.exporters.precision.reduce import reduced_from_onnx
+from vitcompress.exporters.runners import OnnxRunner
+from vitcompress.exporters.tensorrt import engine_from_onnx, installed_flavours
 
 NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "DeiT": ("deit_tiny_patch16_224", {"patch_size": 8, "embed_dim": 48, "depth": 4, "num_heads": 3}),

@@ -42,7 +42,7 @@ from real_cells import (
 from real_data import CLASSES_OF_DRAWINGS, NAMES, drawings, fashion, weights
 from real_page import page
 
-from pipeline.machine import environment
+from vitcompress.pipeline.machine import environment
 
 ROOT = Path(__file__).resolve().parent.parent
 FIRST_HOUR = ("table", "control", "same", "advice", "inits", "balance", "before", "cells")

@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from trees import ROOT, package_of, python_of, tree_of
 
-ROOT = Path(__file__).resolve().parent.parent
 BEFORE = "3811bf8"
 """The last commit before the defaults fitted the data."""
 NETWORKS = ("--teacher", "test_vit", "--student", "test_vit")
@@ -32,26 +32,18 @@ MAKE_RUN = ("run", "--teacher", "cait_s24", "--student", "deit_tiny", "--strateg
 
 def trees(work: Path) -> dict[str, Path]:
     """The old tree and this one by name; each is asked whether its own code is what runs there."""
-    old = work / "before"
-    if not (old / "pyproject.toml").is_file():
-        subprocess.run(["git", "worktree", "prune"], cwd=ROOT, check=True)  # noqa: S607
-        subprocess.run(["git", "worktree", "add", "--detach", str(old), BEFORE], cwd=ROOT, check=True)  # noqa: S607
-    found = {"before": old.resolve(), "now": ROOT}
+    found = {"before": tree_of(BEFORE, work / "before"), "now": ROOT}
     for name, tree in found.items():
-        done = _python(tree, "-c", "import pipeline; print(pipeline.__file__)")
+        package = package_of(tree)
+        done = python_of(tree, "-c", f"import {package}; print({package}.__file__)")
         if not Path(done.stdout.strip()).is_relative_to(tree):
             raise SystemExit(f"{name}: {tree} is not what runs there, but {done.stdout.strip()}")
     return found
 
 
-def _python(tree: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, *map(str, words)]
-    return subprocess.run(command, cwd=tree, capture_output=True, text=True, check=False)
-
-
 def compress(tree: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
     """`compress WORDS...` of a tree."""
-    return _python(tree, "-m", "pipeline", *words)
+    return python_of(tree, "-m", package_of(tree), *words)
 
 
 def said(done: subprocess.CompletedProcess[str]) -> str:
@@ -110,7 +102,7 @@ def stopped_group(tree: Path, work: Path) -> str:
     """SIGTERM to the process group, loaders included, in the middle of a training."""
     log, words = work / "log", ("run", *NETWORKS, *QUICK, "--data", pictures(work / "pictures", 4000))
     slow = ("--set", "workers=2", "--set", "teacher.epochs=50", "--set", "analysis.images=0", "-o", str(work / "run"))
-    command = [sys.executable, "-m", "pipeline", *map(str, words), *slow]
+    command = [sys.executable, "-m", package_of(tree), *map(str, words), *slow]
     with log.open("w") as file:
         process = subprocess.Popen(command, cwd=tree, stdout=file, stderr=file, start_new_session=True)
         until = time.monotonic() + 120
@@ -163,11 +155,13 @@ def turned(tree: Path, work: Path) -> str:
             exif = Image.Exif()
             exif[274] = 6  # to be turned a quarter
             image.save(path, exif=exif)
+    prefix = "" if package_of(tree) == "pipeline" else "vitcompress."
     script = (
-        "import sys; from stages.images.config import DataConfig; from stages.images.sources import open_images; "
+        f"import sys; from {prefix}stages.images.config import DataConfig; "
+        f"from {prefix}stages.images.sources import open_images; "
         "print(*open_images(DataConfig(source=sys.argv[1])).train[0][0].size)"
     )
-    done = _python(tree, "-c", script, data)
+    done = python_of(tree, "-c", script, data)
     return f"read as {done.stdout.strip().replace(' ', ' x ')}" if not done.returncode else said(done)
 
 
@@ -188,7 +182,7 @@ def sixteen_bits(tree: Path, work: Path) -> str:
     bundle = work.parent / "make run" / "run" / "bundle"
     upright = np.tile(np.arange(64, dtype=np.uint16) * 1024, (48, 1))
     Image.fromarray(upright).save(work / "deep.png")
-    done = _python(tree, bundle / "infer.py", work / "deep.png")
+    done = python_of(tree, bundle / "infer.py", work / "deep.png")
     return f"exit {done.returncode}: {(done.stdout or done.stderr).strip().splitlines()[-1].replace(str(work), '')}"
 
 

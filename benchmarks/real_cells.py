@@ -19,15 +19,15 @@ from rich.console import Console
 from strategies_cell import adopt
 from student_init import load_pixels, rows
 
-from core.records import ModelSpec
-from core.rundir import RunDirectory
-from pipeline.config import dump_yaml, load_layer, merge, validate
-from pipeline.plan import BY_NAME
-from pipeline.request import identity, with_absolute_paths
-from pipeline.resolve import resolve_models, resolve_training
-from pipeline.runner import Runner
-from stages.models.build import build_model
-from stages.models.weights import load_own
+from vitcompress.core.records import ModelSpec
+from vitcompress.core.rundir import RunDirectory
+from vitcompress.pipeline.config import dump_yaml, load_layer, merge, validate
+from vitcompress.pipeline.plan import BY_NAME
+from vitcompress.pipeline.request import identity, with_absolute_paths
+from vitcompress.pipeline.resolve import resolve_models, resolve_training
+from vitcompress.pipeline.runner import Runner
+from vitcompress.stages.models.build import build_model
+from vitcompress.stages.models.weights import load_own
 
 ROOT = Path(__file__).resolve().parent.parent
 INIT_EPOCHS = 1

@@ -10,7 +10,7 @@ from typing import Any
 from real_before import DIGITS_CASES
 from real_cells import FURTHER_SEEDS, INIT_EPOCHS, OTHER_BATCHES, Cell
 
-from core.words import counted
+from vitcompress.core.words import counted
 
 HEAD = """# Real images, real weights
 

@@ -48,7 +48,7 @@ def compress(*arguments: str | Path, allowed: Sequence[int] = (0,)) -> subproces
     """`compress ARGUMENTS...` in a process of its own."""
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, "-m", "pipeline", *map(str, arguments)],
+        [sys.executable, "-m", "vitcompress", *map(str, arguments)],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": path},

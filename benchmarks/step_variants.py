@@ -22,23 +22,23 @@ from torch.utils.data import DataLoader, Dataset
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from core.context import Context
-from core.preprocess import PreprocessSpec
-from core.rundir import RunDirectory
-from stages.distill import job as distill_job
-from stages.distill.cache.config import CacheConfig
-from stages.distill.cache.fill import fill, parts_of
-from stages.distill.cache.store import Store
-from stages.distill.cache.views import CachedViews
-from stages.distill.config import DistillConfig
-from stages.distill.model import AdaptedTeacher, FrozenTeacher, TappedStudent
-from stages.distill.pairs import layer_pairs, teacher_layers
-from stages.images.loaders import ViewKey, train_loader
-from stages.models.names import resolve_architecture
-from stages.training import loop as training_loop
-from stages.training.compilation import compile_in_place
-from stages.training.loop import Job, Training
-from stages.training.update import clip_gradients
+from vitcompress.core.context import Context
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.core.rundir import RunDirectory
+from vitcompress.stages.distill import job as distill_job
+from vitcompress.stages.distill.cache.config import CacheConfig
+from vitcompress.stages.distill.cache.fill import fill, parts_of
+from vitcompress.stages.distill.cache.store import Store
+from vitcompress.stages.distill.cache.views import CachedViews
+from vitcompress.stages.distill.config import DistillConfig
+from vitcompress.stages.distill.model import AdaptedTeacher, FrozenTeacher, TappedStudent
+from vitcompress.stages.distill.pairs import layer_pairs, teacher_layers
+from vitcompress.stages.images.loaders import ViewKey, train_loader
+from vitcompress.stages.models.names import resolve_architecture
+from vitcompress.stages.training import loop as training_loop
+from vitcompress.stages.training.compilation import compile_in_place
+from vitcompress.stages.training.loop import Job, Training
+from vitcompress.stages.training.update import clip_gradients
 
 CLASSES = 1000
 PLAIN, LIVE, CACHED = "plain eager loop", "ours, live teacher, compiled", "ours, cached teacher, compiled"

@@ -31,11 +31,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from strategies_cell import Task, carry_out
 from strategies_table import Method, document_of, markdown, reading, table
 
-from core.errors import CompressError, UsageError
-from core.files import write_atomic
-from pipeline.config import RunConfig, merge, parse_sets, validate
-from pipeline.options import requested_config
-from pipeline.request import with_absolute_paths
+from vitcompress.core.errors import CompressError, UsageError
+from vitcompress.core.files import write_atomic
+from vitcompress.pipeline.config import RunConfig, merge, parse_sets, validate
+from vitcompress.pipeline.options import requested_config
+from vitcompress.pipeline.request import with_absolute_paths
 
 LAST = [{"kind": "spectral", "pairs": "last"}]
 """The feature loss of every method that has one: spectra of the two last layers."""

@@ -11,13 +11,13 @@ from typing import Any
 
 from rich.console import Console
 
-from core.files import references_in, write_atomic
-from core.rundir import RunDirectory
-from pipeline.config import RunConfig, dump_yaml
-from pipeline.plan import BY_NAME
-from pipeline.request import identity, notes
-from pipeline.resolve import resolve_models, resolve_training
-from pipeline.runner import Runner
+from vitcompress.core.files import references_in, write_atomic
+from vitcompress.core.rundir import RunDirectory
+from vitcompress.pipeline.config import RunConfig, dump_yaml
+from vitcompress.pipeline.plan import BY_NAME
+from vitcompress.pipeline.request import identity, notes
+from vitcompress.pipeline.resolve import resolve_models, resolve_training
+from vitcompress.pipeline.runner import Runner
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ import numpy as np
 from code_version import code_version
 from scipy.stats import t as student_t
 
-from core.errors import ResultError
-from core.rundir import utc_now
-from pipeline.machine import environment
+from vitcompress.core.errors import ResultError
+from vitcompress.core.rundir import utc_now
+from vitcompress.pipeline.machine import environment
 
 REFERENCE = "soft"
 """Differences are against this method, where it is among those compared."""

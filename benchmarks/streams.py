@@ -25,11 +25,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from core.preprocess import PreprocessSpec
-from stages.images.config import AugmentConfig, DataConfig
-from stages.images.loaders import eval_loader, train_loader, train_views
-from stages.images.sources import open_images
-from stages.training.device import make_accelerator
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.stages.images.config import AugmentConfig, DataConfig
+from vitcompress.stages.images.loaders import eval_loader, train_loader, train_views
+from vitcompress.stages.images.sources import open_images
+from vitcompress.stages.training.device import make_accelerator
 
 COUNTS = {"train": 203, "val": 45}
 SHARDS = {"train": 3, "val": 1}

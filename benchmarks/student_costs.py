@@ -16,11 +16,11 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from core.records import Cost, ModelSpec
-from stages.fold.stage import folded_from_lift
-from stages.models.build import build_model, cost_of
-from stages.student.config import StudentConfig
-from stages.student.stage import student_spec
+from vitcompress.core.records import Cost, ModelSpec
+from vitcompress.stages.fold.stage import folded_from_lift
+from vitcompress.stages.models.build import build_model, cost_of
+from vitcompress.stages.student.config import StudentConfig
+from vitcompress.stages.student.stage import student_spec
 
 CLASSES, TEACHER_WIDTH, SIZE = 1000, 384, 224
 

@@ -24,14 +24,14 @@ import torch.nn.functional as F
 from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 
-from core.machine import processor, usable_cores
-from core.preprocess import PreprocessSpec
-from core.records import ModelSpec
-from stages.images.config import DataConfig
-from stages.images.sources import open_images
-from stages.models.build import build_model, preprocess_of
-from stages.models.checkpoint import read_checkpoint
-from stages.models.inherit.inherit import inherit
+from vitcompress.core.machine import processor, usable_cores
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.core.records import ModelSpec
+from vitcompress.stages.images.config import DataConfig
+from vitcompress.stages.images.sources import open_images
+from vitcompress.stages.models.build import build_model, preprocess_of
+from vitcompress.stages.models.checkpoint import read_checkpoint
+from vitcompress.stages.models.inherit.inherit import inherit
 
 TEACHER, TEACHER_ARGS = "vit_small_patch14_dinov2", {"img_size": 98}
 STUDENT, STUDENT_ARGS = "deit_tiny_patch16_224", {"img_size": 112}

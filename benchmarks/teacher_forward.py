@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from pipeline.machine import processor
-from stages.models.names import resolve_architecture
-from stages.models.talking_heads import freeze_talking_heads
+from vitcompress.pipeline.machine import processor
+from vitcompress.stages.models.names import resolve_architecture
+from vitcompress.stages.models.talking_heads import freeze_talking_heads
 
 AUTOTUNE = {"freezing": True, "max_autotune": True, "max_autotune_gemm_backends": "CPP,ATEN"}
 

@@ -44,17 +44,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from distill_step import gemm_rate, interval
 
-from core.context import Context
-from core.machine import processor
-from core.preprocess import PreprocessSpec
-from core.rundir import RunDirectory
-from stages.images.config import AugmentConfig, DataConfig
-from stages.images.loaders import eval_loader, train_loader, train_views
-from stages.images.sources import open_images
-from stages.training import precision
-from stages.training.config import TrainingConfig
-from stages.training.interrupt import StopRequest
-from stages.training.loop import Job, Training
+from vitcompress.core.context import Context
+from vitcompress.core.machine import processor
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.core.rundir import RunDirectory
+from vitcompress.stages.images.config import AugmentConfig, DataConfig
+from vitcompress.stages.images.loaders import eval_loader, train_loader, train_views
+from vitcompress.stages.images.sources import open_images
+from vitcompress.stages.training import precision
+from vitcompress.stages.training.config import TrainingConfig
+from vitcompress.stages.training.interrupt import StopRequest
+from vitcompress.stages.training.loop import Job, Training
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PLAIN, OURS = "plain loop", "ours"

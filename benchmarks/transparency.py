@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from core.images import ImageError, open_image
-from core.pillow import hush
+from vitcompress.core.images import ImageError, open_image
+from vitcompress.core.pillow import hush
 
 SIDE, FAINT, LARGEST = 64, 8.0, 4_000_000
 

@@ -6,8 +6,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from core.record import FileRef, Record
-from core.records import Strategy, WideHeads
+from vitcompress.core.record import FileRef, Record
+from vitcompress.core.records import Strategy, WideHeads
 
 
 class Recommendation(Record):

@@ -9,10 +9,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from core.preprocess import Input as Input
-from core.preprocess import PreprocessSpec
-from core.record import FileRef, Record
-from core.records import Cost, Graph
+from vitcompress.core.preprocess import Input as Input
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.core.record import FileRef, Record
+from vitcompress.core.records import Cost, Graph
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 """Number format of the matrix products; LayerNorm and Softmax stay in fp32 in all of them."""

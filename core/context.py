@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 from rich.console import Console
 
-from core.errors import LeftToMain
-from core.processes import rank
-from core.rundir import RunDirectory
+from vitcompress.core.errors import LeftToMain
+from vitcompress.core.processes import rank
+from vitcompress.core.rundir import RunDirectory
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from core.errors import UsageError
-from core.record import FileRef
+from vitcompress.core.errors import UsageError
+from vitcompress.core.record import FileRef
 
 _REFUSALS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}

@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any
 
-from core.record import Record
+from vitcompress.core.record import Record
 
 
 def canonical(value: Any) -> str:

@@ -23,8 +23,8 @@ from typing import Any, Literal
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from core.errors import DataError
-from core.pillow import reading
+from vitcompress.core.errors import DataError
+from vitcompress.core.pillow import reading
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"})
 READING = 2

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from core.errors import UsageError
+from vitcompress.core.errors import UsageError
 
 LARGEST = 256 * 2**20
 """Bytes; a file beyond is none of ours, and is not read into memory to find out."""

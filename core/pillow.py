@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from core.words import counted
+from vitcompress.core.words import counted
 
 FROM = r"(PIL|core\.images)(\.|$)"
 """Modules whose warnings are about images."""

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from core.images import Transparency, open_image
-from core.record import Record
+from vitcompress.core.images import Transparency, open_image
+from vitcompress.core.record import Record
 
 _RESAMPLING = {
     "nearest": Image.Resampling.NEAREST,

@@ -10,9 +10,9 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from core.preprocess import PreprocessSpec
-from core.record import FileRef as FileRef
-from core.record import Record as Record
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.core.record import FileRef as FileRef
+from vitcompress.core.record import Record as Record
 
 Strategy = Literal["plain", "lift", "widelast", "uniform"]
 WideHeads = Literal["size", "count"]

@@ -21,9 +21,9 @@ from typing import Any, TypeVar
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from core.errors import UsageError
-from core.files import is_intact, references_in, sha256_of, write_atomic
-from core.record import Record
+from vitcompress.core.errors import UsageError
+from vitcompress.core.files import is_intact, references_in, sha256_of, write_atomic
+from vitcompress.core.record import Record
 
 RecordType = TypeVar("RecordType", bound=Record)
 

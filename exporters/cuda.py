@@ -15,7 +15,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from core.errors import EnvironmentLacksError, ResultError
+from vitcompress.core.errors import EnvironmentLacksError, ResultError
 
 _NVML_CLOCK_SM = 1
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR

@@ -1,7 +1,7 @@
 """The memory that one artifact needs: run in a process of its own that does nothing else.
 
-    python -m exporters.memory onnx model.onnx --batch 8 --threads 2
-    python -m exporters.memory onnx --batch 8            # what the runtime's library alone takes
+    python -m vitcompress.exporters.memory onnx model.onnx --batch 8 --threads 2
+    python -m vitcompress.exporters.memory onnx --batch 8            # what the runtime's library alone takes
 
 Prints one line of JSON, of bytes: ``peak_rss_bytes``, and for an engine ``gpu_bytes``.
 """
@@ -17,10 +17,11 @@ from pathlib import Path
 
 import numpy as np
 
-from core.errors import CompressError, EnvironmentLacksError
-from exporters.cuda import Gpu
-from exporters.runners import EngineRunner, OnnxRunner, Runner
-from exporters.tensorrt import Flavour, load_tensorrt
+from vitcompress.core.errors import CompressError, EnvironmentLacksError
+from vitcompress.core.processes import own_program
+from vitcompress.exporters.cuda import Gpu
+from vitcompress.exporters.runners import EngineRunner, OnnxRunner, Runner
+from vitcompress.exporters.tensorrt import Flavour, load_tensorrt
 
 RUNS = 3
 """Inferences after which a runtime's arena has its size."""
@@ -50,11 +51,10 @@ def memory_of(runtime: str, path: Path | None, batch: int, threads: int) -> Memo
     Raises:
         EnvironmentLacksError: the process failed, in its own words; or this system does not tell peak memory.
     """
-    command = [sys.executable, "-m", "exporters.memory", runtime, *([str(path.resolve())] if path else [])]
-    command += ["--batch", str(batch), "--threads", str(threads)]
-    root = Path(__file__).resolve().parents[1]  # -m finds this package from there, wherever the caller is
+    words = [runtime, *([str(path)] if path else []), "--batch", str(batch), "--threads", str(threads)]
+    command = own_program("from vitcompress.exporters.memory import main\nsys.exit(main())\n", *words)
     try:
-        done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False)
     except subprocess.TimeoutExpired as error:
         raise EnvironmentLacksError(f"measuring memory was given up after {LIMIT_SECONDS:g} s.") from error
     if done.returncode != 0:

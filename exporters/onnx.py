@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.artifact_records import Input
-from core.errors import DataError, ResultError, UsageError
-from core.files import refused_write
-from exporters.runners import OnnxRunner
+from vitcompress.core.artifact_records import Input
+from vitcompress.core.errors import DataError, ResultError, UsageError
+from vitcompress.core.files import refused_write
+from vitcompress.exporters.runners import OnnxRunner
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

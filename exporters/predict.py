@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.errors import DataError, ResultError, UsageError
-from core.images import IMAGE_SUFFIXES
-from exporters.bundle import Bundle, ModelFile
-from exporters.runners import EngineRunner, OnnxRunner, Runner
+from vitcompress.core.errors import DataError, ResultError, UsageError
+from vitcompress.core.images import IMAGE_SUFFIXES
+from vitcompress.exporters.bundle import Bundle, ModelFile
+from vitcompress.exporters.runners import EngineRunner, OnnxRunner, Runner
 
 
 @dataclass(frozen=True)

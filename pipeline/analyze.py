@@ -13,27 +13,27 @@ from accelerate.utils import set_seed
 from rich.console import Console
 from torch import nn
 
-from core.context import Context
-from core.errors import UsageError
-from core.files import unwritable, write_atomic
-from core.processes import world_size
-from core.records import ModelSpec
-from core.rundir import RunDirectory
-from pipeline.folders import absent_folders, remove_empty
-from pipeline.resolve import resolve_device
-from pipeline.resolve_network import resolve_network
-from pipeline.resolve_size import sized
-from stages.analysis.advice import advise
-from stages.analysis.config import AnalysisConfig
-from stages.analysis.drawn import selected_layers
-from stages.analysis.read import read_network
-from stages.analysis.sample import Sample, folder_sample, split_sample
-from stages.analysis.write import DOCUMENT, remove, write
-from stages.images.config import DataConfig
-from stages.images.listing import EMBEDDED, kind_of
-from stages.images.sources import open_images
-from stages.models.build import build_model, preprocess_of, pretrained_model, size_change
-from stages.models.weights import classifier_names, load_checkpoint
+from vitcompress.core.context import Context
+from vitcompress.core.errors import UsageError
+from vitcompress.core.files import unwritable, write_atomic
+from vitcompress.core.processes import world_size
+from vitcompress.core.records import ModelSpec
+from vitcompress.core.rundir import RunDirectory
+from vitcompress.pipeline.folders import absent_folders, remove_empty
+from vitcompress.pipeline.resolve import resolve_device
+from vitcompress.pipeline.resolve_network import resolve_network
+from vitcompress.pipeline.resolve_size import sized
+from vitcompress.stages.analysis.advice import advise
+from vitcompress.stages.analysis.config import AnalysisConfig
+from vitcompress.stages.analysis.drawn import selected_layers
+from vitcompress.stages.analysis.read import read_network
+from vitcompress.stages.analysis.sample import Sample, folder_sample, split_sample
+from vitcompress.stages.analysis.write import DOCUMENT, remove, write
+from vitcompress.stages.images.config import DataConfig
+from vitcompress.stages.images.listing import EMBEDDED, kind_of
+from vitcompress.stages.images.sources import open_images
+from vitcompress.stages.models.build import build_model, preprocess_of, pretrained_model, size_change
+from vitcompress.stages.models.weights import classifier_names, load_checkpoint
 
 UNFINISHED = ".unfinished"
 """In the folder of an analysis while it is made."""

@@ -15,17 +15,17 @@ from typing import Any, NoReturn
 import click
 from rich.console import Console
 
-from core.errors import EXIT_GATE_FAILED, EXIT_OK, CompressError, UsageError
-from core.pillow import hush
-from core.processes import rank, world_size
-from core.signals import STOPPING, on_request
-from pipeline.options import config_options, export_options, requested_config
+from vitcompress.core.errors import EXIT_GATE_FAILED, EXIT_OK, CompressError, UsageError
+from vitcompress.core.pillow import hush
+from vitcompress.core.processes import rank, world_size
+from vitcompress.core.signals import STOPPING, on_request
+from vitcompress.pipeline.options import config_options, export_options, requested_config
 
 _FOLDER = click.Path(path_type=Path, file_okay=True)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="compress", prog_name="compress")
+@click.version_option(package_name="vitcompress", prog_name="compress")
 @click.option("--debug", is_flag=True, help="Show a traceback with an error.")
 def cli(debug: bool) -> None:
     """Compress a Vision Transformer from a wide teacher to a small deployable student, and prove what it cost."""
@@ -44,20 +44,20 @@ def cli(debug: bool) -> None:
 @click.option("--dry-run", is_flag=True, help="Check everything, estimate time and memory, show the config; no run.")
 def run(output: Path | None, num_processes: int, dry_run: bool, **given: Any) -> int:
     """Teacher, student, distillation, export, verification, report: all of it, or what is left of it."""
-    from pipeline.config import validate
-    from pipeline.request import notes
-    from pipeline.run import run_all
+    from vitcompress.pipeline.config import validate
+    from vitcompress.pipeline.request import notes
+    from vitcompress.pipeline.run import run_all
 
     config = requested_config(**given)
     if dry_run:
         return _dry_run(config, output, num_processes)
     if num_processes > 1 and world_size() == 1:
-        from pipeline.launch import check, launch
+        from vitcompress.pipeline.launch import check, launch
 
         check(num_processes, config.device)
         return launch(num_processes, sys.argv[1:])
     if world_size() > 1:
-        from pipeline.launch import end_with_launcher
+        from vitcompress.pipeline.launch import end_with_launcher
 
         end_with_launcher()
     console = Console(stderr=True)
@@ -74,8 +74,8 @@ def run(output: Path | None, num_processes: int, dry_run: bool, **given: Any) ->
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="A setting of fold or export.")
 def export(run_directory: Path, sets: tuple[str, ...], **given: Any) -> int:
     """Export a finished run's student again with other settings; measure, bundle and judge what came out."""
-    from pipeline.config import merge, parse_sets
-    from pipeline.run import run_step
+    from vitcompress.pipeline.config import merge, parse_sets
+    from vitcompress.pipeline.run import run_step
 
     named = {name: value for name, value in given.items() if value is not None}
     changes = merge(parse_sets(sets), {"export": named} if named else {})
@@ -89,8 +89,8 @@ def export(run_directory: Path, sets: tuple[str, ...], **given: Any) -> int:
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="A setting of verify or gates.")
 def verify(run_directory: Path, sets: tuple[str, ...]) -> int:
     """Measure a run's artifacts against the teacher again, judge them, and renew the report."""
-    from pipeline.config import parse_sets
-    from pipeline.run import run_step
+    from vitcompress.pipeline.config import parse_sets
+    from vitcompress.pipeline.run import run_step
 
     console = Console(stderr=True)
     outcome = run_step(run_directory, "verify", parse_sets(sets), _command(), console)
@@ -116,10 +116,10 @@ def check(
     run_directory: Path, baseline: Path, update: bool, force: bool, sets: tuple[str, ...], output: Path | None
 ) -> int:
     """Compare a finished run with a committed baseline: accuracy, latency against the teacher, size."""
-    from pipeline.check.command import check as compare
-    from pipeline.check.command import renew
-    from pipeline.check.render import show
-    from pipeline.config import parse_sets
+    from vitcompress.pipeline.check.command import check as compare
+    from vitcompress.pipeline.check.command import renew
+    from vitcompress.pipeline.check.render import show
+    from vitcompress.pipeline.config import parse_sets
 
     if update:
         if sets or output:
@@ -157,13 +157,13 @@ def analyze(run_directory: Path | None, images: int | None, **given: Any) -> int
     elif asked:
         raise UsageError(f"{', '.join(asked)} cannot be combined with a run; give RUN, or --model NAME --data SOURCE.")
     else:
-        from pipeline.run import run_step
+        from vitcompress.pipeline.run import run_step
 
         changes = {"analysis": {"images": images}} if images else {}
         outcome = run_step(run_directory, "analyze", changes, _command(), console)
         trained = "dynamics" in outcome.finished
         folder = outcome.run.root / "analysis" / ("" if trained else "teacher")
-    from pipeline.report import analysis
+    from vitcompress.pipeline.report import analysis
 
     Console().print(analysis.terminal(json.loads((folder / "analysis.json").read_text())))
     click.echo(f"analysis {folder}")
@@ -171,9 +171,9 @@ def analyze(run_directory: Path | None, images: int | None, **given: Any) -> int
 
 
 def _analyze_model(images: int | None, console: Console, **given: Any) -> Path:
-    from pipeline.analyze import Request, analyze_model
-    from pipeline.config import parse_yaml
-    from stages.analysis.config import AnalysisConfig
+    from vitcompress.pipeline.analyze import Request, analyze_model
+    from vitcompress.pipeline.config import parse_yaml
+    from vitcompress.stages.analysis.config import AnalysisConfig
 
     if given["model"] is None or given["data"] is None:
         missing = "RUN, or --model NAME" if given["model"] is None else "--data SOURCE (a folder of images, or digits)"
@@ -208,9 +208,9 @@ def _analyze_model(images: int | None, console: Console, **given: Any) -> Path:
 )
 def predict(bundle: Path, images: tuple[Path, ...], top: int, as_json: bool, model: str) -> int:
     """Classify images (files or folders) with a bundle alone; needs neither torch nor the run."""
-    from exporters.bundle import open_bundle
-    from exporters.predict import predict as predict_images
-    from pipeline.predictions import tell
+    from vitcompress.exporters.bundle import open_bundle
+    from vitcompress.exporters.predict import predict as predict_images
+    from vitcompress.pipeline.predictions import tell
 
     tell(predict_images(open_bundle(bundle), images, top=top, model=model), as_json)
     return EXIT_OK
@@ -220,7 +220,7 @@ def predict(bundle: Path, images: tuple[Path, ...], top: int, as_json: bool, mod
 @click.argument("pattern", default="*")
 def models(pattern: str) -> int:
     """List timm models that can be teacher or student; PATTERN such as 'deit*' narrows the list."""
-    from pipeline.listing import usable_models
+    from vitcompress.pipeline.listing import usable_models
 
     found = usable_models(pattern)
     if not found:
@@ -235,7 +235,7 @@ def models(pattern: str) -> int:
 def recipes(context: click.Context) -> int:
     """List the recipes that --config takes by name; `compress recipes show NAME` prints one."""
     if context.invoked_subcommand is None:
-        from pipeline.config import recipe_names, recipe_text
+        from vitcompress.pipeline.config import recipe_names, recipe_text
 
         names = recipe_names()
         widest = max(map(len, names))
@@ -249,7 +249,7 @@ def recipes(context: click.Context) -> int:
 @click.argument("name")
 def show_recipe(name: str) -> int:
     """Print a recipe as written."""
-    from pipeline.config import recipe_text
+    from vitcompress.pipeline.config import recipe_text
 
     click.echo(recipe_text(name), nl=False)
     return EXIT_OK
@@ -260,12 +260,12 @@ def show_recipe(name: str) -> int:
 @click.option("-o", "--output", type=_FOLDER, help="Also write compare.md, compare.json and a plot to this folder.")
 def compare(runs: tuple[Path, ...], output: Path | None) -> int:
     """Deployed models of several runs side by side: accuracy, speed, size, and which are Pareto-optimal."""
-    from pipeline.compare import pareto, read, tell
+    from vitcompress.pipeline.compare import pareto, read, tell
 
     comparison = read.compared(runs)
     Console().print(tell.terminal(comparison, pareto.standings(comparison)))
     if output is not None:
-        from pipeline.compare.write import write
+        from vitcompress.pipeline.compare.write import write
 
         for path in write(comparison, output):
             click.echo(f"wrote    {path}")
@@ -276,7 +276,7 @@ def compare(runs: tuple[Path, ...], output: Path | None) -> int:
 @click.argument("folder", metavar="[RUN|BUNDLE]", type=_FOLDER, required=False)
 def doctor(folder: Path | None) -> int:
     """Say what this machine can do, what it cannot, and how to mend it; and what is wrong with a RUN or BUNDLE."""
-    from pipeline.doctor import examine
+    from vitcompress.pipeline.doctor import examine
 
     healthy = True
     for finding in examine(folder):
@@ -289,7 +289,7 @@ def doctor(folder: Path | None) -> int:
 
 def _finish(outcome: Any, console: Console, said: Sequence[str] = ()) -> int:
     """Print the table, without notes ``said`` before, and where the report is; the exit code of the verdict."""
-    from pipeline.report import terminal
+    from vitcompress.pipeline.report import terminal
 
     if not outcome.recomputed:
         console.print("nothing to recompute: every stage is reused", highlight=False)
@@ -300,10 +300,10 @@ def _finish(outcome: Any, console: Console, said: Sequence[str] = ()) -> int:
 
 
 def _dry_run(config: Any, output: Path | None, num_processes: int) -> int:
-    from pipeline.config import dump_yaml
-    from pipeline.dry_run import dry_run
-    from pipeline.launch import check
-    from pipeline.report.dry_run import tables
+    from vitcompress.pipeline.config import dump_yaml
+    from vitcompress.pipeline.dry_run import dry_run
+    from vitcompress.pipeline.launch import check
+    from vitcompress.pipeline.report.dry_run import tables
 
     if num_processes > 1:
         check(num_processes, config.device)

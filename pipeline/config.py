@@ -16,19 +16,19 @@ from typing import Any, Literal, Self, TypeVar, get_args
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from core.errors import UsageError, nearest
-from core.record import Record
-from pipeline.check.config import CheckConfig
-from stages.analysis.config import AnalysisConfig
-from stages.distill.config import DistillConfig
-from stages.distill.control.config import ControlConfig
-from stages.export.config import ExportConfig
-from stages.fold.config import FoldConfig
-from stages.gates.config import GatesConfig
-from stages.images.config import DataConfig
-from stages.student.config import StudentConfig
-from stages.teacher.config import TeacherConfig
-from stages.verify.config import VerifyConfig
+from vitcompress.core.errors import UsageError, nearest
+from vitcompress.core.record import Record
+from vitcompress.pipeline.check.config import CheckConfig
+from vitcompress.stages.analysis.config import AnalysisConfig
+from vitcompress.stages.distill.config import DistillConfig
+from vitcompress.stages.distill.control.config import ControlConfig
+from vitcompress.stages.export.config import ExportConfig
+from vitcompress.stages.fold.config import FoldConfig
+from vitcompress.stages.gates.config import GatesConfig
+from vitcompress.stages.images.config import DataConfig
+from vitcompress.stages.student.config import StudentConfig
+from vitcompress.stages.teacher.config import TeacherConfig
+from vitcompress.stages.verify.config import VerifyConfig
 
 
 class RunConfig(Record):

@@ -10,12 +10,12 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar
 
-from core.words import counted
-from stages.distill.config import DistillConfig
-from stages.distill.control.config import ControlConfig
-from stages.images.config import AugmentConfig
-from stages.teacher.config import TeacherConfig
-from stages.training.config import TrainingConfig
+from vitcompress.core.words import counted
+from vitcompress.stages.distill.config import DistillConfig
+from vitcompress.stages.distill.control.config import ControlConfig
+from vitcompress.stages.images.config import AugmentConfig
+from vitcompress.stages.teacher.config import TeacherConfig
+from vitcompress.stages.training.config import TrainingConfig
 
 Training = TypeVar("Training", bound=TrainingConfig)
 Start = Literal["random", "pretrained", "teacher"]

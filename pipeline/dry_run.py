@@ -16,35 +16,35 @@ import timm
 import torch
 from rich.console import Console
 
-from core.context import Context
-from core.errors import UsageError
-from core.machine import usable_cores
-from core.processes import world_size
-from core.records import Cost, DataRecord, StudentRecord, TeacherRecord
-from core.rundir import RunDirectory
-from core.words import counted
-from pipeline.config import RunConfig
-from pipeline.defaults import Choice
-from pipeline.dry_run_figures import Filling, Training, as_control
-from pipeline.dry_run_steps import fitting, learning
-from pipeline.dry_run_views import views_advice
-from pipeline.earlier import earlier_of, with_precision, with_sizes
-from pipeline.machine import threads_each
-from pipeline.plan import STAGES
-from pipeline.request import default_output, identity, notes, refuse_inside_data, with_absolute_paths
-from pipeline.resolve import resolve_models, resolve_training, with_choices
-from pipeline.resolve_network import resolve_network
-from pipeline.resolve_size import size_notes
-from pipeline.resolve_speed import speed_choices
-from stages.data import stage as data_stage
-from stages.distill import job as distill_job
-from stages.distill.control.config import labels_alone
-from stages.fold.stage import folded_from_lift
-from stages.models.build import build_model, cost_of
-from stages.models.students import LiftStudent
-from stages.student import stage as student_stage
-from stages.teacher import stage as teacher_stage
-from stages.teacher.config import TeacherConfig
+from vitcompress.core.context import Context
+from vitcompress.core.errors import UsageError
+from vitcompress.core.machine import usable_cores
+from vitcompress.core.processes import world_size
+from vitcompress.core.records import Cost, DataRecord, StudentRecord, TeacherRecord
+from vitcompress.core.rundir import RunDirectory
+from vitcompress.core.words import counted
+from vitcompress.pipeline.config import RunConfig
+from vitcompress.pipeline.defaults import Choice
+from vitcompress.pipeline.dry_run_figures import Filling, Training, as_control
+from vitcompress.pipeline.dry_run_steps import fitting, learning
+from vitcompress.pipeline.dry_run_views import views_advice
+from vitcompress.pipeline.earlier import earlier_of, with_precision, with_sizes
+from vitcompress.pipeline.machine import threads_each
+from vitcompress.pipeline.plan import STAGES
+from vitcompress.pipeline.request import default_output, identity, notes, refuse_inside_data, with_absolute_paths
+from vitcompress.pipeline.resolve import resolve_models, resolve_training, with_choices
+from vitcompress.pipeline.resolve_network import resolve_network
+from vitcompress.pipeline.resolve_size import size_notes
+from vitcompress.pipeline.resolve_speed import speed_choices
+from vitcompress.stages.data import stage as data_stage
+from vitcompress.stages.distill import job as distill_job
+from vitcompress.stages.distill.control.config import labels_alone
+from vitcompress.stages.fold.stage import folded_from_lift
+from vitcompress.stages.models.build import build_model, cost_of
+from vitcompress.stages.models.students import LiftStudent
+from vitcompress.stages.student import stage as student_stage
+from vitcompress.stages.teacher import stage as teacher_stage
+from vitcompress.stages.teacher.config import TeacherConfig
 
 
 @dataclass(frozen=True)

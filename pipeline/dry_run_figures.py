@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from stages.training.config import TrainingConfig
-from stages.training.measure import StepLine
+from vitcompress.stages.training.config import TrainingConfig
+from vitcompress.stages.training.measure import StepLine
 
 
 @dataclass(frozen=True)

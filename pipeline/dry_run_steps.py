@@ -10,27 +10,33 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from core.context import Context
-from core.records import DataRecord, TeacherRecord
-from pipeline.dry_run_figures import Filling, Training
-from stages.distill.cache.chunks import Part
-from stages.distill.cache.fill import parts_of
-from stages.distill.cache.store import Store
-from stages.distill.cache.upkeep import require_room
-from stages.distill.config import DistillConfig
-from stages.distill.job import Inputs, networks_of, require_random_access, student_job
-from stages.distill.model import FrozenTeacher
-from stages.distill.pairs import teacher_layers
-from stages.images.loaders import train_loader, train_views
-from stages.images.sources import StreamSplit, recorded_images
-from stages.teacher.config import TeacherConfig
-from stages.teacher.stage import InitialTeacher, fitting_job
-from stages.teacher.tuning import held_out_count
-from stages.training.compilation import RATE
-from stages.training.config import TrainingConfig
-from stages.training.device import make_accelerator
-from stages.training.loop import Job
-from stages.training.measure import first_images, measure_forward, measure_line, measure_loading, with_precision
+from vitcompress.core.context import Context
+from vitcompress.core.records import DataRecord, TeacherRecord
+from vitcompress.pipeline.dry_run_figures import Filling, Training
+from vitcompress.stages.distill.cache.chunks import Part
+from vitcompress.stages.distill.cache.fill import parts_of
+from vitcompress.stages.distill.cache.store import Store
+from vitcompress.stages.distill.cache.upkeep import require_room
+from vitcompress.stages.distill.config import DistillConfig
+from vitcompress.stages.distill.job import Inputs, networks_of, require_random_access, student_job
+from vitcompress.stages.distill.model import FrozenTeacher
+from vitcompress.stages.distill.pairs import teacher_layers
+from vitcompress.stages.images.loaders import train_loader, train_views
+from vitcompress.stages.images.sources import StreamSplit, recorded_images
+from vitcompress.stages.teacher.config import TeacherConfig
+from vitcompress.stages.teacher.stage import InitialTeacher, fitting_job
+from vitcompress.stages.teacher.tuning import held_out_count
+from vitcompress.stages.training.compilation import RATE
+from vitcompress.stages.training.config import TrainingConfig
+from vitcompress.stages.training.device import make_accelerator
+from vitcompress.stages.training.loop import Job
+from vitcompress.stages.training.measure import (
+    first_images,
+    measure_forward,
+    measure_line,
+    measure_loading,
+    with_precision,
+)
 
 _STEPS = 2
 """Measured ones of each of two sizes, after one that is not counted."""

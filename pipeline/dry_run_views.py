@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pipeline.config import RunConfig
-from pipeline.dry_run_figures import Training
-from pipeline.report.dry_run import duration
+from vitcompress.pipeline.config import RunConfig
+from vitcompress.pipeline.dry_run_figures import Training
+from vitcompress.pipeline.report.dry_run import duration
 
 _VIEWS = 10
 """Of an image, that are suggested: fewer would repeat too soon, more save less."""

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from core.errors import UsageError
-from core.rundir import RunDirectory
-from pipeline.config import RunConfig, validate
-from stages.training.config import TrainingConfig
+from vitcompress.core.errors import UsageError
+from vitcompress.core.rundir import RunDirectory
+from vitcompress.pipeline.config import RunConfig, validate
+from vitcompress.stages.training.config import TrainingConfig
 
 Training = TypeVar("Training", bound=TrainingConfig)
 

@@ -15,11 +15,11 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 
-from core.errors import EXIT_GATE_FAILED, EnvironmentLacksError, ProcessLost, UsageError
-from pipeline.machine import threads_each
+from vitcompress.core.errors import EXIT_GATE_FAILED, EnvironmentLacksError, ProcessLost, UsageError
+from vitcompress.core.processes import own_program
+from vitcompress.pipeline.machine import threads_each
 
 _POLL_SECONDS = 0.1
 _GRACE_SECONDS = 5.0
@@ -29,15 +29,7 @@ _STOPPING_SECONDS = 120.0
 _STOP_SECONDS = 15.0
 """Between asking a process to end and ending it."""
 _LAUNCHER = "COMPRESS_LAUNCHER_PID"
-_ENTRY = f"""
-import sys
-sys.argv[0] = "compress"
-sys.path.insert(0, {os.fspath(Path(__file__).resolve().parents[1])!r})
-from pipeline.__main__ import process
-process()
-"""
-"""This very program. ``-m pipeline`` would be a user's own folder of that name where the command is started in its
-parent; -P keeps the folder that it is started in out of every import."""
+_ENTRY = "sys.argv[0] = 'compress'\nfrom vitcompress.__main__ import process\nprocess()\n"
 
 
 def launch(processes: int, arguments: Sequence[str]) -> int:
@@ -96,7 +88,7 @@ def _start(processes: int, arguments: Sequence[str]) -> list[subprocess.Popen[by
     }
     return [
         subprocess.Popen(
-            [sys.executable, "-P", "-c", _ENTRY, *arguments],
+            own_program(_ENTRY, *arguments),
             env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             start_new_session=True,  # a terminal's interrupt reaches this process alone, which hands it on once
         )

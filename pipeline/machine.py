@@ -8,9 +8,9 @@ from typing import Any
 
 import psutil
 
-from core.machine import cpu_flags, processor, usable_cores
-from exporters.cuda import gpu_present
-from exporters.tensorrt import installed_flavours
+from vitcompress.core.machine import cpu_flags, processor, usable_cores
+from vitcompress.exporters.cuda import gpu_present
+from vitcompress.exporters.tensorrt import installed_flavours
 
 _PACKAGES = ("torch", "torchvision", "timm", "accelerate", "onnx", "onnxslim", "numpy", "scikit-learn")
 _RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
@@ -37,7 +37,7 @@ def has_amx() -> bool:
 def environment() -> dict[str, Any]:
     """What a measurement depends on, for the report and for the fingerprint of measuring stages."""
     return {
-        "compress": package_version("compress") or "not installed",
+        "compress": package_version("vitcompress") or "not installed",
         "python": platform.python_version(),
         "system": platform.platform(),
         "processor": processor(),

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from core.errors import UsageError
+from vitcompress.core.errors import UsageError
 
 _EXPORT = (
     click.option(
@@ -78,7 +78,7 @@ def requested_config(**given: Any) -> Any:
     Raises:
         UsageError: settings that do not fit, or a recipe for images without any.
     """
-    from pipeline.config import is_recipe, load_layer, merge, parse_sets, validate
+    from vitcompress.pipeline.config import is_recipe, load_layer, merge, parse_sets, validate
 
     flags: dict[str, Any] = {}
     for option, key in (

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from core.analysis_records import AnalyzeRecord, DynamicsRecord
-from core.artifact_records import BundleRecord, ExportRecord, GatesRecord, VerifyRecord
-from core.record import Record
-from core.records import ControlRecord, DataRecord, DistillRecord, FoldRecord, StudentRecord, TeacherRecord
-from pipeline.config import RunConfig
-from stages.analyze.config import AnalyzeConfig
-from stages.bundle.config import BundleConfig
-from stages.distill.control.config import ControlJob, control_job
+from vitcompress.core.analysis_records import AnalyzeRecord, DynamicsRecord
+from vitcompress.core.artifact_records import BundleRecord, ExportRecord, GatesRecord, VerifyRecord
+from vitcompress.core.record import Record
+from vitcompress.core.records import ControlRecord, DataRecord, DistillRecord, FoldRecord, StudentRecord, TeacherRecord
+from vitcompress.pipeline.config import RunConfig
+from vitcompress.stages.analyze.config import AnalyzeConfig
+from vitcompress.stages.bundle.config import BundleConfig
+from vitcompress.stages.distill.control.config import ControlJob, control_job
 
 _DISTILL_VERSION = 4
 """Of the stage ``distill``, whose code trains the control too."""
@@ -32,7 +32,7 @@ def _images(config: RunConfig) -> Any:
 
     That is no part of the config's own identity: where no image is bad, it changes nothing for later stages.
     """
-    from stages.images.listing import data_digest
+    from vitcompress.stages.images.listing import data_digest
 
     data = config.data
     depth = ("full" if data.check == "auto" else data.check) if data.on_bad_image == "skip" else None
@@ -51,7 +51,7 @@ def _content(checkpoint: str | None) -> str | None:
     """Digest of a checkpoint, so that replacing the file is noticed."""
     from pathlib import Path
 
-    from core.files import sha256_of
+    from vitcompress.core.files import sha256_of
 
     path = Path(checkpoint) if checkpoint else None
     return sha256_of(path) if path and path.is_file() else None
@@ -82,8 +82,8 @@ def _bundling(config: RunConfig) -> BundleConfig:
 
 def _machine(config: RunConfig) -> Any:
     """What latencies depend on: a run carried to another machine, GPU or device is measured again."""
-    from exporters.cuda import gpu_name_and_capability, gpu_present
-    from pipeline.machine import environment
+    from vitcompress.exporters.cuda import gpu_name_and_capability, gpu_present
+    from vitcompress.pipeline.machine import environment
 
     gpu = gpu_name_and_capability() if gpu_present() else None
     return {**environment(), "device": config.device, "gpu": gpu}
@@ -114,10 +114,10 @@ class Stage:
 
 
 STAGES: tuple[Stage, ...] = (
-    Stage("data", "stages.data.stage", DataRecord, 3, lambda run: run.data, facts=_images),
+    Stage("data", "vitcompress.stages.data.stage", DataRecord, 3, lambda run: run.data, facts=_images),
     Stage(
         "teacher",
-        "stages.teacher.stage",
+        "vitcompress.stages.teacher.stage",
         TeacherRecord,
         4,
         lambda run: run.teacher,
@@ -127,10 +127,18 @@ STAGES: tuple[Stage, ...] = (
         collective=True,
         outside_kept=True,
     ),
-    Stage("analyze", "stages.analyze.stage", AnalyzeRecord, 3, _reading, needs=("data", "teacher"), seeded=True),
+    Stage(
+        "analyze",
+        "vitcompress.stages.analyze.stage",
+        AnalyzeRecord,
+        3,
+        _reading,
+        needs=("data", "teacher"),
+        seeded=True,
+    ),
     Stage(
         "student",
-        "stages.student.stage",
+        "vitcompress.stages.student.stage",
         StudentRecord,
         3,
         lambda run: run.student,
@@ -140,7 +148,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "distill",
-        "stages.distill.stage",
+        "vitcompress.stages.distill.stage",
         DistillRecord,
         _DISTILL_VERSION,
         lambda run: run.distill,
@@ -150,7 +158,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "control",
-        "stages.distill.control.stage",
+        "vitcompress.stages.distill.control.stage",
         ControlRecord,
         1,
         _control,
@@ -161,17 +169,17 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "dynamics",
-        "stages.dynamics.stage",
+        "vitcompress.stages.dynamics.stage",
         DynamicsRecord,
         3,
         lambda run: run.analysis,
         needs=("data", "teacher", "analyze", "student", "distill"),
         seeded=True,
     ),
-    Stage("fold", "stages.fold.stage", FoldRecord, 1, lambda run: run.fold, ("data", "student", "distill")),
+    Stage("fold", "vitcompress.stages.fold.stage", FoldRecord, 1, lambda run: run.fold, ("data", "student", "distill")),
     Stage(
         "export",
-        "stages.export.stage",
+        "vitcompress.stages.export.stage",
         ExportRecord,
         3,
         lambda run: run.export,
@@ -179,7 +187,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "verify",
-        "stages.verify.stage",
+        "vitcompress.stages.verify.stage",
         VerifyRecord,
         4,
         lambda run: run.verify,
@@ -188,7 +196,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "bundle",
-        "stages.bundle.stage",
+        "vitcompress.stages.bundle.stage",
         BundleRecord,
         1,
         _bundling,
@@ -196,7 +204,7 @@ STAGES: tuple[Stage, ...] = (
     ),
     Stage(
         "gates",
-        "stages.gates.stage",
+        "vitcompress.stages.gates.stage",
         GatesRecord,
         5,
         lambda run: run.gates,

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 
 import click
 
-from core.errors import DataError
-from core.pillow import listening
-from exporters.predict import Prediction
+from vitcompress.core.errors import DataError
+from vitcompress.core.pillow import listening
+from vitcompress.exporters.predict import Prediction
 
 
 def tell(predictions: Iterable[Prediction], as_json: bool) -> None:

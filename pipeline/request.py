@@ -7,9 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from core.errors import UsageError
-from pipeline.config import RunConfig
-from stages.images.listing import kind_of
+from vitcompress.core.errors import UsageError
+from vitcompress.pipeline.config import RunConfig
+from vitcompress.stages.images.listing import kind_of
 
 
 def with_absolute_paths(config: RunConfig) -> RunConfig:

@@ -11,28 +11,28 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from core.errors import EnvironmentLacksError, UsageError
-from core.machine import usable_cores
-from core.processes import world_size
-from core.records import Cost, DataRecord
-from exporters.precision.modelopt import require_precision
-from exporters.tensorrt import choose_flavour
-from pipeline.config import RunConfig
-from pipeline.defaults import Choice, Facts, choose, choose_control, start_of
-from pipeline.machine import has_amx
-from pipeline.resolve_features import Network, resolve_features
-from pipeline.resolve_init import with_init
-from pipeline.resolve_network import resolve_network
-from pipeline.resolve_size import sized_pair
-from pipeline.resolve_speed import resolve_speed
-from pipeline.resolve_strategy import check_decidable
-from pipeline.resolve_student import resolve_student, resolve_width
-from stages.export.config import ENGINES, ExportConfig, Target
-from stages.images.config import AugmentConfig, DataConfig
-from stages.images.listing import EMBEDDED, kind_of
-from stages.student.config import StudentConfig
-from stages.teacher.config import TeacherConfig
-from stages.training.config import TrainingConfig
+from vitcompress.core.errors import EnvironmentLacksError, UsageError
+from vitcompress.core.machine import usable_cores
+from vitcompress.core.processes import world_size
+from vitcompress.core.records import Cost, DataRecord
+from vitcompress.exporters.precision.modelopt import require_precision
+from vitcompress.exporters.tensorrt import choose_flavour
+from vitcompress.pipeline.config import RunConfig
+from vitcompress.pipeline.defaults import Choice, Facts, choose, choose_control, start_of
+from vitcompress.pipeline.machine import has_amx
+from vitcompress.pipeline.resolve_features import Network, resolve_features
+from vitcompress.pipeline.resolve_init import with_init
+from vitcompress.pipeline.resolve_network import resolve_network
+from vitcompress.pipeline.resolve_size import sized_pair
+from vitcompress.pipeline.resolve_speed import resolve_speed
+from vitcompress.pipeline.resolve_strategy import check_decidable
+from vitcompress.pipeline.resolve_student import resolve_student, resolve_width
+from vitcompress.stages.export.config import ENGINES, ExportConfig, Target
+from vitcompress.stages.images.config import AugmentConfig, DataConfig
+from vitcompress.stages.images.listing import EMBEDDED, kind_of
+from vitcompress.stages.student.config import StudentConfig
+from vitcompress.stages.teacher.config import TeacherConfig
+from vitcompress.stages.training.config import TrainingConfig
 
 Training = TypeVar("Training", bound=TrainingConfig)
 
@@ -117,7 +117,7 @@ def resolve_training(config: RunConfig, data: DataRecord, processes: int | None 
     Raises:
         UsageError: a batch larger than the training set, or a warm-up as long as the training.
     """
-    from stages.data.stage import check_of
+    from vitcompress.stages.data.stage import check_of
 
     check_decidable(config, data.train_images)
     processes = processes or world_size()
@@ -243,8 +243,8 @@ def _cost(network: TeacherConfig | StudentConfig) -> Cost:
 @lru_cache(maxsize=8)
 def _cost_by_name(arch: str, args: str) -> Cost:
     """Counted without weights; ``args`` are JSON. Kept, since it takes a second and is asked for several times."""
-    from stages.models.build import cost_of, input_size
-    from stages.models.geometry import meta_model
+    from vitcompress.stages.models.build import cost_of, input_size
+    from vitcompress.stages.models.geometry import meta_model
 
     arguments = json.loads(args)
     model = meta_model(arch, arguments)
@@ -253,7 +253,7 @@ def _cost_by_name(arch: str, args: str) -> Cost:
 
 def _compilation(config: Training, device: str, operations: float) -> Training:
     """Whether to compile, decided; asking for it where there is no compiler fails."""
-    from stages.training.compilation import decide
+    from vitcompress.stages.training.compilation import decide
 
     if config.compile_reason:  # decided when the run began, perhaps on another machine; asked of a compiler when used
         return config
@@ -271,9 +271,9 @@ def _teacher_epochs(config: RunConfig, classes: int) -> int:
     """
     import timm
 
-    from core.records import ModelSpec
-    from stages.models.build import build_model
-    from stages.models.weights import classifier_names, load_checkpoint
+    from vitcompress.core.records import ModelSpec
+    from vitcompress.stages.models.build import build_model
+    from vitcompress.stages.models.weights import classifier_names, load_checkpoint
 
     teacher = config.teacher
     if teacher.init == "file" and teacher.weights and isinstance(teacher.args, dict):

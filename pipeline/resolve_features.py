@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from core.errors import UsageError
-from stages.distill.config import DistillConfig
+from vitcompress.core.errors import UsageError
+from vitcompress.stages.distill.config import DistillConfig
 
 if TYPE_CHECKING:
-    from stages.distill.pairs import Shape
+    from vitcompress.stages.distill.pairs import Shape
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,13 @@ def resolve_features(config: DistillConfig, student: Network, teacher: Network) 
     Raises:
         UsageError: a layer that does not exist, a comparison given twice, or taps that cannot be compared.
     """
-    from stages.distill.pairs import check_alignable, layer_pairs, resolved_features, student_layers, teacher_layers
+    from vitcompress.stages.distill.pairs import (
+        check_alignable,
+        layer_pairs,
+        resolved_features,
+        student_layers,
+        teacher_layers,
+    )
 
     def shapes(network: Network, layers: tuple[int, ...]) -> dict[int, Shape]:
         return _tap_shapes(network.name.partition(".")[0], json.dumps(network.args, default=str), layers)
@@ -54,9 +60,9 @@ def _tap_shapes(arch: str, args: str, layers: tuple[int, ...]) -> dict[int, Shap
     Raises:
         UsageError: the network does not take such an image, or not without its weights.
     """
-    from stages.distill.model import tap_shapes
-    from stages.models.build import input_size
-    from stages.models.geometry import REFUSALS, meta_model
+    from vitcompress.stages.distill.model import tap_shapes
+    from vitcompress.stages.models.build import input_size
+    from vitcompress.stages.models.geometry import REFUSALS, meta_model
 
     own = json.loads(args)
     model = meta_model(arch, own)

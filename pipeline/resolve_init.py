@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.errors import UsageError
-from stages.student.config import StudentConfig
+from vitcompress.core.errors import UsageError
+from vitcompress.stages.student.config import StudentConfig
 
 _PATIENCE = 4.0
 """Seconds that the hub has to answer."""
@@ -62,7 +62,7 @@ def _no_pretrained(config: StudentConfig, student: Named, fetch: bool) -> str:
     """Why timm's pretrained weights cannot be used, in words; empty where they can."""
     import timm
 
-    from stages.models.geometry import shape_by_name
+    from vitcompress.stages.models.geometry import shape_by_name
 
     arch, args = student
     if not timm.is_model_pretrained(arch):
@@ -77,8 +77,8 @@ def _no_pretrained(config: StudentConfig, student: Named, fetch: bool) -> str:
 
 def _fetched(arch: str) -> str:
     """Fetch the weights into the cache, from which the student is made later; the error's name where that fails."""
-    from core.records import ModelSpec
-    from stages.models.build import pretrained_model
+    from vitcompress.core.records import ModelSpec
+    from vitcompress.stages.models.build import pretrained_model
 
     try:
         pretrained_model(arch, ModelSpec(arch=arch, args={}, num_classes=0))
@@ -125,7 +125,7 @@ def _not_on_hub(repository: str, names: list[str], revision: str | None) -> str:
 
 def _unlike(config: StudentConfig, student: Named, teacher: Named) -> str:
     """Why the student cannot inherit, in words; empty where it can."""
-    from stages.models.inherit.families import why_not
+    from vitcompress.stages.models.inherit.families import why_not
 
     args = student[1]
     if config.strategy == "uniform" and isinstance(config.uniform_width, int):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from core.errors import UsageError
+from vitcompress.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from stages.models.geometry import Shape
+    from vitcompress.stages.models.geometry import Shape
 
 _RESERVED_ARGS = {
     "cache_dir",
@@ -34,8 +34,8 @@ def resolve_network(name: str, args: dict[str, Any] | str, geometry: str) -> tup
     Raises:
         UsageError: a name that means nothing or too much, arguments that do not fit, or a model that cannot be tapped.
     """
-    from stages.models.geometry import reduced_args, shape_by_name
-    from stages.models.names import resolve_architecture
+    from vitcompress.stages.models.geometry import reduced_args, shape_by_name
+    from vitcompress.stages.models.names import resolve_architecture
 
     resolved = resolve_architecture(name)
     arch = resolved.partition(".")[0]

@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from core.errors import UsageError
+from vitcompress.core.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from pipeline.config import RunConfig
+    from vitcompress.pipeline.config import RunConfig
 
 Args = dict[str, Any]
 
@@ -89,8 +89,8 @@ class _Sized:
     """A network without its weights, at its input size."""
 
     def __init__(self, name: str, args: Args | str) -> None:
-        from stages.models.build import input_size
-        from stages.models.geometry import meta_model
+        from vitcompress.stages.models.build import input_size
+        from vitcompress.stages.models.geometry import meta_model
 
         self.arch = name.partition(".")[0]
         self.args: Args = {} if isinstance(args, str) else args
@@ -117,7 +117,7 @@ class _Sized:
     @property
     def macs(self) -> int:
         """Multiply-accumulates an image."""
-        from stages.models.build import cost_of
+        from vitcompress.stages.models.build import cost_of
 
         return cost_of(self.model, self.size).macs
 
@@ -162,7 +162,7 @@ def _what_it_costs(student: _Sized, teacher: _Sized, fitting: float | None) -> l
     )
     if fitting is None:
         return [told]
-    from pipeline.report.dry_run import duration
+    from vitcompress.pipeline.report.dry_run import duration
 
     return [
         f"{told} Its fitting, about {duration(fitting)}, would then take about {duration(fitting / saving)} at best."
@@ -203,7 +203,7 @@ def _patch(arch: str, args: Args, size: int) -> int | None:
     Raises:
         UsageError: it takes no ``img_size``.
     """
-    from stages.models.geometry import meta_model
+    from vitcompress.stages.models.geometry import meta_model
 
     try:
         return _patch_of(meta_model(arch, {**args, "img_size": size}))
@@ -230,7 +230,7 @@ def _checked(arch: str, args: Args, side: int, size: int) -> Args:
     Raises:
         UsageError: it cannot run at that side.
     """
-    from stages.models.geometry import REFUSALS, send_empty_image
+    from vitcompress.stages.models.geometry import REFUSALS, send_empty_image
 
     sized_args = {**args, "img_size": side}
     try:

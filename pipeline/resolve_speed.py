@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from typing import TypeVar
 
-from core.machine import bfloat16_units
-from core.records import DataRecord
-from pipeline.config import RunConfig
-from pipeline.defaults import Choice
-from stages.training.compilation import RATE
-from stages.training.config import TrainingConfig
+from vitcompress.core.machine import bfloat16_units
+from vitcompress.core.records import DataRecord
+from vitcompress.pipeline.config import RunConfig
+from vitcompress.pipeline.defaults import Choice
+from vitcompress.stages.training.compilation import RATE
+from vitcompress.stages.training.config import TrainingConfig
 
 Training = TypeVar("Training", bound=TrainingConfig)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.analysis_records import AnalyzeRecord, Recommendation
-from core.errors import UsageError
-from core.records import TeacherRecord
-from pipeline.config import RunConfig
-from pipeline.resolve_features import Network, resolve_features
-from pipeline.resolve_student import resolve_student
-from stages.distill.config import DistillConfig, FeatureTerm
+from vitcompress.core.analysis_records import AnalyzeRecord, Recommendation
+from vitcompress.core.errors import UsageError
+from vitcompress.core.records import TeacherRecord
+from vitcompress.pipeline.config import RunConfig
+from vitcompress.pipeline.resolve_features import Network, resolve_features
+from vitcompress.pipeline.resolve_student import resolve_student
+from vitcompress.stages.distill.config import DistillConfig, FeatureTerm
 
 
 def check_decidable(config: RunConfig, images: int) -> None:
@@ -25,7 +25,7 @@ def check_decidable(config: RunConfig, images: int) -> None:
     """
     if config.student.strategy != "auto":
         return
-    from stages.analysis.statistics import MIN_IMAGES
+    from vitcompress.stages.analysis.statistics import MIN_IMAGES
 
     read = min(config.analysis.images, images)
     if read < MIN_IMAGES:
@@ -81,6 +81,6 @@ def _reason(entry: Recommendation) -> str:
 
 
 def _depth(model: str, args: dict[str, Any]) -> int:
-    from stages.models.geometry import shape_by_name
+    from vitcompress.stages.models.geometry import shape_by_name
 
     return shape_by_name(model.partition(".")[0], args).depth

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from core.errors import UsageError
-from stages.student.config import StudentConfig
-from stages.teacher.config import TeacherConfig
+from vitcompress.core.errors import UsageError
+from vitcompress.stages.student.config import StudentConfig
+from vitcompress.stages.teacher.config import TeacherConfig
 
 
 def resolve_student(
@@ -23,9 +23,9 @@ def resolve_student(
     """
     import torch
 
-    from stages.models.build import build_model
-    from stages.models.initial import fit_file, fit_pretrained
-    from stages.student.stage import student_spec
+    from vitcompress.stages.models.build import build_model
+    from vitcompress.stages.models.initial import fit_file, fit_pretrained
+    from vitcompress.stages.student.stage import student_spec
 
     _refuse_other_strategies(config)
     _check_init(config, model)
@@ -47,8 +47,8 @@ def resolve_width(config: StudentConfig, classes: int, teacher: TeacherConfig) -
     """``uniform_width: auto`` decided for this many classes."""
     if config.strategy != "uniform" or isinstance(config.uniform_width, int):
         return config
-    from stages.models.geometry import shape_by_name
-    from stages.student.stage import student_spec
+    from vitcompress.stages.models.geometry import shape_by_name
+    from vitcompress.stages.student.stage import student_spec
 
     teacher_args = {} if isinstance(teacher.args, str) else teacher.args
     teacher_width = shape_by_name(teacher.model.partition(".")[0], teacher_args).width

@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from core.errors import CompressError, UsageError
-from core.files import write_atomic
-from core.fingerprint import fingerprint
-from core.processes import world_size
-from core.rundir import RunDirectory
-from pipeline.config import RunConfig, dump_yaml, merge, validate
-from pipeline.earlier import earlier_of, with_precision, with_sizes
-from pipeline.folders import absent_folders, remove_empty
-from pipeline.plan import STAGES, with_needs
-from pipeline.report.files import report_if_complete, report_of
-from pipeline.request import default_output, identity, notes, refuse_inside_data, with_absolute_paths
-from pipeline.runner import Runner, follow
+from vitcompress.core.errors import CompressError, UsageError
+from vitcompress.core.files import write_atomic
+from vitcompress.core.fingerprint import fingerprint
+from vitcompress.core.processes import world_size
+from vitcompress.core.rundir import RunDirectory
+from vitcompress.pipeline.config import RunConfig, dump_yaml, merge, validate
+from vitcompress.pipeline.earlier import earlier_of, with_precision, with_sizes
+from vitcompress.pipeline.folders import absent_folders, remove_empty
+from vitcompress.pipeline.plan import STAGES, with_needs
+from vitcompress.pipeline.report.files import report_if_complete, report_of
+from vitcompress.pipeline.request import default_output, identity, notes, refuse_inside_data, with_absolute_paths
+from vitcompress.pipeline.runner import Runner, follow
 
 if TYPE_CHECKING:
-    from stages.training.processes import Together
+    from vitcompress.stages.training.processes import Together
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def run_all(config: RunConfig, output: Path | None, command: str, console: Conso
     """
     if world_size() == 1:
         return _run_all(config, output, command, console, None)
-    from stages.training.processes import Together
+    from vitcompress.stages.training.processes import Together
 
     with closing(Together(config.device, 60 * config.distill.timeout_minutes)) as together:
         if together.main:
@@ -97,7 +97,7 @@ def _run_all(
     absent = absent_folders(root)
     earlier = earlier_of(root)
     if known is None:
-        from pipeline.resolve import resolve_models
+        from vitcompress.pipeline.resolve import resolve_models
 
         models = resolve_models(with_precision(config, earlier))
         fresh = not (root / "state.json").is_file()
@@ -114,7 +114,7 @@ def _run_all(
         runner = Runner(run, console, together=together)
         data = runner.stage("data", models)
         if known is None:
-            from pipeline.resolve import resolve_training
+            from vitcompress.pipeline.resolve import resolve_training
 
             same_images = earlier if "data" not in runner.computed else None
             resolved = resolve_training(with_sizes(models, config, same_images, world_size()), data)
@@ -125,7 +125,7 @@ def _run_all(
             resolved = models
         said = notes(resolved)
         if known is None:
-            from pipeline.resolve_size import size_notes
+            from vitcompress.pipeline.resolve_size import size_notes
 
             said += size_notes(config, resolved)
         for note in said:
@@ -212,7 +212,7 @@ def _with_strategy(runner: Runner, resolved: RunConfig, asked: RunConfig) -> Run
     """``resolved`` with a strategy, told and remembered where the analysis of the teacher has just decided it."""
     if resolved.student.strategy != "auto":
         return resolved
-    from pipeline.resolve_strategy import with_strategy
+    from vitcompress.pipeline.resolve_strategy import with_strategy
 
     analyzed: Any = runner.records["analyze"]
     teacher: Any = runner.records["teacher"]
@@ -226,7 +226,7 @@ def _with_strategy(runner: Runner, resolved: RunConfig, asked: RunConfig) -> Run
 
 def _targets_decided(config: RunConfig, *, asked: bool) -> RunConfig:
     """The targets for this machine, unless an earlier command named them."""
-    from pipeline.resolve import resolve_export
+    from vitcompress.pipeline.resolve import resolve_export
 
     if config.export.target_reason and not asked:  # "auto" was decided, perhaps on another machine
         config = config.model_copy(update={"export": config.export.model_copy(update={"target": "auto"})})

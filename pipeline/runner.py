@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from core.context import Context
-from core.errors import LeftToMain, RunInterrupted, UsageError
-from core.fingerprint import fingerprint
-from core.record import Record
-from core.rundir import RunDirectory
-from pipeline.config import RunConfig, validate
-from pipeline.plan import BY_NAME, Stage
+from vitcompress.core.context import Context
+from vitcompress.core.errors import LeftToMain, RunInterrupted, UsageError
+from vitcompress.core.fingerprint import fingerprint
+from vitcompress.core.record import Record
+from vitcompress.core.rundir import RunDirectory
+from vitcompress.pipeline.config import RunConfig, validate
+from vitcompress.pipeline.plan import BY_NAME, Stage
 
 if TYPE_CHECKING:
-    from stages.training.processes import Together
+    from vitcompress.stages.training.processes import Together
 
 
 @dataclass

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, settings
 from rich.console import Console
 from sklearn.datasets import load_digits
 
-from core.context import Context
-from core.rundir import RunDirectory
+from vitcompress.core.context import Context
+from vitcompress.core.rundir import RunDirectory
 
 HERE = Path(__file__).parent
 
@@ -31,7 +31,7 @@ settings.load_profile("untimed")
 
 def write_digits(root: Path, per_class: dict[str, int]) -> None:
     """The first digits of each class as PNG files: ``per_class`` maps a split's name to its images a class."""
-    from stages.images.sources import digit_image
+    from vitcompress.stages.images.sources import digit_image
 
     digits = load_digits()
     taken = dict.fromkeys(range(10), 0)

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from core.context import Context
-from core.preprocess import PreprocessSpec
-from core.records import DataRecord, DistillRecord, ModelSpec, StudentRecord, TeacherRecord
-from stages.data import stage as data_stage
-from stages.images.config import AugmentConfig, DataConfig
-from stages.models.build import build_model, cost_of
-from stages.models.weights import save_weights
+from vitcompress.core.context import Context
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.core.records import DataRecord, DistillRecord, ModelSpec, StudentRecord, TeacherRecord
+from vitcompress.stages.data import stage as data_stage
+from vitcompress.stages.images.config import AugmentConfig, DataConfig
+from vitcompress.stages.models.build import build_model, cost_of
+from vitcompress.stages.models.weights import save_weights
 
 STUDENT = "deit_tiny_patch16_224"
 STUDENT_ARGS: dict[str, Any] = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3}

@@ -43,6 +43,11 @@ def imports(path: Path, *, module_level: bool = False) -> Iterator[str]:
     yield from walk(ast.parse(path.read_text()))
 
 
+def ours(names: Iterator[str]) -> Iterator[str]:
+    """The names below `vitcompress`, without that."""
+    return (name.removeprefix("vitcompress.") for name in names if name.startswith("vitcompress."))
+
+
 def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
@@ -66,16 +71,21 @@ def test_there_is_something_to_check() -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_our_own_code_is_imported_from_one_package(path: Path) -> None:
+    assert [name for name in imports(path) if name.partition(".")[0] in LAYERS] == []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_nothing_imports_upward(path: Path) -> None:
     above = LAYERS[LAYERS.index(path.relative_to(ROOT).parts[0]) + 1 :]
-    assert [name for name in imports(path) if name.partition(".")[0] in above] == []
+    assert [name for name in ours(imports(path)) if name.partition(".")[0] in above] == []
 
 
 @pytest.mark.parametrize("path", [path for path in MODULES if "stages" in path.parts], ids=name_of)
 def test_sibling_stages_do_not_import_each_other(path: Path) -> None:
     parts = path.relative_to(ROOT).parts
     own = parts[1] if len(parts) > 2 else ""
-    used = {name.split(".")[1] for name in imports(path) if name.startswith("stages.")}
+    used = {name.split(".")[1] for name in ours(imports(path)) if name.startswith("stages.")}
     assert used - {own} <= LIBRARIES
 
 
@@ -96,11 +106,32 @@ def test_optional_libraries_are_imported_inside_functions(path: Path) -> None:
 
 
 def torch_free() -> list[str]:
-    configs = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in ROOT.glob("stages/*/config.py")]
-    core = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in ROOT.glob("core/*.py")]
-    listing = ["stages.images.listing", "exporters.runners", "exporters.predict", "exporters.bundle"]
-    telling = ["pipeline.report.schema", "pipeline.compare.write", "pipeline.compare.plot"]
-    return sorted([*configs, *core, *listing, *telling, "pipeline.config", "pipeline.plan", "pipeline.cli"])
+    configs, core = (
+        [".".join(("vitcompress", *path.relative_to(ROOT).with_suffix("").parts)) for path in ROOT.glob(pattern)]
+        for pattern in ("stages/*/config.py", "core/*.py")
+    )
+    listing = [
+        "vitcompress.stages.images.listing",
+        "vitcompress.exporters.runners",
+        "vitcompress.exporters.predict",
+        "vitcompress.exporters.bundle",
+    ]
+    telling = [
+        "vitcompress.pipeline.report.schema",
+        "vitcompress.pipeline.compare.write",
+        "vitcompress.pipeline.compare.plot",
+    ]
+    return sorted(
+        [
+            *configs,
+            *core,
+            *listing,
+            *telling,
+            "vitcompress.pipeline.config",
+            "vitcompress.pipeline.plan",
+            "vitcompress.pipeline.cli",
+        ]
+    )
 
 
 def test_configs_plan_and_command_line_import_without_torch() -> None:

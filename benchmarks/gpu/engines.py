@@ -22,18 +22,18 @@ import timm
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from core.errors import CompressError
-from exporters.latency import measure
-from exporters.onnx import onnx_from_module
-from exporters.precision.limits import default_limits
-from exporters.precision.reduce import reduced_from_onnx
-from exporters.runners.base import Runner
-from exporters.runners.engine import EngineRunner
-from exporters.runners.ort import OnnxRunner, provider_for
-from exporters.tensorrt import engine_from_onnx, installed_flavours
 from gpu.rows import Rows, device_here
-from stages.models.build import input_size
-from stages.models.names import resolve_architecture
+from vitcompress.core.errors import CompressError
+from vitcompress.exporters.latency import measure
+from vitcompress.exporters.onnx import onnx_from_module
+from vitcompress.exporters.precision.limits import default_limits
+from vitcompress.exporters.precision.reduce import reduced_from_onnx
+from vitcompress.exporters.runners.base import Runner
+from vitcompress.exporters.runners.engine import EngineRunner
+from vitcompress.exporters.runners.ort import OnnxRunner, provider_for
+from vitcompress.exporters.tensorrt import engine_from_onnx, installed_flavours
+from vitcompress.stages.models.build import input_size
+from vitcompress.stages.models.names import resolve_architecture
 
 BATCHES = (1, 8, 32)
 FULL, SMALL = ("cait_s24", "deit_tiny"), ("test_vit2", "test_vit")

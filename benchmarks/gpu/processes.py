@@ -23,9 +23,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from accelerate.utils import broadcast_object_list
 
 from gpu.rows import Rows, device_here, synchronise
-from pipeline.launch import free_port
-from stages.training.device import make_accelerator
-from stages.training.processes import any_process
+from vitcompress.pipeline.launch import free_port
+from vitcompress.stages.training.device import make_accelerator
+from vitcompress.stages.training.processes import any_process
 
 
 @click.command(help=__doc__)

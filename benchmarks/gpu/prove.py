@@ -56,7 +56,7 @@ def script(name: str) -> tuple[str, ...]:
     return (str(HERE / f"{name}.py"), "--out", "{out}")
 
 
-MAKE_RUN = ("-m", "pipeline", "run", "--teacher", "cait_s24", "--student", "deit_tiny", "--strategy", "lift",
+MAKE_RUN = ("-m", "vitcompress", "run", "--teacher", "cait_s24", "--student", "deit_tiny", "--strategy", "lift",
             "--output", "{work}/run")  # fmt: skip
 QUICK = ("--set", "teacher.epochs=2", "--set", "distill.epochs=2", "--set", "teacher.warmup_epochs=0",
          "--set", "distill.warmup_epochs=0", "--set", "verify.latency_seconds=1",

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from core.files import write_atomic
+from vitcompress.core.files import write_atomic
 
 
 class Rows:

@@ -28,8 +28,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from step_variants import Setting, Step, context_of, networks, our_step, plain_step, settings_of
 
 from gpu.rows import Rows, device_here, synchronise
-from stages.models.build import input_size
-from stages.training.memory import PeakMemory
+from vitcompress.stages.models.build import input_size
+from vitcompress.stages.training.memory import PeakMemory
 
 Precision = Literal["float32", "TF32", "bfloat16"]
 FULL = ("cait_s24", "deit_tiny", 256)

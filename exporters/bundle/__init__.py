@@ -12,9 +12,9 @@ manifest.json                      schema, versions, models, which is recommende
 README.md                          the model card
 """
 
-from exporters.bundle.card import CardFacts as CardFacts
-from exporters.bundle.layout import Bundle as Bundle
-from exporters.bundle.layout import BundledModel as BundledModel
-from exporters.bundle.layout import ModelFile as ModelFile
-from exporters.bundle.read import open_bundle as open_bundle
-from exporters.bundle.write import write_bundle as write_bundle
+from vitcompress.exporters.bundle.card import CardFacts as CardFacts
+from vitcompress.exporters.bundle.layout import Bundle as Bundle
+from vitcompress.exporters.bundle.layout import BundledModel as BundledModel
+from vitcompress.exporters.bundle.layout import ModelFile as ModelFile
+from vitcompress.exporters.bundle.read import open_bundle as open_bundle
+from vitcompress.exporters.bundle.write import write_bundle as write_bundle

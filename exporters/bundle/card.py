@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from core.preprocess import PreprocessSpec
-from exporters.bundle.checks import Part
-from exporters.bundle.layout import Kind
-from exporters.bundle.triton import Served
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.exporters.bundle.checks import Part
+from vitcompress.exporters.bundle.layout import Kind
+from vitcompress.exporters.bundle.triton import Served
 
 _KEPT_SHOWN = 3
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from core.errors import BundleError, UsageError
-from core.preprocess import PreprocessSpec
-from exporters.bundle.graph import GraphFacts, graph_facts
-from exporters.bundle.layout import (
+from vitcompress.core.errors import BundleError, UsageError
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.exporters.bundle.graph import GraphFacts, graph_facts
+from vitcompress.exporters.bundle.layout import (
     INFER,
     LABELS,
     MANIFEST,

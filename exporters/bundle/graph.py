@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.errors import BundleError
-from core.preprocess import Input
+from vitcompress.core.errors import BundleError
+from vitcompress.core.preprocess import Input
 
 _DTYPES = {1: "float32", 2: "uint8"}
 """ONNX element types that an image classifier of ours takes, by number."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from core.artifact_records import Precision, Runtime
-from core.errors import UsageError
-from core.preprocess import PreprocessSpec
+from vitcompress.core.artifact_records import Precision, Runtime
+from vitcompress.core.errors import UsageError
+from vitcompress.core.preprocess import PreprocessSpec
 
 SCHEMA = 2
 READABLE = (1, 2)

@@ -10,12 +10,12 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from core.artifact_records import Precision, Runtime
-from core.errors import BundleError, UsageError
-from core.files import below, sha256_of
-from core.preprocess import PreprocessSpec
-from exporters.bundle.graph import graph_facts
-from exporters.bundle.layout import (
+from vitcompress.core.artifact_records import Precision, Runtime
+from vitcompress.core.errors import BundleError, UsageError
+from vitcompress.core.files import below, sha256_of
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.exporters.bundle.graph import graph_facts
+from vitcompress.exporters.bundle.layout import (
     ENGINE_1,
     KINDS,
     LABELS,

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.errors import UsageError
-from core.files import write_atomic
-from exporters.bundle.checks import Part
-from exporters.bundle.graph import Tensor
-from exporters.bundle.place import link_or_copy
+from vitcompress.core.errors import UsageError
+from vitcompress.core.files import write_atomic
+from vitcompress.exporters.bundle.checks import Part
+from vitcompress.exporters.bundle.graph import Tensor
+from vitcompress.exporters.bundle.place import link_or_copy
 
 _DELAY_MICROSECONDS = 500
 """How long a request may wait for others to share its batch with."""

@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from core.errors import BundleError, UsageError
-from core.files import reference, write_atomic
-from core.preprocess import PreprocessSpec
-from exporters.bundle.card import CardFacts, model_card
-from exporters.bundle.checks import Part, checked_parts
-from exporters.bundle.graph import name_external
-from exporters.bundle.layout import (
+from vitcompress.core.errors import BundleError, UsageError
+from vitcompress.core.files import reference, write_atomic
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.exporters.bundle.card import CardFacts, model_card
+from vitcompress.exporters.bundle.checks import Part, checked_parts
+from vitcompress.exporters.bundle.graph import name_external
+from vitcompress.exporters.bundle.layout import (
     INFER,
     LABELS,
     MANIFEST,
@@ -27,12 +27,19 @@ from exporters.bundle.layout import (
     Kind,
     is_ours,
 )
-from exporters.bundle.place import carry_over, check_writable, disk_errors_told, files_in, remove_draft, swap
-from exporters.bundle.read import read_manifest
-from exporters.bundle.triton import write_triton
+from vitcompress.exporters.bundle.place import (
+    carry_over,
+    check_writable,
+    disk_errors_told,
+    files_in,
+    remove_draft,
+    swap,
+)
+from vitcompress.exporters.bundle.read import read_manifest
+from vitcompress.exporters.bundle.triton import write_triton
 
 _DISTRIBUTIONS = {
-    "compress": ("compress",),
+    "compress": ("vitcompress",),
     "torch": ("torch",),
     "timm": ("timm",),
     "onnx": ("onnx",),

@@ -6,11 +6,19 @@ statistics  medians, speed-ups and changes, with intervals that know what one se
 pinning     the processor cores that all this happens on
 """
 
-from exporters.latency.others import Others
-from exporters.latency.pinning import physical_cores, pinned
-from exporters.latency.rounds import SETTLED, WARMUP_SHARE, WINDOW, Call, Rounds, measure, no_garbage_collection
-from exporters.latency.sessions import Measurement, Opener, measure_sessions
-from exporters.latency.statistics import (
+from vitcompress.exporters.latency.others import Others
+from vitcompress.exporters.latency.pinning import physical_cores, pinned
+from vitcompress.exporters.latency.rounds import (
+    SETTLED,
+    WARMUP_SHARE,
+    WINDOW,
+    Call,
+    Rounds,
+    measure,
+    no_garbage_collection,
+)
+from vitcompress.exporters.latency.sessions import Measurement, Opener, measure_sessions
+from vitcompress.exporters.latency.statistics import (
     TAIL_SAMPLES,
     Times,
     change_interval,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from core.machine import usable_cores
+from vitcompress.core.machine import usable_cores
 
 _TASKS = Path("/proc/self/task")
 _BUSY = 25.0

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from exporters.latency.statistics import Times
+from vitcompress.exporters.latency.statistics import Times
 
 Call = Callable[[], object]
 """One inference, finished when it returns."""

@@ -19,8 +19,8 @@ from functools import cached_property
 
 import numpy as np
 
-from exporters.latency.rounds import Call, Clock, Rounds, measure, no_garbage_collection
-from exporters.latency.statistics import Times, half_width, logs_of
+from vitcompress.exporters.latency.rounds import Call, Clock, Rounds, measure, no_garbage_collection
+from vitcompress.exporters.latency.statistics import Times, half_width, logs_of
 
 Opener = Callable[[], AbstractContextManager[Call]]
 """Opens a contestant: the inference to time, and closed again after the session."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from core.artifact_records import OperatorDtypes, Precision
-from core.errors import ResultError
-from exporters.precision.graph import FP32_OPERATORS, PRODUCTS, load_graph, tensor_types
+from vitcompress.core.artifact_records import OperatorDtypes, Precision
+from vitcompress.core.errors import ResultError
+from vitcompress.exporters.precision.graph import FP32_OPERATORS, PRODUCTS, load_graph, tensor_types
 
 _NAMES = {
     "FLOAT": "fp32",

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.precision.compare import session_of
-from exporters.precision.graph import SourceGraph
+from vitcompress.exporters.precision.compare import session_of
+from vitcompress.exporters.precision.graph import SourceGraph
 
 Method = Literal["minmax", "percentile", "squares"]
 METHODS: tuple[Method, ...] = ("minmax", "percentile", "squares")

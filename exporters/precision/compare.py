@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.errors import EnvironmentLacksError, ResultError
-from exporters.precision.graph import one_line
+from vitcompress.core.errors import EnvironmentLacksError, ResultError
+from vitcompress.exporters.precision.graph import one_line
 
 _BATCH = 16
 """Images a run: what activations need stays small, and results do not depend on it."""

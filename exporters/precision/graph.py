@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.errors import BundleError, ResultError, UsageError
-from core.files import refused_write
-from exporters.onnx import EXTERNAL_ABOVE
+from vitcompress.core.errors import BundleError, ResultError, UsageError
+from vitcompress.core.files import refused_write
+from vitcompress.exporters.onnx import EXTERNAL_ABOVE
 
 PRODUCTS = frozenset({"MatMul", "Gemm", "Conv", "Einsum", "ConvTranspose"})
 """The matrix products: nearly all the arithmetic of a ViT, and what a reduced precision is for."""

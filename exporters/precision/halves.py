@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.precision.graph import FP32_OPERATORS, SourceGraph
+from vitcompress.exporters.precision.graph import FP32_OPERATORS, SourceGraph
 
 FP16_MAX = 65504.0
 """Largest finite fp16 number."""

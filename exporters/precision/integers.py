@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from exporters.precision.calibrate import LEVELS, Ranges
-from exporters.precision.graph import SourceGraph
+from vitcompress.exporters.precision.calibrate import LEVELS, Ranges
+from vitcompress.exporters.precision.graph import SourceGraph
 
 _ZERO = "int8_zero"
 _QUANTIZED = ("Conv", "Gemm", "MatMul")

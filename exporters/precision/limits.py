@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from core.artifact_records import Precision
-from core.errors import UsageError
-from exporters.precision.compare import Deviation
+from vitcompress.core.artifact_records import Precision
+from vitcompress.core.errors import UsageError
+from vitcompress.exporters.precision.compare import Deviation
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from core.errors import EnvironmentLacksError, ResultError
-from exporters.precision.graph import FP32_OPERATORS, SourceGraph, one_line
+from vitcompress.core.errors import EnvironmentLacksError, ResultError
+from vitcompress.exporters.precision.graph import FP32_OPERATORS, SourceGraph, one_line
 
 PACKAGES = ("nvidia-modelopt", "onnx-graphsurgeon", "lief")
 """What the extra `modelopt` installs. ModelOpt's own extra ``onnx`` pins older onnx and onnxruntime-gpu than this

@@ -8,14 +8,14 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from core.artifact_records import Precision
-from core.errors import DataError, UsageError
-from exporters.precision.calibrate import Ranges, calibrated
-from exporters.precision.compare import deviation, logits_of
-from exporters.precision.graph import FP32_OPERATORS, SourceGraph
-from exporters.precision.halves import HalvedWeights, fp16_from_fp32
-from exporters.precision.integers import int8_from_fp32, quantizable
-from exporters.precision.modelopt import bf16_from_fp32, fp8_from_fp32, modelopt_version
+from vitcompress.core.artifact_records import Precision
+from vitcompress.core.errors import DataError, UsageError
+from vitcompress.exporters.precision.calibrate import Ranges, calibrated
+from vitcompress.exporters.precision.compare import deviation, logits_of
+from vitcompress.exporters.precision.graph import FP32_OPERATORS, SourceGraph
+from vitcompress.exporters.precision.halves import HalvedWeights, fp16_from_fp32
+from vitcompress.exporters.precision.integers import int8_from_fp32, quantizable
+from vitcompress.exporters.precision.modelopt import bf16_from_fp32, fp8_from_fp32, modelopt_version
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,15 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from core.artifact_records import OperatorDtypes, Precision
-from core.errors import DataError, ResultError
-from core.files import write_atomic
-from exporters.onnx import dims
-from exporters.precision.audit import audit_of, check_audit, unreduced_products
-from exporters.precision.graph import PRODUCTS, SourceGraph, inferred, load_source, one_line
-from exporters.precision.limits import Limits
-from exporters.precision.recipes import Recipe, recipe_for
-from exporters.precision.trial import Trial, search
+from vitcompress.core.artifact_records import OperatorDtypes, Precision
+from vitcompress.core.errors import DataError, ResultError
+from vitcompress.core.files import write_atomic
+from vitcompress.exporters.onnx import dims
+from vitcompress.exporters.precision.audit import audit_of, check_audit, unreduced_products
+from vitcompress.exporters.precision.graph import PRODUCTS, SourceGraph, inferred, load_source, one_line
+from vitcompress.exporters.precision.limits import Limits
+from vitcompress.exporters.precision.recipes import Recipe, recipe_for
+from vitcompress.exporters.precision.trial import Trial, search
 
 Log = Callable[[str], None]
 

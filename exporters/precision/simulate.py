@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from exporters.precision.graph import tensor_types
+from vitcompress.exporters.precision.graph import tensor_types
 
 
 def simulated(model: Any) -> Any:

@@ -7,13 +7,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from core.errors import ResultError
-from exporters.precision.compare import Deviation, deviation, logits_of
-from exporters.precision.graph import PRODUCTS, SourceGraph, blocks_of
-from exporters.precision.limits import Limits
-from exporters.precision.recipes import Converted, Recipe
-from exporters.precision.search import nodes_to_keep
-from exporters.precision.simulate import simulated
+from vitcompress.core.errors import ResultError
+from vitcompress.exporters.precision.compare import Deviation, deviation, logits_of
+from vitcompress.exporters.precision.graph import PRODUCTS, SourceGraph, blocks_of
+from vitcompress.exporters.precision.limits import Limits
+from vitcompress.exporters.precision.recipes import Converted, Recipe
+from vitcompress.exporters.precision.search import nodes_to_keep
+from vitcompress.exporters.precision.simulate import simulated
 
 
 class Trial:

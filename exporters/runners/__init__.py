@@ -9,9 +9,9 @@ engine  a TensorRT engine, run and timed on the GPU
 times   what timing an engine gives
 """
 
-from exporters.runners.base import Runner
-from exporters.runners.engine import EngineRunner
-from exporters.runners.ort import PROVIDERS, OnnxRunner, Provider, provider_for
-from exporters.runners.times import EngineTimes
+from vitcompress.exporters.runners.base import Runner
+from vitcompress.exporters.runners.engine import EngineRunner
+from vitcompress.exporters.runners.ort import PROVIDERS, OnnxRunner, Provider, provider_for
+from vitcompress.exporters.runners.times import EngineTimes
 
 __all__ = ["PROVIDERS", "EngineRunner", "EngineTimes", "OnnxRunner", "Provider", "Runner", "provider_for"]

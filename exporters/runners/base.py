@@ -10,8 +10,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from core.artifact_records import Input
-from core.errors import ResultError, UsageError
+from vitcompress.core.artifact_records import Input
+from vitcompress.core.errors import ResultError, UsageError
 
 
 class Runner(ABC):

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.artifact_records import OperatorDtypes
-from core.errors import BundleError, EnvironmentLacksError, ResultError, UsageError
-from exporters.cuda import Gpu, gpu_facts, gpu_present
-from exporters.latency import WARMUP_SHARE, Times, no_garbage_collection
-from exporters.runners.base import Runner, input_of
-from exporters.runners.times import MAX_SAMPLES, MIN_SAMPLES, QUEUED, EngineTimes, repeat, warm_up
-from exporters.tensorrt import Flavour, TensorrtLog, engine_audit, information_of, load_tensorrt
+from vitcompress.core.artifact_records import OperatorDtypes
+from vitcompress.core.errors import BundleError, EnvironmentLacksError, ResultError, UsageError
+from vitcompress.exporters.cuda import Gpu, gpu_facts, gpu_present
+from vitcompress.exporters.latency import WARMUP_SHARE, Times, no_garbage_collection
+from vitcompress.exporters.runners.base import Runner, input_of
+from vitcompress.exporters.runners.times import MAX_SAMPLES, MIN_SAMPLES, QUEUED, EngineTimes, repeat, warm_up
+from vitcompress.exporters.tensorrt import Flavour, TensorrtLog, engine_audit, information_of, load_tensorrt
 
 
 class EngineRunner(Runner):

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from core.errors import BundleError, EnvironmentLacksError, ResultError, UsageError
-from exporters.latency import physical_cores
-from exporters.runners.base import Runner, input_of
+from vitcompress.core.errors import BundleError, EnvironmentLacksError, ResultError, UsageError
+from vitcompress.exporters.latency import physical_cores
+from vitcompress.exporters.runners.base import Runner, input_of
 
 Provider = Literal["cpu", "cuda"]
 PROVIDERS: dict[Provider, str] = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from exporters.cuda import GpuFacts
-from exporters.latency import SETTLED, WINDOW, Times, percentiles
+from vitcompress.exporters.cuda import GpuFacts
+from vitcompress.exporters.latency import SETTLED, WINDOW, Times, percentiles
 
 QUEUED = 16
 """Inferences queued at once, so that the GPU does not wait for the host between them."""

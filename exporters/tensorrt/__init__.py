@@ -12,7 +12,7 @@ audit     the dtype every layer of it really computes in
 failures  a failed build in one sentence that names the ONNX node
 """
 
-from exporters.tensorrt.audit import (
+from vitcompress.exporters.tensorrt.audit import (
     PRODUCTS,
     builder_audit,
     check_precision,
@@ -21,8 +21,8 @@ from exporters.tensorrt.audit import (
     network_audit,
     precision_seen,
 )
-from exporters.tensorrt.build import EngineFacts, HardwareSource, Tensor, engine_from_onnx
-from exporters.tensorrt.flavours import (
+from vitcompress.exporters.tensorrt.build import EngineFacts, HardwareSource, Tensor, engine_from_onnx
+from vitcompress.exporters.tensorrt.flavours import (
     MODULES,
     RTX_DEFAULT,
     Flavour,
@@ -31,7 +31,7 @@ from exporters.tensorrt.flavours import (
     installed_flavours,
     load_tensorrt,
 )
-from exporters.tensorrt.log import TensorrtLog
+from vitcompress.exporters.tensorrt.log import TensorrtLog
 
 __all__ = [
     "MODULES",

@@ -12,8 +12,8 @@ import re
 from collections import Counter
 from typing import Any, get_args
 
-from core.artifact_records import OperatorDtypes, Precision
-from core.errors import ResultError
+from vitcompress.core.artifact_records import OperatorDtypes, Precision
+from vitcompress.core.errors import ResultError
 
 PRODUCTS = frozenset({"MatMul", "Conv", "ConvTranspose", "Einsum"})
 """The layers whose dtype is an engine's precision: nearly all the arithmetic of a ViT."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from core.artifact_records import OperatorDtypes, Precision
-from core.errors import BundleError, EnvironmentLacksError, ResultError, UsageError
-from core.files import write_atomic
-from exporters.cuda import gpu_name_and_capability, gpu_present
-from exporters.tensorrt.audit import (
+from vitcompress.core.artifact_records import OperatorDtypes, Precision
+from vitcompress.core.errors import BundleError, EnvironmentLacksError, ResultError, UsageError
+from vitcompress.core.files import write_atomic
+from vitcompress.exporters.cuda import gpu_name_and_capability, gpu_present
+from vitcompress.exporters.tensorrt.audit import (
     builder_audit,
     check_engine,
     check_precision,
@@ -20,9 +20,9 @@ from exporters.tensorrt.audit import (
     network_audit,
     precision_seen,
 )
-from exporters.tensorrt.failures import build_failure, parse_failure
-from exporters.tensorrt.flavours import MODULES, RTX_DEFAULT, capability_names, load_tensorrt
-from exporters.tensorrt.log import TensorrtLog, logging_to
+from vitcompress.exporters.tensorrt.failures import build_failure, parse_failure
+from vitcompress.exporters.tensorrt.flavours import MODULES, RTX_DEFAULT, capability_names, load_tensorrt
+from vitcompress.exporters.tensorrt.log import TensorrtLog, logging_to
 
 HardwareSource = Literal["read back from the builder", "documented default", "the GPU it was built on"]
 Tensor = tuple[str, str, tuple[int, ...]]

@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-from core.errors import BundleError, CompressError, ResultError, UsageError
-from exporters.tensorrt.log import TensorrtLog
+from vitcompress.core.errors import BundleError, CompressError, ResultError, UsageError
+from vitcompress.exporters.tensorrt.log import TensorrtLog
 
 _LENGTH = 300
 

@@ -8,8 +8,8 @@ import importlib.metadata
 import importlib.util
 from typing import Any, Literal
 
-from core.errors import EnvironmentLacksError, UsageError
-from exporters.cuda import gpu_present
+from vitcompress.core.errors import EnvironmentLacksError, UsageError
+from vitcompress.exporters.cuda import gpu_present
 
 Flavour = Literal["tensorrt", "tensorrt-rtx"]
 MODULES: dict[str, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}

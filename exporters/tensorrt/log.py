@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from exporters.latency import no_garbage_collection
+from vitcompress.exporters.latency import no_garbage_collection
 
 _ENGINE = ("Layers:", "Engine Layer Information")
 """How the builder begins to tell of the engine it built: with detailed profiling verbosity, and without."""

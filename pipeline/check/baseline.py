@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
-from core.artifact_records import Hardware, Runtime
-from core.bits import unpacked
-from core.errors import UsageError
-from core.json_files import read_object
-from core.record import Record
-from stages.gates.names import NAMES
+from vitcompress.core.artifact_records import Hardware, Runtime
+from vitcompress.core.bits import unpacked
+from vitcompress.core.errors import UsageError
+from vitcompress.core.json_files import read_object
+from vitcompress.core.record import Record
+from vitcompress.stages.gates.names import NAMES
 
 KIND: Final = "compress-baseline"
 SCHEMA_VERSION: Final = 1

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.latency import change_interval
-from pipeline.check.baseline import Baseline, Measured
-from pipeline.check.config import CheckConfig
-from pipeline.check.pairs import Pair
-from pipeline.check.same import machine
-from stages.gates.names import parts_of
-from stages.training.accuracy import paired_drop
+from vitcompress.exporters.latency import change_interval
+from vitcompress.pipeline.check.baseline import Baseline, Measured
+from vitcompress.pipeline.check.config import CheckConfig
+from vitcompress.pipeline.check.pairs import Pair
+from vitcompress.pipeline.check.same import machine
+from vitcompress.stages.gates.names import parts_of
+from vitcompress.stages.training.accuracy import paired_drop
 
 SESSIONS = 2
 """Fewest on each side from which a change has an interval."""

@@ -7,19 +7,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from core.errors import UsageError
-from core.files import sha256_of, unwritable, write_atomic
-from pipeline.check.baseline import Baseline, load_baseline
-from pipeline.check.compare import compare, uncompared
-from pipeline.check.config import CheckConfig
-from pipeline.check.measured import baseline_of
-from pipeline.check.render import markdown
-from pipeline.check.same import foreign, notes
-from pipeline.check.update import update
-from pipeline.check.verdict import LIMITS, cause, verdict, worded
-from pipeline.config import merge, validate_check
-from pipeline.report.junit import junit
-from pipeline.report.schema import load_report
+from vitcompress.core.errors import UsageError
+from vitcompress.core.files import sha256_of, unwritable, write_atomic
+from vitcompress.pipeline.check.baseline import Baseline, load_baseline
+from vitcompress.pipeline.check.compare import compare, uncompared
+from vitcompress.pipeline.check.config import CheckConfig
+from vitcompress.pipeline.check.measured import baseline_of
+from vitcompress.pipeline.check.render import markdown
+from vitcompress.pipeline.check.same import foreign, notes
+from vitcompress.pipeline.check.update import update
+from vitcompress.pipeline.check.verdict import LIMITS, cause, verdict, worded
+from vitcompress.pipeline.config import merge, validate_check
+from vitcompress.pipeline.report.junit import junit
+from vitcompress.pipeline.report.schema import load_report
 
 SCHEMA_VERSION = 1
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from core.artifact_records import GateRow
-from pipeline.check.baseline import Baseline
-from pipeline.check.changes import Change, changes
-from pipeline.check.config import CheckConfig
-from pipeline.check.disturbed import disturbance, latency_verdict
-from pipeline.check.pairs import Pair, pairs
-from stages.gates.judge import Verdict, verdict_on
+from vitcompress.core.artifact_records import GateRow
+from vitcompress.pipeline.check.baseline import Baseline
+from vitcompress.pipeline.check.changes import Change, changes
+from vitcompress.pipeline.check.config import CheckConfig
+from vitcompress.pipeline.check.disturbed import disturbance, latency_verdict
+from vitcompress.pipeline.check.pairs import Pair, pairs
+from vitcompress.stages.gates.judge import Verdict, verdict_on
 
 
 def compare(config: CheckConfig, before: Baseline, now: Baseline) -> tuple[GateRow, ...]:

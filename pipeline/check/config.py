@@ -6,8 +6,8 @@ from typing import Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from core.record import Record
-from stages.gates.names import ALL, NAMES, ROLES, refuse_unjudged, refuse_unknown
+from vitcompress.core.record import Record
+from vitcompress.stages.gates.names import ALL, NAMES, ROLES, refuse_unjudged, refuse_unknown
 
 
 class CheckConfig(Record):

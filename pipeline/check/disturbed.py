@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pipeline.check.baseline import Baseline
-from stages.gates.judge import Verdict, verdict_on
+from vitcompress.pipeline.check.baseline import Baseline
+from vitcompress.stages.gates.judge import Verdict, verdict_on
 
 DISTURBED = 0.15
 """Share of the CPUs' time, taken by others, from which a measurement counts as disturbed."""

@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from core.artifact_records import AccuracyRow, Hardware, LatencyRow
-from core.errors import UsageError
-from core.record import Record
-from core.rundir import utc_now
-from pipeline.check.baseline import Baseline, Images, Made, Measured, Models
-from stages.gates.names import RUNTIMES, name_of
+from vitcompress.core.artifact_records import AccuracyRow, Hardware, LatencyRow
+from vitcompress.core.errors import UsageError
+from vitcompress.core.record import Record
+from vitcompress.core.rundir import utc_now
+from vitcompress.pipeline.check.baseline import Baseline, Images, Made, Measured, Models
+from vitcompress.stages.gates.names import RUNTIMES, name_of
 
 Row = TypeVar("Row", bound=Record)
 DIGITS = 6

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from pipeline.check.baseline import Baseline, Measured
-from pipeline.check.config import CheckConfig
-from stages.gates.names import ALL, NAMES, ROLES, label_of
+from vitcompress.pipeline.check.baseline import Baseline, Measured
+from vitcompress.pipeline.check.config import CheckConfig
+from vitcompress.stages.gates.names import ALL, NAMES, ROLES, label_of
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.check.verdict import blocks, cause
-from pipeline.report.wording import gate_limit, gate_value, plain
-from pipeline.report.wording import table as markdown_table
+from vitcompress.pipeline.check.verdict import blocks, cause
+from vitcompress.pipeline.report.wording import gate_limit, gate_value, plain
+from vitcompress.pipeline.report.wording import table as markdown_table
 
 _COLOURS = {"pass": "green", "fail": "bold red", "inconclusive": "yellow", "unmeasured": "yellow"}
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from core.artifact_records import Hardware
-from core.words import counted
-from pipeline.check.baseline import Baseline
-from pipeline.check.disturbed import DISTURBED, MARGIN
+from vitcompress.core.artifact_records import Hardware
+from vitcompress.core.words import counted
+from vitcompress.pipeline.check.baseline import Baseline
+from vitcompress.pipeline.check.disturbed import DISTURBED, MARGIN
 
 
 def foreign(before: Baseline, now: Baseline) -> list[str]:

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from core.errors import UsageError
-from core.files import write_atomic
-from pipeline.check.baseline import Baseline, Measured, load_baseline, text_of
-from pipeline.check.disturbed import DISTURBED
-from pipeline.check.same import foreign, machine
+from vitcompress.core.errors import UsageError
+from vitcompress.core.files import write_atomic
+from vitcompress.pipeline.check.baseline import Baseline, Measured, load_baseline, text_of
+from vitcompress.pipeline.check.disturbed import DISTURBED
+from vitcompress.pipeline.check.same import foreign, machine
 
 
 def update(path: Path, now: Baseline, report: dict[str, Any], *, force: bool) -> list[str]:

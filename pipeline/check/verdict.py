@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from core.artifact_records import GateRow
-from core.errors import EXIT_GATE_FAILED, EXIT_OK
-from pipeline.report.wording import gate_limit, gate_value, interval
-from stages.gates.judge import passed
+from vitcompress.core.artifact_records import GateRow
+from vitcompress.core.errors import EXIT_GATE_FAILED, EXIT_OK
+from vitcompress.pipeline.report.wording import gate_limit, gate_value, interval
+from vitcompress.stages.gates.judge import passed
 
 _WORDS = {
     "max_accuracy_loss": ("accuracy loss", "points"),

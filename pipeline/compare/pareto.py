@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.compare.read import Comparison, Run
+from vitcompress.pipeline.compare.read import Comparison, Run
 
 WORDS = {"p50_ms": "latency", "speedup": "speed-up"}
 """What the measures of ``Comparison.time`` are called."""

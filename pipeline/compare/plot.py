@@ -10,9 +10,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from pipeline.compare.pareto import Standing
-from pipeline.compare.read import Comparison, Run
-from stages.analysis.figures.style import BLUE, GREY, VERMILLION, new_figure, say_nothing_to_show, shortened, styled
+from vitcompress.pipeline.compare.pareto import Standing
+from vitcompress.pipeline.compare.read import Comparison, Run
+from vitcompress.stages.analysis.figures.style import (
+    BLUE,
+    GREY,
+    VERMILLION,
+    new_figure,
+    say_nothing_to_show,
+    shortened,
+    styled,
+)
 
 OPTIMAL, DOMINATED, UNDECIDED = "Pareto-optimal", "dominated", "not compared"
 _MARKS = {OPTIMAL: (BLUE, "o"), DOMINATED: (VERMILLION, "D"), UNDECIDED: ("#595959", "s")}

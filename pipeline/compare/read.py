@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.errors import UsageError
-from pipeline.report.schema import AGAIN, load_report
+from vitcompress.core.errors import UsageError
+from vitcompress.pipeline.report.schema import AGAIN, load_report
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.compare.pareto import WORDS, Standing
-from pipeline.compare.read import Comparison, Run
-from pipeline.report.models import MEGABYTE
-from pipeline.report.wording import Footnotes, code, interval, millions, milliseconds, number, plain
-from pipeline.report.wording import table as markdown_table
+from vitcompress.pipeline.compare.pareto import WORDS, Standing
+from vitcompress.pipeline.compare.read import Comparison, Run
+from vitcompress.pipeline.report.models import MEGABYTE
+from vitcompress.pipeline.report.wording import Footnotes, code, interval, millions, milliseconds, number, plain
+from vitcompress.pipeline.report.wording import table as markdown_table
 
 SCHEMA_VERSION = 1
 

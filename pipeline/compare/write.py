@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from core.errors import UsageError
-from core.files import unwritable, write_atomic
-from pipeline.compare import tell
-from pipeline.compare.pareto import standings
-from pipeline.compare.read import Comparison
+from vitcompress.core.errors import UsageError
+from vitcompress.core.files import unwritable, write_atomic
+from vitcompress.pipeline.compare import tell
+from vitcompress.pipeline.compare.pareto import standings
+from vitcompress.pipeline.compare.read import Comparison
 
 
 def write(comparison: Comparison, folder: Path) -> list[Path]:
@@ -18,8 +18,8 @@ def write(comparison: Comparison, folder: Path) -> list[Path]:
     Raises:
         UsageError: ``folder`` is a file or cannot be written.
     """
-    from pipeline.compare.plot import pareto_figure  # matplotlib takes long to import
-    from stages.analysis.figures.draw import file_bytes
+    from vitcompress.pipeline.compare.plot import pareto_figure  # matplotlib takes long to import
+    from vitcompress.stages.analysis.figures.draw import file_bytes
 
     found = standings(comparison)
     figure = pareto_figure(comparison, found)

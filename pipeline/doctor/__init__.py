@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from core.machine import processor
-from pipeline.doctor.engines import examine_engines
-from pipeline.doctor.finding import Finding
-from pipeline.doctor.folder import check_kind, examine_folder, examine_here
-from pipeline.doctor.libraries import examine_libraries
+from vitcompress.core.machine import processor
+from vitcompress.pipeline.doctor.engines import examine_engines
+from vitcompress.pipeline.doctor.finding import Finding
+from vitcompress.pipeline.doctor.folder import check_kind, examine_folder, examine_here
+from vitcompress.pipeline.doctor.libraries import examine_libraries
 
 __all__ = ["Finding", "examine", "examine_folder"]
 

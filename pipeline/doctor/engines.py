@@ -6,11 +6,11 @@ import importlib.util
 from collections.abc import Iterator
 from typing import Any
 
-from core.errors import CompressError
-from exporters.cuda import gpu_facts, gpu_name_and_capability, gpu_present
-from exporters.tensorrt import MODULES, RTX_DEFAULT, capability_names, choose_flavour, load_tensorrt
-from pipeline.doctor.finding import Finding
-from pipeline.machine import package_version
+from vitcompress.core.errors import CompressError
+from vitcompress.exporters.cuda import gpu_facts, gpu_name_and_capability, gpu_present
+from vitcompress.exporters.tensorrt import MODULES, RTX_DEFAULT, capability_names, choose_flavour, load_tensorrt
+from vitcompress.pipeline.doctor.finding import Finding
+from vitcompress.pipeline.machine import package_version
 
 
 def examine_engines() -> Iterator[Finding]:

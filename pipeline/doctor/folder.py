@@ -10,15 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import cast
 
-from core.errors import BundleError, CompressError, EnvironmentLacksError, UsageError
-from core.files import is_intact, references_in
-from core.rundir import RunDirectory
-from exporters.bundle import open_bundle
-from exporters.bundle.layout import MANIFEST, ONNX_1
-from exporters.cuda import gpu_present
-from exporters.runners import EngineRunner, OnnxRunner
-from exporters.tensorrt import Flavour, installed_flavours
-from pipeline.doctor.finding import Finding
+from vitcompress.core.errors import BundleError, CompressError, EnvironmentLacksError, UsageError
+from vitcompress.core.files import is_intact, references_in
+from vitcompress.core.rundir import RunDirectory
+from vitcompress.exporters.bundle import open_bundle
+from vitcompress.exporters.bundle.layout import MANIFEST, ONNX_1
+from vitcompress.exporters.cuda import gpu_present
+from vitcompress.exporters.runners import EngineRunner, OnnxRunner
+from vitcompress.exporters.tensorrt import Flavour, installed_flavours
+from vitcompress.pipeline.doctor.finding import Finding
 
 _RUN_GIB = 5
 _RUNS = "runs"
@@ -100,7 +100,7 @@ def _run(run: RunDirectory) -> Iterator[Finding]:
 
 def _stage(run: RunDirectory, stage: str, entry: dict[str, str], again: str) -> Finding:
     """How a stage stands, and whether the files it left are still those it left."""
-    from pipeline.plan import BY_NAME
+    from vitcompress.pipeline.plan import BY_NAME
 
     status = entry.get("status", "unknown")
     if status != "done":

@@ -7,10 +7,10 @@ import re
 import warnings
 from collections.abc import Iterator
 
-from exporters.cuda import gpu_present
-from exporters.precision.modelopt import PACKAGES
-from pipeline.doctor.finding import Finding
-from pipeline.machine import package_version
+from vitcompress.exporters.cuda import gpu_present
+from vitcompress.exporters.precision.modelopt import PACKAGES
+from vitcompress.pipeline.doctor.finding import Finding
+from vitcompress.pipeline.machine import package_version
 
 _TORCH_TO_TORCHVISION = 15
 """torchvision 0.(n + 15) is built for torch 2.n, by its release table (0.15 for 2.0, 0.29 for 2.14)."""

@@ -9,8 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.report.wording import plain, table
-from stages.analysis.results import WAY_WORDS
+from vitcompress.pipeline.report.wording import plain, table
+from vitcompress.stages.analysis.results import WAY_WORDS
 
 
 def terminal(document: dict[str, Any]) -> RenderableType:

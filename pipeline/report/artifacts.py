@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.report.wording import Footnotes, megabytes, plain, table
+from vitcompress.pipeline.report.wording import Footnotes, megabytes, plain, table
 
 _PRODUCTS = ("matmul", "gemm", "conv", "correlation")
 """Types of operators and layers; the last is what tensorrt-rtx makes of a convolution."""

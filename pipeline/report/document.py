@@ -19,9 +19,9 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
-from core.analysis_records import AnalyzeRecord, DynamicsRecord
-from core.artifact_records import BundleRecord, ExportRecord, GatesRecord, OnnxArtifact, VerifyRecord
-from core.records import (
+from vitcompress.core.analysis_records import AnalyzeRecord, DynamicsRecord
+from vitcompress.core.artifact_records import BundleRecord, ExportRecord, GatesRecord, OnnxArtifact, VerifyRecord
+from vitcompress.core.records import (
     ControlRecord,
     DataRecord,
     DistillRecord,
@@ -30,10 +30,10 @@ from core.records import (
     StudentRecord,
     TeacherRecord,
 )
-from pipeline.report.models import MEGABYTE, model_rows, quantity
-from pipeline.report.shape import SCHEMA_VERSION as SCHEMA_VERSION
-from pipeline.report.trained import Subject, findings, worth
-from pipeline.report.verdict import verdict_of, worded
+from vitcompress.pipeline.report.models import MEGABYTE, model_rows, quantity
+from vitcompress.pipeline.report.shape import SCHEMA_VERSION as SCHEMA_VERSION
+from vitcompress.pipeline.report.trained import Subject, findings, worth
+from vitcompress.pipeline.report.verdict import verdict_of, worded
 
 
 @dataclass(frozen=True)

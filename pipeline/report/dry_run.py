@@ -9,12 +9,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.report.wording import Footnotes, millions
+from vitcompress.pipeline.report.wording import Footnotes, millions
 
 if TYPE_CHECKING:
-    from pipeline.defaults import Choice
-    from pipeline.dry_run import DryRun, Network
-    from pipeline.dry_run_figures import Filling, Training
+    from vitcompress.pipeline.defaults import Choice
+    from vitcompress.pipeline.dry_run import DryRun, Network
+    from vitcompress.pipeline.dry_run_figures import Filling, Training
 
 
 def tables(found: DryRun) -> RenderableType:

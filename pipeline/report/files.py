@@ -7,16 +7,16 @@ import json
 from pathlib import Path
 from typing import Any
 
-from core.files import is_intact, reference, write_atomic
-from core.fingerprint import fingerprint
-from core.record import FileRef
-from pipeline.config import RunConfig
-from pipeline.machine import environment
-from pipeline.plan import STAGES
-from pipeline.report import document, markdown
-from pipeline.report.junit import junit_of
-from pipeline.request import notes
-from pipeline.runner import Runner
+from vitcompress.core.files import is_intact, reference, write_atomic
+from vitcompress.core.fingerprint import fingerprint
+from vitcompress.core.record import FileRef
+from vitcompress.pipeline.config import RunConfig
+from vitcompress.pipeline.machine import environment
+from vitcompress.pipeline.plan import STAGES
+from vitcompress.pipeline.report import document, markdown
+from vitcompress.pipeline.report.junit import junit_of
+from vitcompress.pipeline.request import notes
+from vitcompress.pipeline.runner import Runner
 
 FILES = ("report.json", "report.md", "report.html", "junit.xml")
 _WRITERS = {".py", ".html", ".css", ".js"}
@@ -53,7 +53,9 @@ def report_of(runner: Runner, config: RunConfig, command: str) -> dict[str, Any]
     if same and whole and all(is_intact(ref, run.root) for ref in written):
         report: dict[str, Any] = json.loads((folder / "report.json").read_text())
         return report
-    from pipeline.report.html.page import render  # it needs matplotlib, which a run with nothing to do does not
+    from vitcompress.pipeline.report.html.page import (
+        render,  # it needs matplotlib, which a run with nothing to do does not
+    )
 
     records: Any = runner.records  # each of the type its stage promises in the plan
     report = document.build(

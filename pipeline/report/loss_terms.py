@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.report.wording import plain, table
+from vitcompress.pipeline.report.wording import plain, table
 
 HEADER = ("term", "share, first epoch", "share, last epoch", "gradient, first", "gradient, last", "factor")
 NORMS = (

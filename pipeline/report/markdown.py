@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.report import loss_terms, measured
-from pipeline.report.analysis import markdown as analysis
-from pipeline.report.artifacts import markdown as artifacts
-from pipeline.report.comment import Fold, fitted
-from pipeline.report.wording import (
+from vitcompress.pipeline.report import loss_terms, measured
+from vitcompress.pipeline.report.analysis import markdown as analysis
+from vitcompress.pipeline.report.artifacts import markdown as artifacts
+from vitcompress.pipeline.report.comment import Fold, fitted
+from vitcompress.pipeline.report.wording import (
     Footnotes,
     data_remarks,
     fact,

@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.report.models import MEGABYTE
-from pipeline.report.wording import Footnotes, code, interval, megabytes, millions, milliseconds, number, plain, table
+from vitcompress.pipeline.report.models import MEGABYTE
+from vitcompress.pipeline.report.wording import (
+    Footnotes,
+    code,
+    interval,
+    megabytes,
+    millions,
+    milliseconds,
+    number,
+    plain,
+    table,
+)
 
 LOSERS = 5
 """Classes named."""

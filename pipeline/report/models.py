@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from core.artifact_records import (
+from vitcompress.core.artifact_records import (
     AccuracyRow,
     BundleRecord,
     ExportRecord,
@@ -17,9 +17,9 @@ from core.artifact_records import (
     ThroughputRow,
     VerifyRecord,
 )
-from core.records import Cost, DistillRecord, FileRef, FoldRecord, TeacherRecord
-from exporters.latency import TAIL_SAMPLES
-from stages.gates.config import NO_TEACHER_ENGINE
+from vitcompress.core.records import Cost, DistillRecord, FileRef, FoldRecord, TeacherRecord
+from vitcompress.exporters.latency import TAIL_SAMPLES
+from vitcompress.stages.gates.config import NO_TEACHER_ENGINE
 
 MEGABYTE = 1_000_000
 """Bytes; the unit of the size gate and of every size shown."""

@@ -9,9 +9,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from core.errors import UsageError
-from core.json_files import read_object
-from pipeline.report.shape import SCHEMA_VERSION, Report
+from vitcompress.core.errors import UsageError
+from vitcompress.core.json_files import read_object
+from vitcompress.pipeline.report.shape import SCHEMA_VERSION, Report
 
 OLDEST = 2
 AGAIN = "run `compress verify RUN` with this version to write it again"

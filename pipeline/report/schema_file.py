@@ -1,4 +1,4 @@
-"""The published JSON Schema of ``report.json``: `python -m pipeline.report.schema_file` writes it anew."""
+"""The published JSON Schema of ``report.json``: `python -m vitcompress.pipeline.report.schema_file` writes it anew."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any, get_args
 
 from pydantic import BaseModel
 
-from core.files import write_atomic
-from pipeline.report.shape import SCHEMA_VERSION, Report
+from vitcompress.core.files import write_atomic
+from vitcompress.pipeline.report.shape import SCHEMA_VERSION, Report
 
 PATH = Path(__file__).parents[2] / "docs" / "schemas" / f"report-{SCHEMA_VERSION}.schema.json"
 

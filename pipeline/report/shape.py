@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from core.analysis_records import Advice
-from core.artifact_records import (
+from vitcompress.core.analysis_records import Advice
+from vitcompress.core.artifact_records import (
     AccuracyRow,
     BundleRecord,
     EngineArtifact,
@@ -25,9 +25,9 @@ from core.artifact_records import (
     OnnxArtifact,
     ThroughputRow,
 )
-from core.preprocess import PreprocessSpec
-from core.record import FileRef, Record
-from core.records import CacheSummary, Snapshot, Strategy
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.core.record import FileRef, Record
+from vitcompress.core.records import CacheSummary, Snapshot, Strategy
 
 SCHEMA_VERSION = 3
 

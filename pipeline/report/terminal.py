@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.report.wording import (
+from vitcompress.pipeline.report.wording import (
     Footnotes,
     gate_limit,
     gate_value,

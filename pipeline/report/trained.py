@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, Literal
 
-from core.artifact_records import AccuracyRow, GatesRecord, VerifyRecord
-from core.records import ControlRecord, TeacherRecord
-from core.words import counted
-from pipeline.report.history import last_settings
+from vitcompress.core.artifact_records import AccuracyRow, GatesRecord, VerifyRecord
+from vitcompress.core.records import ControlRecord, TeacherRecord
+from vitcompress.core.words import counted
+from vitcompress.pipeline.report.history import last_settings
 
 Severity = Literal["note", "warning", "error"]
 Curve = list[tuple[int, float]]
@@ -127,7 +127,7 @@ def _teacher_at_chance(subject: Subject, row: AccuracyRow | None) -> list[Findin
 
 def _against_chance(subject: Subject, row: AccuracyRow | None) -> tuple[str, str]:
     """The verdict of the exact test, and its numbers in words; no verdict where nothing was measured."""
-    from stages.training.chance import against_chance, chance_of  # scipy takes long to import
+    from vitcompress.stages.training.chance import against_chance, chance_of  # scipy takes long to import
 
     images = subject.verify.class_images
     if row is None or row.top1 is None or not sum(images):

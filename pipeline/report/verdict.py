@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from core.artifact_records import GateRow, GatesRecord
-from core.errors import EXIT_GATE_FAILED, EXIT_OK
+from vitcompress.core.artifact_records import GateRow, GatesRecord
+from vitcompress.core.errors import EXIT_GATE_FAILED, EXIT_OK
 
 _GATE_WORDS = {
     "max_accuracy_drop": ("accuracy drop", "at most", "points"),

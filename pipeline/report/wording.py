@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.report.models import MEGABYTE
+from vitcompress.pipeline.report.models import MEGABYTE
 
 
 class Footnotes:

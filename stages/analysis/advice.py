@@ -15,10 +15,10 @@ from typing import get_args
 
 import numpy as np
 
-from core.analysis_records import Advice, Recommendation
-from core.errors import UsageError
-from stages.analysis.drawn import Drawn, drawn_by_way, intensities, leading
-from stages.analysis.results import (
+from vitcompress.core.analysis_records import Advice, Recommendation
+from vitcompress.core.errors import UsageError
+from vitcompress.stages.analysis.drawn import Drawn, drawn_by_way, intensities, leading
+from vitcompress.stages.analysis.results import (
     ENERGY_SHARES,
     WAY_WORDS,
     NetworkResult,
@@ -26,9 +26,9 @@ from stages.analysis.results import (
     Way,
     high_percentile,
 )
-from stages.analysis.rules import Decision, Facts, Rule, What, decide
-from stages.analysis.statistics import MIN_IMAGES
-from stages.models.geometry import Shape
+from vitcompress.stages.analysis.rules import Decision, Facts, Rule, What, decide
+from vitcompress.stages.analysis.statistics import MIN_IMAGES
+from vitcompress.stages.models.geometry import Shape
 
 WEAK = 0.9
 """Confidence below which an answer is called weak."""

@@ -11,8 +11,15 @@ from typing import Literal
 
 import numpy as np
 
-from stages.analysis.results import ENERGY_SHARES, Floats, NetworkResult, TapResult, kept_rows, relative_depths
-from stages.analysis.statistics import MIN_IMAGES, Rows, intervals
+from vitcompress.stages.analysis.results import (
+    ENERGY_SHARES,
+    Floats,
+    NetworkResult,
+    TapResult,
+    kept_rows,
+    relative_depths,
+)
+from vitcompress.stages.analysis.statistics import MIN_IMAGES, Rows, intervals
 
 Verdict = Literal["closer", "farther", "no clear change"]
 

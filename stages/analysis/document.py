@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from stages.analysis.definitions import DEFINITIONS
-from stages.analysis.results import (
+from vitcompress.stages.analysis.definitions import DEFINITIONS
+from vitcompress.stages.analysis.results import (
     ENERGY_SHARES,
     SEP_SHARES,
     Counts,
@@ -19,7 +19,7 @@ from stages.analysis.results import (
     View,
     high_percentile,
 )
-from stages.analysis.summary import (
+from vitcompress.stages.analysis.summary import (
     CONFIDENCE,
     Interval,
     mean_interval,

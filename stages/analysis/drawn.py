@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from stages.analysis.results import (
+from vitcompress.stages.analysis.results import (
     ENERGY_SHARES,
     WAYS,
     Counts,
@@ -18,9 +18,9 @@ from stages.analysis.results import (
     high_percentile,
     kept_rows,
 )
-from stages.analysis.rules import Decision, Facts, compared_layers, decide
-from stages.analysis.statistics import Rows, resampled_rows
-from stages.models.geometry import Shape
+from vitcompress.stages.analysis.rules import Decision, Facts, compared_layers, decide
+from vitcompress.stages.analysis.statistics import Rows, resampled_rows
+from vitcompress.stages.models.geometry import Shape
 
 _AT_95, _AT_99 = ENERGY_SHARES.index(0.95), ENERGY_SHARES.index(0.99)
 

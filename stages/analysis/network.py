@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from core.errors import ResultError, UsageError
-from stages.analysis.results import Counts, NetworkResult, TapResult, kept_rows
-from stages.analysis.tap import TapMeasures
-from stages.models.build import logits_and_taps
-from stages.models.final_norm import final_norm
-from stages.models.geometry import shape_by_name
-from stages.training.device import torch_threads
+from vitcompress.core.errors import ResultError, UsageError
+from vitcompress.stages.analysis.results import Counts, NetworkResult, TapResult, kept_rows
+from vitcompress.stages.analysis.tap import TapMeasures
+from vitcompress.stages.models.build import logits_and_taps
+from vitcompress.stages.models.final_norm import final_norm
+from vitcompress.stages.models.geometry import shape_by_name
+from vitcompress.stages.training.device import torch_threads
 
 CLOSELY = 50
 """Images, at most, that are looked at in the other ways at any tap but the last, which decides: that takes twice as

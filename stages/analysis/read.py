@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from torch import nn
 
-from core.context import Context
-from core.preprocess import PreprocessSpec
-from core.records import ModelSpec
-from stages.analysis.config import AnalysisConfig
-from stages.analysis.network import measure_network, tap_names
-from stages.analysis.results import NetworkResult
-from stages.analysis.sample import Sample
-from stages.training.device import make_accelerator, torch_threads
-from stages.training.monitor import Pace, progress_bar
+from vitcompress.core.context import Context
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.core.records import ModelSpec
+from vitcompress.stages.analysis.config import AnalysisConfig
+from vitcompress.stages.analysis.network import measure_network, tap_names
+from vitcompress.stages.analysis.results import NetworkResult
+from vitcompress.stages.analysis.sample import Sample
+from vitcompress.stages.training.device import make_accelerator, torch_threads
+from vitcompress.stages.training.monitor import Pace, progress_bar
 
 
 def read_network(

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from core.errors import UsageError
-from core.records import Strategy, WideHeads
-from stages.models.geometry import Shape, wide_shapes
+from vitcompress.core.errors import UsageError
+from vitcompress.core.records import Strategy, WideHeads
+from vitcompress.stages.models.geometry import Shape, wide_shapes
 
 What = Literal["strategy", "pairs", "width"]
 Kind = Literal["mse", "spectral"]

@@ -10,14 +10,14 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from core.errors import DataError
-from core.images import open_image
-from core.preprocess import PreprocessSpec
-from core.records import DataRecord
-from exporters.predict import image_files
-from stages.images.loaders import EvalViews, eval_loader
-from stages.images.sources import ListedSplit, StreamSplit, recorded_images
-from stages.images.workers import worker_init
+from vitcompress.core.errors import DataError
+from vitcompress.core.images import open_image
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.core.records import DataRecord
+from vitcompress.exporters.predict import image_files
+from vitcompress.stages.images.loaders import EvalViews, eval_loader
+from vitcompress.stages.images.sources import ListedSplit, StreamSplit, recorded_images
+from vitcompress.stages.images.workers import worker_init
 
 
 @dataclass(frozen=True)

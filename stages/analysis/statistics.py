@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from stages.analysis.results import Floats
+from vitcompress.stages.analysis.results import Floats
 
 Rows = NDArray[np.int64]
 """Numbers of images, drawn with replacement: ``[..., images]``."""

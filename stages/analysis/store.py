@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.errors import UsageError
-from core.files import write_atomic
-from stages.analysis.results import NetworkResult, TapResult
+from vitcompress.core.errors import UsageError
+from vitcompress.core.files import write_atomic
+from vitcompress.stages.analysis.results import NetworkResult, TapResult
 
 VERSION = 2
 """Of the file's layout; raised when a field of NetworkResult or TapResult changes."""

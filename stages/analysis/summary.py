@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from stages.analysis.results import (
+from vitcompress.stages.analysis.results import (
     ENERGY_SHARES,
     SEP_SHARES,
     Counts,

@@ -7,9 +7,9 @@ import io
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from stages.analysis.document import finite
-from stages.analysis.results import ENERGY_SHARES, SEP_SHARES, WAYS, Floats, NetworkResult, TapResult
-from stages.analysis.summary import (
+from vitcompress.stages.analysis.document import finite
+from vitcompress.stages.analysis.results import ENERGY_SHARES, SEP_SHARES, WAYS, Floats, NetworkResult, TapResult
+from vitcompress.stages.analysis.summary import (
     PERCENTS,
     mean_interval,
     pca_smallest,

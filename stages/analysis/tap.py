@@ -7,15 +7,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from core.errors import ResultError
-from stages.analysis.measures.entropy import Magnitude, entropies
-from stages.analysis.measures.moments import SecondMoment, smaller_grams
-from stages.analysis.measures.order import ChannelOrder
-from stages.analysis.measures.pca import pca_ranks
-from stages.analysis.measures.rank import SampleRank
-from stages.analysis.measures.spectrum import ChannelSpectra
-from stages.analysis.measures.ways import OtherWays
-from stages.analysis.results import Counts, Floats, TapResult, kept_rows
+from vitcompress.core.errors import ResultError
+from vitcompress.stages.analysis.measures.entropy import Magnitude, entropies
+from vitcompress.stages.analysis.measures.moments import SecondMoment, smaller_grams
+from vitcompress.stages.analysis.measures.order import ChannelOrder
+from vitcompress.stages.analysis.measures.pca import pca_ranks
+from vitcompress.stages.analysis.measures.rank import SampleRank
+from vitcompress.stages.analysis.measures.spectrum import ChannelSpectra
+from vitcompress.stages.analysis.measures.ways import OtherWays
+from vitcompress.stages.analysis.results import Counts, Floats, TapResult, kept_rows
 
 CHUNK = 2**19
 """Values measured at once on the CPU, whatever the batch's size: more take memory, with fewer threads wait for each

@@ -8,14 +8,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.errors import UsageError
-from core.files import write_atomic
-from stages.analysis.document import document, finite
-from stages.analysis.results import NetworkResult
-from stages.analysis.tables import tables
+from vitcompress.core.errors import UsageError
+from vitcompress.core.files import write_atomic
+from vitcompress.stages.analysis.document import document, finite
+from vitcompress.stages.analysis.results import NetworkResult
+from vitcompress.stages.analysis.tables import tables
 
 if TYPE_CHECKING:
-    from stages.models.geometry import Shape  # which imports torch, and writing an analysis needs none
+    from vitcompress.stages.models.geometry import Shape  # which imports torch, and writing an analysis needs none
 
 DOCUMENT = "analysis.json"
 MEASURES = "measures.npz"
@@ -54,7 +54,9 @@ def write(
         raise UsageError(
             f"an analysis in {folder} needs at least one network, each with a tap; analyse a network first."
         )
-    from stages.analysis.figures.draw import rendered  # matplotlib is slow to import, and only figures need it
+    from vitcompress.stages.analysis.figures.draw import (
+        rendered,  # matplotlib is slow to import, and only figures need it
+    )
 
     made: dict[str, str | bytes] = {f"tables/{name}": text for name, text in tables(networks).items()}
     made |= {f"figures/{name}": content for name, content in rendered(networks, selected, student, approach).items()}

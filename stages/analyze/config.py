@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from core.record import Record
-from stages.analysis.config import AnalysisConfig
+from vitcompress.core.record import Record
+from vitcompress.stages.analysis.config import AnalysisConfig
 
 
 class AnalyzeConfig(Record):

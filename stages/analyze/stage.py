@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from core.analysis_records import AnalyzeRecord
-from core.context import Context
-from core.files import reference
-from core.records import DataRecord, TeacherRecord
-from stages.analysis.advice import advise
-from stages.analysis.drawn import selected_layers
-from stages.analysis.read import read_network
-from stages.analysis.sample import training_sample
-from stages.analysis.store import save
-from stages.analysis.write import MEASURES, remove, write
-from stages.analyze.config import AnalyzeConfig
-from stages.models.build import build_model
-from stages.models.geometry import shape_by_name
-from stages.models.weights import load_own
+from vitcompress.core.analysis_records import AnalyzeRecord
+from vitcompress.core.context import Context
+from vitcompress.core.files import reference
+from vitcompress.core.records import DataRecord, TeacherRecord
+from vitcompress.stages.analysis.advice import advise
+from vitcompress.stages.analysis.drawn import selected_layers
+from vitcompress.stages.analysis.read import read_network
+from vitcompress.stages.analysis.sample import training_sample
+from vitcompress.stages.analysis.store import save
+from vitcompress.stages.analysis.write import MEASURES, remove, write
+from vitcompress.stages.analyze.config import AnalyzeConfig
+from vitcompress.stages.models.build import build_model
+from vitcompress.stages.models.geometry import shape_by_name
+from vitcompress.stages.models.weights import load_own
 
 
 @dataclass(frozen=True)

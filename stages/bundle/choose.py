@@ -16,10 +16,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from core.artifact_records import ExportRecord, LatencyRow, Precision, Rejected, Runtime, VerifyRecord
-from core.errors import UsageError
-from exporters.latency import speedup_interval
-from stages.bundle.config import BundleConfig
+from vitcompress.core.artifact_records import ExportRecord, LatencyRow, Precision, Rejected, Runtime, VerifyRecord
+from vitcompress.core.errors import UsageError
+from vitcompress.exporters.latency import speedup_interval
+from vitcompress.stages.bundle.config import BundleConfig
 
 ORDER: tuple[Precision, ...] = ("fp32", "bf16", "fp16", "int8", "fp8")
 """From the widest on."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from core.artifact_records import Precision
-from core.record import Record
+from vitcompress.core.artifact_records import Precision
+from vitcompress.core.record import Record
 
 
 class BundleConfig(Record):

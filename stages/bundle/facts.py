@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from core.artifact_records import AccuracyRow, ExportRecord, LatencyRow, Precision, Rejected, Runtime, VerifyRecord
-from exporters.bundle import CardFacts
-from exporters.bundle.layout import file_name
+from vitcompress.core.artifact_records import (
+    AccuracyRow,
+    ExportRecord,
+    LatencyRow,
+    Precision,
+    Rejected,
+    Runtime,
+    VerifyRecord,
+)
+from vitcompress.exporters.bundle import CardFacts
+from vitcompress.exporters.bundle.layout import file_name
 
 if TYPE_CHECKING:
-    from stages.bundle.stage import Inputs
+    from vitcompress.stages.bundle.stage import Inputs
 
 
 def model_facts(export: ExportRecord, verify: VerifyRecord, runtime: Runtime, precision: Precision) -> dict[str, Any]:

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from core.artifact_records import BundleRecord, ExportRecord, Precision, Runtime, VerifyRecord
-from core.context import Context
-from core.files import reference
-from core.records import DataRecord, DistillRecord, FoldRecord, StudentRecord, TeacherRecord
-from exporters.bundle import BundledModel, write_bundle
-from exporters.bundle.layout import Kind
-from stages.bundle.choose import Choice, choose
-from stages.bundle.config import BundleConfig
-from stages.bundle.facts import card_of, facts_of, model_facts
-from stages.models.timm_files import save_timm
-from stages.models.weights import read_own
+from vitcompress.core.artifact_records import BundleRecord, ExportRecord, Precision, Runtime, VerifyRecord
+from vitcompress.core.context import Context
+from vitcompress.core.files import reference
+from vitcompress.core.records import DataRecord, DistillRecord, FoldRecord, StudentRecord, TeacherRecord
+from vitcompress.exporters.bundle import BundledModel, write_bundle
+from vitcompress.exporters.bundle.layout import Kind
+from vitcompress.stages.bundle.choose import Choice, choose
+from vitcompress.stages.bundle.config import BundleConfig
+from vitcompress.stages.bundle.facts import card_of, facts_of, model_facts
+from vitcompress.stages.models.timm_files import save_timm
+from vitcompress.stages.models.weights import read_own
 
 ENGINES: tuple[Runtime, ...] = ("tensorrt", "tensorrt-rtx")
 """Which flavour's engine is recommended, where there are both."""

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from core.errors import DataError
-from core.files import write_atomic
-from core.images import ImageError, check_header, open_image
-from core.machine import usable_cores
-from stages.images.left_out import File
+from vitcompress.core.errors import DataError
+from vitcompress.core.files import write_atomic
+from vitcompress.core.images import ImageError, check_header, open_image
+from vitcompress.core.machine import usable_cores
+from vitcompress.stages.images.left_out import File
 
 LISTED = Path("data") / "bad_images.txt"
 """In the run directory: path in the source and reason of each image that is left out, a tab between them."""

@@ -13,10 +13,10 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from core.errors import DataError
-from core.files import sha256_of
-from core.machine import usable_cores
-from stages.images.left_out import File
+from vitcompress.core.errors import DataError
+from vitcompress.core.files import sha256_of
+from vitcompress.core.machine import usable_cores
+from vitcompress.stages.images.left_out import File
 
 _TAIL = 4096
 """Bytes; the beginnings of files that one program wrote are often the same."""

@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from core.context import Context
-from core.errors import DataError
-from core.images import READING
-from core.pillow import listening
-from core.records import DataRecord
-from core.words import counted
-from stages.data.bad_images import LISTED, Bad, find_bad, refusal, write_list
-from stages.data.duplicates import Duplicates, find_duplicates, pairs_in_words
-from stages.images.config import DataConfig
-from stages.images.left_out import LeftOut
-from stages.images.listing import data_digest, kind_of, suffixes_in_words
-from stages.images.sources import Images, StreamSplit, open_images
+from vitcompress.core.context import Context
+from vitcompress.core.errors import DataError
+from vitcompress.core.images import READING
+from vitcompress.core.pillow import listening
+from vitcompress.core.records import DataRecord
+from vitcompress.core.words import counted
+from vitcompress.stages.data.bad_images import LISTED, Bad, find_bad, refusal, write_list
+from vitcompress.stages.data.duplicates import Duplicates, find_duplicates, pairs_in_words
+from vitcompress.stages.images.config import DataConfig
+from vitcompress.stages.images.left_out import LeftOut
+from vitcompress.stages.images.listing import data_digest, kind_of, suffixes_in_words
+from vitcompress.stages.images.sources import Images, StreamSplit, open_images
 
 _FULL_CHECK_LIMIT = 50_000
 

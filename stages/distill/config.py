@@ -6,9 +6,9 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field, field_validator
 
-from core.record import Record
-from stages.distill.cache.config import CacheConfig
-from stages.training.config import TrainingConfig
+from vitcompress.core.record import Record
+from vitcompress.stages.distill.cache.config import CacheConfig
+from vitcompress.stages.training.config import TrainingConfig
 
 
 class FeatureTerm(Record):

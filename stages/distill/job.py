@@ -11,28 +11,35 @@ import torch
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 
-from core.context import Context
-from core.errors import RunInterrupted, UsageError
-from core.records import CacheSummary, DataRecord, StudentRecord, TeacherRecord
-from stages.distill.cache.fill import Processes, fill, parts_of
-from stages.distill.cache.report import CacheReport
-from stages.distill.cache.store import Store
-from stages.distill.cache.views import CachedViews
-from stages.distill.config import DistillConfig
-from stages.distill.losses import distillation_terms
-from stages.distill.model import TEACHER_VERSION, AdaptedTeacher, FrozenTeacher, TappedStudent, tap_shapes
-from stages.distill.pairs import LayerPair, Shape, check_alignable, layer_pairs, student_layers, teacher_layers
-from stages.images.config import DataConfig
-from stages.images.loaders import VIEWS_VERSION, ViewKey, eval_loader, mix_of, train_loader, train_views
-from stages.images.sources import Images, StreamSplit, recorded_images
-from stages.models.build import build_model
-from stages.models.weights import load_own
-from stages.training.compilation import compile_in_place
-from stages.training.device import make_accelerator
-from stages.training.interrupt import stop_on_signal
-from stages.training.loop import Job
-from stages.training.processes import any_process
-from stages.training.terms import Compared
+from vitcompress.core.context import Context
+from vitcompress.core.errors import RunInterrupted, UsageError
+from vitcompress.core.records import CacheSummary, DataRecord, StudentRecord, TeacherRecord
+from vitcompress.stages.distill.cache.fill import Processes, fill, parts_of
+from vitcompress.stages.distill.cache.report import CacheReport
+from vitcompress.stages.distill.cache.store import Store
+from vitcompress.stages.distill.cache.views import CachedViews
+from vitcompress.stages.distill.config import DistillConfig
+from vitcompress.stages.distill.losses import distillation_terms
+from vitcompress.stages.distill.model import TEACHER_VERSION, AdaptedTeacher, FrozenTeacher, TappedStudent, tap_shapes
+from vitcompress.stages.distill.pairs import (
+    LayerPair,
+    Shape,
+    check_alignable,
+    layer_pairs,
+    student_layers,
+    teacher_layers,
+)
+from vitcompress.stages.images.config import DataConfig
+from vitcompress.stages.images.loaders import VIEWS_VERSION, ViewKey, eval_loader, mix_of, train_loader, train_views
+from vitcompress.stages.images.sources import Images, StreamSplit, recorded_images
+from vitcompress.stages.models.build import build_model
+from vitcompress.stages.models.weights import load_own
+from vitcompress.stages.training.compilation import compile_in_place
+from vitcompress.stages.training.device import make_accelerator
+from vitcompress.stages.training.interrupt import stop_on_signal
+from vitcompress.stages.training.loop import Job
+from vitcompress.stages.training.processes import any_process
+from vitcompress.stages.training.terms import Compared
 
 
 @dataclass(frozen=True)

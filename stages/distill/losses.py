@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stages.distill.config import DistillConfig
-from stages.distill.pairs import LayerPair, averages_down
+from vitcompress.stages.distill.config import DistillConfig
+from vitcompress.stages.distill.pairs import LayerPair, averages_down
 
 _NO_SHARE = 1e-13
 """Of probability, instead of 0, whose logarithm is not finite."""

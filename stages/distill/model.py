@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from core.preprocess import PreprocessSpec
-from stages.distill.pairs import LayerPair, Shape, student_layers
-from stages.models.build import logits_and_taps, tapped_block
-from stages.models.students import layer_groups_of, no_weight_decay_of, taps_alone
-from stages.models.talking_heads import freeze_talking_heads
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.stages.distill.pairs import LayerPair, Shape, student_layers
+from vitcompress.stages.models.build import logits_and_taps, tapped_block
+from vitcompress.stages.models.students import layer_groups_of, no_weight_decay_of, taps_alone
+from vitcompress.stages.models.talking_heads import freeze_talking_heads
 
 TEACHER_VERSION = 2
 """Raised when ``AdaptedTeacher`` computes its answers in another way: the last bits of cached ones differ then."""

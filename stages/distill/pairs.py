@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from core.errors import UsageError
-from stages.distill.config import DistillConfig, FeatureTerm
+from vitcompress.core.errors import UsageError
+from vitcompress.stages.distill.config import DistillConfig, FeatureTerm
 
 Shape = tuple[int, ...]
 

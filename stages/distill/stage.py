@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from core.context import Context
-from core.errors import ResultError
-from core.records import DistillRecord
-from stages.distill.config import DistillConfig
-from stages.distill.job import Inputs as Inputs
-from stages.distill.job import distillation_job
-from stages.models.snapshots import Snapshots
-from stages.models.weights import all_finite, save_weights
-from stages.training.loop import train
-from stages.training.terms import first_and_last, shares
+from vitcompress.core.context import Context
+from vitcompress.core.errors import ResultError
+from vitcompress.core.records import DistillRecord
+from vitcompress.stages.distill.config import DistillConfig
+from vitcompress.stages.distill.job import Inputs as Inputs
+from vitcompress.stages.distill.job import distillation_job
+from vitcompress.stages.models.snapshots import Snapshots
+from vitcompress.stages.models.weights import all_finite, save_weights
+from vitcompress.stages.training.loop import train
+from vitcompress.stages.training.terms import first_and_last, shares
 
 
 def run(config: DistillConfig, inputs: Inputs, context: Context) -> DistillRecord:

@@ -9,20 +9,20 @@ from pathlib import Path
 from safetensors.torch import load_file
 from torch import Tensor
 
-from core.analysis_records import AnalyzeRecord, DynamicsRecord
-from core.context import Context
-from core.files import reference
-from core.records import DataRecord, DistillRecord, StudentRecord, TeacherRecord
-from stages.analysis.approach import approach
-from stages.analysis.config import AnalysisConfig
-from stages.analysis.drawn import selected_layers
-from stages.analysis.read import read_network
-from stages.analysis.sample import training_sample
-from stages.analysis.store import load
-from stages.analysis.write import remove, write
-from stages.models.build import build_model
-from stages.models.geometry import shape_by_name
-from stages.models.snapshots import load_snapshot
+from vitcompress.core.analysis_records import AnalyzeRecord, DynamicsRecord
+from vitcompress.core.context import Context
+from vitcompress.core.files import reference
+from vitcompress.core.records import DataRecord, DistillRecord, StudentRecord, TeacherRecord
+from vitcompress.stages.analysis.approach import approach
+from vitcompress.stages.analysis.config import AnalysisConfig
+from vitcompress.stages.analysis.drawn import selected_layers
+from vitcompress.stages.analysis.read import read_network
+from vitcompress.stages.analysis.sample import training_sample
+from vitcompress.stages.analysis.store import load
+from vitcompress.stages.analysis.write import remove, write
+from vitcompress.stages.models.build import build_model
+from vitcompress.stages.models.geometry import shape_by_name
+from vitcompress.stages.models.snapshots import load_snapshot
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
-from core.artifact_records import Precision
-from core.preprocess import Input
-from core.record import Record
-from stages.rewrites.config import RewriteConfig
+from vitcompress.core.artifact_records import Precision
+from vitcompress.core.preprocess import Input
+from vitcompress.core.record import Record
+from vitcompress.stages.rewrites.config import RewriteConfig
 
 Target = Literal["onnx", "tensorrt", "tensorrt-rtx", "triton"]
 ENGINES: tuple[Literal["tensorrt"], Literal["tensorrt-rtx"]] = ("tensorrt", "tensorrt-rtx")

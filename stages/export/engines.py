@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from core.artifact_records import EngineArtifact, OnnxArtifact, Precision
-from core.context import Context
-from core.errors import ResultError
-from core.files import reference
-from exporters.tensorrt import Flavour, engine_from_onnx
-from stages.export.config import ExportConfig
+from vitcompress.core.artifact_records import EngineArtifact, OnnxArtifact, Precision
+from vitcompress.core.context import Context
+from vitcompress.core.errors import ResultError
+from vitcompress.core.files import reference
+from vitcompress.exporters.tensorrt import Flavour, engine_from_onnx
+from vitcompress.stages.export.config import ExportConfig
 
 FP8_CAPABILITIES = ("8.9", "12.0")
 """GPU generations with fp8 products (Ada, Blackwell) among those that tensorrt-rtx builds for."""

@@ -9,20 +9,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.artifact_records import OnnxArtifact
-from core.context import Context
-from core.errors import ResultError
-from core.files import reference
-from core.preprocess import PreprocessSpec
-from core.records import Cost, DataRecord, FileRef, ModelSpec
-from exporters.onnx import max_difference, onnx_from_module
-from exporters.precision.audit import operator_dtypes
-from stages.export.config import ExportConfig
-from stages.images.loaders import sample
-from stages.images.sources import recorded_images
-from stages.models.build import build_model
-from stages.models.weights import load_own
-from stages.rewrites.deploy import deployed
+from vitcompress.core.artifact_records import OnnxArtifact
+from vitcompress.core.context import Context
+from vitcompress.core.errors import ResultError
+from vitcompress.core.files import reference
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.core.records import Cost, DataRecord, FileRef, ModelSpec
+from vitcompress.exporters.onnx import max_difference, onnx_from_module
+from vitcompress.exporters.precision.audit import operator_dtypes
+from vitcompress.stages.export.config import ExportConfig
+from vitcompress.stages.images.loaders import sample
+from vitcompress.stages.images.sources import recorded_images
+from vitcompress.stages.models.build import build_model
+from vitcompress.stages.models.weights import load_own
+from vitcompress.stages.rewrites.deploy import deployed
 
 CHECKED_BATCHES = (1, 2, 7)
 

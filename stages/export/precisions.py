@@ -7,19 +7,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.artifact_records import OnnxArtifact, Precision, Reduction
-from core.context import Context
-from core.errors import ResultError, UsageError
-from core.files import reference
-from exporters.onnx import max_difference
-from exporters.precision.limits import default_limits
-from exporters.precision.reduce import reduced_from_onnx
-from stages.export.config import ExportConfig
-from stages.export.graphs import CHECKED_BATCHES, Sample
-from stages.images.loaders import sample
-from stages.images.sources import recorded_images
-from stages.models.build import build_model
-from stages.models.weights import load_own
+from vitcompress.core.artifact_records import OnnxArtifact, Precision, Reduction
+from vitcompress.core.context import Context
+from vitcompress.core.errors import ResultError, UsageError
+from vitcompress.core.files import reference
+from vitcompress.exporters.onnx import max_difference
+from vitcompress.exporters.precision.limits import default_limits
+from vitcompress.exporters.precision.reduce import reduced_from_onnx
+from vitcompress.stages.export.config import ExportConfig
+from vitcompress.stages.export.graphs import CHECKED_BATCHES, Sample
+from vitcompress.stages.images.loaders import sample
+from vitcompress.stages.images.sources import recorded_images
+from vitcompress.stages.models.build import build_model
+from vitcompress.stages.models.weights import load_own
 
 _CALIBRATED: tuple[Precision, ...] = ("int8", "fp8")
 

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.artifact_records import OnnxArtifact
-from core.context import Context
-from core.errors import EnvironmentLacksError, ResultError
-from core.records import FoldRecord, Graph
-from core.words import counted
-from exporters.latency import Call, Opener, measure_sessions, physical_cores, pinned, speedup_interval
-from exporters.runners import PROVIDERS, OnnxRunner, Provider, provider_for
-from stages.export.config import ExportConfig
-from stages.training.device import make_accelerator
+from vitcompress.core.artifact_records import OnnxArtifact
+from vitcompress.core.context import Context
+from vitcompress.core.errors import EnvironmentLacksError, ResultError
+from vitcompress.core.records import FoldRecord, Graph
+from vitcompress.core.words import counted
+from vitcompress.exporters.latency import Call, Opener, measure_sessions, physical_cores, pinned, speedup_interval
+from vitcompress.exporters.runners import PROVIDERS, OnnxRunner, Provider, provider_for
+from vitcompress.stages.export.config import ExportConfig
+from vitcompress.stages.training.device import make_accelerator
 
 _AUTO_SECONDS = 6.0
 _AUTO_TIGHT = 0.01

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from core.artifact_records import EngineArtifact, ExportRecord, Precision
-from core.context import Context
-from core.records import DataRecord, DistillRecord, FoldRecord, StudentRecord, TeacherRecord
-from exporters.tensorrt import choose_flavour
-from stages.export.config import ExportConfig
-from stages.export.engines import build_engines
-from stages.export.graphs import Sample, export_graph, held_out
-from stages.export.precisions import reduce_graph
-from stages.export.projector import choose_graph
+from vitcompress.core.artifact_records import EngineArtifact, ExportRecord, Precision
+from vitcompress.core.context import Context
+from vitcompress.core.records import DataRecord, DistillRecord, FoldRecord, StudentRecord, TeacherRecord
+from vitcompress.exporters.tensorrt import choose_flavour
+from vitcompress.stages.export.config import ExportConfig
+from vitcompress.stages.export.engines import build_engines
+from vitcompress.stages.export.graphs import Sample, export_graph, held_out
+from vitcompress.stages.export.precisions import reduce_graph
+from vitcompress.stages.export.projector import choose_graph
 
 
 @dataclass(frozen=True)

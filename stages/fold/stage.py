@@ -9,16 +9,16 @@ from math import isfinite
 import torch
 from torch import Tensor, nn
 
-from core.context import Context
-from core.errors import ResultError
-from core.records import DataRecord, DistillRecord, FoldRecord, StudentRecord
-from stages.fold.config import FoldConfig
-from stages.images.loaders import sample
-from stages.images.sources import recorded_images
-from stages.models.build import build_model, cost_of
-from stages.models.students import FoldedLift, LiftStudent
-from stages.models.weights import load_own, save_weights
-from stages.rewrites.lift import fold
+from vitcompress.core.context import Context
+from vitcompress.core.errors import ResultError
+from vitcompress.core.records import DataRecord, DistillRecord, FoldRecord, StudentRecord
+from vitcompress.stages.fold.config import FoldConfig
+from vitcompress.stages.images.loaders import sample
+from vitcompress.stages.images.sources import recorded_images
+from vitcompress.stages.models.build import build_model, cost_of
+from vitcompress.stages.models.students import FoldedLift, LiftStudent
+from vitcompress.stages.models.weights import load_own, save_weights
+from vitcompress.stages.rewrites.lift import fold
 
 
 @dataclass(frozen=True)

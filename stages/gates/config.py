@@ -6,9 +6,9 @@ from typing import Self
 
 from pydantic import ConfigDict, Field, ValidationError, model_validator
 
-from core.errors import nearest
-from core.record import Record
-from stages.gates.names import ALL, NAMES, ROLES, refuse_unjudged, refuse_unknown
+from vitcompress.core.errors import nearest
+from vitcompress.core.record import Record
+from vitcompress.stages.gates.names import ALL, NAMES, ROLES, refuse_unjudged, refuse_unknown
 
 NO_TEACHER_ENGINE = (
     "an engine's speed-up is never measured: no engine is built of the teacher, so there is nothing to compare with; "

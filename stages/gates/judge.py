@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from core.artifact_records import GateRow
+from vitcompress.core.artifact_records import GateRow
 
 Quantity = Literal["drop", "top1", "agreement", "speedup", "latency_ms", "size_mb", "teacher_gain"]
 Verdict = Literal["pass", "fail", "inconclusive", "unmeasured"]

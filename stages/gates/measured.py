@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import get_args
 
-from core.artifact_records import (
+from vitcompress.core.artifact_records import (
     AccuracyRow,
     EngineArtifact,
     ExportRecord,
@@ -14,9 +14,9 @@ from core.artifact_records import (
     Runtime,
     VerifyRecord,
 )
-from core.record import FileRef
-from stages.gates.config import NO_TEACHER_ENGINE
-from stages.gates.judge import Measurement, Quantity
+from vitcompress.core.record import FileRef
+from vitcompress.stages.gates.config import NO_TEACHER_ENGINE
+from vitcompress.stages.gates.judge import Measurement, Quantity
 
 _MEGABYTE = 1_000_000
 

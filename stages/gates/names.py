@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import get_args
 
-from core.artifact_records import Precision, Runtime
-from core.errors import nearest
+from vitcompress.core.artifact_records import Precision, Runtime
+from vitcompress.core.errors import nearest
 
 ROLES = ("onnx", "engine")
 """Of each kind the artifact that the bundle recommends, whichever that turns out to be."""

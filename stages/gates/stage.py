@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from core.artifact_records import BundleRecord, ExportRecord, GatesRecord, VerifyRecord
-from core.context import Context
-from core.records import ControlRecord, DataRecord
-from stages.gates.config import GatesConfig
-from stages.gates.judge import Judged, judge, passed
-from stages.gates.measured import measurements, nothing
-from stages.gates.subjects import Subject, subjects
-from stages.gates.training import at_chance, judged_training
+from vitcompress.core.artifact_records import BundleRecord, ExportRecord, GatesRecord, VerifyRecord
+from vitcompress.core.context import Context
+from vitcompress.core.records import ControlRecord, DataRecord
+from vitcompress.stages.gates.config import GatesConfig
+from vitcompress.stages.gates.judge import Judged, judge, passed
+from vitcompress.stages.gates.measured import measurements, nothing
+from vitcompress.stages.gates.subjects import Subject, subjects
+from vitcompress.stages.gates.training import at_chance, judged_training
 
 
 @dataclass(frozen=True)

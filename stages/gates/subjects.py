@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from core.artifact_records import BundleRecord, ExportRecord, Precision, Runtime
-from stages.gates.config import GatesConfig
-from stages.gates.names import ALL, RUNTIMES, label_of, name_of, parts_of
+from vitcompress.core.artifact_records import BundleRecord, ExportRecord, Precision, Runtime
+from vitcompress.stages.gates.config import GatesConfig
+from vitcompress.stages.gates.names import ALL, RUNTIMES, label_of, name_of, parts_of
 
 
 @dataclass(frozen=True)

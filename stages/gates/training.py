@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from core.artifact_records import GateRow, VerifyRecord
-from core.records import ControlRecord, Graph
-from stages.gates.config import GatesConfig
-from stages.gates.judge import Judged, Measurement
-from stages.training.chance import against_chance, chance_of
+from vitcompress.core.artifact_records import GateRow, VerifyRecord
+from vitcompress.core.records import ControlRecord, Graph
+from vitcompress.stages.gates.config import GatesConfig
+from vitcompress.stages.gates.judge import Judged, Measurement
+from vitcompress.stages.training.chance import against_chance, chance_of
 
 STUDENT = "student"
 """What a reader is told that these rows are about."""

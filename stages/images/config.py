@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from core.record import Record
+from vitcompress.core.record import Record
 
 
 class AugmentConfig(Record):

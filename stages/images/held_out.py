@@ -15,11 +15,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from core.errors import DataError
-from core.preprocess import PreprocessSpec
-from stages.images.loaders import StreamViews
-from stages.images.sources import ListedSplit, StreamSplit
-from stages.images.workers import worker_init
+from vitcompress.core.errors import DataError
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.stages.images.loaders import StreamViews
+from vitcompress.stages.images.sources import ListedSplit, StreamSplit
+from vitcompress.stages.images.workers import worker_init
 
 Prepared = tuple[tuple[Tensor, ...], str]
 """One image as each preprocessing gives it, and the digest of its pixels or nothing."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from core.errors import DataError
+from vitcompress.core.errors import DataError
 
 _SHOWN = 8
 

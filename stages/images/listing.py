@@ -12,11 +12,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from core.errors import DataError
-from core.fingerprint import fingerprint
-from core.images import IMAGE_SUFFIXES
-from stages.images.config import DataConfig
-from stages.images.left_out import require_each_class, without
+from vitcompress.core.errors import DataError
+from vitcompress.core.fingerprint import fingerprint
+from vitcompress.core.images import IMAGE_SUFFIXES
+from vitcompress.stages.images.config import DataConfig
+from vitcompress.stages.images.left_out import require_each_class, without
 
 EMBEDDED = "digits"
 PACKAGES = {

@@ -21,10 +21,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
 from torchvision.transforms import Compose
 
-from core.preprocess import PreprocessSpec
-from stages.images.config import AugmentConfig
-from stages.images.sources import StreamSplit
-from stages.images.workers import worker_init
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.stages.images.config import AugmentConfig
+from vitcompress.stages.images.sources import StreamSplit
+from vitcompress.stages.images.workers import worker_init
 
 View = tuple[Tensor, int]
 VIEWS_VERSION = 2

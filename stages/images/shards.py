@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from core.errors import DataError
-from core.images import as_rgb
+from vitcompress.core.errors import DataError
+from vitcompress.core.images import as_rgb
 
 _LABEL = "cls"
 

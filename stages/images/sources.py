@@ -12,13 +12,13 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from core.errors import DataError
-from core.images import UNREADABLE, as_rgb, open_image, reason_of
-from core.records import DataRecord
-from stages.images.config import DataConfig
-from stages.images.left_out import NOTHING, File, LeftOut, path_in, require_each_class, without
-from stages.images.listing import EMBEDDED, PACKAGES, kind_of, list_splits
-from stages.images.shards import indexed
+from vitcompress.core.errors import DataError
+from vitcompress.core.images import UNREADABLE, as_rgb, open_image, reason_of
+from vitcompress.core.records import DataRecord
+from vitcompress.stages.images.config import DataConfig
+from vitcompress.stages.images.left_out import NOTHING, File, LeftOut, path_in, require_each_class, without
+from vitcompress.stages.images.listing import EMBEDDED, PACKAGES, kind_of, list_splits
+from vitcompress.stages.images.shards import indexed
 
 DIGIT_SIZE = 32
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, features
 
-from stages.images.sources import StreamSplit
+from vitcompress.stages.images.sources import StreamSplit
 
 SIDE = 96
 """Longest side, pixels."""

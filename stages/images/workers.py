@@ -11,7 +11,7 @@ from functools import partial
 
 import psutil
 
-from core.pillow import hush
+from vitcompress.core.pillow import hush
 
 _LOOK_SECONDS = 2.0
 """Between two looks at whether the main process still lives."""

@@ -13,12 +13,12 @@ from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from core.errors import UsageError
-from core.preprocess import CropMode, PreprocessSpec
-from core.records import Cost, ModelSpec
-from stages.models.adapt import adapt
-from stages.models.geometry import REFUSALS
-from stages.models.students import FoldedLift, LiftStudent, TokenBase, widen_last
+from vitcompress.core.errors import UsageError
+from vitcompress.core.preprocess import CropMode, PreprocessSpec
+from vitcompress.core.records import Cost, ModelSpec
+from vitcompress.stages.models.adapt import adapt
+from vitcompress.stages.models.geometry import REFUSALS
+from vitcompress.stages.models.students import FoldedLift, LiftStudent, TokenBase, widen_last
 
 
 def build_model(spec: ModelSpec) -> nn.Module:

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from timm.models import clean_state_dict
 from torch import Tensor
 
-from core.errors import UsageError
+from vitcompress.core.errors import UsageError
 
 _SHOWN = 6
 _AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "params_ema", "ema")

@@ -7,7 +7,7 @@ from typing import Any
 from timm.layers import LayerNorm2d
 from torch import nn
 
-from stages.models.students import FoldedLift, LiftStudent
+from vitcompress.stages.models.students import FoldedLift, LiftStudent
 
 
 def final_norm(model: nn.Module) -> tuple[nn.Module, int] | None:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from core.errors import UsageError
-from core.records import Strategy, WideHeads
+from vitcompress.core.errors import UsageError
+from vitcompress.core.records import Strategy, WideHeads
 
 REFUSALS = (TypeError, ValueError, ArithmeticError, AssertionError, RuntimeError)
 """What timm raises for arguments, or an image, that a network does not take."""

@@ -10,14 +10,14 @@ from typing import Any
 import timm
 from torch import Tensor, nn
 
-from core.errors import UsageError
-from core.records import ModelSpec
-from stages.models.adapt import CannotAdaptError, adapt
-from stages.models.build import pretrained_model
-from stages.models.checkpoint import read_checkpoint, without_wrapper
-from stages.models.geometry import meta_model
-from stages.models.students import LiftStudent
-from stages.models.weights import all_finite
+from vitcompress.core.errors import UsageError
+from vitcompress.core.records import ModelSpec
+from vitcompress.stages.models.adapt import CannotAdaptError, adapt
+from vitcompress.stages.models.build import pretrained_model
+from vitcompress.stages.models.checkpoint import read_checkpoint, without_wrapper
+from vitcompress.stages.models.geometry import meta_model
+from vitcompress.stages.models.students import LiftStudent
+from vitcompress.stages.models.weights import all_finite
 
 _INSIDE_LIFT = "base.vit."
 _PREPROCESSING = ("mean", "std", "interpolation", "crop_pct")

@@ -6,7 +6,7 @@ import re
 
 import timm
 
-from core.errors import UsageError, nearest
+from vitcompress.core.errors import UsageError, nearest
 
 # What may follow a short name without changing which architecture is meant: patch, window and image sizes.
 _GEOMETRY_SUFFIX = re.compile(r"(_(patch\d+|window\d+|\d{2,4}))+")

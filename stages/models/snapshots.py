@@ -16,11 +16,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from core.errors import UsageError
-from core.files import inside, reference
-from core.records import Snapshot
-from core.rundir import SETTINGS_SHOWN
-from stages.models.weights import save_weights
+from vitcompress.core.errors import UsageError
+from vitcompress.core.files import inside, reference
+from vitcompress.core.records import Snapshot
+from vitcompress.core.rundir import SETTINGS_SHOWN
+from vitcompress.stages.models.weights import save_weights
 
 
 @dataclass(frozen=True)

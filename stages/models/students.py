@@ -13,9 +13,9 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from core.errors import UsageError
-from core.records import WideHeads
-from stages.models.geometry import check_strategy, meta_model, shape_of, wide_shapes
+from vitcompress.core.errors import UsageError
+from vitcompress.core.records import WideHeads
+from vitcompress.stages.models.geometry import check_strategy, meta_model, shape_of, wide_shapes
 
 LAYER_NORM_EPS = 1e-6
 """As in timm's ViTs."""

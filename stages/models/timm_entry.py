@@ -1,7 +1,7 @@
 """Importing this lets timm build the students that are no architecture of its own: lifted and widened ones.
 
 import timm
-import stages.models.timm_entry
+import vitcompress.stages.models.timm_entry
 model = timm.create_model("local-dir:BUNDLE/timm", pretrained=True)
 """
 
@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from timm.models import build_model_with_cfg, register_model
 from torch import nn
 
-from core.errors import UsageError
-from core.records import ModelSpec
-from stages.models.build import build_model
+from vitcompress.core.errors import UsageError
+from vitcompress.core.records import ModelSpec
+from vitcompress.stages.models.build import build_model
 
 
 def compress_student(pretrained: bool = False, **kwargs: Any) -> nn.Module:

@@ -13,14 +13,14 @@ from typing import Any
 
 from torch import Tensor
 
-from core.files import write_atomic
-from core.preprocess import PreprocessSpec
-from core.records import ModelSpec
-from stages.models.geometry import meta_model
-from stages.models.weights import classifier_names, save_weights
+from vitcompress.core.files import write_atomic
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.core.records import ModelSpec
+from vitcompress.stages.models.geometry import meta_model
+from vitcompress.stages.models.weights import classifier_names, save_weights
 
 ENTRY = "compress_student"
-"""What timm knows our own networks by, once ``stages.models.timm_entry`` is imported."""
+"""What timm knows our own networks by, once ``vitcompress.stages.models.timm_entry`` is imported."""
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
@@ -30,7 +30,7 @@ def save_timm(
     """Write the folder; the paths of its two files, ``config.json`` and ``model.safetensors``.
 
     A plain student (a uniformly wider one too) is an architecture of timm's own. Any other has the architecture
-    ``compress_student``, which exists after ``import stages.models.timm_entry``.
+    ``compress_student``, which exists after ``import vitcompress.stages.models.timm_entry``.
 
     Args:
         state: the network's state dict, as ``build_model(spec)`` takes it.

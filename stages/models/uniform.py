@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from core.errors import UsageError
-from core.records import ModelSpec
-from stages.models.build import build_model
-from stages.models.geometry import check_strategy, shape_by_name
+from vitcompress.core.errors import UsageError
+from vitcompress.core.records import ModelSpec
+from vitcompress.stages.models.build import build_model
+from vitcompress.stages.models.geometry import check_strategy, shape_by_name
 
 
 def parameters_of(spec: ModelSpec) -> int:

@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from core.errors import UsageError
-from core.files import reference, write_atomic
-from core.records import FileRef
-from stages.models.adapt import CannotAdaptError, adapt
-from stages.models.checkpoint import read_checkpoint, some, without_wrapper
+from vitcompress.core.errors import UsageError
+from vitcompress.core.files import reference, write_atomic
+from vitcompress.core.records import FileRef
+from vitcompress.stages.models.adapt import CannotAdaptError, adapt
+from vitcompress.stages.models.checkpoint import read_checkpoint, some, without_wrapper
 
 
 def save_weights(state: dict[str, Tensor], path: Path, root: Path) -> FileRef:

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 from torch import nn
 
-from stages.rewrites.attend import AbsorbedAttention, Attention
-from stages.rewrites.parts import Block, Network
-from stages.rewrites.rewritten import Rewritten, copy_of
+from vitcompress.stages.rewrites.attend import AbsorbedAttention, Attention
+from vitcompress.stages.rewrites.parts import Block, Network
+from vitcompress.stages.rewrites.rewritten import Rewritten, copy_of
 
 MOST_QUERIES = 2
 """A class and a distillation token; with many more queries, forming keys and values once is the cheaper way."""

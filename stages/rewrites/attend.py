@@ -9,7 +9,7 @@ import torch
 from timm.layers import apply_rot_embed_cat
 from torch import Tensor, nn
 
-from stages.rewrites.tokens import ALL, Span, Tokens
+from vitcompress.stages.rewrites.tokens import ALL, Span, Tokens
 
 
 class Rotation(nn.Module):

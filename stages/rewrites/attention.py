@@ -19,9 +19,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from stages.rewrites.attend import Attention, LeftMix, PermutedMix
-from stages.rewrites.parts import Network
-from stages.rewrites.rewritten import Rewritten, copy_of
+from vitcompress.stages.rewrites.attend import Attention, LeftMix, PermutedMix
+from vitcompress.stages.rewrites.parts import Network
+from vitcompress.stages.rewrites.rewritten import Rewritten, copy_of
 
 
 def simplify_attention(network: Network) -> Rewritten:

@@ -8,9 +8,9 @@ class token's are left out.
 
 from __future__ import annotations
 
-from stages.rewrites.parts import ClassAttentionReadout, Network
-from stages.rewrites.rewritten import Rewritten, copy_of
-from stages.rewrites.tokens import ALL
+from vitcompress.stages.rewrites.parts import ClassAttentionReadout, Network
+from vitcompress.stages.rewrites.rewritten import Rewritten, copy_of
+from vitcompress.stages.rewrites.tokens import ALL
 
 
 def narrow_last_block(network: Network) -> Rewritten:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import ConfigDict
 
-from core.record import Record
+from vitcompress.core.record import Record
 
 
 class RewriteConfig(Record):

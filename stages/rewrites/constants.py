@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stages.rewrites.parts import Embedding, Network
-from stages.rewrites.rewritten import Rewritten, copy_of
-from stages.rewrites.tokens import Tokens
+from vitcompress.stages.rewrites.parts import Embedding, Network
+from vitcompress.stages.rewrites.rewritten import Rewritten, copy_of
+from vitcompress.stages.rewrites.tokens import Tokens
 
 
 class ConstantEmbedding(Embedding):

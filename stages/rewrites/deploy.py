@@ -10,20 +10,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from core.artifact_records import Input
-from core.errors import ResultError
-from core.preprocess import PreprocessSpec
-from stages.rewrites.absorb import absorb_keys_and_values
-from stages.rewrites.attention import simplify_attention
-from stages.rewrites.class_token import narrow_last_block
-from stages.rewrites.config import RewriteConfig
-from stages.rewrites.constants import precompute_constants
-from stages.rewrites.hierarchical import fold_window_scale, is_swin, normalise_in_grid
-from stages.rewrites.layer_scale import fold_layer_scale
-from stages.rewrites.lower import NotTakenApart, network_from_module
-from stages.rewrites.patches import PixelInput, normalise_in_patches
-from stages.rewrites.rewritten import Rewritten
-from stages.rewrites.tokens_first import keep_tokens_first
+from vitcompress.core.artifact_records import Input
+from vitcompress.core.errors import ResultError
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.stages.rewrites.absorb import absorb_keys_and_values
+from vitcompress.stages.rewrites.attention import simplify_attention
+from vitcompress.stages.rewrites.class_token import narrow_last_block
+from vitcompress.stages.rewrites.config import RewriteConfig
+from vitcompress.stages.rewrites.constants import precompute_constants
+from vitcompress.stages.rewrites.hierarchical import fold_window_scale, is_swin, normalise_in_grid
+from vitcompress.stages.rewrites.layer_scale import fold_layer_scale
+from vitcompress.stages.rewrites.lower import NotTakenApart, network_from_module
+from vitcompress.stages.rewrites.patches import PixelInput, normalise_in_patches
+from vitcompress.stages.rewrites.rewritten import Rewritten
+from vitcompress.stages.rewrites.tokens_first import keep_tokens_first
 
 TOLERANCE = 1e-9
 """Largest accepted change of logits in float64, relative to the largest logit. Rounding alone gives about 1e-14."""

@@ -14,9 +14,9 @@ from timm.layers import PatchEmbed
 from timm.models.swin_transformer import SwinTransformer, WindowAttention
 from torch import Tensor, nn
 
-from core.preprocess import PreprocessSpec
-from stages.rewrites.patches import LinearPatches, linear_patches, why_not_linear
-from stages.rewrites.rewritten import Rewritten
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.stages.rewrites.patches import LinearPatches, linear_patches, why_not_linear
+from vitcompress.stages.rewrites.rewritten import Rewritten
 
 
 class GridPatches(nn.Module):

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stages.rewrites.parts import Network
-from stages.rewrites.rewritten import Rewritten, copy_of
+from vitcompress.stages.rewrites.parts import Network
+from vitcompress.stages.rewrites.rewritten import Rewritten, copy_of
 
 
 def fold_layer_scale(network: Network) -> Rewritten:

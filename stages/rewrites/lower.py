@@ -15,9 +15,9 @@ from timm.layers import AttentionRope, GluMlp, LayerScale, Mlp, PatchEmbed, SwiG
 from timm.models import beit, cait, deit, eva, vision_transformer
 from torch import Tensor, nn
 
-from stages.models.students import FoldedLift, LiftStudent, WideBlock
-from stages.rewrites.attend import Attention, PermutedMix, Rotation
-from stages.rewrites.parts import (
+from vitcompress.stages.models.students import FoldedLift, LiftStudent, WideBlock
+from vitcompress.stages.rewrites.attend import Attention, PermutedMix, Rotation
+from vitcompress.stages.rewrites.parts import (
     Block,
     ClassAttentionReadout,
     ConvPatches,
@@ -28,7 +28,7 @@ from stages.rewrites.parts import (
     Readout,
     TokenReadout,
 )
-from stages.rewrites.tokens import Span
+from vitcompress.stages.rewrites.tokens import Span
 
 _VITS = (vision_transformer.VisionTransformer, deit.VisionTransformerDistilled)
 _PLAIN_BLOCKS = (

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stages.rewrites.tokens import ALL, Span, Tokens
+from vitcompress.stages.rewrites.tokens import ALL, Span, Tokens
 
 
 class Block(nn.Module):

@@ -15,11 +15,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from core.preprocess import PreprocessSpec
-from stages.rewrites.lower import linear
-from stages.rewrites.parts import Network
-from stages.rewrites.rewritten import Rewritten, copy_of
-from stages.rewrites.tokens import Tokens
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.stages.rewrites.lower import linear
+from vitcompress.stages.rewrites.parts import Network
+from vitcompress.stages.rewrites.rewritten import Rewritten, copy_of
+from vitcompress.stages.rewrites.tokens import Tokens
 
 
 class LinearPatches(nn.Module):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from stages.rewrites.parts import Network
+from vitcompress.stages.rewrites.parts import Network
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ docs/performance.md.
 
 from __future__ import annotations
 
-from stages.rewrites.parts import Network
-from stages.rewrites.rewritten import Rewritten, copy_of
+from vitcompress.stages.rewrites.parts import Network
+from vitcompress.stages.rewrites.rewritten import Rewritten, copy_of
 
 
 def keep_tokens_first(network: Network) -> Rewritten:

@@ -6,8 +6,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from core.record import Record
-from core.records import Strategy, WideHeads
+from vitcompress.core.record import Record
+from vitcompress.core.records import Strategy, WideHeads
 
 Inherit = Literal["fitted", "pca", "spectral", "important", "channels"]
 """Ways from a teacher's weights to a student's (``stages.models.inherit``)."""

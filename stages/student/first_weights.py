@@ -7,19 +7,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.context import Context
-from core.errors import ResultError, UsageError
-from core.preprocess import PreprocessSpec
-from core.records import DataRecord, ModelSpec, TeacherRecord
-from stages.analysis.sample import Sample, training_sample
-from stages.models.build import build_model
-from stages.models.checkpoint import some
-from stages.models.inherit.families import timm_network, why_not
-from stages.models.inherit.inherit import inherit
-from stages.models.inherit.streams import layout_of
-from stages.models.weights import all_finite, load_own
-from stages.student.config import Inherit
-from stages.training.device import make_accelerator, torch_threads
+from vitcompress.core.context import Context
+from vitcompress.core.errors import ResultError, UsageError
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.core.records import DataRecord, ModelSpec, TeacherRecord
+from vitcompress.stages.analysis.sample import Sample, training_sample
+from vitcompress.stages.models.build import build_model
+from vitcompress.stages.models.checkpoint import some
+from vitcompress.stages.models.inherit.families import timm_network, why_not
+from vitcompress.stages.models.inherit.inherit import inherit
+from vitcompress.stages.models.inherit.streams import layout_of
+from vitcompress.stages.models.weights import all_finite, load_own
+from vitcompress.stages.student.config import Inherit
+from vitcompress.stages.training.device import make_accelerator, torch_threads
 
 _ROWS = 24_576
 """Tokens that the directions and corrections are found on, about: some sixty times the width of a ViT-S."""

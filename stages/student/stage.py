@@ -9,17 +9,17 @@ from typing import Any
 from accelerate.utils import set_seed
 from torch import nn
 
-from core.context import Context
-from core.records import DataRecord, Graph, ModelSpec, Strategy, StudentRecord, TeacherRecord
-from stages.models.build import build_model, cost_of, preprocess_of
-from stages.models.checkpoint import some
-from stages.models.geometry import Shape, check_strategy, shape_by_name, wide_shapes
-from stages.models.initial import fit_file, fit_pretrained
-from stages.models.students import LiftStudent
-from stages.models.uniform import matching_width
-from stages.models.weights import save_weights
-from stages.student.config import StudentConfig
-from stages.student.first_weights import first_weights
+from vitcompress.core.context import Context
+from vitcompress.core.records import DataRecord, Graph, ModelSpec, Strategy, StudentRecord, TeacherRecord
+from vitcompress.stages.models.build import build_model, cost_of, preprocess_of
+from vitcompress.stages.models.checkpoint import some
+from vitcompress.stages.models.geometry import Shape, check_strategy, shape_by_name, wide_shapes
+from vitcompress.stages.models.initial import fit_file, fit_pretrained
+from vitcompress.stages.models.students import LiftStudent
+from vitcompress.stages.models.uniform import matching_width
+from vitcompress.stages.models.weights import save_weights
+from vitcompress.stages.student.config import StudentConfig
+from vitcompress.stages.student.first_weights import first_weights
 
 GRAPH_OF: dict[Strategy, Graph] = {
     "plain": "plain",

@@ -16,18 +16,18 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import Subset
 
-from core.context import Context
-from core.errors import ResultError, UsageError
-from core.preprocess import PreprocessSpec
-from core.words import counted
-from stages.images.sources import Images, StreamSplit
-from stages.teacher.config import TeacherConfig
-from stages.teacher.probe import install, linear_heads
-from stages.teacher.probing import Probe, answers, probe_of
-from stages.teacher.tuning import FEWEST, hold_out, labels_of
-from stages.training.chance import better_by_a_standard_error, clearly_better
-from stages.training.evaluate import correct
-from stages.training.loop import Job, train
+from vitcompress.core.context import Context
+from vitcompress.core.errors import ResultError, UsageError
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.core.words import counted
+from vitcompress.stages.images.sources import Images, StreamSplit
+from vitcompress.stages.teacher.config import TeacherConfig
+from vitcompress.stages.teacher.probe import install, linear_heads
+from vitcompress.stages.teacher.probing import Probe, answers, probe_of
+from vitcompress.stages.teacher.tuning import FEWEST, hold_out, labels_of
+from vitcompress.stages.training.chance import better_by_a_standard_error, clearly_better
+from vitcompress.stages.training.evaluate import correct
+from vitcompress.stages.training.loop import Job, train
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from stages.training.config import TrainingConfig
+from vitcompress.stages.training.config import TrainingConfig
 
 
 class TeacherConfig(TrainingConfig):

@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import Subset
 
-from core.context import Context
-from core.errors import UsageError
-from core.preprocess import PreprocessSpec
-from stages.images.sources import Images, StreamSplit
-from stages.teacher.config import TeacherConfig
-from stages.teacher.probe import FIXED_PENALTY, fitted_heads, linear_heads
-from stages.teacher.probing import features_of
-from stages.teacher.tuning import FEWEST
-from stages.training.chance import against_chance, chance_level, clearly_better
-from stages.training.device import make_accelerator
+from vitcompress.core.context import Context
+from vitcompress.core.errors import UsageError
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.stages.images.sources import Images, StreamSplit
+from vitcompress.stages.teacher.config import TeacherConfig
+from vitcompress.stages.teacher.probe import FIXED_PENALTY, fitted_heads, linear_heads
+from vitcompress.stages.teacher.probing import features_of
+from vitcompress.stages.teacher.tuning import FEWEST
+from vitcompress.stages.training.chance import against_chance, chance_level, clearly_better
+from vitcompress.stages.training.device import make_accelerator
 
 _IMAGES = 1000
 """Of each split, at most, that the comparison with a linear probe looks at."""

@@ -16,17 +16,17 @@ from safetensors.torch import load_file, save
 from torch import nn
 from torch.utils.data import Subset
 
-from core.context import Context
-from core.files import write_atomic
-from core.preprocess import PreprocessSpec
-from core.rundir import SETTINGS_SHOWN
-from stages.images.loaders import eval_loader
-from stages.images.sources import Images, StreamSplit
-from stages.teacher.config import TeacherConfig
-from stages.teacher.probe import Head, PooledFeatures, chosen_head, fitted_heads
-from stages.teacher.tuning import hold_out
-from stages.training.device import make_accelerator
-from stages.training.evaluate import predict_logits
+from vitcompress.core.context import Context
+from vitcompress.core.files import write_atomic
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.core.rundir import SETTINGS_SHOWN
+from vitcompress.stages.images.loaders import eval_loader
+from vitcompress.stages.images.sources import Images, StreamSplit
+from vitcompress.stages.teacher.config import TeacherConfig
+from vitcompress.stages.teacher.probe import Head, PooledFeatures, chosen_head, fitted_heads
+from vitcompress.stages.teacher.tuning import hold_out
+from vitcompress.stages.training.device import make_accelerator
+from vitcompress.stages.training.evaluate import predict_logits
 
 _FEATURE_BYTES = 2 << 30
 """Memory that features may take; of a source with more, so many images are drawn. A stream's are all taken."""

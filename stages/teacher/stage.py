@@ -9,24 +9,24 @@ import torch.nn.functional as F
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 
-from core.context import Context
-from core.errors import ResultError, UsageError
-from core.preprocess import PreprocessSpec
-from core.records import DataRecord, ModelSpec, TeacherRecord
-from stages.images.config import AugmentConfig
-from stages.images.loaders import eval_loader, mix_of, train_loader, train_views
-from stages.images.sources import Images, recorded_images
-from stages.models.build import build_model, cost_of, preprocess_of, pretrained_model, size_change
-from stages.models.geometry import shape_of
-from stages.models.weights import all_finite, classifier_names, load_checkpoint, save_weights
-from stages.teacher.adapt import Adapted, Surroundings, adapt
-from stages.teacher.config import TeacherConfig
-from stages.teacher.given import better_probe, judge_as_given
-from stages.teacher.probing import answers
-from stages.training.compilation import compile_in_place
-from stages.training.device import make_accelerator
-from stages.training.evaluate import correct, top1
-from stages.training.loop import Job, train
+from vitcompress.core.context import Context
+from vitcompress.core.errors import ResultError, UsageError
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.core.records import DataRecord, ModelSpec, TeacherRecord
+from vitcompress.stages.images.config import AugmentConfig
+from vitcompress.stages.images.loaders import eval_loader, mix_of, train_loader, train_views
+from vitcompress.stages.images.sources import Images, recorded_images
+from vitcompress.stages.models.build import build_model, cost_of, preprocess_of, pretrained_model, size_change
+from vitcompress.stages.models.geometry import shape_of
+from vitcompress.stages.models.weights import all_finite, classifier_names, load_checkpoint, save_weights
+from vitcompress.stages.teacher.adapt import Adapted, Surroundings, adapt
+from vitcompress.stages.teacher.config import TeacherConfig
+from vitcompress.stages.teacher.given import better_probe, judge_as_given
+from vitcompress.stages.teacher.probing import answers
+from vitcompress.stages.training.compilation import compile_in_place
+from vitcompress.stages.training.device import make_accelerator
+from vitcompress.stages.training.evaluate import correct, top1
+from vitcompress.stages.training.loop import Job, train
 
 
 @dataclass(frozen=True)

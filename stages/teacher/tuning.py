@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.images.shards import ShardSplit
-from stages.images.sources import ListedSplit
+from vitcompress.stages.images.shards import ShardSplit
+from vitcompress.stages.images.sources import ListedSplit
 
 FEWEST = 5
 """Images of a class from which one can be spared. With fewer an image than that, nothing is held out at all."""

@@ -19,8 +19,8 @@ from typing import Any
 from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError
 
-from core.errors import UsageError
-from core.rundir import SETTINGS_SHOWN
+from vitcompress.core.errors import UsageError
+from vitcompress.core.rundir import SETTINGS_SHOWN
 
 _PROGRESS = "progress.json"
 

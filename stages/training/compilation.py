@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import nn
 
-from core.errors import EnvironmentLacksError
+from vitcompress.core.errors import EnvironmentLacksError
 
 Setting = Literal["auto", "on", "off"]
 

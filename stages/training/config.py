@@ -6,8 +6,8 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from core.record import Record
-from stages.images.config import AugmentConfig
+from vitcompress.core.record import Record
+from vitcompress.stages.images.config import AugmentConfig
 
 
 class TrainingConfig(Record):

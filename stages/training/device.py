@@ -12,8 +12,8 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DataLoaderConfiguration, InitProcessGroupKwargs
 
-from core.errors import EnvironmentLacksError
-from core.words import counted
+from vitcompress.core.errors import EnvironmentLacksError
+from vitcompress.core.words import counted
 
 PATIENCE = timedelta(hours=24)
 """How long a process waits for another: while the main one checks a million images, the others have nothing to do. A

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from core.errors import CompressError, RunInterrupted
-from core.signals import on_request
+from vitcompress.core.errors import CompressError, RunInterrupted
+from vitcompress.core.signals import on_request
 
 
 class StopRequest:

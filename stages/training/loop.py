@@ -21,23 +21,23 @@ from timm.scheduler import create_scheduler_v2
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from core.context import Context
-from core.errors import ResultError, RunInterrupted, UsageError
-from stages.images.loaders import Mix, seeded
-from stages.training.best import BestWeights
-from stages.training.checkpoint import Progress, find_for_all, save_checkpoint
-from stages.training.config import TrainingConfig
-from stages.training.device import make_accelerator
-from stages.training.evaluate import due, predict_each, top1
-from stages.training.interrupt import StopRequest, stop_on_signal
-from stages.training.lr_find import found_rate
-from stages.training.memory import PeakMemory
-from stages.training.monitor import Monitor, Pace
-from stages.training.optimizer import make_optimizer
-from stages.training.precision import settle_precision
-from stages.training.processes import any_process, losing_contact_told
-from stages.training.terms import Compared, Terms
-from stages.training.update import AveragedWeights, clip_gradients
+from vitcompress.core.context import Context
+from vitcompress.core.errors import ResultError, RunInterrupted, UsageError
+from vitcompress.stages.images.loaders import Mix, seeded
+from vitcompress.stages.training.best import BestWeights
+from vitcompress.stages.training.checkpoint import Progress, find_for_all, save_checkpoint
+from vitcompress.stages.training.config import TrainingConfig
+from vitcompress.stages.training.device import make_accelerator
+from vitcompress.stages.training.evaluate import due, predict_each, top1
+from vitcompress.stages.training.interrupt import StopRequest, stop_on_signal
+from vitcompress.stages.training.lr_find import found_rate
+from vitcompress.stages.training.memory import PeakMemory
+from vitcompress.stages.training.monitor import Monitor, Pace
+from vitcompress.stages.training.optimizer import make_optimizer
+from vitcompress.stages.training.precision import settle_precision
+from vitcompress.stages.training.processes import any_process, losing_contact_told
+from vitcompress.stages.training.terms import Compared, Terms
+from vitcompress.stages.training.update import AveragedWeights, clip_gradients
 
 LossFunction = Callable[..., dict[str, Tensor]]
 """(model as prepared for this device, images [B,3,S,S], labels int64 [B] or mixed float [B,K], whatever else a batch

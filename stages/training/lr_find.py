@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from accelerate.utils import broadcast_object_list
 
-from core.context import Context
-from core.files import write_atomic
-from stages.images.loaders import seeded
+from vitcompress.core.context import Context
+from vitcompress.core.files import write_atomic
+from vitcompress.stages.images.loaders import seeded
 
 if TYPE_CHECKING:
-    from stages.training.loop import Job
+    from vitcompress.stages.training.loop import Job
 
 STEPS = 60
 LOWEST, HIGHEST = 1e-6, 3e-2

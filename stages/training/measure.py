@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from core.context import Context
-from core.errors import DataError, EnvironmentLacksError
-from stages.training.config import TrainingConfig
-from stages.training.loop import Job, Training
-from stages.training.memory import release_unused
-from stages.training.precision import settle_precision
+from vitcompress.core.context import Context
+from vitcompress.core.errors import DataError, EnvironmentLacksError
+from vitcompress.stages.training.config import TrainingConfig
+from vitcompress.stages.training.loop import Job, Training
+from vitcompress.stages.training.memory import release_unused
+from vitcompress.stages.training.precision import settle_precision
 
 Trained = TypeVar("Trained", bound=TrainingConfig)
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
-from core.context import Context
-from core.rundir import SETTINGS_SHOWN
-from stages.training.checkpoint import Progress
-from stages.training.memory import PeakMemory
-from stages.training.pulse import standing
-from stages.training.terms import shares
+from vitcompress.core.context import Context
+from vitcompress.core.rundir import SETTINGS_SHOWN
+from vitcompress.stages.training.checkpoint import Progress
+from vitcompress.stages.training.memory import PeakMemory
+from vitcompress.stages.training.pulse import standing
+from vitcompress.stages.training.terms import shares
 
 
 @dataclass

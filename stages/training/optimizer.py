@@ -6,7 +6,7 @@ import torch
 from timm.optim import create_optimizer_v2
 from torch import nn
 
-from stages.training.config import TrainingConfig
+from vitcompress.stages.training.config import TrainingConfig
 
 
 def make_optimizer(model: nn.Module, config: TrainingConfig, lr: float) -> torch.optim.Optimizer:

@@ -19,11 +19,11 @@ import torch
 from accelerate.utils import broadcast_object_list, send_to_device
 from torch import Tensor, nn
 
-from core.machine import bfloat16_units
-from stages.images.loaders import seeded
+from vitcompress.core.machine import bfloat16_units
+from vitcompress.stages.images.loaders import seeded
 
 if TYPE_CHECKING:
-    from stages.training.loop import Training
+    from vitcompress.stages.training.loop import Training
 
 Precision = Literal["float32", "bfloat16"]
 BOTH: tuple[Precision, Precision] = ("float32", "bfloat16")

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from accelerate.utils import broadcast_object_list
 
-from core.errors import CompressError, ProcessLost
-from stages.training.device import make_accelerator
-from stages.training.pulse import Pulse, meeting
+from vitcompress.core.errors import CompressError, ProcessLost
+from vitcompress.stages.training.device import make_accelerator
+from vitcompress.stages.training.pulse import Pulse, meeting
 
 
 class Together:

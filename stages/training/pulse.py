@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from core.errors import ProcessLost
-from core.processes import rank as own_rank
-from core.processes import world_size
+from vitcompress.core.errors import ProcessLost
+from vitcompress.core.processes import rank as own_rank
+from vitcompress.core.processes import world_size
 
 _SIGNS = 10
 """So many fit into the patience."""

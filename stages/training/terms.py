@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stages.training.checkpoint import Progress
+from vitcompress.stages.training.checkpoint import Progress
 
 
 @dataclass(frozen=True)

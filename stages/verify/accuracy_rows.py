@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from core.artifact_records import AccuracyRow
-from core.bits import packed
-from stages.training.accuracy import calibration_error, paired_drop, share_interval
-from stages.verify.answers import Answers
-from stages.verify.contestant import TEACHER
-from stages.verify.held_out import HeldOut, Model
+from vitcompress.core.artifact_records import AccuracyRow
+from vitcompress.core.bits import packed
+from vitcompress.stages.training.accuracy import calibration_error, paired_drop, share_interval
+from vitcompress.stages.verify.answers import Answers
+from vitcompress.stages.verify.contestant import TEACHER
+from vitcompress.stages.verify.held_out import HeldOut, Model
 
 
 def accuracy_rows(models: Sequence[Model], held_out: HeldOut, classes: int) -> tuple[AccuracyRow, ...]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stages.training.evaluate import correct
+from vitcompress.stages.training.evaluate import correct
 
 NO_ANSWER = -1
 """In place of a class where the logits hold a NaN: wrong, without confidence, and agreeing with nothing."""

@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from core.record import Record
+from vitcompress.core.record import Record
 
 THROUGHPUT_SHARE = 0.15
 """Share of the latency budget that the throughput curve may take of it, where there is one."""

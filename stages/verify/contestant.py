@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from core.artifact_records import Precision, Runtime
-from core.preprocess import PreprocessSpec
-from exporters.latency import Call, Opener
-from exporters.runners.times import EngineTimes
+from vitcompress.core.artifact_records import Precision, Runtime
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.exporters.latency import Call, Opener
+from vitcompress.exporters.runners.times import EngineTimes
 
 Infer = Callable[[NDArray[Any]], NDArray[np.float32]]
 """Images as the artifact takes them to logits ``[B, K]``, finished when it returns."""

@@ -12,11 +12,11 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from core.files import reference, write_atomic
-from core.record import FileRef
-from stages.images.thumbnails import suffix
-from stages.verify.answers import NO_ANSWER
-from stages.verify.held_out import HeldOut, Model
+from vitcompress.core.files import reference, write_atomic
+from vitcompress.core.record import FileRef
+from vitcompress.stages.images.thumbnails import suffix
+from vitcompress.stages.verify.answers import NO_ANSWER
+from vitcompress.stages.verify.held_out import HeldOut, Model
 
 
 def write_answers(root: Path, models: Sequence[Model], held_out: HeldOut, classes: Sequence[str]) -> FileRef:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from core.artifact_records import Flip, FlipTable
-from stages.verify.answers import NO_ANSWER, Answers
-from stages.verify.contestant import TEACHER
-from stages.verify.held_out import HeldOut, Model
+from vitcompress.core.artifact_records import Flip, FlipTable
+from vitcompress.stages.verify.answers import NO_ANSWER, Answers
+from vitcompress.stages.verify.contestant import TEACHER
+from vitcompress.stages.verify.held_out import HeldOut, Model
 
 SHOWN = 24
 """Images shown of each artifact, at most."""

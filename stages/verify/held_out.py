@@ -9,10 +9,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from core.artifact_records import Precision, Runtime
-from core.preprocess import PreprocessSpec
-from stages.images.held_out import held_out_batches, image_names, images_digest
-from stages.verify.answers import Answers
+from vitcompress.core.artifact_records import Precision, Runtime
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.stages.images.held_out import held_out_batches, image_names, images_digest
+from vitcompress.stages.verify.answers import Answers
 
 BATCH = 8
 """Images a batch; fewer where an engine takes fewer."""

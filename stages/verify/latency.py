@@ -7,11 +7,18 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from core.artifact_records import LatencyRow
-from core.preprocess import PreprocessSpec
-from exporters.latency import Measurement, measure_sessions, median_interval, percentiles, quantiles, speedup_interval
-from stages.verify.config import VerifyConfig
-from stages.verify.contestant import TEACHER, Contestant, batch_of
+from vitcompress.core.artifact_records import LatencyRow
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.exporters.latency import (
+    Measurement,
+    measure_sessions,
+    median_interval,
+    percentiles,
+    quantiles,
+    speedup_interval,
+)
+from vitcompress.stages.verify.config import VerifyConfig
+from vitcompress.stages.verify.contestant import TEACHER, Contestant, batch_of
 
 _REFERENCE = f"{TEACHER} fp32"
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from core.artifact_records import ExportRecord, MemoryRow, Precision, Runtime
-from core.errors import CompressError
-from exporters.cuda import gpu_present
-from exporters.memory import Memory, memory_of
-from stages.verify.contestant import TEACHER
+from vitcompress.core.artifact_records import ExportRecord, MemoryRow, Precision, Runtime
+from vitcompress.core.errors import CompressError
+from vitcompress.exporters.cuda import gpu_present
+from vitcompress.exporters.memory import Memory, memory_of
+from vitcompress.stages.verify.contestant import TEACHER
 
 
 def memory_rows(export: ExportRecord, root: Path, batch: int, threads: int) -> tuple[MemoryRow, ...]:

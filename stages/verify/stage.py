@@ -15,36 +15,36 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from core.artifact_records import (
+from vitcompress.core.artifact_records import (
     EngineArtifact,
     ExportRecord,
     OnnxArtifact,
     VerifyRecord,
 )
-from core.context import Context
-from core.errors import BundleError, EnvironmentLacksError
-from core.machine import hardware, processor
-from core.preprocess import PreprocessSpec
-from core.records import DataRecord, DistillRecord, FoldRecord, StudentRecord, TeacherRecord
-from core.words import counted
-from exporters.cuda import gpu_name_and_capability, gpu_present
-from exporters.latency import Others, physical_cores, pinned
-from exporters.runners import PROVIDERS, EngineRunner, OnnxRunner, Provider, provider_for
-from stages.images.loaders import sample
-from stages.images.sources import recorded_images
-from stages.images.thumbnails import thumbnails
-from stages.models.build import build_model
-from stages.models.weights import load_own
-from stages.training.device import describe, make_accelerator, torch_threads
-from stages.verify.accuracy_rows import accuracy_rows
-from stages.verify.config import VerifyConfig
-from stages.verify.contestant import TEACHER, Contestant, Infer
-from stages.verify.files import write_answers, write_thumbnails
-from stages.verify.flips import flip_tables, pictured, with_pictures
-from stages.verify.held_out import ask
-from stages.verify.latency import latency_rows
-from stages.verify.memory import memory_rows
-from stages.verify.throughput import throughput_rows
+from vitcompress.core.context import Context
+from vitcompress.core.errors import BundleError, EnvironmentLacksError
+from vitcompress.core.machine import hardware, processor
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.core.records import DataRecord, DistillRecord, FoldRecord, StudentRecord, TeacherRecord
+from vitcompress.core.words import counted
+from vitcompress.exporters.cuda import gpu_name_and_capability, gpu_present
+from vitcompress.exporters.latency import Others, physical_cores, pinned
+from vitcompress.exporters.runners import PROVIDERS, EngineRunner, OnnxRunner, Provider, provider_for
+from vitcompress.stages.images.loaders import sample
+from vitcompress.stages.images.sources import recorded_images
+from vitcompress.stages.images.thumbnails import thumbnails
+from vitcompress.stages.models.build import build_model
+from vitcompress.stages.models.weights import load_own
+from vitcompress.stages.training.device import describe, make_accelerator, torch_threads
+from vitcompress.stages.verify.accuracy_rows import accuracy_rows
+from vitcompress.stages.verify.config import VerifyConfig
+from vitcompress.stages.verify.contestant import TEACHER, Contestant, Infer
+from vitcompress.stages.verify.files import write_answers, write_thumbnails
+from vitcompress.stages.verify.flips import flip_tables, pictured, with_pictures
+from vitcompress.stages.verify.held_out import ask
+from vitcompress.stages.verify.latency import latency_rows
+from vitcompress.stages.verify.memory import memory_rows
+from vitcompress.stages.verify.throughput import throughput_rows
 
 
 @dataclass(frozen=True)

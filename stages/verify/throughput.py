@@ -7,12 +7,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from core.artifact_records import LatencyRow, ThroughputRow
-from core.preprocess import PreprocessSpec
-from exporters.latency import measure_sessions, median_interval
-from exporters.latency.sessions import FEWEST
-from stages.verify.config import VerifyConfig
-from stages.verify.contestant import TEACHER, Contestant, batch_of
+from vitcompress.core.artifact_records import LatencyRow, ThroughputRow
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.exporters.latency import measure_sessions, median_interval
+from vitcompress.exporters.latency.sessions import FEWEST
+from vitcompress.stages.verify.config import VerifyConfig
+from vitcompress.stages.verify.contestant import TEACHER, Contestant, batch_of
 
 _LEAST_CALLS = 2 * FEWEST
 """Calls of a contestant that no measurement does without: one that counts and one before it, in every session."""

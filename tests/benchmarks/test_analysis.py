@@ -18,7 +18,7 @@ import torch
 from analysis_published import Features, PublishedTap
 from click.testing import CliRunner
 
-from stages.analysis.results import TapResult
+from vitcompress.stages.analysis.results import TapResult
 
 VIT = "vit_tiny_patch16_224"
 ARGS: dict[str, Any] = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 3, "num_heads": 4}

@@ -10,7 +10,7 @@ import export as under_test
 import numpy as np
 import pytest
 
-from exporters.latency import Measurement, Rounds
+from vitcompress.exporters.latency import Measurement, Rounds
 
 TINY = ["--size", "32", "--classes", "10", "--width", "384", "--seconds", "0.5", "--batches", "1", "--threads", "1"]
 

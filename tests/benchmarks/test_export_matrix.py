@@ -8,8 +8,8 @@ import pytest
 from export_matrix import PRECISIONS, Cell, Row, table
 from export_models import NETWORKS, Geometry
 
-from core.artifact_records import Precision
-from exporters.tensorrt import installed_flavours
+from vitcompress.core.artifact_records import Precision
+from vitcompress.exporters.tensorrt import installed_flavours
 
 RTX = "tensorrt-rtx" in installed_flavours()
 THIRD: dict[str, tuple[Precision, ...]] = {

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from small_run import seeded_model, student_spec
 
-from core.errors import EXIT_OK
-from exporters.onnx import onnx_from_module
+from vitcompress.core.errors import EXIT_OK
+from vitcompress.exporters.onnx import onnx_from_module
 
 SETTINGS = under_test.Settings("reduced", 0.1, 1, 0.01, "a processor")
 

@@ -11,11 +11,11 @@ from harm import add_block, damage_last_block
 from regressions import Try, table
 from small_run import distill_record, student_record
 
-from core.context import Context
-from core.records import DistillRecord
-from core.rundir import RunDirectory
-from stages.models.build import build_model
-from stages.models.weights import load_own
+from vitcompress.core.context import Context
+from vitcompress.core.records import DistillRecord
+from vitcompress.core.rundir import RunDirectory
+from vitcompress.stages.models.build import build_model
+from vitcompress.stages.models.weights import load_own
 
 
 def trained(context: Context, strategy: str) -> RunDirectory:

@@ -20,9 +20,9 @@ from scipy import stats
 from strategies import METHODS, chosen, main
 from strategies_table import Estimate, over_seeds, paired, reading, summary, table
 
-from core.errors import ResultError, UsageError
-from core.records import DistillRecord, FoldRecord, TeacherRecord
-from core.rundir import RunDirectory
+from vitcompress.core.errors import ResultError, UsageError
+from vitcompress.core.records import DistillRecord, FoldRecord, TeacherRecord
+from vitcompress.core.rundir import RunDirectory
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = {

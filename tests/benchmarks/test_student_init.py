@@ -7,8 +7,8 @@ from pathlib import Path
 from small_run import STUDENT, STUDENT_ARGS, TEACHER, TEACHER_ARGS, seeded_model
 
 from benchmarks.student_init import load_pixels, rows, table
-from core.records import ModelSpec
-from stages.models.build import preprocess_of
+from vitcompress.core.records import ModelSpec
+from vitcompress.stages.models.build import preprocess_of
 
 
 def test_every_way_is_a_row_of_the_table(digits_folder: Path) -> None:

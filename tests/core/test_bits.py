@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from core.bits import packed, unpacked
+from vitcompress.core.bits import packed, unpacked
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 10_000])

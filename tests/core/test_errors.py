@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from core import errors
+from vitcompress.core import errors
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import UsageError
-from core.files import below, inside, is_intact, reference, references_in, refused_write, sha256_of, write_atomic
-from core.record import FileRef, Record
-from core.records import ModelSpec
+from vitcompress.core.errors import UsageError
+from vitcompress.core.files import (
+    below,
+    inside,
+    is_intact,
+    reference,
+    references_in,
+    refused_write,
+    sha256_of,
+    write_atomic,
+)
+from vitcompress.core.record import FileRef, Record
+from vitcompress.core.records import ModelSpec
 
 
 def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:

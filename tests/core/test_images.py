@@ -11,9 +11,9 @@ import pytest
 from nasty_images import damaged_exif, noise, oriented, write_nasty
 from PIL import Image, ImageOps
 
-from core import pillow
-from core.errors import DataError
-from core.images import ImageError, check_header, open_image, rgb
+from vitcompress.core import pillow
+from vitcompress.core.errors import DataError
+from vitcompress.core.images import ImageError, check_header, open_image, rgb
 
 
 def test_open_image_gives_rgb(tmp_path: Path) -> None:

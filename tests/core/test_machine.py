@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from core import machine
+from vitcompress.core import machine
 
 
 def processor_of(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 from nasty_images import damaged_exif, noise
 
-from core.images import open_image
-from core.pillow import listening
+from vitcompress.core.images import open_image
+from vitcompress.core.pillow import listening
 
 SPEAKING = """
 import sys
 from pathlib import Path
-from core.images import open_image
-from core.pillow import hush
+from vitcompress.core.images import open_image
+from vitcompress.core.pillow import hush
 if sys.argv[1] == "hush":
     hush()
 open_image(Path(sys.argv[2]), transparency="dropped")

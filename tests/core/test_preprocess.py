@@ -13,7 +13,7 @@ from PIL import Image
 from pydantic import ValidationError
 from timm.data import create_transform
 
-from core.preprocess import CropMode, PreprocessSpec
+from vitcompress.core.preprocess import CropMode, PreprocessSpec
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from core.fingerprint import canonical, fingerprint
-from core.record import FileRef, Record
-from core.records import Cost, DataRecord, DistillRecord, FoldRecord, ModelSpec
+from vitcompress.core.fingerprint import canonical, fingerprint
+from vitcompress.core.record import FileRef, Record
+from vitcompress.core.records import Cost, DataRecord, DistillRecord, FoldRecord, ModelSpec
 
 SPEC = ModelSpec(arch="vit", args={"depth": 2}, num_classes=10)
 REF = FileRef(path="a/b.safetensors", sha256="0" * 64, bytes=3)

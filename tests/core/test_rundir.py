@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import UsageError
-from core.files import reference, write_atomic
-from core.records import DistillRecord, ModelSpec
-from core.rundir import RunDirectory
+from vitcompress.core.errors import UsageError
+from vitcompress.core.files import reference, write_atomic
+from vitcompress.core.records import DistillRecord, ModelSpec
+from vitcompress.core.rundir import RunDirectory
 
 IDENTITY = {"teacher": "a", "seed": 0}
 
@@ -169,7 +169,7 @@ def test_metrics_are_one_json_line_each(run: RunDirectory) -> None:
 def test_a_second_process_is_kept_out_and_let_in_afterwards(run: RunDirectory) -> None:
     program = (
         "import sys; from pathlib import Path\n"
-        "from core.rundir import RunDirectory; from core.errors import UsageError\n"
+        "from vitcompress.core.rundir import RunDirectory; from vitcompress.core.errors import UsageError\n"
         "try:\n"
         "    with RunDirectory(Path(sys.argv[1])).locked():\n"
         "        print('got it')\n"

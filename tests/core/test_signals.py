@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from core import signals
-from core.signals import on_request
+from vitcompress.core import signals
+from vitcompress.core.signals import on_request
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ from PIL import Image
 from running import NAMES, SHORT, TINY, Finished, as_process, crowded, sets
 from sklearn.datasets import load_digits
 
-from exporters import onnx as exporting
+from vitcompress.exporters import onnx as exporting
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -88,7 +88,7 @@ def exported_before(monkeypatch: pytest.MonkeyPatch) -> None:
             nodes=len(graph.graph.node), opset=opset, seconds=0.0, bytes=path.stat().st_size, data=None
         )
 
-    monkeypatch.setattr("stages.export.graphs.onnx_from_module", instead)
+    monkeypatch.setattr("vitcompress.stages.export.graphs.onnx_from_module", instead)
 
 
 @pytest.fixture

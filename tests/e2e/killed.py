@@ -12,13 +12,13 @@ from typing import Any
 
 import accelerate.checkpointing
 
-import stages.distill.cache.store
-import stages.models.weights
-import stages.training.checkpoint
-import stages.training.loop
-from core.rundir import RunDirectory
-from pipeline import runner
-from pipeline.cli import main
+import vitcompress.stages.distill.cache.store
+import vitcompress.stages.models.weights
+import vitcompress.stages.training.checkpoint
+import vitcompress.stages.training.loop
+from vitcompress.core.rundir import RunDirectory
+from vitcompress.pipeline import runner
+from vitcompress.pipeline.cli import main
 
 left = 1
 
@@ -49,25 +49,25 @@ def start(words: list[str]) -> None:
     point, _, count = words[0].partition(":")
     left = int(count or 1)
     if point == "step":  # between two optimizer steps
-        before(stages.training.loop.Training, "step")
+        before(vitcompress.stages.training.loop.Training, "step")
     elif point == "writing":  # some files of a checkpoint are there, others not
         before(accelerate.checkpointing, "save")
     elif point == "written":  # all are, and the rename that makes them count is not
-        before(stages.training.checkpoint, "_flush")
+        before(vitcompress.stages.training.checkpoint, "_flush")
     elif point == "replacing":  # the new checkpoint counts, the old one is not yet gone
-        before(stages.training.checkpoint.shutil, "rmtree", lambda path, *_, **__: "/.old-" in str(path))
+        before(vitcompress.stages.training.checkpoint.shutil, "rmtree", lambda path, *_, **__: "/.old-" in str(path))
     elif point == "caching":  # some files of the teacher cache are there
-        before(stages.distill.cache.store.Store, "commit")
+        before(vitcompress.stages.distill.cache.store.Store, "commit")
     elif point == "evaluating":
-        before(stages.training.loop, "predict_each")
+        before(vitcompress.stages.training.loop, "predict_each")
     elif point == "kept":  # a snapshot of the student is there, and the checkpoint that covers its epoch is not
         before(
-            stages.training.loop,
+            vitcompress.stages.training.loop,
             "save_checkpoint",
             lambda _, folder, progress, __: folder.name == "student" and progress.batches == 0,
         )
     elif point == "weights":
-        before(stages.models.weights, "write_atomic", lambda path, _: path.parent.name == "student")
+        before(vitcompress.stages.models.weights, "write_atomic", lambda path, _: path.parent.name == "student")
     elif point == "recorded":  # the stage's record is written, and the state does not know
         before(RunDirectory, "mark", lambda _, stage, status, *__: (stage, status) == ("distill", "done"))
     elif point == "fold":  # nothing is left that this is about

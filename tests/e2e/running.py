@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.cli import main
+from vitcompress.pipeline.cli import main
 
 TINY = (
     "distill.balance=gradients",
@@ -94,7 +94,7 @@ def in_process(*arguments: str | Path) -> Result:
 
 
 def command(*arguments: str | Path, python: tuple[str, ...] = ()) -> list[str]:
-    return [sys.executable, *python, "-m", "pipeline", *map(str, arguments)]
+    return [sys.executable, *python, "-m", "vitcompress", *map(str, arguments)]
 
 
 def as_process(*arguments: str | Path, python: tuple[str, ...] = (), cwd: Path | None = None) -> Result:

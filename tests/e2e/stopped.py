@@ -13,12 +13,13 @@ from collections.abc import Callable
 from os import getpgrp
 from typing import Any
 
-import stages.data.stage
-import stages.distill.cache.store
-import stages.training.loop
-import stages.verify.held_out
-from pipeline import runner
-from pipeline.__main__ import process
+from vitcompress.pipeline.__main__ import process
+
+import vitcompress.stages.data.stage
+import vitcompress.stages.distill.cache.store
+import vitcompress.stages.training.loop
+import vitcompress.stages.verify.held_out
+from vitcompress.pipeline import runner
 
 signals = ""
 reached = False
@@ -61,11 +62,11 @@ def start(words: list[str]) -> None:
     global signals
     point, signals = words[:2]
     if point in ("teacher", "student"):  # fitting the teacher, distilling
-        at(3, stages.training.loop.Training, "step", lambda training, *_: training.job.name == point)
+        at(3, vitcompress.stages.training.loop.Training, "step", lambda training, *_: training.job.name == point)
     elif point == "caching":  # the teacher's answers are computed
-        at(1, stages.distill.cache.store.Store, "commit")
+        at(1, vitcompress.stages.distill.cache.store.Store, "commit")
     elif point == "verifying":  # held-out images are loaded and asked about
-        at(2, stages.verify.held_out.Answers, "of")
+        at(2, vitcompress.stages.verify.held_out.Answers, "of")
     elif point == "fold":  # no training, no loader
         at(1, runner, "carry_out", lambda _, stage, *__: stage.name == "fold", begin=True)
     elif point != "never":

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from running import NAMES, SHORT, TINY, Finished, Result, in_process, sets
 
-from stages.analysis.figures import draw
+from vitcompress.stages.analysis.figures import draw
 
 SMALL = "{img_size: 32, patch_size: 8, embed_dim: 24, depth: 2, num_heads: 3}"
 
@@ -148,7 +148,7 @@ def test_what_fails_leaves_nothing_in_the_way_of_the_corrected_command(
     def interrupted(*args: Any, **kwargs: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pipeline.analyze.read_network", interrupted)
+    monkeypatch.setattr("vitcompress.pipeline.analyze.read_network", interrupted)
     assert analyze("--data", good, "--weights", "random", "-o", tmp_path / "other").code == 130
     assert not (tmp_path / "other").exists()
 

@@ -14,8 +14,8 @@ from PIL import Image
 from running import NAMES, TINY, Finished, Result, in_process, sets
 from safetensors.torch import save_file
 
-from exporters.cuda import gpu_present
-from exporters.tensorrt import installed_flavours
+from vitcompress.exporters.cuda import gpu_present
+from vitcompress.exporters.tensorrt import installed_flavours
 
 
 def tree(root: Path) -> dict[str, str]:

@@ -75,7 +75,7 @@ def carried_out(place: Path, block: str) -> list[Done]:
 def page(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[list[Done]]]:
     """The repository of the page's reader, and what each block ended with."""
     place = tmp_path_factory.mktemp("reader")
-    program(place / "bin", "compress", f'exec "{sys.executable}" -m pipeline "$@"')
+    program(place / "bin", "compress", f'exec "{sys.executable}" -m vitcompress "$@"')
     program(place / "bin", "python", f'exec "{sys.executable}" "$@"')
     name = "git config user.name reader && git config user.email reader@example.org"
     assert shell(place, f"git init --quiet --initial-branch main && {name} && echo bin/ > .gitignore").code == 0

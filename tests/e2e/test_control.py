@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from running import NAMES, SHORT, Finished, in_process, sets
 
-from stages.models.students import FoldedLift, LiftStudent
-from stages.verify.stage import _torch_infer as torch_infer
+from vitcompress.stages.models.students import FoldedLift, LiftStudent
+from vitcompress.stages.verify.stage import _torch_infer as torch_infer
 
 
 def report_of(root: Path) -> dict[str, Any]:
@@ -64,7 +64,7 @@ def untrained(network: Any, device: Any, images: Any) -> Any:
 
 
 def test_a_student_that_never_left_chance_ends_with_1(controlled_copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stages.verify.stage._torch_infer", untrained)
+    monkeypatch.setattr("vitcompress.stages.verify.stage._torch_infer", untrained)
     settings = ("gates.min_teacher_gain=null", "gates.above_chance=true", "verify.latency_seconds=0.2")
     result = in_process("verify", controlled_copy, *sets(*settings))
     assert result.code == 1, result.out

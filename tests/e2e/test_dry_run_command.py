@@ -10,7 +10,7 @@ from running import Finished, in_process
 
 
 def test_a_dry_run_foretells_the_run_and_leaves_it_alone(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.dry_run_steps._LOADING_SECONDS", 0.02)
+    monkeypatch.setattr("vitcompress.pipeline.dry_run_steps._LOADING_SECONDS", 0.02)
     before = {path: path.stat().st_mtime_ns for path in finished.root.rglob("*")}
     told = in_process(*finished.arguments, "--output", finished.root, "--dry-run")
     assert told.code == 0, told.err

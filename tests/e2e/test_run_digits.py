@@ -15,16 +15,16 @@ from PIL import Image
 from running import Finished, as_process, in_process
 from sklearn.datasets import load_digits
 
-from core.artifact_records import ExportRecord
-from core.records import DataRecord, FoldRecord
-from exporters.bundle import open_bundle
-from exporters.tensorrt import engine_from_onnx, installed_flavours, load_tensorrt
-from pipeline.plan import STAGES
-from pipeline.report.schema import load_report
-from stages.images.loaders import sample
-from stages.images.sources import recorded_images
-from stages.models.build import build_model
-from stages.models.weights import load_own
+from vitcompress.core.artifact_records import ExportRecord
+from vitcompress.core.records import DataRecord, FoldRecord
+from vitcompress.exporters.bundle import open_bundle
+from vitcompress.exporters.tensorrt import engine_from_onnx, installed_flavours, load_tensorrt
+from vitcompress.pipeline.plan import STAGES
+from vitcompress.pipeline.report.schema import load_report
+from vitcompress.stages.images.loaders import sample
+from vitcompress.stages.images.sources import recorded_images
+from vitcompress.stages.models.build import build_model
+from vitcompress.stages.models.weights import load_own
 
 FP32 = ("--set", "export.target=onnx", "--set", "export.precision=fp32", "--set", "verify.memory=false")
 """What is quickest to export and to judge."""
@@ -102,7 +102,7 @@ def test_second_run_recomputes_nothing_and_needs_no_torch(finished: Finished) ->
     modules = {line.rpartition("|")[2].strip() for line in again.err.splitlines() if line.startswith("import time:")}
     assert again.code == 0
     assert "nothing to recompute" in again.err
-    assert "pipeline.run" in modules
+    assert "vitcompress.pipeline.run" in modules
     assert not modules & {"torch", "timm", "onnx", "onnxruntime", "tensorrt_rtx", "sklearn"}
     assert again.out == finished.result.out
     assert times(finished.root) == before
@@ -271,7 +271,7 @@ def test_every_precision_and_engine_is_made_measured_or_has_its_reason(finished:
 def test_the_bundles_weights_load_in_timm(finished: Finished) -> None:
     import timm
 
-    import stages.models.timm_entry  # noqa: F401 - registers the student's architecture
+    import vitcompress.stages.models.timm_entry  # noqa: F401 - registers the student's architecture
 
     folder = finished.root / "bundle" / "timm"
     data = record_of(finished.root, "data", DataRecord)
@@ -283,7 +283,7 @@ def test_the_bundles_weights_load_in_timm(finished: Finished) -> None:
 
 
 def test_a_second_process_is_kept_out(finished: Finished) -> None:
-    from core.rundir import RunDirectory
+    from vitcompress.core.rundir import RunDirectory
 
     state = (finished.root / "state.json").read_bytes()
     with RunDirectory(finished.root).locked():

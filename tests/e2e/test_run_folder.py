@@ -18,10 +18,10 @@ import pytest
 from running import ENVIRONMENT, NAMES, TINY, command, in_process, sets
 from safetensors.torch import save_file
 
-from core.images import open_image
-from core.records import ModelSpec
-from stages.models.build import build_model
-from stages.models.geometry import reduced_args
+from vitcompress.core.images import open_image
+from vitcompress.core.records import ModelSpec
+from vitcompress.stages.models.build import build_model
+from vitcompress.stages.models.geometry import reduced_args
 
 SMALL = (
     *TINY,

@@ -18,10 +18,10 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from tiny_models import SIZE, tiny_vit
 
-import exporters.cuda
-from core.images import open_image
-from core.preprocess import PreprocessSpec
-from exporters.onnx import onnx_from_module
+import vitcompress.exporters.cuda
+from vitcompress.core.images import open_image
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.exporters.onnx import onnx_from_module
 
 
 @pytest.fixture(scope="session")
@@ -86,6 +86,6 @@ def bundle_folder(made_bundle: Path, tmp_path: Path) -> Iterator[Path]:
 def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDriver]:
     fake = FakeDriver()
     monkeypatch.setattr(ctypes, "CDLL", lambda _: fake)
-    exporters.cuda._driver.cache_clear()
+    vitcompress.exporters.cuda._driver.cache_clear()
     yield fake
-    exporters.cuda._driver.cache_clear()
+    vitcompress.exporters.cuda._driver.cache_clear()

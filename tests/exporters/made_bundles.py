@@ -9,8 +9,8 @@ import onnx
 from onnx import TensorProto, helper
 from tiny_models import LABELS
 
-from core.preprocess import PreprocessSpec
-from exporters.bundle import BundledModel, CardFacts, write_bundle
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.exporters.bundle import BundledModel, CardFacts, write_bundle
 
 CARD = CardFacts(
     teacher="cait_s24_224, a file of the user's",

@@ -13,14 +13,14 @@ from made_bundles import RTX, fp32, make, save_beside, with_engine
 from numpy.typing import NDArray
 from tiny_models import LABELS, SIZE
 
-import exporters.bundle.place as place
-import exporters.bundle.write as under_test
-from core.errors import BundleError, UsageError
-from core.files import sha256_of
-from core.preprocess import PreprocessSpec
-from exporters.bundle import BundledModel, open_bundle
-from exporters.bundle.layout import is_ours
-from exporters.runners import OnnxRunner
+import vitcompress.exporters.bundle.place as place
+import vitcompress.exporters.bundle.write as under_test
+from vitcompress.core.errors import BundleError, UsageError
+from vitcompress.core.files import sha256_of
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.exporters.bundle import BundledModel, open_bundle
+from vitcompress.exporters.bundle.layout import is_ours
+from vitcompress.exporters.runners import OnnxRunner
 
 FACTS: dict[str, Any] = {"deployed": "lift-folded", "data": {"digest": "abc"}}
 Images = NDArray[np.float32]

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from core.errors import BundleError
-from core.files import sha256_of
-from exporters.bundle import open_bundle
+from vitcompress.core.errors import BundleError
+from vitcompress.core.files import sha256_of
+from vitcompress.exporters.bundle import open_bundle
 
 
 def edit(change: Callable[[dict[str, Any]], Any]) -> Callable[[Path], None]:

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from made_bundles import make
 
-from core.errors import UsageError
-from core.preprocess import PreprocessSpec
-from exporters.bundle import open_bundle, place
+from vitcompress.core.errors import UsageError
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.exporters.bundle import open_bundle, place
 
 
 def failing(code: int) -> Callable[..., None]:

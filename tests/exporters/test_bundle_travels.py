@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from core.errors import BundleError
-from exporters.bundle import infer as program
-from exporters.bundle import open_bundle
-from exporters.predict import predict
+from vitcompress.core.errors import BundleError
+from vitcompress.exporters.bundle import infer as program
+from vitcompress.exporters.bundle import open_bundle
+from vitcompress.exporters.predict import predict
 
 TEXTS = ("manifest.json", "preprocess.json", "labels.txt", "README.md", "infer.py")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from made_bundles import CARD, RTX, fp32, make
 from tiny_models import SIZE
 
-from core.preprocess import PreprocessSpec
-from exporters.bundle import BundledModel
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.exporters.bundle import BundledModel
 
 MEASURED = {
     "top1": 97.49,

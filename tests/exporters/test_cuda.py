@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from fake_driver import FakeDriver
 
-import exporters.cuda as under_test
-from core.errors import EnvironmentLacksError, ResultError
+import vitcompress.exporters.cuda as under_test
+from vitcompress.core.errors import EnvironmentLacksError, ResultError
 
 
 def test_a_gpu_is_a_driver_that_starts_and_sees_one(driver: FakeDriver) -> None:

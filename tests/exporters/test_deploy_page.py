@@ -20,11 +20,11 @@ import torch
 from made_bundles import RTX, fp32, make
 from tiny_models import LABELS, SIZE
 
-from core.preprocess import PreprocessSpec
-from core.records import ModelSpec
-from exporters.bundle import BundledModel
-from exporters.cuda import gpu_present
-from stages.models.timm_files import save_timm
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.core.records import ModelSpec
+from vitcompress.exporters.bundle import BundledModel
+from vitcompress.exporters.cuda import gpu_present
+from vitcompress.stages.models.timm_files import save_timm
 
 ROOT = Path(__file__).parents[2]
 
@@ -81,7 +81,7 @@ def place(
     extra = {f"timm/{path.name}": path for path in saved}
     make(root / "bundle", onnx_file, spec, models=models, default=default, extra=extra, triton=True)
     (root / "bin").mkdir()
-    for name, start in (("python", ""), ("compress", "-m pipeline")):
+    for name, start in (("python", ""), ("compress", "-m vitcompress")):
         (root / "bin" / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {start} "$@"\n')
         (root / "bin" / name).chmod(0o755)
     return root

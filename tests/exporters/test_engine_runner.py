@@ -12,12 +12,12 @@ from fake_driver import FakeDriver
 from fake_tensorrt import FakeTensorrt
 from numpy.typing import NDArray
 
-import exporters.runners.engine as under_test
-from core.errors import BundleError, EnvironmentLacksError, UsageError
-from exporters.cuda import gpu_present
-from exporters.runners import EngineRunner, OnnxRunner
-from exporters.runners.times import MIN_SAMPLES, QUEUED, repeat, warm_up
-from exporters.tensorrt import choose_flavour, engine_from_onnx
+import vitcompress.exporters.runners.engine as under_test
+from vitcompress.core.errors import BundleError, EnvironmentLacksError, UsageError
+from vitcompress.exporters.cuda import gpu_present
+from vitcompress.exporters.runners import EngineRunner, OnnxRunner
+from vitcompress.exporters.runners.times import MIN_SAMPLES, QUEUED, repeat, warm_up
+from vitcompress.exporters.tensorrt import choose_flavour, engine_from_onnx
 
 
 @pytest.mark.skipif(gpu_present(), reason="there is a GPU")

@@ -18,14 +18,14 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from tiny_models import LABELS
 
-from core.errors import DataError
-from core.images import open_image
-from core.pillow import listening
-from core.preprocess import CropMode, Input, PreprocessSpec
-from exporters.bundle import open_bundle
-from exporters.bundle.infer import SUFFIXES, prepare
-from exporters.predict import IMAGE_SUFFIXES, predict
-from exporters.runners import OnnxRunner
+from vitcompress.core.errors import DataError
+from vitcompress.core.images import open_image
+from vitcompress.core.pillow import listening
+from vitcompress.core.preprocess import CropMode, Input, PreprocessSpec
+from vitcompress.exporters.bundle import open_bundle
+from vitcompress.exporters.bundle.infer import SUFFIXES, prepare
+from vitcompress.exporters.predict import IMAGE_SUFFIXES, predict
+from vitcompress.exporters.runners import OnnxRunner
 
 HELD_OUT = 359
 """A fifth of the 1,797 digits, as the embedded run holds out."""

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import psutil
 import pytest
 
-from exporters.latency import others
-from exporters.latency.others import Others
+from vitcompress.exporters.latency import others
+from vitcompress.exporters.latency.others import Others
 
 
 class Cpu(NamedTuple):

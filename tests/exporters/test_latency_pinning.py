@@ -7,8 +7,8 @@ from pathlib import Path
 import joblib
 import pytest
 
-from exporters.latency import pinning
-from exporters.latency.pinning import idle_first, one_of_each_core, physical_cores, pinned
+from vitcompress.exporters.latency import pinning
+from vitcompress.exporters.latency.pinning import idle_first, one_of_each_core, physical_cores, pinned
 
 on_linux = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot bind threads")
 

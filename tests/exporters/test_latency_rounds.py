@@ -5,7 +5,7 @@ import gc
 import pytest
 from fake_clock import FakeClock
 
-from exporters.latency.rounds import LEAD_SECONDS, MAX_ROUNDS, WINDOW, measure
+from vitcompress.exporters.latency.rounds import LEAD_SECONDS, MAX_ROUNDS, WINDOW, measure
 
 
 def test_times_are_milliseconds_and_paired() -> None:

@@ -7,7 +7,14 @@ import numpy as np
 import pytest
 from fake_clock import FakeClock
 
-from exporters.latency.sessions import EARLIEST, FEWEST, MIN_ROUNDS, PLANNED, SESSION_ROUNDS, measure_sessions
+from vitcompress.exporters.latency.sessions import (
+    EARLIEST,
+    FEWEST,
+    MIN_ROUNDS,
+    PLANNED,
+    SESSION_ROUNDS,
+    measure_sessions,
+)
 
 
 def test_every_session_opens_all_anew_and_closes_them() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from exporters.latency.statistics import (
+from vitcompress.exporters.latency.statistics import (
     QUANTILES,
     change_interval,
     half_width,

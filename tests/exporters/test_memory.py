@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from fake_driver import FakeDriver
 
-from core.errors import EnvironmentLacksError
-from exporters import memory as under_test
+from vitcompress.core.errors import EnvironmentLacksError
+from vitcompress.exporters import memory as under_test
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="this system tells no peak memory")
 
@@ -98,6 +98,6 @@ def test_an_engines_gpu_memory_is_what_is_gone_after_it_ran(
 
 
 def test_the_process_needs_no_torch() -> None:
-    code = "import sys, exporters.memory; sys.exit('torch' in sys.modules)"
+    code = "import sys, vitcompress.exporters.memory; sys.exit('torch' in sys.modules)"
     root = Path(under_test.__file__).resolve().parents[1]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from tiny_models import SIZE, tiny_vit
 from torch import nn
 
-import exporters.onnx as under_test
-from core.errors import DataError, ResultError, UsageError
-from exporters.onnx import INPUT, OUTPUT, dims, max_difference, onnx_from_module
-from exporters.runners import OnnxRunner
-from exporters.tensorrt import engine_from_onnx, installed_flavours
+import vitcompress.exporters.onnx as under_test
+from vitcompress.core.errors import DataError, ResultError, UsageError
+from vitcompress.exporters.onnx import INPUT, OUTPUT, dims, max_difference, onnx_from_module
+from vitcompress.exporters.runners import OnnxRunner
+from vitcompress.exporters.tensorrt import engine_from_onnx, installed_flavours
 
 
 def logits_of(model: nn.Module, images: NDArray[np.float32]) -> NDArray[np.float32]:

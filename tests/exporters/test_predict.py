@@ -12,12 +12,12 @@ from made_bundles import make, with_engine
 from numpy.typing import NDArray
 from tiny_models import LABELS
 
-from core.errors import DataError, EnvironmentLacksError, ResultError, UsageError
-from core.preprocess import PreprocessSpec
-from exporters.bundle import open_bundle
-from exporters.cuda import gpu_present
-from exporters.predict import image_files, predict, softmax
-from exporters.runners import OnnxRunner
+from vitcompress.core.errors import DataError, EnvironmentLacksError, ResultError, UsageError
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.exporters.bundle import open_bundle
+from vitcompress.exporters.cuda import gpu_present
+from vitcompress.exporters.predict import image_files, predict, softmax
+from vitcompress.exporters.runners import OnnxRunner
 
 
 def test_labels_and_probabilities_are_torchs(
@@ -126,7 +126,8 @@ def test_logits_that_are_no_numbers_are_no_prediction(
 def test_exporters_import_nothing_heavy() -> None:
     code = """
 import sys
-import exporters.bundle, exporters.onnx, exporters.predict, exporters.runners, exporters.tensorrt
+import vitcompress.exporters.bundle, vitcompress.exporters.onnx, vitcompress.exporters.predict
+import vitcompress.exporters.runners, vitcompress.exporters.tensorrt
 loaded = {"torch", "onnx", "onnxruntime", "onnxslim", "tensorrt", "tensorrt_rtx"} & set(sys.modules)
 assert not loaded, loaded
 """

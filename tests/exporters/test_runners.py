@@ -13,9 +13,9 @@ from engine_graphs import fp16_file, int8_file, pixels_file
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from core.errors import BundleError, EnvironmentLacksError, ResultError, UsageError
-from exporters.cuda import gpu_present
-from exporters.runners import OnnxRunner, provider_for
+from vitcompress.core.errors import BundleError, EnvironmentLacksError, ResultError, UsageError
+from vitcompress.exporters.cuda import gpu_present
+from vitcompress.exporters.runners import OnnxRunner, provider_for
 
 
 def test_logits_are_torchs(onnx_file: Path, model: torch.nn.Module, images: NDArray[np.float32]) -> None:

@@ -13,12 +13,12 @@ from engine_graphs import fp16_file, int8_file, linear_file, pixels_file
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper
 
-import exporters.tensorrt.build as under_test
-from core.artifact_records import Precision
-from core.errors import BundleError, EnvironmentLacksError, ResultError, UsageError
-from exporters.cuda import gpu_present
-from exporters.onnx import onnx_from_module
-from exporters.tensorrt import EngineFacts, choose_flavour, engine_from_onnx, installed_flavours
+import vitcompress.exporters.tensorrt.build as under_test
+from vitcompress.core.artifact_records import Precision
+from vitcompress.core.errors import BundleError, EnvironmentLacksError, ResultError, UsageError
+from vitcompress.exporters.cuda import gpu_present
+from vitcompress.exporters.onnx import onnx_from_module
+from vitcompress.exporters.tensorrt import EngineFacts, choose_flavour, engine_from_onnx, installed_flavours
 
 needs_rtx = pytest.mark.skipif("tensorrt-rtx" not in installed_flavours(), reason="tensorrt-rtx is not installed")
 CONTRACT = "Name: images, IOMode: Input, DataType: Float, Dimensions: [-1,3,32,32]"

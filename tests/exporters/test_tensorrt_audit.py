@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from core.artifact_records import Precision
-from core.errors import ResultError
-from exporters.tensorrt import builder_audit, check_precision, engine_audit, network_audit, precision_seen
-from exporters.tensorrt.audit import check_engine
+from vitcompress.core.artifact_records import Precision
+from vitcompress.core.errors import ResultError
+from vitcompress.exporters.tensorrt import builder_audit, check_precision, engine_audit, network_audit, precision_seen
+from vitcompress.exporters.tensorrt.audit import check_engine
 
 
 def tensor(name: str, dtype: str = "FLOAT") -> Any:

@@ -5,9 +5,9 @@ import importlib.util
 
 import pytest
 
-import exporters.tensorrt.flavours as under_test
-from core.errors import EnvironmentLacksError, UsageError
-from exporters.tensorrt import choose_flavour, installed_flavours
+import vitcompress.exporters.tensorrt.flavours as under_test
+from vitcompress.core.errors import EnvironmentLacksError, UsageError
+from vitcompress.exporters.tensorrt import choose_flavour, installed_flavours
 
 
 def test_metadata_without_a_module_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:

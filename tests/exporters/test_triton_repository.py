@@ -11,11 +11,11 @@ from google.protobuf import text_format
 from made_bundles import RTX, fp32, make
 from tiny_models import LABELS, SIZE
 
-from core.errors import UsageError
-from core.preprocess import PreprocessSpec
-from exporters.bundle import BundledModel
-from exporters.bundle.graph import Tensor
-from exporters.bundle.triton import model_config
+from vitcompress.core.errors import UsageError
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.exporters.bundle import BundledModel
+from vitcompress.exporters.bundle.graph import Tensor
+from vitcompress.exporters.bundle.triton import model_config
 
 LOGITS = Tensor("logits", "float32", (10,))
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.config import RunConfig, load_layer, merge, validate
+from vitcompress.pipeline.config import RunConfig, load_layer, merge, validate
 
 MODELS = {"teacher": {"model": "cait_s24"}, "student": {"model": "deit_tiny"}}
 

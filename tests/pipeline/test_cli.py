@@ -12,8 +12,15 @@ from collections.abc import Callable
 import click
 import pytest
 
-from core.errors import BundleError, DataError, EnvironmentLacksError, ResultError, RunInterrupted, UsageError
-from pipeline import cli
+from vitcompress.core.errors import (
+    BundleError,
+    DataError,
+    EnvironmentLacksError,
+    ResultError,
+    RunInterrupted,
+    UsageError,
+)
+from vitcompress.pipeline import cli
 
 
 def ending(*arguments: str) -> int:
@@ -101,7 +108,7 @@ def test_an_error_of_a_loader_process_is_told_in_its_own_words(
     raising(
         DataError(
             "Caught DataError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
-            '  File "x.py", line 1\ncore.errors.DataError: image a: b.png cannot be read\n'
+            '  File "x.py", line 1\nvitcompress.core.errors.DataError: image a: b.png cannot be read\n'
         )
     )
     assert ending("doctor") == 2
@@ -135,10 +142,10 @@ def test_doctor_tells_the_essentials(capsys: pytest.CaptureFixture[str]) -> None
 
 def test_a_reader_that_leaves_is_no_error() -> None:
     code = (
-        "import click, pipeline.__main__, pipeline.cli\n"
+        "import click, vitcompress.__main__, vitcompress.pipeline.cli\n"
         "def tell():\n    for _ in range(100_000):  # more than a pipe holds\n        click.echo('name')\n"
-        "pipeline.cli.cli.commands['doctor'] = click.Command('doctor', callback=tell)\n"
-        "pipeline.__main__.process()\n"
+        "vitcompress.pipeline.cli.cli.commands['doctor'] = click.Command('doctor', callback=tell)\n"
+        "vitcompress.__main__.process()\n"
     )
     command = f"{shlex.join([sys.executable, '-c', code, 'doctor'])} | head -n 1"
     done = subprocess.run(["/bin/bash", "-c", command], capture_output=True, text=True, check=False)
@@ -148,8 +155,6 @@ def test_a_reader_that_leaves_is_no_error() -> None:
 
 
 def test_starting_imports_nothing_heavy() -> None:
-    code = (
-        "import sys, pipeline.cli; print(sorted({'torch', 'timm', 'onnx', 'onnxruntime', 'yaml'} & set(sys.modules)))"
-    )
+    code = "import sys, vitcompress.pipeline.cli; print(sorted({'torch', 'timm', 'onnx', 'onnxruntime', 'yaml'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -11,8 +11,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from core.errors import UsageError
-from pipeline.config import (
+from vitcompress.core.errors import UsageError
+from vitcompress.pipeline.config import (
     RunConfig,
     dump_yaml,
     load_layer,
@@ -22,7 +22,7 @@ from pipeline.config import (
     recipe_text,
     validate,
 )
-from pipeline.options import requested_config
+from vitcompress.pipeline.options import requested_config
 
 MODELS = {"teacher": {"model": "cait_s24"}, "student": {"model": "deit_tiny"}}
 OPTIONS = ("teacher", "student", "strategy", "data", "teacher_weights", "target", "precision", "projector", "seed")

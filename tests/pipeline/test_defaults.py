@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.defaults import Facts, augmentation, choose, choose_control, start_of, strength_of
-from stages.distill.config import DistillConfig
-from stages.distill.control.config import ControlConfig
-from stages.images.config import AugmentConfig
-from stages.teacher.config import TeacherConfig
+from vitcompress.pipeline.defaults import Facts, augmentation, choose, choose_control, start_of, strength_of
+from vitcompress.stages.distill.config import DistillConfig
+from vitcompress.stages.distill.control.config import ControlConfig
+from vitcompress.stages.images.config import AugmentConfig
+from vitcompress.stages.teacher.config import TeacherConfig
 
 TINY, SMALL = 5_700_000, 22_000_000
 

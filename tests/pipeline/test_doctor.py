@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from core.errors import EnvironmentLacksError
-from exporters.cuda import GpuFacts
-from pipeline.doctor import engines, folder, libraries
-from pipeline.doctor.finding import Finding
+from vitcompress.core.errors import EnvironmentLacksError
+from vitcompress.exporters.cuda import GpuFacts
+from vitcompress.pipeline.doctor import engines, folder, libraries
+from vitcompress.pipeline.doctor.finding import Finding
 
 A10 = GpuFacts(name="NVIDIA A10", capability="8.6", cuda="13.0", driver="580.65.06", sm_clock_mhz=1410)
 CURRENT = {"torch": "2.14.1", "torchvision": "0.29.1", "timm": "1.0.31", "pillow": "12.3.0"}
@@ -42,7 +42,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool, str], None]:
     def present(there: bool, capability: str = "8.6") -> None:
         for module in (libraries, engines, folder):
             monkeypatch.setattr(module, "gpu_present", lambda: there)
-        monkeypatch.setattr("exporters.tensorrt.flavours.gpu_present", lambda: there)
+        monkeypatch.setattr("vitcompress.exporters.tensorrt.flavours.gpu_present", lambda: there)
         monkeypatch.setattr(engines, "gpu_name_and_capability", lambda: ("NVIDIA A10", capability))
         monkeypatch.setattr(engines, "gpu_facts", lambda: A10)
 
@@ -201,7 +201,9 @@ def tensorrt(monkeypatch: pytest.MonkeyPatch, packages: Callable[..., None]) -> 
     def install(**modules: Any) -> None:
         flavours = {name.replace("_", "-"): module for name, module in modules.items()}
         packages(**dict.fromkeys(flavours, "11.4"))
-        monkeypatch.setattr("exporters.tensorrt.flavours.installed_flavours", lambda: dict.fromkeys(flavours, "11.4"))
+        monkeypatch.setattr(
+            "vitcompress.exporters.tensorrt.flavours.installed_flavours", lambda: dict.fromkeys(flavours, "11.4")
+        )
         monkeypatch.setattr(importlib.util, "find_spec", lambda name: flavours.get(name.replace("_", "-")))
 
         def load(flavour: str) -> Any:

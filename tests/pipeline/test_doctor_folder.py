@@ -12,13 +12,13 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from small_run import teacher_record
 
-from core.artifact_records import GatesRecord
-from core.context import Context
-from core.errors import BundleError, UsageError
-from pipeline import cli
-from pipeline.doctor import folder as under_test
-from pipeline.doctor.finding import Finding
-from pipeline.doctor.folder import examine_folder
+from vitcompress.core.artifact_records import GatesRecord
+from vitcompress.core.context import Context
+from vitcompress.core.errors import BundleError, UsageError
+from vitcompress.pipeline import cli
+from vitcompress.pipeline.doctor import folder as under_test
+from vitcompress.pipeline.doctor.finding import Finding
+from vitcompress.pipeline.doctor.folder import examine_folder
 
 
 def ending(*arguments: str) -> int:

@@ -15,20 +15,20 @@ from safetensors.torch import save_file
 from small_run import STUDENT, STUDENT_ARGS, TEACHER, TEACHER_ARGS
 from torch.utils.data import IterableDataset
 
-from core.errors import CompressError, UsageError
-from core.records import ModelSpec
-from pipeline import dry_run as dry_run_module
-from pipeline import dry_run_steps
-from pipeline.config import RunConfig, load_layer, merge, parse_sets, validate
-from pipeline.dry_run import DryRun, dry_run
-from pipeline.dry_run_figures import Training
-from pipeline.dry_run_views import views_advice
-from pipeline.report.dry_run import duration, size, tables, total_seconds
-from pipeline.request import identity
-from stages.images import sources
-from stages.models.build import build_model, cost_of
-from stages.training.config import TrainingConfig
-from stages.training.measure import StepCost, StepLine
+from vitcompress.core.errors import CompressError, UsageError
+from vitcompress.core.records import ModelSpec
+from vitcompress.pipeline import dry_run as dry_run_module
+from vitcompress.pipeline import dry_run_steps
+from vitcompress.pipeline.config import RunConfig, load_layer, merge, parse_sets, validate
+from vitcompress.pipeline.dry_run import DryRun, dry_run
+from vitcompress.pipeline.dry_run_figures import Training
+from vitcompress.pipeline.dry_run_views import views_advice
+from vitcompress.pipeline.report.dry_run import duration, size, tables, total_seconds
+from vitcompress.pipeline.request import identity
+from vitcompress.stages.images import sources
+from vitcompress.stages.models.build import build_model, cost_of
+from vitcompress.stages.training.config import TrainingConfig
+from vitcompress.stages.training.measure import StepCost, StepLine
 
 IMAGES, HELD_OUT = 1438, 359
 TINY = {

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from core.rundir import RunDirectory
-from pipeline import run as run_module
-from pipeline.config import RunConfig
-from pipeline.earlier import Earlier, earlier_of, with_precision, with_sizes
+from vitcompress.core.rundir import RunDirectory
+from vitcompress.pipeline import run as run_module
+from vitcompress.pipeline.config import RunConfig
+from vitcompress.pipeline.earlier import Earlier, earlier_of, with_precision, with_sizes
 
 
 def changed(config: RunConfig, section: str, **values: Any) -> RunConfig:
@@ -71,8 +71,8 @@ def test_a_run_carried_to_another_machine_resolves_to_the_same(
     digits: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Compiled and in bfloat16 where it began; neither would be decided here, and there is no compiler."""
-    import stages.training.compilation as compilation
-    from pipeline.runner import Runner
+    import vitcompress.stages.training.compilation as compilation
+    from vitcompress.pipeline.runner import Runner
 
     class EnoughError(Exception):
         pass

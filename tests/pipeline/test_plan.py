@@ -9,11 +9,11 @@ from typing import get_type_hints
 
 import pytest
 
-from core.record import Record
-from pipeline.check.config import CheckConfig
-from pipeline.config import RunConfig
-from pipeline.plan import BY_NAME, STAGES, Stage
-from pipeline.report.document import Records
+from vitcompress.core.record import Record
+from vitcompress.pipeline.check.config import CheckConfig
+from vitcompress.pipeline.config import RunConfig
+from vitcompress.pipeline.plan import BY_NAME, STAGES, Stage
+from vitcompress.pipeline.report.document import Records
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
@@ -43,14 +43,14 @@ def test_every_setting_belongs_to_a_stage_or_to_the_surroundings(digits: RunConf
 
 
 def test_measuring_depends_on_the_device_and_the_gpu(digits: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    import exporters.cuda
+    import vitcompress.exporters.cuda
 
     facts = BY_NAME["verify"].facts
     on_cpu, on_gpu = (facts(digits.model_copy(update={"device": device})) for device in ("cpu", "cuda"))
     assert (on_cpu["device"], on_gpu["device"]) == ("cpu", "cuda")
     assert {key for key in on_cpu if on_cpu[key] != on_gpu[key]} == {"device"}
-    monkeypatch.setattr(exporters.cuda, "gpu_present", lambda: True)
-    monkeypatch.setattr(exporters.cuda, "gpu_name_and_capability", lambda: ("NVIDIA A10", "8.6"))
+    monkeypatch.setattr(vitcompress.exporters.cuda, "gpu_present", lambda: True)
+    monkeypatch.setattr(vitcompress.exporters.cuda, "gpu_name_and_capability", lambda: ("NVIDIA A10", "8.6"))
     assert facts(digits)["gpu"] == ("NVIDIA A10", "8.6")
 
 

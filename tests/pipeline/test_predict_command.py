@@ -12,10 +12,10 @@ import pytest
 from onnx import TensorProto, helper, save
 from PIL import Image
 
-from core.preprocess import PreprocessSpec
-from exporters.bundle import BundledModel, CardFacts, write_bundle
-from exporters.cuda import gpu_present
-from pipeline import cli
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.exporters.bundle import BundledModel, CardFacts, write_bundle
+from vitcompress.exporters.cuda import gpu_present
+from vitcompress.pipeline import cli
 
 CARD = CardFacts("a teacher", "a student", "plain", "made up", "0" * 64, 1, 1)
 
@@ -149,7 +149,7 @@ def test_a_path_that_does_not_exist_is_told_before_any_work(capsys: pytest.Captu
 @pytest.mark.usefixtures("place")
 def test_predicting_loads_no_training_library() -> None:
     code = (
-        "import sys, pipeline.cli as cli\n"
+        "import sys, vitcompress.pipeline.cli as cli\n"
         "try:\n    cli.main(['predict', 'bundle', 'images'])\nexcept SystemExit as stop:\n    assert stop.code == 0\n"
         "heavy = {'torch', 'timm', 'torchvision', 'scipy', 'sklearn', 'matplotlib', 'onnxslim', 'tensorrt_rtx', 'yaml'}"
         "\nassert not heavy & set(sys.modules), heavy & set(sys.modules)\n"

@@ -1,4 +1,4 @@
-"""How the command ends as a process: gloo's threads must not meet the interpreter's own end (see pipeline.__main__)."""
+"""How the command ends as a process: gloo's threads must not meet the interpreter's own end (see `process`)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 PROGRAM = """
 import atexit, sys
-import pipeline.__main__ as command
+import vitcompress.__main__ as command
 
 class Kept:
     def __del__(self):

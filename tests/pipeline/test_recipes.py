@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from core.errors import UsageError
-from core.records import DataRecord
-from pipeline import cli
-from pipeline.config import RunConfig, load_layer, merge, recipe_names, recipe_text, validate
-from pipeline.options import requested_config
-from pipeline.resolve import resolve_models, resolve_training
-from stages.models.geometry import meta_model
+from vitcompress.core.errors import UsageError
+from vitcompress.core.records import DataRecord
+from vitcompress.pipeline import cli
+from vitcompress.pipeline.config import RunConfig, load_layer, merge, recipe_names, recipe_text, validate
+from vitcompress.pipeline.options import requested_config
+from vitcompress.pipeline.resolve import resolve_models, resolve_training
+from vitcompress.stages.models.geometry import meta_model
 
 FIRST, LAST = (0, 0), (11, 23)
 ENDS = (FIRST, (1, 1), (6, 18), (7, 19), (8, 20), (9, 21), (10, 22), LAST)
@@ -107,7 +107,7 @@ def run_on_a_folder() -> Iterator[Callable[[str], RunConfig]]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("torch.cuda.is_available", lambda: False)
-        patch.setattr("exporters.tensorrt.flavours.installed_flavours", dict)
+        patch.setattr("vitcompress.exporters.tensorrt.flavours.installed_flavours", dict)
         yield resolved
 
 

@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 import torch
 
-from core.errors import EnvironmentLacksError, UsageError
-from core.records import DataRecord, ModelSpec
-from pipeline.config import RunConfig, dump_yaml, merge, validate
-from pipeline.request import notes, with_absolute_paths
-from pipeline.resolve import resolve_models, resolve_training
-from stages.models.build import build_model
-from stages.models.geometry import reduced_args
-from stages.models.snapshots import Snapshots
-from stages.models.uniform import matching_width
-from stages.models.weights import save_weights
+from vitcompress.core.errors import EnvironmentLacksError, UsageError
+from vitcompress.core.records import DataRecord, ModelSpec
+from vitcompress.pipeline.config import RunConfig, dump_yaml, merge, validate
+from vitcompress.pipeline.request import notes, with_absolute_paths
+from vitcompress.pipeline.resolve import resolve_models, resolve_training
+from vitcompress.stages.models.build import build_model
+from vitcompress.stages.models.geometry import reduced_args
+from vitcompress.stages.models.snapshots import Snapshots
+from vitcompress.stages.models.uniform import matching_width
+from vitcompress.stages.models.weights import save_weights
 
 LAST = tuple(reduced_args(arch)["depth"] - 1 for arch in ("deit_tiny_patch16_224", "cait_s24_224"))
 """The last layers of the reduced student and teacher."""
@@ -102,7 +102,7 @@ def test_layers_of_stages_are_compared_too(folder: RunConfig) -> None:
 
 def test_taps_that_are_no_maps_are_refused_before_any_data(digits: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     shapes = iter([{LAST[0]: (1, 32, 4, 4)}, {LAST[1]: (1, 17, 64)}])
-    monkeypatch.setattr("pipeline.resolve_features._tap_shapes", lambda *_: next(shapes))
+    monkeypatch.setattr("vitcompress.pipeline.resolve_features._tap_shapes", lambda *_: next(shapes))
     with pytest.raises(UsageError, match=r"the student's tap is \[1, 32, 4, 4\], the teacher's \[1, 17, 64\]"):
         resolve_models(digits)
     assert resolve_models(changed(digits, distill={"features": []})).distill.features == ()
@@ -228,7 +228,9 @@ def test_the_note_on_reduced_sizes_has_the_uniform_width(digits: RunConfig) -> N
 
 def test_a_pretrained_tag_is_for_pretrained_students(digits: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
-    monkeypatch.setattr("stages.models.initial.fit_pretrained", lambda _model, name, args: asked.append((name, args)))
+    monkeypatch.setattr(
+        "vitcompress.stages.models.initial.fit_pretrained", lambda _model, name, args: asked.append((name, args))
+    )
     model = "deit_tiny_patch16_224.fb_in1k"
     student = resolve_models(changed(digits, student={"model": model, "init": "pretrained"})).student
     assert student.model == model
@@ -245,7 +247,7 @@ def test_a_gpu_that_is_not_here_is_the_environments_lack(digits: RunConfig, monk
 
 
 def test_the_engine_is_decided_with_its_reason(digits: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("exporters.tensorrt.flavours.installed_flavours", dict)
+    monkeypatch.setattr("vitcompress.exporters.tensorrt.flavours.installed_flavours", dict)
     export = resolve_models(digits).export
     assert (export.target, export.flavours) == (("onnx", "triton"), ())
     assert "TensorRT is not installed" in export.target_reason

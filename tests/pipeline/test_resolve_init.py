@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import timm
 
-from core.errors import UsageError
-from pipeline import resolve_init
-from pipeline.config import RunConfig, dump_yaml, merge, validate
-from pipeline.earlier import Earlier, with_precision
-from pipeline.resolve import resolve_models
-from pipeline.resolve_init import unreachable
-from stages.student.config import StudentConfig
+from vitcompress.core.errors import UsageError
+from vitcompress.pipeline import resolve_init
+from vitcompress.pipeline.config import RunConfig, dump_yaml, merge, validate
+from vitcompress.pipeline.earlier import Earlier, with_precision
+from vitcompress.pipeline.resolve import resolve_models
+from vitcompress.pipeline.resolve_init import unreachable
+from vitcompress.stages.student.config import StudentConfig
 
 TINY = "deit_tiny_patch16_224"
 
@@ -33,8 +33,8 @@ def online(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The hub answers, and what is fetched from it is listed."""
     fetched: list[str] = []
     monkeypatch.setattr(resolve_init, "unreachable", lambda _arch: "")
-    monkeypatch.setattr("stages.models.build.pretrained_model", lambda arch, _spec: fetched.append(arch))
-    monkeypatch.setattr("stages.models.initial.fit_pretrained", lambda *_: None)
+    monkeypatch.setattr("vitcompress.stages.models.build.pretrained_model", lambda arch, _spec: fetched.append(arch))
+    monkeypatch.setattr("vitcompress.stages.models.initial.fit_pretrained", lambda *_: None)
     return fetched
 
 
@@ -73,7 +73,7 @@ def test_a_fetch_that_fails_after_all_is_told(
     def fails(_arch: str, _spec: Any) -> None:
         raise OSError("cut off")
 
-    monkeypatch.setattr("stages.models.build.pretrained_model", fails)
+    monkeypatch.setattr("vitcompress.stages.models.build.pretrained_model", fails)
     student = resolve_models(folder).student
     assert student.init == "teacher"
     assert "(OSError)" in student.init_reason

@@ -10,13 +10,13 @@ import timm
 import torch
 from small_run import STUDENT, STUDENT_ARGS
 
-from core.errors import UsageError
-from pipeline.config import RunConfig, merge, validate
-from pipeline.earlier import Earlier
-from pipeline.resolve import resolve_models
-from pipeline.resolve_size import size_notes, sized
-from stages.models.build import cost_of, input_size
-from stages.models.geometry import meta_model, reduced_args
+from vitcompress.core.errors import UsageError
+from vitcompress.pipeline.config import RunConfig, merge, validate
+from vitcompress.pipeline.earlier import Earlier
+from vitcompress.pipeline.resolve import resolve_models
+from vitcompress.pipeline.resolve_size import size_notes, sized
+from vitcompress.stages.models.build import cost_of, input_size
+from vitcompress.stages.models.geometry import meta_model, reduced_args
 
 DINO = "vit_small_patch14_dinov2"
 SHALLOW = {"depth": 2}

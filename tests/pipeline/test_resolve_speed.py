@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import torch
 
-from core.records import DataRecord
-from pipeline import resolve_speed as module
-from pipeline.config import RunConfig
-from pipeline.earlier import Earlier, with_sizes
-from pipeline.resolve_speed import resolve_speed
-from stages.training.config import TrainingConfig
+from vitcompress.core.records import DataRecord
+from vitcompress.pipeline import resolve_speed as module
+from vitcompress.pipeline.config import RunConfig
+from vitcompress.pipeline.earlier import Earlier, with_sizes
+from vitcompress.pipeline.resolve_speed import resolve_speed
+from vitcompress.stages.training.config import TrainingConfig
 
 LONG = 3e9
 """Operations of an image, forward, with which the training below takes 90 minutes of arithmetic."""

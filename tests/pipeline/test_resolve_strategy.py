@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 from small_run import SPEC
 
-from core.analysis_records import Advice, AnalyzeRecord, Recommendation
-from core.errors import UsageError
-from core.records import Cost, DataRecord, FileRef, ModelSpec, TeacherRecord
-from pipeline.config import RunConfig, merge, validate
-from pipeline.request import default_output, identity
-from pipeline.resolve import resolve_models, resolve_training
-from pipeline.resolve_strategy import with_strategy
+from vitcompress.core.analysis_records import Advice, AnalyzeRecord, Recommendation
+from vitcompress.core.errors import UsageError
+from vitcompress.core.records import Cost, DataRecord, FileRef, ModelSpec, TeacherRecord
+from vitcompress.pipeline.config import RunConfig, merge, validate
+from vitcompress.pipeline.request import default_output, identity
+from vitcompress.pipeline.resolve import resolve_models, resolve_training
+from vitcompress.pipeline.resolve_strategy import with_strategy
 
 AUTO = {"student": {"strategy": "auto"}}
 

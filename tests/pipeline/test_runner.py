@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from core.context import Context
-from core.errors import RunInterrupted, UsageError
-from core.files import reference, write_atomic
-from core.record import FileRef, Record
-from core.rundir import RunDirectory
-from pipeline.config import RunConfig
-from pipeline.plan import Stage
-from pipeline.runner import Runner
+from vitcompress.core.context import Context
+from vitcompress.core.errors import RunInterrupted, UsageError
+from vitcompress.core.files import reference, write_atomic
+from vitcompress.core.record import FileRef, Record
+from vitcompress.core.rundir import RunDirectory
+from vitcompress.pipeline.config import RunConfig
+from vitcompress.pipeline.plan import Stage
+from vitcompress.pipeline.runner import Runner
 
 
 class First(Record):
@@ -88,7 +88,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
         "first": Stage("first", "bench_first", First, 1, lambda run: run.distill, seeded=True),
         "second": Stage("second", "bench_second", Second, 1, lambda run: run.fold, needs=("first",)),
     }
-    monkeypatch.setattr("pipeline.runner.BY_NAME", stages)
+    monkeypatch.setattr("vitcompress.pipeline.runner.BY_NAME", stages)
     return bench
 
 
@@ -119,10 +119,10 @@ def test_a_changed_seed_and_a_changed_version_compute_again(
 ) -> None:
     bench.go(config)
     assert bench.go(config.model_copy(update={"seed": 1})) == ["first", "second"]
-    import pipeline.runner
+    import vitcompress.pipeline.runner
 
     newer = Stage("second", "bench_second", Second, 2, lambda run: run.fold, needs=("first",))
-    monkeypatch.setitem(pipeline.runner.BY_NAME, "second", newer)
+    monkeypatch.setitem(vitcompress.pipeline.runner.BY_NAME, "second", newer)
     assert bench.go(config.model_copy(update={"seed": 1})) == ["second"]
 
 
@@ -222,13 +222,13 @@ def test_a_change_that_is_killed_leaves_the_earlier_result_usable(bench: Bench, 
 def test_a_single_step_needs_no_file_that_the_run_has_a_copy_of(
     bench: Bench, config: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import pipeline.runner
+    import vitcompress.pipeline.runner
 
     bench.go(config)
-    gone = pipeline.runner.BY_NAME["first"]
+    gone = vitcompress.pipeline.runner.BY_NAME["first"]
     for kept, usable in ((True, True), (False, False)):
         stage = replace(gone, facts=lambda run: "the file is gone", outside_kept=kept)
-        monkeypatch.setitem(pipeline.runner.BY_NAME, "first", stage)
+        monkeypatch.setitem(vitcompress.pipeline.runner.BY_NAME, "first", stage)
         runner = Runner(bench.run, Console(quiet=True))
         if usable:
             assert runner.finished("first", config).epochs == config.distill.epochs

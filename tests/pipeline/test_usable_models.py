@@ -10,15 +10,15 @@ import pytest
 import timm
 import torch
 
-from core.errors import UsageError
-from core.records import ModelSpec, Strategy
-from pipeline.listing import _MODULES, usable_models
-from pipeline.resolve_network import resolve_network
-from stages.models.build import build_model, input_size, logits_and_taps
-from stages.models.geometry import check_strategy, reduced_args, shape_by_name
-from stages.models.students import widen_last
-from stages.student.config import StudentConfig
-from stages.student.stage import student_spec
+from vitcompress.core.errors import UsageError
+from vitcompress.core.records import ModelSpec, Strategy
+from vitcompress.pipeline.listing import _MODULES, usable_models
+from vitcompress.pipeline.resolve_network import resolve_network
+from vitcompress.stages.models.build import build_model, input_size, logits_and_taps
+from vitcompress.stages.models.geometry import check_strategy, reduced_args, shape_by_name
+from vitcompress.stages.models.students import widen_last
+from vitcompress.stages.student.config import StudentConfig
+from vitcompress.stages.student.stage import student_spec
 
 
 def left_out() -> list[str]:

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from core.context import Context
-from core.rundir import RunDirectory
-from stages.analysis.results import NetworkResult
+from vitcompress.core.context import Context
+from vitcompress.core.rundir import RunDirectory
+from vitcompress.stages.analysis.results import NetworkResult
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +37,10 @@ def copy_run(tmp_path: Path) -> Callable[[Context], Context]:
 @pytest.fixture
 def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files under the names that would be drawn, without the seconds that drawing takes."""
-    from stages.analysis.figures.draw import detailed  # matplotlib, which most of these tests do without
+    from vitcompress.stages.analysis.figures.draw import detailed  # matplotlib, which most of these tests do without
 
     def named(networks: list[NetworkResult], *_: object) -> dict[str, bytes]:
         names = {f"rank-{name}.png" for name in detailed(networks)}
         return dict.fromkeys(names | ({"over-training.svg"} if len(networks) > 1 else set()), b"drawn")
 
-    monkeypatch.setattr("stages.analysis.figures.draw.rendered", named)
+    monkeypatch.setattr("vitcompress.stages.analysis.figures.draw.rendered", named)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.report.analysis import measures
-from pipeline.report.html.embed import Picture, embedded
-from pipeline.report.html.parts import Cell, Table, columns
+from vitcompress.pipeline.report.analysis import measures
+from vitcompress.pipeline.report.html.embed import Picture, embedded
+from vitcompress.pipeline.report.html.parts import Cell, Table, columns
 
 _SUBJECTS = {
     "approach": "Distance of the student's curves from the teacher's, over training",

@@ -7,12 +7,12 @@ from typing import Any
 
 from markupsafe import Markup
 
-from pipeline.report.html.labels import spread
-from pipeline.report.html.names import key_of, short_names
-from pipeline.report.html.parts import Cell, Figure, Table, columns, not_drawn, number_cell
-from pipeline.report.html.svg import SERIES, Canvas, from_zero, is_wide, padded, shortened, text_width
-from pipeline.report.models import MEGABYTE
-from pipeline.report.wording import Footnotes
+from vitcompress.pipeline.report.html.labels import spread
+from vitcompress.pipeline.report.html.names import key_of, short_names
+from vitcompress.pipeline.report.html.parts import Cell, Figure, Table, columns, not_drawn, number_cell
+from vitcompress.pipeline.report.html.svg import SERIES, Canvas, from_zero, is_wide, padded, shortened, text_width
+from vitcompress.pipeline.report.models import MEGABYTE
+from vitcompress.pipeline.report.wording import Footnotes
 
 _WIDE, _NARROW = (920, 230), (400, 150)
 """Width of the drawing, and of that for the names at its right, on wide pages and on narrow ones."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.report.html.names import deployed_key, key_of
-from pipeline.report.html.parts import Cell, Table, columns
+from vitcompress.pipeline.report.html.names import deployed_key, key_of
+from vitcompress.pipeline.report.html.parts import Cell, Table, columns
 
 SHOWN = 12
 """Classes shown unfolded where there are more than twice as many."""

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from PIL import Image, features
 
-from core.errors import UsageError
-from core.files import inside
+from vitcompress.core.errors import UsageError
+from vitcompress.core.files import inside
 
 LARGEST = 8_000_000
 """Bytes of one picture; a larger one is left out, for the page is one file that people mail."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.report.html.embed import Picture, embedded
-from pipeline.report.html.names import deployed_key, key_of
+from vitcompress.pipeline.report.html.embed import Picture, embedded
+from vitcompress.pipeline.report.html.names import deployed_key, key_of
 
 KINDS = {
     "lost": "the teacher was right, the student is wrong",

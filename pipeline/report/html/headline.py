@@ -5,8 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.report.trained import STARTS
-from pipeline.report.wording import Footnotes, gate_limit, gate_value, interval, megabytes, millions, significant
+from vitcompress.pipeline.report.trained import STARTS
+from vitcompress.pipeline.report.wording import (
+    Footnotes,
+    gate_limit,
+    gate_value,
+    interval,
+    megabytes,
+    millions,
+    significant,
+)
 
 VERDICT_KINDS = {"PASS": ("pass", "✓"), "FAIL": ("fail", "✕"), "UNDECIDED": ("inconclusive", "?")}
 """Word of a verdict -> style class and sign."""

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.report.html.svg import Point, text_width
+from vitcompress.pipeline.report.html.svg import Point, text_width
 
 
 @dataclass(frozen=True)

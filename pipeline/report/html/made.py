@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.report.artifacts import place, products
-from pipeline.report.html.parts import Cell, Table, columns, number_cell
-from pipeline.report.wording import Footnotes, megabytes
+from vitcompress.pipeline.report.artifacts import place, products
+from vitcompress.pipeline.report.html.parts import Cell, Table, columns, number_cell
+from vitcompress.pipeline.report.wording import Footnotes, megabytes
 
 _NODES_SHOWN = 4
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from pipeline.report.html.names import key_of
-from pipeline.report.html.parts import Cell, Column, Table, columns, number_cell, quantity_cell
-from pipeline.report.wording import Footnotes, gate_limit, interval, megabytes, millions
+from vitcompress.pipeline.report.html.names import key_of
+from vitcompress.pipeline.report.html.parts import Cell, Column, Table, columns, number_cell, quantity_cell
+from vitcompress.pipeline.report.wording import Footnotes, gate_limit, interval, megabytes, millions
 
 _EARLIER = "records of earlier versions of this program hold none"
 SIGNS = {"pass": "✓", "fail": "✕", "inconclusive": "?", "unmeasured": "–"}

@@ -12,15 +12,15 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline.report.html import capacity, headline, made, measured, timing
-from pipeline.report.html.analysis import analysis
-from pipeline.report.html.classes import classes
-from pipeline.report.html.flips import KINDS, UNFOLDED, flips
-from pipeline.report.html.parts import sentence
-from pipeline.report.html.terms import TERMS
-from pipeline.report.html.tradeoff import tradeoff
-from pipeline.report.html.training import trainings
-from pipeline.report.wording import data_remarks, fact
+from vitcompress.pipeline.report.html import capacity, headline, made, measured, timing
+from vitcompress.pipeline.report.html.analysis import analysis
+from vitcompress.pipeline.report.html.classes import classes
+from vitcompress.pipeline.report.html.flips import KINDS, UNFOLDED, flips
+from vitcompress.pipeline.report.html.parts import sentence
+from vitcompress.pipeline.report.html.terms import TERMS
+from vitcompress.pipeline.report.html.tradeoff import tradeoff
+from vitcompress.pipeline.report.html.training import trainings
+from vitcompress.pipeline.report.wording import data_remarks, fact
 
 
 def render(report: Mapping[str, Any], root: Path) -> str:
@@ -35,7 +35,7 @@ def render(report: Mapping[str, Any], root: Path) -> str:
             is said on the page.
     """
     assets = Environment(
-        loader=PackageLoader("pipeline.report.html", "assets"),
+        loader=PackageLoader("vitcompress.pipeline.report.html", "assets"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from pipeline.report.wording import Footnotes, interval
+from vitcompress.pipeline.report.wording import Footnotes, interval
 
 
 @dataclass(frozen=True)

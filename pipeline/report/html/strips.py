@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from pipeline.report.html.svg import Canvas, Scale, padded, shortened
-from pipeline.report.wording import significant
+from vitcompress.pipeline.report.html.svg import Canvas, Scale, padded, shortened
+from vitcompress.pipeline.report.wording import significant
 
 WIDTH = 400
 _LEFT, _RIGHT = 12, WIDTH - 12

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.words import counted
-from pipeline.report.html.names import deployed_key, key_of, look_of, short_names
-from pipeline.report.html.parts import Cell, Figure, Table, columns, not_drawn, number_cell
-from pipeline.report.html.strips import Strip, draw, is_cut
-from pipeline.report.wording import Footnotes, significant
+from vitcompress.core.words import counted
+from vitcompress.pipeline.report.html.names import deployed_key, key_of, look_of, short_names
+from vitcompress.pipeline.report.html.parts import Cell, Figure, Table, columns, not_drawn, number_cell
+from vitcompress.pipeline.report.html.strips import Strip, draw, is_cut
+from vitcompress.pipeline.report.wording import Footnotes, significant
 
 _QUANTILES = 21
 """Minimum, 5th, 10th, ... 95th percentile, maximum (LatencyRow.quantiles_ms)."""

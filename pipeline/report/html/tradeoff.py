@@ -7,11 +7,11 @@ from typing import Any
 
 from markupsafe import Markup
 
-from pipeline.report.html.labels import Box, place
-from pipeline.report.html.names import deployed_key, key_of, look_of, short_names
-from pipeline.report.html.parts import Cell, Figure, Table, columns, not_drawn
-from pipeline.report.html.svg import Canvas, Scale, is_wide, padded, shortened, text_width
-from pipeline.report.wording import spoken
+from vitcompress.pipeline.report.html.labels import Box, place
+from vitcompress.pipeline.report.html.names import deployed_key, key_of, look_of, short_names
+from vitcompress.pipeline.report.html.parts import Cell, Figure, Table, columns, not_drawn
+from vitcompress.pipeline.report.html.svg import Canvas, Scale, is_wide, padded, shortened, text_width
+from vitcompress.pipeline.report.wording import spoken
 
 WIDE, NARROW = (920, 440), (400, 420)
 """Sizes of the drawing for wide pages and for narrow ones, so that its text stays readable on both."""

@@ -8,12 +8,12 @@ from typing import Any
 
 from markupsafe import Markup
 
-from pipeline.report.history import last_settings
-from pipeline.report.html.labels import spread
-from pipeline.report.html.parts import Cell, Column, Figure, Table, columns, number_cell
-from pipeline.report.html.svg import SERIES, Canvas, from_zero, padded, shortened
-from pipeline.report.loss_terms import HEADER, NORMS, term_rows
-from pipeline.report.wording import Footnotes
+from vitcompress.pipeline.report.history import last_settings
+from vitcompress.pipeline.report.html.labels import spread
+from vitcompress.pipeline.report.html.parts import Cell, Column, Figure, Table, columns, number_cell
+from vitcompress.pipeline.report.html.svg import SERIES, Canvas, from_zero, padded, shortened
+from vitcompress.pipeline.report.loss_terms import HEADER, NORMS, term_rows
+from vitcompress.pipeline.report.wording import Footnotes
 
 WIDTH, HEIGHT = 330, 230
 _LEFT, _TOP, _BOTTOM = 52, 24, HEIGHT - 44

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from stages.analysis.figures.style import BLUE, SKY, legend_below, new_figure, say_nothing_to_show, styled
+from vitcompress.stages.analysis.figures.style import BLUE, SKY, legend_below, new_figure, say_nothing_to_show, styled
 
 TITLES = {
     "rank95": "Directions for 95 % of an image's energy",

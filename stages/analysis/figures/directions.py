@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from stages.analysis.figures.style import (
+from vitcompress.stages.analysis.figures.style import (
     BLACK,
     BLUE,
     GREEN,
@@ -27,11 +27,11 @@ from stages.analysis.figures.style import (
     styled,
     titled,
 )
-from stages.analysis.results import ENERGY_SHARES, Counts, Floats, NetworkResult, TapResult, first_reaching
-from stages.analysis.summary import Percent, percent, percentile
+from vitcompress.stages.analysis.results import ENERGY_SHARES, Counts, Floats, NetworkResult, TapResult, first_reaching
+from vitcompress.stages.analysis.summary import Percent, percent, percentile
 
 if TYPE_CHECKING:
-    from stages.models.geometry import Shape  # which imports torch, and writing an analysis needs none
+    from vitcompress.stages.models.geometry import Shape  # which imports torch, and writing an analysis needs none
 
 SHARE_LOOKS = dict(zip(ENERGY_SHARES, ((GREEN, "o"), (BLUE, "s"), (VERMILLION, "^"), (BLACK, "D")), strict=True))
 MARKED = 0.95

@@ -13,17 +13,17 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from core.files import write_atomic
-from stages.analysis.figures.approach import approach_figure
-from stages.analysis.figures.directions import pca_figure, rank_figure
-from stages.analysis.figures.dynamics import beside_figure, dynamics_figure, training_figure
-from stages.analysis.figures.spectra import intensity_figure, sep_figure, spectrum_figure
-from stages.analysis.figures.style import style
-from stages.analysis.figures.ways import ways_figure
-from stages.analysis.results import NetworkResult
+from vitcompress.core.files import write_atomic
+from vitcompress.stages.analysis.figures.approach import approach_figure
+from vitcompress.stages.analysis.figures.directions import pca_figure, rank_figure
+from vitcompress.stages.analysis.figures.dynamics import beside_figure, dynamics_figure, training_figure
+from vitcompress.stages.analysis.figures.spectra import intensity_figure, sep_figure, spectrum_figure
+from vitcompress.stages.analysis.figures.style import style
+from vitcompress.stages.analysis.figures.ways import ways_figure
+from vitcompress.stages.analysis.results import NetworkResult
 
 if TYPE_CHECKING:
-    from stages.models.geometry import Shape  # which imports torch, and writing an analysis needs none
+    from vitcompress.stages.models.geometry import Shape  # which imports torch, and writing an analysis needs none
 
 DPI = 150
 

@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from stages.analysis.figures.directions import IMAGES, of_width
-from stages.analysis.figures.spectra import (
+from vitcompress.stages.analysis.figures.directions import IMAGES, of_width
+from vitcompress.stages.analysis.figures.spectra import (
     colour_bar,
     heat_map,
     interval_band,
@@ -19,7 +19,7 @@ from stages.analysis.figures.spectra import (
     means_of,
     scale_of,
 )
-from stages.analysis.figures.style import (
+from vitcompress.stages.analysis.figures.style import (
     BLACK,
     BLUE,
     GREEN,
@@ -35,8 +35,8 @@ from stages.analysis.figures.style import (
     styled,
     titled,
 )
-from stages.analysis.results import Floats, NetworkResult, relative_depths
-from stages.analysis.summary import PERCENTS, mean_interval
+from vitcompress.stages.analysis.results import Floats, NetworkResult, relative_depths
+from vitcompress.stages.analysis.summary import PERCENTS, mean_interval
 
 MARKERS = "os^DvP*Xph<>"
 

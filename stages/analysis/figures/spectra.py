@@ -12,7 +12,7 @@ from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter, LogLocator
 
-from stages.analysis.figures.style import (
+from vitcompress.stages.analysis.figures.style import (
     BLACK,
     BLUE,
     GREY,
@@ -27,8 +27,8 @@ from stages.analysis.figures.style import (
     styled,
     titled,
 )
-from stages.analysis.results import Floats, NetworkResult, TapResult
-from stages.analysis.summary import Interval, mean_interval, percent, permuted, sep_curves, sep_smallest
+from vitcompress.stages.analysis.results import Floats, NetworkResult, TapResult
+from vitcompress.stages.analysis.summary import Interval, mean_interval, percent, permuted, sep_curves, sep_smallest
 
 SEP_LOOKS = {
     "folded": (BLUE, "-", "o", 2.4, "in the channels' own order (folded)"),

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FormatStrFormatter
 
-from stages.analysis.figures.directions import MARKED, students_width
-from stages.analysis.figures.style import (
+from vitcompress.stages.analysis.figures.directions import MARKED, students_width
+from vitcompress.stages.analysis.figures.style import (
     BLACK,
     BLUE,
     GREEN,
@@ -27,11 +27,11 @@ from stages.analysis.figures.style import (
     styled,
     titled,
 )
-from stages.analysis.results import ENERGY_SHARES, WAY_WORDS, WAYS, Floats, NetworkResult, TapResult, Way
-from stages.analysis.summary import pca_smallest, percent, percentile
+from vitcompress.stages.analysis.results import ENERGY_SHARES, WAY_WORDS, WAYS, Floats, NetworkResult, TapResult, Way
+from vitcompress.stages.analysis.summary import pca_smallest, percent, percentile
 
 if TYPE_CHECKING:
-    from stages.models.geometry import Shape  # which imports torch, and writing an analysis needs none
+    from vitcompress.stages.models.geometry import Shape  # which imports torch, and writing an analysis needs none
 
 LOOKS: dict[Way, dict[str, Any]] = {
     "raw": {"color": BLACK, "marker": "o", "linestyle": "-"},

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.analysis.measures.per_image import PerImage
-from stages.analysis.results import Counts, Floats
+from vitcompress.stages.analysis.measures.per_image import PerImage
+from vitcompress.stages.analysis.results import Counts, Floats
 
 BINS = 100
 _NEAR = 1e-5

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.analysis.results import Floats
+from vitcompress.stages.analysis.results import Floats
 
 STRIP = 64
 """Rows of a product computed at once on the CPU."""

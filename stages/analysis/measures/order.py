@@ -17,10 +17,10 @@ from numpy.lib.stride_tricks import as_strided
 from scipy.linalg import circulant
 from torch import Tensor
 
-from stages.analysis.measures.moments import SecondMoment
-from stages.analysis.measures.per_image import PerImage
-from stages.analysis.measures.spectrum import multiplicity
-from stages.analysis.results import Counts, Floats
+from vitcompress.stages.analysis.measures.moments import SecondMoment
+from vitcompress.stages.analysis.measures.per_image import PerImage
+from vitcompress.stages.analysis.measures.spectrum import multiplicity
+from vitcompress.stages.analysis.results import Counts, Floats
 
 ORDERS = 20
 """P."""

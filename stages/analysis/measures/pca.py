@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.analysis.measures.moments import shares
-from stages.analysis.results import ENERGY_SHARES, Counts, Floats, first_reaching
+from vitcompress.stages.analysis.measures.moments import shares
+from vitcompress.stages.analysis.results import ENERGY_SHARES, Counts, Floats, first_reaching
 
 _DOUBTFUL = 1e-5
 """Cumulative shares this close to a target are computed again in float64; float32 moves them by less."""

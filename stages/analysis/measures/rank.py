@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.analysis.measures.moments import shares
-from stages.analysis.measures.per_image import PerImage
-from stages.analysis.results import ENERGY_SHARES, Counts, Floats, first_reaching
+from vitcompress.stages.analysis.measures.moments import shares
+from vitcompress.stages.analysis.measures.per_image import PerImage
+from vitcompress.stages.analysis.results import ENERGY_SHARES, Counts, Floats, first_reaching
 
 
 class SampleRank:

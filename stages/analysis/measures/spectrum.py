@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from stages.analysis.measures.per_image import PerImage
-from stages.analysis.results import Floats
+from vitcompress.stages.analysis.measures.per_image import PerImage
+from vitcompress.stages.analysis.results import Floats
 
 
 def multiplicity(width: int) -> Floats:

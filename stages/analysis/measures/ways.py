@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stages.analysis.measures.moments import SecondMoment, eigen_of, shares, smaller_grams
-from stages.analysis.measures.pca import pca_ranks
-from stages.analysis.measures.rank import energy_shares, ranks_of
-from stages.analysis.measures.spectrum import intensities
-from stages.analysis.results import ENERGY_SHARES, OTHER_WAYS, Counts, Floats, Way
+from vitcompress.stages.analysis.measures.moments import SecondMoment, eigen_of, shares, smaller_grams
+from vitcompress.stages.analysis.measures.pca import pca_ranks
+from vitcompress.stages.analysis.measures.rank import energy_shares, ranks_of
+from vitcompress.stages.analysis.measures.spectrum import intensities
+from vitcompress.stages.analysis.results import ENERGY_SHARES, OTHER_WAYS, Counts, Floats, Way
 
 CONSTANT = 1e-12
 """A channel whose variance is no greater a share of its mean square is constant: float32 tokens are no finer."""

@@ -10,8 +10,8 @@ from pydantic import Field
 from safetensors import safe_open
 from torch import Tensor
 
-from core.record import Record
-from stages.distill.cache.lowrank import (
+from vitcompress.core.record import Record
+from vitcompress.stages.distill.cache.lowrank import (
     Factors,
     factorise,
     from_half,

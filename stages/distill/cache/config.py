@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from pydantic import ConfigDict, Field
 
-from core.record import Record
+from vitcompress.core.record import Record
 
 HALF_ROUNDING = 2.0**-11
 """Largest relative error of rounding a number to half precision (a significand of 11 bits)."""

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from core.context import Context
-from core.errors import ResultError, RunInterrupted
-from stages.distill.cache.chunks import ChunkBuilder, Part
-from stages.distill.cache.report import CacheReport, report_of, summary
-from stages.distill.cache.store import Store
-from stages.distill.cache.upkeep import locked, prepare, require_room_for
-from stages.images.loaders import ViewKey
-from stages.images.workers import worker_init
-from stages.training.monitor import progress_bar
+from vitcompress.core.context import Context
+from vitcompress.core.errors import ResultError, RunInterrupted
+from vitcompress.stages.distill.cache.chunks import ChunkBuilder, Part
+from vitcompress.stages.distill.cache.report import CacheReport, report_of, summary
+from vitcompress.stages.distill.cache.store import Store
+from vitcompress.stages.distill.cache.upkeep import locked, prepare, require_room_for
+from vitcompress.stages.images.loaders import ViewKey
+from vitcompress.stages.images.workers import worker_init
+from vitcompress.stages.training.monitor import progress_bar
 
 Teacher = Callable[[Tensor], tuple[Tensor | None, list[Tensor]]]
 """Images ``[B, 3, S, S]`` on the device to logits ``[B, K]`` (or None, if unused) and taps ``[B, D, H, W]``."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from stages.distill.cache.config import HALF_ROUNDING
+from vitcompress.stages.distill.cache.config import HALF_ROUNDING
 
 _MEAN_ROUNDING = HALF_ROUNDING / 7**0.5
 """Root mean square relative error of half precision: errors uniform in +-2^-11, values uniform in [1, 2)."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from core.record import Record
-from stages.distill.cache.store import Store
+from vitcompress.core.record import Record
+from vitcompress.stages.distill.cache.store import Store
 
 
 class PartReport(Record):

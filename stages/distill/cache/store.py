@@ -14,12 +14,12 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from core.errors import UsageError
-from core.files import sha256_of, write_atomic
-from core.fingerprint import fingerprint
-from core.record import Record
-from stages.distill.cache.chunks import ChunkStats, OpenChunk, Part
-from stages.distill.cache.config import CacheConfig
+from vitcompress.core.errors import UsageError
+from vitcompress.core.files import sha256_of, write_atomic
+from vitcompress.core.fingerprint import fingerprint
+from vitcompress.core.record import Record
+from vitcompress.stages.distill.cache.chunks import ChunkStats, OpenChunk, Part
+from vitcompress.stages.distill.cache.config import CacheConfig
 
 FORMAT = 1
 """Of manifests and chunk files; a part of another format is rebuilt."""

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from core.errors import RunInterrupted, UsageError
-from core.files import write_atomic
-from core.fingerprint import canonical
-from core.machine import usable_cores
-from stages.distill.cache.chunks import Part
-from stages.distill.cache.store import Store
+from vitcompress.core.errors import RunInterrupted, UsageError
+from vitcompress.core.files import write_atomic
+from vitcompress.core.fingerprint import canonical
+from vitcompress.core.machine import usable_cores
+from vitcompress.stages.distill.cache.chunks import Part
+from vitcompress.stages.distill.cache.store import Store
 
 _KEY_FOLDER = re.compile(r"[0-9a-f]{16}")
 

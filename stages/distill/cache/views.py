@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from stages.distill.cache.store import Store
-from stages.images.loaders import ViewKey
+from vitcompress.stages.distill.cache.store import Store
+from vitcompress.stages.images.loaders import ViewKey
 
 
 class CachedViews(Dataset[tuple[Any, ...]]):

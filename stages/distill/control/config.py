@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from core.record import Record
-from stages.distill.config import DistillConfig
+from vitcompress.core.record import Record
+from vitcompress.stages.distill.config import DistillConfig
 
 
 class ControlConfig(Record):

@@ -7,16 +7,16 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from core.bits import packed
-from core.context import Context
-from core.records import ControlRecord, DataRecord, DistillRecord, FileRef, StudentRecord
-from stages.images.held_out import held_out_batches
-from stages.images.sources import recorded_images
-from stages.models.build import build_model
-from stages.models.weights import load_own
-from stages.training.accuracy import paired_drop
-from stages.training.device import make_accelerator
-from stages.training.evaluate import correct
+from vitcompress.core.bits import packed
+from vitcompress.core.context import Context
+from vitcompress.core.records import ControlRecord, DataRecord, DistillRecord, FileRef, StudentRecord
+from vitcompress.stages.images.held_out import held_out_batches
+from vitcompress.stages.images.sources import recorded_images
+from vitcompress.stages.models.build import build_model
+from vitcompress.stages.models.weights import load_own
+from vitcompress.stages.training.accuracy import paired_drop
+from vitcompress.stages.training.device import make_accelerator
+from vitcompress.stages.training.evaluate import correct
 
 _BATCH = 32
 

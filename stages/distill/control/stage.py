@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from core.context import Context
-from core.records import ControlRecord, DataRecord, DistillRecord, StudentRecord, TeacherRecord
-from stages.distill import job
-from stages.distill.control.config import ControlJob
-from stages.distill.control.gain import compared
-from stages.distill.control.training import trained_control
+from vitcompress.core.context import Context
+from vitcompress.core.records import ControlRecord, DataRecord, DistillRecord, StudentRecord, TeacherRecord
+from vitcompress.stages.distill import job
+from vitcompress.stages.distill.control.config import ControlJob
+from vitcompress.stages.distill.control.gain import compared
+from vitcompress.stages.distill.control.training import trained_control
 
 
 @dataclass(frozen=True)

@@ -14,20 +14,20 @@ from typing import Any, Literal, TypeVar
 from accelerate.utils import broadcast_object_list
 from pydantic import ValidationError
 
-from core.context import Context
-from core.errors import ResultError
-from core.files import is_intact, write_atomic
-from core.fingerprint import fingerprint
-from core.record import FileRef, Record
-from core.records import DistillRecord
-from core.words import counted
-from stages.distill.config import DistillConfig
-from stages.distill.control.config import ControlJob
-from stages.distill.job import Inputs, distillation_job
-from stages.models.weights import all_finite, save_weights
-from stages.training.device import make_accelerator
-from stages.training.loop import Job, train
-from stages.training.measure import measure_steps
+from vitcompress.core.context import Context
+from vitcompress.core.errors import ResultError
+from vitcompress.core.files import is_intact, write_atomic
+from vitcompress.core.fingerprint import fingerprint
+from vitcompress.core.record import FileRef, Record
+from vitcompress.core.records import DistillRecord
+from vitcompress.core.words import counted
+from vitcompress.stages.distill.config import DistillConfig
+from vitcompress.stages.distill.control.config import ControlJob
+from vitcompress.stages.distill.job import Inputs, distillation_job
+from vitcompress.stages.models.weights import all_finite, save_weights
+from vitcompress.stages.training.device import make_accelerator
+from vitcompress.stages.training.loop import Job, train
+from vitcompress.stages.training.measure import measure_steps
 
 Kept = TypeVar("Kept", bound="Remembered")
 Value = TypeVar("Value")

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stages.models.inherit.families import inner
-from stages.models.inherit.streams import inside, rows_of, standardised
+from vitcompress.stages.models.inherit.families import inner
+from vitcompress.stages.models.inherit.streams import inside, rows_of, standardised
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stages.models.inherit.basis import Basis
-from stages.models.inherit.heads import filled, joined_heads, resized, split_heads
-from stages.models.inherit.least_squares import corrected
-from stages.models.inherit.streams import standardised
+from vitcompress.stages.models.inherit.basis import Basis
+from vitcompress.stages.models.inherit.heads import filled, joined_heads, resized, split_heads
+from vitcompress.stages.models.inherit.least_squares import corrected
+from vitcompress.stages.models.inherit.streams import standardised
 
 Tensors = dict[str, Tensor]
 """By their names in the block."""

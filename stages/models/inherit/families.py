@@ -9,8 +9,8 @@ from timm.models.cait import LayerScaleBlock, TalkingHeadAttn
 from timm.models.vision_transformer import Attention, Block
 from torch import nn
 
-from stages.models.geometry import meta_model
-from stages.models.students import LiftStudent, WideBlock
+from vitcompress.stages.models.geometry import meta_model
+from vitcompress.stages.models.students import LiftStudent, WideBlock
 
 
 def timm_network(model: nn.Module) -> Any:

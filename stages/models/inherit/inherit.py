@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from core.preprocess import PreprocessSpec
-from stages.models.inherit.basis import Basis, basis_of, identity, moments_of
-from stages.models.inherit.block import Seen, as_map, attention, mlp, reading
-from stages.models.inherit.families import final_norm, inner, timm_network
-from stages.models.inherit.least_squares import RIDGE, corrected
-from stages.models.inherit.stem import inherited_stem
-from stages.models.inherit.streams import (
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.stages.models.inherit.basis import Basis, basis_of, identity, moments_of
+from vitcompress.stages.models.inherit.block import Seen, as_map, attention, mlp, reading
+from vitcompress.stages.models.inherit.families import final_norm, inner, timm_network
+from vitcompress.stages.models.inherit.least_squares import RIDGE, corrected
+from vitcompress.stages.models.inherit.stem import inherited_stem
+from vitcompress.stages.models.inherit.streams import (
     aligned,
     answers_of,
     first_tokens,
@@ -32,7 +32,7 @@ from stages.models.inherit.streams import (
     shared_places,
     standardised,
 )
-from stages.models.students import LiftStudent, WideBlock
+from vitcompress.stages.models.students import LiftStudent, WideBlock
 
 _IMAGES_A_CLASS = 8
 """Without as many, a classifier is not fitted to answers."""

@@ -8,8 +8,8 @@ import torch
 from timm.layers import resample_abs_pos_embed, resample_patch_embed
 from torch import Tensor
 
-from core.preprocess import PreprocessSpec
-from stages.models.inherit.streams import layout_of
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.stages.models.inherit.streams import layout_of
 
 
 def inherited_stem(

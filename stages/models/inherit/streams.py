@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from stages.models.inherit.families import inner
+from vitcompress.stages.models.inherit.families import inner
 
 _AT_ONCE = 32
 """Images in one pass."""

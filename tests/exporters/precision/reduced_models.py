@@ -12,10 +12,10 @@ from sklearn.datasets import load_digits
 from tiny_models import SIZE, tiny_vit
 from torch import nn
 
-from core.artifact_records import Precision
-from exporters.onnx import onnx_from_module
-from exporters.precision.limits import Limits
-from exporters.precision.reduce import ReducedFacts, reduced_from_onnx
+from vitcompress.core.artifact_records import Precision
+from vitcompress.exporters.onnx import onnx_from_module
+from vitcompress.exporters.precision.limits import Limits
+from vitcompress.exporters.precision.reduce import ReducedFacts, reduced_from_onnx
 
 LOOSE = Limits(difference=0.2, agreement=0.9)
 

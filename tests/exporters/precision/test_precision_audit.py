@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from reduced_models import reduce
 
-from core.errors import BundleError, ResultError
-from exporters.precision.audit import check_audit, operator_dtypes
+from vitcompress.core.errors import BundleError, ResultError
+from vitcompress.exporters.precision.audit import check_audit, operator_dtypes
 
 
 def graph_file(path: Path, nodes: Sequence[onnx.NodeProto], *tensors: onnx.TensorProto) -> Path:

@@ -9,12 +9,12 @@ import pytest
 from numpy.typing import NDArray
 from reduced_models import digits, export, reduce, with_huge_mlp, with_outlier_channel
 
-from core.artifact_records import Precision
-from core.errors import ResultError
-from exporters.precision.audit import check_audit
-from exporters.precision.graph import blocks_of, load_source
-from exporters.precision.limits import Limits
-from exporters.precision.reduce import ReducedFacts
+from vitcompress.core.artifact_records import Precision
+from vitcompress.core.errors import ResultError
+from vitcompress.exporters.precision.audit import check_audit
+from vitcompress.exporters.precision.graph import blocks_of, load_source
+from vitcompress.exporters.precision.limits import Limits
+from vitcompress.exporters.precision.reduce import ReducedFacts
 
 LIMITS = Limits(difference=0.12, agreement=0.9)
 

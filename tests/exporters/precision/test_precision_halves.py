@@ -12,10 +12,10 @@ from onnx.reference import ReferenceEvaluator
 from reduced_models import export, reduce, with_huge_mlp
 from tiny_models import tiny_vit
 
-from exporters.precision.compare import deviation, logits_of
-from exporters.precision.graph import SourceGraph, inferred, load_source, tensor_types
-from exporters.precision.halves import fp16_from_fp32
-from exporters.precision.simulate import simulated
+from vitcompress.exporters.precision.compare import deviation, logits_of
+from vitcompress.exporters.precision.graph import SourceGraph, inferred, load_source, tensor_types
+from vitcompress.exporters.precision.halves import fp16_from_fp32
+from vitcompress.exporters.precision.simulate import simulated
 
 
 @pytest.fixture(scope="module")

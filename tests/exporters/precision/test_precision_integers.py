@@ -8,10 +8,10 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from exporters.precision.calibrate import METHODS, Ranges, calibrated
-from exporters.precision.compare import deviation, logits_of
-from exporters.precision.graph import SourceGraph, load_source
-from exporters.precision.integers import int8_from_fp32, quantizable
+from vitcompress.exporters.precision.calibrate import METHODS, Ranges, calibrated
+from vitcompress.exporters.precision.compare import deviation, logits_of
+from vitcompress.exporters.precision.graph import SourceGraph, load_source
+from vitcompress.exporters.precision.integers import int8_from_fp32, quantizable
 
 
 @pytest.fixture(scope="module")

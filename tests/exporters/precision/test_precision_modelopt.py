@@ -15,15 +15,15 @@ import pytest
 from numpy.typing import NDArray
 from reduced_models import digits, reduce
 
-from core.errors import EnvironmentLacksError, ResultError
-from exporters.precision import trial
-from exporters.precision.calibrate import calibrated
-from exporters.precision.graph import load_source
-from exporters.precision.halves import fp16_from_fp32
-from exporters.precision.integers import int8_from_fp32, quantizable
-from exporters.precision.limits import Limits
-from exporters.precision.reduce import ReducedFacts
-from exporters.tensorrt import engine_from_onnx, installed_flavours
+from vitcompress.core.errors import EnvironmentLacksError, ResultError
+from vitcompress.exporters.precision import trial
+from vitcompress.exporters.precision.calibrate import calibrated
+from vitcompress.exporters.precision.graph import load_source
+from vitcompress.exporters.precision.halves import fp16_from_fp32
+from vitcompress.exporters.precision.integers import int8_from_fp32, quantizable
+from vitcompress.exporters.precision.limits import Limits
+from vitcompress.exporters.precision.reduce import ReducedFacts
+from vitcompress.exporters.tensorrt import engine_from_onnx, installed_flavours
 
 needs_modelopt = pytest.mark.skipif(importlib.util.find_spec("modelopt") is None, reason="ModelOpt is not installed")
 

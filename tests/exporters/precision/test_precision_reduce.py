@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from reduced_models import LOOSE, digits, export, reduce, trained
 from tiny_models import SIZE
 
-import exporters.precision.graph as graph_module
-from core.artifact_records import Precision
-from core.errors import BundleError, DataError, ResultError, UsageError
-from exporters.onnx import onnx_from_module
-from exporters.precision.compare import deviation
-from exporters.precision.limits import Limits, default_limits
-from exporters.precision.reduce import reduced_from_onnx
-from exporters.runners import OnnxRunner
-from exporters.tensorrt import engine_from_onnx, installed_flavours
+import vitcompress.exporters.precision.graph as graph_module
+from vitcompress.core.artifact_records import Precision
+from vitcompress.core.errors import BundleError, DataError, ResultError, UsageError
+from vitcompress.exporters.onnx import onnx_from_module
+from vitcompress.exporters.precision.compare import deviation
+from vitcompress.exporters.precision.limits import Limits, default_limits
+from vitcompress.exporters.precision.reduce import reduced_from_onnx
+from vitcompress.exporters.runners import OnnxRunner
+from vitcompress.exporters.tensorrt import engine_from_onnx, installed_flavours
 
 PRECISIONS: tuple[Precision, ...] = ("fp16", "int8")
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exporters.precision.search import nodes_to_keep, smallest
+from vitcompress.exporters.precision.search import nodes_to_keep, smallest
 
 
 @given(

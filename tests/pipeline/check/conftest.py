@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from made_runs import made, written
 
-from pipeline.check.command import renew
+from vitcompress.pipeline.check.command import renew
 
 
 @pytest.fixture

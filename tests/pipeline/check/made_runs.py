@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from report.sample_reports import CASES, report_of
 
-from core.artifact_records import AccuracyRow, Hardware, LatencyRow
-from core.bits import packed
-from pipeline.report.document import Records
+from vitcompress.core.artifact_records import AccuracyRow, Hardware, LatencyRow
+from vitcompress.core.bits import packed
+from vitcompress.pipeline.report.document import Records
 
 IMAGES = 1000
 HERE = Hardware(processor="A processor", architecture="x86_64", cores=2, threads=2)

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 from made_runs import ELSEWHERE, made, written
 
-from core.errors import UsageError
-from core.json_files import LARGEST
-from pipeline import cli
-from pipeline.check.baseline import load_baseline, text_of
-from pipeline.check.command import check, renew
+from vitcompress.core.errors import UsageError
+from vitcompress.core.json_files import LARGEST
+from vitcompress.pipeline import cli
+from vitcompress.pipeline.check.baseline import load_baseline, text_of
+from vitcompress.pipeline.check.command import check, renew
 
 
 def compress(*arguments: str | Path) -> int:
@@ -104,7 +104,7 @@ def test_settings_of_the_run_hold_unless_the_command_says_otherwise(run: Path, b
     ],
 )
 def test_settings_that_are_not_there_are_refused(run: Path, baseline: Path, setting: str, said: str) -> None:
-    from pipeline.config import parse_sets
+    from vitcompress.pipeline.config import parse_sets
 
     with pytest.raises(UsageError, match=said):
         check(run, baseline, parse_sets([setting]), None)

@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from made_runs import ELSEWHERE, IMAGES, answers, made
 from scipy.stats import ttest_ind
 
-from core.artifact_records import GateRow
-from exporters.latency import change_interval
-from exporters.latency.statistics import TRIM
-from pipeline.check.baseline import Baseline
-from pipeline.check.compare import compare, uncompared
-from pipeline.check.config import CheckConfig
-from pipeline.check.measured import baseline_of
-from pipeline.check.same import foreign, notes
-from pipeline.check.verdict import cause, verdict, worded
-from stages.training.accuracy import paired_drop
+from vitcompress.core.artifact_records import GateRow
+from vitcompress.exporters.latency import change_interval
+from vitcompress.exporters.latency.statistics import TRIM
+from vitcompress.pipeline.check.baseline import Baseline
+from vitcompress.pipeline.check.compare import compare, uncompared
+from vitcompress.pipeline.check.config import CheckConfig
+from vitcompress.pipeline.check.measured import baseline_of
+from vitcompress.pipeline.check.same import foreign, notes
+from vitcompress.pipeline.check.verdict import cause, verdict, worded
+from vitcompress.stages.training.accuracy import paired_drop
 
 EVERYTHING: dict[str, Any] = {"max_latency_growth": 5.0, "max_growth": 1.0}
 
@@ -273,7 +273,7 @@ def test_another_teacher_is_told() -> None:
     other = answers("another", 0.9)
     for row in report["accuracy"]:
         if (row["model"], row["runtime"]) == ("teacher", "torch"):
-            from core.bits import packed
+            from vitcompress.core.bits import packed
 
             row |= {"right": packed(other), "top1": float(100 * other.mean())}
     told = notes(BEFORE, baseline_of(report, Path("report.json")))

@@ -10,10 +10,10 @@ import pytest
 import yaml
 from made_runs import made, written
 
-from pipeline.check.command import check, renew
-from pipeline.check.config import CheckConfig
-from stages.gates.config import GatesConfig
-from stages.training.accuracy import share_interval
+from vitcompress.pipeline.check.command import check, renew
+from vitcompress.pipeline.check.config import CheckConfig
+from vitcompress.stages.gates.config import GatesConfig
+from vitcompress.stages.training.accuracy import share_interval
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "gates.md").read_text()
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from sample_reports import CASES
 
-from pipeline.report.document import Records
+from vitcompress.pipeline.report.document import Records
 
 
 @pytest.fixture(params=list(CASES))

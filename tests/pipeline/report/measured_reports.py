@@ -7,8 +7,16 @@ from typing import Any
 
 from sample_reports import report_of
 
-from core.artifact_records import AccuracyRow, Flip, FlipTable, Hardware, LatencyRow, MemoryRow, ThroughputRow
-from pipeline.report.document import Records
+from vitcompress.core.artifact_records import (
+    AccuracyRow,
+    Flip,
+    FlipTable,
+    Hardware,
+    LatencyRow,
+    MemoryRow,
+    ThroughputRow,
+)
+from vitcompress.pipeline.report.document import Records
 
 CLASS_IMAGES = (100,) * 10
 

@@ -15,8 +15,8 @@ from PIL import Image
 from sample_reports import CASES, COSTS, P50, accuracy, file, latency, report_of
 from sklearn.datasets import load_digits
 
-from core.analysis_records import Advice, AnalyzeRecord, DynamicsRecord, Recommendation
-from core.artifact_records import (
+from vitcompress.core.analysis_records import Advice, AnalyzeRecord, DynamicsRecord, Recommendation
+from vitcompress.core.artifact_records import (
     AccuracyRow,
     Flip,
     FlipTable,
@@ -27,7 +27,7 @@ from core.artifact_records import (
     ThroughputRow,
     VerifyRecord,
 )
-from pipeline.report.document import Records
+from vitcompress.pipeline.report.document import Records
 
 SCRIPT = "<script>document.title = 'taken over'</script>"
 HOSTILE_FILE = 'val/it\'s "quoted" & <b>bold</b>.png'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from core.artifact_records import (
+from vitcompress.core.artifact_records import (
     AccuracyRow,
     BundleRecord,
     EngineArtifact,
@@ -17,10 +17,19 @@ from core.artifact_records import (
     Rejected,
     VerifyRecord,
 )
-from core.preprocess import PreprocessSpec
-from core.record import FileRef
-from core.records import Cost, DataRecord, DistillRecord, FoldRecord, Graph, ModelSpec, StudentRecord, TeacherRecord
-from pipeline.report.document import Records, build
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.core.record import FileRef
+from vitcompress.core.records import (
+    Cost,
+    DataRecord,
+    DistillRecord,
+    FoldRecord,
+    Graph,
+    ModelSpec,
+    StudentRecord,
+    TeacherRecord,
+)
+from vitcompress.pipeline.report.document import Records, build
 
 NO_ENGINE = "TensorRT is not installed here; pip install tensorrt-rtx"
 NO_GPU = "built, but this machine has no GPU to run it on"

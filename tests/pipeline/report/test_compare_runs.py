@@ -18,13 +18,13 @@ from PIL import Image
 from rich.console import Console
 from sample_reports import CASES
 
-from core.errors import UsageError
-from pipeline.cli import cli
-from pipeline.compare import tell
-from pipeline.compare.pareto import standings
-from pipeline.compare.plot import pareto_figure
-from pipeline.compare.read import Comparison, Run, compared
-from pipeline.compare.write import write
+from vitcompress.core.errors import UsageError
+from vitcompress.pipeline.cli import cli
+from vitcompress.pipeline.compare import tell
+from vitcompress.pipeline.compare.pareto import standings
+from vitcompress.pipeline.compare.plot import pareto_figure
+from vitcompress.pipeline.compare.read import Comparison, Run, compared
+from vitcompress.pipeline.compare.write import write
 
 SCHEMA_2 = Path(__file__).parent / "data" / "report-2.json"
 Change = Callable[[dict[str, Any]], object]

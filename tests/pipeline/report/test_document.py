@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 from sample_reports import NO_ENGINE, NO_GPU, gate, report_of
 
-from core.artifact_records import GatesRecord
-from core.records import FoldRecord
-from pipeline.report.document import Records
-from stages.gates.config import NO_TEACHER_ENGINE
+from vitcompress.core.artifact_records import GatesRecord
+from vitcompress.core.records import FoldRecord
+from vitcompress.pipeline.report.document import Records
+from vitcompress.stages.gates.config import NO_TEACHER_ENGINE
 
 
 def row_of(report, model, runtime, precision="fp32"):

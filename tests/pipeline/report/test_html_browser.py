@@ -15,8 +15,8 @@ from PIL import Image
 from rich_report import rich_report
 from sample_reports import CASES, report_of
 
-from core.artifact_records import GatesRecord
-from pipeline.report.html.page import render
+from vitcompress.core.artifact_records import GatesRecord
+from vitcompress.pipeline.report.html.page import render
 
 pytestmark = pytest.mark.skipif(
     not (CHROMIUM and DRIVER) and not REQUIRED,

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.report.html.labels import Box, place, spread
-from pipeline.report.html.strips import WIDTH, Strip, draw, is_cut
-from pipeline.report.html.svg import Canvas, Scale, from_zero, padded
-from pipeline.report.wording import significant
+from vitcompress.pipeline.report.html.labels import Box, place, spread
+from vitcompress.pipeline.report.html.strips import WIDTH, Strip, draw, is_cut
+from vitcompress.pipeline.report.html.svg import Canvas, Scale, from_zero, padded
+from vitcompress.pipeline.report.wording import significant
 
 AREA = Box(0, 0, 900, 440)
 POINTS = st.lists(

@@ -21,17 +21,17 @@ from PIL import Image
 from rich_report import CLASSES, HOSTILE_FILE, SCRIPT, rich_report
 from sample_reports import report_of
 
-from core.artifact_records import GatesRecord
-from pipeline.report.document import Records
-from pipeline.report.history import last_settings
-from pipeline.report.html.capacity import throughput_figure
-from pipeline.report.html.classes import SHOWN, classes
-from pipeline.report.html.embed import LARGEST, embedded
-from pipeline.report.html.names import key_of
-from pipeline.report.html.page import render
-from pipeline.report.html.svg import text_width
-from pipeline.report.html.timing import how_measured, latency_figures
-from pipeline.report.html.training import trainings
+from vitcompress.core.artifact_records import GatesRecord
+from vitcompress.pipeline.report.document import Records
+from vitcompress.pipeline.report.history import last_settings
+from vitcompress.pipeline.report.html.capacity import throughput_figure
+from vitcompress.pipeline.report.html.classes import SHOWN, classes
+from vitcompress.pipeline.report.html.embed import LARGEST, embedded
+from vitcompress.pipeline.report.html.names import key_of
+from vitcompress.pipeline.report.html.page import render
+from vitcompress.pipeline.report.html.svg import text_width
+from vitcompress.pipeline.report.html.timing import how_measured, latency_figures
+from vitcompress.pipeline.report.html.training import trainings
 
 VOID = {"meta", "link", "img", "input", "br", "hr"}
 

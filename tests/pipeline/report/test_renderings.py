@@ -7,10 +7,10 @@ import pytest
 from rich.console import Console
 from sample_reports import NO_ENGINE, NO_GPU, report_of
 
-from core.artifact_records import GatesRecord
-from pipeline.report.document import Records
-from pipeline.report.markdown import render
-from pipeline.report.terminal import table
+from vitcompress.core.artifact_records import GatesRecord
+from vitcompress.pipeline.report.document import Records
+from vitcompress.pipeline.report.markdown import render
+from vitcompress.pipeline.report.terminal import table
 
 
 def shown(report, width):

@@ -11,9 +11,9 @@ import pytest
 from rich.console import Console
 from sample_reports import file, report_of
 
-from core.analysis_records import Advice, AnalyzeRecord, DynamicsRecord, Recommendation
-from pipeline.report.analysis import markdown, terminal
-from pipeline.report.document import Records
+from vitcompress.core.analysis_records import Advice, AnalyzeRecord, DynamicsRecord, Recommendation
+from vitcompress.pipeline.report.analysis import markdown, terminal
+from vitcompress.pipeline.report.document import Records
 
 REASON = "an image needs 230 directions | of the shared <basis>, and the student is 192 wide."
 

@@ -12,12 +12,12 @@ from measured_reports import measured, measured_report
 from rich.console import Console
 from sample_reports import gate, report_of
 
-from core.artifact_records import GatesRecord
-from pipeline.report.comment import MOST, Fold, fitted
-from pipeline.report.document import Records
-from pipeline.report.markdown import render
-from pipeline.report.measured import NO_FLIPS
-from pipeline.report.terminal import table
+from vitcompress.core.artifact_records import GatesRecord
+from vitcompress.pipeline.report.comment import MOST, Fold, fitted
+from vitcompress.pipeline.report.document import Records
+from vitcompress.pipeline.report.markdown import render
+from vitcompress.pipeline.report.measured import NO_FLIPS
+from vitcompress.pipeline.report.terminal import table
 
 
 def size(text: str) -> int:

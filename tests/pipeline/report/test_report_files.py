@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-import pipeline.report
-from pipeline.report.files import writers
+import vitcompress.pipeline.report
+from vitcompress.pipeline.report.files import writers
 
-PACKAGE = Path(pipeline.report.__file__).parent
+PACKAGE = Path(vitcompress.pipeline.report.__file__).parent
 
 
 @pytest.mark.parametrize(

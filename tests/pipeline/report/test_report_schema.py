@@ -16,12 +16,12 @@ import pytest
 from measured_reports import measured_report
 from sample_reports import CASES, report_of
 
-from core.errors import UsageError
-from pipeline.report.document import Records
-from pipeline.report.markdown import render
-from pipeline.report.schema import load_report
-from pipeline.report.schema_file import PATH, text
-from pipeline.report.shape import NEW_IN_3
+from vitcompress.core.errors import UsageError
+from vitcompress.pipeline.report.document import Records
+from vitcompress.pipeline.report.markdown import render
+from vitcompress.pipeline.report.schema import load_report
+from vitcompress.pipeline.report.schema_file import PATH, text
+from vitcompress.pipeline.report.shape import NEW_IN_3
 
 LAST = Path(__file__).parent / "data" / "report-2.json"
 """Written by the last version that wrote schema 2."""
@@ -39,7 +39,7 @@ def saved(folder: Path, content: Any) -> Path:
 
 
 def test_the_published_schema_is_that_of_the_code() -> None:
-    assert PATH.read_text() == text(), "write it anew: python -m pipeline.report.schema_file"
+    assert PATH.read_text() == text(), "write it anew: python -m vitcompress.pipeline.report.schema_file"
     jsonschema.Draft202012Validator.check_schema(json.loads(text()))
 
 
@@ -178,7 +178,7 @@ def test_where_there_is_no_report(place: str, said: str, tmp_path: Path) -> None
 
 def test_reading_needs_neither_torch_nor_a_runtime() -> None:
     program = (
-        "import sys\nfrom pathlib import Path\nfrom pipeline.report.schema import load_report\n"
+        "import sys\nfrom pathlib import Path\nfrom vitcompress.pipeline.report.schema import load_report\n"
         "load_report(Path(sys.argv[1]))\n"
         "print(sorted({'torch', 'timm', 'onnx', 'onnxruntime', 'scipy', 'matplotlib', 'sklearn'} & set(sys.modules)))"
     )

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from sample_reports import CASES, gate, report_of
 
-from core.artifact_records import AccuracyRow, GatesRecord, VerifyRecord
-from core.records import ControlRecord
-from pipeline.report import markdown, terminal
-from pipeline.report.document import Records
-from pipeline.report.trained import Finding, Subject, evaluated, findings, noise, worth
+from vitcompress.core.artifact_records import AccuracyRow, GatesRecord, VerifyRecord
+from vitcompress.core.records import ControlRecord
+from vitcompress.pipeline.report import markdown, terminal
+from vitcompress.pipeline.report.document import Records
+from vitcompress.pipeline.report.trained import Finding, Subject, evaluated, findings, noise, worth
 
 
 def row(model: str, top1: float, drop: float | None = None, half: float = 1.0, images: int = 1000) -> AccuracyRow:

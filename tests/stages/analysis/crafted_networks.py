@@ -8,7 +8,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from stages.analysis.results import OTHER_WAYS, NetworkResult, TapResult, kept_rows
+from vitcompress.stages.analysis.results import OTHER_WAYS, NetworkResult, TapResult, kept_rows
 
 Array = NDArray[np.float64]
 CAIT_LAYERS = (0, 1, 18, 19, 20, 21, 22, 23)

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from stages.analysis.results import (
+from vitcompress.stages.analysis.results import (
     ENERGY_SHARES,
     Floats,
     NetworkResult,

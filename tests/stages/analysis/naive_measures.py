@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from stages.analysis.measures.order import SAMPLE, channel_orders
-from stages.analysis.results import ENERGY_SHARES, TapResult
-from stages.analysis.tap import TapMeasures
+from vitcompress.stages.analysis.measures.order import SAMPLE, channel_orders
+from vitcompress.stages.analysis.results import ENERGY_SHARES, TapResult
+from vitcompress.stages.analysis.tap import TapMeasures
 
 
 def smallest(energies: np.ndarray, target: float) -> int:

@@ -10,14 +10,14 @@ import pytest
 from crafted_networks import CAIT_LAYERS, around, cait_intensities, crafted, teacher
 from scipy.stats import binom
 
-from core.analysis_records import Advice, Recommendation
-from core.errors import UsageError
-from stages.analysis.advice import advise
-from stages.analysis.drawn import leading, selected_layers, statistics
-from stages.analysis.results import NetworkResult
-from stages.analysis.rules import RULES
-from stages.analysis.statistics import MIN_IMAGES, resampled_rows
-from stages.models.geometry import Shape
+from vitcompress.core.analysis_records import Advice, Recommendation
+from vitcompress.core.errors import UsageError
+from vitcompress.stages.analysis.advice import advise
+from vitcompress.stages.analysis.drawn import leading, selected_layers, statistics
+from vitcompress.stages.analysis.results import NetworkResult
+from vitcompress.stages.analysis.rules import RULES
+from vitcompress.stages.analysis.statistics import MIN_IMAGES, resampled_rows
+from vitcompress.stages.models.geometry import Shape
 
 TINY, SMALL, SWIN = Shape(192, 12, 3), Shape(384, 12, 6), Shape(768, 4, None)
 

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from made_networks import checkpoints, emptied, made_network
 
-from stages.analysis.definitions import DEFINITIONS, NETWORK
-from stages.analysis.document import MAX_POINTS, document
-from stages.analysis.results import NetworkResult
-from stages.analysis.summary import mean_interval
-from stages.analysis.tables import tables
+from vitcompress.stages.analysis.definitions import DEFINITIONS, NETWORK
+from vitcompress.stages.analysis.document import MAX_POINTS, document
+from vitcompress.stages.analysis.results import NetworkResult
+from vitcompress.stages.analysis.summary import mean_interval
+from vitcompress.stages.analysis.tables import tables
 
 
 @pytest.fixture(scope="module")

@@ -19,13 +19,13 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from stages.analysis.figures.directions import pca_figure, rank_figure
-from stages.analysis.figures.draw import detailed, draw_all, figures, file_bytes, rendered
-from stages.analysis.figures.dynamics import beside_figure, dynamics_figure, training_figure
-from stages.analysis.figures.spectra import intensity_figure, sep_figure, spectrum_figure
-from stages.analysis.figures.ways import ways_figure
-from stages.analysis.results import NetworkResult, high_percentile
-from stages.models.geometry import Shape
+from vitcompress.stages.analysis.figures.directions import pca_figure, rank_figure
+from vitcompress.stages.analysis.figures.draw import detailed, draw_all, figures, file_bytes, rendered
+from vitcompress.stages.analysis.figures.dynamics import beside_figure, dynamics_figure, training_figure
+from vitcompress.stages.analysis.figures.spectra import intensity_figure, sep_figure, spectrum_figure
+from vitcompress.stages.analysis.figures.ways import ways_figure
+from vitcompress.stages.analysis.results import NetworkResult, high_percentile
+from vitcompress.stages.models.geometry import Shape
 
 TINY = Shape(192, 12, 3)
 DETAILS = ("rank", "pca", "ways", "sep", "intensity", "spectrum", "dynamics")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stages.analysis.rules import RULES
-from stages.analysis.statistics import MIN_IMAGES, RESAMPLES
+from vitcompress.stages.analysis.rules import RULES
+from vitcompress.stages.analysis.statistics import MIN_IMAGES, RESAMPLES
 
 PAGE = (Path(__file__).parents[3] / "docs" / "analysis.md").read_text()
 

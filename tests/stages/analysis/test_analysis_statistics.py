@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from stages.analysis.results import Floats, high_percentile, kept_rows
-from stages.analysis.statistics import (
+from vitcompress.stages.analysis.results import Floats, high_percentile, kept_rows
+from vitcompress.stages.analysis.statistics import (
     _BLOCK,
     MIN_IMAGES,
     RESAMPLES,

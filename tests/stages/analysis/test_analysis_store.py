@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from made_networks import emptied, made_network
 
-from core.errors import UsageError
-from stages.analysis.results import NetworkResult, TapResult
-from stages.analysis.store import load, save
+from vitcompress.core.errors import UsageError
+from vitcompress.stages.analysis.results import NetworkResult, TapResult
+from vitcompress.stages.analysis.store import load, save
 
 
 def assert_equal(one: NetworkResult, other: NetworkResult) -> None:
@@ -86,7 +86,7 @@ def test_a_damaged_file_is_one_clear_error(damage: str, tmp_path: Path) -> None:
 def test_an_absent_file_and_another_version_are_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="no such file"):
         load(tmp_path / "none.npz")
-    monkeypatch.setattr("stages.analysis.store.VERSION", 99)
+    monkeypatch.setattr("vitcompress.stages.analysis.store.VERSION", 99)
     save(made_network(depth=1, images=2), tmp_path / "a.npz")
     monkeypatch.undo()
     with pytest.raises(UsageError, match="version 99, this program reads version 2"):

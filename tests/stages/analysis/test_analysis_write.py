@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from made_networks import checkpoints, made_network
 
-from core.errors import UsageError
-from stages.analysis.write import write
-from stages.models.geometry import Shape
+from vitcompress.core.errors import UsageError
+from vitcompress.stages.analysis.write import write
+from vitcompress.stages.models.geometry import Shape
 
 FEW = {"images": 3, "kept": 2}
 TINY = Shape(192, 12, 3)
@@ -84,7 +84,7 @@ def test_no_network_is_one_clear_error(tmp_path: Path) -> None:
 
 def test_figures_need_no_home_and_no_screen(tmp_path: Path) -> None:
     program = (
-        "import sys; from stages.analysis.write import write; assert 'matplotlib' not in sys.modules\n"
+        "import sys; from vitcompress.stages.analysis.write import write; assert 'matplotlib' not in sys.modules\n"
         "from pathlib import Path; from made_networks import made_network\n"
         "write(Path(sys.argv[1]), [made_network(depth=1, images=2, kept=2)], advice=None, selected=(),"
         " student=None)\n"

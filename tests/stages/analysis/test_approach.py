@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from crafted_networks import Array, crafted, crafted_tap
 
-from stages.analysis.approach import Approach, _change, _placed, approach, distance
-from stages.analysis.results import NetworkResult, kept_rows
-from stages.analysis.statistics import MIN_IMAGES
+from vitcompress.stages.analysis.approach import Approach, _change, _placed, approach, distance
+from vitcompress.stages.analysis.results import NetworkResult, kept_rows
+from vitcompress.stages.analysis.statistics import MIN_IMAGES
 
 
 def curve(values: Sequence[float], label: str, *, images: int = 60, kept: int | None = None) -> NetworkResult:

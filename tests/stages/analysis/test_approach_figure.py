@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from stages.analysis.figures.approach import approach_figure
-from stages.analysis.figures.draw import figures, file_bytes
+from vitcompress.stages.analysis.figures.approach import approach_figure
+from vitcompress.stages.analysis.figures.draw import figures, file_bytes
 
 
 def row(quantity: str, verdict: str | None, distances: list[float], spread: float | None = 0.1) -> dict[str, Any]:

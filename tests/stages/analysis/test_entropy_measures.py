@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from naive_measures import bits, measured, random_tokens
 
-from stages.analysis.measures.entropy import BINS, bins_of, entropies
+from vitcompress.stages.analysis.measures.entropy import BINS, bins_of, entropies
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 

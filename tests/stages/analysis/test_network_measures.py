@@ -19,16 +19,16 @@ from sklearn.datasets import load_digits
 from small_run import STUDENT, STUDENT_ARGS, TEACHER, TEACHER_ARGS, seeded_model, student_spec
 from torch import Tensor, nn
 
-from core.errors import ResultError, UsageError
-from core.records import ModelSpec
-from stages.analysis import network as under_test
-from stages.analysis.advice import advise
-from stages.analysis.network import feed, finish, kept_images, measure_network, side_by_side, tap_names
-from stages.analysis.results import NetworkResult, TapResult
-from stages.analysis.tap import TapMeasures
-from stages.models.build import logits_and_taps
-from stages.models.geometry import Shape, reduced_args
-from stages.training.device import torch_threads
+from vitcompress.core.errors import ResultError, UsageError
+from vitcompress.core.records import ModelSpec
+from vitcompress.stages.analysis import network as under_test
+from vitcompress.stages.analysis.advice import advise
+from vitcompress.stages.analysis.network import feed, finish, kept_images, measure_network, side_by_side, tap_names
+from vitcompress.stages.analysis.results import NetworkResult, TapResult
+from vitcompress.stages.analysis.tap import TapMeasures
+from vitcompress.stages.models.build import logits_and_taps
+from vitcompress.stages.models.geometry import Shape, reduced_args
+from vitcompress.stages.training.device import torch_threads
 
 ROOT = Path(__file__).parents[3]
 IMAGES = 12
@@ -239,7 +239,7 @@ def test_constant_images_are_measured(digits: Tensor) -> None:
 
 GROWTH = """
 import psutil, torch
-from stages.analysis.network import measure_network
+from vitcompress.stages.analysis.network import measure_network
 class Network(torch.nn.Module):
     tap = torch.randn(4, 384, 196, 1)
     def forward_intermediates(self, x, indices, **_):

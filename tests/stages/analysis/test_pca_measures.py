@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from naive_measures import measured, random_tokens
 
-from stages.analysis.measures.pca import pca_ranks
+from vitcompress.stages.analysis.measures.pca import pca_ranks
 
 
 def test_counts_follow_the_given_basis_in_its_order() -> None:

@@ -5,8 +5,8 @@ import pytest
 import torch
 from naive_measures import measured, random_tokens
 
-from stages.analysis.measures.moments import SecondMoment, shares, smaller_grams
-from stages.analysis.results import ENERGY_SHARES, first_reaching
+from vitcompress.stages.analysis.measures.moments import SecondMoment, shares, smaller_grams
+from vitcompress.stages.analysis.results import ENERGY_SHARES, first_reaching
 
 
 def with_energies(energies: list[float], tokens: int, width: int, seed: int = 0) -> torch.Tensor:

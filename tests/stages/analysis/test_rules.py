@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.analysis.rules import compared_layers, intensity_pairs
+from vitcompress.stages.analysis.rules import compared_layers, intensity_pairs
 
 
 @pytest.mark.parametrize(

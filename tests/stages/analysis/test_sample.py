@@ -8,11 +8,11 @@ import pytest
 import torch
 from small_run import SPEC, data_record
 
-from core.context import Context
-from core.errors import DataError
-from stages.analysis.sample import folder_sample, split_sample, training_sample
-from stages.images.loaders import EvalTransform
-from stages.images.sources import StreamSplit, recorded_images
+from vitcompress.core.context import Context
+from vitcompress.core.errors import DataError
+from vitcompress.stages.analysis.sample import folder_sample, split_sample, training_sample
+from vitcompress.stages.images.loaders import EvalTransform
+from vitcompress.stages.images.sources import StreamSplit, recorded_images
 
 
 def test_training_images_evenly_spread_and_prepared_for_evaluation(context: Context) -> None:

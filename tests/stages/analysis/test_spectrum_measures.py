@@ -5,9 +5,9 @@ import pytest
 import torch
 from naive_measures import energies, folded, measured, random_tokens
 
-from stages.analysis.measures.order import ORDERS, SAMPLE, channel_orders
-from stages.analysis.measures.spectrum import multiplicity
-from stages.analysis.results import SEP_SHARES, first_reaching
+from vitcompress.stages.analysis.measures.order import ORDERS, SAMPLE, channel_orders
+from vitcompress.stages.analysis.measures.spectrum import multiplicity
+from vitcompress.stages.analysis.results import SEP_SHARES, first_reaching
 
 
 @pytest.mark.parametrize("width", [1, 2, 3, 4, 5, 8, 9])

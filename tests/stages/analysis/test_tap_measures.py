@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from naive_measures import measured, naive, random_tokens
 from torch import Tensor, nn
 
-from core.errors import ResultError
-from stages.analysis.results import TapResult
-from stages.analysis.tap import CHUNK, TapMeasures
+from vitcompress.core.errors import ResultError
+from vitcompress.stages.analysis.results import TapResult
+from vitcompress.stages.analysis.tap import CHUNK, TapMeasures
 
 COUNTS = {"rank", "pca_rank", "way_rank", "way_pca_rank", "zero_tokens"}
 

@@ -9,7 +9,7 @@ from naive_measures import measured, random_tokens
 from scipy.stats import bootstrap
 from torch import Tensor
 
-from stages.analysis.results import Floats, TapResult, first_reaching
+from vitcompress.stages.analysis.results import Floats, TapResult, first_reaching
 
 N, D, IMAGES = 30, 48, 24
 

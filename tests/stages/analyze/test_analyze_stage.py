@@ -7,13 +7,13 @@ import json
 import pytest
 from small_run import STUDENT, STUDENT_ARGS, TEACHER_ARGS, data_record, teacher_record
 
-from core.analysis_records import AnalyzeRecord
-from core.context import Context
-from core.files import is_intact
-from stages.analysis.config import AnalysisConfig
-from stages.analysis.store import load
-from stages.analyze.config import AnalyzeConfig
-from stages.analyze.stage import Inputs, run
+from vitcompress.core.analysis_records import AnalyzeRecord
+from vitcompress.core.context import Context
+from vitcompress.core.files import is_intact
+from vitcompress.stages.analysis.config import AnalysisConfig
+from vitcompress.stages.analysis.store import load
+from vitcompress.stages.analyze.config import AnalyzeConfig
+from vitcompress.stages.analyze.stage import Inputs, run
 
 READ = 60
 
@@ -72,7 +72,9 @@ def test_the_same_again_gives_the_same_files(context: Context) -> None:
 
 def test_its_fingerprint_holds_no_time_and_no_figure(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     drawings = iter((b"drawn", b"drawn otherwise"))
-    monkeypatch.setattr("stages.analysis.figures.draw.rendered", lambda *_: {"rank-teacher.png": next(drawings)})
+    monkeypatch.setattr(
+        "vitcompress.stages.analysis.figures.draw.rendered", lambda *_: {"rank-teacher.png": next(drawings)}
+    )
     first, again = analyzed(context), analyzed(context)
     assert first.files != again.files
     assert first.identity() == again.identity()  # what reads the record is not done again for a lost figure

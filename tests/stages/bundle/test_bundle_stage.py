@@ -11,25 +11,25 @@ import timm
 from rich.console import Console
 from small_run import data_record, distill_record, student_record, teacher_record
 
-import stages.models.timm_entry  # noqa: F401 - registers what is no architecture of timm's
-from core.context import Context
-from core.files import is_intact
-from core.rundir import RunDirectory
-from exporters.bundle import open_bundle
-from exporters.runners import OnnxRunner
-from stages.bundle import stage
-from stages.bundle.config import BundleConfig
-from stages.bundle.stage import Inputs
-from stages.export import stage as export_stage
-from stages.export.config import ExportConfig
-from stages.fold import stage as fold_stage
-from stages.fold.config import FoldConfig
-from stages.images.loaders import sample
-from stages.images.sources import recorded_images
-from stages.models.build import build_model
-from stages.models.weights import load_own
-from stages.verify import stage as verify_stage
-from stages.verify.config import VerifyConfig
+import vitcompress.stages.models.timm_entry  # noqa: F401 - registers what is no architecture of timm's
+from vitcompress.core.context import Context
+from vitcompress.core.files import is_intact
+from vitcompress.core.rundir import RunDirectory
+from vitcompress.exporters.bundle import open_bundle
+from vitcompress.exporters.runners import OnnxRunner
+from vitcompress.stages.bundle import stage
+from vitcompress.stages.bundle.config import BundleConfig
+from vitcompress.stages.bundle.stage import Inputs
+from vitcompress.stages.export import stage as export_stage
+from vitcompress.stages.export.config import ExportConfig
+from vitcompress.stages.fold import stage as fold_stage
+from vitcompress.stages.fold.config import FoldConfig
+from vitcompress.stages.images.loaders import sample
+from vitcompress.stages.images.sources import recorded_images
+from vitcompress.stages.models.build import build_model
+from vitcompress.stages.models.weights import load_own
+from vitcompress.stages.verify import stage as verify_stage
+from vitcompress.stages.verify.config import VerifyConfig
 
 CONFIG = BundleConfig(deploy="fastest", max_int8_drop=100.0, triton=True, opt_batch=8, max_batch=16)
 

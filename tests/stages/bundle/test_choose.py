@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from core.artifact_records import (
+from vitcompress.core.artifact_records import (
     AccuracyRow,
     EngineArtifact,
     ExportRecord,
@@ -15,11 +15,11 @@ from core.artifact_records import (
     Runtime,
     VerifyRecord,
 )
-from core.errors import UsageError
-from core.preprocess import PreprocessSpec
-from core.records import Cost, FileRef
-from stages.bundle.choose import choose
-from stages.bundle.config import BundleConfig
+from vitcompress.core.errors import UsageError
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.core.records import Cost, FileRef
+from vitcompress.stages.bundle.choose import choose
+from vitcompress.stages.bundle.config import BundleConfig
 
 SPEC = PreprocessSpec(size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 FILE = FileRef(path="export/x", sha256="0" * 64, bytes=1)

@@ -11,13 +11,13 @@ import pytest
 from nasty_images import damaged_exif, noise
 from PIL import Image
 
-from core.context import Context
-from core.errors import DataError
-from core.records import DataRecord
-from stages.data.bad_images import LISTED
-from stages.data.stage import Inputs, check_of, run
-from stages.images.config import DataConfig
-from stages.images.sources import recorded_images
+from vitcompress.core.context import Context
+from vitcompress.core.errors import DataError
+from vitcompress.core.records import DataRecord
+from vitcompress.stages.data.bad_images import LISTED
+from vitcompress.stages.data.stage import Inputs, check_of, run
+from vitcompress.stages.images.config import DataConfig
+from vitcompress.stages.images.sources import recorded_images
 
 
 def said(context: Context) -> list[str]:
@@ -101,7 +101,7 @@ def test_a_list_of_an_earlier_run_is_removed(damaged: Path, context: Context) ->
     run(config, Inputs(), context)
     for name in NAMES:
         (damaged / name).unlink()
-    from stages.images import listing
+    from vitcompress.stages.images import listing
 
     listing.data_digest.cache_clear()
     assert run(config, Inputs(), context).left_out == ()

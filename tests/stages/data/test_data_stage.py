@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from core.context import Context
-from core.errors import DataError
-from stages.data.stage import Inputs, run
-from stages.images import listing
-from stages.images.config import DataConfig
-from stages.images.sources import recorded_images
+from vitcompress.core.context import Context
+from vitcompress.core.errors import DataError
+from vitcompress.stages.data.stage import Inputs, run
+from vitcompress.stages.images import listing
+from vitcompress.stages.images.config import DataConfig
+from vitcompress.stages.images.sources import recorded_images
 
 
 def said(context: Context) -> str:

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from core.context import Context
-from core.errors import DataError
-from core.records import DataRecord
-from stages.data import duplicates
-from stages.data.duplicates import find_duplicates
-from stages.data.stage import Inputs, run
-from stages.images.config import DataConfig
-from stages.images.left_out import File
-from stages.images.sources import recorded_images
+from vitcompress.core.context import Context
+from vitcompress.core.errors import DataError
+from vitcompress.core.records import DataRecord
+from vitcompress.stages.data import duplicates
+from vitcompress.stages.data.duplicates import find_duplicates
+from vitcompress.stages.data.stage import Inputs, run
+from vitcompress.stages.images.config import DataConfig
+from vitcompress.stages.images.left_out import File
+from vitcompress.stages.images.sources import recorded_images
 
 
 def said(context: Context) -> str:

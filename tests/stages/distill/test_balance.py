@@ -12,13 +12,13 @@ import torch
 from small_run import SETTLED, data_record, seeded_model, student_record, student_spec, teacher_record
 from torch import nn
 
-from core.context import Context
-from stages.distill import stage
-from stages.distill.config import DistillConfig, FeatureTerm
-from stages.distill.job import Inputs, distillation_job
-from stages.distill.model import TappedStudent
-from stages.distill.pairs import layer_pairs
-from stages.models.build import logits_and_taps, tapped_block
+from vitcompress.core.context import Context
+from vitcompress.stages.distill import stage
+from vitcompress.stages.distill.config import DistillConfig, FeatureTerm
+from vitcompress.stages.distill.job import Inputs, distillation_job
+from vitcompress.stages.distill.model import TappedStudent
+from vitcompress.stages.distill.pairs import layer_pairs
+from vitcompress.stages.models.build import logits_and_taps, tapped_block
 
 BOTH = (FeatureTerm(pairs=((0, 0), (1, 2))), FeatureTerm(kind="mse", pairs=((1, 1),), weight=0.6, match="projector"))
 

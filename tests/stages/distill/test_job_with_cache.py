@@ -13,15 +13,15 @@ import pytest
 import torch
 from small_run import NO_AUGMENT, SETTLED, data_record, student_record, teacher_record
 
-from core.context import Context
-from core.errors import RunInterrupted, UsageError
-from core.records import DistillRecord
-from stages.distill import job as distill_job
-from stages.distill import stage
-from stages.distill.cache.config import CacheConfig
-from stages.distill.config import DistillConfig, FeatureTerm
-from stages.distill.job import Inputs
-from stages.images.sources import Images, StreamSplit
+from vitcompress.core.context import Context
+from vitcompress.core.errors import RunInterrupted, UsageError
+from vitcompress.core.records import DistillRecord
+from vitcompress.stages.distill import job as distill_job
+from vitcompress.stages.distill import stage
+from vitcompress.stages.distill.cache.config import CacheConfig
+from vitcompress.stages.distill.config import DistillConfig, FeatureTerm
+from vitcompress.stages.distill.job import Inputs
+from vitcompress.stages.images.sources import Images, StreamSplit
 
 
 def config(**changes: Any) -> DistillConfig:

@@ -13,17 +13,17 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 from small_run import SETTLED, data_record, student_record, teacher_record
 
-from core.context import Context
-from core.errors import RunInterrupted
-from core.files import references_in
-from core.fingerprint import fingerprint
-from core.records import DistillRecord
-from stages.distill import stage
-from stages.distill.config import DistillConfig, FeatureTerm
-from stages.distill.stage import Inputs
-from stages.models.build import build_model
-from stages.models.snapshots import load_snapshot
-from stages.training.interrupt import StopRequest
+from vitcompress.core.context import Context
+from vitcompress.core.errors import RunInterrupted
+from vitcompress.core.files import references_in
+from vitcompress.core.fingerprint import fingerprint
+from vitcompress.core.records import DistillRecord
+from vitcompress.stages.distill import stage
+from vitcompress.stages.distill.config import DistillConfig, FeatureTerm
+from vitcompress.stages.distill.stage import Inputs
+from vitcompress.stages.models.build import build_model
+from vitcompress.stages.models.snapshots import load_snapshot
+from vitcompress.stages.training.interrupt import StopRequest
 
 PROJECTED = FeatureTerm(kind="mse", pairs=((0, 0), (1, 2)), match="projector")
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from stages.distill.config import DistillConfig
-from stages.distill.losses import (
+from vitcompress.stages.distill.config import DistillConfig
+from vitcompress.stages.distill.losses import (
     corrected,
     distillation_terms,
     feature_loss,
@@ -23,7 +23,7 @@ from stages.distill.losses import (
     on_grid,
     soft_kd,
 )
-from stages.distill.pairs import LayerPair, layer_pairs
+from vitcompress.stages.distill.pairs import LayerPair, layer_pairs
 
 KINDS = ("mse", "spectral")
 MATCHES = ("pool", "projector")

@@ -22,17 +22,17 @@ from small_run import (
 from timm.optim import create_optimizer_v2
 from torch import Tensor
 
-from core.files import is_intact
-from core.preprocess import PreprocessSpec
-from core.records import ModelSpec
-from stages.distill import job as distill_job
-from stages.distill import stage
-from stages.distill.config import DistillConfig, FeatureTerm
-from stages.distill.model import AdaptedTeacher, FrozenTeacher, TappedStudent, tap_shapes
-from stages.distill.pairs import layer_pairs, student_layers, teacher_layers
-from stages.distill.stage import Inputs
-from stages.models.build import logits_and_taps
-from stages.training.loop import train
+from vitcompress.core.files import is_intact
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.core.records import ModelSpec
+from vitcompress.stages.distill import job as distill_job
+from vitcompress.stages.distill import stage
+from vitcompress.stages.distill.config import DistillConfig, FeatureTerm
+from vitcompress.stages.distill.model import AdaptedTeacher, FrozenTeacher, TappedStudent, tap_shapes
+from vitcompress.stages.distill.pairs import layer_pairs, student_layers, teacher_layers
+from vitcompress.stages.distill.stage import Inputs
+from vitcompress.stages.models.build import logits_and_taps
+from vitcompress.stages.training.loop import train
 
 IMAGENET = PreprocessSpec(size=32, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 

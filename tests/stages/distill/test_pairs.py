@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from core.errors import UsageError
-from stages.distill.config import DistillConfig, FeatureTerm
-from stages.distill.pairs import (
+from vitcompress.core.errors import UsageError
+from vitcompress.stages.distill.config import DistillConfig, FeatureTerm
+from vitcompress.stages.distill.pairs import (
     LayerPair,
     check_alignable,
     layer_pairs,

@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from small_run import STUDENT, STUDENT_ARGS, data_record, distill_record, seeded_model, student_record, teacher_record
 
-from core.analysis_records import AnalyzeRecord, DynamicsRecord
-from core.context import Context
-from core.files import is_intact
-from stages.analysis.config import AnalysisConfig
-from stages.analyze import stage as analyze_stage
-from stages.analyze.config import AnalyzeConfig
-from stages.dynamics.stage import Inputs, run
-from stages.models.snapshots import Snapshots
-from stages.models.weights import save_weights
+from vitcompress.core.analysis_records import AnalyzeRecord, DynamicsRecord
+from vitcompress.core.context import Context
+from vitcompress.core.files import is_intact
+from vitcompress.stages.analysis.config import AnalysisConfig
+from vitcompress.stages.analyze import stage as analyze_stage
+from vitcompress.stages.analyze.config import AnalyzeConfig
+from vitcompress.stages.dynamics.stage import Inputs, run
+from vitcompress.stages.models.snapshots import Snapshots
+from vitcompress.stages.models.weights import save_weights
 
 READ = 60
 EPOCHS = 6

@@ -13,21 +13,21 @@ from numpy.typing import NDArray
 from small_run import data_record, distill_record, student_record, teacher_record
 from torch import nn
 
-from core.artifact_records import ExportRecord, OnnxArtifact
-from core.context import Context
-from core.errors import EnvironmentLacksError, ResultError, UsageError
-from core.files import is_intact, references_in
-from exporters.onnx import OnnxFacts, max_difference, onnx_from_module
-from exporters.runners import OnnxRunner
-from stages.export import engines, graphs, precisions, projector, stage
-from stages.export.config import ExportConfig
-from stages.export.stage import Inputs
-from stages.fold import stage as fold_stage
-from stages.fold.config import FoldConfig
-from stages.images.loaders import sample
-from stages.images.sources import recorded_images
-from stages.models.build import build_model
-from stages.models.weights import load_own
+from vitcompress.core.artifact_records import ExportRecord, OnnxArtifact
+from vitcompress.core.context import Context
+from vitcompress.core.errors import EnvironmentLacksError, ResultError, UsageError
+from vitcompress.core.files import is_intact, references_in
+from vitcompress.exporters.onnx import OnnxFacts, max_difference, onnx_from_module
+from vitcompress.exporters.runners import OnnxRunner
+from vitcompress.stages.export import engines, graphs, precisions, projector, stage
+from vitcompress.stages.export.config import ExportConfig
+from vitcompress.stages.export.stage import Inputs
+from vitcompress.stages.fold import stage as fold_stage
+from vitcompress.stages.fold.config import FoldConfig
+from vitcompress.stages.images.loaders import sample
+from vitcompress.stages.images.sources import recorded_images
+from vitcompress.stages.models.build import build_model
+from vitcompress.stages.models.weights import load_own
 
 
 def make_inputs(context: Context, digits: Path, strategy: str) -> Inputs:

@@ -13,16 +13,16 @@ from safetensors.torch import load_file
 from small_run import data_record, seeded_model, student_record, student_spec
 from torch import Tensor
 
-from core.context import Context
-from core.errors import ResultError
-from core.files import is_intact
-from core.records import DistillRecord
-from stages.fold.config import FoldConfig
-from stages.fold.stage import Inputs, folded_from_lift, max_logit_difference, run
-from stages.models.build import build_model
-from stages.models.students import LiftStudent
-from stages.models.weights import save_weights
-from stages.rewrites.lift import Folded, fold, gram_root
+from vitcompress.core.context import Context
+from vitcompress.core.errors import ResultError
+from vitcompress.core.files import is_intact
+from vitcompress.core.records import DistillRecord
+from vitcompress.stages.fold.config import FoldConfig
+from vitcompress.stages.fold.stage import Inputs, folded_from_lift, max_logit_difference, run
+from vitcompress.stages.models.build import build_model
+from vitcompress.stages.models.students import LiftStudent
+from vitcompress.stages.models.weights import save_weights
+from vitcompress.stages.rewrites.lift import Folded, fold, gram_root
 
 F64 = torch.float64
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from core.artifact_records import (
+from vitcompress.core.artifact_records import (
     AccuracyRow,
     BundleRecord,
     EngineArtifact,
@@ -14,12 +14,12 @@ from core.artifact_records import (
     OnnxArtifact,
     VerifyRecord,
 )
-from core.context import Context
-from core.preprocess import PreprocessSpec
-from core.records import ControlRecord, Cost, DataRecord, FileRef
-from stages.gates import stage
-from stages.gates.config import NO_TEACHER_ENGINE, GatesConfig
-from stages.gates.stage import Inputs
+from vitcompress.core.context import Context
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.core.records import ControlRecord, Cost, DataRecord, FileRef
+from vitcompress.stages.gates import stage
+from vitcompress.stages.gates.config import NO_TEACHER_ENGINE, GatesConfig
+from vitcompress.stages.gates.stage import Inputs
 
 SPEC = PreprocessSpec(size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 GRAPH, WEIGHTS, ENGINE = 1_000_000, 3_000_000_000, 2_000_000

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from core.artifact_records import AccuracyRow, VerifyRecord
-from core.records import ControlRecord
-from stages.gates.config import GatesConfig
-from stages.gates.judge import judge, passed
-from stages.gates.training import NO_CONTROL, at_chance, judged_training
-from stages.training.accuracy import share_interval
+from vitcompress.core.artifact_records import AccuracyRow, VerifyRecord
+from vitcompress.core.records import ControlRecord
+from vitcompress.stages.gates.config import GatesConfig
+from vitcompress.stages.gates.judge import judge, passed
+from vitcompress.stages.gates.training import NO_CONTROL, at_chance, judged_training
+from vitcompress.stages.training.accuracy import share_interval
 
 
 def trained(gain: float, low: float, high: float) -> ControlRecord:

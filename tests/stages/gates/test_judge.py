@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from core.artifact_records import GateRow
-from stages.gates.config import GatesConfig
-from stages.gates.judge import GATES, Judged, Measurement, judge, passed
-from stages.verify.config import VerifyConfig
+from vitcompress.core.artifact_records import GateRow
+from vitcompress.stages.gates.config import GatesConfig
+from vitcompress.stages.gates.judge import GATES, Judged, Measurement, judge, passed
+from vitcompress.stages.verify.config import VerifyConfig
 
 RANK = {"fail": 0, "inconclusive": 1, "pass": 2}
 values = st.floats(0.1, 99.0)

@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 from small_run import SPEC
 
-from core.errors import DataError
-from core.preprocess import PreprocessSpec
-from stages.images.config import DataConfig
-from stages.images.held_out import held_out_batches, image_names, images_digest
-from stages.images.loaders import eval_loader
-from stages.images.sources import ListedSplit, StreamSplit, open_images
+from vitcompress.core.errors import DataError
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.stages.images.config import DataConfig
+from vitcompress.stages.images.held_out import held_out_batches, image_names, images_digest
+from vitcompress.stages.images.loaders import eval_loader
+from vitcompress.stages.images.sources import ListedSplit, StreamSplit, open_images
 
 OTHER = PreprocessSpec(size=24, crop_pct=0.8, mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
 SPECS = [SPEC, OTHER, SPEC.model_copy(update={"input": "uint8"}), OTHER.model_copy(update={"mean": (0.0, 0.0, 0.0)})]

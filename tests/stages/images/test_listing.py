@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from core.errors import DataError
-from stages.images import listing
-from stages.images.config import DataConfig
-from stages.images.listing import data_digest, kind_of, list_class_folder, list_splits, tree_digest
+from vitcompress.core.errors import DataError
+from vitcompress.stages.images import listing
+from vitcompress.stages.images.config import DataConfig
+from vitcompress.stages.images.listing import data_digest, kind_of, list_class_folder, list_splits, tree_digest
 
 
 def touch(root: Path, *files: str) -> Path:

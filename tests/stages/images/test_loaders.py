@@ -11,9 +11,9 @@ from PIL import Image
 from small_run import LIGHT_AUGMENT, SPEC, STRONG_AUGMENT
 from timm.data import create_transform
 
-from core.preprocess import PreprocessSpec
-from stages.images.config import AugmentConfig, DataConfig
-from stages.images.loaders import (
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.stages.images.config import AugmentConfig, DataConfig
+from vitcompress.stages.images.loaders import (
     EvalViews,
     StreamViews,
     TrainViews,
@@ -27,7 +27,7 @@ from stages.images.loaders import (
     train_transform,
     train_views,
 )
-from stages.images.sources import StreamSplit, open_images
+from vitcompress.stages.images.sources import StreamSplit, open_images
 
 STRONG = STRONG_AUGMENT
 """Every kind of augmentation: crops, flips, RandAugment, erasing."""

@@ -15,17 +15,25 @@ from numpy.typing import NDArray
 from PIL import Image
 from timm.data.dataset import ImageDataset
 
-from core.images import open_image
-from core.pillow import listening
-from core.preprocess import PreprocessSpec
-from exporters.bundle.infer import prepare
-from stages.analysis.sample import folder_sample
-from stages.images import sources
-from stages.images.config import AugmentConfig, DataConfig
-from stages.images.held_out import held_out_batches
-from stages.images.loaders import ViewKey, eval_loader, sample, seeded, train_loader, train_transform, train_views
-from stages.images.sources import StreamSplit, open_images
-from stages.images.thumbnails import thumbnail, thumbnails
+from vitcompress.core.images import open_image
+from vitcompress.core.pillow import listening
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.exporters.bundle.infer import prepare
+from vitcompress.stages.analysis.sample import folder_sample
+from vitcompress.stages.images import sources
+from vitcompress.stages.images.config import AugmentConfig, DataConfig
+from vitcompress.stages.images.held_out import held_out_batches
+from vitcompress.stages.images.loaders import (
+    ViewKey,
+    eval_loader,
+    sample,
+    seeded,
+    train_loader,
+    train_transform,
+    train_views,
+)
+from vitcompress.stages.images.sources import StreamSplit, open_images
+from vitcompress.stages.images.thumbnails import thumbnail, thumbnails
 
 SPEC = PreprocessSpec(
     size=20, crop_pct=0.9, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4), exif_orientation=True, transparency="white"

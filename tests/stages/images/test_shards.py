@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from core.errors import DataError
-from stages.images.config import DataConfig
-from stages.images.shards import ShardSplit
-from stages.images.sources import StreamSplit, open_images
-from stages.teacher.tuning import labels_of
+from vitcompress.core.errors import DataError
+from vitcompress.stages.images.config import DataConfig
+from vitcompress.stages.images.shards import ShardSplit
+from vitcompress.stages.images.sources import StreamSplit, open_images
+from vitcompress.stages.teacher.tuning import labels_of
 
 pytest.importorskip("webdataset")
 COUNTS = {"train": (5, 3, 4), "val": (5,)}

@@ -12,12 +12,12 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from small_run import data_record
 
-from core.context import Context
-from core.errors import DataError
-from stages.images import sources
-from stages.images.config import DataConfig
-from stages.images.left_out import LeftOut
-from stages.images.sources import StreamSplit, digit_image, open_images, recorded_images
+from vitcompress.core.context import Context
+from vitcompress.core.errors import DataError
+from vitcompress.stages.images import sources
+from vitcompress.stages.images.config import DataConfig
+from vitcompress.stages.images.left_out import LeftOut
+from vitcompress.stages.images.sources import StreamSplit, digit_image, open_images, recorded_images
 
 
 def keys(split) -> list:

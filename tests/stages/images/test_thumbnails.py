@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stages.images import thumbnails as module
-from stages.images.config import DataConfig
-from stages.images.sources import ListedSplit, StreamSplit, open_images
-from stages.images.thumbnails import thumbnail, thumbnails
+from vitcompress.stages.images import thumbnails as module
+from vitcompress.stages.images.config import DataConfig
+from vitcompress.stages.images.sources import ListedSplit, StreamSplit, open_images
+from vitcompress.stages.images.thumbnails import thumbnail, thumbnails
 
 CLASSES = np.arange(10)
 

@@ -15,10 +15,10 @@ import psutil
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
-from stages.analysis import sample as analysis_sample
-from stages.distill.cache import fill
-from stages.images import held_out, loaders
-from stages.images.workers import worker_init
+from vitcompress.stages.analysis import sample as analysis_sample
+from vitcompress.stages.distill.cache import fill
+from vitcompress.stages.images import held_out, loaders
+from vitcompress.stages.images.workers import worker_init
 
 ROOT = Path(__file__).parents[3]
 
@@ -66,7 +66,7 @@ def test_they_do_not_outlive_the_main_process(tmp_path: Path, when: str) -> None
         """
         import os, signal, sys, time
         from torch.utils.data import DataLoader
-        from stages.images.workers import worker_init
+        from vitcompress.stages.images.workers import worker_init
 
         main, begin = os.getpid(), worker_init()
 

@@ -9,8 +9,8 @@ import timm
 import torch
 from torch import nn
 
-from stages.models.adapt import CannotAdaptError, adapt
-from stages.models.geometry import meta_model
+from vitcompress.stages.models.adapt import CannotAdaptError, adapt
+from vitcompress.stages.models.geometry import meta_model
 
 VIT: dict[str, Any] = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 1, "num_heads": 3}
 SWIN: dict[str, Any] = {"img_size": 32, "patch_size": 2, "window_size": 4, "embed_dim": 16, "depths": (1, 1)}

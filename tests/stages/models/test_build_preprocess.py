@@ -9,10 +9,10 @@ import torch
 from PIL import Image
 from timm.data import create_transform, resolve_model_data_config
 
-from core.errors import UsageError
-from core.records import ModelSpec
-from stages.models import build
-from stages.models.build import input_size, preprocess_of, pretrained_model, size_change
+from vitcompress.core.errors import UsageError
+from vitcompress.core.records import ModelSpec
+from vitcompress.stages.models import build
+from vitcompress.stages.models.build import input_size, preprocess_of, pretrained_model, size_change
 
 
 def without_weights(arch: str, **args: Any) -> torch.nn.Module:

@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from core.errors import UsageError
-from stages.models.checkpoint import Checkpoint, read_checkpoint, without_wrapper
+from vitcompress.core.errors import UsageError
+from vitcompress.stages.models.checkpoint import Checkpoint, read_checkpoint, without_wrapper
 
 STATE = {"cls_token": torch.zeros(1), "blocks.0.weight": torch.ones(2), "head.bias": torch.full((3,), 2.0)}
 OTHER = {name: value + 7 for name, value in STATE.items()}

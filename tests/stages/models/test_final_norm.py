@@ -9,8 +9,8 @@ import timm
 import torch
 from torch import nn
 
-from stages.models.final_norm import final_norm
-from stages.models.students import LiftStudent
+from vitcompress.stages.models.final_norm import final_norm
+from vitcompress.stages.models.students import LiftStudent
 
 SMALL: dict[str, Any] = {"img_size": 32, "embed_dim": 24, "depth": 1, "num_heads": 3}
 

@@ -6,8 +6,8 @@ import pytest
 import timm
 import torch
 
-from core.errors import UsageError
-from stages.models.geometry import (
+from vitcompress.core.errors import UsageError
+from vitcompress.stages.models.geometry import (
     Shape,
     check_strategy,
     meta_model,

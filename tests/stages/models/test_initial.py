@@ -11,12 +11,12 @@ import torch
 from safetensors.torch import save_file
 from small_run import STUDENT, STUDENT_ARGS, seeded_model, student_spec
 
-from core.errors import UsageError
-from core.records import ModelSpec
-from stages.models import build
-from stages.models.build import build_model
-from stages.models.geometry import reduced_args
-from stages.models.initial import Fit, fit, fit_file, fit_pretrained
+from vitcompress.core.errors import UsageError
+from vitcompress.core.records import ModelSpec
+from vitcompress.stages.models import build
+from vitcompress.stages.models.build import build_model
+from vitcompress.stages.models.geometry import reduced_args
+from vitcompress.stages.models.initial import Fit, fit, fit_file, fit_pretrained
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import timm
 
-from core.errors import UsageError
-from stages.models.names import resolve_architecture
+from vitcompress.core.errors import UsageError
+from vitcompress.stages.models.names import resolve_architecture
 
 
 @pytest.mark.parametrize(

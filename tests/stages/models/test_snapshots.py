@@ -9,11 +9,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from core.errors import UsageError
-from core.files import sha256_of
-from core.records import Snapshot
-from stages.models import weights
-from stages.models.snapshots import LoadedSnapshot, Snapshots, load_snapshot
+from vitcompress.core.errors import UsageError
+from vitcompress.core.files import sha256_of
+from vitcompress.core.records import Snapshot
+from vitcompress.stages.models import weights
+from vitcompress.stages.models.snapshots import LoadedSnapshot, Snapshots, load_snapshot
 
 
 def state(epoch: int) -> dict[str, Tensor]:

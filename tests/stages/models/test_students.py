@@ -12,12 +12,12 @@ from small_run import STUDENT, STUDENT_ARGS, seeded_model, student_spec
 from timm.optim import create_optimizer_v2
 from torch import nn
 
-from core.errors import UsageError
-from core.records import ModelSpec
-from stages.models.build import build_model, cost_of, logits_and_taps
-from stages.models.geometry import reduced_args, shape_by_name
-from stages.models.students import LAYER_NORM_EPS, FoldedLift, LiftStudent, WideBlock, no_weight_decay_of
-from stages.models.uniform import parameters_of
+from vitcompress.core.errors import UsageError
+from vitcompress.core.records import ModelSpec
+from vitcompress.stages.models.build import build_model, cost_of, logits_and_taps
+from vitcompress.stages.models.geometry import reduced_args, shape_by_name
+from vitcompress.stages.models.students import LAYER_NORM_EPS, FoldedLift, LiftStudent, WideBlock, no_weight_decay_of
+from vitcompress.stages.models.uniform import parameters_of
 
 FAMILIES = [
     "deit_tiny_patch16_224",

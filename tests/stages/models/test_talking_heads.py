@@ -9,8 +9,8 @@ import timm
 import torch
 from torch import nn
 
-from stages.models.build import logits_and_taps
-from stages.models.talking_heads import FrozenTalkingHeads, freeze_talking_heads
+from vitcompress.stages.models.build import logits_and_taps
+from vitcompress.stages.models.talking_heads import FrozenTalkingHeads, freeze_talking_heads
 
 
 def cait(dtype: torch.dtype = torch.float64) -> nn.Module:

@@ -15,12 +15,12 @@ from safetensors.torch import load_file
 from timm.data import resolve_model_data_config
 from torch import nn
 
-import stages.models.timm_entry  # noqa: F401 - registers compress_student
-from core.errors import UsageError
-from core.preprocess import PreprocessSpec
-from core.records import ModelSpec
-from stages.models.build import build_model
-from stages.models.timm_files import save_timm
+import vitcompress.stages.models.timm_entry  # noqa: F401 - registers compress_student
+from vitcompress.core.errors import UsageError
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.core.records import ModelSpec
+from vitcompress.stages.models.build import build_model
+from vitcompress.stages.models.timm_files import save_timm
 
 TINY: dict[str, Any] = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 3, "num_heads": 2}
 SWIN: dict[str, Any] = {"img_size": 32, "patch_size": 2, "embed_dim": 16, "depths": [1, 1], "num_heads": [1, 2]}

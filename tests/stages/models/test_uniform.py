@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 from small_run import STUDENT, STUDENT_ARGS
 
-from core.errors import UsageError
-from core.records import ModelSpec
-from stages.models.build import build_model
-from stages.models.uniform import matching_width, parameters_of
+from vitcompress.core.errors import UsageError
+from vitcompress.core.records import ModelSpec
+from vitcompress.stages.models.build import build_model
+from vitcompress.stages.models.uniform import matching_width, parameters_of
 
 
 def plain(args, classes: int, **changes) -> ModelSpec:

@@ -10,11 +10,11 @@ from safetensors.torch import load_file, save_file
 from small_run import TEACHER, TEACHER_ARGS, seeded_model
 from timm.layers import resample_abs_pos_embed
 
-from core.errors import UsageError
-from core.files import is_intact
-from core.records import ModelSpec
-from stages.models.build import build_model
-from stages.models.weights import (
+from vitcompress.core.errors import UsageError
+from vitcompress.core.files import is_intact
+from vitcompress.core.records import ModelSpec
+from vitcompress.stages.models.build import build_model
+from vitcompress.stages.models.weights import (
     all_finite,
     classifier_names,
     load_checkpoint,
@@ -154,7 +154,7 @@ def test_what_cannot_be_resampled_is_told_in_the_files_own_sizes(
 
 
 def test_what_fits_goes_through_no_conversion(tmp_path: Path, state, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stages.models.weights.adapt", lambda *_: pytest.fail("converted"))
+    monkeypatch.setattr("vitcompress.stages.models.weights.adapt", lambda *_: pytest.fail("converted"))
     save_file({**state, "head.weight": torch.zeros(3, 48)}, tmp_path / "teacher.safetensors")
     assert not load(tmp_path / "teacher.safetensors")[1]
 

@@ -10,11 +10,11 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from core.preprocess import PreprocessSpec
-from core.records import ModelSpec
-from stages.fold.stage import folded_from_lift
-from stages.models.build import build_model
-from stages.models.students import LiftStudent
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.core.records import ModelSpec
+from vitcompress.stages.fold.stage import folded_from_lift
+from vitcompress.stages.models.build import build_model
+from vitcompress.stages.models.students import LiftStudent
 
 SIZE, CLASSES = 32, 10
 SPEC = PreprocessSpec(size=SIZE, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25))

@@ -15,15 +15,15 @@ import torch
 from rewrite_networks import EVERY, SIZE, SPEC, change, images, network
 from torch import nn
 
-import stages.rewrites.deploy as under_test
-from core.artifact_records import Input
-from core.errors import ResultError
-from exporters.onnx import dims, onnx_from_module
-from exporters.tensorrt import engine_from_onnx, installed_flavours
-from stages.rewrites.config import RewriteConfig
-from stages.rewrites.deploy import deployed
-from stages.rewrites.patches import PixelInput
-from stages.rewrites.rewritten import Rewritten
+import vitcompress.stages.rewrites.deploy as under_test
+from vitcompress.core.artifact_records import Input
+from vitcompress.core.errors import ResultError
+from vitcompress.exporters.onnx import dims, onnx_from_module
+from vitcompress.exporters.tensorrt import engine_from_onnx, installed_flavours
+from vitcompress.stages.rewrites.config import RewriteConfig
+from vitcompress.stages.rewrites.deploy import deployed
+from vitcompress.stages.rewrites.patches import PixelInput
+from vitcompress.stages.rewrites.rewritten import Rewritten
 
 SWITCHES = list(RewriteConfig.model_fields)
 NONE = RewriteConfig(**dict.fromkeys(SWITCHES, False))

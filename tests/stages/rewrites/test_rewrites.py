@@ -12,16 +12,16 @@ from rewrite_networks import ISOTROPIC, SPEC, change, images, network
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from stages.rewrites.absorb import absorb_keys_and_values
-from stages.rewrites.attend import AbsorbedAttention, LeftMix, PermutedMix
-from stages.rewrites.attention import simplify_attention
-from stages.rewrites.class_token import narrow_last_block
-from stages.rewrites.constants import precompute_constants
-from stages.rewrites.hierarchical import normalise_in_grid
-from stages.rewrites.layer_scale import fold_layer_scale
-from stages.rewrites.lower import NotTakenApart, network_from_module
-from stages.rewrites.patches import PixelInput, normalise_in_patches
-from stages.rewrites.tokens_first import keep_tokens_first
+from vitcompress.stages.rewrites.absorb import absorb_keys_and_values
+from vitcompress.stages.rewrites.attend import AbsorbedAttention, LeftMix, PermutedMix
+from vitcompress.stages.rewrites.attention import simplify_attention
+from vitcompress.stages.rewrites.class_token import narrow_last_block
+from vitcompress.stages.rewrites.constants import precompute_constants
+from vitcompress.stages.rewrites.hierarchical import normalise_in_grid
+from vitcompress.stages.rewrites.layer_scale import fold_layer_scale
+from vitcompress.stages.rewrites.lower import NotTakenApart, network_from_module
+from vitcompress.stages.rewrites.patches import PixelInput, normalise_in_patches
+from vitcompress.stages.rewrites.tokens_first import keep_tokens_first
 
 EXACT = 1e-10
 REWRITES: dict[str, Any] = {

@@ -20,14 +20,14 @@ from small_run import (
     teacher_record,
 )
 
-from core.context import Context
-from core.errors import UsageError
-from core.files import is_intact
-from stages.models import build
-from stages.models.build import build_model, cost_of
-from stages.models.uniform import matching_width
-from stages.student.config import StudentConfig
-from stages.student.stage import Inputs, run
+from vitcompress.core.context import Context
+from vitcompress.core.errors import UsageError
+from vitcompress.core.files import is_intact
+from vitcompress.stages.models import build
+from vitcompress.stages.models.build import build_model, cost_of
+from vitcompress.stages.models.uniform import matching_width
+from vitcompress.stages.student.config import StudentConfig
+from vitcompress.stages.student.stage import Inputs, run
 
 
 @pytest.fixture

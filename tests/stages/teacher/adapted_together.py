@@ -12,11 +12,11 @@ from accelerate import PartialState
 from rich.console import Console
 from small_run import SETTLED, TEACHER, TEACHER_ARGS, data_record
 
-from core.context import Context
-from core.errors import LeftToMain
-from core.rundir import RunDirectory
-from stages.teacher.config import TeacherConfig
-from stages.teacher.stage import Inputs, run
+from vitcompress.core.context import Context
+from vitcompress.core.errors import LeftToMain
+from vitcompress.core.rundir import RunDirectory
+from vitcompress.stages.teacher.config import TeacherConfig
+from vitcompress.stages.teacher.stage import Inputs, run
 
 if __name__ == "__main__":
     state = PartialState(cpu=True)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
-from stages.teacher.probe import (
+from vitcompress.stages.teacher.probe import (
     FIXED_PENALTY,
     PENALTIES,
     Head,

@@ -17,20 +17,20 @@ import torch
 from safetensors.torch import load_file, save_file
 from small_run import SETTLED, TEACHER, TEACHER_ARGS, data_record, seeded_model
 
-from core.context import Context
-from core.errors import ResultError, UsageError
-from core.records import DataRecord, ModelSpec, TeacherRecord
-from stages.images.loaders import eval_loader
-from stages.images.sources import StreamSplit, recorded_images
-from stages.models import build
-from stages.teacher import adapt, probing, stage
-from stages.teacher.config import TeacherConfig
-from stages.teacher.given import better_probe
-from stages.teacher.probe import FIXED_PENALTY, Head, fitted_heads, install, linear_heads
-from stages.teacher.probing import answers, features_of
-from stages.teacher.stage import Inputs, run
-from stages.training.evaluate import correct
-from stages.training.loop import Trained
+from vitcompress.core.context import Context
+from vitcompress.core.errors import ResultError, UsageError
+from vitcompress.core.records import DataRecord, ModelSpec, TeacherRecord
+from vitcompress.stages.images.loaders import eval_loader
+from vitcompress.stages.images.sources import StreamSplit, recorded_images
+from vitcompress.stages.models import build
+from vitcompress.stages.teacher import adapt, probing, stage
+from vitcompress.stages.teacher.config import TeacherConfig
+from vitcompress.stages.teacher.given import better_probe
+from vitcompress.stages.teacher.probe import FIXED_PENALTY, Head, fitted_heads, install, linear_heads
+from vitcompress.stages.teacher.probing import answers, features_of
+from vitcompress.stages.teacher.stage import Inputs, run
+from vitcompress.stages.training.evaluate import correct
+from vitcompress.stages.training.loop import Trained
 
 
 @pytest.fixture

@@ -15,14 +15,14 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from small_run import SETTLED, TEACHER, TEACHER_ARGS, data_record, seeded_model
 
-from core.context import Context
-from core.errors import UsageError
-from core.records import DataRecord, ModelSpec
-from stages.images.loaders import eval_loader
-from stages.images.sources import recorded_images
-from stages.models import build
-from stages.teacher.config import TeacherConfig
-from stages.teacher.stage import Inputs, run
+from vitcompress.core.context import Context
+from vitcompress.core.errors import UsageError
+from vitcompress.core.records import DataRecord, ModelSpec
+from vitcompress.stages.images.loaders import eval_loader
+from vitcompress.stages.images.sources import recorded_images
+from vitcompress.stages.models import build
+from vitcompress.stages.teacher.config import TeacherConfig
+from vitcompress.stages.teacher.stage import Inputs, run
 
 
 @pytest.fixture

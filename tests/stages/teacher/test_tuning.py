@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.images.sources import ListedSplit, digit_image
-from stages.teacher.tuning import FEWEST, held_out_count, hold_out, labels_of
+from vitcompress.stages.images.sources import ListedSplit, digit_image
+from vitcompress.stages.teacher.tuning import FEWEST, held_out_count, hold_out, labels_of
 
 
 def test_a_tenth_of_each_class_and_one_at_least() -> None:

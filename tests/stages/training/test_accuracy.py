@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from stages.training.accuracy import calibration_error, paired_drop, share_interval
+from vitcompress.stages.training.accuracy import calibration_error, paired_drop, share_interval
 
 
 def outcomes(count: int, lost: int, won: int):

@@ -10,10 +10,10 @@ import torch
 from tiny_training import Interrupting, config, cross_entropy, make_job, metrics
 from torch import Tensor
 
-from core.context import Context
-from core.errors import RunInterrupted
-from stages.training.best import BestWeights
-from stages.training.loop import Job, Trained, train
+from vitcompress.core.context import Context
+from vitcompress.core.errors import RunInterrupted
+from vitcompress.stages.training.best import BestWeights
+from vitcompress.stages.training.loop import Job, Trained, train
 
 STEPS = 6
 
@@ -50,7 +50,7 @@ def test_it_goes_on_from_what_a_checkpoint_holds() -> None:
 
 def scripted(monkeypatch: pytest.MonkeyPatch, tops: list[float]) -> None:
     """Top-1 by epoch, whatever was learned."""
-    import stages.training.loop as loop
+    import vitcompress.stages.training.loop as loop
 
     monkeypatch.setattr(
         loop.Training, "_evaluate", lambda training: (tops[training.progress.epoch - 1], None), raising=True

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.training.chance import (
+from vitcompress.stages.training.chance import (
     ERROR_RATE,
     against_chance,
     better_by_a_standard_error,

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import nn
 
-from core.errors import EnvironmentLacksError
-from stages.training import compilation
-from stages.training.compilation import compile_in_place, decide
-from stages.training.memory import PeakMemory
+from vitcompress.core.errors import EnvironmentLacksError
+from vitcompress.stages.training import compilation
+from vitcompress.stages.training.compilation import compile_in_place, decide
+from vitcompress.stages.training.memory import PeakMemory
 
 LONG = 1e16
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from stages.training.device import make_accelerator
-from stages.training.evaluate import correct, due, predict_each, predict_logits, top1
+from vitcompress.stages.training.device import make_accelerator
+from vitcompress.stages.training.evaluate import correct, due, predict_each, predict_logits, top1
 
 
 def test_top1_and_top5_of_known_logits() -> None:

@@ -22,13 +22,13 @@ from tiny_training import (
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from core.context import Context
-from core.errors import EnvironmentLacksError, ResultError
-from stages.training.checkpoint import Progress, find_checkpoint
-from stages.training.config import TrainingConfig
-from stages.training.device import describe, make_accelerator
-from stages.training.evaluate import top1
-from stages.training.loop import Trained, train
+from vitcompress.core.context import Context
+from vitcompress.core.errors import EnvironmentLacksError, ResultError
+from vitcompress.stages.training.checkpoint import Progress, find_checkpoint
+from vitcompress.stages.training.config import TrainingConfig
+from vitcompress.stages.training.device import describe, make_accelerator
+from vitcompress.stages.training.evaluate import top1
+from vitcompress.stages.training.loop import Trained, train
 
 
 def test_it_learns(context: Context) -> None:
@@ -124,7 +124,7 @@ def test_accumulating_two_halves_is_one_step_of_the_whole(context: Context, tmp_
 
 def learning_rates(context: Context, settings: TrainingConfig, epochs: int) -> list[float]:
     rates: list[float] = []
-    import stages.training.loop as loop
+    import vitcompress.stages.training.loop as loop
 
     def spy(self: Any, images: Tensor, labels: Tensor, real: Any = loop.Training.step) -> None:
         real(self, images, labels)

@@ -14,13 +14,13 @@ from safetensors.torch import load, load_file
 from tiny_training import Interrupting, config, cross_entropy, make_job, metrics
 from torch import Tensor
 
-import stages.training.loop as loop
-from core.context import Context
-from core.errors import RunInterrupted, UsageError
-from stages.models import weights
-from stages.models.snapshots import Snapshots
-from stages.training.checkpoint import find_checkpoint
-from stages.training.loop import Job, train
+import vitcompress.stages.training.loop as loop
+from vitcompress.core.context import Context
+from vitcompress.core.errors import RunInterrupted, UsageError
+from vitcompress.stages.models import weights
+from vitcompress.stages.models.snapshots import Snapshots
+from vitcompress.stages.training.checkpoint import find_checkpoint
+from vitcompress.stages.training.loop import Job, train
 
 EPOCHS, STEPS = 4, 6
 KEPT = [1, 2, 3]

@@ -19,15 +19,15 @@ from tiny_training import (
     make_job,
 )
 
-from core import signals
-from core.context import Context
-from core.errors import ResultError, RunInterrupted, UsageError
-from stages.images.config import DataConfig
-from stages.images.loaders import eval_loader, train_loader, train_views
-from stages.images.sources import open_images
-from stages.training.checkpoint import Progress, find_checkpoint
-from stages.training.interrupt import stop_on_signal
-from stages.training.loop import Job, Trained, train
+from vitcompress.core import signals
+from vitcompress.core.context import Context
+from vitcompress.core.errors import ResultError, RunInterrupted, UsageError
+from vitcompress.stages.images.config import DataConfig
+from vitcompress.stages.images.loaders import eval_loader, train_loader, train_views
+from vitcompress.stages.images.sources import open_images
+from vitcompress.stages.training.checkpoint import Progress, find_checkpoint
+from vitcompress.stages.training.interrupt import stop_on_signal
+from vitcompress.stages.training.loop import Job, Trained, train
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +122,7 @@ def test_checkpoints_replace_each_other_and_incomplete_ones_are_ignored(context:
 
 def test_the_same_position_is_not_written_twice(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     """Writing it again would take the only checkpoint away for a moment."""
-    import stages.training.loop as loop
+    import vitcompress.stages.training.loop as loop
 
     written: list[tuple[int, int]] = []
     real = loop.save_checkpoint
@@ -140,7 +140,7 @@ def test_the_same_position_is_not_written_twice(context: Context, monkeypatch: p
 def test_a_full_disk_is_told_and_the_last_checkpoint_stays(
     context: Context, monkeypatch: pytest.MonkeyPatch, refusal: Exception
 ) -> None:
-    import stages.training.checkpoint as checkpoint
+    import vitcompress.stages.training.checkpoint as checkpoint
 
     job = make_job(context)
     real, flushed = checkpoint._flush, []

@@ -11,9 +11,9 @@ import torch
 from tiny_training import config, cross_entropy, make_job
 from torch import nn
 
-from core.context import Context
-from stages.training.loop import train
-from stages.training.lr_find import HIGHEST, LOWEST, range_test, suggested
+from vitcompress.core.context import Context
+from vitcompress.stages.training.loop import train
+from vitcompress.stages.training.lr_find import HIGHEST, LOWEST, range_test, suggested
 
 
 def bowl(rate: float, best: float = 1e-3) -> float:

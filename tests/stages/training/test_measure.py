@@ -11,12 +11,12 @@ from small_run import SETTLED
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from core.context import Context
-from core.errors import DataError
-from stages.training import measure
-from stages.training.config import TrainingConfig
-from stages.training.loop import Job
-from stages.training.measure import StepCost, StepLine, first_images, measure_line, measure_loading
+from vitcompress.core.context import Context
+from vitcompress.core.errors import DataError
+from vitcompress.stages.training import measure
+from vitcompress.stages.training.config import TrainingConfig
+from vitcompress.stages.training.loop import Job
+from vitcompress.stages.training.measure import StepCost, StepLine, first_images, measure_line, measure_loading
 
 
 class Numbered(Dataset[tuple[Tensor, int]]):

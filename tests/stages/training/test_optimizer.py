@@ -9,9 +9,9 @@ from small_run import STUDENT, STUDENT_ARGS, student_spec
 from tiny_training import config
 from torch import nn
 
-from stages.distill.model import TappedStudent
-from stages.models.build import build_model
-from stages.training.optimizer import make_optimizer
+from vitcompress.stages.distill.model import TappedStudent
+from vitcompress.stages.models.build import build_model
+from vitcompress.stages.training.optimizer import make_optimizer
 
 
 def scales(model: nn.Module, decay: float = 0.5) -> dict[str, float]:

@@ -16,13 +16,13 @@ from tiny_training import CLASSES, Interrupting, assert_bitwise_equal, config, c
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from core.context import Context
-from core.errors import RunInterrupted
-from stages.training import precision as module
-from stages.training.device import make_accelerator
-from stages.training.loop import Job, Training, train
-from stages.training.measure import measure_steps, with_precision
-from stages.training.precision import Step, judge, scores_bytes, settle_precision
+from vitcompress.core.context import Context
+from vitcompress.core.errors import RunInterrupted
+from vitcompress.stages.training import precision as module
+from vitcompress.stages.training.device import make_accelerator
+from vitcompress.stages.training.loop import Job, Training, train
+from vitcompress.stages.training.measure import measure_steps, with_precision
+from vitcompress.stages.training.precision import Step, judge, scores_bytes, settle_precision
 
 
 @pytest.fixture

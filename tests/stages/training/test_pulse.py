@@ -8,8 +8,8 @@ import sys
 import textwrap
 from pathlib import Path
 
-from core.errors import ProcessLost
-from stages.training.pulse import Others
+from vitcompress.core.errors import ProcessLost
+from vitcompress.stages.training.pulse import Others
 
 ROOT = Path(__file__).parents[3]
 
@@ -53,7 +53,7 @@ def test_processes_that_never_meet_end_with_a_sentence() -> None:
     program = textwrap.dedent(
         """
         import time
-        from stages.training import pulse
+        from vitcompress.stages.training import pulse
 
         pulse._SHORTEST_MEETING = 0.2
         with pulse.meeting(0.1):

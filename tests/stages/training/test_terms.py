@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from tiny_training import Interrupting, Tiny, assert_bitwise_equal, config, make_job, metrics
 from torch import Tensor, nn
 
-from core.context import Context
-from core.errors import ResultError, RunInterrupted
-from stages.training.checkpoint import Progress
-from stages.training.device import make_accelerator
-from stages.training.loop import Job, Trained, train
-from stages.training.terms import Compared, Terms, first_and_last, shares
+from vitcompress.core.context import Context
+from vitcompress.core.errors import ResultError, RunInterrupted
+from vitcompress.stages.training.checkpoint import Progress
+from vitcompress.stages.training.device import make_accelerator
+from vitcompress.stages.training.loop import Job, Trained, train
+from vitcompress.stages.training.terms import Compared, Terms, first_and_last, shares
 
 TARGET = 0.5
 

@@ -10,7 +10,7 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from stages.training.update import AveragedWeights, clip_gradients
+from vitcompress.stages.training.update import AveragedWeights, clip_gradients
 
 
 def network() -> nn.Module:

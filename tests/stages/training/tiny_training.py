@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from core.context import Context
-from stages.images.loaders import ViewKey, train_loader
-from stages.training.config import TrainingConfig
-from stages.training.loop import Job, Trained
+from vitcompress.core.context import Context
+from vitcompress.stages.images.loaders import ViewKey, train_loader
+from vitcompress.stages.training.config import TrainingConfig
+from vitcompress.stages.training.loop import Job, Trained
 
 CLASSES, IMAGES = 3, 48
 

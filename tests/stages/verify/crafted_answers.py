@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from core.artifact_records import Precision, Runtime
-from core.preprocess import PreprocessSpec
-from stages.verify.answers import Answers
-from stages.verify.held_out import HeldOut
+from vitcompress.core.artifact_records import Precision, Runtime
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.stages.verify.answers import Answers
+from vitcompress.stages.verify.held_out import HeldOut
 
 SPEC = PreprocessSpec(size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 

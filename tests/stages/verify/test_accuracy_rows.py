@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from crafted_answers import Named, held_out, said
 
-from core.bits import unpacked
-from stages.training.accuracy import paired_drop, share_interval
-from stages.verify.accuracy_rows import accuracy_rows
+from vitcompress.core.bits import unpacked
+from vitcompress.stages.training.accuracy import paired_drop, share_interval
+from vitcompress.stages.verify.accuracy_rows import accuracy_rows
 
 LABELS = [0, 0, 1, 1, 2, 2]
 TEACHER = said(LABELS, [0, 0, 1, 1, 2, 0], 0.9)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.special
 
-from stages.verify.answers import NO_ANSWER, Answers
+from vitcompress.stages.verify.answers import NO_ANSWER, Answers
 
 NAN, INF = float("nan"), float("inf")
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from crafted_answers import Named, held_out, said
 
-from stages.verify.flips import PICTURES, SHOWN, flip_tables, pictured, with_pictures
+from vitcompress.stages.verify.flips import PICTURES, SHOWN, flip_tables, pictured, with_pictures
 
 TEACHER, PLAIN, ONNX = Named("teacher", "torch"), Named("plain", "torch"), Named("plain", "onnx")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from crafted_answers import Named, held_out, said
 
-from core.files import is_intact
-from stages.verify.files import write_answers, write_thumbnails
+from vitcompress.core.files import is_intact
+from vitcompress.stages.verify.files import write_answers, write_thumbnails
 
 LABELS = [0, 1, 1]
 CLASSES = ("a, with comma", 'b "quoted"', "ć")

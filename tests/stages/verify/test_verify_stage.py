@@ -17,26 +17,26 @@ from numpy.typing import NDArray
 from rich.console import Console
 from small_run import SPEC, data_record, distill_record, student_record, teacher_record
 
-from core.artifact_records import AccuracyRow, EngineArtifact, LatencyRow, VerifyRecord
-from core.bits import unpacked
-from core.context import Context
-from core.errors import EnvironmentLacksError
-from core.files import is_intact
-from core.preprocess import PreprocessSpec
-from core.records import FileRef
-from core.rundir import RunDirectory
-from exporters.cuda import gpu_present
-from exporters.memory import Memory
-from exporters.runners import OnnxRunner
-from stages.export import stage as export_stage
-from stages.export.config import ExportConfig
-from stages.fold import stage as fold_stage
-from stages.fold.config import FoldConfig
-from stages.verify import held_out, memory, stage
-from stages.verify.config import VerifyConfig
-from stages.verify.contestant import Contestant
-from stages.verify.stage import Inputs
-from stages.verify.throughput import throughput_rows
+from vitcompress.core.artifact_records import AccuracyRow, EngineArtifact, LatencyRow, VerifyRecord
+from vitcompress.core.bits import unpacked
+from vitcompress.core.context import Context
+from vitcompress.core.errors import EnvironmentLacksError
+from vitcompress.core.files import is_intact
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.core.records import FileRef
+from vitcompress.core.rundir import RunDirectory
+from vitcompress.exporters.cuda import gpu_present
+from vitcompress.exporters.memory import Memory
+from vitcompress.exporters.runners import OnnxRunner
+from vitcompress.stages.export import stage as export_stage
+from vitcompress.stages.export.config import ExportConfig
+from vitcompress.stages.fold import stage as fold_stage
+from vitcompress.stages.fold.config import FoldConfig
+from vitcompress.stages.verify import held_out, memory, stage
+from vitcompress.stages.verify.config import VerifyConfig
+from vitcompress.stages.verify.contestant import Contestant
+from vitcompress.stages.verify.stage import Inputs
+from vitcompress.stages.verify.throughput import throughput_rows
 
 QUICK = VerifyConfig(
     batch_sizes=(1, 8), throughput_batches=(), latency_seconds=0.1, threads=1, bootstrap=100, memory=False

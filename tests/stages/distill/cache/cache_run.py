@@ -11,11 +11,11 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from core.records import ModelSpec
-from stages.distill.cache.chunks import Part
-from stages.distill.cache.config import CacheConfig
-from stages.distill.cache.store import Store
-from stages.models.build import build_model, logits_and_taps
+from vitcompress.core.records import ModelSpec
+from vitcompress.stages.distill.cache.chunks import Part
+from vitcompress.stages.distill.cache.config import CacheConfig
+from vitcompress.stages.distill.cache.store import Store
+from vitcompress.stages.models.build import build_model, logits_and_taps
 
 IMAGES, VIEWS, BATCH = 150, 2, 6
 ROWS = IMAGES * VIEWS

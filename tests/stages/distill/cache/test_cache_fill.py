@@ -24,12 +24,12 @@ from cache_run import (
 )
 from torch import Tensor
 
-from core.context import Context
-from core.errors import ResultError, RunInterrupted
-from stages.distill.cache.fill import Processes, fill, parts_of
-from stages.distill.cache.lowrank import relative_errors
-from stages.distill.cache.report import CacheReport
-from stages.distill.cache.store import Store
+from vitcompress.core.context import Context
+from vitcompress.core.errors import ResultError, RunInterrupted
+from vitcompress.stages.distill.cache.fill import Processes, fill, parts_of
+from vitcompress.stages.distill.cache.lowrank import relative_errors
+from vitcompress.stages.distill.cache.report import CacheReport
+from vitcompress.stages.distill.cache.store import Store
 
 
 def filled(cache: Store, context: Context, teacher=None, **options) -> CacheReport:

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from stages.distill.cache.config import HALF_ROUNDING, CacheConfig
-from stages.distill.cache.lowrank import (
+from vitcompress.stages.distill.cache.config import HALF_ROUNDING, CacheConfig
+from vitcompress.stages.distill.cache.lowrank import (
     factorise,
     from_half,
     low_rank_pays,

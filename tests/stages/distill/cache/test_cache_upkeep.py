@@ -9,10 +9,10 @@ import pytest
 from cache_run import BATCH, KEY, ROWS, DigitViews, TinyTeacher, store
 from filelock import FileLock
 
-from core.errors import RunInterrupted, UsageError
-from stages.distill.cache.chunks import Part
-from stages.distill.cache.fill import fill
-from stages.distill.cache.upkeep import locked, prepare
+from vitcompress.core.errors import RunInterrupted, UsageError
+from vitcompress.stages.distill.cache.chunks import Part
+from vitcompress.stages.distill.cache.fill import fill
+from vitcompress.stages.distill.cache.upkeep import locked, prepare
 
 
 def size(folder: Path) -> int:

@@ -10,13 +10,13 @@ from cache_run import BATCH, IMAGES, LAYERS, ROWS, DigitViews, TinyTeacher, live
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from stages.distill.cache.fill import fill
-from stages.distill.cache.report import CacheReport
-from stages.distill.cache.store import Store
-from stages.distill.cache.views import CachedViews
-from stages.distill.losses import feature_loss, soft_kd
-from stages.distill.pairs import LayerPair
-from stages.images.loaders import ViewKey
+from vitcompress.stages.distill.cache.fill import fill
+from vitcompress.stages.distill.cache.report import CacheReport
+from vitcompress.stages.distill.cache.store import Store
+from vitcompress.stages.distill.cache.views import CachedViews
+from vitcompress.stages.distill.losses import feature_loss, soft_kd
+from vitcompress.stages.distill.pairs import LayerPair
+from vitcompress.stages.images.loaders import ViewKey
 
 
 @pytest.fixture(scope="module")

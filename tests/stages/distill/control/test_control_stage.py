@@ -12,19 +12,19 @@ import pytest
 from safetensors.torch import load_file
 from small_run import SETTLED, data_record, distill_record, seeded_model, student_record, teacher_record
 
-from core.bits import unpacked
-from core.context import Context
-from core.records import ControlRecord, DistillRecord
-from stages.distill import job
-from stages.distill import stage as distill_stage
-from stages.distill.config import DistillConfig
-from stages.distill.control import stage, training
-from stages.distill.control.config import ControlConfig, control_job, labels_alone
-from stages.distill.control.stage import Inputs
-from stages.distill.control.training import fitting_epochs
-from stages.models.weights import save_weights
-from stages.training.accuracy import paired_drop
-from stages.training.measure import StepCost
+from vitcompress.core.bits import unpacked
+from vitcompress.core.context import Context
+from vitcompress.core.records import ControlRecord, DistillRecord
+from vitcompress.stages.distill import job
+from vitcompress.stages.distill import stage as distill_stage
+from vitcompress.stages.distill.config import DistillConfig
+from vitcompress.stages.distill.control import stage, training
+from vitcompress.stages.distill.control.config import ControlConfig, control_job, labels_alone
+from vitcompress.stages.distill.control.stage import Inputs
+from vitcompress.stages.distill.control.training import fitting_epochs
+from vitcompress.stages.models.weights import save_weights
+from vitcompress.stages.training.accuracy import paired_drop
+from vitcompress.stages.training.measure import StepCost
 
 SETTINGS: dict[str, Any] = {
     **SETTLED,

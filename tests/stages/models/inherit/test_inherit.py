@@ -9,9 +9,9 @@ import torch
 from small_run import SPEC, STUDENT, STUDENT_ARGS, TEACHER, TEACHER_ARGS, seeded_model, student_spec
 from torch import Tensor
 
-from core.records import ModelSpec
-from stages.models.build import logits_and_taps
-from stages.models.inherit.inherit import Inherited, inherit, spaced
+from vitcompress.core.records import ModelSpec
+from vitcompress.stages.models.build import logits_and_taps
+from vitcompress.stages.models.inherit.inherit import Inherited, inherit, spaced
 
 WAYS = ("fitted", "pca", "spectral", "important", "channels")
 CAIT = "cait_s24_224"

@@ -9,12 +9,12 @@ import timm
 import torch
 from small_run import TEACHER, TEACHER_ARGS
 
-from stages.models.geometry import reduced_args
-from stages.models.inherit.basis import Moments, basis_of
-from stages.models.inherit.families import why_not
-from stages.models.inherit.heads import Heads, filled, joined_heads, resized, split_heads
-from stages.models.inherit.least_squares import corrected
-from stages.models.inherit.streams import Layout, aligned, shared_places
+from vitcompress.stages.models.geometry import reduced_args
+from vitcompress.stages.models.inherit.basis import Moments, basis_of
+from vitcompress.stages.models.inherit.families import why_not
+from vitcompress.stages.models.inherit.heads import Heads, filled, joined_heads, resized, split_heads
+from vitcompress.stages.models.inherit.least_squares import corrected
+from vitcompress.stages.models.inherit.streams import Layout, aligned, shared_places
 
 SMALL = ("deit_tiny_patch16_224", {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3})
 LARGE = (TEACHER, TEACHER_ARGS)

@@ -1,12 +1,12 @@
-"""The command as a process: `compress`, and ``python -m pipeline`` where it is not installed."""
+"""The command as a process: `compress`, and ``python -m vitcompress``."""
 
 import atexit
 import os
 import sys
 
-from core.errors import RunInterrupted
-from core.processes import world_size
-from pipeline.cli import main
+from vitcompress.core.errors import RunInterrupted
+from vitcompress.core.processes import world_size
+from vitcompress.pipeline.cli import main
 
 
 def process() -> None:
