@@ -15,7 +15,7 @@ from typing import Any
 
 from vitcompress.core.words import counted
 
-FROM = r"(PIL|core\.images)(\.|$)"
+FROM = r"(PIL|vitcompress\.core\.images)(\.|$)"
 """Modules whose warnings are about images."""
 _SHOWN = 3
 _KINDS = (

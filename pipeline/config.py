@@ -157,7 +157,7 @@ def recipe_text(name: str) -> str:
 
 
 def _recipe_folder() -> Any:
-    return files("pipeline") / "recipes"
+    return files("vitcompress.pipeline") / "recipes"
 
 
 def is_recipe(source: str) -> bool:
