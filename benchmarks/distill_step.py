@@ -1,6 +1,6 @@
 """One step of distillation: this project's loop against a plain eager one, interleaved in one run.
 
-    python benchmarks/distill_step.py                    # the table of docs/performance.md, about 10 minutes on 2 cores
+    python benchmarks/distill_step.py    # the tables of docs/performance-step.md, about 10 minutes on 2 cores
     python benchmarks/distill_step.py --batch 4 --rounds 3
 
 The plain loop is the published recipe written down as it is read: the last layer's tap, soft logits and spectral

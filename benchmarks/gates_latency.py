@@ -206,7 +206,7 @@ def counted(verdicts: Sequence[Verdict], wanted: Verdict) -> list[str]:
 
 
 def table(rows: dict[tuple[str, int], dict[str, Any]]) -> str:
-    """What docs/gates.md shows, in Markdown."""
+    """What docs/error-rates.md shows, in Markdown."""
     head = ["student", "tries", "pass", "inconclusive", "fail", "rate [exact 95 %]", "interval", "s a measurement"]
     lines = [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
     allowed = CheckConfig().max_slowdown

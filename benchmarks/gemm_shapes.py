@@ -1,6 +1,6 @@
 """What bounds an exported DeiT-Tiny in ONNX Runtime: each of its matrix products alone, against one of 1024^3.
 
-    python benchmarks/gemm_shapes.py                       # docs/performance.md, "Export"
+    python benchmarks/gemm_shapes.py                       # docs/performance-export.md
 
 Every product of a block at 224 pixels is a graph of its own, timed in the same rounds as the large one: what it
 reaches of that one's rate is the most a network made of such products can reach, whatever surrounds them.

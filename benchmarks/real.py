@@ -40,11 +40,13 @@ from real_cells import (
     plain_teacher,
 )
 from real_data import CLASSES_OF_DRAWINGS, NAMES, drawings, fashion, weights
-from real_page import page
+from real_page import cases, page
 
 from vitcompress.pipeline.machine import environment
 
 ROOT = Path(__file__).resolve().parent.parent
+CASES_PAGE = ROOT / "benchmarks" / "results" / "real-cases.md"
+"""What the page leaves out: the advice, and what a user met before and meets now."""
 FIRST_HOUR = ("table", "control", "same", "advice", "inits", "balance", "before", "cells")
 PARTS = (*FIRST_HOUR, "batches", "digits", "full")
 HELD_OUT = 1000
@@ -171,7 +173,8 @@ def main(work: Path, output: Path, minutes: float, seeds: int, only: tuple[str, 
     left_out = [key for key in dict.fromkeys((*earlier, *bench.left_out)) if key not in bench.kept.found]
     bench.kept.note("left out", left_out)
     output.write_text(page(bench.kept.found, left_out, table, full, [first, *others]))
-    click.echo(f"wrote {output}")
+    CASES_PAGE.write_text(cases(bench.kept.found))
+    click.echo(f"wrote {output} and {CASES_PAGE}")
 
 
 if __name__ == "__main__":

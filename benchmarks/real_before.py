@@ -1,6 +1,6 @@
 """What a user met before, and what they meet now: the same files, signals and commands, an old commit beside this tree.
 
-    python benchmarks/real_before.py                     # prints a table; `real.py` has it in docs/real.md
+    python benchmarks/real_before.py                     # prints a table; `real.py` has it in results/real-cases.md
 
 The old commit is checked out beside the results (`git worktree`), and both trees run in this environment. What differs
 is told as each of them told it: exit code and last sentence.

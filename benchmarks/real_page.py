@@ -1,4 +1,4 @@
-"""docs/real.md out of the results of `real.py`."""
+"""docs/real.md and benchmarks/results/real-cases.md, written from the results of `real.py`."""
 
 from __future__ import annotations
 
@@ -14,18 +14,22 @@ from vitcompress.core.words import counted
 
 HEAD = """# Real images, real weights
 
-How the defaults do against plain timm loops of the same steps, and what the teacher was worth. Everything on this page
-was written by one command, with the digits, other batch sizes and larger images by two more:
+How the defaults do against plain timm loops of the same steps, and what the teacher was worth. One command measured and
+wrote this page. Two more added the other batch sizes and the larger images:
 
     python benchmarks/real.py
     python benchmarks/real.py --only batches --only digits
     python benchmarks/real.py --only full --minutes 90
 
-Teacher: ViT-S/14 with real weights (DINOv2's, fine-tuned by a package's author to predict saliency: not the published
-features, and no classifier). Student: DeiT-Tiny, strategy `lift`. Plain loops (`benchmarks/real_plain.py`): AdamW, one
-cycle, bfloat16 autocast, flips; 3e-4 and layer decay 0.75 for the teacher, 1e-3 for the student, at every batch size;
-their last weights are judged. Top-1 on held-out images, percent. Of our student's last weights and their moving average
-(EMA), the held-out images choose the better, which flatters ours a little; `ours` has no such choice for the teacher.
+- Teacher: ViT-S/14 with real weights (DINOv2's, fine-tuned by a package's author to predict saliency). These are not
+  the published features, and there is no classifier.
+- Student: DeiT-Tiny, strategy `lift`.
+- Plain loops (`benchmarks/real_plain.py`): AdamW, one cycle, bfloat16 autocast, flips; 3e-4 and layer decay 0.75 for
+  the teacher, 1e-3 for the student, at every batch size. Their last weights are judged.
+- Top-1 is on held-out images, in percent. Of our student's last weights and their moving average (EMA), the held-out
+  images choose the better, which favours ours a little. For the teacher, `ours` has no such choice.
+
+[real-cases.md](../benchmarks/results/real-cases.md) has the advice for this teacher.
 """
 TABLE_ROWS = (
     ("teacher, linear probe alone", "probe", "top1"),
@@ -72,12 +76,16 @@ def page(
         _control(values),
         _inits(values, table[0]),
         _balance(values, table[:1]),
-        _advice(values),
-        _before(values),
     ]
     if left_out:
         parts.append("## Not measured\n\n" + ", ".join(f"`{key}`" for key in left_out) + ".\n")
     return "\n".join(part for part in parts if part)
+
+
+def cases(found: dict[str, Any]) -> str:
+    """Write what the advisor says of the real teacher, and what a user met before and meets now, as Markdown."""
+    values = {key: entry["value"] for key, entry in found.items()}
+    return "\n".join(part for part in ("# Real images: advice and cases\n", _advice(values), _before(values)) if part)
 
 
 def _machine(found: dict[str, Any]) -> str:

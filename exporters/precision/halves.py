@@ -1,6 +1,6 @@
 """fp16 in an ONNX graph: weights and matrix products in half precision, LayerNormalization and Softmax in fp32.
 
-Written here rather than taken from ``onnxruntime.transformers.float16``, whose result (measured, see docs/export.md)
+Written here rather than taken from ``onnxruntime.transformers.float16``, whose result (measured, see docs/precision.md)
 is not sorted topologically, which ONNX's checker refuses, casts the input of a ``Shape``, and casts there and back
 between neighbours that both stay in fp32. Here a tensor is only ever cast from the type it was computed in.
 """

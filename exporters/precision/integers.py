@@ -22,7 +22,7 @@ def int8_from_fp32(source: SourceGraph, ranges: Ranges, kept: Collection[str] = 
     """An int8 copy of the graph; ``kept`` names products to leave in fp32.
 
     ONNX Runtime's own quantizer is not used: calibration goes with it, which a search should not repeat, and it lets
-    operators that need no pixels, such as a ``Shape``, read quantized ones (measured; docs/export.md).
+    operators that need no pixels, such as a ``Shape``, read quantized ones (measured; docs/precision.md).
     """
     import onnx
 

@@ -31,7 +31,7 @@ _DEFAULTS: dict[Precision, Limits] = {
     "int8": Limits(difference=0.15, agreement=0.9),
     "fp8": Limits(difference=0.2, agreement=0.9),
 }
-"""Three to nine times what trained networks showed (docs/export.md): they catch what is broken, not what is coarse.
+"""Three to nine times what trained networks showed (docs/precision.md): they catch what is broken, not what is coarse.
 
 What coarseness costs in accuracy is for a gate on the whole held-out set to tell.
 """

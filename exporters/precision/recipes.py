@@ -140,7 +140,7 @@ def best_ranges(source: SourceGraph, images: NDArray[Any], say: Callable[[str], 
     """Calibrate by every method, and take the one whose int8 logits are nearest to fp32's on the same images.
 
     Nearest by root mean square: top-1 agreement on a few hundred images differs between methods by an image or two,
-    which is chance (measured, docs/export.md).
+    which is chance (measured, docs/precision.md).
     """
     expected = logits_of(source.model, images, optimised=True)
     found: list[tuple[float, Ranges]] = []

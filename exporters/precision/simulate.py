@@ -1,7 +1,7 @@
 """A 16-bit graph as its format demands, on a machine that has no arithmetic of that format.
 
 ONNX Runtime on a CPU computes most fp16 operators in fp32 and drops the casts in between, so that values beyond 65504
-pass there which become infinite on a GPU (measured: docs/export.md); bf16 products it does not run at all. The graph
+pass there which become infinite on a GPU (measured: docs/precision.md); bf16 products it does not run at all. The graph
 made here computes every operator in fp32, with a wide accumulator as tensor cores have, and rounds its outputs to the
 16-bit format by casts that are part of the graph and so are carried out.
 """

@@ -97,7 +97,7 @@ def settings(report: Mapping[str, Any], sets: Mapping[str, Any]) -> CheckConfig:
         bare = [name for name in strange if name in CheckConfig.model_fields]
         raise UsageError(
             f"`compress check` can change settings of check, not of {', '.join(strange)}; "
-            + (f"write {', '.join(f'check.{name}' for name in bare)}." if bare else "see docs/gates.md.")
+            + (f"write {', '.join(f'check.{name}' for name in bare)}." if bare else "see docs/check.md.")
         )
     own = report.get("config", {}).get("check", {})
     return validate_check(merge({"check": own}, sets))

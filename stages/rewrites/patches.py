@@ -2,8 +2,8 @@
 
 A convolution whose stride is its kernel size p, without padding, sees each patch once, so it is ``W vec(patch) + b``
 with W ``[D, 3 p p]``: images are cut by one reshape and one transposition. (From normalised images in planes that is
-as fast as the convolution, docs/performance.md, so those keep it.) Of pixels x from 0 to 255 the network has seen
-``(x / 255 - m_c) / s_c`` in channel c, and since no padding mixes in zeros,
+as fast as the convolution, docs/performance-export.md, so those keep it.) Of pixels x from 0 to 255 the network has
+seen ``(x / 255 - m_c) / s_c`` in channel c, and since no padding mixes in zeros,
 
     W ((x / 255 - m) / s) + b = (W / (255 s)) x + (b - sum W m / s)
 

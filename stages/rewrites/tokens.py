@@ -2,7 +2,7 @@
 
 Batch first, ``[B, T, D]``, is how timm keeps it. Tokens first, ``[T B, D]``, holds the same rows in another order:
 a linear layer is then one ONNX ``Gemm`` with its bias, and the permutations that make heads of queries, keys and values
-become strides of the attention products, where ONNX Runtime would otherwise copy all three (docs/performance.md).
+become strides of the attention products, where ONNX Runtime would copy all three (docs/performance-export.md).
 
 Shape suffixes: B batch, T tokens, R tokens read, D width, H heads, d head size.
 """

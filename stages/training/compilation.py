@@ -21,7 +21,7 @@ and of one GPU in bfloat16. Fixed, not measured, so that an interrupted run deci
 CACHE = "TORCHINDUCTOR_CACHE_DIR"
 """Where torch keeps compiled code."""
 _WORTH_SECONDS = 900
-"""Compiling costs up to a minute and saves about a tenth (docs/performance.md): it pays after ten minutes or so.
+"""Compiling costs up to a minute and saves about a tenth (docs/performance-step.md): it pays after ten minutes or so.
 No network that is compiled is known to get more than 3 % slower by it: one with talking heads does as timm has it, and
 is rewritten before (``stages.models.talking_heads``)."""
 

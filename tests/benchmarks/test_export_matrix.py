@@ -1,4 +1,4 @@
-"""The matrix of docs/export.md: a third of it always, at the reduced geometry; all of it where slow tests run."""
+"""The matrix of docs/export-matrix.md: a third of it always, at the reduced geometry; all where slow tests run."""
 
 from __future__ import annotations
 

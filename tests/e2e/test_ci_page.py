@@ -97,12 +97,6 @@ def test_the_page_leads_to_a_failing_pull_request(page: tuple[Path, list[list[Do
     assert (place / RUN / "report" / "check.md").is_file()
 
 
-def test_the_page_names_what_there_is() -> None:
-    text = (ROOT / "docs" / "ci.md").read_text()
-    for link in re.findall(r"\]\((?!http)([^)#]+)\)", text):
-        assert (ROOT / "docs" / link).is_file(), link
-
-
 # The action
 
 

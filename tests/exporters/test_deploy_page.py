@@ -1,4 +1,4 @@
-"""Every block under README's "Deploy it" and in docs/deploy.md, carried out where this machine can."""
+"""Every block of docs/deploy.md and docs/triton.md, carried out where this machine can."""
 
 from __future__ import annotations
 
@@ -43,8 +43,7 @@ class Block:
 
 
 def blocks() -> list[Block]:
-    readme = (ROOT / "README.md").read_text().partition("\n## Deploy it\n")[2].partition("\n## ")[0]
-    pages = {"README.md": readme, "deploy.md": (ROOT / "docs" / "deploy.md").read_text()}
+    pages = {name: (ROOT / "docs" / name).read_text() for name in ("deploy.md", "triton.md")}
     return [
         Block(page, *found) for page, text in pages.items() for found in re.findall(r"```(\w+)\n(.*?)```", text, re.S)
     ]
@@ -153,8 +152,8 @@ def test_a_block_does_what_it_says(place: Path, block: Block, server: tuple[int,
         assert "'model.onnx'" in done.stdout
 
 
-def test_readme_has_a_block_for_every_way_to_deploy() -> None:
-    texts = [block.text for block in blocks() if block.page == "README.md"]
+def test_there_is_a_block_for_every_way_to_deploy() -> None:
+    texts = [block.text for block in blocks()]
     for part in (
         "infer.py images/",
         "compress predict",

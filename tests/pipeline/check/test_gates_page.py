@@ -1,4 +1,4 @@
-"""docs/gates.md names every setting, and what it shows is what the program does."""
+"""docs/gates.md and docs/check.md name every setting, and show what the program does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from vitcompress.pipeline.check.config import CheckConfig
 from vitcompress.stages.gates.config import GatesConfig
 from vitcompress.stages.training.accuracy import share_interval
 
-PAGE = (Path(__file__).resolve().parents[3] / "docs" / "gates.md").read_text()
+DOCS = Path(__file__).resolve().parents[3] / "docs"
+PAGE = "\n".join((DOCS / name).read_text() for name in ("gates.md", "check.md"))
 
 
 @pytest.mark.parametrize(("section", "config"), [("gates", GatesConfig), ("check", CheckConfig)])

@@ -1,4 +1,4 @@
-"""docs/analysis.md shows the rules that the code follows, in its order."""
+"""docs/advice.md shows the rules that the code follows, in its order."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from vitcompress.stages.analysis.rules import RULES
 from vitcompress.stages.analysis.statistics import MIN_IMAGES, RESAMPLES
 
-PAGE = (Path(__file__).parents[3] / "docs" / "analysis.md").read_text()
+PAGE = (Path(__file__).parents[3] / "docs" / "advice.md").read_text()
 
 
 def test_every_rule_is_a_row_in_its_order() -> None:
