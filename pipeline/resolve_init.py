@@ -125,7 +125,7 @@ def _not_on_hub(repository: str, names: list[str], revision: str | None) -> str:
 
 def _unlike(config: StudentConfig, student: Named, teacher: Named) -> str:
     """Why the student cannot inherit, in words; empty where it can."""
-    from vitcompress.stages.models.inherit.families import why_not
+    from vitcompress.stages.models.inherit.inherit import why_not
 
     args = student[1]
     if config.strategy == "uniform" and isinstance(config.uniform_width, int):

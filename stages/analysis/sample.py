@@ -15,7 +15,7 @@ from vitcompress.core.images import open_image
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.records import DataRecord
 from vitcompress.exporters.predict import image_files
-from vitcompress.stages.images.loaders import EvalViews, eval_loader
+from vitcompress.stages.images.loaders import EvalTransform, EvalViews, eval_loader
 from vitcompress.stages.images.sources import ListedSplit, StreamSplit, recorded_images
 from vitcompress.stages.images.workers import worker_init
 
@@ -36,7 +36,7 @@ class Sample:
             yield from self._first(eval_loader(self.split, spec, batch_size=batch_size, workers=0))
             return
         positions = [index * len(self.split) // self.count for index in range(self.count)]
-        views = Subset(EvalViews(self.split, spec), positions)
+        views = Subset(EvalViews(self.split, EvalTransform(spec)), positions)
         loader = DataLoader(views, batch_size=batch_size, num_workers=workers, worker_init_fn=worker_init())
         yield from (images for images, _ in loader)
 

@@ -29,7 +29,7 @@ class Bad:
 
 
 def find_bad(files: Iterable[File], *, decode: bool) -> tuple[Bad, ...]:
-    """The files that cannot be opened (or decoded), in threads: Pillow's decoders run beside each other."""
+    """Open (or decode) the files in threads, as Pillow's decoders run beside each other; return those that fail."""
     read: Callable[[Path], object] = open_image if decode else check_header
 
     def tried(file: File) -> Bad | None:
@@ -47,7 +47,7 @@ def find_bad(files: Iterable[File], *, decode: bool) -> tuple[Bad, ...]:
 
 
 def refusal(bad: Sequence[Bad], source: str, images: int) -> DataError:
-    """The error that names the first of them, and says how many there are."""
+    """Return the error that names the first of them, and says how many there are."""
     if len(bad) == 1:
         return DataError(f"{str(bad[0].error).rstrip('.')}, or leave it out with data.on_bad_image=skip.")
     lines = [f"  {each.name}: {each.error.reason}" for each in bad[:_SHOWN]]

@@ -54,58 +54,52 @@ def find_duplicates(files: Iterable[File]) -> Duplicates:
             other = next((other for other in trained if other.label != file.label), None)
             if other is not None:
                 contradictory.append((file, other))
-    return Duplicates(*(tuple(sorted(pairs, key=_by_name)) for pairs in (held_out, training, contradictory)))
-
-
-def _by_name(pair: tuple[File, File]) -> str:
-    return pair[0].name
+    return Duplicates(
+        *(tuple(sorted(pairs, key=lambda pair: pair[0].name)) for pairs in (held_out, training, contradictory))
+    )
 
 
 def _split(group: Sequence[File], key: Callable[[File], Hashable]) -> list[list[File]]:
-    """The parts of a group that share a key, of those in which a twin would matter."""
+    """Return the parts of a group that share a key, of those in which a twin would matter."""
     if not _matters(group):
         return []
+
+    def asked(file: File) -> Hashable:
+        try:
+            return key(file)
+        except OSError as error:
+            raise DataError(
+                f"image {file.path} cannot be read ({error.strerror}); replace or remove the file."
+            ) from error
+
     parts: dict[Hashable, list[File]] = defaultdict(list)
     with ThreadPoolExecutor(usable_cores()) as pool:
-        for file, found in zip(group, pool.map(key, group, chunksize=64), strict=True):
+        for file, found in zip(group, pool.map(asked, group, chunksize=64), strict=True):
             parts[found].append(file)
     return [part for part in parts.values() if _matters(part)]
 
 
 def _matters(group: Sequence[File]) -> bool:
-    """Whether both splits, or two classes of training, are in the group."""
+    """Return whether both splits, or two classes of training, are in the group."""
     return len({file.held_out for file in group}) > 1 or len({file.label for file in group if not file.held_out}) > 1
 
 
 def _size(file: File) -> int:
-    try:
-        return file.path.stat().st_size
-    except OSError as error:
-        raise _unread(file, error) from error
+    return file.path.stat().st_size
 
 
 def _tail(file: File) -> bytes:
-    try:
-        with file.path.open("rb") as opened:
-            opened.seek(max(0, opened.seek(0, os.SEEK_END) - _TAIL))
-            return hashlib.blake2b(opened.read(), digest_size=16).digest()
-    except OSError as error:
-        raise _unread(file, error) from error
+    with file.path.open("rb") as opened:
+        opened.seek(max(0, opened.seek(0, os.SEEK_END) - _TAIL))
+        return hashlib.blake2b(opened.read(), digest_size=16).digest()
 
 
 def _content(file: File) -> str:
-    try:
-        return sha256_of(file.path)
-    except OSError as error:
-        raise _unread(file, error) from error
-
-
-def _unread(file: File, error: OSError) -> DataError:
-    return DataError(f"image {file.path} cannot be read ({error.strerror}); replace or remove the file.")
+    return sha256_of(file.path)
 
 
 def pairs_in_words(pairs: Sequence[tuple[File, File]]) -> str:
-    """``val/a/1.png = train/a/7.png, ...``: the first few."""
+    """Return the first few pairs as ``val/a/1.png = train/a/7.png, ...``."""
     words: dict[frozenset[str], str] = {}
     for file, twin in pairs:
         words.setdefault(frozenset((file.name, twin.name)), f"{file.name} = {twin.name}")

@@ -73,7 +73,7 @@ def run(config: DataConfig, inputs: Inputs, context: Context) -> DataRecord:
 
 
 def check_of(config: DataConfig, count: int) -> Literal["full", "header", "skip"]:
-    """How images are opened beforehand, ``auto`` decided from their number."""
+    """Return how images are opened beforehand, ``auto`` decided from their number."""
     if config.check != "auto":
         return config.check
     if kind_of(config.source) != "folder":
@@ -108,7 +108,7 @@ def _check(config: DataConfig, images: Images, context: Context) -> tuple[str, t
 
 
 def _duplicates(config: DataConfig, images: Images, context: Context) -> Duplicates | None:
-    """What stands in both splits or under two classes; None where nobody looks.
+    """Find what stands in both splits or under two classes; None where nobody looks.
 
     Raises:
         DataError: the splits share files, and that is to be an error.
@@ -140,7 +140,7 @@ def _duplicates(config: DataConfig, images: Images, context: Context) -> Duplica
 
 
 def _classes_seen(split: Any) -> int:
-    """Classes with a held-out image; streams and foreign datasets, which would be read whole, count as having all."""
+    """Count the classes with a held-out image; 10^9 for streams and foreign datasets, which would be read whole."""
     items = getattr(split, "items", None)
     if isinstance(split, StreamSplit) or items is None:
         return 10**9

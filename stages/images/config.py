@@ -78,5 +78,5 @@ class DataConfig(Record):
 
     @property
     def splits(self) -> tuple[str, str]:
-        """Names of the training and of the held-out split of a prefixed dataset."""
+        """Return names of the training and of the held-out split of a prefixed dataset."""
         return self.train_split or "train", self.val_split or "validation"

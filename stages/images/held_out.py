@@ -13,13 +13,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from vitcompress.core.errors import DataError
 from vitcompress.core.preprocess import PreprocessSpec
-from vitcompress.stages.images.loaders import StreamViews
-from vitcompress.stages.images.sources import ListedSplit, StreamSplit
-from vitcompress.stages.images.workers import worker_init
+from vitcompress.stages.images.loaders import ordered_loader
+from vitcompress.stages.images.sources import ListedSplit
 
 Prepared = tuple[tuple[Tensor, ...], str]
 """One image as each preprocessing gives it, and the digest of its pixels or nothing."""
@@ -60,28 +58,10 @@ def _pixel_digest(image: Image.Image) -> str:
     return hashlib.sha256(f"{width}x{height}\n".encode() + image.convert("RGB").tobytes()).hexdigest()
 
 
-class _Prepared(Dataset[tuple[Prepared, int]]):
-    """Every image of a random-access split once."""
-
-    def __init__(self, split: Any, preparation: _Preparation) -> None:
-        self.split = split
-        self.preparation = preparation
-
-    def __len__(self) -> int:
-        return len(self.split)
-
-    def __getitem__(self, index: int) -> tuple[Prepared, int]:
-        image, label = self.split[index]
-        return self.preparation(image), label
-
-
 def held_out_batches(
     split: Any, specs: Sequence[PreprocessSpec], *, batch_size: int, workers: int
 ) -> Iterator[HeldOutBatch]:
-    """Every image once, in order, opened and decoded once whatever the number of preprocessings.
-
-    A source that can only be read in order is read by one process at most: several would hand out its images in an
-    order that depends on their number, and image 7 must be the same one on every machine.
+    """Yield every image once, in order, opened and decoded once whatever the number of preprocessings.
 
     Args:
         split: a Split or a StreamSplit.
@@ -93,16 +73,7 @@ def held_out_batches(
         DataError: an image cannot be read.
     """
     preparation = _Preparation(specs, hashed=not _has_files(split))
-    stream = isinstance(split, StreamSplit)
-    views: Any = StreamViews(split, preparation, 0) if stream else _Prepared(split, preparation)  # type: ignore[arg-type]
-    loader = DataLoader(
-        views,
-        batch_size=batch_size,
-        num_workers=min(workers, 1) if stream else workers,
-        worker_init_fn=worker_init(),
-        pin_memory=torch.cuda.is_available(),
-    )
-    for (inputs, pixels), labels in loader:
+    for (inputs, pixels), labels in ordered_loader(split, preparation, batch_size=batch_size, workers=workers):
         yield HeldOutBatch(dict(zip(specs, inputs, strict=True)), labels.numpy(), tuple(pixels))
 
 
@@ -111,7 +82,7 @@ def _has_files(split: Any) -> bool:
 
 
 def image_names(split: Any, count: int) -> tuple[str, ...]:
-    """What a person calls each of ``count`` images: the path inside the split's folder, or ``image N`` from 0.
+    """Return a name for each of ``count`` images: the path inside the split's folder, or ``image N`` from 0.
 
     Letters of a path that are not UTF-8 are written as escapes, so that every name can go into JSON and HTML.
     """
@@ -123,7 +94,7 @@ def image_names(split: Any, count: int) -> tuple[str, ...]:
 def images_digest(
     split: Any, classes: Sequence[str], labels: NDArray[np.integer[Any]], pixels: Sequence[str] = ()
 ) -> str:
-    """SHA-256 by which two machines know that they judged the same held-out images in the same order.
+    """Return a SHA-256 by which two machines know that they judged the same held-out images in the same order.
 
     Over the names of all classes and, of each image, its class and: where images are files, the path inside the split's
     folder and the size in bytes; elsewhere its width, height and pixels. Modification times and the folder's place do

@@ -37,14 +37,14 @@ NOTHING = LeftOut()
 
 
 def path_in(source: Path, root: Path, file: str) -> str:
-    """The path inside ``source`` of a listing's file; letters that are not UTF-8 as escapes, so that it fits JSON."""
+    """Return the path of a listing's file inside ``source``, with escapes for letters that are not UTF-8."""
     return os.fsencode((root / file).relative_to(source).as_posix()).decode(errors="backslashreplace")
 
 
 def without(
     files: Iterable[tuple[str, int]], left_out: Set[str], root: Path, source: Path
 ) -> tuple[tuple[str, int], ...]:
-    """Of a listing's files at ``root`` (path, class index) those that are not left out."""
+    """Return a listing's files at ``root`` (path, class index) without those that are left out."""
     return tuple(item for item in files if path_in(source, root, item[0]) not in left_out)
 
 

@@ -33,7 +33,7 @@ _SHOWN = 8
 
 
 def kind_of(source: str) -> str:
-    """``digits``, ``timm`` (a prefixed name) or ``folder``."""
+    """Return ``digits``, ``timm`` (a prefixed name) or ``folder``."""
     if source == EMBEDDED:
         return EMBEDDED
     return "timm" if source.partition("/")[0].lower() in PACKAGES and not Path(source).is_dir() else "folder"
@@ -52,7 +52,7 @@ class Listing:
 
 
 def list_class_folder(root: Path, *, held_out: bool = False) -> Listing:
-    """The images below ``root``: each folder directly in it is a class, whatever lies deeper belongs to it.
+    """Return the images below ``root``: each folder directly in it is a class, whatever lies deeper belongs to it.
 
     Hidden files and folders do not count, links are followed.
 
@@ -93,7 +93,7 @@ def list_class_folder(root: Path, *, held_out: bool = False) -> Listing:
 
 
 def _class_folders(root: Path) -> list[Path]:
-    """The visible folders directly in ``root``, sorted.
+    """Return the visible folders directly in ``root``, sorted.
 
     Raises:
         DataError: ``root`` is no folder or holds none, they have the names of splits, or two of them are the same one.
@@ -123,7 +123,7 @@ def _class_folders(root: Path) -> list[Path]:
 
 
 def _imageless(root: Path, folders: Mapping[str, Mapping[str, int]]) -> DataError:
-    """A class must not go missing silently: even an empty folder names one, and is mostly a copy that broke off."""
+    """Return the error of class folders without images: an empty one is mostly a broken copy."""
     shown = ", ".join(
         f"'{name}' ({suffixes_in_words(others) if others else 'empty'})"
         for name, others in list(folders.items())[:_SHOWN]
@@ -143,7 +143,7 @@ def _kinds() -> str:
 
 
 def suffixes_in_words(counts: Mapping[str, int]) -> str:
-    """``3 .avif, 1 .txt``: the most frequent first."""
+    """Return ``3 .avif, 1 .txt``, the most frequent first."""
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{count:,} {suffix or 'without suffix'}" for suffix, count in ranked[:_SHOWN])
 
@@ -161,7 +161,7 @@ def _unseen(error: OSError, path: Path) -> DataError:
 
 
 def _walk(top: Path, root: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Every folder from ``top`` down and the names of its files, both sorted, hidden ones left out.
+    """Yield every folder from ``top`` down and the names of its files, both sorted, hidden ones left out.
 
     Links are followed, but each real folder comes once, and links to ``root`` or to what it lies in are not entered:
     a link loop would multiply images, and give a class the images of others.
@@ -186,7 +186,7 @@ def _walk(top: Path, root: Path) -> Iterator[tuple[Path, list[str]]]:
 
 
 def list_splits(source: str, left_out: Set[str] = frozenset()) -> tuple[Listing, Listing | None]:
-    """The listing of a folder source, and of its held-out split when it has one.
+    """Return the listing of a folder source, and of its held-out split when it has one.
 
     Args:
         source: the folder.
@@ -238,12 +238,12 @@ def list_splits(source: str, left_out: Set[str] = frozenset()) -> tuple[Listing,
 
 
 def _can_be_label(name: str) -> bool:
-    """Whether a folder's name can be a line of the bundle's labels.txt."""
+    """Return whether a folder's name can be a line of the bundle's labels.txt."""
     return not any(sign in "\r\n" or "\ud800" <= sign <= "\udfff" for sign in name)
 
 
 def tree_digest(root: Path) -> str:
-    """SHA-256 over relative path, size and modification time of every file below ``root``, hidden ones left out.
+    """Return SHA-256 over relative path, size and modification time of every file below ``root``, hidden ones left out.
 
     Raises:
         DataError: a file or folder that cannot be looked at, such as a link to nothing.
@@ -263,7 +263,7 @@ def tree_digest(root: Path) -> str:
 
 @lru_cache(maxsize=4)
 def data_digest(config: DataConfig) -> str:
-    """What changes when the images change; cheap enough to ask before every run.
+    """Return what changes when the images change; cheap enough to ask before every run.
 
     Of a prefixed source that is not read from a local folder, only its name, splits, sizes and the package that reads
     it are known here: other images under the same name (a newer revision on a hub, shards replaced behind a URL, a
@@ -289,7 +289,7 @@ def data_digest(config: DataConfig) -> str:
 
 
 def _reader_version(source: str) -> str | None:
-    """Version of the package that reads a prefixed source; None: not installed, and opening the source will say so."""
+    """Return the version of the package that reads a prefixed source; None if it is not installed."""
     try:
         return version(PACKAGES[source.partition("/")[0].lower()])
     except PackageNotFoundError:
@@ -297,7 +297,7 @@ def _reader_version(source: str) -> str | None:
 
 
 def tree_digest_of_file(path: Path) -> str:
-    """SHA-256 of a small text file.
+    """Return SHA-256 of a small text file.
 
     Raises:
         DataError: it cannot be read.

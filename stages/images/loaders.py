@@ -75,7 +75,7 @@ class ViewSampler(Sampler[ViewKey]):
 
 
 def train_transform(augment: AugmentConfig, spec: PreprocessSpec) -> Callable[[Image.Image], Tensor]:
-    """timm's training transform: PIL image to float32 ``[3, size, size]``, normalised as ``spec`` says.
+    """Return timm's training transform: PIL image to float32 ``[3, size, size]``, normalised as ``spec`` says.
 
     Bit for bit what timm gives, whose conversion to a normalised tensor takes up to three times as long.
     """
@@ -107,7 +107,7 @@ class AsTensor:
         self.spec = spec
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """PIL image of the final size to float32 ``[3, size, size]``."""
+        """Convert a PIL image of the final size to float32 ``[3, size, size]``."""
         return torch.from_numpy(self.spec.prepared(np.asarray(image, dtype=np.uint8)))
 
 
@@ -118,7 +118,7 @@ class EvalTransform:
         self.spec = spec
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """PIL image to float32 ``[3, size, size]``, or to uint8 ``[size, size, 3]`` where the spec says so."""
+        """Convert a PIL image to float32 ``[3, size, size]``, or uint8 ``[size, size, 3]`` if the spec says so."""
         return torch.from_numpy(self.spec.apply(image))
 
 
@@ -178,7 +178,7 @@ class StreamViews(IterableDataset[View]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called by the training loop before each pass; the source reshuffles its shards by it."""
+        """Choose the pass; the training loop calls this before each, and the source reshuffles its shards by it."""
         self.epoch = epoch
         if hasattr(self.split.dataset, "set_epoch"):
             self.split.dataset.set_epoch(epoch)
@@ -195,23 +195,22 @@ class StreamViews(IterableDataset[View]):
             yield view, label
 
 
-class EvalViews(Dataset[View]):
-    """Every image of a random-access split once, through the evaluation preprocessing."""
+class EvalViews(Dataset[Any]):
+    """Every image of a random-access split once, with its class; what ``transform`` gives is collated."""
 
-    def __init__(self, split: Any, spec: PreprocessSpec) -> None:
-        self.split = split
-        self.transform = EvalTransform(spec)
+    def __init__(self, split: Any, transform: Callable[[Image.Image], Any]) -> None:
+        self.split, self.transform = split, transform
 
     def __len__(self) -> int:
         return len(self.split)
 
-    def __getitem__(self, index: int) -> View:
+    def __getitem__(self, index: int) -> tuple[Any, int]:
         image, label = self.split[index]
         return self.transform(image), label
 
 
 def train_views(split: Any, augment: AugmentConfig, spec: PreprocessSpec, seed: int) -> Dataset[Any]:
-    """The augmented images of a split."""
+    """Return the augmented images of a split."""
     transform = train_transform(augment, spec)
     return StreamViews(split, transform, seed) if isinstance(split, StreamSplit) else TrainViews(split, transform, seed)
 
@@ -219,14 +218,14 @@ def train_views(split: Any, augment: AugmentConfig, spec: PreprocessSpec, seed: 
 def train_loader(
     views: Any, *, batch_size: int, seed: int, workers: int, repeats: int = 1, fixed_views: int = 0
 ) -> DataLoader[Any]:
-    """Shuffled full batches of what ``views`` (of ``train_views``, or a wrapper of them) holds."""
+    """Return shuffled full batches of what ``views`` (of ``train_views``, or a wrapper of them) holds."""
     stream = isinstance(views, IterableDataset)
     return DataLoader(
         views,
         batch_size=batch_size,
         sampler=None if stream else ViewSampler(len(views), seed, repeats, fixed_views),
         drop_last=True,
-        num_workers=_readers(workers, stream),
+        num_workers=_readers(views, workers),
         worker_init_fn=worker_init(),
         # Streams are told the epoch through their dataset object, which a process that lives on would not see change.
         persistent_workers=workers > 0 and not stream,
@@ -237,7 +236,7 @@ def train_loader(
 
 
 def mix_of(augment: AugmentConfig, classes: int, label_smoothing: float) -> Mix | None:
-    """timm's mixup and CutMix of whole batches, as configured; None when neither is on."""
+    """Return timm's mixup and CutMix of whole batches, as configured; None when neither is on."""
     if not (augment.mixup or augment.cutmix):
         return None
     mix: Mix = Mixup(augment.mixup, augment.cutmix, label_smoothing=label_smoothing, num_classes=classes)
@@ -245,29 +244,35 @@ def mix_of(augment: AugmentConfig, classes: int, label_smoothing: float) -> Mix 
 
 
 def eval_loader(split: Any, spec: PreprocessSpec, *, batch_size: int, workers: int) -> DataLoader[View]:
-    """Every image once, in order."""
-    views: Any = (
-        StreamViews(split, EvalTransform(spec), 0) if isinstance(split, StreamSplit) else EvalViews(split, spec)
-    )
+    """Return batches of every image once, in order, through the evaluation preprocessing."""
+    return ordered_loader(split, EvalTransform(spec), batch_size=batch_size, workers=workers)
+
+
+def ordered_loader(
+    split: Any, transform: Callable[[Image.Image], Any], *, batch_size: int, workers: int
+) -> DataLoader[Any]:
+    """Return batches of what ``transform`` makes of every image, once and in order, with the classes."""
+    views: Any = StreamViews(split, transform, 0) if isinstance(split, StreamSplit) else EvalViews(split, transform)
     return DataLoader(
         views,
         batch_size=batch_size,
-        num_workers=_readers(workers, isinstance(split, StreamSplit)),
+        num_workers=_readers(views, workers),
         worker_init_fn=worker_init(),
         pin_memory=torch.cuda.is_available(),
     )
 
 
-def _readers(workers: int, stream: bool) -> int:
+def _readers(views: Any, workers: int) -> int:
     """Return how many loader processes read: one of a stream, whose several readers repeat images or leave some out.
 
-    timm gives each reader whole shards, and each the same number of images whatever its shards hold.
+    timm gives each reader whole shards, and each the same number of images whatever its shards hold; the order would
+    depend on their number too, and image 7 must be the same one on every machine.
     """
-    return min(workers, 1) if stream else workers
+    return min(workers, 1) if isinstance(views, IterableDataset) else workers
 
 
 def sample(split: Any, spec: PreprocessSpec, count: int) -> Tensor:
-    """The evaluation input of up to ``count`` images spread evenly over a split, ``[n, 3, S, S]`` or as it says."""
+    """Return the evaluation input of up to ``count`` images, evenly spread over a split, ``[n, 3, S, S]`` or NHWC."""
     transform = EvalTransform(spec)
     if isinstance(split, StreamSplit):
         images = [image for image, _ in (pair for pair, _ in zip(split, range(count), strict=False))]

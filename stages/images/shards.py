@@ -64,7 +64,7 @@ class ShardSplit:
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """Classes of all images, ``[N]``."""
+        """Return classes of all images, ``[N]``."""
         return np.concatenate([shard.labels for shard in self.shards])
 
 

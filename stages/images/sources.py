@@ -46,7 +46,7 @@ class ListedSplit:
         return self.load(key), label
 
     def file(self, index: int) -> tuple[Path, str] | None:
-        """The split's folder and the image's path inside it; None where images are no files."""
+        """Return the split's folder and the image's path inside it; None where images are no files."""
         return (self.load.root, self.items[index][0]) if isinstance(self.load, _FileReader) else None
 
 
@@ -119,7 +119,7 @@ class Images:
     """Files of a folder that are not recognised as images: how many, by suffix."""
 
     def files(self, source: Path) -> Iterator[File]:
-        """The files of a folder source, training first; nothing for others."""
+        """Return the files of a folder source, training first; nothing for others."""
         for held_out, split in enumerate((self.train, self.val)):
             if isinstance(split, ListedSplit) and isinstance(split.load, _FileReader):
                 root = split.load.root
@@ -128,7 +128,7 @@ class Images:
 
 
 def open_images(config: DataConfig, left_out: LeftOut = NOTHING) -> Images:
-    """The images of a config.
+    """Return the images of a config.
 
     Raises:
         DataError: see ``stages.images.listing`` and the message.
@@ -140,7 +140,7 @@ def open_images(config: DataConfig, left_out: LeftOut = NOTHING) -> Images:
 
 
 def recorded_images(record: DataRecord) -> tuple[DataConfig, Images]:
-    """The images of a finished data stage, and the config they were opened with."""
+    """Return the images of a finished data stage, and the config they were opened with."""
     config = DataConfig.model_validate(record.config, strict=False)  # JSON lists become tuples again
     if kind_of(config.source) == "folder":
         left_out = LeftOut(frozenset(record.left_out), frozenset(record.dropped))
@@ -150,12 +150,12 @@ def recorded_images(record: DataRecord) -> tuple[DataConfig, Images]:
 
 @lru_cache(maxsize=1)
 def _listed_once(config: DataConfig, digest: str, left_out: LeftOut) -> Images:
-    """Every stage of a run reads the same images; ``digest`` says which ones."""
+    """Return the images of a folder, listed once for all stages of a run; ``digest`` says which images they are."""
     return _folder(config, left_out)
 
 
 def _hold_out(items: Sequence[tuple[Any, int]], config: DataConfig) -> tuple[list[Any], list[Any], str]:
-    """Stratified split by the fixed split seed."""
+    """Split by class, with the fixed split seed; return training items, held-out items and how, in words."""
     labels = [label for _, label in items]
     classes = len(set(labels))
     held = max(classes, round(config.val_fraction * len(items)))
@@ -168,7 +168,7 @@ def _hold_out(items: Sequence[tuple[Any, int]], config: DataConfig) -> tuple[lis
 
 
 def digit_image(pixels: np.ndarray[Any, np.dtype[np.float64]]) -> Image.Image:
-    """One scikit-learn digit (8 x 8, values 0 to 16) as a 32 x 32 RGB image."""
+    """Return one scikit-learn digit (8 x 8, values 0 to 16) as a 32 x 32 RGB image."""
     grey = Image.fromarray(np.round(pixels * (255 / 16)).astype(np.uint8))
     return grey.resize((DIGIT_SIZE, DIGIT_SIZE), Image.Resampling.BICUBIC).convert("RGB")
 
@@ -253,7 +253,7 @@ def _timm(config: DataConfig) -> Images:
 
 
 def _split_of(dataset: Any, config: DataConfig, classes: int, *, training: bool) -> Any:
-    """A timm dataset by random access where that can be had, else as a stream.
+    """Return a timm dataset by random access where that can be had, else as a stream.
 
     Raises:
         DataError: its shards are damaged or of more classes, or it does not say its length.
@@ -262,10 +262,12 @@ def _split_of(dataset: Any, config: DataConfig, classes: int, *, training: bool)
 
     if not isinstance(dataset, IterableDataset):
         return _TimmSplit(dataset, classes)
-    _read_by_one_process(dataset)
+    reader: Any = getattr(dataset, "reader", None)
+    if hasattr(reader, "dist_num_replicas"):  # timm gives each process a share; here one reads, and deals out batches
+        reader.dist_rank, reader.dist_num_replicas = 0, 1
     name = config.splits[0 if training else 1]
     setting, count = ("train_samples", config.train_samples) if training else ("val_samples", config.val_samples)
-    if type(reader := getattr(dataset, "reader", None)).__name__ == "ReaderWds" and count is None:
+    if type(reader).__name__ == "ReaderWds" and count is None:
         found = indexed(reader, name)
         if found is not None:
             class_of(max(found.labels, default=0), classes, f"an image of split '{name}'")
@@ -305,13 +307,6 @@ def _create(config: DataConfig, split: str, training: bool, count: int | None) -
         ) from error
 
 
-def _read_by_one_process(dataset: Any) -> None:
-    """Keep timm from giving each process a share of a stream: one process reads it, and deals out the batches."""
-    reader: Any = getattr(dataset, "reader", None)
-    if hasattr(reader, "dist_num_replicas"):
-        reader.dist_rank, reader.dist_num_replicas = 0, 1
-
-
 def _leave_as_stored(dataset: Any) -> None:
     """Keep timm and torchvision from converting to RGB, which loses orientation, transparency and 16 bits.
 
@@ -323,15 +318,11 @@ def _leave_as_stored(dataset: Any) -> None:
     elif reader is not None and hasattr(reader, "input_img_mode") and type(reader).__name__ != "ReaderTfds":
         reader.input_img_mode = None  # wds, hfids
     elif hasattr(dataset, "loader"):  # torchvision's folders
-        dataset.loader = _path_opened
-
-
-def _path_opened(path: str) -> Image.Image:
-    return open_image(Path(path))
+        dataset.loader = _FileReader(Path())
 
 
 def _class_names(dataset: Any, config: DataConfig) -> tuple[str, ...]:
-    """Class names from the labels file, or from the dataset."""
+    """Return class names from the labels file, or from the dataset."""
     if config.labels:
         return tuple(Path(config.labels).read_text().rstrip().splitlines())
     names = _carried_names(dataset)
@@ -344,7 +335,7 @@ def _class_names(dataset: Any, config: DataConfig) -> tuple[str, ...]:
 
 
 def _carried_names(dataset: Any) -> tuple[str, ...] | None:
-    """Class names in index order, where a dataset carries them."""
+    """Return class names in index order, where a dataset carries them."""
     reader = getattr(dataset, "reader", dataset)
     features = getattr(getattr(reader, "dataset", None), "features", None)
     if features and hasattr(features.get(getattr(reader, "label_key", "label")), "names"):

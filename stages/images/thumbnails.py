@@ -19,12 +19,12 @@ STREAM_READ = 5000
 
 
 def suffix() -> str:
-    """``.webp``, or ``.png`` with a Pillow that was built without WebP."""
+    """Return ``.webp``, or ``.png`` with a Pillow that was built without WebP."""
     return ".webp" if features.check("webp") else ".png"
 
 
 def thumbnail(image: Image.Image) -> bytes:
-    """The whole image with its longest side at most ``SIDE``, as a file of ``suffix()``.
+    """Return the whole image with its longest side at most ``SIDE``, as a file of ``suffix()``.
 
     Images of less than half that side are enlarged by a whole number without smoothing, to be seen as they are.
     """
@@ -43,7 +43,7 @@ def thumbnail(image: Image.Image) -> bytes:
 
 
 def thumbnails(split: Any, positions: Sequence[int], labels: NDArray[np.integer[Any]]) -> tuple[dict[int, bytes], str]:
-    """Thumbnails of the images at ``positions``, opening only those; and why some are missing, or nothing.
+    """Return thumbnails of the images at ``positions``, opening only those; and why some are missing, or ''.
 
     A source that can only be read in order is read anew from its start to the last of them, for ``STREAM_READ``
     images at most.

@@ -18,7 +18,7 @@ _LOOK_SECONDS = 2.0
 
 
 def worker_init() -> Callable[[int], None]:
-    """``worker_init_fn`` of every DataLoader here, made in the process that the loaders work for.
+    """Return the ``worker_init_fn`` of every DataLoader here, made in the process that the loaders work for.
 
     A terminal, `timeout`, systemd, SLURM and Docker signal the whole group. The main process then finishes its step
     and saves, and needs its loaders for that; it ends them itself. Should it be killed, they notice within seconds.
@@ -31,32 +31,28 @@ def _start(main: int, worker: int) -> None:
     waits = hasattr(signal, "sigtimedwait")  # not on macOS, where SIGTERM keeps its meaning
     if waits:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    threading.Thread(target=_obey if waits else _follow, args=(main,), daemon=True).start()
+    threading.Thread(target=_follow, args=(main, waits), daemon=True).start()
     hush()
 
 
-def _obey(main: int) -> None:
-    """End on a SIGTERM of the main process, by which torch and multiprocessing end a loader that hangs, or without it.
+def _follow(main: int, waits: bool) -> None:
+    """End without the main process, or on a SIGTERM of it, by which torch and multiprocessing end a loader that hangs.
 
     torch's own watchdog compares its parent with the one that it began with. In a loader that starts while the main
     process is killed that is another one already: it would wait for work for ever, and hold open what it inherited.
     """
     while not _gone(main):
+        if not waits:
+            time.sleep(_LOOK_SECONDS)
+            continue
         received = signal.sigtimedwait({signal.SIGTERM}, _LOOK_SECONDS)
         if received is not None and received.si_pid == main:
             break
     os._exit(0)
 
 
-def _follow(main: int) -> None:
-    """End without the main process."""
-    while not _gone(main):
-        time.sleep(_LOOK_SECONDS)
-    os._exit(0)
-
-
 def _gone(main: int) -> bool:
-    """Whether that process ended; one that nobody has waited for yet is still listed."""
+    """Return whether that process ended; one that nobody has waited for yet is still listed."""
     try:
         return bool(psutil.Process(main).status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:

@@ -28,7 +28,7 @@ class Adapted:
 
 
 def adapt(state: dict[str, Tensor], network: nn.Module) -> Adapted:
-    """The checkpoint as timm itself would bring it to ``network``, a plain timm one (on the meta device, if you like).
+    """Bring a checkpoint to ``network``, a plain timm one (on the meta device, if you like), as timm itself would.
 
     Position embeddings, relative position tables and patch embeddings of another size are resampled, by timm's filter
     of the architecture; where that leaves position embeddings alone (CaiT), by timm's ``resample_abs_pos_embed``.
@@ -55,7 +55,7 @@ def adapt(state: dict[str, Tensor], network: nn.Module) -> Adapted:
 
 
 def _on_grid_of(network: nn.Module, positions: Tensor) -> Tensor:
-    """Positions ``[1, P + N, D]`` of a square map as ``[1, P + h w, D]``; unchanged where they are of another network.
+    """Resample positions ``[1, P + N, D]`` of a square map to ``[1, P + h w, D]``; leave those of other networks.
 
     ``P`` positions belong to no patch (class token, registers), as many as the network itself has.
     """
@@ -73,13 +73,13 @@ def _on_grid_of(network: nn.Module, positions: Tensor) -> Tensor:
 
 
 def _grid(network: nn.Module) -> tuple[int, int] | None:
-    """Rows and columns of patches."""
+    """Return rows and columns of patches."""
     grid = getattr(getattr(network, "patch_embed", None), "grid_size", None)
     return None if grid is None else (int(grid[0]), int(grid[1]))
 
 
 def _told(before: dict[str, Tensor], after: dict[str, Tensor], network: nn.Module) -> tuple[str, ...]:
-    """One phrase for each kind of tensor whose size has changed; those of other formats go by the end of their name."""
+    """Return one phrase for each kind of tensor whose size changed, found in other formats by the end of its name."""
     changed: dict[str, tuple[Tensor, Tensor]] = {}
     for name, value in after.items():
         kind = next((kind for kind in (_POSITIONS, _TABLE, _PATCHES) if name.endswith(kind)), None)
@@ -109,7 +109,7 @@ def _map_sizes(old: Tensor, new: Tensor, network: nn.Module) -> str:
 
 
 def _table_side(table: Tensor) -> str:
-    """Offsets along both axes of ``[(2 h - 1) (2 w - 1) + extra, heads]``; BEiT's three extra are its class token's."""
+    """Return the offsets along both axes of ``[(2 h - 1) (2 w - 1) + extra, heads]``; BEiT has three extra rows."""
     return _square(math.isqrt(table.shape[0]))
 
 

@@ -17,12 +17,13 @@ from vitcompress.core.errors import UsageError
 from vitcompress.core.preprocess import CropMode, PreprocessSpec
 from vitcompress.core.records import Cost, ModelSpec
 from vitcompress.stages.models.adapt import adapt
+from vitcompress.stages.models.families.registry import family_of
 from vitcompress.stages.models.geometry import REFUSALS
-from vitcompress.stages.models.students import FoldedLift, LiftStudent, TokenBase, widen_last
+from vitcompress.stages.models.students import FoldedLift, LiftStudent, TokenBase, network_inside, widen_last
 
 
 def build_model(spec: ModelSpec) -> nn.Module:
-    """The network of ``spec``, freshly initialised from torch's global generator, on the CPU, float32.
+    """Build the network of ``spec``, initialised from torch's global generator, on the CPU, float32.
 
     Raises:
         UsageError: timm refuses the arguments, or the strategy does not fit the architecture.
@@ -47,38 +48,35 @@ def build_model(spec: ModelSpec) -> nn.Module:
 
 
 def logits_and_taps(model: nn.Module, x: Tensor, indices: tuple[int, ...]) -> tuple[Tensor, list[Tensor]]:
-    """Logits ``[B, K]`` and the taps ``[B, D, H, W]`` of ``indices``, in the order asked, nothing else kept.
+    """Return logits ``[B, K]`` and the taps ``[B, D, H, W]`` of ``indices`` in the order asked; keep nothing else.
 
     A tap is a block's patch tokens before the final norm (DESIGN, section 2).
     """
     if not indices:
         return model(x), []
     ascending = tuple(sorted(set(indices)))
-    network: Any = model
     if isinstance(model, LiftStudent):
         logits, taps = model.forward_with_taps(x, ascending)
     else:
-        final, taps = network.forward_intermediates(x, indices=list(ascending), norm=False, output_fmt="NCHW")
-        logits = network.forward_head(final)
+        logits, taps = family_of(model).logits_and_taps(model, x, ascending)
     by_index = dict(zip(ascending, taps, strict=True))
     return logits, [by_index[index] for index in indices]
 
 
 def tapped_block(model: nn.Module, layer: int) -> nn.Module:
-    """The block, or stage, that the tap of ``layer`` comes out of; of a lift, the one before its projector."""
-    network: Any = model.base.vit if isinstance(model, LiftStudent) else model
-    found: nn.Module = network.get_submodule(network.feature_info[layer]["module"])
-    return found
+    """Return the block, or stage, that the tap of ``layer`` comes out of; of a lift, the one before its projector."""
+    network = network_inside(model)
+    return family_of(network).tapped(network, layer)
 
 
 def input_size(args: dict[str, Any], model: nn.Module) -> int:
-    """Side of the square input a network was built for, pixels."""
+    """Return the side of the square input a network was built for, pixels."""
     size = args.get("img_size") or resolve_model_data_config(model)["input_size"][-1]
     return int(size if isinstance(size, int) else size[0])
 
 
 def preprocess_of(model: nn.Module, args: dict[str, Any], crop_pct: float | None) -> PreprocessSpec:
-    """timm's evaluation preprocessing of this model at its input size, as the one spec used everywhere.
+    """Return timm's evaluation preprocessing of this model at its input size, as the one spec used everywhere.
 
     Raises:
         UsageError: timm prepares this model's images in a way that cannot be reproduced here.
@@ -115,7 +113,7 @@ def unfused_attention(model: nn.Module) -> Iterator[None]:
 
 
 def cost_of(model: nn.Module, size: int) -> Cost:
-    """Parameters, and multiply-accumulates for one image (half of torch's counted operations)."""
+    """Count parameters, and multiply-accumulates for one image (half of torch's counted operations)."""
     training = model.training
     model.eval()
     device = next(model.parameters()).device
@@ -134,7 +132,7 @@ def cost_of(model: nn.Module, size: int) -> Cost:
 
 
 def pretrained_model(arch: str, spec: ModelSpec) -> nn.Module:
-    """timm's pretrained network for ``arch`` (with or without a tag), its classifier replaced where classes differ.
+    """Load timm's pretrained network ``arch`` (with or without a tag), with a new classifier for other classes.
 
     At an ``img_size`` other than the published one timm resamples the positions itself; where it does not (CaiT), they
     are resampled here.
@@ -160,6 +158,6 @@ def pretrained_model(arch: str, spec: ModelSpec) -> nn.Module:
 
 
 def size_change(model: nn.Module, args: dict[str, Any]) -> str:
-    """In words, that a pretrained network runs at another size than its weights were published for; empty if not."""
+    """Say that a pretrained network runs at another size than its weights were published for; empty if not."""
     published, now = resolve_model_data_config(model)["input_size"][-1], input_size(args, model)
     return "" if published == now else f"published for {published} px, brought to {now} px"

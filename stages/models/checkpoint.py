@@ -42,7 +42,7 @@ class Checkpoint:
 
     @property
     def words(self) -> str:
-        """Key, kind of weights, prefix and what was left out, as a phrase."""
+        """Return key, kind of weights, prefix and what was left out, as a phrase."""
         entry = f"entry '{self.key}'" if self.key else "the whole file"
         kind = ", averaged weights (EMA)" if _is_averaged(self.key) else ", raw weights" if self.key else ""
         prefix = f", prefix '{self.prefix}' removed" if self.prefix else ""

@@ -14,63 +14,36 @@ from torch.overrides import TorchFunctionMode
 
 from vitcompress.core.errors import UsageError
 from vitcompress.core.records import Strategy, WideHeads
+from vitcompress.stages.models.families.family import REDUCED_SIZE as REDUCED_SIZE
+from vitcompress.stages.models.families.family import Shape as Shape
+from vitcompress.stages.models.families.registry import family_of
 
 REFUSALS = (TypeError, ValueError, ArithmeticError, AssertionError, RuntimeError)
 """What timm raises for arguments, or an image, that a network does not take."""
-REDUCED_SIZE = 32
-"""Side of the embedded digits, pixels."""
-_REDUCTION = 6
-_SEQUENCES = (nn.Sequential, nn.ModuleList)
-_MIN_HEAD_DIM = 8
 _DRAWING = {"uniform_", "normal_", "trunc_normal_", "kaiming_uniform_", "erfinv_"}
 _FILLING = _DRAWING | {"constant_", "fill_", "zero_", "mul_", "add_", "clamp_"}
 """Methods of a tensor, and functions of torch.nn.init, that change values and nothing else."""
 
 
-@dataclass(frozen=True)
-class Shape:
-    """What the strategies need to know about a network."""
-
-    width: int
-    """Token width of the last tap."""
-    depth: int
-    """Number of taps: blocks of an isotropic ViT, stages of a hierarchical one."""
-    heads: int | None
-    """Attention heads a block; None for hierarchical models."""
-    rotary: bool = False
-    """Whether positions are rotations of pairs of channels, along two axes, so that 4 divides the size of a head."""
-
-    @property
-    def isotropic(self) -> bool:
-        """Whether all blocks have the same width, as lift and widelast need."""
-        return self.heads is not None
-
-
 def shape_of(model: nn.Module, name: str) -> Shape:
-    """The shape of a timm ViT (ViT, DeiT, CaiT, BEiT, EVA and their like) or Swin.
+    """Return the shape of a network.
 
     Raises:
         UsageError: the model has neither blocks nor stages that can be tapped.
     """
-    blocks = getattr(model, "blocks", None)
-    attention: Any = getattr(blocks[0], "attn", None) if isinstance(blocks, _SEQUENCES) and len(blocks) else None
-    # Hiera's blocks have attention too, and widths of their own.
-    if blocks is not None and isinstance(getattr(model, "embed_dim", None), int) and hasattr(attention, "num_heads"):
-        rotary = getattr(model, "rope", None) is not None
-        return Shape(int(model.embed_dim), len(blocks), int(attention.num_heads), rotary)  # type: ignore[arg-type]
-    stages = getattr(model, "layers", None)
-    if isinstance(stages, _SEQUENCES) and hasattr(model, "forward_intermediates"):
-        return Shape(width=int(model.num_features), depth=len(stages), heads=None)  # type: ignore[arg-type]
-    raise UsageError(
-        f"model '{name}' has no transformer blocks or stages to tap; "
-        "use a ViT, DeiT, CaiT, BEiT, EVA or Swin model of timm (see `compress models`)."
-    )
+    shape = family_of(model).shape(model)
+    if shape is None:
+        raise UsageError(
+            f"model '{name}' has no transformer blocks or stages to tap; "
+            "use a ViT, DeiT, CaiT, BEiT, EVA or Swin model of timm (see `compress models`)."
+        )
+    return shape
 
 
 def check_strategy(
     strategy: str, arch: str, shape: Shape, wide_width: int | None, wide_blocks: int = 1, wide_heads: WideHeads = "size"
 ) -> None:
-    """Whether a student of this shape can take the strategy.
+    """Check that a student of this shape can take the strategy.
 
     Args:
         strategy: ``plain``, ``lift``, ``widelast`` or ``uniform``.
@@ -136,7 +109,7 @@ class WideShape:
 def wide_shapes(
     arch: str, shape: Shape, wide_width: int, blocks: int = 1, keep: WideHeads = "size"
 ) -> tuple[WideShape, ...]:
-    """The last ``blocks`` blocks of a widelast student, narrowest first.
+    """Return the last ``blocks`` blocks of a widelast student, narrowest first.
 
     From the student's width Ds to the teacher's Dt the widths rise in equal steps, ``Ds + j (Dt - Ds) / blocks`` for
     j = 1..blocks; every step adds whole heads (``keep="size"``) or whole channels to each head (``keep="count"``).
@@ -194,7 +167,7 @@ class _Unfilled(TorchFunctionMode):
 
 
 def meta_model(arch: str, args: dict[str, Any], num_classes: int = 1000) -> nn.Module:
-    """The network without its weights: shapes and parameter counts at no cost in memory or time.
+    """Build the network without its weights: shapes and parameter counts at no cost in memory or time.
 
     Raises:
         UsageError: timm refuses the arguments.
@@ -220,18 +193,18 @@ def send_empty_image(arch: str, args: dict[str, Any], size: int) -> None:
 
 
 def shape_by_name(arch: str, args: dict[str, Any]) -> Shape:
-    """The shape of a named architecture with these arguments."""
+    """Return the shape of a named architecture with these arguments."""
     return _shape_by_name(arch, json.dumps(args, default=str))
 
 
 @lru_cache(maxsize=32)
 def _shape_by_name(arch: str, args: str) -> Shape:
-    """The same of arguments as JSON; asked for several times before a run begins."""
+    """Return the shape for arguments as JSON; asked for several times before a run begins."""
     return shape_of(meta_model(arch, json.loads(args)), arch)
 
 
 def reduced_args(arch: str) -> dict[str, Any]:
-    """The reduced geometry: 32-pixel input, 4 x 4 tokens, a sixth of the width and depth, as many heads as divide it.
+    """Return the reduced geometry: 32-pixel input, 4 x 4 tokens, a sixth of width and depth, heads that divide it.
 
     The code path stays timm's own; only numbers shrink. A sixth of CaiT-S24 is 4 blocks of width 64, a sixth of
     DeiT-Tiny 2 blocks of width 32, so that the ratio of widths, which the strategies are about, is the real one.
@@ -243,55 +216,20 @@ def reduced_args(arch: str) -> dict[str, Any]:
     return dict(_reduced_args(arch))
 
 
-def _no_reduced_form(arch: str) -> UsageError:
-    return UsageError(
-        f"model '{arch}' has no reduced form for the embedded digits; give --data DIR, a teacher or student of another "
-        "family, or teacher.args and student.args with --set geometry=full."
-    )
-
-
 @lru_cache(maxsize=32)
 def _reduced_args(arch: str) -> dict[str, Any]:
-    """Tried once a process, by an image of no content; the shape that comes of it is asked for next."""
-    args = _proportions(arch)
-    try:
-        shape_by_name(arch, args)
-        send_empty_image(arch, args, REDUCED_SIZE)
-    except (UsageError, *REFUSALS) as error:  # families of other arguments, or that take no image as small
-        raise _no_reduced_form(arch) from error
-    return args
-
-
-def _proportions(arch: str) -> dict[str, Any]:
-    full = meta_model(arch, {})
-    shape = shape_of(full, arch)
-    if not shape.isotropic:
-        stages: Any = full.layers
-        if not all(hasattr(stage.blocks[0], "attn") for stage in stages if hasattr(stage, "blocks")):
-            raise _no_reduced_form(arch)
-        depths = tuple(max(1, len(stage.blocks) // 2) for stage in stages)
-        heads = tuple(int(stage.blocks[0].attn.num_heads) for stage in stages)
-        head_dim = int(full.embed_dim) // heads[0]  # type: ignore[arg-type]
-        width = heads[0] * max(_MIN_HEAD_DIM, head_dim // _REDUCTION)
-        return {
-            "img_size": REDUCED_SIZE,
-            "patch_size": 2,
-            "window_size": 4,
-            "embed_dim": width,
-            "depths": depths,
-            "num_heads": heads,
-        }
-    width = shape.width // _REDUCTION
-    heads_kept: int = shape.heads or 1
-    while width % heads_kept or width // heads_kept < _MIN_HEAD_DIM:
-        heads_kept -= 1
-    args: dict[str, Any] = {
-        "img_size": REDUCED_SIZE,
-        "patch_size": 8,
-        "embed_dim": width,
-        "depth": max(2, shape.depth // _REDUCTION),
-        "num_heads": heads_kept,
-    }
-    if any("gamma" in name for name, _ in full.named_parameters()):
-        args["init_values"] = 0.1
-    return args
+    """Return them once an image of no content went through; the shape that comes of it is asked for next."""
+    full, refusal = meta_model(arch, {}), None
+    shape_of(full, arch)
+    args = family_of(full).reduced_args(full)
+    if args is not None:
+        try:
+            shape_by_name(arch, args)
+            send_empty_image(arch, args, REDUCED_SIZE)
+            return args
+        except (UsageError, *REFUSALS) as error:  # families of other arguments, or that take no image as small
+            refusal = error
+    raise UsageError(
+        f"model '{arch}' has no reduced form for the embedded digits; give --data DIR, a teacher or student of another "
+        "family, or teacher.args and student.args with --set geometry=full."
+    ) from refusal

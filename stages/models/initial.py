@@ -36,7 +36,7 @@ class Fit:
 
 
 def fit_file(model: nn.Module, path: Path, arch: str, args: dict[str, Any], key: str | None = None) -> Fit:
-    """What of a checkpoint file fits into ``model``, a student of any strategy (it may be on the meta device).
+    """Return what of a checkpoint file fits into ``model``, a student of any strategy (also on the meta device).
 
     ``key`` is the entry of the file, or a prefix of its names; None chooses (``stages.models.checkpoint``).
 
@@ -52,7 +52,7 @@ def fit_file(model: nn.Module, path: Path, arch: str, args: dict[str, Any], key:
 
 
 def fit_pretrained(model: nn.Module, name: str, args: dict[str, Any]) -> tuple[Fit, dict[str, Any]]:
-    """What of timm's pretrained network ``name`` fits into ``model``, and that network's preprocessing.
+    """Return what of timm's pretrained network ``name`` fits into ``model``, and that network's preprocessing.
 
     Raises:
         UsageError: there are no such weights, they cannot be had from here, or nothing fits.
@@ -79,7 +79,7 @@ def _of_lift(state: Iterable[str]) -> bool:
 
 
 def fit(model: nn.Module, state: dict[str, Tensor], arch: str, args: dict[str, Any], origin: str) -> Fit:
-    """The tensors of ``state`` whose name and shape are those of ``model``.
+    """Return the tensors of ``state`` whose name and shape are those of ``model``.
 
     A lift takes a plain network's tensors into its base. Grids of another size are resampled where timm does that for
     the architecture (position embeddings, relative position tables, patch embeddings).

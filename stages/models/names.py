@@ -7,13 +7,14 @@ import re
 import timm
 
 from vitcompress.core.errors import UsageError, nearest
+from vitcompress.stages.models.families.registry import load_installed
 
 # What may follow a short name without changing which architecture is meant: patch, window and image sizes.
 _GEOMETRY_SUFFIX = re.compile(r"(_(patch\d+|window\d+|\d{2,4}))+")
 
 
 def resolve_architecture(name: str) -> str:
-    """The one timm model that ``name`` means, its pretrained tag (``.fb_in1k``) kept if it was given.
+    """Return the one timm model that ``name`` means, its pretrained tag (``.fb_in1k``) kept if it was given.
 
     An exact timm name means itself. A short name means the model that only adds patch, window and image sizes to it;
     of several image sizes, 224 is meant.
@@ -22,6 +23,7 @@ def resolve_architecture(name: str) -> str:
         UsageError: no model, or more than one, is meant; the message has the candidates.
     """
     base, dot, tag = name.partition(".")
+    load_installed()
     known = timm.list_models()
     if base in known:
         arch = base

@@ -38,16 +38,16 @@ class Snapshots:
 
     @property
     def due(self) -> range:
-        """Epochs after which one is kept: not the last, whose weights the run keeps in any case."""
+        """Return the epochs after which one is kept: not the last, whose weights the run keeps in any case."""
         return range(self.every, self.epochs, self.every) if self.every else range(0)
 
     @property
     def folder(self) -> Path:
-        """Of this training."""
+        """Return the folder of this training."""
         return self.root / "student" / "snapshots" / self.fingerprint[:SETTINGS_SHOWN]
 
     def path(self, epoch: int) -> Path:
-        """Of the snapshot after ``epoch`` epochs."""
+        """Return the file of the snapshot after ``epoch`` epochs."""
         digits = max(4, len(str(self.epochs)))
         return self.folder / f"epoch-{epoch:0{digits}d}.safetensors"
 
@@ -68,17 +68,17 @@ class Snapshots:
             ) from error
 
     def missing(self) -> list[int]:
-        """Epochs whose snapshot is not on disk: deleted, or trained before they were asked for."""
+        """Return the epochs whose snapshot is not on disk: deleted, or trained before they were asked for."""
         return [epoch for epoch in self.due if not self.path(epoch).is_file()]
 
     def finish(self) -> tuple[Snapshot, ...]:
-        """What is on disk, by epoch, when the training has ended; drops what is not this training's."""
+        """Return what is on disk, by epoch, at the end of the training; remove what is not this training's."""
         paths = {epoch: self.path(epoch) for epoch in self.due if self.path(epoch).is_file()}
         self._drop_others(set(paths.values()))
         return tuple(Snapshot(epoch=epoch, **reference(path, self.root).model_dump()) for epoch, path in paths.items())
 
     def _drop_others(self, kept: set[Path]) -> None:
-        """Other trainings', other epochs', and what is left of a write that was cut off."""
+        """Remove other trainings' and other epochs' files, and what is left of a write that was cut off."""
         for folder in self.folder.parent.glob("*"):
             if folder != self.folder:
                 shutil.rmtree(folder, ignore_errors=True)  # what cannot be removed costs room, not the run
@@ -101,7 +101,7 @@ class LoadedSnapshot:
 
 
 def load_snapshot(snapshot: Snapshot, root: Path) -> LoadedSnapshot:
-    """The weights, if they are still there with the bytes that were recorded.
+    """Load the weights, if they are still there with the bytes that were recorded.
 
     Args:
         snapshot: of a run's record.

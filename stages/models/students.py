@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from vitcompress.core.errors import UsageError
 from vitcompress.core.records import WideHeads
+from vitcompress.stages.models.families.registry import family_of
 from vitcompress.stages.models.geometry import check_strategy, meta_model, shape_of, wide_shapes
 
 LAYER_NORM_EPS = 1e-6
@@ -49,7 +50,7 @@ class WideBlock(nn.Module):
         nn.init.trunc_normal_(self.enter.weight, std=0.02)
 
     def forward(self, x_BNS: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        """Tokens ``[B, N, width]`` to ``[B, N, wide_width]``; the rest (EVA's rotary angles) goes to the block."""
+        """Map tokens ``[B, N, width]`` to ``[B, N, wide_width]``; the rest (EVA's rotary angles) goes to the block."""
         if self.rope is not None:
             angles = self.rope.get_embed(shape=self.grid)
             kwargs["rope"] = angles[0] if angles.ndim == 4 else angles  # learned ones have an axis of blocks, here 1
@@ -66,7 +67,7 @@ def widen_last(
     blocks: int = 1,
     keep: WideHeads = "size",
 ) -> nn.Module:
-    """``model`` with its last ``blocks`` blocks wider, its final norm and classifier at ``wide_width``.
+    """Widen the last ``blocks`` blocks of ``model``; its final norm and classifier get ``wide_width``.
 
     For each of them a second timm model of the same family, one block deep and as wide, supplies the block; the last
     one also the norm and the classifier. Widths and heads: ``geometry.wide_shapes``.
@@ -74,77 +75,49 @@ def widen_last(
     Raises:
         UsageError: the model is hierarchical, or cannot be widened so.
     """
-    shape = shape_of(model, arch)
+    shape, family = shape_of(model, arch), family_of(model)
     check_strategy("widelast", arch, shape, wide_width, blocks, keep)
-    narrow: Any = model
-    wide: Any = model
-    if getattr(narrow, "neck", None):
-        raise UsageError(
-            f"strategy 'widelast' cannot widen {arch}, which has a neck between its last block and its classifier; use "
-            "--strategy lift."
-        )
-    width, attention = shape.width, narrow.blocks[0].attn
-    for index, shape_wide in enumerate(wide_shapes(arch, shape, wide_width, blocks, keep), shape.depth - blocks):
-        if shape_wide.heads != shape.heads:
-            _require_own_positions(narrow, arch)
-        wide_args = {**args, "embed_dim": shape_wide.width, "depth": 1, "num_heads": shape_wide.heads}
+    shapes = wide_shapes(arch, shape, wide_width, blocks, keep)
+    reason = family.why_not_widened(model, any(wide.heads != shape.heads for wide in shapes))
+    if reason:
+        raise UsageError(f"strategy 'widelast' {reason.format(arch=arch)}")
+    sequence = family.blocks(model)
+    first, width = sequence[0], shape.width
+    for index, shape_wide in enumerate(shapes, shape.depth - blocks):
+        wide_args = {**args, **family.sized(shape_wide.width, 1, shape_wide.heads)}
         made = shape_of(meta_model(arch, wide_args), arch).width  # without memory: ConViT's `embed_dim` is of a head
         if made != shape_wide.width:
             raise UsageError(
                 f"strategy 'widelast' cannot widen block {index} of {arch}: asked for width {shape_wide.width}, timm "
                 f"makes one of {made}; use --strategy lift."
             )
-        wide = timm.create_model(arch, num_classes=num_classes, **wide_args)
-        block = wide.blocks[0]
+        wide: Any = timm.create_model(arch, num_classes=num_classes, **wide_args)
+        block = family.blocks(wide)[0]
         for name in ("drop_path", "drop_path1", "drop_path2"):  # a network of one block would have none
             if hasattr(block, name):
-                setattr(block, name, getattr(narrow.blocks[index], name))
-        if _kind(block) != _kind(narrow.blocks[index]):
+                setattr(block, name, getattr(sequence[index], name))
+        if _kind(block) != _kind(sequence[index]):
             raise UsageError(
                 f"strategy 'widelast' cannot widen block {index} of {arch}, which is of another kind than its first "
                 "block; use --strategy lift."
             )
-        rope = _own_rope(narrow, attention, wide)
+        rope = family.own_rotation(model, first, wide)
         grid = None if rope is None else wide.patch_embed.grid_size
-        narrow.blocks[index] = WideBlock(width, shape_wide.width, block, rope, grid)
+        sequence[index] = WideBlock(width, shape_wide.width, block, rope, grid)
         if rope is not None and blocks == shape.depth:
-            narrow.rope = None  # no block is left that reads it
+            model.rope = None  # no block is left that reads it
         width = shape_wide.width
-    for name in ("norm", "fc_norm", "head", "head_dist", "attn_pool"):
-        if hasattr(narrow, name):
-            setattr(narrow, name, getattr(wide, name))
-    if hasattr(narrow, "blocks_token_only"):  # CaiT's class attention reads the widened tokens
-        narrow.blocks_token_only = wide.blocks_token_only
-        narrow.cls_token = wide.cls_token
-    narrow.embed_dim = narrow.num_features = narrow.head_hidden_size = wide_width
+    family.take_end(model, wide, wide_width)
     return model
 
 
 def _kind(block: nn.Module) -> tuple[Any, ...]:
-    """What a block is made of, whatever its width: ConViT's first blocks and its last ones have other attention."""
+    """Return what a block is made of, whatever its width: ConViT's first blocks have other attention than its last."""
     return getattr(block, "window_size", None), [(name, type(part)) for name, part in block.named_modules()]
 
 
-def _own_rope(narrow: Any, attention: Any, wide: Any) -> nn.Module | None:
-    """The wide network's rotary positions, where those of the narrow one do not fit its block."""
-    rope = getattr(wide, "rope", None)
-    if rope is None:
-        return None
-    learned = getattr(narrow, "rope_mixed", False)  # for each block and head
-    return rope if learned or attention.head_dim != wide.blocks[0].attn.head_dim else None
-
-
-def _require_own_positions(narrow: Any, arch: str) -> None:
-    """Refuse more heads where all blocks share one table of relative positions, a column a head."""
-    if getattr(narrow, "shared_rel_pos", None) is not None or getattr(narrow, "rel_pos_bias", None) is not None:
-        raise UsageError(
-            f"strategy 'widelast' cannot give the last block of {arch} more heads, because its blocks share one table "
-            "of relative positions; use --set student.wide_heads=count."
-        )
-
-
 def no_weight_decay_of(module: nn.Module, prefix: str = "") -> set[str]:
-    """Names of the parameters that ``module`` exempts from weight decay, as seen from where it is called ``prefix``.
+    """Return the parameters that ``module``, called ``prefix`` from outside, exempts from weight decay.
 
     timm's ``create_optimizer_v2`` asks the outermost module alone, so every wrapper hands on what its inside says.
     """
@@ -157,7 +130,7 @@ def no_weight_decay_of(module: nn.Module, prefix: str = "") -> set[str]:
 
 
 def layer_groups_of(module: nn.Module, prefix: str) -> dict[str, Any]:
-    """timm's matcher of layers of ``module``, for the names its parameters have where it is called ``prefix``.
+    """Return timm's matcher of the layers of ``module``, for names that begin with ``prefix``.
 
     timm's ``create_optimizer_v2`` asks the outermost module alone for it; a name that no pattern matches counts as
     the last layer.
@@ -176,40 +149,27 @@ def layer_groups_of(module: nn.Module, prefix: str) -> dict[str, Any]:
 
 
 def taps_alone(network: nn.Module, images: Tensor, layers: tuple[int, ...]) -> list[Tensor]:
-    """The taps ``[B, D, H, W]`` of ascending ``layers`` of a timm network, nothing computed after the last of them."""
-    tappable: Any = network
-    taps: list[Tensor] = tappable.forward_intermediates(
-        images, indices=list(layers), norm=False, output_fmt="NCHW", intermediates_only=True, stop_early=True
-    )
-    return taps
+    """Return the taps ``[B, D, H, W]`` of ascending ``layers``, nothing computed after the last of them."""
+    return family_of(network).taps(network, images, layers)
 
 
 class TokenBase(nn.Module):
     """A timm ViT cut to what a lift reads: the patch tokens of its last block, before any final norm.
 
-    What takes no part is removed (final norm, classifier, CaiT's class-attention blocks), so that every parameter
-    that remains gets a gradient and DDP needs no ``find_unused_parameters``.
+    What takes no part is removed (``Family.cut_to_tokens``), so that every parameter that remains gets a gradient.
     """
 
     def __init__(self, model: nn.Module, arch: str) -> None:
         super().__init__()
         shape = shape_of(model, arch)
         check_strategy("lift", arch, shape, None)
-        base: Any = model
-        for name in ("norm", "fc_norm", "head", "head_dist"):
-            if hasattr(base, name):
-                setattr(base, name, nn.Identity())
-        if getattr(base, "attn_pool", None) is not None:
-            base.attn_pool = None
-        if hasattr(base, "blocks_token_only"):
-            base.blocks_token_only = nn.ModuleList()
-            del base.cls_token
-        self.vit = base
+        family_of(model).cut_to_tokens(model)
+        self.vit = model
         self.width = shape.width
         self.depth = shape.depth
 
     def forward(self, x: Tensor, indices: tuple[int, ...] | None = None) -> list[Tensor]:
-        """Taps ``[B, Ds, H, W]`` of ``indices`` (default: the last block alone), in ascending order."""
+        """Return taps ``[B, Ds, H, W]`` of ``indices`` (default: the last block alone), in ascending order."""
         indices = (self.depth - 1,) if indices is None else indices
         return taps_alone(self.vit, x, indices)
 
@@ -228,15 +188,15 @@ class LiftStudent(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def no_weight_decay(self) -> set[str]:
-        """What timm asks for: the base's position embeddings and tokens."""
+        """Return what timm asks for: the base's position embeddings and tokens."""
         return no_weight_decay_of(self.base.vit, "base.vit")
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """The base's layers; projector, norm and head are the last one (timm's protocol)."""
+        """Return the base's layers; projector, norm and head are the last one (timm's protocol)."""
         return layer_groups_of(self.base.vit, "base.vit")
 
     def forward_with_taps(self, x: Tensor, indices: tuple[int, ...]) -> tuple[Tensor, list[Tensor]]:
-        """Logits ``[B, K]``; taps of ascending ``indices``: the base's ``[B, Ds, H, W]``, the last one lifted to Dt."""
+        """Return logits ``[B, K]``, and taps of ascending ``indices``: ``[B, Ds, H, W]``, the last one lifted to Dt."""
         last = self.base.depth - 1
         taps = self.base(x, tuple(sorted({*indices, last})))
         z_BSHW = taps[-1]
@@ -246,7 +206,7 @@ class LiftStudent(nn.Module):
         return logits, [*taps[:-1], lifted] if last in indices else taps[:-1]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images ``[B, 3, S, S]`` to logits ``[B, K]``."""
+        """Map images ``[B, 3, S, S]`` to logits ``[B, K]``."""
         return self.forward_with_taps(x, ())[0]
 
 
@@ -264,14 +224,19 @@ class FoldedLift(nn.Module):
         self.head = nn.Linear(self.base.width, num_classes)
 
     def no_weight_decay(self) -> set[str]:
-        """What timm asks for: the base's position embeddings and tokens."""
+        """Return what timm asks for: the base's position embeddings and tokens."""
         return no_weight_decay_of(self.base.vit, "base.vit")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Images ``[B, 3, S, S]`` to logits ``[B, K]``."""
+        """Map images ``[B, 3, S, S]`` to logits ``[B, K]``."""
         (z_BSHW,) = self.base(x)
         z_BNS = z_BSHW.flatten(2).transpose(1, 2)
         rooted = self.root(z_BNS)
         inverse_scale_BN1 = torch.rsqrt((rooted * rooted).sum(dim=-1, keepdim=True) + self.eps)
         logits: Tensor = self.head((z_BNS * inverse_scale_BN1).mean(dim=1))
         return logits
+
+
+def network_inside(model: nn.Module) -> Any:
+    """Return the timm network inside a student of any strategy; a timm network itself."""
+    return model.base.vit if isinstance(model, (LiftStudent, FoldedLift)) else model

@@ -43,7 +43,7 @@ class FrozenTalkingHeads(nn.Module):
         self.register_buffer("shift_g11", attention.proj_w.bias.detach().clone().view(-1, 1, 1))
 
     def forward(self, x_BNC: Tensor) -> Tensor:
-        """Tokens ``[B, N, C]`` to ``[B, N, C]``."""
+        """Map tokens ``[B, N, C]`` to ``[B, N, C]``."""
         B, N, C = x_BNC.shape
         q, k, v = self.qkv(x_BNC).view(B, N, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
         scores = self._mix(self.scores_gh, q @ k.transpose(-2, -1))
@@ -53,7 +53,7 @@ class FrozenTalkingHeads(nn.Module):
         return out
 
     def _mix(self, weight_gh: Tensor, heads_BHNN: Tensor) -> Tensor:
-        """Each head as a weighted sum of all: one product with each image's ``[H, N N]``."""
+        """Return each head as a weighted sum of all: one product with each image's ``[H, N N]``."""
         return torch.bmm(weight_gh.expand(len(heads_BHNN), -1, -1), heads_BHNN.flatten(2)).view_as(heads_BHNN)
 
 
@@ -70,7 +70,7 @@ class FrozenLayerScaleBlock(nn.Module):
         self.gamma_1, self.gamma_2 = block.gamma_1, block.gamma_2
 
     def forward(self, x_BNC: Tensor) -> Tensor:
-        """Tokens ``[B, N, C]`` to ``[B, N, C]``."""
+        """Map tokens ``[B, N, C]`` to ``[B, N, C]``."""
         x_BNC = torch.addcmul(x_BNC, self.gamma_1, self.attn(self.norm1(x_BNC)))
         return torch.addcmul(x_BNC, self.gamma_2, self.mlp(self.norm2(x_BNC)))
 

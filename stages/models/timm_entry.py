@@ -19,7 +19,7 @@ from vitcompress.stages.models.build import build_model
 
 
 def compress_student(pretrained: bool = False, **kwargs: Any) -> nn.Module:
-    """timm's entry point for a student described by ``spec``, the values of a ``ModelSpec``.
+    """Build a student described by ``spec``, the values of a ``ModelSpec``; timm's entry point.
 
     ``num_classes`` other than the spec's leaves the classifier at random weights, as timm does for its own models.
     Further arguments (``drop_path_rate``, ...) go to the architecture that the student was made of.

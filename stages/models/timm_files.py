@@ -45,7 +45,7 @@ def save_timm(
 
 
 def timm_config(spec: ModelSpec, preprocess: PreprocessSpec, labels: Sequence[str] = ()) -> dict[str, Any]:
-    """The values of ``config.json``."""
+    """Return the values of ``config.json``."""
     own = spec.graph == "plain"
     base = meta_model(spec.arch, spec.args, spec.num_classes)
     known: Any = getattr(base, "pretrained_cfg", None) or {}

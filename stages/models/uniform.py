@@ -13,13 +13,13 @@ from vitcompress.stages.models.geometry import check_strategy, shape_by_name
 
 
 def parameters_of(spec: ModelSpec) -> int:
-    """Parameters of a network, counted without making its weights."""
+    """Count the parameters of a network without making its weights."""
     with torch.device("meta"):
         return sum(parameter.numel() for parameter in build_model(spec).parameters())
 
 
 def matching_width(arch: str, args: dict[str, Any], num_classes: int, teacher_width: int) -> int:
-    """The smallest width whose plain network has at least the parameters of the widelast student of this teacher.
+    """Return the smallest width whose plain network has at least the parameters of the widelast student.
 
     Widths go in steps of 4 times the heads: their number stays, and a head keeps the size that rotary positions need.
 

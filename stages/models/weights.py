@@ -14,6 +14,7 @@ from vitcompress.core.files import reference, write_atomic
 from vitcompress.core.records import FileRef
 from vitcompress.stages.models.adapt import CannotAdaptError, adapt
 from vitcompress.stages.models.checkpoint import read_checkpoint, some, without_wrapper
+from vitcompress.stages.models.families.registry import family_of
 
 
 def save_weights(state: dict[str, Tensor], path: Path, root: Path) -> FileRef:
@@ -24,13 +25,13 @@ def save_weights(state: dict[str, Tensor], path: Path, root: Path) -> FileRef:
 
 
 def read_own(ref: FileRef, root: Path) -> dict[str, Tensor]:
-    """Weights that this run wrote, by name."""
+    """Read weights that this run wrote, by name."""
     state: dict[str, Tensor] = load_file(root / ref.path)
     return state
 
 
 def load_own(model: nn.Module, ref: FileRef, root: Path) -> nn.Module:
-    """``model`` with weights that this run wrote."""
+    """Load weights that this run wrote into ``model``, and return it."""
     model.load_state_dict(read_own(ref, root), strict=True)
     return model
 
@@ -98,7 +99,7 @@ def load_checkpoint(
 def _problems(
     own: dict[str, Tensor], state: dict[str, Tensor], given: dict[str, Tensor], classifier: tuple[str, ...]
 ) -> list[str]:
-    """What of ``state`` keeps a network of the tensors ``own`` from taking it, the classifier aside; none if it can.
+    """Return what of ``state`` a network of the tensors ``own`` cannot take, the classifier aside; none if all.
 
     Args:
         own: the network's.
@@ -123,12 +124,10 @@ def _classes(own: dict[str, Tensor], heads: set[str]) -> str:
 
 
 def classifier_names(model: nn.Module) -> tuple[str, ...]:
-    """Module names of a timm model's classifier."""
-    config = getattr(model, "pretrained_cfg", None) or {}
-    names = config.get("classifier") or "head"
-    return (names,) if isinstance(names, str) else tuple(names)
+    """Return the module names of a timm model's classifier."""
+    return family_of(model).classifier(model)
 
 
 def all_finite(state: dict[str, Tensor]) -> bool:
-    """Whether no tensor holds a NaN or infinity."""
+    """Return whether no tensor holds a NaN or infinity."""
     return all(bool(torch.isfinite(tensor).all()) for tensor in state.values() if tensor.is_floating_point())

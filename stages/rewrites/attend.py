@@ -24,7 +24,7 @@ class Rotation(nn.Module):
         self.rotate_half = half
 
     def forward(self, x_BHRd: Tensor, span: Span = ALL) -> Tensor:
-        """Queries or keys of the tokens in ``span``, rotated."""
+        """Return queries or keys of the tokens in ``span``, rotated."""
         patches = span.start + x_BHRd.shape[2] - max(self.prefix, span.start)
         if patches <= 0:
             return x_BHRd
@@ -44,7 +44,7 @@ class PermutedMix(nn.Module):
         self.linear = linear
 
     def forward(self, scores_BHRT: Tensor) -> Tensor:
-        """Mixed scores, same shape."""
+        """Return mixed scores, same shape."""
         mixed: Tensor = self.linear(scores_BHRT.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
         return mixed
 
@@ -57,7 +57,7 @@ class LeftMix(nn.Module):
         self.weight_HH = nn.Parameter(weight_HH.detach().clone())
 
     def forward(self, scores_BHRT: Tensor) -> Tensor:
-        """Mixed scores, same shape."""
+        """Return mixed scores, same shape."""
         heads, rows, columns = scores_BHRT.shape[1:]
         return (self.weight_HH @ scores_BHRT.reshape(-1, heads, rows * columns)).reshape(-1, heads, rows, columns)
 
@@ -86,7 +86,7 @@ class Attention(nn.Module):
         self.register_buffer("bias_1HTT", None)
 
     def forward(self, u: Tokens, span: Span = ALL) -> Tokens:
-        """What the tokens in ``span`` take from all of ``u``."""
+        """Return what the tokens in ``span`` take from all of ``u``."""
         read = u.read(span)
         q = self.query_norm(read.map(self.query).heads(self.heads))
         k = self.key_norm(u.map(self.key).heads(self.heads))
@@ -109,7 +109,7 @@ class Attention(nn.Module):
         return self.finish(out, read)
 
     def finish(self, out_BHRd: Tensor, read: Tokens) -> Tokens:
-        """Heads joined, normalised, gated and projected."""
+        """Join heads, normalise, gate and project them."""
         joined = read.with_heads(out_BHRd).map(self.inner_norm)
         if self.gate is not None:
             joined = joined.map(lambda x: x * self.gate(read.x).sigmoid())  # type: ignore[misc]
@@ -133,7 +133,7 @@ class AbsorbedAttention(nn.Module):
         del self.inner.query, self.inner.query_norm, self.inner.key, self.inner.value
 
     def forward(self, u: Tokens, span: Span) -> Tokens:
-        """What the tokens in ``span`` take from all of ``u``."""
+        """Return what the tokens in ``span`` take from all of ``u``."""
         read = u.read(span)
         q_BHRd = self.query_norm(read.map(self.query).heads(self.heads))
         if self.scale != 1.0:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -13,21 +11,15 @@ from torch import nn
 from vitcompress.core.artifact_records import Input
 from vitcompress.core.errors import ResultError
 from vitcompress.core.preprocess import PreprocessSpec
-from vitcompress.stages.rewrites.absorb import absorb_keys_and_values
-from vitcompress.stages.rewrites.attention import simplify_attention
-from vitcompress.stages.rewrites.class_token import narrow_last_block
+from vitcompress.stages.models.families.registry import family_of
+from vitcompress.stages.models.students import network_inside
 from vitcompress.stages.rewrites.config import RewriteConfig
-from vitcompress.stages.rewrites.constants import precompute_constants
-from vitcompress.stages.rewrites.hierarchical import fold_window_scale, is_swin, normalise_in_grid
-from vitcompress.stages.rewrites.layer_scale import fold_layer_scale
 from vitcompress.stages.rewrites.lower import NotTakenApart, network_from_module
-from vitcompress.stages.rewrites.patches import PixelInput, normalise_in_patches
-from vitcompress.stages.rewrites.rewritten import Rewritten
-from vitcompress.stages.rewrites.tokens_first import keep_tokens_first
+from vitcompress.stages.rewrites.patches import PixelInput
+from vitcompress.stages.rewrites.table import TABLE, Rewrite
 
 TOLERANCE = 1e-9
 """Largest accepted change of logits in float64, relative to the largest logit. Rounding alone gives about 1e-14."""
-Rewrite = Callable[[Any], Rewritten]
 
 
 @dataclass(frozen=True)
@@ -80,53 +72,30 @@ def _rewritten(
     applied: list[str],
     skipped: list[str],
 ) -> tuple[nn.Module, bool]:
-    """The network after every rewrite asked for, and whether it takes pixels by itself."""
-    current: nn.Module = deepcopy(original)
-    if is_swin(original):
-        steps = _swin_steps(options, preprocess, input)
-        skipped.append("last block for the class token alone: the network has none")
-    else:
-        steps = _steps(options, preprocess, input)
-        if not any(wanted for _, wanted, _ in steps):
+    """Make every rewrite that is asked for and exact; return the network, and whether it takes pixels by itself."""
+    network, current, normalised = network_inside(original), deepcopy(original), False
+    family = family_of(network)
+    rows: list[Rewrite] = []
+    if family.has_exact_class(network):
+        skipped += family.without_rewrites
+        rows = [row for row in map(TABLE.__getitem__, family.rewrites) if input == "uint8" or not row.of_pixels]
+    if family.parts or not rows:
+        if not any(getattr(options, row.switch) for row in rows or TABLE.values()):
             return current, False
         try:
             current = network_from_module(original)
         except NotTakenApart as reason:
             skipped.append(f"every rewrite: {reason}")
             return current, False
-    normalised = False
-    for name, wanted, rewrite in steps:
-        if not wanted:
-            skipped.append(f"{name}: switched off")
+    for row in rows:
+        if not getattr(options, row.switch):
+            skipped.append(f"{row.switch}: switched off")
             continue
-        done = rewrite(current)
+        done = row.apply(current, preprocess) if row.of_pixels else row.apply(current)
         current = done.module
         (applied if done.applied else skipped).append(done.words)
-        normalised |= done.applied and name == "normalisation"
+        normalised |= done.applied and row.of_pixels
     return current, normalised
-
-
-def _steps(options: RewriteConfig, preprocess: PreprocessSpec, input: Input) -> list[tuple[str, bool, Rewrite]]:
-    """Rewrites of an isotropic ViT in order: weights first, then what is computed, then how it lies in memory."""
-    pixels: list[tuple[str, bool, Rewrite]] = []
-    if input == "uint8":
-        pixels = [("normalisation", options.normalisation, lambda network: normalise_in_patches(network, preprocess))]
-    return [
-        ("layer_scale", options.layer_scale, fold_layer_scale),
-        ("attention", options.attention, simplify_attention),
-        ("class_token", options.class_token, narrow_last_block),
-        ("absorb", options.absorb, absorb_keys_and_values),
-        *pixels,
-        ("constants", options.constants, precompute_constants),
-        ("tokens_first", options.tokens_first, keep_tokens_first),
-    ]
-
-
-def _swin_steps(options: RewriteConfig, preprocess: PreprocessSpec, input: Input) -> list[tuple[str, bool, Rewrite]]:
-    steps: list[tuple[str, bool, Rewrite]] = [("attention", options.attention, fold_window_scale)]
-    if input == "uint8":
-        steps.append(("normalisation", options.normalisation, lambda swin: normalise_in_grid(swin, preprocess)))
-    return steps
 
 
 @torch.no_grad()

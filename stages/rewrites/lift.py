@@ -31,7 +31,7 @@ class Folded:
 
 
 def gram_root(gram_SS: Tensor) -> Tensor:
-    """R ``[rank, Ds]`` with ``R^T R`` = a symmetric positive semi-definite matrix ``[Ds, Ds]``.
+    """Return R ``[rank, Ds]`` with ``R^T R`` = a symmetric positive semi-definite matrix ``[Ds, Ds]``.
 
     By eigenvalues rather than Cholesky: G is singular whenever Dt <= Ds or the projector has lost a direction, and
     then the directions below rounding are left out, which also makes R smaller.

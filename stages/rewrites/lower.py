@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from timm.layers import Attention as VitAttention
 from timm.layers import AttentionRope, GluMlp, LayerScale, Mlp, PatchEmbed, SwiGLU
-from timm.models import beit, cait, deit, eva, vision_transformer
+from timm.models import beit, cait, eva, vision_transformer
 from torch import Tensor, nn
 
+from vitcompress.stages.models.families.registry import family_of
 from vitcompress.stages.models.students import FoldedLift, LiftStudent, WideBlock
 from vitcompress.stages.rewrites.attend import Attention, PermutedMix, Rotation
 from vitcompress.stages.rewrites.parts import (
@@ -30,7 +31,6 @@ from vitcompress.stages.rewrites.parts import (
 )
 from vitcompress.stages.rewrites.tokens import Span
 
-_VITS = (vision_transformer.VisionTransformer, deit.VisionTransformerDistilled)
 _PLAIN_BLOCKS = (
     vision_transformer.Block,
     beit.Block,
@@ -46,7 +46,7 @@ class NotTakenApart(Exception):  # noqa: N818 - no error: such a network is depl
 
 
 def network_from_module(module: nn.Module) -> Network:
-    """The network in parts, in eval mode; ``module`` is left as it was, and no weights are shared.
+    """Take a network apart, in eval mode; ``module`` is left as it was, and no weights are shared.
 
     Args:
         module: a timm ViT, DeiT, BEiT, EVA or CaiT, one of them widened, or a lift student, kept or folded.
@@ -57,8 +57,7 @@ def network_from_module(module: nn.Module) -> Network:
     module = deepcopy(module).eval()
     if isinstance(module, (LiftStudent, FoldedLift)):
         vit: Any = module.base.vit
-        prefix = 0 if type(vit) is cait.Cait else int(vit.num_prefix_tokens)
-        return _network(vit, _lift_readout(module, prefix))
+        return _network(vit, _lift_readout(module, len(family_of(vit).prefix_tokens(vit))))
     return _network(module, None)
 
 
@@ -69,7 +68,8 @@ def _lift_readout(module: LiftStudent | FoldedLift, prefix: int) -> Readout:
 
 
 def _network(vit: Any, readout: Readout | None) -> Network:
-    if type(vit) not in (*_VITS, beit.Beit, eva.Eva, cait.Cait):
+    family = family_of(vit)
+    if not (family.parts and family.has_exact_class(vit)):
         raise NotTakenApart(f"{type(vit).__name__} is not a ViT, DeiT, BEiT, EVA or CaiT")
     if getattr(vit, "dynamic_img_size", False):
         raise NotTakenApart("its input size is dynamic")
@@ -85,7 +85,7 @@ def _embedding(vit: Any) -> Embedding:
     patch = vit.patch_embed
     if type(patch) is not PatchEmbed or patch.dynamic_img_pad or not patch.flatten or patch.img_size is None:
         raise NotTakenApart(f"its patch embedding, {type(patch).__name__}, is not the plain one of fixed size")
-    names = () if type(vit) is cait.Cait else ("cls_token", "dist_token", "reg_token")
+    names = () if family_of(vit).class_attention else ("cls_token", "dist_token", "reg_token")
     tokens = [getattr(vit, name, None) for name in names]
     present = [token for token in tokens if token is not None]
     prefix = torch.cat(present, dim=1) if present else None
@@ -98,7 +98,7 @@ def _embedding(vit: Any) -> Embedding:
 
 
 def _rotations(vit: Any) -> list[Rotation | None]:
-    """Rotary positions for each block, as timm's EVA hands them out."""
+    """Return rotary positions for each block, as timm's EVA hands them out."""
     rope = getattr(vit, "rope", None)
     if rope is None:
         return [None] * len(vit.blocks)
@@ -166,7 +166,7 @@ def _attention(attn: Any, rotation: Rotation | None, shared_bias: Tensor | None)
 
 
 def _projections(attn: Any) -> tuple[nn.Linear, nn.Linear, nn.Linear]:
-    """Query, key and value maps of their own, however the family keeps them."""
+    """Return query, key and value maps of their own, however the family keeps them."""
     if type(attn) is cait.ClassAttn:
         return attn.q, attn.k, attn.v
     if attn.qkv is None:
@@ -182,7 +182,7 @@ def _projections(attn: Any) -> tuple[nn.Linear, nn.Linear, nn.Linear]:
 
 
 def linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    """A linear layer of its own holding these numbers, in their dtype."""
+    """Make a linear layer of its own from these numbers, in their dtype."""
     made = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, dtype=weight.dtype, device=weight.device)
     with torch.no_grad():
         made.weight.copy_(weight)
@@ -195,14 +195,15 @@ def _readout(vit: Any) -> Readout:
     if getattr(vit, "attn_pool", None) is not None:
         raise NotTakenApart(f"its pooling, {type(vit.attn_pool).__name__}, is not known here")
     norm, mean_norm = vit.norm, getattr(vit, "fc_norm", nn.Identity())
-    if type(vit) is deit.VisionTransformerDistilled:
+    class_attention = family_of(vit).class_attention
+    if hasattr(vit, "head_dist"):
         return TokenReadout(norm, [vit.head, vit.head_dist])
-    if type(vit) is cait.Cait and vit.global_pool == "token":
+    if class_attention and vit.global_pool == "token":
         blocks = [_block(block, None, None) for block in vit.blocks_token_only]
         return ClassAttentionReadout(vit.cls_token, blocks, norm, vit.head)
     if vit.global_pool == "token":
         return TokenReadout(nn.Sequential(norm, mean_norm), [vit.head])
-    if vit.global_pool == "avg" and type(vit) is not cait.Cait:
+    if vit.global_pool == "avg" and not class_attention:
         prefix = 0 if getattr(vit, "pool_include_prefix", False) else int(vit.num_prefix_tokens)
         return MeanReadout(norm, mean_norm, vit.head, prefix)
     raise NotTakenApart(f"its pooling, '{vit.global_pool}', is not known here")

@@ -9,7 +9,6 @@ Shape suffixes: B batch, T tokens (prefix and patches), p prefix tokens, D width
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -33,7 +32,7 @@ class Block(nn.Module):
         """Tokens whose output is computed; all of them are attended to."""
 
     def forward(self, x: Tokens) -> Tokens:
-        """Tokens to those in ``span`` (a widened block changes their width)."""
+        """Map tokens to those in ``span`` (a widened block changes their width)."""
         x = x.map(self.enter)
         attended = self.attention(x.map(self.norm1), self.span)
         x = x.read(self.span).plus(_scaled(attended, self.scale1))
@@ -51,8 +50,13 @@ class ConvPatches(nn.Module):
         super().__init__()
         self.convolution = convolution
 
+    @property
+    def linear_map(self) -> nn.Conv2d:
+        """Return what has the weights and the bias."""
+        return self.convolution
+
     def forward(self, images: Tensor, first: bool) -> Tokens:
-        """Patch tokens, tokens first or not."""
+        """Return patch tokens, tokens first or not."""
         x_BDP = self.convolution(images).flatten(2)
         if not first:
             return Tokens.of(x_BDP.transpose(1, 2))
@@ -70,29 +74,25 @@ class Embedding(nn.Module):
         self.position_1TD = None if position_1TD is None else nn.Parameter(position_1TD.detach().clone())
         self.norm: nn.Module = nn.Identity()
         self.tokens_first = False
+        self.constant_prefix = False
+        """Whether the prefix tokens have their positions already, so that positions are the patches' alone."""
 
     def forward(self, images: Tensor) -> Tokens:
-        """Images to tokens."""
+        """Make tokens of images."""
         x: Tokens = self.patches(images, self.tokens_first).map(self.patch_norm)
-        if self.prefix_1pD is not None:
+        if self.prefix_1pD is not None and not self.constant_prefix:
             x = x.after(self.prefix_1pD)
         if self.position_1TD is not None:
             x = x.offset(self.position_1TD)
+        if self.prefix_1pD is not None and self.constant_prefix:
+            x = x.after(self.prefix_1pD)
         return x.map(self.norm)
 
 
-class Readout(nn.Module, ABC):
-    """From the last block's tokens to logits. ``span`` says which of the tokens it is given are read."""
+class Readout(nn.Module):
+    """From the last block's tokens to logits ``[B, K]``. ``span`` says which of the tokens it is given are read."""
 
-    span: Span
-
-    def forward(self, x: Tokens) -> Tensor:
-        """Logits ``[B, K]``."""
-        return self.logits(x.read(self.span))
-
-    @abstractmethod
-    def logits(self, x: Tokens) -> Tensor:
-        """Logits of the tokens read."""
+    span: Span = ALL
 
 
 class TokenReadout(Readout):
@@ -103,9 +103,9 @@ class TokenReadout(Readout):
         self.norm, self.heads = norm, nn.ModuleList(heads)
         self.span = Span(0, len(heads))
 
-    def logits(self, x: Tokens) -> Tensor:
-        """Logits of the tokens read."""
-        x = x.map(self.norm)
+    def forward(self, x: Tokens) -> Tensor:
+        """Return the logits."""
+        x = x.read(self.span).map(self.norm)
         logits = [head(x.token(index)) for index, head in enumerate(self.heads)]
         return logits[0] if len(logits) == 1 else torch.stack(logits).mean(dim=0)
 
@@ -118,8 +118,9 @@ class MeanReadout(Readout):
         self.norm, self.mean_norm, self.head = norm, mean_norm, head
         self.span = Span(prefix)
 
-    def logits(self, x: Tokens) -> Tensor:
-        """Logits of the tokens read."""
+    def forward(self, x: Tokens) -> Tensor:
+        """Return the logits."""
+        x = x.read(self.span)
         logits: Tensor = self.head(self.mean_norm(x.map(self.norm).mean()))
         return logits
 
@@ -132,13 +133,14 @@ class FoldedReadout(Readout):
         self.root, self.head, self.eps = root, head, eps
         self.span = Span(prefix)
 
-    def logits(self, x: Tokens) -> Tensor:
-        """Logits of the tokens read."""
+    def forward(self, x: Tokens) -> Tensor:
+        """Return the logits."""
+        x = x.read(self.span)
         logits: Tensor = self.head(x.map(self.scaled).mean())
         return logits
 
     def scaled(self, z: Tensor) -> Tensor:
-        """Tokens over their lifted standard deviation."""
+        """Return tokens over their lifted standard deviation."""
         return z * torch.rsqrt(self.root(z).square().sum(dim=-1, keepdim=True) + self.eps)
 
 
@@ -150,10 +152,10 @@ class ClassAttentionReadout(Readout):
         self.token_11D = nn.Parameter(token_11D.detach().clone())
         self.blocks: Any = nn.ModuleList(blocks)
         self.norm, self.head = norm, head
-        self.span = ALL
 
-    def logits(self, x: Tokens) -> Tensor:
-        """Logits of the tokens read."""
+    def forward(self, x: Tokens) -> Tensor:
+        """Return the logits."""
+        x = x.read(self.span)
         joined = x.after(self.token_11D)
         for index, block in enumerate(self.blocks):
             token = block(joined)
@@ -164,7 +166,7 @@ class ClassAttentionReadout(Readout):
 
 
 def _joined(one: Tokens, other: Tokens) -> Tokens:
-    """Two sequences as one."""
+    """Join two sequences."""
     count = one.count + other.count
     if one.first:
         return Tokens(torch.cat([one.x, other.x]), count, first=True)  # rows are in order of the tokens
@@ -181,7 +183,7 @@ class Network(nn.Module):
         self.readout: Any = readout
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits."""
+        """Return logits."""
         x = self.embedding(images)
         for block in self.blocks:
             x = block(x)
@@ -189,6 +191,6 @@ class Network(nn.Module):
         return logits
 
     def every_block(self) -> list[Block]:
-        """The blocks of the trunk and those of a class-attention readout."""
+        """Return the blocks of the trunk and those of a class-attention readout."""
         extra: list[Block] = list(self.readout.blocks) if isinstance(self.readout, ClassAttentionReadout) else []
         return [*self.blocks, *extra]

@@ -12,13 +12,17 @@ Shape suffixes: B batch, S side, p patch side, g patches along a side, P = g g, 
 
 from __future__ import annotations
 
+from copy import deepcopy
+from typing import Any
+
 import torch
+from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
 from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.stages.rewrites.exact import Rewritten
 from vitcompress.stages.rewrites.lower import linear
 from vitcompress.stages.rewrites.parts import Network
-from vitcompress.stages.rewrites.rewritten import Rewritten, copy_of
 from vitcompress.stages.rewrites.tokens import Tokens
 
 
@@ -29,8 +33,13 @@ class LinearPatches(nn.Module):
         super().__init__()
         self.linear, self.patch = linear, patch
 
+    @property
+    def linear_map(self) -> nn.Linear:
+        """Return what has the weights and the bias."""
+        return self.linear
+
     def forward(self, pixels: Tensor, first: bool) -> Tokens:
-        """Patch tokens, tokens first or not."""
+        """Return patch tokens, tokens first or not."""
         p, q = self.patch
         high, wide = pixels.shape[1] // p, pixels.shape[2] // q
         count, size = high * wide, 3 * p * q
@@ -41,19 +50,48 @@ class LinearPatches(nn.Module):
         return Tokens.of(self.linear(cut.permute(0, 1, 3, 2, 4).reshape(-1, count, size)))
 
 
+class GridPatches(nn.Module):
+    """Pixels to patches in their grid, ``[B, H, W, D]``, as networks of stages take them."""
+
+    def __init__(self, patches: LinearPatches, norm: nn.Module) -> None:
+        super().__init__()
+        self.patches, self.norm = patches, norm
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Make patches of pixels."""
+        x_BPD = self.patches(pixels, first=False).x
+        grid = (pixels.shape[1] // self.patches.patch[0], pixels.shape[2] // self.patches.patch[1])
+        normed: Tensor = self.norm(x_BPD.unflatten(1, grid))
+        return normed
+
+
 def normalise_in_patches(network: Network, preprocess: PreprocessSpec) -> Rewritten:
-    """The network from pixels, their normalisation in its patch embedding."""
+    """Make the network take pixels, their normalisation in its patch embedding."""
     convolution = network.embedding.patches.convolution
     refused = why_not_linear(convolution, preprocess.size)
     if refused:
         return Rewritten(network, False, f"patch embedding: it {refused}")
-    network = copy_of(network)
+    network = deepcopy(network)
     network.embedding.patches = linear_patches(convolution, preprocess)
     return Rewritten(network, True, "normalisation of the pixels in the patch embedding")
 
 
+def normalise_in_grid(module: nn.Module, preprocess: PreprocessSpec) -> Rewritten:
+    """Make a network take pixels, if its ``patch_embed`` is timm's and keeps the grid, as Swin's does."""
+    patch: Any = module.patch_embed
+    known = type(patch) is PatchEmbed and not patch.dynamic_img_pad and not patch.flatten
+    refused = (
+        why_not_linear(patch.proj, preprocess.size) if known else f"is {type(patch).__name__} of a kind not known here"
+    )
+    if refused:
+        return Rewritten(module, False, f"patch embedding: it {refused}")
+    swin: Any = deepcopy(module)
+    swin.patch_embed = GridPatches(linear_patches(patch.proj, preprocess), swin.patch_embed.norm)
+    return Rewritten(swin, True, "normalisation of the pixels in the patch embedding")
+
+
 def why_not_linear(convolution: nn.Conv2d, size: int) -> str:
-    """Why a convolution does not see each pixel of whole patches once; empty when it does."""
+    """Return why a convolution does not see each pixel of whole patches once; empty when it does."""
     if tuple(convolution.stride) != tuple(convolution.kernel_size):
         return "overlaps (its stride is not its kernel size)"
     plain = convolution.groups == 1 and convolution.in_channels == 3 and set(convolution.dilation) == {1}
@@ -66,7 +104,7 @@ def why_not_linear(convolution: nn.Conv2d, size: int) -> str:
 
 @torch.no_grad()
 def linear_patches(convolution: nn.Conv2d, preprocess: PreprocessSpec) -> LinearPatches:
-    """A convolution that ``why_not_linear`` accepts, as a product of pixels."""
+    """Return a convolution that ``why_not_linear`` accepts, as a product of pixels."""
     weight_DCpp = convolution.weight.detach()
     width = weight_DCpp.shape[0]
     bias_D = weight_DCpp.new_zeros(width) if convolution.bias is None else convolution.bias.detach()
@@ -91,7 +129,7 @@ class PixelInput(nn.Module):
             self.register_buffer(name, torch.tensor(values, dtype=torch.float64)[:, None, None])
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Logits ``[B, K]``."""
+        """Return logits ``[B, K]``."""
         images = pixels.permute(0, 3, 1, 2).to(self.mean_C11.dtype) / 255
         logits: Tensor = self.network((images - self.mean_C11) / self.std_C11)
         return logits

@@ -25,15 +25,15 @@ class Span:
 
     @property
     def everything(self) -> bool:
-        """Whether no token is left out."""
+        """Return whether no token is left out."""
         return self.start == 0 and self.stop is None
 
     def count(self, tokens: int) -> int:
-        """How many these are of ``tokens``."""
+        """Return how many these are of ``tokens``."""
         return (tokens if self.stop is None else self.stop) - self.start
 
     def of(self, x: Tensor, axis: int) -> Tensor:
-        """These entries of ``x`` along ``axis``."""
+        """Return these entries of ``x`` along ``axis``."""
         return x if self.everything else x.narrow(axis, self.start, self.count(x.shape[axis]))
 
 
@@ -51,27 +51,27 @@ class Tokens:
 
     @staticmethod
     def of(x_BTD: Tensor) -> Tokens:
-        """Batch first."""
+        """Wrap tokens, batch first."""
         return Tokens(x_BTD, x_BTD.shape[1], first=False)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Tokens:
-        """A function of single tokens, applied to each."""
+        """Apply a function of single tokens to each."""
         return replace(self, x=function(self.x))
 
     def plus(self, other: Tokens) -> Tokens:
-        """Sum, token by token."""
+        """Add token by token."""
         return replace(self, x=self.x + other.x)
 
     def stacked(self) -> Tensor:
-        """Tokens first with an axis of its own for the batch, ``[T, B, D]``."""
+        """Return them tokens first, with an axis of its own for the batch, ``[T, B, D]``."""
         return self.x.reshape(self.count, -1, self.x.shape[-1]) if self.first else self.x.transpose(0, 1)
 
     def sequences(self) -> Tensor:
-        """Batch first, ``[B, T, D]``."""
+        """Return them batch first, ``[B, T, D]``."""
         return self.stacked().transpose(0, 1) if self.first else self.x
 
     def read(self, span: Span) -> Tokens:
-        """Those in ``span``."""
+        """Return those in ``span``."""
         if span.everything:
             return self
         if self.first:
@@ -79,15 +79,15 @@ class Tokens:
         return Tokens.of(span.of(self.x, 1))
 
     def token(self, index: int) -> Tensor:
-        """One token of each sequence, ``[B, D]``."""
+        """Return one token of each sequence, ``[B, D]``."""
         return self.stacked()[index] if self.first else self.x[:, index]
 
     def mean(self) -> Tensor:
-        """Mean over the tokens, ``[B, D]``."""
+        """Return mean over the tokens, ``[B, D]``."""
         return self.stacked().mean(dim=0) if self.first else self.x.mean(dim=1)
 
     def after(self, prefix_1pD: Tensor) -> Tokens:
-        """The same with the same ``prefix`` tokens before each sequence."""
+        """Put the same ``prefix`` tokens before each sequence."""
         count = self.count + prefix_1pD.shape[1]
         if not self.first:
             return Tokens(torch.cat([prefix_1pD.expand(self.x.shape[0], -1, -1), self.x], dim=1), count, first=False)
@@ -96,19 +96,19 @@ class Tokens:
         return Tokens(torch.cat([prefix_pBD, x_TBD], dim=0).flatten(0, 1), count, first=True)
 
     def offset(self, constant_1TD: Tensor) -> Tokens:
-        """The same constants added to each sequence."""
+        """Add the same constants to each sequence."""
         if not self.first:
             return replace(self, x=self.x + constant_1TD)
         return replace(self, x=(self.stacked() + constant_1TD.transpose(0, 1)).flatten(0, 1))
 
     def heads(self, heads: int) -> Tensor:
-        """Channels split into heads, ``[B, H, T, d]``."""
+        """Split channels into heads, ``[B, H, T, d]``."""
         if self.first:
             return self.x.reshape(self.count, -1, heads, self.x.shape[-1] // heads).permute(1, 2, 0, 3)
         return self.x.reshape(*self.x.shape[:2], heads, self.x.shape[-1] // heads).transpose(1, 2)
 
     def with_heads(self, out_BHRd: Tensor) -> Tokens:
-        """Heads joined, in this layout."""
+        """Join heads, in this layout."""
         heads, count, size = out_BHRd.shape[1:]
         if self.first:
             return Tokens(out_BHRd.permute(2, 0, 1, 3).reshape(-1, heads * size), count, first=True)

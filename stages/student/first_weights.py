@@ -14,9 +14,9 @@ from vitcompress.core.records import DataRecord, ModelSpec, TeacherRecord
 from vitcompress.stages.analysis.sample import Sample, training_sample
 from vitcompress.stages.models.build import build_model
 from vitcompress.stages.models.checkpoint import some
-from vitcompress.stages.models.inherit.families import timm_network, why_not
-from vitcompress.stages.models.inherit.inherit import inherit
+from vitcompress.stages.models.inherit.inherit import inherit, why_not
 from vitcompress.stages.models.inherit.streams import layout_of
+from vitcompress.stages.models.students import network_inside
 from vitcompress.stages.models.weights import all_finite, load_own
 from vitcompress.stages.student.config import Inherit
 from vitcompress.stages.training.device import make_accelerator, torch_threads
@@ -57,7 +57,7 @@ def first_weights(
         raise UsageError(f"student.init is 'teacher', but {reason}; use --set student.init=random.")
     device = make_accelerator(context.device).device
     network = load_own(build_model(teacher.model), teacher.weights, context.run.root)
-    grid = layout_of(timm_network(model)).grid
+    grid = layout_of(network_inside(model)).grid
     sample = training_sample(data, min(_MOST, max(_LEAST, _ROWS // (grid[0] * grid[1]))))
     framing = {"crop_pct": preprocess.crop_pct, "crop_mode": preprocess.crop_mode}  # both look at the same part of it
     specs = teacher.preprocess.model_copy(update=framing), preprocess

@@ -12,9 +12,10 @@ import torch
 
 from vitcompress.core.errors import UsageError
 from vitcompress.core.records import ModelSpec, Strategy
-from vitcompress.pipeline.listing import _MODULES, usable_models
+from vitcompress.pipeline.listing import usable_models
 from vitcompress.pipeline.resolve_network import resolve_network
 from vitcompress.stages.models.build import build_model, input_size, logits_and_taps
+from vitcompress.stages.models.families.registry import listed_modules
 from vitcompress.stages.models.geometry import check_strategy, reduced_args, shape_by_name
 from vitcompress.stages.models.students import widen_last
 from vitcompress.stages.student.config import StudentConfig
@@ -22,7 +23,7 @@ from vitcompress.stages.student.stage import student_spec
 
 
 def left_out() -> list[str]:
-    known = {name for module in _MODULES for name in timm.list_models(module=module)}
+    known = {name for module in listed_modules() for name in timm.list_models(module=module)}
     return sorted(known - set(usable_models("*")))
 
 

@@ -13,8 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vitcompress.stages.models.inherit.families import inner
-from vitcompress.stages.models.inherit.streams import inside, rows_of, standardised
+from vitcompress.stages.models.inherit.streams import inner, inside, rows_of, standardised
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class Basis:
 
     @property
     def width(self) -> int:
-        """S."""
+        """Return the student's width S."""
         return int(self.encode.shape[0])
 
 
@@ -47,7 +46,7 @@ class Moments:
 
 @torch.no_grad()
 def moments_of(teacher: Any, tokens: Tensor) -> Moments:
-    """Moments over every norm of every block, from tokens ``[B, N, T]`` that enter the first one."""
+    """Compute the moments over every norm of every block, from tokens ``[B, N, T]`` that enter the first one."""
     width = tokens.shape[-1]
     second, weights = (torch.zeros(width, width, dtype=torch.float64) for _ in range(2))
     reads = torch.zeros(width, dtype=torch.float64)
@@ -69,7 +68,7 @@ def moments_of(teacher: Any, tokens: Tensor) -> Moments:
 
 
 def basis_of(way: str, moments: Moments, width: int) -> Basis:
-    """The part of ``width`` that this way keeps; all of it where the student is as wide."""
+    """Return the part of ``width`` that this way keeps; all of it where the student is as wide."""
     full = len(moments.reads)
     if way in ("channels", "important"):
         if way == "channels" or width == full:
@@ -90,12 +89,12 @@ def basis_of(way: str, moments: Moments, width: int) -> Basis:
 
 
 def identity(width: int) -> Basis:
-    """The whole width, as it is."""
+    """Return the whole width, as it is."""
     return Basis(torch.eye(width, dtype=torch.float64), torch.arange(width), f"all {width} channels")
 
 
 def _leading(gram: Tensor, count: int) -> Tensor:
-    """Leading eigenvectors ``[T, count]`` of a Gram matrix less the mean over channels, which LayerNorm removes."""
+    """Return leading eigenvectors ``[T, count]`` of a Gram matrix less the mean over channels (of LayerNorm)."""
     free = _mean_free(len(gram))
     values, vectors = torch.linalg.eigh(free.T @ gram @ free)
     leading: Tensor = free @ vectors[:, values.argsort(descending=True)[:count]]
@@ -103,7 +102,7 @@ def _leading(gram: Tensor, count: int) -> Tensor:
 
 
 def _mean_free(width: int) -> Tensor:
-    """An orthonormal basis ``[D, D-1]`` of what has no mean over channels: a Householder reflection of the axes.
+    """Return an orthonormal basis ``[D, D-1]`` of what has no mean over channels, by a Householder reflection.
 
     The student's own LayerNorm subtracts a mean too; tokens in this space have none, so it takes nothing away.
     """

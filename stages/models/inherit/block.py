@@ -33,7 +33,7 @@ class Seen:
 
 
 def as_map(linear: Any) -> tuple[Tensor, Tensor]:
-    """Weight and bias of a linear module, float64; zeros where it has no bias."""
+    """Return weight and bias of a linear module, float64; zeros where it has no bias."""
     weight = linear.weight.detach().cpu().double()
     return weight, torch.zeros(len(weight)).double() if linear.bias is None else linear.bias.detach().cpu().double()
 
@@ -41,7 +41,7 @@ def as_map(linear: Any) -> tuple[Tensor, Tensor]:
 def reading(
     name: str, norm: Any, linear: Tensor, bias: Tensor, basis: Basis, seen: Seen
 ) -> tuple[Tensors, Tensor, Tensor]:
-    """The student's norm called ``name``, and the map behind it, ``[O, S]`` with its bias ``[O]``.
+    """Return the student's norm called ``name``, and the map behind it, ``[O, S]`` with its bias ``[O]``.
 
     What the teacher's norm multiplies and adds goes into the map. The student's norm divides by another deviation, that
     of the part of the width that is kept: its weight makes up for that on average.
@@ -67,7 +67,7 @@ def reading(
 
 
 def attention(own: Any, old: Any, basis: Basis, seen: Seen, mixed: Tensor) -> Tensors:
-    """Norm and attention of the student's block ``own`` from the teacher's block ``old``.
+    """Return norm and attention of the student's block ``own`` from the teacher's block ``old``.
 
     The heads that move the kept part of the stream most are taken whole; what the others write on average goes into the
     bias.
@@ -100,7 +100,7 @@ def attention(own: Any, old: Any, basis: Basis, seen: Seen, mixed: Tensor) -> Te
 
 
 def mlp(own: Any, old: Any, basis: Basis, seen: Seen, hidden: Tensor) -> Tensors:
-    """Norm and MLP of the student's block; units as heads in ``attention``. ``hidden`` are rows ``[R, M]``."""
+    """Return norm and MLP of the student's block; units as heads in ``attention``. ``hidden`` are rows ``[R, M]``."""
     gamma = _layer_scale(old, 2)
     linear, bias = as_map(old.mlp.fc1)
     out, out_bias = as_map(old.mlp.fc2)
@@ -121,18 +121,18 @@ def mlp(own: Any, old: Any, basis: Basis, seen: Seen, hidden: Tensor) -> Tensors
 
 
 def _moves(out: Tensor, rows: Tensor) -> Tensor:
-    """Variance of what a head ``[S, d]`` writes, given its outputs ``[R, d]``."""
+    """Return variance of what a head ``[S, d]`` writes, given its outputs ``[R, d]``."""
     centred = rows - rows.mean(0)
     return ((out.T @ out) * (centred.T @ centred / len(rows))).sum()
 
 
 def _strongest(scores: Tensor, count: int) -> Tensor:
-    """Indices of the highest scores, ascending."""
+    """Return indices of the highest scores, ascending."""
     return scores.topk(min(count, len(scores))).indices.sort().values
 
 
 def _layer_scale(block: Any, which: int) -> Tensor:
-    """What a block's attention (1) or MLP (2) is multiplied by before it is added, ``[T]``."""
+    """Return what a block's attention (1) or MLP (2) is multiplied by before it is added, ``[T]``."""
     scale = getattr(block, f"gamma_{which}", None)
     if scale is None:
         scale = getattr(getattr(block, f"ls{which}"), "gamma", None)
@@ -140,13 +140,13 @@ def _layer_scale(block: Any, which: int) -> Tensor:
 
 
 def _ones(block: Any, which: int) -> Tensors:
-    """The student's own LayerScale, where it has one: the teacher's is in the weights before it."""
+    """Return the student's own LayerScale, where it has one: the teacher's is in the weights before it."""
     names = dict(block.named_parameters())
     return {name: torch.ones_like(names[name]) for name in (f"gamma_{which}", f"ls{which}.gamma") if name in names}
 
 
 def _talking(own: Any, old: Any, chosen: Tensor) -> Tensors:
-    """How the student's heads talk to each other: as those of the teacher did, and not at all where those did not."""
+    """Return how the student's heads mix: as the teacher's do, and not at all where those do not."""
     found: Tensors = {}
     for name in ("proj_l", "proj_w"):
         module: nn.Linear | None = getattr(own, name, None)

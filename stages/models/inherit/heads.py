@@ -23,25 +23,25 @@ class Heads:
     """``[h, S, d]``."""
 
     def chosen(self, indices: Tensor) -> Heads:
-        """Some of them."""
+        """Return some of them."""
         return Heads(self.query[indices], self.key[indices], self.value[indices], self.out[indices])
 
 
 def split_heads(qkv: Tensor, bias: Tensor, out: Tensor, heads: int) -> Heads:
-    """Heads of ``qkv [3 h d, S]``, its bias, and the output projection ``[S, h d]``."""
+    """Return heads of ``qkv [3 h d, S]``, its bias, and the output projection ``[S, h d]``."""
     joined = torch.cat([qkv, bias[:, None]], dim=1)
     query, key, value = joined.reshape(3, heads, -1, joined.shape[1])
     return Heads(query, key, value, out.reshape(len(out), heads, -1).transpose(0, 1))
 
 
 def joined_heads(heads: Heads) -> tuple[Tensor, Tensor, Tensor]:
-    """``qkv``, its bias and the output projection, as ``split_heads`` takes them."""
+    """Return ``qkv``, its bias and the output projection, as ``split_heads`` takes them."""
     joined = torch.stack([heads.query, heads.key, heads.value]).flatten(0, 2)
     return joined[:, :-1], joined[:, -1], heads.out.transpose(0, 1).flatten(1)
 
 
 def resized(heads: Heads, size: int, seed: Heads) -> Heads:
-    """The same scores and outputs with heads of another size; as near as that size allows where it is smaller.
+    """Give heads another size with the same scores and outputs, or as near as a smaller size allows.
 
     A smaller head keeps the leading singular directions of ``query' key`` and of ``out value``. A larger one is filled
     up with the key and the value of ``seed`` (random weights ``[h, size, S + 1]``), and zeros opposite them.
@@ -62,7 +62,7 @@ def resized(heads: Heads, size: int, seed: Heads) -> Heads:
 
 
 def _leading_factors(left: Tensor, right: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """Balanced factors ``[h, A, rank]`` and ``[h, rank, B]`` nearest to ``left [h, A, d] @ right [h, d, B]``."""
+    """Return balanced factors ``[h, A, rank]`` and ``[h, rank, B]`` nearest to ``left [h, A, d] @ right [h, d, B]``."""
     first, inner_left = torch.linalg.qr(left)
     second, inner_right = torch.linalg.qr(right.transpose(1, 2))
     u, values, v = torch.linalg.svd(inner_left @ inner_right.transpose(1, 2))
@@ -73,7 +73,7 @@ def _leading_factors(left: Tensor, right: Tensor, rank: int) -> tuple[Tensor, Te
 
 
 def filled(heads: Heads, count: int, seed: Heads) -> Heads:
-    """Up to ``count`` heads: the further ones are those of ``seed``, and write nothing yet."""
+    """Add the heads of ``seed`` up to ``count``; they write nothing yet."""
     have = len(heads.query)
     if have >= count:
         return heads

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.stages.models.families.registry import family_of
+from vitcompress.stages.models.geometry import meta_model, shape_of
 from vitcompress.stages.models.inherit.basis import Basis, basis_of, identity, moments_of
 from vitcompress.stages.models.inherit.block import Seen, as_map, attention, mlp, reading
-from vitcompress.stages.models.inherit.families import final_norm, inner, timm_network
 from vitcompress.stages.models.inherit.least_squares import RIDGE, corrected
 from vitcompress.stages.models.inherit.stem import inherited_stem
 from vitcompress.stages.models.inherit.streams import (
@@ -26,13 +27,14 @@ from vitcompress.stages.models.inherit.streams import (
     answers_of,
     first_tokens,
     head_inputs,
+    inner,
     inside,
     layout_of,
     rows_of,
     shared_places,
     standardised,
 )
-from vitcompress.stages.models.students import LiftStudent, WideBlock
+from vitcompress.stages.models.students import LiftStudent, WideBlock, network_inside
 
 _IMAGES_A_CLASS = 8
 """Without as many, a classifier is not fitted to answers."""
@@ -55,15 +57,39 @@ class Inherited:
 
 
 def spaced(count: int, of: int) -> tuple[int, ...]:
-    """``count`` indices below ``of``, first and last included, evenly spaced."""
+    """Return ``count`` indices below ``of``, first and last included, evenly spaced."""
     if count == 1:
         return (of - 1,)
     return tuple(round(index * (of - 1) / (count - 1)) for index in range(count))
 
 
 def blocks_in_words(chosen: tuple[int, ...]) -> str:
-    """For example ``the teacher's blocks 0, 2, 5``."""
+    """Return, for example, ``the teacher's blocks 0, 2, 5``."""
     return f"the teacher's blocks {', '.join(map(str, chosen))}"
+
+
+def why_not(teacher: tuple[str, dict[str, Any]], student: tuple[str, dict[str, Any]]) -> str:
+    """Return why a student cannot take its first weights from a teacher, in words; empty where it can.
+
+    Args:
+        teacher: architecture and arguments of ``timm.create_model``.
+        student: likewise; the plain network, whatever the strategy makes of it.
+    """
+    sizes = []
+    for arch, args in (teacher, student):
+        network = meta_model(arch, args)
+        blocks: Any = getattr(network, "blocks", None)
+        known = isinstance(blocks, (nn.Sequential, nn.ModuleList))
+        reason = family_of(network).why_not_inherited(network, list(blocks) if known else None)
+        if reason:
+            return f"{arch} {reason}"
+        sizes.append(shape_of(network, arch))
+    large, small = sizes
+    if small.width > large.width:
+        return f"{student[0]} is wider ({small.width}) than {teacher[0]} ({large.width})"
+    if small.depth > large.depth:
+        return f"{student[0]} has more blocks ({small.depth}) than {teacher[0]} ({large.depth})"
+    return ""
 
 
 @torch.no_grad()
@@ -78,7 +104,7 @@ def inherit(
 
     Args:
         teacher: timm network; its state does not change.
-        student: a student of any strategy whose families fit (``families.why_not``), with random weights.
+        student: a student of any strategy whose families fit (``why_not``), with random weights.
         views: the same images as each of them takes them, float32 ``[B, 3, S, S]``.
         specs: the preprocessings of both.
         way: of ``student.inherit``.
@@ -99,7 +125,7 @@ class _Inheriting:
     ) -> None:
         self.teacher: Any = teacher.eval()
         self.student = student.eval()
-        self.network = timm_network(student)
+        self.network = network_inside(student)
         self.views, self.specs, self.way = views, specs, way
         self.ridge = RIDGE if way == "fitted" else None
         self.given, self.wanted = layout_of(self.teacher), layout_of(self.network)
@@ -136,15 +162,15 @@ class _Inheriting:
                 self.loaded.add(self.names[id(own[name])])
 
     def _rows(self, tokens: Tensor) -> Tensor:
-        """The teacher's tokens that the student has too, rows ``[R, T]``."""
+        """Return the teacher's tokens that the student has too, rows ``[R, T]``."""
         return rows_of(aligned(tokens, self.given, self.wanted))
 
     def _own(self, own: Tensor, rows: Tensor, basis: Basis) -> Tensor:
-        """Tokens as a block of the student sees them, ``[R, S]``: its own where they are fitted, else the teacher's."""
+        """Return tokens as a student's block sees them, ``[R, S]``: its own if fitted, else the teacher's."""
         return rows @ basis.encode.T if self.ridge is None else rows_of(own[:, self.places])
 
     def _enter(self, block: WideBlock, before: Basis, tokens: Tensor, own: Tensor) -> tuple[Basis, Tensor]:
-        """The way into a widened block: from one basis to the next, its norm's output at the teacher's size."""
+        """Set the way into a widened block: from one basis to the next, its norm's output at the teacher's size."""
         width, full = int(block.enter.out_features), len(self.moments.reads)
         basis = identity(full) if width == full else basis_of(self.way, self.moments, width)
         rows = self._rows(tokens)
@@ -160,7 +186,7 @@ class _Inheriting:
         return basis, block.enter_norm(block.enter(own))
 
     def _block(self, block: Any, old: list[Any], basis: Basis, tokens: Tensor, own: Tensor) -> tuple[Tensor, Tensor]:
-        """One block of the student from the first of ``old``; tokens of both after it and after all of those."""
+        """Set one block of the student from the first of ``old``; return tokens of both after them."""
         before = inside(old[0], tokens)
         rows, middle = self._rows(tokens), self._rows(before.middle)
         seen = Seen(rows, self._own(own, rows, basis), self.ridge)
@@ -198,17 +224,15 @@ class _Inheriting:
         return True
 
     def _end(self, basis: Basis, tokens: Tensor, own: Tensor) -> None:
-        """The final norm and the classifier, or a lift's projector and norm, where the teacher's mean the same."""
-        norm = final_norm(self.teacher)
-        if hasattr(self.teacher, "blocks_token_only"):  # CaiT's reads a class token that comes after these blocks
-            norm = None
+        """Set the final norm and the classifier, or a lift's projector and norm, where the teacher's mean the same."""
+        norm = _norm_of_tokens(self.teacher)
         if isinstance(self.student, LiftStudent):
             self._write(self.student.projector, {"weight": basis.encode.T})
             if norm is not None:
                 self._write(self.student.norm, {"weight": norm.weight, "bias": norm.bias})
             return
-        mine = final_norm(self.network)
-        if norm is None or mine is None or hasattr(self.network, "blocks_token_only"):
+        mine = _norm_of_tokens(self.network)
+        if norm is None or mine is None:
             return
         given, head = self.teacher.head, self.network.head
         linear, bias = as_map(given) if isinstance(given, nn.Linear) else as_map(nn.Linear(basis.encode.shape[1], 1))
@@ -221,7 +245,7 @@ class _Inheriting:
             self._write(head, {"weight": weight, "bias": bias})
 
     def _account(self, chosen: tuple[int, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Names of what was loaded; and what was not, on either side, with the reason."""
+        """Return the names of what was loaded, and of what was not, on either side, with the reason."""
         own = self.student.state_dict()
         rest = [f"{name}: nothing of the teacher's stands for it" for name in own if name not in self.loaded]
         skipped = [index for index in range(len(self.teacher.blocks)) if index not in chosen]
@@ -230,12 +254,12 @@ class _Inheriting:
         return tuple(name for name in own if name in self.loaded), tuple(rest)
 
     def _without_place(self) -> Iterator[str]:
-        """What is left of the teacher besides blocks: by module, or by tensor where it is the network's own."""
+        """Yield what is left of the teacher besides blocks: modules, or tensors that are the network's own."""
         talks = hasattr(self.network.blocks[0], "attn") and hasattr(inner(self.network.blocks[0]).attn, "proj_l")
         if hasattr(inner(self.teacher.blocks[0]).attn, "proj_l") and not talks:
             yield "proj_l and proj_w of all blocks"
         yield from (f"{name}_token" for name in ("cls", "dist", "reg") if self._token_lost(f"{name}_token"))
-        if hasattr(self.teacher, "blocks_token_only"):
+        if family_of(self.teacher).class_attention:
             yield "blocks_token_only"
         ends = {"norm", "fc_norm"} if not self._taken("norm", "fc_norm") else set()
         ends |= {"head"} if isinstance(self.student, LiftStudent) or not self._taken("head") else set()
@@ -255,3 +279,10 @@ class _Inheriting:
 
     def _taken_name(self, name: str) -> bool:
         return name in self.loaded or f"base.vit.{name}" in self.loaded
+
+
+def _norm_of_tokens(network: Any) -> nn.LayerNorm | None:
+    """Return the LayerNorm between the tapped blocks and the classifier; CaiT's reads a later class token instead."""
+    family = family_of(network)
+    norm = None if family.class_attention else family.final_norm(network)
+    return norm if isinstance(norm, nn.LayerNorm) else None

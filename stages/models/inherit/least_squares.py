@@ -12,7 +12,7 @@ RIDGE = 1e-2
 def corrected(
     weight: Tensor, bias: Tensor, inputs: Tensor, targets: Tensor, ridge: float | None = RIDGE
 ) -> tuple[Tensor, Tensor]:
-    """Weight ``[O, I]`` and bias ``[O]`` nearest to the given ones in a ridge regression of ``targets`` on ``inputs``.
+    """Fit weight ``[O, I]`` and bias ``[O]``, near to the given ones, by ridge regression of ``targets``.
 
     Args:
         weight: to begin with.

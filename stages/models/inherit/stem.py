@@ -15,7 +15,7 @@ from vitcompress.stages.models.inherit.streams import layout_of
 def inherited_stem(
     teacher: Any, student: Any, encode: Tensor, given: PreprocessSpec, wanted: PreprocessSpec
 ) -> dict[str, Tensor]:
-    """Tensors of the student's stem by their names in the timm network.
+    """Return tensors of the student's stem by their names in the timm network.
 
     Patches of another size and positions on another grid are resampled by timm; another normalisation of the pixels
     goes into the weights.
@@ -63,7 +63,7 @@ def inherited_stem(
 def _patches(
     teacher: Any, size: tuple[int, ...], given: PreprocessSpec, wanted: PreprocessSpec
 ) -> tuple[Tensor, Tensor]:
-    """The teacher's kernel ``[T, 3, p, p]`` and bias for patches of ``size`` and pixels normalised as ``wanted``."""
+    """Return the teacher's kernel ``[T, 3, p, p]`` and bias for patches of ``size`` and pixels as in ``wanted``."""
     proj = teacher.patch_embed.proj
     weight = resample_patch_embed(proj.weight.detach().cpu(), list(size)).double()
     bias = torch.zeros(len(weight), dtype=torch.float64) if proj.bias is None else _cpu(proj.bias)
@@ -74,7 +74,7 @@ def _patches(
 
 
 def _name(prefix: str) -> tuple[str, int]:
-    """The parameter of a prefix token, and its row there."""
+    """Return the parameter of a prefix token, and its row there."""
     return ("reg_token", int(prefix[3:])) if prefix.startswith("reg") else (f"{prefix}_token", 0)
 
 

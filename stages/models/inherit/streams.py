@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitcompress.stages.models.inherit.families import inner
+from vitcompress.stages.models.families.registry import family_of
+from vitcompress.stages.models.students import WideBlock
 
 _AT_ONCE = 32
 """Images in one pass."""
@@ -44,18 +45,15 @@ class Inside:
     """Tokens after the block ``[B, N, D]``."""
 
 
+def inner(block: nn.Module) -> Any:
+    """Return the transformer block itself, without what leads into a widened one."""
+    return block.block if isinstance(block, WideBlock) else block
+
+
 def layout_of(network: Any) -> Layout:
-    """The layout of a timm network's first blocks."""
-    names = [f"{name}_token" for name in ("cls", "dist")]
-    prefix = [] if hasattr(network, "blocks_token_only") else [name[:-6] for name in names if _tokens(network, name)]
-    prefix += [f"reg{index}" for index in range(_tokens(network, "reg_token"))]
+    """Return the layout of a timm network's first blocks."""
     rows, columns = network.patch_embed.grid_size
-    return Layout(tuple(prefix), (int(rows), int(columns)))
-
-
-def _tokens(network: Any, name: str) -> int:
-    token = getattr(network, name, None)
-    return 0 if token is None else int(token.shape[1])
+    return Layout(family_of(network).prefix_tokens(network), (int(rows), int(columns)))
 
 
 class _Reached(Exception):  # noqa: N818 - a way out of a forward pass, no error
@@ -64,7 +62,7 @@ class _Reached(Exception):  # noqa: N818 - a way out of a forward pass, no error
 
 @torch.no_grad()
 def first_tokens(network: Any, images: Tensor) -> Tensor:
-    """Tokens that enter the first block ``[B, N, D]``, of images ``[B, 3, S, S]``."""
+    """Return tokens that enter the first block ``[B, N, D]``, of images ``[B, 3, S, S]``."""
     found: list[Tensor] = []
 
     def catch(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -97,7 +95,7 @@ def inside(block: nn.Module, tokens: Tensor) -> Inside:
 
 @torch.no_grad()
 def head_inputs(model: nn.Module, head: nn.Module, images: Tensor) -> Tensor:
-    """What a classifier reads, rows ``[B, D]`` float64, of images ``[B, 3, S, S]``."""
+    """Return what a classifier reads, rows ``[B, D]`` float64, of images ``[B, 3, S, S]``."""
     found: list[Tensor] = []
     with _inputs_of({"head": head}) as caught:
         for part in torch.split(images, _AT_ONCE):
@@ -108,7 +106,7 @@ def head_inputs(model: nn.Module, head: nn.Module, images: Tensor) -> Tensor:
 
 @torch.no_grad()
 def answers_of(model: nn.Module, images: Tensor) -> Tensor:
-    """Logits, rows ``[B, K]`` float64, of images ``[B, 3, S, S]``."""
+    """Return logits, rows ``[B, K]`` float64, of images ``[B, 3, S, S]``."""
     return rows_of(torch.cat([model(part) for part in torch.split(images, _AT_ONCE)]))
 
 
@@ -131,14 +129,14 @@ def _inputs_of(modules: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
 
 
 def shared_places(given: Layout, wanted: Layout) -> list[int]:
-    """Positions of a student's tokens that its teacher has too: prefix tokens by name, and every patch."""
+    """Return positions of a student's tokens that its teacher has too: prefix tokens by name, and every patch."""
     start, patches = len(wanted.prefix), wanted.grid[0] * wanted.grid[1]
     prefix = [place for place, name in enumerate(wanted.prefix) if name in given.prefix]
     return [*prefix, *range(start, start + patches)]
 
 
 def aligned(tokens: Tensor, given: Layout, wanted: Layout) -> Tensor:
-    """Tokens of a teacher that stand at ``shared_places`` of its student's, ``[B, n, D]``.
+    """Return tokens of a teacher that stand at ``shared_places`` of its student's, ``[B, n, D]``.
 
     Patches of another grid are interpolated (bilinear).
     """
@@ -151,10 +149,10 @@ def aligned(tokens: Tensor, given: Layout, wanted: Layout) -> Tensor:
 
 
 def rows_of(tokens: Tensor) -> Tensor:
-    """Tokens ``[..., D]`` as rows ``[R, D]``, float64, on the CPU."""
+    """Return tokens ``[..., D]`` as rows ``[R, D]``, float64, on the CPU."""
     return tokens.flatten(0, -2).cpu().double()
 
 
 def standardised(rows: Tensor, eps: float) -> Tensor:
-    """LayerNorm of rows ``[R, D]`` without its affine part."""
+    """Return LayerNorm of rows ``[R, D]`` without its affine part."""
     return F.layer_norm(rows, rows.shape[-1:], eps=eps)

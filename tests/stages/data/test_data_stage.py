@@ -1,124 +1,171 @@
+"""The data stage: what it records, images that cannot be used, and the same file twice."""
+
 from __future__ import annotations
 
 import io
 import shutil
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from nasty_images import damaged_exif, noise
 from PIL import Image
 
 from vitcompress.core.context import Context
 from vitcompress.core.errors import DataError
-from vitcompress.stages.data.stage import Inputs, run
+from vitcompress.core.records import DataRecord
+from vitcompress.stages.data import duplicates
+from vitcompress.stages.data.bad_images import LISTED
+from vitcompress.stages.data.duplicates import find_duplicates
+from vitcompress.stages.data.stage import Inputs, check_of, run
 from vitcompress.stages.images import listing
 from vitcompress.stages.images.config import DataConfig
+from vitcompress.stages.images.left_out import File
 from vitcompress.stages.images.sources import recorded_images
 
+BAD = ("train/digit-1/000.png", "train/digit-1/001.png", "train/digit-2/002.png", "val/digit-3/002.tif")
 
-def said(context: Context) -> str:
+
+def said(context: Context) -> list[str]:
     assert isinstance(context.console.file, io.StringIO)
-    return context.console.file.getvalue()
+    return [line.strip() for line in context.console.file.getvalue().splitlines()]
+
+
+def record_of(context: Context, source: object = "digits", **settings: Any) -> DataRecord:
+    return run(DataConfig(source=str(source), **settings), Inputs(), context)
 
 
 @pytest.fixture
 def copied(digits_folder: Path, tmp_path: Path) -> Path:
-    shutil.copytree(digits_folder, tmp_path / "data")
-    return tmp_path / "data"
+    return Path(shutil.copytree(digits_folder, tmp_path / "data"))
+
+
+@pytest.fixture
+def damaged(copied: Path) -> Path:
+    """Two truncated training images, one that is text, and a held-out one of floating-point values."""
+    for name in BAD[:2]:
+        noise(64, 64).save(copied / name)
+        (copied / name).write_bytes((copied / name).read_bytes()[:-1500])
+    (copied / BAD[2]).write_text("no image")
+    (copied / BAD[3]).with_suffix(".png").unlink()
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(copied / BAD[3])
+    return copied
+
+
+@pytest.fixture
+def doubled(copied: Path) -> Path:
+    """Two held-out images copied into training (one of them twice), and a training image under another class too."""
+    for name in ("a", "b"):
+        shutil.copy(copied / "val" / "digit-1" / "000.png", copied / "train" / "digit-1" / f"{name}.png")
+    (copied / "train" / "digit-2" / "c.png").symlink_to(copied / "val" / "digit-2" / "001.png")
+    shutil.copy(copied / "train" / "digit-3" / "000.png", copied / "train" / "digit-4" / "d.png")
+    return copied
+
+
+# ---- What is recorded
 
 
 def test_the_digits_are_described(context: Context) -> None:
-    record = run(DataConfig(), Inputs(), context)
+    record = record_of(context)
     assert (record.train_images, record.val_images) == (1438, 359)
     assert record.classes == tuple("0123456789")
     assert record.checked == "not needed: embedded"
-    config, images = recorded_images(type(record).model_validate_json(record.model_dump_json()))
+    config, images = recorded_images(DataRecord.model_validate_json(record.model_dump_json()))
     assert config == DataConfig()
     assert len(images.train) == 1438
 
 
-def test_a_folder_is_described_and_decoded(digits_folder: Path, context: Context) -> None:
-    record = run(DataConfig(source=str(digits_folder)), Inputs(), context)
+def test_a_folder_is_described_decoded_and_listed_once(
+    digits_folder: Path, context: Context, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed: list[str] = []
+    real = listing.list_class_folder
+    counting = lambda root, **keywords: listed.append(root.name) or real(root, **keywords)  # noqa: E731
+    monkeypatch.setattr(listing, "list_class_folder", counting)
+    record = record_of(context, digits_folder)
     assert (record.train_images, record.val_images, len(record.classes)) == (80, 30, 10)
-    assert record.split == "the images of val/"
-    assert record.checked == "all 110 decoded"
-    assert said(context) == ""
+    assert (record.split, record.checked) == ("the images of val/", "all 110 decoded")
+    assert (record.duplicates, record.contradictory) == (0, 0)
+    assert said(context) == []
+    assert listed == ["train", "val"]
 
 
-def test_the_split_of_a_run_does_not_follow_its_seed(digits_folder: Path, context: Context) -> None:
-    from dataclasses import replace
+def test_a_prefixed_source_is_described(digits_folder: Path, context: Context) -> None:
+    record = record_of(context, "torch/image_folder", root=str(digits_folder))
+    assert (record.train_images, record.val_images, record.duplicates) == (80, 30, None)
+    assert record.checked == "not opened beforehand: read through timm"
+    assert said(context) == [
+        "note: read through timm: images are neither opened beforehand nor searched for duplicates"
+    ]
 
-    config = DataConfig(source=str(digits_folder / "train"))
-    records = [run(config, Inputs(), replace(context, seed=seed)) for seed in (0, 1)]
-    assert records[0] == records[1]
+
+def test_what_is_not_judged_or_not_recognised_is_noted(copied: Path, context: Context) -> None:
+    shutil.rmtree(copied / "val" / "digit-2")
+    for name in ("a.avif", "b.avif", "notes.txt"):
+        (copied / "train" / "digit-2" / name).write_bytes(b"")
+    record = record_of(context, copied)
+    assert (len(record.classes), record.train_images) == (10, 80)
+    skipped, absent = said(context)
+    assert "skipped, not recognised as images: 3 (2 .avif, 1 .txt)" in skipped
+    assert absent == "note: 1 of 10 classes have no held-out image"
+
+
+def test_settings_that_change_no_image_change_nothing_for_later_stages(digits_folder: Path, context: Context) -> None:
+    changes: list[dict[str, Any]] = [
+        {},
+        {"check": "skip"},
+        {"on_bad_image": "skip"},
+        {"on_duplicates": "drop"},
+        {"on_duplicates": "allow"},
+    ]
+    records = [record_of(context, digits_folder, crop_pct=0.9, **change) for change in changes]
+    assert all(record.identity() == records[0].identity() for record in records)
+    assert records[0].checked != records[1].checked
+    config, images = recorded_images(DataRecord.model_validate_json(records[1].model_dump_json()))
+    assert config == DataConfig(source=str(digits_folder), crop_pct=0.9)
+    assert len(images.train) == 80
+    older = records[1].model_copy(update={"config": {**records[1].config, "check": "skip"}})  # as records once were
+    assert recorded_images(older)[0].check == "skip"
+
+
+# ---- Images that cannot be used
+
+
+def test_all_of_them_are_named_with_their_reasons(damaged: Path, context: Context) -> None:
+    with pytest.raises(DataError) as caught:
+        record_of(context, damaged)
+    head, *lines, last = str(caught.value).splitlines()
+    assert head == f"4 of 110 images in '{damaged}' cannot be used:"
+    assert [line.strip().partition(": ")[0] for line in lines] == list(BAD)
+    for line, reason in ((0, "image file is truncated"), (2, "no image of a known kind"), (3, "32-bit floating-point")):
+        assert reason in lines[line]
+    assert last == "repair or remove them, or leave them out with data.on_bad_image=skip."
+    assert not (context.run.root / LISTED).exists()
+    with pytest.raises(DataError, match="2 of 110 images"):  # what headers show
+        record_of(context, damaged, check="header")
+    assert record_of(context, damaged, check="skip").checked == "not opened beforehand (data.check=skip)"
+
+
+def test_of_many_the_first_are_named_and_none_left_to_judge_by_is_told(damaged: Path, context: Context) -> None:
+    for path in (damaged / "val").rglob("*.png"):
+        path.write_text("no image")
+    with pytest.raises(DataError) as caught:
+        record_of(context, damaged)
+    assert str(caught.value).startswith("33 of 110 images")
+    assert "\n  and 13 more\n" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1 + 20 + 1 + 1
+    with pytest.raises(DataError, match="none of the held-out images can be used"):
+        record_of(context, damaged, on_bad_image="skip")
+    assert len((context.run.root / LISTED).read_text().splitlines()) == 33
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
 @pytest.mark.parametrize("check", ["auto", "full", "header"])
-def test_an_image_that_does_not_open_is_named(copied: Path, context: Context, check: str, split: str) -> None:
+def test_one_that_does_not_open_is_named(copied: Path, context: Context, check: str, split: str) -> None:
     (copied / split / "digit-7" / "001.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=rf"{split}/digit-7/001\.png cannot be read \(.+\); replace or remove the file"):
-        run(DataConfig(source=str(copied), check=check), Inputs(), context)
-
-
-def test_a_truncated_image_is_found_by_decoding_alone(copied: Path, context: Context) -> None:
-    path = copied / "train" / "digit-1" / "000.png"
-    Image.effect_noise((64, 64), 60).save(path)
-    path.write_bytes(path.read_bytes()[:-1500])
-    assert run(DataConfig(source=str(copied), check="header"), Inputs(), context).checked == "all 110 headers read"
-    skipped = run(DataConfig(source=str(copied), check="skip"), Inputs(), context)
-    assert skipped.checked == "not opened beforehand (data.check=skip)"
-    with pytest.raises(DataError, match=r"digit-1/000\.png cannot be read"):
-        run(DataConfig(source=str(copied)), Inputs(), context)
-
-
-def test_a_prefixed_source_is_described(digits_folder: Path, context: Context) -> None:
-    record = run(DataConfig(source="torch/image_folder", root=str(digits_folder)), Inputs(), context)
-    assert (record.train_images, record.val_images) == (80, 30)
-    assert record.checked == "not opened beforehand: read through timm"
-    assert record.duplicates is None
-    assert said(context).splitlines() == [
-        "  note: read through timm: images are neither opened beforehand nor searched for duplicates"
-    ]
-
-
-def test_a_class_that_nobody_is_judged_on_is_noted(copied: Path, context: Context) -> None:
-    shutil.rmtree(copied / "val" / "digit-2")
-    assert len(run(DataConfig(source=str(copied)), Inputs(), context).classes) == 10
-    assert "note: 1 of 10 classes have no held-out image" in said(context)
-
-
-def test_files_that_are_no_images_are_noted(copied: Path, context: Context) -> None:
-    for name in ("a.avif", "b.avif", "notes.txt"):
-        (copied / "train" / "digit-2" / name).write_bytes(b"")
-    assert run(DataConfig(source=str(copied)), Inputs(), context).train_images == 80
-    assert "skipped, not recognised as images: 3 (2 .avif, 1 .txt)" in said(context)
-
-
-def test_a_folder_is_listed_once(digits_folder: Path, context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    listed: list[str] = []
-    real = listing.list_class_folder
-
-    def counting(root: Path, **keywords: bool) -> listing.Listing:
-        listed.append(root.name)
-        return real(root, **keywords)
-
-    monkeypatch.setattr(listing, "list_class_folder", counting)
-    run(DataConfig(source=str(digits_folder)), Inputs(), context)
-    assert listed == ["train", "val"]
-
-
-def test_how_images_were_checked_changes_nothing_for_later_stages(digits_folder: Path, context: Context) -> None:
-    full, skipped = (
-        run(DataConfig(source=str(digits_folder), check=check, crop_pct=0.9), Inputs(), context)
-        for check in ("full", "skip")
-    )
-    assert full.identity() == skipped.identity()
-    assert full.checked != skipped.checked
-    config, images = recorded_images(type(skipped).model_validate_json(skipped.model_dump_json()))
-    assert config == DataConfig(source=str(digits_folder), crop_pct=0.9)
-    assert len(images.train) == 80
-    older = skipped.model_copy(update={"config": {**skipped.config, "check": "skip"}})  # as records once were
-    assert recorded_images(older)[0].check == "skip"
+        record_of(context, copied, check=check)
 
 
 @pytest.mark.parametrize("check", ["full", "header"])
@@ -128,4 +175,107 @@ def test_a_decompression_bomb_is_named(
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
     Image.new("RGB", (90, 90)).save(copied / "val" / "digit-5" / "bomb.png")
     with pytest.raises(DataError, match=r"digit-5/bomb\.png cannot be read \(it has 0 megapixels, more than the 0"):
-        run(DataConfig(source=str(copied), check=check), Inputs(), context)
+        record_of(context, copied, check=check)
+
+
+def test_they_can_be_left_out_and_every_later_stage_does(damaged: Path, context: Context) -> None:
+    record = record_of(context, damaged, on_bad_image="skip")
+    assert (record.train_images, record.val_images, record.left_out) == (77, 29, BAD)
+    assert said(context) == ["note: 4 images of 110 left out of both splits: data/bad_images.txt"]
+    listed = [line.split("\t") for line in (context.run.root / LISTED).read_text().splitlines()]
+    assert [name for name, _ in listed] == list(BAD)
+    assert all(reason for _, reason in listed)
+    _, images = recorded_images(DataRecord.model_validate_json(record.model_dump_json()))
+    for split, count in ((images.train, 77), (images.val, 29)):
+        assert len([split[index] for index in range(len(split))]) == count  # every one opens
+    for name in BAD:
+        (damaged / name).unlink()
+    listing.data_digest.cache_clear()
+    assert record_of(context, damaged, on_bad_image="skip").left_out == ()
+    assert not (context.run.root / LISTED).exists()  # the list of an earlier run is removed
+
+
+def test_skipping_decodes_any_number_of_images_unless_told_to_open_none(digits_folder: Path, context: Context) -> None:
+    """One that were found later would end the run."""
+    many = 10**6
+    assert check_of(DataConfig(source="/x", on_bad_image="skip"), many) == "full"
+    assert check_of(DataConfig(source="/x"), many) == "header"
+    assert check_of(DataConfig(source="/x", on_bad_image="skip", check="header"), many) == "header"
+    record_of(context, digits_folder, on_bad_image="skip", check="skip")
+    assert said(context) == ["note: data.on_bad_image=skip finds nothing while data.check=skip opens no image"]
+
+
+def test_what_pillow_says_is_counted_and_told_once(
+    copied: Path, context: Context, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for index in range(3):
+        noise(seed=index).save(copied / "train" / "digit-0" / f"photo-{index}.jpg", exif=damaged_exif())
+    noise().quantize(16).save(copied / "val" / "digit-0" / "palette.png", transparency=bytes(range(0, 160, 10)))
+    record_of(context, copied)
+    (line,) = said(context)
+    assert line.startswith("note: 3 images have damaged EXIF data or tags, which are ignored (")
+    assert capfd.readouterr() == ("", "")
+
+
+# ---- The same file twice
+
+
+def test_duplicates_are_told_by_default_and_can_be_an_error(doubled: Path, context: Context) -> None:
+    record = record_of(context, doubled)
+    assert (record.train_images, record.val_images) == (84, 30)
+    assert (record.duplicates, record.contradictory, record.dropped) == (2, 2, ())
+    first, second = said(context)
+    assert "warning: 2 of 30 held-out images are in training too, byte for byte" in first
+    assert "val/digit-1/000.png = train/digit-1/a.png, val/digit-2/001.png = train/digit-2/c.png)" in first
+    assert "warning: 2 training images have a copy in another class" in second
+    assert "(train/digit-3/000.png = train/digit-4/d.png)" in second
+    with pytest.raises(DataError, match=r"2 of 30 held-out images are in training too, .*val/digit-1/000\.png = train"):
+        record_of(context, doubled, on_duplicates="error")
+
+
+def test_duplicates_can_be_left_out_of_training(doubled: Path, context: Context) -> None:
+    record = record_of(context, doubled, on_duplicates="drop")
+    assert record.dropped == ("train/digit-1/a.png", "train/digit-1/b.png", "train/digit-2/c.png")
+    assert (record.train_images, record.val_images, record.duplicates) == (81, 30, 2)
+    assert any("note: 3 images left out of training" in line for line in said(context))
+    _, images = recorded_images(DataRecord.model_validate_json(record.model_dump_json()))
+    assert (len(images.train), len(images.val)) == (81, 30)
+    assert find_duplicates(images.files(doubled)).held_out == ()
+    assert record_of(context, doubled).identity() != record.identity()
+    shutil.rmtree(doubled / "train" / "digit-5")
+    shutil.copytree(doubled / "val" / "digit-5", doubled / "train" / "digit-5")
+    with pytest.raises(DataError, match="no training image is left of class 'digit-5'"):
+        record_of(context, doubled, on_duplicates="drop")
+
+
+def test_nobody_looks_where_they_are_allowed(doubled: Path, context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duplicates, "_size", lambda file: pytest.fail("a file was looked at"))
+    record = record_of(context, doubled, on_duplicates="allow")
+    assert (record.duplicates, record.contradictory, said(context)) == (None, None, [])
+
+
+def files(folder: Path, contents: dict[str, bytes]) -> list[File]:
+    """``t0-...`` is a training file of class 0, ``v1-...`` a held-out one of class 1."""
+    for name, content in contents.items():
+        (folder / name).write_bytes(content)
+    return [File(folder / name, name, int(name[1]), name[0] == "v") for name in contents]
+
+
+def test_files_of_one_size_and_one_end_are_told_apart_and_one_that_is_gone_is_named(tmp_path: Path) -> None:
+    end = b"e" * 5000
+    given = files(tmp_path, {"t0-a": b"1" + end, "v0-b": b"2" + end, "t0-c": b"1" + end, "v0-d": b"1" + end})
+    found = find_duplicates(given)
+    assert [(one.name, other.name) for one, other in found.held_out] == [("v0-d", "t0-a")]
+    assert [one.name for one, _ in found.training] == ["t0-a", "t0-c"]
+    (tmp_path / "v0-b").unlink()
+    with pytest.raises(DataError, match="v0-b cannot be read"):
+        find_duplicates(given)
+
+
+def test_only_files_that_could_matter_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    real = duplicates._tail
+    monkeypatch.setattr(duplicates, "_tail", lambda file: read.append(file.name) or real(file))
+    given = files(tmp_path, {"t0-a": b"1", "t0-b": b"1", "v0-c": b"22", "v0-d": b"33", "t1-e": b"444", "t0-f": b"555"})
+    assert find_duplicates(given) == duplicates.Duplicates((), (), ())
+    assert sorted(read) == ["t0-f", "t1-e"]  # one size, two classes; twins within a class do no harm

@@ -14,7 +14,6 @@ from timm.data import create_transform
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.stages.images.config import AugmentConfig, DataConfig
 from vitcompress.stages.images.loaders import (
-    EvalViews,
     StreamViews,
     TrainViews,
     ViewKey,
@@ -62,11 +61,17 @@ def test_views_are_a_function_of_seed_view_and_image(split) -> None:
         dataset = TrainViews(split, train_transform(STRONG, SPEC), seed)
         return torch.stack([dataset[ViewKey(index, view)][0] for index in range(8)])
 
-    torch.manual_seed(1)
+    def restart(seed: int) -> None:
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+
+    restart(1)
+    wanted = draw()
+    restart(1)
     first = views(0, 0)
-    torch.manual_seed(2)
-    random.seed(2)
-    np.random.seed(2)
+    assert draw() == wanted  # loading a view leaves the generators alone
+    restart(2)
     assert torch.equal(views(0, 0), first)
     assert not torch.equal(views(0, 1), first)
     assert not torch.equal(views(1, 0), first)
@@ -75,25 +80,8 @@ def test_views_are_a_function_of_seed_view_and_image(split) -> None:
 
 
 def draw() -> tuple[float, float, float]:
-    return random.random(), float(np.random.rand()), float(torch.rand(1))  # noqa: S311 - the generator under test
-
-
-def three() -> tuple[float, float, float]:
     """A number of each generator."""
-    return random.random(), float(np.random.rand()), torch.rand(1).item()  # noqa: S311
-
-
-def test_generators_that_nobody_else_draws_from_need_not_be_put_back() -> None:
-    drawn = []
-    for restore in (True, False):
-        random.seed(5)
-        np.random.seed(5)
-        torch.manual_seed(5)
-        with seeded(1, 2, restore=restore):
-            drawn.append(three())
-        drawn.append(three())
-    assert drawn[0] == drawn[2]
-    assert all(one != other for one, other in zip(drawn[1], drawn[3], strict=True))
+    return random.random(), float(np.random.rand()), float(torch.rand(1))  # noqa: S311 - the generator under test
 
 
 @pytest.mark.parametrize(
@@ -130,33 +118,6 @@ def test_views_are_what_timms_own_transform_gives(split, augment: AugmentConfig)
         assert found.is_contiguous()
 
 
-def test_loading_a_view_leaves_the_generators_alone(split) -> None:
-    def restart() -> None:
-        random.seed(1)
-        np.random.seed(1)
-        torch.manual_seed(1)
-
-    restart()
-    wanted = draw()
-    restart()
-    _ = TrainViews(split, train_transform(STRONG, SPEC), 0)[ViewKey(3, 0)]
-    assert draw() == wanted
-
-
-def test_seeded_blocks_repeat_and_are_undone_even_by_an_error() -> None:
-    with seeded(1, 2):
-        first = draw()
-    with seeded(1, 2):
-        assert draw() == first
-    with seeded(2, 1):
-        assert all(a != b for a, b in zip(draw(), first, strict=True))
-    torch.manual_seed(0)
-    state = torch.get_rng_state()
-    with pytest.raises(ZeroDivisionError), seeded(9):
-        torch.rand(3).div_(1 / 0)
-    assert torch.equal(torch.get_rng_state(), state)
-
-
 def test_training_batches_are_full_shuffled_and_normalised(split) -> None:
     torch.manual_seed(0)
     loader = train_loader(train_views(split, LIGHT_AUGMENT, SPEC, 0), batch_size=32, seed=0, workers=0)
@@ -188,35 +149,6 @@ def test_a_sample_is_spread_over_the_split(split) -> None:
     assert len(sample(split, SPEC, 1)) == 1
 
 
-def colours():
-    return StreamSplit([(Image.new("RGB", (32, 32), (value,) * 3), value) for value in range(10)], 10, 1000)
-
-
-def test_streams_give_seeded_views_samples_and_evaluation() -> None:
-    views = StreamViews(colours(), train_transform(STRONG, SPEC), 0)
-    first = torch.stack([view for view, _ in views])
-    assert torch.equal(torch.stack([view for view, _ in views]), first)
-    views.set_epoch(1)
-    assert not torch.equal(torch.stack([view for view, _ in views]), first)
-    loader = train_loader(train_views(colours(), STRONG, SPEC, 0), batch_size=4, seed=0, workers=0)
-    assert [len(labels) for _, labels in loader] == [4, 4]
-    evaluated = torch.cat([labels for _, labels in eval_loader(colours(), SPEC, batch_size=4, workers=0)])
-    assert evaluated.tolist() == list(range(10))
-    assert sample(colours(), SPEC, 3).shape == (3, 3, 32, 32)
-
-
-def test_a_stream_is_told_the_epoch() -> None:
-    class Shards(list):
-        epoch = None
-
-        def set_epoch(self, epoch: int) -> None:
-            self.epoch = epoch
-
-    shards = Shards()
-    StreamViews(StreamSplit(shards, 0, 1000), train_transform(STRONG, SPEC), 0).set_epoch(3)
-    assert shards.epoch == 3
-
-
 def test_flips_can_be_switched_off() -> None:
     ramp = Image.fromarray(np.tile(np.arange(32, dtype=np.uint8)[None, :, None] * 8, (32, 1, 3)))
     augment = LIGHT_AUGMENT.model_copy(update={"random_erasing": 0.0, "color_jitter": 0.0})
@@ -225,7 +157,6 @@ def test_flips_can_be_switched_off() -> None:
     assert all(float(view[0, 16, 31] - view[0, 16, 0]) > 0 for view, _ in (views[key] for key in every))
     flipped = TrainViews([(ramp, 0)] * 30, train_transform(augment.model_copy(update={"hflip": 1.0}), SPEC), 0)
     assert all(float(view[0, 16, 31] - view[0, 16, 0]) < 0 for view, _ in (flipped[key] for key in every))
-    assert len(EvalViews([(ramp, 0)], SPEC)) == 1
 
 
 def test_the_default_augmentation_survives_every_operation(split) -> None:
@@ -286,15 +217,53 @@ def test_mixing_is_timms_and_off_by_default(split) -> None:
     torch.testing.assert_close(mixed[0], share * images[0] + (1 - share) * images[3], atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.parametrize("restore", [True, False])
+def test_seeded_blocks_repeat_and_are_undone_even_by_an_error(restore: bool) -> None:
+    """Where nobody else draws, the generators need not be put back."""
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    drawn = []
+    for keys in ((1, 2), (1, 2), (2, 1)):
+        with seeded(*keys, restore=restore):
+            drawn.append(draw())
+    assert drawn[0] == drawn[1]
+    assert all(one != other for one, other in zip(drawn[1], drawn[2], strict=True))
+    with pytest.raises(ZeroDivisionError), seeded(9, restore=restore):
+        torch.rand(3).div_(1 / 0)
+    assert torch.equal(torch.get_rng_state(), state) == restore
+
+
+class Colours(list):
+    """A stream of ten pictures, which is told the epoch as timm's are."""
+
+    epoch: int | None = None
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+
+def colours() -> StreamSplit:
+    pictures = Colours((Image.new("RGB", (32, 32), (value,) * 3), value) for value in range(10))
+    return StreamSplit(pictures, 10, 1000)
+
+
+def test_streams_give_seeded_views_and_samples() -> None:
+    split = colours()
+    views = StreamViews(split, train_transform(STRONG, SPEC), 0)
+    first = torch.stack([view for view, _ in views])
+    assert torch.equal(torch.stack([view for view, _ in views]), first)
+    views.set_epoch(1)
+    assert split.dataset.epoch == 1
+    assert not torch.equal(torch.stack([view for view, _ in views]), first)
+    assert sample(split, SPEC, 3).shape == (3, 3, 32, 32)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_stream_is_read_by_one_process_at_most(workers: int) -> None:
     """Each of several would read all of this one: timm's streams divide themselves by whole shards, or not at all."""
-    picture = Image.fromarray(np.arange(3072, dtype=np.uint8).reshape(32, 32, 3))
-    stream = StreamSplit([(picture, number) for number in range(8)], 8, 1000)
-    labels = [
-        labels
-        for _, labels in train_loader(train_views(stream, STRONG, SPEC, 0), batch_size=4, seed=0, workers=workers)
-    ]
-    assert torch.cat(labels).tolist() == list(range(8))
-    judged = [labels for _, labels in eval_loader(stream, SPEC, batch_size=3, workers=workers)]
-    assert torch.cat(judged).tolist() == list(range(8))
+    trained = train_loader(train_views(colours(), STRONG, SPEC, 0), batch_size=5, seed=0, workers=workers)
+    judged = eval_loader(colours(), SPEC, batch_size=4, workers=workers)
+    for loader, sizes in ((trained, [5, 5]), (judged, [4, 4, 2])):
+        labels = [labels for _, labels in loader]
+        assert [len(batch) for batch in labels] == sizes
+        assert torch.cat(labels).tolist() == list(range(10))

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
-import builtins
 import shutil
+import sys
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,76 +25,12 @@ def keys(split) -> list:
     return [key for key, _ in split.items]
 
 
-def test_the_digits_are_all_there_once() -> None:
-    images = open_images(DataConfig())
-    assert images.classes == tuple("0123456789")
-    assert sorted(keys(images.train) + keys(images.val)) == list(range(1797))
-    assert len(images.val) == round(0.2 * 1797) == 359
-    image, label = images.train[0]
-    assert (image.size, image.mode) == ((32, 32), "RGB")
-    assert label == load_digits().target[images.train.items[0][0]]
-
-
-def test_the_digits_are_held_out_stratified_and_the_same_each_time() -> None:
-    images, again = open_images(DataConfig()), open_images(DataConfig())
-    assert keys(images.val) == keys(again.val)
-    share = Counter(label for _, label in images.val.items)
-    whole = Counter(load_digits().target.tolist())
-    assert all(abs(share[label] - 0.2 * count) <= 1 for label, count in whole.items())
-    assert keys(open_images(DataConfig(split_seed=1)).val) != keys(images.val)
-    assert "359 of 1797 images held out, stratified by class, split seed 0" in images.split
-
-
-def test_the_split_does_not_follow_the_global_generators() -> None:
-    np.random.seed(1)
-    first = keys(open_images(DataConfig()).val)
-    np.random.seed(2)
-    assert keys(open_images(DataConfig()).val) == first
-
-
 def test_a_digit_keeps_its_ink() -> None:
     pixels = load_digits().images[0]
     shown = np.asarray(digit_image(pixels).resize((8, 8), Image.Resampling.BOX))[..., 0]
     assert np.corrcoef(shown.ravel(), pixels.ravel())[0, 1] > 0.97
     assert shown.mean() == pytest.approx(pixels.mean() * 255 / 16, rel=0.05)
     assert digit_image(np.full((8, 8), 16.0)).getextrema() == ((255, 255),) * 3
-
-
-def test_a_folder_with_its_own_splits(digits_folder: Path) -> None:
-    images = open_images(DataConfig(source=str(digits_folder)))
-    assert images.classes == tuple(f"digit-{digit}" for digit in range(10))
-    assert (len(images.train), len(images.val)) == (80, 30)
-    assert images.split == "the images of val/"
-    image, label = images.val[29]
-    assert label == 9
-    wanted = Image.open(digits_folder / "val" / "digit-9" / "002.png")
-    np.testing.assert_array_equal(np.asarray(image), np.asarray(wanted))
-
-
-def test_a_folder_without_splits_is_split_by_class(digits_folder: Path) -> None:
-    config = DataConfig(source=str(digits_folder / "train"), val_fraction=0.25)
-    images = open_images(config)
-    assert (len(images.train), len(images.val)) == (60, 20)
-    assert set(Counter(label for _, label in images.val.items).values()) == {2}
-    assert not set(keys(images.train)) & set(keys(images.val))
-    assert keys(open_images(config).val) == keys(images.val)
-
-
-def test_too_few_images_to_hold_out_is_told(tmp_path: Path) -> None:
-    for name in "ab":
-        (tmp_path / name).mkdir()
-        for index in range(2):
-            Image.new("RGB", (4, 4)).save(tmp_path / name / f"{index}.png")
-    with pytest.raises(DataError, match="4 images of 2 classes are too few to hold out 3"):
-        open_images(DataConfig(source=str(tmp_path), val_fraction=0.8))
-
-
-def test_an_image_that_breaks_later_is_named(digits_folder: Path, tmp_path: Path) -> None:
-    shutil.copytree(digits_folder, tmp_path / "copy")
-    (tmp_path / "copy" / "train" / "digit-0" / "000.png").write_bytes(b"broken")
-    images = open_images(DataConfig(source=str(tmp_path / "copy")))
-    with pytest.raises(DataError, match=r"digit-0/000\.png cannot be read"):
-        images.train[0]
 
 
 def test_a_recorded_folder_is_listed_once(
@@ -114,36 +51,6 @@ def test_a_recorded_folder_is_listed_once(
     sources._listed_once.cache_clear()
 
 
-def test_the_files_of_a_folder_are_all_its_images(digits_folder: Path) -> None:
-    for root in (digits_folder, digits_folder / "train"):
-        files = list(open_images(DataConfig(source=str(root))).files(root))
-        assert sorted(file.path for file in files) == sorted(root.rglob("*.png"))
-        assert all(root / file.name == file.path for file in files)
-        assert all(file.path.parent.name == f"digit-{file.label}" for file in files)
-    assert sum(file.held_out for file in open_images(DataConfig(source=str(digits_folder))).files(digits_folder)) == 30
-    assert list(open_images(DataConfig()).files(digits_folder)) == []
-
-
-def test_left_out_files_are_in_no_split_or_not_in_training(digits_folder: Path) -> None:
-    config = DataConfig(source=str(digits_folder))
-    both = {"train/digit-1/003.png", "val/digit-4/001.png"}
-    images = open_images(config, LeftOut(frozenset(both), frozenset({"train/digit-2/000.png", "val/digit-3/000.png"})))
-    names = {file.name for file in images.files(digits_folder)}
-    every = {file.name for file in open_images(config).files(digits_folder)}
-    assert every - names == {*both, "train/digit-2/000.png"}
-    assert (len(images.train), len(images.val)) == (78, 29)
-
-
-def test_a_file_that_cannot_be_used_is_as_if_it_were_not_there(digits_folder: Path, tmp_path: Path) -> None:
-    """Of a folder that is split here too: the split is that of the other files."""
-    root = shutil.copytree(digits_folder / "train", tmp_path / "copy")
-    config = DataConfig(source=str(root), val_fraction=0.25)
-    without = open_images(config, LeftOut(frozenset({"digit-0/000.png"})))
-    (root / "digit-0" / "000.png").unlink()
-    removed = open_images(config)
-    assert (keys(without.train), keys(without.val)) == (keys(removed.train), keys(removed.val))
-
-
 def test_a_class_must_keep_a_training_image(digits_folder: Path) -> None:
     config = DataConfig(source=str(digits_folder))
     gone = frozenset(f"train/digit-6/{index:03d}.png" for index in range(8))
@@ -155,14 +62,6 @@ def test_a_class_must_keep_a_training_image(digits_folder: Path) -> None:
     alone = frozenset(name.removeprefix("train/") for name in sorted(gone)[1:])
     with pytest.raises(DataError, match="class 'digit-6' has one image, too few to hold one out"):
         open_images(DataConfig(source=str(digits_folder / "train")), LeftOut(alone))
-
-
-def test_skipped_files_of_both_splits_are_counted(digits_folder: Path, tmp_path: Path) -> None:
-    root = shutil.copytree(digits_folder, tmp_path / "copy")
-    for name in ("train/digit-0/a.avif", "train/digit-1/b.txt", "val/digit-1/c.TXT", "val/digit-1/.d.txt"):
-        (root / name).write_bytes(b"")
-    assert open_images(DataConfig(source=str(root))).skipped == {".avif": 1, ".txt": 2}
-    assert open_images(DataConfig(source=str(root / "train"))).skipped == {".avif": 1, ".txt": 1}
 
 
 def prefixed(root: Path, **changes) -> DataConfig:
@@ -179,40 +78,11 @@ def test_a_prefixed_source_is_read_through_timm(digits_folder: Path) -> None:
     assert images.split == "split 'validation' of torch/image_folder"
 
 
-@pytest.mark.parametrize("end", ["\n", "", "\r\n"])
-def test_class_names_from_a_file_with_or_without_a_last_newline(digits_folder: Path, tmp_path: Path, end: str) -> None:
-    names = tuple(f"number {digit}" for digit in range(10))
-    separator = end or "\n"
-    (tmp_path / "names.txt").write_bytes((separator.join(names) + end).encode())
-    assert open_images(prefixed(digits_folder, labels=str(tmp_path / "names.txt"))).classes == names
-
-
 def test_held_out_classes_with_other_indices_are_told(digits_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(digits_folder, tmp_path / "copy")
     shutil.rmtree(tmp_path / "copy" / "val" / "digit-4")
     with pytest.raises(DataError, match=r"other classes .*digit-4"):
         open_images(prefixed(tmp_path / "copy"))
-
-
-def test_a_source_that_cannot_be_opened_is_told_in_one_line(tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError, match=r"'torch/image_folder' \(root '.*gone', split 'train'\) cannot be opened: "
-    ) as e:
-        open_images(prefixed(tmp_path / "gone"))
-    assert "\n" not in str(e.value)
-
-
-def test_a_package_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
-
-    def without_datasets(name, *rest, **keywords):
-        if name.partition(".")[0] == "datasets":
-            raise ImportError("No module named 'datasets'")
-        return real(name, *rest, **keywords)
-
-    monkeypatch.setattr(builtins, "__import__", without_datasets)
-    with pytest.raises(DataError, match=r"needs a package that is not installed .*pip install datasets"):
-        open_images(DataConfig(source="hfds/some/set"))
 
 
 class Plain:
@@ -245,14 +115,6 @@ def test_a_dataset_without_names_asks_for_them(monkeypatch: pytest.MonkeyPatch, 
         images.train[3]
     with pytest.raises(DataError, match=r"image 2 of the dataset cannot be read \(MemoryError\)"):
         images.train[2]
-
-
-def test_names_of_hugging_face_features_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    dataset = Plain()
-    features = {"fine": SimpleNamespace(names=["cat", "dog"])}
-    dataset.reader = SimpleNamespace(dataset=SimpleNamespace(features=features), label_key="fine")  # type: ignore[attr-defined]
-    served(monkeypatch, dataset)
-    assert open_images(DataConfig(source="hfds/x")).classes == ("cat", "dog")
 
 
 def stream(length: int | None):
@@ -302,3 +164,96 @@ def test_a_label_that_no_class_has_is_told(monkeypatch: pytest.MonkeyPatch, tmp_
     served(monkeypatch, streamed)
     with pytest.raises(DataError, match="image 1 of the stream is of class 2, and there are 2 classes, counted from 0"):
         list(open_images(config).train)
+
+
+def test_the_digits_are_held_out_stratified_and_the_same_each_time() -> None:
+    np.random.seed(1)
+    images = open_images(DataConfig())
+    np.random.seed(2)
+    assert keys(open_images(DataConfig()).val) == keys(images.val)
+    assert keys(open_images(DataConfig(split_seed=1)).val) != keys(images.val)
+    assert images.classes == tuple("0123456789")
+    assert sorted(keys(images.train) + keys(images.val)) == list(range(1797))
+    share = Counter(label for _, label in images.val.items)
+    whole = Counter(load_digits().target.tolist())
+    assert all(abs(share[label] - 0.2 * count) <= 1 for label, count in whole.items())
+    image, label = images.train[0]
+    assert (image.size, image.mode) == ((32, 32), "RGB")
+    assert label == load_digits().target[images.train.items[0][0]]
+    assert "359 of 1797 images held out, stratified by class, split seed 0" in images.split
+
+
+def test_a_folder_has_its_own_splits_or_is_split_by_class(digits_folder: Path, tmp_path: Path) -> None:
+    images = open_images(DataConfig(source=str(digits_folder)))
+    assert images.classes == tuple(f"digit-{digit}" for digit in range(10))
+    assert (len(images.train), len(images.val), images.split) == (80, 30, "the images of val/")
+    image, label = images.val[29]
+    assert label == 9
+    wanted = Image.open(digits_folder / "val" / "digit-9" / "002.png")
+    np.testing.assert_array_equal(np.asarray(image), np.asarray(wanted))
+
+    root = shutil.copytree(digits_folder / "train", tmp_path / "copy")
+    config = DataConfig(source=str(root), val_fraction=0.25)
+    images = open_images(config)
+    assert (len(images.train), len(images.val)) == (60, 20)
+    assert set(Counter(label for _, label in images.val.items).values()) == {2}
+    assert not set(keys(images.train)) & set(keys(images.val))
+    assert keys(open_images(config).val) == keys(images.val)
+    with pytest.raises(DataError, match="80 images of 10 classes are too few to hold out 79"):
+        open_images(DataConfig(source=str(root), val_fraction=0.99))
+
+    left_out = open_images(config, LeftOut(frozenset({"digit-0/000.png"})))
+    (root / "digit-0" / "000.png").unlink()  # one that cannot be used is as if it were not there
+    removed = open_images(config)
+    assert (keys(left_out.train), keys(left_out.val)) == (keys(removed.train), keys(removed.val))
+    (root / "digit-0" / "001.png").write_bytes(b"broken")
+    images = open_images(config)
+    with pytest.raises(DataError, match=r"digit-0/001\.png cannot be read"):
+        [image for split in (images.train, images.val) for image in map(split.__getitem__, range(len(split)))]
+
+
+def test_the_files_of_a_folder_are_all_its_images_but_those_left_out(digits_folder: Path, tmp_path: Path) -> None:
+    config = DataConfig(source=str(digits_folder))
+    for root in (digits_folder, digits_folder / "train"):
+        files = list(open_images(DataConfig(source=str(root))).files(root))
+        assert sorted(file.path for file in files) == sorted(root.rglob("*.png"))
+        assert all(root / file.name == file.path for file in files)
+        assert all(file.path.parent.name == f"digit-{file.label}" for file in files)
+    assert sum(file.held_out for file in open_images(config).files(digits_folder)) == 30
+    assert list(open_images(DataConfig()).files(digits_folder)) == []
+    both = {"train/digit-1/003.png", "val/digit-4/001.png"}
+    images = open_images(config, LeftOut(frozenset(both), frozenset({"train/digit-2/000.png", "val/digit-3/000.png"})))
+    every, left = ({file.name for file in found.files(digits_folder)} for found in (open_images(config), images))
+    assert every - left == {*both, "train/digit-2/000.png"}
+    assert (len(images.train), len(images.val)) == (78, 29)
+
+    root = shutil.copytree(digits_folder, tmp_path / "copy")
+    for name in ("train/digit-0/a.avif", "train/digit-1/b.txt", "val/digit-1/c.TXT", "val/digit-1/.d.txt"):
+        (root / name).write_bytes(b"")
+    assert open_images(DataConfig(source=str(root))).skipped == {".avif": 1, ".txt": 2}
+    assert open_images(DataConfig(source=str(root / "train"))).skipped == {".avif": 1, ".txt": 1}
+
+
+@pytest.mark.parametrize("end", ["\n", "", "\r\n"])
+def test_class_names_come_from_a_file_or_from_the_dataset(
+    digits_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    names = tuple(f"number {digit}" for digit in range(10))
+    (tmp_path / "names.txt").write_bytes(((end or "\n").join(names) + end).encode())
+    assert open_images(prefixed(digits_folder, labels=str(tmp_path / "names.txt"))).classes == names
+    dataset: Any = Plain()
+    features = {"fine": SimpleNamespace(names=["cat", "dog"])}
+    dataset.reader = SimpleNamespace(dataset=SimpleNamespace(features=features), label_key="fine")
+    served(monkeypatch, dataset)
+    assert open_images(DataConfig(source="hfds/x")).classes == ("cat", "dog")
+
+
+def test_a_source_that_cannot_be_opened_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(
+        DataError, match=r"'torch/image_folder' \(root '.*gone', split 'train'\) cannot be opened: "
+    ) as e:
+        open_images(prefixed(tmp_path / "gone"))
+    assert "\n" not in str(e.value)
+    monkeypatch.setitem(sys.modules, "datasets", None)  # as if it were not installed
+    with pytest.raises(DataError, match=r"needs a package that is not installed .*pip install datasets"):
+        open_images(DataConfig(source="hfds/some/set"))

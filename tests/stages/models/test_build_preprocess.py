@@ -32,25 +32,12 @@ def test_preprocessing_is_timms_own_of_the_model() -> None:
     assert preprocess_of(model, {}, 1.0).crop_pct == 1.0
 
 
-def test_the_size_is_the_one_the_network_was_built_for() -> None:
-    args = {"img_size": 64}
-    model = without_weights("deit_tiny_patch16_224", **args)
-    assert input_size(args, model) == preprocess_of(model, args, None).size == 64
-    assert input_size({"img_size": [96, 96]}, model) == 96
-    assert input_size({}, without_weights("deit_tiny_patch16_224")) == 224
-
-
-def test_the_crop_mode_is_timms_own_of_the_model() -> None:
+def test_the_crop_mode_is_timms_own_and_an_unknown_one_is_refused() -> None:
     model = timm.create_model("eva02_base_patch14_448", depth=1, embed_dim=48, num_heads=3)
-    config = resolve_model_data_config(model)
-    spec = preprocess_of(model, {}, None)
-    assert (spec.crop_mode, spec.size) == (config["crop_mode"], 448) == ("squash", 448)
+    config, spec = resolve_model_data_config(model), preprocess_of(model, {}, None)
+    assert (spec.crop_mode, spec.size) == ("squash", 448)
     wide = Image.effect_noise((400, 120), 60).convert("RGB")
     np.testing.assert_allclose(spec.apply(wide), create_transform(**config)(wide).numpy(), rtol=0, atol=1e-6)
-    assert preprocess_of(timm.create_model("deit_tiny_patch16_224", depth=1), {}, None).crop_mode == "center"
-
-
-def test_another_crop_mode_is_refused() -> None:
     model = timm.create_model("deit_tiny_patch16_224", depth=1)
     model.pretrained_cfg = {**model.pretrained_cfg, "crop_mode": "border"}
     with pytest.raises(UsageError, match=r"crop mode 'border', which is not supported \(center and squash are\)"):
@@ -63,6 +50,7 @@ def test_at_another_size_all_but_the_size_stays_the_models(size: int) -> None:
     own, other = preprocess_of(model, {}, None), preprocess_of(model, {"img_size": size}, None)
     assert other == own.model_copy(update={"size": size})
     assert other.crop_pct == 0.9
+    assert input_size({"img_size": [size, size]}, model) == size
     image = Image.effect_noise((200, 150), 60).convert("RGB")
     expected = create_transform(**{**resolve_model_data_config(model), "input_size": (3, size, size)})(image).numpy()
     np.testing.assert_allclose(other.apply(image), expected, rtol=0, atol=1e-6)
@@ -105,11 +93,7 @@ def test_published_positions_that_timm_leaves_alone_are_resampled(monkeypatch: p
     assert own["pos_embed"].shape == (1, 49, 24)
     assert all(torch.equal(own[name], value) for name, value in published.items() if name != "pos_embed")
     assert model.pretrained_cfg["tag"] == "fb_dist_in1k"
-
-
-def test_any_other_failure_of_timms_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = ModelSpec(arch="cait_xxs24_224", args={**CAIT, "img_size": 56}, num_classes=3)
-    asked = _as_if_published(monkeypatch, "no weights exist")
+    asked = _as_if_published(monkeypatch, "no weights exist")  # any other failure of timm's is its own
     with pytest.raises(RuntimeError, match="no weights exist"):
         pretrained_model("cait_xxs24_224", spec)
     assert len(asked) == 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cache
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ from vitcompress.core.errors import UsageError
 from vitcompress.core.records import ModelSpec
 from vitcompress.stages.models.build import build_model, cost_of, logits_and_taps
 from vitcompress.stages.models.geometry import reduced_args, shape_by_name
-from vitcompress.stages.models.students import LAYER_NORM_EPS, FoldedLift, LiftStudent, WideBlock, no_weight_decay_of
+from vitcompress.stages.models.students import LAYER_NORM_EPS, LiftStudent, WideBlock, no_weight_decay_of
 from vitcompress.stages.models.uniform import parameters_of
 
 FAMILIES = [
@@ -60,74 +59,6 @@ def variant_spec(arch: str, variant: str) -> ModelSpec:
     return spec
 
 
-def deit_tiny(graph: str = "plain", width: int = 192, **changes: Any) -> int:
-    """Parameters of DeiT-Tiny for 1000 classes, as built."""
-    return parameters_of(
-        ModelSpec(
-            arch="deit_tiny_patch16_224",
-            args={} if width == 192 else {"embed_dim": width},
-            num_classes=1000,
-            graph=graph,  # type: ignore[arg-type]
-            lift_width=None if graph == "plain" else 384,
-            **changes,
-        )
-    )
-
-
-def embedding(width: int) -> int:
-    """16 x 16 x 3 patches with a bias, the class token, positions of 196 patches and the class token."""
-    return (16 * 16 * 3 + 1) * width + width + 197 * width
-
-
-def block(width: int) -> int:
-    """Attention (q, k, v, projection), an MLP four times as wide, two LayerNorms; the number of heads costs nothing."""
-    attention = 3 * width * (width + 1) + width * (width + 1)
-    mlp = 4 * width * (width + 1) + width * (4 * width + 1)
-    return attention + mlp + 2 * norm(width)
-
-
-def norm(width: int) -> int:
-    return 2 * width
-
-
-def head(width: int) -> int:
-    return (width + 1) * 1000
-
-
-def enter(width: int, wide: int) -> int:
-    """A linear map without bias, then a LayerNorm."""
-    return width * wide + norm(wide)
-
-
-def test_plain_and_uniform_deit_tiny_cost_what_their_layers_cost() -> None:
-    def vit(width: int) -> int:
-        return embedding(width) + 12 * block(width) + norm(width) + head(width)
-
-    assert deit_tiny() == vit(192) == 5_717_416
-    assert deit_tiny(width=204) == vit(204) == 6_427_204
-
-
-def test_a_lift_costs_its_projector_and_a_wider_head() -> None:
-    counted = embedding(192) + 12 * block(192) + enter(192, 384) + head(384)
-    assert deit_tiny("lift-kept") == counted == 5_983_528
-
-
-def test_widened_blocks_cost_what_their_layers_cost() -> None:
-    last = embedding(192) + 11 * block(192) + enter(192, 384) + block(384) + norm(384) + head(384)
-    assert deit_tiny("widelast") == last == 7_313_896
-    assert deit_tiny("widelast", wide_heads="count") == last  # 384x3h instead of 384x6h: the same matrices
-    steps = [(192, 256), (256, 320), (320, 384)]
-    three = embedding(192) + 9 * block(192) + norm(384) + head(384)
-    three += sum(enter(width, wide) + block(wide) for width, wide in steps)
-    assert deit_tiny("widelast", wide_blocks=3) == three == 8_628_264
-
-
-def test_a_folded_lift_replaces_459496_parameters_by_229864() -> None:
-    kept, folded = enter(192, 384) + head(384), 192 * 192 + head(192)
-    assert (kept, folded) == (459_496, 229_864)
-    assert deit_tiny("lift-folded", fold_rank=192) == deit_tiny("lift-kept") - kept + folded
-
-
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("arch", FAMILIES)
 def test_every_parameter_gets_a_gradient(arch: str, variant: str) -> None:
@@ -165,16 +96,6 @@ def test_a_spec_builds_the_same_network_again(arch: str, variant: str) -> None:
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
         assert torch.equal(again(images), model(images))
-
-
-def test_a_student_of_stages_is_plain_and_all_of_it_trains() -> None:
-    spec = family_spec("swin_tiny_patch4_window7_224", "plain", 5)
-    model = build_model(spec).train()
-    logits, (tap,) = logits_and_taps(model, torch.randn(2, 3, 32, 32), (3,))
-    (logits.square().sum() + tap.square().mean()).backward()
-    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
-    again = build_model(spec)
-    again.load_state_dict(model.state_dict(), strict=True)
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
@@ -217,16 +138,6 @@ def test_taps_come_in_the_order_asked(graph: str) -> None:
     assert torch.equal(down[2], up[1])
 
 
-def test_swin_taps_are_its_stages() -> None:
-    arch = "swin_tiny_patch4_window7_224"
-    model = build_model(ModelSpec(arch=arch, args=reduced_args(arch), num_classes=5)).eval()
-    images = torch.randn(2, 3, 32, 32)
-    with torch.no_grad():
-        logits, taps = logits_and_taps(model, images, (3, 0))
-        torch.testing.assert_close(logits, model(images))
-    assert [tuple(tap.shape[:2]) for tap in taps] == [(2, 192), (2, 24)]
-
-
 def test_a_lift_is_its_definition() -> None:
     model = seeded_model(student_spec("lift-kept"))
     assert isinstance(model, LiftStudent)
@@ -240,50 +151,6 @@ def test_a_lift_is_its_definition() -> None:
         wanted = f.mean(dim=1) @ model.head.weight.T + model.head.bias
         torch.testing.assert_close(model(images), wanted, rtol=1e-4, atol=1e-5)
     assert model.projector.bias is None
-
-
-def test_a_lift_keeps_nothing_that_takes_no_part() -> None:
-    for arch in FAMILIES:
-        names = {
-            name.split(".")[0] for name, _ in build_model(family_spec(arch, "lift-kept")).base.vit.named_parameters()
-        }
-        assert not names & {"norm", "fc_norm", "head", "head_dist", "blocks_token_only"}
-
-
-@pytest.mark.parametrize(
-    ("changes", "shapes"),
-    [
-        ({}, ["384x6h"]),
-        ({"wide_heads": "count"}, ["384x3h"]),
-        ({"wide_blocks": 3}, ["256x4h", "320x5h", "384x6h"]),
-    ],
-)
-def test_widened_blocks_of_deit_tiny_are_the_papers(changes: dict[str, Any], shapes: list[str]) -> None:
-    spec = ModelSpec(arch=STUDENT, args={}, num_classes=1000, graph="widelast", lift_width=384, **changes)
-    with torch.device("meta"):
-        *narrow, wide = build_model(spec).blocks
-    blocks = [*narrow, wide]
-    wide_blocks = [inner for inner in blocks if isinstance(inner, WideBlock)]
-    assert wide_blocks == blocks[12 - len(shapes) :]
-    assert [f"{inner.block.attn.qkv.in_features}x{inner.block.attn.num_heads}h" for inner in wide_blocks] == shapes
-    assert wide.block.attn.head_dim == 384 // wide.block.attn.num_heads
-    widths = [192, *(int(shape.partition("x")[0]) for shape in shapes)]
-    assert [(inner.enter.in_features, inner.enter.out_features) for inner in wide_blocks] == list(pairwise(widths))
-
-
-def test_taps_of_widened_blocks_have_their_widths() -> None:
-    spec = student_spec("widelast", width=40).model_copy(update={"wide_blocks": 2})
-    model = seeded_model(spec)
-    with torch.no_grad():
-        logits, taps = logits_and_taps(model, torch.randn(2, 3, 32, 32), (0, 1))
-    assert [tuple(tap.shape) for tap in taps] == [(2, 32, 4, 4), (2, 40, 4, 4)]
-    assert logits.shape == (2, 10)
-
-
-def test_widened_blocks_keep_the_stochastic_depth_of_those_they_replace() -> None:
-    args = {**STUDENT_ARGS, "drop_path_rate": 0.3}
-    spec = ModelSpec(arch=STUDENT, args=args, num_classes=2, graph="widelast", lift_width=48)
-    assert build_model(spec).blocks[-1].block.drop_path1.drop_prob == pytest.approx(0.3)
 
 
 def test_rotary_positions_are_those_of_the_blocks_own_head_size() -> None:
@@ -329,18 +196,16 @@ class Wrapper(nn.Module):
     ],
 )
 def test_positions_and_tokens_are_not_decayed_in_any_strategy(arch: str, names: set[str]) -> None:
-    for variant in VARIANTS:
-        model = build_model(variant_spec(arch, variant))
-        inside = "base.vit." if variant == "lift" else ""
+    for variant in (*VARIANTS, "folded"):
+        spec = variant_spec(arch, "lift" if variant == "folded" else variant)
+        if variant == "folded":
+            spec = spec.model_copy(update={"graph": "lift-folded", "fold_rank": 5})
+        model = build_model(spec)
+        inside = "base.vit." if variant in ("lift", "folded") else ""
         there = {inside + name for name in names} & {name for name, _ in model.named_parameters()}
         assert inside + "pos_embed" in there
         assert undecayed(model) == there
         assert undecayed(Wrapper(model)) == {f"network.{name}" for name in there}
-
-
-def test_a_folded_lift_does_not_decay_its_positions_either() -> None:
-    spec = student_spec("lift-kept").model_copy(update={"graph": "lift-folded", "fold_rank": 5})
-    assert undecayed(build_model(spec)) == {"base.vit.pos_embed", "base.vit.cls_token"}
 
 
 def test_positions_inside_blocks_are_not_decayed() -> None:
@@ -349,17 +214,6 @@ def test_positions_inside_blocks_are_not_decayed() -> None:
     assert undecayed(Wrapper(build_model(variant_spec("beit_base_patch16_224", "widelast")))) == tables
     learned = undecayed(Wrapper(build_model(variant_spec("vit_small_patch16_rope_mixed_224", "widelast"))))
     assert {"network.rope.freqs", "network.blocks.1.rope.freqs"} <= learned
-
-
-def test_a_widened_block_keeps_the_head_size() -> None:
-    model = build_model(student_spec("widelast"))
-    *narrow, wide = model.blocks
-    assert isinstance(wide, WideBlock)
-    assert wide.enter.bias is None
-    assert {block.attn.num_heads for block in narrow} == {3}
-    assert (wide.block.attn.num_heads, wide.block.attn.head_dim) == (6, narrow[0].attn.head_dim)
-    assert model.norm.normalized_shape == (48,)
-    assert model.head.in_features == 48
 
 
 @pytest.mark.parametrize(
@@ -382,6 +236,12 @@ def test_what_cannot_be_built_is_refused(changes, message: str) -> None:
         build_model(ModelSpec(**{"arch": STUDENT, "args": STUDENT_ARGS, "num_classes": 3, **changes}))
 
 
+@pytest.mark.parametrize("arch", ["cait_s24_224", "eva02_tiny_patch14_224"])
+def test_cost_of_other_families_is_counted_too(arch: str) -> None:
+    plain, wide = (cost_of(build_model(family_spec(arch, graph)), 32) for graph in ("plain", "widelast"))
+    assert wide.macs > plain.macs > 100_000
+
+
 def test_cost_counts_by_hand_and_leaves_the_model_as_it_was() -> None:
     model = build_model(student_spec("plain")).train()
     model.head.weight.requires_grad_(False)
@@ -395,18 +255,42 @@ def test_cost_counts_by_hand_and_leaves_the_model_as_it_was() -> None:
     assert all(block.attn.fused_attn == model.blocks[0].attn.fused_attn for block in model.blocks)
 
 
-@pytest.mark.parametrize("arch", ["cait_s24_224", "eva02_tiny_patch14_224"])
-def test_cost_of_other_families_is_counted_too(arch: str) -> None:
-    full = cost_of(build_model(family_spec(arch, "plain")), 32)
-    wide = cost_of(build_model(family_spec(arch, "widelast")), 32)
-    assert wide.parameters > full.parameters
-    assert wide.macs > full.macs > 100_000
+@pytest.mark.parametrize(
+    ("graph", "changes", "parameters"),
+    [
+        ("plain", {}, 5_717_416),
+        ("plain", {"args": {"embed_dim": 204}}, 6_427_204),
+        ("lift-kept", {}, 5_983_528),
+        ("lift-folded", {"fold_rank": 192}, 5_983_528 - 459_496 + 229_864),  # projector, norm, head; root, head
+        ("widelast", {}, 7_313_896),
+        ("widelast", {"wide_heads": "count"}, 7_313_896),  # 384x3h instead of 384x6h: the same matrices
+        ("widelast", {"wide_blocks": 3}, 8_628_264),
+    ],
+)
+def test_deit_tiny_costs_what_its_layers_cost(graph: str, changes: dict[str, Any], parameters: int) -> None:
+    lift = None if graph == "plain" else 384
+    spec = ModelSpec(arch=STUDENT, num_classes=1000, graph=graph, lift_width=lift, **{"args": {}, **changes})  # type: ignore[arg-type]
+    assert parameters_of(spec) == parameters
 
 
-def test_the_folded_network_is_a_module_of_its_own() -> None:
-    spec = student_spec("lift-kept").model_copy(update={"graph": "lift-folded", "fold_rank": 5})
-    model = build_model(spec)
-    assert isinstance(model, FoldedLift)
-    assert isinstance(model, nn.Module)
-    assert model.root.weight.shape == (5, 24)
-    assert model.head.weight.shape == (10, 24)
+def test_widened_blocks_of_deit_tiny_are_the_papers() -> None:
+    args = {"drop_path_rate": 0.3}
+    spec = ModelSpec(arch=STUDENT, args=args, num_classes=9, graph="widelast", lift_width=384, wide_blocks=3)
+    with torch.device("meta"):
+        blocks = build_model(spec).blocks
+    wide = [block for block in blocks if isinstance(block, WideBlock)]
+    assert wide == list(blocks[9:])
+    assert [(one.enter.in_features, one.enter.out_features) for one in wide] == [(192, 256), (256, 320), (320, 384)]
+    assert [one.block.attn.num_heads for one in wide] == [4, 5, 6]
+    assert wide[-1].block.drop_path1.drop_prob == pytest.approx(0.3)  # of the block that it replaces
+
+
+def test_a_student_of_stages_is_plain_and_tapped_after_each() -> None:
+    spec = family_spec("swin_tiny_patch4_window7_224", "plain", 5)
+    model, images = build_model(spec).train(), torch.randn(2, 3, 32, 32)
+    logits, (last, first) = logits_and_taps(model, images, (3, 0))
+    assert (last.shape[:2], first.shape[:2]) == ((2, 192), (2, 24))
+    (logits.square().sum() + last.square().mean()).backward()
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
+    with torch.no_grad():
+        torch.testing.assert_close(logits_and_taps(model.eval(), images, (0,))[0], model(images))

@@ -63,23 +63,16 @@ def test_timm_gives_the_same_logits(tmp_path: Path, kind: str) -> None:
     config, weights = save_timm(tmp_path / "timm", SPECS[kind], model.state_dict(), PREPROCESS, list("abcdefghij"))
     assert (config.name, weights.name) == ("config.json", "model.safetensors")
     loaded = timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True).eval()
+    by_path = timm.create_model(f"local-dir:{tmp_path / 'timm'}", checkpoint_path=str(weights)).eval()
     with torch.inference_mode():
         assert torch.equal(loaded(images()), model(images()))
+        assert torch.equal(by_path(images()), model(images()))
     assert (json.loads(config.read_text())["architecture"] == "compress_student") == (kind not in OF_TIMM)
     data = resolve_model_data_config(loaded)
     assert tuple(data["input_size"]) == (3, 32, 32)
     assert (tuple(data["mean"]), tuple(data["std"]), data["crop_pct"]) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), 0.9)
     assert data["crop_mode"] == "squash"
     assert list(loaded.pretrained_cfg["label_names"]) == list("abcdefghij")
-
-
-@pytest.mark.parametrize("kind", ["plain", "widelast", "lift kept"])
-def test_the_weights_can_be_given_by_their_path(tmp_path: Path, kind: str) -> None:
-    model = trained(SPECS[kind])
-    _, weights = save_timm(tmp_path, SPECS[kind], model.state_dict(), PREPROCESS)
-    loaded = timm.create_model(f"local-dir:{tmp_path}", checkpoint_path=str(weights)).eval()
-    with torch.inference_mode():
-        assert torch.equal(loaded(images()), model(images()))
 
 
 @pytest.mark.parametrize("kind", ["plain", "widelast", "lift kept", "lift folded"])

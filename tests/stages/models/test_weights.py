@@ -42,31 +42,13 @@ def assert_equal(model: torch.nn.Module, state: dict[str, torch.Tensor], but: st
     assert all(torch.equal(own[name], state[name]) for name in state if not name.startswith(but))
 
 
-WRAPPINGS = {
-    "raw": lambda state: state,
-    "model": lambda state: {"model": state, "epoch": 3},
-    "state_dict": lambda state: {"state_dict": state, "arch": "x"},
-    "module.": lambda state: {"state_dict": {f"module.{name}": value for name, value in state.items()}},
-    "compiled": lambda state: {f"_orig_mod.{name}": value for name, value in state.items()},
-    "ema": lambda state: {
-        "state_dict": {name: torch.zeros_like(value) for name, value in state.items()},
-        "state_dict_ema": state,
-    },
-    "model_ema": lambda state: {"model": {}, "model_ema": state},
-}
-
-
-@pytest.mark.parametrize("wrapping", list(WRAPPINGS))
-def test_torch_checkpoints_in_every_usual_wrapping(tmp_path: Path, state, wrapping: str) -> None:
-    torch.save(WRAPPINGS[wrapping](state), tmp_path / "teacher.pth")
-    model, fits = load(tmp_path / "teacher.pth")
-    assert fits
-    assert_equal(model, state)
-
-
-def test_safetensors(tmp_path: Path, state) -> None:
-    save_file(state, tmp_path / "teacher.safetensors")
-    model, fits = load(tmp_path / "teacher.safetensors")
+@pytest.mark.parametrize("form", ["teacher.safetensors", "teacher.pth"])
+def test_a_checkpoint_is_loaded_bit_by_bit(tmp_path: Path, state, form: str) -> None:
+    if form == "teacher.pth":
+        torch.save({"state_dict": {}, "state_dict_ema": {f"module.{n}": v for n, v in state.items()}}, tmp_path / form)
+    else:
+        save_file(state, tmp_path / form)
+    model, fits = load(tmp_path / form)
     assert fits
     assert_equal(model, state)
 
@@ -159,12 +141,6 @@ def test_what_fits_goes_through_no_conversion(tmp_path: Path, state, monkeypatch
     assert not load(tmp_path / "teacher.safetensors")[1]
 
 
-def test_everything_wrong_is_told_at_once(tmp_path: Path) -> None:
-    torch.save({"other.weight": torch.zeros(2)}, tmp_path / "teacher.pth")
-    with pytest.raises(UsageError, match=r"missing: .*; unexpected: other\.weight"):
-        load(tmp_path / "teacher.pth")
-
-
 def test_own_weights_come_back_bit_by_bit(tmp_path: Path, state) -> None:
     ref = save_weights(state, tmp_path / "sub" / "model.safetensors", tmp_path)
     assert ref.path == "sub/model.safetensors"
@@ -180,12 +156,6 @@ def test_shared_storage_is_written_once_per_name(tmp_path: Path) -> None:
     loaded = load_file(tmp_path / "w.safetensors")
     assert torch.equal(loaded["b"], tensor)
     assert torch.equal(loaded["c"], tensor.view(2, 3).T)
-
-
-def test_own_weights_of_another_network_are_not_loaded_in_part(tmp_path: Path, state) -> None:
-    ref = save_weights({"head.bias": state["head.bias"]}, tmp_path / "w.safetensors", tmp_path)
-    with pytest.raises(RuntimeError, match="Missing key"):
-        load_own(build_model(spec()), ref, tmp_path)
 
 
 def test_all_finite_finds_what_is_not() -> None:

@@ -15,15 +15,15 @@ import torch
 from rewrite_networks import EVERY, SIZE, SPEC, change, images, network
 from torch import nn
 
-import vitcompress.stages.rewrites.deploy as under_test
 from vitcompress.core.artifact_records import Input
 from vitcompress.core.errors import ResultError
 from vitcompress.exporters.onnx import dims, onnx_from_module
 from vitcompress.exporters.tensorrt import engine_from_onnx, installed_flavours
 from vitcompress.stages.rewrites.config import RewriteConfig
 from vitcompress.stages.rewrites.deploy import deployed
+from vitcompress.stages.rewrites.exact import Rewritten
 from vitcompress.stages.rewrites.patches import PixelInput
-from vitcompress.stages.rewrites.rewritten import Rewritten
+from vitcompress.stages.rewrites.table import TABLE, Rewrite
 
 SWITCHES = list(RewriteConfig.model_fields)
 NONE = RewriteConfig(**dict.fromkeys(SWITCHES, False))
@@ -79,7 +79,7 @@ def test_a_rewrite_that_changes_logits_is_refused(monkeypatch: pytest.MonkeyPatc
             changed.blocks[0].mlp.fc1.bias[0] += 1e-5
         return Rewritten(changed, True, "wrong")
 
-    monkeypatch.setattr(under_test, "simplify_attention", wrong)
+    monkeypatch.setitem(TABLE, "attention", Rewrite("attention", wrong))
     with pytest.raises(ResultError, match="answers differently"):
         deployed(network("deit"), RewriteConfig(), SPEC, "float")
 

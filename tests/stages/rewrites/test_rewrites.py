@@ -12,25 +12,20 @@ from rewrite_networks import ISOTROPIC, SPEC, change, images, network
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from vitcompress.stages.rewrites.absorb import absorb_keys_and_values
 from vitcompress.stages.rewrites.attend import AbsorbedAttention, LeftMix, PermutedMix
-from vitcompress.stages.rewrites.attention import simplify_attention
-from vitcompress.stages.rewrites.class_token import narrow_last_block
-from vitcompress.stages.rewrites.constants import precompute_constants
-from vitcompress.stages.rewrites.hierarchical import normalise_in_grid
-from vitcompress.stages.rewrites.layer_scale import fold_layer_scale
+from vitcompress.stages.rewrites.exact import (
+    absorb_keys_and_values,
+    fold_layer_scale,
+    keep_tokens_first,
+    narrow_last_block,
+    simplify_attention,
+)
 from vitcompress.stages.rewrites.lower import NotTakenApart, network_from_module
-from vitcompress.stages.rewrites.patches import PixelInput, normalise_in_patches
-from vitcompress.stages.rewrites.tokens_first import keep_tokens_first
+from vitcompress.stages.rewrites.patches import PixelInput, normalise_in_grid, normalise_in_patches
+from vitcompress.stages.rewrites.table import TABLE
 
 EXACT = 1e-10
-REWRITES: dict[str, Any] = {
-    "layer_scale": fold_layer_scale,
-    "attention": simplify_attention,
-    "class_token": narrow_last_block,
-    "constants": precompute_constants,
-    "tokens_first": keep_tokens_first,
-}
+REWRITES = ("layer_scale", "attention", "class_token", "constants", "tokens_first")
 
 
 ALIKE = {
@@ -61,7 +56,7 @@ def test_taking_apart_changes_nothing(name: str) -> None:
 def test_each_rewrite_alone_is_exact(name: str, rewrite: str) -> None:
     model = network_from_module(network(name))
     before = deepcopy(model.state_dict())
-    done = REWRITES[rewrite](model)
+    done = TABLE[rewrite].apply(model)
     assert change(model, done.module, images()) < EXACT
     assert done.applied == (done.module is not model)
     assert before.keys() == model.state_dict().keys()

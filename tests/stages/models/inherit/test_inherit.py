@@ -36,12 +36,20 @@ every_way = pytest.mark.parametrize("way", WAYS)
 
 @every_way
 @pytest.mark.parametrize(
-    "args",
-    [{}, {"init_values": 0.5}, {"global_pool": "avg"}, {"reg_tokens": 2, "no_embed_class": True}],
-    ids=["plain", "layer scale", "mean of the patches", "registers"],
+    ("args", "own"),
+    [
+        ({}, {}),
+        ({"init_values": 0.5}, {"init_values": 0.5}),
+        ({"init_values": 0.5}, {"init_values": None}),  # it goes into the weights
+        ({"global_pool": "avg"}, {}),
+        ({"reg_tokens": 2, "no_embed_class": True}, {}),
+    ],
+    ids=["plain", "layer scale", "layer scale of the teacher alone", "mean of the patches", "registers"],
 )
-def test_a_student_as_large_as_its_teacher_answers_as_it_does(way: str, args: dict[str, Any]) -> None:
-    teacher, student = network(**args), network(seed=8, **args)
+def test_a_student_as_large_as_its_teacher_answers_as_it_does(
+    way: str, args: dict[str, Any], own: dict[str, Any]
+) -> None:
+    teacher, student = network(**args), network(seed=8, **{**args, **own})
     found = inherited(teacher, student, way)
     wanted = teacher(images(8))
     assert not torch.allclose(network(seed=8, **args)(images(8)), wanted, atol=0.05)
@@ -49,13 +57,6 @@ def test_a_student_as_large_as_its_teacher_answers_as_it_does(way: str, args: di
     assert found.not_loaded == ()
     assert "48 of 48 (100.0 % of energy)" in found.words
     assert ("corrected on 24 images" in found.words) == (way == "fitted")
-
-
-@every_way
-def test_layer_scale_goes_into_the_weights_of_a_student_that_has_none(way: str) -> None:
-    teacher, student = network(init_values=0.5), network(seed=8)
-    inherited(teacher, student, way)
-    torch.testing.assert_close(student(images(8)), teacher(images(8)), rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize("way", ["fitted", "channels"])
@@ -140,23 +141,19 @@ def test_least_squares_come_nearer_to_the_teacher_than_cutting_alone() -> None:
 
 @pytest.mark.parametrize("way", ["fitted", "important"])
 def test_other_patches_grids_and_pixels(way: str) -> None:
+    teacher, student = network(), network(seed=8)
+    pixels = torch.rand(24, 3, 32, 32, generator=torch.Generator().manual_seed(5))
+    views = [
+        (pixels - torch.tensor(spec.mean).view(1, 3, 1, 1)) / torch.tensor(spec.std).view(1, 3, 1, 1)
+        for spec in (SPEC, IMAGENET)
+    ]
+    inherit(teacher, student, (views[0], views[1]), (SPEC, IMAGENET), way)
+    torch.testing.assert_close(student(views[1]), teacher(views[0]), rtol=0, atol=2e-5)
     teacher, student = network(), network(STUDENT, seed=8, img_size=48, patch_size=16, embed_dim=24, num_heads=2)
     specs = SPEC, IMAGENET.model_copy(update={"size": 48})
     found = inherit(teacher, student, (images(), images(size=48)), specs, way)
     assert found.not_loaded == ()
     assert student.pos_embed.shape == (1, 10, 24)
-
-
-def test_another_normalisation_of_the_pixels_changes_nothing() -> None:
-    teacher, student = network(), network(seed=8)
-    pixels = torch.rand(24, 3, 32, 32, generator=torch.Generator().manual_seed(5))
-
-    def view(spec: Any) -> Tensor:
-        mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (spec.mean, spec.std))
-        return (pixels - mean) / std
-
-    inherit(teacher, student, (view(SPEC), view(IMAGENET)), (SPEC, IMAGENET), "pca")
-    torch.testing.assert_close(student(view(IMAGENET)), teacher(view(SPEC)), rtol=0, atol=2e-5)
 
 
 def test_a_classifier_of_another_pooling_is_not_taken() -> None:
@@ -166,6 +163,10 @@ def test_a_classifier_of_another_pooling_is_not_taken() -> None:
     assert torch.equal(student.head.weight, head)
     assert "head.weight: nothing of the teacher's stands for it" in found.not_loaded
     assert "the teacher's head: no place in the student" in found.not_loaded
+    lift: Any = seeded_model(student_spec("lift-kept"), 8)
+    head = lift.head.weight.clone()
+    assert inherited(network(), lift, "fitted").words.endswith("corrected on 24 images")  # too few for 10 classes
+    assert torch.equal(lift.head.weight, head)
 
 
 @pytest.mark.parametrize("graph", ["plain", "lift-kept"])
@@ -184,15 +185,6 @@ def test_a_classifier_that_reads_something_else_learns_from_the_teachers_answers
         assert ("head.weight" in found.loaded) == ("after the teacher's answers" in found.words) == (way == "fitted")
         right[way] = (student(images(120)).argmax(1) == wanted).float().mean().item()
     assert right["fitted"] > right["pca"] + 0.2
-
-
-def test_too_few_images_leave_the_classifier_alone() -> None:
-    student: Any = seeded_model(student_spec("lift-kept"), 8)
-    head = student.head.weight.clone()
-    found = inherited(network(), student, "fitted")  # 24 images, 10 classes
-    assert torch.equal(student.head.weight, head)
-    assert "head.weight: nothing of the teacher's stands for it" in found.not_loaded
-    assert found.words.endswith("corrected on 24 images")
 
 
 def test_the_teacher_is_left_as_it_was() -> None:

@@ -11,8 +11,8 @@ from small_run import TEACHER, TEACHER_ARGS
 
 from vitcompress.stages.models.geometry import reduced_args
 from vitcompress.stages.models.inherit.basis import Moments, basis_of
-from vitcompress.stages.models.inherit.families import why_not
 from vitcompress.stages.models.inherit.heads import Heads, filled, joined_heads, resized, split_heads
+from vitcompress.stages.models.inherit.inherit import why_not
 from vitcompress.stages.models.inherit.least_squares import corrected
 from vitcompress.stages.models.inherit.streams import Layout, aligned, shared_places
 
@@ -32,22 +32,19 @@ def scores(found: Heads) -> torch.Tensor:
     return found.query.transpose(1, 2) @ found.key * found.query.shape[1] ** -0.5
 
 
-def test_heads_are_split_and_joined_again() -> None:
-    qkv, bias, out = (torch.randn(size, dtype=torch.float64) for size in ((36, 10), (36,), (10, 12)))
-    split = split_heads(qkv, bias, out, 3)
-    assert split.query.shape == (3, 4, 11)
-    assert torch.equal(split.key[1, :, :-1], qkv[12 + 4 : 12 + 8])
-    for found, given in zip(joined_heads(split), (qkv, bias, out), strict=True):
-        assert torch.equal(found, given)
-
-
 def test_larger_heads_score_and_write_the_same() -> None:
-    given = heads()
+    qkv, bias, out = (torch.randn(size, dtype=torch.float64) for size in ((36, 10), (36,), (10, 12)))
+    given = split_heads(qkv, bias, out, 3)
+    assert all(torch.equal(one, other) for one, other in zip(joined_heads(given), (qkv, bias, out), strict=True))
     grown = resized(given, 6, heads(size=6, seed=1))
     assert grown.query.shape == (3, 6, 11)
     torch.testing.assert_close(scores(grown), scores(given))
     torch.testing.assert_close(grown.out @ grown.value, given.out @ given.value)
     assert (grown.key[:, 4:] != 0).all()  # else the query's zeros would never learn
+    more = filled(given, 5, heads(count=5, seed=1))
+    assert more.query.shape[0] == 5
+    assert (more.out[3:] == 0).all()  # further heads write nothing yet
+    assert (more.value[3:] != 0).all()
 
 
 def test_smaller_heads_keep_the_leading_directions() -> None:
@@ -59,13 +56,6 @@ def test_smaller_heads_keep_the_leading_directions() -> None:
     values = torch.linalg.svdvals(given.out @ given.value)
     error = torch.linalg.svdvals(given.out @ given.value - cut.out @ cut.value)
     torch.testing.assert_close(error[:, :2], values[:, 2:4])
-
-
-def test_further_heads_write_nothing_yet() -> None:
-    more = filled(heads(), 5, heads(count=5, seed=1))
-    assert more.query.shape[0] == 5
-    assert (more.out[3:] == 0).all()
-    assert (more.value[3:] != 0).all()
 
 
 def test_least_squares_find_the_map_that_made_the_targets() -> None:
@@ -104,16 +94,13 @@ def test_directions_have_no_mean_and_are_orthonormal(way: str) -> None:
     assert basis.encode.shape == (6, 12)
     torch.testing.assert_close(basis.encode.sum(0), torch.zeros(12).double(), atol=1e-12, rtol=0)  # of the student's
     torch.testing.assert_close(basis.encode.sum(1), torch.zeros(6).double(), atol=1e-12, rtol=0)  # of the teacher's
+    if way != "spectral":
+        values = torch.linalg.eigvalsh(moments().second).flip(0)
+        share = 100 * float(values[:5].sum() / values.sum())
+        assert basis.words == f"PCA directions, 6 of 12 ({share:.1f} % of energy)"
     values = torch.linalg.svdvals(basis.encode)
     torch.testing.assert_close(values[:5], torch.ones(5).double())
     assert values[5] < 1e-12
-
-
-def test_the_share_of_energy_is_that_of_the_leading_eigenvalues() -> None:
-    given = moments()
-    values = torch.linalg.eigvalsh(given.second).flip(0)
-    share = 100 * float(values[:5].sum() / values.sum())
-    assert basis_of("pca", given, 6).words == f"PCA directions, 6 of 12 ({share:.1f} % of energy)"
 
 
 def test_channels_are_spaced_or_the_most_important() -> None:

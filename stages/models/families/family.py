@@ -1,0 +1,269 @@
+"""The interface of a family, and its answers for any network that has timm's ``forward_intermediates``.
+
+A family with other answers is a subclass that overrides them. Shapes: B batch, C channels of a tap, H W its grid.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from timm.layers import LayerNorm2d, Mlp
+from timm.models.cait import LayerScaleBlock, TalkingHeadAttn
+from timm.models.vision_transformer import Attention, Block
+from torch import Tensor, nn
+
+REDUCED_SIZE = 32
+"""Side of the embedded digits, pixels."""
+_REDUCTION = 6
+"""Width and depth of the reduced geometry are this part of the published ones."""
+_LEAST_HEAD_SIZE = 8
+"""Channels of a head in the reduced geometry."""
+_SEQUENCES = (nn.Sequential, nn.ModuleList)
+_END = ("norm", "fc_norm", "head", "head_dist")
+"""What timm's ViTs compute after their last block."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the strategies need to know about a network."""
+
+    width: int
+    """Token width of the last tap."""
+    depth: int
+    """Number of taps: blocks of an isotropic ViT, stages of a hierarchical one."""
+    heads: int | None
+    """Attention heads a block; None for hierarchical models."""
+    rotary: bool = False
+    """Whether positions are rotations of pairs of channels, along two axes, so that 4 divides the size of a head."""
+
+    @property
+    def isotropic(self) -> bool:
+        """Return whether all blocks have the same width, as lift and widelast need."""
+        return self.heads is not None
+
+
+class Family:
+    """What is to be known of a kind of network. ``network`` is always one of timm, or one registered with it."""
+
+    networks: tuple[str, ...] = ()
+    """Whom it is for: full names of classes, whose subclasses are meant too, or names of modules."""
+    listed: tuple[str, ...] = ()
+    """Modules, by timm's short name, whose networks `compress models` lists."""
+    rewrites: tuple[str, ...] = ()
+    """Rows of ``stages.rewrites.table`` that are exact for the classes of ``networks`` (not for their subclasses)."""
+    without_rewrites: tuple[str, ...] = ()
+    """Of the other rows, what the report says about them."""
+    parts = False
+    """Whether ``stages.rewrites.lower`` takes the classes of ``networks`` apart, for rewrites of their parts."""
+    class_attention = False
+    """Whether the class token joins the patch tokens only after the tapped blocks, in blocks of its own (CaiT)."""
+
+    def has_exact_class(self, network: nn.Module) -> bool:
+        """Return whether the class of ``network`` itself is in ``networks``, not one that it inherits from."""
+        return f"{type(network).__module__}.{type(network).__qualname__}" in self.networks
+
+    def shape(self, network: nn.Module) -> Shape | None:
+        """Return the network's shape; None if it has neither equal blocks nor stages that can be tapped."""
+        blocks, width = getattr(network, "blocks", None), getattr(network, "embed_dim", None)
+        attention: Any = getattr(blocks[0], "attn", None) if isinstance(blocks, _SEQUENCES) and len(blocks) else None
+        # Hiera's blocks have attention too, and widths of their own.
+        if blocks is not None and isinstance(width, int) and hasattr(attention, "num_heads"):
+            rotary = getattr(network, "rope", None) is not None
+            return Shape(width, len(blocks), int(attention.num_heads), rotary)  # type: ignore[arg-type]
+        stages = getattr(network, "layers", None)
+        if isinstance(stages, _SEQUENCES) and hasattr(network, "forward_intermediates"):
+            return Shape(int(network.num_features), len(stages), None)  # type: ignore[arg-type]
+        return None
+
+    def blocks(self, network: nn.Module) -> Any:
+        """Return the sequence of equal blocks, of which an item can be replaced."""
+        return network.blocks
+
+    # ---- Taps
+
+    def taps(self, network: nn.Module, images: Tensor, layers: tuple[int, ...]) -> list[Tensor]:
+        """Return the taps ``[B, C, H, W]`` of ascending ``layers``; nothing is computed after the last of them."""
+        tappable: Any = network
+        taps: list[Tensor] = tappable.forward_intermediates(
+            images, indices=list(layers), norm=False, output_fmt="NCHW", intermediates_only=True, stop_early=True
+        )
+        return taps
+
+    def logits_and_taps(
+        self, network: nn.Module, images: Tensor, layers: tuple[int, ...]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Return the logits ``[B, K]``, and the taps ``[B, C, H, W]`` of ascending ``layers``."""
+        tappable: Any = network
+        final, taps = tappable.forward_intermediates(images, indices=list(layers), norm=False, output_fmt="NCHW")
+        return tappable.forward_head(final), taps
+
+    def tapped(self, network: nn.Module, layer: int) -> nn.Module:
+        """Return the block, or stage, that the tap of ``layer`` comes out of."""
+        known: Any = network
+        found: nn.Module = network.get_submodule(known.feature_info[layer]["module"])
+        return found
+
+    # ---- The end of the network
+
+    def classifier(self, network: nn.Module) -> tuple[str, ...]:
+        """Return the names of the modules that give the logits."""
+        names = (getattr(network, "pretrained_cfg", None) or {}).get("classifier") or "head"
+        return (names,) if isinstance(names, str) else tuple(names)
+
+    def final_norm(self, network: nn.Module) -> nn.Module | None:
+        """Return the norm before the classifier, of tokens or of their mean; None without one over channels alone."""
+        for norm in (getattr(network, name, None) for name in ("norm", "fc_norm")):
+            shape = getattr(norm, "normalized_shape", None)
+            if isinstance(norm, nn.Module) and not isinstance(norm, LayerNorm2d) and shape and len(shape) == 1:
+                return norm
+        return None
+
+    # ---- Students
+
+    def cut_to_tokens(self, network: nn.Module) -> None:
+        """Remove, in place, what a lift does not read: everything after the tap of the last block.
+
+        Every parameter that remains gets a gradient, so that DDP needs no ``find_unused_parameters``.
+        """
+        for name in _END:
+            if hasattr(network, name):
+                setattr(network, name, nn.Identity())
+        if getattr(network, "attn_pool", None) is not None:
+            network.attn_pool = None
+
+    def sized(self, width: int, depth: int, heads: int) -> dict[str, Any]:
+        """Return the arguments of timm that make a network of equal blocks of this shape."""
+        return {"embed_dim": width, "depth": depth, "num_heads": heads}
+
+    def why_not_widened(self, network: nn.Module, more_heads: bool) -> str:
+        """Return why the last blocks cannot be widened, and what to do, as an end of a sentence; empty if they can.
+
+        ``{arch}`` in it stands for the name of the network.
+
+        Args:
+            network: whose blocks are to be widened.
+            more_heads: whether a widened block has another number of heads than the others.
+        """
+        if getattr(network, "neck", None):
+            return (
+                "cannot widen {arch}, which has a neck between its last block and its classifier; use --strategy lift."
+            )
+        shared = (getattr(network, name, None) for name in ("shared_rel_pos", "rel_pos_bias"))
+        if more_heads and any(table is not None for table in shared):
+            return (
+                "cannot give the last block of {arch} more heads, because its blocks share one table of relative "
+                "positions; use --set student.wide_heads=count."
+            )
+        return ""
+
+    def own_rotation(self, narrow: nn.Module, block: nn.Module, wide: nn.Module) -> nn.Module | None:
+        """Return the rotary positions of ``wide``, where those of ``narrow`` do not fit a block of it.
+
+        Args:
+            narrow: the student.
+            block: a block of it that is not widened.
+            wide: a network of the same family, wider.
+        """
+        rotation: nn.Module | None = getattr(wide, "rope", None)
+        if rotation is None:
+            return None
+        known: Any = block
+        learned = getattr(narrow, "rope_mixed", False)  # for each block and head
+        return rotation if learned or known.attn.head_dim != self.blocks(wide)[0].attn.head_dim else None
+
+    def take_end(self, narrow: nn.Module, wide: nn.Module, width: int) -> None:
+        """Give ``narrow``, in place, what reads the tokens of the last block in ``wide``, which is ``width`` wide."""
+        for name in (*_END, "attn_pool"):
+            if hasattr(narrow, name):
+                setattr(narrow, name, getattr(wide, name))
+        narrow.embed_dim = narrow.num_features = narrow.head_hidden_size = width  # type: ignore[assignment]
+
+    # ---- Reduced geometry
+
+    def reduced_args(self, network: nn.Module) -> dict[str, Any] | None:
+        """Return timm's arguments for the reduced geometry of a published network; None if there is no such form."""
+        shape = self.shape(network)
+        if shape is None or shape.heads is None:
+            return None if shape is None else _reduced_stages(network)
+        width, heads = shape.width // _REDUCTION, shape.heads
+        while width % heads or width // heads < _LEAST_HEAD_SIZE:
+            heads -= 1
+        args = {
+            "img_size": REDUCED_SIZE,
+            "patch_size": 8,
+            **self.sized(width, max(2, shape.depth // _REDUCTION), heads),
+        }
+        if any("gamma" in name for name, _ in network.named_parameters()):
+            args["init_values"] = 0.1
+        return args
+
+    # ---- Weights for a student of another network
+
+    def prefix_tokens(self, network: nn.Module) -> tuple[str, ...]:
+        """Return the tokens that the tapped blocks see before the patches: ``cls``, ``dist``, ``reg0``, ...
+
+        The parameter of a token is called ``cls_token``, ``dist_token`` or, for all registers, ``reg_token``.
+        """
+        counts = {name: getattr(network, f"{name}_token", None) for name in ("cls", "dist", "reg")}
+        registers = 0 if counts["reg"] is None else int(counts["reg"].shape[1])
+        single = tuple(name for name in ("cls", "dist") if counts[name] is not None and counts[name].shape[1])
+        return single + tuple(f"reg{index}" for index in range(registers))
+
+    def why_not_inherited(self, network: nn.Module, blocks: list[nn.Module] | None) -> str:
+        """Return what of a network is not as inheriting needs it, in words that follow its name; empty if nothing is.
+
+        Args:
+            network: teacher or student.
+            blocks: its transformer blocks, without what leads into widened ones; None if it has no sequence of them.
+        """
+        if not blocks:
+            return "has no sequence of equal blocks"
+        for block in blocks:
+            if type(block) not in (Block, LayerScaleBlock):
+                return f"has blocks of another kind ({type(block).__name__})"
+            reason = _unlike_block(block)
+            if reason:
+                return reason
+        stem = getattr(network, "patch_embed", None)
+        if not isinstance(getattr(stem, "proj", None), nn.Conv2d) or _present(getattr(stem, "norm", None)):
+            return "embeds patches by more than one convolution"
+        if getattr(network, "pos_embed", None) is None or getattr(network, "rope", None) is not None:
+            return "has no table of absolute positions"
+        if _present(getattr(network, "norm_pre", None)):
+            return "normalises tokens before its first block"
+        return ""
+
+
+def _reduced_stages(network: Any) -> dict[str, Any] | None:
+    """Return half the depth and a sixth of the width of a head, with windows that fit the reduced size."""
+    stages = list(network.layers)
+    if not all(hasattr(stage.blocks[0], "attn") for stage in stages if hasattr(stage, "blocks")):
+        return None
+    heads = tuple(int(stage.blocks[0].attn.num_heads) for stage in stages)
+    head_size = int(network.embed_dim) // heads[0]
+    return {
+        "img_size": REDUCED_SIZE,
+        "patch_size": 2,
+        "window_size": 4,
+        "embed_dim": heads[0] * max(_LEAST_HEAD_SIZE, head_size // _REDUCTION),
+        "depths": tuple(max(1, len(stage.blocks) // 2) for stage in stages),
+        "num_heads": heads,
+    }
+
+
+def _unlike_block(block: Any) -> str:
+    attention = block.attn
+    if type(attention) not in (Attention, TalkingHeadAttn):
+        return f"has another attention ({type(attention).__name__})"
+    if any(_present(getattr(attention, name, None)) for name in ("q_norm", "k_norm", "norm", "gate")):
+        return "normalises or gates inside its attention"
+    if type(block.mlp) is not Mlp or _present(block.mlp.norm) or not isinstance(block.mlp.act, nn.GELU):
+        return "has another MLP than two linear maps around a GELU"
+    if not all(isinstance(norm, nn.LayerNorm) and norm.elementwise_affine for norm in (block.norm1, block.norm2)):
+        return "has another norm than LayerNorm"
+    return ""
+
+
+def _present(module: nn.Module | None) -> bool:
+    return module is not None and not isinstance(module, nn.Identity)
