@@ -37,8 +37,9 @@ from vitcompress.stages.images.loaders import ViewKey, train_loader
 from vitcompress.stages.models.names import resolve_architecture
 from vitcompress.stages.training import loop as training_loop
 from vitcompress.stages.training.compilation import compile_in_place
-from vitcompress.stages.training.loop import Job, Training
-from vitcompress.stages.training.update import clip_gradients
+from vitcompress.stages.training.job import Job
+from vitcompress.stages.training.loop import Training
+from vitcompress.stages.training.optimizer import clip_gradients
 
 CLASSES = 1000
 PLAIN, LIVE, CACHED = "plain eager loop", "ours, live teacher, compiled", "ours, cached teacher, compiled"
@@ -220,7 +221,7 @@ def our_step(
     accelerator.backward = clock.wrap("backward", accelerator.backward)
     training.optimizer.step = clock.wrap("optimizer", training.optimizer.step)
     training.optimizer.zero_grad = clock.wrap("optimizer", training.optimizer.zero_grad)
-    training.ema.update = clock.wrap("averaged weights", training.ema.update)  # type: ignore[union-attr,method-assign]
+    training.average.saved.update = clock.wrap("averaged weights", training.average.saved.update)  # type: ignore[union-attr,method-assign]
     data = batches(views, setting.batch)
     norm = clock.wrap("optimizer", clip_gradients)
 

@@ -29,7 +29,7 @@ from vitcompress.stages.teacher.tuning import held_out_count
 from vitcompress.stages.training.compilation import RATE
 from vitcompress.stages.training.config import TrainingConfig
 from vitcompress.stages.training.device import make_accelerator
-from vitcompress.stages.training.loop import Job
+from vitcompress.stages.training.job import Job
 from vitcompress.stages.training.measure import (
     first_images,
     measure_forward,

@@ -37,7 +37,7 @@ from vitcompress.stages.models.weights import load_own
 from vitcompress.stages.training.compilation import compile_in_place
 from vitcompress.stages.training.device import make_accelerator
 from vitcompress.stages.training.interrupt import stop_on_signal
-from vitcompress.stages.training.loop import Job
+from vitcompress.stages.training.job import Job
 from vitcompress.stages.training.processes import any_process
 from vitcompress.stages.training.terms import Compared
 

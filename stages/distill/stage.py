@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from vitcompress.core.context import Context
 from vitcompress.core.errors import ResultError
 from vitcompress.core.records import DistillRecord
@@ -12,6 +10,7 @@ from vitcompress.stages.distill.job import Inputs as Inputs
 from vitcompress.stages.distill.job import distillation_job
 from vitcompress.stages.models.snapshots import Snapshots
 from vitcompress.stages.models.weights import all_finite, save_weights
+from vitcompress.stages.training.callbacks.snapshots import KeepSnapshots
 from vitcompress.stages.training.loop import train
 from vitcompress.stages.training.terms import first_and_last, shares
 
@@ -28,7 +27,7 @@ def run(config: DistillConfig, inputs: Inputs, context: Context) -> DistillRecor
         raise ValueError("distill was not resolved")  # a mistake of ours: pipeline.resolve decides it
     job, cache = distillation_job(config, inputs, context)
     snapshots = Snapshots(context.run.root, context.fingerprint, config.epochs, config.keep_every)
-    trained = train(replace(job, keep=snapshots.keep), config, config.epochs, context)
+    trained = train(job, config, config.epochs, context, [KeepSnapshots(snapshots.keep)])
     context.leave_to_main()
     progress = trained.progress
     first, last = shares(progress.first.get("losses", {})), shares(trained.losses)

@@ -25,9 +25,11 @@ from vitcompress.stages.teacher.config import TeacherConfig
 from vitcompress.stages.teacher.probe import install, linear_heads
 from vitcompress.stages.teacher.probing import Probe, answers, probe_of
 from vitcompress.stages.teacher.tuning import FEWEST, hold_out, labels_of
+from vitcompress.stages.training.callbacks.best import BestWeights
 from vitcompress.stages.training.chance import better_by_a_standard_error, clearly_better
 from vitcompress.stages.training.evaluate import correct
-from vitcompress.stages.training.loop import Job, train
+from vitcompress.stages.training.job import Job
+from vitcompress.stages.training.loop import train
 
 
 @dataclass(frozen=True)
@@ -142,14 +144,11 @@ def _tuned(model: nn.Module, epochs: int, probe: Probe | None, given: Surroundin
         f"{fitting}, or until {counted(config.patience, 'epoch')} bring nothing on {len(parts.val):,} tuning images"
         + (f"; linear probe: {_share(probe.right)}" if probe else "")
     )
-    trained = train(
-        replace(job, patience=config.patience), config.model_copy(update={"eval_every": 1}), epochs, context
-    )
-    _, state, _ = trained.chosen
-    assert trained.best is not None  # noqa: S101 - patience was given
-    model.cpu().load_state_dict(state)
+    best = BestWeights(config.patience, len(parts.val))
+    trained = train(job, config.model_copy(update={"eval_every": 1}), epochs, context, [best])
+    model.cpu().load_state_dict(best.state)
     right = correct(*answers(model, parts.val, given.preprocess, config, context))
-    adapted = _judged(trained.progress.epoch, trained.best.epoch, right, probe, given)
+    adapted = _judged(trained.progress.epoch, best.epoch, right, probe, given)
     return replace(adapted, precision=trained.progress.precision)
 
 

@@ -26,7 +26,8 @@ from vitcompress.stages.teacher.probing import answers
 from vitcompress.stages.training.compilation import compile_in_place
 from vitcompress.stages.training.device import make_accelerator
 from vitcompress.stages.training.evaluate import correct, top1
-from vitcompress.stages.training.loop import Job, train
+from vitcompress.stages.training.job import Job
+from vitcompress.stages.training.loop import train
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def better_by_a_standard_error(one: NDArray[np.bool_], other: NDArray[np.bool_])
     """Whether ``one`` answers more of the same images ``[N]`` right, by more than one standard error of the difference.
 
     For a choice that has to be made where nothing is beyond doubt, and where ``other`` is the simpler one (the
-    one-standard-error rule, as in ``stages.training.best``).
+    one-standard-error rule, as in ``stages.training.callbacks.best``).
     """
     difference = one.astype(np.float64) - other
     return bool(difference.mean() > difference.std() / np.sqrt(max(1, difference.size)))

@@ -15,8 +15,9 @@ from torch.utils.data import DataLoader
 from vitcompress.core.context import Context
 from vitcompress.core.errors import DataError, EnvironmentLacksError
 from vitcompress.stages.training.config import TrainingConfig
-from vitcompress.stages.training.loop import Job, Training
-from vitcompress.stages.training.memory import release_unused
+from vitcompress.stages.training.job import Job
+from vitcompress.stages.training.loop import Training
+from vitcompress.stages.training.memory import PeakMemory, release_unused
 from vitcompress.stages.training.precision import settle_precision
 
 Trained = TypeVar("Trained", bound=TrainingConfig)
@@ -74,7 +75,8 @@ def measure_steps(job: Job, config: TrainingConfig, context: Context, steps: int
     training.model.train()
     batches = iter(training.loader)
     times: list[float] = []
-    training.monitor.memory.reset()
+    memory = PeakMemory(training.accelerator.device)
+    memory.reset()
     for _ in range(steps + 1):
         started = time.monotonic()
         batch = next(batches)
@@ -82,7 +84,7 @@ def measure_steps(job: Job, config: TrainingConfig, context: Context, steps: int
         if training.accelerator.device.type == "cuda":
             torch.cuda.synchronize()
         times.append(time.monotonic() - started)
-    cost = StepCost(len(batch[0]), statistics.median(times[1:]), training.monitor.memory.read())
+    cost = StepCost(len(batch[0]), statistics.median(times[1:]), memory.read())
     training.accelerator.free_memory()
     return cost
 

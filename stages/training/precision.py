@@ -13,17 +13,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
-from accelerate.utils import broadcast_object_list, send_to_device
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
 from vitcompress.core.machine import bfloat16_units
 from vitcompress.stages.images.loaders import seeded
-
-if TYPE_CHECKING:
-    from vitcompress.stages.training.loop import Training
+from vitcompress.stages.training.job import TrainingState
+from vitcompress.stages.training.processes import from_main
 
 Precision = Literal["float32", "bfloat16"]
 BOTH: tuple[Precision, Precision] = ("float32", "bfloat16")
@@ -52,7 +51,7 @@ class Step:
     loss: float
 
 
-def settle_precision(training: Training) -> None:
+def settle_precision(training: TrainingState) -> None:
     """Decide what a training computes in, before its first step; one that goes on keeps what its checkpoint says."""
     progress, engine, config = training.progress, training.accelerator, training.config
     if not progress.precision:
@@ -69,8 +68,8 @@ def settle_precision(training: Training) -> None:
     _arrange_attention(training, separate=progress.precision == "bfloat16")
 
 
-def _measured(training: Training) -> Precision:
-    """The main process's finding, in all of them; told with its numbers."""
+def _measured(training: TrainingState) -> Precision:
+    """Return which precision the main process's steps speak for, in every process, and say its numbers."""
     with _undisturbed(training):
         batch = _first_batch(training)
         steps: dict[Precision, list[Step]] = {precision: [] for precision in BOTH}
@@ -84,17 +83,13 @@ def _measured(training: Training) -> Precision:
         for number in range(_PAIRS):
             for precision in BOTH if number % 2 else reversed(BOTH):
                 steps[precision].append(_step(training, precision, batch))
-    chosen, why = judge(steps["float32"], steps["bfloat16"], cosine, len(batch[0]))
-    if training.accelerator.num_processes > 1:
-        told = [chosen]
-        broadcast_object_list(told)
-        (chosen,) = told
+    chosen, why = from_main(judge(steps["float32"], steps["bfloat16"], cosine, len(batch[0])))
     training.context.say(f"{training.job.name}: {why}")
     return chosen
 
 
 def judge(full: list[Step], half: list[Step], cosine: float, images: int) -> tuple[Precision, str]:
-    """Which precision is kept, and why in words with the numbers.
+    """Return which precision is kept, and why in words with the numbers.
 
     Args:
         full: steps in float32.
@@ -116,7 +111,7 @@ def judge(full: list[Step], half: list[Step], cosine: float, images: int) -> tup
     return "bfloat16", f"bfloat16: {found}"
 
 
-def _first_batch(training: Training) -> list[Tensor]:
+def _first_batch(training: TrainingState) -> list[Tensor]:
     """The first images of the training with whatever a batch holds, loaded in this process, on the device."""
     loader = training.job.train
     most = (loader.batch_size or 1) // training.accelerator.num_processes
@@ -131,7 +126,7 @@ def _first_batch(training: Training) -> list[Tensor]:
     return moved
 
 
-def _step(training: Training, precision: Precision, batch: list[Tensor]) -> Step:
+def _step(training: TrainingState, precision: Precision, batch: list[Tensor]) -> Step:
     """Forward and backward, whose gradient stays; the weights do not change, so that every step is of the same loss."""
     engine, model = training.accelerator, training.model
     engine.precision = precision
@@ -158,7 +153,7 @@ def _cosine(one: list[Tensor], other: list[Tensor]) -> float:
 
 
 @contextmanager
-def _undisturbed(training: Training) -> Iterator[None]:
+def _undisturbed(training: TrainingState) -> Iterator[None]:
     """Steps inside leave weights, buffers, gradients and generators as they were, and compile nothing."""
     buffers = [(one, one.clone()) for one in training.model.buffers()]
     mode = training.model.training
@@ -174,7 +169,7 @@ def _undisturbed(training: Training) -> Iterator[None]:
                 one.copy_(before)
 
 
-def _arrange_attention(training: Training, *, separate: bool) -> None:
+def _arrange_attention(training: TrainingState, *, separate: bool) -> None:
     """Take attention apart into its products, on a CPU in bfloat16; put it together again elsewhere.
 
     torch's fused attention has a backward pass for bfloat16 on CPUs that takes several times as long as separate

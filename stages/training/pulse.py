@@ -29,8 +29,8 @@ _SHORTEST_MEETING = 60.0
 _where = "before its first step"
 
 
-def standing(where: str) -> None:
-    """Note where this process is, for the others to tell should it fall silent: ``step 120 of student``."""
+def note_position(where: str) -> None:
+    """Note where this process is, for the others to say should it fall silent: ``step 120 of student``."""
     global _where
     _where = where
 

@@ -26,7 +26,8 @@ from vitcompress.stages.distill.control.config import ControlJob
 from vitcompress.stages.distill.job import Inputs, distillation_job
 from vitcompress.stages.models.weights import all_finite, save_weights
 from vitcompress.stages.training.device import make_accelerator
-from vitcompress.stages.training.loop import Job, train
+from vitcompress.stages.training.job import Job
+from vitcompress.stages.training.loop import train
 from vitcompress.stages.training.measure import measure_steps
 
 Kept = TypeVar("Kept", bound="Remembered")

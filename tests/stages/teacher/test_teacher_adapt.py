@@ -30,7 +30,7 @@ from vitcompress.stages.teacher.probe import FIXED_PENALTY, Head, fitted_heads, 
 from vitcompress.stages.teacher.probing import answers, features_of
 from vitcompress.stages.teacher.stage import Inputs, run
 from vitcompress.stages.training.evaluate import correct
-from vitcompress.stages.training.loop import Trained
+from vitcompress.stages.training.job import Trained
 
 
 @pytest.fixture
@@ -101,10 +101,10 @@ def spoilt(monkeypatch: pytest.MonkeyPatch) -> None:
     real = adapt.train
 
     def train(*arguments: Any) -> Trained:
-        trained = real(*arguments)
-        assert trained.best is not None
-        trained.best.state["head.weight"].zero_()
-        trained.best.state["head.bias"].copy_(torch.arange(10.0) == 3)
+        trained: Trained = real(*arguments)
+        (best,) = arguments[-1]
+        best.state["head.weight"].zero_()
+        best.state["head.bias"].copy_(torch.arange(10.0) == 3)
         return trained
 
     monkeypatch.setattr(adapt, "train", train)

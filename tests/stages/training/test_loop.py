@@ -28,7 +28,8 @@ from vitcompress.stages.training.checkpoint import Progress, find_checkpoint
 from vitcompress.stages.training.config import TrainingConfig
 from vitcompress.stages.training.device import describe, make_accelerator
 from vitcompress.stages.training.evaluate import top1
-from vitcompress.stages.training.loop import Trained, train
+from vitcompress.stages.training.job import Trained
+from vitcompress.stages.training.loop import train
 
 
 def test_it_learns(context: Context) -> None:

@@ -27,7 +27,8 @@ from vitcompress.stages.images.loaders import eval_loader, train_loader, train_v
 from vitcompress.stages.images.sources import open_images
 from vitcompress.stages.training.checkpoint import Progress, find_checkpoint
 from vitcompress.stages.training.interrupt import stop_on_signal
-from vitcompress.stages.training.loop import Job, Trained, train
+from vitcompress.stages.training.job import Job, Trained
+from vitcompress.stages.training.loop import train
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from vitcompress.core.context import Context
 from vitcompress.core.errors import DataError
 from vitcompress.stages.training import measure
 from vitcompress.stages.training.config import TrainingConfig
-from vitcompress.stages.training.loop import Job
+from vitcompress.stages.training.job import Job
 from vitcompress.stages.training.measure import StepCost, StepLine, first_images, measure_line, measure_loading
 
 

@@ -20,7 +20,8 @@ from vitcompress.core.context import Context
 from vitcompress.core.errors import RunInterrupted
 from vitcompress.stages.training import precision as module
 from vitcompress.stages.training.device import make_accelerator
-from vitcompress.stages.training.loop import Job, Training, train
+from vitcompress.stages.training.job import Job
+from vitcompress.stages.training.loop import Training, train
 from vitcompress.stages.training.measure import measure_steps, with_precision
 from vitcompress.stages.training.precision import Step, judge, scores_bytes, settle_precision
 

@@ -17,7 +17,8 @@ from vitcompress.core.context import Context
 from vitcompress.core.errors import ResultError, RunInterrupted
 from vitcompress.stages.training.checkpoint import Progress
 from vitcompress.stages.training.device import make_accelerator
-from vitcompress.stages.training.loop import Job, Trained, train
+from vitcompress.stages.training.job import Job, Trained
+from vitcompress.stages.training.loop import train
 from vitcompress.stages.training.terms import Compared, Terms, first_and_last, shares
 
 TARGET = 0.5

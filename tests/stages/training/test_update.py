@@ -10,7 +10,8 @@ from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from vitcompress.stages.training.update import AveragedWeights, clip_gradients
+from vitcompress.stages.training.callbacks.average import AveragedWeights
+from vitcompress.stages.training.optimizer import clip_gradients
 
 
 def network() -> nn.Module:
