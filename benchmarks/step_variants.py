@@ -28,8 +28,7 @@ from vitcompress.core.rundir import RunDirectory
 from vitcompress.stages.distill import job as distill_job
 from vitcompress.stages.distill.cache.config import CacheConfig
 from vitcompress.stages.distill.cache.fill import fill, parts_of
-from vitcompress.stages.distill.cache.store import Store
-from vitcompress.stages.distill.cache.views import CachedViews
+from vitcompress.stages.distill.cache.store import CachedViews, Store
 from vitcompress.stages.distill.config import DistillConfig
 from vitcompress.stages.distill.model import AdaptedTeacher, FrozenTeacher, TappedStudent
 from vitcompress.stages.distill.pairs import layer_pairs, teacher_layers
@@ -37,6 +36,7 @@ from vitcompress.stages.images.loaders import ViewKey, train_loader
 from vitcompress.stages.models.names import resolve_architecture
 from vitcompress.stages.training import loop as training_loop
 from vitcompress.stages.training.compilation import compile_in_place
+from vitcompress.stages.training.device import make_accelerator
 from vitcompress.stages.training.job import Job
 from vitcompress.stages.training.loop import Training
 from vitcompress.stages.training.optimizer import clip_gradients
@@ -199,7 +199,7 @@ def our_step(
         parts = parts_of(teacher, views[ViewKey(0, 0)][0][None].to(device), teacher_layers(pairs))
         key = {"benchmark": setting.teacher, "batch": setting.batch}
         store = Store(CacheConfig(), key, parts, images=len(views), views=1, run_folder=setting.folder / "cache")
-        fill(store, views, teacher, context, batch_size=setting.batch, device=device)
+        fill(store, views, teacher, context, make_accelerator(context.device), batch_size=setting.batch)
         views, teacher = CachedViews(views, store), None
     clock = Clock()
     if teacher is not None:

@@ -107,7 +107,7 @@ def adapt(model: nn.Module, epochs: int, given: Surroundings) -> Adapted:
 
 
 def _probe_alone(probe: Probe, classes: int, asked: bool, given: Surroundings) -> Adapted:
-    """The record of a probe that nothing follows; ``asked``: it would have, had there been images to choose on."""
+    """Return the record of the probe alone; ``asked``: all weights were to be trained, but no images can choose."""
     if len(probe.tuning):
         words = f"linear probe: {_share(probe.right)}"
     else:
@@ -153,7 +153,7 @@ def _tuned(model: nn.Module, epochs: int, probe: Probe | None, given: Surroundin
 
 
 def _judged(epochs: int, best: int, right: NDArray[np.bool_], probe: Probe | None, given: Surroundings) -> Adapted:
-    """Probe or all weights, of which the best epoch was ``right [T]`` about the tuning images.
+    """Decide between the probe and all weights, whose best epoch was ``right [T]`` on the tuning images.
 
     Raises:
         ResultError: worse than the probe beyond doubt, and the probe may not be kept instead.
@@ -185,7 +185,7 @@ def _judged(epochs: int, best: int, right: NDArray[np.bool_], probe: Probe | Non
 
 
 def _parts(probe: Probe | None, given: Surroundings) -> Images | None:
-    """Training images without the tuning part, and that part in the place of the held-out ones; None: there is none.
+    """Return the training images without the tuning part, and that part as held-out images; None: there is none.
 
     Raises:
         UsageError: too few are left for one batch.

@@ -84,7 +84,8 @@ class TrainingState:
     @property
     def learning_rate(self) -> float:
         """The largest learning rate of the parameter groups."""
-        return max(group["lr"] for group in self.optimizer.param_groups)
+        rates: list[float] = [group["lr"] for group in self.optimizer.param_groups]
+        return max(rates)
 
     def raw_state(self) -> dict[str, Tensor]:
         """Return the network's weights as they are now, not averaged and not copied."""

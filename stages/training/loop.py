@@ -172,7 +172,7 @@ class Training(TrainingState):
             )
 
     def _epoch(self, stop: StopRequest) -> Pace:
-        """One pass over the training images, or what is left of it."""
+        """Train on one pass over the images, or on what is left of it."""
         progress = self.progress
         self.model.train()
         self.loader.set_epoch(progress.epoch)  # reaches the sampler, or the dataset of a stream
@@ -209,7 +209,7 @@ class Training(TrainingState):
             yield batch
 
     def step(self, images: Tensor, labels: Tensor, *more: Tensor) -> None:
-        """Forward, backward and, when enough batches are accumulated, one optimizer step."""
+        """Take a forward and a backward pass and, when enough batches are accumulated, one optimizer step."""
         progress = self.progress
         if self.job.mix is not None:
             with seeded(self.context.seed, progress.epoch, progress.batches, self.accelerator.process_index):
@@ -236,7 +236,7 @@ class Training(TrainingState):
                 callback.after_step(self)
 
     def _mean(self, terms: Tensor) -> list[float]:
-        """Loss terms over all processes' parts of the batch, so that all of them see the same and stop together."""
+        """Return the loss terms over all processes' parts of the batch, so that all see the same and stop together."""
         values = terms.detach()
         if self.accelerator.num_processes > 1:
             values = self.accelerator.reduce(values, reduction="mean")

@@ -70,7 +70,7 @@ def settle_precision(training: TrainingState) -> None:
 
 def _measured(training: TrainingState) -> Precision:
     """Return which precision the main process's steps speak for, in every process, and say its numbers."""
-    with _undisturbed(training):
+    with _without_trace(training):
         batch = _first_batch(training)
         steps: dict[Precision, list[Step]] = {precision: [] for precision in BOTH}
         gradients = []
@@ -112,7 +112,7 @@ def judge(full: list[Step], half: list[Step], cosine: float, images: int) -> tup
 
 
 def _first_batch(training: TrainingState) -> list[Tensor]:
-    """The first images of the training with whatever a batch holds, loaded in this process, on the device."""
+    """Return the training's first batch, loaded in this process, on the device."""
     loader = training.job.train
     most = (loader.batch_size or 1) // training.accelerator.num_processes
     dataset: Any = loader.dataset
@@ -127,7 +127,7 @@ def _first_batch(training: TrainingState) -> list[Tensor]:
 
 
 def _step(training: TrainingState, precision: Precision, batch: list[Tensor]) -> Step:
-    """Forward and backward, whose gradient stays; the weights do not change, so that every step is of the same loss."""
+    """Take a forward and a backward pass, whose gradient stays; the weights do not change."""
     engine, model = training.accelerator, training.model
     engine.precision = precision
     _arrange_attention(training, separate=precision == "bfloat16")
@@ -143,7 +143,7 @@ def _step(training: TrainingState, precision: Precision, batch: list[Tensor]) ->
 
 
 def _cosine(one: list[Tensor], other: list[Tensor]) -> float:
-    """Between two gradients, each a tensor for every weight; sums in float64, for there are millions of terms."""
+    """Return the cosine of two gradients, each a tensor for every weight; sums are in float64."""
 
     def product(left: list[Tensor], right: list[Tensor]) -> float:
         return sum(float((a * b).sum(dtype=torch.float64)) for a, b in zip(left, right, strict=True))
@@ -153,8 +153,8 @@ def _cosine(one: list[Tensor], other: list[Tensor]) -> float:
 
 
 @contextmanager
-def _undisturbed(training: TrainingState) -> Iterator[None]:
-    """Steps inside leave weights, buffers, gradients and generators as they were, and compile nothing."""
+def _without_trace(training: TrainingState) -> Iterator[None]:
+    """Leave weights, buffers, gradients and generators as they were before the block, and compile nothing in it."""
     buffers = [(one, one.clone()) for one in training.model.buffers()]
     mode = training.model.training
     training.model.train()
@@ -189,7 +189,7 @@ def _arrange_attention(training: TrainingState, *, separate: bool) -> None:
 
 
 def scores_bytes(model: nn.Module, layers: list[Any]) -> int:
-    """Bytes of one image's attention scores in bfloat16 over these layers, of timm's names for what they attend to."""
+    """Return the bytes of one image's attention scores in bfloat16 over these layers, by timm's names."""
     modules: Iterator[Any] = model.modules()
     counts = (getattr(module, "num_patches", None) for module in modules)
     patches = max((count for count in counts if isinstance(count, int)), default=0)

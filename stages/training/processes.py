@@ -46,11 +46,11 @@ class Together:
         return bool(self.accelerator.is_main_process)
 
     def tell(self, value: Any) -> None:
-        """Main process: hand a JSON-able value to all others."""
+        """Hand a JSON-able value to all other processes; the main one calls this."""
         from_main(value)
 
     def hear(self) -> Any:
-        """Other processes: the next value that the main one tells.
+        """Return the next value that the main process tells; the others call this.
 
         Raises:
             ProcessLost: the main process failed (it has said how), or cannot be reached any more.
@@ -62,7 +62,7 @@ class Together:
         return received
 
     def dismiss(self) -> None:
-        """Main process: nothing is left for the others to do."""
+        """Say that nothing is left for the other processes to do; the main one calls this."""
         self.dismissed = True
         self.pulse.close()
         self.tell(None)
@@ -74,7 +74,7 @@ class Together:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """All take part in what the block does."""
+        """Note that all processes take part in the block."""
         self.in_step = True
         with report_lost_process():
             yield
@@ -82,7 +82,7 @@ class Together:
 
     @contextmanager
     def leading(self) -> Iterator[None]:
-        """Main process: should the block fail while the others wait, tell them."""
+        """Tell the others, which wait, if the block fails; the main process calls this."""
         try:
             yield
         except BaseException:
