@@ -36,7 +36,8 @@ from vitcompress.stages.images.config import AugmentConfig, DataConfig
 from vitcompress.stages.images.loaders import eval_loader, train_loader, train_views
 from vitcompress.stages.images.sources import open_images
 from vitcompress.stages.training.config import TrainingConfig
-from vitcompress.stages.training.loop import Job, Training
+from vitcompress.stages.training.job import Job
+from vitcompress.stages.training.loop import Training
 from vitcompress.stages.training.monitor import Pace
 
 SIZE = 224

@@ -28,8 +28,7 @@ from vitcompress.core.rundir import RunDirectory
 from vitcompress.stages.distill import job as distill_job
 from vitcompress.stages.distill.cache.config import CacheConfig
 from vitcompress.stages.distill.cache.fill import fill, parts_of
-from vitcompress.stages.distill.cache.store import Store
-from vitcompress.stages.distill.cache.views import CachedViews
+from vitcompress.stages.distill.cache.store import CachedViews, Store
 from vitcompress.stages.distill.config import DistillConfig
 from vitcompress.stages.distill.model import AdaptedTeacher, FrozenTeacher, TappedStudent
 from vitcompress.stages.distill.pairs import layer_pairs, teacher_layers
@@ -37,8 +36,10 @@ from vitcompress.stages.images.loaders import ViewKey, train_loader
 from vitcompress.stages.models.names import resolve_architecture
 from vitcompress.stages.training import loop as training_loop
 from vitcompress.stages.training.compilation import compile_in_place
-from vitcompress.stages.training.loop import Job, Training
-from vitcompress.stages.training.update import clip_gradients
+from vitcompress.stages.training.device import make_accelerator
+from vitcompress.stages.training.job import Job
+from vitcompress.stages.training.loop import Training
+from vitcompress.stages.training.optimizer import clip_gradients
 
 CLASSES = 1000
 PLAIN, LIVE, CACHED = "plain eager loop", "ours, live teacher, compiled", "ours, cached teacher, compiled"
@@ -198,7 +199,7 @@ def our_step(
         parts = parts_of(teacher, views[ViewKey(0, 0)][0][None].to(device), teacher_layers(pairs))
         key = {"benchmark": setting.teacher, "batch": setting.batch}
         store = Store(CacheConfig(), key, parts, images=len(views), views=1, run_folder=setting.folder / "cache")
-        fill(store, views, teacher, context, batch_size=setting.batch, device=device)
+        fill(store, views, teacher, context, make_accelerator(context.device), batch_size=setting.batch)
         views, teacher = CachedViews(views, store), None
     clock = Clock()
     if teacher is not None:
@@ -220,7 +221,7 @@ def our_step(
     accelerator.backward = clock.wrap("backward", accelerator.backward)
     training.optimizer.step = clock.wrap("optimizer", training.optimizer.step)
     training.optimizer.zero_grad = clock.wrap("optimizer", training.optimizer.zero_grad)
-    training.ema.update = clock.wrap("averaged weights", training.ema.update)  # type: ignore[union-attr,method-assign]
+    training.average.saved.update = clock.wrap("averaged weights", training.average.saved.update)  # type: ignore[union-attr,method-assign]
     data = batches(views, setting.batch)
     norm = clock.wrap("optimizer", clip_gradients)
 

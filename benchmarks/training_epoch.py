@@ -54,7 +54,8 @@ from vitcompress.stages.images.sources import open_images
 from vitcompress.stages.training import precision
 from vitcompress.stages.training.config import TrainingConfig
 from vitcompress.stages.training.interrupt import StopRequest
-from vitcompress.stages.training.loop import Job, Training
+from vitcompress.stages.training.job import Job
+from vitcompress.stages.training.loop import Training
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PLAIN, OURS = "plain loop", "ours"
@@ -181,7 +182,8 @@ def ours(setting: Setting, variant: Variant, folder: Path) -> Callable[[], float
     stop = StopRequest()
 
     def epoch() -> float:
-        training._epoch(stop)
+        with training.started():
+            training._epoch(stop)
         return sum(training.progress.losses.values())
 
     return epoch

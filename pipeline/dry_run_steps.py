@@ -18,7 +18,7 @@ from vitcompress.stages.distill.cache.fill import parts_of
 from vitcompress.stages.distill.cache.store import Store
 from vitcompress.stages.distill.cache.upkeep import require_room
 from vitcompress.stages.distill.config import DistillConfig
-from vitcompress.stages.distill.job import Inputs, networks_of, require_random_access, student_job
+from vitcompress.stages.distill.job import Inputs, loaders_of, networks_of, require_random_access, student_job
 from vitcompress.stages.distill.model import FrozenTeacher
 from vitcompress.stages.distill.pairs import teacher_layers
 from vitcompress.stages.images.loaders import train_loader, train_views
@@ -29,7 +29,7 @@ from vitcompress.stages.teacher.tuning import held_out_count
 from vitcompress.stages.training.compilation import RATE
 from vitcompress.stages.training.config import TrainingConfig
 from vitcompress.stages.training.device import make_accelerator
-from vitcompress.stages.training.loop import Job
+from vitcompress.stages.training.job import Job
 from vitcompress.stages.training.measure import (
     first_images,
     measure_forward,
@@ -99,7 +99,8 @@ def learning(
         filling = _filling(config, answered, len(images.train), processes, loading, root, context)
         batch = [*batch, *answered.kept]
         networks = replace(networks, teacher=None)
-    job = student_job(small, networks, views, images, inputs, context)
+    loaders = loaders_of(small, views, images, inputs.student.preprocess, context)
+    job = student_job(small, networks, loaders, context)
     epochs, data = int(config.epochs), inputs.data
     training = _training("student", config, epochs, data, processes, job, small, batch, loading, context, beside)
     return training, filling

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import ConfigDict, Field, field_validator
+from pydantic import AfterValidator, ConfigDict, Field, field_validator
 
 from vitcompress.core.record import Record
 from vitcompress.stages.distill.cache.config import CacheConfig
+from vitcompress.stages.distill.losses.registry import built_in, check
 from vitcompress.stages.training.config import TrainingConfig
 
 
@@ -16,8 +18,9 @@ class FeatureTerm(Record):
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
-    kind: Literal["mse", "spectral"] = "spectral"
-    """What is compared: the taps themselves, or their spectra over the patch grid [SKD]."""
+    kind: Annotated[str, AfterValidator(partial(check, "features")), Field(examples=built_in("features"))] = "spectral"
+    """How taps are compared: `mse` the taps themselves, `spectral` their spectra over the patch grid [SKD], or a loss
+    of another package (``stages.distill.losses``)."""
     pairs: tuple[tuple[int, int], ...] | Literal["last"] = "last"
     """[student layer, teacher layer] pairs, counted from 0, negative from the end; `last`: the two last layers."""
     weight: float = Field(0.2, ge=0)
@@ -62,8 +65,9 @@ class DistillConfig(TrainingConfig):
 
     epochs: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
     """Passes over the training images. auto: more, the fewer images there are (``pipeline.defaults``)."""
-    logits: Literal["soft", "hard"] = "soft"
-    """Distillation of logits: KL to the teacher's softened answer, or cross-entropy with its argmax."""
+    logits: Annotated[str, AfterValidator(partial(check, "logits")), Field(examples=built_in("logits"))] = "soft"
+    """Distillation of logits: `soft` KL to the teacher's softened answer, `hard` cross-entropy with its argmax, or a
+    loss of another package."""
     alpha: float = Field(0.9, ge=0, le=1)
     """a: share of the logit distillation; 1 - a is the labels' share."""
     tau: float = Field(1.0, gt=0)
@@ -106,7 +110,7 @@ class DistillConfig(TrainingConfig):
         return self.balance != "fixed" and self.beta * max((term.weight for term in self.features), default=0) > 0
 
     def identity(self) -> dict[str, Any]:
-        """Less what is not used: the cache without fixed views, the teacher's precision without a teacher."""
+        """Leave out what is not used: the cache without fixed views, the teacher's precision without a teacher."""
         unused = set() if self.views and self.asks_teacher else {"cache"}
         unused |= set() if self.asks_teacher else {"teacher_precision"}
         return {name: value for name, value in super().identity().items() if name not in unused}

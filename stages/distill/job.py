@@ -1,4 +1,4 @@
-"""Everything that a distillation trains with: the two networks, their losses, the images, and the teacher cache."""
+"""What a distillation trains with, made from its records; and its training, of whatever networks and loaders."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 import torch
 from accelerate.utils import set_seed
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from vitcompress.core.context import Context
 from vitcompress.core.errors import RunInterrupted, UsageError
+from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.records import CacheSummary, DataRecord, StudentRecord, TeacherRecord
-from vitcompress.stages.distill.cache.fill import Processes, fill, parts_of
-from vitcompress.stages.distill.cache.report import CacheReport
-from vitcompress.stages.distill.cache.store import Store
-from vitcompress.stages.distill.cache.views import CachedViews
+from vitcompress.stages.distill.cache.fill import fill, parts_of
+from vitcompress.stages.distill.cache.store import CachedViews, Store
 from vitcompress.stages.distill.config import DistillConfig
-from vitcompress.stages.distill.losses import distillation_terms
+from vitcompress.stages.distill.losses.terms import distillation_terms
 from vitcompress.stages.distill.model import TEACHER_VERSION, AdaptedTeacher, FrozenTeacher, TappedStudent, tap_shapes
 from vitcompress.stages.distill.pairs import (
     LayerPair,
@@ -30,14 +30,22 @@ from vitcompress.stages.distill.pairs import (
     teacher_layers,
 )
 from vitcompress.stages.images.config import DataConfig
-from vitcompress.stages.images.loaders import VIEWS_VERSION, ViewKey, eval_loader, mix_of, train_loader, train_views
+from vitcompress.stages.images.loaders import (
+    VIEWS_VERSION,
+    Mix,
+    ViewKey,
+    eval_loader,
+    mix_of,
+    train_loader,
+    train_views,
+)
 from vitcompress.stages.images.sources import Images, StreamSplit, recorded_images
 from vitcompress.stages.models.build import build_model
 from vitcompress.stages.models.weights import load_own
 from vitcompress.stages.training.compilation import compile_in_place
 from vitcompress.stages.training.device import make_accelerator
 from vitcompress.stages.training.interrupt import stop_on_signal
-from vitcompress.stages.training.loop import Job
+from vitcompress.stages.training.job import Job
 from vitcompress.stages.training.processes import any_process
 from vitcompress.stages.training.terms import Compared
 
@@ -51,22 +59,27 @@ class Inputs:
     student: StudentRecord
 
 
-def distillation_job(config: DistillConfig, inputs: Inputs, context: Context) -> tuple[Job, CacheSummary | None]:
-    """The training, ready to begin, with the teacher's cache filled if there is to be one; and what that came to.
+def networks_and_loaders(
+    config: DistillConfig, inputs: Inputs, context: Context
+) -> tuple[Networks, Loaders, CacheSummary | None]:
+    """Make all that a distillation trains with from its records, and fill the teacher's cache if there is to be one.
+
+    Returns:
+        Networks, loaders, and what the cache came to; with a cache, the teacher's answers come with the batches.
 
     Raises:
         UsageError: layers or taps that do not fit, or views that cannot be kept.
         RunInterrupted: stopped while filling the cache.
     """
     networks = networks_of(config, inputs, context)
-    teacher = networks.teacher
     data_config, images = recorded_images(inputs.data)
     views: Any = train_views(images.train, config.augmentation, inputs.student.preprocess, context.seed)
     summary = None
-    if config.views and teacher is not None:
-        store, report = _filled_cache(config, networks.pairs, teacher, views, data_config, images, inputs, context)
-        views, teacher, summary = CachedViews(views, store), None, _summary(report)
-    return student_job(config, replace(networks, teacher=teacher), views, images, inputs, context), summary
+    if config.views and networks.teacher is not None:
+        require_random_access(config, data_config, images)
+        store, summary = _filled_cache(config, networks.pairs, networks.teacher, views, images, inputs, context)
+        views, networks = CachedViews(views, store), replace(networks, teacher=None)
+    return networks, loaders_of(config, views, images, inputs.student.preprocess, context), summary
 
 
 @dataclass(frozen=True)
@@ -79,8 +92,21 @@ class Networks:
     """On its device; None when nothing is asked of it, or its answers come with the batches."""
 
 
+@dataclass(frozen=True)
+class Loaders:
+    """What a training reads."""
+
+    train: DataLoader[Any]
+    """Batches of images ``[B, 3, S, S]``, labels int64 ``[B]``, and the teacher's answers where they are kept: logits
+    (they may be missing when alpha is 0), then its taps in the order of ``teacher_layers(pairs)``."""
+    val: DataLoader[Any]
+    """Held-out images and labels."""
+    mix: Mix | None = None
+    """Mixup or CutMix of each training batch."""
+
+
 def networks_of(config: DistillConfig, inputs: Inputs, context: Context) -> Networks:
-    """The networks with the weights of their records, compiled if they are to be.
+    """Return the networks with the weights of their records, compiled if they are to be.
 
     Raises:
         UsageError: layers or taps that do not fit.
@@ -93,21 +119,12 @@ def networks_of(config: DistillConfig, inputs: Inputs, context: Context) -> Netw
     return Networks(pairs, student, teacher)
 
 
-def student_job(
-    config: DistillConfig,
-    networks: Networks,
-    views: Any,
-    images: Images,
-    inputs: Inputs,
-    context: Context,
-) -> Job:
-    """The training of these networks on ``views``, of ``train_views`` or ``CachedViews`` (then without a teacher)."""
+def loaders_of(
+    config: DistillConfig, views: Any, images: Images, preprocess: PreprocessSpec, context: Context
+) -> Loaders:
+    """Return the loaders of ``views`` (``train_views`` or ``CachedViews``) and of the held-out images."""
     batch = int(config.batch_size)
-    return Job(
-        name="student",
-        model=networks.student,
-        network=_network,
-        loss=partial(_loss, config, networks.pairs, networks.teacher),
+    return Loaders(
         train=train_loader(
             views,
             batch_size=batch // config.accumulation,
@@ -116,10 +133,39 @@ def student_job(
             repeats=config.augmentation.repeats,
             fixed_views=config.views,
         ),
-        val=eval_loader(images.val, inputs.student.preprocess, batch_size=batch, workers=context.workers),
-        folder=context.run.root / "checkpoints" / "student",
-        fingerprint=context.fingerprint,
+        val=eval_loader(images.val, preprocess, batch_size=batch, workers=context.workers),
         mix=mix_of(config.augmentation, len(images.classes), config.label_smoothing),
+    )
+
+
+def student_job(
+    config: DistillConfig,
+    networks: Networks,
+    loaders: Loaders,
+    context: Context,
+    name: str = "student",
+    fingerprint: str | None = None,
+) -> Job:
+    """Return the training of these networks on these loaders, wherever they come from.
+
+    Args:
+        config: losses, rates and schedule.
+        networks: the student is trained in place.
+        loaders: of the student's preprocessing.
+        context: where checkpoints and metrics go.
+        name: of the training, in messages and metrics, and of its folder of checkpoints.
+        fingerprint: checkpoints of another one are not resumed; None for the stage's.
+    """
+    return Job(
+        name=name,
+        model=networks.student,
+        network=_network,
+        loss=partial(_loss, config, networks.pairs, networks.teacher),
+        train=loaders.train,
+        val=loaders.val,
+        folder=context.run.root / "checkpoints" / name,
+        fingerprint=context.fingerprint if fingerprint is None else fingerprint,
+        mix=loaders.mix,
         compared=Compared(
             networks.student.meeting_parameters(),
             {pair.name: pair.weight for pair in networks.pairs} if config.balances else {},
@@ -132,15 +178,12 @@ def _filled_cache(
     pairs: tuple[LayerPair, ...],
     teacher: FrozenTeacher,
     views: Any,
-    data_config: DataConfig,
     images: Images,
     inputs: Inputs,
     context: Context,
-) -> tuple[Store, CacheReport]:
-    """The teacher's answers to every view, on disk."""
-    require_random_access(config, data_config, images)
+) -> tuple[Store, CacheSummary]:
+    """Write the teacher's answers to every view to disk."""
     accelerator = make_accelerator(context.device)
-    layers = teacher_layers(pairs)
     first = views[ViewKey(0, 0)][0][None].to(accelerator.device)
     key = {
         "teacher": inputs.teacher.model.identity(),
@@ -156,32 +199,21 @@ def _filled_cache(
         "views_version": VIEWS_VERSION,
         "teacher_version": TEACHER_VERSION,
     }
-
     store = Store(
         config.cache,
         key,
-        parts_of(teacher, first, layers),
+        parts_of(teacher, first, teacher_layers(pairs)),
         images=len(images.train),
         views=config.views,
         run_folder=context.run.root / "cache",
     )
-    processes = Processes(accelerator.process_index, accelerator.num_processes, accelerator.wait_for_everyone)
+    batch_size = max(1, int(config.batch_size) // config.accumulation // accelerator.num_processes)
     with stop_on_signal() as stop:
-        report = fill(
-            store,
-            views,
-            teacher,
-            context,
-            batch_size=max(1, int(config.batch_size) // config.accumulation // accelerator.num_processes),
-            workers=context.workers,
-            device=accelerator.device,
-            processes=processes,
-            stop=lambda: stop.requested,
-        )
+        summary = fill(store, views, teacher, context, accelerator, batch_size=batch_size, stop=lambda: stop.requested)
         (stopped,) = any_process(accelerator, stop.requested)
         if stopped:  # while verifying, or in the last file: nothing was missing, but the request stands
             raise RunInterrupted("stopped with the teacher cache complete; the same command goes on from there.")
-    return store, report
+    return store, summary
 
 
 def require_random_access(config: DistillConfig, data_config: DataConfig, images: Images) -> None:
@@ -193,17 +225,8 @@ def require_random_access(config: DistillConfig, data_config: DataConfig, images
         )
 
 
-def _summary(report: CacheReport) -> CacheSummary:
-    return CacheSummary(
-        views=report.rows,
-        bytes=sum(part.bytes for part in report.parts),
-        dense_bytes=sum(part.dense_bytes for part in report.parts),
-        error=max(part.error for part in report.parts),
-    )
-
-
 def _network(student: Any) -> nn.Module:
-    """The network inside a TappedStudent, or inside its average."""
+    """Return the network inside a TappedStudent, or inside its average."""
     network: nn.Module = student.network
     return network
 
@@ -217,7 +240,7 @@ def _loss(
     labels: Tensor,
     *cached: Tensor,
 ) -> dict[str, Tensor]:
-    """The terms of one batch.
+    """Return the terms of one batch.
 
     Args:
         config: weights and kinds.
@@ -244,7 +267,7 @@ def _loss(
 
 
 def _tapped_student(pairs: tuple[LayerPair, ...], inputs: Inputs, context: Context) -> TappedStudent:
-    """The student with its first weights, and its projectors with theirs from the seed."""
+    """Return the student with its first weights, and its projectors with theirs from the seed."""
     network = load_own(build_model(inputs.student.model), inputs.student.weights, context.run.root)
     ours = _tap_shapes(inputs.student, student_layers(pairs))
     theirs = _tap_shapes(inputs.teacher, teacher_layers(pairs))
@@ -266,7 +289,7 @@ def _tap_shapes(network: StudentRecord | TeacherRecord, layers: tuple[int, ...])
 def _frozen_teacher(
     config: DistillConfig, pairs: tuple[LayerPair, ...], inputs: Inputs, context: Context
 ) -> FrozenTeacher | None:
-    """The teacher on its device; None when neither its answers nor its taps are asked for."""
+    """Return the teacher on its device; None when neither its answers nor its taps are asked for."""
     if not config.asks_teacher:
         context.say("the student learns from the labels alone; the teacher is not run")
         return None

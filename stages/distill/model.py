@@ -19,7 +19,7 @@ TEACHER_VERSION = 2
 
 
 def tap_shapes(network: nn.Module, size: int, layers: tuple[int, ...]) -> dict[int, Shape]:
-    """Shape of one image's tap of each layer; at no cost when the network is on torch's meta device.
+    """Return the shape of one image's tap of each layer; at no cost on torch's meta device.
 
     Args:
         network: a timm network or a student of ours.
@@ -37,7 +37,7 @@ def tap_shapes(network: nn.Module, size: int, layers: tuple[int, ...]) -> dict[i
 class Projector(nn.Module):
     """Training-only map of a student's tap to the teacher's width [DD].
 
-    Linear without bias: the batch normalisation that follows in the loss (``stages.distill.losses.normalised``) would
+    Linear without bias: the batch normalisation that follows (``stages.distill.losses.alignment.normalised``) would
     take any bias out again.
     """
 
@@ -46,7 +46,7 @@ class Projector(nn.Module):
         self.linear = nn.Linear(width, teacher_width, bias=False)
 
     def forward(self, tap: Tensor) -> Tensor:
-        """``[B, Ds, H, W]`` to ``[B, Dt, H, W]``."""
+        """Map ``[B, Ds, H, W]`` to ``[B, Dt, H, W]``."""
         projected: Tensor = self.linear(tap.permute(0, 2, 3, 1))
         return projected.permute(0, 3, 1, 2)
 
@@ -76,7 +76,7 @@ class TappedStudent(nn.Module):
         self.projectors = nn.ModuleDict({pair.key: Projector(*own) for pair, own in (widths or {}).items()})
 
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """Images ``[B, 3, S, S]`` to logits ``[B, K]`` and one tap ``[B, C, H, W]`` a pair, projected where asked."""
+        """Map images ``[B, 3, S, S]`` to logits ``[B, K]`` and a tap ``[B, C, H, W]`` a pair, projected if asked."""
         logits, taps = logits_and_taps(self.network, images, self.layers)
         by_layer = dict(zip(self.layers, taps, strict=True))
         return logits, [
@@ -85,15 +85,15 @@ class TappedStudent(nn.Module):
         ]
 
     def meeting_parameters(self) -> tuple[nn.Parameter, ...]:
-        """Of the first tapped block, the last that every term's gradient reaches; without taps, of the last block."""
+        """Return those of the first tapped block, the last that every term reaches; without taps, of the last."""
         return tuple(tapped_block(self.network, self.layers[0] if self.layers else -1).parameters())
 
     def no_weight_decay(self) -> set[str]:
-        """Parameters that AdamW's decay leaves out, as the student itself names them (timm's protocol)."""
+        """Return the parameters that AdamW's decay leaves out, as the student itself names them (timm's protocol)."""
         return no_weight_decay_of(self.network, "network")
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """The student's layers; projectors count with the last one (timm's protocol)."""
+        """Return the student's layers; projectors count with the last one (timm's protocol)."""
         return layer_groups_of(self.network, "network")
 
 
@@ -140,7 +140,7 @@ class AdaptedTeacher(nn.Module):
         self.resizes = own.size != student.size
 
     def adapted(self, images: Tensor) -> Tensor:
-        """The teacher's input ``[B, 3, St, St]`` for the student's ``[B, 3, Ss, Ss]``."""
+        """Return the teacher's input ``[B, 3, St, St]`` for the student's ``[B, 3, Ss, Ss]``."""
         if self.renormalises:
             images = images * self.scale + self.shift
         if self.resizes:
@@ -148,7 +148,7 @@ class AdaptedTeacher(nn.Module):
         return images
 
     def forward(self, images: Tensor) -> tuple[Tensor | None, list[Tensor]]:
-        """Logits ``[B, K]`` (None if not wanted) and the taps."""
+        """Return logits ``[B, K]`` (None if not wanted) and the taps."""
         adapted = self.adapted(images).to(self.precision)
         if self.logits:
             return logits_and_taps(self.network, adapted, self.layers)
@@ -163,7 +163,7 @@ class FrozenTeacher(nn.Module):
         self.teacher = teacher
 
     def forward(self, images: Tensor) -> tuple[Tensor | None, list[Tensor]]:
-        """Logits and taps, as ordinary tensors that a loss can use; in the teacher's precision, not the student's."""
+        """Return logits and taps as ordinary tensors that a loss can use, in the teacher's precision."""
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             answers: tuple[Tensor | None, list[Tensor]] = self.teacher(images)
         return answers

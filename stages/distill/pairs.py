@@ -15,7 +15,7 @@ Shape = tuple[int, ...]
 class LayerPair:
     """One student layer compared with one teacher layer, in one way."""
 
-    kind: Literal["mse", "spectral"]
+    kind: str
     student: int
     teacher: int
     match: Literal["pool", "projector"]
@@ -34,7 +34,7 @@ class LayerPair:
 
 
 def resolved_features(config: DistillConfig, student_depth: int, teacher_depth: int) -> tuple[FeatureTerm, ...]:
-    """The feature terms with every layer as a non-negative index.
+    """Return the feature terms with every layer as a non-negative index.
 
     Raises:
         UsageError: a layer that a network does not have, with the range it has; the same comparison given twice.
@@ -64,7 +64,7 @@ def resolved_features(config: DistillConfig, student_depth: int, teacher_depth: 
 
 
 def layer_pairs(config: DistillConfig, student_depth: int, teacher_depth: int) -> tuple[LayerPair, ...]:
-    """The comparisons that have a weight, in the order of the config.
+    """Return the comparisons that have a weight, in the order of the config.
 
     Raises:
         UsageError: as ``resolved_features``.
@@ -82,17 +82,17 @@ def _listed(term: FeatureTerm) -> tuple[tuple[int, int], ...]:
 
 
 def student_layers(pairs: tuple[LayerPair, ...]) -> tuple[int, ...]:
-    """The student's layers to tap, each once, ascending."""
+    """Return the student's layers to tap, each once, ascending."""
     return tuple(sorted({pair.student for pair in pairs}))
 
 
 def teacher_layers(pairs: tuple[LayerPair, ...]) -> tuple[int, ...]:
-    """The teacher's layers to tap, each once, ascending: the order of its taps wherever they are handed over."""
+    """Return the teacher's layers to tap, each once, ascending: its taps are in this order everywhere."""
     return tuple(sorted({pair.teacher for pair in pairs}))
 
 
 def check_alignable(pairs: tuple[LayerPair, ...], student: dict[int, Shape], teacher: dict[int, Shape]) -> list[str]:
-    """How the teacher's maps are brought to the student's grids, one sentence a pair of grids; none when all agree.
+    """Return how the teacher's maps are brought to the student's grids, one sentence a pair of grids that differ.
 
     Args:
         pairs: what is compared.
@@ -120,5 +120,5 @@ def check_alignable(pairs: tuple[LayerPair, ...], student: dict[int, Shape], tea
 
 
 def averages_down(student_grid: tuple[int, int], teacher_grid: tuple[int, int]) -> bool:
-    """Whether the teacher's map is averaged down to the student's grid (finer both ways), rather than interpolated."""
+    """Return whether the teacher's map is averaged down to the student's grid (finer both ways), not interpolated."""
     return student_grid[0] <= teacher_grid[0] and student_grid[1] <= teacher_grid[1]

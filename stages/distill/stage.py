@@ -2,33 +2,53 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from vitcompress.core.context import Context
 from vitcompress.core.errors import ResultError
-from vitcompress.core.records import DistillRecord
+from vitcompress.core.records import DistillRecord, ModelSpec
 from vitcompress.stages.distill.config import DistillConfig
 from vitcompress.stages.distill.job import Inputs as Inputs
-from vitcompress.stages.distill.job import distillation_job
+from vitcompress.stages.distill.job import Loaders, Networks, networks_and_loaders, student_job
 from vitcompress.stages.models.snapshots import Snapshots
 from vitcompress.stages.models.weights import all_finite, save_weights
+from vitcompress.stages.training.callbacks.snapshots import KeepSnapshots
 from vitcompress.stages.training.loop import train
 from vitcompress.stages.training.terms import first_and_last, shares
 
 
 def run(config: DistillConfig, inputs: Inputs, context: Context) -> DistillRecord:
-    """Train, choose the better of raw and averaged weights on the held-out images, write them.
+    """Train the student of the records and write its weights.
 
     Raises:
         UsageError: layers that do not exist, whose taps cannot be compared, or a cache or snapshot that has no room.
         ResultError: a loss or gradient, or a trained weight, is not finite.
         RunInterrupted: stopped on request.
     """
+    networks, loaders, cache = networks_and_loaders(config, inputs, context)
+    return distil(config, networks, loaders, inputs.student.model, context).model_copy(update={"cache": cache})
+
+
+def distil(
+    config: DistillConfig, networks: Networks, loaders: Loaders, model: ModelSpec, context: Context
+) -> DistillRecord:
+    """Train these networks on these loaders, choose the better of raw and averaged weights, write them.
+
+    Args:
+        config: resolved.
+        networks: the student is trained in place.
+        loaders: of the student's preprocessing.
+        model: what the student is called in the record.
+        context: the run that weights, checkpoints, metrics and snapshots go to.
+
+    Raises:
+        UsageError: a snapshot has no room.
+        ResultError: a loss or gradient, or a trained weight, is not finite.
+        RunInterrupted: stopped on request.
+    """
     if config.keep_every == "auto" or config.epochs == "auto":
         raise ValueError("distill was not resolved")  # a mistake of ours: pipeline.resolve decides it
-    job, cache = distillation_job(config, inputs, context)
     snapshots = Snapshots(context.run.root, context.fingerprint, config.epochs, config.keep_every)
-    trained = train(replace(job, keep=snapshots.keep), config, config.epochs, context)
+    job = student_job(config, networks, loaders, context)
+    trained = train(job, config, config.epochs, context, [KeepSnapshots(snapshots.keep)])
     context.leave_to_main()
     progress = trained.progress
     first, last = shares(progress.first.get("losses", {})), shares(trained.losses)
@@ -41,7 +61,7 @@ def run(config: DistillConfig, inputs: Inputs, context: Context) -> DistillRecor
     if missing := snapshots.missing():
         context.say(f"no snapshot on disk of epoch {', '.join(map(str, missing))}: deleted, or asked for only later")
     return DistillRecord(
-        model=inputs.student.model,
+        model=model,
         weights=weights,
         chosen="ema" if chosen == "ema" else "raw",
         val_top1_raw=trained.top1_raw,
@@ -57,7 +77,6 @@ def run(config: DistillConfig, inputs: Inputs, context: Context) -> DistillRecor
         gradient_norms=progress.gradient_norms,
         first_gradient_norms=progress.first.get("gradient_norms", {}),
         scales=progress.scales,
-        cache=cache,
         snapshots=snapshots.finish(),
-        precision=trained.progress.precision,
+        precision=progress.precision,
     )

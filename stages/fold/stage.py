@@ -72,7 +72,7 @@ def run(config: FoldConfig, inputs: Inputs, context: Context) -> FoldRecord:
 
 
 def folded_from_lift(lift: LiftStudent) -> tuple[FoldedLift, int]:
-    """A network of its own with the same base weights and the folded matrices; and the rank of R."""
+    """Return a new network with the same base weights and the folded matrices, and the rank of R."""
     matrices = fold(lift.projector.weight, lift.norm.weight, lift.norm.bias, lift.head.weight, lift.head.bias)
     rank = matrices.root_RS.shape[0]
     folded = FoldedLift(deepcopy(lift.base), rank, matrices.bias_K.shape[0], eps=lift.norm.eps)
@@ -84,7 +84,7 @@ def folded_from_lift(lift: LiftStudent) -> tuple[FoldedLift, int]:
 
 
 def max_logit_difference(one: nn.Module, other: nn.Module, images: Tensor, batch: int = 32) -> float:
-    """Largest absolute difference of two networks' logits over images ``[N, 3, S, S]``; NaN counts as infinite."""
+    """Return the largest difference of two networks' logits over images ``[N, 3, S, S]``; NaN is infinite."""
     with torch.inference_mode():
         differences = [(one(part) - other(part)).abs().max() for part in torch.split(images, batch)]
     worst = torch.stack(differences).max()

@@ -38,7 +38,7 @@ class Inputs:
 
 
 def run(config: StudentConfig, inputs: Inputs, context: Context) -> StudentRecord:
-    """The student with its initial weights.
+    """Build the student and write its initial weights.
 
     Raises:
         UsageError: the strategy does not fit the architecture, or the weights do not.
@@ -72,7 +72,7 @@ def run(config: StudentConfig, inputs: Inputs, context: Context) -> StudentRecor
 
 
 def student_spec(config: StudentConfig, num_classes: int, teacher_width: int) -> ModelSpec:
-    """The network that these settings mean for a teacher of this width; ``uniform_width`` is decided if it is auto.
+    """Return the student's architecture for a teacher of this width; decide ``uniform_width`` if it is auto.
 
     Raises:
         UsageError: the strategy does not fit the architecture.
@@ -124,7 +124,7 @@ def _load(config: StudentConfig, spec: ModelSpec, model: nn.Module, network: Any
 
 
 def _explanation(strategy: Strategy, spec: ModelSpec, base: Shape) -> str:
-    """What the strategy made of the architecture of shape ``base``."""
+    """Say how the strategy changes the architecture of shape ``base``."""
     wide, own = spec.lift_width, f"{base.width}x{base.heads}h"
     if strategy == "lift":
         return f"{spec.arch} of width {base.width}, its last patch tokens projected to {wide} before the head"

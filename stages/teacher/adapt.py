@@ -25,9 +25,11 @@ from vitcompress.stages.teacher.config import TeacherConfig
 from vitcompress.stages.teacher.probe import install, linear_heads
 from vitcompress.stages.teacher.probing import Probe, answers, probe_of
 from vitcompress.stages.teacher.tuning import FEWEST, hold_out, labels_of
+from vitcompress.stages.training.callbacks.best import BestWeights
 from vitcompress.stages.training.chance import better_by_a_standard_error, clearly_better
 from vitcompress.stages.training.evaluate import correct
-from vitcompress.stages.training.loop import Job, train
+from vitcompress.stages.training.job import Job
+from vitcompress.stages.training.loop import train
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def adapt(model: nn.Module, epochs: int, given: Surroundings) -> Adapted:
 
 
 def _probe_alone(probe: Probe, classes: int, asked: bool, given: Surroundings) -> Adapted:
-    """The record of a probe that nothing follows; ``asked``: it would have, had there been images to choose on."""
+    """Return the record of the probe alone; ``asked``: all weights were to be trained, but no images can choose."""
     if len(probe.tuning):
         words = f"linear probe: {_share(probe.right)}"
     else:
@@ -142,19 +144,16 @@ def _tuned(model: nn.Module, epochs: int, probe: Probe | None, given: Surroundin
         f"{fitting}, or until {counted(config.patience, 'epoch')} bring nothing on {len(parts.val):,} tuning images"
         + (f"; linear probe: {_share(probe.right)}" if probe else "")
     )
-    trained = train(
-        replace(job, patience=config.patience), config.model_copy(update={"eval_every": 1}), epochs, context
-    )
-    _, state, _ = trained.chosen
-    assert trained.best is not None  # noqa: S101 - patience was given
-    model.cpu().load_state_dict(state)
+    best = BestWeights(config.patience, len(parts.val))
+    trained = train(job, config.model_copy(update={"eval_every": 1}), epochs, context, [best])
+    model.cpu().load_state_dict(best.state)
     right = correct(*answers(model, parts.val, given.preprocess, config, context))
-    adapted = _judged(trained.progress.epoch, trained.best.epoch, right, probe, given)
+    adapted = _judged(trained.progress.epoch, best.epoch, right, probe, given)
     return replace(adapted, precision=trained.progress.precision)
 
 
 def _judged(epochs: int, best: int, right: NDArray[np.bool_], probe: Probe | None, given: Surroundings) -> Adapted:
-    """Probe or all weights, of which the best epoch was ``right [T]`` about the tuning images.
+    """Decide between the probe and all weights, whose best epoch was ``right [T]`` on the tuning images.
 
     Raises:
         ResultError: worse than the probe beyond doubt, and the probe may not be kept instead.
@@ -186,7 +185,7 @@ def _judged(epochs: int, best: int, right: NDArray[np.bool_], probe: Probe | Non
 
 
 def _parts(probe: Probe | None, given: Surroundings) -> Images | None:
-    """Training images without the tuning part, and that part in the place of the held-out ones; None: there is none.
+    """Return the training images without the tuning part, and that part as held-out images; None: there is none.
 
     Raises:
         UsageError: too few are left for one batch.

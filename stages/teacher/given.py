@@ -101,5 +101,5 @@ def better_probe(
 
 
 def _spread(count: int) -> NDArray[np.int64]:
-    """Positions of at most ``_IMAGES`` images, evenly over a split of so many."""
+    """Return positions of at most ``_IMAGES`` images, evenly over a split of so many."""
     return np.unique(np.linspace(0, count - 1, min(_IMAGES, count)).astype(np.int64))

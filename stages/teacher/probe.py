@@ -32,7 +32,7 @@ class PooledFeatures(nn.Module):
         self.network = network
 
     def forward(self, images: Tensor) -> Tensor:
-        """Pooled, normalised, before the last linear layer."""
+        """Return them pooled and normalised, before the last linear layer."""
         network: Any = self.network
         features: Tensor = network.forward_head(network.forward_features(images), pre_logits=True)
         return features
@@ -48,16 +48,16 @@ class Head:
     """Float32 ``[K]``."""
 
     def logits(self, features: Tensor) -> Tensor:
-        """``[N, K]`` of features ``[N, F]``."""
+        """Return logits ``[N, K]`` of features ``[N, F]``."""
         return F.linear(features, self.weight, self.bias)
 
     def right(self, features: Tensor, labels: Tensor) -> NDArray[np.bool_]:
-        """Whether it answers ``labels [N]``; ``[N]``."""
+        """Return whether it answers ``labels [N]``; bool ``[N]``."""
         return np.asarray((self.logits(features).argmax(1) == labels).numpy(), np.bool_)
 
 
 def linear_heads(network: Any, images: Tensor) -> tuple[nn.Linear, ...]:
-    """The network's last linear layers, of which its logits are the mean (a distilled DeiT has two, others one).
+    """Return the last linear layers, whose mean the logits are (a distilled DeiT has two, others one).
 
     Tried out on ``images [B, 3, S, S]`` with random weights in the heads, which are put back. Empty where the logits
     are not linear in the features of ``PooledFeatures``: there is no head that a probe could be put into.
@@ -93,7 +93,7 @@ def install(heads: Sequence[nn.Linear], head: Head) -> None:
 def fitted_heads(
     features: Tensor, labels: Tensor, classes: int, penalties: Sequence[float], device: torch.device
 ) -> Iterator[tuple[float, Head]]:
-    """Each penalty with its head, every one starting from the one before.
+    """Yield each penalty with its head, every one starting from the one before.
 
     Over W ``[K, F]`` and b ``[K]`` the mean cross-entropy of ``W z + b`` plus half the penalty times the sum of W's
     squares is minimised, where z are the features less their mean over their standard deviation; both go into the head
@@ -129,7 +129,7 @@ def fitted_heads(
 def chosen_head(
     features: Tensor, labels: Tensor, tuning: NDArray[np.int64], classes: int, device: torch.device
 ) -> tuple[float, Head]:
-    """The penalty of the least cross-entropy on the images at ``tuning``, and the head fitted to the others.
+    """Return the penalty of the least cross-entropy on the images at ``tuning``, and the head fitted to the others.
 
     Weaker penalties are tried until one does worse. Without tuning images it is ``FIXED_PENALTY``, fitted to all.
     """

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate.utils import broadcast_object_list
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -27,6 +26,7 @@ from vitcompress.stages.teacher.probe import Head, PooledFeatures, chosen_head, 
 from vitcompress.stages.teacher.tuning import hold_out
 from vitcompress.stages.training.device import make_accelerator
 from vitcompress.stages.training.evaluate import predict_logits
+from vitcompress.stages.training.processes import from_main
 
 _FEATURE_BYTES = 2 << 30
 """Memory that features may take; of a source with more, so many images are drawn. A stream's are all taken."""
@@ -51,7 +51,7 @@ class Probe:
 def probe_of(
     model: nn.Module, images: Images, preprocess: PreprocessSpec, config: TeacherConfig, seed: int, context: Context
 ) -> Probe:
-    """The linear probe of ``model`` on the training images, or the one that this training has fitted already.
+    """Return the linear probe of ``model`` on the training images, or the kept one of this training.
 
     Every process computes features of its part, the main one fits, all have the same probe.
 
@@ -65,10 +65,9 @@ def probe_of(
     """
     accelerator = make_accelerator(context.device)
     path = context.run.root / "checkpoints" / "teacher" / f"probe-{context.fingerprint[:SETTINGS_SHOWN]}.safetensors"
-    told = [_read(path) if accelerator.is_main_process else None]
-    broadcast_object_list(told)
-    if told[0] is not None:
-        return told[0]
+    probe = from_main(_read(path))
+    if probe is not None:
+        return probe
     split, positions = _probed(images.train, model, seed)
     count = len(split)
     context.say(f"linear probe of the teacher: features of {count:,} training images, once")
@@ -77,23 +76,22 @@ def probe_of(
         tuning = hold_out(labels, config.tune_fraction, seed)
         probe = _fitted(features, labels, tuning, positions, len(images.classes), accelerator.device)
         write_atomic(path, _written(probe))
-        told = [probe]
-    broadcast_object_list(told)
-    assert told[0] is not None  # noqa: S101 - the main process has fitted it
-    return told[0]
+    probe = from_main(probe)
+    assert probe is not None  # noqa: S101 - the main process has fitted it
+    return probe
 
 
 def features_of(
     model: nn.Module, split: Any, preprocess: PreprocessSpec, config: TeacherConfig, context: Context
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Features ``[N, F]`` and labels ``[N]`` of a split, by all processes; the network is on the CPU afterwards."""
+    """Return features ``[N, F]`` and labels ``[N]`` of a split, by all processes; the network is on the CPU after."""
     return answers(PooledFeatures(model), split, preprocess, config, context)
 
 
 def answers(
     network: nn.Module, split: Any, preprocess: PreprocessSpec, config: TeacherConfig, context: Context
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """What ``network`` gives each image, ``[N, K]``, and labels ``[N]``, by all processes; it is on the CPU after."""
+    """Return the network's output ``[N, K]`` and labels ``[N]``, by all processes; it is on the CPU afterwards."""
     accelerator = make_accelerator(context.device, precision=config.precision)
     loader = accelerator.prepare(
         eval_loader(split, preprocess, batch_size=int(config.batch_size), workers=context.workers)
@@ -105,7 +103,7 @@ def answers(
 
 
 def _probed(split: Sequence[object], model: nn.Module, seed: int) -> tuple[Sequence[object], NDArray[np.int64]]:
-    """The images that features are computed of, and their positions in the split."""
+    """Return the images that features are computed of, and their positions in the split."""
     width = int(getattr(model, "num_features", 1024))
     most = _FEATURE_BYTES // (4 * width)
     if isinstance(split, StreamSplit) or len(split) <= most:
@@ -144,7 +142,7 @@ def _written(probe: Probe) -> bytes:
 
 
 def _read(path: Path) -> Probe | None:
-    """A probe that was kept; None where there is none, or a damaged one."""
+    """Return the kept probe; None if there is none, or a damaged one."""
     try:
         found = load_file(path)
         start, final = (Head(found[f"{which}.weight"], found[f"{which}.bias"]) for which in ("start", "final"))

@@ -26,7 +26,8 @@ from vitcompress.stages.teacher.probing import answers
 from vitcompress.stages.training.compilation import compile_in_place
 from vitcompress.stages.training.device import make_accelerator
 from vitcompress.stages.training.evaluate import correct, top1
-from vitcompress.stages.training.loop import Job, train
+from vitcompress.stages.training.job import Job
+from vitcompress.stages.training.loop import train
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Inputs:
 
 
 def run(config: TeacherConfig, inputs: Inputs, context: Context) -> TeacherRecord:
-    """The teacher, ready for the data's classes.
+    """Return the teacher, ready for the data's classes.
 
     Raises:
         UsageError: weights that do not fit, that can be had nowhere, or that, used as given, do no better than chance.
@@ -102,7 +103,7 @@ class InitialTeacher:
 
 
 def initial_teacher(config: TeacherConfig, data: DataRecord, context: Context) -> InitialTeacher:
-    """The network with its first weights.
+    """Return the network with its first weights.
 
     Raises:
         UsageError: weights that do not fit, or that can be had nowhere.
@@ -112,12 +113,12 @@ def initial_teacher(config: TeacherConfig, data: DataRecord, context: Context) -
 
 
 def adapts(config: TeacherConfig, fits: bool) -> bool:
-    """Whether weights that were trained elsewhere are adapted to the data's classes: probed, tuned or both."""
+    """Return whether weights that were trained elsewhere are adapted to the data's classes."""
     return config.init != "scratch" and (not fits or _asked_epochs(config, fits) > 0)
 
 
 def epochs_of(config: TeacherConfig, fits: bool, classes: int) -> int:
-    """Epochs of fitting all weights, at most; none for a linear probe.
+    """Return the epochs of fitting all weights, at most; none for a linear probe.
 
     Raises:
         UsageError: none, and the classifier does not fit.
@@ -138,7 +139,7 @@ def _asked_epochs(config: TeacherConfig, fits: bool) -> int:
 def record_of(
     teacher: InitialTeacher, epochs: int, val_top1: float, context: Context, adapted: Adapted | None = None
 ) -> TeacherRecord:
-    """The record of a teacher, fitted for ``epochs``, of this top-1 (percent); its weights are written."""
+    """Write the teacher's weights and return its record, fitted for ``epochs``, of this top-1 (percent)."""
     shape = shape_of(teacher.model, teacher.spec.arch)
     root = context.run.root
     return TeacherRecord(
@@ -156,7 +157,7 @@ def record_of(
 
 
 def _initial(config: TeacherConfig, classes: int, context: Context) -> tuple[nn.Module, ModelSpec, str, bool]:
-    """The network with its first weights, where they came from, and whether its classifier fits the data."""
+    """Return the network with its first weights, their source, and whether its classifier fits the data."""
     arch, _, tag = config.model.partition(".")
     args = {} if config.args == "auto" else config.args
     spec = ModelSpec(arch=arch, args=args, num_classes=classes)
@@ -164,12 +165,12 @@ def _initial(config: TeacherConfig, classes: int, context: Context) -> tuple[nn.
         return build_model(spec), spec, "trained here from random weights", False
     if config.init == "file" and config.weights:
         model = build_model(spec)
-        told: list[str] = []
+        loaded: list[str] = []
         fits = load_checkpoint(
-            model, Path(config.weights), classifier_names(model), tell=told.append, key=config.weights_key
+            model, Path(config.weights), classifier_names(model), tell=loaded.append, key=config.weights_key
         )
-        context.say(f"teacher weights: {told[0]}")
-        return model, spec, f"file {config.weights}; {told[0]}", fits
+        context.say(f"teacher weights: {loaded[0]}")
+        return model, spec, f"file {config.weights}; {loaded[0]}", fits
     context.say(f"asking for timm's pretrained weights of {config.model} (offline, this takes up to a minute to fail)")
     try:
         model = pretrained_model(config.model, spec)
@@ -183,7 +184,7 @@ def _initial(config: TeacherConfig, classes: int, context: Context) -> tuple[nn.
 
 
 def no_weights(model: str, why: str) -> UsageError:
-    """What to say where pretrained weights cannot be had."""
+    """Return the error for pretrained weights that cannot be had."""
     return UsageError(
         f"pretrained weights of '{model}' can be had neither from the local cache nor from timm's hub "
         f"({why}). Three ways on: give a checkpoint with --teacher-weights FILE; run once where "
@@ -200,7 +201,7 @@ def fitting_job(
     preprocess: PreprocessSpec,
     context: Context,
 ) -> Job:
-    """The training of all of the teacher's weights with cross-entropy, in place, ready to begin."""
+    """Return the training of all of the teacher's weights, in place, with cross-entropy."""
 
     def loss(network: nn.Module, batch: Tensor, labels: Tensor) -> dict[str, Tensor]:
         smoothing = 0.0 if labels.is_floating_point() else config.label_smoothing  # mixed labels are smoothed already

@@ -15,7 +15,7 @@ FEWEST = 5
 
 
 def hold_out(labels: NDArray[np.int64], fraction: float, seed: int) -> NDArray[np.int64]:
-    """Positions held out of ``labels [N]``, ascending: ``fraction`` of each class, one at least if it has ``FEWEST``.
+    """Return positions held out: ``fraction`` of each class in ``labels [N]``, at least one if it has ``FEWEST``.
 
     Empty where there are fewer than ``FEWEST`` images a class on average: each is worth more in training then.
     """
@@ -31,12 +31,12 @@ def hold_out(labels: NDArray[np.int64], fraction: float, seed: int) -> NDArray[n
 
 
 def held_out_count(images: int, classes: int, fraction: float) -> int:
-    """About how many ``hold_out`` takes, before labels are known."""
+    """Return about how many ``hold_out`` takes, before labels are known."""
     return 0 if images < FEWEST * classes else max(classes, round(fraction * images))
 
 
 def labels_of(split: Any) -> NDArray[np.int64]:
-    """Classes of a random-access split, ``[N]``; of one that does not list them, by opening every image."""
+    """Return the classes of a random-access split, ``[N]``; if it does not list them, by opening every image."""
     if isinstance(split, ShardSplit):
         return split.labels
     if isinstance(split, ListedSplit):

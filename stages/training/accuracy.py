@@ -21,7 +21,7 @@ ECE_BINS = 15
 
 
 def share_interval(right: Correct) -> tuple[float, float, float]:
-    """Percent right among ``right [N]``, and its 95 % score interval (Wilson 1927).
+    """Return percent right among ``right [N]``, and its 95 % score interval (Wilson 1927).
 
     Raises:
         ValueError: no images.
@@ -39,7 +39,7 @@ def share_interval(right: Correct) -> tuple[float, float, float]:
 def paired_drop(
     teacher_correct: Correct, student_correct: Correct, confidence: float = 0.95
 ) -> tuple[float, float, float]:
-    """Points of top-1 lost against the teacher on the same images ``[N]``, and the paired interval.
+    """Return points of top-1 lost against the teacher on the same images ``[N]``, and the paired interval.
 
     With b images only the teacher had right and c only the student, the drop is (b - c) / N. Its interval is the
     adjusted Wald interval of Bonett & Price (2012, J. Educ. Behav. Stat. 37:479), recommended by Fagerland, Lydersen
@@ -76,7 +76,7 @@ def paired_drop(
 
 
 def calibration_error(confidence: NDArray[np.floating[Any]], right: Correct, bins: int = ECE_BINS) -> float:
-    """Expected calibration error, points: how far confidence and accuracy are apart (Guo et al. 2017, eq. 3).
+    """Return the expected calibration error, in points (Guo et al. 2017, eq. 3).
 
     Bins of equal width over [0, 1], each open below and closed above, the first closed at 0 too. With n_m images of N
     in bin m, acc_m of them right and conf_m their mean confidence: sum over m of n_m / N |acc_m - conf_m|.

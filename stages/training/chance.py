@@ -13,17 +13,17 @@ ERROR_RATE = 0.05
 
 
 def chance_level(labels: NDArray[np.int64], classes: int) -> float:
-    """Top-1 on ``labels`` [N] without looking at images, a share: the larger of a guess's and the commonest class's."""
+    """Return top-1 on ``labels`` [N] by chance, a share: the larger of a guess's and the commonest class's."""
     return chance_of(np.bincount(labels).tolist(), classes)
 
 
 def chance_of(class_images: Sequence[int], classes: int) -> float:
-    """The same by the number of images of each class, of which there is at least one."""
+    """Return the same by the number of images of each class; there is at least one."""
     return float(max(1 / classes, max(class_images) / sum(class_images)))
 
 
 def against_chance(correct: int, images: int, chance: float) -> Literal["better", "no better", "undecided"]:
-    """One-sided exact binomial test of ``correct`` right answers on ``images`` images.
+    """Do a one-sided exact binomial test of ``correct`` right answers on ``images`` images.
 
     Under the null hypothesis every answer is right with probability q = ``chance``, so that the p-value is
     P(X >= correct) = sum over k from correct to n of C(n, k) q^k (1 - q)^(n - k), with n = ``images``.
@@ -43,7 +43,7 @@ def against_chance(correct: int, images: int, chance: float) -> Literal["better"
 
 
 def clearly_better(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
-    """Whether ``one`` answers more of the same images ``[N]`` right than ``other`` does, beyond doubt.
+    """Return whether ``one`` answers more of the same images ``[N]`` right than ``other``, beyond doubt.
 
     McNemar's exact test: were both as good, each image that only one of them answers would be either's with
     probability 1/2. True at a two-sided p-value of at most ``ERROR_RATE``.
@@ -55,10 +55,10 @@ def clearly_better(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
 
 
 def better_by_a_standard_error(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
-    """Whether ``one`` answers more of the same images ``[N]`` right, by more than one standard error of the difference.
+    """Return whether ``one`` answers more images ``[N]`` right, by more than one standard error of the difference.
 
     For a choice that has to be made where nothing is beyond doubt, and where ``other`` is the simpler one (the
-    one-standard-error rule, as in ``stages.training.best``).
+    one-standard-error rule, as in ``stages.training.callbacks.best``).
     """
     difference = one.astype(np.float64) - other
     return bool(difference.mean() > difference.std() / np.sqrt(max(1, difference.size)))

@@ -16,11 +16,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from accelerate.utils import broadcast_object_list
 from safetensors import SafetensorError
 
 from vitcompress.core.errors import UsageError
 from vitcompress.core.rundir import SETTINGS_SHOWN
+from vitcompress.stages.training.processes import from_main
 
 _PROGRESS = "progress.json"
 
@@ -71,11 +71,11 @@ def save_checkpoint(accelerator: Any, folder: Path, progress: Progress, fingerpr
         for leftover in folder.glob(".*"):  # of a save that was cut off, or had no room
             shutil.rmtree(leftover, ignore_errors=True)
     accelerator.wait_for_everyone()
-    with _disk_told(folder):
+    with _report_full_disk(folder):
         accelerator.save_state(str(temporary))
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        with _disk_told(folder):
+        with _report_full_disk(folder):
             (temporary / _PROGRESS).write_text(json.dumps({"fingerprint": fingerprint, **asdict(progress)}))
             _flush(temporary)
             if target.exists():  # an earlier one that cannot be read: a readable one would have been resumed from
@@ -96,8 +96,8 @@ def _remove(checkpoint: Path) -> None:
 
 
 @contextmanager
-def _disk_told(folder: Path) -> Iterator[None]:
-    """What libraries raise when a disk is full, in one sentence."""
+def _report_full_disk(folder: Path) -> Iterator[None]:
+    """Turn what libraries raise when a disk is full into one sentence."""
     try:
         yield
     except (OSError, SafetensorError) as error:
@@ -123,7 +123,7 @@ def _flush(folder: Path) -> None:
 
 
 def find_checkpoint(folder: Path, fingerprint: str) -> tuple[Path, Progress] | None:
-    """The newest complete checkpoint made by a training with this fingerprint."""
+    """Return the newest complete checkpoint made by a training with this fingerprint, and where that stood."""
     for path in sorted(_own_folder(folder, fingerprint).glob("step-*"), reverse=True):
         try:
             saved = json.loads((path / _PROGRESS).read_text())
@@ -134,19 +134,15 @@ def find_checkpoint(folder: Path, fingerprint: str) -> tuple[Path, Progress] | N
     return None
 
 
-def find_for_all(accelerator: Any, folder: Path, fingerprint: str) -> tuple[Path, Progress] | None:
-    """The main process's finding, in all: on a shared disk the others may not see the newest checkpoint yet.
+def find_for_all(folder: Path, fingerprint: str) -> tuple[Path, Progress] | None:
+    """Return what the main process finds, in every process: on a shared disk the others may not see it yet.
 
     Raises:
-        UsageError: this process does not see it at all.
+        UsageError: this process does not see the checkpoint at all.
     """
-    found = find_checkpoint(folder, fingerprint)
-    if accelerator.num_processes == 1:
-        return found
-    told = [found and (found[0].resolve(), found[1])]
-    broadcast_object_list(told)
-    if told[0] and not told[0][0].is_dir():
+    found = from_main(find_checkpoint(folder.resolve(), fingerprint))
+    if found and not found[0].is_dir():
         raise UsageError(
-            f"checkpoint {told[0][0]} is not visible from every process; put the run on a disk that all see."
+            f"checkpoint {found[0]} is not visible from every process; put the run on a disk that all see."
         )
-    return told[0]
+    return found

@@ -27,7 +27,7 @@ is rewritten before (``stages.models.talking_heads``)."""
 
 
 def decide(setting: Setting, device: str, operations: float) -> tuple[bool, str]:
-    """Whether to compile, and why (empty where it was asked for).
+    """Return whether to compile, and why (empty where it was asked for).
 
     Args:
         setting: as configured.
@@ -52,7 +52,7 @@ def decide(setting: Setting, device: str, operations: float) -> tuple[bool, str]
 
 
 def _lack(device: str) -> str | None:
-    """What torch.compile needs and this machine has not."""
+    """Return what torch.compile needs and this machine lacks, if anything."""
     if device == "cuda":
         from torch.utils._triton import has_triton
 

@@ -47,7 +47,7 @@ def make_accelerator(
     accumulation: int = 1,
     precision: Literal["auto", "float32", "bfloat16", "measure"] = "auto",
 ) -> Any:
-    """The Accelerate engine for this process; batch sizes are global (split over processes).
+    """Return the Accelerate engine for this process; batch sizes are global (split over processes).
 
     Args:
         device: ``cpu``, ``cuda`` or ``auto``.
@@ -102,7 +102,7 @@ def _meet_after_restart(backend: str) -> None:
 
 
 def describe(device: str) -> str:
-    """What computes, in words."""
+    """Say what computes."""
     if device != "cpu" and torch.cuda.is_available():
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
     return f"CPU, {counted(torch.get_num_threads(), 'thread')}"

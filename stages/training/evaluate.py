@@ -14,7 +14,7 @@ from torch import nn
 def predict_each(
     networks: Sequence[nn.Module], loader: Any, accelerator: Any
 ) -> tuple[list[NDArray[np.float32]], NDArray[np.int64]]:
-    """Logits ``[N, K]`` of each network and labels ``[N]``, from one pass: an image is decoded once for all of them.
+    """Return logits ``[N, K]`` of each network and labels ``[N]``; an image is decoded once for all networks.
 
     Every image once, whatever the processes and the last batch's size; in the precision of ``accelerator``, which is
     the training's. (What is deployed is judged in the precision of its own file, by ``stages.verify``.)
@@ -35,18 +35,18 @@ def predict_each(
 
 
 def predict_logits(network: nn.Module, loader: Any, accelerator: Any) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Logits ``[N, K]`` and labels ``[N]``, as of ``predict_each``."""
+    """Return logits ``[N, K]`` and labels ``[N]``, as ``predict_each`` does."""
     (logits,), labels = predict_each([network], loader, accelerator)
     return logits, labels
 
 
 def due(eval_every: int | str, epoch: int) -> bool:
-    """Whether an evaluation follows this epoch (counted from 1); after every one where nobody has decided."""
+    """Return whether an evaluation follows this epoch (counted from 1); if ``eval_every`` is no number, always."""
     return not isinstance(eval_every, int) or epoch % eval_every == 0
 
 
 def correct(logits: NDArray[np.floating], labels: NDArray[np.integer], k: int = 1) -> NDArray[np.bool_]:
-    """Whether each image's label is among the ``k`` highest of ``logits [N, K]``; ``labels [N]``. Bool ``[N]``.
+    """Return whether each image's label is among the ``k`` highest of ``logits [N, K]``; ``labels [N]``. Bool ``[N]``.
 
     Equal logits rank by class number, as argmax does. A row with a NaN anywhere is wrong.
 
@@ -65,5 +65,5 @@ def correct(logits: NDArray[np.floating], labels: NDArray[np.integer], k: int = 
 
 
 def top1(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
-    """Percent of images whose label has the highest of ``logits [N, K]``. Raises as ``correct`` does."""
+    """Return percent of images whose label has the highest of ``logits [N, K]``. Raises as ``correct`` does."""
     return float(100 * correct(logits, labels).mean())

@@ -17,7 +17,7 @@ class StopRequest:
 
 @contextmanager
 def stop_on_signal() -> Iterator[StopRequest]:
-    """Within the block, the first SIGINT or SIGTERM only sets ``requested``.
+    """Let the first SIGINT or SIGTERM within the block only set ``requested``.
 
     Raises:
         RunInterrupted: something failed after the request: a signal to the whole group also ends helpers that know

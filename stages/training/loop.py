@@ -1,15 +1,15 @@
 """The training loop: one optimizer, one schedule, any model and losses.
 
-Fine-tuning a teacher and distilling a student differ only in the model and in the loss function they hand over.
+Fine-tuning a teacher and distilling a student differ only in the model and in the loss function they hand over. What a
+training does beside its steps are callbacks (``stages.training.callbacks``).
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pickle import UnpicklingError
 from typing import Any
 
@@ -18,105 +18,49 @@ from accelerate import skip_first_batches
 from accelerate.utils import set_seed
 from safetensors import SafetensorError
 from timm.scheduler import create_scheduler_v2
-from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch import Tensor
 
 from vitcompress.core.context import Context
 from vitcompress.core.errors import ResultError, RunInterrupted, UsageError
-from vitcompress.stages.images.loaders import Mix, seeded
-from vitcompress.stages.training.best import BestWeights
+from vitcompress.stages.images.loaders import seeded
+from vitcompress.stages.training.callbacks.average import Average
+from vitcompress.stages.training.callbacks.callback import Callback
+from vitcompress.stages.training.callbacks.metrics import Metrics
+from vitcompress.stages.training.callbacks.peak_memory import StepMemory
 from vitcompress.stages.training.checkpoint import Progress, find_for_all, save_checkpoint
 from vitcompress.stages.training.config import TrainingConfig
 from vitcompress.stages.training.device import make_accelerator
 from vitcompress.stages.training.evaluate import due, predict_each, top1
 from vitcompress.stages.training.interrupt import StopRequest, stop_on_signal
+from vitcompress.stages.training.job import Job, Trained, TrainingState
 from vitcompress.stages.training.lr_find import found_rate
-from vitcompress.stages.training.memory import PeakMemory
-from vitcompress.stages.training.monitor import Monitor, Pace
-from vitcompress.stages.training.optimizer import make_optimizer
+from vitcompress.stages.training.monitor import Pace
+from vitcompress.stages.training.optimizer import clip_gradients, make_optimizer
 from vitcompress.stages.training.precision import settle_precision
-from vitcompress.stages.training.processes import any_process, losing_contact_told
-from vitcompress.stages.training.terms import Compared, Terms
-from vitcompress.stages.training.update import AveragedWeights, clip_gradients
-
-LossFunction = Callable[..., dict[str, Tensor]]
-"""(model as prepared for this device, images [B,3,S,S], labels int64 [B] or mixed float [B,K], whatever else a batch
-holds) -> weighted loss terms, scalars, to be summed."""
+from vitcompress.stages.training.processes import any_process, report_lost_process
+from vitcompress.stages.training.terms import Terms
 
 
-@dataclass(frozen=True)
-class Job:
-    """One training."""
-
-    name: str
-    """Shown to the user and written to the metrics."""
-    model: nn.Module
-    """Everything that trains, as one module."""
-    network: Callable[[nn.Module], nn.Module]
-    """From that module (or its average) to the network that classifies."""
-    loss: LossFunction
-    train: DataLoader[Any]
-    val: DataLoader[Any]
-    folder: Path
-    """Where checkpoints go."""
-    fingerprint: str
-    """Checkpoints of another fingerprint are not resumed."""
-    mix: Mix | None = None
-    """Mixup or CutMix of each training batch."""
-    compared: Compared | None = None
-    """Where the terms' gradients are measured, and which terms are balanced; None to leave them as they are."""
-    keep: Callable[[int, dict[str, Tensor]], None] | None = None
-    """Called in the main process after every epoch but the last, with the epochs trained and the network's raw state
-    (not a copy); before the checkpoint that covers the epoch, so a training that goes on from there was here."""
-    patience: int | None = None
-    """Keep the weights that do best on ``val``, which then chooses and does not judge, and stop after so many epochs
-    without better ones; None: train to the end and give the last epoch's."""
-
-
-@dataclass(frozen=True)
-class Trained:
-    """What a training gives: weights of the network, on its device, and how they were reached."""
-
-    raw: dict[str, Tensor]
-    ema: dict[str, Tensor] | None
-    top1_raw: float
-    top1_ema: float | None
-    losses: dict[str, float]
-    progress: Progress
-    left_over: int = 0
-    """Images of the last epoch that filled no batch, and so were not trained on."""
-    best: BestWeights | None = None
-    """Of the best epoch, where the job asked for them; all else is of the last."""
-
-    @property
-    def chosen(self) -> tuple[str, dict[str, Tensor], float]:
-        """The better of raw and averaged weights on the held-out images: its name, state and top-1.
-
-        With ``best``, the best epoch's.
-        """
-        if self.best is not None:
-            return self.best.chosen
-        if self.ema is not None and self.top1_ema is not None and self.top1_ema >= self.top1_raw:
-            return "ema", self.ema, self.top1_ema
-        return "raw", self.raw, self.top1_raw
-
-
-def train(job: Job, config: TrainingConfig, epochs: int, context: Context) -> Trained:
-    """Train ``job`` for ``epochs`` passes, from its newest checkpoint or from the start.
+def train(
+    job: Job, config: TrainingConfig, epochs: int, context: Context, callbacks: Sequence[Callback] = ()
+) -> Trained:
+    """Train ``job`` for ``epochs`` passes, from its newest checkpoint or from the start, and return the last weights.
 
     Raises:
         ResultError: a loss or gradient is not finite; the step was not taken, the last checkpoint stays.
         RunInterrupted: SIGINT or SIGTERM; a checkpoint was written.
         ProcessLost: another process of this training is gone.
     """
-    with losing_contact_told():
-        return Training(job, config, epochs, context).run()
+    with report_lost_process():
+        return Training(job, config, epochs, context, callbacks).run()
 
 
-class Training:
-    """The live objects of one training, for the time of ``train``."""
+class Training(TrainingState):
+    """The loop of one training, for the time of ``train``."""
 
-    def __init__(self, job: Job, config: TrainingConfig, epochs: int, context: Context) -> None:
+    def __init__(
+        self, job: Job, config: TrainingConfig, epochs: int, context: Context, callbacks: Sequence[Callback] = ()
+    ) -> None:
         self.job, self.config, self.epochs, self.context = job, config, epochs, context
         if context.threads:
             torch.set_num_threads(context.threads)
@@ -137,49 +81,43 @@ class Training:
         self.scheduler, _ = create_scheduler_v2(
             self.optimizer.optimizer,
             num_epochs=self.epochs,
-            min_lr=min(_number(config.min_lr), max(group["lr"] for group in self.optimizer.param_groups)),
+            min_lr=min(_number(config.min_lr), self.learning_rate),
             warmup_lr=config.warmup_lr,
             warmup_epochs=_number(config.warmup_epochs),  # timm multiplies it by the steps of an epoch
             step_on_epochs=False,
             updates_per_epoch=self.steps_per_epoch,
         )
-        self.ema = None
+        self.average = None
         if isinstance(config.ema_decay, float):
             inner = self.accelerator.unwrap_model(self.model)
-            self.ema = AveragedWeights(inner, decay=config.ema_decay, use_warmup=config.ema_warmup)
-            self.accelerator.register_for_checkpointing(self.ema)
-        self.best = None if job.patience is None else BestWeights(job.patience, len(job.val.dataset))  # type: ignore[arg-type]
-        if self.best is not None:
-            self.accelerator.register_for_checkpointing(self.best)
+            self.average = Average(inner, config.ema_decay, warmup=config.ema_warmup)
+        own = [*([self.average] if self.average else []), StepMemory()]
+        self.callbacks = [*own, Metrics([*own, *callbacks]), *callbacks]
+        for callback in self.callbacks:
+            if callback.saved is not None:
+                self.accelerator.register_for_checkpointing(callback.saved)
         self.progress = Progress()
         self.offered = len(job.train.dataset)  # type: ignore[arg-type]  # all of ours have a length
         self.saved_at = time.monotonic()
         self.saved = (-1, -1)
         """Steps and batches of the newest checkpoint."""
-        memory = PeakMemory(self.accelerator.device)
-        self.monitor = Monitor(
-            job.name, job.fingerprint, self.epochs * self.steps_per_epoch, context, memory, job.patience
-        )
 
     def run(self) -> Trained:
-        """From the newest checkpoint, or from the start, to the end."""
+        """Train from the newest checkpoint, or from the start, to the end."""
         self._resume()
         settle_precision(self)
         pace: Pace | None = None
-        with stop_on_signal() as stop, self.monitor.bar:
-            while self.progress.epoch < self.epochs and not self._over():
+        with stop_on_signal() as stop, self.started():
+            while self.progress.epoch < self.epochs and not self._ends_early():
                 pace = self._epoch(stop)
                 if self.progress.epoch < self.epochs:
-                    evaluated = due(self.config.eval_every, self.progress.epoch)
-                    self._report(pace, self._offered() if evaluated else (None, None))
-                    if self.job.keep is not None and self.accelerator.is_main_process:
-                        self.job.keep(self.progress.epoch, self._raw())
+                    found = self._evaluated() if due(self.config.eval_every, self.progress.epoch) else None
+                    self._after_epoch(pace, found)
                 self._maybe_save(stop)
-            tops = self._offered()
+            result = self._evaluated()
             self._maybe_save(stop)
-            if not self._over():  # else this epoch was reported when it was judged
-                self._report(pace, tops)
-        result = replace(self._result(*tops), best=self.best)
+            if not self._ends_early():  # else this epoch was reported when it was evaluated
+                self._after_epoch(pace, result)
         if result.left_over:
             self.context.say(
                 f"{self.job.name}: each epoch trained on {self.progress.images:,} of {self.offered:,} images; "
@@ -188,19 +126,32 @@ class Training:
         self.accelerator.free_memory()
         return result
 
-    def _over(self) -> bool:
-        """Whether training ends before its last epoch, for want of better weights."""
-        return self.progress.epoch < self.epochs and self.best is not None and self.best.over(self.progress.epoch)
+    @contextmanager
+    def started(self) -> Iterator[None]:
+        """Start the callbacks, and close them when the block ends."""
+        with ExitStack() as stack:
+            for callback in self.callbacks:
+                callback.start(self)
+                stack.callback(callback.close)
+            yield
 
-    def _offered(self) -> tuple[float, float | None]:
-        """Top-1 after this epoch, whose weights are kept if they are the best."""
-        tops = self._evaluate()
-        if self.best is not None:
-            self.best.offer(self.progress.epoch, *self._result(*tops).chosen)
-        return tops
+    def _ends_early(self) -> bool:
+        """Return whether a callback ends the training before its last epoch."""
+        return self.progress.epoch < self.epochs and any(callback.stops(self) for callback in self.callbacks)
+
+    def _evaluated(self) -> Trained:
+        """Evaluate the weights after this epoch."""
+        found = self._result(*self._evaluate())
+        for callback in self.callbacks:
+            callback.after_evaluation(self, found)
+        return found
+
+    def _after_epoch(self, pace: Pace | None, found: Trained | None) -> None:
+        for callback in self.callbacks:
+            callback.after_epoch(self, pace, found)
 
     def _resume(self) -> None:
-        found = find_for_all(self.accelerator, self.job.folder, self.job.fingerprint)
+        found = find_for_all(self.job.folder, self.job.fingerprint)
         if found is not None:
             path, self.progress = found
             self.saved = (self.progress.steps, self.progress.batches)
@@ -221,7 +172,7 @@ class Training:
             )
 
     def _epoch(self, stop: StopRequest) -> Pace:
-        """One pass over the training images, or what is left of it."""
+        """Train on one pass over the images, or on what is left of it."""
         progress = self.progress
         self.model.train()
         self.loader.set_epoch(progress.epoch)  # reaches the sampler, or the dataset of a stream
@@ -231,13 +182,14 @@ class Training:
         pace = Pace()
         tick = time.monotonic()
         for batch in self.timed(loader, pace):
-            self.monitor.memory.reset()
+            for callback in self.callbacks:
+                callback.before_batch(self)
             self.step(*batch)
-            self.monitor.peak = self.monitor.memory.read()
             now = time.monotonic()
             progress.seconds, tick = progress.seconds + now - tick, now
             pace.images += len(batch[0]) * self.accelerator.num_processes
-            self.monitor.step(progress, pace)
+            for callback in self.callbacks:
+                callback.after_batch(self, pace)
             self._maybe_save(stop)
         progress.losses = {name: value / progress.batches for name, value in progress.sums.items()}
         progress.first = progress.first or {"losses": progress.losses, "gradient_norms": progress.gradient_norms}
@@ -246,7 +198,7 @@ class Training:
         return pace
 
     def timed(self, loader: Any, pace: Pace) -> Iterator[Any]:
-        """The loader's batches, with the time that each was waited for."""
+        """Yield the loader's batches and add the time that each was waited for to ``pace``."""
         batches = iter(loader)
         while True:
             asked = time.monotonic()
@@ -257,7 +209,7 @@ class Training:
             yield batch
 
     def step(self, images: Tensor, labels: Tensor, *more: Tensor) -> None:
-        """Forward, backward and, when enough batches are accumulated, one optimizer step."""
+        """Take a forward and a backward pass and, when enough batches are accumulated, one optimizer step."""
         progress = self.progress
         if self.job.mix is not None:
             with seeded(self.context.seed, progress.epoch, progress.batches, self.accelerator.process_index):
@@ -280,11 +232,11 @@ class Training:
         progress.batches += 1
         if self.accelerator.sync_gradients:
             progress.steps += 1
-            if self.ema is not None:
-                self.ema.update(self.accelerator.unwrap_model(self.model), step=progress.steps)
+            for callback in self.callbacks:
+                callback.after_step(self)
 
     def _mean(self, terms: Tensor) -> list[float]:
-        """Loss terms over all processes' parts of the batch, so that all of them see the same and stop together."""
+        """Return the loss terms over all processes' parts of the batch, so that all see the same and stop together."""
         values = terms.detach()
         if self.accelerator.num_processes > 1:
             values = self.accelerator.reduce(values, reduction="mean")
@@ -317,23 +269,18 @@ class Training:
             )
 
     def _evaluate(self) -> tuple[float, float | None]:
+        """Return top-1 (percent) of the raw and of the averaged weights on the held-out images."""
         networks = [self.job.network(self.accelerator.unwrap_model(self.model))]
-        if self.ema is not None:
-            networks.append(self.job.network(self.ema.module))
+        if self.average is not None:
+            networks.append(self.job.network(self.average.module))
         logits, labels = predict_each(networks, self.val, self.accelerator)
         raw, *averaged = (top1(own, labels) for own in logits)
         return raw, averaged[0] if averaged else None
 
-    def _report(self, pace: Pace | None, tops: tuple[float | None, float | None]) -> None:
-        self.monitor.epoch(self.progress, pace, max(group["lr"] for group in self.optimizer.param_groups), *tops)
-
     def _result(self, top1_raw: float, top1_ema: float | None) -> Trained:
-        ema = self.job.network(self.ema.module).state_dict() if self.ema is not None else None
+        ema = self.job.network(self.average.module).state_dict() if self.average is not None else None
         left_over = max(0, self.offered - self.progress.images) if self.progress.images else 0
-        return Trained(self._raw(), ema, top1_raw, top1_ema, self.progress.losses, self.progress, left_over)
-
-    def _raw(self) -> dict[str, Tensor]:
-        return self.job.network(self.accelerator.unwrap_model(self.model)).state_dict()
+        return Trained(self.raw_state(), ema, top1_raw, top1_ema, self.progress.losses, self.progress, left_over)
 
 
 def _number(value: float | str) -> float:

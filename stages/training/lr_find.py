@@ -13,17 +13,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from accelerate.utils import broadcast_object_list
 
 from vitcompress.core.context import Context
 from vitcompress.core.files import write_atomic
 from vitcompress.stages.images.loaders import seeded
-
-if TYPE_CHECKING:
-    from vitcompress.stages.training.loop import Job
+from vitcompress.stages.training.job import Job
+from vitcompress.stages.training.processes import from_main
 
 STEPS = 60
 LOWEST, HIGHEST = 1e-6, 3e-2
@@ -69,7 +67,7 @@ def range_test(step: Callable[[float], float], steps: int = STEPS) -> RangeTest:
 
 
 def suggested(rates: Sequence[float], losses: Sequence[float]) -> float:
-    """The peak rate for a training: well below the rate of the lowest smoothed loss.
+    """Return the peak rate for a training: well below the rate of the lowest smoothed loss.
 
     Args:
         rates: growing; empty when the first step burst already.
@@ -82,7 +80,9 @@ def suggested(rates: Sequence[float], losses: Sequence[float]) -> float:
 
 
 def found_rate(accelerator: Any, model: Any, optimizer: Any, loader: Any, job: Job, context: Context) -> float:
-    """The rate of a range test on the training's own batches; weights, optimizer and generators are as before it.
+    """Return the rate that a range test on the training's own batches suggests.
+
+    Weights, optimizer and generators are as before it.
 
     The answer is kept beside the checkpoints, so that a training that goes on keeps its rate.
 
@@ -95,7 +95,7 @@ def found_rate(accelerator: Any, model: Any, optimizer: Any, loader: Any, job: J
         context: says what was found.
     """
     path = job.folder / "lr.json"
-    kept = _kept(accelerator, path, job.fingerprint)
+    kept = _kept(path, job.fingerprint)
     if kept is not None:
         return kept
     weights, untouched = copy.deepcopy(model.state_dict()), copy.deepcopy(optimizer.state_dict())
@@ -129,16 +129,13 @@ def found_rate(accelerator: Any, model: Any, optimizer: Any, loader: Any, job: J
     return tested.rate
 
 
-def _kept(accelerator: Any, path: Path, fingerprint: str) -> float | None:
-    """The rate found before this training was interrupted, the same in every process."""
-    found: list[float | None] = [None]
-    if accelerator.is_main_process and path.is_file():
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            held = json.loads(path.read_text())
-            found = [float(held["rate"])] if held["fingerprint"] == fingerprint else [None]
-    if accelerator.num_processes > 1:
-        broadcast_object_list(found)
-    return found[0]
+def _kept(path: Path, fingerprint: str) -> float | None:
+    """Return the rate found before this training was interrupted, the same in every process."""
+    found = None
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        held = json.loads(path.read_text())
+        found = float(held["rate"]) if held["fingerprint"] == fingerprint else None
+    return from_main(found)
 
 
 def _endless(loader: Any) -> Iterator[Any]:

@@ -15,8 +15,9 @@ from torch.utils.data import DataLoader
 from vitcompress.core.context import Context
 from vitcompress.core.errors import DataError, EnvironmentLacksError
 from vitcompress.stages.training.config import TrainingConfig
-from vitcompress.stages.training.loop import Job, Training
-from vitcompress.stages.training.memory import release_unused
+from vitcompress.stages.training.job import Job
+from vitcompress.stages.training.loop import Training
+from vitcompress.stages.training.memory import PeakMemory, release_unused
 from vitcompress.stages.training.precision import settle_precision
 
 Trained = TypeVar("Trained", bound=TrainingConfig)
@@ -30,7 +31,7 @@ class StepCost:
     seconds: float
     """Median over the measured steps, the wait for the batch included."""
     peak_bytes: int | None
-    """Peak memory; None where it cannot be told."""
+    """Peak memory; None where it cannot be measured."""
 
 
 @dataclass(frozen=True)
@@ -41,11 +42,11 @@ class StepLine:
     large: StepCost
 
     def seconds(self, images: int) -> float:
-        """Of a step of so many images."""
+        """Return the seconds of a step of so many images."""
         return _on_line(self.small.images, self.small.seconds, self.large.images, self.large.seconds, images)
 
     def peak_bytes(self, images: int) -> int | None:
-        """Of a step of so many images; None where memory cannot be told."""
+        """Return the peak of a step of so many images; None where memory cannot be measured."""
         if self.small.peak_bytes is None or self.large.peak_bytes is None:
             return None
         return round(
@@ -54,7 +55,7 @@ class StepLine:
 
 
 def _on_line(x0: float, y0: float, x1: float, y1: float, x: float) -> float:
-    """The value at ``x`` of the line through both points; exact at ``x1``, rising, and not below 0 at 0."""
+    """Return the value at ``x`` of the line through both points; exact at ``x1``, rising, and not below 0 at 0."""
     slope = (y1 - y0) / (x1 - x0) if x1 > x0 else y1 / x1
     return y1 + min(max(slope, 0.0), y1 / x1) * (x - x1)
 
@@ -74,7 +75,8 @@ def measure_steps(job: Job, config: TrainingConfig, context: Context, steps: int
     training.model.train()
     batches = iter(training.loader)
     times: list[float] = []
-    training.monitor.memory.reset()
+    memory = PeakMemory(training.accelerator.device)
+    memory.reset()
     for _ in range(steps + 1):
         started = time.monotonic()
         batch = next(batches)
@@ -82,13 +84,13 @@ def measure_steps(job: Job, config: TrainingConfig, context: Context, steps: int
         if training.accelerator.device.type == "cuda":
             torch.cuda.synchronize()
         times.append(time.monotonic() - started)
-    cost = StepCost(len(batch[0]), statistics.median(times[1:]), training.monitor.memory.read())
+    cost = StepCost(len(batch[0]), statistics.median(times[1:]), memory.read())
     training.accelerator.free_memory()
     return cost
 
 
 def with_precision(job: Job, config: Trained, context: Context, batch: Sequence[Tensor]) -> Trained:
-    """``config`` with the precision that a training of it would settle on.
+    """Return ``config`` with the precision that a training of it would settle on.
 
     Args:
         job: its own loader is not read.
@@ -103,7 +105,7 @@ def with_precision(job: Job, config: Trained, context: Context, batch: Sequence[
 
 
 def measure_line(job: Job, config: TrainingConfig, context: Context, batch: Sequence[Tensor], steps: int) -> StepLine:
-    """Steps over one batch in memory and over half of it; smaller ones where the GPU cannot hold them.
+    """Measure steps over one batch in memory and over half of it; smaller ones where the GPU cannot hold them.
 
     Args:
         job: its own loader is not read.
@@ -134,20 +136,20 @@ def measure_line(job: Job, config: TrainingConfig, context: Context, batch: Sequ
 
 
 def _half(images: int, *, even: bool) -> int:
-    """Half of a batch; ``even``, as mixup asks: of 2 or 3 images, all of them."""
+    """Return half of a batch; ``even``, as mixup asks: of 2 or 3 images, all of them."""
     half = max(1, images // 2)
     return half - half % 2 or images if even else half
 
 
 def _in_memory(batch: Sequence[Tensor], count: int) -> DataLoader[Any]:
-    """A loader that gives the same batch ``count`` times at no cost."""
+    """Return a loader that gives the same batch ``count`` times at no cost."""
     kept = [part.pin_memory() if torch.cuda.is_available() else part for part in batch]
     numbers: Any = range(len(batch[0]) * count)
     return DataLoader(numbers, batch_size=len(batch[0]), collate_fn=lambda _: kept)
 
 
 def first_images(loader: DataLoader[Any], count: int) -> list[Tensor]:
-    """A batch of ``count`` images ``[count, 3, S, S]`` and labels ``[count]`` of a loader, again if it has fewer."""
+    """Return a batch of ``count`` images and labels of a loader, from several passes if it has fewer."""
     images: list[Tensor] = []
     labels: list[Tensor] = []
     for batch in _endless(loader):
@@ -159,7 +161,7 @@ def first_images(loader: DataLoader[Any], count: int) -> list[Tensor]:
 
 
 def measure_loading(loader: DataLoader[Any], seconds: float) -> float:
-    """Images a second of a loader with nobody in its way, over about ``seconds``.
+    """Return a loader's images a second while nothing else runs, over about ``seconds``.
 
     What its processes load ahead while the first batch is waited for is not counted.
     """
@@ -173,7 +175,7 @@ def measure_loading(loader: DataLoader[Any], seconds: float) -> float:
 
 
 def _endless(loader: DataLoader[Any]) -> Iterator[Any]:
-    """Pass after pass.
+    """Yield batches of one pass after another.
 
     Raises:
         DataError: a pass gives no batch.
@@ -187,7 +189,7 @@ def _endless(loader: DataLoader[Any]) -> Iterator[Any]:
 
 
 def measure_forward(network: Callable[[Tensor], Any], images: Tensor, accelerator: Any) -> float:
-    """Seconds an image ``[B, 3, S, S]`` of a network on the accelerator's device: the faster of two passes."""
+    """Return a network's seconds an image ``[B, 3, S, S]`` on the accelerator's device: the faster of two passes."""
     on_device = images.to(accelerator.device)
     times = []
     for _ in range(2):

@@ -33,14 +33,14 @@ class PeakMemory:
         self.device = device
 
     def reset(self) -> None:
-        """Begin anew."""
+        """Begin to measure anew."""
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         elif _CLEAR.exists():
             _CLEAR.write_text(_RESET_PEAK)
 
     def read(self) -> int | None:
-        """Peak bytes since ``reset``: torch's on a GPU, the whole process's resident set on Linux, None elsewhere."""
+        """Return peak bytes since ``reset``: torch's on a GPU, the process's resident set on Linux, None elsewhere."""
         if self.device.type == "cuda":
             return int(torch.cuda.max_memory_allocated(self.device))
         if not _CLEAR.exists():

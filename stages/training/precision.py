@@ -13,17 +13,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import torch
-from accelerate.utils import broadcast_object_list, send_to_device
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
 
 from vitcompress.core.machine import bfloat16_units
 from vitcompress.stages.images.loaders import seeded
-
-if TYPE_CHECKING:
-    from vitcompress.stages.training.loop import Training
+from vitcompress.stages.training.job import TrainingState
+from vitcompress.stages.training.processes import from_main
 
 Precision = Literal["float32", "bfloat16"]
 BOTH: tuple[Precision, Precision] = ("float32", "bfloat16")
@@ -52,7 +51,7 @@ class Step:
     loss: float
 
 
-def settle_precision(training: Training) -> None:
+def settle_precision(training: TrainingState) -> None:
     """Decide what a training computes in, before its first step; one that goes on keeps what its checkpoint says."""
     progress, engine, config = training.progress, training.accelerator, training.config
     if not progress.precision:
@@ -69,9 +68,9 @@ def settle_precision(training: Training) -> None:
     _arrange_attention(training, separate=progress.precision == "bfloat16")
 
 
-def _measured(training: Training) -> Precision:
-    """The main process's finding, in all of them; told with its numbers."""
-    with _undisturbed(training):
+def _measured(training: TrainingState) -> Precision:
+    """Return which precision the main process's steps speak for, in every process, and say its numbers."""
+    with _without_trace(training):
         batch = _first_batch(training)
         steps: dict[Precision, list[Step]] = {precision: [] for precision in BOTH}
         gradients = []
@@ -84,17 +83,13 @@ def _measured(training: Training) -> Precision:
         for number in range(_PAIRS):
             for precision in BOTH if number % 2 else reversed(BOTH):
                 steps[precision].append(_step(training, precision, batch))
-    chosen, why = judge(steps["float32"], steps["bfloat16"], cosine, len(batch[0]))
-    if training.accelerator.num_processes > 1:
-        told = [chosen]
-        broadcast_object_list(told)
-        (chosen,) = told
+    chosen, why = from_main(judge(steps["float32"], steps["bfloat16"], cosine, len(batch[0])))
     training.context.say(f"{training.job.name}: {why}")
     return chosen
 
 
 def judge(full: list[Step], half: list[Step], cosine: float, images: int) -> tuple[Precision, str]:
-    """Which precision is kept, and why in words with the numbers.
+    """Return which precision is kept, and why in words with the numbers.
 
     Args:
         full: steps in float32.
@@ -116,8 +111,8 @@ def judge(full: list[Step], half: list[Step], cosine: float, images: int) -> tup
     return "bfloat16", f"bfloat16: {found}"
 
 
-def _first_batch(training: Training) -> list[Tensor]:
-    """The first images of the training with whatever a batch holds, loaded in this process, on the device."""
+def _first_batch(training: TrainingState) -> list[Tensor]:
+    """Return the training's first batch, loaded in this process, on the device."""
     loader = training.job.train
     most = (loader.batch_size or 1) // training.accelerator.num_processes
     dataset: Any = loader.dataset
@@ -131,8 +126,8 @@ def _first_batch(training: Training) -> list[Tensor]:
     return moved
 
 
-def _step(training: Training, precision: Precision, batch: list[Tensor]) -> Step:
-    """Forward and backward, whose gradient stays; the weights do not change, so that every step is of the same loss."""
+def _step(training: TrainingState, precision: Precision, batch: list[Tensor]) -> Step:
+    """Take a forward and a backward pass, whose gradient stays; the weights do not change."""
     engine, model = training.accelerator, training.model
     engine.precision = precision
     _arrange_attention(training, separate=precision == "bfloat16")
@@ -148,7 +143,7 @@ def _step(training: Training, precision: Precision, batch: list[Tensor]) -> Step
 
 
 def _cosine(one: list[Tensor], other: list[Tensor]) -> float:
-    """Between two gradients, each a tensor for every weight; sums in float64, for there are millions of terms."""
+    """Return the cosine of two gradients, each a tensor for every weight; sums are in float64."""
 
     def product(left: list[Tensor], right: list[Tensor]) -> float:
         return sum(float((a * b).sum(dtype=torch.float64)) for a, b in zip(left, right, strict=True))
@@ -158,8 +153,8 @@ def _cosine(one: list[Tensor], other: list[Tensor]) -> float:
 
 
 @contextmanager
-def _undisturbed(training: Training) -> Iterator[None]:
-    """Steps inside leave weights, buffers, gradients and generators as they were, and compile nothing."""
+def _without_trace(training: TrainingState) -> Iterator[None]:
+    """Leave weights, buffers, gradients and generators as they were before the block, and compile nothing in it."""
     buffers = [(one, one.clone()) for one in training.model.buffers()]
     mode = training.model.training
     training.model.train()
@@ -174,7 +169,7 @@ def _undisturbed(training: Training) -> Iterator[None]:
                 one.copy_(before)
 
 
-def _arrange_attention(training: Training, *, separate: bool) -> None:
+def _arrange_attention(training: TrainingState, *, separate: bool) -> None:
     """Take attention apart into its products, on a CPU in bfloat16; put it together again elsewhere.
 
     torch's fused attention has a backward pass for bfloat16 on CPUs that takes several times as long as separate
@@ -194,7 +189,7 @@ def _arrange_attention(training: Training, *, separate: bool) -> None:
 
 
 def scores_bytes(model: nn.Module, layers: list[Any]) -> int:
-    """Bytes of one image's attention scores in bfloat16 over these layers, of timm's names for what they attend to."""
+    """Return the bytes of one image's attention scores in bfloat16 over these layers, by timm's names."""
     modules: Iterator[Any] = model.modules()
     counts = (getattr(module, "num_patches", None) for module in modules)
     patches = max((count for count in counts if isinstance(count, int)), default=0)

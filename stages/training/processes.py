@@ -1,10 +1,10 @@
-"""What the processes of one training tell each other, beside gradients: Accelerate's process group, small messages."""
+"""Small messages between the processes of one training, beside gradients, over Accelerate's process group."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate.utils import broadcast_object_list
@@ -12,6 +12,15 @@ from accelerate.utils import broadcast_object_list
 from vitcompress.core.errors import CompressError, ProcessLost
 from vitcompress.stages.training.device import make_accelerator
 from vitcompress.stages.training.pulse import Pulse, meeting
+
+Value = TypeVar("Value")
+
+
+def from_main(value: Value) -> Value:
+    """Return the main process's ``value`` in every process: clocks differ, and so may the view of a shared disk."""
+    held = [value]
+    broadcast_object_list(held)
+    return held[0]
 
 
 class Together:
@@ -37,24 +46,23 @@ class Together:
         return bool(self.accelerator.is_main_process)
 
     def tell(self, value: Any) -> None:
-        """Main process: hand a JSON-able value to all others."""
-        broadcast_object_list([value])
+        """Hand a JSON-able value to all other processes; the main one calls this."""
+        from_main(value)
 
     def hear(self) -> Any:
-        """Other processes: the next value that the main one tells.
+        """Return the next value that the main process tells; the others call this.
 
         Raises:
             ProcessLost: the main process failed (it has said how), or cannot be reached any more.
         """
-        received: list[Any] = [None]
-        with losing_contact_told():
-            broadcast_object_list(received)
-        if isinstance(received[0], dict) and "failed" in received[0]:
+        with report_lost_process():
+            received: Any = from_main(None)
+        if isinstance(received, dict) and "failed" in received:
             raise ProcessLost("the main process stopped; its message says why.")
-        return received[0]
+        return received
 
     def dismiss(self) -> None:
-        """Main process: nothing is left for the others to do."""
+        """Say that nothing is left for the other processes to do; the main one calls this."""
         self.dismissed = True
         self.pulse.close()
         self.tell(None)
@@ -66,15 +74,15 @@ class Together:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """All take part in what the block does."""
+        """Note that all processes take part in the block."""
         self.in_step = True
-        with losing_contact_told():
+        with report_lost_process():
             yield
         self.in_step = False  # not after a failure: the others are still in the middle of it
 
     @contextmanager
     def leading(self) -> Iterator[None]:
-        """Main process: should the block fail while the others wait, tell them."""
+        """Tell the others, which wait, if the block fails; the main process calls this."""
         try:
             yield
         except BaseException:
@@ -84,7 +92,7 @@ class Together:
 
 
 def any_process(accelerator: Any, *flags: bool) -> list[bool]:
-    """Each flag as it is in any process: clocks and signals differ, saving and stopping must not."""
+    """Return for each flag whether any process has set it: clocks and signals differ, saving and stopping must not."""
     if accelerator.num_processes == 1:
         return list(flags)
     numbers = torch.tensor(flags, dtype=torch.float32, device=accelerator.device)
@@ -95,8 +103,8 @@ _LOST = ("Connection closed by peer", "Connection reset by peer", "Connection re
 
 
 @contextmanager
-def losing_contact_told() -> Iterator[None]:
-    """Turn the transport's own error, when another process has gone, into one sentence.
+def report_lost_process() -> Iterator[None]:
+    """Turn the transport's own error, raised when another process has gone, into one sentence.
 
     Raises:
         ProcessLost: another process is gone.

@@ -1,4 +1,4 @@
-"""Signs of life: each process of a training shows that it runs and where, and ends the run when another's stop coming.
+"""Signs of life: each process of a training shows that it runs and where, and ends the run when another's stop.
 
 A process that was stopped, or whose network died, closes no connection: the others would wait for its gradients as long
 as for a main process that is checking a million images. So every process counts on in the store that torch's processes
@@ -29,8 +29,8 @@ _SHORTEST_MEETING = 60.0
 _where = "before its first step"
 
 
-def standing(where: str) -> None:
-    """Note where this process is, for the others to tell should it fall silent: ``step 120 of student``."""
+def note_position(where: str) -> None:
+    """Note where this process is, for the others to say should it fall silent: ``step 120 of student``."""
     global _where
     _where = where
 
@@ -85,7 +85,7 @@ class Others:
     seen: dict[int, _Seen] = field(default_factory=dict)
 
     def note(self, rank: int, count: int, where: str, now: float) -> None:
-        """Take down what was read of another process."""
+        """Keep what was read of another process."""
         self.answered = now
         if rank not in self.seen or self.seen[rank].count != count:
             self.seen[rank] = _Seen(count, where, now)
@@ -97,11 +97,11 @@ class Others:
             one.at = now
 
     def silent(self, now: float) -> dict[int, _Seen]:
-        """Those that gave no sign for too long."""
+        """Return the processes that gave no sign for too long."""
         return {rank: one for rank, one in sorted(self.seen.items()) if now - one.at > self.patience}
 
     def lost(self, now: float) -> str | None:
-        """The sentence about those that are lost, None as long as all give signs."""
+        """Return a sentence about the lost processes; None as long as all give signs."""
         for_long = f"for {self.patience / 60:g} minutes (distill.timeout_minutes)"
         if now - self.answered > self.patience:
             main = self.seen.get(0)
@@ -110,8 +110,8 @@ class Others:
         silent = self.silent(now)
         if not silent:
             return None
-        told = ", ".join(f"rank {rank} (last seen at {one.where})" for rank, one in silent.items())
-        return f"no sign of life from {told} {for_long}"
+        ranks = ", ".join(f"rank {rank} (last seen at {one.where})" for rank, one in silent.items())
+        return f"no sign of life from {ranks} {for_long}"
 
 
 class Pulse:
@@ -138,7 +138,7 @@ class Pulse:
         self.closed.set()
 
     def _show(self) -> None:
-        """Count on, and read the others' counts. The store may hold this thread up for good: ``_watch`` sees it."""
+        """Count, and read the others' counts. The store may block this thread for good: ``_watch`` notices it."""
         from torch.distributed import PrefixStore  # type: ignore[attr-defined]
         from torch.distributed.distributed_c10d import _get_default_store
 

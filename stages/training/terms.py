@@ -56,7 +56,7 @@ class Terms:
     def weighed(
         self, terms: dict[str, Tensor], progress: Progress, again: Callable[[nn.Module], dict[str, Tensor]]
     ) -> dict[str, Tensor]:
-        """The terms of a batch as they enter the loss; what is measured on it, if it is one for that, is noted.
+        """Return the terms of a batch as they enter the loss, and measure them if it is time to.
 
         Args:
             terms: scalars, weighted as configured, in one graph.
@@ -67,7 +67,7 @@ class Terms:
             return terms
         if self._due(progress):
             if self.compiled:
-                with self._aside() as model:
+                with self._eager_model() as model:
                     self._measure(again(model), progress)
             else:
                 self._measure(terms, progress)
@@ -82,8 +82,8 @@ class Terms:
         return bool(self.compared.targets) and begins and progress.steps & (progress.steps - 1) == 0
 
     @contextmanager
-    def _aside(self) -> Iterator[nn.Module]:
-        """The bare model, eager, for a pass that leaves no trace in generators or buffers."""
+    def _eager_model(self) -> Iterator[nn.Module]:
+        """Give the bare model, eager, for a pass that leaves no trace in generators or buffers."""
         model: nn.Module = self.accelerator.unwrap_model(self.model)
         kept = [(buffer, buffer.clone()) for buffer in model.buffers()]
         device = self.accelerator.device
@@ -94,7 +94,7 @@ class Terms:
             buffer.copy_(before)
 
     def _measure(self, terms: dict[str, Tensor], progress: Progress) -> None:
-        """Norms of the terms' gradients over the whole batch, and the factors that follow."""
+        """Measure the norms of the terms' gradients over the whole batch, and set the factors that follow."""
         assert self.compared is not None  # noqa: S101
         norms, others = self._norms(terms)
         for name, target in self.compared.targets.items():
@@ -106,7 +106,7 @@ class Terms:
             progress.gradient_norms = {name: norm * progress.scales.get(name, 1.0) for name, norm in norms.items()}
 
     def _norms(self, terms: dict[str, Tensor]) -> tuple[dict[str, float], float]:
-        """Norm of each term's gradient, and of the sum of those that are not balanced; the same in all processes."""
+        """Return the norm of each term's gradient, and of the sum of those not balanced; the same in all processes."""
         assert self.compared is not None  # noqa: S101
         parameters = self.compared.parameters
         norms: dict[str, Tensor] = {}
@@ -131,13 +131,13 @@ class Terms:
 
 
 def shares(losses: Mapping[str, float]) -> dict[str, float]:
-    """Each term's part of the total, from 0 to 1; none where the total is 0."""
+    """Return each term's part of the total, from 0 to 1; nothing where the total is 0."""
     total = sum(losses.values())
     return {name: value / total for name, value in losses.items()} if total else {}
 
 
 def first_and_last(first: Mapping[str, float], last: Mapping[str, float]) -> str:
-    """Shares of the first and of the last epoch in words: ``labels 12 % -> 18 %, soft_logits 30 % -> 41 %``."""
+    """Write the shares of the first and the last epoch: ``labels 12 % -> 18 %, soft_logits 30 % -> 41 %``."""
     return ", ".join(
         f"{name} {100 * first.get(name, 0.0):.0f} % -> {100 * share:.0f} %" for name, share in last.items()
     )

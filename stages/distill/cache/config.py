@@ -8,12 +8,9 @@ from pydantic import ConfigDict, Field
 
 from vitcompress.core.record import Record
 
-HALF_ROUNDING = 2.0**-11
-"""Largest relative error of rounding a number to half precision (a significand of 11 bits)."""
-
 
 class CacheConfig(Record):
-    """Where the teacher's answers are kept, how much of the disk they may take, and how exactly taps are stored."""
+    """Where the teacher's answers are kept, and how much of the disk they may take."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
     volatile: ClassVar[frozenset[str]] = frozenset({"max_gb", "folder"})
@@ -22,8 +19,5 @@ class CacheConfig(Record):
     """Decimal gigabytes of disk that the folder of caches may take."""
     folder: str | None = Field(None, min_length=1)
     """Folder that several runs of one teacher share; null keeps the cache in the run, under RUN/cache."""
-    tap_error: float = Field(HALF_ROUNDING, ge=HALF_ROUNDING, lt=1)
-    """Largest relative error (Frobenius) of a tap stored by low rank; half precision's own rounding, the default, lets
-    low rank in only where it loses nothing that half precision had."""
     chunk_mb: float = Field(256.0, gt=0)
     """Decimal megabytes that one file of the cache may take; what a crash may cost, a quantity."""

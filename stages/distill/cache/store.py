@@ -1,49 +1,29 @@
-"""The folder of a teacher cache: what is complete in it, adding a chunk, reading a row."""
+"""The folder of a teacher cache: what is complete in it, adding a file, reading a row."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import save
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from vitcompress.core.errors import UsageError
-from vitcompress.core.files import sha256_of, write_atomic
+from vitcompress.core.files import reference, write_atomic
 from vitcompress.core.fingerprint import fingerprint
-from vitcompress.core.record import Record
-from vitcompress.stages.distill.cache.chunks import ChunkStats, OpenChunk, Part
+from vitcompress.stages.distill.cache.chunks import HEADER_BYTES, ChunkRecord, Part
 from vitcompress.stages.distill.cache.config import CacheConfig
+from vitcompress.stages.images.loaders import ViewKey
 
-FORMAT = 1
-"""Of manifests and chunk files; a part of another format is rebuilt."""
+FORMAT = 2
+"""Of the files; part of the key."""
 _OPEN_FILES = 256
-"""Chunks that a process keeps mapped."""
-
-
-class ChunkRecord(ChunkStats):
-    """A complete chunk."""
-
-    sha256: str
-    bytes: int
-
-
-class Manifest(Record):
-    """What is complete in one part."""
-
-    format: int
-    part: Part
-    rows: int
-    """Of the whole part."""
-    chunk_rows: int
-    chunks: dict[int, ChunkRecord]
-    """By chunk number."""
+"""Files that a process keeps mapped."""
 
 
 class Store:
@@ -70,106 +50,110 @@ class Store:
         run_folder: Path,
     ) -> None:
         self.config, self.parts, self.images, self.views = config, parts, images, views
-        self.key = {**key, "tap_error": config.tap_error, "chunk_mb": config.chunk_mb}
-        self.shared = config.folder is not None
+        self.rows = images * views
+        self.chunk_rows = min(part.chunk_rows(config.chunk_mb, self.rows) for part in parts)
+        self.chunks = -(-self.rows // self.chunk_rows)
+        """Files of each quantity."""
+        self.key = {**key, "format": FORMAT, "rows": self.rows, "chunk_rows": self.chunk_rows}
         self.base = Path(config.folder) if config.folder else run_folder
         self.folder = self.base / fingerprint(self.key)[:16]
-        self.rows = images * views
         self.by_name = {part.name: part for part in parts}
-        self.chunk_rows = {part.name: part.chunk_rows(config.chunk_mb, self.rows) for part in parts}
-        self._opened: Callable[[str, int], OpenChunk] | None = None
+        self._opened: Callable[[str, int], tuple[Any, list[float]]] | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": None}  # open files stay with the process that opened them
 
-    def row(self, image: int, view: int) -> int:
-        """The row of a view."""
-        return view * self.images + image
-
     def read(self, name: str, row: int) -> Tensor:
-        """One row of a quantity, float32 of its shape; its chunk must be complete."""
+        """Return one row of a quantity, float32 of its shape; its file must be complete."""
         if self._opened is None:
             self._opened = lru_cache(_OPEN_FILES)(self._open)
-        index, offset = divmod(row, self.chunk_rows[name])
-        return self._opened(name, index).row(offset)
+        index, offset = divmod(row, self.chunk_rows)
+        values, scales = self._opened(name, index)
+        half: Tensor = values[offset]
+        return half.float().mul_(scales[offset]).view(self.by_name[name].shape)
 
-    def _open(self, name: str, index: int) -> OpenChunk:
-        return OpenChunk(self.chunk_path(name, index), self.by_name[name])
+    def _open(self, name: str, index: int) -> tuple[Any, list[float]]:
+        """Return a file's values, memory-mapped, and its scales."""
+        file: Any = safe_open(self.chunk_path(name, index), framework="pt")  # untyped; the slice keeps it open
+        return file.get_slice("values"), file.get_tensor("scales").tolist()
 
     def chunk_path(self, name: str, index: int) -> Path:
-        """Where a chunk is, or will be."""
+        """Return where a file is, or will be; its record is beside it, ``.json``."""
         return self.folder / name / f"{index:06d}.safetensors"
 
-    def chunk_size(self, name: str, index: int) -> int:
-        """Rows of a chunk; the last may have fewer than the others."""
-        return min(self.chunk_rows[name], self.rows - index * self.chunk_rows[name])
+    def rows_of(self, index: int) -> range:
+        """Return the rows of a file; the last may have fewer than the others."""
+        return range(index * self.chunk_rows, min((index + 1) * self.chunk_rows, self.rows))
 
-    def manifest(self, part: Part) -> Manifest:
-        """The part's manifest; an empty one when there is none of this format and shape."""
-        return self.stored_manifest(part) or Manifest(
-            format=FORMAT, part=part, rows=self.rows, chunk_rows=self.chunk_rows[part.name], chunks={}
-        )
+    def complete(self, part: Part) -> dict[int, ChunkRecord]:
+        """Return the records of the part's complete files, by number; a damaged record counts as none."""
+        found = {}
+        for path in sorted((self.folder / part.name).glob("[0-9]*.json")):
+            try:
+                found[int(path.stem)] = ChunkRecord.model_validate_json(path.read_bytes())
+            except (ValidationError, FileNotFoundError):
+                continue
+        return found
 
-    def stored_manifest(self, part: Part) -> Manifest | None:
-        """The manifest on disk, if it is of this format and shape."""
-        try:
-            found = Manifest.model_validate_json(self._manifest_path(part).read_bytes())
-        except (FileNotFoundError, ValidationError):
-            return None
-        wanted = (FORMAT, part, self.rows, self.chunk_rows[part.name])
-        return found if (found.format, found.part, found.rows, found.chunk_rows) == wanted else None
+    def missing(self) -> dict[int, list[Part]]:
+        """Return the parts to compute by file number, ascending; of complete files there is no entry."""
+        complete = {part.name: self.complete(part) for part in self.parts}
+        wanted = {
+            index: [part for part in self.parts if index not in complete[part.name]] for index in range(self.chunks)
+        }
+        return {index: parts for index, parts in wanted.items() if parts}
 
-    def missing(self) -> dict[str, set[int]]:
-        """Numbers of the chunks to compute, by part."""
-        every = {part.name: set(range(-(-self.rows // self.chunk_rows[part.name]))) for part in self.parts}
-        return {part.name: every[part.name] - set(self.manifest(part).chunks) for part in self.parts}
-
-    def dense_need(self) -> int:
-        """Bytes that the missing chunks take at most."""
+    def dense_need(self, missing: dict[int, list[Part]] | None = None) -> int:
+        """Return the bytes that files take at most; without an argument, all that are missing."""
+        files = self.missing() if missing is None else missing
         return sum(
-            self.by_name[name].file_bytes(self.chunk_size(name, index))
-            for name, indices in self.missing().items()
-            for index in indices
+            len(self.rows_of(index)) * part.row_bytes + HEADER_BYTES for index, parts in files.items() for part in parts
         )
 
-    def is_intact(self, name: str, index: int, record: ChunkRecord) -> bool:
-        """Whether a chunk's file still has the bytes it was written with."""
-        path = self.chunk_path(name, index)
-        return path.is_file() and path.stat().st_size == record.bytes and sha256_of(path) == record.sha256
+    def commit(self, part: Part, index: int, half: Tensor, scales: Tensor, error: float) -> None:
+        """Add a file, then the record that makes it count; each is whole or absent after a crash.
 
-    def commit(self, part: Part, index: int, tensors: dict[str, Tensor], stats: ChunkStats) -> None:
-        """Add a chunk: its file first, then its line of the manifest, each whole or absent after a crash.
+        Args:
+            part: the quantity.
+            index: the file's number.
+            half: its rows, float16 ``[rows, *shape]`` on the CPU.
+            scales: float32 ``[rows]``.
+            error: the largest of a row.
 
         Raises:
             UsageError: the disk refuses.
         """
         path = self.chunk_path(part.name, index)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            save_file(tensors, temporary)
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-            temporary.chmod(0o644)
-            record = ChunkRecord(**stats.model_dump(), sha256=sha256_of(temporary), bytes=temporary.stat().st_size)
-            temporary.replace(path)
-        except (OSError, SafetensorError) as error:
-            temporary.unlink(missing_ok=True)
+            write_atomic(path, save({"values": half.flatten(1), "scales": scales}))
+            file = reference(path, self.folder).model_dump()
+            record = ChunkRecord(**file, rows=len(half), error=error)
+            write_atomic(path.with_suffix(".json"), record.model_dump_json() + "\n")
+        except OSError as refused:
             raise UsageError(
-                f"the teacher cache {path} cannot be written ({error}); "
+                f"the teacher cache {path} cannot be written ({refused}); "
                 "make room on its disk, or name another folder with distill.cache.folder."
-            ) from error
-        self._change(part, lambda chunks: {**chunks, index: record})
+            ) from refused
 
-    def forget(self, part: Part, indices: list[int]) -> None:
-        """Take chunks out of the manifest, so that they count as missing."""
-        self._change(part, lambda chunks: {index: chunks[index] for index in chunks if index not in indices})
+    def forget(self, part: Part, index: int) -> None:
+        """Drop a file's record, so that it counts as missing."""
+        self.chunk_path(part.name, index).with_suffix(".json").unlink(missing_ok=True)
 
-    def _change(self, part: Part, change: Callable[[dict[int, ChunkRecord]], dict[int, ChunkRecord]]) -> None:
-        path = self._manifest_path(part)
-        with FileLock(path.with_name(".manifest.lock")):  # the processes of a run add to one manifest
-            manifest = self.manifest(part)
-            chunks = dict(sorted(change(manifest.chunks).items()))
-            write_atomic(path, manifest.model_copy(update={"chunks": chunks}).model_dump_json(indent=1) + "\n")
 
-    def _manifest_path(self, part: Part) -> Path:
-        return self.folder / part.name / "manifest.json"
+class CachedViews(Dataset[tuple[Any, ...]]):
+    """``dataset[ViewKey]`` with what the teacher said: image, label, then each part of the store in its order.
+
+    Cached tensors are float32: logits ``[K]``, taps ``[D, H, W]``. Files are opened by the process that reads them, so
+    loader processes may be forked or spawned.
+    """
+
+    def __init__(self, dataset: Any, store: Store) -> None:
+        self.dataset, self.store = dataset, store
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: ViewKey) -> tuple[Any, ...]:
+        image, label = self.dataset[key]
+        row = key.view * self.store.images + key.index
+        return image, label, *(self.store.read(part.name, row) for part in self.store.parts)

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from rich.filesize import decimal
 
 from vitcompress.core.errors import RunInterrupted, UsageError
-from vitcompress.core.files import write_atomic
-from vitcompress.core.fingerprint import canonical
+from vitcompress.core.files import is_intact, write_atomic
 from vitcompress.core.machine import usable_cores
-from vitcompress.stages.distill.cache.chunks import Part
 from vitcompress.stages.distill.cache.store import Store
+from vitcompress.stages.models.checkpoint import some
 
 _KEY_FOLDER = re.compile(r"[0-9a-f]{16}")
 
@@ -34,10 +33,19 @@ def locked(store: Store, say: Say, stop: Callable[[], bool]) -> Iterator[None]:
         UsageError: the folder cannot be written.
         RunInterrupted: stopped while waiting.
     """
+    lock = FileLock(store.folder / ".lock")
+    seconds = 0.0
     try:
         store.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(store.folder / ".lock")
-        _wait_for(lock, f"teacher cache: another run is filling {store.folder}; waiting for it", say, stop)
+        while not lock.is_locked:
+            try:
+                lock.acquire(timeout=seconds)
+            except Timeout:
+                if not seconds:
+                    say(f"teacher cache: another run is filling {store.folder}; waiting for it")
+                elif stop():
+                    raise RunInterrupted("stopped while waiting for another run's teacher cache.") from None
+                seconds = 0.5
     except OSError as error:
         raise UsageError(
             f"the teacher cache {store.folder} cannot be written ({error.strerror}); "
@@ -49,132 +57,79 @@ def locked(store: Store, say: Say, stop: Callable[[], bool]) -> Iterator[None]:
         lock.release()
 
 
-def _wait_for(lock: FileLock, waiting: str, say: Say, stop: Callable[[], bool]) -> None:
-    try:
-        lock.acquire(timeout=0)
-        return
-    except Timeout:
-        say(waiting)
-    while True:
-        try:
-            lock.acquire(timeout=0.5)
-            return
-        except Timeout:
-            if stop():
-                raise RunInterrupted("stopped while waiting for another run's teacher cache.") from None
-
-
 def prepare(store: Store, say: Say) -> None:
-    """Under the lock: drop what is stale or damaged, and check that the rest will fit.
+    """Drop what is stale or damaged, and check that the rest will fit; the lock is held.
 
     Raises:
         UsageError: the cache would exceed ``max_gb`` or the disk.
     """
-    if not store.shared:
-        _remove_stale(store, say)
-    _claim_key(store, say)
-    for part in store.parts:
-        _clean(store, part, say)
-    _verify(store, say)
-    require_room(store, store.folder)
-
-
-def _remove_stale(store: Store, say: Say) -> None:
-    stale = _other_keys(store)
+    stale = [] if store.config.folder else _other_keys(store)
     for path in stale:
         shutil.rmtree(path)
     if stale:
         say(
-            f"teacher cache: removed {_names(path.name for path in stale)}, of another teacher, other views or settings"
+            f"teacher cache: removed {some([path.name for path in stale])}, of another teacher, other views or settings"
         )
-
-
-def _claim_key(store: Store, say: Say) -> None:
-    path = store.folder / "key.json"
-    wanted = json.loads(canonical(store.key))
-    try:
-        found = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
-        found = None
-    if found == wanted:
-        return
-    for manifest in sorted(store.folder.glob("*/manifest.json")):  # under a key that nobody can tell any more
-        say(f"teacher cache: {manifest.parent.name} is computed again, its key.json is damaged or lost")
-        shutil.rmtree(manifest.parent)
-    write_atomic(path, json.dumps(wanted, indent=2, sort_keys=True) + "\n")
-
-
-def _clean(store: Store, part: Part, say: Say) -> None:
-    folder = store.folder / part.name
-    if (folder / "manifest.json").is_file() and store.stored_manifest(part) is None:
-        say(f"teacher cache: {part.name} is computed again, its manifest is damaged or of another version")
-        shutil.rmtree(folder)
-    folder.mkdir(exist_ok=True)
-    for leftover in folder.glob(".*.safetensors.*"):  # of a process that was killed
+    write_atomic(store.folder / "key.json", json.dumps(store.key, indent=2, sort_keys=True) + "\n")
+    for leftover in store.folder.glob("*/.*"):  # of a process that was killed
         leftover.unlink()
+    _verify(store, say)
+    require_room(store, store.folder)
 
 
 def _verify(store: Store, say: Say) -> None:
-    """Compare every chunk's bytes with its SHA-256; a damaged one is forgotten, and so computed again."""
+    """Compare every file's bytes with its SHA-256; a damaged one is forgotten, and so computed again."""
     started, total = time.monotonic(), 0
     for part in store.parts:
-        manifest = store.manifest(part)
-        total += sum(record.bytes for record in manifest.chunks.values())
+        complete = store.complete(part)
+        total += sum(record.bytes for record in complete.values())
         with ThreadPoolExecutor(min(8, usable_cores())) as pool:  # hashing releases the interpreter lock
-            intact = list(pool.map(lambda item, name=part.name: store.is_intact(name, *item), manifest.chunks.items()))
-        damaged = [index for index, good in zip(manifest.chunks, intact, strict=True) if not good]
+            intact = list(pool.map(lambda record: is_intact(record, store.folder), complete.values()))
+        damaged = [index for index, good in zip(complete, intact, strict=True) if not good]
+        for index in damaged:
+            store.forget(part, index)
         if damaged:
-            say(
-                f"teacher cache: {part.name} chunk {_names(f'{index:06d}' for index in damaged)} damaged or missing, "
-                "computed again"
-            )
-            store.forget(part, damaged)
+            numbers = some([f"{index:06d}" for index in damaged])
+            say(f"teacher cache: {part.name} chunk {numbers} damaged or missing, computed again")
     if total:
-        say(f"teacher cache: {_gb(total)} verified in {time.monotonic() - started:.1f} s")
+        say(f"teacher cache: {decimal(total)} verified in {time.monotonic() - started:.1f} s")
 
 
-def require_room_for(store: Store, new_bytes: int) -> None:
-    """Refuse ``new_bytes`` more where the folder has meanwhile grown too large for them (other runs may share it).
+def require_room(store: Store, disk: Path, need: int | None = None) -> None:
+    """Refuse a cache that would exceed ``max_gb``, or what is free on a disk.
 
-    Raises:
-        UsageError: with what is used and what the limit is.
-    """
-    used = _size(store.base)
-    if used + new_bytes > store.config.max_gb * 1e9:
-        raise UsageError(
-            f"the teacher caches in {store.base} have grown to {_gb(used)}, and the next file would take them over "
-            f"distill.cache.max_gb = {store.config.max_gb:g}; raise it, or delete caches of other runs there."
-        )
-
-
-def require_room(store: Store, disk: Path) -> None:
-    """Refuse a cache that would exceed ``max_gb``, or what is free on the disk that the folder ``disk`` is on.
+    Args:
+        store: the cache; other runs may fill caches beside it.
+        disk: a folder on the disk.
+        need: bytes that are still to be written; None for those of all that is missing.
 
     Raises:
         UsageError: with what it would take and what the limit is.
     """
-    need = store.dense_need()
+    need = store.dense_need() if need is None else need
     if not need:
         return
     own, used = _size(store.folder), _size(store.base)
-    free = shutil.disk_usage(disk).free
-    others = _other_keys(store)
+    others = [path.name for path in _other_keys(store)]
     what = (
-        f"the teacher cache would take up to {_gb(own + need)} ({store.views} views of {store.images} images: "
-        f"{', '.join(store.by_name)}; {_gb(own)} is there)"
+        f"the teacher cache would take up to {decimal(own + need)} ({store.views} views of {store.images} images: "
+        f"{', '.join(store.by_name)}; {decimal(own)} is there)"
     )
     if others:
-        what += f" beside {_gb(used - own)} of other caches ({_names(path.name for path in others)})"
-    change = (
-        f"Lower distill.views, use fewer distill.features, {'delete other caches, ' if others else ''}"
-        "{}, or set distill.views=0 for the live teacher."
+        what += f" beside {decimal(used - own)} of other caches ({some(others)})"
+    free, limit = shutil.disk_usage(disk).free, store.config.max_gb
+    if used + need > limit * 1e9:
+        why, change = f"distill.cache.max_gb = {limit:g} allows less", "raise distill.cache.max_gb"
+    elif need > free:
+        why = f"the disk of {store.base} has {decimal(free)} free"
+        change = "name a folder on a larger disk with distill.cache.folder"
+    else:
+        return
+    delete = "delete other caches, " if others else ""
+    raise UsageError(
+        f"{what}, and {why}. Lower distill.views, use fewer distill.features, {delete}{change}, or set "
+        "distill.views=0 for the live teacher."
     )
-    if used + need > store.config.max_gb * 1e9:
-        more = change.format("raise distill.cache.max_gb")
-        raise UsageError(f"{what}, and distill.cache.max_gb = {store.config.max_gb:g} allows less. {more}")
-    if need > free:
-        more = change.format("name a folder on a larger disk with distill.cache.folder")
-        raise UsageError(f"{what}, and the disk of {store.base} has {_gb(free)} free. {more}")
 
 
 def _other_keys(store: Store) -> list[Path]:
@@ -183,22 +138,9 @@ def _other_keys(store: Store) -> list[Path]:
 
 
 def _size(folder: Path) -> int:
-    """Bytes of the files below a folder; those that another run deletes meanwhile count nothing."""
+    """Return the bytes of the files below a folder; those that another run deletes meanwhile count nothing."""
     total = 0
-    for directory, _, names in os.walk(folder):
-        for name in names:
-            try:
-                total += (Path(directory) / name).stat().st_size
-            except FileNotFoundError:
-                continue
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            total += path.stat().st_size if path.is_file() else 0
     return total
-
-
-def _gb(count: float) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
-
-
-def _names(names: Iterable[str], most: int = 5) -> str:
-    listed = list(names)
-    rest = len(listed) - most
-    return ", ".join(listed[:most]) + (f" and {rest} more" if rest > 0 else "")

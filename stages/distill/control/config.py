@@ -43,13 +43,13 @@ class ControlJob(Record):
 
 
 def control_job(control: ControlConfig, distill: DistillConfig, version: int) -> ControlJob:
-    """The job that ``control`` asks for beside this distillation; without one, nothing of the latter is in it."""
+    """Return the job that ``control`` asks for; without a control, nothing of the distillation is in it."""
     training = None if control.kind == "none" else labels_alone(distill, control)
     return ControlJob(control=control, training=training, version=version)
 
 
 def labels_alone(distill: DistillConfig, control: ControlConfig) -> DistillConfig:
-    """The same training with cross-entropy alone, at the control's own rates; no snapshots are kept of it."""
+    """Return the same training with cross-entropy alone, at the control's own rates and without snapshots."""
     alone: dict[str, Any] = {"alpha": 0.0, "features": (), "keep_every": None}
     if control.layer_decay != "auto":
         alone["layer_decay"] = control.layer_decay

@@ -1,4 +1,4 @@
-"""What the teacher was worth: both students on the same held-out images, in float32. N images."""
+"""The gain by the teacher: both students on the same held-out images, in float32. N images."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from vitcompress.stages.training.evaluate import correct
 _BATCH = 32
 
 
-def compared(
+def with_gain(
     control: ControlRecord, data: DataRecord, student: StudentRecord, distill: DistillRecord, context: Context
 ) -> ControlRecord:
-    """``control`` with what it answered, beside the distilled student.
+    """Return ``control`` with its answers and the gain of the distilled student.
 
     The gain is the distilled student's top-1 less the control's, with the paired interval of Bonett & Price (2012)
     that the drop against the teacher has (``stages.training.accuracy``).
     """
     assert control.weights is not None  # noqa: S101 - it was trained
     networks = [_network(student, weights, context) for weights in (distill.weights, control.weights)]
-    distilled, alone = answered(networks, data, student, context)
+    distilled, alone = right_answers(networks, data, student, context)
     gain, low, high = paired_drop(distilled, alone)
     return control.model_copy(
         update={
@@ -47,10 +47,10 @@ def compared(
     )
 
 
-def answered(
+def right_answers(
     networks: list[nn.Module], data: DataRecord, student: StudentRecord, context: Context
 ) -> list[NDArray[np.bool_]]:
-    """Whether each network classifies each held-out image rightly, bool ``[N]``; each image is decoded once."""
+    """Return whether each network is right on each held-out image, bool ``[N]``; each image is decoded once."""
     device = make_accelerator(context.device).device
     networks = [network.eval().to(device) for network in networks]
     right: list[list[NDArray[np.bool_]]] = [[] for _ in networks]

@@ -1,4 +1,4 @@
-"""Train the student without the teacher, if asked to, and tell what the teacher was worth."""
+"""Train the student without the teacher, if asked to, and measure the gain by the teacher."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from vitcompress.core.context import Context
 from vitcompress.core.records import ControlRecord, DataRecord, DistillRecord, StudentRecord, TeacherRecord
 from vitcompress.stages.distill import job
 from vitcompress.stages.distill.control.config import ControlJob
-from vitcompress.stages.distill.control.gain import compared
+from vitcompress.stages.distill.control.gain import with_gain
 from vitcompress.stages.distill.control.training import trained_control
 
 
@@ -40,22 +40,7 @@ def run(config: ControlJob, inputs: Inputs, context: Context) -> ControlRecord:
         context.say("the control starts from random weights, since the student's are the teacher's")
         student = student.model_copy(update={"weights": student.random_weights})
     given = job.Inputs(inputs.data, inputs.teacher, student)
-    control = trained_control(config, given, inputs.distill, context)
+    control = trained_control(config, config.training, given, inputs.distill, context)
     context.leave_to_main()
-    return compared(
-        ControlRecord(
-            kind=config.control.kind,
-            match=config.control.match,
-            start=start,
-            weights=control.weights,
-            chosen=control.chosen,
-            epochs=control.epochs,
-            epochs_why=control.epochs_why,
-            steps=control.steps,
-            seconds=control.seconds,
-        ),
-        inputs.data,
-        inputs.student,
-        inputs.distill,
-        context,
-    )
+    control = control.model_copy(update={"kind": config.control.kind, "match": config.control.match, "start": start})
+    return with_gain(control, inputs.data, inputs.student, inputs.distill, context)

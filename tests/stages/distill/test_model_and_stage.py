@@ -6,13 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from distill_run import config
 from PIL import Image
 from safetensors.torch import load_file
 from small_run import (
     HALF,
-    SETTLED,
     SPEC,
-    TEACHER_ARGS,
     data_record,
     seeded_model,
     student_record,
@@ -74,12 +73,6 @@ def test_the_teacher_sees_its_own_size(size: int) -> None:
     assert taps[0].shape == (1, 48, size // 8, size // 8)
 
 
-def test_the_teacher_is_handed_the_images_as_they_are_when_nothing_differs() -> None:
-    teacher = frozen(teacher_network(), (), own=SPEC, student=SPEC)
-    images = torch.randn(2, 3, 32, 32)
-    assert teacher.teacher.adapted(images) is images
-
-
 def test_the_teacher_is_frozen_in_eval_mode_and_gives_tensors_that_losses_can_use() -> None:
     network = teacher_network(drop_rate=0.5).train()
     teacher = frozen(network, (0, 2), own=IMAGENET, student=SPEC)
@@ -115,14 +108,12 @@ def blocks_run(network: Any) -> list[int]:
 
 
 def features(*terms: dict[str, Any], **settings: Any) -> DistillConfig:
-    return DistillConfig(
-        features=tuple(FeatureTerm(**term) for term in terms), keep_every=None, **{**SETTLED, **settings}
-    )
+    return config(features=tuple(FeatureTerm(**term) for term in terms), **settings)
 
 
-def tapped(config: DistillConfig, network: torch.nn.Module, teacher: torch.nn.Module) -> TappedStudent:
+def tapped(settings: DistillConfig, network: torch.nn.Module, teacher: torch.nn.Module) -> TappedStudent:
     """The student of 2 layers with projectors to the teacher of 3."""
-    pairs = layer_pairs(config, 2, 3)
+    pairs = layer_pairs(settings, 2, 3)
     ours, theirs = tap_shapes(network, 32, student_layers(pairs)), tap_shapes(teacher, 32, teacher_layers(pairs))
     torch.manual_seed(0)
     return TappedStudent(
@@ -132,12 +123,12 @@ def tapped(config: DistillConfig, network: torch.nn.Module, teacher: torch.nn.Mo
     )
 
 
-def losses(config: DistillConfig, strategy: str = "plain") -> tuple[TappedStudent, FrozenTeacher, dict[str, Tensor]]:
+def losses(settings: DistillConfig, strategy: str = "plain") -> tuple[TappedStudent, FrozenTeacher, dict[str, Tensor]]:
     """The terms of one batch, with the networks that they came from."""
     network = teacher_network()
-    student = tapped(config, seeded_model(student_spec(strategy)).train(), network)
+    student = tapped(settings, seeded_model(student_spec(strategy)).train(), network)
     teacher = frozen(network, teacher_layers(student.pairs), own=SPEC, student=SPEC)
-    terms = distill_job._loss(config, student.pairs, teacher, student, torch.randn(4, 3, 32, 32), torch.arange(4))
+    terms = distill_job._loss(settings, student.pairs, teacher, student, torch.randn(4, 3, 32, 32), torch.arange(4))
     return student, teacher, terms
 
 
@@ -171,16 +162,6 @@ def test_a_term_on_a_layer_reaches_nothing_after_it(kind: str, match: str) -> No
     assert reached == inside | before | projector
 
 
-def test_a_projector_of_the_same_seed_is_the_same_and_maps_to_the_teachers_width() -> None:
-    first, again = (tapped(features(PROJECTED), seeded_model(student_spec("plain")), teacher_network()) for _ in "ab")
-    assert torch.equal(first.projectors["mse_0_0"].linear.weight, again.projectors["mse_0_0"].linear.weight)
-    _, taps = first(torch.randn(3, 3, 32, 32))
-    assert [tuple(tap.shape) for tap in taps] == [(3, 48, 4, 4), (3, 48, 4, 4)]
-    tap = torch.randn(2, 24, 3, 3)
-    wanted = np.einsum("tc,bchw->bthw", first.projectors["mse_0_0"].linear.weight.detach().numpy(), tap.numpy())
-    np.testing.assert_allclose(first.projectors["mse_0_0"](tap).detach().numpy(), wanted, rtol=1e-4, atol=1e-5)
-
-
 def test_projectors_are_in_the_optimizer_and_in_the_trained_state_but_not_in_the_network() -> None:
     student = tapped(features(PROJECTED), seeded_model(student_spec("plain")), teacher_network())
     optimizer = create_optimizer_v2(student, opt="adamw", lr=1e-3, weight_decay=0.05)
@@ -191,17 +172,6 @@ def test_projectors_are_in_the_optimizer_and_in_the_trained_state_but_not_in_the
         "projectors.mse_1_2.linear.weight",
     }
     assert not [name for name in distill_job._network(student).state_dict() if "projector" in name]
-
-
-def test_weight_decay_leaves_out_what_the_network_leaves_out() -> None:
-    network: Any = seeded_model(student_spec("plain"))
-    student = TappedStudent(network)
-    assert student.no_weight_decay() == {f"network.{name}" for name in network.no_weight_decay()}
-    assert "network.pos_embed" in student.no_weight_decay()
-    optimizer = create_optimizer_v2(student, opt="adamw", lr=1e-3, weight_decay=0.05)
-    spared = [id(own) for group in optimizer.param_groups if group["weight_decay"] == 0 for own in group["params"]]
-    assert id(network.pos_embed) in spared
-    assert TappedStudent(torch.nn.Linear(2, 2)).no_weight_decay() == set()
 
 
 def test_kept_answers_of_the_teacher_give_the_same_terms_as_asking_it() -> None:
@@ -231,10 +201,7 @@ def test_a_student_is_trained_and_written(strategy: str, digits_folder, context)
     before = load_file(context.run.root / teacher.weights.path)
     config = features(
         {"pairs": ((0, 0), (1, 2))},
-        epochs=2,
         batch_size=20,
-        lr=1e-3,
-        min_lr=1e-5,
         warmup_epochs=0.5,
         alpha=0.5,
         ema_decay=0.9,
@@ -277,7 +244,7 @@ def test_the_same_seed_gives_the_same_student_and_another_seed_another(digits_fo
 
 
 def short(*terms: dict[str, Any], **settings: Any) -> DistillConfig:
-    return features(*terms, epochs=1, batch_size=40, lr=1e-3, min_lr=1e-5, warmup_epochs=0.0, ema_decay=0.9, **settings)
+    return features(*terms, epochs=1, ema_decay=0.9, **settings)
 
 
 def test_a_projector_trains_along_and_is_dropped(digits_folder, context, monkeypatch) -> None:
@@ -314,25 +281,3 @@ def test_a_student_alone_needs_no_teacher_at_all(digits_folder, context, monkeyp
     assert set(built) == {student.model.arch}
     assert teacher.model.arch != student.model.arch
     assert "the teacher is not run" in context.console.file.getvalue()
-
-
-def test_a_term_without_weight_costs_no_tap(digits_folder, context, monkeypatch) -> None:
-    data, student, teacher = data_record(str(digits_folder), context), student_record(context), teacher_record(context)
-    made = []
-    monkeypatch.setattr(
-        distill_job, "AdaptedTeacher", lambda *args, **more: made.append(AdaptedTeacher(*args, **more)) or made[-1]
-    )
-    config = short({"pairs": ((0, 1),), "weight": 0.0}, {"kind": "mse", "pairs": ((1, 2),)})
-    record = stage.run(config, Inputs(data=data, teacher=teacher, student=student), context)
-    assert made[0].layers == (2,)
-    assert set(record.losses) == {"labels", "soft_logits", "mse 1<-2"}
-
-
-def test_a_grid_that_differs_is_said_once(digits_folder, context) -> None:
-    data, student = data_record(str(digits_folder), context), student_record(context)
-    fine = ModelSpec(arch="vit_tiny_patch16_224", args={**TEACHER_ARGS, "patch_size": 4}, num_classes=10)
-    teacher = teacher_record(context, seeded_model(fine)).model_copy(update={"model": fine})
-    config = short({"pairs": ((0, 0), (1, 2))})
-    stage.run(config, Inputs(data=data, teacher=teacher, student=student), context)
-    said = context.console.file.getvalue()
-    assert said.count("the teacher's 8x8 map is averaged to the student's 4x4") == 1

@@ -101,12 +101,6 @@ def said(context: Context) -> str:
     return context.console.file.getvalue()
 
 
-def test_random_weights_are_recorded_as_such(inputs: Inputs, context: Context) -> None:
-    record = run(config(), inputs, context)
-    assert (record.source, record.loaded, record.not_loaded) == ("random weights", 0, ())
-    assert said(context) == ""
-
-
 @pytest.mark.parametrize(
     ("strategy", "loaded", "told"),
     [
@@ -165,12 +159,6 @@ def test_the_seed_decides_the_weights(inputs: Inputs, context: Context) -> None:
     assert found[0] == found[1] != found[2]
 
 
-def test_the_datas_crop_goes_before_the_models(inputs: Inputs, context: Context) -> None:
-    settings = {**inputs.data.config, "crop_pct": 1.0}
-    inputs = replace(inputs, data=inputs.data.model_copy(update={"config": settings}))
-    assert run(config(), inputs, context).preprocess.crop_pct == 1.0
-
-
 def test_what_does_not_fit_is_refused(inputs: Inputs, context: Context) -> None:
     teacher = inputs.teacher.model_copy(update={"width": 50})
     with pytest.raises(UsageError, match=r"head size of .*, 8, but the teacher's width 50"):
@@ -200,10 +188,3 @@ def test_at_the_teachers_size_the_student_starts_as_the_teacher(inputs: Inputs, 
     teacher.load_state_dict(load_file(context.run.root / inputs.teacher.weights.path))
     images = torch.randn(4, 3, 32, 32)
     torch.testing.assert_close(student(images), teacher(images), rtol=0, atol=1e-4)
-
-
-def test_a_teacher_of_another_family_is_refused_by_name(inputs: Inputs, context: Context) -> None:
-    settings = config("plain", args={**STUDENT_ARGS, "depth": 4}, init="teacher")
-    with pytest.raises(UsageError, match=r"student.init is 'teacher', but deit_tiny_patch16_224 has more blocks \(4\)"):
-        run(settings, inputs, context)
-    assert not (context.run.root / "student").exists()

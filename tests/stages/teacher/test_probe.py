@@ -91,14 +91,6 @@ def test_the_optimum_is_scikit_learns(penalty: float) -> None:
     assert np.allclose(shares, theirs.predict_proba(scaled), atol=2e-3)
 
 
-def test_a_feature_that_never_changes_does_no_harm() -> None:
-    features, labels = blobs(60)
-    ((_, without),) = fitted_heads(features, labels, 3, (0.1,), CPU)
-    ((_, head),) = fitted_heads(torch.cat([features, torch.full((60, 1), 7.0)], 1), labels, 3, (0.1,), CPU)
-    assert torch.isfinite(head.weight).all()
-    assert torch.allclose(head.weight[:, :-1], without.weight, rtol=1e-2, atol=1e-3)
-
-
 def test_the_penalty_is_the_one_that_does_best_on_images_it_was_not_fitted_to() -> None:
     features, labels = blobs(60)
     tuning = np.arange(0, 60, 4)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import subprocess
@@ -13,16 +12,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+import teacher_run
 import torch
 from safetensors.torch import load_file, save_file
-from small_run import SETTLED, TEACHER, TEACHER_ARGS, data_record, seeded_model
+from small_run import TEACHER, TEACHER_ARGS, data_record, seeded_model
+from teacher_run import kept, said, top1_by_hand
 
 from vitcompress.core.context import Context
 from vitcompress.core.errors import ResultError, UsageError
 from vitcompress.core.records import DataRecord, ModelSpec, TeacherRecord
-from vitcompress.stages.images.loaders import eval_loader
 from vitcompress.stages.images.sources import StreamSplit, recorded_images
-from vitcompress.stages.models import build
 from vitcompress.stages.teacher import adapt, probing, stage
 from vitcompress.stages.teacher.config import TeacherConfig
 from vitcompress.stages.teacher.given import better_probe
@@ -30,13 +29,7 @@ from vitcompress.stages.teacher.probe import FIXED_PENALTY, Head, fitted_heads, 
 from vitcompress.stages.teacher.probing import answers, features_of
 from vitcompress.stages.teacher.stage import Inputs, run
 from vitcompress.stages.training.evaluate import correct
-from vitcompress.stages.training.loop import Trained
-
-
-@pytest.fixture
-def data(digits_folder: Path, context: Context) -> DataRecord:
-    """80 training images, 8 a class, and 30 held out."""
-    return data_record(str(digits_folder), context)
+from vitcompress.stages.training.job import Trained
 
 
 @pytest.fixture(scope="module")
@@ -49,21 +42,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def config(weights: str, **changes: Any) -> TeacherConfig:
-    values: dict[str, Any] = {
-        **SETTLED,
-        "model": TEACHER,
-        "args": TEACHER_ARGS,
-        "init": "file",
-        "weights": weights,
-        "batch_size": 20,
-        "lr": 2e-3,
-        "min_lr": 1e-5,
-        "warmup_epochs": 0.5,
-        "tune_epochs": 2,
-        "tune_fraction": 0.5,
-        "ema_decay": None,
-    }
-    return TeacherConfig(**{**values, **changes})
+    return teacher_run.config(**{"init": "file", "weights": weights, "tune_fraction": 0.5, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -73,27 +52,8 @@ def probed(module_context: Context, digits_folder: Path, weights: str) -> tuple[
     return module_context, data, run(config(weights, tune="probe"), Inputs(data), module_context)
 
 
-def said(context: Context) -> str:
-    assert isinstance(context.console.file, io.StringIO)
-    return context.console.file.getvalue()
-
-
-def kept(record: TeacherRecord, context: Context) -> dict[str, torch.Tensor]:
-    return load_file(context.run.root / record.weights.path)
-
-
 def body(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: value for name, value in state.items() if not name.startswith("head.")}
-
-
-def top1_by_hand(record: TeacherRecord, split: Any, context: Context) -> float:
-    model = build.build_model(record.model).eval()
-    model.load_state_dict(kept(record, context))
-    right = 0
-    with torch.no_grad():
-        for images, labels in eval_loader(split, record.preprocess, batch_size=8, workers=0):
-            right += int((model(images).argmax(1) == labels).sum())
-    return 100 * right / len(split)
 
 
 def spoilt(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,10 +61,10 @@ def spoilt(monkeypatch: pytest.MonkeyPatch) -> None:
     real = adapt.train
 
     def train(*arguments: Any) -> Trained:
-        trained = real(*arguments)
-        assert trained.best is not None
-        trained.best.state["head.weight"].zero_()
-        trained.best.state["head.bias"].copy_(torch.arange(10.0) == 3)
+        trained: Trained = real(*arguments)
+        (best,) = arguments[-1]
+        best.state["head.weight"].zero_()
+        best.state["head.bias"].copy_(torch.arange(10.0) == 3)
         return trained
 
     monkeypatch.setattr(adapt, "train", train)
@@ -176,17 +136,6 @@ def test_full_is_refused_where_it_is_worse_than_the_probe_beyond_doubt(
     refusal = r"worse than a linear probe .*: 10\.0 % against [0-9.]+ % of 40 tuning images; lower teacher\.lr"
     with pytest.raises(ResultError, match=refusal):
         run(config(weights, tune="full"), Inputs(data), context)
-
-
-def test_full_keeps_all_weights_where_doubt_remains(
-    data: DataRecord, context: Context, weights: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(adapt, "clearly_better", lambda *_: False)
-    spoilt(monkeypatch)
-    record = run(config(weights, tune="full"), Inputs(data), context)
-    assert record.tuned_epoch in (1, 2)
-    assert record.tune.endswith("10.0 %, kept")
-    assert float(kept(record, context)["head.weight"].abs().max()) == 0
 
 
 def test_held_out_images_choose_nothing(

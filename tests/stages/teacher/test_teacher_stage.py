@@ -1,10 +1,8 @@
 from __future__ import annotations
 
-import io
 import json
 import math
 import shutil
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +11,8 @@ import timm
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from small_run import SETTLED, TEACHER, TEACHER_ARGS, data_record, seeded_model
+from small_run import TEACHER, TEACHER_ARGS, data_record, seeded_model
+from teacher_run import config, kept, said, top1_by_hand
 
 from vitcompress.core.context import Context
 from vitcompress.core.errors import UsageError
@@ -21,33 +20,7 @@ from vitcompress.core.records import DataRecord, ModelSpec
 from vitcompress.stages.images.loaders import eval_loader
 from vitcompress.stages.images.sources import recorded_images
 from vitcompress.stages.models import build
-from vitcompress.stages.teacher.config import TeacherConfig
 from vitcompress.stages.teacher.stage import Inputs, run
-
-
-@pytest.fixture
-def data(digits_folder: Path, context: Context) -> DataRecord:
-    return data_record(str(digits_folder), context)
-
-
-def said(context: Context) -> str:
-    assert isinstance(context.console.file, io.StringIO)
-    return context.console.file.getvalue()
-
-
-def config(**changes: Any) -> TeacherConfig:
-    values: dict[str, Any] = {
-        **SETTLED,
-        "model": TEACHER,
-        "args": TEACHER_ARGS,
-        "batch_size": 20,
-        "lr": 2e-3,
-        "min_lr": 1e-5,
-        "warmup_epochs": 0.5,
-        "tune_epochs": 2,
-        "ema_decay": 0.9,
-    }
-    return TeacherConfig(**{**values, **changes})
 
 
 def checkpoint(folder: Path, classes: int = 10) -> str:
@@ -74,27 +47,17 @@ def knowing_checkpoint(folder: Path, data: DataRecord) -> str:
     return path
 
 
-def accuracy_by_hand(model: torch.nn.Module, record: Any, data: DataRecord) -> float:
-    right = 0
-    with torch.no_grad():
-        for images, labels in eval_loader(recorded_images(data)[1].val, record.preprocess, batch_size=8, workers=0):
-            right += int((model.eval()(images).argmax(1) == labels).sum())
-    return 100 * right / data.val_images
-
-
 def test_weights_whose_classifier_fits_are_used_as_given(data: DataRecord, context: Context, tmp_path: Path) -> None:
     path = knowing_checkpoint(tmp_path, data)
     record = run(config(init="file", weights=path), Inputs(data), context)
     assert record.epochs == 0
-    given, kept = load_file(path), load_file(context.run.root / record.weights.path)
+    given, state = load_file(path), kept(record, context)
     told = f"{len(given)} tensors of the whole file"
     assert record.source == f"file {path}; {told}"
-    assert all(torch.equal(kept[name], given[name]) for name in given)
+    assert all(torch.equal(state[name], given[name]) for name in given)
     assert (record.width, record.depth) == (48, 3)
     assert record.cost.parameters == sum(value.numel() for value in given.values())
-    model = build.build_model(record.model)
-    model.load_state_dict(kept)
-    assert record.val_top1 == pytest.approx(accuracy_by_hand(model, record, data))
+    assert record.val_top1 == pytest.approx(top1_by_hand(record, recorded_images(data)[1].val, context))
     assert record.val_top1 > 90
     assert said(context) == f"  teacher weights: {told}\n"
 
@@ -122,16 +85,6 @@ def test_a_teacher_at_chance_is_refused(data: DataRecord, context: Context, tmp_
         run(config(init="file", weights=checkpoint(tmp_path)), Inputs(data), context)
 
 
-def test_a_teacher_of_classes_in_another_order_is_refused(data: DataRecord, context: Context, tmp_path: Path) -> None:
-    path = knowing_checkpoint(tmp_path, data)
-    state = load_file(path)
-    save_file({name: value.flip(0) if name.startswith("head.") else value for name, value in state.items()}, path)
-    with pytest.raises(
-        UsageError, match=r"no better than chance \(.*classes are another dataset's or in another order"
-    ):
-        run(config(init="file", weights=path), Inputs(data), context)
-
-
 def test_too_few_images_to_judge_a_teacher_are_told(digits_folder: Path, tmp_path: Path, context: Context) -> None:
     for file in digits_folder.glob("*/*/00[01].png"):
         if file.parts[-3] == "train" or file.name == "000.png":
@@ -141,25 +94,6 @@ def test_too_few_images_to_judge_a_teacher_are_told(digits_folder: Path, tmp_pat
     record = run(config(init="file", weights=checkpoint(tmp_path)), Inputs(few), context)
     assert record.epochs == 0
     assert "note: too few held-out images to tell the teacher from chance (" in said(context)
-
-
-def test_weights_of_other_classes_are_fitted(data: DataRecord, context: Context, tmp_path: Path) -> None:
-    record = run(config(init="file", weights=checkpoint(tmp_path, classes=4)), Inputs(data), context)
-    assert record.epochs == 2
-    kept = load_file(context.run.root / record.weights.path)
-    assert kept["head.weight"].shape == (10, 48)
-    assert "fitting the teacher to 10 classes for 2 epochs" in said(context)
-    model = build.build_model(record.model)
-    model.load_state_dict(kept)
-    assert record.val_top1 == pytest.approx(accuracy_by_hand(model, record, data))
-
-
-def test_fitting_weights_are_trained_on_when_asked(data: DataRecord, context: Context, tmp_path: Path) -> None:
-    path = checkpoint(tmp_path)
-    record = run(config(init="file", weights=path, epochs=1), Inputs(data), context)
-    assert record.epochs == 1  # at chance as given: what the refusal proposes is not refused
-    given, kept = load_file(path), load_file(context.run.root / record.weights.path)
-    assert not torch.equal(kept["head.weight"], given["head.weight"])
 
 
 @pytest.mark.parametrize("init", ["file", "scratch"])
@@ -174,7 +108,7 @@ def test_no_epochs_for_a_classifier_that_does_not_fit_is_refused(
 
 
 def test_a_teacher_from_scratch_learns(data: DataRecord, context: Context) -> None:
-    settings = config(init="scratch", tune_epochs=25, lr=4e-3, warmup_epochs=2.0, ema_decay=None)
+    settings = config(init="scratch", tune_epochs=25, lr=4e-3, warmup_epochs=2.0)
     record = run(settings, Inputs(data), context)
     assert record.source == "trained here from random weights"
     assert record.epochs == 25
@@ -183,13 +117,6 @@ def test_a_teacher_from_scratch_learns(data: DataRecord, context: Context) -> No
     assert len(losses) == 25
     assert sum(losses[-5:]) / 5 < losses[0] - 0.05  # 80 images are few: it starts to learn, no more
     assert losses[0] == pytest.approx(math.log(10), abs=0.1)
-
-
-def test_a_teacher_from_scratch_repeats(data: DataRecord, context: Context) -> None:
-    settings = config(init="scratch", tune_epochs=1)
-    record, again = (run(settings, Inputs(data), replace(context, fingerprint=name)) for name in ("one", "another"))
-    assert record.epochs == 1
-    assert again == record
 
 
 def test_weights_that_are_not_finite_are_refused(data: DataRecord, context: Context, tmp_path: Path) -> None:

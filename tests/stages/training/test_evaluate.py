@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from vitcompress.stages.training.device import make_accelerator
-from vitcompress.stages.training.evaluate import correct, due, predict_each, predict_logits, top1
+from vitcompress.stages.training.evaluate import correct, predict_each, predict_logits, top1
 
 
 def test_top1_and_top5_of_known_logits() -> None:
@@ -64,8 +64,3 @@ def test_every_network_is_judged_on_one_loading_of_the_images() -> None:
         assert (logits.dtype, logits.shape) == (np.float32, (10, 3))
         np.testing.assert_array_equal(logits, alone)
     assert not np.array_equal(*both)
-
-
-def test_an_evaluation_is_due_every_so_many_epochs() -> None:
-    assert [epoch for epoch in range(1, 8) if due(3, epoch)] == [3, 6]
-    assert all(due("auto", epoch) for epoch in range(1, 8))

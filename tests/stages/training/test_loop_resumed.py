@@ -27,7 +27,8 @@ from vitcompress.stages.images.loaders import eval_loader, train_loader, train_v
 from vitcompress.stages.images.sources import open_images
 from vitcompress.stages.training.checkpoint import Progress, find_checkpoint
 from vitcompress.stages.training.interrupt import stop_on_signal
-from vitcompress.stages.training.loop import Job, Trained, train
+from vitcompress.stages.training.job import Job, Trained
+from vitcompress.stages.training.loop import train
 
 
 @pytest.fixture(scope="module")
@@ -204,11 +205,3 @@ def test_what_fails_after_a_request_is_an_interruption() -> None:
         failing(ResultError("the loss is not finite"))
     with pytest.raises(RuntimeError, match="ours"):
         failing(RuntimeError("ours"), asked=False)
-
-
-def test_signals_are_as_before_afterwards() -> None:
-    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
-    with stop_on_signal() as stop:
-        os.kill(os.getpid(), signal.SIGTERM)
-    assert stop.requested
-    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before

@@ -29,10 +29,6 @@ def test_rates_grow_evenly_and_end_where_the_loss_bursts() -> None:
     assert tested.rates[-1] < HIGHEST
 
 
-def test_the_suggestion_is_well_below_the_lowest_loss() -> None:
-    assert 1e-3 / 10 < range_test(bowl).rate < 1e-3
-
-
 def test_a_loss_that_is_not_finite_ends_the_test() -> None:
     tested = range_test(lambda rate: float("nan") if rate > 1e-4 else 1.0)
     assert max(tested.rates) <= 1e-4
@@ -65,12 +61,3 @@ def test_a_training_finds_its_rate_once_and_starts_from_its_first_weights(contex
     seen.clear()
     train(replace(make_job(context), loss=watching, folder=job.folder), settings, 1, context)
     assert len(seen) == 6  # found before, and the checkpoint that ends a training is not kept
-
-
-def test_another_training_finds_its_own(context: Context) -> None:
-    job = make_job(context)
-    train(job, config(lr="find", min_lr=0.0), 1, context)
-    before = (job.folder / "lr.json").read_text()
-    train(replace(make_job(context), fingerprint="another"), config(lr="find", min_lr=0.0), 1, context)
-    assert json.loads((job.folder / "lr.json").read_text())["fingerprint"] == "another"
-    assert before != (job.folder / "lr.json").read_text()

@@ -15,7 +15,7 @@ from vitcompress.core.context import Context
 from vitcompress.core.errors import DataError
 from vitcompress.stages.training import measure
 from vitcompress.stages.training.config import TrainingConfig
-from vitcompress.stages.training.loop import Job
+from vitcompress.stages.training.job import Job
 from vitcompress.stages.training.measure import StepCost, StepLine, first_images, measure_line, measure_loading
 
 
@@ -48,10 +48,6 @@ def test_no_part_of_the_line_is_negative() -> None:
     assert noisy.seconds(16) == 4.0, "a larger step is not cheaper"
     assert steep.seconds(16) == pytest.approx(16.0), "and costs at most in proportion"
     assert noisy.seconds(4) == steep.seconds(4) == 4.0
-
-
-def test_memory_that_cannot_be_told_stays_unknown() -> None:
-    assert line((1.0, 2.0), (None, 400)).peak_bytes(4) is None
 
 
 def test_the_first_images_are_repeated_where_there_are_too_few() -> None:
@@ -87,17 +83,6 @@ def job(context: Context, sizes: list[int], mix: Any = None) -> Job:
         fingerprint="f",
         mix=mix,
     )
-
-
-@pytest.mark.parametrize(
-    ("images", "mixed", "halves"), [(6, False, 3), (6, True, 2), (4, True, 2), (2, True, 2), (1, False, 1)]
-)
-def test_half_of_a_batch_is_even_where_images_are_mixed(images: int, mixed: bool, halves: int) -> None:
-    assert measure._half(images, even=mixed) == halves
-
-
-def test_where_half_of_a_batch_is_all_of_it_its_own_time_counts() -> None:
-    assert StepLine(StepCost(1, 3.0, None), StepCost(1, 2.0, None)).seconds(1) == 2.0
 
 
 def test_steps_of_the_batch_and_of_half_of_it(context: Context) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-from small_run import STUDENT, STUDENT_ARGS, student_spec
+from small_run import student_spec
 from tiny_training import config
 from torch import nn
 
@@ -48,19 +46,9 @@ def test_a_wrapped_network_has_the_layers_of_the_bare_one() -> None:
     assert len(set(bare.values())) > 2
 
 
-def test_without_layer_decay_all_rates_are_one() -> None:
-    model: Any = network("plain")
-    optimizer = make_optimizer(model, config(layer_decay=None), 1.0)
-    assert {group.get("lr_scale", 1.0) for group in optimizer.param_groups} == {1.0}
-
-
 def test_norms_biases_and_embeddings_do_not_decay() -> None:
     model = TappedStudent(network("plain"))
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     for group in make_optimizer(model, config(layer_decay=0.75), 1.0).param_groups:
         decays = {names[id(parameter)] for parameter in group["params"]} if group["weight_decay"] else set()
         assert not [name for name in decays if name.endswith(("bias", "pos_embed", "cls_token", "norm1.weight"))]
-
-
-def test_the_architecture_is_the_one_that_is_meant() -> None:
-    assert (STUDENT, STUDENT_ARGS["depth"]) == ("deit_tiny_patch16_224", 2)

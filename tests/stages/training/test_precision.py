@@ -20,7 +20,8 @@ from vitcompress.core.context import Context
 from vitcompress.core.errors import RunInterrupted
 from vitcompress.stages.training import precision as module
 from vitcompress.stages.training.device import make_accelerator
-from vitcompress.stages.training.loop import Job, Training, train
+from vitcompress.stages.training.job import Job
+from vitcompress.stages.training.loop import Training, train
 from vitcompress.stages.training.measure import measure_steps, with_precision
 from vitcompress.stages.training.precision import Step, judge, scores_bytes, settle_precision
 
@@ -150,16 +151,6 @@ def test_measuring_leaves_everything_as_it_was(told: Context) -> None:
 
 
 @pytest.mark.usefixtures("able")
-def test_of_larger_images_fewer_are_measured(told: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small images have small operators: as many of them are taken as have the pixels of a few large ones."""
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    for pixels, images in ((3 * 8, 3), (1, 1), (8 * 1000, 8)):  # of 4 x 4, and two threads
-        monkeypatch.setattr(module, "_PIXELS_A_THREAD", pixels)
-        training = Training(make_job(told), config(precision="measure"), 1, told)
-        assert len(module._first_batch(training)[0]) == images
-
-
-@pytest.mark.usefixtures("able")
 @pytest.mark.parametrize("chosen", ["float32", "bfloat16"])
 def test_the_choice_is_made_once_and_goes_with_the_checkpoint(
     told: Context, tmp_path: Any, chosen: str, monkeypatch: pytest.MonkeyPatch
@@ -226,13 +217,6 @@ def test_attention_stays_fused_where_its_scores_would_fill_the_memory(
         assert fused(model) == [expected] * 2
 
 
-def test_windows_attend_to_themselves_alone() -> None:
-    arguments = {"img_size": 32, "patch_size": 4, "window_size": 4, "embed_dim": 12, "depths": (1,), "num_heads": (2,)}
-    swin = timm.create_model("swin_tiny_patch4_window7_224", num_classes=2, **arguments)
-    layers: list[Any] = [one for one in swin.modules() if hasattr(one, "fused_attn")]
-    assert scores_bytes(swin, layers) == 2 * 2 * 64 * 16, "2 heads, 64 patches, each to the 16 of its window"
-
-
 def test_measured_steps_are_in_the_precision_that_was_settled(told: Context) -> None:
     model = Seeing()
     job = make_job(told, model=model)
@@ -241,13 +225,3 @@ def test_measured_steps_are_in_the_precision_that_was_settled(told: Context) -> 
     assert model.seen == [], "what is asked for needs no measuring"
     measure_steps(job, settled, told, 1)
     assert {seen for _, seen in model.seen} == {torch.bfloat16}
-
-
-@pytest.mark.usefixtures("able")
-def test_what_is_to_be_measured_is_settled_before_steps_are(told: Context) -> None:
-    job = make_job(told)
-    settled = with_precision(
-        job, config(precision="measure"), told, [torch.randn(4, 3, 4, 4), torch.tensor([0, 1, 2, 0])]
-    )
-    assert settled.precision in ("float32", "bfloat16")
-    assert "over 3 steps of 4 images" in text_of(told)

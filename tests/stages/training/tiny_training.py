@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 from vitcompress.core.context import Context
 from vitcompress.stages.images.loaders import ViewKey, train_loader
 from vitcompress.stages.training.config import TrainingConfig
-from vitcompress.stages.training.loop import Job, Trained
+from vitcompress.stages.training.job import Job, Trained
 
 CLASSES, IMAGES = 3, 48
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,14 @@ from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from vitcompress.core.records import ModelSpec
+from vitcompress.core.context import Context
+from vitcompress.core.records import CacheSummary, ModelSpec
 from vitcompress.stages.distill.cache.chunks import Part
 from vitcompress.stages.distill.cache.config import CacheConfig
+from vitcompress.stages.distill.cache.fill import fill
 from vitcompress.stages.distill.cache.store import Store
 from vitcompress.stages.models.build import build_model, logits_and_taps
+from vitcompress.stages.training.device import make_accelerator
 
 IMAGES, VIEWS, BATCH = 150, 2, 6
 ROWS = IMAGES * VIEWS
@@ -23,7 +27,7 @@ CLASSES, WIDTH, GRID = 10, 48, 4
 LAYERS = (0, 2)
 KEY: dict[str, Any] = {"teacher": "a" * 64, "seed": 0, "views": VIEWS, "augment": {"hflip": 0.5}, "torch": "2.9"}
 CHUNK_MB = 8 * (2 * WIDTH * GRID**2 + 4) / 1e6
-"""8 rows of a tap; logits get 16, the largest power of two in a sixteenth of the rows."""
+"""8 rows of a tap."""
 
 
 class DigitViews(Dataset[tuple[Tensor, int]]):
@@ -80,6 +84,16 @@ def live(teacher: TinyTeacher) -> dict[str, Tensor]:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """Contents of every chunk and manifest below a cache's folder, by path below its key."""
-    found = [*folder.glob("*/*/*.safetensors"), *folder.glob("*/*/manifest.json")]
-    return {"/".join(path.parts[-2:]): path.read_bytes() for path in found}
+    """Contents of every file and record below a cache's folder, by path below its key."""
+    return {"/".join(path.parts[-2:]): path.read_bytes() for path in folder.glob("*/*/*.*")}
+
+
+def filled(cache: Store, context: Context, teacher: Any = None, **options: Any) -> CacheSummary:
+    layers = tuple(int(part.name[4:]) for part in cache.parts if part.name != "logits")
+    machine = options.pop("machine", None) or make_accelerator("cpu")
+    return fill(cache, DigitViews(), teacher or TinyTeacher(layers), context, machine, batch_size=BATCH, **options)
+
+
+def said(context: Context) -> str:
+    assert isinstance(context.console.file, io.StringIO)
+    return context.console.file.getvalue()

@@ -1,4 +1,4 @@
-"""The weights that a training ends with, kept through every checkpoint, and when to stop for want of as good ones."""
+"""The weights of the best epoch, kept through every checkpoint, and when to stop because no epoch is as good."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from typing import Any
 
 from torch import Tensor
 
+from vitcompress.stages.training.callbacks.callback import Callback
+from vitcompress.stages.training.job import Trained, TrainingState
+
 _SAVED = ("epoch", "name", "top1", "highest", "state")
 
 
-class BestWeights:
+class BestWeights(Callback):
     """Of all epochs judged so far, the latest weights that are within one standard error of the best ones.
 
     A few hundred images cannot tell neighbouring epochs apart, and where rates fall to the end of a training, its last
@@ -28,6 +31,7 @@ class BestWeights:
     def __init__(self, patience: int, images: int) -> None:
         self.patience = patience
         self.images = images
+        self.saved = self
         self.epoch = 0
         """Epochs trained when these weights were met; 0 before any were."""
         self.name = "raw"
@@ -39,13 +43,12 @@ class BestWeights:
         self.state: dict[str, Tensor] = {}
         """A copy on the CPU."""
 
-    @property
-    def chosen(self) -> tuple[str, dict[str, Tensor], float]:
-        """Name, state and top-1."""
-        return self.name, self.state, self.top1
+    def after_evaluation(self, training: TrainingState, found: Trained) -> None:
+        """Keep the better of raw and averaged weights if they are as good as the best ones."""
+        self.offer(training.progress.epoch, *found.chosen)
 
     def offer(self, epoch: int, name: str, state: dict[str, Tensor], top1: float) -> None:
-        """Keep a copy of these weights if they are as good as the best ones; of an epoch once more, change nothing."""
+        """Keep a copy of these weights if they are as good as the best; an epoch that comes again changes nothing."""
         self.highest = max(self.highest, top1)
         share = self.highest / 100
         error = 100 * math.sqrt(share * (1 - share) / max(1, self.images))
@@ -53,12 +56,16 @@ class BestWeights:
             self.epoch, self.name, self.top1 = epoch, name, top1
             self.state = {key: value.detach().to("cpu", copy=True) for key, value in state.items()}
 
-    def over(self, epoch: int) -> bool:
-        """Whether ``patience`` epochs went by without one as good, now that so many are trained and judged."""
-        return epoch - self.epoch >= self.patience
+    def stops(self, training: TrainingState) -> bool:
+        """Return whether ``patience`` epochs went by without one as good, now that so many are trained and judged."""
+        return training.progress.epoch - self.epoch >= self.patience
+
+    def metrics(self) -> dict[str, str]:
+        """Say that top-1 is of images that choose the epoch, not of held-out ones that judge."""
+        return {"judged_on": "tuning"}
 
     def state_dict(self) -> dict[str, Any]:
-        """What a checkpoint holds."""
+        """Return what a checkpoint holds."""
         return {name: getattr(self, name) for name in _SAVED}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:

@@ -1,33 +1,37 @@
-"""What follows a backward pass beside the optimizer: the gradient's norm, and the averaged weights.
-
-Both go once over all weights, which at small batches is a tenth of a step: nothing is read or written twice here.
-"""
+"""The moving average of the weights (EMA), tracked beside the raw ones."""
 
 from __future__ import annotations
-
-from collections.abc import Iterable
 
 import torch
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+
+from vitcompress.stages.training.callbacks.callback import Callback
+from vitcompress.stages.training.job import TrainingState
 
 
-def clip_gradients(parameters: Iterable[nn.Parameter], limit: float | None) -> float:
-    """The gradient's norm over all parameters; above ``limit`` the gradients are scaled down to it.
+class Average(Callback):
+    """Keeps the average up to date and in the checkpoints."""
 
-    Bit for bit torch's ``clip_grad_norm_``, which also reads and writes every gradient to multiply it by 1.
+    def __init__(self, model: nn.Module, decay: float, *, warmup: bool) -> None:
+        """Begin the average at the weights of ``model``.
 
-    Args:
-        parameters: those that train; without a gradient they do not count.
-        limit: None to leave gradients as they are.
-    """
-    held = [parameter for parameter in parameters if parameter.grad is not None]
-    norm = get_total_norm([parameter.grad for parameter in held if parameter.grad is not None])
-    value = float(norm)
-    if limit is not None and not limit / (value + 1e-6) >= 1:  # torch's own factor, which it cuts off at 1
-        clip_grads_with_norm_(held, limit, norm)
-    return value
+        Args:
+            model: everything that trains, not wrapped.
+            decay: of the average, a step.
+            warmup: whether the decay is smaller in the first steps.
+        """
+        self.saved = AveragedWeights(model, decay=decay, use_warmup=warmup)
+
+    @property
+    def module(self) -> nn.Module:
+        """A module like ``model`` with the averaged weights."""
+        module: nn.Module = self.saved.module
+        return module
+
+    def after_step(self, training: TrainingState) -> None:
+        """Move the average towards the weights."""
+        self.saved.update(training.accelerator.unwrap_model(training.model), step=training.progress.steps)
 
 
 class AveragedWeights(ModelEmaV3):  # type: ignore[misc]  # timm's classes are untyped

@@ -1,0 +1,51 @@
+"""Bringing two taps to one shape, so that they can be compared."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from vitcompress.stages.distill.pairs import LayerPair, averages_down
+
+
+def on_grid(teacher: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Return the teacher's tap ``[B, C, H, W]`` averaged down, or interpolated up, to the student's grid."""
+    have = (teacher.shape[-2], teacher.shape[-1])
+    if have == grid:
+        return teacher
+    if averages_down(grid, have):
+        return F.adaptive_avg_pool2d(teacher, grid)
+    return F.interpolate(teacher, size=grid, mode="bilinear", align_corners=False)
+
+
+def pooled(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both taps at the smaller channel count, by adaptive averaging along the channel axis [SKD]."""
+    channels = min(student.shape[1], teacher.shape[1])
+    if teacher.shape[1] > channels:
+        teacher = F.adaptive_avg_pool3d(teacher, (channels, None, None))
+    if student.shape[1] > channels:
+        student = F.adaptive_avg_pool3d(student, (channels, None, None))
+    return student, teacher
+
+
+def normalised(tap: Tensor) -> Tensor:
+    """Return ``[B, C, H, W]`` with mean 0 and variance 1 a channel over this process's batch [DD].
+
+    No parameter and no running statistics. Not affine: a trainable scale on the teacher's side could shrink both maps,
+    and the loss with them, to nothing. The statistics are those of one process; processes do not exchange them.
+    """
+    return F.batch_norm(tap, None, None, training=True)
+
+
+def aligned(pair: LayerPair, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the two taps ``[B, C, H, W]`` of a pair in float32, of one shape.
+
+    Args:
+        pair: says how.
+        student: the student's tap, already at the teacher's width where ``match`` is ``projector``.
+        teacher: the teacher's tap, of any grid and width.
+    """
+    student, teacher = student.float(), on_grid(teacher.float(), (student.shape[-2], student.shape[-1]))
+    if pair.match == "projector":
+        return normalised(student), normalised(teacher)
+    return pooled(student, teacher)

@@ -1,0 +1,1 @@
+"""Losses of two answers, logits ``[B, K]``."""

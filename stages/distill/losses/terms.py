@@ -1,0 +1,65 @@
+"""All terms of the loss, weighted."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vitcompress.stages.distill.config import DistillConfig
+from vitcompress.stages.distill.losses.alignment import aligned
+from vitcompress.stages.distill.losses.labels import label_loss
+from vitcompress.stages.distill.losses.registry import loss_of
+from vitcompress.stages.distill.pairs import LayerPair
+
+_NO_SHARE = 1e-13
+"""Of probability, instead of 0, whose logarithm is not finite."""
+
+
+def distillation_terms(
+    config: DistillConfig,
+    student_BK: Tensor,
+    teacher_BK: Tensor | None,
+    labels: Tensor,
+    taps: list[tuple[LayerPair, Tensor, Tensor]],
+) -> dict[str, Tensor]:
+    """Return the weighted terms whose sum is the loss, one a layer pair; a term of weight zero is left out.
+
+    Args:
+        config: weights and kinds.
+        student_BK: the student's logits.
+        teacher_BK: the teacher's; may be None when alpha is 0.
+        labels: class indices int64 ``[B]``, or probabilities ``[B, K]``.
+        taps: each pair with its student tap (projected where asked) and teacher tap, ``[B, C, H, W]``.
+    """
+    terms: dict[str, Tensor] = {}
+    if config.alpha < 1:
+        terms["labels"] = (1 - config.alpha) * label_loss(student_BK, labels, config.label_smoothing)
+    if config.alpha > 0:
+        if teacher_BK is None:
+            raise ValueError("alpha is above 0 and no teacher answered")  # a mistake of ours: the stage runs one
+        if config.teacher_errors == "replace":
+            teacher_BK = corrected(teacher_BK, labels, config.tau)
+        of_logits = loss_of("logits", config.logits)(student_BK, teacher_BK, config.tau)
+        terms[f"{config.logits}_logits"] = config.alpha * of_logits
+    for pair, student, teacher in taps:
+        terms[pair.name] = pair.weight * loss_of("features", pair.kind)(*aligned(pair, student, teacher))
+    return terms
+
+
+def corrected(teacher_BK: Tensor, labels: Tensor, tau: float) -> Tensor:
+    """Return the teacher's logits ``[B, K]``, and instead of wrong ones those whose softened answer is the label.
+
+    Wrong is an answer whose most likely class is not the image's (of mixed images: the class of the largest share).
+    Wen et al. 2019 (arXiv 1911.07471) put the right class in the place of the wrong one; here the label is the whole
+    answer.
+
+    Args:
+        teacher_BK: logits.
+        labels: class indices int64 ``[B]``, or probabilities ``[B, K]``.
+        tau: the temperature by which the answer is softened afterwards.
+    """
+    shares = (labels if labels.is_floating_point() else F.one_hot(labels, teacher_BK.shape[-1])).float()
+    wrong = teacher_BK.argmax(dim=-1) != shares.argmax(dim=-1)
+    answer = tau * shares.clamp_min(_NO_SHARE).log()
+    return torch.where(wrong[:, None], answer, teacher_BK.float())

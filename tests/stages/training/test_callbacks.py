@@ -1,0 +1,72 @@
+"""The protocol of callbacks: what is called when, and what a callback may add."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from tiny_training import Interrupting, config, cross_entropy, make_job, metrics
+
+from vitcompress.core.context import Context
+from vitcompress.core.errors import ResultError, RunInterrupted
+from vitcompress.stages.training.callbacks.callback import Callback
+from vitcompress.stages.training.loop import train
+
+HOOKS = ("start", "before_batch", "after_step", "after_batch", "after_evaluation", "after_epoch", "close")
+
+
+class Watching(Callback):
+    """Notes what is called, counts epochs through checkpoints, and stops after ``last`` of them."""
+
+    def __init__(self, last: int = 9) -> None:
+        self.calls: list[str] = []
+        self.epochs, self.last, self.saved = 0, last, self
+        for name in HOOKS:
+            setattr(self, name, lambda *arguments, name=name: self.note(name))
+
+    def note(self, name: str) -> None:
+        self.calls.append(name)
+        self.epochs += name == "after_epoch"
+
+    def stops(self, training: Any) -> bool:
+        return self.epochs >= self.last
+
+    def metrics(self) -> dict[str, Any]:
+        return {"watched": self.epochs}
+
+    def state_dict(self) -> dict[str, int]:
+        return {"epochs": self.epochs}
+
+    def load_state_dict(self, saved: dict[str, int]) -> None:
+        self.epochs = saved["epochs"]
+
+
+def test_each_hook_comes_in_its_place(context: Context) -> None:
+    watching = Watching()
+    train(make_job(context, batch=16), config(accumulation=3, batch_size=48), 2, context, [watching])
+    batches = ["before_batch", "after_batch"] * 2 + ["before_batch", "after_step", "after_batch"]
+    epoch = [*batches, "after_evaluation", "after_epoch"]
+    assert watching.calls == ["start", *epoch, *epoch, "close"]
+    assert [line["watched"] for line in metrics(context)] == [0, 1]
+
+
+def test_a_callback_ends_training_and_its_state_goes_through_checkpoints(context: Context) -> None:
+    with pytest.raises(RunInterrupted):
+        train(make_job(context, Interrupting(8)), config(), 5, context, [Watching(2)])
+    watching = Watching(2)
+    trained = train(make_job(context), config(), 5, context, [watching])
+    assert (trained.progress.epoch, watching.epochs) == (2, 2)
+
+
+def test_it_is_closed_after_an_error(context: Context) -> None:
+    watching = Watching()
+    with pytest.raises(ResultError):
+        train(
+            make_job(context, lambda *given: {"labels": cross_entropy(*given)["labels"] * torch.nan}),
+            config(),
+            1,
+            context,
+            [watching],
+        )
+    assert watching.calls == ["start", "before_batch", "close"]
