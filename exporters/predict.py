@@ -1,4 +1,4 @@
-"""Label images with a bundle: Pillow, numpy and ONNX Runtime (or TensorRT), no torch."""
+"""Label images with a bundle: Pillow, numpy and what its target runs with, no torch."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from vitcompress.core.errors import DataError, ResultError, UsageError
 from vitcompress.core.images import IMAGE_SUFFIXES
-from vitcompress.exporters.bundle import Bundle, ModelFile
-from vitcompress.exporters.runners import EngineRunner, OnnxRunner, Runner
+from vitcompress.exporters import targets
+from vitcompress.exporters.bundle import Bundle
+from vitcompress.exporters.runners import Runner
 
 
 @dataclass(frozen=True)
@@ -60,18 +61,6 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.asarray(exponents / exponents.sum(axis=1, keepdims=True))
 
 
-def runner_of(model: ModelFile) -> Runner:
-    """What runs a model of a bundle: ONNX Runtime on the CPU, or TensorRT on the GPU.
-
-    Raises:
-        EnvironmentLacksError: ONNX Runtime, TensorRT of the model's flavour, or a GPU is not here.
-        BundleError: the file cannot be loaded.
-    """
-    if model.runtime == "tensorrt" or model.runtime == "tensorrt-rtx":
-        return EngineRunner(model.path, model.runtime)
-    return OnnxRunner(model.path)
-
-
 def predict(
     bundle: Bundle, paths: Sequence[Path], top: int = 5, batch: int = 8, model: str = "onnx"
 ) -> Iterator[Prediction]:
@@ -92,7 +81,7 @@ def predict(
     if top < 1 or batch < 1:
         raise UsageError(f"top {top} and batch {batch} must both be at least 1.")
     chosen, files = bundle.model(model), image_files(paths)
-    with runner_of(chosen) as runner:
+    with targets.get(chosen.runtime).open(chosen.path) as runner:
         step = min(batch, runner.max_batch or batch)
         for start in range(0, len(files), step):
             part = files[start : start + step]

@@ -3,57 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from vitcompress.core.errors import BundleError, UsageError
 from vitcompress.core.preprocess import PreprocessSpec
-from vitcompress.exporters.bundle.graph import GraphFacts, graph_facts
-from vitcompress.exporters.bundle.layout import (
-    INFER,
-    LABELS,
-    MANIFEST,
-    PREPROCESS,
-    README,
-    BundledModel,
-    Kind,
-    file_name,
-    kind_of,
-)
+from vitcompress.exporters.bundle.layout import INFER, LABELS, MANIFEST, PREPROCESS, README
+from vitcompress.exporters.bundled import BundledModel, GraphFacts, Kind, Part, file_name, graph_facts, kind_of
 
 _RESERVED = (INFER, LABELS, MANIFEST, PREPROCESS, README)
-
-
-@dataclass(frozen=True)
-class Part:
-    """A model that fits into the bundle."""
-
-    model: BundledModel
-    file: str
-    """Its file's name in the bundle."""
-    data: Path | None
-    """Its external weights, where it has any."""
-    interface: GraphFacts
-    """An engine's is that of the recommended graph: it was built of one like it."""
-
-    @property
-    def data_name(self) -> str:
-        """The name of the external weights in the bundle."""
-        return f"{self.file}.data"
-
-    def described(self) -> dict[str, Any]:
-        """JSON values for the manifest."""
-        return {
-            "name": self.model.name,
-            "file": self.file,
-            **({"data": self.data_name} if self.data else {}),
-            "runtime": self.model.runtime,
-            "precision": self.model.precision,
-            "input": self.interface.images.described(),
-            "output": self.interface.logits.described(),
-            "facts": dict(self.model.facts),
-        }
 
 
 def checked_parts(
@@ -92,7 +49,9 @@ def checked_parts(
 def _check_names(models: Sequence[BundledModel], default: Mapping[Kind, str]) -> None:
     for model in models:
         if model.runtime == "torch":
-            raise UsageError(f"model '{model.name}' is for torch; a bundle holds ONNX graphs and TensorRT engines.")
+            raise UsageError(
+                f"model '{model.name}' is for torch; a bundle holds ONNX graphs and what is built of them."
+            )
     for what, values in (
         ("name", [model.name for model in models]),
         ("file", [file_name(model.runtime, model.precision) for model in models]),
@@ -124,7 +83,7 @@ def _data_of(model: BundledModel, facts: GraphFacts) -> Path | None:
     """The file with a graph's external weights, if it has one."""
     if not facts.outside:
         return None
-    data = model.data or model.source.parent / facts.outside[0]
+    data = model.source.parent / facts.outside[0]
     if not data.is_file():
         raise BundleError(f"{data}, with weights of {model.source.name}, does not exist.")
     return data

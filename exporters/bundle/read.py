@@ -10,24 +10,13 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from vitcompress.core.artifact_records import Precision, Runtime
+from vitcompress.core.artifact_records import Precision
 from vitcompress.core.errors import BundleError, UsageError
 from vitcompress.core.files import below, sha256_of
 from vitcompress.core.preprocess import PreprocessSpec
-from vitcompress.exporters.bundle.graph import graph_facts
-from vitcompress.exporters.bundle.layout import (
-    ENGINE_1,
-    KINDS,
-    LABELS,
-    MANIFEST,
-    ONNX_1,
-    PREPROCESS,
-    READABLE,
-    Bundle,
-    Kind,
-    ModelFile,
-    kind_of,
-)
+from vitcompress.exporters import targets
+from vitcompress.exporters.bundle.layout import LABELS, MANIFEST, PREPROCESS, SCHEMA, Bundle, ModelFile
+from vitcompress.exporters.bundled import KINDS, Kind, graph_facts
 
 _TEXTS = frozenset({".json", ".md", ".pbtxt", ".py", ".txt"})
 
@@ -51,7 +40,7 @@ def open_bundle(folder: Path) -> Bundle:
         raise BundleError(f"{files[PREPROCESS]} is not a preprocessing spec this version reads.") from error
     except UnicodeDecodeError as error:
         raise BundleError(f"{files[LABELS]} is not UTF-8 text.") from error
-    models, default = (_models_1 if manifest["schema"] == 1 else _models_2)(folder, manifest, files)
+    models, default = _models(folder, manifest, files)
     bundle = Bundle(folder, preprocess, labels, manifest, models, default)
     _check_fit(bundle, files)
     return bundle
@@ -81,22 +70,7 @@ def _check_fit(bundle: Bundle, files: Mapping[str, Path]) -> None:
                 )
 
 
-def _models_1(
-    folder: Path, manifest: dict[str, Any], files: Mapping[str, Path]
-) -> tuple[tuple[ModelFile, ...], dict[Kind, str]]:
-    """The models of schema 1: one graph, and perhaps one engine whose flavour is among the facts."""
-    if ONNX_1 not in files:
-        raise _not_listed(folder, ONNX_1)
-    models = [ModelFile(ONNX_1, files[ONNX_1], "onnx", "fp32")]
-    default: dict[Kind, str] = {"onnx": ONNX_1}
-    engine = manifest.get("facts", {}).get("engine") or {}
-    if ENGINE_1 in files and engine.get("flavour") in ("tensorrt", "tensorrt-rtx"):
-        models.append(ModelFile(ENGINE_1, files[ENGINE_1], engine["flavour"], "fp32"))
-        default["engine"] = ENGINE_1
-    return tuple(models), default
-
-
-def _models_2(
+def _models(
     folder: Path, manifest: dict[str, Any], files: Mapping[str, Path]
 ) -> tuple[tuple[ModelFile, ...], dict[Kind, str]]:
     try:
@@ -108,13 +82,21 @@ def _models_2(
     for name, file, runtime, precision in rows:
         if file not in files:
             raise _not_listed(folder, file)
-        if runtime not in get_args(Runtime) or precision not in get_args(Precision):
+        if _kind(runtime) is None or precision not in get_args(Precision):
             raise BundleError(f"{folder / MANIFEST} has '{file}' for {runtime} in {precision}, which is unknown.")
         models.append(ModelFile(name, files[file], runtime, precision))  # type: ignore[arg-type]  # just checked
-    kinds = {model.name: kind_of(model.runtime) for model in models}
+    kinds = {model.name: _kind(model.runtime) for model in models}
     if "onnx" not in default or any(kinds.get(name) != kind for kind, name in default.items()):
         raise BundleError(f"{folder / MANIFEST} recommends models it does not have; get the bundle again.")
     return tuple(models), default
+
+
+def _kind(runtime: str) -> Kind | None:
+    """Return the kind of a target's files; None where no target of that name has any here."""
+    try:
+        return targets.get(runtime).kind
+    except UsageError:
+        return None
 
 
 def _not_listed(folder: Path, name: str) -> BundleError:
@@ -137,9 +119,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise BundleError(f"{path} is damaged ({error}); get the bundle again.") from error
     schema = manifest.get("schema") if isinstance(manifest, dict) else None
-    if schema not in READABLE:
-        known = " and ".join(map(str, READABLE))
-        raise BundleError(f"{path} has schema {schema!r}, this version reads {known}; use the version that made it.")
+    if schema != SCHEMA:
+        raise BundleError(f"{path} has schema {schema!r}, this version reads {SCHEMA}; use the version that made it.")
     return dict(manifest)
 
 

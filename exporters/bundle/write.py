@@ -13,20 +13,10 @@ from typing import Any
 from vitcompress.core.errors import BundleError, UsageError
 from vitcompress.core.files import reference, write_atomic
 from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.exporters import targets
 from vitcompress.exporters.bundle.card import CardFacts, model_card
-from vitcompress.exporters.bundle.checks import Part, checked_parts
-from vitcompress.exporters.bundle.graph import name_external
-from vitcompress.exporters.bundle.layout import (
-    INFER,
-    LABELS,
-    MANIFEST,
-    PREPROCESS,
-    README,
-    SCHEMA,
-    BundledModel,
-    Kind,
-    is_ours,
-)
+from vitcompress.exporters.bundle.checks import checked_parts
+from vitcompress.exporters.bundle.layout import INFER, LABELS, MANIFEST, PREPROCESS, README, SCHEMA, is_ours
 from vitcompress.exporters.bundle.place import (
     carry_over,
     check_writable,
@@ -36,17 +26,10 @@ from vitcompress.exporters.bundle.place import (
     swap,
 )
 from vitcompress.exporters.bundle.read import read_manifest
-from vitcompress.exporters.bundle.triton import write_triton
+from vitcompress.exporters.bundled import BundledModel, Kind, Part, name_external
 
-_DISTRIBUTIONS = {
-    "compress": ("vitcompress",),
-    "torch": ("torch",),
-    "timm": ("timm",),
-    "onnx": ("onnx",),
-    "onnxruntime": ("onnxruntime", "onnxruntime-gpu"),
-    "tensorrt": ("tensorrt",),
-    "tensorrt-rtx": ("tensorrt-rtx",),
-}
+_DISTRIBUTIONS = {"compress": ("vitcompress",), "torch": ("torch",), "timm": ("timm",), "onnx": ("onnx",)}
+"""Whose versions the manifest has beside those of the targets."""
 
 
 def write_bundle(
@@ -60,7 +43,7 @@ def write_bundle(
     facts: Mapping[str, Any],
     default_why: Mapping[Kind, str] | None = None,
     extra: Mapping[str, Path] | None = None,
-    triton: bool = False,
+    add: Sequence[str] = (),
 ) -> tuple[Path, ...]:
     """Make ``folder`` a bundle of these models, replacing the bundle that is there; the paths of its files.
 
@@ -74,8 +57,8 @@ def write_bundle(
         default_why: the reason for each, in words.
         facts: JSON values for the manifest (digests of data and teacher, the deployed graph, ...).
         extra: further files by their path in the bundle, such as ``timm/model.safetensors``.
-        triton: whether to lay out a model repository of the recommended models (an engine of TensorRT-RTX, which
-            Triton does not run, stays out).
+        add: names of targets that add files of their own, such as ``triton`` (a model repository of the recommended
+            models that Triton runs).
 
     Raises:
         UsageError: a label has a line break or is empty, models, labels and preprocessing do not fit together, weights
@@ -95,9 +78,10 @@ def write_bundle(
             write_atomic(draft / PREPROCESS, preprocess.model_dump_json(indent=2) + "\n")
             write_atomic(draft / LABELS, "".join(f"{label}\n" for label in labels))
             recommended = _recommended(default, default_why or {}, parts)
-            served = write_triton(draft, [parts[row["name"]] for row in recommended.values()], labels) if triton else ()
+            best = [parts[row["name"]] for row in recommended.values()]
+            added = [targets.get(name).add_files(draft, best, labels) for name in add]
             sizes = {name: (draft / name).stat().st_size for name in sorted(files_in(draft))}
-            write_atomic(draft / README, model_card(card, preprocess, parts, recommended, sizes, served))
+            write_atomic(draft / README, model_card(card, preprocess, parts, recommended, sizes, added))
             names = sorted(files_in(draft))
             write_atomic(draft / MANIFEST, _manifest(draft, names, parts, recommended, facts))
             if folder.is_dir():
@@ -137,6 +121,14 @@ def _recommended(
     return {kind: {"name": name, "file": parts[name].file, "why": why.get(kind, "")} for kind, name in default.items()}
 
 
+def _versions(parts: Mapping[str, Part]) -> dict[str, str]:
+    """Return the versions of what made the bundle: of the built-in targets, and of others whose files it has."""
+    names = dict.fromkeys([*targets.BUILT_IN, *(part.model.runtime for part in parts.values())])
+    of_targets = [targets.get(name).distributions for name in names]
+    distributions = {**_DISTRIBUTIONS, **{one[0]: one for one in of_targets if one}}
+    return {name: _version(*candidates) for name, candidates in distributions.items()}
+
+
 def _version(*distributions: str) -> str:
     for distribution in distributions:
         try:
@@ -156,7 +148,7 @@ def _manifest(
     manifest = {
         "schema": SCHEMA,
         "made_by": "compress",
-        "versions": {name: _version(*candidates) for name, candidates in _DISTRIBUTIONS.items()},
+        "versions": _versions(parts),
         "models": [part.described() for part in parts.values()],
         "default": recommended,
         "files": [reference(draft / name, draft).model_dump() for name in names],

@@ -17,13 +17,13 @@ from vitcompress.exporters.cuda import Gpu, gpu_facts, gpu_present
 from vitcompress.exporters.latency import WARMUP_SHARE, Times, no_garbage_collection
 from vitcompress.exporters.runners.base import Runner, input_of
 from vitcompress.exporters.runners.times import MAX_SAMPLES, MIN_SAMPLES, QUEUED, EngineTimes, repeat, warm_up
-from vitcompress.exporters.tensorrt import Flavour, TensorrtLog, engine_audit, information_of, load_tensorrt
+from vitcompress.exporters.tensorrt import TensorrtLog, engine_audit, information_of, load_tensorrt
 
 
 class EngineRunner(Runner):
     """A TensorRT engine on the first GPU; ``infer`` includes the copies to and from it."""
 
-    def __init__(self, path: Path, flavour: Flavour) -> None:
+    def __init__(self, path: Path, flavour: str) -> None:
         """Load the engine.
 
         Raises:

@@ -30,8 +30,11 @@ def installed_flavours() -> dict[str, str]:
     return found
 
 
-def choose_flavour(wanted: Literal["auto", "tensorrt", "tensorrt-rtx", "none"]) -> tuple[str, str]:
-    """The flavour to build with (or ``none``), and why, in words.
+def choose_flavour(wanted: str) -> tuple[str, str]:
+    """Return the flavour to build with (or ``none``), and why, in words.
+
+    Args:
+        wanted: ``auto``, ``none``, ``tensorrt`` or ``tensorrt-rtx``.
 
     Raises:
         UsageError: ``wanted`` is none of the four.

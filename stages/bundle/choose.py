@@ -62,10 +62,7 @@ def choose(config: BundleConfig, runtime: Runtime, export: ExportRecord, verify:
 
 
 def _made(runtime: Runtime, export: ExportRecord) -> list[Precision]:
-    if runtime == "onnx":
-        found = {"fp32", *export.reduced}
-    else:
-        found = {one.precision for one in export.engines if one.flavour == runtime and one.file is not None}
+    found = {one.precision for one in export.artifacts if one.target == runtime and one.file is not None}
     return [precision for precision in ORDER if precision in found]
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from vitcompress.core.artifact_records import EngineArtifact, ExportRecord, Precision
 from vitcompress.core.context import Context
 from vitcompress.core.records import DataRecord, DistillRecord, FoldRecord, StudentRecord, TeacherRecord
-from vitcompress.exporters.tensorrt import choose_flavour
+from vitcompress.exporters import targets
 from vitcompress.stages.export.config import ExportConfig
 from vitcompress.stages.export.engines import build_engines
 from vitcompress.stages.export.graphs import Sample, export_graph, held_out
@@ -34,10 +34,10 @@ def run(config: ExportConfig, inputs: Inputs, context: Context) -> ExportRecord:
 
     Raises:
         ResultError: a graph cannot be exported or disagrees with torch, or the fold is less exact than asked.
-        EnvironmentLacksError: an engine flavour was asked for by name and is not here.
+        EnvironmentLacksError: a target was asked for by name that this machine cannot build.
     """
-    for flavour in config.flavours:
-        choose_flavour(flavour)  # first: asking for what is not here should not cost an export
+    for name in config.engines:
+        targets.get(name).require()  # first: asking for what is not here should not cost an export
     fold, own = inputs.fold, inputs.student.preprocess
     images = held_out(inputs.data, own, config)
     student = {
@@ -67,7 +67,7 @@ def run(config: ExportConfig, inputs: Inputs, context: Context) -> ExportRecord:
 
 
 def _asked(config: ExportConfig) -> str:
-    named = ", ".join(config.flavours)
+    named = ", ".join(config.engines)
     return f"asked for with export.target: {named}" if named else "no engine was asked for"
 
 

@@ -135,20 +135,6 @@ def test_bf16_is_measured_by_rounding_and_not_run(free: tuple[ReducedFacts, Fake
     assert given["keep_io_types"] is True
 
 
-def test_nodes_are_left_out_of_bf16_by_exact_names(
-    fake: FakeModelOpt, source: Path, free: tuple[ReducedFacts, FakeModelOpt], digit_images: NDArray[np.float32]
-) -> None:
-    assert free[0].difference is not None
-    limit = free[0].difference * 0.9
-    facts = reduce(source, "bf16", digit_images, Limits(difference=limit, agreement=0.5))
-    assert facts.kept_fp32
-    assert facts.conversions == len(fake.calls)
-    assert facts.difference is not None
-    assert facts.difference <= limit
-    patterns = fake.calls[-1]["nodes_to_exclude"]
-    assert all(pattern.endswith("$") for pattern in patterns)
-
-
 def test_what_cannot_be_run_is_not_measured(
     fake: FakeModelOpt, source: Path, digit_images: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from pretend_target import PretendTarget, installed
 from small_run import data_record, distill_record, student_record, teacher_record
 from torch import nn
 
@@ -17,9 +18,11 @@ from vitcompress.core.artifact_records import ExportRecord, OnnxArtifact
 from vitcompress.core.context import Context
 from vitcompress.core.errors import EnvironmentLacksError, ResultError, UsageError
 from vitcompress.core.files import is_intact, references_in
+from vitcompress.exporters import targets
 from vitcompress.exporters.onnx import OnnxFacts, max_difference, onnx_from_module
 from vitcompress.exporters.runners import OnnxRunner
-from vitcompress.stages.export import engines, graphs, precisions, projector, stage
+from vitcompress.exporters.targets import tensorrt, tensorrt_rtx
+from vitcompress.stages.export import graphs, precisions, projector, stage
 from vitcompress.stages.export.config import ExportConfig
 from vitcompress.stages.export.stage import Inputs
 from vitcompress.stages.fold import stage as fold_stage
@@ -232,13 +235,17 @@ def failing(*_: object, **__: object) -> None:
     raise ResultError("node 'blocks.0.attn' [Odd] is not supported")
 
 
+def failing_engines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensorrt, "choose_flavour", lambda _: ("tensorrt-rtx", "it is here"))
+    monkeypatch.setattr(tensorrt, "engine_from_onnx", failing)
+
+
 @pytest.mark.usefixtures("no_export")
 @pytest.mark.parametrize("by_name", [True, False])
 def test_a_failed_engine_leaves_the_rest_and_fails_the_run_only_when_asked_for_by_name(
     lift: Inputs, context: Context, monkeypatch: pytest.MonkeyPatch, by_name: bool
 ) -> None:
-    monkeypatch.setattr(stage, "choose_flavour", lambda _: ("tensorrt-rtx", "it is here"))
-    monkeypatch.setattr(engines, "engine_from_onnx", failing)
+    failing_engines(monkeypatch)
     settings = config(target=("onnx", "tensorrt-rtx"), target_reason="" if by_name else "found here")
     record = stage.run(settings, lift, context)
     (engine,) = record.engines
@@ -252,9 +259,8 @@ def test_a_failed_engine_leaves_the_rest_and_fails_the_run_only_when_asked_for_b
 def test_a_precision_that_cannot_be_made_is_missing_with_its_reason(
     lift: Inputs, context: Context, monkeypatch: pytest.MonkeyPatch, precision: tuple[str, ...]
 ) -> None:
-    monkeypatch.setattr(stage, "choose_flavour", lambda _: ("tensorrt-rtx", "it is here"))
+    failing_engines(monkeypatch)
     monkeypatch.setattr(precisions, "reduced_from_onnx", failing)
-    monkeypatch.setattr(engines, "engine_from_onnx", failing)
     settings = config(precision=precision, target=("onnx", "tensorrt-rtx"), target_reason="found here")
     record = stage.run(settings, lift, context)
     assert set(record.missing) == set(precision) - {"fp32"}
@@ -277,14 +283,28 @@ def test_a_network_too_large_for_a_precision_is_still_exported(
     assert set(record.student) == {"lift-kept", "lift-folded"}
 
 
+@pytest.mark.usefixtures("copies")
+def test_another_packages_target_builds_what_it_can(lift: Inputs, context: Context) -> None:
+    with installed(PretendTarget):
+        settings = config(target=("onnx", "pretend"), precision=("fp32", "int8"))
+        record = stage.run(settings, lift, context)
+        fp32, int8 = record.engines
+        assert is_intact(fp32.files[0], context.run.root)
+        assert (int8.reason, int8.files) == ("Pretend Runtime does not run int8", ())
+        assert record.not_made == ("pretend int8 engine: Pretend Runtime does not run int8",)
+    with pytest.raises(ValueError, match="target 'pretend' is not known; choose from onnx, tensorrt"):
+        config(target=("onnx", "pretend"))
+
+
 @pytest.mark.parametrize(
     ("asked", "precision", "aimed"), [((), "fp32", ()), ((), "fp8", ("8.9", "12.0")), (("8.6",), "fp8", ("8.6",))]
 )
 def test_fp8_engines_are_built_for_gpus_that_have_it(
     asked: tuple[str, ...], precision: Any, aimed: tuple[str, ...]
 ) -> None:
-    assert engines._capabilities(config(compute_capabilities=asked), "tensorrt-rtx", precision) == aimed
-    assert engines._capabilities(config(compute_capabilities=asked), "tensorrt", precision) == ()
+    options = targets.BuildOptions(Path("run"), compute_capabilities=asked)
+    assert tensorrt_rtx.TensorrtRtxTarget().capabilities(precision, options) == aimed
+    assert tensorrt.TensorrtTarget().capabilities(precision, options) == ()
 
 
 @pytest.mark.parametrize("kind", [pytest.param("float", marks=pytest.mark.sweep), "uint8"])
@@ -331,7 +351,7 @@ def test_an_engine_that_is_not_here_is_told_before_anything_is_exported(
     def lacking(_: str) -> None:
         raise EnvironmentLacksError("no TensorRT")
 
-    monkeypatch.setattr(stage, "choose_flavour", lacking)
+    monkeypatch.setattr(tensorrt, "choose_flavour", lacking)
     with pytest.raises(EnvironmentLacksError, match="no TensorRT"):
         stage.run(config(target=("onnx", "tensorrt")), lift, context)
     assert not (context.run.root / "export").exists()
@@ -353,7 +373,7 @@ def test_settings_that_contradict_themselves_are_refused(given: dict[str, Any], 
 
 def test_lists_can_be_given_as_on_the_command_line() -> None:
     settings = ExportConfig.model_validate({"target": "onnx, tensorrt-rtx", "precision": "int8,fp16"}, strict=False)
-    assert settings.flavours == ("tensorrt-rtx",)
+    assert settings.engines == ("tensorrt-rtx",)
     assert settings.precisions == ("fp32", "int8", "fp16")
 
 
