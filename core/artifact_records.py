@@ -122,9 +122,9 @@ class EngineArtifact(Artifact):
     log: FileRef | None = None
     """What the builder said."""
     layers: OperatorDtypes = Field(default_factory=dict)
-    """What the layers of the network given to the builder compute in, by type."""
+    """What the operators of the graph given to the builder compute in, by type."""
     built_layers: OperatorDtypes | None = None
-    """Likewise of the engine that came out, where the builder's log or the engine tells."""
+    """What the layers of the engine that came out compute in, by TensorRT's own types, where it tells."""
     tf32: bool = False
     """Whether float32 products may be rounded to TF32 on the way, TensorRT's default."""
     hardware: tuple[str, ...] = ()

@@ -104,6 +104,11 @@ class Part:
     """An engine's is that of the recommended graph: it was built of one like it."""
 
     @property
+    def is_built(self) -> bool:
+        """Whether it is no ONNX graph but was built of one."""
+        return kind_of(self.model.runtime) != "onnx"
+
+    @property
     def data_name(self) -> str:
         """The name of the external weights in the bundle."""
         return f"{self.file}.data"

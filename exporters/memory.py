@@ -40,7 +40,7 @@ class Memory:
 
 
 def memory_of(runtime: str, path: Path | None, batch: int, threads: int) -> Memory:
-    """Peak memory of a new process that opens a file and runs ``batch`` images through it, float32 or pixels.
+    """Return peak memory of a new process that opens a file and runs ``batch`` images through it, float32 or pixels.
 
     Args:
         runtime: name of the target that runs it (ONNX Runtime on the CPU).

@@ -29,7 +29,7 @@ class Prediction:
 
 
 def image_files(paths: Sequence[Path]) -> list[Path]:
-    """The files to read: each path itself, or for a folder every image under it that is not hidden, sorted.
+    """Return the files to read: each path itself, or for a folder every image under it that is not hidden, sorted.
 
     Raises:
         DataError: a path does not exist, or there is no image at all.
@@ -55,7 +55,7 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Probabilities ``[B, K]``, float64, of logits ``[B, K]``."""
+    """Return probabilities ``[B, K]``, float64, of logits ``[B, K]``."""
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     exponents = np.exp(shifted)
     return np.asarray(exponents / exponents.sum(axis=1, keepdims=True))
@@ -64,7 +64,7 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
 def predict(
     bundle: Bundle, paths: Sequence[Path], top: int = 5, batch: int = 8, model: str = "onnx"
 ) -> Iterator[Prediction]:
-    """The ``top`` likeliest classes (all, when there are fewer) of every image, in order of :func:`image_files`.
+    """Yield the ``top`` likeliest classes (all, when there are fewer) of every image, in order of :func:`image_files`.
 
     An image that cannot be read is given with its ``error``; the others are not held up by it.
 
@@ -98,7 +98,7 @@ def predict(
 
 
 def _read(bundle: Bundle, file: Path) -> NDArray[Any] | str:
-    """The model's input for one file, or why there is none."""
+    """Return the model's input for one file, or why there is none."""
     try:
         return bundle.preprocess.apply(bundle.preprocess.open(file))
     except DataError as error:
@@ -106,7 +106,7 @@ def _read(bundle: Bundle, file: Path) -> NDArray[Any] | str:
 
 
 def _probabilities(runner: Runner, images: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
-    """Probabilities ``[B, K]`` of as many images, the batch filled up with the last one where it is too small."""
+    """Return probabilities ``[B, K]`` of the images; a batch that is too small is filled up with the last one."""
     filled = [*images, *[images[-1]] * (runner.min_batch - len(images))]
     logits = runner.infer(np.stack(filled))[: len(images)]
     if not np.isfinite(logits).all():

@@ -166,7 +166,7 @@ def model_card(
         trim_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined
     )
     engine = parts[recommended["engine"]["name"]].model.runtime if "engine" in recommended else None
-    built = [part for part in parts.values() if part.model.runtime != "onnx"]
+    built = [part for part in parts.values() if part.is_built]
     interface = next(iter(parts.values())).interface
     return environment.from_string(_CARD).render(
         card=card,

@@ -27,7 +27,7 @@ _OURS = re.compile(
 
 
 def is_ours(relative: str) -> bool:
-    """Whether a path relative to a bundle is one that only this program gives."""
+    """Return whether a path relative to a bundle is one that only this program gives."""
     return _OURS.fullmatch(relative) is not None
 
 
@@ -64,7 +64,7 @@ class Bundle:
         return self.model("engine").path if "engine" in self.default else None
 
     def model(self, wanted: str) -> ModelFile:
-        """A model by its name, by its file's name, or the recommended one by its kind (``onnx`` or ``engine``).
+        """Return a model by its name, by its file's name, or the recommended one by its kind (``onnx`` or ``engine``).
 
         Raises:
             UsageError: the bundle has no such model.

@@ -20,7 +20,7 @@ _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @contextmanager
-def disk_errors_told(folder: Path) -> Iterator[None]:
+def explain_disk_errors(folder: Path) -> Iterator[None]:
     """Turn a full disk and a place that may not be written to into one sentence about ``folder``.
 
     Raises:
@@ -55,7 +55,7 @@ def check_writable(folder: Path) -> None:
 
 
 def files_in(folder: Path) -> Iterator[str]:
-    """Every file, link and empty folder below ``folder``, relative, with forward slashes; links are not followed."""
+    """Yield every file, link and empty folder below ``folder``, relative to it; links are not followed."""
     for root, folders, files in os.walk(folder):
         base = Path(root)
         linked = [name for name in folders if (base / name).is_symlink()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,13 +16,13 @@ from vitcompress.core.files import below, sha256_of
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.exporters import targets
 from vitcompress.exporters.bundle.layout import LABELS, MANIFEST, PREPROCESS, SCHEMA, Bundle, ModelFile
-from vitcompress.exporters.bundled import KINDS, Kind, graph_facts
+from vitcompress.exporters.bundled import KINDS, Kind, graph_facts, kind_of
 
 _TEXTS = frozenset({".json", ".md", ".pbtxt", ".py", ".txt"})
 
 
 def open_bundle(folder: Path) -> Bundle:
-    """The bundle at ``folder``, every file in its manifest checked by size and SHA-256.
+    """Return the bundle at ``folder``, every file in its manifest checked by size and SHA-256.
 
     Raises:
         BundleError: it is missing, incomplete, damaged, of an unknown schema, or its files do not fit together.
@@ -41,32 +41,39 @@ def open_bundle(folder: Path) -> Bundle:
     except UnicodeDecodeError as error:
         raise BundleError(f"{files[LABELS]} is not UTF-8 text.") from error
     models, default = _models(folder, manifest, files)
-    bundle = Bundle(folder, preprocess, labels, manifest, models, default)
-    _check_fit(bundle, files)
-    return bundle
+    graphs = [model.path.name for model in models if kind_of(model.runtime) == "onnx"]
+    check_fit(folder, graphs, preprocess, labels, files)
+    return Bundle(folder, preprocess, labels, manifest, models, default)
 
 
-def _check_fit(bundle: Bundle, files: Mapping[str, Path]) -> None:
-    """Whether labels and preprocessing are those of the recommended graph, and every graph has its weights."""
-    for model in bundle.models:
-        if model.runtime != "onnx":
-            continue
-        facts = graph_facts(model.path)
-        if facts.classes != len(bundle.labels):
+def check_fit(
+    folder: Path, graphs: Sequence[str], preprocess: PreprocessSpec, labels: Sequence[str], files: Container[str]
+) -> None:
+    """Check that labels and preprocessing are those of every graph, and that every graph has its weights.
+
+    Args:
+        graphs: names of the ONNX files in ``folder``.
+        files: names of all files of the bundle.
+
+    Raises:
+        BundleError: something does not fit.
+    """
+    for name in graphs:
+        facts = graph_facts(folder / name)
+        if facts.classes != len(labels):
             raise BundleError(
-                f"{bundle.root} has {len(bundle.labels)} labels for a model of {facts.classes} outputs "
-                f"({model.path.name}); get the bundle again."
+                f"{folder} has {len(labels)} labels for a model of {facts.classes} outputs ({name}); "
+                "get the bundle again."
             )
-        if (facts.size, facts.input) != (bundle.preprocess.size, bundle.preprocess.input):
+        if (facts.size, facts.input) != (preprocess.size, preprocess.input):
             raise BundleError(
-                f"{bundle.root} prepares {bundle.preprocess.size} pixel images ({bundle.preprocess.input}) for a model "
-                f"that takes {facts.size} ({facts.input}, {model.path.name}); get the bundle again."
+                f"{folder} prepares {preprocess.size} pixel images ({preprocess.input}) for a model that takes "
+                f"{facts.size} ({facts.input}, {name}); get the bundle again."
             )
-        for name in facts.outside:
-            if name not in files:
+        for weights in facts.outside:
+            if weights not in files:
                 raise BundleError(
-                    f"{bundle.root / MANIFEST} does not list {name}, which {model.path.name} needs; "
-                    "get the bundle again."
+                    f"{folder / MANIFEST} does not list {weights}, which {name} needs; get the bundle again."
                 )
 
 
@@ -104,7 +111,7 @@ def _not_listed(folder: Path, name: str) -> BundleError:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a bundle, of a schema this version reads.
+    """Return the manifest of a bundle, of a schema this version reads.
 
     Raises:
         BundleError: there is none, it is damaged, or its schema is another one.
@@ -125,7 +132,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def _verified(folder: Path, manifest: dict[str, Any]) -> dict[str, Path]:
-    """Every file of the manifest by its name, once it is known to be the file that was written."""
+    """Return every file of the manifest by its name, once it is known to be the file that was written."""
     files: dict[str, Path] = {}
     try:
         entries = [(str(entry["path"]), int(entry["bytes"]), str(entry["sha256"])) for entry in manifest["files"]]
@@ -154,7 +161,7 @@ def _verified(folder: Path, manifest: dict[str, Any]) -> dict[str, Path]:
 
 
 def _same_but_for_line_ends(path: Path, digest: str) -> bool:
-    """Whether a text file is the one that was written, as git checks it out where lines end in CRLF."""
+    """Return whether a text file is the one that was written, as git checks it out where lines end in CRLF."""
     if path.suffix not in _TEXTS:
         return False
     return hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest() == digest

@@ -92,7 +92,7 @@ def import_onnxruntime() -> Any:
 
 
 def _session(path: Path, threads: int | None, provider: str) -> Any:
-    """A session that really has ``provider``, and whose threads sleep between runs."""
+    """Return a session that really has ``provider``, and whose threads sleep between runs."""
     ort = import_onnxruntime()
     lacking = f"ONNX Runtime {ort.__version__} here cannot run on a GPU"
     if provider not in ort.get_available_providers():
@@ -123,5 +123,5 @@ def _session(path: Path, threads: int | None, provider: str) -> Any:
 
 
 def _sentence(error: Exception) -> str:
-    """The last part of ONNX Runtime's ``[ONNXRuntimeError] : 7 : INVALID_PROTOBUF : what happened``, in one line."""
+    """Return last part of ONNX Runtime's ``[ONNXRuntimeError] : 7 : INVALID_PROTOBUF : what happened``, in one line."""
     return " ".join(str(error).split(" : ")[-1].split())[:200].rstrip(".")

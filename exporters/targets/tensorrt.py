@@ -55,7 +55,7 @@ class TensorrtTarget(Target):
             version=facts.version,
             file=reference(path, options.root),
             log=reference(log, options.root),
-            layers=facts.audit,
+            layers=graph.operators,
             built_layers=facts.engine_audit,
             tf32=facts.tf32,
             hardware=facts.hardware,

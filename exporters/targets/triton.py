@@ -78,7 +78,7 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def _batches(part: Part) -> tuple[int, int]:
-    """Best and largest batch of a model."""
+    """Return best and largest batch of a model."""
     facts = part.model.facts
     low, top = facts.get("min_batch", 1), facts.get("max_batch")
     best = facts.get("opt_batch", 1)

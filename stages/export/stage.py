@@ -28,7 +28,7 @@ class Inputs:
 
 
 def run(config: ExportConfig, inputs: Inputs, context: Context) -> ExportRecord:
-    """ONNX graphs of teacher and student in fp32; of the deployed one, every precision and engine asked for.
+    """Return ONNX graphs of teacher and student in fp32; of the deployed one, every precision and engine asked for.
 
     A reduced precision or an engine that cannot be made is told with its reason; what was made stays.
 
@@ -74,7 +74,7 @@ def _asked(config: ExportConfig) -> str:
 def _not_made(
     config: ExportConfig, missing: Mapping[Precision, str], engines: Sequence[EngineArtifact]
 ) -> tuple[str, ...]:
-    """What a target or precision named by the user lacks; of defaults, nothing is owed."""
+    """Return what a target or precision named by the user lacks; of defaults, nothing is owed."""
     graphs = [f"{one} ONNX: {why}" for one, why in missing.items()] if config.precision_asked else []
     by_name = not config.target_reason
     failed = [one for one in engines if by_name and one.file is None and one.precision not in missing]

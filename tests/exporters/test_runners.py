@@ -45,14 +45,6 @@ def test_an_input_that_does_not_fit_is_named(
         runner.infer(change(images))
 
 
-def test_the_largest_batch_is_kept(onnx_file: Path, images: NDArray[np.float32]) -> None:
-    with OnnxRunner(onnx_file) as runner:
-        runner.max_batch = 4
-        assert len(runner.infer(images[:4])) == 4
-        with pytest.raises(UsageError, match="takes batches of 1 to 4, 5 was given"):
-            runner.infer(images[:5])
-
-
 def test_a_closed_runner_says_so(onnx_file: Path, images: NDArray[np.float32]) -> None:
     with OnnxRunner(onnx_file) as runner:
         pass
@@ -157,19 +149,6 @@ def test_a_graph_that_eats_pixels_gets_pixels(onnx_file: Path, pixels: Path) -> 
         assert (reference.input, reference.image_shape) == ("float", (3, 32, 32))
         planes = np.ascontiguousarray(raw.transpose(0, 3, 1, 2), dtype=np.float32)
         np.testing.assert_allclose(runner.infer(raw), reference.infer(planes), rtol=1e-4, atol=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("shape", "dtype", "words"),
-    [
-        ((2, 32, 32, 3), np.float32, r"takes uint8 images \(RGB pixels, not normalised\), float32 was given"),
-        ((2, 3, 32, 32), np.uint8, r"takes images \[batch, 32, 32, 3\], \[2, 3, 32, 32\] was given"),
-        ((32, 32, 3), np.uint8, r"\[32, 32, 3\] was given"),
-    ],
-)
-def test_pixels_that_do_not_fit_are_named(pixels: Path, shape: tuple[int, ...], dtype: Any, words: str) -> None:
-    with OnnxRunner(pixels) as runner, pytest.raises(UsageError, match=words):
-        runner.infer(np.zeros(shape, dtype))
 
 
 @pytest.mark.parametrize(

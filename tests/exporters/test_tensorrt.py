@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from engine_graphs import fp16_file, linear_file
 from numpy.typing import NDArray
-from onnx import NodeProto, TensorProto, helper
+from onnx import NodeProto, helper
 
 import vitcompress.exporters.tensorrt.build as under_test
 from vitcompress.core.artifact_records import Precision
@@ -77,7 +77,7 @@ def test_an_engine_is_built_without_a_gpu(plain: Any, capfd: pytest.CaptureFixtu
     assert (facts.min_batch, facts.opt_batch, facts.max_batch) == (1, 2, 6)
     assert (facts.hardware, facts.hardware_source) == (("8.0", "8.6", "8.9", "12.0"), "documented default")
     assert (facts.flavour, facts.version) == ("tensorrt-rtx", importlib.metadata.version("tensorrt-rtx"))
-    assert (facts.precision, facts.precision_seen) == ("fp32", "fp32")
+    assert facts.precision == "fp32"
     assert facts.tf32  # TensorRT's default, which an fp32 row has to say
     # The builder's own account of the engine: one float32 input with a dynamic batch, one float32 output.
     assert CONTRACT in (folder / "logs" / "engine.log").read_text()
@@ -88,12 +88,6 @@ def test_an_engine_is_built_without_a_gpu(plain: Any, capfd: pytest.CaptureFixtu
 @needs_rtx
 def test_half_precision_is_half_but_for_the_fragile_layers(tmp_path: Path, onnx_file: Path, plain: Any) -> None:
     facts = build(fp16_file(onnx_file, tmp_path / "model.fp16.onnx"), tmp_path, precision="fp16")
-    assert facts.precision_seen == "fp16"
-    # 4 linear layers and 2 attention products a block, and the classifier.
-    assert facts.audit["MatMul"] == {"float16": 13}
-    assert facts.audit["Conv"] == {"float16": 1}
-    assert facts.audit["Softmax"] == {"float32": 2}
-    assert facts.audit["Normalization"] == {"float32": 5}
     assert facts.engine_audit is not None
     assert facts.engine_audit["gemm"].keys() == {"float16"}
     assert {dtype for _, dtype, _ in (*facts.inputs, *facts.outputs)} == {"float32"}
@@ -102,20 +96,9 @@ def test_half_precision_is_half_but_for_the_fragile_layers(tmp_path: Path, onnx_
 
 
 @needs_rtx
-@pytest.mark.parametrize(
-    ("given", "asked", "words"),
-    [
-        ("fp32", "fp16", r"to be fp16 and is not: none .* computes in float16 \(14 in float32\)"),
-        ("fp32", "int8", r"to be int8 and is not: none .* computes in int8 \(14 in float32\)"),
-        ("fp16", "fp32", r"to be fp32, but has matrix products narrower than that \(14 in float16\)"),
-    ],
-)
-def test_an_engine_is_refused_a_precision_that_its_graph_is_not_of(
-    old: Path, onnx_file: Path, given: str, asked: Precision, words: str
-) -> None:
-    path = fp16_file(onnx_file, old / "half.onnx") if given == "fp16" else onnx_file
-    with pytest.raises(ResultError, match=words) as caught:
-        build(path, old, precision=asked)
+def test_an_engine_that_is_not_of_its_precision_is_refused(old: Path, onnx_file: Path) -> None:
+    with pytest.raises(ResultError, match="to be fp16 and is not: TensorRT chose float32 for its layers") as caught:
+        build(onnx_file, old, precision="fp16")
     assert caught.value.exit_code == 1
     assert (old / "model.engine").read_bytes() == OLD
 
@@ -186,16 +169,6 @@ def test_a_missing_graph_is_named(tmp_path: Path) -> None:
 
 
 @needs_rtx
-@pytest.mark.parametrize(
-    "arguments", [{"dtype": TensorProto.FLOAT16}, {"shape": (3, "height", 32)}, {"shape": (96, 32)}]
-)
-def test_a_graph_that_is_no_image_classifier_is_refused(old: Path, arguments: dict[str, int]) -> None:
-    with pytest.raises(ResultError, match=r"an engine needs float32 \[batch, 3, size, size\] or uint8"):
-        build(linear_file(old / "m.onnx", **arguments), old)  # type: ignore[arg-type]
-    assert (old / "model.engine").read_bytes() == OLD
-
-
-@needs_rtx
 def test_a_graph_of_one_batch_size_takes_no_other(tmp_path: Path) -> None:
     fixed = linear_file(tmp_path / "fixed.onnx", batch=4)
     with pytest.raises(UsageError, match=r"takes batches of 4 only, min 1, opt 2, max 6 was given; ask for 4 alone"):
@@ -229,11 +202,6 @@ def test_a_batch_range_that_the_graph_cannot_run_is_named_with_the_node(
 def test_a_batch_range_out_of_order_is_refused(tmp_path: Path, batches: tuple[int, int, int]) -> None:
     with pytest.raises(UsageError, match="in order"):
         build(tmp_path / "m.onnx", tmp_path, batches=batches)
-
-
-def test_an_unknown_precision_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="precision 'int4' is not known; choose fp32, fp16, bf16, int8, fp8"):
-        build(tmp_path / "m.onnx", tmp_path, precision="int4")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from pretend_target import PretendTarget, installed
 from small_run import data_record, distill_record, student_record, teacher_record
 from torch import nn
 
-from vitcompress.core.artifact_records import ExportRecord, OnnxArtifact
+from vitcompress.core.artifact_records import ExportRecord
 from vitcompress.core.context import Context
 from vitcompress.core.errors import EnvironmentLacksError, ResultError, UsageError
 from vitcompress.core.files import is_intact, references_in
@@ -207,12 +207,6 @@ def test_weights_in_a_file_of_their_own_are_recorded_and_counted(lift: Inputs, c
     assert not all(is_intact(ref, root) for ref in references_in(record))
 
 
-def test_one_file_is_recorded_as_one(exported: tuple[Context, Inputs, ExportRecord]) -> None:
-    teacher = exported[2].teacher
-    assert isinstance(teacher, OnnxArtifact)
-    assert (teacher.data, teacher.bytes) == (None, teacher.file.bytes)
-
-
 @pytest.mark.usefixtures("no_export")
 @pytest.mark.parametrize("difference", [2e-3, float("inf"), float("nan")])
 def test_a_graph_that_disagrees_with_torch_is_refused(
@@ -223,12 +217,6 @@ def test_a_graph_that_disagrees_with_torch_is_refused(
         ResultError, match=r"student-lift-kept\.onnx differs from torch by .*more than export\.tolerance 0\.001"
     ):
         stage.run(config(), lift, context)
-
-
-@pytest.mark.usefixtures("copies")
-def test_a_tolerance_below_rounding_is_refused_by_the_real_comparison(lift: Inputs, context: Context) -> None:
-    with pytest.raises(ResultError, match=r"differs from torch by .* in logits, more than export\.tolerance 1e-12"):
-        stage.run(config(tolerance=1e-12), lift, context)
 
 
 def failing(*_: object, **__: object) -> None:
@@ -363,6 +351,7 @@ def test_an_engine_that_is_not_here_is_told_before_anything_is_exported(
         ({"precision": ("fp16", "fp16")}, "precision is fp16, fp16; give each at most once"),
         ({"target": ("onnx", "onnx")}, "target is onnx, onnx; give each at most once"),
         ({"precision": ()}, "precision is empty; give at least one"),
+        ({"max_batch": 8, "opt_batch": 16}, "opt_batch 16 is larger than max_batch 8"),
         ({"precision": ("fp16",), "deploy": "int8"}, "deploy is int8, which is not among precision, fp16"),
     ],
 )
@@ -375,8 +364,3 @@ def test_lists_can_be_given_as_on_the_command_line() -> None:
     settings = ExportConfig.model_validate({"target": "onnx, tensorrt-rtx", "precision": "int8,fp16"}, strict=False)
     assert settings.engines == ("tensorrt-rtx",)
     assert settings.precisions == ("fp32", "int8", "fp16")
-
-
-def test_batches_out_of_order_are_refused() -> None:
-    with pytest.raises(ValueError, match="opt_batch 16 is larger than max_batch 8"):
-        ExportConfig(max_batch=8, opt_batch=16)
