@@ -16,8 +16,8 @@ from vitcompress.core.records import Cost, Graph
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 """Number format of the matrix products; LayerNorm and Softmax stay in fp32 in all of them."""
-Runtime = Literal["torch", "onnx", "tensorrt", "tensorrt-rtx"]
-"""What runs an artifact; an engine's is the flavour of TensorRT that built it."""
+Runtime = str
+"""What runs an artifact: ``torch``, or the name of the target that built it (``exporters.targets``)."""
 OperatorDtypes = dict[str, dict[str, int]]
 """Operators of a graph, or layers of an engine, counted by type and by the dtype they really compute in."""
 
@@ -47,7 +47,33 @@ class Reduction(Record):
     """Graphs that were made and measured until this one."""
 
 
-class OnnxArtifact(Record):
+class Artifact(Record):
+    """One network in one precision as a target runs it, or why there is none.
+
+    ``exporters.targets.get(artifact.target).open(root / artifact.file.path)`` opens it.
+    """
+
+    precision: Precision
+    file: FileRef | None = None
+    """What the target opens; None where nothing could be built."""
+
+    @property
+    def target(self) -> Runtime:
+        """Name of the target that built it and runs it."""
+        raise NotImplementedError
+
+    @property
+    def files(self) -> tuple[FileRef, ...]:
+        """All its files with size and SHA-256, the one to open first; empty where nothing could be built."""
+        return (self.file,) if self.file else ()
+
+    @property
+    def bytes(self) -> int:
+        """Size of all its files."""
+        return sum(one.bytes for one in self.files)
+
+
+class OnnxArtifact(Artifact):
     """One exported graph and what was checked about it."""
 
     name: str
@@ -75,25 +101,30 @@ class OnnxArtifact(Record):
     """How a reduced precision was reached; None in fp32."""
 
     @property
-    def bytes(self) -> int:
-        """Size of all its files."""
-        return self.file.bytes + (self.data.bytes if self.data else 0)
+    def target(self) -> Runtime:
+        """ONNX Runtime's."""
+        return "onnx"
+
+    @property
+    def files(self) -> tuple[FileRef, ...]:
+        """The graph, and its weights where they are in a file of their own."""
+        return (self.file, self.data) if self.data else (self.file,)
 
 
-class EngineArtifact(Record):
-    """A TensorRT engine, or why there is none."""
+class EngineArtifact(Artifact):
+    """What a target other than ONNX Runtime built of a graph (TensorRT: an engine), or why there is nothing."""
 
     status: Literal["built", "unavailable"]
-    flavour: Literal["tensorrt", "tensorrt-rtx"]
-    precision: Precision
+    flavour: Runtime
+    """Name of the target."""
     version: str | None = None
-    file: FileRef | None = None
+    """Of the library that built it."""
     log: FileRef | None = None
     """What the builder said."""
     layers: OperatorDtypes = Field(default_factory=dict)
-    """What the layers of the network given to the builder compute in, by type."""
+    """What the operators of the graph given to the builder compute in, by type."""
     built_layers: OperatorDtypes | None = None
-    """Likewise of the engine that came out, where the builder's log or the engine tells."""
+    """What the layers of the engine that came out compute in, by TensorRT's own types, where it tells."""
     tf32: bool = False
     """Whether float32 products may be rounded to TF32 on the way, TensorRT's default."""
     hardware: tuple[str, ...] = ()
@@ -106,6 +137,11 @@ class EngineArtifact(Record):
     seconds: float | None = None
     reason: str = ""
     """Why there is no engine."""
+
+    @property
+    def target(self) -> Runtime:
+        """The flavour of TensorRT, or the name of another target."""
+        return self.flavour
 
 
 class ExportRecord(Record):
@@ -128,6 +164,11 @@ class ExportRecord(Record):
     """Why these flavours, or why none."""
     not_made: tuple[str, ...] = ()
     """What was asked for by name and could not be made, with the reason; it fails the run."""
+
+    @property
+    def artifacts(self) -> tuple[Artifact, ...]:
+        """Every artifact of the deployed graph: ONNX from fp32 on, then engines, built or not."""
+        return (self.student[self.deployed], *self.reduced.values(), *self.engines)
 
     def onnx(self, precision: Precision) -> OnnxArtifact | None:
         """The deployed graph in a precision."""

@@ -14,6 +14,8 @@ from pydantic import BaseModel
 from vitcompress.core.errors import UsageError
 from vitcompress.core.record import FileRef
 
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+"""What the system answers where nothing more can be written."""
 _REFUSALS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}
     | {errno.EMFILE, errno.ENFILE}

@@ -23,7 +23,7 @@ _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MIN
 
 @cache
 def _driver() -> Any:
-    """The driver library, initialised; None when there is none or it finds no device."""
+    """Return the driver library, initialised; None when there is none or it finds no device."""
     try:
         library = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
     except OSError:
@@ -36,7 +36,7 @@ def _driver() -> Any:
 
 
 def gpu_present() -> bool:
-    """Whether an NVIDIA driver is here, starts, and sees at least one GPU."""
+    """Return whether an NVIDIA driver is here, starts, and sees at least one GPU."""
     return _driver() is not None
 
 
@@ -64,7 +64,7 @@ def _call(name: str, *arguments: Any) -> None:
 
 
 def gpu_name_and_capability() -> tuple[str, str]:
-    """Name and compute capability of the first GPU, such as ``("NVIDIA A10", "8.6")``.
+    """Return name and compute capability of the first GPU, such as ``("NVIDIA A10", "8.6")``.
 
     Raises:
         EnvironmentLacksError: there is no GPU.
@@ -96,7 +96,7 @@ class GpuFacts:
 
 
 def gpu_facts() -> GpuFacts:
-    """The first GPU and its driver now.
+    """Return the first GPU and its driver now.
 
     Raises:
         EnvironmentLacksError: there is no GPU.
@@ -155,14 +155,14 @@ class Gpu:
         return self._stream.value or 0
 
     def allocate(self, size: int) -> int:
-        """Address of ``size`` new bytes of GPU memory."""
+        """Return address of ``size`` new bytes of GPU memory."""
         address = ctypes.c_uint64(0)
         _call("cuMemAlloc_v2", ctypes.byref(address), ctypes.c_size_t(size))
         self._buffers.append(address)
         return address.value
 
     def free_bytes(self) -> int:
-        """GPU memory that nobody uses now, other processes on this GPU included."""
+        """Return GPU memory that nobody uses now, other processes on this GPU included."""
         free, total = ctypes.c_size_t(0), ctypes.c_size_t(0)
         _call("cuMemGetInfo_v2", ctypes.byref(free), ctypes.byref(total))
         return free.value
@@ -182,7 +182,7 @@ class Gpu:
         _call("cuMemcpyDtoHAsync_v2", _pointer(values), source, size, self._stream)
 
     def event(self) -> ctypes.c_void_p:
-        """A new event that can be timed; given back with the rest."""
+        """Return a new event that can be timed; given back with the rest."""
         event = ctypes.c_void_p()
         _call("cuEventCreate", ctypes.byref(event), 0)  # 0: timed, and waited for by spinning
         self._events.append(event)
@@ -193,7 +193,7 @@ class Gpu:
         _call("cuEventRecord", event, self._stream)
 
     def elapsed_ms(self, first: ctypes.c_void_p, last: ctypes.c_void_p) -> float:
-        """Milliseconds of GPU time from one event to another, both past (:meth:`wait`); resolved to about 0.5 us."""
+        """Return milliseconds of GPU time between two past events (:meth:`wait`), resolved to about 0.5 us."""
         time = ctypes.c_float(0)
         _call("cuEventElapsedTime", ctypes.byref(time), first, last)
         return float(time.value)

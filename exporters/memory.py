@@ -12,6 +12,7 @@ import argparse
 import json
 import subprocess
 import sys
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +20,8 @@ import numpy as np
 
 from vitcompress.core.errors import CompressError, EnvironmentLacksError
 from vitcompress.core.processes import own_program
-from vitcompress.exporters.cuda import Gpu
-from vitcompress.exporters.runners import EngineRunner, OnnxRunner, Runner
-from vitcompress.exporters.tensorrt import Flavour, load_tensorrt
+from vitcompress.exporters import targets
+from vitcompress.exporters.cuda import Gpu, gpu_present
 
 RUNS = 3
 """Inferences after which a runtime's arena has its size."""
@@ -36,14 +36,14 @@ class Memory:
     peak_rss_bytes: int
     """Most resident memory: weights, buffers, the runtime's library, and Python with numpy."""
     gpu_bytes: int | None = None
-    """GPU memory that was free before an engine was loaded and no longer after it ran; None for ONNX Runtime."""
+    """GPU memory that was free before an engine was loaded and no longer after it ran; None where it runs on none."""
 
 
 def memory_of(runtime: str, path: Path | None, batch: int, threads: int) -> Memory:
-    """Peak memory of a new process that opens a file and runs ``batch`` images through it, float32 or pixels.
+    """Return peak memory of a new process that opens a file and runs ``batch`` images through it, float32 or pixels.
 
     Args:
-        runtime: ``onnx`` (on the CPU), or an engine's flavour.
+        runtime: name of the target that runs it (ONNX Runtime on the CPU).
         path: of the file; None for a process that only loads the runtime's library.
         batch: images.
         threads: of a session.
@@ -83,35 +83,25 @@ def peak_rss_bytes() -> int:
     raise EnvironmentLacksError("peak memory is read from /proc/self/status, which this system does not have.")
 
 
-def _run(runner: Runner, batch: int) -> None:
-    images = np.zeros((batch, *runner.image_shape), dtype=runner.image_dtype)
-    for _ in range(RUNS):
-        runner.infer(images)
-
-
 def _measured(runtime: str, path: Path | None, batch: int, threads: int) -> Memory:
-    if runtime == "onnx":
-        if path is None:
-            import onnxruntime  # noqa: F401 - to have it loaded
-        else:
-            with OnnxRunner(path, threads=threads) as runner:
-                _run(runner, batch)
-        return Memory(peak_rss_bytes())
-    flavour: Flavour = "tensorrt-rtx" if runtime == "tensorrt-rtx" else "tensorrt"
+    target = targets.get(runtime)
     if path is None:
-        load_tensorrt(flavour)
+        target.load_library()
         return Memory(peak_rss_bytes())
-    with Gpu() as gpu:
-        free = gpu.free_bytes()
-        with EngineRunner(path, flavour) as runner:
-            _run(runner, batch)
-            return Memory(peak_rss_bytes(), free - gpu.free_bytes())
+    with ExitStack() as stack:
+        gpu = stack.enter_context(Gpu()) if target.kind == "engine" and gpu_present() else None
+        free = gpu.free_bytes() if gpu else 0
+        runner = stack.enter_context(target.open(path, threads))
+        images = np.zeros((batch, *runner.image_shape), dtype=runner.image_dtype)
+        for _ in range(RUNS):
+            runner.infer(images)
+        return Memory(peak_rss_bytes(), free - gpu.free_bytes() if gpu else None)
 
 
 def main() -> int:
     """Command line of the process that is measured."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runtime", choices=("onnx", "tensorrt", "tensorrt-rtx"))
+    parser.add_argument("runtime", help="name of a target")
     parser.add_argument("path", type=Path, nargs="?")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)

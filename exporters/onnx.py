@@ -6,7 +6,7 @@ import copy
 import tempfile
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitcompress.core.artifact_records import Input
-from vitcompress.core.errors import DataError, ResultError, UsageError
+from vitcompress.core.errors import BundleError, DataError, ResultError
 from vitcompress.core.files import refused_write
+from vitcompress.exporters.bundled import graph_facts
 from vitcompress.exporters.runners import OnnxRunner
 
 if TYPE_CHECKING:
@@ -63,11 +64,8 @@ def onnx_from_module(
         input: what ``module`` takes, and so the graph.
 
     Raises:
-        UsageError: ``size`` or ``max_batch`` is not positive.
         ResultError: the module cannot be exported, or the graph is not the one promised above.
     """
-    if size < 1 or max_batch < 1:
-        raise UsageError(f"size {size} and max_batch {max_batch} must both be at least 1.")
     started = time.perf_counter()
     path.parent.mkdir(parents=True, exist_ok=True)
     # A folder, not a file: a graph names its external weights by their file name, which a rename would break.
@@ -98,7 +96,7 @@ def onnx_from_module(
 
 
 def _deployable(module: nn.Module) -> nn.Module:
-    """A copy on the CPU in float32 and eval mode, so that the original's mode, device and flags stay as they are."""
+    """Return a copy on the CPU in float32 and eval mode; the original's mode, device and flags stay as they are."""
     return copy.deepcopy(module).to("cpu").float().eval()
 
 
@@ -145,7 +143,7 @@ def _export(module: nn.Module, path: Path, example: Tensor, max_batch: int, opse
 
 
 def _first_line(error: BaseException) -> str:
-    """The innermost reason in one line: exporters wrap it in pages of advice."""
+    """Return the innermost reason in one line: exporters wrap it in pages of advice."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -168,7 +166,7 @@ def _finish(path: Path, size: int, input: Input) -> tuple[int, int]:
         onnx.checker.check_model(str(path), full_check=True)
     except Exception as error:  # ValidationError or InferenceError, which share no base of their own
         raise ResultError(f"the exported ONNX graph is not valid ({_first_line(error)}).") from error
-    _check_graph(model.graph, size, input)
+    _check_graph(path, model.graph.node, size, input)
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     return len(model.graph.node), opset
 
@@ -180,32 +178,23 @@ def dims(value: Any) -> tuple[int | str, ...]:
     )
 
 
-def _check_graph(graph: Any, size: int, input: Input) -> None:
-    import onnx
+def _check_graph(path: Path, operators: Iterable[Any], size: int, input: Input) -> None:
+    """Check that a written graph is the classifier that was promised, of operators that TensorRT knows.
 
-    foreign = sorted({f"{node.domain}.{node.op_type}" for node in graph.node if node.domain not in ("", "ai.onnx")})
+    Raises:
+        ResultError: it is not.
+    """
+    foreign = sorted({f"{node.domain}.{node.op_type}" for node in operators if node.domain not in ("", "ai.onnx")})
     if foreign:
         raise ResultError(f"the exported graph uses operators TensorRT does not know: {', '.join(foreign)}.")
-    values = [*graph.input, *graph.output]
-    found = {value.name: (value.type.tensor_type.elem_type, dims(value)) for value in values}
-    float32 = onnx.TensorProto.FLOAT
-    wanted: tuple[int, tuple[int | str, ...]] = (float32, ("batch", 3, size, size))
-    if input == "uint8":
-        wanted = (onnx.TensorProto.UINT8, ("batch", size, size, 3))
-    images, logits = found.get(INPUT), found.get(OUTPUT)
-    right = (
-        len(values) == 2
-        and images == wanted
-        and logits is not None
-        and logits[0] == float32
-        and len(logits[1]) == 2
-        and logits[1][0] == "batch"
-        and isinstance(logits[1][1], int)
-    )
-    if not right:
+    try:
+        facts = graph_facts(path)
+    except BundleError as error:
+        raise ResultError(f"the exported graph is not what was promised: {error}") from error
+    if (facts.size, facts.input, facts.fixed_batch) != (size, input, None):
         raise ResultError(
-            f"the exported graph has {found}, not {INPUT} {list(wanted[1])} of {input} "
-            f"-> float32 {OUTPUT} [batch, classes]."
+            f"the exported graph takes {facts.images} in batches of {facts.fixed_batch or 'any size'}, not {input} "
+            f"images of {size} pixels in batches of any size."
         )
 
 
@@ -216,7 +205,7 @@ def max_difference(
     batch_sizes: Sequence[int] = (1, 2, 7),
     given: NDArray[Any] | None = None,
 ) -> dict[str, float]:
-    """Largest absolute difference in logits between the ONNX file and torch, by batch size (as text).
+    """Return largest absolute difference in logits between the ONNX file and torch, by batch size (as text).
 
     ONNX Runtime on the CPU against ``module`` in float32, eval mode, on the CPU. A value that is not finite on either
     side counts as an infinite difference, so that comparing with any tolerance fails.

@@ -1,4 +1,4 @@
-"""Label images with a bundle: Pillow, numpy and ONNX Runtime (or TensorRT), no torch."""
+"""Label images with a bundle: Pillow, numpy and what its target runs with, no torch."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from vitcompress.core.errors import DataError, ResultError, UsageError
 from vitcompress.core.images import IMAGE_SUFFIXES
-from vitcompress.exporters.bundle import Bundle, ModelFile
-from vitcompress.exporters.runners import EngineRunner, OnnxRunner, Runner
+from vitcompress.exporters import targets
+from vitcompress.exporters.bundle import Bundle
+from vitcompress.exporters.runners import Runner
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class Prediction:
 
 
 def image_files(paths: Sequence[Path]) -> list[Path]:
-    """The files to read: each path itself, or for a folder every image under it that is not hidden, sorted.
+    """Return the files to read: each path itself, or for a folder every image under it that is not hidden, sorted.
 
     Raises:
         DataError: a path does not exist, or there is no image at all.
@@ -54,28 +55,16 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Probabilities ``[B, K]``, float64, of logits ``[B, K]``."""
+    """Return probabilities ``[B, K]``, float64, of logits ``[B, K]``."""
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     exponents = np.exp(shifted)
     return np.asarray(exponents / exponents.sum(axis=1, keepdims=True))
 
 
-def runner_of(model: ModelFile) -> Runner:
-    """What runs a model of a bundle: ONNX Runtime on the CPU, or TensorRT on the GPU.
-
-    Raises:
-        EnvironmentLacksError: ONNX Runtime, TensorRT of the model's flavour, or a GPU is not here.
-        BundleError: the file cannot be loaded.
-    """
-    if model.runtime == "tensorrt" or model.runtime == "tensorrt-rtx":
-        return EngineRunner(model.path, model.runtime)
-    return OnnxRunner(model.path)
-
-
 def predict(
     bundle: Bundle, paths: Sequence[Path], top: int = 5, batch: int = 8, model: str = "onnx"
 ) -> Iterator[Prediction]:
-    """The ``top`` likeliest classes (all, when there are fewer) of every image, in order of :func:`image_files`.
+    """Yield the ``top`` likeliest classes (all, when there are fewer) of every image, in order of :func:`image_files`.
 
     An image that cannot be read is given with its ``error``; the others are not held up by it.
 
@@ -92,7 +81,7 @@ def predict(
     if top < 1 or batch < 1:
         raise UsageError(f"top {top} and batch {batch} must both be at least 1.")
     chosen, files = bundle.model(model), image_files(paths)
-    with runner_of(chosen) as runner:
+    with targets.get(chosen.runtime).open(chosen.path) as runner:
         step = min(batch, runner.max_batch or batch)
         for start in range(0, len(files), step):
             part = files[start : start + step]
@@ -109,7 +98,7 @@ def predict(
 
 
 def _read(bundle: Bundle, file: Path) -> NDArray[Any] | str:
-    """The model's input for one file, or why there is none."""
+    """Return the model's input for one file, or why there is none."""
     try:
         return bundle.preprocess.apply(bundle.preprocess.open(file))
     except DataError as error:
@@ -117,7 +106,7 @@ def _read(bundle: Bundle, file: Path) -> NDArray[Any] | str:
 
 
 def _probabilities(runner: Runner, images: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
-    """Probabilities ``[B, K]`` of as many images, the batch filled up with the last one where it is too small."""
+    """Return probabilities ``[B, K]`` of the images; a batch that is too small is filled up with the last one."""
     filled = [*images, *[images[-1]] * (runner.min_batch - len(images))]
     logits = runner.infer(np.stack(filled))[: len(images)]
     if not np.isfinite(logits).all():

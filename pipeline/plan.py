@@ -74,7 +74,7 @@ def _bundling(config: RunConfig) -> BundleConfig:
     return BundleConfig(
         deploy=export.deploy,
         max_int8_drop=export.max_int8_drop,
-        triton="triton" in export.target,
+        targets=tuple(export.target),
         opt_batch=export.opt_batch,
         max_batch=export.max_batch,
     )

@@ -15,6 +15,7 @@ from vitcompress.core.errors import EnvironmentLacksError, UsageError
 from vitcompress.core.machine import usable_cores
 from vitcompress.core.processes import world_size
 from vitcompress.core.records import Cost, DataRecord
+from vitcompress.exporters import targets
 from vitcompress.exporters.precision.modelopt import require_precision
 from vitcompress.exporters.tensorrt import choose_flavour
 from vitcompress.pipeline.config import RunConfig
@@ -27,7 +28,7 @@ from vitcompress.pipeline.resolve_size import sized_pair
 from vitcompress.pipeline.resolve_speed import resolve_speed
 from vitcompress.pipeline.resolve_strategy import check_decidable
 from vitcompress.pipeline.resolve_student import resolve_student, resolve_width
-from vitcompress.stages.export.config import ENGINES, ExportConfig, Target
+from vitcompress.stages.export.config import ExportConfig
 from vitcompress.stages.images.config import AugmentConfig, DataConfig
 from vitcompress.stages.images.listing import EMBEDDED, kind_of
 from vitcompress.stages.student.config import StudentConfig
@@ -332,15 +333,15 @@ def resolve_export(config: RunConfig) -> ExportConfig:
     for precision in export.precisions:
         require_precision(precision)
     if export.target != "auto":
-        for wanted in export.flavours:
-            choose_flavour(wanted)  # fails here, before hours of training, if it is not on this machine
+        for wanted in export.engines:
+            targets.get(wanted).require()  # fails here, before hours of training, if it is not on this machine
         return export.model_copy(update={"target": _with_onnx(export.target), "target_reason": ""})
     chosen, why = choose_flavour("auto")
-    engines = tuple(flavour for flavour in ENGINES if flavour == chosen)
+    engines = (chosen,) if chosen != "none" else ()
     return export.model_copy(update={"target": ("onnx", *engines, "triton"), "target_reason": why})
 
 
-def _with_onnx(target: tuple[Target, ...]) -> tuple[Target, ...]:
+def _with_onnx(target: tuple[str, ...]) -> tuple[str, ...]:
     """onnx first: everything else is made of it."""
     return ("onnx", *(one for one in target if one != "onnx"))
 

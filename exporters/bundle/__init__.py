@@ -2,11 +2,11 @@
 
 model[.PRECISION].onnx             the network in each precision (fp32 has no infix), and where its weights are too
                                    large for one file, model[.PRECISION].onnx.data
-model[.PRECISION].FLAVOUR.engine   TensorRT engines; FLAVOUR is tensorrt or tensorrt-rtx
+model[.PRECISION].TARGET.engine    what another target built of it, such as tensorrt or tensorrt-rtx
 preprocess.json                    how an image becomes the input
 labels.txt                         one label a line, in the order of the logits
 infer.py                           classifies images with numpy, Pillow and ONNX Runtime alone
-triton/                            a model repository for Triton, if asked for
+triton/                            a model repository for Triton, if asked for (exporters/targets/triton.py)
 timm/                              the network as timm loads it, if it was handed in
 manifest.json                      schema, versions, models, which is recommended, size and SHA-256 of every other file
 README.md                          the model card
@@ -14,7 +14,7 @@ README.md                          the model card
 
 from vitcompress.exporters.bundle.card import CardFacts as CardFacts
 from vitcompress.exporters.bundle.layout import Bundle as Bundle
-from vitcompress.exporters.bundle.layout import BundledModel as BundledModel
 from vitcompress.exporters.bundle.layout import ModelFile as ModelFile
 from vitcompress.exporters.bundle.read import open_bundle as open_bundle
 from vitcompress.exporters.bundle.write import write_bundle as write_bundle
+from vitcompress.exporters.bundled import BundledModel as BundledModel

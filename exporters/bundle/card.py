@@ -7,11 +7,118 @@ from dataclasses import dataclass
 from typing import Any
 
 from vitcompress.core.preprocess import PreprocessSpec
-from vitcompress.exporters.bundle.checks import Part
-from vitcompress.exporters.bundle.layout import Kind
-from vitcompress.exporters.bundle.triton import Served
+from vitcompress.exporters import targets
+from vitcompress.exporters.bundled import Kind, Part
+from vitcompress.exporters.targets import AddedFiles
 
 _KEPT_SHOWN = 3
+_CARD = """\
+# Image classifier made by `compress`
+
+A Vision Transformer of {{ classes }} classes for {{ spec.size }} x {{ spec.size }} pixel images.
+
+- **Student** (what is deployed): {{ card.student }}
+- **Teacher** (what it imitates): {{ card.teacher }}
+- **Strategy**: {{ card.strategy }}
+
+## Run it
+
+```sh
+pip install numpy pillow onnxruntime
+python infer.py IMAGE_OR_FOLDER...
+```
+
+Or, with `compress` installed, every file checked against `manifest.json` (size and SHA-256) before use:
+
+```sh
+compress predict THIS_FOLDER IMAGE_OR_FOLDER... --top 3
+{% if engine is not none %}
+compress predict THIS_FOLDER IMAGE_OR_FOLDER... --model engine{{ "   # needs " ~ engine if engine else "" }}
+{% endif %}
+```
+{% for one in added if one.usage %}
+
+{{ one.usage }}
+{% endfor %}
+
+## Accuracy and latency
+
+On {{ card.held_out_images }} held-out images; brackets are 95 % intervals.
+
+| file | top-1 % | points below the teacher | median latency | checked | measured on |
+| --- | --- | --- | --- | --- | --- |
+{% for part in parts %}
+| `{{ part.file }}` | {{ measured(part.model.facts) | join(" | ") }} |
+{% endfor %}
+{% if card.method %}
+
+Latency: {{ card.method }}.
+{% endif %}
+
+## Files
+
+| file | size | what it is |
+| --- | --- | --- |
+{% for name, size in sizes.items() %}
+| `{{ name }}` | {{ size }} | {{ contents.get(name, "") }} |
+{% endfor %}
+{% if card.rejected %}
+
+Made, and left out:
+
+{% for name, reason in card.rejected %}
+- {{ name }}: {{ reason }}
+{% endfor %}
+{% endif %}
+{% if engines %}
+
+## Engines
+
+{% for line in engines %}
+{{ line }}
+{% endfor %}
+{% endif %}
+{% for note in notes %}
+
+{{ note }}
+{% endfor %}
+
+## Input and output
+
+{% set uint8 = spec.input == "uint8" %}
+- `{{ interface.images.name }}`: {{ "uint8" if uint8 else "float32" -}}
+{{ " `[batch, %d, %d, 3]`" % (spec.size, spec.size) if uint8 else " `[batch, 3, %d, %d]`" % (spec.size, spec.size) -}}
+, RGB, prepared as `preprocess.json` says: the file \
+{{ "turned as its EXIF data says" if spec.exif_orientation else "not turned by its EXIF data" }} and \
+{{ "laid on white" if spec.transparency == "white" else "without its transparency" }}, \
+{{ "both sides" if spec.crop_mode == "squash" else "shorter side" }} resized to \
+{{ spec.size }} / {{ "%g" % spec.crop_pct }} pixels ({{ spec.interpolation }}), centre crop, \
+{% if uint8 %}
+the model normalises by itself.
+{% else %}
+scaled to [0, 1], minus {{ spec.mean | list }}, divided by {{ spec.std | list }}.
+{% endif %}
+- `{{ interface.logits.name }}`: float32 `[batch, {{ classes }}]`; line i of `labels.txt`, from 0, names logit i.
+
+## Training data
+
+{{ card.data }}: {{ classes }} classes, {{ card.train_images }} images to train on and {{ card.held_out_images }} held \
+out. Digest of the listing: `{{ card.data_digest }}`.
+
+## Intended use and limits
+
+Telling the classes of `labels.txt` apart in images like those it was trained on. Whoever deploys it has to say for \
+what, and to measure it on images from there.
+
+- It names one of its classes for any image, also for one that shows none of them; its probabilities are not calibrated.
+- The figures above are of held-out images from the same source; other cameras, places or times may do worse.
+
+## Licence
+
+Not stated. The licences of the training data and of the teacher's weights bind this model too, and `compress` cannot \
+know them: whoever passes this bundle on has to state them here. Apache-2.0 is the licence of `compress` and of \
+`infer.py` alone.
+"""
 
 
 @dataclass(frozen=True)
@@ -33,12 +140,6 @@ class CardFacts:
     """Images that the accuracy figures are of; none of them was trained on."""
     method: str = ""
     """How latency was measured, and on what machine."""
-    licence: str = ""
-    """Licence of data and weights, if the user stated one."""
-    intended_use: str = ""
-    """What the user states the model is for."""
-    limits: tuple[str, ...] = ()
-    """Known limits beyond those of any classifier, a sentence each."""
     rejected: tuple[tuple[str, str], ...] = ()
     """Models that were made and left out: name and reason."""
 
@@ -49,77 +150,52 @@ def model_card(
     parts: Mapping[str, Part],
     recommended: Mapping[Kind, Mapping[str, str]],
     sizes: Mapping[str, int],
-    served: Sequence[Served],
+    added: Sequence[AddedFiles],
 ) -> str:
-    """README.md of a bundle, Markdown.
+    """Return README.md of a bundle, Markdown.
 
     Args:
         parts: the models by name.
         recommended: by kind, the model's ``name``, ``file`` and ``why``.
         sizes: bytes of every other file of the bundle, by its path.
-        served: models of the Triton repository.
+        added: what targets added beside the models.
     """
-    classes = next(iter(parts.values())).interface.classes
-    title = (
-        "# Image classifier made by `compress`\n\n"
-        f"A Vision Transformer of {classes} classes for {preprocess.size} x {preprocess.size} pixel images.\n\n"
-        f"- **Student** (what is deployed): {card.student}\n- **Teacher** (what it imitates): {card.teacher}\n"
-        f"- **Strategy**: {card.strategy}"
+    import jinja2
+
+    environment = jinja2.Environment(  # noqa: S701 - Markdown, not HTML
+        trim_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined
     )
-    sections = [
-        title,
-        _run(recommended, bool(served)),
-        _measured(card, parts),
-        _files(parts, recommended, sizes, served),
-        _rejected(card),
-        _engines(parts),
-        _interface(preprocess, parts),
-        _data(card, classes),
-        _use(card),
-    ]
-    return "\n\n".join(section for section in sections if section) + "\n"
-
-
-def _run(recommended: Mapping[Kind, Mapping[str, str]], triton: bool) -> str:
-    lines = [
-        "## Run it",
-        "",
-        "```sh",
-        "pip install numpy pillow onnxruntime",
-        "python infer.py IMAGE_OR_FOLDER...",
-        "```",
-        "",
-        "Or, with `compress` installed, every file checked against `manifest.json` (size and SHA-256) before use:",
-        "",
-        "```sh",
-        "compress predict THIS_FOLDER IMAGE_OR_FOLDER... --top 3",
-    ]
-    if "engine" in recommended:
-        lines.append("compress predict THIS_FOLDER IMAGE_OR_FOLDER... --model engine   # needs an NVIDIA GPU")
-    lines.append("```")
-    if triton:
-        lines += ["", "`triton/` is a model repository: `tritonserver --model-repository THIS_FOLDER/triton`."]
-    return "\n".join(lines)
-
-
-def _measured(card: CardFacts, parts: Mapping[str, Part]) -> str:
-    rows = [
-        f"| `{part.file}` | {_top1(part.model.facts)} | {_drop(part.model.facts)} | {_latency(part.model.facts)} "
-        f"| {_against_fp32(part.model.facts)} | {_where(part.model.facts)} |"
-        for part in parts.values()
-    ]
-    return "\n".join(
-        [
-            "## Accuracy and latency",
-            "",
-            f"On {card.held_out_images} held-out images; brackets are 95 % intervals.",
-            "",
-            "| file | top-1 % | points below the teacher | median latency | checked | measured on |",
-            "| --- | --- | --- | --- | --- | --- |",
-            *rows,
-            *(["", f"Latency: {card.method}."] if card.method else []),
-        ]
+    engine = parts[recommended["engine"]["name"]].model.runtime if "engine" in recommended else None
+    built = [part for part in parts.values() if part.is_built]
+    interface = next(iter(parts.values())).interface
+    return environment.from_string(_CARD).render(
+        card=card,
+        spec=preprocess,
+        classes=interface.classes,
+        interface=interface,
+        parts=parts.values(),
+        measured=_measured,
+        sizes={name: _bytes(size) for name, size in sizes.items()},
+        contents={name: _cell(text) for name, text in _contents(parts, recommended, added).items()},
+        added=added,
+        engine=targets.get(engine).needs if engine else None,
+        engines=[_engine(part) for part in built],
+        notes=dict.fromkeys(note for part in built if (note := targets.get(part.model.runtime).note)),
     )
+
+
+def _measured(facts: Mapping[str, Any]) -> list[str]:
+    """Return the cells of a model's row of figures."""
+    latency = _with_interval(facts, "p50_ms", "p50", 3)
+    where = [str(facts["measured_on"])] if facts.get("measured_on") else []
+    where += [f"unmeasured: {facts['unmeasured']}"] if facts.get("unmeasured") else []
+    return [
+        _with_interval(facts, "top1", "top1", 2),
+        _with_interval(facts, "drop", "drop", 2),
+        latency if latency == "unmeasured" else f"{latency} ms, batch {facts.get('batch', 1)}",
+        _against_fp32(facts),
+        _cell("; ".join(where)) or "unmeasured: nobody has yet",
+    ]
 
 
 def _with_interval(facts: Mapping[str, Any], name: str, stem: str, digits: int) -> str:
@@ -128,19 +204,6 @@ def _with_interval(facts: Mapping[str, Any], name: str, stem: str, digits: int) 
         return "unmeasured"
     between = "" if low is None or high is None else f" [{low:.{digits}f}, {high:.{digits}f}]"
     return f"{value:.{digits}f}{between}"
-
-
-def _top1(facts: Mapping[str, Any]) -> str:
-    return _with_interval(facts, "top1", "top1", 2)
-
-
-def _drop(facts: Mapping[str, Any]) -> str:
-    return _with_interval(facts, "drop", "drop", 2)
-
-
-def _latency(facts: Mapping[str, Any]) -> str:
-    found = _with_interval(facts, "p50_ms", "p50", 3)
-    return found if found == "unmeasured" else f"{found} ms, batch {facts.get('batch', 1)}"
 
 
 def _against_fp32(facts: Mapping[str, Any]) -> str:
@@ -156,23 +219,13 @@ def _against_fp32(facts: Mapping[str, Any]) -> str:
     return "; ".join(said) or "-"
 
 
-def _where(facts: Mapping[str, Any]) -> str:
-    said = [str(facts[name]) for name in ("measured_on",) if facts.get(name)]
-    said += [f"unmeasured: {facts['unmeasured']}"] if facts.get("unmeasured") else []
-    return _cell("; ".join(said)) or "unmeasured: nobody has yet"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
-
-
-def _files(
-    parts: Mapping[str, Part],
-    recommended: Mapping[Kind, Mapping[str, str]],
-    sizes: Mapping[str, int],
-    served: Sequence[Served],
-) -> str:
-    said = {part.file: f"{part.model.precision}, for {_runtime(part)}" for part in parts.values()}
+def _contents(
+    parts: Mapping[str, Part], recommended: Mapping[Kind, Mapping[str, str]], added: Sequence[AddedFiles]
+) -> dict[str, str]:
+    """Return what each file of the bundle is, in words."""
+    said = {
+        part.file: f"{part.model.precision}, for {targets.get(part.model.runtime).title}" for part in parts.values()
+    }
     said |= {part.data_name: f"weights of `{part.file}`, which needs them beside it" for part in parts.values()}
     for row in recommended.values():
         why = f": {row['why']}" if row["why"] else ""
@@ -183,106 +236,27 @@ def _files(
         "infer.py": "classifies images with numpy, Pillow and ONNX Runtime (1.18 or later) alone",
         "timm/model.safetensors": "the trained network for timm, with `timm/config.json` beside it",
     }
-    for model in served:
-        folder = f"triton/{model.name}"
-        said[f"{folder}/config.pbtxt"] = f"`{model.file}` for Triton, batches up to {model.max_batch}"
-        for name in sizes:
-            if name.startswith(f"{folder}/1/"):
-                said[name] = "the bundle's own file, by a second name where the disk has hard links"
-    rows = [f"| `{name}` | {_bytes(size)} | {_cell(said.get(name, ''))} |" for name, size in sizes.items()]
-    return "\n".join(["## Files", "", "| file | size | what it is |", "| --- | --- | --- |", *rows])
+    for one in added:
+        said |= one.files
+    return said
 
 
-def _runtime(part: Part) -> str:
-    return {"onnx": "ONNX Runtime", "tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}[part.model.runtime]
+def _engine(part: Part) -> str:
+    """Return the line about what an engine runs on."""
+    target, facts = targets.get(part.model.runtime), part.model.facts
+    kind = f"{target.name} {facts['version']}" if facts.get("version") else target.name
+    what = f"{target.hardware} " if target.hardware else ""
+    hardware = ", ".join(map(str, facts.get("hardware", ()))) or "hardware that was not recorded"
+    source = f" ({facts['hardware_source']})" if facts.get("hardware_source") else ""
+    batches = ", ".join(
+        f"{name} {facts[f'{name}_batch']}" for name in ("min", "opt", "max") if f"{name}_batch" in facts
+    )
+    return f"- `{part.file}`: {kind}, for {what}{hardware}{source}; batch sizes: {batches or 'not recorded'}."
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def _bytes(count: int) -> str:
     return f"{count / 1e6:.2f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"
-
-
-def _rejected(card: CardFacts) -> str:
-    if not card.rejected:
-        return ""
-    return "\n".join(["Made, and left out:", "", *(f"- {name}: {reason}" for name, reason in card.rejected)])
-
-
-def _engines(parts: Mapping[str, Part]) -> str:
-    lines = []
-    for part in parts.values():
-        if part.model.runtime == "onnx":
-            continue
-        facts = part.model.facts
-        kind = f"{part.model.runtime} {facts['version']}" if facts.get("version") else part.model.runtime
-        what = "NVIDIA compute capabilities " if part.model.runtime == "tensorrt-rtx" else ""
-        hardware = ", ".join(map(str, facts.get("hardware", ()))) or "hardware that was not recorded"
-        source = f" ({facts['hardware_source']})" if facts.get("hardware_source") else ""
-        batches = ", ".join(
-            f"{name} {facts[f'{name}_batch']}" for name in ("min", "opt", "max") if f"{name}_batch" in facts
-        )
-        lines.append(
-            f"- `{part.file}`: {kind}, for {what}{hardware}{source}; batch sizes: {batches or 'not recorded'}."
-        )
-    if not lines:
-        return ""
-    last = (
-        "An engine loads only in the TensorRT it was built with; elsewhere use an ONNX file, or build the engine again."
-    )
-    return "\n".join(["## Engines", "", *lines, "", last])
-
-
-def _interface(preprocess: PreprocessSpec, parts: Mapping[str, Part]) -> str:
-    facts = next(iter(parts.values())).interface
-    size = preprocess.size
-    resized = "both sides" if preprocess.crop_mode == "squash" else "shorter side"
-    if preprocess.input == "uint8":
-        form = f"uint8 `[batch, {size}, {size}, 3]`"
-        then = "the model normalises by itself"
-    else:
-        form = f"float32 `[batch, 3, {size}, {size}]`"
-        then = f"scaled to [0, 1], minus {list(preprocess.mean)}, divided by {list(preprocess.std)}"
-    turned = "turned as its EXIF data says" if preprocess.exif_orientation else "not turned by its EXIF data"
-    clear = "laid on white" if preprocess.transparency == "white" else "without its transparency"
-    return "\n".join(
-        [
-            "## Input and output",
-            "",
-            f"- `{facts.images.name}`: {form}, RGB, prepared as `preprocess.json` says: the file {turned} and {clear}, "
-            f"{resized} resized to {size} / {preprocess.crop_pct:g} pixels ({preprocess.interpolation}), centre crop, "
-            f"{then}.",
-            f"- `{facts.logits.name}`: float32 `[batch, {facts.classes}]`; line i of `labels.txt`, from 0, names "
-            "logit i.",
-        ]
-    )
-
-
-def _data(card: CardFacts, classes: int) -> str:
-    return "\n".join(
-        [
-            "## Training data",
-            "",
-            f"{card.data}: {classes} classes, {card.train_images} images to train on and {card.held_out_images} held "
-            f"out. Digest of the listing: `{card.data_digest}`.",
-        ]
-    )
-
-
-def _use(card: CardFacts) -> str:
-    licence = card.licence or (
-        "Not stated. The licences of the training data and of the teacher's weights bind this model too, and "
-        "`compress` cannot know them: whoever passes this bundle on has to state them here. Apache-2.0 is the licence "
-        "of `compress` and of `infer.py` alone."
-    )
-    use = card.intended_use or (
-        "Telling the classes of `labels.txt` apart in images like those it was trained on. Whoever deploys it has to "
-        "say for what, and to measure it on images from there."
-    )
-    limits = [
-        "It names one of its classes for any image, also for one that shows none of them; its probabilities are not "
-        "calibrated.",
-        "The figures above are of held-out images from the same source; other cameras, places or times may do worse.",
-        *card.limits,
-    ]
-    return "\n".join(
-        ["## Intended use and limits", "", use, "", *(f"- {limit}" for limit in limits), "", "## Licence", "", licence]
-    )

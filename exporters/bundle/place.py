@@ -12,15 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vitcompress.core.errors import UsageError
+from vitcompress.core.files import FULL_DISK
 
 _EXCHANGE = 2  # RENAME_EXCHANGE of Linux's renameat2
 _AT_FDCWD = -100
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 @contextmanager
-def disk_errors_told(folder: Path) -> Iterator[None]:
+def explain_disk_errors(folder: Path) -> Iterator[None]:
     """Turn a full disk and a place that may not be written to into one sentence about ``folder``.
 
     Raises:
@@ -29,7 +29,7 @@ def disk_errors_told(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _FULL:
+        if error.errno in FULL_DISK:
             raise UsageError(
                 f"the disk of '{folder.parent}' is full ({error.strerror}), so no bundle was written and an older one "
                 "is as it was; free some space, or give a folder on another disk."
@@ -55,7 +55,7 @@ def check_writable(folder: Path) -> None:
 
 
 def files_in(folder: Path) -> Iterator[str]:
-    """Every file, link and empty folder below ``folder``, relative, with forward slashes; links are not followed."""
+    """Yield every file, link and empty folder below ``folder``, relative to it; links are not followed."""
     for root, folders, files in os.walk(folder):
         base = Path(root)
         linked = [name for name in folders if (base / name).is_symlink()]
@@ -94,17 +94,6 @@ def swap(draft: Path, folder: Path) -> None:
         aside.rename(folder)
         raise
     aside.rename(draft)
-
-
-def link_or_copy(source: Path, target: Path) -> None:
-    """Give a file a second name; a second copy where the file system has no hard links."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(source, target)
-    except OSError as error:
-        if error.errno in _FULL:
-            raise
-        shutil.copyfile(source, target)
 
 
 def remove_draft(draft: Path) -> None:

@@ -4,36 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from vitcompress.core.artifact_records import Precision, Runtime
+from vitcompress.core.artifact_records import Precision
 from vitcompress.core.errors import BundleError, UsageError
 from vitcompress.core.files import below, sha256_of
 from vitcompress.core.preprocess import PreprocessSpec
-from vitcompress.exporters.bundle.graph import graph_facts
-from vitcompress.exporters.bundle.layout import (
-    ENGINE_1,
-    KINDS,
-    LABELS,
-    MANIFEST,
-    ONNX_1,
-    PREPROCESS,
-    READABLE,
-    Bundle,
-    Kind,
-    ModelFile,
-    kind_of,
-)
+from vitcompress.exporters import targets
+from vitcompress.exporters.bundle.layout import LABELS, MANIFEST, PREPROCESS, SCHEMA, Bundle, ModelFile
+from vitcompress.exporters.bundled import KINDS, Kind, graph_facts, kind_of
 
 _TEXTS = frozenset({".json", ".md", ".pbtxt", ".py", ".txt"})
 
 
 def open_bundle(folder: Path) -> Bundle:
-    """The bundle at ``folder``, every file in its manifest checked by size and SHA-256.
+    """Return the bundle at ``folder``, every file in its manifest checked by size and SHA-256.
 
     Raises:
         BundleError: it is missing, incomplete, damaged, of an unknown schema, or its files do not fit together.
@@ -51,52 +40,44 @@ def open_bundle(folder: Path) -> Bundle:
         raise BundleError(f"{files[PREPROCESS]} is not a preprocessing spec this version reads.") from error
     except UnicodeDecodeError as error:
         raise BundleError(f"{files[LABELS]} is not UTF-8 text.") from error
-    models, default = (_models_1 if manifest["schema"] == 1 else _models_2)(folder, manifest, files)
-    bundle = Bundle(folder, preprocess, labels, manifest, models, default)
-    _check_fit(bundle, files)
-    return bundle
+    models, default = _models(folder, manifest, files)
+    graphs = [model.path.name for model in models if kind_of(model.runtime) == "onnx"]
+    check_fit(folder, graphs, preprocess, labels, files)
+    return Bundle(folder, preprocess, labels, manifest, models, default)
 
 
-def _check_fit(bundle: Bundle, files: Mapping[str, Path]) -> None:
-    """Whether labels and preprocessing are those of the recommended graph, and every graph has its weights."""
-    for model in bundle.models:
-        if model.runtime != "onnx":
-            continue
-        facts = graph_facts(model.path)
-        if facts.classes != len(bundle.labels):
+def check_fit(
+    folder: Path, graphs: Sequence[str], preprocess: PreprocessSpec, labels: Sequence[str], files: Container[str]
+) -> None:
+    """Check that labels and preprocessing are those of every graph, and that every graph has its weights.
+
+    Args:
+        graphs: names of the ONNX files in ``folder``.
+        files: names of all files of the bundle.
+
+    Raises:
+        BundleError: something does not fit.
+    """
+    for name in graphs:
+        facts = graph_facts(folder / name)
+        if facts.classes != len(labels):
             raise BundleError(
-                f"{bundle.root} has {len(bundle.labels)} labels for a model of {facts.classes} outputs "
-                f"({model.path.name}); get the bundle again."
+                f"{folder} has {len(labels)} labels for a model of {facts.classes} outputs ({name}); "
+                "get the bundle again."
             )
-        if (facts.size, facts.input) != (bundle.preprocess.size, bundle.preprocess.input):
+        if (facts.size, facts.input) != (preprocess.size, preprocess.input):
             raise BundleError(
-                f"{bundle.root} prepares {bundle.preprocess.size} pixel images ({bundle.preprocess.input}) for a model "
-                f"that takes {facts.size} ({facts.input}, {model.path.name}); get the bundle again."
+                f"{folder} prepares {preprocess.size} pixel images ({preprocess.input}) for a model that takes "
+                f"{facts.size} ({facts.input}, {name}); get the bundle again."
             )
-        for name in facts.outside:
-            if name not in files:
+        for weights in facts.outside:
+            if weights not in files:
                 raise BundleError(
-                    f"{bundle.root / MANIFEST} does not list {name}, which {model.path.name} needs; "
-                    "get the bundle again."
+                    f"{folder / MANIFEST} does not list {weights}, which {name} needs; get the bundle again."
                 )
 
 
-def _models_1(
-    folder: Path, manifest: dict[str, Any], files: Mapping[str, Path]
-) -> tuple[tuple[ModelFile, ...], dict[Kind, str]]:
-    """The models of schema 1: one graph, and perhaps one engine whose flavour is among the facts."""
-    if ONNX_1 not in files:
-        raise _not_listed(folder, ONNX_1)
-    models = [ModelFile(ONNX_1, files[ONNX_1], "onnx", "fp32")]
-    default: dict[Kind, str] = {"onnx": ONNX_1}
-    engine = manifest.get("facts", {}).get("engine") or {}
-    if ENGINE_1 in files and engine.get("flavour") in ("tensorrt", "tensorrt-rtx"):
-        models.append(ModelFile(ENGINE_1, files[ENGINE_1], engine["flavour"], "fp32"))
-        default["engine"] = ENGINE_1
-    return tuple(models), default
-
-
-def _models_2(
+def _models(
     folder: Path, manifest: dict[str, Any], files: Mapping[str, Path]
 ) -> tuple[tuple[ModelFile, ...], dict[Kind, str]]:
     try:
@@ -108,13 +89,21 @@ def _models_2(
     for name, file, runtime, precision in rows:
         if file not in files:
             raise _not_listed(folder, file)
-        if runtime not in get_args(Runtime) or precision not in get_args(Precision):
+        if _kind(runtime) is None or precision not in get_args(Precision):
             raise BundleError(f"{folder / MANIFEST} has '{file}' for {runtime} in {precision}, which is unknown.")
         models.append(ModelFile(name, files[file], runtime, precision))  # type: ignore[arg-type]  # just checked
-    kinds = {model.name: kind_of(model.runtime) for model in models}
+    kinds = {model.name: _kind(model.runtime) for model in models}
     if "onnx" not in default or any(kinds.get(name) != kind for kind, name in default.items()):
         raise BundleError(f"{folder / MANIFEST} recommends models it does not have; get the bundle again.")
     return tuple(models), default
+
+
+def _kind(runtime: str) -> Kind | None:
+    """Return the kind of a target's files; None where no target of that name has any here."""
+    try:
+        return targets.get(runtime).kind
+    except UsageError:
+        return None
 
 
 def _not_listed(folder: Path, name: str) -> BundleError:
@@ -122,7 +111,7 @@ def _not_listed(folder: Path, name: str) -> BundleError:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a bundle, of a schema this version reads.
+    """Return the manifest of a bundle, of a schema this version reads.
 
     Raises:
         BundleError: there is none, it is damaged, or its schema is another one.
@@ -137,14 +126,13 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise BundleError(f"{path} is damaged ({error}); get the bundle again.") from error
     schema = manifest.get("schema") if isinstance(manifest, dict) else None
-    if schema not in READABLE:
-        known = " and ".join(map(str, READABLE))
-        raise BundleError(f"{path} has schema {schema!r}, this version reads {known}; use the version that made it.")
+    if schema != SCHEMA:
+        raise BundleError(f"{path} has schema {schema!r}, this version reads {SCHEMA}; use the version that made it.")
     return dict(manifest)
 
 
 def _verified(folder: Path, manifest: dict[str, Any]) -> dict[str, Path]:
-    """Every file of the manifest by its name, once it is known to be the file that was written."""
+    """Return every file of the manifest by its name, once it is known to be the file that was written."""
     files: dict[str, Path] = {}
     try:
         entries = [(str(entry["path"]), int(entry["bytes"]), str(entry["sha256"])) for entry in manifest["files"]]
@@ -173,7 +161,7 @@ def _verified(folder: Path, manifest: dict[str, Any]) -> dict[str, Path]:
 
 
 def _same_but_for_line_ends(path: Path, digest: str) -> bool:
-    """Whether a text file is the one that was written, as git checks it out where lines end in CRLF."""
+    """Return whether a text file is the one that was written, as git checks it out where lines end in CRLF."""
     if path.suffix not in _TEXTS:
         return False
     return hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest() == digest

@@ -6,51 +6,25 @@ statistics  medians, speed-ups and changes, with intervals that know what one se
 pinning     the processor cores that all this happens on
 """
 
-from vitcompress.exporters.latency.others import Others
-from vitcompress.exporters.latency.pinning import physical_cores, pinned
-from vitcompress.exporters.latency.rounds import (
-    SETTLED,
-    WARMUP_SHARE,
-    WINDOW,
-    Call,
-    Rounds,
-    measure,
-    no_garbage_collection,
-)
-from vitcompress.exporters.latency.sessions import Measurement, Opener, measure_sessions
-from vitcompress.exporters.latency.statistics import (
-    TAIL_SAMPLES,
-    Times,
-    change_interval,
-    half_width,
-    logs_of,
-    median_interval,
-    percentiles,
-    quantiles,
-    speedup_interval,
-)
-
-__all__ = [
-    "SETTLED",
-    "TAIL_SAMPLES",
-    "WARMUP_SHARE",
-    "WINDOW",
-    "Call",
-    "Measurement",
-    "Opener",
-    "Rounds",
-    "Times",
-    "change_interval",
-    "half_width",
-    "logs_of",
-    "measure",
-    "measure_sessions",
-    "median_interval",
-    "no_garbage_collection",
-    "percentiles",
-    "Others",
-    "physical_cores",
-    "pinned",
-    "quantiles",
-    "speedup_interval",
-]
+from vitcompress.exporters.latency.others import Others as Others
+from vitcompress.exporters.latency.pinning import physical_cores as physical_cores
+from vitcompress.exporters.latency.pinning import pinned as pinned
+from vitcompress.exporters.latency.rounds import SETTLED as SETTLED
+from vitcompress.exporters.latency.rounds import WARMUP_SHARE as WARMUP_SHARE
+from vitcompress.exporters.latency.rounds import WINDOW as WINDOW
+from vitcompress.exporters.latency.rounds import Call as Call
+from vitcompress.exporters.latency.rounds import Rounds as Rounds
+from vitcompress.exporters.latency.rounds import measure as measure
+from vitcompress.exporters.latency.rounds import no_garbage_collection as no_garbage_collection
+from vitcompress.exporters.latency.sessions import Measurement as Measurement
+from vitcompress.exporters.latency.sessions import Opener as Opener
+from vitcompress.exporters.latency.sessions import measure_sessions as measure_sessions
+from vitcompress.exporters.latency.statistics import TAIL_SAMPLES as TAIL_SAMPLES
+from vitcompress.exporters.latency.statistics import Times as Times
+from vitcompress.exporters.latency.statistics import change_interval as change_interval
+from vitcompress.exporters.latency.statistics import half_width as half_width
+from vitcompress.exporters.latency.statistics import logs_of as logs_of
+from vitcompress.exporters.latency.statistics import median_interval as median_interval
+from vitcompress.exporters.latency.statistics import percentiles as percentiles
+from vitcompress.exporters.latency.statistics import quantiles as quantiles
+from vitcompress.exporters.latency.statistics import speedup_interval as speedup_interval

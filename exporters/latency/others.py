@@ -26,7 +26,7 @@ class Others:
         self._busy, self._own = _busy_seconds(), _own_seconds()
 
     def share(self) -> float | None:
-        """Share of the CPUs' time that others took until now, 0 to 1; None where the system does not tell.
+        """Return share of the CPUs' time that others took until now, 0 to 1; None where the system does not tell.
 
         Of all CPUs, or of those this process is bound to, whichever is more: on a large machine a neighbour on the same
         core is little of the whole, and a neighbour on another core nothing of its own.
@@ -43,7 +43,7 @@ class Others:
 
 
 def _busy_seconds() -> list[float]:
-    """Seconds that each CPU of the machine has worked."""
+    """Return seconds that each CPU of the machine has worked."""
     times = psutil.cpu_times(percpu=True)
     # What guests ran is in user and nice already; what a hypervisor took (steal) was not there to be used.
     idle = ("idle", "iowait", "guest", "guest_nice")
@@ -51,6 +51,6 @@ def _busy_seconds() -> list[float]:
 
 
 def _own_seconds() -> float:
-    """Seconds of processor time that this process has used in all its threads."""
+    """Return seconds of processor time that this process has used in all its threads."""
     own = psutil.Process().cpu_times()
     return float(own.user + own.system)

@@ -20,7 +20,7 @@ _TOPOLOGY = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 
 
 def physical_cores() -> int:
-    """Physical cores that this process may use: the threads every latency is measured with unless told otherwise.
+    """Return how many physical cores this process may use: the threads that latencies are measured with by default.
 
     As many as ``pinned`` can bind to, and no more than a container's share of the processor's time.
     """
@@ -65,7 +65,7 @@ def pinned(threads: int) -> Iterator[tuple[int, ...]]:
 
 
 def one_of_each_core(allowed: set[int]) -> tuple[int, ...]:
-    """The lowest-numbered of the ``allowed`` CPUs on each physical core, rising; all of them where none is told."""
+    """Return lowest-numbered of the ``allowed`` CPUs on each physical core, rising; all of them where none is told."""
     first: dict[str, int] = {}
     for cpu in sorted(allowed):
         path = Path(_TOPOLOGY.format(cpu))
@@ -78,19 +78,19 @@ def one_of_each_core(allowed: set[int]) -> tuple[int, ...]:
 
 
 def idle_first(cpus: tuple[int, ...]) -> tuple[int, ...]:
-    """The CPUs in their order, but those that are busy now behind the others."""
+    """Return the CPUs in their order, but those that are busy now behind the others."""
     shares = psutil.cpu_percent(_LOOK_SECONDS, percpu=True)
     busy = {cpu for cpu in cpus if cpu < len(shares) and shares[cpu] >= _BUSY}
     return tuple(sorted(cpus, key=lambda cpu: cpu in busy))
 
 
 def _tasks() -> list[int]:
-    """Identifiers of this process's threads."""
+    """Return identifiers of this process's threads."""
     return [int(entry.name) for entry in _TASKS.iterdir()]
 
 
 def _masks() -> dict[int, set[int]]:
-    """CPUs that each thread may use now."""
+    """Return CPUs that each thread may use now."""
     found = {}
     for task in _tasks():
         with suppress(ProcessLookupError):

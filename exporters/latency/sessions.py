@@ -64,7 +64,7 @@ class Measurement:
         return {name: np.array([np.median(one.milliseconds[name]) for one in self.sessions]) for name in names}
 
     def samples(self, name: str) -> Times:
-        """All times of one contestant, sessions in order."""
+        """Return all times of one contestant, sessions in order."""
         return np.concatenate([one.milliseconds[name] for one in self.sessions])
 
 
@@ -115,7 +115,7 @@ def measure_sessions(
 def _session(
     contestants: Mapping[str, Opener], seconds: float, min_rounds: int, clock: Clock, rng: np.random.Generator
 ) -> tuple[Rounds, float]:
-    """One session, and the seconds that opening took of it."""
+    """Return one session, and the seconds that opening took of it."""
     began = clock()
     names = list(contestants)
     spacers = []
@@ -131,7 +131,7 @@ def _session(
 
 
 def _affordable(seconds: float, opening: float, sessions: list[Rounds]) -> int:
-    """Sessions that ``seconds`` are enough for, going by those there are, whose opening took ``opening`` seconds."""
+    """Return how many sessions fit into ``seconds``, going by those there are, opened in ``opening`` seconds."""
     opened = opening / len(sessions)
     rounds = sum(one.warm_up + len(next(iter(one.milliseconds.values()))) for one in sessions)
     running = SESSION_ROUNDS * sum(one.seconds for one in sessions) / rounds
@@ -139,7 +139,7 @@ def _affordable(seconds: float, opening: float, sessions: list[Rounds]) -> int:
 
 
 def _widest(sessions: list[Rounds], reference: str | None) -> float:
-    """The largest relative half-width of a contestant's 95 % interval so far."""
+    """Return the largest relative half-width of a contestant's 95 % interval so far."""
     logs = {name: logs_of(times) for name, times in Measurement(tuple(sessions), False, 0.0).medians.items()}
     if reference is None or len(logs) == 1:
         return max(half_width(times) for times in logs.values())

@@ -41,7 +41,7 @@ def percentiles(samples: Times) -> tuple[float, float, float | None]:
 
 
 def quantiles(samples: Times) -> tuple[float, ...]:
-    """The ``QUANTILES`` numbers, rising, of ``samples [R]``.
+    """Return the ``QUANTILES`` numbers, rising, of ``samples [R]``.
 
     Raises:
         ValueError: no samples.
@@ -52,7 +52,7 @@ def quantiles(samples: Times) -> tuple[float, ...]:
 
 
 def median_interval(samples: Times, sessions: Times, bootstrap: int, seed: int) -> tuple[float, float, float]:
-    """Median of all ``samples [R]``, and a 95 % interval from the sessions' medians ``[S]``.
+    """Return median of all ``samples [R]``, and a 95 % interval from the sessions' medians ``[S]``.
 
     The interval is that of the geometric mean of the session medians (as in ``speedup_interval``), so that it knows how
     much one session differs from the next. The median of all samples weighs sessions by their rounds and can lie
@@ -71,7 +71,7 @@ def median_interval(samples: Times, sessions: Times, bootstrap: int, seed: int) 
 def speedup_interval(
     reference: Times, own: Times, bootstrap: int, seed: int, confidence: float = CONFIDENCE
 ) -> tuple[float, float, float]:
-    """Speed-up over a reference: geometric mean over sessions of median over median, and its interval.
+    """Return speed-up over a reference: geometric mean over sessions of median over median, and its interval.
 
     ``reference [S]`` and ``own [S]`` are medians of the same sessions, so that drift they share cancels. The interval
     is a block bootstrap with sessions as blocks, by percentiles that are expanded because a bootstrap of few blocks is
@@ -96,7 +96,7 @@ def speedup_interval(
 
 
 def change_interval(before: Times, now: Times, confidence: float) -> tuple[float, float, float]:
-    """How many times as large ``before`` was as ``now``, with an interval, from two independent measurements.
+    """Return how many times as large ``before`` was as ``now``, with an interval, from two independent measurements.
 
     Args:
         before: logarithms by session ``[S]`` of one measurement.
@@ -131,7 +131,7 @@ def change_interval(before: Times, now: Times, confidence: float) -> tuple[float
 
 
 def _trimmed(logs: Times) -> tuple[float, float, int]:
-    """Mean of ``logs [S]`` without the extremes, the variance of that mean, and how many are left."""
+    """Return mean of ``logs [S]`` without the extremes, the variance of that mean, and how many are left."""
     ordered, cut = np.sort(logs), int(TRIM * logs.size)
     kept = ordered[cut : logs.size - cut]
     drawn_in = np.clip(ordered, kept[0], kept[-1])  # winsorized
@@ -140,7 +140,7 @@ def _trimmed(logs: Times) -> tuple[float, float, int]:
 
 
 def half_width(logs: Times, confidence: float = CONFIDENCE) -> float:
-    """Half the interval of the mean of ``logs [S]`` by Student's t: near zero, a share of what they are logs of.
+    """Return half the interval of the mean of ``logs [S]`` by Student's t: near zero, a share of what they are logs of.
 
     Raises:
         ValueError: fewer than two sessions.
@@ -151,7 +151,7 @@ def half_width(logs: Times, confidence: float = CONFIDENCE) -> float:
 
 
 def logs_of(medians: Times) -> Times:
-    """Natural logarithms of session medians ``[S]``.
+    """Return natural logarithms of session medians ``[S]``.
 
     Raises:
         ValueError: a time is zero or negative.
@@ -177,7 +177,7 @@ def _geometric_mean_interval(
 
 
 def _student_quantile(freedom: float, confidence: float) -> float:
-    """The number that |t| stays below with ``confidence``."""
+    """Return the number that |t| stays below with ``confidence``."""
     from scipy.special import stdtrit
 
     return float(stdtrit(freedom, 0.5 + confidence / 2))

@@ -17,14 +17,12 @@ _NAMES = {
     "DOUBLE": "fp64",
 }
 """ONNX's names of number formats to ours; others go by their own in small letters."""
-
-
 _CONVERTERS = frozenset({"Cast", "QuantizeLinear", "DequantizeLinear", "Shape"})
 """Operators that compute in no type of their own."""
 
 
 def operator_dtypes(path: Path) -> OperatorDtypes:
-    """Operators by type and by the dtype they compute in.
+    """Return operators by type and by the dtype they compute in.
 
     That is the type of the first tensor they compute with, by ONNX's own inference; and for a matrix product that reads
     dequantized operands only, the quantized type, since that is what a runtime multiplies. Operators that only convert
@@ -47,7 +45,7 @@ def audit_of(model: Any) -> OperatorDtypes:
 
 
 def unreduced_products(model: Any, precision: Precision) -> tuple[str, ...]:
-    """Names of the matrix products of a ``ModelProto`` with inferred types that do not compute in ``precision``."""
+    """Return names of the matrix products of a typed ``ModelProto`` that do not compute in ``precision``."""
     return tuple(node.name for node, dtype in _dtypes(model) if node.op_type in PRODUCTS and dtype != precision)
 
 

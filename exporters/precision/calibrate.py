@@ -37,7 +37,7 @@ class Ranges:
 
 
 def calibrated(source: SourceGraph, images: NDArray[Any], tensors: Collection[str]) -> tuple[Ranges, ...]:
-    """The ranges of ``tensors`` (float32 activations) over ``images``, as the graph takes them, by every method."""
+    """Return ranges of ``tensors`` (float32 activations) over ``images``, as the graph takes them, by every method."""
     largest = dict.fromkeys(tensors, 0.0)
     for name, values in _activations(source, images, tensors):
         largest[name] = max(largest[name], float(np.abs(values).max()))
@@ -77,14 +77,14 @@ def _whole(counts: NDArray[np.int64]) -> float:
 
 
 def _percentile(counts: NDArray[np.int64]) -> float:
-    """The share of the largest magnitude below which 99.99 % of the magnitudes lie."""
+    """Return the share of the largest magnitude below which 99.99 % of the magnitudes lie."""
     if counts.sum() == 0:
         return 1.0
     return float(np.searchsorted(counts.cumsum(), _PERCENTILE * counts.sum()) + 1) / _BINS
 
 
 def _least_squares(counts: NDArray[np.int64]) -> float:
-    """The share of the largest magnitude whose rounding below and clipping above have the least squared error."""
+    """Return share of the largest magnitude whose rounding below and clipping above have the least squared error."""
     centres = (np.arange(_BINS) + 0.5) / _BINS
     tops = np.arange(8, 129) / 128
     steps = tops[:, None] / LEVELS

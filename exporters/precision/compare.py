@@ -28,7 +28,6 @@ class Deviation:
     """
     rms: float
     """Root mean square of the differences, over the same spread."""
-    absolute: float
     agreement: float
     """Share of images whose largest logit is the same one."""
 
@@ -45,20 +44,18 @@ def deviation(found: NDArray[np.float32], expected: NDArray[np.float32]) -> Devi
         raise ResultError("the fp32 graph's logits are not all finite on these images, so nothing can be compared.")
     if not np.isfinite(found).all():
         infinite = float("inf")
-        return Deviation(relative=infinite, rms=infinite, absolute=infinite, agreement=0.0)
+        return Deviation(relative=infinite, rms=infinite, agreement=0.0)
     spread = max(float(np.ptp(expected, axis=1).mean()), float(np.finfo(np.float32).tiny))
     difference = found.astype(np.float64) - expected
-    absolute = float(np.abs(difference).max())
     return Deviation(
-        relative=absolute / spread,
+        relative=float(np.abs(difference).max()) / spread,
         rms=float(np.sqrt((difference**2).mean())) / spread,
-        absolute=absolute,
         agreement=float((found.argmax(axis=1) == expected.argmax(axis=1)).mean()),
     )
 
 
 def logits_of(model: Any, images: NDArray[Any], *, optimised: bool) -> NDArray[np.float32]:
-    """Logits ``[N, K]`` of a ``ModelProto`` in ONNX Runtime on the CPU.
+    """Return logits ``[N, K]`` of a ``ModelProto`` in ONNX Runtime on the CPU.
 
     Args:
         optimised: as ONNX Runtime runs the file by default, with operators fused; else literally, one by one, which
@@ -79,7 +76,7 @@ def logits_of(model: Any, images: NDArray[Any], *, optimised: bool) -> NDArray[n
 
 
 def session_of(model: Any, *, optimised: bool) -> Any:
-    """An ONNX Runtime session on the CPU of a ``ModelProto``; ``optimised`` and errors as for ``logits_of``."""
+    """Return an ONNX Runtime session on the CPU of a ``ModelProto``; ``optimised`` and errors as for ``logits_of``."""
     try:
         import onnxruntime as ort
     except ImportError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ class SourceGraph:
         return self.model.graph.node
 
     def products(self, *, weighted: bool) -> tuple[str, ...]:
-        """Names of the matrix products; ``weighted``: only those with a constant operand (no attention products)."""
+        """Return names of the matrix products; ``weighted``: only those with a constant operand."""
         found = (node for node in self.nodes if node.op_type in PRODUCTS)
         return tuple(node.name for node in found if not weighted or self.constants.intersection(node.input))
 
@@ -66,7 +66,7 @@ def load_source(path: Path) -> SourceGraph:
 
 
 def load_graph(path: Path) -> Any:
-    """A ``ModelProto`` with its weights, with a name for every node and the inferred type of every tensor.
+    """Return a ``ModelProto`` with its weights, with a name for every node and the inferred type of every tensor.
 
     Raises:
         BundleError: the file is missing or no ONNX graph.
@@ -92,7 +92,7 @@ def load_graph(path: Path) -> Any:
 
 
 def inferred(model: Any, name: str) -> Any:
-    """A copy of a ``ModelProto`` with the type of every tensor.
+    """Return a copy of a ``ModelProto`` with the type of every tensor.
 
     Raises:
         ResultError: they cannot be inferred; ``name`` says of what.
@@ -131,8 +131,20 @@ def _name_nodes(graph: Any) -> None:
         taken.add(node.name)
 
 
+def replace_tensors(graph: Any, added: Iterable[Any]) -> None:
+    """Give a graph whose nodes were changed the tensors that they read, of its own and ``added`` ones."""
+    import onnx
+
+    read = {name for node in graph.node for name in node.input}
+    tensors = onnx.GraphProto()  # copies, so that those read still can take the place of all
+    tensors.initializer.extend(tensor for tensor in (*graph.initializer, *added) if tensor.name in read)
+    graph.ClearField("initializer")
+    graph.initializer.extend(tensors.initializer)
+    graph.ClearField("value_info")  # of the types before; whoever needs them infers them anew
+
+
 def tensor_types(graph: Any) -> dict[str, int]:
-    """ONNX element type by tensor name, from inferred value infos and initializers."""
+    """Return ONNX element type by tensor name, from inferred value infos and initializers."""
     types = {tensor.name: int(tensor.data_type) for tensor in graph.initializer}
     for value in (*graph.input, *graph.output, *graph.value_info):
         types[value.name] = int(value.type.tensor_type.elem_type)
@@ -140,7 +152,7 @@ def tensor_types(graph: Any) -> dict[str, int]:
 
 
 def one_line(error: BaseException) -> str:
-    """An error of another library as the end of a sentence."""
+    """Return another library's error message in one line of at most 200 characters, without a full stop."""
     return " ".join(str(error).split())[:200].rstrip(".")
 
 
@@ -148,7 +160,7 @@ _NUMBERED = re.compile(r"^(?:.*\.)?\d+(?=\.)")
 
 
 def blocks_of(source: SourceGraph) -> dict[str, str]:
-    """The transformer block each node belongs to, by node name, in topological order.
+    """Return the transformer block each node belongs to, by node name, in topological order.
 
     A part begins at every LayerNormalization. Parts go together where parameters that they alone read are numbered
     alike (``blocks.3``, ``layers.1.blocks.0``). Without such parameters, those before the blocks are the ``stem``, the

@@ -8,16 +8,12 @@ between neighbours that both stay in fp32. Here a tensor is only ever cast from 
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from vitcompress.exporters.precision.graph import FP32_OPERATORS, SourceGraph
+from vitcompress.exporters.precision.graph import FP32_OPERATORS, SourceGraph, replace_tensors
 
-FP16_MAX = 65504.0
-"""Largest finite fp16 number."""
 _MOVES = frozenset(
     {"Concat", "Expand", "Gather", "Identity", "Pad", "Reshape", "Slice", "Split", "Squeeze", "Tile"}
 ) | {
@@ -32,25 +28,13 @@ _BLIND = frozenset({"Shape", "Size"})
 """Operators that read no values, and so any type."""
 
 
-@dataclass(frozen=True)
-class HalvedWeights:
-    """What became of the weights that were rounded to fp16."""
-
-    values: int
-    beyond: int
-    """Finite values beyond 65504, which became infinite."""
-    flushed: int
-    """Values other than 0 that became 0 (below 2^-25)."""
-
-
-def fp16_from_fp32(source: SourceGraph, kept: Collection[str] = ()) -> tuple[Any, HalvedWeights]:
-    """An fp16 copy of the graph, with float32 input (if float) and output, and what rounding did to its weights.
+def fp16_from_fp32(source: SourceGraph, kept: Collection[str] = ()) -> Any:
+    """Return an fp16 copy of the graph, a ``ModelProto`` with float32 input (if float) and output.
 
     Args:
         kept: names of nodes to leave in fp32 beside LayerNormalization and Softmax.
     """
-    conversion = _Conversion(source, frozenset(kept))
-    return conversion.model(), conversion.weights()
+    return _Conversion(source, frozenset(kept)).model
 
 
 class _Conversion:
@@ -62,12 +46,11 @@ class _Conversion:
         self._onnx = onnx
         self._float, self._half = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
         self._source = source
-        self._model = onnx.ModelProto()
-        self._model.CopyFrom(source.model)
-        graph = self._model.graph
+        self.model = onnx.ModelProto()
+        self.model.CopyFrom(source.model)
+        graph = self.model.graph
         self._initializers = {tensor.name: tensor for tensor in graph.initializer}
         self._home = dict(source.types)
-        self._halved: list[tuple[NDArray[np.float32], NDArray[np.float16]]] = []
         self._cast: dict[tuple[str, int], str] = {}
         self._nodes: list[Any] = []
         self._readers: dict[str, list[Any]] = {}
@@ -80,23 +63,15 @@ class _Conversion:
             self._place(node)
         self._finish()
 
-    def model(self) -> Any:
-        return self._model
-
-    def weights(self) -> HalvedWeights:
-        wide = [(np.isfinite(full) & ~np.isfinite(half)).sum() for full, half in self._halved]
-        flushed = [((full != 0) & (half == 0)).sum() for full, half in self._halved]
-        return HalvedWeights(sum(full.size for full, _ in self._halved), int(sum(wide)), int(sum(flushed)))
-
     def _is_float(self, name: str) -> bool:
         return bool(self._source.types.get(name) == self._float)
 
     def _fixed(self, node: Any) -> bool:
-        """Whether a node stays in fp32 whatever surrounds it."""
+        """Return whether a node stays in fp32 whatever surrounds it."""
         return node.name in self._kept or node.op_type in FP32_OPERATORS or node.op_type in _TYPED
 
     def _halves(self, node: Any) -> bool:
-        """Whether a node computes in fp16."""
+        """Return whether a node computes in fp16."""
         if self._fixed(node) or not any(self._is_float(name) for name in node.output):
             return False
         if node.op_type not in _MOVES:
@@ -104,7 +79,7 @@ class _Conversion:
         # Moving fp32 numbers from one fp32 operator to others: a cast there and back would only round them.
         moved = [name for name in node.input if self._is_float(name) and name not in self._initializers]
         readers = [reader for name in node.output for reader in self._readers.get(name, [])]
-        ends = any(value.name in node.output for value in self._model.graph.output)
+        ends = any(value.name in node.output for value in self.model.graph.output)
         from_full = bool(moved) and all(self._home[name] == self._float for name in moved)
         return not (from_full and (readers or ends) and all(self._fixed(reader) for reader in readers))
 
@@ -123,7 +98,7 @@ class _Conversion:
         self._nodes.append(node)
 
     def _as(self, name: str, wanted: int) -> str:
-        """The name of ``name`` in the type ``wanted``, cast from its own type where it has another."""
+        """Return the name of ``name`` in the type ``wanted``, cast from its own type where it has another."""
         if self._home[name] == wanted:
             return name
         if (name, wanted) not in self._cast:
@@ -138,13 +113,12 @@ class _Conversion:
 
     def _rounded(self, tensor: Any, name: str) -> Any:
         full = self._onnx.numpy_helper.to_array(tensor)
-        with np.errstate(over="ignore"):  # counted, and measured by what it does to the logits
+        with np.errstate(over="ignore"):  # measured by what it does to the logits
             half = full.astype(np.float16)
-        self._halved.append((full, half))
         return self._onnx.numpy_helper.from_array(half, name)
 
     def _finish(self) -> None:
-        graph = self._model.graph
+        graph = self.model.graph
         for value in graph.output:
             if self._home[value.name] == self._half:
                 self._rename(value.name, f"{value.name}_fp16")
@@ -154,14 +128,7 @@ class _Conversion:
                 self._nodes.append(cast)
         del graph.node[:]
         graph.node.extend(self._nodes)
-        read = {name for node in graph.node for name in node.input}
-        tensors = self._onnx.GraphProto()  # copies, so that those read still can take the place of all
-        tensors.initializer.extend(
-            tensor for tensor in (*graph.initializer, *self._constants.values()) if tensor.name in read
-        )
-        graph.ClearField("initializer")
-        graph.initializer.extend(tensors.initializer)
-        del graph.value_info[:]  # of the types before; whoever needs them infers them anew
+        replace_tensors(graph, self._constants.values())
 
     def _rename(self, old: str, new: str) -> None:
         for node in self._nodes:

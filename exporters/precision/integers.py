@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from vitcompress.exporters.precision.calibrate import LEVELS, Ranges
-from vitcompress.exporters.precision.graph import SourceGraph
+from vitcompress.exporters.precision.graph import SourceGraph, replace_tensors
 
 _ZERO = "int8_zero"
 _QUANTIZED = ("Conv", "Gemm", "MatMul")
 
 
 def int8_from_fp32(source: SourceGraph, ranges: Ranges, kept: Collection[str] = ()) -> Any:
-    """An int8 copy of the graph; ``kept`` names products to leave in fp32.
+    """Return an int8 copy of the graph; ``kept`` names products to leave in fp32.
 
     ONNX Runtime's own quantizer is not used: calibration goes with it, which a search should not repeat, and it lets
     operators that need no pixels, such as a ``Shape``, read quantized ones (measured; docs/precision.md).
@@ -40,17 +40,12 @@ def int8_from_fp32(source: SourceGraph, ranges: Ranges, kept: Collection[str] = 
         nodes.append(node)
     del graph.node[:]
     graph.node.extend(nodes)
-    read = {name for node in graph.node for name in node.input}
-    tensors = onnx.GraphProto()  # copies, so that those read still can take the place of all
-    tensors.initializer.extend(tensor for tensor in (*graph.initializer, *added.values()) if tensor.name in read)
-    graph.ClearField("initializer")
-    graph.initializer.extend(tensors.initializer)
-    graph.ClearField("value_info")  # of the types before; whoever needs them infers them anew
+    replace_tensors(graph, added.values())
     return model
 
 
 def quantizable(source: SourceGraph) -> tuple[str, ...]:
-    """Names of the products of an activation with a constant weight, in that order.
+    """Return names of the products of an activation with a constant weight, in that order.
 
     A stack of matrices, one a head, is left out: ONNX Runtime's kernel takes the scales of one matrix alone, and fails.
     """
@@ -66,7 +61,7 @@ def quantizable(source: SourceGraph) -> tuple[str, ...]:
 
 
 def _activation_pair(node: Any, scale: float, added: dict[str, Any]) -> list[Any]:
-    """A pair of its own for the activation a product reads: TensorRT takes none that is shared between products."""
+    """Return a pair for the activation that a product reads; TensorRT takes none that products share."""
     from onnx import helper, numpy_helper
 
     name = f"{node.name}_input"
@@ -85,7 +80,7 @@ def _activation_pair(node: Any, scale: float, added: dict[str, Any]) -> list[Any
 
 
 def _weight_scaled(node: Any, weight: Any, added: dict[str, Any]) -> Any:
-    """The product's weight as int8 with a scale for each output channel, and the node that multiplies them."""
+    """Return the product's weight as int8 with a scale for each output channel, and the node that multiplies them."""
     from onnx import helper, numpy_helper
 
     values = numpy_helper.to_array(weight)

@@ -21,7 +21,7 @@ class Limits:
     """Graphs that may be made and measured; a search cut short leaves more nodes in fp32 than it might."""
 
     def met_by(self, found: Deviation) -> bool:
-        """Whether a deviation is within both limits."""
+        """Return whether a deviation is within both limits."""
         return found.relative <= self.difference and found.agreement >= self.agreement
 
 
@@ -38,7 +38,7 @@ What coarseness costs in accuracy is for a gate on the whole held-out set to tel
 
 
 def default_limits(precision: Precision) -> Limits:
-    """The limits of a precision.
+    """Return the limits of a precision.
 
     Raises:
         UsageError: it has none, being fp32 or unknown.

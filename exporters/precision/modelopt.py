@@ -38,7 +38,7 @@ def require_precision(precision: str) -> None:
 
 
 def bf16_from_fp32(source: SourceGraph, kept: Collection[str] = ()) -> Any:
-    """A bf16 copy of the graph by AutoCast, with float32 input and output, LayerNormalization and Softmax in fp32.
+    """Return bf16 copy of the graph by AutoCast, with float32 input and output, LayerNormalization and Softmax in fp32.
 
     AutoCast's own exclusion of nodes with large values is off: bf16 has the range of fp32.
 
@@ -60,7 +60,7 @@ def bf16_from_fp32(source: SourceGraph, kept: Collection[str] = ()) -> Any:
 
 
 def fp8_from_fp32(source: SourceGraph, images: NDArray[Any], kept: Collection[str] = ()) -> Any:
-    """An fp8 (E4M3) copy of the graph: pairs of QuantizeLinear and DequantizeLinear, calibrated by the maximum.
+    """Return an fp8 (E4M3) copy of the graph: pairs of QuantizeLinear and DequantizeLinear, calibrated by the maximum.
 
     Attention's own products and everything but products stay in fp32. ModelOpt leaves some products out by itself:
     convolutions of few channels, and matrices too narrow for fp8 kernels.
@@ -103,7 +103,7 @@ def modelopt_version() -> str:
 
 
 def _load(module: str) -> Any:
-    with _hushed():
+    with _without_messages():
         try:
             return importlib.import_module(module)
         except ImportError as error:  # ModelOpt's own, when one of its libraries is missing, is an ImportError too
@@ -128,7 +128,7 @@ def _graph_file(source: SourceGraph) -> Iterator[Path]:
 @contextlib.contextmanager
 def _running(what: str) -> Iterator[None]:
     """ModelOpt's errors as ours, and none of its talk."""
-    with _hushed():
+    with _without_messages():
         try:
             yield
         except Exception as error:  # asserts, ValueErrors and ONNX's own: it has no base class
@@ -138,7 +138,7 @@ def _running(what: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _hushed() -> Iterator[None]:
+def _without_messages() -> Iterator[None]:
     """Without messages, progress and warnings of libraries, which are about their own insides."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)

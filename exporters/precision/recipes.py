@@ -13,18 +13,9 @@ from vitcompress.core.errors import DataError, UsageError
 from vitcompress.exporters.precision.calibrate import Ranges, calibrated
 from vitcompress.exporters.precision.compare import deviation, logits_of
 from vitcompress.exporters.precision.graph import FP32_OPERATORS, SourceGraph
-from vitcompress.exporters.precision.halves import HalvedWeights, fp16_from_fp32
+from vitcompress.exporters.precision.halves import fp16_from_fp32
 from vitcompress.exporters.precision.integers import int8_from_fp32, quantizable
 from vitcompress.exporters.precision.modelopt import bf16_from_fp32, fp8_from_fp32, modelopt_version
-
-
-@dataclass(frozen=True)
-class Converted:
-    """A reduced graph."""
-
-    model: Any
-    weights: HalvedWeights | None = None
-    """fp16: what rounding did to the weights."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +25,8 @@ class Recipe:
     precision: Precision
     method: str
     """Which tool, with which settings."""
-    convert: Callable[[frozenset[str]], Converted]
-    """The reduced graph with the given nodes left in fp32."""
+    convert: Callable[[frozenset[str]], Any]
+    """Makes the reduced graph, a ``ModelProto``, with the given nodes left in fp32."""
     candidates: tuple[str, ...]
     """Nodes that can be left in fp32."""
     simulate: bool
@@ -52,7 +43,7 @@ class Recipe:
 def recipe_for(
     source: SourceGraph, precision: Precision, calibration: NDArray[Any], say: Callable[[str], None]
 ) -> Recipe:
-    """How to make ``precision`` of ``source``; int8 is calibrated here, once for all conversions.
+    """Return how to make ``precision`` of ``source``; int8 is calibrated here, once for all conversions.
 
     Raises:
         UsageError: there is no such precision to reduce to.
@@ -67,7 +58,7 @@ def recipe_for(
 
 
 def _floating(source: SourceGraph) -> tuple[str, ...]:
-    """Nodes that give float32 numbers, but for those that always do."""
+    """Return nodes that give float32 numbers, but for those that always do."""
     import onnx
 
     return tuple(
@@ -86,7 +77,7 @@ def _fp16(source: SourceGraph, calibration: NDArray[Any], say: Callable[[str], N
     return Recipe(
         precision="fp16",
         method="own cast insertion; LayerNormalization, Softmax, input and output in fp32",
-        convert=lambda kept: Converted(*fp16_from_fp32(source, kept)),
+        convert=lambda kept: fp16_from_fp32(source, kept),
         candidates=_floating(source),
         simulate=True,
         must_run=True,
@@ -98,7 +89,7 @@ def _bf16(source: SourceGraph, calibration: NDArray[Any], say: Callable[[str], N
     return Recipe(
         precision="bf16",
         method=f"NVIDIA ModelOpt {modelopt_version()} AutoCast, keep_io_types; LayerNormalization and Softmax in fp32",
-        convert=lambda kept: Converted(bf16_from_fp32(source, kept)),
+        convert=lambda kept: bf16_from_fp32(source, kept),
         candidates=_floating(source),
         simulate=True,
         must_run=False,
@@ -111,7 +102,7 @@ def _fp8(source: SourceGraph, calibration: NDArray[Any], say: Callable[[str], No
         precision="fp8",
         method=f"NVIDIA ModelOpt {modelopt_version()}, QDQ of E4M3, calibrated by the maximum; attention products "
         "in fp32",
-        convert=lambda kept: Converted(fp8_from_fp32(source, calibration, kept)),
+        convert=lambda kept: fp8_from_fp32(source, calibration, kept),
         candidates=source.products(weighted=True),
         simulate=False,
         must_run=False,
@@ -127,7 +118,7 @@ def _int8(source: SourceGraph, calibration: NDArray[Any], say: Callable[[str], N
         precision="int8",
         method=f"own static QDQ: weights per channel, activations per tensor, symmetric, ranges by "
         f"{ranges.method}; attention products in fp32",
-        convert=lambda kept: Converted(int8_from_fp32(source, ranges, kept)),
+        convert=lambda kept: int8_from_fp32(source, ranges, kept),
         candidates=quantizable(source),
         simulate=False,
         must_run=True,

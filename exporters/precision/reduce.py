@@ -43,20 +43,14 @@ class ReducedFacts:
     """Graphs that were made and measured until this one."""
     difference: float | None
     """Largest logit difference over the fp32 logits' spread (``compare.Deviation``); None: could not be measured."""
-    max_abs_difference: float | None
     agreement: float | None
     """Share of images with the same top-1 as in fp32."""
     measured: str
-    """How these three were measured, or why they could not be."""
+    """How these two were measured, or why they could not be."""
     as_run_difference: float | None
-    """``difference`` of the file as ONNX Runtime runs it on this CPU, optimised; None where it cannot (``as_run``)."""
-    as_run: str
+    """``difference`` of the file as ONNX Runtime runs it on this CPU, optimised; None where it cannot."""
     checked_images: int
     calibration_images: int
-    weights_beyond: int = 0
-    """fp16: weights whose magnitude is beyond 65504, which became infinite."""
-    weights_flushed: int = 0
-    """fp16: weights other than 0 too small for it, which became 0."""
 
 
 def reduced_from_onnx(
@@ -96,12 +90,11 @@ def reduced_from_onnx(
     recipe = recipe_for(graph, precision, calibration, say)
     trial = Trial(graph, recipe, checked, limits)
     search(graph, recipe, trial, limits, say)
-    assert trial.converted is not None  # noqa: S101  # for the type checker: search raises when there is none
     audit, unreduced = _audited(graph, recipe, trial)
-    as_run, as_run_how = trial.as_run()
-    content = trial.converted.model.SerializeToString()
+    as_run = trial.as_run()
+    content = trial.converted.SerializeToString()
     write_atomic(target, content)
-    found, weights = trial.deviation, trial.converted.weights
+    found = trial.deviation
     return ReducedFacts(
         precision=precision,
         method=recipe.method,
@@ -113,15 +106,11 @@ def reduced_from_onnx(
         unreduced=unreduced,
         conversions=trial.count,
         difference=found.relative if found else None,
-        max_abs_difference=found.absolute if found else None,
         agreement=found.agreement if found else None,
         measured=trial.measured,
         as_run_difference=as_run,
-        as_run=as_run_how,
         checked_images=len(checked),
         calibration_images=recipe.calibration_images,
-        weights_beyond=weights.beyond if weights else 0,
-        weights_flushed=weights.flushed if weights else 0,
     )
 
 
@@ -141,15 +130,14 @@ def _fitting(graph: SourceGraph, images: NDArray[Any], what: str) -> NDArray[Any
 
 
 def _audited(graph: SourceGraph, recipe: Recipe, trial: Trial) -> tuple[OperatorDtypes, int]:
-    """The result's dtypes, and the number of products in fp32 that the search did not put there.
+    """Return the result's dtypes, and the number of products in fp32 that the search did not put there.
 
     Raises:
         ResultError: the graph is not valid, not of the precision it goes by, or most of it had to stay in fp32.
     """
     import onnx
 
-    assert trial.converted is not None  # noqa: S101  # as above
-    typed = inferred(trial.converted.model, f"the {recipe.precision} graph")
+    typed = inferred(trial.converted, f"the {recipe.precision} graph")
     try:
         onnx.checker.check_model(typed, full_check=True)
     except Exception as error:  # ValidationError or InferenceError, which share no base of their own

@@ -11,7 +11,7 @@ Test = Callable[[frozenset[str]], bool]
 
 
 def smallest(candidates: Sequence[Item], works: Callable[[frozenset[Item]], bool]) -> tuple[Item, ...]:
-    """A subset for which ``works`` holds and of which no member can go, given that it holds for all candidates.
+    """Return a subset for which ``works`` holds and of which no member can go, given that it holds for all candidates.
 
     QuickXplain (U. Junker, AAAI 2004): one culprit among n takes about 2 log2 n tests, k of them about 2 k log2(n/k)
     + 2 k. It rests on ``works`` still holding when more is added. Where several such subsets exist, the one with the
@@ -35,7 +35,7 @@ def smallest(candidates: Sequence[Item], works: Callable[[frozenset[Item]], bool
 def nodes_to_keep(
     candidates: Sequence[str], blocks: Mapping[str, str], operators: Mapping[str, str], works: Test
 ) -> tuple[str, ...]:
-    """The smallest set of ``candidates`` (node names) found: whole blocks, then operator types in them, then nodes.
+    """Return smallest set of ``candidates`` (node names) found: whole blocks, then operator types in them, then nodes.
 
     Args:
         blocks: block by node name.

@@ -14,7 +14,7 @@ from vitcompress.exporters.precision.graph import tensor_types
 
 
 def simulated(model: Any) -> Any:
-    """An fp32 graph that rounds wherever ``model``, a graph with fp16 or bf16 tensors, does."""
+    """Return an fp32 graph that rounds wherever ``model``, a graph with fp16 or bf16 tensors, does."""
     import onnx
 
     proto = onnx.TensorProto

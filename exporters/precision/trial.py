@@ -11,7 +11,7 @@ from vitcompress.core.errors import ResultError
 from vitcompress.exporters.precision.compare import Deviation, deviation, logits_of
 from vitcompress.exporters.precision.graph import PRODUCTS, SourceGraph, blocks_of
 from vitcompress.exporters.precision.limits import Limits
-from vitcompress.exporters.precision.recipes import Converted, Recipe
+from vitcompress.exporters.precision.recipes import Recipe
 from vitcompress.exporters.precision.search import nodes_to_keep
 from vitcompress.exporters.precision.simulate import simulated
 
@@ -22,7 +22,7 @@ class Trial:
     def __init__(self, source: SourceGraph, recipe: Recipe, checked: NDArray[Any], limits: Limits) -> None:
         self.count = 0
         self.kept: frozenset[str] = frozenset()
-        self.converted: Converted | None = None
+        self.converted: Any = None
         """What ``kept`` gave; None while nothing was within the limits."""
         self.deviation: Deviation | None = None
         """How far ``converted`` is from fp32; None when that could not be measured."""
@@ -31,8 +31,8 @@ class Trial:
         self._recipe, self._checked, self._limits = recipe, checked, limits
         self._expected = logits_of(source.model, checked, optimised=True)
 
-    def measure(self, kept: frozenset[str]) -> tuple[Converted, Deviation | None]:
-        """The graph with ``kept`` in fp32, and how far it is from fp32.
+    def measure(self, kept: frozenset[str]) -> tuple[Any, Deviation | None]:
+        """Return the graph with ``kept`` in fp32, and how far it is from fp32.
 
         Raises:
             ResultError: a graph that ONNX Runtime must run does not run.
@@ -43,7 +43,7 @@ class Trial:
         rounded = f"each operator in fp32 and its result rounded to {precision}, in ONNX Runtime"
         self.measured = rounded if self._recipe.simulate else "in ONNX Runtime, operator by operator"
         try:
-            model = simulated(converted.model) if self._recipe.simulate else converted.model
+            model = simulated(converted) if self._recipe.simulate else converted
             logits = logits_of(model, self._checked, optimised=False)
         except ResultError as error:
             if self._recipe.must_run:
@@ -53,7 +53,7 @@ class Trial:
         return converted, deviation(logits, self._expected)
 
     def works(self, kept: frozenset[str]) -> bool:
-        """Whether the graph with ``kept`` in fp32 is within the limits; no, untried, when enough were tried."""
+        """Return whether the graph with ``kept`` in fp32 is within the limits; no, untried, when enough were tried."""
         if self.count >= self._limits.conversions:
             return False
         converted, found = self.measure(kept)
@@ -62,16 +62,15 @@ class Trial:
             self.kept, self.converted, self.deviation = kept, converted, found
         return within
 
-    def as_run(self) -> tuple[float | None, str]:
-        """``relative`` of the file in ONNX Runtime with its optimisations, and how or why not."""
-        assert self.converted is not None  # noqa: S101  # for the type checker: called once there is a result
+    def as_run(self) -> float | None:
+        """Return ``relative`` of the file in ONNX Runtime with its optimisations; None where it cannot run it."""
         try:
-            logits = logits_of(self.converted.model, self._checked, optimised=True)
-        except ResultError as error:
+            logits = logits_of(self.converted, self._checked, optimised=True)
+        except ResultError:
             if self._recipe.must_run:
                 raise
-            return None, f"not run: {error}"
-        return deviation(logits, self._expected).relative, "in ONNX Runtime on this CPU, optimised"
+            return None
+        return deviation(logits, self._expected).relative
 
 
 def search(source: SourceGraph, recipe: Recipe, trial: Trial, limits: Limits, say: Callable[[str], None]) -> None:

@@ -42,7 +42,7 @@ class Runner(ABC):
 
     @abstractmethod
     def _infer(self, images: NDArray[Any]) -> NDArray[np.float32]:
-        """Logits of images that are known to fit."""
+        """Return logits of images that are known to fit."""
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -55,7 +55,7 @@ class Runner(ABC):
         return np.dtype(np.uint8 if self.input == "uint8" else np.float32)
 
     def infer(self, images: NDArray[Any]) -> NDArray[np.float32]:
-        """Logits ``[B, K]``, float32, of ``images`` ``[B, *image_shape]`` of ``image_dtype``.
+        """Return logits ``[B, K]``, float32, of ``images`` ``[B, *image_shape]`` of ``image_dtype``.
 
         Raises:
             UsageError: dtype, shape or batch size is not one this file takes.
@@ -83,7 +83,7 @@ class Runner(ABC):
 
 
 def input_of(dtype: str, shape: list[Any]) -> tuple[Input, int] | None:
-    """What a file takes, and the side of its square images, pixels; None when that is no image classifier's input.
+    """Return what a file takes, and the side of its square images in pixels; None where it takes no images.
 
     Args:
         dtype: ``float32`` or ``uint8``, else refused.

@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitcompress.core.artifact_records import OperatorDtypes
 from vitcompress.core.errors import BundleError, EnvironmentLacksError, ResultError, UsageError
 from vitcompress.exporters.cuda import Gpu, gpu_facts, gpu_present
 from vitcompress.exporters.latency import WARMUP_SHARE, Times, no_garbage_collection
 from vitcompress.exporters.runners.base import Runner, input_of
-from vitcompress.exporters.runners.times import MAX_SAMPLES, MIN_SAMPLES, QUEUED, EngineTimes, repeat, warm_up
-from vitcompress.exporters.tensorrt import Flavour, TensorrtLog, engine_audit, information_of, load_tensorrt
+from vitcompress.exporters.runners.times import MAX_SAMPLES, MIN_SAMPLES, QUEUED, EngineTimes, warm_up
+from vitcompress.exporters.tensorrt.flavours import load_tensorrt
+from vitcompress.exporters.tensorrt.log import TensorrtLog
 
 
 class EngineRunner(Runner):
     """A TensorRT engine on the first GPU; ``infer`` includes the copies to and from it."""
 
-    def __init__(self, path: Path, flavour: Flavour) -> None:
+    def __init__(self, path: Path, flavour: str) -> None:
         """Load the engine.
 
         Raises:
@@ -36,7 +36,6 @@ class EngineRunner(Runner):
         if not path.is_file():
             raise BundleError(f"{path} does not exist.")
         self.path = path
-        self._trt = trt
         self._log = TensorrtLog(trt)
         self.flavour, self.version = flavour, str(trt.__version__)
         self._gpu = Gpu()  # before TensorRT, so that both are in the same context
@@ -88,12 +87,6 @@ class EngineRunner(Runner):
         self._context = self._engine = self._runtime = None
         self._gpu.close()
 
-    def audit(self) -> OperatorDtypes:
-        """Layers of the engine by TensorRT's own type and by the dtype they compute in, from its inspector."""
-        if self._engine is None:
-            raise UsageError(f"the runner of {self.path.name} was closed.")
-        return engine_audit(information_of(self._trt, self._engine))
-
     def _infer(self, images: NDArray[Any]) -> NDArray[np.float32]:
         logits = np.empty((len(images), self.classes), dtype=np.float32)
         images = np.ascontiguousarray(images)
@@ -117,17 +110,16 @@ class EngineRunner(Runner):
             raise ResultError(f"TensorRT failed on {self.path.name} ({self._log.last_error()}).")
 
     def time(self, images: NDArray[Any], seconds: float, clock: Callable[[], float] = time.perf_counter) -> EngineTimes:
-        """Time the engine on one batch: GPU compute by CUDA events, and end to end by the wall clock, apart.
+        """Time GPU compute of the engine on one batch, by CUDA events.
 
-        First calls until they have settled (tensorrt-rtx compiles just in time) or a quarter of ``seconds`` is spent,
-        each with its copies. Then end to end: upload, inference and download of one request at a time, for half of
-        what is left. Then compute: ``QUEUED`` inferences queued asynchronously on the same stream, between CUDA
-        events, on images that are on the GPU already; the queue hides the host's part unless that takes longer, which
-        ``enqueue_ms`` tells. No CUDA graph.
+        First calls with their copies until they have settled (tensorrt-rtx compiles just in time) or a quarter of
+        ``seconds`` is spent. Then ``QUEUED`` inferences at a time, queued on the same stream between CUDA events, on
+        images that are on the GPU already; the queue hides the host's part unless that takes longer, which
+        ``enqueue_ms`` tells. No CUDA graph. (End to end, engines are timed beside the others, in sessions.)
 
         Args:
             images: one batch ``[B, *image_shape]`` of ``image_dtype``.
-            seconds: budget for everything; at least ``MIN_SAMPLES`` of either kind are taken.
+            seconds: budget for everything; at least ``MIN_SAMPLES`` are taken.
             clock: seconds, monotonic; replaced in tests.
 
         Raises:
@@ -147,13 +139,10 @@ class EngineRunner(Runner):
 
         with no_garbage_collection():
             warm = warm_up(end_to_end, lambda: clock() - began >= WARMUP_SHARE * seconds)
-            middle = clock() + 0.5 * (seconds - (clock() - began))
-            wall = repeat(end_to_end, lambda: clock() >= middle)
             gpu, enqueue = self._compute(lambda: clock() - began >= seconds, clock)
         return EngineTimes(
             batch=len(images),
             gpu_ms=gpu,
-            wall_ms=wall,
             enqueue_ms=enqueue,
             warm_up=warm,
             gpu=gpu_facts(),
@@ -162,7 +151,7 @@ class EngineRunner(Runner):
         )
 
     def _compute(self, spent: Callable[[], bool], clock: Callable[[], float]) -> tuple[Times, Times]:
-        """Milliseconds of GPU compute, and of queueing it, of each of many inferences of the images on the GPU."""
+        """Return milliseconds of GPU compute and of queueing it, for each of many inferences."""
         gpu: list[float] = []
         enqueue: list[float] = []
         events = [self._gpu.event() for _ in range(QUEUED + 1)]
@@ -179,7 +168,7 @@ class EngineRunner(Runner):
 
 
 def _execution_context(trt: Any, engine: Any) -> Any:
-    """A context without CUDA graphs; of tensorrt-rtx one that compiles for a new batch size before it runs it.
+    """Return a context without CUDA graphs; of tensorrt-rtx one that compiles for a new batch size before it runs it.
 
     Its default compiles in the background and changes kernels at some later call, in the middle of a measurement.
     """

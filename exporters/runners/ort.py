@@ -24,7 +24,7 @@ def provider_for(device: str) -> Provider:
     Raises:
         EnvironmentLacksError: ONNX Runtime is not installed.
     """
-    return "cuda" if device == "cuda" and PROVIDERS["cuda"] in _onnxruntime().get_available_providers() else "cpu"
+    return "cuda" if device == "cuda" and PROVIDERS["cuda"] in import_onnxruntime().get_available_providers() else "cpu"
 
 
 class OnnxRunner(Runner):
@@ -78,7 +78,12 @@ class OnnxRunner(Runner):
         return np.asarray(logits, dtype=np.float32)
 
 
-def _onnxruntime() -> Any:
+def import_onnxruntime() -> Any:
+    """Import ONNX Runtime.
+
+    Raises:
+        EnvironmentLacksError: it is not installed.
+    """
     try:
         import onnxruntime
     except ImportError as error:
@@ -87,8 +92,8 @@ def _onnxruntime() -> Any:
 
 
 def _session(path: Path, threads: int | None, provider: str) -> Any:
-    """A session that really has ``provider``, and whose threads sleep between runs."""
-    ort = _onnxruntime()
+    """Return a session that really has ``provider``, and whose threads sleep between runs."""
+    ort = import_onnxruntime()
     lacking = f"ONNX Runtime {ort.__version__} here cannot run on a GPU"
     if provider not in ort.get_available_providers():
         raise EnvironmentLacksError(
@@ -118,5 +123,5 @@ def _session(path: Path, threads: int | None, provider: str) -> Any:
 
 
 def _sentence(error: Exception) -> str:
-    """The last part of ONNX Runtime's ``[ONNXRuntimeError] : 7 : INVALID_PROTOBUF : what happened``, in one line."""
+    """Return last part of ONNX Runtime's ``[ONNXRuntimeError] : 7 : INVALID_PROTOBUF : what happened``, in one line."""
     return " ".join(str(error).split(" : ")[-1].split())[:200].rstrip(".")

@@ -13,7 +13,7 @@ from vitcompress.exporters.latency import SETTLED, WINDOW, Times, percentiles
 QUEUED = 16
 """Inferences queued at once, so that the GPU does not wait for the host between them."""
 MIN_SAMPLES, MAX_SAMPLES = 32, 20_000
-"""Samples of either kind that are taken even when the time is spent, and beyond which more would sharpen nothing."""
+"""Samples that are taken even when the time is spent, and beyond which more would sharpen nothing."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,6 @@ class EngineTimes:
     batch: int
     gpu_ms: Times
     """Compute between CUDA events, images and logits staying on the GPU: without transfers."""
-    wall_ms: Times
-    """End to end by the wall clock, one request at a time: with the transfers to and from pageable memory."""
     enqueue_ms: Times
     """What queueing one inference took the host."""
     warm_up: WarmUp
@@ -44,7 +42,6 @@ class EngineTimes:
     flavour: str
     version: str
     """Of TensorRT."""
-    cuda_graph: bool = False
 
     @property
     def host_bound(self) -> bool:
@@ -55,12 +52,8 @@ class EngineTimes:
         """Median, 90th and 99th percentile of ``gpu_ms``; the last None with fewer than 100 samples."""
         return percentiles(self.gpu_ms)
 
-    def wall_percentiles(self) -> tuple[float, float, float | None]:
-        """Median, 90th and 99th percentile of ``wall_ms``; the last None with fewer than 100 samples."""
-        return percentiles(self.wall_ms)
-
     def method(self) -> str:
-        """What a reader must know to compare these figures with others, in words."""
+        """Return what a reader must know to compare these figures with others, in words."""
         clock = f"SM clock {self.gpu.sm_clock_mhz} MHz" if self.gpu.sm_clock_mhz else "SM clock unknown"
         waits = "; the host queues more slowly than the GPU computes" if self.host_bound else ""
         warm = "settled" if self.warm_up.settled else "not settled"
@@ -82,11 +75,3 @@ def warm_up(call: Callable[[], float], spent: Callable[[], bool]) -> WarmUp:
             before, now = np.median(times[-2 * WINDOW : -WINDOW]), np.median(times[-WINDOW:])
             settled = bool(abs(now - before) <= SETTLED * before)
     return WarmUp(calls=len(times), first_ms=times[0], settled=settled)
-
-
-def repeat(call: Callable[[], float], spent: Callable[[], bool]) -> Times:
-    """What ``call`` returns, until ``spent`` and at least ``MIN_SAMPLES`` times, at most ``MAX_SAMPLES`` times."""
-    times: list[float] = []
-    while len(times) < MIN_SAMPLES or (not spent() and len(times) < MAX_SAMPLES):
-        times.append(call())
-    return np.asarray(times)

@@ -12,45 +12,12 @@ audit     the dtype every layer of it really computes in
 failures  a failed build in one sentence that names the ONNX node
 """
 
-from vitcompress.exporters.tensorrt.audit import (
-    PRODUCTS,
-    builder_audit,
-    check_precision,
-    engine_audit,
-    information_of,
-    network_audit,
-    precision_seen,
-)
-from vitcompress.exporters.tensorrt.build import EngineFacts, HardwareSource, Tensor, engine_from_onnx
-from vitcompress.exporters.tensorrt.flavours import (
-    MODULES,
-    RTX_DEFAULT,
-    Flavour,
-    capability_names,
-    choose_flavour,
-    installed_flavours,
-    load_tensorrt,
-)
-from vitcompress.exporters.tensorrt.log import TensorrtLog
-
-__all__ = [
-    "MODULES",
-    "PRODUCTS",
-    "RTX_DEFAULT",
-    "EngineFacts",
-    "Flavour",
-    "HardwareSource",
-    "Tensor",
-    "TensorrtLog",
-    "builder_audit",
-    "capability_names",
-    "check_precision",
-    "choose_flavour",
-    "engine_audit",
-    "engine_from_onnx",
-    "information_of",
-    "installed_flavours",
-    "load_tensorrt",
-    "network_audit",
-    "precision_seen",
-]
+from vitcompress.exporters.tensorrt.build import EngineFacts as EngineFacts
+from vitcompress.exporters.tensorrt.build import engine_from_onnx as engine_from_onnx
+from vitcompress.exporters.tensorrt.flavours import MODULES as MODULES
+from vitcompress.exporters.tensorrt.flavours import RTX_DEFAULT as RTX_DEFAULT
+from vitcompress.exporters.tensorrt.flavours import Flavour as Flavour
+from vitcompress.exporters.tensorrt.flavours import capability_names as capability_names
+from vitcompress.exporters.tensorrt.flavours import choose_flavour as choose_flavour
+from vitcompress.exporters.tensorrt.flavours import installed_flavours as installed_flavours
+from vitcompress.exporters.tensorrt.flavours import load_tensorrt as load_tensorrt

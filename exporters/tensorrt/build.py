@@ -5,21 +5,13 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from vitcompress.core.artifact_records import OperatorDtypes, Precision
 from vitcompress.core.errors import BundleError, EnvironmentLacksError, ResultError, UsageError
 from vitcompress.core.files import write_atomic
 from vitcompress.exporters.cuda import gpu_name_and_capability, gpu_present
-from vitcompress.exporters.tensorrt.audit import (
-    builder_audit,
-    check_engine,
-    check_precision,
-    engine_audit,
-    information_of,
-    network_audit,
-    precision_seen,
-)
+from vitcompress.exporters.tensorrt.audit import builder_audit, check_engine, engine_audit, information_of
 from vitcompress.exporters.tensorrt.failures import build_failure, parse_failure
 from vitcompress.exporters.tensorrt.flavours import MODULES, RTX_DEFAULT, capability_names, load_tensorrt
 from vitcompress.exporters.tensorrt.log import TensorrtLog, logging_to
@@ -48,11 +40,7 @@ class EngineFacts:
     opt_batch: int
     max_batch: int
     precision: Precision
-    """What was asked for, and found by the audit."""
-    precision_seen: Precision | None
-    """What most of its matrix products compute in; None when it has none."""
-    audit: OperatorDtypes
-    """Layers of the parsed network by type and compute dtype."""
+    """What was asked for, and found in the engine where TensorRT tells."""
     engine_audit: OperatorDtypes | None
     """Layers of the built engine, as the builder logs them, else from its inspector; None where neither tells."""
     tf32: bool
@@ -81,18 +69,18 @@ def engine_from_onnx(
         flavour: ``tensorrt`` or ``tensorrt-rtx``.
         compute_capabilities: such as ``("8.6", "12.0")``, for tensorrt-rtx; empty for its default.
         log_path: where the builder's messages go.
-        precision: what the graph is held to.
+        precision: what the engine is held to.
 
     Raises:
         UsageError: the file is missing; the batch range or a compute capability is not possible, for this graph or at
             all.
         BundleError: the file is damaged.
         EnvironmentLacksError: the flavour, or the GPU that ``tensorrt`` builds on, is not here.
-        ResultError: the graph is no such classifier, is not of ``precision``, or has an operator that the parser or
-            the builder refuses.
+        ResultError: the graph has other than one input and one output, or an operator that the parser or the builder
+            refuses, or the engine computes nothing in ``precision``.
     """
     batches = (min_batch, opt_batch, max_batch)
-    _refuse_impossible(flavour, batches, compute_capabilities, precision)
+    _refuse_impossible(flavour, batches, compute_capabilities)
     if not onnx_path.is_file():
         raise UsageError(f"{onnx_path} does not exist; give the ONNX file to build an engine of.")
     trt = load_tensorrt(flavour)
@@ -103,9 +91,7 @@ def engine_from_onnx(
         parser = trt.OnnxParser(network, log.logger)
         if not parser.parse_from_file(str(onnx_path)):
             raise parse_failure(parser, log, onnx_path)
-        inputs, outputs = _contract(network, onnx_path)
-        audit = network_audit(network)
-        check_precision(audit, precision, onnx_path.name)  # before the build, which takes far longer
+        inputs, outputs = _tensors(network, onnx_path)
         config = builder.create_builder_config()
         # So that the engine can be audited here and wherever it runs; DeiT-Tiny's grew by less than 0.1 %.
         config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
@@ -143,21 +129,15 @@ def engine_from_onnx(
         opt_batch=profile[1],
         max_batch=profile[2],
         precision=precision,
-        precision_seen=precision_seen(audit),
-        audit=audit,
         engine_audit=inspected,
         tf32=bool(config.get_flag(trt.BuilderFlag.TF32)),
     )
 
 
-def _refuse_impossible(
-    flavour: str, batches: tuple[int, int, int], capabilities: tuple[str, ...], precision: str
-) -> None:
+def _refuse_impossible(flavour: str, batches: tuple[int, int, int], capabilities: tuple[str, ...]) -> None:
     low, best, high = batches
     if not 1 <= low <= best <= high:
         raise UsageError(f"batch sizes min {low}, opt {best}, max {high} must be 1 or more, in order.")
-    if precision not in get_args(Precision):
-        raise UsageError(f"precision '{precision}' is not known; choose {', '.join(get_args(Precision))}.")
     if flavour not in MODULES:
         raise UsageError(f"engine '{flavour}' is not known; choose tensorrt or tensorrt-rtx.")
     if flavour == "tensorrt" and capabilities:
@@ -166,28 +146,20 @@ def _refuse_impossible(
         raise EnvironmentLacksError("tensorrt needs an NVIDIA GPU to build an engine, and none was found.")
 
 
-def _contract(network: Any, path: Path) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Inputs and outputs of a classifier of images.
+def _tensors(network: Any, path: Path) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Return inputs and outputs of a parsed network.
 
     Raises:
         BundleError: the file held no graph (an empty file parses).
-        ResultError: the graph is something else.
+        ResultError: the network takes or gives more than one tensor.
     """
     inputs = tuple(_describe(network.get_input(index)) for index in range(network.num_inputs))
     outputs = tuple(_describe(network.get_output(index)) for index in range(network.num_outputs))
     if not (inputs or outputs or network.num_layers):
         raise BundleError(f"TensorRT cannot take {path.name}: it is damaged or no ONNX file; export it again.")
-    right = (len(inputs), len(outputs)) == (1, 1) and len(inputs[0][2]) == 4 and len(outputs[0][2]) == 2
-    if right:
-        (_, dtype, (_, *image)), (_, given, _) = inputs[0], outputs[0]
-        planes = {"float32": (3, image[-1], image[-1]), "uint8": (image[0], image[0], 3)}.get(dtype)
-        right = tuple(image) == planes and min(image) > 0 and given == "float32"
-    if not right:
+    if (len(inputs), len(outputs)) != (1, 1):
         shown = "; ".join(f"{name} {dtype} {list(shape)}" for name, dtype, shape in (*inputs, *outputs))
-        raise ResultError(
-            f"{path.name} has {shown}; an engine needs float32 [batch, 3, size, size] or uint8 [batch, size, size, 3], "
-            "to float32 [batch, classes], with nothing dynamic but the batch."
-        )
+        raise ResultError(f"{path.name} has {shown}; an engine needs one input, the images, and one output.")
     return inputs, outputs
 
 
@@ -230,7 +202,7 @@ def _add_profile(
 
 
 def _inspect(trt: Any, log: TensorrtLog, plan: bytes) -> OperatorDtypes | None:
-    """The engine's own account of its layers; None where it cannot be loaded: no GPU, or one it was not built for."""
+    """Return the engine's own account of its layers; None where it cannot be loaded (no GPU, or another one)."""
     if not gpu_present():
         return None
     engine = trt.Runtime(log.logger).deserialize_cuda_engine(plan)

@@ -13,7 +13,7 @@ _LENGTH = 300
 
 
 def parse_failure(parser: Any, log: TensorrtLog, path: Path) -> CompressError:
-    """Why the parser did not take ``path``.
+    """Return why the parser did not take ``path``.
 
     Returns:
         A BundleError for a file that is no readable ONNX graph, else a ResultError with node and operator.
@@ -31,7 +31,7 @@ def parse_failure(parser: Any, log: TensorrtLog, path: Path) -> CompressError:
 
 
 def _reason(description: str) -> str:
-    """The words in a failed condition of the parser, such as ``creator && "Plugin not found"``.
+    """Return the words in a failed condition of the parser, such as ``creator && "Plugin not found"``.
 
     A bare operator without an importer is described by the condition alone, ``false``.
     """
@@ -56,7 +56,7 @@ def build_failure(
     batches: tuple[int, int, int],
     capabilities: tuple[str, ...],
 ) -> CompressError:
-    """Why the builder made no engine of the parsed ``network``.
+    """Return why the builder made no engine of the parsed ``network``.
 
     Returns:
         A UsageError when the graph cannot run every batch of the profile, else a ResultError; both with the node that
@@ -91,7 +91,7 @@ def _named_node(network: Any, said: str, path: Path) -> str:
 
 
 def _operators(path: Path) -> dict[str, str]:
-    """The operator of each named node of an ONNX file that has been parsed before."""
+    """Return the operator of each named node of an ONNX file that has been parsed before."""
     import onnx
 
     graph = onnx.load(path, load_external_data=False).graph
@@ -99,7 +99,7 @@ def _operators(path: Path) -> dict[str, str]:
 
 
 def _core(said: str) -> str:
-    """The builder's words without the functions and source files of the builder."""
+    """Return the builder's words without the functions and source files of the builder."""
     said = re.sub(r"^\w+::\w+: Error Code \d+: [\w ]+ \((.*)\)$", r"\1", said)
     said = re.sub(r"\s*In \S+ at \S+:\d+\b", "", said)
     return _one_line(re.sub(r"^\[\w+\.cpp:\d+: \w+\] ", "", said)).rstrip(". ")

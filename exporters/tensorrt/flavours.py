@@ -19,7 +19,7 @@ RTX_DEFAULT = ("8.0", "8.6", "8.9", "12.0")
 
 
 def installed_flavours() -> dict[str, str]:
-    """The flavours that can be imported, with their versions, found without importing them."""
+    """Return the flavours that can be imported, with their versions, found without importing them."""
     found = {}
     for flavour, module in MODULES.items():
         # Metadata alone is not enough (a failed or partial install leaves it), nor is a module of unknown version.
@@ -30,8 +30,11 @@ def installed_flavours() -> dict[str, str]:
     return found
 
 
-def choose_flavour(wanted: Literal["auto", "tensorrt", "tensorrt-rtx", "none"]) -> tuple[str, str]:
-    """The flavour to build with (or ``none``), and why, in words.
+def choose_flavour(wanted: str) -> tuple[str, str]:
+    """Return the flavour to build with (or ``none``), and why, in words.
+
+    Args:
+        wanted: ``auto``, ``none``, ``tensorrt`` or ``tensorrt-rtx``.
 
     Raises:
         UsageError: ``wanted`` is none of the four.
@@ -63,7 +66,7 @@ def choose_flavour(wanted: Literal["auto", "tensorrt", "tensorrt-rtx", "none"]) 
 
 
 def load_tensorrt(flavour: str) -> Any:
-    """The module of a flavour.
+    """Return the module of a flavour.
 
     Raises:
         EnvironmentLacksError: it is not installed, or its libraries do not load.
@@ -75,6 +78,6 @@ def load_tensorrt(flavour: str) -> Any:
 
 
 def capability_names(trt: Any) -> dict[str, Any]:
-    """Compute capabilities that a flavour can be told to build for, as ``"8.6"``, to its own constants."""
+    """Return compute capabilities that a flavour can be told to build for, as ``"8.6"``, to its own constants."""
     members = trt.ComputeCapability.__members__
     return {f"{name[2:-1]}.{name[-1]}": value for name, value in members.items() if name[2:].isdigit()}

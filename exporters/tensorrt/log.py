@@ -43,7 +43,7 @@ class TensorrtLog:
                 file.write(f"[{severity}] {message}\n")
 
     def last_error(self, length: int = 300) -> str:
-        """The last error in one line of at most ``length`` characters; ``no error was logged`` when there was none."""
+        """Return the last error in one line of at most ``length`` characters; ``no error was logged`` without one."""
         return " ".join(self._errors[-1].split())[:length] if self._errors else "no error was logged"
 
 

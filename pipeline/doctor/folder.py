@@ -14,7 +14,7 @@ from vitcompress.core.errors import BundleError, CompressError, EnvironmentLacks
 from vitcompress.core.files import is_intact, references_in
 from vitcompress.core.rundir import RunDirectory
 from vitcompress.exporters.bundle import open_bundle
-from vitcompress.exporters.bundle.layout import MANIFEST, ONNX_1
+from vitcompress.exporters.bundle.layout import FP32_GRAPH, MANIFEST
 from vitcompress.exporters.cuda import gpu_present
 from vitcompress.exporters.runners import EngineRunner, OnnxRunner
 from vitcompress.exporters.tensorrt import Flavour, installed_flavours
@@ -22,7 +22,7 @@ from vitcompress.pipeline.doctor.finding import Finding
 
 _RUN_GIB = 5
 _RUNS = "runs"
-_OF_BUNDLE = (MANIFEST, ONNX_1)
+_OF_BUNDLE = (MANIFEST, FP32_GRAPH)
 """A bundle that lost its manifest is still one, and broken."""
 _PERMIT = "change the folder's permissions (chmod u+w), or mount it writable"
 

@@ -43,7 +43,7 @@ class Choice:
 
 
 def choose(config: BundleConfig, runtime: Runtime, export: ExportRecord, verify: VerifyRecord) -> Choice:
-    """What the bundle has for one runtime.
+    """Return what the bundle has for one runtime.
 
     Raises:
         UsageError: ``export.deploy`` names a precision that was not made, or that stays out.
@@ -52,7 +52,7 @@ def choose(config: BundleConfig, runtime: Runtime, export: ExportRecord, verify:
     rejected: list[Rejected] = []
     kept: list[Precision] = []
     for precision in made:
-        why = _against(config, runtime, precision, kept, export, verify)
+        why = _why_rejected(config, runtime, precision, kept, export, verify)
         if why:
             rejected.append(Rejected(runtime=runtime, precision=precision, why=why))
         else:
@@ -62,14 +62,11 @@ def choose(config: BundleConfig, runtime: Runtime, export: ExportRecord, verify:
 
 
 def _made(runtime: Runtime, export: ExportRecord) -> list[Precision]:
-    if runtime == "onnx":
-        found = {"fp32", *export.reduced}
-    else:
-        found = {one.precision for one in export.engines if one.flavour == runtime and one.file is not None}
+    found = {one.precision for one in export.artifacts if one.target == runtime and one.file is not None}
     return [precision for precision in ORDER if precision in found]
 
 
-def _against(
+def _why_rejected(
     config: BundleConfig,
     runtime: Runtime,
     precision: Precision,
@@ -77,7 +74,7 @@ def _against(
     export: ExportRecord,
     verify: VerifyRecord,
 ) -> str:
-    """Why an artifact stays out; empty when it does not."""
+    """Return why an artifact stays out; empty when it does not."""
     if precision not in QUANTIZED:
         return ""
     full, own = (_top1(export, verify, one) for one in ("fp32", precision))
@@ -90,7 +87,7 @@ def _against(
     for other in wider:
         theirs = _latency(export, verify, runtime, other)
         if mine is not None and theirs is not None and not _faster(mine, theirs):
-            return f"it is not faster than {other} at batch 1 ({_told(mine)} against {_told(theirs)})"
+            return f"it is not faster than {other} at batch 1 ({_milliseconds(mine)} against {_milliseconds(theirs)})"
     return ""
 
 
@@ -126,25 +123,25 @@ def _recommend(
     others = [one for one in measured if one != best]
     if not others or best not in measured:
         return best, "nothing else was measured"
-    told = ", ".join(f"{one} {_told(measured[one])}" for one in others)
+    told = ", ".join(f"{one} {_milliseconds(measured[one])}" for one in others)
     word = "the fastest" if best != kept[0] else "no other is faster"
-    return best, f"{word} at batch 1: {_told(measured[best])} against {told}"
+    return best, f"{word} at batch 1: {_milliseconds(measured[best])} against {told}"
 
 
 def _top1(export: ExportRecord, verify: VerifyRecord, precision: Precision) -> float | None:
-    """The deployed graph's in ONNX Runtime, which an engine of the same graph is judged by too."""
+    """Return the deployed graph's in ONNX Runtime, which an engine of the same graph is judged by too."""
     row = verify.accuracy_of(export.deployed, "onnx", precision)
     return row.top1 if row is not None else None
 
 
 def _latency(export: ExportRecord, verify: VerifyRecord, runtime: Runtime, precision: Precision) -> LatencyRow | None:
-    """The deployed graph's row at batch 1, where it was measured."""
+    """Return the deployed graph's row at batch 1, where it was measured."""
     row = verify.latency_of(export.deployed, runtime, precision)
     return row if row is not None and row.p50_ms is not None else None
 
 
 def _faster(one: LatencyRow, other: LatencyRow) -> bool:
-    """Whether ``one`` is, of two rows of the same runtime and batch size."""
+    """Return whether ``one`` is, of two rows of the same runtime and batch size."""
     mine, theirs = np.array(one.session_p50_ms), np.array(other.session_p50_ms)
     if mine.size > 1 and mine.shape == theirs.shape:
         return speedup_interval(theirs, mine, _BOOTSTRAP, seed=0)[1] > _REPEATABLE
@@ -152,5 +149,5 @@ def _faster(one: LatencyRow, other: LatencyRow) -> bool:
     return high is not None and low is not None and high < low
 
 
-def _told(row: LatencyRow) -> str:
+def _milliseconds(row: LatencyRow) -> str:
     return f"{row.p50_ms:.3g} ms [{row.p50_low:.3g}, {row.p50_high:.3g}]"

@@ -13,8 +13,8 @@ class BundleConfig(Record):
 
     deploy: Precision | Literal["fastest"]
     max_int8_drop: float
-    triton: bool
-    """Whether ``triton`` is among the targets."""
+    targets: tuple[str, ...]
+    """What is made: some targets add files of their own to the bundle."""
     opt_batch: int
     max_batch: int
     """Batches that Triton gathers of an ONNX graph, which has no limits of its own."""

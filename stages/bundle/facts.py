@@ -3,83 +3,66 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from vitcompress.core.artifact_records import (
-    AccuracyRow,
+    Artifact,
+    EngineArtifact,
     ExportRecord,
-    LatencyRow,
-    Precision,
+    OnnxArtifact,
     Rejected,
-    Runtime,
     VerifyRecord,
 )
 from vitcompress.exporters.bundle import CardFacts
-from vitcompress.exporters.bundle.layout import file_name
+from vitcompress.exporters.bundled import file_name
+from vitcompress.stages.bundle.inputs import Inputs
 
-if TYPE_CHECKING:
-    from vitcompress.stages.bundle.stage import Inputs
-
-
-def model_facts(export: ExportRecord, verify: VerifyRecord, runtime: Runtime, precision: Precision) -> dict[str, Any]:
-    """What was measured and checked of one artifact, as JSON values (see ``BundledModel.facts``)."""
-    accuracy = verify.accuracy_of(export.deployed, runtime, precision)
-    facts = {**_measured(accuracy), **_timed(verify.latency_of(export.deployed, runtime, precision))}
-    return {name: value for name, value in {**facts, **_made(export, runtime, precision)}.items() if value is not None}
+_OF_ENGINES = {"layers", "hardware", "hardware_source", "version", "min_batch", "opt_batch", "max_batch"}
 
 
-def _measured(row: AccuracyRow | None) -> dict[str, Any]:
-    if row is None or row.top1 is None:
-        return {"unmeasured": row.reason if row else "nothing in this run measured it"}
-    return {
-        "top1": row.top1,
-        "top1_low": row.top1_low,
-        "top1_high": row.top1_high,
-        "drop": row.drop,
-        "drop_low": row.drop_low,
-        "drop_high": row.drop_high,
-    }
-
-
-def _timed(row: LatencyRow | None) -> dict[str, Any]:
-    if row is None or row.p50_ms is None:
-        return {}
-    return {
-        "p50_ms": row.p50_ms,
-        "p50_low": row.p50_low,
-        "p50_high": row.p50_high,
-        "batch": row.batch,
-        "measured_on": row.provider or row.runtime,
-    }
-
-
-def _made(export: ExportRecord, runtime: Runtime, precision: Precision) -> dict[str, Any]:
-    graph, engine = export.onnx(precision), export.engine(runtime, precision)
-    facts: dict[str, Any] = {}
+def model_facts(export: ExportRecord, verify: VerifyRecord, artifact: Artifact) -> dict[str, Any]:
+    """Return what was measured and checked of one artifact, as JSON values (see ``BundledModel.facts``)."""
+    facts = _measured(verify, export.deployed, artifact)
+    graph = export.onnx(artifact.precision)
     if graph is not None:
         facts["max_difference"] = max(graph.max_logit_difference.values(), default=None)
-    if graph is not None and graph.reduced is not None:
-        facts["share_of_spread"] = graph.reduced.difference
-        facts["agreement"] = graph.reduced.agreement
-        facts["kept_fp32"] = list(graph.reduced.kept_fp32)
-        facts["made_by"] = graph.reduced.method
-        facts["calibration"] = graph.reduced.calibration or None
-    if engine is None:
-        return {**facts, "operators": graph.operators if graph else None}
+        facts |= _reduced(graph)
+    if isinstance(artifact, OnnxArtifact):
+        facts["operators"] = artifact.operators
+    elif isinstance(artifact, EngineArtifact):
+        facts |= artifact.model_dump(mode="json", include=_OF_ENGINES)
+    return {name: value for name, value in facts.items() if value is not None}
+
+
+def _measured(verify: VerifyRecord, graph: str, artifact: Artifact) -> dict[str, Any]:
+    accuracy = verify.accuracy_of(graph, artifact.target, artifact.precision)
+    latency = verify.latency_of(graph, artifact.target, artifact.precision)
+    if accuracy is None or accuracy.top1 is None:
+        facts: dict[str, Any] = {"unmeasured": accuracy.reason if accuracy else "nothing in this run measured it"}
+    else:
+        facts = accuracy.model_dump(include={"top1", "top1_low", "top1_high", "drop", "drop_low", "drop_high"})
+    if latency is not None and latency.p50_ms is not None:
+        facts |= latency.model_dump(include={"p50_ms", "p50_low", "p50_high", "batch"})
+        facts["measured_on"] = latency.provider or latency.runtime
+    return facts
+
+
+def _reduced(graph: OnnxArtifact) -> dict[str, Any]:
+    """Return how a reduced precision was reached; nothing for fp32."""
+    how = graph.reduced
+    if how is None:
+        return {}
     return {
-        **facts,
-        "layers": engine.layers,
-        "hardware": list(engine.hardware),
-        "hardware_source": engine.hardware_source,
-        "version": engine.version,
-        "min_batch": engine.min_batch,
-        "opt_batch": engine.opt_batch,
-        "max_batch": engine.max_batch,
+        "share_of_spread": how.difference,
+        "agreement": how.agreement,
+        "kept_fp32": list(how.kept_fp32),
+        "made_by": how.method,
+        "calibration": how.calibration or None,
     }
 
 
 def card_of(inputs: Inputs, rejected: Sequence[Rejected]) -> CardFacts:
-    """The model card's words about where the model comes from."""
+    """Return the model card's words about where the model comes from."""
     data, teacher, student, export = inputs.data, inputs.teacher, inputs.student, inputs.export
     parameters = export.student[export.deployed].cost.parameters
     return CardFacts(
@@ -96,7 +79,7 @@ def card_of(inputs: Inputs, rejected: Sequence[Rejected]) -> CardFacts:
 
 
 def facts_of(inputs: Inputs) -> dict[str, Any]:
-    """What the manifest says of the whole bundle, as JSON values."""
+    """Return what the manifest says of the whole bundle, as JSON values."""
     data, export = inputs.data, inputs.export
     artifact = export.student[export.deployed]
     return {

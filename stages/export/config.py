@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from vitcompress.core.artifact_records import Precision
+from vitcompress.core.errors import UsageError
 from vitcompress.core.preprocess import Input
 from vitcompress.core.record import Record
+from vitcompress.exporters import targets
 from vitcompress.stages.rewrites.config import RewriteConfig
 
-Target = Literal["onnx", "tensorrt", "tensorrt-rtx", "triton"]
-ENGINES: tuple[Literal["tensorrt"], Literal["tensorrt-rtx"]] = ("tensorrt", "tensorrt-rtx")
-"""Targets that are an engine's flavour."""
 DEFAULT_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 
 
@@ -24,12 +23,26 @@ def _listed(given: Any) -> Any:
     return tuple(given) if isinstance(given, list) else given
 
 
+def _known(given: tuple[str, ...] | Literal["auto"]) -> tuple[str, ...] | Literal["auto"]:
+    """Refuse a name that no target has.
+
+    Raises:
+        ValueError: with the names there are.
+    """
+    for name in given if given != "auto" else ():
+        try:
+            targets.get(name)
+        except UsageError as error:
+            raise ValueError(str(error)) from error
+    return given
+
+
 class ExportConfig(Record):
     """Which artifacts are made, and what they must agree on."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
-    target: Annotated[tuple[Target, ...] | Literal["auto"], BeforeValidator(_listed)] = "auto"
+    target: Annotated[tuple[str, ...] | Literal["auto"], BeforeValidator(_listed), AfterValidator(_known)] = "auto"
     """What is made. onnx is always among it: engines and Triton's repository are made of it. auto: onnx, triton, and
     an engine's flavour that this machine builds: tensorrt where it and a GPU are, else tensorrt-rtx where installed."""
     target_reason: str = ""
@@ -88,6 +101,6 @@ class ExportConfig(Record):
         return self.precision != DEFAULT_PRECISIONS
 
     @property
-    def flavours(self) -> tuple[Literal["tensorrt", "tensorrt-rtx"], ...]:
-        """Engines among the targets, once ``auto`` is decided."""
-        return tuple(flavour for flavour in ENGINES if flavour in self.target)
+    def engines(self) -> tuple[str, ...]:
+        """Targets that build a file of the ONNX graph, once ``auto`` is decided."""
+        return tuple(name for name in self.target if self.target != "auto" and targets.get(name).kind == "engine")

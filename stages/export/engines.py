@@ -1,4 +1,4 @@
-"""Engines of the deployed graph: one a flavour and precision."""
+"""What the targets build of the deployed graph: one artifact a target and precision."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ from collections.abc import Mapping
 from vitcompress.core.artifact_records import EngineArtifact, OnnxArtifact, Precision
 from vitcompress.core.context import Context
 from vitcompress.core.errors import ResultError
-from vitcompress.core.files import reference
-from vitcompress.exporters.tensorrt import Flavour, engine_from_onnx
+from vitcompress.exporters import targets
+from vitcompress.exporters.targets import BuildOptions
 from vitcompress.stages.export.config import ExportConfig
-
-FP8_CAPABILITIES = ("8.9", "12.0")
-"""GPU generations with fp8 products (Ada, Blackwell) among those that tensorrt-rtx builds for."""
 
 
 def build_engines(
@@ -21,59 +18,35 @@ def build_engines(
     missing: Mapping[Precision, str],
     context: Context,
 ) -> tuple[EngineArtifact, ...]:
-    """One engine for each flavour among the targets and each precision; one that cannot be built has its reason."""
-    made = []
-    for flavour in config.flavours:
-        for precision in config.precisions:
-            graph = graphs.get(precision)
-            if graph is None:
-                reason = f"there is no {precision} graph to build it of: {missing[precision]}"
-                made.append(EngineArtifact(status="unavailable", flavour=flavour, precision=precision, reason=reason))
-            else:
-                made.append(_build(config, flavour, graph, context))
-    return tuple(made)
-
-
-def _build(config: ExportConfig, flavour: Flavour, graph: OnnxArtifact, context: Context) -> EngineArtifact:
-    root = context.run.root
-    path = root / "export" / f"{graph.name}.{flavour}.engine"
-    log = path.with_suffix(".log")
-    try:
-        facts = engine_from_onnx(
-            root / graph.file.path,
-            path,
-            flavour=flavour,
-            precision=graph.precision,
-            min_batch=1,
-            opt_batch=config.opt_batch,
-            max_batch=config.max_batch,
-            compute_capabilities=_capabilities(config, flavour, graph.precision),
-            log_path=log,
-        )
-    except ResultError as error:
-        context.say(f"no {graph.precision} engine: {error}")
-        return EngineArtifact(status="unavailable", flavour=flavour, precision=graph.precision, reason=str(error))
-    return EngineArtifact(
-        status="built",
-        flavour=flavour,
-        precision=graph.precision,
-        version=facts.version,
-        file=reference(path, root),
-        log=reference(log, root),
-        layers=facts.audit,
-        built_layers=facts.engine_audit,
-        tf32=facts.tf32,
-        hardware=facts.hardware,
-        hardware_source=facts.hardware_source,
-        min_batch=facts.min_batch,
-        opt_batch=facts.opt_batch,
-        max_batch=facts.max_batch,
-        seconds=facts.seconds,
+    """Build one artifact for each target and each precision; one that cannot be built has its reason."""
+    options = BuildOptions(context.run.root, config.opt_batch, config.max_batch, config.compute_capabilities)
+    return tuple(
+        _built(target, precision, graphs.get(precision), missing, options, context)
+        for target in config.engines
+        for precision in config.precisions
     )
 
 
-def _capabilities(config: ExportConfig, flavour: Flavour, precision: Precision) -> tuple[str, ...]:
-    """Those asked for; of fp8, where none were, the ones that multiply it."""
-    if flavour != "tensorrt-rtx":
-        return ()
-    return config.compute_capabilities or (FP8_CAPABILITIES if precision == "fp8" else ())
+def _built(
+    name: str,
+    precision: Precision,
+    graph: OnnxArtifact | None,
+    missing: Mapping[Precision, str],
+    options: BuildOptions,
+    context: Context,
+) -> EngineArtifact:
+    target = targets.get(name)
+    if graph is None:
+        reason = f"there is no {precision} graph to build it of: {missing[precision]}"
+    elif precision not in target.precisions:
+        reason = f"{target.title} does not run {precision}"
+    else:
+        try:
+            made = target.build(graph, options)
+        except ResultError as error:
+            reason = str(error)
+            context.say(f"no {precision} engine: {error}")
+        else:
+            assert isinstance(made, EngineArtifact)  # noqa: S101 - of a target whose kind is "engine"
+            return made
+    return EngineArtifact(status="unavailable", flavour=name, precision=precision, reason=reason)

@@ -51,7 +51,7 @@ class Sample:
 
 
 def held_out(data: DataRecord, spec: PreprocessSpec, config: ExportConfig) -> HeldOut:
-    """Up to ``export.images`` of the held-out images, evenly spread."""
+    """Return up to ``export.images`` of the held-out images, evenly spread."""
     split = recorded_images(data)[1].val
     images: NDArray[np.float32] = sample(split, spec, config.images).numpy()
     taken = spec.model_copy(update={"input": config.input})

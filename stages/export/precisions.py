@@ -27,7 +27,7 @@ _CALIBRATED: tuple[Precision, ...] = ("int8", "fp8")
 def reduce_graph(
     config: ExportConfig, artifact: OnnxArtifact, source: Sample, context: Context
 ) -> tuple[dict[Precision, OnnxArtifact], dict[Precision, str]]:
-    """The graph in every precision asked for but fp32, and the reasons of those that could not be made."""
+    """Return the graph in every precision asked for but fp32, and the reasons of those that could not be made."""
     made: dict[Precision, OnnxArtifact] = {}
     missing: dict[Precision, str] = {}
     wanted = config.precisions[1:]
@@ -42,7 +42,7 @@ def reduce_graph(
 
 
 def _calibration(config: ExportConfig, source: Sample) -> NDArray[Any]:
-    """Training images as the graph takes them, evenly spread over the split."""
+    """Return training images as the graph takes them, evenly spread over the split."""
     split = recorded_images(source.data)[1].train
     return np.asarray(sample(split, source.held_out.preprocess, config.calibration_images).numpy())
 

@@ -33,7 +33,7 @@ def choose_graph(
     given: NDArray[Any],
     context: Context,
 ) -> tuple[Graph, str]:
-    """Which student graph is deployed, and why.
+    """Return which student graph is deployed, and why.
 
     Args:
         given: images as the graphs take them.
@@ -71,7 +71,7 @@ def choose_graph(
 def _folding_speedup(
     paths: dict[Graph, Path], given: NDArray[Any], provider: Provider, threads: int
 ) -> tuple[float, float, float]:
-    """Speed-up of the folded graph at batch 1, measured in sessions as in verification, and its 95 % interval.
+    """Return speed-up of the folded graph at batch 1, measured in sessions as in verification, and its 95 % interval.
 
     Raises:
         EnvironmentLacksError: the provider is not active here.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from vitcompress.core.artifact_records import EngineArtifact, ExportRecord, Precision
 from vitcompress.core.context import Context
 from vitcompress.core.records import DataRecord, DistillRecord, FoldRecord, StudentRecord, TeacherRecord
-from vitcompress.exporters.tensorrt import choose_flavour
+from vitcompress.exporters import targets
 from vitcompress.stages.export.config import ExportConfig
 from vitcompress.stages.export.engines import build_engines
 from vitcompress.stages.export.graphs import Sample, export_graph, held_out
@@ -28,16 +28,16 @@ class Inputs:
 
 
 def run(config: ExportConfig, inputs: Inputs, context: Context) -> ExportRecord:
-    """ONNX graphs of teacher and student in fp32; of the deployed one, every precision and engine asked for.
+    """Return ONNX graphs of teacher and student in fp32; of the deployed one, every precision and engine asked for.
 
     A reduced precision or an engine that cannot be made is told with its reason; what was made stays.
 
     Raises:
         ResultError: a graph cannot be exported or disagrees with torch, or the fold is less exact than asked.
-        EnvironmentLacksError: an engine flavour was asked for by name and is not here.
+        EnvironmentLacksError: a target was asked for by name that this machine cannot build.
     """
-    for flavour in config.flavours:
-        choose_flavour(flavour)  # first: asking for what is not here should not cost an export
+    for name in config.engines:
+        targets.get(name).require()  # first: asking for what is not here should not cost an export
     fold, own = inputs.fold, inputs.student.preprocess
     images = held_out(inputs.data, own, config)
     student = {
@@ -67,14 +67,14 @@ def run(config: ExportConfig, inputs: Inputs, context: Context) -> ExportRecord:
 
 
 def _asked(config: ExportConfig) -> str:
-    named = ", ".join(config.flavours)
+    named = ", ".join(config.engines)
     return f"asked for with export.target: {named}" if named else "no engine was asked for"
 
 
 def _not_made(
     config: ExportConfig, missing: Mapping[Precision, str], engines: Sequence[EngineArtifact]
 ) -> tuple[str, ...]:
-    """What a target or precision named by the user lacks; of defaults, nothing is owed."""
+    """Return what a target or precision named by the user lacks; of defaults, nothing is owed."""
     graphs = [f"{one} ONNX: {why}" for one, why in missing.items()] if config.precision_asked else []
     by_name = not config.target_reason
     failed = [one for one in engines if by_name and one.file is None and one.precision not in missing]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from made_bundles import RTX, fp32, make, save_beside, with_engine
+from made_bundles import RTX, make, save_beside, with_engine
 from numpy.typing import NDArray
 from tiny_models import LABELS, SIZE
 
@@ -106,7 +106,7 @@ def test_every_precision_has_its_own_file_and_weights(
 
 def test_stale_models_go_and_other_files_stay(tmp_path: Path, onnx_file: Path, spec: PreprocessSpec) -> None:
     folder = tmp_path / "bundle"
-    make(folder, onnx_file, spec, triton=True, **with_engine(onnx_file, tmp_path / "built"))
+    make(folder, onnx_file, spec, add=("triton",), **with_engine(onnx_file, tmp_path / "built"))
     foreign = {
         "triton/mine/config.pbtxt": "mine",
         "triton/student_onnx/2/notes": "mine as well",
@@ -126,34 +126,6 @@ def test_stale_models_go_and_other_files_stay(tmp_path: Path, onnx_file: Path, s
     assert {name: (folder / name).read_text() for name in foreign} == foreign
     assert (folder / "empty").is_dir()
     assert (folder / "link").is_symlink()
-
-
-def test_a_bundle_of_the_first_schema_still_opens_and_is_replaced_whole(
-    tmp_path: Path, onnx_file: Path, spec: PreprocessSpec
-) -> None:
-    folder = first_schema(tmp_path / "old", onnx_file)
-    bundle = open_bundle(folder)
-    assert bundle.preprocess == spec
-    assert bundle.engine == folder / "model.engine"
-    assert [(model.runtime, model.precision) for model in bundle.models] == [("onnx", "fp32"), ("tensorrt-rtx", "fp32")]
-    make(folder, onnx_file, spec)
-    assert not (folder / "model.engine").exists()
-
-
-def first_schema(folder: Path, onnx_file: Path) -> Path:
-    """A bundle as it was written before there were several models in one."""
-    folder.mkdir()
-    shutil.copy(onnx_file, folder / "model.onnx")
-    (folder / "model.engine").write_bytes(b"an engine")
-    (folder / "labels.txt").write_text("".join(f"{label}\n" for label in LABELS))
-    (folder / "preprocess.json").write_text('{"size": 32, "mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}')
-    files = [
-        {"path": path.name, "sha256": sha256_of(path), "bytes": path.stat().st_size}
-        for path in sorted(folder.iterdir())
-    ]
-    manifest = {"schema": 1, "files": files, "facts": {"engine": {"flavour": "tensorrt-rtx"}}}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return folder
 
 
 def test_external_weights_travel_with_the_graph(
@@ -228,20 +200,20 @@ def test_a_label_that_is_no_line_is_refused(tmp_path: Path, onnx_file: Path, spe
     assert not (tmp_path / "b").exists()
 
 
-def test_parts_that_do_not_fit_are_refused(tmp_path: Path, onnx_file: Path, spec: PreprocessSpec) -> None:
-    def write(**changes: Any) -> None:
-        make(tmp_path / "b", onnx_file, spec, **changes)
-
-    with pytest.raises(UsageError, match="10 outputs, 9 labels"):
-        write(labels=LABELS[:9])
-    with pytest.raises(UsageError, match="takes 32 pixel images, the preprocessing gives 64"):
-        write(preprocess=spec.model_copy(update={"size": 64}))
-    with pytest.raises(UsageError, match="takes float images, the preprocessing gives uint8"):
-        write(preprocess=spec.model_copy(update={"input": "uint8"}))
-    with pytest.raises(UsageError, match="not JSON values"):
-        write(facts={"drop": float("nan")})
-    with pytest.raises(BundleError, match="does not exist"):
-        write(models=[fp32(tmp_path / "no.onnx")])
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"labels": LABELS[:9]}, "9 labels for a model of 10 outputs"),
+        ({"size": 64}, "prepares 64 pixel images .* for a model that takes 32"),
+        ({"input": "uint8"}, r"pixel images \(uint8\) for a model that takes 32 \(float"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(
+    tmp_path: Path, onnx_file: Path, spec: PreprocessSpec, changes: dict[str, Any], words: str
+) -> None:
+    fields = {name: value for name, value in changes.items() if name != "labels"}
+    with pytest.raises(BundleError, match=words):
+        make(tmp_path / "b", onnx_file, spec.model_copy(update=fields), labels=changes.get("labels", LABELS))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -54,7 +54,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
     "no manifest": (lambda folder: (folder / "manifest.json").unlink(), "has no manifest.json"),
     "half a manifest": (lambda folder: os.truncate(folder / "manifest.json", 100), "manifest.json is damaged"),
     "manifest no object": (lambda folder: (folder / "manifest.json").write_text("[1]") and None, "schema None"),
-    "other schema": (edit(lambda m: m.update(schema=3)), "schema 3, this version reads 1 and 2"),
+    "other schema": (edit(lambda m: m.update(schema=3)), "schema 3, this version reads 2"),
     "no list of files": (edit(lambda m: m.pop("files")), "its list of files"),
     "files no entries": (edit(lambda m: m.update(files=[3])), "its list of files"),
     "file not listed": (edit(lambda m: m["files"].pop(2)), "does not list labels.txt"),

@@ -13,7 +13,8 @@ from made_bundles import make
 
 from vitcompress.core.errors import UsageError
 from vitcompress.core.preprocess import PreprocessSpec
-from vitcompress.exporters.bundle import open_bundle, place
+from vitcompress.exporters.bundle import open_bundle
+from vitcompress.exporters.targets.triton import link_or_copy
 
 
 def failing(code: int) -> Callable[..., None]:
@@ -65,23 +66,15 @@ def test_a_read_only_bundle_is_not_replaced(
     assert open_bundle(bundle_folder).manifest["facts"] == {"graph": "plain"}
 
 
-def test_other_trouble_with_the_disk_is_left_to_the_caller(
-    bundle_folder: Path, onnx_file: Path, spec: PreprocessSpec, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(shutil, "copyfile", failing(errno.EIO))
-    with pytest.raises(OSError, match="Input/output error"):
-        make(bundle_folder, onnx_file, spec)
-
-
 def test_without_hard_links_there_is_a_second_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a").write_text("content")
-    place.link_or_copy(tmp_path / "a", tmp_path / "one" / "b")
+    link_or_copy(tmp_path / "a", tmp_path / "one" / "b")
     assert (tmp_path / "a").samefile(tmp_path / "one" / "b")
 
     def refuse(*_: object) -> None:
         raise OSError(errno.EPERM, "no links here")
 
     monkeypatch.setattr(os, "link", refuse)
-    place.link_or_copy(tmp_path / "a", tmp_path / "two" / "b")
+    link_or_copy(tmp_path / "a", tmp_path / "two" / "b")
     assert not (tmp_path / "a").samefile(tmp_path / "two" / "b")
     assert (tmp_path / "two" / "b").read_text() == "content"

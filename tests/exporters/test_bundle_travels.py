@@ -123,13 +123,3 @@ def test_threads_are_the_containers_share(
     assert program.threads() == threads
     monkeypatch.setattr(program, "QUOTA", tmp_path / "absent")
     assert program.threads() == 0
-
-
-def test_the_graph_is_one_that_old_runtimes_read(bundle_folder: Path) -> None:
-    """ONNX Runtime 1.18 is the first of opset 20's kernels and IR 10 (docs/deploy.md has the versions tried)."""
-    import onnx
-
-    for model in open_bundle(bundle_folder).models:
-        graph = onnx.load(model.path, load_external_data=False)
-        assert graph.ir_version <= 10
-        assert max(one.version for one in graph.opset_import) <= 20

@@ -74,16 +74,11 @@ def test_a_licence_nobody_stated_is_the_users_to_state(tmp_path: Path, onnx_file
     licence = card_of(tmp_path / "b").partition("## Licence")[2]
     assert "Not stated." in licence
     assert "Apache-2.0 is the licence of `compress` and of `infer.py` alone" in licence
-    make(tmp_path / "b", onnx_file, spec, card=replace(CARD, licence="CC BY 4.0", intended_use="Reading meters."))
-    card = card_of(tmp_path / "b")
-    assert card.partition("## Licence")[2].strip() == "CC BY 4.0"
-    assert "Reading meters." in card
-    assert "Apache" not in card
 
 
 def test_every_file_is_listed_with_its_size(tmp_path: Path, onnx_file: Path, spec: PreprocessSpec) -> None:
     extra = {"timm/config.json": onnx_file}
-    make(tmp_path / "b", onnx_file, spec, triton=True, extra=extra)
+    make(tmp_path / "b", onnx_file, spec, add=("triton",), extra=extra)
     card = card_of(tmp_path / "b")
     for path in (tmp_path / "b").rglob("*"):
         if path.is_file() and path.name not in ("README.md", "manifest.json"):
@@ -91,10 +86,3 @@ def test_every_file_is_listed_with_its_size(tmp_path: Path, onnx_file: Path, spe
     assert "`model.onnx` for Triton, batches up to 8 |" in card
     size = onnx_file.stat().st_size
     assert f"| `model.onnx` | {size / 1e6:.2f} MB |" in card
-
-
-def test_without_an_engine_the_card_does_not_speak_of_one(
-    tmp_path: Path, onnx_file: Path, spec: PreprocessSpec
-) -> None:
-    make(tmp_path / "b", onnx_file, spec)
-    assert "ngine" not in card_of(tmp_path / "b")

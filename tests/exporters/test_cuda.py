@@ -31,28 +31,6 @@ def test_a_library_alone_is_no_gpu(driver: FakeDriver, monkeypatch: pytest.Monke
         under_test.Gpu()
 
 
-def test_what_is_copied_there_comes_back_and_all_is_returned(driver: FakeDriver) -> None:
-    values = np.arange(24, dtype=np.float32).reshape(4, 6)
-    with under_test.Gpu() as gpu:
-        assert gpu.stream == 77
-        address = gpu.allocate(values.nbytes)
-        gpu.upload(address, values)
-        back = np.empty((4, 6), dtype=np.float32)
-        gpu.download(address, back)
-        gpu.wait()
-    np.testing.assert_array_equal(back, values)
-    gpu.close()
-    assert driver.memory == {}
-    assert driver.open == []
-
-
-def test_free_memory_is_what_nobody_has(driver: FakeDriver) -> None:
-    with under_test.Gpu() as gpu:
-        before = gpu.free_bytes()
-        gpu.allocate(4096)
-        assert before - gpu.free_bytes() == 4096
-
-
 def test_a_failed_call_says_why(driver: FakeDriver) -> None:
     with under_test.Gpu() as gpu, pytest.raises(ResultError, match=r"cuMemAlloc_v2 failed: out of memory \(error 2\)"):
         gpu.allocate(1_000_000)
@@ -65,17 +43,6 @@ def test_what_a_time_depends_on_is_told(driver: FakeDriver) -> None:
     assert (facts.driver, facts.sm_clock_mhz) == ("580.65.06", 1410)
     driver.nvml = 1
     assert (under_test.gpu_facts().driver, under_test.gpu_facts().sm_clock_mhz) == (None, None)
-
-
-def test_events_tell_the_time_between_them_and_are_returned(driver: FakeDriver) -> None:
-    with under_test.Gpu() as gpu:
-        first, last = gpu.event(), gpu.event()
-        gpu.record(first)
-        driver.now_ms += 2.5
-        gpu.record(last)
-        gpu.wait()
-        assert gpu.elapsed_ms(first, last) == 2.5
-    assert driver.open == []
 
 
 @pytest.mark.gpu

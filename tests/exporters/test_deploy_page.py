@@ -78,7 +78,7 @@ def place(
     ]
     default = {"onnx": "student", "engine": "trt"}
     extra = {f"timm/{path.name}": path for path in saved}
-    make(root / "bundle", onnx_file, spec, models=models, default=default, extra=extra, triton=True)
+    make(root / "bundle", onnx_file, spec, models=models, default=default, extra=extra, add=("triton",))
     (root / "bin").mkdir()
     for name, start in (("python", ""), ("compress", "-m vitcompress")):
         (root / "bin" / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" {start} "$@"\n')

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from made_bundles import make, pixels_graph
+from made_bundles import make
 from nasty_images import oriented, with_alpha, write_nasty
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -23,9 +22,8 @@ from vitcompress.core.images import open_image
 from vitcompress.core.pillow import listening
 from vitcompress.core.preprocess import CropMode, Input, PreprocessSpec
 from vitcompress.exporters.bundle import open_bundle
-from vitcompress.exporters.bundle.infer import SUFFIXES, prepare
-from vitcompress.exporters.predict import IMAGE_SUFFIXES, predict
-from vitcompress.exporters.runners import OnnxRunner
+from vitcompress.exporters.bundle.infer import prepare
+from vitcompress.exporters.predict import predict
 
 HELD_OUT = 359
 """A fifth of the 1,797 digits, as the embedded run holds out."""
@@ -74,20 +72,6 @@ def test_infer_and_predict_see_what_torch_sees(bundle_folder: Path, held_out: Pa
     assert [path for path, _, _ in rows] == [str(entry.path) for entry in found]
     shares = [float(share) for _, _, share in rows]
     np.testing.assert_allclose(shares, [entry.classes[0][1] for entry in found], atol=1e-4)
-
-
-def test_both_see_the_same_where_the_model_eats_pixels(
-    tmp_path: Path, onnx_file: Path, spec: PreprocessSpec, held_out: Path, torchs: list[str]
-) -> None:
-    pixels = spec.model_copy(update={"input": "uint8"})
-    make(tmp_path / "b", pixels_graph(onnx_file, tmp_path / "p.onnx", spec), pixels)
-    assert [label for _, label, _ in infer(tmp_path / "b", held_out)[0]] == torchs
-    bundle = open_bundle(tmp_path / "b")
-    assert bundle.manifest["models"][0]["input"]["dtype"] == "uint8"
-    assert "uint8 `[batch, 32, 32, 3]`" in (tmp_path / "b" / "README.md").read_text()
-    if not hasattr(OnnxRunner, "input"):
-        pytest.skip("the runner of this version takes float32 alone")
-    assert [entry.classes[0][0] for entry in predict(bundle, [held_out], top=1)] == torchs
 
 
 @pytest.mark.parametrize("crop_mode", ["center", "squash"])
@@ -182,15 +166,6 @@ def test_broken_and_missing_images_are_named_and_the_others_labelled(
     ]
 
 
-def test_another_model_of_the_bundle_can_be_chosen(
-    bundle_folder: Path, onnx_file: Path, digit_files: list[Path]
-) -> None:
-    shutil.copy(onnx_file, bundle_folder / "model.int8.onnx")
-    (bundle_folder / "model.onnx").unlink()
-    rows, _ = infer(bundle_folder, digit_files[0], "--model", "model.int8.onnx")
-    assert len(rows) == 1
-
-
 def test_it_needs_numpy_pillow_and_onnxruntime_alone_and_stays_short() -> None:
     source = (Path(__file__).parents[2] / "exporters" / "bundle" / "infer.py").read_text()
     names = {
@@ -201,10 +176,6 @@ def test_it_needs_numpy_pillow_and_onnxruntime_alone_and_stays_short() -> None:
     others = {name for name in names if name.partition(".")[0] not in sys.stdlib_module_names}
     assert others == {"numpy", "PIL", "onnxruntime"}
     assert len(source.splitlines()) <= 130
-
-
-def test_it_takes_the_same_files_of_a_folder_as_predict() -> None:
-    assert SUFFIXES == IMAGE_SUFFIXES
 
 
 def test_a_model_that_cannot_be_opened_is_told_in_a_line(bundle_folder: Path, digit_files: list[Path]) -> None:

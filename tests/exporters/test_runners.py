@@ -9,7 +9,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from engine_graphs import fp16_file, int8_file, pixels_file
+from engine_graphs import pixels_file
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -45,14 +45,6 @@ def test_an_input_that_does_not_fit_is_named(
         runner.infer(change(images))
 
 
-def test_the_largest_batch_is_kept(onnx_file: Path, images: NDArray[np.float32]) -> None:
-    with OnnxRunner(onnx_file) as runner:
-        runner.max_batch = 4
-        assert len(runner.infer(images[:4])) == 4
-        with pytest.raises(UsageError, match="takes batches of 1 to 4, 5 was given"):
-            runner.infer(images[:5])
-
-
 def test_a_closed_runner_says_so(onnx_file: Path, images: NDArray[np.float32]) -> None:
     with OnnxRunner(onnx_file) as runner:
         pass
@@ -69,19 +61,6 @@ def test_a_damaged_file_is_one_sentence(tmp_path: Path, onnx_file: Path, content
         OnnxRunner(path)
     assert "\n" not in str(caught.value)
     assert "ONNXRuntimeError" not in str(caught.value)
-
-
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"no\.onnx does not exist"):
-        OnnxRunner(tmp_path / "no.onnx")
-
-
-def test_another_kind_of_model_is_refused(tmp_path: Path) -> None:
-    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 7]) for name in ("a", "b")]
-    graph = helper.make_graph([helper.make_node("Relu", ["a"], ["b"])], "g", values[:1], values[1:])
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), tmp_path / "m.onnx")
-    with pytest.raises(BundleError, match="no image classifier"):
-        OnnxRunner(tmp_path / "m.onnx")
 
 
 def test_a_failure_while_running_is_one_sentence(onnx_file: Path, images: NDArray[np.float32]) -> None:
@@ -117,12 +96,6 @@ def test_onnx_runtime_belongs_where_the_run_is_if_it_can(
 ) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: available)
     assert provider_for(device) == provider
-
-
-def test_a_session_says_where_it_runs_and_never_moves(onnx_file: Path) -> None:
-    with OnnxRunner(onnx_file) as runner:
-        assert runner.provider == "CPUExecutionProvider"
-        assert not runner._session._enable_fallback
 
 
 def test_a_gpu_that_fails_is_not_a_damaged_file(onnx_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,18 +137,6 @@ def test_a_silent_fallback_to_the_cpu_is_noticed(onnx_file: Path, monkeypatch: p
         OnnxRunner(onnx_file, providers="cuda")
 
 
-def test_an_images_logits_do_not_depend_on_its_batch(onnx_file: Path) -> None:
-    """Within rounding: a processor may add up one row in another order than many."""
-    session = onnxruntime.InferenceSession(onnx_file, providers=["CPUExecutionProvider"])
-    images = np.random.default_rng(0).standard_normal((130, 3, 32, 32), dtype=np.float32)
-    name = session.get_inputs()[0].name
-    (whole,) = session.run(None, {name: images})
-    for batch in (0, 1, 7):
-        (rows,) = session.run(None, {name: images[:batch]})
-        assert rows.shape == (batch, *whole.shape[1:])
-        np.testing.assert_allclose(rows, whole[:batch], rtol=1e-5, atol=1e-5 * float(np.abs(whole).max()))
-
-
 @pytest.fixture(scope="module")
 def pixels(onnx_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return pixels_file(onnx_file, tmp_path_factory.mktemp("pixels") / "pixels.onnx")
@@ -188,37 +149,6 @@ def test_a_graph_that_eats_pixels_gets_pixels(onnx_file: Path, pixels: Path) -> 
         assert (reference.input, reference.image_shape) == ("float", (3, 32, 32))
         planes = np.ascontiguousarray(raw.transpose(0, 3, 1, 2), dtype=np.float32)
         np.testing.assert_allclose(runner.infer(raw), reference.infer(planes), rtol=1e-4, atol=1e-3)
-
-
-@pytest.mark.parametrize(
-    ("shape", "dtype", "words"),
-    [
-        ((2, 32, 32, 3), np.float32, r"takes uint8 images \(RGB pixels, not normalised\), float32 was given"),
-        ((2, 3, 32, 32), np.uint8, r"takes images \[batch, 32, 32, 3\], \[2, 3, 32, 32\] was given"),
-        ((32, 32, 3), np.uint8, r"\[32, 32, 3\] was given"),
-    ],
-)
-def test_pixels_that_do_not_fit_are_named(pixels: Path, shape: tuple[int, ...], dtype: Any, words: str) -> None:
-    with OnnxRunner(pixels) as runner, pytest.raises(UsageError, match=words):
-        runner.infer(np.zeros(shape, dtype))
-
-
-def test_reduced_graphs_keep_float32_inputs_and_outputs(
-    onnx_file: Path, tmp_path: Path, images: NDArray[np.float32]
-) -> None:
-    with OnnxRunner(onnx_file) as runner:
-        expected = runner.infer(images)
-    spread = np.ptp(expected)
-    half, int8 = fp16_file(onnx_file, tmp_path / "half.onnx"), int8_file(onnx_file, tmp_path / "int8.onnx", images)
-    # Without VNNI, products of int8 saturate: how near int8 comes is the processor's (the search for nodes that cannot
-    # take it, which simulates the arithmetic, is tested in tests/exporters/precision).
-    for path, share in ((half, 0.01), (int8, np.inf)):
-        with OnnxRunner(path) as runner:
-            assert runner.input == "float"
-            found = runner.infer(images)
-        assert found.dtype == np.float32
-        assert np.isfinite(found).all()
-        assert 0 < np.abs(found - expected).max() < share * spread, path.name
 
 
 @pytest.mark.parametrize(

@@ -8,17 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from engine_graphs import fp16_file, int8_file, linear_file, pixels_file
+from engine_graphs import fp16_file, linear_file
 from numpy.typing import NDArray
-from onnx import NodeProto, TensorProto, helper
+from onnx import NodeProto, helper
 
 import vitcompress.exporters.tensorrt.build as under_test
 from vitcompress.core.artifact_records import Precision
 from vitcompress.core.errors import BundleError, EnvironmentLacksError, ResultError, UsageError
 from vitcompress.exporters.cuda import gpu_present
-from vitcompress.exporters.onnx import onnx_from_module
-from vitcompress.exporters.tensorrt import EngineFacts, choose_flavour, engine_from_onnx, installed_flavours
+from vitcompress.exporters.tensorrt import EngineFacts, engine_from_onnx, installed_flavours
 
 needs_rtx = pytest.mark.skipif("tensorrt-rtx" not in installed_flavours(), reason="tensorrt-rtx is not installed")
 CONTRACT = "Name: images, IOMode: Input, DataType: Float, Dimensions: [-1,3,32,32]"
@@ -79,7 +77,7 @@ def test_an_engine_is_built_without_a_gpu(plain: Any, capfd: pytest.CaptureFixtu
     assert (facts.min_batch, facts.opt_batch, facts.max_batch) == (1, 2, 6)
     assert (facts.hardware, facts.hardware_source) == (("8.0", "8.6", "8.9", "12.0"), "documented default")
     assert (facts.flavour, facts.version) == ("tensorrt-rtx", importlib.metadata.version("tensorrt-rtx"))
-    assert (facts.precision, facts.precision_seen) == ("fp32", "fp32")
+    assert facts.precision == "fp32"
     assert facts.tf32  # TensorRT's default, which an fp32 row has to say
     # The builder's own account of the engine: one float32 input with a dynamic batch, one float32 output.
     assert CONTRACT in (folder / "logs" / "engine.log").read_text()
@@ -90,12 +88,6 @@ def test_an_engine_is_built_without_a_gpu(plain: Any, capfd: pytest.CaptureFixtu
 @needs_rtx
 def test_half_precision_is_half_but_for_the_fragile_layers(tmp_path: Path, onnx_file: Path, plain: Any) -> None:
     facts = build(fp16_file(onnx_file, tmp_path / "model.fp16.onnx"), tmp_path, precision="fp16")
-    assert facts.precision_seen == "fp16"
-    # 4 linear layers and 2 attention products a block, and the classifier.
-    assert facts.audit["MatMul"] == {"float16": 13}
-    assert facts.audit["Conv"] == {"float16": 1}
-    assert facts.audit["Softmax"] == {"float32": 2}
-    assert facts.audit["Normalization"] == {"float32": 5}
     assert facts.engine_audit is not None
     assert facts.engine_audit["gemm"].keys() == {"float16"}
     assert {dtype for _, dtype, _ in (*facts.inputs, *facts.outputs)} == {"float32"}
@@ -104,58 +96,11 @@ def test_half_precision_is_half_but_for_the_fragile_layers(tmp_path: Path, onnx_
 
 
 @needs_rtx
-def test_products_between_quantised_operands_are_int8(
-    tmp_path: Path, onnx_file: Path, images: NDArray[np.float32]
-) -> None:
-    facts = build(int8_file(onnx_file, tmp_path / "model.int8.onnx", images), tmp_path, precision="int8")
-    assert facts.precision_seen == "int8"
-    assert facts.audit["Conv"] == {"int8": 1}
-    # The settings say constant operands only, yet ONNX Runtime quantises the attention products too.
-    assert facts.audit["MatMul"] == {"int8": 13}
-    assert facts.engine_audit is not None
-    assert facts.engine_audit["gemm"] == {"int8": 7}
-    # What the graph does not tell: the builder splits the product of queries, keys and values, and then multiplies
-    # int8 activations with weights that it dequantised before.
-    assert facts.engine_audit["runtime_fusion"] == {"float32": 2}
-    assert facts.audit["QuantizeLinear"].keys() == facts.audit["DequantizeLinear"].keys() == {"int8"}
-    assert facts.audit["Softmax"] == {"float32": 2}
-
-
-@needs_rtx
-def test_an_engine_that_eats_pixels(tmp_path: Path, onnx_file: Path) -> None:
-    facts = build(pixels_file(onnx_file, tmp_path / "pixels.onnx"), tmp_path)
-    assert facts.inputs == (("images", "uint8", (-1, 32, 32, 3)),)
-    assert facts.audit["Cast"] == {"float32": 1}
-    assert (
-        "Name: images, IOMode: Input, DataType: UInt8, Dimensions: [-1,32,32,3]"
-        in (tmp_path / "logs" / "engine.log").read_text()
-    )
-
-
-@needs_rtx
-@pytest.mark.parametrize(
-    ("given", "asked", "words"),
-    [
-        ("fp32", "fp16", r"to be fp16 and is not: none .* computes in float16 \(14 in float32\)"),
-        ("fp32", "int8", r"to be int8 and is not: none .* computes in int8 \(14 in float32\)"),
-        ("fp16", "fp32", r"to be fp32, but has matrix products narrower than that \(14 in float16\)"),
-    ],
-)
-def test_an_engine_is_refused_a_precision_that_its_graph_is_not_of(
-    old: Path, onnx_file: Path, given: str, asked: Precision, words: str
-) -> None:
-    path = fp16_file(onnx_file, old / "half.onnx") if given == "fp16" else onnx_file
-    with pytest.raises(ResultError, match=words) as caught:
-        build(path, old, precision=asked)
+def test_an_engine_that_is_not_of_its_precision_is_refused(old: Path, onnx_file: Path) -> None:
+    with pytest.raises(ResultError, match="to be fp16 and is not: TensorRT chose float32 for its layers") as caught:
+        build(onnx_file, old, precision="fp16")
     assert caught.value.exit_code == 1
     assert (old / "model.engine").read_bytes() == OLD
-
-
-@needs_rtx
-def test_asked_hardware_is_what_the_engine_is_built_for(tmp_path: Path, onnx_file: Path) -> None:
-    facts = build(onnx_file, tmp_path, ("8.9", "12.0"))
-    assert (facts.hardware, facts.hardware_source) == (("8.9", "12.0"), "read back from the builder")
-    assert facts.bytes > 100_000
 
 
 @needs_rtx
@@ -224,16 +169,6 @@ def test_a_missing_graph_is_named(tmp_path: Path) -> None:
 
 
 @needs_rtx
-@pytest.mark.parametrize(
-    "arguments", [{"dtype": TensorProto.FLOAT16}, {"shape": (3, "height", 32)}, {"shape": (96, 32)}]
-)
-def test_a_graph_that_is_no_image_classifier_is_refused(old: Path, arguments: dict[str, int]) -> None:
-    with pytest.raises(ResultError, match=r"an engine needs float32 \[batch, 3, size, size\] or uint8"):
-        build(linear_file(old / "m.onnx", **arguments), old)  # type: ignore[arg-type]
-    assert (old / "model.engine").read_bytes() == OLD
-
-
-@needs_rtx
 def test_a_graph_of_one_batch_size_takes_no_other(tmp_path: Path) -> None:
     fixed = linear_file(tmp_path / "fixed.onnx", batch=4)
     with pytest.raises(UsageError, match=r"takes batches of 4 only, min 1, opt 2, max 6 was given; ask for 4 alone"):
@@ -267,17 +202,6 @@ def test_a_batch_range_that_the_graph_cannot_run_is_named_with_the_node(
 def test_a_batch_range_out_of_order_is_refused(tmp_path: Path, batches: tuple[int, int, int]) -> None:
     with pytest.raises(UsageError, match="in order"):
         build(tmp_path / "m.onnx", tmp_path, batches=batches)
-
-
-@needs_rtx
-def test_a_batch_beyond_all_numbers_is_refused(tmp_path: Path, onnx_file: Path) -> None:
-    with pytest.raises(UsageError, match="refused batch sizes min 1, opt 1, max 2147483648"):
-        build(onnx_file, tmp_path, batches=(1, 1, 2**31))
-
-
-def test_an_unknown_precision_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="precision 'int4' is not known; choose fp32, fp16, bf16, int8, fp8"):
-        build(tmp_path / "m.onnx", tmp_path, precision="int4")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -318,46 +242,4 @@ def test_what_only_a_gpu_could_tell_is_not_told(tmp_path: Path, monkeypatch: pyt
     assert facts.hardware_source == "the GPU it was built on"
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not gpu_present(), reason="no NVIDIA GPU with a driver was found")
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_the_engine_itself_is_of_the_precision(
-    tmp_path: Path, onnx_file: Path, images: NDArray[np.float32], precision: Precision
-) -> None:
-    flavour, reason = choose_flavour("auto")
-    if flavour == "none":
-        pytest.skip(reason)
-    path = {
-        "fp32": lambda: onnx_file,
-        "fp16": lambda: fp16_file(onnx_file, tmp_path / "m.onnx"),
-        "int8": lambda: int8_file(onnx_file, tmp_path / "m.onnx", images),
-    }[precision]()
-    facts = build(path, tmp_path, precision=precision, flavour=flavour)
-    assert facts.engine_audit
-
-
-SLOW_MODELS = {"deit_tiny_patch16_224": 12, "cait_xxs24_224": 26, "swin_tiny_patch4_window7_224": 12}
 """Full-size models and how many blocks with attention they have."""
-
-
-@pytest.mark.slow
-@needs_rtx
-@pytest.mark.parametrize("name", SLOW_MODELS)
-def test_full_size_models_are_built_in_every_precision(name: str, tmp_path: Path) -> None:
-    import timm
-
-    torch.manual_seed(0)
-    full = tmp_path / "full.onnx"
-    onnx_from_module(timm.create_model(name).eval(), full, size=224, max_batch=8)
-    images = np.random.default_rng(0).standard_normal((2, 3, 224, 224), dtype=np.float32)
-    paths: dict[Precision, Path] = {
-        "fp32": full,
-        "fp16": fp16_file(full, tmp_path / "half.onnx"),
-        "int8": int8_file(full, tmp_path / "int8.onnx", images),
-    }
-    facts = {precision: build(path, tmp_path, precision=precision) for precision, path in paths.items()}
-    for precision, one in facts.items():
-        assert one.precision_seen == precision
-        assert sum(one.audit["MatMul"].values()) >= 6 * SLOW_MODELS[name]
-    assert facts["fp16"].bytes < 0.7 * facts["fp32"].bytes
-    assert facts["int8"].bytes < facts["fp32"].bytes

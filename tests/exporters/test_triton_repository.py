@@ -14,8 +14,8 @@ from tiny_models import LABELS, SIZE
 from vitcompress.core.errors import UsageError
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.exporters.bundle import BundledModel
-from vitcompress.exporters.bundle.graph import Tensor
-from vitcompress.exporters.bundle.triton import model_config
+from vitcompress.exporters.bundled import Tensor
+from vitcompress.exporters.targets.triton import model_config
 
 LOGITS = Tensor("logits", "float32", (10,))
 
@@ -41,7 +41,9 @@ def test_the_repository_of_a_bundle_passes_the_schema(
     (tmp_path / "plan").write_bytes(b"an engine")
     models = [fp32(onnx_file), BundledModel("trt", tmp_path / "plan", "tensorrt", "fp16", facts=RTX)]
     folder = tmp_path / "bundle"
-    written = make(folder, onnx_file, spec, models=models, default={"onnx": "student", "engine": "trt"}, triton=True)
+    written = make(
+        folder, onnx_file, spec, models=models, default={"onnx": "student", "engine": "trt"}, add=("triton",)
+    )
     repository = folder / "triton"
     for name, platform, file, top, preferred in (
         ("student_onnx", "onnxruntime_onnx", "model.onnx", 8, [4, 8]),
@@ -68,24 +70,17 @@ def test_pixels_are_uint8_and_a_single_image_needs_no_batching(schema: Any) -> N
     assert config.instance_group[0].kind == schema.ModelInstanceGroup.KIND_GPU
 
 
-def test_the_schema_would_notice(schema: Any) -> None:
-    text = model_config("m", "onnxruntime_onnx", Tensor("images", "float32", (3, 8, 8)), LOGITS, 1, 4)
-    for right, wrong in (("max_batch_size", "max_batches"), ("TYPE_FP32", "FLOAT"), ('"labels.txt"', "labels")):
-        with pytest.raises(text_format.ParseError):
-            text_format.Parse(text.replace(right, wrong), schema.ModelConfig())
-
-
 def test_an_engine_of_rtx_is_left_out(tmp_path: Path, onnx_file: Path, spec: PreprocessSpec) -> None:
     (tmp_path / "e").write_bytes(b"an engine")
     models = [fp32(onnx_file), BundledModel("rtx", tmp_path / "e", "tensorrt-rtx", "fp32", facts=RTX)]
-    make(tmp_path / "b", onnx_file, spec, models=models, default={"onnx": "student", "engine": "rtx"}, triton=True)
+    make(tmp_path / "b", onnx_file, spec, models=models, default={"onnx": "student", "engine": "rtx"}, add=("triton",))
     assert [entry.name for entry in (tmp_path / "b" / "triton").iterdir()] == ["student_onnx"]
 
 
 def test_external_weights_lie_where_the_graph_looks_for_them(
     tmp_path: Path, external_file: Path, spec: PreprocessSpec
 ) -> None:
-    make(tmp_path / "b", external_file, spec, triton=True)
+    make(tmp_path / "b", external_file, spec, add=("triton",))
     version = tmp_path / "b" / "triton" / "student_onnx" / "1"
     assert sorted(entry.name for entry in version.iterdir()) == ["model.onnx", "model.onnx.data"]
 
@@ -102,5 +97,5 @@ def test_batches_that_triton_cannot_be_told_are_refused(
     tmp_path: Path, onnx_file: Path, spec: PreprocessSpec, facts: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(UsageError, match=words):
-        make(tmp_path / "b", onnx_file, spec, models=[fp32(onnx_file, **facts)], triton=True)
+        make(tmp_path / "b", onnx_file, spec, models=[fp32(onnx_file, **facts)], add=("triton",))
     assert not (tmp_path / "b").exists()

@@ -249,7 +249,7 @@ def test_a_gpu_that_is_not_here_is_the_environments_lack(digits: RunConfig, monk
 def test_the_engine_is_decided_with_its_reason(digits: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vitcompress.exporters.tensorrt.flavours.installed_flavours", dict)
     export = resolve_models(digits).export
-    assert (export.target, export.flavours) == (("onnx", "triton"), ())
+    assert (export.target, export.engines) == (("onnx", "triton"), ())
     assert "TensorRT is not installed" in export.target_reason
     with pytest.raises(EnvironmentLacksError, match="tensorrt-rtx is not installed"):
         resolve_models(changed(digits, export={"target": ["tensorrt-rtx"]}))

@@ -6,11 +6,9 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from reduced_models import reduce
 
-from vitcompress.core.errors import BundleError, ResultError
+from vitcompress.core.errors import ResultError
 from vitcompress.exporters.precision.audit import check_audit, operator_dtypes
 
 
@@ -81,18 +79,3 @@ def test_what_was_left_in_fp32_must_be_known() -> None:
 def test_norms_and_softmax_must_be_in_fp32(kind: str) -> None:
     with pytest.raises(ResultError, match=rf"computes {kind} in \{{'fp16': 1\}}"):
         check_audit({"MatMul": {"fp16": 2}, kind: {"fp16": 1, "fp32": 4}}, "fp16")
-
-
-def test_the_facts_hold_what_the_file_says(tmp_path: Path, onnx_file: Path, images: NDArray[np.float32]) -> None:
-    source = tmp_path / "fp32.onnx"
-    source.write_bytes(onnx_file.read_bytes())
-    facts = reduce(source, "fp16", images)
-    assert facts.audit == operator_dtypes(tmp_path / "fp16.onnx")
-
-
-def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="does not exist"):
-        operator_dtypes(tmp_path / "no.onnx")
-    (tmp_path / "bad.onnx").write_bytes(b"\xff\xff\xffnot onnx")
-    with pytest.raises(BundleError, match=r"bad\.onnx is damaged"):
-        operator_dtypes(tmp_path / "bad.onnx")

@@ -69,17 +69,6 @@ def test_the_block_at_fault_is_found_and_only_it(
         check_audit(facts.audit, precision, kept=products + facts.unreduced - 1)
 
 
-@pytest.mark.sweep
-def test_two_blocks_at_fault(tmp_path: Path, digit_images: NDArray[np.float32]) -> None:
-    model = with_huge_mlp(0)
-    model.blocks[3] = with_huge_mlp(3).blocks[3]  # type: ignore[operator,index]
-    source = export(model, tmp_path / "fp32.onnx")
-    facts = reduce(source, "fp16", digit_images)
-    blocks = blocks_of(load_source(source))
-    assert {blocks[name] for name in facts.kept_fp32} == {"blocks.0", "blocks.3"}
-    assert len(facts.kept_fp32) == 8
-
-
 def test_a_search_cut_short_keeps_more(huge: Path, searched: ReducedFacts, digit_images: NDArray[np.float32]) -> None:
     short = reduce(huge, "fp16", digit_images, replace(LIMITS, conversions=10))
     assert short.conversions == 10
@@ -95,9 +84,3 @@ def test_blocks_go_by_the_names_of_their_parameters(huge: Path) -> None:
     found = blocks_of(load_source(huge))
     assert list(dict.fromkeys(found.values())) == ["stem", "blocks.0", "blocks.1", "blocks.2", "blocks.3", "head"]
     assert Counter(found.values())["blocks.1"] == Counter(found.values())["blocks.2"] == 28
-
-
-def test_without_names_of_their_own_parts_begin_at_norms(onnx_file: Path) -> None:
-    """An untrained network: its norms are equal, so after slimming all of them read one tensor of one block's name."""
-    found = blocks_of(load_source(onnx_file))
-    assert list(dict.fromkeys(found.values())) == ["stem", "part 1", "part 2", "part 3", "part 4", "head"]

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from reduced_models import export, reduce, with_huge_mlp
-from tiny_models import tiny_vit
 
 from vitcompress.exporters.precision.compare import deviation, logits_of
 from vitcompress.exporters.precision.graph import SourceGraph, inferred, load_source, tensor_types
@@ -24,7 +23,7 @@ def source(onnx_file: Path) -> SourceGraph:
 
 
 def test_no_cast_but_at_a_border(source: SourceGraph) -> None:
-    model, weights = fp16_from_fp32(source)
+    model = fp16_from_fp32(source)
     onnx.checker.check_model(model, full_check=True)
     casts = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "Cast"}
     assert len(casts) == 16  # in and out, and of each norm and softmax
@@ -33,42 +32,25 @@ def test_no_cast_but_at_a_border(source: SourceGraph) -> None:
     assert all(read[name] or name == "logits" for name in casts)
     types = tensor_types(inferred(model, "fp16").graph)
     assert all(types[before] != types[after] for after, before in casts.items())
-    assert weights.values > 50_000
-    assert (weights.beyond, weights.flushed) == (0, 0)
 
 
 def test_weights_are_stored_once_and_half_as_large(source: SourceGraph) -> None:
-    model, _ = fp16_from_fp32(source)
+    model = fp16_from_fp32(source)
     assert len(model.SerializeToString()) < 0.6 * len(source.model.SerializeToString())
     names = [tensor.name for tensor in model.graph.initializer]
     assert len(names) == len(set(names))
     assert set(names) <= {name for node in model.graph.node for name in node.input}
 
 
-def test_the_source_is_left_as_it_was(source: SourceGraph) -> None:
-    before = source.model.SerializeToString(deterministic=True)
-    fp16_from_fp32(source, {source.nodes[5].name})
-    assert source.model.SerializeToString(deterministic=True) == before
-
-
-def test_what_is_kept_is_in_fp32(source: SourceGraph) -> None:
-    products = source.products(weighted=False)
-    model, _ = fp16_from_fp32(source, {products[3], products[-1]})
-    types = tensor_types(inferred(model, "fp16").graph)
-    kinds = {node.name: types[node.input[0]] for node in model.graph.node if node.name in products}
-    assert {name for name, kind in kinds.items() if kind == TensorProto.FLOAT} == {products[3], products[-1]}
-
-
 def test_everything_kept_is_fp32_bit_by_bit(source: SourceGraph, images: NDArray[np.float32]) -> None:
-    model, weights = fp16_from_fp32(source, [node.name for node in source.nodes])
+    model = fp16_from_fp32(source, [node.name for node in source.nodes])
     assert "Cast" not in {node.op_type for node in model.graph.node}
-    assert weights.values == 0
     expected = logits_of(source.model, images, optimised=False)
     np.testing.assert_array_equal(logits_of(model, images, optimised=False), expected)
 
 
 def test_the_simulation_is_near_numpy_in_fp16(source: SourceGraph, images: NDArray[np.float32]) -> None:
-    model, _ = fp16_from_fp32(source)
+    model = fp16_from_fp32(source)
     expected = logits_of(source.model, images, optimised=False)
     reference = deviation(ReferenceEvaluator(model).run(None, {"images": images})[0], expected)
     simulation = deviation(logits_of(simulated(model), images, optimised=False), expected)
@@ -79,19 +61,9 @@ def test_the_simulation_is_near_numpy_in_fp16(source: SourceGraph, images: NDArr
 def test_overflow_shows_in_the_simulation_alone(tmp_path: Path, images: NDArray[np.float32]) -> None:
     """ONNX Runtime on a CPU computes fp16 operators in fp32: that it is content says nothing about a GPU."""
     source = load_source(export(with_huge_mlp(1, depth=2), tmp_path / "huge.onnx"))
-    model, weights = fp16_from_fp32(source)
-    assert weights.beyond == 0
+    model = fp16_from_fp32(source)
     assert np.isfinite(logits_of(model, images, optimised=True)).all()
     assert not np.isfinite(logits_of(simulated(model), images, optimised=False)).all()
-
-
-def test_weights_out_of_range_are_counted(tmp_path: Path) -> None:
-    model = tiny_vit()
-    model.blocks[0].mlp.fc1.weight.data[0, :3] = 1e5  # type: ignore[union-attr,index]
-    model.blocks[0].mlp.fc1.weight.data[1, :5] = 1e-9  # type: ignore[union-attr,index]
-    model.blocks[0].mlp.fc1.weight.data[2, :5] = 0  # type: ignore[union-attr,index]
-    _, weights = fp16_from_fp32(load_source(export(model, tmp_path / "m.onnx")))
-    assert (weights.beyond, weights.flushed) == (3, 5)
 
 
 def graph(nodes: list[onnx.NodeProto], shape: list[int | str], *tensors: onnx.TensorProto) -> onnx.ModelProto:
@@ -129,6 +101,6 @@ def test_comparisons_read_numbers_of_one_type(tmp_path: Path) -> None:
     tensors.append(numpy_helper.from_array(np.float32(3), "limit"))
     onnx.save(graph(nodes, ["N", 6], *tensors), tmp_path / "where.onnx")
     pixels = np.arange(24, dtype=np.uint8).reshape(4, 6)
-    model, _ = fp16_from_fp32(load_source(tmp_path / "where.onnx"))
+    model = fp16_from_fp32(load_source(tmp_path / "where.onnx"))
     onnx.checker.check_model(model, full_check=True)
     np.testing.assert_array_equal(logits_of(model, pixels, optimised=True), np.maximum(pixels, 3))

@@ -16,7 +16,6 @@ from tiny_models import SIZE
 import vitcompress.exporters.precision.graph as graph_module
 from vitcompress.core.artifact_records import Precision
 from vitcompress.core.errors import BundleError, DataError, ResultError, UsageError
-from vitcompress.exporters.onnx import onnx_from_module
 from vitcompress.exporters.precision.compare import deviation
 from vitcompress.exporters.precision.limits import Limits, default_limits
 from vitcompress.exporters.precision.reduce import reduced_from_onnx
@@ -165,9 +164,9 @@ def test_only_int8_and_fp8_need_calibration(tmp_path: Path, onnx_file: Path, ima
 def test_no_number_is_no_agreement() -> None:
     expected = np.array([[0.0, 1.0], [2.0, 0.0]], np.float32)
     same = deviation(expected, expected)
-    assert (same.relative, same.rms, same.absolute, same.agreement) == (0.0, 0.0, 0.0, 1.0)
+    assert (same.relative, same.rms, same.agreement) == (0.0, 0.0, 1.0)
     off = deviation(expected + np.float32([[0.75, 0], [0, 0]]), expected)
-    assert (off.relative, off.absolute, off.agreement) == (0.5, 0.75, 1.0)
+    assert (off.relative, off.agreement) == (0.5, 1.0)
     broken = expected.copy()
     broken[0, 0] = np.nan
     assert deviation(broken, expected).relative == float("inf")
@@ -176,26 +175,3 @@ def test_no_number_is_no_agreement() -> None:
         deviation(expected, broken)
     with pytest.raises(ResultError, match=r"\(2, 2\), the fp32 graph \(1, 2\)"):
         deviation(expected, expected[:1])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_deit_tiny_at_full_size(tmp_path: Path, precision: Precision) -> None:
-    model = timm.create_model("deit_tiny_patch16_224")
-    onnx_from_module(model, tmp_path / "fp32.onnx", size=224, max_batch=8)
-    images = np.ascontiguousarray(digits()[0][:32].repeat(7, axis=2).repeat(7, axis=3))
-    facts = reduce(tmp_path / "fp32.onnx", precision, images, Limits(difference=0.1, agreement=0.0))
-    assert facts.kept_fp32 == ()
-    assert facts.audit["MatMul"] == ({"fp16": 72} if precision == "fp16" else {"int8": 48, "fp32": 24})
-    if "tensorrt-rtx" in installed_flavours():
-        engine = engine_from_onnx(
-            tmp_path / f"{precision}.onnx",
-            tmp_path / "m.engine",
-            flavour="tensorrt-rtx",
-            precision=precision,
-            min_batch=1,
-            opt_batch=1,
-            max_batch=8,
-            log_path=tmp_path / "m.log",
-        )
-        assert engine.bytes < 20_000_000  # the fp32 engine has 30 MB

@@ -28,21 +28,6 @@ def test_exactly_the_culprits_are_found(case: tuple[int, set[int]]) -> None:
     assert len(tried) <= 2 * k * math.log2(count / k + 1) + 2 * k + 1
 
 
-def test_one_of_many_takes_few_tests() -> None:
-    tried: list[frozenset[int]] = []
-
-    def works(kept: frozenset[int]) -> bool:
-        tried.append(kept)
-        return 77 in kept
-
-    assert smallest(range(128), works) == (77,)
-    assert len(tried) <= 15
-
-
-def test_either_of_two_is_enough() -> None:
-    assert smallest(range(16), lambda kept: bool({3, 12} & kept)) == (3,)
-
-
 @pytest.mark.parametrize("culprits", [{"b3.MatMul.0"}, {"b3.MatMul.1", "b3.Add.0"}, {"b0.Add.1", "b7.MatMul.0"}])
 def test_from_blocks_to_operators_to_nodes(culprits: set[str]) -> None:
     names = [f"b{block}.{kind}.{index}" for block in range(8) for kind in ("MatMul", "Add", "Gelu") for index in (0, 1)]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import timm
+from pretend_target import PretendTarget, installed
 from rich.console import Console
 from small_run import data_record, distill_record, student_record, teacher_record
 
@@ -15,6 +16,7 @@ import vitcompress.stages.models.timm_entry  # noqa: F401 - registers what is no
 from vitcompress.core.context import Context
 from vitcompress.core.files import is_intact
 from vitcompress.core.rundir import RunDirectory
+from vitcompress.exporters import targets
 from vitcompress.exporters.bundle import open_bundle
 from vitcompress.exporters.runners import OnnxRunner
 from vitcompress.stages.bundle import stage
@@ -31,7 +33,7 @@ from vitcompress.stages.models.weights import load_own
 from vitcompress.stages.verify import stage as verify_stage
 from vitcompress.stages.verify.config import VerifyConfig
 
-CONFIG = BundleConfig(deploy="fastest", max_int8_drop=100.0, triton=True, opt_batch=8, max_batch=16)
+CONFIG = BundleConfig(deploy="fastest", max_int8_drop=100.0, targets=("onnx", "triton"), opt_batch=8, max_batch=16)
 
 
 @pytest.fixture(scope="module", params=[pytest.param("float", marks=pytest.mark.sweep), "uint8"])
@@ -104,6 +106,16 @@ def test_a_precision_asked_for_is_the_one_that_is_recommended(measured: tuple[Co
     record = stage.run(CONFIG.model_copy(update={"deploy": "fp16"}), inputs, context)
     assert record.onnx == "fp16"
     assert open_bundle(context.run.root / "bundle").onnx.name == "model.fp16.onnx"
+
+
+def test_another_packages_target_is_in_the_bundle_and_recommended(measured: tuple[Context, Inputs]) -> None:
+    context, inputs = measured
+    with installed(PretendTarget):
+        built = targets.get("pretend").build(inputs.export.reduced["fp16"], targets.BuildOptions(context.run.root))
+        export = inputs.export.model_copy(update={"engines": (built,)})
+        record = stage.run(CONFIG, replace(inputs, export=export), context)
+        assert record.engine == ("pretend", "fp16")
+        assert open_bundle(context.run.root / "bundle").model("engine").path.name == "model.fp16.pretend.engine"
 
 
 def test_a_rejected_precision_is_not_in_the_bundle(measured: tuple[Context, Inputs]) -> None:

@@ -23,7 +23,7 @@ from vitcompress.stages.bundle.config import BundleConfig
 
 SPEC = PreprocessSpec(size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 FILE = FileRef(path="export/x", sha256="0" * 64, bytes=1)
-CONFIG = {"deploy": "fastest", "max_int8_drop": 0.5, "triton": True, "opt_batch": 8, "max_batch": 32}
+CONFIG = {"deploy": "fastest", "max_int8_drop": 0.5, "targets": ("onnx", "triton"), "opt_batch": 8, "max_batch": 32}
 Milliseconds = dict[Precision, float]
 
 

@@ -1,13 +1,31 @@
-"""What a bundle needs to know about an ONNX graph: its input and output, and where its weights are."""
+"""A model in a bundle: its kind, the name of its file, its input and output, and where its weights are."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from vitcompress.core.artifact_records import Precision, Runtime
 from vitcompress.core.errors import BundleError
 from vitcompress.core.preprocess import Input
+
+Kind = Literal["onnx", "engine"]
+KINDS: tuple[Kind, ...] = ("onnx", "engine")
+"""What a bundle recommends one model of each: the graph that ONNX Runtime runs, and what another target built of it."""
+
+
+def file_name(runtime: Runtime, precision: Precision) -> str:
+    """Return a model's file name in a bundle: ``model.onnx``, ``model.int8.onnx``, ``model.fp16.tensorrt.engine``."""
+    infix = "" if precision == "fp32" else f".{precision}"
+    return f"model{infix}.onnx" if runtime == "onnx" else f"model{infix}.{runtime}.engine"
+
+
+def kind_of(runtime: Runtime) -> Kind:
+    """Return whether a target's files are ONNX graphs or built of them."""
+    return "onnx" if runtime == "onnx" else "engine"
+
 
 _DTYPES = {1: "float32", 2: "uint8"}
 """ONNX element types that an image classifier of ours takes, by number."""
@@ -52,6 +70,61 @@ class GraphFacts:
     def classes(self) -> int:
         """Number of logits."""
         return self.logits.shape[0]
+
+
+@dataclass(frozen=True)
+class BundledModel:
+    """A model to be put into a bundle."""
+
+    name: str
+    """What it is called in the manifest, the card and ``default``; unique."""
+    source: Path
+    runtime: Runtime
+    """Name of its target; with ``precision`` it makes the file's name."""
+    precision: Precision
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """JSON values for the manifest. The card shows ``top1``, ``top1_low``, ``top1_high`` (percent), ``drop``,
+    ``drop_low``, ``drop_high`` (points), ``p50_ms``, ``p50_low``, ``p50_high`` (milliseconds at batch ``batch``),
+    ``measured_on`` (machine, runtime and provider in words), ``unmeasured`` (why there are none of these),
+    ``max_difference`` (of logits, from torch), ``agreement`` (share of images with the top-1 of fp32), ``kept_fp32``
+    (names of nodes), and of an engine ``hardware``, ``hardware_source``, ``version``. ``min_batch``, ``opt_batch``,
+    ``max_batch`` are what Triton is told."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A model that fits into the bundle."""
+
+    model: BundledModel
+    file: str
+    """Its file's name in the bundle."""
+    data: Path | None
+    """Its external weights, where it has any."""
+    interface: GraphFacts
+    """An engine's is that of the recommended graph: it was built of one like it."""
+
+    @property
+    def is_built(self) -> bool:
+        """Whether it is no ONNX graph but was built of one."""
+        return kind_of(self.model.runtime) != "onnx"
+
+    @property
+    def data_name(self) -> str:
+        """The name of the external weights in the bundle."""
+        return f"{self.file}.data"
+
+    def described(self) -> dict[str, Any]:
+        """JSON values for the manifest."""
+        return {
+            "name": self.model.name,
+            "file": self.file,
+            **({"data": self.data_name} if self.data else {}),
+            "runtime": self.model.runtime,
+            "precision": self.model.precision,
+            "input": self.interface.images.described(),
+            "output": self.interface.logits.described(),
+            "facts": dict(self.model.facts),
+        }
 
 
 def graph_facts(path: Path) -> GraphFacts:

@@ -10,58 +10,75 @@ The format is protobuf's text form of ``inference.ModelConfig`` (triton-inferenc
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from vitcompress.core.errors import UsageError
-from vitcompress.core.files import write_atomic
-from vitcompress.exporters.bundle.checks import Part
-from vitcompress.exporters.bundle.graph import Tensor
-from vitcompress.exporters.bundle.place import link_or_copy
+from vitcompress.core.files import FULL_DISK, write_atomic
+from vitcompress.exporters.bundled import Part, Tensor
+from vitcompress.exporters.targets.target import AddedFiles, Availability, Target
 
 _DELAY_MICROSECONDS = 500
 """How long a request may wait for others to share its batch with."""
 _TYPES = {"float32": "TYPE_FP32", "uint8": "TYPE_UINT8"}
 _SERVED = {"onnx": ("onnxruntime_onnx", "model.onnx"), "tensorrt": ("tensorrt_plan", "model.plan")}
-"""Platform and file name by runtime; Triton has no backend for TensorRT-RTX."""
+"""Platform and file name by target; Triton has no backend for others, TensorRT-RTX among them."""
 
 
-@dataclass(frozen=True)
-class Served:
-    """One model of the repository."""
+class TritonTarget(Target):
+    """Files that let Triton serve the bundle's models; it builds and runs nothing itself."""
 
-    name: str
-    file: str
-    """The file of the bundle that it serves."""
-    max_batch: int
+    name = "triton"
+    title = "Triton"
+    page = "docs/deploy.md"
+
+    def available(self) -> Availability:
+        """Triton's files need no library."""
+        return Availability(True, "its files need no library")
+
+    def add_files(self, bundle: Path, parts: Sequence[Part], labels: Sequence[str]) -> AddedFiles:
+        """Lay out ``bundle/triton`` for those of ``parts`` that Triton runs.
+
+        Raises:
+            UsageError: a model's ``facts`` have no batch range, or batches of one image are not in it.
+        """
+        files: dict[str, str] = {}
+        for part in parts:
+            if part.model.runtime not in _SERVED:
+                continue
+            platform, file = _SERVED[part.model.runtime]
+            name = f"student_{part.model.runtime}"
+            best, top = _batches(part)
+            config = model_config(name, platform, part.interface.images, part.interface.logits, best, top)
+            folder = f"triton/{name}"
+            write_atomic(bundle / folder / "config.pbtxt", config)
+            write_atomic(bundle / folder / "labels.txt", "".join(f"{label}\n" for label in labels))
+            files[f"{folder}/config.pbtxt"] = f"`{part.file}` for Triton, batches up to {top}"
+            copies = {part.file: file}
+            if part.data is not None:  # under the name that the graph looks for
+                copies[part.data_name] = part.data_name
+            for source, copy in copies.items():
+                link_or_copy(bundle / source, bundle / folder / "1" / copy)
+                files[f"{folder}/1/{copy}"] = "the bundle's own file, by a second name where the disk has hard links"
+        usage = "`triton/` is a model repository: `tritonserver --model-repository THIS_FOLDER/triton`."
+        return AddedFiles(files, usage if files else "")
 
 
-def write_triton(bundle: Path, parts: Sequence[Part], labels: Sequence[str]) -> tuple[Served, ...]:
-    """Lay out ``bundle/triton`` for those of ``parts`` that Triton runs; their files are in ``bundle`` already.
-
-    Raises:
-        UsageError: a model's ``facts`` have no batch range, or batches of one image are not in it.
-    """
-    served = []
-    for part in parts:
-        if part.model.runtime not in _SERVED:
-            continue
-        platform, file = _SERVED[part.model.runtime]
-        name = f"student_{part.model.runtime}"
-        best, top = _batches(part)
-        config = model_config(name, platform, part.interface.images, part.interface.logits, best, top)
-        write_atomic(bundle / "triton" / name / "config.pbtxt", config)
-        write_atomic(bundle / "triton" / name / "labels.txt", "".join(f"{label}\n" for label in labels))
-        link_or_copy(bundle / part.file, bundle / "triton" / name / "1" / file)
-        if part.data is not None:  # under the name that the graph looks for
-            link_or_copy(bundle / part.data_name, bundle / "triton" / name / "1" / part.data_name)
-        served.append(Served(name, part.file, top))
-    return tuple(served)
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name; a second copy where the file system has no hard links."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno in FULL_DISK:
+            raise
+        shutil.copyfile(source, target)
 
 
 def _batches(part: Part) -> tuple[int, int]:
-    """Best and largest batch of a model."""
+    """Return best and largest batch of a model."""
     facts = part.model.facts
     low, top = facts.get("min_batch", 1), facts.get("max_batch")
     best = facts.get("opt_batch", 1)

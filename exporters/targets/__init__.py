@@ -1,0 +1,72 @@
+"""What a network can be deployed to: one file a target, and the registry of them.
+
+target        the door: what a target says of itself, ``available``, ``build``, ``open``, and what it adds to a bundle
+onnx_runtime  the ONNX graph itself, run by ONNX Runtime
+tensorrt      engines of TensorRT, for the GPU they are built on
+tensorrt_rtx  engines of TensorRT-RTX, built on any machine
+triton        a model repository for Triton, made of the bundle's models
+
+To add a target, write its file and a line in ``BUILT_IN``. Another package adds one by an entry point of the group
+``vitcompress.targets`` that names a subclass of ``Target``.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib.metadata import entry_points
+
+from vitcompress.core.errors import UsageError
+from vitcompress.exporters.targets.onnx_runtime import OnnxTarget
+from vitcompress.exporters.targets.target import AddedFiles, Availability, BuildOptions, Target
+from vitcompress.exporters.targets.tensorrt import TensorrtTarget
+from vitcompress.exporters.targets.tensorrt_rtx import TensorrtRtxTarget
+from vitcompress.exporters.targets.triton import TritonTarget
+
+GROUP = "vitcompress.targets"
+"""Of the entry points by which other packages add targets."""
+BUILT_IN: dict[str, Target] = {
+    OnnxTarget.name: OnnxTarget(),
+    TensorrtTarget.name: TensorrtTarget(),
+    TensorrtRtxTarget.name: TensorrtRtxTarget(),
+    TritonTarget.name: TritonTarget(),
+}
+"""In the order in which an engine is recommended where there are several."""
+
+
+@cache
+def registered() -> dict[str, Target]:
+    """Return every target by name: the built-in ones, then those of other packages.
+
+    Raises:
+        UsageError: another package's target cannot be loaded, or has a name that is taken.
+    """
+    found = dict(BUILT_IN)
+    for entry in entry_points(group=GROUP):
+        try:
+            target: Target = entry.load()()
+        except Exception as error:  # another package's code raises what it likes
+            raise UsageError(f"target '{entry.name}' ({entry.value}) cannot be loaded: {error}") from error
+        if target.name in found:
+            raise UsageError(f"target '{target.name}' of {entry.value} has a name that is taken.")
+        found[target.name] = target
+    return found
+
+
+def get(name: str) -> Target:
+    """Return the target of a name.
+
+    Raises:
+        UsageError: there is none; other packages' are looked for only when it is no built-in one.
+    """
+    found = BUILT_IN.get(name) or registered().get(name)
+    if found is None:
+        raise UsageError(f"target '{name}' is not known; choose from {', '.join(registered())}.")
+    return found
+
+
+def engines() -> tuple[str, ...]:
+    """Return the names of all targets that build a file of the ONNX graph."""
+    return tuple(name for name, target in registered().items() if target.kind == "engine")
+
+
+__all__ = ["BUILT_IN", "GROUP", "AddedFiles", "Availability", "BuildOptions", "Target", "engines", "get", "registered"]

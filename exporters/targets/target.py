@@ -1,0 +1,132 @@
+"""The door for what a network is deployed to: what every target says of itself and can do."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from vitcompress.core.artifact_records import Artifact, OnnxArtifact, Precision
+from vitcompress.core.errors import EnvironmentLacksError, UsageError
+from vitcompress.exporters.bundled import Kind, Part
+
+if TYPE_CHECKING:
+    from vitcompress.exporters.runners.base import Runner
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether this machine can build a target."""
+
+    yes: bool
+    why: str
+    """What was found, or what is missing and how to install it."""
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What a target is built with; every field but ``root`` is one of ``export``."""
+
+    root: Path
+    """The run directory: files of artifacts are recorded relative to it."""
+    opt_batch: int = 8
+    """Batch to be fastest at."""
+    max_batch: int = 32
+    """Largest batch to take."""
+    compute_capabilities: tuple[str, ...] = ()
+    """GPU generations to build for, such as ``8.6``; empty for the target's default."""
+
+    def file(self, graph: OnnxArtifact, target: str) -> Path:
+        """Return the path for what ``target`` builds of ``graph``: ``RUN/export/GRAPH.TARGET.engine``."""
+        return self.root / "export" / f"{graph.name}.{target}.engine"
+
+
+@dataclass(frozen=True)
+class AddedFiles:
+    """What a target added to a bundle beside the models."""
+
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Path in the bundle to what the file is, in words for the model card."""
+    usage: str = ""
+    """How to use them: a paragraph of the model card, Markdown."""
+
+
+class Target(ABC):
+    """One name that ``export.target`` may have.
+
+    A target that builds and runs artifacts gives its ``precisions``, :meth:`build` and :meth:`open`. One that only
+    arranges the files of others in the bundle gives no precision, and :meth:`add_files`.
+    """
+
+    name: ClassVar[str]
+    """As in ``export.target``, in records and in file names: small letters, digits and hyphens."""
+    title: ClassVar[str]
+    """Its name for readers."""
+    page: ClassVar[str]
+    """Its page in the documentation, from the repository's top."""
+    precisions: ClassVar[tuple[Precision, ...]] = ()
+    """What it can build and run; empty when it runs nothing itself."""
+    distributions: ClassVar[tuple[str, ...]] = ()
+    """Distributions on PyPI that it runs with: the bundle's manifest has the version of the first that is installed."""
+    needs: ClassVar[str] = ""
+    """What running it takes beyond the library, in words: ``an NVIDIA GPU``."""
+    hardware: ClassVar[str] = ""
+    """What the names in an artifact's ``hardware`` are, in words, where they do not tell themselves."""
+    note: ClassVar[str] = ""
+    """What to know before its file is moved to another machine: a sentence of the model card."""
+
+    @property
+    def kind(self) -> Kind | None:
+        """``engine`` for a target that builds a file of the ONNX graph, ``onnx`` for the graph; None for neither."""
+        return "engine" if self.precisions else None
+
+    @abstractmethod
+    def available(self) -> Availability:
+        """Look whether this machine can build it, without importing large libraries."""
+
+    def require(self) -> None:
+        """Refuse a machine that cannot build it.
+
+        Raises:
+            EnvironmentLacksError: with what is missing and how to install it.
+        """
+        found = self.available()
+        if not found.yes:
+            raise EnvironmentLacksError(found.why)
+
+    def build(self, graph: OnnxArtifact, options: BuildOptions) -> Artifact:
+        """Build what this target runs of an ONNX graph, in the graph's precision.
+
+        Raises:
+            EnvironmentLacksError: a library or a device is missing.
+            ResultError: this graph cannot be built; the other artifacts are good without it.
+        """
+        raise UsageError(f"{self.title} builds nothing of its own.")
+
+    def open(self, path: Path, threads: int | None = None) -> Runner:
+        """Load the first file of an artifact, to run it.
+
+        Args:
+            path: where that file is.
+            threads: CPU threads, where it runs on the CPU; None for one a physical core.
+
+        Raises:
+            EnvironmentLacksError: a library or a device is missing.
+            BundleError: the file is missing or damaged, or this library cannot load it.
+        """
+        raise UsageError(f"{self.title} runs nothing itself.")
+
+    def load_library(self) -> None:  # noqa: B027 - a target without a library has nothing to do
+        """Import what :meth:`open` imports, and nothing more: memory is measured against that."""
+
+    def add_files(self, bundle: Path, parts: Sequence[Part], labels: Sequence[str]) -> AddedFiles:
+        """Add files to a bundle whose models are in place.
+
+        Args:
+            bundle: the folder.
+            parts: the recommended models.
+            labels: in the order of the logits.
+        """
+        return AddedFiles()
