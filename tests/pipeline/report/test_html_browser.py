@@ -75,11 +75,11 @@ for (const svg of document.querySelectorAll("svg")) {
 }
 return found;
 """
-# Names in one drawing that cover each other.
+# Texts in one drawing that cover each other.
 COVERED = """
 const found = [];
 for (const svg of document.querySelectorAll("svg")) {
-  const boxes = [...svg.querySelectorAll("text.name")].map((text) => [text.textContent, text.getBoundingClientRect()]);
+  const boxes = [...svg.querySelectorAll("text")].map((text) => [text.textContent, text.getBoundingClientRect()]);
   boxes.forEach(([name, a], index) => boxes.slice(index + 1).forEach(([other, b]) => {
     const width = Math.min(a.right, b.right) - Math.max(a.left, b.left);
     const height = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
@@ -212,12 +212,12 @@ def test_it_is_used_by_keyboard(browser: Browser, rich: Path) -> None:
     assert browser.ask("return getComputedStyle(document.activeElement).outlineStyle;") != "none"
     first.send_keys(Keys.ENTER)
     assert browser.ask("return location.hash;") == "#verdict"
-    summary = browser.driver.find_element("css selector", "#tradeoff summary")
-    details = "return document.querySelector('#tradeoff details').open;"
+    summary = browser.driver.find_element("css selector", "#timing summary")
+    details = "return document.querySelector('#timing details').open;"
     assert browser.ask(details) is False
     summary.send_keys(Keys.ENTER)
     assert browser.ask(details) is True
-    assert browser.ask("return document.querySelector('#tradeoff table').getClientRects().length;") == 1
+    assert browser.ask("return document.querySelector('#timing details table').getClientRects().length;") == 1
     summary.send_keys(Keys.SPACE)
     assert browser.ask(details) is False
 
