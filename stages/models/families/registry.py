@@ -14,6 +14,7 @@ from torch import nn
 from vitcompress.core.errors import UsageError
 from vitcompress.stages.models.families.cait import Cait
 from vitcompress.stages.models.families.family import Family
+from vitcompress.stages.models.families.given import Given
 from vitcompress.stages.models.families.swin import Swin
 from vitcompress.stages.models.families.vit import Vit
 
@@ -80,5 +81,5 @@ def load_installed() -> None:
             ) from error
 
 
-for _family in (Vit, Cait, Swin):
+for _family in (Vit, Cait, Swin, Given):
     register(_family)

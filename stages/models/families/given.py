@@ -1,0 +1,183 @@
+"""A user's own ``nn.Module``, tapped by names of its modules or by functions; no timm network, and never built by name.
+
+Shapes: B batch, N tokens, D channels, H W the grid of patches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from vitcompress.core.errors import UsageError
+from vitcompress.stages.models.families.family import Family, Shape
+
+Tap = str | Callable[[nn.Module, Tensor], Tensor]
+"""The name of a module whose output is the tap, or a function of the network and the images that gives it."""
+
+
+class _Reached(Exception):
+    """The last tap that is asked for has been computed."""
+
+
+class GivenNetwork(nn.Module):
+    """A user's network with its taps: maps images ``[B, 3, S, S]`` to logits ``[B, K]`` as the network itself does.
+
+    Args:
+        module: the network.
+        taps: from its input to its output, at least one.
+        images: a batch that it takes, from which the taps' shapes are read.
+        prefix_tokens: tokens before the patches in a tap of tokens ``[B, N, D]``; None: those that are too many for a
+            square grid.
+        transform: applied to the images first, for a teacher that sees them otherwise than the student.
+
+    Raises:
+        UsageError: a tap does not exist, is not reached, or is neither tokens ``[B, N, D]`` of a square grid nor a map
+            ``[B, D, H, W]``.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        taps: Sequence[Tap],
+        images: Tensor,
+        prefix_tokens: int | None = None,
+        transform: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        if not taps:
+            raise UsageError(f"{type(module).__name__} needs at least one tap; give the name of its last block.")
+        self.module = module
+        self.taps = tuple(taps)
+        self.prefix_tokens = prefix_tokens
+        self.transform = transform
+        for tap in self.taps:
+            if isinstance(tap, str):
+                self._submodule(tap)
+        training = module.training
+        with torch.no_grad():
+            maps = self.eval().maps(images, tuple(range(len(self.taps))))
+        self.train(training)
+        self.widths = tuple(int(tap.shape[1]) for tap in maps)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images ``[B, 3, S, S]`` to logits ``[B, K]``."""
+        logits: Tensor = self.module(self._seen(images))
+        return logits
+
+    def maps(self, images: Tensor, layers: tuple[int, ...]) -> list[Tensor]:
+        """Return the taps ``[B, D, H, W]`` of ascending ``layers``; nothing is computed after the last of them."""
+        named = [self.taps[layer] for layer in layers if isinstance(self.taps[layer], str)]
+        with self._caught(named, stop=True) as caught:
+            if named:
+                try:
+                    self.module(self._seen(images))
+                except _Reached:
+                    pass
+        return self._ordered(layers, caught, images)
+
+    def logits_and_maps(self, images: Tensor, layers: tuple[int, ...]) -> tuple[Tensor, list[Tensor]]:
+        """Return the logits ``[B, K]``, and the taps ``[B, D, H, W]`` of ascending ``layers``."""
+        named = [self.taps[layer] for layer in layers if isinstance(self.taps[layer], str)]
+        with self._caught(named, stop=False) as caught:
+            logits = self(images)
+        return logits, self._ordered(layers, caught, images)
+
+    @contextmanager
+    def _caught(self, names: Sequence[Tap], *, stop: bool) -> Iterator[dict[Tap, Tensor]]:
+        """Keep the outputs of modules within the block; ``stop``: end the network's forward after the last of them."""
+        caught: dict[Tap, Tensor] = {}
+
+        def hook(name: Tap) -> Callable[[nn.Module, object, object], None]:
+            def keep(_module: nn.Module, _inputs: object, output: object) -> None:
+                found = output[0] if isinstance(output, tuple | list) else output
+                if not isinstance(found, Tensor):
+                    raise UsageError(f"tap '{name}' gives {type(found).__name__}, not a tensor; give another module.")
+                caught[name] = found
+                if stop and len(caught) == len(names):
+                    raise _Reached
+
+            return keep
+
+        handles = [self._submodule(str(name)).register_forward_hook(hook(name)) for name in names]
+        try:
+            yield caught
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _ordered(self, layers: tuple[int, ...], caught: dict[Tap, Tensor], images: Tensor) -> list[Tensor]:
+        found = []
+        for layer in layers:
+            tap = self.taps[layer]
+            if isinstance(tap, str) and tap not in caught:
+                raise UsageError(
+                    f"tap '{tap}' is not reached by the forward of {type(self.module).__name__}; give another module."
+                )
+            value = caught[tap] if isinstance(tap, str) else tap(self.module, self._seen(images))
+            found.append(self._map(value, tap))
+        return found
+
+    def _map(self, value: Tensor, tap: Tap) -> Tensor:
+        """Return a tap as a map ``[B, D, H, W]``."""
+        if value.ndim == 4:
+            return value
+        name = tap if isinstance(tap, str) else getattr(tap, "__name__", "a function")
+        if value.ndim != 3:
+            raise UsageError(f"tap '{name}' has shape {list(value.shape)}; give tokens [B, N, D] or a map [B, D, H, W].")
+        tokens = value.shape[1]
+        side = math.isqrt(tokens) if self.prefix_tokens is None else math.isqrt(tokens - self.prefix_tokens)
+        prefix = tokens - side * side
+        if self.prefix_tokens is not None and prefix != self.prefix_tokens:
+            raise UsageError(
+                f"tap '{name}' has {tokens} tokens, which less prefix_tokens={self.prefix_tokens} is no square grid; "
+                "give another prefix_tokens, or a function that gives a map [B, D, H, W]."
+            )
+        return value[:, prefix:].transpose(1, 2).reshape(len(value), -1, side, side)
+
+    def _seen(self, images: Tensor) -> Tensor:
+        return images if self.transform is None else self.transform(images)
+
+    def _submodule(self, name: str) -> nn.Module:
+        try:
+            return self.module.get_submodule(name)
+        except AttributeError as error:
+            known = ", ".join(one for one, _ in self.module.named_modules() if one.count(".") == 1) or "none"
+            raise UsageError(
+                f"{type(self.module).__name__} has no module '{name}' to tap; for example: {known[:200]}."
+            ) from error
+
+
+class Given(Family):
+    """Networks of users, of which only the taps are known."""
+
+    networks = (f"{GivenNetwork.__module__}.{GivenNetwork.__qualname__}",)
+
+    def shape(self, network: nn.Module) -> Shape | None:
+        """Return the width of the last tap and the number of taps."""
+        assert isinstance(network, GivenNetwork)  # noqa: S101 - the registry chooses by this class
+        return Shape(network.widths[-1], len(network.taps), heads=1)
+
+    def taps(self, network: nn.Module, images: Tensor, layers: tuple[int, ...]) -> list[Tensor]:
+        """Return the taps ``[B, D, H, W]`` of ascending ``layers``."""
+        assert isinstance(network, GivenNetwork)  # noqa: S101
+        return network.maps(images, layers)
+
+    def logits_and_taps(
+        self, network: nn.Module, images: Tensor, layers: tuple[int, ...]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Return the logits ``[B, K]``, and the taps ``[B, D, H, W]`` of ascending ``layers``."""
+        assert isinstance(network, GivenNetwork)  # noqa: S101
+        return network.logits_and_maps(images, layers)
+
+    def tapped(self, network: nn.Module, layer: int) -> nn.Module:
+        """Return the module that a tap comes out of; of a function's tap, the whole network."""
+        assert isinstance(network, GivenNetwork)  # noqa: S101
+        tap = network.taps[layer]
+        return network.module.get_submodule(tap) if isinstance(tap, str) else network.module
+
+    def cut_to_tokens(self, network: nn.Module) -> None:
+        """Leave the network as it is: what stands after its last tap is not known, and is not computed."""
