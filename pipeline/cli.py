@@ -118,7 +118,7 @@ def check(
     """Compare a finished run with a committed baseline: accuracy, latency against the teacher, size."""
     from vitcompress.pipeline.check.command import check as compare
     from vitcompress.pipeline.check.command import renew
-    from vitcompress.pipeline.check.render import show
+    from vitcompress.pipeline.check.tell import show
     from vitcompress.pipeline.config import parse_sets
 
     if update:

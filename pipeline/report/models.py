@@ -19,7 +19,7 @@ from vitcompress.core.artifact_records import (
 )
 from vitcompress.core.records import Cost, DistillRecord, FileRef, FoldRecord, TeacherRecord
 from vitcompress.exporters.latency import TAIL_SAMPLES
-from vitcompress.stages.gates.config import NO_TEACHER_ENGINE
+from vitcompress.stages.gates.registry import NO_TEACHER_ENGINE
 
 MEGABYTE = 1_000_000
 """Bytes; the unit of the size gate and of every size shown."""
