@@ -265,9 +265,7 @@ def compare(runs: tuple[Path, ...], output: Path | None) -> int:
     comparison = read.compared(runs)
     Console().print(tell.terminal(comparison, pareto.standings(comparison)))
     if output is not None:
-        from vitcompress.pipeline.compare.write import write
-
-        for path in write(comparison, output):
+        for path in tell.write(comparison, output):
             click.echo(f"wrote    {path}")
     return EXIT_OK
 
