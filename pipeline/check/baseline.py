@@ -136,28 +136,23 @@ def load_baseline(path: Path) -> Baseline:
     Raises:
         UsageError: it is missing, damaged, something else, or of another version.
     """
-    anew = f"remove it and make it anew with `compress check RUN --baseline {path} --update`"
-    remedy = f"restore it from version control, or {anew}"
+    make = f"`compress check RUN --baseline {path} --update`"
+    remedy = f"restore it from version control, or remove it and make it anew with {make}"
     if not path.exists():
-        raise UsageError(
-            f"baseline '{path}' does not exist; make it of a run you trust with "
-            f"`compress check RUN --baseline {path} --update`, and commit it."
-        )
+        raise UsageError(f"baseline '{path}' does not exist; make it of a run you trust with {make}, and commit it.")
     content = read_object(path, "baseline", remedy)
-    if content.get("kind") != KIND:
-        what = "a report" if "verdict" in content and "models" in content else "something else"
-        if "kind" in content:
-            what = f"of the kind {str(content['kind'])[:40]!r}"
+    kind, version = content.get("kind"), content.get("schema_version")
+    if kind != KIND:
+        report = "verdict" in content and "models" in content
+        what = f"of the kind {str(kind)[:40]!r}" if "kind" in content else "a report" if report else "something else"
         raise UsageError(
             f"'{path}' is no baseline but {what}; give a file that `compress check RUN --baseline FILE --update` made."
         )
-    version = content.get("schema_version")
     if version != SCHEMA_VERSION or isinstance(version, bool):
         newer = isinstance(version, int) and version > SCHEMA_VERSION
         has = f"schema {json.dumps(version)[:20]}" if "schema_version" in content else "no schema_version"
-        raise UsageError(
-            f"baseline '{path}' has {has}, this version reads {SCHEMA_VERSION}; {'update compress' if newer else anew}."
-        )
+        mend = "update compress" if newer else f"remove it and make it anew with {make}"
+        raise UsageError(f"baseline '{path}' has {has}, this version reads {SCHEMA_VERSION}; {mend}.")
     try:
         # Through JSON: strict types, but lists where there are tuples.
         return Baseline.model_validate_json(json.dumps(content))
