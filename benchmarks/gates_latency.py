@@ -33,8 +33,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from vitcompress.core.machine import processor
 from vitcompress.exporters.latency import change_interval, physical_cores
 from vitcompress.pipeline.check.config import CheckConfig
-from vitcompress.pipeline.check.disturbed import latency_verdict
-from vitcompress.stages.gates.judge import Verdict, verdict_on
+from vitcompress.pipeline.check.limits import latency_verdict
+from vitcompress.stages.gates.gate import Verdict, verdict_on
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -118,7 +118,7 @@ def check(
     """Compare a finished run with a committed baseline: accuracy, latency against the teacher, size."""
     from vitcompress.pipeline.check.command import check as compare
     from vitcompress.pipeline.check.command import renew
-    from vitcompress.pipeline.check.render import show
+    from vitcompress.pipeline.check.tell import show
     from vitcompress.pipeline.config import parse_sets
 
     if update:
@@ -265,9 +265,7 @@ def compare(runs: tuple[Path, ...], output: Path | None) -> int:
     comparison = read.compared(runs)
     Console().print(tell.terminal(comparison, pareto.standings(comparison)))
     if output is not None:
-        from vitcompress.pipeline.compare.write import write
-
-        for path in write(comparison, output):
+        for path in tell.write(comparison, output):
             click.echo(f"wrote    {path}")
     return EXIT_OK
 

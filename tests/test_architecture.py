@@ -118,7 +118,7 @@ def torch_free() -> list[str]:
     ]
     telling = [
         "vitcompress.pipeline.report.schema",
-        "vitcompress.pipeline.compare.write",
+        "vitcompress.pipeline.compare.tell",
         "vitcompress.pipeline.compare.plot",
     ]
     return sorted(

@@ -1,4 +1,4 @@
-"""The baseline: what a later run is compared with, in a file small and plain enough to be committed and reviewed."""
+"""The baseline: what a later run is compared with, in a file that is small enough to be committed and reviewed."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Measured(Record):
     runtime are of the same session."""
 
     def answers(self, count: int) -> NDArray[np.bool_] | None:
-        """Whether each of ``count`` images was classified rightly, bool ``[count]``; None when unmeasured."""
+        """Return whether each of ``count`` images was classified rightly, bool ``[count]``; None when unmeasured."""
         return unpacked(self.right, count) if self.right else None
 
 
@@ -100,66 +100,67 @@ class Baseline(Record):
         for name in (*self.artifacts, *filter(None, self.recommended.values())):
             if name not in NAMES:
                 raise ValueError(f"'{name}' is no artifact's name")
-        for name, one in (*self.teacher.items(), *self.artifacts.items()):
-            _refuse_other_answers(name, one, self.images.count)
+        for name, one in self.measured().items():
+            answers = one.answers(self.images.count)
+            right = None if answers is None else 100 * float(answers.mean())
+            if right is not None and (one.top1 is None or abs(right - one.top1) > ROUNDING):
+                raise ValueError(f"{name}: top1 is {one.top1}, its answers say {right:.6g}")
             for batch in one.session_p50_ms:
                 if not re.fullmatch("[1-9][0-9]*", batch):
                     raise ValueError(f"{name}: batch size '{batch[:20]}' is no positive number")
         return self
 
+    def measured(self) -> dict[str, Measured]:
+        """Return what was measured of each model: ``teacher torch``, ``artifact onnx-fp32`` and so on, by name."""
+        models = {f"teacher {name}": one for name, one in self.teacher.items()}
+        return models | {f"artifact {name}": one for name, one in sorted(self.artifacts.items())}
 
-def _refuse_other_answers(name: str, one: Measured, count: int) -> None:
-    """Nothing, when a model's answers are of so many images, and as many right as its top-1 says.
+    def role(self, role: str) -> str | None:
+        """Return the name of the artifact of a kind, ``onnx`` or ``engine``, that the bundle recommends."""
+        return {str(kind): name for kind, name in self.recommended.items()}.get(role)
 
-    Raises:
-        ValueError: they are not.
-    """
-    answers = one.answers(count)
-    if answers is not None and (one.top1 is None or abs(100 * float(answers.mean()) - one.top1) > ROUNDING):
-        raise ValueError(f"{name}: top1 is {one.top1}, its answers say {100 * float(answers.mean()):.6g}")
+
+def first_problem(error: ValueError) -> str:
+    """Return what is wrong with a file and where, in one line of at most 160 characters."""
+    if not isinstance(error, ValidationError):
+        return str(error)[:160]
+    first = error.errors(include_url=False)[0]
+    place = ".".join(map(str, first["loc"]))
+    said = first["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
+    return f"{f'{place}: ' if place else ''}{said}"[:160]
 
 
 def load_baseline(path: Path) -> Baseline:
-    """The baseline in a file.
+    """Return the baseline in a file.
 
     Raises:
         UsageError: it is missing, damaged, something else, or of another version.
     """
-    anew = f"remove it and make it anew with `compress check RUN --baseline {path} --update`"
-    remedy = f"restore it from version control, or {anew}"
+    make = f"`compress check RUN --baseline {path} --update`"
+    remedy = f"restore it from version control, or remove it and make it anew with {make}"
     if not path.exists():
-        raise UsageError(
-            f"baseline '{path}' does not exist; make it of a run you trust with "
-            f"`compress check RUN --baseline {path} --update`, and commit it."
-        )
+        raise UsageError(f"baseline '{path}' does not exist; make it of a run you trust with {make}, and commit it.")
     content = read_object(path, "baseline", remedy)
-    if content.get("kind") != KIND:
-        what = "a report" if "verdict" in content and "models" in content else "something else"
-        if "kind" in content:
-            what = f"of the kind {str(content['kind'])[:40]!r}"
+    kind, version = content.get("kind"), content.get("schema_version")
+    if kind != KIND:
+        report = "verdict" in content and "models" in content
+        what = f"of the kind {str(kind)[:40]!r}" if "kind" in content else "a report" if report else "something else"
         raise UsageError(
             f"'{path}' is no baseline but {what}; give a file that `compress check RUN --baseline FILE --update` made."
         )
-    version = content.get("schema_version")
     if version != SCHEMA_VERSION or isinstance(version, bool):
         newer = isinstance(version, int) and version > SCHEMA_VERSION
         has = f"schema {json.dumps(version)[:20]}" if "schema_version" in content else "no schema_version"
-        raise UsageError(
-            f"baseline '{path}' has {has}, this version reads {SCHEMA_VERSION}; {'update compress' if newer else anew}."
-        )
+        mend = "update compress" if newer else f"remove it and make it anew with {make}"
+        raise UsageError(f"baseline '{path}' has {has}, this version reads {SCHEMA_VERSION}; {mend}.")
     try:
         # Through JSON: strict types, but lists where there are tuples.
         return Baseline.model_validate_json(json.dumps(content))
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        said = first["msg"].removeprefix("Value error, ").replace("Input should be", "should be")
-        raise UsageError(
-            f"baseline '{path}' is damaged ({f'{place}: ' if place else ''}{said[:160]}); {remedy}."
-        ) from error
+        raise UsageError(f"baseline '{path}' is damaged ({first_problem(error)}); {remedy}.") from error
 
 
 def text_of(baseline: Baseline) -> str:
-    """As JSON: keys sorted, an artifact a block, the times of a batch size on one line, so that a change is read."""
+    """Return a baseline as JSON: keys sorted, the times of a batch size on one line, so that a change can be read."""
     text = json.dumps(baseline.model_dump(mode="json"), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     return re.sub(r"\[\n\s+([-+.,\deE\s]+?)\n\s+\]", lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"

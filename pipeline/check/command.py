@@ -12,14 +12,15 @@ from vitcompress.core.files import sha256_of, unwritable, write_atomic
 from vitcompress.pipeline.check.baseline import Baseline, load_baseline
 from vitcompress.pipeline.check.compare import compare, uncompared
 from vitcompress.pipeline.check.config import CheckConfig
+from vitcompress.pipeline.check.limits import LIMITS
 from vitcompress.pipeline.check.measured import baseline_of
-from vitcompress.pipeline.check.render import markdown
 from vitcompress.pipeline.check.same import foreign, notes
+from vitcompress.pipeline.check.tell import cause, markdown, verdict, worded
 from vitcompress.pipeline.check.update import update
-from vitcompress.pipeline.check.verdict import LIMITS, cause, verdict, worded
 from vitcompress.pipeline.config import merge, validate_check
 from vitcompress.pipeline.report.junit import junit
-from vitcompress.pipeline.report.schema import load_report
+from vitcompress.pipeline.report.schema import read_report
+from vitcompress.pipeline.report.shape import Report
 
 SCHEMA_VERSION = 1
 
@@ -48,22 +49,28 @@ def check(run: Path, path: Path, sets: Mapping[str, Any], output: Path | None) -
             f"baseline '{path}' is of something else than '{run}': {'; '.join(others)}. Nothing was compared; give "
             "the baseline of this run, or make one with `compress check RUN --baseline FILE --update`."
         )
-    rows = compare(config, before, now)
+    judged = compare(config, before, now)
+    rows = [worded(row, config.batch) for row in judged]
+    said = [*notes(before, now), *uncompared(config, before, now)]
+    if not report.verdict.passed:
+        said.append(f"This run failed its own gates: {report.verdict.why}. That is apart from this comparison.")
     found: dict[str, Any] = {
         "kind": "compress-check",
         "schema_version": SCHEMA_VERSION,
-        "verdict": verdict(rows, limited=any(getattr(config, limit) is not None for limit in LIMITS)),
-        "rows": [worded(row, config.batch) for row in rows],
-        "notes": [*notes(before, now), *uncompared(config, before, now), *_own_gates(report)],
+        "verdict": verdict(judged, limited=any(getattr(config, limit) is not None for limit in LIMITS)),
+        "rows": rows,
+        "notes": said,
         "settings": config.model_dump(mode="json"),
         "baseline": {"path": str(path), "sha256": sha256_of(path), "made": before.made.model_dump(mode="json")},
         "report": {"path": str(file), "sha256": sha256_of(file)},
     }
+    suite = f"{now.models.student} from {now.models.teacher}, {now.models.strategy}: against the baseline"
+    cases = [row if row["verdict"] == "pass" else {**row, "cause": cause(row)} for row in rows]
     folder = output or file.parent
     try:
         write_atomic(folder / "check.json", json.dumps(found, indent=2, allow_nan=False) + "\n")
         write_atomic(folder / "check.md", markdown(found))
-        write_atomic(folder / "check.junit.xml", _junit(found["rows"], now))
+        write_atomic(folder / "check.junit.xml", junit(cases, suite, classname="compress.check"))
     except OSError as error:
         raise UsageError(
             f"'{folder}' cannot be written ({unwritable(error)}); give a folder you may write to with --output."
@@ -72,7 +79,7 @@ def check(run: Path, path: Path, sets: Mapping[str, Any], output: Path | None) -
 
 
 def renew(run: Path, path: Path, *, force: bool) -> list[str]:
-    """Write the baseline of a run; what was done, in lines for the reader.
+    """Write the baseline of a run; return what was done, in lines for the reader.
 
     Raises:
         UsageError: the run cannot be a baseline, or the file there must not be replaced.
@@ -86,8 +93,8 @@ def renew(run: Path, path: Path, *, force: bool) -> list[str]:
         ) from error
 
 
-def settings(report: Mapping[str, Any], sets: Mapping[str, Any]) -> CheckConfig:
-    """Those of the run, and over them those of the command.
+def settings(report: Report, sets: Mapping[str, Any]) -> CheckConfig:
+    """Return the settings of the run, and over them those of the command.
 
     Raises:
         UsageError: a setting that is none of ``check``, or that it cannot have.
@@ -99,23 +106,10 @@ def settings(report: Mapping[str, Any], sets: Mapping[str, Any]) -> CheckConfig:
             f"`compress check` can change settings of check, not of {', '.join(strange)}; "
             + (f"write {', '.join(f'check.{name}' for name in bare)}." if bare else "see docs/check.md.")
         )
-    own = report.get("config", {}).get("check", {})
-    return validate_check(merge({"check": own}, sets))
+    return validate_check(merge({"check": report.config.get("check", {})}, sets))
 
 
-def _read(run: Path) -> tuple[Path, dict[str, Any], Baseline]:
+def _read(run: Path) -> tuple[Path, Report, Baseline]:
     file = run / "report" / "report.json" if run.is_dir() else run
-    report = load_report(run)
+    report = read_report(run)
     return file, report, baseline_of(report, file)
-
-
-def _own_gates(report: Mapping[str, Any]) -> list[str]:
-    if report["verdict"]["passed"]:
-        return []
-    return [f"This run failed its own gates: {report['verdict']['why']}. That is apart from this comparison."]
-
-
-def _junit(rows: list[dict[str, Any]], now: Baseline) -> str:
-    suite = f"{now.models.student} from {now.models.teacher}, {now.models.strategy}: against the baseline"
-    told = [row if row["verdict"] == "pass" else {**row, "cause": cause(row)} for row in rows]
-    return junit(told, suite, classname="compress.check")

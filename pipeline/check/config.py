@@ -1,16 +1,13 @@
-"""Settings of comparing a run with a baseline."""
+"""Settings of comparing a run with a baseline (torch-free)."""
 
 from __future__ import annotations
 
-from typing import Self
+from pydantic import ConfigDict, Field
 
-from pydantic import ConfigDict, Field, model_validator
-
-from vitcompress.core.record import Record
-from vitcompress.stages.gates.names import ALL, NAMES, ROLES, refuse_unjudged, refuse_unknown
+from vitcompress.stages.gates.names import ArtifactChoice
 
 
-class CheckConfig(Record):
+class CheckConfig(ArtifactChoice):
     """How much worse than its baseline a run may be; a limit that is None is not judged."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
@@ -28,16 +25,3 @@ class CheckConfig(Record):
     one beyond it once in a hundred times."""
     batch: int = Field(1, gt=0)
     """Batch size, images, at which latencies are compared; one of verify.batch_sizes, in the baseline too."""
-    artifacts: tuple[str, ...] = Field(ROLES, min_length=1)
-    """Artifacts that are compared: `onnx` and `engine` (the recommended one of each kind), by name such as
-    `onnx-int8`, or `all` that the baseline or the run has. Every one more is one more chance of a false alarm."""
-    require: tuple[str, ...] = ("onnx",)
-    """Artifacts for which `unmeasured` fails the check; each must be compared."""
-    require_conclusive: bool = False
-    """Whether `inconclusive` fails the check too, for the artifacts in `require`."""
-
-    @model_validator(mode="after")
-    def _artifacts_known(self) -> Self:
-        refuse_unknown("artifacts", self.artifacts, (*ROLES, *NAMES, ALL))
-        refuse_unjudged(self.require, (*ROLES, *NAMES) if ALL in self.artifacts else self.artifacts)
-        return self

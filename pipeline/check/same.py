@@ -1,15 +1,23 @@
-"""Whether a run and a baseline are of the same thing, and what of it changed."""
+"""Whether a run and a baseline are of the same networks and images, and what else differs between them."""
 
 from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
 
 from vitcompress.core.artifact_records import Hardware
 from vitcompress.core.words import counted
 from vitcompress.pipeline.check.baseline import Baseline
-from vitcompress.pipeline.check.disturbed import DISTURBED, MARGIN
+
+DISTURBED = 0.15
+"""Share of the CPUs' time, taken by other processes, from which a measurement counts as disturbed."""
+MARGIN = 3.0
+"""Points by which a disturbed slowdown must lie beyond its limit to be called one. A busy neighbour moves the ratio of
+two models by 1 to 4 % and no interval knows it (docs/gates.md)."""
 
 
 def foreign(before: Baseline, now: Baseline) -> list[str]:
-    """What makes a comparison meaningless: other networks, or other images; empty when it can be made."""
+    """Tell what makes a comparison meaningless, other networks or images; nothing when it can be made."""
     theirs, ours = before.models, now.models
     named = [("teacher", theirs.teacher, ours.teacher), ("student", theirs.student, ours.student)]
     named.append(("strategy", theirs.strategy, ours.strategy))
@@ -24,12 +32,12 @@ def foreign(before: Baseline, now: Baseline) -> list[str]:
 
 
 def notes(before: Baseline, now: Baseline) -> list[str]:
-    """What a reader must know besides: the deployed graph, its precision, the machine, the teacher."""
+    """Tell what a reader must know besides: the deployed graph, its precision, the machine, the teacher."""
     told = []
     if before.models.graph != now.models.graph:
         told.append(f"The deployed graph was {before.models.graph} in the baseline and is {now.models.graph}.")
     for role, what in (("onnx", "ONNX file"), ("engine", "engine")):
-        old, new = before.recommended.get(role), now.recommended.get(role)  # type: ignore[call-overload]
+        old, new = before.role(role), now.role(role)
         if old != new:
             told.append(f"The recommended {what} was {old or 'none'} in the baseline and is {new or 'none'}.")
     if before.hardware != now.hardware:
@@ -49,8 +57,10 @@ def notes(before: Baseline, now: Baseline) -> list[str]:
                 f"{whose} was measured while other processes took {side.disturbance:.0%} of the CPUs' time: a slowdown "
                 f"counts from {MARGIN:g} points beyond its limit."
             )
-    changed = _teacher_changed(before, now)
-    if changed:
+    answers = [
+        side.teacher["torch"].answers(side.images.count) if "torch" in side.teacher else None for side in (before, now)
+    ]
+    if changed := turned(*answers):
         told.append(
             f"The teacher answers {changed} of {now.images.count} images otherwise than in the baseline: it is not the "
             "same teacher, and its speed may differ too."
@@ -58,15 +68,13 @@ def notes(before: Baseline, now: Baseline) -> list[str]:
     return told
 
 
-def _teacher_changed(before: Baseline, now: Baseline) -> int:
-    """Images that the teacher in torch had right on one side alone."""
-    count = now.images.count
-    old, new = (side.teacher["torch"].answers(count) if "torch" in side.teacher else None for side in (before, now))
+def turned(old: NDArray[np.bool_] | None, new: NDArray[np.bool_] | None) -> int:
+    """Count the images that only one of two models has right; 0 where the answers of one are unknown."""
     return 0 if old is None or new is None else int((old != new).sum())
 
 
 def machine(hardware: Hardware | None) -> str:
-    """Hardware in a sentence."""
+    """Return hardware for use in a sentence."""
     if hardware is None:
         return "an unknown machine"
     gpu = f", {hardware.gpu}" if hardware.gpu else ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,47 +30,37 @@ class Standing:
 
 
 def standings(comparison: Comparison) -> tuple[Standing, ...]:
-    """One a run, in their order; empty when ``comparison.undecided``."""
-    if comparison.undecided:
-        return ()
+    """Return one standing a run, in their order; none when ``comparison.undecided``."""
     key = comparison.time
-    assert key is not None  # noqa: S101 - else it is undecided
-    placed = [run for run in comparison.runs if not _unplaced(run, key)]
+    if comparison.undecided or key is None:
+        return ()
+    measures = {run.number: {"top-1": run.top1, WORDS[key]: getattr(run, key)} for run in comparison.runs}
+    lacking = {
+        number: "; ".join(f"{name} unmeasured: {one['reason']}" for name, one in own.items() if one["value"] is None)
+        for number, own in measures.items()
+    }
+    faster = -1 if key == "p50_ms" else 1
+    scores = {
+        number: (own["top-1"]["value"], faster * own[WORDS[key]]["value"])
+        for number, own in measures.items()
+        if not lacking[number]
+    }
     found = []
     for run in comparison.runs:
-        if why := _unplaced(run, key):
-            found.append(Standing(run, unplaced=why))
+        if lacking[run.number]:
+            found.append(Standing(run, unplaced=lacking[run.number]))
             continue
-        better = [other for other in placed if _dominates(other, run, key)]
-        better.sort(key=lambda other: (-other.top1["value"], -_speed(other, key)))
-        overlapping = _overlapping(better[0], run, key) if better else ()
-        found.append(Standing(run, tuple(other.number for other in better), overlapping))
+        top1, speed = own = scores[run.number]
+        better = [one for one, other in scores.items() if other != own and other[0] >= top1 and other[1] >= speed]
+        better.sort(key=lambda one: scores[one], reverse=True)
+        pairs = {name: (measures[better[0]][name], one) for name, one in measures[run.number].items()} if better else {}
+        overlapping = tuple(name for name, (one, other) in pairs.items() if _overlap(one, other))
+        found.append(Standing(run, tuple(better), overlapping))
     return tuple(found)
 
 
-def _unplaced(run: Run, key: str) -> str:
-    quantities = {"top-1": run.top1, WORDS[key]: getattr(run, key)}
-    return "; ".join(f"{name} unmeasured: {one['reason']}" for name, one in quantities.items() if one["value"] is None)
-
-
-def _speed(run: Run, key: str) -> float:
-    """Greater is faster."""
-    value: float = getattr(run, key)["value"]
-    return -value if key == "p50_ms" else value
-
-
-def _dominates(one: Run, other: Run, key: str) -> bool:
-    ours, theirs = ((run.top1["value"], _speed(run, key)) for run in (one, other))
-    return ours != theirs and ours[0] >= theirs[0] and ours[1] >= theirs[1]
-
-
-def _overlapping(one: Run, other: Run, key: str) -> tuple[str, ...]:
-    pairs = {"top-1": (one.top1, other.top1), WORDS[key]: (getattr(one, key), getattr(other, key))}
-    return tuple(name for name, (first, second) in pairs.items() if _overlap(first, second))
-
-
-def _overlap(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
-    """Whether two intervals have a number in common; one that is unknown is taken for its value alone."""
+def _overlap(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    """Return whether two intervals have a number in common; one that is unknown is taken for its value alone."""
     (low, high), (their_low, their_high) = (
         (one["value"], one["value"]) if one["low"] is None else (one["low"], one["high"]) for one in (first, second)
     )

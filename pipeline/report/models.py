@@ -9,7 +9,7 @@ from vitcompress.core.artifact_records import AccuracyRow, LatencyRow, MemoryRow
 from vitcompress.core.records import Cost, FileRef
 from vitcompress.exporters.latency import TAIL_SAMPLES
 from vitcompress.pipeline.report.records import Records
-from vitcompress.stages.gates.config import NO_TEACHER_ENGINE
+from vitcompress.stages.gates.registry import NO_TEACHER_ENGINE
 
 MEGABYTE = 1_000_000
 """Bytes; the unit of the size gate and of every size shown."""

@@ -18,14 +18,19 @@ AGAIN = "run `compress verify RUN` with this version to write it again"
 
 
 def load_report(path: Path) -> dict[str, Any]:
-    """The report in a run directory, or in a file, checked against its schema.
+    """Return ``read_report`` as what ``document.build`` returns, of schema ``SCHEMA_VERSION``."""
+    return read_report(path).model_dump(mode="json")
+
+
+def read_report(path: Path) -> Report:
+    """Return the report in a run directory, or in a file, checked against its schema.
 
     Args:
         path: RUN, whose ``report/report.json`` is meant, or the JSON file itself.
 
     Returns:
-        What ``document.build`` returns, of schema ``SCHEMA_VERSION``. In a report of schema 2 what that did not have
-        is empty; nothing is made up.
+        The report in the shape of schema ``SCHEMA_VERSION``. In a report of schema 2 what that did not have is empty;
+        nothing is made up.
 
     Raises:
         UsageError: there is no report, it cannot be read, or it is damaged, something else, or of another version.
@@ -53,7 +58,7 @@ def load_report(path: Path) -> dict[str, Any]:
         for step in range(version, SCHEMA_VERSION):
             document = _STEPS[step](document)
         # Through JSON: strict types, but lists where the records have tuples.
-        return Report.model_validate_json(json.dumps(document)).model_dump(mode="json")
+        return Report.model_validate_json(json.dumps(document))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))

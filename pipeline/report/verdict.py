@@ -1,4 +1,4 @@
-"""The verdict on a run in words, and the words of each gate."""
+"""The verdict on a run in words."""
 
 from __future__ import annotations
 
@@ -7,17 +7,7 @@ from typing import Any
 
 from vitcompress.core.artifact_records import GateRow, GatesRecord
 from vitcompress.core.errors import EXIT_GATE_FAILED, EXIT_OK
-
-_GATE_WORDS = {
-    "max_accuracy_drop": ("accuracy drop", "at most", "points"),
-    "min_accuracy": ("top-1", "at least", "%"),
-    "min_speedup": ("speed-up, batch 1", "at least", "x"),
-    "max_latency_ms": ("median latency, batch 1", "at most", "ms"),
-    "max_size_mb": ("size on disk", "at most", "MB"),
-    "min_agreement": ("agreement with torch", "at least", "%"),
-    "min_teacher_gain": ("gain by the teacher over labels alone", "at least", "points"),
-    "above_chance": ("top-1 against chance", "more than", "%"),
-}
+from vitcompress.stages.gates.registry import words_of
 
 
 def verdict_of(gates: GatesRecord, not_made: Sequence[str]) -> dict[str, Any]:
@@ -49,10 +39,9 @@ def verdict_of(gates: GatesRecord, not_made: Sequence[str]) -> dict[str, Any]:
 
 
 def _told(row: GateRow) -> str:
-    return f"{row.artifact} {_GATE_WORDS.get(row.gate, (row.gate,))[0]}: {row.verdict}"
+    return f"{row.artifact} {words_of(row.gate)['label']}: {row.verdict}"
 
 
 def worded(row: GateRow) -> dict[str, Any]:
     """Return a gate's row with the words to speak about it."""
-    label, relation, unit = _GATE_WORDS.get(row.gate, (row.gate, "limit", ""))
-    return row.model_dump(mode="json") | {"label": label, "relation": relation, "unit": unit}
+    return row.model_dump(mode="json") | words_of(row.gate)

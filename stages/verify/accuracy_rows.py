@@ -11,11 +11,11 @@ from vitcompress.core.artifact_records import AccuracyRow
 from vitcompress.core.bits import packed
 from vitcompress.stages.training.accuracy import calibration_error, paired_drop, share_interval
 from vitcompress.stages.verify.answers import Answers
-from vitcompress.stages.verify.contestant import TEACHER
-from vitcompress.stages.verify.held_out import HeldOut, Model
+from vitcompress.stages.verify.contestant import TEACHER, Contestant
+from vitcompress.stages.verify.held_out import HeldOut
 
 
-def accuracy_rows(models: Sequence[Model], held_out: HeldOut, classes: int) -> tuple[AccuracyRow, ...]:
+def accuracy_rows(models: Sequence[Contestant], held_out: HeldOut, classes: int) -> tuple[AccuracyRow, ...]:
     """One row a model, in their order.
 
     Args:

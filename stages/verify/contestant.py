@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,8 @@ class Contestant:
     provider: str = ""
     """ONNX Runtime's execution provider that was asked for, and is there when ``infer`` is."""
     precision: Precision = "fp32"
+    file: Path | None = None
+    """ONNX graph or engine that a process of its own can load."""
     on_gpu: Callable[[NDArray[Any], float], EngineTimes] | None = None
     """Of an engine: GPU compute of a batch, timed for some seconds."""
     anew: Callable[[], AbstractContextManager[Infer]] | None = None

@@ -16,10 +16,11 @@ from vitcompress.core.files import reference, write_atomic
 from vitcompress.core.record import FileRef
 from vitcompress.stages.images.thumbnails import suffix
 from vitcompress.stages.verify.answers import NO_ANSWER
-from vitcompress.stages.verify.held_out import HeldOut, Model
+from vitcompress.stages.verify.contestant import Contestant
+from vitcompress.stages.verify.held_out import HeldOut
 
 
-def write_answers(root: Path, models: Sequence[Model], held_out: HeldOut, classes: Sequence[str]) -> FileRef:
+def write_answers(root: Path, models: Sequence[Contestant], held_out: HeldOut, classes: Sequence[str]) -> FileRef:
     """Write the answers of every model that could be run; the file's record.
 
     Gzipped CSV in UTF-8, one line an image: ``image``, ``class``, and of each model ``MODEL RUNTIME PRECISION answer``

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from vitcompress.core.artifact_records import Flip, FlipTable
 from vitcompress.stages.verify.answers import NO_ANSWER, Answers
-from vitcompress.stages.verify.contestant import TEACHER
-from vitcompress.stages.verify.held_out import HeldOut, Model
+from vitcompress.stages.verify.contestant import TEACHER, Contestant
+from vitcompress.stages.verify.held_out import HeldOut
 
 SHOWN = 24
 """Images shown of each artifact, at most."""
@@ -21,7 +21,7 @@ Shown = tuple[int, ...]
 """Positions of the images that a table shows, in the order it shows them."""
 
 
-def flip_tables(models: Sequence[Model], held_out: HeldOut, deployed: str) -> tuple[list[FlipTable], list[Shown]]:
+def flip_tables(models: Sequence[Contestant], held_out: HeldOut, deployed: str) -> tuple[list[FlipTable], list[Shown]]:
     """A table for each artifact of the ``deployed`` graph that could be run, torch's included, without thumbnails.
 
     Returns:

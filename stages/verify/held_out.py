@@ -2,56 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vitcompress.core.artifact_records import Precision, Runtime
-from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.stages.images.held_out import held_out_batches, image_names, images_digest
 from vitcompress.stages.verify.answers import Answers
+from vitcompress.stages.verify.contestant import Contestant
 
 BATCH = 8
 """Images a batch; fewer where an engine takes fewer."""
-
-
-class Model(Protocol):
-    """What the pass needs to know of a contestant."""
-
-    @property
-    def model(self) -> str:
-        """``teacher``, or the student's graph."""
-
-    @property
-    def runtime(self) -> Runtime:
-        """What runs it."""
-
-    @property
-    def precision(self) -> Precision:
-        """Of its matrix products."""
-
-    @property
-    def spec(self) -> PreprocessSpec:
-        """How it takes its images."""
-
-    @property
-    def infer(self) -> Callable[[NDArray[Any]], NDArray[np.float32]] | None:
-        """Images ``[B, ...]`` to logits ``[B, K]``; None where it cannot run here."""
-
-    @property
-    def max_batch(self) -> int | None:
-        """Most images it takes at once; None for any number."""
-
-    @property
-    def reason(self) -> str:
-        """Why it cannot run."""
-
-    @property
-    def provider(self) -> str:
-        """ONNX Runtime's execution provider; empty for other runtimes."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +30,8 @@ class HeldOut:
     """Of each model, in the order given; None for one that cannot run here."""
 
 
-def ask(models: Sequence[Model], split: Any, classes: Sequence[str], *, workers: int) -> HeldOut:
-    """The answers of all ``models`` to all images of ``split``.
+def ask(models: Sequence[Contestant], split: Any, classes: Sequence[str], *, workers: int) -> HeldOut:
+    """Return the answers of all ``models`` to all images of ``split``.
 
     Raises:
         DataError: an image cannot be read.

@@ -26,7 +26,7 @@ _REFERENCE = f"{TEACHER} fp32"
 def latency_rows(
     config: VerifyConfig, contestants: Sequence[Contestant], images: Mapping[PreprocessSpec, NDArray[Any]]
 ) -> tuple[LatencyRow, ...]:
-    """A row for every contestant and batch size, measured or with the reason why not.
+    """Return a row for every contestant and batch size, measured or with the reason why not.
 
     Args:
         config: its ``latency_seconds`` are shared out evenly over runtimes that run here and batch sizes; what
@@ -41,36 +41,26 @@ def latency_rows(
         group = [each for each in contestants if each.runtime == runtime]
         for batch in config.batch_sizes:
             given = {each.key: batch_of(images[each.spec], batch) for each in group if each.takes(batch)}
-            measured = _measured(config, [each for each in group if each.key in given], given, seconds)
+            openers = {each.key: each.opener(given[each.key]) for each in group if each.key in given}
+            reference = _REFERENCE if _REFERENCE in given else None
+            measured = measure_sessions(openers, seconds, reference=reference, tight=config.tight) if openers else None
             for each in group:
-                row = _row(config, each, batch, measured if each.key in given else None)
+                row = latency_row(config, each, batch, measured if each.key in given else None, each.why_not())
                 if each.key in given and each.on_gpu is not None:
                     row = _with_gpu(row, each, given[each.key], seconds / len(given))
                 rows.append(row)
     return tuple(rows)
 
 
-def _measured(
-    config: VerifyConfig, fitting: Sequence[Contestant], given: Mapping[str, NDArray[Any]], seconds: float
-) -> Measurement | None:
-    if not fitting:
-        return None
-    return measure_sessions(
-        {each.key: each.opener(given[each.key]) for each in fitting},
-        seconds,
-        reference=_REFERENCE if _REFERENCE in given else None,
-        tight=config.tight,
-    )
-
-
-def _row(config: VerifyConfig, contestant: Contestant, batch: int, measured: Measurement | None) -> LatencyRow:
-    nothing: dict[str, Any] = dict.fromkeys(
-        ("p50_ms", "p90_ms", "p99_ms", "speedup", "speedup_low", "speedup_high"), None
-    )
-    row: dict[str, Any] = {"model": contestant.model, "runtime": contestant.runtime, "precision": contestant.precision}
-    row |= {"provider": contestant.provider, "batch": batch, "samples": 0, **nothing}
+def latency_row(
+    config: VerifyConfig, contestant: Contestant, batch: int, measured: Measurement | None, reason: str = ""
+) -> LatencyRow:
+    """Return what was measured of a contestant at one batch size; without any measurement, ``reason``."""
+    row: dict[str, Any] = dict.fromkeys(("p50_ms", "p90_ms", "p99_ms", "speedup", "speedup_low", "speedup_high"))
+    row |= {"model": contestant.model, "runtime": contestant.runtime, "precision": contestant.precision}
+    row |= {"provider": contestant.provider, "batch": batch, "samples": 0}
     if measured is None:
-        return LatencyRow(**row, reason=contestant.why_not())
+        return LatencyRow(**row, reason=reason)
     samples, medians = measured.samples(contestant.key), measured.medians[contestant.key]
     row["samples"] = len(samples)
     row["p50_ms"], row["p50_low"], row["p50_high"] = median_interval(samples, medians, config.bootstrap, seed=0)
@@ -86,7 +76,7 @@ def _row(config: VerifyConfig, contestant: Contestant, batch: int, measured: Mea
 
 
 def _with_gpu(row: LatencyRow, contestant: Contestant, images: NDArray[Any], seconds: float) -> LatencyRow:
-    """``row`` with the GPU's own time beside that of the whole call."""
+    """Return ``row`` with the GPU's own time beside that of the whole call."""
     assert contestant.on_gpu is not None  # noqa: S101 - only an engine's contestant comes here
     times = contestant.on_gpu(images, seconds)
     p50, p90, p99 = times.gpu_percentiles()

@@ -75,8 +75,7 @@ def run(config: VerifyConfig, inputs: Inputs, context: Context) -> VerifyRecord:
             disturbance = others.share()
             throughput = throughput_rows(config, contestants, inputs.export.deployed, images, latency)
         torch_on = "the CPU" if device.type == "cpu" else describe(context.device)
-    batch = max(config.batch_sizes)
-    memory = memory_rows(inputs.export, context.run.root, batch, threads) if config.memory else ()
+    memory = memory_rows(contestants, max(config.batch_sizes), threads) if config.memory else ()
     onnx_on = "the GPU" if provider == "cuda" else "the CPU"
     if provider != device.type:
         onnx_on += " (the installed one knows no GPU; pip uninstall onnxruntime; pip install onnxruntime-gpu)"
@@ -180,7 +179,7 @@ def _onnx_anew(path: Path, threads: int, provider: Provider) -> Iterator[Infer]:
 
 def _onnx(absent: Contestant, path: Path, threads: int, provider: Provider, stack: ExitStack) -> Contestant:
     """An ONNX file as a contestant; one that does not get the GPU it was meant for is not run on the CPU instead."""
-    absent = replace(absent, provider=PROVIDERS[provider])
+    absent = replace(absent, provider=PROVIDERS[provider], file=path)
     try:
         runner = stack.enter_context(OnnxRunner(path, threads=threads, providers=provider))
     except EnvironmentLacksError as error:
@@ -204,6 +203,7 @@ def _engine(export: ExportRecord, engine: EngineArtifact, root: Path, stack: Exi
     )
     if engine.file is None:
         return absent
+    absent = replace(absent, file=root / engine.file.path)
     try:
         runner = stack.enter_context(EngineRunner(root / engine.file.path, engine.flavour))
     except (EnvironmentLacksError, BundleError) as error:

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from vitcompress.core.artifact_records import LatencyRow, ThroughputRow
 from vitcompress.core.preprocess import PreprocessSpec
-from vitcompress.exporters.latency import measure_sessions, median_interval
+from vitcompress.exporters.latency import measure_sessions
 from vitcompress.exporters.latency.sessions import FEWEST
 from vitcompress.stages.verify.config import VerifyConfig
 from vitcompress.stages.verify.contestant import TEACHER, Contestant, batch_of
+from vitcompress.stages.verify.latency import latency_row
 
 _LEAST_CALLS = 2 * FEWEST
 """Calls of a contestant that no measurement does without: one that counts and one before it, in every session."""
@@ -25,7 +26,7 @@ def throughput_rows(
     images: Mapping[PreprocessSpec, NDArray[Any]],
     latency: Iterable[LatencyRow],
 ) -> tuple[ThroughputRow, ...]:
-    """A row for every batch size of the curve and every ONNX graph and engine of the teacher and the deployed graph.
+    """Return a row for every batch size of the curve and every ONNX file and engine of the teacher and deployed graph.
 
     Where latency was measured at that batch size, the figure is of the same samples. Else contestants that fit into
     their part of the time are timed side by side; a row of one that does not says how long it would have taken,
@@ -47,15 +48,12 @@ def throughput_rows(
         group = [each for each in chosen if each.runtime == runtime]
         for batch in config.throughput_batches:
             if batch in config.batch_sizes:
-                rows += [_of_latency(known[runtime, each.model, each.precision, batch]) for each in group]
+                found = [known[runtime, each.model, each.precision, batch] for each in group]
             else:
                 single = {each.key: known[runtime, each.model, each.precision, 1] for each in group}
-                rows += _measured(config, group, batch, single, images, seconds)
+                found = _measured(config, group, batch, single, images, seconds)
+            rows += map(_of_latency, found)
     return tuple(rows)
-
-
-def _of_latency(row: LatencyRow) -> ThroughputRow:
-    return _row(row, row.batch, (row.p50_ms, row.p50_low, row.p50_high), row.samples, row.reason)
 
 
 def _measured(
@@ -65,8 +63,8 @@ def _measured(
     single: Mapping[str, LatencyRow],
     images: Mapping[PreprocessSpec, NDArray[Any]],
     seconds: float,
-) -> list[ThroughputRow]:
-    """Rows of one runtime at one batch size that latency was not measured at."""
+) -> list[LatencyRow]:
+    """Time one runtime at one batch size that latency was not measured at; its rows."""
     part = seconds / max(sum(each.takes(batch) for each in group), 1)
     reasons: dict[str, str] = {}
     for each in group:
@@ -80,35 +78,23 @@ def _measured(
             )
     openers = {each.key: each.opener(batch_of(images[each.spec], batch)) for each in group if each.key not in reasons}
     measured = measure_sessions(openers, seconds, planned=FEWEST, min_rounds=1) if openers else None
-    rows = []
-    for each in group:
-        row = single[each.key]
-        if measured is None or each.key in reasons:
-            rows.append(_row(row, batch, (None, None, None), 0, reasons[each.key]))
-            continue
-        samples = measured.samples(each.key)
-        interval = median_interval(samples, measured.medians[each.key], config.bootstrap, seed=0)
-        rows.append(_row(row, batch, interval, len(samples)))
-    return rows
+    return [
+        latency_row(config, each, batch, measured if each.key in openers else None, reasons.get(each.key, ""))
+        for each in group
+    ]
 
 
-def _row(
-    artifact: LatencyRow,
-    batch: int,
-    milliseconds: tuple[float | None, float | None, float | None],
-    samples: int,
-    reason: str = "",
-) -> ThroughputRow:
-    """``milliseconds``: the median of a batch, and the ends of its interval."""
-    median, low, high = (None if value is None else 1e3 * batch / value for value in milliseconds)
+def _of_latency(row: LatencyRow) -> ThroughputRow:
+    """Return images a second by the median of a batch and the ends of its interval."""
+    rate, high, low = (None if ms is None else 1e3 * row.batch / ms for ms in (row.p50_ms, row.p50_low, row.p50_high))
     return ThroughputRow(
-        model=artifact.model,
-        runtime=artifact.runtime,
-        precision=artifact.precision,
-        batch=batch,
-        images_per_second=median,
-        low=high,
-        high=low,
-        samples=samples,
-        reason=reason,
+        model=row.model,
+        runtime=row.runtime,
+        precision=row.precision,
+        batch=row.batch,
+        images_per_second=rate,
+        low=low,
+        high=high,
+        samples=row.samples,
+        reason=row.reason,
     )

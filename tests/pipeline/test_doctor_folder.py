@@ -62,37 +62,21 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-def test_an_intact_bundle_is_healthy(bundle: Path) -> None:
-    found = states(bundle)
-    assert found == {
+def test_an_intact_bundle_is_healthy_and_a_corrupted_one_broken(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert states(bundle) == {
         f"bundle: {bundle}, 2 labels, every file as it was written": "ok",
         "bundle: model.onnx loads in ONNX Runtime (float images of 8)": "ok",
         "bundle: model.engine cannot be run here: there is no NVIDIA GPU": "absent",
     }
-
-
-def test_a_corrupted_graph_is_broken(bundle: Path) -> None:
     (bundle / "model.onnx").write_bytes((bundle / "model.onnx").read_bytes()[:900])
     found = about(bundle, "model.onnx is damaged or no ONNX file")
     assert (found.state, found.fix) == ("broken", "export it again")
-
-
-def test_a_corrupted_bundle_is_broken(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()  # the real open_bundle
-    (found,) = examine_folder(bundle)
-    assert found.state == "broken"
-    assert "manifest.json has schema None" in found.what
-    (bundle / "manifest.json").write_bytes(b"{half")
-    assert about(bundle, "manifest.json is damaged").state == "broken"
+    for content, words in ((b"{}", "manifest.json has schema None"), (b"{half", "manifest.json is damaged")):
+        (bundle / "manifest.json").write_bytes(content)
+        assert about(bundle, words).state == "broken"
     (bundle / "manifest.json").unlink()
     assert about(bundle, "it has no manifest.json").state == "broken"
-
-
-def test_a_read_only_bundle_can_be_used_but_not_replaced(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "access", lambda *_: False)
-    found = about(bundle, "is read-only: it can be used, but not replaced")
-    assert found.state == "absent"
-    assert "chmod" in found.fix
 
 
 @pytest.mark.parametrize("loads", [True, False])
@@ -142,7 +126,9 @@ def test_a_run_tells_how_each_stage_stands(context: Context) -> None:
     assert "broken" not in found.values()
 
 
-def test_a_damaged_file_of_a_run_is_named(context: Context) -> None:
+def test_a_damaged_file_of_a_run_is_named_and_ends_the_command_with_3(
+    context: Context, capsys: pytest.CaptureFixture[str]
+) -> None:
     root = finish(context)
     weights = root / "teacher" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"?")
@@ -150,6 +136,9 @@ def test_a_damaged_file_of_a_run_is_named(context: Context) -> None:
     assert (found.state, found.fix) == ("broken", "the same `compress run` command makes it again")
     (root / "records" / "gates.json").write_text("{")
     assert about(root, "stage gates: ").state == "broken"
+    weights.unlink()
+    assert ending("doctor", str(root)) == 3
+    assert "broken   stage teacher: teacher/model.safetensors is missing" in capsys.readouterr().out
 
 
 def test_a_damaged_state_is_named(context: Context) -> None:
@@ -160,12 +149,14 @@ def test_a_damaged_state_is_named(context: Context) -> None:
     assert "state.json is damaged" in found.what
 
 
-def test_a_read_only_run_is_broken(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_read_only_is_told(context: Context, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = finish(context)
     (root / "bundle").mkdir()
     monkeypatch.setattr(os, "access", lambda *_: False)
     assert about(root, "cannot be written, so nothing in it can be resumed").state == "broken"
     assert about(root, "is read-only, so export cannot replace it").state == "broken"
+    alone = about(bundle, "is read-only: it can be used, but not replaced")
+    assert (alone.state, "chmod" in alone.fix) == ("absent", True)
 
 
 def test_what_is_neither_is_refused_before_anything_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -175,10 +166,3 @@ def test_what_is_neither_is_refused_before_anything_is_said(tmp_path: Path, caps
     told = capsys.readouterr()
     assert told.out == ""
     assert "neither a run" in told.err
-
-
-def test_a_broken_folder_ends_the_command_with_3(context: Context, capsys: pytest.CaptureFixture[str]) -> None:
-    root = finish(context)
-    (root / "teacher" / "model.safetensors").unlink()
-    assert ending("doctor", str(root)) == 3
-    assert "broken   stage teacher: teacher/model.safetensors is missing" in capsys.readouterr().out

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
 import subprocess
 import sys
 import xml.etree.ElementTree as Xml
@@ -16,7 +14,6 @@ import pytest
 from made_runs import ELSEWHERE, made, written
 
 from vitcompress.core.errors import UsageError
-from vitcompress.core.json_files import LARGEST
 from vitcompress.pipeline import cli
 from vitcompress.pipeline.check.baseline import load_baseline, text_of
 from vitcompress.pipeline.check.command import check, renew
@@ -30,12 +27,8 @@ def compress(*arguments: str | Path) -> int:
 
 
 def snapshot(folder: Path) -> dict[str, bytes]:
-    """Every readable file below a folder."""
-    return {
-        str(path): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and os.access(path, os.R_OK) and path.stat().st_size < LARGEST
-    }
+    """Every file below a folder."""
+    return {str(path): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def test_a_sound_run_passes_and_what_was_compared_is_written(
@@ -123,7 +116,7 @@ def test_update_tells_what_it_writes_and_what_changes(run: Path, tmp_path: Path)
     path = tmp_path / "new" / "baseline.json"
     first = renew(run, path, force=False)
     assert first[0] == f"baseline {path} written"
-    assert any(line.startswith("  onnx-fp32: top-1 ") for line in first)
+    assert any(line.startswith("  artifact onnx-fp32: top-1 ") for line in first)
     before = path.read_bytes()
     assert renew(run, path, force=False) == [f"baseline {path} is as this run measured it; left as it is"]
     assert path.read_bytes() == before
@@ -134,14 +127,8 @@ def test_update_tells_what_it_writes_and_what_changes(run: Path, tmp_path: Path)
     assert any(line.startswith("  hardware: A processor") for line in told)
     assert any(line.startswith("  artifact onnx-fp32 top-1: ") and " -> " in line for line in told)
     assert check(run, path, {}, None)["verdict"]["passed"]
-
-
-def test_update_doubts_what_a_busy_machine_measured(tmp_path: Path) -> None:
-    path = tmp_path / "baseline.json"
-    busy = renew(written(tmp_path / "busy", made(disturbance=0.4)), path, force=False)
+    busy = renew(written(tmp_path / "busy", made(disturbance=0.4)), tmp_path / "busy.json", force=False)
     assert busy[-1].startswith("  other processes took 40% of the CPUs' time while it was measured")
-    idle = renew(written(tmp_path / "idle", made(disturbance=0.02, seed=2)), path, force=False)
-    assert not [line for line in idle if "other processes" in line]
 
 
 def test_update_writes_through_a_link(run: Path, baseline: Path) -> None:
@@ -153,18 +140,6 @@ def test_update_writes_through_a_link(run: Path, baseline: Path) -> None:
     assert load_baseline(target).artifacts == load_baseline(baseline).artifacts
 
 
-def test_a_file_in_the_way_of_the_output_is_told(run: Path, baseline: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said = refused(run, baseline, capsys, "--output", str(baseline))
-    assert said.endswith(
-        "cannot be written (a file is where a folder is needed); give a folder you may write to with --output."
-    )
-
-
-def test_the_remedy_names_the_baseline_at_fault(run: Path, baseline: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    edited(schema_version=0)(baseline)
-    assert f"`compress check RUN --baseline {baseline} --update`" in refused(run, baseline, capsys)
-
-
 def test_a_run_that_failed_its_gates_or_another_network_needs_force(run: Path, baseline: Path) -> None:
     before = baseline.read_bytes()
     written(run, made(lost=5, gates={"passed": False}))
@@ -174,19 +149,13 @@ def test_a_run_that_failed_its_gates_or_another_network_needs_force(run: Path, b
     with pytest.raises(UsageError, match=r"of something else \(strategy plain, here lift\).*--force"):
         renew(run, baseline, force=False)
     assert baseline.read_bytes() == before
+    with pytest.raises(UsageError, match=r"strategy plain, here lift.* Nothing was compared"):
+        check(run, baseline, {}, None)
     assert "  models.strategy: plain -> lift" in renew(run, baseline, force=True)
-
-
-def test_a_failed_run_can_be_compared_and_that_is_noted(run: Path, baseline: Path) -> None:
-    written(run, made(gates={"passed": False}))
+    written(run, made(case="lift", gates={"passed": False}))
     found = check(run, baseline, {}, None)
     assert found["verdict"]["passed"]
     assert any("failed its own gates" in note for note in found["notes"])
-
-
-def test_update_takes_no_settings_and_force_goes_with_it(run: Path, baseline: Path) -> None:
-    assert compress(run, "--baseline", baseline, "--update", "--set", "check.batch=8") == 2
-    assert compress(run, "--baseline", baseline, "--force") == 2
 
 
 def edited(**changes: Any) -> Callable[[Path], None]:
@@ -220,41 +189,13 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-200])
 
 
-def as_folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-def huge(path: Path) -> None:
-    with path.open("r+b") as file:
-        file.truncate(LARGEST + 1)
-
-
-def with_nan(path: Path) -> None:
-    path.write_text(path.read_text().replace('"top1": ', '"top1": NaN, "was": ', 1))
-
-
-def with_infinity(path: Path) -> None:
-    path.write_text(path.read_text().replace('"top1": ', '"top1": 1e999, "was": ', 1))
-
-
 BROKEN: dict[str, Callable[[Path], None]] = {
     "empty": replaced(b""),
     "truncated": cut,
-    "not JSON": replaced(b"hello"),
-    "not UTF-8": replaced(b'{"kind": "\xff"}'),
-    "a list": replaced(b"[1, 2]"),
-    "a number": replaced(b"7"),
     "other JSON": replaced(b'{"a": 1}'),
-    "too deep": replaced(b"[" * 100_000),
-    "NaN": with_nan,
-    "infinity": with_infinity,
     "newer": edited(schema_version=99),
     "older": edited(schema_version=0),
     "version of another type": edited(schema_version="3"),
-    "huge": huge,
-}
-BASELINE_ONLY: dict[str, Callable[[Path], None]] = {
     "other kind": edited(kind="something"),
     "unknown key": edited(extra=1),
     "missing key": edited(images=None),
@@ -269,13 +210,10 @@ BASELINE_ONLY: dict[str, Callable[[Path], None]] = {
     "no version": edited(schema_version=None),
     "time of another type": edited(artifacts__onnx_fp32__session_p50_ms={"1": ["fast"]}),
     "no such artifact": edited(recommended={"onnx": "onnx-fp23", "engine": None}),
-    "a folder": as_folder,
 }
-REPORT_ONLY: dict[str, Callable[[Path], None]] = {
+BROKEN_REPORT: dict[str, Callable[[Path], None]] = {
     "answers of wrong length": edited(accuracy__3__right="AAAA"),
-    "row without its model": edited(accuracy__2__model=None),
-    "no rows": edited(accuracy=5),
-    "no teacher": edited(training=None),
+    "truncated": cut,
 }
 
 
@@ -293,38 +231,37 @@ def refused(run: Path, baseline: Path, capsys: pytest.CaptureFixture[str], *more
     return lines[0]
 
 
-@pytest.mark.parametrize("how", [*BROKEN, *BASELINE_ONLY])
+@pytest.mark.parametrize("how", BROKEN)
 def test_a_broken_baseline_is_refused_and_never_overwritten(
     run: Path, baseline: Path, how: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    {**BROKEN, **BASELINE_ONLY}[how](baseline)
+    BROKEN[how](baseline)
     assert str(baseline) in refused(run, baseline, capsys)
     assert str(baseline) in refused(run, baseline, capsys, "--update", "--force")
 
 
-@pytest.mark.parametrize("how", [*BROKEN, *REPORT_ONLY])
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--output", "BASELINE"], "cannot be written (a file is where a folder is needed); give a folder"),
+        (["--update", "--set", "check.batch=8"], "leave them out"),
+        (["--force"], "--force goes with --update alone"),
+    ],
+)
+def test_options_that_cannot_be_used_are_refused(
+    run: Path, baseline: Path, capsys: pytest.CaptureFixture[str], more: list[str], said: str
+) -> None:
+    assert said in refused(run, baseline, capsys, *[str(baseline) if one == "BASELINE" else one for one in more])
+
+
+@pytest.mark.parametrize("how", BROKEN_REPORT)
 def test_a_broken_report_is_refused_and_the_baseline_left(
     run: Path, baseline: Path, how: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     report = run / "report" / "report.json"
-    {**BROKEN, **REPORT_ONLY}[how](report)
+    BROKEN_REPORT[how](report)
     assert str(report) in refused(run, baseline, capsys)
     assert str(report) in refused(run, baseline, capsys, "--update")
-
-
-@pytest.mark.parametrize("name", ["baseline.json", "report.json"])
-def test_an_unreadable_file_is_refused(
-    run: Path, baseline: Path, name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    read = Path.read_bytes
-
-    def denied(path: Path) -> bytes:  # root, as whom tests may run, is denied nothing
-        if path.name == name and sys._getframe(1).f_code.co_filename != __file__:
-            raise PermissionError(errno.EACCES, "Permission denied", str(path))
-        return read(path)
-
-    monkeypatch.setattr(Path, "read_bytes", denied)
-    assert "cannot be read (Permission denied)" in refused(run, baseline, capsys)
 
 
 def test_one_file_given_for_the_other_is_refused(run: Path, baseline: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -345,15 +282,8 @@ def test_missing_files_say_how_to_make_them(run: Path, baseline: Path, capsys: p
 def test_a_report_of_an_earlier_version_is_refused_with_what_to_do(
     run: Path, baseline: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    report = made()
-    report["schema_version"] = 2
-    new = ("throughput", "memory", "flips", "answers", "images_digest", "class_names", "class_images", "hardware")
-    for key in (*new, "pinned", "history"):
-        del report[key]
-    for row in (*report["accuracy"], *report["latency"]):
-        row.pop("right", None)
-        row.pop("session_p50_ms", None)
-    written(run, report)
+    old = Path(__file__).parents[1] / "report" / "data" / "report-2.json"
+    (run / "report" / "report.json").write_bytes(old.read_bytes())
     for more in ([], ["--update"]):
         said = refused(run, baseline, capsys, *more)
         assert "earlier version" in said
@@ -361,19 +291,9 @@ def test_a_report_of_an_earlier_version_is_refused_with_what_to_do(
 
 
 def test_a_run_without_sessions_is_no_baseline(run: Path, baseline: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    report = made()
-    for row in report["latency"]:
-        row["session_p50_ms"] = []
-    written(run, report)
+    written(run, made(sessions=0))
     assert "no timing sessions of onnx-fp32" in refused(run, baseline, capsys, "--update")
     assert check(run, baseline, {}, None)["verdict"]["word"] == "FAIL"  # what is required is unmeasured
-
-
-def test_a_baseline_of_something_else_is_refused(run: Path, baseline: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    written(run, made(digest="e" * 64))
-    assert "1000 other held-out images" in refused(run, baseline, capsys)
-    written(run, made(case="lift"))
-    assert "strategy plain, here lift" in refused(run, baseline, capsys)
 
 
 def test_text_of_a_report_is_never_read_as_markup(
@@ -388,7 +308,7 @@ def test_text_of_a_report_is_never_read_as_markup(
 
 def test_check_starts_at_once_and_without_torch(run: Path, baseline: Path) -> None:
     program = (
-        "import sys\nfrom pipeline import cli\n"
+        "import sys\nfrom vitcompress.pipeline import cli\n"
         "try:\n    cli.main(sys.argv[1:])\nexcept SystemExit as stop:\n    assert stop.code == 0, stop.code\n"
         "assert not {'torch', 'timm', 'onnx', 'onnxruntime', 'sklearn', 'matplotlib'} & set(sys.modules)\n"
     )

@@ -9,7 +9,7 @@ from sample_reports import NO_ENGINE, NO_GPU, gate, report_of
 from vitcompress.core.artifact_records import GatesRecord
 from vitcompress.core.records import FoldRecord
 from vitcompress.pipeline.report.document import Records
-from vitcompress.stages.gates.config import NO_TEACHER_ENGINE
+from vitcompress.stages.gates.registry import NO_TEACHER_ENGINE
 
 
 def row_of(report, model, runtime, precision="fp32"):

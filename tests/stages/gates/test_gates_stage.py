@@ -1,5 +1,11 @@
+"""What a run is judged by: which artifacts, which numbers of them, the training, and gates of other packages."""
+
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,8 +24,9 @@ from vitcompress.core.context import Context
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.records import ControlRecord, Cost, DataRecord, FileRef
 from vitcompress.stages.gates import stage
-from vitcompress.stages.gates.config import NO_TEACHER_ENGINE, GatesConfig
-from vitcompress.stages.gates.stage import Inputs
+from vitcompress.stages.gates.config import GatesConfig
+from vitcompress.stages.gates.gate import Inputs
+from vitcompress.stages.gates.registry import NO_CONTROL, NO_TEACHER_ENGINE
 
 SPEC = PreprocessSpec(size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 GRAPH, WEIGHTS, ENGINE = 1_000_000, 3_000_000_000, 2_000_000
@@ -76,7 +83,7 @@ def accuracy(runtime: Any, top1: float = 90.0, precision: Any = "fp32") -> Accur
     )
 
 
-def inputs(data: FileRef | None = None, **changes: Any) -> Inputs:
+def inputs(weights: FileRef | None = None, **changes: Any) -> Inputs:
     """Both the ONNX file and the engine were measured on this machine."""
     engine = EngineArtifact(
         status="built", flavour="tensorrt-rtx", precision="fp32", file=file("export/model.engine", ENGINE)
@@ -86,7 +93,7 @@ def inputs(data: FileRef | None = None, **changes: Any) -> Inputs:
         deployed_why="",
         preprocess=SPEC,
         teacher_preprocess=SPEC,
-        student={"plain": onnx(data)},
+        student={"plain": onnx(weights)},
         teacher=onnx(None),
         engines=(engine,),
     )
@@ -128,22 +135,7 @@ def test_an_engines_speedup_is_unmeasured_because_there_is_no_teacher_engine(con
     assert "no engine is built of the teacher" in engine.why
 
 
-def test_the_recommended_precision_is_judged(context: Context) -> None:
-    given = inputs()
-    rows = (*given.verify.accuracy, accuracy("onnx", 70.0, "int8"))
-    fast = latency("onnx", 5.0).model_copy(update={"precision": "int8"})
-    small = onnx(None).model_copy(update={"precision": "int8", "file": file("export/int8.onnx", GRAPH // 4)})
-    given = inputs(
-        bundle={"onnx": "int8"},
-        verify={"accuracy": rows, "latency": (*given.verify.latency, fast)},
-        export={"reduced": {"int8": small}},
-    )
-    found = judged(context, given, min_accuracy=80.0, min_speedup=4.0, max_size_mb=0.5)
-    assert (found["min_accuracy", "onnx"].value, found["min_accuracy", "onnx"].verdict) == (70.0, "fail")
-    assert (found["min_speedup", "onnx"].value, found["max_size_mb", "onnx"].value) == (5.0, 0.25)
-
-
-def with_int8() -> Inputs:
+def with_int8(**changes: Any) -> Inputs:
     """The run above with an int8 graph besides; the bundle recommends fp32."""
     given = inputs()
     small = onnx(None).model_copy(update={"precision": "int8", "file": file("export/int8.onnx", GRAPH // 4)})
@@ -152,7 +144,14 @@ def with_int8() -> Inputs:
         "accuracy": (*given.verify.accuracy, accuracy("onnx", 70.0, "int8")),
         "latency": (*given.verify.latency, fast),
     }
-    return inputs(export={"reduced": {"int8": small}}, verify=rows)
+    return inputs(export={"reduced": {"int8": small}}, verify=rows, **changes)
+
+
+def test_the_recommended_precision_is_judged(context: Context) -> None:
+    given = with_int8(bundle={"onnx": "int8"})
+    found = judged(context, given, min_accuracy=80.0, min_speedup=4.0, max_size_mb=0.5)
+    assert (found["min_accuracy", "onnx"].value, found["min_accuracy", "onnx"].verdict) == (70.0, "fail")
+    assert (found["min_speedup", "onnx"].value, found["max_size_mb", "onnx"].value) == (5.0, 0.25)
 
 
 def test_a_role_is_told_with_the_artifact_that_fills_it(context: Context) -> None:
@@ -218,18 +217,97 @@ def test_what_was_asked_for_and_not_made_fails_whatever_the_limits(context: Cont
     assert record.passed == (not not_made)
 
 
-@pytest.mark.parametrize("asked", [True, False])
-def test_a_student_at_chance_fails_the_run_unless_that_is_allowed(context: Context, asked: bool) -> None:
-    at_chance = (accuracy("onnx", 50.0), accuracy("torch", 50.0))
-    given = inputs(verify={"accuracy": at_chance, "class_images": (50, 50)})
-    record = stage.run(GatesConfig(above_chance=asked), given, context)
-    assert record.passed is not asked
-    assert [(row.gate, row.artifact, row.verdict) for row in record.rows] == [
-        ("above_chance", "student", "fail")
-    ] * asked
+@pytest.mark.parametrize(
+    ("right", "class_images", "failed"),
+    [
+        (36, (36,) * 10, True),  # as a guess
+        (60, (36,) * 10, False),
+        (4, (5, 5), False),  # too few images to tell
+        (300, (300, 60), True),  # always the commonest class
+        (340, (300, 60), False),
+        (1, (), False),  # a record of an earlier version
+    ],
+)
+def test_a_student_at_chance_fails_the_run_unless_that_is_allowed(
+    context: Context, right: int, class_images: tuple[int, ...], failed: bool
+) -> None:
+    images = sum(class_images) or 100
+    row = accuracy("torch", 100 * right / images).model_copy(update={"images": images})
+    classes = tuple(str(number) for number in range(len(class_images) or 10))
+    verify = {"accuracy": (row,), "class_images": class_images}
+    given = inputs(verify=verify, data={"classes": classes})
+    record = stage.run(GatesConfig(), given, context)
+    assert record.passed is not failed
+    for one in record.rows:
+        assert (one.gate, one.artifact, one.verdict, one.value) == ("above_chance", "student", "fail", row.top1)
+        assert one.limit == pytest.approx(100 * max(class_images) / images)
+    assert len(record.rows) == failed
+    assert stage.run(GatesConfig(above_chance=False), given, context).rows == ()
 
 
-def test_the_teachers_worth_is_one_row_whatever_artifacts_are_judged(context: Context) -> None:
-    given = inputs(control={"kind": "labels", "gain": 2.0, "gain_low": 1.0, "gain_high": 3.0})
-    record = stage.run(GatesConfig(min_teacher_gain=1.5, artifacts=("all",), require=()), given, context)
-    assert [(row.gate, row.verdict, row.low) for row in record.rows] == [("min_teacher_gain", "inconclusive", 1.0)]
+@pytest.mark.parametrize(
+    ("limit", "verdict", "passes"), [(1.0, "pass", True), (2.0, "inconclusive", True), (6.0, "fail", False)]
+)
+def test_the_teachers_worth_is_one_required_row_whatever_artifacts_are_judged(
+    context: Context, limit: float, verdict: str, passes: bool
+) -> None:
+    given = inputs(control={"kind": "labels", "gain": 3.1, "gain_low": 1.2, "gain_high": 5.0})
+    config = GatesConfig(min_teacher_gain=limit, artifacts=("all",), require=())
+    record = stage.run(config, given, context)
+    assert [(row.gate, row.artifact, row.verdict) for row in record.rows] == [("min_teacher_gain", "student", verdict)]
+    assert record.passed is passes
+    strict = stage.run(config.model_copy(update={"require_conclusive": True}), given, context)
+    assert strict.passed is (verdict == "pass")
+
+
+def test_without_a_control_a_limit_on_the_teachers_worth_fails(context: Context) -> None:
+    record = stage.run(GatesConfig(min_teacher_gain=0.5, require=()), inputs(), context)
+    assert ([row.why for row in record.rows], record.passed) == ([NO_CONTROL], False)
+
+
+PRETEND = """
+from vitcompress.stages.gates.gate import ArtifactGate, Measurement, limit
+GATE = ArtifactGate(
+    field="max_nodes", setting=limit("Most nodes of the ONNX graph.", gt=0), label="nodes", unit="nodes", upper=True,
+    measure=lambda found: Measurement(float(found.inputs.export.onnx(found.accuracy.precision).nodes)),
+)
+"""
+JUDGE = """
+import sys
+from pathlib import Path
+from test_gates_stage import inputs
+from vitcompress.core.context import Context
+from vitcompress.core.rundir import RunDirectory
+from vitcompress.pipeline.config import parse_sets, validate
+from vitcompress.pipeline.report.verdict import verdict_of, worded
+from vitcompress.stages.gates import stage
+config = validate({"teacher": {"model": "a"}, "student": {"model": "b"}} | parse_sets(["gates.max_nodes=0.5"])).gates
+record = stage.run(config, inputs(), None)
+row = worded(record.rows[0])
+print(row["artifact"], row["label"], row["relation"], row["limit"], row["unit"], row["value"], row["verdict"])
+print(verdict_of(record, ())["blocking"][0])
+"""
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_another_package_adds_a_gate(tmp_path: Path, broken: bool) -> None:
+    (tmp_path / "pretend.py").write_text(PRETEND.replace('"max_nodes"', '"nodes"') if broken else PRETEND)
+    metadata = tmp_path / "pretend-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: pretend\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[vitcompress.gates]\nnodes = pretend:GATE\n")
+    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parent), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", JUDGE],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if broken:
+        assert "EnvironmentLacksError: gate 'pretend:GATE' has the name 'nodes'" in done.stderr
+        return
+    assert done.stdout.splitlines() == [
+        "onnx (fp32) nodes at most 0.5 nodes 1.0 fail",
+        "onnx (fp32) nodes: fail",
+    ], done.stderr

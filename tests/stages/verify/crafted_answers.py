@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,23 +10,15 @@ import numpy as np
 from vitcompress.core.artifact_records import Precision, Runtime
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.stages.verify.answers import Answers
+from vitcompress.stages.verify.contestant import Contestant
 from vitcompress.stages.verify.held_out import HeldOut
 
 SPEC = PreprocessSpec(size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 
 
-@dataclass(frozen=True)
-class Named:
+def named(model: str, runtime: Runtime, precision: Precision = "fp32", **more: Any) -> Contestant:
     """A contestant that is never asked anything."""
-
-    model: str
-    runtime: Runtime
-    precision: Precision = "fp32"
-    spec: PreprocessSpec = SPEC
-    infer: Any = None
-    max_batch: int | None = None
-    reason: str = ""
-    provider: str = ""
+    return Contestant(model, runtime, SPEC, None, precision=precision, **more)
 
 
 def said(labels: Sequence[int], answers: Sequence[int], confidence: Sequence[float] | float = 0.5) -> Answers:

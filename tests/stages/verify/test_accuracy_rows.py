@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from crafted_answers import Named, held_out, said
+from crafted_answers import held_out, named, said
 
 from vitcompress.core.bits import unpacked
 from vitcompress.stages.training.accuracy import paired_drop, share_interval
@@ -13,11 +13,11 @@ TEACHER = said(LABELS, [0, 0, 1, 1, 2, 0], 0.9)
 STUDENT = said(LABELS, [0, 1, 1, 1, 0, 0], 0.8)
 ARTIFACT = said(LABELS, [0, 1, 1, 0, 0, -1], 0.7)
 MODELS = (
-    Named("teacher", "torch"),
-    Named("plain", "torch"),
-    Named("teacher", "onnx", provider="CPUExecutionProvider"),
-    Named("plain", "onnx", "int8"),
-    Named("plain", "tensorrt", reason="no GPU"),
+    named("teacher", "torch"),
+    named("plain", "torch"),
+    named("teacher", "onnx", provider="CPUExecutionProvider"),
+    named("plain", "onnx", "int8"),
+    named("plain", "tensorrt", reason="no GPU"),
 )
 
 

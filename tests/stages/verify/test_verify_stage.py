@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from rich.console import Console
 from small_run import SPEC, data_record, distill_record, student_record, teacher_record
 
@@ -337,7 +338,7 @@ def test_an_engine_for_few_images_is_measured_in_batches_it_takes(
     assert "; tensorrt-rtx opened once for all sessions" in record.latency_method
 
 
-def test_an_engine_that_takes_fewer_images_has_rows_with_the_reason() -> None:
+def test_throughput_of_what_takes_fewer_images_or_more_time_is_a_reason() -> None:
     def infer(images: NDArray[Any]) -> NDArray[np.float32]:
         assert len(images) <= 4
         return np.zeros((len(images), 10), np.float32)
@@ -350,30 +351,40 @@ def test_an_engine_that_takes_fewer_images_has_rows_with_the_reason() -> None:
     assert list(rows) == [1, 4, 16]
     assert rows[4].images_per_second is not None
     assert (rows[16].images_per_second, rows[16].reason) == (None, "the engine takes batches up to 4")
+    slow = known.model_copy(update={"model": "teacher", "runtime": "onnx", "p50_ms": 500.0})
+    untimed = Contestant("teacher", "onnx", SPEC, lambda images: pytest.fail("it was run"))
+    config = VerifyConfig(batch_sizes=(1,), throughput_batches=(16,))
+    (row,) = throughput_rows(config, [untimed], "plain", {SPEC: np.zeros((1, 3, 32, 32))}, [slow])
+    assert row.images_per_second is None
+    assert row.reason == "it needs about 80 s, and its part of verify.latency_seconds 60 is 9 s"
 
 
-def test_memory_of_what_cannot_run_here_is_a_reason(
-    small_engine: Inputs, finished: tuple[Context, Inputs], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(
+    "bad", [{"batch_sizes": (8,)}, {"batch_sizes": (1, 1)}, {"batch_sizes": (0, 1)}, {"latency_seconds": 0.0}]
+)
+def test_impossible_measuring_is_refused(bad: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        VerifyConfig.model_validate(bad)
+
+
+def test_memory_of_what_cannot_run_here_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(runtime: str, path: Path | None, batch: int, threads: int) -> Memory:
+        assert (runtime, path, batch, threads) == ("onnx", Path("model.onnx"), 8, 1)
         raise EnvironmentLacksError("the process ended with status -9.")
 
     monkeypatch.setattr(memory, "memory_of", fails)
-    rows = memory.memory_rows(small_engine.export, finished[0].run.root, 8, 1)
-    assert {row.peak_rss_bytes for row in rows} == {None}
-    assert {row.reason for row in rows if row.runtime == "onnx"} == {"the process ended with status -9."}
-    engine = rows[-1]
-    assert (engine.runtime, engine.batch) == ("tensorrt-rtx", 4)
-    assert ("status -9" if gpu_present() else "needs an NVIDIA GPU") in engine.reason
-
-
-def test_a_batch_too_slow_for_its_part_of_the_time_says_so() -> None:
-    known = LatencyRow(model="teacher", runtime="onnx", batch=1, p50_ms=500.0, samples=15, **NOTHING)
-    slow = Contestant("teacher", "onnx", SPEC, lambda images: pytest.fail("it was run"))
-    config = VerifyConfig(batch_sizes=(1,), throughput_batches=(16,))
-    (row,) = throughput_rows(config, [slow], "plain", {SPEC: np.zeros((1, 3, 32, 32))}, [known])
-    assert row.images_per_second is None
-    assert row.reason == "it needs about 80 s, and its part of verify.latency_seconds 60 is 9 s"
+    monkeypatch.setattr(memory, "gpu_present", lambda: False)
+    graph = Contestant("plain", "onnx", SPEC, None, file=Path("model.onnx"))
+    engine = Contestant("plain", "tensorrt-rtx", SPEC, None, max_batch=4, file=Path("model.engine"))
+    absent = Contestant("plain", "tensorrt", SPEC, None, reason="TensorRT is not installed")
+    rows = memory.memory_rows([Contestant("plain", "torch", SPEC, None), graph, engine, absent], 8, 1)
+    assert [(row.runtime, row.batch, row.peak_rss_bytes) for row in rows] == [
+        ("onnx", 8, None),
+        ("tensorrt-rtx", 4, None),
+        ("tensorrt", 8, None),
+    ]
+    whys = ("the process ended with status -9.", "running an engine needs an NVIDIA GPU", "TensorRT is not installed")
+    assert all(row.reason.startswith(why) for row, why in zip(rows, whys, strict=True))
 
 
 @pytest.mark.gpu

@@ -1,0 +1,205 @@
+"""What a gate is: a limit on a measured number, with its setting, its measurement, its test and its words (torch-free).
+
+Limits are tested against the interval of a measurement, never against its value alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import Field
+
+from vitcompress.core.artifact_records import (
+    AccuracyRow,
+    BundleRecord,
+    ExportRecord,
+    GateRow,
+    LatencyRow,
+    VerifyRecord,
+)
+from vitcompress.core.record import Record
+from vitcompress.core.records import ControlRecord, DataRecord
+
+Verdict = Literal["pass", "fail", "inconclusive", "unmeasured"]
+Subject = TypeVar("Subject")
+"""What a gate measures: ``Measured`` of an artifact, ``Inputs`` of the whole run."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Records that gates measure from."""
+
+    data: DataRecord
+    control: ControlRecord
+    export: ExportRecord
+    verify: VerifyRecord
+    bundle: BundleRecord
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a run measured of one artifact."""
+
+    inputs: Inputs
+    accuracy: AccuracyRow
+    latency: LatencyRow
+    """At batch 1."""
+    bytes: int | None
+    """Of all its files; None when not recorded."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One number in the unit of its gate, or the reason why there is none.
+
+    Raises:
+        ValueError: half an interval, an interval without a value or upside down, or no value and no reason.
+    """
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    """Ends of the interval; both None when the value is exact (a file's size)."""
+    reason: str = ""
+    """Why there is no value; of an exact one, how it is known."""
+    owed: bool = True
+    """Whether a missing value fails a required artifact."""
+
+    def __post_init__(self) -> None:
+        if (self.low is None) != (self.high is None) or (self.value is None and self.low is not None):
+            raise ValueError(f"value {self.value} with interval [{self.low}, {self.high}] is incomplete.")
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError(f"interval [{self.low}, {self.high}] is upside down.")
+        if self.value is None and not self.reason:
+            raise ValueError("a missing value needs a reason.")
+
+
+def number(row: Record, name: str, reason: str, value: str = "") -> Measurement:
+    """Return a number that a record keeps with the ends of its interval, or ``reason`` where it is None.
+
+    Args:
+        row: the record.
+        name: its fields ``name_low`` and ``name_high`` are the ends.
+        reason: why there is no number.
+        value: the field of the number itself; ``name`` when empty.
+    """
+    found = getattr(row, value or name)
+    if found is None:
+        return Measurement(None, reason=reason)
+    return Measurement(found, getattr(row, f"{name}_low"), getattr(row, f"{name}_high"))
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Gate(Generic[Subject]):
+    """One limit on one number."""
+
+    field: str
+    """Name of its setting."""
+    label: str
+    """What a reader calls the number."""
+    unit: str
+    upper: bool
+    """Whether the limit is the largest allowed value, rather than the smallest."""
+    measure: Callable[[Subject], Measurement]
+    """Takes the number from what was measured."""
+
+    @property
+    def relation(self) -> str:
+        """What stands between the number and its limit in a sentence."""
+        return "at most" if self.upper else "at least"
+
+    def words(self) -> dict[str, str]:
+        """Return what a row needs besides to be read."""
+        return {"label": self.label, "relation": self.relation, "unit": self.unit}
+
+    def test(self, limit: float, found: Measurement, subject: Subject) -> tuple[Verdict, str]:
+        """Return the verdict on a measured number and its reason in words."""
+        assert found.value is not None  # noqa: S101 - ``row`` tests nothing else
+        return verdict_on(limit, found.value, found.low, found.high, upper=self.upper)
+
+    def row(
+        self, artifact: str, limit: float, subject: Subject | str, *, required: bool, require_conclusive: bool
+    ) -> GateRow | None:
+        """Return the judged row; None where the gate has nothing to say.
+
+        Args:
+            artifact: what a reader calls the subject.
+            limit: value of the gate's setting.
+            subject: what to measure, or the reason why nothing of it is measured.
+            required: whether an open verdict on the subject can fail the command.
+            require_conclusive: whether an inconclusive verdict is such an open one.
+        """
+        found = Measurement(None, reason=subject) if isinstance(subject, str) else self.measure(subject)
+        if not all(number is None or math.isfinite(number) for number in (found.value, found.low, found.high)):
+            found = Measurement(None, reason="the measured value is not a finite number")
+        verdict: Verdict = "unmeasured"
+        why = found.reason
+        if found.value is not None and not isinstance(subject, str):
+            verdict, why = self.test(limit, found, subject)
+        return GateRow(
+            gate=self.field,
+            artifact=artifact,
+            limit=limit,
+            value=found.value,
+            low=found.low,
+            high=found.high,
+            verdict=verdict,
+            required=required and found.owed and (verdict != "inconclusive" or require_conclusive),
+            why=found.reason or why,
+        )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ArtifactGate(Gate[Measured]):
+    """A limit on a number of one artifact."""
+
+    setting: tuple[Any, Any]
+    """Its setting in ``gates`` of the config: type and field, as ``pydantic.create_model`` takes them."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class RunGate(Gate[Inputs]):
+    """A limit on a number of the whole run. Whoever sets it requires it: ``unmeasured`` fails the run."""
+
+    setting: tuple[Any, Any]
+
+
+def limit(description: str, **bounds: Any) -> tuple[Any, Any]:
+    """Return the setting of a limit: a number, or null, the default, for which nothing is judged.
+
+    Args:
+        description: what the limit is on, with its unit.
+        bounds: ``ge``, ``gt``, ``le``, ``lt`` as for ``pydantic.Field``.
+    """
+    return float | None, Field(None, description=description, allow_inf_nan=False, **bounds)
+
+
+def passed(rows: Sequence[GateRow]) -> bool:
+    """Return whether nothing failed, and nothing that is required was left open."""
+    return not any(row.blocks for row in rows)
+
+
+def verdict_on(
+    limit: float, value: float, low: float | None, high: float | None, *, upper: bool
+) -> tuple[Verdict, str]:
+    """Return the verdict on a number and its reason in words; a number exactly at the limit is inside it.
+
+    Args:
+        limit: the largest allowed value with ``upper``, else the smallest.
+        value: judged alone where there is no interval.
+        low: lower end of the interval.
+        high: upper end of the interval.
+        upper: which side of the limit is allowed.
+    """
+    low, high = value if low is None else low, value if high is None else high
+    sign = 1 if upper else -1
+    best, worst = sorted((sign * low, sign * high))
+    what = "the value" if low == high else "the whole interval"
+    if worst <= sign * limit:
+        return "pass", f"{what} is within the limit"
+    if best > sign * limit:
+        return "fail", f"{what} is beyond the limit"
+    return "inconclusive", "the limit lies inside the interval: more images or more time would tell"

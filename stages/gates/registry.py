@@ -1,0 +1,180 @@
+"""All gates, in the order of their rows. Another package adds one through the entry point group ``vitcompress.gates``.
+
+Torch-free, because the settings of ``gates`` are made of this list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib.metadata import entry_points
+from typing import Any
+
+from pydantic import Field
+
+from vitcompress.core.artifact_records import GateRow
+from vitcompress.core.errors import EnvironmentLacksError
+from vitcompress.stages.gates.gate import ArtifactGate, Inputs, Measured, Measurement, RunGate, limit, number
+
+GROUP = "vitcompress.gates"
+NO_CONTROL = "no control was trained: compress run ... --control labels"
+NO_AGREEMENT = "its answers were not compared with torch's; `compress verify RUN` does that"
+NO_TEACHER_ENGINE = (
+    "an engine's speed-up is never measured: no engine is built of the teacher, so there is nothing to compare with; "
+    "limit gates.max_latency_ms instead"
+)
+
+
+def _speedup(found: Measured) -> Measurement:
+    row = found.latency
+    why = row.reason or "no teacher was measured in this runtime"
+    return number(row, "speedup", why if row.runtime == "onnx" else NO_TEACHER_ENGINE)
+
+
+def _size(found: Measured) -> Measurement:
+    if found.bytes is None:
+        return Measurement(None, reason="no file was recorded")
+    return Measurement(found.bytes / 1_000_000)
+
+
+class AboveChance(RunGate):
+    """Fails a run whose student is no better than chance by an exact test; has no row otherwise.
+
+    The student is judged in torch, as it was trained. Where too few images were held out to tell, there is no row.
+    """
+
+    relation = "more than"
+
+    def row(self, artifact: str, limit: float, subject: Inputs | str, **required: bool) -> GateRow | None:
+        """Return the failed row, or None. ``limit`` is whether the gate is wanted at all."""
+        from vitcompress.stages.training.chance import against_chance, chance_of  # numpy
+
+        if not limit or isinstance(subject, str):
+            return None
+        verify = subject.verify
+        row = verify.accuracy_of(subject.export.deployed, "torch", "fp32")
+        if row is None or row.top1 is None or not verify.class_images:
+            return None
+        chance = chance_of(verify.class_images, len(subject.data.classes))
+        if against_chance(round(row.top1 / 100 * row.images), row.images, chance) != "no better":
+            return None
+        return GateRow(
+            gate=self.field,
+            artifact=artifact,
+            limit=100 * chance,
+            value=row.top1,
+            low=row.top1_low,
+            high=row.top1_high,
+            verdict="fail",
+            required=True,
+            why="by an exact binomial test it is no better than answering without looking at the images",
+        )
+
+
+_BUILT_IN: tuple[ArtifactGate | RunGate, ...] = (
+    ArtifactGate(
+        field="max_accuracy_drop",
+        setting=limit(
+            "Largest loss of top-1 against the teacher, points (negative: it must be better).", ge=-100, le=100
+        ),
+        label="accuracy drop",
+        unit="points",
+        upper=True,
+        measure=lambda found: number(found.accuracy, "drop", found.accuracy.reason),
+    ),
+    ArtifactGate(
+        field="min_accuracy",
+        setting=limit("Smallest top-1 on the held-out images, percent.", ge=0, le=100),
+        label="top-1",
+        unit="%",
+        upper=False,
+        measure=lambda found: number(found.accuracy, "top1", found.accuracy.reason),
+    ),
+    ArtifactGate(
+        field="min_agreement",
+        setting=limit("Smallest share of images with the same answer as the student in torch, percent.", ge=0, le=100),
+        label="agreement with torch",
+        unit="%",
+        upper=False,
+        measure=lambda found: number(found.accuracy, "agreement", found.accuracy.reason or NO_AGREEMENT),
+    ),
+    ArtifactGate(
+        field="min_speedup",
+        setting=limit("Smallest ratio of the teacher's median latency to the student's, ONNX, batch 1.", gt=0),
+        label="speed-up, batch 1",
+        unit="x",
+        upper=False,
+        measure=_speedup,
+    ),
+    ArtifactGate(
+        field="max_latency_ms",
+        setting=limit("Largest median latency at batch 1, milliseconds.", gt=0),
+        label="median latency, batch 1",
+        unit="ms",
+        upper=True,
+        measure=lambda found: number(found.latency, "p50", found.latency.reason, value="p50_ms"),
+    ),
+    ArtifactGate(
+        field="max_size_mb",
+        setting=limit("Largest model on disk, its weights file included, megabytes of 10^6 bytes.", gt=0),
+        label="size on disk",
+        unit="MB",
+        upper=True,
+        measure=_size,
+    ),
+    RunGate(
+        field="min_teacher_gain",
+        setting=limit(
+            "Smallest gain of top-1 by the teacher over labels alone, points; needs `control.kind`. It is a limit on "
+            "the run rather than on an artifact, and required: `unmeasured` fails the run whatever `require` says.",
+            ge=-100,
+            le=100,
+        ),
+        label="gain by the teacher over labels alone",
+        unit="points",
+        upper=False,
+        measure=lambda inputs: number(inputs.control, "gain", NO_CONTROL),
+    ),
+    AboveChance(
+        field="above_chance",
+        setting=(bool, Field(True, description="Whether a student no better than chance fails the run.")),
+        label="top-1 against chance",
+        unit="%",
+        upper=False,
+        measure=lambda inputs: Measurement(None, reason="``row`` measures by itself"),
+    ),
+)
+
+
+def _gates() -> Iterator[ArtifactGate | RunGate]:
+    """Yield the built-in gates, then those of other packages.
+
+    Raises:
+        EnvironmentLacksError: another package's gate cannot be loaded, or its name is not free.
+    """
+    yield from _BUILT_IN
+    taken = {gate.field for gate in _BUILT_IN}
+    for entry in entry_points(group=GROUP):
+        mend = f"mend or uninstall the package that names it under '{GROUP}'."
+        try:
+            gate: Any = entry.load()
+        except Exception as error:
+            raise EnvironmentLacksError(f"gate '{entry.value}' cannot be loaded ({error}); {mend}") from error
+        if not isinstance(gate, ArtifactGate | RunGate):
+            raise EnvironmentLacksError(f"gate '{entry.value}' is a {type(gate).__name__}, no ArtifactGate; {mend}")
+        if gate.field in taken or not gate.field.startswith(("min_", "max_")):
+            raise EnvironmentLacksError(
+                f"gate '{entry.value}' has the name '{gate.field}', which is taken or begins with neither min_ nor "
+                f"max_; {mend}"
+            )
+        taken.add(gate.field)
+        yield gate
+
+
+GATES: dict[str, ArtifactGate | RunGate] = {gate.field: gate for gate in _gates()}
+"""Every gate by the name of its setting."""
+
+
+def words_of(gate: str) -> dict[str, str]:
+    """Return label, relation and unit of a gate by name; of one whose package is not installed, its name as label."""
+    known = GATES.get(gate)
+    return known.words() if known else {"label": gate, "relation": "limit", "unit": ""}
