@@ -82,6 +82,7 @@ def widen_last(
     if reason:
         raise UsageError(f"strategy 'widelast' {reason.format(arch=arch)}")
     sequence = family.blocks(model)
+    narrow: Any = model
     first, width = sequence[0], shape.width
     for index, shape_wide in enumerate(shapes, shape.depth - blocks):
         wide_args = {**args, **family.sized(shape_wide.width, 1, shape_wide.heads)}
@@ -105,7 +106,7 @@ def widen_last(
         grid = None if rope is None else wide.patch_embed.grid_size
         sequence[index] = WideBlock(width, shape_wide.width, block, rope, grid)
         if rope is not None and blocks == shape.depth:
-            model.rope = None  # no block is left that reads it
+            narrow.rope = None  # no block is left that reads it
         width = shape_wide.width
     family.take_end(model, wide, wide_width)
     return model

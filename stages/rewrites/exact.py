@@ -163,18 +163,18 @@ def precompute_constants(network: Network) -> Rewritten:
     that is ``[c + e_0; W x + (b + e_1..)]``: the first row does not depend on the image, and each patch has one
     constant of its own. One addition and one concatenation are left.
     """
-    if network.embedding.position_1TD is None:
-        return Rewritten(network, False, "constants: the network has no table of positions")
-    network = deepcopy(network)
+    network, given = deepcopy(network), network
     embedding, projection = network.embedding, network.embedding.patches.linear_map
-    prefix, position = embedding.prefix_1pD, embedding.position_1TD.detach()
+    prefix, position = embedding.prefix_1pD, embedding.position_1TD
+    if position is None:
+        return Rewritten(given, False, "constants: the network has no table of positions")
     count = 0 if prefix is None else prefix.shape[1]
     patches = position[:, count:]
     if isinstance(embedding.patch_norm, nn.Identity) and projection.bias is not None:
         patches = patches + projection.bias
         projection.bias = None
     embedding.prefix_1pD = None if prefix is None else nn.Parameter(prefix + position[:, :count])
-    embedding.position_1TD = nn.Parameter(patches.clone())
+    embedding.position_1TD = nn.Parameter(patches.detach().clone())
     embedding.constant_prefix = True
     return Rewritten(network, True, "positions and class token as constants")
 

@@ -70,7 +70,7 @@ class Family:
         # Hiera's blocks have attention too, and widths of their own.
         if blocks is not None and isinstance(width, int) and hasattr(attention, "num_heads"):
             rotary = getattr(network, "rope", None) is not None
-            return Shape(width, len(blocks), int(attention.num_heads), rotary)  # type: ignore[arg-type]
+            return Shape(width, len(blocks), int(attention.num_heads), rotary)
         stages = getattr(network, "layers", None)
         if isinstance(stages, _SEQUENCES) and hasattr(network, "forward_intermediates"):
             return Shape(int(network.num_features), len(stages), None)  # type: ignore[arg-type]
@@ -126,11 +126,12 @@ class Family:
 
         Every parameter that remains gets a gradient, so that DDP needs no ``find_unused_parameters``.
         """
+        known: Any = network
         for name in _END:
-            if hasattr(network, name):
-                setattr(network, name, nn.Identity())
-        if getattr(network, "attn_pool", None) is not None:
-            network.attn_pool = None
+            if hasattr(known, name):
+                setattr(known, name, nn.Identity())
+        if getattr(known, "attn_pool", None) is not None:
+            known.attn_pool = None
 
     def sized(self, width: int, depth: int, heads: int) -> dict[str, Any]:
         """Return the arguments of timm that make a network of equal blocks of this shape."""
@@ -205,10 +206,10 @@ class Family:
 
         The parameter of a token is called ``cls_token``, ``dist_token`` or, for all registers, ``reg_token``.
         """
-        counts = {name: getattr(network, f"{name}_token", None) for name in ("cls", "dist", "reg")}
-        registers = 0 if counts["reg"] is None else int(counts["reg"].shape[1])
-        single = tuple(name for name in ("cls", "dist") if counts[name] is not None and counts[name].shape[1])
-        return single + tuple(f"reg{index}" for index in range(registers))
+        tokens = {name: getattr(network, f"{name}_token", None) for name in ("cls", "dist", "reg")}
+        counts = {name: 0 if token is None else int(token.shape[1]) for name, token in tokens.items()}
+        single = tuple(name for name in ("cls", "dist") if counts[name])
+        return single + tuple(f"reg{index}" for index in range(counts["reg"]))
 
     def why_not_inherited(self, network: nn.Module, blocks: list[nn.Module] | None) -> str:
         """Return what of a network is not as inheriting needs it, in words that follow its name; empty if nothing is.
