@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
-from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from vitcompress.pipeline.report.readings import not_made
 from vitcompress.pipeline.report.report_tables import GATES
 from vitcompress.pipeline.report.table import Output, Table
+from vitcompress.pipeline.report.templates import environment
 from vitcompress.pipeline.report.wording import gate_limit, gate_said
 
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -43,24 +43,34 @@ def junit(
     shown = Table(suite, GATES, worded).shown(Output.JUNIT)
     names = [column.name for column in shown.columns]
     cases = [
-        _gate(row, dict(zip(names, map(str, cells), strict=True)))
+        {**_case(row), "properties": dict(zip(names, map(str, cells), strict=True))}
         for row, cells in zip(worded, shown.rows, strict=True)
     ]
-    cases += [_case(f"made: {what.partition(':')[0]}", "failure", f"not made: {what}", "not made") for what in missing]
-    cases = cases or [_case("gates", "skipped", "no gate was set, so nothing was judged")]
+    cases += [
+        {
+            "name": f"made: {what.partition(':')[0]}",
+            "outcome": "failure",
+            "text": f"not made: {what}",
+            "type": "not made",
+        }
+        for what in missing
+    ]
+    nothing = {"name": "gates", "outcome": "skipped", "text": "no gate was set, so nothing was judged"}
+    cases = cases or [nothing]
     counts = {
-        "tests": str(len(cases)),
-        "failures": str(sum(case.find("failure") is not None for case in cases)),
-        "errors": "0",
-        "skipped": str(sum(case.find("skipped") is not None for case in cases)),
+        "tests": len(cases),
+        "failures": sum(case["outcome"] == "failure" for case in cases),
+        "errors": 0,
+        "skipped": sum(case["outcome"] == "skipped" for case in cases),
         "time": f"{seconds:.3f}",
     }
-    for case in cases:
-        case.set("classname", classname)
-    root = Element("testsuites", {"name": "compress", **counts})
-    SubElement(root, "testsuite", {"name": _clean(suite), **counts}).extend(cases)
-    indent(root)
-    return '<?xml version="1.0" encoding="UTF-8"?>\n' + tostring(root, encoding="unicode") + "\n"
+    empty = {"properties": {}, "type": ""}
+    document = (
+        environment()
+        .get_template("junit.xml")
+        .render(suite=suite, classname=classname, counts=counts, cases=[empty | case for case in cases])
+    )
+    return _NOT_XML.sub("\ufffd", document) + "\n"
 
 
 def junit_of(report: Mapping[str, Any]) -> str:
@@ -70,31 +80,12 @@ def junit_of(report: Mapping[str, Any]) -> str:
     return junit(report["gates"], suite, sum(report["timings"].values()), not_made(report))
 
 
-def _gate(row: Mapping[str, Any], properties: Mapping[str, str]) -> Element:
+def _case(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the name, outcome and text of a gate's test case."""
     measured = "" if row["value"] is None else f"measured {gate_said(row)}"
     why = row.get("cause") or ": ".join(filter(None, [measured, row["why"]]))
-    name, verdict = f"{row['artifact']} {row['label']} {gate_limit(row)}", row["verdict"]
-    if verdict == "pass":
-        case = _case(name, "system-out", why)
-    elif verdict == "fail" or row["required"]:
-        case = _case(name, "failure", f"{verdict}: {why}", verdict)
-    else:
-        case = _case(name, "skipped", f"{verdict}, not required: {why}")
-    told = Element("properties")
-    for key, value in properties.items():
-        SubElement(told, "property", {"name": key, "value": _clean(value)})
-    case.insert(0, told)
-    return case
-
-
-def _case(name: str, outcome: str, text: str, kind: str = "") -> Element:
-    """Return a test case with its outcome; servers show either the message or the text of one that did not pass."""
-    case = Element("testcase", {"name": _clean(name), "time": "0.000"})
-    message = {} if outcome == "system-out" else {"message": _clean(text)}
-    SubElement(case, outcome, {**message, **({"type": kind} if kind else {})}).text = _clean(text)
-    return case
-
-
-def _clean(text: str) -> str:
-    """Return text that XML can hold."""
-    return _NOT_XML.sub("\ufffd", text)
+    verdict = row["verdict"]
+    case = {"name": f"{row['artifact']} {row['label']} {gate_limit(row)}", "outcome": "pass", "text": why}
+    if verdict == "fail" or (verdict != "pass" and row["required"]):
+        return case | {"outcome": "failure", "text": f"{verdict}: {why}", "type": verdict}
+    return case if verdict == "pass" else case | {"outcome": "skipped", "text": f"{verdict}, not required: {why}"}
