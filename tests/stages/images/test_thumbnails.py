@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -85,13 +84,3 @@ def test_a_stream_in_another_order_shows_nothing_wrong() -> None:
     made, why = thumbnails(stream([0, 2, 1, *range(3, 10)]), [0, 4], CLASSES)
     assert made == {}
     assert "not give its images in the same order twice" in why
-
-
-def test_files_are_shown_from_the_original_image(tmp_path: Path) -> None:
-    for name in ("train/a/0", "train/b/0", "val/a/0"):
-        path = tmp_path / f"{name}.png"
-        path.parent.mkdir(parents=True)
-        Image.new("RGB", (300, 100), (250, 0, 0)).save(path)
-    made, _ = thumbnails(open_images(DataConfig(source=str(tmp_path))).val, [0], np.zeros(1, int))
-    assert opened(made[0]).size == (96, 32)
-    assert np.abs(np.asarray(opened(made[0]).convert("RGB"))[16, 48].astype(int) - (250, 0, 0)).max() < 12

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from types import SimpleNamespace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -99,15 +99,19 @@ def pretend_net(pretrained: bool = False, **keywords: Any) -> Pretend:
 
 
 @pytest.fixture(autouse=True)
-def _installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a package would add it: timm knows the network, an entry point leads to the adapter."""
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package with the family, installed as pip would do it; the file of its entry points."""
     if not is_model("pretend_net"):
-        register_model(pretend_net)
-    point = SimpleNamespace(name="pretend", value="package:PretendFamily", load=lambda: PretendFamily)
-    monkeypatch.setattr(registry, "entry_points", lambda group: [point] if group == "vitcompress.families" else [])
+        register_model(pretend_net)  # as the package's module does
+    info = tmp_path / "pretend-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: pretend\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[vitcompress.families]\npretend = {__name__}:PretendFamily\n")
+    monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(registry, "_BY_NAME", dict(registry._BY_NAME))
     monkeypatch.setattr(registry, "_BY_TYPE", {})
     registry.load_installed.cache_clear()
+    return info / "entry_points.txt"
 
 
 def student(graph: str = "plain") -> Any:
@@ -148,7 +152,7 @@ def test_what_it_does_not_say_is_refused_in_words() -> None:
     assert why_not(("deit_tiny_patch16_224", {}), ("pretend_net", {})) == "pretend_net has no sequence of equal blocks"
 
 
-def test_an_adapter_is_chosen_by_class_then_by_module_then_by_timms_interface(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_adapter_is_chosen_by_class_then_by_module_then_by_timms_interface() -> None:
     small: dict[str, Any] = {"img_size": 32, "embed_dim": 24, "depth": 1, "num_heads": 3}
     cait, vit = timm.create_model("cait_xxs24_224", **small), timm.create_model("deit_tiny_patch16_224", **small)
     assert (type(family_of(cait)), type(family_of(vit))) == (Cait, Vit)
@@ -161,12 +165,8 @@ def test_an_adapter_is_chosen_by_class_then_by_module_then_by_timms_interface(mo
     assert type(family_of(net)).__name__ == "Sam"
 
 
-def test_a_family_that_cannot_be_loaded_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def load() -> None:
-        raise ImportError("No module named 'gone'")
-
-    broken = SimpleNamespace(name="other", value="gone:Family", load=load)
-    monkeypatch.setattr(registry, "entry_points", lambda group: [broken])
+def test_a_family_that_cannot_be_loaded_is_named(installed: Path) -> None:
+    installed.write_text("[vitcompress.families]\nother = gone:Family\n")
     with pytest.raises(UsageError, match=r"'other' \(gone:Family\) .* cannot be loaded \(No module named 'gone'\)"):
         resolve_architecture("deit_tiny")
     registry.load_installed.cache_clear()

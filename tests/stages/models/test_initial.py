@@ -77,21 +77,6 @@ def test_every_tensor_of_either_side_is_loaded_or_told(state) -> None:
     assert len(told) == len(found.not_loaded)
 
 
-def test_positions_of_another_grid_are_resampled_where_timms_filter_leaves_them() -> None:
-    args = reduced_args("cait_s24_224")
-    small = seeded_model(ModelSpec(arch="cait_s24_224", args=args, num_classes=3)).state_dict()
-    finer = {**args, "img_size": 64}
-    found = fit(
-        build_model(ModelSpec(arch="cait_s24_224", args=finer, num_classes=3)), small, "cait_s24_224", finer, "x"
-    )
-    assert found.not_loaded == ()
-    assert found.told == ("position embeddings resampled from 4x4 to 8x8",)
-    odd = {**small, "pos_embed": torch.zeros(1, 18, 64)}  # no square map
-    spec = ModelSpec(arch="cait_s24_224", args=finer, num_classes=3)
-    found = fit(build_model(spec), odd, spec.arch, finer, "x")
-    assert found.not_loaded == ("pos_embed: other shape, (1, 18, 64) instead of (1, 64, 64)",)
-
-
 def test_a_shallower_student_leaves_out_the_blocks_it_does_not_have() -> None:
     args = reduced_args("beit_base_patch16_224")
     deep = seeded_model(ModelSpec(arch="beit_base_patch16_224", args=args, num_classes=3)).state_dict()

@@ -76,28 +76,6 @@ def test_every_parameter_gets_a_gradient(arch: str, variant: str) -> None:
     assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
 
 
-@pytest.mark.parametrize(
-    ("arch", "variant"),
-    [
-        pytest.param(
-            arch,
-            variant,
-            marks=[] if arch == FAMILIES[0] or variant == "two blocks, same heads" else [pytest.mark.sweep],
-        )
-        for arch in FAMILIES
-        for variant in VARIANTS
-    ],
-)
-def test_a_spec_builds_the_same_network_again(arch: str, variant: str) -> None:
-    spec = variant_spec(arch, variant)
-    model = seeded_model(spec)
-    again = build_model(ModelSpec.model_validate_json(spec.model_dump_json())).eval()
-    again.load_state_dict(model.state_dict(), strict=True)
-    images = torch.randn(2, 3, 32, 32)
-    with torch.no_grad():
-        assert torch.equal(again(images), model(images))
-
-
 @pytest.mark.parametrize("graph", GRAPHS)
 @pytest.mark.parametrize("arch", FAMILIES)
 def test_taps_are_patch_tokens_before_the_norm_and_logits_are_the_models(arch: str, graph: str) -> None:

@@ -105,16 +105,6 @@ def test_positions_of_another_size_are_resampled_and_told(tmp_path: Path) -> Non
     torch.testing.assert_close(model.state_dict()["pos_embed"], expected, rtol=0, atol=0)
 
 
-def test_resampled_weights_without_a_classifier_leave_a_new_one(tmp_path: Path) -> None:
-    finer = ModelSpec(arch=TEACHER, args={**TEACHER_ARGS, "img_size": 56}, num_classes=10)
-    headless = {n: v for n, v in seeded_model(finer, 1).state_dict().items() if not n.startswith("head.")}
-    save_file(headless, tmp_path / "teacher.safetensors")
-    model, fits = load(tmp_path / "teacher.safetensors")
-    assert not fits
-    assert torch.equal(model.state_dict()["head.weight"], seeded_model(spec(), 2).state_dict()["head.weight"])
-    assert torch.equal(model.state_dict()["norm.weight"], headless["norm.weight"])
-
-
 @pytest.mark.parametrize(
     ("name", "shape", "message"),
     [

@@ -15,7 +15,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from vitcompress.stages.rewrites.attend import AbsorbedAttention, LeftMix, PermutedMix
 from vitcompress.stages.rewrites.exact import (
     absorb_keys_and_values,
-    fold_layer_scale,
     keep_tokens_first,
     narrow_last_block,
     simplify_attention,
@@ -67,13 +66,6 @@ def test_absorbing_is_exact_in_both_layouts(name: str, first: bool) -> None:
     assert change(model, done.module, images()) < EXACT
     absorbed = [block for block in done.module.every_block() if isinstance(block.attention, AbsorbedAttention)]
     assert bool(absorbed) == done.applied
-
-
-def test_absorbing_keeps_biases_that_were_not_folded() -> None:
-    model = narrow_last_block(network_from_module(network("distilled"))).module
-    attention = absorb_keys_and_values(model).module.blocks[-1].attention
-    assert isinstance(attention, AbsorbedAttention)
-    assert attention.value_bias_H1d is not None
 
 
 @pytest.mark.parametrize("name", [*ISOTROPIC, "swin"])
@@ -136,13 +128,6 @@ def test_biases_go_only_where_softmax_cancels_or_averages_them(name: str, key: b
     attention = simplify_attention(network_from_module(network(name))).module.blocks[0].attention
     assert (attention.key.bias is not None, attention.value.bias is not None) == (key, value)
     assert attention.scale == 1.0
-
-
-def test_layer_scale_says_where_there_is_none() -> None:
-    assert not fold_layer_scale(network_from_module(network("deit"))).applied
-    done = fold_layer_scale(network_from_module(network("deit3")))
-    assert done.applied
-    assert all(block.scale1 is None and block.scale2 is None for block in done.module.blocks)
 
 
 class Doubled(nn.Module):
