@@ -13,46 +13,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
 from pydantic_core import to_jsonable_python
 
-from vitcompress.core.analysis_records import AnalyzeRecord, DynamicsRecord
-from vitcompress.core.artifact_records import BundleRecord, ExportRecord, GatesRecord, OnnxArtifact, VerifyRecord
-from vitcompress.core.records import (
-    ControlRecord,
-    DataRecord,
-    DistillRecord,
-    FileRef,
-    FoldRecord,
-    StudentRecord,
-    TeacherRecord,
-)
+from vitcompress.core.artifact_records import BundleRecord, ExportRecord, OnnxArtifact
+from vitcompress.core.record import FileRef
+from vitcompress.core.records import ControlRecord, DataRecord, FoldRecord
 from vitcompress.pipeline.report.models import MEGABYTE, model_rows, quantity
+from vitcompress.pipeline.report.records import Records as Records
 from vitcompress.pipeline.report.shape import SCHEMA_VERSION as SCHEMA_VERSION
-from vitcompress.pipeline.report.trained import Subject, findings, worth
+from vitcompress.pipeline.report.trained import findings, worth
 from vitcompress.pipeline.report.verdict import verdict_of, worded
-
-
-@dataclass(frozen=True)
-class Records:
-    """The records of a finished run that its report is made of."""
-
-    data: DataRecord
-    teacher: TeacherRecord
-    student: StudentRecord
-    distill: DistillRecord
-    fold: FoldRecord
-    export: ExportRecord
-    verify: VerifyRecord
-    bundle: BundleRecord
-    gates: GatesRecord
-    analyze: AnalyzeRecord | None = None
-    """None where the features were not analysed, as in runs of earlier versions."""
-    dynamics: DynamicsRecord | None = None
-    control: ControlRecord = field(default_factory=ControlRecord)
 
 
 def build(
@@ -65,7 +38,7 @@ def build(
     notes: Sequence[str] = (),
     history: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """The report.
+    """Return the report.
 
     Args:
         records: what the stages handed on.
@@ -79,7 +52,7 @@ def build(
     Returns:
         A dict of JSON values; a number that is NaN or infinite has become null, and a note says where.
     """
-    rows = model_rows(records.teacher, records.distill, records.fold, records.export, records.verify, records.bundle)
+    rows, verify = model_rows(records), records.verify
     if records.control.kind == "none":  # a control that was trained for an earlier request is none of this run's
         history = [line for line in history if line.get("training") != "control"]
     report = {
@@ -87,26 +60,26 @@ def build(
         "verdict": verdict_of(records.gates, records.export.not_made),
         "headline": _headline(rows),
         "models": rows,
-        "accuracy": records.verify.accuracy,
-        "latency": records.verify.latency,
-        "latency_method": records.verify.latency_method,
-        "throughput": records.verify.throughput,
-        "memory": records.verify.memory,
-        "flips": records.verify.flips,
-        "answers": records.verify.answers,
-        "images_digest": records.verify.images_digest,
+        "accuracy": verify.accuracy,
+        "latency": verify.latency,
+        "latency_method": verify.latency_method,
+        "throughput": verify.throughput,
+        "memory": verify.memory,
+        "flips": verify.flips,
+        "answers": verify.answers,
+        "images_digest": verify.images_digest,
         "class_names": records.data.classes,
-        "class_images": records.verify.class_images,
-        "hardware": records.verify.hardware,
-        "pinned": records.verify.pinned,
-        "disturbance": records.verify.disturbance,
+        "class_images": verify.class_images,
+        "hardware": verify.hardware,
+        "pinned": verify.pinned,
+        "disturbance": verify.disturbance,
         "gates": [worded(row) for row in records.gates.rows],
         "artifacts": _artifacts(records.export, records.bundle),
         "graphs": _graphs(records.fold, records.export, rows),
         "data": _data(records.data),
         "training": _training(records),
         "history": history,
-        "findings": findings(_subject(records, config, history)),
+        "findings": findings(records, history),
         "analysis": _analysis(records),
         "config": config,
         "environment": environment,
@@ -121,7 +94,7 @@ def build(
 
 
 def _headline(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The deployed student (its ONNX file) against the teacher (as ONNX; its accuracy as in torch when known)."""
+    """Compare the deployed student (its ONNX file) against the teacher (as ONNX; its accuracy in torch when known)."""
     deployed = next(row for row in rows if row["deployed"])
     teachers = {row["runtime"]: row for row in rows if row["model"] == "teacher"}
     onnx = teachers["onnx"]
@@ -143,11 +116,12 @@ def _headline(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _onnx(artifact: OnnxArtifact) -> dict[str, Any]:
+    """Return an exported graph with its size in the report's unit."""
     return artifact.model_dump(mode="json") | {"megabytes": artifact.bytes / MEGABYTE}
 
 
 def _artifacts(export: ExportRecord, bundle: BundleRecord) -> dict[str, Any]:
-    """Every exported file and what was checked about it; which of them are deployed."""
+    """Return every exported file and what was checked about it; which of them are deployed."""
     return {
         "deployed": export.deployed,
         "deployed_why": export.deployed_why,
@@ -163,7 +137,7 @@ def _artifacts(export: ExportRecord, bundle: BundleRecord) -> dict[str, Any]:
 
 
 def _graphs(fold: FoldRecord, export: ExportRecord, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """The student's deployable graphs side by side, and how well the folded one agrees with the kept one."""
+    """Return the student's deployable graphs side by side, and how well the folded one agrees with the kept one."""
     compared = fold.max_logit_difference is not None
     latency = {row["model"]: row["latency"] for row in rows if (row["runtime"], row["precision"]) == ("onnx", "fp32")}
     return {
@@ -187,13 +161,13 @@ def _graphs(fold: FoldRecord, export: ExportRecord, rows: list[dict[str, Any]]) 
 
 
 def _data(data: DataRecord) -> dict[str, Any]:
-    """What the images are, counts instead of lists."""
+    """Return what the images are, with counts instead of lists."""
     counts = {name: len(getattr(data, name)) for name in ("classes", "left_out", "dropped")}
     return data.model_dump(mode="json", exclude={"config", "pixels"}) | counts
 
 
 def _training(records: Records) -> dict[str, Any]:
-    """What was trained, from what, for how long."""
+    """Return what was trained, from what, for how long."""
     teacher, student, distill = records.teacher, records.student, records.distill
     return {
         "teacher": {
@@ -217,7 +191,7 @@ def _training(records: Records) -> dict[str, Any]:
 
 
 def _control(control: ControlRecord) -> dict[str, Any] | None:
-    """The control and what the teacher was worth; None where none was trained."""
+    """Return the control and what the teacher was worth; None where none was trained."""
     if control.kind == "none":
         return None
     left_out = {"weights", "right", "distilled_right", "gain", "gain_low", "gain_high"}
@@ -227,23 +201,8 @@ def _control(control: ControlRecord) -> dict[str, Any] | None:
     }
 
 
-def _subject(records: Records, config: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> Subject:
-    """What is asked whether it trained well."""
-    losses = records.distill.losses
-    return Subject(
-        teacher=records.teacher,
-        control=records.control,
-        verify=records.verify,
-        gates=records.gates,
-        graph=records.distill.model.graph,
-        classes=len(records.data.classes),
-        taught=set(losses) != {"labels"},
-        history=history,
-    )
-
-
 def _analysis(records: Records) -> dict[str, Any]:
-    """What the features looked like, in short; the numbers are in the run's ``analysis/``."""
+    """Return what the features looked like, in short; the numbers are in the run's ``analysis/``."""
     teacher, student = records.analyze, records.dynamics
     nothing = "the features were not analysed, or not with these settings; see `compress analyze`"
     return {
@@ -259,12 +218,12 @@ def _analysis(records: Records) -> dict[str, Any]:
 
 
 def _figures(files: Sequence[FileRef]) -> dict[str, str]:
-    """Figures by name, as paths relative to the run."""
+    """Return figures by name, as paths relative to the run."""
     return {PurePosixPath(ref.path).stem: ref.path for ref in files if ref.path.endswith(".png")}
 
 
 def _finite(value: Any, path: str, lost: list[str]) -> Any:
-    """``value`` with NaN and infinities turned to None, and the place of each added to ``lost``."""
+    """Return ``value`` with NaN and infinities turned to None, and the place of each added to ``lost``."""
     if isinstance(value, dict):
         return {key: _finite(item, f"{path}.{key}" if path else str(key), lost) for key, item in value.items()}
     if isinstance(value, list):

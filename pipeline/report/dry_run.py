@@ -2,89 +2,79 @@
 
 from __future__ import annotations
 
+from operator import attrgetter, itemgetter
 from typing import TYPE_CHECKING
 
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
-from vitcompress.pipeline.report.wording import Footnotes, millions
+from vitcompress.pipeline.report.table import Column, Output, Table, terminal
+from vitcompress.pipeline.report.wording import short_count
 
 if TYPE_CHECKING:
     from vitcompress.pipeline.defaults import Choice
-    from vitcompress.pipeline.dry_run import DryRun, Network
+    from vitcompress.pipeline.dry_run import DryRun
     from vitcompress.pipeline.dry_run_figures import Filling, Training
 
 
 def tables(found: DryRun) -> RenderableType:
-    """Everything but the config. What was estimated says "about"; text is never read as rich markup."""
-    data = found.data
-    head = Text()
-    head.append("Dry run: nothing was trained, nothing was written.\n", style="bold")
-    head.append(f"would be written to  {found.output}\n")
-    head.append(f"images               {data.train_images:,} to train on, {data.val_images:,} held out, ")
-    head.append(f"{len(data.classes):,} classes, from {data.source}\n")
-    head.append(f"measured on          {found.device}")
-    trained = {f"{'distill' if training.name == 'student' else training.name}" for training in found.trainings}
+    """Return everything but the config. What was estimated says "about"; text is never read as rich markup."""
+    data, filling = found.data, found.filling
+    head = Text.assemble(
+        ("Dry run: nothing was trained, nothing was written.\n", "bold"),
+        f"would be written to  {found.output}\n",
+        f"images               {data.train_images:,} to train on, {data.val_images:,} held out, ",
+        f"{len(data.classes):,} classes, from {data.source}\n",
+        f"measured on          {found.device}",
+    )
+    trained = {_section(training) for training in found.trainings}
     choices = [choice for choice in found.choices if choice.key.partition(".")[0] in trained]
-    parts: list[RenderableType] = [head, _networks(found.networks)]
-    parts += [_choices(choices)] if choices else []
-    parts.append(_trainings(found))
-    if found.filling is not None:
-        parts.append(_filling(found.filling))
+    figures = [_figures(training, found) for training in found.trainings]
+    trainings = [Column("training", str, shown=Output.TERMINAL)]
+    trainings += [
+        Column(training.name, of.__getitem__, shown=Output.TERMINAL)
+        for training, of in zip(found.trainings, figures, strict=True)
+    ]
+    parts: list[RenderableType] = [head, terminal(Table("", NETWORKS, found.networks))]
+    parts += [terminal(Table("", CHOICES, choices))] if choices else []
+    parts.append(terminal(Table("", trainings, list(figures[0]))))
+    parts += [terminal(Table("", FILLING, list(_filling(filling).items())))] if filling else []
     parts.append(Text(f"Time of all of this: about {duration(total_seconds(found))}.", style="bold"))
     parts += [Text(f"Warning: {warning}", style="bold") for warning in _warnings(found)]
-    parts += [Text(f"Note: {note}") for note in found.notes]
-    return Group(*parts)
+    return Group(*parts, *(Text(f"Note: {note}") for note in found.notes))
 
 
 def total_seconds(found: DryRun) -> float:
-    """Of every training and of filling the cache."""
+    """Return the time of every training and of filling the cache."""
     return sum(training.seconds for training in found.trainings) + (found.filling.seconds if found.filling else 0.0)
 
 
-def _grid() -> Table:
-    return Table(box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
+def _section(training: Training) -> str:
+    """Return the section of the config that a training's settings are in."""
+    return "distill" if training.name == "student" else training.name
 
 
-def _networks(networks: tuple[Network, ...]) -> Table:
-    grid = _grid()
-    grid.add_column("network", no_wrap=True)
-    grid.add_column("what it is", overflow="fold")
-    for title in ("parameters", "MACs an image"):
-        grid.add_column(title, justify="right", no_wrap=True)
-    for network in networks:
-        cost = network.cost
-        cells = network.name, network.what, f"{cost.parameters:,}", millions(cost.macs, "", Footnotes())
-        grid.add_row(*map(Text, cells))
-    return grid
+def _chosen(choice: Choice) -> str:
+    if isinstance(choice.value, float):
+        return f"{choice.value:g}"
+    return "none" if choice.value is None else str(choice.value)
 
 
-def _choices(choices: list[Choice]) -> Table:
-    """Settings that were left open, and why they are what they are."""
-    grid = _grid()
-    grid.add_column("decided for these images", no_wrap=True)
-    grid.add_column("", no_wrap=True)
-    grid.add_column("because", overflow="fold")
-    for choice in choices:
-        value = (
-            "none" if choice.value is None else f"{choice.value:g}" if isinstance(choice.value, float) else choice.value
-        )
-        grid.add_row(Text(choice.key), Text(str(value)), Text(choice.reason))
-    return grid
-
-
-def _trainings(found: DryRun) -> Table:
-    """A column a training, a row a figure."""
-    grid = _grid()
-    grid.add_column("training", no_wrap=True)
-    for training in found.trainings:
-        grid.add_column(training.name, justify="left", overflow="fold")
-    columns = [_figures(training, found) for training in found.trainings]
-    for title in columns[0]:
-        grid.add_row(Text(title), *(Text(column[title]) for column in columns))
-    return grid
+NETWORKS = (
+    Column("network", attrgetter("name"), shown=Output.TERMINAL),
+    Column("what it is", attrgetter("what"), shown=Output.TERMINAL),
+    Column("parameters", attrgetter("cost.parameters"), ",d", shown=Output.TERMINAL),
+    Column("MACs an image", attrgetter("cost.macs"), short_count, shown=Output.TERMINAL),
+)
+CHOICES = (
+    Column("decided for these images", attrgetter("key"), shown=Output.TERMINAL),
+    Column("", _chosen, shown=Output.TERMINAL),
+    Column("because", attrgetter("reason"), shown=Output.TERMINAL),
+)
+FILLING = (
+    Column("teacher cache", itemgetter(0), shown=Output.TERMINAL),
+    Column("", itemgetter(1), shown=Output.TERMINAL),
+)
 
 
 def _figures(training: Training, found: DryRun) -> dict[str, str]:
@@ -92,27 +82,28 @@ def _figures(training: Training, found: DryRun) -> dict[str, str]:
     peak = line.peak_bytes(training.per_pass)
     what = "GPU" if found.config.device == "cuda" else "process"
     sizes = " and ".join(str(count) for count in dict.fromkeys((line.small.images, line.large.images)))
-    compiled = f"{config.compile} ({config.compile_reason})" if config.compile_reason else config.compile
+    each = " a process" if training.processes > 1 else ""
+    workers = f"{training.workers} workers" if training.workers else "no workers"
     return {
         "epochs": f"{training.epochs:,}",
         "batch, images a step": _batch(training),
         "steps": f"{training.steps:,} ({training.steps_per_epoch:,} an epoch)",
         "a step": f"about {duration(training.step_seconds)}",
         "": f"extrapolated from {sizes} images" if training.extrapolated else "measured at this batch",
-        "networks take": f"{_rate(training.needed)}{_each(training)}",
-        "loader gives": f"{_rate(training.loading)}{_each(training)}, {_workers(training)}",
+        "networks take": f"{_rate(training.needed)}{each}",
+        "loader gives": f"{_rate(training.loading)}{each}, {workers}",
         "who waits": _waiting(training),
         "evaluation": f"{training.evaluations:,} passes, about {duration(training.evaluation_seconds)}",
         "time in all": f"about {duration(training.seconds)}",
         "peak memory": "unknown here" if peak is None else f"about {size(peak)} of the {what}",
         "weights kept": _snapshots(training, found),
         "computes in": training.precision,
-        "compiled": compiled,
+        "compiled": f"{config.compile} ({config.compile_reason})" if config.compile_reason else config.compile,
     }
 
 
 def _snapshots(training: Training, found: DryRun) -> str:
-    """How many of the student's on the way (``stages.models.snapshots``), and their room in float32."""
+    """Return how many of the student's are kept on the way (``stages.models.snapshots``), and their room in float32."""
     every = found.config.distill.keep_every
     if training.name != "student" or not isinstance(every, int):
         return "at the end"
@@ -132,14 +123,6 @@ def _batch(training: Training) -> str:
     return text if len(factors) == 1 else f"{text} = {' x '.join(factors)}"
 
 
-def _each(training: Training) -> str:
-    return " a process" if training.processes > 1 else ""
-
-
-def _workers(training: Training) -> str:
-    return f"{training.workers} workers" if training.workers else "no workers"
-
-
 def _waiting(training: Training) -> str:
     if training.workers == 0:
         share = 1 - training.line.seconds(training.per_pass) / training.pass_seconds
@@ -149,23 +132,17 @@ def _waiting(training: Training) -> str:
     return "the loader" + (", though it shares the cores" if training.shares_cores else "")
 
 
-def _filling(filling: Filling) -> Table:
-    grid = _grid()
-    grid.add_column("teacher cache", no_wrap=True)
-    grid.add_column("", overflow="fold")
-    rows = {
+def _filling(filling: Filling) -> dict[str, str]:
+    return {
         "teacher runs on": f"{filling.rows:,} views ({filling.views} an image), once",
         "time": f"about {duration(filling.seconds)}",
         "disk": f"up to {size(filling.bytes)}, {size(filling.max_bytes)} allowed (distill.cache.max_gb)",
         "folder": filling.folder or "in the run",
     }
-    for title, text in rows.items():
-        grid.add_row(Text(title), Text(text))
-    return grid
 
 
 def _warnings(found: DryRun) -> list[str]:
-    """What would most likely end badly."""
+    """Return what would most likely end badly."""
     told = []
     together = 1 if found.config.device == "cuda" else found.processes
     for training in found.trainings:
@@ -180,7 +157,7 @@ def _warnings(found: DryRun) -> list[str]:
 
 
 def duration(seconds: float) -> str:
-    """Two or three digits in the unit a reader would choose: 3.1 ms, 45 s, 12 min, 5.2 h, 8.1 days."""
+    """Return two or three digits in the unit a reader would choose: 3.1 ms, 45 s, 12 min, 5.2 h, 8.1 days."""
     for unit, length, upto in (("ms", 1e-3, 1.0), ("s", 1.0, 120.0), ("min", 60.0, 7200.0), ("h", 3600.0, 172800.0)):
         if seconds < upto:
             return _short(seconds / length, unit)
@@ -188,7 +165,7 @@ def duration(seconds: float) -> str:
 
 
 def size(count: float) -> str:
-    """Decimal, such as 512 MB or 3.4 GB."""
+    """Return a size, decimal, such as 512 MB or 3.4 GB."""
     return _short(count / 1e9, "GB") if count >= 1e9 else _short(count / 1e6, "MB")
 
 

@@ -19,7 +19,7 @@ from vitcompress.pipeline.request import notes
 from vitcompress.pipeline.runner import Runner
 
 FILES = ("report.json", "report.md", "report.html", "junit.xml")
-_WRITERS = {".py", ".html", ".css", ".js"}
+_WRITERS = {".py", ".html", ".md", ".xml", ".css", ".js"}
 OPTIONAL_STAGES = {"analyze", "dynamics"}
 """Stages that a report can do without: runs of earlier versions have none."""
 

@@ -44,15 +44,11 @@ def read_report(path: Path) -> Report:
             f"'{file}' is JSON but no report of compress ({_found(document)}); give a run directory, or its "
             "report/report.json."
         )
-    if version > SCHEMA_VERSION:
+    if not OLDEST <= version <= SCHEMA_VERSION:
+        age, remedy = ("a newer", f"update compress, or {AGAIN}") if version > SCHEMA_VERSION else ("an older", AGAIN)
         raise UsageError(
-            f"'{file}' has report schema {version}, written by a newer compress; this version reads {OLDEST} to "
-            f"{SCHEMA_VERSION}: update compress, or {AGAIN}."
-        )
-    if version < OLDEST:
-        raise UsageError(
-            f"'{file}' has report schema {version}, written by an older compress; this version reads {OLDEST} to "
-            f"{SCHEMA_VERSION}: {AGAIN}."
+            f"'{file}' has report schema {version}, written by {age} compress; this version reads {OLDEST} to "
+            f"{SCHEMA_VERSION}: {remedy}."
         )
     try:
         for step in range(version, SCHEMA_VERSION):
@@ -70,7 +66,7 @@ def read_report(path: Path) -> Report:
 
 
 def _document(file: Path) -> dict[str, Any]:
-    """The JSON object in a file.
+    """Return the JSON object in a file.
 
     Raises:
         UsageError: there is none.
@@ -86,7 +82,7 @@ def _document(file: Path) -> dict[str, Any]:
 
 
 def _found(document: dict[str, Any]) -> str:
-    """What other JSON there is instead, for the message."""
+    """Return what other JSON there is instead, for the message."""
     if "kind" in document:
         return f"its kind is {str(document['kind'])[:40]!r}"
     if "verdict" in document:
@@ -96,21 +92,11 @@ def _found(document: dict[str, Any]) -> str:
 
 
 def _from_2(document: dict[str, Any]) -> dict[str, Any]:
-    """Schema 3 added measurements to rows, whose absence the records' own defaults tell, and these keys."""
-    new: dict[str, Any] = {
-        "throughput": [],
-        "memory": [],
-        "flips": [],
-        "answers": None,
-        "images_digest": "",
-        "class_names": [],
-        "class_images": [],
-        "hardware": None,
-        "pinned": [],
-        "disturbance": None,
-        "history": [],
-    }
-    return {**document, **new, "schema_version": 3}
+    """Add what schema 3 added: measurements of rows, which the records' own defaults leave empty, and these keys."""
+    lists = ("throughput", "memory", "flips", "class_names", "class_images", "pinned", "history")
+    nothing = dict.fromkeys(("answers", "hardware", "disturbance"))
+    empty: dict[str, list[Any]] = {name: [] for name in lists}
+    return {**document, **empty, **nothing, "images_digest": "", "schema_version": 3}
 
 
 _STEPS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {2: _from_2}

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from vitcompress.core.files import write_atomic
 from vitcompress.pipeline.report.shape import SCHEMA_VERSION, Report
 
-PATH = Path(__file__).parents[2] / "docs" / "schemas" / f"report-{SCHEMA_VERSION}.schema.json"
+PATH = Path(__file__).resolve().parents[2] / "docs" / "schemas" / f"report-{SCHEMA_VERSION}.schema.json"
 
 
 def text() -> str:

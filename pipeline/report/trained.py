@@ -8,17 +8,19 @@ independent ones, the larger, is assumed. Top-1 in percent, differences in point
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import NormalDist
 from typing import Any, Literal
 
-from vitcompress.core.artifact_records import AccuracyRow, GatesRecord, VerifyRecord
-from vitcompress.core.records import ControlRecord, TeacherRecord
+from vitcompress.core.artifact_records import AccuracyRow, VerifyRecord
+from vitcompress.core.records import ControlRecord
 from vitcompress.core.words import counted
-from vitcompress.pipeline.report.history import last_settings
+from vitcompress.pipeline.report.readings import last_settings
+from vitcompress.pipeline.report.records import Records
+from vitcompress.pipeline.report.shape import Finding
 
-Severity = Literal["note", "warning", "error"]
+Lines = Sequence[Mapping[str, Any]]
+"""The epochs of a training, as they stand in ``metrics.jsonl``."""
 Curve = list[tuple[int, float]]
 """(epoch, top-1 in percent), one an evaluation."""
 
@@ -35,53 +37,41 @@ FAR = 5.0
 _Z = NormalDist().inv_cdf(0.975)
 _SECTIONS = {"teacher": "teacher", "student": "distill"}
 """Settings of a training, by its name in the metrics."""
+_ORDER = ("error", "warning", "note")
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that a reader should know of a training."""
-
-    code: str
-    """Its name for machines, which stays."""
-    severity: Severity
-    """error: the result is wrong, and the run fails."""
-    text: str
-    """What was found, in numbers, and what to do; one sentence, without a capital and a stop."""
+def findings(records: Records, history: Lines) -> list[Finding]:
+    """Return everything found, the worst first; nothing where nothing was measured."""
+    found = list(_findings(records, history))
+    return sorted(found, key=lambda one: _ORDER.index(one.severity))
 
 
-@dataclass(frozen=True)
-class Subject:
-    """What is asked about."""
-
-    teacher: TeacherRecord
-    control: ControlRecord
-    verify: VerifyRecord
-    gates: GatesRecord
-    graph: str
-    """The deployed one."""
-    classes: int
-    taught: bool
-    """Whether the training used the teacher at all."""
-    history: Sequence[Mapping[str, Any]]
-
-
-def findings(subject: Subject) -> list[Finding]:
-    """Everything found, the worst first; nothing where nothing was measured."""
-    student, teacher = (_in_torch(subject.verify, model) for model in (subject.graph, "teacher"))
-    found = [*_student_at_chance(subject, student), *_teacher_at_chance(subject, teacher)]
+def _findings(records: Records, history: Lines) -> Iterator[Finding]:
+    verify, control = records.verify, records.control
+    student, teacher = (_in_torch(verify, model) for model in (records.distill.model.graph, "teacher"))
+    yield from _student_at_chance(records, student)
+    yield from _teacher_at_chance(records, teacher)
     if student is not None:
-        for name, lines in last_settings([dict(line) for line in subject.history]).items():
+        for name, lines in last_settings(history).items():
             if name in _SECTIONS:
-                found += _of_training(name, lines, student.images, teacher_images=subject.teacher.tuning_images)
-    found += _labels_are_better(subject.control)
-    if student is not None and subject.taught:
-        found += _beside_the_teacher(student, subject.control)
-    order = ("error", "warning", "note")
-    return sorted(found, key=lambda one: order.index(one.severity))
+                yield from _of_training(name, lines, student.images, teacher_images=records.teacher.tuning_images)
+    if control.gain_high is not None and control.gain_high < 0:
+        yield _finding(
+            "below-labels",
+            f"labels alone give more than the teacher does ({control.val_top1:.1f} against "
+            f"{control.distilled_top1:.1f} %): lower distill.alpha and distill.beta, or leave the teacher out",
+        )
+    if student is not None and set(records.distill.losses) != {"labels"}:  # it was taught by the teacher
+        yield from _beside_the_teacher(student, control)
+
+
+def _finding(code: str, text: str, severity: Literal["note", "warning", "error"] = "warning") -> Finding:
+    """Return a finding; its text is one sentence without a capital and a stop, in numbers, with what to do."""
+    return Finding(code=code, severity=severity, text=text)
 
 
 def worth(control: ControlRecord) -> str:
-    """What the teacher was worth, in a sentence without a capital and a stop; empty where no control was trained."""
+    """Return what the teacher was worth, in a sentence without a capital and a stop; empty without a control."""
     if control.gain is None:
         return ""
     ends = f"[{control.gain_low:.1f}, {control.gain_high:.1f}]"
@@ -97,48 +87,47 @@ def worth(control: ControlRecord) -> str:
 
 
 def _in_torch(verify: VerifyRecord, model: str) -> AccuracyRow | None:
-    """The measured row of a network as it was trained."""
+    """Return the measured row of a network as it was trained."""
     row = verify.accuracy_of(model, "torch", "fp32")
     return row if row is not None and row.top1 is not None else None
 
 
-def _student_at_chance(subject: Subject, row: AccuracyRow | None) -> list[Finding]:
-    verdict, told = _against_chance(subject, row)
+def _student_at_chance(records: Records, row: AccuracyRow | None) -> Iterator[Finding]:
+    verdict, numbers = _against_chance(records, row)
     if verdict == "no better":
-        failed = any(gate.gate == "above_chance" for gate in subject.gates.rows)
-        what = (
-            f"the student never left chance ({told}): see whether the class folders hold what their names say, then "
-            "raise distill.epochs or distill.lr"
+        failed = any(gate.gate == "above_chance" for gate in records.gates.rows)
+        yield _finding(
+            "never-left-chance",
+            f"the student never left chance ({numbers}): see whether the class folders hold what their names say, then "
+            "raise distill.epochs or distill.lr",
+            "error" if failed else "warning",
         )
-        return [Finding("never-left-chance", "error" if failed else "warning", what)]
     if verdict == "undecided":
-        what = f"too few images are held out to tell the student from chance ({told}): hold out more"
-        return [Finding("chance-undecided", "note", what)]
-    return []
+        text = f"too few images are held out to tell the student from chance ({numbers}): hold out more"
+        yield _finding("chance-undecided", text, "note")
 
 
-def _teacher_at_chance(subject: Subject, row: AccuracyRow | None) -> list[Finding]:
-    verdict, told = _against_chance(subject, row)
-    if verdict != "no better":
-        return []
-    do = "raise teacher.epochs or teacher.lr" if subject.teacher.epochs else "check its weights"
-    return [Finding("teacher-at-chance", "warning", f"the teacher is no better than chance ({told}): {do}")]
+def _teacher_at_chance(records: Records, row: AccuracyRow | None) -> Iterator[Finding]:
+    verdict, numbers = _against_chance(records, row)
+    if verdict == "no better":
+        remedy = "raise teacher.epochs or teacher.lr" if records.teacher.epochs else "check its weights"
+        yield _finding("teacher-at-chance", f"the teacher is no better than chance ({numbers}): {remedy}")
 
 
-def _against_chance(subject: Subject, row: AccuracyRow | None) -> tuple[str, str]:
-    """The verdict of the exact test, and its numbers in words; no verdict where nothing was measured."""
+def _against_chance(records: Records, row: AccuracyRow | None) -> tuple[str, str]:
+    """Return the verdict of the exact test, and its numbers in words; no verdict where nothing was measured."""
     from vitcompress.stages.training.chance import against_chance, chance_of  # scipy takes long to import
 
-    images = subject.verify.class_images
+    images = records.verify.class_images
     if row is None or row.top1 is None or not sum(images):
         return "", ""
-    chance = chance_of(images, subject.classes)
-    told = f"{row.top1:.1f} % of {row.images:,} held-out images right, where chance is {100 * chance:.1f} %"
-    return against_chance(round(row.top1 / 100 * row.images), row.images, chance), told
+    chance = chance_of(images, len(records.data.classes))
+    numbers = f"{row.top1:.1f} % of {row.images:,} held-out images right, where chance is {100 * chance:.1f} %"
+    return against_chance(round(row.top1 / 100 * row.images), row.images, chance), numbers
 
 
-def _of_training(name: str, lines: Sequence[Mapping[str, Any]], images: int, *, teacher_images: int) -> list[Finding]:
-    """What the epochs of one training say about its end.
+def _of_training(name: str, lines: Lines, images: int, *, teacher_images: int) -> Iterator[Finding]:
+    """Yield what the epochs of one training say about its end.
 
     Args:
         name: of the training.
@@ -146,24 +135,23 @@ def _of_training(name: str, lines: Sequence[Mapping[str, Any]], images: int, *, 
         images: held out.
         teacher_images: of the tuning part, by which a teacher's best epoch is chosen where it has one.
     """
-    section, curve = _SECTIONS[name], evaluated(lines)
-    chosen = any(line.get("judged_on") == "tuning" for line in lines)
+    curve, chosen = evaluated(lines), any(line.get("judged_on") == "tuning" for line in lines)
     images = (teacher_images or images) if chosen else images
+    if len(curve) > 1:
+        yield from _still_improving(name, curve, images)
+        if not chosen:  # else the best epoch's weights were kept
+            yield from _past_its_best(name, curve, images)
     losses = [(line["epoch"], _comparable_loss(line)) for line in lines if _is_number(line.get("loss"))]
-    return [
-        *_still_improving(name, section, curve, images),
-        *([] if chosen else _past_its_best(name, section, curve, images)),  # the best epoch's weights were kept
-        *_loss_rising(name, section, losses),
-    ]
+    if len(losses) > 2:
+        yield from _loss_rising(name, losses)
 
 
-def evaluated(lines: Sequence[Mapping[str, Any]]) -> Curve:
-    """Top-1 at each evaluation, of raw or averaged weights, whichever were better and so would have been kept."""
+def evaluated(lines: Lines) -> Curve:
+    """Return top-1 at each evaluation, of raw or averaged weights, whichever were better and so would be kept."""
     found = []
     for line in lines:
         tops = [line[key] for key in ("val_top1_raw", "val_top1_ema") if _is_number(line.get(key))]
-        if tops:
-            found.append((line["epoch"], max(tops)))
+        found += [(line["epoch"], max(tops))] if tops else []
     return found
 
 
@@ -172,108 +160,75 @@ def _is_number(value: Any) -> bool:
 
 
 def noise(one: float, other: float, images: int) -> float:
-    """Points by which two shares (percent) differ by chance, 19 times of 20, each on ``images`` images."""
+    """Return points by which two shares (percent), each of ``images`` images, differ by chance 19 times of 20."""
     variance = sum(share / 100 * (1 - share / 100) for share in (one, other)) / images
     return 100 * _Z * math.sqrt(variance)
 
 
-def _still_improving(name: str, section: str, curve: Curve, images: int) -> list[Finding]:
-    if len(curve) < 2:
-        return []
+def _still_improving(name: str, curve: Curve, images: int) -> Iterator[Finding]:
     epoch, last = curve[-1]
     span = max(1, math.ceil(LAST_SHARE * epoch))
     began, before = next((point for point in reversed(curve[:-1]) if point[0] <= epoch - span), curve[0])
     gain, span = last - before, epoch - began
-    if gain < LEAST_GAIN or gain <= noise(last, before, images):
-        return []
-    what = "last epoch" if span == 1 else f"last {span} epochs"
-    return [
-        Finding(
+    if gain >= LEAST_GAIN and gain > noise(last, before, images):
+        what = "last epoch" if span == 1 else f"last {span} epochs"
+        yield _finding(
             f"{name}-still-improving",
-            "warning",
             f"the {name}'s {what} gained {gain:.1f} points ({before:.1f} to {last:.1f} %): train longer, for example "
-            f"{section}.epochs={2 * epoch}",
+            f"{_SECTIONS[name]}.epochs={2 * epoch}",
         )
-    ]
 
 
-def _past_its_best(name: str, section: str, curve: Curve, images: int) -> list[Finding]:
-    if len(curve) < 2:
-        return []
+def _past_its_best(name: str, curve: Curve, images: int) -> Iterator[Finding]:
     epoch, last = curve[-1]
     best_epoch, best = max(curve[:-1], key=lambda point: point[1])
-    if best - last < LEAST_GAIN or best - last <= noise(best, last, images):
-        return []
-    return [
-        Finding(
+    if best - last >= LEAST_GAIN and best - last > noise(best, last, images):
+        yield _finding(
             f"{name}-past-its-best",
-            "warning",
             f"the {name} was better before it ended, {best:.1f} % after epoch {best_epoch} and {last:.1f} % after "
-            f"{epoch}: lower {section}.lr, or {section}.epochs to {best_epoch}",
+            f"{epoch}: lower {_SECTIONS[name]}.lr, or {_SECTIONS[name]}.epochs to {best_epoch}",
         )
-    ]
 
 
 def _comparable_loss(line: Mapping[str, Any]) -> float:
-    """An epoch's loss without balanced terms, whose value follows their scale and so differs between epochs."""
+    """Return an epoch's loss without balanced terms, whose value follows their scale and so differs between epochs."""
     losses, scales = line.get("losses") or {}, line.get("scales") or {}
     fixed = [losses[name] for name in losses if name not in scales]
     return float(sum(fixed)) if scales and fixed and all(map(_is_number, fixed)) else float(line["loss"])
 
 
-def _loss_rising(name: str, section: str, losses: Curve) -> list[Finding]:
-    if len(losses) < 3:
-        return []
+def _loss_rising(name: str, losses: Curve) -> Iterator[Finding]:
     epoch, last = losses[-1]
     best_epoch, best = min(losses[:-1], key=lambda point: point[1])
-    if last <= losses[-2][1] or last <= best + RISE * abs(best):
-        return []
-    return [
-        Finding(
+    if last > losses[-2][1] and last > best + RISE * abs(best):
+        yield _finding(
             f"{name}-loss-rising",
-            "warning",
             f"the {name}'s loss rose at the end, from {best:.3g} in epoch {best_epoch} to {last:.3g} in epoch {epoch}: "
-            f"lower {section}.lr",
+            f"lower {_SECTIONS[name]}.lr",
         )
-    ]
 
 
-def _labels_are_better(control: ControlRecord) -> list[Finding]:
-    if control.gain_high is None or control.gain_high >= 0:
-        return []
-    return [
-        Finding(
-            "below-labels",
-            "warning",
-            f"labels alone give more than the teacher does ({control.val_top1:.1f} against "
-            f"{control.distilled_top1:.1f} %): lower distill.alpha and distill.beta, or leave the teacher out",
+def _beside_the_teacher(student: AccuracyRow, control: ControlRecord) -> Iterator[Finding]:
+    """Yield how far the student is from its teacher."""
+    top1, drop, low, high = student.top1, student.drop, student.drop_low, student.drop_high
+    if top1 is None or drop is None or low is None or high is None:
+        return
+    if high < 0:
+        yield _finding(
+            "teacher-worse",
+            f"the teacher is worse than its student by {-drop:.1f} points [{-high:.1f}, {-low:.1f}]: fit it longer "
+            "(teacher.epochs), or rely on it less (distill.alpha)",
         )
-    ]
-
-
-def _beside_the_teacher(student: AccuracyRow, control: ControlRecord) -> list[Finding]:
-    """How far the student is from its teacher."""
-    if student.drop is None or student.drop_low is None or student.drop_high is None or student.top1 is None:
-        return []
-    ends = f"[{abs(student.drop_low):.1f}, {abs(student.drop_high):.1f}]"
-    teacher = student.top1 + student.drop
-    if student.drop_high < 0:
-        ends = f"[{-student.drop_high:.1f}, {-student.drop_low:.1f}]"
-        what = (
-            f"the teacher is worse than its student by {-student.drop:.1f} points {ends}: fit it longer "
-            "(teacher.epochs), or rely on it less (distill.alpha)"
+    elif drop < 0:
+        yield _finding(
+            "teacher-near",
+            f"the teacher is no better than its student ({top1 + drop:.1f} against {top1:.1f} %): there is little left "
+            "that it could teach",
+            "note",
         )
-        return [Finding("teacher-worse", "warning", what)]
-    if student.drop < 0:
-        what = (
-            f"the teacher is no better than its student ({teacher:.1f} against {student.top1:.1f} %): "
-            "there is little left that it could teach"
+    elif low > FAR and control.kind == "none":
+        yield _finding(
+            "far-below-teacher",
+            f"the student is {drop:.1f} points [{low:.1f}, {high:.1f}] below its teacher: compress run ... --control "
+            "labels tells whether the teacher helps at all",
         )
-        return [Finding("teacher-near", "note", what)]
-    if student.drop_low > FAR and control.kind == "none":
-        what = (
-            f"the student is {student.drop:.1f} points {ends} below its teacher: compress run ... --control labels "
-            "tells whether the teacher helps at all"
-        )
-        return [Finding("far-below-teacher", "warning", what)]
-    return []

@@ -11,7 +11,7 @@ from vitcompress.stages.gates.registry import words_of
 
 
 def verdict_of(gates: GatesRecord, not_made: Sequence[str]) -> dict[str, Any]:
-    """Pass or fail, the exit code that follows, and the gates that decided it."""
+    """Return pass or fail, the exit code that follows, and the gates that decided it."""
     blocking = [row for row in gates.rows if row.blocks]
     open_gates = [row for row in gates.rows if row not in blocking and row.verdict != "pass"]
     if not gates.passed and blocking:
@@ -33,14 +33,15 @@ def verdict_of(gates: GatesRecord, not_made: Sequence[str]) -> dict[str, Any]:
         "word": word,
         "exit_code": EXIT_OK if gates.passed else EXIT_GATE_FAILED,
         "why": why,
-        "blocking": [
-            *(f"{row.artifact} {words_of(row.gate)['label']}: {row.verdict}" for row in blocking),
-            *(f"not made: {what}" for what in not_made),
-        ],
-        "open": [f"{row.artifact} {words_of(row.gate)['label']}: {row.verdict}" for row in open_gates],
+        "blocking": [*map(_told, blocking), *(f"not made: {what}" for what in not_made)],
+        "open": list(map(_told, open_gates)),
     }
 
 
+def _told(row: GateRow) -> str:
+    return f"{row.artifact} {words_of(row.gate)['label']}: {row.verdict}"
+
+
 def worded(row: GateRow) -> dict[str, Any]:
-    """A gate's row with the words to speak about it."""
+    """Return a gate's row with the words to speak about it."""
     return row.model_dump(mode="json") | words_of(row.gate)

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from browser import CHROMIUM, DRIVER, REQUIRED, Browser, chromium
-from PIL import Image
 from rich_report import rich_report
 from sample_reports import CASES, report_of
 
@@ -75,11 +72,11 @@ for (const svg of document.querySelectorAll("svg")) {
 }
 return found;
 """
-# Names in one drawing that cover each other.
+# Texts in one drawing that cover each other.
 COVERED = """
 const found = [];
 for (const svg of document.querySelectorAll("svg")) {
-  const boxes = [...svg.querySelectorAll("text.name")].map((text) => [text.textContent, text.getBoundingClientRect()]);
+  const boxes = [...svg.querySelectorAll("text")].map((text) => [text.textContent, text.getBoundingClientRect()]);
   boxes.forEach(([name, a], index) => boxes.slice(index + 1).forEach(([other, b]) => {
     const width = Math.min(a.right, b.right) - Math.max(a.left, b.left);
     const height = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
@@ -146,6 +143,8 @@ def test_the_page_asks_for_nothing_and_the_console_is_silent(
     pictures = browser.ask("return [...document.images].map((one) => [one.complete, one.naturalWidth]);")
     assert all(done and width for done, width in pictures)
     assert len(pictures) > 20 or name == "bare"
+    assert browser.driver.title == f"{'PASS' if name == 'rich' else 'FAIL'}: deit_tiny_patch16_224 from cait_s24_224"
+    assert browser.ask("return document.querySelectorAll('script, b, i').length;") == 1  # names with HTML stay text
 
 
 @pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
@@ -177,19 +176,6 @@ def test_all_text_stands_out_from_its_background(browser: Browser, rich: Path, w
     assert (min(paper) > 200) if theme == "light" else (max(paper) < 60)
 
 
-def test_headings_and_alternatives_are_in_order(browser: Browser, rich: Path) -> None:
-    browser.open(rich)
-    levels = browser.ask("return [...document.querySelectorAll('h1,h2,h3,h4')].map((one) => Number(one.tagName[1]));")
-    assert levels[0] == 1
-    assert levels.count(1) == 1
-    assert all(after <= before + 1 for before, after in pairwise(levels))
-    words = browser.ask(
-        "return [...document.querySelectorAll('img, svg')].map((one) => one.alt || one.getAttribute('aria-label'));"
-    )
-    assert len(words) > 30
-    assert all(word and len(word) > 10 for word in words)
-
-
 def test_the_verdict_is_in_the_first_window(browser: Browser, bare: Path) -> None:
     for width in WIDTHS:
         browser.open(bare, width=width)
@@ -197,7 +183,6 @@ def test_the_verdict_is_in_the_first_window(browser: Browser, bare: Path) -> Non
         lead = browser.ask("return document.querySelector('.lead').getBoundingClientRect().bottom;")
         assert word < 200
         assert lead < 900
-    assert browser.driver.title.startswith("FAIL: deit_tiny")
 
 
 def test_it_is_used_by_keyboard(browser: Browser, rich: Path) -> None:
@@ -212,12 +197,12 @@ def test_it_is_used_by_keyboard(browser: Browser, rich: Path) -> None:
     assert browser.ask("return getComputedStyle(document.activeElement).outlineStyle;") != "none"
     first.send_keys(Keys.ENTER)
     assert browser.ask("return location.hash;") == "#verdict"
-    summary = browser.driver.find_element("css selector", "#tradeoff summary")
-    details = "return document.querySelector('#tradeoff details').open;"
+    summary = browser.driver.find_element("css selector", "#timing summary")
+    details = "return document.querySelector('#timing details').open;"
     assert browser.ask(details) is False
     summary.send_keys(Keys.ENTER)
     assert browser.ask(details) is True
-    assert browser.ask("return document.querySelector('#tradeoff table').getClientRects().length;") == 1
+    assert browser.ask("return document.querySelector('#timing details table').getClientRects().length;") == 1
     summary.send_keys(Keys.SPACE)
     assert browser.ask(details) is False
 
@@ -254,28 +239,7 @@ def test_flipped_images_are_filtered_with_scripts_and_all_there_without(browser:
     assert browser.ask("return document.querySelectorAll('button').length;") == 0
 
 
-def test_names_with_html_stay_text(browser: Browser, rich: Path) -> None:
-    browser.open(rich)
-    assert browser.driver.title == "PASS: deit_tiny_patch16_224 from cait_s24_224"
-    assert browser.ask("return document.querySelectorAll('script, b, i').length;") == 1
-    assert "<script>document.title" in browser.ask("return document.querySelector('.flip dd').textContent;")
-    assert 'val/it\'s "quoted" & <b>bold</b>.png' in browser.ask("return document.querySelector('.flip img').alt;")
-
-
 def test_it_prints(browser: Browser, rich: Path) -> None:
     browser.open(rich)
     assert browser.command("Page.printToPDF")["data"].startswith("JVBERi")  # %PDF-
     assert browser.ask("return document.querySelectorAll('details[open]').length;") == 0  # folded again
-
-
-@looks((400, "dark"), (1400, "light"))
-def test_a_screenshot_is_not_blank(browser: Browser, rich: Path, tmp_path: Path, width: int, theme: str) -> None:
-    browser.open(rich, width=width, theme=theme)
-    picture = tmp_path / f"report-{width}-{theme}.png"
-    browser.screenshot(picture)
-    with Image.open(picture) as image:
-        pixels = np.asarray(image.convert("L"), dtype=np.float64)
-    assert pixels.shape[1] == width
-    assert pixels.shape[0] > 5000
-    blocks = [block.std() for block in np.array_split(pixels, 20)]
-    assert min(blocks) > 3  # something is written in every twentieth of the page

@@ -12,8 +12,9 @@ from rich.console import Console
 from sample_reports import file, report_of
 
 from vitcompress.core.analysis_records import Advice, AnalyzeRecord, DynamicsRecord, Recommendation
-from vitcompress.pipeline.report.analysis import markdown, terminal
+from vitcompress.pipeline.report.analysis import terminal
 from vitcompress.pipeline.report.document import Records
+from vitcompress.pipeline.report.markdown import render
 
 REASON = "an image needs 230 directions | of the shared <basis>, and the student is 192 wide."
 
@@ -53,7 +54,7 @@ def watched() -> DynamicsRecord:
 
 
 def section(records: Records) -> str:
-    return markdown(report_of(records))
+    return render(report_of(records)).partition("<summary>Analysis</summary>\n\n")[2]
 
 
 def test_reasons_with_their_numbers_and_links_to_figures(lift: Records) -> None:

@@ -14,7 +14,8 @@ PACKAGE = Path(vitcompress.pipeline.report.__file__).parent
 
 
 @pytest.mark.parametrize(
-    "name", ["html/assets/page.html", "html/assets/style.css", "html/assets/script.js", "schema.py"]
+    "name",
+    ["html/assets/page.html", "html/assets/style.css", "html/assets/script.js", "html/assets/report.md", "schema.py"],
 )
 def test_a_changed_template_style_or_module_makes_older_reports_stale(tmp_path: Path, name: str) -> None:
     copy = shutil.copytree(PACKAGE, tmp_path / "report", ignore=shutil.ignore_patterns("__pycache__"))

@@ -13,7 +13,8 @@ from vitcompress.core.artifact_records import AccuracyRow, GatesRecord, VerifyRe
 from vitcompress.core.records import ControlRecord
 from vitcompress.pipeline.report import markdown, terminal
 from vitcompress.pipeline.report.document import Records
-from vitcompress.pipeline.report.trained import Finding, Subject, evaluated, findings, noise, worth
+from vitcompress.pipeline.report.shape import Finding
+from vitcompress.pipeline.report.trained import evaluated, findings, noise, worth
 
 
 def row(model: str, top1: float, drop: float | None = None, half: float = 1.0, images: int = 1000) -> AccuracyRow:
@@ -29,31 +30,26 @@ def row(model: str, top1: float, drop: float | None = None, half: float = 1.0, i
     )
 
 
-def subject(
+def findings_of(
     student: AccuracyRow | None = None,
-    teacher: AccuracyRow | None = None,
-    control: ControlRecord | None = None,
-    gates: GatesRecord | None = None,
-    **changes: Any,
-) -> Subject:
-    images = (student or row("plain", 90.0)).images
+    teacher_row: AccuracyRow | None = None,
+    *,
+    history: Sequence[dict[str, Any]] = (),
+    taught: bool = True,
+    **records: Any,
+) -> list[Finding]:
+    """What is found of a run with ten classes whose student is as good as these rows say."""
+    student, case = student or row("plain", 90.0, 1.0), CASES["plain"]
     verify = VerifyRecord(
-        accuracy=(teacher or row("teacher", 91.0, images=images), student or row("plain", 90.0, 1.0)),
+        accuracy=(teacher_row or row("teacher", 91.0, images=student.images), student),
         latency=(),
         latency_method="",
-        class_images=(images // 10,) * 10,
+        class_images=(student.images // 10,) * 10,
     )
-    values: dict[str, Any] = {
-        "teacher": CASES["plain"].teacher,
-        "control": control or ControlRecord(),
-        "verify": verify,
-        "gates": gates or GatesRecord(rows=(), passed=True),
-        "graph": "plain",
-        "classes": 10,
-        "taught": True,
-        "history": (),
-    }
-    return Subject(**{**values, **changes})
+    losses = {"labels": 0.3} | ({"kd": 0.2} if taught else {})
+    distill = case.distill.model_copy(update={"losses": losses})
+    nothing = {"gates": GatesRecord(rows=(), passed=True)}
+    return findings(replace(case, **{"verify": verify, "distill": distill, **nothing, **records}), history)
 
 
 def history(
@@ -83,7 +79,7 @@ def only(found: Sequence[Finding]) -> Finding:
 
 def test_a_good_training_has_no_findings() -> None:
     tops = [40.0, 70.0, 85.0, 89.0, 90.5, 90.4, 90.6, 90.5]
-    assert findings(subject(history=history(tops))) == []
+    assert findings_of(history=history(tops)) == []
 
 
 @pytest.mark.parametrize(
@@ -95,7 +91,7 @@ def test_a_good_training_has_no_findings() -> None:
     ],
 )
 def test_still_improving_at_the_end(tops: list[float | None], told: str) -> None:
-    found = only(findings(subject(history=history(tops))))
+    found = only(findings_of(history=history(tops)))
     assert (found.code, found.severity) == ("student-still-improving", "warning")
     assert told in found.text
     assert f"distill.epochs={2 * len(tops)}" in found.text
@@ -113,37 +109,37 @@ def test_still_improving_at_the_end(tops: list[float | None], told: str) -> None
 )
 def test_no_gain_that_is_noise_or_nothing(tops: list[float | None], images: int) -> None:
     student = row("plain", 84.0, 1.0, images=images)
-    assert findings(subject(student, row("teacher", 85.0, images=images), history=history(tops))) == []
+    assert findings_of(student, row("teacher", 85.0, images=images), history=history(tops)) == []
 
 
 def test_better_before_it_ended() -> None:
-    found = only(findings(subject(history=history([60.0, 85.0, 70.0, 71.0, 70.0]))))
+    found = only(findings_of(history=history([60.0, 85.0, 70.0, 71.0, 70.0])))
     assert (found.code, found.severity) == ("student-past-its-best", "warning")
     assert "85.0 % after epoch 2 and 70.0 % after 5" in found.text
 
 
 def test_a_rising_loss() -> None:
     losses = [2.0, 1.0, 0.8, 0.7, 0.9]
-    found = only(findings(subject(history=history([90.0] * 5, losses=losses))))
+    found = only(findings_of(history=history([90.0] * 5, losses=losses)))
     assert (found.code, found.severity) == ("student-loss-rising", "warning")
     assert "from 0.7 in epoch 4 to 0.9 in epoch 5" in found.text
     for harmless in ([2.0, 1.0, 0.8, 0.7, 0.72], [2.0, 0.7, 1.2, 1.1, 1.0], [0.5, 0.9], [1.0, 0.9, float("nan")]):
-        assert findings(subject(history=history([90.0] * len(harmless), losses=harmless))) == []
+        assert findings_of(history=history([90.0] * len(harmless), losses=harmless)) == []
 
 
 def test_a_balanced_terms_scale_is_no_rise() -> None:
     lines = history([90.0] * 3, losses=[3.0, 6.0, 9.0])
     for line, spectral, labels in zip(lines, (1.0, 5.0, 8.5), (2.0, 1.0, 0.5), strict=True):
         line |= {"losses": {"labels": labels, "spectral 1<-1": spectral}, "scales": {"spectral 1<-1": spectral}}
-    assert findings(subject(history=lines)) == []
+    assert findings_of(history=lines) == []
     for line in lines:
         line["scales"] = {}
-    assert only(findings(subject(history=lines))).code == "student-loss-rising"
+    assert only(findings_of(history=lines)).code == "student-loss-rising"
 
 
 def test_the_teachers_own_training_is_asked_too_and_the_controls_is_not() -> None:
     rising = [10.0, 30.0, 50.0]
-    found = only(findings(subject(history=history(rising, "teacher") + history(rising, "control"))))
+    found = only(findings_of(history=history(rising, "teacher") + history(rising, "control")))
     assert found.code == "teacher-still-improving"
     assert "teacher.epochs=6" in found.text
 
@@ -153,7 +149,7 @@ def test_a_teacher_whose_best_epoch_was_kept_is_judged_by_the_images_that_chose_
 
     def found(*tops: float) -> list[Finding]:
         lines = [{**line, "judged_on": "tuning"} for line in history(tops, "teacher")]
-        return findings(replace(subject(history=lines), teacher=teacher))
+        return findings_of(history=lines, teacher=teacher)
 
     assert found(60.0, 85.0, 70.0) == []  # the second epoch's weights were kept
     assert found(60.0, 80.0, 85.0) == []  # five points are noise on 200 images
@@ -163,7 +159,7 @@ def test_a_teacher_whose_best_epoch_was_kept_is_judged_by_the_images_that_chose_
 def test_only_the_last_settings_of_a_training_count() -> None:
     lines = history([10.0, 30.0, 50.0])
     last = [{**line, "settings": "b"} for line in history([88.0, 90.0, 90.0])]
-    assert findings(subject(history=[*lines, *last])) == []
+    assert findings_of(history=[*lines, *last]) == []
 
 
 def test_an_evaluation_counts_the_weights_that_would_have_been_kept() -> None:
@@ -181,17 +177,17 @@ def test_the_noise_is_that_of_two_independent_shares() -> None:
 def test_never_left_chance_is_an_error_where_it_fails_the_run() -> None:
     student = row("plain", 10.5, 80.0)
     failing = GatesRecord(rows=(gate("above_chance", "student", 10.0, "fail", 10.5, True, "why"),), passed=False)
-    first, *others = findings(subject(student, gates=failing))
+    first, *others = findings_of(student, gates=failing)
     assert (first.code, first.severity) == ("never-left-chance", "error")
     assert "10.5 % of 1,000 held-out images right, where chance is 10.0 %" in first.text
     assert codes(others) == ["far-below-teacher"]
-    assert findings(subject(student))[0].severity == "warning"  # the user has allowed it
+    assert findings_of(student)[0].severity == "warning"  # the user has allowed it
 
 
 def test_few_images_and_a_teacher_at_chance() -> None:
-    few = findings(subject(row("plain", 30.0, 0.5, 30.0, images=10), row("teacher", 40.0, images=10)))
+    few = findings_of(row("plain", 30.0, 0.5, 30.0, images=10), row("teacher", 40.0, images=10))
     assert codes(few) == ["chance-undecided"]
-    lost = findings(subject(teacher=row("teacher", 10.0)))
+    lost = findings_of(teacher_row=row("teacher", 10.0))
     assert codes(lost) == ["teacher-at-chance"]
     assert "teacher.epochs" in lost[0].text
 
@@ -203,13 +199,13 @@ def test_few_images_and_a_teacher_at_chance() -> None:
 )  # fmt: skip
 def test_beside_the_teacher(drop: float, half: float, code: str | None) -> None:
     student = row("plain", 50.0, drop, half)
-    assert codes(findings(subject(student))) == ([code] if code else [])
-    assert findings(subject(student, taught=False)) == []
+    assert codes(findings_of(student)) == ([code] if code else [])
+    assert findings_of(student, taught=False) == []
     if code == "far-below-teacher":
-        assert "40.0 points [37.0, 43.0]" in findings(subject(student))[0].text
-        assert findings(subject(student, control=trained(1.0))) == []
+        assert "40.0 points [37.0, 43.0]" in findings_of(student)[0].text
+        assert findings_of(student, control=trained(1.0)) == []
     if code == "teacher-worse":
-        assert "5.0 points [4.0, 6.0]" in findings(subject(student))[0].text
+        assert "5.0 points [4.0, 6.0]" in findings_of(student)[0].text
 
 
 def trained(gain: float, half: float = 2.0, **changes: Any) -> ControlRecord:
@@ -250,8 +246,8 @@ def test_what_the_teacher_was_worth(control: ControlRecord, told: str) -> None:
 
 
 def test_a_student_below_labels_alone() -> None:
-    assert codes(findings(subject(control=trained(-5.0)))) == ["below-labels"]
-    assert findings(subject(control=trained(-1.0))) == []
+    assert codes(findings_of(control=trained(-5.0))) == ["below-labels"]
+    assert findings_of(control=trained(-1.0)) == []
 
 
 def with_control(case: Records) -> Records:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image, features
 
@@ -21,8 +21,7 @@ _EXACT = ("RGB", "RGBA", "L")
 _KINDS = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """A picture for ``<img>``, or why there is none."""
 
     uri: str = ""
@@ -33,10 +32,12 @@ class Picture:
 
 
 def embedded(root: Path, relative: str) -> Picture:
-    """The picture ``relative`` of the run at ``root``; with ``reason`` filled where it cannot be shown.
+    """Return the picture ``relative`` of the run at ``root``; with ``reason`` filled where it cannot be shown.
 
     A picture that is gone, damaged, too large or outside the run costs the page that picture and nothing else.
     """
+    if not relative:
+        return Picture(reason="no picture was kept")
     try:
         path = inside(root, relative)
     except UsageError:
@@ -47,37 +48,34 @@ def embedded(root: Path, relative: str) -> Picture:
     if size > LARGEST:
         return Picture(reason=f"{relative} has {size:,} bytes; pictures of up to {LARGEST:,} are shown")
     try:
-        with Image.open(path) as image:
-            kind, (width, height) = _KINDS.get(image.format or "", ""), image.size
-            image.verify()
-        bare = path.read_bytes()
-        if kind == _KINDS["PNG"]:
-            with Image.open(io.BytesIO(bare)) as image:  # anew: verify leaves nothing to read
-                bare, is_webp = _smaller(image, bare)
-            kind = _KINDS["WEBP"] if is_webp else kind
+        content = path.read_bytes()
+        with Image.open(io.BytesIO(content)) as image:
+            kind = image.format or ""
+            image.load()
+            if kind == "PNG":
+                content, kind = _smaller(image, content)
+            width, height = image.size
     except Exception as error:  # Pillow lets the decoder's own error through, whatever it is
         return Picture(reason=f"{relative} cannot be read as a picture ({type(error).__name__})")
-    if not kind:
+    if kind not in _KINDS:
         return Picture(reason=f"{relative} is none of {', '.join(_KINDS)}")
-    content = base64.b64encode(bare).decode()
-    return Picture(uri=f"data:{kind};base64,{content}", width=width, height=height)
+    return Picture(f"data:{_KINDS[kind]};base64,{base64.b64encode(content).decode()}", width, height)
 
 
-def _smaller(image: Image.Image, content: bytes) -> tuple[bytes, bool]:
-    """A PNG as WebP, pixel for pixel the same in about a third of the bytes; or as it is where that gains nothing.
+def _smaller(image: Image.Image, content: bytes) -> tuple[bytes, str]:
+    """Return a PNG as WebP, the same pixels in about a third of the bytes; or as it is where that gains nothing.
+
+    Args:
+        image: the picture, loaded.
+        content: its file.
 
     Returns:
-        The bytes, and whether they are WebP.
-
-    Raises:
-        Exception: the decoder's own, where the PNG is damaged.
+        The bytes, and their format.
     """
-    image.load()
     if image.mode not in _EXACT or max(image.size) > WEBP_LARGEST or not features.check("webp"):
-        return content, False
+        return content, "PNG"
     clear = image.mode == "RGBA" and image.getchannel("A").getextrema() != (255, 255)
     buffer = io.BytesIO()
     # exact keeps the colour of pixels that cannot be seen
     image.convert("RGBA" if clear else "RGB").save(buffer, "WEBP", lossless=True, quality=50, method=2, exact=True)
-    made = buffer.getvalue()
-    return (made, True) if len(made) < len(content) else (content, False)
+    return (buffer.getvalue(), "WEBP") if buffer.tell() < len(content) else (content, "PNG")

@@ -1,0 +1,47 @@
+"""The templates of the page, the Markdown and JUnit, with the words that they share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from vitcompress.pipeline.report import readings, report_tables, table, wording
+
+
+def environment(*, markdown: bool = False) -> Environment:
+    """Return the environment of the templates in ``html/assets``.
+
+    Args:
+        markdown: whether text is escaped for Markdown; else for HTML and XML.
+    """
+
+    def escaped(value: Any) -> str:
+        return value if isinstance(value, table.Markdown) else wording.plain(value)
+
+    found = Environment(
+        loader=PackageLoader("vitcompress.pipeline.report.html", "assets"),
+        autoescape=not markdown,  # noqa: S701 - in Markdown ``finalize`` escapes
+        finalize=escaped if markdown else None,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.filters |= {
+        "table": table.markdown,
+        "code": lambda value: table.Markdown(wording.code(value)),
+        "spoken": wording.spoken,
+        "opened": wording.opened,
+        "stop": wording.stopped,
+        "remarks": wording.data_remarks,
+        "fact": wording.fact,
+    }
+    found.globals |= {"tables": report_tables, "readings": readings, "wording": wording}
+    found.globals |= {"page": table.Output.PAGE, "details": table.Output.DETAILS}
+    return found
+
+
+def source(templates: Environment, name: str) -> str:
+    """Return a file beside the templates as it is."""
+    assert templates.loader is not None  # noqa: S101 - ``environment`` gives one
+    return templates.loader.get_source(templates, name)[0]
