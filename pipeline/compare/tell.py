@@ -103,7 +103,12 @@ def markdown(comparison: Comparison, standings: Sequence[Standing]) -> str:
 def document(comparison: Comparison, standings: Sequence[Standing]) -> dict[str, Any]:
     """Return the comparison as JSON values."""
     runs = [asdict(run) for run in comparison.runs]
-    nothing = {"pareto_optimal": None, "dominated_by": [], "overlapping": [], "reason": comparison.undecided}
+    nothing: dict[str, Any] = {
+        "pareto_optimal": None,
+        "dominated_by": [],
+        "overlapping": [],
+        "reason": comparison.undecided,
+    }
     for position, run in enumerate(runs):
         run |= nothing
         if standings:
