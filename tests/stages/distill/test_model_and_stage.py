@@ -51,26 +51,20 @@ def frozen(*arguments: Any, **named: Any) -> FrozenTeacher:
     return FrozenTeacher(AdaptedTeacher(*arguments, **named))
 
 
-def test_the_teacher_sees_its_own_normalisation() -> None:
-    teacher = frozen(teacher_network(), (0,), own=IMAGENET, student=SPEC)
-    image = smooth_image(32)
-    adapted = teacher.teacher.adapted(torch.from_numpy(SPEC.apply(image))[None])[0].numpy()
-    assert (teacher.teacher.renormalises, teacher.teacher.resizes) == (True, False)
-    np.testing.assert_allclose(adapted, IMAGENET.apply(image), atol=1e-5)
-
-
-@pytest.mark.parametrize("size", [48, 24])
-def test_the_teacher_sees_its_own_size(size: int) -> None:
+@pytest.mark.parametrize("size", [32, 48, 24])
+def test_the_teacher_sees_its_own_normalisation_and_size(size: int) -> None:
     own = PreprocessSpec(size=size, mean=IMAGENET.mean, std=IMAGENET.std)
     teacher = frozen(teacher_network(img_size=size), (0,), own=own, student=SPEC)
     image = smooth_image(32)
-    adapted = teacher.teacher.adapted(torch.from_numpy(SPEC.apply(image))[None])[0].numpy()
-    assert adapted.shape == (3, size, size)
+    images = torch.from_numpy(SPEC.apply(image))[None]
+    adapted = teacher.teacher.adapted(images)[0].numpy()
+    assert (teacher.teacher.renormalises, teacher.teacher.resizes) == (True, size != 32)
     # Pillow rounds the resized pixels to whole levels, torch does not: within one level of 255 of each other.
-    np.testing.assert_allclose(adapted, own.apply(image), atol=1 / 255 / 0.224)
-    logits, taps = teacher(torch.from_numpy(SPEC.apply(image))[None])
-    assert logits.shape == (1, 10)
-    assert taps[0].shape == (1, 48, size // 8, size // 8)
+    np.testing.assert_allclose(adapted, own.apply(image), atol=1e-5 if size == 32 else 1 / 255 / 0.224)
+    logits, taps = teacher(images)
+    assert (logits.shape, taps[0].shape) == ((1, 10), (1, 48, size // 8, size // 8))
+    same = frozen(teacher_network(), (), own=SPEC, student=SPEC).teacher
+    assert same.adapted(images) is images
 
 
 def test_the_teacher_is_frozen_in_eval_mode_and_gives_tensors_that_losses_can_use() -> None:

@@ -10,13 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from small_run import data_record, seeded_model, student_record, student_spec
+from small_run import data_record, distill_record, seeded_model, student_record, student_spec
 from torch import Tensor
 
 from vitcompress.core.context import Context
 from vitcompress.core.errors import ResultError
 from vitcompress.core.files import is_intact
-from vitcompress.core.records import DistillRecord
 from vitcompress.stages.fold.config import FoldConfig
 from vitcompress.stages.fold.stage import Inputs, folded_from_lift, max_logit_difference, run
 from vitcompress.stages.models.build import build_model
@@ -116,18 +115,7 @@ def test_the_difference_is_the_largest_over_all_batches_and_nan_is_infinite() ->
 
 def make_inputs(context: Context, digits: Path, strategy: str) -> Inputs:
     student = student_record(context, strategy)
-    distilled = DistillRecord(
-        model=student.model,
-        weights=student.weights,
-        chosen="raw",
-        val_top1_raw=0.0,
-        val_top1_ema=None,
-        epochs=1,
-        steps=1,
-        seconds=0.0,
-        losses={},
-    )
-    return Inputs(data=data_record(str(digits), context), student=student, distill=distilled)
+    return Inputs(data_record(str(digits), context), student, distill_record(student))
 
 
 def test_a_lift_gets_two_graphs(context: Context, digits_folder: Path) -> None:

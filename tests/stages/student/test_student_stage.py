@@ -35,56 +35,51 @@ def inputs(digits_folder: Path, context: Context) -> Inputs:
     return Inputs(data=data_record(str(digits_folder), context), teacher=teacher_record(context))
 
 
+def said(context: Context) -> str:
+    assert isinstance(context.console.file, io.StringIO)
+    return context.console.file.getvalue()
+
+
 def config(strategy: str = "lift", **changes) -> StudentConfig:
     return StudentConfig(**{"model": STUDENT, "strategy": strategy, "args": STUDENT_ARGS, "init": "random", **changes})
 
 
 @pytest.mark.parametrize(
-    ("strategy", "graph", "words"),
+    ("changes", "graph", "words"),
     [
-        ("plain", "plain", "unchanged, width 24"),
-        ("lift", "lift-kept", "of width 24, its last patch tokens projected to 48 before the head"),
-        ("widelast", "widelast", "of 24x3h, its last block at 48x6h, its norm and head at 48"),
+        ({"strategy": "plain"}, "plain", " unchanged, width 24"),
+        ({"strategy": "lift"}, "lift-kept", " of width 24, its last patch tokens projected to 48 before the head"),
+        ({"strategy": "widelast"}, "widelast", " of 24x3h, its last block at 48x6h, its norm and head at 48"),
+        (
+            {"strategy": "widelast", "wide_blocks": 2},
+            "widelast",
+            " of 24x3h, its last 2 blocks at 40x5h, 56x7h, its norm and head at 56",
+        ),
+        (
+            {"strategy": "widelast", "wide_heads": "count"},
+            "widelast",
+            " of 24x3h, its last block at 48x3h, its norm and head at 48",
+        ),
+        ({"strategy": "uniform", "uniform_width": 36}, "plain", ", all its blocks at 36x3h instead of 24x3h"),
     ],
 )
 def test_the_student_is_built_as_its_strategy_says(
-    inputs: Inputs, context: Context, strategy: str, graph: str, words: str
+    inputs: Inputs, context: Context, changes: dict[str, Any], graph: str, words: str
 ) -> None:
-    record = run(config(strategy), inputs, context)
-    assert (record.strategy, record.model.graph) == (strategy, graph)
-    assert record.model.lift_width == (None if strategy == "plain" else 48)
-    assert (record.width, record.depth, record.model.num_classes) == (24, 2, 10)
-    assert record.explanation == f"{STUDENT} {words}"
+    width = 56 if "wide_blocks" in changes else 48
+    teacher = inputs.teacher.model_copy(update={"width": width})
+    record = run(config(**changes), replace(inputs, teacher=teacher), context)
+    assert (record.strategy, record.model.graph) == (changes["strategy"], graph)
+    assert record.model.lift_width == (None if graph == "plain" else width)
+    assert (record.width, record.depth, record.model.num_classes) == (changes.get("uniform_width", 24), 2, 10)
+    assert record.explanation == f"{STUDENT}{words}"
     assert is_intact(record.weights, context.run.root)
     model = build_model(record.model)
     model.load_state_dict(load_file(context.run.root / record.weights.path))
     assert record.cost == cost_of(model, 32)
-    assert record.preprocess.size == 32
-    assert record.preprocess.crop_pct == 0.9  # DeiT's own
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        (
-            {"strategy": "widelast", "wide_blocks": 2},
-            "of 24x3h, its last 2 blocks at 40x5h, 56x7h, its norm and head at 56",
-        ),
-        ({"strategy": "widelast", "wide_heads": "count"}, None),
-        ({"strategy": "uniform", "uniform_width": 36}, ", all its blocks at 36x3h instead of 24x3h"),
-    ],
-)
-def test_variants_are_built_and_explained(
-    inputs: Inputs, context: Context, changes: dict[str, Any], words: str | None
-) -> None:
-    teacher = inputs.teacher.model_copy(update={"width": 56 if "wide_blocks" in changes else 48})
-    record = run(config(**changes), replace(inputs, teacher=teacher), context)
-    wanted = words or "of 24x3h, its last block at 48x3h, its norm and head at 48"
-    assert record.explanation == f"{STUDENT}{'' if wanted.startswith(',') else ' '}{wanted}"
-    model = build_model(record.model)
-    model.load_state_dict(load_file(context.run.root / record.weights.path), strict=True)
-    assert record.cost == cost_of(model, 32)
-    assert record.width == (36 if changes["strategy"] == "uniform" else 24)
+    assert (record.preprocess.size, record.preprocess.crop_pct) == (32, 0.9)  # DeiT's own
+    assert (record.source, record.loaded, record.not_loaded) == ("random weights", 0, ())
+    assert said(context) == ""
 
 
 def test_a_uniform_student_is_plain_and_as_large_as_widelast(inputs: Inputs, context: Context) -> None:
@@ -94,11 +89,6 @@ def test_a_uniform_student_is_plain_and_as_large_as_widelast(inputs: Inputs, con
     assert record.model.args == {**STUDENT_ARGS, "embed_dim": width}
     assert record.width == width > 24
     assert record.cost.parameters >= run(config("widelast"), inputs, context).cost.parameters
-
-
-def said(context: Context) -> str:
-    assert isinstance(context.console.file, io.StringIO)
-    return context.console.file.getvalue()
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,31 @@
+"""Shares, differences and tests of right answers against their definitions, and the calibration error."""
+
 from __future__ import annotations
 
 import math
 from itertools import pairwise
+from math import comb
+from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from vitcompress.stages.training.accuracy import calibration_error, paired_drop, share_interval
+from vitcompress.stages.training.chance import (
+    ERROR_RATE,
+    against_chance,
+    better_by_a_standard_error,
+    chance_level,
+    clearly_better,
+)
+
+Bools = NDArray[np.bool_]
 
 
-def outcomes(count: int, lost: int, won: int):
+def outcomes(count: int, lost: int, won: int) -> tuple[Bools, Bools]:
     """Teacher and student right or wrong on ``count`` images, ``lost`` and ``won`` of them differing."""
     teacher, student = np.ones(count, bool), np.ones(count, bool)
     student[:lost] = False
@@ -17,13 +33,10 @@ def outcomes(count: int, lost: int, won: int):
     return teacher, student
 
 
-def test_drop_is_teacher_minus_student() -> None:
+def test_drop_is_teacher_minus_student_and_agreement_on_few_images_is_not_certainty() -> None:
     drop, low, high = paired_drop(*outcomes(100, 7, 2))
     assert drop == pytest.approx(5.0)
-    assert low < 5.0 < high
-
-
-def test_agreement_on_few_images_is_not_certainty() -> None:
+    assert low < drop < high
     _, low, high = paired_drop(*outcomes(100, 0, 0))
     assert (low, high) == (pytest.approx(-2.72, abs=0.01), pytest.approx(2.72, abs=0.01))
     assert paired_drop(*outcomes(10_000, 0, 0))[2] < 0.03
@@ -54,29 +67,28 @@ def test_exact_coverage_of_the_paired_interval() -> None:
     assert np.mean(covered) >= 0.95
 
 
+def test_a_lower_confidence_gives_a_narrower_interval_and_the_default_is_95() -> None:
+    tables = outcomes(1000, 40, 25)
+    drop, low, high = paired_drop(*tables)
+    assert paired_drop(*tables, confidence=0.95) == (drop, low, high)
+    same, wide_low, wide_high = paired_drop(*tables, confidence=0.98)
+    assert same == drop
+    assert (wide_high - wide_low) / (high - low) == pytest.approx(2.3263 / 1.96, abs=1e-4)
+    with pytest.raises(ValueError, match="share between 0 and 1"):
+        paired_drop(*tables, confidence=95.0)
+
+
 def test_share_interval_at_the_ends_and_in_the_middle() -> None:
     share, low, high = share_interval(np.ones(100, bool))
-    assert (share, high) == (100.0, 100.0)
-    assert low == pytest.approx(96.3, abs=0.01)
+    assert (share, low, high) == (100.0, pytest.approx(96.3, abs=0.01), 100.0)
     # Wilson's interval for 8 of 10, as published tables give it.
     assert share_interval(np.arange(10) < 8)[1:] == (pytest.approx(49.02, abs=0.01), pytest.approx(94.33, abs=0.01))
 
 
-def test_a_lower_confidence_gives_a_narrower_interval_and_the_default_is_95() -> None:
-    given = outcomes(1000, 40, 25)
-    drop, low, high = paired_drop(*given)
-    assert paired_drop(*given, confidence=0.95) == (drop, low, high)
-    same, wide_low, wide_high = paired_drop(*given, confidence=0.98)
-    assert same == drop
-    assert wide_low < low < drop < high < wide_high
-    assert (wide_high - wide_low) / (high - low) == pytest.approx(2.3263 / 1.96, abs=1e-4)
-
-
-def naive_calibration_error(confidence, right, bins: int) -> float:
+def naive_calibration_error(confidence: NDArray[Any], right: Bools, bins: int) -> float:
     """Guo et al. (2017), eq. 3, bin by bin."""
-    edges = np.linspace(0, 1, bins + 1)
     total = 0.0
-    for index, (low, high) in enumerate(pairwise(edges)):
+    for index, (low, high) in enumerate(pairwise(np.linspace(0, 1, bins + 1))):
         inside = (confidence > low) & (confidence <= high) | ((confidence == 0) & (index == 0))
         if inside.any():
             total += inside.sum() / len(right) * abs(right[inside].mean() - confidence[inside].mean())
@@ -88,17 +100,72 @@ def test_calibration_error_is_the_sum_over_bins(bins: int) -> None:
     random = np.random.default_rng(bins)
     confidence = np.concatenate([random.random(500), np.linspace(0, 1, bins + 1), [0.0, 1.0]])  # edges too
     right = random.random(len(confidence)) < confidence**2
-    assert calibration_error(confidence, right, bins) == pytest.approx(naive_calibration_error(confidence, right, bins))
-    narrow = confidence.astype(np.float32)
-    assert calibration_error(narrow, right, bins) == pytest.approx(
-        naive_calibration_error(narrow.astype(float), right, bins)
-    )
+    for given_ in (confidence, confidence.astype(np.float32)):
+        wanted = naive_calibration_error(given_.astype(float), right, bins)
+        assert calibration_error(given_, right, bins) == pytest.approx(wanted)
 
 
 @pytest.mark.parametrize(
     ("confidence", "right"),
     [([], []), ([0.5, 0.5], [True]), ([1.1], [True]), ([-0.1], [True]), ([float("nan")], [True])],
 )
-def test_calibration_error_refuses_what_is_no_probability(confidence, right) -> None:
+def test_calibration_error_refuses_what_is_no_probability(confidence: list[float], right: list[bool]) -> None:
     with pytest.raises(ValueError, match=r"needed|probabilities"):
         calibration_error(np.array(confidence, dtype=float), np.array(right, dtype=bool))
+
+
+def tail(correct: int, images: int, chance: float) -> float:
+    """P(X >= correct), the sum written out."""
+    return sum(comb(images, k) * chance**k * (1 - chance) ** (images - k) for k in range(correct, images + 1))
+
+
+def test_chance_is_a_guess_or_the_commonest_class() -> None:
+    assert chance_level(np.arange(10).repeat(3), 10) == pytest.approx(0.1)
+    assert chance_level(np.array([0, 0, 0, 1]), 2) == 0.75
+    assert chance_level(np.arange(4), 2) == 0.5  # a guess among 2, though no class has more than a quarter
+
+
+@pytest.mark.parametrize(
+    ("right", "images", "chance", "verdict"),
+    [
+        (9, 10, 0.5, "better"),  # of 10 coins, 9 heads have a probability of 11 / 1024, 8 of 56 / 1024
+        (8, 10, 0.5, "undecided"),  # a teacher right 3 times of 4 has 9 or 10 rarely enough
+        (15, 100, 0.1, "no better"),  # 0.073
+        (16, 100, 0.1, "better"),  # 0.040
+        (7, 7, 1.0, "undecided"),  # one class alone: nothing can be better
+    ],
+)
+def test_against_chance_by_hand(right: int, images: int, chance: float, verdict: str) -> None:
+    assert against_chance(right, images, chance) == verdict
+
+
+@given(st.integers(1, 300), st.sampled_from([2, 3, 10, 100, 1000]), st.data())
+def test_better_is_the_binomial_test_and_the_rest_does_not_depend_on_the_answers(
+    images: int, classes: int, data: st.DataObject
+) -> None:
+    chance = 1 / classes
+    correct = data.draw(st.integers(0, images))
+    verdict = against_chance(correct, images, chance)
+    assert (verdict == "better") == (tail(correct, images, chance) <= ERROR_RATE)
+    if verdict != "better":
+        assert verdict == against_chance(0, images, chance)
+        enough = next((k for k in range(images + 1) if tail(k, images, chance) <= ERROR_RATE), images + 1)
+        found = tail(enough, images, (1 + chance) / 2)
+        assert (verdict == "no better") == (1 - found <= ERROR_RATE)
+
+
+@pytest.mark.parametrize(
+    ("won", "lost", "clearly"),
+    [(0, 0, False), (5, 0, False), (6, 0, True), (0, 6, False), (9, 2, False), (10, 2, True)],
+)
+def test_clearly_better_is_mcnemars_exact_test(won: int, lost: int, clearly: bool) -> None:
+    """Of 5 differing images all one's, p is 2 / 32; of 6, 2 / 64; of 11, 9 or more, 0.065; of 12, 10 or more, 0.039."""
+    assert clearly_better(*outcomes(won + lost + 50, won, lost)) == clearly
+
+
+def test_a_standard_error_by_hand() -> None:
+    """Of 100 images 10 are one's alone, k the other's: (10 - k) / 100 against sqrt((10 + k) / 100 - that ^ 2) / 10."""
+    for k, more in ((5, True), (6, True), (7, False), (10, False)):  # 5: 5.0 against 3.8; 6: 4.00, 3.98; 7: 3.0, 4.1
+        one, other = outcomes(100, 10, k)
+        assert better_by_a_standard_error(one, other) == more
+        assert not better_by_a_standard_error(other, one)

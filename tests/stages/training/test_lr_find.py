@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import replace
 
@@ -27,16 +26,9 @@ def test_rates_grow_evenly_and_end_where_the_loss_bursts() -> None:
     assert steps == pytest.approx([steps[0]] * len(steps))
     assert tested.rates[0] == LOWEST
     assert tested.rates[-1] < HIGHEST
-
-
-def test_a_loss_that_is_not_finite_ends_the_test() -> None:
-    tested = range_test(lambda rate: float("nan") if rate > 1e-4 else 1.0)
-    assert max(tested.rates) <= 1e-4
-
-
-@pytest.mark.parametrize("losses", [[], [1.0]])
-def test_without_a_curve_the_lowest_rate_is_suggested(losses: list[float]) -> None:
-    assert suggested([LOWEST] * len(losses), losses) == LOWEST
+    assert 1e-3 / 10 < tested.rate < 1e-3
+    assert max(range_test(lambda rate: float("nan") if rate > 1e-4 else 1.0).rates) <= 1e-4
+    assert suggested([], []) == LOWEST
 
 
 def test_a_training_finds_its_rate_once_and_starts_from_its_first_weights(context: Context) -> None:
@@ -54,10 +46,12 @@ def test_a_training_finds_its_rate_once_and_starts_from_its_first_weights(contex
     assert tested > 10
     assert all(torch.equal(before[name], value) for name, value in seen[tested].items())
     assert any(not torch.equal(before[name], value) for name, value in seen[tested - 1].items())
-    kept = json.loads((job.folder / "lr.json").read_text())
-    assert LOWEST <= kept["rate"] <= HIGHEST
-    assert isinstance(context.console.file, io.StringIO)
-    assert "learning rate of tiny" in context.console.file.getvalue()
+    kept = (job.folder / "lr.json").read_text()
+    assert LOWEST <= json.loads(kept)["rate"] <= HIGHEST
+    assert "learning rate of tiny" in context.console.file.getvalue()  # type: ignore[attr-defined]
     seen.clear()
-    train(replace(make_job(context), loss=watching, folder=job.folder), settings, 1, context)
+    again = replace(make_job(context), loss=watching, folder=job.folder)
+    train(again, settings, 1, context)
     assert len(seen) == 6  # found before, and the checkpoint that ends a training is not kept
+    train(replace(again, fingerprint="another"), settings, 1, context)
+    assert json.loads((job.folder / "lr.json").read_text())["fingerprint"] == "another"

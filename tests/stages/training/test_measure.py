@@ -7,14 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from small_run import SETTLED
+from tiny_training import config, cross_entropy, make_job
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from vitcompress.core.context import Context
 from vitcompress.core.errors import DataError
 from vitcompress.stages.training import measure
-from vitcompress.stages.training.config import TrainingConfig
 from vitcompress.stages.training.job import Job
 from vitcompress.stages.training.measure import StepCost, StepLine, first_images, measure_line, measure_loading
 
@@ -66,30 +65,22 @@ def test_a_loader_without_a_batch_is_told() -> None:
         measure_loading(DataLoader(Numbered(3), batch_size=4, drop_last=True), 0.1)
 
 
-def job(context: Context, sizes: list[int], mix: Any = None) -> Job:
+def measured(context: Context, images: int, steps: int, **changes: Any) -> tuple[StepLine, list[int]]:
+    """Steps over a batch of so many images, and the sizes of the batches that the loss saw."""
+    sizes: list[int] = []
+
     def loss(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         sizes.append(len(images))
-        return {"labels": nn.functional.cross_entropy(model(images), labels)}
+        return cross_entropy(model, images, labels)
 
-    loader: DataLoader[Any] = DataLoader(Numbered(8), batch_size=4)
-    return Job(
-        name="tiny",
-        model=nn.Sequential(nn.Flatten(), nn.Linear(12, 10)),
-        network=lambda model: model,
-        loss=loss,
-        train=loader,
-        val=loader,
-        folder=context.run.root / "checkpoints",
-        fingerprint="f",
-        mix=mix,
-    )
+    batch = [torch.zeros(images, 3, 4, 4), torch.zeros(images, dtype=torch.int64)]
+    job = make_job(context, loss, **changes)
+    return measure_line(job, config(batch_size=images), context, batch, steps), sizes
 
 
 def test_steps_of_the_batch_and_of_half_of_it(context: Context) -> None:
-    sizes: list[int] = []
-    config = TrainingConfig(batch_size=6, lr=1e-3, min_lr=1e-5, warmup_epochs=0.0, **SETTLED)
-    batch = [torch.zeros(6, 3, 2, 2), torch.zeros(6, dtype=torch.int64)]
-    found = measure_line(job(context, sizes, lambda *both: both), config, context, batch, 2)
+    """Half of it is even, as mixup asks."""
+    found, sizes = measured(context, 6, 2, mix=lambda *both: both)
     assert sizes == [2] * 3 + [6] * 3, "one warm-up and two measured steps each"
     assert (found.small.images, found.large.images) == (2, 6)
     assert found.seconds(6) == found.large.seconds > 0
@@ -100,12 +91,10 @@ def test_a_batch_that_the_gpu_cannot_hold_is_halved(context: Context, monkeypatc
     real = measure.measure_steps
 
     def full_above_two(given: Job, *rest: Any) -> StepCost:
-        if given.train.batch_size > 2:
+        if (given.train.batch_size or 0) > 2:
             raise torch.OutOfMemoryError
         return real(given, *rest)
 
     monkeypatch.setattr(measure, "measure_steps", full_above_two)
-    config = TrainingConfig(batch_size=8, lr=1e-3, min_lr=1e-5, warmup_epochs=0.0, **SETTLED)
-    batch = [torch.zeros(8, 3, 2, 2), torch.zeros(8, dtype=torch.int64)]
-    found = measure_line(job(context, []), config, context, batch, 1)
+    found, _ = measured(context, 8, 1)
     assert (found.small.images, found.large.images) == (1, 2)

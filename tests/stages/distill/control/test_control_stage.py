@@ -56,26 +56,20 @@ def test_without_a_control_nothing_is_done_and_nothing_of_the_distillation_matte
     assert not (context.run.root / "control").exists()
 
 
-def assert_as_alone(found: ControlRecord, inputs: Inputs, context: Context) -> None:
-    """A training of the student from the labels alone has the same weights and metrics."""
-    alone = distill_stage.run(
-        config(alpha=0.0, features=()), job.Inputs(inputs.data, inputs.teacher, inputs.student), context
-    )
-    assert found.weights is not None
-    one, other = (load_file(context.run.root / ref.path) for ref in (found.weights, alone.weights))
-    assert one.keys() == other.keys()
-    assert all((one[name] == other[name]).all() for name in one)
-    assert (found.epochs, found.steps, found.chosen) == (alone.epochs, alone.steps, alone.chosen)
-    assert found.weights.path == "control/model.safetensors"
-    lines = [line for line in context.run.metrics() if line["training"] == "control"]
-    assert [set(line["losses"]) for line in lines] == [{"labels"}] * 2
-
-
 def test_it_is_the_same_training_as_of_the_student_alone(
     controlled: tuple[Context, Inputs, ControlRecord], copy_run: Callable[[Context], Context]
 ) -> None:
     shared, inputs, found = controlled
-    assert_as_alone(found, inputs, copy_run(shared))
+    context = copy_run(shared)
+    alone = distill_stage.run(
+        config(alpha=0.0, features=()), job.Inputs(inputs.data, inputs.teacher, inputs.student), context
+    )
+    assert found.weights is not None
+    assert found.weights.sha256 == alone.weights.sha256
+    assert (found.epochs, found.steps, found.chosen) == (alone.epochs, alone.steps, alone.chosen)
+    assert found.weights.path == "control/model.safetensors"
+    lines = [line for line in context.run.metrics() if line["training"] == "control"]
+    assert [set(line["losses"]) for line in lines] == [{"labels"}] * 2
 
 
 def test_settings_that_are_the_teachers_are_all_that_changes() -> None:
@@ -91,36 +85,24 @@ def test_its_own_rate_takes_the_place_of_the_distillations() -> None:
     assert (alone.lr, alone.min_lr, alone.layer_decay) == (0.5, 0.005, None)
 
 
-def test_a_student_of_the_teachers_weights_has_a_control_of_random_ones(context: Context, digits_folder: Path) -> None:
-    inputs = given(context, digits_folder)
-    root = context.run.root
-    state = {name: value * 0.5 for name, value in load_file(root / inputs.student.weights.path).items()}
-    other = save_weights(state, root / "student" / "random.safetensors", root)
-    taught = inputs.student.model_copy(update={"random_weights": other})
-    found = control(replace(inputs, student=taught), context)
-    assert "the control starts from random weights" in said(context)
-    same = control(replace(inputs, student=inputs.student.model_copy(update={"weights": other})), context)
-    assert found.weights is not None
-    assert same.weights is not None
-    assert found.weights.sha256 == same.weights.sha256
-    assert (found.start, same.start) == ("random", "")
-
-
-def test_it_starts_as_the_student_did_where_that_is_asked_for(
-    controlled: tuple[Context, Inputs, ControlRecord], copy_run: Callable[[Context], Context]
+@pytest.mark.parametrize("start", ["untaught", "same"])
+def test_a_student_of_the_teachers_weights_has_a_control_of_random_ones_unless_asked(
+    controlled: tuple[Context, Inputs, ControlRecord], copy_run: Callable[[Context], Context], start: Any
 ) -> None:
     shared, inputs, plain = controlled
     context = copy_run(shared)
     root = context.run.root
     state = {name: value * 0.5 for name, value in load_file(root / inputs.student.weights.path).items()}
-    other = save_weights(state, root / "student" / "random.safetensors", root)
-    taught = replace(inputs, student=inputs.student.model_copy(update={"random_weights": other}))
-    asked = ControlConfig(kind="labels", start="same")
-    same = stage.run(control_job(asked, config(), 1), taught, context)
-    assert same.weights is not None
+    taught = save_weights(state, root / "student" / "taught.safetensors", root)
+    student = inputs.student.model_copy(update={"weights": taught, "random_weights": inputs.student.weights})
+    asked = control_job(ControlConfig(kind="labels", start=start), config(), 1)
+    found = stage.run(asked, replace(inputs, student=student), context)
+    assert found.weights is not None
     assert plain.weights is not None
-    assert same.weights.sha256 == plain.weights.sha256
-    assert (same.start, plain.start) == ("same", "")
+    random = start == "untaught"
+    assert (found.weights.sha256 == plain.weights.sha256) == random
+    assert ("the control starts from random weights" in said(context)) == random
+    assert (found.start, plain.start) == ("random" if random else "same", "")
 
 
 def test_the_gain_is_that_of_the_paired_interval(
