@@ -1,6 +1,6 @@
 """The feature analysis: what `compress analyze` measures against the published procedure, on the same features.
 
-    python benchmarks/analysis.py --memory 1000 --json benchmarks/results/analysis.json   # docs/performance.md
+    python benchmarks/analysis.py --memory 1000 --json benchmarks/results/analysis.json   # docs/performance-analysis.md
 
 The published procedure (``analysis_published.py``) writes the features of every layer to disk and goes through them in
 NumPy; ours measures while the network runs, and measures more (sorted energies, participation, random orders of the

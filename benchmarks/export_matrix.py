@@ -1,6 +1,6 @@
 """Every kind of student in every precision: exported, checked in ONNX Runtime against torch, built to an engine.
 
-    python benchmarks/export_matrix.py --json benchmarks/results/export-matrix.json     # the table of docs/export.md
+    python benchmarks/export_matrix.py --json benchmarks/results/export-matrix.json     # docs/export-matrix.md
 
 Each at full size, 224 pixels, with random weights, and at the reduced geometry, trained on the digits: only of these
 the top-1 says something (``export_models.py``). Compared on digits that nothing was trained or calibrated on. An engine

@@ -2,7 +2,7 @@
 
     python benchmarks/gates.py latency             # 45 minutes; an interrupted run goes on where it was
     python benchmarks/gates.py accuracy
-    python benchmarks/gates.py table               # docs/gates.md, from benchmarks/results
+    python benchmarks/gates.py table               # docs/error-rates.md, from benchmarks/results
 
 What follows the first word is that part's own: ``python benchmarks/gates.py latency --help``.
 """
