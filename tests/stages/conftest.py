@@ -39,8 +39,9 @@ def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files under the names that would be drawn, without the seconds that drawing takes."""
     from vitcompress.stages.analysis.figures.draw import detailed  # matplotlib, which most of these tests do without
 
-    def named(networks: list[NetworkResult], *_: object) -> dict[str, bytes]:
-        names = {f"rank-{name}.png" for name in detailed(networks)}
+    def named(networks: list[NetworkResult], *given: object) -> dict[str, bytes]:
+        alone = [name for name, one in detailed(networks).items() if given[-1] or one is not networks[0]]
+        names = {f"rank-{name}.png" for name in alone}
         return dict.fromkeys(names | ({"over-training.svg"} if len(networks) > 1 else set()), b"drawn")
 
     monkeypatch.setattr("vitcompress.stages.analysis.figures.draw.rendered", named)
