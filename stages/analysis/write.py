@@ -63,9 +63,9 @@ def write(
     from vitcompress.stages.analysis.figures import draw  # matplotlib is slow to import, and only figures need it
 
     summary = summarise(networks)
-    figures = draw.rendered(networks, selected, student, approach, first_alone)
     made: dict[str, str | bytes] = {f"tables/{name}": text for name, text in tables(summary).items()}
-    made |= {f"figures/{name}": content for name, content in figures.items()}
+    for name, figure in draw.figures(networks, selected, student, approach, first_alone):
+        made |= {f"figures/{name}.{kind}": content for kind, content in draw.file_bytes(figure).items()}
     for stale in _files_before(folder) - set(made):
         (folder / stale).unlink(missing_ok=True)
     content = document(networks, summary, advice) | {"approach": finite(list(approach)), "files": sorted(made)}

@@ -22,21 +22,6 @@ if TYPE_CHECKING:
 DPI = 150
 
 
-def rendered(
-    networks: Sequence[NetworkResult],
-    selected_layers: tuple[int, ...] = (),
-    student: Shape | None = None,
-    approach: Sequence[dict[str, Any]] = (),
-    first_alone: bool = True,
-) -> dict[str, bytes]:
-    """Return file name -> bytes of every figure; arguments as of ``figures``."""
-    return {
-        f"{name}.{kind}": content
-        for name, figure in figures(networks, selected_layers, student, approach, first_alone)
-        for kind, content in file_bytes(figure).items()
-    }
-
-
 def figures(
     networks: Sequence[NetworkResult],
     selected_layers: tuple[int, ...] = (),

@@ -51,11 +51,11 @@ def test_figures_of_an_earlier_call_go_and_other_files_stay(tmp_path: Path) -> N
     networks = checkpoints(3, depth=2, **FEW)
     written(tmp_path, networks)
     drawn = {name for name in relative(tmp_path) if name.startswith("figures/")}
-    assert drawn == {f"figures/{n}" for n in ("rank-teacher.png", "rank-student-after.png", "over-training.svg")}
+    assert drawn == {f"figures/{n}" for n in ("rank-teacher.png", "rank-student-after.png", "over-training.png")}
     (tmp_path / "figures" / "mine.png").write_bytes(b"mine")
     (tmp_path / "notes.txt").write_text("mine")
     own = {path.relative_to(tmp_path).as_posix() for path in written(tmp_path, networks[:1])}
-    assert "figures/over-training.svg" not in own
+    assert "figures/over-training.png" not in own
     assert relative(tmp_path) == own | {"figures/mine.png", "notes.txt"}
 
 

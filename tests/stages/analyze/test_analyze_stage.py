@@ -62,9 +62,9 @@ def test_the_same_again_gives_the_same_files(context: Context) -> None:
 
 def test_its_fingerprint_holds_no_time_and_no_figure(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     drawings = iter((b"drawn", b"drawn otherwise"))
-    monkeypatch.setattr(
-        "vitcompress.stages.analysis.figures.draw.rendered", lambda *_: {"rank-teacher.png": next(drawings)}
-    )
+    draw = "vitcompress.stages.analysis.figures.draw"
+    monkeypatch.setattr(f"{draw}.figures", lambda *_: [("rank-teacher", None)])
+    monkeypatch.setattr(f"{draw}.file_bytes", lambda _: {"png": next(drawings)})
     first, again = analyzed(context), analyzed(context)
     assert first.files != again.files
     assert first.identity() == again.identity()  # what reads the record is not done again for a lost figure

@@ -64,7 +64,7 @@ def test_every_stage_of_training_is_read(strategy: str, context: Context) -> Non
     assert all(is_intact(ref, context.run.root) for ref in record.files)
     figures = [ref.path for ref in record.files if "/figures/" in ref.path]
     assert figures == [  # by name; the teacher's own were drawn by `analyze`
-        "analysis/figures/over-training.svg",
+        "analysis/figures/over-training.png",
         "analysis/figures/rank-student-after.png",
         "analysis/teacher/figures/rank-teacher.png",
     ]
