@@ -17,7 +17,7 @@ class Recommendation(Record):
     value: str | None
     """In words; None when nothing can be said (``reason`` says why)."""
     rule: str
-    """The rule that applied, by its name in the table of ``stages.analysis.advice``."""
+    """The rule that applied, by its name in the table of ``stages.analysis.rules``."""
     reason: str
     """One plain sentence, with the numbers."""
     numbers: dict[str, float]
@@ -64,7 +64,7 @@ class AnalyzeRecord(Record):
     sample: str = ""
     """Which images, in words."""
     measures: FileRef | None = None
-    """Every number, as arrays (``stages.analysis.store``)."""
+    """Every number, as arrays (``stages.analysis.write``)."""
     files: tuple[FileRef, ...] = ()
     """JSON, tables and figures."""
     advice: Advice | None = None

@@ -26,7 +26,7 @@ from vitcompress.pipeline.resolve_size import sized
 from vitcompress.stages.analysis.advice import advise
 from vitcompress.stages.analysis.config import AnalysisConfig
 from vitcompress.stages.analysis.drawn import selected_layers
-from vitcompress.stages.analysis.read import read_network
+from vitcompress.stages.analysis.network import read_network
 from vitcompress.stages.analysis.sample import Sample, folder_sample, split_sample
 from vitcompress.stages.analysis.write import DOCUMENT, remove, write
 from vitcompress.stages.images.config import DataConfig

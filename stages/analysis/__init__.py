@@ -1,11 +1,11 @@
 """What a network's features look like: one streaming pass over images, then numbers, tables, figures and advice.
 
-Which way numbers go, by module:
+The modules, in the order in which numbers pass through them:
 
-- ``sample``, ``read``: which images; one network of a run over them.
-- ``network``, ``tap``, ``measures``: every layer's tokens measured as they come.
+- ``sample``: which images; ``network``, ``tap``, ``measures``: every layer's tokens measured as they come.
 - ``results``: what is then known, as arrays; all below reads nothing else.
-- ``summary``, ``statistics``: percentiles, counts and bootstrap intervals over images.
-- ``rules``, ``drawn``, ``advice``: how to train a student; ``approach``: whether it came closer to its teacher.
-- ``write``: ``document`` (JSON, with ``definitions``), ``tables`` (CSV), ``figures``; ``store``: the arrays themselves.
+- ``quantities``: every number of a tap, defined and computed; ``document``: JSON and CSV tables of them; ``figures``.
+- ``statistics``: bootstrap draws of images; ``rules``, ``drawn``, ``advice``: how to train a student; ``approach``:
+  whether it came closer to its teacher.
+- ``write``: everything as files of one folder, and the arrays themselves.
 """

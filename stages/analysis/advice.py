@@ -1,6 +1,6 @@
 """Strategy, layer pairs and width from a teacher's features, before anything is trained.
 
-The rules are in ``stages.analysis.rules``. They are put to the features as measured in each of WAYS
+The rules are in ``stages.analysis.rules``. They are applied to the features as measured in each of WAYS
 (``stages.analysis.drawn``), because energies and intensities follow massive activations, and no measure is known to be
 the right one. The confidence of an answer is the share of bootstrap draws of the images for which the same table gives
 the same answer, mean over the measures: it tells how much that depends on which images were read and on how energy is
@@ -18,25 +18,17 @@ import numpy as np
 from vitcompress.core.analysis_records import Advice, Recommendation
 from vitcompress.core.errors import UsageError
 from vitcompress.stages.analysis.drawn import Drawn, drawn_by_way, intensities, leading
-from vitcompress.stages.analysis.results import (
-    ENERGY_SHARES,
-    WAY_WORDS,
-    NetworkResult,
-    View,
-    Way,
-    high_percentile,
-)
+from vitcompress.stages.analysis.results import ENERGY_SHARES, WAY_WORDS, NetworkResult, Way, high_percentile
 from vitcompress.stages.analysis.rules import Decision, Facts, Rule, What, decide
 from vitcompress.stages.analysis.statistics import MIN_IMAGES
 from vitcompress.stages.models.geometry import Shape
 
 WEAK = 0.9
 """Confidence below which an answer is called weak."""
-_AT_95 = ENERGY_SHARES.index(0.95)
 
 
 def advise(teacher: NetworkResult, student: Shape, student_name: str, *, seed: int = 0) -> Advice:
-    """What to train the student by, with reasons and confidence.
+    """Return what to train the student by, with reasons and confidence.
 
     Args:
         teacher: every tap of it. Which images its last tap kept follows from their number (``kept_rows``).
@@ -57,28 +49,38 @@ def advise(teacher: NetworkResult, student: Shape, student_name: str, *, seed: i
             f"advice needs every layer of {teacher.arch}, from 0 to its last, and was given layers {layers}; "
             "read them all."
         )
+    images = teacher.taps[-1].images
     lacking = _lacking(teacher)
     if lacking:
-        return _nothing(teacher, lacking)
-    found = _findings(teacher, student, student_name, seed)
-    decision, applied = decide(found.lead.facts)
-    recommendations = tuple(_recommendation(teacher, found, decision, rule) for rule in applied.values())
+        decision = Decision()
+        recommendations = tuple(_nothing(what, teacher, lacking) for what in get_args(What))
+        summary = f"nothing is recommended: {lacking}"
+    else:
+        by = drawn_by_way(teacher, student, student_name, seed)
+        directions = leading({way: decide(drawn.facts)[0].words("strategy") for way, drawn in by.items()})
+        intensity = leading({way: drawn.facts.strongest for way, drawn in by.items()})
+        facts = replace(by[directions].facts, strongest=by[intensity].facts.strongest)
+        lead = replace(by[directions], facts=facts, strongest=by[intensity].strongest)
+        decision, applied = decide(facts)
+        draws = {way: drawn.decisions() for way, drawn in by.items()}
+        found = _Findings(teacher, by, draws, directions, intensity, lead, lead.decisions(), decision)
+        recommendations = tuple(found.recommendation(rule) for rule in applied.values())
+        summary = _summary(student_name, decision, recommendations)
     return Advice(
         strategy=decision.strategy,
         kind=decision.kind,
         pairs=decision.pairs,
         wide_heads=decision.wide_heads,
-        images=teacher.taps[-1].images,
+        images=images,
         recommendations=recommendations,
-        summary=_summary(student_name, decision, recommendations),
+        summary=summary,
     )
 
 
 def _lacking(teacher: NetworkResult) -> str:
-    """Why nothing can be said, or nothing."""
+    """Return why nothing can be advised, or nothing."""
     last = teacher.taps[-1]
-    fewest = min(last.images, last.kept)
-    if fewest < MIN_IMAGES:
+    if min(last.images, last.kept) < MIN_IMAGES:
         return (
             f"{last.images} images were read, {last.kept} of them kept, and at least {MIN_IMAGES} of each are needed."
         )
@@ -90,204 +92,161 @@ def _lacking(teacher: NetworkResult) -> str:
     return ""
 
 
-def _nothing(teacher: NetworkResult, why: str) -> Advice:
+def _nothing(what: What, teacher: NetworkResult, why: str) -> Recommendation:
     last = teacher.taps[-1]
-    numbers = {"images": float(last.images), "images kept": float(last.kept)}
-    recommendations = tuple(
-        Recommendation(
-            what=what,
-            value=None,
-            rule="nothing to go by",
-            reason=why,
-            numbers=numbers,
-            confidence=None,
-            source="this project: stages.analysis.statistics.MIN_IMAGES",
-        )
-        for what in get_args(What)
-    )
-    return Advice(
-        strategy=None,
-        kind=None,
-        pairs=(),
-        wide_heads=None,
-        images=last.images,
-        recommendations=recommendations,
-        summary=f"nothing is recommended: {why}",
+    return Recommendation(
+        what=what,
+        value=None,
+        rule="nothing to go by",
+        reason=why,
+        numbers={"images": float(last.images), "images kept": float(last.kept)},
+        confidence=None,
+        source="this project: stages.analysis.statistics.MIN_IMAGES",
     )
 
 
 @dataclass(frozen=True)
 class _Findings:
-    """What every measure says, and the ones that are gone by."""
+    """What every measure says, and what is decided."""
 
+    teacher: NetworkResult
     by: Mapping[Way, Drawn]
+    draws: Mapping[Way, Sequence[Decision]]
+    """By each measure alone, of each draw."""
     directions: Way
     """The measure that strategy and width follow."""
     intensity: Way
-    """That layers follow."""
+    """The measure that layers follow."""
     lead: Drawn
     """Facts and draws by these two."""
-    decided: Mapping[Way, Decision]
-    """By each measure alone."""
-    draws: Mapping[Way, Sequence[Decision]]
-    """Likewise, of each draw."""
+    lead_draws: Sequence[Decision]
+    decision: Decision
 
-    def way(self, rule: Rule) -> Way:
-        """The measure that a rule goes by."""
-        return self.intensity if rule.what == "pairs" else self.directions
+    def recommendation(self, rule: Rule) -> Recommendation:
+        """Return the answer of a rule that applied, with its reason and confidence."""
+        what, value = rule.what, self.decision.words(rule.what)
+        shares = [_agreeing(draws, what, value) for draws in self.draws.values()]
+        confidence = sum(shares) / len(shares)
+        answers = {WAY_WORDS[way]: decide(drawn.facts)[0].words(what) for way, drawn in self.by.items()}
+        return Recommendation(
+            what=what,
+            value=value,
+            rule=rule.name,
+            reason=rule.reason.format(**self._words()) + self._dissent(rule, value, answers, confidence),
+            numbers=self._numbers(rule),
+            confidence=confidence,
+            source=rule.source,
+            measure=WAY_WORDS[self.intensity if what == "pairs" else self.directions],
+            sampling=_agreeing(self.lead_draws, what, value),
+            answers=answers,
+        )
 
+    def _dissent(self, rule: Rule, value: str, answers: Mapping[str, str], confidence: float) -> str:
+        """Return, for a rule that rests on energies, whether the measures agree, and how sure the answer is."""
+        differing = sorted({answer for answer in answers.values() if answer != value})
+        if rule.basis == "shapes" and not differing:
+            return ""
+        dissent = [f"{_listed([way for way in answers if answers[way] == other])}: {other}" for other in differing]
+        sure = f", confidence {confidence:.2f}" if differing else ""
+        agree = "disagree" if differing else "agree"
+        if rule.what != "strategy":
+            aside = f" ({'; '.join(dissent)})" if dissent else ""
+            return f" The measures {agree}{aside}{sure}."
+        needs = [f"{drawn.facts.shared:g} {WAY_WORDS[way]}" for way, drawn in self.by.items()]
+        needs[0] = needs[0].replace(" ", " directions ", 1)
+        held = 100 * self.teacher.taps[-1].strongest_channels(2)[1]
+        aside = "; ".join([*dissent, f"two channels hold {held:.0f} % of the energy"])
+        return (
+            f" 95 % of the energy takes {', '.join(needs)}; student width {self.lead.facts.student.width}: the "
+            f"measures {agree} ({aside}){sure}."
+        )
 
-def _findings(teacher: NetworkResult, student: Shape, student_name: str, seed: int) -> _Findings:
-    by = drawn_by_way(teacher, student, student_name, seed)
-    decided = {way: decide(drawn.facts)[0] for way, drawn in by.items()}
-    directions = leading({way: decision.words("strategy") for way, decision in decided.items()})
-    intensity = leading({way: drawn.facts.strongest for way, drawn in by.items()})
-    facts = replace(by[directions].facts, strongest=by[intensity].facts.strongest)
-    lead = replace(by[directions], facts=facts, strongest=by[intensity].strongest)
-    draws = {way: drawn.decisions() for way, drawn in by.items()}
-    return _Findings(by, directions, intensity, lead, decided, draws)
+    def _words(self) -> dict[str, object]:
+        """Return what the sentences of the rules are filled with."""
+        facts, last = self.lead.facts, self.teacher.taps[-1]
+        counted = len(last.view(self.directions).own)
+        seen, strength = (WAY_WORDS[way] if way != "raw" else "" for way in (self.directions, self.intensity))
+        return {
+            "f": facts,
+            "s": facts.student,
+            "student": facts.student_name,
+            "student_last": facts.student.depth - 1,
+            "student_taps": f"{facts.student.depth} {'blocks' if facts.student.isotropic else 'stages'}",
+            "teacher_last": facts.teacher_depth - 1,
+            "teacher_taps": f"{facts.teacher_depth} {'blocks' if facts.teacher_isotropic else 'stages'}",
+            "interval": "[{:g}, {:g}]".format(*self._d95()),
+            "kept": last.kept,
+            "seen": seen and f", {seen}",
+            "by": seen and f" ({seen})",
+            "strength": strength and f" ({strength})",
+            "percentile": f"99th percentile of {counted:,} images" if counted >= 100 else f"largest of {counted}",
+            "layers": " ".join(map(str, facts.strongest)),
+            "margin": self._margin(facts),
+            "width": self.decision.width,
+        }
 
+    def _d95(self) -> list[float]:
+        """Return both ends of the 95 % percentile interval of d95."""
+        return [float(end) for end in np.percentile(self.lead.shared, [2.5, 97.5])]
 
-def _recommendation(teacher: NetworkResult, found: _Findings, decision: Decision, rule: Rule) -> Recommendation:
-    what, value, decisions = rule.what, decision.words(rule.what), found.lead.decisions()
-    shares = [_agreeing(draws, what, value) for draws in found.draws.values()]
-    confidence = sum(shares) / len(shares)
-    answers = {WAY_WORDS[way]: alone.words(what) for way, alone in found.decided.items()}
-    reason = rule.reason.format(**_words(teacher, found, decision))
-    return Recommendation(
-        what=what,
-        value=value,
-        rule=rule.name,
-        reason=reason + _disputed(teacher, found, rule, value, answers, confidence),
-        numbers=_numbers(teacher, found, decisions, rule),
-        confidence=confidence,
-        source=rule.source,
-        measure=WAY_WORDS[found.way(rule)],
-        sampling=_agreeing(decisions, what, value),
-        answers=answers,
-    )
+    def _margin(self, facts: Facts) -> str:
+        """Return by how much the strongest layers are stronger than the others, in words."""
+        rows = np.arange(self.teacher.taps[-1].images)[None]
+        means = intensities(self.teacher, rows, self.intensity)[0].tolist()
+        others = [layer for layer in range(len(means)) if layer not in facts.strongest]
+        if not others:
+            return ""
+        least, following = min(facts.strongest, key=means.__getitem__), max(others, key=means.__getitem__)
+        return f" (the least, layer {least}, {means[least]:.4g}; the next, layer {following}, {means[following]:.4g})"
+
+    def _numbers(self, rule: Rule) -> dict[str, float]:
+        """Return the numbers behind an answer, by their names in words."""
+        facts, last = self.lead.facts, self.teacher.taps[-1]
+        low, high = self._d95()
+        d95 = {"d95": facts.shared, "d95, low": low, "d95, high": high}
+        if rule.what == "pairs":
+            layers = range(len(self.teacher.taps)) if rule.name == "highest intensity" else ()
+            chosen = [float(np.mean((self.lead.strongest == layer).any(axis=1))) for layer in layers]
+            return {f"chosen, layer {layer}": share for layer, share in enumerate(chosen)}
+        if rule.what == "width":
+            widths = [decision.width for decision in self.lead_draws if decision.width is not None]
+            ends = np.percentile(widths, [2.5, 97.5], method="nearest")
+            return {**d95, "width, low": float(ends[0]), "width, high": float(ends[1])}
+        view = last.view(self.directions)
+        return {
+            "student width": float(facts.student.width),
+            "teacher width": float(last.width),
+            **d95,
+            "d95, 99th percentile": float(high_percentile(view.shared[:, ENERGY_SHARES.index(0.95)])),
+            "directions of an image alone, 99th percentile": float(facts.own),
+            "energy in the shared directions of the student's width": float(
+                min(1.0, view.spectrum[: facts.student.width].sum())
+            ),
+            **{f"d95, {WAY_WORDS[way]}": drawn.facts.shared for way, drawn in self.by.items()},
+            **{f"own, {WAY_WORDS[way]}": float(drawn.facts.own) for way, drawn in self.by.items()},
+            "energy in the strongest channel": last.strongest_channels(1)[1],
+            "energy in the two strongest channels": last.strongest_channels(2)[1],
+        }
 
 
 def _agreeing(decisions: Sequence[Decision], what: What, value: str) -> float:
-    """Share of the draws that give this answer."""
+    """Return the share of the draws that give this answer."""
     return sum(other.words(what) == value for other in decisions) / len(decisions)
 
 
-def _disputed(
-    teacher: NetworkResult, found: _Findings, rule: Rule, value: str, answers: Mapping[str, str], confidence: float
-) -> str:
-    """Of a rule that rests on energies: whether the measures agree, and how sure the answer therefore is."""
-    differing = {answer for answer in answers.values() if answer != value}
-    if rule.basis == "shapes" and not differing:
-        return ""
-    dissent = [f"{_listed([way for way in answers if answers[way] == other])}: {other}" for other in sorted(differing)]
-    sure = f", confidence {confidence:.2f}" if differing else ""
-    agree = "disagree" if differing else "agree"
-    if rule.what != "strategy":
-        aside = f" ({'; '.join(dissent)})" if dissent else ""
-        return f" The measures {agree}{aside}{sure}."
-    needs = [f"{drawn.facts.shared:g} {WAY_WORDS[way]}" for way, drawn in found.by.items()]
-    needs[0] = needs[0].replace(" ", " directions ", 1)
-    channels = f"two channels hold {100 * teacher.taps[-1].strongest_channels(2)[1]:.0f} % of the energy"
-    return (
-        f" 95 % of the energy takes {', '.join(needs)}; student width {found.lead.facts.student.width}: the measures "
-        f"{agree} ({'; '.join([*dissent, channels])}){sure}."
-    )
-
-
 def _listed(names: Sequence[str]) -> str:
-    """``a``, ``a and b``, ``a, b and c``."""
+    """Return ``a``, ``a and b``, ``a, b and c``."""
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def _words(teacher: NetworkResult, found: _Findings, decision: Decision) -> dict[str, object]:
-    """What the sentences of the rules are filled with."""
-    facts, student, last = found.lead.facts, found.lead.facts.student, teacher.taps[-1]
-    low, high = found.lead.shared_interval
-    counted = len(last.view(found.directions).own)
-    seen, strength = (WAY_WORDS[way] if way != "raw" else "" for way in (found.directions, found.intensity))
-    return {
-        "student": facts.student_name,
-        "student_width": student.width,
-        "student_depth": student.depth,
-        "student_last": student.depth - 1,
-        "student_taps": f"{student.depth} {'blocks' if student.isotropic else 'stages'}",
-        "heads": student.heads,
-        "head_size": facts.head_size,
-        "teacher_width": facts.teacher_width,
-        "teacher_depth": facts.teacher_depth,
-        "teacher_last": facts.teacher_depth - 1,
-        "teacher_taps": f"{facts.teacher_depth} {'blocks' if facts.teacher_isotropic else 'stages'}",
-        "shared": facts.shared,
-        "low": low,
-        "high": high,
-        "own": facts.own,
-        "kept": last.kept,
-        "seen": seen and f", {seen}",
-        "by": seen and f" ({seen})",
-        "strength": strength and f" ({strength})",
-        "percentile": f"99th percentile of {counted:,} images" if counted >= 100 else f"largest of {counted}",
-        "layers": " ".join(map(str, facts.strongest)),
-        "margin": _margin(teacher, facts, found.intensity),
-        "width": decision.width,
-    }
-
-
-def _margin(teacher: NetworkResult, facts: Facts, way: Way) -> str:
-    """By how much the strongest layers are stronger than the others."""
-    rows = np.arange(teacher.taps[-1].images)[None]
-    means = dict(zip((tap.layer for tap in teacher.taps), intensities(teacher, rows, way)[0].tolist(), strict=True))
-    others = [layer for layer in means if layer not in facts.strongest]
-    if not others:
-        return ""
-    least, following = min(facts.strongest, key=means.__getitem__), max(others, key=means.__getitem__)
-    return f" (the least, layer {least}, {means[least]:.4g}; the next, layer {following}, {means[following]:.4g})"
-
-
-def _numbers(teacher: NetworkResult, found: _Findings, decisions: Sequence[Decision], rule: Rule) -> dict[str, float]:
-    facts, last = found.lead.facts, teacher.taps[-1]
-    low, high = found.lead.shared_interval
-    d95 = {"d95": facts.shared, "d95, low": low, "d95, high": high}
-    if rule.what == "pairs":
-        if rule.name != "highest intensity":
-            return {}
-        chosen = [float(np.mean((found.lead.strongest == tap.layer).any(axis=1))) for tap in teacher.taps]
-        return {f"chosen, layer {layer}": share for layer, share in enumerate(chosen)}
-    if rule.what == "width":
-        widths = [decision.width for decision in decisions if decision.width is not None]
-        ends = np.percentile(widths, [2.5, 97.5], method="nearest")
-        return {**d95, "width, low": float(ends[0]), "width, high": float(ends[1])}
-    view = last.view(found.directions)
-    return {
-        "student width": float(facts.student.width),
-        "teacher width": float(last.width),
-        **d95,
-        "d95, 99th percentile": float(high_percentile(view.shared[:, _AT_95])),
-        "directions of an image alone, 99th percentile": float(facts.own),
-        "energy in the shared directions of the student's width": _held(view, facts.student.width),
-        **{f"d95, {WAY_WORDS[way]}": drawn.facts.shared for way, drawn in found.by.items()},
-        **{f"own, {WAY_WORDS[way]}": float(drawn.facts.own) for way, drawn in found.by.items()},
-        "energy in the strongest channel": last.strongest_channels(1)[1],
-        "energy in the two strongest channels": last.strongest_channels(2)[1],
-    }
-
-
-def _held(view: View, width: int) -> float:
-    """Share of the tap's energy in the best subspace of this width that all images share."""
-    return float(min(1.0, view.spectrum[:width].sum()))
-
-
 def _summary(student: str, decision: Decision, recommendations: tuple[Recommendation, ...]) -> str:
-    weak = [
-        f"{entry.what} ({entry.value}: {_why_weak(entry)})"
-        for entry in recommendations
-        if entry.confidence is not None and entry.confidence < WEAK
-    ]
+    """Return the advice in one line, with what is weak and why."""
+    weak = []
+    for entry in recommendations:
+        if entry.confidence is not None and entry.confidence < WEAK:
+            why = f"only {entry.confidence:.0%} of the draws agree"
+            if len(set(entry.answers.values())) > 1:
+                why = f"confidence {entry.confidence:.2f}, the measures disagree"
+            weak.append(f"{entry.what} ({entry.value}: {why})")
     said = f"{decision.words('strategy')} for {student}; {decision.words('pairs')}"
     return said + (f"; weak: {', '.join(weak)}" if weak else "")
-
-
-def _why_weak(entry: Recommendation) -> str:
-    if len(set(entry.answers.values())) > 1:
-        return f"confidence {entry.confidence:.2f}, the measures disagree"
-    return f"only {entry.confidence:.0%} of the draws agree"

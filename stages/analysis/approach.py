@@ -19,7 +19,7 @@ from vitcompress.stages.analysis.results import (
     kept_rows,
     relative_depths,
 )
-from vitcompress.stages.analysis.statistics import MIN_IMAGES, Rows, intervals
+from vitcompress.stages.analysis.statistics import MIN_IMAGES, Rows, drawn_times, intervals
 
 Verdict = Literal["closer", "farther", "no clear change"]
 
@@ -75,10 +75,7 @@ def _medians(values: Floats, rows: Rows) -> Floats:
 
 
 def _means(values: Floats, rows: Rows) -> Floats:
-    draws, images = rows.shape
-    flat = rows + images * np.arange(draws)[:, None]
-    times = np.bincount(flat.ravel(), minlength=draws * images).reshape(draws, images).astype(np.float64)
-    known = ~np.isnan(values)
+    times, known = drawn_times(rows), ~np.isnan(values)
     return np.asarray((np.where(known, values, 0) @ times.T) / (known.astype(np.float64) @ times.T))
 
 
@@ -102,7 +99,7 @@ def approach(
     *,
     seed: int = 0,
 ) -> tuple[Approach, ...]:
-    """Distance of the student from its teacher before, along and after training, for each quantity.
+    """Return the distance of the student from its teacher before, along and after training, for each quantity.
 
     A layer l of L stands at depth l / (L - 1), a single one, which is its network's last, at 1 (``relative_depths``).
     The teacher's curve is interpolated linearly at the student's depths. Images are drawn jointly for all taps of all
@@ -120,45 +117,52 @@ def approach(
         have been read on the same images in the same order; if their numbers differ, or a quantity is not finite, it
         has no distances and a sentence that says so.
     """
-    students = (before, *checkpoints, after)
-    return tuple(_compare(quantity, teacher, students, seed) for quantity in _QUANTITIES)
+    return tuple(_compare(quantity, teacher, (before, *checkpoints, after), seed) for quantity in _QUANTITIES)
 
 
 def _compare(quantity: _Quantity, teacher: NetworkResult, students: Sequence[NetworkResult], seed: int) -> Approach:
     networks = (teacher, *students)
     known = [[quantity.of_images(tap) for tap in network.taps] for network in networks]
     images, counts = teacher.taps[0].images, [len(of_tap) for of_network in known for of_tap in of_network]
-    words = _which(images, min(counts), max(counts))
+    fewest, most = min(counts), max(counts)
+    kept = f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
+    which = f"all {images:,} images" if fewest == images else f"{kept} kept of {images:,} images"
     reason = _incomparable(quantity, networks, known)
     if reason:
-        return Approach(
-            quantity.name, quantity.unit, words, (), None, None, f"{quantity.name}: not compared, {reason}."
-        )
+        sentence = f"{quantity.name}: not compared, {reason}."
+        return Approach(quantity.name, quantity.unit, which, (), None, None, sentence)
     values = [np.stack([_placed(of_tap, images) for of_tap in of_network]) for of_network in known]
 
     def statistic(rows: Rows) -> Floats:
-        """Of drawn images ``[B, images]`` the distance of each student and the change, ``[students + 1, B]``."""
+        """Return of drawn images ``[B, images]`` each student's distance and the change, ``[students + 1, B]``."""
         curves = [quantity.over_images(of_network, rows) for of_network in values]
         distances = [distance(curves[0], curve) for curve in curves[1:]]
         return np.stack([*distances, _change(distances[0], distances[-1])])
 
-    points = statistic(np.arange(images)[None])[:, 0]
-    if min(counts) < MIN_IMAGES:
-        estimates = [Estimate(float(point), None, None) for point in points]
+    points = statistic(np.arange(images)[None])[:, 0].tolist()
+    if fewest < MIN_IMAGES:
+        estimates = [Estimate(point, None, None) for point in points]
     else:
-        ends = zip(points, *intervals(statistic, images, seed), strict=True)
-        estimates = [Estimate(*map(float, end)) for end in ends]
-    change = estimates[-1]
+        low, high = intervals(statistic, images, seed)
+        estimates = list(map(Estimate, points, low.tolist(), high.tolist()))
+    change, verdict = estimates[-1], _verdict(estimates[-1])
     distances = tuple(
         Distance(network.label, network.epoch, estimate)
         for network, estimate in zip(students, estimates[:-1], strict=True)
     )
-    sentence = _sentence(quantity, distances, change, words)
-    return Approach(quantity.name, quantity.unit, words, distances, change, _verdict(change), sentence)
+    sentence = (
+        f"{quantity.name}: {points[0]:.4g} from the teacher's curve before training and {points[-2]:.4g} after "
+        f"({quantity.unit}; {which})"
+    )
+    if verdict is None:
+        sentence += f": no verdict with fewer than {MIN_IMAGES} images."
+    else:
+        sentence += f", a change of {change.value:+.4g} [{change.low:+.4g}, {change.high:+.4g}]: {verdict}."
+    return Approach(quantity.name, quantity.unit, which, distances, change, verdict, sentence)
 
 
 def distance(teacher: Floats, student: Floats) -> Floats:
-    """Mean absolute difference of curves over relative depth: ``[Lt, ...]``, ``[Ls, ...]`` to ``[...]``."""
+    """Return the mean absolute difference of curves over relative depth: ``[Lt, ...]``, ``[Ls, ...]`` to ``[...]``."""
     at = np.interp(relative_depths(len(student)), relative_depths(len(teacher)), np.arange(len(teacher)))
     below = np.floor(at).astype(int)
     above = np.minimum(below + 1, len(teacher) - 1)
@@ -168,29 +172,19 @@ def distance(teacher: Floats, student: Floats) -> Floats:
 
 
 def _change(before: Floats, after: Floats) -> Floats:
-    """Difference of distances; 0 for rounding, which has a sign but is no change."""
+    """Return the difference of distances; 0 for rounding, which has a sign but is no change."""
     return np.where(np.isclose(after, before, rtol=1e-9, atol=1e-12), 0, after - before)
 
 
 def _placed(known: Floats, images: int) -> Floats:
-    """What is known of kept images, at their places among all; NaN elsewhere."""
-    if len(known) == images:
-        return known
+    """Return what is known of kept images, at their places among all; NaN elsewhere."""
     placed = np.full(images, np.nan)
     placed[kept_rows(images, len(known))] = known
     return placed
 
 
-def _which(images: int, fewest: int, most: int) -> str:
-    """Which images, in words."""
-    if fewest == images:
-        return f"all {images:,} images"
-    kept = f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
-    return f"{kept} kept of {images:,} images"
-
-
 def _incomparable(quantity: _Quantity, networks: Sequence[NetworkResult], known: list[list[Floats]]) -> str:
-    """Why there is no distance, or nothing."""
+    """Return why there is no distance, or nothing."""
     images = networks[0].taps[0].images
     for network, of_network in zip(networks, known, strict=True):
         for tap, of_tap in zip(network.taps, of_network, strict=True):
@@ -209,15 +203,3 @@ def _verdict(change: Estimate) -> Verdict | None:
     if change.low is None or change.high is None:
         return None
     return "closer" if change.high < 0 else "farther" if change.low > 0 else "no clear change"
-
-
-def _sentence(quantity: _Quantity, distances: tuple[Distance, ...], change: Estimate, images: str) -> str:
-    before, after = distances[0].distance.value, distances[-1].distance.value
-    course = (
-        f"{quantity.name}: {before:.4g} from the teacher's curve before training and {after:.4g} after "
-        f"({quantity.unit}; {images})"
-    )
-    verdict = _verdict(change)
-    if verdict is None:
-        return f"{course}: no verdict with fewer than {MIN_IMAGES} images."
-    return f"{course}, a change of {change.value:+.4g} [{change.low:+.4g}, {change.high:+.4g}]: {verdict}."

@@ -1,9 +1,9 @@
-"""What the rules decide by, in each way that a teacher was measured in, and over draws of its images."""
+"""What the rules decide by, in each way that a teacher was measured in, and over bootstrap draws of its images."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,7 +19,7 @@ from vitcompress.stages.analysis.results import (
     kept_rows,
 )
 from vitcompress.stages.analysis.rules import Decision, Facts, compared_layers, decide
-from vitcompress.stages.analysis.statistics import Rows, resampled_rows
+from vitcompress.stages.analysis.statistics import Rows, drawn_times, resampled_rows
 from vitcompress.stages.models.geometry import Shape
 
 _AT_95, _AT_99 = ENERGY_SHARES.index(0.95), ENERGY_SHARES.index(0.99)
@@ -37,34 +37,23 @@ class Drawn:
     strongest: Counts
     """[B, k]"""
 
-    @property
-    def shared_interval(self) -> tuple[float, float]:
-        """95 % percentile interval of d95."""
-        low, high = np.percentile(self.shared, [2.5, 97.5])
-        return float(low), float(high)
-
     def decisions(self) -> list[Decision]:
-        """What the table says of each draw."""
-        return list(self._decisions())
-
-    def _decisions(self) -> Iterator[Decision]:
-        known: dict[tuple[object, ...], Decision] = {}
-        for shared, own, strongest in zip(self.shared, self.own, self.strongest.tolist(), strict=True):
-            drawn = (float(shared), int(own), tuple(strongest))
-            if drawn not in known:
-                facts = replace(self.facts, shared=drawn[0], own=drawn[1], strongest=drawn[2])
-                known[drawn] = decide(facts)[0]
-            yield known[drawn]
+        """Return what the table of rules decides for each draw."""
+        draws = zip(self.shared.tolist(), self.own.tolist(), map(tuple, self.strongest.tolist()), strict=True)
+        return [
+            decide(replace(self.facts, shared=shared, own=own, strongest=strongest))[0]
+            for shared, own, strongest in draws
+        ]
 
 
 def usable_ways(teacher: NetworkResult) -> tuple[Way, ...]:
-    """Ways in which the last tap was measured and has energy; raw is always the first."""
+    """Return the ways in which the last tap was measured and has energy; raw is always the first."""
     last = teacher.taps[-1]
     return tuple(way for way in last.ways if way == "raw" or last.view(way).spectrum.any())
 
 
 def drawn_by_way(teacher: NetworkResult, student: Shape, student_name: str, seed: int) -> dict[Way, Drawn]:
-    """Facts and draws by each of ``usable_ways``, the same draws of images for all of them.
+    """Return facts and draws by each of ``usable_ways``, the same draws of images for all of them.
 
     Args:
         teacher: every tap of it.
@@ -75,10 +64,9 @@ def drawn_by_way(teacher: NetworkResult, student: Shape, student_name: str, seed
     last, depth = teacher.taps[-1], len(teacher.taps)
     count = compared_layers(student.depth, depth)
     blocks = list(resampled_rows(last.images, last.kept, seed))
-    whole = np.arange(last.images)[None]
     found = {}
     for way in usable_ways(teacher):
-        shared, own, strongest = statistics(teacher, whole, count, way)
+        shared, own, strongest = statistics(teacher, np.arange(last.images)[None], count, way)
         facts = Facts(
             student=student,
             student_name=student_name,
@@ -95,44 +83,47 @@ def drawn_by_way(teacher: NetworkResult, student: Shape, student_name: str, seed
 
 
 def statistics(teacher: NetworkResult, rows: Rows, count: int, way: Way) -> tuple[Floats, Counts, Counts]:
-    """Of drawn images ``rows [B, images]``: d95 ``[B]``, own directions ``[B]``, strongest layers ``[B, count]``.
+    """Return of drawn images ``[B, images]`` d95 ``[B]``, own directions ``[B]``, strongest layers ``[B, count]``.
 
     In other ways than raw all of them are of the kept images.
     """
     last = teacher.taps[-1]
-    view, order = last.view(way), _kept_first(last.images, last.kept)
-    shared = np.median(view.shared[:, _AT_95][rows[:, : last.kept]], axis=1)
-    own = high_percentile(view.own[order, _AT_99][rows] if way == "raw" else view.own[:, _AT_99][rows[:, : last.kept]])
-    intensity = intensities(teacher, rows, way)
-    strongest = np.sort(np.argsort(-intensity, axis=1, kind="stable")[:, :count], axis=1)  # of equal ones the earlier
-    return shared, own, strongest
+    view, kept = last.view(way), rows[:, : last.kept]
+    shared = np.median(view.shared[:, _AT_95][kept], axis=1)
+    own = view.own[:, _AT_99]
+    drawn = own[_kept_first(last.images, last.kept)][rows] if way == "raw" else own[kept]
+    return shared, high_percentile(drawn), strongest_layers(teacher, rows, count, way)
+
+
+def strongest_layers(teacher: NetworkResult, rows: Rows, count: int, way: Way) -> Counts:
+    """Return the layers of highest mean intensity over drawn images, ascending ``[B, count]``; of equal the earlier."""
+    return np.sort(np.argsort(-intensities(teacher, rows, way), axis=1, kind="stable")[:, :count], axis=1)
 
 
 def intensities(teacher: NetworkResult, rows: Rows, way: Way) -> Floats:
-    """``[B, taps]``: mean intensity of each layer over drawn images ``[B, images]``; raw, where a layer has no norm."""
+    """Return ``[B, taps]``: mean intensity of each layer over drawn images ``[B, images]``; raw where one lacks it."""
     last = teacher.taps[-1]
     order = _kept_first(last.images, last.kept)
     if way == "raw" or any(way not in tap.ways or not len(tap.viewed_rows) for tap in teacher.taps):
         return np.stack([tap.intensity[order][rows].mean(axis=1) for tap in teacher.taps], axis=1)
     place = np.argsort(order)  # of an image, in rows
-    flat = rows + last.images * np.arange(len(rows))[:, None]
-    times = np.bincount(flat.ravel(), minlength=rows.shape[0] * last.images).reshape(len(rows), last.images)
+    times = drawn_times(rows)
     means = []
     for tap in teacher.taps:
-        drawn = times[:, place[tap.viewed_rows]].astype(np.float64)
+        drawn = times[:, place[tap.viewed_rows]]
         drawn[~drawn.any(axis=1)] = 1.0  # none of the images looked at was drawn: all stand for the draw
         means.append(drawn @ tap.view(way).intensity / drawn.sum(axis=1))
     return np.stack(means, axis=1)
 
 
 def _kept_first(images: int, kept: int) -> Counts:
-    """Numbers of the images in the order that rows have them: the last tap's kept ones first."""
+    """Return the numbers of the images in the order that rows have them: the last tap's kept ones first."""
     first = kept_rows(images, kept)
     return np.concatenate([first, np.setdiff1d(np.arange(images), first)])
 
 
 def leading(answers: Mapping[Way, object]) -> Way:
-    """The measure to go by: raw, unless more of the measures give another answer; then the first of those.
+    """Return the measure to follow: raw, unless more of the measures give another answer; then the first of those.
 
     Raw leads, because it is what the losses compare and what the rules were published for (docs/adr/0006).
     """
@@ -142,11 +133,7 @@ def leading(answers: Mapping[Way, object]) -> Way:
 
 
 def selected_layers(teacher: NetworkResult, student: Shape) -> tuple[int, ...]:
-    """The teacher's layers of highest mean intensity by the leading measure, ascending, as many as are compared."""
-    count = compared_layers(student.depth, len(teacher.taps))
-    rows = np.arange(teacher.taps[-1].images)[None]
-    answers = {}
-    for way in usable_ways(teacher):
-        order = np.argsort(-intensities(teacher, rows, way)[0], kind="stable")
-        answers[way] = tuple(sorted(int(layer) for layer in order[:count]))
+    """Return the teacher's layers of highest mean intensity by the leading measure, ascending, as many as compared."""
+    count, rows = compared_layers(student.depth, len(teacher.taps)), np.arange(teacher.taps[-1].images)[None]
+    answers = {way: tuple(strongest_layers(teacher, rows, count, way)[0].tolist()) for way in usable_ways(teacher)}
     return answers[leading(answers)]

@@ -12,13 +12,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vitcompress.core.context import Context
 from vitcompress.core.errors import ResultError, UsageError
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.core.records import ModelSpec
+from vitcompress.stages.analysis.config import AnalysisConfig
 from vitcompress.stages.analysis.results import Counts, NetworkResult, TapResult, kept_rows
+from vitcompress.stages.analysis.sample import Sample
 from vitcompress.stages.analysis.tap import TapMeasures
 from vitcompress.stages.models.build import logits_and_taps
 from vitcompress.stages.models.final_norm import final_norm
 from vitcompress.stages.models.geometry import shape_by_name
-from vitcompress.stages.training.device import torch_threads
+from vitcompress.stages.training.device import make_accelerator, torch_threads
+from vitcompress.stages.training.monitor import Pace, progress_bar
 
 CLOSELY = 50
 """Images, at most, that are looked at in the other ways at any tap but the last, which decides: that takes twice as
@@ -26,7 +32,7 @@ long as all else that is measured of an image."""
 
 
 def tap_names(arch: str, args: dict[str, Any]) -> tuple[str, ...]:
-    """``block 0`` and so on for an isotropic architecture, ``stage 0`` and so on for a hierarchical one.
+    """Return ``block 0`` and so on for an isotropic architecture, ``stage 0`` and so on for a hierarchical one.
 
     Raises:
         UsageError: it has neither blocks nor stages, or timm refuses the arguments.
@@ -36,7 +42,7 @@ def tap_names(arch: str, args: dict[str, Any]) -> tuple[str, ...]:
 
 
 def kept_images(sizes: Sequence[int], images: int, memory_bytes: float) -> list[Counts]:
-    """Which images' tokens each tap keeps, within a memory budget.
+    """Return which images' tokens each tap keeps, within a memory budget.
 
     The last tap, which decides on strategies, keeps all images where at least one is left for every other tap; these
     keep as many as fit in the rest, spread evenly, all of them the same ones. Where that cannot be, all taps keep the
@@ -67,6 +73,56 @@ def kept_images(sizes: Sequence[int], images: int, memory_bytes: float) -> list[
             f"{sum(sizes):,} bytes in {len(sizes)} layers; allow at least that."
         )
     return [kept_rows(images, fitting)] * len(sizes)
+
+
+def read_network(
+    network: nn.Module,
+    spec: ModelSpec,
+    preprocess: PreprocessSpec,
+    sample: Sample,
+    config: AnalysisConfig,
+    context: Context,
+    *,
+    label: str,
+    epoch: int | None = None,
+) -> NetworkResult:
+    """Measure every tap of a network of a run over ``sample``, on the run's device.
+
+    Args:
+        network: with its weights; it ends up on the device.
+        spec: what it was built from.
+        preprocess: its own.
+        sample: which images.
+        config: batch size and memory.
+        context: device, loader processes and threads.
+        label: the network's name in tables and figures.
+        epoch: see ``NetworkResult.epoch``.
+
+    Raises:
+        ResultError: a tap has values that are not finite.
+        DataError: an image cannot be read.
+    """
+    pace = Pace()
+    with torch_threads(context.threads), progress_bar(context) as bar:
+        task = bar.add_task(f"reading {label}", total=sample.count, rate="-")
+
+        def advance(images: int) -> None:
+            pace.images += images
+            bar.update(task, advance=images, rate=f"{pace.rate:.0f}")
+
+        return measure_network(
+            network,
+            sample.batches(preprocess, batch_size=config.batch_size, workers=context.workers),
+            names=tap_names(spec.arch, spec.args),
+            label=label,
+            arch=spec.arch,
+            images=sample.count,
+            memory_bytes=config.memory_mb * 10**6,
+            device=make_accelerator(context.device).device,
+            sample=sample.words,
+            epoch=epoch,
+            advance=advance,
+        )
 
 
 def measure_network(
@@ -104,34 +160,52 @@ def measure_network(
         ResultError: another number of images than announced, or features that are not finite or of changing shape.
         UsageError: the memory does not suffice for one image.
     """
+    device = torch.device(device)
     layers = tuple(range(len(names)))
     network.to(device)
     measures: list[TapMeasures] = []
-    clock = _Clock(torch.device(device))
-    with _evaluation(network), side_by_side(torch.device(device), len(layers), torch.get_num_threads()) as beside:
+    seconds = {"forward": 0.0, "measure": 0.0}
+
+    @contextmanager
+    def timing(what: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds[what] += time.perf_counter() - start
+
+    def update(measure: TapMeasures, tap: Tensor) -> None:
+        with torch.inference_mode():  # a thread's own mode
+            measure.update(tap.flatten(2).transpose(1, 2))
+
+    def finish(measure: TapMeasures) -> TapResult:
+        with torch.inference_mode():  # entropies are in the range of all taps
+            return measure.finish(min(one.low for one in measures), max(one.high for one in measures))
+
+    with _evaluation(network), side_by_side(device, len(layers), torch.get_num_threads()) as beside:
         for batch in batches:
             inputs: Tensor = batch[0] if isinstance(batch, (tuple, list)) else batch
             if len(inputs) == 0:
                 continue
             with torch.inference_mode():
-                with clock.timing("forward"):
+                with timing("forward"):
                     taps = logits_and_taps(network, inputs.to(device), layers)[1]
-                with clock.timing("measure"):
+                with timing("measure"):
                     measures = measures or _begin(network, taps, names, images, memory_bytes, seed)
-                    feed(measures, taps, beside)
+                    list(beside(update, measures, taps))
             if advance is not None:
                 advance(len(inputs))
         if not measures:
             raise ResultError(f"{label} was to be measured over {images} images, but none came.")
-        with clock.timing("measure"):
-            results = finish(measures, beside)
+        with timing("measure"):
+            results = tuple(beside(finish, measures))
     return NetworkResult(
         label=label,
         arch=arch,
         taps=results,
         sample=sample,
-        forward_seconds=clock.seconds["forward"],
-        measure_seconds=clock.seconds["measure"],
+        forward_seconds=seconds["forward"],
+        measure_seconds=seconds["measure"],
         epoch=epoch,
     )
 
@@ -163,7 +237,7 @@ Beside = Callable[..., Iterable[Any]]
 
 @contextmanager
 def side_by_side(device: torch.device, taps: int, threads: int) -> Iterator[Beside]:
-    """``threads`` threads, no more than ``taps``, that measure a tap each, with operators of one thread.
+    """Give ``threads`` threads, no more than ``taps``, that measure a tap each, with operators of one thread.
 
     Operators on one image are too small to be shared out among threads; taps know nothing of each other, so the results
     do not depend on how many there are. On a GPU, and for one thread, ``map`` itself.
@@ -184,47 +258,9 @@ def side_by_side(device: torch.device, taps: int, threads: int) -> Iterator[Besi
         pool.shutdown(cancel_futures=True)  # what has begun is a matter of milliseconds
 
 
-def feed(measures: list[TapMeasures], taps: list[Tensor], beside: Beside) -> None:
-    """Feed every tap ``[B, D, H, W]`` as tokens ``[B, N, D]``."""
-
-    def update(measure: TapMeasures, tap: Tensor) -> None:
-        with torch.inference_mode():  # a thread's own mode
-            measure.update(tap.flatten(2).transpose(1, 2))
-
-    for _ in beside(update, measures, taps):
-        pass
-
-
-def finish(measures: list[TapMeasures], beside: Beside) -> tuple[TapResult, ...]:
-    """What is known of every tap, entropies in the range of all of them."""
-    lows, highs = zip(*(measure.range for measure in measures), strict=True)
-
-    def result(measure: TapMeasures) -> TapResult:
-        with torch.inference_mode():
-            return measure.finish(min(lows), max(highs))
-
-    return tuple(beside(result, measures))
-
-
-class _Clock:
-    """Seconds of each kind of work, to its end on the device."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.seconds = {"forward": 0.0, "measure": 0.0}
-        self._device = device
-
-    @contextmanager
-    def timing(self, what: str) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        self.seconds[what] += time.perf_counter() - start
-
-
 @contextmanager
 def _evaluation(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode; afterwards every module is in the mode it was in."""
+    """Set evaluation mode; afterwards every module is in the mode it was in."""
     modes = [(module, module.training) for module in network.modules()]
     network.eval()
     try:

@@ -36,7 +36,7 @@ TIE = 1e-9
 
 
 def first_reaching(shares: Floats, targets: tuple[float, ...]) -> Counts:
-    """Smallest count d (from 1) whose leading ``d`` entries hold each target share.
+    """Return the smallest count d (from 1) whose leading ``d`` entries hold each target share.
 
     Args:
         shares: cumulative shares of 1 ``[..., D]``, non-decreasing along the last axis; all zeros without energy.
@@ -51,7 +51,7 @@ def first_reaching(shares: Floats, targets: tuple[float, ...]) -> Counts:
 
 
 def high_percentile(counts: Counts) -> Counts:
-    """Of counts ``[..., images]`` the least one that at least 99 % of the images do not exceed ``[...]``.
+    """Return of counts ``[..., images]`` the least one that at least 99 % of the images do not exceed ``[...]``.
 
     The only 99th percentile of this project (the inverse of the empirical distribution): a count that some image has,
     where interpolation would make one up; of fewer than 100 images the largest.
@@ -60,12 +60,12 @@ def high_percentile(counts: Counts) -> Counts:
 
 
 def relative_depths(taps: int) -> Floats:
-    """``[taps]``: where each stands in its network, 0 the first and 1 the last; an only one is the last."""
+    """Return where each tap is in its network ``[taps]``, 0 the first and 1 the last; an only one is the last."""
     return np.linspace(0.0, 1.0, taps) if taps > 1 else np.ones(taps)
 
 
 def kept_rows(images: int, kept: int) -> Counts:
-    """Numbers ``[kept]`` of the images whose tokens a tap keeps, ascending: spread evenly from first to last."""
+    """Return the numbers ``[kept]`` of the images whose tokens a tap keeps: spread evenly from first to last."""
     return np.rint(np.linspace(0, images - 1, min(kept, images))).astype(np.int64)
 
 
@@ -177,14 +177,14 @@ class TapResult:
         return tuple(way for way in WAYS if way != "normed" or self.normed)
 
     def view(self, way: Way) -> View:
-        """What was measured in one of ``ways``."""
+        """Return what was measured in one of ``ways``."""
         if way == "raw":
             return View(self.pca_spectrum, self.pca_rank, self.rank, self.intensity)
         row = OTHER_WAYS.index(way)
         return View(self.way_spectrum[row], self.way_pca_rank[row], self.way_rank[row], self.way_intensity[row])
 
     def strongest_channels(self, count: int) -> tuple[Counts, float]:
-        """The channels of most energy, strongest first, and the share of the energy that they hold together."""
+        """Return the channels of most energy, strongest first, and the share of the energy that they hold together."""
         order = np.argsort(-self.channel_energy, kind="stable")[:count].astype(np.int64)
         return order, float(self.channel_energy[order].sum())
 
@@ -206,6 +206,16 @@ class TapResult:
     def sep_folded(self) -> Floats:
         """``[F]``: cumulative share over the frequencies of the real FFT, which can tell models apart."""
         return np.cumsum(self.sep_energy)
+
+    @property
+    def sep_curves(self) -> dict[str, Floats]:
+        """The three cumulative curves by name."""
+        return {"unfolded": self.sep_unfolded, "folded": self.sep_folded, "sorted": self.sep_sorted}
+
+    @property
+    def permuted_curves(self) -> Floats:
+        """``[P, F]``: the folded curve of the sampled tokens under each random order of the channels."""
+        return np.asarray(np.cumsum(self.permuted, axis=-1))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Literal
 
 from vitcompress.core.errors import UsageError
@@ -68,7 +69,7 @@ class Decision:
     width: int | None = None
 
     def words(self, what: What) -> str:
-        """The answer to one question; equal answers have equal words."""
+        """Return the answer to one question; equal answers have equal words."""
         if what == "strategy":
             return str(self.strategy) + (f" (heads keep their {self.wide_heads})" if self.wide_heads else "")
         if what == "width":
@@ -78,12 +79,12 @@ class Decision:
 
 
 def compared_layers(student_depth: int, teacher_depth: int) -> int:
-    """Two thirds of the student's layers, 8 of DeiT-Tiny's 12 as published [SKD]; at least 1, at most either depth."""
+    """Return two thirds of the student's layers, 8 of DeiT-Tiny's 12 as published [SKD]; 1 to the lesser depth."""
     return max(1, min(round(2 * student_depth / 3), student_depth, teacher_depth))
 
 
 def intensity_pairs(strongest: tuple[int, ...], student_depth: int, teacher_depth: int) -> Pairs:
-    """Teacher layers of the first half with the student's first layers, those of the second with its last, in order.
+    """Pair teacher layers of the first half with the student's first layers, those of the second with its last.
 
     0 1 18-23 of 24 go with 0 1 6-11 of 12, as published [SKD]. A layer in the very middle counts as second half.
 
@@ -120,8 +121,6 @@ class Rule:
     what: What
     """The question it answers."""
     name: str
-    when: str
-    """``applies``, in words."""
     applies: Callable[[Facts, Decision], bool]
     gives: Callable[[Facts], dict[str, Any]]
     """Fields of Decision."""
@@ -135,33 +134,30 @@ class Rule:
 _EM = "[EM] arXiv 2511.15572: "
 _SKD = "[SKD] arXiv 2412.19055: "
 _NEED = (
-    "an image needs {shared:g} directions of the basis all images share for 95 % of its energy at the teacher's last "
-    "tap (median of {kept:,}{seen}), and {student} is {student_width} wide, "
+    "an image needs {f.shared:g} directions of the basis all images share for 95 % of its energy at the teacher's last "
+    "tap (median of {kept:,}{seen}), and {student} is {s.width} wide, "
 )
 
 RULES = (
     Rule(
         "strategy",
         "student as wide",
-        "student's width >= teacher's",
         lambda facts, _: facts.student.width >= facts.teacher_width,
         lambda facts: {"strategy": "plain"},
-        "{student} is {student_width} wide and the teacher's last tap {teacher_width}, so nothing has to be squeezed.",
+        "{student} is {s.width} wide and the teacher's last tap {f.teacher_width}, so nothing has to be squeezed.",
         _EM + "the encoding mismatch is one of a narrow student with a wide teacher",
     ),
     Rule(
         "strategy",
         "student with stages",
-        "student has stages of different width",
         lambda facts, _: not facts.student.isotropic,
         lambda facts: {"strategy": "plain"},
-        "{student} has {student_depth} stages of different width, and lift and widelast need equal blocks.",
+        "{student} has {s.depth} stages of different width, and lift and widelast need equal blocks.",
         _SKD + "its hierarchical student, Swin-Tiny, is trained unchanged",
     ),
     Rule(
         "strategy",
         "shared basis fits",
-        "d95 <= student's width",
         lambda facts, _: facts.shared <= facts.student.width,
         lambda facts: {"strategy": "plain"},
         _NEED + "so they fit.",
@@ -171,11 +167,10 @@ RULES = (
     Rule(
         "strategy",
         "each image fits",
-        "d95 > student's width >= directions of an image alone",
         lambda facts, _: facts.own <= facts.student.width,
         lambda facts: {"strategy": "lift"},
         _NEED
-        + "but no more than {own} of its own for 99 % ({percentile}), so a linear map can carry each image, and it "
+        + "but no more than {f.own} of its own for 99 % ({percentile}), so a linear map can carry each image, and it "
         "folds away exactly at export.",
         _EM + "sample-wise SVD beside dataset-level PCA, and the remedy Lift",
         "directions",
@@ -183,61 +178,56 @@ RULES = (
     Rule(
         "strategy",
         "no image fits, wide block",
-        "d95 and the directions of an image alone > student's width, and its heads fit the teacher's width",
         lambda facts, _: facts.kept_heads is not None,
         lambda facts: {"strategy": "widelast", "wide_heads": facts.kept_heads},
-        _NEED + "and {own} of its own for 99 % ({percentile}), more than a linear map can carry, so the last block "
-        "gets the teacher's width, {teacher_width}.",
+        _NEED + "and {f.own} of its own for 99 % ({percentile}), more than a linear map can carry, so the last block "
+        "gets the teacher's width, {f.teacher_width}.",
         _EM + "sample-wise SVD beside dataset-level PCA, and the remedy WideLast",
         "directions",
     ),
     Rule(
         "strategy",
         "no image fits, no wide block",
-        "likewise, and neither size nor number of its heads divides the teacher's width",
         lambda facts, _: True,
         lambda facts: {"strategy": "lift"},
         _NEED
-        + "and {own} of its own for 99 % ({percentile}), more than a linear map can carry in full, but neither the "
-        "size nor the number of its {heads} heads divides the teacher's width, {teacher_width}, so only lift is left.",
+        + "and {f.own} of its own for 99 % ({percentile}), more than a linear map can carry in full, but neither the "
+        "size nor the number of its {s.heads} heads divides the teacher's width, {f.teacher_width}, so only "
+        "lift is left.",
         _EM + "the remedy Lift, where WideLast cannot be built",
         "directions",
     ),
     Rule(
         "pairs",
         "last to last, lift",
-        "strategy is lift",
         lambda facts, decided: decided.strategy == "lift",
         _last("spectral"),
-        "of a lift only the last tap, {student_last}, has the teacher's width, {teacher_width}; the teacher's is "
+        "of a lift only the last tap, {student_last}, has the teacher's width, {f.teacher_width}; the teacher's is "
         "{teacher_last}.",
         _EM + "the best published Lift: soft labels and a spectral loss on 11 <-> 23",
     ),
     Rule(
         "pairs",
         "last to last, widelast",
-        "strategy is widelast",
         lambda facts, decided: decided.strategy == "widelast",
         _last("mse"),
-        "of a widelast only the last tap, {student_last}, has the teacher's width, {teacher_width}; the teacher's is "
+        "of a widelast only the last tap, {student_last}, has the teacher's width, {f.teacher_width}; the teacher's is "
         "{teacher_last}.",
         _EM + "the best published WideLast: soft labels and an MSE loss on 11 <-> 23",
     ),
     Rule(
         "pairs",
         "stage by stage",
-        "both have stages, and as many",
         lambda facts, _: (
             not (facts.teacher_isotropic or facts.student.isotropic) and facts.student.depth == facts.teacher_depth
         ),
         lambda facts: {"kind": "spectral", "pairs": tuple((stage, stage) for stage in range(facts.teacher_depth))},
-        "both networks have {teacher_depth} stages, so each is compared with its like.",
+        "both networks have {f.teacher_depth} stages, so each is compared with its like.",
         _SKD + "Swin-Tiny from Swin-Small, stages 0-3 <-> 0-3",
     ),
     Rule(
         "pairs",
         "grids differ",
-        "stages in one of the networks, or of another number",
         lambda facts, _: not (facts.teacher_isotropic and facts.student.isotropic),
         _last("spectral"),
         "the teacher's {teacher_taps} and the student's {student_taps} have other grids of tokens, so only the last "
@@ -247,10 +237,9 @@ RULES = (
     Rule(
         "pairs",
         "highest intensity",
-        "both have equal blocks, strategy is plain",
         lambda facts, _: True,
         _intensity,
-        "highest mean intensity{strength} among the teacher's {teacher_depth} layers: {layers}{margin}; those of its "
+        "highest mean intensity{strength} among the teacher's {f.teacher_depth} layers: {layers}{margin}; those of its "
         "first half go with the student's first layers, the others with its last.",
         _SKD + "layers of highest spectral intensity, as chosen for CaiT-S24",
         "intensity",
@@ -258,31 +247,28 @@ RULES = (
     Rule(
         "width",
         "teacher's width",
-        "student has equal blocks, and d95 in whole heads > teacher's width",
         lambda facts, _: facts.student.isotropic and _whole_heads(facts) > facts.teacher_width,
         lambda facts: {"width": facts.teacher_width},
-        "plain would do at {width}, the teacher's own width, where nothing has to be squeezed: d95{by} is {shared:g} "
-        "[{low:g}, {high:g}], and whole heads of {head_size} would make it wider than that.",
+        "plain would do at {width}, the teacher's own width, where nothing has to be squeezed: d95{by} is {f.shared:g} "
+        "{interval}, and whole heads of {f.head_size} would make it wider than that.",
         _EM + "dataset-level PCA; taking it up is this project's",
         "directions",
     ),
     Rule(
         "width",
         "whole heads",
-        "student has equal blocks",
         lambda facts, _: facts.student.isotropic,
         lambda facts: {"width": _whole_heads(facts)},
-        "plain would do from {width} on: d95{by} is {shared:g} [{low:g}, {high:g}], in whole heads of {head_size}.",
+        "plain would do from {width} on: d95{by} is {f.shared:g} {interval}, in whole heads of {f.head_size}.",
         _EM + "dataset-level PCA; taking it up is this project's",
         "directions",
     ),
     Rule(
         "width",
         "whole channels",
-        "student has stages",
         lambda facts, _: True,
         lambda facts: {"width": _whole_heads(facts)},
-        "a last stage of {width} would hold d95{by}, {shared:g} [{low:g}, {high:g}].",
+        "a last stage of {width} would hold d95{by}, {f.shared:g} {interval}.",
         _EM + "dataset-level PCA; applying it to stages is this project's",
         "directions",
     ),
@@ -290,8 +276,9 @@ RULES = (
 """Evaluated top to bottom: the first rule that applies answers its question, and the later ones see the answer."""
 
 
+@lru_cache(maxsize=4096)
 def decide(facts: Facts) -> tuple[Decision, dict[What, Rule]]:
-    """The answers of the table, and the rule behind each."""
+    """Return the answers of the table, and the rule behind each."""
     decision = Decision()
     applied: dict[What, Rule] = {}
     for rule in RULES:

@@ -31,38 +31,35 @@ class Sample:
     """Which images these are."""
 
     def batches(self, spec: PreprocessSpec, *, batch_size: int, workers: int) -> Iterator[Tensor]:
-        """Every image once through the evaluation preprocessing, float32 ``[B, 3, S, S]``."""
+        """Yield every image once through the evaluation preprocessing, float32 ``[B, 3, S, S]``."""
         if isinstance(self.split, StreamSplit):
-            yield from self._first(eval_loader(self.split, spec, batch_size=batch_size, workers=0))
+            left = self.count
+            for images, _ in eval_loader(self.split, spec, batch_size=batch_size, workers=0):
+                yield images[:left]
+                left -= len(images)
+                if left <= 0:
+                    return
             return
         positions = [index * len(self.split) // self.count for index in range(self.count)]
         views = Subset(EvalViews(self.split, EvalTransform(spec)), positions)
         loader = DataLoader(views, batch_size=batch_size, num_workers=workers, worker_init_fn=worker_init())
         yield from (images for images, _ in loader)
 
-    def _first(self, loader: Any) -> Iterator[Tensor]:
-        left = self.count
-        for images, _ in loader:
-            yield images[:left]
-            left -= len(images)
-            if left <= 0:
-                return
-
 
 def split_sample(split: Any, source: str, count: int) -> Sample:
-    """Up to ``count`` images of a split, evenly spread over it (the first ones of a stream)."""
+    """Return up to ``count`` images of a split, evenly spread over it (the first ones of a stream)."""
     taken = min(count, len(split))
     which = "the first" if isinstance(split, StreamSplit) else "evenly spread"
     return Sample(split, taken, f"{taken:,} of {len(split):,} {source}, {which}, not augmented")
 
 
 def training_sample(data: DataRecord, count: int) -> Sample:
-    """Training images, so that nothing is chosen by looking at those that judge the result."""
+    """Return training images, so that nothing is chosen by looking at those that judge the result."""
     return split_sample(recorded_images(data)[1].train, f"training images of {data.source}", count)
 
 
 def folder_sample(folder: Path, count: int) -> Sample:
-    """Images anywhere below a folder, whatever its folders mean; below its train/ alone, if it has one.
+    """Return images anywhere below a folder, whatever its folders mean; below its train/ alone, if it has one.
 
     Raises:
         DataError: there is no such folder, or no image in it.

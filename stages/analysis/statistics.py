@@ -1,12 +1,13 @@
-"""The bootstrap over images that advice and approach share (Efron & Tibshirani 1993)."""
+"""The bootstrap over images (Efron & Tibshirani 1993)."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from vitcompress.stages.analysis.results import Floats
 
@@ -22,12 +23,16 @@ covers the true one in about 95 of 100 samples, as it should (``test_analysis_st
 percentile is the largest of fewer than 100 images: of 50 it is in half of all samples above the true 98.6th percentile
 (0.5 ** (1 / 50)), of 20 only above the 96.6th."""
 
+CONFIDENCE = 0.95
+MEAN_RESAMPLES = 1999
+"""Draws for the interval of a mean: the ends of a 95 % interval are then the 50th value from below and from above."""
+
 _BLOCK = 2**22
 """Drawn numbers held at once (32 MB)."""
 
 
 def resampled_rows(images: int, kept: int, seed: int, resamples: int = RESAMPLES) -> Iterator[Rows]:
-    """Draws of images with replacement, in blocks ``[draws, images]`` that add up to ``resamples``.
+    """Yield draws of images with replacement, in blocks ``[draws, images]`` that add up to ``resamples``.
 
     The kept images stand first: 0 to kept - 1. They and the others are drawn apart, so that the leading ``kept``
     columns of a block are a draw of the kept images and all columns one of all images: quantities known of some images
@@ -42,8 +47,15 @@ def resampled_rows(images: int, kept: int, seed: int, resamples: int = RESAMPLES
         yield np.concatenate([first, others], axis=1)
 
 
+def drawn_times(rows: Rows) -> Floats:
+    """Return how often each image is in each draw, ``[draws, images]`` of ``rows [draws, images]``."""
+    draws, images = rows.shape
+    flat = rows + images * np.arange(draws)[:, None]
+    return np.bincount(flat.ravel(), minlength=draws * images).reshape(draws, images).astype(np.float64)
+
+
 def intervals(statistic: Callable[[Rows], Floats], images: int, seed: int) -> tuple[Floats, Floats]:
-    """Low and high end of the 95 % percentile interval of k statistics that are drawn jointly.
+    """Return the low and high ends of the 95 % percentile interval of k statistics that are drawn jointly.
 
     Args:
         statistic: from rows ``[draws, images]`` to ``[k, draws]``.
@@ -53,6 +65,8 @@ def intervals(statistic: Callable[[Rows], Floats], images: int, seed: int) -> tu
     Returns:
         two arrays ``[k]``.
     """
+    from scipy import stats  # slow to import, and a plot of another kind needs none of it
+
     result = stats.bootstrap(
         (np.arange(images),),
         lambda rows, axis: statistic(rows),
@@ -63,3 +77,41 @@ def intervals(statistic: Callable[[Rows], Floats], images: int, seed: int) -> tu
         random_state=np.random.default_rng(seed),
     )
     return np.asarray(result.confidence_interval.low), np.asarray(result.confidence_interval.high)
+
+
+def interval(values: Floats) -> dict[str, Any]:
+    """Return the mean over images with a 95 % percentile bootstrap interval over images, seeded.
+
+    For values that are differences within an image, as ``order_effect``, the bootstrap is a paired one.
+
+    Args:
+        values: ``[n]``, one an image; NaN is left out.
+
+    Returns:
+        ``mean``, ``interval`` (two ends, or None with a ``reason``), ``images`` with a value and images ``left_out``.
+    """
+    return _interval(np.ascontiguousarray(values, dtype=np.float64).tobytes())
+
+
+@functools.lru_cache(maxsize=4096)  # JSON and figures ask for the same ones
+def _interval(data: bytes) -> dict[str, Any]:
+    values = np.frombuffer(data)
+    known = values[np.isfinite(values)]
+    found: dict[str, Any] = {"mean": None, "interval": None, "images": len(known), "left_out": len(values) - len(known)}
+    if len(known) < 2:
+        reason = f"{len(known)} images with a value; an interval over images needs 2"
+        return found | {"mean": float(known[0]) if len(known) else None, "reason": reason}
+    from scipy import stats
+
+    ends = stats.bootstrap(
+        (known,),
+        np.mean,
+        axis=-1,
+        vectorized=True,
+        n_resamples=MEAN_RESAMPLES,
+        batch=200,
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        random_state=np.random.default_rng(0),
+    ).confidence_interval
+    return found | {"mean": float(known.mean()), "interval": [float(ends.low), float(ends.high)]}

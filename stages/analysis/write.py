@@ -1,25 +1,29 @@
-"""Everything a person or a program reads of an analysis, as files of one folder."""
+"""Everything a person or a program reads of an analysis, as files of one folder; and the arrays, to go on from."""
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from vitcompress.core.errors import UsageError
-from vitcompress.core.files import write_atomic
-from vitcompress.stages.analysis.document import document, finite
-from vitcompress.stages.analysis.results import NetworkResult
-from vitcompress.stages.analysis.tables import tables
+from vitcompress.core.files import is_intact, reference, write_atomic
+from vitcompress.core.record import FileRef
+from vitcompress.stages.analysis.document import document, finite, summarise, tables
+from vitcompress.stages.analysis.results import NetworkResult, TapResult
 
 if TYPE_CHECKING:
     from vitcompress.stages.models.geometry import Shape  # which imports torch, and writing an analysis needs none
 
 DOCUMENT = "analysis.json"
 MEASURES = "measures.npz"
-"""The arrays, where somebody keeps them (``stages.analysis.store``)."""
+"""The arrays, where a later stage needs them."""
 
 
 def write(
@@ -30,6 +34,7 @@ def write(
     selected: tuple[int, ...],
     student: Shape | None,
     approach: Sequence[dict[str, Any]] = (),
+    first_alone: bool = True,
 ) -> list[Path]:
     """Write ``analysis.json``, ``tables/*.csv`` and ``figures/*.{png,svg}``; each file is whole at any moment.
 
@@ -43,6 +48,7 @@ def write(
         selected: layers of the first network to mark.
         student: its width is drawn beside the first network's directions.
         approach: whether a followed student came closer to its teacher, one JSON object a quantity.
+        first_alone: whether to draw the figures of the first network alone.
 
     Returns:
         The files written, sorted.
@@ -54,15 +60,15 @@ def write(
         raise UsageError(
             f"an analysis in {folder} needs at least one network, each with a tap; analyse a network first."
         )
-    from vitcompress.stages.analysis.figures.draw import (
-        rendered,  # matplotlib is slow to import, and only figures need it
-    )
+    from vitcompress.stages.analysis.figures import draw  # matplotlib is slow to import, and only figures need it
 
-    made: dict[str, str | bytes] = {f"tables/{name}": text for name, text in tables(networks).items()}
-    made |= {f"figures/{name}": content for name, content in rendered(networks, selected, student, approach).items()}
-    for stale in files_before(folder) - set(made):
+    summary = summarise(networks)
+    made: dict[str, str | bytes] = {f"tables/{name}": text for name, text in tables(summary).items()}
+    for name, figure in draw.figures(networks, selected, student, approach, first_alone):
+        made |= {f"figures/{name}.{kind}": content for kind, content in draw.file_bytes(figure).items()}
+    for stale in _files_before(folder) - set(made):
         (folder / stale).unlink(missing_ok=True)
-    content = document(networks, advice) | {"approach": finite(list(approach)), "files": sorted(made)}
+    content = document(networks, summary, advice) | {"approach": finite(list(approach)), "files": sorted(made)}
     # First, so that whatever is on disk after a crash stands in a list.
     write_atomic(folder / DOCUMENT, json.dumps(content, allow_nan=False) + "\n")
     for name, data in made.items():
@@ -71,16 +77,16 @@ def write(
 
 
 def remove(folder: Path) -> None:
-    """Take away what an earlier call of ``write`` left here, and the arrays beside it; other files stay."""
-    for name in (*files_before(folder), DOCUMENT, MEASURES):
+    """Remove what an earlier call of ``write`` left here, and the arrays beside it; other files stay."""
+    for name in (*_files_before(folder), DOCUMENT, MEASURES):
         (folder / name).unlink(missing_ok=True)
     for empty in (folder / "tables", folder / "figures", folder):
         with suppress(OSError):  # not there, or not empty
             empty.rmdir()
 
 
-def files_before(folder: Path) -> set[str]:
-    """Tables and figures that an earlier call wrote here, relative to ``folder``; none where its list is unreadable."""
+def _files_before(folder: Path) -> set[str]:
+    """Return tables and figures of an earlier call, relative to ``folder``; none where its list is unreadable."""
     try:
         listed = json.loads((folder / DOCUMENT).read_bytes())["files"]
         paths = [(name, Path(name)) for name in listed]
@@ -88,3 +94,47 @@ def files_before(folder: Path) -> set[str]:
         return set()
     kinds = {("tables", ".csv"), ("figures", ".png"), ("figures", ".svg")}
     return {name for name, path in paths if (path.parent.as_posix(), path.suffix) in kinds}
+
+
+def save(network: NetworkResult, path: Path, root: Path) -> FileRef:
+    """Write a network's numbers, seconds aside, as a compressed .npz that cannot run code.
+
+    The same numbers make the same bytes. Numbers and words are JSON in ``head``, arrays are named ``TAP/FIELD``.
+
+    Returns:
+        the file in the run at ``root``.
+    """
+    taps = [{field.name: getattr(tap, field.name) for field in fields(tap)} for tap in network.taps]
+    arrays: dict[str, Any] = {}
+    numbers = []
+    for index, tap in enumerate(taps):
+        arrays |= {f"{index}/{name}": value for name, value in tap.items() if isinstance(value, np.ndarray)}
+        numbers.append({name: value for name, value in tap.items() if not isinstance(value, np.ndarray)})
+    head = {field.name: getattr(network, field.name) for field in fields(network)}
+    head |= {"taps": numbers, "forward_seconds": 0.0, "measure_seconds": 0.0}
+    text = json.dumps({"network": head}, default=np.generic.item)
+    file = io.BytesIO()
+    np.savez_compressed(file, allow_pickle=False, head=np.frombuffer(text.encode(), dtype=np.uint8), **arrays)
+    write_atomic(path, file.getvalue())
+    return reference(path, root)
+
+
+def load(saved: FileRef, root: Path) -> NetworkResult:
+    """Return the network that ``save`` wrote, with no seconds.
+
+    Raises:
+        UsageError: the file is absent or not as it was written.
+    """
+    path = root / saved.path
+    if not is_intact(saved, root):
+        raise UsageError(f"analysis results {path} are absent or damaged; run the analysis again.")
+    with np.load(path, allow_pickle=False) as file:
+        network = json.loads(file["head"].tobytes())["network"]
+        arrays: dict[str, Any] = {name: file[name] for name in file}
+    taps = []
+    for index, numbers in enumerate(network.pop("taps")):
+        own = {name.partition("/")[2]: array for name, array in arrays.items() if name.startswith(f"{index}/")}
+        # earlier versions kept counts as small unsigned integers
+        own = {name: array.astype(np.int64) if array.dtype.kind == "u" else array for name, array in own.items()}
+        taps.append(TapResult(**numbers, **own))
+    return NetworkResult(**network, taps=tuple(taps))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from vitcompress.core.analysis_records import AnalyzeRecord
 from vitcompress.core.context import Context
@@ -10,10 +10,9 @@ from vitcompress.core.files import reference
 from vitcompress.core.records import DataRecord, TeacherRecord
 from vitcompress.stages.analysis.advice import advise
 from vitcompress.stages.analysis.drawn import selected_layers
-from vitcompress.stages.analysis.read import read_network
+from vitcompress.stages.analysis.network import read_network
 from vitcompress.stages.analysis.sample import training_sample
-from vitcompress.stages.analysis.store import save
-from vitcompress.stages.analysis.write import MEASURES, remove, write
+from vitcompress.stages.analysis.write import MEASURES, remove, save, write
 from vitcompress.stages.analyze.config import AnalyzeConfig
 from vitcompress.stages.models.build import build_model
 from vitcompress.stages.models.geometry import shape_by_name
@@ -52,13 +51,11 @@ def run(config: AnalyzeConfig, inputs: Inputs, context: Context) -> AnalyzeRecor
         selected=selected_layers(result, student),
         student=student,
     )
-    measures = folder / MEASURES
-    save(replace(result, forward_seconds=0.0, measure_seconds=0.0), measures)  # the same numbers make the same file
     context.say(f"advice: {advice.summary}")
     return AnalyzeRecord(
         images=sample.count,
         sample=sample.words,
-        measures=reference(measures, root),
+        measures=save(result, folder / MEASURES, root),
         files=tuple(reference(path, root) for path in files),
         advice=advice,
         forward_seconds=result.forward_seconds,

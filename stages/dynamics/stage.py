@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from safetensors.torch import load_file
 from torch import Tensor
@@ -12,14 +12,14 @@ from torch import Tensor
 from vitcompress.core.analysis_records import AnalyzeRecord, DynamicsRecord
 from vitcompress.core.context import Context
 from vitcompress.core.files import reference
+from vitcompress.core.record import FileRef
 from vitcompress.core.records import DataRecord, DistillRecord, StudentRecord, TeacherRecord
 from vitcompress.stages.analysis.approach import approach
 from vitcompress.stages.analysis.config import AnalysisConfig
 from vitcompress.stages.analysis.drawn import selected_layers
-from vitcompress.stages.analysis.read import read_network
+from vitcompress.stages.analysis.network import read_network
 from vitcompress.stages.analysis.sample import training_sample
-from vitcompress.stages.analysis.store import load
-from vitcompress.stages.analysis.write import remove, write
+from vitcompress.stages.analysis.write import load, remove, write
 from vitcompress.stages.models.build import build_model
 from vitcompress.stages.models.geometry import shape_by_name
 from vitcompress.stages.models.snapshots import load_snapshot
@@ -39,6 +39,8 @@ class Inputs:
 def run(config: AnalysisConfig, inputs: Inputs, context: Context) -> DynamicsRecord:
     """Measure the student as it began, at its snapshots and as it ended, on the teacher's images; write ``analysis/``.
 
+    The teacher's own figures are those that ``analyze`` drew.
+
     Raises:
         ResultError: a tap has values that are not finite.
     """
@@ -48,7 +50,7 @@ def run(config: AnalysisConfig, inputs: Inputs, context: Context) -> DynamicsRec
         remove(root / "analysis")
         return DynamicsRecord(reason=read.reason)
     teacher = replace(
-        load(root / read.measures.path), forward_seconds=read.forward_seconds, measure_seconds=read.measure_seconds
+        load(read.measures, root), forward_seconds=read.forward_seconds, measure_seconds=read.measure_seconds
     )
     sample = training_sample(inputs.data, config.images)
     followed, missing = [], []
@@ -65,6 +67,7 @@ def run(config: AnalysisConfig, inputs: Inputs, context: Context) -> DynamicsRec
     shape = shape_by_name(student.model.arch, student.model.args)
     advice = read.advice
     before, *between, after = followed
+    widened = student.strategy == "uniform"  # then `analyze` drew another student's width beside the teacher
     approached = [asdict(found) for found in approach(teacher, before, between, after, seed=context.seed)]
     files = write(
         root / "analysis",
@@ -73,15 +76,21 @@ def run(config: AnalysisConfig, inputs: Inputs, context: Context) -> DynamicsRec
         selected=selected_layers(teacher, shape),
         student=shape,
         approach=approached,
+        first_alone=widened,
     )
+    figures = [] if widened else [ref for ref in read.files if PurePosixPath(ref.path).parent.name == "figures"]
     for row in approached:
         context.say(str(row["sentence"]))
     return DynamicsRecord(
         networks=tuple(result.label for result in (teacher, *followed)),
-        files=tuple(reference(path, root) for path in files),
+        files=tuple(sorted([*figures, *(reference(path, root) for path in files)], key=_name)),
         approach=tuple(approached),
         missing=tuple(missing),
     )
+
+
+def _name(file: FileRef) -> str:
+    return PurePosixPath(file.path).name
 
 
 def _weights(inputs: Inputs, root: Path) -> Iterator[tuple[int, str, dict[str, Tensor] | str]]:

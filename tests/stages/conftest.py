@@ -37,10 +37,11 @@ def copy_run(tmp_path: Path) -> Callable[[Context], Context]:
 @pytest.fixture
 def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files under the names that would be drawn, without the seconds that drawing takes."""
-    from vitcompress.stages.analysis.figures.draw import detailed  # matplotlib, which most of these tests do without
+    from vitcompress.stages.analysis.figures import draw  # matplotlib, which most of these tests do without
 
-    def named(networks: list[NetworkResult], *_: object) -> dict[str, bytes]:
-        names = {f"rank-{name}.png" for name in detailed(networks)}
-        return dict.fromkeys(names | ({"over-training.svg"} if len(networks) > 1 else set()), b"drawn")
+    def named(networks: list[NetworkResult], *given: object) -> list[tuple[str, None]]:
+        alone = [name for name, one in draw.detailed(networks).items() if given[-1] or one is not networks[0]]
+        return [(f"rank-{name}", None) for name in alone] + [("over-training", None)] * (len(networks) > 1)
 
-    monkeypatch.setattr("vitcompress.stages.analysis.figures.draw.rendered", named)
+    monkeypatch.setattr(draw, "figures", named)
+    monkeypatch.setattr(draw, "file_bytes", lambda _: {"png": b"drawn"})

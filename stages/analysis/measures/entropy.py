@@ -1,12 +1,9 @@
-"""Entropy and magnitude [DD]: how spread a token's activations are over the tap's range (DESIGN, section 3.4)."""
+"""Entropy [DD]: how spread a token's activations are over the tap's range (DESIGN, section 3.4)."""
 
 from __future__ import annotations
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from vitcompress.stages.analysis.measures.per_image import PerImage
 from vitcompress.stages.analysis.results import Counts, Floats
 
 BINS = 100
@@ -14,29 +11,8 @@ _NEAR = 1e-5
 """Of a bin's width: positions this close to an edge are compared with the edge itself; rounding moves them less."""
 
 
-class Magnitude:
-    """Mean absolute activation of each image, and the range of all."""
-
-    def __init__(self, images: int) -> None:
-        self.low = np.inf
-        self.high = -np.inf
-        self._means = PerImage(images)
-
-    def update(self, X_BND: Tensor) -> Floats:
-        """Take these images' tokens; returns their mean absolute activation ``[B]``, NaN or infinite if any is."""
-        means: Floats = X_BND.abs().mean(dim=(1, 2)).cpu().numpy()
-        low, high = torch.aminmax(X_BND)
-        self.low, self.high = min(self.low, float(low)), max(self.high, float(high))
-        self._means.add(means)
-        return means
-
-    def finish(self) -> Floats:
-        """``TapResult.magnitude``."""
-        return self._means.all()
-
-
 def bins_of(x: Floats, low: float, high: float) -> Counts:
-    """Bin of each value, as ``np.histogram(x, 100, (low, high))`` counts it: the last one holds its upper edge too."""
+    """Return the bin of each value, as ``np.histogram(x, 100, (low, high))`` has it: the last holds its upper edge."""
     position = x - low
     position *= BINS / (high - low)
     index = position.astype(np.int64)
@@ -49,7 +25,7 @@ def bins_of(x: Floats, low: float, high: float) -> Counts:
 
 
 def entropies(X_BND: Floats, low: float, high: float) -> Floats:
-    """Shannon entropy (bits) of each token's channels in 100 bins over ``[low, high]``, mean over an image's tokens.
+    """Return the Shannon entropy (bits) of a token's channels in 100 bins, mean over an image's tokens.
 
     Args:
         X_BND: float64 ``[B, N, D]``, all values in [low, high].

@@ -10,15 +10,16 @@ of S along its diagonals (Wiener-Khinchin).
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.lib.stride_tricks import as_strided
+from numpy.typing import NDArray
 from scipy.linalg import circulant
 from torch import Tensor
 
-from vitcompress.stages.analysis.measures.moments import SecondMoment
-from vitcompress.stages.analysis.measures.per_image import PerImage
+from vitcompress.stages.analysis.measures.directions import add_upper
 from vitcompress.stages.analysis.measures.spectrum import multiplicity
 from vitcompress.stages.analysis.results import Counts, Floats
 
@@ -31,14 +32,14 @@ _TOGETHER = 16
 
 
 def channel_orders(width: int, seed: int) -> Counts:
-    """P random orders of the channels ``[P, D]``, a function of width and seed alone."""
+    """Return P random orders of the channels ``[P, D]``, a function of width and seed alone."""
     random = np.random.default_rng([seed, width])
     return np.stack([random.permutation(width) for _ in range(ORDERS)])
 
 
 @lru_cache(maxsize=4)  # layers of one width share it
 def _contrast(width: int, seed: int) -> Tensor:
-    """``[D, D]``: the form of the area in the channels' own order, less the mean of those in the random orders."""
+    """Return ``[D, D]``: the form of the area in the channels' own order, less the mean of those in random orders."""
     frequencies = width // 2 + 1
     area = 1.0 - np.arange(frequencies) / frequencies  # frequency g counts in F - g of the F cumulative shares
     own = circulant(np.fft.irfft(area, n=width))
@@ -64,11 +65,10 @@ class ChannelOrder:
         self._tokens = tokens
         self._random = np.random.default_rng([seed, width, tokens])
         self._contrast = _contrast(width, seed)
-        self._moment = SecondMoment(width, torch.device("cpu"))
+        self._moment = torch.zeros(width, width, dtype=torch.float64)
         self._drawn = torch.empty(_TOGETHER, min(SAMPLE, tokens), width, dtype=torch.float64)
-        self._waiting = 0
-        self._with_energy = 0
-        self._effect = PerImage(images)
+        self._waiting = self._taken = self._with_energy = 0
+        self._effect = np.empty(images)
 
     def update(self, X_BND: Tensor) -> None:
         """Take these images' tokens, images in the order of the whole sample."""
@@ -89,19 +89,25 @@ class ChannelOrder:
         live_BK = length_BK > 0
         x_BKD /= torch.where(live_BK, length_BK, 1.0)[..., None]
         effect_BK = ((x_BKD @ self._contrast) * x_BKD).sum(dim=2)
-        self._effect.add((effect_BK.sum(dim=1) / live_BK.sum(dim=1)).numpy())  # 0 / 0 is NaN
-        self._moment.add_tokens(x_BKD)
+        taken = slice(self._taken, self._taken + len(x_BKD))
+        self._effect[taken] = (effect_BK.sum(dim=1) / live_BK.sum(dim=1)).numpy()  # 0 / 0 is NaN
+        self._taken = taken.stop
+        add_upper(self._moment, x_BKD.flatten(0, 1))
         self._with_energy += int(live_BK.sum())
 
-    def finish(self) -> tuple[Floats, Floats, Floats]:
-        """``TapResult.permuted``, ``sampled`` and ``order_effect``."""
+    def finish(self) -> dict[str, NDArray[Any]]:
+        """Return these fields of ``TapResult``."""
         self._take_waiting()
-        moment = self._moment.matrix()
-        permuted = np.stack([self._shares(moment, order) for order in self.orders])
-        return permuted, self._shares(moment, np.arange(self.width)), self._effect.all()
+        upper = np.triu(self._moment.numpy())
+        moment = upper + np.triu(upper, 1).T
+        return {
+            "permuted": np.stack([self._shares(moment, order) for order in self.orders]),
+            "sampled": self._shares(moment, np.arange(self.width)),
+            "order_effect": self._effect,
+        }
 
     def _shares(self, moment: Floats, order: Counts) -> Floats:
-        """Mean share of the energy at each frequency ``[F]``, halves together, under this order."""
+        """Return the mean share of the energy at each frequency ``[F]``, halves together, under this order."""
         reordered = moment.take(order, axis=0).take(order, axis=1)
         # twice side by side, every lag's entries stand in one column of a view whose rows begin one further each
         twice = np.concatenate([reordered, reordered], axis=1)

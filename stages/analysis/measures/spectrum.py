@@ -6,16 +6,18 @@ is the curve of the mean shares, and only these are kept.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from vitcompress.stages.analysis.measures.per_image import PerImage
 from vitcompress.stages.analysis.results import Floats
 
 
 def multiplicity(width: int) -> Floats:
-    """How often each frequency of a real FFT ``[F]`` stands in the whole FFT of D: 2; once for 0 and, D even, D / 2."""
+    """Return how often each frequency of a real FFT ``[F]`` is in the whole FFT of D: 2; once 0 and, D even, D / 2."""
     counts = np.full(width // 2 + 1, 2.0)
     counts[0] = 1.0
     if width % 2 == 0:
@@ -26,28 +28,26 @@ def multiplicity(width: int) -> Floats:
 class ChannelSpectra:
     """Means over tokens and images of what the FFT over channels of each token says."""
 
-    def __init__(self, width: int, images: int, device: torch.device) -> None:
+    def __init__(self, width: int, device: torch.device) -> None:
         self.width = width
         self._times = torch.from_numpy(multiplicity(width)).to(device)
         self._tokens = self._with_energy = 0
         self._share = torch.zeros(width // 2 + 1, dtype=torch.float64, device=device)
         self._amplitude = torch.zeros_like(self._share)
         self._ascending = torch.zeros(width, dtype=torch.float64, device=device)
-        self._participation = PerImage(images)
-        self._intensity = PerImage(images)
 
-    def update(self, X_BND: Tensor) -> None:
-        """Take these images' tokens."""
+    def update(self, X_BND: Tensor) -> tuple[Floats, Floats]:
+        """Take these images' tokens; return their ``participation`` and ``intensity`` ``[B]``."""
         images, tokens, _ = X_BND.shape
         live, components, loudness = (of_T.view(images, tokens) for of_T in self._take(X_BND.flatten(0, 1)))
         live_B = live.sum(dim=1)
-        self._participation.add((components.sum(dim=1) / live_B).cpu().numpy())  # 0 / 0 is NaN
-        self._intensity.add(loudness.mean(dim=1).cpu().numpy())
         self._with_energy += int(live_B.sum())
         self._tokens += images * tokens
+        participation = components.sum(dim=1) / live_B  # 0 / 0 is NaN
+        return participation.cpu().numpy(), loudness.mean(dim=1).cpu().numpy()
 
     def _take(self, x_TD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of each token ``[T]``: whether it has energy, its participation (0 without), its mean amplitude / D."""
+        """Return of each token ``[T]`` whether it has energy, its participation (0 without), its mean amplitude / D."""
         transformed = torch.fft.rfft(x_TD)
         energy_TF = transformed.real.square().addcmul_(transformed.imag, transformed.imag)
         amplitude_TF = energy_TF.sqrt()
@@ -62,7 +62,7 @@ class ChannelSpectra:
         return live_T, torch.where(live_T, 1.0 / torch.where(live_T, concentration_T, 1.0), 0.0), loudness_T
 
     def _sorted(self, share_TF: Tensor) -> Tensor:
-        """Shares of the whole FFT ``[T, D]``, least first."""
+        """Return the shares of the whole FFT ``[T, D]``, least first."""
         whole_TD = torch.cat([share_TF, share_TF[:, 1 : (self.width + 1) // 2]], dim=1)
         if whole_TD.device.type != "cpu":
             return whole_TD.sort(dim=1).values
@@ -72,23 +72,21 @@ class ChannelSpectra:
 
     @property
     def zero_tokens(self) -> int:
-        """``TapResult.zero_tokens``."""
+        """Tokens without energy."""
         return self._tokens - self._with_energy
 
-    def sep(self) -> tuple[Floats, Floats, Floats]:
-        """``TapResult.sep_energy``, ``sep_sorted`` and ``participation``."""
+    def finish(self) -> dict[str, NDArray[Any]]:
+        """Return these fields of ``TapResult``."""
         tokens = max(self._with_energy, 1)
-        energy = (self._share * self._times).cpu().numpy() / tokens
-        descending = self._ascending.flip(0).cpu().numpy() / tokens
-        return energy, np.cumsum(descending), self._participation.all()
-
-    def amplitudes(self) -> tuple[Floats, Floats]:
-        """``TapResult.intensity`` and ``spectrum``."""
-        return self._intensity.all(), self._amplitude.cpu().numpy() / (self._tokens * self.width)
+        return {
+            "sep_energy": (self._share * self._times).cpu().numpy() / tokens,
+            "sep_sorted": np.cumsum(self._ascending.flip(0).cpu().numpy() / tokens),
+            "spectrum": self._amplitude.cpu().numpy() / (self._tokens * self.width),
+        }
 
 
 def intensities(X_BND: Tensor) -> Floats:
-    """Spectral intensity of each image ``[B]``, as ``TapResult.intensity``, of these tokens alone."""
+    """Return the spectral intensity of each image ``[B]``, as ``TapResult.intensity``, of these tokens alone."""
     width = X_BND.shape[2]
     times = torch.from_numpy(multiplicity(width)).to(X_BND)
     amplitude_BNF = torch.fft.rfft(X_BND).abs()

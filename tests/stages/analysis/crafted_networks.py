@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
+from made_networks import made_tap
 from numpy.typing import ArrayLike, NDArray
 
 from vitcompress.stages.analysis.results import OTHER_WAYS, NetworkResult, TapResult, kept_rows
@@ -38,16 +40,10 @@ def crafted_tap(
     places = kept_rows(images, kept)
     alike = {"rank": rank, "pca_rank": pca_rank, "intensity": intensity}
     others = [{name: np.asarray(v) for name, v in (alike | dict(ways.get(way, {}))).items()} for way in OTHER_WAYS]
-    frequencies = width // 2 + 1
-    flat = np.full(frequencies, 1 / frequencies)
-    return TapResult(
-        layer=layer,
-        name=f"{name} {layer}",
-        width=width,
-        tokens=4,
+    return replace(
+        made_tap(layer, 0.5, width, images=1, kept=0, name=name),
         images=images,
         rank=np.broadcast_to(np.asarray(rank, dtype=np.int64), (images, 4)),
-        image_spectrum=np.eye(min(4, width))[0],
         pca_spectrum=np.full(width, 1 / width),
         pca_rank=np.broadcast_to(np.asarray(pca_rank, dtype=np.int64), (kept, 4)),
         normed=normed,
@@ -56,19 +52,9 @@ def crafted_tap(
         way_rank=np.stack([np.broadcast_to(row["rank"], (images, 4))[places] for row in others]).astype(np.int64),
         way_intensity=np.stack([np.broadcast_to(row["intensity"], (images,))[places] for row in others]).astype(float),
         channel_energy=np.array([0.15, 0.1, *[0.75 / (width - 2)] * (width - 2)]),
-        sep_energy=flat,
-        sep_sorted=np.cumsum(np.full(width, 1 / width)),
-        participation=np.full(images, float(width)),
-        permuted=flat[None],
-        sampled=flat,
-        order_effect=np.zeros(images),
-        zero_tokens=0,
         intensity=np.broadcast_to(np.asarray(intensity, dtype=float), (images,)),
-        spectrum=flat,
         entropy=np.broadcast_to(np.asarray(entropy, dtype=float), (kept,)),
         magnitude=np.broadcast_to(np.asarray(magnitude, dtype=float), (images,)),
-        low=-1.0,
-        high=1.0,
     )
 
 
@@ -111,31 +97,18 @@ def teacher(
     pca_rank[:, 2], rank[:, 3] = shared, own
     if intensities is None:
         intensities = cait_intensities(images) if depth == 24 else [1.0 + layer for layer in range(depth)]
-    ways: list[dict[str, dict[str, ArrayLike]]] = [
-        {way: {"intensity": values[layer]} for way, values in other_intensities.items()} for layer in range(depth)
-    ]
-    taps = [
-        crafted_tap(
-            layer, name=name, width=width, images=images, kept=kept, intensity=values, normed=normed, ways=ways[layer]
-        )
-        for layer, values in enumerate(intensities)
-    ]
-    for way, (shared_then, own_then) in others.items():
-        needs = {"pca_rank": [1, 1, shared_then, shared_then], "rank": [1, 1, 1, own_then]}
-        ways[-1][way] = ways[-1].get(way, {}) | needs
-    last = crafted_tap(
-        depth - 1,
-        name=name,
-        width=width,
-        images=images,
-        kept=kept,
-        rank=rank,
-        pca_rank=pca_rank,
-        intensity=intensities[-1],
-        normed=normed,
-        ways=ways[-1],
-    )
-    return crafted([*taps[:-1], last])
+    taps = []
+    for layer, values in enumerate(intensities):
+        ways: dict[str, dict[str, ArrayLike]] = {way: {"intensity": of[layer]} for way, of in other_intensities.items()}
+        needs: dict[str, ArrayLike] = {}
+        if layer == len(intensities) - 1:
+            needs = {"rank": rank, "pca_rank": pca_rank}
+            for way, (shared_then, own_then) in others.items():
+                counts = {"pca_rank": [1, 1, shared_then, shared_then], "rank": [1, 1, 1, own_then]}
+                ways[way] = ways.get(way, {}) | counts
+        given = {"name": name, "width": width, "images": images, "kept": kept, "normed": normed}
+        taps.append(crafted_tap(layer, intensity=values, ways=ways, **given, **needs))  # type: ignore[arg-type]
+    return crafted(taps)
 
 
 def cait_intensities(images: int) -> list[Array]:

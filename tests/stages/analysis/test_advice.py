@@ -31,15 +31,16 @@ def test_published_cait_and_deit_tiny_give_a_lift_on_the_last_taps() -> None:
     own = np.repeat([110, 121, 130], [980, 10, 10])  # 121: the 990th of 1,000
     published = teacher(images=1000, shared=around(302, 1000, 8), own=own)
     advice = advise(published, TINY, "deit_tiny")
-    assert answer(advice, "strategy").numbers["directions of an image alone, 99th percentile"] == 121
+    numbers = answer(advice, "strategy").numbers
+    assert numbers["directions of an image alone, 99th percentile"] == 121
+    held = numbers["energy in the shared directions of the student's width"]
+    assert held == pytest.approx(0.5)  # the crafted spectrum is flat
     assert (advice.strategy, advice.kind, advice.pairs, advice.wide_heads) == ("lift", "spectral", ((11, 23),), None)
     assert answer(advice, "strategy").rule == "each image fits"
     assert answer(advice, "strategy").confidence == 1
     reason = answer(advice, "strategy").reason
-    assert "302 directions" in reason
-    assert "median of 1,000" in reason
-    assert "192 wide" in reason
-    assert "121 of its own for 99 % (99th percentile of 1,000 images)" in reason
+    own_words = "121 of its own for 99 % (99th percentile of 1,000 images)"
+    assert all(words in reason for words in ("302 directions", "median of 1,000", "192 wide", own_words))
     assert answer(advice, "width").value == "320"  # 302 in heads of 64
     assert advice.summary == "lift for deit_tiny; spectral, 11 <-> 23"
     assert advice.images == 1000
@@ -51,12 +52,10 @@ def test_a_student_as_wide_as_cait_stays_plain_and_gets_the_published_layers() -
     assert advice.kind == "spectral"
     assert advice.pairs == tuple(zip((0, 1, 6, 7, 8, 9, 10, 11), CAIT_LAYERS, strict=True))
     assert answer(advice, "pairs").value == "spectral, 0 1 6 7 8 9 10 11 <-> 0 1 18 19 20 21 22 23"
-
-
-def test_a_plain_deit_tiny_gets_the_published_layers_too() -> None:
-    advice = advise(teacher(shared=150), TINY, "deit_tiny")
-    assert advice.strategy == "plain"
-    assert tuple(theirs for _, theirs in advice.pairs) == CAIT_LAYERS
+    assert answer(advice, "strategy").confidence == 1
+    assert "measures" not in answer(advice, "strategy").reason  # the rule looks at shapes alone
+    tiny = advise(teacher(shared=150), TINY, "deit_tiny")
+    assert (tiny.strategy, tuple(theirs for _, theirs in tiny.pairs)) == ("plain", CAIT_LAYERS)
 
 
 CASES: dict[str, tuple[NetworkResult, Shape, dict[str, Any]]] = {
@@ -98,10 +97,8 @@ def test_a_case_for_each_rule(name: str) -> None:
     assert Advice.model_validate_json(advice.model_dump_json()) == advice
 
 
-def test_every_rule_of_the_table_has_a_case_and_words() -> None:
-    assert set(CASES) == {rule.name for rule in RULES}
-    assert len({rule.name for rule in RULES}) == len(RULES)
-    assert all(rule.when and rule.source for rule in RULES)
+def test_every_rule_of_the_table_has_a_case() -> None:
+    assert list(CASES) == [rule.name for rule in RULES]
 
 
 def test_a_teacher_with_stages_and_a_student_of_blocks_compare_their_last_taps() -> None:
@@ -119,21 +116,14 @@ def test_a_widened_block_keeps_the_number_of_heads_where_their_size_does_not_div
     assert answer(advice, "strategy").value == "widelast (heads keep their count)"
 
 
-def test_the_interval_of_d95_holds_95_percent_of_the_draws() -> None:
-    counts = around(257, 200, 50)
-    numbers = answer(advise(teacher(shared=counts), TINY, "deit_tiny"), "strategy").numbers
-    (rows,) = resampled_rows(200, 200, seed=0)
-    ends = np.quantile(np.median(counts[rows], axis=1), [0.025, 0.975])
-    assert (numbers["d95, low"], numbers["d95, high"]) == pytest.approx(tuple(ends))
-
-
 def test_the_width_comes_in_whole_heads_with_its_interval() -> None:
     exact = answer(advise(teacher(shared=256), TINY, "deit_tiny"), "width")
     assert exact.value == "256"
     spread = answer(advise(teacher(shared=around(257, 200, 20)), TINY, "deit_tiny"), "width")
     assert spread.value == "320"
-    numbers = spread.numbers
-    assert numbers["d95, low"] < numbers["d95"] == 257 < numbers["d95, high"]
+    numbers, (rows,) = spread.numbers, resampled_rows(200, 200, seed=0)
+    ends = np.quantile(np.median(around(257, 200, 20)[rows], axis=1), [0.025, 0.975])
+    assert (numbers["d95"], numbers["d95, low"], numbers["d95, high"]) == pytest.approx((257, *ends))
     assert (numbers["width, low"], numbers["width, high"]) == (256, 320)
     assert spread.confidence is not None
     assert 0.2 < spread.confidence < 0.8
@@ -142,8 +132,7 @@ def test_the_width_comes_in_whole_heads_with_its_interval() -> None:
 
 def test_no_width_beyond_the_teachers_is_recommended() -> None:
     """Six heads of 64 make 384: as wide as one teacher, and wider than another."""
-    within = answer(advise(teacher(shared=330), TINY, "deit_tiny"), "width")
-    assert (within.value, within.rule) == ("384", "whole heads")
+    assert answer(advise(teacher(shared=330), TINY, "deit_tiny"), "width").value == "384"
     capped = answer(advise(teacher(width=380, shared=330), TINY, "deit_tiny"), "width")
     assert (capped.value, capped.rule) == ("380", "teacher's width")
     assert "at 380, the teacher's own width" in capped.reason
@@ -208,7 +197,7 @@ def test_too_few_images_recommend_nothing_and_say_so(images: int, kept: int) -> 
     assert json.loads(advice.model_dump_json())["pairs"] == []
 
 
-@pytest.mark.parametrize(("images", "kept"), [(50, 50), (51, 50), (300, 60)])
+@pytest.mark.parametrize(("images", "kept"), [(50, 50), (300, 60)])
 def test_just_enough_images_recommend_whether_all_are_kept_or_not(images: int, kept: int) -> None:
     advice = advise(teacher(images=images, kept=kept), TINY, "deit_tiny")
     assert advice.strategy == "lift"
@@ -260,11 +249,6 @@ def test_features_without_energy_or_not_finite_recommend_nothing() -> None:
 def test_a_teacher_read_in_part_is_refused() -> None:
     with pytest.raises(UsageError, match=r"needs every layer of crafted_net.*given layers \[22, 23\]"):
         advise(crafted(teacher().taps[-2:]), TINY, "deit_tiny")
-
-
-def test_the_energy_held_by_a_subspace_as_wide_as_the_student() -> None:
-    strategy = answer(advise(teacher(), TINY, "deit_tiny"), "strategy")  # the crafted spectrum is flat
-    assert strategy.numbers["energy in the shared directions of the student's width"] == pytest.approx(0.5)
 
 
 MASSIVE = {"normed": (41, 26), "centred": (52, 26), "standardised": (78, 34)}
@@ -358,9 +342,3 @@ def test_layers_are_chosen_by_intensity_in_every_way() -> None:
         "highest mean intensity (after the final norm) among"
         in answer(advise(outvoted, Shape(192, 3, 3), "shallow"), "pairs").reason
     )
-
-
-def test_rules_that_look_at_shapes_alone_say_nothing_of_measures() -> None:
-    found = answer(advise(massive(), SMALL, "deit_small"), "strategy")
-    assert found.confidence == 1
-    assert "measures" not in found.reason

@@ -1,10 +1,17 @@
+"""The rules: pairs of layers; the table as docs/advice.md shows it, in its order."""
+
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitcompress.stages.analysis.rules import compared_layers, intensity_pairs
+from vitcompress.stages.analysis.rules import RULES, compared_layers, intensity_pairs
+from vitcompress.stages.analysis.statistics import MIN_IMAGES, RESAMPLES
+
+PAGE = (Path(__file__).parents[3] / "docs" / "advice.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -19,18 +26,11 @@ def test_the_published_pairs() -> None:
     assert pairs == tuple(zip((0, 1, 6, 7, 8, 9, 10, 11), (0, 1, 18, 19, 20, 21, 22, 23), strict=True))
 
 
-@pytest.mark.parametrize(
-    ("strongest", "pairs"),
-    [((0,), ((1, 0),)), ((1,), ((1, 1),)), ((2,), ((1, 2),))],
-)
-def test_one_layer_of_few(strongest: tuple[int, ...], pairs: tuple[tuple[int, int], ...]) -> None:
-    """A teacher of one layer, a middle one, a last one: with the student's last; see below for a first one."""
-    assert intensity_pairs(strongest, 2, strongest[0] + 1 if strongest != (1,) else 3) == pairs
-
-
-def test_a_layer_of_the_first_half_goes_with_the_students_first() -> None:
+def test_a_layer_of_the_first_half_goes_with_the_students_first_others_with_its_last() -> None:
     assert intensity_pairs((0,), 2, 3) == ((0, 0),)
     assert intensity_pairs((11, 12), 12, 24) == ((0, 11), (11, 12))
+    for layer, depth in ((0, 1), (1, 3), (2, 3)):  # an only layer, a middle one, a last one
+        assert intensity_pairs((layer,), 2, depth) == ((1, layer),)
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.randoms(use_true_random=False))
@@ -43,3 +43,16 @@ def test_pairs_are_distinct_ordered_and_in_range(student: int, theirs: int, rand
     assert len(set(ours)) == count
     assert ours == sorted(ours)
     assert set(ours) <= set(range(student))
+
+
+def test_the_page_has_every_rule_in_its_order_and_the_numbers() -> None:
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.splitlines() if line.startswith("|")]
+    shown = [(row[0], row[3]) for row in rows if row[0] in {"strategy", "pairs", "width"}]
+    papers = {"[EM] arXiv 2511.15572": "EM", "[SKD] arXiv 2412.19055": "SKD"}
+    expected = []
+    for rule in RULES:
+        paper, _, part = rule.source.partition(": ")
+        expected.append((rule.what, f"{papers[paper]}: {part}"))
+    assert shown == expected
+    assert f"of {RESAMPLES} bootstrap draws" in PAGE
+    assert f"With fewer than {MIN_IMAGES} images nothing is recommended" in PAGE

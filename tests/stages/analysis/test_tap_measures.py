@@ -149,19 +149,10 @@ def test_a_batch_need_not_be_contiguous_and_is_left_as_it_was() -> None:
     assert torch.equal(taps, before)
 
 
-def test_only_the_kept_images_tokens_stay_in_memory_and_go_at_the_end() -> None:
-    measures = TapMeasures(0, "block 0", 10, np.array([0, 4, 9]))
-    measures.update(random_tokens(10, 5, 6))
-    assert measures.kept_bytes == 3 * 5 * 6 * 4
-    assert measures.finish().kept == 3
-    assert measures.kept_bytes == 0
-
-
 def test_nothing_kept_leaves_the_second_phase_empty() -> None:
     result = measured(random_tokens(3, 4, 6), keep=[])
-    assert result.pca_rank.shape == (0, 4)
-    assert result.entropy.shape == (0,)
-    assert result.rank.shape == (3, 4)
+    assert (result.pca_rank.shape, result.entropy.shape, result.rank.shape) == ((0, 4), (0,), (3, 4))
+    assert (result.way_rank.shape, result.way_intensity.shape) == ((3, 0, 4), (3, 0))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -181,14 +172,10 @@ def test_the_number_of_images_is_held() -> None:
         measures.finish()
     with pytest.raises(ResultError, match="block 0 was to be measured over 4 images, and more came"):
         measures.update(random_tokens(2, 4, 5))
-    with pytest.raises(ResultError, match="over 0 images"):
-        TapMeasures(0, "block 0", 0, np.arange(0))
 
 
 def test_shapes_are_held() -> None:
     measures = TapMeasures(0, "block 0", 4, np.arange(4))
-    with pytest.raises(ResultError, match=r"block 0 gave features of shape \(1, 2, 3, 4\)"):
-        measures.update(random_tokens(1, 2, 3, 4))
     measures.update(random_tokens(2, 4, 5))
     with pytest.raises(ResultError, match=r"\[4, 6\] \(tokens, width\) after \[4, 5\]"):
         measures.update(random_tokens(2, 4, 6))

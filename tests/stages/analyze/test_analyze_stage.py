@@ -11,7 +11,7 @@ from vitcompress.core.analysis_records import AnalyzeRecord
 from vitcompress.core.context import Context
 from vitcompress.core.files import is_intact
 from vitcompress.stages.analysis.config import AnalysisConfig
-from vitcompress.stages.analysis.store import load
+from vitcompress.stages.analysis.write import load
 from vitcompress.stages.analyze.config import AnalyzeConfig
 from vitcompress.stages.analyze.stage import Inputs, run
 
@@ -37,29 +37,19 @@ def test_numbers_figures_and_advice(context: Context) -> None:
     assert [tap["width"] for tap in network["taps"]] == [TEACHER_ARGS["embed_dim"]] * TEACHER_ARGS["depth"]
     assert record.advice is not None
     assert document["advice"]["strategy"] == record.advice.strategy
-    assert load(root / record.measures.path).taps[0].images == READ
+    assert load(record.measures, root).taps[0].images == READ
     assert f"advice: {record.advice.summary}" in context.console.file.getvalue()  # type: ignore[attr-defined]
 
 
 @pytest.mark.usefixtures("quick_figures")
-def test_an_equally_wide_student_needs_nothing(context: Context) -> None:
+def test_an_equally_wide_student_needs_nothing_and_too_few_images_advise_nothing(context: Context) -> None:
     advice = analyzed(context, embed_dim=TEACHER_ARGS["embed_dim"]).advice
     assert advice is not None
-    assert advice.strategy == "plain"
-    assert advice.recommendations[0].rule == "student as wide"
-
-
-@pytest.mark.usefixtures("quick_figures")
-def test_too_few_images_give_numbers_but_no_advice(context: Context) -> None:
+    assert (advice.strategy, advice.recommendations[0].rule) == ("plain", "student as wide")
     record = analyzed(context, images=8)
     assert record.advice is not None
     assert record.advice.strategy is None
     assert record.files
-
-
-def test_switched_off_nothing_is_read_or_written(context: Context) -> None:
-    assert analyzed(context, images=0) == AnalyzeRecord(reason="analysis.images is 0")
-    assert not (context.run.root / "analysis").exists()
 
 
 @pytest.mark.sweep
@@ -72,9 +62,9 @@ def test_the_same_again_gives_the_same_files(context: Context) -> None:
 
 def test_its_fingerprint_holds_no_time_and_no_figure(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     drawings = iter((b"drawn", b"drawn otherwise"))
-    monkeypatch.setattr(
-        "vitcompress.stages.analysis.figures.draw.rendered", lambda *_: {"rank-teacher.png": next(drawings)}
-    )
+    draw = "vitcompress.stages.analysis.figures.draw"
+    monkeypatch.setattr(f"{draw}.figures", lambda *_: [("rank-teacher", None)])
+    monkeypatch.setattr(f"{draw}.file_bytes", lambda _: {"png": next(drawings)})
     first, again = analyzed(context), analyzed(context)
     assert first.files != again.files
     assert first.identity() == again.identity()  # what reads the record is not done again for a lost figure
@@ -82,7 +72,9 @@ def test_its_fingerprint_holds_no_time_and_no_figure(context: Context, monkeypat
 
 
 @pytest.mark.usefixtures("quick_figures")
-def test_switched_off_later_nothing_stale_stays(context: Context) -> None:
+def test_switched_off_nothing_is_read_and_nothing_stale_stays(context: Context) -> None:
+    assert analyzed(context, images=0) == AnalyzeRecord(reason="analysis.images is 0")
+    assert not (context.run.root / "analysis").exists()
     analyzed(context)
     mine = context.run.root / "analysis" / "teacher" / "figures" / "mine.txt"
     mine.write_text("mine")

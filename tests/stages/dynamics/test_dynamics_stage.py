@@ -62,6 +62,12 @@ def test_every_stage_of_training_is_read(strategy: str, context: Context) -> Non
     last = document["networks"][-1]["taps"][-1]
     assert last["width"] == (24 if strategy == "plain" else 48)  # the strategies' last tap has the teacher's width
     assert all(is_intact(ref, context.run.root) for ref in record.files)
+    figures = [ref.path for ref in record.files if "/figures/" in ref.path]
+    assert figures == [  # by name; the teacher's own were drawn by `analyze`
+        "analysis/figures/over-training.png",
+        "analysis/figures/rank-student-after.png",
+        "analysis/teacher/figures/rank-teacher.png",
+    ]
     assert {row["quantity"] for row in record.approach} == {"rank95", "entropy", "log10 magnitude", "intensity"}
     assert all(len(row["distances"]) == 4 and row["verdict"] for row in record.approach)
     with (context.run.root / "analysis/tables/rank.csv").open() as file:

@@ -1,0 +1,97 @@
+"""How many directions hold an image's energy: its own (SVD), and those of one basis for all images (PCA) [EM].
+
+Both come from products of the tokens with themselves. These are symmetric, so only strips of their upper triangle are
+computed: 0.41 ms instead of 0.63 ms for ``X^T X`` of an image of 196 tokens of width 384, in float64 on one core.
+(BLAS's ``syrk`` would do that too, but SciPy's wrapper keeps Python's lock meanwhile, and taps are measured side by
+side.)
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from vitcompress.stages.analysis.results import ENERGY_SHARES, Counts, Floats, first_reaching
+
+STRIP = 64
+"""Rows of a product computed at once on the CPU."""
+_DOUBTFUL = 1e-5
+"""Cumulative shares this close to a target are computed again in float64; float32 moves them by less."""
+
+
+def add_upper(total_RR: Tensor, A_KR: Tensor) -> None:
+    """Add ``A^T A``, its upper triangle for certain; what stands below is no result."""
+    strip = STRIP if A_KR.device.type == "cpu" else A_KR.shape[1]
+    for start in range(0, A_KR.shape[1], strip):
+        rows = slice(start, start + strip)
+        total_RR[rows, start:].addmm_(A_KR[:, rows].mT, A_KR[:, start:])
+
+
+def smaller_grams(X_BND: Tensor) -> Tensor:
+    """Return of each image ``X X^T`` or ``X^T X``, the smaller: they have the same eigenvalues but for zeros.
+
+    Returns:
+        float64 ``[B, r, r]``, r = min(N, D); only the upper triangles are filled for certain.
+    """
+    A_BKR = X_BND.mT if X_BND.shape[1] <= X_BND.shape[2] else X_BND
+    size = A_BKR.shape[2]
+    if X_BND.device.type != "cpu" or size <= STRIP:
+        return A_BKR.mT @ A_BKR
+    grams = torch.zeros(len(X_BND), size, size, dtype=X_BND.dtype)
+    for gram, A_KR in zip(grams, A_BKR, strict=True):
+        add_upper(gram, A_KR)
+    return grams
+
+
+def shares(energies: Floats) -> Floats:
+    """Return energies along the last axis as shares of their sum; below zero counts as zero, all zeros stay so."""
+    energies = np.maximum(energies, 0.0)
+    total = energies.sum(axis=-1, keepdims=True)
+    return np.asarray(energies / np.where(total > 0, total, 1.0))
+
+
+def eigen_of(upper_DD: Tensor) -> tuple[Floats, Tensor]:
+    """Return shares of the eigenvalues ``[D]``, largest first (zeros without energy), and their vectors ``[D, D]``.
+
+    Only the upper triangle is read. Vectors stand in columns, in the same order, float64, on the device of the matrix.
+    """
+    values, vectors = torch.linalg.eigh(upper_DD, UPLO="U")
+    return shares(values.flip(0).cpu().numpy()), vectors.flip(1)
+
+
+def energy_shares(gram_BRR: Tensor) -> Floats:
+    """Return the share of each squared singular value ``[B, r]``, largest first, of Gram matrices' upper triangles."""
+    return shares(torch.linalg.eigvalsh(gram_BRR, UPLO="U").flip(-1).cpu().numpy())
+
+
+def ranks_of(share_BR: Floats) -> Counts:
+    """Return the smallest number of directions ``[B, 4]`` whose leading ``share_BR`` hold ENERGY_SHARES."""
+    return first_reaching(np.cumsum(share_BR, axis=-1), ENERGY_SHARES)
+
+
+def pca_ranks(X_BND: Tensor, basis_DD: Tensor) -> Counts:
+    """Return the smallest d whose leading basis vectors ``v_1 .. v_d`` hold each share of an image's energy.
+
+    As in float64, but computed in float32 where that decides: twice as fast.
+
+    Args:
+        X_BND: tokens, ``[B, N, D]``, float32 values in any precision.
+        basis_DD: orthonormal columns, float64, the most energetic over all images first.
+
+    Returns:
+        ``[B, 4]`` for ENERGY_SHARES; 0 without energy. The share of v_j is ``|X v_j|^2 / |X|^2``.
+    """
+    curves = _curves(X_BND.float(), basis_DD.float())
+    margin = np.abs(curves[..., None] - np.asarray(ENERGY_SHARES)).min(axis=(1, 2))
+    doubtful = np.flatnonzero(margin <= _DOUBTFUL)
+    if len(doubtful):
+        rows = torch.from_numpy(doubtful).to(X_BND.device)
+        curves[doubtful] = _curves(X_BND[rows].double(), basis_DD)
+    return first_reaching(curves, ENERGY_SHARES)
+
+
+def _curves(X_BND: Tensor, basis_DD: Tensor) -> Floats:
+    """Return cumulative shares ``[B, D]``."""
+    energy_BD = (X_BND @ basis_DD).double().square_().sum(dim=1)  # no square of a float32 is beyond a float64
+    return np.asarray(np.cumsum(shares(energy_BD.cpu().numpy()), axis=-1))
