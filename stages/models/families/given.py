@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ Tap = str | Callable[[nn.Module, Tensor], Tensor]
 """The name of a module whose output is the tap, or a function of the network and the images that gives it."""
 
 
-class _Reached(Exception):
+class _Reached(Exception):  # noqa: N818 - no error: it ends a forward early
     """The last tap that is asked for has been computed."""
 
 
@@ -73,10 +73,8 @@ class GivenNetwork(nn.Module):
         named = [self.taps[layer] for layer in layers if isinstance(self.taps[layer], str)]
         with self._caught(named, stop=True) as caught:
             if named:
-                try:
+                with suppress(_Reached):
                     self.module(self._seen(images))
-                except _Reached:
-                    pass
         return self._ordered(layers, caught, images)
 
     def logits_and_maps(self, images: Tensor, layers: tuple[int, ...]) -> tuple[Tensor, list[Tensor]]:
@@ -127,7 +125,9 @@ class GivenNetwork(nn.Module):
             return value
         name = tap if isinstance(tap, str) else getattr(tap, "__name__", "a function")
         if value.ndim != 3:
-            raise UsageError(f"tap '{name}' has shape {list(value.shape)}; give tokens [B, N, D] or a map [B, D, H, W].")
+            raise UsageError(
+                f"tap '{name}' has shape {list(value.shape)}; give tokens [B, N, D] or a map [B, D, H, W]."
+            )
         tokens = value.shape[1]
         side = math.isqrt(tokens) if self.prefix_tokens is None else math.isqrt(tokens - self.prefix_tokens)
         prefix = tokens - side * side
