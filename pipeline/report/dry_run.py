@@ -9,10 +9,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from vitcompress.core.words import duration, size
 from vitcompress.pipeline.report.wording import Footnotes, millions
 
 if TYPE_CHECKING:
-    from vitcompress.pipeline.defaults import Choice
+    from vitcompress.pipeline.config.choice import Choice
     from vitcompress.pipeline.dry_run import DryRun, Network
     from vitcompress.pipeline.dry_run_figures import Filling, Training
 
@@ -26,8 +27,8 @@ def tables(found: DryRun) -> RenderableType:
     head.append(f"images               {data.train_images:,} to train on, {data.val_images:,} held out, ")
     head.append(f"{len(data.classes):,} classes, from {data.source}\n")
     head.append(f"measured on          {found.device}")
-    trained = {f"{'distill' if training.name == 'student' else training.name}" for training in found.trainings}
-    choices = [choice for choice in found.choices if choice.key.partition(".")[0] in trained]
+    left_out = {"teacher", "distill", "control"} - {training.section for training in found.trainings}
+    choices = [choice for choice in found.choices if choice.key.partition(".")[0] not in left_out]
     parts: list[RenderableType] = [head, _networks(found.networks)]
     parts += [_choices(choices)] if choices else []
     parts.append(_trainings(found))
@@ -64,14 +65,11 @@ def _networks(networks: tuple[Network, ...]) -> Table:
 def _choices(choices: list[Choice]) -> Table:
     """Settings that were left open, and why they are what they are."""
     grid = _grid()
-    grid.add_column("decided for these images", no_wrap=True)
-    grid.add_column("", no_wrap=True)
+    grid.add_column("decided", no_wrap=True)
+    grid.add_column("", overflow="fold")
     grid.add_column("because", overflow="fold")
     for choice in choices:
-        value = (
-            "none" if choice.value is None else f"{choice.value:g}" if isinstance(choice.value, float) else choice.value
-        )
-        grid.add_row(Text(choice.key), Text(str(value)), Text(choice.reason))
+        grid.add_row(Text(choice.key), Text(str(choice)), Text(choice.reason))
     return grid
 
 
@@ -92,7 +90,6 @@ def _figures(training: Training, found: DryRun) -> dict[str, str]:
     peak = line.peak_bytes(training.per_pass)
     what = "GPU" if found.config.device == "cuda" else "process"
     sizes = " and ".join(str(count) for count in dict.fromkeys((line.small.images, line.large.images)))
-    compiled = f"{config.compile} ({config.compile_reason})" if config.compile_reason else config.compile
     return {
         "epochs": f"{training.epochs:,}",
         "batch, images a step": _batch(training),
@@ -107,7 +104,7 @@ def _figures(training: Training, found: DryRun) -> dict[str, str]:
         "peak memory": "unknown here" if peak is None else f"about {size(peak)} of the {what}",
         "weights kept": _snapshots(training, found),
         "computes in": training.precision,
-        "compiled": compiled,
+        "compiled": config.compile,
     }
 
 
@@ -171,29 +168,12 @@ def _warnings(found: DryRun) -> list[str]:
     for training in found.trainings:
         peak = training.line.peak_bytes(training.per_pass)
         if peak is not None and peak * together > found.memory:
-            section = "teacher" if training.name == "teacher" else "distill"
+            section = "distill" if training.section == "control" else training.section
             told.append(
                 f"training the {training.name} would take about {size(peak * together)} of memory, and there is "
                 f"{size(found.memory)}; raise {section}.accumulation or lower {section}.batch_size."
             )
     return told
-
-
-def duration(seconds: float) -> str:
-    """Two or three digits in the unit a reader would choose: 3.1 ms, 45 s, 12 min, 5.2 h, 8.1 days."""
-    for unit, length, upto in (("ms", 1e-3, 1.0), ("s", 1.0, 120.0), ("min", 60.0, 7200.0), ("h", 3600.0, 172800.0)):
-        if seconds < upto:
-            return _short(seconds / length, unit)
-    return _short(seconds / 86400, "days")
-
-
-def size(count: float) -> str:
-    """Decimal, such as 512 MB or 3.4 GB."""
-    return _short(count / 1e9, "GB") if count >= 1e9 else _short(count / 1e6, "MB")
-
-
-def _short(value: float, unit: str) -> str:
-    return f"{value:,.0f} {unit}" if value >= 20 else f"{value:.2g} {unit}" if value < 1 else f"{value:.1f} {unit}"
 
 
 def _rate(images: float) -> str:

@@ -20,9 +20,9 @@ from vitcompress.pipeline.config import (
     parse_sets,
     parse_yaml,
     recipe_text,
+    requested_config,
     validate,
 )
-from vitcompress.pipeline.options import requested_config
 
 MODELS = {"teacher": {"model": "cait_s24"}, "student": {"model": "deit_tiny"}}
 OPTIONS = ("teacher", "student", "strategy", "data", "teacher_weights", "target", "precision", "projector", "seed")
