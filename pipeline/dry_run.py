@@ -59,7 +59,7 @@ class DryRun:
     processes: int
     data: DataRecord
     choices: tuple[Choice, ...]
-    """Settings of the trainings that were left open, as decided for these images."""
+    """Settings that were left open, as decided."""
     networks: tuple[Network, ...]
     trainings: tuple[Training, ...]
     """The teacher's fitting, where it has one, the student's, and the control's, where there is one."""

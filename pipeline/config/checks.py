@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from vitcompress.core.errors import UsageError
 from vitcompress.exporters.precision.modelopt import require_precision
@@ -70,54 +70,33 @@ def _tap_shapes(arch: str, args: str, layers: tuple[int, ...]) -> dict[int, Shap
         ) from error
 
 
-def check_decidable(config: RunConfig, facts: Facts) -> None:
-    """Refuse, before the teacher is trained, a strategy that could not be decided afterwards.
-
-    Raises:
-        UsageError: the strategy is ``auto``, and the analysis would have too few images.
-    """
-    if config.student.strategy != "auto" or facts.data is None:
+def against_images(config: RunConfig, facts: Facts) -> Iterator[str]:
+    """Yield what does not go with the listed images, one sentence each; nothing before they are listed."""
+    if facts.data is None:
         return
-    from vitcompress.stages.analysis.statistics import MIN_IMAGES
+    images, processes = facts.data.train_images, facts.processes
+    if config.student.strategy == "auto":
+        from vitcompress.stages.analysis.statistics import MIN_IMAGES
 
-    read = min(config.analysis.images, facts.data.train_images)
-    if read < MIN_IMAGES:
-        raise UsageError(
-            f"student.strategy is 'auto', and the analysis that decides it would read {read} images "
-            f"(analysis.images is {config.analysis.images}, and there are {facts.data.train_images} to train on); it "
-            f"needs at least {MIN_IMAGES}. Give more, or a strategy by name."
-        )
-
-
-def check_batches(section: Literal["teacher", "distill"]) -> Callable[[RunConfig, Facts], None]:
-    """Return the check that a batch can be shared and is no larger than the training set."""
-
-    def check(config: RunConfig, facts: Facts) -> None:
-        training, images = getattr(config, section), facts.data.train_images if facts.data else 0
-        parts, batch = training.accumulation * facts.processes, int(training.batch_size)
+        read = min(config.analysis.images, images)
+        if read < MIN_IMAGES:
+            yield (
+                f"student.strategy is 'auto', and the analysis that decides it would read {read} images "
+                f"(analysis.images is {config.analysis.images}, and there are {images} to train on); it needs at least "
+                f"{MIN_IMAGES}. Give more, or a strategy by name."
+            )
+    for section, training in (("teacher", config.teacher), ("distill", config.distill)):
+        (augment, where), batch = augmentation_of(config, training, section), int(training.batch_size)
+        parts = training.accumulation * processes
         if batch % parts:
-            raise UsageError(
-                f"{section}.batch_size is {batch}, which {facts.processes} processes of {training.accumulation} "
-                f"part(s) each cannot share evenly; give a multiple of {parts}."
+            yield (
+                f"{section}.batch_size is {batch}, which {processes} processes of {training.accumulation} part(s) each "
+                f"cannot share evenly; give a multiple of {parts}."
+            )
+        elif (augment.mixup or augment.cutmix) and batch // parts % 2:
+            yield (
+                f"{where} mixes images in pairs, and {section}.batch_size {batch} in {parts} part(s) is odd; give a "
+                f"multiple of {2 * parts}."
             )
         if batch > images:
-            raise UsageError(
-                f"{section}.batch_size is {batch}, but there are {images} training images; give at most {images}."
-            )
-
-    return check
-
-
-def check_pairs_to_mix(section: Literal["teacher", "distill"]) -> Callable[[RunConfig, Facts], None]:
-    """Return the check that mixup finds an even number of images in a process's part of the batch."""
-
-    def check(config: RunConfig, facts: Facts) -> None:
-        training = getattr(config, section)
-        (augment, where), parts = augmentation_of(config, training, section), training.accumulation * facts.processes
-        if (augment.mixup or augment.cutmix) and int(training.batch_size) // parts % 2:
-            raise UsageError(
-                f"{where} mixes images in pairs, and {section}.batch_size {training.batch_size} in {parts} part(s) is "
-                f"odd; give a multiple of {2 * parts}."
-            )
-
-    return check
+            yield f"{section}.batch_size is {batch}, but there are {images} training images; give at most {images}."

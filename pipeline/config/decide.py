@@ -69,7 +69,7 @@ def decide(config: RunConfig, facts: Facts, rules: Iterable[Rule]) -> tuple[RunC
         if found is not None:
             config = _with_choice(config, found)
             choices += [found] if found.reason else []
-    for problem in contradictions(config):
+    for problem in (*contradictions(config), *checks.against_images(config, facts)):
         problems.setdefault(problem, UsageError(problem))
     if problems:
         raise _all_of(list(problems.values()))
@@ -174,8 +174,10 @@ def _args(config: RunConfig, args: Args, asked: Args | str) -> Choice:
 
 def _patch_if_sized(role: Literal["teacher", "student"], config: RunConfig, facts: Facts) -> int | None:
     """Return the patch of a network that gets ``image_size``; None where its user gave it a size of its own."""
-    own, size = facts.network(role, config), config.image_size
-    return None if size is None or gives_size(getattr(facts.asked, role).args) else patch_at(own.arch, own.args, size)
+    if config.image_size is None or gives_size(getattr(facts.asked, role).args):
+        return None
+    network = facts.network(role, config)
+    return patch_at(network.arch, network.args, config.image_size)
 
 
 def _student_args(config: RunConfig, facts: Facts) -> Choice:
@@ -368,7 +370,6 @@ def _image_check(config: RunConfig, facts: Facts) -> Choice:
 
 
 WITH_DATA = (
-    Rule("analysis", checks.check_decidable, even_if_given=True),
     *_of_training("teacher", training.SCHEDULE),
     *_of_training("distill", training.SCHEDULE),
     Rule("control.lr", _control_rate("lr")),
@@ -376,10 +377,6 @@ WITH_DATA = (
     Rule("teacher.epochs", _teacher_epochs),
     *_of_training("teacher", training.EXECUTION, needs=("teacher.epochs",)),
     *_of_training("distill", training.EXECUTION),
-    Rule("batches", checks.check_batches("teacher"), even_if_given=True),
-    Rule("batches of the student", checks.check_batches("distill"), even_if_given=True),
-    Rule("pairs to mix", checks.check_pairs_to_mix("teacher"), even_if_given=True),
-    Rule("the student's pairs to mix", checks.check_pairs_to_mix("distill"), even_if_given=True),
     Rule("data.check", _image_check),
     Rule("data.augment", lambda config, facts: Choice(config.distill.augmentation), even_if_given=True),
     Rule("student.uniform_width", student.uniform_width),

@@ -43,7 +43,7 @@ class Machine:
         """Whether torch sees a GPU."""
         import torch
 
-        return torch.cuda.is_available()
+        return bool(torch.cuda.is_available())
 
     def device(self, asked: str) -> Literal["cpu", "cuda"]:
         """Return where networks train; ``auto`` is the GPU where there is one.
@@ -65,7 +65,7 @@ class Machine:
         """Whether that GPU multiplies bfloat16 in hardware."""
         import torch
 
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 @dataclass(frozen=True)

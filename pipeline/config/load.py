@@ -292,7 +292,8 @@ def _typed(values: Mapping[str, Any], kind: type[Config]) -> tuple[Config | None
         # Through JSON: strict types, but lists where YAML has no tuples.
         return kind.model_validate_json(json.dumps(plain)), problems
     except ValidationError as error:
-        return None, [*problems, *_problems(error)]
+        problems += _problems(error)
+    return None, problems
 
 
 def _plain(value: Any, key: str, problems: list[str]) -> Any:

@@ -24,7 +24,6 @@ from vitcompress.pipeline.config import RunConfig, load_layer, merge, parse_sets
 from vitcompress.pipeline.dry_run import DryRun, dry_run, views_advice
 from vitcompress.pipeline.dry_run_figures import Training
 from vitcompress.pipeline.report.dry_run import tables, total_seconds
-from vitcompress.pipeline.request import identity
 from vitcompress.stages.images import sources
 from vitcompress.stages.models.build import build_model, cost_of
 from vitcompress.stages.training.config import TrainingConfig
@@ -228,16 +227,6 @@ def test_an_output_that_the_run_could_not_have_is_refused(tmp_path: Path) -> Non
     with pytest.raises(UsageError, match="holds another run"):
         tried(output=other)
     assert sorted(path.name for path in [*full.rglob("*"), *other.rglob("*")]) == ["letter.txt", "state.json"]
-
-
-def test_a_run_that_has_begun_is_told_and_left_alone(found: DryRun, tmp_path: Path) -> None:
-    known = identity(found.config)
-    (tmp_path / "begun").mkdir()
-    state = tmp_path / "begun" / "state.json"
-    state.write_text(json.dumps({"schema": 1, "identity": known, "created": "", "stages": {}}))
-    before = state.read_bytes()
-    assert any("holds this run already" in note for note in tried(output=tmp_path / "begun").notes)
-    assert [path.read_bytes() for path in (tmp_path / "begun").iterdir()] == [before]
 
 
 def test_nothing_stays_of_one_that_fails_or_is_one_of_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
