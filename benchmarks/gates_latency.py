@@ -84,7 +84,7 @@ def export_models(folder: Path, geometry: str) -> tuple[Path, Path, int]:
 
         from vitcompress.core.records import ModelSpec
         from vitcompress.exporters.onnx import onnx_from_module
-        from vitcompress.pipeline.resolve_network import resolve_network
+        from vitcompress.pipeline.config.networks import resolve_network
         from vitcompress.stages.models.build import build_model
 
         folder.mkdir(parents=True, exist_ok=True)

@@ -21,10 +21,11 @@ from student_init import load_pixels, rows
 
 from vitcompress.core.records import ModelSpec
 from vitcompress.core.rundir import RunDirectory
-from vitcompress.pipeline.config import dump_yaml, load_layer, merge, validate
+from vitcompress.pipeline.config import dump_yaml, load_layer, merge, validate, with_absolute_paths
+from vitcompress.pipeline.config.decide import BEFORE_DATA, WITH_DATA, decide
+from vitcompress.pipeline.config.facts import Facts
 from vitcompress.pipeline.plan import BY_NAME
-from vitcompress.pipeline.request import identity, with_absolute_paths
-from vitcompress.pipeline.resolve import resolve_models, resolve_training
+from vitcompress.pipeline.request import identity
 from vitcompress.pipeline.runner import Runner
 from vitcompress.stages.models.build import build_model
 from vitcompress.stages.models.weights import load_own
@@ -281,7 +282,8 @@ def _stages(
     config: Any, folder: Path, names: tuple[str, ...], taught_by: Path | None = None
 ) -> tuple[Runner, Any, dict[str, float]]:
     """Carry out stages of a run in ``folder``; those of the teacher are taken over from ``taught_by``."""
-    models = resolve_models(config)
+    facts = Facts(config)
+    models, _ = decide(config, facts, BEFORE_DATA)
     if folder.exists() and not (folder / "state.json").is_file():
         shutil.rmtree(folder)
     run = RunDirectory.claim(folder, identity(models))
@@ -290,7 +292,7 @@ def _stages(
         runner = Runner(run, Console(stderr=True))
         if taught_by is not None:
             adopt(RunDirectory.existing(taught_by), run)
-        resolved = resolve_training(models, runner.stage("data", models))
+        resolved, _ = decide(models, facts.with_data(runner.stage("data", models)), WITH_DATA)
         (run.root / "config.yaml").write_text(dump_yaml(resolved))
         run.remember(resolved=resolved.model_dump(mode="json"), command="benchmarks/real.py")
         for name in names:

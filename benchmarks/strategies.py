@@ -33,9 +33,7 @@ from strategies_table import Method, document_of, markdown, reading, table
 
 from vitcompress.core.errors import CompressError, UsageError
 from vitcompress.core.files import write_atomic
-from vitcompress.pipeline.config import RunConfig, merge, parse_sets, validate
-from vitcompress.pipeline.options import requested_config
-from vitcompress.pipeline.request import with_absolute_paths
+from vitcompress.pipeline.config import RunConfig, merge, parse_sets, requested_config, validate, with_absolute_paths
 
 LAST = [{"kind": "spectral", "pairs": "last"}]
 """The feature loss of every method that has one: spectra of the two last layers."""

@@ -14,9 +14,10 @@ from rich.console import Console
 from vitcompress.core.files import references_in, write_atomic
 from vitcompress.core.rundir import RunDirectory
 from vitcompress.pipeline.config import RunConfig, dump_yaml
+from vitcompress.pipeline.config.decide import BEFORE_DATA, WITH_DATA, decide
+from vitcompress.pipeline.config.facts import Facts
 from vitcompress.pipeline.plan import BY_NAME
 from vitcompress.pipeline.request import identity, notes
-from vitcompress.pipeline.resolve import resolve_models, resolve_training
 from vitcompress.pipeline.runner import Runner
 
 
@@ -42,13 +43,14 @@ def carry_out(task: Task) -> tuple[dict[str, Any], bool]:
     Raises:
         CompressError: whatever its stages raise.
     """
-    models = resolve_models(task.config)
+    facts = Facts(task.config)
+    models, _ = decide(task.config, facts, BEFORE_DATA)
     run = RunDirectory.claim(task.folder, identity(models))
     with run.locked(), _console(task) as console:
         runner = Runner(run, console)
         if task.method is not None:
             adopt(RunDirectory.existing(task.teacher_folder), run)
-        resolved = resolve_training(models, runner.stage("data", models))
+        resolved, _ = decide(models, facts.with_data(runner.stage("data", models)), WITH_DATA)
         write_atomic(run.root / "config.yaml", dump_yaml(resolved))
         run.remember(resolved=resolved.model_dump(mode="json"), command=task.command)
         if task.method is None:

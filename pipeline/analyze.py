@@ -19,10 +19,9 @@ from vitcompress.core.files import unwritable, write_atomic
 from vitcompress.core.processes import world_size
 from vitcompress.core.records import ModelSpec
 from vitcompress.core.rundir import RunDirectory
+from vitcompress.pipeline.config.facts import Machine
+from vitcompress.pipeline.config.networks import resolve_network, sized
 from vitcompress.pipeline.folders import absent_folders, remove_empty
-from vitcompress.pipeline.resolve import resolve_device
-from vitcompress.pipeline.resolve_network import resolve_network
-from vitcompress.pipeline.resolve_size import sized
 from vitcompress.stages.analysis.advice import advise
 from vitcompress.stages.analysis.config import AnalysisConfig
 from vitcompress.stages.analysis.drawn import selected_layers
@@ -76,7 +75,7 @@ def analyze_model(request: Request, output: Path | None, console: Console) -> Pa
     source = Path(request.data).resolve().name if kind_of(request.data) == "folder" else request.data
     root = output or Path("runs") / "-".join(("analysis", _plain(request.model), _plain(source)))
     folder = _own_folder(root, request.data)
-    device = resolve_device(request.device)
+    device = Machine().device(request.device)
     sample = _sample(request)
     set_seed(0)
     network, spec = _network(request, name, args, console)

@@ -19,9 +19,7 @@ from vitcompress.core.errors import EXIT_GATE_FAILED, EXIT_OK, CompressError, Us
 from vitcompress.core.pillow import hush
 from vitcompress.core.processes import rank, world_size
 from vitcompress.core.signals import STOPPING, on_request
-from vitcompress.pipeline.options import config_options, export_options, requested_config
-
-_FOLDER = click.Path(path_type=Path, file_okay=True)
+from vitcompress.pipeline.options import FOLDER, config_options, export_options, run_options
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -34,17 +32,11 @@ def cli(debug: bool) -> None:
 
 @cli.command()
 @config_options
-@click.option("-o", "--output", type=_FOLDER, help="Run directory.  [default: runs/ and a name from the settings]")
-@click.option(
-    "--num-processes",
-    type=click.IntRange(min=1),
-    default=1,
-    help="Processes that train together on this machine, one a GPU.  [default: 1]",
-)
+@run_options
 @click.option("--dry-run", is_flag=True, help="Check everything, estimate time and memory, show the config; no run.")
 def run(output: Path | None, num_processes: int, dry_run: bool, **given: Any) -> int:
     """Teacher, student, distillation, export, verification, report: all of it, or what is left of it."""
-    from vitcompress.pipeline.config import validate
+    from vitcompress.pipeline.config import requested_config, validate
     from vitcompress.pipeline.request import notes
     from vitcompress.pipeline.run import run_all
 
@@ -69,7 +61,7 @@ def run(output: Path | None, num_processes: int, dry_run: bool, **given: Any) ->
 
 
 @cli.command()
-@click.argument("run_directory", metavar="RUN", type=_FOLDER)
+@click.argument("run_directory", metavar="RUN", type=FOLDER)
 @export_options
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="A setting of fold or export.")
 def export(run_directory: Path, sets: tuple[str, ...], **given: Any) -> int:
@@ -85,7 +77,7 @@ def export(run_directory: Path, sets: tuple[str, ...], **given: Any) -> int:
 
 
 @cli.command()
-@click.argument("run_directory", metavar="RUN", type=_FOLDER)
+@click.argument("run_directory", metavar="RUN", type=FOLDER)
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="A setting of verify or gates.")
 def verify(run_directory: Path, sets: tuple[str, ...]) -> int:
     """Measure a run's artifacts against the teacher again, judge them, and renew the report."""
@@ -98,9 +90,9 @@ def verify(run_directory: Path, sets: tuple[str, ...]) -> int:
 
 
 @cli.command()
-@click.argument("run_directory", metavar="RUN|report.json", type=_FOLDER)
+@click.argument("run_directory", metavar="RUN|report.json", type=FOLDER)
 @click.option(
-    "--baseline", type=_FOLDER, default=Path("baseline.json"), show_default=True, help="What to compare the run with."
+    "--baseline", type=FOLDER, default=Path("baseline.json"), show_default=True, help="What to compare the run with."
 )
 @click.option("--update", is_flag=True, help="Make this run the baseline, and say what changes; compare nothing.")
 @click.option(
@@ -110,7 +102,7 @@ def verify(run_directory: Path, sets: tuple[str, ...]) -> int:
     "--set", "sets", multiple=True, metavar="KEY=VALUE", help="A setting of check, e.g. check.max_slowdown=5."
 )
 @click.option(
-    "-o", "--output", type=_FOLDER, help="Folder for check.json, check.md, check.junit.xml.  [default: report's]"
+    "-o", "--output", type=FOLDER, help="Folder for check.json, check.md, check.junit.xml.  [default: report's]"
 )
 def check(
     run_directory: Path, baseline: Path, update: bool, force: bool, sets: tuple[str, ...], output: Path | None
@@ -136,7 +128,7 @@ def check(
 
 
 @cli.command()
-@click.argument("run_directory", metavar="[RUN]", type=_FOLDER, required=False)
+@click.argument("run_directory", metavar="[RUN]", type=FOLDER, required=False)
 @click.option("--model", metavar="NAME", help="timm model to read, instead of a run.")
 @click.option("--data", metavar="SOURCE", help="With --model: folder of images, digits, hfds/NAME, ...")
 @click.option("--weights", metavar="FILE|random", help="With --model: its weights.  [default: timm's pretrained ones]")
@@ -146,7 +138,7 @@ def check(
 @click.option("--student", metavar="NAME", help="With --model: the student to advise on.")
 @click.option("--images", type=click.IntRange(min=1), help="Images to read.  [default: 1000, or the run's setting]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="With --model.  [default: auto]")
-@click.option("-o", "--output", type=_FOLDER, help="With --model: where to.  [default: runs/analysis-MODEL-DATA]")
+@click.option("-o", "--output", type=FOLDER, help="With --model: where to.  [default: runs/analysis-MODEL-DATA]")
 def analyze(run_directory: Path | None, images: int | None, **given: Any) -> int:
     """Read features layer by layer: a RUN's teacher, student and snapshots, or any --model on --data."""
     console = Console(stderr=True)
@@ -196,7 +188,7 @@ def _analyze_model(images: int | None, console: Console, **given: Any) -> Path:
 
 
 @cli.command()
-@click.argument("bundle", type=_FOLDER)
+@click.argument("bundle", type=FOLDER)
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--top", type=click.IntRange(min=1), default=5, show_default=True, help="Labels an image.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object an image, one a line.")
@@ -256,8 +248,8 @@ def show_recipe(name: str) -> int:
 
 
 @cli.command()
-@click.argument("runs", metavar="RUN RUN...", nargs=-1, type=_FOLDER)
-@click.option("-o", "--output", type=_FOLDER, help="Also write compare.md, compare.json and a plot to this folder.")
+@click.argument("runs", metavar="RUN RUN...", nargs=-1, type=FOLDER)
+@click.option("-o", "--output", type=FOLDER, help="Also write compare.md, compare.json and a plot to this folder.")
 def compare(runs: tuple[Path, ...], output: Path | None) -> int:
     """Deployed models of several runs side by side: accuracy, speed, size, and which are Pareto-optimal."""
     from vitcompress.pipeline.compare import pareto, read, tell
@@ -271,7 +263,7 @@ def compare(runs: tuple[Path, ...], output: Path | None) -> int:
 
 
 @cli.command()
-@click.argument("folder", metavar="[RUN|BUNDLE]", type=_FOLDER, required=False)
+@click.argument("folder", metavar="[RUN|BUNDLE]", type=FOLDER, required=False)
 def doctor(folder: Path | None) -> int:
     """Say what this machine can do, what it cannot, and how to mend it; and what is wrong with a RUN or BUNDLE."""
     from vitcompress.pipeline.doctor import examine
@@ -295,6 +287,41 @@ def _finish(outcome: Any, console: Console, said: Sequence[str] = ()) -> int:
     click.echo(f"report   {outcome.run.root / 'report' / 'report.html'}")
     click.echo(f"bundle   {outcome.run.root / 'bundle'}")
     return EXIT_OK if outcome.report["verdict"]["passed"] else EXIT_GATE_FAILED
+
+
+@cli.group()
+def config() -> None:
+    """Say what a config may hold, and what a run would use."""
+
+
+@config.command("schema")
+def config_schema() -> int:
+    """Print the JSON Schema of config files, by which editors complete and check YAML."""
+    from vitcompress.pipeline.config.show import schema
+
+    click.echo(json.dumps(schema(), indent=2))
+    return EXIT_OK
+
+
+@config.command("show")
+@config_options
+@run_options
+@click.option("--json", "as_json", is_flag=True, help="One JSON list of all settings.")
+def config_show(output: Path | None, num_processes: int, as_json: bool, **given: Any) -> int:
+    """Print each setting that a run with these options would use, where it comes from, and why it was decided so."""
+    from dataclasses import asdict
+
+    from vitcompress.pipeline.config import requested_config, requested_layers
+    from vitcompress.pipeline.config.show import settings, table
+    from vitcompress.pipeline.preview import preview
+
+    with preview(requested_config(**given), output, num_processes, Console(stderr=True)) as found:
+        rows = settings(found.asked, found.config, found.choices, requested_layers(**given))
+    if as_json:
+        click.echo(json.dumps([asdict(row) for row in rows], indent=2))
+    else:
+        Console().print(table(rows))
+    return EXIT_OK
 
 
 def _dry_run(config: Any, output: Path | None, num_processes: int) -> int:

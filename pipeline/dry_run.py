@@ -1,15 +1,12 @@
 """`compress run --dry-run`: what a run would be and about what it would take, from a few real steps on this machine.
 
-Every check that a run makes before it computes is made, but that every image decodes. Nothing stays on disk. Pretrained
-weights are not fetched: random ones cost the same.
+Random weights stand in for pretrained ones, which are not fetched: they cost the same.
 """
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import psutil
 import timm
@@ -17,27 +14,16 @@ import torch
 from rich.console import Console
 
 from vitcompress.core.context import Context
-from vitcompress.core.errors import UsageError
 from vitcompress.core.machine import usable_cores
-from vitcompress.core.processes import world_size
 from vitcompress.core.records import Cost, DataRecord, StudentRecord, TeacherRecord
-from vitcompress.core.rundir import RunDirectory
-from vitcompress.core.words import counted
+from vitcompress.core.words import counted, duration
 from vitcompress.pipeline.config import RunConfig
-from vitcompress.pipeline.defaults import Choice
+from vitcompress.pipeline.config.choice import Choice
+from vitcompress.pipeline.config.networks import resolve_network, size_notes
 from vitcompress.pipeline.dry_run_figures import Filling, Training, as_control
-from vitcompress.pipeline.dry_run_steps import fitting, learning
-from vitcompress.pipeline.dry_run_views import views_advice
-from vitcompress.pipeline.earlier import earlier_of, with_precision, with_sizes
-from vitcompress.pipeline.machine import threads_each
-from vitcompress.pipeline.plan import STAGES
-from vitcompress.pipeline.request import default_output, identity, notes, refuse_inside_data, with_absolute_paths
-from vitcompress.pipeline.resolve import resolve_models, resolve_training, with_choices
-from vitcompress.pipeline.resolve_network import resolve_network
-from vitcompress.pipeline.resolve_size import size_notes
-from vitcompress.pipeline.resolve_speed import speed_choices
-from vitcompress.stages.data import stage as data_stage
-from vitcompress.stages.distill import job as distill_job
+from vitcompress.pipeline.dry_run_steps import Surroundings, fitting, learning
+from vitcompress.pipeline.preview import Preview, preview
+from vitcompress.pipeline.request import notes
 from vitcompress.stages.distill.control.config import labels_alone
 from vitcompress.stages.fold.stage import folded_from_lift
 from vitcompress.stages.models.build import build_model, cost_of
@@ -45,6 +31,12 @@ from vitcompress.stages.models.students import LiftStudent
 from vitcompress.stages.student import stage as student_stage
 from vitcompress.stages.teacher import stage as teacher_stage
 from vitcompress.stages.teacher.config import TeacherConfig
+
+_VIEWS = 10
+"""Of an image, that are suggested: fewer would repeat too soon, more save less."""
+_NOTICEABLE = 0.1
+"""Of the training's time."""
+_LEAST_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -67,7 +59,7 @@ class DryRun:
     processes: int
     data: DataRecord
     choices: tuple[Choice, ...]
-    """Settings of the trainings that were left open, as decided for these images."""
+    """Settings that were left open, as decided."""
     networks: tuple[Network, ...]
     trainings: tuple[Training, ...]
     """The teacher's fitting, where it has one, the student's, and the control's, where there is one."""
@@ -81,11 +73,11 @@ class DryRun:
 
 
 def dry_run(config: RunConfig, output: Path | None, processes: int, console: Console) -> DryRun:
-    """Resolve, check and measure.
+    """Decide, check and measure.
 
     Args:
         config: as requested, "auto" included.
-        output: the run directory, as for ``pipeline.run.run_all``; it is not made.
+        output: the run directory, as for ``vitcompress.pipeline.run.run_all``; it is not made.
         processes: that would train together; one alone is measured, with its share of the batch and of the cores.
         console: where progress goes.
 
@@ -93,98 +85,55 @@ def dry_run(config: RunConfig, output: Path | None, processes: int, console: Con
         CompressError: as the run would before its first step.
     """
     busy = _busy()
-    config = with_absolute_paths(config)
-    root = output or default_output(config)
-    refuse_inside_data(root, config)
-    for stage in STAGES:
-        stage.facts(config)
-    earlier = earlier_of(root)
-    models = resolve_models(with_precision(config, earlier), fetch=False)
-    begun = _refuse_unusable(root, models)
-    with TemporaryDirectory(prefix="compress-dry-run-") as folder:
-        run = RunDirectory.claim(Path(folder) / "run", identity(models))
-        context = Context(
-            run=run,
-            seed=config.seed,
-            device=models.device,
-            workers=int(models.workers),
-            threads=_threads(models, processes),
-            console=console,
+    with preview(config, output, processes, console) as found:
+        if found.context.threads:
+            torch.set_num_threads(found.context.threads)  # everything that is measured, not only the steps
+        assumed = _assumed_strategy(found.config)
+        networks, trainings, filling = _measured(
+            assumed, Surroundings(found.data, processes, found.root, found.context)
         )
-        if context.threads:
-            torch.set_num_threads(context.threads)  # everything that is measured, not only the steps
-        skipping = models.data.on_bad_image == "skip"  # else a few steps could meet an image that a run leaves out
-        unopened = models.data if skipping else models.data.model_copy(update={"check": "skip"})
-        data = data_stage.run(unopened, data_stage.Inputs(), context)
-        known = RunDirectory(root).stage_state("data") if earlier else {}
-        same = known and RunDirectory(root).load_record("data", DataRecord).digest == data.digest
-        sized = with_sizes(models, config, earlier if same else None, processes)
-        _, choices = with_choices(sized, data, processes)
-        resolved = resolve_training(sized, data, processes)
-        assumed = _assumed_strategy(resolved)
-        networks, trainings, filling = _measured(assumed, data, processes, root, context)
+    resolved, student = found.config, trainings[-1]
+    fitted = next((each.seconds for each in trainings if each.name == "teacher"), None)
+    told = [*notes(resolved), *size_notes(found.asked, resolved, lambda saving: _fitting_saved(fitted, saving)), *busy]
+    if assumed.student.strategy != resolved.student.strategy:
+        told.append(
+            "strategy and layers are decided once the teacher is analysed; measured here was "
+            f"{assumed.student.strategy} on the last layers."
+        )
     return DryRun(
-        output=root,
+        output=found.root,
         config=resolved,
         processes=processes,
-        data=data,
-        choices=(*choices, *speed_choices(sized, resolved, data)),
+        data=found.data,
+        choices=found.choices,
         networks=networks,
         trainings=trainings,
         filling=filling,
-        device=_device(resolved, context.threads),
+        device=_device(resolved, found.context.threads),
         memory=_memory(resolved),
-        notes=(
-            *notes(resolved),
-            *size_notes(config, resolved, next((each.seconds for each in trainings if each.name == "teacher"), None)),
-            *busy,
-            *_assumption(resolved, assumed),
-            *_notes(resolved, processes, root if begun else None),
-            *views_advice(resolved, trainings[-1]),
-        ),
+        notes=(*told, *_notes(found, processes), *views_advice(resolved, student)),
     )
+
+
+def _fitting_saved(seconds: float | None, saving: float) -> str:
+    """Return the sentence on what fitting a smaller teacher would take; empty where the time is not known."""
+    if seconds is None:
+        return ""
+    return f" Its fitting, about {duration(seconds)}, would then take about {duration(seconds / saving)} at best."
 
 
 def _assumed_strategy(config: RunConfig) -> RunConfig:
-    """A strategy to measure where the analysis of the teacher is to decide it: the costlier of what is likely."""
+    """Return the config with a strategy: the costlier of the likely ones, where the analysis is to decide it."""
     if config.student.strategy != "auto":
         return config
-    student, teacher = (
-        resolve_network(network.model, network.args, config.geometry)[2] for network in (config.student, config.teacher)
-    )
+    networks = (config.student, config.teacher)
+    student, teacher = (resolve_network(each.model, each.args, config.geometry).shape for each in networks)
     strategy = "lift" if student.isotropic and student.width < teacher.width else "plain"
     return config.model_copy(update={"student": config.student.model_copy(update={"strategy": strategy})})
 
 
-def _assumption(config: RunConfig, assumed: RunConfig) -> list[str]:
-    if config.student.strategy == assumed.student.strategy:
-        return []
-    return [
-        "strategy and layers are decided once the teacher is analysed; measured here was "
-        f"{assumed.student.strategy} on the last layers."
-    ]
-
-
-def _refuse_unusable(root: Path, models: RunConfig) -> bool:
-    """Whether this run has begun at ``root``, which is left as it is.
-
-    Raises:
-        UsageError: the run could not be written there; or this process is one of several.
-    """
-    if world_size() > 1:
-        raise UsageError("--dry-run measures in one process; start it without torchrun, with --num-processes N.")
-    begun = RunDirectory.begun(root, identity(models))
-    parent = next(path for path in (root, *root.absolute().parents) if path.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise UsageError(
-            f"output '{root}' cannot be written ('{parent}' takes no files); give a folder you may write to with "
-            "--output."
-        )
-    return begun
-
-
 def _busy() -> list[str]:
-    """A note where other work holds half of the cores or more, for steps are then slower than they would be."""
+    """Return a note where other work holds half of the cores or more, for steps are then slower than they would be."""
     load, cores = psutil.getloadavg()[0], usable_cores()
     if load <= cores / 2:
         return []
@@ -193,35 +142,27 @@ def _busy() -> list[str]:
     ]
 
 
-def _threads(config: RunConfig, processes: int) -> int:
-    """Threads as the run would have them: several processes share the cores (``pipeline.launch``)."""
-    if int(config.threads) or processes == 1 or "OMP_NUM_THREADS" in os.environ:
-        return int(config.threads)
-    return threads_each(processes)
-
-
 def _measured(
-    config: RunConfig, data: DataRecord, processes: int, root: Path, context: Context
+    config: RunConfig, surroundings: Surroundings
 ) -> tuple[tuple[Network, ...], tuple[Training, ...], Filling | None]:
     """Build every network with random weights, and take a few steps of each training."""
+    data, context = surroundings.data, surroundings.context
     trainings: list[Training] = []
     initial, epochs = _initial_teacher(config.teacher, data, context)
     teacher = teacher_stage.record_of(initial, epochs, 0.0, context)  # its accuracy is read by nobody here
     if epochs:
         context.console.print("dry run  a few steps of fitting the teacher", highlight=False)
-        trainings.append(fitting(config.teacher, initial, teacher, data, processes, context))
+        trainings.append(fitting(config.teacher, initial, teacher, surroundings))
     del initial
-    student_config = config.student
-    if student_config.init in ("pretrained", "teacher"):
-        student_config = student_config.model_copy(update={"init": "random"})
-    student = student_stage.run(student_config, student_stage.Inputs(data, teacher), context)
+    random = {"init": "random"} if config.student.init in ("pretrained", "teacher") else {}
+    asked = config.student.model_copy(update=random)
+    student = student_stage.run(asked, student_stage.Inputs(data, teacher), context)
     networks = _networks(config, teacher, student)
     context.console.print("dry run  a few steps of training the student", highlight=False)
-    inputs = distill_job.Inputs(data, teacher, student)
-    training, filling = learning(config.distill, inputs, processes, root, context)
+    training, filling = learning(config.distill, teacher, student, surroundings)
     trainings.append(training)
     if config.control.kind != "none":
-        alone, _ = learning(labels_alone(config.distill, config.control), inputs, processes, root, context)
+        alone, _ = learning(labels_alone(config.distill, config.control), teacher, student, surroundings)
         trainings.append(as_control(alone, training, config.control.match))
     return networks, tuple(trainings), filling
 
@@ -273,8 +214,9 @@ def _memory(config: RunConfig) -> int:
     return int(psutil.virtual_memory().total)
 
 
-def _notes(config: RunConfig, processes: int, begun: Path | None) -> list[str]:
-    """What the figures leave out or take for granted."""
+def _notes(preview: Preview, processes: int) -> list[str]:
+    """Return what the figures leave out or take for granted."""
+    config = preview.config
     found = [
         "times leave out: checking that images decode, checkpoints, analysis, export, verification and the report."
     ]
@@ -294,8 +236,6 @@ def _notes(config: RunConfig, processes: int, begun: Path | None) -> list[str]:
                 else f"; fitting all weights stops after {config.teacher.patience} epochs that bring nothing."
             )
         )
-    if config.student.init_reason:
-        found.append(f"the student's first weights: {config.student.init}, because {config.student.init_reason}.")
     if config.teacher.epochs == 0:
         found.append("the teacher is used as given, and judged once on the held-out images, which is not in the times.")
     if "on" in (config.teacher.compile, config.distill.compile):
@@ -307,6 +247,28 @@ def _notes(config: RunConfig, processes: int, begun: Path | None) -> list[str]:
             f"one process was measured, with its share of the batch; {processes} also exchange gradients, and on one "
             "machine share the memory and the cores that load images."
         )
-    if begun:
-        found.append(f"'{begun}' holds this run already: what is finished there is reused, so less is left than this.")
+    if preview.begun:
+        found.append(
+            f"'{preview.root}' holds this run already: what is finished there is reused, so less is left than this."
+        )
     return found
+
+
+def views_advice(config: RunConfig, training: Training) -> list[str]:
+    """Return what ``distill.views`` would save, where it is noticeable and can be had; no or one sentence.
+
+    Args:
+        config: resolved.
+        training: the student's, measured with the teacher live.
+    """
+    augment = config.distill.augmentation
+    views = max(_VIEWS, augment.repeats)
+    can = not (config.distill.views or augment.mixup or augment.cutmix)
+    saved = training.saved_by_views(views) if training.beside else 0.0
+    if not can or training.epochs <= views or saved < max(_LEAST_SECONDS, _NOTICEABLE * training.seconds):
+        return []
+    return [
+        f"with distill.views={views} the teacher would run {views} times on an image instead of {training.epochs}: "
+        f"about {duration(saved)} less of {duration(training.seconds)}. It is not done by itself, because the student "
+        f"then sees {views} fixed views of an image in turn instead of a new one every epoch."
+    ]

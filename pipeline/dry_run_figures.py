@@ -35,6 +35,11 @@ class Training:
     """Seconds an image of a live teacher's answers; 0 where there is none, or where they could not be kept."""
 
     @property
+    def section(self) -> str:
+        """Of the config that its settings are in."""
+        return "distill" if self.name == "student" else self.name
+
+    @property
     def per_pass(self) -> int:
         """Images of one forward pass of one process."""
         return int(self.config.batch_size) // self.config.accumulation // self.processes

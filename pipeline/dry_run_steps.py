@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vitcompress.core.context import Context
-from vitcompress.core.records import DataRecord, TeacherRecord
+from vitcompress.core.records import DataRecord, StudentRecord, TeacherRecord
 from vitcompress.pipeline.dry_run_figures import Filling, Training
 from vitcompress.stages.distill.cache.chunks import Part
 from vitcompress.stages.distill.cache.fill import parts_of
@@ -31,6 +31,7 @@ from vitcompress.stages.training.config import TrainingConfig
 from vitcompress.stages.training.device import make_accelerator
 from vitcompress.stages.training.job import Job
 from vitcompress.stages.training.measure import (
+    StepLine,
     first_images,
     measure_forward,
     measure_line,
@@ -49,147 +50,163 @@ _LOADED = 8
 _LOADING_SECONDS = 1.5
 
 
+@dataclass(frozen=True)
+class Surroundings:
+    """What the trainings of a dry run have in common."""
+
+    data: DataRecord
+    processes: int
+    """That would train together; one alone is measured."""
+    root: Path
+    """The run directory, which is not made."""
+    context: Context
+
+    @property
+    def shares_cores(self) -> bool:
+        """Whether loading takes time from the networks."""
+        return self.context.workers == 0 or self.context.device == "cpu"
+
+    def per_pass(self, config: TrainingConfig) -> int:
+        """Return the images of a forward pass of one process."""
+        return int(config.batch_size) // config.accumulation // self.processes
+
+    def loader(self, config: TrainingConfig, views: Any, fixed_views: int = 0) -> DataLoader[Any]:
+        """Return the loader of one process, in small batches."""
+        return train_loader(
+            views,
+            batch_size=min(_LOADED, self.per_pass(config)),
+            seed=self.context.seed,
+            workers=self.context.workers,
+            repeats=config.augmentation.repeats,
+            fixed_views=fixed_views,
+        )
+
+
 def fitting(
-    config: TeacherConfig,
-    initial: InitialTeacher,
-    teacher: TeacherRecord,
-    data: DataRecord,
-    processes: int,
-    context: Context,
+    config: TeacherConfig, initial: InitialTeacher, teacher: TeacherRecord, surroundings: Surroundings
 ) -> Training:
-    """The teacher's fitting; its weights are changed."""
+    """Measure the teacher's fitting; its weights are changed."""
+    data, context = surroundings.data, surroundings.context
     _, images = recorded_images(data)
-    views = train_views(images.train, config.augmentation, initial.preprocess, context.seed)
-    loading = _Loading(config, views, processes, config.augmentation.repeats, 0, context)
-    small = _for_measuring(config, loading.per_pass, 6.0 * teacher.cost.macs, context)
+    loader = surroundings.loader(
+        config, train_views(images.train, config.augmentation, initial.preprocess, context.seed)
+    )
+    small = _for_measuring(config, 6.0 * teacher.cost.macs, surroundings)
     job = fitting_job(small, initial.model, images, config.augmentation, initial.preprocess, context)
     if config.init != "scratch" and not isinstance(images.train, StreamSplit):
         held = held_out_count(data.train_images, len(data.classes), config.tune_fraction)
         if held:  # which judge each epoch in the place of the held-out images
             data = data.model_copy(update={"train_images": data.train_images - held, "val_images": held})
-    batch = loading.batch(int(small.batch_size))
-    return _training("teacher", config, teacher.epochs, data, processes, job, small, batch, loading, context)
+    measured = _measured_steps(job, small, first_images(loader, int(small.batch_size)), surroundings)
+    return _training("teacher", config, teacher.epochs, data, surroundings, loader, measured)
 
 
 def learning(
-    config: DistillConfig, inputs: Inputs, processes: int, root: Path, context: Context
+    config: DistillConfig, teacher: TeacherRecord, student: StudentRecord, surroundings: Surroundings
 ) -> tuple[Training, Filling | None]:
-    """The student's training, and filling the teacher's cache if there is to be one under ``root``.
+    """Measure the student's training, and filling the teacher's cache if there is to be one.
 
     Raises:
         UsageError: layers or taps that do not fit, views that cannot be kept, or a cache that has no room.
     """
+    context = surroundings.context
+    inputs = Inputs(surroundings.data, teacher, student)
     data_config, images = recorded_images(inputs.data)
-    teacher_operations, student_operations = 2.0 * inputs.teacher.cost.macs, 6.0 * inputs.student.cost.macs
-    per_pass = int(config.batch_size) // config.accumulation // processes
-    small = _for_measuring(config, per_pass, teacher_operations + student_operations, context)
+    small = _for_measuring(config, 2.0 * teacher.cost.macs + 6.0 * student.cost.macs, surroundings)
     networks = networks_of(small, inputs, context)
     cached = bool(config.views) and networks.teacher is not None
     if cached:
         require_random_access(config, data_config, images)
-    views = train_views(images.train, config.augmentation, inputs.student.preprocess, context.seed)
-    loading = _Loading(config, views, processes, config.augmentation.repeats, config.views, context)
-    batch = loading.batch(int(small.batch_size))
+    views = train_views(images.train, config.augmentation, student.preprocess, context.seed)
+    loader = surroundings.loader(config, views, config.views)
+    batch = first_images(loader, int(small.batch_size))
     filling, beside = None, 0.0
-    if networks.teacher is not None and not cached and not isinstance(images.train, StreamSplit):
-        beside = measure_forward(networks.teacher, batch[0], make_accelerator(context.device))
-    if cached and networks.teacher is not None:
-        layers = teacher_layers(networks.pairs)
-        answered = _Answered(networks.teacher, batch[0], layers, context)
-        filling = _filling(config, answered, len(images.train), processes, loading, root, context)
-        batch = [*batch, *answered.kept]
+    if networks.teacher is not None and cached:
+        answers, parts, seconds = _answers(networks.teacher, batch[0], teacher_layers(networks.pairs), context)
+        filling = _filling(config, parts, len(images.train), seconds, _rate(loader), surroundings)
+        batch = [*batch, *answers]
         networks = replace(networks, teacher=None)
-    loaders = loaders_of(small, views, images, inputs.student.preprocess, context)
+    elif networks.teacher is not None and not isinstance(images.train, StreamSplit):
+        beside = measure_forward(networks.teacher, batch[0], make_accelerator(context.device))
+    loaders = loaders_of(small, views, images, student.preprocess, context)
     job = student_job(small, networks, loaders, context)
-    epochs, data = int(config.epochs), inputs.data
-    training = _training("student", config, epochs, data, processes, job, small, batch, loading, context, beside)
-    return training, filling
+    measured = _measured_steps(job, small, batch, surroundings)
+    training = _training("student", config, int(config.epochs), inputs.data, surroundings, loader, measured)
+    return replace(training, beside=beside), filling
 
 
-def _for_measuring(config: Any, per_pass: int, operations: float, context: Context) -> Any:
-    """The config of a training whose steps are short enough to take some here.
+def _rate(loader: DataLoader[Any]) -> float:
+    """Return the images a second that a loader gives."""
+    return measure_loading(loader, _LOADING_SECONDS)
+
+
+def _for_measuring(config: Any, operations: float, surroundings: Surroundings) -> Any:
+    """Return the config of a training whose steps are short enough to take some here.
 
     Args:
         config: of the real training.
-        per_pass: images of its forward pass in one process.
         operations: floating-point operations an image, forward and backward.
-        context: says on which device.
+        surroundings: say on which device, and how the batch is shared.
     """
+    per_pass = surroundings.per_pass(config)
     images = (_STEPS + 1) * 1.5  # of a step, and half as many in the smaller one
-    most = max(_FEWEST, int(_BUDGET_SECONDS * RATE[context.device] / (images * operations)))
+    most = max(_FEWEST, int(_BUDGET_SECONDS * RATE[surroundings.context.device] / (images * operations)))
     batch = per_pass if per_pass <= most else 1 << (most.bit_length() - 1)
     return config.model_copy(update={"batch_size": batch, "accumulation": 1, "warmup_epochs": 0.0, "compile": "off"})
 
 
-class _Loading:
-    """The loader of a training in one process, and its rate."""
-
-    def __init__(
-        self, config: TrainingConfig, views: Any, processes: int, repeats: int, fixed_views: int, context: Context
-    ) -> None:
-        self.per_pass = int(config.batch_size) // config.accumulation // processes
-        self.loader: DataLoader[Any] = train_loader(
-            views,
-            batch_size=min(_LOADED, self.per_pass),
-            seed=context.seed,
-            workers=context.workers,
-            repeats=repeats,
-            fixed_views=fixed_views,
-        )
-        self.rate = measure_loading(self.loader, _LOADING_SECONDS)
-
-    def batch(self, images: int) -> list[Tensor]:
-        """Images and labels."""
-        return first_images(self.loader, images)
-
-
-class _Answered:
-    """What a teacher says to a batch, as the cache would hand it out, and what saying it takes."""
-
-    def __init__(self, teacher: FrozenTeacher, images: Tensor, layers: tuple[int, ...], context: Context) -> None:
-        accelerator = make_accelerator(context.device)
-        on_device = images.to(accelerator.device)
-        with accelerator.autocast():
-            logits, taps = teacher(on_device)
-            self.parts: tuple[Part, ...] = parts_of(teacher, on_device[:1], layers)
-        self.kept = [answer.float().cpu() for answer in ([] if logits is None else [logits]) + taps]
-        self.seconds = measure_forward(teacher, images, accelerator)
-        """An image."""
+def _answers(
+    teacher: FrozenTeacher, images: Tensor, layers: tuple[int, ...], context: Context
+) -> tuple[list[Tensor], tuple[Part, ...], float]:
+    """Return what a teacher says to a batch as the cache would hand it out, its parts, and its seconds an image."""
+    accelerator = make_accelerator(context.device)
+    on_device = images.to(accelerator.device)
+    with accelerator.autocast():
+        logits, taps = teacher(on_device)
+        parts: tuple[Part, ...] = parts_of(teacher, on_device[:1], layers)
+    kept = [answer.float().cpu() for answer in ([] if logits is None else [logits]) + taps]
+    return kept, parts, measure_forward(teacher, images, accelerator)
 
 
 def _filling(
     config: DistillConfig,
-    answered: _Answered,
+    parts: tuple[Part, ...],
     images: int,
-    processes: int,
-    loading: _Loading,
-    root: Path,
-    context: Context,
+    answering: float,
+    rate: float,
+    surroundings: Surroundings,
 ) -> Filling:
-    """What the cache takes.
+    """Return what the cache takes, given the seconds of an answer and the loader's images a second.
 
     Raises:
         UsageError: more than is allowed or there is room for; a shared folder, which may hold it already, is not asked.
     """
-    own = config.cache.model_copy(update={"folder": None})
-    store = Store(own, {}, answered.parts, images=images, views=config.views, run_folder=context.run.root / "cache")
+    own, root = config.cache.model_copy(update={"folder": None}), surroundings.root
+    folder = surroundings.context.run.root / "cache"
+    store = Store(own, {}, parts, images=images, views=config.views, run_folder=folder)
     store.folder.mkdir(parents=True)
     if config.cache.folder is None:
         require_room(store, next(path for path in (root, *root.absolute().parents) if path.exists()))
-    seconds = answered.seconds, 1 / loading.rate
-    each = sum(seconds) if _shares_cores(context) else max(seconds)
+    each = answering + 1 / rate if surroundings.shares_cores else max(answering, 1 / rate)
     return Filling(
         views=config.views,
         rows=store.rows,
-        seconds=store.rows * each / processes,
+        seconds=store.rows * each / surroundings.processes,
         bytes=store.dense_need(),
         max_bytes=config.cache.max_gb * 1e9,
         folder=config.cache.folder,
     )
 
 
-def _shares_cores(context: Context) -> bool:
-    return context.workers == 0 or context.device == "cpu"
+def _measured_steps(
+    job: Job, small: TrainingConfig, batch: Sequence[Tensor], surroundings: Surroundings
+) -> tuple[StepLine, float, str]:
+    """Take the steps: their line, the seconds an image of an evaluation, and the precision that they were taken in."""
+    small = with_precision(job, small, surroundings.context, batch)
+    line = measure_line(job, small, surroundings.context, batch, _STEPS)
+    accelerator = make_accelerator(surroundings.context.device, precision=small.precision)
+    evaluating = measure_forward(job.network(job.model).eval(), batch[0][: line.large.images], accelerator)
+    return line, evaluating, small.precision
 
 
 def _training(
@@ -197,32 +214,22 @@ def _training(
     config: TrainingConfig,
     epochs: int,
     data: DataRecord,
-    processes: int,
-    job: Job,
-    small: TrainingConfig,
-    batch: Sequence[Tensor],
-    loading: _Loading,
-    context: Context,
-    beside: float = 0.0,
+    surroundings: Surroundings,
+    loader: DataLoader[Any],
+    measured: tuple[StepLine, float, str],
 ) -> Training:
-    """Take the steps."""
-    small = with_precision(job, small, context, batch)
-    line = measure_line(job, small, context, batch, _STEPS)
-    network = job.network(job.model).eval()
-    accelerator = make_accelerator(context.device, precision=small.precision)
-    evaluating = measure_forward(network, batch[0][: line.large.images], accelerator)
+    line, evaluating, precision = measured
     return Training(
         name=name,
         config=config,
         images=data.train_images,
         epochs=epochs,
-        processes=processes,
+        processes=surroundings.processes,
         line=line,
-        loading=loading.rate,
-        workers=context.workers,
-        shares_cores=_shares_cores(context),
+        loading=_rate(loader),
+        workers=surroundings.context.workers,
+        shares_cores=surroundings.shares_cores,
         held_out=data.val_images,
         evaluating=evaluating,
-        precision=small.precision,
-        beside=beside,
+        precision=precision,
     )

@@ -1,8 +1,7 @@
-"""What was asked for, before anything is resolved: its paths, the folder it belongs in, and what must be said of it."""
+"""The folder that a run belongs in, and what must be said of it."""
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -12,35 +11,19 @@ from vitcompress.pipeline.config import RunConfig
 from vitcompress.stages.images.listing import kind_of
 
 
-def with_absolute_paths(config: RunConfig) -> RunConfig:
-    """The config with its folders and files absolute, so that the run can be continued from any folder."""
-
-    def absolute(path: str | None) -> str | None:
-        return os.path.abspath(Path(path).expanduser()) if path else path  # noqa: PTH100 - resolve() follows links
-
-    source = config.data.source
-    data = {
-        "source": absolute(source) if kind_of(source) == "folder" else source,
-        "root": absolute(config.data.root),
-        "labels": absolute(config.data.labels),
-    }
-    teacher = config.teacher.model_copy(update={"weights": absolute(config.teacher.weights)})
-    student = config.student.model_copy(update={"weights": absolute(config.student.weights)})
-    cache = config.distill.cache.model_copy(update={"folder": absolute(config.distill.cache.folder)})
-    distill = config.distill.model_copy(update={"cache": cache})
-    images = config.data.model_copy(update=data)
-    return config.model_copy(update={"data": images, "teacher": teacher, "student": student, "distill": distill})
-
-
 def refuse_inside_data(root: Path, config: RunConfig) -> None:
-    """A run below its own images would change what it is made of."""
+    """Refuse a run below its own images, which would change what it is made of.
+
+    Raises:
+        UsageError: it is there.
+    """
     data = Path(config.data.source)
     if kind_of(config.data.source) == "folder" and root.resolve().is_relative_to(data.resolve()):
         raise UsageError(f"output '{root}' is inside the data folder '{data}'; give an --output outside it.")
 
 
 def identity(config: RunConfig) -> dict[str, Any]:
-    """What may not change within one output folder."""
+    """Return what may not change within one output folder."""
     return {
         "teacher": config.teacher.model,
         "student": config.student.model,
@@ -52,7 +35,7 @@ def identity(config: RunConfig) -> dict[str, Any]:
 
 
 def default_output(config: RunConfig) -> Path:
-    """``runs/TEACHER-STUDENT-STRATEGY-DATA[-seedN]``, from the short names where they were given short."""
+    """Return ``runs/TEACHER-STUDENT-STRATEGY-DATA[-seedN]``, from the short names where they were given short."""
     data = Path(config.data.source).name if Path(config.data.source).is_dir() else config.data.source
     parts = [config.teacher.model, config.student.model, config.student.strategy, data]
     parts += [f"seed{config.seed}"] if config.seed else []
@@ -60,7 +43,7 @@ def default_output(config: RunConfig) -> Path:
 
 
 def notes(config: RunConfig) -> list[str]:
-    """What must be said plainly on screen and in the report."""
+    """Return what must be said plainly on screen and in the report."""
     if config.geometry != "reduced":
         return []
 

@@ -15,12 +15,11 @@ from vitcompress.core.files import write_atomic
 from vitcompress.core.fingerprint import fingerprint
 from vitcompress.core.processes import world_size
 from vitcompress.core.rundir import RunDirectory
-from vitcompress.pipeline.config import RunConfig, dump_yaml, merge, validate
-from vitcompress.pipeline.earlier import earlier_of, with_precision, with_sizes
+from vitcompress.pipeline.config import RunConfig, dump_yaml, merge, validate, with_absolute_paths
 from vitcompress.pipeline.folders import absent_folders, remove_empty
 from vitcompress.pipeline.plan import STAGES, with_needs
 from vitcompress.pipeline.report.files import report_if_complete, report_of
-from vitcompress.pipeline.request import default_output, identity, notes, refuse_inside_data, with_absolute_paths
+from vitcompress.pipeline.request import default_output, identity, notes, refuse_inside_data
 from vitcompress.pipeline.runner import Runner, follow
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ class Outcome:
 
 
 def run_all(config: RunConfig, output: Path | None, command: str, console: Console) -> Outcome | None:
-    """The whole plan, reusing whatever is still good; in a process that is not the main one, its part of it, and None.
+    """Carry out the plan, reusing whatever is still good; a process that is not the main one does its part: None.
 
     Args:
         config: as requested, "auto" included.
@@ -91,58 +90,67 @@ def _run_all(
     config = with_absolute_paths(config)
     root = output or default_output(config)
     refuse_inside_data(root, config)
-    facts = [stage.facts(config) for stage in STAGES]
-    request = fingerprint(config, config.model_dump(mode="json"), facts, world_size())
+    request = fingerprint(config, config.model_dump(mode="json"), [each.facts(config) for each in STAGES], world_size())
     known = _known_request(root, request)
-    absent = absent_folders(root)
-    earlier = earlier_of(root)
-    if known is None:
-        from vitcompress.pipeline.resolve import resolve_models
-
-        models = resolve_models(with_precision(config, earlier))
-        fresh = not (root / "state.json").is_file()
-        try:
-            run = RunDirectory.claim(root, identity(models))
-        except UsageError:
-            remove_empty(absent)
-            raise
-    else:
+    if known is not None:
         run, models = known
-        fresh = False
-    console.print(f"run      {run.root}", highlight=False, markup=False, soft_wrap=True)
+        with run.locked():
+            return _carried_out(Runner(run, console, together=together), models, config, command, notes(models))
+    from vitcompress.pipeline.config.decide import BEFORE_DATA, WITH_DATA, decide
+    from vitcompress.pipeline.config.facts import Earlier, Facts
+    from vitcompress.pipeline.config.networks import size_notes
+
+    absent = absent_folders(root)
+    fresh = not (root / "state.json").is_file()
+    facts = Facts(config, Earlier.of(root))
+    models, _ = decide(config, facts, BEFORE_DATA)
+    try:
+        run = RunDirectory.claim(root, identity(models))
+    except UsageError:
+        remove_empty(absent)
+        raise
     with run.locked(), _undone_if_refused(run, absent if fresh else None):
         runner = Runner(run, console, together=together)
-        data = runner.stage("data", models)
-        if known is None:
-            from vitcompress.pipeline.resolve import resolve_training
+        _say(console, "run", run.root)
+        facts = facts.with_data(runner.stage("data", models), same_images="data" not in runner.computed)
+        resolved, _ = decide(models, facts, WITH_DATA)
+        write_atomic(run.root / "config.yaml", dump_yaml(resolved))
+        asked = config.model_dump(mode="json")
+        run.remember(asked=asked, resolved=resolved.model_dump(mode="json"), request=request, command=command)
+        return _carried_out(runner, resolved, config, command, [*notes(resolved), *size_notes(config, resolved)])
 
-            same_images = earlier if "data" not in runner.computed else None
-            resolved = resolve_training(with_sizes(models, config, same_images, world_size()), data)
-            write_atomic(run.root / "config.yaml", dump_yaml(resolved))
-            asked = config.model_dump(mode="json")
-            run.remember(asked=asked, resolved=resolved.model_dump(mode="json"), request=request, command=command)
-        else:
-            resolved = models
-        said = notes(resolved)
-        if known is None:
-            from vitcompress.pipeline.resolve_size import size_notes
 
-            said += size_notes(config, resolved)
-        for note in said:
-            console.print(f"note     {note}", highlight=False, markup=False)
-        collective = [stage.name for stage in STAGES if stage.collective]
-        for stage in STAGES[1:]:
-            if stage.name == "student":
-                resolved = _with_strategy(runner, resolved, config)
-            runner.stage(stage.name, resolved)
-            if together and stage.name == collective[-1]:
-                together.dismiss()
-        report = report_of(runner, resolved, command)
-    return Outcome(run, report, tuple(runner.computed))
+def _carried_out(runner: Runner, resolved: RunConfig, asked: RunConfig, command: str, said: list[str]) -> Outcome:
+    """Carry out all stages of a resolved run whose lock is held, and report.
+
+    Args:
+        runner: with or without the record of the images.
+        resolved: all decided but for what only the analysis of the teacher can.
+        asked: as requested.
+        command: the command line, for the report.
+        said: notes for the console.
+    """
+    if "data" not in runner.records:
+        _say(runner.console, "run", runner.run.root)
+        runner.stage("data", resolved)
+    for note in said:
+        _say(runner.console, "note", note)
+    collective = [stage.name for stage in STAGES if stage.collective]
+    for stage in STAGES[1:]:
+        if stage.name == "student":
+            resolved = _with_strategy(runner, resolved, asked)
+        runner.stage(stage.name, resolved)
+        if runner.together and stage.name == collective[-1]:
+            runner.together.dismiss()
+    return Outcome(runner.run, report_of(runner, resolved, command), tuple(runner.computed))
+
+
+def _say(console: Console, what: str, text: object) -> None:
+    console.print(f"{what:<8} {text}", highlight=False, markup=False, soft_wrap=what == "run")
 
 
 def run_step(root: Path, step: str, sets: dict[str, Any], command: str, console: Console) -> Outcome:
-    """One step of a finished run again, with changed settings of its own.
+    """Carry out one step of a finished run again, with changed settings of its own.
 
     Raises:
         UsageError: not a run, training not finished, or a setting that is not this step's.
@@ -165,7 +173,7 @@ def run_step(root: Path, step: str, sets: dict[str, Any], command: str, console:
         if step == "analyze" and not resolved.analysis.images:
             raise UsageError(f"analysis.images is 0 in run '{root}', so nothing would be read; give --images N.")
         if step == "export":
-            resolved = _targets_decided(resolved, asked="target" in sets.get("export", {}))
+            resolved = _with_targets(resolved, asked="target" in sets.get("export", {}))
         runner = Runner(run, console)
         needed = with_needs(_last(step, run, console))
         for stage in (stage for stage in STAGES if stage.name in needed):
@@ -184,7 +192,7 @@ def run_step(root: Path, step: str, sets: dict[str, Any], command: str, console:
 
 
 def _readable(root: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a run, if this version knows them all.
+    """Return the settings of a run, if this version knows them all.
 
     Raises:
         UsageError: another version wrote them.
@@ -200,7 +208,7 @@ def _readable(root: Path, settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _last(step: str, run: RunDirectory, console: Console) -> str:
-    """The stage that a step ends with; of a run whose student is not trained yet, the teacher alone is analysed."""
+    """Return the stage that a step ends with; before the student is trained, the teacher alone is analysed."""
     last = STEPS[step].last
     if step == "analyze" and run.stage_state("distill").get("status") != "done":
         console.print("note     the student is not trained yet: the teacher alone is analysed", highlight=False)
@@ -209,28 +217,30 @@ def _last(step: str, run: RunDirectory, console: Console) -> str:
 
 
 def _with_strategy(runner: Runner, resolved: RunConfig, asked: RunConfig) -> RunConfig:
-    """``resolved`` with a strategy, told and remembered where the analysis of the teacher has just decided it."""
+    """Return ``resolved`` with a strategy, told and remembered where the analysis of the teacher decides it now."""
     if resolved.student.strategy != "auto":
         return resolved
-    from vitcompress.pipeline.resolve_strategy import with_strategy
+    from vitcompress.pipeline.config.decide import WITH_ANALYSIS, decide
+    from vitcompress.pipeline.config.facts import Facts
 
-    analyzed: Any = runner.records["analyze"]
-    teacher: Any = runner.records["teacher"]
-    decided, reasons = with_strategy(resolved, asked, analyzed, teacher)
-    for reason in reasons:
-        runner.console.print(f"auto     {reason}", highlight=False, markup=False)
+    analysis: Any = runner.records["analyze"]
+    decided, choices = decide(resolved, Facts(asked, analysis=analysis), WITH_ANALYSIS)
+    for choice in choices:
+        for reason in choice.reason.splitlines():
+            _say(runner.console, "auto", reason)
     write_atomic(runner.run.root / "config.yaml", dump_yaml(decided))
     runner.run.remember(resolved=decided.model_dump(mode="json"))
     return decided
 
 
-def _targets_decided(config: RunConfig, *, asked: bool) -> RunConfig:
-    """The targets for this machine, unless an earlier command named them."""
-    from vitcompress.pipeline.resolve import resolve_export
+def _with_targets(config: RunConfig, *, asked: bool) -> RunConfig:
+    """Return the config with the targets for this machine, unless an earlier command named them."""
+    from vitcompress.pipeline.config.decide import EXPORT, decide
+    from vitcompress.pipeline.config.facts import Facts
 
     if config.export.target_reason and not asked:  # "auto" was decided, perhaps on another machine
         config = config.model_copy(update={"export": config.export.model_copy(update={"target": "auto"})})
-    return config.model_copy(update={"export": resolve_export(config)})
+    return decide(config, Facts(config), EXPORT)[0]
 
 
 @contextmanager
@@ -262,7 +272,7 @@ def _has_only_begun(run: RunDirectory) -> bool:
 
 
 def _known_request(root: Path, request: str) -> tuple[RunDirectory, RunConfig] | None:
-    """The run and its resolved config, when exactly this was asked of it before."""
+    """Return the run and its resolved config, when exactly this was asked of it before."""
     if not (root / "state.json").is_file():
         return None
     run = RunDirectory.existing(root)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Runner:
-    """The records of one run as they come to be."""
+    """Carries out the stages of one run and holds their records."""
 
     run: RunDirectory
     console: Console
@@ -36,7 +36,7 @@ class Runner:
     """The other processes, where several train; None in an ordinary run."""
 
     def stage(self, name: str, config: RunConfig, *, force: bool = False) -> Any:
-        """The stage's record: the one on disk when nothing it depends on changed, else a new one.
+        """Return the stage's record: the one on disk when nothing it depends on changed, else a new one.
 
         Args:
             name: of a stage whose needs have run through this runner.
@@ -44,40 +44,26 @@ class Runner:
             force: compute it even if it could be reused.
         """
         stage = BY_NAME[name]
-        if stage.idle(config):
-            return self._idle(stage, config)
+        idle = stage.idle(config)
         print_of = self.fingerprint(stage, config)
-        record = None if force else self.run.reusable(name, print_of, stage.record)
+        record = None if force and not idle else self.run.reusable(name, print_of, stage.record)
         if record is None:
-            record = self._compute(stage, config, print_of)
+            record = self._untold(stage, config, print_of) if idle else self._compute(stage, config, print_of)
             self.computed.append(name)
-        else:
+        elif not idle:
             self._line(name, "reused")
         self.records[name] = record
         return record
 
-    def _idle(self, stage: Stage, config: RunConfig) -> Record:
-        """The record of a stage that nothing is asked of: in this process, in no time, and without a word."""
-        print_of = self.fingerprint(stage, config)
-        record = self.run.reusable(stage.name, print_of, stage.record)
-        if record is None:
-            record = carry_out(self, stage, config, print_of)
-            written = self.run.save_record(stage.name, record)
-            settings = self._settings(stage, config)
-            self.run.mark(stage.name, "done", print_of, settings=settings, record=written)
-            self.computed.append(stage.name)
-        self.records[stage.name] = record
-        return record
-
     def finished(self, name: str, config: RunConfig) -> Any:
-        """The stage's record as it is on disk; never computed here, unless nothing is asked of it.
+        """Return the stage's record as it is on disk; never computed here, unless nothing is asked of it.
 
         Raises:
             UsageError: the stage has not finished with these settings and inputs.
         """
         stage = BY_NAME[name]
         if stage.idle(config):
-            return self._idle(stage, config)
+            return self.stage(name, config)
         if stage.outside_kept:  # what it was made from may be gone: the run has its own copy
             record = self.run.reusable(name, self._settings(stage, config), stage.record, key="settings")
         else:
@@ -101,11 +87,11 @@ class Runner:
                 self.records[name] = record
 
     def fingerprint(self, stage: Stage, config: RunConfig) -> str:
-        """Of everything the stage's result depends on."""
+        """Return the fingerprint of everything the stage's result depends on."""
         return fingerprint(self._settings(stage, config), stage.facts(config))
 
     def _settings(self, stage: Stage, config: RunConfig) -> str:
-        """Of the same, less what lies outside the run."""
+        """Return the fingerprint of the same, less what lies outside the run."""
         return fingerprint(
             stage.name,
             stage.version,
@@ -132,14 +118,23 @@ class Runner:
             self._attempt(stage.name, before, "failed", print_of, error=str(error)[:500])
             raise
         seconds = time.monotonic() - started
-        written = self.run.save_record(stage.name, record)
-        settings = self._settings(stage, config)
-        self.run.mark(stage.name, "done", print_of, settings=settings, record=written, seconds=round(seconds, 2))
+        self._mark_done(stage, config, print_of, record, seconds=round(seconds, 2))
         self._line(stage.name, f"done in {seconds:.1f} s")
         return record
 
+    def _untold(self, stage: Stage, config: RunConfig, print_of: str) -> Record:
+        """Make the record of a stage that nothing is asked of: in this process, in no time, and without a word."""
+        record = carry_out(self, stage, config, print_of)
+        self._mark_done(stage, config, print_of, record)
+        return record
+
+    def _mark_done(self, stage: Stage, config: RunConfig, print_of: str, record: Record, **more: Any) -> None:
+        written = self.run.save_record(stage.name, record)
+        settings = self._settings(stage, config)
+        self.run.mark(stage.name, "done", print_of, settings=settings, record=written, **more)
+
     def _carry_out(self, stage: Stage, config: RunConfig, print_of: str) -> Record:
-        """The stage's own work, with the other processes where it is theirs too."""
+        """Do the stage's own work, with the other processes where it is theirs too."""
         if self.together is None or not stage.collective:
             return carry_out(self, stage, config, print_of)
         call = {"stage": stage.name, "run": str(self.run.root.resolve()), "fingerprint": print_of}
@@ -177,7 +172,7 @@ def carry_out(runner: Runner, stage: Stage, config: RunConfig, print_of: str) ->
 
 
 def follow(together: Together, console: Console) -> None:
-    """What every process but the main one does: the stages that it is called to, until it is dismissed.
+    """Carry out, in a process that is not the main one, the stages that it is called to, until it is dismissed.
 
     Raises:
         ProcessLost: the main process failed or is gone.

@@ -29,7 +29,7 @@ STRONG_AUGMENT = AugmentConfig(
     crop_scale=(0.08, 1.0), auto_augment="rand-m9-mstd0.5-inc1", color_jitter=0.4, random_erasing=0.25
 )
 SETTLED: dict[str, Any] = {"layer_decay": None, "ema_decay": 0.9999, "augment": LIGHT_AUGMENT}
-"""Settings of a training that ``pipeline.defaults`` decides in a run."""
+"""Settings of a training that ``pipeline.config.training`` decides in a run."""
 
 
 def student_spec(graph: str, classes: int = 10, width: int = 48) -> ModelSpec:

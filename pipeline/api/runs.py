@@ -25,7 +25,6 @@ from vitcompress.exporters.bundle import Bundle as OpenBundle
 from vitcompress.exporters.bundle import ModelFile, open_bundle
 from vitcompress.exporters.predict import Prediction
 from vitcompress.exporters.predict import predict as predict_images
-from vitcompress.pipeline.options import requested_config
 from vitcompress.pipeline.report.schema import load_report
 from vitcompress.pipeline.report.shape import Verdict
 
@@ -227,7 +226,8 @@ def run(
         >>> run.verdict.passed
         True
     """
-    from vitcompress.pipeline.request import default_output, with_absolute_paths
+    from vitcompress.pipeline.config import requested_config, with_absolute_paths
+    from vitcompress.pipeline.request import default_output
     from vitcompress.pipeline.run import run_all
 
     gates = {

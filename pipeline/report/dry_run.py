@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from vitcompress.core.words import duration, size
 from vitcompress.pipeline.report.table import Column, Output, Table, terminal
 from vitcompress.pipeline.report.wording import short_count
 
 if TYPE_CHECKING:
-    from vitcompress.pipeline.defaults import Choice
     from vitcompress.pipeline.dry_run import DryRun
     from vitcompress.pipeline.dry_run_figures import Filling, Training
 
@@ -27,8 +27,8 @@ def tables(found: DryRun) -> RenderableType:
         f"{len(data.classes):,} classes, from {data.source}\n",
         f"measured on          {found.device}",
     )
-    trained = {_section(training) for training in found.trainings}
-    choices = [choice for choice in found.choices if choice.key.partition(".")[0] in trained]
+    left_out = {"teacher", "distill", "control"} - {training.section for training in found.trainings}
+    choices = [choice for choice in found.choices if choice.key.partition(".")[0] not in left_out]
     figures = [_figures(training, found) for training in found.trainings]
     trainings = [Column("training", str, shown=Output.TERMINAL)]
     trainings += [
@@ -49,17 +49,6 @@ def total_seconds(found: DryRun) -> float:
     return sum(training.seconds for training in found.trainings) + (found.filling.seconds if found.filling else 0.0)
 
 
-def _section(training: Training) -> str:
-    """Return the section of the config that a training's settings are in."""
-    return "distill" if training.name == "student" else training.name
-
-
-def _chosen(choice: Choice) -> str:
-    if isinstance(choice.value, float):
-        return f"{choice.value:g}"
-    return "none" if choice.value is None else str(choice.value)
-
-
 NETWORKS = (
     Column("network", attrgetter("name"), shown=Output.TERMINAL),
     Column("what it is", attrgetter("what"), shown=Output.TERMINAL),
@@ -67,8 +56,8 @@ NETWORKS = (
     Column("MACs an image", attrgetter("cost.macs"), short_count, shown=Output.TERMINAL),
 )
 CHOICES = (
-    Column("decided for these images", attrgetter("key"), shown=Output.TERMINAL),
-    Column("", _chosen, shown=Output.TERMINAL),
+    Column("decided", attrgetter("key"), shown=Output.TERMINAL),
+    Column("", str, shown=Output.TERMINAL),
     Column("because", attrgetter("reason"), shown=Output.TERMINAL),
 )
 FILLING = (
@@ -98,7 +87,7 @@ def _figures(training: Training, found: DryRun) -> dict[str, str]:
         "peak memory": "unknown here" if peak is None else f"about {size(peak)} of the {what}",
         "weights kept": _snapshots(training, found),
         "computes in": training.precision,
-        "compiled": f"{config.compile} ({config.compile_reason})" if config.compile_reason else config.compile,
+        "compiled": config.compile,
     }
 
 
@@ -148,29 +137,12 @@ def _warnings(found: DryRun) -> list[str]:
     for training in found.trainings:
         peak = training.line.peak_bytes(training.per_pass)
         if peak is not None and peak * together > found.memory:
-            section = "teacher" if training.name == "teacher" else "distill"
+            section = "distill" if training.section == "control" else training.section
             warnings.append(
                 f"training the {training.name} would take about {size(peak * together)} of memory, and there is "
                 f"{size(found.memory)}; raise {section}.accumulation or lower {section}.batch_size."
             )
     return warnings
-
-
-def duration(seconds: float) -> str:
-    """Return two or three digits in the unit a reader would choose: 3.1 ms, 45 s, 12 min, 5.2 h, 8.1 days."""
-    for unit, length, upto in (("ms", 1e-3, 1.0), ("s", 1.0, 120.0), ("min", 60.0, 7200.0), ("h", 3600.0, 172800.0)):
-        if seconds < upto:
-            return _short(seconds / length, unit)
-    return _short(seconds / 86400, "days")
-
-
-def size(count: float) -> str:
-    """Return a size, decimal, such as 512 MB or 3.4 GB."""
-    return _short(count / 1e9, "GB") if count >= 1e9 else _short(count / 1e6, "MB")
-
-
-def _short(value: float, unit: str) -> str:
-    return f"{value:,.0f} {unit}" if value >= 20 else f"{value:.2g} {unit}" if value < 1 else f"{value:.1f} {unit}"
 
 
 def _rate(images: float) -> str:

@@ -108,7 +108,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "argument that timm refuses": (("--set", "student.args={embed_dim: 7}"), ("'embed_dim': 7", "divisible")),
     "zero patch": (("--set", "student.args={patch_size: 0}"), ("'patch_size': 0", "cannot be built")),
     "argument that is ours": (("--set", "teacher.args={pretrained: true}"), ("have pretrained", "--teacher-weights")),
-    "negative workers": (("--set", "workers=-1"), ("workers is -1", "0 or more")),
+    "negative workers": (("--set", "workers=-1"), ("'workers' is -1", "greater than or equal to 0")),
 }
 
 

@@ -19,10 +19,9 @@ from vitcompress.pipeline.config import (
     merge,
     parse_sets,
     parse_yaml,
-    recipe_text,
+    requested_config,
     validate,
 )
-from vitcompress.pipeline.options import requested_config
 
 MODELS = {"teacher": {"model": "cait_s24"}, "student": {"model": "deit_tiny"}}
 OPTIONS = ("teacher", "student", "strategy", "data", "teacher_weights", "target", "precision", "projector", "seed")
@@ -36,12 +35,6 @@ FLAGS = {"teacher": "cait_s24", "student": "deit_tiny"}
 def requested(**given: Any) -> RunConfig:
     config: RunConfig = requested_config(**{**NOTHING, **FLAGS, **given})
     return config
-
-
-@pytest.mark.parametrize("name", ["digits", "folder"])  # the others: test_recipes.py
-def test_every_recipe_is_valid_and_says_what_it_is(name: str) -> None:
-    validate(merge(load_layer(name), MODELS))
-    assert recipe_text(name).startswith("# ")
 
 
 def test_embedded_data_takes_the_digits_recipe_and_any_other_the_folder_recipe() -> None:
@@ -81,17 +74,14 @@ def test_an_empty_value_never_lifts_a_limit(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "number"), [("5e-4", 5e-4), ("1E3", 1e3), ("-2.5e-1", -0.25), (".5e1", 5.0), ("3", 3), ("3.0", 3.0)]
-)
-def test_numbers_read_as_everywhere_but_in_yaml(text: str, number: float) -> None:
+    ("text", "number"),
+    [("5e-4", 5e-4), ("1E3", 1e3), ("-2.5e-1", -0.25), (".5e1", 5.0), ("3", 3), ("3.0", 3.0), ("e5", "e5"),
+     ("1e-4x", "1e-4x")],
+)  # fmt: skip
+def test_numbers_read_as_everywhere_but_in_yaml(text: str, number: Any) -> None:
     value = parse_yaml(text, "test")
     assert value == number
     assert type(value) is type(number)
-
-
-@pytest.mark.parametrize("text", ["5e", "e5", "v5e4", "1e-4x"])
-def test_words_stay_words(text: str) -> None:
-    assert parse_yaml(text, "test") == text
 
 
 def test_yaml_runs_no_code() -> None:
@@ -152,12 +142,6 @@ def test_wrong_types_and_ranges_name_their_key(section: str, key: str, value: ob
 def test_a_mistake_in_a_list_of_terms_names_its_place(term: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         validate(merge(MODELS, {"distill": {"features": [term]}}))
-
-
-@pytest.mark.parametrize("key", ["feature", "pairs", "feature_weight"])
-def test_settings_of_one_feature_loss_are_unknown_keys(key: str) -> None:
-    with pytest.raises(UsageError, match=f"unknown key 'distill.{key}'"):
-        validate(merge(MODELS, {"distill": {key: "none"}}))
 
 
 def test_config_is_frozen(digits: RunConfig) -> None:

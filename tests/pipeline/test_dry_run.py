@@ -17,14 +17,13 @@ from torch.utils.data import IterableDataset
 
 from vitcompress.core.errors import CompressError, UsageError
 from vitcompress.core.records import ModelSpec
+from vitcompress.core.words import duration, size
 from vitcompress.pipeline import dry_run as dry_run_module
 from vitcompress.pipeline import dry_run_steps
 from vitcompress.pipeline.config import RunConfig, load_layer, merge, parse_sets, validate
-from vitcompress.pipeline.dry_run import DryRun, dry_run
+from vitcompress.pipeline.dry_run import DryRun, dry_run, views_advice
 from vitcompress.pipeline.dry_run_figures import Training
-from vitcompress.pipeline.dry_run_views import views_advice
-from vitcompress.pipeline.report.dry_run import duration, size, tables, total_seconds
-from vitcompress.pipeline.request import identity
+from vitcompress.pipeline.report.dry_run import tables, total_seconds
 from vitcompress.stages.images import sources
 from vitcompress.stages.models.build import build_model, cost_of
 from vitcompress.stages.training.config import TrainingConfig
@@ -202,13 +201,9 @@ def test_a_stream_is_measured_and_keeps_no_views(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        (("distill.batch_size=2048",), r"distill\.batch_size is 2048, but there are 1438 training images"),
         (("teacher.epochs=0",), r"teacher\.epochs is 0, but the teacher's classifier does not fit the data's 10"),
-        (("teacher.model=vit_tinny",), "'vit_tinny'.*vit_tiny"),
-        (("distill.features=[{pairs: [[9, 0]]}]",), r"layer 9"),
         (("distill.views=2", "distill.cache.max_gb=0.00001"), r"cache would take up to .* distill\.cache\.max_gb"),
         (("data.source=/nowhere",), "does not exist"),
-        (("teacher.weights=/nowhere", "teacher.init=file"), "do not exist"),
     ],
 )
 def test_mistakes_are_told_as_the_run_tells_them(settings: tuple[str, ...], words: str, tmp_path: Path) -> None:
@@ -232,16 +227,6 @@ def test_an_output_that_the_run_could_not_have_is_refused(tmp_path: Path) -> Non
     with pytest.raises(UsageError, match="holds another run"):
         tried(output=other)
     assert sorted(path.name for path in [*full.rglob("*"), *other.rglob("*")]) == ["letter.txt", "state.json"]
-
-
-def test_a_run_that_has_begun_is_told_and_left_alone(found: DryRun, tmp_path: Path) -> None:
-    known = identity(found.config)
-    (tmp_path / "begun").mkdir()
-    state = tmp_path / "begun" / "state.json"
-    state.write_text(json.dumps({"schema": 1, "identity": known, "created": "", "stages": {}}))
-    before = state.read_bytes()
-    assert any("holds this run already" in note for note in tried(output=tmp_path / "begun").notes)
-    assert [path.read_bytes() for path in (tmp_path / "begun").iterdir()] == [before]
 
 
 def test_nothing_stays_of_one_that_fails_or_is_one_of_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from deciding import decided
 
 from vitcompress.core.rundir import RunDirectory
 from vitcompress.pipeline import run as run_module
 from vitcompress.pipeline.config import RunConfig
-from vitcompress.pipeline.earlier import Earlier, earlier_of, with_precision, with_sizes
+from vitcompress.pipeline.config.facts import Earlier
 
 
 def changed(config: RunConfig, section: str, **values: Any) -> RunConfig:
@@ -23,48 +24,47 @@ def auto(digits: RunConfig) -> RunConfig:
 
 
 @pytest.fixture
-def decided(auto: RunConfig) -> RunConfig:
-    values = {"compile": "on", "compile_reason": "it was long", "batch_size": 32}
-    return changed(changed(auto, "distill", **values, teacher_precision="bfloat16"), "teacher", **values)
+def elsewhere(auto: RunConfig) -> RunConfig:
+    """What another machine decided."""
+    values = {"compile": "on", "compile_reason": "it was long", "batch_size": 16, "precision": "measure"}
+    values["precision_reason"] = "the CPU has AMX"
+    there = decided(auto)
+    return changed(changed(there, "distill", **values, teacher_precision="bfloat16"), "teacher", **values)
 
 
-def kept(config: RunConfig, earlier: Earlier, processes: int = 1) -> RunConfig:
-    return with_sizes(with_precision(config, earlier), config, earlier, processes)
+def test_what_was_decided_stays(auto: RunConfig, elsewhere: RunConfig) -> None:
+    assert decided(auto, earlier=Earlier(auto, elsewhere), processes=2) == elsewhere
 
 
-def test_what_was_decided_stays(auto: RunConfig, decided: RunConfig) -> None:
-    assert kept(auto, Earlier(auto, decided), 2) == decided
-
-
-def test_a_section_asked_for_otherwise_is_decided_anew(auto: RunConfig, decided: RunConfig) -> None:
+def test_a_section_asked_for_otherwise_is_decided_anew(auto: RunConfig, elsewhere: RunConfig) -> None:
     """Also where only the wish for a value was dropped: `auto` is then auto again."""
     asked = changed(auto, "distill", batch_size=256, epochs=3)
-    found = kept(auto, Earlier(asked, decided))
-    assert found.distill == auto.distill
-    assert found.teacher == decided.teacher
+    found = decided(auto, earlier=Earlier(asked, elsewhere))
+    assert found.distill == decided(auto).distill
+    assert found.teacher == elsewhere.teacher
 
 
-def test_asking_for_other_snapshots_or_checkpoints_decides_nothing_anew(auto: RunConfig, decided: RunConfig) -> None:
-    asked = changed(auto, "distill", keep_every=7, checkpoint_seconds=5.0)
-    found = kept(asked, Earlier(auto, decided))
-    assert found.distill == decided.distill.model_copy(update={"keep_every": 7, "checkpoint_seconds": 5.0})
+def test_asking_for_other_snapshots_or_checkpoints_decides_nothing_anew(auto: RunConfig, elsewhere: RunConfig) -> None:
+    other = {"keep_every": 7, "checkpoint_seconds": 5.0}
+    found = decided(changed(auto, "distill", **other), earlier=Earlier(auto, elsewhere))
+    assert found.distill == elsewhere.distill.model_copy(update=other)
 
 
-@pytest.mark.parametrize(("processes", "batch"), [(1, 32), (4, 32), (3, "auto")])
-def test_a_batch_stays_where_it_divides(auto: RunConfig, decided: RunConfig, processes: int, batch: Any) -> None:
-    assert kept(auto, Earlier(auto, decided), processes).distill.batch_size == batch
+@pytest.mark.parametrize(("processes", "batch"), [(1, 16), (4, 16), (3, 24)])
+def test_a_batch_stays_where_it_divides(auto: RunConfig, elsewhere: RunConfig, processes: int, batch: int) -> None:
+    asked = changed(auto, "teacher", batch_size=48)
+    earlier = Earlier(asked, changed(elsewhere, "teacher", batch_size=48))
+    assert decided(asked, earlier=earlier, processes=processes).distill.batch_size == batch
 
 
-def test_a_first_run_has_nothing_earlier(auto: RunConfig, decided: RunConfig, tmp_path: Path) -> None:
-    assert earlier_of(tmp_path / "none") is None
+def test_a_first_run_has_nothing_earlier(auto: RunConfig, elsewhere: RunConfig, tmp_path: Path) -> None:
+    assert Earlier.of(tmp_path / "none") is None
     run = RunDirectory.claim(tmp_path / "run", {"test": 1})
-    assert earlier_of(run.root) is None
-    assert with_sizes(with_precision(auto, None), auto, None, 1) == auto
-    plain = {"asked": auto.model_dump(mode="json"), "resolved": decided.model_dump(mode="json")}
-    run.remember(**plain)
-    assert earlier_of(run.root) == Earlier(auto, decided)
+    assert Earlier.of(run.root) is None
+    run.remember(asked=auto.model_dump(mode="json"), resolved=elsewhere.model_dump(mode="json"))
+    assert Earlier.of(run.root) == Earlier(auto, elsewhere)
     run.remember(resolved={"of": "another version"})
-    assert earlier_of(run.root) is None
+    assert Earlier.of(run.root) is None
 
 
 def test_a_run_carried_to_another_machine_resolves_to_the_same(

@@ -12,8 +12,8 @@ import torch
 
 from vitcompress.core.errors import UsageError
 from vitcompress.core.records import ModelSpec, Strategy
+from vitcompress.pipeline.config.networks import resolve_network
 from vitcompress.pipeline.listing import usable_models
-from vitcompress.pipeline.resolve_network import resolve_network
 from vitcompress.stages.models.build import build_model, input_size, logits_and_taps
 from vitcompress.stages.models.families.registry import listed_modules
 from vitcompress.stages.models.geometry import check_strategy, reduced_args, shape_by_name

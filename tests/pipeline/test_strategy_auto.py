@@ -5,36 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from small_run import SPEC
+from deciding import before_data, decided
 
 from vitcompress.core.analysis_records import Advice, AnalyzeRecord, Recommendation
 from vitcompress.core.errors import UsageError
-from vitcompress.core.records import Cost, DataRecord, FileRef, ModelSpec, TeacherRecord
 from vitcompress.pipeline.config import RunConfig, merge, validate
+from vitcompress.pipeline.config.decide import WITH_ANALYSIS, decide
+from vitcompress.pipeline.config.facts import Facts
 from vitcompress.pipeline.request import default_output, identity
-from vitcompress.pipeline.resolve import resolve_models, resolve_training
-from vitcompress.pipeline.resolve_strategy import with_strategy
 
 AUTO = {"student": {"strategy": "auto"}}
 
 
 def auto(config: RunConfig, **sections: Any) -> RunConfig:
     return validate(merge(merge(config.model_dump(mode="json"), AUTO), sections))
-
-
-def teacher() -> TeacherRecord:
-    args = {"img_size": 32, "patch_size": 8, "embed_dim": 64, "depth": 4, "num_heads": 8}
-    return TeacherRecord(
-        model=ModelSpec(arch="cait_s24_224", args=args, num_classes=10),
-        weights=FileRef(path="x", sha256="x", bytes=1),
-        preprocess=SPEC,
-        source="a test",
-        epochs=0,
-        cost=Cost(parameters=1, macs=1),
-        width=64,
-        depth=4,
-        val_top1=90.0,
-    )
 
 
 def analyzed(strategy: str | None, **changes: Any) -> AnalyzeRecord:
@@ -53,35 +37,30 @@ def analyzed(strategy: str | None, **changes: Any) -> AnalyzeRecord:
     return AnalyzeRecord(images=100, advice=Advice(**{**values, **changes}))
 
 
-def decided(config: RunConfig, record: AnalyzeRecord) -> tuple[RunConfig, list[str]]:
-    return with_strategy(resolve_models(config), config, record, teacher())
+def advised(config: RunConfig, record: AnalyzeRecord) -> tuple[RunConfig, list[str]]:
+    """The config once the teacher is analysed, and the reasons."""
+    found, choices = decide(before_data(config), Facts(config, analysis=record), WITH_ANALYSIS)
+    return found, [choice.reason for choice in choices]
 
 
 @pytest.mark.parametrize("strategy", ["plain", "lift", "widelast"])
 def test_the_advice_becomes_the_config(strategy: str, digits: RunConfig) -> None:
-    config, reasons = decided(auto(digits), analyzed(strategy))
+    config, reasons = advised(auto(digits), analyzed(strategy))
     assert config.student.strategy == strategy
     assert [(term.kind, term.pairs) for term in config.distill.features] == [("spectral", ((0, 0), (1, 3)))]
     assert reasons == [f"strategy {strategy} (confidence 1.00): a reason"]
-    again = with_strategy(config, config, analyzed("plain"), teacher())
-    assert again == (config, [])  # what was decided is not decided again
 
 
 def test_what_a_widened_block_keeps_is_advised_too(digits: RunConfig) -> None:
-    config, _ = decided(auto(digits), analyzed("widelast", wide_heads="count"))
+    config, _ = advised(auto(digits), analyzed("widelast", wide_heads="count"))
     assert config.student.wide_heads == "count"
 
 
 def test_features_asked_for_stay(digits: RunConfig) -> None:
     asked = auto(digits, distill={"features": [{"kind": "mse", "weight": 0.1}]})
-    config, reasons = decided(asked, analyzed("lift"))
+    config, reasons = advised(asked, analyzed("lift"))
     assert [(term.kind, term.pairs, term.weight) for term in config.distill.features] == [("mse", ((1, 3),), 0.1)]
     assert reasons[-1] == "the layer pairs advised are not used: distill.features was given"
-
-
-def test_a_strategy_by_name_is_not_touched(digits: RunConfig) -> None:
-    config, reasons = decided(digits, analyzed("plain"))
-    assert (config.student.strategy, reasons) == ("lift", [])
 
 
 @pytest.mark.parametrize(
@@ -90,22 +69,18 @@ def test_a_strategy_by_name_is_not_touched(digits: RunConfig) -> None:
 )
 def test_without_advice_nothing_is_guessed(record: AnalyzeRecord, words: str, digits: RunConfig) -> None:
     with pytest.raises(UsageError, match=f"nothing is advised \\({words}\\); give a strategy by name"):
-        decided(auto(digits), record)
+        advised(auto(digits), record)
 
 
 def test_too_few_images_are_refused_before_the_teacher_trains(digits: RunConfig) -> None:
-    data = DataRecord(
-        config={}, source="x", classes=("0", "1"), train_images=900, val_images=10, split="", digest="", checked=""
-    )
-    few = resolve_models(auto(digits, analysis={"images": 3}))
     with pytest.raises(UsageError, match=r"would read 3 images .*it needs at least \d+"):
-        resolve_training(few, data)
-    assert resolve_training(resolve_models(auto(digits)), data).student.strategy == "auto"
+        decided(auto(digits, analysis={"images": 3}))
+    assert decided(auto(digits)).student.strategy == "auto"
 
 
 def test_settings_of_one_strategy_do_not_go_with_auto(digits: RunConfig) -> None:
     with pytest.raises(UsageError, match=r"student\.wide_blocks is 2, but student\.strategy is 'auto'"):
-        resolve_models(auto(digits, student={"wide_blocks": 2}))
+        auto(digits, student={"wide_blocks": 2})
 
 
 def test_the_run_is_named_after_what_was_asked(digits: RunConfig) -> None:

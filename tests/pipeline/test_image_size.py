@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import timm
 import torch
+from deciding import before_data
 from small_run import STUDENT, STUDENT_ARGS
 
 from vitcompress.core.errors import UsageError
 from vitcompress.pipeline.config import RunConfig, merge, validate
-from vitcompress.pipeline.earlier import Earlier
-from vitcompress.pipeline.resolve import resolve_models
-from vitcompress.pipeline.resolve_size import size_notes, sized
+from vitcompress.pipeline.config.facts import Earlier
+from vitcompress.pipeline.config.networks import size_notes, sized
 from vitcompress.stages.models.build import cost_of, input_size
 from vitcompress.stages.models.geometry import meta_model, reduced_args
 
@@ -61,18 +61,12 @@ def sizes(config: RunConfig) -> tuple[int, int]:
 )
 def test_a_size_for_both(size: int, expected: tuple[int, int], said: str) -> None:
     config = asked(image_size=size)
-    resolved = resolve_models(config)
+    resolved = before_data(config)
     assert sizes(resolved) == expected
     (note,) = size_notes(config, resolved)
     assert note.startswith(f"image size {size}: ")
     assert said in note
-    assert resolve_models(resolved).teacher.args == resolved.teacher.args
-
-
-def test_no_size_leaves_the_arguments_alone() -> None:
-    resolved = resolve_models(asked())
-    assert resolved.teacher.args == resolved.student.args == SHALLOW
-    assert sizes(resolved) == (224, 518)
+    assert before_data(resolved).teacher.args == resolved.teacher.args
 
 
 @pytest.mark.parametrize(
@@ -87,7 +81,7 @@ def test_a_size_given_for_one_network_goes_before_and_is_told(
     changes: dict[str, Any], expected: tuple[int, int]
 ) -> None:
     config = asked(image_size=112, **changes)
-    resolved = resolve_models(config)
+    resolved = before_data(config)
     assert sizes(resolved) == expected
     (note,) = size_notes(config, resolved)
     assert note.endswith(f"{' and '.join(f'{who}.args' for who in changes)} had an img_size, which goes before "
@@ -116,18 +110,12 @@ FOCAL = {"teacher": {"model": "focalnet_tiny_srf", "args": "auto"}, "student": {
 )
 def test_sizes_that_do_not_fit_are_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=re.escape(words)):
-        resolve_models(validate(merge(REAL, changes)))
+        before_data(validate(merge(REAL, changes)))
 
 
 def test_one_that_the_network_cannot_run_at_is_refused_with_its_reason() -> None:
     with pytest.raises(UsageError, match=r"is 112, and hiera_tiny_224 cannot run at 112 px \(shape"):
         sized(112, {}, {}, "hiera_tiny_224")
-
-
-@pytest.mark.parametrize("value", [0, -16, "big", 22.4])
-def test_what_is_no_size_is_refused(value: Any) -> None:
-    with pytest.raises(UsageError, match="'image_size'"):
-        asked(image_size=value)
 
 
 @pytest.mark.parametrize(
@@ -148,16 +136,16 @@ def test_every_family_takes_another_size(arch: str) -> None:
 
 def test_a_reduced_geometry_takes_the_size_too(digits: RunConfig) -> None:
     config = digits.model_copy(update={"image_size": 48})
-    assert sizes(resolve_models(config)) == (48, 48)
+    assert sizes(before_data(config)) == (48, 48)
     smaller = validate(merge(config.model_dump(mode="json"), {"teacher": {"args": {"patch_size": 5}}}))
-    assert sizes(resolve_models(smaller)) == (48, 30)
+    assert sizes(before_data(smaller)) == (48, 30)
 
 
 def test_a_hierarchical_teacher_at_the_students_size() -> None:
     values = merge(REAL, {"image_size": 112, "student": {"strategy": "plain"}})
     values["teacher"] = {"model": "swin_tiny", "init": "scratch"}
     config = validate(values)
-    resolved = resolve_models(config)
+    resolved = before_data(config)
     assert sizes(resolved) == (112, 112)
     (note,) = size_notes(config, resolved)
     assert note.endswith("the teacher at 112 px (28x28 patches).")  # its last layer has 4x4: nothing to propose
@@ -165,7 +153,7 @@ def test_a_hierarchical_teacher_at_the_students_size() -> None:
 
 def test_what_a_larger_teacher_costs_is_counted() -> None:
     config = asked()
-    resolved = resolve_models(config)
+    resolved = before_data(config)
     at = {size: cost_of(meta_model(DINO, {**SHALLOW, "img_size": size}), size).macs for size in (518, 224)}
     (note,) = size_notes(config, resolved)
     assert note == (
@@ -173,15 +161,8 @@ def test_what_a_larger_teacher_costs_is_counted() -> None:
         f"{at[224] / 1e9:.3g} GMACs, {at[518] / at[224]:.1f} times less; accuracy may fall."
     )
     assert at[518] > 5 * at[224]
-    (timed,) = size_notes(config, resolved, fitting=7200.0)
-    assert timed.startswith(note)
-    assert "Its fitting, about 2.0 h, would then take about" in timed
-
-
-def test_a_teacher_whose_patch_does_not_fit_is_offered_the_size_that_does() -> None:
-    config = asked(student={"args": {"img_size": 160}})
-    (note,) = size_notes(config, resolve_models(config))
-    assert "--image-size 160 (the teacher at 140) would take" in note
+    (more,) = size_notes(config, resolved, lambda saving: f" {saving:.1f}")
+    assert more == f"{note} {at[518] / at[224]:.1f}"
 
 
 @pytest.mark.parametrize(
@@ -190,22 +171,17 @@ def test_a_teacher_whose_patch_does_not_fit_is_offered_the_size_that_does() -> N
         {"teacher": {"args": {"img_size": 280}}},
         {"teacher": {"model": "vit_tiny_patch16_224"}},
         {"student": {"args": {"img_size": 512}}},
+        {"teacher": {"model": "vit_small_patch16_dinov3"}, "student": {"args": {"img_size": 240}}},  # 256: hardly less
     ],
 )
 def test_nothing_is_said_of_a_size_that_was_chosen_or_is_the_students(changes: dict[str, Any]) -> None:
     config = asked(**changes)
-    assert size_notes(config, resolve_models(config)) == []
-
-
-def test_nothing_is_said_where_little_would_be_saved() -> None:
-    config = asked(teacher={"model": "vit_small_patch16_dinov3"}, student={"args": {"img_size": 240}})
-    assert timm.get_pretrained_cfg("vit_small_patch16_dinov3").input_size[-1] == 256
-    assert size_notes(config, resolve_models(config)) == []
+    assert size_notes(config, before_data(config)) == []
 
 
 def test_what_was_decided_for_another_size_is_decided_anew() -> None:
     config = asked(image_size=112)
-    earlier = Earlier(config, resolve_models(config))
+    earlier = Earlier(config, before_data(config))
     assert earlier.same("teacher", config)
     assert not earlier.same("teacher", asked(image_size=160))
     assert not earlier.same("distill", asked())

@@ -1,4 +1,4 @@
-"""What "auto" becomes, and what is refused on the way."""
+"""What "auto" becomes before and after the images are known, and what is refused on the way."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from deciding import before_data, changed, decided, images
 
 from vitcompress.core.errors import EnvironmentLacksError, UsageError
-from vitcompress.core.records import DataRecord, ModelSpec
-from vitcompress.pipeline.config import RunConfig, dump_yaml, merge, validate
-from vitcompress.pipeline.request import notes, with_absolute_paths
-from vitcompress.pipeline.resolve import resolve_models, resolve_training
+from vitcompress.core.records import ModelSpec
+from vitcompress.pipeline.config import RunConfig, dump_yaml, with_absolute_paths
+from vitcompress.pipeline.request import notes
 from vitcompress.stages.models.build import build_model
 from vitcompress.stages.models.geometry import reduced_args
 from vitcompress.stages.models.snapshots import Snapshots
@@ -23,47 +23,32 @@ LAST = tuple(reduced_args(arch)["depth"] - 1 for arch in ("deit_tiny_patch16_224
 """The last layers of the reduced student and teacher."""
 
 
-def changed(config: RunConfig, **sections: Any) -> RunConfig:
-    return validate(merge(config.model_dump(mode="json"), sections))
-
-
 def pairs_of(config: RunConfig) -> list[Any]:
     """The layer pairs of each feature term."""
     return [term.pairs for term in config.distill.features]
 
 
-def data(train: int = 1438, classes: int = 10) -> DataRecord:
-    names = tuple(map(str, range(classes)))
-    return DataRecord(
-        config={}, source="x", classes=names, train_images=train, val_images=10, split="", digest="", checked=""
-    )
-
-
-def resolved(config: RunConfig, train: int = 1438, classes: int = 10) -> RunConfig:
-    return resolve_training(resolve_models(config), data(train, classes))
-
-
 def test_no_auto_is_left(digits: RunConfig, folder: RunConfig) -> None:
     for config in (digits, folder):
-        text = dump_yaml(resolved(config))
+        text = dump_yaml(decided(config))
         assert ": auto" not in text
         assert "pairs: last" not in text
 
 
 def test_feature_losses_are_balanced_unless_a_recipe_says_how_they_weigh(digits: RunConfig, folder: RunConfig) -> None:
-    assert resolve_models(digits).distill.balance == "fixed"
-    assert resolve_models(folder).distill.balance == "gradients"
-    assert resolve_models(changed(folder, distill={"balance": "fixed"})).distill.balance == "fixed"
-    assert resolve_models(changed(folder, distill={"features": []})).distill.balance == "fixed"
+    assert before_data(digits).distill.balance == "fixed"
+    assert before_data(folder).distill.balance == "gradients"
+    assert before_data(changed(folder, distill={"balance": "fixed"})).distill.balance == "fixed"
+    assert before_data(changed(folder, distill={"features": []})).distill.balance == "fixed"
 
 
 def test_resolving_again_changes_nothing(digits: RunConfig) -> None:
-    once = resolved(digits)
-    assert resolved(once) == once.model_copy(update={"export": once.export.model_copy(update={"target_reason": ""})})
+    once = decided(digits)
+    assert decided(once) == once.model_copy(update={"export": once.export.model_copy(update={"target_reason": ""})})
 
 
 def test_digits_are_reduced_and_folders_are_full(digits: RunConfig, folder: RunConfig) -> None:
-    small, large = resolve_models(digits), resolve_models(folder)
+    small, large = before_data(digits), before_data(folder)
     assert (small.geometry, large.geometry) == ("reduced", "full")
     assert (small.teacher.model, small.student.model) == ("cait_s24_224", "deit_tiny_patch16_224")
     assert small.teacher.args == reduced_args("cait_s24_224")
@@ -75,15 +60,15 @@ def test_digits_are_reduced_and_folders_are_full(digits: RunConfig, folder: RunC
 
 def test_only_prefixed_datasets_have_named_splits(folder: RunConfig, digits: RunConfig) -> None:
     for config in (folder, digits, changed(folder, data={"train_split": "train", "val_split": "validation"})):
-        data = resolve_models(config).data
+        data = before_data(config).data
         assert (data.train_split, data.val_split) == (None, None)
     prefixed = changed(folder, data={"source": "wds/some", "train_split": "training"})
-    data = resolve_models(prefixed).data
+    data = before_data(prefixed).data
     assert (data.train_split, data.val_split) == ("training", "validation")
 
 
 def test_own_arguments_go_over_the_reduced_ones(digits: RunConfig) -> None:
-    config = resolve_models(changed(digits, student={"args": {"depth": 5}}))
+    config = before_data(changed(digits, student={"args": {"depth": 5}}))
     assert isinstance(config.student.args, dict)
     assert config.student.args == {**reduced_args("deit_tiny_patch16_224"), "depth": 5}
     assert pairs_of(config) == [((4, LAST[1]),)]
@@ -91,42 +76,31 @@ def test_own_arguments_go_over_the_reduced_ones(digits: RunConfig) -> None:
 
 def test_negative_layers_count_from_the_end(digits: RunConfig) -> None:
     terms = [{"pairs": [[-1, -1], [0, 0]]}, {"kind": "mse", "weight": 0.0}]
-    config = resolve_models(changed(digits, distill={"features": terms}))
+    config = before_data(changed(digits, distill={"features": terms}))
     assert pairs_of(config) == [(LAST, (0, 0)), (LAST,)]
-
-
-def test_layers_of_stages_are_compared_too(folder: RunConfig) -> None:
-    swin = changed(folder, student={"model": "swin_tiny", "strategy": "plain"}, teacher={"model": "swin_small"})
-    assert pairs_of(resolve_models(swin)) == [((3, 3),)]
 
 
 def test_taps_that_are_no_maps_are_refused_before_any_data(digits: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     shapes = iter([{LAST[0]: (1, 32, 4, 4)}, {LAST[1]: (1, 17, 64)}])
-    monkeypatch.setattr("vitcompress.pipeline.resolve_features._tap_shapes", lambda *_: next(shapes))
+    monkeypatch.setattr("vitcompress.pipeline.config.checks._tap_shapes", lambda *_: next(shapes))
     with pytest.raises(UsageError, match=r"the student's tap is \[1, 32, 4, 4\], the teacher's \[1, 17, 64\]"):
-        resolve_models(digits)
-    assert resolve_models(changed(digits, distill={"features": []})).distill.features == ()
+        before_data(digits)
+    assert before_data(changed(digits, distill={"features": []})).distill.features == ()
 
 
 @pytest.mark.parametrize(("epochs", "every", "kept"), [(300, 30, 9), (15, 2, 7), (1, 1, 0)])
 def test_automatic_snapshots_are_about_ten(folder: RunConfig, epochs: int, every: int, kept: int) -> None:
-    config = resolved(changed(folder, distill={"epochs": epochs}))
+    config = decided(changed(folder, distill={"epochs": epochs}))
     assert config.distill.keep_every == every
     assert len(Snapshots(Path("run"), "f", epochs, every).due) == kept
 
 
-def test_given_values_are_kept(digits: RunConfig) -> None:
-    config = resolved(changed(digits, distill={"batch_size": 7, "lr": 0.5, "warmup_epochs": 1.5, "keep_every": None}))
-    assert (config.distill.batch_size, config.distill.lr, config.distill.warmup_epochs) == (7, 0.5, 1.5)
-    assert config.distill.keep_every is None
-
-
 def test_teacher_epochs_follow_the_classifier(folder: RunConfig) -> None:
     tuned = changed(folder, teacher={"tune_epochs": 7})
-    assert resolved(tuned).teacher.epochs == 7
+    assert decided(tuned).teacher.epochs == 7
     pretrained = changed(tuned, teacher={"init": "pretrained"})
-    assert resolved(pretrained, classes=10).teacher.epochs == 7
-    assert resolved(pretrained, classes=1000).teacher.epochs == 0
+    assert decided(pretrained, images(classes=10)).teacher.epochs == 7
+    assert decided(pretrained, images(classes=1000)).teacher.epochs == 0
 
 
 @pytest.mark.parametrize(
@@ -166,50 +140,38 @@ def test_teacher_epochs_follow_the_classifier(folder: RunConfig) -> None:
         ({"student": {"strategy": "uniform", "model": "swin_tiny"}}, "stages of different width"),
         ({"teacher": {"init": "file"}}, "teacher.init is 'file'"),
         ({"teacher": {"init": "scratch", "weights": "x.pt"}}, "teacher.init is 'scratch'"),
-        ({"workers": -1}, "workers is -1"),
+        ({"workers": -1}, "'workers' is -1"),
         ({"data": {"val_split": "test"}}, "data.val_split is 'test'.*no named splits"),
     ],
 )
 def test_what_does_not_fit_is_refused(digits: RunConfig, sections: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        resolved(changed(digits, **sections))
+        decided(changed(digits, **sections))
 
 
 def test_a_uniform_width_is_decided_by_the_classes(digits: RunConfig) -> None:
     args = reduced_args("deit_tiny_patch16_224")
     teacher_width = reduced_args("cait_s24_224")["embed_dim"]
-    models = resolve_models(changed(digits, student={"strategy": "uniform", "uniform_width": None}))
+    asked = changed(digits, student={"strategy": "uniform", "uniform_width": None})
     for classes in (10, 1000):
-        student = resolve_training(models, data(classes=classes)).student
+        student = decided(asked, images(classes=classes)).student
         assert student.uniform_width == matching_width("deit_tiny_patch16_224", args, classes, teacher_width)
         assert student.args == args
     given = changed(digits, student={"strategy": "uniform", "uniform_width": 40})
-    assert resolved(given).student.uniform_width == 40
-
-
-def test_a_uniform_width_is_no_setting_of_other_strategies(digits: RunConfig) -> None:
-    assert resolve_models(digits).student.uniform_width is None
-
-
-def test_widened_blocks_are_kept_as_given(folder: RunConfig) -> None:
-    settings = {"strategy": "widelast", "wide_blocks": 3, "wide_heads": "size"}
-    student = resolve_models(changed(folder, student=settings)).student
-    assert (student.wide_blocks, student.wide_heads) == (3, "size")
-    with pytest.raises(UsageError, match="multiples of 3 channels; give one of 1, 2, 4, 8"):
-        resolve_models(changed(folder, student={**settings, "wide_heads": "count"}))
+    assert decided(given).student.uniform_width == 40
 
 
 def test_a_students_file_is_looked_into_before_anything_is_trained(digits: RunConfig, tmp_path: Path) -> None:
-    student = resolve_models(digits).student
+    student = before_data(digits).student
     assert isinstance(student.args, dict)
     path = tmp_path / "student.safetensors"
     spec = ModelSpec(arch=student.model, args=student.args, num_classes=3)
     save_weights(build_model(spec).state_dict(), path, tmp_path)
     config = changed(digits, student={"init": "file", "weights": str(path)})
-    assert resolve_models(config).student.weights == str(path)
+    assert before_data(config).student.weights == str(path)
     save_weights({"other": torch.zeros(1)}, path, tmp_path)
     with pytest.raises(UsageError, match="no tensor that fits"):
-        resolve_models(config)
+        before_data(config)
 
 
 def test_a_students_file_is_found_from_any_folder(
@@ -222,7 +184,7 @@ def test_a_students_file_is_found_from_any_folder(
 
 
 def test_the_note_on_reduced_sizes_has_the_uniform_width(digits: RunConfig) -> None:
-    given = resolve_models(changed(digits, student={"strategy": "uniform", "uniform_width": 40}))
+    given = before_data(changed(digits, student={"strategy": "uniform", "uniform_width": 40}))
     assert "deit_tiny_patch16_224 with img_size 32, patch_size 8, embed_dim 40" in notes(given)[0]
 
 
@@ -232,32 +194,27 @@ def test_a_pretrained_tag_is_for_pretrained_students(digits: RunConfig, monkeypa
         "vitcompress.stages.models.initial.fit_pretrained", lambda _model, name, args: asked.append((name, args))
     )
     model = "deit_tiny_patch16_224.fb_in1k"
-    student = resolve_models(changed(digits, student={"model": model, "init": "pretrained"})).student
+    student = before_data(changed(digits, student={"model": model, "init": "pretrained"})).student
     assert student.model == model
     assert asked == [(model, reduced_args("deit_tiny_patch16_224"))]  # fetched before anything is trained
     with pytest.raises(UsageError, match="timm has no pretrained weights of vit_base_patch16_gap_224"):
-        resolve_models(changed(digits, student={"model": "vit_base_patch16_gap_224", "init": "pretrained"}))
+        before_data(changed(digits, student={"model": "vit_base_patch16_gap_224", "init": "pretrained"}))
 
 
 def test_a_gpu_that_is_not_here_is_the_environments_lack(digits: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert resolve_models(digits).device == "cpu"
+    assert before_data(digits).device == "cpu"
     with pytest.raises(EnvironmentLacksError, match="torch sees no GPU"):
-        resolve_models(changed(digits, device="cuda"))
+        before_data(changed(digits, device="cuda"))
 
 
 def test_the_engine_is_decided_with_its_reason(digits: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vitcompress.exporters.tensorrt.flavours.installed_flavours", dict)
-    export = resolve_models(digits).export
+    export = before_data(digits).export
     assert (export.target, export.engines) == (("onnx", "triton"), ())
     assert "TensorRT is not installed" in export.target_reason
     with pytest.raises(EnvironmentLacksError, match="tensorrt-rtx is not installed"):
-        resolve_models(changed(digits, export={"target": ["tensorrt-rtx"]}))
-
-
-def test_onnx_is_always_made_for_the_rest_is_made_of_it(digits: RunConfig) -> None:
-    export = resolve_models(changed(digits, export={"target": ["triton"]})).export
-    assert (export.target, export.target_reason) == (("onnx", "triton"), "")
+        before_data(changed(digits, export={"target": ["tensorrt-rtx"]}))
 
 
 def test_a_precision_whose_tool_is_missing_is_told_before_anything_runs(
@@ -265,7 +222,7 @@ def test_a_precision_whose_tool_is_missing_is_told_before_anything_runs(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: None)
     with pytest.raises(EnvironmentLacksError, match="nvidia-modelopt"):
-        resolve_models(changed(digits, export={"precision": ["fp8"]}))
+        before_data(changed(digits, export={"precision": ["fp8"]}))
 
 
 @pytest.mark.parametrize(
@@ -282,7 +239,7 @@ def test_fixed_views_are_as_many_as_can_be_used(digits: RunConfig, views: int, r
         "distill": digits.distill.model_copy(update={"views": views, "epochs": 4}),
     }
     with pytest.raises(UsageError, match=message):
-        resolve_models(digits.model_copy(update=settings))
+        before_data(digits.model_copy(update=settings))
 
 
 def mixing(config: RunConfig, section: str, name: str, alpha: float) -> RunConfig:
@@ -293,12 +250,37 @@ def mixing(config: RunConfig, section: str, name: str, alpha: float) -> RunConfi
 @pytest.mark.parametrize("section", ["data", "distill"])
 def test_mixed_images_cannot_be_kept(digits: RunConfig, section: str) -> None:
     with pytest.raises(UsageError) as refused:
-        resolve_models(changed(mixing(digits, section, "mixup", 0.8), distill={"views": 2}))
+        before_data(changed(mixing(digits, section, "mixup", 0.8), distill={"views": 2}))
     assert f"distill.views is 2, and {section}.augment mixes images (mixup 0.8, cutmix 0)" in str(refused.value)
 
 
 @pytest.mark.parametrize("section", ["data", "teacher"])
 def test_mixing_takes_an_even_batch(digits: RunConfig, section: str) -> None:
     with pytest.raises(UsageError) as refused:
-        resolved(changed(mixing(digits, section, "cutmix", 1.0), teacher={"batch_size": 33}))
+        decided(changed(mixing(digits, section, "cutmix", 1.0), teacher={"batch_size": 33}))
     assert f"{section}.augment mixes images in pairs, and teacher.batch_size 33" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("init", "start", "decay"), [("teacher", "untaught", None), ("teacher", "same", 0.75), ("random", "untaught", None)]
+)
+def test_a_controls_rates_suit_its_own_first_weights(digits: RunConfig, init: str, start: str, decay: Any) -> None:
+    asked = {"control": {"kind": "labels", "start": start}, "distill": {"lr": "auto", "layer_decay": "auto"}}
+    config = decided(changed(digits, student={"init": init}, **asked))
+    anew = decided(changed(digits, student={"init": "random"}, **asked)).distill
+    like = anew if start == "untaught" else config.distill
+    assert (config.control.lr, config.control.layer_decay) == (like.lr, decay)
+
+
+def test_all_problems_are_told_at_once(digits: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(UsageError) as refused:
+        before_data(changed(digits, teacher={"model": "cait_s42"}, image_size=50, device="cuda"))
+    told = str(refused.value).splitlines()
+    assert told[0] == "config has 2 problems:"
+    assert ["torch sees no GPU" in line or "'cait_s42'" in line for line in told[1:]] == [True, True]
+    with pytest.raises(UsageError) as refused:
+        decided(changed(digits, teacher={"batch_size": 5000}, distill={"batch_size": 4000, "accumulation": 16}))
+    assert all(f"{section}.batch_size is" in str(refused.value) for section in ("teacher", "distill"))
+    with pytest.raises(UsageError, match="config has 3 problems"):
+        changed(digits, distill={"views": 99, "warmup_epochs": 50}, student={"wide_blocks": 2})

@@ -6,33 +6,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import timm
+from deciding import before_data, changed
 
 from vitcompress.core.errors import UsageError
-from vitcompress.pipeline import resolve_init
-from vitcompress.pipeline.config import RunConfig, dump_yaml, merge, validate
-from vitcompress.pipeline.earlier import Earlier, with_precision
-from vitcompress.pipeline.resolve import resolve_models
-from vitcompress.pipeline.resolve_init import unreachable
+from vitcompress.pipeline.config import RunConfig, dump_yaml
+from vitcompress.pipeline.config import student as module
+from vitcompress.pipeline.config.facts import Earlier
+from vitcompress.pipeline.config.student import unreachable
 from vitcompress.stages.student.config import StudentConfig
 
 TINY = "deit_tiny_patch16_224"
 
 
-def changed(config: RunConfig, **sections: Any) -> RunConfig:
-    return validate(merge(config.model_dump(mode="json"), sections))
-
-
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resolve_init, "unreachable", lambda _arch: "ConnectError")
+    monkeypatch.setattr(module, "unreachable", lambda _arch: "ConnectError")
 
 
 @pytest.fixture
 def online(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The hub answers, and what is fetched from it is listed."""
     fetched: list[str] = []
-    monkeypatch.setattr(resolve_init, "unreachable", lambda _arch: "")
+    monkeypatch.setattr(module, "unreachable", lambda _arch: "")
     monkeypatch.setattr("vitcompress.stages.models.build.pretrained_model", lambda arch, _spec: fetched.append(arch))
     monkeypatch.setattr("vitcompress.stages.models.initial.fit_pretrained", lambda *_: None)
     return fetched
@@ -42,29 +37,29 @@ def test_digits_start_at_random_and_nobody_is_asked(digits: RunConfig, monkeypat
     def asked(_arch: str) -> str:
         raise AssertionError("the hub was asked")
 
-    monkeypatch.setattr(resolve_init, "unreachable", asked)
-    student = resolve_models(digits).student
+    monkeypatch.setattr(module, "unreachable", asked)
+    student = before_data(digits).student
     assert (student.init, student.init_reason) == ("random", "networks as small as these are trained here")
     assert StudentConfig(model="x").init == "auto"
 
 
 def test_pretrained_weights_go_first_where_they_can_be_had(folder: RunConfig, online: list[str]) -> None:
-    student = resolve_models(folder).student
+    student = before_data(folder).student
     assert student.init == "pretrained"
     assert online == [TINY]
     online.clear()
-    assert resolve_models(folder, fetch=False).student.init == "pretrained"
+    assert before_data(folder, fetch=False).student.init == "pretrained"
     assert online == []
 
 
 def test_offline_the_teacher_gives_them(folder: RunConfig, offline: None) -> None:
-    config = resolve_models(folder)
+    config = before_data(folder)
     assert config.student.init == "teacher"
     assert config.student.init_reason == (
         f"no pretrained weights of {TINY} can be had from here (ConnectError); the teacher's blocks fit"
     )
     assert "init: auto" not in dump_yaml(config)
-    assert resolve_models(config).student == config.student
+    assert before_data(config).student == config.student
 
 
 def test_a_fetch_that_fails_after_all_is_told(
@@ -74,13 +69,13 @@ def test_a_fetch_that_fails_after_all_is_told(
         raise OSError("cut off")
 
     monkeypatch.setattr("vitcompress.stages.models.build.pretrained_model", fails)
-    student = resolve_models(folder).student
+    student = before_data(folder).student
     assert student.init == "teacher"
     assert "(OSError)" in student.init_reason
 
 
 def test_a_teacher_of_another_family_leaves_random_weights(folder: RunConfig, offline: None) -> None:
-    student = resolve_models(changed(folder, teacher={"model": "beit_base_patch16_224"})).student
+    student = before_data(changed(folder, teacher={"model": "beit_base_patch16_224"})).student
     assert student.init == "random"
     assert "nor can the teacher's be taken: beit_base_patch16_224 has blocks of another kind" in student.init_reason
 
@@ -91,17 +86,17 @@ def test_a_teacher_of_another_family_leaves_random_weights(folder: RunConfig, of
 def test_pretrained_weights_of_another_shape_are_not_asked_for(
     folder: RunConfig, monkeypatch: pytest.MonkeyPatch, student: dict[str, Any]
 ) -> None:
-    monkeypatch.setattr(resolve_init, "unreachable", lambda _arch: pytest.fail("the hub was asked"))
-    found = resolve_models(changed(folder, student=student)).student
+    monkeypatch.setattr(module, "unreachable", lambda _arch: pytest.fail("the hub was asked"))
+    found = before_data(changed(folder, student=student)).student
     assert found.init == "teacher"
     assert f"timm's pretrained weights of {TINY} are for another width or depth" in found.init_reason
 
 
 def test_a_tag_or_a_file_says_which(folder: RunConfig, online: list[str], tmp_path: Path) -> None:
-    tagged = resolve_models(changed(folder, student={"model": f"{TINY}.fb_in1k"})).student
+    tagged = before_data(changed(folder, student={"model": f"{TINY}.fb_in1k"})).student
     assert (tagged.init, tagged.init_reason) == ("pretrained", f"the tag of {TINY}.fb_in1k names them")
     with pytest.raises(UsageError, match=r"student weights '.*none\.pt' do not exist"):
-        resolve_models(changed(folder, student={"weights": str(tmp_path / "none.pt")}))
+        before_data(changed(folder, student={"weights": str(tmp_path / "none.pt")}))
 
 
 @pytest.mark.parametrize(
@@ -124,21 +119,15 @@ def test_a_tag_or_a_file_says_which(folder: RunConfig, online: list[str], tmp_pa
 )
 def test_what_cannot_be_is_refused(folder: RunConfig, sections: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        resolve_models(changed(folder, **sections))
+        before_data(changed(folder, **sections))
 
 
 def test_what_was_decided_stays_decided(folder: RunConfig, offline: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = resolve_models(folder)
-    monkeypatch.setattr(resolve_init, "unreachable", lambda _arch: "")
-    again = with_precision(changed(folder, export={"max_batch": 64}), Earlier(folder, first))
-    assert resolve_models(again).student == first.student
-    other = changed(folder, student={"strategy": "plain"})
-    assert with_precision(other, Earlier(folder, first)).student.init == "auto"
-
-
-def test_the_reason_does_not_make_another_student(folder: RunConfig, offline: None) -> None:
-    student = resolve_models(folder).student
-    assert student.identity() == student.model_copy(update={"init_reason": "other words"}).identity()
+    earlier = Earlier(folder, before_data(folder))
+    monkeypatch.setattr(module, "unreachable", lambda _arch: "")
+    assert before_data(changed(folder, export={"max_batch": 64}), earlier).student == earlier.resolved.student
+    other = before_data(changed(folder, student={"strategy": "plain"}), earlier, fetch=False).student
+    assert (other.init, earlier.resolved.student.init) == ("pretrained", "teacher")
 
 
 def test_the_hub_is_asked_once_and_shortly(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,10 +153,3 @@ def test_offline_mode_asks_nobody_and_the_cache_is_enough(monkeypatch: pytest.Mo
     assert unreachable(TINY) == "not in the local cache, and HF_HUB_OFFLINE is set"
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_, **__: "/a/file")
     assert unreachable(TINY) == ""
-
-
-def test_weights_that_nobody_published_are_not_looked_for(folder: RunConfig) -> None:
-    model = "vit_base_patch16_gap_224"
-    assert not timm.is_model_pretrained(model)
-    config = changed(folder, teacher={"model": "vit_large_patch16_224"}, student={"model": model})
-    assert resolve_models(config).student.init_reason.startswith(f"timm has no pretrained weights of {model}; ")

@@ -1,4 +1,4 @@
-"""The whole run's settings: defaults, then a recipe or file, then flags, then --set; unknown keys refused, all at once.
+"""First: the layers of a request (recipe, files, flags, --set), merged and strictly typed; unknown keys refused.
 
 Torch-free, so that a run with nothing to compute starts at once.
 """
@@ -7,90 +7,51 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ValidationError
 
 from vitcompress.core.errors import UsageError, nearest
-from vitcompress.core.record import Record
 from vitcompress.pipeline.check.config import CheckConfig
-from vitcompress.stages.analysis.config import AnalysisConfig
-from vitcompress.stages.distill.config import DistillConfig
-from vitcompress.stages.distill.control.config import ControlConfig
-from vitcompress.stages.export.config import ExportConfig
-from vitcompress.stages.fold.config import FoldConfig
-from vitcompress.stages.gates.config import GatesConfig
-from vitcompress.stages.images.config import DataConfig
-from vitcompress.stages.student.config import StudentConfig
-from vitcompress.stages.teacher.config import TeacherConfig
-from vitcompress.stages.verify.config import VerifyConfig
-
-
-class RunConfig(Record):
-    """Everything that decides a run, but for the folder it is written to."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True)
-
-    seed: int = Field(0, ge=0, lt=2**31)
-    """Seed of initial weights, order of images and augmentation."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where networks train. auto: the GPU if torch sees one."""
-    workers: int | Literal["auto"] = "auto"
-    """Processes that load images; 0 loads in the training process. auto: 0 for digits, else one a core, at most 8."""
-    threads: int | Literal["auto"] = "auto"
-    """CPU threads of torch while training. auto: 1 at the reduced geometry, whose operators are too small to share
-    out (two threads are up to four times slower on a busy machine), else torch's own choice, written as 0, or a
-    container's quota where that is less."""
-    geometry: Literal["auto", "full", "reduced"] = "auto"
-    """Size of both networks. auto: reduced for the embedded digits, full for everything else."""
-    image_size: int | None = Field(None, gt=0)
-    """Side of the input of both networks, pixels; a teacher whose patch does not divide it gets as many patches as the
-    student has. An img_size in teacher.args or student.args goes before it. null: each network's own."""
-    data: DataConfig = DataConfig()
-    teacher: TeacherConfig
-    student: StudentConfig
-    analysis: AnalysisConfig = AnalysisConfig()
-    distill: DistillConfig = DistillConfig()
-    control: ControlConfig = ControlConfig()
-    fold: FoldConfig = FoldConfig()
-    export: ExportConfig = ExportConfig()
-    verify: VerifyConfig = VerifyConfig()
-    gates: GatesConfig = GatesConfig()
-    check: CheckConfig = CheckConfig()
-
-    @model_validator(mode="after")
-    def _gain_measurable(self) -> Self:
-        """A limit on what the teacher is worth needs the control, and the control a teacher to leave out."""
-        limit = self.gates.min_teacher_gain
-        if limit is not None and self.control.kind == "none":
-            raise ValueError(
-                f"'gates.min_teacher_gain' is {limit:g}, and no control is trained to measure that against; "
-                "give `compress run ... --control labels`, or leave the limit out."
-            )
-        if self.control.kind != "none" and not self.distill.asks_teacher:
-            raise ValueError(
-                f"'control.kind' is {self.control.kind}, and the student is trained from labels alone already "
-                "(distill.alpha is 0, and no feature loss has a weight): the control would be the same; leave it out."
-            )
-        return self
-
-
-class CheckSettings(Record):
-    """The section of a config that compares with a baseline, alone."""
-
-    check: CheckConfig = CheckConfig()
-
+from vitcompress.pipeline.config.contradictions import contradictions
+from vitcompress.pipeline.config.model import CheckSettings, RunConfig
+from vitcompress.stages.images.listing import kind_of
 
 Config = TypeVar("Config", RunConfig, CheckSettings)
 
+_FLAGS = {
+    "teacher": "teacher.model",
+    "student": "student.model",
+    "strategy": "student.strategy",
+    "data": "data.source",
+    "control": "control.kind",
+    "teacher_weights": "teacher.weights",
+    "target": "export.target",
+    "precision": "export.precision",
+    "projector": "export.projector",
+    "seed": "seed",
+    "image_size": "image_size",
+}
+"""Options of the command line that are settings."""
 
 _DEEPEST = 16
 _MOST_VALUES = 100_000
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Settings from one place."""
+
+    origin: str
+    """In words: ``recipe digits``, ``file my.yaml``, ``--teacher``, ``--set``."""
+    values: dict[str, Any]
 
 
 class _Loader(yaml.SafeLoader):
@@ -103,47 +64,41 @@ _Loader.add_implicit_resolver(
 
 
 def parse_yaml(text: str, origin: str) -> Any:
-    """YAML to plain values, by the safe loader.
+    """Read YAML as plain values, by the safe loader.
 
     Raises:
         UsageError: it is not YAML, or of more values or deeper than settings can be.
     """
     try:
         values = yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of the safe loader
-        _count(values, origin)
     except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:  # of dates and numbers that are none
         raise UsageError(f"{origin} is not valid YAML: {' '.join(str(error).split())[:200]}") from error
     except RecursionError as error:
         raise UsageError(f"{origin} is nested too deeply for settings.") from error
-    return values
-
-
-def _count(values: Any, origin: str) -> None:
-    """Walk over all values: aliases make a billion of them out of a few lines, and what follows would never end.
-
-    Down to where ``_plain`` refuses them for their depth.
-    """
     waiting, seen = [(values, 0)], 0
-    while waiting:
+    while waiting:  # aliases make a billion values of a few lines
+        value, depth = waiting.pop()
         seen += 1
         if seen > _MOST_VALUES:
             raise UsageError(
                 f"{origin} has more than {_MOST_VALUES:,} values, aliases written out; settings are fewer."
             )
-        value, depth = waiting.pop()
-        if depth <= _DEEPEST and isinstance(value, Mapping | list | tuple):
+        if depth > _DEEPEST:
+            raise UsageError(f"{origin} is nested more than {_DEEPEST} deep, or contains itself; settings are not.")
+        if isinstance(value, Mapping | list | tuple):
             waiting += [(one, depth + 1) for one in (value.values() if isinstance(value, Mapping) else value)]
+    return values
 
 
 def recipe_names() -> list[str]:
-    """Names that --config takes besides files."""
+    """Return the names that --config takes besides files."""
     return sorted(
         entry.name.removesuffix(".yaml") for entry in _recipe_folder().iterdir() if entry.name.endswith(".yaml")
     )
 
 
 def recipe_text(name: str) -> str:
-    """A recipe as written.
+    """Return a recipe as written.
 
     Raises:
         UsageError: there is none of that name.
@@ -161,12 +116,12 @@ def _recipe_folder() -> Any:
 
 
 def is_recipe(source: str) -> bool:
-    """Whether --config means a recipe by this: one of that name exists, and no file."""
+    """Return whether --config means a recipe by this: one of that name exists, and no file."""
     return source in recipe_names() and not Path(source).is_file()
 
 
 def load_layer(source: str) -> dict[str, Any]:
-    """A config file, or a recipe by name, as nested values.
+    """Read a config file, or a recipe by name, as nested values.
 
     Raises:
         UsageError: neither exists, or it is no mapping.
@@ -194,16 +149,16 @@ def load_layer(source: str) -> dict[str, Any]:
 
 
 def merge(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
-    """``upper`` over ``lower``, section by section."""
-    merged = dict(lower)
+    """Return ``upper`` over ``lower``, section by section."""
+    values = dict(lower)
     for key, value in upper.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = merge(merged[key], value) if both else value
-    return merged
+        both = isinstance(value, Mapping) and isinstance(values.get(key), Mapping)
+        values[key] = merge(values[key], value) if both else value
+    return values
 
 
 def parse_sets(pairs: Sequence[str]) -> dict[str, Any]:
-    """``a.b=c`` texts as nested values, each c read as YAML.
+    """Read ``a.b=c`` texts as nested values, each c as YAML.
 
     Raises:
         UsageError: a text without ``=``, or with an empty key or value. An empty value would be null in YAML, and lift
@@ -212,72 +167,152 @@ def parse_sets(pairs: Sequence[str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
-        parts = key.strip().split(".")
-        if not equals or not all(parts):
+        if not equals or not all(key.strip().split(".")):
             raise UsageError(f"--set '{pair}' is not of the form section.key=value, for example distill.epochs=100.")
         if not text.strip():
             raise UsageError(f"--set '{pair}' has no value; write null where it is to have none.")
-        nested: Any = parse_yaml(text, f"--set '{pair}'")
-        for part in reversed(parts):
-            nested = {part: nested}
-        values = merge(values, nested)
+        values = merge(values, _nested(key.strip(), parse_yaml(text, f"--set '{pair}'")))
     return values
 
 
-def validate(values: Mapping[str, Any]) -> RunConfig:
-    """The typed config.
+def requested_layers(**given: Any) -> list[Layer]:
+    """Return the layers that the options of a command ask for, lowest first.
+
+    Without --config, the recipe is ``digits`` for the embedded data and ``folder`` for any other.
+
+    Args:
+        given: options by name; ``layers`` are those of --config, ``sets`` those of --set.
 
     Raises:
-        UsageError: every unknown key, wrong type and value out of range, in one message.
+        UsageError: a layer that cannot be read, or a recipe for images without any.
     """
-    return _validated(values, RunConfig)
+    flags = [
+        Layer(f"--{option.replace('_', '-')}", _nested(key, given[option]))
+        for option, key in _FLAGS.items()
+        if given.get(option) is not None
+    ]
+    upper = [*flags, Layer("--set", parse_sets(given["sets"]))]
+    sources = list(given["layers"])
+    if not sources:
+        images = merged(upper).get("data", {})
+        embedded = not isinstance(images, dict) or images.get("source", "digits") == "digits"
+        sources = ["digits" if embedded else "folder"]
+    lower = [Layer(f"{'recipe' if is_recipe(each) else 'file'} {each}", load_layer(each)) for each in sources]
+    images = merged([*lower, *upper]).get("data", {})
+    for name in filter(is_recipe, given["layers"]):
+        if isinstance(images, dict) and "source" not in images:
+            raise UsageError(f"recipe '{name}' is for a folder of images; give --data DIR.")
+    return [*lower, *upper]
+
+
+def merged(layers: Sequence[Layer]) -> dict[str, Any]:
+    """Return the values of all layers, those of later ones over those of earlier ones."""
+    values: dict[str, Any] = {}
+    for layer in layers:
+        values = merge(values, layer.values)
+    return values
+
+
+def requested_config(**given: Any) -> RunConfig:
+    """Return the config as requested: recipe, then config files, then flags, then --set.
+
+    Raises:
+        UsageError: settings that do not fit, or a recipe for images without any.
+    """
+    return validate(merged(requested_layers(**given)))
+
+
+def _nested(key: str, value: Any) -> dict[str, Any]:
+    """Return ``{"a": {"b": value}}`` for the key ``a.b``."""
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return dict(value)
+
+
+def with_absolute_paths(config: RunConfig) -> RunConfig:
+    """Return the config with its folders and files absolute, so that the run can be continued from any folder."""
+
+    def absolute(path: str | None) -> str | None:
+        return os.path.abspath(Path(path).expanduser()) if path else path  # noqa: PTH100 - resolve() follows links
+
+    source = config.data.source
+    data = {
+        "source": absolute(source) if kind_of(source) == "folder" else source,
+        "root": absolute(config.data.root),
+        "labels": absolute(config.data.labels),
+    }
+    cache = config.distill.cache.model_copy(update={"folder": absolute(config.distill.cache.folder)})
+    update: dict[str, Any] = {
+        "data": config.data.model_copy(update=data),
+        "distill": config.distill.model_copy(update={"cache": cache}),
+    }
+    for section in ("teacher", "student"):
+        network = getattr(config, section)
+        update[section] = network.model_copy(update={"weights": absolute(network.weights)})
+    return config.model_copy(update=update)
+
+
+def validate(values: Mapping[str, Any]) -> RunConfig:
+    """Return the typed config.
+
+    Raises:
+        UsageError: every unknown key, wrong type, value out of range and contradiction, in one message.
+    """
+    config, problems = _typed(values, RunConfig)
+    if config is None or problems:
+        raise told_at_once(problems)
+    if problems := list(contradictions(config)):
+        raise told_at_once(problems)
+    return config
 
 
 def validate_check(values: Mapping[str, Any]) -> CheckConfig:
-    """The section ``check`` of ``values``, which hold nothing else; messages as for the whole.
+    """Return the section ``check`` of ``values``, which hold nothing else.
 
     Raises:
         UsageError: as for the whole.
     """
-    return _validated(values, CheckSettings).check
+    config, problems = _typed(values, CheckSettings)
+    if config is None or problems:
+        raise told_at_once(problems)
+    return config.check
 
 
-def _validated(values: Mapping[str, Any], kind: type[Config]) -> Config:
+def told_at_once(problems: Sequence[str]) -> UsageError:
+    """Return one error for all of the problems."""
+    head = "config: " if len(problems) == 1 else f"config has {len(problems)} problems:\n  "
+    return UsageError(head + "\n  ".join(problems))
+
+
+def _typed(values: Mapping[str, Any], kind: type[Config]) -> tuple[Config | None, list[str]]:
+    """Return the config, None where it cannot be, and what is wrong with the values."""
     problems: list[str] = []
-    plain = _plain(values, "", problems, 0)
+    plain = _plain(values, "", problems)
     try:
         # Through JSON: strict types, but lists where YAML has no tuples.
-        config = kind.model_validate_json(json.dumps(plain))
-        if not problems:
-            return config
+        return kind.model_validate_json(json.dumps(plain)), problems
     except ValidationError as error:
         problems += _problems(error)
-    head = "config: " if len(problems) == 1 else f"config has {len(problems)} problems:\n  "
-    raise UsageError(head + "\n  ".join(problems))
+    return None, problems
 
 
-def _plain(value: Any, key: str, problems: list[str], depth: int) -> Any:
-    """``value`` less everything that no setting can be; each such value goes to ``problems`` with its key."""
-
-    def refuse(problem: str) -> None:
-        problems.append(f"'{key}' {problem}")
-
-    if depth > _DEEPEST:
-        return refuse(f"is nested more than {_DEEPEST} deep, or contains itself")
+def _plain(value: Any, key: str, problems: list[str]) -> Any:
+    """Return ``value`` less everything that no setting can be; each such value goes to ``problems`` with its key."""
     if isinstance(value, Mapping):
-        below = {
-            str(name): _plain(inner, f"{key}.{name}".lstrip("."), problems, depth + 1) for name, inner in value.items()
-        }
+        below = {str(name): _plain(inner, f"{key}.{name}".lstrip("."), problems) for name, inner in value.items()}
         return {name: inner for name, inner in below.items() if inner is not None or value.get(name) is None}
     if isinstance(value, (list, tuple)):
-        return [_plain(inner, key, problems, depth + 1) for inner in value]
+        return [_plain(inner, key, problems) for inner in value]
     if isinstance(value, float) and not math.isfinite(value):
-        return refuse(f"is {value}, should be a finite number")
-    if isinstance(value, str) and not value.isprintable() and "\udc80" <= max(value) <= "\udcff":
-        return refuse(f"is {value!r}, which is not UTF-8 text; rename it")
-    if value is None or isinstance(value, (str, int, float)):
+        problems.append(f"'{key}' is {value}, should be a finite number")
+    elif isinstance(value, str) and not value.isprintable() and "\udc80" <= max(value) <= "\udcff":
+        problems.append(f"'{key}' is {value!r}, which is not UTF-8 text; rename it")
+    elif value is None or isinstance(value, (str, int, float)):
         return value
-    return refuse(f"is a {type(value).__name__} ({value}), should be number, text, list or mapping; quote it")
+    else:
+        kind = type(value).__name__
+        problems.append(f"'{key}' is a {kind} ({value}), should be number, text, list or mapping; quote it")
+    return None
 
 
 def _problems(error: ValidationError) -> list[str]:

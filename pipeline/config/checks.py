@@ -1,0 +1,102 @@
+"""Fourth: settings that do not go with what is known of machine, networks and images; each check refuses one thing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from vitcompress.core.errors import UsageError
+from vitcompress.exporters.precision.modelopt import require_precision
+from vitcompress.pipeline.config.contradictions import augmentation_of
+from vitcompress.pipeline.config.facts import Facts
+from vitcompress.pipeline.config.model import RunConfig
+
+if TYPE_CHECKING:
+    from vitcompress.stages.distill.pairs import Shape
+
+
+def check_tools(config: RunConfig, facts: Facts) -> None:
+    """Refuse precisions that nothing here can make, before hours of training.
+
+    Raises:
+        EnvironmentLacksError: what a precision is made with is not on this machine.
+    """
+    for precision in config.export.precisions:
+        require_precision(precision)
+
+
+def check_layers(config: RunConfig, facts: Facts) -> None:
+    """Send one image of no content through both networks without weights, and see whether the taps can be compared.
+
+    A strategy widens taps but leaves their grid, so the unchanged student stands for all of them.
+
+    Raises:
+        UsageError: taps that cannot be had or compared.
+    """
+    from vitcompress.stages.distill.pairs import check_alignable, layer_pairs, student_layers, teacher_layers
+
+    student, teacher = facts.network("student", config), facts.network("teacher", config)
+    pairs = layer_pairs(config.distill, student.shape.depth, teacher.shape.depth)
+    if pairs:
+        ours, theirs = (
+            _tap_shapes(network.arch, json.dumps(network.args, default=str), layers)
+            for network, layers in ((student, student_layers(pairs)), (teacher, teacher_layers(pairs)))
+        )
+        check_alignable(pairs, ours, theirs)
+
+
+@lru_cache(maxsize=32)
+def _tap_shapes(arch: str, args: str, layers: tuple[int, ...]) -> dict[int, Shape]:
+    """Return the shape of the tap of each layer; ``args`` are JSON.
+
+    Raises:
+        UsageError: the network does not take such an image, or not without its weights.
+    """
+    from vitcompress.stages.distill.model import tap_shapes
+    from vitcompress.stages.models.build import input_size
+    from vitcompress.stages.models.geometry import REFUSALS, meta_model
+
+    own = json.loads(args)
+    model = meta_model(arch, own)
+    size = input_size(own, model)
+    try:
+        return tap_shapes(model, size, layers)
+    except REFUSALS as error:
+        raise UsageError(
+            f"the taps of {arch} at {size} px cannot be found ({' '.join(str(error).split())[:120]}); give another "
+            "--image-size or network."
+        ) from error
+
+
+def against_images(config: RunConfig, facts: Facts) -> Iterator[str]:
+    """Yield what does not go with the listed images, one sentence each; nothing before they are listed."""
+    if facts.data is None:
+        return
+    images, processes = facts.data.train_images, facts.processes
+    if config.student.strategy == "auto":
+        from vitcompress.stages.analysis.statistics import MIN_IMAGES
+
+        read = min(config.analysis.images, images)
+        if read < MIN_IMAGES:
+            yield (
+                f"student.strategy is 'auto', and the analysis that decides it would read {read} images "
+                f"(analysis.images is {config.analysis.images}, and there are {images} to train on); it needs at least "
+                f"{MIN_IMAGES}. Give more, or a strategy by name."
+            )
+    for section, training in (("teacher", config.teacher), ("distill", config.distill)):
+        (augment, where), batch = augmentation_of(config, training, section), int(training.batch_size)
+        parts = training.accumulation * processes
+        if batch % parts:
+            yield (
+                f"{section}.batch_size is {batch}, which {processes} processes of {training.accumulation} part(s) each "
+                f"cannot share evenly; give a multiple of {parts}."
+            )
+        elif (augment.mixup or augment.cutmix) and batch // parts % 2:
+            yield (
+                f"{where} mixes images in pairs, and {section}.batch_size {batch} in {parts} part(s) is odd; give a "
+                f"multiple of {2 * parts}."
+            )
+        if batch > images:
+            yield f"{section}.batch_size is {batch}, but there are {images} training images; give at most {images}."

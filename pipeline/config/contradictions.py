@@ -1,0 +1,126 @@
+"""Settings that cannot go together, whatever the machine, the networks and the images are (torch-free)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vitcompress.pipeline.config.model import RunConfig
+from vitcompress.stages.images.config import AugmentConfig, DataConfig
+from vitcompress.stages.images.listing import kind_of
+from vitcompress.stages.student.config import StudentConfig
+from vitcompress.stages.training.config import TrainingConfig
+
+
+def contradictions(config: RunConfig) -> Iterator[str]:
+    """Yield one sentence a contradiction; settings that are still "auto" contradict nothing."""
+    yield from _control(config)
+    yield from _splits(config.data)
+    for section, network in (("teacher", config.teacher), ("student", config.student)):
+        if network.init != "auto" and (network.init == "file") != (network.weights is not None):
+            yield (
+                f"{section}.init is '{network.init}' and {section}.weights is {network.weights!r}; give both init=file "
+                "and a file, or neither."
+            )
+    yield from _student(config.student)
+    yield from _views(config)
+    yield from _schedule(config.teacher, "teacher", config.teacher.epochs)
+    yield from _schedule(config.distill, "distill", config.distill.epochs)
+
+
+def augmentation_of(config: RunConfig, training: TrainingConfig, section: str) -> tuple[AugmentConfig, str]:
+    """Return a training's augmentation as far as it is given, and the settings that give it."""
+    asked = training.augment
+    common = isinstance(asked, str) or all(
+        getattr(asked, name) == getattr(config.data.augment, name) for name in ("mixup", "cutmix", "repeats")
+    )
+    return config.data.augment if isinstance(asked, str) else asked, "data.augment" if common else f"{section}.augment"
+
+
+def _control(config: RunConfig) -> Iterator[str]:
+    """A limit on what the teacher is worth needs the control, and the control a teacher to leave out."""
+    limit = config.gates.min_teacher_gain
+    if limit is not None and config.control.kind == "none":
+        yield (
+            f"'gates.min_teacher_gain' is {limit:g}, and no control is trained to measure that against; "
+            "give `compress run ... --control labels`, or leave the limit out."
+        )
+    if config.control.kind != "none" and not config.distill.asks_teacher:
+        yield (
+            f"'control.kind' is {config.control.kind}, and the student is trained from labels alone already "
+            "(distill.alpha is 0, and no feature loss has a weight): the control would be the same; leave it out."
+        )
+
+
+def _splits(data: DataConfig) -> Iterator[str]:
+    """Only prefixed datasets have splits with names."""
+    if kind_of(data.source) == "timm":
+        return
+    for name, usual in zip(("train_split", "val_split"), DataConfig().splits, strict=True):
+        value = getattr(data, name)
+        if value not in (None, usual):  # the usual names were written into settings of folders once
+            yield (
+                f"data.{name} is '{value}', and data.source '{data.source}' has no named splits: a folder's are its "
+                "train/ and val/ (or validation/), and digits are split by the pipeline. Leave it out; it is for "
+                "hfds/, torch/, wds/ and tfds/."
+            )
+
+
+def _student(config: StudentConfig) -> Iterator[str]:
+    """A setting that the strategy or the first weights do not read is a mistake."""
+    read_by = {
+        "uniform_width": ("uniform", isinstance(config.uniform_width, int)),
+        "wide_blocks": ("widelast", config.wide_blocks != 1),
+        "wide_heads": ("widelast", config.wide_heads != "size"),
+    }
+    for name, (strategy, given) in read_by.items():
+        if given and config.strategy != strategy:
+            yield (
+                f"student.{name} is {getattr(config, name)}, but student.strategy is '{config.strategy}', which does "
+                f"not read it; use --strategy {strategy}, or leave it out."
+            )
+    arch, _, tag = config.model.partition(".")
+    if tag and config.init not in ("auto", "pretrained"):
+        start = {"random": "random weights", "teacher": "the teacher's"}.get(config.init, "those of a file")
+        yield (
+            f"student '{config.model}' names pretrained weights, but student.init is '{config.init}', so it starts "
+            f"from {start}; give --student {arch}, or --set student.init=pretrained."
+        )
+    idle = config.init not in ("auto", "teacher") and not config.init_reason
+    if idle and config.inherit != StudentConfig.model_fields["inherit"].default:
+        yield (
+            f"student.inherit is '{config.inherit}', but student.init is '{config.init}', which takes nothing from the "
+            "teacher; use --set student.init=teacher, or leave it out."
+        )
+
+
+def _views(config: RunConfig) -> Iterator[str]:
+    """Fixed views are as many as a pass draws of one image, no more than the training can use, and not mixed."""
+    views, epochs = config.distill.views, config.distill.epochs
+    augment, where = augmentation_of(config, config.distill, "distill")
+    repeats = augment.repeats
+    if views and (augment.mixup or augment.cutmix):
+        yield (
+            f"distill.views is {views}, and {where} mixes images (mixup {augment.mixup:g}, cutmix "
+            f"{augment.cutmix:g}): answers to a mixture cannot be kept. Set both to 0, or distill.views=0."
+        )
+    if isinstance(epochs, str):
+        return
+    if 0 < views < repeats:
+        yield (
+            f"distill.views is {views}, and {where}.repeats draws {repeats} views of an image in one pass, which "
+            f"would repeat; give at least {repeats} views, or repeats=1."
+        )
+    if views > epochs * repeats:
+        yield (
+            f"distill.views is {views}, but {epochs} epochs with repeats={repeats} use {epochs * repeats} views of an "
+            f"image; give at most {epochs * repeats}, or 0 for the live teacher."
+        )
+
+
+def _schedule(config: TrainingConfig, section: str, epochs: int | str) -> Iterator[str]:
+    """The warm-up is shorter than the training, and the last learning rate is not above the first."""
+    warmup, lr, least = config.warmup_epochs, config.lr, config.min_lr
+    if isinstance(epochs, int) and warmup != "auto" and 0 < epochs <= float(warmup):
+        yield f"{section}.warmup_epochs is {float(warmup):g}, but it trains for {epochs}; give less than {epochs}."
+    if isinstance(lr, float) and least != "auto" and float(least) > lr:
+        yield f"{section}.min_lr is {float(least):g}, above {section}.lr, {lr:g}; give at most that."

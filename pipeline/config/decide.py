@@ -1,0 +1,398 @@
+"""Third: every setting that is left to "auto" is decided, in the order of the tables below; contradictions are refused.
+
+Each rule is a function of the config and the facts; it gives a value with its reason. What can be decided before any
+data is read is decided first (``BEFORE_DATA``), the rest once the images are listed (``WITH_DATA``), and, for
+``--strategy auto``, once the teacher is analysed (``WITH_ANALYSIS``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from vitcompress.core.errors import CompressError, UsageError
+from vitcompress.exporters import targets
+from vitcompress.exporters.tensorrt import choose_flavour
+from vitcompress.pipeline.config import checks, student, training
+from vitcompress.pipeline.config.choice import Choice
+from vitcompress.pipeline.config.contradictions import contradictions
+from vitcompress.pipeline.config.facts import Facts
+from vitcompress.pipeline.config.model import RunConfig
+from vitcompress.pipeline.config.networks import Args, cost_by_config, gives_size, patch_at, sized, sized_teacher
+from vitcompress.stages.distill.config import DistillConfig
+from vitcompress.stages.images.listing import EMBEDDED, kind_of
+from vitcompress.stages.teacher.config import TeacherConfig
+
+_MAX_WORKERS = 8
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How one setting is decided, or one check made."""
+
+    key: str
+    """Of the setting, dotted; of a check, its name."""
+    decide: Callable[[RunConfig, Facts], Choice | None]
+    """Returns None where the value stays as it is."""
+    even_if_given: bool = False
+    """Whether the rule also spells out, or checks, what was given; else it is asked for "auto" alone."""
+    kept: bool = False
+    """Whether it depends on the machine, so that what an earlier run here decided holds."""
+    needs: tuple[str, ...] = ()
+    """Rules that must not have failed."""
+    costly: bool = False
+    """Whether it is left out when anything failed before."""
+
+
+def decide(config: RunConfig, facts: Facts, rules: Iterable[Rule]) -> tuple[RunConfig, list[Choice]]:
+    """Return the config with the settings of these rules decided, and each choice that has a reason, in order.
+
+    Raises:
+        UsageError: settings that do not fit or contradict each other; all of them in one message.
+        EnvironmentLacksError: what was asked for is not on this machine, and nothing else is wrong.
+    """
+    choices: list[Choice] = []
+    problems: dict[str, CompressError] = {}
+    failed: set[str] = set()
+    for rule in rules:
+        if failed.intersection(rule.needs) or (rule.costly and failed):
+            failed.add(rule.key)
+            continue
+        try:
+            found = _choice(rule, config, facts)
+        except CompressError as error:
+            problems.setdefault(str(error), error)
+            failed.add(rule.key)
+            continue
+        if found is not None:
+            config = _with_choice(config, found)
+            choices += [found] if found.reason else []
+    for problem in (*contradictions(config), *checks.against_images(config, facts)):
+        problems.setdefault(problem, UsageError(problem))
+    if problems:
+        raise _all_of(list(problems.values()))
+    return config, choices
+
+
+def _choice(rule: Rule, config: RunConfig, facts: Facts) -> Choice | None:
+    """Return what the rule, or an earlier run, decides; None where the value stays."""
+    if not rule.even_if_given and _value(config, rule.key) != "auto":
+        return None
+    found = _kept(rule.key, config, facts) if rule.kept else None
+    found = found or rule.decide(config, facts)
+    return None if found is None else replace(found, key=rule.key)
+
+
+def _kept(key: str, config: RunConfig, facts: Facts) -> Choice | None:
+    """Return what this run decided before, if the same was asked for; of a batch, if it still divides."""
+    section: Any
+    section, _, name = key.partition(".")
+    if facts.earlier is None or _value(config, key) != "auto" or not facts.earlier.same(section, facts.asked):
+        return None
+    before = getattr(facts.earlier.resolved, section)
+    value = getattr(before, name)
+    if value == "auto" or (name == "batch_size" and value % (before.accumulation * facts.processes)):
+        return None
+    return Choice(value, getattr(before, f"{name}_reason", "") or "as decided when this run began")
+
+
+def _value(config: RunConfig, key: str) -> Any:
+    value: Any = config
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _with_choice(config: RunConfig, choice: Choice) -> RunConfig:
+    """Return the config with a decided value and, where the section has a field for it, the reason."""
+    section, _, name = choice.key.rpartition(".")
+    if not section:
+        return config.model_copy(update={name: choice.value})
+    values = getattr(config, section)
+    reason = {f"{name}_reason": choice.reason} if f"{name}_reason" in type(values).model_fields else {}
+    return config.model_copy(update={section: values.model_copy(update={name: choice.value, **reason})})
+
+
+def _all_of(problems: list[CompressError]) -> CompressError:
+    """Return one error with all messages, of the kind that a user can do most about."""
+    if len(problems) == 1:
+        return problems[0]
+    kind = next((type(each) for each in problems if isinstance(each, UsageError)), type(problems[0]))
+    return kind(f"config has {len(problems)} problems:\n  " + "\n  ".join(map(str, problems)))
+
+
+# Before any data is read.
+
+
+def _geometry(config: RunConfig, facts: Facts) -> Choice:
+    reduced = config.data.source == EMBEDDED
+    return Choice("reduced" if reduced else "full", "the embedded digits" if reduced else "images of one's own")
+
+
+def _device(config: RunConfig, facts: Facts) -> Choice:
+    device = facts.machine.device(config.device)
+    seen = "torch sees a GPU" if device == "cuda" else "torch sees no GPU"
+    return Choice(device, seen if config.device == "auto" else "")
+
+
+def _workers(config: RunConfig, facts: Facts) -> Choice:
+    if config.data.source == EMBEDDED:
+        return Choice(0, "the embedded digits are in memory")
+    return Choice(min(_MAX_WORKERS, facts.machine.cores), f"one a core, at most {_MAX_WORKERS}")
+
+
+def _threads(config: RunConfig, facts: Facts) -> Choice:
+    if config.geometry == "reduced":
+        return Choice(1, "the operators of the reduced geometry are too small to share out")
+    usable = facts.machine.cores
+    if usable < facts.machine.visible_cores:
+        return Choice(usable, "a container's quota of cores")
+    return Choice(0, "torch's own choice")
+
+
+def _split(position: int) -> Callable[[RunConfig, Facts], Choice]:
+    def named(config: RunConfig, facts: Facts) -> Choice:
+        return Choice(config.data.splits[position] if kind_of(config.data.source) == "timm" else None)
+
+    return named
+
+
+def _name(role: Literal["teacher", "student"]) -> Callable[[RunConfig, Facts], Choice]:
+    def named(config: RunConfig, facts: Facts) -> Choice:
+        full = facts.network(role, config).name
+        return Choice(full, "" if full == getattr(config, role).model else "timm's full name")
+
+    return named
+
+
+def _args(config: RunConfig, args: Args, asked: Args | str) -> Choice:
+    reason = "the reduced geometry" if config.geometry == "reduced" else "the size" if config.image_size else "none"
+    return Choice(args, reason if asked == "auto" else "")
+
+
+def _patch_if_sized(role: Literal["teacher", "student"], config: RunConfig, facts: Facts) -> int | None:
+    """Return the patch of a network that gets ``image_size``; None where its user gave it a size of its own."""
+    if config.image_size is None or gives_size(getattr(facts.asked, role).args):
+        return None
+    network = facts.network(role, config)
+    return patch_at(network.arch, network.args, config.image_size)
+
+
+def _student_args(config: RunConfig, facts: Facts) -> Choice:
+    network, asked = facts.network("student", config), facts.asked.student.args
+    teacher_patch = _patch_if_sized("teacher", config, facts)
+    return _args(config, sized(config.image_size, network.args, asked, network.name, teacher_patch), asked)
+
+
+def _teacher_args(config: RunConfig, facts: Facts) -> Choice:
+    network, asked = facts.network("teacher", config), facts.asked.teacher.args
+    if config.image_size is None or gives_size(asked):
+        return _args(config, network.args, asked)
+    student_patch = _patch_if_sized("student", config, facts)
+    return _args(config, sized_teacher(config.image_size, network, student_patch), asked)
+
+
+def _teacher_init(config: RunConfig, facts: Facts) -> Choice:
+    if config.teacher.weights:
+        return Choice("file", "teacher.weights names one")
+    if config.geometry == "reduced":
+        return Choice("scratch", "networks as small as these are trained here")
+    return Choice("pretrained", "timm's weights")
+
+
+def _features(config: RunConfig, facts: Facts) -> Choice:
+    """Spell out every layer as a non-negative index."""
+    from vitcompress.stages.distill.pairs import resolved_features
+
+    learner, teacher = facts.network("student", config), facts.network("teacher", config)
+    return Choice(resolved_features(config.distill, learner.shape.depth, teacher.shape.depth))
+
+
+def _balance(config: RunConfig, facts: Facts) -> Choice:
+    if config.distill.balances:
+        return Choice("gradients", "there is a feature loss")
+    return Choice("fixed", "there is no feature loss")
+
+
+def _teacher_precision(config: RunConfig, facts: Facts) -> Choice:
+    if config.geometry != "full":
+        return Choice("float32", "on networks as small as these converting costs more than it saves")
+    has_units = "AMX" in facts.machine.bfloat16_units if config.device == "cpu" else facts.machine.gpu_bfloat16
+    where = "CPU (AMX)" if config.device == "cpu" else "GPU"
+    if has_units:
+        return Choice("bfloat16", f"the {where} multiplies it in hardware")
+    return Choice("float32", f"the {where} does not multiply bfloat16 in hardware")
+
+
+def _target(config: RunConfig, facts: Facts) -> Choice:
+    """Decide what is exported; onnx comes first, since everything else is made of it.
+
+    Raises:
+        EnvironmentLacksError: an engine that was asked for cannot be built on this machine.
+    """
+    export = config.export
+    if export.target != "auto":
+        for wanted in export.engines:
+            targets.get(wanted).require()
+        return Choice(("onnx", *(one for one in export.target if one != "onnx")))
+    chosen, why = choose_flavour("auto")
+    engines = () if chosen == "none" else (chosen,)
+    return Choice(("onnx", *engines, "triton"), why)
+
+
+EXPORT = (
+    Rule("export.target", _target, even_if_given=True),
+    Rule("tools", checks.check_tools, even_if_given=True),
+)
+"""What is exported: decided anew when a finished run is exported on another machine."""
+_FEATURES = (
+    Rule("distill.features", _features, even_if_given=True),
+    Rule("compared layers", checks.check_layers, even_if_given=True, needs=("distill.features",)),
+)
+_STUDENT = (
+    Rule("student.uniform_width", student.uniform_width, even_if_given=True),
+    Rule("strategy", student.check_student, even_if_given=True, needs=("student.model", "teacher.model")),
+)
+_WEIGHTS = Rule("student's first weights", student.check_first_weights, even_if_given=True, costly=True)
+
+BEFORE_DATA = (
+    Rule("geometry", _geometry),
+    Rule("device", _device, even_if_given=True),
+    Rule("workers", _workers),
+    Rule("threads", _threads),
+    Rule("data.train_split", _split(0), even_if_given=True),
+    Rule("data.val_split", _split(1), even_if_given=True),
+    Rule("teacher.model", _name("teacher"), even_if_given=True),
+    Rule("student.model", _name("student"), even_if_given=True),
+    Rule("student.args", _student_args, even_if_given=True),
+    Rule("teacher.args", _teacher_args, even_if_given=True, needs=("student.args",)),
+    Rule("teacher.init", _teacher_init),
+    *_STUDENT,
+    *_FEATURES,
+    Rule("distill.balance", _balance),
+    Rule("distill.teacher_precision", _teacher_precision, kept=True, needs=("device",)),
+    *EXPORT,
+    Rule("student.init", student.first_weights, kept=True, costly=True),
+    Rule("inheriting", student.check_inheriting, even_if_given=True, costly=True),
+    _WEIGHTS,
+)
+"""Names, sizes, layers, device, engines and first weights."""
+
+
+# Once the images are listed.
+
+
+def training_facts(section: Literal["teacher", "distill"], config: RunConfig, facts: Facts) -> training.TrainingFacts:
+    """Return what is known of the training of a section before it begins; the images must be."""
+    assert facts.data is not None  # noqa: S101 - of a later phase
+    network = config.teacher if section == "teacher" else config.student
+    cost = cost_by_config(network)
+    return training.TrainingFacts(
+        images=facts.data.train_images,
+        parts=getattr(config, section).accumulation * facts.processes,
+        start=training.start_of(network.init),
+        parameters=cost.parameters,
+        augment=config.data.augment,
+        held_out=facts.data.val_images,
+        own=2.0 * cost.macs,
+        teacher=2.0 * cost_by_config(config.teacher).macs,
+        device="cuda" if config.device == "cuda" else "cpu",
+        geometry=config.geometry,
+        machine=facts.machine,
+    )
+
+
+def _of_training(
+    section: Literal["teacher", "distill"], rules: dict[str, training.TrainingRule], needs: tuple[str, ...] = ()
+) -> list[Rule]:
+    """Return the rules of the settings that the section has."""
+
+    def rule(name: str, decide_one: training.TrainingRule) -> Rule:
+        def of_section(config: RunConfig, facts: Facts) -> Choice | None:
+            return decide_one(getattr(config, section), training_facts(section, config, facts))
+
+        kept = name in ("batch_size", "compile", "precision")
+        return Rule(f"{section}.{name}", of_section, name in training.EVEN_IF_GIVEN, kept, needs)
+
+    fields = TeacherConfig.model_fields if section == "teacher" else DistillConfig.model_fields
+    later = {"epochs"} if section == "teacher" else set()
+    return [rule(name, decide_one) for name, decide_one in rules.items() if name in fields and name not in later]
+
+
+def _control_rate(name: Literal["lr", "layer_decay"]) -> Callable[[RunConfig, Facts], Choice]:
+    """Decide a rate of the control: the distillation's, or that of random weights where it starts from them."""
+
+    def rate(config: RunConfig, facts: Facts) -> Choice:
+        known = training_facts("distill", config, facts)
+        anew = known.start == "teacher" and config.control.start == "untaught"
+        if anew:
+            known, rule = replace(known, start="random"), {"lr": training.rate_for, "layer_decay": training.layer_decay}
+            found = rule[name](config.distill, known)
+        else:
+            found = Choice(getattr(config.distill, name))
+        why = "for random weights, without the teacher's" if anew else "as the distillation"
+        return Choice(found.value, why if config.control.kind != "none" else "")
+
+    return rate
+
+
+def _teacher_epochs(config: RunConfig, facts: Facts) -> Choice:
+    """Decide no epochs where the weights come with a classifier for these classes, else ``tune_epochs``.
+
+    Raises:
+        UsageError: the weights are a file that does not fit the model.
+    """
+    import timm
+
+    from vitcompress.core.records import ModelSpec
+    from vitcompress.stages.models.build import build_model
+    from vitcompress.stages.models.weights import classifier_names, load_checkpoint
+
+    teacher, classes = config.teacher, len(facts.data.classes) if facts.data else 0
+    fits = False
+    if teacher.init == "file" and teacher.weights and isinstance(teacher.args, dict):
+        model = build_model(ModelSpec(arch=teacher.model.partition(".")[0], args=teacher.args, num_classes=classes))
+        fits = load_checkpoint(model, Path(teacher.weights), classifier_names(model), key=teacher.weights_key)
+    elif teacher.init == "pretrained":
+        pretrained = timm.get_pretrained_cfg(teacher.model)
+        fits = pretrained is not None and pretrained.num_classes == classes
+    if fits:
+        return Choice(0, f"its classifier is for these {classes:,} classes")
+    return Choice(int(teacher.tune_epochs), "as tune_epochs: it has no classifier for these classes")
+
+
+def _image_check(config: RunConfig, facts: Facts) -> Choice:
+    from vitcompress.stages.data.stage import check_of
+
+    count = facts.data.train_images + facts.data.val_images if facts.data else 0
+    return Choice(check_of(config.data, count), f"{count:,} images")
+
+
+WITH_DATA = (
+    *_of_training("teacher", training.SCHEDULE),
+    *_of_training("distill", training.SCHEDULE),
+    Rule("control.lr", _control_rate("lr")),
+    Rule("control.layer_decay", _control_rate("layer_decay")),
+    Rule("teacher.epochs", _teacher_epochs),
+    *_of_training("teacher", training.EXECUTION, needs=("teacher.epochs",)),
+    *_of_training("distill", training.EXECUTION),
+    Rule("data.check", _image_check),
+    Rule("data.augment", lambda config, facts: Choice(config.distill.augmentation), even_if_given=True),
+    Rule("student.uniform_width", student.uniform_width),
+)
+"""Batches, lengths, rates, augmentation, and how trainings are carried out."""
+
+
+# Once the teacher is analysed, where the strategy was left to that.
+
+WITH_ANALYSIS = (
+    Rule("student.strategy", student.strategy),
+    Rule("student.wide_heads", student.wide_heads, even_if_given=True),
+    Rule("distill.features", student.advised_features, even_if_given=True),
+    *_STUDENT,
+    *_FEATURES,
+    replace(_WEIGHTS, needs=("student.strategy",)),
+)
+"""Strategy and compared layers."""

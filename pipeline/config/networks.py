@@ -1,0 +1,302 @@
+"""What the names, arguments and input sizes of the two networks mean.
+
+``image_size`` N is the side of both inputs in pixels. A network takes it as timm's ``img_size``. Where its patch does
+not divide N, timm cuts the border off without a word. So a teacher of such a patch gets the size with as many patches
+as the student has instead, and a student of such a patch is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from vitcompress.core.errors import UsageError
+from vitcompress.core.records import Cost
+from vitcompress.pipeline.config.model import RunConfig
+from vitcompress.stages.student.config import StudentConfig
+from vitcompress.stages.teacher.config import TeacherConfig
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from vitcompress.stages.models.geometry import Shape
+
+Args = dict[str, Any]
+
+_DECIDED_HERE = {
+    "cache_dir",
+    "checkpoint_path",
+    "exportable",
+    "features_only",
+    "in_chans",
+    "num_classes",
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "scriptable",
+}
+"""Arguments of ``timm.create_model`` that no user gives."""
+_TOLD_SAVING = 1.5
+"""How many times less a smaller teacher must take for it to be proposed."""
+
+
+class Network(NamedTuple):
+    """A network as it is built."""
+
+    name: str
+    """timm's full name; a pretrained tag may follow."""
+    args: Args
+    """For ``timm.create_model``."""
+    shape: Shape
+
+    @property
+    def arch(self) -> str:
+        """The name without its tag."""
+        return self.name.partition(".")[0]
+
+
+def resolve_network(name: str, args: Args | str, geometry: str) -> Network:
+    """Return the network that a user names.
+
+    Args:
+        name: short or full.
+        args: as given; a word for none.
+        geometry: ``full`` or ``reduced``.
+
+    Raises:
+        UsageError: a name that means nothing or too much, arguments that do not fit, or a model that cannot be tapped.
+    """
+    from vitcompress.stages.models.geometry import reduced_args, shape_by_name
+    from vitcompress.stages.models.names import resolve_architecture
+
+    resolved = resolve_architecture(name)
+    arch = resolved.partition(".")[0]
+    own = {} if isinstance(args, str) else args
+    reserved = sorted(_DECIDED_HERE & set(own))
+    if reserved:
+        raise UsageError(
+            f"args of '{name}' have {', '.join(reserved)}, which this program decides itself; leave it out "
+            "(weights: --teacher-weights, or --weights of `compress analyze`; classes: from the data)."
+        )
+    merged = {**(reduced_args(arch) if geometry == "reduced" else {}), **own}
+    return Network(resolved, merged, shape_by_name(arch, merged))
+
+
+def cost_by_config(network: TeacherConfig | StudentConfig) -> Cost:
+    """Return parameters and MACs of the network as named, before any strategy changes it."""
+    args = network.args if isinstance(network.args, dict) else {}
+    return _cost(network.model.partition(".")[0], json.dumps(args))
+
+
+@lru_cache(maxsize=8)
+def _cost(arch: str, args: str) -> Cost:
+    """Count without weights; ``args`` are JSON. Kept, since it takes a second and is asked for several times."""
+    from vitcompress.stages.models.build import cost_of, input_size
+    from vitcompress.stages.models.geometry import meta_model
+
+    arguments = json.loads(args)
+    model = meta_model(arch, arguments)
+    return cost_of(model, input_size(arguments, model))
+
+
+def sized(size: int | None, args: Args, asked: Args | str, name: str, teacher_patch: int | None = None) -> Args:
+    """Return the arguments of one network at ``size``; as they are where the user gave ``img_size``.
+
+    Args:
+        size: side of its input, pixels; None for its own.
+        args: of the network at its own size.
+        asked: as the user gave them.
+        name: of the network.
+        teacher_patch: of a teacher that follows it, for the sizes that are offered instead.
+
+    Raises:
+        UsageError: the network takes no size, or not this one; the nearest that fit are named.
+    """
+    if size is None or gives_size(asked):
+        return args
+    arch = name.partition(".")[0]
+    patch = patch_at(arch, args, size)
+    if patch and size % patch:
+        raise _no_such_size(size, arch, patch, teacher_patch)
+    return _checked(arch, args, size, size)
+
+
+def sized_teacher(size: int, teacher: Network, student_patch: int | None) -> Args:
+    """Return the teacher's arguments at ``size``, or at the size with as many patches as the student has.
+
+    Args:
+        size: asked for.
+        teacher: at its own size.
+        student_patch: of a student that has this size; else None.
+
+    Raises:
+        UsageError: it takes no size, or not this one.
+    """
+    patch = patch_at(teacher.arch, teacher.args, size)
+    own = _teacher_size(size, patch, student_patch)
+    if own is None:
+        raise _no_such_size(size, teacher.arch, patch or 1, None)
+    return _checked(teacher.arch, teacher.args, own, size)
+
+
+def _teacher_size(size: int, patch: int | None, student_patch: int | None) -> int | None:
+    """Return ``size`` if the teacher's patch divides it, else the side with as many patches as the student's."""
+    if not patch or size % patch == 0:
+        return size
+    if student_patch and size % student_patch == 0:
+        return size // student_patch * patch
+    return None
+
+
+def gives_size(args: Args | str) -> bool:
+    """Return whether a user's arguments have a size of their own, which goes before ``image_size``."""
+    return isinstance(args, dict) and args.get("img_size") is not None
+
+
+def patch_at(arch: str, args: Args, size: int) -> int | None:
+    """Return what the side of the input must be a multiple of; None where the architecture has no such patch.
+
+    Raises:
+        UsageError: it takes no ``img_size``.
+    """
+    from vitcompress.stages.models.geometry import meta_model
+
+    try:
+        return _patch_of(meta_model(arch, {**args, "img_size": size}))
+    except UsageError as error:
+        if isinstance(error.__cause__, TypeError) and "'img_size'" in str(error.__cause__):
+            raise UsageError(
+                f"image_size (--image-size) is {size}, but timm's {arch} takes no img_size; leave it out, and give the "
+                "other network its own, for example --set 'teacher.args={img_size: 224}'."
+            ) from error
+        raise
+
+
+def _patch_of(model: nn.Module) -> int | None:
+    embedding: Any = getattr(model, "patch_embed", None)
+    patch = getattr(embedding, "patch_size", None)
+    if patch is None:
+        return None
+    return math.lcm(*patch) if isinstance(patch, (tuple, list)) else int(patch)
+
+
+def _checked(arch: str, args: Args, side: int, size: int) -> Args:
+    """Return ``args`` at ``side``, once an image of no content went through the network without its weights.
+
+    Raises:
+        UsageError: it cannot run at that side.
+    """
+    from vitcompress.stages.models.geometry import REFUSALS, send_empty_image
+
+    sized_args = {**args, "img_size": side}
+    try:
+        send_empty_image(arch, sized_args, side)
+    except REFUSALS as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UsageError(
+            f"image_size (--image-size) is {size}, and {arch} cannot run at {side} px ({reason}); give another size."
+        ) from error
+    return sized_args
+
+
+def _no_such_size(size: int, arch: str, patch: int, teacher_patch: int | None) -> UsageError:
+    """Return the error of a size that a patch does not divide, with the nearest two that can be had.
+
+    Args:
+        size: asked for.
+        arch: of the network that cannot have it.
+        patch: its own.
+        teacher_patch: of the teacher, where ``arch`` is the student's and the teacher follows it.
+    """
+    below = size // patch * patch
+    offers = []
+    for side in (below, below + patch):
+        own = _teacher_size(side, teacher_patch, patch)
+        offers += [f"{side} px" + (f" (the teacher at {own})" if own not in (None, side) else "")] if side else []
+    return UsageError(
+        f"image_size (--image-size) is {size}, which the patch of {arch}, {patch} px, does not divide; the nearest "
+        f"that fit: {' and '.join(offers)}."
+    )
+
+
+def size_notes(asked: RunConfig, resolved: RunConfig, more: Callable[[float], str] = lambda saving: "") -> list[str]:
+    """Return what to say of the sizes: what ``image_size`` came to; or what a teacher larger than its student costs.
+
+    Args:
+        asked: as requested.
+        resolved: with names and arguments decided.
+        more: a further sentence, given how many times less a teacher of the student's size would take.
+    """
+    student, teacher = _Built(resolved.student), _Built(resolved.teacher)
+    if asked.image_size is not None:
+        return [_what_size_is(asked, student, teacher)]
+    smaller = _teacher_size(student.size, teacher.patch, student.patch)
+    larger = teacher.size > student.size and smaller is not None and smaller < teacher.size
+    if gives_size(resolved.teacher.args) or not larger or smaller is None:
+        return []
+    try:
+        less = _Built(resolved.teacher, _checked(teacher.arch, teacher.args, smaller, student.size))
+    except UsageError:  # it runs at its own size alone
+        return []
+    saving = teacher.macs / less.macs
+    if saving < _TOLD_SAVING:
+        return []
+    at = "" if smaller == student.size else f" (the teacher at {smaller})"
+    return [
+        f"the teacher runs at {teacher.size} px ({teacher.tokens}{teacher.macs / 1e9:.3g} GMACs an image); "
+        f"--image-size {student.size}{at} would take {less.macs / 1e9:.3g} GMACs, {saving:.1f} times less; accuracy "
+        f"may fall.{more(saving)}"
+    ]
+
+
+class _Built:
+    """A network without its weights, at its input size."""
+
+    def __init__(self, network: TeacherConfig | StudentConfig, args: Args | None = None) -> None:
+        from vitcompress.stages.models.build import input_size
+        from vitcompress.stages.models.geometry import meta_model
+
+        self.arch = network.model.partition(".")[0]
+        self.args: Args = args or ({} if isinstance(network.args, str) else network.args)
+        self.model: Any = meta_model(self.arch, self.args)
+        self.size = input_size(self.args, self.model)
+        grid = getattr(getattr(self.model, "patch_embed", None), "grid_size", None)
+        self.grid: tuple[int, int] | None = None if grid is None else (int(grid[0]), int(grid[1]))
+        self.patch = _patch_of(self.model)
+
+    @property
+    def tokens(self) -> str:
+        """Their number in words; empty for a network without a grid of patches."""
+        if self.grid is None:
+            return ""
+        prefix = int(getattr(self.model, "num_prefix_tokens", 0) or 0)
+        return f"{self.grid[0] * self.grid[1] + prefix:,} tokens, "
+
+    @property
+    def map(self) -> str:
+        """``112 px (7x7 patches)``."""
+        return f"{self.size} px" + (f" ({self.grid[0]}x{self.grid[1]} patches)" if self.grid else "")
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates an image."""
+        return _cost(self.arch, json.dumps(self.args)).macs
+
+
+def _what_size_is(asked: RunConfig, student: _Built, teacher: _Built) -> str:
+    size = asked.image_size
+    text = f"image size {size}: the student runs at {student.map}, the teacher at {teacher.map}"
+    given = {"student.args": asked.student.args, "teacher.args": asked.teacher.args}
+    kept = [name for name, args in given.items() if gives_size(args)]
+    if kept:
+        return f"{text}; {' and '.join(kept)} had an img_size, which goes before --image-size."
+    if teacher.size != size:
+        return f"{text}, because its patch, {teacher.patch} px, does not divide {size}."
+    token_a_patch = all(hasattr(network.model, "blocks") for network in (student, teacher))
+    if token_a_patch and teacher.grid != student.grid and student.grid and teacher.patch and student.patch:
+        same = student.grid[0] * teacher.patch
+        return f"{text}; --set 'teacher.args={{img_size: {same}}}' would give it as many patches as the student has."
+    return f"{text}."
