@@ -18,7 +18,7 @@ class TensorrtTarget(Target):
 
     name = "tensorrt"
     title = "TensorRT"
-    page = "docs/export.md"
+    page = "docs/engines.md"
     precisions = get_args(Precision)
     distributions = ("tensorrt",)
     needs = "an NVIDIA GPU"

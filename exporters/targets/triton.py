@@ -32,7 +32,7 @@ class TritonTarget(Target):
 
     name = "triton"
     title = "Triton"
-    page = "docs/deploy.md"
+    page = "docs/triton.md"
 
     def available(self) -> Availability:
         """Triton's files need no library."""

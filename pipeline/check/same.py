@@ -13,7 +13,7 @@ DISTURBED = 0.15
 """Share of the CPUs' time, taken by other processes, from which a measurement counts as disturbed."""
 MARGIN = 3.0
 """Points by which a disturbed slowdown must lie beyond its limit to be called one. A busy neighbour moves the ratio of
-two models by 1 to 4 % and no interval knows it (docs/gates.md)."""
+two models by 1 to 4 % and no interval knows it (docs/check.md)."""
 
 
 def foreign(before: Baseline, now: Baseline) -> list[str]:

@@ -184,7 +184,7 @@ def keep_tokens_first(network: Network) -> Rewritten:
 
     Nothing but attention and the readout looks at more than one token, and those address tokens by name
     (``stages.rewrites.tokens``): permuting the rows of a matrix permutes those of every product with it. What it buys
-    is in docs/performance.md.
+    is in docs/performance-export.md.
     """
     network = deepcopy(network)
     network.embedding.tokens_first = True
