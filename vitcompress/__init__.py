@@ -25,19 +25,32 @@ if TYPE_CHECKING:
         UsageError,
     )
     from vitcompress.exporters.predict import Prediction
-    from vitcompress.pipeline.api.runs import Bundle, Comparison, Run, check, export, run, update_baseline, verify
+    from vitcompress.pipeline.api.modules import Analysis, Distilled, distill, fold
+    from vitcompress.pipeline.api.runs import (
+        Bundle,
+        Comparison,
+        Run,
+        analyze,
+        check,
+        export,
+        run,
+        update_baseline,
+        verify,
+    )
 
 _HOMES = {
     "vitcompress.pipeline.api.runs": (
         "Bundle",
         "Comparison",
         "Run",
+        "analyze",
         "check",
         "export",
         "run",
         "update_baseline",
         "verify",
     ),
+    "vitcompress.pipeline.api.modules": ("Analysis", "Distilled", "distill", "fold"),
     "vitcompress.exporters.predict": ("Prediction",),
     "vitcompress.core.errors": (
         "BundleError",
@@ -52,19 +65,24 @@ _HOMES = {
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "Analysis",
     "Bundle",
     "BundleError",
     "Comparison",
     "CompressError",
     "DataError",
+    "Distilled",
     "EnvironmentLacksError",
     "Prediction",
     "ResultError",
     "Run",
     "RunInterrupted",
     "UsageError",
+    "analyze",
     "check",
+    "distill",
     "export",
+    "fold",
     "run",
     "update_baseline",
     "verify",

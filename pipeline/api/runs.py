@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
@@ -27,6 +27,13 @@ from vitcompress.exporters.predict import Prediction
 from vitcompress.exporters.predict import predict as predict_images
 from vitcompress.pipeline.report.schema import load_report
 from vitcompress.pipeline.report.shape import Verdict
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from vitcompress.core.artifact_records import Artifact, OnnxArtifact
+    from vitcompress.pipeline.api.modules import Analysis, Batches, Distilled
+    from vitcompress.stages.models.families.given import Tap
 
 PathLike = str | os.PathLike[str]
 
@@ -264,23 +271,33 @@ def run(
 
 
 def export(
-    run: Run | PathLike,
+    what: Run | PathLike | nn.Module | Distilled,
+    output: PathLike | None = None,
     *,
     targets: str | Sequence[str] | None = None,
     precisions: str | Sequence[str] | None = None,
     projector: str | None = None,
     settings: Mapping[str, Any] | None = None,
+    images: Tensor | None = None,
+    size: int | None = None,
     progress: bool = True,
-) -> Run:
-    """Export a finished run's student again with other settings; measure, bundle and judge what came out.
+) -> Run | tuple[Artifact | OnnxArtifact, ...]:
+    """Export a network of your own, or a finished run's student again with other settings.
 
     Args:
-        run: or its folder.
-        targets: what to make.
-        precisions: of each target.
-        projector: of a lift: ``fold``, ``keep`` or ``auto``.
-        settings: of ``fold`` and ``export``, by dotted name.
+        what: a network, or the result of :func:`vitcompress.distill`; or a run or its folder, whose artifacts are then
+            measured, bundled and judged again.
+        output: of a network: the folder for the files.
+        targets: what to make, such as ``("onnx", "tensorrt")``; of a network, None for the ONNX graph.
+        precisions: of a run's targets; a network's are fp32.
+        projector: of a run's lift: ``fold``, ``keep`` or ``auto``.
+        settings: of a run's ``fold`` and ``export``, by dotted name.
+        images: of a network: float32 ``[N, 3, S, S]`` to compare the graph with torch on; None for noise.
+        size: of a network: S, where no images are given.
         progress: whether to print what is done to stderr.
+
+    Returns:
+        The run; of a network one artifact a target, the graph first.
 
     Raises:
         CompressError: anything that a user can solve.
@@ -290,9 +307,66 @@ def export(
         >>> sorted({row["precision"] for row in run.report["models"] if row["runtime"].startswith("onnx")})
         ['fp32']
     """
-    asked = {"target": _listed(targets), "precision": _listed(precisions), "projector": projector}
-    named = {f"export.{key}": value for key, value in asked.items() if value is not None}
-    return _step(run, "export", {**(settings or {}), **named}, progress)
+    wanted, reduced = _listed(targets), _listed(precisions)
+    if isinstance(what, Run | str | os.PathLike):
+        if output is not None or images is not None or size is not None:
+            raise UsageError("output, images and size are for a network; a run is exported again in its own folder.")
+        named = {"export.target": wanted, "export.precision": reduced, "export.projector": projector}
+        given = {key: value for key, value in named.items() if value is not None}
+        return _step(what, "export", {**(settings or {}), **given}, progress)
+    if output is None or settings or projector or reduced not in (None, "fp32"):
+        raise UsageError(
+            "a network is exported to a folder, in fp32: give output=..., and leave precisions, projector and settings "
+            "out; vitcompress.run makes the other precisions."
+        )
+    from vitcompress.pipeline.api.modules import export_module
+
+    return export_module(what, output, images=images, size=size, targets=(wanted or "onnx").split(","))
+
+
+def analyze(
+    what: Run | PathLike | nn.Module | Distilled,
+    images: Tensor | Batches | int | None = None,
+    *,
+    taps: Sequence[Tap] | None = None,
+    prefix_tokens: int | None = None,
+    output: PathLike | None = None,
+    device: Literal["auto", "cpu", "cuda"] = "auto",
+    progress: bool = True,
+) -> Analysis:
+    """Read features layer by layer (rank, spectrum, directions, entropy): of a run's networks, or of one of your own.
+
+    Args:
+        what: a run or its folder, whose teacher, student and snapshots are read; or a network.
+        images: of a run, how many to read (None for its setting); of a network, float32 ``[N, 3, S, S]`` or batches.
+        taps: of a network: as for :func:`vitcompress.distill`.
+        prefix_tokens: likewise.
+        output: of a network: a folder; None for ``runs/analysis-NETWORK``.
+        device: of a network: where to compute.
+        progress: whether to print what is done to stderr.
+
+    Raises:
+        CompressError: anything that a user can solve.
+
+    Example:
+        >>> vc.analyze("runs/cait_s24-deit_tiny-lift-digits", progress=False).folder.name
+        'analysis'
+    """
+    if isinstance(what, Run | str | os.PathLike):
+        if not (images is None or isinstance(images, int)):
+            raise UsageError("a run is read on its own images; give their number, or a network to read on yours.")
+        folder = _folder(what)
+        _step(folder, "analyze", {} if images is None else {"analysis.images": images}, progress)
+        from vitcompress.pipeline.api.modules import Analysis as Found
+
+        return Found(json.loads((folder / "analysis" / "analysis.json").read_text()), folder / "analysis")
+    if images is None or isinstance(images, int):
+        raise UsageError("a network is read on images that are given: float32 [N, 3, S, S], or batches of them.")
+    from vitcompress.pipeline.api.modules import analyze_module
+
+    return analyze_module(
+        what, images, taps=taps, prefix_tokens=prefix_tokens, output=output, device=device, progress=progress
+    )
 
 
 def verify(run: Run | PathLike, *, settings: Mapping[str, Any] | None = None, progress: bool = True) -> Run:

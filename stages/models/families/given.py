@@ -88,6 +88,7 @@ class GivenNetwork(nn.Module):
     def _caught(self, names: Sequence[Tap], *, stop: bool) -> Iterator[dict[Tap, Tensor]]:
         """Keep the outputs of modules within the block; ``stop``: end the network's forward after the last of them."""
         caught: dict[Tap, Tensor] = {}
+        stop = stop and not torch.compiler.is_exporting()  # which follows the nesting of modules, and drops the rest
 
         def hook(name: Tap) -> Callable[[nn.Module, object, object], None]:
             def keep(_module: nn.Module, _inputs: object, output: object) -> None:
@@ -136,7 +137,7 @@ class GivenNetwork(nn.Module):
                 f"tap '{name}' has {tokens} tokens, which less prefix_tokens={self.prefix_tokens} is no square grid; "
                 "give another prefix_tokens, or a function that gives a map [B, D, H, W]."
             )
-        return value[:, prefix:].transpose(1, 2).reshape(len(value), -1, side, side)
+        return value[:, prefix:].transpose(1, 2).unflatten(2, (side, side))
 
     def _seen(self, images: Tensor) -> Tensor:
         return images if self.transform is None else self.transform(images)
