@@ -137,7 +137,7 @@ class GivenNetwork(nn.Module):
                 f"tap '{name}' has {tokens} tokens, which less prefix_tokens={self.prefix_tokens} is no square grid; "
                 "give another prefix_tokens, or a function that gives a map [B, D, H, W]."
             )
-        return value[:, prefix:].transpose(1, 2).unflatten(2, (side, side))
+        return torch.unflatten(value[:, prefix:].transpose(1, 2), 2, (side, side))
 
     def _seen(self, images: Tensor) -> Tensor:
         return images if self.transform is None else self.transform(images)
