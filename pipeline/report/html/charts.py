@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
 from typing import Any, NamedTuple
@@ -40,6 +41,9 @@ _VARIABLES = {INK: "ink", QUIET: "quiet", GRID: "grid", TEACHER: "teacher"} | {
     colour: f"s{index}" for index, colour in enumerate(SERIES[:5])
 }
 """Variables of ``style.css`` that take the place of these colours."""
+_FONT = "font-size: 9px; font-family: 'DejaVu Sans'; "
+"""As ``style.css`` has it for all charts."""
+_DECIMALS = re.compile(r"(\.\d\d)\d+")
 _DASHES = ("-", "--", ":", "-.", (0, (6, 2, 1, 2, 1, 2)), (0, (8, 2)))
 _STYLE: dict[Any, Any] = {
     "font.size": 9.0,
@@ -51,6 +55,7 @@ _STYLE: dict[Any, Any] = {
     "axes.edgecolor": QUIET,
     "grid.color": GRID,
     "svg.fonttype": "none",
+    **{f"{side}tick.{kind}.size": 0.0 for side in "xy" for kind in ("major", "minor")},  # the grid shows where they are
 }
 _SIZES = {"wide": (9.2, 4.6), "narrow": (4.0, 4.8)}
 """Inches of a chart for wide pages and of the same for narrow ones, on which its text would be too small."""
@@ -115,16 +120,26 @@ def _drawn(draw: Callable[[Drawing], object], size: tuple[float, float], label: 
             parent.remove(child)  # a style in it would hold for the whole page
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]
-        attributes = {name.rpartition("}")[2]: value for name, value in element.attrib.items()}
-        if element.tag == "g":
-            attributes.pop("id", None)  # the same in every chart
-        for colour, variable in _VARIABLES.items():
-            if "style" in attributes:
-                attributes["style"] = attributes["style"].replace(colour, f"var(--{variable})")
-        element.attrib = attributes
+        element.attrib = _attributes(element)
+        element.text, element.tail = (element.text or "").strip(), ""
     box = {"viewBox": root.attrib["viewBox"], "role": "img", "aria-label": label, "class": f"plot {kind}".strip()}
     root.attrib = box
     return Markup(ElementTree.tostring(root, encoding="unicode"))  # noqa: S704 - escaped by ElementTree
+
+
+def _attributes(element: ElementTree.Element) -> dict[str, str]:
+    """Return an element's attributes as the page needs them: its colours, no more decimals than can be seen."""
+    found = {name.rpartition("}")[2]: value for name, value in element.attrib.items()}
+    if element.tag == "g":
+        found.pop("id", None)  # the same in every chart
+    if found.get("transform", "").startswith("rotate(-0 "):
+        del found["transform"]
+    for name in found.keys() & {"d", "x", "y", "transform"}:
+        found[name] = " ".join(_DECIMALS.sub(r"\1", found[name]).split())
+    style = found.pop("style", "").replace(_FONT, "").replace("; stroke-linecap: square", "")
+    for colour, variable in _VARIABLES.items():
+        style = style.replace(colour, f"var(--{variable})")
+    return found | ({"style": style} if style else {})
 
 
 def _both(draw: Callable[[Drawing], object], label: str) -> list[Markup]:
