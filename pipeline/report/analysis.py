@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from operator import itemgetter
 from typing import Any
 
@@ -10,6 +11,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from vitcompress.pipeline.report import table as tables
+from vitcompress.pipeline.report.report_tables import at
 from vitcompress.pipeline.report.table import Column, Output, Table
 from vitcompress.stages.analysis.results import WAY_WORDS
 
@@ -19,29 +21,23 @@ _LEGEND = (
 )
 
 
-def _rank(key: str) -> Column:
-    def shown(tap: Mapping[str, Any]) -> str:
-        found = tap[key]["95"]
-        return "-" if found["median"] is None else f"{found['median']:g} ({found['p99']:.0f})"
-
-    return Column(f"{'own' if key == 'rank' else 'shared'} 95 %", shown, "s", shown=Output.TERMINAL)
+def _rank(tap: Mapping[str, Any], key: str) -> str | None:
+    found = tap[key]["95"]
+    return None if found["median"] is None else f"{found['median']:g} ({found['p99']:.0f})"
 
 
-def _mean(key: str, form: str) -> Column:
-    def shown(tap: Mapping[str, Any]) -> str:
-        return "-" if tap[key]["mean"] is None else format(tap[key]["mean"], form)
-
-    return Column(key, shown, "s", shown=Output.TERMINAL)
+def _column(name: str, value: Callable[[Any], Any], form: str) -> Column:
+    return Column(name, value, form, shown=Output.TERMINAL, absent="-")
 
 
 LAYERS = (
     Column("tap", itemgetter("name"), shown=Output.TERMINAL),
-    Column("width", itemgetter("width"), "d", shown=Output.TERMINAL),
-    _rank("rank"),
-    _rank("pca_rank"),
-    _mean("intensity", ".4g"),
-    _mean("entropy", ".2f"),
-    _mean("magnitude", ".3g"),
+    _column("width", itemgetter("width"), "d"),
+    _column("own 95 %", partial(_rank, key="rank"), "s"),
+    _column("shared 95 %", partial(_rank, key="pca_rank"), "s"),
+    _column("intensity", at("intensity", "mean"), ".4g"),
+    _column("entropy", at("entropy", "mean"), ".2f"),
+    _column("magnitude", at("magnitude", "mean"), ".3g"),
 )
 
 

@@ -26,7 +26,7 @@ class Fold:
 
 
 def fitted(open_parts: Sequence[str], folds: Sequence[Fold]) -> str:
-    """The parts, then the folds, ending in a newline, in at most ``MOST`` bytes.
+    """Return the parts, then the folds, ending in a newline, in at most ``MOST`` bytes.
 
     Args:
         open_parts: what everyone sees, the most important first; no code block, for it may be cut at any line.
@@ -55,7 +55,7 @@ def _size(open_parts: Sequence[str], folds: Sequence[Fold]) -> int:
 
 
 def _cut(text: str, room: int) -> str:
-    """The first whole lines of ``text`` that fit into ``room`` bytes, overlong lines shortened."""
+    """Return the first whole lines of ``text`` that fit into ``room`` bytes, overlong lines shortened."""
     kept: list[str] = []
     for line in text.splitlines():
         short = line if len(line) <= _LINE else line[: _LINE - 1] + "…"

@@ -143,17 +143,17 @@ def _filling(filling: Filling) -> dict[str, str]:
 
 def _warnings(found: DryRun) -> list[str]:
     """Return what would most likely end badly."""
-    told = []
+    warnings = []
     together = 1 if found.config.device == "cuda" else found.processes
     for training in found.trainings:
         peak = training.line.peak_bytes(training.per_pass)
         if peak is not None and peak * together > found.memory:
             section = "teacher" if training.name == "teacher" else "distill"
-            told.append(
+            warnings.append(
                 f"training the {training.name} would take about {size(peak * together)} of memory, and there is "
                 f"{size(found.memory)}; raise {section}.accumulation or lower {section}.batch_size."
             )
-    return told
+    return warnings
 
 
 def duration(seconds: float) -> str:

@@ -25,7 +25,7 @@ OPTIONAL_STAGES = {"analyze", "dynamics"}
 
 
 def report_if_complete(runner: Runner, config: RunConfig, command: str) -> dict[str, Any] | None:
-    """The report with what this step did not look at as it is on disk; None where that is not finished."""
+    """Return the report, with stages that this step did not look at as they are on disk; None if one is missing."""
     for stage in STAGES:
         if stage.name not in runner.records:
             runner.kept(stage.name, config)
@@ -34,7 +34,7 @@ def report_if_complete(runner: Runner, config: RunConfig, command: str) -> dict[
 
 
 def writers(package: Path = Path(__file__).parent) -> str:
-    """A digest of what writes reports: modules, templates, styles; a report by an older program is written anew."""
+    """Return a digest of what writes reports (modules, templates, styles); with another, a report is written anew."""
     found = hashlib.sha256()
     for path in sorted(path for path in package.rglob("*") if path.suffix in _WRITERS):
         found.update(f"{path.relative_to(package).as_posix()}\0".encode() + path.read_bytes() + b"\0")

@@ -72,7 +72,7 @@ class ClassLoss(NamedTuple):
 
     @property
     def points(self) -> float:
-        """Percent of its images that the student lost."""
+        """Return how much of its images the student lost, percent."""
         return 100 * (self.teacher - self.student) / self.images if self.images else 0.0
 
 

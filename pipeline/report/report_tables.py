@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial, reduce
-from operator import getitem
+from operator import getitem, methodcaller
 from typing import Any
 
 from vitcompress.pipeline.report.models import quantity
@@ -228,8 +228,8 @@ def graphs(report: Report) -> Table | None:
 def classes(report: Report) -> list[Table]:
     """Return right answers by class, most lost first; where there are many, those that lost most and then all."""
 
-    def right(key: str) -> Callable[[ClassLoss], float | str]:
-        return lambda one: 100 * getattr(one, key) / one.images if one.images else "-"
+    def right(key: str) -> Callable[[ClassLoss], float | None]:
+        return lambda one: 100 * getattr(one, key) / one.images if one.images else None
 
     def lost(one: ClassLoss) -> Cell:
         count = one.teacher - one.student
@@ -240,8 +240,8 @@ def classes(report: Report) -> list[Table]:
     columns = [
         Column("class", lambda one: one.name),
         Column("images", lambda one: one.images, "d"),
-        Column("teacher right", right("teacher"), ".1f", "%"),
-        Column("student right", right("student"), ".1f", "%"),
+        Column("teacher right", right("teacher"), ".1f", "%", absent="-"),
+        Column("student right", right("student"), ".1f", "%", absent="-"),
         Column("lost", lost, ".1f", "points"),
     ]
     rows, _ = class_losses(report)
@@ -294,11 +294,7 @@ def engines(report: Report) -> Table | None:
     rows = report["artifacts"]["engines"]
 
     def built(value: Callable[[Row], Value]) -> Callable[[Row], Value]:
-        def shown(row: Row) -> Value:
-            found = value(row) if row["status"] == "built" else None
-            return "-" if found is None else found
-
-        return shown
+        return lambda row: value(row) if row["status"] == "built" else None
 
     def hardware(row: Row) -> str:
         source = f" ({row['hardware_source']})" if row["hardware_source"] else ""
@@ -311,12 +307,12 @@ def engines(report: Report) -> Table | None:
     columns = [
         Column("engine", lambda row: f"{row['flavour']} {row['version'] or ''}".strip()),
         Column("precision", at("precision")),
-        Column("graph's products in", built(lambda row: products(row["layers"]))),
-        Column("as built", built(lambda row: products(row["built_layers"] or {}))),
+        Column("graph's products in", built(lambda row: products(row["layers"])), absent="-"),
+        Column("as built", built(lambda row: products(row["built_layers"] or {})), absent="-"),
         Column("runs on", hardware),
-        Column("batch", built(lambda row: f"{row['min_batch']} to {row['max_batch']}")),
-        Column("built in", built(at("seconds")), ".1f", "s"),
-        Column("size", lambda row: row["file"]["bytes"] if row["file"] else "-", megabytes, "MB"),
+        Column("batch", built(lambda row: f"{row['min_batch']} to {row['max_batch']}"), absent="-"),
+        Column("built in", built(at("seconds")), ".1f", "s", absent="-"),
+        Column("size", lambda row: row["file"] and row["file"]["bytes"], megabytes, "MB", absent="-"),
         Column("in the bundle", bundled),
     ]
     tf32 = ["float32 products may be rounded to TF32 on the way, TensorRT's default."]
@@ -338,20 +334,16 @@ def terms(report: Report) -> Table | None:
     """Return the terms of the student's loss in its first and last epoch; None for fewer than two, or an old report."""
     found = report["training"]["distill"]
 
-    def number(key: str, form: str) -> Callable[[str], str]:
-        def shown(term: str) -> str:
-            value = (found.get(key) or {}).get(term)
-            return "-" if value is None else format(value, form).replace("%", " %")
-
-        return shown
+    def part(name: str, key: str, form: str | Callable[[float], str] = ".3g") -> Column:
+        return Column(name, lambda term: (found.get(key) or {}).get(term), form, absent="-")
 
     columns = [
         Column("term", str),
-        Column("share, first epoch", number("first_shares", ".1%"), "s"),
-        Column("share, last epoch", number("shares", ".1%"), "s"),
-        Column("gradient, first", number("first_gradient_norms", ".3g"), "s"),
-        Column("gradient, last", number("gradient_norms", ".3g"), "s"),
-        Column("factor", number("scales", ".3g"), "s"),
+        part("share, first epoch", "first_shares", lambda share: f"{share:.1%}".replace("%", " %")),
+        part("share, last epoch", "shares", lambda share: f"{share:.1%}".replace("%", " %")),
+        part("gradient, first", "first_gradient_norms"),
+        part("gradient, last", "gradient_norms"),
+        part("factor", "scales"),
     ]
     rows = list(found.get("shares") or {})
     lines = [f"{NORMS} Factor: what a balanced term's weight was multiplied by."]
@@ -361,15 +353,12 @@ def terms(report: Report) -> Table | None:
 def epochs(report: Report) -> dict[str, Table]:
     """Return the epochs of each training, by its name."""
 
-    def number(key: str) -> Callable[[Row], Value]:
-        return lambda line: quantity(line.get(key), reason="not in this epoch's record")
-
     columns = [
         Column("epoch", at("epoch"), "d"),
-        Column("loss", number("loss"), ".4g"),
-        Column("top-1 raw", number("val_top1_raw"), ".2f", "%"),
-        Column("top-1 averaged", number("val_top1_ema"), ".2f", "%"),
-        Column("learning rate", number("lr"), ".3g"),
+        Column("loss", methodcaller("get", "loss"), ".4g", absent="-"),
+        Column("top-1 raw", methodcaller("get", "val_top1_raw"), ".2f", "%", absent="-"),
+        Column("top-1 averaged", methodcaller("get", "val_top1_ema"), ".2f", "%", absent="-"),
+        Column("learning rate", methodcaller("get", "lr"), ".3g", absent="-"),
     ]
     return {
         name: Table(f"Training of the {name}, by epoch", columns, lines, tall=True)
@@ -389,7 +378,7 @@ def recommendations(report: Report) -> Table | None:
     columns = [
         Column("question", at("what")),
         Column("advice", lambda entry: entry["value"] or "nothing"),
-        Column("confidence", lambda entry: "-" if entry["confidence"] is None else entry["confidence"], ".2f"),
+        Column("confidence", at("confidence"), ".2f", absent="-"),
         Column("measures", measures),
         Column("why", at("reason")),
         Column("source", at("source")),

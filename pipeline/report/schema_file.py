@@ -18,7 +18,7 @@ PATH = Path(__file__).resolve().parents[2] / "docs" / "schemas" / f"report-{SCHE
 
 
 def text() -> str:
-    """JSON Schema 2020-12 of a report as it is written, every key described in the words of the code."""
+    """Return the JSON Schema 2020-12 of a written report, every key described in the words of the code."""
     found = Report.model_json_schema(mode="serialization")
     for model in _models(Report, {}).values():
         part = found if model is Report else found["$defs"][model.__name__]
@@ -29,7 +29,7 @@ def text() -> str:
 
 
 def _models(kind: Any, known: dict[str, type[BaseModel]]) -> dict[str, type[BaseModel]]:
-    """Every model that a type or a model's fields mention, by name; ``known`` ones are not looked at again."""
+    """Return every model that a type or a model's fields mention, by name; ``known`` ones are not looked at again."""
     if isinstance(kind, type) and issubclass(kind, BaseModel) and kind.__name__ not in known:
         known[kind.__name__] = kind
         for field in kind.model_fields.values():
@@ -40,7 +40,7 @@ def _models(kind: Any, known: dict[str, type[BaseModel]]) -> dict[str, type[Base
 
 
 def _descriptions(model: type[BaseModel]) -> dict[str, str]:
-    """The docstring under each field, in the class itself or in one that it builds on."""
+    """Return the docstring under each field, in the class itself or in one that it builds on."""
     found: dict[str, str] = {}
     for base in reversed(model.__mro__[: model.__mro__.index(BaseModel)]):
         (body,) = ast.parse(textwrap.dedent(inspect.getsource(base))).body

@@ -66,6 +66,8 @@ class Column:
     shown: Output = Output.DOCUMENTS
     short: str = ""
     """Its heading in the terminal, where that must be shorter."""
+    absent: str = ""
+    """What stands in place of a number that need not be there; without it a footnote says why there is none."""
 
     @property
     def is_number(self) -> bool:
@@ -81,10 +83,10 @@ class Column:
     def cell(self, row: Any, notes: Footnotes) -> Cell:
         """Return the cell of a row; where there is no number, a mark of ``notes``."""
         found = self.value(row)
-        if isinstance(found, Cell):
-            return found
-        if isinstance(found, str):
-            return Cell(found)
+        if found is None and self.absent:
+            found = self.absent
+        if isinstance(found, (Cell, str)):
+            return found if isinstance(found, Cell) else Cell(found)
         given: Mapping[str, Any] = found if isinstance(found, Mapping) else quantity(found)
         if given["value"] is None:
             return Cell(notes.mark(given["reason"]), style="missing")

@@ -33,12 +33,12 @@ def verdict_of(gates: GatesRecord, not_made: Sequence[str]) -> dict[str, Any]:
         "word": word,
         "exit_code": EXIT_OK if gates.passed else EXIT_GATE_FAILED,
         "why": why,
-        "blocking": [*map(_told, blocking), *(f"not made: {what}" for what in not_made)],
-        "open": list(map(_told, open_gates)),
+        "blocking": [*map(_decided, blocking), *(f"not made: {what}" for what in not_made)],
+        "open": list(map(_decided, open_gates)),
     }
 
 
-def _told(row: GateRow) -> str:
+def _decided(row: GateRow) -> str:
     return f"{row.artifact} {words_of(row.gate)['label']}: {row.verdict}"
 
 
