@@ -1,4 +1,4 @@
-"""`compress doctor`: what this machine can do, what it cannot, and how to mend it, found before a run finds out.
+"""`compress doctor`: what this machine can do, what it cannot, and how to repair it, before a run fails.
 
 libraries  Python packages that are missing, broken, or do not go together
 engines    the GPU, TensorRT, and what its engines run on
@@ -20,7 +20,7 @@ __all__ = ["Finding", "examine", "examine_folder"]
 
 
 def examine(folder: Path | None = None) -> Iterator[Finding]:
-    """Every finding, most basic first, then those of ``folder``, a run or a bundle.
+    """Yield every finding, most basic first, then those of ``folder``, a run or a bundle.
 
     Raises:
         UsageError: ``folder`` is neither.

@@ -14,7 +14,7 @@ from vitcompress.pipeline.machine import package_version
 
 
 def examine_engines() -> Iterator[Finding]:
-    """Findings about the GPU, each flavour of TensorRT, and the one that would be used."""
+    """Yield findings about the GPU, each flavour of TensorRT, and the one that would be used."""
     yield _gpu()
     working = {}
     for flavour, module in MODULES.items():
@@ -42,7 +42,7 @@ def _gpu() -> Finding:
 
 
 def _flavour(flavour: str, version: str, module: str) -> tuple[Finding, Any]:
-    """What became of an installed flavour, and its module if it can be used."""
+    """Return whether an installed flavour can be used, and its module if so."""
     reinstall = f"pip install --force-reinstall {flavour}"
     if importlib.util.find_spec(module) is None:
         # The libraries of `tensorrt` come from an index of NVIDIA's own; where that fails, only metadata is left.
@@ -65,14 +65,13 @@ def _flavour(flavour: str, version: str, module: str) -> tuple[Finding, Any]:
 
 
 def _engine(working: dict[str, Any]) -> Iterator[Finding]:
-    """Which flavour a run with `export.target: auto` would use, and whether its engines run here."""
+    """Yield which flavour a run with `export.target: auto` would use, and whether its engines run here."""
     try:
         flavour, why = choose_flavour("auto")
     except CompressError as error:
         flavour, why = "none", str(error)
-    broken = flavour != "none" and flavour not in working
-    if flavour == "none" or broken:
-        yield Finding("absent", f"engine: {f'{flavour} would be used, but it is broken' if broken else why}")
+    if flavour not in working:
+        yield Finding("absent", f"engine: {why if flavour == 'none' else f'{flavour} would be used, but it is broken'}")
         return
     yield Finding("ok", f"engine: {why}")
     if flavour == "tensorrt-rtx" and gpu_present():

@@ -28,15 +28,18 @@ _PERMIT = "change the folder's permissions (chmod u+w), or mount it writable"
 
 
 def examine_here(here: Path) -> Iterator[Finding]:
-    """Whether a run started ``here`` could write, and has room."""
+    """Yield whether a run started ``here`` could write, and has room."""
     target = here / _RUNS if (here / _RUNS).is_dir() else here
     try:
         with tempfile.NamedTemporaryFile(dir=target, prefix=".doctor.") as file:
             file.write(b"\0" * 4096)
             file.flush()
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        fix = "free space there" if full else "change its permissions, start elsewhere"
+        fix = (
+            "free space there"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT)
+            else "change its permissions, start elsewhere"
+        )
         what = f"runs/: nothing can be written in {target} ({error.strerror})"
         yield Finding("broken", what, f"{fix}, or give an --output elsewhere")
     else:
@@ -50,7 +53,7 @@ def examine_here(here: Path) -> Iterator[Finding]:
 
 
 def check_kind(folder: Path) -> None:
-    """Refuse a folder that is neither a run nor a bundle.
+    """Check that a folder is a run or a bundle.
 
     Raises:
         UsageError: with what makes it one.
@@ -62,7 +65,7 @@ def check_kind(folder: Path) -> None:
 
 
 def examine_folder(folder: Path) -> Iterator[Finding]:
-    """Findings of a run (with its bundle) or of a bundle.
+    """Yield findings of a run (with its bundle) or of a bundle.
 
     Raises:
         UsageError: ``folder`` is neither.
@@ -99,7 +102,7 @@ def _run(run: RunDirectory) -> Iterator[Finding]:
 
 
 def _stage(run: RunDirectory, stage: str, entry: dict[str, str], again: str) -> Finding:
-    """How a stage stands, and whether the files it left are still those it left."""
+    """Return the status of a stage, and whether the files it wrote are unchanged."""
     from vitcompress.pipeline.plan import BY_NAME
 
     status = entry.get("status", "unknown")
@@ -121,7 +124,7 @@ def _stage(run: RunDirectory, stage: str, entry: dict[str, str], again: str) -> 
 
 
 def _bundle(folder: Path) -> Iterator[Finding]:
-    """Whether a bundle is whole, its model loads, and its engine can be run here."""
+    """Yield whether a bundle is complete, its models load, and its engines can be run here."""
     try:
         bundle = open_bundle(folder)
     except CompressError as error:
@@ -139,13 +142,13 @@ def _graph(path: Path) -> Iterator[Finding]:
         with OnnxRunner(path) as runner:
             yield Finding("ok", f"bundle: {path.name} loads in ONNX Runtime ({runner.input} images of {runner.size})")
     except EnvironmentLacksError:
-        return  # what ONNX Runtime lacks has been said already
+        return  # another finding names what ONNX Runtime lacks
     except BundleError as error:
         yield Finding("broken", f"bundle: {error}", "export it again")
 
 
 def _engine(path: Path) -> Finding:
-    """Whether the engine can be run here, tried with each flavour that is."""
+    """Return whether the engine can be run here, tried with each flavour of TensorRT that is installed."""
     if not gpu_present():
         return Finding("absent", f"bundle: {path.name} cannot be run here: there is no NVIDIA GPU")
     reasons = []

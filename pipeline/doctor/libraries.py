@@ -17,7 +17,7 @@ _TORCH_TO_TORCHVISION = 15
 
 
 def examine_libraries() -> Iterator[Finding]:
-    """Findings about torch, Pillow, ONNX Runtime and ModelOpt."""
+    """Yield findings about torch, Pillow, ONNX Runtime and ModelOpt."""
     yield from _torch()
     yield from _pillow()
     yield _onnxruntime()
@@ -26,14 +26,17 @@ def examine_libraries() -> Iterator[Finding]:
 
 def _torch() -> Iterator[Finding]:
     found = ", ".join(f"{name} {package_version(name) or 'missing'}" for name in ("torch", "torchvision", "timm"))
-    mend = "install torch and torchvision of the same release"
     try:
         import torch
 
         importlib.import_module("torchvision")
         importlib.import_module("timm")
     except (ImportError, RuntimeError, OSError) as error:
-        yield Finding("broken", f"torch: {found} do not import ({_first_line(error)})", mend)
+        yield Finding(
+            "broken",
+            f"torch: {found} do not import ({_first_line(error)})",
+            "install torch and torchvision of the same release",
+        )
         return
     if wanted := _torchvision_for(package_version("torch"), package_version("torchvision")):
         yield Finding("broken", f"torch: {found} do not go together", f"pip install 'torchvision=={wanted}.*'")
@@ -46,8 +49,7 @@ def _torch() -> Iterator[Finding]:
 
 
 def _torchvision_for(torch: str | None, torchvision: str | None) -> str | None:
-    """The torchvision release that belongs to ``torch`` where another is installed; None when they fit, or nobody
-    knows (releases numbered otherwise)."""
+    """Return the torchvision release that belongs to ``torch``; None when it is installed, or not known."""
     base = re.match(r"2\.(\d+)\b", torch or "")
     vision = re.match(r"0\.(\d+)\b", torchvision or "")
     if base is None or vision is None:

@@ -1,1 +1,1 @@
-"""Prove what the compression cost: accuracy and latency against the teacher, and the gates judged on them."""
+"""Measure what the compression cost: accuracy, latency, throughput and memory against the teacher."""

@@ -16,7 +16,7 @@ from vitcompress.stages.verify.held_out import HeldOut
 
 
 def accuracy_rows(models: Sequence[Contestant], held_out: HeldOut, classes: int) -> tuple[AccuracyRow, ...]:
-    """One row a model, in their order.
+    """Return one row a model, in their order.
 
     Args:
         models: those of ``held_out.answers``, the teacher in torch among them.
@@ -47,7 +47,7 @@ def accuracy_rows(models: Sequence[Contestant], held_out: HeldOut, classes: int)
 
 
 def _shares(answers: Answers, held_out: HeldOut, classes: int) -> dict[str, Any]:
-    """What needs no other model."""
+    """Return the fields of a row that need no other model."""
     top1, low, high = share_interval(answers.right)
     return {
         "top1": top1,

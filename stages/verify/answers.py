@@ -29,7 +29,7 @@ class Answers:
 
     @classmethod
     def of(cls, logits: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]]) -> Answers:
-        """From ``logits [B, K]`` and ``labels [B]``.
+        """Return the answers of ``logits [B, K]`` to images of ``labels [B]``.
 
         Raises:
             ValueError: shapes do not fit, no images, or a label that is not one of the K classes.
@@ -50,7 +50,7 @@ class Answers:
 
     @classmethod
     def joined(cls, parts: Sequence[Answers]) -> Answers:
-        """Those of consecutive batches in one."""
+        """Return the answers of consecutive batches in one."""
         return cls(
             answer=np.concatenate([part.answer for part in parts]),
             confidence=np.concatenate([part.confidence for part in parts]),
@@ -59,6 +59,6 @@ class Answers:
         )
 
     def agrees(self, other: Answers) -> NDArray[np.bool_]:
-        """Whether both give the same answer to each image, bool ``[N]``; never where there is no answer."""
+        """Return whether both give the same answer to each image, bool ``[N]``; False where there is no answer."""
         same: NDArray[np.bool_] = (self.answer == other.answer) & (self.answer != NO_ANSWER)
         return same

@@ -48,19 +48,19 @@ class Contestant:
 
     @property
     def key(self) -> str:
-        """Its name among those of its runtime."""
+        """Its name among the contestants of its runtime."""
         return f"{self.model} {self.precision}"
 
     def takes(self, batch: int) -> bool:
-        """Whether it runs here with this many images at once."""
+        """Return whether it runs here with this many images at once."""
         return self.infer is not None and (self.max_batch is None or batch <= self.max_batch)
 
     def why_not(self) -> str:
-        """Why a batch size that it does not take has no numbers."""
+        """Return why a batch size that it does not take has no numbers."""
         return self.reason or f"the engine takes batches up to {self.max_batch}"
 
     def opener(self, images: NDArray[Any]) -> Opener:
-        """Opens one inference of ``images`` for a session.
+        """Return what opens one inference of ``images`` for a session.
 
         Raises:
             ValueError: it cannot run here.
@@ -83,5 +83,5 @@ def _opened(
 
 
 def batch_of(images: NDArray[Any], count: int) -> NDArray[Any]:
-    """``count`` images, repeated where there are fewer."""
+    """Return ``count`` images, repeated where there are fewer."""
     return np.ascontiguousarray(images[np.arange(count) % len(images)])

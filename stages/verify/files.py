@@ -1,4 +1,4 @@
-"""What verifying leaves in the run directory besides its record.
+"""The files that verifying writes into the run directory.
 
 RUN/verify/answers.csv.gz  every image with its class, and each model's answer and confidence
 RUN/verify/flips/          thumbnails of flipped images, named by the image's position in the held-out split
@@ -21,7 +21,7 @@ from vitcompress.stages.verify.held_out import HeldOut
 
 
 def write_answers(root: Path, models: Sequence[Contestant], held_out: HeldOut, classes: Sequence[str]) -> FileRef:
-    """Write the answers of every model that could be run; the file's record.
+    """Write the answers of every model that could be run; return the file's record.
 
     Gzipped CSV in UTF-8, one line an image: ``image``, ``class``, and of each model ``MODEL RUNTIME PRECISION answer``
     and ``... confidence`` (0 to 1, five decimals). Classes are names; no answer (NaN) is an empty field. The same
@@ -46,7 +46,7 @@ def write_answers(root: Path, models: Sequence[Contestant], held_out: HeldOut, c
 
 
 def write_thumbnails(root: Path, pictures: Mapping[int, bytes]) -> dict[int, str]:
-    """Write thumbnails and remove those of an earlier time; their paths relative to ``root``, by position."""
+    """Write thumbnails and remove earlier ones; return their paths relative to ``root``, by position."""
     folder = root / "verify" / "flips"
     paths = {position: folder / f"{position:06d}{suffix()}" for position in pictures}
     for position, path in paths.items():

@@ -22,7 +22,7 @@ Shown = tuple[int, ...]
 
 
 def flip_tables(models: Sequence[Contestant], held_out: HeldOut, deployed: str) -> tuple[list[FlipTable], list[Shown]]:
-    """A table for each artifact of the ``deployed`` graph that could be run, torch's included, without thumbnails.
+    """Return a table for each artifact of the ``deployed`` graph that could be run, torch's too, without thumbnails.
 
     Returns:
         The tables, and beside each the positions of the images it shows.
@@ -52,14 +52,14 @@ def flip_tables(models: Sequence[Contestant], held_out: HeldOut, deployed: str) 
 
 
 def _flipped(teacher: Answers, artifact: Answers) -> tuple[NDArray[np.intp], ...]:
-    """Positions of what was lost, won, and answered wrongly by both in different ways."""
+    """Return the positions of what was lost, won, and answered wrongly by both in different ways."""
     differs = teacher.answer != artifact.answer
     groups = (teacher.right & ~artifact.right, artifact.right & ~teacher.right, ~teacher.right & ~artifact.right)
     return tuple(np.flatnonzero(differs & group) for group in groups)
 
 
 def _chosen(teacher: Answers, artifact: Answers, groups: Sequence[NDArray[np.intp]]) -> Shown:
-    """The first of each group by the confidence of the wrong answer: lost ones first, then won ones, then the rest."""
+    """Return the first by the confidence of the wrong answer: lost ones, then won ones, then the rest."""
     ranked: list[int] = []
     for group, wrong in zip(groups, (artifact, teacher, artifact), strict=True):
         answered = group[(teacher.answer[group] != NO_ANSWER) & (artifact.answer[group] != NO_ANSWER)]
@@ -80,7 +80,7 @@ def _flip(held_out: HeldOut, teacher: Answers, artifact: Answers, position: int)
 
 
 def pictured(shown: Sequence[Shown]) -> list[int]:
-    """Positions of up to ``PICTURES`` images: the first of every table before the second of any."""
+    """Return the positions of up to ``PICTURES`` images: the first of every table before the second of any."""
     ranks = range(max((len(one) for one in shown), default=0))
     first_come = dict.fromkeys(one[rank] for rank in ranks for one in shown if rank < len(one))
     return sorted(list(first_come)[:PICTURES])
@@ -89,7 +89,7 @@ def pictured(shown: Sequence[Shown]) -> list[int]:
 def with_pictures(
     tables: Sequence[FlipTable], shown: Sequence[Shown], files: dict[int, str], why: str
 ) -> tuple[FlipTable, ...]:
-    """``tables`` with the thumbnails there are.
+    """Return ``tables`` with the thumbnails there are.
 
     Args:
         tables: of ``flip_tables``.

@@ -60,7 +60,7 @@ class Inputs:
 
 
 def run(config: VerifyConfig, inputs: Inputs, context: Context) -> VerifyRecord:
-    """Accuracy and latency of everything that runs here; what does not is recorded with the reason."""
+    """Return accuracy and latency of everything that runs here; what does not is recorded with the reason."""
     threads = config.threads or physical_cores()
     with torch_threads(threads), ExitStack() as stage:
         device = make_accelerator(context.device).device
@@ -108,7 +108,7 @@ def _share(disturbance: float | None) -> str:
 
 
 def _opened_once(contestants: Sequence[Contestant]) -> str:
-    """Which of those that run are not opened anew in each session: their intervals do not know what that changes."""
+    """Tell which runtimes are not opened anew in each session: their intervals miss what that changes."""
     kept = dict.fromkeys(each.runtime for each in contestants if each.infer and each.anew is None)
     return f"; {' and '.join(kept)} opened once for all sessions" if kept else ""
 
@@ -116,7 +116,7 @@ def _opened_once(contestants: Sequence[Contestant]) -> str:
 def _images(
     config: VerifyConfig, inputs: Inputs, contestants: Sequence[Contestant]
 ) -> dict[PreprocessSpec, NDArray[np.float32]]:
-    """Input of the largest batch that is timed, for every preprocessing."""
+    """Return the input of the largest batch that is timed, for every preprocessing."""
     split = recorded_images(inputs.data)[1].val
     most = max((*config.batch_sizes, *config.throughput_batches))
     specs = dict.fromkeys(each.spec for each in contestants)
@@ -132,7 +132,7 @@ def _contestants(
     pass_alone: ExitStack,
     stage: ExitStack,
 ) -> list[Contestant]:
-    """Teacher first in each runtime; then every student graph, the deployed one's precisions, the engines.
+    """Return the teacher first in each runtime; then every student graph, the deployed one's precisions, the engines.
 
     ONNX files are open as long as ``pass_alone``, engines, which are not opened anew, as long as ``stage``.
     """
@@ -167,7 +167,7 @@ def _torch_infer(network: nn.Module, device: torch.device, images: NDArray[np.fl
 
 @contextmanager
 def _torch_anew(network: nn.Module, device: torch.device) -> Iterator[Infer]:
-    """A copy of the network, so that its weights lie elsewhere."""
+    """Open a copy of the network, so that its weights lie elsewhere."""
     yield partial(_torch_infer, deepcopy(network), device)
 
 
@@ -178,7 +178,7 @@ def _onnx_anew(path: Path, threads: int, provider: Provider) -> Iterator[Infer]:
 
 
 def _onnx(absent: Contestant, path: Path, threads: int, provider: Provider, stack: ExitStack) -> Contestant:
-    """An ONNX file as a contestant; one that does not get the GPU it was meant for is not run on the CPU instead."""
+    """Return an ONNX file as a contestant; one meant for a GPU that it does not get is not run on the CPU instead."""
     absent = replace(absent, provider=PROVIDERS[provider], file=path)
     try:
         runner = stack.enter_context(OnnxRunner(path, threads=threads, providers=provider))
@@ -197,7 +197,7 @@ def _onnx(absent: Contestant, path: Path, threads: int, provider: Provider, stac
 
 
 def _engine(export: ExportRecord, engine: EngineArtifact, root: Path, stack: ExitStack) -> Contestant:
-    """An engine as a contestant; without a GPU it has a reason instead of a way to run."""
+    """Return an engine as a contestant; without a GPU it has a reason instead of a way to run."""
     absent = Contestant(
         export.deployed, engine.flavour, export.preprocess, None, engine.max_batch, engine.reason, "", engine.precision
     )
@@ -212,7 +212,7 @@ def _engine(export: ExportRecord, engine: EngineArtifact, root: Path, stack: Exi
 
 
 def _accuracy(inputs: Inputs, context: Context, contestants: Sequence[Contestant]) -> dict[str, Any]:
-    """Every contestant on the whole held-out set, as the fields of the record; files go into RUN/verify."""
+    """Return the accuracy of every contestant on the whole held-out set, as fields of the record; write its files."""
     root, classes = context.run.root, inputs.data.classes
     split = recorded_images(inputs.data)[1].val
     held_out = ask(contestants, split, classes, workers=context.workers)

@@ -154,17 +154,19 @@ def test_the_recommended_precision_is_judged(context: Context) -> None:
     assert (found["min_speedup", "onnx"].value, found["max_size_mb", "onnx"].value) == (5.0, 0.25)
 
 
-def test_a_role_is_told_with_the_artifact_that_fills_it(context: Context) -> None:
-    record = stage.run(GatesConfig(max_size_mb=9.0), inputs(), context)
-    assert [row.artifact for row in record.rows] == ["onnx (fp32)", "engine (tensorrt-rtx-fp32)"]
-
-
-def test_all_is_every_artifact_that_was_made_and_roles_are_told_once(context: Context) -> None:
-    record = stage.run(GatesConfig(max_size_mb=9.0, artifacts=("all",)), with_int8(), context)
-    assert [row.artifact for row in record.rows] == ["onnx (fp32)", "onnx-int8", "tensorrt-rtx-fp32"]
-    assert [row.required for row in record.rows] == [True, False, False]
-    both = stage.run(GatesConfig(max_size_mb=9.0, artifacts=("onnx", "onnx-fp32")), with_int8(), context)
-    assert [row.artifact for row in both.rows] == ["onnx (fp32)"]
+@pytest.mark.parametrize(
+    ("named", "told"),
+    [
+        (("onnx", "engine"), ["onnx (fp32)", "engine (tensorrt-rtx-fp32)"]),
+        (("all",), ["onnx (fp32)", "onnx-int8", "tensorrt-rtx-fp32"]),
+        (("onnx", "onnx-fp32"), ["onnx (fp32)"]),
+    ],
+)
+def test_each_artifact_is_judged_once_and_told_by_its_role(
+    context: Context, named: tuple[str, ...], told: list[str]
+) -> None:
+    record = stage.run(GatesConfig(max_size_mb=9.0, artifacts=named), with_int8(), context)
+    assert [(row.artifact, row.required) for row in record.rows] == [(one, one == "onnx (fp32)") for one in told]
 
 
 def test_an_artifact_with_limits_of_its_own_is_judged_by_them(context: Context) -> None:
