@@ -105,7 +105,7 @@ class Row:
                 checked=self.images,
                 limits=self._limits(precision),
             )
-            nodes, seconds, kept = facts.nodes, facts.seconds, facts.kept_fp32
+            nodes, seconds, kept = facts.nodes, facts.seconds, facts.how.kept_fp32
         with OnnxRunner(path) as runner:
             found = np.concatenate(
                 [runner.infer(part) for part in np.split(self.images, range(_BATCH, len(self.images), _BATCH))]

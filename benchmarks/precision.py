@@ -11,7 +11,6 @@ installed.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import sys
 import tempfile
@@ -84,7 +83,8 @@ def reduced(source: Path, calibration: NDArray[Any], checked: NDArray[Any]) -> d
         except EnvironmentLacksError as error:
             print(f"  {precision} left out: {error}")
             continue
-        rows[precision] = {**dataclasses.asdict(facts), "said": said}
+        made = {"nodes": facts.nodes, "bytes": facts.bytes, "seconds": facts.seconds, "audit": facts.audit}
+        rows[precision] = {**facts.how.model_dump(mode="json"), **made, "said": said}
     if "tensorrt-rtx" in installed_flavours():
         for precision, row in rows.items():
             row["engine"] = engine(source.with_name(f"{precision}.onnx"), precision)
@@ -153,9 +153,7 @@ def main() -> None:
             results[name] = rows
             print(name)
             for precision, row in rows.items():
-                shown = {
-                    key: row.get(key) for key in ("bytes", "seconds", "difference", "as_run_difference", "agreement")
-                }
+                shown = {key: row.get(key) for key in ("bytes", "seconds", "difference", "as_run", "agreement")}
                 print(" ", precision, shown, row.get("batch 1"), row.get("batch 8"), row.get("engine"), flush=True)
     if options.json:
         options.json.write_text(json.dumps(results, indent=1) + "\n")

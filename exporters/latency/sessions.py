@@ -42,10 +42,6 @@ class Measurement:
     """What all contestants took, session by session."""
 
     sessions: tuple[Rounds, ...]
-    tight: bool
-    """Whether it stopped early because the intervals were narrow enough."""
-    opening_seconds: float
-    """What opening took, all sessions together."""
 
     @property
     def warm_up(self) -> int:
@@ -109,7 +105,7 @@ def measure_sessions(
             opening += opened
             count = max(FEWEST, len(sessions), min(count, _affordable(seconds, opening, sessions)))
             stopped = EARLIEST <= len(sessions) < count and tight > 0 and (_widest(sessions, reference) <= tight)
-    return Measurement(tuple(sessions), stopped, opening)
+    return Measurement(tuple(sessions))
 
 
 def _session(
@@ -140,7 +136,7 @@ def _affordable(seconds: float, opening: float, sessions: list[Rounds]) -> int:
 
 def _widest(sessions: list[Rounds], reference: str | None) -> float:
     """Return the largest relative half-width of a contestant's 95 % interval so far."""
-    logs = {name: logs_of(times) for name, times in Measurement(tuple(sessions), False, 0.0).medians.items()}
+    logs = {name: logs_of(times) for name, times in Measurement(tuple(sessions)).medians.items()}
     if reference is None or len(logs) == 1:
         return max(half_width(times) for times in logs.values())
     return max(half_width(times - logs[reference]) for name, times in logs.items() if name != reference)

@@ -37,7 +37,8 @@ class Recipe:
     """Matrix products the method leaves in fp32 by itself: in int8 and fp8 those of two activations."""
     tool_decides: bool = False
     """Whether the tool may leave out more, up to half of the products with weights, by rules of its own."""
-    calibration_images: int = 0
+    calibrated: bool = False
+    """Whether ranges of values were read from the calibration images."""
 
 
 def recipe_for(
@@ -108,7 +109,7 @@ def _fp8(source: SourceGraph, calibration: NDArray[Any], say: Callable[[str], No
         must_run=False,
         spared=_attention(source),
         tool_decides=True,
-        calibration_images=len(calibration),
+        calibrated=True,
     )
 
 
@@ -123,7 +124,7 @@ def _int8(source: SourceGraph, calibration: NDArray[Any], say: Callable[[str], N
         simulate=False,
         must_run=True,
         spared=len(source.products(weighted=False)) - len(quantizable(source)),
-        calibration_images=len(calibration),
+        calibrated=True,
     )
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from vitcompress.core.artifact_records import OperatorDtypes, Precision
+from vitcompress.core.artifact_records import OperatorDtypes, Precision, Reduction
 from vitcompress.core.errors import DataError, ResultError
 from vitcompress.core.files import write_atomic
 from vitcompress.exporters.onnx import dims
@@ -25,32 +25,15 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True)
 class ReducedFacts:
-    """What was written, and how far it is from fp32 on real images."""
+    """What was written."""
 
-    precision: Precision
-    method: str
-    """Which tool, with which settings."""
+    how: Reduction
+    """How it was made, and how far it is from fp32 on real images."""
     nodes: int
     bytes: int
     seconds: float
     """Wall time of everything: calibration, every conversion tried, measuring, checking."""
     audit: OperatorDtypes
-    kept_fp32: tuple[str, ...]
-    """Nodes that would have missed the limits and so were left in fp32, by their names in the fp32 graph."""
-    unreduced: int
-    """Matrix products in fp32 for other reasons: in int8 and fp8 those of attention, and what the tool left out."""
-    conversions: int
-    """Graphs that were made and measured until this one."""
-    difference: float | None
-    """Largest logit difference over the fp32 logits' spread (``compare.Deviation``); None: could not be measured."""
-    agreement: float | None
-    """Share of images with the same top-1 as in fp32."""
-    measured: str
-    """How these two were measured, or why they could not be."""
-    as_run_difference: float | None
-    """``difference`` of the file as ONNX Runtime runs it on this CPU, optimised; None where it cannot."""
-    checked_images: int
-    calibration_images: int
 
 
 def reduced_from_onnx(
@@ -69,8 +52,8 @@ def reduced_from_onnx(
     that must stay in fp32 for it to be within them.
 
     Args:
-        calibration: real training inputs as the graph takes them, float32 ``[N, 3, S, S]`` or uint8 ``[N, S, S, 3]``;
-            used by int8 and fp8, and may be empty for the others.
+        calibration: real training inputs, evenly spread over their split, as the graph takes them: float32
+            ``[N, 3, S, S]`` or uint8 ``[N, S, S, 3]``; used by int8 and fp8, and may be empty for the others.
         checked: real held-out inputs of that form, N at least 1; one a class or more tells most.
         log: is told what is happening, in words.
 
@@ -95,23 +78,20 @@ def reduced_from_onnx(
     content = trial.converted.SerializeToString()
     write_atomic(target, content)
     found = trial.deviation
-    return ReducedFacts(
-        precision=precision,
+    how = Reduction(
         method=recipe.method,
-        nodes=sum(sum(counts.values()) for counts in audit.values()),
-        bytes=len(content),
-        seconds=time.perf_counter() - started,
-        audit=audit,
         kept_fp32=tuple(name for name in recipe.candidates if name in trial.kept),
-        unreduced=unreduced,
-        conversions=trial.count,
         difference=found.relative if found else None,
         agreement=found.agreement if found else None,
+        images=len(checked),
         measured=trial.measured,
-        as_run_difference=as_run,
-        checked_images=len(checked),
-        calibration_images=recipe.calibration_images,
+        as_run=as_run,
+        calibration=f"{len(calibration)} training images, evenly spread" if recipe.calibrated else "",
+        unreduced=unreduced,
+        conversions=trial.count,
     )
+    nodes = sum(sum(counts.values()) for counts in audit.values())
+    return ReducedFacts(how, nodes, len(content), time.perf_counter() - started, audit)
 
 
 def _fitting(graph: SourceGraph, images: NDArray[Any], what: str) -> NDArray[Any]:

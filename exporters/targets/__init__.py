@@ -64,9 +64,4 @@ def get(name: str) -> Target:
     return found
 
 
-def engines() -> tuple[str, ...]:
-    """Return the names of all targets that build a file of the ONNX graph."""
-    return tuple(name for name, target in registered().items() if target.kind == "engine")
-
-
-__all__ = ["BUILT_IN", "GROUP", "AddedFiles", "Availability", "BuildOptions", "Target", "engines", "get", "registered"]
+__all__ = ["BUILT_IN", "GROUP", "AddedFiles", "Availability", "BuildOptions", "Target", "get", "registered"]

@@ -27,7 +27,9 @@ def run(config: BundleConfig, inputs: Inputs, context: Context) -> BundleRecord:
     """
     root, export = context.run.root, inputs.export
     onnx = choose(config, "onnx", export, inputs.verify)
-    engines = [choose(config, runtime, export, inputs.verify) for runtime in targets.engines()]
+    built_in = [name for name, target in targets.BUILT_IN.items() if target.kind == "engine"]
+    names = dict.fromkeys([*built_in, *(one.target for one in export.engines)])
+    engines = [choose(config, name, export, inputs.verify) for name in names]
     engine = next((choice for choice in engines if choice.recommended), engines[-1])
     choices = [onnx, *engines]
     rejected = tuple(one for choice in choices for one in choice.rejected)

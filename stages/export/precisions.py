@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitcompress.core.artifact_records import OnnxArtifact, Precision, Reduction
+from vitcompress.core.artifact_records import OnnxArtifact, Precision
 from vitcompress.core.context import Context
 from vitcompress.core.errors import ResultError, UsageError
 from vitcompress.core.files import reference
@@ -67,11 +67,9 @@ def _reduce(
         log=context.say,
     )
     differences: dict[str, float] = {}
-    if facts.as_run_difference is not None:
+    if facts.how.as_run is not None:
         module = load_own(build_model(source.model), source.weights, root).eval()
         differences = max_difference(path, module, source.held_out.images, CHECKED_BATCHES, source.held_out.given)
-    count = facts.calibration_images
-    calibrated = f"{count} training images, evenly spread" if precision in _CALIBRATED else ""
     return artifact.model_copy(
         update={
             "name": f"{artifact.name}.{precision}",
@@ -82,17 +80,6 @@ def _reduce(
             "max_logit_difference": differences,
             "seconds": facts.seconds,
             "operators": facts.audit,
-            "reduced": Reduction(
-                method=facts.method,
-                kept_fp32=facts.kept_fp32,
-                difference=facts.difference,
-                agreement=facts.agreement,
-                images=facts.checked_images,
-                measured=facts.measured,
-                as_run=facts.as_run_difference,
-                calibration=calibrated,
-                unreduced=facts.unreduced,
-                conversions=facts.conversions,
-            ),
+            "reduced": facts.how,
         }
     )

@@ -20,9 +20,7 @@ def test_a_folded_lift_is_compared_with_timms_export_of_the_plain_student() -> N
     names = ["plain, timm", "plain, ours", "lift-folded, timm", "lift-folded, ours", under_test.GEMM]
     bases = dict(zip(names, (4.0, 2.0, 8.0, 5.0, 1.0), strict=True))
     sessions = [Rounds({name: base + rng.random(6) / 10 for name, base in bases.items()}, 5, 0.1, True)] * 5
-    rows = under_test.rows_of(
-        Measurement(tuple(sessions), tight=False, opening_seconds=0.5), dict.fromkeys(names, 2_000_000_000)
-    )
+    rows = under_test.rows_of(Measurement(tuple(sessions)), dict.fromkeys(names, 2_000_000_000))
     assert rows["lift-folded, ours"]["baseline"] == "plain, timm"
     assert rows["lift-folded, ours"]["ratio"][0] == pytest.approx(4.05 / 5.05, abs=0.02)
     assert rows["plain, ours"]["ratio"][0] == pytest.approx(2.0, abs=0.05)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,53 +10,21 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-_QUANTISED = ["Conv", "Gemm", "MatMul"]
+from vitcompress.exporters.precision.calibrate import calibrated
+from vitcompress.exporters.precision.graph import load_source
+from vitcompress.exporters.precision.halves import fp16_from_fp32
+from vitcompress.exporters.precision.integers import int8_from_fp32, quantizable
 
 
 def fp16_file(source: Path, path: Path) -> Path:
-    """Half precision but for LayerNormalization and Softmax; float32 input and output."""
-    from onnxruntime.transformers.float16 import convert_float_to_float16
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # values that fp16 rounds to zero
-        kept = ["LayerNormalization", "Softmax"]
-        onnx.save(convert_float_to_float16(onnx.load(source), keep_io_types=True, op_block_list=kept), path)
+    onnx.save(fp16_from_fp32(load_source(source)), path)
     return path
 
 
 def int8_file(source: Path, path: Path, images: NDArray[np.float32]) -> Path:
-    """Static QDQ, symmetric, per channel, without quantised biases: what TensorRT accepts."""
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-
-    class Reader(CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self.batches = iter([{"images": images}])
-
-        def get_next(self) -> dict[str, Any] | None:
-            return next(self.batches, None)
-
-    logging.disable(logging.WARNING)  # it advises a preprocessing that slimmed graphs do not need
-    try:
-        quantize_static(
-            source,
-            path,
-            Reader(),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            activation_type=QuantType.QInt8,
-            weight_type=QuantType.QInt8,
-            op_types_to_quantize=_QUANTISED,
-            extra_options={
-                "ActivationSymmetric": True,
-                "WeightSymmetric": True,
-                "MatMulConstBOnly": True,
-                "DedicatedQDQPair": True,
-                "QuantizeBias": False,
-                "OpTypesToExcludeOutputQuantization": _QUANTISED,
-            },
-        )
-    finally:
-        logging.disable(logging.NOTSET)
+    graph = load_source(source)
+    operands = {node.input[0] for node in graph.nodes if node.name in quantizable(graph)}
+    onnx.save(int8_from_fp32(graph, calibrated(graph, images, operands)[0]), path)
     return path
 
 
@@ -83,8 +49,6 @@ def linear_file(
     *first: onnx.NodeProto,
     batch: str | int = "batch",
     constants: dict[str, NDArray[Any]] | None = None,
-    dtype: int = TensorProto.FLOAT,
-    shape: tuple[str | int, ...] = (3, 32, 32),
 ) -> Path:
     """Logits that are a matrix product of the flattened images; ``first``: nodes from ``images`` to ``x`` before it."""
     start = "x" if first else "images"
@@ -93,10 +57,12 @@ def linear_file(
         helper.make_node("Flatten", [start], ["flat"], name="flatten"),
         helper.make_node("MatMul", ["flat", "W"], ["logits"], name="classify"),
     ]
-    weights = np.ones((3 * 32 * 32, 10), helper.tensor_dtype_to_np_dtype(dtype))
+    weights = np.ones((3 * 32 * 32, 10), np.float32)
     values = [numpy_helper.from_array(value, name) for name, value in {"W": weights, **(constants or {})}.items()]
-    images = helper.make_tensor_value_info("images", dtype, [batch, *shape])
-    graph = helper.make_graph(nodes, "g", [images], [helper.make_tensor_value_info("logits", dtype, None)], values)
+    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, [batch, 3, 32, 32])
+    graph = helper.make_graph(
+        nodes, "g", [images], [helper.make_tensor_value_info("logits", TensorProto.FLOAT, None)], values
+    )
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid("own", 1)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
     return path

@@ -12,7 +12,6 @@ class FakeTensorrt:
 
     float32, uint8 = "FLOAT", "UINT8"
     __version__ = "0"
-    LayerInformationFormat = SimpleNamespace(JSON="json")
     TensorIOMode = SimpleNamespace(INPUT="in")
 
     class ILogger:
@@ -28,9 +27,6 @@ class FakeTensorrt:
                 return made
             if content == b"pixels":
                 made.dtypes["images"], made.image = FakeTensorrt.uint8, (32, 32, 3)
-                return made
-            if content == b"half":
-                made.dtypes["images"] = "HALF"
                 return made
             self.logger.log(SimpleNamespace(name="ERROR"), "wrong version\nof the plan")
             return None
@@ -60,13 +56,6 @@ class FakeTensorrt:
 
     def create_execution_context(self) -> FakeTensorrt:
         return self
-
-    def create_engine_inspector(self) -> FakeTensorrt:
-        return self
-
-    def get_engine_information(self, form: str) -> str:
-        assert form == "json"
-        return '{"Layers": [{"LayerType": "gemm", "Inputs": [{"Format/Datatype": "Row major linear FP16 format"}]}]}'
 
     def set_tensor_address(self, name: str, address: int) -> None:
         self.addresses[name] = address

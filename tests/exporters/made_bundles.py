@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from onnx import TensorProto, helper
 from tiny_models import LABELS
 
 from vitcompress.core.preprocess import PreprocessSpec
@@ -59,26 +58,3 @@ def with_engine(onnx_file: Path, engine: Path) -> dict[str, Any]:
     engine.write_bytes(b"an engine")
     models = [fp32(onnx_file), BundledModel("rtx fp16", engine, "tensorrt-rtx", "fp16", facts=RTX)]
     return {"models": models, "default": {"onnx": "student", "engine": "rtx fp16"}}
-
-
-def pixels_graph(source: Path, target: Path, spec: PreprocessSpec) -> Path:
-    """The graph at ``source`` made to take pixels: uint8 ``[B, S, S, 3]``, normalised inside as ``spec`` says."""
-    model = onnx.load(source)
-    graph, old = model.graph, model.graph.input[0].name
-    constants = {"scale": [255.0], "mean": spec.mean, "std": spec.std}
-    graph.initializer.extend(
-        helper.make_tensor(name, TensorProto.FLOAT, [len(values)], values) for name, values in constants.items()
-    )
-    steps = [
-        helper.make_node("Cast", ["pixels"], ["as_float"], to=TensorProto.FLOAT),
-        helper.make_node("Div", ["as_float", "scale"], ["scaled"]),
-        helper.make_node("Sub", ["scaled", "mean"], ["centred"]),
-        helper.make_node("Div", ["centred", "std"], ["normalised"]),
-        helper.make_node("Transpose", ["normalised"], [old], perm=[0, 3, 1, 2]),
-    ]
-    nodes = [*steps, *graph.node]
-    del graph.node[:], graph.input[:]
-    graph.node.extend(nodes)
-    graph.input.append(helper.make_tensor_value_info("pixels", TensorProto.UINT8, ["batch", spec.size, spec.size, 3]))
-    onnx.save(model, target)
-    return target

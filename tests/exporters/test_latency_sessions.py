@@ -29,7 +29,6 @@ def test_every_session_opens_all_anew_and_closes_them() -> None:
     assert found.samples("a").size + found.warm_up == clock.calls.count("a")
     assert clock.now == pytest.approx(30.0, rel=0.05)
     assert found.settled
-    assert not found.tight
     orders = {tuple(clock.opened[start : start + 2]) for start in range(0, len(clock.opened), 2)}
     assert orders == {("a", "b"), ("b", "a")}
 
@@ -38,7 +37,7 @@ def test_costly_opening_makes_fewer_sessions_and_leaves_half_the_time_for_rounds
     clock = FakeClock()
     found = measure_sessions({"a": clock.opener("a", lambda _: 0.01, opening=2.0)}, 30.0, clock=clock)
     assert FEWEST <= len(found.sessions) < PLANNED
-    assert found.opening_seconds <= 0.6 * 30.0
+    assert 2.0 * clock.opened.count("a") <= 0.6 * 30.0
     assert clock.now == pytest.approx(30.0, rel=0.05)
 
 
@@ -49,7 +48,6 @@ def test_it_stops_when_every_interval_is_tight(reference: str | None, drift: flo
     scale = np.exp(np.random.default_rng(1).normal(0, drift, PLANNED))
     contestants = {name: clock.opener(name, lambda s: 0.01 * scale[s]) for name in "ab"}
     found = measure_sessions(contestants, 30.0, reference=reference, tight=0.01, clock=clock)
-    assert found.tight == stops
     assert len(found.sessions) == (EARLIEST if stops else PLANNED)
 
 

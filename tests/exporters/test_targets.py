@@ -77,7 +77,7 @@ def test_an_unknown_target_is_refused_with_those_there_are(pretend: None) -> Non
 def test_another_packages_target_is_built_opened_and_run(
     pretend: None, tmp_path: Path, onnx_file: Path, images: NDArray[np.float32]
 ) -> None:
-    assert targets.engines() == ("tensorrt", "tensorrt-rtx", "pretend")
+    assert list(targets.registered()) == [*targets.BUILT_IN, "pretend"]
     target, graph = targets.get("pretend"), graph_in(tmp_path, onnx_file)
     made = target.build(graph, BuildOptions(tmp_path, max_batch=16))
     assert (made.target, made.precision, made.bytes) == ("pretend", "fp32", graph.file.bytes)

@@ -56,23 +56,23 @@ def test_the_block_at_fault_is_found_and_only_it(
         facts = reduce(source, precision, digit_images, LIMITS)
     graph = load_source(source)
     blocks = blocks_of(graph)
-    assert {blocks[name] for name in facts.kept_fp32} == {f"blocks.{block}"}
+    assert {blocks[name] for name in facts.how.kept_fp32} == {f"blocks.{block}"}
     kinds = {node.name: node.op_type for node in graph.nodes}
-    kept = sorted(kinds[name] for name in facts.kept_fp32)
+    kept = sorted(kinds[name] for name in facts.how.kept_fp32)
     assert kept == (["Add", "Gelu", "MatMul", "MatMul"] if precision == "fp16" else ["MatMul"])
-    assert 2 < facts.conversions <= most
-    assert facts.difference is not None
-    assert facts.difference <= LIMITS.difference
+    assert 2 < facts.how.conversions <= most
+    assert facts.how.difference is not None
+    assert facts.how.difference <= LIMITS.difference
     products = kept.count("MatMul")
-    check_audit(facts.audit, precision, kept=products + facts.unreduced)
+    check_audit(facts.audit, precision, kept=products + facts.how.unreduced)
     with pytest.raises(ResultError, match="were to stay in fp32"):
-        check_audit(facts.audit, precision, kept=products + facts.unreduced - 1)
+        check_audit(facts.audit, precision, kept=products + facts.how.unreduced - 1)
 
 
 def test_a_search_cut_short_keeps_more(huge: Path, searched: ReducedFacts, digit_images: NDArray[np.float32]) -> None:
     short = reduce(huge, "fp16", digit_images, replace(LIMITS, conversions=10))
-    assert short.conversions == 10
-    assert set(searched.kept_fp32) < set(short.kept_fp32)
+    assert short.how.conversions == 10
+    assert set(searched.how.kept_fp32) < set(short.how.kept_fp32)
 
 
 def test_a_precision_that_most_products_cannot_take_is_refused(huge: Path, digit_images: NDArray[np.float32]) -> None:

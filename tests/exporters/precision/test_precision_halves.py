@@ -84,8 +84,8 @@ def test_pixels_become_fp16_at_once(tmp_path: Path) -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (40, 4, 4, 3), dtype=np.uint8)
     facts = reduce(tmp_path / "pixels.onnx", "fp16", pixels)
     assert facts.audit["Cast"] == {"fp16": 1, "fp32": 1}
-    assert facts.difference is not None
-    assert facts.difference < 2e-3
+    assert facts.how.difference is not None
+    assert facts.how.difference < 2e-3
     assert reduce(tmp_path / "pixels.onnx", "int8", pixels).audit["MatMul"] == {"int8": 1}
 
 

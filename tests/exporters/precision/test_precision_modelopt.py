@@ -123,11 +123,11 @@ def test_bf16_is_measured_by_rounding_and_not_run(free: tuple[ReducedFacts, Fake
     facts, asked = free
     assert facts.audit["MatMul"] == {"bf16": 12}
     assert facts.audit["LayerNormalization"] == {"fp32": 5}
-    assert facts.difference is not None
-    assert 1e-3 < facts.difference < 0.1
-    assert "rounded to bf16" in facts.measured
-    assert facts.as_run_difference is None
-    assert "ModelOpt 0.0 AutoCast" in facts.method
+    assert facts.how.difference is not None
+    assert 1e-3 < facts.how.difference < 0.1
+    assert "rounded to bf16" in facts.how.measured
+    assert facts.how.as_run is None
+    assert "ModelOpt 0.0 AutoCast" in facts.how.method
     (given,) = asked.calls
     assert given["low_precision_type"] == "bf16"
     assert given["op_types_to_exclude"] == ["LayerNormalization", "Softmax"]
@@ -147,9 +147,9 @@ def test_what_cannot_be_run_is_not_measured(
 
     monkeypatch.setattr(trial, "logits_of", of_fp32_alone)
     facts = reduce(source, "bf16", digit_images, Limits(difference=0.0, agreement=1.0))
-    assert (facts.difference, facts.agreement) == (None, None)
-    assert facts.measured.startswith("not measured: ONNX Runtime cannot run the graph")
-    assert facts.kept_fp32 == ()
+    assert (facts.how.difference, facts.how.agreement) == (None, None)
+    assert facts.how.measured.startswith("not measured: ONNX Runtime cannot run the graph")
+    assert facts.how.kept_fp32 == ()
 
 
 def test_an_fp8_that_is_none_is_refused(fake: FakeModelOpt, source: Path, digit_images: NDArray[np.float32]) -> None:
@@ -174,8 +174,8 @@ def test_modelopt_itself(
 ) -> None:
     facts = reduce(source, precision, digit_images, Limits(difference=0.5, agreement=0.5))
     assert facts.audit["MatMul"] == ({"bf16": 12} if precision == "bf16" else {"fp8": 8, "fp32": 4})
-    assert facts.difference is not None
-    assert 1e-3 < facts.difference < 0.5
+    assert facts.how.difference is not None
+    assert 1e-3 < facts.how.difference < 0.5
     assert capfd.readouterr().out == ""
     if "tensorrt-rtx" in installed_flavours():
         engine_from_onnx(

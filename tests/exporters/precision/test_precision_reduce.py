@@ -49,18 +49,18 @@ def test_every_family_runs_agrees_and_builds(family: Path, precision: Precision)
     images = digits()[0][:96]
     facts = reduce(family, precision, images)
     target = family.with_name(f"{precision}.onnx")
-    assert facts.kept_fp32 == ()
-    assert facts.conversions == 1
+    assert facts.how.kept_fp32 == ()
+    assert facts.how.conversions == 1
     assert facts.bytes == target.stat().st_size < (0.62 if precision == "fp16" else 0.5) * family.stat().st_size
     assert facts.nodes == len(onnx.load(target).graph.node)
     assert facts.audit["LayerNormalization"].keys() == facts.audit["Softmax"].keys() == {"fp32"}
     assert facts.audit["Conv"].keys() == facts.audit["Gemm"].keys() == {precision}
-    assert facts.difference is not None
-    assert facts.as_run_difference is not None
-    assert 0 < facts.difference < (0.01 if precision == "fp16" else 0.2)
+    assert facts.how.difference is not None
+    assert facts.how.as_run is not None
+    assert 0 < facts.how.difference < (0.01 if precision == "fp16" else 0.2)
     with OnnxRunner(target) as runner, OnnxRunner(family) as full:
         found = deviation(runner.infer(images[48:]), full.infer(images[48:]))
-    assert found.relative == pytest.approx(facts.as_run_difference, rel=1e-3)
+    assert found.relative == pytest.approx(facts.how.as_run, rel=1e-3)
     if "tensorrt-rtx" in installed_flavours():
         engine = engine_from_onnx(
             target,
@@ -97,13 +97,13 @@ def test_a_trained_network_is_far_within_the_default_limits(trained_file: Path, 
         limits=limits,
         log=said.append,
     )
-    assert facts.kept_fp32 == ()
-    assert facts.difference is not None
-    assert facts.difference < limits.difference / 2
-    assert facts.agreement is not None
-    assert facts.agreement > limits.agreement + (1 - limits.agreement) / 2
-    assert facts.checked_images == 397
-    assert facts.calibration_images == (200 if precision == "int8" else 0)
+    assert facts.how.kept_fp32 == ()
+    assert facts.how.difference is not None
+    assert facts.how.difference < limits.difference / 2
+    assert facts.how.agreement is not None
+    assert facts.how.agreement > limits.agreement + (1 - limits.agreement) / 2
+    assert facts.how.images == 397
+    assert facts.how.calibration == ("200 training images, evenly spread" if precision == "int8" else "")
     assert said[-1].startswith(f"{precision}: ")
     assert len(said) == (4 if precision == "int8" else 1)
 
@@ -113,8 +113,8 @@ def test_weights_beside_the_graph_are_read(
 ) -> None:
     source = Path(shutil.copytree(external_file.parent, tmp_path / "exported")) / "big.onnx"
     reduced = reduce(source, "fp16", images)
-    assert reduced.difference is not None
-    assert reduced.difference < 0.01
+    assert reduced.how.difference is not None
+    assert reduced.how.difference < 0.01
     monkeypatch.setattr(graph_module, "EXTERNAL_ABOVE", 100_000)
     with pytest.raises(UsageError, match=r"big\.onnx holds 0\.0 GB of weights.*Leave it at fp32"):
         reduce(source, "fp16", images)
@@ -158,7 +158,7 @@ def test_only_int8_and_fp8_need_calibration(tmp_path: Path, onnx_file: Path, ima
     facts = reduced_from_onnx(
         onnx_file, tmp_path / "m.onnx", "fp16", calibration=images[:0], checked=images, limits=LOOSE
     )
-    assert facts.calibration_images == 0
+    assert facts.how.calibration == ""
 
 
 def test_no_number_is_no_agreement() -> None:
