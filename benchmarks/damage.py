@@ -1,6 +1,6 @@
 """What becomes of a run that is damaged, killed, out of disk, or fed with hostile files; docs/reliability.md.
 
-    python benchmarks/damage.py                  # more than two hours; goes on where it stopped
+    python benchmarks/damage.py                  # about an hour; goes on where it stopped
     python benchmarks/damage.py --only hostile   # files, kills, writes, hostile; repeatable, and two at once
 
 A tiny run on the digits is finished once. Then, each time on a copy of it:

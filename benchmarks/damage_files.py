@@ -68,8 +68,8 @@ def tried(base: Base, trial: Path, name: str, damage: str) -> dict[str, Any]:
 
 
 def words_of(out: str) -> list[str]:
-    """What a command said, less what differs between two runs that are alike: times, memory, paths, and padding."""
-    return re.sub(r"\S*/(trial|base)/\S*|[─-╿]+", " ", out).split()
+    """What a command said, less what differs between two runs that are alike: paths, free disk space, and padding."""
+    return re.sub(r"\S*/(trial|base)/\S*|\S+ [KMGT]iB free|[─-╿]+", " ", out).split()
 
 
 def differing(before: list[str], now: list[str]) -> str:

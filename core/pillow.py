@@ -32,6 +32,14 @@ def hush() -> None:
     logging.getLogger("PIL").addHandler(logging.NullHandler())  # without one, Python prints what is logged
 
 
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Keep Pillow off the terminal within the block, for callers whose process is not ours."""
+    with warnings.catch_warnings():
+        hush()
+        yield
+
+
 def reading(path: Path) -> None:
     """Whatever Pillow says next in this thread is about this file."""
     _here.path = path

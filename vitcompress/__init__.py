@@ -1,5 +1,86 @@
-"""Compress Vision Transformers from a wide teacher to a small deployable student.
+"""Compress Vision Transformers from a wide teacher to a small deployable student, with proof of what it cost.
+
+    import vitcompress as vc
+    run = vc.run(teacher="cait_s24", student="deit_tiny", strategy="lift", data="images/", min_speedup=2.0)
+    run.verdict, run.report, run.bundle.predict(["a.png"])
+
+Names are imported when they are first asked for, so that the import itself takes no time and no torch.
 
 The folders of this package stand beside it in the repository (``core``, ``exporters``, ``stages``, ``pipeline``); the
 links in this folder are where Python, type checkers and editors find them.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vitcompress.core.errors import (
+        BundleError,
+        CompressError,
+        DataError,
+        EnvironmentLacksError,
+        ResultError,
+        RunInterrupted,
+        UsageError,
+    )
+    from vitcompress.exporters.predict import Prediction
+    from vitcompress.pipeline.api.runs import Bundle, Comparison, Run, check, export, run, update_baseline, verify
+
+_HOMES = {
+    "vitcompress.pipeline.api.runs": (
+        "Bundle",
+        "Comparison",
+        "Run",
+        "check",
+        "export",
+        "run",
+        "update_baseline",
+        "verify",
+    ),
+    "vitcompress.exporters.predict": ("Prediction",),
+    "vitcompress.core.errors": (
+        "BundleError",
+        "CompressError",
+        "DataError",
+        "EnvironmentLacksError",
+        "ResultError",
+        "RunInterrupted",
+        "UsageError",
+    ),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "Bundle",
+    "BundleError",
+    "Comparison",
+    "CompressError",
+    "DataError",
+    "EnvironmentLacksError",
+    "Prediction",
+    "ResultError",
+    "Run",
+    "RunInterrupted",
+    "UsageError",
+    "check",
+    "export",
+    "run",
+    "update_baseline",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name of the face from its home, and keep it."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'vitcompress' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(_HOME_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -200,7 +200,13 @@ def shape_by_name(arch: str, args: dict[str, Any]) -> Shape:
 @lru_cache(maxsize=32)
 def _shape_by_name(arch: str, args: str) -> Shape:
     """Return the shape for arguments as JSON; asked for several times before a run begins."""
-    return shape_of(meta_model(arch, json.loads(args)), arch)
+    model = meta_model(arch, json.loads(args))
+    if not family_of(model).classifies(model):
+        raise UsageError(
+            f"model '{arch}' is an encoder without a classifier; use a network of timm that classifies "
+            "(see `compress models`)."
+        )
+    return shape_of(model, arch)
 
 
 def reduced_args(arch: str) -> dict[str, Any]:

@@ -42,7 +42,8 @@ def test_each_damage_changes_the_file(tmp_path: Path) -> None:
         assert file.read_bytes() != bytes(range(100)), name
 
 
-def test_output_is_compared_without_paths_and_lines() -> None:
+def test_output_is_compared_without_paths_free_space_and_lines() -> None:
+    assert words_of("ok disk: 73 GiB free here") == words_of("ok disk: 4.5 GiB free here")
     one = words_of("report  /tmp/x/base/report.html ┃ top-1 97.5")
     assert one == words_of("report /elsewhere/trial/report.html     top-1 97.5")
     assert one != words_of("report /elsewhere/trial/report.html     top-1 97.4")

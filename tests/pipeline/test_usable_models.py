@@ -93,7 +93,15 @@ def run_as_student(arch: str, args: dict[str, Any], strategy: str, teacher_width
 
 
 @pytest.mark.parametrize(
-    "name", ["hiera_tiny_224", "xcit_nano_12_p8_224", "focalnet_tiny_srf", "resnet18", "gemma4_vit_167m_enc"]
+    "name",
+    [
+        "hiera_tiny_224",
+        "xcit_nano_12_p8_224",
+        "focalnet_tiny_srf",
+        "resnet18",
+        "gemma4_vit_167m_enc",
+        "qwen3_vit_306m_enc",
+    ],
 )
 def test_families_that_look_like_others_are_refused_at_the_reduced_geometry(name: str) -> None:
     assert answers(name)[-1] == "refused"

@@ -65,8 +65,10 @@ def test_least_squares_find_the_map_that_made_the_targets() -> None:
     found, offset = corrected(
         torch.zeros(3, 5).double(), torch.zeros(3).double(), inputs, inputs @ weight.T + bias, 1e-9
     )
-    torch.testing.assert_close(found, weight, atol=1e-6, rtol=0)
-    torch.testing.assert_close(offset, bias, atol=1e-5, rtol=0)
+    # The sums of 400 products are of float32: each processor adds in its own order, and draws its own numbers.
+    rounding = 400**0.5 * torch.finfo(torch.float32).eps
+    torch.testing.assert_close(found, weight, atol=10 * rounding, rtol=0)
+    torch.testing.assert_close(offset, bias, atol=100 * rounding, rtol=0)
     same, same_bias = corrected(weight, bias, inputs, inputs @ weight.T + bias)
     torch.testing.assert_close(same, weight)
     torch.testing.assert_close(same_bias, bias)

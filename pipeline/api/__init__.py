@@ -1,0 +1,1 @@
+"""The Python face: what `import vitcompress` offers, and what the command line calls."""

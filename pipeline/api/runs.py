@@ -1,0 +1,425 @@
+"""Runs from Python: start one, open one, measure, export, check and compare it again.
+
+What `compress run` and its sisters do, with the same settings and the same files. A failed gate is no exception: ask
+``run.verdict``. What a user can solve raises a :class:`vitcompress.CompressError`, whose message says what to do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from vitcompress.core.errors import EXIT_GATE_FAILED, UsageError
+from vitcompress.core.pillow import hushed
+from vitcompress.core.processes import world_size
+from vitcompress.core.record import Record
+from vitcompress.exporters.bundle import Bundle as OpenBundle
+from vitcompress.exporters.bundle import ModelFile, open_bundle
+from vitcompress.exporters.predict import Prediction
+from vitcompress.exporters.predict import predict as predict_images
+from vitcompress.pipeline.options import requested_config
+from vitcompress.pipeline.report.schema import load_report
+from vitcompress.pipeline.report.shape import Verdict
+
+PathLike = str | os.PathLike[str]
+
+
+class Run:
+    """A finished run in its folder, as `compress run` leaves it.
+
+    Args:
+        folder: the run directory.
+
+    Raises:
+        UsageError: the folder holds no finished run, or one of another version.
+
+    Example:
+        >>> run = vc.Run("runs/cait_s24-deit_tiny-lift-digits")
+        >>> run.verdict.word
+        'PASS'
+    """
+
+    def __init__(self, folder: PathLike) -> None:
+        self.folder = Path(folder)
+        self.report: dict[str, Any] = load_report(self.folder)
+        """What report.json holds (docs/report.schema.json): models, gates, training, artifacts, ..."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """The word on the whole run, whether it passed, the exit code of the command, and why."""
+        return Verdict.model_validate(self.report["verdict"])
+
+    @cached_property
+    def bundle(self) -> Bundle:
+        """The folder to deploy, verified by its checksums.
+
+        Raises:
+            BundleError: it is missing or damaged.
+        """
+        return Bundle(self.folder / "bundle")
+
+    @property
+    def page(self) -> Path:
+        """The report as a page, report.html."""
+        return self.folder / "report" / "report.html"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Every setting that the run used, as nested values."""
+        config: dict[str, Any] = self.report["config"]
+        return config
+
+    def record(self, stage: str) -> Record:
+        """Read what a stage left: ``data``, ``teacher``, ``student``, ``distill``, ``fold``, ``export``, ...
+
+        Raises:
+            UsageError: there is no such stage, or it has not finished.
+        """
+        from vitcompress.core.rundir import RunDirectory
+        from vitcompress.pipeline.plan import BY_NAME
+
+        if stage not in BY_NAME:
+            raise UsageError(f"stage '{stage}' does not exist; give one of {', '.join(BY_NAME)}.")
+        return RunDirectory.existing(self.folder).load_record(stage, BY_NAME[stage].record)
+
+    def __repr__(self) -> str:
+        return f"Run({os.fspath(self.folder)!r}): {self.verdict.word}, {self.verdict.why}"
+
+    def __str__(self) -> str:
+        """The table that the command prints."""
+        from vitcompress.pipeline.report.terminal import table
+
+        console = Console(width=80, no_color=True, color_system=None, force_terminal=False)
+        with console.capture() as text:
+            console.print(table(self.report))
+        return text.get()
+
+
+class Bundle:
+    """The folder that is deployed: graphs, engines, labels and preprocessing, each file verified by its checksum.
+
+    Args:
+        folder: of the bundle.
+
+    Raises:
+        BundleError: it is missing, incomplete or damaged.
+
+    Example:
+        >>> vc.Bundle("runs/cait_s24-deit_tiny-lift-digits/bundle").labels[:3]
+        ('0', '1', '2')
+    """
+
+    def __init__(self, folder: PathLike) -> None:
+        self._open: OpenBundle = open_bundle(Path(folder))
+
+    @property
+    def folder(self) -> Path:
+        """Where it is."""
+        return self._open.root
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the logits."""
+        return self._open.labels
+
+    @property
+    def models(self) -> tuple[ModelFile, ...]:
+        """The graphs and engines: name, file, runtime and precision of each."""
+        return self._open.models
+
+    def predict(self, images: PathLike | Sequence[PathLike], *, top: int = 5, model: str = "onnx") -> list[Prediction]:
+        """Classify images (files or folders) in order; needs no torch.
+
+        Args:
+            images: one path, or several.
+            top: labels an image.
+            model: name or file of a model of the bundle, or ``onnx`` or ``engine`` for the recommended one.
+
+        Returns:
+            One prediction an image, with its labels and probabilities (of 1), or with ``error`` where the image cannot
+            be read.
+
+        Raises:
+            UsageError: there is no such model, or ``top`` is less than 1.
+            DataError: a path does not exist, or there is no image.
+            EnvironmentLacksError: what runs the model is not on this machine.
+        """
+        given = [images] if isinstance(images, str | os.PathLike) else images
+        with hushed():
+            return list(predict_images(self._open, [Path(path) for path in given], top=top, model=model))
+
+    def __repr__(self) -> str:
+        return f"Bundle({os.fspath(self.folder)!r}): {', '.join(model.name for model in self.models)}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compress check` finds: a run beside its baseline."""
+
+    passed: bool
+    word: str
+    """PASS, FAIL, UNDECIDED or DONE."""
+    why: str
+    rows: list[dict[str, Any]]
+    """One a gate: value, interval, limit, verdict and cause, as in check.json."""
+    folder: Path
+    """Where check.json, check.md and check.junit.xml are."""
+
+
+def run(
+    teacher: str | None = None,
+    student: str | None = None,
+    *,
+    strategy: str | None = None,
+    data: PathLike | None = None,
+    control: str | None = None,
+    teacher_weights: PathLike | None = None,
+    image_size: int | None = None,
+    targets: str | Sequence[str] | None = None,
+    precisions: str | Sequence[str] | None = None,
+    projector: str | None = None,
+    max_accuracy_drop: float | None = None,
+    min_speedup: float | None = None,
+    max_latency_ms: float | None = None,
+    seed: int | None = None,
+    config: PathLike | Sequence[PathLike] = (),
+    settings: Mapping[str, Any] | None = None,
+    output: PathLike | None = None,
+    num_processes: int = 1,
+    progress: bool = True,
+) -> Run:
+    """Distil, fold, export, verify and judge: `compress run` from Python. What an earlier call finished is reused.
+
+    Args:
+        teacher: timm's name of the network to imitate, such as ``cait_s24``.
+        student: timm's name of the network to train, such as ``deit_tiny``.
+        strategy: ``plain``, ``lift``, ``widelast``, ``uniform`` or ``auto``; None for ``lift``.
+        data: a folder of class folders, or a name such as ``hfds/NAME``; None for the embedded digits.
+        control: ``labels`` trains the student once more without the teacher.
+        teacher_weights: a checkpoint, safetensors or a state dict.
+        image_size: side of both networks' input, pixels.
+        targets: what to make, such as ``("onnx", "tensorrt")``.
+        precisions: such as ``("fp32", "int8")``.
+        projector: of a lift: ``fold``, ``keep`` or ``auto``.
+        max_accuracy_drop: gate: points of top-1 that the deployed student may lose against the teacher.
+        min_speedup: gate: times as fast as the teacher in the same runtime.
+        max_latency_ms: gate: milliseconds for a batch of one.
+        seed: of weights, order and augmentation.
+        config: YAML files or names of recipes, the later ones over the earlier ones.
+        settings: anything else, by dotted name: ``{"distill.epochs": 100}``; these win over all others.
+        output: the run directory; None for ``runs/`` and a name from the settings.
+        num_processes: processes that train together on this machine, one a GPU.
+        progress: whether to print what is done to stderr.
+
+    Raises:
+        CompressError: anything that a user can solve; what is on disk stays, and the same call goes on from there.
+
+    Example:
+        >>> run = vc.run("cait_s24", "deit_tiny", strategy="lift", config=["digits", "quick.yaml"], progress=False)
+        >>> run.verdict.passed
+        True
+    """
+    from vitcompress.pipeline.request import default_output, with_absolute_paths
+    from vitcompress.pipeline.run import run_all
+
+    gates = {
+        "gates.max_accuracy_drop": max_accuracy_drop,
+        "gates.min_speedup": min_speedup,
+        "gates.max_latency_ms": max_latency_ms,
+    }
+    sets = {key: value for key, value in gates.items() if value is not None} | dict(settings or {})
+    given = [config] if isinstance(config, str | os.PathLike) else config
+    requested = requested_config(
+        teacher=teacher,
+        student=student,
+        strategy=strategy,
+        data=_text(data),
+        control=control,
+        teacher_weights=_text(teacher_weights),
+        image_size=image_size,
+        target=_listed(targets),
+        precision=_listed(precisions),
+        projector=projector,
+        seed=seed,
+        layers=tuple(os.fspath(path) for path in given),
+        sets=_assignments(sets),
+    )
+    folder = Path(output) if output is not None else default_output(with_absolute_paths(requested))
+    if world_size() > 1:
+        raise UsageError("vitcompress.run is one process's call; give num_processes=N, or start `compress run` there.")
+    if num_processes > 1:
+        _launched(requested, folder, num_processes)
+    else:
+        with hushed():
+            run_all(requested, folder, f"vitcompress.run(output={os.fspath(folder)!r})", _console(progress))
+    return Run(folder)
+
+
+def export(
+    run: Run | PathLike,
+    *,
+    targets: str | Sequence[str] | None = None,
+    precisions: str | Sequence[str] | None = None,
+    projector: str | None = None,
+    settings: Mapping[str, Any] | None = None,
+    progress: bool = True,
+) -> Run:
+    """Export a finished run's student again with other settings; measure, bundle and judge what came out.
+
+    Args:
+        run: or its folder.
+        targets: what to make.
+        precisions: of each target.
+        projector: of a lift: ``fold``, ``keep`` or ``auto``.
+        settings: of ``fold`` and ``export``, by dotted name.
+        progress: whether to print what is done to stderr.
+
+    Raises:
+        CompressError: anything that a user can solve.
+
+    Example:
+        >>> run = vc.export("runs/cait_s24-deit_tiny-lift-digits", targets="onnx", precisions="fp32", progress=False)
+        >>> sorted({row["precision"] for row in run.report["models"] if row["runtime"].startswith("onnx")})
+        ['fp32']
+    """
+    asked = {"target": _listed(targets), "precision": _listed(precisions), "projector": projector}
+    named = {f"export.{key}": value for key, value in asked.items() if value is not None}
+    return _step(run, "export", {**(settings or {}), **named}, progress)
+
+
+def verify(run: Run | PathLike, *, settings: Mapping[str, Any] | None = None, progress: bool = True) -> Run:
+    """Measure a run's artifacts against the teacher again, judge them, and renew the report.
+
+    Args:
+        run: or its folder.
+        settings: of ``verify`` and ``gates``, by dotted name.
+        progress: whether to print what is done to stderr.
+
+    Raises:
+        CompressError: anything that a user can solve.
+
+    Example:
+        >>> run = vc.verify("runs/cait_s24-deit_tiny-lift-digits", settings={"gates.max_size_mb": 5}, progress=False)
+        >>> run.verdict.word
+        'PASS'
+    """
+    return _step(run, "verify", settings or {}, progress)
+
+
+def check(
+    run: Run | PathLike,
+    baseline: PathLike = "baseline.json",
+    *,
+    settings: Mapping[str, Any] | None = None,
+    output: PathLike | None = None,
+) -> Comparison:
+    """Compare a finished run with a committed baseline: accuracy, latency against the teacher, size.
+
+    Args:
+        run: or its folder, or a report.json.
+        baseline: of :func:`update_baseline`, or of `compress check --update`.
+        settings: of ``check``, by dotted name: ``{"check.max_slowdown": 5}``.
+        output: folder for check.json, check.md and check.junit.xml; None for that of the report.
+
+    Raises:
+        UsageError: a file cannot be used, or the two are of different things.
+
+    Example:
+        >>> run = "runs/cait_s24-deit_tiny-lift-digits"
+        >>> vc.check(run, "baseline.json", settings={"check.max_slowdown": None}).word  # accuracy and size alone
+        'PASS'
+    """
+    from vitcompress.pipeline.check.command import check as compare
+    from vitcompress.pipeline.config import parse_sets
+
+    sets = parse_sets(_assignments(settings or {}))
+    found = compare(_folder(run), Path(baseline), sets, Path(output) if output is not None else None)
+    verdict = found["verdict"]
+    passed = verdict["exit_code"] != EXIT_GATE_FAILED
+    return Comparison(passed, verdict["word"], verdict["why"], found["rows"], found["folder"])
+
+
+def update_baseline(run: Run | PathLike, baseline: PathLike = "baseline.json", *, force: bool = False) -> list[str]:
+    """Make a run the baseline that later runs are checked against; return what changes, in sentences.
+
+    Args:
+        run: or its folder, or a report.json.
+        baseline: the file to write.
+        force: though the run failed its gates, or the baseline there is of another.
+
+    Raises:
+        UsageError: the run cannot be a baseline, or the file must not be replaced.
+
+    Example:
+        >>> vc.update_baseline("runs/cait_s24-deit_tiny-lift-digits", "new.json")[0]
+        'baseline new.json written'
+    """
+    from vitcompress.pipeline.check.command import renew
+
+    return renew(_folder(run), Path(baseline), force=force)
+
+
+def _step(run: Run | PathLike, step: str, settings: Mapping[str, Any], progress: bool) -> Run:
+    from vitcompress.pipeline.config import parse_sets
+    from vitcompress.pipeline.run import run_step
+
+    folder = _folder(run)
+    with hushed():
+        run_step(folder, step, parse_sets(_assignments(settings)), f"vitcompress.{step}", _console(progress))
+    return Run(folder)
+
+
+def _launched(requested: Any, folder: Path, processes: int) -> None:
+    """Run the command in several processes of this machine, with these settings from a file."""
+    from vitcompress.pipeline.config import dump_yaml
+    from vitcompress.pipeline.launch import check as check_machine
+    from vitcompress.pipeline.launch import launch
+
+    check_machine(processes, requested.device)
+    with tempfile.TemporaryDirectory(prefix="vitcompress-") as place:
+        file = Path(place) / "requested.yaml"
+        file.write_text(dump_yaml(requested))
+        code = launch(processes, ["run", "--config", os.fspath(file), "--output", os.fspath(folder)])
+    if code not in (0, EXIT_GATE_FAILED):
+        raise UsageError(f"the processes of the run ended with exit code {code}; the cause is printed above.")
+
+
+def _console(progress: bool) -> Console:
+    return Console(stderr=True, quiet=not progress)
+
+
+def _folder(run: Run | PathLike) -> Path:
+    return run.folder if isinstance(run, Run) else Path(run)
+
+
+def _text(value: PathLike | None) -> str | None:
+    return None if value is None else os.fspath(value)
+
+
+def _listed(value: str | Sequence[str] | None) -> str | None:
+    return value if value is None or isinstance(value, str) else ",".join(value)
+
+
+def _assignments(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Write settings as the command line does, ``key=value``, the value as JSON, which is YAML too.
+
+    Raises:
+        UsageError: a value is not text, number, list, mapping or None.
+    """
+    try:
+        return tuple(
+            f"{key}={json.dumps(value, allow_nan=False, ensure_ascii=False, default=os.fspath)}"
+            for key, value in settings.items()
+        )
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"settings hold a value that is not text, number, list or mapping ({error}); write it as one."
+        ) from error

@@ -1,0 +1,136 @@
+"""`import vitcompress`: what it costs, and that every example of its docstrings gives what it says."""
+
+from __future__ import annotations
+
+import doctest
+import inspect
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from running import TINY, Finished
+
+import vitcompress as vc
+from vitcompress.pipeline.config import parse_sets
+
+NAME = "cait_s24-deit_tiny-lift-digits"
+SETTINGS = (*TINY, "export.target=auto", "export.precision=[fp32,fp16,int8]", "analysis.images=60")
+"""Of the run that the fixture ``finished`` is."""
+GATE = ("gates.max_size_mb", 5)
+WITH_EXAMPLES = [name for name in vc.__all__ if ">>>" in (inspect.getdoc(getattr(vc, name)) or "")]
+
+
+def test_importing_it_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; before = set(sys.modules); import vitcompress\n"
+        "print(sorted({name.partition('.')[0] for name in set(sys.modules) - before} - sys.stdlib_module_names))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "['vitcompress']\n"
+
+
+def test_classifying_with_a_bundle_imports_no_torch(finished: Finished) -> None:
+    code = f"import sys, vitcompress as vc; vc.Bundle({str(finished.root / 'bundle')!r}); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+def test_every_name_is_there_and_explained() -> None:
+    assert set(vc.__all__) <= set(dir(vc))
+    assert [name for name in vc.__all__ if not inspect.getdoc(getattr(vc, name))] == []
+    with pytest.raises(AttributeError, match="no attribute 'rnu'"):
+        vc.rnu  # noqa: B018 - read for its error
+
+
+def test_every_function_and_class_of_runs_has_an_example() -> None:
+    own = {name for name in vc.__all__ if getattr(vc, name).__module__.startswith("vitcompress.pipeline.api")}
+    assert own - set(WITH_EXAMPLES) == {"Comparison"}  # what `check` gives
+
+
+@pytest.fixture(scope="module")
+def judged(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the finished run under its usual name, one gate, its settings and a baseline."""
+    folder = tmp_path_factory.mktemp("judged")
+    shutil.copytree(finished.root, folder / "runs" / NAME)
+    vc.verify(folder / "runs" / NAME, settings={GATE[0]: GATE[1]}, progress=False)
+    (folder / "quick.yaml").write_text(yaml.safe_dump(parse_sets([*SETTINGS, f"{GATE[0]}={GATE[1]}"])))
+    vc.update_baseline(folder / "runs" / NAME, folder / "baseline.json")
+    return folder
+
+
+@pytest.fixture
+def place(judged: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be changed at will."""
+    return Path(shutil.copytree(judged, tmp_path / "place"))
+
+
+@pytest.mark.parametrize("name", WITH_EXAMPLES)
+def test_an_example_gives_what_it_says(name: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    tests = doctest.DocTestFinder(recurse=False).find(getattr(vc, name), name, globs={"vc": vc})
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    told: list[str] = []
+    for test in tests:
+        runner.run(test, out=told.append)
+    assert runner.summarize(verbose=False).attempted > 0
+    assert not told, "".join(told)
+
+
+def test_a_run_that_is_there_is_reused_and_readable(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+    before = (place / "runs" / NAME / "records" / "distill.json").stat().st_mtime_ns
+    run = vc.run("cait_s24", "deit_tiny", strategy="lift", config=["digits", "quick.yaml"], progress=False)
+    assert (place / "runs" / NAME / "records" / "distill.json").stat().st_mtime_ns == before
+    assert run.verdict.exit_code == 0
+    assert run.config["distill"]["epochs"] == 2
+    assert run.record("distill").epochs == 2  # type: ignore[attr-defined]
+    assert run.page.is_file()
+    assert "student" in str(run) or "lift-folded" in str(run)
+    assert repr(run).startswith(f"Run('runs/{NAME}'): {run.verdict.word}")
+
+
+def test_predictions_of_paths_and_of_one_path(place: Path, digits_folder: Path) -> None:
+    bundle = vc.Run(place / "runs" / NAME).bundle
+    images = sorted(digits_folder.rglob("*.png"))[:3]
+    several = bundle.predict(images, top=2)
+    assert [one.path for one in several] == images
+    assert [len(one.classes) for one in several] == [2, 2, 2]
+    assert bundle.predict(os.fspath(images[0]), top=2) == several[:1]
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: vc.run("cait_s24", "deit_tiny", settings={"distill.epoch": 3}), "unknown key 'distill.epoch'"),
+        (lambda: vc.run("cait_s24", "deit_tiny", settings={"distill.lr": object()}), "that is not text, number"),
+        (lambda: vc.run(student="deit_tiny"), "'teacher.model' is missing"),
+        (lambda: vc.Run("nowhere"), "nowhere"),
+        (lambda: vc.Bundle("nowhere"), "nowhere"),
+        (lambda: vc.check("nowhere", "baseline.json"), "nowhere"),
+    ],
+    ids=["unknown setting", "no value", "no teacher", "no run", "no bundle", "nothing to check"],
+)
+def test_a_mistake_is_one_sentence(call: Any, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(vc.CompressError) as caught:
+        call()
+    assert sentence in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stage_that_does_not_exist_is_told(place: Path) -> None:
+    with pytest.raises(vc.UsageError, match=r"stage 'distil' does not exist; give one of data, teacher"):
+        vc.Run(place / "runs" / NAME).record("distil")
+
+
+def test_warnings_about_images_stay_off_the_terminal_and_the_callers_own_do_not(place: Path) -> None:
+    import warnings
+
+    before = list(warnings.filters)
+    vc.Run(place / "runs" / NAME).bundle.predict(place / "runs" / NAME / "verify" / "flips")
+    assert warnings.filters == before
