@@ -98,8 +98,7 @@ def _class_folders(root: Path) -> list[Path]:
     Raises:
         DataError: ``root`` is no folder or holds none, they have the names of splits, or two of them are the same one.
     """
-    if not root.is_dir():
-        raise DataError(f"data folder '{root}' does not exist; give a folder of class folders with --data.")
+    _require_folder(root)
     try:
         entries = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     except OSError as error:
@@ -120,6 +119,11 @@ def _class_folders(root: Path) -> list[Path]:
                 f"class folders '{other.name}' and '{entry.name}' in '{root}' are the same folder; remove one link."
             )
     return entries
+
+
+def _require_folder(folder: str | Path) -> None:
+    if not Path(folder).is_dir():
+        raise DataError(f"data folder '{folder}' does not exist; give a folder of class folders with --data.")
 
 
 def _imageless(root: Path, folders: Mapping[str, Mapping[str, int]]) -> DataError:
@@ -196,9 +200,8 @@ def list_splits(source: str, left_out: Set[str] = frozenset()) -> tuple[Listing,
         DataError: missing folder, one class only, a held-out class that training does not have, or a class without
             images.
     """
+    _require_folder(source)
     root = Path(source)
-    if not root.is_dir():
-        raise DataError(f"data folder '{source}' does not exist; give a folder of class folders with --data.")
     val_root = next((root / name for name in _VAL_NAMES if (root / name).is_dir()), None)
     has_train = (root / "train").is_dir()
     if has_train != (val_root is not None):
@@ -275,16 +278,19 @@ def data_digest(config: DataConfig) -> str:
         parts.append(version("scikit-learn"))  # the pixels ship with it
     else:
         root = Path(config.source if kind == "folder" else config.root or "")
-        if kind == "folder" and not root.is_dir():
-            raise DataError(
-                f"data folder '{config.source}' does not exist; give a folder of class folders with --data."
-            )
+        if kind == "folder":
+            _require_folder(config.source)
         if root.is_dir() and (kind == "folder" or config.root):
             parts.append(tree_digest(root))
         else:
             parts += [*config.splits, config.train_samples, config.val_samples, _reader_version(config.source)]
         if config.labels:
-            parts.append(tree_digest_of_file(Path(config.labels)))
+            try:
+                parts.append(hashlib.sha256(Path(config.labels).read_bytes()).hexdigest())
+            except OSError as error:
+                raise DataError(
+                    f"labels file '{config.labels}' cannot be read ({error.strerror}); check data.labels."
+                ) from error
     return fingerprint(parts)
 
 
@@ -294,15 +300,3 @@ def _reader_version(source: str) -> str | None:
         return version(PACKAGES[source.partition("/")[0].lower()])
     except PackageNotFoundError:
         return None
-
-
-def tree_digest_of_file(path: Path) -> str:
-    """Return SHA-256 of a small text file.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise DataError(f"labels file '{path}' cannot be read ({error.strerror}); check data.labels.") from error

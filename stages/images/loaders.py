@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -97,18 +98,12 @@ def train_transform(augment: AugmentConfig, spec: PreprocessSpec) -> Callable[[I
         separate=True,
     )
     erasing = [step for step in to_tensor.transforms if isinstance(step, RandomErasing)]
-    return Compose([*pictures, AsTensor(spec), *erasing])  # type: ignore[no-any-return]
+    return Compose([*pictures, partial(as_tensor, spec), *erasing])  # type: ignore[no-any-return]
 
 
-class AsTensor:
-    """Pixels of an augmented picture as the network's input."""
-
-    def __init__(self, spec: PreprocessSpec) -> None:
-        self.spec = spec
-
-    def __call__(self, image: Image.Image) -> Tensor:
-        """Convert a PIL image of the final size to float32 ``[3, size, size]``."""
-        return torch.from_numpy(self.spec.prepared(np.asarray(image, dtype=np.uint8)))
+def as_tensor(spec: PreprocessSpec, image: Image.Image) -> Tensor:
+    """Convert an augmented PIL image of the final size to the network's input, float32 ``[3, size, size]``."""
+    return torch.from_numpy(spec.prepared(np.asarray(image, dtype=np.uint8)))
 
 
 class EvalTransform:

@@ -11,6 +11,12 @@ from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 _POSITIONS, _TABLE, _PATCHES = "pos_embed", "relative_position_bias_table", "patch_embed.proj.weight"
+_KINDS = {
+    _POSITIONS: "position embeddings",
+    _TABLE: "relative position tables",
+    _PATCHES: "patch embedding",
+}
+"""Tensors that timm resamples, by the end of their name."""
 _FAILURES = (AttributeError, AssertionError, KeyError, IndexError, RuntimeError, TypeError, ValueError)
 
 
@@ -80,37 +86,29 @@ def _grid(network: nn.Module) -> tuple[int, int] | None:
 
 def _told(before: dict[str, Tensor], after: dict[str, Tensor], network: nn.Module) -> tuple[str, ...]:
     """Return one phrase for each kind of tensor whose size changed, found in other formats by the end of its name."""
-    changed: dict[str, tuple[Tensor, Tensor]] = {}
+    told: dict[str, str] = {}
     for name, value in after.items():
-        kind = next((kind for kind in (_POSITIONS, _TABLE, _PATCHES) if name.endswith(kind)), None)
+        kind = next((kind for kind in _KINDS if name.endswith(kind)), None)
         old = before.get(name) if name in before else next((before[key] for key in before if key.endswith(name)), None)
         if kind and old is not None and old.shape != value.shape:
-            changed.setdefault(kind, (old, value))
-    told = []
-    if _POSITIONS in changed:
-        told.append(f"position embeddings resampled from {_map_sizes(*changed[_POSITIONS], network)}")
-    if _TABLE in changed:
-        old, new = changed[_TABLE]
-        sides = f"{_table_side(old)} to {_table_side(new)}"
-        told.append(f"relative position tables resampled from {sides}")
-    if _PATCHES in changed:
-        old, new = changed[_PATCHES]
-        told.append(f"patch embedding resampled from {_square(old.shape[-1])} to {_square(new.shape[-1])} pixels")
-    return tuple(told)
+            told.setdefault(kind, f"{_KINDS[kind]} resampled from {_sizes(kind, old, value, _grid(network))}")
+    return tuple(told[kind] for kind in _KINDS if kind in told)
 
 
-def _map_sizes(old: Tensor, new: Tensor, network: nn.Module) -> str:
-    grid = _grid(network)
+def _sizes(kind: str, old: Tensor, new: Tensor, grid: tuple[int, int] | None) -> str:
+    """Return ``14x14 to 16x16``.
+
+    A table is ``[(2 h - 1) (2 w - 1) + extra, heads]``, of offsets along both axes; BEiT has three extra rows.
+    """
+    if kind == _PATCHES:
+        return f"{_square(old.shape[-1])} to {_square(new.shape[-1])} pixels"
+    if kind == _TABLE:
+        return f"{_square(math.isqrt(old.shape[0]))} to {_square(math.isqrt(new.shape[0]))}"
     if grid is None or old.ndim != 3 or new.ndim != 3:
         return f"{tuple(old.shape)} to {tuple(new.shape)}"
     patches = old.shape[1] - (new.shape[1] - grid[0] * grid[1])
     side = math.isqrt(max(patches, 0))
     return f"{_square(side) if side * side == patches else f'{patches} patches'} to {grid[0]}x{grid[1]}"
-
-
-def _table_side(table: Tensor) -> str:
-    """Return the offsets along both axes of ``[(2 h - 1) (2 w - 1) + extra, heads]``; BEiT has three extra rows."""
-    return _square(math.isqrt(table.shape[0]))
 
 
 def _square(side: int) -> str:

@@ -201,7 +201,7 @@ def shape_by_name(arch: str, args: dict[str, Any]) -> Shape:
 def _shape_by_name(arch: str, args: str) -> Shape:
     """Return the shape for arguments as JSON; asked for several times before a run begins."""
     model = meta_model(arch, json.loads(args))
-    if not hasattr(model, "get_classifier"):  # timm's protocol of a network that classifies
+    if not family_of(model).classifies(model):
         raise UsageError(
             f"model '{arch}' is an encoder without a classifier; use a network of timm that classifies "
             "(see `compress models`)."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -44,7 +43,7 @@ def fit_file(model: nn.Module, path: Path, arch: str, args: dict[str, Any], key:
         UsageError: the file cannot be read, or nothing in it fits.
     """
     checkpoint = read_checkpoint(path, "student", key)
-    if not _of_lift(checkpoint.state):
+    if not any(name.startswith(_INSIDE_LIFT) for name in checkpoint.state):
         checkpoint = without_wrapper(checkpoint, meta_model(arch, args).state_dict(), path, "student")
     found = fit(model, checkpoint.state, arch, args, f"student weights '{path}'")
     where = (checkpoint.words,) if checkpoint.key or checkpoint.prefix else ()  # else it is all of the file
@@ -73,11 +72,6 @@ def fit_pretrained(model: nn.Module, name: str, args: dict[str, Any]) -> tuple[F
     return found, {key: pretrained.pretrained_cfg[key] for key in _PREPROCESSING if key in pretrained.pretrained_cfg}
 
 
-def _of_lift(state: Iterable[str]) -> bool:
-    """Return whether these are a lift's own names already."""
-    return any(name.startswith(_INSIDE_LIFT) for name in state)
-
-
 def fit(model: nn.Module, state: dict[str, Tensor], arch: str, args: dict[str, Any], origin: str) -> Fit:
     """Return the tensors of ``state`` whose name and shape are those of ``model``.
 
@@ -89,7 +83,7 @@ def fit(model: nn.Module, state: dict[str, Tensor], arch: str, args: dict[str, A
     """
     own = model.state_dict()
     resampled: tuple[str, ...] = ()
-    if not _of_lift(state):
+    if not any(name.startswith(_INSIDE_LIFT) for name in state):  # a lift's own names already
         try:
             adapted = adapt(state, meta_model(arch, args))
         except CannotAdaptError as error:

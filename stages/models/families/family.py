@@ -106,6 +106,10 @@ class Family:
 
     # ---- The end of the network
 
+    def classifies(self, network: nn.Module) -> bool:
+        """Return whether the network gives logits of classes; in timm it then has ``get_classifier``."""
+        return hasattr(network, "get_classifier")
+
     def classifier(self, network: nn.Module) -> tuple[str, ...]:
         """Return the names of the modules that give the logits."""
         names = (getattr(network, "pretrained_cfg", None) or {}).get("classifier") or "head"

@@ -68,6 +68,9 @@ class PretendFamily(Family):
     def blocks(self, network: Any) -> nn.ModuleList:
         return network.trunk
 
+    def classifies(self, network: Any) -> bool:
+        return hasattr(network, "answer")
+
     def taps(self, network: Any, images: Tensor, layers: tuple[int, ...]) -> list[Tensor]:
         grid = network.patch_embed.grid_size
         found = [x.transpose(1, 2).unflatten(2, grid) for x in network.walk(images)]
