@@ -15,7 +15,7 @@ import pytest
 from made_networks import checkpoints, emptied, made_network
 
 from vitcompress.core.errors import UsageError
-from vitcompress.core.files import is_intact
+from vitcompress.core.files import is_intact, reference
 from vitcompress.stages.analysis.results import NetworkResult, TapResult
 from vitcompress.stages.analysis.write import load, save, write
 from vitcompress.stages.models.geometry import Shape
@@ -129,6 +129,16 @@ def test_arrays_come_back_exactly_and_the_same_numbers_are_the_same_bytes(
             np.testing.assert_array_equal(b, a, err_msg=field.name, strict=isinstance(a, np.ndarray))
     slower = dataclasses.replace(network, measure_seconds=77.0)
     assert save(slower, tmp_path / "b.npz", tmp_path).sha256 == saved.sha256
+
+
+def test_narrow_counts_of_an_earlier_version_are_read(tmp_path: Path) -> None:
+    network, path = made_network(depth=1, images=2), tmp_path / "a.npz"
+    save(network, path, tmp_path)
+    with np.load(path) as file:
+        arrays = {name: file[name] for name in file}
+    np.savez(path, **(arrays | {"0/rank": arrays["0/rank"].astype(np.uint16)}))  # type: ignore[arg-type]
+    rank = load(reference(path, tmp_path), tmp_path).taps[0].rank
+    np.testing.assert_array_equal(rank, network.taps[0].rank, strict=True)
 
 
 def test_a_deep_teacher_over_a_thousand_images_stays_small(tmp_path: Path) -> None:
