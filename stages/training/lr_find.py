@@ -8,9 +8,8 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -32,26 +31,17 @@ _BACK = 5.0
 """The peak rate is this many times below the rate at which the loss was lowest: there it has begun to be too large."""
 
 
-@dataclass(frozen=True)
-class RangeTest:
-    """What a range test saw."""
-
-    rates: tuple[float, ...]
-    losses: tuple[float, ...]
-    """Smoothed, one a rate."""
-    rate: float
-    """Suggested as the peak."""
-
-
-def range_test(step: Callable[[float], float], steps: int = STEPS) -> RangeTest:
+def range_test(step: Callable[[float], float], steps: int = STEPS) -> dict[float, float]:
     """Take up to ``steps`` training steps at rates from ``LOWEST`` to ``HIGHEST``, evenly spaced in the logarithm.
 
     Args:
         step: takes one optimizer step at this learning rate and returns its loss; not finite once it burst.
         steps: at least 2.
+
+    Returns:
+        The smoothed loss by rate, ascending; empty when the first step burst already.
     """
-    rates: list[float] = []
-    losses: list[float] = []
+    losses: dict[float, float] = {}
     average = 0.0
     for index in range(steps):
         rate = LOWEST * (HIGHEST / LOWEST) ** (index / (steps - 1))
@@ -59,24 +49,15 @@ def range_test(step: Callable[[float], float], steps: int = STEPS) -> RangeTest:
         if not math.isfinite(loss):
             break
         average = _SMOOTHING * average + (1 - _SMOOTHING) * loss
-        rates.append(rate)
-        losses.append(average / (1 - _SMOOTHING ** (index + 1)))
-        if losses[-1] > _BURST * min(losses):
+        losses[rate] = average / (1 - _SMOOTHING ** (index + 1))
+        if losses[rate] > _BURST * min(losses.values()):
             break
-    return RangeTest(tuple(rates), tuple(losses), suggested(rates, losses))
+    return losses
 
 
-def suggested(rates: Sequence[float], losses: Sequence[float]) -> float:
-    """Return the peak rate for a training: well below the rate of the lowest smoothed loss.
-
-    Args:
-        rates: growing; empty when the first step burst already.
-        losses: smoothed, one a rate.
-    """
-    if not rates:
-        return LOWEST
-    lowest = min(range(len(losses)), key=losses.__getitem__)
-    return max(LOWEST, rates[lowest] / _BACK)
+def peak_rate(losses: Mapping[float, float]) -> float:
+    """Return the peak rate for a training, from what ``range_test`` returns: well below the rate of the lowest loss."""
+    return max(LOWEST, min(losses, key=losses.__getitem__) / _BACK) if losses else LOWEST
 
 
 def found_rate(accelerator: Any, model: Any, optimizer: Any, loader: Any, job: Job, context: Context) -> float:
@@ -117,16 +98,17 @@ def found_rate(accelerator: Any, model: Any, optimizer: Any, loader: Any, job: J
         return float(accelerator.reduce(loss.detach(), reduction="mean"))
 
     with seeded(context.seed, accelerator.process_index):
-        tested = range_test(step)
+        losses = range_test(step)
     model.load_state_dict(weights)
     optimizer.load_state_dict(untouched)
+    rate = peak_rate(losses)
     context.say(
-        f"learning rate of {job.name}: {tested.rate:.2g}, by a range test of {len(tested.rates)} steps from "
-        f"{LOWEST:g}: its loss was lowest at {tested.rate * _BACK:.2g}"
+        f"learning rate of {job.name}: {rate:.2g}, by a range test of {len(losses)} steps from "
+        f"{LOWEST:g}: its loss was lowest at {rate * _BACK:.2g}"
     )
     if accelerator.is_main_process:
-        write_atomic(path, json.dumps({"fingerprint": job.fingerprint, "rate": tested.rate}).encode())
-    return tested.rate
+        write_atomic(path, json.dumps({"fingerprint": job.fingerprint, "rate": rate}).encode())
+    return rate
 
 
 def _kept(path: Path, fingerprint: str) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 
 from vitcompress.core.context import Context
 from vitcompress.stages.training.loop import train
-from vitcompress.stages.training.lr_find import HIGHEST, LOWEST, range_test, suggested
+from vitcompress.stages.training.lr_find import HIGHEST, LOWEST, peak_rate, range_test
 
 
 def bowl(rate: float, best: float = 1e-3) -> float:
@@ -21,14 +22,15 @@ def bowl(rate: float, best: float = 1e-3) -> float:
 
 
 def test_rates_grow_evenly_and_end_where_the_loss_bursts() -> None:
-    tested = range_test(bowl)
-    steps = [later / earlier for earlier, later in zip(tested.rates, tested.rates[1:], strict=False)]
+    losses = range_test(bowl)
+    rates = list(losses)
+    steps = [later / earlier for earlier, later in pairwise(rates)]
     assert steps == pytest.approx([steps[0]] * len(steps))
-    assert tested.rates[0] == LOWEST
-    assert tested.rates[-1] < HIGHEST
-    assert 1e-3 / 10 < tested.rate < 1e-3
-    assert max(range_test(lambda rate: float("nan") if rate > 1e-4 else 1.0).rates) <= 1e-4
-    assert suggested([], []) == LOWEST
+    assert rates[0] == LOWEST
+    assert rates[-1] < HIGHEST
+    assert 1e-3 / 10 < peak_rate(losses) < 1e-3
+    assert max(range_test(lambda rate: float("nan") if rate > 1e-4 else 1.0)) <= 1e-4
+    assert peak_rate({}) == LOWEST
 
 
 def test_a_training_finds_its_rate_once_and_starts_from_its_first_weights(context: Context) -> None:
