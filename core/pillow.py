@@ -37,6 +37,8 @@ def hushed() -> Iterator[None]:
     """Keep Pillow off the terminal within the block, for callers whose process is not ours."""
     with warnings.catch_warnings():
         hush()
+        # In a notebook without widgets, of the progress bars of libraries that we import.
+        warnings.filterwarnings("ignore", message="IProgress not found")
         yield
 
 

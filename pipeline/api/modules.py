@@ -159,7 +159,7 @@ def distill(
     spec = PreprocessSpec(size=size, mean=_IDENTITY, std=_UNIT)
     pairs = layer_pairs(config, student_shape.depth, teacher_shape.depth)
     shapes = tap_shapes(network, size, student_layers(pairs)), tap_shapes(theirs, size, teacher_layers(pairs))
-    console = Console(stderr=True, quiet=not progress)
+    console = Console(stderr=True, quiet=not progress, force_jupyter=False)
     root = Path(output) if output is not None else Path("runs") / f"distill-{name}"
     context = Context(RunDirectory(root), seed=seed, device=device, console=console)
     for change in check_alignable(pairs, *shapes):
@@ -510,7 +510,7 @@ def analyze_module(
         names = tuple(tap if isinstance(tap, str) else f"tap {index}" for index, tap in enumerate(given))
         names = names or tuple(f"blocks.{index}" for index in range(_shape(tapped).depth))
     root = Path(output) if output is not None else Path("runs") / f"analysis-{name}"
-    bar = Progress(console=Console(stderr=True, quiet=not progress), transient=True)
+    bar = Progress(console=Console(stderr=True, quiet=not progress, force_jupyter=False), transient=True)
     with bar:
         task = bar.add_task(f"reading {name}", total=count)
         result = measure_network(

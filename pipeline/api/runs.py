@@ -103,7 +103,7 @@ class Run:
         """The table that the command prints."""
         from vitcompress.pipeline.report.terminal import table
 
-        console = Console(width=80, no_color=True, color_system=None, force_terminal=False)
+        console = Console(width=80, no_color=True, force_terminal=False, force_jupyter=False)
         with console.capture() as text:
             console.print(table(self.report))
         return text.get()
@@ -467,7 +467,7 @@ def _launched(requested: Any, folder: Path, processes: int) -> None:
 
 
 def _console(progress: bool) -> Console:
-    return Console(stderr=True, quiet=not progress)
+    return Console(stderr=True, quiet=not progress, force_jupyter=False)
 
 
 def _folder(run: Run | PathLike) -> Path:

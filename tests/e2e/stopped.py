@@ -13,7 +13,7 @@ from collections.abc import Callable
 from os import getpgrp
 from typing import Any
 
-from vitcompress.pipeline.__main__ import process
+from vitcompress.__main__ import process
 
 import vitcompress.stages.data.stage
 import vitcompress.stages.distill.cache.store
