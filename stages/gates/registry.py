@@ -91,7 +91,9 @@ _BUILT_IN: tuple[ArtifactGate | RunGate, ...] = (
     ),
     ArtifactGate(
         field="min_agreement",
-        setting=limit("Smallest share of images with the same answer as the student in torch, percent.", ge=0, le=100),
+        setting=limit(
+            "Smallest share of held-out images with the same answer as the student in torch, percent.", ge=0, le=100
+        ),
         label="agreement with torch",
         unit="%",
         upper=False,
@@ -99,7 +101,11 @@ _BUILT_IN: tuple[ArtifactGate | RunGate, ...] = (
     ),
     ArtifactGate(
         field="min_speedup",
-        setting=limit("Smallest ratio of the teacher's median latency to the student's, ONNX, batch 1.", gt=0),
+        setting=limit(
+            "Smallest ratio of the teacher's median latency to the student's, ONNX Runtime, batch 1; never of an "
+            "engine.",
+            gt=0,
+        ),
         label="speed-up, batch 1",
         unit="x",
         upper=False,
@@ -136,7 +142,10 @@ _BUILT_IN: tuple[ArtifactGate | RunGate, ...] = (
     ),
     AboveChance(
         field="above_chance",
-        setting=(bool, Field(True, description="Whether a student no better than chance fails the run.")),
+        setting=(
+            bool,
+            Field(True, description="Whether a student no better than chance on the held-out images fails the run."),
+        ),
         label="top-1 against chance",
         unit="%",
         upper=False,
