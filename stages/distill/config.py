@@ -64,7 +64,7 @@ class DistillConfig(TrainingConfig):
     volatile: ClassVar[frozenset[str]] = TrainingConfig.volatile | {"keep_every", "timeout_minutes"}
 
     epochs: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
-    """Passes over the training images. auto: more, the fewer images there are (``pipeline.defaults``)."""
+    """Passes over the training images. auto: more, the fewer images there are (``pipeline.config.training``)."""
     logits: Annotated[str, AfterValidator(partial(check, "logits")), Field(examples=built_in("logits"))] = "soft"
     """Distillation of logits: `soft` KL to the teacher's softened answer, `hard` cross-entropy with its argmax, or a
     loss of another package."""

@@ -45,7 +45,7 @@ def distil(
         RunInterrupted: stopped on request.
     """
     if config.keep_every == "auto" or config.epochs == "auto":
-        raise ValueError("distill was not resolved")  # a mistake of ours: pipeline.resolve decides it
+        raise ValueError("distill was not resolved")  # a mistake of ours: pipeline.config decides it
     snapshots = Snapshots(context.run.root, context.fingerprint, config.epochs, config.keep_every)
     job = student_job(config, networks, loaders, context)
     trained = train(job, config, config.epochs, context, [KeepSnapshots(snapshots.keep)])

@@ -11,7 +11,7 @@ from vitcompress.core.record import Record
 
 class AugmentConfig(Record):
     """Training augmentation, carried out by timm's transforms. `auto`: as strong as the length of the training bears
-    (``pipeline.defaults``); each training's own values are in its section of the resolved settings."""
+    (``pipeline.config.training``); each training's own values are in its section of the resolved settings."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 

@@ -54,5 +54,5 @@ class StudentConfig(Record):
     def decided(self) -> Strategy:
         """The strategy, once it is no longer ``auto``."""
         if self.strategy == "auto":
-            raise ValueError("the strategy was not decided")  # a mistake of ours: pipeline.resolve_strategy decides it
+            raise ValueError("the strategy was not decided")  # a mistake of ours: pipeline.config decides it
         return self.strategy

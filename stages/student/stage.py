@@ -44,7 +44,7 @@ def run(config: StudentConfig, inputs: Inputs, context: Context) -> StudentRecor
         UsageError: the strategy does not fit the architecture, or the weights do not.
     """
     if config.init == "auto":
-        raise ValueError("the first weights were not decided")  # a mistake of ours: pipeline.resolve_student decides
+        raise ValueError("the first weights were not decided")  # a mistake of ours: pipeline.config decides
     set_seed(context.seed)
     spec = student_spec(config, len(inputs.data.classes), inputs.teacher.width)
     given = {} if config.args == "auto" else config.args

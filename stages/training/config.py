@@ -22,8 +22,8 @@ class TrainingConfig(Record):
     """Forward passes that make up one optimizer step; must divide batch_size."""
     lr: Annotated[float, Field(gt=0)] | Literal["auto", "linear", "find"] = "auto"
     """Peak learning rate. auto: by the square root of the batch, from a base that depends on the first weights
-    (``pipeline.defaults``); linear: the papers' 5e-4 x batch_size / 512, made for batches of 1,024 and more; find: a
-    range test of some 60 steps before the training."""
+    (``pipeline.config.training``); linear: the papers' 5e-4 x batch_size / 512, made for batches of 1,024 and more;
+    find: a range test of some 60 steps before the training."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] | None = "auto"
     """Factor on the learning rate from one block to the block below it, so that pretrained blocks near the input
     change least (timm's layer decay); null for none. auto: none for random weights, else 0.75."""
@@ -67,7 +67,7 @@ class TrainingConfig(Record):
     def augmentation(self) -> AugmentConfig:
         """Augmentation, once it is decided."""
         if isinstance(self.augment, str):
-            raise ValueError("the augmentation was not resolved")  # a mistake of ours: pipeline.resolve decides it
+            raise ValueError("the augmentation was not resolved")  # a mistake of ours: pipeline.config decides it
         return self.augment
 
     @model_validator(mode="after")

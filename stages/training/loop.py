@@ -285,5 +285,5 @@ class Training(TrainingState):
 
 def _number(value: float | str) -> float:
     if isinstance(value, str):
-        raise ValueError("a training setting was not resolved")  # a mistake of ours: pipeline.resolve decides it
+        raise ValueError("a training setting was not resolved")  # a mistake of ours: pipeline.config decides it
     return value

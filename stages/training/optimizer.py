@@ -24,7 +24,7 @@ def make_optimizer(model: nn.Module, config: TrainingConfig, lr: float) -> torch
         lr: peak learning rate.
     """
     if isinstance(config.layer_decay, str):
-        raise ValueError("layer_decay was not resolved")  # a mistake of ours: pipeline.defaults decides it
+        raise ValueError("layer_decay was not resolved")  # a mistake of ours: pipeline.config.training decides it
     optimizer: torch.optim.Optimizer = create_optimizer_v2(
         model,
         opt="adamw",
