@@ -13,12 +13,11 @@ from collections.abc import Callable
 from os import getpgrp
 from typing import Any
 
-from vitcompress.__main__ import process
-
 import vitcompress.stages.data.stage
 import vitcompress.stages.distill.cache.store
 import vitcompress.stages.training.loop
 import vitcompress.stages.verify.held_out
+from vitcompress.__main__ import process
 from vitcompress.pipeline import runner
 
 signals = ""
