@@ -70,6 +70,8 @@ class Target(ABC):
     """What it can build and run; empty when it runs nothing itself."""
     distributions: ClassVar[tuple[str, ...]] = ()
     """Distributions on PyPI that it runs with: the bundle's manifest has the version of the first that is installed."""
+    needs_gpu: ClassVar[bool] = False
+    """Whether it runs on an NVIDIA GPU alone."""
     needs: ClassVar[str] = ""
     """What running it takes beyond the library, in words: ``an NVIDIA GPU``."""
     hardware: ClassVar[str] = ""

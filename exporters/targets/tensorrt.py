@@ -21,6 +21,7 @@ class TensorrtTarget(Target):
     page = "docs/engines.md"
     precisions = get_args(Precision)
     distributions = ("tensorrt",)
+    needs_gpu = True
     needs = "an NVIDIA GPU"
     note = (
         "An engine loads only in the TensorRT it was built with; elsewhere use an ONNX file, or build the engine again."

@@ -16,7 +16,7 @@ from vitcompress.core.bits import unpacked
 from vitcompress.core.errors import UsageError
 from vitcompress.core.json_files import read_object
 from vitcompress.core.record import Record
-from vitcompress.stages.gates.names import NAMES
+from vitcompress.stages.gates.names import artifact_names
 
 KIND: Final = "compress-baseline"
 SCHEMA_VERSION: Final = 1
@@ -98,7 +98,7 @@ class Baseline(Record):
     @model_validator(mode="after")
     def _coherent(self) -> Self:
         for name in (*self.artifacts, *filter(None, self.recommended.values())):
-            if name not in NAMES:
+            if name not in artifact_names((name,)):
                 raise ValueError(f"'{name}' is no artifact's name")
         for name, one in self.measured().items():
             answers = one.answers(self.images.count)

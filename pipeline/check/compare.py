@@ -9,7 +9,7 @@ from vitcompress.core.artifact_records import GateRow
 from vitcompress.pipeline.check.baseline import Baseline, Measured
 from vitcompress.pipeline.check.config import CheckConfig
 from vitcompress.pipeline.check.limits import LIMITS, Change
-from vitcompress.stages.gates.names import ALL, NAMES, ROLES, label_of
+from vitcompress.stages.gates.names import ALL, ROLES, artifact_names, label_of
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,11 @@ def pairs(config: CheckConfig, before: Baseline, now: Baseline) -> Iterator[Pair
     """
     named = [*config.artifacts, *config.require]
     if ALL in named:
-        named += [name for name in NAMES if name in before.artifacts or name in now.artifacts]
+        named += [
+            name
+            for name in artifact_names((*before.artifacts, *now.artifacts))
+            if name in before.artifacts or name in now.artifacts
+        ]
     # Roles first, for they are what a reader knows an artifact by.
     order = sorted(dict.fromkeys(name for name in named if name != ALL), key=lambda name: name not in ROLES)
     seen = set()

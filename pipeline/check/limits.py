@@ -13,7 +13,7 @@ from vitcompress.pipeline.check.baseline import Baseline, Measured
 from vitcompress.pipeline.check.config import CheckConfig
 from vitcompress.pipeline.check.same import DISTURBED, MARGIN, machine
 from vitcompress.stages.gates.gate import Gate, Measurement, Verdict, verdict_on
-from vitcompress.stages.gates.names import PARTS
+from vitcompress.stages.gates.names import parts_of
 from vitcompress.stages.training.accuracy import paired_drop
 
 SESSIONS = 2
@@ -97,7 +97,7 @@ def _accuracy(change: Change) -> Measurement:
 
 def _slowdown(change: Change) -> Measurement:
     """Measure percent by which the latency relative to the teacher's grew."""
-    runtime = PARTS[change.name][0]
+    runtime = parts_of(change.name)[0]
     if runtime != "onnx":
         return Measurement(None, reason=NO_TEACHER)
     return _grown(change, runtime)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from vitcompress.core.errors import CompressError
+from vitcompress.exporters import targets
 from vitcompress.exporters.cuda import gpu_facts, gpu_name_and_capability, gpu_present
 from vitcompress.exporters.tensorrt import MODULES, RTX_DEFAULT, capability_names, choose_flavour, load_tensorrt
 from vitcompress.pipeline.doctor.finding import Finding
@@ -26,6 +27,19 @@ def examine_engines() -> Iterator[Finding]:
         if loaded is not None:
             working[flavour] = loaded
     yield from _engine(working)
+    yield from _others()
+
+
+def _others() -> Iterator[Finding]:
+    """Yield a finding about each target of another package."""
+    try:
+        found = [target for name, target in targets.registered().items() if name not in targets.BUILT_IN]
+    except CompressError as error:
+        yield Finding("broken", f"targets of other packages: {error}", "repair or uninstall that package")
+        return
+    for target in found:
+        here = target.available()
+        yield Finding("ok" if here.yes else "absent", f"{target.name} ({target.title}): {here.why}")
 
 
 def _gpu() -> Finding:

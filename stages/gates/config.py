@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Field, ValidationError, create_model, model_val
 from vitcompress.core.errors import nearest
 from vitcompress.core.record import Record
 from vitcompress.stages.gates.gate import ArtifactGate
-from vitcompress.stages.gates.names import NAMES, ROLES, ArtifactChoice, refuse_unknown
+from vitcompress.stages.gates.names import ROLES, ArtifactChoice, artifact_names, refuse_unknown
 from vitcompress.stages.gates.registry import GATES
 
 _SETTINGS: dict[str, Any] = {name: gate.setting for name, gate in GATES.items()}
@@ -40,7 +40,7 @@ class GatesConfig(_Limits):
 
     @model_validator(mode="after")
     def _own_limits_known(self) -> Self:
-        refuse_unknown("only", tuple(self.only), (*ROLES, *NAMES))
+        refuse_unknown("only", tuple(self.only), (*ROLES, *artifact_names(self.only)))
         for name, limits in self.only.items():
             for field in limits:
                 if field not in ARTIFACT_LIMITS:

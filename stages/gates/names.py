@@ -2,30 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Self, get_args
+from collections.abc import Iterable, Sequence
+from typing import Self, cast
 
 from pydantic import ConfigDict, Field, model_validator
 
-from vitcompress.core.artifact_records import Precision, Runtime
+from vitcompress.core.artifact_records import Precision
 from vitcompress.core.errors import nearest
 from vitcompress.core.record import Record
+from vitcompress.exporters import targets
 
 ROLES = ("onnx", "engine")
 """Of each kind the artifact that the bundle recommends, whichever that turns out to be."""
 ALL = "all"
 """Every artifact of the deployed graph that the run made."""
-RUNTIMES: tuple[Runtime, ...] = ("onnx", "tensorrt", "tensorrt-rtx")
-PARTS: dict[str, tuple[Runtime, Precision]] = {
-    f"{runtime}-{precision}": (runtime, precision) for runtime in RUNTIMES for precision in get_args(Precision)
-}
-"""Runtime and precision of each artifact by its name, such as ``onnx-int8`` or ``tensorrt-rtx-fp16``."""
-NAMES = tuple(PARTS)
+RUNTIMES = tuple(name for name, target in targets.BUILT_IN.items() if target.precisions)
+"""What runs artifacts, other packages' targets aside."""
 
 
 def name_of(runtime: str, precision: str) -> str:
     """Return the name of one artifact."""
     return f"{runtime}-{precision}"
+
+
+def parts_of(name: str) -> tuple[str, Precision]:
+    """Return runtime and precision of an artifact's name, such as ``onnx-int8`` or ``tensorrt-rtx-fp16``."""
+    runtime, _, precision = name.rpartition("-")
+    return runtime, cast(Precision, precision)  # names are checked when settings are
+
+
+def artifact_names(wanted: Iterable[str] = ()) -> tuple[str, ...]:
+    """Return the names of all artifacts that can be made.
+
+    Other packages' targets are looked for only where a name in ``wanted`` is of no built-in one.
+
+    Raises:
+        UsageError: another package's target was looked for, and cannot be loaded.
+    """
+    names = _names_of(targets.BUILT_IN)
+    if set(wanted) <= {*ROLES, ALL, *names}:
+        return names
+    return _names_of(targets.registered())
+
+
+def _names_of(known: dict[str, targets.Target]) -> tuple[str, ...]:
+    return tuple(name_of(name, precision) for name, target in known.items() for precision in target.precisions)
 
 
 def label_of(role: str, name: str) -> str:
@@ -49,14 +70,15 @@ class ArtifactChoice(Record):
 
     def judged_names(self) -> tuple[str, ...]:
         """Return the names of all artifacts that are judged, ``all`` written out."""
-        return (*ROLES, *NAMES) if ALL in self.artifacts else self.artifacts
+        return (*ROLES, *artifact_names(self.require)) if ALL in self.artifacts else self.artifacts
 
     @model_validator(mode="after")
     def _artifacts_known(self) -> Self:
-        refuse_unknown("artifacts", self.artifacts, (*ROLES, *NAMES, ALL))
+        known = (*ROLES, *artifact_names((*self.artifacts, *self.require)))
+        refuse_unknown("artifacts", self.artifacts, (*known, ALL))
         judged = self.judged_names()
         for name in self.require:
-            if name not in judged and name in (*ROLES, *NAMES):
+            if name not in judged and name in known:
                 # It may be the default, which the user never wrote, so both settings are named.
                 raise ValueError(
                     f"require names '{name}', which is not among the artifacts ({', '.join(judged)}); add it to "

@@ -9,7 +9,7 @@ from vitcompress.core.context import Context
 from vitcompress.stages.gates.config import GatesConfig
 from vitcompress.stages.gates.gate import ArtifactGate, Measured, passed
 from vitcompress.stages.gates.gate import Inputs as Inputs
-from vitcompress.stages.gates.names import ALL, PARTS, RUNTIMES, label_of, name_of
+from vitcompress.stages.gates.names import ALL, RUNTIMES, label_of, name_of, parts_of
 from vitcompress.stages.gates.registry import GATES
 
 STUDENT = "student"
@@ -58,7 +58,7 @@ def judged_artifacts(config: GatesConfig, inputs: Inputs) -> tuple[Artifact, ...
         named += _made(inputs.export) if name == ALL else [name]
     found: dict[str, Artifact] = {}
     for name in named:
-        parts = roles[name] if name in roles else PARTS[name]
+        parts = roles[name] if name in roles else parts_of(name)
         if parts is None:
             found[name] = Artifact(name, (name,), None)
             continue
@@ -73,7 +73,8 @@ def _made(export: ExportRecord) -> list[str]:
     """Return the names of all artifacts that there are of the deployed graph, ONNX first."""
     graphs = [("onnx", "fp32"), *(("onnx", precision) for precision in export.reduced)]
     engines = [(one.flavour, one.precision) for one in export.engines if one.file is not None]
-    engines.sort(key=lambda one: RUNTIMES.index(one[0]))
+    order = (*RUNTIMES, *(one[0] for one in engines))  # other packages' targets last
+    engines.sort(key=lambda one: order.index(one[0]))
     return [name_of(*one) for one in (*graphs, *engines)]
 
 

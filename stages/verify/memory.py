@@ -8,6 +8,7 @@ from typing import Any
 
 from vitcompress.core.artifact_records import MemoryRow, Runtime
 from vitcompress.core.errors import CompressError
+from vitcompress.exporters import targets
 from vitcompress.exporters.cuda import gpu_present
 from vitcompress.exporters.memory import Memory, memory_of
 from vitcompress.stages.verify.contestant import Contestant
@@ -33,7 +34,7 @@ def memory_rows(contestants: Sequence[Contestant], batch: int, threads: int) -> 
         row |= {"batch": images, "peak_rss_bytes": None}
         if each.file is None:
             found, row["reason"] = None, each.reason
-        elif each.runtime != "onnx" and not gpu_present():
+        elif targets.get(each.runtime).needs_gpu and not gpu_present():
             found, row["reason"] = None, "running an engine needs an NVIDIA GPU, and none was found on this machine"
         else:
             found, row["reason"] = _memory(each.runtime, each.file, images, threads)

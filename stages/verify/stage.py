@@ -22,14 +22,15 @@ from vitcompress.core.artifact_records import (
     VerifyRecord,
 )
 from vitcompress.core.context import Context
-from vitcompress.core.errors import BundleError, EnvironmentLacksError
+from vitcompress.core.errors import BundleError, EnvironmentLacksError, UsageError
 from vitcompress.core.machine import hardware, processor
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.records import DataRecord, DistillRecord, FoldRecord, StudentRecord, TeacherRecord
 from vitcompress.core.words import counted
+from vitcompress.exporters import targets
 from vitcompress.exporters.cuda import gpu_name_and_capability, gpu_present
 from vitcompress.exporters.latency import Others, physical_cores, pinned
-from vitcompress.exporters.runners import PROVIDERS, EngineRunner, OnnxRunner, Provider, provider_for
+from vitcompress.exporters.runners import PROVIDERS, OnnxRunner, Provider, provider_for
 from vitcompress.stages.images.loaders import sample
 from vitcompress.stages.images.sources import recorded_images
 from vitcompress.stages.images.thumbnails import thumbnails
@@ -197,7 +198,7 @@ def _onnx(absent: Contestant, path: Path, threads: int, provider: Provider, stac
 
 
 def _engine(export: ExportRecord, engine: EngineArtifact, root: Path, stack: ExitStack) -> Contestant:
-    """Return an engine as a contestant; without a GPU it has a reason instead of a way to run."""
+    """Return what a target built as a contestant; where it cannot run, it has a reason instead of a way to."""
     absent = Contestant(
         export.deployed, engine.flavour, export.preprocess, None, engine.max_batch, engine.reason, "", engine.precision
     )
@@ -205,10 +206,11 @@ def _engine(export: ExportRecord, engine: EngineArtifact, root: Path, stack: Exi
         return absent
     absent = replace(absent, file=root / engine.file.path)
     try:
-        runner = stack.enter_context(EngineRunner(root / engine.file.path, engine.flavour))
-    except (EnvironmentLacksError, BundleError) as error:
+        runner = stack.enter_context(targets.get(engine.flavour).open(root / engine.file.path))
+    except (EnvironmentLacksError, BundleError, UsageError) as error:
         return replace(absent, reason=str(error))
-    return replace(absent, infer=runner.infer, reason="", on_gpu=runner.time)
+    on_gpu = getattr(runner, "time", None)  # what runs on a GPU times itself there
+    return replace(absent, infer=runner.infer, reason="", on_gpu=on_gpu)
 
 
 def _accuracy(inputs: Inputs, context: Context, contestants: Sequence[Contestant]) -> dict[str, Any]:

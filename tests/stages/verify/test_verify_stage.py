@@ -320,7 +320,7 @@ def small_engine(finished: tuple[Context, Inputs], monkeypatch: pytest.MonkeyPat
             assert seconds > 0
             return SimpleNamespace(gpu_percentiles=lambda: (0.5, 0.6, None), method=lambda: "by CUDA events")
 
-    monkeypatch.setattr(stage, "EngineRunner", FourAtMost)
+    monkeypatch.setattr("vitcompress.exporters.targets.tensorrt.EngineRunner", FourAtMost)
     return replace(inputs, export=inputs.export.model_copy(update={"engines": (engine,)}))
 
 
