@@ -28,15 +28,8 @@ def is_put_off(node: ast.AST) -> bool:
     return isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
 
 
-def is_for_types(node: ast.AST) -> bool:
-    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
-
-
-def imports(path: Path, *, module_level: bool = False, types: bool = True) -> Iterator[str]:
-    """Dotted names that a file imports.
-
-    ``module_level``: only those that importing the file carries out; ``types``: also those that only types need.
-    """
+def imports(path: Path, *, module_level: bool = False) -> Iterator[str]:
+    """Dotted names that a file imports; ``module_level``: only those that importing the file carries out."""
 
     def walk(node: ast.AST) -> Iterator[str]:
         for child in ast.iter_child_nodes(node):
@@ -45,7 +38,7 @@ def imports(path: Path, *, module_level: bool = False, types: bool = True) -> It
             elif isinstance(child, ast.ImportFrom):
                 assert child.level == 0, f"{path}: relative import"
                 yield from (f"{child.module}.{alias.name}" for alias in child.names)
-            elif not (module_level and is_put_off(child)) and (types or not is_for_types(child)):
+            elif not (module_level and is_put_off(child)):
                 yield from walk(child)
 
     yield from walk(ast.parse(path.read_text()))
@@ -159,12 +152,13 @@ def test_configs_plan_and_command_line_import_without_torch() -> None:
 
 
 def test_no_circle_between_files() -> None:
+    """Not inside functions either, nor for types alone."""
     files = {
         ".".join(("vitcompress", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__"): path
         for path in MODULES
     }
     imported = {
-        name: {found for one in imports(path, types=False) for found in (one, one.rpartition(".")[0]) if found in files}
+        name: {found for one in imports(path) for found in (one, one.rpartition(".")[0]) if found in files}
         for name, path in files.items()
     }
     # A package whose __init__ re-exports its own files is not in a circle with them.
