@@ -5,6 +5,7 @@ Everything before (data, networks, training) is in ``core.records``.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Literal
 
 from pydantic import Field
@@ -58,9 +59,9 @@ class Artifact(Record):
     """What the target opens; None where nothing could be built."""
 
     @property
+    @abstractmethod
     def target(self) -> Runtime:
         """Name of the target that built it and runs it."""
-        raise NotImplementedError
 
     @property
     def files(self) -> tuple[FileRef, ...]:

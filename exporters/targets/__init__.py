@@ -16,6 +16,7 @@ from functools import cache
 from importlib.metadata import entry_points
 
 from vitcompress.core.errors import UsageError
+from vitcompress.core.extensions import load
 from vitcompress.exporters.targets.onnx_runtime import OnnxTarget
 from vitcompress.exporters.targets.target import AddedFiles, Availability, BuildOptions, Target
 from vitcompress.exporters.targets.tensorrt import TensorrtTarget
@@ -42,10 +43,7 @@ def registered() -> dict[str, Target]:
     """
     found = dict(BUILT_IN)
     for entry in entry_points(group=GROUP):
-        try:
-            target: Target = entry.load()()
-        except Exception as error:  # another package's code raises what it likes
-            raise UsageError(f"target '{entry.name}' ({entry.value}) cannot be loaded: {error}") from error
+        target: Target = load(entry, "target", lambda kind: kind())
         if target.name in found:
             raise UsageError(f"target '{target.name}' of {entry.value} has a name that is taken.")
         found[target.name] = target

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,10 +39,9 @@ from vitcompress.stages.analysis.config import AnalysisConfig
 from vitcompress.stages.analysis.network import measure_network
 from vitcompress.stages.analysis.write import write
 from vitcompress.stages.distill.config import DistillConfig
-from vitcompress.stages.distill.job import Loaders, Networks
-from vitcompress.stages.distill.model import AdaptedTeacher, FrozenTeacher, TappedStudent, tap_shapes
+from vitcompress.stages.distill.job import Loaders, Networks, with_taps
+from vitcompress.stages.distill.model import AdaptedTeacher, FrozenTeacher, tap_shapes
 from vitcompress.stages.distill.pairs import (
-    check_alignable,
     layer_pairs,
     resolved_features,
     student_layers,
@@ -158,25 +157,19 @@ def distill(
     )
     spec = PreprocessSpec(size=size, mean=_IDENTITY, std=_UNIT)
     pairs = layer_pairs(config, student_shape.depth, teacher_shape.depth)
-    shapes = tap_shapes(network, size, student_layers(pairs)), tap_shapes(theirs, size, teacher_layers(pairs))
     console = Console(stderr=True, quiet=not progress, force_jupyter=False)
     root = Path(output) if output is not None else Path("runs") / f"distill-{name}"
     context = Context(RunDirectory(root), seed=seed, device=device, console=console)
-    for change in check_alignable(pairs, *shapes):
-        context.say(change)
+    shapes = tap_shapes(network, size, student_layers(pairs)), tap_shapes(theirs, size, teacher_layers(pairs))
+    tapped = with_taps(network, pairs, *shapes, context)
     where = make_accelerator(device).device
     config = _decided(config, _facts(train, val, len(labels), start, (network, theirs), size, where.type))
     precision = torch.bfloat16 if config.teacher_precision == "bfloat16" else torch.float32
     adapted = AdaptedTeacher(theirs, teacher_layers(pairs), spec, spec, config.alpha > 0, precision)
-    widths = {
-        pair: (shapes[0][pair.student][1], shapes[1][pair.teacher][1]) for pair in pairs if pair.match == "projector"
-    }
-    networks = Networks(
-        pairs, TappedStudent(network, pairs, widths), FrozenTeacher(adapted).to(where) if config.asks_teacher else None
-    )
+    networks = Networks(pairs, tapped, FrozenTeacher(adapted).to(where) if config.asks_teacher else None)
     run = RunDirectory.claim(root, {"teacher": type(teacher).__name__, "student": name, "strategy": strategy})
     mark = fingerprint(config, strategy, seed, _digest(teacher), _digest(network))
-    context = Context(run, seed=seed, device=device, fingerprint=mark, console=console)
+    context = replace(context, fingerprint=mark)
     graph = "lift-kept" if strategy == "lift" else "plain"
     model = ModelSpec(
         arch=name,
@@ -433,9 +426,12 @@ def _facts(
 
 
 def _images(batches: Batches, batch: int) -> int:
-    """Return the number of images, as near as a loader tells."""
-    if isinstance(batches, DataLoader) and batches.batch_size:
-        return len(batches) * batches.batch_size
+    """Return the number of images; of what is neither a loader nor a list, as if each batch were as the first."""
+    if isinstance(batches, DataLoader):
+        whole = len(batches) * (batches.batch_size or batch)
+        return whole if batches.drop_last or batches.batch_size is None else len(batches.dataset)  # type: ignore[arg-type]
+    if isinstance(batches, Sequence):
+        return sum(len(one[0] if isinstance(one, tuple | list) else one) for one in batches)
     return len(batches) * batch  # type: ignore[arg-type]  # _first_batch has refused what has no length
 
 
@@ -495,7 +491,6 @@ def analyze_module(
     Raises:
         UsageError: the network's blocks are not known and no taps are given, or there are no images.
         ResultError: a feature is not finite.
-
     """
     network = deepcopy(module.student if isinstance(module, Distilled) else module)
     batches = list(torch.split(images, 64)) if isinstance(images, Tensor) else images
@@ -542,7 +537,4 @@ def _counted(batches: Batches) -> tuple[int, Tensor]:
     first = batch[0] if isinstance(batch, tuple | list) else batch
     if not isinstance(first, Tensor) or first.ndim != 4 or len(first) == 0:
         raise UsageError("there is no image to read; give float32 [N, 3, S, S], or batches of them.")
-    if isinstance(batches, DataLoader):
-        whole = len(batches) * int(batches.batch_size or 0) if batches.drop_last else len(batches.dataset)  # type: ignore[arg-type]
-        return whole, first[:2]
-    return sum(len(one[0] if isinstance(one, tuple | list) else one) for one in batches), first[:2]
+    return _images(batches, len(first)), first[:2]

@@ -271,10 +271,32 @@ def _tapped_student(pairs: tuple[LayerPair, ...], inputs: Inputs, context: Conte
     network = load_own(build_model(inputs.student.model), inputs.student.weights, context.run.root)
     ours = _tap_shapes(inputs.student, student_layers(pairs))
     theirs = _tap_shapes(inputs.teacher, teacher_layers(pairs))
+    set_seed(context.seed)
+    return with_taps(network, pairs, ours, theirs, context)
+
+
+def with_taps(
+    network: nn.Module,
+    pairs: tuple[LayerPair, ...],
+    ours: dict[int, Shape],
+    theirs: dict[int, Shape],
+    context: Context,
+) -> TappedStudent:
+    """Return a student that gives its taps, its projectors new; say how taps of different grids are compared.
+
+    Args:
+        network: the student.
+        pairs: the comparisons in use.
+        ours: shape of the student's tap of each layer.
+        theirs: likewise of the teacher's.
+        context: to say it.
+
+    Raises:
+        UsageError: two taps cannot be compared.
+    """
     for change in check_alignable(pairs, ours, theirs):
         context.say(change)
     widths = {pair: (ours[pair.student][1], theirs[pair.teacher][1]) for pair in pairs if pair.match == "projector"}
-    set_seed(context.seed)
     return TappedStudent(network, pairs, widths)
 
 

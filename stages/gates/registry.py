@@ -13,6 +13,7 @@ from pydantic import Field
 
 from vitcompress.core.artifact_records import GateRow
 from vitcompress.core.errors import EnvironmentLacksError
+from vitcompress.core.extensions import load
 from vitcompress.stages.gates.gate import ArtifactGate, Inputs, Measured, Measurement, RunGate, limit, number
 
 GROUP = "vitcompress.gates"
@@ -164,10 +165,7 @@ def _gates() -> Iterator[ArtifactGate | RunGate]:
     taken = {gate.field for gate in _BUILT_IN}
     for entry in entry_points(group=GROUP):
         mend = f"mend or uninstall the package that names it under '{GROUP}'."
-        try:
-            gate: Any = entry.load()
-        except Exception as error:
-            raise EnvironmentLacksError(f"gate '{entry.value}' cannot be loaded ({error}); {mend}") from error
+        gate: Any = load(entry, "gate", error=EnvironmentLacksError)
         if not isinstance(gate, ArtifactGate | RunGate):
             raise EnvironmentLacksError(f"gate '{entry.value}' is a {type(gate).__name__}, no ArtifactGate; {mend}")
         if gate.field in taken or not gate.field.startswith(("min_", "max_")):

@@ -126,7 +126,10 @@ class Taken(PretendTarget):
 
 @pytest.mark.parametrize(
     ("loaded", "words"),
-    [(broken, "cannot be loaded: no module named warp"), (Taken, "'onnx' of .* name that is taken")],
+    [
+        (broken, r"target 'pretend' .* cannot be loaded \(no module named warp\)"),
+        (Taken, "'onnx' of .* name that is taken"),
+    ],
 )
 def test_a_target_that_cannot_be_added_is_told(loaded: object, words: str) -> None:
     with installed(loaded), pytest.raises(UsageError, match=words):

@@ -10,6 +10,8 @@ from pathlib import Path
 from pkgutil import iter_modules
 from typing import Any, Literal
 
+from vitcompress.core.extensions import load
+
 GROUP = "vitcompress.losses"
 """The entry points' group; their names are ``features.NAME`` and ``logits.NAME``."""
 
@@ -40,11 +42,12 @@ def loss_of(place: Place, name: str) -> Callable[..., Any]:
 
     Raises:
         ValueError: as ``check``.
+        UsageError: another package's loss cannot be loaded.
     """
     if check(place, name) in built_in(place):
         function: Callable[..., Any] = import_module(f"{__package__}.{place}.{name}").loss
     else:
-        function = next(point for point in _added(place) if point.name == f"{place}.{name}").load()
+        function = load(next(point for point in _added(place) if point.name == f"{place}.{name}"), "loss")
     return function
 
 

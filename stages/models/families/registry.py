@@ -11,7 +11,7 @@ from importlib.metadata import entry_points
 
 from torch import nn
 
-from vitcompress.core.errors import UsageError
+from vitcompress.core.extensions import load
 from vitcompress.stages.models.families.cait import Cait
 from vitcompress.stages.models.families.family import Family
 from vitcompress.stages.models.families.given import Given
@@ -71,14 +71,7 @@ def load_installed() -> None:
         UsageError: one of them cannot be loaded.
     """
     for point in entry_points(group=GROUP):
-        try:
-            register(point.load())
-        except Exception as error:  # another package's code, which may raise anything
-            reason = str(error).split("\n")[0][:200] or type(error).__name__
-            raise UsageError(
-                f"the family of networks '{point.name}' ({point.value}) of an installed package cannot be loaded "
-                f"({reason}); repair or uninstall that package."
-            ) from error
+        load(point, "family of networks", register)
 
 
 for _family in (Vit, Cait, Swin, Given):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from vitcompress.core.errors import UsageError
 from vitcompress.stages.distill.config import DistillConfig, FeatureTerm
 from vitcompress.stages.distill.job import _loss
 from vitcompress.stages.distill.losses.registry import loss_of, names
@@ -27,6 +28,7 @@ POINTS = """
 [vitcompress.losses]
 features.cosine = pretend_losses:cosine
 logits.distance = pretend_losses:distance
+logits.gone = pretend_losses:gone
 """
 
 
@@ -82,3 +84,9 @@ def test_a_loss_that_is_not_there_is_refused_with_those_that_are() -> None:
         DistillConfig(logits="mse")
     with pytest.raises(ValueError, match=r"given 'features\.mse'"):
         loss_of("features", "features.mse")
+
+
+@pytest.mark.usefixtures("pretend")
+def test_a_loss_that_its_package_lacks_is_told_in_one_sentence() -> None:
+    with pytest.raises(UsageError, match=r"the loss 'logits.gone' \(pretend_losses:gone\) .* cannot be loaded"):
+        loss_of("logits", "gone")

@@ -75,7 +75,8 @@ def test_it_is_given_the_raw_state_after_each_evaluation_and_before_the_checkpoi
 
 def test_only_the_main_process_keeps(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accelerate.Accelerator, "is_main_process", False)
-    loop.train(make_job(context), config(), 2, context, [KeepSnapshots(lambda *_: pytest.fail("kept"))])
+    done = loop.train(make_job(context), config(), 2, context, [KeepSnapshots(lambda *_: pytest.fail("kept"))])
+    assert done.progress.epoch == 2
 
 
 @pytest.mark.parametrize("at", [3, STEPS, STEPS + 1, 3 * STEPS + 2])

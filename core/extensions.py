@@ -1,0 +1,36 @@
+"""What other packages add by entry points: targets, families of networks, losses, gates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import EntryPoint
+from typing import Any
+
+from vitcompress.core.errors import CompressError, UsageError
+
+
+def load(
+    entry: EntryPoint,
+    what: str,
+    use: Callable[[Any], Any] = lambda found: found,
+    error: type[CompressError] = UsageError,
+) -> Any:
+    """Import what an entry point of another package names, and return what ``use`` makes of it.
+
+    Args:
+        entry: of one of our groups.
+        what: it adds, for the message: ``target``, ``gate``, ...
+        use: what is done with it; the object itself is returned if it is not given.
+        error: raised when either fails.
+
+    Raises:
+        CompressError: of type ``error``: the package cannot be imported, or what it names cannot be used.
+    """
+    try:
+        return use(entry.load())
+    except Exception as cause:  # another package's code, which may raise anything
+        reason = str(cause).split("\n")[0][:200] or type(cause).__name__
+        raise error(
+            f"the {what} '{entry.name}' ({entry.value}) of an installed package cannot be loaded ({reason}); repair "
+            "or uninstall that package."
+        ) from cause
