@@ -25,32 +25,18 @@ if TYPE_CHECKING:
         UsageError,
     )
     from vitcompress.exporters.predict import Prediction
-    from vitcompress.pipeline.api.modules import Analysis, Distilled, distill, fold
-    from vitcompress.pipeline.api.runs import (
-        Bundle,
-        Comparison,
-        Run,
-        analyze,
-        check,
-        export,
-        run,
-        update_baseline,
-        verify,
-    )
+    from vitcompress.pipeline.api.baselines import Comparison, check, update_baseline
+    from vitcompress.pipeline.api.bundle import Bundle
+    from vitcompress.pipeline.api.distilling import Distilled, distill
+    from vitcompress.pipeline.api.networks import Analysis, fold
+    from vitcompress.pipeline.api.runs import Run, analyze, export, run, verify
 
 _HOMES = {
-    "vitcompress.pipeline.api.runs": (
-        "Bundle",
-        "Comparison",
-        "Run",
-        "analyze",
-        "check",
-        "export",
-        "run",
-        "update_baseline",
-        "verify",
-    ),
-    "vitcompress.pipeline.api.modules": ("Analysis", "Distilled", "distill", "fold"),
+    "vitcompress.pipeline.api.baselines": ("Comparison", "check", "update_baseline"),
+    "vitcompress.pipeline.api.bundle": ("Bundle",),
+    "vitcompress.pipeline.api.distilling": ("Distilled", "distill"),
+    "vitcompress.pipeline.api.networks": ("Analysis", "fold"),
+    "vitcompress.pipeline.api.runs": ("Run", "analyze", "export", "run", "verify"),
     "vitcompress.exporters.predict": ("Prediction",),
     "vitcompress.core.errors": (
         "BundleError",

@@ -1,4 +1,4 @@
-"""Runs from Python: start one, open one, measure, export, check and compare it again.
+"""Runs from Python: start one, open one, measure and export it again.
 
 What `compress run` and its sisters do, with the same settings and the same files. A failed gate is no exception: ask
 ``run.verdict``. What a user can solve raises a :class:`vitcompress.CompressError`, whose message says what to do.
@@ -10,7 +10,6 @@ import json
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,10 +20,8 @@ from vitcompress.core.errors import EXIT_GATE_FAILED, UsageError
 from vitcompress.core.pillow import hushed
 from vitcompress.core.processes import world_size
 from vitcompress.core.record import Record
-from vitcompress.exporters.bundle import Bundle as OpenBundle
-from vitcompress.exporters.bundle import ModelFile, open_bundle
-from vitcompress.exporters.predict import Prediction
-from vitcompress.exporters.predict import predict as predict_images
+from vitcompress.pipeline.api.arguments import PathLike, assignments, comma_list, console_of, text_of
+from vitcompress.pipeline.api.bundle import Bundle
 from vitcompress.pipeline.report.schema import load_report
 from vitcompress.pipeline.report.shape import Verdict
 
@@ -32,10 +29,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from vitcompress.core.artifact_records import Artifact, OnnxArtifact
-    from vitcompress.pipeline.api.modules import Analysis, Batches, Distilled
+    from vitcompress.pipeline.api.distilling import Distilled
+    from vitcompress.pipeline.api.given import Batches
+    from vitcompress.pipeline.api.networks import Analysis
     from vitcompress.stages.models.families.given import Tap
-
-PathLike = str | os.PathLike[str]
 
 
 class Run:
@@ -109,77 +106,6 @@ class Run:
         return text.get()
 
 
-class Bundle:
-    """The folder that is deployed: graphs, engines, labels and preprocessing, each file verified by its checksum.
-
-    Args:
-        folder: of the bundle.
-
-    Raises:
-        BundleError: it is missing, incomplete or damaged.
-
-    Example:
-        >>> vc.Bundle("runs/cait_s24-deit_tiny-lift-digits/bundle").labels[:3]
-        ('0', '1', '2')
-    """
-
-    def __init__(self, folder: PathLike) -> None:
-        self._open: OpenBundle = open_bundle(Path(folder))
-
-    @property
-    def folder(self) -> Path:
-        """Where it is."""
-        return self._open.root
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of the logits."""
-        return self._open.labels
-
-    @property
-    def models(self) -> tuple[ModelFile, ...]:
-        """The graphs and engines: name, file, runtime and precision of each."""
-        return self._open.models
-
-    def predict(self, images: PathLike | Sequence[PathLike], *, top: int = 5, model: str = "onnx") -> list[Prediction]:
-        """Classify images (files or folders) in order; needs no torch.
-
-        Args:
-            images: one path, or several.
-            top: labels an image.
-            model: name or file of a model of the bundle, or ``onnx`` or ``engine`` for the recommended one.
-
-        Returns:
-            One prediction an image, with its labels and probabilities (of 1), or with ``error`` where the image cannot
-            be read.
-
-        Raises:
-            UsageError: there is no such model, or ``top`` is less than 1.
-            DataError: a path does not exist, or there is no image.
-            EnvironmentLacksError: what runs the model is not on this machine.
-        """
-        given = [images] if isinstance(images, str | os.PathLike) else images
-        with hushed():
-            return list(predict_images(self._open, [Path(path) for path in given], top=top, model=model))
-
-    def __repr__(self) -> str:
-        return f"Bundle({os.fspath(self.folder)!r}): {', '.join(model.name for model in self.models)}"
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What `compress check` finds: a run beside its baseline."""
-
-    passed: bool
-    word: str
-    """PASS, FAIL, UNDECIDED or DONE."""
-    why: str
-    rows: list[dict[str, Any]]
-    """One a gate: value, interval, limit, verdict and cause, as in check.json."""
-    folder: Path
-    """Where check.json, check.md and check.junit.xml are."""
-
-
 def run(
     teacher: str | None = None,
     student: str | None = None,
@@ -248,16 +174,16 @@ def run(
         teacher=teacher,
         student=student,
         strategy=strategy,
-        data=_text(data),
+        data=text_of(data),
         control=control,
-        teacher_weights=_text(teacher_weights),
+        teacher_weights=text_of(teacher_weights),
         image_size=image_size,
-        target=_listed(targets),
-        precision=_listed(precisions),
+        target=comma_list(targets),
+        precision=comma_list(precisions),
         projector=projector,
         seed=seed,
         layers=tuple(os.fspath(path) for path in given),
-        sets=_assignments(sets),
+        sets=assignments(sets),
     )
     folder = Path(output) if output is not None else default_output(with_absolute_paths(requested))
     if world_size() > 1:
@@ -266,7 +192,7 @@ def run(
         _launched(requested, folder, num_processes)
     else:
         with hushed():
-            run_all(requested, folder, f"vitcompress.run(output={os.fspath(folder)!r})", _console(progress))
+            run_all(requested, folder, f"vitcompress.run(output={os.fspath(folder)!r})", console_of(progress))
     return Run(folder)
 
 
@@ -307,7 +233,7 @@ def export(
         >>> sorted({row["precision"] for row in run.report["models"] if row["runtime"].startswith("onnx")})
         ['fp32']
     """
-    wanted, reduced = _listed(targets), _listed(precisions)
+    wanted, reduced = comma_list(targets), comma_list(precisions)
     if isinstance(what, Run | str | os.PathLike):
         if output is not None or images is not None or size is not None:
             raise UsageError("output, images and size are for a network; a run is exported again in its own folder.")
@@ -319,7 +245,7 @@ def export(
             "a network is exported to a folder, in fp32: give output=..., and leave precisions, projector and settings "
             "out; vitcompress.run makes the other precisions."
         )
-    from vitcompress.pipeline.api.modules import export_module
+    from vitcompress.pipeline.api.networks import export_module
 
     return export_module(what, output, images=images, size=size, targets=(wanted or "onnx").split(","))
 
@@ -355,14 +281,14 @@ def analyze(
     if isinstance(what, Run | str | os.PathLike):
         if not (images is None or isinstance(images, int)):
             raise UsageError("a run is read on its own images; give their number, or a network to read on yours.")
-        folder = _folder(what)
+        folder = folder_of(what)
         _step(folder, "analyze", {} if images is None else {"analysis.images": images}, progress)
-        from vitcompress.pipeline.api.modules import Analysis as Found
+        from vitcompress.pipeline.api.networks import Analysis as Found
 
         return Found(json.loads((folder / "analysis" / "analysis.json").read_text()), folder / "analysis")
     if images is None or isinstance(images, int):
         raise UsageError("a network is read on images that are given: float32 [N, 3, S, S], or batches of them.")
-    from vitcompress.pipeline.api.modules import analyze_module
+    from vitcompress.pipeline.api.networks import analyze_module
 
     return analyze_module(
         what, images, taps=taps, prefix_tokens=prefix_tokens, output=output, device=device, progress=progress
@@ -388,66 +314,13 @@ def verify(run: Run | PathLike, *, settings: Mapping[str, Any] | None = None, pr
     return _step(run, "verify", settings or {}, progress)
 
 
-def check(
-    run: Run | PathLike,
-    baseline: PathLike = "baseline.json",
-    *,
-    settings: Mapping[str, Any] | None = None,
-    output: PathLike | None = None,
-) -> Comparison:
-    """Compare a finished run with a committed baseline: accuracy, latency against the teacher, size.
-
-    Args:
-        run: or its folder, or a report.json.
-        baseline: of :func:`update_baseline`, or of `compress check --update`.
-        settings: of ``check``, by dotted name: ``{"check.max_slowdown": 5}``.
-        output: folder for check.json, check.md and check.junit.xml; None for that of the report.
-
-    Raises:
-        UsageError: a file cannot be used, or the two are of different things.
-
-    Example:
-        >>> run = "runs/cait_s24-deit_tiny-lift-digits"
-        >>> vc.check(run, "baseline.json", settings={"check.max_slowdown": None}).word  # accuracy and size alone
-        'PASS'
-    """
-    from vitcompress.pipeline.check.command import check as compare
-    from vitcompress.pipeline.config import parse_sets
-
-    sets = parse_sets(_assignments(settings or {}))
-    found = compare(_folder(run), Path(baseline), sets, Path(output) if output is not None else None)
-    verdict = found["verdict"]
-    passed = verdict["exit_code"] != EXIT_GATE_FAILED
-    return Comparison(passed, verdict["word"], verdict["why"], found["rows"], found["folder"])
-
-
-def update_baseline(run: Run | PathLike, baseline: PathLike = "baseline.json", *, force: bool = False) -> list[str]:
-    """Make a run the baseline that later runs are checked against; return what changes, in sentences.
-
-    Args:
-        run: or its folder, or a report.json.
-        baseline: the file to write.
-        force: though the run failed its gates, or the baseline there is of another.
-
-    Raises:
-        UsageError: the run cannot be a baseline, or the file must not be replaced.
-
-    Example:
-        >>> vc.update_baseline("runs/cait_s24-deit_tiny-lift-digits", "new.json")[0]
-        'baseline new.json written'
-    """
-    from vitcompress.pipeline.check.command import renew
-
-    return renew(_folder(run), Path(baseline), force=force)
-
-
 def _step(run: Run | PathLike, step: str, settings: Mapping[str, Any], progress: bool) -> Run:
     from vitcompress.pipeline.config import parse_sets
     from vitcompress.pipeline.run import run_step
 
-    folder = _folder(run)
+    folder = folder_of(run)
     with hushed():
-        run_step(folder, step, parse_sets(_assignments(settings)), f"vitcompress.{step}", _console(progress))
+        run_step(folder, step, parse_sets(assignments(settings)), f"vitcompress.{step}", console_of(progress))
     return Run(folder)
 
 
@@ -466,34 +339,6 @@ def _launched(requested: Any, folder: Path, processes: int) -> None:
         raise UsageError(f"the processes of the run ended with exit code {code}; the cause is printed above.")
 
 
-def _console(progress: bool) -> Console:
-    return Console(stderr=True, quiet=not progress, force_jupyter=False)
-
-
-def _folder(run: Run | PathLike) -> Path:
+def folder_of(run: Run | PathLike) -> Path:
+    """Return the folder of a run."""
     return run.folder if isinstance(run, Run) else Path(run)
-
-
-def _text(value: PathLike | None) -> str | None:
-    return None if value is None else os.fspath(value)
-
-
-def _listed(value: str | Sequence[str] | None) -> str | None:
-    return value if value is None or isinstance(value, str) else ",".join(value)
-
-
-def _assignments(settings: Mapping[str, Any]) -> tuple[str, ...]:
-    """Write settings as the command line does, ``key=value``, the value as JSON, which is YAML too.
-
-    Raises:
-        UsageError: a value is not text, number, list, mapping or None.
-    """
-    try:
-        return tuple(
-            f"{key}={json.dumps(value, allow_nan=False, ensure_ascii=False, default=os.fspath)}"
-            for key, value in settings.items()
-        )
-    except (TypeError, ValueError) as error:
-        raise UsageError(
-            f"settings hold a value that is not text, number, list or mapping ({error}); write it as one."
-        ) from error

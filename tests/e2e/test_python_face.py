@@ -22,7 +22,8 @@ NAME = "cait_s24-deit_tiny-lift-digits"
 SETTINGS = (*TINY, "export.target=auto", "export.precision=[fp32,fp16,int8]", "analysis.images=60")
 """Of the run that the fixture ``finished`` is."""
 GATE = ("gates.max_size_mb", 5)
-OF_RUNS = [name for name in vc.__all__ if getattr(vc, name).__module__ == "vitcompress.pipeline.api.runs"]
+HOMES = {f"vitcompress.pipeline.api.{name}" for name in ("baselines", "bundle", "runs")}
+OF_RUNS = [name for name in vc.__all__ if getattr(vc, name).__module__ in HOMES]
 """The others are of networks (tests/pipeline/api), or errors."""
 WITH_EXAMPLES = [name for name in OF_RUNS if ">>>" in (inspect.getdoc(getattr(vc, name)) or "")]
 
