@@ -15,6 +15,14 @@ from vitcompress.pipeline.report import wording
 from vitcompress.pipeline.report.models import quantity
 from vitcompress.pipeline.report.wording import Footnotes, plain
 
+_COLOURS = {
+    "verdict pass": "green",
+    "verdict fail": "bold red",
+    "verdict inconclusive": "yellow",
+    "verdict unmeasured": "yellow",
+}
+"""Of a cell's style class in the terminal."""
+
 
 class Output(Flag):
     """Where a column is shown."""
@@ -39,11 +47,11 @@ class Cell(NamedTuple):
 
     text: str
     interval: str = ""
-    """Shown beside the text, or below it on the page; not in the terminal."""
+    """Shown beside the text, below it on the page; in the terminal where ``terminal`` is asked for it."""
     sort: float | None = None
     """What the page sorts its column by; None: the text."""
     style: str = ""
-    """Style class on the page; never the only bearer of a meaning."""
+    """Style class on the page, and a colour in the terminal for a verdict; never the only bearer of a meaning."""
 
     def __str__(self) -> str:
         """Return the text and the interval."""
@@ -142,8 +150,14 @@ def markdown(table: Table, output: Output = Output.MARKDOWN) -> Markdown:
     return Markdown("\n".join([body, "", *(f"- {plain(line)}" for line in shown.notes)]).rstrip())
 
 
-def terminal(table: Table, notes: Footnotes | None = None) -> RichTable:
-    """Return a table for a terminal, intervals left out; text is never read as rich markup."""
+def terminal(table: Table, notes: Footnotes | None = None, *, intervals: bool = False) -> RichTable:
+    """Return a table for a terminal; text is never read as rich markup.
+
+    Args:
+        table: of which the columns for ``Output.TERMINAL`` are shown.
+        notes: takes the reasons why numbers are missing; without it only their marks are shown.
+        intervals: whether a number is followed by its interval.
+    """
     grid = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
     shown = table.shown(Output.TERMINAL, notes or Footnotes())
     for column in shown.columns:
@@ -152,5 +166,6 @@ def terminal(table: Table, notes: Footnotes | None = None) -> RichTable:
         else:
             grid.add_column(column.heading(Output.TERMINAL), overflow="fold")
     for row, strong in zip(shown.rows, shown.strong, strict=True):
-        grid.add_row(*(Text(cell.text) for cell in row), style="bold" if strong else "")
+        cells = [Text(str(cell) if intervals else cell.text, style=_COLOURS.get(cell.style, "")) for cell in row]
+        grid.add_row(*cells, style="bold" if strong else "")
     return grid
