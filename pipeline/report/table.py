@@ -1,4 +1,4 @@
-"""Tables: a column is described once, and shown in the terminal, in Markdown, on the page and in JUnit."""
+"""Tables: a column is described once, and shown in the terminal, in Markdown and on the page."""
 
 from __future__ import annotations
 
@@ -29,11 +29,10 @@ class Output(Flag):
 
     TERMINAL = auto()
     MARKDOWN = auto()
+    """The open part of the Markdown, and of the page."""
     DETAILS = auto()
-    """The folded part of the Markdown."""
-    PAGE = auto()
-    JUNIT = auto()
-    DOCUMENTS = MARKDOWN | DETAILS | PAGE
+    """The folded part of both."""
+    DOCUMENTS = MARKDOWN | DETAILS
 
 
 class Markdown(str):

@@ -36,12 +36,5 @@ def environment(*, markdown: bool = False) -> Environment:
         "remarks": wording.data_remarks,
         "fact": wording.fact,
     }
-    found.globals |= {"tables": report_tables, "readings": readings, "wording": wording}
-    found.globals |= {"page": table.Output.PAGE, "details": table.Output.DETAILS}
+    found.globals |= {"tables": report_tables, "readings": readings, "wording": wording, "Output": table.Output}
     return found
-
-
-def source(templates: Environment, name: str) -> str:
-    """Return a file beside the templates as it is."""
-    assert templates.loader is not None  # noqa: S101 - ``environment`` gives one
-    return templates.loader.get_source(templates, name)[0]

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from vitcompress.pipeline.report import report_tables
 from vitcompress.pipeline.report import table as tables
-from vitcompress.pipeline.report.readings import deployed_row, not_made
+from vitcompress.pipeline.report.readings import not_made
 from vitcompress.pipeline.report.wording import Footnotes, gate_said, opened, spoken
 
 _STYLES = {"fail": "bold red", "error": "bold red", "note": ""}
@@ -29,9 +29,6 @@ def table(report: dict[str, Any], said: Sequence[str] = ()) -> RenderableType:
     notes = Footnotes()
     models = tables.terminal(report_tables.models(report), notes)
     lines = [*notes.lines(), *(f"Not made: {what}" for what in not_made(report))]
-    agreement = deployed_row(report)["agreement"]
-    if agreement["value"] is not None and agreement["value"] < 100:
-        lines.append(f"Agrees with the same model in torch on {spoken(agreement, '.2f', ' %')} of the images.")
     last = [Text(f"Note: {note}") for note in report["notes"] if note not in said]
     return Group(_verdict(report), models, *map(Text, lines), *_gates(report), *_findings(report), *last)
 

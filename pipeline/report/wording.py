@@ -116,11 +116,6 @@ def stopped(text: str) -> str:
     return f"{text.rstrip().rstrip('.')}."
 
 
-def some(names: Sequence[str], most: int) -> str:
-    """Return the first ``most`` names, and how many more there are."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table."""
     lines = [header, ["---"] * len(header), *rows]

@@ -13,10 +13,9 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
-from measured_reports import measured_report
 from PIL import Image
 from rich.console import Console
-from sample_reports import CASES
+from sample_reports import CASES, report_of
 
 from vitcompress.core.errors import UsageError
 from vitcompress.pipeline.cli import cli
@@ -25,7 +24,6 @@ from vitcompress.pipeline.compare.pareto import standings
 from vitcompress.pipeline.compare.plot import pareto_figure
 from vitcompress.pipeline.compare.read import Comparison, Run, compared
 
-SCHEMA_2 = Path(__file__).parent / "data" / "report-2.json"
 Change = Callable[[dict[str, Any]], object]
 
 
@@ -37,7 +35,7 @@ def quantity(value: float | None, spread: float = 0.0, reason: str = "") -> dict
 
 def saved(folder: Path, top1: float | None, ms: float, change: Change = lambda report: None) -> Path:
     """A run whose deployed model has this top-1 (give or take 1) and latency (give or take 1)."""
-    report = copy.deepcopy(measured_report(CASES["plain"]))
+    report = copy.deepcopy(report_of(CASES["plain"]))
     row = next(row for row in report["models"] if row["deployed"])
     row["top1"] = quantity(top1, 1.0, "it could not be run")
     row["latency"]["1"] |= {"p50_ms": quantity(ms, 1.0), "speedup": quantity(400 / ms, 0.1)}
@@ -132,8 +130,9 @@ def test_what_stands_in_the_way_of_a_comparison_is_told(
         assert {entry["pareto_optimal"] for entry in tell.document(comparison, ())["runs"]} == {None}
 
 
-def test_a_run_of_the_last_version_is_compared_by_what_it_has(tmp_path: Path) -> None:
-    comparison = compared([saved(tmp_path / "a", 90.0, 50.0), SCHEMA_2])
+def test_a_run_of_unknown_hardware_is_compared_by_speed_up(tmp_path: Path) -> None:
+    unknown = saved(tmp_path / "b", 90.0, 50.0, lambda report: report.update(hardware=None))
+    comparison = compared([saved(tmp_path / "a", 90.0, 50.0), unknown])
     assert comparison.time == "speedup"
     assert comparison.warnings == (
         "the hardware of 2 is not recorded: latency is compared by speed-up, against each run's own teacher.",
