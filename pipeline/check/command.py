@@ -7,20 +7,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vitcompress.core.artifact_records import GatesRecord
 from vitcompress.core.errors import UsageError
 from vitcompress.core.files import sha256_of, unwritable, write_atomic
 from vitcompress.pipeline.check.baseline import Baseline, load_baseline
-from vitcompress.pipeline.check.compare import compare, uncompared
 from vitcompress.pipeline.check.config import CheckConfig
-from vitcompress.pipeline.check.limits import LIMITS
+from vitcompress.pipeline.check.limits import LIMITS, compare
 from vitcompress.pipeline.check.measured import baseline_of
 from vitcompress.pipeline.check.same import foreign, notes
-from vitcompress.pipeline.check.tell import cause, markdown, verdict, worded
+from vitcompress.pipeline.check.tell import markdown
 from vitcompress.pipeline.check.update import update
 from vitcompress.pipeline.config import merge, validate_check
 from vitcompress.pipeline.report.junit import junit
 from vitcompress.pipeline.report.schema import read_report
 from vitcompress.pipeline.report.shape import Report
+from vitcompress.pipeline.report.verdict import verdict_of
+from vitcompress.stages.gates.gate import passed
 
 SCHEMA_VERSION = 1
 
@@ -49,15 +51,15 @@ def check(run: Path, path: Path, sets: Mapping[str, Any], output: Path | None) -
             f"baseline '{path}' is of something else than '{run}': {'; '.join(others)}. Nothing was compared; give "
             "the baseline of this run, or make one with `compress check RUN --baseline FILE --update`."
         )
-    judged = compare(config, before, now)
-    rows = [worded(row, config.batch) for row in judged]
-    said = [*notes(before, now), *uncompared(config, before, now)]
+    judged, left_out = compare(config, before, now)
+    rows = [row.model_dump(mode="json") | LIMITS[row.gate].words() for row in judged]
+    said = [*notes(before, now), *left_out]
     if not report.verdict.passed:
         said.append(f"This run failed its own gates: {report.verdict.why}. That is apart from this comparison.")
     found: dict[str, Any] = {
         "kind": "compress-check",
         "schema_version": SCHEMA_VERSION,
-        "verdict": verdict(judged, limited=any(getattr(config, limit) is not None for limit in LIMITS)),
+        "verdict": verdict_of(GatesRecord(rows=judged, passed=passed(judged)), ()),
         "rows": rows,
         "notes": said,
         "settings": config.model_dump(mode="json"),
@@ -65,12 +67,11 @@ def check(run: Path, path: Path, sets: Mapping[str, Any], output: Path | None) -
         "report": {"path": str(file), "sha256": sha256_of(file)},
     }
     suite = f"{now.models.student} from {now.models.teacher}, {now.models.strategy}: against the baseline"
-    cases = [row if row["verdict"] == "pass" else {**row, "cause": cause(row)} for row in rows]
     folder = output or file.parent
     try:
         write_atomic(folder / "check.json", json.dumps(found, indent=2, allow_nan=False) + "\n")
         write_atomic(folder / "check.md", markdown(found))
-        write_atomic(folder / "check.junit.xml", junit(cases, suite, classname="compress.check"))
+        write_atomic(folder / "check.junit.xml", junit(rows, suite, classname="compress.check"))
     except OSError as error:
         raise UsageError(
             f"'{folder}' cannot be written ({unwritable(error)}); give a folder you may write to with --output."
@@ -101,10 +102,9 @@ def settings(report: Report, sets: Mapping[str, Any]) -> CheckConfig:
     """
     strange = sorted(set(sets) - {"check"})
     if strange:
-        bare = [name for name in strange if name in CheckConfig.model_fields]
         raise UsageError(
-            f"`compress check` can change settings of check, not of {', '.join(strange)}; "
-            + (f"write {', '.join(f'check.{name}' for name in bare)}." if bare else "see docs/check.md.")
+            f"`compress check` can change settings of check, not of {', '.join(strange)}; write check.NAME=VALUE "
+            "(docs/check.md)."
         )
     return validate_check(merge({"check": report.config.get("check", {})}, sets))
 

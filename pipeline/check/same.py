@@ -9,12 +9,6 @@ from vitcompress.core.artifact_records import Hardware
 from vitcompress.core.words import counted
 from vitcompress.pipeline.check.baseline import Baseline
 
-DISTURBED = 0.15
-"""Share of the CPUs' time, taken by other processes, from which a measurement counts as disturbed."""
-MARGIN = 3.0
-"""Points by which a disturbed slowdown must lie beyond its limit to be called one. A busy neighbour moves the ratio of
-two models by 1 to 4 % and no interval knows it (docs/check.md)."""
-
 
 def foreign(before: Baseline, now: Baseline) -> list[str]:
     """Tell what makes a comparison meaningless, other networks or images; nothing when it can be made."""
@@ -37,7 +31,7 @@ def notes(before: Baseline, now: Baseline) -> list[str]:
     if before.models.graph != now.models.graph:
         told.append(f"The deployed graph was {before.models.graph} in the baseline and is {now.models.graph}.")
     for role, what in (("onnx", "ONNX file"), ("engine", "engine")):
-        old, new = before.role(role), now.role(role)
+        old, new = before.recommended.get(role), now.recommended.get(role)
         if old != new:
             told.append(f"The recommended {what} was {old or 'none'} in the baseline and is {new or 'none'}.")
     if before.hardware != now.hardware:
@@ -45,18 +39,6 @@ def notes(before: Baseline, now: Baseline) -> list[str]:
             f"The baseline was measured on {machine(before.hardware)}, this run on {machine(now.hardware)}: "
             "slowdown is that of the latency relative to the teacher's in the same run."
         )
-    if before.hardware and now.hardware and before.hardware.threads != now.hardware.threads:
-        told.append(
-            f"Models ran on {counted(before.hardware.threads, 'thread')} in the baseline and on "
-            f"{now.hardware.threads} here: threads help a large teacher more than a small student, which can look like "
-            "a slowdown; set verify.threads to the same number on both machines."
-        )
-    for whose, side in (("The baseline", before), ("This run", now)):
-        if (side.disturbance or 0.0) >= DISTURBED:
-            told.append(
-                f"{whose} was measured while other processes took {side.disturbance:.0%} of the CPUs' time: a slowdown "
-                f"counts from {MARGIN:g} points beyond its limit."
-            )
     answers = [
         side.teacher["torch"].answers(side.images.count) if "torch" in side.teacher else None for side in (before, now)
     ]

@@ -30,10 +30,10 @@ class Standing:
 
 
 def standings(comparison: Comparison) -> tuple[Standing, ...]:
-    """Return one standing a run, in their order; none when ``comparison.undecided``."""
+    """Return one standing a run, in their order; all are unplaced when ``comparison.undecided``."""
     key = comparison.time
     if comparison.undecided or key is None:
-        return ()
+        return tuple(Standing(run, unplaced=comparison.undecided) for run in comparison.runs)
     measures = {run.number: {"top-1": run.top1, WORDS[key]: getattr(run, key)} for run in comparison.runs}
     lacking = {
         number: "; ".join(f"{name} unmeasured: {one['reason']}" for name, one in own.items() if one["value"] is None)
@@ -53,8 +53,8 @@ def standings(comparison: Comparison) -> tuple[Standing, ...]:
         top1, speed = own = scores[run.number]
         better = [one for one, other in scores.items() if other != own and other[0] >= top1 and other[1] >= speed]
         better.sort(key=lambda one: scores[one], reverse=True)
-        pairs = {name: (measures[better[0]][name], one) for name, one in measures[run.number].items()} if better else {}
-        overlapping = tuple(name for name, (one, other) in pairs.items() if _overlap(one, other))
+        first = measures[better[0]] if better else {}
+        overlapping = tuple(name for name, one in first.items() if _overlap(one, measures[run.number][name]))
         found.append(Standing(run, tuple(better), overlapping))
     return tuple(found)
 

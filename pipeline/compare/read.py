@@ -33,15 +33,9 @@ class Run:
     """Median latency at batch 1."""
     speedup: dict[str, Any]
     """Against this run's own teacher, same runtime, batch 1."""
-    teacher_top1: dict[str, Any]
-    teacher_p50_ms: dict[str, Any]
     parameters: int | None
     bytes: int | None
     verdict: str
-    teacher_gain: dict[str, Any] | None = None
-    """Points of top-1 that its teacher was worth over labels alone; None where no control was trained."""
-    worth: str = ""
-    """The same in words."""
 
 
 @dataclass(frozen=True)
@@ -67,16 +61,11 @@ def compared(paths: Sequence[Path]) -> Comparison:
     """Return the comparison of the runs at ``paths`` (run directories, or ``report.json`` files).
 
     Raises:
-        UsageError: fewer than two, one twice, or one that has no readable report, or none of a deployed model.
+        UsageError: fewer than two, or one that has no readable report, or none of a deployed model.
     """
     if len(paths) < 2:
         given = f"'{paths[0]}' alone" if paths else "none"
         raise UsageError(f"a comparison takes two runs or more, given was {given}; name another run directory.")
-    files = [((path / "report" / "report.json") if path.is_dir() else path).resolve() for path in paths]
-    for index, file in enumerate(files):
-        if file in files[:index]:
-            first = paths[files.index(file)]
-            raise UsageError(f"'{paths[index]}' is the same run as '{first}'; give each run once.")
     reports = [read_report(path) for path in paths]
     rows = [_deployed(path, report) for path, report in zip(paths, reports, strict=True)]
     runs = [_run(number, str(path), rows[number - 1], reports[number - 1]) for number, path in enumerate(paths, 1)]
@@ -97,13 +86,13 @@ def compared(paths: Sequence[Path]) -> Comparison:
 def _deployed(path: Path, report: Report) -> ModelRow:
     row = next((row for row in report.models if row.deployed), None)
     if row is None or "1" not in row.latency:
-        lacks = "no deployed model" if row is None else "no latency at batch 1 of its deployed model"
+        lacks = "it has no deployed model, or no latency of it at batch 1"
         raise UsageError(f"the report of '{path}' is damaged ({lacks}); restore it, or {AGAIN}.")
     return row
 
 
 def _run(number: int, name: str, row: ModelRow, report: Report) -> Run:
-    head, training, control = report.headline, report.training, report.training.control
+    training = report.training
     return Run(
         number=number,
         name=name,
@@ -115,13 +104,9 @@ def _run(number: int, name: str, row: ModelRow, report: Report) -> Run:
         drop=row.drop.model_dump(),
         p50_ms=row.latency["1"].p50_ms.model_dump(),
         speedup=row.latency["1"].speedup.model_dump(),
-        teacher_top1=head.teacher_top1.model_dump(),
-        teacher_p50_ms=head.teacher_p50_ms.model_dump(),
         parameters=row.parameters,
         bytes=row.bytes,
         verdict=report.verdict.word,
-        teacher_gain=control.gain.model_dump() if control else None,
-        worth=control.sentence if control else "",
     )
 
 

@@ -42,7 +42,7 @@ def read_report(path: Path) -> Report:
     version = document.get("schema_version")
     # A baseline, a check or a comparison has a kind.
     if "kind" in document or not {"verdict", "schema_version"} <= document.keys():
-        raise UsageError(f"'{file}' is JSON but no report of compress (kind: {document.get('kind')}); {here}.")
+        raise UsageError(f"'{file}' is JSON but no report of compress (its kind is {document.get('kind')!r}); {here}.")
     if version != SCHEMA_VERSION:
         raise UsageError(
             f"'{file}' has report schema {version}, written by another version of compress; this one reads schema "

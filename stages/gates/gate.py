@@ -53,11 +53,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One number in the unit of its gate, or the reason why there is none.
-
-    Raises:
-        ValueError: half an interval, an interval without a value or upside down, or no value and no reason.
-    """
+    """One number in the unit of its gate, or the reason why there is none."""
 
     value: float | None
     low: float | None = None
@@ -65,16 +61,6 @@ class Measurement:
     """Ends of the interval; both None when the value is exact (a file's size)."""
     reason: str = ""
     """Why there is no value; of an exact one, how it is known."""
-    owed: bool = True
-    """Whether a missing value fails a required artifact."""
-
-    def __post_init__(self) -> None:
-        if (self.low is None) != (self.high is None) or (self.value is None and self.low is not None):
-            raise ValueError(f"value {self.value} with interval [{self.low}, {self.high}] is incomplete.")
-        if self.low is not None and self.high is not None and self.low > self.high:
-            raise ValueError(f"interval [{self.low}, {self.high}] is upside down.")
-        if self.value is None and not self.reason:
-            raise ValueError("a missing value needs a reason.")
 
 
 def number(row: Record, name: str, reason: str, value: str = "") -> Measurement:
@@ -133,7 +119,7 @@ class Gate(Generic[Subject]):
             require_conclusive: whether an inconclusive verdict is such an open one.
         """
         found = Measurement(None, reason=subject) if isinstance(subject, str) else self.measure(subject)
-        if not all(number is None or math.isfinite(number) for number in (found.value, found.low, found.high)):
+        if not all(math.isfinite(number or 0.0) for number in (found.value, found.low, found.high)):
             found = Measurement(None, reason="the measured value is not a finite number")
         verdict: Verdict = "unmeasured"
         why = found.reason
@@ -147,7 +133,7 @@ class Gate(Generic[Subject]):
             low=found.low,
             high=found.high,
             verdict=verdict,
-            required=required and found.owed and (verdict != "inconclusive" or require_conclusive),
+            required=required and (verdict != "inconclusive" or require_conclusive),
             why=found.reason or why,
         )
 

@@ -136,7 +136,7 @@ def test_doctor_tells_the_essentials(capsys: pytest.CaptureFixture[str]) -> None
     code = ending("doctor")
     out = capsys.readouterr().out
     assert code == (3 if "broken" in out else 0)
-    for what in ("processor:", "GPU", "torch:", "ONNX Runtime", "engine:", "disk:"):
+    for what in ("processor:", "GPU", "torch:", "ONNX Runtime", "tensorrt", "disk:"):
         assert what in out
 
 

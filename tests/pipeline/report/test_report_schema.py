@@ -76,7 +76,10 @@ def without(*path: str | int) -> Callable[[dict[str, Any]], Any]:
         (lambda report: json.dumps(report).replace("1000", "NaN", 1).encode(), "NaN is no JSON number"),
         (lambda report: [report], "holds a list, not a JSON object"),
         (lambda report: {}, "no report of compress"),
-        (lambda report: {"kind": "compress-baseline", "schema_version": 1, "verdict": {}}, "(kind: compress-baseline)"),
+        (
+            lambda report: {"kind": "compress-baseline", "schema_version": 1, "verdict": {}},
+            "its kind is 'compress-baseline'",
+        ),
         (lambda report: {**report, "schema_version": 4}, "schema 4, written by another version"),
         (lambda report: {**report, "schema_version": "3"}, "schema 3, written by another version"),
         (without("models", 1, "label"), "what schema 3 promises ('models.1.label': field required)"),

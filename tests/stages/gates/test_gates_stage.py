@@ -169,20 +169,6 @@ def test_each_artifact_is_judged_once_and_told_by_its_role(
     assert [(row.artifact, row.required) for row in record.rows] == [(one, one == "onnx (fp32)") for one in told]
 
 
-def test_an_artifact_with_limits_of_its_own_is_judged_by_them(context: Context) -> None:
-    only = {"onnx-int8": {"min_accuracy": 60.0, "max_size_mb": None}}
-    rows = judged(context, with_int8(), min_accuracy=80.0, max_size_mb=9.0, artifacts=("onnx",), only=only)
-    assert (rows["min_accuracy", "onnx"].limit, rows["min_accuracy", "onnx"].verdict) == (80.0, "pass")
-    assert (rows["min_accuracy", "onnx-int8"].limit, rows["min_accuracy", "onnx-int8"].verdict) == (60.0, "pass")
-    assert ("max_size_mb", "onnx-int8") not in rows
-    assert ("max_size_mb", "onnx") in rows
-
-
-def test_limits_of_an_artifact_hold_where_it_is_the_recommended_one(context: Context) -> None:
-    rows = judged(context, inputs(), min_accuracy=95.0, artifacts=("onnx",), only={"onnx-fp32": {"min_accuracy": 50.0}})
-    assert {key: row.limit for key, row in rows.items()} == {("min_accuracy", "onnx"): 50.0}
-
-
 def test_an_artifact_that_was_not_made_is_unmeasured_and_fails_where_required(context: Context) -> None:
     given = inputs(export={"missing": {"int8": "top-1 agrees on 12 % of the images"}})
     rows = judged(context, given, min_accuracy=1.0, artifacts=("onnx-int8", "tensorrt-fp16"), require=())
