@@ -8,7 +8,6 @@ Units: top-1 and top-5 percent, drops points, latencies milliseconds, sizes byte
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -46,7 +45,7 @@ def build(
         history: the epochs of each training, as they stand in ``metrics.jsonl``.
 
     Returns:
-        A dict of JSON values; a number that is NaN or infinite has become null, and a note says where.
+        A dict of JSON values; a number that is NaN or infinite has become null, and a note says so.
     """
     rows = model_rows(records)
     if records.control.kind == "none":  # a control that was trained for an earlier request is none of this run's
@@ -72,9 +71,9 @@ def build(
         "command": command,
         "notes": list(notes),
     }
-    lost: list[str] = []
-    clean: dict[str, Any] = _finite(to_jsonable_python(report), "", lost)
-    clean["notes"] += [f"{path} is not a finite number and is reported as null." for path in lost]
+    clean: dict[str, Any] = to_jsonable_python(report, inf_nan_mode="null")
+    if clean != to_jsonable_python(report):
+        clean["notes"].append("A number that is not finite (NaN or infinite) is null in report.json.")
     return clean
 
 
@@ -200,15 +199,3 @@ def _analysis(records: Records) -> dict[str, Any]:
         "missing": student.missing if student else (),
         "figures": {PurePosixPath(ref.path).stem: ref.path for ref in files if ref.path.endswith(".png")},
     }
-
-
-def _finite(value: Any, path: str, lost: list[str]) -> Any:
-    """Return ``value`` with NaN and infinities turned to None, and the place of each added to ``lost``."""
-    if isinstance(value, dict):
-        return {key: _finite(item, f"{path}.{key}" if path else str(key), lost) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item, f"{path}[{index}]", lost) for index, item in enumerate(value)]
-    if isinstance(value, float) and not math.isfinite(value):
-        lost.append(path)
-        return None
-    return value

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import reduce
-from operator import getitem
+from operator import attrgetter, getitem
 from typing import Any
 
 from vitcompress.pipeline.report.models import quantity
-from vitcompress.pipeline.report.readings import ClassLoss, Report, class_losses, key_of, place, products
+from vitcompress.pipeline.report.readings import Report, class_losses, key_of, place, products
 from vitcompress.pipeline.report.table import Cell, Column, Output, Table, Value
 from vitcompress.pipeline.report.wording import gate_limit, interval, megabytes, ms, short_count
 
@@ -136,22 +136,12 @@ def gates(report: Report) -> Table | None:
 
 def classes(report: Report) -> Table | None:
     """Return right answers by class, most lost first; None where they were not counted."""
-
-    def right(key: str) -> Callable[[ClassLoss], float | None]:
-        return lambda one: 100 * getattr(one, key) / one.images if one.images else None
-
-    def lost(one: ClassLoss) -> Cell:
-        count = one.teacher - one.student
-        if not count:
-            return Cell("0" if one.images else "-", sort=0.0)
-        return Cell(f"{one.points:+.1f}", f"{count:+d} image{'' if abs(count) == 1 else 's'}", one.points)
-
     columns = [
-        Column("class", lambda one: one.name),
-        Column("images", lambda one: one.images, "d"),
-        Column("teacher right", right("teacher"), ".1f", "%", absent="-"),
-        Column("student right", right("student"), ".1f", "%", absent="-"),
-        Column("lost", lost, ".1f", "points"),
+        Column("class", attrgetter("name")),
+        Column("images", attrgetter("images"), "d"),
+        Column("teacher right", attrgetter("teacher"), "d"),
+        Column("student right", attrgetter("student"), "d"),
+        Column("lost", attrgetter("points"), "+.1f", "% of its images"),
     ]
     rows = class_losses(report)
     return Table("By class, most lost first", columns, rows, tall=True) if rows else None

@@ -84,7 +84,8 @@ def test_not_a_number_becomes_null_and_is_said(lift: Records) -> None:
     distill = lift.distill.model_copy(update={"losses": {"ce": float("nan"), "kd": 0.2}})
     report = report_of(replace(lift, distill=distill))
     assert report["training"]["distill"]["losses"] == {"ce": None, "kd": 0.2}
-    assert report["notes"][-1] == "training.distill.losses.ce is not a finite number and is reported as null."
+    assert report["notes"][-1] == "A number that is not finite (NaN or infinite) is null in report.json."
+    assert len(report["notes"]) == 1 + len(report_of(lift)["notes"])
     json.dumps(report, allow_nan=False)
 
 
