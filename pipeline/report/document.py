@@ -105,16 +105,12 @@ def _artifacts(export: ExportRecord, bundle: BundleRecord) -> dict[str, Any]:
     def onnx(artifact: OnnxArtifact) -> dict[str, Any]:
         return artifact.model_dump(mode="json") | {"megabytes": artifact.bytes / MEGABYTE}
 
+    as_they_are = {"deployed", "deployed_why", "preprocess", "missing", "engines", "engines_why"}
     return {
-        "deployed": export.deployed,
-        "deployed_why": export.deployed_why,
-        "preprocess": export.preprocess,
+        **export.model_dump(mode="json", include=as_they_are),
         "teacher": onnx(export.teacher),
         "student": {graph: onnx(artifact) for graph, artifact in export.student.items()},
         "reduced": {precision: onnx(artifact) for precision, artifact in export.reduced.items()},
-        "missing": export.missing,
-        "engines": export.engines,
-        "engines_why": export.engines_why,
         "bundle": bundle,
     }
 
@@ -156,17 +152,11 @@ def _training(records: Records) -> dict[str, Any]:
         "teacher": {
             "arch": teacher.model.arch,
             "source": teacher.source + (f"; {teacher.tune}" if teacher.tune else ""),
-            "epochs": teacher.epochs,
-            "width": teacher.width,
-            "depth": teacher.depth,
-            "val_top1": teacher.val_top1,
+            **teacher.model_dump(include={"epochs", "width", "depth", "val_top1"}),
         },
         "student": {
             "arch": student.model.arch,
-            "strategy": student.strategy,
-            "width": student.width,
-            "depth": student.depth,
-            "explanation": student.explanation,
+            **student.model_dump(include={"strategy", "width", "depth", "explanation"}),
         },
         "distill": distill.model_dump(mode="json", exclude={"model", "weights"}),
         "control": _control(records.control),

@@ -10,7 +10,7 @@ from typing import Any
 from vitcompress.pipeline.report.models import quantity
 from vitcompress.pipeline.report.readings import Report, class_losses, key_of, place, products
 from vitcompress.pipeline.report.table import Cell, Column, Output, Table, Value
-from vitcompress.pipeline.report.wording import gate_limit, interval, megabytes, ms, short_count
+from vitcompress.pipeline.report.wording import gate_limit, gate_value, megabytes, ms, short_count
 
 Row = Mapping[str, Any]
 
@@ -108,13 +108,6 @@ def times(report: Report) -> Table:
     return Table("Every artifact at every batch size", columns, rows, lines=lines, tall=True)
 
 
-def _measured(row: Row) -> Cell:
-    """Return four significant digits, so that a value just beyond its limit does not read as equal to it."""
-    if row["value"] is None:
-        return Cell("unmeasured", style="missing")
-    return Cell(f"{row['value']:.4g} {row['unit']}".strip(), interval(row, ".4g").strip(), row["value"])
-
-
 def _verdict(row: Row) -> Cell:
     return Cell(f"{SIGNS.get(row['verdict'], '')} {row['verdict']}".strip(), style=f"verdict {row['verdict']}")
 
@@ -123,7 +116,7 @@ GATES = (
     Column("gate", lambda row: f"{row['artifact']} {row['label']}"),
     Column("verdict", _verdict),
     Column("limit", gate_limit),
-    Column("measured [95 %]", _measured),
+    Column("measured [95 %]", gate_value),
     Column("required", lambda row: "yes" if row["required"] else "no"),
     Column("why", at("why")),
 )
