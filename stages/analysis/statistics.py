@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -65,7 +64,7 @@ def intervals(statistic: Callable[[Rows], Floats], images: int, seed: int) -> tu
     Returns:
         two arrays ``[k]``.
     """
-    from scipy import stats  # slow to import, and a plot of another kind needs none of it
+    from scipy import stats  # slow to import
 
     result = stats.bootstrap(
         (np.arange(images),),
@@ -80,31 +79,21 @@ def intervals(statistic: Callable[[Rows], Floats], images: int, seed: int) -> tu
 
 
 def interval(values: Floats) -> dict[str, Any]:
-    """Return the mean over images with a 95 % percentile bootstrap interval over images, seeded.
-
-    For values that are differences within an image, as ``order_effect``, the bootstrap is a paired one.
+    """Return the mean over images and its 95 % percentile bootstrap interval, seeded.
 
     Args:
-        values: ``[n]``, one an image; NaN is left out.
+        values: ``[n]``, one an image, finite.
 
     Returns:
-        ``mean``, ``interval`` (two ends, or None with a ``reason``), ``images`` with a value and images ``left_out``.
+        ``mean`` and ``interval``: two ends, or None with fewer than 2 images.
     """
-    return _interval(np.ascontiguousarray(values, dtype=np.float64).tobytes())
-
-
-@functools.lru_cache(maxsize=4096)  # JSON and figures ask for the same ones
-def _interval(data: bytes) -> dict[str, Any]:
-    values = np.frombuffer(data)
-    known = values[np.isfinite(values)]
-    found: dict[str, Any] = {"mean": None, "interval": None, "images": len(known), "left_out": len(values) - len(known)}
-    if len(known) < 2:
-        reason = f"{len(known)} images with a value; an interval over images needs 2"
-        return found | {"mean": float(known[0]) if len(known) else None, "reason": reason}
     from scipy import stats
 
+    mean = float(values.mean())
+    if len(values) < 2:
+        return {"mean": mean, "interval": None}
     ends = stats.bootstrap(
-        (known,),
+        (values,),
         np.mean,
         axis=-1,
         vectorized=True,
@@ -114,4 +103,4 @@ def _interval(data: bytes) -> dict[str, Any]:
         method="percentile",
         random_state=np.random.default_rng(0),
     ).confidence_interval
-    return found | {"mean": float(known.mean()), "interval": [float(ends.low), float(ends.high)]}
+    return {"mean": mean, "interval": [float(ends.low), float(ends.high)]}
