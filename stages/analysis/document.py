@@ -82,7 +82,6 @@ def _tap(tap: TapResult) -> Json:
         "high": tap.high,
         "rank_curve": np.cumsum(tap.image_spectrum),
         "pca_curve": np.cumsum(tap.pca_spectrum),
-        "spectrum": tap.spectrum,
     }
 
 

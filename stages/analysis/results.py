@@ -131,8 +131,6 @@ class TapResult:
     # Spectral intensity [SKD].
     intensity: Floats
     """``[n]``: mean over tokens and all D frequencies of |FFT over channels| / D."""
-    spectrum: Floats
-    """``[F]``: mean over images and tokens of |FFT| / D at each frequency."""
 
     # Entropy and magnitude [DD].
     entropy: Floats

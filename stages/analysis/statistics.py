@@ -53,13 +53,16 @@ def drawn_times(rows: Rows) -> Floats:
     return np.bincount(flat.ravel(), minlength=draws * images).reshape(draws, images).astype(np.float64)
 
 
-def intervals(statistic: Callable[[Rows], Floats], images: int, seed: int) -> tuple[Floats, Floats]:
+def intervals(
+    statistic: Callable[[Rows], Floats], images: int, seed: int, resamples: int = RESAMPLES
+) -> tuple[Floats, Floats]:
     """Return the low and high ends of the 95 % percentile interval of k statistics that are drawn jointly.
 
     Args:
         statistic: from rows ``[draws, images]`` to ``[k, draws]``.
         images: at least 2.
         seed: of the draws.
+        resamples: how many draws.
 
     Returns:
         two arrays ``[k]``.
@@ -69,9 +72,10 @@ def intervals(statistic: Callable[[Rows], Floats], images: int, seed: int) -> tu
     result = stats.bootstrap(
         (np.arange(images),),
         lambda rows, axis: statistic(rows),
-        n_resamples=RESAMPLES,
+        n_resamples=resamples,
         batch=max(1, _BLOCK // images),
         vectorized=True,
+        confidence_level=CONFIDENCE,
         method="percentile",  # BCa is undefined where an image changes nothing, as with medians of counts
         random_state=np.random.default_rng(seed),
     )
@@ -79,28 +83,9 @@ def intervals(statistic: Callable[[Rows], Floats], images: int, seed: int) -> tu
 
 
 def interval(values: Floats) -> dict[str, Any]:
-    """Return the mean over images and its 95 % percentile bootstrap interval, seeded.
-
-    Args:
-        values: ``[n]``, one an image, finite.
-
-    Returns:
-        ``mean`` and ``interval``: two ends, or None with fewer than 2 images.
-    """
-    from scipy import stats
-
-    mean = float(values.mean())
-    if len(values) < 2:
-        return {"mean": mean, "interval": None}
-    ends = stats.bootstrap(
-        (values,),
-        np.mean,
-        axis=-1,
-        vectorized=True,
-        n_resamples=MEAN_RESAMPLES,
-        batch=200,
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        random_state=np.random.default_rng(0),
-    ).confidence_interval
-    return {"mean": mean, "interval": [float(ends.low), float(ends.high)]}
+    """Return ``mean`` over images ``[n]`` and its 95 % bootstrap ``interval``, None with fewer than 2 images."""
+    ends = None
+    if len(values) > 1:
+        low, high = intervals(lambda rows: values[rows].mean(axis=-1)[None], len(values), 0, MEAN_RESAMPLES)
+        ends = [float(low[0]), float(high[0])]
+    return {"mean": float(values.mean()), "interval": ends}

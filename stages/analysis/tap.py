@@ -136,7 +136,6 @@ class TapMeasures:
                 "check that every image can be read."
             )
         kept, self._kept = self._kept, None
-        sep_energy, spectrum = self._spectra.finish()
         pca_spectrum, basis = eigen_of(self._moment)
         pca_rank, entropy = np.zeros((len(kept), len(ENERGY_SHARES)), np.int64), np.zeros(len(kept))
         for rows in self._chunks(kept, np.arange(len(kept))):
@@ -159,8 +158,7 @@ class TapMeasures:
             high=self.high,
             intensity=self._intensity,
             magnitude=self._magnitude,
-            sep_energy=sep_energy,
-            spectrum=spectrum,
+            sep_energy=self._spectra.finish(),
             **self._ways.finish(self._moment, closely, len(self._closely)),
         )
 

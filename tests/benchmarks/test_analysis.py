@@ -83,9 +83,6 @@ def test_published_directions_of_equal_energy() -> None:
 def test_published_spectrum_of_a_tone() -> None:
     tone = np.float32(np.cos(2 * np.pi * 3 * np.arange(16) / 16))
     found = analysis_published.channel_fft(np.tile(tone, (2, 5, 1)))
-    expected = np.zeros(16)
-    expected[[3, 13]] = 0.5  # a cosine of amplitude 1: half in each of its two frequencies
-    assert found["spectrum"] == pytest.approx(expected, abs=1e-6)
     assert found["intensity"] == pytest.approx([1 / 16] * 2)
     assert found["sep_curve"][[2, 3, 12, 13]] == pytest.approx([0.0, 0.5, 0.5, 1.0], abs=1e-6)
 

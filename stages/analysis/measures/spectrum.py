@@ -28,9 +28,8 @@ class ChannelSpectra:
     def __init__(self, width: int, device: torch.device) -> None:
         self.width = width
         self._times = torch.from_numpy(multiplicity(width)).to(device)
-        self._tokens = self._with_energy = 0
+        self._with_energy = 0
         self._share = torch.zeros(width // 2 + 1, dtype=torch.float64, device=device)
-        self._amplitude = torch.zeros_like(self._share)
 
     def update(self, X_BND: Tensor) -> Floats:
         """Take these images' tokens; return their ``intensity`` ``[B]``."""
@@ -38,20 +37,17 @@ class ChannelSpectra:
         transformed_TF = torch.fft.rfft(X_BND.flatten(0, 1))
         energy_TF = transformed_TF.real.square().addcmul_(transformed_TF.imag, transformed_TF.imag)
         amplitude_TF = energy_TF.sqrt()
-        self._amplitude += amplitude_TF.sum(dim=0)
         loudness_T = (amplitude_TF @ self._times) / self.width**2
         total_T = energy_TF @ self._times
         live_T = total_T > 0
         share_TF = energy_TF.div_(torch.where(live_T, total_T, 1.0)[:, None])  # without energy a token adds nothing
         self._share += share_TF.sum(dim=0)
         self._with_energy += int(live_T.sum())
-        self._tokens += images * tokens
         return np.asarray(loudness_T.view(images, tokens).mean(dim=1).cpu().numpy())
 
-    def finish(self) -> tuple[Floats, Floats]:
-        """Return ``sep_energy`` and ``spectrum`` of ``TapResult``."""
-        energy = (self._share * self._times).cpu().numpy() / max(self._with_energy, 1)
-        return energy, self._amplitude.cpu().numpy() / (self._tokens * self.width)
+    def finish(self) -> Floats:
+        """Return ``sep_energy`` of ``TapResult``."""
+        return np.asarray((self._share * self._times).cpu().numpy() / max(self._with_energy, 1))
 
 
 def intensities(X_BND: Tensor) -> Floats:

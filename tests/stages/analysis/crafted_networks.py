@@ -59,7 +59,6 @@ def crafted_tap(
         channel_energy=np.array([0.15, 0.1, *[0.75 / (width - 2)] * (width - 2)]),
         sep_energy=np.full(frequencies, 1 / frequencies),
         intensity=np.broadcast_to(np.asarray(intensity, dtype=float), (images,)),
-        spectrum=np.ones(frequencies),
         entropy=np.broadcast_to(np.asarray(entropy, dtype=float), (kept,)),
         magnitude=np.broadcast_to(np.asarray(magnitude, dtype=float), (images,)),
         low=-1.0,

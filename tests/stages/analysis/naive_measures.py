@@ -48,7 +48,6 @@ def naive(tokens: Tensor, keep: list[int], norm: nn.LayerNorm | None = None) -> 
     curves = [folded(energies(token)) / energies(token).sum() for image in x for token in image if token.any()]
     out["sep_energy"] = np.mean(curves, axis=0) if curves else np.zeros(width // 2 + 1)
     out["intensity"] = _intensities(x)
-    out["spectrum"] = np.mean([[np.abs(np.fft.rfft(t)) / width for t in image] for image in x], axis=(0, 1))
     out["magnitude"] = np.array([np.abs(image).mean() for image in x])
     out["low"], out["high"] = x.min(), x.max()
     out["entropy"] = np.array([np.mean([bits(t, x.min(), x.max()) for t in x[i]]) for i in keep])
