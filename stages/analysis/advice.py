@@ -11,13 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import get_args
 
 import numpy as np
 
 from vitcompress.core.analysis_records import Advice, Recommendation
 from vitcompress.stages.analysis.drawn import Drawn, drawn_by_way, leading
-from vitcompress.stages.analysis.results import ENERGY_SHARES, WAY_WORDS, NetworkResult, TapResult, Way, high_percentile
+from vitcompress.stages.analysis.results import ENERGY_SHARES, WAY_WORDS, NetworkResult, Way, high_percentile
 from vitcompress.stages.analysis.rules import Decision, Rule, What, decide
 from vitcompress.stages.analysis.statistics import MIN_IMAGES
 from vitcompress.stages.models.geometry import Shape
@@ -40,7 +39,8 @@ def advise(teacher: NetworkResult, student: Shape, student_name: str, *, seed: i
     """
     last = teacher.taps[-1]
     if min(last.images, last.kept) < MIN_IMAGES:
-        return _nothing(last)
+        why = f"{last.images} images were read, {last.kept} of them kept, and at least {MIN_IMAGES} of each are needed."
+        return _nothing(last.images, why)
     by = drawn_by_way(teacher, student, student_name, seed)
     directions = leading({way: decide(drawn.facts)[0].words("strategy") for way, drawn in by.items()})
     intensity = leading({way: drawn.facts.strongest for way, drawn in by.items()})
@@ -80,29 +80,14 @@ def advise(teacher: NetworkResult, student: Shape, student_name: str, *, seed: i
     )
 
 
-def _nothing(last: TapResult) -> Advice:
-    why = f"{last.images} images were read, {last.kept} of them kept, and at least {MIN_IMAGES} of each are needed."
-    recommendations = tuple(
-        Recommendation(
-            what=what,
-            value=None,
-            rule="nothing to go by",
-            reason=why,
-            numbers={"images": float(last.images), "images kept": float(last.kept)},
-            confidence=None,
-            source="this project: stages.analysis.statistics.MIN_IMAGES",
-        )
-        for what in get_args(What)
+def _nothing(images: int, why: str) -> Advice:
+    source = "this project: stages.analysis.statistics.MIN_IMAGES"
+    none = Recommendation(
+        what="strategy", value=None, rule="too few images", reason=why, numbers={}, confidence=None, source=source
     )
     summary = f"nothing is recommended: {why}"
     return Advice(
-        strategy=None,
-        kind=None,
-        pairs=(),
-        wide_heads=None,
-        images=last.images,
-        recommendations=recommendations,
-        summary=summary,
+        strategy=None, kind=None, pairs=(), wide_heads=None, images=images, recommendations=(none,), summary=summary
     )
 
 
@@ -131,16 +116,7 @@ def _numbers(
     lead: Drawn,
     lead_draws: Sequence[Decision],
 ) -> dict[str, float]:
-    """Return the numbers behind an answer, by their names in words.
-
-    Args:
-        rule: that gave the answer.
-        teacher: what was read.
-        by: facts and draws of each measure.
-        directions: the measure that strategy and width follow.
-        lead: facts and draws that decided.
-        lead_draws: what these draws decide.
-    """
+    """Return the numbers behind the answer of a rule, by their names in words; for the rest see ``advise``."""
     facts, last = lead.facts, teacher.taps[-1]
     low, high = _d95(lead)
     d95 = {"d95": facts.shared, "d95, low": low, "d95, high": high}

@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,14 +92,12 @@ def save(network: NetworkResult, path: Path, root: Path) -> FileRef:
     Returns:
         the file in the run at ``root``.
     """
-    taps = [{field.name: getattr(tap, field.name) for field in fields(tap)} for tap in network.taps]
     arrays: dict[str, Any] = {}
     numbers = []
-    for index, tap in enumerate(taps):
-        arrays |= {f"{index}/{name}": value for name, value in tap.items() if isinstance(value, np.ndarray)}
-        numbers.append({name: value for name, value in tap.items() if not isinstance(value, np.ndarray)})
-    head = {field.name: getattr(network, field.name) for field in fields(network)}
-    head |= {"taps": numbers, "forward_seconds": 0.0, "measure_seconds": 0.0}
+    for index, tap in enumerate(network.taps):
+        arrays |= {f"{index}/{name}": value for name, value in vars(tap).items() if isinstance(value, np.ndarray)}
+        numbers.append({name: value for name, value in vars(tap).items() if not isinstance(value, np.ndarray)})
+    head = vars(network) | {"taps": numbers, "forward_seconds": 0.0, "measure_seconds": 0.0}
     text = json.dumps({"network": head}, default=np.generic.item)
     file = io.BytesIO()
     np.savez_compressed(file, allow_pickle=False, head=np.frombuffer(text.encode(), dtype=np.uint8), **arrays)

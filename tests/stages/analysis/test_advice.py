@@ -105,9 +105,7 @@ def test_a_widened_block_keeps_the_number_of_heads_where_their_size_does_not_div
     assert answer(advice, "strategy").value == "widelast (heads keep their count)"
 
 
-def test_the_width_comes_in_whole_heads_with_its_interval() -> None:
-    exact = answer(advise(teacher(shared=256), TINY, "deit_tiny"), "width")
-    assert exact.value == "256"
+def test_the_width_comes_in_whole_heads_with_its_interval_and_not_beyond_the_teachers() -> None:
     spread = answer(advise(teacher(shared=around(257, 200, 20)), TINY, "deit_tiny"), "width")
     assert spread.value == "320"
     numbers, (rows,) = spread.numbers, resampled_rows(200, 200, seed=0)
@@ -117,12 +115,7 @@ def test_the_width_comes_in_whole_heads_with_its_interval() -> None:
     assert spread.confidence is not None
     assert 0.2 < spread.confidence < 0.8
     assert answer(advise(teacher(shared=193), SWIN, "swin"), "width").value == "193"
-
-
-def test_no_width_beyond_the_teachers_is_recommended() -> None:
-    """Six heads of 64 make 384: as wide as one teacher, and wider than another."""
-    assert answer(advise(teacher(shared=330), TINY, "deit_tiny"), "width").value == "384"
-    capped = answer(advise(teacher(width=380, shared=330), TINY, "deit_tiny"), "width")
+    capped = answer(advise(teacher(width=380, shared=330), TINY, "deit_tiny"), "width")  # six heads of 64 make 384
     assert (capped.value, capped.numbers["width, high"]) == ("380", 380)
 
 
@@ -136,15 +129,6 @@ def test_a_clear_median_is_confident_and_one_on_the_boundary_a_coin_toss() -> No
     assert f"weak: strategy (lift: confidence {confidence:.2f})" in toss.summary
 
 
-def test_a_percentile_on_the_boundary_is_as_sure_as_its_few_images() -> None:
-    own = np.repeat([150, 250], [197, 3])  # the 198th of 200 is 250: one image fewer, and a lift would do
-    advice = advise(teacher(own=own), TINY, "deit_tiny")
-    assert advice.strategy == "widelast"
-    assert answer(advice, "strategy").confidence == pytest.approx(binom.sf(2, 200, 3 / 200), abs=0.04)
-    assert "weak: strategy (widelast" in advice.summary
-    assert answer(advice, "width").confidence == 1
-
-
 def test_two_layers_alike_share_the_draws() -> None:
     intensities = cait_intensities(200)
     intensities[2] *= 0.5
@@ -155,27 +139,21 @@ def test_two_layers_alike_share_the_draws() -> None:
     advice = advise(teacher(shared=100, intensities=intensities), TINY, "deit_tiny")
     numbers = answer(advice, "pairs").numbers
     assert answer(advice, "pairs").confidence == pytest.approx(0.5, abs=0.1)
-    assert numbers["chosen, layer 1"] + numbers["chosen, layer 5"] == pytest.approx(1, abs=0.02)
     assert numbers["chosen, layer 1"] == pytest.approx(0.5, abs=0.1)
-    assert numbers["chosen, layer 23"] == 1
-    assert numbers["chosen, layer 10"] == 0
-    assert sum(numbers.values()) == pytest.approx(8)
+    assert (numbers["chosen, layer 23"], numbers["chosen, layer 10"]) == (1, 0)
 
 
 @pytest.mark.parametrize(("images", "kept"), [(MIN_IMAGES - 1, MIN_IMAGES - 1), (200, MIN_IMAGES - 1)])
 def test_too_few_images_recommend_nothing_and_say_so(images: int, kept: int) -> None:
     advice = advise(teacher(images=images, kept=kept), TINY, "deit_tiny")
     assert (advice.strategy, advice.kind, advice.pairs) == (None, None, ())
-    for recommendation in advice.recommendations:
-        assert (recommendation.value, recommendation.confidence) == (None, None)
-        assert f"{images} images were read, {kept} of them kept, and at least 50" in recommendation.reason
-    assert advice.summary.startswith("nothing is recommended: ")
+    assert [(entry.value, entry.confidence) for entry in advice.recommendations] == [(None, None)]
+    assert advice.summary.startswith(f"nothing is recommended: {images} images were read, {kept} of them kept")
 
 
 @pytest.mark.parametrize(("images", "kept"), [(50, 50), (300, 60)])
 def test_just_enough_images_recommend_whether_all_are_kept_or_not(images: int, kept: int) -> None:
-    advice = advise(teacher(images=images, kept=kept), TINY, "deit_tiny")
-    assert advice.strategy == "lift"
+    assert advise(teacher(images=images, kept=kept), TINY, "deit_tiny").strategy == "lift"
 
 
 def test_kept_images_are_drawn_with_their_own_ranks() -> None:
@@ -260,17 +238,6 @@ def test_without_a_final_norm_three_measures_are_asked() -> None:
     found = answer(advise(massive(normed=False), Shape(64, 12, 1), "narrow"), "strategy")
     assert list(found.answers) == ["raw", "centred", "standardised"]
     assert found.confidence == pytest.approx(2 / 3)
-
-
-def test_confidence_counts_draws_and_measures_together() -> None:
-    """Half of the images fit, raw; by the others none does: a quarter of the draws' half is left of `plain`."""
-    shared = np.repeat([30, 200], [101, 99])
-    others = dict.fromkeys(MASSIVE, (250, 100))
-    advice = advise(teacher(shared=shared, own=100, others=others), TINY, "deit_tiny")
-    found = answer(advice, "strategy")
-    assert (found.value, found.sampling) == ("lift", 1)
-    raw_lifts = binom.cdf(100, 200, 101 / 200)
-    assert found.confidence == pytest.approx((3 + raw_lifts) / 4, abs=0.02)
 
 
 def test_layers_are_chosen_by_intensity_in_every_way() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from crafted_networks import crafted, crafted_tap, followed, random_network
+from crafted_networks import crafted, crafted_tap, followed
 
 from vitcompress.stages.analysis.document import document
 
@@ -59,8 +59,3 @@ def test_numbers_are_finite_json_with_six_digits() -> None:
     tap, found = networks[0].taps[0], made["networks"][0]["taps"][0]
     assert found["pca_rank"]["90"]["median"] == np.median(tap.pca_rank[:, 1])
     assert found["entropy"]["mean"] == pytest.approx(tap.entropy.mean(), rel=1e-5)
-
-
-def test_an_odd_width_and_a_single_tap_are_documented() -> None:
-    (network,) = document([random_network(depth=1, width=7, images=1)], None)["networks"]
-    assert len(network["taps"][0]["pca_curve"]) == 7

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -50,27 +47,6 @@ def test_a_list_that_was_tampered_with_removes_nothing_else(listed: str, tmp_pat
     write(folder, [random_network(depth=1)])
     assert (tmp_path / "precious.png").exists()
     assert (folder / "notes.txt").exists()
-
-
-def test_figures_need_no_home_and_no_screen(tmp_path: Path) -> None:
-    program = (
-        "import sys; from vitcompress.stages.analysis.write import write; assert 'matplotlib' not in sys.modules\n"
-        "from pathlib import Path; from crafted_networks import random_network\n"
-        "write(Path(sys.argv[1]), [random_network(depth=1)])\n"
-        "assert 'matplotlib.pyplot' not in sys.modules\n"
-    )
-    surroundings = {name: value for name, value in os.environ.items() if name not in {"DISPLAY", "MPLCONFIGDIR"}}
-    root = Path(__file__).resolve().parents[3]
-    surroundings |= {
-        "HOME": "/dev/null/nowhere",  # cannot be made, not even by root
-        "XDG_CONFIG_HOME": "/dev/null/config",
-        "XDG_CACHE_HOME": "/dev/null/cache",
-        "PYTHONPATH": os.pathsep.join([str(root), str(Path(__file__).parent)]),
-    }
-    command = [sys.executable, "-W", "error", "-c", program, str(tmp_path)]
-    done = subprocess.run(command, env=surroundings, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "figures" / "rank-teacher.png").stat().st_size > 10_000
 
 
 def test_arrays_come_back_exactly_and_the_same_numbers_are_the_same_bytes(tmp_path: Path) -> None:
