@@ -5,7 +5,6 @@ import pytest
 
 from vitcompress.stages.analysis.results import Floats, high_percentile, kept_rows
 from vitcompress.stages.analysis.statistics import (
-    _BLOCK,
     MIN_IMAGES,
     RESAMPLES,
     Rows,
@@ -33,12 +32,6 @@ def test_kept_images_and_the_others_are_drawn_apart_by_seed(images: int, kept: i
     assert (rows == again).all()
     assert (rows != other).any()
     assert drawn_times(rows)[7].tolist() == np.bincount(rows[7], minlength=images).tolist()
-
-
-def test_many_images_are_drawn_in_blocks_that_add_up() -> None:
-    images = _BLOCK // 300
-    shapes = [rows.shape for rows in resampled_rows(images, images, seed=0)]
-    assert [draws for draws, _ in shapes] == [300, 300, 300, RESAMPLES - 900]
 
 
 def test_intervals_are_joint_and_those_of_the_normal_mean() -> None:

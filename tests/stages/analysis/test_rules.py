@@ -21,11 +21,6 @@ def test_two_thirds_of_the_students_layers_are_compared(student: int, theirs: in
     assert compared_layers(student, theirs) == count
 
 
-def test_the_published_pairs() -> None:
-    pairs = intensity_pairs((0, 1, 18, 19, 20, 21, 22, 23), 12, 24)
-    assert pairs == tuple(zip((0, 1, 6, 7, 8, 9, 10, 11), (0, 1, 18, 19, 20, 21, 22, 23), strict=True))
-
-
 def test_a_layer_of_the_first_half_goes_with_the_students_first_others_with_its_last() -> None:
     assert intensity_pairs((0,), 2, 3) == ((0, 0),)
     assert intensity_pairs((11, 12), 12, 24) == ((0, 11), (11, 12))

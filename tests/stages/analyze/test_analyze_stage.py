@@ -52,14 +52,6 @@ def test_an_equally_wide_student_needs_nothing_and_too_few_images_advise_nothing
     assert record.files
 
 
-@pytest.mark.sweep
-def test_the_same_again_gives_the_same_files(context: Context) -> None:
-    first = {ref.path: ref.sha256 for ref in analyzed(context).files if not ref.path.endswith(".json")}
-    again = {ref.path: ref.sha256 for ref in analyzed(context).files if not ref.path.endswith(".json")}
-    assert first
-    assert again == first  # the JSON holds the seconds that it took
-
-
 def test_its_fingerprint_holds_no_time_and_no_figure(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     drawings = iter((b"drawn", b"drawn otherwise"))
     draw = "vitcompress.stages.analysis.figures.draw"
