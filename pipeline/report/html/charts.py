@@ -20,7 +20,6 @@ from vitcompress.stages.analysis.figures.style import (
     GREEN,
     GREY,
     ORANGE,
-    PURPLE,
     SKY,
     VERMILLION,
     WIDTH,
@@ -35,8 +34,8 @@ Curves = dict[str, list[tuple[int, float]]]
 """(epoch, value) by name."""
 
 NORMS = "Gradients: norm of each term's gradient at an epoch's first batch, where all terms meet: how hard it pulls."
-_COLOURS = (VERMILLION, GREEN, PURPLE, SKY, GREY)
-_CURVES = ((BLACK, "-"), (BLUE, "--"), (ORANGE, "-."), (GREEN, ":"), (PURPLE, (0, (6, 2, 1, 2))), (SKY, "-"))
+_COLOURS = (VERMILLION, GREEN, ORANGE, SKY, GREY)
+_CURVES = ((BLACK, "-"), (BLUE, "--"), (ORANGE, "-."), (GREEN, ":"), (VERMILLION, (0, (6, 2, 1, 2))), (SKY, "-"))
 
 
 class Chart(NamedTuple):
