@@ -10,9 +10,8 @@ import numpy as np
 from vitcompress.core.artifact_records import AccuracyRow
 from vitcompress.core.bits import packed
 from vitcompress.stages.training.accuracy import calibration_error, paired_drop, share_interval
-from vitcompress.stages.verify.answers import Answers
 from vitcompress.stages.verify.contestant import TEACHER, Contestant
-from vitcompress.stages.verify.held_out import HeldOut
+from vitcompress.stages.verify.held_out import Answers, HeldOut
 
 
 def accuracy_rows(models: Sequence[Contestant], held_out: HeldOut, classes: int) -> tuple[AccuracyRow, ...]:
