@@ -131,7 +131,7 @@ def compare(config: CheckConfig, before: Baseline, now: Baseline) -> tuple[tuple
 
     Args:
         config: the limits; those that are None are not judged.
-        before: the baseline, of the same networks and images (``same.foreign`` is empty).
+        before: the baseline, of the same networks and images (``differences.foreign`` is empty).
         now: the run.
     """
     filled = {
