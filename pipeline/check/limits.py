@@ -112,13 +112,12 @@ def _size(change: Change) -> Measurement:
 
 
 LIMITS: dict[str, Gate[Change]] = {
-    "max_accuracy_loss": Gate(
-        field="max_accuracy_loss", label="loss of top-1", unit="points", upper=True, measure=_accuracy
-    ),
-    "max_slowdown": TimeLimit(
-        field="max_slowdown", label="slowdown against the teacher", unit="%", upper=True, measure=_slowdown
-    ),
-    "max_growth": Gate(field="max_growth", label="growth on disk", unit="%", upper=True, measure=_size),
+    one.field: one
+    for one in (
+        Gate(field="max_accuracy_loss", label="loss of top-1", unit="points", measure=_accuracy),
+        TimeLimit(field="max_slowdown", label="slowdown against the teacher", unit="%", measure=_slowdown),
+        Gate(field="max_growth", label="growth on disk", unit="%", measure=_size),
+    )
 }
 """By the names of their settings."""
 

@@ -83,14 +83,17 @@ class Gate(Generic[Subject]):
     """One limit on one number."""
 
     field: str
-    """Name of its setting."""
+    """Name of its setting: ``max_`` for the largest allowed value, ``min_`` for the smallest."""
     label: str
     """What a reader calls the number."""
     unit: str
-    upper: bool
-    """Whether the limit is the largest allowed value, rather than the smallest."""
     measure: Callable[[Subject], Measurement]
     """Takes the number from what was measured."""
+
+    @property
+    def upper(self) -> bool:
+        """Whether the limit is the largest allowed value, rather than the smallest."""
+        return self.field.startswith("max_")
 
     @property
     def relation(self) -> str:
