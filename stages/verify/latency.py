@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
@@ -68,13 +69,7 @@ def throughput_rows(
     Where latency was measured at that batch size, the figure is of the same samples. Else contestants that fit into
     their part of the time are timed side by side; a row of one that does not says how long it would have taken,
     reckoned from its time a batch of one image. (Not measured with less: with one session a figure has no interval.)
-
-    Args:
-        config: its seconds for throughput are shared out evenly.
-        contestants: those of ``latency_rows``.
-        deployed: name of the deployed graph.
-        images: as for ``latency_rows``.
-        latency: what that returned.
+    ``latency`` is what ``latency_rows`` returned.
     """
     groups = _by_runtime(
         [each for each in contestants if each.runtime != "torch" and each.model in (TEACHER, deployed)]
@@ -120,7 +115,8 @@ def _timed(
     **how: Any,
 ) -> list[LatencyRow]:
     """Time one runtime at one batch size, but for those that ``lacking`` has a reason for; return all rows."""
-    openers = {each.key: each.opener(batch_of(images[each.spec], batch)) for each in group if each.key not in lacking}
+    timed = [each for each in group if each.key not in lacking]
+    openers = {each.key: partial(each.opened, batch_of(images[each.spec], batch)) for each in timed}
     measured = measure_sessions(openers, seconds, **how) if openers else None
     return [_row(each, batch, measured if each.key in openers else None, lacking.get(each.key, "")) for each in group]
 
