@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,12 @@ from typing import Any
 from vitcompress.core.artifact_records import GatesRecord
 from vitcompress.core.errors import UsageError
 from vitcompress.core.files import sha256_of, unwritable, write_atomic
-from vitcompress.pipeline.check.baseline import Baseline, load_baseline
+from vitcompress.pipeline.check.baseline import Baseline, load_baseline, text_of
 from vitcompress.pipeline.check.config import CheckConfig
+from vitcompress.pipeline.check.differences import changes, foreign, notes
 from vitcompress.pipeline.check.limits import LIMITS, compare
 from vitcompress.pipeline.check.measured import baseline_of
-from vitcompress.pipeline.check.same import foreign, notes
 from vitcompress.pipeline.check.tell import markdown
-from vitcompress.pipeline.check.update import update
 from vitcompress.pipeline.config import merge, validate_check
 from vitcompress.pipeline.report.junit import junit
 from vitcompress.pipeline.report.schema import read_report
@@ -80,18 +80,46 @@ def check(run: Path, path: Path, sets: Mapping[str, Any], output: Path | None) -
 
 
 def renew(run: Path, path: Path, *, force: bool) -> list[str]:
-    """Write the baseline of a run; return what was done, in lines for the reader.
+    """Make a run the baseline, unless nothing in it differs; return what was done, in lines for the reader.
+
+    Args:
+        run: a run directory, or a report.json.
+        path: of the baseline; made with its folder when there is none.
+        force: also when the run failed its own gates, or the baseline there is of other models or images.
 
     Raises:
-        UsageError: the run cannot be a baseline, or the file there must not be replaced.
+        UsageError: the file there is no baseline of this version, which ``force`` does not change; or ``force`` is
+            needed; or the recommended ONNX file was not measured; or the file cannot be written.
     """
     _, report, now = _read(run)
+    before = load_baseline(path) if path.exists() else None
+    name = now.recommended["onnx"]
+    found, teacher = now.artifacts.get(str(name)), now.teacher.get("onnx")
+    if not (found and found.right and found.session_p50_ms and teacher and teacher.session_p50_ms):
+        raise UsageError(
+            f"this run has no answers or no timing sessions of {name}, so it cannot be a baseline; "
+            "run `compress verify RUN` again."
+        )
+    if not report.verdict.passed and not force:
+        raise UsageError(
+            f"this run failed its own gates ({report.verdict.why}), so as a baseline it would hide that; "
+            "mend the run, or add --force."
+        )
+    others = foreign(before, now) if before else []
+    if others and not force:
+        raise UsageError(
+            f"baseline '{path}' is of something else ({'; '.join(others)}); give another --baseline, or add --force "
+            "to replace it."
+        )
+    if before and before.model_copy(update={"made": now.made}) == now:
+        return [f"baseline {path} is as this run measured it; left as it is"]
     try:
-        return update(path, now, report, force=force)
+        write_atomic(Path(os.path.realpath(path)), text_of(now))  # a link is written through, not replaced
     except OSError as error:
         raise UsageError(
             f"baseline '{path}' cannot be written ({unwritable(error)}); give a file you may write with --baseline."
         ) from error
+    return [f"baseline {path} {'replaced' if before else 'written'}", *(f"  {line}" for line in changes(before, now))]
 
 
 def settings(report: Report, sets: Mapping[str, Any]) -> CheckConfig:

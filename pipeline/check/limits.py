@@ -52,14 +52,9 @@ class TimeLimit(Gate[Change]):
 def latency_verdict(
     limit: float, value: float, low: float | None, high: float | None, share: float
 ) -> tuple[Verdict, str]:
-    """Return the verdict on percent of latency lost, and its reason.
+    """Return the verdict on percent of latency lost, with its interval, and the reason.
 
-    Args:
-        limit: the largest allowed, percent.
-        value: percent.
-        low: lower end of its interval.
-        high: upper end of its interval.
-        share: of the CPUs' time that others took, in the more disturbed of the two measurements.
+    ``share`` is that of the CPUs' time that others took, in the more disturbed of the two measurements.
     """
     verdict, why = verdict_on(limit, value, low, high, upper=True)
     beyond = (value if low is None else low) - limit
@@ -112,13 +107,12 @@ def _size(change: Change) -> Measurement:
 
 
 LIMITS: dict[str, Gate[Change]] = {
-    "max_accuracy_loss": Gate(
-        field="max_accuracy_loss", label="loss of top-1", unit="points", upper=True, measure=_accuracy
-    ),
-    "max_slowdown": TimeLimit(
-        field="max_slowdown", label="slowdown against the teacher", unit="%", upper=True, measure=_slowdown
-    ),
-    "max_growth": Gate(field="max_growth", label="growth on disk", unit="%", upper=True, measure=_size),
+    one.field: one
+    for one in (
+        Gate(field="max_accuracy_loss", label="loss of top-1", unit="points", measure=_accuracy),
+        TimeLimit(field="max_slowdown", label="slowdown against the teacher", unit="%", measure=_slowdown),
+        Gate(field="max_growth", label="growth on disk", unit="%", measure=_size),
+    )
 }
 """By the names of their settings."""
 
@@ -127,12 +121,8 @@ def compare(config: CheckConfig, before: Baseline, now: Baseline) -> tuple[tuple
     """Return rows by artifact, then by limit, and what has no row: artifacts that neither side measured.
 
     Of a role the artifact that was recommended then is compared, and the one that is now. Where a role is required, the
-    baseline's is: what it promised is what a run must not lose.
-
-    Args:
-        config: the limits; those that are None are not judged.
-        before: the baseline, of the same networks and images (``same.foreign`` is empty).
-        now: the run.
+    baseline's is: what it promised is what a run must not lose. The two are of the same networks and images
+    (``differences.foreign`` is empty).
     """
     filled = {
         role: list(dict.fromkeys(name for name in (before.recommended.get(role), now.recommended.get(role)) if name))

@@ -66,11 +66,7 @@ class Measurement:
 def number(row: Record, name: str, reason: str, value: str = "") -> Measurement:
     """Return a number that a record keeps with the ends of its interval, or ``reason`` where it is None.
 
-    Args:
-        row: the record.
-        name: its fields ``name_low`` and ``name_high`` are the ends.
-        reason: why there is no number.
-        value: the field of the number itself; ``name`` when empty.
+    The ends are the fields ``name_low`` and ``name_high``; the number is ``value``, or ``name`` where that is empty.
     """
     found = getattr(row, value or name)
     if found is None:
@@ -83,14 +79,17 @@ class Gate(Generic[Subject]):
     """One limit on one number."""
 
     field: str
-    """Name of its setting."""
+    """Name of its setting: ``max_`` for the largest allowed value, ``min_`` for the smallest."""
     label: str
     """What a reader calls the number."""
     unit: str
-    upper: bool
-    """Whether the limit is the largest allowed value, rather than the smallest."""
     measure: Callable[[Subject], Measurement]
     """Takes the number from what was measured."""
+
+    @property
+    def upper(self) -> bool:
+        """Whether the limit is the largest allowed value, rather than the smallest."""
+        return self.field.startswith("max_")
 
     @property
     def relation(self) -> str:
@@ -156,9 +155,7 @@ class RunGate(Gate[Inputs]):
 def limit(description: str, **bounds: Any) -> tuple[Any, Any]:
     """Return the setting of a limit: a number, or null, the default, for which nothing is judged.
 
-    Args:
-        description: what the limit is on, with its unit.
-        bounds: ``ge``, ``gt``, ``le``, ``lt`` as for ``pydantic.Field``.
+    The description has the unit; ``bounds`` are ``ge``, ``gt``, ``le``, ``lt`` as for ``pydantic.Field``.
     """
     return float | None, Field(None, description=description, allow_inf_nan=False, **bounds)
 
@@ -173,12 +170,8 @@ def verdict_on(
 ) -> tuple[Verdict, str]:
     """Return the verdict on a number and its reason in words; a number exactly at the limit is inside it.
 
-    Args:
-        limit: the largest allowed value with ``upper``, else the smallest.
-        value: judged alone where there is no interval.
-        low: lower end of the interval.
-        high: upper end of the interval.
-        upper: which side of the limit is allowed.
+    The limit is the largest allowed value with ``upper``, else the smallest. The value is judged alone where there is
+    no interval.
     """
     low, high = value if low is None else low, value if high is None else high
     sign = 1 if upper else -1

@@ -74,12 +74,9 @@ class AboveChance(RunGate):
 _BUILT_IN: tuple[ArtifactGate | RunGate, ...] = (
     ArtifactGate(
         field="max_accuracy_drop",
-        setting=limit(
-            "Largest loss of top-1 against the teacher, points (negative: it must be better).", ge=-100, le=100
-        ),
+        setting=limit("Largest loss of top-1 against the teacher, points (below 0: better).", ge=-100, le=100),
         label="accuracy drop",
         unit="points",
-        upper=True,
         measure=lambda found: number(found.accuracy, "drop", found.accuracy.reason),
     ),
     ArtifactGate(
@@ -87,29 +84,20 @@ _BUILT_IN: tuple[ArtifactGate | RunGate, ...] = (
         setting=limit("Smallest top-1 on the held-out images, percent.", ge=0, le=100),
         label="top-1",
         unit="%",
-        upper=False,
         measure=lambda found: number(found.accuracy, "top1", found.accuracy.reason),
     ),
     ArtifactGate(
         field="min_agreement",
-        setting=limit(
-            "Smallest share of held-out images with the same answer as the student in torch, percent.", ge=0, le=100
-        ),
+        setting=limit("Smallest share of images with the same answer as the student in torch, percent.", ge=0, le=100),
         label="agreement with torch",
         unit="%",
-        upper=False,
         measure=lambda found: number(found.accuracy, "agreement", found.accuracy.reason or NO_AGREEMENT),
     ),
     ArtifactGate(
         field="min_speedup",
-        setting=limit(
-            "Smallest ratio of the teacher's median latency to the student's, ONNX Runtime, batch 1; never of an "
-            "engine.",
-            gt=0,
-        ),
+        setting=limit("Smallest ratio of the teacher's median latency to the student's, ONNX Runtime, batch 1.", gt=0),
         label="speed-up, batch 1",
         unit="x",
-        upper=False,
         measure=_speedup,
     ),
     ArtifactGate(
@@ -117,7 +105,6 @@ _BUILT_IN: tuple[ArtifactGate | RunGate, ...] = (
         setting=limit("Largest median latency at batch 1, milliseconds.", gt=0),
         label="median latency, batch 1",
         unit="ms",
-        upper=True,
         measure=lambda found: number(found.latency, "p50", found.latency.reason, value="p50_ms"),
     ),
     ArtifactGate(
@@ -125,20 +112,18 @@ _BUILT_IN: tuple[ArtifactGate | RunGate, ...] = (
         setting=limit("Largest model on disk, its weights file included, megabytes of 10^6 bytes.", gt=0),
         label="size on disk",
         unit="MB",
-        upper=True,
         measure=_size,
     ),
     RunGate(
         field="min_teacher_gain",
         setting=limit(
-            "Smallest gain of top-1 by the teacher over labels alone, points; needs `control.kind`. It is a limit on "
-            "the run rather than on an artifact, and required: `unmeasured` fails the run whatever `require` says.",
+            "Smallest gain of top-1 by the teacher over labels alone, points; needs `control.kind`. Required: "
+            "`unmeasured` fails the run whatever `require` says.",
             ge=-100,
             le=100,
         ),
         label="gain by the teacher over labels alone",
         unit="points",
-        upper=False,
         measure=lambda inputs: number(inputs.control, "gain", NO_CONTROL),
     ),
     AboveChance(
@@ -149,7 +134,6 @@ _BUILT_IN: tuple[ArtifactGate | RunGate, ...] = (
         ),
         label="top-1 against chance",
         unit="%",
-        upper=False,
         measure=lambda inputs: Measurement(None, reason="``row`` measures by itself"),
     ),
 )

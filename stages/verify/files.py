@@ -15,9 +15,8 @@ from pathlib import Path
 from vitcompress.core.files import reference, write_atomic
 from vitcompress.core.record import FileRef
 from vitcompress.stages.images.thumbnails import suffix
-from vitcompress.stages.verify.answers import NO_ANSWER
 from vitcompress.stages.verify.contestant import Contestant
-from vitcompress.stages.verify.held_out import HeldOut
+from vitcompress.stages.verify.held_out import NO_ANSWER, HeldOut
 
 
 def write_answers(root: Path, models: Sequence[Contestant], held_out: HeldOut, classes: Sequence[str]) -> FileRef:

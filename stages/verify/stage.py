@@ -15,12 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from vitcompress.core.artifact_records import (
-    EngineArtifact,
-    ExportRecord,
-    OnnxArtifact,
-    VerifyRecord,
-)
+from vitcompress.core.artifact_records import EngineArtifact, ExportRecord, OnnxArtifact, VerifyRecord
 from vitcompress.core.context import Context
 from vitcompress.core.errors import BundleError, EnvironmentLacksError, UsageError
 from vitcompress.core.machine import hardware, processor
@@ -41,11 +36,10 @@ from vitcompress.stages.verify.accuracy_rows import accuracy_rows
 from vitcompress.stages.verify.config import VerifyConfig
 from vitcompress.stages.verify.contestant import TEACHER, Contestant, Infer
 from vitcompress.stages.verify.files import write_answers, write_thumbnails
-from vitcompress.stages.verify.flips import flip_tables, pictured, with_pictures
+from vitcompress.stages.verify.flips import flip_tables
 from vitcompress.stages.verify.held_out import ask
-from vitcompress.stages.verify.latency import latency_rows
+from vitcompress.stages.verify.latency import latency_rows, throughput_rows
 from vitcompress.stages.verify.memory import memory_rows
-from vitcompress.stages.verify.throughput import throughput_rows
 
 
 @dataclass(frozen=True)
@@ -218,11 +212,14 @@ def _accuracy(inputs: Inputs, context: Context, contestants: Sequence[Contestant
     root, classes = context.run.root, inputs.data.classes
     split = recorded_images(inputs.data)[1].val
     held_out = ask(contestants, split, classes, workers=context.workers)
-    tables, shown = flip_tables(contestants, held_out, inputs.export.deployed)
-    pictures, why = thumbnails(split, pictured(shown), held_out.labels)
+
+    def picture(positions: Sequence[int]) -> tuple[dict[int, str], str]:
+        pictures, why = thumbnails(split, positions, held_out.labels)
+        return write_thumbnails(root, pictures), why
+
     return {
         "accuracy": accuracy_rows(contestants, held_out, len(classes)),
-        "flips": with_pictures(tables, shown, write_thumbnails(root, pictures), why),
+        "flips": flip_tables(contestants, held_out, inputs.export.deployed, picture),
         "images_digest": held_out.digest,
         "class_images": tuple(np.bincount(held_out.labels, minlength=len(classes)).tolist()),
         "answers": write_answers(root, contestants, held_out, classes),

@@ -107,14 +107,14 @@ def test_update_tells_what_it_writes_and_what_changes(run: Path, tmp_path: Path)
     path = tmp_path / "new" / "baseline.json"
     first = renew(run, path, force=False)
     assert first[0] == f"baseline {path} written"
-    assert any(line.startswith("  artifact onnx-fp32: top-1 ") for line in first)
+    assert any(line.startswith("  artifact onnx-fp32 top-1: ") for line in first)
     before = path.read_bytes()
     assert renew(run, path, force=False) == [f"baseline {path} is as this run measured it; left as it is"]
     assert path.read_bytes() == before
     written(run, made(lost=10, seed=4, hardware=ELSEWHERE))
     told = renew(run, path, force=False)
     assert told[0] == f"baseline {path} replaced"
-    assert "  artifact onnx-fp32 answers: 10 of 1000 images turn right or wrong" in told
+    assert "  artifact onnx-fp32: 10 of 1000 images turn right or wrong" in told
     assert any(line.startswith("  hardware: A processor") for line in told)
     assert any(line.startswith("  artifact onnx-fp32 top-1: ") and " -> " in line for line in told)
     assert check(run, path, {}, None)["verdict"]["passed"]
@@ -131,7 +131,9 @@ def test_a_run_that_failed_its_gates_or_another_network_needs_force(run: Path, b
     assert baseline.read_bytes() == before
     with pytest.raises(UsageError, match=r"strategy plain, here lift.* Nothing was compared"):
         check(run, baseline, {}, None)
-    assert "  models strategy: plain -> lift" in renew(run, baseline, force=True)
+    models = "deit_tiny_patch16_224 from cait_s24_224, "
+    replaced = f"  models: {models}plain; deployed plain -> {models}lift; deployed lift-folded"
+    assert replaced in renew(run, baseline, force=True)
     written(run, made(case="lift", gates={"passed": False}))
     found = check(run, baseline, {}, None)
     assert found["verdict"]["passed"]

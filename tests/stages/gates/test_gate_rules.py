@@ -22,7 +22,8 @@ def judged(
     *numbers: float | None, upper: bool = True, required: bool = True, conclusive: bool = False, reason: str = ""
 ) -> GateRow:
     """The row of a measurement against a limit of 2."""
-    gate = Gate(field="max_x", label="x", unit="", upper=upper, measure=lambda n: Measurement(*n, reason=reason))
+    field = "max_x" if upper else "min_x"
+    gate = Gate(field=field, label="x", unit="", measure=lambda numbers: Measurement(*numbers, reason=reason))
     row = gate.row("onnx", 2.0, numbers, required=required, require_conclusive=conclusive)
     assert row is not None
     return row

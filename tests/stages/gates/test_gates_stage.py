@@ -256,7 +256,7 @@ def test_without_a_control_a_limit_on_the_teachers_worth_fails(context: Context)
 PRETEND = """
 from vitcompress.stages.gates.gate import ArtifactGate, Measurement, limit
 GATE = ArtifactGate(
-    field="max_nodes", setting=limit("Most nodes of the ONNX graph.", gt=0), label="nodes", unit="nodes", upper=True,
+    field="max_nodes", setting=limit("Most nodes of the ONNX graph.", gt=0), label="nodes", unit="nodes",
     measure=lambda found: Measurement(float(found.inputs.export.onnx(found.accuracy.precision).nodes)),
 )
 """
