@@ -100,8 +100,6 @@ def _own_folder(root: Path, data: str) -> Path:
         UsageError: it holds anything else, or lies inside the images.
     """
     folder = root / "analysis"
-    if root.exists() and not root.is_dir():
-        raise UsageError(f"output '{root}' is a file; give a folder with --output.")
     if (root / "state.json").is_file():
         raise UsageError(
             f"output '{root}' is a run; analyse it with `compress analyze {root}`, or give another --output."

@@ -49,6 +49,7 @@ def advise(teacher: NetworkResult, student: Shape, student_name: str, *, seed: i
     decision, applied = decide(facts)
     draws = {way: drawn.decisions() for way, drawn in by.items()}
     lead_draws = lead.decisions()
+    low, high = _d95(lead)
     recommendations = []
     for what, rule in applied.items():
         value = decision.words(what)
@@ -60,7 +61,8 @@ def advise(teacher: NetworkResult, student: Shape, student_name: str, *, seed: i
                 what=what,
                 value=value,
                 rule=rule.name,
-                reason=_reason(rule, lead, decision) + _dissent(value, answers, confidence),
+                reason=rule.reason.format(f=facts, width=decision.width, low=low, high=high)
+                + _dissent(value, answers, confidence),
                 numbers=_numbers(rule, teacher, by, directions, lead, lead_draws),
                 confidence=confidence,
                 source=rule.source,
@@ -89,11 +91,6 @@ def _nothing(images: int, why: str) -> Advice:
     return Advice(
         strategy=None, kind=None, pairs=(), wide_heads=None, images=images, recommendations=(none,), summary=summary
     )
-
-
-def _reason(rule: Rule, lead: Drawn, decision: Decision) -> str:
-    low, high = _d95(lead)
-    return rule.reason.format(f=lead.facts, width=decision.width, low=low, high=high)
 
 
 def _dissent(value: str, answers: Mapping[str, str], confidence: float) -> str:

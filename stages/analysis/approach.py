@@ -90,7 +90,9 @@ def _compare(quantity: _Quantity, teacher: NetworkResult, students: Sequence[Net
         """Return of drawn images ``[B, images]`` each student's distance and the change, ``[students + 1, B]``."""
         curves = [quantity.over_images(of_network, rows) for of_network in values]
         distances = [distance(curves[0], curve) for curve in curves[1:]]
-        return np.stack([*distances, _change(distances[0], distances[-1])])
+        before, after = distances[0], distances[-1]
+        rounded = np.isclose(after, before, rtol=1e-9, atol=1e-12)  # which has a sign but is no change
+        return np.stack([*distances, np.where(rounded, 0, after - before)])
 
     points = statistic(np.arange(images)[None])[:, 0].tolist()
     ends: list[tuple[float | None, float | None]] = [(None, None)] * len(points)
@@ -131,11 +133,6 @@ def distance(teacher: Floats, student: Floats) -> Floats:
     share = (at - below).reshape(-1, *[1] * (teacher.ndim - 1))
     interpolated = (1 - share) * teacher[below] + share * teacher[above]
     return np.asarray(np.abs(interpolated - student).mean(axis=0))
-
-
-def _change(before: Floats, after: Floats) -> Floats:
-    """Return the difference of distances; 0 for rounding, which has a sign but is no change."""
-    return np.where(np.isclose(after, before, rtol=1e-9, atol=1e-12), 0, after - before)
 
 
 def _placed(known: Floats, images: int) -> Floats:

@@ -86,17 +86,11 @@ def read_network(
     label: str,
     epoch: int | None = None,
 ) -> NetworkResult:
-    """Measure every tap of a network of a run over ``sample``, on the run's device.
+    """Measure every tap of a network of a run over ``sample``, on the run's device, where it ends up.
 
     Args:
-        network: with its weights; it ends up on the device.
-        spec: what it was built from.
-        preprocess: its own.
-        sample: which images.
-        config: batch size and memory.
-        context: device, loader processes and threads.
-        label: the network's name in tables and figures.
-        epoch: see ``NetworkResult.epoch``.
+        network: with its weights, built from ``spec``; it takes images prepared by ``preprocess``.
+        label: its name in figures; ``epoch``: see NetworkResult.
 
     Raises:
         ResultError: a tap has values that are not finite.

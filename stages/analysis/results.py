@@ -174,9 +174,8 @@ class TapResult:
     def sep_unfolded(self) -> Floats:
         """``[D]``: cumulative share over the whole FFT in its own order (0, 1, ..., D-1), as published [EM].
 
-        By conjugate symmetry (D even) it stands at ``1/2 + (e_0 - e_{D/2}) / 2`` after D / 2 components, e being the
-        shares of the lowest and the highest frequency: near 1/2 whatever the features are, unless tokens have a large
-        mean over their channels.
+        By conjugate symmetry (D even) it stands at ``1/2 + (e_0 - e_{D/2}) / 2`` after D / 2 components: near 1/2
+        whatever the features are, unless tokens have a large mean over their channels.
         """
         half = self.sep_energy.copy()
         paired = slice(1, (self.width + 1) // 2)  # every frequency but 0 and, for even D, D / 2 stands twice

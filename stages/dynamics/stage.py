@@ -12,7 +12,6 @@ from torch import Tensor
 from vitcompress.core.analysis_records import AnalyzeRecord, DynamicsRecord
 from vitcompress.core.context import Context
 from vitcompress.core.files import reference
-from vitcompress.core.record import FileRef
 from vitcompress.core.records import DataRecord, DistillRecord, StudentRecord, TeacherRecord
 from vitcompress.stages.analysis.approach import approach
 from vitcompress.stages.analysis.config import AnalysisConfig
@@ -67,18 +66,16 @@ def run(config: AnalysisConfig, inputs: Inputs, context: Context) -> DynamicsRec
         context.say(row["sentence"])
     return DynamicsRecord(
         networks=tuple(result.label for result in (teacher, *followed)),
-        files=tuple(sorted([*figures, *(reference(path, root) for path in files)], key=_name)),
+        files=tuple(
+            sorted([*figures, *(reference(path, root) for path in files)], key=lambda ref: PurePosixPath(ref.path).name)
+        ),
         approach=approached,
         missing=tuple(missing),
     )
 
 
-def _name(file: FileRef) -> str:
-    return PurePosixPath(file.path).name
-
-
 def _weights(inputs: Inputs, root: Path) -> Iterator[tuple[int, str, dict[str, Tensor] | str]]:
-    """Epoch, label and weights of the student in order of training; a reason instead of weights that are not there."""
+    """Yield epoch, label and weights of the student in order of training; a reason instead of absent weights."""
     distill = inputs.distill
     yield 0, "student before", load_file(root / inputs.student.weights.path)
     for snapshot in distill.snapshots:

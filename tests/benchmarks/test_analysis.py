@@ -14,7 +14,7 @@ import analysis_memory
 import analysis_published
 import numpy as np
 import pytest
-from analysis_published import Features, PublishedTap
+from analysis_published import PublishedTap
 from click.testing import CliRunner
 
 from vitcompress.stages.analysis.results import TapResult
@@ -60,34 +60,6 @@ def test_what_differs_is_found(
     (row,) = [row for row in analysis_compare.compare(changed, own) if not row.agrees]
     assert row.quantity.startswith(quantity)
     assert " **differs** | " in analysis_compare.table([row])
-
-
-def low_rank(images: int, directions: int) -> Features:
-    """Images of orthogonal directions with equal energy: every number is known."""
-    basis, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(12, 12)))
-    return np.stack([np.float32(np.eye(8, directions) @ basis[:directions])] * images)
-
-
-def test_published_directions_of_equal_energy() -> None:
-    rank, spectrum = analysis_published.sample_svd(low_rank(3, 4))
-    assert rank.tolist() == [[4, 4, 4, 4]] * 3  # 3 of 4 hold 75 %
-    assert spectrum == pytest.approx([0.25] * 4 + [0.0] * 4, abs=1e-6)
-    energies, shared = analysis_published.dataset_pca(low_rank(3, 4))
-    assert energies == pytest.approx([0.25] * 4 + [0.0] * 8, abs=1e-6)
-    assert shared.tolist() == [[4, 4, 4, 4]] * 3
-
-
-def test_published_spectrum_of_a_tone() -> None:
-    tone = np.float32(np.cos(2 * np.pi * 3 * np.arange(16) / 16))
-    found = analysis_published.channel_fft(np.tile(tone, (2, 5, 1)))
-    assert found["intensity"] == pytest.approx([1 / 16] * 2)
-    assert found["sep_curve"][[2, 3, 12, 13]] == pytest.approx([0.0, 0.5, 0.5, 1.0], abs=1e-6)
-
-
-def test_published_entropy_of_equal_bins() -> None:
-    X = np.zeros((1, 2, 8), dtype=np.float32)
-    X[0, 0] = np.repeat(np.arange(4.0), 2)  # 4 values, each twice: 2 bits; the other token holds one value: 0 bits
-    assert analysis_published.token_entropy(X, 0.0, 3.0).tolist() == [1.0]
 
 
 def run(*arguments: str) -> Any:

@@ -84,11 +84,7 @@ def pca_figure(network: Json, student: Shape | None = None) -> Figure:
 
 
 def _student_width(axes: Axes, network: Json, student: Shape) -> None:
-    """Draw what fits into the student, as fraction of the last tap's width.
-
-    A student of equal blocks is as wide at every block of a teacher of equal blocks. Where either has stages, the
-    student's width is that of its last tap only, so that it stands beside the teacher's last tap and no other.
-    """
+    """Draw what fits into the student, as fraction of the last tap's width; at that tap alone where one has stages."""
     widths = of_taps(network, "width")
     last = len(widths) - 1
     every = student.isotropic and len(set(widths)) == 1

@@ -92,13 +92,6 @@ def test_every_rule_of_the_table_has_a_case() -> None:
     assert list(CASES) == [rule.name for rule in RULES]
 
 
-def test_a_teacher_with_stages_and_a_student_of_blocks_compare_their_last_taps() -> None:
-    advice = advise(teacher(width=768, depth=4, name="stage", shared=100), TINY, "deit_tiny")
-    assert advice.pairs == ((11, 3),)
-    unlike = advise(teacher(width=768, depth=3, name="stage", shared=100), SWIN, "swin")
-    assert unlike.pairs == ((3, 2),)
-
-
 def test_a_widened_block_keeps_the_number_of_heads_where_their_size_does_not_divide() -> None:
     advice = advise(teacher(width=390, own=193), TINY, "deit_tiny")  # 390 = 130 * 3, no multiple of 64
     assert (advice.strategy, advice.wide_heads) == ("widelast", "count")
@@ -165,8 +158,6 @@ def test_kept_images_are_drawn_with_their_own_ranks() -> None:
     assert shared.tolist() == [20, 22, 24]
     assert own_drawn.tolist() == [10, 12, 14]
     assert strongest.tolist() == [[0], [0], [1]]  # the last: (3 * 9 + 2 * 1) / 5 = 5.8 against 6
-    _, own_drawn, _ = statistics(network, np.array([[0, 0, 0, 4, 4]]), 1, "raw")
-    assert own_drawn.tolist() == [13]
 
 
 def test_other_ways_are_drawn_over_kept_images() -> None:

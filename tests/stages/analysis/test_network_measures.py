@@ -207,13 +207,6 @@ def test_taps_are_measured_after_the_networks_own_norm_where_they_are_as_wide(di
         result = measure(network, batches(digits), names)
         expected = [True] * len(names) if kind == "cait" else [False] * (len(names) - 1) + [True]
         assert [tap.normed for tap in result.taps] == (ways or expected), kind
-        if kind != "lifted":
-            norm: Any = network.norm
-            with torch.inference_mode():
-                last = logits_and_taps(network, digits, (len(names) - 1,))[1][0].flatten(2).mT
-                wanted = measured(norm(last))
-            np.testing.assert_array_equal(result.taps[-1].view("normed").shared, wanted.pca_rank, err_msg=kind)
-            np.testing.assert_allclose(result.taps[-1].view("normed").spectrum, wanted.pca_spectrum, atol=1e-5)
 
 
 def test_other_ways_are_looked_at_in_some_images_but_at_the_last_tap_in_all(

@@ -60,16 +60,10 @@ def test_white_noise_has_half_its_energy_at_half_the_width() -> None:
     np.testing.assert_allclose(result.sep_unfolded, np.arange(1, D + 1) / D, atol=0.01)
 
 
-def smooth_tokens() -> Tensor:
-    """Neighbouring channels alike: a moving sum around the circle of channels."""
-    noise = random_tokens(40, N, D)
-    return torch.stack([noise.roll(shift, dims=-1) for shift in range(6)]).sum(dim=0)
-
-
-@pytest.mark.parametrize("kind", ["noise", "smooth"])
-def test_what_the_unfolded_curve_can_tell_is_the_tokens_mean_alone(kind: str) -> None:
+@pytest.mark.parametrize("shift", [0.0, 1.0])
+def test_what_the_unfolded_curve_can_tell_is_the_tokens_mean_alone(shift: float) -> None:
     """By symmetry it stands at 1/2 + (e_0 - e_{D/2}) / 2 after D / 2 components: at 1/2 for centred tokens."""
-    tokens = {"noise": random_tokens(40, N, D), "smooth": smooth_tokens()}[kind]
+    tokens = random_tokens(40, N, D) + shift
     result = measured(tokens)
     ends = result.sep_energy[0] - result.sep_energy[-1]
     assert result.sep_unfolded[D // 2 - 1] == pytest.approx(0.5 + ends / 2)
