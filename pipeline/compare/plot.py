@@ -8,10 +8,10 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from vitcompress.pipeline.compare.pareto import Standing
 from vitcompress.pipeline.compare.read import Comparison
+from vitcompress.pipeline.report.html.charts import ends, logarithmic_where_wide
 from vitcompress.stages.analysis.figures.style import (
     BLUE,
     VERMILLION,
@@ -27,8 +27,6 @@ _AXES = {
     "p50_ms": "median latency at batch 1, ms (left = faster)",
     "speedup": "speed-up against the run's own teacher (left = faster)",
 }
-WIDE = 8.0
-"""Ratio of the slowest to the fastest from which the axis is logarithmic."""
 
 
 @styled
@@ -47,12 +45,7 @@ def pareto_figure(comparison: Comparison, standings: Sequence[Standing]) -> Figu
     axes.plot(*zip(*front, strict=True) if front else ([], []), color=BLUE, linewidth=1.2, linestyle="--", zorder=1)
     for one in shown:
         _point(axes, one, key)
-    low, high = axes.dataLim.intervalx
-    if low > 0 and high / low > WIDE:
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+    logarithmic_where_wide(axes)
     axes.margins(x=0.12, y=0.1)
     axes.autoscale_view()
     axes.xaxis.set_inverted(key == "speedup")
@@ -66,10 +59,6 @@ def _point(axes: Axes, one: Standing, key: str) -> None:
     color, marker = _MARKS[standing]
     x, y = getattr(one.run, key), one.run.top1
     at = (x["value"], y["value"])
-    ends = [
-        None if given["low"] is None else [[max(0.0, value - given["low"])], [max(0.0, given["high"] - value)]]
-        for given, value in zip((x, y), at, strict=True)
-    ]
     number, name = one.run.number, shortened(PurePath(one.run.name).name or one.run.name, 34)
     label = f"{number}  {name}: {standing}"
     look: dict[str, Any] = {
@@ -80,5 +69,5 @@ def _point(axes: Axes, one: Standing, key: str) -> None:
         "elinewidth": 1.0,
         "capsize": 3,
     }
-    axes.errorbar(*at, xerr=ends[0], yerr=ends[1], label=label, zorder=3, **look)
+    axes.errorbar(*at, xerr=ends(x), yerr=ends(y), label=label, zorder=3, **look)
     axes.annotate(str(number), at, ha="center", va="center", color="white", fontsize=9, fontweight="bold", zorder=5)

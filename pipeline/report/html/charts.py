@@ -34,6 +34,8 @@ Curves = dict[str, list[tuple[int, float]]]
 """(epoch, value) by name."""
 
 NORMS = "Gradients: norm of each term's gradient at an epoch's first batch, where all terms meet: how hard it pulls."
+WIDE = 8.0
+"""Ratio of the slowest to the fastest from which an axis of times is logarithmic."""
 _COLOURS = (VERMILLION, GREEN, ORANGE, SKY, GREY)
 _CURVES = ((BLACK, "-"), (BLUE, "--"), (ORANGE, "-."), (GREEN, ":"), (VERMILLION, (0, (6, 2, 1, 2))), (SKY, "-"))
 
@@ -72,15 +74,13 @@ def tradeoff(report: Report) -> Chart | None:
         if row["model"] == "teacher":
             colour, marker = BLACK, "D" if row["runtime"] == "onnx" else "d"
         told = f"{shortened(called[key_of(row)], 36)}: {top1['value']:.2f} %, {ms['value']:.4g} ms"
-        bars: dict[str, Any] = {"xerr": _ends(ms), "yerr": _ends(top1), "elinewidth": 1, "capsize": 2.5}
+        bars: dict[str, Any] = {"xerr": ends(ms), "yerr": ends(top1), "elinewidth": 1, "capsize": 2.5}
         axes.errorbar(ms["value"], top1["value"], fmt=marker, color=colour, markersize=7, label=told, **bars)
     teachers = [top1["value"] for row, _, top1 in rows if row["model"] == "teacher"]
     if teachers:
         axes.axhline(teachers[0], color=BLACK, linestyle="--", linewidth=1, zorder=0)
     axes.set(xlabel="median latency at batch 1, ms", ylabel="top-1, %")
-    times = [ms["value"] for _, ms, _ in rows]
-    if max(times) > 4 * min(times):
-        _logarithmic(axes)
+    logarithmic_where_wide(axes)
     axes.margins(0.08, 0.12)
     legend_below(figure, axes, 2)
     caption = (
@@ -91,15 +91,17 @@ def tradeoff(report: Report) -> Chart | None:
     return Chart("Accuracy against latency", _uri(figure), alt, caption)
 
 
-def _logarithmic(axes: Axes) -> None:
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel(f"{axes.get_xlabel()} (logarithmic)")
+def logarithmic_where_wide(axes: Axes) -> None:
+    """Make the horizontal axis logarithmic where its largest value is more than ``WIDE`` times the least."""
+    low, high = axes.dataLim.intervalx
+    if low > 0 and high / low > WIDE:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
 
 
-def _ends(given: Row) -> list[list[float]] | None:
+def ends(given: Row) -> list[list[float]] | None:
     """Return an interval as the distances below and above that errorbar takes; None where there is none."""
     value, low, high = given["value"], given["low"], given["high"]
     return None if low is None else [[max(0.0, value - low)], [max(0.0, high - value)]]
