@@ -27,7 +27,7 @@ def junit(
     skipped. Without any row there is one skipped test case that says so: CI servers take an empty suite for a mistake.
 
     Args:
-        rows: as in a report's ``gates``; with ``cause``, a sentence that tells all of a row, in place of its numbers.
+        rows: as in a report's ``gates``.
         suite: what the results are called.
         seconds: how long getting them took.
         missing: what was asked for by name and could not be made; each is a failure of its own.
@@ -59,7 +59,7 @@ def junit_of(report: Mapping[str, Any]) -> str:
 def _case(row: Mapping[str, Any]) -> dict[str, str]:
     """Return the test case of a gate."""
     measured = "" if row["value"] is None else f"measured {gate_said(row)}"
-    why = row.get("cause") or ": ".join(filter(None, [measured, row["why"]]))
+    why = ": ".join(filter(None, [measured, row["why"]]))
     name, verdict = f"{row['artifact']} {row['label']} {gate_limit(row)}", row["verdict"]
     if verdict == "pass":
         return _named(name, "pass", why)
