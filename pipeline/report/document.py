@@ -33,19 +33,16 @@ def build(
     notes: Sequence[str] = (),
     history: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """Return the report.
+    """Return the report as JSON values; a number that is NaN or infinite has become null, and a note says so.
 
     Args:
         records: what the stages handed on.
         config: the resolved config.
         environment: machine and library versions.
-        timings: seconds of each stage, by name.
-        command: the command line that makes this run again.
+        timings: seconds of each stage.
+        command: that makes this run again.
         notes: what a reader must be told plainly (a reduced geometry, something skipped).
         history: the epochs of each training, as they stand in ``metrics.jsonl``.
-
-    Returns:
-        A dict of JSON values; a number that is NaN or infinite has become null, and a note says so.
     """
     rows = model_rows(records)
     if records.control.kind == "none":  # a control that was trained for an earlier request is none of this run's

@@ -10,11 +10,7 @@ from vitcompress.pipeline.report import readings, report_tables, table, wording
 
 
 def environment(*, markdown: bool = False) -> Environment:
-    """Return the environment of the templates in ``html/assets``.
-
-    Args:
-        markdown: whether text is escaped for Markdown; else for HTML and XML.
-    """
+    """Return the environment of the templates in ``html/assets``; text is escaped for HTML and XML, or ``markdown``."""
 
     def escaped(value: Any) -> str:
         return value if isinstance(value, table.Markdown) else wording.plain(value)

@@ -99,11 +99,7 @@ def _at_chance(records: Records, row: AccuracyRow | None, who: str) -> Iterator[
 def _of_training(name: str, lines: Lines, images: int, tuning_images: int) -> Iterator[Finding]:
     """Yield what the evaluations of one training say about its end.
 
-    Args:
-        name: of the training.
-        lines: its epochs.
-        images: held out.
-        tuning_images: by which a teacher's best epoch is chosen, where it has some.
+    They are on the held-out ``images``; those of a teacher whose best epoch was chosen, on its ``tuning_images``.
     """
     curve = evaluated(lines)
     if len(curve) < 2:
