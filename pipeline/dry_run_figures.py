@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
 
 from vitcompress.stages.training.config import TrainingConfig
 from vitcompress.stages.training.measure import StepLine
@@ -113,12 +112,6 @@ class Training:
     def _with_loading(self, computing: float, images: float) -> float:
         loading = images / self.loading
         return computing + loading if self.shares_cores else max(computing, loading)
-
-
-def as_control(alone: Training, student: Training, match: Literal["steps", "time"]) -> Training:
-    """The student's training from labels alone, for as many epochs as the control would have of it."""
-    fitting = int(student.training_seconds / (alone.training_seconds / alone.epochs)) if match == "time" else 0
-    return replace(alone, name="control", epochs=max(fitting, student.epochs))
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,6 @@ from vitcompress.stages.training.measure import (
     measure_forward,
     measure_line,
     measure_loading,
-    with_precision,
 )
 
 _STEPS = 2
@@ -202,7 +201,6 @@ def _measured_steps(
     job: Job, small: TrainingConfig, batch: Sequence[Tensor], surroundings: Surroundings
 ) -> tuple[StepLine, float, str]:
     """Take the steps: their line, the seconds an image of an evaluation, and the precision that they were taken in."""
-    small = with_precision(job, small, surroundings.context, batch)
     line = measure_line(job, small, surroundings.context, batch, _STEPS)
     accelerator = make_accelerator(surroundings.context.device, precision=small.precision)
     evaluating = measure_forward(job.network(job.model).eval(), batch[0][: line.large.images], accelerator)

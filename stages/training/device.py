@@ -25,7 +25,7 @@ class Engine(Accelerator):  # type: ignore[misc]  # Accelerate's classes are unt
     """Accelerate's engine with a precision of its own.
 
     Accelerate keeps one precision for the whole process, and wraps the forward pass of every network it prepares; here
-    the teacher's and the student's trainings may differ, and one is changed after a few measured steps.
+    the teacher's and the student's trainings may differ.
     """
 
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -45,14 +45,14 @@ def make_accelerator(
     device: str,
     *,
     accumulation: int = 1,
-    precision: Literal["auto", "float32", "bfloat16", "measure"] = "auto",
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
 ) -> Any:
     """Return the Accelerate engine for this process; batch sizes are global (split over processes).
 
     Args:
         device: ``cpu``, ``cuda`` or ``auto``.
         accumulation: forward passes that make up one optimizer step.
-        precision: auto, and until it is measured: bfloat16 where the GPU has it, float32 otherwise.
+        precision: auto is bfloat16 where the GPU has it, float32 otherwise.
 
     Raises:
         EnvironmentLacksError: a GPU was asked for and there is none.

@@ -26,14 +26,12 @@ from vitcompress.stages.images.loaders import seeded
 from vitcompress.stages.training.callbacks.average import Average
 from vitcompress.stages.training.callbacks.callback import Callback
 from vitcompress.stages.training.callbacks.metrics import Metrics
-from vitcompress.stages.training.callbacks.peak_memory import StepMemory
 from vitcompress.stages.training.checkpoint import Progress, find_for_all, save_checkpoint
 from vitcompress.stages.training.config import TrainingConfig
 from vitcompress.stages.training.device import make_accelerator
 from vitcompress.stages.training.evaluate import due, predict_each, top1
 from vitcompress.stages.training.interrupt import StopRequest, stop_on_signal
 from vitcompress.stages.training.job import Job, Trained, TrainingState
-from vitcompress.stages.training.lr_find import found_rate
 from vitcompress.stages.training.monitor import Pace
 from vitcompress.stages.training.optimizer import clip_gradients, make_optimizer
 from vitcompress.stages.training.precision import settle_precision
@@ -67,14 +65,10 @@ class Training(TrainingState):
         self.accelerator = make_accelerator(
             context.device, accumulation=config.accumulation, precision=config.precision
         )
-        optimizer = make_optimizer(job.model, config, 1.0 if config.lr == "find" else _number(config.lr))
+        optimizer = make_optimizer(job.model, config, _number(config.lr))
         self.model, self.optimizer, self.loader, self.val = self.accelerator.prepare(
             job.model, optimizer, job.train, job.val
         )
-        if config.lr == "find":
-            rate = found_rate(self.accelerator, self.model, self.optimizer, self.loader, job, context)
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate  # timm's scheduler multiplies by a layer's own factor
         self.terms = Terms(job.compared, self.accelerator, self.model, config.accumulation, config.compile == "on")
         set_seed(context.seed + self.accelerator.process_index)  # each process drops other activations
         self.steps_per_epoch = -(-len(self.loader) // config.accumulation)
@@ -91,8 +85,8 @@ class Training(TrainingState):
         if isinstance(config.ema_decay, float):
             inner = self.accelerator.unwrap_model(self.model)
             self.average = Average(inner, config.ema_decay, warmup=config.ema_warmup)
-        own = [*([self.average] if self.average else []), StepMemory()]
-        self.callbacks = [*own, Metrics([*own, *callbacks]), *callbacks]
+        own = [self.average] if self.average else []
+        self.callbacks = [*own, Metrics(callbacks), *callbacks]
         for callback in self.callbacks:
             if callback.saved is not None:
                 self.accelerator.register_for_checkpointing(callback.saved)
@@ -182,8 +176,6 @@ class Training(TrainingState):
         pace = Pace()
         tick = time.monotonic()
         for batch in self.timed(loader, pace):
-            for callback in self.callbacks:
-                callback.before_batch(self)
             self.step(*batch)
             now = time.monotonic()
             progress.seconds, tick = progress.seconds + now - tick, now

@@ -6,7 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,8 +19,6 @@ from vitcompress.stages.training.job import Job
 from vitcompress.stages.training.loop import Training
 from vitcompress.stages.training.memory import PeakMemory, release_unused
 from vitcompress.stages.training.precision import settle_precision
-
-Trained = TypeVar("Trained", bound=TrainingConfig)
 
 
 @dataclass(frozen=True)
@@ -87,21 +85,6 @@ def measure_steps(job: Job, config: TrainingConfig, context: Context, steps: int
     cost = StepCost(len(batch[0]), statistics.median(times[1:]), memory.read())
     training.accelerator.free_memory()
     return cost
-
-
-def with_precision(job: Job, config: Trained, context: Context, batch: Sequence[Tensor]) -> Trained:
-    """Return ``config`` with the precision that a training of it would settle on.
-
-    Args:
-        job: its own loader is not read.
-        config: of the training.
-        context: device, seed and threads.
-        batch: what a loader gives.
-    """
-    training = Training(replace(job, train=_in_memory(batch, 1)), config, 1, context)
-    settle_precision(training)
-    training.accelerator.free_memory()
-    return config.model_copy(update={"precision": training.progress.precision})
 
 
 def measure_line(job: Job, config: TrainingConfig, context: Context, batch: Sequence[Tensor], steps: int) -> StepLine:

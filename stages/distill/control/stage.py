@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -45,18 +44,16 @@ def run(config: ControlJob, inputs: Inputs, context: Context) -> ControlRecord:
     """
     if config.training is None:
         return ControlRecord()
-    student = inputs.student
-    start: Literal["", "random", "same"] = ""
+    student, start = inputs.student, ""
     if student.random_weights is not None:
         start = "same" if config.control.start == "same" else "random"
     if start == "random":
         context.say("the control starts from random weights, since the student's are the teacher's")
         student = student.model_copy(update={"weights": student.random_weights})
     given = job.Inputs(inputs.data, inputs.teacher, student)
-    control = trained_control(config, config.training, given, inputs.distill, context)
+    control = trained_control(config.training, given, config.version, context)
     context.leave_to_main()
-    control = control.model_copy(update={"kind": config.control.kind, "match": config.control.match, "start": start})
-    return with_gain(control, inputs, context)
+    return with_gain(control.model_copy(update={"kind": config.control.kind, "start": start}), inputs, context)
 
 
 def with_gain(control: ControlRecord, inputs: Inputs, context: Context) -> ControlRecord:

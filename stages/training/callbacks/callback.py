@@ -20,9 +20,6 @@ class Callback:
     def start(self, training: TrainingState) -> None:
         """Begin, before the first step of this session; the newest checkpoint is loaded."""
 
-    def before_batch(self, training: TrainingState) -> None:
-        """Follow a batch that was loaded and is not yet trained on."""
-
     def after_step(self, training: TrainingState) -> None:
         """Follow an optimizer step."""
 
