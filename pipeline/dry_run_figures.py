@@ -127,5 +127,3 @@ class Filling:
     """At most, of the disk."""
     max_bytes: float
     """That the config allows."""
-    folder: str | None
-    """Shared with other runs; None for the run's own."""

@@ -126,7 +126,6 @@ def _filling(filling: Filling) -> dict[str, str]:
         "teacher runs on": f"{filling.rows:,} views ({filling.views} an image), once",
         "time": f"about {duration(filling.seconds)}",
         "disk": f"up to {size(filling.bytes)}, {size(filling.max_bytes)} allowed (distill.cache.max_gb)",
-        "folder": filling.folder or "in the run",
     }
 
 

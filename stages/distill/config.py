@@ -8,7 +8,6 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, ConfigDict, Field, field_validator
 
 from vitcompress.core.record import Record
-from vitcompress.stages.distill.cache.config import CacheConfig
 from vitcompress.stages.distill.losses.registry import built_in, check
 from vitcompress.stages.training.config import TrainingConfig
 
@@ -54,6 +53,16 @@ class FeatureTerm(Record):
         )
 
 
+class CacheConfig(Record):
+    """How much of the disk the teacher's kept answers may take."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+    volatile: ClassVar[frozenset[str]] = frozenset({"max_gb"})
+
+    max_gb: float = Field(20.0, gt=0)
+    """Decimal gigabytes of disk that RUN/cache may take."""
+
+
 class DistillConfig(TrainingConfig):
     """How the student learns from the teacher: ``L = (1-a) CE + a tau^2 KL + b sum of w feature`` (DESIGN 3.2).
 
@@ -90,7 +99,7 @@ class DistillConfig(TrainingConfig):
     """Fixed augmented views of each image, used in turn over the epochs: the teacher runs once on each, and its
     answers are kept on disk. 0: new views in every epoch, and the teacher live beside the student."""
     cache: CacheConfig = CacheConfig()
-    """Where and how those answers are kept."""
+    """How those answers are kept."""
     keep_every: Annotated[int, Field(ge=1)] | Literal["auto"] | None = "auto"
     """Epochs between snapshots of the student's raw (not averaged) weights, kept under RUN/student/snapshots to watch
     how it learned; not of the last epoch, whose weights are the result. auto: a tenth of `epochs`, rounded up; null:
@@ -110,7 +119,6 @@ class DistillConfig(TrainingConfig):
         return self.balance != "fixed" and self.beta * max((term.weight for term in self.features), default=0) > 0
 
     def identity(self) -> dict[str, Any]:
-        """Leave out what is not used: the cache without fixed views, the teacher's precision without a teacher."""
-        unused = set() if self.views and self.asks_teacher else {"cache"}
-        unused |= set() if self.asks_teacher else {"teacher_precision"}
+        """Leave out the teacher's precision where no teacher is asked."""
+        unused = set() if self.asks_teacher else {"teacher_precision"}
         return {name: value for name, value in super().identity().items() if name not in unused}

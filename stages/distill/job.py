@@ -199,17 +199,20 @@ def _filled_cache(
         "views_version": VIEWS_VERSION,
         "teacher_version": TEACHER_VERSION,
     }
-    store = Store(
-        config.cache,
-        key,
-        parts_of(teacher, first, teacher_layers(pairs)),
-        images=len(images.train),
-        views=config.views,
-        run_folder=context.run.root / "cache",
-    )
+    parts = parts_of(teacher, first, teacher_layers(pairs))
+    store = Store(context.run.root / "cache", key, parts, images=len(images.train), views=config.views)
     batch_size = max(1, int(config.batch_size) // config.accumulation // accelerator.num_processes)
     with stop_on_signal() as stop:
-        summary = fill(store, views, teacher, context, accelerator, batch_size=batch_size, stop=lambda: stop.requested)
+        summary = fill(
+            store,
+            views,
+            teacher,
+            context,
+            accelerator,
+            batch_size=batch_size,
+            max_gb=config.cache.max_gb,
+            stop=lambda: stop.requested,
+        )
         (stopped,) = any_process(accelerator, stop.requested)
         if stopped:  # while verifying, or in the last file: nothing was missing, but the request stands
             raise RunInterrupted("stopped with the teacher cache complete; the same command goes on from there.")

@@ -19,8 +19,7 @@ from vitcompress.core.errors import RunInterrupted, UsageError
 from vitcompress.core.records import DistillRecord
 from vitcompress.stages.distill import job as distill_job
 from vitcompress.stages.distill import stage
-from vitcompress.stages.distill.cache.config import CacheConfig
-from vitcompress.stages.distill.config import FeatureTerm
+from vitcompress.stages.distill.config import CacheConfig, FeatureTerm
 from vitcompress.stages.distill.job import Inputs
 from vitcompress.stages.images.sources import Images, StreamSplit
 
@@ -83,7 +82,6 @@ def test_the_teacher_runs_once_a_view_and_not_at_all_the_second_time(
     assert record.cache.views == 160
     assert sum(first.teacher_batches) == 160 + 1  # one to learn the shapes
     assert 0 < record.cache.bytes < 160 * (10 + 2 * 48 * 16) * 2 * 1.2
-    assert record.cache.error < 2**-10
     again = stage.run(SETTINGS, first.inputs, later)
     assert teacher_batches == [1]
     assert again.identity() == record.identity()  # bit by bit: the weights' digest is in it
@@ -121,25 +119,10 @@ def test_an_interrupt_while_a_complete_cache_is_verified_still_stops(
 
 
 def test_settings_that_nothing_uses_do_not_change_what_a_training_is() -> None:
-    cache = CacheConfig(chunk_mb=1.0)
-    assert changed(views=0).identity() == changed(views=0, cache=cache).identity()
-    assert SETTINGS.identity() != changed(cache=cache).identity()
     alone = changed(alpha=0.0, features=())
     assert alone.identity() == alone.model_copy(update={"teacher_precision": "bfloat16"}).identity()
     assert SETTINGS.identity() != changed(teacher_precision="bfloat16").identity()
-    assert SETTINGS.identity() == changed(cache=CacheConfig(max_gb=1, folder="/elsewhere")).identity()
-
-
-def test_runs_over_one_teacher_share_a_folder(
-    inputs: Inputs, context: Context, tmp_path: Path, teacher_batches: list[int]
-) -> None:
-    shared = changed(cache=CacheConfig(folder=str(tmp_path / "shared")), epochs=1)
-    stage.run(shared, inputs, context)
-    teacher_batches.clear()
-    fewer = shared.model_copy(update={"features": FEATURES[:1]})
-    stage.run(fewer, inputs, replace(context, fingerprint="another"))
-    assert teacher_batches == [1]
-    assert not (context.run.root / "cache").exists()
+    assert SETTINGS.identity() == changed(cache=CacheConfig(max_gb=1)).identity()
 
 
 def test_too_little_room_is_told_before_anything_is_computed(
