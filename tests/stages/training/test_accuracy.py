@@ -19,7 +19,6 @@ from vitcompress.stages.training.chance import (
     against_chance,
     better_by_a_standard_error,
     chance_level,
-    clearly_better,
 )
 
 Bools = NDArray[np.bool_]
@@ -152,15 +151,6 @@ def test_better_is_the_binomial_test_and_the_rest_does_not_depend_on_the_answers
         enough = next((k for k in range(images + 1) if tail(k, images, chance) <= ERROR_RATE), images + 1)
         found = tail(enough, images, (1 + chance) / 2)
         assert (verdict == "no better") == (1 - found <= ERROR_RATE)
-
-
-@pytest.mark.parametrize(
-    ("won", "lost", "clearly"),
-    [(0, 0, False), (5, 0, False), (6, 0, True), (0, 6, False), (9, 2, False), (10, 2, True)],
-)
-def test_clearly_better_is_mcnemars_exact_test(won: int, lost: int, clearly: bool) -> None:
-    """Of 5 differing images all one's, p is 2 / 32; of 6, 2 / 64; of 11, 9 or more, 0.065; of 12, 10 or more, 0.039."""
-    assert clearly_better(*outcomes(won + lost + 50, won, lost)) == clearly
 
 
 def test_a_standard_error_by_hand() -> None:
