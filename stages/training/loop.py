@@ -81,12 +81,12 @@ class Training(TrainingState):
             step_on_epochs=False,
             updates_per_epoch=self.steps_per_epoch,
         )
+        self.callbacks: list[Callback] = [Metrics(callbacks), *callbacks]
         self.average = None
         if isinstance(config.ema_decay, float):
             inner = self.accelerator.unwrap_model(self.model)
             self.average = Average(inner, config.ema_decay, warmup=config.ema_warmup)
-        own = [self.average] if self.average else []
-        self.callbacks = [*own, Metrics(callbacks), *callbacks]
+            self.callbacks.insert(0, self.average)
         for callback in self.callbacks:
             if callback.saved is not None:
                 self.accelerator.register_for_checkpointing(callback.saved)
@@ -135,10 +135,22 @@ class Training(TrainingState):
 
     def _evaluated(self) -> Trained:
         """Evaluate the weights after this epoch."""
-        found = self._result(*self._evaluate())
+        top1_raw, top1_ema = self._evaluate()
+        ema = self.job.network(self.average.module).state_dict() if self.average is not None else None
+        left_over = max(0, self.offered - self.progress.images) if self.progress.images else 0
+        found = Trained(self.raw_state(), ema, top1_raw, top1_ema, self.progress.losses, self.progress, left_over)
         for callback in self.callbacks:
             callback.after_evaluation(self, found)
         return found
+
+    def _evaluate(self) -> tuple[float, float | None]:
+        """Return top-1 (percent) of the raw and of the averaged weights on the held-out images."""
+        networks = [self.job.network(self.accelerator.unwrap_model(self.model))]
+        if self.average is not None:
+            networks.append(self.job.network(self.average.module))
+        logits, labels = predict_each(networks, self.val, self.accelerator)
+        raw, *averaged = (top1(own, labels) for own in logits)
+        return raw, averaged[0] if averaged else None
 
     def _after_epoch(self, pace: Pace | None, found: Trained | None) -> None:
         for callback in self.callbacks:
@@ -173,8 +185,7 @@ class Training(TrainingState):
         if hasattr(self.job.train.dataset, "set_epoch"):
             self.job.train.dataset.set_epoch(progress.epoch)
         loader = skip_first_batches(self.loader, progress.batches) if progress.batches else self.loader
-        pace = Pace()
-        tick = time.monotonic()
+        pace, tick = Pace(), time.monotonic()
         for batch in self.timed(loader, pace):
             self.step(*batch)
             now = time.monotonic()
@@ -212,7 +223,10 @@ class Training(TrainingState):
                 terms = self.job.loss(self.model, images, labels, *more)
             terms = self.terms.weighed(terms, progress, lambda model: self.job.loss(model, images, labels, *more))
             stacked = torch.stack(list(terms.values()))
-            for name, value in zip(terms, self._mean(stacked), strict=True):
+            values = stacked.detach()
+            if self.accelerator.num_processes > 1:  # of all parts of the batch, so that all stop together
+                values = self.accelerator.reduce(values, reduction="mean")
+            for name, value in zip(terms, values.tolist(), strict=True):
                 self._require_finite(f"loss term '{name}'", value)
                 progress.sums[name] = progress.sums.get(name, 0.0) + value
             self.accelerator.backward(stacked.sum())
@@ -226,14 +240,6 @@ class Training(TrainingState):
             progress.steps += 1
             for callback in self.callbacks:
                 callback.after_step(self)
-
-    def _mean(self, terms: Tensor) -> list[float]:
-        """Return the loss terms over all processes' parts of the batch, so that all see the same and stop together."""
-        values = terms.detach()
-        if self.accelerator.num_processes > 1:
-            values = self.accelerator.reduce(values, reduction="mean")
-        means: list[float] = values.tolist()
-        return means
 
     def _require_finite(self, what: str, value: float) -> None:
         if not math.isfinite(value):
@@ -259,20 +265,6 @@ class Training(TrainingState):
                 f"stopped after {self.progress.epoch} of {self.epochs} epochs of {self.job.name}, saved at step "
                 f"{self.progress.steps}; the same command goes on from there."
             )
-
-    def _evaluate(self) -> tuple[float, float | None]:
-        """Return top-1 (percent) of the raw and of the averaged weights on the held-out images."""
-        networks = [self.job.network(self.accelerator.unwrap_model(self.model))]
-        if self.average is not None:
-            networks.append(self.job.network(self.average.module))
-        logits, labels = predict_each(networks, self.val, self.accelerator)
-        raw, *averaged = (top1(own, labels) for own in logits)
-        return raw, averaged[0] if averaged else None
-
-    def _result(self, top1_raw: float, top1_ema: float | None) -> Trained:
-        ema = self.job.network(self.average.module).state_dict() if self.average is not None else None
-        left_over = max(0, self.offered - self.progress.images) if self.progress.images else 0
-        return Trained(self.raw_state(), ema, top1_raw, top1_ema, self.progress.losses, self.progress, left_over)
 
 
 def _number(value: float | str) -> float:

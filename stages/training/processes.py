@@ -36,6 +36,7 @@ class Together:
         with meeting(patience):
             self.accelerator = make_accelerator(device)
         self.pulse = Pulse(self.accelerator.process_index, self.accelerator.num_processes, patience)
+        self.pulse.start()
         self.in_step = False
         """Whether the others are at work too, and so not listening."""
         self.dismissed = False
