@@ -207,7 +207,7 @@ def our_step(
     job = Job(
         name="student",
         model=tapped,
-        network=distill_job._network,
+        network=lambda student: student.network,
         loss=lambda model, *batch: loss(clock.wrap("student forward", model), *batch),
         train=train_loader(views, batch_size=setting.batch, seed=0, workers=0, fixed_views=1),
         val=DataLoader(views, batch_size=setting.batch),

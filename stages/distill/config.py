@@ -32,25 +32,17 @@ class FeatureTerm(Record):
     @classmethod
     def _whole_pairs(cls, pairs: Any) -> Any:
         """Say in one sentence what is wrong with a list of pairs."""
-        if pairs == "last":
-            return pairs
-        if not isinstance(pairs, (list, tuple)):
+        listed = pairs if isinstance(pairs, (list, tuple)) else ()
+        whole = [
+            isinstance(pair, (list, tuple)) and len(pair) == 2 and all(type(number) is int for number in pair)
+            for pair in listed
+        ]
+        if pairs != "last" and not (whole and all(whole)):
             raise ValueError(
-                f"given {pairs!r}; give 'last' or a list of [student layer, teacher layer] pairs, "
-                "for example [[11, 23]]"
+                f"given {pairs!r}; give 'last' or a list of [student layer, teacher layer] pairs of whole numbers, for "
+                "example [[0, 0], [11, 23]] (features: [] for no feature loss)"
             )
-        if not pairs:
-            raise ValueError("has no pairs; give at least one, or leave the term out (features: [] for none)")
-        return tuple(cls._pair(pair) for pair in pairs)
-
-    @staticmethod
-    def _pair(pair: Any) -> tuple[int, ...]:
-        if isinstance(pair, (list, tuple)) and len(pair) == 2 and all(type(number) is int for number in pair):
-            return tuple(pair)
-        raise ValueError(
-            f"{pair!r} is no pair; each is [student layer, teacher layer], two whole numbers, "
-            "for example [[0, 0], [11, 23]]"
-        )
+        return pairs if pairs == "last" else tuple(tuple(pair) for pair in pairs)
 
 
 class CacheConfig(Record):

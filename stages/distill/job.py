@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -154,12 +155,12 @@ def student_job(
         loaders: of the student's preprocessing.
         context: where checkpoints and metrics go.
         name: of the training, in messages and metrics, and of its folder of checkpoints.
-        fingerprint: checkpoints of another one are not resumed; None for the stage's.
+        fingerprint: None for the stage's.
     """
     return Job(
         name=name,
         model=networks.student,
-        network=_network,
+        network=attrgetter("network"),
         loss=partial(_loss, config, networks.pairs, networks.teacher),
         train=loaders.train,
         val=loaders.val,
@@ -228,12 +229,6 @@ def require_random_access(config: DistillConfig, data_config: DataConfig, images
         )
 
 
-def _network(student: Any) -> nn.Module:
-    """Return the network inside a TappedStudent, or inside its average."""
-    network: nn.Module = student.network
-    return network
-
-
 def _loss(
     config: DistillConfig,
     pairs: tuple[LayerPair, ...],
@@ -243,18 +238,7 @@ def _loss(
     labels: Tensor,
     *cached: Tensor,
 ) -> dict[str, Tensor]:
-    """Return the terms of one batch.
-
-    Args:
-        config: weights and kinds.
-        pairs: the comparisons in use.
-        teacher: answers when nothing is cached; None when nothing is asked of it.
-        student: a TappedStudent, as prepared for this device.
-        images: ``[B, 3, S, S]``.
-        labels: class indices int64 ``[B]``, or probabilities ``[B, K]``.
-        cached: the teacher's logits (they may be missing when alpha is 0), then its taps in the order of
-            ``teacher_layers(pairs)``, if they were kept.
-    """
+    """Return the terms of one batch; its parts are those of ``Loaders.train``, labels also probabilities ``[B, K]``."""
     logits, taps = student(images)
     layers = teacher_layers(pairs)
     teacher_logits: Tensor | None = None
@@ -322,16 +306,6 @@ def _frozen_teacher(
     network = load_own(build_model(inputs.teacher.model), inputs.teacher.weights, context.run.root)
     precision = torch.bfloat16 if config.teacher_precision == "bfloat16" else torch.float32
     teacher = AdaptedTeacher(network, teacher_layers(pairs), own, student, config.alpha > 0, precision)
-    changes = [
-        text
-        for changed, text in (
-            (teacher.renormalises, f"re-normalised to mean {own.mean}, std {own.std}"),
-            (teacher.resizes, f"resized from {student.size} to {own.size} pixels"),
-        )
-        if changed
-    ]
-    if changes:
-        context.say(f"the teacher sees the student's images {' and '.join(changes)}")
-    if precision != torch.float32:
-        context.say(f"the teacher computes in {str(precision).removeprefix('torch.')}")
+    if teacher.renormalises or teacher.resizes:
+        context.say(f"the teacher sees the student's images at {own.size} pixels, mean {own.mean}, std {own.std}")
     return FrozenTeacher(teacher).to(make_accelerator(context.device).device)

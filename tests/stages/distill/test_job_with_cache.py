@@ -165,4 +165,3 @@ def test_a_faster_arithmetic_trains_nearly_alike(
     other = stage.run(short.model_copy(update=change), inputs, replace(context, fingerprint="other"))
     assert other.losses == pytest.approx(whole.losses, rel=near)
     assert other.weights.sha256 != whole.weights.sha256
-    assert ("the teacher computes in bfloat16" in said(context)) == ("teacher_precision" in change)

@@ -81,21 +81,9 @@ def test_one_pair_may_be_compared_in_several_ways() -> None:
     assert len({pair.name for pair in found}) == len(ways)
 
 
-@pytest.mark.parametrize(
-    ("pairs", "message"),
-    [
-        ([[1]], r"\[1\] is no pair; each is \[student layer, teacher layer\]"),
-        ([[0, 0], [1, 2, 3]], r"\[1, 2, 3\] is no pair"),
-        ([[0, 1.5]], "two whole numbers"),
-        ([[True, False]], "two whole numbers"),
-        ([3], "3 is no pair"),
-        (7, "given 7; give 'last' or a list"),
-        ("first", "given 'first'; give 'last' or a list"),
-        ([], "has no pairs"),
-    ],
-)
-def test_lists_that_are_no_pairs_are_refused(pairs: Any, message: str) -> None:
-    with pytest.raises(ValidationError, match=message):
+@pytest.mark.parametrize("pairs", [[[1]], [[0, 0], [1, 2, 3]], [[0, 1.5]], [[True, False]], [3], 7, "first", []])
+def test_lists_that_are_no_pairs_are_refused(pairs: Any) -> None:
+    with pytest.raises(ValidationError, match=r"given .*; give 'last' or a list of \[student layer, teacher layer\]"):
         FeatureTerm(pairs=pairs)
 
 
