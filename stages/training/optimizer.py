@@ -23,14 +23,13 @@ def make_optimizer(model: nn.Module, config: TrainingConfig, lr: float) -> torch
         config: resolved.
         lr: peak learning rate.
     """
-    if isinstance(config.layer_decay, str):
-        raise ValueError("layer_decay was not resolved")  # a mistake of ours: pipeline.config.training decides it
+    decay = config.layer_decay
     optimizer: torch.optim.Optimizer = create_optimizer_v2(
         model,
         opt="adamw",
         lr=lr,
         weight_decay=config.weight_decay,
-        layer_decay=None if config.layer_decay == 1 else config.layer_decay,
+        layer_decay=None if decay is None or float(decay) == 1 else float(decay),
         fused=True,
     )
     return optimizer
