@@ -259,30 +259,24 @@ def _tapped_student(pairs: tuple[LayerPair, ...], inputs: Inputs, context: Conte
     ours = _tap_shapes(inputs.student, student_layers(pairs))
     theirs = _tap_shapes(inputs.teacher, teacher_layers(pairs))
     set_seed(context.seed)
-    return with_taps(network, pairs, ours, theirs, context)
+    return with_taps(network, pairs, ours, theirs)
 
 
 def with_taps(
-    network: nn.Module,
-    pairs: tuple[LayerPair, ...],
-    ours: dict[int, Shape],
-    theirs: dict[int, Shape],
-    context: Context,
+    network: nn.Module, pairs: tuple[LayerPair, ...], ours: dict[int, Shape], theirs: dict[int, Shape]
 ) -> TappedStudent:
-    """Return a student that gives its taps, its projectors new; say how taps of different grids are compared.
+    """Return a student that gives its taps, its projectors new.
 
     Args:
         network: the student.
         pairs: the comparisons in use.
         ours: shape of the student's tap of each layer.
         theirs: likewise of the teacher's.
-        context: to say it.
 
     Raises:
         UsageError: two taps cannot be compared.
     """
-    for change in check_alignable(pairs, ours, theirs):
-        context.say(change)
+    check_alignable(pairs, ours, theirs)
     widths = {pair: (ours[pair.student][1], theirs[pair.teacher][1]) for pair in pairs if pair.match == "projector"}
     return TappedStudent(network, pairs, widths)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,22 +30,8 @@ from vitcompress.stages.training.evaluate import correct
 from vitcompress.stages.training.job import Job
 from vitcompress.stages.training.loop import train
 
-
-@dataclass(frozen=True)
-class Adapted:
-    """How a teacher was adapted, as its record has it."""
-
-    tune: str
-    """In words."""
-    epochs: int = 0
-    """Trained, those after the best one included."""
-    probe_top1: float | None = None
-    tuned_top1: float | None = None
-    tuning_images: int = 0
-    tuned_epoch: int = 0
-    penalty: float | None = None
-    precision: str = ""
-    """All weights were trained in; empty where they were not."""
+Found = dict[str, Any]
+"""Fields of ``core.records.TeacherRecord`` that say how a teacher was adapted; ``tune`` in words."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +48,7 @@ class Surroundings:
     """The training of all weights on a train split, judged on a val split."""
 
 
-def adapt(model: nn.Module, epochs: int, given: Surroundings) -> Adapted:
+def adapt(model: nn.Module, epochs: int, given: Surroundings) -> Found:
     """Adapt ``model`` in place, on the CPU when this returns.
 
     Args:
@@ -90,69 +77,56 @@ def adapt(model: nn.Module, epochs: int, given: Surroundings) -> Adapted:
     if epochs and len(probe.tuning):
         install(heads, probe.start)
         before = {name: value.clone() for name, value in model.state_dict().items()}
-        adapted = _tuned(model, epochs, probe, given)
-        if adapted.tuned_epoch:
-            return adapted
+        found = _tuned(model, epochs, probe, given)
+        if found["tuned_epoch"]:
+            return found
         model.load_state_dict(before)  # the probe is better
     elif len(probe.tuning):
-        adapted = _of_probe(f"linear probe: {_share(probe.right)}", probe)
-        context.say(adapted.tune)
+        found = {"tune": f"linear probe: {_share(probe.right)}", **_of_probe(probe)}
+        context.say(found["tune"])
     else:
         few = f"{len(given.images.train)} training images of {len(given.images.classes)} classes"
-        adapted = _of_probe(
-            f"linear probe, with a fixed penalty: of {few}, fewer than {FEWEST} a class, none can be held out to choose"
-            " on",
-            probe,
-        )
-        context.say(adapted.tune)
+        words = f"fixed penalty: of {few}, fewer than {FEWEST} a class, none can be held out to choose on"
+        found = {"tune": f"linear probe, with a {words}", **_of_probe(probe)}
+        context.say(found["tune"])
     install(heads, probe.final)
-    return adapted
+    return found
 
 
-def _tuned(model: nn.Module, epochs: int, probe: Probe | None, given: Surroundings) -> Adapted:
+def _tuned(model: nn.Module, epochs: int, probe: Probe | None, given: Surroundings) -> Found:
     """Train all weights from where they are, keep the best epoch's, and compare them with the probe's.
 
-    A record without a ``tuned_epoch`` means that the probe is to be kept.
+    A ``tuned_epoch`` of 0 means that the probe is to be kept.
     """
-    context, config = given.context, given.config
-    start = "a linear probe" if probe else "a random classifier"
-    adapted = Adapted("") if probe is None else _of_probe("", probe)
-    parts = _parts(probe, given)
+    context, config, parts = given.context, given.config, _parts(probe, given)
     fitting = f"fitting the teacher to {len(given.images.classes)} classes for {counted(epochs, 'epoch')}"
+    start = "a linear probe" if probe else "a random classifier"
     if parts is None:
         context.say(fitting)
         trained = train(given.job_of(given.images), config, epochs, context)
         # Not the better of the two, which only the held-out images could tell.
         model.cpu().load_state_dict(trained.raw if trained.ema is None else trained.ema)
         words = f"{counted(epochs, 'epoch')} of fine-tuning from {start}; nothing was held out to choose on, the last "
-        adapted = replace(adapted, tune=words + "is kept", epochs=epochs, tuned_epoch=epochs, tuning_images=0)
+        found: Found = {"tune": words + "is kept", "tuned_epoch": epochs, "tuning_images": 0}
     else:
-        context.say(
-            f"{fitting}, or until {counted(config.patience, 'epoch')} bring nothing on {len(parts.val):,} tuning images"
-            + (f"; linear probe: {_share(probe.right)}" if probe else "")
-        )
+        until = f"{counted(config.patience, 'epoch')} bring nothing on {len(parts.val):,} tuning images"
+        context.say(f"{fitting}, or until {until}" + (f"; linear probe: {_share(probe.right)}" if probe else ""))
         best = BestWeights(config.patience, len(parts.val))
         settings = config.model_copy(update={"eval_every": 1})
         trained = train(given.job_of(parts), settings, epochs, context, [best])
         model.cpu().load_state_dict(best.state)
         right = correct(*answers(model, parts.val, given.preprocess, config, context))
-        kept = probe is None or better_by_a_standard_error(right, probe.right)  # the probe is simpler, and sees more
-        after = f"after {counted(best.epoch, 'epoch')} of fine-tuning"
-        if probe is None:
-            words = f"{after} from {start}: {_share(right)}"
-        else:
+        kept, after = True, f"after {counted(best.epoch, 'epoch')} of fine-tuning"
+        words = f"{after} from {start}: {_share(right)}"
+        if probe is not None:
+            kept = better_by_a_standard_error(right, probe.right)  # the probe is the simpler one, and sees all images
             decided = "kept" if kept else "not kept, because it is not better by more than one standard error"
             words = f"linear probe: {_share(probe.right)}; {after}: {_percent(right)}, {decided}"
-        adapted = replace(
-            adapted,
-            tune=words,
-            epochs=trained.progress.epoch,
-            tuned_top1=float(100 * right.mean()),
-            tuning_images=len(right),
-            tuned_epoch=best.epoch if kept else 0,
-        )
-    context.say(adapted.tune)
-    return replace(adapted, precision=trained.progress.precision)
+        top1, count = float(100 * right.mean()), len(right)
+        found = {"tune": words, "tuned_epoch": best.epoch if kept else 0, "tuned_top1": top1, "tuning_images": count}
+    context.say(found["tune"])
+    progress = trained.progress
+    return {**(_of_probe(probe) if probe else {}), **found, "epochs": progress.epoch, "precision": progress.precision}
 
 
 def _parts(probe: Probe | None, given: Surroundings) -> Images | None:
@@ -176,9 +150,15 @@ def _parts(probe: Probe | None, given: Surroundings) -> Images | None:
     return replace(images, train=Subset(images.train, rest.tolist()), val=Subset(images.train, tuning.tolist()))
 
 
-def _of_probe(words: str, probe: Probe) -> Adapted:
+def _of_probe(probe: Probe) -> Found:
     top1 = float(100 * probe.right.mean()) if len(probe.right) else None
-    return Adapted(words, probe_top1=top1, penalty=probe.penalty, tuning_images=len(probe.tuning))
+    return {
+        "epochs": 0,
+        "probe_top1": top1,
+        "penalty": probe.penalty,
+        "tuning_images": len(probe.tuning),
+        "tuned_epoch": 0,
+    }
 
 
 def _percent(right: NDArray[np.bool_]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from vitcompress.stages.images.sources import Images, recorded_images
 from vitcompress.stages.models.build import build_model, cost_of, preprocess_of, pretrained_model, size_change
 from vitcompress.stages.models.geometry import shape_of
 from vitcompress.stages.models.weights import all_finite, classifier_names, load_checkpoint, save_weights
-from vitcompress.stages.teacher.adapt import Adapted, Surroundings, adapt
+from vitcompress.stages.teacher.adapt import Surroundings, adapt
 from vitcompress.stages.teacher.config import TeacherConfig
 from vitcompress.stages.teacher.probing import answers
 from vitcompress.stages.training.chance import against_chance, chance_level
@@ -51,47 +51,38 @@ def run(config: TeacherConfig, inputs: Inputs, context: Context) -> TeacherRecor
     data_config, images = recorded_images(inputs.data)
     teacher = initial_teacher(config, inputs.data, context)
     model, preprocess = teacher.model, teacher.preprocess
-    epochs = epochs_of(config, teacher.fits, len(images.classes))
-    count, adapted, as_given = len(images.classes), None, None
-    precision = make_accelerator(context.device, precision=config.precision).precision
+    epochs, classes = epochs_of(config, teacher.fits, len(images.classes)), len(images.classes)
+    found = {"epochs": epochs, "precision": make_accelerator(context.device, precision=config.precision).precision}
 
     def job_of(parts: Images) -> Job:
         return fitting_job(config, model, parts, config.augmentation, preprocess, context)
 
-    if adapts(config, teacher.fits):
+    adapted = config.init != "scratch" and (not teacher.fits or _asked_epochs(config, teacher.fits) > 0)
+    if adapted:
         given = Surroundings(config, images, preprocess, data_config.split_seed, context, job_of)
-        adapted = adapt(model, epochs, given)
-        accuracy = top1(*answers(model, images.val, preprocess, config, context))
+        found |= adapt(model, epochs, given)
     elif epochs:
-        context.say(f"fitting the teacher to {count} classes for {epochs} epochs")
+        context.say(f"fitting the teacher to {classes} classes for {epochs} epochs")
         trained = train(job_of(images), config, epochs, context)
         _, state, accuracy = trained.chosen
-        precision = trained.progress.precision
+        found["precision"] = trained.progress.precision
         model.cpu().load_state_dict(state)
-    else:
+    if adapted or not epochs:
         logits, labels = answers(model, images.val, preprocess, config, context)
         accuracy = top1(logits, labels)
-        as_given = correct(logits, labels), labels
     context.leave_to_main()
     if not all_finite(model.state_dict()):
         raise ResultError("the teacher has weights that are not finite; lower teacher.lr, or check its weights file.")
-    if as_given is not None:
-        _refuse_at_chance(*as_given, count, context)
-    record = record_of(teacher, adapted.epochs if adapted else epochs, accuracy, context, adapted)
-    return record.model_copy(update={"precision": (adapted and adapted.precision) or precision})
+    if not (adapted or epochs):
+        _refuse_at_chance(correct(logits, labels), labels, classes, context)
+    return record_of(teacher, epochs, accuracy, context).model_copy(update=found)
 
 
 def _refuse_at_chance(right: NDArray[np.bool_], labels: NDArray[np.int64], classes: int, context: Context) -> None:
     """Refuse a teacher used as given that does not know the data's classes: what it teaches would be noise.
 
-    Args:
-        right: whether it answers each held-out image, ``[N]``.
-        labels: of those images, ``[N]``.
-        classes: how many there are.
-        context: says so where the images are too few to tell.
-
     Raises:
-        UsageError: its answers are no better than chance.
+        UsageError: its answers to the held-out images, ``right [N]``, are no better than chance.
     """
     count, chance = len(labels), chance_level(labels, classes)
     verdict = against_chance(int(right.sum()), count, chance)
@@ -150,11 +141,6 @@ def initial_teacher(config: TeacherConfig, data: DataRecord, context: Context) -
     return InitialTeacher(model, spec, preprocess_of(model, args, data.config["crop_pct"]), source, fits)
 
 
-def adapts(config: TeacherConfig, fits: bool) -> bool:
-    """Return whether weights that were trained elsewhere are adapted to the data's classes."""
-    return config.init != "scratch" and (not fits or _asked_epochs(config, fits) > 0)
-
-
 def epochs_of(config: TeacherConfig, fits: bool, classes: int) -> int:
     """Return the epochs of fitting all weights, at most; none for a linear probe.
 
@@ -174,9 +160,7 @@ def _asked_epochs(config: TeacherConfig, fits: bool) -> int:
     return (0 if fits else int(config.tune_epochs)) if config.epochs == "auto" else config.epochs
 
 
-def record_of(
-    teacher: InitialTeacher, epochs: int, val_top1: float, context: Context, adapted: Adapted | None = None
-) -> TeacherRecord:
+def record_of(teacher: InitialTeacher, epochs: int, val_top1: float, context: Context) -> TeacherRecord:
     """Write the teacher's weights and return its record, fitted for ``epochs``, of this top-1 (percent)."""
     shape = shape_of(teacher.model, teacher.spec.arch)
     root = context.run.root
@@ -190,7 +174,6 @@ def record_of(
         width=shape.width,
         depth=shape.depth,
         val_top1=val_top1,
-        **({} if adapted is None else {key: value for key, value in asdict(adapted).items() if key != "epochs"}),
     )
 
 

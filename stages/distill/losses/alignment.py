@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from vitcompress.stages.distill.pairs import LayerPair, averages_down
+from vitcompress.stages.distill.pairs import LayerPair
 
 
 def on_grid(teacher: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -13,7 +13,7 @@ def on_grid(teacher: Tensor, grid: tuple[int, int]) -> Tensor:
     have = (teacher.shape[-2], teacher.shape[-1])
     if have == grid:
         return teacher
-    if averages_down(grid, have):
+    if grid[0] <= have[0] and grid[1] <= have[1]:
         return F.adaptive_avg_pool2d(teacher, grid)
     return F.interpolate(teacher, size=grid, mode="bilinear", align_corners=False)
 

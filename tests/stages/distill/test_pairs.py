@@ -90,16 +90,6 @@ def test_lists_that_are_no_pairs_are_refused(pairs: Any) -> None:
 PAIRS = layer_pairs(config({"pairs": ((0, 0), (1, 1), (1, 2))}), 2, 3)
 
 
-def test_grids_that_differ_are_named_once_each() -> None:
-    student = {0: (1, 8, 7, 7), 1: (1, 8, 7, 7)}
-    same = {0: (1, 16, 7, 7), 1: (1, 16, 7, 7), 2: (1, 16, 7, 7)}
-    assert check_alignable(PAIRS, student, same) == []
-    assert check_alignable(PAIRS, student, {0: (1, 9, 14, 14), 1: (1, 9, 14, 14), 2: (1, 9, 7, 4)}) == [
-        "the teacher's 14x14 map is averaged to the student's 7x7",
-        "the teacher's 7x4 map is interpolated to the student's 7x7",
-    ]
-
-
 def test_taps_that_are_no_maps_are_refused_with_both_shapes() -> None:
     student = {0: (1, 8, 7, 7), 1: (1, 8, 7, 7)}
     with pytest.raises(UsageError, match=r"'spectral 1<-2' .* \[1, 8, 7, 7\], the teacher's \[1, 50, 16\]"):

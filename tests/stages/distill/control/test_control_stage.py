@@ -19,7 +19,7 @@ from vitcompress.core.records import ControlRecord
 from vitcompress.stages.distill import job
 from vitcompress.stages.distill import stage as distill_stage
 from vitcompress.stages.distill.config import DistillConfig
-from vitcompress.stages.distill.control import stage, training
+from vitcompress.stages.distill.control import stage
 from vitcompress.stages.distill.control.config import ControlConfig, control_job, labels_alone
 from vitcompress.stages.distill.control.stage import Inputs
 from vitcompress.stages.models.weights import save_weights
@@ -131,7 +131,7 @@ def test_a_changed_distillation_is_compared_again_and_the_control_not_trained_ag
     def never(*_: Any) -> Any:
         raise AssertionError("it was trained")
 
-    monkeypatch.setattr(training, "train", never)
+    monkeypatch.setattr(stage, "train", never)
     again = control(changed, context, alpha=0.3)
     assert "the control is reused" in said(context)
     assert (again.weights, again.right, again.steps) == (first.weights, first.right, first.steps)
