@@ -16,9 +16,8 @@ from vitcompress.core.errors import EnvironmentLacksError
 from vitcompress.core.words import counted
 
 PATIENCE = timedelta(hours=24)
-"""How long a process waits for another: while the main one checks a million images, the others have nothing to do. A
-process that dies is noticed at once all the same, by its closed connection and by whatever launched it; one that is
-stopped, by its missing signs of life (``stages.training.pulse``)."""
+"""How long a process waits for another: while the main one checks a million images, the others have nothing to do.
+``stages.training.pulse`` notices one that is stopped."""
 
 
 class Engine(Accelerator):  # type: ignore[misc]  # Accelerate's classes are untyped
@@ -80,9 +79,8 @@ def make_accelerator(
 def _meet_after_restart(backend: str) -> None:
     """Form the group under a name of its own where torchrun has started all processes anew.
 
-    Its agent keeps the store, in which the addresses of the processes that died still stand: whoever asks before the
-    new ones are there is sent to a closed door (seen with gloo, torch 2.14). Of several machines each counts restarts
-    for itself, so there the names would differ, and nothing is done.
+    Its agent keeps the store, which still has the addresses of the processes that died (seen with gloo, torch 2.14). Of
+    several machines each counts restarts for itself, so the names would differ, and nothing is done.
     """
     restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     ours = os.environ.get("GROUP_WORLD_SIZE") == "1" and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"

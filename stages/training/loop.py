@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pickle import UnpicklingError
-from typing import Any
 
 import torch
 from accelerate import skip_first_batches
@@ -65,7 +64,7 @@ class Training(TrainingState):
         self.accelerator = make_accelerator(
             context.device, accumulation=config.accumulation, precision=config.precision
         )
-        optimizer = make_optimizer(job.model, config, _number(config.lr))
+        optimizer = make_optimizer(job.model, config, float(config.lr))
         self.model, self.optimizer, self.loader, self.val = self.accelerator.prepare(
             job.model, optimizer, job.train, job.val
         )
@@ -75,9 +74,9 @@ class Training(TrainingState):
         self.scheduler, _ = create_scheduler_v2(
             self.optimizer.optimizer,
             num_epochs=self.epochs,
-            min_lr=min(_number(config.min_lr), self.learning_rate),
+            min_lr=min(float(config.min_lr), self.learning_rate),
             warmup_lr=config.warmup_lr,
-            warmup_epochs=_number(config.warmup_epochs),  # timm multiplies it by the steps of an epoch
+            warmup_epochs=float(config.warmup_epochs),  # timm multiplies it by the steps of an epoch
             step_on_epochs=False,
             updates_per_epoch=self.steps_per_epoch,
         )
@@ -186,7 +185,7 @@ class Training(TrainingState):
             self.job.train.dataset.set_epoch(progress.epoch)
         loader = skip_first_batches(self.loader, progress.batches) if progress.batches else self.loader
         pace, tick = Pace(), time.monotonic()
-        for batch in self.timed(loader, pace):
+        for batch in loader:
             self.step(*batch)
             now = time.monotonic()
             progress.seconds, tick = progress.seconds + now - tick, now
@@ -199,17 +198,6 @@ class Training(TrainingState):
         progress.images = progress.batches * int(self.job.train.batch_size or 0)
         progress.epoch, progress.batches, progress.sums = progress.epoch + 1, 0, {}
         return pace
-
-    def timed(self, loader: Any, pace: Pace) -> Iterator[Any]:
-        """Yield the loader's batches and add the time that each was waited for to ``pace``."""
-        batches = iter(loader)
-        while True:
-            asked = time.monotonic()
-            batch = next(batches, None)
-            if batch is None:
-                return
-            pace.waited += time.monotonic() - asked
-            yield batch
 
     def step(self, images: Tensor, labels: Tensor, *more: Tensor) -> None:
         """Take a forward and a backward pass and, when enough batches are accumulated, one optimizer step."""
@@ -265,9 +253,3 @@ class Training(TrainingState):
                 f"stopped after {self.progress.epoch} of {self.epochs} epochs of {self.job.name}, saved at step "
                 f"{self.progress.steps}; the same command goes on from there."
             )
-
-
-def _number(value: float | str) -> float:
-    if isinstance(value, str):
-        raise ValueError("a training setting was not resolved")  # a mistake of ours: pipeline.config decides it
-    return value

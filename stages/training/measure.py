@@ -59,14 +59,7 @@ def _on_line(x0: float, y0: float, x1: float, y1: float, x: float) -> float:
 
 
 def measure_steps(job: Job, config: TrainingConfig, context: Context, steps: int) -> StepCost:
-    """Train for a few steps and throw the result away; nothing is written.
-
-    Args:
-        job: its loader must hold at least ``steps`` + 1 batches; the first is warm-up and not counted.
-        config: of the training.
-        context: device, seed and threads.
-        steps: measured ones.
-    """
+    """Train for ``steps`` after one of warm-up, and throw the result away; the loader must hold as many batches."""
     release_unused()
     training = Training(replace(job, compared=None), config, 1, context)  # measured terms would lengthen a few steps
     settle_precision(training)
@@ -94,7 +87,7 @@ def measure_line(job: Job, config: TrainingConfig, context: Context, batch: Sequ
         job: its own loader is not read.
         config: of the training, for one process and without accumulation.
         context: device, seed and threads.
-        batch: what a loader gives: images ``[B, 3, S, S]``, labels, whatever else the loss takes.
+        batch: what a loader gives.
         steps: measured ones of each size.
 
     Raises:

@@ -20,9 +20,6 @@ class BestWeights(Callback):
     epochs are the better ones: an earlier epoch has to be better by more than chance to be preferred (the
     one-standard-error rule of Breiman et al. 1984, Classification and Regression Trees, section 3.4.3).
 
-    Accelerate writes it into each checkpoint and reads it back (``register_for_checkpointing``), so that a training
-    that goes on after an interruption keeps the same weights and stops after the same epoch.
-
     Args:
         patience: epochs that are worse than the best one by more than chance, after which training stops.
         images: number of images that choose.
