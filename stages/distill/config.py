@@ -109,8 +109,3 @@ class DistillConfig(TrainingConfig):
     def balances(self) -> bool:
         """Whether feature losses get measured factors."""
         return self.balance != "fixed" and self.beta * max((term.weight for term in self.features), default=0) > 0
-
-    def identity(self) -> dict[str, Any]:
-        """Leave out the teacher's precision where no teacher is asked."""
-        unused = set() if self.asks_teacher else {"teacher_precision"}
-        return {name: value for name, value in super().identity().items() if name not in unused}

@@ -63,10 +63,9 @@ class Inputs:
 def networks_and_loaders(
     config: DistillConfig, inputs: Inputs, context: Context
 ) -> tuple[Networks, Loaders, CacheSummary | None]:
-    """Make all that a distillation trains with from its records, and fill the teacher's cache if there is to be one.
+    """Return all that a distillation trains with from its records, and what the teacher's cache, if any, came to.
 
-    Returns:
-        Networks, loaders, and what the cache came to; with a cache, the teacher's answers come with the batches.
+    With a cache, which is filled here, the teacher's answers come with the batches.
 
     Raises:
         UsageError: layers or taps that do not fit, or views that cannot be kept.

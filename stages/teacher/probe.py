@@ -105,7 +105,7 @@ def fitted_heads(
         labels: int64 ``[N]``.
         classes: K.
         penalties: strongest first.
-        device: that computes.
+        device: computes.
     """
     mean, spread = features.double().mean(0), features.double().std(0, correction=0)
     spread[spread <= 1e-6 * spread.max()] = 1.0  # a feature that never changes says nothing

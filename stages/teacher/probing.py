@@ -46,17 +46,9 @@ class Probe:
 def probe_of(
     model: nn.Module, images: Images, preprocess: PreprocessSpec, config: TeacherConfig, seed: int, context: Context
 ) -> Probe:
-    """Return the linear probe of ``model`` on the training images.
+    """Return the linear probe of ``model`` on the training images; ``seed`` draws the tuning part.
 
     Every process computes features of its part, the main one fits, all have the same probe.
-
-    Args:
-        model: with its weights, which do not change.
-        images: of which the training split is used.
-        preprocess: of the evaluation, which the features are computed with.
-        config: of the teacher.
-        seed: of the tuning part.
-        context: device and processes.
     """
     split, positions = _probed(images.train, model, seed)
     context.say(f"linear probe of the teacher: features of {len(split):,} training images, once")

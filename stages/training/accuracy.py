@@ -21,14 +21,8 @@ ECE_BINS = 15
 
 
 def share_interval(right: Correct) -> tuple[float, float, float]:
-    """Return percent right among ``right [N]``, and its 95 % score interval (Wilson 1927).
-
-    Raises:
-        ValueError: no images.
-    """
+    """Return percent right among ``right [N]``, and its 95 % score interval (Wilson 1927)."""
     count = right.size
-    if count == 0:
-        raise ValueError("no images to take a share of.")
     share, squared = float(right.mean()), Z95**2
     centre = (share + squared / (2 * count)) / (1 + squared / count)
     half = Z95 / (1 + squared / count) * math.sqrt(share * (1 - share) / count + squared / (4 * count**2))

@@ -28,7 +28,7 @@ from vitcompress.stages.training.callbacks.metrics import Metrics
 from vitcompress.stages.training.checkpoint import Progress, find_for_all, save_checkpoint
 from vitcompress.stages.training.config import TrainingConfig
 from vitcompress.stages.training.device import make_accelerator
-from vitcompress.stages.training.evaluate import due, predict_each, top1
+from vitcompress.stages.training.evaluate import predict_each, top1
 from vitcompress.stages.training.interrupt import StopRequest, stop_on_signal
 from vitcompress.stages.training.job import Job, Trained, TrainingState
 from vitcompress.stages.training.monitor import Pace
@@ -104,8 +104,8 @@ class Training(TrainingState):
             while self.progress.epoch < self.epochs and not self._ends_early():
                 pace = self._epoch(stop)
                 if self.progress.epoch < self.epochs:
-                    found = self._evaluated() if due(self.config.eval_every, self.progress.epoch) else None
-                    self._after_epoch(pace, found)
+                    due = self.config.eval_every == "auto" or self.progress.epoch % self.config.eval_every == 0
+                    self._after_epoch(pace, self._evaluated() if due else None)
                 self._maybe_save(stop)
             result = self._evaluated()
             self._maybe_save(stop)

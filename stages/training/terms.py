@@ -42,8 +42,7 @@ class Terms:
         accelerator: of the training.
         model: what trains, as prepared for this device.
         accumulation: batches a step.
-        compiled: whether the model was compiled. A compiled backward can run only once, so the terms are then computed
-            a second time, eagerly.
+        compiled: a compiled backward can run only once, so the terms are then computed a second time, eagerly.
     """
 
     def __init__(

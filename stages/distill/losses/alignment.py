@@ -40,10 +40,7 @@ def normalised(tap: Tensor) -> Tensor:
 def aligned(pair: LayerPair, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     """Return the two taps ``[B, C, H, W]`` of a pair in float32, of one shape.
 
-    Args:
-        pair: says how.
-        student: the student's tap, already at the teacher's width where ``match`` is ``projector``.
-        teacher: the teacher's tap, of any grid and width.
+    The student's is already at the teacher's width where ``match`` is ``projector``; the teacher's has any grid.
     """
     student, teacher = student.float(), on_grid(teacher.float(), (student.shape[-2], student.shape[-1]))
     if pair.match == "projector":

@@ -118,13 +118,6 @@ def test_an_interrupt_while_a_complete_cache_is_verified_still_stops(
         stage.run(SETTINGS, first.inputs, later)
 
 
-def test_settings_that_nothing_uses_do_not_change_what_a_training_is() -> None:
-    alone = changed(alpha=0.0, features=())
-    assert alone.identity() == alone.model_copy(update={"teacher_precision": "bfloat16"}).identity()
-    assert SETTINGS.identity() != changed(teacher_precision="bfloat16").identity()
-    assert SETTINGS.identity() == changed(cache=CacheConfig(max_gb=1)).identity()
-
-
 def test_too_little_room_is_told_before_anything_is_computed(
     inputs: Inputs, context: Context, teacher_batches: list[int]
 ) -> None:
@@ -148,20 +141,10 @@ def test_a_source_that_can_only_be_read_in_order_has_no_views(
         stage.run(SETTINGS, inputs, context)
 
 
-@pytest.mark.parametrize(
-    ("change", "near"),
-    [
-        ({"teacher_precision": "bfloat16"}, 2e-2),
-        pytest.param(
-            {"compile": "on"}, 1e-3, marks=pytest.mark.sweep
-        ),  # tests/stages/training has one compiled network
-    ],
-)
-def test_a_faster_arithmetic_trains_nearly_alike(
-    inputs: Inputs, context: Context, change: dict[str, Any], near: float
-) -> None:
+def test_a_teacher_in_bfloat16_trains_nearly_alike(inputs: Inputs, context: Context) -> None:
     short = changed(views=0, epochs=1)
     whole = stage.run(short, inputs, context)
-    other = stage.run(short.model_copy(update=change), inputs, replace(context, fingerprint="other"))
-    assert other.losses == pytest.approx(whole.losses, rel=near)
+    half = short.model_copy(update={"teacher_precision": "bfloat16"})
+    other = stage.run(half, inputs, replace(context, fingerprint="other"))
+    assert other.losses == pytest.approx(whole.losses, rel=2e-2)
     assert other.weights.sha256 != whole.weights.sha256

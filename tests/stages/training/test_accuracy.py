@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from math import comb
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from vitcompress.stages.training.accuracy import calibration_error, paired_drop, share_interval
 from vitcompress.stages.training.chance import (
-    ERROR_RATE,
     against_chance,
     better_by_a_standard_error,
     chance_level,
@@ -100,11 +96,6 @@ def test_calibration_error_refuses_what_is_no_probability(confidence: float) -> 
         calibration_error(np.array([confidence]), np.array([True]))
 
 
-def tail(correct: int, images: int, chance: float) -> float:
-    """P(X >= correct), the sum written out."""
-    return sum(comb(images, k) * chance**k * (1 - chance) ** (images - k) for k in range(correct, images + 1))
-
-
 def test_chance_is_a_guess_or_the_commonest_class() -> None:
     assert chance_level(np.arange(10).repeat(3), 10) == pytest.approx(0.1)
     assert chance_level(np.array([0, 0, 0, 1]), 2) == 0.75
@@ -123,21 +114,6 @@ def test_chance_is_a_guess_or_the_commonest_class() -> None:
 )
 def test_against_chance_by_hand(right: int, images: int, chance: float, verdict: str) -> None:
     assert against_chance(right, images, chance) == verdict
-
-
-@given(st.integers(1, 300), st.sampled_from([2, 3, 10, 100, 1000]), st.data())
-def test_better_is_the_binomial_test_and_the_rest_does_not_depend_on_the_answers(
-    images: int, classes: int, data: st.DataObject
-) -> None:
-    chance = 1 / classes
-    correct = data.draw(st.integers(0, images))
-    verdict = against_chance(correct, images, chance)
-    assert (verdict == "better") == (tail(correct, images, chance) <= ERROR_RATE)
-    if verdict != "better":
-        assert verdict == against_chance(0, images, chance)
-        enough = next((k for k in range(images + 1) if tail(k, images, chance) <= ERROR_RATE), images + 1)
-        found = tail(enough, images, (1 + chance) / 2)
-        assert (verdict == "no better") == (1 - found <= ERROR_RATE)
 
 
 def test_a_standard_error_by_hand() -> None:

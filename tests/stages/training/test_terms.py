@@ -142,11 +142,10 @@ def test_a_balanced_training_does_not_depend_on_how_loud_a_term_is(context: Cont
     assert loud.losses == pytest.approx(soft.losses, rel=1e-2)
 
 
-@pytest.mark.parametrize("at", [2, 7, 9])
-def test_a_balanced_training_goes_on_to_the_same_weights_and_metrics(context: Context, tmp_path: Path, at: int) -> None:
+def test_a_balanced_training_goes_on_to_the_same_weights_and_metrics(context: Context, tmp_path: Path) -> None:
     whole = train(job(context, folder=tmp_path), config(), 3, context)
     with pytest.raises(RunInterrupted):
-        train(job(context, loss=Interrupting(at, two_terms)), config(), 3, context)
+        train(job(context, loss=Interrupting(7, two_terms)), config(), 3, context)
     again = train(job(context), config(), 3, context)
     assert_bitwise_equal(again, whole)
     for key in ("scales", "gradient_norms", "first"):

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import shutil
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -154,30 +152,6 @@ def test_what_a_crash_leaves_behind_is_computed_again_and_cleared(
     assert files(tmp_path) == finished
 
 
-def test_a_killed_filling_goes_on_to_the_same_bytes(
-    tmp_path: Path, context: Context, finished: dict[str, bytes]
-) -> None:
-    cache = store(tmp_path)
-
-    def slowly() -> None:
-        torch.set_num_threads(1)  # a forked process has no others, and would wait for them
-        filled(store(tmp_path), context, TinyTeacher(pause=0.05))
-
-    process = multiprocessing.get_context("fork").Process(target=slowly, daemon=True)
-    process.start()
-    try:
-        deadline = time.monotonic() + 60
-        while len(list(cache.folder.glob("tap-2/*.json"))) < 2 and time.monotonic() < deadline:
-            assert process.is_alive()
-            time.sleep(0.02)
-    finally:
-        process.kill()
-        process.join()
-    assert 1 <= len(cache.complete(parts()[2])) < 38
-    filled(store(tmp_path), context)
-    assert files(tmp_path) == finished
-
-
 def test_a_stop_keeps_complete_files_and_the_next_start_goes_on(
     tmp_path: Path, context: Context, finished: dict[str, bytes]
 ) -> None:
@@ -213,16 +187,6 @@ def together(one: Callable[[int, Any], None]) -> None:
         thread.start()
     for thread in threads:
         thread.join(60)
-
-
-def test_two_processes_share_the_work_and_write_the_same_bytes(
-    tmp_path: Path, context: Context, finished: dict[str, bytes]
-) -> None:
-    teachers = [TinyTeacher(), TinyTeacher()]  # made one after the other: their weights come from a common generator
-    together(lambda rank, machine: filled(store(tmp_path), context, teachers[rank], machine=machine) and None)
-    assert teachers[0].seen + teachers[1].seen == ROWS
-    assert min(teachers[0].seen, teachers[1].seen) > 0
-    assert files(tmp_path) == finished
 
 
 def test_when_one_process_is_stopped_all_stop(tmp_path: Path, context: Context, finished: dict[str, bytes]) -> None:
