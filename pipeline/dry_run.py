@@ -5,7 +5,7 @@ Random weights stand in for pretrained ones, which are not fetched: they cost th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -20,7 +20,7 @@ from vitcompress.core.words import counted, duration
 from vitcompress.pipeline.config import RunConfig
 from vitcompress.pipeline.config.choice import Choice
 from vitcompress.pipeline.config.networks import resolve_network, size_notes
-from vitcompress.pipeline.dry_run_figures import Filling, Training, as_control
+from vitcompress.pipeline.dry_run_figures import Filling, Training
 from vitcompress.pipeline.dry_run_steps import Surroundings, fitting, learning
 from vitcompress.pipeline.preview import Preview, preview
 from vitcompress.pipeline.request import notes
@@ -163,7 +163,7 @@ def _measured(
     trainings.append(training)
     if config.control.kind != "none":
         alone, _ = learning(labels_alone(config.distill, config.control), teacher, student, surroundings)
-        trainings.append(as_control(alone, training, config.control.match))
+        trainings.append(replace(alone, name="control"))
     return networks, tuple(trainings), filling
 
 

@@ -1,4 +1,4 @@
-"""Where the time of a pass over images goes, and the bar that shows it."""
+"""How fast a pass over images goes, and the bar that shows it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,11 @@ from vitcompress.core.context import Context
 
 @dataclass
 class Pace:
-    """Where the time of one pass over the images goes."""
+    """How fast one pass over the images goes."""
 
     started: float = field(default_factory=time.monotonic)
     images: int = 0
     """Taken so far, in all processes."""
-    waited: float = 0.0
-    """Seconds that this process waited for batches."""
 
     @property
     def rate(self) -> float:

@@ -128,11 +128,6 @@ def test_wrong_types_and_ranges_name_their_key(section: str, key: str, value: ob
 @pytest.mark.parametrize(
     ("term", "message"),
     [
-        (
-            {"pairs": [[1]]},
-            r"'distill\.features\.0\.pairs': \[1\] is no pair; each is \[student layer, teacher layer\]",
-        ),
-        ({"pairs": [[0, 0], [1, 2, 3]]}, r"features\.0\.pairs': \[1, 2, 3\] is no pair"),
         ({"pairs": "first"}, r"features\.0\.pairs': given 'first'; give 'last' or a list"),
         ({"weigth": 1.0}, r"unknown key 'distill\.features\.0\.weigth'; did you mean weight"),
         ({"weight": -1.0}, r"'distill\.features\.0\.weight' is -1\.0, should be greater than or equal to 0"),

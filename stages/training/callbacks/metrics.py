@@ -55,7 +55,6 @@ class Metrics(Callback):
             "val_top1_raw": found and found.top1_raw,
             "val_top1_ema": found and found.top1_ema,
             "images_per_second": pace and pace.rate,
-            "data_wait_seconds": pace and pace.waited,
             "seconds": progress.seconds,
         }
         for callback in self.callbacks:
