@@ -93,8 +93,7 @@ def dry_run(config: RunConfig, output: Path | None, processes: int, console: Con
             assumed, Surroundings(found.data, processes, found.root, found.context)
         )
     resolved, student = found.config, trainings[-1]
-    fitted = next((each.seconds for each in trainings if each.name == "teacher"), None)
-    told = [*notes(resolved), *size_notes(found.asked, resolved, lambda saving: _fitting_saved(fitted, saving)), *busy]
+    told = [*notes(resolved), *size_notes(found.asked, resolved), *busy]
     if assumed.student.strategy != resolved.student.strategy:
         told.append(
             "strategy and layers are decided once the teacher is analysed; measured here was "
@@ -113,13 +112,6 @@ def dry_run(config: RunConfig, output: Path | None, processes: int, console: Con
         memory=_memory(resolved),
         notes=(*told, *_notes(found, processes), *views_advice(resolved, student)),
     )
-
-
-def _fitting_saved(seconds: float | None, saving: float) -> str:
-    """Return the sentence on what fitting a smaller teacher would take; empty where the time is not known."""
-    if seconds is None:
-        return ""
-    return f" Its fitting, about {duration(seconds)}, would then take about {duration(seconds / saving)} at best."
 
 
 def _assumed_strategy(config: RunConfig) -> RunConfig:

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from vitcompress.pipeline.config.choice import Choice
 from vitcompress.pipeline.config.facts import Machine
-from vitcompress.pipeline.config.training import EVEN_IF_GIVEN, EXECUTION, SCHEDULE, Training, TrainingFacts, start_of
+from vitcompress.pipeline.config.training import EVEN_IF_GIVEN, EXECUTION, SCHEDULE, Training, TrainingFacts
 from vitcompress.stages.distill.config import DistillConfig
-from vitcompress.stages.images.config import AugmentConfig
 from vitcompress.stages.teacher.config import TeacherConfig
 
 TINY, SMALL = 5_700_000, 22_000_000
@@ -115,13 +114,6 @@ def test_augmentation_is_as_strong_as_the_training_is_long() -> None:
     assert (found[-1].crop_scale, found[-1].auto_augment) == ((0.08, 1.0), "rand-m9-mstd0.5-inc1")
 
 
-def test_given_augmentation_stays_in_both_places() -> None:
-    common = AugmentConfig(random_erasing=0.9)
-    assert distill({"epochs": 4}, augment=common).augmentation.random_erasing == 0.9
-    own = distill({"epochs": 4, "augment": AugmentConfig(color_jitter=0.7)}, augment=common).augmentation
-    assert (own.color_jitter, own.random_erasing) == (0.7, 0.0)
-
-
 def test_given_values_stay() -> None:
     values = {"batch_size": 7, "lr": 0.5, "epochs": 3, "warmup_epochs": 1.0, "min_lr": 0.1, "ema_decay": None}
     config = distill({**values, "layer_decay": 0.9})
@@ -134,13 +126,6 @@ def test_what_given_epochs_make_useless_is_not_told() -> None:
         decided, choices = settled(TeacherConfig(model="vit", epochs=epochs), facts(start="pretrained"))
         assert any("at least 300 steps" in choice.reason for choice in choices) == told
         assert decided.tune_epochs != "auto"
-
-
-@pytest.mark.parametrize(
-    ("init", "start"), [("random", "random"), ("scratch", "random"), ("file", "pretrained"), ("teacher", "teacher")]
-)
-def test_first_weights_are_told_apart(init: str, start: str) -> None:
-    assert start_of(init) == start
 
 
 @given(
