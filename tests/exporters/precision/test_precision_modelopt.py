@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from reduced_models import digits, reduce
 
 from vitcompress.core.errors import EnvironmentLacksError, ResultError
-from vitcompress.exporters.precision import trial
 from vitcompress.exporters.precision.calibrate import calibrated
 from vitcompress.exporters.precision.graph import load_source
 from vitcompress.exporters.precision.halves import fp16_from_fp32
@@ -133,23 +132,6 @@ def test_bf16_is_measured_by_rounding_and_not_run(free: tuple[ReducedFacts, Fake
     assert given["op_types_to_exclude"] == ["LayerNormalization", "Softmax"]
     assert given["nodes_to_exclude"] == []
     assert given["keep_io_types"] is True
-
-
-def test_what_cannot_be_run_is_not_measured(
-    fake: FakeModelOpt, source: Path, digit_images: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = trial.logits_of
-
-    def of_fp32_alone(*args: Any, **given: Any) -> NDArray[np.float32]:
-        if fake.calls:
-            raise ResultError("ONNX Runtime cannot run the graph on the CPU (no such kernel).")
-        return real(*args, **given)
-
-    monkeypatch.setattr(trial, "logits_of", of_fp32_alone)
-    facts = reduce(source, "bf16", digit_images, Limits(difference=0.0, agreement=1.0))
-    assert (facts.how.difference, facts.how.agreement) == (None, None)
-    assert facts.how.measured.startswith("not measured: ONNX Runtime cannot run the graph")
-    assert facts.how.kept_fp32 == ()
 
 
 def test_an_fp8_that_is_none_is_refused(fake: FakeModelOpt, source: Path, digit_images: NDArray[np.float32]) -> None:
