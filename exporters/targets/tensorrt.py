@@ -22,10 +22,7 @@ class TensorrtTarget(Target):
     precisions = get_args(Precision)
     distributions = ("tensorrt",)
     needs_gpu = True
-    needs = "an NVIDIA GPU"
-    note = (
-        "An engine loads only in the TensorRT it was built with; elsewhere use an ONNX file, or build the engine again."
-    )
+    note = "It loads only in the TensorRT it was built with, on an NVIDIA GPU. Elsewhere use an ONNX file."
 
     def available(self) -> Availability:
         """Look whether this flavour of TensorRT is installed and can build here."""

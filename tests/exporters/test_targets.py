@@ -99,9 +99,7 @@ def test_its_file_is_in_the_bundle_and_answers(
     assert (entry["file"], entry["runtime"]) == ("model.fp16.pretend.engine", "pretend")
     assert bundle.manifest["versions"]["numpy"] == np.__version__
     card = (tmp_path / "b" / "README.md").read_text()
-    assert "fp16, for Pretend Runtime; **recommended** of its kind" in card
-    assert "A pretend file loads anywhere." in card
-    assert "needs an NVIDIA GPU" not in card
+    assert "`model.fp16.pretend.engine`: Pretend Runtime 1.0. A pretend file loads anywhere." in card
     found, wanted = (list(predict(bundle, digit_files, model=model)) for model in ("engine", "onnx"))
     assert [one.classes for one in found] == [one.classes for one in wanted]
 
