@@ -105,7 +105,7 @@ def test_a_precision_asked_for_is_the_one_that_is_recommended(measured: tuple[Co
     context, inputs = measured
     record = stage.run(CONFIG.model_copy(update={"deploy": "fp16"}), inputs, context)
     assert record.onnx == "fp16"
-    assert open_bundle(context.run.root / "bundle").onnx.name == "model.fp16.onnx"
+    assert open_bundle(context.run.root / "bundle").model("onnx").path.name == "model.fp16.onnx"
 
 
 def test_another_packages_target_is_in_the_bundle_and_recommended(measured: tuple[Context, Inputs]) -> None:
