@@ -47,22 +47,12 @@ class OnnxRunner(Runner):
         self.path = path
         self._session: Any = _session(path, threads, PROVIDERS[providers])
         self.provider = self._session.get_providers()[0]
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        shapes = [list(value.shape) for value in (*inputs, *outputs)]
-        types = [value.type for value in (*inputs, *outputs)]
-        takes = input_of(_DTYPES.get(types[0], types[0]), shapes[0]) if len(inputs) == len(outputs) == 1 else None
-        gives = len(shapes[-1]) == 2 and isinstance(shapes[-1][1], int) and types[-1] == "tensor(float)"
-        if takes is None or not gives:
-            shown = ", ".join(f"{kind} {shape}" for kind, shape in zip(types, shapes, strict=True))
-            raise BundleError(
-                f"{path} is no image classifier: its inputs and outputs are {shown}, "
-                "not float32 [batch, 3, size, size] or uint8 [batch, size, size, 3] -> float32 [batch, classes]."
-            )
-        self.input, self.size = takes
-        self.classes = shapes[1][1]
-        self._input = inputs[0].name
-        if isinstance(shapes[0][0], int):  # exported for one batch size only
-            self.min_batch = self.max_batch = shapes[0][0]
+        images, logits = self._session.get_inputs()[0], self._session.get_outputs()[0]
+        self.input, self.size = input_of(_DTYPES.get(images.type, images.type), list(images.shape), path)
+        self.classes = logits.shape[1]
+        self._input = images.name
+        if isinstance(images.shape[0], int):  # exported for one batch size only
+            self.min_batch = self.max_batch = images.shape[0]
 
     def close(self) -> None:
         """Drop the session."""

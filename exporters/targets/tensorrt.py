@@ -40,7 +40,6 @@ class TensorrtTarget(Target):
             path,
             flavour=self.name,
             precision=graph.precision,
-            min_batch=1,
             opt_batch=options.opt_batch,
             max_batch=options.max_batch,
             compute_capabilities=self.capabilities(graph.precision, options),
@@ -58,9 +57,9 @@ class TensorrtTarget(Target):
             tf32=facts.tf32,
             hardware=facts.hardware,
             hardware_source=facts.hardware_source,
-            min_batch=facts.min_batch,
-            opt_batch=facts.opt_batch,
-            max_batch=facts.max_batch,
+            min_batch=1,
+            opt_batch=options.opt_batch,
+            max_batch=options.max_batch,
             seconds=facts.seconds,
         )
 

@@ -8,7 +8,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
 
 from vitcompress.core.errors import BundleError, CompressError, EnvironmentLacksError, UsageError
 from vitcompress.core.files import is_intact, references_in
@@ -17,7 +16,7 @@ from vitcompress.exporters.bundle import open_bundle
 from vitcompress.exporters.bundle.layout import FP32_GRAPH, MANIFEST
 from vitcompress.exporters.cuda import gpu_present
 from vitcompress.exporters.runners import EngineRunner, OnnxRunner
-from vitcompress.exporters.tensorrt import Flavour, installed_flavours
+from vitcompress.exporters.tensorrt import installed_flavours
 from vitcompress.pipeline.doctor.finding import Finding
 
 _RUN_GIB = 5
@@ -154,7 +153,7 @@ def _engine(path: Path) -> Finding:
     reasons = []
     for flavour in installed_flavours():
         try:
-            with EngineRunner(path, cast(Flavour, flavour)) as runner:
+            with EngineRunner(path, flavour) as runner:
                 size = f"batches of {runner.min_batch} to {runner.max_batch}"
                 return Finding("ok", f"bundle: {path.name} loads in {flavour} ({size})")
         except CompressError as error:

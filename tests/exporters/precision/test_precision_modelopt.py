@@ -165,7 +165,6 @@ def test_modelopt_itself(
             source.with_name("m.engine"),
             flavour="tensorrt-rtx",
             precision=precision,
-            min_batch=1,
             opt_batch=1,
             max_batch=4,
             compute_capabilities=("8.9",),  # fp8 came with Ada

@@ -61,18 +61,15 @@ def test_every_family_runs_agrees_and_builds(family: Path, precision: Precision)
         found = deviation(runner.infer(images[48:]), full.infer(images[48:]))
     assert found.relative == pytest.approx(facts.how.as_run, rel=1e-3)
     if "tensorrt-rtx" in installed_flavours():
-        engine = engine_from_onnx(
+        engine_from_onnx(
             target,
             family.with_name("m.engine"),
             flavour="tensorrt-rtx",
             precision=precision,
-            min_batch=1,
             opt_batch=1,
             max_batch=4,
             log_path=family.with_name("m.log"),
         )
-        assert engine.inputs == (("images", "float32", (-1, 3, SIZE, SIZE)),)
-        assert engine.outputs == (("logits", "float32", (-1, 10)),)
 
 
 @pytest.fixture(scope="module")
