@@ -64,30 +64,26 @@ def check_fit(graphs: Sequence[Path], preprocess: PreprocessSpec, labels: Sequen
 def _models(
     folder: Path, manifest: dict[str, Any], files: Mapping[str, Path]
 ) -> tuple[tuple[ModelFile, ...], dict[Kind, str]]:
+    """Return the models, and the name of the recommended one of each kind."""
     try:
         rows = [[str(row[key]) for key in ("name", "file", "runtime", "precision")] for row in manifest["models"]]
         default = {kind: str(manifest["default"][kind]["name"]) for kind in KINDS if kind in manifest["default"]}
     except (KeyError, TypeError) as error:
         raise BundleError(f"{folder / MANIFEST} is damaged (its list of models); get the bundle again.") from error
-    models = []
+    models, kinds = [], {}
     for name, file, runtime, precision in rows:
         if file not in files:
             raise _not_listed(folder, file)
-        if _kind(runtime) is None or precision not in get_args(Precision):
+        try:
+            kinds[name] = targets.get(runtime).kind
+        except UsageError:
+            kinds[name] = None
+        if kinds[name] is None or precision not in get_args(Precision):
             raise BundleError(f"{folder / MANIFEST} has '{file}' for {runtime} in {precision}, which is unknown.")
         models.append(ModelFile(name, files[file], runtime, precision))  # type: ignore[arg-type]  # just checked
-    kinds = {model.name: _kind(model.runtime) for model in models}
     if "onnx" not in default or any(kinds.get(name) != kind for kind, name in default.items()):
         raise BundleError(f"{folder / MANIFEST} recommends models it does not have; get the bundle again.")
     return tuple(models), default
-
-
-def _kind(runtime: str) -> Kind | None:
-    """Return the kind of a target's files; None where no target of that name has any here."""
-    try:
-        return targets.get(runtime).kind
-    except UsageError:
-        return None
 
 
 def _not_listed(folder: Path, name: str) -> BundleError:

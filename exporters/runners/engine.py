@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitcompress.core.errors import BundleError, EnvironmentLacksError, ResultError, UsageError
+from vitcompress.core.errors import BundleError, EnvironmentLacksError, ResultError
 from vitcompress.exporters.cuda import Gpu, gpu_facts, gpu_present
 from vitcompress.exporters.latency import WARMUP_SHARE, Times, no_garbage_collection, percentiles
 from vitcompress.exporters.runners.base import Runner, input_of
@@ -110,8 +110,6 @@ class EngineRunner(Runner):
 
     def _prepare(self, images: NDArray[Any]) -> None:
         """Set the batch that the next calls run."""
-        if self._context is None:
-            raise UsageError(f"the runner of {self.path.name} was closed.")
         if not self._context.set_input_shape(self._input, images.shape):
             raise ResultError(f"TensorRT failed on {self.path.name} ({self._log.last_error()}).")
 

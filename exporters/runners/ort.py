@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from vitcompress.core.errors import BundleError, EnvironmentLacksError, ResultError, UsageError
+from vitcompress.core.errors import BundleError, EnvironmentLacksError, ResultError
 from vitcompress.exporters.latency import physical_cores
 from vitcompress.exporters.runners.base import Runner, input_of
 
@@ -19,7 +19,7 @@ _DTYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
 
 
 def provider_for(device: str) -> Provider:
-    """Where ONNX Runtime belongs in a run on ``device``: on the GPU when that is ``cuda`` and this build knows GPUs.
+    """Return where ONNX Runtime runs in a run on ``device``: the GPU when that is ``cuda`` and this build knows GPUs.
 
     Raises:
         EnvironmentLacksError: ONNX Runtime is not installed.
@@ -59,8 +59,6 @@ class OnnxRunner(Runner):
         self._session = None
 
     def _infer(self, images: NDArray[Any]) -> NDArray[np.float32]:
-        if self._session is None:
-            raise UsageError(f"the runner of {self.path.name} was closed.")
         try:
             logits = self._session.run(None, {self._input: images})[0]
         except Exception as error:  # ONNX Runtime's errors share no base but this
@@ -98,7 +96,7 @@ def _session(path: Path, threads: int | None, provider: str) -> Any:
     if not path.is_file():
         raise BundleError(f"{path} does not exist.")
     on_gpu = provider != PROVIDERS["cpu"]
-    if on_gpu and hasattr(ort, "preload_dlls"):
+    if on_gpu:
         ort.preload_dlls()  # CUDA's libraries, when they came as wheels, are on no search path
     try:
         session = ort.InferenceSession(str(path), options, providers=[provider])
@@ -113,5 +111,5 @@ def _session(path: Path, threads: int | None, provider: str) -> Any:
 
 
 def _sentence(error: Exception) -> str:
-    """Return last part of ONNX Runtime's ``[ONNXRuntimeError] : 7 : INVALID_PROTOBUF : what happened``, in one line."""
+    """Return the last part of ``[ONNXRuntimeError] : 7 : INVALID_PROTOBUF : what happened``, in one line."""
     return " ".join(str(error).split(" : ")[-1].split())[:200].rstrip(".")

@@ -94,11 +94,7 @@ class Target(ABC):
         raise UsageError(f"{self.title} builds nothing of its own.")
 
     def open(self, path: Path, threads: int | None = None) -> Runner:
-        """Load the first file of an artifact, to run it.
-
-        Args:
-            path: where that file is.
-            threads: CPU threads, where it runs on the CPU; None for one a physical core.
+        """Load the first file of an artifact, to run it on ``threads`` of the CPU (None: one a physical core).
 
         Raises:
             EnvironmentLacksError: a library or a device is missing.

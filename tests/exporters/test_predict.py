@@ -12,7 +12,7 @@ from made_bundles import make, with_engine
 from numpy.typing import NDArray
 from tiny_models import LABELS
 
-from vitcompress.core.errors import DataError, EnvironmentLacksError, ResultError, UsageError
+from vitcompress.core.errors import DataError, EnvironmentLacksError, ResultError
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.exporters.bundle import open_bundle
 from vitcompress.exporters.cuda import gpu_present
@@ -89,12 +89,6 @@ def test_nothing_to_predict_is_an_error(bundle_folder: Path, tmp_path: Path) -> 
         list(predict(bundle, []))
     with pytest.raises(DataError, match=r"gone\.png does not exist"):
         list(predict(bundle, [tmp_path / "gone.png"]))
-
-
-@pytest.mark.parametrize(("top", "batch"), [(0, 1), (1, 0)])
-def test_impossible_counts_are_refused(bundle_folder: Path, digit_files: list[Path], top: int, batch: int) -> None:
-    with pytest.raises(UsageError, match="at least 1"):
-        list(predict(open_bundle(bundle_folder), digit_files, top=top, batch=batch))
 
 
 def test_logits_that_are_no_numbers_are_no_prediction(
