@@ -15,17 +15,6 @@ from vitcompress.exporters.bundle import open_bundle
 from vitcompress.exporters.predict import predict
 
 
-def in_an_awkward_folder(bundle: Path, place: Path) -> Path:
-    return Path(shutil.copytree(bundle, place / "modèles – été 2026" / "числа"))
-
-
-def without_permission_to_write(bundle: Path, place: Path) -> Path:
-    copied = Path(shutil.copytree(bundle, place / "read-only"))
-    for path in (copied, *copied.rglob("*")):
-        path.chmod(0o555 if path.is_dir() else 0o444)
-    return copied
-
-
 def as_a_cache_lays_files(bundle: Path, place: Path) -> Path:
     """Of Hugging Face's hub: every file a link to a blob named by its digest."""
     snapshot, blobs = place / "snapshots" / "abc", place / "blobs"
@@ -51,8 +40,6 @@ def as_a_volume_of_kubernetes(bundle: Path, place: Path) -> Path:
 @pytest.mark.parametrize(
     "travel",
     [
-        in_an_awkward_folder,
-        without_permission_to_write,
         as_a_cache_lays_files,
         as_a_volume_of_kubernetes,
     ],

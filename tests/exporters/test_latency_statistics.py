@@ -34,11 +34,6 @@ def test_a_99th_percentile_needs_a_hundred_samples(samples: int, reported: bool)
     assert (p99 is not None) == reported
 
 
-def test_speedup_of_a_model_with_itself_is_one_exactly() -> None:
-    times = np.random.default_rng(0).lognormal(3, 0.2, 8)
-    assert speedup_interval(times, times, 200, 0) == (1.0, 1.0, 1.0)
-
-
 def test_shared_drift_cancels_and_the_seed_fixes_the_result() -> None:
     rng = np.random.default_rng(0)
     drift = np.linspace(1, 2, 10)

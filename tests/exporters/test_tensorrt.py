@@ -66,8 +66,6 @@ def test_an_engine_is_built_without_a_gpu(plain: Any, capfd: pytest.CaptureFixtu
     facts, folder = plain()
     engine = (folder / "model.engine").read_bytes()
     assert facts.bytes == len(engine) > 100_000
-    assert engine[24 + 8 :].find(b"images") > 0
-    assert engine.find(b"logits") > 0
     assert (facts.hardware, facts.hardware_source) == (("8.0", "8.6", "8.9", "12.0"), "documented default")
     assert facts.version == importlib.metadata.version("tensorrt-rtx")
     assert facts.tf32  # TensorRT's default, which an fp32 row has to say
@@ -124,7 +122,6 @@ def node(
 @pytest.mark.parametrize(
     ("first", "words"),
     [
-        (node("Det"), r"cannot take m\.onnx at node 'strange_node' \[Det\]: .* \(UNSUPPORTED_NODE"),
         (node("Det", name=""), r"at node 0 \[Det\]"),
         (node("Warp", domain="own"), r"at node 'strange_node' \[Warp\]: .*Plugin not found.* \(INVALID_NODE"),
     ],
