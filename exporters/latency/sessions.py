@@ -89,9 +89,6 @@ def measure_sessions(
         min_rounds: of each session.
         clock: replaced in tests.
         seed: of the order in which contestants are opened and timed, and of the memory between them.
-
-    Raises:
-        ValueError: no contestants, a budget that is not positive, or fewer than one round asked for.
     """
     start, rng = clock(), np.random.default_rng(seed)
     sessions: list[Rounds] = []
