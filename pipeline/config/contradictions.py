@@ -85,12 +85,6 @@ def _student(config: StudentConfig) -> Iterator[str]:
             f"student '{config.model}' names pretrained weights, but student.init is '{config.init}', so it starts "
             f"from {start}; give --student {arch}, or --set student.init=pretrained."
         )
-    idle = config.init not in ("auto", "teacher") and not config.init_reason
-    if idle and config.inherit != StudentConfig.model_fields["inherit"].default:
-        yield (
-            f"student.inherit is '{config.inherit}', but student.init is '{config.init}', which takes nothing from the "
-            "teacher; use --set student.init=teacher, or leave it out."
-        )
 
 
 def _views(config: RunConfig) -> Iterator[str]:

@@ -56,7 +56,7 @@ def run(config: StudentConfig, inputs: Inputs, context: Context) -> StudentRecor
     own = context.run.root / "student"
     if config.init == "teacher":
         random = {name: value.clone() for name, value in model.state_dict().items()}
-        initial = first_weights(model, spec, preprocess, inputs.teacher, inputs.data, config.inherit, context)
+        initial = first_weights(model, spec, preprocess, inputs.teacher, inputs.data, context)
         initial["random_weights"] = save_weights(random, own / "random.safetensors", context.run.root)
     return StudentRecord(
         model=spec,

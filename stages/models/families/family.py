@@ -215,14 +215,10 @@ class Family:
         single = tuple(name for name in ("cls", "dist") if counts[name])
         return single + tuple(f"reg{index}" for index in range(counts["reg"]))
 
-    def why_not_inherited(self, network: nn.Module, blocks: list[nn.Module] | None) -> str:
-        """Return what of a network is not as inheriting needs it, in words that follow its name; empty if nothing is.
-
-        Args:
-            network: teacher or student.
-            blocks: its transformer blocks, without what leads into widened ones; None if it has no sequence of them.
-        """
-        if not blocks:
+    def why_not_inherited(self, network: nn.Module) -> str:
+        """Return what of a teacher or a student is not as inheriting needs it, in words that follow its name."""
+        blocks = getattr(network, "blocks", None)
+        if not isinstance(blocks, _SEQUENCES):
             return "has no sequence of equal blocks"
         for block in blocks:
             if type(block) not in (Block, LayerScaleBlock):
