@@ -51,11 +51,10 @@ class Family:
     listed: tuple[str, ...] = ()
     """Modules, by timm's short name, whose networks `compress models` lists."""
     rewrites: tuple[str, ...] = ()
-    """Rows of ``stages.rewrites.table`` that are exact for the classes of ``networks`` (not for their subclasses)."""
-    without_rewrites: tuple[str, ...] = ()
-    """Of the other rows, what the report says about them."""
+    """Of ``window_attention`` and ``grid_normalisation`` (``stages.rewrites.deploy``), what is exact for the classes of
+    ``networks``, not for their subclasses."""
     parts = False
-    """Whether ``stages.rewrites.lower`` takes the classes of ``networks`` apart, for rewrites of their parts."""
+    """Whether ``stages.rewrites.lower`` takes the classes of ``networks`` apart, for every other rewrite."""
     class_attention = False
     """Whether the class token joins the patch tokens only after the tapped blocks, in blocks of its own (CaiT)."""
 
