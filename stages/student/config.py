@@ -20,7 +20,7 @@ class StudentConfig(Record):
     model: str
     """timm model name, short names allowed: `deit_tiny` is `deit_tiny_patch16_224`."""
     strategy: Strategy | Literal["auto"] = "lift"
-    """`plain`: unchanged; `lift`: a projector to the teacher's width before the head; `widelast`: the last blocks
+    """`plain`: unchanged; `lift`: a projector to the teacher's width before the head; `widelast`: the last block
     widened to the teacher's width; `uniform`: every block somewhat wider, the control for the other two; `auto`: what
     the analysis of the teacher advises; the compared layers too, unless `distill.features` is not the default."""
     args: dict[str, Any] | Literal["auto"] = "auto"
@@ -28,8 +28,6 @@ class StudentConfig(Record):
     uniform_width: Annotated[int, Field(gt=0)] | Literal["auto"] | None = "auto"
     """Width of a `uniform` student, its heads as many as before. auto: the smallest, in steps of 4 times the heads,
     with at least as many parameters as the widelast student of this teacher. Null for other strategies."""
-    wide_blocks: int = Field(1, gt=0)
-    """How many of the last blocks `widelast` widens; widths rise to the teacher's in equal steps of whole heads."""
     wide_heads: WideHeads = "size"
     """What a widened block keeps: `size`, the size of its heads, of which it gets more; `count`, their number."""
     init: Literal["auto", "random", "pretrained", "file", "teacher"] = "auto"

@@ -5,6 +5,7 @@ A family with other answers is a subclass that overrides them. Shapes: B batch, 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -55,6 +56,8 @@ class Family:
     ``networks``, not for their subclasses."""
     parts = False
     """Whether ``stages.rewrites.lower`` takes the classes of ``networks`` apart, for every other rewrite."""
+    width_argument = "embed_dim"
+    """Timm's argument for the width of every block, its heads as many as before."""
     class_attention = False
     """Whether the class token joins the patch tokens only after the tapped blocks, in blocks of its own (CaiT)."""
 
@@ -78,6 +81,13 @@ class Family:
     def blocks(self, network: nn.Module) -> Any:
         """Return the sequence of equal blocks, of which an item can be replaced."""
         return network.blocks
+
+    def patch_side(self, network: nn.Module) -> int | None:
+        """Return what the side of the input must be a multiple of, pixels; None where there is no such patch."""
+        patch = getattr(getattr(network, "patch_embed", None), "patch_size", None)
+        if patch is None:
+            return None
+        return math.lcm(*patch) if isinstance(patch, (tuple, list)) else int(patch)
 
     # ---- Taps
 
@@ -138,7 +148,7 @@ class Family:
 
     def sized(self, width: int, depth: int, heads: int) -> dict[str, Any]:
         """Return the arguments of timm that make a network of equal blocks of this shape."""
-        return {"embed_dim": width, "depth": depth, "num_heads": heads}
+        return {self.width_argument: width, "depth": depth, "num_heads": heads}
 
     def why_not_widened(self, network: nn.Module, more_heads: bool) -> str:
         """Return why the last blocks cannot be widened, and what to do, as an end of a sentence; empty if they can.

@@ -51,11 +51,6 @@ def config(strategy: str = "lift", **changes) -> StudentConfig:
         ({"strategy": "lift"}, "lift-kept", " of width 24, its last patch tokens projected to 48 before the head"),
         ({"strategy": "widelast"}, "widelast", " of 24x3h, its last block at 48x6h, its norm and head at 48"),
         (
-            {"strategy": "widelast", "wide_blocks": 2},
-            "widelast",
-            " of 24x3h, its last 2 blocks at 40x5h, 56x7h, its norm and head at 56",
-        ),
-        (
             {"strategy": "widelast", "wide_heads": "count"},
             "widelast",
             " of 24x3h, its last block at 48x3h, its norm and head at 48",
@@ -66,11 +61,9 @@ def config(strategy: str = "lift", **changes) -> StudentConfig:
 def test_the_student_is_built_as_its_strategy_says(
     inputs: Inputs, context: Context, changes: dict[str, Any], graph: str, words: str
 ) -> None:
-    width = 56 if "wide_blocks" in changes else 48
-    teacher = inputs.teacher.model_copy(update={"width": width})
-    record = run(config(**changes), replace(inputs, teacher=teacher), context)
+    record = run(config(**changes), inputs, context)
     assert (record.strategy, record.model.graph) == (changes["strategy"], graph)
-    assert record.model.lift_width == (None if graph == "plain" else width)
+    assert record.model.lift_width == (None if graph == "plain" else 48)
     assert (record.width, record.depth, record.model.num_classes) == (changes.get("uniform_width", 24), 2, 10)
     assert record.explanation == f"{STUDENT}{words}"
     assert is_intact(record.weights, context.run.root)
