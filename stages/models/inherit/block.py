@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vitcompress.stages.models.inherit.directions import corrected
 from vitcompress.stages.models.inherit.heads import filled, joined_heads, resized, split_heads
@@ -85,7 +85,7 @@ def attention(own: Any, old: Any, encode: Tensor, seen: Seen, mixed: Tensor) -> 
     qkv, qkv_bias, out = joined_heads(heads)
     found = {"attn.qkv.weight": qkv, "attn.qkv.bias": qkv_bias, "attn.proj.weight": out}
     found["attn.proj.bias"] = encode @ (gamma * out_bias) + lost
-    return found | _named("norm1", norm) | _talking(own.attn, old.attn, chosen) | _ones(own, 1)
+    return found | _named("norm1", norm) | _ones(own, 1)
 
 
 def mlp(own: Any, old: Any, encode: Tensor, seen: Seen, hidden: Tensor) -> Tensors:
@@ -138,19 +138,3 @@ def _ones(block: Any, which: int) -> Tensors:
     """Return the student's own LayerScale, where it has one: the teacher's is in the weights before it."""
     names = dict(block.named_parameters())
     return {name: torch.ones_like(names[name]) for name in (f"gamma_{which}", f"ls{which}.gamma") if name in names}
-
-
-def _talking(own: Any, old: Any, chosen: Tensor) -> Tensors:
-    """Return how the student's heads mix: as the teacher's do, and not at all where those do not."""
-    found: Tensors = {}
-    for name in ("proj_l", "proj_w"):
-        module: nn.Linear | None = getattr(own, name, None)
-        if module is None:
-            continue
-        weight, bias = torch.eye(module.out_features).double(), torch.zeros(module.out_features).double()
-        if hasattr(old, name):
-            all_weight, all_bias = as_map(getattr(old, name))
-            count = len(chosen)
-            weight[:count, :count], bias[:count] = all_weight[chosen][:, chosen], all_bias[chosen]
-        found |= _named(f"attn.{name}", {"weight": weight, "bias": bias})
-    return found

@@ -71,6 +71,8 @@ def why_not(teacher: tuple[str, dict[str, Any]], student: tuple[str, dict[str, A
         if reason:
             return f"{arch} {reason}"
         sizes.append(shape_of(network, arch))
+    if family_of(network).class_attention:
+        return f"{student[0]} mixes its heads and classifies by blocks of its own"
     large, small = sizes
     if small.width > large.width:
         return f"{student[0]} is wider ({small.width}) than {teacher[0]} ({large.width})"

@@ -106,6 +106,7 @@ def test_blocks_are_evenly_spaced(count: int, of: int, wanted: tuple[int, ...]) 
     [
         (LARGE, SMALL, ""),
         (("cait_s24_224", reduced_args("cait_s24_224")), SMALL, ""),
+        (LARGE, ("cait_xxs24_224", {}), "cait_xxs24_224 mixes its heads"),
         (LARGE, ("swin_tiny_patch4_window7_224", {}), "swin_tiny_patch4_window7_224 has no sequence of equal blocks"),
         (("beit_base_patch16_224", {}), SMALL, "beit_base_patch16_224 has blocks of another kind"),
         (("vit_base_patch16_clip_224", {}), SMALL, "normalises tokens before its first block"),
