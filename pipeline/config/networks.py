@@ -8,7 +8,6 @@ as the student has instead, and a student of such a patch is refused.
 from __future__ import annotations
 
 import json
-import math
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -175,11 +174,9 @@ def patch_at(arch: str, args: Args, size: int) -> int | None:
 
 
 def _patch_of(model: nn.Module) -> int | None:
-    embedding: Any = getattr(model, "patch_embed", None)
-    patch = getattr(embedding, "patch_size", None)
-    if patch is None:
-        return None
-    return math.lcm(*patch) if isinstance(patch, (tuple, list)) else int(patch)
+    from vitcompress.stages.models.families.registry import family_of
+
+    return family_of(model).patch_side(model)
 
 
 def _checked(arch: str, args: Args, side: int, size: int) -> Args:

@@ -7,12 +7,11 @@ seen ``(x / 255 - m_c) / s_c`` in channel c, and since no padding mixes in zeros
 
     W ((x / 255 - m) / s) + b = (W / (255 s)) x + (b - sum W m / s)
 
-Shape suffixes: B batch, S side, p patch side, g patches along a side, P = g g, C = 3, D width.
+Shape suffixes: B batch, S side, p patch side, C = 3, D width.
 """
 
 from __future__ import annotations
 
-from copy import deepcopy
 from typing import Any
 
 import torch
@@ -20,8 +19,6 @@ from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
 from vitcompress.core.preprocess import PreprocessSpec
-from vitcompress.stages.rewrites.exact import Rewritten
-from vitcompress.stages.rewrites.lower import linear
 from vitcompress.stages.rewrites.parts import Network
 from vitcompress.stages.rewrites.tokens import Tokens
 
@@ -29,25 +26,21 @@ from vitcompress.stages.rewrites.tokens import Tokens
 class LinearPatches(nn.Module):
     """Pixels uint8 ``[B, S, S, 3]`` to patch tokens."""
 
-    def __init__(self, linear: nn.Linear, patch: tuple[int, int]) -> None:
+    def __init__(self, linear: nn.Linear, patch: tuple[int, ...]) -> None:
         super().__init__()
-        self.linear, self.patch = linear, patch
+        self.map, self.patch = linear, patch
 
-    @property
-    def linear_map(self) -> nn.Linear:
-        """Return what has the weights and the bias."""
-        return self.linear
-
-    def forward(self, pixels: Tensor, first: bool) -> Tokens:
-        """Return patch tokens, tokens first or not."""
+    def cut(self, pixels: Tensor) -> Tensor:
+        """Return pixels by rows of patches, ``[B, S / p, p, S / p, 3 p]``."""
         p, q = self.patch
         high, wide = pixels.shape[1] // p, pixels.shape[2] // q
-        count, size = high * wide, 3 * p * q
-        cut = pixels.to(self.linear.weight.dtype).reshape(-1, high, p, wide, q * 3)
-        if first:
-            rows = cut.permute(1, 3, 0, 2, 4).reshape(-1, size)
-            return Tokens(self.linear(rows), count, first=True)
-        return Tokens.of(self.linear(cut.permute(0, 1, 3, 2, 4).reshape(-1, count, size)))
+        return pixels.to(self.map.weight.dtype).reshape(-1, high, p, wide, q * 3)
+
+    def forward(self, pixels: Tensor) -> Tokens:
+        """Return patch tokens."""
+        cut = self.cut(pixels)
+        rows = cut.permute(1, 3, 0, 2, 4).reshape(-1, self.map.in_features)
+        return Tokens(self.map(rows), cut.shape[1] * cut.shape[3])
 
 
 class GridPatches(nn.Module):
@@ -59,52 +52,41 @@ class GridPatches(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Make patches of pixels."""
-        x_BPD = self.patches(pixels, first=False).x
-        grid = (pixels.shape[1] // self.patches.patch[0], pixels.shape[2] // self.patches.patch[1])
-        normed: Tensor = self.norm(x_BPD.unflatten(1, grid))
+        x_BHWD = self.patches.map(self.patches.cut(pixels).permute(0, 1, 3, 2, 4).flatten(3))
+        normed: Tensor = self.norm(x_BHWD)
         return normed
 
 
-def normalise_in_patches(network: Network, preprocess: PreprocessSpec) -> Rewritten:
-    """Make the network take pixels, their normalisation in its patch embedding."""
-    convolution = network.embedding.patches.convolution
-    refused = why_not_linear(convolution, preprocess.size)
-    if refused:
-        return Rewritten(network, False, f"patch embedding: it {refused}")
-    network = deepcopy(network)
+def normalise_in_patches(network: Network, preprocess: PreprocessSpec) -> bool:
+    """Make the network take pixels, in place, if its patch embedding can; return whether it can."""
+    convolution = network.embedding.patches.map
+    if not sees_each_pixel_once(convolution, preprocess.size):
+        return False
     network.embedding.patches = linear_patches(convolution, preprocess)
-    return Rewritten(network, True, "normalisation of the pixels in the patch embedding")
+    return True
 
 
-def normalise_in_grid(module: nn.Module, preprocess: PreprocessSpec) -> Rewritten:
-    """Make a network take pixels, if its ``patch_embed`` is timm's and keeps the grid, as Swin's does."""
-    patch: Any = module.patch_embed
+def normalise_in_grid(module: Any, preprocess: PreprocessSpec) -> bool:
+    """Make a network take pixels, in place, if its ``patch_embed`` is timm's and keeps the grid, as Swin's does."""
+    patch = module.patch_embed
     known = type(patch) is PatchEmbed and not patch.dynamic_img_pad and not patch.flatten
-    refused = (
-        why_not_linear(patch.proj, preprocess.size) if known else f"is {type(patch).__name__} of a kind not known here"
-    )
-    if refused:
-        return Rewritten(module, False, f"patch embedding: it {refused}")
-    swin: Any = deepcopy(module)
-    swin.patch_embed = GridPatches(linear_patches(patch.proj, preprocess), swin.patch_embed.norm)
-    return Rewritten(swin, True, "normalisation of the pixels in the patch embedding")
+    if not known or not sees_each_pixel_once(patch.proj, preprocess.size):
+        return False
+    module.patch_embed = GridPatches(linear_patches(patch.proj, preprocess), patch.norm)
+    return True
 
 
-def why_not_linear(convolution: nn.Conv2d, size: int) -> str:
-    """Return why a convolution does not see each pixel of whole patches once; empty when it does."""
-    if tuple(convolution.stride) != tuple(convolution.kernel_size):
-        return "overlaps (its stride is not its kernel size)"
+def sees_each_pixel_once(convolution: nn.Conv2d, size: int) -> bool:
+    """Return whether a convolution cuts images of ``size`` pixels into whole patches."""
     plain = convolution.groups == 1 and convolution.in_channels == 3 and set(convolution.dilation) == {1}
-    if not plain or convolution.padding not in ((0, 0), "valid"):
-        return "is padded, dilated, grouped, or not of three channels"
-    if any(size % side for side in convolution.kernel_size):
-        return f"leaves a border out ({size} pixels are not whole patches)"
-    return ""
+    kernel = tuple(convolution.kernel_size)
+    whole = not any(size % side for side in kernel)
+    return plain and whole and tuple(convolution.stride) == kernel and convolution.padding in ((0, 0), "valid")
 
 
 @torch.no_grad()
 def linear_patches(convolution: nn.Conv2d, preprocess: PreprocessSpec) -> LinearPatches:
-    """Return a convolution that ``why_not_linear`` accepts, as a product of pixels."""
+    """Return a convolution that ``sees_each_pixel_once`` as a product of pixels."""
     weight_DCpp = convolution.weight.detach()
     width = weight_DCpp.shape[0]
     bias_D = weight_DCpp.new_zeros(width) if convolution.bias is None else convolution.bias.detach()
@@ -112,8 +94,17 @@ def linear_patches(convolution: nn.Conv2d, preprocess: PreprocessSpec) -> Linear
     weight_DCpp = weight_DCpp / std_C[:, None, None]
     bias_D = bias_D - (weight_DCpp * mean_C[:, None, None]).sum(dim=(1, 2, 3))
     weight_DX = (weight_DCpp / 255).permute(0, 2, 3, 1).reshape(width, -1)  # pixels keep their channels last
-    high, wide = convolution.kernel_size
-    return LinearPatches(linear(weight_DX, bias_D), (high, wide))
+    return LinearPatches(linear(weight_DX, bias_D), tuple(convolution.kernel_size))
+
+
+def linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    """Make a linear layer of its own from these numbers, in their dtype."""
+    made = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, dtype=weight.dtype, device=weight.device)
+    with torch.no_grad():
+        made.weight.copy_(weight)
+        if bias is not None:
+            made.bias.copy_(bias)
+    return made
 
 
 class PixelInput(nn.Module):

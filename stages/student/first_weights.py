@@ -18,7 +18,6 @@ from vitcompress.stages.models.inherit.inherit import inherit, why_not
 from vitcompress.stages.models.inherit.streams import layout_of
 from vitcompress.stages.models.students import network_inside
 from vitcompress.stages.models.weights import all_finite, load_own
-from vitcompress.stages.student.config import Inherit
 from vitcompress.stages.training.device import make_accelerator, torch_threads
 
 _ROWS = 24_576
@@ -34,7 +33,6 @@ def first_weights(
     preprocess: PreprocessSpec,
     teacher: TeacherRecord,
     data: DataRecord,
-    way: Inherit,
     context: Context,
 ) -> dict[str, Any]:
     """Give ``model`` its teacher's weights, in place, and return what the student's record says of them.
@@ -45,7 +43,6 @@ def first_weights(
         preprocess: the student's.
         teacher: ready for the data's classes.
         data: the training images, of which some are read, evenly spread and not augmented.
-        way: of ``student.inherit``.
         context: of the stage.
 
     Raises:
@@ -63,13 +60,10 @@ def first_weights(
     specs = teacher.preprocess.model_copy(update=framing), preprocess
     with torch_threads(context.threads):
         views = tuple(_images(sample, each, context).to(device) for each in specs)
-        found = inherit(network.to(device), model.to(device), (views[0], views[1]), specs, way)
+        found = inherit(network.to(device), model.to(device), (views[0], views[1]), specs)
     model.cpu().train()
     if not all_finite(model.state_dict()):
-        raise ResultError(
-            f"the weights inherited from the teacher ({way}) are not finite; use --set student.init=random, or another "
-            "student.inherit."
-        )
+        raise ResultError("the weights inherited from the teacher are not finite; use --set student.init=random.")
     total = len(model.state_dict())
     rest = f"; not loaded: {some(list(found.not_loaded))}" if found.not_loaded else ""
     context.say(

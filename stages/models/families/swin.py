@@ -11,4 +11,3 @@ class Swin(Family):
     networks = ("timm.models.swin_transformer.SwinTransformer",)
     listed = ("swin_transformer",)
     rewrites = ("window_attention", "grid_normalisation")
-    without_rewrites = ("last block for the class token alone: the network has none",)

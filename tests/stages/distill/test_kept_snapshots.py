@@ -43,8 +43,8 @@ def test_they_are_the_network_alone_and_load_into_it(finished: Finished) -> None
     (snapshot,) = record.snapshots
     assert snapshot.epoch == 1
     assert {"student/snapshots/" + name for name in on_disk(context)} == {snapshot.path}
-    loaded = load_snapshot(snapshot, context.run.root).state
-    assert loaded is not None
+    loaded = load_snapshot(snapshot, context.run.root)
+    assert isinstance(loaded, dict)
     build_model(inputs.student.model).load_state_dict(loaded, strict=True)  # no projector, which trained along
     name = "blocks.1.mlp.fc1.weight"
     initial, final = (load_file(context.run.root / ref.path)[name] for ref in (inputs.student.weights, record.weights))

@@ -29,7 +29,6 @@ from vitcompress.stages.models.geometry import reduced_args, shape_by_name
 from vitcompress.stages.models.inherit.inherit import why_not
 from vitcompress.stages.models.names import resolve_architecture
 from vitcompress.stages.models.students import LiftStudent, WideBlock, taps_alone
-from vitcompress.stages.rewrites.config import RewriteConfig
 from vitcompress.stages.rewrites.deploy import deployed
 
 
@@ -144,11 +143,9 @@ def test_it_is_a_student_of_every_strategy(graph: str, widths: tuple[int, int]) 
 @torch.no_grad()
 def test_only_the_rewrites_that_it_names_are_made() -> None:
     model, spec = student(), PreprocessSpec(size=32, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25))
-    done = deployed(model, RewriteConfig(), spec, "uint8")
+    done = deployed(model, spec, "uint8")
     assert (done.applied, done.skipped) == (("normalisation of the pixels in the patch embedding",), ())
-    refused = deployed(model, RewriteConfig(), spec, "float")
-    assert refused.applied == ()
-    assert refused.skipped == ("every rewrite: Pretend is not a ViT, DeiT, BEiT, EVA or CaiT",)
+    assert deployed(model, spec, "float").applied == ()
 
 
 def test_what_it_does_not_say_is_refused_in_words() -> None:

@@ -12,8 +12,7 @@ def plain(args, classes: int, **changes) -> ModelSpec:
     return ModelSpec(arch=STUDENT, args=args, num_classes=classes, **changes)
 
 
-@pytest.mark.parametrize("args", [{}, STUDENT_ARGS, {**STUDENT_ARGS, "embed_dim": 30}])
-@pytest.mark.parametrize("classes", [2, 1000])
+@pytest.mark.parametrize(("args", "classes"), [({}, 1000), (STUDENT_ARGS, 2), ({**STUDENT_ARGS, "embed_dim": 30}, 2)])
 def test_the_matching_width_is_the_smallest_that_reaches_widelast(args, classes: int) -> None:
     own = args.get("embed_dim", 192)
     width = matching_width(STUDENT, args, classes, 2 * own)

@@ -51,11 +51,6 @@ def config(strategy: str = "lift", **changes) -> StudentConfig:
         ({"strategy": "lift"}, "lift-kept", " of width 24, its last patch tokens projected to 48 before the head"),
         ({"strategy": "widelast"}, "widelast", " of 24x3h, its last block at 48x6h, its norm and head at 48"),
         (
-            {"strategy": "widelast", "wide_blocks": 2},
-            "widelast",
-            " of 24x3h, its last 2 blocks at 40x5h, 56x7h, its norm and head at 56",
-        ),
-        (
             {"strategy": "widelast", "wide_heads": "count"},
             "widelast",
             " of 24x3h, its last block at 48x3h, its norm and head at 48",
@@ -66,11 +61,9 @@ def config(strategy: str = "lift", **changes) -> StudentConfig:
 def test_the_student_is_built_as_its_strategy_says(
     inputs: Inputs, context: Context, changes: dict[str, Any], graph: str, words: str
 ) -> None:
-    width = 56 if "wide_blocks" in changes else 48
-    teacher = inputs.teacher.model_copy(update={"width": width})
-    record = run(config(**changes), replace(inputs, teacher=teacher), context)
+    record = run(config(**changes), inputs, context)
     assert (record.strategy, record.model.graph) == (changes["strategy"], graph)
-    assert record.model.lift_width == (None if graph == "plain" else width)
+    assert record.model.lift_width == (None if graph == "plain" else 48)
     assert (record.width, record.depth, record.model.num_classes) == (changes.get("uniform_width", 24), 2, 10)
     assert record.explanation == f"{STUDENT}{words}"
     assert is_intact(record.weights, context.run.root)
@@ -158,17 +151,15 @@ def test_what_does_not_fit_is_refused(inputs: Inputs, context: Context) -> None:
     assert not (context.run.root / "student").exists()
 
 
-@pytest.mark.parametrize("way", ["fitted", "pca", "channels"])
-def test_first_weights_come_from_the_teacher(inputs: Inputs, context: Context, way: str) -> None:
-    record = run(config(init="teacher", inherit=way, init_reason="a test wants it"), inputs, context)
+def test_first_weights_come_from_the_teacher(inputs: Inputs, context: Context) -> None:
+    record = run(config(init="teacher", init_reason="a test wants it"), inputs, context)
     assert record.source.startswith("the teacher's blocks 0, 2: ")
     assert "24 of 48" in record.source
-    classifier = 2 if way == "fitted" else 0  # made after the teacher's answers
-    assert record.loaded == len(load_file(context.run.root / record.weights.path)) - 2 + classifier
-    assert ("head.weight: nothing of the teacher's stands for it" in record.not_loaded) == (way != "fitted")
+    assert record.loaded == len(load_file(context.run.root / record.weights.path))
+    assert record.not_loaded == ()
     assert "first weights: teacher, because a test wants it" in said(context)
     assert f"from {record.source}; read 80 of 80 training images" in said(context)
-    assert run(config(init="teacher", inherit=way), inputs, context).weights == record.weights
+    assert run(config(init="teacher"), inputs, context).weights == record.weights
 
 
 def test_at_the_teachers_size_the_student_starts_as_the_teacher(inputs: Inputs, context: Context) -> None:
