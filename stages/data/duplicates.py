@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from vitcompress.core.errors import DataError
 from vitcompress.core.files import sha256_of
 from vitcompress.core.machine import usable_cores
-from vitcompress.stages.images.left_out import File
+from vitcompress.stages.images.splits import File
 
 _TAIL = 4096
 """Bytes; the beginnings of files that one program wrote are often the same."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,7 +25,7 @@ from torchvision.transforms import Compose
 
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.stages.images.config import AugmentConfig
-from vitcompress.stages.images.sources import StreamSplit
+from vitcompress.stages.images.splits import StreamSplit
 from vitcompress.stages.images.workers import worker_init
 
 View = tuple[Tensor, int]
@@ -45,8 +46,7 @@ class ViewKey:
 class ViewSampler(Sampler[ViewKey]):
     """The order of one pass over the training images, drawn from (seed, epoch) alone.
 
-    timm's ``RepeatAugSampler`` orders likewise, but does not say which of an image's copies is which, and two copies
-    of one image must not come out as the same view.
+    (timm's ``RepeatAugSampler`` does not say which of an image's copies is which, so that both would be the same view.)
 
     Args:
         images: in the split.
@@ -61,7 +61,7 @@ class ViewSampler(Sampler[ViewKey]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the pass; called by the training loop before each."""
+        """Choose the pass."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -106,52 +106,45 @@ def as_tensor(spec: PreprocessSpec, image: Image.Image) -> Tensor:
     return torch.from_numpy(spec.prepared(np.asarray(image, dtype=np.uint8)))
 
 
+@dataclass(frozen=True)
 class EvalTransform:
     """The one evaluation preprocessing, as a torch transform."""
 
-    def __init__(self, spec: PreprocessSpec) -> None:
-        self.spec = spec
+    spec: PreprocessSpec
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Convert a PIL image to float32 ``[3, size, size]``, or uint8 ``[size, size, 3]`` if the spec says so."""
         return torch.from_numpy(self.spec.apply(image))
 
 
-class seeded:  # noqa: N801 - reads as the verb it is: `with seeded(1, 2, 3):`
+@contextmanager
+def seeded(*keys: int, restore: bool = True) -> Iterator[None]:
     """Run a block with the generators of random, numpy and torch seeded by ``keys``, then put them back.
 
     Args:
         keys: whole numbers, 0 or more.
         restore: False leaves them as the block does, which takes a fifth of the time: where nothing else draws.
     """
-
-    def __init__(self, *keys: int, restore: bool = True) -> None:
-        self.keys, self.restore = keys, restore
-
-    def __enter__(self) -> None:
-        state = np.random.SeedSequence(self.keys).generate_state(2)
-        if self.restore:
-            self.saved = (random.getstate(), np.random.get_state(), torch.get_rng_state())
-        random.seed(int(state[0]))
-        np.random.seed(int(state[1]))
-        # The CPU generator alone: torch.manual_seed would also reseed every GPU, once an image.
-        torch.default_generator.manual_seed(int(state[0]) << 32 | int(state[1]))
-
-    def __exit__(self, *_: object) -> None:
-        if not self.restore:
-            return
-        random.setstate(self.saved[0])
-        np.random.set_state(self.saved[1])
-        torch.set_rng_state(self.saved[2])
+    state = np.random.SeedSequence(keys).generate_state(2)
+    saved = (random.getstate(), np.random.get_state(), torch.get_rng_state()) if restore else None
+    random.seed(int(state[0]))
+    np.random.seed(int(state[1]))
+    # The CPU generator alone: torch.manual_seed would also reseed every GPU, once an image.
+    torch.default_generator.manual_seed(int(state[0]) << 32 | int(state[1]))
+    try:
+        yield
+    finally:
+        if saved:
+            random.setstate(saved[0])
+            np.random.set_state(saved[1])
+            torch.set_rng_state(saved[2])
 
 
 class TrainViews(Dataset[View]):
     """Augmented views of a random-access split."""
 
     def __init__(self, split: Any, transform: Callable[[Image.Image], Tensor], seed: int) -> None:
-        self.split = split
-        self.transform = transform
-        self.seed = seed
+        self.split, self.transform, self.seed = split, transform, seed
 
     def __len__(self) -> int:
         return len(self.split)
@@ -167,9 +160,7 @@ class StreamViews(IterableDataset[View]):
     """Views of a split that can only be read in order; seeded by the loader process and its position in the stream."""
 
     def __init__(self, split: StreamSplit, transform: Callable[[Image.Image], Tensor], seed: int) -> None:
-        self.split = split
-        self.transform = transform
-        self.seed = seed
+        self.split, self.transform, self.seed = split, transform, seed
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:

@@ -219,7 +219,7 @@ def _accuracy(inputs: Inputs, context: Context, contestants: Sequence[Contestant
     split = recorded_images(inputs.data)[1].val
     held_out = ask(contestants, split, classes, workers=context.workers)
     tables, shown = flip_tables(contestants, held_out, inputs.export.deployed)
-    pictures, why = thumbnails(split, pictured(shown), held_out.labels)
+    pictures, why = thumbnails(split, pictured(shown))
     return {
         "accuracy": accuracy_rows(contestants, held_out, len(classes)),
         "flips": with_pictures(tables, shown, write_thumbnails(root, pictures), why),

@@ -192,7 +192,8 @@ def test_damaged_exif_data_says_nothing_but_is_counted(tmp_path: Path) -> None:
             for path in sorted(tmp_path.iterdir()):
                 open_image(path)
     assert heard.lines() == [
-        f"note: 2 images have damaged EXIF data or tags, which are ignored ({tmp_path / 'a.jpg'}, {tmp_path / 'b.jpg'})"
+        f"note: 2 images used in spite of a remark of Pillow ({tmp_path / 'a.jpg'}, {tmp_path / 'b.jpg'}): "
+        "Truncated File Read"
     ]
 
 
@@ -205,7 +206,7 @@ def test_exif_data_that_breaks_the_parser_is_ignored(tmp_path: Path, monkeypatch
     monkeypatch.setattr(ImageOps, "exif_transpose", broken)
     with pillow.listening() as heard:
         assert open_image(tmp_path / "a.png").size == (40, 30)
-    assert list(heard.images) == ["metadata"]
+    assert list(heard.images) == ["Corrupt EXIF data: not what it seems"]
 
 
 def test_a_truncated_file_is_not_taken_for_one_with_damaged_exif_data(tmp_path: Path) -> None:

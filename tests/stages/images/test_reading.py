@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from timm.data.dataset import ImageDataset
 
+from vitcompress.core.errors import DataError
 from vitcompress.core.images import open_image
 from vitcompress.core.pillow import listening
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.exporters.bundle.infer import prepare
 from vitcompress.stages.analysis.sample import folder_sample
-from vitcompress.stages.images import sources
 from vitcompress.stages.images.config import AugmentConfig, DataConfig
 from vitcompress.stages.images.held_out import held_out_batches
 from vitcompress.stages.images.loaders import (
@@ -32,7 +32,7 @@ from vitcompress.stages.images.loaders import (
     train_transform,
     train_views,
 )
-from vitcompress.stages.images.sources import StreamSplit, open_images
+from vitcompress.stages.images.sources import StreamSplit, open_images, timm_datasets
 from vitcompress.stages.images.thumbnails import thumbnail, thumbnails
 
 SPEC = PreprocessSpec(
@@ -87,7 +87,7 @@ def test_training_augments_the_same_pixels(folder: Path) -> None:
     split = open_images(DataConfig(source=str(folder))).train
     views, transform = train_views(split, augment, SPEC, 3), train_transform(augment, SPEC)
     for index in range(len(split)):
-        path = Path(split.file(index)[0], split.file(index)[1])
+        path = split.root / split.items[index][0]
         with seeded(3, 5, index):
             expected = transform(open_image(path))
         assert bool((views[ViewKey(index, 5)][0] == expected).all()), path.name
@@ -97,8 +97,7 @@ def test_training_augments_the_same_pixels(folder: Path) -> None:
 
 def test_thumbnails_show_the_same_pixels(folder: Path) -> None:
     split = open_images(DataConfig(source=str(folder))).val
-    labels = np.array([label for _, label in split.items])
-    found, _ = thumbnails(split, range(len(split)), labels)
+    found, _ = thumbnails(split, range(len(split)))
     for index, shown in found.items():
         assert shown == thumbnail(open_image(folder / "val" / split.items[index][0]))
 
@@ -130,13 +129,13 @@ def test_timms_datasets_give_the_same_pixels_and_name_a_damaged_image(
 
     dataset = ImageDataset(str(root), reader=Reader())  # type: ignore[arg-type]
     monkeypatch.setattr("timm.data.create_dataset", lambda *_, **__: dataset)
-    created = sources._create(DataConfig(source="hfds/x"), "train", True, None)
-    split = sources._TimmSplit(created, 1000)
+    created = timm_datasets._create(DataConfig(source="hfds/x"), "train", True, None)
+    split = timm_datasets._TimmSplit(created, 1000)
     for index, path in enumerate(files):
         np.testing.assert_array_equal(np.asarray(split[index][0]), np.asarray(open_image(path)), err_msg=path.name)
     whole = files[0].read_bytes()
     files[0].write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(sources.DataError, match="image 0 of the dataset cannot be read"):
+    with pytest.raises(DataError, match="image 0 of the dataset cannot be read"):
         split[0]
 
 
@@ -148,7 +147,7 @@ def test_streams_give_the_same_pixels(folder: Path) -> None:
     finally:
         for image, _ in opened:
             image.close()
-    with pytest.raises(sources.DataError, match="image 0 of the stream cannot be read"):
+    with pytest.raises(DataError, match="image 0 of the stream cannot be read"):
         next(iter(StreamSplit([(Image.new("F", (4, 4)), 0)], 1, 1000)))
 
 
@@ -162,5 +161,5 @@ def test_readers_of_streams_are_kept_from_converting(monkeypatch: pytest.MonkeyP
     for reader, mode in ((ReaderWds(), None), (ReaderTfds(), "RGB")):
         dataset = type("Dataset", (), {"reader": reader})()
         monkeypatch.setattr("timm.data.create_dataset", lambda *_, dataset=dataset, **__: dataset)
-        assert sources._create(DataConfig(source="wds/x"), "train", True, 5) is dataset
+        assert timm_datasets._create(DataConfig(source="wds/x"), "train", True, 5) is dataset
         assert reader.input_img_mode == mode
