@@ -15,12 +15,7 @@ _KINDS = {list: "a list", str: "a text", bool: "true or false", int: "a number",
 
 
 def read_object(file: Path, what: str, remedy: str) -> dict[str, Any]:
-    """The JSON object in a file.
-
-    Args:
-        file: to read.
-        what: it should be, for the message.
-        remedy: what to do when it is damaged.
+    """Return the JSON object in a file; ``what`` it should be and the ``remedy`` if it is damaged are for the message.
 
     Raises:
         UsageError: it is no file, cannot be read, is too large, or holds no JSON object.

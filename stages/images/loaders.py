@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,7 @@ Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True, slots=True)
 class ViewKey:
-    """Which view: an image by its position in the split, and the number that seeds its augmentation."""
+    """An image by its position in the split, and the number that seeds its augmentation."""
 
     index: int
     view: int
@@ -78,7 +79,7 @@ class ViewSampler(Sampler[ViewKey]):
 def train_transform(augment: AugmentConfig, spec: PreprocessSpec) -> Callable[[Image.Image], Tensor]:
     """Return timm's training transform: PIL image to float32 ``[3, size, size]``, normalised as ``spec`` says.
 
-    Bit for bit what timm gives, whose conversion to a normalised tensor takes up to three times as long.
+    The result has timm's bits; timm's own conversion to a normalised tensor takes up to three times as long.
     """
     # A jitter of 0 changes nothing and takes a tenth of the time; but it draws, and erasing draws after it.
     no_jitter = augment.color_jitter == 0 and augment.random_erasing == 0
@@ -123,7 +124,7 @@ def seeded(*keys: int, restore: bool = True) -> Iterator[None]:
 
     Args:
         keys: whole numbers, 0 or more.
-        restore: False leaves them as the block does, which takes a fifth of the time: where nothing else draws.
+        restore: whether to put them back; without it, where nothing else draws, this takes a fifth of the time.
     """
     state = np.random.SeedSequence(keys).generate_state(2)
     saved = (random.getstate(), np.random.get_state(), torch.get_rng_state()) if restore else None
@@ -164,7 +165,7 @@ class StreamViews(IterableDataset[View]):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the pass; the training loop calls this before each, and the source reshuffles its shards by it."""
+        """Choose the pass; the source shuffles its shards by it."""
         self.epoch = epoch
         if hasattr(self.split.dataset, "set_epoch"):
             self.split.dataset.set_epoch(epoch)
@@ -249,19 +250,18 @@ def ordered_loader(
 
 
 def _readers(views: Any, workers: int) -> int:
-    """Return how many loader processes read: one of a stream, whose several readers repeat images or leave some out.
+    """Return how many loader processes read: at most one of a stream.
 
-    timm gives each reader whole shards, and each the same number of images whatever its shards hold; the order would
-    depend on their number too, and image 7 must be the same one on every machine.
+    timm would give each reader whole shards, and each the same number of images whatever its shards hold.
     """
     return min(workers, 1) if isinstance(views, IterableDataset) else workers
 
 
 def sample(split: Any, spec: PreprocessSpec, count: int) -> Tensor:
-    """Return the evaluation input of up to ``count`` images, evenly spread over a split, ``[n, 3, S, S]`` or NHWC."""
+    """Return the evaluation input of up to ``count`` images, evenly spread over a split (the first of a stream)."""
     transform = EvalTransform(spec)
     if isinstance(split, StreamSplit):
-        images = [image for image, _ in (pair for pair, _ in zip(split, range(count), strict=False))]
+        images = [image for image, _ in islice(split, count)]
     else:
         positions = np.unique(np.linspace(0, len(split) - 1, min(count, len(split))).astype(int))
         images = [split[int(position)][0] for position in positions]

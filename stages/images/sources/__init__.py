@@ -65,7 +65,11 @@ def open_images(config: DataConfig, left_out: Set[str] = frozenset(), dropped: S
     Raises:
         DataError: see the sources' ``images``, and ``split_images``.
     """
-    return split_images(source_of(config.source).images(config), config, left_out, dropped)
+    found = source_of(config.source).images(config)
+    if len(found.classes) < 2:
+        what = f"one class ('{found.classes[0]}')" if found.classes else "no class"
+        raise DataError(f"'{config.source}' has {what}; at least two are needed to classify.")
+    return split_images(found, config, left_out, dropped)
 
 
 def recorded_images(record: DataRecord) -> tuple[DataConfig, Images]:

@@ -141,8 +141,6 @@ def _require_classes(root: Path, files: dict[str, list[str]]) -> None:
             f"class folders without images in '{root}': {', '.join(empty[:_SHOWN])}{more}. Images are {_kinds()}; "
             "convert the files, or remove the folder or hide it with a leading dot."
         )
-    if len(files) < 2:
-        raise DataError(f"data folder '{root}' has one class ('{min(files)}'); at least two are needed to classify.")
     for name in files:
         if len(name.splitlines()) > 1 or name.encode(errors="replace").decode() != name:
             # Found here, and not when the bundle's labels.txt is written after the training.

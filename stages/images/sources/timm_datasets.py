@@ -53,14 +53,10 @@ class TimmDatasets(Source):
         if held not in (None, classes):  # its labels would count other classes than training's
             differing = ", ".join(sorted(set(classes) ^ set(held or ()))[:8]) or "in another order"
             raise DataError(f"split '{val_split}' of '{config.source}' has other classes than training: {differing}.")
-        if len(classes) < 2:
-            raise DataError(
-                f"dataset '{config.source}' has {len(classes)} classes; at least two are needed to classify."
-            )
         return Images(
             classes,
-            _split_of(train, config, len(classes), training=True),
-            _split_of(val, config, len(classes), training=False),
+            _split_of(train, config, train_split, "train_samples", len(classes)),
+            _split_of(val, config, val_split, "val_samples", len(classes)),
             f"split '{val_split}' of {config.source}",
         )
 
@@ -102,8 +98,8 @@ def _package(config: DataConfig) -> str:
     return _PACKAGES[config.source.partition("/")[0].lower()]
 
 
-def _split_of(dataset: Any, config: DataConfig, classes: int, *, training: bool) -> Any:
-    """Return a timm dataset by random access where that can be had, else as a stream.
+def _split_of(dataset: Any, config: DataConfig, name: str, setting: str, classes: int) -> Any:
+    """Return a timm dataset by random access where that can be had, else as a stream of ``setting`` images.
 
     Raises:
         DataError: its shards are damaged or of more classes, or it does not say its length.
@@ -115,8 +111,7 @@ def _split_of(dataset: Any, config: DataConfig, classes: int, *, training: bool)
     reader: Any = getattr(dataset, "reader", None)
     if hasattr(reader, "dist_num_replicas"):  # timm gives each process a share; here one reads, and deals out batches
         reader.dist_rank, reader.dist_num_replicas = 0, 1
-    name = config.splits[0 if training else 1]
-    setting, count = ("train_samples", config.train_samples) if training else ("val_samples", config.val_samples)
+    count = getattr(config, setting)
     if type(reader).__name__ == "ReaderWds" and count is None:
         found = indexed(reader, name)
         if found is not None:
@@ -126,7 +121,7 @@ def _split_of(dataset: Any, config: DataConfig, classes: int, *, training: bool)
         known = count or len(dataset)  # type: ignore[arg-type]
     except (TypeError, AttributeError) as error:
         raise DataError(f"dataset '{config.source}' does not say its length; set data.{setting}.") from error
-    return StreamSplit(dataset, known, classes, "" if training or count is None else f"data.{setting}")
+    return StreamSplit(dataset, known, classes, "data.val_samples" if setting == "val_samples" and count else "")
 
 
 def _create(config: DataConfig, split: str, training: bool, count: int | None) -> Any:
@@ -159,7 +154,7 @@ def _create(config: DataConfig, split: str, training: bool, count: int | None) -
 def _leave_as_stored(dataset: Any) -> None:
     """Keep timm and torchvision from converting to RGB, which loses orientation, transparency and 16 bits.
 
-    timm would also put another image in the place of one that it cannot decode. TFDS decodes by itself, into 8 bits.
+    timm would also replace an image that it cannot decode by another. TFDS decodes by itself, into 8 bits.
     """
     reader = getattr(dataset, "reader", None)
     if hasattr(dataset, "load_bytes"):  # timm's ImageDataset (hfds)

@@ -210,7 +210,7 @@ def test_duplicates_can_be_left_out_of_training(doubled: Path, context: Context)
     assert any("note: 3 images left out of training" in line for line in said(context))
     _, images = recorded_images(DataRecord.model_validate_json(record.model_dump_json()))
     assert (len(images.train), len(images.val)) == (81, 30)
-    assert find_duplicates(images.files()).held_out == ()
+    assert find_duplicates(images.files()).held_out == []
     assert record_of(context, doubled).identity() != record.identity()
     shutil.rmtree(doubled / "train" / "digit-5")
     shutil.copytree(doubled / "val" / "digit-5", doubled / "train" / "digit-5")
@@ -241,5 +241,5 @@ def test_only_files_that_could_matter_are_read(tmp_path: Path, monkeypatch: pyte
     real = duplicates._tail
     monkeypatch.setattr(duplicates, "_tail", lambda file: read.append(file.name) or real(file))
     given = files(tmp_path, {"t0-a": b"1", "t0-b": b"1", "v0-c": b"22", "v0-d": b"33", "t1-e": b"444", "t0-f": b"555"})
-    assert find_duplicates(given) == duplicates.Duplicates((), (), ())
+    assert find_duplicates(given) == duplicates.Duplicates()
     assert sorted(read) == ["t0-f", "t1-e"]  # one size, two classes; twins within a class do no harm
