@@ -6,7 +6,6 @@ import io
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +32,6 @@ from vitcompress.stages.images.loaders import (
     train_views,
 )
 from vitcompress.stages.images.sources import StreamSplit, open_images, timm_datasets
-from vitcompress.stages.images.thumbnails import thumbnail, thumbnails
 
 SPEC = PreprocessSpec(
     size=20, crop_pct=0.9, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4), exif_orientation=True, transparency="white"
@@ -95,17 +93,8 @@ def test_training_augments_the_same_pixels(folder: Path) -> None:
     assert len(list(loader)) == len(split) // 8
 
 
-def test_thumbnails_show_the_same_pixels(folder: Path) -> None:
-    split = open_images(DataConfig(source=str(folder))).val
-    found, _ = thumbnails(split, range(len(split)))
-    for index, shown in found.items():
-        assert shown == thumbnail(open_image(folder / "val" / split.items[index][0]))
-
-
-def same_as_files(split: Any, files: list[Path]) -> None:
-    assert len(files) == len(split)
-    for (image, _), path in zip(split, files, strict=False):
-        np.testing.assert_array_equal(np.asarray(image), np.asarray(open_image(path)), err_msg=path.name)
+def assert_same(image: Image.Image, path: Path) -> None:
+    np.testing.assert_array_equal(np.asarray(image), np.asarray(open_image(path)), err_msg=path.name)
 
 
 def test_torchvisions_folders_give_the_same_pixels(folder: Path) -> None:
@@ -113,7 +102,7 @@ def test_torchvisions_folders_give_the_same_pixels(folder: Path) -> None:
     files = [Path(path) for path, _ in images.val.dataset.samples]
     assert {".png", ".jpg", ".tif", ".pgm", ".webp"} <= {path.suffix for path in files}
     for index, path in enumerate(files):
-        np.testing.assert_array_equal(np.asarray(images.val[index][0]), np.asarray(open_image(path)))
+        assert_same(images.val[index][0], path)
 
 
 def test_timms_datasets_give_the_same_pixels_and_name_a_damaged_image(
@@ -132,7 +121,7 @@ def test_timms_datasets_give_the_same_pixels_and_name_a_damaged_image(
     created = timm_datasets._create(DataConfig(source="hfds/x"), "train", True, None)
     split = timm_datasets._TimmSplit(created, 1000)
     for index, path in enumerate(files):
-        np.testing.assert_array_equal(np.asarray(split[index][0]), np.asarray(open_image(path)), err_msg=path.name)
+        assert_same(split[index][0], path)
     whole = files[0].read_bytes()
     files[0].write_bytes(whole[: len(whole) // 2])
     with pytest.raises(DataError, match="image 0 of the dataset cannot be read"):
@@ -141,12 +130,9 @@ def test_timms_datasets_give_the_same_pixels_and_name_a_damaged_image(
 
 def test_streams_give_the_same_pixels(folder: Path) -> None:
     files = sorted((folder / "val" / "a").iterdir())
-    opened = [(Image.open(path), 0) for path in files]
-    try:
-        same_as_files(StreamSplit(opened, len(opened), 1000), files)
-    finally:
-        for image, _ in opened:
-            image.close()
+    stream = StreamSplit(((path.read_bytes(), 0) for path in files), len(files), 1000)
+    for (image, _), path in zip(stream, files, strict=True):
+        assert_same(image, path)
     with pytest.raises(DataError, match="image 0 of the stream cannot be read"):
         next(iter(StreamSplit([(Image.new("F", (4, 4)), 0)], 1, 1000)))
 

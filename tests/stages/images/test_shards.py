@@ -41,11 +41,11 @@ def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     tar.addfile(entry, io.BytesIO(content))
 
 
-def make(root: Path, *, mode: str = "w", label: str = "cls", counts: Any = COUNTS) -> Path:
+def make(root: Path, *, mode: str = "w", label: str = "cls") -> Path:
     """Shards of numbered images; the class is the number modulo 3."""
     root.mkdir(parents=True, exist_ok=True)
     number, info = 0, {}
-    for split, lengths in counts.items():
+    for split, lengths in COUNTS.items():
         names = [f"{split}-{index:04d}.tar" for index in range(len(lengths))]
         for name, length in zip(names, lengths, strict=True):
             with tarfile.open(root / name, mode) as tar:

@@ -15,9 +15,6 @@ import psutil
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
-from vitcompress.stages.analysis import sample as analysis_sample
-from vitcompress.stages.distill.cache import fill
-from vitcompress.stages.images import loaders
 from vitcompress.stages.images.workers import worker_init
 
 ROOT = Path(__file__).parents[3]
@@ -99,9 +96,3 @@ def test_they_do_not_outlive_the_main_process(tmp_path: Path, when: str) -> None
     for left in alive:
         left.kill()
     assert alive == []
-
-
-@pytest.mark.parametrize("module", [loaders, fill, analysis_sample])
-def test_every_loader_of_ours_is_started_so(module: Any) -> None:
-    source = Path(module.__file__).read_text()
-    assert source.count("worker_init_fn=worker_init()") == source.count(" DataLoader(") > 0
