@@ -15,7 +15,6 @@ from PIL import Image
 from vitcompress.core.context import Context
 from vitcompress.core.errors import DataError
 from vitcompress.core.records import DataRecord
-from vitcompress.stages.data import duplicates
 from vitcompress.stages.data.bad_images import LISTED
 from vitcompress.stages.data.duplicates import find_duplicates
 from vitcompress.stages.data.stage import Inputs, check_of, run
@@ -138,16 +137,6 @@ def test_of_many_the_first_are_named_and_none_left_to_judge_by_is_told(damaged: 
     assert len((context.run.root / LISTED).read_text().splitlines()) == 33
 
 
-@pytest.mark.parametrize("check", ["auto", "header"])
-def test_a_decompression_bomb_is_named(
-    copied: Path, context: Context, check: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 2000)
-    Image.new("RGB", (90, 90)).save(copied / "val" / "digit-5" / "bomb.png")
-    with pytest.raises(DataError, match=r"digit-5/bomb\.png cannot be read \(it has 0 megapixels, more than the 0"):
-        record_of(context, copied, check=check)
-
-
 def test_they_can_be_left_out_and_every_later_stage_does(damaged: Path, context: Context) -> None:
     record = record_of(context, damaged, on_bad_image="skip")
     assert (record.train_images, record.val_images, record.left_out) == (77, 29, BAD)
@@ -211,35 +200,20 @@ def test_duplicates_can_be_left_out_of_training(doubled: Path, context: Context)
     _, images = recorded_images(DataRecord.model_validate_json(record.model_dump_json()))
     assert (len(images.train), len(images.val)) == (81, 30)
     assert find_duplicates(images.files()).held_out == []
-    assert record_of(context, doubled).identity() != record.identity()
     shutil.rmtree(doubled / "train" / "digit-5")
     shutil.copytree(doubled / "val" / "digit-5", doubled / "train" / "digit-5")
     with pytest.raises(DataError, match="no training image is left of class 'digit-5'"):
         record_of(context, doubled, on_duplicates="drop")
 
 
-def files(folder: Path, contents: dict[str, bytes]) -> list[File]:
-    """``t0-...`` is a training file of class 0, ``v1-...`` a held-out one of class 1."""
-    for name, content in contents.items():
-        (folder / name).write_bytes(content)
-    return [File(folder / name, name, int(name[1]), name[0] == "v") for name in contents]
-
-
 def test_files_of_one_size_and_one_end_are_told_apart_and_one_that_is_gone_is_named(tmp_path: Path) -> None:
-    end = b"e" * 5000
-    given = files(tmp_path, {"t0-a": b"1" + end, "v0-b": b"2" + end, "t0-c": b"1" + end, "v0-d": b"1" + end})
+    given = []
+    for name, begin in (("t-a", b"1"), ("v-b", b"2"), ("t-c", b"1"), ("v-d", b"1")):
+        (tmp_path / name).write_bytes(begin + b"e" * 5000)
+        given.append(File(tmp_path / name, name, 0, held_out=name[0] == "v"))
     found = find_duplicates(given)
-    assert [(one.name, other.name) for one, other in found.held_out] == [("v0-d", "t0-a")]
-    assert [one.name for one, _ in found.training] == ["t0-a", "t0-c"]
-    (tmp_path / "v0-b").unlink()
-    with pytest.raises(DataError, match="v0-b cannot be read"):
+    assert [(one.name, other.name) for one, other in found.held_out] == [("v-d", "t-a")]
+    assert [one.name for one, _ in found.training] == ["t-a", "t-c"]
+    (tmp_path / "v-b").unlink()
+    with pytest.raises(DataError, match="v-b cannot be read"):
         find_duplicates(given)
-
-
-def test_only_files_that_could_matter_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[str] = []
-    real = duplicates._tail
-    monkeypatch.setattr(duplicates, "_tail", lambda file: read.append(file.name) or real(file))
-    given = files(tmp_path, {"t0-a": b"1", "t0-b": b"1", "v0-c": b"22", "v0-d": b"33", "t1-e": b"444", "t0-f": b"555"})
-    assert find_duplicates(given) == duplicates.Duplicates()
-    assert sorted(read) == ["t0-f", "t1-e"]  # one size, two classes; twins within a class do no harm

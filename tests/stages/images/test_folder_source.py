@@ -10,13 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from small_run import data_record
 
-from vitcompress.core.context import Context
 from vitcompress.core.errors import DataError
-from vitcompress.stages.images import sources
 from vitcompress.stages.images.config import DataConfig
-from vitcompress.stages.images.sources import Images, data_digest, open_images, recorded_images
+from vitcompress.stages.images.sources import Images, data_digest, open_images
 from vitcompress.stages.images.sources.folder import Folder
 from vitcompress.stages.images.tree import tree_digest
 
@@ -128,10 +125,6 @@ def test_what_is_wrong_with_a_folder_is_told(tmp_path: Path, files: tuple[str, .
         open_images(DataConfig(source=str(tmp_path)))
 
 
-def test_a_class_may_have_the_name_of_a_split(tmp_path: Path) -> None:
-    assert listed(touch(tmp_path, "test/1.png", "other/1.png")).classes == ("other", "test")
-
-
 @pytest.mark.parametrize("name", ["val", "validation"])
 def test_a_class_without_held_out_images_keeps_its_number(tmp_path: Path, name: str) -> None:
     touch(tmp_path, "train/a/1.png", "train/b/1.png", "train/c/1.png", f"{name}/c/1.png", f"{name}/a/9.png")
@@ -179,23 +172,6 @@ def test_files_are_left_out_of_both_splits_or_of_training(digits_folder: Path) -
     for changes in ((gone, set()), (set(), gone)):
         with pytest.raises(DataError, match="no training image is left of class 'digit-6' in"):
             open_images(config, *changes)
-
-
-def test_a_recorded_folder_is_listed_once(
-    digits_folder: Path, context: Context, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    record = data_record(str(digits_folder), context)
-    asked = []
-    real = Folder.images
-    monkeypatch.setattr(Folder, "images", lambda self, config: asked.append(config.source) or real(self, config))
-    sources._listed_once.cache_clear()
-    first, again = recorded_images(record), recorded_images(record)
-    assert asked == [str(digits_folder)]
-    assert first[1].train.items is again[1].train.items
-    assert first[0].augment == again[0].augment
-    assert recorded_images(record.model_copy(update={"digest": "another"}))[1].train.items == first[1].train.items
-    assert len(asked) == 2
-    sources._listed_once.cache_clear()
 
 
 def digest_of(config: DataConfig) -> str:
