@@ -1,4 +1,4 @@
-"""What other packages add by entry points: targets, families of networks, losses, gates."""
+"""What other packages add by entry points: targets, families of networks, losses, gates, sources of images."""
 
 from __future__ import annotations
 

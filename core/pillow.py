@@ -1,4 +1,4 @@
-"""What Pillow says besides pixels: kept off the terminal, counted image by image, and told once where it matters.
+"""What Pillow says besides pixels: kept off the terminal, counted by image, and told once where it matters.
 
 Nothing here imports Pillow: `compress --help` starts without it.
 """
@@ -6,6 +6,7 @@ Nothing here imports Pillow: `compress --help` starts without it.
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import warnings
 from collections.abc import Iterator
@@ -18,11 +19,6 @@ from vitcompress.core.words import counted
 FROM = r"(PIL|vitcompress\.core\.images)(\.|$)"
 """Modules whose warnings are about images."""
 _SHOWN = 3
-_KINDS = (
-    ("metadata", "damaged EXIF data or tags, which are ignored", ("EXIF", "Truncated File Read", "Metadata Warning")),
-    ("large", "more than {limit:.0f} megapixels: slow to decode, in every epoch; scale them down", ("decompression",)),
-)
-"""A name, what to tell, and what a message of this kind contains; in this order."""
 _here = threading.local()
 
 
@@ -48,35 +44,26 @@ def reading(path: Path) -> None:
 
 
 class Heard:
-    """What was said of which images."""
+    """What Pillow said of which images."""
 
     def __init__(self) -> None:
         self.images: dict[str, dict[Path, str]] = {}
-        """By kind: the first message on each image."""
+        """By message without its numbers: the first such message on each image."""
 
     def add(self, message: str) -> None:
         """Note a message about the image that this thread reads."""
-        kind = next((name for name, _, signs in _KINDS if any(sign in message for sign in signs)), "other")
+        kind = re.sub(r"\d+", "N", message)
         self.images.setdefault(kind, {}).setdefault(getattr(_here, "path", Path("?")), message)
 
     def lines(self) -> list[str]:
-        """One line a kind: how many images, what it means, the first names."""
-        return [self._line(kind, self.images[kind]) for kind in ("metadata", "large", "other") if kind in self.images]
-
-    def _line(self, kind: str, found: dict[Path, str]) -> str:
-        paths = sorted(found)
-        names = ", ".join(map(str, paths[:_SHOWN])) + (", ..." if len(paths) > _SHOWN else "")
-        count = f"{counted(len(paths), 'image')} {'has' if len(paths) == 1 else 'have'}"
-        for name, words, _ in _KINDS:
-            if name == kind:
-                return f"note: {count} {words.format(limit=_limit() / 1e6)} ({names})"
-        return f"note: {count} something odd: {found[paths[0]].strip()} ({names})"
-
-
-def _limit() -> float:
-    from PIL import Image
-
-    return Image.MAX_IMAGE_PIXELS or float("inf")
+        """Return one line for each kind of message: how many images, the first names, what was said."""
+        lines = []
+        for _, found in sorted(self.images.items()):
+            paths = sorted(found)
+            names = ", ".join(map(str, paths[:_SHOWN])) + (", ..." if len(paths) > _SHOWN else "")
+            said = " ".join(found[paths[0]].split())
+            lines.append(f"note: {counted(len(paths), 'image')} used in spite of a remark of Pillow ({names}): {said}")
+        return lines
 
 
 @contextmanager

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from vitcompress.core.files import reference, write_atomic
 from vitcompress.core.record import FileRef
-from vitcompress.stages.images.thumbnails import suffix
 from vitcompress.stages.verify.contestant import Contestant
 from vitcompress.stages.verify.held_out import NO_ANSWER, HeldOut
 
@@ -47,7 +46,7 @@ def write_answers(root: Path, models: Sequence[Contestant], held_out: HeldOut, c
 def write_thumbnails(root: Path, pictures: Mapping[int, bytes]) -> dict[int, str]:
     """Write thumbnails and remove earlier ones; return their paths relative to ``root``, by position."""
     folder = root / "verify" / "flips"
-    paths = {position: folder / f"{position:06d}{suffix()}" for position in pictures}
+    paths = {position: folder / f"{position:06d}.webp" for position in pictures}
     for position, path in paths.items():
         write_atomic(path, pictures[position])
     kept = set(paths.values())

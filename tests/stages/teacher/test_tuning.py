@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vitcompress.stages.images.sources import ListedSplit, digit_image
+from vitcompress.stages.images.sources import ListedSplit
+from vitcompress.stages.images.sources.digits import digit_image
 from vitcompress.stages.teacher.tuning import FEWEST, held_out_count, hold_out, labels_of
 
 
