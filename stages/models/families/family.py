@@ -225,7 +225,7 @@ class Family:
         return single + tuple(f"reg{index}" for index in range(counts["reg"]))
 
     def why_not_inherited(self, network: nn.Module) -> str:
-        """Return what of a teacher is not as inheriting needs it, in words that follow its name; empty if nothing is."""
+        """Return what of a teacher is not as inheriting needs it, in words that follow its name; empty if nothing."""
         blocks = getattr(network, "blocks", None)
         if not isinstance(blocks, _SEQUENCES):
             return "has no sequence of equal blocks"
