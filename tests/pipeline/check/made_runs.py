@@ -41,9 +41,9 @@ def made(
 ) -> dict[str, Any]:
     """A report.
 
-    The student in ONNX Runtime has ``lost`` images wrong that it had right, and ``swapped`` more, with as many the other
-    way round. Its times are longer by the factor ``slower``, and all of them by ``machine``; ``seed`` is that of the
-    sessions' noise. ``changed`` are fields of the sample's records, such as ``bundle={"onnx": "fp16"}``.
+    The student in ONNX Runtime has ``lost`` images wrong that it had right, and ``swapped`` more, with as many the
+    other way round. Its times are longer by the factor ``slower``, all times by ``machine``; ``seed`` is that of the
+    noise. ``changed`` are fields of the sample's records, such as ``bundle={"onnx": "fp16"}``.
     """
     records: Records = CASES[case]
     rng = np.random.default_rng(seed)
