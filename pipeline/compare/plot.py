@@ -1,4 +1,4 @@
-"""Top-1 against speed, a point a run, with its intervals and the Pareto front."""
+"""Top-1 against latency, a point a run, with its intervals and the Pareto front."""
 
 from __future__ import annotations
 
@@ -8,10 +8,8 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from vitcompress.pipeline.compare.pareto import Standing
-from vitcompress.pipeline.compare.read import Comparison
 from vitcompress.stages.analysis.figures.style import (
     BLUE,
     VERMILLION,
@@ -23,48 +21,34 @@ from vitcompress.stages.analysis.figures.style import (
 
 OPTIMAL, DOMINATED, UNDECIDED = "Pareto-optimal", "dominated", "not compared"
 _MARKS = {OPTIMAL: (BLUE, "o"), DOMINATED: (VERMILLION, "D"), UNDECIDED: ("#595959", "s")}
-_AXES = {
-    "p50_ms": "median latency at batch 1, ms (left = faster)",
-    "speedup": "speed-up against the run's own teacher (left = faster)",
-}
-WIDE = 8.0
-"""Ratio of the slowest to the fastest from which the axis is logarithmic."""
 
 
 @styled
-def pareto_figure(comparison: Comparison, standings: Sequence[Standing]) -> Figure:
+def pareto_figure(standings: Sequence[Standing]) -> Figure:
     """Return the runs that have both numbers."""
-    key = comparison.time or "speedup"
-    figure = new_figure("Top-1 against speed of the deployed models, with 95 % intervals", 5.2)
+    figure = new_figure("Top-1 against latency of the deployed models, with 95 % intervals", 5.2)
     axes = figure.subplots()
-    shown = [one for one in standings if None not in (one.run.top1["value"], getattr(one.run, key)["value"])]
+    shown = [one for one in standings if None not in (one.run.top1["value"], one.run.p50_ms["value"])]
     if not shown:
         say_nothing_to_show(axes, "no run has both a top-1 and a latency")
         return figure
     axes.set_ylabel("top-1, %")
-    axes.set_xlabel(_AXES[key])
-    front = sorted((getattr(one.run, key)["value"], one.run.top1["value"]) for one in shown if one.optimal)
+    axes.set_xlabel("median latency at batch 1, ms (left = faster)")
+    front = sorted((one.run.p50_ms["value"], one.run.top1["value"]) for one in shown if one.optimal)
     axes.plot(*zip(*front, strict=True) if front else ([], []), color=BLUE, linewidth=1.2, linestyle="--", zorder=1)
     for one in shown:
-        _point(axes, one, key)
-    low, high = axes.dataLim.intervalx
-    if low > 0 and high / low > WIDE:
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+        _point(axes, one)
     axes.margins(x=0.12, y=0.1)
     axes.autoscale_view()
-    axes.xaxis.set_inverted(key == "speedup")
     figure.legend(loc="outside lower left", ncols=2, markerscale=0.55)
     return figure
 
 
-def _point(axes: Axes, one: Standing, key: str) -> None:
+def _point(axes: Axes, one: Standing) -> None:
     """Draw the run's number in its marker, because names would cover other runs; they are in the legend."""
     standing = UNDECIDED if one.unplaced else OPTIMAL if one.optimal else DOMINATED
     color, marker = _MARKS[standing]
-    x, y = getattr(one.run, key), one.run.top1
+    x, y = one.run.p50_ms, one.run.top1
     at = (x["value"], y["value"])
     ends = [
         None if given["low"] is None else [[max(0.0, value - given["low"])], [max(0.0, given["high"] - value)]]

@@ -42,21 +42,12 @@ class Run:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs, and what their numbers may be compared by."""
+    """Runs, and whether their numbers may be compared."""
 
     runs: tuple[Run, ...]
-    accuracy: str
-    """Why top-1 cannot be compared; empty when it can."""
-    time: str | None
-    """``p50_ms`` or ``speedup``; None when neither can be compared."""
+    undecided: str
+    """Why no run can be called better than another; empty when that can be decided."""
     warnings: tuple[str, ...]
-
-    @property
-    def undecided(self) -> str:
-        """Why no run can be called better than another; empty when that can be decided."""
-        if self.accuracy or self.time:
-            return self.accuracy
-        return "speed has no common measure, for machines differ, and teachers or execution providers too"
 
 
 def compared(paths: Sequence[Path]) -> Comparison:
@@ -73,7 +64,7 @@ def compared(paths: Sequence[Path]) -> Comparison:
     runs = [_run(number, str(path), rows[number - 1], reports[number - 1]) for number, path in enumerate(paths, 1)]
     own = all(report.images_digest for report in reports)  # the digest of the whole data where one lacks the images'
     digests = [(report.images_digest if own else report.data.digest)[:8] for report in reports]
-    accuracy = _differing("held-out images differ", digests)
+    images = _differing("held-out images differ", digests)
     machines = _differing("hardware differs", [machine(report.hardware) for report in reports])
     if not all(report.hardware for report in reports):
         machines = "not all of the hardware is recorded"
@@ -82,16 +73,12 @@ def compared(paths: Sequence[Path]) -> Comparison:
         "teachers differ",
         [f"{arch}, {short_count(one.parameters)} parameters, {short_count(one.macs)} MACs" for arch, one in costs],
     )
-    providers = _differing("execution providers differ", [row.provider or "not recorded" for row in rows])
-    time = "p50_ms" if not machines else None if teachers or providers else "speedup"
-    how = "is compared by speed-up, against each run's own teacher" if time else "cannot be compared"
     warnings = {
-        f"{accuracy}: top-1 of one run says nothing about another's.": accuracy,
-        f"{machines}: latency {how}.": machines,
-        f"{providers}: how much faster than its teacher a model is depends on that.": machines and providers,
+        f"{images}: top-1 of one run says nothing about another's.": images,
+        f"{machines}: latencies of two machines are not compared; `compress verify RUN` measures again.": machines,
         f"{teachers}: drop and speed-up are each against a run's own.": teachers,
     }
-    return Comparison(tuple(runs), accuracy, time, tuple(text for text, applies in warnings.items() if applies))
+    return Comparison(tuple(runs), images or machines, tuple(text for text, applies in warnings.items() if applies))
 
 
 def _deployed(path: Path, report: Report) -> ModelRow:
