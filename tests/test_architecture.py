@@ -121,6 +121,7 @@ def torch_free() -> list[str]:
         "vitcompress.pipeline.report.schema",
         "vitcompress.pipeline.compare.tell",
         "vitcompress.pipeline.compare.plot",
+        "vitcompress.pipeline.check.command",
     ]
     return sorted(
         [

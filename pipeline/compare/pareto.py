@@ -7,9 +7,6 @@ from typing import Any
 
 from vitcompress.pipeline.compare.read import Comparison, Run
 
-WORDS = {"p50_ms": "latency", "speedup": "speed-up"}
-"""What the measures of ``Comparison.time`` are called."""
-
 
 @dataclass(frozen=True)
 class Standing:
@@ -19,7 +16,7 @@ class Standing:
     by: tuple[int, ...] = ()
     """Numbers of the runs that dominate it: none is worse in top-1 or speed, and each is better in one of them."""
     overlapping: tuple[str, ...] = ()
-    """Of ``top-1`` and the measure of time, those whose 95 % interval overlaps the first dominating run's."""
+    """Of ``top-1`` and ``latency``, those whose 95 % interval overlaps the first dominating run's."""
     unplaced: str = ""
     """Why it cannot be placed; it then neither dominates nor is dominated."""
 
@@ -31,17 +28,15 @@ class Standing:
 
 def standings(comparison: Comparison) -> tuple[Standing, ...]:
     """Return one standing a run, in their order; all are unplaced when ``comparison.undecided``."""
-    key = comparison.time
-    if comparison.undecided or key is None:
+    if comparison.undecided:
         return tuple(Standing(run, unplaced=comparison.undecided) for run in comparison.runs)
-    measures = {run.number: {"top-1": run.top1, WORDS[key]: getattr(run, key)} for run in comparison.runs}
+    measures = {run.number: {"top-1": run.top1, "latency": run.p50_ms} for run in comparison.runs}
     lacking = {
         number: "; ".join(f"{name} unmeasured: {one['reason']}" for name, one in own.items() if one["value"] is None)
         for number, own in measures.items()
     }
-    faster = -1 if key == "p50_ms" else 1
     scores = {
-        number: (own["top-1"]["value"], faster * own[WORDS[key]]["value"])
+        number: (own["top-1"]["value"], -own["latency"]["value"])
         for number, own in measures.items()
         if not lacking[number]
     }

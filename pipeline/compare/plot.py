@@ -1,4 +1,4 @@
-"""Top-1 against speed, a point a run, with its intervals and the Pareto front."""
+"""Top-1 against latency, a point a run, with its intervals and the Pareto front."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vitcompress.pipeline.compare.pareto import Standing
-from vitcompress.pipeline.compare.read import Comparison
-from vitcompress.pipeline.report.html.charts import ends, logarithmic_where_wide
+from vitcompress.pipeline.report.html.charts import ends
 from vitcompress.stages.analysis.figures.style import (
     BLUE,
     VERMILLION,
@@ -23,41 +22,34 @@ from vitcompress.stages.analysis.figures.style import (
 
 OPTIMAL, DOMINATED, UNDECIDED = "Pareto-optimal", "dominated", "not compared"
 _MARKS = {OPTIMAL: (BLUE, "o"), DOMINATED: (VERMILLION, "D"), UNDECIDED: ("#595959", "s")}
-_AXES = {
-    "p50_ms": "median latency at batch 1, ms (left = faster)",
-    "speedup": "speed-up against the run's own teacher (left = faster)",
-}
 
 
 @styled
-def pareto_figure(comparison: Comparison, standings: Sequence[Standing]) -> Figure:
+def pareto_figure(standings: Sequence[Standing]) -> Figure:
     """Return the runs that have both numbers."""
-    key = comparison.time or "speedup"
-    figure = new_figure("Top-1 against speed of the deployed models, with 95 % intervals", 5.2)
+    figure = new_figure("Top-1 against latency of the deployed models, with 95 % intervals", 5.2)
     axes = figure.subplots()
-    shown = [one for one in standings if None not in (one.run.top1["value"], getattr(one.run, key)["value"])]
+    shown = [one for one in standings if None not in (one.run.top1["value"], one.run.p50_ms["value"])]
     if not shown:
         say_nothing_to_show(axes, "no run has both a top-1 and a latency")
         return figure
     axes.set_ylabel("top-1, %")
-    axes.set_xlabel(_AXES[key])
-    front = sorted((getattr(one.run, key)["value"], one.run.top1["value"]) for one in shown if one.optimal)
+    axes.set_xlabel("median latency at batch 1, ms (left = faster)")
+    front = sorted((one.run.p50_ms["value"], one.run.top1["value"]) for one in shown if one.optimal)
     axes.plot(*zip(*front, strict=True) if front else ([], []), color=BLUE, linewidth=1.2, linestyle="--", zorder=1)
     for one in shown:
-        _point(axes, one, key)
-    logarithmic_where_wide(axes)
+        _point(axes, one)
     axes.margins(x=0.12, y=0.1)
     axes.autoscale_view()
-    axes.xaxis.set_inverted(key == "speedup")
     figure.legend(loc="outside lower left", ncols=2, markerscale=0.55)
     return figure
 
 
-def _point(axes: Axes, one: Standing, key: str) -> None:
+def _point(axes: Axes, one: Standing) -> None:
     """Draw the run's number in its marker, because names would cover other runs; they are in the legend."""
     standing = UNDECIDED if one.unplaced else OPTIMAL if one.optimal else DOMINATED
     color, marker = _MARKS[standing]
-    x, y = getattr(one.run, key), one.run.top1
+    x, y = one.run.p50_ms, one.run.top1
     at = (x["value"], y["value"])
     number, name = one.run.number, shortened(PurePath(one.run.name).name or one.run.name, 34)
     label = f"{number}  {name}: {standing}"

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from vitcompress.core.errors import UsageError
+from vitcompress.pipeline.check.differences import machine
 from vitcompress.pipeline.report.schema import AGAIN, read_report
 from vitcompress.pipeline.report.shape import ModelRow, Report
+from vitcompress.pipeline.report.wording import short_count
 
 
 @dataclass(frozen=True)
@@ -40,21 +42,12 @@ class Run:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs, and what their numbers may be compared by."""
+    """Runs, and whether their numbers may be compared."""
 
     runs: tuple[Run, ...]
-    accuracy: str
-    """Why top-1 cannot be compared; empty when it can."""
-    time: str | None
-    """``p50_ms`` or ``speedup``; None when neither can be compared."""
+    undecided: str
+    """Why no run can be called better than another; empty when that can be decided."""
     warnings: tuple[str, ...]
-
-    @property
-    def undecided(self) -> str:
-        """Why no run can be called better than another; empty when that can be decided."""
-        if self.accuracy or self.time:
-            return self.accuracy
-        return "speed has no common measure, for machines differ, and teachers or execution providers too"
 
 
 def compared(paths: Sequence[Path]) -> Comparison:
@@ -69,18 +62,23 @@ def compared(paths: Sequence[Path]) -> Comparison:
     reports = [read_report(path) for path in paths]
     rows = [_deployed(path, report) for path, report in zip(paths, reports, strict=True)]
     runs = [_run(number, str(path), rows[number - 1], reports[number - 1]) for number, path in enumerate(paths, 1)]
-    accuracy, machine, teachers = _images(reports), _machines(reports), _teachers(reports)
-    names = [row.provider or "not recorded" for row in rows]
-    providers = f"the execution providers differ ({', '.join(names)})" if len(set(names)) > 1 else ""
-    time = "p50_ms" if not machine else None if teachers or providers else "speedup"
-    how = "is compared by speed-up, against each run's own teacher" if time else "cannot be compared"
+    own = all(report.images_digest for report in reports)  # the digest of the whole data where one lacks the images'
+    digests = [(report.images_digest if own else report.data.digest)[:8] for report in reports]
+    images = _differing("held-out images differ", digests)
+    machines = _differing("hardware differs", [machine(report.hardware) for report in reports])
+    if not all(report.hardware for report in reports):
+        machines = "not all of the hardware is recorded"
+    costs = [(report.training.teacher.arch, report.artifacts.teacher.cost) for report in reports]
+    teachers = _differing(
+        "teachers differ",
+        [f"{arch}, {short_count(one.parameters)} parameters, {short_count(one.macs)} MACs" for arch, one in costs],
+    )
     warnings = {
-        f"{accuracy}: top-1 of one run says nothing about another's.": accuracy,
-        f"{machine}: latency {how}.": machine,
-        f"{providers}: how much faster than its teacher a model is depends on that.": machine and providers,
+        f"{images}: top-1 of one run says nothing about another's.": images,
+        f"{machines}: latencies of two machines are not compared; `compress verify RUN` measures again.": machines,
         f"{teachers}: drop and speed-up are each against a run's own.": teachers,
     }
-    return Comparison(tuple(runs), accuracy, time, tuple(text for text, applies in warnings.items() if applies))
+    return Comparison(tuple(runs), images or machines, tuple(text for text, applies in warnings.items() if applies))
 
 
 def _deployed(path: Path, report: Report) -> ModelRow:
@@ -110,33 +108,6 @@ def _run(number: int, name: str, row: ModelRow, report: Report) -> Run:
     )
 
 
-def _images(reports: Sequence[Report]) -> str:
-    """Tell how the held-out images differ; by the digest of the whole data where a report lacks the images' own."""
-    own = all(report.images_digest for report in reports)
-    digests = [report.images_digest if own else report.data.digest for report in reports]
-    if len(set(digests)) == len({report.data.val_images for report in reports}) == 1:
-        return ""
-    groups: dict[str, list[str]] = {}
-    for number, digest in enumerate(digests, 1):
-        groups.setdefault(digest, []).append(str(number))
-    return f"the held-out images differ ({'; '.join(' and '.join(group) for group in groups.values())})"
-
-
-def _machines(reports: Sequence[Report]) -> str:
-    """Tell how the hardware differs; nothing where it is known to be the same."""
-    found = [dict(report.hardware) for report in reports if report.hardware]
-    if len(found) < len(reports):
-        unknown = [str(number) for number, report in enumerate(reports, 1) if report.hardware is None]
-        return f"the hardware of {' and '.join(unknown)} is not recorded"
-    differing = [key for key in found[0] if len({str(one[key]) for one in found}) > 1]
-    told = "; ".join(f"{key}: {', '.join(str(one[key] or 'none') for one in found)}" for key in differing)
-    return f"the hardware differs ({told})" if differing else ""
-
-
-def _teachers(reports: Sequence[Report]) -> str:
-    """Tell how the teachers differ in what decides their speed; their weights may differ."""
-    costs = [(report.training.teacher.arch, report.artifacts.teacher.cost) for report in reports]
-    if all(cost == costs[0] for cost in costs):
-        return ""
-    told = ", ".join(f"{arch} of {cost.parameters / 1e6:.2f} M parameters" for arch, cost in costs)
-    return f"the teachers differ ({told})"
+def _differing(what: str, values: Sequence[str]) -> str:
+    """Return ``the WHAT (value of each run)`` where the values are not all the same, else nothing."""
+    return f"the {what} ({', '.join(values)})" if len(set(values)) > 1 else ""

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from vitcompress.core.errors import UsageError
 from vitcompress.core.files import unwritable, write_atomic
-from vitcompress.pipeline.compare.pareto import WORDS, Standing, standings
+from vitcompress.pipeline.compare.pareto import Standing, standings
 from vitcompress.pipeline.compare.read import Comparison, Run
 from vitcompress.pipeline.report import table as tables
 from vitcompress.pipeline.report.models import MEGABYTE, quantity
@@ -72,10 +72,10 @@ def terminal(comparison: Comparison, standings: Sequence[Standing]) -> Renderabl
 
 def conclusions(comparison: Comparison, standings: Sequence[Standing]) -> list[str]:
     """Tell who is Pareto-optimal, and of every other run why not."""
-    if comparison.undecided or comparison.time is None:
+    if comparison.undecided:
         return [f"Which run is best cannot be said: {comparison.undecided}."]
     optimal = [str(one.run.number) for one in standings if one.optimal]
-    lines = [f"Pareto-optimal (top-1 against {WORDS[comparison.time]}): {', '.join(optimal) or 'none'}."]
+    lines = [f"Pareto-optimal (top-1 against latency): {', '.join(optimal) or 'none'}."]
     for one in standings:
         if one.unplaced:
             lines.append(f"{one.run.number} has no place: {one.unplaced}.")
@@ -91,7 +91,7 @@ def markdown(comparison: Comparison, standings: Sequence[Standing]) -> str:
     lines = [f"## {len(standings)} runs compared", "", tables.markdown(_table(standings)), ""]
     lines += [f"- {plain(line)}" for line in comparison.warnings]
     lines += ["", *(f"{plain(line)}\n" for line in conclusions(comparison, standings))]
-    return "\n".join([*lines, "![top-1 against speed, with 95 % intervals](pareto.png)", ""])
+    return "\n".join([*lines, "![top-1 against latency, with 95 % intervals](pareto.png)", ""])
 
 
 def document(comparison: Comparison, standings: Sequence[Standing]) -> dict[str, Any]:
@@ -109,7 +109,6 @@ def document(comparison: Comparison, standings: Sequence[Standing]) -> dict[str,
     return {
         "kind": "compress-comparison",
         "schema_version": SCHEMA_VERSION,
-        "time": comparison.time,
         "warnings": list(comparison.warnings),
         "conclusions": conclusions(comparison, standings),
         "runs": runs,
@@ -129,7 +128,7 @@ def write(comparison: Comparison, folder: Path) -> list[Path]:
     files: dict[str, str | bytes] = {
         "compare.md": markdown(comparison, found),
         "compare.json": json.dumps(document(comparison, found), indent=2, allow_nan=False) + "\n",
-        **{f"pareto.{kind}": content for kind, content in file_bytes(pareto_figure(comparison, found)).items()},
+        **{f"pareto.{kind}": content for kind, content in file_bytes(pareto_figure(found)).items()},
     }
     try:
         for name, content in files.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
@@ -14,7 +14,7 @@ from vitcompress.pipeline.report.wording import short_count
 
 if TYPE_CHECKING:
     from vitcompress.pipeline.dry_run import DryRun
-    from vitcompress.pipeline.dry_run_figures import Filling, Training
+    from vitcompress.pipeline.dry_run_figures import Training
 
 
 def tables(found: DryRun) -> RenderableType:
@@ -38,7 +38,10 @@ def tables(found: DryRun) -> RenderableType:
     parts: list[RenderableType] = [head, terminal(Table("", NETWORKS, found.networks))]
     parts += [terminal(Table("", CHOICES, choices))] if choices else []
     parts.append(terminal(Table("", trainings, list(figures[0]))))
-    parts += [terminal(Table("", FILLING, list(_filling(filling).items())))] if filling else []
+    if filling:
+        answers = f"Teacher cache: {filling.rows:,} views ({filling.views} an image), once"
+        room = f"up to {size(filling.bytes)} of disk, {size(filling.max_bytes)} allowed (distill.cache.max_gb)"
+        parts.append(Text(f"{answers}, about {duration(filling.seconds)}; {room}."))
     parts.append(Text(f"Time of all of this: about {duration(total_seconds(found))}.", style="bold"))
     parts += [Text(f"Warning: {warning}", style="bold") for warning in _warnings(found)]
     return Group(*parts, *(Text(f"Note: {note}") for note in found.notes))
@@ -59,10 +62,6 @@ CHOICES = (
     Column("decided", attrgetter("key"), shown=Output.TERMINAL),
     Column("", str, shown=Output.TERMINAL),
     Column("because", attrgetter("reason"), shown=Output.TERMINAL),
-)
-FILLING = (
-    Column("teacher cache", itemgetter(0), shown=Output.TERMINAL),
-    Column("", itemgetter(1), shown=Output.TERMINAL),
 )
 
 
@@ -108,14 +107,6 @@ def _batch(training: Training) -> str:
     if training.processes > 1:
         factors.append(f"{training.processes} processes")
     return text if len(factors) == 1 else f"{text} = {' x '.join(factors)}"
-
-
-def _filling(filling: Filling) -> dict[str, str]:
-    return {
-        "teacher runs on": f"{filling.rows:,} views ({filling.views} an image), once",
-        "time": f"about {duration(filling.seconds)}",
-        "disk": f"up to {size(filling.bytes)}, {size(filling.max_bytes)} allowed (distill.cache.max_gb)",
-    }
 
 
 def _warnings(found: DryRun) -> list[str]:

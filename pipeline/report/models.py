@@ -75,6 +75,9 @@ def model_rows(records: Records) -> list[dict[str, Any]]:
     rows = []
     for one in sorted(artifacts, key=lambda one: one.place(export.deployed)):
         absent = engines.get(one, "")
+        used = memory.get(one)
+        shared = "a graph in torch shares its process with everything else that this program is"
+        no_memory = used.reason if used else absent or (shared if one.runtime == "torch" else "")
         rates = sorted((row for row in verify.throughput if _of(row) == one), key=lambda row: row.batch)
         rows.append(
             {
@@ -87,7 +90,7 @@ def model_rows(records: Records) -> list[dict[str, Any]]:
                 "throughput": {
                     str(row.batch): quantity(row.images_per_second, row.low, row.high, row.reason) for row in rates
                 },
-                "memory": _memory(memory.get(one), absent, one.runtime),
+                "memory": quantity(used.peak_rss_bytes if used else None, reason=no_memory),
                 **_cost(one, records, absent),
             }
         )
@@ -122,13 +125,6 @@ def _cost(one: Artifact, records: Records, absent: str) -> dict[str, Any]:
         "cost_reason": "" if cost else f"no cost is recorded for '{one.model}'",
         "bytes_reason": "" if file else absent or f"no file is recorded for '{one.model}' in {one.runtime}",
     }
-
-
-def _memory(row: MemoryRow | None, absent: str, runtime: str) -> dict[str, Any]:
-    if row is not None:
-        return quantity(row.peak_rss_bytes, reason=row.reason)
-    shared = "a graph in torch shares its process with everything else that this program is"
-    return quantity(None, reason=absent or (shared if runtime == "torch" else ""))
 
 
 def _accuracy(row: AccuracyRow | None, absent: str, *, is_teacher: bool) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 from vitcompress.pipeline.report.models import quantity
 from vitcompress.pipeline.report.readings import Report, class_losses, key_of, place, products
 from vitcompress.pipeline.report.table import Cell, Column, Output, Table, Value
-from vitcompress.pipeline.report.wording import gate_limit, gate_value, megabytes, ms, short_count
+from vitcompress.pipeline.report.wording import gate_limit, gate_value, megabytes, short_count, significant
 
 Row = Mapping[str, Any]
 
@@ -51,7 +51,7 @@ MODELS = (
     Column("top-1", at("top1"), ".2f", "%", shown=_COMPACT, short="top-1 %"),
     Column("Δ teacher", _beside_teacher(_above_teacher), "+.2f", shown=Output.TERMINAL),
     Column("drop", _beside_teacher(at("drop")), ".2f", "points", shown=Output.MARKDOWN),
-    Column("p50, batch 1", at("latency", "1", "p50_ms"), ms, "ms", shown=_COMPACT, short="ms b1"),
+    Column("p50, batch 1", at("latency", "1", "p50_ms"), significant, "ms", shown=_COMPACT, short="ms b1"),
     Column(
         "speed-up, batch 1",
         _beside_teacher(at("latency", "1", "speedup")),
@@ -76,9 +76,9 @@ MODELS = (
 TIMES = (
     Column("artifact", at("label")),
     Column("batch", at("batch"), "d"),
-    Column("p50", at("p50_ms"), ms, "ms"),
-    Column("p90", at("p90_ms"), ms, "ms"),
-    Column("p99", at("p99_ms"), ms, "ms"),
+    Column("p50", at("p50_ms"), significant, "ms"),
+    Column("p90", at("p90_ms"), significant, "ms"),
+    Column("p99", at("p99_ms"), significant, "ms"),
     Column("p50, GPU compute alone", at("gpu"), ".3f", "ms", absent="-"),
     Column("speed-up", _beside_teacher(at("speedup")), ".2f", "x"),
     Column("images a second", at("rate"), lambda rate: f"{rate:.1f}" if rate < 100 else f"{rate:,.0f}"),
@@ -192,16 +192,3 @@ def engines(report: Report) -> Table | None:
     tf32 = ["float32 products may be rounded to TF32 on the way, TensorRT's default."]
     lines = tf32 if any(row["tf32"] for row in rows) else []
     return Table("What each engine computes in, and runs on", columns, rows, lines=lines) if rows else None
-
-
-def recommendations(report: Report) -> Table | None:
-    """Return what the teacher's features advise, and why; None where nothing was analysed."""
-    columns = [
-        Column("question", at("what")),
-        Column("advice", lambda entry: entry["value"] or "nothing"),
-        Column("confidence", at("confidence"), ".2f", absent="-"),
-        Column("why", at("reason")),
-        Column("source", at("source")),
-    ]
-    found = report["analysis"]["advice"]
-    return Table("What the teacher's features advise", columns, found["recommendations"]) if found else None

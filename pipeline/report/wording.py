@@ -31,11 +31,6 @@ def _letters(index: int) -> str:
     return (_letters(head - 1) if head else "") + chr(ord("a") + tail)
 
 
-def ms(value: float) -> str:
-    """Format a latency in milliseconds; below 10 ms with a third decimal, because tiny models differ there."""
-    return f"{value:.{2 if value >= 10 else 3}f}"
-
-
 def significant(value: float) -> str:
     """Return three significant digits, trailing zeros kept: ``0.0497``, ``0.230``, ``107``, ``1,240``."""
     return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:#.3g}".rstrip(".")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from harm import add_block, damage_last_block
+from harm import damage_last_block
 from running import Finished, Result, in_process, sets
 
 ONNX = sets("check.artifacts=[onnx-fp32]", "check.require=[onnx-fp32]")
@@ -47,18 +47,3 @@ def test_a_damaged_block_is_caught_and_named(run_copy: Path, baseline: Path) -> 
     assert done.code == 1, done.out + done.err
     (line,) = failures(done)
     assert line.startswith("FAIL onnx-fp32 loss of top-1: ")
-
-
-@pytest.mark.slow  # its verdict depends on the machine
-def test_an_extra_block_is_caught_by_the_clock(run_copy: Path, tmp_path: Path) -> None:
-    path = tmp_path / "baseline.json"
-    timing = sets("verify.latency_seconds=20")
-    assert in_process("export", run_copy, *AGAIN).code == 0
-    assert in_process("verify", run_copy, *timing).code == 0
-    assert in_process("check", run_copy, "--baseline", path, "--update").code == 0
-    add_block(run_copy, copies=2)
-    assert in_process("export", run_copy, *AGAIN).code == 0
-    done = in_process("check", run_copy, "--baseline", path)
-    assert done.code == 1, done.out + done.err
-    (line,) = failures(done)
-    assert "slowdown against the teacher" in line

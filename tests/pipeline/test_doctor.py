@@ -45,10 +45,6 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
     return present
 
 
-def providers(*names: str) -> dict[str, Any]:
-    return {"InferenceSession": object, "get_available_providers": lambda: list(names)}
-
-
 def about(findings: Any, words: str) -> Finding:
     (found,) = [finding for finding in findings if words in finding.what]
     return found
@@ -56,7 +52,7 @@ def about(findings: Any, words: str) -> Finding:
 
 GPU_1 = {"onnxruntime_gpu": "1.31"}
 CPU_1 = {"onnxruntime": "1.32"}
-ON_CPU, ON_GPU = providers("CPUExecutionProvider"), providers("CUDAExecutionProvider")
+ON_CPU = {"InferenceSession": object, "get_available_providers": lambda: ["CPUExecutionProvider"]}
 REINSTALL = "pip install --force-reinstall --no-deps onnxruntime"
 
 
@@ -69,18 +65,10 @@ REINSTALL = "pip install --force-reinstall --no-deps onnxruntime"
         (GPU_1, {"get_available_providers": list}, False, "but its module is broken", f"{REINSTALL}-gpu"),
         (GPU_1, ON_CPU, False, "onnxruntime-gpu 1.31 (CPUExecutionProvider)", ""),
         (GPU_1, ON_CPU, True, "onnxruntime-gpu 1.31 offers only CPUExecutionProvider", f"{REINSTALL}-gpu, built for"),
-        (GPU_1, ON_GPU, True, "onnxruntime-gpu 1.31 (CUDAExecutionProvider)", ""),
     ],
 )
 def test_what_is_said_of_onnxruntime(
-    packages: Any,
-    gpu: Any,
-    monkeypatch: pytest.MonkeyPatch,
-    installed: Any,
-    module: Any,
-    there: bool,
-    what: str,
-    fix: str,
+    packages: Any, gpu: Any, monkeypatch: Any, installed: Any, module: Any, there: bool, what: str, fix: str
 ) -> None:
     packages(**installed)
     gpu(there)
@@ -119,13 +107,9 @@ def test_modelopt_is_an_extra(packages: Callable[..., None]) -> None:
 @pytest.mark.parametrize(
     ("available", "loads", "found"),
     [
-        (
-            Availability(False, "not installed; run pip install it"),
-            True,
-            "absent engine (An Engine): not installed; run",
-        ),
-        (Availability(True, "it 1.0 is installed"), True, "ok engine (An Engine): it 1.0 is installed"),
-        (Availability(True, "it 1.0 is installed"), False, "broken engine (An Engine): libnvinfer is missing"),
+        (Availability(False, "not installed"), True, "absent engine (An Engine): not installed"),
+        (Availability(True, "it is installed"), True, "ok engine (An Engine): it is installed"),
+        (Availability(True, "it is installed"), False, "broken engine (An Engine): libnvinfer is missing"),
     ],
 )
 def test_each_target_tells_whether_it_can_be_built_here(

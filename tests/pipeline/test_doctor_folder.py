@@ -63,11 +63,7 @@ LACKS = EnvironmentLacksError("running an engine needs an NVIDIA GPU.")
     ],
 )
 def test_each_model_of_a_bundle_is_loaded(
-    bundle: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    graph: Exception | None,
-    engine: Exception | None,
-    found: list[str],
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, graph: Any, engine: Any, found: list[str]
 ) -> None:
     def opens(error: Exception | None) -> Any:
         def opened(*_: Any) -> Any:

@@ -50,7 +50,7 @@ def test_reasons_with_their_numbers_and_links_to_figures(lift: Records) -> None:
     assert "**Advice**: what to do." in text
     assert "This run's student" not in text
     reason = REASON.replace("|", "\\|").replace("<", "&lt;")
-    assert f"| strategy | lift | 0.93 | {reason} | [EM] a table |" in text
+    assert f"- strategy, confidence 0.93: {reason} ([EM] a table)" in text
     assert "Figures: [rank-teacher](../analysis/teacher/figures/rank-teacher.png)." in text
 
 

@@ -193,49 +193,6 @@ def test_a_gpu_asked_of_onnx_runtime_and_not_active_leaves_its_rows_unmeasured(
     assert all(row.top1 is not None for row in record.accuracy if row.runtime == "torch")
 
 
-def test_an_onnx_runtime_without_gpu_support_is_said_on_a_gpu(
-    finished: tuple[Context, Inputs], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real, contestants = stage.make_accelerator, stage._contestants
-
-    def on_gpu(*_: object) -> Any:
-        return SimpleNamespace(device=SimpleNamespace(type="cuda"))
-
-    def on_cpu(inputs: Inputs, context: Context, _: object, *rest: Any) -> Any:
-        return contestants(inputs, context, real("cpu").device, *rest)
-
-    monkeypatch.setattr(stage, "make_accelerator", on_gpu)
-    monkeypatch.setattr(stage, "_contestants", on_cpu)
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    context = replace(finished[0], console=Console(file=io.StringIO(), width=300))
-    record = stage.run(QUICKEST, finished[1], context)
-    assert "ONNX Runtime on the CPU (the installed one knows no GPU" in record.latency_method
-    assert {row.provider for row in rows_of(record, "onnx")} == {"CPUExecutionProvider"}
-    assert isinstance(context.console.file, io.StringIO)
-    assert "pip install onnxruntime-gpu" in context.console.file.getvalue()
-
-
-def test_no_file_lies_in_memory_twice(finished: tuple[Context, Inputs], monkeypatch: pytest.MonkeyPatch) -> None:
-    open_now: list[Path] = []
-    most: dict[Path, int] = {}
-
-    class Counted(OnnxRunner):
-        def __init__(self, path: Path, **given: Any) -> None:
-            super().__init__(path, **given)
-            open_now.append(path)
-            most[path] = max(most.get(path, 0), open_now.count(path))
-
-        def close(self) -> None:
-            super().close()
-            open_now.remove(self.path)
-
-    monkeypatch.setattr(stage, "OnnxRunner", Counted)
-    record = stage.run(QUICKEST, finished[1], finished[0])
-    assert all(row.samples for row in rows_of(record, "onnx") if isinstance(row, LatencyRow))
-    assert len(most) == 2 + len(finished[1].export.reduced)
-    assert (set(most.values()), open_now) == ({1}, [])
-
-
 @pytest.fixture
 def small_engine(finished: tuple[Context, Inputs], monkeypatch: pytest.MonkeyPatch) -> Inputs:
     """Inputs with an engine for up to 4 images; the student's ONNX file stands in for it."""
