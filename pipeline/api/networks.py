@@ -143,9 +143,9 @@ class Analysis:
     """What :func:`vitcompress.analyze` gives."""
 
     document: dict[str, Any]
-    """What analysis.json holds: each layer's measures, definitions, and what they advise."""
+    """What analysis.json holds: each layer's measures (docs/analysis.md)."""
     folder: Path
-    """Where analysis.json, tables and figures are."""
+    """Where analysis.json and figures are."""
 
 
 def analyze_module(
@@ -201,7 +201,7 @@ def analyze_module(
             sample=f"{count:,} images that were given",
             advance=lambda done: bar.update(task, advance=done),
         )
-    write(root / "analysis", [result], advice=None, selected=(), student=None)
+    write(root / "analysis", [result])
     document: dict[str, Any] = json.loads((root / "analysis" / "analysis.json").read_text())
     return Analysis(document, root / "analysis")
 

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vitcompress.pipeline.compare.pareto import Standing
+from vitcompress.pipeline.report.html.charts import ends, logarithmic_where_wide
 from vitcompress.stages.analysis.figures.style import (
     BLUE,
     VERMILLION,
@@ -38,6 +39,7 @@ def pareto_figure(standings: Sequence[Standing]) -> Figure:
     axes.plot(*zip(*front, strict=True) if front else ([], []), color=BLUE, linewidth=1.2, linestyle="--", zorder=1)
     for one in shown:
         _point(axes, one)
+    logarithmic_where_wide(axes)
     axes.margins(x=0.12, y=0.1)
     axes.autoscale_view()
     figure.legend(loc="outside lower left", ncols=2, markerscale=0.55)
@@ -50,19 +52,8 @@ def _point(axes: Axes, one: Standing) -> None:
     color, marker = _MARKS[standing]
     x, y = one.run.p50_ms, one.run.top1
     at = (x["value"], y["value"])
-    ends = [
-        None if given["low"] is None else [[max(0.0, value - given["low"])], [max(0.0, given["high"] - value)]]
-        for given, value in zip((x, y), at, strict=True)
-    ]
     number, name = one.run.number, shortened(PurePath(one.run.name).name or one.run.name, 34)
     label = f"{number}  {name}: {standing}"
-    look: dict[str, Any] = {
-        "color": color,
-        "marker": marker,
-        "markersize": 14,
-        "linestyle": "",
-        "elinewidth": 1.0,
-        "capsize": 3,
-    }
-    axes.errorbar(*at, xerr=ends[0], yerr=ends[1], label=label, zorder=3, **look)
+    look: dict[str, Any] = {"color": color, "fmt": marker, "markersize": 14, "elinewidth": 1.0, "capsize": 3}
+    axes.errorbar(*at, xerr=ends(x), yerr=ends(y), label=label, zorder=3, **look)
     axes.annotate(str(number), at, ha="center", va="center", color="white", fontsize=9, fontweight="bold", zorder=5)

@@ -67,7 +67,7 @@ FILLING = (
 
 
 def _figures(training: Training, found: DryRun) -> dict[str, str]:
-    config, line = training.config, training.line
+    line = training.line
     peak = line.peak_bytes(training.per_pass)
     what = "GPU" if found.config.device == "cuda" else "process"
     sizes = " and ".join(str(count) for count in dict.fromkeys((line.small.images, line.large.images)))
@@ -81,13 +81,11 @@ def _figures(training: Training, found: DryRun) -> dict[str, str]:
         "": f"extrapolated from {sizes} images" if training.extrapolated else "measured at this batch",
         "networks take": f"{_rate(training.needed)}{each}",
         "loader gives": f"{_rate(training.loading)}{each}, {workers}",
-        "who waits": _waiting(training),
         "evaluation": f"{training.evaluations:,} passes, about {duration(training.evaluation_seconds)}",
         "time in all": f"about {duration(training.seconds)}",
         "peak memory": "unknown here" if peak is None else f"about {size(peak)} of the {what}",
         "weights kept": _snapshots(training, found),
         "computes in": training.precision,
-        "compiled": config.compile,
     }
 
 
@@ -112,21 +110,11 @@ def _batch(training: Training) -> str:
     return text if len(factors) == 1 else f"{text} = {' x '.join(factors)}"
 
 
-def _waiting(training: Training) -> str:
-    if training.workers == 0:
-        share = 1 - training.line.seconds(training.per_pass) / training.pass_seconds
-        return f"the training process loads too: {share:.0%} of its time"
-    if training.loading < training.needed:
-        return "the networks, for images"
-    return "the loader" + (", though it shares the cores" if training.shares_cores else "")
-
-
 def _filling(filling: Filling) -> dict[str, str]:
     return {
         "teacher runs on": f"{filling.rows:,} views ({filling.views} an image), once",
         "time": f"about {duration(filling.seconds)}",
         "disk": f"up to {size(filling.bytes)}, {size(filling.max_bytes)} allowed (distill.cache.max_gb)",
-        "folder": filling.folder or "in the run",
     }
 
 

@@ -1,4 +1,4 @@
-"""Tables: a column is described once, and shown in the terminal, in Markdown, on the page and in JUnit."""
+"""Tables: a column is described once, and shown in the terminal, in Markdown and on the page."""
 
 from __future__ import annotations
 
@@ -15,25 +15,16 @@ from vitcompress.pipeline.report import wording
 from vitcompress.pipeline.report.models import quantity
 from vitcompress.pipeline.report.wording import Footnotes, plain
 
-_COLOURS = {
-    "verdict pass": "green",
-    "verdict fail": "bold red",
-    "verdict inconclusive": "yellow",
-    "verdict unmeasured": "yellow",
-}
-"""Of a cell's style class in the terminal."""
-
 
 class Output(Flag):
     """Where a column is shown."""
 
     TERMINAL = auto()
     MARKDOWN = auto()
+    """The open part of the Markdown, and of the page."""
     DETAILS = auto()
-    """The folded part of the Markdown."""
-    PAGE = auto()
-    JUNIT = auto()
-    DOCUMENTS = MARKDOWN | DETAILS | PAGE
+    """The folded part of both."""
+    DOCUMENTS = MARKDOWN | DETAILS
 
 
 class Markdown(str):
@@ -51,7 +42,7 @@ class Cell(NamedTuple):
     sort: float | None = None
     """What the page sorts its column by; None: the text."""
     style: str = ""
-    """Style class on the page, and a colour in the terminal for a verdict; never the only bearer of a meaning."""
+    """Style class on the page; never the only bearer of a meaning."""
 
     def __str__(self) -> str:
         """Return the text and the interval."""
@@ -166,6 +157,6 @@ def terminal(table: Table, notes: Footnotes | None = None, *, intervals: bool = 
         else:
             grid.add_column(column.heading(Output.TERMINAL), overflow="fold")
     for row, strong in zip(shown.rows, shown.strong, strict=True):
-        cells = [Text(str(cell) if intervals else cell.text, style=_COLOURS.get(cell.style, "")) for cell in row]
+        cells = (Text(str(cell) if intervals else cell.text) for cell in row)
         grid.add_row(*cells, style="bold" if strong else "")
     return grid

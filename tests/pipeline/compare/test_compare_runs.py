@@ -23,7 +23,6 @@ from vitcompress.pipeline.compare.pareto import standings
 from vitcompress.pipeline.compare.plot import pareto_figure
 from vitcompress.pipeline.compare.read import Comparison, Run, compared
 
-SCHEMA_2 = Path(__file__).parents[1] / "report" / "data" / "report-2.json"
 Change = Callable[[dict[str, Any]], object]
 
 
@@ -110,8 +109,9 @@ def test_what_stands_in_the_way_of_a_comparison_is_told(
         assert {entry["pareto_optimal"] for entry in tell.document(comparison, found)["runs"]} == {None}
 
 
-def test_a_run_of_the_last_version_is_shown_and_not_compared(tmp_path: Path) -> None:
-    comparison = compared([saved(tmp_path / "a", 90.0, 50.0), SCHEMA_2])
+def test_a_run_of_unknown_hardware_is_shown_and_not_compared(tmp_path: Path) -> None:
+    unknown = saved(tmp_path / "b", 90.0, 50.0, lambda report: report.update(hardware=None))
+    comparison = compared([saved(tmp_path / "a", 90.0, 50.0), unknown])
     assert "not all of the hardware is recorded" in comparison.undecided
 
 

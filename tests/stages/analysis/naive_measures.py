@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vitcompress.stages.analysis.measures.order import SAMPLE, channel_orders
 from vitcompress.stages.analysis.results import ENERGY_SHARES, TapResult
 from vitcompress.stages.analysis.tap import TapMeasures
 
@@ -42,22 +40,14 @@ def energies(token: np.ndarray) -> np.ndarray:
     return np.abs(np.fft.fft(token)) ** 2
 
 
-def drawn_tokens(x: np.ndarray, seed: int) -> Iterator[np.ndarray]:
-    """Of each image, the tokens that the baseline is computed of ``[K, D]``: drawn by turns."""
-    count, width = x.shape[1:]
-    random = np.random.default_rng([seed, width, count])
-    for image in x:
-        yield image[random.choice(count, min(SAMPLE, count), replace=False)]
-
-
-def naive(tokens: Tensor, keep: list[int], seed: int = 0, norm: nn.LayerNorm | None = None) -> dict[str, Any]:
+def naive(tokens: Tensor, keep: list[int], norm: nn.LayerNorm | None = None) -> dict[str, Any]:
     """Every array of TapResult for tokens ``[n, N, D]``."""
     x = tokens.numpy().astype(np.float64)
     width = x.shape[2]
-    out: dict[str, Any] = {"zero_tokens": int((np.abs(x).sum(axis=2) == 0).sum())}
-    out |= _ranks_of(x, keep) | _spectra_of(x) | _baseline_of(x, seed) | _ways_of(x, keep, norm)
+    out = _ranks_of(x, keep) | _ways_of(x, keep, norm)
+    curves = [folded(energies(token)) / energies(token).sum() for image in x for token in image if token.any()]
+    out["sep_energy"] = np.mean(curves, axis=0) if curves else np.zeros(width // 2 + 1)
     out["intensity"] = _intensities(x)
-    out["spectrum"] = np.mean([[np.abs(np.fft.rfft(t)) / width for t in image] for image in x], axis=(0, 1))
     out["magnitude"] = np.array([np.abs(image).mean() for image in x])
     out["low"], out["high"] = x.min(), x.max()
     out["entropy"] = np.array([np.mean([bits(t, x.min(), x.max()) for t in x[i]]) for i in keep])
@@ -126,64 +116,19 @@ def _ways_of(x: np.ndarray, keep: list[int], norm: nn.LayerNorm | None) -> dict[
     return out | {"normed": norm is not None, "channel_energy": energy / energy.sum() if energy.any() else energy}
 
 
-def _spectra_of(x: np.ndarray) -> dict[str, Any]:
-    width = x.shape[2]
-    energy, ordered, participation = [], [], []
-    for image in x:
-        components = []
-        for token in image:
-            if not token.any():
-                continue
-            whole = energies(token)
-            energy.append(folded(whole) / whole.sum())
-            ordered.append(np.cumsum(np.sort(whole)[::-1]) / whole.sum())
-            components.append(whole.sum() ** 2 / (whole**2).sum())
-        participation.append(np.mean(components) if components else np.nan)
-    zeros = np.zeros(width // 2 + 1)
-    return {
-        "sep_energy": np.mean(energy, axis=0) if energy else zeros,
-        "sep_sorted": np.mean(ordered, axis=0) if ordered else np.zeros(width),
-        "participation": np.array(participation),
-    }
-
-
-def _baseline_of(x: np.ndarray, seed: int) -> dict[str, Any]:
-    width = x.shape[2]
-    orders = channel_orders(width, seed)
-    own, permuted, effect = [], [], []
-    for image in drawn_tokens(x, seed):
-        gains = []
-        for token in image:
-            if not token.any():
-                continue
-            curve = folded(energies(token)) / energies(token).sum()
-            others = [folded(energies(token[order])) / energies(token).sum() for order in orders]
-            own.append(curve)
-            permuted.append(others)
-            gains.append(np.cumsum(curve).mean() - np.mean([np.cumsum(other).mean() for other in others]))
-        effect.append(np.mean(gains) if gains else np.nan)
-    frequencies = width // 2 + 1
-    return {
-        "sampled": np.mean(own, axis=0) if own else np.zeros(frequencies),
-        "permuted": np.mean(permuted, axis=0) if permuted else np.zeros((len(orders), frequencies)),
-        "order_effect": np.array(effect),
-    }
-
-
 def measured(
     tokens: Tensor,
     keep: list[int] | None = None,
-    seed: int = 0,
     batches: list[int] | None = None,
     norm: nn.Module | None = None,
     closely: int | None = None,
 ) -> TapResult:
     """Tokens ``[n, N, D]`` through TapMeasures, in batches of these sizes (default: one)."""
     kept = np.arange(len(tokens)) if keep is None else np.array(keep, dtype=np.int64)
-    measures = TapMeasures(3, "block 3", len(tokens), kept, seed, norm=norm, closely=closely)
+    measures = TapMeasures(3, "block 3", len(tokens), kept, norm=norm, closely=closely)
     for batch in tokens.split(batches or [len(tokens)]):
         measures.update(batch)
-    return measures.finish()
+    return measures.finish(measures.low, measures.high)
 
 
 def random_tokens(*shape: int, seed: int = 0) -> Tensor:

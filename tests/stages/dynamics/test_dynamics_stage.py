@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from typing import Any
 
@@ -70,8 +69,6 @@ def test_every_stage_of_training_is_read(strategy: str, context: Context) -> Non
     ]
     assert {row["quantity"] for row in record.approach} == {"rank95", "entropy", "log10 magnitude", "intensity"}
     assert all(len(row["distances"]) == 4 and row["verdict"] for row in record.approach)
-    with (context.run.root / "analysis/tables/rank.csv").open() as file:
-        assert {row["network"] for row in csv.DictReader(file)} == set(labels)
 
 
 @pytest.mark.usefixtures("quick_figures")
