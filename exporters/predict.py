@@ -83,7 +83,7 @@ def predict(
             part = files[start : start + step]
             read = [_read(bundle, file) for file in part]
             images = [image for image in read if not isinstance(image, str)]
-            rows = iter(_probabilities(runner, images) if images else [])
+            rows = iter(_probabilities(runner, images) if images else np.empty((0, 0)))
             for file, image in zip(part, read, strict=True):
                 if isinstance(image, str):
                     yield Prediction(file, (), image)
