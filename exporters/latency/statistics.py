@@ -79,10 +79,11 @@ def speedup_interval(
 def change_interval(before: Times, now: Times, confidence: float) -> tuple[float, float, float]:
     """Return how many times as large ``before`` was as ``now``, with an interval, from two independent measurements.
 
-    ``before [S]`` and ``now [T]`` are logarithms by session. The result is exp(mean before - mean now), with the
-    ends of Yuen's interval (1974, Biometrika 61:165): that of Welch, which lets the two differ in how much their sessions vary,
-    of means without the ``TRIM`` highest and lowest, so that a disturbed session neither moves the mean nor widens the
-    interval. Of log speed-ups this is the slowdown: 1.1 for a student that became 10 % slower relative to its teacher.
+    ``before [S]`` and ``now [T]`` are logarithms by session. The result is exp(mean before - mean now), with the ends
+    of Yuen's interval (1974, Biometrika 61:165): that of Welch, which lets the two differ in how much their sessions
+    vary, of means without the ``TRIM`` highest and lowest, so that a disturbed session neither moves the mean nor
+    widens the interval. Of log speed-ups this is the slowdown: 1.1 for a student that became 10 % slower relative to
+    its teacher.
     """
     (first, one, many), (second, other, more) = _trimmed(before), _trimmed(now)
     difference, spread = first - second, one + other
