@@ -1,7 +1,6 @@
 """The run directory: where a run's config, state, records, metrics and files live (DESIGN, section 5).
 
-RUN/config.yaml            the resolved config; what only a measurement can decide stays "auto" (export.projector), and
-                           the decision is in the export record
+RUN/config.yaml            the resolved config
 RUN/state.json             each stage: status, fingerprint, times
 RUN/records/STAGE.json     what each stage hands to the next
 RUN/metrics.jsonl          one line a training epoch
