@@ -14,7 +14,6 @@ from __future__ import annotations
 import io
 import re
 import struct
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +23,6 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vitcompress.core.errors import DataError
-from vitcompress.core.pillow import reading
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"})
 READING = 2
@@ -124,7 +122,6 @@ def reason_of(error: BaseException) -> str:
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """Yield the image, not decoded yet; an error of its decoder becomes an ImageError that names the file."""
-    reading(path)
     try:
         with Image.open(path) as image:
             yield image
@@ -141,8 +138,8 @@ def _turn(image: Image.Image) -> None:
         ImageOps.exif_transpose(image, in_place=True)
     except MemoryError:
         raise
-    except Exception as error:  # the parser raises anything
-        warnings.warn(f"Corrupt EXIF data: {error}", stacklevel=1)
+    except Exception:  # the parser raises anything
+        return
 
 
 def _require_scale(image: Image.Image) -> None:
