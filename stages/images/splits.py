@@ -51,19 +51,17 @@ class ListedSplit:
         return replace(self, items=kept)
 
 
+@dataclass(frozen=True)
 class StreamSplit:
     """A split that can only be read in order (webdataset, TFDS)."""
 
-    def __init__(self, dataset: Any, count: int, classes: int, counted_by: str = "") -> None:
-        """Take a stream as a split.
-
-        Args:
-            dataset: iterable of (image, class).
-            count: images of a pass.
-            classes: number of classes.
-            counted_by: the setting that gave ``count``, where a pass must have exactly that many images.
-        """
-        self.dataset, self.count, self.classes, self.counted_by = dataset, count, classes, counted_by
+    dataset: Any
+    """Iterable of (image, class)."""
+    count: int
+    """Images of a pass."""
+    classes: int
+    counted_by: str = ""
+    """The setting that gave ``count``, where a pass must have exactly that many images."""
 
     def __len__(self) -> int:
         return self.count
