@@ -55,12 +55,7 @@ class ImageError(DataError):
 
 
 def open_image(path: Path, *, oriented: bool = True, transparency: Transparency = "white") -> Image.Image:
-    """Return a fully decoded RGB image.
-
-    Args:
-        path: of the file.
-        oriented: whether to turn it as its EXIF data says. (A TIFF is always turned, by Pillow.)
-        transparency: what becomes of transparent pixels.
+    """Return a fully decoded RGB image, turned as its EXIF data says if ``oriented``. (Pillow always turns a TIFF.)
 
     Raises:
         ImageError: the file is missing, is no image that Pillow can decode, or does not say what is black and white.
@@ -70,11 +65,7 @@ def open_image(path: Path, *, oriented: bool = True, transparency: Transparency 
 
 
 def as_rgb(image: Any, what: str) -> Image.Image:
-    """Return an image of a foreign dataset, or its bytes, read as files are.
-
-    Raises:
-        DataError: it cannot be read; ``what`` begins the message.
-    """
+    """Return an image of a foreign dataset, or its bytes, read as files are; ``what`` it is, is for a DataError."""
     try:
         return rgb(Image.open(io.BytesIO(image)) if isinstance(image, bytes) else image)
     except UNREADABLE as error:

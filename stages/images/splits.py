@@ -85,11 +85,7 @@ class StreamSplit:
 
 
 def class_of(label: Any, classes: int, what: str) -> int:
-    """Return a label as a class number, from 0 to ``classes`` - 1.
-
-    Raises:
-        DataError: it is not one.
-    """
+    """Return a label as a class number, from 0 to ``classes`` - 1; a DataError is raised if it is none."""
     try:
         number = int(label)
     except (TypeError, ValueError) as error:
@@ -152,7 +148,7 @@ def split_images(found: Images, config: DataConfig, left_out: Set[str], dropped:
     Args:
         found: of the source.
         config: of the images.
-        left_out: names of files that cannot be used; they count as absent.
+        left_out: names (``File.name``) of files that count as absent.
         dropped: names of files that are not trained on; the held-out images stay the same ones.
 
     Raises:
