@@ -15,7 +15,6 @@ from pathlib import Path
 
 from vitcompress.core.files import reference, write_atomic
 from vitcompress.core.record import FileRef
-from vitcompress.stages.images.thumbnails import suffix
 from vitcompress.stages.verify.contestant import Contestant
 from vitcompress.stages.verify.held_out import NO_ANSWER, HeldOut
 
@@ -49,7 +48,7 @@ def write_thumbnails(root: Path, pictures: Mapping[int, bytes]) -> dict[int, str
     """Write thumbnails and remove earlier ones; return their paths relative to ``root``, by position."""
     folder = root / "verify" / "flips"
     shutil.rmtree(folder, ignore_errors=True)
-    paths = {position: folder / f"{position:06d}{suffix()}" for position in pictures}
+    paths = {position: folder / f"{position:06d}.webp" for position in pictures}
     for position, path in paths.items():
         write_atomic(path, pictures[position])
     return {position: path.relative_to(root).as_posix() for position, path in paths.items()}

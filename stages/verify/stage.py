@@ -205,7 +205,7 @@ def _accuracy(inputs: Inputs, context: Context, contestants: Sequence[Contestant
     held_out = ask(contestants, split, classes, workers=context.workers)
 
     def picture(positions: Sequence[int]) -> tuple[dict[int, str], str]:
-        pictures, why = thumbnails(split, positions, held_out.labels)
+        pictures, why = thumbnails(split, positions)
         return write_thumbnails(root, pictures), why
 
     return {
