@@ -60,11 +60,7 @@ def refused_write(error: BaseException) -> OSError | None:
 
 
 def inside(folder: Path, relative: str) -> Path:
-    """Return ``folder / relative``.
-
-    Raises:
-        UsageError: ``relative`` is absolute or climbs out of ``folder`` (links are followed).
-    """
+    """Return ``folder / relative``; a UsageError is raised if that is outside of ``folder``, links followed."""
     target = (folder / relative).resolve()
     if Path(relative).is_absolute() or not target.is_relative_to(folder.resolve()):
         raise UsageError(f"path '{relative}' leaves its folder {folder}; only paths inside it are allowed.")
@@ -72,12 +68,9 @@ def inside(folder: Path, relative: str) -> Path:
 
 
 def below(folder: Path, relative: str) -> Path:
-    """Return ``folder / relative``, checked by its name alone: links (of a cache or a volume) may lead anywhere.
+    """Return ``folder / relative``; a UsageError is raised if that is outside of ``folder`` by its name.
 
-    For files whose content is checked by digest.
-
-    Raises:
-        UsageError: ``relative`` is absolute or climbs.
+    Links (of a cache or a volume) may lead anywhere: for files whose content is checked by digest.
     """
     foreign = PureWindowsPath(relative)  # knows both separators, and drives
     if Path(relative).is_absolute() or foreign.anchor or ".." in foreign.parts:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import io
 import re
 import struct
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +23,6 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vitcompress.core.errors import DataError
-from vitcompress.core.pillow import reading
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"})
 READING = 2
@@ -57,12 +55,7 @@ class ImageError(DataError):
 
 
 def open_image(path: Path, *, oriented: bool = True, transparency: Transparency = "white") -> Image.Image:
-    """Return a fully decoded RGB image.
-
-    Args:
-        path: of the file.
-        oriented: whether to turn it as its EXIF data says. (A TIFF is always turned, by Pillow.)
-        transparency: what becomes of transparent pixels.
+    """Return a fully decoded RGB image, turned as its EXIF data says if ``oriented``. (Pillow always turns a TIFF.)
 
     Raises:
         ImageError: the file is missing, is no image that Pillow can decode, or does not say what is black and white.
@@ -72,11 +65,7 @@ def open_image(path: Path, *, oriented: bool = True, transparency: Transparency 
 
 
 def as_rgb(image: Any, what: str) -> Image.Image:
-    """Return an image of a foreign dataset, or its bytes, read as files are.
-
-    Raises:
-        DataError: it cannot be read; ``what`` begins the message.
-    """
+    """Return an image of a foreign dataset, or its bytes, read as files are; ``what`` it is, is for a DataError."""
     try:
         return rgb(Image.open(io.BytesIO(image)) if isinstance(image, bytes) else image)
     except UNREADABLE as error:
@@ -124,7 +113,6 @@ def reason_of(error: BaseException) -> str:
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """Yield the image, not decoded yet; an error of its decoder becomes an ImageError that names the file."""
-    reading(path)
     try:
         with Image.open(path) as image:
             yield image
@@ -141,8 +129,8 @@ def _turn(image: Image.Image) -> None:
         ImageOps.exif_transpose(image, in_place=True)
     except MemoryError:
         raise
-    except Exception as error:  # the parser raises anything
-        warnings.warn(f"Corrupt EXIF data: {error}", stacklevel=1)
+    except Exception:  # the parser raises anything
+        return
 
 
 def _require_scale(image: Image.Image) -> None:

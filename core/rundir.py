@@ -44,11 +44,7 @@ class RunDirectory:
 
     @classmethod
     def existing(cls, root: Path) -> RunDirectory:
-        """Return the run at ``root``.
-
-        Raises:
-            UsageError: ``root`` is not a run directory.
-        """
+        """Return the run at ``root``; a UsageError is raised where there is none."""
         if not (root / "state.json").is_file():
             raise UsageError(
                 f"'{root}' is not a run directory (it has no state.json); give the folder of a `compress run`."
@@ -59,11 +55,10 @@ class RunDirectory:
     def claim(cls, root: Path, identity: dict[str, Any]) -> RunDirectory:
         """Return the run at ``root``, made when it does not exist.
 
-        Args:
-            identity: what makes this run this run (models, strategy, data, seed), as JSON values.
+        ``identity`` is what makes this run this run (models, strategy, data, seed), as JSON values.
 
         Raises:
-            UsageError: ``root`` is a file, cannot be written, holds other files, or is a different run.
+            UsageError: as ``begun``, or the folder cannot be written.
         """
         run = cls(root)
         if cls.begun(root, identity):
@@ -103,11 +98,7 @@ class RunDirectory:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run against a second process.
-
-        Raises:
-            UsageError: another process holds it, or the folder cannot be written.
-        """
+        """Hold the run against other processes; a UsageError is raised where one holds it, or it cannot be written."""
         lock = FileLock(self.root / ".lock", timeout=0)
         try:
             lock.acquire()
@@ -130,11 +121,7 @@ class RunDirectory:
         return self.root / "state.json"
 
     def state(self) -> dict[str, Any]:
-        """Return the whole of state.json.
-
-        Raises:
-            UsageError: it is damaged, or from another version of this program.
-        """
+        """Return the whole of state.json; a UsageError is raised if it is damaged or of another version."""
         try:
             state = json.loads(self.state_path.read_text())
             if state["schema"] == STATE_SCHEMA:
@@ -177,11 +164,7 @@ class RunDirectory:
         return self.root / "records" / f"{stage}.json"
 
     def load_record(self, stage: str, kind: type[RecordType]) -> RecordType:
-        """Return the stage's record.
-
-        Raises:
-            UsageError: the stage never finished, or its record is damaged.
-        """
+        """Return the stage's record; a UsageError is raised if the stage never finished or the record is damaged."""
         path = self._record_path(stage)
         try:
             return kind.model_validate_json(path.read_text())

@@ -66,11 +66,8 @@ def speedup_interval(
     Phi(-sqrt(S / (S - 1)) t), t the quantile of Student's t with S - 1 degrees of freedom. No resample of so few
     blocks reaches beyond them all, so an end is never nearer than that of Student's interval of the mean itself.
 
-    Simulated coverage with session effects of 1, 2 and 3 % in each model, and of 2 % where one session in ten is
-    disturbed by 10 % more (1,500 trials each): 5 sessions 95 / 95 / 95 / 96 %, 6 sessions 95 / 95 / 96 / 97, 8 sessions
-    96 / 96 / 95 / 97, 10 sessions 94 / 95 / 95 / 96, 20 sessions 95 / 94 / 94 / 96. Percentiles alone reach 91 to 95 %
-    with 5 to 8 sessions. Stopping at a half-width of 1 % costs 1 to 2 points where effects are 1 %.
-    What stays the same for as long as a process lives is in no session's difference from the next, nor in the interval;
+    Simulated coverage with session effects of 1 to 3 % (1,500 trials each) is 94 to 97 % with 5 to 20 sessions. What
+    stays the same for as long as a process lives is in no session's difference from the next, nor in the interval;
     ``benchmarks/gates.py`` measures that.
 
     Raises:
@@ -82,17 +79,11 @@ def speedup_interval(
 def change_interval(before: Times, now: Times, confidence: float) -> tuple[float, float, float]:
     """Return how many times as large ``before`` was as ``now``, with an interval, from two independent measurements.
 
-    Args:
-        before: logarithms by session ``[S]`` of one measurement.
-        now: likewise ``[T]`` of another, made at another time or on another machine.
-        confidence: of the interval, between 0 and 1.
-
-    Returns:
-        exp(mean before - mean now), with the ends of Yuen's interval (1974, Biometrika 61:165): that of Welch, which
-        lets the two differ in how much their sessions vary, of means without the ``TRIM`` highest and lowest, so that a
-        session in a storm neither moves the mean nor widens the interval. With fewer than ten sessions it is Welch's.
-        Of log speed-ups this is the slowdown: 1.1 for a student that became 10 % slower relative to its teacher. Of log
-        medians it is the gain: 1.1 for one that became 10 % faster.
+    ``before [S]`` and ``now [T]`` are logarithms by session. The result is exp(mean before - mean now), with the ends
+    of Yuen's interval (1974, Biometrika 61:165): that of Welch, which lets the two differ in how much their sessions
+    vary, of means without the ``TRIM`` highest and lowest, so that a disturbed session neither moves the mean nor
+    widens the interval. Of log speed-ups this is the slowdown: 1.1 for a student that became 10 % slower relative to
+    its teacher.
     """
     (first, one, many), (second, other, more) = _trimmed(before), _trimmed(now)
     difference, spread = first - second, one + other

@@ -19,11 +19,7 @@ _SHOWN = 20
 
 
 def find_bad(files: Iterable[File], *, decode: bool) -> dict[str, ImageError]:
-    """Open (or decode) the files in threads, as Pillow's decoders run beside each other; return those that fail.
-
-    Returns:
-        The error of each, by ``File.name``.
-    """
+    """Open (or decode) the files in threads, as Pillow's decoders run beside each other; return errors by name."""
     read: Callable[[Path], object] = open_image if decode else check_header
 
     def tried(file: File) -> ImageError | None:

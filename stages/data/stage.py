@@ -9,7 +9,6 @@ from typing import Literal
 from vitcompress.core.context import Context
 from vitcompress.core.errors import DataError
 from vitcompress.core.images import READING, ImageError
-from vitcompress.core.pillow import listening
 from vitcompress.core.records import DataRecord
 from vitcompress.core.words import counted
 from vitcompress.stages.data.bad_images import LISTED, find_bad, refusal, write_list
@@ -89,12 +88,9 @@ def _check(config: DataConfig, images: Images, context: Context) -> tuple[str, M
         if config.on_bad_image == "skip":
             context.say("note: data.on_bad_image=skip finds nothing while data.check=skip opens no image")
         return "not opened beforehand (data.check=skip)", {}
-    with listening() as heard:
-        bad = find_bad(images.files(), decode=how == "full")
+    bad = find_bad(images.files(), decode=how == "full")
     if bad and config.on_bad_image == "error":
         raise refusal(bad, config.source, count)
-    for line in heard.lines():
-        context.say(line)
     if bad:
         context.say(f"note: {counted(len(bad), 'image')} of {count:,} left out of both splits: {LISTED}")
     return f"all {count:,} {'decoded' if how == 'full' else 'headers read'}", bad

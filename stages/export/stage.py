@@ -12,7 +12,7 @@ from vitcompress.core.records import DataRecord, DistillRecord, FoldRecord, Grap
 from vitcompress.exporters import targets
 from vitcompress.stages.export.config import ExportConfig
 from vitcompress.stages.export.engines import build_engines
-from vitcompress.stages.export.graphs import Sample, export_graph, held_out
+from vitcompress.stages.export.graphs import export_graph, held_out
 from vitcompress.stages.export.precisions import reduce_graph
 
 
@@ -45,11 +45,11 @@ def run(config: ExportConfig, inputs: Inputs, context: Context) -> ExportRecord:
         for graph, spec in fold.models.items()
     }
     teacher_images = held_out(inputs.data, inputs.teacher.preprocess, config)
-    model, weights, cost = inputs.teacher.model, inputs.teacher.weights, inputs.teacher.cost
-    teacher = export_graph(config, "teacher", model, weights, cost, teacher_images, context)
+    spec, weights, cost = inputs.teacher.model, inputs.teacher.weights, inputs.teacher.cost
+    teacher = export_graph(config, "teacher", spec, weights, cost, teacher_images, context)
     graph, why = _deployed(config, fold)
-    source = Sample(inputs.data, images, fold.models[graph], fold.graphs[graph])
-    reduced, missing = reduce_graph(config, student[graph], source, context)
+    spec, weights = fold.models[graph], fold.graphs[graph]
+    reduced, missing = reduce_graph(config, student[graph], spec, weights, inputs.data, images, context)
     engines = build_engines(config, {"fp32": student[graph], **reduced}, missing, context)
     return ExportRecord(
         deployed=graph,

@@ -62,13 +62,7 @@ class _Preparation:
 def held_out_batches(
     split: Any, specs: Sequence[PreprocessSpec], *, batch_size: int, workers: int
 ) -> Iterator[HeldOutBatch]:
-    """Yield every image once, in order, opened and decoded once whatever the number of preprocessings.
-
-    Args:
-        split: of the images.
-        specs: distinct preprocessings.
-        batch_size: images a batch; the last may be smaller.
-        workers: processes that load.
+    """Yield every image once, in order, opened and decoded once whatever the number of (distinct) preprocessings.
 
     Raises:
         DataError: an image cannot be read.
@@ -104,7 +98,7 @@ def images_digest(
         split: of the images.
         classes: names, in order.
         labels: class of each image, ``[N]``.
-        pixels: digest of each image's pixels, where images are no files (``HeldOutBatch.pixels``).
+        pixels: of ``HeldOutBatch``, where images are no files.
 
     Raises:
         DataError: a file is gone.

@@ -2,7 +2,7 @@
 
 A **view** is one augmentation of one image, seeded by (seed, view number, image), not by whoever happens to load it:
 the same view comes out with 0 or 8 workers, on 1 or 64 processes, in an interrupted run or an uninterrupted one. Only
-a source that can be read in order alone (webdataset, TFDS) falls short of that: there the loader process counts too.
+a source that can be read in order alone (webdataset, TFDS) falls short of that: there the position counts.
 """
 
 from __future__ import annotations
@@ -44,22 +44,20 @@ class ViewKey:
     view: int
 
 
+@dataclass(eq=False)
 class ViewSampler(Sampler[ViewKey]):
     """The order of one pass over the training images, drawn from (seed, epoch) alone.
 
     (timm's ``RepeatAugSampler`` does not say which of an image's copies is which, so that both would be the same view.)
-
-    Args:
-        images: in the split.
-        seed: of the order.
-        repeats: views of each image in a pass (repeated augmentation, Hoffer et al. 2020); the pass keeps its length
-            and takes fewer images.
-        views: fixed views an image, used in turn over the epochs; 0 for new ones in every epoch.
     """
 
-    def __init__(self, images: int, seed: int, repeats: int = 1, views: int = 0) -> None:
-        self.images, self.seed, self.repeats, self.views = images, seed, repeats, views
-        self.epoch = 0
+    images: int
+    seed: int
+    repeats: int = 1
+    """Views of each image in a pass (repeated augmentation, Hoffer et al. 2020); the pass keeps its length."""
+    views: int = 0
+    """Fixed views an image, used in turn over the epochs; 0 for new ones in every epoch."""
+    epoch: int = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the pass."""
@@ -141,11 +139,13 @@ def seeded(*keys: int, restore: bool = True) -> Iterator[None]:
             torch.set_rng_state(saved[2])
 
 
+@dataclass(eq=False)
 class TrainViews(Dataset[View]):
     """Augmented views of a random-access split."""
 
-    def __init__(self, split: Any, transform: Callable[[Image.Image], Tensor], seed: int) -> None:
-        self.split, self.transform, self.seed = split, transform, seed
+    split: Any
+    transform: Callable[[Image.Image], Tensor]
+    seed: int
 
     def __len__(self) -> int:
         return len(self.split)
@@ -157,12 +157,14 @@ class TrainViews(Dataset[View]):
             return self.transform(image), label
 
 
+@dataclass(eq=False)
 class StreamViews(IterableDataset[View]):
-    """Views of a split that can only be read in order; seeded by the loader process and its position in the stream."""
+    """Views of a split that can only be read in order; seeded by the position in the stream."""
 
-    def __init__(self, split: StreamSplit, transform: Callable[[Image.Image], Tensor], seed: int) -> None:
-        self.split, self.transform, self.seed = split, transform, seed
-        self.epoch = 0
+    split: StreamSplit
+    transform: Callable[[Image.Image], Any]
+    seed: int
+    epoch: int = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the pass; the source shuffles its shards by it."""
@@ -174,19 +176,18 @@ class StreamViews(IterableDataset[View]):
         return len(self.split)
 
     def __iter__(self) -> Iterator[View]:
-        worker = get_worker_info()
-        reader = worker.id if worker else 0  # each loader process counts its own part of the stream from 0
         for position, (image, label) in enumerate(self.split):
-            with seeded(self.seed, self.epoch, reader, position):
+            with seeded(self.seed, self.epoch, 0, position):
                 view = self.transform(image)
             yield view, label
 
 
+@dataclass(eq=False)
 class EvalViews(Dataset[Any]):
     """Every image of a random-access split once, with its class; what ``transform`` gives is collated."""
 
-    def __init__(self, split: Any, transform: Callable[[Image.Image], Any]) -> None:
-        self.split, self.transform = split, transform
+    split: Any
+    transform: Callable[[Image.Image], Any]
 
     def __len__(self) -> int:
         return len(self.split)

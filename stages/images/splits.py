@@ -51,19 +51,17 @@ class ListedSplit:
         return replace(self, items=kept)
 
 
+@dataclass(frozen=True)
 class StreamSplit:
     """A split that can only be read in order (webdataset, TFDS)."""
 
-    def __init__(self, dataset: Any, count: int, classes: int, counted_by: str = "") -> None:
-        """Take a stream as a split.
-
-        Args:
-            dataset: iterable of (image, class).
-            count: images of a pass.
-            classes: number of classes.
-            counted_by: the setting that gave ``count``, where a pass must have exactly that many images.
-        """
-        self.dataset, self.count, self.classes, self.counted_by = dataset, count, classes, counted_by
+    dataset: Any
+    """Iterable of (image, class)."""
+    count: int
+    """Images of a pass."""
+    classes: int
+    counted_by: str = ""
+    """The setting that gave ``count``, where a pass must have exactly that many images."""
 
     def __len__(self) -> int:
         return self.count
@@ -87,11 +85,7 @@ class StreamSplit:
 
 
 def class_of(label: Any, classes: int, what: str) -> int:
-    """Return a label as a class number, from 0 to ``classes`` - 1.
-
-    Raises:
-        DataError: it is not one.
-    """
+    """Return a label as a class number, from 0 to ``classes`` - 1; a DataError is raised if it is none."""
     try:
         number = int(label)
     except (TypeError, ValueError) as error:
@@ -154,7 +148,7 @@ def split_images(found: Images, config: DataConfig, left_out: Set[str], dropped:
     Args:
         found: of the source.
         config: of the images.
-        left_out: names of files that cannot be used; they count as absent.
+        left_out: names (``File.name``) of files that count as absent.
         dropped: names of files that are not trained on; the held-out images stay the same ones.
 
     Raises:

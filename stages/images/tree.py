@@ -53,8 +53,7 @@ def _walk(top: Path, root: Path) -> Iterator[tuple[Path, list[str]]]:
 def tree_digest(root: Path) -> str:
     """Return SHA-256 over relative path, size and modification time of every file below ``root``, hidden ones left out.
 
-    Raises:
-        DataError: a file or folder that cannot be looked at, such as a link to nothing.
+    A file or folder that cannot be looked at, such as a link to nothing, is a DataError.
     """
     digest = hashlib.sha256()
     for folder, names in walk(root, root):

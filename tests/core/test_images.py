@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from nasty_images import damaged_exif, noise, oriented, write_nasty
+from nasty_images import noise, oriented, write_nasty
 from PIL import Image, ImageOps
 
-from vitcompress.core import pillow
 from vitcompress.core.errors import DataError
 from vitcompress.core.images import ImageError, check_header, open_image, rgb
+from vitcompress.core.pillow import hushed
 
 EITHER = pytest.mark.parametrize("read", [open_image, check_header])
 
@@ -133,7 +132,7 @@ def test_what_is_transparent_is_white_and_what_is_half_is_between(tmp_path: Path
 def test_every_kind_of_transparency_is_seen(tmp_path: Path, name: str, white: tuple[int, int] | None) -> None:
     write_nasty(tmp_path)
     found = np.asarray(open_image(tmp_path / name))
-    with pillow.listening():  # Pillow warns of the colours that then show
+    with hushed():  # Pillow warns of the colours that then show
         kept = np.asarray(open_image(tmp_path / name, transparency="dropped"))
     if white is not None:
         assert found[white[::-1]].tolist() == [255, 255, 255] != kept[white[::-1]].tolist()
@@ -156,30 +155,18 @@ def test_opaque_images_keep_their_colours(tmp_path: Path, mode: str) -> None:
 
 def test_an_open_image_is_read_as_a_file_is(tmp_path: Path) -> None:
     for path in write_nasty(tmp_path):
-        with pillow.listening(), Image.open(path) as image:
+        with hushed(), Image.open(path) as image:
             np.testing.assert_array_equal(np.asarray(rgb(image)), np.asarray(open_image(path)))
 
 
-def test_damaged_exif_data_says_nothing_but_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    noise().save(tmp_path / "a.jpg", exif=damaged_exif(), quality=95)
-    shutil.copy(tmp_path / "a.jpg", tmp_path / "b.jpg")
-    noise().save(tmp_path / "good.jpg", exif=oriented(6))
-    with pillow.listening() as heard:
-        for _ in range(2):
-            for path in sorted(tmp_path.iterdir()):
-                open_image(path)
-    assert heard.lines() == [
-        f"note: 2 images used in spite of a remark of Pillow ({tmp_path / 'a.jpg'}, {tmp_path / 'b.jpg'}): "
-        "Truncated File Read"
-    ]
+def test_damaged_exif_data_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise().save(tmp_path / "a.png", exif=oriented(6))
 
     def broken(image: Image.Image, *, in_place: bool) -> None:
         raise TypeError("not what it seems")
 
     monkeypatch.setattr(ImageOps, "exif_transpose", broken)
-    with pillow.listening() as heard:
-        assert open_image(tmp_path / "good.jpg").size == (40, 30)
-    assert list(heard.images) == ["Corrupt EXIF data: not what it seems"]
+    assert open_image(tmp_path / "a.png").size == (40, 30)
 
 
 def test_a_truncated_file_is_not_taken_for_one_with_damaged_exif_data(tmp_path: Path) -> None:

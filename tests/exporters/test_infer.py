@@ -18,7 +18,7 @@ from tiny_models import LABELS
 
 from vitcompress.core.errors import DataError
 from vitcompress.core.images import open_image
-from vitcompress.core.pillow import listening
+from vitcompress.core.pillow import hushed
 from vitcompress.core.preprocess import CropMode, Input, PreprocessSpec
 from vitcompress.exporters.bundle import open_bundle
 from vitcompress.exporters.bundle.infer import prepare
@@ -105,7 +105,7 @@ def test_odd_files_are_prepared_alike_to_the_bit(tmp_path: Path, how: dict[str, 
     )
     seen = set()
     for path in write_nasty(tmp_path):
-        with listening():
+        with hushed():
             found, wanted = prepare(path, spec.model_dump(mode="json")), spec.apply(spec.open(path))[None]
         assert found.dtype == wanted.dtype
         np.testing.assert_array_equal(found, wanted, err_msg=path.name)

@@ -35,32 +35,19 @@ _LAST = Folder()
 
 
 def source_of(source: str) -> Source:
-    """Return the source that a ``data.source`` is of: digits, a prefixed name, another package's, else a folder.
-
-    Raises:
-        UsageError: a package adds a source that cannot be loaded.
-    """
+    """Return the source that a ``data.source`` is of: digits, a prefixed name, another package's, else a folder."""
     return next(one for one in (*_FIRST, *installed(), _LAST) if one.owns(source))
 
 
 @cache
 def installed() -> tuple[Source, ...]:
-    """Return the sources of installed packages, by name.
-
-    Raises:
-        UsageError: one of them cannot be loaded.
-    """
+    """Return the sources of installed packages; a UsageError is raised if one cannot be loaded."""
     points = sorted(entry_points(group=GROUP), key=lambda point: point.name)
     return tuple(load(point, "source of images", lambda kind: kind()) for point in points)
 
 
 def open_images(config: DataConfig, left_out: Set[str] = frozenset(), dropped: Set[str] = frozenset()) -> Images:
-    """Return the images of a config.
-
-    Args:
-        config: which images.
-        left_out: names of files (``File.name``) that cannot be used.
-        dropped: names of files that are not trained on.
+    """Return the images of a config without some files, as ``split_images`` takes them.
 
     Raises:
         DataError: see the sources' ``images``, and ``split_images``.
@@ -89,11 +76,7 @@ def _listed_once(config: DataConfig, digest: str, left_out: Set[str], dropped: S
 
 @lru_cache(maxsize=4)
 def data_digest(config: DataConfig) -> str:
-    """Return what changes when the images change; cheap enough to ask before every run.
-
-    Raises:
-        DataError: the source or the labels file is not there.
-    """
+    """Return what changes when the images change; a DataError is raised if the source or its labels are gone."""
     source = source_of(config.source)
     parts = [source.name, config.source, config.root, *source.state(config)]
     if config.labels:

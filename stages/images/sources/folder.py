@@ -112,11 +112,7 @@ def _class_files(root: Path) -> tuple[dict[str, list[str]], Counter[str]]:
 
 
 def _class_folders(root: Path) -> list[Path]:
-    """Return the visible folders directly in ``root``, sorted.
-
-    Raises:
-        DataError: there are none, or they have the names of splits.
-    """
+    """Return the visible folders directly in ``root``, sorted; refuse those that are named like splits."""
     try:
         entries = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     except OSError as error:

@@ -34,11 +34,7 @@ class ShardSplit:
         return len(self.table)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        """Return the image and its class.
-
-        Raises:
-            DataError: the shard holds no image there.
-        """
+        """Return the image and its class; a DataError is raised if it cannot be read."""
         shard, offset, size, label = self.table[index].tolist()
         with Path(self.paths[shard]).open("rb") as file:
             file.seek(offset)
@@ -53,10 +49,6 @@ class ShardSplit:
 
 def indexed(reader: Any, split: str) -> ShardSplit | None:
     """Return the split of timm's webdataset reader by random access; None where it can only be streamed.
-
-    Args:
-        reader: timm's, which has read the names of the shards.
-        split: its name, for messages.
 
     Raises:
         DataError: a shard is missing or damaged, an image has no class, or there are not as many images as the
@@ -80,11 +72,7 @@ def indexed(reader: Any, split: str) -> ShardSplit | None:
 
 
 def _is_local(path: str) -> bool:
-    """Return whether this is a tar file on this machine that is not compressed.
-
-    Raises:
-        DataError: it is a path of this machine, and there is no file.
-    """
+    """Return whether this is a tar file on this machine that is not compressed; a DataError if the file is gone."""
     if "://" in path or path.startswith("pipe:"):
         return False
     if not Path(path).is_file():

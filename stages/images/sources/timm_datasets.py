@@ -99,11 +99,7 @@ def _package(config: DataConfig) -> str:
 
 
 def _split_of(dataset: Any, config: DataConfig, name: str, setting: str, classes: int) -> Any:
-    """Return a timm dataset by random access where that can be had, else as a stream of ``setting`` images.
-
-    Raises:
-        DataError: its shards are damaged or of more classes, or it does not say its length.
-    """
+    """Return a timm dataset by random access where that can be had, else as a stream of ``setting`` images."""
     from torch.utils.data import IterableDataset
 
     if not isinstance(dataset, IterableDataset):

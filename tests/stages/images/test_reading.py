@@ -16,7 +16,7 @@ from timm.data.dataset import ImageDataset
 
 from vitcompress.core.errors import DataError
 from vitcompress.core.images import open_image
-from vitcompress.core.pillow import listening
+from vitcompress.core.pillow import hushed
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.exporters.bundle.infer import prepare
 from vitcompress.stages.analysis.sample import folder_sample
@@ -41,7 +41,7 @@ PIXELS = SPEC.model_copy(update={"input": "uint8"})
 
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
-    with listening():
+    with hushed():
         yield
 
 
@@ -59,7 +59,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def wanted(folder: Path) -> NDArray[np.float32]:
     """Of every held-out file in order, as a bundle prepares it, ``[N, 3, 20, 20]``."""
     files = [path for name in ("a", "b") for path in sorted((folder / "val" / name).iterdir())]
-    with listening():
+    with hushed():
         return np.concatenate([prepare(path, SPEC.model_dump(mode="json")) for path in files])
 
 
