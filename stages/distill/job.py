@@ -148,13 +148,8 @@ def student_job(
 ) -> Job:
     """Return the training of these networks on these loaders, wherever they come from.
 
-    Args:
-        config: losses, rates and schedule.
-        networks: the student is trained in place.
-        loaders: of the student's preprocessing.
-        context: where checkpoints and metrics go.
-        name: of the training, in messages and metrics, and of its folder of checkpoints.
-        fingerprint: None for the stage's.
+    The student is trained in place. ``name`` is the training's in messages and metrics, and of its folder of
+    checkpoints; those of another ``fingerprint`` (None: the stage's) are not resumed.
     """
     return Job(
         name=name,
@@ -266,11 +261,7 @@ def with_taps(
 ) -> TappedStudent:
     """Return a student that gives its taps, its projectors new.
 
-    Args:
-        network: the student.
-        pairs: the comparisons in use.
-        ours: shape of the student's tap of each layer.
-        theirs: likewise of the teacher's.
+    ``ours`` and ``theirs`` are the shapes of the student's and the teacher's taps by layer.
 
     Raises:
         UsageError: two taps cannot be compared.

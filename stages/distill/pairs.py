@@ -92,12 +92,7 @@ def teacher_layers(pairs: tuple[LayerPair, ...]) -> tuple[int, ...]:
 
 
 def check_alignable(pairs: tuple[LayerPair, ...], student: dict[int, Shape], teacher: dict[int, Shape]) -> None:
-    """Refuse pairs of taps that cannot be compared.
-
-    Args:
-        pairs: what is compared.
-        student: shape of the student's tap of each layer.
-        teacher: likewise.
+    """Refuse pairs of taps that cannot be compared, by the shapes of the taps of each layer.
 
     Raises:
         UsageError: a tap is not a map ``[B, C, H, W]``; the message has both shapes.

@@ -32,17 +32,7 @@ def distil(
 ) -> DistillRecord:
     """Train these networks on these loaders, choose the better of raw and averaged weights, write them.
 
-    Args:
-        config: resolved.
-        networks: the student is trained in place.
-        loaders: of the student's preprocessing.
-        model: what the student is called in the record.
-        context: the run that weights, checkpoints, metrics and snapshots go to.
-
-    Raises:
-        UsageError: a snapshot has no room.
-        ResultError: a loss or gradient, or a trained weight, is not finite.
-        RunInterrupted: stopped on request.
+    The student is trained in place; ``model`` is what it is called in the record. Raises as ``run`` does.
     """
     epochs, every = int(config.epochs), None if config.keep_every is None else int(config.keep_every)
     snapshots = Snapshots(context.run.root, context.fingerprint, epochs, every)

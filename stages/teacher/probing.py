@@ -55,8 +55,13 @@ def probe_of(
     features, labels = answers(PooledFeatures(model), split, preprocess, config, context)
     accelerator, probe = make_accelerator(context.device), None
     if accelerator.is_main_process:
-        tuning = hold_out(labels, config.tune_fraction, seed)
-        probe = _fitted(features, labels, tuning, positions, len(images.classes), accelerator.device)
+        tuning, classes, device = hold_out(labels, config.tune_fraction, seed), len(images.classes), accelerator.device
+        inputs, targets = torch.from_numpy(features), torch.from_numpy(labels)
+        penalty, start = chosen_head(inputs, targets, tuning, classes, device)
+        final = start
+        if len(tuning):
+            ((_, final),) = fitted_heads(inputs, targets, classes, (penalty,), device)
+        probe = Probe(start, final, penalty, positions[tuning], start.right(inputs[tuning], targets[tuning]))
     probe = from_main(probe)
     assert probe is not None  # noqa: S101 - the main process has fitted it
     return probe
@@ -84,19 +89,3 @@ def _probed(split: Sequence[object], model: nn.Module, seed: int) -> tuple[Seque
         return split, np.arange(len(split))
     positions = np.sort(np.random.default_rng(seed).permutation(len(split))[:most])
     return Subset(split, positions.tolist()), positions  # type: ignore[arg-type, return-value]
-
-
-def _fitted(
-    features: NDArray[np.float32],
-    labels: NDArray[np.int64],
-    tuning: NDArray[np.int64],
-    positions: NDArray[np.int64],
-    classes: int,
-    device: torch.device,
-) -> Probe:
-    inputs, targets = torch.from_numpy(features), torch.from_numpy(labels)
-    penalty, start = chosen_head(inputs, targets, tuning, classes, device)
-    if not len(tuning):
-        return Probe(start, start, penalty, tuning, np.empty(0, np.bool_))
-    ((_, final),) = fitted_heads(inputs, targets, classes, (penalty,), device)
-    return Probe(start, final, penalty, positions[tuning], start.right(inputs[tuning], targets[tuning]))

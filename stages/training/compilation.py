@@ -27,10 +27,7 @@ _WORTH_SECONDS = 900
 def decide(setting: Setting, device: str, operations: float) -> tuple[bool, str]:
     """Return whether to compile, and why (empty where it was asked for).
 
-    Args:
-        setting: as configured.
-        device: ``cpu`` or ``cuda``.
-        operations: floating-point operations of the whole training.
+    ``operations`` are the floating-point operations of the whole training.
 
     Raises:
         EnvironmentLacksError: asked for by name, and there is no compiler.

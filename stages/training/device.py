@@ -48,10 +48,7 @@ def make_accelerator(
 ) -> Any:
     """Return the Accelerate engine for this process; batch sizes are global (split over processes).
 
-    Args:
-        device: ``cpu``, ``cuda`` or ``auto``.
-        accumulation: forward passes that make up one optimizer step.
-        precision: auto is bfloat16 where the GPU has it, float32 otherwise.
+    The precision ``auto`` is bfloat16 where the GPU has it, float32 otherwise.
 
     Raises:
         EnvironmentLacksError: a GPU was asked for and there is none.

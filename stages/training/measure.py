@@ -83,12 +83,7 @@ def measure_steps(job: Job, config: TrainingConfig, context: Context, steps: int
 def measure_line(job: Job, config: TrainingConfig, context: Context, batch: Sequence[Tensor], steps: int) -> StepLine:
     """Measure steps over one batch in memory and over half of it; smaller ones where the GPU cannot hold them.
 
-    Args:
-        job: its own loader is not read.
-        config: of the training, for one process and without accumulation.
-        context: device, seed and threads.
-        batch: what a loader gives.
-        steps: measured ones of each size.
+    The job's own loader is not read; ``config`` is for one process and without accumulation.
 
     Raises:
         EnvironmentLacksError: the GPU cannot hold a step of two images.

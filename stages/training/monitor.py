@@ -28,9 +28,7 @@ class Pace:
 def progress_bar(context: Context, figures: str = "") -> Bar:
     """Return a bar with images a second, for the main process's terminal; elsewhere it shows nothing.
 
-    Args:
-        context: whose console.
-        figures: rich's markup of what else is shown, each followed by two spaces.
+    ``figures`` is rich's markup of what else is shown, each followed by two spaces.
     """
     return Bar(
         TextColumn("  {task.description}"),

@@ -121,6 +121,7 @@ class Pulse:
                 for rank in range(self.processes):
                     if rank != self.rank and store.check([str(rank)]):
                         self.hear(rank, store.get(str(rank)).decode(), time.monotonic())
+                self.answered = time.monotonic()
                 self.closed.wait(self.interval)
         except (RuntimeError, OSError):  # the store's process is gone: its closed connections end the others' waits
             self.closed.set()

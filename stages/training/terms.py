@@ -54,12 +54,9 @@ class Terms:
     def weighed(
         self, terms: dict[str, Tensor], progress: Progress, again: Callable[[nn.Module], dict[str, Tensor]]
     ) -> dict[str, Tensor]:
-        """Return the terms of a batch as they enter the loss, and measure them if it is time to.
+        """Return the terms of a batch as they enter the loss; measure them if it is time to.
 
-        Args:
-            terms: scalars, weighted as configured, in one graph.
-            progress: before this batch; its ``scales`` and ``gradient_norms`` are set.
-            again: the same terms of the same batch, of the model it is given.
+        ``terms`` are scalars in one graph; ``again`` computes the same of the model it is given.
         """
         if self.compared is None:
             return terms

@@ -25,10 +25,9 @@ Teacher = Callable[[Tensor], tuple[Tensor | None, list[Tensor]]]
 
 
 def parts_of(teacher: Teacher, images: Tensor, layers: tuple[int, ...]) -> tuple[Part, ...]:
-    """Return the quantities a teacher gives, by its answer to ``images`` ``[b, 3, S, S]`` (one is enough).
+    """Return the quantities a teacher gives, by its answer to ``images [b, 3, S, S]`` (one is enough).
 
-    Args:
-        layers: the teacher's layers, in the order of its taps, none twice.
+    ``layers`` are the teacher's, in the order of its taps, none twice.
     """
     with torch.inference_mode():
         logits, taps = teacher(images)
@@ -55,7 +54,7 @@ def fill(
         dataset: ``dataset[ViewKey]`` gives (image, label).
         teacher: its answers must not depend on the other images of a batch.
         context: says and shows progress; its number of loader processes.
-        accelerator: the device that computes, and the processes, to which the files are dealt out in turn.
+        accelerator: its processes are dealt the files in turn.
         batch_size: images of one forward pass.
         max_gb: decimal gigabytes that the cache may take.
         stop: whether to stop; the file at hand is computed again next time.
@@ -98,7 +97,16 @@ def _compute(
     rank, processes = accelerator.process_index, accelerator.num_processes
     missing = {index: parts for index, parts in store.missing().items() if index % processes == rank}
     batches = {index: _batches(store.rows_of(index), batch_size) for index in missing}
-    loaded = iter(_loader(store, dataset, [rows for each in batches.values() for rows in each], context, accelerator))
+    every = [rows for each in batches.values() for rows in each]
+    loader: DataLoader[Any] = DataLoader(
+        dataset,
+        batch_sampler=([ViewKey(row % store.images, row // store.images) for row in rows] for rows in every),
+        num_workers=context.workers if every else 0,
+        worker_init_fn=worker_init(),
+        generator=torch.Generator().manual_seed(0),  # its own: the training's must not notice
+        pin_memory=accelerator.device.type == "cuda",
+    )
+    loaded = iter(loader)
     computed, started = 0, time.monotonic()
     with progress_bar(context) as bar:
         task = bar.add_task("teacher cache", total=sum(len(store.rows_of(index)) for index in missing), rate="-")
@@ -124,17 +132,6 @@ def _batches(rows: range, size: int) -> list[range]:
     does not depend on what was there already.
     """
     return [rows[first : first + size] for first in range(0, len(rows), size)]
-
-
-def _loader(store: Store, dataset: Any, batches: list[range], context: Context, accelerator: Any) -> DataLoader[Any]:
-    return DataLoader(
-        dataset,
-        batch_sampler=([ViewKey(row % store.images, row // store.images) for row in rows] for rows in batches),
-        num_workers=context.workers if batches else 0,
-        worker_init_fn=worker_init(),
-        generator=torch.Generator().manual_seed(0),  # its own: the training's must not notice
-        pin_memory=accelerator.device.type == "cuda",
-    )
 
 
 def _answer(

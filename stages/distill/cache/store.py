@@ -103,13 +103,9 @@ class Store:
         return sum(len(self.rows_of(index)) * part.row_bytes + HEADER_BYTES for index, parts in files for part in parts)
 
     def commit(self, part: Part, index: int, half: Tensor, scales: Tensor) -> None:
-        """Add a file, then the record that makes it count; each is whole or absent after a crash.
+        """Add a file of rows ``half``, float16 ``[rows, *shape]``, with their ``scales [rows]``, float32, on the CPU.
 
-        Args:
-            part: the quantity.
-            index: the file's number.
-            half: its rows, float16 ``[rows, *shape]`` on the CPU.
-            scales: float32 ``[rows]``.
+        Its record, which makes it count, follows; each is whole or absent after a crash.
 
         Raises:
             UsageError: the disk refuses.
@@ -125,11 +121,7 @@ class Store:
             ) from refused
 
     def prepare(self, max_gb: float, say: Callable[[str], None]) -> None:
-        """Drop what is stale or damaged, and check that the rest will fit.
-
-        Raises:
-            UsageError: the cache would exceed ``max_gb`` or the disk.
-        """
+        """Drop what is stale or damaged, and check that the rest will fit, as ``require_room`` does."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for path in sorted(self.base.iterdir()):
             if path != self.folder and (path / "key.json").is_file():

@@ -69,12 +69,7 @@ def trained_control(training: DistillConfig, inputs: job.Inputs, version: int, c
 
     It depends on data, student and settings, and not on the distillation. So what it left behind under ``RUN/control``
     is used again when only the distillation's losses have changed. Every process takes part.
-
-    Args:
-        training: the distillation's settings less the teacher.
-        inputs: with the control's first weights.
-        version: of the distillation's code.
-        context: the run.
+    ``inputs`` has the control's first weights, ``version`` is of the distillation's code.
     """
     folder, epochs = context.run.root / "control", int(training.epochs)
     settings = fingerprint("control", version, training, inputs.data, inputs.student, context.seed)

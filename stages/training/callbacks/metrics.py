@@ -13,11 +13,7 @@ from vitcompress.stages.training.terms import shares
 
 
 class Metrics(Callback):
-    """Shows progress and writes metrics; in every process but the main one it only tells the others where it is.
-
-    Args:
-        callbacks: the others of this training, whose ``metrics`` go into the line.
-    """
+    """Shows progress and writes metrics, those of the other ``callbacks`` too; only the main process does both."""
 
     def __init__(self, callbacks: Sequence[Callback]) -> None:
         self.callbacks = callbacks
