@@ -67,7 +67,8 @@ def load_checkpoint(
     """
     own = model.state_dict()
     checkpoint = without_wrapper(read_checkpoint(path, subject, key), own, path, subject)
-    state, resampled, reason = checkpoint.state, (), ""
+    state, reason = checkpoint.state, ""
+    resampled: tuple[str, ...] = ()
     head = tuple(f"{prefix}." for prefix in classifier)
     body = {name: value for name, value in own.items() if not name.startswith(head)}
     if _problems(body, state, head):

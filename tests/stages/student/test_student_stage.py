@@ -158,7 +158,8 @@ def test_first_weights_come_from_the_teacher(inputs: Inputs, context: Context) -
     assert record.loaded == len(load_file(context.run.root / record.weights.path))
     assert record.not_loaded == ()
     assert "first weights: teacher, because a test wants it" in said(context)
-    assert f"from {record.source}; read 80 of 80 training images" in said(context)
+    assert "read 80 of 80 training images" in said(context)
+    assert f"tensors from {record.source}" in said(context)
     assert run(config(init="teacher"), inputs, context).weights == record.weights
 
 
