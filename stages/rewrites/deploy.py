@@ -13,14 +13,9 @@ from vitcompress.core.errors import ResultError
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.stages.models.families.registry import family_of
 from vitcompress.stages.models.students import network_inside
-from vitcompress.stages.rewrites.exact import (
-    absorb_keys_and_values,
-    add_bias_to_positions,
-    fold_window_scale,
-    narrow_last_block,
-)
+from vitcompress.stages.rewrites.exact import absorb_keys_and_values, add_bias_to_positions, narrow_last_block
 from vitcompress.stages.rewrites.lower import NotTakenApart, network_from_module
-from vitcompress.stages.rewrites.patches import PixelInput, normalise_in_grid, normalise_in_patches
+from vitcompress.stages.rewrites.patches import PixelInput, fold_normalisation
 
 TOLERANCE = 1e-9
 """Largest accepted change of logits in float64, relative to the largest logit. Rounding alone gives about 1e-14."""
@@ -62,9 +57,10 @@ def deployed(module: nn.Module, preprocess: PreprocessSpec, input: Input, *, rew
             rewritten, applied = _rewritten(rewritten, preprocess, input)
         except NotTakenApart as reason:
             skipped.append(f"every rewrite: {reason}")
-    if input == "uint8" and _PIXELS not in applied:
-        rewritten = PixelInput(rewritten, preprocess)
-        skipped.append("normalisation of the pixels: it stays before the network")
+    if input == "uint8":
+        rewritten = PixelInput(rewritten, None if _PIXELS in applied else preprocess)
+        if _PIXELS not in applied:
+            skipped.append("normalisation of the pixels: it stays before the network")
     difference = _difference(original, rewritten, preprocess, input)
     if not difference <= TOLERANCE:
         raise ResultError(
@@ -82,15 +78,10 @@ def _rewritten(module: nn.Module, preprocess: PreprocessSpec, input: Input) -> t
     """
     inside = network_inside(module)
     family = family_of(inside)
-    applied = []
-    if family.rewrites and family.has_exact_class(inside):
-        if "window_attention" in family.rewrites:
-            fold_window_scale(module)
-            applied.append("attention's scale in its weights")
-        if input == "uint8" and "grid_normalisation" in family.rewrites and normalise_in_grid(module, preprocess):
-            applied.append(_PIXELS)
-        return module, applied
-    network = network_from_module(module)
+    done = family.rewrite(inside) if family.has_exact_class(inside) and not family.parts else ()
+    if done:
+        return module, list(done)
+    network, applied = network_from_module(module), []
     if any(name.endswith(("gamma", "gamma_1", "gamma_2")) for name, _ in module.named_parameters()):
         applied.append("LayerScale in the projections")
     applied.append("attention's scale and biases in its weights")
@@ -99,7 +90,7 @@ def _rewritten(module: nn.Module, preprocess: PreprocessSpec, input: Input) -> t
         applied.append(f"last block for the {narrowed} alone")
     if absorb_keys_and_values(network):
         applied.append("no keys and values where the class token alone asks")
-    if input == "uint8" and normalise_in_patches(network, preprocess):
+    if input == "uint8" and fold_normalisation(network.embedding.convolution, preprocess):
         applied.append(_PIXELS)
     if add_bias_to_positions(network):
         applied.append("positions and class token as constants")

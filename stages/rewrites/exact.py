@@ -5,10 +5,7 @@ Each changes the network in place.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from timm.models.swin_transformer import WindowAttention
 from torch import nn
 
 from vitcompress.stages.rewrites.attend import AbsorbedAttention, Attention
@@ -72,20 +69,10 @@ def add_bias_to_positions(network: Network) -> bool:
     constant of its own. One addition and one concatenation are left.
     """
     embedding = network.embedding
-    projection = embedding.patches.map
+    projection = embedding.convolution
     if embedding.position_1PD is None:
         return False
     if isinstance(embedding.patch_norm, nn.Identity) and projection.bias is not None:
         embedding.position_1PD.add_(projection.bias)
         projection.bias = None
     return True
-
-
-@torch.no_grad()
-def fold_window_scale(module: nn.Module) -> None:
-    """Fold the scale of Swin's window attention into the weights of its queries."""
-    parts: list[Any] = [part for part in module.modules() if type(part) is WindowAttention]
-    for part in parts:
-        for parameter in part.qkv.parameters():
-            parameter[: part.qkv.out_features // 3].mul_(part.scale)
-        part.scale = 1.0

@@ -42,7 +42,6 @@ from vitcompress.stages.rewrites.parts import (
     RootNorm,
     TokenReadout,
 )
-from vitcompress.stages.rewrites.patches import linear
 from vitcompress.stages.rewrites.tokens import Span
 
 _PLAIN_BLOCKS = (
@@ -194,8 +193,17 @@ def _projections(attn: Any) -> tuple[nn.Linear, nn.Linear, nn.Linear]:
         biases = attn.qkv.bias.chunk(3)
     elif getattr(attn, "q_bias", None) is not None:  # BEiT and EVA: the key's is a buffer of zeros
         biases = (attn.q_bias, attn.k_bias if bool(attn.k_bias.any()) else None, attn.v_bias)
-    query, key, value = (linear(*both) for both in zip(attn.qkv.weight.chunk(3), biases, strict=True))
+    query, key, value = (_linear(*both) for both in zip(attn.qkv.weight.chunk(3), biases, strict=True))
     return query, key, value
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    """Make a linear layer of its own from these numbers, in their dtype."""
+    made = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, dtype=weight.dtype, device=weight.device)
+    made.weight.copy_(weight)
+    if bias is not None:
+        made.bias.copy_(bias)
+    return made
 
 
 def _readout(module: nn.Module, vit: Any) -> Readout:

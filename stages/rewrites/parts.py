@@ -36,25 +36,15 @@ class Block(nn.Module):
         return x.plus(x.map(self.norm2).map(self.mlp))
 
 
-class ConvPatches(nn.Module):
-    """Patch embedding as trained: a convolution whose stride is its kernel. Images ``[B, 3, S, S]`` to patch tokens."""
-
-    def __init__(self, convolution: nn.Conv2d) -> None:
-        super().__init__()
-        self.map = convolution
-
-    def forward(self, images: Tensor) -> Tokens:
-        """Return patch tokens."""
-        x_BDP = self.map(images).flatten(2)
-        return Tokens(x_BDP.permute(2, 0, 1).flatten(0, 1), x_BDP.shape[2])
-
-
 class Embedding(nn.Module):
-    """Patches, positions added to them, prefix tokens (class, registers; with their positions) before them."""
+    """Patches, positions added to them, prefix tokens (class, registers; with their positions) before them.
+
+    The patches are those of a convolution whose stride is its kernel.
+    """
 
     def __init__(self, convolution: nn.Conv2d, prefix_1pD: Tensor | None, position_1PD: Tensor | None) -> None:
         super().__init__()
-        self.patches: Any = ConvPatches(convolution)
+        self.convolution = convolution
         self.patch_norm: nn.Module = nn.Identity()
         self.prefix_1pD = None if prefix_1pD is None else nn.Parameter(prefix_1pD.detach().clone())
         self.position_1PD = None if position_1PD is None else nn.Parameter(position_1PD.detach().clone())
@@ -62,7 +52,8 @@ class Embedding(nn.Module):
 
     def forward(self, images: Tensor) -> Tokens:
         """Make tokens of images."""
-        x: Tokens = self.patches(images).map(self.patch_norm)
+        x_BDP = self.convolution(images).flatten(2)
+        x = Tokens(x_BDP.permute(2, 0, 1).flatten(0, 1), x_BDP.shape[2]).map(self.patch_norm)
         if self.position_1PD is not None:
             x = x.offset(self.position_1PD)
         if self.prefix_1pD is not None:

@@ -51,11 +51,8 @@ class Family:
     """Whom it is for: full names of classes, whose subclasses are meant too, or names of modules."""
     listed: tuple[str, ...] = ()
     """Modules, by timm's short name, whose networks `compress models` lists."""
-    rewrites: tuple[str, ...] = ()
-    """Of ``window_attention`` and ``grid_normalisation`` (``stages.rewrites.deploy``), what is exact for the classes of
-    ``networks``, not for their subclasses."""
     parts = False
-    """Whether ``stages.rewrites.lower`` takes the classes of ``networks`` apart, for every other rewrite."""
+    """Whether ``stages.rewrites.lower`` takes the classes of ``networks`` apart before export."""
     width_argument = "embed_dim"
     """Timm's argument for the width of every block, its heads as many as before."""
     class_attention = False
@@ -193,6 +190,15 @@ class Family:
                 setattr(narrow, name, getattr(wide, name))
         narrow.embed_dim = narrow.num_features = narrow.head_hidden_size = width  # type: ignore[assignment]
 
+    # ---- Export
+
+    def rewrite(self, network: Any) -> tuple[str, ...]:
+        """Make a network to be exported faster, in place, without changing its logits; return what was done, in words.
+
+        It is asked only for the classes in ``networks`` themselves, and not where ``parts`` is true.
+        """
+        return ()
+
     # ---- Reduced geometry
 
     def reduced_args(self, network: nn.Module) -> dict[str, Any] | None:
@@ -225,7 +231,7 @@ class Family:
         return single + tuple(f"reg{index}" for index in range(counts["reg"]))
 
     def why_not_inherited(self, network: nn.Module) -> str:
-        """Return what of a teacher is not as inheriting needs it, in words that follow its name; empty if nothing."""
+        """Return what of a network is not as inheriting needs it, in words that follow its name."""
         blocks = getattr(network, "blocks", None)
         if not isinstance(blocks, _SEQUENCES):
             return "has no sequence of equal blocks"

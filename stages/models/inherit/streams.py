@@ -54,32 +54,12 @@ def layout_of(network: Any) -> Layout:
     return Layout(family_of(network).prefix_tokens(network), (int(rows), int(columns)))
 
 
-class _Reached(Exception):  # noqa: N818 - a way out of a forward pass, no error
-    pass
-
-
-@torch.no_grad()
 def first_tokens(network: Any, images: Tensor) -> Tensor:
     """Return tokens that enter the first block ``[B, N, D]``, of images ``[B, 3, S, S]``."""
-
-    def reached(*_: Any) -> None:
-        raise _Reached
-
-    def forward(part: Tensor) -> None:
-        try:
-            network.forward_features(part)
-        except _Reached:
-            return
-
-    handle = network.blocks[0].register_forward_pre_hook(reached)
-    try:
-        (found,), _ = inputs_of([network.blocks[0]], forward, images)
-    finally:
-        handle.remove()
+    (found,), _ = inputs_of([network.blocks[0]], network.forward_features, images)
     return found
 
 
-@torch.no_grad()
 def inside(block: Any, tokens: Tensor) -> Inside:
     """Run a transformer block on tokens ``[B, N, D]``."""
     (heads, middle, hidden), out = inputs_of([block.attn.proj, block.norm2, block.mlp.fc2], block, tokens)
@@ -93,7 +73,7 @@ def inputs_of(
     """Run ``forward`` on a few of ``inputs`` at a time; return what each module took in, and what forward returned."""
     found: list[list[Tensor]] = [[] for _ in modules]
     handles = [
-        module.register_forward_pre_hook(lambda _, given, kept=kept: kept.append(given[0]), prepend=True)
+        module.register_forward_pre_hook(lambda _, given, kept=kept: kept.append(given[0]))
         for module, kept in zip(modules, found, strict=True)
     ]
     try:

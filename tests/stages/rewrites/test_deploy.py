@@ -59,7 +59,7 @@ def test_every_family_is_deployed_exactly(name: str, input: Input) -> None:
         ),
         ("lift folded", "float", (ATTENTION, "last block for the patch tokens alone", CONSTANTS, FIRST)),
         ("cait", "float", (LAYER_SCALE, ATTENTION, CLASS_TOKEN[1], CONSTANTS, FIRST)),
-        ("swin", "uint8", ("attention's scale in its weights", PIXELS)),
+        ("swin", "float", ("attention's scale in its weights",)),
     ],
 )
 def test_words_tell_what_was_done(name: str, input: Input, words: tuple[str, ...]) -> None:
@@ -85,8 +85,7 @@ def test_networks_that_are_not_known_or_not_to_be_rewritten_are_left_alone(input
     assert unknown.applied == off.applied == ()
     assert unknown.skipped[0] == "every rewrite: ResNet is not a ViT, DeiT, BEiT, EVA or CaiT"
     for done, name in ((unknown, "ResNet"), (off, "VisionTransformer")):
-        before = done.module.network if isinstance(done.module, PixelInput) else done.module
-        assert isinstance(done.module, PixelInput) == (input == "uint8")
+        before = done.module.network if input == "uint8" else done.module
         assert ("normalisation of the pixels: it stays before the network" in done.skipped) == (input == "uint8")
         assert type(before).__name__ == name
 
