@@ -158,7 +158,7 @@ def analyze_module(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     progress: bool = True,
 ) -> Analysis:
-    """Read the features of a network layer by layer: rank, spectrum, directions, attention (docs/analysis.md).
+    """Read the features of a network layer by layer: rank, directions, intensity, entropy (docs/analysis.md).
 
     Args:
         module: maps images ``[B, 3, S, S]`` to logits ``[B, K]``; not changed.
