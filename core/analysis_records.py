@@ -66,7 +66,7 @@ class AnalyzeRecord(Record):
     measures: FileRef | None = None
     """Every number, as arrays (``stages.analysis.write``)."""
     files: tuple[FileRef, ...] = ()
-    """JSON and figures."""
+    """JSON, tables and figures."""
     advice: Advice | None = None
     forward_seconds: float = 0.0
     measure_seconds: float = 0.0
@@ -81,7 +81,7 @@ class DynamicsRecord(Record):
     networks: tuple[str, ...] = ()
     """What was read, in order of training, the teacher first."""
     files: tuple[FileRef, ...] = ()
-    """JSON and figures."""
+    """JSON, tables and figures."""
     approach: tuple[dict[str, Any], ...] = ()
     """Per quantity, whether the student's curve over layers came closer to the teacher's."""
     missing: tuple[str, ...] = ()

@@ -145,7 +145,7 @@ class Analysis:
     document: dict[str, Any]
     """What analysis.json holds: each layer's measures (docs/analysis.md)."""
     folder: Path
-    """Where analysis.json and figures are."""
+    """Where analysis.json, tables and figures are."""
 
 
 def analyze_module(
