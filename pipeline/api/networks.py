@@ -144,7 +144,7 @@ class Analysis:
     document: dict[str, Any]
     """What analysis.json holds: each layer's measures (docs/analysis.md)."""
     folder: Path
-    """Where analysis.json and figures are."""
+    """Where analysis.json, tables and figures are."""
 
 
 def analyze_module(
@@ -157,7 +157,7 @@ def analyze_module(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     progress: bool = True,
 ) -> Analysis:
-    """Read the features of a network layer by layer: rank, spectrum, directions, attention (docs/analysis.md).
+    """Read the features of a network layer by layer: rank, directions, intensity, entropy (docs/analysis.md).
 
     Args:
         module: maps images ``[B, 3, S, S]`` to logits ``[B, K]``; not changed.
