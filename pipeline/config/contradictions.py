@@ -69,6 +69,7 @@ def _student(config: StudentConfig) -> Iterator[str]:
     """A setting that the strategy or the first weights do not read is a mistake."""
     read_by = {
         "uniform_width": ("uniform", isinstance(config.uniform_width, int)),
+        "wide_blocks": ("widelast", config.wide_blocks != 1),
         "wide_heads": ("widelast", config.wide_heads != "size"),
     }
     for name, (strategy, given) in read_by.items():

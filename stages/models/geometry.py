@@ -40,7 +40,12 @@ def shape_of(model: nn.Module, name: str) -> Shape:
 
 
 def check_strategy(
-    strategy: Strategy, arch: str, shape: Shape, wide_width: int | None, wide_heads: WideHeads = "size"
+    strategy: Strategy,
+    arch: str,
+    shape: Shape,
+    wide_width: int | None,
+    wide_blocks: int = 1,
+    wide_heads: WideHeads = "size",
 ) -> None:
     """Check that a student of this shape can take the strategy.
 
@@ -50,6 +55,7 @@ def check_strategy(
         shape: the student's.
         wide_width: the width to reach: the teacher's for ``widelast``, the student's own new one for ``uniform``
             (None: not decided yet).
+        wide_blocks: last blocks that ``widelast`` widens.
         wide_heads: what a widened block keeps.
 
     Raises:
@@ -61,7 +67,7 @@ def check_strategy(
             "stages of different width; use --strategy plain."
         )
     if strategy == "widelast" and wide_width is not None:
-        heads_of_wide(arch, shape, wide_width, wide_heads)
+        wide_shapes(arch, shape, wide_width, wide_blocks, wide_heads)
     if strategy == "uniform" and wide_width is not None:
         _check_uniform(arch, shape, wide_width)
 
@@ -83,11 +89,16 @@ def width_step(shape: Shape) -> int:
     return 4 * (shape.heads or 1)
 
 
-def heads_of_wide(arch: str, shape: Shape, wide_width: int, keep: WideHeads = "size") -> int:
-    """Return the heads of a last block that is widened to ``wide_width``: more of the same size, or larger ones.
+def wide_shapes(
+    arch: str, shape: Shape, wide_width: int, blocks: int = 1, keep: WideHeads = "size"
+) -> list[tuple[int, int]]:
+    """Return width and heads of each of the last ``blocks`` blocks of a widelast student, narrowest first.
+
+    The widths rise from the student's to the teacher's in equal steps; each adds whole heads (``keep="size"``) or whole
+    channels to each head (``"count"``). 192x3h to 384 over three blocks: 256x4h, 320x5h, 384x6h (arXiv 2511.15572).
 
     Raises:
-        UsageError: a teacher that is not wider, or heads that are not whole.
+        UsageError: a teacher that is not wider, more blocks than there are, or steps and heads that are not whole.
     """
     heads = shape.heads or 1
     if wide_width <= shape.width:
@@ -95,7 +106,7 @@ def heads_of_wide(arch: str, shape: Shape, wide_width: int, keep: WideHeads = "s
             f"strategy 'widelast' widens to the teacher's width, but the teacher's, {wide_width}, is not above that of "
             f"{arch}, {shape.width}; use --strategy plain, or a wider teacher."
         )
-    head_size = shape.width // heads
+    head_size, more = shape.width // heads, wide_width - shape.width
     unit = head_size if keep == "size" else width_step(shape) if shape.rotary else heads
     if wide_width % unit:
         kept = f"the head size of {arch}, {unit}" if keep == "size" else f"the {heads} heads of {arch}"
@@ -104,7 +115,14 @@ def heads_of_wide(arch: str, shape: Shape, wide_width: int, keep: WideHeads = "s
             f"strategy 'widelast' keeps {kept}, but the teacher's width {wide_width} is no multiple of it{multiple}; "
             "choose another student, set student.args.num_heads so that it is, or change student.wide_heads."
         )
-    return wide_width // head_size if keep == "size" else heads
+    fitting = [count for count in range(1, shape.depth + 1) if more % (count * unit) == 0]
+    if blocks != 1 and blocks not in fitting:
+        raise UsageError(
+            f"student.wide_blocks is {blocks}, but {arch} has {shape.depth} blocks, and from {shape.width} to "
+            f"{wide_width} each step is a multiple of {unit} channels; give one of {', '.join(map(str, fitting))}."
+        )
+    widths = [shape.width + more * (block + 1) // blocks for block in range(blocks)]
+    return [(width, width // head_size if keep == "size" else heads) for width in widths]
 
 
 class _Unfilled(TorchFunctionMode):

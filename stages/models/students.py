@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from vitcompress.core.errors import UsageError
 from vitcompress.core.records import WideHeads
 from vitcompress.stages.models.families.registry import family_of
-from vitcompress.stages.models.geometry import check_strategy, heads_of_wide, meta_model, shape_of
+from vitcompress.stages.models.geometry import check_strategy, meta_model, shape_of, wide_shapes
 
 LAYER_NORM_EPS = 1e-6
 """As in timm's ViTs."""
@@ -59,42 +59,53 @@ class WideBlock(nn.Module):
 
 
 def widen_last(
-    model: nn.Module, arch: str, args: dict[str, Any], num_classes: int, wide_width: int, keep: WideHeads = "size"
+    model: nn.Module,
+    arch: str,
+    args: dict[str, Any],
+    num_classes: int,
+    wide_width: int,
+    blocks: int = 1,
+    keep: WideHeads = "size",
 ) -> nn.Module:
-    """Widen the last block of ``model``, in place; its final norm and classifier get ``wide_width`` too.
+    """Widen the last ``blocks`` blocks of ``model``, in place; its final norm and classifier get ``wide_width`` too.
 
-    A second timm model of the same family, one block deep and as wide, supplies the block, the norm and the classifier.
+    For each a second timm model of the same family, one block deep and as wide, supplies the block; the last one also
+    the norm and the classifier. Widths and heads: ``geometry.wide_shapes``.
 
     Raises:
         UsageError: the model is hierarchical, or cannot be widened so.
     """
     shape, family = shape_of(model, arch), family_of(model)
-    check_strategy("widelast", arch, shape, wide_width, keep)
-    heads = heads_of_wide(arch, shape, wide_width, keep)
-    reason = family.why_not_widened(model, heads != shape.heads)
+    check_strategy("widelast", arch, shape, wide_width, blocks, keep)
+    shapes = wide_shapes(arch, shape, wide_width, blocks, keep)
+    reason = family.why_not_widened(model, any(heads != shape.heads for _, heads in shapes))
     if reason:
         raise UsageError(f"strategy 'widelast' {reason.format(arch=arch)}")
-    wide_args = {**args, **family.sized(wide_width, 1, heads)}
-    made = shape_of(meta_model(arch, wide_args), arch).width  # without memory: ConViT's `embed_dim` is of a head
-    if made != wide_width:
-        raise UsageError(
-            f"strategy 'widelast' cannot widen the last block of {arch}: asked for width {wide_width}, timm makes one "
-            f"of {made}; use --strategy lift."
-        )
-    wide: Any = timm.create_model(arch, num_classes=num_classes, **wide_args)
-    sequence, block = family.blocks(model), family.blocks(wide)[0]
-    for name in ("drop_path", "drop_path1", "drop_path2"):  # a network of one block would have none
-        if hasattr(block, name):
-            setattr(block, name, getattr(sequence[-1], name))
-    if _kind(block) != _kind(sequence[-1]):
-        raise UsageError(
-            f"strategy 'widelast' cannot widen the last block of {arch}, which is of another kind than its first; use "
-            "--strategy lift."
-        )
-    rope = family.own_rotation(model, sequence[0], wide)
-    grid = None if rope is None else wide.patch_embed.grid_size
-    sequence[-1] = WideBlock(shape.width, wide_width, block, rope, grid)
-    if rope is not None and shape.depth == 1:
+    sequence = family.blocks(model)
+    first, entering = sequence[0], shape.width
+    for index, (width, heads) in enumerate(shapes, shape.depth - blocks):
+        wide_args = {**args, **family.sized(width, 1, heads)}
+        made = shape_of(meta_model(arch, wide_args), arch).width  # without memory: ConViT's `embed_dim` is of a head
+        if made != width:
+            raise UsageError(
+                f"strategy 'widelast' cannot widen block {index} of {arch}: asked for width {width}, timm makes one of "
+                f"{made}; use --strategy lift."
+            )
+        wide: Any = timm.create_model(arch, num_classes=num_classes, **wide_args)
+        block = family.blocks(wide)[0]
+        for name in ("drop_path", "drop_path1", "drop_path2"):  # a network of one block would have none
+            if hasattr(block, name):
+                setattr(block, name, getattr(sequence[index], name))
+        if _kind(block) != _kind(sequence[index]):
+            raise UsageError(
+                f"strategy 'widelast' cannot widen block {index} of {arch}, which is of another kind than its first "
+                "block; use --strategy lift."
+            )
+        rope = family.own_rotation(model, first, wide)
+        grid = None if rope is None else wide.patch_embed.grid_size
+        sequence[index] = WideBlock(entering, width, block, rope, grid)
+        entering = width
+    if rope is not None and blocks == shape.depth:
         known: Any = model
         known.rope = None  # no block is left that reads it
     family.take_end(model, wide, wide_width)

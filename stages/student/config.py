@@ -28,6 +28,8 @@ class StudentConfig(Record):
     uniform_width: Annotated[int, Field(gt=0)] | Literal["auto"] | None = "auto"
     """Width of a `uniform` student, its heads as many as before. auto: the smallest, in steps of 4 times the heads,
     with at least as many parameters as the widelast student of this teacher. Null for other strategies."""
+    wide_blocks: int = Field(1, gt=0)
+    """How many of the last blocks `widelast` widens; widths rise to the teacher's in equal steps of whole heads."""
     wide_heads: WideHeads = "size"
     """What a widened block keeps: `size`, the size of its heads, of which it gets more; `count`, their number."""
     init: Literal["auto", "random", "pretrained", "file", "teacher"] = "auto"

@@ -13,7 +13,7 @@ from vitcompress.core.context import Context
 from vitcompress.core.records import DataRecord, Graph, ModelSpec, Strategy, StudentRecord, TeacherRecord
 from vitcompress.stages.models.build import build_model, cost_of, preprocess_of
 from vitcompress.stages.models.checkpoint import some
-from vitcompress.stages.models.geometry import Shape, check_strategy, heads_of_wide, shape_by_name, widened_args
+from vitcompress.stages.models.geometry import Shape, check_strategy, shape_by_name, wide_shapes, widened_args
 from vitcompress.stages.models.initial import fit_file, fit_pretrained
 from vitcompress.stages.models.students import network_inside
 from vitcompress.stages.models.uniform import matching_width
@@ -95,13 +95,14 @@ def student_spec(config: StudentConfig, num_classes: int, teacher_width: int) ->
         check_strategy("uniform", arch, shape, width)
         args = widened_args(arch, args, width)
     else:
-        check_strategy(strategy, arch, shape, teacher_width, config.wide_heads)
+        check_strategy(strategy, arch, shape, teacher_width, config.wide_blocks, config.wide_heads)
     return ModelSpec(
         arch=arch,
         args=args,
         num_classes=num_classes,
         graph=GRAPH_OF[strategy],
         lift_width=teacher_width if strategy in ("lift", "widelast") else None,
+        wide_blocks=config.wide_blocks,
         wide_heads=config.wide_heads,
     )
 
@@ -128,8 +129,10 @@ def _explanation(strategy: Strategy, spec: ModelSpec, base: Shape) -> str:
     if strategy == "lift":
         return f"{spec.arch} of width {base.width}, its last patch tokens projected to {wide} before the head"
     if strategy == "widelast" and wide is not None:
-        block = f"{wide}x{heads_of_wide(spec.arch, base, wide, spec.wide_heads)}h"
-        return f"{spec.arch} of {own}, its last block at {block}, its norm and head at {wide}"
+        shapes = wide_shapes(spec.arch, base, wide, spec.wide_blocks, spec.wide_heads)
+        at = ", ".join(f"{width}x{heads}h" for width, heads in shapes)
+        which = "block" if len(shapes) == 1 else f"{len(shapes)} blocks"
+        return f"{spec.arch} of {own}, its last {which} at {at}, its norm and head at {wide}"
     if strategy == "uniform":
         width = shape_by_name(spec.arch, spec.args).width
         return f"{spec.arch}, all its blocks at {width}x{base.heads}h instead of {own}"

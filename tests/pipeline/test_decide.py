@@ -113,6 +113,7 @@ def test_teacher_epochs_follow_the_classifier(folder: RunConfig) -> None:
         ({"student": {"init": "random", "weights": "x.pt"}}, "student.init is 'random' and student.weights is 'x.pt'"),
         ({"student": {"init": "file", "weights": "x.pt"}}, "student weights 'x.pt' do not exist"),
         ({"student": {"uniform_width": 48}}, "uniform_width is 48, but student.strategy is 'lift'"),
+        ({"student": {"strategy": "widelast", "wide_blocks": 3}}, "wide_blocks is 3, but .* give one of 1, 2"),
         ({"student": {"wide_heads": "count"}}, "wide_heads is count, but student.strategy is 'lift'.*use --strategy"),
         ({"student": {"strategy": "widelast", "args": {"embed_dim": 64}}}, "the teacher's, 64, is not above"),
         ({"student": {"strategy": "uniform", "uniform_width": 37}}, "uniform_width is 37, which the 2 heads .* 40"),

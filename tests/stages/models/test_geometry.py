@@ -9,10 +9,10 @@ from vitcompress.core.records import WideHeads
 from vitcompress.stages.models.geometry import (
     Shape,
     check_strategy,
-    heads_of_wide,
     meta_model,
     reduced_args,
     shape_by_name,
+    wide_shapes,
 )
 
 
@@ -77,10 +77,18 @@ def test_hierarchical_students_are_plain_only(strategy: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("teacher", "keep", "heads"), [(384, "size", 6), (768, "size", 12), (384, "count", 3), (390, "count", 3)]
+    ("teacher", "blocks", "keep", "shapes"),
+    [
+        (384, 1, "size", [(384, 6)]),
+        (384, 3, "size", [(256, 4), (320, 5), (384, 6)]),
+        (390, 1, "count", [(390, 3)]),
+        (384, 2, "count", [(288, 3), (384, 3)]),
+    ],
 )
-def test_a_widened_block_has_whole_heads(teacher: int, keep: WideHeads, heads: int) -> None:
-    assert heads_of_wide("deit", Shape(192, 12, 3), teacher, keep) == heads
+def test_widened_blocks_rise_in_equal_steps_of_whole_heads(
+    teacher: int, blocks: int, keep: WideHeads, shapes: list[tuple[int, int]]
+) -> None:
+    assert wide_shapes("deit", Shape(192, 12, 3), teacher, blocks, keep) == shapes
 
 
 @pytest.mark.parametrize(
@@ -95,7 +103,13 @@ def test_a_widened_block_has_whole_heads(teacher: int, keep: WideHeads, heads: i
 def test_heads_that_are_not_whole_are_refused(shape: Shape, teacher: int, keep: WideHeads, words: str) -> None:
     check_strategy("lift", "deit", shape, teacher)
     with pytest.raises(UsageError, match=words):
-        check_strategy("widelast", "deit", shape, teacher, keep)
+        check_strategy("widelast", "deit", shape, teacher, wide_heads=keep)
+
+
+@pytest.mark.parametrize("blocks", [2, 4, 13])
+def test_steps_that_are_not_equal_are_refused_with_those_that_are(blocks: int) -> None:
+    with pytest.raises(UsageError, match=rf"wide_blocks is {blocks}, but deit has 12 blocks.*give one of 1, 3\."):
+        check_strategy("widelast", "deit", Shape(192, 12, 3), 384, blocks)
 
 
 @pytest.mark.parametrize(

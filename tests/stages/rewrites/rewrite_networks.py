@@ -38,6 +38,7 @@ TIMM: dict[str, tuple[str, dict[str, Any]]] = {
 }
 STUDENTS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "widelast deit": ("deit_tiny_patch16_224", {}, {"graph": "widelast"}),
+    "widelast deit 2 blocks": ("deit_tiny_patch16_224", {"num_heads": 6}, {"graph": "widelast", "wide_blocks": 2}),
     "widelast beit token": ("beitv2_base_patch16_224", {**SCALED, "global_pool": "token"}, {"graph": "widelast"}),
     "widelast eva by count": ("eva02_tiny_patch14_224", {}, {"graph": "widelast", "wide_heads": "count"}),
     "widelast cait": ("cait_xxs24_224", SCALED, {"graph": "widelast"}),
