@@ -16,5 +16,7 @@ class CheckConfig(ArtifactChoice):
     """Largest loss of top-1 against the baseline on the same images, points."""
     max_slowdown: float | None = Field(3.0, ge=0, allow_inf_nan=False)
     """Largest growth of the latency at batch 1 relative to the teacher's in the same run, percent."""
+    max_latency_growth: float | None = Field(None, ge=0, allow_inf_nan=False)
+    """Largest growth of the latency at batch 1 itself, percent; judged only on the hardware of the baseline."""
     max_growth: float | None = Field(None, ge=0, allow_inf_nan=False)
     """Largest growth of the model on disk, percent."""

@@ -39,6 +39,12 @@ def notes(before: Baseline, now: Baseline) -> list[str]:
             f"The baseline was measured on {machine(before.hardware)}, this run on {machine(now.hardware)}: "
             "slowdown is that of the latency relative to the teacher's in the same run."
         )
+    threads = [side.hardware.threads if side.hardware else None for side in (before, now)]
+    if None not in threads and threads[0] != threads[1]:
+        told.append(
+            f"Models ran on {threads[0]} threads in the baseline and on {threads[1]} here, which helps a large teacher "
+            "more than a small student and can look like a slowdown; set verify.threads to the same number."
+        )
     if changed := _turned(before.teacher.get("torch"), now.teacher.get("torch"), now.images.count):
         told.append(
             f"The teacher answers {changed} of {now.images.count} images otherwise than in the baseline: it is not the "

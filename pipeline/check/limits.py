@@ -11,6 +11,7 @@ from vitcompress.core.words import counted
 from vitcompress.exporters.latency import change_interval
 from vitcompress.pipeline.check.baseline import Baseline, Measured
 from vitcompress.pipeline.check.config import CheckConfig
+from vitcompress.pipeline.check.differences import machine
 from vitcompress.stages.gates.gate import Gate, Measurement, Verdict, verdict_on
 from vitcompress.stages.gates.names import ROLES, Chosen, chosen, parts_of
 from vitcompress.stages.gates.registry import NO_TEACHER_ENGINE
@@ -80,20 +81,39 @@ def _accuracy(change: Change) -> Measurement:
 
 def _slowdown(change: Change) -> Measurement:
     """Measure percent by which the latency at batch 1, relative to the teacher's in the same run, grew."""
-    runtime, old, new = parts_of(change.name)[0], change.old.provider, change.new.provider
+    runtime = parts_of(change.name)[0]
     if runtime != "onnx":
         return Measurement(None, reason=NO_TEACHER_ENGINE)
+    return _grown(change, runtime)
+
+
+def _latency(change: Change) -> Measurement:
+    """Measure percent by which the latency at batch 1 itself grew, where the hardware is that of the baseline."""
+    if _elsewhere(change.before, change.now):
+        was, here = machine(change.before.hardware), machine(change.now.hardware)
+        reason = f"the baseline was measured on {was}, this run on {here}: latencies of two machines are not compared"
+        return Measurement(None, reason=reason)
+    return _grown(change, None)
+
+
+def _elsewhere(before: Baseline, now: Baseline) -> bool:
+    return before.hardware is None or before.hardware != now.hardware
+
+
+def _grown(change: Change, runtime: str | None) -> Measurement:
+    """Measure percent by which a latency grew: the artifact's alone, or relative to the teacher's in ``runtime``."""
+    old, new = change.old.provider, change.new.provider
     if old != new:
         reason = f"the baseline was measured with {old or 'no provider'}, this run with {new or 'none'}"
         return Measurement(None, reason=f"{reason}: how much faster than the teacher a model is depends on that")
     logs = []
     for side, whole, own in (("the baseline", change.before, change.old), ("this run", change.now, change.new)):
-        teacher = whole.teacher.get(runtime)
+        teacher = whole.teacher.get(runtime) if runtime else None
         times, of_teacher = (np.array(one.session_p50_ms.get("1", ()) if one else ()) for one in (own, teacher))
-        if times.size < SESSIONS or times.size != of_teacher.size:
+        if times.size < SESSIONS or (runtime and times.size != of_teacher.size):
             counts = f"{counted(times.size, 'timing session')} of {change.name} and {of_teacher.size} of its teacher"
             return Measurement(None, reason=f"{side} has {counts}; {SESSIONS} are the fewest, as many of both")
-        logs.append(np.log(of_teacher / times))
+        logs.append(np.log((of_teacher if runtime else 1.0) / times))
     ratio, low, high = change_interval(logs[0], logs[1], CONFIDENCE)
     return Measurement(100 * (ratio - 1), 100 * (low - 1), 100 * (high - 1))
 
@@ -111,6 +131,7 @@ LIMITS: dict[str, Gate[Change]] = {
     for one in (
         Gate(field="max_accuracy_loss", label="loss of top-1", unit="points", measure=_accuracy),
         TimeLimit(field="max_slowdown", label="slowdown against the teacher", unit="%", measure=_slowdown),
+        TimeLimit(field="max_latency_growth", label="growth of the latency", unit="%", measure=_latency),
         Gate(field="max_growth", label="growth on disk", unit="%", measure=_size),
     )
 }
@@ -137,8 +158,10 @@ def compare(config: CheckConfig, before: Baseline, now: Baseline) -> tuple[tuple
             continue
         for name, gate in LIMITS.items():
             if (limit := getattr(config, name)) is not None:
+                # Else whoever gets another machine from the CI service would be told of a regression.
+                required = one.required and not (name == "max_latency_growth" and _elsewhere(before, now))
                 conclusive = config.require_conclusive
-                rows.append(gate.row(one.label, limit, subject, required=one.required, require_conclusive=conclusive))
+                rows.append(gate.row(one.label, limit, subject, required=required, require_conclusive=conclusive))
     return tuple(rows), left_out
 
 

@@ -60,6 +60,10 @@ class ArtifactChoice(Record):
     require_conclusive: bool = False
     """Whether `inconclusive` fails the command too, for the artifacts in `require`."""
 
+    def named(self) -> tuple[str, ...]:
+        """Return every name that the settings give, in order."""
+        return (*self.artifacts, *self.require)
+
     @model_validator(mode="after")
     def _artifacts_known(self) -> Self:
         known = (*ROLES, *artifact_names((*self.artifacts, *self.require)))
@@ -88,6 +92,8 @@ class Chosen:
     name: str | None
     """None when there is no such artifact: the bundle recommends no engine."""
     required: bool
+    aliases: tuple[str, ...]
+    """Every name that settings may give it: the roles it fills, then its own."""
 
 
 def chosen(choice: ArtifactChoice, filled: Mapping[str, Sequence[str]], made: Sequence[str]) -> tuple[Chosen, ...]:
@@ -99,7 +105,7 @@ def chosen(choice: ArtifactChoice, filled: Mapping[str, Sequence[str]], made: Se
         made: names that ``all`` stands for.
     """
     found: dict[str, Chosen] = {}
-    for given in (*choice.artifacts, *choice.require):
+    for given in choice.named():
         for asked in made if given == ALL else [given]:
             role = asked in ROLES
             names: Sequence[str | None] = (filled[asked] or [None]) if role else [asked]
@@ -108,6 +114,6 @@ def chosen(choice: ArtifactChoice, filled: Mapping[str, Sequence[str]], made: Se
                 if own in found and not role:
                     continue  # the role is what the reader knows it by
                 label = f"{asked} ({name.removeprefix(f'{asked}-')})" if role and name else own
-                aliases = {own, *(one for one, fills in filled.items() if name in fills[:1])}
-                found[own] = Chosen(label, name, not aliases.isdisjoint(choice.require))
+                aliases = (*(one for one, fills in filled.items() if name in fills[:1]), own)
+                found[own] = Chosen(label, name, not set(aliases).isdisjoint(choice.require), aliases)
     return tuple(found.values())

@@ -28,12 +28,12 @@ def run(config: GatesConfig, inputs: Inputs, context: Context) -> GatesRecord:
     conclusive = config.require_conclusive
     rows: list[GateRow] = []
     for name, gate in GATES.items():
-        if (limit := getattr(config, name)) is None:
-            continue
         if isinstance(gate, ArtifactGate):
             for one, subject in zip(artifacts, subjects, strict=True):
-                rows.append(gate.row(one.label, limit, subject, required=one.required, require_conclusive=conclusive))
-        else:
+                if (limit := config.limit_of(name, one.aliases)) is not None:
+                    row = gate.row(one.label, limit, subject, required=one.required, require_conclusive=conclusive)
+                    rows.append(row)
+        elif (limit := getattr(config, name)) is not None:
             rows.append(gate.row(STUDENT, limit, inputs, required=True, require_conclusive=conclusive))
     if config.above_chance:
         rows += chance_rows(inputs)

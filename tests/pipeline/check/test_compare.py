@@ -43,6 +43,17 @@ def row_of(limit: str, now: Baseline, before: Baseline = BEFORE, **limits: Any) 
     return rows(now, before, **limits)["onnx (fp32)", limit]
 
 
+def test_the_latency_itself_is_judged_on_the_baselines_hardware_alone() -> None:
+    slower, elsewhere, nowhere = side(machine=1.3, seed=2), side(hardware=ELSEWHERE), side(hardware=None)
+    assert row_of("max_latency_growth", slower, max_latency_growth=5.0).verdict == "fail"
+    assert row_of("max_latency_growth", side(), max_latency_growth=5.0).verdict == "pass"
+    for now, before in ((elsewhere, BEFORE), (nowhere, nowhere)):
+        row = row_of("max_latency_growth", now, before, max_latency_growth=5.0)
+        assert (row.verdict, row.required) == ("unmeasured", False)
+        assert "latencies of two machines are not compared" in row.why
+    assert any("on 2 threads in the baseline and on 8 here" in note for note in notes(BEFORE, elsewhere))
+
+
 @pytest.mark.parametrize(
     ("limits", "gates"),
     [
@@ -84,7 +95,7 @@ def test_slowdown_is_judged_on_its_interval(slower: float, wanted: str) -> None:
 def test_a_slower_machine_is_no_regression_and_is_told() -> None:
     now = side(machine=3.0, seed=2, hardware=ELSEWHERE)
     assert row_of("max_slowdown", now).verdict == "pass"
-    (told,) = notes(BEFORE, now)
+    told = notes(BEFORE, now)[0]
     assert "this run on Another processor (8 cores, 8 threads)" in told
     assert notes(BEFORE, side()) == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 from vitcompress.core.artifact_records import GateRow
 from vitcompress.stages.gates.config import GatesConfig
 from vitcompress.stages.gates.gate import Gate, Measurement, passed, verdict_on
+from vitcompress.stages.gates.names import chosen
 
 RANK = {"fail": 0, "inconclusive": 1, "pass": 2}
 values = st.floats(0.1, 99.0)
@@ -95,3 +97,29 @@ def test_the_verdict_holds_for_the_whole_interval_and_a_looser_limit(upper, ends
 def test_impossible_gates_are_refused_with_what_is_possible(bad, said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         GatesConfig.model_validate(bad)
+
+
+@pytest.mark.parametrize(
+    ("only", "said"),
+    [
+        ({"all": {}}, "only names 'all'"),
+        ({"onnx-int8": {"max_acuracy_drop": 1.0}}, "only.onnx-int8.max_acuracy_drop.*max_accuracy_drop"),
+        ({"onnx": {"min_teacher_gain": 1.0}}, "min_teacher_gain"),
+        ({"onnx-int8": {"min_speedup": -1.0}}, r"only\.onnx-int8\.min_speedup: should be greater"),
+    ],
+)
+def test_limits_of_single_artifacts_are_checked(only: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        GatesConfig(only=only)
+
+
+def test_limits_of_an_artifact_take_the_place_of_the_common_ones() -> None:
+    only = {"onnx": {"max_accuracy_drop": 2.0}, "onnx-int8": {"max_accuracy_drop": 3.0, "max_size_mb": None}}
+    gates = GatesConfig.model_validate_json(
+        GatesConfig(max_accuracy_drop=1.0, max_size_mb=9.0, only=only).model_dump_json()
+    )
+    found = [gates.limit_of("max_accuracy_drop", names) for names in (("engine",), ("onnx",), ("onnx", "onnx-int8"))]
+    assert found == [1.0, 2.0, 3.0]
+    assert gates.limit_of("max_size_mb", ("onnx-int8",)) is None
+    judged = chosen(gates, {"onnx": ["onnx-fp32"], "engine": []}, [])
+    assert [one.name for one in judged] == ["onnx-fp32", None, "onnx-int8"]
