@@ -18,11 +18,12 @@ from vitcompress.core.artifact_records import ExportRecord
 from vitcompress.core.context import Context
 from vitcompress.core.errors import CompressError, EnvironmentLacksError, ResultError, UsageError
 from vitcompress.core.files import is_intact, references_in
+from vitcompress.core.records import Graph
 from vitcompress.exporters import targets
 from vitcompress.exporters.onnx import OnnxFacts, max_difference, onnx_from_module
 from vitcompress.exporters.runners import OnnxRunner
 from vitcompress.exporters.targets import tensorrt, tensorrt_rtx
-from vitcompress.stages.export import graphs, precisions, stage
+from vitcompress.stages.export import graphs, precisions, projector, stage
 from vitcompress.stages.export.config import ExportConfig
 from vitcompress.stages.export.stage import Inputs
 from vitcompress.stages.fold import stage as fold_stage
@@ -125,8 +126,33 @@ def test_an_inexact_fold_is_refused_unless_the_projector_is_kept(
     inexact = replace(lift, fold=lift.fold.model_copy(update={"max_logit_difference": difference}))
     with pytest.raises(ResultError, match=rf"folding changes logits by {difference:.3g}, .* with --projector keep"):
         stage.run(config(), inexact, context)
-    record = stage.run(config(projector="keep"), inexact, context)
-    assert (record.deployed, record.deployed_why) == ("lift-kept", "asked for with projector: keep")
+    for asked, why in (("keep", "asked for with projector: keep"), ("auto", "folding changes logits by")):
+        record = stage.run(config(projector=asked), inexact, context)
+        assert record.deployed == "lift-kept"
+        assert why in record.deployed_why
+
+
+@pytest.mark.parametrize(
+    ("ratio", "deployed"),
+    [((2.0, 1.9, 2.1), "lift-folded"), ((0.98, 0.95, 1.01), "lift-folded"), ((0.5, 0.4, 0.6), "lift-kept")],
+)
+def test_auto_folds_unless_kept_is_faster_beyond_noise(
+    exported: tuple[Context, Inputs, ExportRecord],
+    monkeypatch: pytest.MonkeyPatch,
+    ratio: tuple[float, float, float],
+    deployed: Graph,
+) -> None:
+    context, lift, record = exported
+    monkeypatch.setattr(projector, "_SECONDS", 0.2)
+    real = projector.speedup_interval
+    measured = []
+    monkeypatch.setattr(
+        projector, "speedup_interval", lambda *given, **more: measured.append(real(*given, **more)) or ratio
+    )
+    image = np.zeros((1, 3, 32, 32), np.float32)
+    graph, why = projector.choose_graph(config(projector="auto"), lift.fold, record.student, image, context)
+    assert (graph, f"{ratio[0]:.3f}x [{ratio[1]:.3f}, {ratio[2]:.3f}]" in why) == (deployed, True)
+    assert measured[0][1] <= measured[0][0] <= measured[0][2], "both were timed"
 
 
 @pytest.mark.usefixtures("no_export")
