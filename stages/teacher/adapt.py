@@ -16,7 +16,7 @@ from torch import nn
 from torch.utils.data import Subset
 
 from vitcompress.core.context import Context
-from vitcompress.core.errors import UsageError
+from vitcompress.core.errors import ResultError, UsageError
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.words import counted
 from vitcompress.stages.images.sources import Images, StreamSplit
@@ -24,6 +24,7 @@ from vitcompress.stages.teacher.config import TeacherConfig
 from vitcompress.stages.teacher.probe import install, linear_heads
 from vitcompress.stages.teacher.probing import Probe, answers, probe_of
 from vitcompress.stages.teacher.tuning import FEWEST, hold_out, labels_of
+from vitcompress.stages.training.accuracy import paired_drop
 from vitcompress.stages.training.callbacks.best import BestWeights
 from vitcompress.stages.training.chance import better_by_a_standard_error
 from vitcompress.stages.training.evaluate import correct
@@ -59,7 +60,8 @@ def adapt(model: nn.Module, epochs: int, given: Surroundings) -> Found:
     Raises:
         UsageError: a probe was asked for that the network has no place for, or a batch is larger than what is left to
             train on.
-        ResultError: a loss is not finite.
+        ResultError: ``tune`` is ``full``, and all weights trained are worse than the linear probe beyond doubt; or a
+            loss is not finite.
         RunInterrupted: stopped on request.
     """
     config, context = given.config, given.context
@@ -69,12 +71,12 @@ def adapt(model: nn.Module, epochs: int, given: Surroundings) -> Found:
         if not epochs:
             raise UsageError(
                 f"teacher.tune is {config.tune}, but {reason}, which a linear probe could replace; train all weights "
-                "with --set teacher.tune=better."
+                "with --set teacher.tune=full."
             )
         context.say(f"note: {reason}, so there is no linear probe; all weights are trained from a random classifier")
         return _tuned(model, epochs, None, given)
     probe = probe_of(model, given.images, given.preprocess, config, given.seed, context)
-    if epochs and len(probe.tuning):
+    if epochs and (len(probe.tuning) or config.tune == "full"):
         install(heads, probe.start)
         before = {name: value.clone() for name, value in model.state_dict().items()}
         found = _tuned(model, epochs, probe, given)
@@ -119,7 +121,9 @@ def _tuned(model: nn.Module, epochs: int, probe: Probe | None, given: Surroundin
         kept, after = True, f"after {counted(best.epoch, 'epoch')} of fine-tuning"
         words = f"{after} from {start}: {_share(right)}"
         if probe is not None:
-            kept = better_by_a_standard_error(right, probe.right)  # the probe is the simpler one, and sees all images
+            # The probe is the simpler one, and sees all images.
+            kept = config.tune == "full" or better_by_a_standard_error(right, probe.right)
+            _require_no_worse(right, probe.right, given)
             decided = "kept" if kept else "not kept, because it is not better by more than one standard error"
             words = f"linear probe: {_share(probe.right)}; {after}: {_percent(right)}, {decided}"
         top1, count = float(100 * right.mean()), len(right)
@@ -127,6 +131,24 @@ def _tuned(model: nn.Module, epochs: int, probe: Probe | None, given: Surroundin
     context.say(found["tune"])
     progress = trained.progress
     return {**(_of_probe(probe) if probe else {}), **found, "epochs": progress.epoch, "precision": progress.precision}
+
+
+def _require_no_worse(right: NDArray[np.bool_], of_probe: NDArray[np.bool_], given: Surroundings) -> None:
+    """Say that fine-tuning made the teacher worse than its linear probe, where that is beyond doubt.
+
+    Raises:
+        ResultError: it did, and the probe may not be kept instead.
+    """
+    _, low, _ = paired_drop(of_probe, right)
+    if low <= 0:
+        return
+    worse = (
+        f"fine-tuning made the teacher worse than a linear probe of its own pretrained features: {_percent(right)} "
+        f"against {_percent(of_probe)} of {len(right):,} tuning images; lower teacher.lr ({given.config.lr})"
+    )
+    if given.config.tune == "full":
+        raise ResultError(f"{worse}, or keep the probe with --set teacher.tune=probe.")
+    given.context.say(f"note: {worse} and try again; the probe is kept")
 
 
 def _parts(probe: Probe | None, given: Surroundings) -> Images | None:

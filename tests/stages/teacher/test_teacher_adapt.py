@@ -18,7 +18,7 @@ from small_run import TEACHER, TEACHER_ARGS, data_record, seeded_model
 from teacher_run import kept, said, top1_by_hand
 
 from vitcompress.core.context import Context
-from vitcompress.core.errors import UsageError
+from vitcompress.core.errors import ResultError, UsageError
 from vitcompress.core.records import DataRecord, ModelSpec, TeacherRecord
 from vitcompress.stages.images.sources import StreamSplit, recorded_images
 from vitcompress.stages.teacher import adapt, stage
@@ -96,6 +96,10 @@ def test_auto_keeps_the_probe_where_training_all_weights_is_worse(
     assert record.tune.endswith(f"of fine-tuning: 10.0 %, {why}")
     assert record.val_top1 == alone.val_top1
     assert record.weights.sha256 == alone.weights.sha256
+    assert "note: fine-tuning made the teacher worse than a linear probe" in said(context)
+    refusal = r"worse than a linear probe .*: 10\.0 % against [0-9.]+ % of 40 tuning images; lower teacher\.lr"
+    with pytest.raises(ResultError, match=refusal):
+        run(config(weights, tune="full"), Inputs(data), replace(context, fingerprint="another"))
 
 
 def test_held_out_images_choose_nothing(
@@ -176,7 +180,7 @@ def test_a_classifier_that_is_not_linear_is_told(
     record = run(config(weights), Inputs(data), context)
     assert (record.probe_top1, record.penalty, record.tuning_images) == (None, None, 40)
     assert "of fine-tuning from a random classifier: " in record.tune
-    with pytest.raises(UsageError, match=r"teacher\.tune is probe, but the classifier of .*teacher\.tune=better"):
+    with pytest.raises(UsageError, match=r"teacher\.tune is probe, but the classifier of .*teacher\.tune=full"):
         run(config(weights, tune="probe"), Inputs(data), replace(context, fingerprint="another"))
 
 
