@@ -49,10 +49,12 @@ class CacheConfig(Record):
     """How much of the disk the teacher's kept answers may take."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
-    volatile: ClassVar[frozenset[str]] = frozenset({"max_gb"})
+    volatile: ClassVar[frozenset[str]] = frozenset({"max_gb", "folder"})
 
     max_gb: float = Field(20.0, gt=0)
-    """Decimal gigabytes of disk that RUN/cache may take."""
+    """Decimal gigabytes of disk that the answers of one teacher to these views may take."""
+    folder: str | None = Field(None, min_length=1)
+    """Folder that several runs of one teacher share; nothing is removed from it. null: RUN/cache."""
 
 
 class DistillConfig(TrainingConfig):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -195,7 +196,9 @@ def _filled_cache(
         "teacher_version": TEACHER_VERSION,
     }
     parts = parts_of(teacher, first, teacher_layers(pairs))
-    store = Store(context.run.root / "cache", key, parts, images=len(images.train), views=config.views)
+    shared, own = config.cache.folder, context.run.root / "cache"
+    base = Path(shared) if shared else own
+    store = Store(base, key, parts, images=len(images.train), views=config.views, shared=bool(shared))
     batch_size = max(1, int(config.batch_size) // config.accumulation // accelerator.num_processes)
     with stop_on_signal() as stop:
         summary = fill(

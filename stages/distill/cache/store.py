@@ -35,15 +35,26 @@ class Store:
     """The cache of one key. Making one touches no file; it can be sent to loader processes.
 
     Args:
-        base: RUN/cache.
+        base: RUN/cache, or the folder that several runs share.
         key: everything the teacher's answers depend on, as JSON values: weights, model, preprocessing, augmentation,
             images, seed, number of views, library versions, precision. Not the taps in use.
         parts: the quantities in use, in the order in which a view's are handed out.
         images: images in the training split.
         views: distinct views of each.
+        shared: whether other runs use ``base`` too. Two that fill it at once write the same bytes, each file whole.
     """
 
-    def __init__(self, base: Path, key: dict[str, Any], parts: tuple[Part, ...], *, images: int, views: int) -> None:
+    def __init__(
+        self,
+        base: Path,
+        key: dict[str, Any],
+        parts: tuple[Part, ...],
+        *,
+        images: int,
+        views: int,
+        shared: bool = False,
+    ) -> None:
+        self.shared = shared
         self.base, self.parts, self.images, self.views = base, parts, images, views
         self.rows = images * views
         self.chunk_rows = min(part.chunk_rows(self.rows) for part in parts)
@@ -123,15 +134,20 @@ class Store:
     def prepare(self, max_gb: float, say: Callable[[str], None]) -> None:
         """Drop what is stale or damaged, and check that the rest will fit, as ``require_room`` does."""
         self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(self.folder / "key.json", json.dumps(self.key, indent=2, sort_keys=True) + "\n")
+        if not self.shared:
+            self._tidy(say)
+        self._verify(say)
+        self.require_room(max_gb)
+
+    def _tidy(self, say: Callable[[str], None]) -> None:
+        """Remove what other settings of this run left, and half files of a process that was killed."""
         for path in sorted(self.base.iterdir()):
             if path != self.folder and (path / "key.json").is_file():
                 shutil.rmtree(path)
                 say(f"teacher cache: removed {path.name}, of another teacher, other views or settings")
-        write_atomic(self.folder / "key.json", json.dumps(self.key, indent=2, sort_keys=True) + "\n")
-        for leftover in self.folder.glob("*/.*"):  # of a process that was killed
+        for leftover in self.folder.glob("*/.*"):
             leftover.unlink()
-        self._verify(say)
-        self.require_room(max_gb)
 
     def _verify(self, say: Callable[[str], None]) -> None:
         """Compare every file's bytes with its SHA-256; a damaged one loses its record, and so is computed again."""

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from cache_run import IMAGES, KEY, ROWS, TinyTeacher, files, filled, live, parts, said, store
+from cache_run import IMAGES, KEY, ROWS, VIEWS, TinyTeacher, files, filled, live, parts, said, store
 from torch import Tensor
 
 from vitcompress.core.context import Context
@@ -204,3 +204,15 @@ def test_when_one_process_is_stopped_all_stop(tmp_path: Path, context: Context, 
     filled(store(tmp_path), context, rest)
     assert rest.seen == ROWS - teachers[0].seen
     assert files(tmp_path) == finished
+
+
+def test_runs_of_one_teacher_share_a_folder_and_remove_nothing_of_others(tmp_path: Path, context: Context) -> None:
+    def shared(seed: int) -> Store:
+        return Store(tmp_path, {**KEY, "seed": seed}, parts(), images=IMAGES, views=VIEWS, shared=True)
+
+    filled(shared(0), context)
+    filled(shared(1), context)
+    kept, teacher = files(tmp_path), TinyTeacher()
+    filled(shared(0), context, teacher)
+    assert teacher.seen == 0, "the second run reads what the first computed"
+    assert files(tmp_path) == kept
