@@ -53,7 +53,7 @@ class Run:
     def __init__(self, folder: PathLike) -> None:
         self.folder = Path(folder)
         self.report: dict[str, Any] = load_report(self.folder)
-        """What report.json holds (docs/schemas/report-3.schema.json): models, gates, training, artifacts, ..."""
+        """What report.json holds (docs/schemas/report-4.schema.json): models, gates, training, artifacts, ..."""
 
     @property
     def verdict(self) -> Verdict:

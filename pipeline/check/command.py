@@ -54,6 +54,10 @@ def check(run: Path, path: Path, sets: Mapping[str, Any], output: Path | None) -
     judged, left_out = compare(config, before, now)
     rows = [row.model_dump(mode="json") | LIMITS[row.gate].words() for row in judged]
     said = [*notes(before, now), *left_out]
+    if gone := sorted(report.config.get("check", {}).keys() - CheckConfig.model_fields.keys()):
+        said.append(
+            f"Settings that this version does not have were left out: {', '.join(f'check.{one}' for one in gone)}."
+        )
     if not report.verdict.passed:
         said.append(f"This run failed its own gates: {report.verdict.why}. That is apart from this comparison.")
     found: dict[str, Any] = {
@@ -134,7 +138,9 @@ def settings(report: Report, sets: Mapping[str, Any]) -> CheckConfig:
             f"`compress check` can change settings of check, not of {', '.join(strange)}; write check.NAME=VALUE "
             "(docs/check.md)."
         )
-    return validate_check(merge({"check": report.config.get("check", {})}, sets))
+    known = CheckConfig.model_fields.keys()
+    asked = {name: value for name, value in report.config.get("check", {}).items() if name in known}
+    return validate_check(merge({"check": asked}, sets))
 
 
 def _read(run: Path) -> tuple[Path, Report, Baseline]:

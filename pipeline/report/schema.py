@@ -1,4 +1,4 @@
-"""Reading ``report.json``, checked against its schema."""
+"""Reading ``report.json``, of this version or the last one, checked against its schema."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from vitcompress.core.errors import UsageError
 from vitcompress.core.json_files import read_object
 from vitcompress.pipeline.report.shape import SCHEMA_VERSION, Report
 
+OLDEST = 3
 AGAIN = "run `compress verify RUN` with this version to write it again"
 
 
@@ -27,7 +28,7 @@ def read_report(path: Path) -> Report:
         path: RUN, whose ``report/report.json`` is meant, or the JSON file itself.
 
     Returns:
-        The report.
+        The report. Of one of the last version, what this version no longer has is left out, and nothing is made up.
 
     Raises:
         UsageError: there is no report, it cannot be read, or it is damaged, something else, or of another version.
@@ -43,14 +44,13 @@ def read_report(path: Path) -> Report:
     # A baseline, a check or a comparison has a kind.
     if "kind" in document or not {"verdict", "schema_version"} <= document.keys():
         raise UsageError(f"'{file}' is JSON but no report of compress (its kind is {document.get('kind')!r}); {here}.")
-    if version != SCHEMA_VERSION:
+    if version not in range(OLDEST, SCHEMA_VERSION + 1) or isinstance(version, bool):
         raise UsageError(
-            f"'{file}' has report schema {version}, written by another version of compress; this one reads schema "
+            f"'{file}' has report schema {version}, written by another version of compress; this one reads {OLDEST} to "
             f"{SCHEMA_VERSION}: {AGAIN}."
         )
     try:
-        # Through JSON: strict types, but lists where the records have tuples.
-        return Report.model_validate_json(json.dumps(document))
+        return _validated({**document, "schema_version": SCHEMA_VERSION}, earlier=version < SCHEMA_VERSION)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))
@@ -59,3 +59,24 @@ def read_report(path: Path) -> Report:
             f"'{file}' is damaged: it does not hold what schema {version} promises ('{place}': "
             f"{first['msg'].lower()}{more}); restore it, or {AGAIN}."
         ) from error
+
+
+def _validated(document: dict[str, Any], *, earlier: bool) -> Report:
+    """Return the typed report; of an earlier version without the keys that this one does not know.
+
+    Raises:
+        ValidationError: it does not hold what the schema promises.
+    """
+    try:
+        # Through JSON: strict types, but lists where the records have tuples.
+        return Report.model_validate_json(json.dumps(document))
+    except ValidationError as error:
+        unknown = [found["loc"] for found in error.errors(include_url=False) if found["type"] == "extra_forbidden"]
+        if not (earlier and unknown):
+            raise
+        for *place, key in unknown:
+            holder: Any = document
+            for part in place:
+                holder = holder[part]
+            del holder[key]
+        return _validated(document, earlier=earlier)

@@ -25,7 +25,7 @@ from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.record import Record
 from vitcompress.core.records import CacheSummary, Snapshot, Strategy
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 class Quantity(Record):
@@ -323,7 +323,7 @@ class Report(VerifyRecord):
 
     model_config = ConfigDict(title="compress report")
 
-    schema_version: Literal[3]
+    schema_version: Literal[4]
     verdict: Verdict
     headline: Headline
     models: list[ModelRow]

@@ -16,8 +16,11 @@ from sample_reports import CASES, report_of
 
 from vitcompress.core.errors import UsageError
 from vitcompress.pipeline.report.document import Records
+from vitcompress.pipeline.report.markdown import render
 from vitcompress.pipeline.report.schema import load_report
 from vitcompress.pipeline.report.schema_file import PATH, text
+
+LAST = Path(__file__).parent / "data" / "report-3.json"
 
 
 def problems(report: dict[str, Any]) -> list[str]:
@@ -55,6 +58,17 @@ def test_a_report_is_read_as_it_was_written(case: Records, tmp_path: Path) -> No
     assert load_report(run) == report
 
 
+def test_a_report_of_the_last_version_still_loads_and_nothing_is_made_up() -> None:
+    """Written by commit cfa835e for Swin on the digits."""
+    old = json.loads(LAST.read_text())
+    report = load_report(LAST)
+    assert (old["schema_version"], report["schema_version"], problems(report)) == (3, 4, [])
+    for key in ("verdict", "gates", "artifacts", "config", "command", "images_digest"):
+        assert report[key] == old[key]
+    assert [row["session_p50_ms"] for row in report["latency"]] == [row["session_p50_ms"] for row in old["latency"]]
+    assert "PASS" in render(report) or "DONE" in render(report)
+
+
 def without(*path: str | int) -> Callable[[dict[str, Any]], Any]:
     """A report less one key."""
 
@@ -80,8 +94,8 @@ def without(*path: str | int) -> Callable[[dict[str, Any]], Any]:
             "its kind is 'compress-baseline'",
         ),
         (lambda report: {**report, "schema_version": 4}, "schema 4, written by another version"),
-        (lambda report: {**report, "schema_version": "3"}, "schema 3, written by another version"),
-        (without("models", 1, "label"), "what schema 3 promises ('models.1.label': field required)"),
+        (lambda report: {**report, "schema_version": "4"}, "schema 4, written by another version"),
+        (without("models", 1, "label"), "what schema 4 promises ('models.1.label': field required)"),
         (lambda report: {**report, "extra": 1}, "('extra': extra inputs are not permitted)"),
         (lambda report: {**report, "pinned": ["a", "b"]}, ", and 1 more)"),
     ],
