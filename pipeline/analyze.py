@@ -29,8 +29,7 @@ from vitcompress.stages.analysis.network import read_network
 from vitcompress.stages.analysis.sample import Sample, folder_sample, split_sample
 from vitcompress.stages.analysis.write import DOCUMENT, write
 from vitcompress.stages.images.config import DataConfig
-from vitcompress.stages.images.listing import EMBEDDED, kind_of
-from vitcompress.stages.images.sources import open_images
+from vitcompress.stages.images.sources import EMBEDDED, open_images, source_of
 from vitcompress.stages.models.build import build_model, preprocess_of, pretrained_model, size_change
 from vitcompress.stages.models.weights import classifier_names, load_checkpoint
 
@@ -70,7 +69,7 @@ def analyze_model(request: Request, output: Path | None, console: Console) -> Pa
     name, args, _ = resolve_network(request.model, request.args, geometry)
     args = sized(request.image_size, args, request.args, name)
     student = resolve_network(request.student, {}, geometry) if request.student else None
-    source = Path(request.data).resolve().name if kind_of(request.data) == "folder" else request.data
+    source = Path(request.data).resolve().name if source_of(request.data).is_path else request.data
     root = output or Path("runs") / "-".join(("analysis", _plain(request.model), _plain(source)))
     folder = _own_folder(root, request.data)
     device = Machine().device(request.device)
@@ -106,7 +105,7 @@ def _own_folder(root: Path, data: str) -> Path:
         )
     if not (folder / DOCUMENT).is_file() and any(not path.is_dir() for path in root.rglob("*")):
         raise UsageError(f"output '{root}' is not empty and no earlier analysis; give a new folder with --output.")
-    if kind_of(data) == "folder" and root.resolve().is_relative_to(Path(data).resolve()):
+    if source_of(data).is_path and root.resolve().is_relative_to(Path(data).resolve()):
         raise UsageError(f"output '{root}' is inside the data folder '{data}'; give an --output outside it.")
     return folder
 
@@ -140,7 +139,7 @@ def _claimed(folder: Path, console: Console) -> Iterator[None]:
 
 
 def _sample(request: Request) -> Sample:
-    if kind_of(request.data) == "folder":
+    if source_of(request.data).name == "folder":
         return folder_sample(Path(request.data), request.analysis.images)
     images = open_images(DataConfig(source=request.data))
     return split_sample(images.train, f"training images of {request.data}", request.analysis.images)

@@ -196,8 +196,7 @@ def _networks(config: RunConfig, teacher: TeacherRecord, student: StudentRecord)
         kept = build_model(student.model)
         assert isinstance(kept, LiftStudent)  # noqa: S101 - that is the graph
         folded, _ = folded_from_lift(kept)
-        auto = " if that measures faster" if config.export.projector == "auto" else ""
-        what = f"its projector, norm and head folded into one{auto}"
+        what = "its projector, norm and head folded into one"
         found.append(Network("student, deployed", what, cost_of(folded, student.preprocess.size)))
     return tuple(found)
 

@@ -28,7 +28,7 @@ def _images(config: RunConfig) -> Any:
 
     That is no part of the config's own identity: where no image is bad, it changes nothing for later stages.
     """
-    from vitcompress.stages.images.listing import data_digest
+    from vitcompress.stages.images.sources import data_digest
 
     data = config.data
     depth = ("full" if data.check == "auto" else data.check) if data.on_bad_image == "skip" else None

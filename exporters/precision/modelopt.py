@@ -38,7 +38,7 @@ def require_precision(precision: str) -> None:
 
 
 def bf16_from_fp32(source: SourceGraph, kept: Collection[str] = ()) -> Any:
-    """Return bf16 copy of the graph by AutoCast, with float32 input and output, LayerNormalization and Softmax in fp32.
+    """Return a bf16 copy of the graph by AutoCast; LayerNormalization, Softmax, input and output stay in fp32.
 
     AutoCast's own exclusion of nodes with large values is off: bf16 has the range of fp32.
 
@@ -94,11 +94,7 @@ def fp8_from_fp32(source: SourceGraph, images: NDArray[Any], kept: Collection[st
 
 
 def modelopt_version() -> str:
-    """ModelOpt's version.
-
-    Raises:
-        EnvironmentLacksError: it is not installed, or cannot be loaded.
-    """
+    """Return ModelOpt's version; raise as ``bf16_from_fp32`` does."""
     return str(_load("modelopt").__version__)
 
 
@@ -113,7 +109,7 @@ def _load(module: str) -> Any:
 
 
 def _patterns(names: Collection[str]) -> list[str]:
-    """ModelOpt excludes nodes by regular expressions that must match a name's beginning."""
+    """Return regular expressions of whole names: ModelOpt's match a name's beginning."""
     return [f"{re.escape(name)}$" for name in sorted(names)]
 
 
@@ -127,7 +123,7 @@ def _graph_file(source: SourceGraph) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _running(what: str) -> Iterator[None]:
-    """ModelOpt's errors as ours, and none of its talk."""
+    """Turn ModelOpt's errors into ours, and silence it."""
     with _without_messages():
         try:
             yield
@@ -139,7 +135,7 @@ def _running(what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _without_messages() -> Iterator[None]:
-    """Without messages, progress and warnings of libraries, which are about their own insides."""
+    """Silence messages, progress and warnings of libraries, which are about their own insides."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:

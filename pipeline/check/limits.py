@@ -139,7 +139,7 @@ def compare(config: CheckConfig, before: Baseline, now: Baseline) -> tuple[tuple
             if (limit := getattr(config, name)) is not None:
                 conclusive = config.require_conclusive
                 rows.append(gate.row(one.label, limit, subject, required=one.required, require_conclusive=conclusive))
-    return tuple(row for row in rows if row is not None), left_out
+    return tuple(rows), left_out
 
 
 def _subject(one: Chosen, before: Baseline, now: Baseline) -> Change | str | None:

@@ -30,28 +30,34 @@ def standings(comparison: Comparison) -> tuple[Standing, ...]:
     """Return one standing a run, in their order; all are unplaced when ``comparison.undecided``."""
     if comparison.undecided:
         return tuple(Standing(run, unplaced=comparison.undecided) for run in comparison.runs)
-    measures = {run.number: {"top-1": run.top1, "latency": run.p50_ms} for run in comparison.runs}
-    lacking = {
-        number: "; ".join(f"{name} unmeasured: {one['reason']}" for name, one in own.items() if one["value"] is None)
-        for number, own in measures.items()
-    }
-    scores = {
-        number: (own["top-1"]["value"], -own["latency"]["value"])
-        for number, own in measures.items()
-        if not lacking[number]
-    }
+    placed = [run for run in comparison.runs if not _lacking(run)]
     found = []
     for run in comparison.runs:
-        if lacking[run.number]:
-            found.append(Standing(run, unplaced=lacking[run.number]))
+        if lacking := _lacking(run):
+            found.append(Standing(run, unplaced=lacking))
             continue
-        top1, speed = own = scores[run.number]
-        better = [one for one, other in scores.items() if other != own and other[0] >= top1 and other[1] >= speed]
-        better.sort(key=lambda one: scores[one], reverse=True)
-        first = measures[better[0]] if better else {}
-        overlapping = tuple(name for name, one in first.items() if _overlap(one, measures[run.number][name]))
-        found.append(Standing(run, tuple(better), overlapping))
+        better = [one for one in placed if _dominates(one, run)]
+        better.sort(key=_score, reverse=True)
+        pairs = {"top-1": (better[0].top1, run.top1), "latency": (better[0].p50_ms, run.p50_ms)} if better else {}
+        overlapping = tuple(name for name, pair in pairs.items() if _overlap(*pair))
+        found.append(Standing(run, tuple(one.number for one in better), overlapping))
     return tuple(found)
+
+
+def _lacking(run: Run) -> str:
+    """Return why a run has no place; empty when both numbers were measured."""
+    both = {"top-1": run.top1, "latency": run.p50_ms}
+    return "; ".join(f"{name} unmeasured: {one['reason']}" for name, one in both.items() if one["value"] is None)
+
+
+def _score(run: Run) -> tuple[float, float]:
+    """Return top-1 and speed; more is better."""
+    return run.top1["value"], -run.p50_ms["value"]
+
+
+def _dominates(one: Run, other: Run) -> bool:
+    (top1, speed), (its_top1, its_speed) = _score(one), _score(other)
+    return _score(one) != _score(other) and top1 >= its_top1 and speed >= its_speed
 
 
 def _overlap(first: dict[str, Any], second: dict[str, Any]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from vitcompress.core.artifact_records import (
@@ -13,9 +14,23 @@ from vitcompress.core.artifact_records import (
     Rejected,
     VerifyRecord,
 )
+from vitcompress.core.records import DataRecord, DistillRecord, FoldRecord, StudentRecord, TeacherRecord
 from vitcompress.exporters.bundle import CardFacts
 from vitcompress.exporters.bundled import file_name
-from vitcompress.stages.bundle.inputs import Inputs
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Records this stage reads."""
+
+    data: DataRecord
+    teacher: TeacherRecord
+    student: StudentRecord
+    distill: DistillRecord
+    fold: FoldRecord
+    export: ExportRecord
+    verify: VerifyRecord
+
 
 _OF_ENGINES = {"layers", "hardware", "hardware_source", "version", "min_batch", "opt_batch", "max_batch"}
 

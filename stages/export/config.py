@@ -55,8 +55,8 @@ class ExportConfig(Record):
     measured here, fp16."""
     input: Input = "float"
     """What the student's artifacts take: float (normalised float32 [B, 3, S, S]) or uint8 (pixels [B, S, S, 3])."""
-    projector: Literal["fold", "keep", "auto"] = "fold"
-    """A lift's projector in the deployed graph: fold away, keep, or auto: fold unless the kept one measures faster."""
+    projector: Literal["fold", "keep"] = "fold"
+    """A lift's projector in the deployed graph: fold it away, or keep it."""
     rewrites: RewriteConfig = RewriteConfig()
     """Exact rewrites of the networks before they are exported."""
     opset: int = Field(20, ge=18, le=23)

@@ -23,3 +23,6 @@ class GatesConfig(_Limits):
     """The limits, what they are applied to, and which open verdicts fail a run; a limit that is None is not judged."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
+
+    above_chance: bool = True
+    """Whether a student no better than chance on the held-out images fails the run."""

@@ -107,8 +107,8 @@ class Gate(Generic[Subject]):
 
     def row(
         self, artifact: str, limit: float, subject: Subject | str, *, required: bool, require_conclusive: bool
-    ) -> GateRow | None:
-        """Return the judged row; None where the gate has nothing to say.
+    ) -> GateRow:
+        """Return the judged row.
 
         Args:
             artifact: what a reader calls the subject.

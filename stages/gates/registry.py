@@ -9,12 +9,9 @@ from collections.abc import Iterator
 from importlib.metadata import entry_points
 from typing import Any
 
-from pydantic import Field
-
-from vitcompress.core.artifact_records import GateRow
 from vitcompress.core.errors import EnvironmentLacksError
 from vitcompress.core.extensions import load
-from vitcompress.stages.gates.gate import ArtifactGate, Inputs, Measured, Measurement, RunGate, limit, number
+from vitcompress.stages.gates.gate import ArtifactGate, Measured, Measurement, RunGate, limit, number
 
 GROUP = "vitcompress.gates"
 NO_CONTROL = "no control was trained: compress run ... --control labels"
@@ -35,40 +32,6 @@ def _size(found: Measured) -> Measurement:
     if found.bytes is None:
         return Measurement(None, reason="no file was recorded")
     return Measurement(found.bytes / 1_000_000)
-
-
-class AboveChance(RunGate):
-    """Fails a run whose student is no better than chance by an exact test; has no row otherwise.
-
-    The student is judged in torch, as it was trained. Where too few images were held out to tell, there is no row.
-    """
-
-    relation = "more than"
-
-    def row(self, artifact: str, limit: float, subject: Inputs | str, **required: bool) -> GateRow | None:
-        """Return the failed row, or None. ``limit`` is whether the gate is wanted at all."""
-        from vitcompress.stages.training.chance import against_chance, chance_of  # numpy
-
-        if not limit or isinstance(subject, str):
-            return None
-        verify = subject.verify
-        row = verify.accuracy_of(subject.export.deployed, "torch", "fp32")
-        if row is None or row.top1 is None or not verify.class_images:
-            return None
-        chance = chance_of(verify.class_images, len(subject.data.classes))
-        if against_chance(round(row.top1 / 100 * row.images), row.images, chance) != "no better":
-            return None
-        return GateRow(
-            gate=self.field,
-            artifact=artifact,
-            limit=100 * chance,
-            value=row.top1,
-            low=row.top1_low,
-            high=row.top1_high,
-            verdict="fail",
-            required=True,
-            why="by an exact binomial test it is no better than answering without looking at the images",
-        )
 
 
 _BUILT_IN: tuple[ArtifactGate | RunGate, ...] = (
@@ -126,16 +89,6 @@ _BUILT_IN: tuple[ArtifactGate | RunGate, ...] = (
         unit="points",
         measure=lambda inputs: number(inputs.control, "gain", NO_CONTROL),
     ),
-    AboveChance(
-        field="above_chance",
-        setting=(
-            bool,
-            Field(True, description="Whether a student no better than chance on the held-out images fails the run."),
-        ),
-        label="top-1 against chance",
-        unit="%",
-        measure=lambda inputs: Measurement(None, reason="``row`` measures by itself"),
-    ),
 )
 
 
@@ -163,9 +116,13 @@ def _gates() -> Iterator[ArtifactGate | RunGate]:
 
 GATES: dict[str, ArtifactGate | RunGate] = {gate.field: gate for gate in _gates()}
 """Every gate by the name of its setting."""
+CHANCE = "above_chance"
+"""The gate on chance, which ``stage`` judges by a test of its own."""
 
 
 def words_of(gate: str) -> dict[str, str]:
     """Return label, relation and unit of a gate by name; of one whose package is not installed, its name as label."""
+    if gate == CHANCE:
+        return {"label": "top-1 against chance", "relation": "more than", "unit": "%"}
     known = GATES.get(gate)
     return known.words() if known else {"label": gate, "relation": "limit", "unit": ""}

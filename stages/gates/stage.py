@@ -8,7 +8,8 @@ from vitcompress.stages.gates.config import GatesConfig
 from vitcompress.stages.gates.gate import ArtifactGate, Measured, passed
 from vitcompress.stages.gates.gate import Inputs as Inputs
 from vitcompress.stages.gates.names import Chosen, chosen, name_of, parts_of
-from vitcompress.stages.gates.registry import GATES
+from vitcompress.stages.gates.registry import CHANCE, GATES
+from vitcompress.stages.training.chance import against_chance, chance_of
 
 STUDENT = "student"
 """The artifact that rows about the whole run name."""
@@ -25,17 +26,36 @@ def run(config: GatesConfig, inputs: Inputs, context: Context) -> GatesRecord:
     artifacts = chosen(config, filled, made)
     subjects = [measured(inputs, one) for one in artifacts]
     conclusive = config.require_conclusive
-    found: list[GateRow | None] = []
+    rows: list[GateRow] = []
     for name, gate in GATES.items():
         if (limit := getattr(config, name)) is None:
             continue
         if isinstance(gate, ArtifactGate):
             for one, subject in zip(artifacts, subjects, strict=True):
-                found.append(gate.row(one.label, limit, subject, required=one.required, require_conclusive=conclusive))
+                rows.append(gate.row(one.label, limit, subject, required=one.required, require_conclusive=conclusive))
         else:
-            found.append(gate.row(STUDENT, limit, inputs, required=True, require_conclusive=conclusive))
-    rows = tuple(row for row in found if row is not None)
-    return GatesRecord(rows=rows, passed=passed(rows) and not inputs.export.not_made)
+            rows.append(gate.row(STUDENT, limit, inputs, required=True, require_conclusive=conclusive))
+    if config.above_chance:
+        rows += chance_rows(inputs)
+    return GatesRecord(rows=tuple(rows), passed=passed(rows) and not inputs.export.not_made)
+
+
+def chance_rows(inputs: Inputs) -> list[GateRow]:
+    """Return a failed row if the student is no better than chance by an exact test, else none.
+
+    The student is judged in torch, as it was trained. Where too few images were held out to tell, there is no row.
+    """
+    verify = inputs.verify
+    row = verify.accuracy_of(inputs.export.deployed, "torch", "fp32")
+    if row is None or row.top1 is None or not verify.class_images:
+        return []
+    chance = chance_of(verify.class_images, len(inputs.data.classes))
+    if against_chance(round(row.top1 / 100 * row.images), row.images, chance) != "no better":
+        return []
+    interval = {"value": row.top1, "low": row.top1_low, "high": row.top1_high}
+    why = "by an exact binomial test it is no better than answering without looking at the images"
+    limit = 100 * chance
+    return [GateRow(gate=CHANCE, artifact=STUDENT, limit=limit, verdict="fail", required=True, why=why, **interval)]
 
 
 def measured(inputs: Inputs, artifact: Chosen) -> Measured | str:

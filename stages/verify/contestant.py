@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from vitcompress.core.artifact_records import Precision, Runtime
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.exporters.latency import Call
-from vitcompress.exporters.runners.times import EngineTimes
+from vitcompress.exporters.runners import EngineTimes
 
 Infer = Callable[[NDArray[Any]], NDArray[np.float32]]
 """Images as the artifact takes them to logits ``[B, K]``, finished when it returns."""

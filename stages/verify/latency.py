@@ -145,14 +145,5 @@ def _row(contestant: Contestant, batch: int, measured: Measurement | None, reaso
 def _of_latency(row: LatencyRow) -> ThroughputRow:
     """Return images a second by the median of a batch and the ends of its interval."""
     rate, high, low = (None if ms is None else 1e3 * row.batch / ms for ms in (row.p50_ms, row.p50_low, row.p50_high))
-    return ThroughputRow(
-        model=row.model,
-        runtime=row.runtime,
-        precision=row.precision,
-        batch=row.batch,
-        images_per_second=rate,
-        low=low,
-        high=high,
-        samples=row.samples,
-        reason=row.reason,
-    )
+    same = {name: getattr(row, name) for name in ("model", "runtime", "precision", "batch", "samples", "reason")}
+    return ThroughputRow(images_per_second=rate, low=low, high=high, **same)

@@ -36,7 +36,6 @@ def test_a_system_that_tells_nothing_has_its_architecture(tmp_path: Path, monkey
         ("flags\t\t: fpu avx512f avx512_bf16 amx_tile amx_bf16 amx_int8\n" * 2, ("AMX", "AVX512-BF16")),
         ("flags\t\t: fpu avx512f avx512_bf16\n", ("AVX512-BF16",)),
         ("flags\t\t: fpu avx2\nbugs\t: amx_bf16\n", ()),
-        ("", ()),
     ],
 )
 def test_what_multiplies_bfloat16_is_told_by_the_flags(

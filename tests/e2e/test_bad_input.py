@@ -59,7 +59,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("--strategy", "lft"),
         ("'student.strategy' is \"lft\"", "'plain', 'lift', 'widelast' or 'uniform'"),
     ),
-    "unknown projector": (("--projector", "x"), ("'export.projector' is \"x\"", "'fold', 'keep' or 'auto'")),
+    "unknown projector": (("--projector", "x"), ("'export.projector' is \"x\"", "'fold' or 'keep'")),
     "lift of a hierarchical student": (("--student", "swin_tiny"), ("stages of different width", "--strategy plain")),
     "width that heads do not divide": (
         ("--strategy", "widelast", "--set", "student.args={num_heads: 1, embed_dim: 36}"),

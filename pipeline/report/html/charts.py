@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from typing import Any, NamedTuple
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
@@ -79,12 +80,7 @@ def tradeoff(report: Report) -> Chart | None:
     if teachers:
         axes.axhline(teachers[0], color=BLACK, linestyle="--", linewidth=1, zorder=0)
     axes.set(xlabel="median latency at batch 1, ms", ylabel="top-1, %")
-    low, high = axes.dataLim.intervalx
-    if low > 0 and high / low > WIDE:
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+    logarithmic_where_wide(axes)
     axes.margins(0.08, 0.12)
     legend_below(figure, axes, 2)
     caption = (
@@ -93,6 +89,16 @@ def tradeoff(report: Report) -> Chart | None:
     )
     alt = "Scatter plot of accuracy against latency; the numbers are in the table of models."
     return Chart("Accuracy against latency", _uri(figure), alt, caption)
+
+
+def logarithmic_where_wide(axes: Axes) -> None:
+    """Make the horizontal axis logarithmic where its largest value is more than ``WIDE`` times the least."""
+    low, high = axes.dataLim.intervalx
+    if low > 0 and high / low > WIDE:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def ends(given: Row) -> list[list[float]] | None:

@@ -99,13 +99,6 @@ def test_the_trained_student_loads_in_timm(measured: tuple[Context, Inputs]) -> 
     assert float((network(images) - kept(images)).abs().max().detach()) < 1e-5
 
 
-def test_a_precision_asked_for_is_the_one_that_is_recommended(measured: tuple[Context, Inputs]) -> None:
-    context, inputs = measured
-    record = stage.run(CONFIG.model_copy(update={"deploy": "fp16"}), inputs, context)
-    assert record.onnx == "fp16"
-    assert open_bundle(context.run.root / "bundle").onnx.name == "model.fp16.onnx"
-
-
 def test_another_packages_target_is_in_the_bundle_and_recommended(measured: tuple[Context, Inputs]) -> None:
     context, inputs = measured
     with installed(PretendTarget):

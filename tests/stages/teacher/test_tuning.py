@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vitcompress.stages.images.sources import ListedSplit, digit_image
+from vitcompress.stages.images.sources import ListedSplit
+from vitcompress.stages.images.sources.digits import digit_image
 from vitcompress.stages.teacher.tuning import FEWEST, held_out_count, hold_out, labels_of
 
 
