@@ -3,8 +3,8 @@
     python benchmarks/analysis.py --memory 1000 --json benchmarks/results/analysis.json   # docs/performance-analysis.md
 
 The published procedure (``analysis_published.py``) writes the features of every layer to disk and goes through them in
-NumPy; ours measures while the network runs, and measures more (directions and intensity in three other ways). Every
-round runs each once, in an order drawn anew, over the taps of a network with random weights that reads
+NumPy; ours measures while the network runs, and measures more (sorted energies, participation, random orders of the
+channels). Every round runs each once, in an order drawn anew, over the taps of a network with random weights that reads
 real digits, enlarged. Nothing is compared in time unless the numbers are equal; if they are not, the exit code is 1.
 
 The published way has the threads of its BLAS, or one of them where that is faster; rows beneath it tell what is left

@@ -51,6 +51,7 @@ class Agreement:
 
 def pairs(published: PublishedTap, ours: TapResult) -> list[tuple[str, str, Any, Any]]:
     """Quantity, kind, the published value and ours, of one tap."""
+    full = np.concatenate([ours.spectrum, ours.spectrum[1 : (ours.width + 1) // 2][::-1]])
     return [
         ("SVD, directions of each image", "directions", published.rank, ours.rank),
         ("SVD, mean spectrum", "share", published.image_spectrum, ours.image_spectrum),
@@ -59,6 +60,7 @@ def pairs(published: PublishedTap, ours: TapResult) -> list[tuple[str, str, Any,
         ("SEP, mean curve", "share", published.sep_curve, ours.sep_unfolded),
         ("SEP, frequencies", "directions", published.sep_rank, first_reaching(ours.sep_unfolded, SEP_SHARES)),
         ("spectral intensity", "relative", published.intensity, ours.intensity),
+        ("spectrum", "relative", published.spectrum, full),
         ("entropy", "bits", published.entropy, ours.entropy),
         ("magnitude", "relative", published.magnitude, ours.magnitude),
         ("least and largest", "relative", [published.low, published.high], [ours.low, ours.high]),

@@ -51,6 +51,8 @@ class PublishedTap:
     """``[5]``: of the mean curve."""
     intensity: Floats
     """``[n]``."""
+    spectrum: Floats
+    """``[D]``."""
     entropy: Floats
     """``[n]``, bits."""
     magnitude: Floats
@@ -106,17 +108,20 @@ def dataset_pca(X_nND: Features) -> tuple[Floats, NDArray[np.int64]]:
 
 def channel_fft(X_nND: Features) -> dict[str, Any]:
     """[EM] SEP and [SKD] spectral intensity, of the same FFT over the channels of every token."""
-    curve, intensity = 0.0, []
+    curve, spectrum, intensity = 0.0, 0.0, []
     for X in X_nND:
         magnitude = np.abs(np.fft.fft(X, axis=-1))
         energy = magnitude**2
         cumulative = np.cumsum(energy, axis=-1) / energy.sum(axis=-1, keepdims=True)
         curve = curve + cumulative.mean(axis=0, dtype=np.float64)
-        intensity.append(magnitude.mean(dtype=np.float64) / X.shape[-1])
+        amplitude = magnitude.mean(axis=0, dtype=np.float64) / X.shape[-1]
+        spectrum = spectrum + amplitude
+        intensity.append(amplitude.mean())
     mean = np.asarray(curve / len(X_nND))
     return {
         "sep_curve": mean,
         "sep_rank": np.array(reaching(mean, SEP_SHARES)),
+        "spectrum": np.asarray(spectrum / len(X_nND)),
         "intensity": np.array(intensity),
     }
 

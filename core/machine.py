@@ -13,10 +13,7 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 def cpu_flags() -> frozenset[str]:
     """Return what the processor says it can do, in Linux's words (`avx512_bf16`, `amx_bf16`), where that is told."""
-    if not _CPUINFO.is_file():
-        return frozenset()
-    lines = (line.partition(":") for line in _CPUINFO.read_text().splitlines())
-    return frozenset(flag for key, _, value in lines if key.strip() == "flags" for flag in value.split())
+    return frozenset(flag for key, value in _cpu_facts() if key == "flags" for flag in value.split())
 
 
 def bfloat16_units() -> tuple[str, ...]:
@@ -27,8 +24,7 @@ def bfloat16_units() -> tuple[str, ...]:
 
 def processor() -> str:
     """Return the CPU's name as the system tells it; of an ARM, which has none, the numbers of makers and designs."""
-    lines = _CPUINFO.read_text().splitlines() if _CPUINFO.is_file() else []
-    facts = [(key.strip(), value.strip()) for key, _, value in (line.partition(":") for line in lines)]
+    facts = _cpu_facts()
     named = [value for key, value in facts if key == "model name"]
     if named:
         return named[0]
@@ -36,6 +32,11 @@ def processor() -> str:
     numbers = dict.fromkeys(f"{key[4:]} {value}" for key, value in facts if key in _ARM_KEYS)
     name = platform.processor() or platform.machine()
     return f"{name} ({', '.join(numbers)})" if numbers else name
+
+
+def _cpu_facts() -> list[tuple[str, str]]:
+    lines = _CPUINFO.read_text().splitlines() if _CPUINFO.is_file() else []
+    return [(key.strip(), value.strip()) for key, _, value in (line.partition(":") for line in lines)]
 
 
 def usable_cores() -> int:

@@ -18,13 +18,6 @@ from PIL import Image
 from vitcompress.core.images import Transparency, open_image
 from vitcompress.core.record import Record
 
-_RESAMPLING = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
-
 CropMode = Literal["center", "squash"]
 Input = Literal["float", "uint8"]
 """What a model takes: normalised float32 ``[B, 3, S, S]``, or pixels, uint8 ``[B, S, S, 3]``; RGB."""
@@ -65,7 +58,7 @@ class PreprocessSpec(Record):
         image = image.convert("RGB")
         target = self._resized(*image.size)
         if image.size != target:  # whole, even of a long strip: resize(box=...) of the crop alone rounds differently
-            image = image.resize(target, _RESAMPLING[self.interpolation])
+            image = image.resize(target, Image.Resampling[self.interpolation.upper()])
         left = round((target[0] - self.size) / 2)
         top = round((target[1] - self.size) / 2)
         return np.asarray(image.crop((left, top, left + self.size, top + self.size)), dtype=np.uint8)

@@ -65,19 +65,8 @@ Latency: {{ card.method }}.
 
 ## Input and output
 
-{% set uint8 = spec.input == "uint8" %}
-- `{{ interface.images.name }}`: {{ "uint8" if uint8 else "float32" -}}
-{{ " `[batch, %d, %d, 3]`" % (spec.size, spec.size) if uint8 else " `[batch, 3, %d, %d]`" % (spec.size, spec.size) -}}
-, RGB, prepared as `preprocess.json` says: the file \
-{{ "turned as its EXIF data says" if spec.exif_orientation else "not turned by its EXIF data" }} and \
-{{ "laid on white" if spec.transparency == "white" else "without its transparency" }}, \
-{{ "both sides" if spec.crop_mode == "squash" else "shorter side" }} resized to \
-{{ spec.size }} / {{ "%g" % spec.crop_pct }} pixels ({{ spec.interpolation }}), centre crop, \
-{% if uint8 %}
-the model normalises by itself.
-{% else %}
-scaled to [0, 1], minus {{ spec.mean | list }}, divided by {{ spec.std | list }}.
-{% endif %}
+- `{{ interface.images.name }}`: {{ interface.images.dtype }} `[batch, {{ interface.images.shape | join(", ") }}]`, \
+RGB, prepared as `preprocess.json` says; `prepare` in `infer.py` does it.
 - `{{ interface.logits.name }}`: float32 `[batch, {{ classes }}]`; line i of `labels.txt`, from 0, names logit i.
 
 ## Training data
@@ -87,11 +76,8 @@ out. Digest of the listing: `{{ card.data_digest }}`.
 
 ## Intended use and limits
 
-Telling the classes of `labels.txt` apart in images like those it was trained on. Whoever deploys it has to say for \
-what, and to measure it on images from there.
-
-- It names one of its classes for any image, also for one that shows none of them; its probabilities are not calibrated.
-- The figures above are of held-out images from the same source; other cameras, places or times may do worse.
+Telling the classes of `labels.txt` apart in images like those it was trained on. It names one of its classes for any
+image; its probabilities are not calibrated. The figures above are of held-out images from the same source.
 
 ## Licence
 

@@ -47,7 +47,7 @@ def bf16_from_fp32(source: SourceGraph, kept: Collection[str] = ()) -> Any:
         ResultError: AutoCast failed.
     """
     autocast = _load("modelopt.onnx.autocast")
-    with _graph_file(source) as path, _running("AutoCast"):
+    with _running("AutoCast", source) as path:
         return autocast.convert_to_mixed_precision(
             onnx_path=str(path),
             low_precision_type="bf16",
@@ -75,7 +75,7 @@ def fp8_from_fp32(source: SourceGraph, images: NDArray[Any], kept: Collection[st
     import onnx
 
     quantization = _load("modelopt.onnx.quantization")
-    with _graph_file(source) as path, _running("quantization to fp8"):
+    with _running("quantization to fp8", source) as path:
         target = path.with_name("fp8.onnx")
         quantization.quantize(
             str(path),
@@ -114,19 +114,13 @@ def _patterns(names: Collection[str]) -> list[str]:
 
 
 @contextlib.contextmanager
-def _graph_file(source: SourceGraph) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory() as folder:
+def _running(what: str, source: SourceGraph) -> Iterator[Path]:
+    """Give ModelOpt the graph as a file, turn its errors into ours, and silence it."""
+    with _without_messages(), tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "source.onnx"
         path.write_bytes(source.model.SerializeToString())
-        yield path
-
-
-@contextlib.contextmanager
-def _running(what: str) -> Iterator[None]:
-    """Turn ModelOpt's errors into ours, and silence it."""
-    with _without_messages():
         try:
-            yield
+            yield path
         except Exception as error:  # asserts, ValueErrors and ONNX's own: it has no base class
             raise ResultError(
                 f"NVIDIA ModelOpt's {what} failed ({type(error).__name__}: {one_line(error)})."

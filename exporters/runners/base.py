@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitcompress.core.artifact_records import Input
-from vitcompress.core.errors import BundleError, ResultError, UsageError
+from vitcompress.core.errors import BundleError, UsageError
 
 
 class Runner(ABC):
@@ -59,24 +59,19 @@ class Runner(ABC):
             ResultError: the runtime failed.
         """
         self._check(images)
-        logits = self._infer(images)
-        if logits.shape != (len(images), self.classes):
-            raise ResultError(
-                f"{self.path.name} gave logits {logits.shape} where ({len(images)}, {self.classes}) was expected."
-            )
-        return logits
+        return self._infer(images)
 
     def _check(self, images: NDArray[Any]) -> None:
-        if images.dtype != self.image_dtype:
-            pixels = " (RGB pixels, not normalised)" if self.input == "uint8" else ""
-            raise UsageError(f"{self.path.name} takes {self.image_dtype} images{pixels}, {images.dtype} was given.")
-        if images.ndim != 4 or images.shape[1:] != self.image_shape:
+        top = len(images) if self.max_batch is None else self.max_batch
+        fits = images.dtype == self.image_dtype and images.shape[1:] == self.image_shape
+        if not (fits and self.min_batch <= len(images) <= top):
+            pixels = "RGB pixels" if self.input == "uint8" else "normalised images"
+            batch = f"{self.min_batch} to {self.max_batch or 'any'}"
             wanted = ", ".join(map(str, self.image_shape))
-            raise UsageError(f"{self.path.name} takes images [batch, {wanted}], {list(images.shape)} was given.")
-        batch = len(images)
-        if batch < self.min_batch or (self.max_batch is not None and batch > self.max_batch):
-            top = "any size" if self.max_batch is None else str(self.max_batch)
-            raise UsageError(f"{self.path.name} takes batches of {self.min_batch} to {top}, {batch} was given.")
+            raise UsageError(
+                f"{self.path.name} takes {pixels}, {self.image_dtype} [{batch}, {wanted}]; {images.dtype} "
+                f"{list(images.shape)} was given."
+            )
 
 
 def input_of(dtype: str, shape: list[Any], path: Path) -> tuple[Input, int]:

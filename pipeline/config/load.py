@@ -241,11 +241,7 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
         "root": absolute(config.data.root),
         "labels": absolute(config.data.labels),
     }
-    cache = config.distill.cache.model_copy(update={"folder": absolute(config.distill.cache.folder)})
-    update: dict[str, Any] = {
-        "data": config.data.model_copy(update=data),
-        "distill": config.distill.model_copy(update={"cache": cache}),
-    }
+    update: dict[str, Any] = {"data": config.data.model_copy(update=data)}
     for section in ("teacher", "student"):
         network = getattr(config, section)
         update[section] = network.model_copy(update={"weights": absolute(network.weights)})

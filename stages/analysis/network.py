@@ -61,10 +61,8 @@ def kept_images(sizes: Sequence[int], images: int, memory_bytes: float) -> list[
     """
     *others, last = sizes
     rest = int(memory_bytes) - images * last
-    if not others and rest >= 0:
-        return [np.arange(images)]
-    if others and rest >= sum(others):
-        spread = kept_rows(images, rest // sum(others))
+    if rest >= sum(others):
+        spread = kept_rows(images, rest // max(1, sum(others)))
         return [*[spread] * len(others), np.arange(images)]
     fitting = int(memory_bytes) // sum(sizes)
     if fitting < 1:

@@ -127,10 +127,26 @@ class TapResult:
     sep_energy: Floats
     """``[F]``: share of the energy at each frequency, both halves of the spectrum together (folded), mean over tokens
     with energy; sums to 1."""
+    sep_sorted: Floats
+    """``[D]``: the D energies of the whole FFT, sorted per token, largest first, as cumulative share, mean over tokens
+    with energy."""
+    participation: Floats
+    """``[n]``: (sum e)^2 / sum e^2 of a token's D spectral energies e, mean over the image's tokens with energy (NaN
+    without any): how many components carry a token; D for a flat spectrum, 1 or 2 for a single tone."""
+    permuted: Floats
+    """``[P, F]``: ``sep_energy`` of the sampled tokens under each of P random orders of the channels."""
+    sampled: Floats
+    """``[F]``: ``sep_energy`` of the same sampled tokens in the channels' own order."""
+    order_effect: Floats
+    """``[n]``: of each image's sampled tokens, area under the folded cumulative curve (its mean over the F frequencies)
+    in the channels' own order less that under the P orders, their mean: what the order of channels contributes. NaN
+    without energy."""
 
     # Spectral intensity [SKD].
     intensity: Floats
     """``[n]``: mean over tokens and all D frequencies of |FFT over channels| / D."""
+    spectrum: Floats
+    """``[F]``: mean over images and tokens of |FFT| / D at each frequency."""
 
     # Entropy and magnitude [DD].
     entropy: Floats

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from vitcompress.core.errors import UsageError
 from vitcompress.core.records import Strategy, WideHeads
-from vitcompress.stages.models.geometry import Shape, wide_shapes
+from vitcompress.stages.models.geometry import Shape, heads_of_wide
 
 What = Literal["strategy", "pairs", "width"]
 Kind = Literal["mse", "spectral"]
@@ -50,7 +50,7 @@ class Facts:
         choices: tuple[WideHeads, ...] = ("size", "count")
         for keep in choices:
             try:
-                wide_shapes(self.student_name, self.student, self.teacher_width, keep=keep)
+                heads_of_wide(self.student_name, self.student, self.teacher_width, keep)
             except UsageError:
                 continue
             return keep

@@ -83,9 +83,12 @@ def intervals(
 
 
 def interval(values: Floats) -> dict[str, Any]:
-    """Return ``mean`` over images ``[n]`` and its 95 % bootstrap ``interval``, None with fewer than 2 images."""
-    ends = None
-    if len(values) > 1:
-        low, high = intervals(lambda rows: values[rows].mean(axis=-1)[None], len(values), 0, MEAN_RESAMPLES)
+    """Return ``mean`` over images ``[n]`` and its 95 % bootstrap ``interval``, None with fewer than 2 images.
+
+    Images without a value (NaN) are left out. Of differences within an image, as ``order_effect``, it is a paired one.
+    """
+    known, ends = values[np.isfinite(values)], None
+    if len(known) > 1:
+        low, high = intervals(lambda rows: known[rows].mean(axis=-1)[None], len(known), 0, MEAN_RESAMPLES)
         ends = [float(low[0]), float(high[0])]
-    return {"mean": float(values.mean()), "interval": ends}
+    return {"mean": float(known.mean()) if len(known) else None, "interval": ends}

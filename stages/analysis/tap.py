@@ -19,6 +19,7 @@ from vitcompress.stages.analysis.measures.directions import (
     smaller_grams,
 )
 from vitcompress.stages.analysis.measures.entropy import entropies
+from vitcompress.stages.analysis.measures.order import ChannelOrder
 from vitcompress.stages.analysis.measures.spectrum import ChannelSpectra
 from vitcompress.stages.analysis.measures.ways import OtherWays
 from vitcompress.stages.analysis.results import ENERGY_SHARES, Counts, TapResult, kept_rows
@@ -63,7 +64,7 @@ class TapMeasures:
         self._kept: NDArray[np.float32] | None = None
         # Whole from the start: small arrays that live on among large temporary ones would keep their memory from being
         # used again, half a megabyte an image and tap (``benchmarks/analysis.py --memory``).
-        self._magnitude, self._intensity = np.empty(images), np.empty(images)
+        self._magnitude, self._participation, self._intensity = np.empty((3, images))
         self._rank = np.empty((images, len(ENERGY_SHARES)), np.int64)
 
     def update(self, tokens: Tensor) -> None:
@@ -91,6 +92,7 @@ class TapMeasures:
         self._with_energy = 0
         self._spectra = ChannelSpectra(width, tokens.device)
         self._ways = OtherWays(width, tokens.device, self._norm)
+        self._order = ChannelOrder(width, count, self.images)
 
     def _measure(self, tokens: Tensor) -> None:
         X_BND, rows = tokens.double(), slice(self.seen, self.seen + len(tokens))
@@ -104,7 +106,8 @@ class TapMeasures:
         low, high = torch.aminmax(X_BND)
         self.low, self.high = min(self.low, float(low)), max(self.high, float(high))
         self._magnitude[rows] = means
-        self._intensity[rows] = self._spectra.update(X_BND)  # while the tokens are in the cache
+        # while the tokens are in the cache
+        self._participation[rows], self._intensity[rows] = self._spectra.update(X_BND)
         gram = smaller_grams(X_BND)
         share_BR = energy_shares(gram)
         self._rank[rows] = ranks_of(share_BR)
@@ -114,6 +117,7 @@ class TapMeasures:
             self._moment += gram.sum(0)  # it is X^T X, as needed
         else:
             add_upper(self._moment, X_BND.flatten(0, 1))
+        self._order.update(X_BND)
         self._ways.update(X_BND)
         first, last = np.searchsorted(self._keep, [rows.start, rows.stop])
         for row in range(first, last):
@@ -158,7 +162,9 @@ class TapMeasures:
             high=self.high,
             intensity=self._intensity,
             magnitude=self._magnitude,
-            sep_energy=self._spectra.finish(),
+            participation=self._participation,
+            **self._spectra.finish(),
+            **self._order.finish(),
             **self._ways.finish(self._moment, closely, len(self._closely)),
         )
 

@@ -1,4 +1,4 @@
-"""The files of an analysis in one folder: the JSON document, the figures; and the arrays, to go on from."""
+"""The files of an analysis in one folder: the JSON document, tables, figures; and the arrays, to go on from."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from vitcompress.core.analysis_records import Advice
 from vitcompress.core.errors import UsageError
 from vitcompress.core.files import is_intact, reference, write_atomic
 from vitcompress.core.record import FileRef
-from vitcompress.stages.analysis.document import document
+from vitcompress.stages.analysis.document import document, tables
 from vitcompress.stages.analysis.results import NetworkResult, TapResult
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ def write(
     student: Shape | None = None,
     approach: Sequence[dict[str, Any]] = (),
 ) -> list[Path]:
-    """Write ``analysis.json`` and ``figures/*.{png,svg}``; each file is whole at any moment.
+    """Write ``analysis.json``, ``tables/*.csv`` and ``figures/*.{png,svg}``; each file is whole at any moment.
 
-    Figures of an earlier call that this one does not make are removed; ``files`` in ``analysis.json`` knows them. Other
+    Files of an earlier call that this one does not make are removed; ``files`` in ``analysis.json`` knows them. Other
     files stay.
 
     Args:
@@ -53,7 +53,7 @@ def write(
     from vitcompress.stages.analysis.figures import draw  # matplotlib is slow to import, and only figures need it
 
     content = document(networks, advice, approach)
-    made: dict[str, bytes] = {}
+    made: dict[str, str | bytes] = {f"tables/{name}.csv": text for name, text in tables(content).items()}
     for name, figure in draw.figures(content, student):
         made |= {f"figures/{name}.{kind}": data for kind, data in draw.file_bytes(figure).items()}
     for stale in _files_before(folder) - set(made):
@@ -80,7 +80,6 @@ def _files_before(folder: Path) -> set[str]:
         listed = json.loads((folder / DOCUMENT).read_bytes())["files"]
     except (OSError, ValueError, KeyError):
         return set()
-    # earlier versions wrote tables, too
     return {name for name in listed if re.fullmatch(r"figures/[\w-]+\.(png|svg)|tables/\w+\.csv", name)}
 
 

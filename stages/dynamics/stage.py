@@ -79,7 +79,5 @@ def _weights(inputs: Inputs, root: Path) -> Iterator[tuple[int, str, dict[str, T
     distill = inputs.distill
     yield 0, "student before", load_file(root / inputs.student.weights.path)
     for snapshot in distill.snapshots:
-        loaded = load_snapshot(snapshot, root)
-        label = f"student epoch {snapshot.epoch}"
-        yield snapshot.epoch, label, loaded.reason if loaded.state is None else loaded.state
+        yield snapshot.epoch, f"student epoch {snapshot.epoch}", load_snapshot(snapshot, root)
     yield distill.epochs, "student after", load_file(root / distill.weights.path)

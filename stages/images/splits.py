@@ -157,7 +157,8 @@ def split_images(found: Images, config: DataConfig, left_out: Set[str], dropped:
     if not isinstance(found.train, ListedSplit):
         return found
     train = found.train.without(left_out)
-    _require_each_class(found.classes, train)
+    if left_out:
+        _require_each_class(found.classes, train)
     if found.val is None:
         train, val, how = _hold_out(train, found.classes, config)
         found = replace(found, val=val, split=how)

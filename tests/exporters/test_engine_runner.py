@@ -39,7 +39,7 @@ def test_an_engine_is_fed_and_read_as_its_own_shapes_say(
         flipped = noisy[:2, :, :, ::-1]  # a view that is not contiguous
         np.testing.assert_array_equal(runner.infer(flipped), flipped[:, 0, 0, :10])
         for batch in (1, 5):
-            with pytest.raises(UsageError, match=f"takes batches of 2 to 4, {batch} was given"):
+            with pytest.raises(UsageError, match=rf"\[2 to 4, 3, 32, 32\]; float32 \[{batch}, 3, 32, 32\] was given"):
                 runner.infer(noisy[:batch])
     path.write_bytes(b"of another version")
     with pytest.raises(BundleError, match=r"cannot be loaded by tensorrt-rtx 0 .*\(wrong version of the plan\)"):
@@ -65,7 +65,7 @@ def test_an_engine_that_eats_pixels_gets_pixels(tmp_path: Path, fake: FakeDriver
         # The fake's logits are the first 40 bytes of each image, which the runner hands back as ten float32.
         found = runner.infer(pixels)
         np.testing.assert_array_equal(found.view(np.uint8), pixels.reshape(3, -1)[:, :40])
-        with pytest.raises(UsageError, match=r"takes uint8 images \(RGB pixels, not normalised\), float32 was given"):
+        with pytest.raises(UsageError, match=r"takes RGB pixels, uint8 .* float32"):
             runner.infer(pixels.astype(np.float32))
 
 
@@ -102,7 +102,7 @@ def test_compute_is_timed_without_what_was_compiled_first(
     (tmp_path / "model.engine").write_bytes(b"good")
     with EngineRunner(tmp_path / "model.engine", "tensorrt-rtx") as runner:
         times = runner.time(np.zeros((4, 3, 32, 32), np.float32), seconds=4.0, clock=clock)
-        with pytest.raises(UsageError, match="takes batches of 2 to 4, 5 was given"):
+        with pytest.raises(UsageError, match=r"\[5, 3, 32, 32\] was given"):
             runner.time(np.zeros((5, 3, 32, 32), np.float32), seconds=1.0)
     np.testing.assert_allclose(times.gpu_ms, 2.0, rtol=1e-3)
     assert len(times.gpu_ms) % QUEUED == 0

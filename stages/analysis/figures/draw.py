@@ -34,7 +34,9 @@ def figures(document: Json, student: Shape | None = None) -> Iterator[tuple[str,
     name = re.sub(r"[^a-z0-9]+", "-", shown["label"].lower()).strip("-")[:60] or "network"
     yield f"rank-{name}", layers.rank_figure(shown)
     yield f"pca-{name}", layers.pca_figure(shown, None if students else student)
+    yield f"sep-{name}", layers.sep_figure(shown)
     yield f"intensity-{name}", layers.intensity_figure(shown, tuple(theirs for _, theirs in advised))
+    yield f"spectrum-{name}", layers.spectrum_figure(shown)
     yield f"dynamics-{name}", layers.dynamics_figure(shown)
     if students:
         yield "over-training", training.training_figure(teacher, students)

@@ -1,4 +1,4 @@
-"""Figures of one network, layer by layer: directions [EM], spectral intensity [SKD], entropy and magnitude [DD]."""
+"""Figures of one network, layer by layer: directions [EM], spectra [EM, SKD], entropy and magnitude [DD]."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import FormatStrFormatter, LogLocator, PercentFormatter
 
 from vitcompress.stages.analysis.figures.style import (
     BLACK,
@@ -24,6 +26,7 @@ from vitcompress.stages.analysis.figures.style import (
     new_figure,
     of_taps,
     percent_axis,
+    say_nothing_to_show,
     styled,
     titled,
 )
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
 SHARE_LOOKS = {"80": (GREEN, "o"), "90": (BLUE, "s"), "95": (VERMILLION, "^"), "99": (BLACK, "D")}
 IMAGES = (("median image", "median", "-"), ("demanding image (p99)", "p99", "--"))
 """Words, statistic over images and line of the two images whose counts are shown."""
+DECADES = 4
+"""Powers of ten, at most, that the colours of spectra span."""
 
 
 @styled
@@ -91,6 +96,55 @@ def _student_width(axes: Axes, network: Json, student: Shape) -> None:
     ends = [-0.5, last + 0.5] if every else [last - 0.4, last + 0.4]
     label = f"width of the unchanged student ({student.width}): more does not fit"
     axes.plot(ends, [student.width / widths[-1]] * 2, color=BLACK, linestyle="-.", label=label)
+
+
+@styled
+def sep_figure(network: Json) -> Figure:
+    """Draw the SEP of the last tap, folded, in the band of random orders of the channels, and its sorted energies."""
+    figure = new_figure(f"{titled(network)}: where a token's spectral energy lies", 5.0)
+    axes = figure.subplots()
+    tap = network["taps"][-1]
+    axes.set_title(
+        f"{tap['name']}, the last: well outside the band, channel order matters (above: low frequencies lead)"
+    )
+    folded, ordered = tap["sep_folded_curve"], tap["sep_sorted_curve"]
+    at = np.arange(1, len(folded) + 1) / len(folded)
+    band = tap["permutation"]["curve"]
+    words = f"{tap['permutation']['orders']} random channel orders (least to greatest)"
+    axes.fill_between(at, band["min"], band["max"], color=GREY, alpha=0.35, linewidth=0, label=words)
+    axes.plot(at, folded, color=BLUE, label="in the channels' own order (folded)")
+    at = np.arange(1, len(ordered) + 1) / len(ordered)
+    axes.plot(at, ordered, "--", color=ORANGE, label="largest components first (sorted)")
+    percent_axis(axes, "share of the energy")
+    axes.xaxis.set_major_formatter(PercentFormatter(xmax=1.0, symbol=" %"))
+    axes.set_xlabel("components used, % of all")
+    legend_below(figure, axes, 2)
+    return figure
+
+
+@styled
+def spectrum_figure(network: Json) -> Figure:
+    """Draw a heat map of |FFT| / D over layers and frequencies, in logarithmic colour."""
+    figure = new_figure(f"{titled(network)}: spectrum of the channels, by layer", 4.8)
+    axes = figure.subplots()
+    axes.set_title("Brighter = stronger; a bright lower edge = energy at low frequencies, an even column = noise-like")
+    axes.grid(False)
+    spectra = [np.array(tap["spectrum"]) for tap in network["taps"]]
+    varying = np.concatenate([spectrum[1:] for spectrum in spectra])  # frequency 0 would leave the others no colours
+    varying = varying[varying > 0]
+    top, least = (varying.max(), varying.min()) if len(varying) else (1.0, 1.0)
+    scale = LogNorm(min(max(least, top / 10**DECADES), top / 10), top, clip=True)
+    for layer, spectrum in enumerate(spectra):  # a column of its own for each tap, as widths may differ
+        edges, look = np.linspace(0, 0.5, len(spectrum) + 1), {"norm": scale, "rasterized": True}
+        mesh = axes.pcolormesh([layer - 0.5, layer + 0.5], edges, spectrum[:, None], **look)
+    if not len(varying):
+        say_nothing_to_show(axes, "no energy but at frequency 0")
+    layer_axis(axes, network)
+    axes.set_ylabel("frequency (cycles per channel)")
+    ticks: Json = {"ticks": LogLocator(subs=(1.0, 2.0, 5.0)), "format": FormatStrFormatter("%g")}
+    bar = figure.colorbar(mesh, ax=axes, extend="both", label="mean |FFT| / D (activation)", **ticks)
+    bar.minorticks_off()
+    return figure
 
 
 @styled

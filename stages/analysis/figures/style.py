@@ -118,7 +118,7 @@ def percent_axis(axes: Axes, label: str) -> None:
 
 def from_zero(axes: Axes) -> None:
     """Make the vertical axis begin at 0 and end a little above what is drawn."""
-    axes.set_ylim(0, 1.06 * axes.dataLim.y1)
+    axes.set_ylim(0, 1.06 * axes.dataLim.y1 or 1.0)  # 1 where all is zero
 
 
 def magnitude_axis(axes: Axes, values: Floats, label: str) -> None:

@@ -8,67 +8,50 @@ from __future__ import annotations
 
 import os
 import tarfile
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from vitcompress.core.errors import DataError
 from vitcompress.core.images import as_rgb
+from vitcompress.stages.images.splits import ListedSplit
+
+Part = tuple[str, int, int]
+"""Where an image is: the path of its shard, its place and its size in bytes."""
 
 
-@dataclass(frozen=True)
-class ShardSplit:
-    """A split read from indexed shards."""
-
-    paths: tuple[str, ...]
-    table: NDArray[np.int64]
-    """``[N, 4]``: of each image the number of its shard, its place and size in bytes, and its class."""
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        """Return the image and its class; a DataError is raised if it cannot be read."""
-        shard, offset, size, label = self.table[index].tolist()
-        with Path(self.paths[shard]).open("rb") as file:
-            file.seek(offset)
-            content = file.read(size)
-        return as_rgb(content, f"the image at byte {offset} of {self.paths[shard]}"), label
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """Return classes of all images, ``[N]``."""
-        return self.table[:, 3]
-
-
-def indexed(reader: Any, split: str) -> ShardSplit | None:
+def indexed(reader: Any, split: str) -> ListedSplit | None:
     """Return the split of timm's webdataset reader by random access; None where it can only be streamed.
 
     Raises:
         DataError: a shard is missing or damaged, an image has no class, or there are not as many images as the
             shards' description says.
     """
-    paths = tuple(os.path.join(reader.root, name) for name in reader.split_info.filenames)  # noqa: PTH118 - may be a URL
+    paths = [os.path.join(reader.root, name) for name in reader.split_info.filenames]  # noqa: PTH118 - may be a URL
     other_labels = reader.remap_class or reader.target_keys or reader.target_key or reader.split_info.alt_label
     if other_labels or not all(_is_local(path) for path in paths):
         return None
     kinds = tuple(reader.input_key.lower().split(";"))
-    parts = [_index(path, Path(path).stat().st_mtime_ns, kinds) for path in paths]
-    numbers = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-    found = ShardSplit(paths, np.column_stack([numbers, np.concatenate(parts)]))
+    items = [item for path in paths for item in _index(path, Path(path).stat().st_mtime_ns, kinds)]
     said = reader.split_info.num_samples
-    if said and said != len(found):
+    if said and said != len(items):
         raise DataError(
-            f"the {len(paths)} shards of split '{split}' hold {len(found):,} images, and their description says "
+            f"the {len(paths)} shards of split '{split}' hold {len(items):,} images, and their description says "
             f"{said:,}; bring the missing shards, or correct num_samples in _info.json."
         )
-    return found
+    return ListedSplit(items, open_part)
+
+
+def open_part(part: Part) -> Image.Image:
+    """Return the image at a place in a shard; a DataError is raised if it cannot be read."""
+    path, offset, size = part
+    with Path(path).open("rb") as file:
+        file.seek(offset)
+        content = file.read(size)
+    return as_rgb(content, f"the image at byte {offset} of {path}")
 
 
 def _is_local(path: str) -> bool:
@@ -82,9 +65,9 @@ def _is_local(path: str) -> bool:
 
 
 @lru_cache(maxsize=100_000)
-def _index(path: str, changed: int, kinds: tuple[str, ...]) -> NDArray[np.int64]:
-    """Return place, size and class of each image of a shard, ``[N, 3]``; once a process for a time of change."""
-    rows = []
+def _index(path: str, changed: int, kinds: tuple[str, ...]) -> list[tuple[Part, int]]:
+    """Return place and class of each image of a shard; once a process for a time of change."""
+    items = []
     try:
         with tarfile.open(path, "r:") as tar:
             for sample, group in groupby(filter(_is_part, tar), lambda member: _name_of(member)[0]):
@@ -98,10 +81,10 @@ def _index(path: str, changed: int, kinds: tuple[str, ...]) -> NDArray[np.int64]
                 except ValueError:
                     raise _incomplete(sample, path, "no class (a .cls file with a whole number)") from None
                 if label >= 0:  # timm's convention: an image of class -1 takes no part
-                    rows.append((image.offset_data, image.size, label))
+                    items.append(((path, image.offset_data, image.size), label))
     except (tarfile.TarError, OSError) as error:
         raise DataError(f"shard '{path}' cannot be read ({error}); copy it anew.") from error
-    return np.array(rows, np.int64).reshape(-1, 3)
+    return items
 
 
 def _is_part(member: tarfile.TarInfo) -> bool:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from vitcompress.stages.analysis.measures.order import SAMPLE, SEED, channel_orders
 from vitcompress.stages.analysis.results import ENERGY_SHARES, TapResult
 from vitcompress.stages.analysis.tap import TapMeasures
 
@@ -44,10 +45,9 @@ def naive(tokens: Tensor, keep: list[int], norm: nn.LayerNorm | None = None) -> 
     """Every array of TapResult for tokens ``[n, N, D]``."""
     x = tokens.numpy().astype(np.float64)
     width = x.shape[2]
-    out = _ranks_of(x, keep) | _ways_of(x, keep, norm)
-    curves = [folded(energies(token)) / energies(token).sum() for image in x for token in image if token.any()]
-    out["sep_energy"] = np.mean(curves, axis=0) if curves else np.zeros(width // 2 + 1)
+    out = _ranks_of(x, keep) | _ways_of(x, keep, norm) | _spectra_of(x) | _baseline_of(x)
     out["intensity"] = _intensities(x)
+    out["spectrum"] = np.mean([[np.abs(np.fft.rfft(t)) / width for t in image] for image in x], axis=(0, 1))
     out["magnitude"] = np.array([np.abs(image).mean() for image in x])
     out["low"], out["high"] = x.min(), x.max()
     out["entropy"] = np.array([np.mean([bits(t, x.min(), x.max()) for t in x[i]]) for i in keep])
@@ -114,6 +114,42 @@ def _ways_of(x: np.ndarray, keep: list[int], norm: nn.LayerNorm | None) -> dict[
         rows["intensity"].append(np.full(len(keep), np.nan) if seen is None else _intensities(seen[keep]))
     out: dict[str, Any] = {f"way_{name}": np.array(values) for name, values in rows.items()}
     return out | {"normed": norm is not None, "channel_energy": energy / energy.sum() if energy.any() else energy}
+
+
+def _spectra_of(x: np.ndarray) -> dict[str, Any]:
+    energy, ordered, participation = [], [], []
+    for image in x:
+        whole = [energies(token) for token in image if token.any()]
+        energy += [folded(e) / e.sum() for e in whole]
+        ordered += [np.cumsum(np.sort(e)[::-1]) / e.sum() for e in whole]
+        components = [e.sum() ** 2 / (e**2).sum() for e in whole]
+        participation.append(np.mean(components) if components else np.nan)
+    return {
+        "sep_energy": np.mean(energy, axis=0) if energy else np.zeros(x.shape[2] // 2 + 1),
+        "sep_sorted": np.mean(ordered, axis=0) if ordered else np.zeros(x.shape[2]),
+        "participation": np.array(participation),
+    }
+
+
+def _baseline_of(x: np.ndarray) -> dict[str, Any]:
+    count, width = x.shape[1:]
+    random, orders = np.random.default_rng([SEED, width, count]), channel_orders(width)
+    own, permuted, effect = [], [], []
+    for image in x:
+        drawn = image[random.choice(count, min(SAMPLE, count), replace=False)]
+        gains = []
+        for token in drawn[drawn.any(axis=1)]:
+            total = energies(token).sum()
+            curve, *others = [folded(energies(token[order])) / total for order in (np.arange(width), *orders)]
+            own.append(curve)
+            permuted.append(others)
+            gains.append(np.cumsum(curve).mean() - np.mean([np.cumsum(other).mean() for other in others]))
+        effect.append(np.mean(gains) if gains else np.nan)
+    return {
+        "sampled": np.mean(own, axis=0) if own else np.zeros(width // 2 + 1),
+        "permuted": np.mean(permuted, axis=0) if permuted else np.zeros((len(orders), width // 2 + 1)),
+        "order_effect": np.array(effect),
+    }
 
 
 def measured(

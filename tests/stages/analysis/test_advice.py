@@ -39,7 +39,6 @@ def test_published_cait_and_deit_tiny_give_a_lift_on_the_last_taps() -> None:
     assert all(words in reason for words in ("302 directions", "192 wide", "121 of its own"))
     assert answer(advice, "width").value == "320"  # 302 in heads of 64
     assert advice.summary == "lift for deit_tiny; spectral, 11 <-> 23"
-    assert advice.images == 1000
 
 
 def test_a_student_as_wide_as_cait_stays_plain_and_gets_the_published_layers() -> None:

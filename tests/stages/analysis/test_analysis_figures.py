@@ -7,8 +7,10 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 import pytest
+import torch
 from crafted_networks import crafted, crafted_tap, followed, random_network
 from matplotlib.figure import Figure
+from naive_measures import measured
 
 from vitcompress.stages.analysis.approach import approach
 from vitcompress.stages.analysis.document import document
@@ -41,15 +43,16 @@ def legend_of(figure: Figure) -> list[str]:
 )
 def test_every_figure_is_titled_labelled_and_drawn(networks: list[NetworkResult]) -> None:
     made = drawn(networks, student=TINY)
-    assert len(made) == (6 if len(networks) > 1 else 4)
+    assert len(made) == (8 if len(networks) > 1 else 6)
     for figure in made.values():
         assert len(file_bytes(figure)["png"]) > 10_000
         assert figure.get_suptitle()
-        assert all(axes.get_xlabel() and axes.get_ylabel() for axes in figure.axes)
+        panels = [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]
+        assert all(axes.get_xlabel() and axes.get_ylabel() for axes in panels)
 
 
 def test_names_are_those_of_the_only_network_or_of_the_trained_student() -> None:
-    single = {"rank-teacher", "pca-teacher", "intensity-teacher", "dynamics-teacher"}
+    single = {f"{name}-teacher" for name in ("rank", "pca", "sep", "intensity", "spectrum", "dynamics")}
     assert set(drawn([random_network("Teacher!")])) == single
     own = {name.replace("teacher", "student-epoch-8") for name in single}
     assert set(drawn(followed(0, 8))) == own | {"over-training", "approach"}
@@ -68,6 +71,25 @@ def test_lines_are_the_percentiles_and_advised_layers_are_marked() -> None:
     assert list(stars.get_xdata()) == [1, 3]
     assert stars.get_ydata() == pytest.approx([network.taps[i].intensity.mean() for i in (1, 3)], rel=1e-5)
     assert "advised for distillation: 1, 3" in legend_of(made["intensity-teacher"])
+
+
+def test_the_sep_curve_in_its_band_and_a_column_of_spectrum_for_each_layer() -> None:
+    network = random_network(depth=4, width=12)
+    made, last = drawn([network]), network.taps[-1]
+    axes = made["sep-teacher"].axes[0]
+    folded, ordered = axes.lines
+    assert folded.get_ydata() == pytest.approx(np.cumsum(last.sep_energy), rel=1e-5)
+    assert ordered.get_ydata() == pytest.approx(last.sep_sorted, rel=1e-5)
+    assert folded.get_xdata()[-1] == ordered.get_xdata()[-1] == 1
+    band, curves = axes.collections[0].get_paths()[0].vertices, np.cumsum(last.permuted, axis=1)
+    assert band[:, 1].min() == pytest.approx(curves.min(), rel=1e-5)
+    assert "20 random channel orders (least to greatest)" in legend_of(made["sep-teacher"])
+    columns = made["spectrum-teacher"].axes[0].collections
+    assert len(columns) == 4
+    for column, tap in zip(columns, network.taps, strict=True):
+        assert np.asarray(column.get_array()).ravel() == pytest.approx(tap.spectrum, rel=1e-5)
+    silent = measured(torch.zeros(3, 4, 8))
+    assert len(file_bytes(drawn([crafted([silent])])["spectrum-teacher"])["png"]) > 10_000
 
 
 @pytest.mark.parametrize(

@@ -26,11 +26,12 @@ def test_what_is_written_is_named_and_figures_of_an_earlier_call_go(tmp_path: Pa
     assert {path.relative_to(tmp_path).as_posix() for path in paths} == relative(tmp_path)
     made = json.loads((tmp_path / "analysis.json").read_text())
     assert {*made["files"], "analysis.json"} == relative(tmp_path)
-    assert {"figures/rank-student-epoch-4.png", "figures/over-training.png"} == set(made["files"])
+    tables = {f"tables/{name}.csv" for name in ("rank", "pca", "sep", "intensity", "entropy_magnitude")}
+    assert {"figures/rank-student-epoch-4.png", "figures/over-training.png"} | tables == set(made["files"])
     (tmp_path / "figures" / "mine.png").write_bytes(b"mine")
     (tmp_path / "notes.txt").write_text("mine")
     own = {path.relative_to(tmp_path).as_posix() for path in write(tmp_path, [random_network()])}
-    assert own == {"analysis.json", "figures/rank-teacher.png"}
+    assert own == {"analysis.json", "figures/rank-teacher.png"} | tables
     assert relative(tmp_path) == own | {"figures/mine.png", "notes.txt"}
     remove(tmp_path)
     assert relative(tmp_path) == {"figures/mine.png", "notes.txt"}

@@ -15,8 +15,7 @@ from torch.utils.data import DataLoader
 
 from vitcompress.core.errors import DataError
 from vitcompress.stages.images.config import DataConfig
-from vitcompress.stages.images.sources import StreamSplit, open_images
-from vitcompress.stages.images.sources.shards import ShardSplit
+from vitcompress.stages.images.sources import ListedSplit, StreamSplit, open_images
 from vitcompress.stages.teacher.tuning import labels_of
 
 pytest.importorskip("webdataset")
@@ -68,7 +67,7 @@ def config(root: Path) -> DataConfig:
 
 def test_every_image_is_read_at_any_place_with_its_class(tmp_path: Path) -> None:
     images = open_images(config(make(tmp_path / "shards")))
-    assert isinstance(images.train, ShardSplit)
+    assert isinstance(images.train, ListedSplit)
     found = [images.train[index] for index in (11, 4, 5, 0, 7, 8)]
     assert [(number_of(image), given) for image, given in found] == [(n, n % 3) for n in (11, 4, 5, 0, 7, 8)]
     assert labels_of(images.train).tolist() == [number % 3 for number in range(12)]
