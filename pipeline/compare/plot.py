@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from vitcompress.pipeline.compare.pareto import Standing
-from vitcompress.pipeline.report.html.charts import ends
+from vitcompress.pipeline.report.html.charts import ends, logarithmic_where_wide
 from vitcompress.stages.analysis.figures.style import (
     BLUE,
     VERMILLION,
@@ -39,6 +39,7 @@ def pareto_figure(standings: Sequence[Standing]) -> Figure:
     axes.plot(*zip(*front, strict=True) if front else ([], []), color=BLUE, linewidth=1.2, linestyle="--", zorder=1)
     for one in shown:
         _point(axes, one)
+    logarithmic_where_wide(axes)
     axes.margins(x=0.12, y=0.1)
     axes.autoscale_view()
     figure.legend(loc="outside lower left", ncols=2, markerscale=0.55)
@@ -53,13 +54,6 @@ def _point(axes: Axes, one: Standing) -> None:
     at = (x["value"], y["value"])
     number, name = one.run.number, shortened(PurePath(one.run.name).name or one.run.name, 34)
     label = f"{number}  {name}: {standing}"
-    look: dict[str, Any] = {
-        "color": color,
-        "marker": marker,
-        "markersize": 14,
-        "linestyle": "",
-        "elinewidth": 1.0,
-        "capsize": 3,
-    }
+    look: dict[str, Any] = {"color": color, "fmt": marker, "markersize": 14, "elinewidth": 1.0, "capsize": 3}
     axes.errorbar(*at, xerr=ends(x), yerr=ends(y), label=label, zorder=3, **look)
     axes.annotate(str(number), at, ha="center", va="center", color="white", fontsize=9, fontweight="bold", zorder=5)

@@ -27,6 +27,6 @@ def examine(folder: Path | None = None) -> Iterator[Finding]:
         check_kind(folder)  # before anything is printed
     yield Finding("ok", f"processor: {processor()}")
     yield from examine_machine()
-    yield from examine_here(Path.cwd())
+    yield examine_here(Path.cwd())
     if folder is not None:
         yield from examine_folder(folder)

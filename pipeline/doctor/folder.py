@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,29 +15,17 @@ from vitcompress.exporters.bundle.layout import FP32_GRAPH, MANIFEST
 from vitcompress.pipeline.doctor.finding import Finding
 
 _RUN_GIB = 5
-_RUNS = "runs"
 _OF_BUNDLE = (MANIFEST, FP32_GRAPH)
 """A bundle that lost its manifest is still one, and broken."""
 
 
-def examine_here(here: Path) -> Iterator[Finding]:
-    """Yield whether a run started ``here`` could write, and has room."""
-    target = here / _RUNS if (here / _RUNS).is_dir() else here
-    try:
-        with tempfile.NamedTemporaryFile(dir=target, prefix=".doctor.") as file:
-            file.write(b"\0" * 4096)
-            file.flush()
-    except OSError as error:
-        what = f"runs/: nothing can be written in {target} ({error.strerror})"
-        yield Finding("broken", what, "make room, change its permissions, or give an --output elsewhere")
-    else:
-        yield Finding("ok", f"runs/: can be written in {target}")
+def examine_here(here: Path) -> Finding:
+    """Return whether there is room for a run that is started ``here``."""
     free = shutil.disk_usage(here).free / 2**30
     if free < _RUN_GIB:
         fix = f"free at least {_RUN_GIB} GiB, or give an --output elsewhere"
-        yield Finding("broken", f"disk: {free:.1f} GiB free here", fix)
-    else:
-        yield Finding("ok", f"disk: {free:.0f} GiB free here")
+        return Finding("broken", f"disk: {free:.1f} GiB free here", fix)
+    return Finding("ok", f"disk: {free:.0f} GiB free here")
 
 
 def check_kind(folder: Path) -> None:

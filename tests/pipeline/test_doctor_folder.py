@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
@@ -83,15 +82,6 @@ def test_each_model_of_a_bundle_is_loaded(
         assert str(error or "loads in") in one.what
 
 
-def test_a_damaged_manifest_is_named(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()  # the real open_bundle
-    for content, words in ((b"{}", "manifest.json has schema None"), (b"{half", "manifest.json is damaged")):
-        (bundle / "manifest.json").write_bytes(content)
-        assert about(bundle, words).state == "broken"
-    (bundle / "manifest.json").unlink()
-    assert about(bundle, "it has no manifest.json").state == "broken"
-
-
 def finish(context: Context) -> Path:
     """A run whose teacher and gates are done, and whose export failed."""
     run = context.run
@@ -126,14 +116,6 @@ def test_a_damaged_file_of_a_run_is_named_and_ends_the_command_with_3(
     weights.unlink()
     assert ending("doctor", str(root)) == 3
     assert "broken   stage teacher: teacher/model.safetensors is missing" in capsys.readouterr().out
-
-
-def test_a_damaged_state_is_named(context: Context) -> None:
-    root = finish(context)
-    (root / "state.json").write_text(json.dumps({"schema": 1}))
-    (found,) = examine_folder(root)
-    assert found.state == "broken"
-    assert "state.json is damaged" in found.what
 
 
 def test_what_is_neither_is_refused_before_anything_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import cycle
 from typing import Any, NamedTuple
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
@@ -35,6 +36,7 @@ Curves = dict[str, list[tuple[int, float]]]
 NORMS = "Gradients: norm of each term's gradient at an epoch's first batch, where all terms meet: how hard it pulls."
 WIDE = 8.0
 """Ratio of the slowest to the fastest from which an axis of times is logarithmic."""
+_BOX = ("whislo", "q1", "q3", "whishi")
 _COLOURS = (VERMILLION, GREEN, ORANGE, SKY, GREY)
 _CURVES = ((BLACK, "-"), (BLUE, "--"), (ORANGE, "-."), (GREEN, ":"), (VERMILLION, (0, (6, 2, 1, 2))), (SKY, "-"))
 
@@ -79,12 +81,7 @@ def tradeoff(report: Report) -> Chart | None:
     if teachers:
         axes.axhline(teachers[0], color=BLACK, linestyle="--", linewidth=1, zorder=0)
     axes.set(xlabel="median latency at batch 1, ms", ylabel="top-1, %")
-    low, high = axes.dataLim.intervalx
-    if low > 0 and high / low > WIDE:
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axes.xaxis.set_minor_formatter(NullFormatter())
+    logarithmic_where_wide(axes)
     axes.margins(0.08, 0.12)
     legend_below(figure, axes, 2)
     caption = (
@@ -93,6 +90,45 @@ def tradeoff(report: Report) -> Chart | None:
     )
     alt = "Scatter plot of accuracy against latency; the numbers are in the table of models."
     return Chart("Accuracy against latency", _uri(figure), alt, caption)
+
+
+@styled
+def latencies(report: Report) -> Chart | None:
+    """Return how the times of each artifact are distributed, a panel for each batch size; None where there are none."""
+    timed = [row for row in report["latency"] if row["quantiles_ms"]]
+    if not timed:
+        return None
+    called = names(report)
+    keys = list(dict.fromkeys(key_of(row) for row in timed))
+    batches = sorted({row["batch"] for row in timed})
+    figure = Figure(figsize=(WIDTH, 1.1 + 0.32 * len(keys)), layout="constrained")
+    for axes, batch in zip(figure.subplots(1, len(batches), sharey=True, squeeze=False)[0], batches, strict=True):
+        rows = {key_of(row): row for row in timed if row["batch"] == batch}
+        boxes = [
+            {"med": row["p50_ms"], **dict(zip(_BOX, (row["quantiles_ms"][at] for at in (1, 5, 15, 19)), strict=True))}
+            for row in rows.values()
+        ]
+        places = [keys.index(key) for key in rows]
+        axes.bxp(boxes, places, widths=0.5, orientation="horizontal", showfliers=False, medianprops={"color": BLUE})
+        axes.set(title=f"batch {batch}", xlabel="ms")
+        axes.set_yticks(range(len(keys)), [shortened(called[key], 36) for key in keys])
+        logarithmic_where_wide(axes)
+    axes.invert_yaxis()
+    caption = (
+        "The line is the median, the box holds the middle half of all times, the whiskers reach from the 5th to the "
+        "95th percentile. The table of times has the numbers."
+    )
+    return Chart("Distributions of latency", _uri(figure), "Box plots of latency, one for each artifact.", caption)
+
+
+def logarithmic_where_wide(axes: Axes) -> None:
+    """Make the horizontal axis logarithmic where its largest value is more than ``WIDE`` times the least."""
+    low, high = axes.dataLim.intervalx
+    if low > 0 and high / low > WIDE:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def ends(given: Row) -> list[list[float]] | None:

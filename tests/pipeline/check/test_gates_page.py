@@ -27,13 +27,6 @@ def test_every_setting_is_on_the_page(section: str, config: type[GatesConfig] | 
     assert all(field.description for field in config.model_fields.values())
 
 
-def test_the_defaults_on_the_page_are_the_programs() -> None:
-    config = CheckConfig()
-    assert f"| `check.max_accuracy_loss` | {config.max_accuracy_loss:g} points |" in PAGE
-    assert f"| `check.max_slowdown` | {config.max_slowdown:g} % |" in PAGE
-    assert config.max_growth is None
-
-
 def test_what_images_that_all_agree_prove_is_as_told() -> None:
     low, enough = (share_interval(np.ones(images, dtype=np.bool_))[1] for images in (359, 765))
     assert f"{low:.2f} % of the 359 embedded digits" in PAGE

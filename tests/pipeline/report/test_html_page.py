@@ -240,6 +240,17 @@ def test_a_figure_gets_smaller_and_loses_nothing(tmp_path: Path) -> None:
     assert base64.b64decode(uri.removeprefix("data:image/jpeg;base64,")) == (tmp_path / "photo.jpg").read_bytes()
 
 
+def test_the_distribution_of_times_is_drawn_where_there_is_one(rich: tuple[dict[str, Any], Path]) -> None:
+    report = rich[0]
+    bare = {**report, "latency": [{**row, "quantiles_ms": []} for row in report["latency"]]}
+    assert charts.latencies(bare) is None
+    drawn = charts.latencies(
+        {**report, "latency": [{**row, "quantiles_ms": [row["p50_ms"] or 1.0] * 21} for row in report["latency"]]}
+    )
+    assert drawn is not None
+    assert drawn.uri.startswith("data:image/svg+xml;base64,")
+
+
 def test_charts_show_the_last_settings_of_each_training_alike_every_time(rich: tuple[dict[str, Any], Path]) -> None:
     report, _ = rich
     made = charts.tradeoff(report)

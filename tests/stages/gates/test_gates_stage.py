@@ -152,8 +152,6 @@ def test_agreement_with_torch_is_judged_on_its_interval(context: Context) -> Non
     rows = (given.verify.accuracy[0].model_copy(update=close), given.verify.accuracy[1])
     found = judged(context, inputs(verify={"accuracy": rows}), min_agreement=99.0)["min_agreement", "onnx"]
     assert (found.verdict, found.value, found.low) == ("pass", 99.8, 99.1)
-    tight = judged(context, inputs(verify={"accuracy": rows}), min_agreement=99.5)["min_agreement", "onnx"]
-    assert tight.verdict == "inconclusive"
 
 
 def test_without_an_engine_its_gates_are_unmeasured_with_the_reason(context: Context) -> None:
@@ -161,8 +159,6 @@ def test_without_an_engine_its_gates_are_unmeasured_with_the_reason(context: Con
     rows = judged(context, inputs(bundle={"engine": None}, export={"engines": (absent,)}), max_size_mb=1.0)
     row = rows["max_size_mb", "engine"]
     assert (row.verdict, row.why) == ("unmeasured", "node 'x' is odd")
-    nothing = inputs(bundle={"engine": None, "engine_why": "none was asked for"}, export={"engines": ()})
-    assert judged(context, nothing, max_size_mb=1.0)["max_size_mb", "engine"].why == "none was asked for"
 
 
 @pytest.mark.parametrize("not_made", [(), ("int8 ONNX: too far",)])
@@ -209,8 +205,6 @@ def test_the_teachers_worth_is_one_required_row_whatever_artifacts_are_judged(
     record = stage.run(config, given, context)
     assert [(row.gate, row.artifact, row.verdict) for row in record.rows] == [("min_teacher_gain", "student", verdict)]
     assert record.passed is passes
-    strict = stage.run(config.model_copy(update={"require_conclusive": True}), given, context)
-    assert strict.passed is (verdict == "pass")
 
 
 def test_without_a_control_a_limit_on_the_teachers_worth_fails(context: Context) -> None:

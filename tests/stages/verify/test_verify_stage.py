@@ -22,7 +22,6 @@ from vitcompress.core.bits import unpacked
 from vitcompress.core.context import Context
 from vitcompress.core.errors import EnvironmentLacksError
 from vitcompress.core.files import is_intact
-from vitcompress.core.records import FileRef
 from vitcompress.core.rundir import RunDirectory
 from vitcompress.exporters.cuda import gpu_present
 from vitcompress.exporters.memory import Memory
@@ -193,37 +192,25 @@ def test_a_gpu_asked_of_onnx_runtime_and_not_active_leaves_its_rows_unmeasured(
     assert all(row.top1 is not None for row in record.accuracy if row.runtime == "torch")
 
 
-@pytest.fixture
-def small_engine(finished: tuple[Context, Inputs], monkeypatch: pytest.MonkeyPatch) -> Inputs:
-    """Inputs with an engine for up to 4 images; the student's ONNX file stands in for it."""
+def test_an_engine_for_few_images_is_measured_in_batches_it_takes(
+    finished: tuple[Context, Inputs], monkeypatch: pytest.MonkeyPatch
+) -> None:
     context, inputs = finished
-    path = context.run.root / inputs.export.student["plain"].file.path
-    engine = EngineArtifact(
-        status="built",
-        flavour="tensorrt-rtx",
-        precision="fp32",
-        file=FileRef(path=inputs.export.student["plain"].file.path, sha256="0" * 64, bytes=1),
-        max_batch=4,
-    )
+    file = inputs.export.student["plain"].file  # stands in for an engine
 
     class FourAtMost(OnnxRunner):
         def __init__(self, *_: object) -> None:
-            super().__init__(path, threads=1)
+            super().__init__(context.run.root / file.path, threads=1)
             self.max_batch = 4
 
         def time(self, images: NDArray[Any], seconds: float) -> Any:
             assert len(images) <= 4
-            assert seconds > 0
             return SimpleNamespace(gpu_percentiles=lambda: (0.5, 0.6, None), method=lambda: "by CUDA events")
 
     monkeypatch.setattr("vitcompress.exporters.targets.tensorrt.EngineRunner", FourAtMost)
-    return replace(inputs, export=inputs.export.model_copy(update={"engines": (engine,)}))
-
-
-def test_an_engine_for_few_images_is_measured_in_batches_it_takes(
-    finished: tuple[Context, Inputs], small_engine: Inputs
-) -> None:
-    record = stage.run(QUICK, small_engine, finished[0])
+    engine = EngineArtifact(status="built", flavour="tensorrt-rtx", precision="fp32", file=file, max_batch=4)
+    given = replace(inputs, export=inputs.export.model_copy(update={"engines": (engine,)}))
+    record = stage.run(QUICK, given, context)
     rows = {row.runtime: row for row in record.accuracy if (row.model, row.precision) == ("plain", "fp32")}
     assert rows["tensorrt-rtx"].top1 == pytest.approx(rows["torch"].top1)
     one, eight = (row for row in record.latency if row.runtime == "tensorrt-rtx")
