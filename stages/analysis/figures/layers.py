@@ -135,8 +135,9 @@ def spectrum_figure(network: Json) -> Figure:
     top, least = (varying.max(), varying.min()) if len(varying) else (1.0, 1.0)
     scale = LogNorm(min(max(least, top / 10**DECADES), top / 10), top, clip=True)
     for layer, spectrum in enumerate(spectra):  # a column of its own for each tap, as widths may differ
-        edges, look = np.linspace(0, 0.5, len(spectrum) + 1), {"norm": scale, "rasterized": True}
-        mesh = axes.pcolormesh([layer - 0.5, layer + 0.5], edges, spectrum[:, None], **look)
+        edges = np.linspace(0, 0.5, len(spectrum) + 1)
+        ends = np.array([layer - 0.5, layer + 0.5])
+        mesh = axes.pcolormesh(ends, edges, spectrum[:, None], norm=scale, rasterized=True)
     if not len(varying):
         say_nothing_to_show(axes, "no energy but at frequency 0")
     layer_axis(axes, network)
