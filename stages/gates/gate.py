@@ -85,6 +85,8 @@ class Gate(Generic[Subject]):
     unit: str
     measure: Callable[[Subject], Measurement]
     """Takes the number from what was measured."""
+    setting: tuple[Any, Any] | None = None
+    """Its setting in ``gates`` of the config: type and field, as ``pydantic.create_model`` takes them."""
 
     @property
     def upper(self) -> bool:
@@ -137,19 +139,12 @@ class Gate(Generic[Subject]):
         )
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
 class ArtifactGate(Gate[Measured]):
     """A limit on a number of one artifact."""
 
-    setting: tuple[Any, Any]
-    """Its setting in ``gates`` of the config: type and field, as ``pydantic.create_model`` takes them."""
 
-
-@dataclass(frozen=True, eq=False, kw_only=True)
 class RunGate(Gate[Inputs]):
     """A limit on a number of the whole run. Whoever sets it requires it: ``unmeasured`` fails the run."""
-
-    setting: tuple[Any, Any]
 
 
 def limit(description: str, **bounds: Any) -> tuple[Any, Any]:
