@@ -79,12 +79,7 @@ _BUILT_IN: tuple[ArtifactGate | RunGate, ...] = (
     ),
     RunGate(
         field="min_teacher_gain",
-        setting=limit(
-            "Smallest gain of top-1 by the teacher over labels alone, points; needs `control.kind`. Required: "
-            "`unmeasured` fails the run whatever `require` says.",
-            ge=-100,
-            le=100,
-        ),
+        setting=limit("Smallest gain of top-1 over labels alone, points; needs `control.kind`.", ge=-100, le=100),
         label="gain by the teacher over labels alone",
         unit="points",
         measure=lambda inputs: number(inputs.control, "gain", NO_CONTROL),
