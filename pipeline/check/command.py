@@ -132,8 +132,7 @@ def settings(report: Report, sets: Mapping[str, Any]) -> CheckConfig:
     Raises:
         UsageError: a setting that is none of ``check``, or that it cannot have.
     """
-    strange = sorted(set(sets) - {"check"})
-    if strange:
+    if strange := sorted(set(sets) - {"check"}):
         raise UsageError(
             f"`compress check` can change settings of check, not of {', '.join(strange)}; write check.NAME=VALUE "
             "(docs/check.md)."

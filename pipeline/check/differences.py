@@ -55,11 +55,12 @@ def notes(before: Baseline, now: Baseline) -> list[str]:
 
 def changes(before: Baseline | None, now: Baseline) -> Iterator[str]:
     """Yield a line for each thing that ``now`` says: ``what: old -> new`` where there is one before, and it differs."""
-    was, count = _facts(before) if before else {}, now.images.count
-    for name, fact in _facts(now).items():
-        if before is None or was.get(name) != fact:
-            yield f"{name}: {f'{was.get(name)} -> ' if name in was else ''}{fact}"
-    yield from (f"{name}: {fact} -> none" for name, fact in was.items() if name not in _facts(now))
+    old, new, count = _facts(before) if before else {}, _facts(now), now.images.count
+    for name in dict.fromkeys((*old, *new)):
+        if before is None:
+            yield f"{name}: {new[name]}"
+        elif old.get(name) != new.get(name):
+            yield f"{name}: {old.get(name, 'none')} -> {new.get(name, 'none')}"
     for name, measured in now.measured().items():
         earlier = before.measured().get(name) if before and before.images.count == count else None
         if many := _turned(earlier, measured, count):

@@ -43,11 +43,10 @@ class Change:
 class TimeLimit(Gate[Change]):
     """A limit on a latency, which other processes can have disturbed."""
 
-    def test(self, limit: float, found: Measurement, subject: Change) -> tuple[Verdict, str]:
+    def test(self, limit: float, value: float, found: Measurement, subject: Change) -> tuple[Verdict, str]:
         """Return the verdict and its reason."""
-        assert found.value is not None  # noqa: S101 - ``row`` tests nothing else
         share = max(subject.before.disturbance or 0.0, subject.now.disturbance or 0.0)
-        return latency_verdict(limit, found.value, found.low, found.high, share)
+        return latency_verdict(limit, value, found.low, found.high, share)
 
 
 def latency_verdict(

@@ -18,20 +18,11 @@ DIGITS = 6
 
 
 def baseline_of(report: Report, file: Path) -> Baseline:
-    """Return the run of a report as a baseline, made now.
-
-    Args:
-        report: of ``read_report``.
-        file: it came from, for the messages.
+    """Return the run of a report, read from ``file``, as a baseline made now.
 
     Raises:
-        UsageError: the report lacks what is compared, for an earlier version wrote it, or it contradicts itself.
+        UsageError: the report lacks what is compared, or it contradicts itself.
     """
-    if not report.images_digest:
-        raise UsageError(
-            f"'{file}' was made by an earlier version of compress, which kept no answers image by image and no "
-            "sessions of its timing; run `compress verify RUN` again."
-        )
     graph, bundle, training = report.artifacts.deployed, report.artifacts.bundle, report.training
     try:
         teacher = {row.runtime: _measured(report, row) for row in report.accuracy if row.model == "teacher"}

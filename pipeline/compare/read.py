@@ -10,7 +10,7 @@ from typing import Any
 from vitcompress.core.errors import UsageError
 from vitcompress.pipeline.check.differences import machine
 from vitcompress.pipeline.report.schema import AGAIN, read_report
-from vitcompress.pipeline.report.shape import ModelRow, Report
+from vitcompress.pipeline.report.shape import Report
 from vitcompress.pipeline.report.wording import short_count
 
 
@@ -60,11 +60,8 @@ def compared(paths: Sequence[Path]) -> Comparison:
         given = f"'{paths[0]}' alone" if paths else "none"
         raise UsageError(f"a comparison takes two runs or more, given was {given}; name another run directory.")
     reports = [read_report(path) for path in paths]
-    rows = [_deployed(path, report) for path, report in zip(paths, reports, strict=True)]
-    runs = [_run(number, str(path), rows[number - 1], reports[number - 1]) for number, path in enumerate(paths, 1)]
-    own = all(report.images_digest for report in reports)  # the digest of the whole data where one lacks the images'
-    digests = [(report.images_digest if own else report.data.digest)[:8] for report in reports]
-    images = _differing("held-out images differ", digests)
+    runs = [_run(number, *given) for number, given in enumerate(zip(paths, reports, strict=True), 1)]
+    images = _differing("held-out images differ", [report.images_digest[:8] for report in reports])
     machines = _differing("hardware differs", [machine(report.hardware) for report in reports])
     if not all(report.hardware for report in reports):
         machines = "not all of the hardware is recorded"
@@ -81,19 +78,15 @@ def compared(paths: Sequence[Path]) -> Comparison:
     return Comparison(tuple(runs), images or machines, tuple(text for text, applies in warnings.items() if applies))
 
 
-def _deployed(path: Path, report: Report) -> ModelRow:
+def _run(number: int, path: Path, report: Report) -> Run:
     row = next((row for row in report.models if row.deployed), None)
     if row is None or "1" not in row.latency:
         lacks = "it has no deployed model, or no latency of it at batch 1"
         raise UsageError(f"the report of '{path}' is damaged ({lacks}); restore it, or {AGAIN}.")
-    return row
-
-
-def _run(number: int, name: str, row: ModelRow, report: Report) -> Run:
     training = report.training
     return Run(
         number=number,
-        name=name,
+        name=str(path),
         teacher=training.teacher.arch,
         student=training.student.arch,
         strategy=training.student.strategy,

@@ -17,7 +17,7 @@ from vitcompress.core.files import unwritable, write_atomic
 from vitcompress.pipeline.compare.pareto import Standing, standings
 from vitcompress.pipeline.compare.read import Comparison, Run
 from vitcompress.pipeline.report import table as tables
-from vitcompress.pipeline.report.models import MEGABYTE, quantity
+from vitcompress.pipeline.report.models import MEGABYTE
 from vitcompress.pipeline.report.table import Column, Output, Table
 from vitcompress.pipeline.report.wording import Footnotes, plain, short_count, significant
 
@@ -34,14 +34,6 @@ def _alone(name: str) -> Any:
     return lambda run: {**getattr(run, name), "low": None, "high": None}
 
 
-def _parameters(run: Run) -> dict[str, Any]:
-    return quantity(run.parameters, reason="no cost is recorded")
-
-
-def _megabytes(run: Run) -> dict[str, Any]:
-    return quantity(run.bytes and run.bytes / MEGABYTE, reason="no size is recorded")
-
-
 _COLUMNS = (
     Column("#", attrgetter("number"), "d", shown=_BOTH),
     Column("run", lambda run: f"`{run.name}`: {_what(run)}", shown=Output.MARKDOWN),
@@ -49,8 +41,8 @@ _COLUMNS = (
     Column("drop", _alone("drop"), ".2f", "points", shown=_BOTH, short="drop"),
     Column("speed-up [95 %]", attrgetter("speedup"), significant, shown=_BOTH),
     Column("p50, batch 1", _alone("p50_ms"), significant, "ms", shown=_BOTH, short="ms b1"),
-    Column("parameters", _parameters, short_count, shown=_BOTH, short="params"),
-    Column("size", _megabytes, significant, "MB", shown=_BOTH, short="MB"),
+    Column("parameters", attrgetter("parameters"), short_count, shown=_BOTH, short="params", absent="-"),
+    Column("size", lambda run: run.bytes and run.bytes / MEGABYTE, significant, "MB", _BOTH, short="MB", absent="-"),
     Column("verdict", attrgetter("verdict"), shown=Output.MARKDOWN),
 )
 

@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vitcompress.core.machine import processor
-from vitcompress.pipeline.doctor.finding import Finding
 from vitcompress.pipeline.doctor.folder import check_kind, examine_folder, examine_here
-from vitcompress.pipeline.doctor.machine import examine_machine
+from vitcompress.pipeline.doctor.machine import Finding, examine_machine
 
 __all__ = ["Finding", "examine", "examine_folder"]
 

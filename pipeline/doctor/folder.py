@@ -12,7 +12,7 @@ from vitcompress.core.rundir import RunDirectory
 from vitcompress.exporters import targets
 from vitcompress.exporters.bundle import ModelFile, open_bundle
 from vitcompress.exporters.bundle.layout import FP32_GRAPH, MANIFEST
-from vitcompress.pipeline.doctor.finding import Finding
+from vitcompress.pipeline.doctor.machine import Finding
 
 _RUN_GIB = 5
 _OF_BUNDLE = (MANIFEST, FP32_GRAPH)

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
 
 from vitcompress.core.errors import CompressError
 from vitcompress.exporters import targets
 from vitcompress.exporters.cuda import gpu_facts, gpu_present
 from vitcompress.exporters.precision.modelopt import PACKAGES
-from vitcompress.pipeline.doctor.finding import Finding
 from vitcompress.pipeline.machine import package_version
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing found."""
+
+    state: Literal["ok", "absent", "broken"]
+    """``absent`` takes a feature away; ``broken`` makes results wrong or runs fail."""
+    what: str
+    fix: str = ""
 
 
 def examine_machine() -> Iterator[Finding]:

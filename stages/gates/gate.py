@@ -85,6 +85,8 @@ class Gate(Generic[Subject]):
     unit: str
     measure: Callable[[Subject], Measurement]
     """Takes the number from what was measured."""
+    setting: tuple[Any, Any] | None = None
+    """Its setting in ``gates`` of the config: type and field, as ``pydantic.create_model`` takes them."""
 
     @property
     def upper(self) -> bool:
@@ -100,10 +102,9 @@ class Gate(Generic[Subject]):
         """Return what a row needs besides to be read."""
         return {"label": self.label, "relation": self.relation, "unit": self.unit}
 
-    def test(self, limit: float, found: Measurement, subject: Subject) -> tuple[Verdict, str]:
-        """Return the verdict on a measured number and its reason in words."""
-        assert found.value is not None  # noqa: S101 - ``row`` tests nothing else
-        return verdict_on(limit, found.value, found.low, found.high, upper=self.upper)
+    def test(self, limit: float, value: float, found: Measurement, subject: Subject) -> tuple[Verdict, str]:
+        """Return the verdict on a measured value with its interval, and its reason in words."""
+        return verdict_on(limit, value, found.low, found.high, upper=self.upper)
 
     def row(
         self, artifact: str, limit: float, subject: Subject | str, *, required: bool, require_conclusive: bool
@@ -123,7 +124,7 @@ class Gate(Generic[Subject]):
         verdict: Verdict = "unmeasured"
         why = found.reason
         if found.value is not None and not isinstance(subject, str):
-            verdict, why = self.test(limit, found, subject)
+            verdict, why = self.test(limit, found.value, found, subject)
         return GateRow(
             gate=self.field,
             artifact=artifact,
@@ -137,19 +138,12 @@ class Gate(Generic[Subject]):
         )
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
 class ArtifactGate(Gate[Measured]):
     """A limit on a number of one artifact."""
 
-    setting: tuple[Any, Any]
-    """Its setting in ``gates`` of the config: type and field, as ``pydantic.create_model`` takes them."""
 
-
-@dataclass(frozen=True, eq=False, kw_only=True)
 class RunGate(Gate[Inputs]):
     """A limit on a number of the whole run. Whoever sets it requires it: ``unmeasured`` fails the run."""
-
-    setting: tuple[Any, Any]
 
 
 def limit(description: str, **bounds: Any) -> tuple[Any, Any]:

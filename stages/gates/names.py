@@ -104,16 +104,20 @@ def chosen(choice: ArtifactChoice, filled: Mapping[str, Sequence[str]], made: Se
         filled: names of the artifacts in each role. Where a role is required, the first of them is.
         made: names that ``all`` stands for.
     """
-    found: dict[str, Chosen] = {}
-    for given in choice.named():
-        for asked in made if given == ALL else [given]:
-            role = asked in ROLES
-            names: Sequence[str | None] = (filled[asked] or [None]) if role else [asked]
-            for name in names:
-                own = name or asked
-                if own in found and not role:
-                    continue  # the role is what the reader knows it by
-                label = f"{asked} ({name.removeprefix(f'{asked}-')})" if role and name else own
-                aliases = (*(one for one, fills in filled.items() if name in fills[:1]), own)
-                found[own] = Chosen(label, name, not set(aliases).isdisjoint(choice.require), aliases)
-    return tuple(found.values())
+    labels: dict[str, str] = {}
+    for asked in choice.named():
+        for given in made if asked == ALL else [asked]:
+            if not filled.get(given):
+                labels.setdefault(given, given)
+            for name in filled.get(given, ()):  # its role is what a reader knows it by
+                labels[name] = f"{given} ({name.removeprefix(f'{given}-')})"
+    required = {*choice.require, *(names[0] for role, names in filled.items() if role in choice.require and names)}
+    return tuple(
+        Chosen(
+            label,
+            None if name in ROLES else name,
+            name in required,
+            (*(role for role, names in filled.items() if name in names[:1]), name),
+        )
+        for name, label in labels.items()
+    )

@@ -11,7 +11,7 @@ from vitcompress.core.artifact_records import AccuracyRow
 from vitcompress.core.bits import packed
 from vitcompress.stages.training.accuracy import calibration_error, paired_drop, share_interval
 from vitcompress.stages.verify.contestant import TEACHER, Contestant
-from vitcompress.stages.verify.held_out import Answers, HeldOut
+from vitcompress.stages.verify.held_out import HeldOut
 
 
 def accuracy_rows(models: Sequence[Contestant], held_out: HeldOut, classes: int) -> tuple[AccuracyRow, ...]:
@@ -29,26 +29,20 @@ def accuracy_rows(models: Sequence[Contestant], held_out: HeldOut, classes: int)
         if answers is None:
             row["reason"] = each.reason
         else:
-            row |= _shares(answers, held_out, classes)
+            row |= _with_ends("top1", share_interval(answers.right))
+            # Of five classes or fewer, every label is among the five highest.
+            row["top5"] = float(100 * answers.right5.mean()) if classes > 5 else None
+            row["ece"] = calibration_error(answers.confidence, answers.right)
+            row["class_right"] = tuple(np.bincount(held_out.labels[answers.right], minlength=classes).tolist())
+            row["right"] = packed(answers.right)
             if (each.model, each.runtime) != (TEACHER, "torch"):
-                row["drop"], row["drop_low"], row["drop_high"] = paired_drop(in_torch[TEACHER].right, answers.right)
+                row |= _with_ends("drop", paired_drop(in_torch[TEACHER].right, answers.right))
             if each.runtime != "torch":
-                agreement = share_interval(answers.agrees(in_torch[each.model]))
-                row["agreement"], row["agreement_low"], row["agreement_high"] = agreement
+                row |= _with_ends("agreement", share_interval(answers.agrees(in_torch[each.model])))
         rows.append(AccuracyRow(**row))
     return tuple(rows)
 
 
-def _shares(answers: Answers, held_out: HeldOut, classes: int) -> dict[str, Any]:
-    """Return the fields of a row that need no other model."""
-    top1, low, high = share_interval(answers.right)
-    return {
-        "top1": top1,
-        "top1_low": low,
-        "top1_high": high,
-        # Of five classes or fewer, every label is among the five highest.
-        "top5": float(100 * answers.right5.mean()) if classes > 5 else None,
-        "ece": calibration_error(answers.confidence, answers.right),
-        "class_right": tuple(np.bincount(held_out.labels[answers.right], minlength=classes).tolist()),
-        "right": packed(answers.right),
-    }
+def _with_ends(name: str, found: tuple[float, float, float]) -> dict[str, float]:
+    """Return a number and the ends of its interval as fields of a row."""
+    return dict(zip((name, f"{name}_low", f"{name}_high"), found, strict=True))

@@ -26,9 +26,8 @@ def memory_rows(contestants: Sequence[Contestant], batch: int, threads: int) -> 
         images = min(batch, each.max_batch or batch)
         row: dict[str, Any] = {"model": each.model, "runtime": each.runtime, "precision": each.precision}
         row |= {"batch": images, "peak_rss_bytes": None}
-        if each.file is None or (each.infer is None and each.runtime != "onnx"):  # a graph runs on the CPU in any case
-            found, row["reason"] = None, each.reason
-        else:
+        found, row["reason"] = None, each.reason
+        if each.file is not None and (each.infer is not None or each.runtime == "onnx"):  # a graph runs on the CPU
             found, row["reason"] = _memory(each.runtime, each.file, images, threads)
         if found is not None:
             if each.runtime not in empty:

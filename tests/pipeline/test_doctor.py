@@ -15,8 +15,7 @@ from vitcompress.core.errors import EnvironmentLacksError
 from vitcompress.exporters import targets
 from vitcompress.exporters.cuda import GpuFacts
 from vitcompress.exporters.targets import Availability, Target
-from vitcompress.pipeline.doctor import folder, machine
-from vitcompress.pipeline.doctor.finding import Finding
+from vitcompress.pipeline.doctor import Finding, folder, machine
 
 A10 = GpuFacts(name="NVIDIA A10", capability="8.6", cuda="13.0", driver="580.65.06", sm_clock_mhz=1410)
 

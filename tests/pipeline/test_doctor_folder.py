@@ -15,8 +15,8 @@ from vitcompress.exporters.bundle import ModelFile
 from vitcompress.exporters.targets.onnx_runtime import OnnxTarget
 from vitcompress.exporters.targets.tensorrt import TensorrtTarget
 from vitcompress.pipeline import cli
+from vitcompress.pipeline.doctor import Finding
 from vitcompress.pipeline.doctor import folder as under_test
-from vitcompress.pipeline.doctor.finding import Finding
 from vitcompress.pipeline.doctor.folder import examine_folder
 
 
