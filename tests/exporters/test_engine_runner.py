@@ -53,7 +53,6 @@ def fake(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDr
     driver.limit = 10_000_000
     yield driver
     assert driver.memory == {}
-    assert driver.open == []
 
 
 def test_an_engine_that_eats_pixels_gets_pixels(tmp_path: Path, fake: FakeDriver) -> None:
