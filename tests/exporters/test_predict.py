@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -87,17 +85,3 @@ def test_logits_that_are_no_numbers_are_no_prediction(
     make(tmp_path / "b", tmp_path / "nan.onnx", spec)
     with pytest.raises(ResultError, match="not numbers"):
         list(predict(open_bundle(tmp_path / "b"), digit_files))
-
-
-def test_exporters_import_nothing_heavy() -> None:
-    code = """
-import sys
-import vitcompress.exporters.bundle, vitcompress.exporters.onnx, vitcompress.exporters.predict
-import vitcompress.exporters.runners, vitcompress.exporters.tensorrt
-loaded = {"torch", "onnx", "onnxruntime", "onnxslim", "tensorrt", "tensorrt_rtx"} & set(sys.modules)
-assert not loaded, loaded
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr

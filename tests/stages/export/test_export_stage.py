@@ -124,19 +124,6 @@ def test_an_inexact_fold_is_refused_unless_the_projector_is_kept(
 
 
 @pytest.mark.usefixtures("no_export")
-def test_weights_in_a_file_of_their_own_are_recorded_and_counted(lift: Inputs, context: Context) -> None:
-    record = stage.run(config(), lift, context)
-    root = context.run.root
-    for artifact in (record.teacher, *record.student.values()):
-        assert artifact.data is not None
-        on_disk = [path for path in (root / "export").iterdir() if path.name.startswith(f"{artifact.name}.onnx")]
-        assert {path.relative_to(root).as_posix() for path in on_disk} == {artifact.file.path, artifact.data.path}
-        assert artifact.bytes == sum(path.stat().st_size for path in on_disk) > artifact.data.bytes > 1000
-    (root / record.student["lift-kept"].data.path).unlink()  # type: ignore[union-attr]
-    assert not all(is_intact(ref, root) for ref in references_in(record))
-
-
-@pytest.mark.usefixtures("no_export")
 @pytest.mark.parametrize("difference", [2e-3, float("nan")])
 def test_a_graph_that_disagrees_with_torch_is_refused(
     lift: Inputs, context: Context, monkeypatch: pytest.MonkeyPatch, difference: float
