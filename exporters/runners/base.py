@@ -75,15 +75,10 @@ class Runner(ABC):
 
 
 def input_of(dtype: str, shape: list[Any], path: Path) -> tuple[Input, int]:
-    """Return what a file takes, and the side of its square images in pixels.
-
-    Args:
-        dtype: of its input.
-        shape: four sizes, the batch first; a dynamic one is anything but a number.
-        path: of the file, for the message.
+    """Return what a file takes by dtype and shape of its input, and the side of its square images in pixels.
 
     Raises:
-        BundleError: it takes no images.
+        BundleError: the file at ``path`` takes no images.
     """
     size = shape[2] if len(shape) == 4 and isinstance(shape[2], int) else None
     if size and (dtype, shape[1:]) == ("float32", [3, size, size]):

@@ -126,10 +126,7 @@ class EngineRunner(Runner):
         already; the queue hides the host's part unless that takes longer, which the record tells. No CUDA graph. (End
         to end, engines are timed beside the others, in sessions.)
 
-        Args:
-            images: one batch ``[B, *image_shape]`` of ``image_dtype``.
-            seconds: budget for everything; at least ``MIN_SAMPLES`` are taken.
-            clock: seconds, monotonic; replaced in tests.
+        ``seconds`` are for everything; at least ``MIN_SAMPLES`` are taken. ``clock`` is replaced in tests.
 
         Raises:
             UsageError: ``images`` do not fit.
