@@ -23,7 +23,6 @@ class Runner(ABC):
     """Side of the square input, pixels."""
     classes: int
     """K, the number of logits."""
-    min_batch: int = 1
     max_batch: int | None = None
     """Largest batch that can be run; None when any can."""
 
@@ -64,9 +63,9 @@ class Runner(ABC):
     def _check(self, images: NDArray[Any]) -> None:
         top = len(images) if self.max_batch is None else self.max_batch
         fits = images.dtype == self.image_dtype and images.shape[1:] == self.image_shape
-        if not (fits and self.min_batch <= len(images) <= top):
+        if not (fits and 1 <= len(images) <= top):
             pixels = "RGB pixels" if self.input == "uint8" else "normalised images"
-            batch = f"{self.min_batch} to {self.max_batch or 'any'}"
+            batch = f"1 to {self.max_batch or 'any'}"
             wanted = ", ".join(map(str, self.image_shape))
             raise UsageError(
                 f"{self.path.name} takes {pixels}, {self.image_dtype} [{batch}, {wanted}]; {images.dtype} "

@@ -154,7 +154,7 @@ def _engine(path: Path) -> Finding:
     for flavour in installed_flavours():
         try:
             with EngineRunner(path, flavour) as runner:
-                size = f"batches of {runner.min_batch} to {runner.max_batch}"
+                size = f"batches of 1 to {runner.max_batch}"
                 return Finding("ok", f"bundle: {path.name} loads in {flavour} ({size})")
         except CompressError as error:
             reasons.append(str(error))

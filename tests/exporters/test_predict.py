@@ -14,7 +14,6 @@ from vitcompress.core.errors import DataError, ResultError
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.exporters.bundle import open_bundle
 from vitcompress.exporters.predict import image_files, predict
-from vitcompress.exporters.runners import OnnxRunner
 
 
 def test_labels_and_probabilities_are_torchs(
@@ -51,16 +50,6 @@ def test_an_unreadable_image_is_named(bundle_folder: Path, digit_files: list[Pat
     assert found[1].classes == ()
     alone = list(predict(open_bundle(bundle_folder), digit_files[:3], batch=2))
     assert [entry.classes[0][0] for entry in (found[0], *found[2:])] == [entry.classes[0][0] for entry in alone]
-
-
-def test_a_batch_too_small_for_the_model_is_filled_up(
-    bundle_folder: Path, digit_files: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bundle = open_bundle(bundle_folder)
-    wanted = [entry.classes[0][0] for entry in predict(bundle, digit_files[:5])]
-    monkeypatch.setattr(OnnxRunner, "min_batch", 4)
-    monkeypatch.setattr(OnnxRunner, "max_batch", 4)
-    assert [entry.classes[0][0] for entry in predict(bundle, digit_files[:5])] == wanted
 
 
 def test_nothing_to_predict_is_an_error(bundle_folder: Path, tmp_path: Path) -> None:
