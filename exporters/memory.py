@@ -33,13 +33,9 @@ class Memory:
 
 
 def memory_of(runtime: str, path: Path | None, batch: int, threads: int) -> Memory:
-    """Return peak memory of a new process that opens a file and runs ``batch`` images through it, float32 or pixels.
+    """Return peak memory of a new process in which the target ``runtime`` runs ``batch`` images through a file.
 
-    Args:
-        runtime: name of the target that runs it (ONNX Runtime on the CPU).
-        path: of the file; None for a process that only loads the runtime's library.
-        batch: images.
-        threads: of a session.
+    Without a ``path``, the process only loads the runtime's library. ONNX Runtime runs on ``threads`` of the CPU.
 
     Raises:
         EnvironmentLacksError: the process failed, in its own words; or this system does not tell peak memory.

@@ -52,13 +52,6 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return probabilities ``[B, K]``, float64, of logits ``[B, K]``."""
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    exponents = np.exp(shifted)
-    return np.asarray(exponents / exponents.sum(axis=1, keepdims=True))
-
-
 def predict(
     bundle: Bundle, paths: Sequence[Path], top: int = 5, batch: int = 8, model: str = "onnx"
 ) -> Iterator[Prediction]:
@@ -102,9 +95,13 @@ def _read(bundle: Bundle, file: Path) -> NDArray[Any] | str:
 
 
 def _probabilities(runner: Runner, images: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
-    """Return probabilities ``[B, K]`` of the images; a batch that is too small is filled up with the last one."""
-    filled = [*images, *[images[-1]] * (runner.min_batch - len(images))]
-    logits = runner.infer(np.stack(filled))[: len(images)]
+    """Return probabilities ``[B, K]``, float64, of the images.
+
+    Raises:
+        ResultError: the model gave something other than numbers.
+    """
+    logits = runner.infer(np.stack(images)).astype(np.float64)
     if not np.isfinite(logits).all():
         raise ResultError(f"{runner.path} gave logits that are not numbers; do not deploy this bundle.")
-    return softmax(logits)
+    exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(exponents / exponents.sum(axis=1, keepdims=True))

@@ -89,7 +89,7 @@ know them: whoever passes this bundle on has to state them here. Apache-2.0 is t
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What the model card says beyond what the bundle's files say themselves; all of it in words a reader knows."""
+    """What the model card says beyond what the bundle's files say themselves."""
 
     teacher: str
     """Architecture that was imitated, and where its weights came from."""
@@ -117,13 +117,7 @@ def model_card(
     recommended: Mapping[Kind, Mapping[str, str]],
     added: Sequence[str],
 ) -> str:
-    """Return README.md of a bundle, Markdown.
-
-    Args:
-        parts: the models by name.
-        recommended: by kind, the model's ``name``, ``file`` and ``why``.
-        added: what targets say of the files that they added.
-    """
+    """Return README.md of a bundle, Markdown; ``added`` is what targets say of the files that they added."""
     import jinja2
 
     environment = jinja2.Environment(  # noqa: S701 - Markdown, not HTML

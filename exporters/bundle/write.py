@@ -45,12 +45,10 @@ def write_bundle(
 
     Args:
         models: one ONNX graph at least, and no two of the same runtime and precision.
-        default: the recommended model of each kind, by name; ``onnx`` is always needed.
-        default_why: the reason for each, in words.
+        default: the recommended model of each kind, by name; ``onnx`` is always needed. ``default_why`` has reasons.
         facts: JSON values for the manifest (digests of data and teacher, the deployed graph, ...).
         extra: further files by their path in the bundle, such as ``timm/model.safetensors``.
-        add: names of targets that add files of their own, such as ``triton`` (a model repository of the recommended
-            models that Triton runs).
+        add: names of targets that add files of their own, such as ``triton``.
 
     Raises:
         UsageError: a label has a line break or is empty, or ``folder`` is something else than a bundle, or read-only.

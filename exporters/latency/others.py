@@ -16,11 +16,7 @@ class Others:
     """
 
     def __init__(self, bound: Sequence[int]) -> None:
-        """Start watching.
-
-        Args:
-            bound: CPUs that this process is bound to, by the system's numbers; empty where it is not.
-        """
+        """Start watching; ``bound`` are the CPUs that this process is bound to, empty where it is not."""
         self.bound = tuple(bound)
         self._began = time.monotonic()
         self._busy, self._own = _busy_seconds(), _own_seconds()

@@ -74,8 +74,7 @@ def _name(kind: int) -> str:
 def check_audit(audit: OperatorDtypes, precision: Precision, kept: int = 0) -> None:
     """Refuse a graph that is not of the precision it goes by.
 
-    Args:
-        kept: matrix products that may be in fp32: those a fallback left there and, in int8 and fp8, those of attention.
+    ``kept`` is how many matrix products may be in fp32: those a fallback left there, and those of attention in int8.
 
     Raises:
         ResultError: other matrix products than those are not in ``precision``, none is, or a LayerNormalization or

@@ -28,8 +28,7 @@ _BLIND = frozenset({"Shape", "Size"})
 def fp16_from_fp32(source: SourceGraph, kept: Collection[str] = ()) -> Any:
     """Return an fp16 copy of the graph, a ``ModelProto`` with float32 input (if float) and output.
 
-    Args:
-        kept: names of nodes to leave in fp32 beside LayerNormalization and Softmax.
+    ``kept`` names nodes to leave in fp32 beside LayerNormalization and Softmax.
     """
     return _Conversion(source, frozenset(kept)).model
 

@@ -63,14 +63,7 @@ def fp8_from_fp32(source: SourceGraph, images: NDArray[Any], kept: Collection[st
     """Return an fp8 (E4M3) copy of the graph: pairs of QuantizeLinear and DequantizeLinear, calibrated by the maximum.
 
     Attention's own products and everything but products stay in fp32. ModelOpt leaves some products out by itself:
-    convolutions of few channels, and matrices too narrow for fp8 kernels.
-
-    Args:
-        images: to calibrate with, as the graph takes them.
-
-    Raises:
-        EnvironmentLacksError: ModelOpt is not installed.
-        ResultError: it failed.
+    convolutions of few channels, and matrices too narrow for fp8 kernels. Errors are those of ``bf16_from_fp32``.
     """
     import onnx
 

@@ -23,7 +23,6 @@ class Runner(ABC):
     """Side of the square input, pixels."""
     classes: int
     """K, the number of logits."""
-    min_batch: int = 1
     max_batch: int | None = None
     """Largest batch that can be run; None when any can."""
 
@@ -64,9 +63,9 @@ class Runner(ABC):
     def _check(self, images: NDArray[Any]) -> None:
         top = len(images) if self.max_batch is None else self.max_batch
         fits = images.dtype == self.image_dtype and images.shape[1:] == self.image_shape
-        if not (fits and self.min_batch <= len(images) <= top):
+        if not (fits and 1 <= len(images) <= top):
             pixels = "RGB pixels" if self.input == "uint8" else "normalised images"
-            batch = f"{self.min_batch} to {self.max_batch or 'any'}"
+            batch = f"1 to {self.max_batch or 'any'}"
             wanted = ", ".join(map(str, self.image_shape))
             raise UsageError(
                 f"{self.path.name} takes {pixels}, {self.image_dtype} [{batch}, {wanted}]; {images.dtype} "
@@ -75,15 +74,10 @@ class Runner(ABC):
 
 
 def input_of(dtype: str, shape: list[Any], path: Path) -> tuple[Input, int]:
-    """Return what a file takes, and the side of its square images in pixels.
-
-    Args:
-        dtype: of its input.
-        shape: four sizes, the batch first; a dynamic one is anything but a number.
-        path: of the file, for the message.
+    """Return what a file takes by dtype and shape of its input, and the side of its square images in pixels.
 
     Raises:
-        BundleError: it takes no images.
+        BundleError: the file at ``path`` takes no images.
     """
     size = shape[2] if len(shape) == 4 and isinstance(shape[2], int) else None
     if size and (dtype, shape[1:]) == ("float32", [3, size, size]):

@@ -83,10 +83,10 @@ class EngineRunner(Runner):
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         (self._input,) = (name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT)
         (self._output,) = (name for name in names if name != self._input)
-        smallest, _, largest = (list(shape) for shape in engine.get_tensor_profile_shape(self._input, 0))
+        largest = list(engine.get_tensor_profile_shape(self._input, 0)[2])
         dtypes = {trt.float32: "float32", trt.uint8: "uint8"}
         self.input, self.size = input_of(dtypes.get(engine.get_tensor_dtype(self._input), ""), largest, self.path)
-        self.min_batch, self.max_batch = int(smallest[0]), int(largest[0])
+        self.max_batch = int(largest[0])
         self.classes = int(engine.get_tensor_shape(self._output)[1])
         self._images_at = self._gpu.allocate(self.image_dtype.itemsize * self.max_batch * 3 * self.size**2)
         self._logits_at = self._gpu.allocate(4 * self.max_batch * self.classes)
@@ -126,10 +126,7 @@ class EngineRunner(Runner):
         already; the queue hides the host's part unless that takes longer, which the record tells. No CUDA graph. (End
         to end, engines are timed beside the others, in sessions.)
 
-        Args:
-            images: one batch ``[B, *image_shape]`` of ``image_dtype``.
-            seconds: budget for everything; at least ``MIN_SAMPLES`` are taken.
-            clock: seconds, monotonic; replaced in tests.
+        ``seconds`` are for everything; at least ``MIN_SAMPLES`` are taken. ``clock`` is replaced in tests.
 
         Raises:
             UsageError: ``images`` do not fit.

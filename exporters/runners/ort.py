@@ -51,8 +51,6 @@ class OnnxRunner(Runner):
         self.input, self.size = input_of(_DTYPES.get(images.type, images.type), list(images.shape), path)
         self.classes = logits.shape[1]
         self._input = images.name
-        if isinstance(images.shape[0], int):  # exported for one batch size only
-            self.min_batch = self.max_batch = images.shape[0]
 
     def close(self) -> None:
         """Drop the session."""

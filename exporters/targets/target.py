@@ -108,9 +108,6 @@ class Target(ABC):
     def add_files(self, bundle: Path, parts: Sequence[Part], labels: Sequence[str]) -> str:
         """Add files to a bundle whose models are in place; return how to use them, Markdown for the model card.
 
-        Args:
-            bundle: the folder.
-            parts: the recommended models.
-            labels: in the order of the logits.
+        ``parts`` are the recommended models, ``labels`` in the order of the logits.
         """
         return ""

@@ -63,11 +63,7 @@ def _link_or_copy(source: Path, target: Path) -> None:
 
 
 def model_config(name: str, platform: str, images: Tensor, logits: Tensor, best: int, top: int) -> str:
-    """Return ``config.pbtxt`` of one model.
-
-    Args:
-        best, top: batch size that requests are gathered to, and the largest.
-    """
+    """Return ``config.pbtxt`` of one model; requests are gathered to batches of ``best`` or ``top``, the largest."""
     preferred = sorted({best, top} - {1})
     sizes = f"\n  preferred_batch_size: [ {', '.join(map(str, preferred))} ]" if preferred else ""
     batching = f"dynamic_batching {{{sizes}\n  max_queue_delay_microseconds: {_DELAY_MICROSECONDS}\n}}\n"

@@ -13,7 +13,6 @@ class FakeDriver:
         self.devices, self.status = devices, status
         self.limit = 10_000
         self.memory: dict[int, Any] = {}
-        self.open: list[str] = []
         self.now_ms = 0.0
         """GPU time; advanced by whoever runs something."""
         self.events: dict[int, float] = {}
@@ -38,21 +37,8 @@ class FakeDriver:
         text._obj.value = b"out of memory"
         return 0
 
-    def cuDevicePrimaryCtxRetain(self, context: Any, device: Any) -> int:  # noqa: N802
-        self.open.append("context")
-        return 0
-
-    def cuDevicePrimaryCtxRelease_v2(self, device: Any) -> int:  # noqa: N802
-        self.open.remove("context")
-        return 0
-
     def cuStreamCreate(self, stream: Any, flags: int) -> int:  # noqa: N802
         stream._obj.value = 77
-        self.open.append("stream")
-        return 0
-
-    def cuStreamDestroy_v2(self, stream: Any) -> int:  # noqa: N802
-        self.open.remove("stream")
         return 0
 
     def cuMemAlloc_v2(self, address: Any, size: Any) -> int:  # noqa: N802
@@ -90,11 +76,6 @@ class FakeDriver:
     def cuEventCreate(self, event: Any, flags: int) -> int:  # noqa: N802
         event._obj.value = 1000 + len(self.events)
         self.events[event._obj.value] = -1.0
-        self.open.append("event")
-        return 0
-
-    def cuEventDestroy_v2(self, event: Any) -> int:  # noqa: N802
-        self.open.remove("event")
         return 0
 
     def cuEventRecord(self, event: Any, stream: Any) -> int:  # noqa: N802

@@ -8,7 +8,7 @@ from typing import Any
 
 
 class FakeTensorrt:
-    """An engine for batches of 2 to 4 whose logits are the first 40 bytes of each image."""
+    """An engine for batches of 1 to 4 whose logits are the first 40 bytes of each image."""
 
     float32, uint8 = "FLOAT", "UINT8"
     __version__ = "0"
@@ -52,7 +52,7 @@ class FakeTensorrt:
         return -1, 10
 
     def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
-        return [(batch, *self.image) for batch in (2, 2, 4)]
+        return [(batch, *self.image) for batch in (1, 2, 4)]
 
     def create_execution_context(self) -> FakeTensorrt:
         return self

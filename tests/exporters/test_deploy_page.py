@@ -127,11 +127,3 @@ def test_there_is_a_block_for_every_way_to_deploy() -> None:
         "docker run --rm -v",
     ):
         assert any(part in text for text in texts), part
-
-
-def test_the_page_names_every_file_of_a_bundle(place: Path) -> None:
-    page = (ROOT / "docs" / "deploy.md").read_text()
-    for path in (place / "bundle").iterdir():
-        name = path.name if path.is_file() else f"{path.name}/"
-        if not name.startswith("model.") or name.endswith("rtx.engine"):
-            assert f"`{name}`" in page, name

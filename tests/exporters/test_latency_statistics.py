@@ -6,7 +6,6 @@ from numpy.typing import NDArray
 
 from vitcompress.exporters.latency.statistics import (
     change_interval,
-    median_interval,
     percentiles,
     speedup_interval,
 )
@@ -54,14 +53,6 @@ def test_speedup_interval_covers_the_truth(sessions: int, effect: float, outlier
         _, low, high = speedup_interval(teacher, student, 400, trial)
         hits += low <= 2.5 <= high
     assert hits / trials >= 0.925  # 95 % less two standard errors of 400 trials
-
-
-def test_median_interval_holds_the_median_of_all_samples() -> None:
-    samples = np.concatenate([np.full(90, 10.0), np.full(10, 20.0)])  # one session much longer than the others
-    median, low, high = median_interval(samples, np.array([10.0, 20.0, 20.0, 20.0, 20.0]), 500, 0)
-    assert median == 10.0
-    assert low <= 10.0 <= high
-    assert high >= 20.0 * 0.9
 
 
 def test_a_change_is_the_ratio_of_geometric_means() -> None:

@@ -82,4 +82,3 @@ def test_an_engines_gpu_memory_is_what_is_gone_after_it_ran(
     found = under_test._measured("tensorrt-rtx", Path("model.engine"), 4, 1)
     assert found.gpu_bytes == 5000
     assert found.peak_rss_bytes > 0
-    assert driver.open == []

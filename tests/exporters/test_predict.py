@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +14,6 @@ from vitcompress.core.errors import DataError, ResultError
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.exporters.bundle import open_bundle
 from vitcompress.exporters.predict import image_files, predict
-from vitcompress.exporters.runners import OnnxRunner
 
 
 def test_labels_and_probabilities_are_torchs(
@@ -55,16 +52,6 @@ def test_an_unreadable_image_is_named(bundle_folder: Path, digit_files: list[Pat
     assert [entry.classes[0][0] for entry in (found[0], *found[2:])] == [entry.classes[0][0] for entry in alone]
 
 
-def test_a_batch_too_small_for_the_model_is_filled_up(
-    bundle_folder: Path, digit_files: list[Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bundle = open_bundle(bundle_folder)
-    wanted = [entry.classes[0][0] for entry in predict(bundle, digit_files[:5])]
-    monkeypatch.setattr(OnnxRunner, "min_batch", 4)
-    monkeypatch.setattr(OnnxRunner, "max_batch", 4)
-    assert [entry.classes[0][0] for entry in predict(bundle, digit_files[:5])] == wanted
-
-
 def test_nothing_to_predict_is_an_error(bundle_folder: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -87,17 +74,3 @@ def test_logits_that_are_no_numbers_are_no_prediction(
     make(tmp_path / "b", tmp_path / "nan.onnx", spec)
     with pytest.raises(ResultError, match="not numbers"):
         list(predict(open_bundle(tmp_path / "b"), digit_files))
-
-
-def test_exporters_import_nothing_heavy() -> None:
-    code = """
-import sys
-import vitcompress.exporters.bundle, vitcompress.exporters.onnx, vitcompress.exporters.predict
-import vitcompress.exporters.runners, vitcompress.exporters.tensorrt
-loaded = {"torch", "onnx", "onnxruntime", "onnxslim", "tensorrt", "tensorrt_rtx"} & set(sys.modules)
-assert not loaded, loaded
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr

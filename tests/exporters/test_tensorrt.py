@@ -10,11 +10,9 @@ import pytest
 from engine_graphs import fp16_file, linear_file
 from onnx import NodeProto, helper
 
-import vitcompress.exporters.tensorrt.build as under_test
 from vitcompress.core.artifact_records import Precision
 from vitcompress.core.errors import BundleError, ResultError, UsageError
-from vitcompress.exporters.cuda import gpu_present
-from vitcompress.exporters.tensorrt import MODULES, EngineFacts, engine_from_onnx, installed_flavours
+from vitcompress.exporters.tensorrt import EngineFacts, engine_from_onnx, installed_flavours
 
 needs_rtx = pytest.mark.skipif("tensorrt-rtx" not in installed_flavours(), reason="tensorrt-rtx is not installed")
 CONTRACT = "Name: images, IOMode: Input, DataType: Float, Dimensions: [-1,3,32,32]"
@@ -145,19 +143,3 @@ def test_a_damaged_graph_is_refused(old: Path, onnx_file: Path) -> None:
         build(damaged, old)
     assert caught.value.exit_code == 2
     assert (old / "model.engine").read_bytes() == OLD
-
-
-@needs_rtx
-@pytest.mark.skipif(gpu_present(), reason="there is a GPU")
-def test_what_only_a_gpu_could_tell_is_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(under_test, "builder_audit", lambda _: {})
-    small = linear_file(tmp_path / "small.onnx")
-    assert build(small, tmp_path).engine_audit is None
-    # The other flavour's path, with tensorrt_rtx for tensorrt: loading what was built fails here, and costs no engine.
-    monkeypatch.setitem(MODULES, "tensorrt", "tensorrt_rtx")
-    monkeypatch.setattr(under_test, "gpu_present", lambda: True)
-    monkeypatch.setattr(under_test, "gpu_name_and_capability", lambda: ("NVIDIA A10", "8.6"))
-    facts = build(small, tmp_path, flavour="tensorrt")
-    assert facts.engine_audit is None
-    assert facts.hardware == ("NVIDIA A10 (compute capability 8.6)",)
-    assert facts.hardware_source == "the GPU it was built on"

@@ -1,19 +1,10 @@
 from __future__ import annotations
 
-import importlib.metadata
-import importlib.util
-
 import pytest
 
 import vitcompress.exporters.tensorrt.flavours as under_test
 from vitcompress.core.errors import EnvironmentLacksError
-from vitcompress.exporters.tensorrt import choose_flavour, installed_flavours
-
-
-def test_metadata_without_a_module_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.metadata, "version", lambda _: "9.9")
-    monkeypatch.setattr(importlib.util, "find_spec", lambda module: object() if module == "tensorrt_rtx" else None)
-    assert installed_flavours() == {"tensorrt-rtx": "9.9"}
+from vitcompress.exporters.tensorrt import choose_flavour
 
 
 @pytest.mark.parametrize(
@@ -53,9 +44,3 @@ def test_a_flavour_that_cannot_be_had_ends_with_exit_code_3(
     with pytest.raises(EnvironmentLacksError, match=words) as caught:
         choose_flavour(wanted)
     assert caught.value.exit_code == 3
-
-
-def test_a_flavour_whose_libraries_do_not_load_is_lacking(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(under_test.MODULES, "tensorrt", "no_such_module_at_all")
-    with pytest.raises(EnvironmentLacksError, match="tensorrt cannot be loaded"):
-        under_test.load_tensorrt("tensorrt")

@@ -71,13 +71,6 @@ def test_pixels_are_uint8_and_a_single_image_needs_no_batching(schema: Any) -> N
     assert config.instance_group[0].kind == schema.ModelInstanceGroup.KIND_GPU
 
 
-def test_an_engine_of_rtx_is_left_out(tmp_path: Path, onnx_file: Path, spec: PreprocessSpec) -> None:
-    (tmp_path / "e").write_bytes(b"an engine")
-    models = [fp32(onnx_file), BundledModel("rtx", tmp_path / "e", "tensorrt-rtx", "fp32", facts=RTX)]
-    make(tmp_path / "b", onnx_file, spec, models=models, default={"onnx": "student", "engine": "rtx"}, add=("triton",))
-    assert [entry.name for entry in (tmp_path / "b" / "triton").iterdir()] == ["student_onnx"]
-
-
 def test_without_hard_links_there_is_a_second_copy(
     tmp_path: Path, onnx_file: Path, spec: PreprocessSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:

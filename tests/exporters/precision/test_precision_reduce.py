@@ -119,11 +119,3 @@ def test_a_precision_that_is_none_is_refused_and_the_old_file_stays(
     with pytest.raises(UsageError, match=f"precision '{precision}' is none to reduce to; choose from fp16"):
         reduced_from_onnx(onnx_file, target, precision, calibration=images, checked=images, limits=LOOSE)
     assert target.read_bytes() == b"old"
-
-
-def test_numbers_that_are_none_agree_with_nothing() -> None:
-    expected = np.array([[0.0, 1.0], [2.0, 0.0]], np.float32)
-    off = deviation(expected + np.float32([[0.75, 0], [0, 0]]), expected)
-    assert (off.relative, off.agreement) == (0.5, 1.0)
-    broken = deviation(np.full((2, 2), np.nan, np.float32), expected)
-    assert (broken.relative, broken.agreement) == (float("inf"), 0.0)

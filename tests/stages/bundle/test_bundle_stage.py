@@ -36,10 +36,8 @@ from vitcompress.stages.verify.config import VerifyConfig
 CONFIG = BundleConfig(deploy="fastest", max_int8_drop=100.0, targets=("onnx", "triton"), opt_batch=8, max_batch=16)
 
 
-@pytest.fixture(scope="module", params=[pytest.param("float", marks=pytest.mark.sweep), "uint8"])
-def measured(
-    request: pytest.FixtureRequest, digits_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Context, Inputs]:
+@pytest.fixture(scope="module")
+def measured(digits_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Context, Inputs]:
     """A lift, exported in fp32 and fp16 and measured."""
     run = RunDirectory.claim(tmp_path_factory.mktemp("bundle") / "run", {"test": True})
     context = Context(run=run, seed=0, device="cpu", console=Console(file=io.StringIO()))
@@ -47,7 +45,7 @@ def measured(
     student = student_record(context, "lift")
     distill = distill_record(student)
     fold = fold_stage.run(FoldConfig(images=4), fold_stage.Inputs(data, student, distill), context)
-    settings = ExportConfig(target=("onnx",), precision=("fp16",), input=request.param, images=8)
+    settings = ExportConfig(target=("onnx",), precision=("fp16",), input="uint8", images=8)
     export = export_stage.run(settings, export_stage.Inputs(data, teacher, student, distill, fold), context)
     quick = VerifyConfig(batch_sizes=(1,), throughput_batches=(), latency_seconds=0.1, threads=1, memory=False)
     verify = verify_stage.run(quick, verify_stage.Inputs(data, teacher, student, distill, fold, export), context)
