@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from distill_run import config, given, said
-from small_run import NO_AUGMENT
+from distill_run import config, given
+from small_run import NO_AUGMENT, said
 
 from vitcompress.core.context import Context
 from vitcompress.core.errors import RunInterrupted, UsageError
@@ -114,7 +114,7 @@ def test_an_interrupt_while_a_complete_cache_is_verified_still_stops(
         return real(*arguments, **named)
 
     monkeypatch.setattr(distill_job, "fill", interrupted)
-    with pytest.raises(RunInterrupted, match="teacher cache complete; the same command goes on"):
+    with pytest.raises(RunInterrupted, match="with 0 files of the teacher cache to compute; the same command goes on"):
         stage.run(SETTINGS, first.inputs, later)
 
 

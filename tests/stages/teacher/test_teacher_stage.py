@@ -11,8 +11,8 @@ import timm
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from small_run import TEACHER, TEACHER_ARGS, data_record, seeded_model
-from teacher_run import config, kept, said, top1_by_hand
+from small_run import TEACHER, TEACHER_ARGS, data_record, said, seeded_model
+from teacher_run import config, kept, top1_by_hand
 
 from vitcompress.core.context import Context
 from vitcompress.core.errors import UsageError

@@ -9,9 +9,9 @@ from typing import Any
 
 import distill_run
 import pytest
-from distill_run import config, said
+from distill_run import config
 from safetensors.torch import load_file
-from small_run import distill_record, seeded_model
+from small_run import distill_record, said, seeded_model
 
 from vitcompress.core.bits import unpacked
 from vitcompress.core.context import Context
