@@ -35,7 +35,6 @@ from vitcompress.stages.images.loaders import ViewKey, train_loader
 from vitcompress.stages.models.names import resolve_architecture
 from vitcompress.stages.training import loop as training_loop
 from vitcompress.stages.training.compilation import compile_in_place
-from vitcompress.stages.training.device import make_accelerator
 from vitcompress.stages.training.job import Job
 from vitcompress.stages.training.loop import Training
 from vitcompress.stages.training.optimizer import clip_gradients
@@ -198,7 +197,7 @@ def our_step(
         parts = parts_of(teacher, views[ViewKey(0, 0)][0][None].to(device), teacher_layers(pairs))
         key = {"benchmark": setting.teacher, "batch": setting.batch}
         store = Store(setting.folder / "cache", key, parts, images=len(views), views=1)
-        fill(store, views, teacher, context, make_accelerator(context.device), batch_size=setting.batch, max_gb=20)
+        fill(store, views, teacher, context, batch_size=setting.batch, max_gb=20)
         views, teacher = CachedViews(views, store), None
     clock = Clock()
     if teacher is not None:

@@ -86,6 +86,12 @@ def student_record(context: Context, strategy: str = "lift") -> StudentRecord:
     )
 
 
+def said(context: Context) -> str:
+    """What a stage has said so far."""
+    file: Any = context.console.file
+    return str(file.getvalue())
+
+
 def distill_record(student: StudentRecord) -> DistillRecord:
     """A training that left the student as it was."""
     return DistillRecord(

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from vitcompress.core.context import Context
-from vitcompress.core.errors import RunInterrupted, UsageError
+from vitcompress.core.errors import UsageError
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.records import CacheSummary, DataRecord, StudentRecord, TeacherRecord
 from vitcompress.stages.distill.cache.fill import fill, parts_of
@@ -48,7 +48,6 @@ from vitcompress.stages.training.compilation import compile_in_place
 from vitcompress.stages.training.device import make_accelerator
 from vitcompress.stages.training.interrupt import stop_on_signal
 from vitcompress.stages.training.job import Job
-from vitcompress.stages.training.processes import any_process
 from vitcompress.stages.training.terms import Compared
 
 
@@ -199,22 +198,10 @@ def _filled_cache(
     shared, own = config.cache.folder, context.run.root / "cache"
     base = Path(shared) if shared else own
     store = Store(base, key, parts, images=len(images.train), views=config.views, shared=bool(shared))
-    batch_size = max(1, int(config.batch_size) // config.accumulation // accelerator.num_processes)
+    size = max(1, int(config.batch_size) // config.accumulation // accelerator.num_processes)
     with stop_on_signal() as stop:
-        summary = fill(
-            store,
-            views,
-            teacher,
-            context,
-            accelerator,
-            batch_size=batch_size,
-            max_gb=config.cache.max_gb,
-            stop=lambda: stop.requested,
-        )
-        (stopped,) = any_process(accelerator, stop.requested)
-        if stopped:  # while verifying, or in the last file: nothing was missing, but the request stands
-            raise RunInterrupted("stopped with the teacher cache complete; the same command goes on from there.")
-    return store, summary
+        room = config.cache.max_gb
+        return store, fill(store, views, teacher, context, batch_size=size, max_gb=room, stop=lambda: stop.requested)
 
 
 def require_random_access(config: DistillConfig, data_config: DataConfig, images: Images) -> None:

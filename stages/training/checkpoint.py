@@ -20,7 +20,6 @@ from safetensors import SafetensorError
 
 from vitcompress.core.errors import UsageError
 from vitcompress.core.rundir import SETTINGS_SHOWN
-from vitcompress.stages.training.processes import from_main
 
 _PROGRESS = "progress.json"
 _FULL_DISK = ("PytorchStreamWriter", "inline_container")
@@ -129,17 +128,3 @@ def find_checkpoint(folder: Path, fingerprint: str) -> tuple[Path, Progress] | N
         except (OSError, ValueError, KeyError, TypeError):
             continue  # incomplete or of another version: the next older one may do
     return None
-
-
-def find_for_all(folder: Path, fingerprint: str) -> tuple[Path, Progress] | None:
-    """Return what the main process finds, in every process: on a shared disk the others may not see it yet.
-
-    Raises:
-        UsageError: this process does not see the checkpoint at all.
-    """
-    found = from_main(find_checkpoint(folder.resolve(), fingerprint))
-    if found and not found[0].is_dir():
-        raise UsageError(
-            f"checkpoint {found[0]} is not visible from every process; put the run on a disk that all see."
-        )
-    return found

@@ -25,7 +25,7 @@ from vitcompress.stages.images.loaders import seeded
 from vitcompress.stages.training.callbacks.average import Average
 from vitcompress.stages.training.callbacks.callback import Callback
 from vitcompress.stages.training.callbacks.metrics import Metrics
-from vitcompress.stages.training.checkpoint import Progress, find_for_all, save_checkpoint
+from vitcompress.stages.training.checkpoint import Progress, find_checkpoint, save_checkpoint
 from vitcompress.stages.training.config import TrainingConfig
 from vitcompress.stages.training.device import make_accelerator
 from vitcompress.stages.training.evaluate import predict_each, top1
@@ -34,7 +34,7 @@ from vitcompress.stages.training.job import Job, Trained, TrainingState
 from vitcompress.stages.training.monitor import Pace
 from vitcompress.stages.training.optimizer import clip_gradients, make_optimizer
 from vitcompress.stages.training.precision import settle_precision
-from vitcompress.stages.training.processes import any_process, report_lost_process
+from vitcompress.stages.training.processes import any_process, from_main, report_lost_process
 from vitcompress.stages.training.terms import Terms
 
 
@@ -68,7 +68,9 @@ class Training(TrainingState):
         self.model, self.optimizer, self.loader, self.val = self.accelerator.prepare(
             job.model, optimizer, job.train, job.val
         )
-        self.terms = Terms(job.compared, self.accelerator, self.model, config.accumulation, config.compile == "on")
+        self.terms = job.compared and Terms(
+            job.compared, self.accelerator, self.model, config.accumulation, config.compile == "on"
+        )
         set_seed(context.seed + self.accelerator.process_index)  # each process drops other activations
         self.steps_per_epoch = -(-len(self.loader) // config.accumulation)
         self.scheduler, _ = create_scheduler_v2(
@@ -156,7 +158,8 @@ class Training(TrainingState):
             callback.after_epoch(self, pace, found)
 
     def _resume(self) -> None:
-        found = find_for_all(self.job.folder, self.job.fingerprint)
+        # What the main process sees: on a shared disk the others may not see it yet.
+        found = from_main(find_checkpoint(self.job.folder.resolve(), self.job.fingerprint))
         if found is not None:
             path, self.progress = found
             self.saved = (self.progress.steps, self.progress.batches)
@@ -209,7 +212,8 @@ class Training(TrainingState):
             self.scheduler.step_update(progress.steps)
             with self.accelerator.autocast():
                 terms = self.job.loss(self.model, images, labels, *more)
-            terms = self.terms.weighed(terms, progress, lambda model: self.job.loss(model, images, labels, *more))
+            if self.terms:
+                terms = self.terms.weighed(terms, progress, lambda model: self.job.loss(model, images, labels, *more))
             stacked = torch.stack(list(terms.values()))
             values = stacked.detach()
             if self.accelerator.num_processes > 1:  # of all parts of the batch, so that all stop together

@@ -38,7 +38,7 @@ class Terms:
     checkpoints.
 
     Args:
-        compared: None to do nothing at all.
+        compared: where, and which terms are balanced.
         accelerator: of the training.
         model: what trains, as prepared for this device.
         accumulation: batches a step.
@@ -46,7 +46,7 @@ class Terms:
     """
 
     def __init__(
-        self, compared: Compared | None, accelerator: Any, model: nn.Module, accumulation: int, compiled: bool
+        self, compared: Compared, accelerator: Any, model: nn.Module, accumulation: int, compiled: bool
     ) -> None:
         self.compared, self.accelerator, self.model = compared, accelerator, model
         self.accumulation, self.compiled = accumulation, compiled
@@ -58,8 +58,6 @@ class Terms:
 
         ``terms`` are scalars in one graph; ``again`` computes the same of the model it is given.
         """
-        if self.compared is None:
-            return terms
         if self._due(progress):
             if self.compiled:
                 with self._eager_model() as model:
@@ -72,7 +70,6 @@ class Terms:
     def _due(self, progress: Progress) -> bool:
         if progress.batches == 0:
             return True
-        assert self.compared is not None  # noqa: S101 - asked above
         begins = progress.batches % self.accumulation == 0
         return bool(self.compared.targets) and begins and progress.steps & (progress.steps - 1) == 0
 
@@ -90,7 +87,6 @@ class Terms:
 
     def _measure(self, terms: dict[str, Tensor], progress: Progress) -> None:
         """Measure the norms of the terms' gradients over the whole batch, and set the factors that follow."""
-        assert self.compared is not None  # noqa: S101
         norms, others = self._norms(terms)
         for name, target in self.compared.targets.items():
             found = target * others / norms[name] if norms[name] else math.inf
@@ -102,7 +98,6 @@ class Terms:
 
     def _norms(self, terms: dict[str, Tensor]) -> tuple[dict[str, float], float]:
         """Return the norm of each term's gradient, and of the sum of those not balanced; the same in all processes."""
-        assert self.compared is not None  # noqa: S101
         parameters = self.compared.parameters
         norms: dict[str, Tensor] = {}
         others = torch.zeros(sum(own.numel() for own in parameters), device=parameters[0].device)

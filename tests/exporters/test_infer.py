@@ -6,10 +6,12 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from nasty_images import write_nasty
 from PIL import Image
 from sklearn.datasets import load_digits
 from tiny_models import LABELS

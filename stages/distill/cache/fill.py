@@ -18,7 +18,9 @@ from vitcompress.stages.distill.cache.chunks import Part, to_half
 from vitcompress.stages.distill.cache.store import Store
 from vitcompress.stages.images.loaders import ViewKey
 from vitcompress.stages.images.workers import worker_init
+from vitcompress.stages.training.device import make_accelerator
 from vitcompress.stages.training.monitor import progress_bar
+from vitcompress.stages.training.processes import any_process
 
 Teacher = Callable[[Tensor], tuple[Tensor | None, list[Tensor]]]
 """Images ``[B, 3, S, S]`` on the device to logits ``[B, K]`` (or None, if unused) and taps ``[B, D, H, W]``."""
@@ -41,7 +43,6 @@ def fill(
     dataset: Any,
     teacher: Teacher,
     context: Context,
-    accelerator: Any,
     *,
     batch_size: int,
     max_gb: float,
@@ -54,7 +55,6 @@ def fill(
         dataset: ``dataset[ViewKey]`` gives (image, label).
         teacher: its answers must not depend on the other images of a batch.
         context: says and shows progress; its number of loader processes.
-        accelerator: its processes are dealt the files in turn.
         batch_size: images of one forward pass.
         max_gb: decimal gigabytes that the cache may take.
         stop: whether to stop; the file at hand is computed again next time.
@@ -64,14 +64,16 @@ def fill(
         ResultError: an answer of the teacher is not finite.
         RunInterrupted: ``stop`` said so; complete files stay.
     """
+    accelerator = make_accelerator(context.device)
     main = accelerator.process_index == 0
     if main:
         store.prepare(max_gb, context.say)
     accelerator.wait_for_everyone()
     started = time.monotonic()
     computed = _compute(store, dataset, teacher, context, accelerator, batch_size, stop)
-    accelerator.wait_for_everyone()
-    if left := sum(len(parts) for parts in store.missing().values()):
+    (stopped,) = any_process(accelerator, stop())
+    left = sum(len(parts) for parts in store.missing().values())
+    if stopped or left:
         raise RunInterrupted(
             f"stopped with {left} files of the teacher cache to compute; the same command goes on from there."
         )

@@ -29,8 +29,3 @@ def config(**changes: Any) -> DistillConfig:
 def given(context: Context, digits_folder: Path, strategy: str = "lift") -> Inputs:
     student = student_record(context, strategy)
     return Inputs(data_record(str(digits_folder), context), teacher_record(context), student)
-
-
-def said(context: Context) -> str:
-    file: Any = context.console.file
-    return str(file.getvalue())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import torch
@@ -29,11 +28,6 @@ def config(**changes: Any) -> TeacherConfig:
         "ema_decay": None,
     }
     return TeacherConfig(**{**values, **changes})
-
-
-def said(context: Context) -> str:
-    assert isinstance(context.console.file, io.StringIO)
-    return context.console.file.getvalue()
 
 
 def kept(record: TeacherRecord, context: Context) -> dict[str, torch.Tensor]:

@@ -14,8 +14,8 @@ import pytest
 import teacher_run
 import torch
 from safetensors.torch import load_file, save_file
-from small_run import TEACHER, TEACHER_ARGS, data_record, seeded_model
-from teacher_run import kept, said, top1_by_hand
+from small_run import TEACHER, TEACHER_ARGS, data_record, said, seeded_model
+from teacher_run import kept, top1_by_hand
 
 from vitcompress.core.context import Context
 from vitcompress.core.errors import ResultError, UsageError

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -151,9 +150,6 @@ def test_asking_for_a_gpu_where_there_is_none_is_told(monkeypatch: pytest.Monkey
     assert describe("auto").startswith("CPU, ")
 
 
-@pytest.mark.parametrize(
-    "changes", [{"batch_size": 9, "accumulation": 2}, {"lr": 0.0}, {"ema_decay": 1.0}, {"batch_size": 0}]
-)
-def test_settings_that_cannot_be_are_refused(changes: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"accumulation 2 does not divide batch_size 9|greater than|less than"):
-        config(**changes)
+def test_an_accumulation_that_does_not_divide_the_batch_is_refused() -> None:
+    with pytest.raises(ValueError, match="accumulation 2 does not divide batch_size 9"):
+        config(batch_size=9, accumulation=2)

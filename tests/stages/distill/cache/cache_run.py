@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from vitcompress.stages.distill.cache.chunks import Part
 from vitcompress.stages.distill.cache.fill import fill
 from vitcompress.stages.distill.cache.store import Store
 from vitcompress.stages.models.build import build_model, logits_and_taps
-from vitcompress.stages.training.device import make_accelerator
 
 IMAGES, VIEWS, BATCH = 150, 2, 6
 ROWS = IMAGES * VIEWS
@@ -86,11 +84,5 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def filled(cache: Store, context: Context, teacher: Any = None, **options: Any) -> CacheSummary:
     layers = tuple(int(part.name[4:]) for part in cache.parts if part.name != "logits")
-    machine = options.pop("machine", None) or make_accelerator("cpu")
     options = {"batch_size": BATCH, "max_gb": 20.0, **options}
-    return fill(cache, DigitViews(), teacher or TinyTeacher(layers), context, machine, **options)
-
-
-def said(context: Context) -> str:
-    assert isinstance(context.console.file, io.StringIO)
-    return context.console.file.getvalue()
+    return fill(cache, DigitViews(), teacher or TinyTeacher(layers), context, **options)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
-from cache_run import IMAGES, KEY, ROWS, VIEWS, TinyTeacher, files, filled, live, parts, said, store
+from cache_run import IMAGES, KEY, ROWS, VIEWS, TinyTeacher, files, filled, live, parts, store
+from small_run import said
 from torch import Tensor
 
 from vitcompress.core.context import Context
@@ -168,42 +166,6 @@ def test_loader_processes_change_no_byte(tmp_path: Path, context: Context, finis
     filled(store(tmp_path), replace(context, workers=2))
     assert files(tmp_path) == finished
     assert torch.equal(torch.get_rng_state(), state)
-
-
-def together(one: Callable[[int, Any], None]) -> None:
-    """Call ``one(rank, accelerator)`` in two threads that stand for processes."""
-    barrier = threading.Barrier(2)
-    machines = [
-        SimpleNamespace(
-            process_index=rank,
-            num_processes=2,
-            wait_for_everyone=lambda: barrier.wait(60),
-            device=torch.device("cpu"),
-        )
-        for rank in range(2)
-    ]
-    threads = [threading.Thread(target=one, args=(rank, machines[rank])) for rank in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-
-
-def test_when_one_process_is_stopped_all_stop(tmp_path: Path, context: Context, finished: dict[str, bytes]) -> None:
-    teachers, rest = [TinyTeacher(), TinyTeacher()], TinyTeacher()
-    interrupted: list[int] = []
-
-    def one(rank: int, machine: Any) -> None:
-        with pytest.raises(RunInterrupted):
-            filled(store(tmp_path), context, teachers[rank], machine=machine, stop=lambda: rank == 1)
-        interrupted.append(rank)
-
-    together(one)
-    assert sorted(interrupted) == [0, 1]
-    assert teachers[0].seen > teachers[1].seen == 0
-    filled(store(tmp_path), context, rest)
-    assert rest.seen == ROWS - teachers[0].seen
-    assert files(tmp_path) == finished
 
 
 def test_runs_of_one_teacher_share_a_folder_and_remove_nothing_of_others(tmp_path: Path, context: Context) -> None:

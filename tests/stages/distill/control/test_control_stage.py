@@ -9,16 +9,15 @@ from typing import Any
 
 import distill_run
 import pytest
-from distill_run import config, said
+from distill_run import config
 from safetensors.torch import load_file
-from small_run import distill_record, seeded_model
+from small_run import distill_record, said, seeded_model
 
 from vitcompress.core.bits import unpacked
 from vitcompress.core.context import Context
 from vitcompress.core.records import ControlRecord
 from vitcompress.stages.distill import job
 from vitcompress.stages.distill import stage as distill_stage
-from vitcompress.stages.distill.config import DistillConfig
 from vitcompress.stages.distill.control import stage
 from vitcompress.stages.distill.control.config import ControlConfig, control_job, labels_alone
 from vitcompress.stages.distill.control.stage import Inputs
@@ -66,14 +65,6 @@ def test_it_is_the_same_training_as_of_the_student_alone(
     assert found.weights.path == "control/model.safetensors"
     lines = [line for line in context.run.metrics() if line["training"] == "control"]
     assert [set(line["losses"]) for line in lines] == [{"labels"}] * 2
-
-
-def test_settings_that_are_the_teachers_are_all_that_changes() -> None:
-    asked = config(views=4, label_smoothing=0.2)
-    alone = labels_alone(asked, ControlConfig())
-    assert not alone.asks_teacher
-    changed = {name for name in DistillConfig.model_fields if getattr(alone, name) != getattr(asked, name)}
-    assert changed == {"alpha", "features"}
 
 
 def test_its_own_rate_takes_the_place_of_the_distillations() -> None:
