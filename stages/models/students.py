@@ -88,15 +88,12 @@ def widen_last(
             setattr(block, name, getattr(sequence[-1], name))
     if _kind(block) != _kind(sequence[-1]):
         raise UsageError(
-            f"strategy 'widelast' cannot widen the last block of {arch}, which is of another kind than its first; use "
-            "--strategy lift."
+            f"strategy 'widelast' cannot widen the last block of {arch}, which is of another kind than its first "
+            "block; use --strategy lift."
         )
     rope = family.own_rotation(model, sequence[0], wide)
     grid = None if rope is None else wide.patch_embed.grid_size
     sequence[-1] = WideBlock(shape.width, wide_width, block, rope, grid)
-    if rope is not None and shape.depth == 1:
-        known: Any = model
-        known.rope = None  # no block is left that reads it
     family.take_end(model, wide, wide_width)
     return model
 
