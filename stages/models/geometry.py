@@ -49,14 +49,8 @@ def check_strategy(
 ) -> None:
     """Check that a student of this shape can take the strategy.
 
-    Args:
-        strategy: of the student.
-        arch: the student's name, for the message.
-        shape: the student's.
-        wide_width: the width to reach: the teacher's for ``widelast``, the student's own new one for ``uniform``
-            (None: not decided yet).
-        wide_blocks: last blocks that ``widelast`` widens.
-        wide_heads: what a widened block keeps.
+    ``wide_width`` is the width to reach: the teacher's for ``widelast``, the student's own new one for ``uniform``
+    (None: not decided yet).
 
     Raises:
         UsageError: it cannot; the message says why.

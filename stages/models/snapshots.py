@@ -78,12 +78,7 @@ class Snapshots:
 
 
 def load_snapshot(snapshot: Snapshot, root: Path) -> dict[str, Tensor] | str:
-    """Return the weights on the CPU, or why there are none with the bytes that were recorded.
-
-    Args:
-        snapshot: of a run's record.
-        root: the run directory.
-    """
+    """Return the weights on the CPU, or why there are none with the bytes that were recorded."""
     subject = f"the snapshot of epoch {snapshot.epoch} ({snapshot.path})"
     try:
         content = inside(root, snapshot.path).read_bytes()

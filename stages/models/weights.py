@@ -52,7 +52,7 @@ def load_checkpoint(
 
     Args:
         model: a plain timm network, which receives the weights.
-        path: the checkpoint.
+        path: of the checkpoint.
         classifier: module names of the classifier.
         subject: whose weights they are to be, for the messages.
         options: what the user gave the architecture with, for the messages.

@@ -150,11 +150,7 @@ class Family:
     def why_not_widened(self, network: nn.Module, more_heads: bool) -> str:
         """Return why the last blocks cannot be widened, and what to do, as an end of a sentence; empty if they can.
 
-        ``{arch}`` in it stands for the name of the network.
-
-        Args:
-            network: whose blocks are to be widened.
-            more_heads: whether a widened block has another number of heads than the others.
+        ``{arch}`` in it stands for the network's name; ``more_heads``: a widened block has another number of heads.
         """
         if getattr(network, "neck", None):
             return (
@@ -168,20 +164,13 @@ class Family:
             )
         return ""
 
-    def own_rotation(self, narrow: nn.Module, block: nn.Module, wide: nn.Module) -> nn.Module | None:
-        """Return the rotary positions of ``wide``, where those of ``narrow`` do not fit a block of it.
-
-        Args:
-            narrow: the student.
-            block: a block of it that is not widened.
-            wide: a network of the same family, wider.
-        """
+    def own_rotation(self, narrow: nn.Module, block: Any, wide: nn.Module) -> nn.Module | None:
+        """Return the rotary positions of ``wide``, where those of ``narrow`` with its ``block`` do not fit it."""
         rotation: nn.Module | None = getattr(wide, "rope", None)
         if rotation is None:
             return None
-        known: Any = block
         learned = getattr(narrow, "rope_mixed", False)  # for each block and head
-        return rotation if learned or known.attn.head_dim != self.blocks(wide)[0].attn.head_dim else None
+        return rotation if learned or block.attn.head_dim != self.blocks(wide)[0].attn.head_dim else None
 
     def take_end(self, narrow: nn.Module, wide: nn.Module, width: int) -> None:
         """Give ``narrow``, in place, what reads the tokens of the last block in ``wide``, which is ``width`` wide."""

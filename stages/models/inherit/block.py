@@ -5,7 +5,6 @@ Shape suffixes: R rows (tokens of all images), S student's width, T teacher's, O
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,23 +18,15 @@ Tensors = dict[str, Tensor]
 """By their names in the block."""
 
 
-@dataclass(frozen=True)
-class Seen:
-    """The tokens before a norm, rows float64."""
-
-    teacher: Tensor
-    """``[R, T]``."""
-    student: Tensor
-    """``[R, S]``."""
-
-
 def as_map(linear: Any) -> tuple[Tensor, Tensor]:
     """Return weight and bias of a linear module, float64; zeros where it has no bias."""
     weight = linear.weight.detach().cpu().double()
     return weight, torch.zeros(len(weight)).double() if linear.bias is None else linear.bias.detach().cpu().double()
 
 
-def reading(norm: Any, linear: Tensor, bias: Tensor, encode: Tensor, seen: Seen) -> tuple[Tensors, Tensor, Tensor]:
+def reading(
+    norm: Any, linear: Tensor, bias: Tensor, encode: Tensor, rows: Tensor, own: Tensor
+) -> tuple[Tensors, Tensor, Tensor]:
     """Return the student's norm (``weight``, ``bias``), and the map behind it, ``[O, S]`` with its bias ``[O]``.
 
     What the teacher's norm multiplies and adds goes into the map. The student's norm divides by another deviation, that
@@ -46,60 +37,59 @@ def reading(norm: Any, linear: Tensor, bias: Tensor, encode: Tensor, seen: Seen)
         linear: the teacher's map ``[O, T]``, float64.
         bias: ``[O]``.
         encode: from the teacher's width to the student's, ``[S, T]``.
-        seen: tokens before the norm.
+        rows: the teacher's tokens before the norm ``[R, T]``, float64.
+        own: the student's ``[R, S]``.
     """
     gain, shift = norm.weight.detach().cpu().double(), norm.bias.detach().cpu().double()
-    full, small = standardised(seen.teacher, norm.eps), standardised(seen.student, norm.eps)
+    full, small = standardised(rows, norm.eps), standardised(own, norm.eps)
     scale = float(((full @ encode.T) * small).sum() / small.square().sum())
     back, offset = corrected(encode.T * scale, torch.zeros(len(gain)).double(), small, full)
     read = linear * gain
-    own = {"weight": torch.full((len(encode),), scale), "bias": torch.zeros(len(encode))}
-    return own, read @ back / scale, bias + linear @ shift + read @ offset
+    found = {"weight": torch.full((len(encode),), scale), "bias": torch.zeros(len(encode))}
+    return found, read @ back / scale, bias + linear @ shift + read @ offset
 
 
-def attention(own: Any, old: Any, encode: Tensor, seen: Seen, mixed: Tensor) -> Tensors:
-    """Return norm and attention of the student's block ``own`` from the teacher's block ``old``.
+def attention(block: Any, old: Any, encode: Tensor, rows: Tensor, own: Tensor, mixed: Tensor) -> Tensors:
+    """Return norm and attention of the student's ``block``, which has random weights, from the teacher's ``old``.
 
     The heads that move the kept part of the stream most are taken whole; what the others write on average goes into the
     bias.
 
-    Args:
-        own: the student's block, with random weights.
-        old: the teacher's.
-        encode: as in ``reading``.
-        seen: tokens before the norm.
-        mixed: rows ``[R, h d]`` that the teacher's output projection takes in.
+    ``encode``, ``rows`` and ``own`` are as in ``reading``; ``mixed`` are rows ``[R, h d]`` that the teacher's output
+    projection takes in.
     """
     gamma = _layer_scale(old, 1)
-    norm, qkv, qkv_bias = reading(old.norm1, *as_map(old.attn.qkv), encode, seen)
+    norm, qkv, qkv_bias = reading(old.norm1, *as_map(old.attn.qkv), encode, rows, own)
     out, out_bias = as_map(old.attn.proj)
     out = encode @ (gamma[:, None] * out)
     taken = split_heads(qkv, qkv_bias, out, int(old.attn.num_heads))
-    count, size = int(own.attn.num_heads), int(own.attn.qkv.out_features) // 3 // int(own.attn.num_heads)
+    count, size = int(block.attn.num_heads), int(block.attn.qkv.out_features) // 3 // int(block.attn.num_heads)
     each = mixed.reshape(len(mixed), len(taken.out), -1).transpose(0, 1)
-    chosen = _strongest(torch.stack([_moves(part, rows) for part, rows in zip(taken.out, each, strict=True)]), count)
+    chosen = _strongest(
+        torch.stack([_moves(part, outputs) for part, outputs in zip(taken.out, each, strict=True)]), count
+    )
     dropped = [index for index in range(len(taken.out)) if index not in chosen.tolist()]
     lost = sum((taken.out[index] @ each[index].mean(0) for index in dropped), torch.zeros(len(encode)).double())
-    seed = split_heads(*as_map(own.attn.qkv), torch.zeros(len(encode), count * size).double(), count)
+    seed = split_heads(*as_map(block.attn.qkv), torch.zeros(len(encode), count * size).double(), count)
     heads = filled(resized(taken.chosen(chosen), size, seed.chosen(torch.arange(len(chosen)))), count, seed)
     qkv, qkv_bias, out = joined_heads(heads)
     found = {"attn.qkv.weight": qkv, "attn.qkv.bias": qkv_bias, "attn.proj.weight": out}
     found["attn.proj.bias"] = encode @ (gamma * out_bias) + lost
-    return found | _named("norm1", norm) | _ones(own, 1)
+    return found | _named("norm1", norm) | _ones(block, 1)
 
 
-def mlp(own: Any, old: Any, encode: Tensor, seen: Seen, hidden: Tensor) -> Tensors:
+def mlp(block: Any, old: Any, encode: Tensor, rows: Tensor, own: Tensor, hidden: Tensor) -> Tensors:
     """Return norm and MLP of the student's block; units as heads in ``attention``. ``hidden`` are rows ``[R, M]``."""
     gamma = _layer_scale(old, 2)
     linear, bias = as_map(old.mlp.fc1)
     out, out_bias = as_map(old.mlp.fc2)
     out = encode @ (gamma[:, None] * out)
-    count = int(own.mlp.fc1.out_features)
+    count = int(block.mlp.fc1.out_features)
     chosen = _strongest(hidden.var(0, correction=0) * out.square().sum(0), count)
     dropped = torch.ones(len(bias), dtype=torch.bool)
     dropped[chosen] = False
-    norm, linear, bias = reading(old.norm2, linear[chosen], bias[chosen], encode, seen)
-    seed_linear, seed_bias = as_map(own.mlp.fc1)
+    norm, linear, bias = reading(old.norm2, linear[chosen], bias[chosen], encode, rows, own)
+    seed_linear, seed_bias = as_map(block.mlp.fc1)
     taken = len(chosen)  # units beyond the teacher's: as the seed has them, and silent
     return {
         "mlp.fc1.weight": torch.cat([linear, seed_linear[taken:]]),
@@ -107,7 +97,7 @@ def mlp(own: Any, old: Any, encode: Tensor, seen: Seen, hidden: Tensor) -> Tenso
         "mlp.fc2.weight": torch.cat([out[:, chosen], torch.zeros(len(out), count - taken).double()], dim=1),
         "mlp.fc2.bias": encode @ (gamma * out_bias) + out[:, dropped] @ hidden.mean(0)[dropped],
         **_named("norm2", norm),
-        **_ones(own, 2),
+        **_ones(block, 2),
     }
 
 

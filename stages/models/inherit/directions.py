@@ -21,9 +21,7 @@ RIDGE = 1e-2
 def second_moment(teacher: Any, tokens: Tensor) -> Tensor:
     """Return the mean outer product of the standardised tokens before every norm of every block, ``[T, T]`` float64.
 
-    Args:
-        teacher: timm network of equal blocks.
-        tokens: what enters its first block, ``[B, N, T]``.
+    ``tokens`` enter the first block, ``[B, N, T]``.
     """
     width = tokens.shape[-1]
     second = torch.zeros(width, width, dtype=torch.float64)
@@ -60,14 +58,9 @@ def _mean_free(width: int) -> Tensor:
 def corrected(
     weight: Tensor, bias: Tensor, inputs: Tensor, targets: Tensor, ridge: float = RIDGE
 ) -> tuple[Tensor, Tensor]:
-    """Return weight ``[O, I]`` and bias ``[O]``, near to the given ones, by ridge regression of ``targets``.
+    """Return weight ``[O, I]`` and bias ``[O]``, near to the given ones, by ridge regression.
 
-    Args:
-        weight: to begin with.
-        bias: likewise.
-        inputs: rows ``[R, I]``, float64.
-        targets: rows ``[R, O]``, float64.
-        ridge: as ``RIDGE``.
+    ``inputs`` are rows ``[R, I]`` and ``targets`` rows ``[R, O]``, float64; ``ridge`` is meant as ``RIDGE``.
     """
     missing = targets - inputs @ weight.T - bias
     mean_in, mean_out = inputs.mean(0), missing.mean(0)

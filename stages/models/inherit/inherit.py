@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.stages.models.families.registry import family_of
 from vitcompress.stages.models.geometry import meta_model, shape_of
-from vitcompress.stages.models.inherit.block import Seen, as_map, attention, mlp, reading
+from vitcompress.stages.models.inherit.block import as_map, attention, mlp, reading
 from vitcompress.stages.models.inherit.directions import corrected, leading_directions, second_moment
 from vitcompress.stages.models.inherit.stem import inherited_stem
 from vitcompress.stages.models.inherit.streams import (
@@ -170,15 +170,15 @@ class _Inheriting:
         """Set one block of the student from the first of ``old``; return tokens of both after them."""
         before = inside(old[0], tokens)
         middle = self._rows(before.middle)
-        seen = Seen(self._rows(tokens), self._own(own))
-        self._write(block, attention(block, old[0], encode, seen, self._rows(before.heads)))
-        self._fit(block.attn.proj, self._own(inside(block, own).heads), middle @ encode.T - seen.student)
-        seen = Seen(middle, self._own(inside(block, own).middle))
-        self._write(block, mlp(block, old[0], encode, seen, self._rows(before.hidden)))
+        seen = self._own(own)
+        self._write(block, attention(block, old[0], encode, self._rows(tokens), seen, self._rows(before.heads)))
+        self._fit(block.attn.proj, self._own(inside(block, own).heads), middle @ encode.T - seen)
+        seen = self._own(inside(block, own).middle)
+        self._write(block, mlp(block, old[0], encode, middle, seen, self._rows(before.hidden)))
         after = before.out
         for further in old[1:]:
             after = inside(further, after).out
-        self._fit(block.mlp.fc2, self._own(inside(block, own).hidden), self._rows(after) @ encode.T - seen.student)
+        self._fit(block.mlp.fc2, self._own(inside(block, own).hidden), self._rows(after) @ encode.T - seen)
         return after, inside(block, own).out
 
     def _fit(self, linear: nn.Linear, inputs: Tensor, targets: Tensor) -> None:
@@ -213,7 +213,7 @@ class _Inheriting:
             return
         given, head = self.teacher.head, self.network.head
         linear, bias = as_map(given) if isinstance(given, nn.Linear) else as_map(nn.Linear(len(encode.T), 1))
-        found, weight, bias = reading(norm, linear, bias, encode, Seen(self._rows(tokens), self._own(own)))
+        found, weight, bias = reading(norm, linear, bias, encode, self._rows(tokens), self._own(own))
         self._write(mine, found)
         reads_the_same = self.teacher.global_pool == self.network.global_pool
         if reads_the_same and isinstance(given, nn.Linear) and head.weight.shape[0] == len(weight):

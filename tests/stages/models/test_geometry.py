@@ -21,7 +21,6 @@ from vitcompress.stages.models.geometry import (
     [
         ("deit_tiny_patch16_224", Shape(192, 12, 3)),
         ("cait_s24_224", Shape(384, 24, 8)),  # the two class-attention blocks are no taps
-        ("vit_base_patch16_224", Shape(768, 12, 12)),
         ("beit_base_patch16_224", Shape(768, 12, 12)),
         ("eva02_tiny_patch14_224", Shape(192, 12, 3, rotary=True)),
         ("swin_tiny_patch4_window7_224", Shape(768, 4, None)),
@@ -68,12 +67,11 @@ def test_the_reduced_geometry_keeps_proportions_and_runs(arch: str, shape: Shape
     assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
 
 
-@pytest.mark.parametrize("strategy", ["lift", "widelast", "uniform"])
-def test_hierarchical_students_are_plain_only(strategy: str) -> None:
+def test_hierarchical_students_are_plain_only() -> None:
     shape = Shape(768, 4, None)
     check_strategy("plain", "swin", shape, 384)
-    with pytest.raises(UsageError, match=rf"strategy '{strategy}' needs a student of equal blocks.*--strategy plain"):
-        check_strategy(strategy, "swin", shape, 384)
+    with pytest.raises(UsageError, match=r"strategy 'uniform' needs a student of equal blocks.*--strategy plain"):
+        check_strategy("uniform", "swin", shape, 384)
 
 
 @pytest.mark.parametrize(

@@ -62,11 +62,8 @@ def test_the_student_is_built_as_its_strategy_says(
     record = run(config(**changes), inputs, context)
     assert (record.strategy, record.model.graph) == (changes["strategy"], graph)
     assert record.model.lift_width == (None if graph == "plain" else 48)
-    assert (record.width, record.depth, record.model.num_classes) == (
-        48 if changes["strategy"] == "uniform" else 24,
-        2,
-        10,
-    )
+    width = 48 if changes["strategy"] == "uniform" else 24
+    assert (record.width, record.depth, record.model.num_classes) == (width, 2, 10)
     assert record.explanation == f"{STUDENT}{words}"
     assert is_intact(record.weights, context.run.root)
     model = build_model(record.model)
@@ -99,8 +96,6 @@ def test_what_fits_of_a_file_is_loaded_and_the_rest_is_told(
     assert told in record.not_loaded
     first = f"student weights: {loaded} of {len(weights)} tensors from file {path}; not loaded: {record.not_loaded[0]}"
     assert first in said(context)
-    rest = len(record.not_loaded) - 6
-    assert (f" and {rest} more" in said(context)) == (rest > 0)
 
 
 def test_a_pretrained_student_reads_images_as_its_tag_did(
