@@ -60,17 +60,9 @@ def refused_write(error: BaseException) -> OSError | None:
 
 
 def inside(folder: Path, relative: str) -> Path:
-    """Return ``folder / relative``; a UsageError is raised if that is outside of ``folder``, links followed."""
-    target = (folder / relative).resolve()
-    if Path(relative).is_absolute() or not target.is_relative_to(folder.resolve()):
-        raise UsageError(f"path '{relative}' leaves its folder {folder}; only paths inside it are allowed.")
-    return target
-
-
-def below(folder: Path, relative: str) -> Path:
     """Return ``folder / relative``; a UsageError is raised if that is outside of ``folder`` by its name.
 
-    Links (of a cache or a volume) may lead anywhere: for files whose content is checked by digest.
+    Links (of a cache or a volume) may lead anywhere: what is read is checked by digest.
     """
     foreign = PureWindowsPath(relative)  # knows both separators, and drives
     if Path(relative).is_absolute() or foreign.anchor or ".." in foreign.parts:
