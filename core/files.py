@@ -14,9 +14,10 @@ from pydantic import BaseModel
 from vitcompress.core.errors import UsageError
 from vitcompress.core.record import FileRef
 
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
-"""Errors of a disk on which nothing more can be written."""
-_REFUSALS = (*FULL_DISK, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE)
+_REFUSALS = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}
+    | {errno.EMFILE, errno.ENFILE}
+)
 """Errors of the disk or the system, whatever was to be written or read."""
 
 

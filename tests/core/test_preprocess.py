@@ -6,17 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nasty_images import noise
 from PIL import Image
 from timm.data import create_transform
 
 from vitcompress.core.preprocess import CropMode, PreprocessSpec
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-def noise(width: int, height: int, mode: str = "RGB") -> Image.Image:
-    rng = np.random.default_rng(width * 1000 + height)
-    return Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).convert(mode)
 
 
 def timm_input(spec: PreprocessSpec, image: Image.Image) -> np.ndarray:
