@@ -21,8 +21,8 @@ SIDE, FAINT, LARGEST = 64, 8.0, 4_000_000
 
 def contrast(path: Path, transparency: str) -> float:
     """Standard deviation of brightness, of 255."""
-    image = open_image(path, transparency=transparency)  # type: ignore[arg-type]
-    return float(np.asarray(image.convert("L").resize((SIDE, SIDE))).std())
+    image = open_image(path) if transparency == "white" else Image.open(path)
+    return float(np.asarray(image.convert("RGB").convert("L").resize((SIDE, SIDE))).std())
 
 
 def hidden(path: Path) -> np.ndarray | None:

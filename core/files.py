@@ -14,9 +14,10 @@ from pydantic import BaseModel
 from vitcompress.core.errors import UsageError
 from vitcompress.core.record import FileRef
 
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
-"""Errors of a disk on which nothing more can be written."""
-_REFUSALS = (*FULL_DISK, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE)
+_REFUSALS = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}
+    | {errno.EMFILE, errno.ENFILE}
+)
 """Errors of the disk or the system, whatever was to be written or read."""
 
 
@@ -60,17 +61,9 @@ def refused_write(error: BaseException) -> OSError | None:
 
 
 def inside(folder: Path, relative: str) -> Path:
-    """Return ``folder / relative``; a UsageError is raised if that is outside of ``folder``, links followed."""
-    target = (folder / relative).resolve()
-    if Path(relative).is_absolute() or not target.is_relative_to(folder.resolve()):
-        raise UsageError(f"path '{relative}' leaves its folder {folder}; only paths inside it are allowed.")
-    return target
-
-
-def below(folder: Path, relative: str) -> Path:
     """Return ``folder / relative``; a UsageError is raised if that is outside of ``folder`` by its name.
 
-    Links (of a cache or a volume) may lead anywhere: for files whose content is checked by digest.
+    Links (of a cache or a volume) may lead anywhere: what is read is checked by digest.
     """
     foreign = PureWindowsPath(relative)  # knows both separators, and drives
     if Path(relative).is_absolute() or foreign.anchor or ".." in foreign.parts:

@@ -17,7 +17,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
@@ -28,9 +28,6 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", "
 READING = 2
 """Raised when the same file gives other pixels: it is in the data's record, so what was computed of the earlier pixels
 is not taken for results of the new ones."""
-
-Transparency = Literal["dropped", "white"]
-"""What becomes of transparent pixels: the colour that is stored under them shows, or white."""
 
 UNREADABLE = (
     OSError,
@@ -54,14 +51,14 @@ class ImageError(DataError):
         """Why, without the file's name."""
 
 
-def open_image(path: Path, *, oriented: bool = True, transparency: Transparency = "white") -> Image.Image:
-    """Return a fully decoded RGB image, turned as its EXIF data says if ``oriented``. (Pillow always turns a TIFF.)
+def open_image(path: Path) -> Image.Image:
+    """Return a fully decoded RGB image.
 
     Raises:
         ImageError: the file is missing, is no image that Pillow can decode, or does not say what is black and white.
     """
     with _opened(path) as image:
-        return rgb(image, oriented=oriented, transparency=transparency)
+        return rgb(image)
 
 
 def as_rgb(image: Any, what: str) -> Image.Image:
@@ -78,7 +75,7 @@ def check_header(path: Path) -> None:
         _require_scale(image)
 
 
-def rgb(image: Image.Image, *, oriented: bool = True, transparency: Transparency = "white") -> Image.Image:
+def rgb(image: Image.Image) -> Image.Image:
     """Return 8-bit RGB of an image as Pillow opened it; see ``open_image``. May turn ``image`` itself.
 
     Raises:
@@ -86,12 +83,10 @@ def rgb(image: Image.Image, *, oriented: bool = True, transparency: Transparency
     """
     _require_scale(image)
     image.load()
-    if oriented:
-        _turn(image)
+    _turn(image)
     if image.mode[0] == "I":
-        return _eight_bits(image, transparency)
-    clear = image.getbands()[-1] in "Aa" or "transparency" in image.info
-    if not clear or transparency == "dropped":
+        return _eight_bits(image)
+    if image.getbands()[-1] not in "Aa" and "transparency" not in image.info:
         return image.convert("RGB")
     layer = image.convert("RGBA")
     flat = Image.new("RGB", image.size, "white")
@@ -138,7 +133,7 @@ def _require_scale(image: Image.Image) -> None:
         raise _no_scale("32-bit floating-point values")
 
 
-def _eight_bits(image: Image.Image, transparency: Transparency) -> Image.Image:
+def _eight_bits(image: Image.Image) -> Image.Image:
     """Return 16-bit grey as RGB in eight bits; Pillow's own conversion cuts off at 255, almost all of it white.
 
     Mode I is 32 bits wide, but also what some 16-bit files open as: a PNG (by older Pillows) and PGM always are, of
@@ -150,7 +145,7 @@ def _eight_bits(image: Image.Image, transparency: Transparency) -> Image.Image:
         if low < 0 or high > 65535 or (high < 256 and image.format not in ("PNG", "PPM")):
             raise _no_scale(f"32-bit values from {low} to {high}")
     grey = (values >> 8).astype(np.uint8)
-    if transparency == "white" and isinstance(image.info.get("transparency"), int):
+    if isinstance(image.info.get("transparency"), int):
         grey[values == image.info["transparency"]] = 255
     return Image.fromarray(grey).convert("RGB")
 

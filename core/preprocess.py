@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vitcompress.core.images import Transparency, open_image
 from vitcompress.core.record import Record
 
 CropMode = Literal["center", "squash"]
@@ -43,15 +41,10 @@ class PreprocessSpec(Record):
     """Per-channel standard deviation divided by afterwards."""
     input: Input = "float"
     """What ``apply`` gives; with ``uint8`` the model itself scales and normalises, by ``mean`` and ``std``."""
-    exif_orientation: bool = False
-    """Whether a file is turned as its EXIF data says. Absent from specs that were written before it was, and so false:
-    those models never saw a turned image."""
-    transparency: Transparency = "dropped"
-    """What becomes of transparent pixels; absent likewise."""
-
-    def open(self, path: Path) -> Image.Image:
-        """Return a file as an RGB image, as ``open_image`` gives it (and raises)."""
-        return open_image(path, oriented=self.exif_orientation, transparency=self.transparency)
+    exif_orientation: Literal[True] = True
+    """A file is turned as its EXIF data says."""
+    transparency: Literal["white"] = "white"
+    """Transparent pixels are laid on white. Both for readers of ``preprocess.json``; ``open_image`` does it."""
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
         """Return resized and cropped pixels, uint8 ``[size, size, 3]``."""

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitcompress.core.errors import DataError, ResultError
-from vitcompress.core.images import IMAGE_SUFFIXES
+from vitcompress.core.images import IMAGE_SUFFIXES, open_image
 from vitcompress.exporters import targets
 from vitcompress.exporters.bundle import Bundle
 from vitcompress.exporters.runners import Runner
@@ -89,7 +89,7 @@ def predict(
 def _read(bundle: Bundle, file: Path) -> NDArray[Any] | str:
     """Return the model's input for one file, or why there is none."""
     try:
-        return bundle.preprocess.apply(bundle.preprocess.open(file))
+        return bundle.preprocess.apply(open_image(file))
     except DataError as error:
         return str(error)
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from vitcompress.core.artifact_records import Precision
 from vitcompress.core.errors import BundleError, UsageError
-from vitcompress.core.files import below, sha256_of
+from vitcompress.core.files import inside, sha256_of
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.exporters import targets
 from vitcompress.exporters.bundle.layout import LABELS, MANIFEST, PREPROCESS, SCHEMA, Bundle, ModelFile
@@ -120,7 +120,7 @@ def _verified(folder: Path, manifest: dict[str, Any]) -> dict[str, Path]:
         raise BundleError(f"{folder / MANIFEST} is damaged (its list of files); get the bundle again.") from error
     for name, size, digest in entries:
         try:
-            path = below(folder, name)
+            path = inside(folder, name)
         except UsageError as error:
             raise BundleError(f"{folder / MANIFEST} names '{name}', which is outside the bundle.") from error
         if not path.is_file():

@@ -94,8 +94,6 @@ def preprocess_of(model: nn.Module, args: dict[str, Any], crop_pct: float | None
         interpolation=config["interpolation"],
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
-        exif_orientation=True,  # as every split is opened (core.images)
-        transparency="white",
     )
 
 

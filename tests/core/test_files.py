@@ -4,13 +4,12 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from vitcompress.core.errors import UsageError
-from vitcompress.core.files import below, inside, is_intact, reference, references_in, refused_write, write_atomic
+from vitcompress.core.files import inside, is_intact, reference, references_in, refused_write, write_atomic
 from vitcompress.core.record import FileRef, Record
 
 
@@ -46,28 +45,14 @@ def test_a_crash_while_writing_leaves_the_old_file_and_no_draft(
     assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.parametrize(
-    ("where", "relative"),
-    [
-        *((inside, relative) for relative in ("../x", "a/../../x", "/etc/passwd", "link/x")),
-        *((below, relative) for relative in ("../x", "/etc/hosts", "a/../../x", "..\\x", "C:x", "\\\\host\\x")),
-    ],
-)
-def test_what_leads_out_of_a_folder_is_refused(
-    tmp_path: Path, where: Callable[[Path, str], Path], relative: str
-) -> None:
-    (tmp_path / "root").mkdir()
-    (tmp_path / "root" / "link").symlink_to(tmp_path)
+@pytest.mark.parametrize("relative", ["../x", "/etc/hosts", "a/../../x", "..\\x", "C:x", "\\\\host\\x"])
+def test_what_leads_out_of_a_folder_by_its_name_is_refused(tmp_path: Path, relative: str) -> None:
     with pytest.raises(UsageError, match="leaves its folder"):
-        where(tmp_path / "root", relative)
-
-
-def test_what_stays_in_a_folder_is_allowed(tmp_path: Path) -> None:
-    assert inside(tmp_path, "a/../b/c") == (tmp_path / "b" / "c").resolve()
+        inside(tmp_path, relative)
     (tmp_path / "blob").write_text("x")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "link").symlink_to(tmp_path / "blob")
-    assert below(tmp_path / "folder", "link").read_text() == "x"
+    assert inside(tmp_path / "folder", "link").read_text() == "x"
 
 
 def test_is_intact_notices_every_change(tmp_path: Path) -> None:

@@ -12,11 +12,12 @@ from vitcompress.core.pillow import hushed
 SPEAKING = """
 import sys
 from pathlib import Path
+from PIL import Image
 from vitcompress.core.images import open_image
 from vitcompress.core.pillow import hush
 if sys.argv[1] == "hush":
     hush()
-open_image(Path(sys.argv[2]), transparency="dropped")
+Image.open(sys.argv[2]).convert("RGB")
 open_image(Path(sys.argv[3]))
 import logging
 logging.getLogger("PIL.TiffImagePlugin").error("a remark")

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nasty_images import oriented, with_alpha
+from nasty_images import noise
 from PIL import Image
 from timm.data import create_transform
 
 from vitcompress.core.preprocess import CropMode, PreprocessSpec
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-def noise(width: int, height: int, mode: str = "RGB") -> Image.Image:
-    rng = np.random.default_rng(width * 1000 + height)
-    return Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).convert(mode)
 
 
 def timm_input(spec: PreprocessSpec, image: Image.Image) -> np.ndarray:
@@ -94,14 +87,3 @@ def test_normalisation_by_hand() -> None:
     spec = PreprocessSpec(size=2, mean=(0.5, 0.25, 0.0), std=(0.5, 1.0, 2.0))
     image = Image.new("RGB", (2, 2), (255, 0, 51))
     np.testing.assert_allclose(spec.apply(image)[:, 0, 0], [1.0, -0.25, 0.1], rtol=1e-6)
-
-
-def test_a_spec_written_before_orientation_and_transparency_reads_as_before(tmp_path: Path) -> None:
-    older = PreprocessSpec.model_validate_json('{"size": 64, "mean": [0, 0, 0], "std": [1, 1, 1]}')
-    assert (older.crop_mode, older.input) == ("center", "float")
-    newer = older.model_copy(update={"exif_orientation": True, "transparency": "white"})
-    image = with_alpha("RGBA")
-    image.save(tmp_path / "clear.png", exif=oriented(6))
-    assert (older.open(tmp_path / "clear.png").size, newer.open(tmp_path / "clear.png").size) == ((40, 30), (30, 40))
-    np.testing.assert_array_equal(np.asarray(older.open(tmp_path / "clear.png")), np.asarray(image)[..., :3])
-    assert newer.open(tmp_path / "clear.png").getpixel((29, 0)) == (255, 255, 255)  # fully transparent

@@ -6,7 +6,6 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -98,15 +97,12 @@ def test_pixels_are_prepared_alike_to_the_bit(tmp_path: Path, crop_mode: CropMod
 
 
 @pytest.mark.parametrize("kind", ["float", "uint8"])
-@pytest.mark.parametrize("how", [{}, {"exif_orientation": True, "transparency": "white"}])
-def test_odd_files_are_prepared_alike_to_the_bit(tmp_path: Path, how: dict[str, Any], kind: Input) -> None:
-    spec = PreprocessSpec(
-        size=24, crop_pct=0.9, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), input=kind, **how
-    )
+def test_odd_files_are_prepared_alike_to_the_bit(tmp_path: Path, kind: Input) -> None:
+    spec = PreprocessSpec(size=24, crop_pct=0.9, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), input=kind)
     seen = set()
     for path in write_nasty(tmp_path):
         with hushed():
-            found, wanted = prepare(path, spec.model_dump(mode="json")), spec.apply(spec.open(path))[None]
+            found, wanted = prepare(path, spec.model_dump(mode="json")), spec.apply(open_image(path))[None]
         assert found.dtype == wanted.dtype
         np.testing.assert_array_equal(found, wanted, err_msg=path.name)
         seen.add(found.tobytes())

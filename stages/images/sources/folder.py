@@ -39,8 +39,7 @@ class Folder(Source):
         Hidden files and folders do not count, links are followed.
 
         Raises:
-            DataError: missing folder, one class only, a held-out class that training does not have, or a training
-                class without images.
+            DataError: missing folder, a held-out class that training does not have, or a training class without images.
         """
         source = Path(config.source)
         _require_folder(source)

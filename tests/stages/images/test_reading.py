@@ -33,9 +33,7 @@ from vitcompress.stages.images.loaders import (
 )
 from vitcompress.stages.images.sources import StreamSplit, open_images, timm_datasets
 
-SPEC = PreprocessSpec(
-    size=20, crop_pct=0.9, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4), exif_orientation=True, transparency="white"
-)
+SPEC = PreprocessSpec(size=20, crop_pct=0.9, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 PIXELS = SPEC.model_copy(update={"input": "uint8"})
 
 
