@@ -26,7 +26,8 @@ class Context:
     fingerprint: str = ""
     """Of the stage that runs; its checkpoints carry it."""
     console: Console = field(default_factory=lambda: Console(stderr=True))
-
+    verbose: bool = True
+    """Whether details are shown."""
     rank: int = field(default_factory=rank)
     """This process among those that train together; 0 is the one that writes."""
 
@@ -40,5 +41,10 @@ class Context:
             raise LeftToMain
 
     def say(self, text: str) -> None:
-        """Print one line for the person watching."""
+        """Print a line that is always shown: what the reader must know of the data, the settings or a result."""
         self.console.print(f"  {text}", highlight=False, markup=False, soft_wrap=True)
+
+    def detail(self, text: str) -> None:
+        """Print a line on how a stage goes, which is shown on request (``-v``) alone."""
+        if self.verbose:
+            self.say(text)

@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader
 from vitcompress.core.context import Context
 from vitcompress.core.records import DataRecord, StudentRecord, TeacherRecord
 from vitcompress.pipeline.dry_run_figures import Filling, Training
-from vitcompress.stages.distill.cache.chunks import Part
 from vitcompress.stages.distill.cache.fill import parts_of
 from vitcompress.stages.distill.cache.store import Store
 from vitcompress.stages.distill.cache.upkeep import require_room
@@ -25,13 +24,11 @@ from vitcompress.stages.images.loaders import train_loader, train_views
 from vitcompress.stages.images.sources import StreamSplit, recorded_images
 from vitcompress.stages.teacher.config import TeacherConfig
 from vitcompress.stages.teacher.stage import InitialTeacher, fitting_job
-from vitcompress.stages.teacher.tuning import held_out_count
 from vitcompress.stages.training.compilation import RATE
 from vitcompress.stages.training.config import TrainingConfig
 from vitcompress.stages.training.device import make_accelerator
 from vitcompress.stages.training.job import Job
 from vitcompress.stages.training.measure import (
-    StepLine,
     first_images,
     measure_forward,
     measure_line,
@@ -86,19 +83,15 @@ def fitting(
     config: TeacherConfig, initial: InitialTeacher, teacher: TeacherRecord, surroundings: Surroundings
 ) -> Training:
     """Measure the teacher's fitting; its weights are changed."""
-    data, context = surroundings.data, surroundings.context
-    _, images = recorded_images(data)
-    loader = surroundings.loader(
-        config, train_views(images.train, config.augmentation, initial.preprocess, context.seed)
-    )
+    context = surroundings.context
+    _, images = recorded_images(surroundings.data)
+    views = train_views(images.train, config.augmentation, initial.preprocess, context.seed)
+    loader = surroundings.loader(config, views)
     small = _for_measuring(config, 6.0 * teacher.cost.macs, surroundings)
     job = fitting_job(small, initial.model, images, config.augmentation, initial.preprocess, context)
-    if config.init != "scratch" and not isinstance(images.train, StreamSplit):
-        held = held_out_count(data.train_images, len(data.classes), config.tune_fraction)
-        if held:  # which judge each epoch in the place of the held-out images
-            data = data.model_copy(update={"train_images": data.train_images - held, "val_images": held})
-    measured = _measured_steps(job, small, first_images(loader, int(small.batch_size)), surroundings)
-    return _training("teacher", config, teacher.epochs, data, surroundings, loader, measured)
+    batch = first_images(loader, int(small.batch_size))
+    measured = _measured(job, small, batch, loader, surroundings)
+    return Training("teacher", config, teacher.epochs, **measured)
 
 
 def learning(
@@ -114,30 +107,24 @@ def learning(
     data_config, images = recorded_images(inputs.data)
     small = _for_measuring(config, 2.0 * teacher.cost.macs + 6.0 * student.cost.macs, surroundings)
     networks = networks_of(small, inputs, context)
-    cached = bool(config.views) and networks.teacher is not None
-    if cached:
+    live = networks.teacher
+    if config.views and live is not None:
         require_random_access(config, data_config, images)
     views = train_views(images.train, config.augmentation, student.preprocess, context.seed)
     loader = surroundings.loader(config, views, config.views)
     batch = first_images(loader, int(small.batch_size))
     filling, beside = None, 0.0
-    if networks.teacher is not None and cached:
-        answers, parts, seconds = _answers(networks.teacher, batch[0], teacher_layers(networks.pairs), context)
-        filling = _filling(config, parts, len(images.train), seconds, _rate(loader), surroundings)
-        batch = [*batch, *answers]
+    if live is not None and config.views:
+        layers = teacher_layers(networks.pairs)
+        filling = _filling(config, live, layers, batch[0], len(images.train), loader, surroundings)
+        batch = [*batch, *_answers(live, batch[0], context)]
         networks = replace(networks, teacher=None)
-    elif networks.teacher is not None and not isinstance(images.train, StreamSplit):
-        beside = measure_forward(networks.teacher, batch[0], make_accelerator(context.device))
+    elif live is not None and not isinstance(images.train, StreamSplit):
+        beside = measure_forward(live, batch[0], make_accelerator(context.device))
     loaders = loaders_of(small, views, images, student.preprocess, context)
     job = student_job(small, networks, loaders, context)
-    measured = _measured_steps(job, small, batch, surroundings)
-    training = _training("student", config, int(config.epochs), inputs.data, surroundings, loader, measured)
-    return replace(training, beside=beside), filling
-
-
-def _rate(loader: DataLoader[Any]) -> float:
-    """Return the images a second that a loader gives."""
-    return measure_loading(loader, _LOADING_SECONDS)
+    measured = _measured(job, small, batch, loader, surroundings)
+    return Training("student", config, int(config.epochs), beside=beside, **measured), filling
 
 
 def _for_measuring(config: Any, operations: float, surroundings: Surroundings) -> Any:
@@ -155,39 +142,39 @@ def _for_measuring(config: Any, operations: float, surroundings: Surroundings) -
     return config.model_copy(update={"batch_size": batch, "accumulation": 1, "warmup_epochs": 0.0, "compile": "off"})
 
 
-def _answers(
-    teacher: FrozenTeacher, images: Tensor, layers: tuple[int, ...], context: Context
-) -> tuple[list[Tensor], tuple[Part, ...], float]:
-    """Return what a teacher says to a batch as the cache would hand it out, its parts, and its seconds an image."""
+def _answers(teacher: FrozenTeacher, images: Tensor, context: Context) -> list[Tensor]:
+    """Return what a teacher says to a batch, as the cache would hand it out."""
     accelerator = make_accelerator(context.device)
-    on_device = images.to(accelerator.device)
     with accelerator.autocast():
-        logits, taps = teacher(on_device)
-        parts: tuple[Part, ...] = parts_of(teacher, on_device[:1], layers)
-    kept = [answer.float().cpu() for answer in ([] if logits is None else [logits]) + taps]
-    return kept, parts, measure_forward(teacher, images, accelerator)
+        logits, taps = teacher(images.to(accelerator.device))
+    return [answer.float().cpu() for answer in ([] if logits is None else [logits]) + taps]
 
 
 def _filling(
     config: DistillConfig,
-    parts: tuple[Part, ...],
+    teacher: FrozenTeacher,
+    layers: tuple[int, ...],
+    batch: Tensor,
     images: int,
-    answering: float,
-    rate: float,
+    loader: DataLoader[Any],
     surroundings: Surroundings,
 ) -> Filling:
-    """Return what the cache takes, given the seconds of an answer and the loader's images a second.
+    """Return what filling the cache takes, from the teacher's answers to ``batch`` of the ``images``.
 
     Raises:
         UsageError: more than is allowed or there is room for; a shared folder, which may hold it already, is not asked.
     """
+    accelerator = make_accelerator(surroundings.context.device)
+    with accelerator.autocast():
+        parts = parts_of(teacher, batch[:1].to(accelerator.device), layers)
     own, root = config.cache.model_copy(update={"folder": None}), surroundings.root
     folder = surroundings.context.run.root / "cache"
     store = Store(own, {}, parts, images=images, views=config.views, run_folder=folder)
     store.folder.mkdir(parents=True)
     if config.cache.folder is None:
         require_room(store, next(path for path in (root, *root.absolute().parents) if path.exists()))
-    each = answering + 1 / rate if surroundings.shares_cores else max(answering, 1 / rate)
+    answering, loading = measure_forward(teacher, batch, accelerator), 1 / measure_loading(loader, _LOADING_SECONDS)
+    each = answering + loading if surroundings.shares_cores else max(answering, loading)
     return Filling(
         views=config.views,
         rows=store.rows,
@@ -198,38 +185,22 @@ def _filling(
     )
 
 
-def _measured_steps(
-    job: Job, small: TrainingConfig, batch: Sequence[Tensor], surroundings: Surroundings
-) -> tuple[StepLine, float, str]:
-    """Take the steps: their line, the seconds an image of an evaluation, and the precision that they were taken in."""
-    small = with_precision(job, small, surroundings.context, batch)
-    line = measure_line(job, small, surroundings.context, batch, _STEPS)
-    accelerator = make_accelerator(surroundings.context.device, precision=small.precision)
-    evaluating = measure_forward(job.network(job.model).eval(), batch[0][: line.large.images], accelerator)
-    return line, evaluating, small.precision
-
-
-def _training(
-    name: str,
-    config: TrainingConfig,
-    epochs: int,
-    data: DataRecord,
-    surroundings: Surroundings,
-    loader: DataLoader[Any],
-    measured: tuple[StepLine, float, str],
-) -> Training:
-    line, evaluating, precision = measured
-    return Training(
-        name=name,
-        config=config,
-        images=data.train_images,
-        epochs=epochs,
-        processes=surroundings.processes,
-        line=line,
-        loading=_rate(loader),
-        workers=surroundings.context.workers,
-        shares_cores=surroundings.shares_cores,
-        held_out=data.val_images,
-        evaluating=evaluating,
-        precision=precision,
-    )
+def _measured(
+    job: Job, small: TrainingConfig, batch: Sequence[Tensor], loader: DataLoader[Any], surroundings: Surroundings
+) -> dict[str, Any]:
+    """Take the steps of a training, and return what was measured as fields of ``Training``."""
+    context, data = surroundings.context, surroundings.data
+    small = with_precision(job, small, context, batch)
+    line = measure_line(job, small, context, batch, _STEPS)
+    accelerator = make_accelerator(context.device, precision=small.precision)
+    return {
+        "images": data.train_images,
+        "held_out": data.val_images,
+        "processes": surroundings.processes,
+        "line": line,
+        "loading": measure_loading(loader, _LOADING_SECONDS),
+        "workers": context.workers,
+        "shares_cores": surroundings.shares_cores,
+        "evaluating": measure_forward(job.network(job.model).eval(), batch[0][: line.large.images], accelerator),
+        "precision": small.precision,
+    }

@@ -22,7 +22,7 @@ NAME = "cait_s24-deit_tiny-lift-digits"
 SETTINGS = (*TINY, "export.target=auto", "export.precision=[fp32,fp16,int8]", "analysis.images=60")
 """Of the run that the fixture ``finished`` is."""
 GATE = ("gates.max_size_mb", 5)
-HOMES = {f"vitcompress.pipeline.api.{name}" for name in ("baselines", "bundle", "runs")}
+HOMES = {f"vitcompress.pipeline.api.{name}" for name in ("arguments", "baselines", "bundle", "runs")}
 OF_RUNS = [name for name in vc.__all__ if getattr(vc, name).__module__ in HOMES]
 """The others are of networks (tests/pipeline/api), or errors."""
 WITH_EXAMPLES = [name for name in OF_RUNS if ">>>" in (inspect.getdoc(getattr(vc, name)) or "")]
@@ -51,7 +51,7 @@ def test_every_name_is_there_and_explained() -> None:
 
 
 def test_every_function_and_class_of_runs_has_an_example() -> None:
-    assert set(OF_RUNS) - set(WITH_EXAMPLES) == {"Comparison"}  # what `check` gives
+    assert set(OF_RUNS) - set(WITH_EXAMPLES) == {"Analysis", "Comparison"}  # what `analyze` and `check` give
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +94,17 @@ def test_a_run_that_is_there_is_reused_and_readable(place: Path, monkeypatch: py
     assert run.page.is_file()
     assert "student" in str(run) or "lift-folded" in str(run)
     assert repr(run).startswith(f"Run('runs/{NAME}'): {run.verdict.word}")
+
+
+def test_two_processes_carry_out_a_run_from_python(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That they train is tests/e2e/test_processes.py's, by the command, which calls this."""
+    monkeypatch.chdir(place)
+    trained = (place / "runs" / NAME / "records" / "distill.json").stat().st_mtime_ns
+    settings = ["gates.max_size_mb=6"]  # another limit: judged again
+    run = vc.run("cait_s24", "deit_tiny", config=["digits", "quick.yaml"], settings=settings, num_processes=2)
+    assert (run.verdict.word, run.config["gates"]["max_size_mb"]) == ("PASS", 6)
+    assert run.report["command"] == f"vitcompress.run(output='runs/{NAME}')"
+    assert (place / "runs" / NAME / "records" / "distill.json").stat().st_mtime_ns == trained
 
 
 def test_predictions_of_paths_and_of_one_path(place: Path, digits_folder: Path) -> None:

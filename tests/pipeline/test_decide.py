@@ -12,7 +12,6 @@ from deciding import before_data, changed, decided, images
 from vitcompress.core.errors import EnvironmentLacksError, UsageError
 from vitcompress.core.records import ModelSpec
 from vitcompress.pipeline.config import RunConfig, dump_yaml, with_absolute_paths
-from vitcompress.pipeline.request import notes
 from vitcompress.stages.models.build import build_model
 from vitcompress.stages.models.geometry import reduced_args
 from vitcompress.stages.models.snapshots import Snapshots
@@ -181,11 +180,6 @@ def test_a_students_file_is_found_from_any_folder(
     config = with_absolute_paths(changed(digits, student={"init": "file", "weights": "student.pt"}))
     assert config.student.weights == str(tmp_path / "student.pt")
     assert with_absolute_paths(digits).student.weights is None
-
-
-def test_the_note_on_reduced_sizes_has_the_uniform_width(digits: RunConfig) -> None:
-    given = before_data(changed(digits, student={"strategy": "uniform", "uniform_width": 40}))
-    assert "deit_tiny_patch16_224 with img_size 32, patch_size 8, embed_dim 40" in notes(given)[0]
 
 
 def test_a_pretrained_tag_is_for_pretrained_students(digits: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
