@@ -17,10 +17,9 @@ from vitcompress.core.context import Context
 from vitcompress.core.records import Cost, DataRecord
 from vitcompress.core.words import counted, duration
 from vitcompress.pipeline.config import RunConfig
-from vitcompress.pipeline.config.choice import Choice
 from vitcompress.pipeline.config.networks import resolve_network, size_notes
 from vitcompress.pipeline.dry_run_figures import Filling, Training
-from vitcompress.pipeline.dry_run_steps import Surroundings, fitting, learning
+from vitcompress.pipeline.dry_run_steps import fitting, learning
 from vitcompress.pipeline.preview import Preview, preview
 from vitcompress.pipeline.request import notes
 from vitcompress.stages.student import stage as student_stage
@@ -45,16 +44,9 @@ class Network:
 
 
 @dataclass(frozen=True)
-class DryRun:
-    """What a run would be."""
+class DryRun(Preview):
+    """What a run would be, and about what it would take."""
 
-    output: Path
-    config: RunConfig
-    """Resolved: what config.yaml would hold."""
-    processes: int
-    data: DataRecord
-    choices: tuple[Choice, ...]
-    """Settings that were left open, as decided."""
     networks: tuple[Network, ...]
     trainings: tuple[Training, ...]
     """The teacher's fitting, where it has one, the student's, and the control's, where there is one."""
@@ -83,9 +75,7 @@ def dry_run(config: RunConfig, output: Path | None, processes: int, console: Con
         if found.context.threads:
             torch.set_num_threads(found.context.threads)  # everything that is measured, not only the steps
         assumed = _assumed_strategy(found.config)
-        networks, trainings, filling = _measured(
-            assumed, Surroundings(found.data, processes, found.root, found.context)
-        )
+        networks, trainings, filling = _measured(assumed, found)
     resolved = found.config
     told = [*notes(resolved), *size_notes(found.asked, resolved)]
     if assumed.student.strategy != resolved.student.strategy:
@@ -96,17 +86,13 @@ def dry_run(config: RunConfig, output: Path | None, processes: int, console: Con
     on_gpu = resolved.device == "cuda"
     threads = counted(found.context.threads or torch.get_num_threads(), "thread")
     return DryRun(
-        output=found.root,
-        config=resolved,
-        processes=processes,
-        data=found.data,
-        choices=found.choices,
+        **vars(found),
         networks=networks,
         trainings=trainings,
         filling=filling,
         device=f"one {torch.cuda.get_device_name()}" if on_gpu else f"CPU, {threads}",
         memory=torch.cuda.get_device_properties(0).total_memory if on_gpu else psutil.virtual_memory().total,
-        notes=(*told, *_notes(found, processes), *views_advice(resolved, trainings[-1])),
+        notes=(*told, *_notes(found), *views_advice(resolved, trainings[-1])),
     )
 
 
@@ -120,17 +106,15 @@ def _assumed_strategy(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"student": config.student.model_copy(update={"strategy": strategy})})
 
 
-def _measured(
-    config: RunConfig, surroundings: Surroundings
-) -> tuple[tuple[Network, ...], tuple[Training, ...], Filling | None]:
+def _measured(config: RunConfig, found: Preview) -> tuple[tuple[Network, ...], tuple[Training, ...], Filling | None]:
     """Build every network with random weights, and take a few steps of each training."""
-    data, context = surroundings.data, surroundings.context
+    data, context = found.data, found.context
     trainings: list[Training] = []
     initial, epochs = _initial_teacher(config.teacher, data, context)
     teacher = teacher_stage.record_of(initial, epochs, 0.0, context)  # its accuracy is read by nobody here
     if epochs:
         context.console.print("dry run  a few steps of fitting the teacher", highlight=False)
-        trainings.append(fitting(config.teacher, initial, teacher, surroundings))
+        trainings.append(fitting(config.teacher, initial, teacher, found))
     del initial
     random = {"init": "random"} if config.student.init in ("pretrained", "teacher") else {}
     asked = config.student.model_copy(update=random)
@@ -140,7 +124,7 @@ def _measured(
         Network("student, trained", student.explanation, student.cost),
     )
     context.console.print("dry run  a few steps of training the student", highlight=False)
-    training, filling = learning(config.distill, teacher, student, surroundings)
+    training, filling = learning(config.distill, teacher, student, found)
     trainings.append(training)
     if config.control.kind != "none":
         trainings.append(replace(training, name="control"))  # at most: it runs no teacher
@@ -166,9 +150,9 @@ def _initial_teacher(
     return teacher_stage.initial_teacher(config.model_copy(update={"init": "scratch"}), data, context), epochs
 
 
-def _notes(preview: Preview, processes: int) -> list[str]:
+def _notes(preview: Preview) -> list[str]:
     """Return what the figures leave out or take for granted."""
-    config = preview.config
+    config, processes = preview.config, preview.processes
     found = [
         "times leave out: checking that images decode, compiling, a linear probe of the teacher, reading the teacher "
         "cache, checkpoints, analysis, export, verification and the report."
@@ -182,7 +166,7 @@ def _notes(preview: Preview, processes: int) -> list[str]:
         )
     if preview.begun:
         found.append(
-            f"'{preview.root}' holds this run already: what is finished there is reused, so less is left than this."
+            f"'{preview.output}' holds this run already: what is finished there is reused, so less is left than this."
         )
     return found
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vitcompress.core.context import Context
-from vitcompress.core.records import DataRecord, StudentRecord, TeacherRecord
+from vitcompress.core.records import StudentRecord, TeacherRecord
 from vitcompress.pipeline.dry_run_figures import Filling, Training
+from vitcompress.pipeline.preview import Preview
 from vitcompress.stages.distill.cache.fill import parts_of
 from vitcompress.stages.distill.cache.store import Store
 from vitcompress.stages.distill.cache.upkeep import require_room
@@ -47,97 +47,80 @@ _LOADED = 8
 _LOADING_SECONDS = 1.5
 
 
-@dataclass(frozen=True)
-class Surroundings:
-    """What the trainings of a dry run have in common."""
-
-    data: DataRecord
-    processes: int
-    """That would train together; one alone is measured."""
-    root: Path
-    """The run directory, which is not made."""
-    context: Context
-
-    @property
-    def shares_cores(self) -> bool:
-        """Whether loading takes time from the networks."""
-        return self.context.workers == 0 or self.context.device == "cpu"
-
-    def per_pass(self, config: TrainingConfig) -> int:
-        """Return the images of a forward pass of one process."""
-        return int(config.batch_size) // config.accumulation // self.processes
-
-    def loader(self, config: TrainingConfig, views: Any, fixed_views: int = 0) -> DataLoader[Any]:
-        """Return the loader of one process, in small batches."""
-        return train_loader(
-            views,
-            batch_size=min(_LOADED, self.per_pass(config)),
-            seed=self.context.seed,
-            workers=self.context.workers,
-            repeats=config.augmentation.repeats,
-            fixed_views=fixed_views,
-        )
+def _per_pass(config: TrainingConfig, found: Preview) -> int:
+    """Return the images of a forward pass of one process."""
+    return int(config.batch_size) // config.accumulation // found.processes
 
 
-def fitting(
-    config: TeacherConfig, initial: InitialTeacher, teacher: TeacherRecord, surroundings: Surroundings
-) -> Training:
+def _loader(config: TrainingConfig, views: Any, found: Preview, fixed_views: int = 0) -> DataLoader[Any]:
+    """Return the loader of one process, in small batches."""
+    return train_loader(
+        views,
+        batch_size=min(_LOADED, _per_pass(config, found)),
+        seed=found.context.seed,
+        workers=found.context.workers,
+        repeats=config.augmentation.repeats,
+        fixed_views=fixed_views,
+    )
+
+
+def fitting(config: TeacherConfig, initial: InitialTeacher, teacher: TeacherRecord, found: Preview) -> Training:
     """Measure the teacher's fitting; its weights are changed."""
-    context = surroundings.context
-    _, images = recorded_images(surroundings.data)
+    context = found.context
+    _, images = recorded_images(found.data)
     views = train_views(images.train, config.augmentation, initial.preprocess, context.seed)
-    loader = surroundings.loader(config, views)
-    small = _for_measuring(config, 6.0 * teacher.cost.macs, surroundings)
+    loader = _loader(config, views, found)
+    small = _for_measuring(config, 6.0 * teacher.cost.macs, found)
     job = fitting_job(small, initial.model, images, config.augmentation, initial.preprocess, context)
     batch = first_images(loader, int(small.batch_size))
-    measured = _measured(job, small, batch, loader, surroundings)
+    measured = _measured(job, small, batch, loader, found)
     return Training("teacher", config, teacher.epochs, **measured)
 
 
 def learning(
-    config: DistillConfig, teacher: TeacherRecord, student: StudentRecord, surroundings: Surroundings
+    config: DistillConfig, teacher: TeacherRecord, student: StudentRecord, found: Preview
 ) -> tuple[Training, Filling | None]:
     """Measure the student's training, and filling the teacher's cache if there is to be one.
 
     Raises:
         UsageError: layers or taps that do not fit, views that cannot be kept, or a cache that has no room.
     """
-    context = surroundings.context
-    inputs = Inputs(surroundings.data, teacher, student)
+    context = found.context
+    inputs = Inputs(found.data, teacher, student)
     data_config, images = recorded_images(inputs.data)
-    small = _for_measuring(config, 2.0 * teacher.cost.macs + 6.0 * student.cost.macs, surroundings)
+    small = _for_measuring(config, 2.0 * teacher.cost.macs + 6.0 * student.cost.macs, found)
     networks = networks_of(small, inputs, context)
     live = networks.teacher
     if config.views and live is not None:
         require_random_access(config, data_config, images)
     views = train_views(images.train, config.augmentation, student.preprocess, context.seed)
-    loader = surroundings.loader(config, views, config.views)
+    loader = _loader(config, views, found, config.views)
     batch = first_images(loader, int(small.batch_size))
     filling, beside = None, 0.0
     if live is not None and config.views:
         layers = teacher_layers(networks.pairs)
-        filling = _filling(config, live, layers, batch[0], len(images.train), loader, surroundings)
+        filling = _filling(config, live, layers, batch[0], len(images.train), loader, found)
         batch = [*batch, *_answers(live, batch[0], context)]
         networks = replace(networks, teacher=None)
     elif live is not None and not isinstance(images.train, StreamSplit):
         beside = measure_forward(live, batch[0], make_accelerator(context.device))
     loaders = loaders_of(small, views, images, student.preprocess, context)
     job = student_job(small, networks, loaders, context)
-    measured = _measured(job, small, batch, loader, surroundings)
+    measured = _measured(job, small, batch, loader, found)
     return Training("student", config, int(config.epochs), beside=beside, **measured), filling
 
 
-def _for_measuring(config: Any, operations: float, surroundings: Surroundings) -> Any:
+def _for_measuring(config: Any, operations: float, found: Preview) -> Any:
     """Return the config of a training whose steps are short enough to take some here.
 
     Args:
         config: of the real training.
         operations: floating-point operations an image, forward and backward.
-        surroundings: say on which device, and how the batch is shared.
+        found: says on which device, and how the batch is shared.
     """
-    per_pass = surroundings.per_pass(config)
+    per_pass = _per_pass(config, found)
     images = (_STEPS + 1) * 1.5  # of a step, and half as many in the smaller one
-    most = max(_FEWEST, int(_BUDGET_SECONDS * RATE[surroundings.context.device] / (images * operations)))
+    most = max(_FEWEST, int(_BUDGET_SECONDS * RATE[found.context.device] / (images * operations)))
     batch = per_pass if per_pass <= most else 1 << (most.bit_length() - 1)
     return config.model_copy(update={"batch_size": batch, "accumulation": 1, "warmup_epochs": 0.0, "compile": "off"})
 
@@ -157,28 +140,28 @@ def _filling(
     batch: Tensor,
     images: int,
     loader: DataLoader[Any],
-    surroundings: Surroundings,
+    found: Preview,
 ) -> Filling:
     """Return what filling the cache takes, from the teacher's answers to ``batch`` of the ``images``.
 
     Raises:
         UsageError: more than is allowed or there is room for; a shared folder, which may hold it already, is not asked.
     """
-    accelerator = make_accelerator(surroundings.context.device)
+    accelerator = make_accelerator(found.context.device)
     with accelerator.autocast():
         parts = parts_of(teacher, batch[:1].to(accelerator.device), layers)
-    own, root = config.cache.model_copy(update={"folder": None}), surroundings.root
-    folder = surroundings.context.run.root / "cache"
+    own, root = config.cache.model_copy(update={"folder": None}), found.output
+    folder = found.context.run.root / "cache"
     store = Store(own, {}, parts, images=images, views=config.views, run_folder=folder)
     store.folder.mkdir(parents=True)
     if config.cache.folder is None:
         require_room(store, next(path for path in (root, *root.absolute().parents) if path.exists()))
     answering, loading = measure_forward(teacher, batch, accelerator), 1 / measure_loading(loader, _LOADING_SECONDS)
-    each = answering + loading if surroundings.shares_cores else max(answering, loading)
+    each = answering + loading if found.shares_cores else max(answering, loading)
     return Filling(
         views=config.views,
         rows=store.rows,
-        seconds=store.rows * each / surroundings.processes,
+        seconds=store.rows * each / found.processes,
         bytes=store.dense_need(),
         max_bytes=config.cache.max_gb * 1e9,
         folder=config.cache.folder,
@@ -186,21 +169,21 @@ def _filling(
 
 
 def _measured(
-    job: Job, small: TrainingConfig, batch: Sequence[Tensor], loader: DataLoader[Any], surroundings: Surroundings
+    job: Job, small: TrainingConfig, batch: Sequence[Tensor], loader: DataLoader[Any], found: Preview
 ) -> dict[str, Any]:
     """Take the steps of a training, and return what was measured as fields of ``Training``."""
-    context, data = surroundings.context, surroundings.data
+    context, data = found.context, found.data
     small = with_precision(job, small, context, batch)
     line = measure_line(job, small, context, batch, _STEPS)
     accelerator = make_accelerator(context.device, precision=small.precision)
     return {
         "images": data.train_images,
         "held_out": data.val_images,
-        "processes": surroundings.processes,
+        "processes": found.processes,
         "line": line,
         "loading": measure_loading(loader, _LOADING_SECONDS),
         "workers": context.workers,
-        "shares_cores": surroundings.shares_cores,
+        "shares_cores": found.shares_cores,
         "evaluating": measure_forward(job.network(job.model).eval(), batch[0][: line.large.images], accelerator),
         "precision": small.precision,
     }

@@ -33,10 +33,12 @@ from vitcompress.stages.data import stage as data_stage
 class Preview:
     """What a run would be."""
 
-    root: Path
+    output: Path
     """The run directory; it is not made."""
     begun: bool
     """Whether it holds this run already."""
+    processes: int
+    """That would train together."""
     asked: RunConfig
     config: RunConfig
     """What config.yaml would hold."""
@@ -45,6 +47,11 @@ class Preview:
     data: DataRecord
     context: Context
     """Of a run directory that is removed afterwards."""
+
+    @property
+    def shares_cores(self) -> bool:
+        """Whether loading images takes time from the networks."""
+        return self.context.workers == 0 or self.context.device == "cpu"
 
 
 @contextmanager
@@ -85,4 +92,4 @@ def preview(config: RunConfig, output: Path | None, processes: int, console: Con
         listed = bool(facts.earlier) and bool(RunDirectory(root).stage_state("data"))
         same = listed and RunDirectory(root).load_record("data", DataRecord).digest == data.digest
         resolved, more = decide(models, facts.with_data(data, same_images=same), WITH_DATA)
-        yield Preview(root, begun, config, resolved, (*choices, *more), data, context)
+        yield Preview(root, begun, processes, config, resolved, (*choices, *more), data, context)

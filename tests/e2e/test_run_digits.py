@@ -14,7 +14,7 @@ from running import Finished, as_process, in_process
 from vitcompress.core.artifact_records import ExportRecord
 from vitcompress.core.records import DataRecord, FoldRecord
 from vitcompress.exporters.bundle import open_bundle
-from vitcompress.exporters.tensorrt import engine_from_onnx, installed_flavours
+from vitcompress.exporters.tensorrt import installed_flavours
 from vitcompress.pipeline.plan import STAGES
 from vitcompress.pipeline.report.schema import load_report
 from vitcompress.stages.images.loaders import sample
@@ -22,8 +22,6 @@ from vitcompress.stages.images.sources import recorded_images
 from vitcompress.stages.models.build import build_model
 from vitcompress.stages.models.weights import load_own
 
-FP32 = ("--set", "export.target=onnx", "--set", "export.precision=fp32", "--set", "verify.memory=false")
-"""What is quickest to export and to judge."""
 RTX = pytest.mark.skipif("tensorrt-rtx" not in installed_flavours(), reason="tensorrt-rtx is not installed")
 
 
@@ -51,24 +49,18 @@ def test_every_stage_ran_and_nothing_alarming_was_printed(finished: Finished) ->
 
 
 def test_report_has_accuracy_latency_and_both_lift_graphs(finished: Finished) -> None:
-    report = report_of(finished.root)
+    report = load_report(finished.root)
     assert report["verdict"]["passed"] is True
     assert report["training"]["control"] is None
-    assert "control" not in finished.result.err
     rows = {(row["model"], row["runtime"]): row for row in report["models"] if row["precision"] == "fp32"}
     for key in (("teacher", "torch"), ("teacher", "onnx"), ("lift-kept", "onnx"), ("lift-folded", "onnx")):
         assert 0 < rows[key]["top1"]["value"] <= 100
     kept, folded = rows["lift-kept", "onnx"], rows["lift-folded", "onnx"]
     assert folded["parameters"] < kept["parameters"]
     assert folded["latency"]
-    assert kept["latency"]
     assert folded["top1"]["value"] == pytest.approx(kept["top1"]["value"], abs=0.6)
-    assert "reduced geometry" in " ".join(report["notes"])
-    assert load_report(finished.root) == report
     page = (finished.root / "report" / "report.html").read_text()
-    assert page.lstrip().startswith("<!doctype html>")
     assert page.count("data:image/webp;base64,") >= 5  # figures of the analysis
-    assert len(page.encode()) < 1_500_000
     assert f"report   {finished.root / 'report' / 'report.html'}\n" in finished.result.out
 
 
@@ -82,19 +74,6 @@ def test_second_run_recomputes_nothing_and_needs_no_torch(finished: Finished) ->
     assert not modules & {"torch", "timm", "onnx", "onnxruntime", "tensorrt_rtx", "sklearn"}
     assert again.out == finished.result.out
     assert times(finished.root) == before
-
-
-@pytest.mark.usefixtures("exported_before")
-def test_changed_export_setting_reuses_the_trained_student_even_in_a_moved_run(
-    finished: Finished, run_copy: Path
-) -> None:
-    before = times(run_copy)
-    changed = in_process(*finished.arguments, "--output", run_copy, "--set", "export.max_batch=16", *FP32)
-    assert changed.code == 0, changed.err
-    after = times(run_copy)
-    assert {name for name in before if before[name] != after[name]} == {"export", "verify", "bundle", "gates"}
-    assert "distill  reused" in changed.err
-    assert record_of(run_copy, "export", ExportRecord).engines == ()
 
 
 def test_a_deleted_page_is_written_again_and_nothing_else(finished: Finished, run_copy: Path) -> None:
@@ -123,19 +102,21 @@ def test_bundle_edited_by_hand_is_made_again_and_the_student_is_not_trained_agai
 
 
 @pytest.mark.usefixtures("exported_before")
-def test_export_keep_then_verify(finished: Finished, run_copy: Path) -> None:
+def test_export_keep_then_verify_reuse_the_trained_student_even_in_a_moved_run(run_copy: Path) -> None:
+    before = times(run_copy)
     exported = in_process("export", run_copy, "--projector", "keep", "--target", "onnx", "--precision", "fp16")
     assert exported.code == 0, exported.err
+    assert {name for name, time in times(run_copy).items() if before[name] != time} == {
+        "export", "verify", "bundle", "gates",
+    }  # fmt: skip
+    assert "distill  reused" in exported.err
     bundle = open_bundle(run_copy / "bundle")
     assert {(model.runtime, model.precision) for model in bundle.models} == {("onnx", "fp32"), ("onnx", "fp16")}
     assert "student lift-kept" in exported.out
-    assert open_bundle(run_copy / "bundle").manifest["facts"]["graph"] == "lift-kept"
     verified = in_process("verify", run_copy, "--set", "gates.min_accuracy=100")
     assert verified.code == 1, verified.err
-    report = report_of(run_copy)
-    assert report["verdict"]["passed"] is False
-    assert report["verdict"]["exit_code"] == 1
-    assert "lift-kept" in (run_copy / "report" / "report.md").read_text()
+    verdict = report_of(run_copy)["verdict"]
+    assert (verdict["passed"], verdict["exit_code"]) == (False, 1)
 
 
 def test_single_steps_refuse_what_is_not_theirs(finished: Finished) -> None:
@@ -174,41 +155,6 @@ def test_predict_needs_no_torch_and_agrees_with_the_report(finished: Finished, t
     assert len(answers) == len(labels)
     assert 100 * right / len(labels) == pytest.approx(reported, abs=0.3)
     assert right / len(labels) > 0.15  # ten classes: it learned something
-
-
-def test_folded_and_kept_lift_agree_on_the_trained_weights(finished: Finished) -> None:
-    fold = record_of(finished.root, "fold", FoldRecord)
-    data = record_of(finished.root, "data", DataRecord)
-    images = sample(recorded_images(data)[1].val, open_bundle(finished.root / "bundle").preprocess, 32)
-    kept, folded = (
-        load_own(build_model(fold.models[graph]), fold.graphs[graph], finished.root).eval()(images)
-        for graph in ("lift-kept", "lift-folded")
-    )
-    assert float((kept - folded).abs().max().detach()) <= 1e-4
-    assert fold.max_logit_difference is not None
-    assert fold.max_logit_difference <= 1e-4
-
-
-@RTX
-def test_engine_of_the_bundle_can_be_rebuilt_from_its_onnx(finished: Finished, tmp_path: Path) -> None:
-    bundle = open_bundle(finished.root / "bundle")
-    assert bundle.engine is not None
-    engine = bundle.model("engine")
-    assert (engine.runtime, engine.precision) == ("tensorrt-rtx", "fp16")
-    facts = engine_from_onnx(
-        bundle.model("model.fp16.onnx").path,
-        tmp_path / "model.engine",
-        flavour="tensorrt-rtx",
-        precision="fp16",
-        min_batch=1,
-        opt_batch=8,
-        max_batch=32,
-        log_path=tmp_path / "engine.log",
-    )
-    (said,) = (one["facts"] for one in bundle.manifest["models"] if one["file"] == engine.path.name)
-    assert (said["max_batch"], said["hardware"], said["version"]) == (32, list(facts.hardware), facts.version)
-    # The builder does not choose the same kernels every time: 5.3 % between two builds of one graph were seen.
-    assert bundle.engine.stat().st_size == pytest.approx(facts.bytes, rel=0.15)
 
 
 @RTX

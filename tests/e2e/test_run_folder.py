@@ -127,9 +127,3 @@ def test_a_folder_at_one_image_size_for_networks_of_different_patches(
         capture_output=True, text=True, check=False, env=ENVIRONMENT,
     )  # fmt: skip
     assert alone.returncode == 0, alone.stderr
-    given = ("--teacher-weights", weights, *settings)
-    refused = in_process("run", *NAMES, "--data", digit_folder, "--image-size", "36", *given)
-    assert refused.code == 2
-    assert "the nearest that fit: 32 px (the teacher at 24) and 40 px (the teacher at 30)." in " ".join(
-        refused.err.split()
-    )
