@@ -76,20 +76,6 @@ def test_only_the_main_process_writes(alone_and_together: tuple[Path, Path]) -> 
 
 
 @pytest.mark.sweep
-def test_both_fill_one_teacher_cache_and_learn_from_it(alone_and_together: tuple[Path, Path], tmp_path: Path) -> None:
-    """In its first epoch a live training sees view 0 of every image, as one with a single fixed view does."""
-    result = run(tmp_path / "run", *TWO, settings=(*SHORT, "distill.views=1"))
-    assert result.code == 0, result.err
-    (kept,), (live,) = metrics(tmp_path / "run"), metrics(alone_and_together[0])
-    for name, value in live["losses"].items():
-        assert kept["losses"][name] == pytest.approx(value, rel=2e-3)
-    rows = {"logits": 0, "tap-1": 0}
-    for path in (tmp_path / "run" / "cache").glob("*/*/*.json"):
-        rows[path.parent.name] += json.loads(path.read_text())["rows"]
-    assert rows == {"logits": 1438, "tap-1": 1438}
-
-
-@pytest.mark.sweep
 @pytest.mark.parametrize("launcher", [TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate launch"])
 def test_other_launchers_start_it_too(
     tmp_path: Path, alone_and_together: tuple[Path, Path], launcher: tuple[str, ...]
@@ -274,22 +260,6 @@ def test_a_single_step_is_one_processs_work(
     result = in_process("verify", alone_and_together[0])
     assert result.code == 2
     assert "`compress verify` is one process's work; start it without torchrun" in result.err
-
-
-@pytest.mark.sweep
-def test_an_error_in_one_process_names_it_and_ends_the_run(digit_folder: Path, tmp_path: Path) -> None:
-    data = Path(shutil.copytree(digit_folder, tmp_path / "images"))
-    broken = sorted((data / "train" / "deux – 2").glob("*.png"))[0]
-    broken.write_bytes(b"not an image")
-    settings = (
-        "geometry=reduced", "teacher.init=scratch", "teacher.tune_epochs=50", "teacher.batch_size=8",
-        "data.check=skip", "workers=0",
-    )  # fmt: skip
-    result = as_process("run", *NAMES, "--data", data, *sets(*settings), "--output", tmp_path / "run", *TWO)
-    assert result.code == 2
-    lines = [line for line in result.err.splitlines() if line.startswith(("rank 0: error: image", "rank 1: error"))]
-    assert any(broken.name in line for line in lines)
-    assert result.seconds < 60
 
 
 def test_a_mistake_is_told_once(tmp_path: Path) -> None:

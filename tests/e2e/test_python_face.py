@@ -121,12 +121,10 @@ def test_predictions_of_paths_and_of_one_path(place: Path, digits_folder: Path) 
     [
         (lambda: vc.run("cait_s24", "deit_tiny", settings={"distill.epoch": 3}), "unknown key 'distill.epoch'"),
         (lambda: vc.run("cait_s24", "deit_tiny", settings={"distill.lr": object()}), "that is not text, number"),
-        (lambda: vc.run(student="deit_tiny"), "'teacher.model' is missing"),
         (lambda: vc.Run("nowhere"), "nowhere"),
-        (lambda: vc.Bundle("nowhere"), "nowhere"),
         (lambda: vc.check("nowhere", "baseline.json"), "nowhere"),
     ],
-    ids=["unknown setting", "no value", "no teacher", "no run", "no bundle", "nothing to check"],
+    ids=["unknown setting", "no value", "no run", "nothing to check"],
 )
 def test_a_mistake_is_one_sentence(call: Any, sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -134,16 +132,3 @@ def test_a_mistake_is_one_sentence(call: Any, sentence: str, tmp_path: Path, mon
         call()
     assert sentence in str(caught.value)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_stage_that_does_not_exist_is_told(place: Path) -> None:
-    with pytest.raises(vc.UsageError, match=r"stage 'distil' does not exist; give one of data, teacher"):
-        vc.Run(place / "runs" / NAME).record("distil")
-
-
-def test_warnings_about_images_stay_off_the_terminal_and_the_callers_own_do_not(place: Path) -> None:
-    import warnings
-
-    before = list(warnings.filters)
-    vc.Run(place / "runs" / NAME).bundle.predict(place / "runs" / NAME / "verify" / "flips")
-    assert warnings.filters == before

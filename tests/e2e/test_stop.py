@@ -61,16 +61,3 @@ def test_stopped_anywhere_it_says_one_sentence_and_goes_on(tmp_path: Path, momen
         code, err = run(root, "never", "")
         assert code == 0, err
         assert all(f"{done:<8} reused" in err for done in ("distill", "fold"))
-
-
-@pytest.mark.sweep
-@pytest.mark.parametrize("signals", ["TERM,TERM", "INT"])
-def test_a_training_that_was_stopped_ends_with_the_same_weights(tmp_path: Path, signals: str) -> None:
-    code, err = run(tmp_path / "stopped", "teacher:3", signals)
-    assert code == 130, err
-    for name in ("stopped", "whole"):
-        code, err = run(tmp_path / name, "fold", "TERM")
-        assert code == 130, err
-        assert ("resuming teacher" in err) == (name == "stopped")
-    for file in ("teacher/model.safetensors", "student/model.safetensors"):
-        assert (tmp_path / "stopped" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()

@@ -82,7 +82,6 @@ def test_figures_are_those_of_the_networks_and_the_config(found: DryRun) -> None
     assert (teacher.name, teacher.epochs, teacher.steps_per_epoch) == ("teacher", 3, IMAGES // 64)
     assert (student.name, student.epochs, student.steps) == ("student", 5, 5 * (IMAGES // 48))
     assert (teacher.images, teacher.held_out) == (IMAGES, HELD_OUT)
-    assert teacher.config.eval_every == 2, "an epoch is 3 x 1,438 forward passes, an evaluation 2 x 359"
     assert (teacher.evaluations, student.evaluations) == (2, 3), "after epochs 2 and 3, and after 2, 4 and 5"
     assert teacher.evaluation_seconds == pytest.approx(2 * 359 * (2 * teacher.evaluating + 1 / teacher.loading)), (
         "raw and averaged weights on images that are loaded once"
@@ -116,7 +115,6 @@ def test_a_step_that_takes_too_long_is_extrapolated(monkeypatch: pytest.MonkeyPa
     student = found.trainings[-1]
     assert student.extrapolated
     assert (student.line.small.images, student.line.large.images, student.per_pass) == (2, 4, 48)
-    assert student.step_seconds == pytest.approx(student.line.seconds(48) + 48 / student.loading)
     assert "extrapolated from 2 and 4" in printed(found)
 
 
@@ -127,10 +125,7 @@ def test_processes_and_accumulation_share_the_batch() -> None:
     assert student.passes_per_epoch == IMAGES // 24
     assert student.steps_per_epoch == -(-(IMAGES // 24) // 2)
     assert student.step_seconds == pytest.approx(2 * student.pass_seconds)
-    assert found.config.distill.lr == 5e-3
-    text = printed(found)
-    assert "48 = 8 x 2 accumulated x 3 processes" in " ".join(text.split())
-    assert "3 also exchange gradients" in text
+    assert "48 = 8 x 2 accumulated x 3 processes" in " ".join(printed(found).split())
     with pytest.raises(UsageError, match=r"teacher\.batch_size is 64, which 3 processes .* multiple of 3"):
         tried(processes=3)
 
@@ -144,14 +139,6 @@ def test_views_are_answered_once_and_the_steps_do_without_the_teacher() -> None:
     text = printed(found)
     assert "2,876 views (2 an image), once" in text
     assert total_seconds(found) == sum(training.seconds for training in found.trainings) + found.filling.seconds
-
-
-def test_a_student_alone_has_no_cache_and_a_given_teacher_no_fitting(tmp_path: Path) -> None:
-    found = tried("distill.alpha=0", "distill.features=[]", "distill.views=2", "teacher.init=pretrained")
-    assert found.filling is None
-    assert [training.name for training in found.trainings] == ["teacher", "student"], "1000 classes there, 10 here"
-    assert "pretrained weights were not fetched" in printed(found)
-    assert left(tmp_path) == []
 
 
 class Stream(IterableDataset[Any]):
@@ -176,17 +163,9 @@ def test_a_stream_is_measured_and_keeps_no_views(monkeypatch: pytest.MonkeyPatch
         tried(*settings, "distill.views=1")
 
 
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        (("teacher.epochs=0",), r"teacher\.epochs is 0, but the teacher's classifier does not fit the data's 10"),
-        (("distill.views=2", "distill.cache.max_gb=0.00001"), r"cache would take up to .* distill\.cache\.max_gb"),
-        (("data.source=/nowhere",), "does not exist"),
-    ],
-)
-def test_mistakes_are_told_as_the_run_tells_them(settings: tuple[str, ...], words: str, tmp_path: Path) -> None:
-    with pytest.raises(CompressError, match=words):
-        tried(*settings)
+def test_a_cache_without_room_is_told_as_the_run_tells_it(tmp_path: Path) -> None:
+    with pytest.raises(CompressError, match=r"cache would take up to .* distill\.cache\.max_gb"):
+        tried("distill.views=2", "distill.cache.max_gb=0.00001")
     assert left(tmp_path) == []
 
 
@@ -209,10 +188,12 @@ def test_more_memory_than_there_is_is_warned_of(found: DryRun) -> None:
 
 
 def test_an_undecided_strategy_stays_so_and_what_was_measured_is_said() -> None:
-    found = tried("student.strategy=auto")
+    found = tried("student.strategy=auto", "teacher.init=pretrained")
     assert found.config.student.strategy == "auto"
     assert "projected" in found.networks[1].what
-    assert "measured here was lift on the last layers" in " ".join(printed(found).split())
+    told = " ".join(printed(found).split())
+    assert "measured here was lift on the last layers" in told
+    assert "pretrained weights were not fetched" in told
 
 
 def long_training(**changes: Any) -> Training:
@@ -239,10 +220,8 @@ def test_what_fixed_views_would_save_is_told_from_the_measured_figures() -> None
 @pytest.mark.parametrize(
     ("settings", "changes"),
     [
-        (("distill.views=4",), {}),  # it is done already
         (("data.augment.mixup=0.8",), {}),  # mixtures cannot be kept
         ((), {"epochs": 10}),  # every view would be seen once
-        ((), {"beside": 0.0}),  # no teacher, or images that can only be read in order
         ((), {"beside": 0.005}),  # it is hardly anything beside the student
     ],
 )
