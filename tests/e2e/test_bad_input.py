@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +11,6 @@ import pytest
 import torch
 from PIL import Image
 from running import NAMES, TINY, Finished, Result, in_process, sets
-from safetensors.torch import save_file
 
 from vitcompress.exporters.cuda import gpu_present
 
@@ -44,38 +42,28 @@ def refused(place: Path, *arguments: str | Path, code: int = 2) -> str:
     return " ".join(result.err[result.err.index("error: ") :].split())
 
 
-COMMANDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "unknown model": (("--teacher", "cait_s2"), ("model 'cait_s2' is not a timm model", "cait_s24_224")),
-    "ambiguous model": (("--teacher", "vit_small"), ("'vit_small' is ambiguous", "vit_small_patch16_384")),
-    "pretrained student": (
-        ("--student", "deit_tiny_patch16_224.fb_in1k", "--set", "student.init=random"),
-        ("random weights", "--student deit_tiny"),
-    ),
-    "unknown strategy": (
-        ("--strategy", "lft"),
-        ("'student.strategy' is \"lft\"", "'plain', 'lift', 'widelast' or 'uniform'"),
-    ),
-    "lift of a hierarchical student": (("--student", "swin_tiny"), ("stages of different width", "--strategy plain")),
-    "batch larger than data": (("--set", "distill.batch_size=5000"), ("5000", "1438 training images", "at most 1438")),
-    "unknown option": (("--sed", "1"), ("No such option", "--sed")),
-    "unknown key": (("--set", "distill.epoch=3"), ("unknown key 'distill.epoch'", "epochs")),
-    "--set that is no YAML": (("--set", "a=["), ("--set 'a=['", "not valid YAML")),
-    "recipe without its images": (("--config", "em_lift"), ("recipe 'em_lift' is for a folder", "give --data DIR")),
-    "missing data folder": (("--data", "nowhere"), ("nowhere' does not exist", "--data")),
-    "bytes that are no text": (("--data", "/\udcff"), ("'data.source'", "not UTF-8")),
-    "output that cannot be written": (("-o", "/proc/nowhere/x"), ("output '/proc/nowhere/x' cannot be written",)),
-    "output with other files": (("-o", "/etc"), ("output '/etc' is not empty and not a run", "--output")),
-    "missing weights": (("--teacher-weights", "no.pt"), ("no.pt' do not exist", ".safetensors")),
-    "argument that timm refuses": (("--set", "student.args={embed_dim: 7}"), ("'embed_dim': 7", "divisible")),
+COMMANDS: dict[str, tuple[tuple[str, ...], str]] = {
+    "unknown model": (("--teacher", "cait_s2"), "model 'cait_s2' is not a timm model"),
+    "ambiguous model": (("--teacher", "vit_small"), "'vit_small' is ambiguous"),
+    "unknown strategy": (("--strategy", "lft"), "'student.strategy' is \"lft\", should be 'plain', 'lift'"),
+    "lift of a hierarchical student": (("--student", "swin_tiny"), "stages of different width"),
+    "batch larger than data": (("--set", "distill.batch_size=5000"), "1438 training images"),
+    "unknown option": (("--sed", "1"), "No such option"),
+    "unknown key": (("--set", "distill.epoch=3"), "unknown key 'distill.epoch'; did you mean epochs"),
+    "--set that is no YAML": (("--set", "a=["), "--set 'a=[' is not valid YAML"),
+    "recipe without its images": (("--config", "em_lift"), "recipe 'em_lift' is for a folder of images"),
+    "missing data folder": (("--data", "nowhere"), "nowhere' does not exist"),
+    "bytes that are no text": (("--data", "/\udcff"), "not UTF-8"),
+    "output that cannot be written": (("-o", "/proc/nowhere/x"), "output '/proc/nowhere/x' cannot be written"),
+    "output with other files": (("-o", "/etc"), "output '/etc' is not empty and not a run"),
+    "missing weights": (("--teacher-weights", "no.pt"), "no.pt' do not exist"),
+    "argument that timm refuses": (("--set", "student.args={embed_dim: 7}"), "'embed_dim': 7"),
 }
 
 
-@pytest.mark.parametrize("case", COMMANDS)
-def test_run_refuses(case: str, place: Path) -> None:
-    arguments, expected = COMMANDS[case]
-    message = refused(place, "run", *NAMES, *arguments)
-    for part in expected:
-        assert part in message
+@pytest.mark.parametrize(("words", "told"), COMMANDS.values(), ids=COMMANDS)
+def test_run_refuses(words: tuple[str, ...], told: str, place: Path) -> None:
+    assert told in refused(place, "run", *NAMES, *words)
 
 
 def test_several_mistakes_are_told_at_once(place: Path) -> None:
@@ -86,15 +74,8 @@ def test_several_mistakes_are_told_at_once(place: Path) -> None:
 
 
 @pytest.mark.skipif(gpu_present(), reason="a GPU is here")
-@pytest.mark.parametrize(
-    ("setting", "expected"),
-    [
-        ("device=cuda", "torch sees no GPU"),
-        ("export.precision=fp8", "nvidia-modelopt"),
-    ],
-)
-def test_asking_for_what_is_not_here_is_exit_code_3(setting: str, expected: str, place: Path) -> None:
-    assert expected in refused(place, "run", *NAMES, "--set", setting, code=3)
+def test_asking_for_what_is_not_here_is_exit_code_3(place: Path) -> None:
+    assert "torch sees no GPU" in refused(place, "run", *NAMES, "--set", "device=cuda", code=3)
 
 
 @pytest.mark.parametrize(
@@ -123,36 +104,12 @@ def both_classes(root: Path, count: int = 4) -> None:
             image(root / name / f"{index}.png")
 
 
-def unreadable(root: Path) -> None:
-    both_classes(root)
-    (root / "b" / "broken.png").write_bytes(b"\x89PNG not really")
-
-
-def line_break(root: Path) -> None:
-    both_classes(root)
-    (root / "a").rename(root / "a\nb")
-
-
-def dangling_link(root: Path) -> None:
-    both_classes(root)
-    (root / "a" / "link.png").symlink_to("nowhere")
-
-
-DATA: dict[str, tuple[Callable[[Path], None], tuple[str, ...]]] = {
-    "unreadable image": (unreadable, ("broken.png cannot be read", "replace or remove")),
-    "line break in a class": (line_break, ("'a\\nb'", "line break", "rename it")),
-    "link to nothing": (dangling_link, ("link.png", "No such file")),
-}
-"""The others are told with the list of images: tests/stages/images/test_listing.py."""
-
-
-@pytest.mark.parametrize("case", DATA)
-def test_run_refuses_data(case: str, place: Path) -> None:
-    make, expected = DATA[case]
-    make(place / "my images")
+def test_run_refuses_an_image_that_cannot_be_read(place: Path) -> None:
+    """What is told with the list of images is tests/stages/images/test_listing.py's."""
+    both_classes(place / "my images")
+    (place / "my images" / "b" / "broken.png").write_bytes(b"\x89PNG not really")
     message = refused(place, "run", *NAMES, "--data", "my images", "--set", "teacher.init=scratch", "-o", "out/run")
-    for part in expected:
-        assert part in message
+    assert "broken.png cannot be read" in message
 
 
 def test_output_inside_the_data_is_refused(place: Path) -> None:
@@ -167,36 +124,11 @@ class Code:
         return (print, ("the checkpoint ran code",))
 
 
-@pytest.fixture(scope="module")
-def teacher_state(finished: Finished) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
-    return dict(load_file(finished.root / "teacher" / "model.safetensors"))
-
-
-def weights_message(place: Path, file: str) -> str:
-    return refused(place, "run", *NAMES, *sets(*TINY), "--teacher-weights", file, "-o", "out")
-
-
-def test_checkpoint_with_missing_and_unexpected_tensors(place: Path, teacher_state: dict[str, torch.Tensor]) -> None:
-    state = {f"x.{name}" if name == "cls_token" else name: tensor for name, tensor in teacher_state.items()}
-    save_file(state, place / "w.safetensors")
-    message = weights_message(place, "w.safetensors")
-    assert "missing: cls_token" in message
-    assert "unexpected: x.cls_token" in message
-
-
 def test_checkpoint_with_code_is_not_run(place: Path, capfd: pytest.CaptureFixture[str]) -> None:
     torch.save({"state_dict": Code()}, place / "w.pt")
-    assert "cannot be read as safetensors or a plain state dict" in weights_message(place, "w.pt")
-    (place / "w.pkl").write_bytes(pickle.dumps(Code()))
-    assert "cannot be read as safetensors or a plain state dict" in weights_message(place, "w.pkl")
+    message = refused(place, "run", *NAMES, *sets(*TINY), "--teacher-weights", "w.pt", "-o", "out")
+    assert "cannot be read as safetensors or a plain state dict" in message
     assert "ran code" not in capfd.readouterr().out
-
-
-def test_checkpoint_that_is_text(place: Path) -> None:
-    (place / "w.safetensors").write_text("hello")
-    assert "cannot be read" in weights_message(place, "w.safetensors")
 
 
 def test_predict_refuses_damaged_bundles_and_images(finished: Finished, place: Path) -> None:
@@ -212,6 +144,5 @@ def test_predict_refuses_damaged_bundles_and_images(finished: Finished, place: P
 
 def test_damaged_state_is_told_and_left(run_copy: Path) -> None:
     (run_copy / "state.json").write_text("{")
-    for words in (("verify",), ("export",)):
-        assert "state.json is damaged" in refused(run_copy, words[0], run_copy)
+    assert "state.json is damaged" in refused(run_copy, "verify", run_copy)
     assert "state.json is damaged" in refused(run_copy, "run", *NAMES, "-o", run_copy)

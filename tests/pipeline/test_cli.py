@@ -98,14 +98,9 @@ def test_interrupting_is_130_and_one_sentence(
 def test_an_error_of_a_loader_process_is_told_in_its_own_words(
     raising: Callable[[BaseException], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    raising(
-        DataError(
-            "Caught DataError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
-            '  File "x.py", line 1\nvitcompress.core.errors.DataError: image a: b.png cannot be read\n'
-        )
-    )
+    raising(DataError("Caught it.\nOriginal Traceback (most recent call last):\n  File\nx.DataError: image a: b.png\n"))
     assert ending("doctor") == 2
-    assert capsys.readouterr().err == "error: image a: b.png cannot be read\n"
+    assert capsys.readouterr().err == "error: image a: b.png\n"
 
 
 @pytest.mark.parametrize(

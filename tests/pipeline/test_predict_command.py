@@ -14,7 +14,6 @@ from PIL import Image
 
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.exporters.bundle import BundledModel, CardFacts, write_bundle
-from vitcompress.exporters.cuda import gpu_present
 from vitcompress.pipeline import cli
 
 CARD = CardFacts("a teacher", "a student", "plain", "made up", "0" * 64, 1, 1)
@@ -98,15 +97,6 @@ def test_an_unknown_model_is_refused_with_the_choices(capsys: pytest.CaptureFixt
     code, lines, errors = predicted(capsys, "bundle", "images", "--model", "model.int8.onnx")
     assert (code, lines) == (2, [])
     assert "choose one of onnx, engine, model.onnx, model.fp16.tensorrt-rtx.engine." in errors
-
-
-@pytest.mark.usefixtures("place")
-def test_an_engine_without_a_gpu_is_the_environments_fault(capsys: pytest.CaptureFixture[str]) -> None:
-    if gpu_present():
-        pytest.skip("this machine has a GPU")
-    code, lines, errors = predicted(capsys, "bundle", "images", "--model", "engine")
-    assert (code, lines) == (3, [])
-    assert "needs an NVIDIA GPU, and none was found" in errors
 
 
 def test_one_unreadable_image_costs_no_other_its_answer(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

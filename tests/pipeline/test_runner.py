@@ -123,12 +123,6 @@ def test_a_changed_seed_and_a_changed_version_compute_again(
     assert bench.go(config.model_copy(update={"seed": 1})) == ["second"]
 
 
-def test_settings_that_change_no_result_compute_nothing(bench: Bench, config: RunConfig) -> None:
-    bench.go(config)
-    distill = config.distill.model_copy(update={"checkpoint_seconds": 1.0})
-    assert bench.go(config.model_copy(update={"distill": distill, "workers": 5})) == []
-
-
 @pytest.mark.parametrize("damage", ["change", "delete", "record"])
 def test_a_damaged_result_is_computed_again_and_what_follows_is_not(
     bench: Bench, config: RunConfig, damage: str
