@@ -10,7 +10,6 @@ import os
 import signal
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,7 +33,6 @@ _STOPPING_SECONDS = 120.0
 """The same where a process ended because it was asked to: the others may be writing a checkpoint."""
 _STOP_SECONDS = 15.0
 """Between asking a process to end and ending it."""
-_LAUNCHER = "COMPRESS_LAUNCHER_PID"
 COMMAND = "COMPRESS_COMMAND"
 """The environment variable that tells the processes what command they carry out, for the report."""
 _ENTRY = "sys.argv[0] = 'compress'\nfrom vitcompress.__main__ import process\nprocess()\n"
@@ -58,7 +56,7 @@ def launch(processes: int, arguments: Sequence[str], command: str) -> None:
 
 def launched() -> bool:
     """Return whether ``launch`` started this process, and its caller shows the result."""
-    return _LAUNCHER in os.environ
+    return COMMAND in os.environ
 
 
 def check(processes: int, device: str) -> None:
@@ -92,7 +90,6 @@ def _start(processes: int, arguments: Sequence[str], command: str) -> list[subpr
         "LOCAL_WORLD_SIZE": str(processes),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(free_port()),
-        _LAUNCHER: str(os.getpid()),
         COMMAND: command,
     }
     return [
@@ -172,24 +169,3 @@ def _error(processes: int, rank: int, code: int) -> CompressError:
     kinds = (EnvironmentLacksError, ProcessLost, ResultError, RunInterrupted)
     kind = next((kind for kind in kinds if kind.exit_code == code), UsageError)
     return kind(f"rank {rank} of {processes} ended with exit code {code}; its message is above.")
-
-
-def end_with_launcher() -> None:
-    """In a process that ``launch`` or torchrun started: should that be gone, stop as if asked to, then for good.
-
-    torchrun leaves its processes at work when it is killed, and the store that they share dies with it. Other launchers
-    (SLURM's, a shell) may leave a process on purpose.
-    """
-    torchrun = "TORCHELASTIC_RUN_ID" in os.environ
-    if not (torchrun or launched()):
-        return
-    launcher = os.getppid() if torchrun else int(os.environ[_LAUNCHER])
-
-    def watch() -> None:
-        while os.getppid() == launcher:
-            time.sleep(1.0)
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(_STOPPING_SECONDS)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    threading.Thread(target=watch, daemon=True).start()

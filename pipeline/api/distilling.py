@@ -131,10 +131,7 @@ def distill(
     (teacher_shape, student_shape), size = (shape_of_taps(theirs), shape_of_taps(ours)), int(images.shape[-1])
     name = type(student).__name__
     set_seed(seed)
-    network = ours
-    if strategy == "lift":
-        network = LiftStudent(ours, name, teacher_shape.width, classes)
-        _freeze_unused(network, images[:2])
+    network = LiftStudent(ours, name, teacher_shape.width, classes) if strategy == "lift" else ours
     config = _settings(settings or {}, epochs, train, len(labels))
     config = config.model_copy(
         update={"features": resolved_features(config, student_shape.depth, teacher_shape.depth)}
@@ -192,16 +189,6 @@ def _classes(teacher: nn.Module, student: nn.Module, images: Tensor) -> int:
             f"the teacher has {counts[0]} classes and the student {counts[1]}; give both the classes of the labels."
         )
     return counts[1]
-
-
-def _freeze_unused(lift: LiftStudent, images: Tensor) -> None:
-    """Freeze the parameters of the student's own end, which a lift does not read."""
-    parameters = [parameter for parameter in lift.parameters() if parameter.requires_grad]
-    training = lift.training
-    gradients = torch.autograd.grad(lift.eval()(images.cpu()).sum(), parameters, allow_unused=True)
-    lift.train(training)
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.requires_grad_(gradient is not None)
 
 
 def _settings(settings: Mapping[str, Any], epochs: int | None, train: Batches, batch: int) -> DistillConfig:

@@ -242,17 +242,6 @@ def test_a_process_that_is_stopped_ends_the_run_and_is_named_with_its_step(fitte
     assert not any(process.is_running() for process in processes)
 
 
-@pytest.mark.sweep
-def test_processes_do_not_outlive_what_started_them(fitted: Path) -> None:
-    training = Started(fitted)
-    ranks = [training.rank(0), training.rank(1)]
-    training.process.kill()
-    _, alive = psutil.wait_procs(ranks, timeout=60)
-    training.kill()
-    assert alive == []
-    assert kept_epochs(fitted) == trained_epochs(fitted)
-
-
 def test_a_single_step_is_one_processs_work(
     alone_and_together: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
