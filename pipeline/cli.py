@@ -19,8 +19,7 @@ from vitcompress.core.errors import EXIT_OK, CompressError, UsageError
 from vitcompress.core.pillow import hush
 from vitcompress.core.processes import rank, world_size
 from vitcompress.core.signals import STOPPING, on_request
-from vitcompress.pipeline.api.arguments import command_line, console_of, request_of
-from vitcompress.pipeline.launch import COMMAND, launched
+from vitcompress.pipeline.api.arguments import COMMAND, command_line, console_of, launched, request_of
 from vitcompress.pipeline.options import (
     FOLDER,
     config_options,

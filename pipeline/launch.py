@@ -24,6 +24,7 @@ from vitcompress.core.errors import (
     UsageError,
 )
 from vitcompress.core.processes import own_program
+from vitcompress.pipeline.api.arguments import COMMAND
 from vitcompress.pipeline.machine import threads_each
 
 _POLL_SECONDS = 0.1
@@ -33,8 +34,6 @@ _STOPPING_SECONDS = 120.0
 """The same where a process ended because it was asked to: the others may be writing a checkpoint."""
 _STOP_SECONDS = 15.0
 """Between asking a process to end and ending it."""
-COMMAND = "COMPRESS_COMMAND"
-"""The environment variable that tells the processes what command they carry out, for the report."""
 _ENTRY = "sys.argv[0] = 'compress'\nfrom vitcompress.__main__ import process\nprocess()\n"
 
 
@@ -52,11 +51,6 @@ def launch(processes: int, arguments: Sequence[str], command: str) -> None:
         _end(children)
     if failed:
         raise _error(processes, *_first_cause(failed))
-
-
-def launched() -> bool:
-    """Return whether ``launch`` started this process, and its caller shows the result."""
-    return COMMAND in os.environ
 
 
 def check(processes: int, device: str) -> None:

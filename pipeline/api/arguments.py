@@ -18,6 +18,8 @@ from vitcompress.core.errors import UsageError
 PathLike = str | os.PathLike[str]
 Settings = Mapping[str, Any] | Sequence[str]
 """Values by dotted name, or texts such as ``distill.epochs=100``."""
+COMMAND = "COMPRESS_COMMAND"
+"""The environment variable by which ``pipeline.launch`` tells its processes what command they carry out."""
 _command: ContextVar[str] = ContextVar("command")
 
 
@@ -34,6 +36,11 @@ class Analysis:
     def of(cls, folder: Path) -> Analysis:
         """Read the analysis in a folder."""
         return cls(json.loads((folder / "analysis.json").read_text()), folder)
+
+
+def launched() -> bool:
+    """Return whether ``pipeline.launch`` started this process, and its caller shows the result."""
+    return COMMAND in os.environ
 
 
 @contextmanager
