@@ -40,7 +40,7 @@ def require_usable_elsewhere(root: Path, data: Path, monkeypatch: pytest.MonkeyP
         assert verified.code == 0, verified.err
         predicted = in_process("predict", root / "bundle", data / "train", "--json")
         assert predicted.code == 0, predicted.err
-        assert len(predicted.out.splitlines()) == 36 + 6
+        assert len(predicted.out.splitlines()) == 36 + 2
 
 
 @contextmanager
