@@ -27,7 +27,7 @@ class Context:
     """Of the stage that runs; its checkpoints carry it."""
     console: Console = field(default_factory=lambda: Console(stderr=True))
     verbose: bool = True
-    """Whether details are shown."""
+    """Whether details are shown, or only what the reader must know."""
     rank: int = field(default_factory=rank)
     """This process among those that train together; 0 is the one that writes."""
 
@@ -41,10 +41,6 @@ class Context:
             raise LeftToMain
 
     def say(self, text: str) -> None:
-        """Print a line that is always shown: what the reader must know of the data, the settings or a result."""
-        self.console.print(f"  {text}", highlight=False, markup=False, soft_wrap=True)
-
-    def detail(self, text: str) -> None:
-        """Print a line on how a stage goes, which is shown on request (``-v``) alone."""
-        if self.verbose:
-            self.say(text)
+        """Print a line: always if it begins with ``note:`` or ``warning:``, otherwise as a detail."""
+        if self.verbose or text.startswith(("note:", "warning:")):
+            self.console.print(f"  {text}", highlight=False, markup=False, soft_wrap=True)

@@ -59,7 +59,8 @@ def distil(
         raise ResultError("the trained student has weights that are not finite; lower distill.lr and run again.")
     weights = save_weights(state, context.run.root / "student" / "model.safetensors", context.run.root)
     if missing := snapshots.missing():
-        context.say(f"no snapshot on disk of epoch {', '.join(map(str, missing))}: deleted, or asked for only later")
+        epochs = ", ".join(map(str, missing))
+        context.say(f"note: no snapshot on disk of epoch {epochs}: deleted, or asked for only later")
     return DistillRecord(
         model=model,
         weights=weights,

@@ -171,7 +171,7 @@ def _initial(config: TeacherConfig, classes: int, context: Context) -> tuple[nn.
         )
         context.say(f"teacher weights: {loaded[0]}")
         return model, spec, f"file {config.weights}; {loaded[0]}", fits
-    context.say(f"asking for timm's pretrained weights of {config.model} (offline, this takes up to a minute to fail)")
+    context.say(f"note: asking for timm's weights of {config.model} (offline, this takes up to a minute to fail)")
     try:
         model = pretrained_model(config.model, spec)
     except (OSError, RuntimeError) as error:
