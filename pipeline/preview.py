@@ -85,6 +85,7 @@ def preview(config: RunConfig, output: Path | None, processes: int, console: Con
             workers=int(models.workers),
             threads=int(models.threads) or (threads_each(processes) if processes > 1 else 0),
             console=console,
+            verbose=False,
         )
         skipping = models.data.on_bad_image == "skip"  # else a few steps could meet an image that a run leaves out
         unopened = models.data if skipping else models.data.model_copy(update={"check": "skip"})

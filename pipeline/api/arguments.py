@@ -1,4 +1,4 @@
-"""What the functions of the Python face are given, as the settings of a run know it; and `Analysis` (torch-free)."""
+"""Arguments of the Python face, translated to the settings of a run; and `Analysis`. Without torch."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def comma_list(value: str | Sequence[str] | None) -> str | None:
 
 
 def assignments(settings: Settings | None) -> tuple[str, ...]:
-    """Write settings as the command line does, ``key=value``, the value as JSON, which is YAML too; None has no value.
+    """Write settings as the command line does, ``key=value``, the value as JSON, which is YAML too.
 
     Raises:
         UsageError: a value is not text, number, list, mapping or None.

@@ -158,8 +158,8 @@ def run(
         settings: anything else, by dotted name: ``{"distill.epochs": 100}``, or as texts: ``["distill.epochs=100"]``;
             these win over all others.
         output: the run directory; None for ``runs/`` and a name from the settings.
-        num_processes: processes that train together on this machine, one a GPU; they start here, or torchrun has
-            started them.
+        num_processes: processes that train together on this machine, one a GPU, and print their progress; they start
+            here, or torchrun has started them.
         progress: whether to print a line a stage, and bars, to stderr.
         verbose: whether to print details too.
 
