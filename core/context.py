@@ -26,7 +26,8 @@ class Context:
     fingerprint: str = ""
     """Of the stage that runs; its checkpoints carry it."""
     console: Console = field(default_factory=lambda: Console(stderr=True))
-
+    verbose: bool = True
+    """Whether details are shown, or only what the reader must know."""
     rank: int = field(default_factory=rank)
     """This process among those that train together; 0 is the one that writes."""
 
@@ -40,5 +41,6 @@ class Context:
             raise LeftToMain
 
     def say(self, text: str) -> None:
-        """Print one line for the person watching."""
-        self.console.print(f"  {text}", highlight=False, markup=False, soft_wrap=True)
+        """Print a line: always if it begins with ``note:`` or ``warning:``, otherwise as a detail."""
+        if self.verbose or text.startswith(("note:", "warning:")):
+            self.console.print(f"  {text}", highlight=False, markup=False, soft_wrap=True)

@@ -8,18 +8,26 @@ import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 from rich.console import Console
 
-from vitcompress.core.errors import EXIT_GATE_FAILED, EXIT_OK, CompressError, UsageError
+import vitcompress as vc
+from vitcompress.core.errors import EXIT_OK, CompressError, UsageError
 from vitcompress.core.pillow import hush
 from vitcompress.core.processes import rank, world_size
 from vitcompress.core.signals import STOPPING, on_request
-from vitcompress.pipeline.options import FOLDER, config_options, export_options, run_options
+from vitcompress.pipeline.api.arguments import COMMAND, command_line, console_of, launched, request_of
+from vitcompress.pipeline.options import (
+    FOLDER,
+    config_options,
+    export_options,
+    run_options,
+    settings_option,
+    verbose_option,
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -33,60 +41,33 @@ def cli(debug: bool) -> None:
 @cli.command()
 @config_options
 @run_options
+@verbose_option
 @click.option("--dry-run", is_flag=True, help="Check everything, estimate time and memory, show the config; no run.")
-def run(output: Path | None, num_processes: int, dry_run: bool, **given: Any) -> int:
+def run(dry_run: bool, verbose: bool, **given: Any) -> int:
     """Teacher, student, distillation, export, verification, report: all of it, or what is left of it."""
-    from vitcompress.pipeline.config import requested_config, validate
-    from vitcompress.pipeline.request import notes
-    from vitcompress.pipeline.run import run_all
-
-    config = requested_config(**given)
     if dry_run:
-        return _dry_run(config, output, num_processes)
-    if num_processes > 1 and world_size() == 1:
-        from vitcompress.pipeline.launch import check, launch
-
-        check(num_processes, config.device)
-        return launch(num_processes, sys.argv[1:])
-    if world_size() > 1:
-        from vitcompress.pipeline.launch import end_with_launcher
-
-        end_with_launcher()
-    console = Console(stderr=True)
-    outcome = run_all(config, output, _command(), console)
-    if outcome is None:
-        return EXIT_OK
-    assert outcome.report is not None  # noqa: S101 - the whole plan ends in one
-    return _finish(outcome, console, said=notes(validate(outcome.report["config"])))
+        return _dry_run(**given)
+    found = vc.run(**given, verbose=verbose)
+    return EXIT_OK if launched() else _show(found)
 
 
 @cli.command()
 @click.argument("run_directory", metavar="RUN", type=FOLDER)
 @export_options
-@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="A setting of fold or export.")
-def export(run_directory: Path, sets: tuple[str, ...], **given: Any) -> int:
+@settings_option("A setting of fold or export.")
+@verbose_option
+def export(run_directory: Path, **given: Any) -> int:
     """Export a finished run's student again with other settings; measure, bundle and judge what came out."""
-    from vitcompress.pipeline.config import merge, parse_sets
-    from vitcompress.pipeline.run import run_step
-
-    named = {name: value for name, value in given.items() if value is not None}
-    changes = merge(parse_sets(sets), {"export": named} if named else {})
-    console = Console(stderr=True)
-    outcome = run_step(run_directory, "export", changes, _command(), console)
-    return _finish(outcome, console)
+    return _show(vc.export(run_directory, **given))
 
 
 @cli.command()
 @click.argument("run_directory", metavar="RUN", type=FOLDER)
-@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="A setting of verify or gates.")
-def verify(run_directory: Path, sets: tuple[str, ...]) -> int:
+@settings_option("A setting of verify or gates.")
+@verbose_option
+def verify(run_directory: Path, **given: Any) -> int:
     """Measure a run's artifacts against the teacher again, judge them, and renew the report."""
-    from vitcompress.pipeline.config import parse_sets
-    from vitcompress.pipeline.run import run_step
-
-    console = Console(stderr=True)
-    outcome = run_step(run_directory, "verify", parse_sets(sets), _command(), console)
-    return _finish(outcome, console)
+    return _show(vc.verify(run_directory, **given))
 
 
 @cli.command()
@@ -98,33 +79,26 @@ def verify(run_directory: Path, sets: tuple[str, ...]) -> int:
 @click.option(
     "--force", is_flag=True, help="With --update: though the run failed its gates, or the baseline is of another."
 )
-@click.option(
-    "--set", "sets", multiple=True, metavar="KEY=VALUE", help="A setting of check, e.g. check.max_slowdown=5."
-)
+@settings_option("A setting of check, e.g. check.max_slowdown=5.")
 @click.option(
     "-o", "--output", type=FOLDER, help="Folder for check.json, check.md, check.junit.xml.  [default: report's]"
 )
-def check(
-    run_directory: Path, baseline: Path, update: bool, force: bool, sets: tuple[str, ...], output: Path | None
-) -> int:
+def check(run_directory: Path, baseline: Path, update: bool, force: bool, **given: Any) -> int:
     """Compare a finished run with a committed baseline: accuracy, latency against the teacher, size."""
-    from vitcompress.pipeline.check.command import check as compare
-    from vitcompress.pipeline.check.command import renew
     from vitcompress.pipeline.check.tell import show
-    from vitcompress.pipeline.config import parse_sets
 
     if update:
-        if sets or output:
+        if any(given.values()):
             raise UsageError("--set and --output say how to compare, and --update compares nothing; leave them out.")
-        for line in renew(run_directory, baseline, force=force):
+        for line in vc.update_baseline(run_directory, baseline, force=force):
             click.echo(line)
         return EXIT_OK
     if force:
         raise UsageError("--force goes with --update alone; leave it out.")
-    found = compare(run_directory, baseline, parse_sets(sets), output)
-    show(found, Console())
-    click.echo(f"check    {found['folder'] / 'check.md'}")
-    return int(found["verdict"]["exit_code"])
+    found = vc.check(run_directory, baseline, **given)
+    show(found.document, Console())
+    click.echo(f"check    {found.folder / 'check.md'}")
+    return int(found.document["verdict"]["exit_code"])
 
 
 @cli.command()
@@ -133,36 +107,30 @@ def check(
 @click.option("--data", metavar="SOURCE", help="With --model: folder of images, digits, hfds/NAME, ...")
 @click.option("--weights", metavar="FILE|random", help="With --model: its weights.  [default: timm's pretrained ones]")
 @click.option("--weights-key", metavar="NAME", help="With --weights FILE: its entry, or a prefix of its names.")
-@click.option("--args", "arguments", metavar="YAML", help="With --model: for timm.create_model, e.g. '{img_size: 64}'.")
+@click.option("--args", metavar="YAML", help="With --model: for timm.create_model, e.g. '{img_size: 64}'.")
 @click.option("--image-size", type=click.IntRange(min=1), metavar="N", help="With --model: side of its input, pixels.")
 @click.option("--student", metavar="NAME", help="With --model: the student to advise on.")
 @click.option("--images", type=click.IntRange(min=1), help="Images to read.  [default: 1000, or the run's setting]")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), help="With --model.  [default: auto]")
 @click.option("-o", "--output", type=FOLDER, help="With --model: where to.  [default: runs/analysis-MODEL-DATA]")
-def analyze(run_directory: Path | None, images: int | None, **given: Any) -> int:
+@verbose_option
+def analyze(run_directory: Path | None, images: int | None, verbose: bool, **given: Any) -> int:
     """Read features layer by layer: a RUN's teacher, student and snapshots, or any --model on --data."""
-    console = Console(stderr=True)
-    options = {"arguments": "args", "image_size": "image-size", "weights_key": "weights-key"}
-    asked = [f"--{options.get(name, name)}" for name, value in given.items() if value is not None]
-    if run_directory is None:
-        folder = _analyze_model(images, console, **given)
-    elif asked:
-        raise UsageError(f"{', '.join(asked)} cannot be combined with a run; give RUN, or --model NAME --data SOURCE.")
-    else:
-        from vitcompress.pipeline.run import run_step
-
-        changes = {"analysis": {"images": images}} if images else {}
-        outcome = run_step(run_directory, "analyze", changes, _command(), console)
-        trained = "dynamics" in outcome.finished
-        folder = outcome.run.root / "analysis" / ("" if trained else "teacher")
     from vitcompress.pipeline.report import analysis
 
-    Console().print(analysis.terminal(json.loads((folder / "analysis.json").read_text())))
-    click.echo(f"analysis {folder}")
+    asked = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]
+    if run_directory is not None and asked:
+        raise UsageError(f"{', '.join(asked)} cannot be combined with a run; give RUN, or --model NAME --data SOURCE.")
+    if run_directory is not None:
+        found = vc.analyze(run_directory, images, verbose=verbose)
+    else:
+        found = _analyze_model(images, **given)
+    Console().print(analysis.terminal(found.document))
+    click.echo(f"analysis {found.folder}")
     return EXIT_OK
 
 
-def _analyze_model(images: int | None, console: Console, **given: Any) -> Path:
+def _analyze_model(images: int | None, output: Path | None, args: str | None, **given: Any) -> vc.Analysis:
     from vitcompress.pipeline.analyze import Request, analyze_model
     from vitcompress.pipeline.config import parse_yaml
     from vitcompress.stages.analysis.config import AnalysisConfig
@@ -170,21 +138,13 @@ def _analyze_model(images: int | None, console: Console, **given: Any) -> Path:
     if given["model"] is None or given["data"] is None:
         missing = "RUN, or --model NAME" if given["model"] is None else "--data SOURCE (a folder of images, or digits)"
         raise UsageError(f"nothing to analyse: give {missing}.")
-    arguments = parse_yaml(given["arguments"], "--args") if given["arguments"] else {}
+    arguments = parse_yaml(args, "--args") if args else {}
     if not isinstance(arguments, dict):
-        raise UsageError(f"--args is {given['arguments']!r}, not a mapping; give for example '{{img_size: 64}}'.")
-    request = Request(
-        model=given["model"],
-        data=os.path.expanduser(given["data"]),  # noqa: PTH111 - it may be a name, which is no path
-        weights=given["weights"],
-        weights_key=given["weights_key"],
-        args=arguments,
-        image_size=given["image_size"],
-        student=given["student"],
-        analysis=AnalysisConfig(images=images or AnalysisConfig().images),
-        device=given["device"] or "auto",
-    )
-    return analyze_model(request, given["output"], console)
+        raise UsageError(f"--args is {args!r}, not a mapping; give for example '{{img_size: 64}}'.")
+    given["data"] = os.path.expanduser(given["data"])  # noqa: PTH111 - it may be a name, which is no path
+    given["device"] = given["device"] or "auto"
+    analysis = AnalysisConfig(images=images or AnalysisConfig().images)
+    return vc.Analysis.of(analyze_model(Request(**given, args=arguments, analysis=analysis), output, console_of(True)))
 
 
 @cli.command()
@@ -200,11 +160,9 @@ def _analyze_model(images: int | None, console: Console, **given: Any) -> Path:
 )
 def predict(bundle: Path, images: tuple[Path, ...], top: int, as_json: bool, model: str) -> int:
     """Classify images (files or folders) with a bundle alone; needs neither torch nor the run."""
-    from vitcompress.exporters.bundle import open_bundle
-    from vitcompress.exporters.predict import predict as predict_images
     from vitcompress.pipeline.predictions import tell
 
-    tell(predict_images(open_bundle(bundle), images, top=top, model=model), as_json)
+    tell(vc.Bundle(bundle).each(images, top=top, model=model), as_json)
     return EXIT_OK
 
 
@@ -266,10 +224,8 @@ def compare(runs: tuple[Path, ...], output: Path | None) -> int:
 @click.argument("folder", metavar="[RUN|BUNDLE]", type=FOLDER, required=False)
 def doctor(folder: Path | None) -> int:
     """Say what this machine can do, what it cannot, and how to mend it; and what is wrong with a RUN or BUNDLE."""
-    from vitcompress.pipeline.doctor import examine
-
     healthy = True
-    for finding in examine(folder):
+    for finding in vc.examine(folder):
         click.echo(f"{finding.state:<8} {finding.what}")
         if finding.fix:
             click.echo(f"{'':<8} fix: {finding.fix}")
@@ -277,16 +233,14 @@ def doctor(folder: Path | None) -> int:
     return EXIT_OK if healthy else 3
 
 
-def _finish(outcome: Any, console: Console, said: Sequence[str] = ()) -> int:
-    """Print the table, without notes ``said`` before, and where the report is; the exit code of the verdict."""
+def _show(found: Any) -> int:
+    """Print the table of a run and where its report and bundle are; return the exit code of the verdict."""
     from vitcompress.pipeline.report import terminal
 
-    if not outcome.recomputed:
-        console.print("nothing to recompute: every stage is reused", highlight=False)
-    Console().print(terminal.table(outcome.report, said))
-    click.echo(f"report   {outcome.run.root / 'report' / 'report.html'}")
-    click.echo(f"bundle   {outcome.run.root / 'bundle'}")
-    return EXIT_OK if outcome.report["verdict"]["passed"] else EXIT_GATE_FAILED
+    Console().print(terminal.table(found.report))
+    click.echo(f"report   {found.page}")
+    click.echo(f"bundle   {found.folder / 'bundle'}")
+    return int(found.verdict.exit_code)
 
 
 @cli.group()
@@ -315,8 +269,9 @@ def config_show(output: Path | None, num_processes: int, as_json: bool, **given:
     from vitcompress.pipeline.config.show import settings, table
     from vitcompress.pipeline.preview import preview
 
-    with preview(requested_config(**given), output, num_processes, Console(stderr=True)) as found:
-        rows = settings(found.asked, found.config, found.choices, requested_layers(**given))
+    asked = request_of(**given)
+    with preview(requested_config(**asked), output, num_processes, console_of(True)) as found:
+        rows = settings(found.asked, found.config, found.choices, requested_layers(**asked))
     if as_json:
         click.echo(json.dumps([asdict(row) for row in rows], indent=2))
     else:
@@ -324,22 +279,19 @@ def config_show(output: Path | None, num_processes: int, as_json: bool, **given:
     return EXIT_OK
 
 
-def _dry_run(config: Any, output: Path | None, num_processes: int) -> int:
-    from vitcompress.pipeline.config import dump_yaml
+def _dry_run(output: Path | None, num_processes: int, **given: Any) -> int:
+    from vitcompress.pipeline.config import dump_yaml, requested_config
     from vitcompress.pipeline.dry_run import dry_run
     from vitcompress.pipeline.launch import check
     from vitcompress.pipeline.report.dry_run import tables
 
+    config = requested_config(**request_of(**given))
     if num_processes > 1:
         check(num_processes, config.device)
-    found = dry_run(config, output, num_processes, Console(stderr=True))
+    found = dry_run(config, output, num_processes, console_of(True))
     Console().print(tables(found))
     click.echo(f"\n# config.yaml would hold:\n{dump_yaml(found.config)}", nl=False)
     return EXIT_OK
-
-
-def _command() -> str:
-    return shlex.join(["compress", *sys.argv[1:]])
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -354,7 +306,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _main(given: list[str], debug: bool) -> NoReturn:
     try:
-        code = cli.main(args=given, standalone_mode=False)
+        with command_line(os.environ.get(COMMAND) or shlex.join(["compress", *given])):
+            code = cli.main(args=given, standalone_mode=False)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
     except (KeyboardInterrupt, click.Abort):

@@ -10,13 +10,14 @@ from vitcompress.stages.training.measure import StepLine
 
 @dataclass(frozen=True)
 class Training:
-    """One training, counted and estimated."""
+    """One training, counted and estimated; times are seconds."""
 
     name: str
     config: TrainingConfig
     """Resolved."""
-    images: int
     epochs: int
+    images: int
+    held_out: int
     processes: int
     line: StepLine
     """Forward and backward, measured: seconds and bytes by images."""
@@ -25,7 +26,6 @@ class Training:
     workers: int
     shares_cores: bool
     """Whether loading takes time from the networks: the same cores do both."""
-    held_out: int
     evaluating: float
     """Seconds an image of an evaluation of one network, without loading it."""
     precision: str = "float32"
@@ -92,16 +92,11 @@ class Training:
 
     @property
     def seconds(self) -> float:
-        """Of the whole training, evaluations included."""
-        return self.training_seconds + self.evaluation_seconds
-
-    @property
-    def training_seconds(self) -> float:
-        """Of its steps alone."""
-        return self.epochs * self.passes_per_epoch * self.pass_seconds
+        """Of all passes and evaluations."""
+        return self.epochs * self.passes_per_epoch * self.pass_seconds + self.evaluation_seconds
 
     def saved_by_views(self, views: int) -> float:
-        """Seconds less than with a live teacher, were its answers to ``views`` views of an image kept.
+        """Return the seconds less than with a live teacher, were its answers to ``views`` views of an image kept.
 
         Filling the cache loads every view once more.
         """

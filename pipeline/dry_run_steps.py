@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vitcompress.core.context import Context
-from vitcompress.core.records import DataRecord, StudentRecord, TeacherRecord
+from vitcompress.core.records import StudentRecord, TeacherRecord
 from vitcompress.pipeline.dry_run_figures import Filling, Training
-from vitcompress.stages.distill.cache.chunks import Part
+from vitcompress.pipeline.preview import Preview
 from vitcompress.stages.distill.cache.fill import parts_of
 from vitcompress.stages.distill.cache.store import Store
 from vitcompress.stages.distill.config import DistillConfig
@@ -24,13 +23,11 @@ from vitcompress.stages.images.loaders import train_loader, train_views
 from vitcompress.stages.images.sources import StreamSplit, recorded_images
 from vitcompress.stages.teacher.config import TeacherConfig
 from vitcompress.stages.teacher.stage import InitialTeacher, fitting_job
-from vitcompress.stages.teacher.tuning import held_out_count
 from vitcompress.stages.training.compilation import RATE
 from vitcompress.stages.training.config import TrainingConfig
 from vitcompress.stages.training.device import make_accelerator
 from vitcompress.stages.training.job import Job
 from vitcompress.stages.training.measure import (
-    StepLine,
     first_images,
     measure_forward,
     measure_line,
@@ -48,180 +45,138 @@ _LOADED = 8
 _LOADING_SECONDS = 1.5
 
 
-@dataclass(frozen=True)
-class Surroundings:
-    """What the trainings of a dry run have in common."""
-
-    data: DataRecord
-    processes: int
-    """That would train together; one alone is measured."""
-    root: Path
-    """The run directory, which is not made."""
-    context: Context
-
-    @property
-    def shares_cores(self) -> bool:
-        """Whether loading takes time from the networks."""
-        return self.context.workers == 0 or self.context.device == "cpu"
-
-    def per_pass(self, config: TrainingConfig) -> int:
-        """Return the images of a forward pass of one process."""
-        return int(config.batch_size) // config.accumulation // self.processes
-
-    def loader(self, config: TrainingConfig, views: Any, fixed_views: int = 0) -> DataLoader[Any]:
-        """Return the loader of one process, in small batches."""
-        return train_loader(
-            views,
-            batch_size=min(_LOADED, self.per_pass(config)),
-            seed=self.context.seed,
-            workers=self.context.workers,
-            repeats=config.augmentation.repeats,
-            fixed_views=fixed_views,
-        )
+def _per_pass(config: TrainingConfig, found: Preview) -> int:
+    """Return the images of a forward pass of one process."""
+    return int(config.batch_size) // config.accumulation // found.processes
 
 
-def fitting(
-    config: TeacherConfig, initial: InitialTeacher, teacher: TeacherRecord, surroundings: Surroundings
-) -> Training:
-    """Measure the teacher's fitting; its weights are changed."""
-    data, context = surroundings.data, surroundings.context
-    _, images = recorded_images(data)
-    loader = surroundings.loader(
-        config, train_views(images.train, config.augmentation, initial.preprocess, context.seed)
+def _loader(config: TrainingConfig, views: Any, found: Preview, fixed_views: int = 0) -> DataLoader[Any]:
+    """Return the loader of one process, in small batches."""
+    return train_loader(
+        views,
+        batch_size=min(_LOADED, _per_pass(config, found)),
+        seed=found.context.seed,
+        workers=found.context.workers,
+        repeats=config.augmentation.repeats,
+        fixed_views=fixed_views,
     )
-    small = _for_measuring(config, 6.0 * teacher.cost.macs, surroundings)
+
+
+def fitting(config: TeacherConfig, initial: InitialTeacher, teacher: TeacherRecord, found: Preview) -> Training:
+    """Measure the teacher's fitting; its weights are changed."""
+    context = found.context
+    _, images = recorded_images(found.data)
+    views = train_views(images.train, config.augmentation, initial.preprocess, context.seed)
+    loader = _loader(config, views, found)
+    small = _for_measuring(config, 6.0 * teacher.cost.macs, found)
     job = fitting_job(small, initial.model, images, config.augmentation, initial.preprocess, context)
-    if config.init != "scratch" and not isinstance(images.train, StreamSplit):
-        held = held_out_count(data.train_images, len(data.classes), config.tune_fraction)
-        if held:  # which judge each epoch in the place of the held-out images
-            data = data.model_copy(update={"train_images": data.train_images - held, "val_images": held})
-    measured = _measured_steps(job, small, first_images(loader, int(small.batch_size)), surroundings)
-    return _training("teacher", config, teacher.epochs, data, surroundings, loader, measured)
+    batch = first_images(loader, int(small.batch_size))
+    measured = _measured(job, small, batch, loader, found)
+    return Training("teacher", config, teacher.epochs, **measured)
 
 
 def learning(
-    config: DistillConfig, teacher: TeacherRecord, student: StudentRecord, surroundings: Surroundings
+    config: DistillConfig, teacher: TeacherRecord, student: StudentRecord, found: Preview
 ) -> tuple[Training, Filling | None]:
     """Measure the student's training, and filling the teacher's cache if there is to be one.
 
     Raises:
         UsageError: layers or taps that do not fit, views that cannot be kept, or a cache that has no room.
     """
-    context = surroundings.context
-    inputs = Inputs(surroundings.data, teacher, student)
+    context = found.context
+    inputs = Inputs(found.data, teacher, student)
     data_config, images = recorded_images(inputs.data)
-    small = _for_measuring(config, 2.0 * teacher.cost.macs + 6.0 * student.cost.macs, surroundings)
+    small = _for_measuring(config, 2.0 * teacher.cost.macs + 6.0 * student.cost.macs, found)
     networks = networks_of(small, inputs, context)
-    cached = bool(config.views) and networks.teacher is not None
-    if cached:
+    live = networks.teacher
+    if config.views and live is not None:
         require_random_access(config, data_config, images)
     views = train_views(images.train, config.augmentation, student.preprocess, context.seed)
-    loader = surroundings.loader(config, views, config.views)
+    loader = _loader(config, views, found, config.views)
     batch = first_images(loader, int(small.batch_size))
     filling, beside = None, 0.0
-    if networks.teacher is not None and cached:
-        answers, parts, seconds = _answers(networks.teacher, batch[0], teacher_layers(networks.pairs), context)
-        filling = _filling(config, parts, len(images.train), seconds, _rate(loader), surroundings)
-        batch = [*batch, *answers]
+    if live is not None and config.views:
+        layers = teacher_layers(networks.pairs)
+        filling = _filling(config, live, layers, batch[0], len(images.train), loader, found)
+        batch = [*batch, *_answers(live, batch[0], context)]
         networks = replace(networks, teacher=None)
-    elif networks.teacher is not None and not isinstance(images.train, StreamSplit):
-        beside = measure_forward(networks.teacher, batch[0], make_accelerator(context.device))
+    elif live is not None and not isinstance(images.train, StreamSplit):
+        beside = measure_forward(live, batch[0], make_accelerator(context.device))
     loaders = loaders_of(small, views, images, student.preprocess, context)
     job = student_job(small, networks, loaders, context)
-    measured = _measured_steps(job, small, batch, surroundings)
-    training = _training("student", config, int(config.epochs), inputs.data, surroundings, loader, measured)
-    return replace(training, beside=beside), filling
+    measured = _measured(job, small, batch, loader, found)
+    return Training("student", config, int(config.epochs), beside=beside, **measured), filling
 
 
-def _rate(loader: DataLoader[Any]) -> float:
-    """Return the images a second that a loader gives."""
-    return measure_loading(loader, _LOADING_SECONDS)
-
-
-def _for_measuring(config: Any, operations: float, surroundings: Surroundings) -> Any:
+def _for_measuring(config: Any, operations: float, found: Preview) -> Any:
     """Return the config of a training whose steps are short enough to take some here.
 
     Args:
         config: of the real training.
         operations: floating-point operations an image, forward and backward.
-        surroundings: say on which device, and how the batch is shared.
+        found: says on which device, and how the batch is shared.
     """
-    per_pass = surroundings.per_pass(config)
+    per_pass = _per_pass(config, found)
     images = (_STEPS + 1) * 1.5  # of a step, and half as many in the smaller one
-    most = max(_FEWEST, int(_BUDGET_SECONDS * RATE[surroundings.context.device] / (images * operations)))
+    most = max(_FEWEST, int(_BUDGET_SECONDS * RATE[found.context.device] / (images * operations)))
     batch = per_pass if per_pass <= most else 1 << (most.bit_length() - 1)
     return config.model_copy(update={"batch_size": batch, "accumulation": 1, "warmup_epochs": 0.0, "compile": "off"})
 
 
-def _answers(
-    teacher: FrozenTeacher, images: Tensor, layers: tuple[int, ...], context: Context
-) -> tuple[list[Tensor], tuple[Part, ...], float]:
-    """Return what a teacher says to a batch as the cache would hand it out, its parts, and its seconds an image."""
+def _answers(teacher: FrozenTeacher, images: Tensor, context: Context) -> list[Tensor]:
+    """Return what a teacher says to a batch, as the cache would hand it out."""
     accelerator = make_accelerator(context.device)
-    on_device = images.to(accelerator.device)
     with accelerator.autocast():
-        logits, taps = teacher(on_device)
-        parts: tuple[Part, ...] = parts_of(teacher, on_device[:1], layers)
-    kept = [answer.float().cpu() for answer in ([] if logits is None else [logits]) + taps]
-    return kept, parts, measure_forward(teacher, images, accelerator)
+        logits, taps = teacher(images.to(accelerator.device))
+    return [answer.float().cpu() for answer in ([] if logits is None else [logits]) + taps]
 
 
 def _filling(
     config: DistillConfig,
-    parts: tuple[Part, ...],
+    teacher: FrozenTeacher,
+    layers: tuple[int, ...],
+    batch: Tensor,
     images: int,
-    answering: float,
-    rate: float,
-    surroundings: Surroundings,
+    loader: DataLoader[Any],
+    found: Preview,
 ) -> Filling:
-    """Return what the cache takes, given the seconds of an answer and the loader's images a second.
+    """Return what filling the cache takes, from the teacher's answers to ``batch`` of the ``images``.
 
     Raises:
         UsageError: more than is allowed or there is room for.
     """
-    store = Store(surroundings.root / "cache", {}, parts, images=images, views=config.views)
-    store.require_room(config.cache.max_gb)
-    each = answering + 1 / rate if surroundings.shares_cores else max(answering, 1 / rate)
+    accelerator = make_accelerator(found.context.device)
+    with accelerator.autocast():
+        parts = parts_of(teacher, batch[:1].to(accelerator.device), layers)
+    store = Store(found.output / "cache", {}, parts, images=images, views=config.views)
+    if config.cache.folder is None:  # a shared one may hold it already
+        store.require_room(config.cache.max_gb)
+    answering, loading = measure_forward(teacher, batch, accelerator), 1 / measure_loading(loader, _LOADING_SECONDS)
+    each = answering + loading if found.shares_cores else max(answering, loading)
     return Filling(
         views=config.views,
         rows=store.rows,
-        seconds=store.rows * each / surroundings.processes,
+        seconds=store.rows * each / found.processes,
         bytes=store.bytes_needed(),
         max_bytes=config.cache.max_gb * 1e9,
     )
 
 
-def _measured_steps(
-    job: Job, small: TrainingConfig, batch: Sequence[Tensor], surroundings: Surroundings
-) -> tuple[StepLine, float, str]:
-    """Take the steps: their line, the seconds an image of an evaluation, and the precision that they were taken in."""
-    line = measure_line(job, small, surroundings.context, batch, _STEPS)
-    accelerator = make_accelerator(surroundings.context.device, precision=small.precision)
-    evaluating = measure_forward(job.network(job.model).eval(), batch[0][: line.large.images], accelerator)
-    return line, evaluating, small.precision
-
-
-def _training(
-    name: str,
-    config: TrainingConfig,
-    epochs: int,
-    data: DataRecord,
-    surroundings: Surroundings,
-    loader: DataLoader[Any],
-    measured: tuple[StepLine, float, str],
-) -> Training:
-    line, evaluating, precision = measured
-    return Training(
-        name=name,
-        config=config,
-        images=data.train_images,
-        epochs=epochs,
-        processes=surroundings.processes,
-        line=line,
-        loading=_rate(loader),
-        workers=surroundings.context.workers,
-        shares_cores=surroundings.shares_cores,
-        held_out=data.val_images,
-        evaluating=evaluating,
-        precision=precision,
-    )
+def _measured(
+    job: Job, small: TrainingConfig, batch: Sequence[Tensor], loader: DataLoader[Any], found: Preview
+) -> dict[str, Any]:
+    """Take the steps of a training, and return what was measured as fields of ``Training``."""
+    context, data = found.context, found.data
+    line = measure_line(job, small, context, batch, _STEPS)
+    accelerator = make_accelerator(context.device, precision=small.precision)
+    return {
+        "images": data.train_images,
+        "held_out": data.val_images,
+        "processes": found.processes,
+        "line": line,
+        "loading": measure_loading(loader, _LOADING_SECONDS),
+        "workers": context.workers,
+        "shares_cores": found.shares_cores,
+        "evaluating": measure_forward(job.network(job.model).eval(), batch[0][: line.large.images], accelerator),
+        "precision": small.precision,
+    }

@@ -1,7 +1,7 @@
 """`--num-processes N`: start N processes of the same command on this machine, and answer for them as one.
 
-torchrun's own launcher would do, but hands a second interrupt to processes that a terminal has interrupted already
-(one asks a training to save and stop, two stop it at once), and reports a failure as a page of text.
+torchrun's own launcher would do, but it sends a second signal to processes that are writing their checkpoint (one asks
+a training to save and stop, two stop it at once), and reports a failure as a page of text.
 """
 
 from __future__ import annotations
@@ -10,15 +10,21 @@ import os
 import signal
 import socket
 import subprocess
-import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
-from vitcompress.core.errors import EXIT_GATE_FAILED, EnvironmentLacksError, ProcessLost, UsageError
+from vitcompress.core.errors import (
+    CompressError,
+    EnvironmentLacksError,
+    ProcessLost,
+    ResultError,
+    RunInterrupted,
+    UsageError,
+)
 from vitcompress.core.processes import own_program
+from vitcompress.pipeline.api.arguments import COMMAND
 from vitcompress.pipeline.machine import threads_each
 
 _POLL_SECONDS = 0.1
@@ -28,41 +34,27 @@ _STOPPING_SECONDS = 120.0
 """The same where a process ended because it was asked to: the others may be writing a checkpoint."""
 _STOP_SECONDS = 15.0
 """Between asking a process to end and ending it."""
-_LAUNCHER = "COMPRESS_LAUNCHER_PID"
 _ENTRY = "sys.argv[0] = 'compress'\nfrom vitcompress.__main__ import process\nprocess()\n"
 
 
-def launch(processes: int, arguments: Sequence[str]) -> int:
-    """Run this command with ``arguments`` in ``processes`` processes that form one group, and return their exit code.
-
-    A process that fails or dies takes the others with it.
+def launch(processes: int, arguments: Sequence[str], command: str) -> None:
+    """Run `compress ARGUMENTS` in ``processes`` processes that form one group; one that fails takes the others along.
 
     Raises:
-        EnvironmentLacksError: a process was killed; the message names its rank and the signal.
+        CompressError: of the kind of the first failure, which its process has explained; or a process was killed.
     """
-    children = _start(processes, arguments)
+    children = _start(processes, arguments, command)
     try:
         with _forwarding(children):
             failed = _wait(children)
     finally:
         _end(children)
-    if not failed:
-        return 0
-    rank, code = _first_cause(failed)
-    if code < 0:
-        name = signal.Signals(-code).name
-        more = ", often for want of memory" if name == "SIGKILL" else ""
-        raise EnvironmentLacksError(
-            f"rank {rank} of {processes} died (killed by {name}{more}), and the run with it; "
-            "the same command goes on from the last checkpoint."
-        )
-    if code != 130 and (code != EXIT_GATE_FAILED or rank):  # the main process's verdict is no failure
-        print(f"rank {rank} of {processes} ended with exit code {code}; its message is above", file=sys.stderr)  # noqa: T201
-    return code
+    if failed:
+        raise _error(processes, *_first_cause(failed))
 
 
 def check(processes: int, device: str) -> None:
-    """Whether this machine can hold so many.
+    """Check that this machine can hold so many processes.
 
     Raises:
         UsageError: fewer GPUs than processes.
@@ -76,15 +68,23 @@ def check(processes: int, device: str) -> None:
         raise UsageError(f"--num-processes is {processes}, and this machine has {gpus} GPUs; give at most {gpus}.")
 
 
-def _start(processes: int, arguments: Sequence[str]) -> list[subprocess.Popen[bytes]]:
+def free_port() -> int:
+    """Return a port of this machine that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def _start(processes: int, arguments: Sequence[str], command: str) -> list[subprocess.Popen[bytes]]:
     shared = {
         "OMP_NUM_THREADS": str(threads_each(processes)),
         **os.environ,
         "WORLD_SIZE": str(processes),
         "LOCAL_WORLD_SIZE": str(processes),
         "MASTER_ADDR": "127.0.0.1",
-        _LAUNCHER: str(os.getpid()),
         "MASTER_PORT": str(free_port()),
+        COMMAND: command,
     }
     return [
         subprocess.Popen(
@@ -96,25 +96,17 @@ def _start(processes: int, arguments: Sequence[str]) -> list[subprocess.Popen[by
     ]
 
 
-def free_port() -> int:
-    """A port of this machine that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
 @contextmanager
 def _forwarding(children: list[subprocess.Popen[bytes]]) -> Iterator[None]:
-    """SIGINT, SIGTERM and, as the latter, SIGHUP go to every process."""
+    """Pass SIGINT, SIGTERM and, as the latter, SIGHUP on to every process."""
 
     def forward(number: int, frame: FrameType | None) -> None:
         for child in children:
             if child.poll() is None:
                 child.send_signal(number if number == signal.SIGINT else signal.SIGTERM)
 
-    hangup = getattr(signal, "SIGHUP", None)  # not on Windows; and left alone where nohup has it ignored
     watched = [signal.SIGINT, signal.SIGTERM]
+    hangup = getattr(signal, "SIGHUP", None)  # not on Windows; and left alone where nohup has it ignored
     watched += [hangup] if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN else []
     previous = {number: signal.signal(number, forward) for number in watched}
     try:
@@ -125,16 +117,17 @@ def _forwarding(children: list[subprocess.Popen[bytes]]) -> Iterator[None]:
 
 
 def _wait(children: list[subprocess.Popen[bytes]]) -> dict[int, int]:
-    """Until all have ended well, or some time after the first has not: the exit codes of those that failed, by rank."""
+    """Wait until all have ended well, or some time after the first has not; return the failures by rank, in order."""
     deadline: float | None = None
     failed: dict[int, int] = {}
     while True:
         codes = [child.poll() for child in children]
-        failed |= {rank: code for rank, code in enumerate(codes) if code and rank not in failed}  # in order of time
+        failed |= {rank: code for rank, code in enumerate(codes) if code and rank not in failed}
         if None not in codes or (deadline is not None and time.monotonic() > deadline):
             return failed
         if failed and deadline is None:
-            deadline = time.monotonic() + (_STOPPING_SECONDS if 130 in failed.values() else _GRACE_SECONDS)
+            stopping = RunInterrupted.exit_code in failed.values()
+            deadline = time.monotonic() + (_STOPPING_SECONDS if stopping else _GRACE_SECONDS)
         time.sleep(_POLL_SECONDS)
 
 
@@ -152,30 +145,21 @@ def _end(children: list[subprocess.Popen[bytes]]) -> None:
             child.wait()
 
 
-def end_with_launcher() -> None:
-    """In a process that ``launch`` or torchrun started: should that be gone, stop as if asked to, then for good.
-
-    torchrun leaves its processes at work when it is killed, and the store that they share dies with it. Other launchers
-    (SLURM's, a shell) may leave a process on purpose.
-    """
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        launcher = os.getppid()
-    elif _LAUNCHER in os.environ:
-        launcher = int(os.environ[_LAUNCHER])
-    else:
-        return
-
-    def watch() -> None:
-        while os.getppid() == launcher:
-            time.sleep(1.0)
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(_STOPPING_SECONDS)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def _first_cause(failed: dict[int, int]) -> tuple[int, int]:
-    """Of several failures, in order of time, the one that the others followed from."""
+    """Return, of several failures in order of time, the rank and code that the others followed from."""
     own = {rank: code for rank, code in failed.items() if code != ProcessLost.exit_code}
     return next(iter((own or failed).items()))
+
+
+def _error(processes: int, rank: int, code: int) -> CompressError:
+    """Return the error of a process that ended with ``code``, or was killed by the signal ``-code``."""
+    if code < 0:
+        name = signal.Signals(-code).name
+        more = ", often for want of memory" if name == "SIGKILL" else ""
+        return EnvironmentLacksError(
+            f"rank {rank} of {processes} died (killed by {name}{more}), and the run with it; "
+            "the same command goes on from the last checkpoint."
+        )
+    kinds = (EnvironmentLacksError, ProcessLost, ResultError, RunInterrupted)
+    kind = next((kind for kind in kinds if kind.exit_code == code), UsageError)
+    return kind(f"rank {rank} of {processes} ended with exit code {code}; its message is above.")

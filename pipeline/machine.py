@@ -8,7 +8,7 @@ from typing import Any
 
 import psutil
 
-from vitcompress.core.machine import cpu_flags, processor, usable_cores
+from vitcompress.core.machine import processor, usable_cores
 from vitcompress.exporters.cuda import gpu_present
 from vitcompress.exporters.tensorrt import installed_flavours
 
@@ -27,11 +27,6 @@ def package_version(name: str) -> str | None:
 def threads_each(processes: int) -> int:
     """Threads of each of several processes that share the cores."""
     return max(1, usable_cores() // processes)
-
-
-def has_amx() -> bool:
-    """Whether the CPU multiplies bfloat16 matrices in hardware (Intel AMX), as Linux tells it."""
-    return "amx_bf16" in cpu_flags()
 
 
 def environment() -> dict[str, Any]:

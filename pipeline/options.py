@@ -1,4 +1,4 @@
-"""The options of the command line that make up a run's config, by what they set."""
+"""Options that several commands have; each is named as the argument of the Python face that it becomes."""
 
 from __future__ import annotations
 
@@ -23,19 +23,27 @@ def _adding(*options: Callable[[Any], Any]) -> Callable[[Command], Command]:
     return decorate
 
 
+def settings_option(text: str) -> Callable[[Command], Command]:
+    """Return the option --set, with this help."""
+    return click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help=text)
+
+
 export_options = _adding(
     click.option(
         "--target",
+        "targets",
         metavar="LIST",
         help="What to make: onnx, tensorrt, tensorrt-rtx, triton, with commas.  [default: onnx, triton and the engine "
         "that this machine builds]",
     ),
     click.option(
-        "--precision", metavar="LIST", help="fp32, fp16, int8, bf16, fp8, with commas.  [default: fp32,fp16,int8]"
+        "--precision",
+        "precisions",
+        metavar="LIST",
+        help="fp32, fp16, int8, bf16, fp8, with commas.  [default: fp32,fp16,int8]",
     ),
     click.option("--projector", metavar="NAME", help="A lift's projector: fold, keep or auto.  [default: fold]"),
 )
-"""Options that are settings of export of the same name."""
 config_options = _adding(
     click.option("--teacher", metavar="NAME", help="timm model to imitate, e.g. cait_s24."),
     click.option("--student", metavar="NAME", help="timm model to train, e.g. deit_tiny."),
@@ -56,10 +64,11 @@ config_options = _adding(
     ),
     export_options,
     click.option("--seed", type=int, help="Seed of weights, order and augmentation.  [default: 0]"),
-    click.option("--config", "layers", multiple=True, metavar="FILE|NAME", help="Config file or recipe; repeatable."),
-    click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Any setting, e.g. distill.epochs=100."),
+    click.option("--config", multiple=True, metavar="FILE|NAME", help="Config file or recipe; repeatable."),
+    settings_option("Any setting, e.g. distill.epochs=100."),
 )
-"""Options that make up a run's config."""
+"""What makes up a run's config."""
+verbose_option = click.option("-v", "--verbose", is_flag=True, help="Show details, not only a line a stage.")
 run_options = _adding(
     click.option("-o", "--output", type=FOLDER, help="Run directory.  [default: runs/ and a name from the settings]"),
     click.option(

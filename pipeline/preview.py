@@ -6,7 +6,6 @@ weights are not fetched.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,10 +33,12 @@ from vitcompress.stages.data import stage as data_stage
 class Preview:
     """What a run would be."""
 
-    root: Path
+    output: Path
     """The run directory; it is not made."""
     begun: bool
     """Whether it holds this run already."""
+    processes: int
+    """That would train together."""
     asked: RunConfig
     config: RunConfig
     """What config.yaml would hold."""
@@ -46,6 +47,11 @@ class Preview:
     data: DataRecord
     context: Context
     """Of a run directory that is removed afterwards."""
+
+    @property
+    def shares_cores(self) -> bool:
+        """Whether loading images takes time from the networks."""
+        return self.context.workers == 0 or self.context.device == "cpu"
 
 
 @contextmanager
@@ -61,6 +67,8 @@ def preview(config: RunConfig, output: Path | None, processes: int, console: Con
     Raises:
         CompressError: as the run would before its first step.
     """
+    if world_size() > 1:
+        raise UsageError("--dry-run measures in one process; start it without torchrun, with --num-processes N.")
     config = with_absolute_paths(config)
     root = output or default_output(config)
     refuse_inside_data(root, config)
@@ -68,15 +76,16 @@ def preview(config: RunConfig, output: Path | None, processes: int, console: Con
         stage.facts(config)
     facts = Facts(config, Earlier.of(root), processes, fetch=False)
     models, choices = decide(config, facts, BEFORE_DATA)
-    begun = _refuse_unusable(root, models)
+    begun = RunDirectory.begun(root, identity(models))
     with TemporaryDirectory(prefix="compress-dry-run-") as folder:
         context = Context(
             run=RunDirectory.claim(Path(folder) / "run", identity(models)),
             seed=config.seed,
             device=models.device,
             workers=int(models.workers),
-            threads=_threads(models, processes),
+            threads=int(models.threads) or (threads_each(processes) if processes > 1 else 0),
             console=console,
+            verbose=False,
         )
         skipping = models.data.on_bad_image == "skip"  # else a few steps could meet an image that a run leaves out
         unopened = models.data if skipping else models.data.model_copy(update={"check": "skip"})
@@ -84,29 +93,4 @@ def preview(config: RunConfig, output: Path | None, processes: int, console: Con
         listed = bool(facts.earlier) and bool(RunDirectory(root).stage_state("data"))
         same = listed and RunDirectory(root).load_record("data", DataRecord).digest == data.digest
         resolved, more = decide(models, facts.with_data(data, same_images=same), WITH_DATA)
-        yield Preview(root, begun, config, resolved, (*choices, *more), data, context)
-
-
-def _refuse_unusable(root: Path, models: RunConfig) -> bool:
-    """Return whether this run has begun at ``root``, which is left as it is.
-
-    Raises:
-        UsageError: the run could not be written there; or this process is one of several.
-    """
-    if world_size() > 1:
-        raise UsageError("--dry-run measures in one process; start it without torchrun, with --num-processes N.")
-    begun = RunDirectory.begun(root, identity(models))
-    parent = next(path for path in (root, *root.absolute().parents) if path.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise UsageError(
-            f"output '{root}' cannot be written ('{parent}' takes no files); give a folder you may write to with "
-            "--output."
-        )
-    return begun
-
-
-def _threads(config: RunConfig, processes: int) -> int:
-    """Return the threads as the run would have them: several processes share the cores (``pipeline.launch``)."""
-    if int(config.threads) or processes == 1 or "OMP_NUM_THREADS" in os.environ:
-        return int(config.threads)
-    return threads_each(processes)
+        yield Preview(root, begun, processes, config, resolved, (*choices, *more), data, context)

@@ -46,15 +46,7 @@ def notes(config: RunConfig) -> list[str]:
     """Return what must be said plainly on screen and in the report."""
     if config.geometry != "reduced":
         return []
-
-    def shape(args: dict[str, Any] | str) -> str:
-        return ", ".join(f"{key} {value}" for key, value in args.items()) if isinstance(args, dict) else args
-
-    width = config.student.uniform_width
-    wider = {"embed_dim": width} if isinstance(width, int) else {}
-    student_args = config.student.args if isinstance(config.student.args, str) else {**config.student.args, **wider}
     return [
         "reduced geometry: the figures show that the pipeline works and say nothing about the full-size models (for "
-        f"those: --data DIR). {config.teacher.model} is built with {shape(config.teacher.args)}; "
-        f"{config.student.model} with {shape(student_args)}."
+        "those: --data DIR)."
     ]

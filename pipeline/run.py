@@ -1,12 +1,11 @@
-"""`compress run`, `compress export RUN` and `compress verify RUN`: from a config to records, report and verdict."""
+"""`compress run`, `export RUN`, `verify RUN` and `analyze RUN`: from a config to records, report and verdict."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 
@@ -19,83 +18,62 @@ from vitcompress.pipeline.config import RunConfig, dump_yaml, merge, validate, w
 from vitcompress.pipeline.folders import absent_folders, remove_empty
 from vitcompress.pipeline.plan import STAGES, with_needs
 from vitcompress.pipeline.report.files import report_if_complete, report_of
-from vitcompress.pipeline.request import default_output, identity, notes, refuse_inside_data
+from vitcompress.pipeline.request import default_output, identity, refuse_inside_data
 from vitcompress.pipeline.runner import Runner, follow
 
-if TYPE_CHECKING:
-    from vitcompress.stages.training.processes import Together
-
-
-@dataclass(frozen=True)
-class Step:
-    """What a single-step command computes."""
-
-    last: str
-    """The stage that it ends with; the ones needed for that come first."""
-    settings: tuple[str, ...]
-    """Sections that its --set may change: those that leave the trained student as it is."""
-    again: bool = True
-    """Whether the stage of the step's name is computed even if it could be reused."""
-
-
 STEPS = {
-    "analyze": Step("dynamics", ("analysis",), again=False),
-    "export": Step("gates", ("fold", "export")),
-    "verify": Step("gates", ("verify", "gates")),
+    "analyze": ("dynamics", ("analysis",)),
+    "export": ("gates", ("fold", "export")),
+    "verify": ("gates", ("verify", "gates")),
 }
+"""Of each single-step command: its last stage, and the sections that it may change: none that the training reads."""
 TRAINING_STAGES = ("data", "teacher", "student", "distill", "control")
 """Stages that a single step reads and never computes."""
+_FIRST_FILES = ("records/data.json", "data/bad_images.txt", "config.yaml", "state.json", ".lock")
+"""All that a run has before its first computation."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a command ends with."""
-
-    run: RunDirectory
-    report: dict[str, Any] | None
-    """None when the command stopped before verification."""
-    recomputed: tuple[str, ...]
-    finished: tuple[str, ...] = ()
-    """Stages that stand now, reused ones included."""
-
-
-def run_all(config: RunConfig, output: Path | None, command: str, console: Console) -> Outcome | None:
-    """Carry out the plan, reusing whatever is still good; a process that is not the main one does its part: None.
+def run_all(config: RunConfig, output: Path | None, command: str, console: Console, verbose: bool = False) -> bool:
+    """Carry out the plan, reusing whatever is still good; return whether this is the main process.
 
     Args:
         config: as requested, "auto" included.
         output: the run directory; None for one under ``runs/`` named after models, strategy, data and seed.
         command: the command line, for the report.
         console: where progress goes.
+        verbose: whether stages show details.
 
     Raises:
         CompressError: anything the user can solve; what is on disk from earlier runs stays.
     """
+    config = with_absolute_paths(config)
+    root = output or default_output(config)
+    runner = Runner(RunDirectory(root), console, verbose=verbose)
     if world_size() == 1:
-        return _run_all(config, output, command, console, None)
+        _run_all(config, command, runner)
+        return True
     from vitcompress.stages.training.processes import Together
 
     with closing(Together(config.device, 60 * config.distill.timeout_minutes)) as together:
         if together.main:
             with together.leading():
-                return _run_all(config, output, command, console, together)
-        console.quiet = True
-        follow(together, console)
-        return None
+                runner.together = together
+                _run_all(config, command, runner)
+        else:
+            console.quiet = True
+            follow(together, console)
+        return together.main
 
 
-def _run_all(
-    config: RunConfig, output: Path | None, command: str, console: Console, together: Together | None
-) -> Outcome:
-    config = with_absolute_paths(config)
-    root = output or default_output(config)
+def _run_all(config: RunConfig, command: str, runner: Runner) -> None:
+    root = runner.run.root
     refuse_inside_data(root, config)
     request = fingerprint(config, config.model_dump(mode="json"), [each.facts(config) for each in STAGES], world_size())
     known = _known_request(root, request)
     if known is not None:
-        run, models = known
-        with run.locked():
-            return _carried_out(Runner(run, console, together=together), models, config, command, notes(models))
+        with runner.run.locked():
+            runner.line("run", str(root))
+            return _carry_out(runner, known, config, command)
     from vitcompress.pipeline.config.decide import BEFORE_DATA, WITH_DATA, decide
     from vitcompress.pipeline.config.facts import Earlier, Facts
     from vitcompress.pipeline.config.networks import size_notes
@@ -110,47 +88,44 @@ def _run_all(
         remove_empty(absent)
         raise
     with run.locked(), _undone_if_refused(run, absent if fresh else None):
-        runner = Runner(run, console, together=together)
-        _say(console, "run", run.root)
+        runner.line("run", str(root))
         facts = facts.with_data(runner.stage("data", models), same_images="data" not in runner.computed)
         resolved, _ = decide(models, facts, WITH_DATA)
+        for note in size_notes(config, resolved):
+            runner.line("note", note)
         write_atomic(run.root / "config.yaml", dump_yaml(resolved))
         asked = config.model_dump(mode="json")
         run.remember(asked=asked, resolved=resolved.model_dump(mode="json"), request=request, command=command)
-        return _carried_out(runner, resolved, config, command, [*notes(resolved), *size_notes(config, resolved)])
+        _carry_out(runner, resolved, config, command)
 
 
-def _carried_out(runner: Runner, resolved: RunConfig, asked: RunConfig, command: str, said: list[str]) -> Outcome:
-    """Carry out all stages of a resolved run whose lock is held, and report.
+def _carry_out(runner: Runner, resolved: RunConfig, asked: RunConfig, command: str) -> None:
+    """Carry out all stages of a resolved run whose lock is held, and write the report.
 
     Args:
         runner: with or without the record of the images.
         resolved: all decided but for what only the analysis of the teacher can.
         asked: as requested.
         command: the command line, for the report.
-        said: notes for the console.
     """
-    if "data" not in runner.records:
-        _say(runner.console, "run", runner.run.root)
-        runner.stage("data", resolved)
-    for note in said:
-        _say(runner.console, "note", note)
     collective = [stage.name for stage in STAGES if stage.collective]
-    for stage in STAGES[1:]:
+    for stage in STAGES:
+        if stage.name in runner.records:
+            continue
         if stage.name == "student":
             resolved = _with_strategy(runner, resolved, asked)
         runner.stage(stage.name, resolved)
         if runner.together and stage.name == collective[-1]:
             runner.together.dismiss()
-    return Outcome(runner.run, report_of(runner, resolved, command), tuple(runner.computed))
+    if not runner.computed:
+        runner.line("run", "nothing to recompute: every stage is reused")
+    report_of(runner, resolved, command)
 
 
-def _say(console: Console, what: str, text: object) -> None:
-    console.print(f"{what:<8} {text}", highlight=False, markup=False, soft_wrap=what == "run")
-
-
-def run_step(root: Path, step: str, sets: dict[str, Any], command: str, console: Console) -> Outcome:
-    """Carry out one step of a finished run again, with changed settings of its own.
+def run_step(
+    root: Path, step: str, sets: dict[str, Any], command: str, console: Console, verbose: bool = False
+) -> tuple[str, ...]:
+    """Carry out one step of a finished run again, with changed settings of its own; return the stages that stand now.
 
     Raises:
         UsageError: not a run, training not finished, or a setting that is not this step's.
@@ -158,7 +133,7 @@ def run_step(root: Path, step: str, sets: dict[str, Any], command: str, console:
     if world_size() > 1:
         raise UsageError(f"`compress {step}` is one process's work; start it without torchrun or accelerate launch.")
     run = RunDirectory.existing(root)
-    allowed = STEPS[step].settings
+    last, allowed = STEPS[step]
     foreign = sorted(set(sets) - set(allowed))
     if foreign:
         raise UsageError(
@@ -166,37 +141,40 @@ def run_step(root: Path, step: str, sets: dict[str, Any], command: str, console:
             "use `compress run` with a different --output."
         )
     with run.locked():
-        state = run.state()
-        if "resolved" not in state:
-            raise UsageError(f"run '{root}' has not begun; start it with `compress run`.")
-        resolved = validate(merge(_readable(root, state["resolved"]), sets))
+        runner, state = Runner(run, console, verbose=verbose), run.state()
+        resolved = validate(merge(_settings(root, state), sets))
         if step == "analyze" and not resolved.analysis.images:
             raise UsageError(f"analysis.images is 0 in run '{root}', so nothing would be read; give --images N.")
         if step == "export":
             resolved = _with_targets(resolved, asked="target" in sets.get("export", {}))
-        runner = Runner(run, console)
-        needed = with_needs(_last(step, run, console))
+        if step == "analyze" and run.stage_state("distill").get("status") != "done":
+            runner.line("note", "the student is not trained yet: the teacher alone is analysed")
+            last = "analyze"
+        needed = with_needs(last)
         for stage in (stage for stage in STAGES if stage.name in needed):
             if stage.name in TRAINING_STAGES:
                 runner.finished(stage.name, resolved)
             else:
-                runner.stage(stage.name, resolved, force=stage.name == step and STEPS[step].again)
+                runner.stage(stage.name, resolved, force=stage.name == step != "analyze")
         changed = resolved.model_dump(mode="json")
         if changed != state["resolved"]:
             write_atomic(run.root / "config.yaml", dump_yaml(resolved))
             # The request no longer describes what is here; forgetting it makes the next `compress run` decide anew.
             run.remember(resolved=changed, request=None)
         finished = tuple(runner.records)
-        report = report_if_complete(runner, resolved, state["command"])
-    return Outcome(run, report, tuple(runner.computed), finished)
+        report_if_complete(runner, resolved, state["command"])
+    return finished
 
 
-def _readable(root: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of a run, if this version knows them all.
+def _settings(root: Path, state: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings of a run.
 
     Raises:
-        UsageError: another version wrote them.
+        UsageError: it has none yet, or another version wrote them.
     """
+    if "resolved" not in state:
+        raise UsageError(f"run '{root}' has not begun; start it with `compress run`.")
+    settings: dict[str, Any] = state["resolved"]
     try:
         validate(settings)
     except UsageError as error:
@@ -205,15 +183,6 @@ def _readable(root: Path, settings: dict[str, Any]) -> dict[str, Any]:
             "which keeps whatever is still good."
         ) from error
     return settings
-
-
-def _last(step: str, run: RunDirectory, console: Console) -> str:
-    """Return the stage that a step ends with; before the student is trained, the teacher alone is analysed."""
-    last = STEPS[step].last
-    if step == "analyze" and run.stage_state("distill").get("status") != "done":
-        console.print("note     the student is not trained yet: the teacher alone is analysed", highlight=False)
-        return "analyze"
-    return last
 
 
 def _with_strategy(runner: Runner, resolved: RunConfig, asked: RunConfig) -> RunConfig:
@@ -227,7 +196,7 @@ def _with_strategy(runner: Runner, resolved: RunConfig, asked: RunConfig) -> Run
     decided, choices = decide(resolved, Facts(asked, analysis=analysis), WITH_ANALYSIS)
     for choice in choices:
         for reason in choice.reason.splitlines():
-            _say(runner.console, "auto", reason)
+            runner.line("auto", reason)
     write_atomic(runner.run.root / "config.yaml", dump_yaml(decided))
     runner.run.remember(resolved=decided.model_dump(mode="json"))
     return decided
@@ -256,27 +225,17 @@ def _undone_if_refused(run: RunDirectory, absent: list[Path] | None) -> Iterator
     try:
         yield
     except CompressError as error:
-        if absent is not None and error.exit_code in (2, 3) and _has_only_begun(run):
-            for name in _FIRST_FILES:
-                (run.root / name).unlink(missing_ok=True)
+        files = {path.relative_to(run.root).as_posix() for path in run.root.rglob("*") if not path.is_dir()}
+        if absent is not None and error.exit_code in (2, 3) and files <= set(_FIRST_FILES):
+            for name in files:
+                (run.root / name).unlink()
             remove_empty([run.root / "records", run.root / "data", *absent])
         raise
 
 
-_FIRST_FILES = ("records/data.json", "data/bad_images.txt", "config.yaml", "state.json", ".lock")
-
-
-def _has_only_begun(run: RunDirectory) -> bool:
-    files = {path.relative_to(run.root).as_posix() for path in run.root.rglob("*") if not path.is_dir()}
-    return files <= set(_FIRST_FILES)
-
-
-def _known_request(root: Path, request: str) -> tuple[RunDirectory, RunConfig] | None:
-    """Return the run and its resolved config, when exactly this was asked of it before."""
+def _known_request(root: Path, request: str) -> RunConfig | None:
+    """Return the resolved config of the run, when exactly this was asked of it before."""
     if not (root / "state.json").is_file():
         return None
-    run = RunDirectory.existing(root)
-    state = run.state()
-    if state.get("request") != request:
-        return None
-    return run, validate(state["resolved"])
+    state = RunDirectory(root).state()
+    return validate(state["resolved"]) if state.get("request") == request else None

@@ -34,6 +34,8 @@ class Runner:
     """Stages that were not reused."""
     together: Together | None = None
     """The other processes, where several train; None in an ordinary run."""
+    verbose: bool = False
+    """Whether stages show details."""
 
     def stage(self, name: str, config: RunConfig, *, force: bool = False) -> Any:
         """Return the stage's record: the one on disk when nothing it depends on changed, else a new one.
@@ -48,10 +50,10 @@ class Runner:
         print_of = self.fingerprint(stage, config)
         record = None if force and not idle else self.run.reusable(name, print_of, stage.record)
         if record is None:
-            record = self._untold(stage, config, print_of) if idle else self._compute(stage, config, print_of)
+            record = self._compute(stage, config, print_of)
             self.computed.append(name)
         elif not idle:
-            self._line(name, "reused")
+            self.line(name, "reused")
         self.records[name] = record
         return record
 
@@ -64,17 +66,17 @@ class Runner:
         stage = BY_NAME[name]
         if stage.idle(config):
             return self.stage(name, config)
-        if stage.outside_kept:  # what it was made from may be gone: the run has its own copy
-            record = self.run.reusable(name, self._settings(stage, config), stage.record, key="settings")
-        else:
-            record = self.run.reusable(name, self.fingerprint(stage, config), stage.record)
+        # What it was made from may be gone where the run has its own copy.
+        key = "settings" if stage.outside_kept else "fingerprint"
+        wanted = self._settings(stage, config) if stage.outside_kept else self.fingerprint(stage, config)
+        record = self.run.reusable(name, wanted, stage.record, key=key)
         if record is None:
             status = self.run.stage_state(name).get("status")
             why = "its settings, inputs or files changed since" if status == "done" else "it has not finished"
             raise UsageError(
                 f"run '{self.run.root}': stage '{name}' cannot be used: {why}; finish it with `compress run`."
             )
-        self._line(name, "reused")
+        self.line(name, "reused")
         self.records[name] = record
         return record
 
@@ -101,13 +103,11 @@ class Runner:
         )
 
     def _compute(self, stage: Stage, config: RunConfig, print_of: str) -> Record:
-        before = self.run.stage_state(stage.name)
-        if before.get("status") == "done":
-            what = "settings or inputs changed" if before["fingerprint"] != print_of else "asked for, or files missing"
-            self._line(stage.name, f"running again ({what})")
-        else:
-            self._line(stage.name, "running")
-        self._attempt(stage.name, before, "running", print_of)
+        idle, before = stage.idle(config), self.run.stage_state(stage.name)
+        if not idle:
+            self._attempt(stage.name, before, "running", print_of)
+            if self.console.is_terminal:  # until the stage's bar or its next line is printed over it
+                self.console.print(f"{stage.name:<8} ...", end="\r", highlight=False)
         started = time.monotonic()
         try:
             record = self._carry_out(stage, config, print_of)
@@ -118,24 +118,21 @@ class Runner:
             self._attempt(stage.name, before, "failed", print_of, error=str(error)[:500])
             raise
         seconds = time.monotonic() - started
-        self._mark_done(stage, config, print_of, record, seconds=round(seconds, 2))
-        self._line(stage.name, f"done in {seconds:.1f} s")
+        self.run.mark(
+            stage.name,
+            "done",
+            print_of,
+            settings=self._settings(stage, config),
+            record=self.run.save_record(stage.name, record),
+            **({} if idle else {"seconds": round(seconds, 2)}),
+        )
+        if not idle:
+            self.line(stage.name, f"done in {seconds:.1f} s{_why_again(before, print_of)}")
         return record
-
-    def _untold(self, stage: Stage, config: RunConfig, print_of: str) -> Record:
-        """Make the record of a stage that nothing is asked of: in this process, in no time, and without a word."""
-        record = carry_out(self, stage, config, print_of)
-        self._mark_done(stage, config, print_of, record)
-        return record
-
-    def _mark_done(self, stage: Stage, config: RunConfig, print_of: str, record: Record, **more: Any) -> None:
-        written = self.run.save_record(stage.name, record)
-        settings = self._settings(stage, config)
-        self.run.mark(stage.name, "done", print_of, settings=settings, record=written, **more)
 
     def _carry_out(self, stage: Stage, config: RunConfig, print_of: str) -> Record:
         """Do the stage's own work, with the other processes where it is theirs too."""
-        if self.together is None or not stage.collective:
+        if self.together is None or not stage.collective or stage.idle(config):
             return carry_out(self, stage, config, print_of)
         call = {"stage": stage.name, "run": str(self.run.root.resolve()), "fingerprint": print_of}
         self.together.tell({**call, "config": config.model_dump(mode="json")})
@@ -150,8 +147,16 @@ class Runner:
         else:
             self.run.mark(name, status, print_of, **more)
 
-    def _line(self, stage: str, text: str) -> None:
-        self.console.print(f"{stage:<8} {text}", highlight=False, markup=False)
+    def line(self, what: str, text: str) -> None:
+        """Print a line of a stage, or of the whole run."""
+        self.console.print(f"{what:<8} {text}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _why_again(before: dict[str, Any], print_of: str) -> str:
+    """Return why a stage was computed again, in brackets; empty where it was not done ``before``."""
+    if before.get("status") != "done":
+        return ""
+    return " (its settings or inputs changed)" if before["fingerprint"] != print_of else " (again)"
 
 
 def carry_out(runner: Runner, stage: Stage, config: RunConfig, print_of: str) -> Record:
@@ -166,6 +171,7 @@ def carry_out(runner: Runner, stage: Stage, config: RunConfig, print_of: str) ->
         threads=int(config.threads),
         fingerprint=print_of,
         console=runner.console,
+        verbose=runner.verbose,
     )
     record: Record = module.run(stage.config(config), inputs, context)
     return record

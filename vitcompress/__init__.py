@@ -14,39 +14,35 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from vitcompress.core.errors import (
+    BundleError,
+    CompressError,
+    DataError,
+    EnvironmentLacksError,
+    ResultError,
+    RunInterrupted,
+    UsageError,
+)
+
 if TYPE_CHECKING:
-    from vitcompress.core.errors import (
-        BundleError,
-        CompressError,
-        DataError,
-        EnvironmentLacksError,
-        ResultError,
-        RunInterrupted,
-        UsageError,
-    )
     from vitcompress.exporters.predict import Prediction
+    from vitcompress.pipeline.api.arguments import Analysis
     from vitcompress.pipeline.api.baselines import Comparison, check, update_baseline
     from vitcompress.pipeline.api.bundle import Bundle
     from vitcompress.pipeline.api.distilling import Distilled, distill
-    from vitcompress.pipeline.api.networks import Analysis, fold
+    from vitcompress.pipeline.api.networks import fold
     from vitcompress.pipeline.api.runs import Run, analyze, export, run, verify
+    from vitcompress.pipeline.doctor import Finding, examine
 
 _HOMES = {
+    "vitcompress.pipeline.api.arguments": ("Analysis",),
     "vitcompress.pipeline.api.baselines": ("Comparison", "check", "update_baseline"),
     "vitcompress.pipeline.api.bundle": ("Bundle",),
     "vitcompress.pipeline.api.distilling": ("Distilled", "distill"),
-    "vitcompress.pipeline.api.networks": ("Analysis", "fold"),
+    "vitcompress.pipeline.api.networks": ("fold",),
     "vitcompress.pipeline.api.runs": ("Run", "analyze", "export", "run", "verify"),
+    "vitcompress.pipeline.doctor": ("Finding", "examine"),
     "vitcompress.exporters.predict": ("Prediction",),
-    "vitcompress.core.errors": (
-        "BundleError",
-        "CompressError",
-        "DataError",
-        "EnvironmentLacksError",
-        "ResultError",
-        "RunInterrupted",
-        "UsageError",
-    ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
@@ -59,6 +55,7 @@ __all__ = [
     "DataError",
     "Distilled",
     "EnvironmentLacksError",
+    "Finding",
     "Prediction",
     "ResultError",
     "Run",
@@ -67,6 +64,7 @@ __all__ = [
     "analyze",
     "check",
     "distill",
+    "examine",
     "export",
     "fold",
     "run",

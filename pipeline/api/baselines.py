@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from vitcompress.core.errors import EXIT_GATE_FAILED
-from vitcompress.pipeline.api.arguments import PathLike, assignments
+from vitcompress.pipeline.api.arguments import PathLike, Settings, assignments
 from vitcompress.pipeline.api.runs import Run, folder_of
 
 
@@ -21,7 +20,9 @@ class Comparison:
     """PASS, FAIL, UNDECIDED or DONE."""
     why: str
     rows: list[dict[str, Any]]
-    """One a gate: value, interval, limit, verdict and cause, as in check.json."""
+    """One a gate: value, interval, limit, verdict and cause."""
+    document: dict[str, Any]
+    """All that check.json holds."""
     folder: Path
     """Where check.json, check.md and check.junit.xml are."""
 
@@ -30,7 +31,7 @@ def check(
     run: Run | PathLike,
     baseline: PathLike = "baseline.json",
     *,
-    settings: Mapping[str, Any] | None = None,
+    settings: Settings | None = None,
     output: PathLike | None = None,
 ) -> Comparison:
     """Compare a finished run with a committed baseline: accuracy, latency against the teacher, size.
@@ -52,11 +53,11 @@ def check(
     from vitcompress.pipeline.check.command import check as compare
     from vitcompress.pipeline.config import parse_sets
 
-    sets = parse_sets(assignments(settings or {}))
+    sets = parse_sets(assignments(settings))
     found = compare(folder_of(run), Path(baseline), sets, Path(output) if output is not None else None)
-    verdict = found["verdict"]
+    folder, verdict = found.pop("folder"), found["verdict"]
     passed = verdict["exit_code"] != EXIT_GATE_FAILED
-    return Comparison(passed, verdict["word"], verdict["why"], found["rows"], found["folder"])
+    return Comparison(passed, verdict["word"], verdict["why"], found["rows"], found, folder)
 
 
 def update_baseline(run: Run | PathLike, baseline: PathLike = "baseline.json", *, force: bool = False) -> list[str]:

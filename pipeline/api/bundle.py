@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vitcompress.core.pillow import hushed
@@ -63,9 +63,13 @@ class Bundle:
             DataError: a path does not exist, or there is no image.
             EnvironmentLacksError: what runs the model is not on this machine.
         """
-        given = [images] if isinstance(images, str | os.PathLike) else images
         with hushed():
-            return list(predict_images(self._open, [Path(path) for path in given], top=top, model=model))
+            return list(self.each(images, top=top, model=model))
+
+    def each(self, images: PathLike | Sequence[PathLike], *, top: int = 5, model: str = "onnx") -> Iterator[Prediction]:
+        """Yield what :meth:`predict` returns, each as soon as it is known."""
+        given = [images] if isinstance(images, str | os.PathLike) else images
+        return predict_images(self._open, [Path(path) for path in given], top=top, model=model)
 
     def __repr__(self) -> str:
         return f"Bundle({os.fspath(self.folder)!r}): {', '.join(model.name for model in self.models)}"

@@ -7,7 +7,7 @@ same losses, schedule, checkpoints and records.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -78,8 +78,6 @@ def distill(
     epochs: int | None = None,
     teacher_taps: Sequence[Tap] | None = None,
     student_taps: Sequence[Tap] | None = None,
-    prefix_tokens: int | None = None,
-    teacher_transform: Callable[[Tensor], Tensor] | None = None,
     start: Start = "random",
     settings: Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -93,7 +91,8 @@ def distill(
     `compress run`; a second call with the same networks, settings and folder goes on from the last checkpoint.
 
     Args:
-        teacher: maps a batch of ``train`` to logits ``[B, K]``.
+        teacher: maps a batch of ``train`` to logits ``[B, K]``; one that wants other images is wrapped in a module that
+            makes them.
         student: likewise.
         train: batches to train on; augmentation is the loader's.
         val: batches to judge on.
@@ -101,11 +100,9 @@ def distill(
             LayerNorm and a classifier, which :func:`vitcompress.fold` folds exactly; ``plain`` leaves it as it is.
         epochs: passes over ``train``; None for the rule of `compress run`.
         teacher_taps: what is compared, from input to output: names of modules (``"blocks.11"``) whose outputs are
-            tokens ``[B, N, D]`` or maps ``[B, D, H, W]``, or functions of the network and the images. None for the
-            blocks of a network of timm.
+            tokens ``[B, N, D]`` or maps ``[B, D, H, W]``, or functions of the network and the images. Tokens that are
+            too many for a square grid are prefix tokens. None for the blocks of a network of timm.
         student_taps: likewise; a lift reads the last one.
-        prefix_tokens: tokens before the patches in taps of tokens; None: what is too many for a square grid.
-        teacher_transform: applied to the images that the teacher sees, such as another normalisation or size.
         start: of the student's weights: ``random`` or ``pretrained``; the learning rate depends on it.
         settings: of the section ``distill``, by name: ``{"tau": 2.0, "lr": 1e-3}``.
         seed: of new weights and of the order of dropout.
@@ -128,16 +125,13 @@ def distill(
             f"strategy '{strategy}' rebuilds a network of timm by its name; give plain or lift, or use vitcompress.run."
         )
     images, labels = first_batch(train, "train")
-    classes = _classes(teacher, student, images if teacher_transform is None else teacher_transform(images[:2]), images)
-    theirs = tappable(deepcopy(teacher), teacher_taps, images[:2], prefix_tokens, teacher_transform, "teacher")
-    ours = tappable(deepcopy(student), student_taps, images[:2], prefix_tokens, None, "student")
+    classes = _classes(teacher, student, images)
+    theirs = tappable(deepcopy(teacher), teacher_taps, images[:2], "teacher")
+    ours = tappable(deepcopy(student), student_taps, images[:2], "student")
     (teacher_shape, student_shape), size = (shape_of_taps(theirs), shape_of_taps(ours)), int(images.shape[-1])
     name = type(student).__name__
     set_seed(seed)
-    network = ours
-    if strategy == "lift":
-        network = LiftStudent(ours, name, teacher_shape.width, classes)
-        _freeze_unused(network, images[:2])
+    network = LiftStudent(ours, name, teacher_shape.width, classes) if strategy == "lift" else ours
     config = _settings(settings or {}, epochs, train, len(labels))
     config = config.model_copy(
         update={"features": resolved_features(config, student_shape.depth, teacher_shape.depth)}
@@ -175,17 +169,17 @@ def distill(
     return Distilled(trained.module if isinstance(trained, GivenNetwork) else trained, record, root)
 
 
-def _classes(teacher: nn.Module, student: nn.Module, for_teacher: Tensor, images: Tensor) -> int:
+def _classes(teacher: nn.Module, student: nn.Module, images: Tensor) -> int:
     """Return the number of classes of both networks.
 
     Raises:
         UsageError: they differ.
     """
     counts = []
-    for network, seen in ((teacher, for_teacher), (student, images)):
+    for network in (teacher, student):
         training, device = network.training, next(network.parameters()).device
         with torch.no_grad():
-            logits = network.eval()(seen[:2].to(device))
+            logits = network.eval()(images[:2].to(device))
         network.train(training)
         if not isinstance(logits, Tensor) or logits.ndim != 2:
             raise UsageError(f"{type(network).__name__} does not give logits [B, K]; wrap it so that it does.")
@@ -195,16 +189,6 @@ def _classes(teacher: nn.Module, student: nn.Module, for_teacher: Tensor, images
             f"the teacher has {counts[0]} classes and the student {counts[1]}; give both the classes of the labels."
         )
     return counts[1]
-
-
-def _freeze_unused(lift: LiftStudent, images: Tensor) -> None:
-    """Freeze the parameters of the student's own end, which a lift does not read."""
-    parameters = [parameter for parameter in lift.parameters() if parameter.requires_grad]
-    training = lift.training
-    gradients = torch.autograd.grad(lift.eval()(images.cpu()).sum(), parameters, allow_unused=True)
-    lift.train(training)
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.requires_grad_(gradient is not None)
 
 
 def _settings(settings: Mapping[str, Any], epochs: int | None, train: Batches, batch: int) -> DistillConfig:

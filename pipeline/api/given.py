@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -27,24 +27,19 @@ def tappable(
     network: nn.Module,
     taps: Sequence[Tap] | None,
     images: Tensor,
-    prefix_tokens: int | None,
-    transform: Callable[[Tensor], Tensor] | None,
     role: str,
 ) -> nn.Module:
     """Return a network whose taps can be read: one of timm as it is, any other with the taps that are named."""
     network = network.cpu().float()
     shape = family_of(network).shape(network) if hasattr(network, "forward_intermediates") else None
-    if taps is None and shape is not None and transform is None:
+    if taps is None and shape is not None:
         return network
-    if taps is None and shape is not None and shape.isotropic:
-        infos: Any = network.feature_info
-        taps = [info["module"] for info in infos]
     if taps is None:
         raise UsageError(
             f"the blocks of the {role} {type(network).__name__} are not known; name what is compared, from input to "
             f"output, for example {role}_taps=['blocks.11'], or give functions."
         )
-    return GivenNetwork(network, taps, images.cpu(), prefix_tokens, transform)
+    return GivenNetwork(network, taps, images.cpu())
 
 
 def shape_of_taps(network: nn.Module) -> Shape:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +17,7 @@ from vitcompress.core.files import reference
 from vitcompress.exporters import targets as known_targets
 from vitcompress.exporters.onnx import max_difference, onnx_from_module
 from vitcompress.exporters.precision.audit import operator_dtypes
-from vitcompress.pipeline.api.arguments import PathLike, console_of
+from vitcompress.pipeline.api.arguments import Analysis, PathLike, console_of
 from vitcompress.pipeline.api.distilling import Distilled
 from vitcompress.pipeline.api.given import (
     Batches,
@@ -37,6 +35,10 @@ from vitcompress.stages.models.families.given import GivenNetwork, Tap
 from vitcompress.stages.models.students import LiftStudent
 from vitcompress.stages.rewrites.deploy import deployed
 from vitcompress.stages.training.device import make_accelerator
+
+_MAX_BATCH = 32
+_TOLERANCE = 1e-3
+"""Largest accepted difference of logits from torch."""
 
 
 def fold(lifted: nn.Module | Distilled) -> nn.Module:
@@ -70,56 +72,34 @@ def fold(lifted: nn.Module | Distilled) -> nn.Module:
 def export_module(
     module: nn.Module | Distilled,
     output: PathLike,
-    *,
-    images: Tensor | None = None,
-    size: int | None = None,
-    targets: Sequence[str] = ("onnx",),
-    max_batch: int = 32,
-    tolerance: float = 1e-3,
-    name: str = "student",
+    images: Tensor,
+    targets: Sequence[str],
 ) -> tuple[Any, ...]:
-    """Export a network to ONNX, rewritten exactly and compared with torch, and build what else is asked for.
-
-    Args:
-        module: maps float32 ``[B, 3, S, S]`` to logits ``[B, K]``; not changed.
-        output: a folder.
-        images: float32 ``[N, 3, S, S]`` to compare on; None for noise, which says less.
-        size: S, where no images are given.
-        targets: ``onnx``, and engines such as ``tensorrt``.
-        max_batch: largest batch.
-        tolerance: largest accepted difference of logits from torch.
-        name: of the files.
-
-    Returns:
-        One artifact a target, the graph first.
+    """Export a network for :func:`vitcompress.export`, rewritten exactly and compared with torch on the images.
 
     Raises:
-        UsageError: neither images nor size are given, or a target is not known.
+        UsageError: a target is not known.
         EnvironmentLacksError: an engine that was asked for cannot be built here.
         ResultError: the graph cannot be exported, or its logits differ from torch's.
     """
     from vitcompress.core.artifact_records import OnnxArtifact
 
     network = (module.student if isinstance(module, Distilled) else module).eval()
-    if images is None and size is None:
-        raise UsageError("exporting a network needs images=... to compare it on, or at least size=... of its input.")
-    generator = torch.Generator().manual_seed(0)
-    compared = images if images is not None else torch.randn(8, 3, size or 0, size or 0, generator=generator)
-    side, root = int(compared.shape[-1]), Path(output)
+    side, root = int(images.shape[-1]), Path(output)
     engines = [known_targets.get(one) for one in targets if one != "onnx"]
     for target in engines:
         target.require()
     rewritten = deployed(network, as_given(side), "float")
-    path = root / f"{name}.onnx"
-    facts = onnx_from_module(rewritten.module, path, size=side, max_batch=max_batch)
-    differences = max_difference(path, network, compared.numpy())
-    if not max(differences.values()) <= tolerance:
+    path = root / "student.onnx"
+    facts = onnx_from_module(rewritten.module, path, size=side, max_batch=_MAX_BATCH)
+    differences = max_difference(path, network, images.numpy())
+    if not max(differences.values()) <= _TOLERANCE:
         raise ResultError(
             f"{path} differs from torch by {max(differences.values()):.3g} in logits, more than the tolerance "
-            f"{tolerance:g}; do not use it."
+            f"{_TOLERANCE:g}; do not use it."
         )
     graph = OnnxArtifact(
-        name=name,
+        name="student",
         file=reference(path, root),
         data=reference(facts.data, root) if facts.data else None,
         input="float",
@@ -127,24 +107,14 @@ def export_module(
         nodes=facts.nodes,
         opset=facts.opset,
         max_logit_difference=differences,
-        tolerance=tolerance,
+        tolerance=_TOLERANCE,
         seconds=facts.seconds,
         rewrites=rewritten.applied,
         not_rewritten=rewritten.skipped,
         operators=operator_dtypes(path),
     )
-    options = known_targets.BuildOptions(root=root, max_batch=max_batch, opt_batch=min(8, max_batch))
+    options = known_targets.BuildOptions(root=root, max_batch=_MAX_BATCH, opt_batch=8)
     return (graph, *(target.build(graph, options) for target in engines))
-
-
-@dataclass(frozen=True)
-class Analysis:
-    """What :func:`vitcompress.analyze` gives."""
-
-    document: dict[str, Any]
-    """What analysis.json holds: each layer's measures (docs/analysis.md)."""
-    folder: Path
-    """Where analysis.json, tables and figures are."""
 
 
 def analyze_module(
@@ -152,21 +122,11 @@ def analyze_module(
     images: Tensor | Batches,
     *,
     taps: Sequence[Tap] | None = None,
-    prefix_tokens: int | None = None,
     output: PathLike | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     progress: bool = True,
 ) -> Analysis:
-    """Read the features of a network layer by layer: rank, directions, intensity, entropy (docs/analysis.md).
-
-    Args:
-        module: maps images ``[B, 3, S, S]`` to logits ``[B, K]``; not changed.
-        images: float32 ``[N, 3, S, S]`` as the network takes them, or batches of them, with labels or without.
-        taps: as for :func:`vitcompress.distill`.
-        prefix_tokens: likewise.
-        output: a new folder; None for ``runs/analysis-MODULE``.
-        device: where to compute.
-        progress: whether to show how far it is, on stderr.
+    """Read the features of a network, for :func:`vitcompress.analyze`.
 
     Raises:
         UsageError: the network's blocks are not known and no taps are given, or there are no images.
@@ -180,7 +140,7 @@ def analyze_module(
     if isinstance(network, LiftStudent):
         names = tuple(f"tap {index}" for index in range(network.base.depth))
     else:
-        tapped = tappable(network, taps, first, prefix_tokens, None, "network")
+        tapped = tappable(network, taps, first, "network")
         given = tapped.taps if isinstance(tapped, GivenNetwork) else ()
         names = tuple(tap if isinstance(tap, str) else f"tap {index}" for index, tap in enumerate(given))
         names = names or tuple(f"blocks.{index}" for index in range(shape_of_taps(tapped).depth))
@@ -201,8 +161,7 @@ def analyze_module(
             advance=lambda done: bar.update(task, advance=done),
         )
     write(root / "analysis", [result])
-    document: dict[str, Any] = json.loads((root / "analysis" / "analysis.json").read_text())
-    return Analysis(document, root / "analysis")
+    return Analysis.of(root / "analysis")
 
 
 def _counted(batches: Batches) -> tuple[int, Tensor]:

@@ -6,21 +6,30 @@ What `compress run` and its sisters do, with the same settings and the same file
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
-from vitcompress.core.errors import EXIT_GATE_FAILED, UsageError
+from vitcompress.core.errors import EXIT_OK, UsageError
 from vitcompress.core.pillow import hushed
 from vitcompress.core.processes import world_size
 from vitcompress.core.record import Record
-from vitcompress.pipeline.api.arguments import PathLike, assignments, comma_list, console_of, text_of
+from vitcompress.pipeline.api.arguments import (
+    Analysis,
+    PathLike,
+    Settings,
+    assignments,
+    comma_list,
+    command_of,
+    console_of,
+    given_only,
+    request_of,
+)
 from vitcompress.pipeline.api.bundle import Bundle
 from vitcompress.pipeline.report.schema import load_report
 from vitcompress.pipeline.report.shape import Verdict
@@ -31,7 +40,6 @@ if TYPE_CHECKING:
     from vitcompress.core.artifact_records import Artifact, OnnxArtifact
     from vitcompress.pipeline.api.distilling import Distilled
     from vitcompress.pipeline.api.given import Batches
-    from vitcompress.pipeline.api.networks import Analysis
     from vitcompress.stages.models.families.given import Tap
 
 
@@ -123,10 +131,11 @@ def run(
     max_latency_ms: float | None = None,
     seed: int | None = None,
     config: PathLike | Sequence[PathLike] = (),
-    settings: Mapping[str, Any] | None = None,
+    settings: Settings | None = None,
     output: PathLike | None = None,
     num_processes: int = 1,
     progress: bool = True,
+    verbose: bool = False,
 ) -> Run:
     """Distil, fold, export, verify and judge: `compress run` from Python. What an earlier call finished is reused.
 
@@ -146,13 +155,17 @@ def run(
         max_latency_ms: gate: milliseconds for a batch of one.
         seed: of weights, order and augmentation.
         config: YAML files or names of recipes, the later ones over the earlier ones.
-        settings: anything else, by dotted name: ``{"distill.epochs": 100}``; these win over all others.
+        settings: anything else, by dotted name: ``{"distill.epochs": 100}``, or as texts: ``["distill.epochs=100"]``;
+            these win over all others.
         output: the run directory; None for ``runs/`` and a name from the settings.
-        num_processes: processes that train together on this machine, one a GPU.
-        progress: whether to print what is done to stderr.
+        num_processes: processes that train together on this machine, one a GPU, and print their progress; they start
+            here, or torchrun has started them.
+        progress: whether to print a line a stage, and bars, to stderr.
+        verbose: whether to print details too.
 
     Raises:
         CompressError: anything that a user can solve; what is on disk stays, and the same call goes on from there.
+        SystemExit: in a process of torchrun that is not the main one, when nothing is left for it to do.
 
     Example:
         >>> run = vc.run("cait_s24", "deit_tiny", strategy="lift", config=["digits", "quick.yaml"], progress=False)
@@ -168,31 +181,30 @@ def run(
         "gates.min_speedup": min_speedup,
         "gates.max_latency_ms": max_latency_ms,
     }
-    sets = {key: value for key, value in gates.items() if value is not None} | dict(settings or {})
-    given = [config] if isinstance(config, str | os.PathLike) else config
-    requested = requested_config(
+    asked = request_of(
         teacher=teacher,
         student=student,
         strategy=strategy,
-        data=text_of(data),
+        data=data,
         control=control,
-        teacher_weights=text_of(teacher_weights),
+        teacher_weights=teacher_weights,
         image_size=image_size,
-        target=comma_list(targets),
-        precision=comma_list(precisions),
+        targets=targets,
+        precisions=precisions,
         projector=projector,
         seed=seed,
-        layers=tuple(os.fspath(path) for path in given),
-        sets=assignments(sets),
+        config=config,
+        settings=(*assignments(given_only(gates)), *assignments(settings)),
     )
+    requested = requested_config(**asked)
     folder = Path(output) if output is not None else default_output(with_absolute_paths(requested))
-    if world_size() > 1:
-        raise UsageError("vitcompress.run is one process's call; give num_processes=N, or start `compress run` there.")
-    if num_processes > 1:
-        _launched(requested, folder, num_processes)
-    else:
-        with hushed():
-            run_all(requested, folder, f"vitcompress.run(output={os.fspath(folder)!r})", console_of(progress))
+    command = command_of(f"vitcompress.run(output={os.fspath(folder)!r})")
+    if num_processes > 1 and world_size() == 1:
+        _launch(requested, folder, num_processes, command, verbose)
+        return Run(folder)
+    with hushed():
+        if not run_all(requested, folder, command, console_of(progress), verbose):
+            raise SystemExit(EXIT_OK)
     return Run(folder)
 
 
@@ -203,10 +215,10 @@ def export(
     targets: str | Sequence[str] | None = None,
     precisions: str | Sequence[str] | None = None,
     projector: str | None = None,
-    settings: Mapping[str, Any] | None = None,
+    settings: Settings | None = None,
     images: Tensor | None = None,
-    size: int | None = None,
     progress: bool = True,
+    verbose: bool = False,
 ) -> Run | tuple[Artifact | OnnxArtifact, ...]:
     """Export a network of your own, or a finished run's student again with other settings.
 
@@ -218,9 +230,9 @@ def export(
         precisions: of a run's targets; a network's are fp32.
         projector: of a run's lift: ``fold``, ``keep`` or ``auto``.
         settings: of a run's ``fold`` and ``export``, by dotted name.
-        images: of a network: float32 ``[N, 3, S, S]`` to compare the graph with torch on; None for noise.
-        size: of a network: S, where no images are given.
-        progress: whether to print what is done to stderr.
+        images: of a network: float32 ``[N, 3, S, S]``, on which the graph is compared with torch.
+        progress: whether to print a line a stage, and bars, to stderr.
+        verbose: whether to print details too.
 
     Returns:
         The run; of a network one artifact a target, the graph first.
@@ -235,19 +247,19 @@ def export(
     """
     wanted, reduced = comma_list(targets), comma_list(precisions)
     if isinstance(what, Run | str | os.PathLike):
-        if output is not None or images is not None or size is not None:
-            raise UsageError("output, images and size are for a network; a run is exported again in its own folder.")
-        named = {"export.target": wanted, "export.precision": reduced, "export.projector": projector}
-        given = {key: value for key, value in named.items() if value is not None}
-        return _step(what, "export", {**(settings or {}), **given}, progress)
-    if output is None or settings or projector or reduced not in (None, "fp32"):
+        if output is not None or images is not None:
+            raise UsageError("output and images are for a network; a run is exported again in its own folder.")
+        named = given_only({"export.target": wanted, "export.precision": reduced, "export.projector": projector})
+        _step(what, "export", (*assignments(settings), *assignments(named)), progress, verbose)
+        return Run(folder_of(what))
+    if output is None or images is None or settings or projector or reduced not in (None, "fp32"):
         raise UsageError(
-            "a network is exported to a folder, in fp32: give output=..., and leave precisions, projector and settings "
-            "out; vitcompress.run makes the other precisions."
+            "a network is exported to a folder, in fp32, and compared with torch: give output=... and images=..., and "
+            "leave precisions, projector and settings out; vitcompress.run makes the other precisions."
         )
     from vitcompress.pipeline.api.networks import export_module
 
-    return export_module(what, output, images=images, size=size, targets=(wanted or "onnx").split(","))
+    return export_module(what, output, images, (wanted or "onnx").split(","))
 
 
 def analyze(
@@ -255,10 +267,10 @@ def analyze(
     images: Tensor | Batches | int | None = None,
     *,
     taps: Sequence[Tap] | None = None,
-    prefix_tokens: int | None = None,
     output: PathLike | None = None,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     progress: bool = True,
+    verbose: bool = False,
 ) -> Analysis:
     """Read features layer by layer (rank, directions, intensity, entropy): of a run's networks, or of one of your own.
 
@@ -266,10 +278,10 @@ def analyze(
         what: a run or its folder, whose teacher, student and snapshots are read; or a network.
         images: of a run, how many to read (None for its setting); of a network, float32 ``[N, 3, S, S]`` or batches.
         taps: of a network: as for :func:`vitcompress.distill`.
-        prefix_tokens: likewise.
         output: of a network: a folder; None for ``runs/analysis-NETWORK``.
         device: of a network: where to compute.
-        progress: whether to print what is done to stderr.
+        progress: whether to print a line a stage, and bars, to stderr.
+        verbose: whether to print details too.
 
     Raises:
         CompressError: anything that a user can solve.
@@ -281,27 +293,26 @@ def analyze(
     if isinstance(what, Run | str | os.PathLike):
         if not (images is None or isinstance(images, int)):
             raise UsageError("a run is read on its own images; give their number, or a network to read on yours.")
-        folder = folder_of(what)
-        _step(folder, "analyze", {} if images is None else {"analysis.images": images}, progress)
-        from vitcompress.pipeline.api.networks import Analysis as Found
-
-        return Found(json.loads((folder / "analysis" / "analysis.json").read_text()), folder / "analysis")
+        settings = {} if images is None else {"analysis.images": images}
+        trained = "dynamics" in _step(what, "analyze", assignments(settings), progress, verbose)
+        return Analysis.of(folder_of(what) / "analysis" / ("" if trained else "teacher"))
     if images is None or isinstance(images, int):
         raise UsageError("a network is read on images that are given: float32 [N, 3, S, S], or batches of them.")
     from vitcompress.pipeline.api.networks import analyze_module
 
-    return analyze_module(
-        what, images, taps=taps, prefix_tokens=prefix_tokens, output=output, device=device, progress=progress
-    )
+    return analyze_module(what, images, taps=taps, output=output, device=device, progress=progress)
 
 
-def verify(run: Run | PathLike, *, settings: Mapping[str, Any] | None = None, progress: bool = True) -> Run:
+def verify(
+    run: Run | PathLike, *, settings: Settings | None = None, progress: bool = True, verbose: bool = False
+) -> Run:
     """Measure a run's artifacts against the teacher again, judge them, and renew the report.
 
     Args:
         run: or its folder.
         settings: of ``verify`` and ``gates``, by dotted name.
-        progress: whether to print what is done to stderr.
+        progress: whether to print a line a stage, and bars, to stderr.
+        verbose: whether to print details too.
 
     Raises:
         CompressError: anything that a user can solve.
@@ -311,32 +322,30 @@ def verify(run: Run | PathLike, *, settings: Mapping[str, Any] | None = None, pr
         >>> run.verdict.word
         'PASS'
     """
-    return _step(run, "verify", settings or {}, progress)
+    _step(run, "verify", assignments(settings), progress, verbose)
+    return Run(folder_of(run))
 
 
-def _step(run: Run | PathLike, step: str, settings: Mapping[str, Any], progress: bool) -> Run:
+def _step(run: Run | PathLike, step: str, sets: Sequence[str], progress: bool, verbose: bool) -> tuple[str, ...]:
     from vitcompress.pipeline.config import parse_sets
     from vitcompress.pipeline.run import run_step
 
-    folder = folder_of(run)
     with hushed():
-        run_step(folder, step, parse_sets(assignments(settings)), f"vitcompress.{step}", console_of(progress))
-    return Run(folder)
+        command = command_of(f"vitcompress.{step}")
+        return run_step(folder_of(run), step, parse_sets(sets), command, console_of(progress), verbose)
 
 
-def _launched(requested: Any, folder: Path, processes: int) -> None:
-    """Run the command in several processes of this machine, with these settings from a file."""
+def _launch(requested: Any, folder: Path, processes: int, command: str, verbose: bool) -> None:
+    """Carry out the run in several processes of this machine, which read its settings from a file."""
     from vitcompress.pipeline.config import dump_yaml
-    from vitcompress.pipeline.launch import check as check_machine
-    from vitcompress.pipeline.launch import launch
+    from vitcompress.pipeline.launch import check, launch
 
-    check_machine(processes, requested.device)
+    check(processes, requested.device)
     with tempfile.TemporaryDirectory(prefix="vitcompress-") as place:
         file = Path(place) / "requested.yaml"
         file.write_text(dump_yaml(requested))
-        code = launch(processes, ["run", "--config", os.fspath(file), "--output", os.fspath(folder)])
-    if code not in (0, EXIT_GATE_FAILED):
-        raise UsageError(f"the processes of the run ended with exit code {code}; the cause is printed above.")
+        shown = ["--verbose"] if verbose else []
+        launch(processes, ["run", "--config", os.fspath(file), "--output", os.fspath(folder), *shown], command)
 
 
 def folder_of(run: Run | PathLike) -> Path:

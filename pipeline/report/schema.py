@@ -40,7 +40,7 @@ def read_report(path: Path) -> Report:
     if not file.exists():
         raise UsageError(f"report '{file}' does not exist; {here}.")
     document = read_object(file, "report", f"{here}, or {AGAIN}")
-    version = document.get("schema_version")
+    version: Any = document.get("schema_version")
     # A baseline, a check or a comparison has a kind.
     if "kind" in document or not {"verdict", "schema_version"} <= document.keys():
         raise UsageError(f"'{file}' is JSON but no report of compress (its kind is {document.get('kind')!r}); {here}.")

@@ -128,7 +128,7 @@ def initial_teacher(config: TeacherConfig, data: DataRecord, context: Context) -
         context.say(f"teacher weights: {loaded[0]}")
         source = f"file {config.weights}; {loaded[0]}"
     else:
-        context.say(f"asking for timm's weights of {config.model} (offline, this takes up to a minute to fail)")
+        context.say(f"note: asking for timm's weights of {config.model} (offline, this takes up to a minute to fail)")
         try:
             model = pretrained_model(config.model, spec)
         except (OSError, RuntimeError) as error:

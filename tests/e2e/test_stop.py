@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import moments
 import pytest
-import stopped
 from forked import forked
 from running import NAMES, TINY, sets
 
@@ -19,7 +19,7 @@ AT_ONCE = "stopped; the same command goes on from what is saved."
 def run(root: Path, point: str, signals: str) -> tuple[int, str]:
     """The exit code and what was printed on stderr."""
     words = ["run", *NAMES, *sets(*SETTINGS), "--output", str(root)]
-    return forked(stopped.start, [point, signals, *words])
+    return forked(moments.start, [point, signals, *words])
 
 
 def status(root: Path, stage: str) -> str:
@@ -28,15 +28,15 @@ def status(root: Path, stage: str) -> str:
 
 Moment = tuple[str, str, str, str]
 """Point, signals, the stage that is interrupted, and what is said."""
-TEACHER: Moment = ("teacher", "TERM", "teacher", "saved at step 3; the same command goes on from there.")
-TWICE: Moment = ("teacher", "TERM,later,TERM", "teacher", AT_ONCE)
+TEACHER: Moment = ("teacher:3", "TERM", "teacher", "saved at step 3; the same command goes on from there.")
+TWICE: Moment = ("teacher:3", "TERM,later,TERM", "teacher", AT_ONCE)
 CACHING: Moment = (
     "caching", "TERM,TERM", "distill", "files of the teacher cache to compute; the same command goes on from",
 )  # fmt: skip
-STUDENT: Moment = ("student", "INT", "distill", "saved at step 3; the same command goes on from there.")
-INT_TWICE: Moment = ("student", "INT,later,INT", "distill", AT_ONCE)
+STUDENT: Moment = ("student:3", "INT", "distill", "saved at step 3; the same command goes on from there.")
+INT_TWICE: Moment = ("student:3", "INT,later,INT", "distill", AT_ONCE)
 FOLD: Moment = ("fold", "TERM", "fold", AT_ONCE)
-VERIFYING: Moment = ("verifying", "TERM", "verify", AT_ONCE)
+VERIFYING: Moment = ("verifying:2", "TERM", "verify", AT_ONCE)
 
 
 @pytest.mark.parametrize(
@@ -61,16 +61,3 @@ def test_stopped_anywhere_it_says_one_sentence_and_goes_on(tmp_path: Path, momen
         code, err = run(root, "never", "")
         assert code == 0, err
         assert all(f"{done:<8} reused" in err for done in ("distill", "fold"))
-
-
-@pytest.mark.sweep
-@pytest.mark.parametrize("signals", ["TERM,TERM", "INT"])
-def test_a_training_that_was_stopped_ends_with_the_same_weights(tmp_path: Path, signals: str) -> None:
-    code, err = run(tmp_path / "stopped", "teacher", signals)
-    assert code == 130, err
-    for name in ("stopped", "whole"):
-        code, err = run(tmp_path / name, "fold", "TERM")
-        assert code == 130, err
-        assert ("resuming teacher" in err) == (name == "stopped")
-    for file in ("teacher/model.safetensors", "student/model.safetensors"):
-        assert (tmp_path / "stopped" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()

@@ -13,7 +13,6 @@ import click
 import pytest
 
 from vitcompress.core.errors import (
-    BundleError,
     DataError,
     EnvironmentLacksError,
     ResultError,
@@ -47,8 +46,6 @@ def raising(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
     ("error", "code"),
     [
         (UsageError("bad words"), 2),
-        (DataError("bad words"), 2),
-        (BundleError("bad words"), 2),
         (ResultError("bad words"), 1),
         (EnvironmentLacksError("bad words"), 3),
         (RunInterrupted("bad words"), 130),
@@ -66,20 +63,16 @@ def test_errors_end_with_their_code_and_one_line(
     assert "bad words" in told.err
     assert len(told.err.splitlines()) == 1
     assert told.err.startswith("error: ") == (code != 130)
-
-
-def test_a_traceback_only_with_debug(
-    raising: Callable[[BaseException], None], capsys: pytest.CaptureFixture[str]
-) -> None:
-    raising(UsageError("bad words"))
-    assert ending("doctor", "--debug") == 2
+    assert ending("doctor", "--debug") == code
     assert "Traceback" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize(
-    ("command", "sentence"),
-    [("doctor", "stopped."), ("verify", "stopped; the same command goes on from what is saved.")],
+    ("number", "command", "sentence"),
+    [
+        (signal.SIGTERM, "doctor", "stopped."),
+        (signal.SIGINT, "verify", "stopped; the same command goes on from what is saved."),
+    ],
 )
 def test_interrupting_is_130_and_one_sentence(
     number: signal.Signals,
@@ -105,21 +98,15 @@ def test_interrupting_is_130_and_one_sentence(
 def test_an_error_of_a_loader_process_is_told_in_its_own_words(
     raising: Callable[[BaseException], None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    raising(
-        DataError(
-            "Caught DataError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
-            '  File "x.py", line 1\nvitcompress.core.errors.DataError: image a: b.png cannot be read\n'
-        )
-    )
+    raising(DataError("Caught it.\nOriginal Traceback (most recent call last):\n  File\nx.DataError: image a: b.png\n"))
     assert ending("doctor") == 2
-    assert capsys.readouterr().err == "error: image a: b.png cannot be read\n"
+    assert capsys.readouterr().err == "error: image a: b.png\n"
 
 
 @pytest.mark.parametrize(
     ("words", "part"),
     [
         ((), "Commands:"),
-        (("--help",), "Commands:"),
         (("run", "-h"), "--strategy"),
         (("--version",), "compress, version"),
         (("recipes",), "digits"),

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import io
-import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
 from rich.console import Console
-from safetensors.torch import save_file
 from small_run import STUDENT, STUDENT_ARGS, TEACHER, TEACHER_ARGS
 from torch.utils.data import IterableDataset
 
@@ -77,23 +76,16 @@ def printed(found: DryRun, width: int = 100) -> str:
 def test_figures_are_those_of_the_networks_and_the_config(found: DryRun) -> None:
     spec = ModelSpec(arch=TEACHER, args=TEACHER_ARGS, num_classes=10)
     lift = ModelSpec(arch=STUDENT, args=STUDENT_ARGS, num_classes=10, graph="lift-kept", lift_width=48)
-    folded = lift.model_copy(update={"graph": "lift-folded", "fold_rank": 24})
     costs = {network.name: network.cost for network in found.networks}
-    assert costs == {
-        "teacher": cost_of(build_model(spec), 32),
-        "student, trained": cost_of(build_model(lift), 32),
-        "student, deployed": cost_of(build_model(folded), 32),
-    }
+    assert costs == {"teacher": cost_of(build_model(spec), 32), "student, trained": cost_of(build_model(lift), 32)}
     teacher, student = found.trainings
     assert (teacher.name, teacher.epochs, teacher.steps_per_epoch) == ("teacher", 3, IMAGES // 64)
     assert (student.name, student.epochs, student.steps) == ("student", 5, 5 * (IMAGES // 48))
     assert (teacher.images, teacher.held_out) == (IMAGES, HELD_OUT)
-    assert teacher.config.eval_every == 2, "an epoch is 3 x 1,438 forward passes, an evaluation 2 x 359"
     assert (teacher.evaluations, student.evaluations) == (2, 3), "after epochs 2 and 3, and after 2, 4 and 5"
     assert teacher.evaluation_seconds == pytest.approx(2 * 359 * (2 * teacher.evaluating + 1 / teacher.loading)), (
         "raw and averaged weights on images that are loaded once"
     )
-    assert (teacher.precision, student.precision) == ("float32", "float32")
     assert teacher.beside == 0 < student.beside
     assert not teacher.extrapolated
     assert (teacher.line.small.images, teacher.line.large.images, student.line.large.images) == (32, 64, 48)
@@ -105,22 +97,10 @@ def test_figures_are_those_of_the_networks_and_the_config(found: DryRun) -> None
     assert not found.output.exists()
 
 
-def test_a_pretrained_teacher_trains_without_its_tuning_part_and_a_probe_not_at_all(tmp_path: Path) -> None:
-    weights = tmp_path / "pretrained.safetensors"
-    save_file(build_model(ModelSpec(arch=TEACHER, args=TEACHER_ARGS, num_classes=4)).state_dict(), weights)
-    adapted = tried(f"teacher.weights={weights}", "teacher.patience=2")
-    teacher = adapted.trainings[0]
-    assert (teacher.images, teacher.held_out, teacher.steps_per_epoch) == (IMAGES - 144, 144, (IMAGES - 144) // 64)
-    assert "fitting all weights stops after 2 epochs that bring nothing" in " ".join(adapted.notes)
-    probed = tried(f"teacher.weights={weights}", "teacher.tune=probe")
-    assert [training.name for training in probed.trainings] == ["student"]
-    assert "is not in the times; no other weights are trained" in " ".join(probed.notes)
-
-
 def test_the_tables_say_what_was_found_and_fit(found: DryRun) -> None:
     text = printed(found)
-    for said in (f"{found.networks[0].cost.parameters:,}", "66 (22 an epoch)", "145 (29 an epoch)", "measured at this"):
-        assert said in text
+    assert f"{found.networks[0].cost.parameters:,}" in text
+    assert "66 (22 an epoch)" in text
     assert f"about {duration(total_seconds(found))}" in text
     assert "reduced geometry" in text
     bytes_kept = 4 * 4 * found.networks[1].cost.parameters
@@ -135,7 +115,6 @@ def test_a_step_that_takes_too_long_is_extrapolated(monkeypatch: pytest.MonkeyPa
     student = found.trainings[-1]
     assert student.extrapolated
     assert (student.line.small.images, student.line.large.images, student.per_pass) == (2, 4, 48)
-    assert student.step_seconds == pytest.approx(student.line.seconds(48) + 48 / student.loading)
     assert "extrapolated from 2 and 4" in printed(found)
 
 
@@ -146,10 +125,7 @@ def test_processes_and_accumulation_share_the_batch() -> None:
     assert student.passes_per_epoch == IMAGES // 24
     assert student.steps_per_epoch == -(-(IMAGES // 24) // 2)
     assert student.step_seconds == pytest.approx(2 * student.pass_seconds)
-    assert found.config.distill.lr == 5e-3
-    text = printed(found)
-    assert "48 = 8 x 2 accumulated x 3 processes" in " ".join(text.split())
-    assert "3 also exchange gradients" in text
+    assert "48 = 8 x 2 accumulated x 3 processes" in " ".join(printed(found).split())
     with pytest.raises(UsageError, match=r"teacher\.batch_size is 64, which 3 processes .* multiple of 3"):
         tried(processes=3)
 
@@ -163,17 +139,6 @@ def test_views_are_answered_once_and_the_steps_do_without_the_teacher() -> None:
     text = printed(found)
     assert "2,876 views (2 an image), once" in text
     assert total_seconds(found) == sum(training.seconds for training in found.trainings) + found.filling.seconds
-
-
-def test_a_student_alone_has_no_cache_and_a_given_teacher_no_fitting(tmp_path: Path) -> None:
-    found = tried(
-        "distill.alpha=0", "distill.features=[]", "distill.views=2", "teacher.init=pretrained", "export.projector=keep"
-    )
-    assert [network.name for network in found.networks] == ["teacher", "student, trained"], "nothing is folded"
-    assert found.filling is None
-    assert [training.name for training in found.trainings] == ["teacher", "student"], "1000 classes there, 10 here"
-    assert "pretrained weights were not fetched" in printed(found)
-    assert left(tmp_path) == []
 
 
 class Stream(IterableDataset[Any]):
@@ -198,43 +163,13 @@ def test_a_stream_is_measured_and_keeps_no_views(monkeypatch: pytest.MonkeyPatch
         tried(*settings, "distill.views=1")
 
 
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        (("teacher.epochs=0",), r"teacher\.epochs is 0, but the teacher's classifier does not fit the data's 10"),
-        (("distill.views=2", "distill.cache.max_gb=0.00001"), r"cache would take up to .* distill\.cache\.max_gb"),
-        (("data.source=/nowhere",), "does not exist"),
-    ],
-)
-def test_mistakes_are_told_as_the_run_tells_them(settings: tuple[str, ...], words: str, tmp_path: Path) -> None:
-    with pytest.raises(CompressError, match=words):
-        tried(*settings)
+def test_a_cache_without_room_is_told_as_the_run_tells_it(tmp_path: Path) -> None:
+    with pytest.raises(CompressError, match=r"cache would take up to .* distill\.cache\.max_gb"):
+        tried("distill.views=2", "distill.cache.max_gb=0.00001")
     assert left(tmp_path) == []
 
 
-def test_an_output_that_the_run_could_not_have_is_refused(tmp_path: Path) -> None:
-    full = tmp_path / "full"
-    full.mkdir()
-    (full / "letter.txt").write_text("mine")
-    with pytest.raises(UsageError, match="is not empty and not a run directory"):
-        tried(output=full)
-    with pytest.raises(UsageError, match="cannot be written"):
-        tried(output=full / "letter.txt" / "run")
-    state = {"schema": 1, "identity": {"seed": 7}, "created": "", "stages": {}}
-    other = tmp_path / "other"
-    other.mkdir()
-    (other / "state.json").write_text(json.dumps(state))
-    with pytest.raises(UsageError, match="holds another run"):
-        tried(output=other)
-    assert sorted(path.name for path in [*full.rglob("*"), *other.rglob("*")]) == ["letter.txt", "state.json"]
-
-
-def test_nothing_stays_of_one_that_fails_or_is_one_of_several(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UsageError, match="start it without torchrun"):
-        tried()
-    monkeypatch.delenv("WORLD_SIZE")
-
+def test_nothing_stays_of_one_that_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: Any) -> None:
         assert left(tmp_path), "the networks are written for a time"
         raise KeyboardInterrupt
@@ -247,56 +182,26 @@ def test_nothing_stays_of_one_that_fails_or_is_one_of_several(tmp_path: Path, mo
 
 def test_more_memory_than_there_is_is_warned_of(found: DryRun) -> None:
     assert "Warning" not in printed(found)
-    smaller = DryRun(**{**vars(found), "memory": 1_000_000})
-    text = " ".join(printed(smaller).split())
+    text = " ".join(printed(replace(found, memory=1_000_000)).split())
     assert "Warning: training the student would take about" in text
     assert "raise distill.accumulation or lower distill.batch_size" in text
 
 
-def test_a_busy_machine_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dry_run_module, "usable_cores", lambda: 2)
-    monkeypatch.setattr(dry_run_module.psutil, "getloadavg", lambda: (0.1, 0.0, 0.0))
-    assert dry_run_module._busy() == []
-    monkeypatch.setattr(dry_run_module.psutil, "getloadavg", lambda: (4.9, 0.0, 0.0))
-    assert any("busy before this began (load 4.9 on 2 cores)" in note for note in tried().notes)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.0031, "3.1 ms"), (0.2, "200 ms"), (45, "45 s"), (600, "10.0 min"), (18720, "5.2 h"), (700000, "8.1 days")],
-)
-def test_times_are_told_in_the_unit_a_reader_would_choose(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
-    assert (size(512e6), size(3.4e9)) == ("512 MB", "3.4 GB")
-
-
-@pytest.mark.parametrize(("width", "assumed"), [(24, "lift"), (48, "plain")])
-def test_an_undecided_strategy_stays_so_and_what_was_measured_is_said(width: int, assumed: str) -> None:
-    found = tried("student.strategy=auto", f"student.args={{embed_dim: {width}}}")
+def test_an_undecided_strategy_stays_so_and_what_was_measured_is_said() -> None:
+    found = tried("student.strategy=auto", "teacher.init=pretrained")
     assert found.config.student.strategy == "auto"
-    assert ("projected" in found.networks[1].what) == (assumed == "lift")
-    assert f"measured here was {assumed} on the last layers" in " ".join(printed(found).split())
+    assert "projected" in found.networks[1].what
+    told = " ".join(printed(found).split())
+    assert "measured here was lift on the last layers" in told
+    assert "pretrained weights were not fetched" in told
 
 
 def long_training(**changes: Any) -> Training:
     """A hundred epochs of ten thousand images with a teacher that takes a tenth of a second for each."""
     line = StepLine(StepCost(8, 2.0, None), StepCost(16, 4.0, None))
     config = TrainingConfig(batch_size=16, eval_every=100, ema_decay=None)
-    values: dict[str, Any] = {
-        "name": "student",
-        "config": config,
-        "images": 10_000,
-        "epochs": 100,
-        "processes": 1,
-        "line": line,
-        "loading": 100.0,
-        "workers": 2,
-        "shares_cores": True,
-        "held_out": 1000,
-        "evaluating": 0.01,
-        "beside": 0.1,
-    }
-    return Training(**{**values, **changes})
+    given = Training("student", config, 100, 10_000, 1000, 1, line, 100.0, 2, True, 0.01, beside=0.1)
+    return replace(given, **changes)
 
 
 def augmented(*settings: str) -> RunConfig:
@@ -307,22 +212,16 @@ def augmented(*settings: str) -> RunConfig:
 
 
 def test_what_fixed_views_would_save_is_told_from_the_measured_figures() -> None:
-    config = augmented("data.augment.mixup=0")
     saved = 10_000 * 90 * 0.1 - 10_000 * 10 / 100
-    assert long_training().saved_by_views(10) == pytest.approx(saved)
-    (note,) = views_advice(config, long_training())
-    assert "with distill.views=10 the teacher would run 10 times on an image instead of 100" in note
-    assert f"about {duration(saved)} less" in note
-    assert "instead of a new one every epoch" in note
+    (note,) = views_advice(augmented("data.augment.mixup=0"), long_training())
+    assert f"instead of 100: about {duration(saved)} less" in note
 
 
 @pytest.mark.parametrize(
     ("settings", "changes"),
     [
-        (("distill.views=4",), {}),  # it is done already
         (("data.augment.mixup=0.8",), {}),  # mixtures cannot be kept
         ((), {"epochs": 10}),  # every view would be seen once
-        ((), {"beside": 0.0}),  # no teacher, or images that can only be read in order
         ((), {"beside": 0.005}),  # it is hardly anything beside the student
     ],
 )

@@ -13,7 +13,6 @@ from vitcompress.core.record import Record
 from vitcompress.pipeline.check.config import CheckConfig
 from vitcompress.pipeline.config import RunConfig
 from vitcompress.pipeline.plan import BY_NAME, STAGES, Stage
-from vitcompress.pipeline.report.document import Records
 
 
 @pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
@@ -28,13 +27,6 @@ def test_stage_module_has_what_the_plan_promises(stage: Stage, digits: RunConfig
     assert {need: BY_NAME[need].record for need in stage.needs} == types
 
 
-def test_every_stage_comes_after_what_it_needs() -> None:
-    names = [stage.name for stage in STAGES]
-    assert len(set(names)) == len(names)
-    for position, stage in enumerate(STAGES):
-        assert set(stage.needs) <= set(names[:position])
-
-
 def test_every_setting_belongs_to_a_stage_or_to_the_surroundings(digits: RunConfig) -> None:
     asked = [stage.config(digits) for stage in STAGES]
     asked += [value for config in asked for _, value in config]  # one stage's config is put together from sections
@@ -43,19 +35,12 @@ def test_every_setting_belongs_to_a_stage_or_to_the_surroundings(digits: RunConf
 
 
 def test_measuring_depends_on_the_device_and_the_gpu(digits: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    import vitcompress.exporters.cuda
-
     facts = BY_NAME["verify"].facts
     on_cpu, on_gpu = (facts(digits.model_copy(update={"device": device})) for device in ("cpu", "cuda"))
-    assert (on_cpu["device"], on_gpu["device"]) == ("cpu", "cuda")
     assert {key for key in on_cpu if on_cpu[key] != on_gpu[key]} == {"device"}
-    monkeypatch.setattr(vitcompress.exporters.cuda, "gpu_present", lambda: True)
-    monkeypatch.setattr(vitcompress.exporters.cuda, "gpu_name_and_capability", lambda: ("NVIDIA A10", "8.6"))
+    monkeypatch.setattr("vitcompress.exporters.cuda.gpu_present", lambda: True)
+    monkeypatch.setattr("vitcompress.exporters.cuda.gpu_name_and_capability", lambda: ("NVIDIA A10", "8.6"))
     assert facts(digits)["gpu"] == ("NVIDIA A10", "8.6")
-
-
-def test_the_report_reads_every_record() -> None:
-    assert {field.name for field in fields(Records)} == set(BY_NAME)
 
 
 @pytest.mark.parametrize("section", ["teacher", "student"])
@@ -73,13 +58,9 @@ def test_a_replaced_checkpoint_is_another_fact(section: str, digits: RunConfig, 
 
 
 def test_a_choice_about_bad_images_looks_at_them_again(digits: RunConfig) -> None:
-    facts = BY_NAME["data"].facts
-
     def of(**data: str) -> object:
-        return facts(digits.model_copy(update={"data": digits.data.model_copy(update=data)}))
+        return BY_NAME["data"].facts(digits.model_copy(update={"data": digits.data.model_copy(update=data)}))
 
-    given = [of(), of(on_bad_image="skip"), of(on_duplicates="drop"), of(on_duplicates="error")]
-    assert all(one != other for index, one in enumerate(given) for other in given[:index])
+    assert len({str(one) for one in (of(), of(on_bad_image="skip"), of(on_duplicates="drop"))}) == 3
     assert of(check="header") == of()  # how they are opened changes nothing
     assert of(on_bad_image="skip", check="header") != of(on_bad_image="skip")  # but for which of them are left out
-    assert of(on_bad_image="skip", check="full") == of(on_bad_image="skip")  # what auto is resolved to

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +19,7 @@ from vitcompress.core.errors import RunInterrupted, UsageError
 from vitcompress.core.files import reference, write_atomic
 from vitcompress.core.record import FileRef, Record
 from vitcompress.core.rundir import RunDirectory
+from vitcompress.pipeline import runner as runner_module
 from vitcompress.pipeline.config import RunConfig
 from vitcompress.pipeline.plan import Stage
 from vitcompress.pipeline.runner import Runner
@@ -101,17 +103,14 @@ def with_epochs(config: RunConfig, epochs: int) -> RunConfig:
     return config.model_copy(update={"distill": config.distill.model_copy(update={"epochs": epochs})})
 
 
-def test_the_same_again_computes_nothing(bench: Bench, config: RunConfig) -> None:
+def test_a_changed_setting_computes_its_stage_and_what_follows(bench: Bench, config: RunConfig) -> None:
     assert bench.go(config) == ["first", "second"]
     assert bench.go(config) == []
-
-
-def test_a_changed_setting_computes_its_stage_and_what_follows(bench: Bench, config: RunConfig) -> None:
-    bench.go(config)
     assert bench.go(with_epochs(config, 3)) == ["first", "second"]
     late = config.model_copy(update={"fold": config.fold.model_copy(update={"images": 3})})
     bench.go(config)
     assert bench.go(late) == ["second"]
+    assert bench.go(late, force="first") == ["first"]
 
 
 def test_a_changed_seed_and_a_changed_version_compute_again(
@@ -119,17 +118,9 @@ def test_a_changed_seed_and_a_changed_version_compute_again(
 ) -> None:
     bench.go(config)
     assert bench.go(config.model_copy(update={"seed": 1})) == ["first", "second"]
-    import vitcompress.pipeline.runner
-
     newer = Stage("second", "bench_second", Second, 2, lambda run: run.fold, needs=("first",))
-    monkeypatch.setitem(vitcompress.pipeline.runner.BY_NAME, "second", newer)
+    monkeypatch.setitem(runner_module.BY_NAME, "second", newer)
     assert bench.go(config.model_copy(update={"seed": 1})) == ["second"]
-
-
-def test_settings_that_change_no_result_compute_nothing(bench: Bench, config: RunConfig) -> None:
-    bench.go(config)
-    distill = config.distill.model_copy(update={"checkpoint_seconds": 1.0})
-    assert bench.go(config.model_copy(update={"distill": distill, "workers": 5})) == []
 
 
 @pytest.mark.parametrize("damage", ["change", "delete", "record"])
@@ -147,19 +138,9 @@ def test_a_damaged_result_is_computed_again_and_what_follows_is_not(
     assert bench.go(config) == ["first"]
 
 
-def test_forcing_computes_that_stage(bench: Bench, config: RunConfig) -> None:
-    bench.go(config)
-    assert bench.go(config, force="first") == ["first"]
-
-
 @pytest.mark.parametrize(
     ("trouble", "status"),
-    [
-        (UsageError("no good"), "failed"),
-        (MemoryError("full"), "failed"),
-        (KeyboardInterrupt(), "interrupted"),
-        (RunInterrupted("stopped"), "interrupted"),
-    ],
+    [(MemoryError("full"), "failed"), (KeyboardInterrupt(), "interrupted"), (RunInterrupted("stopped"), "interrupted")],
 )
 def test_a_failure_is_remembered_and_computed_again(
     bench: Bench, config: RunConfig, trouble: BaseException, status: str
@@ -168,14 +149,12 @@ def test_a_failure_is_remembered_and_computed_again(
     with pytest.raises(type(trouble)):
         bench.go(config)
     assert bench.status() == status
-    if status == "failed":
-        assert bench.run.stage_state("first")["error"] == str(trouble)
     bench.trouble = None
     assert bench.go(config) == ["first", "second"]
     assert bench.status() == "done"
 
 
-def test_a_failed_change_keeps_the_earlier_result_when_its_files_are_whole(bench: Bench, config: RunConfig) -> None:
+def test_a_failed_change_keeps_the_earlier_result(bench: Bench, config: RunConfig) -> None:
     bench.go(config)
     content = (bench.run.root / "out.txt").read_bytes()
     bench.trouble = UsageError("no good")
@@ -183,12 +162,7 @@ def test_a_failed_change_keeps_the_earlier_result_when_its_files_are_whole(bench
         bench.go(with_epochs(config, 3))
     state = bench.run.stage_state("first")
     assert (state["status"], state["attempt"]["status"], state["attempt"]["error"]) == ("done", "failed", "no good")
-    bench.trouble = None
-    assert bench.go(config) == ["first"]  # this stage had overwritten its file
-    bench.trouble = UsageError("no good")
-    with pytest.raises(UsageError):
-        bench.go(with_epochs(config, 3))
-    (bench.run.root / "out.txt").write_bytes(content)
+    (bench.run.root / "out.txt").write_bytes(content)  # this stage had overwritten its file
     bench.trouble = None
     assert bench.go(config) == []
 
@@ -219,32 +193,21 @@ def test_a_change_that_is_killed_leaves_the_earlier_result_usable(bench: Bench, 
     assert (bench.run.root / "records" / "first.json").read_bytes() == record
 
 
+@pytest.mark.parametrize("kept", [True, False])
 def test_a_single_step_needs_no_file_that_the_run_has_a_copy_of(
-    bench: Bench, config: RunConfig, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, config: RunConfig, monkeypatch: pytest.MonkeyPatch, kept: bool
 ) -> None:
-    import vitcompress.pipeline.runner
-
     bench.go(config)
-    gone = vitcompress.pipeline.runner.BY_NAME["first"]
-    for kept, usable in ((True, True), (False, False)):
-        stage = replace(gone, facts=lambda run: "the file is gone", outside_kept=kept)
-        monkeypatch.setitem(vitcompress.pipeline.runner.BY_NAME, "first", stage)
-        runner = Runner(bench.run, Console(quiet=True))
-        if usable:
-            assert runner.finished("first", config).epochs == config.distill.epochs
-        else:
-            with pytest.raises(UsageError, match="changed since"):
-                runner.finished("first", config)
-        with pytest.raises(UsageError, match="changed since"):
-            runner.finished("first", with_epochs(config, 3))
+    stage = replace(runner_module.BY_NAME["first"], facts=lambda run: "the file is gone", outside_kept=kept)
+    monkeypatch.setitem(runner_module.BY_NAME, "first", stage)
+    runner = Runner(bench.run, Console(quiet=True))
+    with nullcontext() if kept else pytest.raises(UsageError, match="changed since"):
+        assert runner.finished("first", config).epochs == config.distill.epochs
+    with pytest.raises(UsageError, match="changed since"):
+        runner.finished("first", with_epochs(config, 3))
 
 
 def test_finished_reads_and_never_computes(bench: Bench, config: RunConfig) -> None:
-    runner = Runner(bench.run, Console(quiet=True))
     with pytest.raises(UsageError, match="it has not finished; finish it with `compress run`"):
-        runner.finished("first", config)
-    bench.go(config)
-    assert runner.finished("first", config).epochs == config.distill.epochs
-    with pytest.raises(UsageError, match="changed since"):
-        runner.finished("first", with_epochs(config, 3))
-    assert bench.calls == ["first", "second"]
+        Runner(bench.run, Console(quiet=True)).finished("first", config)
+    assert bench.calls == []

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import vitcompress as vc
-from vitcompress.core.records import DistillRecord
 
 SIZE = 16
 
@@ -75,8 +74,7 @@ def test_an_example_of_own_networks_gives_what_it_says(name: str, place: dict[st
     assert not told, "".join(told)
 
 
-@pytest.mark.parametrize("strategy", ["plain", "lift"])
-def test_a_student_of_no_known_family_learns_from_a_teacher_of_timm(strategy: Any, place: dict[str, Any]) -> None:
+def test_a_student_of_no_known_family_learns_from_a_teacher_of_timm(place: dict[str, Any]) -> None:
     teacher, student = vit(48), Mixer(16, 2)
     before = [deepcopy(network.state_dict()) for network in (teacher, student)]
     found = vc.distill(
@@ -84,17 +82,14 @@ def test_a_student_of_no_known_family_learns_from_a_teacher_of_timm(strategy: An
         student,
         loader(0, 1400, shuffle=True),
         loader(1400, 320),
-        strategy=strategy,
+        strategy="lift",
         epochs=6,
         student_taps=["body.1"],
         settings={"alpha": 0.0, "lr": 3e-3},
         output="out",
         progress=False,
     )
-    assert isinstance(found.record, DistillRecord)
-    assert found.record.epochs == 6
     assert found.record.val_top1_raw > 25  # of ten classes, after 258 steps
-    assert isinstance(found.student, Mixer) == (strategy == "plain")
     assert any("spectral" in term for term in found.record.losses)
     for network, state in zip((teacher, student), before, strict=True):
         assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
@@ -102,7 +97,6 @@ def test_a_student_of_no_known_family_learns_from_a_teacher_of_timm(strategy: An
     right = float((found.student(images).argmax(1) == labels).float().mean()) * 100
     chosen = found.record.val_top1_ema if found.record.chosen == "ema" else found.record.val_top1_raw
     assert right == pytest.approx(chosen, abs=0.4)  # one image of 320 may turn over with the size of the batch
-    assert (found.folder / found.record.weights.path).is_file()
 
 
 def test_a_lift_of_own_networks_is_folded_and_exported_exactly(place: dict[str, Any]) -> None:
@@ -113,6 +107,8 @@ def test_a_lift_of_own_networks_is_folded_and_exported_exactly(place: dict[str, 
     images = next(iter(loader(64, 64)))[0]
     folded = vc.fold(found)
     torch.testing.assert_close(folded(images), found.student(images), atol=2e-4, rtol=1e-4)
+    with pytest.raises(vc.UsageError, match="Mixer is no lift"):
+        vc.fold(Mixer(8, 1))
     (graph,) = vc.export(folded, "exported", images=images)
     session = onnxruntime.InferenceSession(Path("exported", "student.onnx"))
     logits = session.run(None, {"images": images.numpy()})[0]
@@ -120,15 +116,15 @@ def test_a_lift_of_own_networks_is_folded_and_exported_exactly(place: dict[str, 
     assert graph.file.path == "student.onnx"
 
 
-def test_functions_as_taps_and_a_transform_for_the_teacher(place: dict[str, Any]) -> None:
+def test_functions_as_taps(place: dict[str, Any]) -> None:
     def last(network: Any, images: Tensor) -> Tensor:
         return network.stem(images)  # type: ignore[no-any-return]  # a map [B, D, H, W]
 
     found = vc.distill(
         Mixer(48, 1), Mixer(16, 1), loader(0, 64), loader(64, 32), epochs=1, output="out", progress=False,
-        strategy="plain", teacher_taps=[last], student_taps=[last], teacher_transform=lambda images: images * 2 - 1,
+        strategy="plain", teacher_taps=[last], student_taps=[last],
     )  # fmt: skip
-    assert found.record.epochs == 1
+    assert isinstance(found.student, Mixer)
 
 
 def test_batches_of_a_list_train_too_and_a_second_call_goes_on(place: dict[str, Any]) -> None:
@@ -147,15 +143,12 @@ def test_batches_of_a_list_train_too_and_a_second_call_goes_on(place: dict[str, 
     [
         ({"strategy": "widelast"}, "give plain or lift, or use vitcompress.run"),
         ({"student": Mixer(16, 1)}, "name what is compared.*student_taps"),
-        ({"student": Mixer(16, 1), "student_taps": ["blocks.3"]}, "no module 'blocks.3' to tap; for example: body.0"),
         ({"student": Mixer(16, 1, 7)}, "10 classes and the student 7"),
         ({"settings": {"batch_size": 4}}, "batch_size, which the loaders"),
-        ({"settings": {"taw": 4}}, "unknown key 'distill.taw'"),
         ({"train": [(torch.zeros(2, 3, 16, 16), torch.zeros(2, 2))]}, "give pairs of images"),
         ({"train": iter([])}, "has no length"),
-        ({"train": []}, "gives no batch"),
     ],
-    ids=["strategy", "no taps", "no such tap", "classes", "batch size", "setting", "labels", "generator", "empty"],
+    ids=["strategy", "no taps", "classes", "batch size", "labels", "generator"],
 )
 def test_what_does_not_fit_is_told_in_one_sentence(
     change: dict[str, Any], sentence: str, place: dict[str, Any], tmp_path: Path
@@ -164,11 +157,6 @@ def test_what_does_not_fit_is_told_in_one_sentence(
     with pytest.raises(vc.UsageError, match=sentence):
         vc.distill(**{**given, **change})
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_network_that_is_no_lift_is_not_folded() -> None:
-    with pytest.raises(vc.UsageError, match="Mixer is no lift"):
-        vc.fold(Mixer(8, 1))
 
 
 def test_a_network_of_ones_own_is_analysed_on_given_images(place: dict[str, Any]) -> None:

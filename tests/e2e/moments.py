@@ -1,0 +1,103 @@
+"""Run `compress`, and at a moment kill it or signal its process group: ``start(["POINT[:COUNT]", "SIGNALS", "run"])``.
+
+POINT is named below; COUNT says at which passing of it; `never` runs to the end. SIGNALS is `KILL`, by which the kernel
+ends this process without warning; or what comes from outside to the whole group, loader processes included, as
+from `timeout`, systemd or a terminal: `TERM`, `INT,later,INT`. `later` lets the time of an echo pass.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import accelerate.checkpointing
+
+import vitcompress.stages.distill.cache.store
+import vitcompress.stages.models.weights
+import vitcompress.stages.training.checkpoint
+import vitcompress.stages.training.loop
+import vitcompress.stages.verify.held_out
+from vitcompress.__main__ import process
+from vitcompress.core.rundir import RunDirectory
+from vitcompress.pipeline import runner
+
+stages = vitcompress.stages
+left = 1
+signals = ""
+
+
+def here() -> None:
+    """This moment was reached."""
+    global left
+    left -= 1
+    if left != 0:
+        return
+    if signals == "KILL":
+        os.kill(os.getpid(), signal.SIGKILL)
+    for one in signals.split(","):
+        if one == "later":
+            time.sleep(1.2)
+        else:
+            words = ["/bin/kill", "-s", one, "--", f"-{os.getpgrp()}"]
+            subprocess.run(words, start_new_session=True, check=True)
+
+
+def before(owner: Any, name: str, when: Callable[..., bool] = lambda *arguments: True) -> None:
+    """Make calls of ``owner.name`` the moment."""
+    real = getattr(owner, name)
+
+    def call(*arguments: Any, **named: Any) -> Any:
+        if when(*arguments):
+            here()
+        return real(*arguments, **named)
+
+    setattr(owner, name, call)
+
+
+def arm(point: str) -> None:
+    """Arm a moment of writing or training."""
+    if point in ("teacher", "student"):  # between two optimizer steps of that training
+        before(stages.training.loop.Training, "step", lambda training, *_: training.job.name == point)
+    elif point == "step":  # of any
+        before(stages.training.loop.Training, "step")
+    elif point == "writing":  # some files of a checkpoint are there, others not
+        before(accelerate.checkpointing, "save")
+    elif point == "written":  # all are, and the rename that makes them count is not
+        before(stages.training.checkpoint, "_flush")
+    elif point == "replacing":  # the new checkpoint counts, the old one is not yet gone
+        before(stages.training.checkpoint.shutil, "rmtree", lambda path, *_, **__: "/.old-" in str(path))
+    elif point == "caching":  # some files of the teacher cache are there
+        before(stages.distill.cache.store.Store, "commit")
+    elif point == "evaluating":
+        before(stages.training.loop, "predict_each")
+    elif point == "kept":  # a snapshot of the student is there, and the checkpoint that covers its epoch is not
+        before(
+            stages.training.loop,
+            "save_checkpoint",
+            lambda _, folder, progress, __: folder.name == "student" and progress.batches == 0,
+        )
+    elif point == "weights":
+        before(stages.models.weights, "write_atomic", lambda path, _: path.parent.name == "student")
+    elif point == "recorded":  # the stage's record is written, and the state does not know
+        before(RunDirectory, "mark", lambda _, stage, status, *__: (stage, status) == ("distill", "done"))
+    elif point == "fold":  # no training, no loader
+        before(runner, "carry_out", lambda _, stage, *__: stage.name == "fold")
+    elif point == "verifying":  # held-out images are loaded and asked about
+        before(stages.verify.held_out.Answers, "of")
+    elif point != "never":
+        raise SystemExit(f"unknown point {point}")
+
+
+def start(words: list[str]) -> None:
+    """Arm the moment, then run the command line that follows it."""
+    global left, signals
+    point, _, count = words[0].partition(":")
+    left, signals = int(count or 1), words[1]
+    arm(point)
+    sys.argv = ["compress", *words[2:]]
+    process()
