@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from vitcompress.core.errors import (
     UsageError,
 )
 from vitcompress.core.processes import own_program
-from vitcompress.pipeline.api.arguments import COMMAND
+from vitcompress.pipeline.api.arguments import COMMAND, launched
 from vitcompress.pipeline.machine import threads_each
 
 _POLL_SECONDS = 0.1
@@ -51,6 +52,26 @@ def launch(processes: int, arguments: Sequence[str], command: str) -> None:
         _end(children)
     if failed:
         raise _error(processes, *_first_cause(failed))
+
+
+def end_with_launcher() -> None:
+    """In a process that ``launch`` or torchrun started: should that be gone, stop as if asked to, then for good.
+
+    torchrun leaves its processes at work when it is killed, and the store that they share dies with it. Other launchers
+    (SLURM's, a shell) may leave a process on purpose.
+    """
+    if not (launched() or "TORCHELASTIC_RUN_ID" in os.environ):
+        return
+    launcher = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == launcher:
+            time.sleep(1.0)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(_STOPPING_SECONDS)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def check(processes: int, device: str) -> None:

@@ -173,6 +173,7 @@ def run(
         True
     """
     from vitcompress.pipeline.config import requested_config, with_absolute_paths
+    from vitcompress.pipeline.launch import end_with_launcher
     from vitcompress.pipeline.request import default_output
     from vitcompress.pipeline.run import run_all
 
@@ -202,6 +203,8 @@ def run(
     if num_processes > 1 and world_size() == 1:
         _launch(requested, folder, num_processes, command, verbose)
         return Run(folder)
+    if world_size() > 1:
+        end_with_launcher()
     with hushed():
         if not run_all(requested, folder, command, console_of(progress), verbose):
             raise SystemExit(EXIT_OK)

@@ -242,6 +242,19 @@ def test_a_process_that_is_stopped_ends_the_run_and_is_named_with_its_step(fitte
     assert not any(process.is_running() for process in processes)
 
 
+@pytest.mark.sweep
+def test_processes_do_not_outlive_their_launcher(fitted: Path) -> None:
+    training = Started(fitted)
+    ranks = training.children()
+    assert len(ranks) == 2
+    training.process.kill()
+    training.process.communicate(timeout=60)
+    _, alive = psutil.wait_procs(ranks, timeout=60)
+    for left in alive:
+        left.kill()
+    assert alive == []
+
+
 def test_a_single_step_is_one_processs_work(
     alone_and_together: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
