@@ -15,6 +15,7 @@ from deciding import decided, images
 
 from vitcompress.core.errors import UsageError
 from vitcompress.pipeline import cli
+from vitcompress.pipeline.api.arguments import request_of
 from vitcompress.pipeline.config import (
     RunConfig,
     load_layer,
@@ -70,8 +71,9 @@ def requested(*arguments: str) -> RunConfig:
     # group that is `--help` alone.
     with cli.cli.make_context("compress", ["run"]) as group:
         context = cli.cli.commands["run"].make_context("run", list(arguments), parent=group)
-    given = {name: value for name, value in context.params.items() if name != "output"}
-    config: RunConfig = requested_config(**given)
+    others = ("output", "num_processes", "verbose", "dry_run")
+    asked = request_of(**{name: value for name, value in context.params.items() if name not in others})
+    config: RunConfig = requested_config(**asked)
     return config
 
 
