@@ -1,7 +1,7 @@
 """Our export against timm's own, in ONNX Runtime: plain, widened and folded students, timed in one interleaved run.
 
     python benchmarks/export.py --json benchmarks/results/export.json
-    python benchmarks/export.py --without            # what each rewrite is worth: all of them but one
+    python benchmarks/export.py --without            # also ours with no rewrite
 
 Random weights, 224 pixels, 1,000 classes. timm's export is ``timm.utils.onnx.onnx_export`` of the same network with the
 TorchScript exporter, the faster of its two here (``--dynamo`` adds the other). A ratio is printed only where logits
@@ -47,7 +47,6 @@ from vitcompress.pipeline.machine import environment
 from vitcompress.stages.fold.stage import folded_from_lift
 from vitcompress.stages.models.build import build_model, cost_of
 from vitcompress.stages.models.students import LiftStudent
-from vitcompress.stages.rewrites.config import RewriteConfig
 from vitcompress.stages.rewrites.deploy import deployed
 
 STUDENT, TEACHER_WIDTH = "deit_tiny_patch16_224", 384
@@ -126,17 +125,14 @@ def exports(arguments: argparse.Namespace, folder: Path) -> tuple[dict[str, Path
         files[name], macs[name], models[name] = path, cost_of(module, size).macs, original
         print(f"exported {name}: {macs[name] / 1e9:.3f} GMAC", flush=True)
 
-    variants = {"ours": RewriteConfig()}
-    if arguments.without:
-        variants |= {f"ours without {name}": RewriteConfig(**{name: False}) for name in RewriteConfig.model_fields}
-        variants["ours without any"] = RewriteConfig(**dict.fromkeys(RewriteConfig.model_fields, False))
+    variants = {"ours": True, "ours without any": False} if arguments.without else {"ours": True}
     for graph in arguments.graphs:
         model = student(graph, arguments.student, args, arguments.classes, arguments.width)
         for dynamo in (False, True) if arguments.dynamo else (False,):
             name = f"{graph}, timm" + (" (dynamo)" if dynamo else "")
             add(name, model, model, partial(timm_export, model, size=size, dynamo=dynamo))
-        for words, config in variants.items():
-            done = deployed(model, config, spec, "float").module
+        for words, rewrite in variants.items():
+            done = deployed(model, spec, "float", rewrite=rewrite).module
             write = partial(onnx_from_module, done, size=size, max_batch=8)
             add(f"{graph}, {words}", model, done, lambda path, write=write: write(path))  # type: ignore[misc]
     first = next(iter(files))
@@ -256,7 +252,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=120.0, help="budget of a batch size")
     parser.add_argument("--threads", type=int, help="default: the physical cores")
     parser.add_argument("--dynamo", action="store_true", help="also timm's dynamo export")
-    parser.add_argument("--without", action="store_true", help="also ours with each rewrite left out")
+    parser.add_argument("--without", action="store_true", help="also ours with no rewrite")
     parser.add_argument("--student", default=STUDENT)
     parser.add_argument("--width", type=int, default=TEACHER_WIDTH, help="of the teacher")
     parser.add_argument("--size", type=int, default=SPEC.size)

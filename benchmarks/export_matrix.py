@@ -34,7 +34,6 @@ from vitcompress.exporters.precision.reduce import reduced_from_onnx
 from vitcompress.exporters.runners import OnnxRunner
 from vitcompress.exporters.tensorrt import engine_from_onnx, installed_flavours
 from vitcompress.pipeline.machine import environment
-from vitcompress.stages.rewrites.config import RewriteConfig
 from vitcompress.stages.rewrites.deploy import deployed
 
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
@@ -88,7 +87,7 @@ class Row:
         module = network(name, geometry)
         self.expected = _logits(module, self.images)
         self.path = folder / "model.onnx"
-        rewritten = deployed(module, RewriteConfig(), spec, "float").module
+        rewritten = deployed(module, spec, "float").module
         self.facts = onnx_from_module(rewritten, self.path, size=spec.size, max_batch=_BATCH)
 
     def cell(self, precision: Precision, *, engine: bool = True) -> Cell:

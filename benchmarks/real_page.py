@@ -307,7 +307,7 @@ def _inits(values: dict[str, Any], cell: Cell) -> str:
         "## First weights of a student\n",
         f"Student at {cell.size} pixels, from our teacher of seed 0; then {counted(INIT_EPOCHS, 'epoch')} of a plain "
         "loop with the labels alone (1e-3 after random weights, 3e-4 and layer decay 0.75 after the teacher's).\n",
-        "| first weights (`student.inherit`) | top-1 before training | after each epoch | seconds to take them |",
+        "| first weights (`student.init`) | top-1 before training | after each epoch | seconds to take them |",
         "| --- | --- | --- | --- |",
     ]
     for row in values["inits"]:

@@ -32,10 +32,6 @@ STUDENTS: dict[str, tuple[dict[str, Any], str]] = {
         {"strategy": "widelast", "wide_heads": "count"},
         "E(192)+11B(192)+L(192,384)+B(384)+N(384)+H(384)",
     ),
-    "widelast, last three": (
-        {"strategy": "widelast", "wide_blocks": 3},
-        "E(192)+9B(192)+L(192,256)+B(256)+L(256,320)+B(320)+L(320,384)+B(384)+N(384)+H(384)",
-    ),
     "uniform, 204 wide": ({"strategy": "uniform", "uniform_width": 204}, "E(204)+12B(204)+N(204)+H(204)"),
     "uniform, auto": ({"strategy": "uniform"}, "E(228)+12B(228)+N(228)+H(228)"),
 }

@@ -1,4 +1,4 @@
-"""What a student's first weights are worth: random ones against every way of taking them from the teacher.
+"""What a student's first weights are worth: random ones against the teacher's.
 
     python benchmarks/student_init.py --data DIR --teacher-weights FILE
 
@@ -40,7 +40,7 @@ RATES = {"random": (1e-3,)}
 INHERITED_RATES = (3e-4,)
 INHERITED_DECAY = 0.75
 """Layer decay where weights come from the teacher: without it a few steps undo them, as they do any pretrained ones."""
-WAYS = ("random", "channels", "important", "spectral", "pca", "fitted")
+WAYS = ("random", "teacher")
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def rows(
         teacher_data: the images as it takes them.
         student: the network to train.
         folder: where the images are.
-        ways: ``random``, or of ``student.inherit``.
+        ways: of ``WAYS``.
         seeds: of initial weights and of the order of images.
         epochs: of each training; 0 judges the first weights alone.
         calibration: training images that the directions are found on.
@@ -191,7 +191,7 @@ def rows(
                 words, started = "the seed's", time.perf_counter()
                 if way != "random":
                     views = tuple(each.batch(each.train[:calibration]) for each in (teacher_data, data))
-                    words = inherit(teacher, model, views, (teacher_data.spec, spec), way).words  # type: ignore[arg-type]
+                    words = inherit(teacher, model, views, (teacher_data.spec, spec)).words  # type: ignore[arg-type]
                 inheriting = time.perf_counter() - started
                 before, started = top1(model, data), time.perf_counter()
                 decay = None if way == "random" else INHERITED_DECAY

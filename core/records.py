@@ -35,10 +35,8 @@ class ModelSpec(Record):
     """Teacher's token width that a lift or a widened last block reaches; None for plain."""
     fold_rank: int | None = None
     """Rows of the factor R of a folded lift (DESIGN 3.5); None unless ``graph`` is lift-folded."""
-    wide_blocks: int = 1
-    """Last blocks that a widelast widens, in equal steps."""
     wide_heads: WideHeads = "size"
-    """What they keep."""
+    """What the last block of a widelast keeps."""
 
 
 class Cost(Record):
@@ -141,10 +139,6 @@ class CacheSummary(Record):
     views: int
     """Distinct views that the teacher answered to."""
     bytes: int
-    dense_bytes: int
-    """The same in plain half precision."""
-    error: float
-    """Largest relative error (Frobenius) of a stored answer, measured."""
 
 
 class Snapshot(Record):

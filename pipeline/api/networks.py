@@ -35,7 +35,6 @@ from vitcompress.stages.fold.stage import folded_from_lift
 from vitcompress.stages.models.build import cost_of
 from vitcompress.stages.models.families.given import GivenNetwork, Tap
 from vitcompress.stages.models.students import LiftStudent
-from vitcompress.stages.rewrites.config import RewriteConfig
 from vitcompress.stages.rewrites.deploy import deployed
 from vitcompress.stages.training.device import make_accelerator
 
@@ -110,7 +109,7 @@ def export_module(
     engines = [known_targets.get(one) for one in targets if one != "onnx"]
     for target in engines:
         target.require()
-    rewritten = deployed(network, RewriteConfig(), as_given(side), "float")
+    rewritten = deployed(network, as_given(side), "float")
     path = root / f"{name}.onnx"
     facts = onnx_from_module(rewritten.module, path, size=side, max_batch=max_batch)
     differences = max_difference(path, network, compared.numpy())
@@ -143,7 +142,7 @@ class Analysis:
     """What :func:`vitcompress.analyze` gives."""
 
     document: dict[str, Any]
-    """What analysis.json holds: each layer's measures, definitions, and what they advise."""
+    """What analysis.json holds: each layer's measures (docs/analysis.md)."""
     folder: Path
     """Where analysis.json, tables and figures are."""
 
@@ -158,7 +157,7 @@ def analyze_module(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     progress: bool = True,
 ) -> Analysis:
-    """Read the features of a network layer by layer: rank, spectrum, directions, attention (docs/analysis.md).
+    """Read the features of a network layer by layer: rank, directions, intensity, entropy (docs/analysis.md).
 
     Args:
         module: maps images ``[B, 3, S, S]`` to logits ``[B, K]``; not changed.
@@ -201,7 +200,7 @@ def analyze_module(
             sample=f"{count:,} images that were given",
             advance=lambda done: bar.update(task, advance=done),
         )
-    write(root / "analysis", [result], advice=None, selected=(), student=None)
+    write(root / "analysis", [result])
     document: dict[str, Any] = json.loads((root / "analysis" / "analysis.json").read_text())
     return Analysis(document, root / "analysis")
 

@@ -260,7 +260,7 @@ def analyze(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     progress: bool = True,
 ) -> Analysis:
-    """Read features layer by layer (rank, spectrum, directions, entropy): of a run's networks, or of one of your own.
+    """Read features layer by layer (rank, directions, intensity, entropy): of a run's networks, or of one of your own.
 
     Args:
         what: a run or its folder, whose teacher, student and snapshots are read; or a network.

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from vitcompress.pipeline.config.model import RunConfig
 from vitcompress.stages.images.config import AugmentConfig, DataConfig
-from vitcompress.stages.images.listing import kind_of
+from vitcompress.stages.images.sources import source_of
 from vitcompress.stages.student.config import StudentConfig
 from vitcompress.stages.training.config import TrainingConfig
 
@@ -53,7 +53,7 @@ def _control(config: RunConfig) -> Iterator[str]:
 
 def _splits(data: DataConfig) -> Iterator[str]:
     """Only prefixed datasets have splits with names."""
-    if kind_of(data.source) == "timm":
+    if source_of(data.source).named_splits:
         return
     for name, usual in zip(("train_split", "val_split"), DataConfig().splits, strict=True):
         value = getattr(data, name)
@@ -69,7 +69,6 @@ def _student(config: StudentConfig) -> Iterator[str]:
     """A setting that the strategy or the first weights do not read is a mistake."""
     read_by = {
         "uniform_width": ("uniform", isinstance(config.uniform_width, int)),
-        "wide_blocks": ("widelast", config.wide_blocks != 1),
         "wide_heads": ("widelast", config.wide_heads != "size"),
     }
     for name, (strategy, given) in read_by.items():
@@ -84,12 +83,6 @@ def _student(config: StudentConfig) -> Iterator[str]:
         yield (
             f"student '{config.model}' names pretrained weights, but student.init is '{config.init}', so it starts "
             f"from {start}; give --student {arch}, or --set student.init=pretrained."
-        )
-    idle = config.init not in ("auto", "teacher") and not config.init_reason
-    if idle and config.inherit != StudentConfig.model_fields["inherit"].default:
-        yield (
-            f"student.inherit is '{config.inherit}', but student.init is '{config.init}', which takes nothing from the "
-            "teacher; use --set student.init=teacher, or leave it out."
         )
 
 

@@ -89,12 +89,15 @@ def unreachable(arch: str) -> str:
 
 def _unlike_teacher(config: RunConfig, facts: Facts) -> str:
     """Return why the student cannot inherit from the teacher, in words; empty where it can."""
+    from vitcompress.stages.models.geometry import widened_args
     from vitcompress.stages.models.inherit.inherit import why_not
 
     teacher, student = facts.network("teacher", config), facts.network("student", config)
     width = config.student.uniform_width
-    wider = {"embed_dim": width} if config.student.strategy == "uniform" and isinstance(width, int) else {}
-    return why_not((teacher.arch, teacher.args), (student.arch, {**student.args, **wider}))
+    args = student.args
+    if config.student.strategy == "uniform" and isinstance(width, int):
+        args = widened_args(student.arch, args, width)
+    return why_not((teacher.arch, teacher.args), (student.arch, args))
 
 
 def check_inheriting(config: RunConfig, facts: Facts) -> None:
@@ -112,6 +115,7 @@ def check_inheriting(config: RunConfig, facts: Facts) -> None:
 
 def uniform_width(config: RunConfig, facts: Facts) -> Choice:
     """Decide the width of a uniform student; it waits for the number of classes, and other strategies have none."""
+    from vitcompress.stages.models.geometry import shape_by_name
     from vitcompress.stages.student.stage import student_spec
 
     asked = config.student.uniform_width
@@ -120,7 +124,8 @@ def uniform_width(config: RunConfig, facts: Facts) -> Choice:
     if isinstance(asked, int) or facts.data is None:
         return Choice("auto" if asked is None else asked)
     spec = student_spec(config.student, len(facts.data.classes), facts.network("teacher", config).shape.width)
-    return Choice(spec.args["embed_dim"], "as many parameters as a widelast student of this teacher, or just above")
+    width = shape_by_name(spec.arch, spec.args).width
+    return Choice(width, "as many parameters as a widelast student of this teacher, or just above")
 
 
 def check_student(config: RunConfig, facts: Facts) -> None:

@@ -11,7 +11,6 @@ from vitcompress.core.errors import UsageError
 from vitcompress.core.preprocess import Input
 from vitcompress.core.record import Record
 from vitcompress.exporters import targets
-from vitcompress.stages.rewrites.config import RewriteConfig
 
 DEFAULT_PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 
@@ -57,8 +56,8 @@ class ExportConfig(Record):
     """What the student's artifacts take: float (normalised float32 [B, 3, S, S]) or uint8 (pixels [B, S, S, 3])."""
     projector: Literal["fold", "keep"] = "fold"
     """A lift's projector in the deployed graph: fold it away, or keep it."""
-    rewrites: RewriteConfig = RewriteConfig()
-    """Exact rewrites of the networks before they are exported."""
+    rewrites: bool = True
+    """Whether the networks are rewritten, exactly, before they are exported."""
     opset: int = Field(20, ge=18, le=23)
     """ONNX operator set; 20 keeps LayerNormalization and Gelu single operators."""
     max_batch: int = Field(32, ge=8)

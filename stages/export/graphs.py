@@ -64,7 +64,7 @@ def export_graph(
     """
     root = context.run.root
     module = load_own(build_model(spec), weights, root).eval()
-    rewritten = deployed(module, config.rewrites, images.preprocess, config.input)
+    rewritten = deployed(module, images.preprocess, config.input, rewrite=config.rewrites)
     path = root / "export" / f"{name}.onnx"
     facts = onnx_from_module(
         rewritten.module,

@@ -87,29 +87,21 @@ def _grid(network: nn.Module) -> tuple[int, int] | None:
 def _told(before: dict[str, Tensor], after: dict[str, Tensor], network: nn.Module) -> tuple[str, ...]:
     """Return one phrase for each kind of tensor whose size changed, found in other formats by the end of its name."""
     told: dict[str, str] = {}
-    for name, value in after.items():
+    grid = _grid(network) or (0, 0)
+    for name, new in after.items():
         kind = next((kind for kind in _KINDS if name.endswith(kind)), None)
         old = before.get(name) if name in before else next((before[key] for key in before if key.endswith(name)), None)
-        if kind and old is not None and old.shape != value.shape:
-            told.setdefault(kind, f"{_KINDS[kind]} resampled from {_sizes(kind, old, value, _grid(network))}")
+        if kind and old is not None and old.shape != new.shape:
+            prefix = new.shape[1] - grid[0] * grid[1] if kind == _POSITIONS else 0
+            sides = [_side(kind, tensor, prefix) for tensor in (old, new)]
+            unit = " pixels" if kind == _PATCHES else ""
+            told.setdefault(kind, f"{_KINDS[kind]} resampled from {sides[0]} to {sides[1]}{unit}")
     return tuple(told[kind] for kind in _KINDS if kind in told)
 
 
-def _sizes(kind: str, old: Tensor, new: Tensor, grid: tuple[int, int] | None) -> str:
-    """Return ``14x14 to 16x16``.
-
-    A table is ``[(2 h - 1) (2 w - 1) + extra, heads]``, of offsets along both axes; BEiT has three extra rows.
-    """
+def _side(kind: str, tensor: Tensor, prefix: int) -> str:
+    """Return, for example, ``14x14``: patches of positions ``[1, P + N, D]``, offsets of a table, or pixels."""
     if kind == _PATCHES:
-        return f"{_square(old.shape[-1])} to {_square(new.shape[-1])} pixels"
-    if kind == _TABLE:
-        return f"{_square(math.isqrt(old.shape[0]))} to {_square(math.isqrt(new.shape[0]))}"
-    if grid is None or old.ndim != 3 or new.ndim != 3:
-        return f"{tuple(old.shape)} to {tuple(new.shape)}"
-    patches = old.shape[1] - (new.shape[1] - grid[0] * grid[1])
-    side = math.isqrt(max(patches, 0))
-    return f"{_square(side) if side * side == patches else f'{patches} patches'} to {grid[0]}x{grid[1]}"
-
-
-def _square(side: int) -> str:
+        return f"{tensor.shape[-1]}x{tensor.shape[-1]}"
+    side = math.isqrt(tensor.shape[0] if kind == _TABLE else max(tensor.shape[1] - prefix, 0))
     return f"{side}x{side}"

@@ -37,9 +37,7 @@ def build_model(spec: ModelSpec) -> nn.Module:
     if spec.lift_width is None:
         raise UsageError(f"a {spec.graph} student needs the teacher's width (lift_width), and none was given.")
     if spec.graph == "widelast":
-        return widen_last(
-            model, spec.arch, spec.args, spec.num_classes, spec.lift_width, spec.wide_blocks, spec.wide_heads
-        )
+        return widen_last(model, spec.arch, spec.args, spec.num_classes, spec.lift_width, spec.wide_heads)
     if spec.graph == "lift-kept":
         return LiftStudent(model, spec.arch, spec.lift_width, spec.num_classes)
     if spec.fold_rank is None:
@@ -76,7 +74,7 @@ def input_size(args: dict[str, Any], model: nn.Module) -> int:
 
 
 def preprocess_of(model: nn.Module, args: dict[str, Any], crop_pct: float | None) -> PreprocessSpec:
-    """Return timm's evaluation preprocessing of this model at its input size, as the one spec used everywhere.
+    """Return timm's evaluation preprocessing of this model at its input size.
 
     Raises:
         UsageError: timm prepares this model's images in a way that cannot be reproduced here.
@@ -114,21 +112,18 @@ def unfused_attention(model: nn.Module) -> Iterator[None]:
 
 def cost_of(model: nn.Module, size: int) -> Cost:
     """Count parameters, and multiply-accumulates for one image (half of torch's counted operations)."""
-    training = model.training
+    parameters, training = list(model.parameters()), model.training
     model.eval()
-    device = next(model.parameters()).device
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trainable = [parameter for parameter in parameters if parameter.requires_grad]
     for parameter in trainable:
         parameter.requires_grad_(False)  # the counter follows gradients where it finds any, and CaiT's confuse it
     with unfused_attention(model), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(torch.zeros(1, 3, size, size, device=device))
+        model(torch.zeros(1, 3, size, size, device=parameters[0].device))
     model.train(training)
     for parameter in trainable:
         parameter.requires_grad_(True)
-    return Cost(
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        macs=int(counter.get_total_flops()) // 2,
-    )
+    count = sum(parameter.numel() for parameter in parameters)
+    return Cost(parameters=count, macs=int(counter.get_total_flops()) // 2)
 
 
 def pretrained_model(arch: str, spec: ModelSpec) -> nn.Module:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import pathlib
+import re
 import types
 import warnings
 from collections import Counter
@@ -49,6 +50,12 @@ class Checkpoint:
         out = f", without {len(self.left_out)} tensors: {some(list(self.left_out))}" if self.left_out else ""
         return f"{len(self.state)} tensors of {entry}{kind}{prefix}{out}"
 
+    def without(self, prefix: str) -> Checkpoint:
+        """Return what begins with ``prefix``, which is taken off."""
+        kept = {name.removeprefix(prefix): value for name, value in self.state.items() if name.startswith(prefix)}
+        out = tuple(name for name in self.state if not name.startswith(prefix))
+        return replace(self, state=kept, prefix=self.prefix + prefix, left_out=self.left_out + out)
+
 
 def read_checkpoint(path: Path, subject: str = "teacher", key: str | None = None) -> Checkpoint:
     """Read the state dict in a file: safetensors, or a torch file, without running code.
@@ -68,8 +75,7 @@ def read_checkpoint(path: Path, subject: str = "teacher", key: str | None = None
     """
     if not path.is_file():
         raise UsageError(f"{subject} weights '{path}' do not exist; give a .safetensors file or a torch state dict.")
-    content = _content(path, subject)
-    found = state_dicts(content)
+    found = _state_dicts(_content(path, subject))
     if not found:
         raise UsageError(f"{subject} weights '{path}' hold no state dict of tensors; save the model's state_dict().")
     if key is None or key in found:
@@ -78,36 +84,17 @@ def read_checkpoint(path: Path, subject: str = "teacher", key: str | None = None
     start = f"{key.removesuffix('.')}."
     within = {name: state for name, state in found.items() if any(one.startswith(start) for one in state)}
     if not within:
-        names = ", ".join(_named(one) for one in found)
+        names = ", ".join(f"'{one}'" if one else "the whole file" for one in found)
         raise UsageError(
             f"{subject} weights '{path}' have neither an entry nor a prefix of names '{key}' "
             f"({_option(subject)}{key}); entries: {names}; first name: {next(iter(next(iter(found.values()))))}."
         )
     entry = next(iter(within)) if len(within) == 1 else _chosen(within, path, subject)
-    return _cleaned(_without(Checkpoint(found[entry], entry), start))
-
-
-def state_dicts(content: Any) -> dict[str, dict[str, Tensor]]:
-    """Return the state dicts in a file's content by their key, down to entries of entries; the whole file's is ''."""
-    if _is_state_dict(content):
-        return {"": dict(content)}
-    found = {}
-    for name, value in content.items() if isinstance(content, Mapping) else ():
-        if _is_state_dict(value):
-            found[str(name)] = dict(value)
-        elif isinstance(value, Mapping):
-            found |= {f"{name}.{key}": dict(inner) for key, inner in value.items() if _is_state_dict(inner)}
-    return found
+    return _cleaned(Checkpoint(found[entry], entry).without(start))
 
 
 def without_wrapper(checkpoint: Checkpoint, names: Iterable[str], path: Path, subject: str) -> Checkpoint:
-    """Take the prefix of a wrapper class off, if most of the network's own names are found behind one.
-
-    Args:
-        checkpoint: as read.
-        names: the network's own.
-        path: where it was read, for the message.
-        subject: whose weights they are to be, for the message.
+    """Take the prefix of a wrapper class off, if most of the network's own ``names`` are found behind one.
 
     Raises:
         UsageError: the network's names are found behind several prefixes.
@@ -126,7 +113,7 @@ def without_wrapper(checkpoint: Checkpoint, names: Iterable[str], path: Path, su
             f"{subject} weights '{path}' hold several networks of this shape, under the prefixes {', '.join(whole)}; "
             f"choose one with {_option(subject)}{whole[0].removesuffix('.')}."
         )
-    return _without(checkpoint, whole[0])
+    return checkpoint.without(whole[0])
 
 
 def harmless_types() -> list[Any]:
@@ -150,11 +137,10 @@ def some(names: list[str]) -> str:
 
 def _content(path: Path, subject: str) -> Any:
     with path.open("rb") as file:
-        start = file.read(len(_POINTER))
-    if start == _POINTER:
-        raise UsageError(
-            f"{subject} weights '{path}' are a Git LFS pointer, not the weights; fetch them with `git lfs pull`."
-        )
+        if file.read(len(_POINTER)) == _POINTER:
+            raise UsageError(
+                f"{subject} weights '{path}' are a Git LFS pointer, not the weights; fetch them with `git lfs pull`."
+            )
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -163,25 +149,27 @@ def _content(path: Path, subject: str) -> Any:
             warnings.filterwarnings("ignore", "Detected pickle protocol", UserWarning)
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file makes the unpickler raise anything (IndexError, struct.error, ...)
-        code = _code_in(path)
-        reason = (
-            f"it holds objects of {code}, which only running code could load"
-            if code
-            else str(error).split("\n")[0][:160] or type(error).__name__
-        )
+        code = re.search(r"Unsupported (?:global: GLOBAL|class) (\S+)", str(error))
+        reason = str(error).split("\n")[0][:160] or type(error).__name__
+        if code:
+            reason = f"it holds objects of {code[1]}, which only running code could load"
         raise UsageError(
             f"{subject} weights '{path}' cannot be read as safetensors or a plain state dict ({reason}); "
             "save the model's state_dict() and give that file."
         ) from error
 
 
-def _code_in(path: Path) -> str:
-    """Return the first types of a torch file that are not harmless; empty if it is no readable torch file."""
-    try:
-        with torch.serialization.safe_globals(harmless_types()):
-            return some(sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path)))
-    except Exception:  # a damaged file, which makes the unpickler raise anything; the first reading's reason is told
-        return ""
+def _state_dicts(content: Any) -> dict[str, dict[str, Tensor]]:
+    """Return the state dicts in a file's content by their key, down to entries of entries; the whole file's is ''."""
+    if _is_state_dict(content):
+        return {"": dict(content)}
+    found = {}
+    for name, value in content.items() if isinstance(content, Mapping) else ():
+        if _is_state_dict(value):
+            found[str(name)] = dict(value)
+        elif isinstance(value, Mapping):
+            found |= {f"{name}.{key}": dict(inner) for key, inner in value.items() if _is_state_dict(inner)}
+    return found
 
 
 def _is_state_dict(value: Any) -> bool:
@@ -201,8 +189,7 @@ def _chosen(found: Mapping[str, Any], path: Path, subject: str) -> str:
     known = next((key for key in (*_AVERAGED, "", *_RAW) if key in found), None)
     if known is not None:
         return known
-    averaged = [key for key in found if _is_averaged(key)]
-    candidates = averaged or list(found)
+    candidates = [key for key in found if _is_averaged(key)] or list(found)
     if len(candidates) > 1:
         raise UsageError(
             f"{subject} weights '{path}' hold several state dicts: {', '.join(candidates)}; choose one with "
@@ -214,16 +201,6 @@ def _chosen(found: Mapping[str, Any], path: Path, subject: str) -> str:
 def _option(subject: str) -> str:
     """Return what a user writes before the key: `compress analyze` has an option of its own."""
     return "--weights-key " if subject == "model" else f"--set {subject}.weights_key="
-
-
-def _named(key: str) -> str:
-    return f"'{key}'" if key else "the whole file"
-
-
-def _without(checkpoint: Checkpoint, prefix: str) -> Checkpoint:
-    kept = {name.removeprefix(prefix): value for name, value in checkpoint.state.items() if name.startswith(prefix)}
-    out = tuple(name for name in checkpoint.state if not name.startswith(prefix))
-    return replace(checkpoint, state=kept, prefix=checkpoint.prefix + prefix, left_out=checkpoint.left_out + out)
 
 
 def _cleaned(checkpoint: Checkpoint) -> Checkpoint:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, get_args
+from typing import Any
 
 import timm
 import torch
@@ -41,116 +40,71 @@ def shape_of(model: nn.Module, name: str) -> Shape:
 
 
 def check_strategy(
-    strategy: str, arch: str, shape: Shape, wide_width: int | None, wide_blocks: int = 1, wide_heads: WideHeads = "size"
+    strategy: Strategy, arch: str, shape: Shape, wide_width: int | None, wide_heads: WideHeads = "size"
 ) -> None:
     """Check that a student of this shape can take the strategy.
 
     Args:
-        strategy: ``plain``, ``lift``, ``widelast`` or ``uniform``.
+        strategy: of the student.
         arch: the student's name, for the message.
         shape: the student's.
         wide_width: the width to reach: the teacher's for ``widelast``, the student's own new one for ``uniform``
             (None: not decided yet).
-        wide_blocks: last blocks that ``widelast`` widens.
-        wide_heads: what they keep.
+        wide_heads: what a widened block keeps.
 
     Raises:
         UsageError: it cannot; the message says why.
     """
-    if strategy not in get_args(Strategy):
-        raise UsageError(f"strategy '{strategy}' is unknown; give one of {', '.join(get_args(Strategy))}.")
-    if strategy == "plain":
-        return
-    if shape.heads is None:
+    if strategy != "plain" and shape.heads is None:
         raise UsageError(
             f"strategy '{strategy}' needs a student of equal blocks (ViT, DeiT, CaiT, BEiT, EVA), and {arch} has "
             "stages of different width; use --strategy plain."
         )
-    if wide_width is None:
-        return
-    if strategy == "widelast":
-        wide_shapes(arch, shape, wide_width, wide_blocks, wide_heads)
-    if strategy == "uniform":
+    if strategy == "widelast" and wide_width is not None:
+        heads_of_wide(arch, shape, wide_width, wide_heads)
+    if strategy == "uniform" and wide_width is not None:
         _check_uniform(arch, shape, wide_width)
 
 
 def _check_uniform(arch: str, shape: Shape, width: int) -> None:
-    heads = shape.heads or 1
-    step = 4 * heads
+    step = width_step(shape)
+    unit = step if shape.rotary else shape.heads or 1
     above = max(-(-width // step) * step, shape.width // step * step + step)
-    if width <= shape.width:
+    if width <= shape.width or width % unit:
+        whole = f"which the {shape.heads} heads of {arch} do not divide (they need a multiple of {unit})"
+        what = f"but {arch} is {shape.width} wide already" if width <= shape.width else whole
         raise UsageError(
-            f"student.uniform_width is {width}, but {arch} is {shape.width} wide already; give more, for example "
-            f"{above}, or use --strategy plain."
-        )
-    if width % heads:
-        raise UsageError(
-            f"student.uniform_width is {width}, which the {heads} heads of {arch} do not divide; "
-            f"give a multiple of {heads}, for example {above}."
-        )
-    if shape.rotary and width % step:
-        raise UsageError(
-            f"student.uniform_width is {width}, a head size of {width // heads}, but the rotary positions of {arch} "
-            f"need a multiple of 4; give a multiple of {step}, for example {above}."
+            f"student.uniform_width is {width}, {what}; give more, for example {above}, or use --strategy plain."
         )
 
 
-@dataclass(frozen=True)
-class WideShape:
-    """One widened block."""
-
-    width: int
-    heads: int
-
-    def __str__(self) -> str:
-        return f"{self.width}x{self.heads}h"
+def width_step(shape: Shape) -> int:
+    """Return the step of widths that every family takes with as many heads: rotary positions need 4 channels a head."""
+    return 4 * (shape.heads or 1)
 
 
-def wide_shapes(
-    arch: str, shape: Shape, wide_width: int, blocks: int = 1, keep: WideHeads = "size"
-) -> tuple[WideShape, ...]:
-    """Return the last ``blocks`` blocks of a widelast student, narrowest first.
-
-    From the student's width Ds to the teacher's Dt the widths rise in equal steps, ``Ds + j (Dt - Ds) / blocks`` for
-    j = 1..blocks; every step adds whole heads (``keep="size"``) or whole channels to each head (``keep="count"``).
-    192x3h to 384 over three blocks: 256x4h, 320x5h, 384x6h (arXiv 2511.15572).
+def heads_of_wide(arch: str, shape: Shape, wide_width: int, keep: WideHeads = "size") -> int:
+    """Return the heads of a last block that is widened to ``wide_width``: more of the same size, or larger ones.
 
     Raises:
-        UsageError: more blocks than there are, a teacher that is not wider, or steps that are not whole.
+        UsageError: a teacher that is not wider, or heads that are not whole.
     """
     heads = shape.heads or 1
-    head_size = shape.width // heads
-    if blocks > shape.depth:
-        raise UsageError(
-            f"student.wide_blocks is {blocks}, but {arch} has {shape.depth} blocks; give 1 to {shape.depth}."
-        )
     if wide_width <= shape.width:
         raise UsageError(
             f"strategy 'widelast' widens to the teacher's width, but the teacher's, {wide_width}, is not above that of "
             f"{arch}, {shape.width}; use --strategy plain, or a wider teacher."
         )
-    unit = head_size if keep == "size" else heads * (4 if shape.rotary else 1)
+    head_size = shape.width // heads
+    unit = head_size if keep == "size" else width_step(shape) if shape.rotary else heads
     if wide_width % unit:
         kept = f"the head size of {arch}, {unit}" if keep == "size" else f"the {heads} heads of {arch}"
-        multiple = "" if keep == "size" or unit == heads else f" (with rotary positions, a multiple of {unit})"
+        multiple = f" (with rotary positions, a multiple of {unit})" if keep == "count" and shape.rotary else ""
         raise UsageError(
             f"strategy 'widelast' keeps {kept}, but the teacher's width {wide_width} is no multiple of it{multiple}; "
             "choose another student, set student.args.num_heads so that it is, or change student.wide_heads."
         )
-    step, rest = divmod(wide_width - shape.width, blocks)
-    if rest or step % unit:
-        fitting = [
-            str(count)
-            for count in range(1, shape.depth + 1)
-            if (wide_width - shape.width) % count == 0 and (wide_width - shape.width) // count % unit == 0
-        ]
-        what = f"whole heads of size {unit}" if keep == "size" else f"multiples of {unit} channels"
-        raise UsageError(
-            f"student.wide_blocks is {blocks}, but from {shape.width} to {wide_width} in {blocks} equal steps is not "
-            f"in {what}; give one of {', '.join(fitting)}."
-        )
-    widths = [shape.width + step * (block + 1) for block in range(blocks)]
-    return tuple(WideShape(width, width // head_size if keep == "size" else heads) for width in widths)
+    return wide_width // head_size if keep == "size" else heads
 
 
 class _Unfilled(TorchFunctionMode):
@@ -190,6 +144,11 @@ def send_empty_image(arch: str, args: dict[str, Any], size: int) -> None:
     model = meta_model(arch, args).eval()
     with torch.no_grad():
         model(torch.zeros(1, 3, size, size, device="meta"))
+
+
+def widened_args(arch: str, args: dict[str, Any], width: int) -> dict[str, Any]:
+    """Return the arguments of a network whose every block is ``width`` wide, its heads as many as before."""
+    return {**args, family_of(meta_model(arch, args)).width_argument: width}
 
 
 def shape_by_name(arch: str, args: dict[str, Any]) -> Shape:

@@ -83,13 +83,12 @@ def fit(model: nn.Module, state: dict[str, Tensor], arch: str, args: dict[str, A
     """
     own = model.state_dict()
     resampled: tuple[str, ...] = ()
+    check = "check --student and student.args against them."
     if not any(name.startswith(_INSIDE_LIFT) for name in state):  # a lift's own names already
         try:
             adapted = adapt(state, meta_model(arch, args))
         except CannotAdaptError as error:
-            raise UsageError(
-                f"{origin} cannot be brought to {arch} ({error}); check --student and student.args against them."
-            ) from error
+            raise UsageError(f"{origin} cannot be brought to {arch} ({error}); {check}") from error
         state, resampled = adapted.state, adapted.resampled
         if isinstance(model, LiftStudent):
             state = {_INSIDE_LIFT + name: value for name, value in state.items()}
@@ -97,7 +96,7 @@ def fit(model: nn.Module, state: dict[str, Tensor], arch: str, args: dict[str, A
     if not values:
         raise UsageError(
             f"{origin} have no tensor that fits the student ({len(state)} tensors against {len(own)}; the first is "
-            f"{next(iter(state), 'none')}); check --student and student.args against them."
+            f"{next(iter(state), 'none')}); {check}"
         )
     if not all_finite(values):
         raise UsageError(f"{origin} hold values that are not finite; give other weights.")

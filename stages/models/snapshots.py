@@ -12,7 +12,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
@@ -30,9 +29,7 @@ class Snapshots:
     root: Path
     """The run directory."""
     fingerprint: str
-    """Of the training."""
     epochs: int
-    """It trains for."""
     every: int | None
     """Epochs between two snapshots; None for none."""
 
@@ -67,59 +64,32 @@ class Snapshots:
                 "on its disk or set distill.keep_every=null, then the same command goes on from the last checkpoint."
             ) from error
 
-    def missing(self) -> list[int]:
-        """Return the epochs whose snapshot is not on disk: deleted, or trained before they were asked for."""
-        return [epoch for epoch in self.due if not self.path(epoch).is_file()]
-
     def finish(self) -> tuple[Snapshot, ...]:
-        """Return what is on disk, by epoch, at the end of the training; remove what is not this training's."""
+        """Return what is on disk, by epoch, at the end of the training; remove other trainings' and epochs' files."""
         paths = {epoch: self.path(epoch) for epoch in self.due if self.path(epoch).is_file()}
-        self._drop_others(set(paths.values()))
+        for folder in self.folder.parent.glob("*"):
+            if folder != self.folder or not paths:
+                shutil.rmtree(folder, ignore_errors=True)  # what cannot be removed costs room, not the run
+        for path in set(self.folder.glob("*")) - set(paths.values()):
+            path.unlink()
+        with suppress(OSError):  # not there, or not empty
+            self.folder.parent.rmdir()
         return tuple(Snapshot(epoch=epoch, **reference(path, self.root).model_dump()) for epoch, path in paths.items())
 
-    def _drop_others(self, kept: set[Path]) -> None:
-        """Remove other trainings' and other epochs' files, and what is left of a write that was cut off."""
-        for folder in self.folder.parent.glob("*"):
-            if folder != self.folder:
-                shutil.rmtree(folder, ignore_errors=True)  # what cannot be removed costs room, not the run
-        for path in self.folder.glob("*"):
-            if path not in kept:
-                path.unlink(missing_ok=True)
-        for folder in (self.folder, self.folder.parent):
-            with suppress(OSError):  # not there, or not empty
-                folder.rmdir()
 
-
-@dataclass(frozen=True)
-class LoadedSnapshot:
-    """A snapshot's weights on the CPU, or why there are none."""
-
-    epoch: int
-    state: dict[str, Tensor] | None
-    reason: str = ""
-    """In words; empty when there are weights."""
-
-
-def load_snapshot(snapshot: Snapshot, root: Path) -> LoadedSnapshot:
-    """Load the weights, if they are still there with the bytes that were recorded.
+def load_snapshot(snapshot: Snapshot, root: Path) -> dict[str, Tensor] | str:
+    """Return the weights on the CPU, or why there are none with the bytes that were recorded.
 
     Args:
         snapshot: of a run's record.
         root: the run directory.
     """
-
-    def unusable(why: str) -> LoadedSnapshot:
-        return LoadedSnapshot(snapshot.epoch, None, f"the snapshot of epoch {snapshot.epoch} ({snapshot.path}) {why}")
-
+    subject = f"the snapshot of epoch {snapshot.epoch} ({snapshot.path})"
     try:
         content = inside(root, snapshot.path).read_bytes()
-    except FileNotFoundError:
-        return unusable("is not there any more")
     except OSError as error:
-        return unusable(f"cannot be read ({error.strerror or error})")
+        return f"{subject} cannot be read ({error.strerror or error})"
     if hashlib.sha256(content).hexdigest() != snapshot.sha256:
-        return unusable("is damaged: its SHA-256 is not the recorded one")
-    try:
-        return LoadedSnapshot(snapshot.epoch, load(content))
-    except SafetensorError as error:  # it was damaged before training ended, when it was recorded
-        return unusable(f"is damaged ({error})")
+        return f"{subject} is damaged: its SHA-256 is not the recorded one"
+    state: dict[str, Tensor] = load(content)
+    return state

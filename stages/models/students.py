@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from vitcompress.core.errors import UsageError
 from vitcompress.core.records import WideHeads
 from vitcompress.stages.models.families.registry import family_of
-from vitcompress.stages.models.geometry import check_strategy, meta_model, shape_of, wide_shapes
+from vitcompress.stages.models.geometry import check_strategy, heads_of_wide, meta_model, shape_of
 
 LAYER_NORM_EPS = 1e-6
 """As in timm's ViTs."""
@@ -59,55 +59,44 @@ class WideBlock(nn.Module):
 
 
 def widen_last(
-    model: nn.Module,
-    arch: str,
-    args: dict[str, Any],
-    num_classes: int,
-    wide_width: int,
-    blocks: int = 1,
-    keep: WideHeads = "size",
+    model: nn.Module, arch: str, args: dict[str, Any], num_classes: int, wide_width: int, keep: WideHeads = "size"
 ) -> nn.Module:
-    """Widen the last ``blocks`` blocks of ``model``; its final norm and classifier get ``wide_width``.
+    """Widen the last block of ``model``, in place; its final norm and classifier get ``wide_width`` too.
 
-    For each of them a second timm model of the same family, one block deep and as wide, supplies the block; the last
-    one also the norm and the classifier. Widths and heads: ``geometry.wide_shapes``.
+    A second timm model of the same family, one block deep and as wide, supplies the block, the norm and the classifier.
 
     Raises:
         UsageError: the model is hierarchical, or cannot be widened so.
     """
     shape, family = shape_of(model, arch), family_of(model)
-    check_strategy("widelast", arch, shape, wide_width, blocks, keep)
-    shapes = wide_shapes(arch, shape, wide_width, blocks, keep)
-    reason = family.why_not_widened(model, any(wide.heads != shape.heads for wide in shapes))
+    check_strategy("widelast", arch, shape, wide_width, keep)
+    heads = heads_of_wide(arch, shape, wide_width, keep)
+    reason = family.why_not_widened(model, heads != shape.heads)
     if reason:
         raise UsageError(f"strategy 'widelast' {reason.format(arch=arch)}")
-    sequence = family.blocks(model)
-    narrow: Any = model
-    first, width = sequence[0], shape.width
-    for index, shape_wide in enumerate(shapes, shape.depth - blocks):
-        wide_args = {**args, **family.sized(shape_wide.width, 1, shape_wide.heads)}
-        made = shape_of(meta_model(arch, wide_args), arch).width  # without memory: ConViT's `embed_dim` is of a head
-        if made != shape_wide.width:
-            raise UsageError(
-                f"strategy 'widelast' cannot widen block {index} of {arch}: asked for width {shape_wide.width}, timm "
-                f"makes one of {made}; use --strategy lift."
-            )
-        wide: Any = timm.create_model(arch, num_classes=num_classes, **wide_args)
-        block = family.blocks(wide)[0]
-        for name in ("drop_path", "drop_path1", "drop_path2"):  # a network of one block would have none
-            if hasattr(block, name):
-                setattr(block, name, getattr(sequence[index], name))
-        if _kind(block) != _kind(sequence[index]):
-            raise UsageError(
-                f"strategy 'widelast' cannot widen block {index} of {arch}, which is of another kind than its first "
-                "block; use --strategy lift."
-            )
-        rope = family.own_rotation(model, first, wide)
-        grid = None if rope is None else wide.patch_embed.grid_size
-        sequence[index] = WideBlock(width, shape_wide.width, block, rope, grid)
-        if rope is not None and blocks == shape.depth:
-            narrow.rope = None  # no block is left that reads it
-        width = shape_wide.width
+    wide_args = {**args, **family.sized(wide_width, 1, heads)}
+    made = shape_of(meta_model(arch, wide_args), arch).width  # without memory: ConViT's `embed_dim` is of a head
+    if made != wide_width:
+        raise UsageError(
+            f"strategy 'widelast' cannot widen the last block of {arch}: asked for width {wide_width}, timm makes one "
+            f"of {made}; use --strategy lift."
+        )
+    wide: Any = timm.create_model(arch, num_classes=num_classes, **wide_args)
+    sequence, block = family.blocks(model), family.blocks(wide)[0]
+    for name in ("drop_path", "drop_path1", "drop_path2"):  # a network of one block would have none
+        if hasattr(block, name):
+            setattr(block, name, getattr(sequence[-1], name))
+    if _kind(block) != _kind(sequence[-1]):
+        raise UsageError(
+            f"strategy 'widelast' cannot widen the last block of {arch}, which is of another kind than its first; use "
+            "--strategy lift."
+        )
+    rope = family.own_rotation(model, sequence[0], wide)
+    grid = None if rope is None else wide.patch_embed.grid_size
+    sequence[-1] = WideBlock(shape.width, wide_width, block, rope, grid)
+    if rope is not None and shape.depth == 1:
+        known: Any = model
+        known.rope = None  # no block is left that reads it
     family.take_end(model, wide, wide_width)
     return model
 

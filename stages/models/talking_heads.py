@@ -16,6 +16,7 @@ over tokens.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -24,11 +25,7 @@ from torch import Tensor, nn
 
 
 class FrozenTalkingHeads(nn.Module):
-    """A timm ``TalkingHeadAttn`` in evaluation mode, computed as above; it shares the large weights.
-
-    Args:
-        attention: whose projections it takes.
-    """
+    """A timm ``TalkingHeadAttn`` in evaluation mode, computed as above; it shares the large weights."""
 
     scores_gh: Tensor
     shares_gh: Tensor
@@ -58,11 +55,7 @@ class FrozenTalkingHeads(nn.Module):
 
 
 class FrozenLayerScaleBlock(nn.Module):
-    """CaiT's ``LayerScaleBlock`` in evaluation mode: scaling and adding in one pass over the tokens each.
-
-    Args:
-        block: whose parts it takes.
-    """
+    """CaiT's ``LayerScaleBlock`` in evaluation mode: scaling and adding in one pass over the tokens each."""
 
     def __init__(self, block: LayerScaleBlock) -> None:
         super().__init__()
@@ -76,28 +69,17 @@ class FrozenLayerScaleBlock(nn.Module):
 
 
 def freeze_talking_heads(network: nn.Module) -> int:
-    """Rewrite every talking-heads block of ``network`` in place; other networks are left as they are.
+    """Rewrite every talking-heads block of ``network`` in place; return how many there are.
 
-    The outputs are those of evaluation mode up to rounding; names of parameters and weights of the rewritten blocks
+    The outputs are those of evaluation mode up to rounding. Names of parameters and weights of the rewritten blocks
     change, so this is for networks that nothing saves or trains.
-
-    Args:
-        network: a timm network, or anything that holds one; it is run under ``inference_mode`` or ``no_grad`` only.
-
-    Returns:
-        Number of rewritten attentions.
     """
-    found = [module for module in network.modules() if type(module) is TalkingHeadAttn]
-    rewritten: dict[nn.Module, nn.Module] = {old: FrozenTalkingHeads(old) for old in found}
-    _replace(network, rewritten)
-    blocks = [module for module in network.modules() if type(module) is LayerScaleBlock]
-    _replace(network, {block: FrozenLayerScaleBlock(block) for block in blocks})
+    _replace(network, LayerScaleBlock, FrozenLayerScaleBlock)
+    return _replace(network, TalkingHeadAttn, FrozenTalkingHeads)
+
+
+def _replace(network: nn.Module, old: type[nn.Module], new: Callable[[Any], nn.Module]) -> int:
+    found = [(name, module) for name, module in network.named_modules() if type(module) is old]
+    for name, module in found:
+        network.set_submodule(name, new(module).train(module.training))
     return len(found)
-
-
-def _replace(network: nn.Module, rewritten: dict[nn.Module, nn.Module]) -> None:
-    for parent in list(network.modules()):
-        for name, child in parent.named_children():
-            if child in rewritten:
-                new: Any = rewritten[child]
-                setattr(parent, name, new.train(child.training))

@@ -27,7 +27,7 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 def save_timm(
     folder: Path, spec: ModelSpec, state: dict[str, Tensor], preprocess: PreprocessSpec, labels: Sequence[str] = ()
 ) -> tuple[Path, Path]:
-    """Write the folder; the paths of its two files, ``config.json`` and ``model.safetensors``.
+    """Write the folder; return the paths of its two files, ``config.json`` and ``model.safetensors``.
 
     A plain student (a uniformly wider one too) is an architecture of timm's own. Any other has the architecture
     ``compress_student``, which exists after ``import vitcompress.stages.models.timm_entry``.
@@ -39,19 +39,12 @@ def save_timm(
     Raises:
         UsageError: timm refuses the architecture's arguments.
     """
-    save_weights(state, folder / WEIGHTS, folder)
-    write_atomic(folder / CONFIG, json.dumps(timm_config(spec, preprocess, labels), indent=2) + "\n")
-    return folder / CONFIG, folder / WEIGHTS
-
-
-def timm_config(spec: ModelSpec, preprocess: PreprocessSpec, labels: Sequence[str] = ()) -> dict[str, Any]:
-    """Return the values of ``config.json``."""
     own = spec.graph == "plain"
     base = meta_model(spec.arch, spec.args, spec.num_classes)
     known: Any = getattr(base, "pretrained_cfg", None) or {}
     lifted = spec.graph in ("lift-kept", "lift-folded")
     classifier = ["head"] if lifted else list(classifier_names(base))
-    return {
+    config = {
         "architecture": spec.arch if own else ENTRY,
         "num_classes": spec.num_classes,
         **({"label_names": list(labels)} if labels else {}),
@@ -71,3 +64,6 @@ def timm_config(spec: ModelSpec, preprocess: PreprocessSpec, labels: Sequence[st
             "custom_load": False,
         },
     }
+    save_weights(state, folder / WEIGHTS, folder)
+    write_atomic(folder / CONFIG, json.dumps(config, indent=2) + "\n")
+    return folder / CONFIG, folder / WEIGHTS

@@ -9,7 +9,7 @@ import torch
 from vitcompress.core.errors import UsageError
 from vitcompress.core.records import ModelSpec
 from vitcompress.stages.models.build import build_model
-from vitcompress.stages.models.geometry import check_strategy, shape_by_name
+from vitcompress.stages.models.geometry import check_strategy, shape_by_name, widened_args, width_step
 
 
 def parameters_of(spec: ModelSpec) -> int:
@@ -36,10 +36,10 @@ def matching_width(arch: str, args: dict[str, Any], num_classes: int, teacher_wi
             "student.uniform_width is auto, as many parameters as the widelast student has, and there is none: "
             f"{str(error).split(';')[0]}; give student.uniform_width."
         ) from error
-    step = 4 * (shape.heads or 1)
+    step = width_step(shape)
     width = shape.width // step * step
     while True:
         width += step
-        plain = ModelSpec(arch=arch, args={**args, "embed_dim": width}, num_classes=num_classes)
+        plain = ModelSpec(arch=arch, args=widened_args(arch, args, width), num_classes=num_classes)
         if parameters_of(plain) >= target:
             return width

@@ -53,7 +53,7 @@ def load_checkpoint(
     Args:
         model: a plain timm network, which receives the weights.
         path: the checkpoint.
-        classifier: module names of the classifier (timm's ``default_cfg["classifier"]``).
+        classifier: module names of the classifier.
         subject: whose weights they are to be, for the messages.
         options: what the user gave the architecture with, for the messages.
         tell: receives a phrase on what of the file was loaded, resampled and left out.
@@ -67,60 +67,48 @@ def load_checkpoint(
     """
     own = model.state_dict()
     checkpoint = without_wrapper(read_checkpoint(path, subject, key), own, path, subject)
-    state = checkpoint.state
-    body = tuple(f"{prefix}." for prefix in classifier)
+    state, reason = checkpoint.state, ""
     resampled: tuple[str, ...] = ()
-    problems, reason = _problems(own, state, state, body), ""
-    if problems:
+    head = tuple(f"{prefix}." for prefix in classifier)
+    body = {name: value for name, value in own.items() if not name.startswith(head)}
+    if _problems(body, state, head):
         try:
             adapted = adapt(state, model)
-            problems = _problems(own, adapted.state, state, body)
             state, resampled = adapted.state, adapted.resampled
         except CannotAdaptError as error:
             reason = f"; timm cannot convert them: {error}"
-    if problems:
+    if _problems(body, state, head):
         raise UsageError(
-            f"{subject} weights '{path}' do not fit the model ({'; '.join(problems)}{reason}); "
+            f"{subject} weights '{path}' do not fit the model ({_problems(body, state, head)}{reason}); "
             f"check {options} against the checkpoint."
         )
     if not all_finite(state):
         wrong = [name for name, tensor in state.items() if not all_finite({name: tensor})]
         raise UsageError(f"{subject} weights '{path}' hold values that are not finite ({some(wrong)}).")
-    heads = {name for name in own if name.startswith(body)}
+    heads = own.keys() - body.keys()
     fits = all(name in state and state[name].shape == own[name].shape for name in heads)
-    kept = {name: state[name] for name in own if name in state and (fits or name not in heads)}
+    kept = {name: state[name] for name in (own if fits else body)}
     model.load_state_dict(kept, strict=False)
     if tell is not None:
-        left_out = () if fits else (f"without its classifier, which is not one of {_classes(own, heads)}",)
+        classes = max((len(own[name]) for name in heads), default=0)
+        left_out = () if fits else (f"without its classifier, which is not one of {classes} classes",)
         tell("; ".join((checkpoint.words, *resampled, *left_out)))
     return fits
 
 
-def _problems(
-    own: dict[str, Tensor], state: dict[str, Tensor], given: dict[str, Tensor], classifier: tuple[str, ...]
-) -> list[str]:
-    """Return what of ``state`` a network of the tensors ``own`` cannot take, the classifier aside; none if all.
-
-    Args:
-        own: the network's.
-        state: the checkpoint's, adapted or not.
-        given: the checkpoint's, as the user has it, whose shapes are told.
-        classifier: beginnings of its names.
-    """
-    missing = [name for name in own if name not in state and not name.startswith(classifier)]
-    unexpected = [name for name in state if name not in own and not name.startswith(classifier)]
+def _problems(body: dict[str, Tensor], state: dict[str, Tensor], classifier: tuple[str, ...]) -> str:
+    """Return what of ``state`` a network of the tensors ``body``, and a classifier, cannot take; empty if it can."""
     wrong = [
-        f"{name} {tuple(given.get(name, state[name]).shape)} instead of {tuple(own[name].shape)}"
-        for name in own
-        if name in state and own[name].shape != state[name].shape and not name.startswith(classifier)
+        f"{name} {tuple(state[name].shape)} instead of {tuple(value.shape)}"
+        for name, value in body.items()
+        if name in state and value.shape != state[name].shape
     ]
-    titles = (("missing", missing), ("unexpected", unexpected), ("wrong shape", wrong))
-    return [f"{title}: {some(names)}" for title, names in titles if names]
-
-
-def _classes(own: dict[str, Tensor], heads: set[str]) -> str:
-    """Return the number of classes, by the rows of the classifier."""
-    return f"{max(len(own[name]) for name in heads)} classes" if heads else "this network"
+    titles = {
+        "missing": [name for name in body if name not in state],
+        "unexpected": [name for name in state if name not in body and not name.startswith(classifier)],
+        "wrong shape": wrong,
+    }
+    return "; ".join(f"{title}: {some(names)}" for title, names in titles.items() if names)
 
 
 def classifier_names(model: nn.Module) -> tuple[str, ...]:

@@ -1,6 +1,6 @@
 """Self-attention of ViT, DeiT, BEiT, EVA and CaiT with its parts in the open.
 
-Shape suffixes: B batch, T tokens, R tokens read, D width, H heads, d head size, A = H d.
+Shape suffixes: B batch, T tokens, R tokens read, D width, H heads, d head size.
 """
 
 from __future__ import annotations
@@ -36,21 +36,8 @@ class Rotation(nn.Module):
         return turned if plain == 0 else torch.cat([x_BHRd[:, :, :plain], turned], dim=2)
 
 
-class PermutedMix(nn.Module):
-    """CaiT's talking heads as trained: a linear map over the heads of ``[B, H, R, T]``, between two permutations."""
-
-    def __init__(self, linear: nn.Linear) -> None:
-        super().__init__()
-        self.linear = linear
-
-    def forward(self, scores_BHRT: Tensor) -> Tensor:
-        """Return mixed scores, same shape."""
-        mixed: Tensor = self.linear(scores_BHRT.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        return mixed
-
-
 class LeftMix(nn.Module):
-    """Talking heads as one matrix product from the left, without a bias."""
+    """CaiT's talking heads as one matrix product from the left, without a bias."""
 
     def __init__(self, weight_HH: Tensor) -> None:
         super().__init__()
@@ -79,8 +66,8 @@ class Attention(nn.Module):
         self.inner_norm: nn.Module = nn.Identity()
         self.gate: nn.Module | None = None
         self.rotation: Rotation | None = None
-        self.mix_scores: nn.Module | None = None
-        self.mix_weights: nn.Module | None = None
+        self.mix_scores: LeftMix | None = None
+        self.mix_weights: LeftMix | None = None
         self.sum_bias_H11: nn.Parameter | None = None
         """Added to every attention weight of a head after ``mix_weights``, applied to the sum of the values."""
         self.register_buffer("bias_1HTT", None)
@@ -117,7 +104,7 @@ class Attention(nn.Module):
 
 
 class AbsorbedAttention(nn.Module):
-    """Attention of a few tokens whose keys and values are never formed; see ``stages.rewrites.absorb``."""
+    """Attention of a few tokens whose keys and values are never formed; see ``exact.absorb_keys_and_values``."""
 
     def __init__(self, attention: Attention) -> None:
         super().__init__()

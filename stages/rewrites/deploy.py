@@ -13,13 +13,13 @@ from vitcompress.core.errors import ResultError
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.stages.models.families.registry import family_of
 from vitcompress.stages.models.students import network_inside
-from vitcompress.stages.rewrites.config import RewriteConfig
+from vitcompress.stages.rewrites.exact import absorb_keys_and_values, add_bias_to_positions, narrow_last_block
 from vitcompress.stages.rewrites.lower import NotTakenApart, network_from_module
-from vitcompress.stages.rewrites.patches import PixelInput
-from vitcompress.stages.rewrites.table import TABLE, Rewrite
+from vitcompress.stages.rewrites.patches import PixelInput, fold_normalisation
 
 TOLERANCE = 1e-9
 """Largest accepted change of logits in float64, relative to the largest logit. Rounding alone gives about 1e-14."""
+_PIXELS = "normalisation of the pixels in the patch embedding"
 
 
 @dataclass(frozen=True)
@@ -31,71 +31,71 @@ class Deployed:
     applied: tuple[str, ...]
     """What was done, in words."""
     skipped: tuple[str, ...]
-    """What was not, and why."""
+    """What this network or input needs and could not be rewritten, and why."""
     difference: float
     """Largest change of logits on random images in float64, relative to the largest logit."""
 
 
-def deployed(module: nn.Module, options: RewriteConfig, preprocess: PreprocessSpec, input: Input) -> Deployed:
+def deployed(module: nn.Module, preprocess: PreprocessSpec, input: Input, *, rewrite: bool = True) -> Deployed:
     """Rewrite a trained network for deployment, in float64, and check it against itself. ``module`` is untouched.
 
     Args:
         module: maps float32 ``[B, 3, S, S]`` to logits ``[B, K]``; on any device, in any mode.
-        options: which rewrites to make.
         preprocess: size, mean and standard deviation of the network's input.
         input: what the result takes.
+        rewrite: False changes nothing but the input.
 
     Raises:
         ResultError: the rewritten network answers differently.
     """
     original = deepcopy(module).to("cpu", torch.float64).eval()
+    rewritten = deepcopy(original)
     applied: list[str] = []
     skipped: list[str] = []
-    rewritten, normalised = _rewritten(original, options, preprocess, input, applied, skipped)
-    if input == "uint8" and not normalised:
-        rewritten = PixelInput(rewritten, preprocess)
-        skipped.append("normalisation of the pixels: it stays before the network")
+    if rewrite:
+        try:
+            rewritten, applied = _rewritten(rewritten, preprocess, input)
+        except NotTakenApart as reason:
+            skipped.append(f"every rewrite: {reason}")
+    if input == "uint8":
+        rewritten = PixelInput(rewritten, None if _PIXELS in applied else preprocess)
+        if _PIXELS not in applied:
+            skipped.append("normalisation of the pixels: it stays before the network")
     difference = _difference(original, rewritten, preprocess, input)
     if not difference <= TOLERANCE:
         raise ResultError(
             f"the rewritten {type(module).__name__} answers differently (logits change by {difference:.2g} of the "
-            f"largest, more than {TOLERANCE:g}); export it with the rewrites off, and report this."
+            f"largest, more than {TOLERANCE:g}); export it with export.rewrites=false, and report this."
         )
     return Deployed(rewritten.float().eval(), tuple(applied), tuple(skipped), difference)
 
 
-def _rewritten(
-    original: nn.Module,
-    options: RewriteConfig,
-    preprocess: PreprocessSpec,
-    input: Input,
-    applied: list[str],
-    skipped: list[str],
-) -> tuple[nn.Module, bool]:
-    """Make every rewrite that is asked for and exact; return the network, and whether it takes pixels by itself."""
-    network, current, normalised = network_inside(original), deepcopy(original), False
-    family = family_of(network)
-    rows: list[Rewrite] = []
-    if family.has_exact_class(network):
-        skipped += family.without_rewrites
-        rows = [row for row in map(TABLE.__getitem__, family.rewrites) if input == "uint8" or not row.of_pixels]
-    if family.parts or not rows:
-        if not any(getattr(options, row.switch) for row in rows or TABLE.values()):
-            return current, False
-        try:
-            current = network_from_module(original)
-        except NotTakenApart as reason:
-            skipped.append(f"every rewrite: {reason}")
-            return current, False
-    for row in rows:
-        if not getattr(options, row.switch):
-            skipped.append(f"{row.switch}: switched off")
-            continue
-        done = row.apply(current, preprocess) if row.of_pixels else row.apply(current)
-        current = done.module
-        (applied if done.applied else skipped).append(done.words)
-        normalised |= done.applied and row.of_pixels
-    return current, normalised
+def _rewritten(module: nn.Module, preprocess: PreprocessSpec, input: Input) -> tuple[nn.Module, list[str]]:
+    """Return the network after every rewrite that is exact for its class, and what was done.
+
+    Raises:
+        NotTakenApart: no rewrite is known to be exact for it.
+    """
+    inside = network_inside(module)
+    family = family_of(inside)
+    done = family.rewrite(inside) if family.has_exact_class(inside) and not family.parts else ()
+    if done:
+        return module, list(done)
+    network, applied = network_from_module(module), []
+    if any(name.endswith(("gamma", "gamma_1", "gamma_2")) for name, _ in module.named_parameters()):
+        applied.append("LayerScale in the projections")
+    applied.append("attention's scale and biases in its weights")
+    narrowed = narrow_last_block(network)
+    if narrowed:
+        applied.append(f"last block for the {narrowed} alone")
+    if absorb_keys_and_values(network):
+        applied.append("no keys and values where the class token alone asks")
+    if input == "uint8" and fold_normalisation(network.embedding.convolution, preprocess):
+        applied.append(_PIXELS)
+    if add_bias_to_positions(network):
+        applied.append("positions and class token as constants")
+    applied.append("tokens before images in memory")
+    return network, applied
 
 
 @torch.no_grad()

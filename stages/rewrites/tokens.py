@@ -1,8 +1,8 @@
-"""A batch of token sequences, in one of two layouts that every part of a network can be run in.
+"""A batch of token sequences, kept token by token instead of image by image.
 
-Batch first, ``[B, T, D]``, is how timm keeps it. Tokens first, ``[T B, D]``, holds the same rows in another order:
-a linear layer is then one ONNX ``Gemm`` with its bias, and the permutations that make heads of queries, keys and values
-become strides of the attention products, where ONNX Runtime would copy all three (docs/performance-export.md).
+timm keeps ``[B, T, D]``. Here the same rows are ``[T B, D]``: a linear layer is then one ONNX ``Gemm`` with its bias,
+and the permutations that make heads of queries, keys and values become strides of the attention products, where ONNX
+Runtime would copy all three (docs/performance-export.md).
 
 Shape suffixes: B batch, T tokens, R tokens read, D width, H heads, d head size.
 """
@@ -45,14 +45,8 @@ class Tokens:
     """Sequences of ``count`` tokens each."""
 
     x: Tensor
-    """``[B, T, D]``, or with ``first`` ``[T B, D]``."""
+    """``[T B, D]``."""
     count: int
-    first: bool
-
-    @staticmethod
-    def of(x_BTD: Tensor) -> Tokens:
-        """Wrap tokens, batch first."""
-        return Tokens(x_BTD, x_BTD.shape[1], first=False)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Tokens:
         """Apply a function of single tokens to each."""
@@ -63,53 +57,34 @@ class Tokens:
         return replace(self, x=self.x + other.x)
 
     def stacked(self) -> Tensor:
-        """Return them tokens first, with an axis of its own for the batch, ``[T, B, D]``."""
-        return self.x.reshape(self.count, -1, self.x.shape[-1]) if self.first else self.x.transpose(0, 1)
+        """Return them with an axis of its own for the batch, ``[T, B, D]``."""
+        return self.x.reshape(self.count, -1, self.x.shape[-1])
 
     def sequences(self) -> Tensor:
         """Return them batch first, ``[B, T, D]``."""
-        return self.stacked().transpose(0, 1) if self.first else self.x
+        return self.stacked().transpose(0, 1)
 
     def read(self, span: Span) -> Tokens:
         """Return those in ``span``."""
         if span.everything:
             return self
-        if self.first:
-            return Tokens(span.of(self.stacked(), 0).flatten(0, 1), span.count(self.count), first=True)
-        return Tokens.of(span.of(self.x, 1))
-
-    def token(self, index: int) -> Tensor:
-        """Return one token of each sequence, ``[B, D]``."""
-        return self.stacked()[index] if self.first else self.x[:, index]
-
-    def mean(self) -> Tensor:
-        """Return mean over the tokens, ``[B, D]``."""
-        return self.stacked().mean(dim=0) if self.first else self.x.mean(dim=1)
+        return Tokens(span.of(self.stacked(), 0).flatten(0, 1), span.count(self.count))
 
     def after(self, prefix_1pD: Tensor) -> Tokens:
         """Put the same ``prefix`` tokens before each sequence."""
-        count = self.count + prefix_1pD.shape[1]
-        if not self.first:
-            return Tokens(torch.cat([prefix_1pD.expand(self.x.shape[0], -1, -1), self.x], dim=1), count, first=False)
         x_TBD = self.stacked()
         prefix_pBD = prefix_1pD.transpose(0, 1).expand(-1, x_TBD.shape[1], -1)
-        return Tokens(torch.cat([prefix_pBD, x_TBD], dim=0).flatten(0, 1), count, first=True)
+        return Tokens(torch.cat([prefix_pBD, x_TBD], dim=0).flatten(0, 1), self.count + prefix_1pD.shape[1])
 
     def offset(self, constant_1TD: Tensor) -> Tokens:
         """Add the same constants to each sequence."""
-        if not self.first:
-            return replace(self, x=self.x + constant_1TD)
         return replace(self, x=(self.stacked() + constant_1TD.transpose(0, 1)).flatten(0, 1))
 
     def heads(self, heads: int) -> Tensor:
         """Split channels into heads, ``[B, H, T, d]``."""
-        if self.first:
-            return self.x.reshape(self.count, -1, heads, self.x.shape[-1] // heads).permute(1, 2, 0, 3)
-        return self.x.reshape(*self.x.shape[:2], heads, self.x.shape[-1] // heads).transpose(1, 2)
+        return self.x.reshape(self.count, -1, heads, self.x.shape[-1] // heads).permute(1, 2, 0, 3)
 
     def with_heads(self, out_BHRd: Tensor) -> Tokens:
-        """Join heads, in this layout."""
+        """Join heads."""
         heads, count, size = out_BHRd.shape[1:]
-        if self.first:
-            return Tokens(out_BHRd.permute(2, 0, 1, 3).reshape(-1, heads * size), count, first=True)
-        return Tokens(out_BHRd.transpose(1, 2).flatten(2), count, first=False)
+        return Tokens(out_BHRd.permute(2, 0, 1, 3).reshape(-1, heads * size), count)

@@ -9,9 +9,6 @@ from pydantic import ConfigDict, Field
 from vitcompress.core.record import Record
 from vitcompress.core.records import Strategy, WideHeads
 
-Inherit = Literal["fitted", "pca", "spectral", "important", "channels"]
-"""Ways from a teacher's weights to a student's (``stages.models.inherit``)."""
-
 
 class StudentConfig(Record):
     """Which small network is trained, and how it is made to carry the teacher's width."""
@@ -23,7 +20,7 @@ class StudentConfig(Record):
     model: str
     """timm model name, short names allowed: `deit_tiny` is `deit_tiny_patch16_224`."""
     strategy: Strategy | Literal["auto"] = "lift"
-    """`plain`: unchanged; `lift`: a projector to the teacher's width before the head; `widelast`: the last blocks
+    """`plain`: unchanged; `lift`: a projector to the teacher's width before the head; `widelast`: the last block
     widened to the teacher's width; `uniform`: every block somewhat wider, the control for the other two; `auto`: what
     the analysis of the teacher advises; the compared layers too, unless `distill.features` is not the default."""
     args: dict[str, Any] | Literal["auto"] = "auto"
@@ -31,20 +28,15 @@ class StudentConfig(Record):
     uniform_width: Annotated[int, Field(gt=0)] | Literal["auto"] | None = "auto"
     """Width of a `uniform` student, its heads as many as before. auto: the smallest, in steps of 4 times the heads,
     with at least as many parameters as the widelast student of this teacher. Null for other strategies."""
-    wide_blocks: int = Field(1, gt=0)
-    """How many of the last blocks `widelast` widens; widths rise to the teacher's in equal steps of whole heads."""
     wide_heads: WideHeads = "size"
     """What a widened block keeps: `size`, the size of its heads, of which it gets more; `count`, their number."""
     init: Literal["auto", "random", "pretrained", "file", "teacher"] = "auto"
     """First weights: random, timm's pretrained ones, `weights` (of these two, whatever fits is loaded), or the
-    teacher's own, cut to size. auto: file when `weights` is given; random at the reduced geometry; pretrained where
-    timm's can be had from here; teacher where its family fits; else random."""
+    teacher's own, cut to the leading PCA directions of its tokens, every map then corrected by least squares on some
+    training images. auto: file when `weights` is given; random at the reduced geometry; pretrained where timm's can be
+    had from here; teacher where its family fits; else random."""
     init_reason: str = ""
     """Why, in words, where `auto` decided; left empty by hand."""
-    inherit: Inherit = "fitted"
-    """How `init: teacher` cuts the teacher's width: to the leading PCA directions of its tokens, every map then
-    corrected by least squares on some training images (`fitted`), or not corrected (`pca`); to singular directions of
-    its weights (`spectral`); to its most important channels (`important`) or evenly spaced ones (`channels`)."""
     weights: str | None = None
     """Checkpoint file for `init: file`: safetensors or a torch state dict, loaded without running code."""
     weights_key: str | None = None

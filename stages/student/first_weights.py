@@ -5,20 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from vitcompress.core.context import Context
 from vitcompress.core.errors import ResultError, UsageError
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.records import DataRecord, ModelSpec, TeacherRecord
-from vitcompress.stages.analysis.sample import Sample, training_sample
+from vitcompress.stages.analysis.sample import training_sample
 from vitcompress.stages.models.build import build_model
-from vitcompress.stages.models.checkpoint import some
 from vitcompress.stages.models.inherit.inherit import inherit, why_not
 from vitcompress.stages.models.inherit.streams import layout_of
 from vitcompress.stages.models.students import network_inside
 from vitcompress.stages.models.weights import all_finite, load_own
-from vitcompress.stages.student.config import Inherit
 from vitcompress.stages.training.device import make_accelerator, torch_threads
 
 _ROWS = 24_576
@@ -34,7 +32,6 @@ def first_weights(
     preprocess: PreprocessSpec,
     teacher: TeacherRecord,
     data: DataRecord,
-    way: Inherit,
     context: Context,
 ) -> dict[str, Any]:
     """Give ``model`` its teacher's weights, in place, and return what the student's record says of them.
@@ -45,7 +42,6 @@ def first_weights(
         preprocess: the student's.
         teacher: ready for the data's classes.
         data: the training images, of which some are read, evenly spread and not augmented.
-        way: of ``student.inherit``.
         context: of the stage.
 
     Raises:
@@ -57,26 +53,17 @@ def first_weights(
         raise UsageError(f"student.init is 'teacher', but {reason}; use --set student.init=random.")
     device = make_accelerator(context.device).device
     network = load_own(build_model(teacher.model), teacher.weights, context.run.root)
-    grid = layout_of(network_inside(model)).grid
-    sample = training_sample(data, min(_MOST, max(_LEAST, _ROWS // (grid[0] * grid[1]))))
+    sample = training_sample(data, min(_MOST, max(_LEAST, _ROWS // layout_of(network_inside(model)).patches)))
     framing = {"crop_pct": preprocess.crop_pct, "crop_mode": preprocess.crop_mode}  # both look at the same part of it
     specs = teacher.preprocess.model_copy(update=framing), preprocess
     with torch_threads(context.threads):
-        views = tuple(_images(sample, each, context).to(device) for each in specs)
-        found = inherit(network.to(device), model.to(device), (views[0], views[1]), specs, way)
+        seen, own = (
+            torch.cat(list(sample.batches(each, batch_size=_BATCH, workers=context.workers))).to(device)
+            for each in specs
+        )
+        found = inherit(network.to(device), model.to(device), (seen, own), specs)
     model.cpu().train()
     if not all_finite(model.state_dict()):
-        raise ResultError(
-            f"the weights inherited from the teacher ({way}) are not finite; use --set student.init=random, or another "
-            "student.inherit."
-        )
-    total = len(model.state_dict())
-    rest = f"; not loaded: {some(list(found.not_loaded))}" if found.not_loaded else ""
-    context.say(
-        f"student weights: {len(found.loaded)} of {total} tensors from {found.words}; read {sample.words}{rest}"
-    )
+        raise ResultError("the weights inherited from the teacher are not finite; use --set student.init=random.")
+    context.say(f"first weights: read {sample.words}")
     return {"source": found.words, "loaded": len(found.loaded), "not_loaded": found.not_loaded}
-
-
-def _images(sample: Sample, spec: PreprocessSpec, context: Context) -> Tensor:
-    return torch.cat(list(sample.batches(spec, batch_size=_BATCH, workers=context.workers)))

@@ -13,9 +13,9 @@ from vitcompress.core.context import Context
 from vitcompress.core.records import DataRecord, Graph, ModelSpec, Strategy, StudentRecord, TeacherRecord
 from vitcompress.stages.models.build import build_model, cost_of, preprocess_of
 from vitcompress.stages.models.checkpoint import some
-from vitcompress.stages.models.geometry import Shape, check_strategy, shape_by_name, wide_shapes
+from vitcompress.stages.models.geometry import Shape, check_strategy, heads_of_wide, shape_by_name, widened_args
 from vitcompress.stages.models.initial import fit_file, fit_pretrained
-from vitcompress.stages.models.students import LiftStudent
+from vitcompress.stages.models.students import network_inside
 from vitcompress.stages.models.uniform import matching_width
 from vitcompress.stages.models.weights import save_weights
 from vitcompress.stages.student.config import StudentConfig
@@ -47,21 +47,27 @@ def run(config: StudentConfig, inputs: Inputs, context: Context) -> StudentRecor
         raise ValueError("the first weights were not decided")  # a mistake of ours: pipeline.config decides
     set_seed(context.seed)
     spec = student_spec(config, len(inputs.data.classes), inputs.teacher.width)
-    given = {} if config.args == "auto" else config.args
-    base = shape_by_name(spec.arch, given)
+    base = shape_by_name(spec.arch, {} if config.args == "auto" else config.args)
     model = build_model(spec)
-    network: Any = model.base.vit if isinstance(model, LiftStudent) else model
-    initial = _load(config, spec, model, network, context)
-    preprocess = preprocess_of(network, spec.args, inputs.data.config["crop_pct"])
-    own = context.run.root / "student"
+    if config.init_reason:
+        context.say(f"first weights: {config.init}, because {config.init_reason}")
+    own, root = context.run.root / "student", context.run.root
+    initial = _load(config, spec, model, context) if config.init in ("file", "pretrained") else {}
+    preprocess = preprocess_of(network_inside(model), spec.args, inputs.data.config["crop_pct"])
     if config.init == "teacher":
         random = {name: value.clone() for name, value in model.state_dict().items()}
-        initial = first_weights(model, spec, preprocess, inputs.teacher, inputs.data, config.inherit, context)
-        initial["random_weights"] = save_weights(random, own / "random.safetensors", context.run.root)
+        initial = first_weights(model, spec, preprocess, inputs.teacher, inputs.data, context)
+        initial["random_weights"] = save_weights(random, own / "random.safetensors", root)
+    if initial:
+        rest = some(list(initial["not_loaded"]))
+        context.say(
+            f"student weights: {initial['loaded']} of {len(model.state_dict())} tensors from {initial['source']}"
+            + (f"; not loaded: {rest}" if rest else "")
+        )
     return StudentRecord(
         model=spec,
         strategy=config.decided,
-        weights=save_weights(model.state_dict(), own / "initial.safetensors", context.run.root),
+        weights=save_weights(model.state_dict(), own / "initial.safetensors", root),
         preprocess=preprocess,
         cost=cost_of(model, preprocess.size),
         width=shape_by_name(spec.arch, spec.args).width,
@@ -87,26 +93,21 @@ def student_spec(config: StudentConfig, num_classes: int, teacher_width: int) ->
         if not isinstance(width, int):
             width = matching_width(arch, args, num_classes, teacher_width)
         check_strategy("uniform", arch, shape, width)
-        args = {**args, "embed_dim": width}
+        args = widened_args(arch, args, width)
     else:
-        check_strategy(strategy, arch, shape, teacher_width, config.wide_blocks, config.wide_heads)
+        check_strategy(strategy, arch, shape, teacher_width, config.wide_heads)
     return ModelSpec(
         arch=arch,
         args=args,
         num_classes=num_classes,
         graph=GRAPH_OF[strategy],
         lift_width=teacher_width if strategy in ("lift", "widelast") else None,
-        wide_blocks=config.wide_blocks,
         wide_heads=config.wide_heads,
     )
 
 
-def _load(config: StudentConfig, spec: ModelSpec, model: nn.Module, network: Any, context: Context) -> dict[str, Any]:
-    """Load what fits of the weights that were asked for, say what did not, and return it as fields of the record."""
-    if config.init_reason:
-        context.say(f"first weights: {config.init}, because {config.init_reason}")
-    if config.init in ("random", "teacher"):
-        return {}
+def _load(config: StudentConfig, spec: ModelSpec, model: nn.Module, context: Context) -> dict[str, Any]:
+    """Load what fits of a file or of timm's pretrained weights, and return fields of the record."""
     if config.init == "file" and config.weights:
         source = f"file {config.weights}"
         found = fit_file(model, Path(config.weights), spec.arch, spec.args, config.weights_key)
@@ -114,12 +115,10 @@ def _load(config: StudentConfig, spec: ModelSpec, model: nn.Module, network: Any
         source = f"timm pretrained {config.model}"
         context.say(f"asking for timm's pretrained weights of {config.model}")
         found, preprocessing = fit_pretrained(model, config.model, spec.args)
+        network = network_inside(model)
         network.pretrained_cfg = {**network.pretrained_cfg, **preprocessing}  # of the tag, not of the default one
-    source = "; ".join((source, *found.told))
     model.load_state_dict(found.values, strict=False)
-    own = len(model.state_dict())
-    rest = f"; not loaded: {some(list(found.not_loaded))}" if found.not_loaded else ""
-    context.say(f"student weights: {len(found.values)} of {own} tensors from {source}{rest}")
+    source = "; ".join((source, *found.told))
     return {"source": source, "loaded": len(found.values), "not_loaded": found.not_loaded}
 
 
@@ -129,9 +128,9 @@ def _explanation(strategy: Strategy, spec: ModelSpec, base: Shape) -> str:
     if strategy == "lift":
         return f"{spec.arch} of width {base.width}, its last patch tokens projected to {wide} before the head"
     if strategy == "widelast" and wide is not None:
-        shapes = wide_shapes(spec.arch, base, wide, spec.wide_blocks, spec.wide_heads)
-        blocks = "last block" if len(shapes) == 1 else f"last {len(shapes)} blocks"
-        return f"{spec.arch} of {own}, its {blocks} at {', '.join(map(str, shapes))}, its norm and head at {wide}"
+        block = f"{wide}x{heads_of_wide(spec.arch, base, wide, spec.wide_heads)}h"
+        return f"{spec.arch} of {own}, its last block at {block}, its norm and head at {wide}"
     if strategy == "uniform":
-        return f"{spec.arch}, all its blocks at {spec.args['embed_dim']}x{base.heads}h instead of {own}"
+        width = shape_by_name(spec.arch, spec.args).width
+        return f"{spec.arch}, all its blocks at {width}x{base.heads}h instead of {own}"
     return f"{spec.arch} unchanged, width {base.width}"

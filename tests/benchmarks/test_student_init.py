@@ -22,12 +22,12 @@ def test_every_way_is_a_row_of_the_table(digits_folder: Path) -> None:
         data,
         student,
         str(digits_folder),
-        ways=("random", "fitted"),
+        ways=("random", "teacher"),
         epochs=1,
         calibration=16,
         rates=(1e-3, 1e-4),
     )
-    assert [(row.way, row.lr) for row in found] == [(way, lr) for way in ("random", "fitted") for lr in (1e-3, 1e-4)]
+    assert [(row.way, row.lr) for row in found] == [(way, lr) for way in ("random", "teacher") for lr in (1e-3, 1e-4)]
     assert all(0 <= value <= 100 for row in found for value in (row.before, *row.top1))
     assert found[0].before == found[1].before  # the rate does not change the first weights
     lines = table(found).splitlines()

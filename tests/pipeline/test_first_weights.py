@@ -110,10 +110,6 @@ def test_a_tag_or_a_file_says_which(folder: RunConfig, online: list[str], tmp_pa
             {"teacher": {"model": "beit_base_patch16_224"}, "student": {"init": "teacher"}},
             "beit_base_patch16_224 has blocks of another kind",
         ),
-        (
-            {"student": {"init": "random", "inherit": "channels"}},
-            "student.inherit is 'channels', but student.init is 'random'",
-        ),
         ({"student": {"init": "teacher", "model": f"{TINY}.fb_in1k"}}, "so it starts from the teacher's"),
     ],
 )

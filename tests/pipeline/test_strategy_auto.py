@@ -51,11 +51,6 @@ def test_the_advice_becomes_the_config(strategy: str, digits: RunConfig) -> None
     assert reasons == [f"strategy {strategy} (confidence 1.00): a reason"]
 
 
-def test_what_a_widened_block_keeps_is_advised_too(digits: RunConfig) -> None:
-    config, _ = advised(auto(digits), analyzed("widelast", wide_heads="count"))
-    assert config.student.wide_heads == "count"
-
-
 def test_features_asked_for_stay(digits: RunConfig) -> None:
     asked = auto(digits, distill={"features": [{"kind": "mse", "weight": 0.1}]})
     config, reasons = advised(asked, analyzed("lift"))
@@ -79,8 +74,8 @@ def test_too_few_images_are_refused_before_the_teacher_trains(digits: RunConfig)
 
 
 def test_settings_of_one_strategy_do_not_go_with_auto(digits: RunConfig) -> None:
-    with pytest.raises(UsageError, match=r"student\.wide_blocks is 2, but student\.strategy is 'auto'"):
-        auto(digits, student={"wide_blocks": 2})
+    with pytest.raises(UsageError, match=r"student\.wide_heads is count, but student\.strategy is 'auto'"):
+        auto(digits, student={"wide_heads": "count"})
 
 
 def test_the_run_is_named_after_what_was_asked(digits: RunConfig) -> None:

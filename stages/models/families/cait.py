@@ -7,7 +7,6 @@ from typing import Any
 from torch import nn
 
 from vitcompress.stages.models.families.family import Family
-from vitcompress.stages.models.families.vit import OF_PARTS
 
 
 class Cait(Family):
@@ -15,7 +14,6 @@ class Cait(Family):
 
     networks = ("timm.models.cait.Cait",)
     listed = ("cait",)
-    rewrites = OF_PARTS
     parts = True
     class_attention = True
 

@@ -5,6 +5,7 @@ A family with other answers is a subclass that overrides them. Shapes: B batch, 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,12 +51,10 @@ class Family:
     """Whom it is for: full names of classes, whose subclasses are meant too, or names of modules."""
     listed: tuple[str, ...] = ()
     """Modules, by timm's short name, whose networks `compress models` lists."""
-    rewrites: tuple[str, ...] = ()
-    """Rows of ``stages.rewrites.table`` that are exact for the classes of ``networks`` (not for their subclasses)."""
-    without_rewrites: tuple[str, ...] = ()
-    """Of the other rows, what the report says about them."""
     parts = False
-    """Whether ``stages.rewrites.lower`` takes the classes of ``networks`` apart, for rewrites of their parts."""
+    """Whether ``stages.rewrites.lower`` takes the classes of ``networks`` apart before export."""
+    width_argument = "embed_dim"
+    """Timm's argument for the width of every block, its heads as many as before."""
     class_attention = False
     """Whether the class token joins the patch tokens only after the tapped blocks, in blocks of its own (CaiT)."""
 
@@ -79,6 +78,13 @@ class Family:
     def blocks(self, network: nn.Module) -> Any:
         """Return the sequence of equal blocks, of which an item can be replaced."""
         return network.blocks
+
+    def patch_side(self, network: nn.Module) -> int | None:
+        """Return what the side of the input must be a multiple of, pixels; None where there is no such patch."""
+        patch = getattr(getattr(network, "patch_embed", None), "patch_size", None)
+        if patch is None:
+            return None
+        return math.lcm(*patch) if isinstance(patch, (tuple, list)) else int(patch)
 
     # ---- Taps
 
@@ -139,7 +145,7 @@ class Family:
 
     def sized(self, width: int, depth: int, heads: int) -> dict[str, Any]:
         """Return the arguments of timm that make a network of equal blocks of this shape."""
-        return {"embed_dim": width, "depth": depth, "num_heads": heads}
+        return {self.width_argument: width, "depth": depth, "num_heads": heads}
 
     def why_not_widened(self, network: nn.Module, more_heads: bool) -> str:
         """Return why the last blocks cannot be widened, and what to do, as an end of a sentence; empty if they can.
@@ -184,6 +190,15 @@ class Family:
                 setattr(narrow, name, getattr(wide, name))
         narrow.embed_dim = narrow.num_features = narrow.head_hidden_size = width  # type: ignore[assignment]
 
+    # ---- Export
+
+    def rewrite(self, network: Any) -> tuple[str, ...]:
+        """Make a network to be exported faster, in place, without changing its logits; return what was done, in words.
+
+        It is asked only for the classes in ``networks`` themselves, and not where ``parts`` is true.
+        """
+        return ()
+
     # ---- Reduced geometry
 
     def reduced_args(self, network: nn.Module) -> dict[str, Any] | None:
@@ -215,14 +230,10 @@ class Family:
         single = tuple(name for name in ("cls", "dist") if counts[name])
         return single + tuple(f"reg{index}" for index in range(counts["reg"]))
 
-    def why_not_inherited(self, network: nn.Module, blocks: list[nn.Module] | None) -> str:
-        """Return what of a network is not as inheriting needs it, in words that follow its name; empty if nothing is.
-
-        Args:
-            network: teacher or student.
-            blocks: its transformer blocks, without what leads into widened ones; None if it has no sequence of them.
-        """
-        if not blocks:
+    def why_not_inherited(self, network: nn.Module) -> str:
+        """Return what of a network is not as inheriting needs it, in words that follow its name."""
+        blocks = getattr(network, "blocks", None)
+        if not isinstance(blocks, _SEQUENCES):
             return "has no sequence of equal blocks"
         for block in blocks:
             if type(block) not in (Block, LayerScaleBlock):

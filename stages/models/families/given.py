@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -153,32 +154,29 @@ class GivenNetwork(nn.Module):
 
 
 class Given(Family):
-    """Networks of users, of which only the taps are known."""
+    """Networks of users (``GivenNetwork``), of which only the taps are known."""
 
     networks = (f"{GivenNetwork.__module__}.{GivenNetwork.__qualname__}",)
 
-    def shape(self, network: nn.Module) -> Shape | None:
+    def shape(self, network: Any) -> Shape | None:
         """Return the width of the last tap and the number of taps."""
-        assert isinstance(network, GivenNetwork)  # noqa: S101 - the registry chooses by this class
         return Shape(network.widths[-1], len(network.taps), heads=1)
 
-    def taps(self, network: nn.Module, images: Tensor, layers: tuple[int, ...]) -> list[Tensor]:
+    def taps(self, network: Any, images: Tensor, layers: tuple[int, ...]) -> list[Tensor]:
         """Return the taps ``[B, D, H, W]`` of ascending ``layers``."""
-        assert isinstance(network, GivenNetwork)  # noqa: S101
-        return network.maps(images, layers)
+        found: list[Tensor] = network.maps(images, layers)
+        return found
 
-    def logits_and_taps(
-        self, network: nn.Module, images: Tensor, layers: tuple[int, ...]
-    ) -> tuple[Tensor, list[Tensor]]:
+    def logits_and_taps(self, network: Any, images: Tensor, layers: tuple[int, ...]) -> tuple[Tensor, list[Tensor]]:
         """Return the logits ``[B, K]``, and the taps ``[B, D, H, W]`` of ascending ``layers``."""
-        assert isinstance(network, GivenNetwork)  # noqa: S101
-        return network.logits_and_maps(images, layers)
+        found: tuple[Tensor, list[Tensor]] = network.logits_and_maps(images, layers)
+        return found
 
-    def tapped(self, network: nn.Module, layer: int) -> nn.Module:
+    def tapped(self, network: Any, layer: int) -> nn.Module:
         """Return the module that a tap comes out of; of a function's tap, the whole network."""
-        assert isinstance(network, GivenNetwork)  # noqa: S101
         tap = network.taps[layer]
-        return network.module.get_submodule(tap) if isinstance(tap, str) else network.module
+        found: nn.Module = network.module.get_submodule(tap) if isinstance(tap, str) else network.module
+        return found
 
-    def cut_to_tokens(self, network: nn.Module) -> None:
+    def cut_to_tokens(self, network: Any) -> None:
         """Leave the network as it is: what stands after its last tap is not known, and is not computed."""

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from vitcompress.stages.models.families.family import Family
 
-OF_PARTS = ("layer_scale", "attention", "class_token", "absorb", "normalisation", "constants", "tokens_first")
-"""Rewrites of networks that ``stages.rewrites.lower`` takes apart, in their order."""
-
 
 class Vit(Family):
     """Isotropic vision transformers of timm."""
@@ -18,5 +15,4 @@ class Vit(Family):
         "timm.models.eva.Eva",
     )
     listed = ("beit", "deit", "eva", "vision_transformer")
-    rewrites = OF_PARTS
     parts = True

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from vitcompress.stages.models.inherit.basis import Basis
+from vitcompress.stages.models.inherit.directions import corrected
 from vitcompress.stages.models.inherit.heads import filled, joined_heads, resized, split_heads
-from vitcompress.stages.models.inherit.least_squares import corrected
 from vitcompress.stages.models.inherit.streams import standardised
 
 Tensors = dict[str, Tensor]
@@ -28,8 +27,6 @@ class Seen:
     """``[R, T]``."""
     student: Tensor
     """``[R, S]``."""
-    ridge: float | None
-    """Of the correction of weights; None for none (``least_squares.corrected``)."""
 
 
 def as_map(linear: Any) -> tuple[Tensor, Tensor]:
@@ -38,35 +35,29 @@ def as_map(linear: Any) -> tuple[Tensor, Tensor]:
     return weight, torch.zeros(len(weight)).double() if linear.bias is None else linear.bias.detach().cpu().double()
 
 
-def reading(
-    name: str, norm: Any, linear: Tensor, bias: Tensor, basis: Basis, seen: Seen
-) -> tuple[Tensors, Tensor, Tensor]:
-    """Return the student's norm called ``name``, and the map behind it, ``[O, S]`` with its bias ``[O]``.
+def reading(norm: Any, linear: Tensor, bias: Tensor, encode: Tensor, seen: Seen) -> tuple[Tensors, Tensor, Tensor]:
+    """Return the student's norm (``weight``, ``bias``), and the map behind it, ``[O, S]`` with its bias ``[O]``.
 
     What the teacher's norm multiplies and adds goes into the map. The student's norm divides by another deviation, that
     of the part of the width that is kept: its weight makes up for that on average.
 
     Args:
-        name: of the norm in the student's block.
         norm: the teacher's LayerNorm.
         linear: the teacher's map ``[O, T]``, float64.
         bias: ``[O]``.
-        basis: the part of the width that is kept.
+        encode: from the teacher's width to the student's, ``[S, T]``.
         seen: tokens before the norm.
     """
     gain, shift = norm.weight.detach().cpu().double(), norm.bias.detach().cpu().double()
-    if basis.channels is not None and seen.ridge is None:
-        kept = basis.channels
-        return {f"{name}.weight": gain[kept], f"{name}.bias": shift[kept]}, linear[:, kept], bias
     full, small = standardised(seen.teacher, norm.eps), standardised(seen.student, norm.eps)
-    scale = float(((full @ basis.encode.T) * small).sum() / small.square().sum())
-    back, offset = corrected(basis.encode.T * scale, torch.zeros(len(gain)).double(), small, full, seen.ridge)
+    scale = float(((full @ encode.T) * small).sum() / small.square().sum())
+    back, offset = corrected(encode.T * scale, torch.zeros(len(gain)).double(), small, full)
     read = linear * gain
-    own = {f"{name}.weight": torch.full((basis.width,), scale), f"{name}.bias": torch.zeros(basis.width)}
+    own = {"weight": torch.full((len(encode),), scale), "bias": torch.zeros(len(encode))}
     return own, read @ back / scale, bias + linear @ shift + read @ offset
 
 
-def attention(own: Any, old: Any, basis: Basis, seen: Seen, mixed: Tensor) -> Tensors:
+def attention(own: Any, old: Any, encode: Tensor, seen: Seen, mixed: Tensor) -> Tensors:
     """Return norm and attention of the student's block ``own`` from the teacher's block ``old``.
 
     The heads that move the kept part of the stream most are taken whole; what the others write on average goes into the
@@ -75,49 +66,53 @@ def attention(own: Any, old: Any, basis: Basis, seen: Seen, mixed: Tensor) -> Te
     Args:
         own: the student's block, with random weights.
         old: the teacher's.
-        basis: the part of the width that is kept.
+        encode: as in ``reading``.
         seen: tokens before the norm.
         mixed: rows ``[R, h d]`` that the teacher's output projection takes in.
     """
     gamma = _layer_scale(old, 1)
-    linear, bias = as_map(old.attn.qkv)
-    found, qkv, qkv_bias = reading("norm1", old.norm1, linear, bias, basis, seen)
+    norm, qkv, qkv_bias = reading(old.norm1, *as_map(old.attn.qkv), encode, seen)
     out, out_bias = as_map(old.attn.proj)
-    out = basis.encode @ (gamma[:, None] * out)
+    out = encode @ (gamma[:, None] * out)
     taken = split_heads(qkv, qkv_bias, out, int(old.attn.num_heads))
     count, size = int(own.attn.num_heads), int(own.attn.qkv.out_features) // 3 // int(own.attn.num_heads)
     each = mixed.reshape(len(mixed), len(taken.out), -1).transpose(0, 1)
     chosen = _strongest(torch.stack([_moves(part, rows) for part, rows in zip(taken.out, each, strict=True)]), count)
     dropped = [index for index in range(len(taken.out)) if index not in chosen.tolist()]
-    lost = sum((taken.out[index] @ each[index].mean(0) for index in dropped), torch.zeros(basis.width).double())
-    seed_linear, seed_bias = as_map(own.attn.qkv)
-    seed = split_heads(seed_linear, seed_bias, torch.zeros(basis.width, count * size).double(), count)
+    lost = sum((taken.out[index] @ each[index].mean(0) for index in dropped), torch.zeros(len(encode)).double())
+    seed = split_heads(*as_map(own.attn.qkv), torch.zeros(len(encode), count * size).double(), count)
     heads = filled(resized(taken.chosen(chosen), size, seed.chosen(torch.arange(len(chosen)))), count, seed)
     qkv, qkv_bias, out = joined_heads(heads)
-    found |= {"attn.qkv.weight": qkv, "attn.qkv.bias": qkv_bias, "attn.proj.weight": out}
-    found["attn.proj.bias"] = basis.encode @ (gamma * out_bias) + lost
-    return found | _talking(own.attn, old.attn, chosen) | _ones(own, 1)
+    found = {"attn.qkv.weight": qkv, "attn.qkv.bias": qkv_bias, "attn.proj.weight": out}
+    found["attn.proj.bias"] = encode @ (gamma * out_bias) + lost
+    return found | _named("norm1", norm) | _ones(own, 1)
 
 
-def mlp(own: Any, old: Any, basis: Basis, seen: Seen, hidden: Tensor) -> Tensors:
+def mlp(own: Any, old: Any, encode: Tensor, seen: Seen, hidden: Tensor) -> Tensors:
     """Return norm and MLP of the student's block; units as heads in ``attention``. ``hidden`` are rows ``[R, M]``."""
     gamma = _layer_scale(old, 2)
     linear, bias = as_map(old.mlp.fc1)
     out, out_bias = as_map(old.mlp.fc2)
-    out = basis.encode @ (gamma[:, None] * out)
+    out = encode @ (gamma[:, None] * out)
     count = int(own.mlp.fc1.out_features)
     chosen = _strongest(hidden.var(0, correction=0) * out.square().sum(0), count)
     dropped = torch.ones(len(bias), dtype=torch.bool)
     dropped[chosen] = False
-    found, linear, bias = reading("norm2", old.norm2, linear[chosen], bias[chosen], basis, seen)
-    wider = count - len(chosen)
-    if wider > 0:  # units beyond the teacher's: as the seed has them, and silent
-        seed_linear, seed_bias = as_map(own.mlp.fc1)
-        linear, bias = torch.cat([linear, seed_linear[-wider:]]), torch.cat([bias, seed_bias[-wider:]])
-    found |= {"mlp.fc1.weight": linear, "mlp.fc1.bias": bias}
-    found["mlp.fc2.weight"] = torch.cat([out[:, chosen], torch.zeros(len(out), max(0, wider)).double()], dim=1)
-    found["mlp.fc2.bias"] = basis.encode @ (gamma * out_bias) + out[:, dropped] @ hidden.mean(0)[dropped]
-    return found | _ones(own, 2)
+    norm, linear, bias = reading(old.norm2, linear[chosen], bias[chosen], encode, seen)
+    seed_linear, seed_bias = as_map(own.mlp.fc1)
+    taken = len(chosen)  # units beyond the teacher's: as the seed has them, and silent
+    return {
+        "mlp.fc1.weight": torch.cat([linear, seed_linear[taken:]]),
+        "mlp.fc1.bias": torch.cat([bias, seed_bias[taken:]]),
+        "mlp.fc2.weight": torch.cat([out[:, chosen], torch.zeros(len(out), count - taken).double()], dim=1),
+        "mlp.fc2.bias": encode @ (gamma * out_bias) + out[:, dropped] @ hidden.mean(0)[dropped],
+        **_named("norm2", norm),
+        **_ones(own, 2),
+    }
+
+
+def _named(name: str, tensors: Tensors) -> Tensors:
+    return {f"{name}.{part}": tensor for part, tensor in tensors.items()}
 
 
 def _moves(out: Tensor, rows: Tensor) -> Tensor:
@@ -143,19 +138,3 @@ def _ones(block: Any, which: int) -> Tensors:
     """Return the student's own LayerScale, where it has one: the teacher's is in the weights before it."""
     names = dict(block.named_parameters())
     return {name: torch.ones_like(names[name]) for name in (f"gamma_{which}", f"ls{which}.gamma") if name in names}
-
-
-def _talking(own: Any, old: Any, chosen: Tensor) -> Tensors:
-    """Return how the student's heads mix: as the teacher's do, and not at all where those do not."""
-    found: Tensors = {}
-    for name in ("proj_l", "proj_w"):
-        module: nn.Linear | None = getattr(own, name, None)
-        if module is None:
-            continue
-        weight, bias = torch.eye(module.out_features).double(), torch.zeros(module.out_features).double()
-        if hasattr(old, name):
-            all_weight, all_bias = as_map(getattr(old, name))
-            count = len(chosen)
-            weight[:count, :count], bias[:count] = all_weight[chosen][:, chosen], all_bias[chosen]
-        found |= {f"attn.{name}.weight": weight, f"attn.{name}.bias": bias}
-    return found

@@ -5,7 +5,7 @@ Shape suffixes: h heads, d size of a head, S width of the tokens.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -51,8 +51,7 @@ def resized(heads: Heads, size: int, seed: Heads) -> Heads:
         return heads
     scale = (size / old) ** 0.5  # the softmax divides by the root of the head's size
     if size > old:
-        grown = Heads(*(torch.zeros_like(part) for part in (seed.query, seed.key, seed.value, seed.out)))
-        grown = replace(grown, key=seed.key.clone(), value=seed.value.clone())
+        grown = Heads(torch.zeros_like(seed.query), seed.key.clone(), seed.value.clone(), torch.zeros_like(seed.out))
         grown.query[:, :old], grown.key[:, :old] = heads.query * scale, heads.key
         grown.value[:, :old], grown.out[:, :, :old] = heads.value, heads.out
         return grown
@@ -66,17 +65,13 @@ def _leading_factors(left: Tensor, right: Tensor, rank: int) -> tuple[Tensor, Te
     first, inner_left = torch.linalg.qr(left)
     second, inner_right = torch.linalg.qr(right.transpose(1, 2))
     u, values, v = torch.linalg.svd(inner_left @ inner_right.transpose(1, 2))
-    root = values[:, :rank].sqrt()
-    return first @ u[:, :, :rank] * root[:, None], (second @ v.transpose(1, 2)[:, :, :rank] * root[:, None]).transpose(
-        1, 2
-    )
+    root = values[:, None, :rank].sqrt()
+    return first @ u[:, :, :rank] * root, (second @ v.transpose(1, 2)[:, :, :rank] * root).transpose(1, 2)
 
 
 def filled(heads: Heads, count: int, seed: Heads) -> Heads:
     """Add the heads of ``seed`` up to ``count``; they write nothing yet."""
     have = len(heads.query)
-    if have >= count:
-        return heads
     parts = {name: torch.cat([getattr(heads, name), getattr(seed, name)[have:count]]) for name in vars(heads)}
     parts["out"][have:] = 0.0
     return Heads(**parts)

@@ -28,35 +28,31 @@ def inherited_stem(
         wanted: the student's.
     """
     weight, bias = _patches(teacher, tuple(student.patch_embed.proj.kernel_size), given, wanted)
+    bias = encode @ bias
     found = {"patch_embed.proj.weight": torch.einsum("st,tchw->schw", encode, weight)}
-    bias, offset = encode @ bias, None
-    if student.patch_embed.proj.bias is not None:
-        found["patch_embed.proj.bias"] = bias
-    else:
-        offset = bias
     before, after = layout_of(teacher), layout_of(student)
     positions = _cpu(teacher.pos_embed)
-    prefix, grid = (
-        positions[0, : -(before.grid[0] * before.grid[1])],
-        positions[:, -(before.grid[0] * before.grid[1]) :],
-    )
-    grid = resample_abs_pos_embed(grid, list(after.grid), list(before.grid), num_prefix_tokens=0).double()
-    own = _cpu(student.pos_embed).clone()
-    patches = after.grid[0] * after.grid[1]
-    own[:, -patches:] = grid @ encode.T + (0.0 if offset is None else offset)
-    has_prefix = own.shape[1] > patches
+    prefix, grid = positions[0, : -before.patches], positions[:, -before.patches :]
+    grid = resample_abs_pos_embed(grid, list(after.grid), list(before.grid), num_prefix_tokens=0).double() @ encode.T
+    if student.patch_embed.proj.bias is None:
+        grid = grid + bias
+    else:
+        found["patch_embed.proj.bias"] = bias
+    own = found["pos_embed"] = _cpu(student.pos_embed).clone()
+    own[:, -after.patches :] = grid
+    has_prefix = own.shape[1] > after.patches
     for index, name in enumerate(after.prefix):
         if name not in before.prefix:
             continue
         place = before.prefix.index(name)
-        token, position = _token(teacher, name), prefix[place] if len(prefix) else torch.zeros(encode.shape[1]).double()
+        position = prefix[place] if len(prefix) else torch.zeros(encode.shape[1]).double()
+        key, row = _name(name)
+        token = _cpu(getattr(teacher, key))[0, row]
         if has_prefix:
             own[0, index] = encode @ position
         else:
             token = token + position
-        key, row = _name(name)
         found.setdefault(key, _cpu(getattr(student, key)).clone())[0, row] = encode @ token
-    found["pos_embed"] = own
     return found
 
 
@@ -76,11 +72,6 @@ def _patches(
 def _name(prefix: str) -> tuple[str, int]:
     """Return the parameter of a prefix token, and its row there."""
     return ("reg_token", int(prefix[3:])) if prefix.startswith("reg") else (f"{prefix}_token", 0)
-
-
-def _token(network: Any, prefix: str) -> Tensor:
-    key, row = _name(prefix)
-    return _cpu(getattr(network, key))[0, row]
 
 
 def _cpu(tensor: Tensor) -> Tensor:

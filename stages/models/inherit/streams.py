@@ -5,8 +5,7 @@ Shape suffixes: B images, N tokens, D width, H attention channels, M hidden unit
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitcompress.stages.models.families.registry import family_of
-from vitcompress.stages.models.students import WideBlock
 
 _AT_ONCE = 32
 """Images in one pass."""
@@ -29,6 +27,11 @@ class Layout:
     """``cls``, ``dist``, ``reg0``, ...; none in CaiT's first blocks."""
     grid: tuple[int, int]
     """Patches, rows and columns."""
+
+    @property
+    def patches(self) -> int:
+        """Return their number."""
+        return self.grid[0] * self.grid[1]
 
 
 @dataclass(frozen=True)
@@ -45,94 +48,47 @@ class Inside:
     """Tokens after the block ``[B, N, D]``."""
 
 
-def inner(block: nn.Module) -> Any:
-    """Return the transformer block itself, without what leads into a widened one."""
-    return block.block if isinstance(block, WideBlock) else block
-
-
 def layout_of(network: Any) -> Layout:
     """Return the layout of a timm network's first blocks."""
     rows, columns = network.patch_embed.grid_size
     return Layout(family_of(network).prefix_tokens(network), (int(rows), int(columns)))
 
 
-class _Reached(Exception):  # noqa: N818 - a way out of a forward pass, no error
-    pass
-
-
-@torch.no_grad()
 def first_tokens(network: Any, images: Tensor) -> Tensor:
     """Return tokens that enter the first block ``[B, N, D]``, of images ``[B, 3, S, S]``."""
-    found: list[Tensor] = []
+    (found,), _ = inputs_of([network.blocks[0]], network.forward_features, images)
+    return found
 
-    def catch(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        found.append(inputs[0].detach())
-        raise _Reached
 
-    handle = network.blocks[0].register_forward_pre_hook(catch)
+def inside(block: Any, tokens: Tensor) -> Inside:
+    """Run a transformer block on tokens ``[B, N, D]``."""
+    (heads, middle, hidden), out = inputs_of([block.attn.proj, block.norm2, block.mlp.fc2], block, tokens)
+    return Inside(heads, middle, hidden, torch.cat(out))
+
+
+@torch.no_grad()
+def inputs_of(
+    modules: list[nn.Module], forward: Callable[[Tensor], Any], inputs: Tensor
+) -> tuple[list[Tensor], list[Any]]:
+    """Run ``forward`` on a few of ``inputs`` at a time; return what each module took in, and what forward returned."""
+    found: list[list[Tensor]] = [[] for _ in modules]
+    handles = [
+        module.register_forward_pre_hook(lambda _, given, kept=kept: kept.append(given[0]))
+        for module, kept in zip(modules, found, strict=True)
+    ]
     try:
-        for part in torch.split(images, _AT_ONCE):
-            try:
-                network.forward_features(part)
-            except _Reached:
-                continue
-    finally:
-        handle.remove()
-    return torch.cat(found)
-
-
-@torch.no_grad()
-def inside(block: nn.Module, tokens: Tensor) -> Inside:
-    """Run the transformer block (of a widened one, without its entrance) on tokens ``[B, N, D]``."""
-    parts: list[Inside] = []
-    core = inner(block)
-    with _inputs_of({"heads": core.attn.proj, "middle": core.norm2, "hidden": core.mlp.fc2}) as caught:
-        for part in torch.split(tokens, _AT_ONCE):
-            out = core(part)
-            parts.append(Inside(caught["heads"], caught["middle"], caught["hidden"], out))
-    return Inside(*(torch.cat([getattr(part, name) for part in parts]) for name in Inside.__dataclass_fields__))
-
-
-@torch.no_grad()
-def head_inputs(model: nn.Module, head: nn.Module, images: Tensor) -> Tensor:
-    """Return what a classifier reads, rows ``[B, D]`` float64, of images ``[B, 3, S, S]``."""
-    found: list[Tensor] = []
-    with _inputs_of({"head": head}) as caught:
-        for part in torch.split(images, _AT_ONCE):
-            model(part)
-            found.append(caught["head"])
-    return rows_of(torch.cat(found))
-
-
-@torch.no_grad()
-def answers_of(model: nn.Module, images: Tensor) -> Tensor:
-    """Return logits, rows ``[B, K]`` float64, of images ``[B, 3, S, S]``."""
-    return rows_of(torch.cat([model(part) for part in torch.split(images, _AT_ONCE)]))
-
-
-@contextmanager
-def _inputs_of(modules: dict[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
-    caught: dict[str, Tensor] = {}
-
-    def keep(name: str) -> Any:
-        def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            caught[name] = inputs[0]
-
-        return hook
-
-    handles = [module.register_forward_pre_hook(keep(name)) for name, module in modules.items()]
-    try:
-        yield caught
+        returned = [forward(part) for part in torch.split(inputs, _AT_ONCE)]
     finally:
         for handle in handles:
             handle.remove()
+    return [torch.cat(parts) for parts in found], returned
 
 
 def shared_places(given: Layout, wanted: Layout) -> list[int]:
     """Return positions of a student's tokens that its teacher has too: prefix tokens by name, and every patch."""
-    start, patches = len(wanted.prefix), wanted.grid[0] * wanted.grid[1]
+    start = len(wanted.prefix)
     prefix = [place for place, name in enumerate(wanted.prefix) if name in given.prefix]
-    return [*prefix, *range(start, start + patches)]
+    return [*prefix, *range(start, start + wanted.patches)]
 
 
 def aligned(tokens: Tensor, given: Layout, wanted: Layout) -> Tensor:

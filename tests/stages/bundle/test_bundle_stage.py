@@ -47,9 +47,7 @@ def measured(digits_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> t
     fold = fold_stage.run(FoldConfig(images=4), fold_stage.Inputs(data, student, distill), context)
     settings = ExportConfig(target=("onnx",), precision=("fp16",), input="uint8", images=8)
     export = export_stage.run(settings, export_stage.Inputs(data, teacher, student, distill, fold), context)
-    quick = VerifyConfig(
-        batch_sizes=(1,), throughput_batches=(), latency_seconds=0.1, threads=1, bootstrap=100, memory=False
-    )
+    quick = VerifyConfig(batch_sizes=(1,), throughput_batches=(), latency_seconds=0.1, threads=1, memory=False)
     verify = verify_stage.run(quick, verify_stage.Inputs(data, teacher, student, distill, fold, export), context)
     return context, Inputs(data, teacher, student, distill, fold, export, verify)
 

@@ -14,7 +14,7 @@ from timm.models import is_model, register_model
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from vitcompress.core.errors import UsageError
+from vitcompress.core.errors import ResultError, UsageError
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.records import ModelSpec
 from vitcompress.pipeline.listing import usable_models
@@ -26,10 +26,8 @@ from vitcompress.stages.models.families.registry import family_of
 from vitcompress.stages.models.families.vit import Vit
 from vitcompress.stages.models.final_norm import final_norm
 from vitcompress.stages.models.geometry import reduced_args, shape_by_name
-from vitcompress.stages.models.inherit.inherit import why_not
 from vitcompress.stages.models.names import resolve_architecture
 from vitcompress.stages.models.students import LiftStudent, WideBlock, taps_alone
-from vitcompress.stages.rewrites.config import RewriteConfig
 from vitcompress.stages.rewrites.deploy import deployed
 
 
@@ -60,7 +58,7 @@ class Pretend(nn.Module):
 class PretendFamily(Family):
     networks = (f"{Pretend.__module__}.Pretend",)
     listed = (Pretend.__module__,)
-    rewrites = ("grid_normalisation",)
+    factor = 1.0
 
     def shape(self, network: Any) -> Shape:
         return Shape(network.answer.in_features, len(network.trunk), network.trunk[0].attn.num_heads)
@@ -90,6 +88,11 @@ class PretendFamily(Family):
 
     def take_end(self, narrow: Any, wide: Any, width: int) -> None:
         narrow.answer = wide.answer
+
+    def rewrite(self, network: Any) -> tuple[str, ...]:
+        network.answer.weight.mul_(self.factor)
+        network.answer.bias.mul_(self.factor)
+        return ("nothing",)
 
     def reduced_args(self, network: nn.Module) -> dict[str, Any]:
         return {"size": 32, **self.sized(24, 2, 3)}
@@ -142,17 +145,12 @@ def test_it_is_a_student_of_every_strategy(graph: str, widths: tuple[int, int]) 
 
 
 @torch.no_grad()
-def test_only_the_rewrites_that_it_names_are_made() -> None:
+def test_its_own_rewrite_is_made_and_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     model, spec = student(), PreprocessSpec(size=32, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.25))
-    done = deployed(model, RewriteConfig(), spec, "uint8")
-    assert (done.applied, done.skipped) == (("normalisation of the pixels in the patch embedding",), ())
-    refused = deployed(model, RewriteConfig(), spec, "float")
-    assert refused.applied == ()
-    assert refused.skipped == ("every rewrite: Pretend is not a ViT, DeiT, BEiT, EVA or CaiT",)
-
-
-def test_what_it_does_not_say_is_refused_in_words() -> None:
-    assert why_not(("deit_tiny_patch16_224", {}), ("pretend_net", {})) == "pretend_net has no sequence of equal blocks"
+    assert deployed(model, spec, "float").applied == ("nothing",)
+    monkeypatch.setattr(PretendFamily, "factor", 1.01)
+    with pytest.raises(ResultError, match="the rewritten Pretend answers differently"):
+        deployed(model, spec, "float")
 
 
 def test_an_adapter_is_chosen_by_class_then_by_module_then_by_timms_interface() -> None:
@@ -187,10 +185,7 @@ def test_compiled_code_finds_the_family() -> None:
     assert torch.equal(compiled[1][0], expected[1][0])
 
 
-@pytest.mark.parametrize(
-    ("arch", "name"),
-    [("deit_tiny_patch16_224", "norm"), ("cait_s24_224", "norm"), ("beit_base_patch16_224", "fc_norm")],
-)
+@pytest.mark.parametrize(("arch", "name"), [("cait_s24_224", "norm"), ("beit_base_patch16_224", "fc_norm")])
 def test_the_final_norm_is_timms_own_and_a_lift_has_none_after_its_tap(arch: str, name: str) -> None:
     network = timm.create_model(arch, img_size=32, embed_dim=24, depth=1, num_heads=3)
     assert final_norm(network) == (getattr(network, name), 24)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
-from safetensors.torch import save_file
 from small_run import STUDENT, STUDENT_ARGS, seeded_model, student_spec
 
 from vitcompress.core.errors import UsageError
@@ -16,7 +14,7 @@ from vitcompress.core.records import ModelSpec
 from vitcompress.stages.models import build
 from vitcompress.stages.models.build import build_model
 from vitcompress.stages.models.geometry import reduced_args
-from vitcompress.stages.models.initial import Fit, fit, fit_file, fit_pretrained
+from vitcompress.stages.models.initial import Fit, fit, fit_pretrained
 
 
 @pytest.fixture(scope="module")
@@ -37,15 +35,6 @@ def names(found: Fit, reason: str) -> set[str]:
     return {line.partition(":")[0] for line in found.not_loaded if reason in line}
 
 
-def test_another_number_of_classes_leaves_the_classifier_as_it_was(state) -> None:
-    _, found = fitted("plain", state, classes=4)
-    assert found.not_loaded == (
-        "head.weight: other shape, (10, 24) instead of (4, 24)",
-        "head.bias: other shape, (10,) instead of (4,)",
-    )
-    assert len(found.values) == len(state) - 2
-
-
 def test_a_lift_takes_the_body_into_its_base(state) -> None:
     model, found = fitted("lift-kept", state)
     unused = {"norm.weight", "norm.bias", "head.weight", "head.bias"}
@@ -56,42 +45,29 @@ def test_a_lift_takes_the_body_into_its_base(state) -> None:
     assert names(found, "not in the student") == {f"base.vit.{name}" for name in unused}
 
 
-@pytest.mark.parametrize("blocks", [1, 2])
-def test_a_widelast_takes_its_narrow_blocks(state, blocks: int) -> None:
-    model, found = fitted("widelast", state, wide_blocks=blocks, **({"lift_width": 72} if blocks == 2 else {}))
-    narrow = {name for name in state if name.startswith("blocks.0.")} if blocks == 1 else set()
+def test_a_widelast_takes_its_narrow_blocks(state) -> None:
+    model, found = fitted("widelast", {**state, "mask": torch.zeros(3)})
+    narrow = {name for name in state if name.startswith("blocks.0.")}
     stem = {name for name in state if not name.startswith(("blocks.", "norm.", "head."))}
     assert stem == {"cls_token", "pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias"}
     assert set(found.values) == stem | narrow | {"head.bias"}
     assert all(torch.equal(model.state_dict()[name], state[name]) for name in found.values)
     assert "blocks.1.norm1.weight" in names(found, "not in the student")
     assert "blocks.1.enter.weight" in names(found, "missing in the checkpoint")
-    assert "norm.weight" in names(found, "other shape")
-
-
-def test_every_tensor_of_either_side_is_loaded_or_told(state) -> None:
-    model, found = fitted("widelast", {**state, "mask": torch.zeros(3)})
+    assert {"norm.weight", "head.weight"} <= names(found, "other shape")
     told = {line.partition(":")[0] for line in found.not_loaded}
     assert told | set(found.values) == {*model.state_dict(), *state, "mask"}
     assert not told & set(found.values)
-    assert len(told) == len(found.not_loaded)
 
 
 def test_a_shallower_student_leaves_out_the_blocks_it_does_not_have() -> None:
     args = reduced_args("beit_base_patch16_224")
     deep = seeded_model(ModelSpec(arch="beit_base_patch16_224", args=args, num_classes=3)).state_dict()
-    for graph in ("plain", "widelast"):  # BEiT keeps a table of positions in each block, which timm looks up
-        spec = ModelSpec(
-            arch="beit_base_patch16_224",
-            args={**args, "depth": 1} if graph == "plain" else args,
-            num_classes=3,
-            graph=graph,  # type: ignore[arg-type]
-            lift_width=256 if graph == "widelast" else None,
-        )
-        found = fit(build_model(spec), deep, spec.arch, spec.args, "x")
-        assert "blocks.1.attn.relative_position_bias_table" in names(found, "not in the student")
-        assert "blocks.0.attn.relative_position_bias_table" in found.values
-        assert "patch_embed.proj.weight" in found.values
+    # BEiT keeps a table of positions in each block, which timm looks up.
+    spec = ModelSpec(arch="beit_base_patch16_224", args={**args, "depth": 1}, num_classes=3)
+    found = fit(build_model(spec), deep, spec.arch, spec.args, "x")
+    assert "blocks.1.attn.relative_position_bias_table" in names(found, "not in the student")
+    assert "blocks.0.attn.relative_position_bias_table" in found.values
 
 
 @pytest.mark.parametrize("other", [{}, {"unrelated": torch.zeros(2)}])
@@ -109,17 +85,6 @@ def test_what_timm_cannot_read_as_this_architecture_is_told(state) -> None:
     odd = {**state, "patch_embed.proj.weight": torch.zeros(7)}
     with pytest.raises(UsageError, match=f"weights of a test cannot be brought to {STUDENT}"):
         fitted("plain", odd)
-
-
-def test_a_file_is_the_students_in_every_message(tmp_path: Path, state) -> None:
-    model = build_model(student_spec("plain"))
-    with pytest.raises(UsageError, match=r"^student weights '.*gone\.pth' do not exist"):
-        fit_file(model, tmp_path / "gone.pth", STUDENT, STUDENT_ARGS)
-    (tmp_path / "text.pth").write_text("hello")
-    with pytest.raises(UsageError, match=r"^student weights '.*text\.pth' cannot be read"):
-        fit_file(model, tmp_path / "text.pth", STUDENT, STUDENT_ARGS)
-    save_file(state, tmp_path / "student.safetensors")
-    assert fit_file(model, tmp_path / "student.safetensors", STUDENT, STUDENT_ARGS).not_loaded == ()
 
 
 def test_pretrained_weights_are_timms_own_network_with_its_preprocessing(monkeypatch: pytest.MonkeyPatch) -> None:

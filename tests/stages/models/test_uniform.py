@@ -1,4 +1,8 @@
+"""The width of the control that has as many parameters as a widelast student."""
+
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 from small_run import STUDENT, STUDENT_ARGS
@@ -8,21 +12,17 @@ from vitcompress.core.records import ModelSpec
 from vitcompress.stages.models.uniform import matching_width, parameters_of
 
 
-def plain(args, classes: int, **changes) -> ModelSpec:
-    return ModelSpec(arch=STUDENT, args=args, num_classes=classes, **changes)
+@pytest.mark.parametrize(("args", "classes"), [({}, 1000), ({**STUDENT_ARGS, "embed_dim": 30}, 2)])
+def test_the_matching_width_is_the_smallest_that_reaches_widelast(args: dict[str, Any], classes: int) -> None:
+    def parameters(width: int, **changes: Any) -> int:
+        spec = ModelSpec(arch=STUDENT, args={**args, "embed_dim": width}, num_classes=classes, **changes)
+        return parameters_of(spec)
 
-
-@pytest.mark.parametrize("args", [{}, STUDENT_ARGS, {**STUDENT_ARGS, "embed_dim": 30}])
-@pytest.mark.parametrize("classes", [2, 1000])
-def test_the_matching_width_is_the_smallest_that_reaches_widelast(args, classes: int) -> None:
     own = args.get("embed_dim", 192)
     width = matching_width(STUDENT, args, classes, 2 * own)
-    target = parameters_of(plain(args, classes, graph="widelast", lift_width=2 * own))
     assert width % 12 == 0  # 3 heads, 4 channels each
-    assert width > own
-    assert parameters_of(plain({**args, "embed_dim": width}, classes)) >= target
-    if width - 12 > own:
-        assert parameters_of(plain({**args, "embed_dim": width - 12}, classes)) < target
+    target = parameters(own, graph="widelast", lift_width=2 * own)
+    assert parameters(width - 12) < target <= parameters(width)
 
 
 def test_deit_tiny_beside_its_widelast_student_of_cait_s24() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file, save_file
 from small_run import TEACHER, TEACHER_ARGS, seeded_model
@@ -14,13 +15,7 @@ from vitcompress.core.errors import UsageError
 from vitcompress.core.files import is_intact
 from vitcompress.core.records import ModelSpec
 from vitcompress.stages.models.build import build_model
-from vitcompress.stages.models.weights import (
-    all_finite,
-    classifier_names,
-    load_checkpoint,
-    load_own,
-    save_weights,
-)
+from vitcompress.stages.models.weights import classifier_names, load_checkpoint, load_own, save_weights
 
 
 def spec(classes: int = 10) -> ModelSpec:
@@ -42,13 +37,10 @@ def assert_equal(model: torch.nn.Module, state: dict[str, torch.Tensor], but: st
     assert all(torch.equal(own[name], state[name]) for name in state if not name.startswith(but))
 
 
-@pytest.mark.parametrize("form", ["teacher.safetensors", "teacher.pth"])
-def test_a_checkpoint_is_loaded_bit_by_bit(tmp_path: Path, state, form: str) -> None:
-    if form == "teacher.pth":
-        torch.save({"state_dict": {}, "state_dict_ema": {f"module.{n}": v for n, v in state.items()}}, tmp_path / form)
-    else:
-        save_file(state, tmp_path / form)
-    model, fits = load(tmp_path / form)
+def test_a_checkpoint_is_loaded_bit_by_bit(tmp_path: Path, state, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vitcompress.stages.models.weights.adapt", lambda *_: pytest.fail("converted"))
+    save_file(state, tmp_path / "teacher.safetensors")
+    model, fits = load(tmp_path / "teacher.safetensors")
     assert fits
     assert_equal(model, state)
 
@@ -56,18 +48,13 @@ def test_a_checkpoint_is_loaded_bit_by_bit(tmp_path: Path, state, form: str) -> 
 @pytest.mark.parametrize("how", ["other classes", "no classifier", "half a classifier"])
 def test_a_classifier_that_does_not_fit_is_left_as_it_was(tmp_path: Path, state, how: str) -> None:
     classes = 4 if how == "other classes" else 10
-    given = dict(state)
-    if how != "other classes":
-        del given["head.bias"]
-    if how == "no classifier":
-        del given["head.weight"]
-    save_file(given, tmp_path / "teacher.safetensors")
+    gone = {"other classes": (), "no classifier": ("head.bias", "head.weight"), "half a classifier": ("head.bias",)}
+    save_file({name: v for name, v in state.items() if name not in gone[how]}, tmp_path / "teacher.safetensors")
     initial = seeded_model(spec(classes), 2).state_dict()
     model, fits = load(tmp_path / "teacher.safetensors", classes)
     assert not fits
     assert_equal(model, state, but="head.")
-    assert torch.equal(model.state_dict()["head.weight"], initial["head.weight"])
-    assert torch.equal(model.state_dict()["head.bias"], initial["head.bias"])
+    assert all(torch.equal(model.state_dict()[name], initial[name]) for name in ("head.weight", "head.bias"))
 
 
 @pytest.mark.parametrize(
@@ -78,6 +65,14 @@ def test_a_classifier_that_does_not_fit_is_left_as_it_was(tmp_path: Path, state,
         (
             lambda state: state.update({"norm.weight": torch.zeros(3)}),
             r"wrong shape: norm\.weight \(3,\) instead of \(48,\)",
+        ),
+        (
+            lambda state: state.update({"pos_embed": torch.zeros(1, 19, 48)}),
+            r"wrong shape: pos_embed \(1, 19, 48\) instead of \(1, 17, 48\)\); check",
+        ),
+        (
+            lambda state: state.update({"patch_embed.proj.weight": torch.zeros(7)}),
+            r"wrong shape: .*\(7,\) instead of \(48, 3, 8, 8\); timm cannot convert them: shape .*\); check",
         ),
         (lambda state: [state.pop(name) for name in list(state) if "blocks.1" in name], "missing: .+ and 6 more"),
     ],
@@ -93,6 +88,12 @@ def test_a_body_that_does_not_fit_is_told_by_name_and_not_loaded(tmp_path: Path,
     assert_equal(model, before)
 
 
+def test_weights_that_are_not_finite_are_refused_by_name(tmp_path: Path, state) -> None:
+    save_file({**state, "norm.bias": torch.full((48,), float("-inf"))}, tmp_path / "teacher.safetensors")
+    with pytest.raises(UsageError, match=r"hold values that are not finite \(norm\.bias\)"):
+        load(tmp_path / "teacher.safetensors")
+
+
 def test_positions_of_another_size_are_resampled_and_told(tmp_path: Path) -> None:
     finer = seeded_model(ModelSpec(arch=TEACHER, args={**TEACHER_ARGS, "img_size": 56}, num_classes=10), 1).state_dict()
     save_file(finer, tmp_path / "teacher.safetensors")
@@ -103,32 +104,6 @@ def test_positions_of_another_size_are_resampled_and_told(tmp_path: Path) -> Non
     torch.testing.assert_close(model.state_dict()["pos_embed"][:, 0], finer["pos_embed"][:, 0], rtol=0, atol=0)
     expected = resample_abs_pos_embed(finer["pos_embed"], [4, 4], [7, 7])
     torch.testing.assert_close(model.state_dict()["pos_embed"], expected, rtol=0, atol=0)
-
-
-@pytest.mark.parametrize(
-    ("name", "shape", "message"),
-    [
-        ("pos_embed", (1, 50, 384), r"\(1, 50, 384\) instead of \(1, 17, 48\)\); check"),
-        ("pos_embed", (1, 19, 48), r"\(1, 19, 48\) instead of \(1, 17, 48\)\); check"),
-        (
-            "patch_embed.proj.weight",
-            (7,),
-            r"\(7,\) instead of \(48, 3, 8, 8\); timm cannot convert them: shape .*\); check",
-        ),
-    ],
-)
-def test_what_cannot_be_resampled_is_told_in_the_files_own_sizes(
-    tmp_path: Path, state, name: str, shape: tuple[int, ...], message: str
-) -> None:
-    save_file({**state, name: torch.zeros(shape)}, tmp_path / "teacher.safetensors")
-    with pytest.raises(UsageError, match=rf"do not fit the model \(wrong shape: {name} {message}"):
-        load(tmp_path / "teacher.safetensors")
-
-
-def test_what_fits_goes_through_no_conversion(tmp_path: Path, state, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vitcompress.stages.models.weights.adapt", lambda *_: pytest.fail("converted"))
-    save_file({**state, "head.weight": torch.zeros(3, 48)}, tmp_path / "teacher.safetensors")
-    assert not load(tmp_path / "teacher.safetensors")[1]
 
 
 def test_own_weights_come_back_bit_by_bit(tmp_path: Path, state) -> None:
@@ -148,17 +123,7 @@ def test_shared_storage_is_written_once_per_name(tmp_path: Path) -> None:
     assert torch.equal(loaded["c"], tensor.view(2, 3).T)
 
 
-def test_all_finite_finds_what_is_not() -> None:
-    assert all_finite({"a": torch.zeros(2), "n": torch.tensor([1])})
-    assert not all_finite({"a": torch.tensor([1.0, float("nan")])})
-    assert not all_finite({"a": torch.zeros(2), "b": torch.tensor(float("-inf"))})
-
-
-def test_classifier_names_of_one_and_of_two_heads() -> None:
-    import timm
-
+@pytest.mark.parametrize(("variant", "names"), [("", ("head",)), ("distilled_", ("head", "head_dist"))])
+def test_classifier_names_of_one_and_of_two_heads(variant: str, names: tuple[str, ...]) -> None:
     with torch.device("meta"):  # no name depends on a weight
-        one, two = (timm.create_model(f"deit_tiny_{variant}patch16_224") for variant in ("", "distilled_"))
-    assert classifier_names(one) == ("head",)
-    assert classifier_names(two) == ("head", "head_dist")
-    assert classifier_names(torch.nn.Linear(1, 1)) == ("head",)
+        assert classifier_names(timm.create_model(f"deit_tiny_{variant}patch16_224")) == names

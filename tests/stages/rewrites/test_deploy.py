@@ -1,4 +1,4 @@
-"""The composition: exact for every family and every switch, told in words, exported to a clean graph, built."""
+"""What is deployed: the same logits for every family, told in words, exported to a clean graph, built."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ import pytest
 import torch
 from rewrite_networks import EVERY, SIZE, SPEC, change, images, network
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from vitcompress.core.artifact_records import Input
 from vitcompress.core.errors import ResultError
 from vitcompress.exporters.onnx import onnx_from_module
 from vitcompress.exporters.tensorrt import engine_from_onnx, installed_flavours
-from vitcompress.stages.rewrites.config import RewriteConfig
+from vitcompress.stages.rewrites import deploy
 from vitcompress.stages.rewrites.deploy import deployed
-from vitcompress.stages.rewrites.exact import Rewritten
+from vitcompress.stages.rewrites.lower import NotTakenApart, network_from_module
 from vitcompress.stages.rewrites.patches import PixelInput
-from vitcompress.stages.rewrites.table import TABLE, Rewrite
 
-SWITCHES = list(RewriteConfig.model_fields)
-NONE = RewriteConfig(**dict.fromkeys(SWITCHES, False))
+CLASS_TOKEN = ("last block for the class token alone", "no keys and values where the class token alone asks")
+ATTENTION, CONSTANTS = "attention's scale and biases in its weights", "positions and class token as constants"
+LAYER_SCALE, FIRST = "LayerScale in the projections", "tokens before images in memory"
+PIXELS = "normalisation of the pixels in the patch embedding"
 
 
 @pytest.mark.parametrize("input", ["float", "uint8"])
@@ -34,7 +36,7 @@ NONE = RewriteConfig(**dict.fromkeys(SWITCHES, False))
 def test_every_family_is_deployed_exactly(name: str, input: Input) -> None:
     model = network(name)
     before = deepcopy(model.state_dict())
-    done = deployed(model, RewriteConfig(), SPEC, input)
+    done = deployed(model, SPEC, input)
     assert done.difference < 1e-10
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert {parameter.dtype for parameter in done.module.parameters()} == {torch.float32}
@@ -44,56 +46,94 @@ def test_every_family_is_deployed_exactly(name: str, input: Input) -> None:
     assert change(original, done.module.double(), x) < 1e-4  # weights were rounded to float32
 
 
-@pytest.mark.parametrize("switch", SWITCHES)
-@pytest.mark.parametrize("name", ["widelast deit", "lift folded", "cait", "beit token", "swin"])
-def test_every_switch_turns_one_rewrite_off_and_is_exact(name: str, switch: str) -> None:
-    done = deployed(network(name), RewriteConfig(**{switch: False}), SPEC, "uint8")
-    assert done.difference < 1e-10
+@pytest.mark.parametrize(
+    ("name", "input", "words"),
+    [
+        ("widelast deit", "float", (ATTENTION, *CLASS_TOKEN, CONSTANTS, FIRST)),
+        ("deit3", "uint8", (LAYER_SCALE, ATTENTION, *CLASS_TOKEN, PIXELS, CONSTANTS, FIRST)),
+        ("vit qk_norm", "float", (ATTENTION, CLASS_TOKEN[0], CONSTANTS, FIRST)),
+        (
+            "distilled",
+            "float",
+            (ATTENTION, "last block for the first 2 tokens alone", CLASS_TOKEN[1], CONSTANTS, FIRST),
+        ),
+        ("lift folded", "float", (ATTENTION, "last block for the patch tokens alone", CONSTANTS, FIRST)),
+        ("cait", "float", (LAYER_SCALE, ATTENTION, CLASS_TOKEN[1], CONSTANTS, FIRST)),
+        ("swin", "float", ("attention's scale in its weights",)),
+    ],
+)
+def test_words_tell_what_was_done(name: str, input: Input, words: tuple[str, ...]) -> None:
+    done = deployed(network(name), SPEC, input)
+    assert (done.applied, done.skipped) == (words, ())
 
 
-def test_words_tell_what_was_done_and_what_not() -> None:
-    done = deployed(network("widelast deit"), RewriteConfig(constants=False), SPEC, "float")
-    assert "last block for the class token alone" in done.applied
-    assert "LayerScale: the network has none" in done.skipped
-    assert "constants: switched off" in done.skipped
-    assert len(done.applied) == len(set(done.applied))
+@pytest.mark.parametrize("name", ["deit", "widelast deit", "distilled", "beit token", "vit qk_norm", "lift folded"])
+def test_tokens_that_nothing_reads_cost_nothing(name: str) -> None:
+    def macs(module: nn.Module) -> int:
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            module(images(1).float())
+        return int(counter.get_total_flops()) // 2
+
+    model = network(name)
+    share = macs(deployed(model, SPEC, "float").module) / macs(network_from_module(model).float())
+    assert share < (1 if name == "lift folded" else 0.85)
 
 
-def test_everything_off_leaves_the_network_as_it_is() -> None:
-    done = deployed(network("deit"), NONE, SPEC, "float")
-    assert type(done.module).__name__ == "VisionTransformer"
-    assert done.applied == ()
+@pytest.mark.parametrize("input", ["float", "uint8"])
+def test_networks_that_are_not_known_or_not_to_be_rewritten_are_left_alone(input: Input) -> None:
+    unknown, off = deployed(network("resnet"), SPEC, input), deployed(network("deit"), SPEC, input, rewrite=False)
+    assert unknown.applied == off.applied == ()
+    assert unknown.skipped[0] == "every rewrite: ResNet is not a ViT, DeiT, BEiT, EVA or CaiT"
+    for done, name in ((unknown, "ResNet"), (off, "VisionTransformer")):
+        before = done.module.network if input == "uint8" else done.module
+        assert ("normalisation of the pixels: it stays before the network" in done.skipped) == (input == "uint8")
+        assert type(before).__name__ == name
 
 
-def test_unknown_networks_are_left_alone_and_the_reason_is_told() -> None:
-    done = deployed(network("resnet"), RewriteConfig(), SPEC, "uint8")
-    assert done.applied == ()
-    assert any("ResNet" in words for words in done.skipped)
-    assert isinstance(done.module, PixelInput)
-
-
-def test_a_rewrite_that_changes_logits_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(given: Any) -> Rewritten:
-        changed = deepcopy(given)
+@pytest.mark.parametrize("broken", ["a rewrite", "the network"])
+def test_other_logits_are_refused(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(given: Any) -> bool:
         with torch.no_grad():
-            changed.blocks[0].mlp.fc1.bias[0] += 1e-5
-        return Rewritten(changed, True, "wrong")
+            given.blocks[0].mlp.fc1.bias[0] += 1e-5
+        return True
 
-    monkeypatch.setitem(TABLE, "attention", Rewrite("attention", wrong))
-    with pytest.raises(ResultError, match="answers differently"):
-        deployed(network("deit"), RewriteConfig(), SPEC, "float")
-
-
-def test_not_a_number_is_refused() -> None:
     model: Any = network("deit")
-    with torch.no_grad():
-        model.head.bias[3] = float("nan")
-    with pytest.raises(ResultError, match="answers differently"):
-        deployed(model, RewriteConfig(), SPEC, "float")
+    if broken == "a rewrite":
+        monkeypatch.setattr(deploy, "add_bias_to_positions", wrong)
+    else:
+        model.head.bias.data[3] = float("nan")
+    with pytest.raises(ResultError, match=r"answers differently .*export\.rewrites=false"):
+        deployed(model, SPEC, "float")
+
+
+class Doubled(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor, **more: Any) -> torch.Tensor:
+        return 2 * self.inner(x, **more)
+
+
+@pytest.mark.parametrize("part", ["attn", "mlp", "ls1", "block", "patch_embed", "pool", "network"])
+def test_a_part_that_is_not_known_is_refused_by_name(part: str) -> None:
+    model: Any = network("deit3")
+    if part == "patch_embed":
+        model.patch_embed = Doubled(model.patch_embed)
+    elif part == "block":
+        model.blocks[1] = Doubled(model.blocks[1])
+    elif part == "pool":
+        model.global_pool = "max"
+    elif part == "network":
+        model = Doubled(model)
+    else:
+        setattr(model.blocks[0], part, Doubled(getattr(model.blocks[0], part)))
+    with pytest.raises(NotTakenApart, match="max" if part == "pool" else "Doubled"):
+        network_from_module(model)
 
 
 def exported(name: str, input: Input, folder: Path) -> tuple[nn.Module, Path]:
-    done = deployed(network(name), RewriteConfig(), SPEC, input).module
+    done = deployed(network(name), SPEC, input).module
     path = folder / "model.onnx"
     onnx_from_module(done, path, size=SIZE, max_batch=8, input=input)
     return done, path
@@ -111,10 +151,7 @@ SEVERAL = (
 def test_graph_is_clean_right_at_every_batch_and_builds(name: str, input: Input, tmp_path: Path) -> None:
     module, path = exported(name, input, tmp_path)
     graph = onnx.load(path).graph
-    kinds = Counter(node.op_type for node in graph.node)
     assert {node.domain for node in graph.node} <= {"", "ai.onnx"}
-    assert kinds["LayerNormalization"] >= 4
-    assert kinds["Gelu"] + kinds["Sigmoid"] >= 2  # EVA's gated MLP has no Gelu
     dims = [one.dim_param or one.dim_value for one in graph.input[0].type.tensor_type.shape.dim]
     assert dims == (["batch", 3, SIZE, SIZE] if input == "float" else ["batch", SIZE, SIZE, 3])
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -145,3 +182,4 @@ def test_linear_layers_are_gemms_with_their_bias_and_heads_are_copied_once(tmp_p
     assert kinds["MatMul"] == 2 + 4
     assert kinds["Expand"] <= 1
     assert kinds["Concat"] <= 2  # the class token, and the shape it is expanded to
+    assert (kinds["LayerNormalization"], kinds["Gelu"]) == (5, 2)
