@@ -96,8 +96,6 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises:
         BundleError: there is none, it is damaged, or its schema is another one.
     """
-    if not folder.is_dir():
-        raise BundleError(f"bundle '{folder}' is not a folder; give the folder that has {MANIFEST} in it.")
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_bytes())

@@ -21,9 +21,6 @@ from vitcompress.exporters.bundle.layout import INFER, LABELS, MANIFEST, PREPROC
 from vitcompress.exporters.bundle.read import check_fit, read_manifest
 from vitcompress.exporters.bundled import BundledModel, Kind, Part, graph_facts
 
-_DISTRIBUTIONS = {"compress": ("vitcompress",), "torch": ("torch",), "timm": ("timm",), "onnx": ("onnx",)}
-"""Whose versions the manifest has beside those of the targets."""
-
 
 def write_bundle(
     folder: Path,
@@ -144,18 +141,15 @@ def _swap(draft: Path, folder: Path) -> None:
 
 
 def _versions(parts: Mapping[str, Part]) -> dict[str, str]:
-    """Return the versions of what made the bundle: of the built-in targets, and of others whose files it has."""
-    names = dict.fromkeys([*targets.BUILT_IN, *(part.model.runtime for part in parts.values())])
-    of_targets = [targets.get(name).distributions for name in names]
-    distributions = {**_DISTRIBUTIONS, **{one[0]: one for one in of_targets if one}}
-    return {name: _version(*candidates) for name, candidates in distributions.items()}
-
-
-def _version(*distributions: str) -> str:
-    for distribution in distributions:
+    """Return installed versions of what made the bundle, and of what the built-in targets and its own run with."""
+    runtimes = dict.fromkeys([*targets.BUILT_IN, *(part.model.runtime for part in parts.values())])
+    names = ["vitcompress", "torch", "timm", "onnx"]
+    names += [one for runtime in runtimes for one in targets.get(runtime).distributions]
+    found = {}
+    for name in names:
         with suppress(importlib.metadata.PackageNotFoundError):
-            return importlib.metadata.version(distribution)
-    return "not installed"
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def _manifest(

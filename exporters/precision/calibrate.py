@@ -45,7 +45,7 @@ def calibrated(source: SourceGraph, images: NDArray[Any], tensors: Collection[st
     for name, values in _activations(source, images, tensors):
         if largest[name] > 0:
             counts[name] += np.histogram(np.abs(values), _BINS, (0, largest[name]))[0]
-    ways = {"minmax": _whole, "percentile": _percentile, "squares": _least_squares}
+    ways = {"minmax": lambda _: 1.0, "percentile": _percentile, "squares": _least_squares}
     return tuple(
         Ranges(method, {name: top * ways[method](counts[name]) for name, top in largest.items()}) for method in METHODS
     )
@@ -72,14 +72,8 @@ def _activations(
             yield from zip(inner, session.run(inner, {source.input: part}), strict=True)
 
 
-def _whole(counts: NDArray[np.int64]) -> float:
-    return 1.0
-
-
 def _percentile(counts: NDArray[np.int64]) -> float:
     """Return the share of the largest magnitude below which 99.99 % of the magnitudes lie."""
-    if counts.sum() == 0:
-        return 1.0
     return float(np.searchsorted(counts.cumsum(), _PERCENTILE * counts.sum()) + 1) / _BINS
 
 

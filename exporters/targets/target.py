@@ -59,7 +59,7 @@ class Target(ABC):
     precisions: ClassVar[tuple[Precision, ...]] = ()
     """What it can build and run; empty when it runs nothing itself."""
     distributions: ClassVar[tuple[str, ...]] = ()
-    """Distributions on PyPI that it runs with: the bundle's manifest has the version of the first that is installed."""
+    """Distributions on PyPI that it runs with: the bundle's manifest has the versions of those that are installed."""
     needs_gpu: ClassVar[bool] = False
     """Whether it runs on an NVIDIA GPU alone."""
     note: ClassVar[str] = ""

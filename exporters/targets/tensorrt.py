@@ -57,7 +57,6 @@ class TensorrtTarget(Target):
             tf32=facts.tf32,
             hardware=facts.hardware,
             hardware_source=facts.hardware_source,
-            min_batch=1,
             opt_batch=options.opt_batch,
             max_batch=options.max_batch,
             seconds=facts.seconds,

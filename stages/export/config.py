@@ -95,11 +95,6 @@ class ExportConfig(Record):
         return ("fp32", *(one for one in self.precision if one != "fp32"))
 
     @property
-    def precision_asked(self) -> bool:
-        """Whether precisions other than the default ones were asked for."""
-        return self.precision != DEFAULT_PRECISIONS
-
-    @property
     def engines(self) -> tuple[str, ...]:
         """Targets that build a file of the ONNX graph, once ``auto`` is decided."""
         return tuple(name for name in self.target if self.target != "auto" and targets.get(name).kind == "engine")

@@ -9,7 +9,7 @@ from vitcompress.core.artifact_records import EngineArtifact, ExportRecord, Prec
 from vitcompress.core.context import Context
 from vitcompress.core.records import DataRecord, DistillRecord, FoldRecord, StudentRecord, TeacherRecord
 from vitcompress.exporters import targets
-from vitcompress.stages.export.config import ExportConfig
+from vitcompress.stages.export.config import DEFAULT_PRECISIONS, ExportConfig
 from vitcompress.stages.export.engines import build_engines
 from vitcompress.stages.export.graphs import export_graph, held_out
 from vitcompress.stages.export.precisions import reduce_graph
@@ -75,7 +75,7 @@ def _not_made(
     config: ExportConfig, missing: Mapping[Precision, str], engines: Sequence[EngineArtifact]
 ) -> tuple[str, ...]:
     """Return what a target or precision named by the user lacks; of defaults, nothing is owed."""
-    graphs = [f"{one} ONNX: {why}" for one, why in missing.items()] if config.precision_asked else []
+    graphs = [f"{one} ONNX: {why}" for one, why in missing.items()] if config.precision != DEFAULT_PRECISIONS else []
     by_name = not config.target_reason
     failed = [one for one in engines if by_name and one.file is None and one.precision not in missing]
     return (*graphs, *(f"{one.flavour} {one.precision} engine: {one.reason}" for one in failed))

@@ -59,7 +59,7 @@ def test_a_bundle_opens_as_it_was_written(tmp_path: Path, onnx_file: Path, spec:
     listed = {entry["path"]: entry["sha256"] for entry in bundle.manifest["files"]}
     assert listed == {path.name: sha256_of(path) for path in written if path.name != "manifest.json"}
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert {"compress", "torch", "onnx", "onnxruntime", "tensorrt"} <= set(manifest["versions"])
+    assert {"vitcompress", "torch", "onnx"} <= set(manifest["versions"])
     graph, engine = manifest["models"]
     assert graph["input"] == {"name": "images", "dtype": "float32", "shape": ["batch", 3, SIZE, SIZE]}
     assert graph["output"] == {"name": "logits", "dtype": "float32", "shape": ["batch", 10]}

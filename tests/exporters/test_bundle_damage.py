@@ -50,7 +50,7 @@ def link_out(folder: Path) -> None:
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
-    "no folder": (lambda folder: shutil.rmtree(folder), "is not a folder"),
+    "no folder": (lambda folder: shutil.rmtree(folder), "has no manifest.json"),
     "no manifest": (lambda folder: (folder / "manifest.json").unlink(), "has no manifest.json"),
     "half a manifest": (lambda folder: os.truncate(folder / "manifest.json", 100), "manifest.json is damaged"),
     "other schema": (edit(lambda m: m.update(schema=3)), "schema 3, this version reads 2"),

@@ -59,11 +59,3 @@ def test_the_share_of_others(
     watch = Others(bound)
     machine.passes(10.0, own, *taken)
     assert watch.share() == pytest.approx(share)
-
-
-def test_what_is_not_told_is_unknown(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    watch = Others((0,))
-    assert watch.share() is None  # no time has passed
-    machine.passes(1.0, 0.0, 0.0, 0.0, 0.0, 0.0)
-    machine.cpus.pop()
-    assert watch.share() is None  # a CPU was switched off

@@ -29,13 +29,6 @@ def test_more_images_need_more_memory_and_a_model_more_than_none(
 
 
 @needs_proc
-def test_the_peak_stays_when_memory_is_given_back() -> None:
-    held = np.ones(200 << 17)
-    del held
-    assert under_test.peak_rss_bytes() >= 200 << 20
-
-
-@needs_proc
 def test_what_the_process_says_is_the_error(tmp_path: Path) -> None:
     (tmp_path / "damaged.onnx").write_bytes(b"nothing")
     with pytest.raises(EnvironmentLacksError, match=r"damaged\.onnx is damaged or no ONNX file"):

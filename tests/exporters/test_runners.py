@@ -62,7 +62,6 @@ def test_sessions_do_not_spin(onnx_file: Path) -> None:
 @pytest.mark.parametrize(
     ("device", "available", "provider"),
     [
-        ("cpu", ["CUDAExecutionProvider", "CPUExecutionProvider"], "cpu"),
         ("cuda", ["CUDAExecutionProvider", "CPUExecutionProvider"], "cuda"),
         ("cuda", ["CPUExecutionProvider"], "cpu"),
     ],

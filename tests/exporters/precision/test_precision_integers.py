@@ -46,24 +46,6 @@ def test_the_graph_is_what_tensorrt_takes(source: SourceGraph, ranges: tuple[Ran
     assert all(np.abs(array).max() == 127 for array in weights)
 
 
-def test_a_channel_has_a_scale_of_its_own(source: SourceGraph, ranges: tuple[Ranges, ...]) -> None:
-    """Rounding to the channel's own step: half a step is the largest error, in every layout of weights."""
-    model = int8_from_fp32(source, ranges[0])
-    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    original = {tensor.name: numpy_helper.to_array(tensor) for tensor in source.model.graph.initializer}
-    weights = {node.name: original[node.input[1]] for node in source.nodes if node.name in quantizable(source)}
-    scaled = {node.output[0]: node for node in model.graph.node if node.op_type == "DequantizeLinear"}
-    for node in model.graph.node:
-        if node.name in weights:
-            back = scaled[node.input[1]]
-            axis = next(attribute.i for attribute in back.attribute if attribute.name == "axis")
-            shape = [1] * weights[node.name].ndim
-            shape[axis] = -1
-            step = tensors[back.input[1]].reshape(shape)
-            assert step.size == {"Conv": 48, "Gemm": 10}.get(node.op_type, weights[node.name].shape[-1])
-            assert (np.abs(tensors[back.input[0]] * step - weights[node.name]) <= step * 0.501).all()
-
-
 def test_what_is_always_zero_stays_zero(tmp_path: Path) -> None:
     images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", 4])
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 3])
