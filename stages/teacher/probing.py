@@ -20,7 +20,7 @@ from vitcompress.stages.teacher.config import TeacherConfig
 from vitcompress.stages.teacher.probe import Head, PooledFeatures, chosen_head, fitted_heads
 from vitcompress.stages.teacher.tuning import hold_out
 from vitcompress.stages.training.device import make_accelerator
-from vitcompress.stages.training.evaluate import predict_logits
+from vitcompress.stages.training.evaluate import predict_each
 from vitcompress.stages.training.processes import from_main
 
 _FEATURE_BYTES = 2 << 30
@@ -75,10 +75,11 @@ def answers(
     loader = accelerator.prepare(
         eval_loader(split, preprocess, batch_size=int(config.batch_size), workers=context.workers)
     )
-    found = predict_logits(accelerator.prepare_model(network, evaluation_mode=True), loader, accelerator)
+    prepared = accelerator.prepare_model(network, evaluation_mode=True)
+    (found,), labels = predict_each([prepared], loader, accelerator)
     accelerator.unwrap_model(network, keep_fp32_wrapper=False).cpu()
     accelerator.free_memory()
-    return found
+    return found, labels
 
 
 def _probed(split: Sequence[object], model: nn.Module, seed: int) -> tuple[Sequence[object], NDArray[np.int64]]:

@@ -24,7 +24,7 @@ from vitcompress.stages.models.weights import all_finite, classifier_names, load
 from vitcompress.stages.teacher.adapt import Surroundings, adapt
 from vitcompress.stages.teacher.config import TeacherConfig
 from vitcompress.stages.teacher.probing import answers
-from vitcompress.stages.training.chance import against_chance, chance_level
+from vitcompress.stages.training.chance import against_chance, chance_of
 from vitcompress.stages.training.compilation import compile_in_place
 from vitcompress.stages.training.device import make_accelerator
 from vitcompress.stages.training.evaluate import correct, top1
@@ -84,7 +84,7 @@ def _refuse_at_chance(right: NDArray[np.bool_], labels: NDArray[np.int64], class
     Raises:
         UsageError: its answers to the held-out images, ``right [N]``, are no better than chance.
     """
-    count, chance = len(labels), chance_level(labels, classes)
+    count, chance = len(labels), chance_of(np.bincount(labels).tolist(), classes)
     verdict = against_chance(int(right.sum()), count, chance)
     found = f"{100 * right.mean():.1f} % of {count:,} held-out images right, where chance is {100 * chance:.1f} %"
     if verdict == "undecided":

@@ -12,13 +12,8 @@ ERROR_RATE = 0.05
 """Largest probability of either wrong verdict, as in the 95 % intervals of the report."""
 
 
-def chance_level(labels: NDArray[np.int64], classes: int) -> float:
-    """Return top-1 on ``labels`` [N] by chance, a share: the larger of a guess's and the commonest class's."""
-    return chance_of(np.bincount(labels).tolist(), classes)
-
-
 def chance_of(class_images: Sequence[int], classes: int) -> float:
-    """Return the same by the number of images of each class; there is at least one."""
+    """Return top-1 by chance, a share, by the images of each class: a guess's, or the commonest class's if larger."""
     return float(max(1 / classes, max(class_images) / sum(class_images)))
 
 
@@ -45,8 +40,7 @@ def against_chance(correct: int, images: int, chance: float) -> Literal["better"
 def better_by_a_standard_error(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
     """Return whether ``one`` answers more images ``[N]`` right, by more than one standard error of the difference.
 
-    For a choice that has to be made where nothing is beyond doubt, and where ``other`` is the simpler one (the
-    one-standard-error rule, as in ``stages.training.callbacks.best``).
+    For a choice where ``other`` is the simpler one (the one-standard-error rule, as in ``callbacks.best``).
     """
     difference = one.astype(np.float64) - other
     return bool(difference.mean() > difference.std() / np.sqrt(max(1, difference.size)))

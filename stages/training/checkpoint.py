@@ -1,8 +1,7 @@
 """Checkpoints of a training: complete or absent, the newest good one found again.
 
 Layout: ``FOLDER/FINGERPRINT/step-00001234-000005/`` with Accelerate's state (weights, optimizer, generators, EMA) and
-``progress.json``. A training keeps its newest; one with other settings keeps its own beside it, so that going back to
-earlier settings loses nothing.
+``progress.json``. A training keeps its newest; one with other settings keeps its own beside it.
 """
 
 from __future__ import annotations

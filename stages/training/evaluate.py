@@ -34,12 +34,6 @@ def predict_each(
     return [np.concatenate(own) for own in logits], np.concatenate(labels)
 
 
-def predict_logits(network: nn.Module, loader: Any, accelerator: Any) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return logits ``[N, K]`` and labels ``[N]``, as ``predict_each`` does."""
-    (logits,), labels = predict_each([network], loader, accelerator)
-    return logits, labels
-
-
 def correct(logits: NDArray[np.floating], labels: NDArray[np.integer], k: int = 1) -> NDArray[np.bool_]:
     """Return whether each image's label is among the ``k`` highest of ``logits [N, K]``; ``labels [N]``. Bool ``[N]``.
 

@@ -24,9 +24,8 @@ def settle_precision(training: TrainingState) -> None:
 def _separate_attention(training: TrainingState) -> None:
     """Take attention apart into its products.
 
-    torch's fused attention has a backward pass for bfloat16 on CPUs that takes several times as long as separate
-    products do (half of a whole step of DeiT-Tiny; benchmarks/training_epoch.py shows both). What it saves is memory:
-    where the scores of all layers would take too much of it, attention stays fused.
+    torch's fused attention has a backward pass for bfloat16 on CPUs that takes several times as long (half of a step of
+    DeiT-Tiny; benchmarks/training_epoch.py). Where the scores of all layers would take too much memory, it stays fused.
     """
     modules: Iterator[Any] = training.model.modules()
     layers = [module for module in modules if isinstance(getattr(module, "fused_attn", None), bool)]

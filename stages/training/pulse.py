@@ -1,8 +1,7 @@
 """Signs of life: each process of a training shows that it runs and where, and ends the run when another's stop.
 
-A process that was stopped, or whose network died, closes no connection: the others would wait for its gradients as long
-as for a main process that is checking a million images. So every process counts on in the store that torch's processes
-share, from a thread that nothing in the training can hold up, and watches the others' counts.
+A process that was stopped, or whose network died, closes no connection, and the others would wait for its gradients. So
+every process counts on in the store that torch's processes share, from a thread of its own, and watches the others.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from vitcompress.stages.training.accuracy import calibration_error, paired_drop,
 from vitcompress.stages.training.chance import (
     against_chance,
     better_by_a_standard_error,
-    chance_level,
+    chance_of,
 )
 
 Bools = NDArray[np.bool_]
@@ -97,9 +97,9 @@ def test_calibration_error_refuses_what_is_no_probability(confidence: float) -> 
 
 
 def test_chance_is_a_guess_or_the_commonest_class() -> None:
-    assert chance_level(np.arange(10).repeat(3), 10) == pytest.approx(0.1)
-    assert chance_level(np.array([0, 0, 0, 1]), 2) == 0.75
-    assert chance_level(np.arange(4), 2) == 0.5  # a guess among 2, though no class has more than a quarter
+    assert chance_of([3] * 10, 10) == pytest.approx(0.1)
+    assert chance_of([3, 1], 2) == 0.75
+    assert chance_of([1] * 4, 2) == 0.5  # a guess among 2, though no class has more than a quarter
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from vitcompress.stages.training.device import make_accelerator
-from vitcompress.stages.training.evaluate import correct, predict_each, predict_logits, top1
+from vitcompress.stages.training.evaluate import correct, predict_each, top1
 
 
 def test_top1_and_top5_of_known_logits() -> None:
@@ -51,7 +51,7 @@ def test_every_network_is_judged_on_one_loading_of_the_images() -> None:
     assert images.loaded == list(range(10))
     assert labels.tolist() == [index % 3 for index in range(10)]
     for network, logits in zip(networks, both, strict=True):
-        alone, _ = predict_logits(network, loader, accelerator)
+        (alone,), _ = predict_each([network], loader, accelerator)
         assert (logits.dtype, logits.shape) == (np.float32, (10, 3))
         np.testing.assert_array_equal(logits, alone)
     assert not np.array_equal(*both)
