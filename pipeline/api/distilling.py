@@ -150,7 +150,8 @@ def distill(
     adapted = AdaptedTeacher(theirs, teacher_layers(pairs), spec, spec, config.alpha > 0, precision)
     networks = Networks(pairs, tapped, FrozenTeacher(adapted).to(where) if config.asks_teacher else None)
     run = RunDirectory.claim(root, {"teacher": type(teacher).__name__, "student": name, "strategy": strategy})
-    mark = fingerprint(config, strategy, seed, _digest(teacher), _digest(network))
+    taps = [str(getattr(tap, "__qualname__", tap)) for tap in (*(teacher_taps or ()), "/", *(student_taps or ()))]
+    mark = fingerprint(config, strategy, seed, _digest(teacher), _digest(network), taps)
     context = replace(context, fingerprint=mark)
     graph = "lift-kept" if strategy == "lift" else "plain"
     model = ModelSpec(

@@ -135,7 +135,7 @@ def test_views_are_answered_once_and_the_steps_do_without_the_teacher() -> None:
     assert found.filling is not None
     assert found.filling.rows == 2 * IMAGES
     assert 2 * IMAGES * 10 * 2 <= found.filling.bytes < 2 * IMAGES * 10 * 4, "ten logits in half precision, and headers"
-    assert 0 < found.filling.seconds < found.trainings[-1].seconds
+    assert found.filling.seconds > 0
     text = printed(found)
     assert "2,876 views (2 an image), once" in text
     assert total_seconds(found) == sum(training.seconds for training in found.trainings) + found.filling.seconds

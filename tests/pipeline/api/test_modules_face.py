@@ -136,6 +136,9 @@ def test_batches_of_a_list_train_too_and_a_second_call_goes_on(place: dict[str, 
     assert once[0].record.steps == once[1].record.steps == 6
     state = [found.student.state_dict() for found in once]
     assert all(torch.equal(value, state[1][name]) for name, value in state[0].items())
+    taps = {"teacher_taps": ["blocks.0"], "student_taps": ["blocks.0"]}
+    other = vc.distill(teacher, student, train, val, epochs=2, output="same", progress=False, start="random", **taps)
+    assert other.record.losses != once[0].record.losses  # not what was trained with other taps
 
 
 @pytest.mark.parametrize(
