@@ -172,11 +172,11 @@ class ExportRecord(Record):
         return (self.student[self.deployed], *self.reduced.values(), *self.engines)
 
     def onnx(self, precision: Precision) -> OnnxArtifact | None:
-        """The deployed graph in a precision."""
+        """Return the deployed graph in a precision."""
         return self.student[self.deployed] if precision == "fp32" else self.reduced.get(precision)
 
     def engine(self, flavour: str, precision: Precision) -> EngineArtifact | None:
-        """The engine of a flavour and precision, built or not."""
+        """Return the engine of a flavour and precision, built or not."""
         found = [one for one in self.engines if (one.flavour, one.precision) == (flavour, precision)]
         return found[0] if found else None
 
@@ -377,12 +377,12 @@ class VerifyRecord(Record):
     """CSV, gzipped: every image with its class, and each artifact's answer and confidence."""
 
     def accuracy_of(self, model: str, runtime: Runtime, precision: Precision) -> AccuracyRow | None:
-        """The row of one artifact, measured or not."""
+        """Return the row of one artifact, measured or not."""
         wanted = (model, runtime, precision)
         return next((row for row in self.accuracy if (row.model, row.runtime, row.precision) == wanted), None)
 
     def latency_of(self, model: str, runtime: Runtime, precision: Precision, batch: int = 1) -> LatencyRow | None:
-        """The row of one artifact at one batch size, measured or not."""
+        """Return the row of one artifact at one batch size, measured or not."""
         wanted = (model, runtime, precision, batch)
         return next((row for row in self.latency if (row.model, row.runtime, row.precision, row.batch) == wanted), None)
 

@@ -32,7 +32,7 @@ class Context:
     """This process among those that train together; 0 is the one that writes."""
 
     def leave_to_main(self) -> None:
-        """What follows is one process's work: end the stage in every other; the runner has them wait for its record.
+        """End the stage in every process but the main one, whose work follows; the others wait for its record.
 
         Raises:
             LeftToMain: this is not the main process.

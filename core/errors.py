@@ -69,5 +69,5 @@ class RunInterrupted(CompressError):  # noqa: N818 - stopping on request is no e
 
 
 def nearest(given: str, allowed: Iterable[str], count: int = 5) -> str:
-    """The allowed values most like ``given``, as ``a, b, c``; empty when nothing comes near."""
+    """Return the allowed values most like ``given``, as ``a, b, c``; empty when nothing comes near."""
     return ", ".join(difflib.get_close_matches(given, list(allowed), n=count, cutoff=0.5))

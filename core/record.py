@@ -16,7 +16,7 @@ class Record(BaseModel):
     """Fields that change nothing downstream (times, worker counts) and so stay out of fingerprints."""
 
     def identity(self) -> dict[str, Any]:
-        """The JSON values that a later stage's fingerprint depends on; of records inside it, likewise."""
+        """Return the JSON values that a later stage's fingerprint depends on; of records inside it, likewise."""
         values = self.model_dump(mode="json", exclude=set(self.volatile))
         inner = {name: value.identity() for name, value in self if isinstance(value, Record) and name in values}
         return {**values, **inner}

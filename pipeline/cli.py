@@ -346,7 +346,7 @@ def _fail(message: str, code: int, debug: bool) -> NoReturn:
 
 
 def _own_words(error: Exception) -> str:
-    """The message as raised; from a loader process torch wraps it into that process's traceback."""
+    """Return the message as raised; from a loader process torch wraps it into that process's traceback."""
     text = str(error)
     if "Original Traceback" not in text:
         return text

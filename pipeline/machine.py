@@ -17,7 +17,7 @@ _RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 
 
 def package_version(name: str) -> str | None:
-    """The installed version, or None."""
+    """Return the installed version, or None."""
     try:
         return version(name)
     except PackageNotFoundError:
@@ -30,7 +30,7 @@ def threads_each(processes: int) -> int:
 
 
 def environment() -> dict[str, Any]:
-    """What a measurement depends on, for the report and for the fingerprint of measuring stages."""
+    """Return what a measurement depends on, for the report and for the fingerprint of measuring stages."""
     return {
         "compress": package_version("vitcompress") or "not installed",
         "python": platform.python_version(),

@@ -19,7 +19,7 @@ QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def read(path: Path, spec: dict[str, Any]) -> Any:
-    """An image file as 8-bit RGB: turned, laid on white and scaled from 16 bits as the network was trained."""
+    """Read an image file as 8-bit RGB: turned, laid on white and scaled from 16 bits as the network was trained."""
     white = spec.get("transparency") == "white"
     with Image.open(path) as image:
         image.load()
@@ -49,7 +49,7 @@ def deep(image: Any, white: bool) -> Any:
 
 
 def prepare(path: Path, spec: dict[str, Any]) -> Any:
-    """An image file as ``preprocess.json`` says: float32 [1, 3, S, S], or uint8 [1, S, S, 3]."""
+    """Prepare an image file as ``preprocess.json`` says: float32 [1, 3, S, S], or uint8 [1, S, S, 3]."""
     image = read(path, spec)
     size, short, (width, height) = spec["size"], int(spec["size"] / spec["crop_pct"]), image.size
     wide, high = (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
@@ -65,7 +65,7 @@ def prepare(path: Path, spec: dict[str, Any]) -> Any:
 
 
 def files(given: Path) -> list[Path]:
-    """The file itself, or every image in a folder that is not hidden."""
+    """Return the file itself, or every image in a folder that is not hidden."""
     found = given.rglob("[!.]*") if given.is_dir() else [given]
     return sorted(path for path in found if path == given or (path.suffix.lower() in SUFFIXES and path.is_file()))
 

@@ -105,7 +105,7 @@ class Run:
         return f"Run({os.fspath(self.folder)!r}): {self.verdict.word}, {self.verdict.why}"
 
     def __str__(self) -> str:
-        """The table that the command prints."""
+        """Return the table that the command prints."""
         from vitcompress.pipeline.report.terminal import table
 
         console = Console(width=80, no_color=True, force_terminal=False, force_jupyter=False)

@@ -19,7 +19,7 @@ class Choice:
     """Of the setting, dotted, as ``--set`` takes it; filled in by ``decide``."""
 
     def __str__(self) -> str:
-        """The value for a reader."""
+        """Return the value for a reader."""
         if self.shown or self.value is None:
             return self.shown or "none"
         return f"{self.value:g}" if isinstance(self.value, float) else str(self.value)

@@ -37,7 +37,7 @@ def augmentation_of(config: RunConfig, training: TrainingConfig, section: str) -
 
 
 def _control(config: RunConfig) -> Iterator[str]:
-    """A limit on what the teacher is worth needs the control, and the control a teacher to leave out."""
+    """Yield that a limit on what the teacher is worth lacks the control, or the control a teacher to leave out."""
     limit = config.gates.min_teacher_gain
     if limit is not None and config.control.kind == "none":
         yield (
@@ -66,7 +66,7 @@ def _splits(data: DataConfig) -> Iterator[str]:
 
 
 def _student(config: StudentConfig) -> Iterator[str]:
-    """A setting that the strategy or the first weights do not read is a mistake."""
+    """Yield each setting that the strategy or the first weights do not read."""
     read_by = {
         "uniform_width": ("uniform", isinstance(config.uniform_width, int)),
         "wide_blocks": ("widelast", config.wide_blocks != 1),
@@ -88,7 +88,7 @@ def _student(config: StudentConfig) -> Iterator[str]:
 
 
 def _views(config: RunConfig) -> Iterator[str]:
-    """Fixed views are as many as a pass draws of one image, no more than the training can use, and not mixed."""
+    """Yield that fixed views are fewer than a pass draws of one image, more than the training can use, or mixed."""
     views, epochs = config.distill.views, config.distill.epochs
     augment, where = augmentation_of(config, config.distill, "distill")
     repeats = augment.repeats
@@ -112,7 +112,7 @@ def _views(config: RunConfig) -> Iterator[str]:
 
 
 def _schedule(config: TrainingConfig, section: str, epochs: int | str) -> Iterator[str]:
-    """The warm-up is shorter than the training, and the last learning rate is not above the first."""
+    """Yield that the warm-up is not shorter than the training, or that the last learning rate is above the first."""
     warmup, lr, least = config.warmup_epochs, config.lr, config.min_lr
     if isinstance(epochs, int) and warmup != "auto" and 0 < epochs <= float(warmup):
         yield f"{section}.warmup_epochs is {float(warmup):g}, but it trains for {epochs}; give less than {epochs}."

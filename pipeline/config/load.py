@@ -353,7 +353,7 @@ def _how_to_give(key: str) -> str:
 
 
 def _key_and_field(location: list[str]) -> tuple[str, list[str]]:
-    """The dotted key of a pydantic location, less its union branches, and the keys its section allows."""
+    """Return the dotted key of a pydantic location, less its union branches, and the keys its section allows."""
     model: type[BaseModel] | None = RunConfig
     kept: list[str] = []
     allowed: list[str] = []
@@ -372,5 +372,5 @@ def _key_and_field(location: list[str]) -> tuple[str, list[str]]:
 
 
 def dump_yaml(config: RunConfig) -> str:
-    """The config as YAML that ``--config`` reads back."""
+    """Return the config as YAML that ``--config`` reads back."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
