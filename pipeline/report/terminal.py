@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -17,19 +16,15 @@ _STYLES = {"fail": "bold red", "error": "bold red", "note": ""}
 """Of a verdict or a severity; any other is yellow."""
 
 
-def table(report: dict[str, Any], said: Sequence[str] = ()) -> RenderableType:
+def table(report: dict[str, Any]) -> RenderableType:
     """Return the verdict, one row a model, the gates that did not pass, and what is missing.
 
     Every judgement is a word; colour only repeats it. Text from the report is never read as rich markup.
-
-    Args:
-        report: of ``document.build``.
-        said: notes that the reader was given before, which are left out.
     """
     notes = Footnotes()
     models = tables.terminal(report_tables.models(report), notes)
     lines = [*notes.lines(), *(f"Not made: {what}" for what in not_made(report))]
-    last = [Text(f"Note: {note}") for note in report["notes"] if note not in said]
+    last = [Text(f"Note: {note}") for note in report["notes"]]
     findings = [
         Text.assemble((one["severity"].capitalize(), _STYLES.get(one["severity"], "bold yellow")), f": {one['text']}.")
         for one in report["findings"]

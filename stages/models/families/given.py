@@ -30,31 +30,20 @@ class GivenNetwork(nn.Module):
     Args:
         module: the network.
         taps: from its input to its output, at least one.
-        images: a batch that it takes, from which the taps' shapes are read.
-        prefix_tokens: tokens before the patches in a tap of tokens ``[B, N, D]``; None: those that are too many for a
-            square grid.
-        transform: applied to the images first, for a teacher that sees them otherwise than the student.
+        images: a batch that it takes, from which the taps' shapes are read. In a tap of tokens ``[B, N, D]`` the first
+            ones, that are too many for a square grid, are left out.
 
     Raises:
         UsageError: a tap does not exist, is not reached, or is neither tokens ``[B, N, D]`` of a square grid nor a map
             ``[B, D, H, W]``.
     """
 
-    def __init__(
-        self,
-        module: nn.Module,
-        taps: Sequence[Tap],
-        images: Tensor,
-        prefix_tokens: int | None = None,
-        transform: Callable[[Tensor], Tensor] | None = None,
-    ) -> None:
+    def __init__(self, module: nn.Module, taps: Sequence[Tap], images: Tensor) -> None:
         super().__init__()
         if not taps:
             raise UsageError(f"{type(module).__name__} needs at least one tap; give the name of its last block.")
         self.module = module
         self.taps = tuple(taps)
-        self.prefix_tokens = prefix_tokens
-        self.transform = transform
         for tap in self.taps:
             if isinstance(tap, str):
                 self._submodule(tap)
@@ -66,7 +55,7 @@ class GivenNetwork(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Map images ``[B, 3, S, S]`` to logits ``[B, K]``."""
-        logits: Tensor = self.module(self._seen(images))
+        logits: Tensor = self.module(images)
         return logits
 
     def maps(self, images: Tensor, layers: tuple[int, ...]) -> list[Tensor]:
@@ -75,7 +64,7 @@ class GivenNetwork(nn.Module):
         with self._caught(named, stop=True) as caught:
             if named:
                 with suppress(_Reached):
-                    self.module(self._seen(images))
+                    self.module(images)
         return self._ordered(layers, caught, images)
 
     def logits_and_maps(self, images: Tensor, layers: tuple[int, ...]) -> tuple[Tensor, list[Tensor]]:
@@ -117,7 +106,7 @@ class GivenNetwork(nn.Module):
                 raise UsageError(
                     f"tap '{tap}' is not reached by the forward of {type(self.module).__name__}; give another module."
                 )
-            value = caught[tap] if isinstance(tap, str) else tap(self.module, self._seen(images))
+            value = caught[tap] if isinstance(tap, str) else tap(self.module, images)
             found.append(self._map(value, tap))
         return found
 
@@ -131,17 +120,8 @@ class GivenNetwork(nn.Module):
                 f"tap '{name}' has shape {list(value.shape)}; give tokens [B, N, D] or a map [B, D, H, W]."
             )
         tokens = value.shape[1]
-        side = math.isqrt(tokens) if self.prefix_tokens is None else math.isqrt(tokens - self.prefix_tokens)
-        prefix = tokens - side * side
-        if self.prefix_tokens is not None and prefix != self.prefix_tokens:
-            raise UsageError(
-                f"tap '{name}' has {tokens} tokens, which less prefix_tokens={self.prefix_tokens} is no square grid; "
-                "give another prefix_tokens, or a function that gives a map [B, D, H, W]."
-            )
-        return torch.unflatten(value[:, prefix:].transpose(1, 2), 2, (side, side))
-
-    def _seen(self, images: Tensor) -> Tensor:
-        return images if self.transform is None else self.transform(images)
+        side = math.isqrt(tokens)
+        return torch.unflatten(value[:, tokens - side * side :].transpose(1, 2), 2, (side, side))
 
     def _submodule(self, name: str) -> nn.Module:
         try:
