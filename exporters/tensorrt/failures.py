@@ -24,10 +24,8 @@ def parse_failure(parser: Any, log: TensorrtLog, path: Path) -> CompressError:
         return BundleError(f"TensorRT cannot take {path.name}: it is damaged or no ONNX file; export it again.")
     # Exporters need not name their nodes; the position then finds it in a viewer.
     called = f"'{error.node_name()}'" if error.node_name() else str(error.node())
-    return ResultError(
-        f"TensorRT cannot take {path.name} at node {called} [{error.node_operator()}]: {one_line(error.desc())} "
-        f"({code})."
-    )
+    said = " ".join(error.desc().split())
+    return ResultError(f"TensorRT cannot take {path.name} at node {called} [{error.node_operator()}]: {said} ({code}).")
 
 
 def build_failure(network: Any, log: TensorrtLog, *, path: Path, log_path: Path, flavour: str) -> ResultError:
@@ -35,7 +33,7 @@ def build_failure(network: Any, log: TensorrtLog, *, path: Path, log_path: Path,
     said = log.last_error(length=5000)
     where = _named_node(network, said)
     at = f" at {where}" if where else ""
-    return ResultError(f"{flavour} built no engine of {path.name}{at} ({one_line(said)}); see {log_path}.")
+    return ResultError(f"{flavour} built no engine of {path.name}{at} ({said[:300]}); see {log_path}.")
 
 
 def _named_node(network: Any, said: str) -> str:
@@ -48,8 +46,3 @@ def _named_node(network: Any, said: str) -> str:
     # One node may become several layers; their metadata, where this version has it, says which node it was.
     origin = re.search(r"\[ONNX Layer: ([^\]]+)\]", getattr(layer, "metadata", "") or "")
     return f"node '{origin[1] if origin else layer.name}' [{layer.type.name}]"
-
-
-def one_line(text: str) -> str:
-    """Return the first 300 characters of a text in one line, without a full stop."""
-    return " ".join(text.split())[:300].rstrip(". ")
