@@ -205,16 +205,12 @@ class ControlRecord(Record):
 
     kind: Literal["none", "labels"] = "none"
     """none: nothing was trained, and nothing else here has a value. labels: by cross-entropy with the labels alone."""
-    match: Literal["steps", "time"] = "steps"
-    """What it has as much of as the distillation: optimizer steps, or time."""
     start: Literal["", "random", "same"] = ""
     """Its first weights where the student's are the teacher's: random ones, or the same; empty where they are not."""
     weights: FileRef | None = None
     chosen: Literal["raw", "ema"] = "raw"
     """Those of its weights that are better on the held-out images, as of the distilled student."""
     epochs: int = 0
-    epochs_why: str = ""
-    """How their number came about, in words."""
     steps: int = 0
     seconds: float = 0.0
     """Wall time of training, summed over resumed sessions."""

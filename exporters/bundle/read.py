@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.exporters import targets
 from vitcompress.exporters.bundle.layout import LABELS, MANIFEST, PREPROCESS, SCHEMA, Bundle, ModelFile
 from vitcompress.exporters.bundled import KINDS, Kind, graph_facts
+
+_TEXTS = frozenset({".json", ".md", ".pbtxt", ".py", ".txt"})
 
 
 def open_bundle(folder: Path) -> Bundle:
@@ -123,9 +126,16 @@ def _verified(folder: Path, manifest: dict[str, Any]) -> dict[str, Path]:
             raise BundleError(f"{folder / MANIFEST} names '{name}', which is outside the bundle.") from error
         if not path.is_file():
             raise BundleError(f"{path} is missing from the bundle; get the bundle again.")
-        if (found := path.stat().st_size) != size:
+        if (found := path.stat().st_size) != size and not _same_but_for_line_ends(path, digest):
             raise BundleError(f"{path} is damaged: {found} bytes, not {size}; get the bundle again.")
-        if sha256_of(path) != digest:
+        if found == size and sha256_of(path) != digest:
             raise BundleError(f"{path} is damaged: its SHA-256 is not the manifest's; get the bundle again.")
         files[name] = path
     return files
+
+
+def _same_but_for_line_ends(path: Path, digest: str) -> bool:
+    """Return whether a text file is the one that was written, as git checks it out where lines end in CRLF."""
+    if path.suffix not in _TEXTS:
+        return False
+    return hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest() == digest

@@ -261,13 +261,10 @@ class Control(Record):
     """The same student trained without the teacher (``core.records.ControlRecord`` without its files)."""
 
     kind: Literal["labels"]
-    match: Literal["steps", "time"]
-    """What it has as much of as the distillation."""
     start: Literal["", "random", "same"] = ""
     """Its first weights where the student's are the teacher's; empty where they are not."""
     chosen: Literal["raw", "ema"]
     epochs: int
-    epochs_why: str
     steps: int
     seconds: float
     images: int

@@ -65,7 +65,7 @@ def worth(control: ControlRecord) -> str:
     if gain is None or low is None or high is None:
         return ""
     measured = f"{gain:+.1f} points [{low:.1f}, {high:.1f}]"
-    over = f"over labels alone{_STARTS[control.start]} at equal {control.match}"
+    over = f"over labels alone{_STARTS[control.start]} at equal steps"
     if low > 0:
         return f"the teacher was worth {measured} {over}"
     judged = "did harm here" if high < 0 else "was worth nothing here"

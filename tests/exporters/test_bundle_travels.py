@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from vitcompress.core.errors import BundleError
 from vitcompress.exporters.bundle import infer as program
 from vitcompress.exporters.bundle import open_bundle
 from vitcompress.exporters.predict import predict
@@ -37,12 +38,17 @@ def as_a_volume_of_kubernetes(bundle: Path, place: Path) -> Path:
     return volume
 
 
+def in_an_awkward_folder_of_a_git_that_writes_crlf(bundle: Path, place: Path) -> Path:
+    copied = Path(shutil.copytree(bundle, place / "mein Bündel ü"))
+    for name in ("labels.txt", "preprocess.json", "manifest.json", "README.md", "infer.py"):
+        content = (copied / name).read_bytes()
+        assert b"\r" not in content
+        (copied / name).write_bytes(content.replace(b"\n", b"\r\n"))
+    return copied
+
+
 @pytest.mark.parametrize(
-    "travel",
-    [
-        as_a_cache_lays_files,
-        as_a_volume_of_kubernetes,
-    ],
+    "travel", [as_a_cache_lays_files, as_a_volume_of_kubernetes, in_an_awkward_folder_of_a_git_that_writes_crlf]
 )
 def test_it_answers_as_before(
     travel: Callable[[Path, Path], Path], bundle_folder: Path, digit_files: list[Path], tmp_path: Path
@@ -55,6 +61,16 @@ def test_it_answers_as_before(
     )
     assert done.returncode == 0, done.stderr
     assert [line.split("\t")[1] for line in done.stdout.splitlines()] == [one.classes[0][0] for one in before]
+
+
+def test_line_ends_are_all_that_may_differ(bundle_folder: Path) -> None:
+    for name in ("labels.txt", "model.onnx"):
+        path = bundle_folder / name
+        kept = path.read_bytes()
+        path.write_bytes(kept.replace(b"\n", b"\r\n").replace(b"\r\n", b" \r\n", 1))
+        with pytest.raises(BundleError, match=f"{name} is damaged"):
+            open_bundle(bundle_folder)
+        path.write_bytes(kept)
 
 
 def test_a_link_to_the_program_alone_finds_its_bundle(

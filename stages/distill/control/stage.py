@@ -89,7 +89,6 @@ def trained_control(training: DistillConfig, inputs: job.Inputs, version: int, c
         weights=save_weights(state, folder / "model.safetensors", context.run.root),
         chosen="ema" if chosen == "ema" else "raw",
         epochs=trained.progress.epoch,
-        epochs_why="as many as with the teacher",
         steps=trained.progress.steps,
         seconds=trained.progress.seconds,
     )

@@ -130,7 +130,6 @@ def trained(gain: float, half: float = 2.0, **changes: Any) -> ControlRecord:
     return ControlRecord(
         kind="labels",
         epochs=30,
-        epochs_why="as many as with the teacher",
         steps=1860,
         seconds=900.0,
         images=1000,
