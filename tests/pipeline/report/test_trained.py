@@ -146,8 +146,8 @@ def trained(gain: float, half: float = 2.0, **changes: Any) -> ControlRecord:
     ("control", "told"),
     [
         (trained(3.1, 1.9), "the teacher was worth +3.1 points [1.2, 5.0] over labels alone at equal steps"),
-        (trained(3.1, 1.9, start="random", match="time"), "the teacher was worth +3.1 points [1.2, 5.0] over labels "
-         "alone from random weights at equal time"),
+        (trained(3.1, 1.9, start="random"), "the teacher was worth +3.1 points [1.2, 5.0] over labels "
+         "alone from random weights at equal steps"),
         (trained(-0.4, 1.7), "the teacher was worth nothing here: -0.4 points [-2.1, 1.3] over labels alone at equal "
          "steps"),
         (trained(-5.0, 2.0), "the teacher did harm here: -5.0 points [-7.0, -3.0] over labels alone at equal steps"),
