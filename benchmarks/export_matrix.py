@@ -139,14 +139,13 @@ class Row:
                 path.with_suffix(".engine"),
                 flavour="tensorrt-rtx",
                 precision=precision,
-                min_batch=1,
                 opt_batch=_BATCH,
                 max_batch=_BATCH,
                 log_path=path.with_suffix(".log"),
             )
         except CompressError as error:
             return None, None, str(error)
-        return facts.bytes / _MEGABYTE, facts.seconds, f"{facts.flavour} {facts.version}"
+        return facts.bytes / _MEGABYTE, facts.seconds, f"tensorrt-rtx {facts.version}"
 
 
 def _logits(module: nn.Module, images: NDArray[Any]) -> NDArray[np.float32]:

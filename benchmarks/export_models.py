@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.records import Graph, ModelSpec
 from vitcompress.stages.fold.stage import folded_from_lift
-from vitcompress.stages.images.sources import digit_image
+from vitcompress.stages.images.sources.digits import digit_image
 from vitcompress.stages.models.build import build_model
 from vitcompress.stages.models.geometry import REDUCED_SIZE, reduced_args
 from vitcompress.stages.models.students import LiftStudent

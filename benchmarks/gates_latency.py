@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from vitcompress.core.machine import processor
 from vitcompress.exporters.latency import change_interval, physical_cores
 from vitcompress.pipeline.check.config import CheckConfig
-from vitcompress.pipeline.check.limits import latency_verdict
+from vitcompress.pipeline.check.limits import CONFIDENCE, latency_verdict
 from vitcompress.stages.gates.gate import Verdict, verdict_on
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -188,7 +188,7 @@ def comparisons(rows: dict[tuple[str, int], dict[str, Any]]) -> dict[str, list[t
 
 def compared(before: dict[str, Any], now: dict[str, Any]) -> tuple[float, float, float, float]:
     """Percent of slowdown, its interval, and the larger share of the CPUs' time that others took."""
-    change = change_interval(log_speedups(before), log_speedups(now), CheckConfig().confidence)
+    change = change_interval(log_speedups(before), log_speedups(now), CONFIDENCE)
     value, low, high = (100 * (ratio - 1) for ratio in change)
     return value, low, high, max(row.get("disturbance") or 0.0 for row in (before, now))
 

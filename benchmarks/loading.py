@@ -38,7 +38,6 @@ from vitcompress.stages.images.sources import open_images
 from vitcompress.stages.training.config import TrainingConfig
 from vitcompress.stages.training.job import Job
 from vitcompress.stages.training.loop import Training
-from vitcompress.stages.training.monitor import Pace
 
 SIZE = 224
 AUGMENT = AugmentConfig(
@@ -95,14 +94,14 @@ def waiting(folder: Path, student: str, workers: int, batch: int, steps: int) ->
         job = Job("student", model, lambda trained: trained, loss, loader, val, Path(run_folder) / "c", "f")
         training = Training(job, config, 1, context)
         training.model.train()
-        pace = Pace()
         waits, times = [], []
-        batches = training.timed(training.loader, pace)
+        batches = iter(training.loader)
         for _ in range(steps + 1):
-            before, started = pace.waited, time.monotonic()
-            training.step(*next(batches))
+            started = time.monotonic()
+            found = next(batches)
+            waits.append(time.monotonic() - started)
+            training.step(*found)
             times.append(time.monotonic() - started)
-            waits.append(pace.waited - before)
     return batch * steps / sum(times[1:]), sum(times[1:]) / steps, waits[1:]
 
 

@@ -99,7 +99,6 @@ def engine(path: Path, precision: Precision) -> dict[str, Any]:
             path.with_suffix(".engine"),
             flavour="tensorrt-rtx",
             precision=precision,
-            min_batch=1,
             opt_batch=1,
             max_batch=8,
             compute_capabilities=("8.9", "12.0") if precision == "fp8" else (),  # fp8 came with Ada

@@ -26,7 +26,6 @@ from vitcompress.core.context import Context
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.rundir import RunDirectory
 from vitcompress.stages.distill import job as distill_job
-from vitcompress.stages.distill.cache.config import CacheConfig
 from vitcompress.stages.distill.cache.fill import fill, parts_of
 from vitcompress.stages.distill.cache.store import CachedViews, Store
 from vitcompress.stages.distill.config import DistillConfig
@@ -198,8 +197,8 @@ def our_step(
         device = torch.device(setting.device)
         parts = parts_of(teacher, views[ViewKey(0, 0)][0][None].to(device), teacher_layers(pairs))
         key = {"benchmark": setting.teacher, "batch": setting.batch}
-        store = Store(CacheConfig(), key, parts, images=len(views), views=1, run_folder=setting.folder / "cache")
-        fill(store, views, teacher, context, make_accelerator(context.device), batch_size=setting.batch)
+        store = Store(setting.folder / "cache", key, parts, images=len(views), views=1)
+        fill(store, views, teacher, context, make_accelerator(context.device), batch_size=setting.batch, max_gb=20)
         views, teacher = CachedViews(views, store), None
     clock = Clock()
     if teacher is not None:
@@ -208,7 +207,7 @@ def our_step(
     job = Job(
         name="student",
         model=tapped,
-        network=distill_job._network,
+        network=lambda student: student.network,
         loss=lambda model, *batch: loss(clock.wrap("student forward", model), *batch),
         train=train_loader(views, batch_size=setting.batch, seed=0, workers=0, fixed_views=1),
         val=DataLoader(views, batch_size=setting.batch),

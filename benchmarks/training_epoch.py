@@ -177,8 +177,9 @@ def ours(setting: Setting, variant: Variant, folder: Path) -> Callable[[], float
     )
     training = Training(job, config, setting.rounds + 2, context)
     precision.settle_precision(training)
-    if variant.fused:
-        precision._arrange_attention(training, separate=False)
+    for module in training.model.modules() if variant.fused else ():
+        if hasattr(module, "fused_attn"):
+            module.fused_attn = True
     stop = StopRequest()
 
     def epoch() -> float:

@@ -181,16 +181,23 @@ class ExportRecord(Record):
         return found[0] if found else None
 
 
-class AccuracyRow(Record):
-    """One model on the whole held-out set."""
+class Row(Record):
+    """What was measured of one model in one runtime and precision."""
 
     model: str
     """``teacher``, or the student's graph."""
     runtime: Runtime
     precision: Precision = "fp32"
+    reason: str = ""
+    """Why it was not measured."""
+
+
+class AccuracyRow(Row):
+    """One model on the whole held-out set."""
+
     images: int
     top1: float | None
-    """Percent; None when it could not be run here (``reason``)."""
+    """Percent; None when unmeasured."""
     top5: float | None
     """Percent; None when unmeasured or with five or fewer classes."""
     drop: float | None
@@ -215,15 +222,11 @@ class AccuracyRow(Record):
     unmeasured."""
     provider: str = ""
     """ONNX Runtime's execution provider, such as CPUExecutionProvider; empty for other runtimes."""
-    reason: str = ""
 
 
-class LatencyRow(Record):
+class LatencyRow(Row):
     """One model at one batch size, measured interleaved with the others of its runtime."""
 
-    model: str
-    runtime: Runtime
-    precision: Precision = "fp32"
     batch: int
     p50_ms: float | None
     p90_ms: float | None
@@ -254,40 +257,31 @@ class LatencyRow(Record):
     gpu_method: str = ""
     """How that was measured, and on which GPU."""
     provider: str = ""
-    """ONNX Runtime's execution provider, such as CPUExecutionProvider; empty for other runtimes."""
-    reason: str = ""
+    """As in ``AccuracyRow``."""
 
 
-class ThroughputRow(Record):
+class ThroughputRow(Row):
     """How many images a second one model takes at one batch size."""
 
-    model: str
-    runtime: Runtime
-    precision: Precision = "fp32"
     batch: int
     images_per_second: float | None
-    """Batch size over the median time; None when unmeasured (``reason``)."""
+    """Batch size over the median time; None when unmeasured."""
     low: float | None = None
     high: float | None = None
     """Ends of its 95 % interval."""
     samples: int = 0
-    reason: str = ""
 
 
-class MemoryRow(Record):
+class MemoryRow(Row):
     """What one model needs in a process of its own that does nothing else; an ONNX file runs on the CPU in it."""
 
-    model: str
-    runtime: Runtime
-    precision: Precision = "fp32"
     batch: int
     peak_rss_bytes: int | None
-    """Most resident memory of the process; None when unmeasured (``reason``)."""
+    """Most resident memory of the process; None when unmeasured."""
     empty_rss_bytes: int | None = None
     """The same of a process that only loads the runtime's library."""
     gpu_bytes: int | None = None
     """GPU memory in use by it, where it runs on one."""
-    reason: str = ""
 
 
 class Hardware(Record):

@@ -1,4 +1,4 @@
-"""What other packages add by entry points: targets, families of networks, losses, gates."""
+"""What other packages add by entry points: targets, families of networks, losses, gates, sources of images."""
 
 from __future__ import annotations
 
@@ -17,11 +17,7 @@ def load(
 ) -> Any:
     """Import what an entry point of another package names, and return what ``use`` makes of it.
 
-    Args:
-        entry: of one of our groups.
-        what: it adds, for the message: ``target``, ``gate``, ...
-        use: what is done with it; the object itself is returned if it is not given.
-        error: raised when either fails.
+    ``what`` it adds (``target``, ``gate``, ...) is for the message.
 
     Raises:
         CompressError: of type ``error``: the package cannot be imported, or what it names cannot be used.

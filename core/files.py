@@ -15,16 +15,13 @@ from vitcompress.core.errors import UsageError
 from vitcompress.core.record import FileRef
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
-"""What the system answers where nothing more can be written."""
-_REFUSALS = frozenset(
-    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM}
-    | {errno.EMFILE, errno.ENFILE}
-)
-"""What a disk or the system answers where nothing is wrong with what was asked to be written or read."""
+"""Errors of a disk on which nothing more can be written."""
+_REFUSALS = (*FULL_DISK, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE)
+"""Errors of the disk or the system, whatever was to be written or read."""
 
 
 def sha256_of(path: Path) -> str:
-    """Hex SHA-256 of a file's bytes, read in blocks."""
+    """Return the hex SHA-256 of a file's bytes, read in blocks."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -47,16 +44,13 @@ def write_atomic(path: Path, content: str | bytes) -> None:
 
 
 def unwritable(error: OSError) -> str:
-    """Why ``write_atomic`` could not write, in words for the user."""
+    """Return why ``write_atomic`` could not write, in words for the user."""
     # Making a folder where a file is gives "File exists", which sounds as if writing over it were the trouble.
     return "a file is where a folder is needed" if isinstance(error, FileExistsError) else str(error.strerror)
 
 
 def refused_write(error: BaseException) -> OSError | None:
-    """The system's own error that another one was raised from: a full disk, a folder that may not be written to.
-
-    Libraries wrap it in errors of theirs that blame what was being written.
-    """
+    """Return the system's own error (a full disk, no permission) that a library's error was raised from, or None."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno in _REFUSALS:
@@ -66,11 +60,7 @@ def refused_write(error: BaseException) -> OSError | None:
 
 
 def inside(folder: Path, relative: str) -> Path:
-    """``folder / relative``, refused when it would lie outside ``folder``.
-
-    Raises:
-        UsageError: ``relative`` is absolute or climbs out of ``folder`` (links are followed).
-    """
+    """Return ``folder / relative``; a UsageError is raised if that is outside of ``folder``, links followed."""
     target = (folder / relative).resolve()
     if Path(relative).is_absolute() or not target.is_relative_to(folder.resolve()):
         raise UsageError(f"path '{relative}' leaves its folder {folder}; only paths inside it are allowed.")
@@ -78,13 +68,9 @@ def inside(folder: Path, relative: str) -> Path:
 
 
 def below(folder: Path, relative: str) -> Path:
-    """``folder / relative`` by its name alone, refused when that leads out of ``folder``; links are not followed.
+    """Return ``folder / relative``; a UsageError is raised if that is outside of ``folder`` by its name.
 
-    For files whose content is checked by digest: wherever a link of the system leads (a cache's or a volume's), what it
-    gives is then known to be what was written.
-
-    Raises:
-        UsageError: ``relative`` is absolute or climbs.
+    Links (of a cache or a volume) may lead anywhere: for files whose content is checked by digest.
     """
     foreign = PureWindowsPath(relative)  # knows both separators, and drives
     if Path(relative).is_absolute() or foreign.anchor or ".." in foreign.parts:
@@ -93,18 +79,18 @@ def below(folder: Path, relative: str) -> Path:
 
 
 def reference(path: Path, root: Path) -> FileRef:
-    """The record of a file: its path relative to ``root``, its SHA-256 and its size."""
+    """Return a file's path relative to ``root``, its SHA-256 and its size."""
     return FileRef(path=path.relative_to(root).as_posix(), sha256=sha256_of(path), bytes=path.stat().st_size)
 
 
 def is_intact(ref: FileRef, root: Path) -> bool:
-    """Whether the referenced file is still there with the bytes it was recorded with."""
+    """Return whether the referenced file is still there with the bytes it was recorded with."""
     path = inside(root, ref.path)
     return path.is_file() and path.stat().st_size == ref.bytes and sha256_of(path) == ref.sha256
 
 
 def references_in(value: Any) -> list[FileRef]:
-    """Every FileRef inside a record, however deeply nested."""
+    """Return every FileRef inside a record, however deeply nested."""
     if isinstance(value, FileRef):
         return [value]
     if isinstance(value, BaseModel):

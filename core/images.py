@@ -14,7 +14,6 @@ from __future__ import annotations
 import io
 import re
 import struct
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +23,6 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vitcompress.core.errors import DataError
-from vitcompress.core.pillow import reading
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"})
 READING = 2
@@ -56,17 +54,8 @@ class ImageError(DataError):
         """Why, without the file's name."""
 
 
-class NoScaleError(ValueError):
-    """Pixels that do not say what is black and what is white."""
-
-
 def open_image(path: Path, *, oriented: bool = True, transparency: Transparency = "white") -> Image.Image:
-    """A fully decoded RGB image.
-
-    Args:
-        path: of the file.
-        oriented: whether to turn it as its EXIF data says. (A TIFF is always turned, by Pillow.)
-        transparency: what becomes of transparent pixels.
+    """Return a fully decoded RGB image, turned as its EXIF data says if ``oriented``. (Pillow always turns a TIFF.)
 
     Raises:
         ImageError: the file is missing, is no image that Pillow can decode, or does not say what is black and white.
@@ -76,11 +65,7 @@ def open_image(path: Path, *, oriented: bool = True, transparency: Transparency 
 
 
 def as_rgb(image: Any, what: str) -> Image.Image:
-    """Return an image of a foreign dataset, or its bytes, read as files are.
-
-    Raises:
-        DataError: it cannot be read; ``what`` begins the message.
-    """
+    """Return an image of a foreign dataset, or its bytes, read as files are; ``what`` it is, is for a DataError."""
     try:
         return rgb(Image.open(io.BytesIO(image)) if isinstance(image, bytes) else image)
     except UNREADABLE as error:
@@ -88,21 +73,16 @@ def as_rgb(image: Any, what: str) -> Image.Image:
 
 
 def check_header(path: Path) -> None:
-    """What can be told about an image without decoding it.
-
-    Raises:
-        ImageError: as ``open_image``.
-    """
+    """Raise an ImageError for what is wrong with an image without decoding it."""
     with _opened(path) as image:
         _require_scale(image)
 
 
 def rgb(image: Image.Image, *, oriented: bool = True, transparency: Transparency = "white") -> Image.Image:
-    """8-bit RGB of an image as Pillow opened it; see ``open_image``. May turn ``image`` itself.
+    """Return 8-bit RGB of an image as Pillow opened it; see ``open_image``. May turn ``image`` itself.
 
     Raises:
-        NoScaleError: its pixels do not say what is black and white.
-        Exception: one of ``UNREADABLE``, when decoding fails.
+        Exception: one of ``UNREADABLE``: decoding fails, or its pixels do not say what is black and white.
     """
     _require_scale(image)
     image.load()
@@ -120,7 +100,9 @@ def rgb(image: Image.Image, *, oriented: bool = True, transparency: Transparency
 
 
 def reason_of(error: BaseException) -> str:
-    """Why an image cannot be used, in one line."""
+    """Return why an image cannot be used, in one line."""
+    if isinstance(error, UnidentifiedImageError):
+        return "it is no image of a known kind"
     found = re.match(r"Image size \((\d+) pixels\) exceeds limit of (\d+) pixels", str(error))
     if found:
         size, limit = (int(number) / 1e6 for number in found.groups())
@@ -130,23 +112,15 @@ def reason_of(error: BaseException) -> str:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """The image, not decoded yet; what goes wrong with it becomes a ImageError that names it."""
-    reading(path)
+    """Yield the image, not decoded yet; an error of its decoder becomes an ImageError that names the file."""
     try:
         with Image.open(path) as image:
             yield image
     except FileNotFoundError as error:
         raise ImageError(f"image {path} does not exist; check the path.", "it does not exist") from error
-    except NoScaleError as error:
-        raise ImageError(f"image {path} has {error}", f"it has {str(error).rstrip('.')}") from error
-    except UnidentifiedImageError as error:
-        raise _unreadable(path, "it is no image of a known kind") from error
     except UNREADABLE as error:
-        raise _unreadable(path, reason_of(error)) from error
-
-
-def _unreadable(path: Path, reason: str) -> ImageError:
-    return ImageError(f"image {path} cannot be read ({reason}); replace or remove the file.", reason)
+        reason = reason_of(error)
+        raise ImageError(f"image {path} cannot be read ({reason}); replace or remove the file.", reason) from error
 
 
 def _turn(image: Image.Image) -> None:
@@ -155,17 +129,17 @@ def _turn(image: Image.Image) -> None:
         ImageOps.exif_transpose(image, in_place=True)
     except MemoryError:
         raise
-    except Exception as error:  # the parser raises anything
-        warnings.warn(f"Corrupt EXIF data: {error}", stacklevel=1)
+    except Exception:  # the parser raises anything
+        return
 
 
 def _require_scale(image: Image.Image) -> None:
     if image.mode == "F":
-        raise _no_scale(image.mode, "32-bit floating-point values")
+        raise _no_scale("32-bit floating-point values")
 
 
 def _eight_bits(image: Image.Image, transparency: Transparency) -> Image.Image:
-    """RGB in eight bits of grey in 16; Pillow's own conversion cuts off at 255, almost all of it white.
+    """Return 16-bit grey as RGB in eight bits; Pillow's own conversion cuts off at 255, almost all of it white.
 
     Mode I is 32 bits wide, but also what some 16-bit files open as: a PNG (by older Pillows) and PGM always are, of
     other formats those whose values say so. Values up to 255 do not: as 16 bits they would all be black.
@@ -174,15 +148,12 @@ def _eight_bits(image: Image.Image, transparency: Transparency) -> Image.Image:
     if image.mode == "I":
         low, high = int(values.min()), int(values.max())
         if low < 0 or high > 65535 or (high < 256 and image.format not in ("PNG", "PPM")):
-            raise _no_scale(image.mode, f"32-bit values from {low} to {high}")
+            raise _no_scale(f"32-bit values from {low} to {high}")
     grey = (values >> 8).astype(np.uint8)
     if transparency == "white" and isinstance(image.info.get("transparency"), int):
         grey[values == image.info["transparency"]] = 255
     return Image.fromarray(grey).convert("RGB")
 
 
-def _no_scale(mode: str, what: str) -> NoScaleError:
-    return NoScaleError(
-        f"{what} (Pillow's mode {mode}), which do not say what is black and what is white; "
-        "convert it to 8 bits (or 16, from 0 to 65535) per channel."
-    )
+def _no_scale(what: str) -> ValueError:
+    return ValueError(f"{what} do not say what is black and what is white; convert it to 8 bits per channel")

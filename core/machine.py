@@ -12,23 +12,19 @@ _CPUINFO = Path("/proc/cpuinfo")
 
 
 def cpu_flags() -> frozenset[str]:
-    """What the processor says it can do, in Linux's words (`avx512_bf16`, `amx_bf16`); nothing where it is not told."""
-    if not _CPUINFO.is_file():
-        return frozenset()
-    lines = (line.partition(":") for line in _CPUINFO.read_text().splitlines())
-    return frozenset(flag for key, _, value in lines if key.strip() == "flags" for flag in value.split())
+    """Return what the processor says it can do, in Linux's words (`avx512_bf16`, `amx_bf16`), where that is told."""
+    return frozenset(flag for key, value in _cpu_facts() if key == "flags" for flag in value.split())
 
 
 def bfloat16_units() -> tuple[str, ...]:
-    """What this processor multiplies bfloat16 with, the fastest first: `AMX`, `AVX512-BF16`; empty for neither."""
+    """Return what this processor multiplies bfloat16 with, the fastest first: `AMX`, `AVX512-BF16`."""
     flags = cpu_flags()
     return tuple(name for flag, name in (("amx_bf16", "AMX"), ("avx512_bf16", "AVX512-BF16")) if flag in flags)
 
 
 def processor() -> str:
-    """The CPU's name as the system tells it; of an ARM, which has none, the numbers of its makers and designs."""
-    lines = _CPUINFO.read_text().splitlines() if _CPUINFO.is_file() else []
-    facts = [(key.strip(), value.strip()) for key, _, value in (line.partition(":") for line in lines)]
+    """Return the CPU's name as the system tells it; of an ARM, which has none, the numbers of makers and designs."""
+    facts = _cpu_facts()
     named = [value for key, value in facts if key == "model name"]
     if named:
         return named[0]
@@ -38,20 +34,19 @@ def processor() -> str:
     return f"{name} ({', '.join(numbers)})" if numbers else name
 
 
+def _cpu_facts() -> list[tuple[str, str]]:
+    lines = _CPUINFO.read_text().splitlines() if _CPUINFO.is_file() else []
+    return [(key.strip(), value.strip()) for key, _, value in (line.partition(":") for line in lines)]
+
+
 def usable_cores() -> int:
-    """Cores' worth of time that this process may use: fewer than the machine has where its affinity or a container's
-    quota (cgroup ``cpu.max``, rounded up) says so."""
+    """Return the cores that this process may use, by its affinity and a container's quota (cgroup ``cpu.max``)."""
     from joblib import cpu_count
 
     return int(cpu_count())
 
 
 def hardware(threads: int, gpu: str) -> Hardware:
-    """What absolute times measured now depend on.
-
-    Args:
-        threads: of each session.
-        gpu: its name; empty where models run on the CPU.
-    """
+    """Return what absolute times measured now depend on."""
     cores = usable_cores()
     return Hardware(processor=processor(), architecture=platform.machine(), cores=cores, threads=threads, gpu=gpu)

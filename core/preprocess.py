@@ -1,8 +1,7 @@
 """One preprocessing spec for evaluation, export, prediction and serving, applied with Pillow and numpy alone.
 
 It reproduces timm's evaluation transform (resize to ``size / crop_pct``, centre crop, scale to [0, 1], normalise) to
-the last bit of the resized pixels; a test holds the two together. A single implementation matters: evaluating with
-another model's mean, std or crop silently costs accuracy (timm issue #2463).
+the last bit of the resized pixels.
 """
 
 from __future__ import annotations
@@ -18,13 +17,6 @@ from PIL import Image
 
 from vitcompress.core.images import Transparency, open_image
 from vitcompress.core.record import Record
-
-_RESAMPLING = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
 
 CropMode = Literal["center", "squash"]
 Input = Literal["float", "uint8"]
@@ -58,24 +50,20 @@ class PreprocessSpec(Record):
     """What becomes of transparent pixels; absent likewise."""
 
     def open(self, path: Path) -> Image.Image:
-        """A file as an RGB image, as ``open_image`` gives it (and raises).
-
-        Images of a split are open already, the way that every new spec says.
-        """
+        """Return a file as an RGB image, as ``open_image`` gives it (and raises)."""
         return open_image(path, oriented=self.exif_orientation, transparency=self.transparency)
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
-        """Resized and cropped pixels, uint8 ``[size, size, 3]``."""
+        """Return resized and cropped pixels, uint8 ``[size, size, 3]``."""
         image = image.convert("RGB")
         target = self._resized(*image.size)
         if image.size != target:  # whole, even of a long strip: resize(box=...) of the crop alone rounds differently
-            image = image.resize(target, _RESAMPLING[self.interpolation])
+            image = image.resize(target, Image.Resampling[self.interpolation.upper()])
         left = round((target[0] - self.size) / 2)
         top = round((target[1] - self.size) / 2)
         return np.asarray(image.crop((left, top, left + self.size, top + self.size)), dtype=np.uint8)
 
     def _resized(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height before the crop, pixels."""
         short = math.floor(self.size / self.crop_pct)
         if self.crop_mode == "squash":
             return short, short
@@ -84,26 +72,24 @@ class PreprocessSpec(Record):
         return int(short * width / height), short
 
     def apply(self, image: Image.Image) -> NDArray[np.float32] | NDArray[np.uint8]:
-        """The model's input for one image: float32 ``[3, size, size]``, or uint8 ``[size, size, 3]``."""
+        """Return the model's input for one image: float32 ``[3, size, size]``, or uint8 ``[size, size, 3]``."""
         return self.prepared(self.pixels(image))
 
     def prepared(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32] | NDArray[np.uint8]:
-        """The model's input of what ``pixels`` gave, uint8 ``[size, size, 3]``; shapes as of ``apply``."""
+        """Return the model's input of what ``pixels`` gave; shapes as of ``apply``."""
         if self.input == "uint8":
             return pixels.copy()  # Pillow's own memory is read-only
         prepared = np.empty((3, *pixels.shape[:2]), dtype=np.float32)
         for channel, levels in enumerate(_levels(self.mean, self.std)):
-            np.take(
-                levels, pixels[:, :, channel], out=prepared[channel], mode="clip"
-            )  # clip: needs no check of indices
+            np.take(levels, pixels[:, :, channel], out=prepared[channel], mode="clip")  # clip: no check of indices
         return prepared
 
 
 @lru_cache(maxsize=16)
 def _levels(mean: tuple[float, ...], std: tuple[float, ...]) -> NDArray[np.float32]:
-    """What each of the 256 levels becomes, scaled to [0, 1] and normalised: float32 ``[3, 256]``.
+    """Return what each of the 256 levels becomes, scaled to [0, 1] and normalised: float32 ``[3, 256]``.
 
-    Looked up, a picture takes a quarter of the time that computing each of its pixels takes, for the same bits.
+    Looking pixels up takes a quarter of the time of computing each, for the same bits.
     """
     scaled = np.arange(256, dtype=np.float32) / np.float32(255)
     own_mean, own_std = (np.asarray(values, dtype=np.float32)[:, None] for values in (mean, std))

@@ -139,10 +139,6 @@ class CacheSummary(Record):
     views: int
     """Distinct views that the teacher answered to."""
     bytes: int
-    dense_bytes: int
-    """The same in plain half precision."""
-    error: float
-    """Largest relative error (Frobenius) of a stored answer, measured."""
 
 
 class Snapshot(Record):

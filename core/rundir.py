@@ -1,7 +1,6 @@
 """The run directory: where a run's config, state, records, metrics and files live (DESIGN, section 5).
 
-RUN/config.yaml            the resolved config; what only a measurement can decide stays "auto" (export.projector), and
-                           the decision is in the export record
+RUN/config.yaml            the resolved config
 RUN/state.json             each stage: status, fingerprint, times
 RUN/records/STAGE.json     what each stage hands to the next
 RUN/metrics.jsonl          one line a training epoch
@@ -33,23 +32,19 @@ SETTINGS_SHOWN = 12
 
 
 def utc_now() -> str:
-    """The time now, ISO 8601 in UTC, to the second."""
+    """Return the time now, ISO 8601 in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 class RunDirectory:
-    """One run on disk. Every write is atomic; nothing is written before the folder is known to be this run's."""
+    """One run on disk. Nothing is written before the folder is known to be this run's."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     @classmethod
     def existing(cls, root: Path) -> RunDirectory:
-        """An existing run.
-
-        Raises:
-            UsageError: ``root`` is not a run directory.
-        """
+        """Return the run at ``root``; a UsageError is raised where there is none."""
         if not (root / "state.json").is_file():
             raise UsageError(
                 f"'{root}' is not a run directory (it has no state.json); give the folder of a `compress run`."
@@ -58,13 +53,12 @@ class RunDirectory:
 
     @classmethod
     def claim(cls, root: Path, identity: dict[str, Any]) -> RunDirectory:
-        """The run at ``root``, made when it does not exist; refused when the folder belongs to something else.
+        """Return the run at ``root``, made when it does not exist.
 
-        Args:
-            identity: what makes this run this run (models, strategy, data, seed), as JSON values.
+        ``identity`` is what makes this run this run (models, strategy, data, seed), as JSON values.
 
         Raises:
-            UsageError: ``root`` is a file, cannot be written, holds other files, or is a different run.
+            UsageError: as ``begun``, or the folder cannot be written.
         """
         run = cls(root)
         if cls.begun(root, identity):
@@ -80,7 +74,7 @@ class RunDirectory:
 
     @classmethod
     def begun(cls, root: Path, identity: dict[str, Any]) -> bool:
-        """Whether this run is at ``root`` already; False when the folder is free. Touches nothing.
+        """Return whether this run is at ``root`` already; False when the folder is free.
 
         Raises:
             UsageError: ``root`` is a file, holds other files, or is a different run.
@@ -104,11 +98,7 @@ class RunDirectory:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run against a second process.
-
-        Raises:
-            UsageError: another process holds it, or the folder cannot be written.
-        """
+        """Hold the run against other processes; a UsageError is raised where one holds it, or it cannot be written."""
         lock = FileLock(self.root / ".lock", timeout=0)
         try:
             lock.acquire()
@@ -127,15 +117,11 @@ class RunDirectory:
 
     @property
     def state_path(self) -> Path:
-        """Where the state is."""
+        """Return the path of state.json."""
         return self.root / "state.json"
 
     def state(self) -> dict[str, Any]:
-        """The whole of state.json.
-
-        Raises:
-            UsageError: it is damaged, or from another version of this program.
-        """
+        """Return the whole of state.json; a UsageError is raised if it is damaged or of another version."""
         try:
             state = json.loads(self.state_path.read_text())
             if state["schema"] == STATE_SCHEMA:
@@ -165,11 +151,11 @@ class RunDirectory:
         self._write_state(state)
 
     def stage_state(self, stage: str) -> dict[str, Any]:
-        """The stage's entry in state.json; empty when it never ran."""
+        """Return the stage's entry in state.json; empty when it never ran."""
         return dict(self.state()["stages"].get(stage, {}))
 
     def save_record(self, stage: str, record: Record) -> str:
-        """Write a stage's record; its SHA-256, which belongs into the state with the fingerprint it was made for."""
+        """Write a stage's record and return its SHA-256, for ``mark``."""
         path = self._record_path(stage)
         write_atomic(path, record.model_dump_json(indent=2) + "\n")
         return sha256_of(path)
@@ -178,11 +164,7 @@ class RunDirectory:
         return self.root / "records" / f"{stage}.json"
 
     def load_record(self, stage: str, kind: type[RecordType]) -> RecordType:
-        """The stage's record.
-
-        Raises:
-            UsageError: the stage never finished, or its record is damaged.
-        """
+        """Return the stage's record; a UsageError is raised if the stage never finished or the record is damaged."""
         path = self._record_path(stage)
         try:
             return kind.model_validate_json(path.read_text())
@@ -196,13 +178,10 @@ class RunDirectory:
     def reusable(
         self, stage: str, fingerprint: str, kind: type[RecordType], *, key: str = "fingerprint"
     ) -> RecordType | None:
-        """The stage's record if it was made from the same inputs and every file it names is intact; else None.
+        """Return the stage's record if it was made from the same inputs and every file it names is intact; else None.
 
-        Args:
-            stage: its name.
-            fingerprint: what the entry ``key`` of the stage's state must be.
-            kind: of record.
-            key: ``fingerprint`` (everything) or ``settings`` (all but the files outside that it was made from).
+        ``fingerprint`` is what the entry ``key`` of the stage's state must be: that of everything (``fingerprint``), or
+        of all but the files outside that it was made from (``settings``).
         """
         state = self.stage_state(stage)
         if state.get("status") != "done" or state.get(key) != fingerprint:
@@ -217,27 +196,18 @@ class RunDirectory:
         return record if all(is_intact(ref, self.root) for ref in references_in(record)) else None
 
     def forget_metrics(self, training: str, settings: str, after_epoch: int) -> None:
-        """Drop the lines of a training's epochs that are about to be trained again.
-
-        Args:
-            training: its name.
-            settings: its fingerprint; lines of the same training with other settings stay.
-            after_epoch: the last epoch whose line stays.
-        """
+        """Drop the lines of a training with these settings (a fingerprint) that come after an epoch."""
         path = self.root / "metrics.jsonl"
-        if not path.is_file():
-            return
-        lines = [line for line in path.read_text().splitlines() if _is_whole(line)]
-        kept = [line for line in lines if not _is_later(json.loads(line), training, settings, after_epoch)]
-        if "".join(f"{line}\n" for line in kept) != path.read_text():
-            write_atomic(path, "".join(f"{line}\n" for line in kept))
+        kept = [line for line in self.metrics() if not _is_later(line, training, settings, after_epoch)]
+        text = "".join(f"{json.dumps(line)}\n" for line in kept)
+        if path.is_file() and text != path.read_text(errors="replace"):  # a line that was cut off goes too
+            write_atomic(path, text)
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The whole lines of metrics.jsonl: one an epoch of each training; none where nothing was trained."""
+        """Return the whole lines of metrics.jsonl: one an epoch of each training."""
         path = self.root / "metrics.jsonl"
-        # A line that is no text is no whole line either.
         lines = path.read_text(errors="replace").splitlines() if path.is_file() else []
-        return [json.loads(line) for line in lines if _is_whole(line)]
+        return [whole for line in lines if (whole := _whole(line)) is not None]
 
     def append_metrics(self, values: dict[str, Any]) -> None:
         """Add one line to metrics.jsonl."""
@@ -247,15 +217,15 @@ class RunDirectory:
             os.fsync(file.fileno())
 
 
-def _is_whole(line: str) -> bool:
-    """Whether a line of metrics was written to its end (a crash may have cut the last one)."""
+def _whole(line: str) -> dict[str, Any] | None:
+    """Return a line of metrics; None if it was not written to its end, or damaged."""
     try:
-        return isinstance(json.loads(line), dict)
+        found = json.loads(line)
     except ValueError:
-        return False
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _is_later(entry: dict[str, Any], training: str, settings: str, epoch: int) -> bool:
-    # Without settings: written by an earlier version, when a file held one training of a name.
-    own = entry.get("training") == training and entry.get("settings") in (None, settings[:SETTINGS_SHOWN])
+    own = entry.get("training") == training and entry.get("settings") == settings[:SETTINGS_SHOWN]
     return own and entry.get("epoch", 0) > epoch

@@ -1,4 +1,4 @@
-"""A model in a bundle: its kind, the name of its file, its input and output, and where its weights are."""
+"""A model in a bundle: its kind, the name of its file, its input and output."""
 
 from __future__ import annotations
 
@@ -14,21 +14,14 @@ from vitcompress.core.preprocess import Input
 Kind = Literal["onnx", "engine"]
 KINDS: tuple[Kind, ...] = ("onnx", "engine")
 """What a bundle recommends one model of each: the graph that ONNX Runtime runs, and what another target built of it."""
+_DTYPES = {1: "float32", 2: "uint8"}
+"""ONNX element types that an image classifier of ours takes, by number."""
 
 
 def file_name(runtime: Runtime, precision: Precision) -> str:
     """Return a model's file name in a bundle: ``model.onnx``, ``model.int8.onnx``, ``model.fp16.tensorrt.engine``."""
     infix = "" if precision == "fp32" else f".{precision}"
     return f"model{infix}.onnx" if runtime == "onnx" else f"model{infix}.{runtime}.engine"
-
-
-def kind_of(runtime: Runtime) -> Kind:
-    """Return whether a target's files are ONNX graphs or built of them."""
-    return "onnx" if runtime == "onnx" else "engine"
-
-
-_DTYPES = {1: "float32", 2: "uint8"}
-"""ONNX element types that an image classifier of ours takes, by number."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +34,7 @@ class Tensor:
     """Without the batch dimension."""
 
     def described(self) -> dict[str, Any]:
-        """JSON values for the manifest; the batch is named, not counted."""
+        """Return JSON values for the manifest; the batch is named, not counted."""
         return {"name": self.name, "dtype": self.dtype, "shape": ["batch", *self.shape]}
 
 
@@ -53,8 +46,8 @@ class GraphFacts:
     logits: Tensor
     fixed_batch: int | None
     """The only batch size it takes; None when any can be run."""
-    outside: tuple[str, ...]
-    """Names of the files with external weights."""
+    external: bool
+    """Whether its weights are in another file."""
 
     @property
     def input(self) -> Input:
@@ -86,9 +79,18 @@ class BundledModel:
     """JSON values for the manifest. The card shows ``top1``, ``top1_low``, ``top1_high`` (percent), ``drop``,
     ``drop_low``, ``drop_high`` (points), ``p50_ms``, ``p50_low``, ``p50_high`` (milliseconds at batch ``batch``),
     ``measured_on`` (machine, runtime and provider in words), ``unmeasured`` (why there are none of these),
-    ``max_difference`` (of logits, from torch), ``agreement`` (share of images with the top-1 of fp32), ``kept_fp32``
-    (names of nodes), and of an engine ``hardware``, ``hardware_source``, ``version``. ``min_batch``, ``opt_batch``,
-    ``max_batch`` are what Triton is told."""
+    ``max_difference`` (of logits, from torch), ``agreement`` (share of images with the top-1 of fp32), and of an engine
+    ``hardware``, ``version``. ``opt_batch`` and ``max_batch`` are what Triton is told."""
+
+    @property
+    def file(self) -> str:
+        """Its file's name in the bundle."""
+        return file_name(self.runtime, self.precision)
+
+    @property
+    def is_built(self) -> bool:
+        """Whether it is no ONNX graph but was built of one."""
+        return self.runtime != "onnx"
 
 
 @dataclass(frozen=True)
@@ -96,29 +98,14 @@ class Part:
     """A model that fits into the bundle."""
 
     model: BundledModel
-    file: str
-    """Its file's name in the bundle."""
-    data: Path | None
-    """Its external weights, where it has any."""
     interface: GraphFacts
     """An engine's is that of the recommended graph: it was built of one like it."""
 
-    @property
-    def is_built(self) -> bool:
-        """Whether it is no ONNX graph but was built of one."""
-        return kind_of(self.model.runtime) != "onnx"
-
-    @property
-    def data_name(self) -> str:
-        """The name of the external weights in the bundle."""
-        return f"{self.file}.data"
-
     def described(self) -> dict[str, Any]:
-        """JSON values for the manifest."""
+        """Return JSON values for the manifest."""
         return {
             "name": self.model.name,
-            "file": self.file,
-            **({"data": self.data_name} if self.data else {}),
+            "file": self.model.file,
             "runtime": self.model.runtime,
             "precision": self.model.precision,
             "input": self.interface.images.described(),
@@ -128,7 +115,7 @@ class Part:
 
 
 def graph_facts(path: Path) -> GraphFacts:
-    """Read them from an ONNX file, its weights left on the disk.
+    """Return the interface of an ONNX file, its weights left on the disk.
 
     Raises:
         BundleError: the file is missing or no image classifier.
@@ -146,23 +133,11 @@ def graph_facts(path: Path) -> GraphFacts:
         raise BundleError(f"{path} is damaged or no ONNX image classifier.") from error
     if not right:
         raise BundleError(f"{path} is no ONNX image classifier: it takes {images} and gives {logits}.")
-    outside = {entry.value for value in graph.initializer for entry in value.external_data if entry.key == "location"}
-    return GraphFacts(images, logits, batch or None, tuple(sorted(outside)))
+    external = any(value.external_data for value in graph.initializer)
+    return GraphFacts(images, logits, batch or None, external)
 
 
 def _tensor(value: Any) -> Tensor:
     kind = value.type.tensor_type
     shape = tuple(int(dim.dim_value) for dim in kind.shape.dim[1:])
     return Tensor(str(value.name), _DTYPES[kind.elem_type], shape)
-
-
-def name_external(path: Path, name: str) -> None:
-    """Let the graph at ``path`` look for its external weights in the file ``name`` beside it."""
-    import onnx
-
-    model = onnx.load(path, load_external_data=False)
-    for value in model.graph.initializer:
-        for entry in value.external_data:
-            if entry.key == "location":
-                entry.value = name
-    onnx.save(model, path)

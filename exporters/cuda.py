@@ -10,7 +10,6 @@ import ctypes
 import sys
 from dataclasses import dataclass
 from functools import cache
-from types import TracebackType
 from typing import Any
 
 from numpy.typing import NDArray
@@ -40,21 +39,16 @@ def gpu_present() -> bool:
     return _driver() is not None
 
 
-def _need_driver() -> Any:
-    library = _driver()
-    if library is None:
-        raise EnvironmentLacksError("this needs an NVIDIA GPU with its driver, and none was found on this machine.")
-    return library
-
-
 def _call(name: str, *arguments: Any) -> None:
-    """One driver call.
+    """Call the driver.
 
     Raises:
         EnvironmentLacksError: there is no GPU.
         ResultError: the call failed.
     """
-    library = _need_driver()
+    library = _driver()
+    if library is None:
+        raise EnvironmentLacksError("this needs an NVIDIA GPU with its driver, and none was found on this machine.")
     status = getattr(library, name)(*arguments)
     if status != 0:
         text = ctypes.c_char_p()
@@ -63,28 +57,12 @@ def _call(name: str, *arguments: Any) -> None:
         raise ResultError(f"CUDA call {name} failed: {reason} (error {status}).")
 
 
-def gpu_name_and_capability() -> tuple[str, str]:
-    """Return name and compute capability of the first GPU, such as ``("NVIDIA A10", "8.6")``.
-
-    Raises:
-        EnvironmentLacksError: there is no GPU.
-    """
-    device, number = ctypes.c_int(0), ctypes.c_int(0)
-    _call("cuDeviceGet", ctypes.byref(device), 0)
-    name = ctypes.create_string_buffer(256)
-    _call("cuDeviceGetName", name, 256, device)
-    digits = []
-    for attribute in (_MAJOR, _MINOR):
-        _call("cuDeviceGetAttribute", ctypes.byref(number), attribute, device)
-        digits.append(str(number.value))
-    return name.value.decode(errors="replace"), ".".join(digits)
-
-
 @dataclass(frozen=True)
 class GpuFacts:
     """What a time measured on a GPU depends on."""
 
     name: str
+    """Such as ``NVIDIA A10``."""
     capability: str
     """Compute capability, such as ``8.6``."""
     cuda: str
@@ -101,18 +79,28 @@ def gpu_facts() -> GpuFacts:
     Raises:
         EnvironmentLacksError: there is no GPU.
     """
-    name, capability = gpu_name_and_capability()
-    number, device = ctypes.c_int(0), ctypes.c_int(0)
-    _call("cuDriverGetVersion", ctypes.byref(number))
-    address = ctypes.create_string_buffer(32)
+    device, number = ctypes.c_int(0), ctypes.c_int(0)
+    _call("cuDeviceGet", ctypes.byref(device), 0)
+    name, address = ctypes.create_string_buffer(256), ctypes.create_string_buffer(32)
+    _call("cuDeviceGetName", name, 256, device)
     _call("cuDeviceGetPCIBusId", address, 32, device)
-    driver, clock = _from_nvml(address.value)
+    digits = []
+    for attribute in (_MAJOR, _MINOR):
+        _call("cuDeviceGetAttribute", ctypes.byref(number), attribute, device)
+        digits.append(str(number.value))
+    _call("cuDriverGetVersion", ctypes.byref(number))
     cuda = f"{number.value // 1000}.{number.value % 1000 // 10}"
-    return GpuFacts(name=name, capability=capability, cuda=cuda, driver=driver, sm_clock_mhz=clock)
+    return GpuFacts(name.value.decode(errors="replace"), ".".join(digits), cuda, *_from_nvml(address.value))
+
+
+def gpu_name_and_capability() -> tuple[str, str]:
+    """Return name and compute capability of the first GPU, such as ``("NVIDIA A10", "8.6")``."""
+    facts = gpu_facts()
+    return facts.name, facts.capability
 
 
 def _from_nvml(address: bytes) -> tuple[str | None, int | None]:
-    """Driver version and SM clock (MHz) of the GPU at a PCI address, which both libraries call it by."""
+    """Return driver version and SM clock (MHz) of the GPU at a PCI address, which both libraries call it by."""
     try:
         nvml = ctypes.CDLL("nvml.dll" if sys.platform == "win32" else "libnvidia-ml.so.1")
     except OSError:
@@ -144,9 +132,7 @@ class Gpu:
     def __enter__(self) -> Gpu:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @property

@@ -1,19 +1,12 @@
-"""The memory that one artifact needs: run in a process of its own that does nothing else.
-
-    python -m vitcompress.exporters.memory onnx model.onnx --batch 8 --threads 2
-    python -m vitcompress.exporters.memory onnx --batch 8            # what the runtime's library alone takes
-
-Prints one line of JSON, of bytes: ``peak_rss_bytes``, and for an engine ``gpu_bytes``.
-"""
+"""The memory that one artifact needs: run in a process of its own that does nothing else."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -51,19 +44,16 @@ def memory_of(runtime: str, path: Path | None, batch: int, threads: int) -> Memo
     Raises:
         EnvironmentLacksError: the process failed, in its own words; or this system does not tell peak memory.
     """
-    words = [runtime, *([str(path)] if path else []), "--batch", str(batch), "--threads", str(threads)]
-    command = own_program("from vitcompress.exporters.memory import main\nsys.exit(main())\n", *words)
+    words = [runtime, str(path or ""), str(batch), str(threads)]
+    command = own_program("from vitcompress.exporters.memory import main\nmain()\n", *words)
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False)
     except subprocess.TimeoutExpired as error:
         raise EnvironmentLacksError(f"measuring memory was given up after {LIMIT_SECONDS:g} s.") from error
-    if done.returncode != 0:
-        said = done.stderr.strip().splitlines()
+    said = (done.stderr if done.returncode else done.stdout).strip().splitlines()
+    if done.returncode:
         raise EnvironmentLacksError(said[-1] if said else f"the process ended with status {done.returncode}.")
-    try:
-        return Memory(**json.loads(done.stdout.splitlines()[-1]))  # a library may have written lines before it
-    except (IndexError, ValueError, TypeError) as error:
-        raise EnvironmentLacksError(f"the process printed no measurement but {done.stdout[:80]!r}.") from error
+    return Memory(**json.loads(said[-1]))  # a library may have written lines before it
 
 
 def peak_rss_bytes() -> int:
@@ -98,22 +88,11 @@ def _measured(runtime: str, path: Path | None, batch: int, threads: int) -> Memo
         return Memory(peak_rss_bytes(), free - gpu.free_bytes() if gpu else None)
 
 
-def main() -> int:
-    """Command line of the process that is measured."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runtime", help="name of a target")
-    parser.add_argument("path", type=Path, nargs="?")
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--threads", type=int, default=1)
-    given = parser.parse_args()
+def main() -> None:
+    """Measure what the arguments say, in the process that is measured."""
+    runtime, path, batch, threads = sys.argv[1:]
     try:
-        found = _measured(given.runtime, given.path, given.batch, given.threads)
+        found = _measured(runtime, Path(path) if path else None, int(batch), int(threads))
     except CompressError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
-    sys.stdout.write(json.dumps({"peak_rss_bytes": found.peak_rss_bytes, "gpu_bytes": found.gpu_bytes}) + "\n")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        sys.exit(str(error))
+    sys.stdout.write(json.dumps(asdict(found)) + "\n")

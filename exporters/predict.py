@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitcompress.core.errors import DataError, ResultError, UsageError
+from vitcompress.core.errors import DataError, ResultError
 from vitcompress.core.images import IMAGE_SUFFIXES
 from vitcompress.exporters import targets
 from vitcompress.exporters.bundle import Bundle
@@ -48,9 +48,7 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
             raise DataError(f"image {path} does not exist; check the path.")
     if not found:
         places = ", ".join(map(str, paths)) or "no path"
-        raise DataError(
-            f"no image found in {places}; give image files, or folders with {', '.join(sorted(IMAGE_SUFFIXES))}."
-        )
+        raise DataError(f"no image found in {places}; give image files, or folders with images.")
     return found
 
 
@@ -73,13 +71,11 @@ def predict(
         model: name or file of one of the bundle's models, or ``onnx`` or ``engine`` for the recommended one.
 
     Raises:
-        UsageError: ``top`` or ``batch`` is less than 1, or there is no such model.
+        UsageError: there is no such model.
         DataError: a path does not exist, or there is no image.
         EnvironmentLacksError: what runs the model is not here.
         ResultError: the model gave something other than numbers.
     """
-    if top < 1 or batch < 1:
-        raise UsageError(f"top {top} and batch {batch} must both be at least 1.")
     chosen, files = bundle.model(model), image_files(paths)
     with targets.get(chosen.runtime).open(chosen.path) as runner:
         step = min(batch, runner.max_batch or batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from torch import nn
 
 from vitcompress.core.context import Context
 from vitcompress.core.errors import UsageError
-from vitcompress.core.files import unwritable, write_atomic
+from vitcompress.core.files import unwritable
 from vitcompress.core.processes import world_size
 from vitcompress.core.records import ModelSpec
 from vitcompress.core.rundir import RunDirectory
@@ -24,18 +25,14 @@ from vitcompress.pipeline.config.networks import resolve_network, sized
 from vitcompress.pipeline.folders import absent_folders, remove_empty
 from vitcompress.stages.analysis.advice import advise
 from vitcompress.stages.analysis.config import AnalysisConfig
-from vitcompress.stages.analysis.drawn import selected_layers
 from vitcompress.stages.analysis.network import read_network
 from vitcompress.stages.analysis.sample import Sample, folder_sample, split_sample
-from vitcompress.stages.analysis.write import DOCUMENT, remove, write
+from vitcompress.stages.analysis.write import DOCUMENT, write
 from vitcompress.stages.images.config import DataConfig
-from vitcompress.stages.images.listing import EMBEDDED, kind_of
-from vitcompress.stages.images.sources import open_images
+from vitcompress.stages.images.sources import EMBEDDED, open_images, source_of
 from vitcompress.stages.models.build import build_model, preprocess_of, pretrained_model, size_change
 from vitcompress.stages.models.weights import classifier_names, load_checkpoint
 
-UNFINISHED = ".unfinished"
-"""In the folder of an analysis while it is made."""
 RANDOM = "random"
 """What ``weights`` is for an untrained network."""
 
@@ -72,7 +69,7 @@ def analyze_model(request: Request, output: Path | None, console: Console) -> Pa
     name, args, _ = resolve_network(request.model, request.args, geometry)
     args = sized(request.image_size, args, request.args, name)
     student = resolve_network(request.student, {}, geometry) if request.student else None
-    source = Path(request.data).resolve().name if kind_of(request.data) == "folder" else request.data
+    source = Path(request.data).resolve().name if source_of(request.data).is_path else request.data
     root = output or Path("runs") / "-".join(("analysis", _plain(request.model), _plain(source)))
     folder = _own_folder(root, request.data)
     device = Machine().device(request.device)
@@ -83,15 +80,11 @@ def analyze_model(request: Request, output: Path | None, console: Console) -> Pa
     preprocess = preprocess_of(network, spec.args, None)
     with _claimed(folder, console):
         result = read_network(network, spec, preprocess, sample, request.analysis, context, label=name)
-        shape = student[2] if student else None
-        advice = advise(result, shape, student[0].partition(".")[0], seed=0) if student and shape else None
-        write(
-            folder,
-            [result],
-            advice=advice.model_dump(mode="json") if advice else None,
-            selected=selected_layers(result, shape) if shape else (),
-            student=shape,
-        )
+        shape, advice = None, None
+        if student:
+            shape = student[2]
+            advice = advise(result, shape, student[0].partition(".")[0], seed=0)
+        write(folder, [result], advice=advice, student=shape)
     return folder
 
 
@@ -100,66 +93,60 @@ def _plain(name: str) -> str:
 
 
 def _own_folder(root: Path, data: str) -> Path:
-    """``root/analysis``, if ``root`` is free or holds an earlier analysis, whole or broken off, alone.
+    """Return ``root/analysis``, if ``root`` is free or holds an earlier analysis.
 
     Raises:
         UsageError: it holds anything else, or lies inside the images.
     """
     folder = root / "analysis"
-    if root.exists() and not root.is_dir():
-        raise UsageError(f"output '{root}' is a file; give a folder with --output.")
     if (root / "state.json").is_file():
         raise UsageError(
             f"output '{root}' is a run; analyse it with `compress analyze {root}`, or give another --output."
         )
-    known = any((folder / name).is_file() for name in (DOCUMENT, UNFINISHED))
-    if root.is_dir() and not known and any(not path.is_dir() for path in root.rglob("*")):
+    if not (folder / DOCUMENT).is_file() and any(not path.is_dir() for path in root.rglob("*")):
         raise UsageError(f"output '{root}' is not empty and no earlier analysis; give a new folder with --output.")
-    if kind_of(data) == "folder" and root.resolve().is_relative_to(Path(data).resolve()):
+    if source_of(data).is_path and root.resolve().is_relative_to(Path(data).resolve()):
         raise UsageError(f"output '{root}' is inside the data folder '{data}'; give an --output outside it.")
     return folder
 
 
 @contextmanager
 def _claimed(folder: Path, console: Console) -> Iterator[None]:
-    """The folder, made before anything is read for it, and marked until all of it is written.
+    """Make the folder before anything is read for it; what fails leaves an earlier analysis as it was, else nothing.
 
-    What cannot be read leaves an earlier analysis as it was, else nothing: otherwise the folder of a mistyped command
-    would stand in the way of the corrected one. What is killed leaves the mark, by which the next command knows the
-    folder as its own. Says what will be replaced.
+    Otherwise the folder of a mistyped command would stand in the way of the corrected one.
+
+    Raises:
+        UsageError: it cannot be written.
     """
     absent = absent_folders(folder)
     try:
-        write_atomic(folder / UNFINISHED, "compress analyze is at work here, or was killed; it may be deleted\n")
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         remove_empty(absent)
         raise UsageError(
             f"output '{folder.parent}' cannot be written ({unwritable(error)}); give a folder you may write to with "
             "--output."
         ) from error
-    earlier = (folder / DOCUMENT).is_file()
-    if earlier:
+    if (folder / DOCUMENT).is_file():
         console.print(f"note     replaces the earlier analysis in {folder}", highlight=False, markup=False)
     try:
         yield
     except BaseException:
-        (folder / UNFINISHED).unlink(missing_ok=True)
-        if not earlier:
-            remove(folder)
         remove_empty(absent)
         raise
-    (folder / UNFINISHED).unlink(missing_ok=True)
 
 
 def _sample(request: Request) -> Sample:
-    if kind_of(request.data) == "folder":
+    if source_of(request.data).name == "folder":
         return folder_sample(Path(request.data), request.analysis.images)
     images = open_images(DataConfig(source=request.data))
     return split_sample(images.train, f"training images of {request.data}", request.analysis.images)
 
 
 def _network(request: Request, name: str, args: dict[str, Any], console: Console) -> tuple[nn.Module, ModelSpec]:
-    """The network with the weights asked for; its classifier takes no part."""
+    """Return the network with the weights asked for, and what it was built from; its classifier takes no part."""
     import timm
 
     arch = name.partition(".")[0]

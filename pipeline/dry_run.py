@@ -5,7 +5,7 @@ Random weights stand in for pretrained ones, which are not fetched: they cost th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -20,7 +20,7 @@ from vitcompress.core.words import counted, duration
 from vitcompress.pipeline.config import RunConfig
 from vitcompress.pipeline.config.choice import Choice
 from vitcompress.pipeline.config.networks import resolve_network, size_notes
-from vitcompress.pipeline.dry_run_figures import Filling, Training, as_control
+from vitcompress.pipeline.dry_run_figures import Filling, Training
 from vitcompress.pipeline.dry_run_steps import Surroundings, fitting, learning
 from vitcompress.pipeline.preview import Preview, preview
 from vitcompress.pipeline.request import notes
@@ -93,8 +93,7 @@ def dry_run(config: RunConfig, output: Path | None, processes: int, console: Con
             assumed, Surroundings(found.data, processes, found.root, found.context)
         )
     resolved, student = found.config, trainings[-1]
-    fitted = next((each.seconds for each in trainings if each.name == "teacher"), None)
-    told = [*notes(resolved), *size_notes(found.asked, resolved, lambda saving: _fitting_saved(fitted, saving)), *busy]
+    told = [*notes(resolved), *size_notes(found.asked, resolved), *busy]
     if assumed.student.strategy != resolved.student.strategy:
         told.append(
             "strategy and layers are decided once the teacher is analysed; measured here was "
@@ -113,13 +112,6 @@ def dry_run(config: RunConfig, output: Path | None, processes: int, console: Con
         memory=_memory(resolved),
         notes=(*told, *_notes(found, processes), *views_advice(resolved, student)),
     )
-
-
-def _fitting_saved(seconds: float | None, saving: float) -> str:
-    """Return the sentence on what fitting a smaller teacher would take; empty where the time is not known."""
-    if seconds is None:
-        return ""
-    return f" Its fitting, about {duration(seconds)}, would then take about {duration(seconds / saving)} at best."
 
 
 def _assumed_strategy(config: RunConfig) -> RunConfig:
@@ -163,7 +155,7 @@ def _measured(
     trainings.append(training)
     if config.control.kind != "none":
         alone, _ = learning(labels_alone(config.distill, config.control), teacher, student, surroundings)
-        trainings.append(as_control(alone, training, config.control.match))
+        trainings.append(replace(alone, name="control"))
     return networks, tuple(trainings), filling
 
 
@@ -196,8 +188,7 @@ def _networks(config: RunConfig, teacher: TeacherRecord, student: StudentRecord)
         kept = build_model(student.model)
         assert isinstance(kept, LiftStudent)  # noqa: S101 - that is the graph
         folded, _ = folded_from_lift(kept)
-        auto = " if that measures faster" if config.export.projector == "auto" else ""
-        what = f"its projector, norm and head folded into one{auto}"
+        what = "its projector, norm and head folded into one"
         found.append(Network("student, deployed", what, cost_of(folded, student.preprocess.size)))
     return tuple(found)
 

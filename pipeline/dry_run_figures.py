@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
 
 from vitcompress.stages.training.config import TrainingConfig
 from vitcompress.stages.training.measure import StepLine
@@ -115,12 +114,6 @@ class Training:
         return computing + loading if self.shares_cores else max(computing, loading)
 
 
-def as_control(alone: Training, student: Training, match: Literal["steps", "time"]) -> Training:
-    """The student's training from labels alone, for as many epochs as the control would have of it."""
-    fitting = int(student.training_seconds / (alone.training_seconds / alone.epochs)) if match == "time" else 0
-    return replace(alone, name="control", epochs=max(fitting, student.epochs))
-
-
 @dataclass(frozen=True)
 class Filling:
     """Running the teacher once on every view."""
@@ -134,5 +127,3 @@ class Filling:
     """At most, of the disk."""
     max_bytes: float
     """That the config allows."""
-    folder: str | None
-    """Shared with other runs; None for the run's own."""

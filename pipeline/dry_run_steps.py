@@ -16,7 +16,6 @@ from vitcompress.pipeline.dry_run_figures import Filling, Training
 from vitcompress.stages.distill.cache.chunks import Part
 from vitcompress.stages.distill.cache.fill import parts_of
 from vitcompress.stages.distill.cache.store import Store
-from vitcompress.stages.distill.cache.upkeep import require_room
 from vitcompress.stages.distill.config import DistillConfig
 from vitcompress.stages.distill.job import Inputs, loaders_of, networks_of, require_random_access, student_job
 from vitcompress.stages.distill.model import FrozenTeacher
@@ -36,7 +35,6 @@ from vitcompress.stages.training.measure import (
     measure_forward,
     measure_line,
     measure_loading,
-    with_precision,
 )
 
 _STEPS = 2
@@ -179,22 +177,17 @@ def _filling(
     """Return what the cache takes, given the seconds of an answer and the loader's images a second.
 
     Raises:
-        UsageError: more than is allowed or there is room for; a shared folder, which may hold it already, is not asked.
+        UsageError: more than is allowed or there is room for.
     """
-    own, root = config.cache.model_copy(update={"folder": None}), surroundings.root
-    folder = surroundings.context.run.root / "cache"
-    store = Store(own, {}, parts, images=images, views=config.views, run_folder=folder)
-    store.folder.mkdir(parents=True)
-    if config.cache.folder is None:
-        require_room(store, next(path for path in (root, *root.absolute().parents) if path.exists()))
+    store = Store(surroundings.root / "cache", {}, parts, images=images, views=config.views)
+    store.require_room(config.cache.max_gb)
     each = answering + 1 / rate if surroundings.shares_cores else max(answering, 1 / rate)
     return Filling(
         views=config.views,
         rows=store.rows,
         seconds=store.rows * each / surroundings.processes,
-        bytes=store.dense_need(),
+        bytes=store.bytes_needed(),
         max_bytes=config.cache.max_gb * 1e9,
-        folder=config.cache.folder,
     )
 
 
@@ -202,7 +195,6 @@ def _measured_steps(
     job: Job, small: TrainingConfig, batch: Sequence[Tensor], surroundings: Surroundings
 ) -> tuple[StepLine, float, str]:
     """Take the steps: their line, the seconds an image of an evaluation, and the precision that they were taken in."""
-    small = with_precision(job, small, surroundings.context, batch)
     line = measure_line(job, small, surroundings.context, batch, _STEPS)
     accelerator = make_accelerator(surroundings.context.device, precision=small.precision)
     evaluating = measure_forward(job.network(job.model).eval(), batch[0][: line.large.images], accelerator)

@@ -33,7 +33,7 @@ export_options = _adding(
     click.option(
         "--precision", metavar="LIST", help="fp32, fp16, int8, bf16, fp8, with commas.  [default: fp32,fp16,int8]"
     ),
-    click.option("--projector", metavar="NAME", help="A lift's projector: fold, keep or auto.  [default: fold]"),
+    click.option("--projector", metavar="NAME", help="A lift's projector: fold or keep.  [default: fold]"),
 )
 """Options that are settings of export of the same name."""
 config_options = _adding(

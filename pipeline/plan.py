@@ -28,7 +28,7 @@ def _images(config: RunConfig) -> Any:
 
     That is no part of the config's own identity: where no image is bad, it changes nothing for later stages.
     """
-    from vitcompress.stages.images.listing import data_digest
+    from vitcompress.stages.images.sources import data_digest
 
     data = config.data
     depth = ("full" if data.check == "auto" else data.check) if data.on_bad_image == "skip" else None
@@ -89,7 +89,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("data", _IN + "data.stage", DataRecord, 3, lambda run: run.data, facts=_images),
     Stage("teacher", _IN + "teacher.stage", TeacherRecord, 4, lambda run: run.teacher, ("data",),
           facts=lambda run: _content(run.teacher.weights), seeded=True, collective=True, outside_kept=True),
-    Stage("analyze", _IN + "analyze.stage", AnalyzeRecord, 3, _reading, ("data", "teacher"), seeded=True),
+    Stage("analyze", _IN + "analyze.stage", AnalyzeRecord, 4, _reading, ("data", "teacher"), seeded=True),
     Stage("student", _IN + "student.stage", StudentRecord, 3, lambda run: run.student, ("data", "teacher"),
           facts=lambda run: _content(run.student.weights), seeded=True),
     Stage("distill", _IN + "distill.stage", DistillRecord, _DISTILL_VERSION, lambda run: run.distill,
@@ -97,7 +97,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("control", _IN + "distill.control.stage", ControlRecord, 1,
           lambda run: control_job(run.control, run.distill, _DISTILL_VERSION), _TRAINED, seeded=True, collective=True,
           idle=lambda run: run.control.kind == "none"),
-    Stage("dynamics", _IN + "dynamics.stage", DynamicsRecord, 3, lambda run: run.analysis,
+    Stage("dynamics", _IN + "dynamics.stage", DynamicsRecord, 4, lambda run: run.analysis,
           ("data", "teacher", "analyze", "student", "distill"), seeded=True),
     Stage("fold", _IN + "fold.stage", FoldRecord, 1, lambda run: run.fold, ("data", "student", "distill")),
     Stage("export", _IN + "export.stage", ExportRecord, 3, lambda run: run.export, (*_TRAINED, "fold")),

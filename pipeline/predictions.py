@@ -8,7 +8,6 @@ from collections.abc import Iterable
 import click
 
 from vitcompress.core.errors import DataError
-from vitcompress.core.pillow import listening
 from vitcompress.exporters.predict import Prediction
 
 
@@ -18,10 +17,7 @@ def tell(predictions: Iterable[Prediction], as_json: bool) -> None:
     Raises:
         DataError: after the last line, images could not be read; each is named.
     """
-    with listening() as heard:
-        unread, done = _told(predictions, as_json)
-    for line in heard.lines():
-        click.echo(line, err=True)
+    unread, done = _told(predictions, as_json)
     if len(unread) > 1:
         click.echo("\n".join(unread), err=True)
         raise DataError(

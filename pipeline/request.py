@@ -8,7 +8,7 @@ from typing import Any
 
 from vitcompress.core.errors import UsageError
 from vitcompress.pipeline.config import RunConfig
-from vitcompress.stages.images.listing import kind_of
+from vitcompress.stages.images.sources import source_of
 
 
 def refuse_inside_data(root: Path, config: RunConfig) -> None:
@@ -18,7 +18,7 @@ def refuse_inside_data(root: Path, config: RunConfig) -> None:
         UsageError: it is there.
     """
     data = Path(config.data.source)
-    if kind_of(config.data.source) == "folder" and root.resolve().is_relative_to(data.resolve()):
+    if source_of(config.data.source).is_path and root.resolve().is_relative_to(data.resolve()):
         raise UsageError(f"output '{root}' is inside the data folder '{data}'; give an --output outside it.")
 
 

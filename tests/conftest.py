@@ -31,7 +31,7 @@ settings.load_profile("untimed")
 
 def write_digits(root: Path, per_class: dict[str, int]) -> None:
     """The first digits of each class as PNG files: ``per_class`` maps a split's name to its images a class."""
-    from vitcompress.stages.images.sources import digit_image
+    from vitcompress.stages.images.sources.digits import digit_image
 
     digits = load_digits()
     taken = dict.fromkeys(range(10), 0)

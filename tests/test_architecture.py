@@ -112,7 +112,7 @@ def torch_free() -> list[str]:
         for pattern in ("stages/*/config.py", "core/*.py")
     )
     listing = [
-        "vitcompress.stages.images.listing",
+        "vitcompress.stages.images.sources",
         "vitcompress.exporters.runners",
         "vitcompress.exporters.predict",
         "vitcompress.exporters.bundle",
@@ -121,6 +121,7 @@ def torch_free() -> list[str]:
         "vitcompress.pipeline.report.schema",
         "vitcompress.pipeline.compare.tell",
         "vitcompress.pipeline.compare.plot",
+        "vitcompress.pipeline.check.command",
     ]
     return sorted(
         [

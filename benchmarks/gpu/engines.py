@@ -68,7 +68,6 @@ def deployed(graphs: dict[str, Path], folder: Path, device: str) -> Iterator[tup
                         source,
                         engine,
                         flavour=flavour,
-                        min_batch=1,
                         opt_batch=8,
                         max_batch=max(BATCHES),
                         log_path=engine.with_suffix(".log"),

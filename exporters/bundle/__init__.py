@@ -1,7 +1,6 @@
 """The directory a user deploys: written whole or not at all, and checked in full before anything in it is used.
 
-model[.PRECISION].onnx             the network in each precision (fp32 has no infix), and where its weights are too
-                                   large for one file, model[.PRECISION].onnx.data
+model[.PRECISION].onnx             the network in each precision (fp32 has no infix)
 model[.PRECISION].TARGET.engine    what another target built of it, such as tensorrt or tensorrt-rtx
 preprocess.json                    how an image becomes the input
 labels.txt                         one label a line, in the order of the logits

@@ -8,10 +8,8 @@ from typing import Any
 
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.exporters import targets
-from vitcompress.exporters.bundled import Kind, Part
-from vitcompress.exporters.targets import AddedFiles
+from vitcompress.exporters.bundled import BundledModel, Kind, Part
 
-_KEPT_SHOWN = 3
 _CARD = """\
 # Image classifier made by `compress`
 
@@ -32,72 +30,43 @@ Or, with `compress` installed, every file checked against `manifest.json` (size 
 
 ```sh
 compress predict THIS_FOLDER IMAGE_OR_FOLDER... --top 3
-{% if engine is not none %}
-compress predict THIS_FOLDER IMAGE_OR_FOLDER... --model engine{{ "   # needs " ~ engine if engine else "" }}
+{% if recommended | length > 1 %}
+compress predict THIS_FOLDER IMAGE_OR_FOLDER... --model engine
 {% endif %}
 ```
-{% for one in added if one.usage %}
+{% for usage in added if usage %}
 
-{{ one.usage }}
+{{ usage }}
 {% endfor %}
 
 ## Accuracy and latency
 
 On {{ card.held_out_images }} held-out images; brackets are 95 % intervals.
 
-| file | top-1 % | points below the teacher | median latency | checked | measured on |
+| file | top-1 % | points below the teacher | median latency | against fp32 | measured on |
 | --- | --- | --- | --- | --- | --- |
 {% for part in parts %}
-| `{{ part.file }}` | {{ measured(part.model.facts) | join(" | ") }} |
+| `{{ part.model.file }}` | {{ measured(part.model.facts) | join(" | ") }} |
 {% endfor %}
 {% if card.method %}
 
 Latency: {{ card.method }}.
 {% endif %}
 
-## Files
-
-| file | size | what it is |
-| --- | --- | --- |
-{% for name, size in sizes.items() %}
-| `{{ name }}` | {{ size }} | {{ contents.get(name, "") }} |
+{% for row in recommended %}
+- **Recommended**: `{{ row.file }}`{{ ": " ~ row.why if row.why else "" }}
 {% endfor %}
-{% if card.rejected %}
-
-Made, and left out:
-
 {% for name, reason in card.rejected %}
-- {{ name }}: {{ reason }}
+- Made, and left out: {{ name }}: {{ reason }}
 {% endfor %}
-{% endif %}
-{% if engines %}
-
-## Engines
-
-{% for line in engines %}
-{{ line }}
-{% endfor %}
-{% endif %}
-{% for note in notes %}
-
-{{ note }}
+{% for part in built %}
+- {{ engine_line(part.model) }}
 {% endfor %}
 
 ## Input and output
 
-{% set uint8 = spec.input == "uint8" %}
-- `{{ interface.images.name }}`: {{ "uint8" if uint8 else "float32" -}}
-{{ " `[batch, %d, %d, 3]`" % (spec.size, spec.size) if uint8 else " `[batch, 3, %d, %d]`" % (spec.size, spec.size) -}}
-, RGB, prepared as `preprocess.json` says: the file \
-{{ "turned as its EXIF data says" if spec.exif_orientation else "not turned by its EXIF data" }} and \
-{{ "laid on white" if spec.transparency == "white" else "without its transparency" }}, \
-{{ "both sides" if spec.crop_mode == "squash" else "shorter side" }} resized to \
-{{ spec.size }} / {{ "%g" % spec.crop_pct }} pixels ({{ spec.interpolation }}), centre crop, \
-{% if uint8 %}
-the model normalises by itself.
-{% else %}
-scaled to [0, 1], minus {{ spec.mean | list }}, divided by {{ spec.std | list }}.
-{% endif %}
+- `{{ interface.images.name }}`: {{ interface.images.dtype }} `[batch, {{ interface.images.shape | join(", ") }}]`, \
+RGB, prepared as `preprocess.json` says; `prepare` in `infer.py` does it.
 - `{{ interface.logits.name }}`: float32 `[batch, {{ classes }}]`; line i of `labels.txt`, from 0, names logit i.
 
 ## Training data
@@ -107,11 +76,8 @@ out. Digest of the listing: `{{ card.data_digest }}`.
 
 ## Intended use and limits
 
-Telling the classes of `labels.txt` apart in images like those it was trained on. Whoever deploys it has to say for \
-what, and to measure it on images from there.
-
-- It names one of its classes for any image, also for one that shows none of them; its probabilities are not calibrated.
-- The figures above are of held-out images from the same source; other cameras, places or times may do worse.
+Telling the classes of `labels.txt` apart in images like those it was trained on. It names one of its classes for any
+image; its probabilities are not calibrated. The figures above are of held-out images from the same source.
 
 ## Licence
 
@@ -149,24 +115,20 @@ def model_card(
     preprocess: PreprocessSpec,
     parts: Mapping[str, Part],
     recommended: Mapping[Kind, Mapping[str, str]],
-    sizes: Mapping[str, int],
-    added: Sequence[AddedFiles],
+    added: Sequence[str],
 ) -> str:
     """Return README.md of a bundle, Markdown.
 
     Args:
         parts: the models by name.
         recommended: by kind, the model's ``name``, ``file`` and ``why``.
-        sizes: bytes of every other file of the bundle, by its path.
-        added: what targets added beside the models.
+        added: what targets say of the files that they added.
     """
     import jinja2
 
     environment = jinja2.Environment(  # noqa: S701 - Markdown, not HTML
         trim_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined
     )
-    engine = parts[recommended["engine"]["name"]].model.runtime if "engine" in recommended else None
-    built = [part for part in parts.values() if part.is_built]
     interface = next(iter(parts.values())).interface
     return environment.from_string(_CARD).render(
         card=card,
@@ -174,27 +136,29 @@ def model_card(
         classes=interface.classes,
         interface=interface,
         parts=parts.values(),
+        built=[part for part in parts.values() if part.model.is_built],
         measured=_measured,
-        sizes={name: _bytes(size) for name, size in sizes.items()},
-        contents={name: _cell(text) for name, text in _contents(parts, recommended, added).items()},
+        engine_line=_engine,
+        recommended=list(recommended.values()),
         added=added,
-        engine=targets.get(engine).needs if engine else None,
-        engines=[_engine(part) for part in built],
-        notes=dict.fromkeys(note for part in built if (note := targets.get(part.model.runtime).note)),
     )
 
 
 def _measured(facts: Mapping[str, Any]) -> list[str]:
     """Return the cells of a model's row of figures."""
     latency = _with_interval(facts, "p50_ms", "p50", 3)
-    where = [str(facts["measured_on"])] if facts.get("measured_on") else []
-    where += [f"unmeasured: {facts['unmeasured']}"] if facts.get("unmeasured") else []
+    said = []
+    if facts.get("max_difference") is not None:
+        said.append(f"logits within {facts['max_difference']:.2g} of torch")
+    if facts.get("agreement") is not None:
+        said.append(f"top-1 of fp32 on {facts['agreement']:.2%}")
+    where = facts.get("measured_on") or f"unmeasured: {facts.get('unmeasured', 'nobody has yet')}"
     return [
         _with_interval(facts, "top1", "top1", 2),
         _with_interval(facts, "drop", "drop", 2),
         latency if latency == "unmeasured" else f"{latency} ms, batch {facts.get('batch', 1)}",
-        _against_fp32(facts),
-        _cell("; ".join(where)) or "unmeasured: nobody has yet",
+        "; ".join(said) or "-",
+        str(where).replace("|", "\\|"),
     ]
 
 
@@ -206,57 +170,9 @@ def _with_interval(facts: Mapping[str, Any], name: str, stem: str, digits: int) 
     return f"{value:.{digits}f}{between}"
 
 
-def _against_fp32(facts: Mapping[str, Any]) -> str:
-    said = []
-    if facts.get("max_difference") is not None:
-        said.append(f"logits within {facts['max_difference']:.2g} of torch")
-    if facts.get("agreement") is not None:
-        said.append(f"top-1 of fp32 on {facts['agreement']:.2%}")
-    kept = list(facts.get("kept_fp32", ()))
-    if kept:
-        more = f" and {len(kept) - _KEPT_SHOWN} more" if len(kept) > _KEPT_SHOWN else ""
-        said.append(f"in fp32: {', '.join(map(str, kept[:_KEPT_SHOWN]))}{more}")
-    return "; ".join(said) or "-"
-
-
-def _contents(
-    parts: Mapping[str, Part], recommended: Mapping[Kind, Mapping[str, str]], added: Sequence[AddedFiles]
-) -> dict[str, str]:
-    """Return what each file of the bundle is, in words."""
-    said = {
-        part.file: f"{part.model.precision}, for {targets.get(part.model.runtime).title}" for part in parts.values()
-    }
-    said |= {part.data_name: f"weights of `{part.file}`, which needs them beside it" for part in parts.values()}
-    for row in recommended.values():
-        why = f": {row['why']}" if row["why"] else ""
-        said[row["file"]] += f"; **recommended** of its kind{why}"
-    said |= {
-        "preprocess.json": "how an image becomes the input",
-        "labels.txt": "one label a line, in the order of the logits",
-        "infer.py": "classifies images with numpy, Pillow and ONNX Runtime (1.18 or later) alone",
-        "timm/model.safetensors": "the trained network for timm, with `timm/config.json` beside it",
-    }
-    for one in added:
-        said |= one.files
-    return said
-
-
-def _engine(part: Part) -> str:
+def _engine(model: BundledModel) -> str:
     """Return the line about what an engine runs on."""
-    target, facts = targets.get(part.model.runtime), part.model.facts
-    kind = f"{target.name} {facts['version']}" if facts.get("version") else target.name
-    what = f"{target.hardware} " if target.hardware else ""
-    hardware = ", ".join(map(str, facts.get("hardware", ()))) or "hardware that was not recorded"
-    source = f" ({facts['hardware_source']})" if facts.get("hardware_source") else ""
-    batches = ", ".join(
-        f"{name} {facts[f'{name}_batch']}" for name in ("min", "opt", "max") if f"{name}_batch" in facts
-    )
-    return f"- `{part.file}`: {kind}, for {what}{hardware}{source}; batch sizes: {batches or 'not recorded'}."
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
-
-
-def _bytes(count: int) -> str:
-    return f"{count / 1e6:.2f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"
+    target, facts = targets.get(model.runtime), model.facts
+    version = f" {facts['version']}" if facts.get("version") else ""
+    hardware = f", for {', '.join(map(str, facts['hardware']))}" if facts.get("hardware") else ""
+    return f"`{model.file}`: {target.title}{version}{hardware}. {target.note}".rstrip()

@@ -11,7 +11,7 @@ from typing import Any
 from vitcompress.core.artifact_records import Precision, Runtime
 from vitcompress.core.errors import UsageError
 from vitcompress.core.preprocess import PreprocessSpec
-from vitcompress.exporters.bundled import KINDS, Kind
+from vitcompress.exporters.bundled import Kind
 
 SCHEMA = 2
 """Of the manifest; another one is not read."""
@@ -20,14 +20,14 @@ FP32_GRAPH = "model.onnx"
 """The graph that every bundle has."""
 _OURS = re.compile(
     r"preprocess\.json|labels\.txt|manifest\.json|README\.md|infer\.py"
-    r"|model(\.(fp16|bf16|int8|fp8))?\.(onnx(\.data)?|[a-z0-9-]+\.engine)"
+    r"|model(\.(fp16|bf16|int8|fp8))?\.(onnx|[a-z0-9-]+\.engine)"
     r"|timm/(config\.json|model\.safetensors)"
-    r"|triton/[^/]+/(config\.pbtxt|labels\.txt|1/model([^/]*\.onnx(\.data)?|\.plan))"
+    r"|triton/[^/]+/(config\.pbtxt|labels\.txt|1/model\.(onnx|plan))"
 )
 
 
 def is_ours(relative: str) -> bool:
-    """Return whether a path relative to a bundle is one that only this program gives."""
+    """Return whether a path relative to a bundle is one that this program gives."""
     return _OURS.fullmatch(relative) is not None
 
 
@@ -53,23 +53,13 @@ class Bundle:
     default: Mapping[Kind, str]
     """The recommended model of each kind, by name; no ``engine`` where none is recommended."""
 
-    @property
-    def onnx(self) -> Path:
-        """The recommended ONNX graph."""
-        return self.model("onnx").path
-
-    @property
-    def engine(self) -> Path | None:
-        """The recommended engine, if there is one."""
-        return self.model("engine").path if "engine" in self.default else None
-
     def model(self, wanted: str) -> ModelFile:
         """Return a model by its name, by its file's name, or the recommended one by its kind (``onnx`` or ``engine``).
 
         Raises:
             UsageError: the bundle has no such model.
         """
-        name = next((self.default[kind] for kind in KINDS if kind == wanted and kind in self.default), wanted)
+        name = dict(self.default).get(wanted, wanted)  # type: ignore[call-overload]  # any word may be asked for
         for model in self.models:
             if name in (model.name, model.path.name):
                 return model

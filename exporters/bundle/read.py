@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -16,9 +15,7 @@ from vitcompress.core.files import below, sha256_of
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.exporters import targets
 from vitcompress.exporters.bundle.layout import LABELS, MANIFEST, PREPROCESS, SCHEMA, Bundle, ModelFile
-from vitcompress.exporters.bundled import KINDS, Kind, graph_facts, kind_of
-
-_TEXTS = frozenset({".json", ".md", ".pbtxt", ".py", ".txt"})
+from vitcompress.exporters.bundled import KINDS, Kind, graph_facts
 
 
 def open_bundle(folder: Path) -> Bundle:
@@ -41,69 +38,52 @@ def open_bundle(folder: Path) -> Bundle:
     except UnicodeDecodeError as error:
         raise BundleError(f"{files[LABELS]} is not UTF-8 text.") from error
     models, default = _models(folder, manifest, files)
-    graphs = [model.path.name for model in models if kind_of(model.runtime) == "onnx"]
-    check_fit(folder, graphs, preprocess, labels, files)
+    check_fit([model.path for model in models if model.runtime == "onnx"], preprocess, labels)
     return Bundle(folder, preprocess, labels, manifest, models, default)
 
 
-def check_fit(
-    folder: Path, graphs: Sequence[str], preprocess: PreprocessSpec, labels: Sequence[str], files: Container[str]
-) -> None:
-    """Check that labels and preprocessing are those of every graph, and that every graph has its weights.
-
-    Args:
-        graphs: names of the ONNX files in ``folder``.
-        files: names of all files of the bundle.
+def check_fit(graphs: Sequence[Path], preprocess: PreprocessSpec, labels: Sequence[str]) -> None:
+    """Check that labels and preprocessing are those of every ONNX graph, and that each holds its own weights.
 
     Raises:
         BundleError: something does not fit.
     """
-    for name in graphs:
-        facts = graph_facts(folder / name)
+    for path in graphs:
+        facts = graph_facts(path)
+        if facts.external:
+            raise BundleError(f"{path} has its weights in another file, which no bundle holds.")
         if facts.classes != len(labels):
-            raise BundleError(
-                f"{folder} has {len(labels)} labels for a model of {facts.classes} outputs ({name}); "
-                "get the bundle again."
-            )
+            raise BundleError(f"{len(labels)} labels were given for a model of {facts.classes} outputs, {path}.")
         if (facts.size, facts.input) != (preprocess.size, preprocess.input):
             raise BundleError(
-                f"{folder} prepares {preprocess.size} pixel images ({preprocess.input}) for a model that takes "
-                f"{facts.size} ({facts.input}, {name}); get the bundle again."
+                f"{preprocess.size} pixel images ({preprocess.input}) are prepared for a model that takes "
+                f"{facts.size} ({facts.input}), {path}."
             )
-        for weights in facts.outside:
-            if weights not in files:
-                raise BundleError(
-                    f"{folder / MANIFEST} does not list {weights}, which {name} needs; get the bundle again."
-                )
 
 
 def _models(
     folder: Path, manifest: dict[str, Any], files: Mapping[str, Path]
 ) -> tuple[tuple[ModelFile, ...], dict[Kind, str]]:
+    """Return the models, and the name of the recommended one of each kind."""
     try:
         rows = [[str(row[key]) for key in ("name", "file", "runtime", "precision")] for row in manifest["models"]]
         default = {kind: str(manifest["default"][kind]["name"]) for kind in KINDS if kind in manifest["default"]}
     except (KeyError, TypeError) as error:
         raise BundleError(f"{folder / MANIFEST} is damaged (its list of models); get the bundle again.") from error
-    models = []
+    models, kinds = [], {}
     for name, file, runtime, precision in rows:
         if file not in files:
             raise _not_listed(folder, file)
-        if _kind(runtime) is None or precision not in get_args(Precision):
+        try:
+            kinds[name] = targets.get(runtime).kind
+        except UsageError:
+            kinds[name] = None
+        if kinds[name] is None or precision not in get_args(Precision):
             raise BundleError(f"{folder / MANIFEST} has '{file}' for {runtime} in {precision}, which is unknown.")
         models.append(ModelFile(name, files[file], runtime, precision))  # type: ignore[arg-type]  # just checked
-    kinds = {model.name: _kind(model.runtime) for model in models}
     if "onnx" not in default or any(kinds.get(name) != kind for kind, name in default.items()):
         raise BundleError(f"{folder / MANIFEST} recommends models it does not have; get the bundle again.")
     return tuple(models), default
-
-
-def _kind(runtime: str) -> Kind | None:
-    """Return the kind of a target's files; None where no target of that name has any here."""
-    try:
-        return targets.get(runtime).kind
-    except UsageError:
-        return None
 
 
 def _not_listed(folder: Path, name: str) -> BundleError:
@@ -138,7 +118,6 @@ def _verified(folder: Path, manifest: dict[str, Any]) -> dict[str, Path]:
         entries = [(str(entry["path"]), int(entry["bytes"]), str(entry["sha256"])) for entry in manifest["files"]]
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(f"{folder / MANIFEST} is damaged (its list of files); get the bundle again.") from error
-    hashed: dict[tuple[int, int], str] = {}
     for name, size, digest in entries:
         try:
             path = below(folder, name)
@@ -146,22 +125,9 @@ def _verified(folder: Path, manifest: dict[str, Any]) -> dict[str, Path]:
             raise BundleError(f"{folder / MANIFEST} names '{name}', which is outside the bundle.") from error
         if not path.is_file():
             raise BundleError(f"{path} is missing from the bundle; get the bundle again.")
-        status = path.stat()
-        files[name] = path
-        if status.st_size != size:
-            if _same_but_for_line_ends(path, digest):
-                continue
-            raise BundleError(f"{path} is damaged: {status.st_size} bytes, not {size}; get the bundle again.")
-        same = (status.st_dev, status.st_ino)  # Triton's models are hard links: one reading tells of both names
-        if same not in hashed:
-            hashed[same] = sha256_of(path)
-        if hashed[same] != digest:
+        if (found := path.stat().st_size) != size:
+            raise BundleError(f"{path} is damaged: {found} bytes, not {size}; get the bundle again.")
+        if sha256_of(path) != digest:
             raise BundleError(f"{path} is damaged: its SHA-256 is not the manifest's; get the bundle again.")
+        files[name] = path
     return files
-
-
-def _same_but_for_line_ends(path: Path, digest: str) -> bool:
-    """Return whether a text file is the one that was written, as git checks it out where lines end in CRLF."""
-    if path.suffix not in _TEXTS:
-        return False
-    return hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest() == digest

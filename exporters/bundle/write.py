@@ -1,12 +1,14 @@
-"""Writing a bundle: into a draft beside it, then put in place in one step."""
+"""Writing a bundle: into a draft beside it, then put in place of the old one."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +18,8 @@ from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.exporters import targets
 from vitcompress.exporters.bundle.card import CardFacts, model_card
 from vitcompress.exporters.bundle.layout import INFER, LABELS, MANIFEST, PREPROCESS, README, SCHEMA, is_ours
-from vitcompress.exporters.bundle.place import (
-    carry_over,
-    check_writable,
-    explain_disk_errors,
-    files_in,
-    remove_draft,
-    swap,
-)
 from vitcompress.exporters.bundle.read import check_fit, read_manifest
-from vitcompress.exporters.bundled import BundledModel, Kind, Part, file_name, graph_facts, kind_of, name_external
+from vitcompress.exporters.bundled import BundledModel, Kind, Part, graph_facts
 
 _DISTRIBUTIONS = {"compress": ("vitcompress",), "torch": ("torch",), "timm": ("timm",), "onnx": ("onnx",)}
 """Whose versions the manifest has beside those of the targets."""
@@ -46,9 +40,8 @@ def write_bundle(
 ) -> tuple[Path, ...]:
     """Make ``folder`` a bundle of these models, replacing the bundle that is there; the paths of its files.
 
-    Interrupted at any moment, ``folder`` holds the old bundle or the new one. Files in it that are not a bundle's
-    own are carried over; stale models are not. A folder with nothing but files of a bundle, its manifest lost,
-    counts as one.
+    After an error, ``folder`` holds the old bundle. Files in it that are not a bundle's own are carried over; stale
+    models are not. A folder with nothing but files of a bundle, its manifest lost, counts as one.
 
     Args:
         models: one ONNX graph at least, and no two of the same runtime and precision.
@@ -60,81 +53,96 @@ def write_bundle(
             models that Triton runs).
 
     Raises:
-        UsageError: a label has a line break or is empty, ``folder`` is something else than a bundle, read-only, or its
-            disk is full.
-        BundleError: a graph is missing, incomplete or no image classifier, or does not fit labels or preprocessing.
+        UsageError: a label has a line break or is empty, or ``folder`` is something else than a bundle, or read-only.
+        BundleError: a graph is missing or no image classifier, or does not fit labels or preprocessing.
+        OSError: the disk is full or may not be written to.
     """
     _check_folder(folder)
     for label in labels:
         if not label or "\n" in label or "\r" in label:
             raise UsageError(f"label {label!r} is empty or has a line break; labels.txt holds one label a line.")
-    parts = _parts(models, default)
-    with explain_disk_errors(folder):
-        check_writable(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-        try:
-            draft.chmod(0o755)  # mkdtemp makes 0700; a bundle is meant to be read by others
-            _write_parts(draft, parts, extra or {})
-            write_atomic(draft / PREPROCESS, preprocess.model_dump_json(indent=2) + "\n")
-            write_atomic(draft / LABELS, "".join(f"{label}\n" for label in labels))
-            recommended = _recommended(default, default_why or {}, parts)
-            best = [parts[row["name"]] for row in recommended.values()]
-            added = [targets.get(name).add_files(draft, best, labels) for name in add]
-            sizes = {name: (draft / name).stat().st_size for name in sorted(files_in(draft))}
-            write_atomic(draft / README, model_card(card, preprocess, parts, recommended, sizes, added))
-            names = sorted(files_in(draft))
-            check_fit(draft, [part.file for part in parts.values() if not part.is_built], preprocess, labels, names)
-            write_atomic(draft / MANIFEST, _manifest(draft, names, parts, recommended, facts))
-            if folder.is_dir():
-                carry_over(folder, draft, _replaced(folder).__contains__)
-            swap(draft, folder)
-        finally:
-            remove_draft(draft)
+    graphs = {model.name: graph_facts(model.source) for model in models if not model.is_built}
+    check_fit([model.source for model in models if not model.is_built], preprocess, labels)
+    parts = {model.name: Part(model, graphs.get(model.name) or graphs[default["onnx"]]) for model in models}
+    why = default_why or {}
+    recommended = {
+        kind: {"name": name, "file": parts[name].model.file, "why": why.get(kind, "")} for kind, name in default.items()
+    }
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        draft.chmod(0o755)  # mkdtemp makes 0700; a bundle is meant to be read by others
+        sources = {model.file: model.source for model in models} | dict(extra or {})
+        for name, source in {INFER: Path(__file__).with_name(INFER), **sources}.items():
+            (draft / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, draft / name)
+        write_atomic(draft / PREPROCESS, preprocess.model_dump_json(indent=2) + "\n")
+        write_atomic(draft / LABELS, "".join(f"{label}\n" for label in labels))
+        best = [parts[row["name"]] for row in recommended.values()]
+        added = [targets.get(name).add_files(draft, best, labels) for name in add]
+        write_atomic(draft / README, model_card(card, preprocess, parts, recommended, added))
+        names = sorted(_files_in(draft))
+        write_atomic(draft / MANIFEST, _manifest(draft, names, parts, recommended, facts))
+        if folder.is_dir():
+            _carry_over(folder, draft)
+        _swap(draft, folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)  # unfinished, or after the swap the old bundle
     return tuple(folder / name for name in sorted([*names, MANIFEST]))
 
 
 def _check_folder(folder: Path) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"'{folder}' is a file; give a folder for the bundle.")
-    if not folder.is_dir() or (folder / MANIFEST).is_file():
+    """Refuse a folder that is no bundle, or one that its owner made read-only.
+
+    Raises:
+        UsageError: with what is there.
+    """
+    if not folder.exists():
         return
-    # A bundle that lost its manifest can be made again: what is left of it are names that only this writer gives.
-    foreign = sorted(name for name in files_in(folder) if not is_ours(name))
-    if foreign:
+    if not folder.is_dir():
+        raise UsageError(f"'{folder}' is a file; give a folder for the bundle.")
+    if not os.access(folder, os.W_OK):
+        raise UsageError(
+            f"the bundle '{folder}' is read-only; make it writable (chmod u+w '{folder}'), or give another folder."
+        )
+    # A bundle that lost its manifest can be made again: what is left of it are names that this writer gives.
+    foreign = sorted(name for name in _files_in(folder) if not is_ours(name))
+    if foreign and not (folder / MANIFEST).is_file():
         raise UsageError(f"'{folder}' is not empty and not a bundle (it holds {foreign[0]}); give a new folder.")
 
 
-def _parts(models: Sequence[BundledModel], default: Mapping[Kind, str]) -> dict[str, Part]:
-    """Return the models by name, with their files' names in the bundle and the interface of their graphs."""
-    graphs = {model.name: graph_facts(model.source) for model in models if kind_of(model.runtime) == "onnx"}
-    parts = {}
-    for model in models:
-        graph = graphs.get(model.name)
-        data = model.source.parent / graph.outside[0] if graph and graph.outside else None
-        if data is not None and not data.is_file():
-            raise BundleError(f"{data}, with weights of {model.source.name}, does not exist.")
-        name = file_name(model.runtime, model.precision)
-        parts[model.name] = Part(model, name, data, graph or graphs[default["onnx"]])
-    return parts
+def _files_in(folder: Path) -> Iterator[str]:
+    """Yield every file and link below ``folder``, relative to it; links are not followed."""
+    for root, folders, files in os.walk(folder):
+        linked = [name for name in folders if (Path(root) / name).is_symlink()]
+        for name in (*files, *linked):
+            yield (Path(root) / name).relative_to(folder).as_posix()
 
 
-def _write_parts(draft: Path, parts: Mapping[str, Part], extra: Mapping[str, Path]) -> None:
-    for part in parts.values():
-        shutil.copyfile(part.model.source, draft / part.file)
-        if part.data is not None:
-            shutil.copyfile(part.data, draft / part.data_name)
-            name_external(draft / part.file, part.data_name)
-    shutil.copyfile(Path(__file__).with_name(INFER), draft / INFER)
-    for name, source in extra.items():
-        (draft / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, draft / name)
+def _carry_over(old: Path, draft: Path) -> None:
+    """Copy into ``draft`` the files of an older bundle that are somebody else's."""
+    is_replaced: Callable[[str], bool] = is_ours  # where no manifest tells
+    with suppress(BundleError, KeyError, TypeError):
+        is_replaced = {MANIFEST, *(str(entry["path"]) for entry in read_manifest(old)["files"])}.__contains__
+    for name in _files_in(old):
+        if not (is_replaced(name) or os.path.lexists(draft / name)):
+            (draft / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(old / name, draft / name, follow_symlinks=False)
 
 
-def _recommended(
-    default: Mapping[Kind, str], why: Mapping[Kind, str], parts: Mapping[str, Part]
-) -> dict[Kind, dict[str, str]]:
-    return {kind: {"name": name, "file": parts[name].file, "why": why.get(kind, "")} for kind, name in default.items()}
+def _swap(draft: Path, folder: Path) -> None:
+    """Put ``draft`` where ``folder`` is; an older ``folder`` ends up at ``draft``, and stays if this fails."""
+    if not folder.exists():
+        draft.rename(folder)
+        return
+    aside = draft.with_name(f"{draft.name}.old")
+    folder.rename(aside)
+    try:
+        draft.rename(folder)
+    except BaseException:
+        aside.rename(folder)
+        raise
+    aside.rename(draft)
 
 
 def _versions(parts: Mapping[str, Part]) -> dict[str, str]:
@@ -147,10 +155,8 @@ def _versions(parts: Mapping[str, Part]) -> dict[str, str]:
 
 def _version(*distributions: str) -> str:
     for distribution in distributions:
-        try:
+        with suppress(importlib.metadata.PackageNotFoundError):
             return importlib.metadata.version(distribution)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return "not installed"
 
 
@@ -171,18 +177,3 @@ def _manifest(
         "facts": facts,
     }
     return json.dumps(manifest, indent=2, allow_nan=False) + "\n"
-
-
-class _Ours:
-    """Every name that a bundle without a readable manifest may have."""
-
-    def __contains__(self, name: str) -> bool:
-        return is_ours(name)
-
-
-def _replaced(old: Path) -> set[str] | _Ours:
-    """Return the files of an older bundle, which the new one replaces; anything else in it is somebody's."""
-    try:
-        return {MANIFEST, *(str(entry["path"]) for entry in read_manifest(old)["files"])}
-    except (BundleError, KeyError, TypeError):
-        return _Ours()  # an empty folder, or a damaged bundle

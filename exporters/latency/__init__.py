@@ -9,9 +9,7 @@ pinning     the processor cores that all this happens on
 from vitcompress.exporters.latency.others import Others as Others
 from vitcompress.exporters.latency.pinning import physical_cores as physical_cores
 from vitcompress.exporters.latency.pinning import pinned as pinned
-from vitcompress.exporters.latency.rounds import SETTLED as SETTLED
 from vitcompress.exporters.latency.rounds import WARMUP_SHARE as WARMUP_SHARE
-from vitcompress.exporters.latency.rounds import WINDOW as WINDOW
 from vitcompress.exporters.latency.rounds import Call as Call
 from vitcompress.exporters.latency.rounds import Rounds as Rounds
 from vitcompress.exporters.latency.rounds import measure as measure
@@ -22,8 +20,6 @@ from vitcompress.exporters.latency.sessions import measure_sessions as measure_s
 from vitcompress.exporters.latency.statistics import TAIL_SAMPLES as TAIL_SAMPLES
 from vitcompress.exporters.latency.statistics import Times as Times
 from vitcompress.exporters.latency.statistics import change_interval as change_interval
-from vitcompress.exporters.latency.statistics import half_width as half_width
-from vitcompress.exporters.latency.statistics import logs_of as logs_of
 from vitcompress.exporters.latency.statistics import median_interval as median_interval
 from vitcompress.exporters.latency.statistics import percentiles as percentiles
 from vitcompress.exporters.latency.statistics import quantiles as quantiles

@@ -39,29 +39,25 @@ def pinned(threads: int) -> Iterator[tuple[int, ...]]:
 
     Yields those CPUs, by the system's numbers: fewer where the process may not use as many, none where the system
     cannot bind threads (all but Linux) or refuses to; then nothing was changed. Threads that start inside inherit the
-    binding. Afterwards every thread may use what it could before, and one that started inside what its process could.
+    binding. Afterwards every thread may use what this one could before.
 
     All threads, not only the calling one: those of torch's pool exist already, and the system keeps one mask for each.
     """
-    try:
-        own = os.sched_getaffinity(0)
-        cores = one_of_each_core(own)
-        cpus = cores if len(cores) <= threads else tuple(sorted(idle_first(cores)[:threads]))
-        before = _masks()
-    except (AttributeError, OSError):  # not Linux, or /proc is closed to us
+    if not hasattr(os, "sched_setaffinity"):
         yield ()
         return
+    own = os.sched_getaffinity(0)
+    cores = one_of_each_core(own)
+    cpus = cores if len(cores) <= threads else tuple(sorted(idle_first(cores)[:threads]))
     try:
-        try:
-            _bind({task: set(cpus) for task in before})
-        except OSError:
-            with suppress(OSError):
-                _bind(before)  # those that it had accepted
-            cpus = ()
+        _bind(set(cpus))
+    except OSError:
+        cpus = ()
+        _restore(own)
+    try:
         yield cpus
     finally:
-        with suppress(OSError):
-            _bind({task: before.get(task, own) for task in _tasks()})
+        _restore(own)
 
 
 def one_of_each_core(allowed: set[int]) -> tuple[int, ...]:
@@ -84,26 +80,18 @@ def idle_first(cpus: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(sorted(cpus, key=lambda cpu: cpu in busy))
 
 
-def _tasks() -> list[int]:
-    """Return identifiers of this process's threads."""
-    return [int(entry.name) for entry in _TASKS.iterdir()]
-
-
-def _masks() -> dict[int, set[int]]:
-    """Return CPUs that each thread may use now."""
-    found = {}
-    for task in _tasks():
-        with suppress(ProcessLookupError):
-            found[task] = os.sched_getaffinity(task)
-    return found
-
-
-def _bind(masks: dict[int, set[int]]) -> None:
-    """Give each thread its CPUs; one that has ended in the meantime needs none.
+def _bind(cpus: set[int]) -> None:
+    """Give every thread of this process these CPUs; one that has ended in the meantime needs none.
 
     Raises:
         OSError: the system refuses.
     """
-    for task, cpus in masks.items():
+    for task in _TASKS.iterdir():
         with suppress(ProcessLookupError):
-            os.sched_setaffinity(task, cpus)
+            os.sched_setaffinity(int(task.name), cpus)
+
+
+def _restore(cpus: set[int]) -> None:
+    """Give every thread these CPUs, as far as the system lets us."""
+    with suppress(OSError):
+        _bind(cpus)

@@ -60,28 +60,19 @@ def measure(
     """Time all contestants interleaved, after a detected warm-up.
 
     What a short call takes depends on what ran before it: a network of 0.1 ms is a quarter faster after itself than
-    after a larger one, whose weights are in the caches then. Each would be timed in a mixture of both, and the median
-    of a mixture jumps. So short calls have one of their own before them, ``LEAD_SECONDS``.
+    after a larger one, whose weights are in the caches then. So short calls (``LEAD_SECONDS``) have one of their own
+    before them.
 
     Warm-up is over when the fastest call in a window of rounds is, for every contestant, no faster than that in the
-    window before; the later window is kept, for it was warm. (The fastest: a first call is slow whatever else runs, and
-    what else runs makes medians of five rise and fall all the time.) Times that rise are no warm-up.
+    window before; the later window is kept. (What else runs makes medians of five rise and fall all the time.)
 
     Args:
         contestants: what to time, by name.
         seconds: budget for everything, warm-up included. Ends at the first whole round past it.
         min_rounds: rounds kept even when the budget is spent.
         clock: replaced in tests.
-        seed: of the order within rounds. Random, not rotated: a rotation keeps every contestant behind the same
-            neighbour, and inherits that one's caches and clocks each time.
-
-    Raises:
-        ValueError: no contestants, a budget that is not positive, or fewer than one round asked for.
+        seed: of the order within rounds, which is random: in a rotation every contestant has the same neighbour.
     """
-    if not contestants or not seconds > 0 or min_rounds < 1:
-        raise ValueError(
-            f"{len(contestants)} contestants, {seconds} seconds, min_rounds {min_rounds}: all must be positive."
-        )
     names, calls = list(contestants), list(contestants.values())
     rng = np.random.default_rng(seed)
     latest = np.full(len(calls), np.inf)
@@ -108,10 +99,6 @@ def measure(
 
 def _warm_up(one_round: Callable[[], Times], spent: Callable[[float], bool]) -> tuple[int, list[Times], bool]:
     """Run rounds until no contestant's times fall from window to window, or the warm-up's time is spent.
-
-    Args:
-        one_round: seconds of each contestant ``[C]``.
-        spent: whether a share of the budget is.
 
     Returns:
         How many to discard, those to keep, and whether times had stopped falling. Where time was spent first, all are

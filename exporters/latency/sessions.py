@@ -73,7 +73,6 @@ def measure_sessions(
     planned: int = PLANNED,
     min_rounds: int = MIN_ROUNDS,
     clock: Clock = time.perf_counter,
-    seed: int = 0,
 ) -> Measurement:
     """Time all contestants in sessions.
 
@@ -85,15 +84,8 @@ def measure_sessions(
         reference: the contestant that the others are compared with, if any.
         tight: half-width, relative, of the 95 % interval of every ratio to the reference (without one: of every
             median) at which the measurement stops after ``EARLIEST`` sessions; 0 never stops early.
-        planned: sessions.
-        min_rounds: of each session.
-        clock: replaced in tests.
-        seed: of the order in which contestants are opened and timed, and of the memory between them.
-
-    Raises:
-        ValueError: no contestants, a budget that is not positive, or fewer than one round asked for.
     """
-    start, rng = clock(), np.random.default_rng(seed)
+    start, rng = clock(), np.random.default_rng(0)
     sessions: list[Rounds] = []
     opening, count, stopped = 0.0, max(planned, FEWEST), False
     with no_garbage_collection():

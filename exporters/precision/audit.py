@@ -29,8 +29,7 @@ def operator_dtypes(path: Path) -> OperatorDtypes:
     (Cast, QuantizeLinear, DequantizeLinear, Shape) count by what they give.
 
     Raises:
-        BundleError: the file is missing or no ONNX graph.
-        ResultError: its types cannot be inferred.
+        ResultError: the types of its tensors cannot be inferred.
     """
     return audit_of(load_graph(path))
 

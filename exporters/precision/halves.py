@@ -15,12 +15,9 @@ import numpy as np
 from vitcompress.exporters.precision.graph import FP32_OPERATORS, SourceGraph, replace_tensors
 
 _MOVES = frozenset(
-    {"Concat", "Expand", "Gather", "Identity", "Pad", "Reshape", "Slice", "Split", "Squeeze", "Tile"}
-) | {
-    "Transpose",
-    "Unsqueeze",
-    "Flatten",
-}
+    {"Concat", "Expand", "Flatten", "Gather", "Identity", "Pad", "Reshape", "Slice"}
+    | {"Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"}
+)
 """Operators that move numbers without computing any."""
 _TYPED = frozenset({"Constant", "ConstantOfShape", "EyeLike", "RandomNormal", "RandomUniform", "Range", "Resize"})
 """Operators whose type is an attribute, or fixed: left as they are."""
@@ -43,13 +40,13 @@ class _Conversion:
     def __init__(self, source: SourceGraph, kept: frozenset[str]) -> None:
         import onnx
 
-        self._onnx = onnx
         self._float, self._half = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
-        self._source = source
+        self._types, self._kept = source.types, kept
         self.model = onnx.ModelProto()
         self.model.CopyFrom(source.model)
         graph = self.model.graph
         self._initializers = {tensor.name: tensor for tensor in graph.initializer}
+        self._outputs = {value.name for value in graph.output}
         self._home = dict(source.types)
         self._cast: dict[tuple[str, int], str] = {}
         self._nodes: list[Any] = []
@@ -57,14 +54,15 @@ class _Conversion:
         for node in graph.node:
             for name in node.input:
                 self._readers.setdefault(name, []).append(node)
-        self._kept = kept
-        self._constants: dict[str, Any] = {}
+        self._constants: list[Any] = []
         for node in graph.node:
             self._place(node)
-        self._finish()
+        del graph.node[:]
+        graph.node.extend(self._nodes)
+        replace_tensors(graph, self._constants)
 
     def _is_float(self, name: str) -> bool:
-        return bool(self._source.types.get(name) == self._float)
+        return bool(self._types.get(name) == self._float)
 
     def _fixed(self, node: Any) -> bool:
         """Return whether a node stays in fp32 whatever surrounds it."""
@@ -79,60 +77,52 @@ class _Conversion:
         # Moving fp32 numbers from one fp32 operator to others: a cast there and back would only round them.
         moved = [name for name in node.input if self._is_float(name) and name not in self._initializers]
         readers = [reader for name in node.output for reader in self._readers.get(name, [])]
-        ends = any(value.name in node.output for value in self.model.graph.output)
+        ends = not self._outputs.isdisjoint(node.output)
         from_full = bool(moved) and all(self._home[name] == self._float for name in moved)
         return not (from_full and (readers or ends) and all(self._fixed(reader) for reader in readers))
 
     def _place(self, node: Any) -> None:
-        """Append a node in its type, after the casts of its inputs."""
+        """Append a node in its type, after the casts of its inputs; a graph's output is cast back to fp32."""
         wanted = self._half if self._halves(node) else self._float
         if node.op_type not in _BLIND:
             for index, name in enumerate(node.input):
                 if self._is_float(name):
                     node.input[index] = self._as(name, wanted)
-        for name in node.output:
-            if self._is_float(name):
-                self._home[name] = wanted
         if node.op_type == "Cast" and wanted == self._half:
             next(attribute for attribute in node.attribute if attribute.name == "to").i = self._half
         self._nodes.append(node)
+        for index, name in enumerate(node.output):
+            if self._is_float(name):
+                self._home[name] = wanted
+                if wanted == self._half and name in self._outputs:
+                    node.output[index] = f"{name}_fp16"
+                    self._home[name] = self._float
+                    self._append_cast(f"{name}_fp16", name, self._float)
 
     def _as(self, name: str, wanted: int) -> str:
         """Return the name of ``name`` in the type ``wanted``, cast from its own type where it has another."""
         if self._home[name] == wanted:
             return name
         if (name, wanted) not in self._cast:
-            kind = "fp16" if wanted == self._half else "fp32"
-            new = f"{name}_{kind}"
+            new = f"{name}_{'fp16' if wanted == self._half else 'fp32'}"
             if name in self._initializers:
-                self._constants[new] = self._rounded(self._initializers[name], new)
+                self._constants.append(_rounded(self._initializers[name], new))
             else:
-                self._nodes.append(self._onnx.helper.make_node("Cast", [name], [new], name=f"cast_{new}", to=wanted))
+                self._append_cast(name, new, wanted)
             self._cast[name, wanted] = new
         return self._cast[name, wanted]
 
-    def _rounded(self, tensor: Any, name: str) -> Any:
-        full = self._onnx.numpy_helper.to_array(tensor)
-        with np.errstate(over="ignore"):  # measured by what it does to the logits
-            half = full.astype(np.float16)
-        return self._onnx.numpy_helper.from_array(half, name)
+    def _append_cast(self, name: str, new: str, wanted: int) -> None:
+        from onnx import helper
 
-    def _finish(self) -> None:
-        graph = self.model.graph
-        for value in graph.output:
-            if self._home[value.name] == self._half:
-                self._rename(value.name, f"{value.name}_fp16")
-                cast = self._onnx.helper.make_node(
-                    "Cast", [f"{value.name}_fp16"], [value.name], name=f"cast_{value.name}", to=self._float
-                )
-                self._nodes.append(cast)
-        del graph.node[:]
-        graph.node.extend(self._nodes)
-        replace_tensors(graph, self._constants.values())
+        self._nodes.append(helper.make_node("Cast", [name], [new], name=f"cast_{new}", to=wanted))
 
-    def _rename(self, old: str, new: str) -> None:
-        for node in self._nodes:
-            for names in (node.input, node.output):
-                for index, name in enumerate(names):
-                    if name == old:
-                        names[index] = new
+
+def _rounded(tensor: Any, name: str) -> Any:
+    """Return an initializer in fp16, under a new name."""
+    from onnx import numpy_helper
+
+    full = numpy_helper.to_array(tensor)
+    with np.errstate(over="ignore"):  # measured by what it does to the logits
+        half = full.astype(np.float16)
+    return numpy_helper.from_array(half, name)

@@ -5,20 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vitcompress.core.artifact_records import Precision
-from vitcompress.core.errors import UsageError
 from vitcompress.exporters.precision.compare import Deviation
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits on ``compare.Deviation``, over the checked images; and on the effort to meet them."""
+    """Limits on ``compare.Deviation``, over the checked images."""
 
     difference: float
     """Largest logit difference over the fp32 logits' spread (mean over images of largest minus smallest logit)."""
     agreement: float
     """Smallest share of images with fp32's top-1, 0 to 1."""
-    conversions: int = 80
-    """Graphs that may be made and measured; a search cut short leaves more nodes in fp32 than it might."""
 
     def met_by(self, found: Deviation) -> bool:
         """Return whether a deviation is within both limits."""
@@ -38,11 +35,5 @@ What coarseness costs in accuracy is for a gate on the whole held-out set to tel
 
 
 def default_limits(precision: Precision) -> Limits:
-    """Return the limits of a precision.
-
-    Raises:
-        UsageError: it has none, being fp32 or unknown.
-    """
-    if precision not in _DEFAULTS:
-        raise UsageError(f"precision '{precision}' is none to reduce to; choose from {', '.join(_DEFAULTS)}.")
+    """Return the limits of a reduced precision."""
     return _DEFAULTS[precision]

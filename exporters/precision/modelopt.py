@@ -38,7 +38,7 @@ def require_precision(precision: str) -> None:
 
 
 def bf16_from_fp32(source: SourceGraph, kept: Collection[str] = ()) -> Any:
-    """Return bf16 copy of the graph by AutoCast, with float32 input and output, LayerNormalization and Softmax in fp32.
+    """Return a bf16 copy of the graph by AutoCast; LayerNormalization, Softmax, input and output stay in fp32.
 
     AutoCast's own exclusion of nodes with large values is off: bf16 has the range of fp32.
 
@@ -47,7 +47,7 @@ def bf16_from_fp32(source: SourceGraph, kept: Collection[str] = ()) -> Any:
         ResultError: AutoCast failed.
     """
     autocast = _load("modelopt.onnx.autocast")
-    with _graph_file(source) as path, _running("AutoCast"):
+    with _running("AutoCast", source) as path:
         return autocast.convert_to_mixed_precision(
             onnx_path=str(path),
             low_precision_type="bf16",
@@ -75,7 +75,7 @@ def fp8_from_fp32(source: SourceGraph, images: NDArray[Any], kept: Collection[st
     import onnx
 
     quantization = _load("modelopt.onnx.quantization")
-    with _graph_file(source) as path, _running("quantization to fp8"):
+    with _running("quantization to fp8", source) as path:
         target = path.with_name("fp8.onnx")
         quantization.quantize(
             str(path),
@@ -94,11 +94,7 @@ def fp8_from_fp32(source: SourceGraph, images: NDArray[Any], kept: Collection[st
 
 
 def modelopt_version() -> str:
-    """ModelOpt's version.
-
-    Raises:
-        EnvironmentLacksError: it is not installed, or cannot be loaded.
-    """
+    """Return ModelOpt's version; raise as ``bf16_from_fp32`` does."""
     return str(_load("modelopt").__version__)
 
 
@@ -113,24 +109,18 @@ def _load(module: str) -> Any:
 
 
 def _patterns(names: Collection[str]) -> list[str]:
-    """ModelOpt excludes nodes by regular expressions that must match a name's beginning."""
+    """Return regular expressions of whole names: ModelOpt's match a name's beginning."""
     return [f"{re.escape(name)}$" for name in sorted(names)]
 
 
 @contextlib.contextmanager
-def _graph_file(source: SourceGraph) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory() as folder:
+def _running(what: str, source: SourceGraph) -> Iterator[Path]:
+    """Give ModelOpt the graph as a file, turn its errors into ours, and silence it."""
+    with _without_messages(), tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "source.onnx"
         path.write_bytes(source.model.SerializeToString())
-        yield path
-
-
-@contextlib.contextmanager
-def _running(what: str) -> Iterator[None]:
-    """ModelOpt's errors as ours, and none of its talk."""
-    with _without_messages():
         try:
-            yield
+            yield path
         except Exception as error:  # asserts, ValueErrors and ONNX's own: it has no base class
             raise ResultError(
                 f"NVIDIA ModelOpt's {what} failed ({type(error).__name__}: {one_line(error)})."
@@ -139,7 +129,7 @@ def _running(what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _without_messages() -> Iterator[None]:
-    """Without messages, progress and warnings of libraries, which are about their own insides."""
+    """Silence messages, progress and warnings of libraries, which are about their own insides."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:

@@ -9,13 +9,20 @@ from typing import Any
 from numpy.typing import NDArray
 
 from vitcompress.core.artifact_records import Precision
-from vitcompress.core.errors import DataError, UsageError
+from vitcompress.core.errors import UsageError
 from vitcompress.exporters.precision.calibrate import Ranges, calibrated
 from vitcompress.exporters.precision.compare import deviation, logits_of
 from vitcompress.exporters.precision.graph import FP32_OPERATORS, SourceGraph
 from vitcompress.exporters.precision.halves import fp16_from_fp32
 from vitcompress.exporters.precision.integers import int8_from_fp32, quantizable
 from vitcompress.exporters.precision.modelopt import bf16_from_fp32, fp8_from_fp32, modelopt_version
+
+ROUNDED: tuple[Precision, ...] = ("fp16", "bf16")
+"""Measured by rounding in fp32, having no arithmetic of their own on a CPU."""
+RUN_HERE: tuple[Precision, ...] = ("fp16", "int8")
+"""Those whose file ONNX Runtime on a CPU must be able to run."""
+CALIBRATED: tuple[Precision, ...] = ("int8", "fp8")
+"""Those whose ranges of values are read from the calibration images."""
 
 
 @dataclass(frozen=True)
@@ -29,16 +36,8 @@ class Recipe:
     """Makes the reduced graph, a ``ModelProto``, with the given nodes left in fp32."""
     candidates: tuple[str, ...]
     """Nodes that can be left in fp32."""
-    simulate: bool
-    """Whether the result is measured by rounding in fp32, having no arithmetic of its own on a CPU."""
-    must_run: bool
-    """Whether ONNX Runtime on a CPU must be able to run the file."""
-    spared: int
+    spared: int = 0
     """Matrix products the method leaves in fp32 by itself: in int8 and fp8 those of two activations."""
-    tool_decides: bool = False
-    """Whether the tool may leave out more, up to half of the products with weights, by rules of its own."""
-    calibrated: bool = False
-    """Whether ranges of values were read from the calibration images."""
 
 
 def recipe_for(
@@ -48,14 +47,31 @@ def recipe_for(
 
     Raises:
         UsageError: there is no such precision to reduce to.
-        DataError: it needs calibration images and there are none.
         EnvironmentLacksError: what it needs is not installed.
     """
-    if precision not in _RECIPES:
-        raise UsageError(f"precision '{precision}' is none to reduce to; choose from {', '.join(_RECIPES)}.")
-    if precision in ("int8", "fp8") and len(calibration) == 0:
-        raise DataError(f"{precision} needs training images to calibrate with, none was given.")
-    return _RECIPES[precision](source, calibration, say)
+    products = source.products(weighted=False)
+    if precision == "fp16":
+        method = "own cast insertion; LayerNormalization, Softmax, input and output in fp32"
+        return Recipe(precision, method, lambda kept: fp16_from_fp32(source, kept), _floating(source))
+    if precision == "bf16":
+        method = f"NVIDIA ModelOpt {modelopt_version()} AutoCast, keep_io_types; LayerNormalization and Softmax in fp32"
+        return Recipe(precision, method, lambda kept: bf16_from_fp32(source, kept), _floating(source))
+    if precision == "int8":
+        ranges, quantized = best_ranges(source, calibration, say), quantizable(source)
+        method = (
+            f"own static QDQ: weights per channel, activations per tensor, symmetric, ranges by {ranges.method}; "
+            "attention products in fp32"
+        )
+        spared = len(products) - len(quantized)
+        return Recipe(precision, method, lambda kept: int8_from_fp32(source, ranges, kept), quantized, spared)
+    if precision == "fp8":
+        weighted = source.products(weighted=True)
+        method = (
+            f"NVIDIA ModelOpt {modelopt_version()}, QDQ of E4M3, calibrated by the maximum; attention products in fp32"
+        )
+        spared = len(products) - len(weighted)
+        return Recipe(precision, method, lambda kept: fp8_from_fp32(source, calibration, kept), weighted, spared)
+    raise UsageError(f"precision '{precision}' is none to reduce to; choose from fp16, bf16, int8, fp8.")
 
 
 def _floating(source: SourceGraph) -> tuple[str, ...]:
@@ -67,64 +83,6 @@ def _floating(source: SourceGraph) -> tuple[str, ...]:
         for node in source.nodes
         if node.op_type not in FP32_OPERATORS
         and any(source.types.get(name) == onnx.TensorProto.FLOAT for name in node.output)
-    )
-
-
-def _attention(source: SourceGraph) -> int:
-    return len(source.products(weighted=False)) - len(source.products(weighted=True))
-
-
-def _fp16(source: SourceGraph, calibration: NDArray[Any], say: Callable[[str], None]) -> Recipe:
-    return Recipe(
-        precision="fp16",
-        method="own cast insertion; LayerNormalization, Softmax, input and output in fp32",
-        convert=lambda kept: fp16_from_fp32(source, kept),
-        candidates=_floating(source),
-        simulate=True,
-        must_run=True,
-        spared=0,
-    )
-
-
-def _bf16(source: SourceGraph, calibration: NDArray[Any], say: Callable[[str], None]) -> Recipe:
-    return Recipe(
-        precision="bf16",
-        method=f"NVIDIA ModelOpt {modelopt_version()} AutoCast, keep_io_types; LayerNormalization and Softmax in fp32",
-        convert=lambda kept: bf16_from_fp32(source, kept),
-        candidates=_floating(source),
-        simulate=True,
-        must_run=False,
-        spared=0,
-    )
-
-
-def _fp8(source: SourceGraph, calibration: NDArray[Any], say: Callable[[str], None]) -> Recipe:
-    return Recipe(
-        precision="fp8",
-        method=f"NVIDIA ModelOpt {modelopt_version()}, QDQ of E4M3, calibrated by the maximum; attention products "
-        "in fp32",
-        convert=lambda kept: fp8_from_fp32(source, calibration, kept),
-        candidates=source.products(weighted=True),
-        simulate=False,
-        must_run=False,
-        spared=_attention(source),
-        tool_decides=True,
-        calibrated=True,
-    )
-
-
-def _int8(source: SourceGraph, calibration: NDArray[Any], say: Callable[[str], None]) -> Recipe:
-    ranges = best_ranges(source, calibration, say)
-    return Recipe(
-        precision="int8",
-        method=f"own static QDQ: weights per channel, activations per tensor, symmetric, ranges by "
-        f"{ranges.method}; attention products in fp32",
-        convert=lambda kept: int8_from_fp32(source, ranges, kept),
-        candidates=quantizable(source),
-        simulate=False,
-        must_run=True,
-        spared=len(source.products(weighted=False)) - len(quantizable(source)),
-        calibrated=True,
     )
 
 
@@ -144,11 +102,3 @@ def best_ranges(source: SourceGraph, images: NDArray[Any], say: Callable[[str], 
         say(f"int8 by {ranges.method}: rms {measured.rms:.2g} of the logits' spread, {share}")
         found.append((measured.rms, ranges))
     return min(found, key=lambda entry: entry[0])[1]
-
-
-_RECIPES: dict[str, Callable[[SourceGraph, NDArray[Any], Callable[[str], None]], Recipe]] = {
-    "fp16": _fp16,
-    "bf16": _bf16,
-    "int8": _int8,
-    "fp8": _fp8,
-}

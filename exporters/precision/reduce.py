@@ -11,13 +11,13 @@ from typing import Any
 from numpy.typing import NDArray
 
 from vitcompress.core.artifact_records import OperatorDtypes, Precision, Reduction
-from vitcompress.core.errors import DataError, ResultError
+from vitcompress.core.errors import ResultError
 from vitcompress.core.files import write_atomic
-from vitcompress.exporters.onnx import dims
 from vitcompress.exporters.precision.audit import audit_of, check_audit, unreduced_products
-from vitcompress.exporters.precision.graph import PRODUCTS, SourceGraph, inferred, load_source, one_line
+from vitcompress.exporters.precision.compare import deviation, logits_of
+from vitcompress.exporters.precision.graph import SourceGraph, inferred, load_source, one_line
 from vitcompress.exporters.precision.limits import Limits
-from vitcompress.exporters.precision.recipes import Recipe, recipe_for
+from vitcompress.exporters.precision.recipes import CALIBRATED, RUN_HERE, Recipe, recipe_for
 from vitcompress.exporters.precision.trial import Trial, search
 
 Log = Callable[[str], None]
@@ -48,8 +48,7 @@ def reduced_from_onnx(
 ) -> ReducedFacts:
     """Write ``source``, an fp32 graph, in ``precision`` to ``target``, which is replaced whole or left as it was.
 
-    Where the result is beyond ``limits``, the smallest set of nodes is searched (blocks, operator types, single nodes)
-    that must stay in fp32 for it to be within them.
+    Where the result is beyond ``limits``, parts of the network stay in fp32 (``trial.search``).
 
     Args:
         calibration: real training inputs, evenly spread over their split, as the graph takes them: float32
@@ -58,24 +57,24 @@ def reduced_from_onnx(
         log: is told what is happening, in words.
 
     Raises:
-        UsageError: the precision is fp32 or unknown, or the graph is above 1.5 GB of weights or reduced already.
-        DataError: images are missing, or of another form than the graph takes.
-        BundleError: ``source`` is missing or damaged.
+        UsageError: the precision is fp32 or unknown, or the graph has more than 1.5 GB of weights.
         EnvironmentLacksError: ONNX Runtime, or for bf16 and fp8 NVIDIA ModelOpt, is not installed.
         ResultError: the limits cannot be met, or the result is not what it goes by.
     """
     started = time.perf_counter()
     say = log or (lambda _: None)
     graph = load_source(source)
-    calibration, checked = _fitting(graph, calibration, "calibration"), _fitting(graph, checked, "checked")
-    if len(checked) == 0:
-        raise DataError(f"checking {precision} against fp32 needs at least one held-out image, none was given.")
     recipe = recipe_for(graph, precision, calibration, say)
-    trial = Trial(graph, recipe, checked, limits)
-    search(graph, recipe, trial, limits, say)
+    expected = logits_of(graph.model, checked, optimised=True)
+    trial, count = search(graph, recipe, checked, expected, limits, say)
     audit, unreduced = _audited(graph, recipe, trial)
-    as_run = trial.as_run()
-    content = trial.converted.SerializeToString()
+    try:
+        as_run = deviation(logits_of(trial.model, checked, optimised=True), expected).relative
+    except ResultError:
+        if precision in RUN_HERE:
+            raise
+        as_run = None
+    content = trial.model.SerializeToString()
     write_atomic(target, content)
     found = trial.deviation
     how = Reduction(
@@ -86,27 +85,12 @@ def reduced_from_onnx(
         images=len(checked),
         measured=trial.measured,
         as_run=as_run,
-        calibration=f"{len(calibration)} training images, evenly spread" if recipe.calibrated else "",
+        calibration=f"{len(calibration)} training images, evenly spread" if precision in CALIBRATED else "",
         unreduced=unreduced,
-        conversions=trial.count,
+        conversions=count,
     )
     nodes = sum(sum(counts.values()) for counts in audit.values())
     return ReducedFacts(how, nodes, len(content), time.perf_counter() - started, audit)
-
-
-def _fitting(graph: SourceGraph, images: NDArray[Any], what: str) -> NDArray[Any]:
-    """``images``, checked to be what the graph takes."""
-    import onnx
-
-    value = next(value for value in graph.model.graph.input if value.name == graph.input)
-    dtype = onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
-    wanted = dims(value)[1:]
-    if images.dtype != dtype or images.shape[1:] != wanted:
-        raise DataError(
-            f"the {what} images are {images.dtype} {list(images.shape)}, but the graph takes {dtype} "
-            f"{['N', *wanted]}; give its own inputs."
-        )
-    return images
 
 
 def _audited(graph: SourceGraph, recipe: Recipe, trial: Trial) -> tuple[OperatorDtypes, int]:
@@ -117,23 +101,23 @@ def _audited(graph: SourceGraph, recipe: Recipe, trial: Trial) -> tuple[Operator
     """
     import onnx
 
-    typed = inferred(trial.converted, f"the {recipe.precision} graph")
+    typed = inferred(trial.model, f"the {recipe.precision} graph")
     try:
         onnx.checker.check_model(typed, full_check=True)
     except Exception as error:  # ValidationError or InferenceError, which share no base of their own
         raise ResultError(f"the {recipe.precision} graph is not a valid ONNX graph ({one_line(error)}).") from error
-    products = {node.name for node in graph.nodes if node.op_type in PRODUCTS}
-    by_search = len(products & trial.kept)
-    could = len(products & set(recipe.candidates))
+    products = set(graph.products(weighted=False))
+    by_search, could = len(products & trial.kept), len(products & set(recipe.candidates))
     if 2 * by_search > could:
         raise ResultError(
             f"{recipe.precision} is within its limits only with {by_search} of {could} matrix products in fp32, so "
             f"that little would be {recipe.precision}; leave this precision out."
         )
     others = len(set(unreduced_products(typed, recipe.precision)) - trial.kept)
-    weighted = len(graph.products(weighted=True))
-    tool_is_fair = recipe.tool_decides and others - recipe.spared <= weighted // 2
-    spared = others if tool_is_fair else recipe.spared
+    spared = recipe.spared
+    # ModelOpt leaves products out of fp8 by rules of its own; up to half of those with weights are accepted.
+    if recipe.precision == "fp8" and others - spared <= len(graph.products(weighted=True)) // 2:
+        spared = others
     audit = audit_of(typed)
     check_audit(audit, recipe.precision, by_search + spared)
     return audit, others

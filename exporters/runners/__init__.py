@@ -6,12 +6,10 @@ one name neither what was given nor what is possible.
 base    what every runner promises
 ort     an ONNX file in ONNX Runtime
 engine  a TensorRT engine, run and timed on the GPU
-times   what timing an engine gives
 """
 
 from vitcompress.exporters.runners.base import Runner
-from vitcompress.exporters.runners.engine import EngineRunner
+from vitcompress.exporters.runners.engine import EngineRunner, EngineTimes
 from vitcompress.exporters.runners.ort import PROVIDERS, OnnxRunner, Provider, provider_for
-from vitcompress.exporters.runners.times import EngineTimes
 
 __all__ = ["PROVIDERS", "EngineRunner", "EngineTimes", "OnnxRunner", "Provider", "Runner", "provider_for"]

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vitcompress.core.artifact_records import Input
-from vitcompress.core.errors import ResultError, UsageError
+from vitcompress.core.errors import BundleError, UsageError
 
 
 class Runner(ABC):
@@ -31,9 +30,7 @@ class Runner(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @abstractmethod
@@ -62,39 +59,38 @@ class Runner(ABC):
             ResultError: the runtime failed.
         """
         self._check(images)
-        logits = self._infer(images)
-        if logits.shape != (len(images), self.classes):
-            raise ResultError(
-                f"{self.path.name} gave logits {logits.shape} where ({len(images)}, {self.classes}) was expected."
-            )
-        return logits
+        return self._infer(images)
 
     def _check(self, images: NDArray[Any]) -> None:
-        if images.dtype != self.image_dtype:
-            pixels = " (RGB pixels, not normalised)" if self.input == "uint8" else ""
-            raise UsageError(f"{self.path.name} takes {self.image_dtype} images{pixels}, {images.dtype} was given.")
-        if images.ndim != 4 or images.shape[1:] != self.image_shape:
+        top = len(images) if self.max_batch is None else self.max_batch
+        fits = images.dtype == self.image_dtype and images.shape[1:] == self.image_shape
+        if not (fits and self.min_batch <= len(images) <= top):
+            pixels = "RGB pixels" if self.input == "uint8" else "normalised images"
+            batch = f"{self.min_batch} to {self.max_batch or 'any'}"
             wanted = ", ".join(map(str, self.image_shape))
-            raise UsageError(f"{self.path.name} takes images [batch, {wanted}], {list(images.shape)} was given.")
-        batch = len(images)
-        if batch < self.min_batch or (self.max_batch is not None and batch > self.max_batch):
-            top = "any size" if self.max_batch is None else str(self.max_batch)
-            raise UsageError(f"{self.path.name} takes batches of {self.min_batch} to {top}, {batch} was given.")
+            raise UsageError(
+                f"{self.path.name} takes {pixels}, {self.image_dtype} [{batch}, {wanted}]; {images.dtype} "
+                f"{list(images.shape)} was given."
+            )
 
 
-def input_of(dtype: str, shape: list[Any]) -> tuple[Input, int] | None:
-    """Return what a file takes, and the side of its square images in pixels; None where it takes no images.
+def input_of(dtype: str, shape: list[Any], path: Path) -> tuple[Input, int]:
+    """Return what a file takes, and the side of its square images in pixels.
 
     Args:
-        dtype: ``float32`` or ``uint8``, else refused.
-        shape: four sizes, the batch first; a dynamic one is anything but a positive whole number.
+        dtype: of its input.
+        shape: four sizes, the batch first; a dynamic one is anything but a number.
+        path: of the file, for the message.
+
+    Raises:
+        BundleError: it takes no images.
     """
-    if len(shape) != 4 or not isinstance(shape[2], int) or shape[2] < 1:
-        return None
-    size = shape[2]
-    kinds: dict[tuple[str, tuple[Any, ...]], Input] = {
-        ("float32", (3, size, size)): "float",
-        ("uint8", (size, size, 3)): "uint8",
-    }
-    kind = kinds.get((dtype, tuple(shape[1:])))
-    return (kind, size) if kind else None
+    size = shape[2] if len(shape) == 4 and isinstance(shape[2], int) else None
+    if size and (dtype, shape[1:]) == ("float32", [3, size, size]):
+        return "float", size
+    if size and (dtype, shape[1:]) == ("uint8", [size, size, 3]):
+        return "uint8", size
+    raise BundleError(
+        f"{path} is no image classifier: it takes {dtype or 'another dtype'} {shape}, "
+        "not float32 [batch, 3, size, size] or uint8 [batch, size, size, 3]."
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,35 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitcompress.core.errors import BundleError, EnvironmentLacksError, ResultError, UsageError
+from vitcompress.core.errors import BundleError, EnvironmentLacksError, ResultError
 from vitcompress.exporters.cuda import Gpu, gpu_facts, gpu_present
-from vitcompress.exporters.latency import WARMUP_SHARE, Times, no_garbage_collection
+from vitcompress.exporters.latency import WARMUP_SHARE, Times, no_garbage_collection, percentiles
 from vitcompress.exporters.runners.base import Runner, input_of
-from vitcompress.exporters.runners.times import MAX_SAMPLES, MIN_SAMPLES, QUEUED, EngineTimes, warm_up
 from vitcompress.exporters.tensorrt.flavours import load_tensorrt
 from vitcompress.exporters.tensorrt.log import TensorrtLog
+
+QUEUED = 16
+"""Inferences queued at once, so that the GPU does not wait for the host between them."""
+MIN_SAMPLES, MAX_SAMPLES = 32, 20_000
+"""Samples that are taken even when the time is spent, and beyond which more would sharpen nothing."""
+
+
+@dataclass(frozen=True)
+class EngineTimes:
+    """GPU compute of one engine at one batch size."""
+
+    gpu_ms: Times
+    """Milliseconds an inference of the whole batch, float64 ``[samples]``, without transfers."""
+    how: str
+    """How it was measured, and on what, in words."""
+
+    def gpu_percentiles(self) -> tuple[float, float, float | None]:
+        """Return median, 90th and 99th percentile of ``gpu_ms``; the last None with fewer than 100 samples."""
+        return percentiles(self.gpu_ms)
+
+    def method(self) -> str:
+        """Return ``how``."""
+        return self.how
 
 
 class EngineRunner(Runner):
@@ -58,24 +81,12 @@ class EngineRunner(Runner):
         """Read shapes and the batch range from the engine, and give both tensors memory for the largest batch."""
         engine = self._engine
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
-        inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
-        outputs = [name for name in names if name not in inputs]
+        (self._input,) = (name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT)
+        (self._output,) = (name for name in names if name != self._input)
+        smallest, _, largest = (list(shape) for shape in engine.get_tensor_profile_shape(self._input, 0))
         dtypes = {trt.float32: "float32", trt.uint8: "uint8"}
-        kinds = [dtypes.get(dtype, str(dtype)) for dtype in map(engine.get_tensor_dtype, (*inputs, *outputs))]
-        profile: list[list[int]] = []
-        if len(inputs) == len(outputs) == 1:
-            profile = [[int(size) for size in shape] for shape in engine.get_tensor_profile_shape(inputs[0], 0)]
-        takes = input_of(kinds[0], profile[-1]) if profile else None
-        if takes is None or kinds[-1] != "float32":
-            shown = ", ".join(f"{name} {kind}" for name, kind in zip((*inputs, *outputs), kinds, strict=True))
-            largest = f", images of at most {profile[-1]}" if profile else ""
-            raise BundleError(
-                f"{self.path} has tensors {shown}{largest}; one input, float32 [batch, 3, size, size] or uint8 "
-                "[batch, size, size, 3], and one float32 output are needed."
-            )
-        self.input, self.size = takes
-        self._input, self._output = inputs[0], outputs[0]
-        self.min_batch, self.max_batch = profile[0][0], profile[-1][0]
+        self.input, self.size = input_of(dtypes.get(engine.get_tensor_dtype(self._input), ""), largest, self.path)
+        self.min_batch, self.max_batch = int(smallest[0]), int(largest[0])
         self.classes = int(engine.get_tensor_shape(self._output)[1])
         self._images_at = self._gpu.allocate(self.image_dtype.itemsize * self.max_batch * 3 * self.size**2)
         self._logits_at = self._gpu.allocate(4 * self.max_batch * self.classes)
@@ -99,8 +110,6 @@ class EngineRunner(Runner):
 
     def _prepare(self, images: NDArray[Any]) -> None:
         """Set the batch that the next calls run."""
-        if self._context is None:
-            raise UsageError(f"the runner of {self.path.name} was closed.")
         if not self._context.set_input_shape(self._input, images.shape):
             raise ResultError(f"TensorRT failed on {self.path.name} ({self._log.last_error()}).")
 
@@ -112,10 +121,10 @@ class EngineRunner(Runner):
     def time(self, images: NDArray[Any], seconds: float, clock: Callable[[], float] = time.perf_counter) -> EngineTimes:
         """Time GPU compute of the engine on one batch, by CUDA events.
 
-        First calls with their copies until they have settled (tensorrt-rtx compiles just in time) or a quarter of
-        ``seconds`` is spent. Then ``QUEUED`` inferences at a time, queued on the same stream between CUDA events, on
-        images that are on the GPU already; the queue hides the host's part unless that takes longer, which
-        ``enqueue_ms`` tells. No CUDA graph. (End to end, engines are timed beside the others, in sessions.)
+        First calls with their copies, for a quarter of ``seconds`` (tensorrt-rtx compiles just in time). Then
+        ``QUEUED`` inferences at a time, queued on the same stream between CUDA events, on images that are on the GPU
+        already; the queue hides the host's part unless that takes longer, which the record tells. No CUDA graph. (End
+        to end, engines are timed beside the others, in sessions.)
 
         Args:
             images: one batch ``[B, *image_shape]`` of ``image_dtype``.
@@ -123,48 +132,42 @@ class EngineRunner(Runner):
             clock: seconds, monotonic; replaced in tests.
 
         Raises:
-            UsageError: ``images`` do not fit, or ``seconds`` is not positive.
+            UsageError: ``images`` do not fit.
             ResultError: the runtime or the driver failed.
         """
         self._check(images)
-        if not seconds > 0:
-            raise UsageError(f"timing {self.path.name} takes more than {seconds} seconds; give a positive number.")
         images = np.ascontiguousarray(images)
         began = clock()
-
-        def end_to_end() -> float:
-            start = clock()
-            self._infer(images)
-            return 1e3 * (clock() - start)
-
+        milliseconds: list[float] = []
+        queueing = 0.0
         with no_garbage_collection():
-            warm = warm_up(end_to_end, lambda: clock() - began >= WARMUP_SHARE * seconds)
-            gpu, enqueue = self._compute(lambda: clock() - began >= seconds, clock)
-        return EngineTimes(
-            batch=len(images),
-            gpu_ms=gpu,
-            enqueue_ms=enqueue,
-            warm_up=warm,
-            gpu=gpu_facts(),
-            flavour=self.flavour,
-            version=self.version,
-        )
-
-    def _compute(self, spent: Callable[[], bool], clock: Callable[[], float]) -> tuple[Times, Times]:
-        """Return milliseconds of GPU compute and of queueing it, for each of many inferences."""
-        gpu: list[float] = []
-        enqueue: list[float] = []
-        events = [self._gpu.event() for _ in range(QUEUED + 1)]
-        while len(gpu) < MIN_SAMPLES or (not spent() and len(gpu) < MAX_SAMPLES):
-            self._gpu.record(events[0])
-            for event in events[1:]:
+            self._infer(images)
+            first = clock() - began
+            while clock() - began < WARMUP_SHARE * seconds:
+                self._infer(images)
+            events = [self._gpu.event() for _ in range(QUEUED + 1)]
+            while len(milliseconds) < MIN_SAMPLES or (clock() - began < seconds and len(milliseconds) < MAX_SAMPLES):
+                self._gpu.record(events[0])
                 start = clock()
-                self._enqueue()
-                enqueue.append(1e3 * (clock() - start))
-                self._gpu.record(event)
-            self._gpu.wait()
-            gpu += [self._gpu.elapsed_ms(first, last) for first, last in pairwise(events)]
-        return np.asarray(gpu), np.asarray(enqueue)
+                for event in events[1:]:
+                    self._enqueue()
+                    self._gpu.record(event)
+                queueing += clock() - start
+                self._gpu.wait()
+                milliseconds += [self._gpu.elapsed_ms(one, other) for one, other in pairwise(events)]
+        return EngineTimes(np.asarray(milliseconds), self._method(first, 1e3 * queueing > 0.9 * sum(milliseconds)))
+
+    def _method(self, first: float, host_bound: bool) -> str:
+        """Return what a reader must know to compare these figures with others, in words."""
+        gpu = gpu_facts()
+        clock = f"SM clock {gpu.sm_clock_mhz} MHz" if gpu.sm_clock_mhz else "SM clock unknown"
+        waits = "; the host queues more slowly than the GPU computes" if host_bound else ""
+        return (
+            f"{gpu.name}, driver {gpu.driver or 'unknown'} (CUDA {gpu.cuda}), {clock} afterwards, {self.flavour} "
+            f"{self.version}; GPU compute by CUDA events without transfers, {QUEUED} inferences queued at once; end to "
+            "end by the wall clock with transfers from pageable memory, one at a time; no CUDA graph; first call "
+            f"{1e3 * first:.1f} ms{waits}"
+        )
 
 
 def _execution_context(trt: Any, engine: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from vitcompress.core.errors import BundleError, EnvironmentLacksError, ResultError, UsageError
+from vitcompress.core.errors import BundleError, EnvironmentLacksError, ResultError
 from vitcompress.exporters.latency import physical_cores
 from vitcompress.exporters.runners.base import Runner, input_of
 
@@ -19,7 +19,7 @@ _DTYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
 
 
 def provider_for(device: str) -> Provider:
-    """Where ONNX Runtime belongs in a run on ``device``: on the GPU when that is ``cuda`` and this build knows GPUs.
+    """Return where ONNX Runtime runs in a run on ``device``: the GPU when that is ``cuda`` and this build knows GPUs.
 
     Raises:
         EnvironmentLacksError: ONNX Runtime is not installed.
@@ -47,30 +47,18 @@ class OnnxRunner(Runner):
         self.path = path
         self._session: Any = _session(path, threads, PROVIDERS[providers])
         self.provider = self._session.get_providers()[0]
-        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        shapes = [list(value.shape) for value in (*inputs, *outputs)]
-        types = [value.type for value in (*inputs, *outputs)]
-        takes = input_of(_DTYPES.get(types[0], types[0]), shapes[0]) if len(inputs) == len(outputs) == 1 else None
-        gives = len(shapes[-1]) == 2 and isinstance(shapes[-1][1], int) and types[-1] == "tensor(float)"
-        if takes is None or not gives:
-            shown = ", ".join(f"{kind} {shape}" for kind, shape in zip(types, shapes, strict=True))
-            raise BundleError(
-                f"{path} is no image classifier: its inputs and outputs are {shown}, "
-                "not float32 [batch, 3, size, size] or uint8 [batch, size, size, 3] -> float32 [batch, classes]."
-            )
-        self.input, self.size = takes
-        self.classes = shapes[1][1]
-        self._input = inputs[0].name
-        if isinstance(shapes[0][0], int):  # exported for one batch size only
-            self.min_batch = self.max_batch = shapes[0][0]
+        images, logits = self._session.get_inputs()[0], self._session.get_outputs()[0]
+        self.input, self.size = input_of(_DTYPES.get(images.type, images.type), list(images.shape), path)
+        self.classes = logits.shape[1]
+        self._input = images.name
+        if isinstance(images.shape[0], int):  # exported for one batch size only
+            self.min_batch = self.max_batch = images.shape[0]
 
     def close(self) -> None:
         """Drop the session."""
         self._session = None
 
     def _infer(self, images: NDArray[Any]) -> NDArray[np.float32]:
-        if self._session is None:
-            raise UsageError(f"the runner of {self.path.name} was closed.")
         try:
             logits = self._session.run(None, {self._input: images})[0]
         except Exception as error:  # ONNX Runtime's errors share no base but this
@@ -108,7 +96,7 @@ def _session(path: Path, threads: int | None, provider: str) -> Any:
     if not path.is_file():
         raise BundleError(f"{path} does not exist.")
     on_gpu = provider != PROVIDERS["cpu"]
-    if on_gpu and hasattr(ort, "preload_dlls"):
+    if on_gpu:
         ort.preload_dlls()  # CUDA's libraries, when they came as wheels, are on no search path
     try:
         session = ort.InferenceSession(str(path), options, providers=[provider])
@@ -123,5 +111,5 @@ def _session(path: Path, threads: int | None, provider: str) -> Any:
 
 
 def _sentence(error: Exception) -> str:
-    """Return last part of ONNX Runtime's ``[ONNXRuntimeError] : 7 : INVALID_PROTOBUF : what happened``, in one line."""
+    """Return the last part of ``[ONNXRuntimeError] : 7 : INVALID_PROTOBUF : what happened``, in one line."""
     return " ".join(str(error).split(" : ")[-1].split())[:200].rstrip(".")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -43,16 +43,6 @@ class BuildOptions:
         return self.root / "export" / f"{graph.name}.{target}.engine"
 
 
-@dataclass(frozen=True)
-class AddedFiles:
-    """What a target added to a bundle beside the models."""
-
-    files: Mapping[str, str] = field(default_factory=dict)
-    """Path in the bundle to what the file is, in words for the model card."""
-    usage: str = ""
-    """How to use them: a paragraph of the model card, Markdown."""
-
-
 class Target(ABC):
     """One name that ``export.target`` may have.
 
@@ -72,10 +62,6 @@ class Target(ABC):
     """Distributions on PyPI that it runs with: the bundle's manifest has the version of the first that is installed."""
     needs_gpu: ClassVar[bool] = False
     """Whether it runs on an NVIDIA GPU alone."""
-    needs: ClassVar[str] = ""
-    """What running it takes beyond the library, in words: ``an NVIDIA GPU``."""
-    hardware: ClassVar[str] = ""
-    """What the names in an artifact's ``hardware`` are, in words, where they do not tell themselves."""
     note: ClassVar[str] = ""
     """What to know before its file is moved to another machine: a sentence of the model card."""
 
@@ -108,11 +94,7 @@ class Target(ABC):
         raise UsageError(f"{self.title} builds nothing of its own.")
 
     def open(self, path: Path, threads: int | None = None) -> Runner:
-        """Load the first file of an artifact, to run it.
-
-        Args:
-            path: where that file is.
-            threads: CPU threads, where it runs on the CPU; None for one a physical core.
+        """Load the first file of an artifact, to run it on ``threads`` of the CPU (None: one a physical core).
 
         Raises:
             EnvironmentLacksError: a library or a device is missing.
@@ -123,12 +105,12 @@ class Target(ABC):
     def load_library(self) -> None:  # noqa: B027 - a target without a library has nothing to do
         """Import what :meth:`open` imports, and nothing more: memory is measured against that."""
 
-    def add_files(self, bundle: Path, parts: Sequence[Part], labels: Sequence[str]) -> AddedFiles:
-        """Add files to a bundle whose models are in place.
+    def add_files(self, bundle: Path, parts: Sequence[Part], labels: Sequence[str]) -> str:
+        """Add files to a bundle whose models are in place; return how to use them, Markdown for the model card.
 
         Args:
             bundle: the folder.
             parts: the recommended models.
             labels: in the order of the logits.
         """
-        return AddedFiles()
+        return ""

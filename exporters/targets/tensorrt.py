@@ -22,10 +22,7 @@ class TensorrtTarget(Target):
     precisions = get_args(Precision)
     distributions = ("tensorrt",)
     needs_gpu = True
-    needs = "an NVIDIA GPU"
-    note = (
-        "An engine loads only in the TensorRT it was built with; elsewhere use an ONNX file, or build the engine again."
-    )
+    note = "It loads only in the TensorRT it was built with, on an NVIDIA GPU. Elsewhere use an ONNX file."
 
     def available(self) -> Availability:
         """Look whether this flavour of TensorRT is installed and can build here."""
@@ -43,7 +40,6 @@ class TensorrtTarget(Target):
             path,
             flavour=self.name,
             precision=graph.precision,
-            min_batch=1,
             opt_batch=options.opt_batch,
             max_batch=options.max_batch,
             compute_capabilities=self.capabilities(graph.precision, options),
@@ -61,9 +57,9 @@ class TensorrtTarget(Target):
             tf32=facts.tf32,
             hardware=facts.hardware,
             hardware_source=facts.hardware_source,
-            min_batch=facts.min_batch,
-            opt_batch=facts.opt_batch,
-            max_batch=facts.max_batch,
+            min_batch=1,
+            opt_batch=options.opt_batch,
+            max_batch=options.max_batch,
             seconds=facts.seconds,
         )
 

@@ -16,7 +16,6 @@ class TensorrtRtxTarget(TensorrtTarget):
     name = "tensorrt-rtx"
     title = "TensorRT-RTX"
     distributions = ("tensorrt-rtx",)
-    hardware = "NVIDIA compute capabilities"
 
     def capabilities(self, precision: Precision, options: BuildOptions) -> tuple[str, ...]:
         """Return the GPU generations asked for; of fp8, where none were, the ones that multiply it."""

@@ -16,7 +16,6 @@ from vitcompress.exporters.tensorrt.build import EngineFacts as EngineFacts
 from vitcompress.exporters.tensorrt.build import engine_from_onnx as engine_from_onnx
 from vitcompress.exporters.tensorrt.flavours import MODULES as MODULES
 from vitcompress.exporters.tensorrt.flavours import RTX_DEFAULT as RTX_DEFAULT
-from vitcompress.exporters.tensorrt.flavours import Flavour as Flavour
 from vitcompress.exporters.tensorrt.flavours import capability_names as capability_names
 from vitcompress.exporters.tensorrt.flavours import choose_flavour as choose_flavour
 from vitcompress.exporters.tensorrt.flavours import installed_flavours as installed_flavours

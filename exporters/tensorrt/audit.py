@@ -52,9 +52,7 @@ def engine_audit(information: str) -> OperatorDtypes:
     A layer counts with the dtype of its first input: that of a fused product is what it multiplies, while its output
     may be converted already. ``unknown`` where the inspector does not tell.
 
-    Args:
-        information: :func:`information_of` the engine. One built without detailed profiling verbosity gives layer
-            names only, and an empty audit.
+    Of an engine built without detailed profiling verbosity, the inspector gives layer names only: an empty audit.
     """
     counts: dict[str, Counter[str]] = {}
     for layer in json.loads(information).get("Layers", []):
@@ -71,8 +69,7 @@ def builder_audit(layers: str) -> OperatorDtypes:
     A layer counts with the widest dtype of its inputs, constants aside: a product of int8 activations and weights
     that were dequantised before computes in float32, whatever the graph says. Layers on shapes alone are left out.
 
-    Args:
-        layers: the builder's message, logged with detailed profiling verbosity; any other gives an empty audit.
+    ``layers`` is the builder's message, logged with detailed profiling verbosity; any other gives an empty audit.
     """
     counts: dict[str, Counter[str]] = {}
     for kind, inputs in re.findall(r"^Name: .*?, LayerType: (\w+), Inputs: \[(.*?)\], Constants: \[", layers, re.M):
@@ -90,13 +87,8 @@ def _dtype_in(words: str) -> str:
 def check_engine(audit: OperatorDtypes, precision: Precision, name: str) -> None:
     """Refuse an engine none of whose layers has the dtype that was asked for, as far as TensorRT tells.
 
-    Args:
-        audit: :func:`engine_audit` or :func:`builder_audit` of it.
-        precision: what was asked for.
-        name: of the ONNX file, for the message.
-
     Raises:
-        ResultError: every layer's dtype is known, and none is the one asked for.
+        ResultError: every layer's dtype is known, and none is the one asked for; ``name`` is the ONNX file's.
     """
     found = {dtype for dtypes in audit.values() for dtype in dtypes}
     if found and UNKNOWN not in found and DTYPES[precision] not in found:

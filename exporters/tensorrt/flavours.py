@@ -6,12 +6,11 @@ import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
-from typing import Any, Literal
+from typing import Any
 
-from vitcompress.core.errors import EnvironmentLacksError, UsageError
+from vitcompress.core.errors import EnvironmentLacksError
 from vitcompress.exporters.cuda import gpu_present
 
-Flavour = Literal["tensorrt", "tensorrt-rtx"]
 MODULES: dict[str, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 """Flavour, spelled as its distribution on PyPI, to the module it installs."""
 RTX_DEFAULT = ("8.0", "8.6", "8.9", "12.0")
@@ -31,21 +30,16 @@ def installed_flavours() -> dict[str, str]:
 
 
 def choose_flavour(wanted: str) -> tuple[str, str]:
-    """Return the flavour to build with (or ``none``), and why, in words.
+    """Return the flavour to build with, or ``none`` where ``auto`` finds none, and why, in words.
 
     Args:
-        wanted: ``auto``, ``none``, ``tensorrt`` or ``tensorrt-rtx``.
+        wanted: ``auto``, ``tensorrt`` or ``tensorrt-rtx``.
 
     Raises:
-        UsageError: ``wanted`` is none of the four.
         EnvironmentLacksError: a flavour asked for by name cannot build here.
     """
-    if wanted not in ("auto", "none", *MODULES):
-        raise UsageError(f"engine '{wanted}' is not known; choose auto, tensorrt, tensorrt-rtx or none.")
-    if wanted == "none":
-        return "none", "no engine was asked for"
     installed = installed_flavours()
-    if wanted in MODULES:
+    if wanted != "auto":
         if wanted not in installed:
             raise EnvironmentLacksError(f"{wanted} is not installed; run pip install {wanted}.")
         if wanted == "tensorrt" and not gpu_present():

@@ -149,7 +149,7 @@ def distill(
     root = Path(output) if output is not None else Path("runs") / f"distill-{name}"
     context = Context(RunDirectory(root), seed=seed, device=device, console=console)
     shapes = tap_shapes(network, size, student_layers(pairs)), tap_shapes(theirs, size, teacher_layers(pairs))
-    tapped = with_taps(network, pairs, *shapes, context)
+    tapped = with_taps(network, pairs, *shapes)
     where = make_accelerator(device).device
     config = _decided(config, _facts(train, val, len(labels), start, (network, theirs), size, where.type))
     precision = torch.bfloat16 if config.teacher_precision == "bfloat16" else torch.float32

@@ -142,7 +142,7 @@ class Analysis:
     """What :func:`vitcompress.analyze` gives."""
 
     document: dict[str, Any]
-    """What analysis.json holds: each layer's measures, definitions, and what they advise."""
+    """What analysis.json holds: each layer's measures (docs/analysis.md)."""
     folder: Path
     """Where analysis.json, tables and figures are."""
 
@@ -157,7 +157,7 @@ def analyze_module(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     progress: bool = True,
 ) -> Analysis:
-    """Read the features of a network layer by layer: rank, spectrum, directions, attention (docs/analysis.md).
+    """Read the features of a network layer by layer: rank, directions, intensity, entropy (docs/analysis.md).
 
     Args:
         module: maps images ``[B, 3, S, S]`` to logits ``[B, K]``; not changed.
@@ -200,7 +200,7 @@ def analyze_module(
             sample=f"{count:,} images that were given",
             advance=lambda done: bar.update(task, advance=done),
         )
-    write(root / "analysis", [result], advice=None, selected=(), student=None)
+    write(root / "analysis", [result])
     document: dict[str, Any] = json.loads((root / "analysis" / "analysis.json").read_text())
     return Analysis(document, root / "analysis")
 

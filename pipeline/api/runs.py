@@ -140,7 +140,7 @@ def run(
         image_size: side of both networks' input, pixels.
         targets: what to make, such as ``("onnx", "tensorrt")``.
         precisions: such as ``("fp32", "int8")``.
-        projector: of a lift: ``fold``, ``keep`` or ``auto``.
+        projector: of a lift: ``fold`` or ``keep``.
         max_accuracy_drop: gate: points of top-1 that the deployed student may lose against the teacher.
         min_speedup: gate: times as fast as the teacher in the same runtime.
         max_latency_ms: gate: milliseconds for a batch of one.
@@ -216,7 +216,7 @@ def export(
         output: of a network: the folder for the files.
         targets: what to make, such as ``("onnx", "tensorrt")``; of a network, None for the ONNX graph.
         precisions: of a run's targets; a network's are fp32.
-        projector: of a run's lift: ``fold``, ``keep`` or ``auto``.
+        projector: of a run's lift: ``fold`` or ``keep``.
         settings: of a run's ``fold`` and ``export``, by dotted name.
         images: of a network: float32 ``[N, 3, S, S]`` to compare the graph with torch on; None for noise.
         size: of a network: S, where no images are given.
@@ -260,7 +260,7 @@ def analyze(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     progress: bool = True,
 ) -> Analysis:
-    """Read features layer by layer (rank, spectrum, directions, entropy): of a run's networks, or of one of your own.
+    """Read features layer by layer (rank, directions, intensity, entropy): of a run's networks, or of one of your own.
 
     Args:
         what: a run or its folder, whose teacher, student and snapshots are read; or a network.

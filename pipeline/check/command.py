@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vitcompress.core.artifact_records import GatesRecord
 from vitcompress.core.errors import UsageError
 from vitcompress.core.files import sha256_of, unwritable, write_atomic
-from vitcompress.pipeline.check.baseline import Baseline, load_baseline
-from vitcompress.pipeline.check.compare import compare, uncompared
+from vitcompress.pipeline.check.baseline import Baseline, load_baseline, text_of
 from vitcompress.pipeline.check.config import CheckConfig
-from vitcompress.pipeline.check.limits import LIMITS
+from vitcompress.pipeline.check.differences import changes, foreign, notes
+from vitcompress.pipeline.check.limits import LIMITS, compare
 from vitcompress.pipeline.check.measured import baseline_of
-from vitcompress.pipeline.check.same import foreign, notes
-from vitcompress.pipeline.check.tell import cause, markdown, verdict, worded
-from vitcompress.pipeline.check.update import update
+from vitcompress.pipeline.check.tell import markdown
 from vitcompress.pipeline.config import merge, validate_check
 from vitcompress.pipeline.report.junit import junit
 from vitcompress.pipeline.report.schema import read_report
 from vitcompress.pipeline.report.shape import Report
+from vitcompress.pipeline.report.verdict import verdict_of
+from vitcompress.stages.gates.gate import passed
 
 SCHEMA_VERSION = 1
 
@@ -49,15 +51,15 @@ def check(run: Path, path: Path, sets: Mapping[str, Any], output: Path | None) -
             f"baseline '{path}' is of something else than '{run}': {'; '.join(others)}. Nothing was compared; give "
             "the baseline of this run, or make one with `compress check RUN --baseline FILE --update`."
         )
-    judged = compare(config, before, now)
-    rows = [worded(row, config.batch) for row in judged]
-    said = [*notes(before, now), *uncompared(config, before, now)]
+    judged, left_out = compare(config, before, now)
+    rows = [row.model_dump(mode="json") | LIMITS[row.gate].words() for row in judged]
+    said = [*notes(before, now), *left_out]
     if not report.verdict.passed:
         said.append(f"This run failed its own gates: {report.verdict.why}. That is apart from this comparison.")
     found: dict[str, Any] = {
         "kind": "compress-check",
         "schema_version": SCHEMA_VERSION,
-        "verdict": verdict(judged, limited=any(getattr(config, limit) is not None for limit in LIMITS)),
+        "verdict": verdict_of(GatesRecord(rows=judged, passed=passed(judged)), ()),
         "rows": rows,
         "notes": said,
         "settings": config.model_dump(mode="json"),
@@ -65,12 +67,11 @@ def check(run: Path, path: Path, sets: Mapping[str, Any], output: Path | None) -
         "report": {"path": str(file), "sha256": sha256_of(file)},
     }
     suite = f"{now.models.student} from {now.models.teacher}, {now.models.strategy}: against the baseline"
-    cases = [row if row["verdict"] == "pass" else {**row, "cause": cause(row)} for row in rows]
     folder = output or file.parent
     try:
         write_atomic(folder / "check.json", json.dumps(found, indent=2, allow_nan=False) + "\n")
         write_atomic(folder / "check.md", markdown(found))
-        write_atomic(folder / "check.junit.xml", junit(cases, suite, classname="compress.check"))
+        write_atomic(folder / "check.junit.xml", junit(rows, suite, classname="compress.check"))
     except OSError as error:
         raise UsageError(
             f"'{folder}' cannot be written ({unwritable(error)}); give a folder you may write to with --output."
@@ -79,18 +80,46 @@ def check(run: Path, path: Path, sets: Mapping[str, Any], output: Path | None) -
 
 
 def renew(run: Path, path: Path, *, force: bool) -> list[str]:
-    """Write the baseline of a run; return what was done, in lines for the reader.
+    """Make a run the baseline, unless nothing in it differs; return what was done, in lines for the reader.
+
+    Args:
+        run: a run directory, or a report.json.
+        path: of the baseline; made with its folder when there is none.
+        force: also when the run failed its own gates, or the baseline there is of other models or images.
 
     Raises:
-        UsageError: the run cannot be a baseline, or the file there must not be replaced.
+        UsageError: the file there is no baseline of this version, which ``force`` does not change; or ``force`` is
+            needed; or the recommended ONNX file was not measured; or the file cannot be written.
     """
     _, report, now = _read(run)
+    before = load_baseline(path) if path.exists() else None
+    name = now.recommended["onnx"]
+    found, teacher = now.artifacts.get(str(name)), now.teacher.get("onnx")
+    if not (found and found.right and found.session_p50_ms and teacher and teacher.session_p50_ms):
+        raise UsageError(
+            f"this run has no answers or no timing sessions of {name}, so it cannot be a baseline; "
+            "run `compress verify RUN` again."
+        )
+    if not report.verdict.passed and not force:
+        raise UsageError(
+            f"this run failed its own gates ({report.verdict.why}), so as a baseline it would hide that; "
+            "mend the run, or add --force."
+        )
+    others = foreign(before, now) if before else []
+    if others and not force:
+        raise UsageError(
+            f"baseline '{path}' is of something else ({'; '.join(others)}); give another --baseline, or add --force "
+            "to replace it."
+        )
+    if before and before.model_copy(update={"made": now.made}) == now:
+        return [f"baseline {path} is as this run measured it; left as it is"]
     try:
-        return update(path, now, report, force=force)
+        write_atomic(Path(os.path.realpath(path)), text_of(now))  # a link is written through, not replaced
     except OSError as error:
         raise UsageError(
             f"baseline '{path}' cannot be written ({unwritable(error)}); give a file you may write with --baseline."
         ) from error
+    return [f"baseline {path} {'replaced' if before else 'written'}", *(f"  {line}" for line in changes(before, now))]
 
 
 def settings(report: Report, sets: Mapping[str, Any]) -> CheckConfig:
@@ -101,10 +130,9 @@ def settings(report: Report, sets: Mapping[str, Any]) -> CheckConfig:
     """
     strange = sorted(set(sets) - {"check"})
     if strange:
-        bare = [name for name in strange if name in CheckConfig.model_fields]
         raise UsageError(
-            f"`compress check` can change settings of check, not of {', '.join(strange)}; "
-            + (f"write {', '.join(f'check.{name}' for name in bare)}." if bare else "see docs/check.md.")
+            f"`compress check` can change settings of check, not of {', '.join(strange)}; write check.NAME=VALUE "
+            "(docs/check.md)."
         )
     return validate_check(merge({"check": report.config.get("check", {})}, sets))
 

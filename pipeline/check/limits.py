@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from vitcompress.core.artifact_records import Runtime
+from vitcompress.core.artifact_records import GateRow
+from vitcompress.core.words import counted
 from vitcompress.exporters.latency import change_interval
 from vitcompress.pipeline.check.baseline import Baseline, Measured
 from vitcompress.pipeline.check.config import CheckConfig
-from vitcompress.pipeline.check.same import DISTURBED, MARGIN, machine
 from vitcompress.stages.gates.gate import Gate, Measurement, Verdict, verdict_on
-from vitcompress.stages.gates.names import parts_of
+from vitcompress.stages.gates.names import ROLES, Chosen, chosen, parts_of
+from vitcompress.stages.gates.registry import NO_TEACHER_ENGINE
 from vitcompress.stages.training.accuracy import paired_drop
 
+CONFIDENCE = 0.98
+"""Of the intervals that the limits are tested against: a change that is exactly at its limit is taken for one beyond it
+once in a hundred times."""
 SESSIONS = 2
 """Fewest on each side from which a change has an interval."""
-NO_TEACHER = (
-    "no engine is built of the teacher, so an engine's latency is relative to nothing; check.max_latency_growth limits "
-    "the latency itself, on the hardware of the baseline"
-)
+DISTURBED = 0.15
+"""Share of the CPUs' time, taken by other processes, from which a measurement counts as disturbed."""
+MARGIN = 3.0
+"""Points by which a disturbed slowdown must lie beyond its limit to be called one. A busy neighbour moves the ratio of
+two models by 1 to 4 % and no interval knows it (docs/check.md)."""
 
 
 @dataclass(frozen=True)
@@ -33,24 +37,9 @@ class Change:
     new: Measured
     before: Baseline
     now: Baseline
-    config: CheckConfig
-
-    def sides(self) -> Iterator[tuple[str, Baseline, Measured]]:
-        """Yield both sides, each with what a reader calls it."""
-        yield "the baseline", self.before, self.old
-        yield "this run", self.now, self.new
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class Limit(Gate[Change]):
-    """A limit on percent or points by which an artifact became worse."""
-
-    cause: str
-    """What a failed row says after its number and unit."""
-    upper: bool = True
-
-
-class TimeLimit(Limit):
+class TimeLimit(Gate[Change]):
     """A limit on a latency, which other processes can have disturbed."""
 
     def test(self, limit: float, found: Measurement, subject: Change) -> tuple[Verdict, str]:
@@ -63,14 +52,9 @@ class TimeLimit(Limit):
 def latency_verdict(
     limit: float, value: float, low: float | None, high: float | None, share: float
 ) -> tuple[Verdict, str]:
-    """Return the verdict on percent of latency lost, and its reason.
+    """Return the verdict on percent of latency lost, with its interval, and the reason.
 
-    Args:
-        limit: the largest allowed, percent.
-        value: percent.
-        low: lower end of its interval.
-        high: upper end of its interval.
-        share: of the CPUs' time that others took, in the more disturbed of the two measurements.
+    ``share`` is that of the CPUs' time that others took, in the more disturbed of the two measurements.
     """
     verdict, why = verdict_on(limit, value, low, high, upper=True)
     beyond = (value if low is None else low) - limit
@@ -87,71 +71,30 @@ def _accuracy(change: Change) -> Measurement:
     count = change.before.images.count
     old, new = change.old.answers(count), change.new.answers(count)
     if old is None or new is None:
-        return Measurement(
-            None, reason=f"{'this run' if new is None else 'the baseline'} has no answers of {change.name}"
-        )
+        side = "this run" if new is None else "the baseline"
+        return Measurement(None, reason=f"{side} has no answers of {change.name}")
     if bool(np.array_equal(old, new)):
         return Measurement(0.0, reason=f"each of {count} images is right or wrong as it was")
-    return Measurement(*paired_drop(old, new, change.config.confidence))
+    return Measurement(*paired_drop(old, new, CONFIDENCE))
 
 
 def _slowdown(change: Change) -> Measurement:
-    """Measure percent by which the latency relative to the teacher's grew."""
-    runtime = parts_of(change.name)[0]
+    """Measure percent by which the latency at batch 1, relative to the teacher's in the same run, grew."""
+    runtime, old, new = parts_of(change.name)[0], change.old.provider, change.new.provider
     if runtime != "onnx":
-        return Measurement(None, reason=NO_TEACHER)
-    return _grown(change, runtime)
-
-
-def _latency(change: Change) -> Measurement:
-    """Measure percent by which the latency itself grew, where the hardware is that of the baseline."""
-    before, now = change.before.hardware, change.now.hardware
-    if before is None or before != now:
-        return Measurement(
-            None,
-            reason=f"the baseline was measured on {machine(before)}, this run on {machine(now)}: "
-            "latencies of two machines are not compared, only their ratio to the teacher's",
-            owed=False,  # else whoever gets another machine from the CI service would be told of a regression
-        )
-    return _grown(change, None)
-
-
-def _grown(change: Change, runtime: Runtime | None) -> Measurement:
-    """Measure percent by which a latency grew: the artifact's alone, or in ``runtime`` relative to the teacher's."""
-    if change.old.provider != change.new.provider:
-        return Measurement(
-            None,
-            reason=f"the baseline was measured with {change.old.provider or 'no provider'}, this run with "
-            f"{change.new.provider or 'none'}: times of the two are not compared, nor how much faster than the teacher "
-            "a model is",
-        )
+        return Measurement(None, reason=NO_TEACHER_ENGINE)
+    if old != new:
+        reason = f"the baseline was measured with {old or 'no provider'}, this run with {new or 'none'}"
+        return Measurement(None, reason=f"{reason}: how much faster than the teacher a model is depends on that")
     logs = []
-    for whose, side, own in change.sides():
-        models: dict[str, Measured | None] = {change.name: own}
-        if runtime:
-            models[f"the teacher in {runtime}"] = side.teacher.get(runtime)
-        times = []
-        for what, one in models.items():
-            known = one.session_p50_ms if one else {}
-            if str(change.config.batch) not in known:
-                only = f" (only at {', '.join(known)})" if known else ""
-                return Measurement(None, reason=f"{whose} has no times of {what} at batch {change.config.batch}{only}")
-            times.append(np.asarray(known[str(change.config.batch)], dtype=np.float64))
-        if runtime and times[0].size != times[1].size:
-            counts = f"{times[0].size} sessions of {change.name} and {times[1].size} of its teacher"
-            return Measurement(None, reason=f"{whose} has {counts}")
-        logs.append(np.log(times[1] / times[0]) if runtime else -np.log(times[0]))
-    if min(logs[0].size, logs[1].size) < SESSIONS:
-        counts = f"{logs[0].size} and {logs[1].size} sessions were timed"
-        return Measurement(None, reason=f"{counts}; {SESSIONS} on each side are the fewest")
-    try:
-        ratio, low, high = change_interval(logs[0], logs[1], change.config.confidence)
-    except OverflowError:  # few sessions, far apart, and a high confidence
-        return Measurement(
-            None,
-            reason="the sessions differ so much that no number ends their interval at a confidence of "
-            f"{change.config.confidence:g}; measure again, for longer (verify.latency_seconds)",
-        )
+    for side, whole, own in (("the baseline", change.before, change.old), ("this run", change.now, change.new)):
+        teacher = whole.teacher.get(runtime)
+        times, of_teacher = (np.array(one.session_p50_ms.get("1", ()) if one else ()) for one in (own, teacher))
+        if times.size < SESSIONS or times.size != of_teacher.size:
+            counts = f"{counted(times.size, 'timing session')} of {change.name} and {of_teacher.size} of its teacher"
+            return Measurement(None, reason=f"{side} has {counts}; {SESSIONS} are the fewest, as many of both")
+        logs.append(np.log(of_teacher / times))
+    ratio, low, high = change_interval(logs[0], logs[1], CONFIDENCE)
     return Measurement(100 * (ratio - 1), 100 * (low - 1), 100 * (high - 1))
 
 
@@ -163,37 +106,50 @@ def _size(change: Change) -> Measurement:
     return Measurement(100 * (new / old - 1), reason=f"{old} bytes before, {new} now")
 
 
-LIMITS: dict[str, Limit] = {
+LIMITS: dict[str, Gate[Change]] = {
     one.field: one
     for one in (
-        Limit(
-            field="max_accuracy_loss",
-            label="accuracy loss",
-            unit="points",
-            cause="of top-1 lost against the baseline, on the same images",
-            measure=_accuracy,
-        ),
-        TimeLimit(
-            field="max_slowdown",
-            label="slowdown",
-            unit="%",
-            cause="slower against the teacher than the baseline",
-            measure=_slowdown,
-        ),
-        TimeLimit(
-            field="max_latency_growth",
-            label="latency growth",
-            unit="%",
-            cause="slower than the baseline, on the same hardware",
-            measure=_latency,
-        ),
-        Limit(
-            field="max_growth",
-            label="growth on disk",
-            unit="%",
-            cause="larger on disk than the baseline",
-            measure=_size,
-        ),
+        Gate(field="max_accuracy_loss", label="loss of top-1", unit="points", measure=_accuracy),
+        TimeLimit(field="max_slowdown", label="slowdown against the teacher", unit="%", measure=_slowdown),
+        Gate(field="max_growth", label="growth on disk", unit="%", measure=_size),
     )
 }
 """By the names of their settings."""
+
+
+def compare(config: CheckConfig, before: Baseline, now: Baseline) -> tuple[tuple[GateRow, ...], list[str]]:
+    """Return rows by artifact, then by limit, and what has no row: artifacts that neither side measured.
+
+    Of a role the artifact that was recommended then is compared, and the one that is now. Where a role is required, the
+    baseline's is: what it promised is what a run must not lose. The two are of the same networks and images
+    (``differences.foreign`` is empty).
+    """
+    filled = {
+        role: list(dict.fromkeys(name for name in (before.recommended.get(role), now.recommended.get(role)) if name))
+        for role in ROLES
+    }
+    rows, left_out = [], []
+    for one in chosen(config, filled, list(dict.fromkeys((*before.artifacts, *now.artifacts)))):
+        subject = _subject(one, before, now)
+        if subject is None:
+            if one.name:
+                left_out.append(f"{one.label} was measured neither in the baseline nor in this run.")
+            continue
+        for name, gate in LIMITS.items():
+            if (limit := getattr(config, name)) is not None:
+                conclusive = config.require_conclusive
+                rows.append(gate.row(one.label, limit, subject, required=one.required, require_conclusive=conclusive))
+    return tuple(rows), left_out
+
+
+def _subject(one: Chosen, before: Baseline, now: Baseline) -> Change | str | None:
+    """Return what is compared, or why it cannot be; None for what neither side measured and nobody requires."""
+    name = one.name or one.label
+    old, new = before.artifacts.get(name), now.artifacts.get(name)
+    if old and new:
+        return Change(name, old, new, before, now)
+    if new:
+        return f"the baseline has no {name}; `compress check RUN --update` adds it"
+    if old:
+        return f"this run has no measurement of {name}, which the baseline has"
+    return f"{name} was measured neither in the baseline nor in this run" if one.required else None

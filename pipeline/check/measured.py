@@ -6,11 +6,12 @@ import hashlib
 import json
 from pathlib import Path
 
+from vitcompress.core.artifact_records import AccuracyRow, LatencyRow
 from vitcompress.core.errors import UsageError
 from vitcompress.core.rundir import utc_now
 from vitcompress.pipeline.check.baseline import Baseline, Images, Made, Measured, Models, first_problem
-from vitcompress.pipeline.report.shape import Report
-from vitcompress.stages.gates.names import RUNTIMES, name_of
+from vitcompress.pipeline.report.shape import ModelRow, Report
+from vitcompress.stages.gates.names import name_of
 
 DIGITS = 6
 """Significant digits of a time that are kept, far beyond what any clock tells apart; decimals of a top-1."""
@@ -33,9 +34,9 @@ def baseline_of(report: Report, file: Path) -> Baseline:
         )
     graph, bundle, training = report.artifacts.deployed, report.artifacts.bundle, report.training
     try:
-        teacher = {runtime: _measured(report, "teacher", runtime, "fp32") for runtime in ("torch", *RUNTIMES)}
+        teacher = {row.runtime: _measured(report, row) for row in report.accuracy if row.model == "teacher"}
         artifacts = {
-            name_of(row.runtime, row.precision): _measured(report, graph, row.runtime, row.precision)
+            name_of(row.runtime, row.precision): _measured(report, row)
             for row in report.accuracy
             if row.model == graph and row.runtime != "torch"
         }
@@ -67,19 +68,20 @@ def baseline_of(report: Report, file: Path) -> Baseline:
         ) from error
 
 
-def _measured(report: Report, model: str, runtime: str, precision: str) -> Measured:
-    """Return what a report measured of one model in one runtime and precision."""
-    place = (model, runtime, precision)
-    answered = next((row for row in report.accuracy if (row.model, row.runtime, row.precision) == place), None)
-    size = next((row.bytes for row in report.models if (row.model, row.runtime, row.precision) == place), None)
+def _measured(report: Report, answered: AccuracyRow) -> Measured:
+    """Return what a report measured of the model in the runtime and precision of a row."""
+
+    def same(row: AccuracyRow | LatencyRow | ModelRow) -> bool:
+        return (row.model, row.runtime, row.precision) == (answered.model, answered.runtime, answered.precision)
+
     return Measured(
-        top1=round(answered.top1, DIGITS) if answered and answered.right and answered.top1 is not None else None,
-        right=answered.right if answered else "",
-        bytes=size if model != "teacher" else None,
-        provider=answered.provider if answered else "",
+        top1=round(answered.top1, DIGITS) if answered.right and answered.top1 is not None else None,
+        right=answered.right,
+        bytes=next((row.bytes for row in report.models if same(row) and row.model != "teacher"), None),
+        provider=answered.provider,
         session_p50_ms={
             str(row.batch): tuple(float(f"{p50:.{DIGITS}g}") for p50 in row.session_p50_ms)
-            for row in report.latency
-            if (row.model, row.runtime, row.precision) == place and row.session_p50_ms
+            for row in filter(same, report.latency)
+            if row.session_p50_ms
         },
     )

@@ -7,9 +7,6 @@ from typing import Any
 
 from vitcompress.pipeline.compare.read import Comparison, Run
 
-WORDS = {"p50_ms": "latency", "speedup": "speed-up"}
-"""What the measures of ``Comparison.time`` are called."""
-
 
 @dataclass(frozen=True)
 class Standing:
@@ -19,7 +16,7 @@ class Standing:
     by: tuple[int, ...] = ()
     """Numbers of the runs that dominate it: none is worse in top-1 or speed, and each is better in one of them."""
     overlapping: tuple[str, ...] = ()
-    """Of ``top-1`` and the measure of time, those whose 95 % interval overlaps the first dominating run's."""
+    """Of ``top-1`` and ``latency``, those whose 95 % interval overlaps the first dominating run's."""
     unplaced: str = ""
     """Why it cannot be placed; it then neither dominates nor is dominated."""
 
@@ -30,33 +27,37 @@ class Standing:
 
 
 def standings(comparison: Comparison) -> tuple[Standing, ...]:
-    """Return one standing a run, in their order; none when ``comparison.undecided``."""
-    key = comparison.time
-    if comparison.undecided or key is None:
-        return ()
-    measures = {run.number: {"top-1": run.top1, WORDS[key]: getattr(run, key)} for run in comparison.runs}
-    lacking = {
-        number: "; ".join(f"{name} unmeasured: {one['reason']}" for name, one in own.items() if one["value"] is None)
-        for number, own in measures.items()
-    }
-    faster = -1 if key == "p50_ms" else 1
-    scores = {
-        number: (own["top-1"]["value"], faster * own[WORDS[key]]["value"])
-        for number, own in measures.items()
-        if not lacking[number]
-    }
+    """Return one standing a run, in their order; all are unplaced when ``comparison.undecided``."""
+    if comparison.undecided:
+        return tuple(Standing(run, unplaced=comparison.undecided) for run in comparison.runs)
+    placed = [run for run in comparison.runs if not _lacking(run)]
     found = []
     for run in comparison.runs:
-        if lacking[run.number]:
-            found.append(Standing(run, unplaced=lacking[run.number]))
+        if lacking := _lacking(run):
+            found.append(Standing(run, unplaced=lacking))
             continue
-        top1, speed = own = scores[run.number]
-        better = [one for one, other in scores.items() if other != own and other[0] >= top1 and other[1] >= speed]
-        better.sort(key=lambda one: scores[one], reverse=True)
-        pairs = {name: (measures[better[0]][name], one) for name, one in measures[run.number].items()} if better else {}
-        overlapping = tuple(name for name, (one, other) in pairs.items() if _overlap(one, other))
-        found.append(Standing(run, tuple(better), overlapping))
+        better = [one for one in placed if _dominates(one, run)]
+        better.sort(key=_score, reverse=True)
+        pairs = {"top-1": (better[0].top1, run.top1), "latency": (better[0].p50_ms, run.p50_ms)} if better else {}
+        overlapping = tuple(name for name, pair in pairs.items() if _overlap(*pair))
+        found.append(Standing(run, tuple(one.number for one in better), overlapping))
     return tuple(found)
+
+
+def _lacking(run: Run) -> str:
+    """Return why a run has no place; empty when both numbers were measured."""
+    both = {"top-1": run.top1, "latency": run.p50_ms}
+    return "; ".join(f"{name} unmeasured: {one['reason']}" for name, one in both.items() if one["value"] is None)
+
+
+def _score(run: Run) -> tuple[float, float]:
+    """Return top-1 and speed; more is better."""
+    return run.top1["value"], -run.p50_ms["value"]
+
+
+def _dominates(one: Run, other: Run) -> bool:
+    (top1, speed), (its_top1, its_speed) = _score(one), _score(other)
+    return _score(one) != _score(other) and top1 >= its_top1 and speed >= its_speed
 
 
 def _overlap(first: dict[str, Any], second: dict[str, Any]) -> bool:

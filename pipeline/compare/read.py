@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from vitcompress.core.errors import UsageError
+from vitcompress.pipeline.check.differences import machine
 from vitcompress.pipeline.report.schema import AGAIN, read_report
 from vitcompress.pipeline.report.shape import ModelRow, Report
+from vitcompress.pipeline.report.wording import short_count
 
 
 @dataclass(frozen=True)
@@ -33,77 +35,62 @@ class Run:
     """Median latency at batch 1."""
     speedup: dict[str, Any]
     """Against this run's own teacher, same runtime, batch 1."""
-    teacher_top1: dict[str, Any]
-    teacher_p50_ms: dict[str, Any]
     parameters: int | None
     bytes: int | None
     verdict: str
-    teacher_gain: dict[str, Any] | None = None
-    """Points of top-1 that its teacher was worth over labels alone; None where no control was trained."""
-    worth: str = ""
-    """The same in words."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs, and what their numbers may be compared by."""
+    """Runs, and whether their numbers may be compared."""
 
     runs: tuple[Run, ...]
-    accuracy: str
-    """Why top-1 cannot be compared; empty when it can."""
-    time: str | None
-    """``p50_ms`` or ``speedup``; None when neither can be compared."""
+    undecided: str
+    """Why no run can be called better than another; empty when that can be decided."""
     warnings: tuple[str, ...]
-
-    @property
-    def undecided(self) -> str:
-        """Why no run can be called better than another; empty when that can be decided."""
-        if self.accuracy or self.time:
-            return self.accuracy
-        return "speed has no common measure, for machines differ, and teachers or execution providers too"
 
 
 def compared(paths: Sequence[Path]) -> Comparison:
     """Return the comparison of the runs at ``paths`` (run directories, or ``report.json`` files).
 
     Raises:
-        UsageError: fewer than two, one twice, or one that has no readable report, or none of a deployed model.
+        UsageError: fewer than two, or one that has no readable report, or none of a deployed model.
     """
     if len(paths) < 2:
         given = f"'{paths[0]}' alone" if paths else "none"
         raise UsageError(f"a comparison takes two runs or more, given was {given}; name another run directory.")
-    files = [((path / "report" / "report.json") if path.is_dir() else path).resolve() for path in paths]
-    for index, file in enumerate(files):
-        if file in files[:index]:
-            first = paths[files.index(file)]
-            raise UsageError(f"'{paths[index]}' is the same run as '{first}'; give each run once.")
     reports = [read_report(path) for path in paths]
     rows = [_deployed(path, report) for path, report in zip(paths, reports, strict=True)]
     runs = [_run(number, str(path), rows[number - 1], reports[number - 1]) for number, path in enumerate(paths, 1)]
-    accuracy, machine, teachers = _images(reports), _machines(reports), _teachers(reports)
-    names = [row.provider or "not recorded" for row in rows]
-    providers = f"the execution providers differ ({', '.join(names)})" if len(set(names)) > 1 else ""
-    time = "p50_ms" if not machine else None if teachers or providers else "speedup"
-    how = "is compared by speed-up, against each run's own teacher" if time else "cannot be compared"
+    own = all(report.images_digest for report in reports)  # the digest of the whole data where one lacks the images'
+    digests = [(report.images_digest if own else report.data.digest)[:8] for report in reports]
+    images = _differing("held-out images differ", digests)
+    machines = _differing("hardware differs", [machine(report.hardware) for report in reports])
+    if not all(report.hardware for report in reports):
+        machines = "not all of the hardware is recorded"
+    costs = [(report.training.teacher.arch, report.artifacts.teacher.cost) for report in reports]
+    teachers = _differing(
+        "teachers differ",
+        [f"{arch}, {short_count(one.parameters)} parameters, {short_count(one.macs)} MACs" for arch, one in costs],
+    )
     warnings = {
-        f"{accuracy}: top-1 of one run says nothing about another's.": accuracy,
-        f"{machine}: latency {how}.": machine,
-        f"{providers}: how much faster than its teacher a model is depends on that.": machine and providers,
+        f"{images}: top-1 of one run says nothing about another's.": images,
+        f"{machines}: latencies of two machines are not compared; `compress verify RUN` measures again.": machines,
         f"{teachers}: drop and speed-up are each against a run's own.": teachers,
     }
-    return Comparison(tuple(runs), accuracy, time, tuple(text for text, applies in warnings.items() if applies))
+    return Comparison(tuple(runs), images or machines, tuple(text for text, applies in warnings.items() if applies))
 
 
 def _deployed(path: Path, report: Report) -> ModelRow:
     row = next((row for row in report.models if row.deployed), None)
     if row is None or "1" not in row.latency:
-        lacks = "no deployed model" if row is None else "no latency at batch 1 of its deployed model"
+        lacks = "it has no deployed model, or no latency of it at batch 1"
         raise UsageError(f"the report of '{path}' is damaged ({lacks}); restore it, or {AGAIN}.")
     return row
 
 
 def _run(number: int, name: str, row: ModelRow, report: Report) -> Run:
-    head, training, control = report.headline, report.training, report.training.control
+    training = report.training
     return Run(
         number=number,
         name=name,
@@ -115,43 +102,12 @@ def _run(number: int, name: str, row: ModelRow, report: Report) -> Run:
         drop=row.drop.model_dump(),
         p50_ms=row.latency["1"].p50_ms.model_dump(),
         speedup=row.latency["1"].speedup.model_dump(),
-        teacher_top1=head.teacher_top1.model_dump(),
-        teacher_p50_ms=head.teacher_p50_ms.model_dump(),
         parameters=row.parameters,
         bytes=row.bytes,
         verdict=report.verdict.word,
-        teacher_gain=control.gain.model_dump() if control else None,
-        worth=control.sentence if control else "",
     )
 
 
-def _images(reports: Sequence[Report]) -> str:
-    """Tell how the held-out images differ; by the digest of the whole data where a report lacks the images' own."""
-    own = all(report.images_digest for report in reports)
-    digests = [report.images_digest if own else report.data.digest for report in reports]
-    if len(set(digests)) == len({report.data.val_images for report in reports}) == 1:
-        return ""
-    groups: dict[str, list[str]] = {}
-    for number, digest in enumerate(digests, 1):
-        groups.setdefault(digest, []).append(str(number))
-    return f"the held-out images differ ({'; '.join(' and '.join(group) for group in groups.values())})"
-
-
-def _machines(reports: Sequence[Report]) -> str:
-    """Tell how the hardware differs; nothing where it is known to be the same."""
-    found = [dict(report.hardware) for report in reports if report.hardware]
-    if len(found) < len(reports):
-        unknown = [str(number) for number, report in enumerate(reports, 1) if report.hardware is None]
-        return f"the hardware of {' and '.join(unknown)} is not recorded"
-    differing = [key for key in found[0] if len({str(one[key]) for one in found}) > 1]
-    told = "; ".join(f"{key}: {', '.join(str(one[key] or 'none') for one in found)}" for key in differing)
-    return f"the hardware differs ({told})" if differing else ""
-
-
-def _teachers(reports: Sequence[Report]) -> str:
-    """Tell how the teachers differ in what decides their speed; their weights may differ."""
-    costs = [(report.training.teacher.arch, report.artifacts.teacher.cost) for report in reports]
-    if all(cost == costs[0] for cost in costs):
-        return ""
-    told = ", ".join(f"{arch} of {cost.parameters / 1e6:.2f} M parameters" for arch, cost in costs)
-    return f"the teachers differ ({told})"
+def _differing(what: str, values: Sequence[str]) -> str:
+    """Return ``the WHAT (value of each run)`` where the values are not all the same, else nothing."""
+    return f"the {what} ({', '.join(values)})" if len(set(values)) > 1 else ""

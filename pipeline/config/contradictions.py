@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from vitcompress.pipeline.config.model import RunConfig
 from vitcompress.stages.images.config import AugmentConfig, DataConfig
-from vitcompress.stages.images.listing import kind_of
+from vitcompress.stages.images.sources import source_of
 from vitcompress.stages.student.config import StudentConfig
 from vitcompress.stages.training.config import TrainingConfig
 
@@ -53,7 +53,7 @@ def _control(config: RunConfig) -> Iterator[str]:
 
 def _splits(data: DataConfig) -> Iterator[str]:
     """Only prefixed datasets have splits with names."""
-    if kind_of(data.source) == "timm":
+    if source_of(data.source).named_splits:
         return
     for name, usual in zip(("train_split", "val_split"), DataConfig().splits, strict=True):
         value = getattr(data, name)

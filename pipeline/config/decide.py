@@ -22,7 +22,7 @@ from vitcompress.pipeline.config.facts import Facts
 from vitcompress.pipeline.config.model import RunConfig
 from vitcompress.pipeline.config.networks import Args, cost_by_config, gives_size, patch_at, sized, sized_teacher
 from vitcompress.stages.distill.config import DistillConfig
-from vitcompress.stages.images.listing import EMBEDDED, kind_of
+from vitcompress.stages.images.sources import EMBEDDED, source_of
 from vitcompress.stages.teacher.config import TeacherConfig
 
 _MAX_WORKERS = 8
@@ -154,7 +154,7 @@ def _threads(config: RunConfig, facts: Facts) -> Choice:
 
 def _split(position: int) -> Callable[[RunConfig, Facts], Choice]:
     def named(config: RunConfig, facts: Facts) -> Choice:
-        return Choice(config.data.splits[position] if kind_of(config.data.source) == "timm" else None)
+        return Choice(config.data.splits[position] if source_of(config.data.source).named_splits else None)
 
     return named
 

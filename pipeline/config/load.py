@@ -22,7 +22,7 @@ from vitcompress.core.errors import UsageError, nearest
 from vitcompress.pipeline.check.config import CheckConfig
 from vitcompress.pipeline.config.contradictions import contradictions
 from vitcompress.pipeline.config.model import CheckSettings, RunConfig
-from vitcompress.stages.images.listing import kind_of
+from vitcompress.stages.images.sources import source_of
 
 Config = TypeVar("Config", RunConfig, CheckSettings)
 
@@ -237,15 +237,11 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
 
     source = config.data.source
     data = {
-        "source": absolute(source) if kind_of(source) == "folder" else source,
+        "source": absolute(source) if source_of(source).is_path else source,
         "root": absolute(config.data.root),
         "labels": absolute(config.data.labels),
     }
-    cache = config.distill.cache.model_copy(update={"folder": absolute(config.distill.cache.folder)})
-    update: dict[str, Any] = {
-        "data": config.data.model_copy(update=data),
-        "distill": config.distill.model_copy(update={"cache": cache}),
-    }
+    update: dict[str, Any] = {"data": config.data.model_copy(update=data)}
     for section in ("teacher", "student"):
         network = getattr(config, section)
         update[section] = network.model_copy(update={"weights": absolute(network.weights)})

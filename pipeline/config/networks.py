@@ -8,7 +8,6 @@ as the student has instead, and a student of such a patch is refused.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -38,8 +37,8 @@ _DECIDED_HERE = {
     "scriptable",
 }
 """Arguments of ``timm.create_model`` that no user gives."""
-_TOLD_SAVING = 1.5
-"""How many times less a smaller teacher must take for it to be proposed."""
+_MUCH_SMALLER = 0.8
+"""Share of the teacher's side below which another size is proposed: a third less work."""
 
 
 class Network(NamedTuple):
@@ -219,81 +218,45 @@ def _no_such_size(size: int, arch: str, patch: int, teacher_patch: int | None) -
     )
 
 
-def size_notes(asked: RunConfig, resolved: RunConfig, more: Callable[[float], str] = lambda saving: "") -> list[str]:
-    """Return what to say of the sizes: what ``image_size`` came to; or what a teacher larger than its student costs.
+def size_notes(asked: RunConfig, resolved: RunConfig) -> list[str]:
+    """Return what to say of the input sizes: what ``image_size`` came to, or that the teacher's is the larger one.
 
     Args:
         asked: as requested.
         resolved: with names and arguments decided.
-        more: a further sentence, given how many times less a teacher of the student's size would take.
     """
-    student, teacher = _Built(resolved.student), _Built(resolved.teacher)
+    student, teacher = _input_of(resolved.student), _input_of(resolved.teacher)
     if asked.image_size is not None:
-        return [_what_size_is(asked, student, teacher)]
+        text = f"image size {asked.image_size}: the student runs at {student.words}, the teacher at {teacher.words}"
+        kept = [name for name in ("student", "teacher") if gives_size(getattr(asked, name).args)]
+        if kept:
+            return [f"{text}; the img_size in {' and '.join(f'{one}.args' for one in kept)} goes before --image-size."]
+        return [f"{text}."]
     smaller = _teacher_size(student.size, teacher.patch, student.patch)
-    larger = teacher.size > student.size and smaller is not None and smaller < teacher.size
-    if gives_size(resolved.teacher.args) or not larger or smaller is None:
+    if smaller is None or smaller > _MUCH_SMALLER * teacher.size or gives_size(resolved.teacher.args):
         return []
-    try:
-        less = _Built(resolved.teacher, _checked(teacher.arch, teacher.args, smaller, student.size))
-    except UsageError:  # it runs at its own size alone
-        return []
-    saving = teacher.macs / less.macs
-    if saving < _TOLD_SAVING:
-        return []
-    at = "" if smaller == student.size else f" (the teacher at {smaller})"
     return [
-        f"the teacher runs at {teacher.size} px ({teacher.tokens}{teacher.macs / 1e9:.3g} GMACs an image); "
-        f"--image-size {student.size}{at} would take {less.macs / 1e9:.3g} GMACs, {saving:.1f} times less; accuracy "
-        f"may fall.{more(saving)}"
+        f"the teacher runs at {teacher.words}, the student at {student.words}; --image-size {student.size} would take "
+        "less time for the teacher, and its accuracy may fall."
     ]
 
 
-class _Built:
-    """A network without its weights, at its input size."""
+class _Input(NamedTuple):
+    """The input of a network as built."""
 
-    def __init__(self, network: TeacherConfig | StudentConfig, args: Args | None = None) -> None:
-        from vitcompress.stages.models.build import input_size
-        from vitcompress.stages.models.geometry import meta_model
-
-        self.arch = network.model.partition(".")[0]
-        self.args: Args = args or ({} if isinstance(network.args, str) else network.args)
-        self.model: Any = meta_model(self.arch, self.args)
-        self.size = input_size(self.args, self.model)
-        grid = getattr(getattr(self.model, "patch_embed", None), "grid_size", None)
-        self.grid: tuple[int, int] | None = None if grid is None else (int(grid[0]), int(grid[1]))
-        self.patch = _patch_of(self.model)
-
-    @property
-    def tokens(self) -> str:
-        """Their number in words; empty for a network without a grid of patches."""
-        if self.grid is None:
-            return ""
-        prefix = int(getattr(self.model, "num_prefix_tokens", 0) or 0)
-        return f"{self.grid[0] * self.grid[1] + prefix:,} tokens, "
-
-    @property
-    def map(self) -> str:
-        """``112 px (7x7 patches)``."""
-        return f"{self.size} px" + (f" ({self.grid[0]}x{self.grid[1]} patches)" if self.grid else "")
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates an image."""
-        return _cost(self.arch, json.dumps(self.args)).macs
+    size: int
+    """Its side, pixels."""
+    patch: int | None
+    words: str
+    """``112 px (7x7 patches)``."""
 
 
-def _what_size_is(asked: RunConfig, student: _Built, teacher: _Built) -> str:
-    size = asked.image_size
-    text = f"image size {size}: the student runs at {student.map}, the teacher at {teacher.map}"
-    given = {"student.args": asked.student.args, "teacher.args": asked.teacher.args}
-    kept = [name for name, args in given.items() if gives_size(args)]
-    if kept:
-        return f"{text}; {' and '.join(kept)} had an img_size, which goes before --image-size."
-    if teacher.size != size:
-        return f"{text}, because its patch, {teacher.patch} px, does not divide {size}."
-    token_a_patch = all(hasattr(network.model, "blocks") for network in (student, teacher))
-    if token_a_patch and teacher.grid != student.grid and student.grid and teacher.patch and student.patch:
-        same = student.grid[0] * teacher.patch
-        return f"{text}; --set 'teacher.args={{img_size: {same}}}' would give it as many patches as the student has."
-    return f"{text}."
+def _input_of(network: TeacherConfig | StudentConfig) -> _Input:
+    from vitcompress.stages.models.build import input_size
+    from vitcompress.stages.models.geometry import meta_model
+
+    args: Args = {} if isinstance(network.args, str) else network.args
+    model = meta_model(network.model.partition(".")[0], args)
+    size = input_size(args, model)
+    grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
+    return _Input(size, _patch_of(model), f"{size} px" + (f" ({grid[0]}x{grid[1]} patches)" if grid else ""))

@@ -17,7 +17,6 @@ from vitcompress.pipeline.config.model import RunConfig
 
 _LATER = {
     "student.strategy": "the analysis of the trained teacher decides",
-    "export.projector": "measuring both decides",
 }
 
 

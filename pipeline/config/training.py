@@ -29,10 +29,7 @@ _BASE_LR: dict[Start, float] = {"random": 1e-3, "teacher": 3e-4, "pretrained": 3
 """Peak learning rates of AdamW at a batch of 64 for a network of ``_BASE_PARAMETERS``."""
 _BASE_PARAMETERS: dict[Start, float] = {"random": 5.7e6, "teacher": 5.7e6, "pretrained": 22e6}
 """Of DeiT-Tiny, and of the ViT-S that was fine-tuned."""
-_SURE_BATCHES = (8, 1024)
-"""Batches that the rule was measured near; outside, a range test decides."""
-_FINDING_PAYS = 600
-"""Steps of a training for which the 60 of a range test are cheap."""
+_LEAST_BATCH = 8
 _LAYER_DECAY = 0.75
 _LEAST_WARMUP_STEPS = 30
 _MOST_WARMUP = 0.3
@@ -40,8 +37,6 @@ _LARGEST_EMA = 0.9999
 _SNAPSHOTS = 10
 _EVALUATING = 0.1
 """Share of a training's arithmetic that its evaluations may take."""
-_WORTH_SECONDS = 60
-"""Measuring both precisions takes seconds: a training of less arithmetic than this is not kept waiting for it."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +79,7 @@ def batch_size(config: Training, facts: TrainingFacts) -> Choice:
     batch = facts.parts
     while batch * 2 <= min(_LARGEST_BATCH, facts.images // _STEPS_AN_EPOCH):
         batch *= 2
-    batch = max(batch, min(facts.parts * -(-_SURE_BATCHES[0] // facts.parts), facts.images))
+    batch = max(batch, min(facts.parts * -(-_LEAST_BATCH // facts.parts), facts.images))
     return Choice(batch, f"the largest up to {_LARGEST_BATCH} that leaves an epoch {_STEPS_AN_EPOCH} steps")
 
 
@@ -128,13 +123,9 @@ def lr(config: Training, facts: TrainingFacts) -> Choice | None:
 
 def rate_for(config: Training, facts: TrainingFacts) -> Choice:
     """Return the peak learning rate that suits the batch, the first weights and the size of the network."""
-    batch, (low, high) = int(config.batch_size), _SURE_BATCHES
-    if not low <= batch <= high and _length(config, facts)[1] >= _FINDING_PAYS:
-        where = f"outside {low} to {high:,}, where the rule was measured"
-        return Choice("find", f"a batch of {batch:,} is {where}: a range test decides")
     base, usual = _BASE_LR[facts.start], _BASE_PARAMETERS[facts.start]
     factor = min(3.0, max(0.3, (usual / facts.parameters) ** 0.25))
-    rate = base * math.sqrt(batch / _BASE_BATCH) * factor
+    rate = base * math.sqrt(int(config.batch_size) / _BASE_BATCH) * factor
     words = {"teacher": "weights taken from the teacher"}.get(facts.start, f"{facts.start} weights")
     size = f"{facts.parameters / 1e6:.3g} M parameters"
     reason = f"{base:g} x sqrt(batch / {_BASE_BATCH}) for {words}, x {factor:.2f} for {size}"
@@ -150,9 +141,7 @@ def layer_decay(config: Training, facts: TrainingFacts) -> Choice:
 
 def min_lr(config: Training, facts: TrainingFacts) -> Choice:
     """Decide the learning rate that the cosine ends at."""
-    if not isinstance(config.lr, float):
-        return Choice(1e-5, "the learning rate is found later")
-    return Choice(config.lr / 100, "a hundredth of lr")
+    return Choice(float(config.lr) / 100, "a hundredth of lr")
 
 
 def warmup_epochs(config: Training, facts: TrainingFacts) -> Choice:
@@ -231,23 +220,16 @@ def compilation(config: Training, facts: TrainingFacts) -> Choice | None:
 
 
 def precision(config: Training, facts: TrainingFacts) -> Choice:
-    """Decide what the training computes in, or that its first steps are to measure it."""
-    from vitcompress.stages.training.compilation import RATE
-
+    """Decide what the training computes in."""
     if facts.device == "cuda":
         if facts.machine.gpu_bfloat16:
             return Choice("bfloat16", "the GPU multiplies bfloat16 in hardware")
         return Choice("float32", "the GPU does not multiply bfloat16 in hardware")
-    units = facts.machine.bfloat16_units
-    if not units:
-        return Choice("float32", "the CPU has neither AMX nor AVX512-BF16")
+    if "AMX" not in facts.machine.bfloat16_units:
+        return Choice("float32", "the CPU has no AMX")
     if facts.geometry == "reduced":
         return Choice("float32", "the operators of the reduced geometry are too small for bfloat16 to pay")
-    if _operations(config, facts) / RATE[facts.device] < _WORTH_SECONDS:
-        return Choice("float32", "under a minute of arithmetic is too short to measure whether bfloat16 pays")
-    return Choice(
-        "measure", f"the CPU has {units[0]}: a few steps in float32 and in bfloat16 decide when training begins"
-    )
+    return Choice("bfloat16", "the CPU multiplies it in hardware (AMX)")
 
 
 def eval_every(config: Training, facts: TrainingFacts) -> Choice:

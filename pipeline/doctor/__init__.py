@@ -1,8 +1,7 @@
 """`compress doctor`: what this machine can do, what it cannot, and how to repair it, before a run fails.
 
-libraries  Python packages that are missing, broken, or do not go together
-engines    the GPU, TensorRT, and what its engines run on
-folder     the current folder, and a run or bundle given by name
+machine  the GPU, Python packages that are broken or do not go together, and each target
+folder   the current folder, and a run or bundle given by name
 """
 
 from __future__ import annotations
@@ -11,10 +10,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from vitcompress.core.machine import processor
-from vitcompress.pipeline.doctor.engines import examine_engines
 from vitcompress.pipeline.doctor.finding import Finding
 from vitcompress.pipeline.doctor.folder import check_kind, examine_folder, examine_here
-from vitcompress.pipeline.doctor.libraries import examine_libraries
+from vitcompress.pipeline.doctor.machine import examine_machine
 
 __all__ = ["Finding", "examine", "examine_folder"]
 
@@ -28,8 +26,7 @@ def examine(folder: Path | None = None) -> Iterator[Finding]:
     if folder is not None:
         check_kind(folder)  # before anything is printed
     yield Finding("ok", f"processor: {processor()}")
-    yield from examine_libraries()
-    yield from examine_engines()
+    yield from examine_machine()
     yield from examine_here(Path.cwd())
     if folder is not None:
         yield from examine_folder(folder)

@@ -13,7 +13,6 @@ from rich.text import Text
 from vitcompress.pipeline.report import table as tables
 from vitcompress.pipeline.report.report_tables import at
 from vitcompress.pipeline.report.table import Column, Output, Table
-from vitcompress.stages.analysis.results import WAY_WORDS
 
 _LEGEND = (
     "95 %: directions that hold 95 % of an image's energy, median (99th percentile) over images; own: its singular "
@@ -51,7 +50,6 @@ def terminal(document: dict[str, Any]) -> RenderableType:
     for network in networks if len(networks) < 3 else [networks[0], networks[-1]]:
         parts.append(Text(f"{network['label']}: {network['arch']}, {network['sample']}", style="bold"))
         parts.append(tables.terminal(Table("", LAYERS, network["taps"])))
-        parts += map(Text, _ways(network["taps"][-1]))
     parts.append(Text(_LEGEND, style="dim"))
     if advice := document["advice"]:
         parts.append(Text(f"Advice: {advice['summary']}", style="bold"))
@@ -60,14 +58,3 @@ def terminal(document: dict[str, Any]) -> RenderableType:
             parts.append(Text(f"- {entry['what']}{sure}: {entry['reason']}"))
     parts += [Text(row["sentence"]) for row in document.get("approach") or []]
     return Group(*parts)
-
-
-def _ways(tap: dict[str, Any]) -> list[str]:
-    """Return a sentence on the last tap in every way that it was measured in; none where it was not."""
-    words = {str(way): text for way, text in WAY_WORDS.items()}
-    found = {way: view["pca_rank"]["95"]["median"] for way, view in tap.get("ways", {}).items()}
-    if not found or None in found.values():
-        return []
-    needs = ", ".join(f"{median:g} {words.get(way, way)}" for way, median in found.items())
-    channels = f"two channels hold {100 * tap['channels']['top2']:.0f} % of the energy"
-    return [f"{tap['name']}, shared 95 %: {needs}; {channels}"]

@@ -1,17 +1,13 @@
 """The report of a run: one JSON-able dict, made of records alone, that every rendering reads.
 
-Its types are in ``pipeline.report.shape``, its published schema in ``docs/schemas``.
-
-No number is typed in here. A number that may be missing is a *quantity*: ``{"value", "low", "high", "reason"}`` with
-``value`` null and ``reason`` filled when nothing measured it. Rows of a VerifyRecord are expected to name the model
-``teacher`` or a Graph (``plain``, ``widelast``, ``lift-kept``, ``lift-folded``).
+Its types are in ``pipeline.report.shape``. A number that may be missing is a *quantity*: ``{"value", "low", "high",
+"reason"}`` with ``value`` null and ``reason`` filled when nothing measured it.
 
 Units: top-1 and top-5 percent, drops points, latencies milliseconds, sizes bytes, times seconds.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
@@ -19,7 +15,6 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 from vitcompress.core.artifact_records import BundleRecord, ExportRecord, OnnxArtifact
-from vitcompress.core.record import FileRef
 from vitcompress.core.records import ControlRecord, DataRecord, FoldRecord
 from vitcompress.pipeline.report.models import MEGABYTE, model_rows, quantity
 from vitcompress.pipeline.report.records import Records as Records
@@ -38,21 +33,18 @@ def build(
     notes: Sequence[str] = (),
     history: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """Return the report.
+    """Return the report as JSON values; a number that is NaN or infinite has become null, and a note says so.
 
     Args:
         records: what the stages handed on.
         config: the resolved config.
         environment: machine and library versions.
-        timings: seconds of each stage, by name.
-        command: the command line that makes this run again.
+        timings: seconds of each stage.
+        command: that makes this run again.
         notes: what a reader must be told plainly (a reduced geometry, something skipped).
         history: the epochs of each training, as they stand in ``metrics.jsonl``.
-
-    Returns:
-        A dict of JSON values; a number that is NaN or infinite has become null, and a note says where.
     """
-    rows, verify = model_rows(records), records.verify
+    rows = model_rows(records)
     if records.control.kind == "none":  # a control that was trained for an earlier request is none of this run's
         history = [line for line in history if line.get("training") != "control"]
     report = {
@@ -60,19 +52,8 @@ def build(
         "verdict": verdict_of(records.gates, records.export.not_made),
         "headline": _headline(rows),
         "models": rows,
-        "accuracy": verify.accuracy,
-        "latency": verify.latency,
-        "latency_method": verify.latency_method,
-        "throughput": verify.throughput,
-        "memory": verify.memory,
-        "flips": verify.flips,
-        "answers": verify.answers,
-        "images_digest": verify.images_digest,
+        **dict(records.verify),
         "class_names": records.data.classes,
-        "class_images": verify.class_images,
-        "hardware": verify.hardware,
-        "pinned": verify.pinned,
-        "disturbance": verify.disturbance,
         "gates": [worded(row) for row in records.gates.rows],
         "artifacts": _artifacts(records.export, records.bundle),
         "graphs": _graphs(records.fold, records.export, rows),
@@ -87,9 +68,9 @@ def build(
         "command": command,
         "notes": list(notes),
     }
-    lost: list[str] = []
-    clean: dict[str, Any] = _finite(to_jsonable_python(report), "", lost)
-    clean["notes"] += [f"{path} is not a finite number and is reported as null." for path in lost]
+    clean: dict[str, Any] = to_jsonable_python(report, inf_nan_mode="null")
+    if clean != to_jsonable_python(report):
+        clean["notes"].append("A number that is not finite (NaN or infinite) is null in report.json.")
     return clean
 
 
@@ -115,23 +96,18 @@ def _headline(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _onnx(artifact: OnnxArtifact) -> dict[str, Any]:
-    """Return an exported graph with its size in the report's unit."""
-    return artifact.model_dump(mode="json") | {"megabytes": artifact.bytes / MEGABYTE}
-
-
 def _artifacts(export: ExportRecord, bundle: BundleRecord) -> dict[str, Any]:
     """Return every exported file and what was checked about it; which of them are deployed."""
+
+    def onnx(artifact: OnnxArtifact) -> dict[str, Any]:
+        return artifact.model_dump(mode="json") | {"megabytes": artifact.bytes / MEGABYTE}
+
+    as_they_are = {"deployed", "deployed_why", "preprocess", "missing", "engines", "engines_why"}
     return {
-        "deployed": export.deployed,
-        "deployed_why": export.deployed_why,
-        "preprocess": export.preprocess,
-        "teacher": _onnx(export.teacher),
-        "student": {graph: _onnx(artifact) for graph, artifact in export.student.items()},
-        "reduced": {precision: _onnx(artifact) for precision, artifact in export.reduced.items()},
-        "missing": export.missing,
-        "engines": export.engines,
-        "engines_why": export.engines_why,
+        **export.model_dump(mode="json", include=as_they_are),
+        "teacher": onnx(export.teacher),
+        "student": {graph: onnx(artifact) for graph, artifact in export.student.items()},
+        "reduced": {precision: onnx(artifact) for precision, artifact in export.reduced.items()},
         "bundle": bundle,
     }
 
@@ -173,17 +149,11 @@ def _training(records: Records) -> dict[str, Any]:
         "teacher": {
             "arch": teacher.model.arch,
             "source": teacher.source + (f"; {teacher.tune}" if teacher.tune else ""),
-            "epochs": teacher.epochs,
-            "width": teacher.width,
-            "depth": teacher.depth,
-            "val_top1": teacher.val_top1,
+            **teacher.model_dump(include={"epochs", "width", "depth", "val_top1"}),
         },
         "student": {
             "arch": student.model.arch,
-            "strategy": student.strategy,
-            "width": student.width,
-            "depth": student.depth,
-            "explanation": student.explanation,
+            **student.model_dump(include={"strategy", "width", "depth", "explanation"}),
         },
         "distill": distill.model_dump(mode="json", exclude={"model", "weights"}),
         "control": _control(records.control),
@@ -205,6 +175,7 @@ def _analysis(records: Records) -> dict[str, Any]:
     """Return what the features looked like, in short; the numbers are in the run's ``analysis/``."""
     teacher, student = records.analyze, records.dynamics
     nothing = "the features were not analysed, or not with these settings; see `compress analyze`"
+    files = student.files if student and student.files else teacher.files if teacher else ()
     return {
         "images": teacher.images if teacher else 0,
         "sample": teacher.sample if teacher else "",
@@ -213,22 +184,5 @@ def _analysis(records: Records) -> dict[str, Any]:
         "networks": student.networks if student else (),
         "approach": student.approach if student else (),
         "missing": student.missing if student else (),
-        "figures": _figures(student.files if student and student.files else teacher.files if teacher else ()),
+        "figures": {PurePosixPath(ref.path).stem: ref.path for ref in files if ref.path.endswith(".png")},
     }
-
-
-def _figures(files: Sequence[FileRef]) -> dict[str, str]:
-    """Return figures by name, as paths relative to the run."""
-    return {PurePosixPath(ref.path).stem: ref.path for ref in files if ref.path.endswith(".png")}
-
-
-def _finite(value: Any, path: str, lost: list[str]) -> Any:
-    """Return ``value`` with NaN and infinities turned to None, and the place of each added to ``lost``."""
-    if isinstance(value, dict):
-        return {key: _finite(item, f"{path}.{key}" if path else str(key), lost) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item, f"{path}[{index}]", lost) for index, item in enumerate(value)]
-    if isinstance(value, float) and not math.isfinite(value):
-        lost.append(path)
-        return None
-    return value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from operator import attrgetter, itemgetter
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
@@ -14,7 +14,7 @@ from vitcompress.pipeline.report.wording import short_count
 
 if TYPE_CHECKING:
     from vitcompress.pipeline.dry_run import DryRun
-    from vitcompress.pipeline.dry_run_figures import Filling, Training
+    from vitcompress.pipeline.dry_run_figures import Training
 
 
 def tables(found: DryRun) -> RenderableType:
@@ -38,7 +38,10 @@ def tables(found: DryRun) -> RenderableType:
     parts: list[RenderableType] = [head, terminal(Table("", NETWORKS, found.networks))]
     parts += [terminal(Table("", CHOICES, choices))] if choices else []
     parts.append(terminal(Table("", trainings, list(figures[0]))))
-    parts += [terminal(Table("", FILLING, list(_filling(filling).items())))] if filling else []
+    if filling:
+        answers = f"Teacher cache: {filling.rows:,} views ({filling.views} an image), once"
+        room = f"up to {size(filling.bytes)} of disk, {size(filling.max_bytes)} allowed (distill.cache.max_gb)"
+        parts.append(Text(f"{answers}, about {duration(filling.seconds)}; {room}."))
     parts.append(Text(f"Time of all of this: about {duration(total_seconds(found))}.", style="bold"))
     parts += [Text(f"Warning: {warning}", style="bold") for warning in _warnings(found)]
     return Group(*parts, *(Text(f"Note: {note}") for note in found.notes))
@@ -60,14 +63,10 @@ CHOICES = (
     Column("", str, shown=Output.TERMINAL),
     Column("because", attrgetter("reason"), shown=Output.TERMINAL),
 )
-FILLING = (
-    Column("teacher cache", itemgetter(0), shown=Output.TERMINAL),
-    Column("", itemgetter(1), shown=Output.TERMINAL),
-)
 
 
 def _figures(training: Training, found: DryRun) -> dict[str, str]:
-    config, line = training.config, training.line
+    line = training.line
     peak = line.peak_bytes(training.per_pass)
     what = "GPU" if found.config.device == "cuda" else "process"
     sizes = " and ".join(str(count) for count in dict.fromkeys((line.small.images, line.large.images)))
@@ -81,13 +80,11 @@ def _figures(training: Training, found: DryRun) -> dict[str, str]:
         "": f"extrapolated from {sizes} images" if training.extrapolated else "measured at this batch",
         "networks take": f"{_rate(training.needed)}{each}",
         "loader gives": f"{_rate(training.loading)}{each}, {workers}",
-        "who waits": _waiting(training),
         "evaluation": f"{training.evaluations:,} passes, about {duration(training.evaluation_seconds)}",
         "time in all": f"about {duration(training.seconds)}",
         "peak memory": "unknown here" if peak is None else f"about {size(peak)} of the {what}",
         "weights kept": _snapshots(training, found),
         "computes in": training.precision,
-        "compiled": config.compile,
     }
 
 
@@ -110,24 +107,6 @@ def _batch(training: Training) -> str:
     if training.processes > 1:
         factors.append(f"{training.processes} processes")
     return text if len(factors) == 1 else f"{text} = {' x '.join(factors)}"
-
-
-def _waiting(training: Training) -> str:
-    if training.workers == 0:
-        share = 1 - training.line.seconds(training.per_pass) / training.pass_seconds
-        return f"the training process loads too: {share:.0%} of its time"
-    if training.loading < training.needed:
-        return "the networks, for images"
-    return "the loader" + (", though it shares the cores" if training.shares_cores else "")
-
-
-def _filling(filling: Filling) -> dict[str, str]:
-    return {
-        "teacher runs on": f"{filling.rows:,} views ({filling.views} an image), once",
-        "time": f"about {duration(filling.seconds)}",
-        "disk": f"up to {size(filling.bytes)}, {size(filling.max_bytes)} allowed (distill.cache.max_gb)",
-        "folder": filling.folder or "in the run",
-    }
 
 
 def _warnings(found: DryRun) -> list[str]:

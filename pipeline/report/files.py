@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from pathlib import Path
 from typing import Any
 
 from vitcompress.core.files import is_intact, reference, write_atomic
@@ -19,7 +17,6 @@ from vitcompress.pipeline.request import notes
 from vitcompress.pipeline.runner import Runner
 
 FILES = ("report.json", "report.md", "report.html", "junit.xml")
-_WRITERS = {".py", ".html", ".md", ".xml", ".css", ".js"}
 OPTIONAL_STAGES = {"analyze", "dynamics"}
 """Stages that a report can do without: runs of earlier versions have none."""
 
@@ -33,20 +30,12 @@ def report_if_complete(runner: Runner, config: RunConfig, command: str) -> dict[
     return None if missing else report_of(runner, config, command)
 
 
-def writers(package: Path = Path(__file__).parent) -> str:
-    """Return a digest of what writes reports (modules, templates, styles); with another, a report is written anew."""
-    found = hashlib.sha256()
-    for path in sorted(path for path in package.rglob("*") if path.suffix in _WRITERS):
-        found.update(f"{path.relative_to(package).as_posix()}\0".encode() + path.read_bytes() + b"\0")
-    return found.hexdigest()
-
-
 def report_of(runner: Runner, config: RunConfig, command: str) -> dict[str, Any]:
     """Write the report, or read the one there is when nothing was computed."""
     run = runner.run
     folder = run.root / "report"
     state = run.state()
-    subject = fingerprint(runner.records, config.model_dump(mode="json"), environment(), writers())
+    subject = fingerprint(runner.records, config.model_dump(mode="json"), environment(), document.SCHEMA_VERSION)
     written = [FileRef.model_validate(ref) for ref in state.get("report", [])]
     same = not runner.computed and state.get("report_subject") == subject
     whole = {ref.path for ref in written} >= {f"report/{name}" for name in FILES}  # earlier versions wrote fewer

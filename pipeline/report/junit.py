@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vitcompress.pipeline.report.readings import not_made
-from vitcompress.pipeline.report.report_tables import GATES
-from vitcompress.pipeline.report.table import Output, Table
 from vitcompress.pipeline.report.templates import environment
 from vitcompress.pipeline.report.wording import gate_limit, gate_said
 
@@ -23,53 +21,31 @@ def junit(
     missing: Sequence[str] = (),
     classname: str = "compress.gates",
 ) -> str:
-    """Return a test suite with a test case for each row.
+    """Return a test suite with a test case for each row, in the dialect that Jenkins, GitLab and pytest share.
 
     A failed gate, and one that is required and open (inconclusive or unmeasured), is a failure; any other open one is
     skipped. Without any row there is one skipped test case that says so: CI servers take an empty suite for a mistake.
 
     Args:
-        rows: as in a report's ``gates``: gate, artifact, limit, value, low, high, verdict, required and why; the words
-            label, relation and unit where there are any, and ``cause``, the sentence that tells all of it.
+        rows: as in a report's ``gates``.
         suite: what the results are called.
         seconds: how long getting them took.
         missing: what was asked for by name and could not be made; each is a failure of its own.
         classname: what servers group the test cases by.
-
-    Returns:
-        The document, in the dialect that Jenkins, GitLab and pytest share.
     """
-    worded = [{"label": row["gate"], "relation": "limit", "unit": "", **row} for row in rows]
-    shown = Table(suite, GATES, worded).shown(Output.JUNIT)
-    names = [column.name for column in shown.columns]
-    cases = [
-        {**_case(row), "properties": dict(zip(names, map(str, cells), strict=True))}
-        for row, cells in zip(worded, shown.rows, strict=True)
-    ]
-    cases += [
-        {
-            "name": f"made: {what.partition(':')[0]}",
-            "outcome": "failure",
-            "text": f"not made: {what}",
-            "type": "not made",
-        }
-        for what in missing
-    ]
-    nothing = {"name": "gates", "outcome": "skipped", "text": "no gate was set, so nothing was judged"}
-    cases = cases or [nothing]
+    cases = [_case(row) for row in rows]
+    cases += [_named(f"made: {what.partition(':')[0]}", "failure", f"not made: {what}", "not made") for what in missing]
+    cases = cases or [_named("gates", "skipped", "no gate was set, so nothing was judged")]
+    outcomes = [case["outcome"] for case in cases]
     counts = {
         "tests": len(cases),
-        "failures": sum(case["outcome"] == "failure" for case in cases),
+        "failures": outcomes.count("failure"),
         "errors": 0,
-        "skipped": sum(case["outcome"] == "skipped" for case in cases),
+        "skipped": outcomes.count("skipped"),
         "time": f"{seconds:.3f}",
     }
-    empty = {"properties": {}, "type": ""}
-    document = (
-        environment()
-        .get_template("junit.xml")
-        .render(suite=suite, classname=classname, counts=counts, cases=[empty | case for case in cases])
-    )
+    template = environment().get_template("junit.xml")
+    document = template.render(suite=suite, classname=classname, counts=counts, cases=cases)
     return _NOT_XML.sub("\ufffd", document) + "\n"
 
 
@@ -80,12 +56,17 @@ def junit_of(report: Mapping[str, Any]) -> str:
     return junit(report["gates"], suite, sum(report["timings"].values()), not_made(report))
 
 
-def _case(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the name, outcome and text of a gate's test case."""
+def _case(row: Mapping[str, Any]) -> dict[str, str]:
+    """Return the test case of a gate."""
     measured = "" if row["value"] is None else f"measured {gate_said(row)}"
-    why = row.get("cause") or ": ".join(filter(None, [measured, row["why"]]))
-    verdict = row["verdict"]
-    case = {"name": f"{row['artifact']} {row['label']} {gate_limit(row)}", "outcome": "pass", "text": why}
-    if verdict == "fail" or (verdict != "pass" and row["required"]):
-        return case | {"outcome": "failure", "text": f"{verdict}: {why}", "type": verdict}
-    return case if verdict == "pass" else case | {"outcome": "skipped", "text": f"{verdict}, not required: {why}"}
+    why = ": ".join(filter(None, [measured, row["why"]]))
+    name, verdict = f"{row['artifact']} {row['label']} {gate_limit(row)}", row["verdict"]
+    if verdict == "pass":
+        return _named(name, "pass", why)
+    if verdict == "fail" or row["required"]:
+        return _named(name, "failure", f"{verdict}: {why}", verdict)
+    return _named(name, "skipped", f"{verdict}, not required: {why}")
+
+
+def _named(name: str, outcome: str, text: str, kind: str = "") -> dict[str, str]:
+    return {"name": name, "outcome": outcome, "text": text, "type": kind}

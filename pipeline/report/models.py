@@ -22,8 +22,6 @@ _RUNTIMES = {
 }
 """As people call them, in the order of the table."""
 _PRECISIONS = get_args(Precision)
-_NO_MEMORY = {"torch": "a graph in torch shares its process with everything else that this program is"}
-"""Why no artifact of a runtime has a memory of its own."""
 _PROVIDERS = {"CPUExecutionProvider": "CPU", "CUDAExecutionProvider": "GPU"}
 
 
@@ -66,23 +64,21 @@ def model_rows(records: Records) -> list[dict[str, Any]]:
     file, and for every engine that was asked for, built or not, measured or not.
     """
     export, verify = records.export, records.verify
-    measured: tuple[AccuracyRow | LatencyRow, ...] = (*verify.accuracy, *verify.latency)
-    providers = {_of(row): row.provider for row in measured}
     accuracy = {_of(row): row for row in verify.accuracy}
     latency = {(_of(row), row.batch): row for row in verify.latency}
+    memory = {_of(row): row for row in sorted(verify.memory, key=lambda row: -row.batch)}  # the smallest batch stays
+    providers = {_of(row): row.provider for rows in (verify.accuracy, verify.latency) for row in rows}
     engines = {Artifact(export.deployed, one.flavour, one.precision): one.reason for one in export.engines}
     deployed = Artifact(export.deployed, "onnx", records.bundle.onnx)
     artifacts = {*providers, *engines, Artifact("teacher", "onnx", "fp32"), deployed}
     batches = sorted({1, *(row.batch for row in verify.latency)})
-    throughput: dict[Artifact, dict[str, dict[str, Any]]] = {}
-    for given in sorted(verify.throughput, key=lambda row: row.batch):
-        rate = quantity(given.images_per_second, given.low, given.high, given.reason)
-        throughput.setdefault(_of(given), {})[str(given.batch)] = rate
-    memory = {_of(row): row for row in sorted(verify.memory, key=lambda row: -row.batch)}  # the smallest batch stays
     rows = []
     for one in sorted(artifacts, key=lambda one: one.place(export.deployed)):
-        absent, used = engines.get(one, ""), memory.get(one)
-        cost, file = _cost_and_file(one, records)
+        absent = engines.get(one, "")
+        used = memory.get(one)
+        shared = "a graph in torch shares its process with everything else that this program is"
+        no_memory = used.reason if used else absent or (shared if one.runtime == "torch" else "")
+        rates = sorted((row for row in verify.throughput if _of(row) == one), key=lambda row: row.batch)
         rows.append(
             {
                 "label": one.label(providers.get(one, "")) + (" (deployed)" if one == deployed else ""),
@@ -91,15 +87,11 @@ def model_rows(records: Records) -> list[dict[str, Any]]:
                 "deployed": one == deployed,
                 **_accuracy(accuracy.get(one), absent, is_teacher=one.model == "teacher"),
                 "latency": {str(batch): _latency(latency.get((one, batch)), absent) for batch in batches},
-                "throughput": throughput.get(one, {}),
-                "memory": quantity(used.peak_rss_bytes, reason=used.reason)
-                if used
-                else quantity(None, reason=absent or _NO_MEMORY.get(one.runtime, "")),
-                "parameters": None if cost is None else cost.parameters,
-                "macs": None if cost is None else cost.macs,
-                "bytes": None if file is None else file.bytes,
-                "cost_reason": "" if cost else f"no cost is recorded for '{one.model}'",
-                "bytes_reason": "" if file else absent or f"no file is recorded for '{one.model}' in {one.runtime}",
+                "throughput": {
+                    str(row.batch): quantity(row.images_per_second, row.low, row.high, row.reason) for row in rates
+                },
+                "memory": quantity(used.peak_rss_bytes if used else None, reason=no_memory),
+                **_cost(one, records, absent),
             }
         )
     return rows
@@ -109,21 +101,30 @@ def _of(row: AccuracyRow | LatencyRow | ThroughputRow | MemoryRow) -> Artifact:
     return Artifact(row.model, row.runtime, row.precision)
 
 
-def _cost_and_file(one: Artifact, records: Records) -> tuple[Cost | None, FileRef | OnnxArtifact | None]:
-    """Return what a model costs and what it is loaded from in its runtime; None where no record says."""
+def _cost(one: Artifact, records: Records, absent: str) -> dict[str, Any]:
+    """Return what a model costs and the size of what it is loaded from in its runtime; a reason where none is known."""
     export, fold, distill = records.export, records.fold, records.distill
-    if one.runtime == "torch":
-        if one.model == "teacher":
-            return records.teacher.cost, records.teacher.weights
-        costs = {str(graph): cost for graph, cost in fold.costs.items()}
-        weights = {str(graph): file for graph, file in ((distill.model.graph, distill.weights), *fold.graphs.items())}
-        return costs.get(one.model), weights.get(one.model)
-    exported = {str(graph): artifact for graph, artifact in export.student.items()} | {"teacher": export.teacher}
-    fp32 = exported.get(one.model)
-    files: dict[tuple[str, str], FileRef | OnnxArtifact | None] = {("onnx", "fp32"): fp32}
-    files |= {("onnx", precision): artifact for precision, artifact in export.reduced.items()}
-    files |= {(engine.flavour, engine.precision): engine.file for engine in export.engines}
-    return (fp32.cost if fp32 else None), files.get((one.runtime, one.precision))
+    graph: Any = one.model
+    precision: Any = one.precision
+    cost: Cost | None
+    file: FileRef | OnnxArtifact | None
+    if one.runtime == "torch" and graph == "teacher":
+        cost, file = records.teacher.cost, records.teacher.weights
+    elif one.runtime == "torch":
+        cost, file = fold.costs.get(graph), {distill.model.graph: distill.weights, **fold.graphs}.get(graph)
+    else:
+        fp32 = export.teacher if graph == "teacher" else export.student.get(graph)
+        engine = export.engine(one.runtime, precision)
+        cost, file = fp32.cost if fp32 else None, engine.file if engine else None
+        if one.runtime == "onnx":
+            file = fp32 if precision == "fp32" else export.reduced.get(precision)
+    return {
+        "parameters": cost.parameters if cost else None,
+        "macs": cost.macs if cost else None,
+        "bytes": file.bytes if file else None,
+        "cost_reason": "" if cost else f"no cost is recorded for '{one.model}'",
+        "bytes_reason": "" if file else absent or f"no file is recorded for '{one.model}' in {one.runtime}",
+    }
 
 
 def _accuracy(row: AccuracyRow | None, absent: str, *, is_teacher: bool) -> dict[str, Any]:

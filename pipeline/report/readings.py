@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from vitcompress.core.words import counted
-from vitcompress.pipeline.report.wording import gate_said, stopped
+from vitcompress.pipeline.report.wording import gate_said
 
 Report = Mapping[str, Any]
 Key = tuple[str, str, str]
 """(model, runtime, precision) of an artifact."""
 
 NOT_MADE = "not made: "
-EARLIER = "records of earlier versions of this program hold none"
-_RUNTIMES = {"torch": "torch", "onnx": "ONNX", "tensorrt": "TensorRT", "tensorrt-rtx": "RTX"}
 _PRODUCTS = ("matmul", "gemm", "conv", "correlation")
 """Types of operators and layers; the last is what tensorrt-rtx makes of a convolution."""
 
@@ -30,18 +27,9 @@ def deployed_row(report: Report) -> dict[str, Any]:
     return row
 
 
-def labels(report: Report) -> dict[Key, str]:
-    """Return the label of each artifact."""
-    return {key_of(row): row["label"] for row in report["models"]}
-
-
-def short_names(report: Report) -> dict[Key, str]:
-    """Return names of artifacts for figures, in which labels are too long."""
-    rows = [row for part in ("models", "latency", "throughput", "memory") for row in report[part]]
-    return {
-        key: " ".join([key[0], *([key[2]] if key[2] != "fp32" else []), _RUNTIMES.get(key[1], key[1])])
-        for key in map(key_of, rows)
-    }
+def names(report: Report) -> dict[Key, str]:
+    """Return what each artifact is called."""
+    return {key_of(row): row["label"].removesuffix(" (deployed)") for row in report["models"]}
 
 
 def flips(report: Report) -> list[dict[str, Any]]:
@@ -76,20 +64,17 @@ class ClassLoss(NamedTuple):
         return 100 * (self.teacher - self.student) / self.images if self.images else 0.0
 
 
-def class_losses(report: Report) -> tuple[list[ClassLoss], str]:
-    """Return all classes, those first that lost most; or none, and the reason."""
+def class_losses(report: Report) -> list[ClassLoss]:
+    """Return all classes, those first that lost most; none where right answers were not counted by class."""
     rows = {key_of(row): row for row in report["accuracy"]}
-    student = rows.get(key_of(deployed_row(report)))
     teachers = (rows.get(("teacher", runtime, "fp32")) for runtime in ("torch", "onnx"))
     teacher = next((row for row in teachers if row and row["class_right"]), None)
-    images, names = report["class_images"], report["class_names"]
-    counts = [row["class_right"] if row else [] for row in (teacher, student)]
-    if not images or any(len(right) != len(images) for right in counts):
-        reason = (student or {}).get("reason") or "records of earlier versions of this program hold no counts by class"
-        return [], reason
-    named = [names[index] if index < len(names) else f"class {index}" for index in range(len(images))]
-    losses = map(ClassLoss, named, images, *counts)
-    return sorted(losses, key=lambda one: (-one.points, one.student - one.teacher)), ""
+    student = rows.get(key_of(deployed_row(report)))
+    if not teacher or not student or not student["class_right"]:
+        return []
+    counts = report["class_images"], teacher["class_right"], student["class_right"]
+    losses = map(ClassLoss, report["class_names"], *counts)
+    return sorted(losses, key=lambda one: (-one.points, one.student - one.teacher))
 
 
 def place(report: Report, runtime: str, precision: str) -> str:
@@ -111,7 +96,7 @@ def products(operators: Mapping[str, Mapping[str, int]]) -> str:
 
 
 def bundle_lines(report: Report) -> list[str]:
-    """Return what is deployed and what the bundle recommends, and why."""
+    """Return what is deployed and what the bundle recommends, why, and how far folding moved the logits."""
     made = report["artifacts"]
     bundle = made["bundle"]
     lines = [
@@ -121,18 +106,14 @@ def bundle_lines(report: Report) -> list[str]:
     if bundle["engine"]:
         lines.append(f"Recommended engine: {' '.join(bundle['engine'])} ({bundle['engine_why']}).")
     rewrites = made["student"][made["deployed"]]["rewrites"]
-    return [*lines, f"Rewritten exactly before export: {'; '.join(rewrites) or 'nothing'}."]
-
-
-def folding(report: Report) -> str:
-    """Return how far the folded graph's logits are from those of the graph with the projector kept."""
+    lines.append(f"Rewritten exactly before export: {'; '.join(rewrites) or 'nothing'}.")
     graphs = report["graphs"]
-    if graphs["agreement"]["value"] is None:
-        return f"Folded against kept: unmeasured: {stopped(graphs['agreement']['reason'])}"
-    return (
-        f"Folded against kept: logits differ by at most {graphs['agreement']['value']:.2g} over {graphs['images']} "
-        f"images (tolerance {graphs['tolerance']:g})."
-    )
+    if graphs["agreement"]["value"] is not None:
+        lines.append(
+            f"The folded projector's logits differ from the kept one's by at most {graphs['agreement']['value']:.2g} "
+            f"over {graphs['images']} images (tolerance {graphs['tolerance']:g})."
+        )
+    return lines
 
 
 def advice(report: Report) -> str:
@@ -144,47 +125,15 @@ def advice(report: Report) -> str:
     return f"{found['summary']}.{differs}"
 
 
-def how_measured(report: Report) -> str:
-    """Return the method of timing, and of processor, threads and pinning what the method does not name itself."""
-    method, hardware = report["latency_method"].rstrip().rstrip("."), report["hardware"]
-    said = [method]
-    if report["pinned"] and "bound to CPU" not in method:
-        said.append(f"The process was bound to CPU {', '.join(map(str, report['pinned']))}")
-    if hardware:
-        facts = [f"{hardware['architecture']}, {counted(hardware['cores'], 'core')} for this process to use"]
-        if hardware["processor"] not in method:
-            facts = [hardware["processor"], *facts, f"{counted(hardware['threads'], 'thread')} a session"]
-        if hardware["gpu"] and hardware["gpu"] not in method:
-            facts.append(f"GPU {hardware['gpu']}")
-        said.append(f"The machine: {', '.join(facts)}")
-    return " ".join(f"{one}." for one in said)
-
-
 def still_falling(report: Report) -> str:
     """Return a sentence on what was timed before its times had stopped falling; empty where all had settled."""
-    names = short_names(report)
+    called = names(report)
     moving: dict[str, list[str]] = {}
     for row in report["latency"]:
         if not row["settled"]:
-            moving.setdefault(names[key_of(row)], []).append(str(row["batch"]))
-    together: dict[str, list[str]] = {}
-    for name, batches in moving.items():
-        together.setdefault(" and ".join(batches), []).append(name)
-    timed = {key_of(row) for row in report["latency"] if row["p50_ms"] is not None}
-    which = [
-        f"{f'all {len(timed)} artifacts' if len(timed) == len(found) > 1 else ', '.join(found)} at batch {batches}"
-        for batches, found in together.items()
-    ]
+            moving.setdefault(called[key_of(row)], []).append(str(row["batch"]))
+    which = [f"{name} at batch {' and '.join(batches)}" for name, batches in moving.items()]
     return f"Times were still falling when warm-up ended, in one session or more: {'; '.join(which)}." if which else ""
-
-
-def not_drawn(lost: Iterable[tuple[str, str]]) -> list[str]:
-    """Return a sentence for each reason, with all that it keeps out of a figure: ``lost`` holds (what, why)."""
-    reasons: dict[str, list[str]] = {}
-    for what, why in lost:
-        names = reasons.setdefault(why, [])
-        names += [] if what in names else [what]
-    return [stopped(f"Not drawn: {'; '.join(names)}: {why}") for why, names in reasons.items()]
 
 
 def last_settings(history: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:

@@ -7,11 +7,11 @@ import inspect
 import json
 import textwrap
 from pathlib import Path
-from typing import Any, get_args
 
 from pydantic import BaseModel
 
 from vitcompress.core.files import write_atomic
+from vitcompress.core.record import Record
 from vitcompress.pipeline.report.shape import SCHEMA_VERSION, Report
 
 PATH = Path(__file__).resolve().parents[2] / "docs" / "schemas" / f"report-{SCHEMA_VERSION}.schema.json"
@@ -20,23 +20,16 @@ PATH = Path(__file__).resolve().parents[2] / "docs" / "schemas" / f"report-{SCHE
 def text() -> str:
     """Return the JSON Schema 2020-12 of a written report, every key described in the words of the code."""
     found = Report.model_json_schema(mode="serialization")
-    for model in _models(Report, {}).values():
-        part = found if model is Report else found["$defs"][model.__name__]
-        for name, words in _descriptions(model).items():
-            part["properties"][name]["description"] = words
+    models = {model.__name__: model for model in _descendants(Record)}
+    for name, part in [(Report.__name__, found), *found["$defs"].items()]:
+        for field, words in _descriptions(models[name]).items():
+            part["properties"][field]["description"] = words
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **found}
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
-def _models(kind: Any, known: dict[str, type[BaseModel]]) -> dict[str, type[BaseModel]]:
-    """Return every model that a type or a model's fields mention, by name; ``known`` ones are not looked at again."""
-    if isinstance(kind, type) and issubclass(kind, BaseModel) and kind.__name__ not in known:
-        known[kind.__name__] = kind
-        for field in kind.model_fields.values():
-            _models(field.annotation, known)
-    for inner in get_args(kind):
-        _models(inner, known)
-    return known
+def _descendants(model: type[BaseModel]) -> list[type[BaseModel]]:
+    return [one for child in model.__subclasses__() for one in (child, *_descendants(child))]
 
 
 def _descriptions(model: type[BaseModel]) -> dict[str, str]:

@@ -1,8 +1,8 @@
 """The report as types: what every reader of ``report.json`` may rely on, and what its published schema is made of.
 
-Records stand in it as they are (``core.artifact_records``); what ``document.build`` adds is written down here. Keys are
-never renamed or dropped, nor their meaning changed, without a new ``SCHEMA_VERSION``. A number that is NaN or infinite
-is written as null, so what may become one is optional here.
+Records stand in it as they are, those of ``verify`` at its top; what ``document.build`` adds is written down here.
+Keys are never renamed or dropped, nor their meaning changed, without a new ``SCHEMA_VERSION``. A number that is NaN or
+infinite is written as null, so what may become one is optional here.
 """
 
 from __future__ import annotations
@@ -13,25 +13,19 @@ from pydantic import ConfigDict, Field
 
 from vitcompress.core.analysis_records import Advice
 from vitcompress.core.artifact_records import (
-    AccuracyRow,
     BundleRecord,
     EngineArtifact,
     Flip,
     FlipTable,
     GateRow,
-    Hardware,
-    LatencyRow,
-    MemoryRow,
     OnnxArtifact,
-    ThroughputRow,
+    VerifyRecord,
 )
 from vitcompress.core.preprocess import PreprocessSpec
-from vitcompress.core.record import FileRef, Record
+from vitcompress.core.record import Record
 from vitcompress.core.records import CacheSummary, Snapshot, Strategy
 
 SCHEMA_VERSION = 3
-
-NEW_IN_3 = "not in reports of schema 2"
 
 
 class Quantity(Record):
@@ -42,10 +36,6 @@ class Quantity(Record):
     high: float | None
     reason: str
     """Why there is no value; empty where there is one."""
-
-
-def _none_before() -> Quantity:
-    return Quantity(value=None, low=None, high=None, reason=NEW_IN_3)
 
 
 class Verdict(Record):
@@ -115,16 +105,16 @@ class ModelRow(Record):
     top5: Quantity
     drop: Quantity
     """Points, teacher's top-1 minus this one's, the same images."""
-    agreement: Quantity = Field(default_factory=_none_before)
+    agreement: Quantity
     """Percent of images with the same top-1 as the same graph in torch."""
-    ece: Quantity = Field(default_factory=_none_before)
+    ece: Quantity
     """Expected calibration error, points."""
     images: int | None
     latency: dict[str, LatencyCell]
     """By batch size."""
-    throughput: dict[str, Quantity] = Field(default_factory=dict)
+    throughput: dict[str, Quantity]
     """Images a second, by batch size."""
-    memory: Quantity = Field(default_factory=_none_before)
+    memory: Quantity
     """Most resident memory of a process that runs it alone (an ONNX file: on the CPU), bytes."""
     parameters: int | None
     macs: int | None
@@ -328,7 +318,7 @@ class Analysis(Record):
     """By name, as paths relative to the run."""
 
 
-class Report(Record):
+class Report(VerifyRecord):
     """The report of a run of `compress`. Units: accuracy percent, drops points, latency milliseconds, sizes bytes."""
 
     model_config = ConfigDict(title="compress report")
@@ -337,19 +327,8 @@ class Report(Record):
     verdict: Verdict
     headline: Headline
     models: list[ModelRow]
-    accuracy: list[AccuracyRow]
-    latency: list[LatencyRow]
-    latency_method: str
-    throughput: list[ThroughputRow]
-    memory: list[MemoryRow]
-    flips: list[ReportedFlips]
-    answers: FileRef | None
-    images_digest: str
+    flips: tuple[ReportedFlips, ...] = ()
     class_names: list[str]
-    class_images: list[int]
-    hardware: Hardware | None
-    pinned: list[int]
-    disturbance: float | None
     gates: list[Gate]
     artifacts: Artifacts
     graphs: Graphs

@@ -1,4 +1,4 @@
-"""Tables: a column is described once, and shown in the terminal, in Markdown, on the page and in JUnit."""
+"""Tables: a column is described once, and shown in the terminal, in Markdown and on the page."""
 
 from __future__ import annotations
 
@@ -21,11 +21,10 @@ class Output(Flag):
 
     TERMINAL = auto()
     MARKDOWN = auto()
+    """The open part of the Markdown, and of the page."""
     DETAILS = auto()
-    """The folded part of the Markdown."""
-    PAGE = auto()
-    JUNIT = auto()
-    DOCUMENTS = MARKDOWN | DETAILS | PAGE
+    """The folded part of both."""
+    DOCUMENTS = MARKDOWN | DETAILS
 
 
 class Markdown(str):
@@ -39,7 +38,7 @@ class Cell(NamedTuple):
 
     text: str
     interval: str = ""
-    """Shown beside the text, or below it on the page; not in the terminal."""
+    """Shown beside the text, below it on the page; in the terminal where ``terminal`` is asked for it."""
     sort: float | None = None
     """What the page sorts its column by; None: the text."""
     style: str = ""
@@ -142,8 +141,14 @@ def markdown(table: Table, output: Output = Output.MARKDOWN) -> Markdown:
     return Markdown("\n".join([body, "", *(f"- {plain(line)}" for line in shown.notes)]).rstrip())
 
 
-def terminal(table: Table, notes: Footnotes | None = None) -> RichTable:
-    """Return a table for a terminal, intervals left out; text is never read as rich markup."""
+def terminal(table: Table, notes: Footnotes | None = None, *, intervals: bool = False) -> RichTable:
+    """Return a table for a terminal; text is never read as rich markup.
+
+    Args:
+        table: of which the columns for ``Output.TERMINAL`` are shown.
+        notes: takes the reasons why numbers are missing; without it only their marks are shown.
+        intervals: whether a number is followed by its interval.
+    """
     grid = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
     shown = table.shown(Output.TERMINAL, notes or Footnotes())
     for column in shown.columns:
@@ -152,5 +157,6 @@ def terminal(table: Table, notes: Footnotes | None = None) -> RichTable:
         else:
             grid.add_column(column.heading(Output.TERMINAL), overflow="fold")
     for row, strong in zip(shown.rows, shown.strong, strict=True):
-        grid.add_row(*(Text(cell.text) for cell in row), style="bold" if strong else "")
+        cells = (Text(str(cell) if intervals else cell.text) for cell in row)
+        grid.add_row(*cells, style="bold" if strong else "")
     return grid

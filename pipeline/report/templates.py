@@ -10,11 +10,7 @@ from vitcompress.pipeline.report import readings, report_tables, table, wording
 
 
 def environment(*, markdown: bool = False) -> Environment:
-    """Return the environment of the templates in ``html/assets``.
-
-    Args:
-        markdown: whether text is escaped for Markdown; else for HTML and XML.
-    """
+    """Return the environment of the templates in ``html/assets``; text is escaped for HTML and XML, or ``markdown``."""
 
     def escaped(value: Any) -> str:
         return value if isinstance(value, table.Markdown) else wording.plain(value)
@@ -36,12 +32,5 @@ def environment(*, markdown: bool = False) -> Environment:
         "remarks": wording.data_remarks,
         "fact": wording.fact,
     }
-    found.globals |= {"tables": report_tables, "readings": readings, "wording": wording}
-    found.globals |= {"page": table.Output.PAGE, "details": table.Output.DETAILS}
+    found.globals |= {"tables": report_tables, "readings": readings, "wording": wording, "Output": table.Output}
     return found
-
-
-def source(templates: Environment, name: str) -> str:
-    """Return a file beside the templates as it is."""
-    assert templates.loader is not None  # noqa: S101 - ``environment`` gives one
-    return templates.loader.get_source(templates, name)[0]

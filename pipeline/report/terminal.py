@@ -10,7 +10,7 @@ from rich.text import Text
 
 from vitcompress.pipeline.report import report_tables
 from vitcompress.pipeline.report import table as tables
-from vitcompress.pipeline.report.readings import deployed_row, not_made
+from vitcompress.pipeline.report.readings import not_made
 from vitcompress.pipeline.report.wording import Footnotes, gate_said, opened, spoken
 
 _STYLES = {"fail": "bold red", "error": "bold red", "note": ""}
@@ -29,11 +29,12 @@ def table(report: dict[str, Any], said: Sequence[str] = ()) -> RenderableType:
     notes = Footnotes()
     models = tables.terminal(report_tables.models(report), notes)
     lines = [*notes.lines(), *(f"Not made: {what}" for what in not_made(report))]
-    agreement = deployed_row(report)["agreement"]
-    if agreement["value"] is not None and agreement["value"] < 100:
-        lines.append(f"Agrees with the same model in torch on {spoken(agreement, '.2f', ' %')} of the images.")
     last = [Text(f"Note: {note}") for note in report["notes"] if note not in said]
-    return Group(_verdict(report), models, *map(Text, lines), *_gates(report), *_findings(report), *last)
+    findings = [
+        Text.assemble((one["severity"].capitalize(), _STYLES.get(one["severity"], "bold yellow")), f": {one['text']}.")
+        for one in report["findings"]
+    ]
+    return Group(_verdict(report), models, *map(Text, lines), *_gates(report), *findings, *last)
 
 
 def _verdict(report: dict[str, Any]) -> Text:
@@ -59,12 +60,4 @@ def _gates(report: dict[str, Any]) -> list[Text]:
             f" {row['artifact']} {row['label']}: {gate_said(row)}.",
         )
         for row in sorted(rows, key=lambda row: row["verdict"] != "fail" and not row["required"])
-    ]
-
-
-def _findings(report: dict[str, Any]) -> list[Text]:
-    """Return one line for each thing that speaks against the training."""
-    return [
-        Text.assemble((one["severity"].capitalize(), _STYLES.get(one["severity"], "bold yellow")), f": {one['text']}.")
-        for one in report["findings"]
     ]

@@ -31,21 +31,6 @@ def _letters(index: int) -> str:
     return (_letters(head - 1) if head else "") + chr(ord("a") + tail)
 
 
-def number(given: Mapping[str, Any], form: str, notes: Footnotes) -> str:
-    """Return a quantity's value in the given format, or a footnote's mark."""
-    return notes.mark(given["reason"]) if given["value"] is None else format(given["value"], form)
-
-
-def ms(value: float) -> str:
-    """Format a latency in milliseconds; below 10 ms with a third decimal, because tiny models differ there."""
-    return f"{value:.{2 if value >= 10 else 3}f}"
-
-
-def milliseconds(given: Mapping[str, Any], notes: Footnotes) -> str:
-    """Return a latency, or a footnote's mark."""
-    return notes.mark(given["reason"]) if given["value"] is None else ms(given["value"])
-
-
 def significant(value: float) -> str:
     """Return three significant digits, trailing zeros kept: ``0.0497``, ``0.230``, ``107``, ``1,240``."""
     return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:#.3g}".rstrip(".")
@@ -61,11 +46,6 @@ def short_count(value: float) -> str:
     return (
         f"{value / 1e9:.2f} G" if value >= 1e9 else f"{value / 1e6:.2f} M" if value >= 1e5 else f"{value / 1e3:.1f} k"
     )
-
-
-def millions(value: float | None, reason: str, notes: Footnotes) -> str:
-    """Return parameters or multiply-accumulates as ``short_count``, or a footnote's mark."""
-    return notes.mark(reason) if value is None else short_count(value)
 
 
 def megabytes(value: float) -> str:
@@ -114,11 +94,6 @@ def opened(sentence: str) -> str:
 def stopped(text: str) -> str:
     """Return a sentence with one full stop at its end."""
     return f"{text.rstrip().rstrip('.')}."
-
-
-def some(names: Sequence[str], most: int) -> str:
-    """Return the first ``most`` names, and how many more there are."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import numpy as np
 
@@ -21,43 +21,7 @@ from vitcompress.stages.analysis.results import (
 )
 from vitcompress.stages.analysis.statistics import MIN_IMAGES, Rows, drawn_times, intervals
 
-Verdict = Literal["closer", "farther", "no clear change"]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number and its 95 % percentile bootstrap interval over images."""
-
-    value: float
-    low: float | None
-    """None, like ``high``, with fewer than MIN_IMAGES images."""
-    high: float | None
-
-
-@dataclass(frozen=True)
-class Distance:
-    """How far one student's curve is from the teacher's: mean absolute difference over the student's layers."""
-
-    label: str
-    epoch: int | None
-    distance: Estimate
-
-
-@dataclass(frozen=True)
-class Approach:
-    """One quantity. ``dataclasses.asdict`` gives JSON values."""
-
-    quantity: str
-    unit: str
-    images: str
-    """Which images, in words."""
-    distances: tuple[Distance, ...]
-    """Before, checkpoints, after; empty when they cannot be compared."""
-    change: Estimate | None
-    """Distance after less distance before, in the same draws; None when they cannot be compared."""
-    verdict: Verdict | None
-    """``no clear change`` when the interval of ``change`` holds 0; None without that interval."""
-    sentence: str
+Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -80,7 +44,7 @@ def _means(values: Floats, rows: Rows) -> Floats:
 
 
 def _log_means(values: Floats, rows: Rows) -> Floats:
-    return np.asarray(np.log10(_means(values, rows)))
+    return np.asarray(np.log10(np.maximum(_means(values, rows), np.finfo(np.float64).tiny)))
 
 
 _QUANTITIES = (
@@ -91,14 +55,7 @@ _QUANTITIES = (
 )
 
 
-def approach(
-    teacher: NetworkResult,
-    before: NetworkResult,
-    checkpoints: Sequence[NetworkResult],
-    after: NetworkResult,
-    *,
-    seed: int = 0,
-) -> tuple[Approach, ...]:
+def approach(teacher: NetworkResult, students: Sequence[NetworkResult], *, seed: int = 0) -> tuple[Json, ...]:
     """Return the distance of the student from its teacher before, along and after training, for each quantity.
 
     A layer l of L stands at depth l / (L - 1), a single one, which is its network's last, at 1 (``relative_depths``).
@@ -107,58 +64,65 @@ def approach(
 
     Args:
         teacher: every tap of it.
-        before: the student untrained.
-        checkpoints: the student while it is trained, in order.
-        after: the student trained.
+        students: the student untrained, at its checkpoints in order, and trained, read on the teacher's images.
         seed: of the bootstrap.
 
     Returns:
-        rank95 / D (median of the sample-wise rank), entropy, log10 of the magnitude and intensity. All networks must
-        have been read on the same images in the same order; if their numbers differ, or a quantity is not finite, it
-        has no distances and a sentence that says so.
+        JSON objects for rank95 / D (median of the sample-wise rank), entropy, log10 of the magnitude and intensity:
+        ``quantity``, ``unit``, ``images`` (which, in words), ``distances`` (``label``, ``epoch`` and ``distance`` of
+        each student), ``change`` (distance after less distance before, in the same draws), ``verdict`` (``closer``,
+        ``farther``, or ``no clear change`` where the interval of ``change`` holds 0) and ``sentence``. A distance, and
+        the change, has ``value``, ``low`` and ``high``, the ends of the 95 % interval. With fewer than MIN_IMAGES
+        images these ends and the verdict are None.
     """
-    return tuple(_compare(quantity, teacher, (before, *checkpoints, after), seed) for quantity in _QUANTITIES)
+    return tuple(_compare(quantity, teacher, students, seed) for quantity in _QUANTITIES)
 
 
-def _compare(quantity: _Quantity, teacher: NetworkResult, students: Sequence[NetworkResult], seed: int) -> Approach:
-    networks = (teacher, *students)
-    known = [[quantity.of_images(tap) for tap in network.taps] for network in networks]
+def _compare(quantity: _Quantity, teacher: NetworkResult, students: Sequence[NetworkResult], seed: int) -> Json:
+    known = [[quantity.of_images(tap) for tap in network.taps] for network in (teacher, *students)]
     images, counts = teacher.taps[0].images, [len(of_tap) for of_network in known for of_tap in of_network]
     fewest, most = min(counts), max(counts)
     kept = f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
     which = f"all {images:,} images" if fewest == images else f"{kept} kept of {images:,} images"
-    reason = _incomparable(quantity, networks, known)
-    if reason:
-        sentence = f"{quantity.name}: not compared, {reason}."
-        return Approach(quantity.name, quantity.unit, which, (), None, None, sentence)
     values = [np.stack([_placed(of_tap, images) for of_tap in of_network]) for of_network in known]
 
     def statistic(rows: Rows) -> Floats:
         """Return of drawn images ``[B, images]`` each student's distance and the change, ``[students + 1, B]``."""
         curves = [quantity.over_images(of_network, rows) for of_network in values]
         distances = [distance(curves[0], curve) for curve in curves[1:]]
-        return np.stack([*distances, _change(distances[0], distances[-1])])
+        before, after = distances[0], distances[-1]
+        rounded = np.isclose(after, before, rtol=1e-9, atol=1e-12)  # which has a sign but is no change
+        return np.stack([*distances, np.where(rounded, 0, after - before)])
 
     points = statistic(np.arange(images)[None])[:, 0].tolist()
-    if fewest < MIN_IMAGES:
-        estimates = [Estimate(point, None, None) for point in points]
-    else:
-        low, high = intervals(statistic, images, seed)
-        estimates = list(map(Estimate, points, low.tolist(), high.tolist()))
-    change, verdict = estimates[-1], _verdict(estimates[-1])
-    distances = tuple(
-        Distance(network.label, network.epoch, estimate)
-        for network, estimate in zip(students, estimates[:-1], strict=True)
-    )
+    ends: list[tuple[float | None, float | None]] = [(None, None)] * len(points)
+    verdict = None
     sentence = (
         f"{quantity.name}: {points[0]:.4g} from the teacher's curve before training and {points[-2]:.4g} after "
         f"({quantity.unit}; {which})"
     )
-    if verdict is None:
+    if fewest < MIN_IMAGES:
         sentence += f": no verdict with fewer than {MIN_IMAGES} images."
     else:
-        sentence += f", a change of {change.value:+.4g} [{change.low:+.4g}, {change.high:+.4g}]: {verdict}."
-    return Approach(quantity.name, quantity.unit, which, distances, change, verdict, sentence)
+        low, high = (found.tolist() for found in intervals(statistic, images, seed))
+        ends = list(zip(low, high, strict=True))
+        verdict = "closer" if high[-1] < 0 else "farther" if low[-1] > 0 else "no clear change"
+        sentence += f", a change of {points[-1]:+.4g} [{low[-1]:+.4g}, {high[-1]:+.4g}]: {verdict}."
+    *distances, change = [
+        {"value": point, "low": low, "high": high} for point, (low, high) in zip(points, ends, strict=True)
+    ]
+    return {
+        "quantity": quantity.name,
+        "unit": quantity.unit,
+        "images": which,
+        "distances": [
+            {"label": network.label, "epoch": network.epoch, "distance": found}
+            for network, found in zip(students, distances, strict=True)
+        ],
+        "change": change,
+        "verdict": verdict,
+        "sentence": sentence,
+    }
 
 
 def distance(teacher: Floats, student: Floats) -> Floats:
@@ -171,35 +135,8 @@ def distance(teacher: Floats, student: Floats) -> Floats:
     return np.asarray(np.abs(interpolated - student).mean(axis=0))
 
 
-def _change(before: Floats, after: Floats) -> Floats:
-    """Return the difference of distances; 0 for rounding, which has a sign but is no change."""
-    return np.where(np.isclose(after, before, rtol=1e-9, atol=1e-12), 0, after - before)
-
-
 def _placed(known: Floats, images: int) -> Floats:
     """Return what is known of kept images, at their places among all; NaN elsewhere."""
     placed = np.full(images, np.nan)
     placed[kept_rows(images, len(known))] = known
     return placed
-
-
-def _incomparable(quantity: _Quantity, networks: Sequence[NetworkResult], known: list[list[Floats]]) -> str:
-    """Return why there is no distance, or nothing."""
-    images = networks[0].taps[0].images
-    for network, of_network in zip(networks, known, strict=True):
-        for tap, of_tap in zip(network.taps, of_network, strict=True):
-            if tap.images != images:
-                return f"{network.label} was read on {tap.images:,} images and {networks[0].label} on {images:,}"
-            if not len(of_tap):
-                return f"{tap.name} of {network.label} kept no images"
-            if not np.isfinite(of_tap).all():
-                return f"{tap.name} of {network.label} is not finite"
-            if quantity.over_images is _log_means and not (of_tap > 0).all():
-                return f"{tap.name} of {network.label} is zero for some image"
-    return ""
-
-
-def _verdict(change: Estimate) -> Verdict | None:
-    if change.low is None or change.high is None:
-        return None
-    return "closer" if change.high < 0 else "farther" if change.low > 0 else "no clear change"

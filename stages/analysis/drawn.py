@@ -130,10 +130,3 @@ def leading(answers: Mapping[Way, object]) -> Way:
     votes = Counter(answers.values())
     most = max(votes.values())
     return next(way for way in WAYS if way in answers and votes[answers[way]] == most)
-
-
-def selected_layers(teacher: NetworkResult, student: Shape) -> tuple[int, ...]:
-    """Return the teacher's layers of highest mean intensity by the leading measure, ascending, as many as compared."""
-    count, rows = compared_layers(student.depth, len(teacher.taps)), np.arange(teacher.taps[-1].images)[None]
-    answers = {way: tuple(strongest_layers(teacher, rows, count, way)[0].tolist()) for way in usable_ways(teacher)}
-    return answers[leading(answers)]

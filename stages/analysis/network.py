@@ -61,10 +61,8 @@ def kept_images(sizes: Sequence[int], images: int, memory_bytes: float) -> list[
     """
     *others, last = sizes
     rest = int(memory_bytes) - images * last
-    if not others and rest >= 0:
-        return [np.arange(images)]
-    if others and rest >= sum(others):
-        spread = kept_rows(images, rest // sum(others))
+    if rest >= sum(others):
+        spread = kept_rows(images, rest // max(1, sum(others)))
         return [*[spread] * len(others), np.arange(images)]
     fitting = int(memory_bytes) // sum(sizes)
     if fitting < 1:
@@ -86,17 +84,11 @@ def read_network(
     label: str,
     epoch: int | None = None,
 ) -> NetworkResult:
-    """Measure every tap of a network of a run over ``sample``, on the run's device.
+    """Measure every tap of a network of a run over ``sample``, on the run's device, where it ends up.
 
     Args:
-        network: with its weights; it ends up on the device.
-        spec: what it was built from.
-        preprocess: its own.
-        sample: which images.
-        config: batch size and memory.
-        context: device, loader processes and threads.
-        label: the network's name in tables and figures.
-        epoch: see ``NetworkResult.epoch``.
+        network: with its weights, built from ``spec``; it takes images prepared by ``preprocess``.
+        label: its name in figures; ``epoch``: see NetworkResult.
 
     Raises:
         ResultError: a tap has values that are not finite.
@@ -136,14 +128,13 @@ def measure_network(
     memory_bytes: float,
     device: str | torch.device,
     sample: str,
-    seed: int = 0,
     epoch: int | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> NetworkResult:
     """Run the network over the images, in float32 as it stands, and measure every layer's tap.
 
     Args:
-        network: anything ``logits_and_taps`` can tap; moved to ``device``, its modes as before afterwards.
+        network: anything ``logits_and_taps`` can tap; moved to ``device`` and set to evaluation.
         batches: ``(images, labels)`` or images alone, float32 ``[B, 3, S, S]``, prepared for this network.
         names: of the taps, one a layer (``tap_names``).
         label: see NetworkResult, as for ``arch``, ``sample`` and ``epoch``.
@@ -152,17 +143,16 @@ def measure_network(
         memory_bytes: of tokens kept until all images are seen (``kept_images``).
         device: where the network runs and most is measured.
         sample: which images these are, in words.
-        seed: of the random orders of channels.
         epoch: of a checkpoint.
         advance: called after every batch with its number of images.
 
     Raises:
-        ResultError: another number of images than announced, or features that are not finite or of changing shape.
+        ResultError: another number of images than announced, or features that are not finite.
         UsageError: the memory does not suffice for one image.
     """
     device = torch.device(device)
     layers = tuple(range(len(names)))
-    network.to(device)
+    network.to(device).eval()
     measures: list[TapMeasures] = []
     seconds = {"forward": 0.0, "measure": 0.0}
 
@@ -182,7 +172,7 @@ def measure_network(
         with torch.inference_mode():  # entropies are in the range of all taps
             return measure.finish(min(one.low for one in measures), max(one.high for one in measures))
 
-    with _evaluation(network), side_by_side(device, len(layers), torch.get_num_threads()) as beside:
+    with side_by_side(device, len(layers), torch.get_num_threads()) as beside:
         for batch in batches:
             inputs: Tensor = batch[0] if isinstance(batch, (tuple, list)) else batch
             if len(inputs) == 0:
@@ -191,7 +181,7 @@ def measure_network(
                 with timing("forward"):
                     taps = logits_and_taps(network, inputs.to(device), layers)[1]
                 with timing("measure"):
-                    measures = measures or _begin(network, taps, names, images, memory_bytes, seed)
+                    measures = measures or _begin(network, taps, names, images, memory_bytes)
                     list(beside(update, measures, taps))
             if advance is not None:
                 advance(len(inputs))
@@ -211,7 +201,7 @@ def measure_network(
 
 
 def _begin(
-    network: nn.Module, taps: list[Tensor], names: tuple[str, ...], images: int, memory_bytes: float, seed: int
+    network: nn.Module, taps: list[Tensor], names: tuple[str, ...], images: int, memory_bytes: float
 ) -> list[TapMeasures]:
     sizes = [4 * tap[0].numel() for tap in taps]
     keep = kept_images(sizes, images, memory_bytes)
@@ -223,7 +213,6 @@ def _begin(
             names[layer],
             images,
             keep[layer],
-            seed,
             norm=norm if tap.shape[1] == width else None,
             closely=None if layer == last else CLOSELY,
         )
@@ -256,15 +245,3 @@ def side_by_side(device: torch.device, taps: int, threads: int) -> Iterator[Besi
         yield beside
     finally:
         pool.shutdown(cancel_futures=True)  # what has begun is a matter of milliseconds
-
-
-@contextmanager
-def _evaluation(network: nn.Module) -> Iterator[None]:
-    """Set evaluation mode; afterwards every module is in the mode it was in."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

@@ -141,8 +141,6 @@ class TapResult:
     """``[n]``: of each image's sampled tokens, area under the folded cumulative curve (its mean over the F frequencies)
     in the channels' own order less that under the P orders, their mean: what the order of channels contributes. NaN
     without energy."""
-    zero_tokens: int
-    """Tokens without any energy, left out of the SEP means."""
 
     # Spectral intensity [SKD].
     intensity: Floats
@@ -192,30 +190,14 @@ class TapResult:
     def sep_unfolded(self) -> Floats:
         """``[D]``: cumulative share over the whole FFT in its own order (0, 1, ..., D-1), as published [EM].
 
-        By conjugate symmetry (D even) it stands at ``1/2 + (e_0 - e_{D/2}) / 2`` after D / 2 components, e being the
-        shares of the lowest and the highest frequency: near 1/2 whatever the features are, unless tokens have a large
-        mean over their channels.
+        By conjugate symmetry (D even) it stands at ``1/2 + (e_0 - e_{D/2}) / 2`` after D / 2 components: near 1/2
+        whatever the features are, unless tokens have a large mean over their channels.
         """
         half = self.sep_energy.copy()
         paired = slice(1, (self.width + 1) // 2)  # every frequency but 0 and, for even D, D / 2 stands twice
         half[paired] /= 2
         mirrored = half[paired][::-1]
         return np.cumsum(np.concatenate([half, mirrored]))
-
-    @property
-    def sep_folded(self) -> Floats:
-        """``[F]``: cumulative share over the frequencies of the real FFT, which can tell models apart."""
-        return np.cumsum(self.sep_energy)
-
-    @property
-    def sep_curves(self) -> dict[str, Floats]:
-        """The three cumulative curves by name."""
-        return {"unfolded": self.sep_unfolded, "folded": self.sep_folded, "sorted": self.sep_sorted}
-
-    @property
-    def permuted_curves(self) -> Floats:
-        """``[P, F]``: the folded curve of the sampled tokens under each random order of the channels."""
-        return np.asarray(np.cumsum(self.permuted, axis=-1))
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from vitcompress.stages.models.geometry import Shape, heads_of_wide
 
 What = Literal["strategy", "pairs", "width"]
 Kind = Literal["mse", "spectral"]
-Basis = Literal["shapes", "directions", "intensity"]
 Pairs = tuple[tuple[int, int], ...]
 
 
@@ -125,17 +124,15 @@ class Rule:
     gives: Callable[[Facts], dict[str, Any]]
     """Fields of Decision."""
     reason: str
-    """One sentence; ``stages.analysis.advice`` fills in the fields."""
+    """One sentence; ``stages.analysis.advice`` fills in the fields: f are the Facts."""
     source: str
-    basis: Basis = "shapes"
-    """What it looks at, apart from shapes: that is measured in several ways, which may disagree."""
 
 
 _EM = "[EM] arXiv 2511.15572: "
 _SKD = "[SKD] arXiv 2412.19055: "
 _NEED = (
-    "an image needs {f.shared:g} directions of the basis all images share for 95 % of its energy at the teacher's last "
-    "tap (median of {kept:,}{seen}), and {student} is {s.width} wide, "
+    "an image (median) needs {f.shared:g} directions of the basis all images share for 95 % of its energy at the "
+    "teacher's last tap, and {f.student_name} is {f.student.width} wide, "
 )
 
 RULES = (
@@ -144,7 +141,8 @@ RULES = (
         "student as wide",
         lambda facts, _: facts.student.width >= facts.teacher_width,
         lambda facts: {"strategy": "plain"},
-        "{student} is {s.width} wide and the teacher's last tap {f.teacher_width}, so nothing has to be squeezed.",
+        "{f.student_name} is {f.student.width} wide and the teacher's last tap {f.teacher_width}, so nothing has to be "
+        "squeezed.",
         _EM + "the encoding mismatch is one of a narrow student with a wide teacher",
     ),
     Rule(
@@ -152,7 +150,7 @@ RULES = (
         "student with stages",
         lambda facts, _: not facts.student.isotropic,
         lambda facts: {"strategy": "plain"},
-        "{student} has {s.depth} stages of different width, and lift and widelast need equal blocks.",
+        "{f.student_name} has {f.student.depth} stages of different width, and lift and widelast need equal blocks.",
         _SKD + "its hierarchical student, Swin-Tiny, is trained unchanged",
     ),
     Rule(
@@ -162,7 +160,6 @@ RULES = (
         lambda facts: {"strategy": "plain"},
         _NEED + "so they fit.",
         _EM + "dataset-level PCA, against the student's width",
-        "directions",
     ),
     Rule(
         "strategy",
@@ -170,20 +167,19 @@ RULES = (
         lambda facts, _: facts.own <= facts.student.width,
         lambda facts: {"strategy": "lift"},
         _NEED
-        + "but no more than {f.own} of its own for 99 % ({percentile}), so a linear map can carry each image, and it "
-        "folds away exactly at export.",
+        + "but no more than {f.own} of its own for 99 % (99th percentile of the images), so a linear map can carry "
+        "each image, and it folds away exactly at export.",
         _EM + "sample-wise SVD beside dataset-level PCA, and the remedy Lift",
-        "directions",
     ),
     Rule(
         "strategy",
         "no image fits, wide block",
         lambda facts, _: facts.kept_heads is not None,
         lambda facts: {"strategy": "widelast", "wide_heads": facts.kept_heads},
-        _NEED + "and {f.own} of its own for 99 % ({percentile}), more than a linear map can carry, so the last block "
-        "gets the teacher's width, {f.teacher_width}.",
+        _NEED
+        + "and {f.own} of its own for 99 % (99th percentile of the images), more than a linear map can carry, so the "
+        "last block gets the teacher's width, {f.teacher_width}.",
         _EM + "sample-wise SVD beside dataset-level PCA, and the remedy WideLast",
-        "directions",
     ),
     Rule(
         "strategy",
@@ -191,19 +187,17 @@ RULES = (
         lambda facts, _: True,
         lambda facts: {"strategy": "lift"},
         _NEED
-        + "and {f.own} of its own for 99 % ({percentile}), more than a linear map can carry in full, but neither the "
-        "size nor the number of its {s.heads} heads divides the teacher's width, {f.teacher_width}, so only "
-        "lift is left.",
+        + "and {f.own} of its own for 99 % (99th percentile of the images), more than a linear map can carry in full, "
+        "but neither the size nor the number of its {f.student.heads} heads divides the teacher's width, "
+        "{f.teacher_width}, so only lift is left.",
         _EM + "the remedy Lift, where WideLast cannot be built",
-        "directions",
     ),
     Rule(
         "pairs",
         "last to last, lift",
         lambda facts, decided: decided.strategy == "lift",
         _last("spectral"),
-        "of a lift only the last tap, {student_last}, has the teacher's width, {f.teacher_width}; the teacher's is "
-        "{teacher_last}.",
+        "of a lift only the last tap has the teacher's width, {f.teacher_width}.",
         _EM + "the best published Lift: soft labels and a spectral loss on 11 <-> 23",
     ),
     Rule(
@@ -211,8 +205,7 @@ RULES = (
         "last to last, widelast",
         lambda facts, decided: decided.strategy == "widelast",
         _last("mse"),
-        "of a widelast only the last tap, {student_last}, has the teacher's width, {f.teacher_width}; the teacher's is "
-        "{teacher_last}.",
+        "of a widelast only the last tap has the teacher's width, {f.teacher_width}.",
         _EM + "the best published WideLast: soft labels and an MSE loss on 11 <-> 23",
     ),
     Rule(
@@ -230,8 +223,8 @@ RULES = (
         "grids differ",
         lambda facts, _: not (facts.teacher_isotropic and facts.student.isotropic),
         _last("spectral"),
-        "the teacher's {teacher_taps} and the student's {student_taps} have other grids of tokens, so only the last "
-        "are compared.",
+        "the teacher's {f.teacher_depth} layers and the student's {f.student.depth} have other grids of tokens, so "
+        "only the last are compared.",
         _EM + "last layers; nothing is published for such a pair of networks",
     ),
     Rule(
@@ -239,38 +232,18 @@ RULES = (
         "highest intensity",
         lambda facts, _: True,
         _intensity,
-        "highest mean intensity{strength} among the teacher's {f.teacher_depth} layers: {layers}{margin}; those of its "
-        "first half go with the student's first layers, the others with its last.",
+        "the layers of highest mean intensity among the teacher's {f.teacher_depth}; those of its first half go with "
+        "the student's first layers, the others with its last.",
         _SKD + "layers of highest spectral intensity, as chosen for CaiT-S24",
-        "intensity",
-    ),
-    Rule(
-        "width",
-        "teacher's width",
-        lambda facts, _: facts.student.isotropic and _whole_heads(facts) > facts.teacher_width,
-        lambda facts: {"width": facts.teacher_width},
-        "plain would do at {width}, the teacher's own width, where nothing has to be squeezed: d95{by} is {f.shared:g} "
-        "{interval}, and whole heads of {f.head_size} would make it wider than that.",
-        _EM + "dataset-level PCA; taking it up is this project's",
-        "directions",
     ),
     Rule(
         "width",
         "whole heads",
-        lambda facts, _: facts.student.isotropic,
-        lambda facts: {"width": _whole_heads(facts)},
-        "plain would do from {width} on: d95{by} is {f.shared:g} {interval}, in whole heads of {f.head_size}.",
-        _EM + "dataset-level PCA; taking it up is this project's",
-        "directions",
-    ),
-    Rule(
-        "width",
-        "whole channels",
         lambda facts, _: True,
-        lambda facts: {"width": _whole_heads(facts)},
-        "a last stage of {width} would hold d95{by}, {f.shared:g} {interval}.",
-        _EM + "dataset-level PCA; applying it to stages is this project's",
-        "directions",
+        lambda facts: {"width": min(_whole_heads(facts), facts.teacher_width)},
+        "plain would do from {width} on: d95 is {f.shared:g} [{low:g}, {high:g}], in whole heads of {f.head_size}, and "
+        "no more than the teacher's width.",
+        _EM + "dataset-level PCA; taking it up is this project's",
     ),
 )
 """Evaluated top to bottom: the first rule that applies answers its question, and the later ones see the answer."""

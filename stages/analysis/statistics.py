@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -54,25 +53,29 @@ def drawn_times(rows: Rows) -> Floats:
     return np.bincount(flat.ravel(), minlength=draws * images).reshape(draws, images).astype(np.float64)
 
 
-def intervals(statistic: Callable[[Rows], Floats], images: int, seed: int) -> tuple[Floats, Floats]:
+def intervals(
+    statistic: Callable[[Rows], Floats], images: int, seed: int, resamples: int = RESAMPLES
+) -> tuple[Floats, Floats]:
     """Return the low and high ends of the 95 % percentile interval of k statistics that are drawn jointly.
 
     Args:
         statistic: from rows ``[draws, images]`` to ``[k, draws]``.
         images: at least 2.
         seed: of the draws.
+        resamples: how many draws.
 
     Returns:
         two arrays ``[k]``.
     """
-    from scipy import stats  # slow to import, and a plot of another kind needs none of it
+    from scipy import stats  # slow to import
 
     result = stats.bootstrap(
         (np.arange(images),),
         lambda rows, axis: statistic(rows),
-        n_resamples=RESAMPLES,
+        n_resamples=resamples,
         batch=max(1, _BLOCK // images),
         vectorized=True,
+        confidence_level=CONFIDENCE,
         method="percentile",  # BCa is undefined where an image changes nothing, as with medians of counts
         random_state=np.random.default_rng(seed),
     )
@@ -80,38 +83,12 @@ def intervals(statistic: Callable[[Rows], Floats], images: int, seed: int) -> tu
 
 
 def interval(values: Floats) -> dict[str, Any]:
-    """Return the mean over images with a 95 % percentile bootstrap interval over images, seeded.
+    """Return ``mean`` over images ``[n]`` and its 95 % bootstrap ``interval``, None with fewer than 2 images.
 
-    For values that are differences within an image, as ``order_effect``, the bootstrap is a paired one.
-
-    Args:
-        values: ``[n]``, one an image; NaN is left out.
-
-    Returns:
-        ``mean``, ``interval`` (two ends, or None with a ``reason``), ``images`` with a value and images ``left_out``.
+    Images without a value (NaN) are left out. Of differences within an image, as ``order_effect``, it is a paired one.
     """
-    return _interval(np.ascontiguousarray(values, dtype=np.float64).tobytes())
-
-
-@functools.lru_cache(maxsize=4096)  # JSON and figures ask for the same ones
-def _interval(data: bytes) -> dict[str, Any]:
-    values = np.frombuffer(data)
-    known = values[np.isfinite(values)]
-    found: dict[str, Any] = {"mean": None, "interval": None, "images": len(known), "left_out": len(values) - len(known)}
-    if len(known) < 2:
-        reason = f"{len(known)} images with a value; an interval over images needs 2"
-        return found | {"mean": float(known[0]) if len(known) else None, "reason": reason}
-    from scipy import stats
-
-    ends = stats.bootstrap(
-        (known,),
-        np.mean,
-        axis=-1,
-        vectorized=True,
-        n_resamples=MEAN_RESAMPLES,
-        batch=200,
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        random_state=np.random.default_rng(0),
-    ).confidence_interval
-    return found | {"mean": float(known.mean()), "interval": [float(ends.low), float(ends.high)]}
+    known, ends = values[np.isfinite(values)], None
+    if len(known) > 1:
+        low, high = intervals(lambda rows: known[rows].mean(axis=-1)[None], len(known), 0, MEAN_RESAMPLES)
+        ends = [float(low[0]), float(high[0])]
+    return {"mean": float(known.mean()) if len(known) else None, "interval": ends}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +38,6 @@ class TapMeasures:
         images: n, how many will come.
         keep: ascending indices of the images whose tokens are kept (float32, in memory) for what can be computed only
             after all images: entropy and ``pca_rank``.
-        seed: of the random orders of channels and the tokens they are tried on.
         norm: the network's final norm, where it has this tap's width.
         closely: how many of the kept images, at most, are looked at in the other ways, too: all by default.
     """
@@ -50,7 +48,6 @@ class TapMeasures:
         name: str,
         images: int,
         keep: Counts,
-        seed: int = 0,
         *,
         norm: nn.Module | None = None,
         closely: int | None = None,
@@ -62,22 +59,19 @@ class TapMeasures:
         self.low, self.high = np.inf, -np.inf
         """Least and greatest activation so far."""
         self._keep = keep
-        self._seed = seed
         self._norm = norm
         self._closely = kept_rows(len(keep), len(keep) if closely is None else closely)
         self._kept: NDArray[np.float32] | None = None
         # Whole from the start: small arrays that live on among large temporary ones would keep their memory from being
         # used again, half a megabyte an image and tap (``benchmarks/analysis.py --memory``).
-        self._of_images: dict[str, NDArray[Any]] = {
-            name: np.empty(images) for name in ("magnitude", "participation", "intensity")
-        }
+        self._magnitude, self._participation, self._intensity = np.empty((3, images))
         self._rank = np.empty((images, len(ENERGY_SHARES)), np.int64)
 
     def update(self, tokens: Tensor) -> None:
         """Take a batch ``[B, N, D]``, images in order; B may be 0.
 
         Raises:
-            ResultError: more images than announced, another shape than before, or values that are not finite.
+            ResultError: more images than announced, or values that are not finite.
         """
         if len(tokens) == 0:
             return
@@ -85,11 +79,6 @@ class TapMeasures:
             raise ResultError(f"{self.name} was to be measured over {self.images} images, and more came.")
         if self._kept is None:
             self._begin(tokens)
-        elif tokens.shape[1:] != self._kept.shape[1:]:
-            raise ResultError(
-                f"{self.name} gave features of shape {list(tokens.shape[1:])} (tokens, width) after "
-                f"{list(self._kept.shape[1:])}; all images must have one size."
-            )
         size = len(tokens) if tokens.device.type != "cpu" else max(1, CHUNK // (tokens.shape[1] * tokens.shape[2]))
         for chunk in torch.split(tokens.detach(), size):
             self._measure(chunk.float().contiguous())
@@ -103,7 +92,7 @@ class TapMeasures:
         self._with_energy = 0
         self._spectra = ChannelSpectra(width, tokens.device)
         self._ways = OtherWays(width, tokens.device, self._norm)
-        self._order = ChannelOrder(width, count, self.images, self._seed)
+        self._order = ChannelOrder(width, count, self.images)
 
     def _measure(self, tokens: Tensor) -> None:
         X_BND, rows = tokens.double(), slice(self.seen, self.seen + len(tokens))
@@ -116,10 +105,9 @@ class TapMeasures:
             )
         low, high = torch.aminmax(X_BND)
         self.low, self.high = min(self.low, float(low)), max(self.high, float(high))
-        participation, intensity = self._spectra.update(X_BND)  # while the tokens are in the cache
-        values = {"magnitude": means, "participation": participation, "intensity": intensity}
-        for name, of_images in values.items():
-            self._of_images[name][rows] = of_images
+        self._magnitude[rows] = means
+        # while the tokens are in the cache
+        self._participation[rows], self._intensity[rows] = self._spectra.update(X_BND)
         gram = smaller_grams(X_BND)
         share_BR = energy_shares(gram)
         self._rank[rows] = ranks_of(share_BR)
@@ -136,12 +124,12 @@ class TapMeasures:
             self._kept[row] = tokens[self._keep[row] - self.seen].cpu().numpy()  # type: ignore[index]
         self.seen = rows.stop
 
-    def finish(self, low: float | None = None, high: float | None = None) -> TapResult:
+    def finish(self, low: float, high: float) -> TapResult:
         """Return what is known of the tap. It releases the kept tokens.
 
         Args:
-            low: where entropy's first bin begins, no greater than any activation; the tap's least one by default.
-            high: where its last bin ends, likewise.
+            low: where entropy's first bin begins, no greater than any activation.
+            high: where its last bin ends, no less than any activation.
 
         Raises:
             ResultError: fewer images came than announced.
@@ -151,7 +139,6 @@ class TapMeasures:
                 f"{self.name} was to be measured over {self.images} images, but only {self.seen} came; "
                 "check that every image can be read."
             )
-        low, high = (own if given is None else given for given, own in ((low, self.low), (high, self.high)))
         kept, self._kept = self._kept, None
         pca_spectrum, basis = eigen_of(self._moment)
         pca_rank, entropy = np.zeros((len(kept), len(ENERGY_SHARES)), np.int64), np.zeros(len(kept))
@@ -171,10 +158,11 @@ class TapMeasures:
             pca_rank=pca_rank,
             normed=self._norm is not None,
             entropy=entropy,
-            zero_tokens=self._spectra.zero_tokens,
             low=self.low,
             high=self.high,
-            **self._of_images,
+            intensity=self._intensity,
+            magnitude=self._magnitude,
+            participation=self._participation,
             **self._spectra.finish(),
             **self._order.finish(),
             **self._ways.finish(self._moment, closely, len(self._closely)),

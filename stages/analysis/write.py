@@ -1,21 +1,22 @@
-"""Everything a person or a program reads of an analysis, as files of one folder; and the arrays, to go on from."""
+"""The files of an analysis in one folder: the JSON document, tables, figures; and the arrays, to go on from."""
 
 from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vitcompress.core.analysis_records import Advice
 from vitcompress.core.errors import UsageError
 from vitcompress.core.files import is_intact, reference, write_atomic
 from vitcompress.core.record import FileRef
-from vitcompress.stages.analysis.document import document, finite, summarise, tables
+from vitcompress.stages.analysis.document import document, tables
 from vitcompress.stages.analysis.results import NetworkResult, TapResult
 
 if TYPE_CHECKING:
@@ -30,11 +31,9 @@ def write(
     folder: Path,
     networks: Sequence[NetworkResult],
     *,
-    advice: dict[str, Any] | None,
-    selected: tuple[int, ...],
-    student: Shape | None,
+    advice: Advice | None = None,
+    student: Shape | None = None,
     approach: Sequence[dict[str, Any]] = (),
-    first_alone: bool = True,
 ) -> list[Path]:
     """Write ``analysis.json``, ``tables/*.csv`` and ``figures/*.{png,svg}``; each file is whole at any moment.
 
@@ -43,34 +42,24 @@ def write(
 
     Args:
         folder: made if absent.
-        networks: the teacher (or the only network) first.
-        advice: for ``analysis.json``, or None.
-        selected: layers of the first network to mark.
-        student: its width is drawn beside the first network's directions.
+        networks: one; or the teacher, whose own figures are drawn elsewhere, and the student in order of training.
+        advice: for a student of the first network.
+        student: its width is drawn beside the directions of an only network.
         approach: whether a followed student came closer to its teacher, one JSON object a quantity.
-        first_alone: whether to draw the figures of the first network alone.
 
     Returns:
         The files written, sorted.
-
-    Raises:
-        UsageError: there is no network, or one without taps.
     """
-    if not networks or not all(network.taps for network in networks):
-        raise UsageError(
-            f"an analysis in {folder} needs at least one network, each with a tap; analyse a network first."
-        )
     from vitcompress.stages.analysis.figures import draw  # matplotlib is slow to import, and only figures need it
 
-    summary = summarise(networks)
-    made: dict[str, str | bytes] = {f"tables/{name}": text for name, text in tables(summary).items()}
-    for name, figure in draw.figures(networks, selected, student, approach, first_alone):
-        made |= {f"figures/{name}.{kind}": content for kind, content in draw.file_bytes(figure).items()}
+    content = document(networks, advice, approach)
+    made: dict[str, str | bytes] = {f"tables/{name}.csv": text for name, text in tables(content).items()}
+    for name, figure in draw.figures(content, student):
+        made |= {f"figures/{name}.{kind}": data for kind, data in draw.file_bytes(figure).items()}
     for stale in _files_before(folder) - set(made):
         (folder / stale).unlink(missing_ok=True)
-    content = document(networks, summary, advice) | {"approach": finite(list(approach)), "files": sorted(made)}
     # First, so that whatever is on disk after a crash stands in a list.
-    write_atomic(folder / DOCUMENT, json.dumps(content, allow_nan=False) + "\n")
+    write_atomic(folder / DOCUMENT, json.dumps(content | {"files": sorted(made)}, allow_nan=False) + "\n")
     for name, data in made.items():
         write_atomic(folder / name, data)
     return sorted(folder / name for name in [DOCUMENT, *made])
@@ -86,14 +75,12 @@ def remove(folder: Path) -> None:
 
 
 def _files_before(folder: Path) -> set[str]:
-    """Return tables and figures of an earlier call, relative to ``folder``; none where its list is unreadable."""
+    """Return the files of an earlier call, relative to ``folder``; none where its list is unreadable."""
     try:
         listed = json.loads((folder / DOCUMENT).read_bytes())["files"]
-        paths = [(name, Path(name)) for name in listed]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError):
         return set()
-    kinds = {("tables", ".csv"), ("figures", ".png"), ("figures", ".svg")}
-    return {name for name, path in paths if (path.parent.as_posix(), path.suffix) in kinds}
+    return {name for name in listed if re.fullmatch(r"figures/[\w-]+\.(png|svg)|tables/\w+\.csv", name)}
 
 
 def save(network: NetworkResult, path: Path, root: Path) -> FileRef:
@@ -104,14 +91,12 @@ def save(network: NetworkResult, path: Path, root: Path) -> FileRef:
     Returns:
         the file in the run at ``root``.
     """
-    taps = [{field.name: getattr(tap, field.name) for field in fields(tap)} for tap in network.taps]
     arrays: dict[str, Any] = {}
     numbers = []
-    for index, tap in enumerate(taps):
-        arrays |= {f"{index}/{name}": value for name, value in tap.items() if isinstance(value, np.ndarray)}
-        numbers.append({name: value for name, value in tap.items() if not isinstance(value, np.ndarray)})
-    head = {field.name: getattr(network, field.name) for field in fields(network)}
-    head |= {"taps": numbers, "forward_seconds": 0.0, "measure_seconds": 0.0}
+    for index, tap in enumerate(network.taps):
+        arrays |= {f"{index}/{name}": value for name, value in vars(tap).items() if isinstance(value, np.ndarray)}
+        numbers.append({name: value for name, value in vars(tap).items() if not isinstance(value, np.ndarray)})
+    head = vars(network) | {"taps": numbers, "forward_seconds": 0.0, "measure_seconds": 0.0}
     text = json.dumps({"network": head}, default=np.generic.item)
     file = io.BytesIO()
     np.savez_compressed(file, allow_pickle=False, head=np.frombuffer(text.encode(), dtype=np.uint8), **arrays)
@@ -134,7 +119,5 @@ def load(saved: FileRef, root: Path) -> NetworkResult:
     taps = []
     for index, numbers in enumerate(network.pop("taps")):
         own = {name.partition("/")[2]: array for name, array in arrays.items() if name.startswith(f"{index}/")}
-        # earlier versions kept counts as small unsigned integers
-        own = {name: array.astype(np.int64) if array.dtype.kind == "u" else array for name, array in own.items()}
         taps.append(TapResult(**numbers, **own))
     return NetworkResult(**network, taps=tuple(taps))

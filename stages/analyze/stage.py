@@ -9,7 +9,6 @@ from vitcompress.core.context import Context
 from vitcompress.core.files import reference
 from vitcompress.core.records import DataRecord, TeacherRecord
 from vitcompress.stages.analysis.advice import advise
-from vitcompress.stages.analysis.drawn import selected_layers
 from vitcompress.stages.analysis.network import read_network
 from vitcompress.stages.analysis.sample import training_sample
 from vitcompress.stages.analysis.write import MEASURES, remove, save, write
@@ -44,13 +43,7 @@ def run(config: AnalyzeConfig, inputs: Inputs, context: Context) -> AnalyzeRecor
     arch = config.student.partition(".")[0]
     student = shape_by_name(arch, {} if config.student_args == "auto" else config.student_args)
     advice = advise(result, student, arch, seed=context.seed)
-    files = write(
-        folder,
-        [result],
-        advice=advice.model_dump(mode="json"),
-        selected=selected_layers(result, student),
-        student=student,
-    )
+    files = write(folder, [result], advice=advice, student=student)
     context.say(f"advice: {advice.summary}")
     return AnalyzeRecord(
         images=sample.count,

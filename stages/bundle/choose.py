@@ -4,14 +4,14 @@
    out, and so do the engines made of it.
 2. An int8 or fp8 artifact that is not faster than every wider precision of its runtime stays out, where both were
    measured. Faster: by 1 % or more with the whole 95 % interval of the ratio of the two times at batch 1, taken session
-   by session, in which both were timed side by side. (Where only medians are known: their intervals do not overlap.)
+   by session, in which both were timed side by side.
 3. Recommended is, from fp32 on, whatever is faster in that sense. Of engines that nothing measured: fp16, which halves
    the file; never int8, whose speed is unknown.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,8 +25,6 @@ ORDER: tuple[Precision, ...] = ("fp32", "bf16", "fp16", "int8", "fp8")
 """From the widest on."""
 _REPEATABLE = 1.01
 """Ratio of times that can be another one in the next process (docs/platform.md): no reason to choose one."""
-_BOOTSTRAP = 2000
-"""Resamples behind the interval that tells whether one is faster."""
 QUANTIZED: tuple[Precision, ...] = ("int8", "fp8")
 
 
@@ -48,105 +46,91 @@ def choose(config: BundleConfig, runtime: Runtime, export: ExportRecord, verify:
     Raises:
         UsageError: ``export.deploy`` names a precision that was not made, or that stays out.
     """
-    made = _made(runtime, export)
+    made = {one.precision for one in export.artifacts if one.target == runtime and one.file is not None}
+    # An engine is judged by the accuracy of its graph in ONNX Runtime.
+    rows = {one: verify.accuracy_of(export.deployed, "onnx", one) for one in ORDER}
+    top1 = {one: row.top1 for one, row in rows.items() if row is not None and row.top1 is not None}
+    found = {one: verify.latency_of(export.deployed, runtime, one) for one in ORDER}
+    times = {one: row for one, row in found.items() if row is not None and row.p50_ms is not None}
     rejected: list[Rejected] = []
     kept: list[Precision] = []
-    for precision in made:
-        why = _why_rejected(config, runtime, precision, kept, export, verify)
+    for precision in (one for one in ORDER if one in made):
+        why = _why_rejected(config, precision, kept, top1, times) if precision in QUANTIZED else ""
         if why:
             rejected.append(Rejected(runtime=runtime, precision=precision, why=why))
         else:
             kept.append(precision)
-    recommended, why = _recommend(config, runtime, kept, export, verify, rejected)
+    if config.deploy != "fastest" and (runtime == "onnx" or kept):
+        recommended, why = _asked(config.deploy, runtime, kept, rejected, export)
+    elif not kept:
+        failed = [one.reason for one in export.engines if one.flavour == runtime and one.file is None]
+        reasons = dict.fromkeys([*failed, *(one.why for one in rejected)])
+        return Choice(runtime, (), None, "; ".join(reasons) or export.engines_why, tuple(rejected))
+    else:
+        recommended, why = _fastest(runtime, kept, times)
     return Choice(runtime, tuple(kept), recommended, why, tuple(rejected))
-
-
-def _made(runtime: Runtime, export: ExportRecord) -> list[Precision]:
-    found = {one.precision for one in export.artifacts if one.target == runtime and one.file is not None}
-    return [precision for precision in ORDER if precision in found]
 
 
 def _why_rejected(
     config: BundleConfig,
-    runtime: Runtime,
     precision: Precision,
     wider: Sequence[Precision],
-    export: ExportRecord,
-    verify: VerifyRecord,
+    top1: Mapping[Precision, float],
+    times: Mapping[Precision, LatencyRow],
 ) -> str:
-    """Return why an artifact stays out; empty when it does not."""
-    if precision not in QUANTIZED:
-        return ""
-    full, own = (_top1(export, verify, one) for one in ("fp32", precision))
-    if full is not None and own is not None and full - own > config.max_int8_drop:
+    """Return why a quantized artifact stays out; empty when it does not."""
+    if {"fp32", precision} <= top1.keys() and top1["fp32"] - top1[precision] > config.max_int8_drop:
         return (
-            f"it loses {full - own:.2f} points of top-1 against fp32 on the held-out images, more than "
-            f"export.max_int8_drop {config.max_int8_drop:g}"
+            f"it loses {top1['fp32'] - top1[precision]:.2f} points of top-1 against fp32 on the held-out images, more "
+            f"than export.max_int8_drop {config.max_int8_drop:g}"
         )
-    mine = _latency(export, verify, runtime, precision)
     for other in wider:
-        theirs = _latency(export, verify, runtime, other)
-        if mine is not None and theirs is not None and not _faster(mine, theirs):
-            return f"it is not faster than {other} at batch 1 ({_milliseconds(mine)} against {_milliseconds(theirs)})"
+        if {precision, other} <= times.keys() and not _faster(times[precision], times[other]):
+            mine, theirs = _milliseconds(times[precision]), _milliseconds(times[other])
+            return f"it is not faster than {other} at batch 1 ({mine} against {theirs})"
     return ""
 
 
-def _recommend(
-    config: BundleConfig,
-    runtime: Runtime,
-    kept: Sequence[Precision],
-    export: ExportRecord,
-    verify: VerifyRecord,
-    rejected: Sequence[Rejected],
-) -> tuple[Precision | None, str]:
-    if config.deploy != "fastest" and (runtime == "onnx" or kept):
-        if config.deploy in kept:
-            return config.deploy, f"asked for with export.deploy: {config.deploy}"
-        out = {one.precision: one.why for one in rejected}
-        why = out.get(config.deploy) or export.missing.get(config.deploy) or "it was not made"
-        raise UsageError(
-            f"export.deploy is {config.deploy}, but that {runtime} artifact cannot be deployed: {why}; "
-            f"give one of {', '.join(kept)}, or fastest."
-        )
-    if not kept:
-        failed = [one.reason for one in export.engines if one.flavour == runtime and one.file is None]
-        reasons = dict.fromkeys([*failed, *(one.why for one in rejected)])
-        return None, "; ".join(reasons) or export.engines_why
-    measured = {one: row for one in kept if (row := _latency(export, verify, runtime, one)) is not None}
-    if len(measured) < len(kept) and runtime != "onnx":
+def _asked(
+    wanted: Precision, runtime: Runtime, kept: Sequence[Precision], rejected: Sequence[Rejected], export: ExportRecord
+) -> tuple[Precision, str]:
+    """Return the precision asked for, and that it was.
+
+    Raises:
+        UsageError: it cannot be deployed.
+    """
+    if wanted in kept:
+        return wanted, f"asked for with export.deploy: {wanted}"
+    out = {one.precision: one.why for one in rejected}
+    why = out.get(wanted) or export.missing.get(wanted) or "it was not made"
+    raise UsageError(
+        f"export.deploy is {wanted}, but that {runtime} artifact cannot be deployed: {why}; "
+        f"give one of {', '.join(kept)}, or fastest."
+    )
+
+
+def _fastest(
+    runtime: Runtime, kept: Sequence[Precision], times: Mapping[Precision, LatencyRow]
+) -> tuple[Precision, str]:
+    """Return the fastest precision where that was measured, and by what numbers."""
+    if runtime != "onnx" and not set(kept) <= times.keys():
         best: Precision = "fp16" if "fp16" in kept else kept[0]
         return best, "no engine was measured here; fp16 halves the file, and what the others gain in time is unknown"
     best = kept[0]
     for one in kept[1:]:
-        if one in measured and best in measured and _faster(measured[one], measured[best]):
+        if {one, best} <= times.keys() and _faster(times[one], times[best]):
             best = one
-    others = [one for one in measured if one != best]
-    if not others or best not in measured:
+    others = [one for one in kept if one in times and one != best]
+    if not others or best not in times:
         return best, "nothing else was measured"
-    told = ", ".join(f"{one} {_milliseconds(measured[one])}" for one in others)
+    told = ", ".join(f"{one} {_milliseconds(times[one])}" for one in others)
     word = "the fastest" if best != kept[0] else "no other is faster"
-    return best, f"{word} at batch 1: {_milliseconds(measured[best])} against {told}"
-
-
-def _top1(export: ExportRecord, verify: VerifyRecord, precision: Precision) -> float | None:
-    """Return the deployed graph's in ONNX Runtime, which an engine of the same graph is judged by too."""
-    row = verify.accuracy_of(export.deployed, "onnx", precision)
-    return row.top1 if row is not None else None
-
-
-def _latency(export: ExportRecord, verify: VerifyRecord, runtime: Runtime, precision: Precision) -> LatencyRow | None:
-    """Return the deployed graph's row at batch 1, where it was measured."""
-    row = verify.latency_of(export.deployed, runtime, precision)
-    return row if row is not None and row.p50_ms is not None else None
+    return best, f"{word} at batch 1: {_milliseconds(times[best])} against {told}"
 
 
 def _faster(one: LatencyRow, other: LatencyRow) -> bool:
-    """Return whether ``one`` is, of two rows of the same runtime and batch size."""
-    mine, theirs = np.array(one.session_p50_ms), np.array(other.session_p50_ms)
-    if mine.size > 1 and mine.shape == theirs.shape:
-        return speedup_interval(theirs, mine, _BOOTSTRAP, seed=0)[1] > _REPEATABLE
-    high, low = one.p50_high, other.p50_low
-    return high is not None and low is not None and high < low
+    """Return whether ``one`` is, of two rows of the same runtime and batch size, timed in the same sessions."""
+    return speedup_interval(np.array(other.session_p50_ms), np.array(one.session_p50_ms), 2000, seed=0)[1] > _REPEATABLE
 
 
 def _milliseconds(row: LatencyRow) -> str:

@@ -3,62 +3,57 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from vitcompress.core.artifact_records import (
     Artifact,
     EngineArtifact,
     ExportRecord,
-    OnnxArtifact,
     Rejected,
     VerifyRecord,
 )
+from vitcompress.core.records import DataRecord, DistillRecord, FoldRecord, StudentRecord, TeacherRecord
 from vitcompress.exporters.bundle import CardFacts
 from vitcompress.exporters.bundled import file_name
-from vitcompress.stages.bundle.inputs import Inputs
 
-_OF_ENGINES = {"layers", "hardware", "hardware_source", "version", "min_batch", "opt_batch", "max_batch"}
+
+@dataclass(frozen=True)
+class Inputs:
+    """Records this stage reads."""
+
+    data: DataRecord
+    teacher: TeacherRecord
+    student: StudentRecord
+    distill: DistillRecord
+    fold: FoldRecord
+    export: ExportRecord
+    verify: VerifyRecord
+
+
+_OF_ENGINES = {"hardware", "hardware_source", "version", "min_batch", "opt_batch", "max_batch"}
 
 
 def model_facts(export: ExportRecord, verify: VerifyRecord, artifact: Artifact) -> dict[str, Any]:
     """Return what was measured and checked of one artifact, as JSON values (see ``BundledModel.facts``)."""
-    facts = _measured(verify, export.deployed, artifact)
-    graph = export.onnx(artifact.precision)
-    if graph is not None:
-        facts["max_difference"] = max(graph.max_logit_difference.values(), default=None)
-        facts |= _reduced(graph)
-    if isinstance(artifact, OnnxArtifact):
-        facts["operators"] = artifact.operators
-    elif isinstance(artifact, EngineArtifact):
-        facts |= artifact.model_dump(mode="json", include=_OF_ENGINES)
-    return {name: value for name, value in facts.items() if value is not None}
-
-
-def _measured(verify: VerifyRecord, graph: str, artifact: Artifact) -> dict[str, Any]:
-    accuracy = verify.accuracy_of(graph, artifact.target, artifact.precision)
-    latency = verify.latency_of(graph, artifact.target, artifact.precision)
+    facts: dict[str, Any] = {}
+    accuracy = verify.accuracy_of(export.deployed, artifact.target, artifact.precision)
     if accuracy is None or accuracy.top1 is None:
-        facts: dict[str, Any] = {"unmeasured": accuracy.reason if accuracy else "nothing in this run measured it"}
+        facts["unmeasured"] = accuracy.reason if accuracy else "nothing in this run measured it"
     else:
-        facts = accuracy.model_dump(include={"top1", "top1_low", "top1_high", "drop", "drop_low", "drop_high"})
+        facts |= accuracy.model_dump(include={"top1", "top1_low", "top1_high", "drop", "drop_low", "drop_high"})
+    latency = verify.latency_of(export.deployed, artifact.target, artifact.precision)
     if latency is not None and latency.p50_ms is not None:
         facts |= latency.model_dump(include={"p50_ms", "p50_low", "p50_high", "batch"})
         facts["measured_on"] = latency.provider or latency.runtime
-    return facts
-
-
-def _reduced(graph: OnnxArtifact) -> dict[str, Any]:
-    """Return how a reduced precision was reached; nothing for fp32."""
-    how = graph.reduced
-    if how is None:
-        return {}
-    return {
-        "share_of_spread": how.difference,
-        "agreement": how.agreement,
-        "kept_fp32": list(how.kept_fp32),
-        "made_by": how.method,
-        "calibration": how.calibration or None,
-    }
+    graph = export.onnx(artifact.precision)
+    if graph is not None:
+        facts["max_difference"] = max(graph.max_logit_difference.values(), default=None)
+        if graph.reduced is not None:
+            facts |= {"agreement": graph.reduced.agreement, "made_by": graph.reduced.method}
+    if isinstance(artifact, EngineArtifact):
+        facts |= artifact.model_dump(mode="json", include=_OF_ENGINES)
+    return {name: value for name, value in facts.items() if value is not None}
 
 
 def card_of(inputs: Inputs, rejected: Sequence[Rejected]) -> CardFacts:

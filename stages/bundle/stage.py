@@ -13,8 +13,7 @@ from vitcompress.exporters.bundle import BundledModel, write_bundle
 from vitcompress.exporters.bundled import Kind
 from vitcompress.stages.bundle.choose import Choice, choose
 from vitcompress.stages.bundle.config import BundleConfig
-from vitcompress.stages.bundle.facts import card_of, facts_of, model_facts
-from vitcompress.stages.bundle.inputs import Inputs
+from vitcompress.stages.bundle.facts import Inputs, card_of, facts_of, model_facts
 from vitcompress.stages.models.timm_files import save_timm
 from vitcompress.stages.models.weights import read_own
 

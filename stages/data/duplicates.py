@@ -1,7 +1,6 @@
-"""The same file twice: trained on and judged by, or under two classes.
+"""The same file twice, byte for byte: trained on and judged by, or under two classes.
 
-Files are the same when their bytes are; the same picture saved anew is another file here. Most files are told apart by
-size and their last bytes, so that not all of them are read whole.
+Most files are told apart by size and their last bytes, so that not all of them are read whole.
 """
 
 from __future__ import annotations
@@ -11,27 +10,31 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vitcompress.core.errors import DataError
 from vitcompress.core.files import sha256_of
 from vitcompress.core.machine import usable_cores
-from vitcompress.stages.images.left_out import File
+from vitcompress.stages.images.splits import File
 
 _TAIL = 4096
 """Bytes; the beginnings of files that one program wrote are often the same."""
 _SHOWN = 3
 
 
+Pairs = list[tuple[File, File]]
+"""Files and one twin of each, by name."""
+
+
 @dataclass(frozen=True)
 class Duplicates:
-    """What was found; files in pairs of the one meant and its twin."""
+    """What was found."""
 
-    held_out: tuple[tuple[File, File], ...]
+    held_out: Pairs = field(default_factory=list)
     """Held-out files and a training file with the same bytes."""
-    training: tuple[tuple[File, File], ...]
+    training: Pairs = field(default_factory=list)
     """Training files and a held-out file with the same bytes."""
-    contradictory: tuple[tuple[File, File], ...]
+    contradictory: Pairs = field(default_factory=list)
     """Training files and one of another class with the same bytes."""
 
 
@@ -42,39 +45,35 @@ def find_duplicates(files: Iterable[File]) -> Duplicates:
         DataError: a file cannot be read.
     """
     groups = [list(files)]
-    for key in (_size, _tail, _content):
-        groups = [part for group in groups for part in _split(group, key)]
-    held_out, training, contradictory = [], [], []
+    try:
+        for key in (_size, _tail, lambda file: sha256_of(file.path)):
+            groups = [part for group in groups for part in _split(group, key)]
+    except OSError as error:
+        raise DataError(
+            f"image {error.filename} cannot be read ({error.strerror}); replace or remove the file."
+        ) from error
+    found = Duplicates()
     for group in groups:
         judged, trained = ([file for file in group if file.held_out is held] for held in (True, False))
         if judged and trained:
-            held_out += [(file, trained[0]) for file in judged]
-            training += [(file, judged[0]) for file in trained]
+            found.held_out.extend((file, trained[0]) for file in judged)
+            found.training.extend((file, judged[0]) for file in trained)
         for file in trained:
             other = next((other for other in trained if other.label != file.label), None)
             if other is not None:
-                contradictory.append((file, other))
-    return Duplicates(
-        *(tuple(sorted(pairs, key=lambda pair: pair[0].name)) for pairs in (held_out, training, contradictory))
-    )
+                found.contradictory.append((file, other))
+    for pairs in (found.held_out, found.training, found.contradictory):
+        pairs.sort(key=lambda pair: pair[0].name)
+    return found
 
 
 def _split(group: Sequence[File], key: Callable[[File], Hashable]) -> list[list[File]]:
     """Return the parts of a group that share a key, of those in which a twin would matter."""
     if not _matters(group):
         return []
-
-    def asked(file: File) -> Hashable:
-        try:
-            return key(file)
-        except OSError as error:
-            raise DataError(
-                f"image {file.path} cannot be read ({error.strerror}); replace or remove the file."
-            ) from error
-
     parts: dict[Hashable, list[File]] = defaultdict(list)
     with ThreadPoolExecutor(usable_cores()) as pool:
-        for file, found in zip(group, pool.map(asked, group, chunksize=64), strict=True):
+        for file, found in zip(group, pool.map(key, group), strict=True):
             parts[found].append(file)
     return [part for part in parts.values() if _matters(part)]
 
@@ -94,14 +93,9 @@ def _tail(file: File) -> bytes:
         return hashlib.blake2b(opened.read(), digest_size=16).digest()
 
 
-def _content(file: File) -> str:
-    return sha256_of(file.path)
-
-
 def pairs_in_words(pairs: Sequence[tuple[File, File]]) -> str:
     """Return the first few pairs as ``val/a/1.png = train/a/7.png, ...``."""
     words: dict[frozenset[str], str] = {}
     for file, twin in pairs:
         words.setdefault(frozenset((file.name, twin.name)), f"{file.name} = {twin.name}")
-    once = list(words.values())
-    return ", ".join(once[:_SHOWN]) + (", ..." if len(once) > _SHOWN else "")
+    return ", ".join([*words.values()][:_SHOWN]) + (", ..." if len(words) > _SHOWN else "")

@@ -8,7 +8,6 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, ConfigDict, Field, field_validator
 
 from vitcompress.core.record import Record
-from vitcompress.stages.distill.cache.config import CacheConfig
 from vitcompress.stages.distill.losses.registry import built_in, check
 from vitcompress.stages.training.config import TrainingConfig
 
@@ -33,25 +32,27 @@ class FeatureTerm(Record):
     @classmethod
     def _whole_pairs(cls, pairs: Any) -> Any:
         """Say in one sentence what is wrong with a list of pairs."""
-        if pairs == "last":
-            return pairs
-        if not isinstance(pairs, (list, tuple)):
+        listed = pairs if isinstance(pairs, (list, tuple)) else ()
+        whole = [
+            isinstance(pair, (list, tuple)) and len(pair) == 2 and all(type(number) is int for number in pair)
+            for pair in listed
+        ]
+        if pairs != "last" and not (whole and all(whole)):
             raise ValueError(
-                f"given {pairs!r}; give 'last' or a list of [student layer, teacher layer] pairs, "
-                "for example [[11, 23]]"
+                f"given {pairs!r}; give 'last' or a list of [student layer, teacher layer] pairs of whole numbers, for "
+                "example [[0, 0], [11, 23]] (features: [] for no feature loss)"
             )
-        if not pairs:
-            raise ValueError("has no pairs; give at least one, or leave the term out (features: [] for none)")
-        return tuple(cls._pair(pair) for pair in pairs)
+        return pairs if pairs == "last" else tuple(tuple(pair) for pair in pairs)
 
-    @staticmethod
-    def _pair(pair: Any) -> tuple[int, ...]:
-        if isinstance(pair, (list, tuple)) and len(pair) == 2 and all(type(number) is int for number in pair):
-            return tuple(pair)
-        raise ValueError(
-            f"{pair!r} is no pair; each is [student layer, teacher layer], two whole numbers, "
-            "for example [[0, 0], [11, 23]]"
-        )
+
+class CacheConfig(Record):
+    """How much of the disk the teacher's kept answers may take."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+    volatile: ClassVar[frozenset[str]] = frozenset({"max_gb"})
+
+    max_gb: float = Field(20.0, gt=0)
+    """Decimal gigabytes of disk that RUN/cache may take."""
 
 
 class DistillConfig(TrainingConfig):
@@ -90,7 +91,7 @@ class DistillConfig(TrainingConfig):
     """Fixed augmented views of each image, used in turn over the epochs: the teacher runs once on each, and its
     answers are kept on disk. 0: new views in every epoch, and the teacher live beside the student."""
     cache: CacheConfig = CacheConfig()
-    """Where and how those answers are kept."""
+    """How those answers are kept."""
     keep_every: Annotated[int, Field(ge=1)] | Literal["auto"] | None = "auto"
     """Epochs between snapshots of the student's raw (not averaged) weights, kept under RUN/student/snapshots to watch
     how it learned; not of the last epoch, whose weights are the result. auto: a tenth of `epochs`, rounded up; null:
@@ -108,9 +109,3 @@ class DistillConfig(TrainingConfig):
     def balances(self) -> bool:
         """Whether feature losses get measured factors."""
         return self.balance != "fixed" and self.beta * max((term.weight for term in self.features), default=0) > 0
-
-    def identity(self) -> dict[str, Any]:
-        """Leave out what is not used: the cache without fixed views, the teacher's precision without a teacher."""
-        unused = set() if self.views and self.asks_teacher else {"cache"}
-        unused |= set() if self.asks_teacher else {"teacher_precision"}
-        return {name: value for name, value in super().identity().items() if name not in unused}

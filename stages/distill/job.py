@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -62,10 +63,9 @@ class Inputs:
 def networks_and_loaders(
     config: DistillConfig, inputs: Inputs, context: Context
 ) -> tuple[Networks, Loaders, CacheSummary | None]:
-    """Make all that a distillation trains with from its records, and fill the teacher's cache if there is to be one.
+    """Return all that a distillation trains with from its records, and what the teacher's cache, if any, came to.
 
-    Returns:
-        Networks, loaders, and what the cache came to; with a cache, the teacher's answers come with the batches.
+    With a cache, which is filled here, the teacher's answers come with the batches.
 
     Raises:
         UsageError: layers or taps that do not fit, or views that cannot be kept.
@@ -148,18 +148,13 @@ def student_job(
 ) -> Job:
     """Return the training of these networks on these loaders, wherever they come from.
 
-    Args:
-        config: losses, rates and schedule.
-        networks: the student is trained in place.
-        loaders: of the student's preprocessing.
-        context: where checkpoints and metrics go.
-        name: of the training, in messages and metrics, and of its folder of checkpoints.
-        fingerprint: checkpoints of another one are not resumed; None for the stage's.
+    The student is trained in place. ``name`` is the training's in messages and metrics, and of its folder of
+    checkpoints; those of another ``fingerprint`` (None: the stage's) are not resumed.
     """
     return Job(
         name=name,
         model=networks.student,
-        network=_network,
+        network=attrgetter("network"),
         loss=partial(_loss, config, networks.pairs, networks.teacher),
         train=loaders.train,
         val=loaders.val,
@@ -199,17 +194,20 @@ def _filled_cache(
         "views_version": VIEWS_VERSION,
         "teacher_version": TEACHER_VERSION,
     }
-    store = Store(
-        config.cache,
-        key,
-        parts_of(teacher, first, teacher_layers(pairs)),
-        images=len(images.train),
-        views=config.views,
-        run_folder=context.run.root / "cache",
-    )
+    parts = parts_of(teacher, first, teacher_layers(pairs))
+    store = Store(context.run.root / "cache", key, parts, images=len(images.train), views=config.views)
     batch_size = max(1, int(config.batch_size) // config.accumulation // accelerator.num_processes)
     with stop_on_signal() as stop:
-        summary = fill(store, views, teacher, context, accelerator, batch_size=batch_size, stop=lambda: stop.requested)
+        summary = fill(
+            store,
+            views,
+            teacher,
+            context,
+            accelerator,
+            batch_size=batch_size,
+            max_gb=config.cache.max_gb,
+            stop=lambda: stop.requested,
+        )
         (stopped,) = any_process(accelerator, stop.requested)
         if stopped:  # while verifying, or in the last file: nothing was missing, but the request stands
             raise RunInterrupted("stopped with the teacher cache complete; the same command goes on from there.")
@@ -225,12 +223,6 @@ def require_random_access(config: DistillConfig, data_config: DataConfig, images
         )
 
 
-def _network(student: Any) -> nn.Module:
-    """Return the network inside a TappedStudent, or inside its average."""
-    network: nn.Module = student.network
-    return network
-
-
 def _loss(
     config: DistillConfig,
     pairs: tuple[LayerPair, ...],
@@ -240,18 +232,7 @@ def _loss(
     labels: Tensor,
     *cached: Tensor,
 ) -> dict[str, Tensor]:
-    """Return the terms of one batch.
-
-    Args:
-        config: weights and kinds.
-        pairs: the comparisons in use.
-        teacher: answers when nothing is cached; None when nothing is asked of it.
-        student: a TappedStudent, as prepared for this device.
-        images: ``[B, 3, S, S]``.
-        labels: class indices int64 ``[B]``, or probabilities ``[B, K]``.
-        cached: the teacher's logits (they may be missing when alpha is 0), then its taps in the order of
-            ``teacher_layers(pairs)``, if they were kept.
-    """
+    """Return the terms of one batch; its parts are those of ``Loaders.train``, labels also probabilities ``[B, K]``."""
     logits, taps = student(images)
     layers = teacher_layers(pairs)
     teacher_logits: Tensor | None = None
@@ -272,30 +253,20 @@ def _tapped_student(pairs: tuple[LayerPair, ...], inputs: Inputs, context: Conte
     ours = _tap_shapes(inputs.student, student_layers(pairs))
     theirs = _tap_shapes(inputs.teacher, teacher_layers(pairs))
     set_seed(context.seed)
-    return with_taps(network, pairs, ours, theirs, context)
+    return with_taps(network, pairs, ours, theirs)
 
 
 def with_taps(
-    network: nn.Module,
-    pairs: tuple[LayerPair, ...],
-    ours: dict[int, Shape],
-    theirs: dict[int, Shape],
-    context: Context,
+    network: nn.Module, pairs: tuple[LayerPair, ...], ours: dict[int, Shape], theirs: dict[int, Shape]
 ) -> TappedStudent:
-    """Return a student that gives its taps, its projectors new; say how taps of different grids are compared.
+    """Return a student that gives its taps, its projectors new.
 
-    Args:
-        network: the student.
-        pairs: the comparisons in use.
-        ours: shape of the student's tap of each layer.
-        theirs: likewise of the teacher's.
-        context: to say it.
+    ``ours`` and ``theirs`` are the shapes of the student's and the teacher's taps by layer.
 
     Raises:
         UsageError: two taps cannot be compared.
     """
-    for change in check_alignable(pairs, ours, theirs):
-        context.say(change)
+    check_alignable(pairs, ours, theirs)
     widths = {pair: (ours[pair.student][1], theirs[pair.teacher][1]) for pair in pairs if pair.match == "projector"}
     return TappedStudent(network, pairs, widths)
 
@@ -319,16 +290,6 @@ def _frozen_teacher(
     network = load_own(build_model(inputs.teacher.model), inputs.teacher.weights, context.run.root)
     precision = torch.bfloat16 if config.teacher_precision == "bfloat16" else torch.float32
     teacher = AdaptedTeacher(network, teacher_layers(pairs), own, student, config.alpha > 0, precision)
-    changes = [
-        text
-        for changed, text in (
-            (teacher.renormalises, f"re-normalised to mean {own.mean}, std {own.std}"),
-            (teacher.resizes, f"resized from {student.size} to {own.size} pixels"),
-        )
-        if changed
-    ]
-    if changes:
-        context.say(f"the teacher sees the student's images {' and '.join(changes)}")
-    if precision != torch.float32:
-        context.say(f"the teacher computes in {str(precision).removeprefix('torch.')}")
+    if teacher.renormalises or teacher.resizes:
+        context.say(f"the teacher sees the student's images at {own.size} pixels, mean {own.mean}, std {own.std}")
     return FrozenTeacher(teacher).to(make_accelerator(context.device).device)

@@ -19,13 +19,7 @@ TEACHER_VERSION = 2
 
 
 def tap_shapes(network: nn.Module, size: int, layers: tuple[int, ...]) -> dict[int, Shape]:
-    """Return the shape of one image's tap of each layer; at no cost on torch's meta device.
-
-    Args:
-        network: a timm network or a student of ours.
-        size: side of its input, pixels.
-        layers: non-negative indices.
-    """
+    """Return the shape of one image's tap of each layer of a network, for an input of ``size`` pixels a side."""
     training = network.training
     image = torch.zeros(1, 3, size, size, device=next(network.parameters()).device)
     with torch.no_grad():
@@ -35,11 +29,7 @@ def tap_shapes(network: nn.Module, size: int, layers: tuple[int, ...]) -> dict[i
 
 
 class Projector(nn.Module):
-    """Training-only map of a student's tap to the teacher's width [DD].
-
-    Linear without bias: the batch normalisation that follows (``stages.distill.losses.alignment.normalised``) would
-    take any bias out again.
-    """
+    """Training-only map of a student's tap to the teacher's width [DD], without bias: normalisation follows."""
 
     def __init__(self, width: int, teacher_width: int) -> None:
         super().__init__()
@@ -54,8 +44,7 @@ class Projector(nn.Module):
 class TappedStudent(nn.Module):
     """The student as DDP needs it: logits and taps out of one ``forward``, and the projectors that train with it.
 
-    A projector lives here so that it is in the optimizer, in the average and in checkpoints; ``network`` alone is what
-    is evaluated and saved.
+    ``network`` alone is what is evaluated and saved.
 
     Args:
         network: the student.
@@ -127,14 +116,11 @@ class AdaptedTeacher(nn.Module):
         self.network = network.eval().requires_grad_(False)
         freeze_talking_heads(self.network)  # before rounding, so that what it folds is rounded once
         self.network.to(precision)
-        self.precision = precision
-        self.layers = layers
-        self.logits = logits
-        self.size = own.size
+        self.precision, self.layers, self.logits, self.size = precision, layers, logits, own.size
         # (x * std_s + mean_s - mean_t) / std_t, as one scale and one shift a channel
-        scale = torch.tensor(student.std) / torch.tensor(own.std)
-        shift = (torch.tensor(student.mean) - torch.tensor(own.mean)) / torch.tensor(own.std)
-        self.register_buffer("scale", scale.view(1, 3, 1, 1))
+        own_std = torch.tensor(own.std)
+        shift = (torch.tensor(student.mean) - torch.tensor(own.mean)) / own_std
+        self.register_buffer("scale", (torch.tensor(student.std) / own_std).view(1, 3, 1, 1))
         self.register_buffer("shift", shift.view(1, 3, 1, 1))
         self.renormalises = (own.mean, own.std) != (student.mean, student.std)
         self.resizes = own.size != student.size

@@ -91,18 +91,12 @@ def teacher_layers(pairs: tuple[LayerPair, ...]) -> tuple[int, ...]:
     return tuple(sorted({pair.teacher for pair in pairs}))
 
 
-def check_alignable(pairs: tuple[LayerPair, ...], student: dict[int, Shape], teacher: dict[int, Shape]) -> list[str]:
-    """Return how the teacher's maps are brought to the student's grids, one sentence a pair of grids that differ.
-
-    Args:
-        pairs: what is compared.
-        student: shape of the student's tap of each layer.
-        teacher: likewise.
+def check_alignable(pairs: tuple[LayerPair, ...], student: dict[int, Shape], teacher: dict[int, Shape]) -> None:
+    """Refuse pairs of taps that cannot be compared, by the shapes of the taps of each layer.
 
     Raises:
         UsageError: a tap is not a map ``[B, C, H, W]``; the message has both shapes.
     """
-    changes: dict[str, None] = {}
     for pair in pairs:
         ours, theirs = student[pair.student], teacher[pair.teacher]
         if len(ours) != 4 or len(theirs) != 4:
@@ -110,15 +104,3 @@ def check_alignable(pairs: tuple[LayerPair, ...], student: dict[int, Shape], tea
                 f"'{pair.name}' cannot be compared: the student's tap is {list(ours)}, the teacher's {list(theirs)}; "
                 "both must be maps [batch, channels, height, width]; choose other layers in distill.features."
             )
-        grid, theirs_grid = (ours[2], ours[3]), (theirs[2], theirs[3])
-        if grid != theirs_grid:
-            how = "averaged" if averages_down(grid, theirs_grid) else "interpolated"
-            changes[
-                f"the teacher's {theirs_grid[0]}x{theirs_grid[1]} map is {how} to the student's {grid[0]}x{grid[1]}"
-            ] = None
-    return list(changes)
-
-
-def averages_down(student_grid: tuple[int, int], teacher_grid: tuple[int, int]) -> bool:
-    """Return whether the teacher's map is averaged down to the student's grid (finer both ways), not interpolated."""
-    return student_grid[0] <= teacher_grid[0] and student_grid[1] <= teacher_grid[1]

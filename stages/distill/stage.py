@@ -12,7 +12,7 @@ from vitcompress.stages.models.snapshots import Snapshots
 from vitcompress.stages.models.weights import all_finite, save_weights
 from vitcompress.stages.training.callbacks.snapshots import KeepSnapshots
 from vitcompress.stages.training.loop import train
-from vitcompress.stages.training.terms import first_and_last, shares
+from vitcompress.stages.training.terms import shares
 
 
 def run(config: DistillConfig, inputs: Inputs, context: Context) -> DistillRecord:
@@ -32,34 +32,19 @@ def distil(
 ) -> DistillRecord:
     """Train these networks on these loaders, choose the better of raw and averaged weights, write them.
 
-    Args:
-        config: resolved.
-        networks: the student is trained in place.
-        loaders: of the student's preprocessing.
-        model: what the student is called in the record.
-        context: the run that weights, checkpoints, metrics and snapshots go to.
-
-    Raises:
-        UsageError: a snapshot has no room.
-        ResultError: a loss or gradient, or a trained weight, is not finite.
-        RunInterrupted: stopped on request.
+    The student is trained in place; ``model`` is what it is called in the record. Raises as ``run`` does.
     """
-    if config.keep_every == "auto" or config.epochs == "auto":
-        raise ValueError("distill was not resolved")  # a mistake of ours: pipeline.config decides it
-    snapshots = Snapshots(context.run.root, context.fingerprint, config.epochs, config.keep_every)
+    epochs, every = int(config.epochs), None if config.keep_every is None else int(config.keep_every)
+    snapshots = Snapshots(context.run.root, context.fingerprint, epochs, every)
     job = student_job(config, networks, loaders, context)
-    trained = train(job, config, config.epochs, context, [KeepSnapshots(snapshots.keep)])
+    trained = train(job, config, epochs, context, [KeepSnapshots(snapshots.keep)])
     context.leave_to_main()
     progress = trained.progress
     first, last = shares(progress.first.get("losses", {})), shares(trained.losses)
-    if len(last) > 1:
-        context.say(f"terms of the loss, first -> last epoch: {first_and_last(first, last)}")
     chosen, state, _ = trained.chosen
     if not all_finite(state):
         raise ResultError("the trained student has weights that are not finite; lower distill.lr and run again.")
     weights = save_weights(state, context.run.root / "student" / "model.safetensors", context.run.root)
-    if missing := snapshots.missing():
-        context.say(f"no snapshot on disk of epoch {', '.join(map(str, missing))}: deleted, or asked for only later")
     return DistillRecord(
         model=model,
         weights=weights,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from safetensors.torch import load_file
@@ -12,16 +12,13 @@ from torch import Tensor
 from vitcompress.core.analysis_records import AnalyzeRecord, DynamicsRecord
 from vitcompress.core.context import Context
 from vitcompress.core.files import reference
-from vitcompress.core.record import FileRef
 from vitcompress.core.records import DataRecord, DistillRecord, StudentRecord, TeacherRecord
 from vitcompress.stages.analysis.approach import approach
 from vitcompress.stages.analysis.config import AnalysisConfig
-from vitcompress.stages.analysis.drawn import selected_layers
 from vitcompress.stages.analysis.network import read_network
 from vitcompress.stages.analysis.sample import training_sample
 from vitcompress.stages.analysis.write import load, remove, write
 from vitcompress.stages.models.build import build_model
-from vitcompress.stages.models.geometry import shape_by_name
 from vitcompress.stages.models.snapshots import load_snapshot
 
 
@@ -49,9 +46,7 @@ def run(config: AnalysisConfig, inputs: Inputs, context: Context) -> DynamicsRec
     if read.measures is None:
         remove(root / "analysis")
         return DynamicsRecord(reason=read.reason)
-    teacher = replace(
-        load(read.measures, root), forward_seconds=read.forward_seconds, measure_seconds=read.measure_seconds
-    )
+    teacher = load(read.measures, root)
     sample = training_sample(inputs.data, config.images)
     followed, missing = [], []
     for epoch, label, found in _weights(inputs, root):
@@ -64,37 +59,23 @@ def run(config: AnalysisConfig, inputs: Inputs, context: Context) -> DynamicsRec
         followed.append(
             read_network(network, student.model, student.preprocess, sample, config, context, label=label, epoch=epoch)
         )
-    shape = shape_by_name(student.model.arch, student.model.args)
-    advice = read.advice
-    before, *between, after = followed
-    widened = student.strategy == "uniform"  # then `analyze` drew another student's width beside the teacher
-    approached = [asdict(found) for found in approach(teacher, before, between, after, seed=context.seed)]
-    files = write(
-        root / "analysis",
-        [teacher, *followed],
-        advice=advice.model_dump(mode="json") if advice else None,
-        selected=selected_layers(teacher, shape),
-        student=shape,
-        approach=approached,
-        first_alone=widened,
-    )
-    figures = [] if widened else [ref for ref in read.files if PurePosixPath(ref.path).parent.name == "figures"]
+    approached = approach(teacher, followed, seed=context.seed)
+    files = write(root / "analysis", [teacher, *followed], advice=read.advice, approach=approached)
+    figures = [ref for ref in read.files if PurePosixPath(ref.path).parent.name == "figures"]
     for row in approached:
-        context.say(str(row["sentence"]))
+        context.say(row["sentence"])
     return DynamicsRecord(
         networks=tuple(result.label for result in (teacher, *followed)),
-        files=tuple(sorted([*figures, *(reference(path, root) for path in files)], key=_name)),
-        approach=tuple(approached),
+        files=tuple(
+            sorted([*figures, *(reference(path, root) for path in files)], key=lambda ref: PurePosixPath(ref.path).name)
+        ),
+        approach=approached,
         missing=tuple(missing),
     )
 
 
-def _name(file: FileRef) -> str:
-    return PurePosixPath(file.path).name
-
-
 def _weights(inputs: Inputs, root: Path) -> Iterator[tuple[int, str, dict[str, Tensor] | str]]:
-    """Epoch, label and weights of the student in order of training; a reason instead of weights that are not there."""
+    """Yield epoch, label and weights of the student in order of training; a reason instead of absent weights."""
     distill = inputs.distill
     yield 0, "student before", load_file(root / inputs.student.weights.path)
     for snapshot in distill.snapshots:

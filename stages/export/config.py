@@ -54,8 +54,8 @@ class ExportConfig(Record):
     measured here, fp16."""
     input: Input = "float"
     """What the student's artifacts take: float (normalised float32 [B, 3, S, S]) or uint8 (pixels [B, S, S, 3])."""
-    projector: Literal["fold", "keep", "auto"] = "fold"
-    """A lift's projector in the deployed graph: fold away, keep, or auto: fold unless the kept one measures faster."""
+    projector: Literal["fold", "keep"] = "fold"
+    """A lift's projector in the deployed graph: fold it away, or keep it."""
     rewrites: bool = True
     """Whether the networks are rewritten, exactly, before they are exported."""
     opset: int = Field(20, ge=18, le=23)

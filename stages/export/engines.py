@@ -20,33 +20,19 @@ def build_engines(
 ) -> tuple[EngineArtifact, ...]:
     """Build one artifact for each target and each precision; one that cannot be built has its reason."""
     options = BuildOptions(context.run.root, config.opt_batch, config.max_batch, config.compute_capabilities)
-    return tuple(
-        _built(target, precision, graphs.get(precision), missing, options, context)
-        for target in config.engines
-        for precision in config.precisions
-    )
-
-
-def _built(
-    name: str,
-    precision: Precision,
-    graph: OnnxArtifact | None,
-    missing: Mapping[Precision, str],
-    options: BuildOptions,
-    context: Context,
-) -> EngineArtifact:
-    target = targets.get(name)
-    if graph is None:
-        reason = f"there is no {precision} graph to build it of: {missing[precision]}"
-    elif precision not in target.precisions:
-        reason = f"{target.title} does not run {precision}"
-    else:
-        try:
-            made = target.build(graph, options)
-        except ResultError as error:
-            reason = str(error)
-            context.say(f"no {precision} engine: {error}")
-        else:
-            assert isinstance(made, EngineArtifact)  # noqa: S101 - of a target whose kind is "engine"
-            return made
-    return EngineArtifact(status="unavailable", flavour=name, precision=precision, reason=reason)
+    found = []
+    for name in config.engines:
+        target = targets.get(name)
+        for precision in config.precisions:
+            try:
+                if precision not in graphs:
+                    raise ResultError(f"there is no {precision} graph to build it of: {missing[precision]}")
+                if precision not in target.precisions:
+                    raise ResultError(f"{target.title} does not run {precision}")
+                made = target.build(graphs[precision], options)
+                assert isinstance(made, EngineArtifact)  # noqa: S101 - of a target whose kind is "engine"
+            except ResultError as error:
+                context.say(f"no {precision} engine: {error}")
+                made = EngineArtifact(status="unavailable", flavour=name, precision=precision, reason=str(error))
+            found.append(made)
+    return tuple(found)

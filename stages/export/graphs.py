@@ -39,17 +39,6 @@ class HeldOut:
     """Of the graph."""
 
 
-@dataclass(frozen=True)
-class Sample:
-    """What a reduced precision is made and judged with."""
-
-    data: DataRecord
-    held_out: HeldOut
-    model: ModelSpec
-    weights: FileRef
-    """Of the network whose graph is reduced."""
-
-
 def held_out(data: DataRecord, spec: PreprocessSpec, config: ExportConfig) -> HeldOut:
     """Return up to ``export.images`` of the held-out images, evenly spread."""
     split = recorded_images(data)[1].val

@@ -2,76 +2,69 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
-
 from vitcompress.core.artifact_records import OnnxArtifact, Precision
 from vitcompress.core.context import Context
 from vitcompress.core.errors import ResultError, UsageError
 from vitcompress.core.files import reference
+from vitcompress.core.records import DataRecord, FileRef, ModelSpec
 from vitcompress.exporters.onnx import max_difference
 from vitcompress.exporters.precision.limits import default_limits
+from vitcompress.exporters.precision.recipes import CALIBRATED
 from vitcompress.exporters.precision.reduce import reduced_from_onnx
 from vitcompress.stages.export.config import ExportConfig
-from vitcompress.stages.export.graphs import CHECKED_BATCHES, Sample
+from vitcompress.stages.export.graphs import CHECKED_BATCHES, HeldOut
 from vitcompress.stages.images.loaders import sample
 from vitcompress.stages.images.sources import recorded_images
 from vitcompress.stages.models.build import build_model
 from vitcompress.stages.models.weights import load_own
 
-_CALIBRATED: tuple[Precision, ...] = ("int8", "fp8")
-
 
 def reduce_graph(
-    config: ExportConfig, artifact: OnnxArtifact, source: Sample, context: Context
+    config: ExportConfig,
+    artifact: OnnxArtifact,
+    model: ModelSpec,
+    weights: FileRef,
+    data: DataRecord,
+    images: HeldOut,
+    context: Context,
 ) -> tuple[dict[Precision, OnnxArtifact], dict[Precision, str]]:
-    """Return the graph in every precision asked for but fp32, and the reasons of those that could not be made."""
+    """Return the graph in every precision asked for but fp32, and the reasons of those that could not be made.
+
+    Args:
+        artifact: the fp32 graph.
+        model, weights: its network.
+        data: whose training images calibrate int8 and fp8, evenly spread.
+        images: to judge with.
+    """
+    root = context.run.root
     made: dict[Precision, OnnxArtifact] = {}
     missing: dict[Precision, str] = {}
     wanted = config.precisions[1:]
-    calibration = _calibration(config, source) if set(wanted) & set(_CALIBRATED) else source.held_out.given[:0]
+    calibration = images.given[:0]
+    if set(wanted) & set(CALIBRATED):
+        split = recorded_images(data)[1].train
+        calibration = sample(split, images.preprocess, config.calibration_images).numpy()
     for precision in wanted:
+        path = root / "export" / f"{artifact.name}.{precision}.onnx"
+        differences: dict[str, float] = {}
         try:
-            made[precision] = _reduce(config, artifact, precision, calibration, source, context)
+            facts = reduced_from_onnx(
+                root / artifact.file.path,
+                path,
+                precision,
+                calibration=calibration,
+                checked=images.given,
+                limits=default_limits(precision),
+                log=context.say,
+            )
+            if facts.how.as_run is not None:
+                module = load_own(build_model(model), weights, root).eval()
+                differences = max_difference(path, module, images.images, CHECKED_BATCHES, images.given)
         except (ResultError, UsageError) as error:  # the latter: too large for it; the other artifacts are good without
             context.say(f"no {precision}: {error}")
             missing[precision] = str(error)
-    return made, missing
-
-
-def _calibration(config: ExportConfig, source: Sample) -> NDArray[Any]:
-    """Return training images as the graph takes them, evenly spread over the split."""
-    split = recorded_images(source.data)[1].train
-    return np.asarray(sample(split, source.held_out.preprocess, config.calibration_images).numpy())
-
-
-def _reduce(
-    config: ExportConfig,
-    artifact: OnnxArtifact,
-    precision: Precision,
-    calibration: NDArray[Any],
-    source: Sample,
-    context: Context,
-) -> OnnxArtifact:
-    root = context.run.root
-    path = root / "export" / f"{artifact.name}.{precision}.onnx"
-    facts = reduced_from_onnx(
-        root / artifact.file.path,
-        path,
-        precision,
-        calibration=calibration,
-        checked=source.held_out.given,
-        limits=default_limits(precision),
-        log=context.say,
-    )
-    differences: dict[str, float] = {}
-    if facts.how.as_run is not None:
-        module = load_own(build_model(source.model), source.weights, root).eval()
-        differences = max_difference(path, module, source.held_out.images, CHECKED_BATCHES, source.held_out.given)
-    return artifact.model_copy(
-        update={
+            continue
+        update = {
             "name": f"{artifact.name}.{precision}",
             "file": reference(path, root),
             "data": None,
@@ -82,4 +75,5 @@ def _reduce(
             "operators": facts.audit,
             "reduced": facts.how,
         }
-    )
+        made[precision] = artifact.model_copy(update=update)
+    return made, missing

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 from vitcompress.core.artifact_records import EngineArtifact, ExportRecord, Precision
 from vitcompress.core.context import Context
-from vitcompress.core.records import DataRecord, DistillRecord, FoldRecord, StudentRecord, TeacherRecord
+from vitcompress.core.errors import ResultError
+from vitcompress.core.records import DataRecord, DistillRecord, FoldRecord, Graph, StudentRecord, TeacherRecord
 from vitcompress.exporters import targets
 from vitcompress.stages.export.config import ExportConfig
 from vitcompress.stages.export.engines import build_engines
-from vitcompress.stages.export.graphs import Sample, export_graph, held_out
+from vitcompress.stages.export.graphs import export_graph, held_out
 from vitcompress.stages.export.precisions import reduce_graph
-from vitcompress.stages.export.projector import choose_graph
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ def run(config: ExportConfig, inputs: Inputs, context: Context) -> ExportRecord:
         for graph, spec in fold.models.items()
     }
     teacher_images = held_out(inputs.data, inputs.teacher.preprocess, config)
-    model, weights, cost = inputs.teacher.model, inputs.teacher.weights, inputs.teacher.cost
-    teacher = export_graph(config, "teacher", model, weights, cost, teacher_images, context)
-    graph, why = choose_graph(config, fold, student, images.given, context)
-    source = Sample(inputs.data, images, fold.models[graph], fold.graphs[graph])
-    reduced, missing = reduce_graph(config, student[graph], source, context)
+    spec, weights, cost = inputs.teacher.model, inputs.teacher.weights, inputs.teacher.cost
+    teacher = export_graph(config, "teacher", spec, weights, cost, teacher_images, context)
+    graph, why = _deployed(config, fold)
+    spec, weights = fold.models[graph], fold.graphs[graph]
+    reduced, missing = reduce_graph(config, student[graph], spec, weights, inputs.data, images, context)
     engines = build_engines(config, {"fp32": student[graph], **reduced}, missing, context)
     return ExportRecord(
         deployed=graph,
@@ -64,6 +64,25 @@ def run(config: ExportConfig, inputs: Inputs, context: Context) -> ExportRecord:
         engines_why=config.target_reason or _asked(config),
         not_made=_not_made(config, missing, engines),
     )
+
+
+def _deployed(config: ExportConfig, fold: FoldRecord) -> tuple[Graph, str]:
+    """Return which student graph is deployed, and why.
+
+    Raises:
+        ResultError: folding was asked for, and is less exact than ``fold.tolerance``.
+    """
+    if "lift-folded" not in fold.models:
+        return next(iter(fold.models)), "the strategy has one graph"
+    if config.projector == "keep":
+        return "lift-kept", "asked for with projector: keep"
+    difference = fold.max_logit_difference
+    if difference is None or not difference <= fold.tolerance:
+        raise ResultError(
+            f"folding changes logits by {difference:.3g}, more than fold.tolerance {fold.tolerance:g}; deploy the "
+            "projector with --projector keep."
+        )
+    return "lift-folded", f"asked for with projector: fold; logits change by {difference:.2g}"
 
 
 def _asked(config: ExportConfig) -> str:

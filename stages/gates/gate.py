@@ -53,11 +53,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One number in the unit of its gate, or the reason why there is none.
-
-    Raises:
-        ValueError: half an interval, an interval without a value or upside down, or no value and no reason.
-    """
+    """One number in the unit of its gate, or the reason why there is none."""
 
     value: float | None
     low: float | None = None
@@ -65,26 +61,12 @@ class Measurement:
     """Ends of the interval; both None when the value is exact (a file's size)."""
     reason: str = ""
     """Why there is no value; of an exact one, how it is known."""
-    owed: bool = True
-    """Whether a missing value fails a required artifact."""
-
-    def __post_init__(self) -> None:
-        if (self.low is None) != (self.high is None) or (self.value is None and self.low is not None):
-            raise ValueError(f"value {self.value} with interval [{self.low}, {self.high}] is incomplete.")
-        if self.low is not None and self.high is not None and self.low > self.high:
-            raise ValueError(f"interval [{self.low}, {self.high}] is upside down.")
-        if self.value is None and not self.reason:
-            raise ValueError("a missing value needs a reason.")
 
 
 def number(row: Record, name: str, reason: str, value: str = "") -> Measurement:
     """Return a number that a record keeps with the ends of its interval, or ``reason`` where it is None.
 
-    Args:
-        row: the record.
-        name: its fields ``name_low`` and ``name_high`` are the ends.
-        reason: why there is no number.
-        value: the field of the number itself; ``name`` when empty.
+    The ends are the fields ``name_low`` and ``name_high``; the number is ``value``, or ``name`` where that is empty.
     """
     found = getattr(row, value or name)
     if found is None:
@@ -97,14 +79,17 @@ class Gate(Generic[Subject]):
     """One limit on one number."""
 
     field: str
-    """Name of its setting."""
+    """Name of its setting: ``max_`` for the largest allowed value, ``min_`` for the smallest."""
     label: str
     """What a reader calls the number."""
     unit: str
-    upper: bool
-    """Whether the limit is the largest allowed value, rather than the smallest."""
     measure: Callable[[Subject], Measurement]
     """Takes the number from what was measured."""
+
+    @property
+    def upper(self) -> bool:
+        """Whether the limit is the largest allowed value, rather than the smallest."""
+        return self.field.startswith("max_")
 
     @property
     def relation(self) -> str:
@@ -122,8 +107,8 @@ class Gate(Generic[Subject]):
 
     def row(
         self, artifact: str, limit: float, subject: Subject | str, *, required: bool, require_conclusive: bool
-    ) -> GateRow | None:
-        """Return the judged row; None where the gate has nothing to say.
+    ) -> GateRow:
+        """Return the judged row.
 
         Args:
             artifact: what a reader calls the subject.
@@ -133,7 +118,7 @@ class Gate(Generic[Subject]):
             require_conclusive: whether an inconclusive verdict is such an open one.
         """
         found = Measurement(None, reason=subject) if isinstance(subject, str) else self.measure(subject)
-        if not all(number is None or math.isfinite(number) for number in (found.value, found.low, found.high)):
+        if not all(math.isfinite(number or 0.0) for number in (found.value, found.low, found.high)):
             found = Measurement(None, reason="the measured value is not a finite number")
         verdict: Verdict = "unmeasured"
         why = found.reason
@@ -147,7 +132,7 @@ class Gate(Generic[Subject]):
             low=found.low,
             high=found.high,
             verdict=verdict,
-            required=required and found.owed and (verdict != "inconclusive" or require_conclusive),
+            required=required and (verdict != "inconclusive" or require_conclusive),
             why=found.reason or why,
         )
 
@@ -170,9 +155,7 @@ class RunGate(Gate[Inputs]):
 def limit(description: str, **bounds: Any) -> tuple[Any, Any]:
     """Return the setting of a limit: a number, or null, the default, for which nothing is judged.
 
-    Args:
-        description: what the limit is on, with its unit.
-        bounds: ``ge``, ``gt``, ``le``, ``lt`` as for ``pydantic.Field``.
+    The description has the unit; ``bounds`` are ``ge``, ``gt``, ``le``, ``lt`` as for ``pydantic.Field``.
     """
     return float | None, Field(None, description=description, allow_inf_nan=False, **bounds)
 
@@ -187,12 +170,8 @@ def verdict_on(
 ) -> tuple[Verdict, str]:
     """Return the verdict on a number and its reason in words; a number exactly at the limit is inside it.
 
-    Args:
-        limit: the largest allowed value with ``upper``, else the smallest.
-        value: judged alone where there is no interval.
-        low: lower end of the interval.
-        high: upper end of the interval.
-        upper: which side of the limit is allowed.
+    The limit is the largest allowed value with ``upper``, else the smallest. The value is judged alone where there is
+    no interval.
     """
     low, high = value if low is None else low, value if high is None else high
     sign = 1 if upper else -1

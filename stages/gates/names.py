@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Self, cast
 
 from pydantic import ConfigDict, Field, model_validator
@@ -16,8 +17,6 @@ ROLES = ("onnx", "engine")
 """Of each kind the artifact that the bundle recommends, whichever that turns out to be."""
 ALL = "all"
 """Every artifact of the deployed graph that the run made."""
-RUNTIMES = tuple(name for name, target in targets.BUILT_IN.items() if target.precisions)
-"""What runs artifacts, other packages' targets aside."""
 
 
 def name_of(runtime: str, precision: str) -> str:
@@ -40,18 +39,11 @@ def artifact_names(wanted: Iterable[str] = ()) -> tuple[str, ...]:
         UsageError: another package's target was looked for, and cannot be loaded.
     """
     names = _names_of(targets.BUILT_IN)
-    if set(wanted) <= {*ROLES, ALL, *names}:
-        return names
-    return _names_of(targets.registered())
+    return names if set(wanted) <= {*ROLES, ALL, *names} else _names_of(targets.registered())
 
 
 def _names_of(known: dict[str, targets.Target]) -> tuple[str, ...]:
     return tuple(name_of(name, precision) for name, target in known.items() for precision in target.precisions)
-
-
-def label_of(role: str, name: str) -> str:
-    """Return a role with the artifact that fills it, for a reader: ``onnx (fp32)``, ``engine (tensorrt-fp16)``."""
-    return f"{role} ({name.removeprefix(f'{role}-')})"
 
 
 class ArtifactChoice(Record):
@@ -68,36 +60,54 @@ class ArtifactChoice(Record):
     require_conclusive: bool = False
     """Whether `inconclusive` fails the command too, for the artifacts in `require`."""
 
-    def judged_names(self) -> tuple[str, ...]:
-        """Return the names of all artifacts that are judged, ``all`` written out."""
-        return (*ROLES, *artifact_names(self.require)) if ALL in self.artifacts else self.artifacts
-
     @model_validator(mode="after")
     def _artifacts_known(self) -> Self:
         known = (*ROLES, *artifact_names((*self.artifacts, *self.require)))
-        refuse_unknown("artifacts", self.artifacts, (*known, ALL))
-        judged = self.judged_names()
-        for name in self.require:
-            if name not in judged and name in known:
-                # It may be the default, which the user never wrote, so both settings are named.
-                raise ValueError(
-                    f"require names '{name}', which is not among the artifacts ({', '.join(judged)}); add it to "
-                    "artifacts, or set require to some of them ([] for none)."
-                )
-        refuse_unknown("require", self.require, judged)
+        for setting, given, allowed in (("artifacts", self.artifacts, (*known, ALL)), ("require", self.require, known)):
+            for name in given:
+                if name not in allowed:
+                    near = nearest(name, allowed)
+                    hint = f"did you mean {near}?" if near else f"give some of {', '.join(allowed)}."
+                    raise ValueError(f"{setting} names '{name}', which is no artifact it can name; {hint}")
+        lacking = [name for name in self.require if name not in self.artifacts]
+        if lacking and ALL not in self.artifacts:
+            # It may be the default, which the user never wrote, so both settings are named.
+            raise ValueError(
+                f"require names '{lacking[0]}', which is not among the artifacts ({', '.join(self.artifacts)}); add "
+                "it to artifacts, or set require to some of them ([] for none)."
+            )
         return self
 
 
-def refuse_unknown(setting: str, given: Sequence[str], allowed: Sequence[str]) -> None:
-    """Check that each name is allowed and given once.
+@dataclass(frozen=True)
+class Chosen:
+    """One artifact that is judged, or a role that none fills."""
 
-    Raises:
-        ValueError: one is not, with the nearest that is.
+    label: str
+    """What a reader calls it: ``onnx (fp32)`` where a role was asked for, else ``onnx-int8``."""
+    name: str | None
+    """None when there is no such artifact: the bundle recommends no engine."""
+    required: bool
+
+
+def chosen(choice: ArtifactChoice, filled: Mapping[str, Sequence[str]], made: Sequence[str]) -> tuple[Chosen, ...]:
+    """Return each artifact that the settings name, once, though it may go by two names; in the settings' order.
+
+    Args:
+        choice: the settings.
+        filled: names of the artifacts in each role. Where a role is required, the first of them is.
+        made: names that ``all`` stands for.
     """
-    for name in given:
-        if name not in allowed:
-            near = nearest(name, allowed)
-            hint = f"did you mean {near}?" if near else f"give some of {', '.join(allowed)}."
-            raise ValueError(f"{setting} names '{name}', which is no artifact it can name; {hint}")
-    if len(set(given)) != len(given):
-        raise ValueError(f"{setting} is {', '.join(given)}; give each at most once.")
+    found: dict[str, Chosen] = {}
+    for given in (*choice.artifacts, *choice.require):
+        for asked in made if given == ALL else [given]:
+            role = asked in ROLES
+            names: Sequence[str | None] = (filled[asked] or [None]) if role else [asked]
+            for name in names:
+                own = name or asked
+                if own in found and not role:
+                    continue  # the role is what the reader knows it by
+                label = f"{asked} ({name.removeprefix(f'{asked}-')})" if role and name else own
+                aliases = {own, *(one for one, fills in filled.items() if name in fills[:1])}
+                found[own] = Chosen(label, name, not aliases.isdisjoint(choice.require))
+    return tuple(found.values())

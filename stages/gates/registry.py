@@ -9,12 +9,9 @@ from collections.abc import Iterator
 from importlib.metadata import entry_points
 from typing import Any
 
-from pydantic import Field
-
-from vitcompress.core.artifact_records import GateRow
 from vitcompress.core.errors import EnvironmentLacksError
 from vitcompress.core.extensions import load
-from vitcompress.stages.gates.gate import ArtifactGate, Inputs, Measured, Measurement, RunGate, limit, number
+from vitcompress.stages.gates.gate import ArtifactGate, Measured, Measurement, RunGate, limit, number
 
 GROUP = "vitcompress.gates"
 NO_CONTROL = "no control was trained: compress run ... --control labels"
@@ -37,49 +34,12 @@ def _size(found: Measured) -> Measurement:
     return Measurement(found.bytes / 1_000_000)
 
 
-class AboveChance(RunGate):
-    """Fails a run whose student is no better than chance by an exact test; has no row otherwise.
-
-    The student is judged in torch, as it was trained. Where too few images were held out to tell, there is no row.
-    """
-
-    relation = "more than"
-
-    def row(self, artifact: str, limit: float, subject: Inputs | str, **required: bool) -> GateRow | None:
-        """Return the failed row, or None. ``limit`` is whether the gate is wanted at all."""
-        from vitcompress.stages.training.chance import against_chance, chance_of  # numpy
-
-        if not limit or isinstance(subject, str):
-            return None
-        verify = subject.verify
-        row = verify.accuracy_of(subject.export.deployed, "torch", "fp32")
-        if row is None or row.top1 is None or not verify.class_images:
-            return None
-        chance = chance_of(verify.class_images, len(subject.data.classes))
-        if against_chance(round(row.top1 / 100 * row.images), row.images, chance) != "no better":
-            return None
-        return GateRow(
-            gate=self.field,
-            artifact=artifact,
-            limit=100 * chance,
-            value=row.top1,
-            low=row.top1_low,
-            high=row.top1_high,
-            verdict="fail",
-            required=True,
-            why="by an exact binomial test it is no better than answering without looking at the images",
-        )
-
-
 _BUILT_IN: tuple[ArtifactGate | RunGate, ...] = (
     ArtifactGate(
         field="max_accuracy_drop",
-        setting=limit(
-            "Largest loss of top-1 against the teacher, points (negative: it must be better).", ge=-100, le=100
-        ),
+        setting=limit("Largest loss of top-1 against the teacher, points (below 0: better).", ge=-100, le=100),
         label="accuracy drop",
         unit="points",
-        upper=True,
         measure=lambda found: number(found.accuracy, "drop", found.accuracy.reason),
     ),
     ArtifactGate(
@@ -87,29 +47,20 @@ _BUILT_IN: tuple[ArtifactGate | RunGate, ...] = (
         setting=limit("Smallest top-1 on the held-out images, percent.", ge=0, le=100),
         label="top-1",
         unit="%",
-        upper=False,
         measure=lambda found: number(found.accuracy, "top1", found.accuracy.reason),
     ),
     ArtifactGate(
         field="min_agreement",
-        setting=limit(
-            "Smallest share of held-out images with the same answer as the student in torch, percent.", ge=0, le=100
-        ),
+        setting=limit("Smallest share of images with the same answer as the student in torch, percent.", ge=0, le=100),
         label="agreement with torch",
         unit="%",
-        upper=False,
         measure=lambda found: number(found.accuracy, "agreement", found.accuracy.reason or NO_AGREEMENT),
     ),
     ArtifactGate(
         field="min_speedup",
-        setting=limit(
-            "Smallest ratio of the teacher's median latency to the student's, ONNX Runtime, batch 1; never of an "
-            "engine.",
-            gt=0,
-        ),
+        setting=limit("Smallest ratio of the teacher's median latency to the student's, ONNX Runtime, batch 1.", gt=0),
         label="speed-up, batch 1",
         unit="x",
-        upper=False,
         measure=_speedup,
     ),
     ArtifactGate(
@@ -117,7 +68,6 @@ _BUILT_IN: tuple[ArtifactGate | RunGate, ...] = (
         setting=limit("Largest median latency at batch 1, milliseconds.", gt=0),
         label="median latency, batch 1",
         unit="ms",
-        upper=True,
         measure=lambda found: number(found.latency, "p50", found.latency.reason, value="p50_ms"),
     ),
     ArtifactGate(
@@ -125,32 +75,19 @@ _BUILT_IN: tuple[ArtifactGate | RunGate, ...] = (
         setting=limit("Largest model on disk, its weights file included, megabytes of 10^6 bytes.", gt=0),
         label="size on disk",
         unit="MB",
-        upper=True,
         measure=_size,
     ),
     RunGate(
         field="min_teacher_gain",
         setting=limit(
-            "Smallest gain of top-1 by the teacher over labels alone, points; needs `control.kind`. It is a limit on "
-            "the run rather than on an artifact, and required: `unmeasured` fails the run whatever `require` says.",
+            "Smallest gain of top-1 by the teacher over labels alone, points; needs `control.kind`. Required: "
+            "`unmeasured` fails the run whatever `require` says.",
             ge=-100,
             le=100,
         ),
         label="gain by the teacher over labels alone",
         unit="points",
-        upper=False,
         measure=lambda inputs: number(inputs.control, "gain", NO_CONTROL),
-    ),
-    AboveChance(
-        field="above_chance",
-        setting=(
-            bool,
-            Field(True, description="Whether a student no better than chance on the held-out images fails the run."),
-        ),
-        label="top-1 against chance",
-        unit="%",
-        upper=False,
-        measure=lambda inputs: Measurement(None, reason="``row`` measures by itself"),
     ),
 )
 
@@ -179,9 +116,13 @@ def _gates() -> Iterator[ArtifactGate | RunGate]:
 
 GATES: dict[str, ArtifactGate | RunGate] = {gate.field: gate for gate in _gates()}
 """Every gate by the name of its setting."""
+CHANCE = "above_chance"
+"""The gate on chance, which ``stage`` judges by a test of its own."""
 
 
 def words_of(gate: str) -> dict[str, str]:
     """Return label, relation and unit of a gate by name; of one whose package is not installed, its name as label."""
+    if gate == CHANCE:
+        return {"label": "top-1 against chance", "relation": "more than", "unit": "%"}
     known = GATES.get(gate)
     return known.words() if known else {"label": gate, "relation": "limit", "unit": ""}

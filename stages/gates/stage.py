@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from vitcompress.core.artifact_records import ExportRecord, GateRow, GatesRecord, Precision, Runtime
+from vitcompress.core.artifact_records import GateRow, GatesRecord
 from vitcompress.core.context import Context
 from vitcompress.stages.gates.config import GatesConfig
 from vitcompress.stages.gates.gate import ArtifactGate, Measured, passed
 from vitcompress.stages.gates.gate import Inputs as Inputs
-from vitcompress.stages.gates.names import ALL, RUNTIMES, label_of, name_of, parts_of
-from vitcompress.stages.gates.registry import GATES
+from vitcompress.stages.gates.names import Chosen, chosen, name_of, parts_of
+from vitcompress.stages.gates.registry import CHANCE, GATES
+from vitcompress.stages.training.chance import against_chance, chance_of
 
 STUDENT = "student"
 """The artifact that rows about the whole run name."""
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """One artifact of the deployed graph, or a role that none fills."""
-
-    label: str
-    """What a reader calls it: ``onnx (fp32)`` where a role was asked for, else ``onnx-int8``."""
-    aliases: tuple[str, ...]
-    """Names that settings may give to it, from the general to the special."""
-    parts: tuple[Runtime, Precision] | None
-    """None when there is no such artifact: the bundle recommends no engine."""
 
 
 def run(config: GatesConfig, inputs: Inputs, context: Context) -> GatesRecord:
@@ -33,63 +20,56 @@ def run(config: GatesConfig, inputs: Inputs, context: Context) -> GatesRecord:
 
     A run that lacks an artifact asked for by name does not pass, whatever the limits say.
     """
-    artifacts = judged_artifacts(config, inputs)
-    limits = [config.limits_of(*one.aliases) for one in artifacts]
+    engine = inputs.bundle.engine
+    filled = {"onnx": [name_of("onnx", inputs.bundle.onnx)], "engine": [name_of(*engine)] if engine else []}
+    made = [name_of(one.target, one.precision) for one in inputs.export.artifacts if one.file is not None]
+    artifacts = chosen(config, filled, made)
     subjects = [measured(inputs, one) for one in artifacts]
-    required = [any(alias in config.require for alias in one.aliases) for one in artifacts]
     conclusive = config.require_conclusive
-    found: list[GateRow | None] = []
+    rows: list[GateRow] = []
     for name, gate in GATES.items():
-        if isinstance(gate, ArtifactGate):
-            for one, own, subject, owed in zip(artifacts, limits, subjects, required, strict=True):
-                if (limit := own[name]) is not None:
-                    found.append(gate.row(one.label, limit, subject, required=owed, require_conclusive=conclusive))
-        elif (limit := getattr(config, name)) is not None:
-            found.append(gate.row(STUDENT, limit, inputs, required=True, require_conclusive=conclusive))
-    rows = tuple(row for row in found if row is not None)
-    return GatesRecord(rows=rows, passed=passed(rows) and not inputs.export.not_made)
-
-
-def judged_artifacts(config: GatesConfig, inputs: Inputs) -> tuple[Artifact, ...]:
-    """Return each artifact that the settings name, once, though it may go by two names; in the settings' order."""
-    roles = {"onnx": ("onnx", inputs.bundle.onnx), "engine": inputs.bundle.engine}
-    named: list[str] = []
-    for name in (*config.artifacts, *config.only, *config.require):
-        named += _made(inputs.export) if name == ALL else [name]
-    found: dict[str, Artifact] = {}
-    for name in named:
-        parts = roles[name] if name in roles else parts_of(name)
-        if parts is None:
-            found[name] = Artifact(name, (name,), None)
+        if (limit := getattr(config, name)) is None:
             continue
-        own = name_of(*parts)
-        filled = tuple(role for role, chosen in roles.items() if chosen == parts)
-        if own not in found or name in roles:  # the role is what the reader knows
-            found[own] = Artifact(label_of(name, own) if name in roles else own, (*filled, own), parts)
-    return tuple(found.values())
+        if isinstance(gate, ArtifactGate):
+            for one, subject in zip(artifacts, subjects, strict=True):
+                rows.append(gate.row(one.label, limit, subject, required=one.required, require_conclusive=conclusive))
+        else:
+            rows.append(gate.row(STUDENT, limit, inputs, required=True, require_conclusive=conclusive))
+    if config.above_chance:
+        rows += chance_rows(inputs)
+    return GatesRecord(rows=tuple(rows), passed=passed(rows) and not inputs.export.not_made)
 
 
-def _made(export: ExportRecord) -> list[str]:
-    """Return the names of all artifacts that there are of the deployed graph, ONNX first."""
-    graphs = [("onnx", "fp32"), *(("onnx", precision) for precision in export.reduced)]
-    engines = [(one.flavour, one.precision) for one in export.engines if one.file is not None]
-    order = (*RUNTIMES, *(one[0] for one in engines))  # other packages' targets last
-    engines.sort(key=lambda one: order.index(one[0]))
-    return [name_of(*one) for one in (*graphs, *engines)]
+def chance_rows(inputs: Inputs) -> list[GateRow]:
+    """Return a failed row if the student is no better than chance by an exact test, else none.
+
+    The student is judged in torch, as it was trained. Where too few images were held out to tell, there is no row.
+    """
+    verify = inputs.verify
+    row = verify.accuracy_of(inputs.export.deployed, "torch", "fp32")
+    if row is None or row.top1 is None or not verify.class_images:
+        return []
+    chance = chance_of(verify.class_images, len(inputs.data.classes))
+    if against_chance(round(row.top1 / 100 * row.images), row.images, chance) != "no better":
+        return []
+    interval = {"value": row.top1, "low": row.top1_low, "high": row.top1_high}
+    why = "by an exact binomial test it is no better than answering without looking at the images"
+    limit = 100 * chance
+    return [GateRow(gate=CHANCE, artifact=STUDENT, limit=limit, verdict="fail", required=True, why=why, **interval)]
 
 
-def measured(inputs: Inputs, artifact: Artifact) -> Measured | str:
+def measured(inputs: Inputs, artifact: Chosen) -> Measured | str:
     """Return what a run measured of an artifact, or why it measured nothing."""
     export, verify = inputs.export, inputs.verify
-    if artifact.parts is None:
+    if artifact.name is None:
         return "; ".join(dict.fromkeys(one.reason for one in export.engines)) or inputs.bundle.engine_why
-    runtime, precision = artifact.parts
+    runtime, precision = parts_of(artifact.name)
     accuracy = verify.accuracy_of(export.deployed, runtime, precision)
     latency = verify.latency_of(export.deployed, runtime, precision)
     engine = export.engine(runtime, precision)
     if accuracy is not None and latency is not None:
-        file = export.onnx(precision) if runtime == "onnx" else engine.file if engine else None
-        return Measured(inputs, accuracy, latency, file.bytes if file else None)
+        made = export.onnx(precision) if runtime == "onnx" else engine
+        return Measured(inputs, accuracy, latency, (made.bytes or None) if made else None)
     if engine is not None and engine.reason:
         return engine.reason
     asked = "export.precision decides" if runtime == "onnx" else "export.target and export.precision decide"

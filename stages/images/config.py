@@ -46,8 +46,8 @@ class DataConfig(Record):
     volatile: ClassVar[frozenset[str]] = frozenset({"check", "augment", "on_bad_image", "on_duplicates"})
 
     source: str = Field("digits", min_length=1)
-    """`digits` (embedded), a folder of class folders (with or without train/ and val/), or a name with timm's prefix:
-    `hfds/NAME`, `torch/NAME`, `wds/NAME`, `tfds/NAME`."""
+    """`digits` (embedded), a folder of class folders (with or without train/ and val/), a name with timm's prefix
+    (`hfds/NAME`, `torch/NAME`, `wds/NAME`, `tfds/NAME`), or what a source of another package takes."""
     root: str | None = None
     """Folder that a prefixed dataset is read from; not used for digits and folders."""
     train_split: str | None = None

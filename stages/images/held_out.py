@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor
 from vitcompress.core.errors import DataError
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.stages.images.loaders import ordered_loader
-from vitcompress.stages.images.sources import ListedSplit
+from vitcompress.stages.images.splits import ListedSplit, printable
 
 Prepared = tuple[tuple[Tensor, ...], str]
 """One image as each preprocessing gives it, and the digest of its pixels or nothing."""
@@ -35,12 +36,12 @@ class HeldOutBatch:
     """SHA-256 of each image's pixels; empty texts where images are files."""
 
 
+@dataclass(frozen=True)
 class _Preparation:
     """An image through every preprocessing; those that differ in scaling alone share the resized pixels."""
 
-    def __init__(self, specs: Sequence[PreprocessSpec], hashed: bool) -> None:
-        self.specs = tuple(specs)
-        self.hashed = hashed
+    specs: tuple[PreprocessSpec, ...]
+    hashed: bool
 
     def __call__(self, image: Image.Image) -> Prepared:
         resized: dict[tuple[Any, ...], NDArray[np.uint8]] = {}
@@ -50,45 +51,37 @@ class _Preparation:
             if key not in resized:
                 resized[key] = spec.pixels(image)
             inputs.append(torch.from_numpy(spec.prepared(resized[key])))
-        return tuple(inputs), _pixel_digest(image) if self.hashed else ""
-
-
-def _pixel_digest(image: Image.Image) -> str:
-    width, height = image.size
-    return hashlib.sha256(f"{width}x{height}\n".encode() + image.convert("RGB").tobytes()).hexdigest()
+        if not self.hashed:
+            return tuple(inputs), ""
+        width, height = image.size
+        return tuple(inputs), hashlib.sha256(
+            f"{width}x{height}\n".encode() + image.convert("RGB").tobytes()
+        ).hexdigest()
 
 
 def held_out_batches(
     split: Any, specs: Sequence[PreprocessSpec], *, batch_size: int, workers: int
 ) -> Iterator[HeldOutBatch]:
-    """Yield every image once, in order, opened and decoded once whatever the number of preprocessings.
-
-    Args:
-        split: a Split or a StreamSplit.
-        specs: distinct preprocessings.
-        batch_size: images a batch; the last may be smaller.
-        workers: processes that load.
+    """Yield every image once, in order, opened and decoded once whatever the number of (distinct) preprocessings.
 
     Raises:
         DataError: an image cannot be read.
     """
-    preparation = _Preparation(specs, hashed=not _has_files(split))
+    preparation = _Preparation(tuple(specs), hashed=_files_root(split) is None)
     for (inputs, pixels), labels in ordered_loader(split, preparation, batch_size=batch_size, workers=workers):
         yield HeldOutBatch(dict(zip(specs, inputs, strict=True)), labels.numpy(), tuple(pixels))
 
 
-def _has_files(split: Any) -> bool:
-    return isinstance(split, ListedSplit) and len(split) > 0 and split.file(0) is not None
+def _files_root(split: Any) -> Path | None:
+    """Return the folder of a split whose images are files."""
+    return split.root if isinstance(split, ListedSplit) and len(split) else None
 
 
 def image_names(split: Any, count: int) -> tuple[str, ...]:
-    """Return a name for each of ``count`` images: the path inside the split's folder, or ``image N`` from 0.
-
-    Letters of a path that are not UTF-8 are written as escapes, so that every name can go into JSON and HTML.
-    """
-    if not _has_files(split):
+    """Return a name for each of ``count`` images: the path inside the split's folder, or ``image N`` from 0."""
+    if _files_root(split) is None:
         return tuple(f"image {index}" for index in range(count))
-    return tuple(os.fsencode(split.file(index)[1]).decode(errors="backslashreplace") for index in range(count))
+    return tuple(printable(key) for key, _ in split.items[:count])
 
 
 def images_digest(
@@ -102,10 +95,10 @@ def images_digest(
     between versions of the decoder, which then counts as another image.
 
     Args:
-        split: a Split or a StreamSplit.
+        split: of the images.
         classes: names, in order.
         labels: class of each image, ``[N]``.
-        pixels: digest of each image's pixels, where images are no files (``HeldOutBatch.pixels``).
+        pixels: of ``HeldOutBatch``, where images are no files.
 
     Raises:
         DataError: a file is gone.
@@ -113,19 +106,16 @@ def images_digest(
     digest = hashlib.sha256()
     for name in classes:
         digest.update(f"class {name}\n".encode())
-    files = _has_files(split)
+    root = _files_root(split)
     for index, label in enumerate(labels.tolist()):
-        entry = _file_entry(split, index) if files else pixels[index].encode()
+        entry = _file_entry(root, split.items[index][0]) if root else pixels[index].encode()
         digest.update(b"%d\0%b\n" % (label, entry))
     return digest.hexdigest()
 
 
-def _file_entry(split: ListedSplit, index: int) -> bytes:
-    found = split.file(index)
-    assert found is not None  # noqa: S101 - the caller has asked
-    folder, name = found
+def _file_entry(root: Path, name: str) -> bytes:
     try:
-        size = (folder / name).stat().st_size
+        size = (root / name).stat().st_size
     except OSError as error:
-        raise DataError(f"image {folder / name} cannot be looked at ({error.strerror}); put it back.") from error
+        raise DataError(f"image {root / name} cannot be looked at ({error.strerror}); put it back.") from error
     return os.fsencode(name) + b"\0%d" % size

@@ -2,15 +2,17 @@
 
 A **view** is one augmentation of one image, seeded by (seed, view number, image), not by whoever happens to load it:
 the same view comes out with 0 or 8 workers, on 1 or 64 processes, in an interrupted run or an uninterrupted one. Only
-a source that can be read in order alone (webdataset, TFDS) falls short of that: there the loader process counts too.
+a source that can be read in order alone (webdataset, TFDS) falls short of that: there the position counts.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -24,7 +26,7 @@ from torchvision.transforms import Compose
 
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.stages.images.config import AugmentConfig
-from vitcompress.stages.images.sources import StreamSplit
+from vitcompress.stages.images.splits import StreamSplit
 from vitcompress.stages.images.workers import worker_init
 
 View = tuple[Tensor, int]
@@ -36,32 +38,29 @@ Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True, slots=True)
 class ViewKey:
-    """Which view: an image by its position in the split, and the number that seeds its augmentation."""
+    """An image by its position in the split, and the number that seeds its augmentation."""
 
     index: int
     view: int
 
 
+@dataclass(eq=False)
 class ViewSampler(Sampler[ViewKey]):
     """The order of one pass over the training images, drawn from (seed, epoch) alone.
 
-    timm's ``RepeatAugSampler`` orders likewise, but does not say which of an image's copies is which, and two copies
-    of one image must not come out as the same view.
-
-    Args:
-        images: in the split.
-        seed: of the order.
-        repeats: views of each image in a pass (repeated augmentation, Hoffer et al. 2020); the pass keeps its length
-            and takes fewer images.
-        views: fixed views an image, used in turn over the epochs; 0 for new ones in every epoch.
+    (timm's ``RepeatAugSampler`` does not say which of an image's copies is which, so that both would be the same view.)
     """
 
-    def __init__(self, images: int, seed: int, repeats: int = 1, views: int = 0) -> None:
-        self.images, self.seed, self.repeats, self.views = images, seed, repeats, views
-        self.epoch = 0
+    images: int
+    seed: int
+    repeats: int = 1
+    """Views of each image in a pass (repeated augmentation, Hoffer et al. 2020); the pass keeps its length."""
+    views: int = 0
+    """Fixed views an image, used in turn over the epochs; 0 for new ones in every epoch."""
+    epoch: int = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the pass; called by the training loop before each."""
+        """Choose the pass."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -78,7 +77,7 @@ class ViewSampler(Sampler[ViewKey]):
 def train_transform(augment: AugmentConfig, spec: PreprocessSpec) -> Callable[[Image.Image], Tensor]:
     """Return timm's training transform: PIL image to float32 ``[3, size, size]``, normalised as ``spec`` says.
 
-    Bit for bit what timm gives, whose conversion to a normalised tensor takes up to three times as long.
+    The result has timm's bits; timm's own conversion to a normalised tensor takes up to three times as long.
     """
     # A jitter of 0 changes nothing and takes a tenth of the time; but it draws, and erasing draws after it.
     no_jitter = augment.color_jitter == 0 and augment.random_erasing == 0
@@ -106,52 +105,47 @@ def as_tensor(spec: PreprocessSpec, image: Image.Image) -> Tensor:
     return torch.from_numpy(spec.prepared(np.asarray(image, dtype=np.uint8)))
 
 
+@dataclass(frozen=True)
 class EvalTransform:
     """The one evaluation preprocessing, as a torch transform."""
 
-    def __init__(self, spec: PreprocessSpec) -> None:
-        self.spec = spec
+    spec: PreprocessSpec
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Convert a PIL image to float32 ``[3, size, size]``, or uint8 ``[size, size, 3]`` if the spec says so."""
         return torch.from_numpy(self.spec.apply(image))
 
 
-class seeded:  # noqa: N801 - reads as the verb it is: `with seeded(1, 2, 3):`
+@contextmanager
+def seeded(*keys: int, restore: bool = True) -> Iterator[None]:
     """Run a block with the generators of random, numpy and torch seeded by ``keys``, then put them back.
 
     Args:
         keys: whole numbers, 0 or more.
-        restore: False leaves them as the block does, which takes a fifth of the time: where nothing else draws.
+        restore: whether to put them back; without it, where nothing else draws, this takes a fifth of the time.
     """
-
-    def __init__(self, *keys: int, restore: bool = True) -> None:
-        self.keys, self.restore = keys, restore
-
-    def __enter__(self) -> None:
-        state = np.random.SeedSequence(self.keys).generate_state(2)
-        if self.restore:
-            self.saved = (random.getstate(), np.random.get_state(), torch.get_rng_state())
-        random.seed(int(state[0]))
-        np.random.seed(int(state[1]))
-        # The CPU generator alone: torch.manual_seed would also reseed every GPU, once an image.
-        torch.default_generator.manual_seed(int(state[0]) << 32 | int(state[1]))
-
-    def __exit__(self, *_: object) -> None:
-        if not self.restore:
-            return
-        random.setstate(self.saved[0])
-        np.random.set_state(self.saved[1])
-        torch.set_rng_state(self.saved[2])
+    state = np.random.SeedSequence(keys).generate_state(2)
+    saved = (random.getstate(), np.random.get_state(), torch.get_rng_state()) if restore else None
+    random.seed(int(state[0]))
+    np.random.seed(int(state[1]))
+    # The CPU generator alone: torch.manual_seed would also reseed every GPU, once an image.
+    torch.default_generator.manual_seed(int(state[0]) << 32 | int(state[1]))
+    try:
+        yield
+    finally:
+        if saved:
+            random.setstate(saved[0])
+            np.random.set_state(saved[1])
+            torch.set_rng_state(saved[2])
 
 
+@dataclass(eq=False)
 class TrainViews(Dataset[View]):
     """Augmented views of a random-access split."""
 
-    def __init__(self, split: Any, transform: Callable[[Image.Image], Tensor], seed: int) -> None:
-        self.split = split
-        self.transform = transform
-        self.seed = seed
+    split: Any
+    transform: Callable[[Image.Image], Tensor]
+    seed: int
 
     def __len__(self) -> int:
         return len(self.split)
@@ -163,17 +157,17 @@ class TrainViews(Dataset[View]):
             return self.transform(image), label
 
 
+@dataclass(eq=False)
 class StreamViews(IterableDataset[View]):
-    """Views of a split that can only be read in order; seeded by the loader process and its position in the stream."""
+    """Views of a split that can only be read in order; seeded by the position in the stream."""
 
-    def __init__(self, split: StreamSplit, transform: Callable[[Image.Image], Tensor], seed: int) -> None:
-        self.split = split
-        self.transform = transform
-        self.seed = seed
-        self.epoch = 0
+    split: StreamSplit
+    transform: Callable[[Image.Image], Any]
+    seed: int
+    epoch: int = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the pass; the training loop calls this before each, and the source reshuffles its shards by it."""
+        """Choose the pass; the source shuffles its shards by it."""
         self.epoch = epoch
         if hasattr(self.split.dataset, "set_epoch"):
             self.split.dataset.set_epoch(epoch)
@@ -182,19 +176,18 @@ class StreamViews(IterableDataset[View]):
         return len(self.split)
 
     def __iter__(self) -> Iterator[View]:
-        worker = get_worker_info()
-        reader = worker.id if worker else 0  # each loader process counts its own part of the stream from 0
         for position, (image, label) in enumerate(self.split):
-            with seeded(self.seed, self.epoch, reader, position):
+            with seeded(self.seed, self.epoch, 0, position):
                 view = self.transform(image)
             yield view, label
 
 
+@dataclass(eq=False)
 class EvalViews(Dataset[Any]):
     """Every image of a random-access split once, with its class; what ``transform`` gives is collated."""
 
-    def __init__(self, split: Any, transform: Callable[[Image.Image], Any]) -> None:
-        self.split, self.transform = split, transform
+    split: Any
+    transform: Callable[[Image.Image], Any]
 
     def __len__(self) -> int:
         return len(self.split)
@@ -258,19 +251,18 @@ def ordered_loader(
 
 
 def _readers(views: Any, workers: int) -> int:
-    """Return how many loader processes read: one of a stream, whose several readers repeat images or leave some out.
+    """Return how many loader processes read: at most one of a stream.
 
-    timm gives each reader whole shards, and each the same number of images whatever its shards hold; the order would
-    depend on their number too, and image 7 must be the same one on every machine.
+    timm would give each reader whole shards, and each the same number of images whatever its shards hold.
     """
     return min(workers, 1) if isinstance(views, IterableDataset) else workers
 
 
 def sample(split: Any, spec: PreprocessSpec, count: int) -> Tensor:
-    """Return the evaluation input of up to ``count`` images, evenly spread over a split, ``[n, 3, S, S]`` or NHWC."""
+    """Return the evaluation input of up to ``count`` images, evenly spread over a split (the first of a stream)."""
     transform = EvalTransform(spec)
     if isinstance(split, StreamSplit):
-        images = [image for image, _ in (pair for pair, _ in zip(split, range(count), strict=False))]
+        images = [image for image, _ in islice(split, count)]
     else:
         positions = np.unique(np.linspace(0, len(split) - 1, min(count, len(split))).astype(int))
         images = [split[int(position)][0] for position in positions]

@@ -64,10 +64,6 @@ class Snapshots:
                 "on its disk or set distill.keep_every=null, then the same command goes on from the last checkpoint."
             ) from error
 
-    def missing(self) -> list[int]:
-        """Return the epochs whose snapshot is not on disk: deleted, or trained before they were asked for."""
-        return [epoch for epoch in self.due if not self.path(epoch).is_file()]
-
     def finish(self) -> tuple[Snapshot, ...]:
         """Return what is on disk, by epoch, at the end of the training; remove other trainings' and epochs' files."""
         paths = {epoch: self.path(epoch) for epoch in self.due if self.path(epoch).is_file()}

@@ -31,10 +31,10 @@ class TeacherConfig(TrainingConfig):
     tune_epochs: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
     """What `epochs: auto` means when the classifier does not fit. auto: 10, and for few images more, so that there are
     at least 300 steps, up to 50 epochs; from random weights as many as a student's."""
-    tune: Literal["auto", "probe", "full", "better"] = "auto"
+    tune: Literal["auto", "probe", "better"] = "auto"
     """How pretrained weights are fitted to the data's classes. probe: a linear classifier of the frozen features alone.
-    full: all weights, starting from that classifier, for `epochs` at most. better: both, and what is right more often
-    on the tuning images is kept. auto: better."""
+    better: also all weights, starting from that classifier, for `epochs` at most; what is right more often on the
+    tuning images is kept. auto: better."""
     tune_fraction: float = Field(0.1, gt=0, le=0.5)
     """Share of the training images of each class that chooses (the penalty, the epoch, probe or full) and is not
     trained on; the held-out images only judge. By `data.split_seed`."""

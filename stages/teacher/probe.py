@@ -56,12 +56,13 @@ class Head:
         return np.asarray((self.logits(features).argmax(1) == labels).numpy(), np.bool_)
 
 
-def linear_heads(network: Any, images: Tensor) -> tuple[nn.Linear, ...]:
+def linear_heads(network: Any, size: int) -> tuple[nn.Linear, ...]:
     """Return the last linear layers, whose mean the logits are (a distilled DeiT has two, others one).
 
-    Tried out on ``images [B, 3, S, S]`` with random weights in the heads, which are put back. Empty where the logits
-    are not linear in the features of ``PooledFeatures``: there is no head that a probe could be put into.
+    Tried out on two images of ``size`` pixels with random weights in the heads, which are put back. Empty where the
+    logits are not linear in the features of ``PooledFeatures``: there is no head that a probe could be put into.
     """
+    images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
     found = network.get_classifier() if hasattr(network, "get_classifier") else None
     heads = tuple(found) if isinstance(found, (tuple, list)) else (found,)
     if not all(isinstance(head, nn.Linear) and head.bias is not None for head in heads):
@@ -104,7 +105,7 @@ def fitted_heads(
         labels: int64 ``[N]``.
         classes: K.
         penalties: strongest first.
-        device: that computes.
+        device: computes.
     """
     mean, spread = features.double().mean(0), features.double().std(0, correction=0)
     spread[spread <= 1e-6 * spread.max()] = 1.0  # a feature that never changes says nothing

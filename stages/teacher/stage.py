@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch.nn.functional as F
 from accelerate.utils import set_seed
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vitcompress.core.context import Context
@@ -19,10 +21,10 @@ from vitcompress.stages.images.sources import Images, recorded_images
 from vitcompress.stages.models.build import build_model, cost_of, preprocess_of, pretrained_model, size_change
 from vitcompress.stages.models.geometry import shape_of
 from vitcompress.stages.models.weights import all_finite, classifier_names, load_checkpoint, save_weights
-from vitcompress.stages.teacher.adapt import Adapted, Surroundings, adapt
+from vitcompress.stages.teacher.adapt import Surroundings, adapt
 from vitcompress.stages.teacher.config import TeacherConfig
-from vitcompress.stages.teacher.given import better_probe, judge_as_given
 from vitcompress.stages.teacher.probing import answers
+from vitcompress.stages.training.chance import against_chance, chance_level
 from vitcompress.stages.training.compilation import compile_in_place
 from vitcompress.stages.training.device import make_accelerator
 from vitcompress.stages.training.evaluate import correct, top1
@@ -49,44 +51,50 @@ def run(config: TeacherConfig, inputs: Inputs, context: Context) -> TeacherRecor
     data_config, images = recorded_images(inputs.data)
     teacher = initial_teacher(config, inputs.data, context)
     model, preprocess = teacher.model, teacher.preprocess
-    epochs = epochs_of(config, teacher.fits, len(images.classes))
-    count, adapted, as_given = len(images.classes), None, None
-    precision = make_accelerator(context.device, precision=config.precision).precision
+    epochs, classes = epochs_of(config, teacher.fits, len(images.classes)), len(images.classes)
+    found = {"epochs": epochs, "precision": make_accelerator(context.device, precision=config.precision).precision}
 
     def job_of(parts: Images) -> Job:
         return fitting_job(config, model, parts, config.augmentation, preprocess, context)
 
-    if adapts(config, teacher.fits):
-        _require_finite(model)
+    adapted = config.init != "scratch" and (not teacher.fits or _asked_epochs(config, teacher.fits) > 0)
+    if adapted:
         given = Surroundings(config, images, preprocess, data_config.split_seed, context, job_of)
-        adapted = adapt(model, epochs, given)
-        accuracy = top1(*answers(model, images.val, preprocess, config, context))
+        found |= adapt(model, epochs, given)
     elif epochs:
-        context.say(f"fitting the teacher to {count} classes for {epochs} epochs")
+        context.say(f"fitting the teacher to {classes} classes for {epochs} epochs")
         trained = train(job_of(images), config, epochs, context)
         _, state, accuracy = trained.chosen
-        precision = trained.progress.precision
+        found["precision"] = trained.progress.precision
         model.cpu().load_state_dict(state)
-    else:
+    if adapted or not epochs:
         logits, labels = answers(model, images.val, preprocess, config, context)
-        accuracy, right = top1(logits, labels), correct(logits, labels)
-        as_given = right, labels, better_probe(model, images, preprocess, right, config, context)
+        accuracy = top1(logits, labels)
     context.leave_to_main()
-    _require_finite(model)
-    if as_given is not None:
-        judge_as_given(*as_given, count, context)
-    record = record_of(teacher, adapted.epochs if adapted else epochs, accuracy, context, adapted)
-    return record.model_copy(update={"precision": (adapted and adapted.precision) or precision})
-
-
-def _require_finite(model: nn.Module) -> None:
-    """Refuse weights that are not numbers.
-
-    Raises:
-        ResultError: there are some.
-    """
     if not all_finite(model.state_dict()):
         raise ResultError("the teacher has weights that are not finite; lower teacher.lr, or check its weights file.")
+    if not (adapted or epochs):
+        _refuse_at_chance(correct(logits, labels), labels, classes, context)
+    return record_of(teacher, epochs, accuracy, context).model_copy(update=found)
+
+
+def _refuse_at_chance(right: NDArray[np.bool_], labels: NDArray[np.int64], classes: int, context: Context) -> None:
+    """Refuse a teacher used as given that does not know the data's classes: what it teaches would be noise.
+
+    Raises:
+        UsageError: its answers to the held-out images, ``right [N]``, are no better than chance.
+    """
+    count, chance = len(labels), chance_level(labels, classes)
+    verdict = against_chance(int(right.sum()), count, chance)
+    found = f"{100 * right.mean():.1f} % of {count:,} held-out images right, where chance is {100 * chance:.1f} %"
+    if verdict == "undecided":
+        context.say(f"note: too few held-out images to tell the teacher from chance ({found})")
+    if verdict == "no better":
+        raise UsageError(
+            f"the teacher, used as given, is no better than chance ({found}): its classes are another dataset's or in "
+            "another order, or the weights are the wrong ones. Check the weights and the names of the class folders "
+            "(sorted, they give the order), or fit the teacher to this data with --set teacher.epochs=10."
+        )
 
 
 @dataclass(frozen=True)
@@ -108,13 +116,29 @@ def initial_teacher(config: TeacherConfig, data: DataRecord, context: Context) -
     Raises:
         UsageError: weights that do not fit, or that can be had nowhere.
     """
-    model, spec, source, fits = _initial(config, len(data.classes), context)
-    return InitialTeacher(model, spec, preprocess_of(model, spec.args, data.config["crop_pct"]), source, fits)
-
-
-def adapts(config: TeacherConfig, fits: bool) -> bool:
-    """Return whether weights that were trained elsewhere are adapted to the data's classes."""
-    return config.init != "scratch" and (not fits or _asked_epochs(config, fits) > 0)
+    arch, _, tag = config.model.partition(".")
+    args = {} if config.args == "auto" else config.args
+    spec = ModelSpec(arch=arch, args=args, num_classes=len(data.classes))
+    if config.init == "scratch":
+        model, source, fits = build_model(spec), "trained here from random weights", False
+    elif config.init == "file" and config.weights:
+        model, loaded = build_model(spec), list[str]()
+        path, head = Path(config.weights), classifier_names(model)
+        fits = load_checkpoint(model, path, head, tell=loaded.append, key=config.weights_key)
+        context.say(f"teacher weights: {loaded[0]}")
+        source = f"file {config.weights}; {loaded[0]}"
+    else:
+        context.say(f"asking for timm's weights of {config.model} (offline, this takes up to a minute to fail)")
+        try:
+            model = pretrained_model(config.model, spec)
+        except (OSError, RuntimeError) as error:
+            raise no_weights(config.model, type(error).__name__) from error
+        fits = int((getattr(model, "pretrained_cfg", None) or {}).get("num_classes", -1)) == len(data.classes)
+        source = f"timm pretrained{f' ({tag})' if tag else ''}"
+        if change := size_change(model, args):
+            context.say(f"teacher weights: {change}")
+            source += f", {change}"
+    return InitialTeacher(model, spec, preprocess_of(model, args, data.config["crop_pct"]), source, fits)
 
 
 def epochs_of(config: TeacherConfig, fits: bool, classes: int) -> int:
@@ -136,9 +160,7 @@ def _asked_epochs(config: TeacherConfig, fits: bool) -> int:
     return (0 if fits else int(config.tune_epochs)) if config.epochs == "auto" else config.epochs
 
 
-def record_of(
-    teacher: InitialTeacher, epochs: int, val_top1: float, context: Context, adapted: Adapted | None = None
-) -> TeacherRecord:
+def record_of(teacher: InitialTeacher, epochs: int, val_top1: float, context: Context) -> TeacherRecord:
     """Write the teacher's weights and return its record, fitted for ``epochs``, of this top-1 (percent)."""
     shape = shape_of(teacher.model, teacher.spec.arch)
     root = context.run.root
@@ -152,35 +174,7 @@ def record_of(
         width=shape.width,
         depth=shape.depth,
         val_top1=val_top1,
-        **({} if adapted is None else {key: value for key, value in asdict(adapted).items() if key != "epochs"}),
     )
-
-
-def _initial(config: TeacherConfig, classes: int, context: Context) -> tuple[nn.Module, ModelSpec, str, bool]:
-    """Return the network with its first weights, their source, and whether its classifier fits the data."""
-    arch, _, tag = config.model.partition(".")
-    args = {} if config.args == "auto" else config.args
-    spec = ModelSpec(arch=arch, args=args, num_classes=classes)
-    if config.init == "scratch":
-        return build_model(spec), spec, "trained here from random weights", False
-    if config.init == "file" and config.weights:
-        model = build_model(spec)
-        loaded: list[str] = []
-        fits = load_checkpoint(
-            model, Path(config.weights), classifier_names(model), tell=loaded.append, key=config.weights_key
-        )
-        context.say(f"teacher weights: {loaded[0]}")
-        return model, spec, f"file {config.weights}; {loaded[0]}", fits
-    context.say(f"asking for timm's pretrained weights of {config.model} (offline, this takes up to a minute to fail)")
-    try:
-        model = pretrained_model(config.model, spec)
-    except (OSError, RuntimeError) as error:
-        raise no_weights(config.model, type(error).__name__) from error
-    pretrained_classes = int((getattr(model, "pretrained_cfg", None) or {}).get("num_classes", -1))
-    source, change = f"timm pretrained{f' ({tag})' if tag else ''}", size_change(model, args)
-    if change:
-        context.say(f"teacher weights: {change}")
-    return model, spec, f"{source}, {change}" if change else source, pretrained_classes == classes
 
 
 def no_weights(model: str, why: str) -> UsageError:

@@ -7,9 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from vitcompress.stages.images.shards import ShardSplit
-from vitcompress.stages.images.sources import ListedSplit
-
 FEWEST = 5
 """Images of a class from which one can be spared. With fewer an image than that, nothing is held out at all."""
 
@@ -37,8 +34,5 @@ def held_out_count(images: int, classes: int, fraction: float) -> int:
 
 def labels_of(split: Any) -> NDArray[np.int64]:
     """Return the classes of a random-access split, ``[N]``; if it does not list them, by opening every image."""
-    if isinstance(split, ShardSplit):
-        return split.labels
-    if isinstance(split, ListedSplit):
-        return np.array([label for _, label in split.items], np.int64)
-    return np.array([split[index][1] for index in range(len(split))], np.int64)
+    listed = getattr(split, "labels", None)
+    return np.array([split[index][1] for index in range(len(split))] if listed is None else listed, np.int64)

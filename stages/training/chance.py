@@ -1,4 +1,4 @@
-"""Exact tests of a network's answers (torch-free): against guessing, and of two classifiers on the same images."""
+"""Tests of a network's answers (torch-free): against guessing, and of two classifiers on the same images."""
 
 from __future__ import annotations
 
@@ -33,25 +33,13 @@ def against_chance(correct: int, images: int, chance: float) -> Literal["better"
         small for that: a network making half of chance's errors, right with probability (1 + q) / 2, would fall short
         of ``better`` with a probability above ``ERROR_RATE``.
     """
-    from scipy.stats import binom  # a second to import, as below
+    from scipy.stats import binom  # a second to import
 
     if binom.sf(correct - 1, images, chance) <= ERROR_RATE:
         return "better"
     enough = binom.isf(ERROR_RATE, images, chance) + 1  # the fewest right answers that count as better
     missed = binom.cdf(enough - 1, images, (1 + chance) / 2)
     return "undecided" if missed > ERROR_RATE else "no better"
-
-
-def clearly_better(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
-    """Return whether ``one`` answers more of the same images ``[N]`` right than ``other``, beyond doubt.
-
-    McNemar's exact test: were both as good, each image that only one of them answers would be either's with
-    probability 1/2. True at a two-sided p-value of at most ``ERROR_RATE``.
-    """
-    from scipy.stats import binomtest
-
-    won, lost = int(np.count_nonzero(one & ~other)), int(np.count_nonzero(other & ~one))
-    return won > lost and bool(binomtest(won, won + lost).pvalue <= ERROR_RATE)
 
 
 def better_by_a_standard_error(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:

@@ -23,6 +23,8 @@ from vitcompress.core.rundir import SETTINGS_SHOWN
 from vitcompress.stages.training.processes import from_main
 
 _PROGRESS = "progress.json"
+_FULL_DISK = ("PytorchStreamWriter", "inline_container")
+"""Signs of it in what torch.save raises."""
 
 
 @dataclass
@@ -42,7 +44,7 @@ class Progress:
     losses: dict[str, float] = field(default_factory=dict)
     """Mean of each loss term over the last finished epoch."""
     precision: str = ""
-    """What the training computes in, as it was settled before its first step; empty until then."""
+    """What the training computes in; empty before its first step."""
     scales: dict[str, float] = field(default_factory=dict)
     """Factor of each balanced term (``stages.training.terms``)."""
     gradient_norms: dict[str, float] = field(default_factory=dict)
@@ -100,18 +102,13 @@ def _report_full_disk(folder: Path) -> Iterator[None]:
     """Turn what libraries raise when a disk is full into one sentence."""
     try:
         yield
-    except (OSError, SafetensorError) as error:
-        refused: Exception = error
-    except RuntimeError as error:
-        if "PytorchStreamWriter" not in str(error) and "inline_container" not in str(error):
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not any(sign in str(error) for sign in _FULL_DISK):
             raise
-        refused = error
-    else:
-        return
-    raise UsageError(
-        f"a checkpoint cannot be written to {folder} ({' '.join(str(refused).split())[:120]}); make room on its disk, "
-        "then the same command goes on from the last checkpoint."
-    ) from refused
+        raise UsageError(
+            f"a checkpoint cannot be written to {folder} ({' '.join(str(error).split())[:120]}); make room on its "
+            "disk, then the same command goes on from the last checkpoint."
+        ) from error
 
 
 def _flush(folder: Path) -> None:

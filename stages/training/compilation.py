@@ -16,23 +16,18 @@ from vitcompress.core.errors import EnvironmentLacksError
 Setting = Literal["auto", "on", "off"]
 
 RATE = {"cpu": 5e10, "cuda": 3e13}
-"""Floating-point operations a second that training reaches, to the order of magnitude: of one machine with few cores,
-and of one GPU in bfloat16. Fixed, not measured, so that an interrupted run decides the same when it goes on."""
+"""Floating-point operations a second that training reaches, to the order of magnitude; fixed, so that an interrupted
+run decides the same when it goes on."""
 CACHE = "TORCHINDUCTOR_CACHE_DIR"
 """Where torch keeps compiled code."""
 _WORTH_SECONDS = 900
-"""Compiling costs up to a minute and saves about a tenth (docs/performance-step.md): it pays after ten minutes or so.
-No network that is compiled is known to get more than 3 % slower by it: one with talking heads does as timm has it, and
-is rewritten before (``stages.models.talking_heads``)."""
+"""Compiling costs up to a minute and saves about a tenth (docs/performance-step.md): it pays after ten minutes."""
 
 
 def decide(setting: Setting, device: str, operations: float) -> tuple[bool, str]:
     """Return whether to compile, and why (empty where it was asked for).
 
-    Args:
-        setting: as configured.
-        device: ``cpu`` or ``cuda``.
-        operations: floating-point operations of the whole training.
+    ``operations`` are the floating-point operations of the whole training.
 
     Raises:
         EnvironmentLacksError: asked for by name, and there is no compiler.

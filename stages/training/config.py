@@ -20,10 +20,9 @@ class TrainingConfig(Record):
     """Images an optimizer step, over all processes. auto: 256, or less so that an epoch has at least 30 steps."""
     accumulation: int = Field(1, gt=0)
     """Forward passes that make up one optimizer step; must divide batch_size."""
-    lr: Annotated[float, Field(gt=0)] | Literal["auto", "linear", "find"] = "auto"
+    lr: Annotated[float, Field(gt=0)] | Literal["auto", "linear"] = "auto"
     """Peak learning rate. auto: by the square root of the batch, from a base that depends on the first weights
-    (``pipeline.config.training``); linear: the papers' 5e-4 x batch_size / 512, made for batches of 1,024 and more;
-    find: a range test of some 60 steps before the training."""
+    (``pipeline.config.training``); linear: the papers' 5e-4 x batch_size / 512, made for batches of 1,024 and more."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] | None = "auto"
     """Factor on the learning rate from one block to the block below it, so that pretrained blocks near the input
     change least (timm's layer decay); null for none. auto: none for random weights, else 0.75."""
@@ -50,10 +49,9 @@ class TrainingConfig(Record):
     eval_every: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
     """Epochs between evaluations on the held-out images; the last epoch is always evaluated. auto: as often as costs
     at most about a tenth of the training."""
-    precision: Literal["auto", "float32", "bfloat16", "measure"] = "auto"
-    """What the training computes in and is evaluated in; weights and optimizer are float32 in any case. measure: when
-    training begins, a few steps in both decide, and its checkpoints keep the choice: bfloat16 if faster and the loss
-    agrees. auto: bfloat16 where a GPU has it, measure on a CPU that multiplies it in hardware, else float32."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """What the training computes in and is evaluated in; weights and optimizer are float32 in any case. auto: bfloat16
+    on a GPU that has it, and on a CPU with AMX unless the geometry is reduced; else float32."""
     precision_reason: str = ""
     """Why `precision` is what it is; written when `auto` is decided, not meant to be set."""
     compile: Literal["auto", "on", "off"] = "auto"

@@ -16,16 +16,15 @@ from vitcompress.core.errors import EnvironmentLacksError
 from vitcompress.core.words import counted
 
 PATIENCE = timedelta(hours=24)
-"""How long a process waits for another: while the main one checks a million images, the others have nothing to do. A
-process that dies is noticed at once all the same, by its closed connection and by whatever launched it; one that is
-stopped, by its missing signs of life (``stages.training.pulse``)."""
+"""How long a process waits for another: while the main one checks a million images, the others have nothing to do.
+``stages.training.pulse`` notices one that is stopped."""
 
 
 class Engine(Accelerator):  # type: ignore[misc]  # Accelerate's classes are untyped
     """Accelerate's engine with a precision of its own.
 
     Accelerate keeps one precision for the whole process, and wraps the forward pass of every network it prepares; here
-    the teacher's and the student's trainings may differ, and one is changed after a few measured steps.
+    the teacher's and the student's trainings may differ.
     """
 
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -45,14 +44,11 @@ def make_accelerator(
     device: str,
     *,
     accumulation: int = 1,
-    precision: Literal["auto", "float32", "bfloat16", "measure"] = "auto",
+    precision: Literal["auto", "float32", "bfloat16"] = "auto",
 ) -> Any:
     """Return the Accelerate engine for this process; batch sizes are global (split over processes).
 
-    Args:
-        device: ``cpu``, ``cuda`` or ``auto``.
-        accumulation: forward passes that make up one optimizer step.
-        precision: auto, and until it is measured: bfloat16 where the GPU has it, float32 otherwise.
+    The precision ``auto`` is bfloat16 where the GPU has it, float32 otherwise.
 
     Raises:
         EnvironmentLacksError: a GPU was asked for and there is none.
@@ -80,9 +76,8 @@ def make_accelerator(
 def _meet_after_restart(backend: str) -> None:
     """Form the group under a name of its own where torchrun has started all processes anew.
 
-    Its agent keeps the store, in which the addresses of the processes that died still stand: whoever asks before the
-    new ones are there is sent to a closed door (seen with gloo, torch 2.14). Of several machines each counts restarts
-    for itself, so there the names would differ, and nothing is done.
+    Its agent keeps the store, which still has the addresses of the processes that died (seen with gloo, torch 2.14). Of
+    several machines each counts restarts for itself, so the names would differ, and nothing is done.
     """
     restarts = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     ours = os.environ.get("GROUP_WORLD_SIZE") == "1" and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"

@@ -40,30 +40,17 @@ def predict_logits(network: nn.Module, loader: Any, accelerator: Any) -> tuple[N
     return logits, labels
 
 
-def due(eval_every: int | str, epoch: int) -> bool:
-    """Return whether an evaluation follows this epoch (counted from 1); if ``eval_every`` is no number, always."""
-    return not isinstance(eval_every, int) or epoch % eval_every == 0
-
-
 def correct(logits: NDArray[np.floating], labels: NDArray[np.integer], k: int = 1) -> NDArray[np.bool_]:
     """Return whether each image's label is among the ``k`` highest of ``logits [N, K]``; ``labels [N]``. Bool ``[N]``.
 
     Equal logits rank by class number, as argmax does. A row with a NaN anywhere is wrong.
-
-    Raises:
-        ValueError: shapes do not fit, no images, or a label that is not one of the K classes.
     """
-    if logits.ndim != 2 or labels.shape != logits.shape[:1] or labels.size == 0:
-        raise ValueError(f"logits [N, K] and labels [N] needed; got shapes {logits.shape} and {labels.shape}.")
-    classes = logits.shape[1]
-    if int(labels.min()) < 0 or int(labels.max()) >= classes:
-        raise ValueError(f"labels run from {labels.min()} to {labels.max()}; the logits have {classes} classes.")
     own = np.take_along_axis(logits, labels[:, None], axis=1)
-    earlier = np.arange(classes)[None, :] < labels[:, None]
+    earlier = np.arange(logits.shape[1])[None, :] < labels[:, None]
     ahead = np.count_nonzero((logits > own) | ((logits == own) & earlier), axis=1)
     return np.asarray((ahead < k) & ~np.isnan(logits).any(axis=1), dtype=np.bool_)
 
 
 def top1(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
-    """Return percent of images whose label has the highest of ``logits [N, K]``. Raises as ``correct`` does."""
+    """Return percent of images whose label has the highest of ``logits [N, K]``."""
     return float(100 * correct(logits, labels).mean())

@@ -1,4 +1,4 @@
-"""What a training is given, what its callbacks see of it while it runs, and what it gives back."""
+"""What a training is given, what its callbacks see of it, and what it gives back."""
 
 from __future__ import annotations
 

@@ -11,7 +11,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pickle import UnpicklingError
-from typing import Any
 
 import torch
 from accelerate import skip_first_batches
@@ -26,14 +25,12 @@ from vitcompress.stages.images.loaders import seeded
 from vitcompress.stages.training.callbacks.average import Average
 from vitcompress.stages.training.callbacks.callback import Callback
 from vitcompress.stages.training.callbacks.metrics import Metrics
-from vitcompress.stages.training.callbacks.peak_memory import StepMemory
 from vitcompress.stages.training.checkpoint import Progress, find_for_all, save_checkpoint
 from vitcompress.stages.training.config import TrainingConfig
 from vitcompress.stages.training.device import make_accelerator
-from vitcompress.stages.training.evaluate import due, predict_each, top1
+from vitcompress.stages.training.evaluate import predict_each, top1
 from vitcompress.stages.training.interrupt import StopRequest, stop_on_signal
 from vitcompress.stages.training.job import Job, Trained, TrainingState
-from vitcompress.stages.training.lr_find import found_rate
 from vitcompress.stages.training.monitor import Pace
 from vitcompress.stages.training.optimizer import clip_gradients, make_optimizer
 from vitcompress.stages.training.precision import settle_precision
@@ -67,32 +64,28 @@ class Training(TrainingState):
         self.accelerator = make_accelerator(
             context.device, accumulation=config.accumulation, precision=config.precision
         )
-        optimizer = make_optimizer(job.model, config, 1.0 if config.lr == "find" else _number(config.lr))
+        optimizer = make_optimizer(job.model, config, float(config.lr))
         self.model, self.optimizer, self.loader, self.val = self.accelerator.prepare(
             job.model, optimizer, job.train, job.val
         )
-        if config.lr == "find":
-            rate = found_rate(self.accelerator, self.model, self.optimizer, self.loader, job, context)
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate  # timm's scheduler multiplies by a layer's own factor
         self.terms = Terms(job.compared, self.accelerator, self.model, config.accumulation, config.compile == "on")
         set_seed(context.seed + self.accelerator.process_index)  # each process drops other activations
         self.steps_per_epoch = -(-len(self.loader) // config.accumulation)
         self.scheduler, _ = create_scheduler_v2(
             self.optimizer.optimizer,
             num_epochs=self.epochs,
-            min_lr=min(_number(config.min_lr), self.learning_rate),
+            min_lr=min(float(config.min_lr), self.learning_rate),
             warmup_lr=config.warmup_lr,
-            warmup_epochs=_number(config.warmup_epochs),  # timm multiplies it by the steps of an epoch
+            warmup_epochs=float(config.warmup_epochs),  # timm multiplies it by the steps of an epoch
             step_on_epochs=False,
             updates_per_epoch=self.steps_per_epoch,
         )
+        self.callbacks: list[Callback] = [Metrics(callbacks), *callbacks]
         self.average = None
         if isinstance(config.ema_decay, float):
             inner = self.accelerator.unwrap_model(self.model)
             self.average = Average(inner, config.ema_decay, warmup=config.ema_warmup)
-        own = [*([self.average] if self.average else []), StepMemory()]
-        self.callbacks = [*own, Metrics([*own, *callbacks]), *callbacks]
+            self.callbacks.insert(0, self.average)
         for callback in self.callbacks:
             if callback.saved is not None:
                 self.accelerator.register_for_checkpointing(callback.saved)
@@ -111,8 +104,8 @@ class Training(TrainingState):
             while self.progress.epoch < self.epochs and not self._ends_early():
                 pace = self._epoch(stop)
                 if self.progress.epoch < self.epochs:
-                    found = self._evaluated() if due(self.config.eval_every, self.progress.epoch) else None
-                    self._after_epoch(pace, found)
+                    due = self.config.eval_every == "auto" or self.progress.epoch % self.config.eval_every == 0
+                    self._after_epoch(pace, self._evaluated() if due else None)
                 self._maybe_save(stop)
             result = self._evaluated()
             self._maybe_save(stop)
@@ -141,10 +134,22 @@ class Training(TrainingState):
 
     def _evaluated(self) -> Trained:
         """Evaluate the weights after this epoch."""
-        found = self._result(*self._evaluate())
+        top1_raw, top1_ema = self._evaluate()
+        ema = self.job.network(self.average.module).state_dict() if self.average is not None else None
+        left_over = max(0, self.offered - self.progress.images) if self.progress.images else 0
+        found = Trained(self.raw_state(), ema, top1_raw, top1_ema, self.progress.losses, self.progress, left_over)
         for callback in self.callbacks:
             callback.after_evaluation(self, found)
         return found
+
+    def _evaluate(self) -> tuple[float, float | None]:
+        """Return top-1 (percent) of the raw and of the averaged weights on the held-out images."""
+        networks = [self.job.network(self.accelerator.unwrap_model(self.model))]
+        if self.average is not None:
+            networks.append(self.job.network(self.average.module))
+        logits, labels = predict_each(networks, self.val, self.accelerator)
+        raw, *averaged = (top1(own, labels) for own in logits)
+        return raw, averaged[0] if averaged else None
 
     def _after_epoch(self, pace: Pace | None, found: Trained | None) -> None:
         for callback in self.callbacks:
@@ -179,11 +184,8 @@ class Training(TrainingState):
         if hasattr(self.job.train.dataset, "set_epoch"):
             self.job.train.dataset.set_epoch(progress.epoch)
         loader = skip_first_batches(self.loader, progress.batches) if progress.batches else self.loader
-        pace = Pace()
-        tick = time.monotonic()
-        for batch in self.timed(loader, pace):
-            for callback in self.callbacks:
-                callback.before_batch(self)
+        pace, tick = Pace(), time.monotonic()
+        for batch in loader:
             self.step(*batch)
             now = time.monotonic()
             progress.seconds, tick = progress.seconds + now - tick, now
@@ -197,17 +199,6 @@ class Training(TrainingState):
         progress.epoch, progress.batches, progress.sums = progress.epoch + 1, 0, {}
         return pace
 
-    def timed(self, loader: Any, pace: Pace) -> Iterator[Any]:
-        """Yield the loader's batches and add the time that each was waited for to ``pace``."""
-        batches = iter(loader)
-        while True:
-            asked = time.monotonic()
-            batch = next(batches, None)
-            if batch is None:
-                return
-            pace.waited += time.monotonic() - asked
-            yield batch
-
     def step(self, images: Tensor, labels: Tensor, *more: Tensor) -> None:
         """Take a forward and a backward pass and, when enough batches are accumulated, one optimizer step."""
         progress = self.progress
@@ -220,7 +211,10 @@ class Training(TrainingState):
                 terms = self.job.loss(self.model, images, labels, *more)
             terms = self.terms.weighed(terms, progress, lambda model: self.job.loss(model, images, labels, *more))
             stacked = torch.stack(list(terms.values()))
-            for name, value in zip(terms, self._mean(stacked), strict=True):
+            values = stacked.detach()
+            if self.accelerator.num_processes > 1:  # of all parts of the batch, so that all stop together
+                values = self.accelerator.reduce(values, reduction="mean")
+            for name, value in zip(terms, values.tolist(), strict=True):
                 self._require_finite(f"loss term '{name}'", value)
                 progress.sums[name] = progress.sums.get(name, 0.0) + value
             self.accelerator.backward(stacked.sum())
@@ -234,14 +228,6 @@ class Training(TrainingState):
             progress.steps += 1
             for callback in self.callbacks:
                 callback.after_step(self)
-
-    def _mean(self, terms: Tensor) -> list[float]:
-        """Return the loss terms over all processes' parts of the batch, so that all see the same and stop together."""
-        values = terms.detach()
-        if self.accelerator.num_processes > 1:
-            values = self.accelerator.reduce(values, reduction="mean")
-        means: list[float] = values.tolist()
-        return means
 
     def _require_finite(self, what: str, value: float) -> None:
         if not math.isfinite(value):
@@ -267,23 +253,3 @@ class Training(TrainingState):
                 f"stopped after {self.progress.epoch} of {self.epochs} epochs of {self.job.name}, saved at step "
                 f"{self.progress.steps}; the same command goes on from there."
             )
-
-    def _evaluate(self) -> tuple[float, float | None]:
-        """Return top-1 (percent) of the raw and of the averaged weights on the held-out images."""
-        networks = [self.job.network(self.accelerator.unwrap_model(self.model))]
-        if self.average is not None:
-            networks.append(self.job.network(self.average.module))
-        logits, labels = predict_each(networks, self.val, self.accelerator)
-        raw, *averaged = (top1(own, labels) for own in logits)
-        return raw, averaged[0] if averaged else None
-
-    def _result(self, top1_raw: float, top1_ema: float | None) -> Trained:
-        ema = self.job.network(self.average.module).state_dict() if self.average is not None else None
-        left_over = max(0, self.offered - self.progress.images) if self.progress.images else 0
-        return Trained(self.raw_state(), ema, top1_raw, top1_ema, self.progress.losses, self.progress, left_over)
-
-
-def _number(value: float | str) -> float:
-    if isinstance(value, str):
-        raise ValueError("a training setting was not resolved")  # a mistake of ours: pipeline.config decides it
-    return value

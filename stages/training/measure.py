@@ -6,7 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,8 +19,6 @@ from vitcompress.stages.training.job import Job
 from vitcompress.stages.training.loop import Training
 from vitcompress.stages.training.memory import PeakMemory, release_unused
 from vitcompress.stages.training.precision import settle_precision
-
-Trained = TypeVar("Trained", bound=TrainingConfig)
 
 
 @dataclass(frozen=True)
@@ -61,14 +59,7 @@ def _on_line(x0: float, y0: float, x1: float, y1: float, x: float) -> float:
 
 
 def measure_steps(job: Job, config: TrainingConfig, context: Context, steps: int) -> StepCost:
-    """Train for a few steps and throw the result away; nothing is written.
-
-    Args:
-        job: its loader must hold at least ``steps`` + 1 batches; the first is warm-up and not counted.
-        config: of the training.
-        context: device, seed and threads.
-        steps: measured ones.
-    """
+    """Train for ``steps`` after one of warm-up, and throw the result away; the loader must hold as many batches."""
     release_unused()
     training = Training(replace(job, compared=None), config, 1, context)  # measured terms would lengthen a few steps
     settle_precision(training)
@@ -89,30 +80,10 @@ def measure_steps(job: Job, config: TrainingConfig, context: Context, steps: int
     return cost
 
 
-def with_precision(job: Job, config: Trained, context: Context, batch: Sequence[Tensor]) -> Trained:
-    """Return ``config`` with the precision that a training of it would settle on.
-
-    Args:
-        job: its own loader is not read.
-        config: of the training.
-        context: device, seed and threads.
-        batch: what a loader gives.
-    """
-    training = Training(replace(job, train=_in_memory(batch, 1)), config, 1, context)
-    settle_precision(training)
-    training.accelerator.free_memory()
-    return config.model_copy(update={"precision": training.progress.precision})
-
-
 def measure_line(job: Job, config: TrainingConfig, context: Context, batch: Sequence[Tensor], steps: int) -> StepLine:
     """Measure steps over one batch in memory and over half of it; smaller ones where the GPU cannot hold them.
 
-    Args:
-        job: its own loader is not read.
-        config: of the training, for one process and without accumulation.
-        context: device, seed and threads.
-        batch: what a loader gives: images ``[B, 3, S, S]``, labels, whatever else the loss takes.
-        steps: measured ones of each size.
+    The job's own loader is not read; ``config`` is for one process and without accumulation.
 
     Raises:
         EnvironmentLacksError: the GPU cannot hold a step of two images.

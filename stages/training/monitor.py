@@ -1,4 +1,4 @@
-"""Where the time of a pass over images goes, and the bar that shows it."""
+"""How fast a pass over images goes, and the bar that shows it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,11 @@ from vitcompress.core.context import Context
 
 @dataclass
 class Pace:
-    """Where the time of one pass over the images goes."""
+    """How fast one pass over the images goes."""
 
     started: float = field(default_factory=time.monotonic)
     images: int = 0
     """Taken so far, in all processes."""
-    waited: float = 0.0
-    """Seconds that this process waited for batches."""
 
     @property
     def rate(self) -> float:
@@ -30,9 +28,7 @@ class Pace:
 def progress_bar(context: Context, figures: str = "") -> Bar:
     """Return a bar with images a second, for the main process's terminal; elsewhere it shows nothing.
 
-    Args:
-        context: whose console.
-        figures: rich's markup of what else is shown, each followed by two spaces.
+    ``figures`` is rich's markup of what else is shown, each followed by two spaces.
     """
     return Bar(
         TextColumn("  {task.description}"),

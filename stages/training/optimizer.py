@@ -18,19 +18,15 @@ def make_optimizer(model: nn.Module, config: TrainingConfig, lr: float) -> torch
     With ``config.layer_decay`` d, a parameter of layer l of L has the learning rate ``lr x d^(L - l)`` (timm's
     ``param_groups_layer_decay``, after BEiT); layers are those of ``model.group_matcher``.
 
-    Args:
-        model: everything that trains, as one module.
-        config: resolved.
-        lr: peak learning rate.
+    ``lr`` is the peak learning rate.
     """
-    if isinstance(config.layer_decay, str):
-        raise ValueError("layer_decay was not resolved")  # a mistake of ours: pipeline.config.training decides it
+    decay = config.layer_decay
     optimizer: torch.optim.Optimizer = create_optimizer_v2(
         model,
         opt="adamw",
         lr=lr,
         weight_decay=config.weight_decay,
-        layer_decay=None if config.layer_decay == 1 else config.layer_decay,
+        layer_decay=None if decay is None or float(decay) == 1 else float(decay),
         fused=True,
     )
     return optimizer
@@ -40,11 +36,7 @@ def clip_gradients(parameters: Iterable[nn.Parameter], limit: float | None) -> f
     """Return the gradient's norm over all parameters; above ``limit``, scale the gradients down to it.
 
     Bit for bit torch's ``clip_grad_norm_``, which also reads and writes every gradient to multiply it by 1: at small
-    batches that is a tenth of a step.
-
-    Args:
-        parameters: those that train; without a gradient they do not count.
-        limit: None to leave gradients as they are.
+    batches that is a tenth of a step. Without a ``limit`` gradients stay as they are.
     """
     held = [parameter for parameter in parameters if parameter.grad is not None]
     norm = get_total_norm([parameter.grad for parameter in held if parameter.grad is not None])

@@ -27,15 +27,11 @@ class Together:
     """The main process tells, the others hear; used between stages, where the others wait."""
 
     def __init__(self, device: str, patience: float) -> None:
-        """Find the others.
-
-        Args:
-            device: ``cpu``, ``cuda`` or ``auto``.
-            patience: seconds without a sign of life after which a process is taken for lost, and the run ended.
-        """
+        """Find the others; ``patience``: seconds without a sign of life after which the run is ended."""
         with meeting(patience):
             self.accelerator = make_accelerator(device)
         self.pulse = Pulse(self.accelerator.process_index, self.accelerator.num_processes, patience)
+        self.pulse.start()
         self.in_step = False
         """Whether the others are at work too, and so not listening."""
         self.dismissed = False

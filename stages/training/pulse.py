@@ -7,14 +7,12 @@ share, from a thread that nothing in the training can hold up, and watches the o
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 from vitcompress.core.errors import ProcessLost
 from vitcompress.core.processes import rank as own_rank
@@ -35,6 +33,13 @@ def note_position(where: str) -> None:
     _where = where
 
 
+def _end(said: str) -> None:
+    """End this process at once: its main thread waits in the transport, where nothing reaches it."""
+    print(f"rank {own_rank()}: error: {said}; the same command goes on from the last checkpoint.", file=sys.stderr)  # noqa: T201
+    sys.stderr.flush()
+    os._exit(ProcessLost.exit_code)
+
+
 @contextmanager
 def meeting(patience: float) -> Iterator[None]:
     """End this process if the block, in which it finds the others, takes too long: one of them may never come.
@@ -42,21 +47,14 @@ def meeting(patience: float) -> Iterator[None]:
     Args:
         patience: seconds; at least ``_SHORTEST_MEETING`` are granted.
     """
-    processes, limit = world_size(), max(patience, _SHORTEST_MEETING)
-
-    def end() -> None:
-        print(  # noqa: T201
-            f"rank {own_rank()}: error: the {processes} processes did not find each other within "
-            f"{limit / 60:g} minutes (distill.timeout_minutes, at least 1); see whether all of them were started and "
-            "can reach MASTER_ADDR; the same command goes on from the last checkpoint.",
-            file=sys.stderr,
-            flush=True,
-        )
-        os._exit(ProcessLost.exit_code)  # the main thread waits in the transport, where nothing reaches it
-
-    timer = threading.Timer(limit, end)
+    limit = max(patience, _SHORTEST_MEETING)
+    said = (
+        f"the {world_size()} processes did not find each other within {limit / 60:g} minutes (distill.timeout_minutes, "
+        "at least 1); see whether all of them were started and can reach MASTER_ADDR"
+    )
+    timer = threading.Timer(limit, _end, [said])
     timer.daemon = True
-    if processes > 1:
+    if world_size() > 1:
         timer.start()
     try:
         yield
@@ -64,78 +62,50 @@ def meeting(patience: float) -> Iterator[None]:
         timer.cancel()
 
 
-@dataclass
-class _Seen:
-    """What is known of another process."""
-
-    count: int
-    where: str
-    at: float
-    """Of this process's monotonic clock: when the count last changed."""
-
-
-@dataclass
-class Others:
-    """What one process knows of the others."""
-
-    patience: float
-    """Seconds of silence after which a process is taken for lost."""
-    answered: float
-    """When the store last answered, of the monotonic clock."""
-    seen: dict[int, _Seen] = field(default_factory=dict)
-
-    def note(self, rank: int, count: int, where: str, now: float) -> None:
-        """Keep what was read of another process."""
-        self.answered = now
-        if rank not in self.seen or self.seen[rank].count != count:
-            self.seen[rank] = _Seen(count, where, now)
-
-    def excuse(self, now: float) -> None:
-        """Begin to wait anew: this process itself was stopped, and what it last saw says nothing."""
-        self.answered = now
-        for one in list(self.seen.values()):
-            one.at = now
-
-    def silent(self, now: float) -> dict[int, _Seen]:
-        """Return the processes that gave no sign for too long."""
-        return {rank: one for rank, one in sorted(self.seen.items()) if now - one.at > self.patience}
-
-    def lost(self, now: float) -> str | None:
-        """Return a sentence about the lost processes; None as long as all give signs."""
-        for_long = f"for {self.patience / 60:g} minutes (distill.timeout_minutes)"
-        if now - self.answered > self.patience:
-            main = self.seen.get(0)
-            where = f" (last seen at {main.where})" if main else ""
-            return f"rank 0{where}, through which the processes find each other, has not answered {for_long}"
-        silent = self.silent(now)
-        if not silent:
-            return None
-        ranks = ", ".join(f"rank {rank} (last seen at {one.where})" for rank, one in silent.items())
-        return f"no sign of life from {ranks} {for_long}"
-
-
 class Pulse:
-    """The signs of life of one process, and its watch over the others'."""
+    """The signs of life of one process, and its watch over the others'.
+
+    Args:
+        rank: of this process.
+        processes: how many there are.
+        patience: seconds after which a silent process is taken for lost. Then the lowest rank that still lives says
+            so, and each of them ends with ``ProcessLost``'s code.
+    """
 
     def __init__(self, rank: int, processes: int, patience: float) -> None:
-        """Begin to show and to watch.
-
-        Args:
-            rank: of this process.
-            processes: how many there are.
-            patience: seconds after which a silent process is taken for lost. Then the lowest rank that still lives
-                says so, and each of them ends with ``ProcessLost``'s code.
-        """
-        self.rank, self.processes = rank, processes
-        self.others = Others(patience, time.monotonic())
+        self.rank, self.processes, self.patience = rank, processes, patience
         self.interval = min(patience / _SIGNS, _LONGEST_INTERVAL)
+        self.answered = time.monotonic()
+        """When the store last answered."""
+        self.signs: dict[int, tuple[str, float]] = {}
+        """Newest sign of each other process, and when it was first seen."""
         self.closed = threading.Event()
+
+    def start(self) -> None:
+        """Begin to show and to watch."""
         for work in (self._show, self._watch):
             threading.Thread(target=work, daemon=True, name=f"pulse{work.__name__}").start()
 
     def close(self) -> None:
         """Stop watching; this process may fall silent from now on."""
         self.closed.set()
+
+    def hear(self, rank: int, sign: str, now: float) -> None:
+        """Note the sign of another process, ``COUNT WHERE``."""
+        self.answered = now
+        if rank not in self.signs or self.signs[rank][0] != sign:
+            self.signs[rank] = sign, now
+
+    def excuse(self, now: float) -> None:
+        """Begin to wait anew: this process itself was stopped, and what it last saw says nothing."""
+        self.answered = now
+        self.signs = {rank: (sign, now) for rank, (sign, _) in list(self.signs.items())}
+
+    def silent(self, now: float) -> list[int]:
+        """Return the processes that gave no sign for too long; if the store is silent, rank 0, which has it."""
+        if now - self.answered > self.patience / 2:
+            return [0] if now - self.answered > self.patience else []
+        return [rank for rank, (_, at) in sorted(self.signs.items()) if now - at > self.patience]
 
     def _show(self) -> None:
         """Count, and read the others' counts. The store may block this thread for good: ``_watch`` notices it."""
@@ -147,11 +117,11 @@ class Pulse:
             count = 0
             while not self.closed.is_set():
                 count += 1
-                store.set(str(self.rank), json.dumps([count, _where]))
+                store.set(str(self.rank), f"{count} {_where}")
                 for rank in range(self.processes):
                     if rank != self.rank and store.check([str(rank)]):
-                        count_there, where = json.loads(store.get(str(rank)))
-                        self.others.note(rank, count_there, where, time.monotonic())
+                        self.hear(rank, store.get(str(rank)).decode(), time.monotonic())
+                self.answered = time.monotonic()
                 self.closed.wait(self.interval)
         except (RuntimeError, OSError):  # the store's process is gone: its closed connections end the others' waits
             self.closed.set()
@@ -160,16 +130,16 @@ class Pulse:
         before = time.monotonic()
         while not self.closed.wait(self.interval):
             now = time.monotonic()
-            if now - before > self.others.patience / 2:
-                self.others.excuse(now)
+            if now - before > self.patience / 2:
+                self.excuse(now)
             before = now
-            lost = self.others.lost(now)
-            if lost is not None:
-                self._end(lost, now)
+            if silent := self.silent(now):
+                self._report(silent)
 
-    def _end(self, lost: str, now: float) -> None:
-        alive = self.others.seen.keys() - self.others.silent(now).keys()
-        if self.rank <= min(alive, default=self.rank):
-            said = f"rank {self.rank}: error: {lost}; the same command goes on from the last checkpoint."
-            print(said, file=sys.stderr, flush=True)  # noqa: T201
-        os._exit(ProcessLost.exit_code)  # the main thread waits in the transport, where nothing reaches it
+    def _report(self, silent: list[int]) -> None:
+        """Say who is silent, if no lower rank is there to do it, and end this process."""
+        if any(rank < self.rank for rank in self.signs.keys() - set(silent)):
+            os._exit(ProcessLost.exit_code)
+        found = {rank: self.signs[rank][0].partition(" ")[2] for rank in silent if rank in self.signs}
+        ranks = ", ".join(f"rank {rank} (last seen at {found.get(rank, 'its start')})" for rank in silent)
+        _end(f"no sign of life from {ranks} for {self.patience / 60:g} minutes (distill.timeout_minutes)")

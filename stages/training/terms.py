@@ -1,9 +1,8 @@
 """The terms of a loss against each other: shares, norms of gradients, and factors that keep one from drowning others.
 
 Gradients are compared where all terms still meet: on the parameters of one block that every term reaches, as GradNorm
-does (arXiv 1711.02257, section 3). Where the last layers alone are compared, that costs one block's backward a term; a
-tap of the first layer costs the network's. Measuring reads the graph of the step that is taken anyway, draws no random
-number, leaves no gradient behind: a training whose terms are only watched ends at the same weights bit by bit.
+does (arXiv 1711.02257, section 3). Measuring reads the graph of the step that is taken anyway, draws no random number,
+leaves no gradient behind: a training whose terms are only watched ends at the same weights bit by bit.
 """
 
 from __future__ import annotations
@@ -43,8 +42,7 @@ class Terms:
         accelerator: of the training.
         model: what trains, as prepared for this device.
         accumulation: batches a step.
-        compiled: whether the model was compiled. A compiled backward can run only once, so the terms are then computed
-            a second time, eagerly.
+        compiled: a compiled backward can run only once, so the terms are then computed a second time, eagerly.
     """
 
     def __init__(
@@ -56,12 +54,9 @@ class Terms:
     def weighed(
         self, terms: dict[str, Tensor], progress: Progress, again: Callable[[nn.Module], dict[str, Tensor]]
     ) -> dict[str, Tensor]:
-        """Return the terms of a batch as they enter the loss, and measure them if it is time to.
+        """Return the terms of a batch as they enter the loss; measure them if it is time to.
 
-        Args:
-            terms: scalars, weighted as configured, in one graph.
-            progress: before this batch; its ``scales`` and ``gradient_norms`` are set.
-            again: the same terms of the same batch, of the model it is given.
+        ``terms`` are scalars in one graph; ``again`` computes the same of the model it is given.
         """
         if self.compared is None:
             return terms
@@ -134,10 +129,3 @@ def shares(losses: Mapping[str, float]) -> dict[str, float]:
     """Return each term's part of the total, from 0 to 1; nothing where the total is 0."""
     total = sum(losses.values())
     return {name: value / total for name, value in losses.items()} if total else {}
-
-
-def first_and_last(first: Mapping[str, float], last: Mapping[str, float]) -> str:
-    """Write the shares of the first and the last epoch: ``labels 12 % -> 18 %, soft_logits 30 % -> 41 %``."""
-    return ", ".join(
-        f"{name} {100 * first.get(name, 0.0):.0f} % -> {100 * share:.0f} %" for name, share in last.items()
-    )

@@ -10,19 +10,12 @@ import numpy as np
 from vitcompress.core.artifact_records import AccuracyRow
 from vitcompress.core.bits import packed
 from vitcompress.stages.training.accuracy import calibration_error, paired_drop, share_interval
-from vitcompress.stages.verify.answers import Answers
 from vitcompress.stages.verify.contestant import TEACHER, Contestant
-from vitcompress.stages.verify.held_out import HeldOut
+from vitcompress.stages.verify.held_out import Answers, HeldOut
 
 
 def accuracy_rows(models: Sequence[Contestant], held_out: HeldOut, classes: int) -> tuple[AccuracyRow, ...]:
-    """Return one row a model, in their order.
-
-    Args:
-        models: those of ``held_out.answers``, the teacher in torch among them.
-        held_out: their answers.
-        classes: how many there are, K.
-    """
+    """Return one row a model, in their order; the teacher in torch is among them."""
     in_torch = {
         each.model: answers
         for each, answers in zip(models, held_out.answers, strict=True)

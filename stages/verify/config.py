@@ -29,8 +29,6 @@ class VerifyConfig(Record):
     0 always spends them."""
     threads: int = Field(0, ge=0)
     """CPU threads of a session; 0: all physical cores this process may use."""
-    bootstrap: int = Field(2000, ge=100)
-    """Bootstrap resamples behind each interval of a latency or a speed-up."""
     memory: bool = True
     """Whether the memory that each artifact needs is measured, each in a process of its own (about a second)."""
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from vitcompress.core.artifact_records import Precision, Runtime
 from vitcompress.core.preprocess import PreprocessSpec
-from vitcompress.exporters.latency import Call, Opener
-from vitcompress.exporters.runners.times import EngineTimes
+from vitcompress.exporters.latency import Call
+from vitcompress.exporters.runners import EngineTimes
 
 Infer = Callable[[NDArray[Any]], NDArray[np.float32]]
 """Images as the artifact takes them to logits ``[B, K]``, finished when it returns."""
@@ -59,27 +59,15 @@ class Contestant:
         """Return why a batch size that it does not take has no numbers."""
         return self.reason or f"the engine takes batches up to {self.max_batch}"
 
-    def opener(self, images: NDArray[Any]) -> Opener:
-        """Return what opens one inference of ``images`` for a session.
-
-        Raises:
-            ValueError: it cannot run here.
-        """
-        if self.infer is None:
-            raise ValueError(f"{self.key} cannot run here: {self.reason}")
-        return partial(_opened, self.anew, self.infer, images)
-
-
-@contextmanager
-def _opened(
-    anew: Callable[[], AbstractContextManager[Infer]] | None, infer: Infer, images: NDArray[Any]
-) -> Iterator[Call]:
-    images = images.copy()  # like everything else of a session, elsewhere in memory
-    if anew is None:
-        yield partial(infer, images)
-        return
-    with anew() as own:
-        yield partial(own, images)
+    @contextmanager
+    def opened(self, images: NDArray[Any]) -> Iterator[Call]:
+        """Open one inference of ``images`` for a session; it runs here."""
+        images = images.copy()  # like everything else of a session, elsewhere in memory
+        if self.anew is not None:
+            with self.anew() as infer:
+                yield partial(infer, images)
+        elif self.infer is not None:
+            yield partial(self.infer, images)
 
 
 def batch_of(images: NDArray[Any], count: int) -> NDArray[Any]:

@@ -9,15 +9,14 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vitcompress.core.files import reference, write_atomic
 from vitcompress.core.record import FileRef
-from vitcompress.stages.images.thumbnails import suffix
-from vitcompress.stages.verify.answers import NO_ANSWER
 from vitcompress.stages.verify.contestant import Contestant
-from vitcompress.stages.verify.held_out import HeldOut
+from vitcompress.stages.verify.held_out import NO_ANSWER, HeldOut
 
 
 def write_answers(root: Path, models: Sequence[Contestant], held_out: HeldOut, classes: Sequence[str]) -> FileRef:
@@ -48,11 +47,8 @@ def write_answers(root: Path, models: Sequence[Contestant], held_out: HeldOut, c
 def write_thumbnails(root: Path, pictures: Mapping[int, bytes]) -> dict[int, str]:
     """Write thumbnails and remove earlier ones; return their paths relative to ``root``, by position."""
     folder = root / "verify" / "flips"
-    paths = {position: folder / f"{position:06d}{suffix()}" for position in pictures}
+    shutil.rmtree(folder, ignore_errors=True)
+    paths = {position: folder / f"{position:06d}.webp" for position in pictures}
     for position, path in paths.items():
         write_atomic(path, pictures[position])
-    kept = set(paths.values())
-    for old in folder.iterdir() if folder.is_dir() else ():
-        if old not in kept and old.is_file():
-            old.unlink()
     return {position: path.relative_to(root).as_posix() for position, path in paths.items()}

@@ -2,40 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vitcompress.core.artifact_records import Flip, FlipTable
-from vitcompress.stages.verify.answers import NO_ANSWER, Answers
 from vitcompress.stages.verify.contestant import TEACHER, Contestant
-from vitcompress.stages.verify.held_out import HeldOut
+from vitcompress.stages.verify.held_out import NO_ANSWER, Answers, HeldOut
 
 SHOWN = 24
 """Images shown of each artifact, at most."""
-PICTURES = 72
-"""Thumbnails in all, at most: artifacts of one graph mostly flip the same images, and share them."""
 
-Shown = tuple[int, ...]
-"""Positions of the images that a table shows, in the order it shows them."""
+Picture = Callable[[Sequence[int]], tuple[dict[int, str], str]]
+"""Makes thumbnails of the images at these positions: path of each relative to the run directory, by position, and why
+some are missing, or nothing."""
 
 
-def flip_tables(models: Sequence[Contestant], held_out: HeldOut, deployed: str) -> tuple[list[FlipTable], list[Shown]]:
-    """Return a table for each artifact of the ``deployed`` graph that could be run, torch's too, without thumbnails.
-
-    Returns:
-        The tables, and beside each the positions of the images it shows.
-    """
+def flip_tables(
+    models: Sequence[Contestant], held_out: HeldOut, deployed: str, picture: Picture
+) -> tuple[FlipTable, ...]:
+    """Return a table for each artifact of the ``deployed`` graph that could be run, torch's too."""
     given = list(zip(models, held_out.answers, strict=True))
     teacher = next(answers for each, answers in given if (each.model, each.runtime) == (TEACHER, "torch") and answers)
-    tables, shown = [], []
-    for each, answers in given:
-        if each.model != deployed or answers is None:
-            continue
-        lost, won, other = _flipped(teacher, answers)
-        chosen = _chosen(teacher, answers, (lost, won, other))
+    found = [
+        (each, answers, _flipped(teacher, answers)) for each, answers in given if each.model == deployed and answers
+    ]
+    chosen = [_chosen(teacher, answers, groups) for _, answers, groups in found]
+    files, why = picture(sorted({position for positions in chosen for position in positions}))
+    tables = []
+    for (each, answers, (lost, won, other)), positions in zip(found, chosen, strict=True):
         silent = int(np.count_nonzero(answers.answer == NO_ANSWER))
+        notes = [f"{silent:,} images have no answer (NaN) and are not shown"] if silent else []
+        if any(position not in files for position in positions):
+            notes.append(why)
         table = FlipTable(
             model=each.model,
             runtime=each.runtime,
@@ -43,12 +43,11 @@ def flip_tables(models: Sequence[Contestant], held_out: HeldOut, deployed: str) 
             lost=len(lost),
             won=len(won),
             other=len(other),
-            shown=tuple(_flip(held_out, teacher, answers, position) for position in chosen),
-            note=f"{silent:,} images have no answer (NaN) and are not shown" if silent else "",
+            shown=tuple(_flip(held_out, teacher, answers, position, files.get(position, "")) for position in positions),
+            note="; ".join(notes),
         )
         tables.append(table)
-        shown.append(chosen)
-    return tables, shown
+    return tuple(tables)
 
 
 def _flipped(teacher: Answers, artifact: Answers) -> tuple[NDArray[np.intp], ...]:
@@ -58,17 +57,17 @@ def _flipped(teacher: Answers, artifact: Answers) -> tuple[NDArray[np.intp], ...
     return tuple(np.flatnonzero(differs & group) for group in groups)
 
 
-def _chosen(teacher: Answers, artifact: Answers, groups: Sequence[NDArray[np.intp]]) -> Shown:
+def _chosen(teacher: Answers, artifact: Answers, groups: Sequence[NDArray[np.intp]]) -> list[int]:
     """Return the first by the confidence of the wrong answer: lost ones, then won ones, then the rest."""
     ranked: list[int] = []
     for group, wrong in zip(groups, (artifact, teacher, artifact), strict=True):
         answered = group[(teacher.answer[group] != NO_ANSWER) & (artifact.answer[group] != NO_ANSWER)]
         order = np.argsort(-wrong.confidence[answered], kind="stable")
-        ranked.extend(answered[order][:SHOWN].tolist())
-    return tuple(ranked[:SHOWN])
+        ranked.extend(answered[order].tolist())
+    return ranked[:SHOWN]
 
 
-def _flip(held_out: HeldOut, teacher: Answers, artifact: Answers, position: int) -> Flip:
+def _flip(held_out: HeldOut, teacher: Answers, artifact: Answers, position: int, thumbnail: str) -> Flip:
     return Flip(
         image=held_out.names[position],
         label=int(held_out.labels[position]),
@@ -76,35 +75,5 @@ def _flip(held_out: HeldOut, teacher: Answers, artifact: Answers, position: int)
         student=int(artifact.answer[position]),
         teacher_confidence=float(teacher.confidence[position]),
         student_confidence=float(artifact.confidence[position]),
+        thumbnail=thumbnail,
     )
-
-
-def pictured(shown: Sequence[Shown]) -> list[int]:
-    """Return the positions of up to ``PICTURES`` images: the first of every table before the second of any."""
-    ranks = range(max((len(one) for one in shown), default=0))
-    first_come = dict.fromkeys(one[rank] for rank in ranks for one in shown if rank < len(one))
-    return sorted(list(first_come)[:PICTURES])
-
-
-def with_pictures(
-    tables: Sequence[FlipTable], shown: Sequence[Shown], files: dict[int, str], why: str
-) -> tuple[FlipTable, ...]:
-    """Return ``tables`` with the thumbnails there are.
-
-    Args:
-        tables: of ``flip_tables``.
-        shown: likewise.
-        files: path of each thumbnail relative to the run directory, by the image's position.
-        why: the reason that the source could not give all of them, or nothing.
-    """
-    finished = []
-    for table, positions in zip(tables, shown, strict=True):
-        flips = tuple(
-            flip.model_copy(update={"thumbnail": files.get(position, "")})
-            for flip, position in zip(table.shown, positions, strict=True)
-        )
-        lacking = any(not flip.thumbnail for flip in flips)
-        reason = why or f"pictures are of {PICTURES} images at most"
-        notes = [note for note in (table.note, reason if lacking else "") if note]
-        finished.append(table.model_copy(update={"shown": flips, "note": "; ".join(notes)}))
-    return tuple(finished)

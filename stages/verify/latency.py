@@ -1,13 +1,14 @@
-"""Latency: per runtime and batch size all models side by side, in sessions (torch-free)."""
+"""Latency and throughput: per runtime and batch size all models side by side, in sessions (torch-free)."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
 
-from vitcompress.core.artifact_records import LatencyRow
+from vitcompress.core.artifact_records import LatencyRow, ThroughputRow
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.exporters.latency import (
     Measurement,
@@ -17,44 +18,110 @@ from vitcompress.exporters.latency import (
     quantiles,
     speedup_interval,
 )
+from vitcompress.exporters.latency.sessions import FEWEST
 from vitcompress.stages.verify.config import VerifyConfig
 from vitcompress.stages.verify.contestant import TEACHER, Contestant, batch_of
 
+Images = Mapping[PreprocessSpec, NDArray[Any]]
+"""Input of every preprocessing ``[n, ...]``, as its contestants take it; repeated where a batch is larger."""
 _REFERENCE = f"{TEACHER} fp32"
+_LEAST_CALLS = 2 * FEWEST
+"""Calls of a contestant that no measurement does without: one that counts and one before it, in every session."""
+RESAMPLES = 2000
+"""Of the bootstrap behind each interval of a latency or a speed-up."""
 
 
-def latency_rows(
-    config: VerifyConfig, contestants: Sequence[Contestant], images: Mapping[PreprocessSpec, NDArray[Any]]
-) -> tuple[LatencyRow, ...]:
+def latency_rows(config: VerifyConfig, contestants: Sequence[Contestant], images: Images) -> tuple[LatencyRow, ...]:
     """Return a row for every contestant and batch size, measured or with the reason why not.
 
-    Args:
-        config: its ``latency_seconds`` are shared out evenly over runtimes that run here and batch sizes; what
-            ``THROUGHPUT_SHARE`` of them is for is not taken here.
-        images: input of every preprocessing ``[n, ...]``, as its contestants take it; repeated where a batch is larger.
+    The seconds for latency are shared out evenly over batch sizes and the runtimes that run here.
     """
-    runtimes = list(dict.fromkeys(each.runtime for each in contestants))
-    running = {each.runtime for each in contestants if each.infer}
-    seconds = config.seconds_for_latency / max(len(running) * len(config.batch_sizes), 1)
+    groups = _by_runtime(contestants)
+    running = sum(any(each.infer for each in group) for group in groups)
+    seconds = config.seconds_for_latency / max(running * len(config.batch_sizes), 1)
     rows: list[LatencyRow] = []
-    for runtime in runtimes:
-        group = [each for each in contestants if each.runtime == runtime]
+    for group in groups:
         for batch in config.batch_sizes:
-            given = {each.key: batch_of(images[each.spec], batch) for each in group if each.takes(batch)}
-            openers = {each.key: each.opener(given[each.key]) for each in group if each.key in given}
-            reference = _REFERENCE if _REFERENCE in given else None
-            measured = measure_sessions(openers, seconds, reference=reference, tight=config.tight) if openers else None
-            for each in group:
-                row = latency_row(config, each, batch, measured if each.key in given else None, each.why_not())
-                if each.key in given and each.on_gpu is not None:
-                    row = _with_gpu(row, each, given[each.key], seconds / len(given))
-                rows.append(row)
+            lacking = {each.key: each.why_not() for each in group if not each.takes(batch)}
+            with_teacher = any(each.key == _REFERENCE for each in group) and _REFERENCE not in lacking
+            reference = _REFERENCE if with_teacher else None
+            found = _timed(group, batch, images, seconds, lacking, reference=reference, tight=config.tight)
+            for each, row in zip(group, found, strict=True):
+                if each.on_gpu is not None and each.key not in lacking:
+                    times = each.on_gpu(batch_of(images[each.spec], batch), seconds / (len(group) - len(lacking)))
+                    p50, p90, p99 = times.gpu_percentiles()
+                    own = {"gpu_p50_ms": p50, "gpu_p90_ms": p90, "gpu_p99_ms": p99, "gpu_method": times.method()}
+                    rows.append(row.model_copy(update=own))
+                else:
+                    rows.append(row)
     return tuple(rows)
 
 
-def latency_row(
-    config: VerifyConfig, contestant: Contestant, batch: int, measured: Measurement | None, reason: str = ""
-) -> LatencyRow:
+def throughput_rows(
+    config: VerifyConfig,
+    contestants: Sequence[Contestant],
+    deployed: str,
+    images: Images,
+    latency: Iterable[LatencyRow],
+) -> tuple[ThroughputRow, ...]:
+    """Return a row for every batch size of the curve and every ONNX file and engine of the teacher and deployed graph.
+
+    Where latency was measured at that batch size, the figure is of the same samples. Else contestants that fit into
+    their part of the time are timed side by side; a row of one that does not says how long it would have taken,
+    reckoned from its time a batch of one image. (Not measured with less: with one session a figure has no interval.)
+    ``latency`` is what ``latency_rows`` returned.
+    """
+    groups = _by_runtime(
+        [each for each in contestants if each.runtime != "torch" and each.model in (TEACHER, deployed)]
+    )
+    known = {(row.runtime, row.model, row.precision, row.batch): row for row in latency}
+    left = [batch for batch in config.throughput_batches if batch not in config.batch_sizes]
+    running = sum(any(each.infer for each in group) for group in groups)
+    seconds = (config.latency_seconds - config.seconds_for_latency) / max(len(left) * running, 1)
+    rows: list[LatencyRow] = []
+    for group in groups:
+        for batch in config.throughput_batches:
+            if batch in config.batch_sizes:
+                rows += [known[each.runtime, each.model, each.precision, batch] for each in group]
+                continue
+            part = seconds / max(sum(each.takes(batch) for each in group), 1)
+            lacking = {}
+            for each in group:
+                single = known[each.runtime, each.model, each.precision, 1].p50_ms
+                if not each.takes(batch) or single is None:
+                    lacking[each.key] = each.why_not()
+                elif (needed := _LEAST_CALLS * batch * single / 1e3) > part:
+                    lacking[each.key] = (
+                        f"it needs about {needed:.2g} s, and its part of verify.latency_seconds "
+                        f"{config.latency_seconds:g} is {part:.2g} s"
+                    )
+            rows += _timed(group, batch, images, seconds, lacking, planned=FEWEST, min_rounds=1)
+    return tuple(map(_of_latency, rows))
+
+
+def _by_runtime(contestants: Sequence[Contestant]) -> list[list[Contestant]]:
+    groups: dict[str, list[Contestant]] = {}
+    for each in contestants:
+        groups.setdefault(each.runtime, []).append(each)
+    return list(groups.values())
+
+
+def _timed(
+    group: Sequence[Contestant],
+    batch: int,
+    images: Images,
+    seconds: float,
+    lacking: Mapping[str, str],
+    **how: Any,
+) -> list[LatencyRow]:
+    """Time one runtime at one batch size, but for those that ``lacking`` has a reason for; return all rows."""
+    timed = [each for each in group if each.key not in lacking]
+    openers = {each.key: partial(each.opened, batch_of(images[each.spec], batch)) for each in timed}
+    measured = measure_sessions(openers, seconds, **how) if openers else None
+    return [_row(each, batch, measured if each.key in openers else None, lacking.get(each.key, "")) for each in group]
+
+
+def _row(contestant: Contestant, batch: int, measured: Measurement | None, reason: str) -> LatencyRow:
     """Return what was measured of a contestant at one batch size; without any measurement, ``reason``."""
     row: dict[str, Any] = dict.fromkeys(("p50_ms", "p90_ms", "p99_ms", "speedup", "speedup_low", "speedup_high"))
     row |= {"model": contestant.model, "runtime": contestant.runtime, "precision": contestant.precision}
@@ -63,23 +130,20 @@ def latency_row(
         return LatencyRow(**row, reason=reason)
     samples, medians = measured.samples(contestant.key), measured.medians[contestant.key]
     row["samples"] = len(samples)
-    row["p50_ms"], row["p50_low"], row["p50_high"] = median_interval(samples, medians, config.bootstrap, seed=0)
+    row["p50_ms"], row["p50_low"], row["p50_high"] = median_interval(samples, medians, RESAMPLES, seed=0)
     _, row["p90_ms"], row["p99_ms"] = percentiles(samples)
     row["quantiles_ms"] = quantiles(samples)
     row["session_p50_ms"] = tuple(float(value) for value in medians)
     row["warm_up_rounds"], row["settled"] = measured.warm_up, measured.settled
     teacher = measured.medians.get(_REFERENCE)
     if teacher is not None and contestant.model != TEACHER:
-        ratio = speedup_interval(teacher, medians, config.bootstrap, seed=0)
+        ratio = speedup_interval(teacher, medians, RESAMPLES, seed=0)
         row["speedup"], row["speedup_low"], row["speedup_high"] = ratio
     return LatencyRow(**row)
 
 
-def _with_gpu(row: LatencyRow, contestant: Contestant, images: NDArray[Any], seconds: float) -> LatencyRow:
-    """Return ``row`` with the GPU's own time beside that of the whole call."""
-    assert contestant.on_gpu is not None  # noqa: S101 - only an engine's contestant comes here
-    times = contestant.on_gpu(images, seconds)
-    p50, p90, p99 = times.gpu_percentiles()
-    return row.model_copy(
-        update={"gpu_p50_ms": p50, "gpu_p90_ms": p90, "gpu_p99_ms": p99, "gpu_method": times.method()}
-    )
+def _of_latency(row: LatencyRow) -> ThroughputRow:
+    """Return images a second by the median of a batch and the ends of its interval."""
+    rate, high, low = (None if ms is None else 1e3 * row.batch / ms for ms in (row.p50_ms, row.p50_low, row.p50_high))
+    same = {name: getattr(row, name) for name in ("model", "runtime", "precision", "batch", "samples", "reason")}
+    return ThroughputRow(images_per_second=rate, low=low, high=high, **same)

@@ -8,8 +8,6 @@ from typing import Any
 
 from vitcompress.core.artifact_records import MemoryRow, Runtime
 from vitcompress.core.errors import CompressError
-from vitcompress.exporters import targets
-from vitcompress.exporters.cuda import gpu_present
 from vitcompress.exporters.memory import Memory, memory_of
 from vitcompress.stages.verify.contestant import Contestant
 
@@ -17,12 +15,8 @@ from vitcompress.stages.verify.contestant import Contestant
 def memory_rows(contestants: Sequence[Contestant], batch: int, threads: int) -> tuple[MemoryRow, ...]:
     """Return a row for every ONNX graph (on the CPU) and every engine, at ``batch`` images or with the reason why not.
 
-    Graphs in torch have none: they share their process with everything else that this program is.
-
-    Args:
-        contestants: what was measured; an engine for fewer images takes as many as it can.
-        batch: images.
-        threads: of a session.
+    Graphs in torch have none: they share their process with everything else that this program is. An engine for fewer
+    images takes as many as it can.
     """
     empty: dict[Runtime, int | None] = {}
     rows = []
@@ -32,10 +26,8 @@ def memory_rows(contestants: Sequence[Contestant], batch: int, threads: int) -> 
         images = min(batch, each.max_batch or batch)
         row: dict[str, Any] = {"model": each.model, "runtime": each.runtime, "precision": each.precision}
         row |= {"batch": images, "peak_rss_bytes": None}
-        if each.file is None:
+        if each.file is None or (each.infer is None and each.runtime != "onnx"):  # a graph runs on the CPU in any case
             found, row["reason"] = None, each.reason
-        elif targets.get(each.runtime).needs_gpu and not gpu_present():
-            found, row["reason"] = None, "running an engine needs an NVIDIA GPU, and none was found on this machine"
         else:
             found, row["reason"] = _memory(each.runtime, each.file, images, threads)
         if found is not None:

@@ -15,12 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from vitcompress.core.artifact_records import (
-    EngineArtifact,
-    ExportRecord,
-    OnnxArtifact,
-    VerifyRecord,
-)
+from vitcompress.core.artifact_records import EngineArtifact, ExportRecord, OnnxArtifact, VerifyRecord
 from vitcompress.core.context import Context
 from vitcompress.core.errors import BundleError, EnvironmentLacksError, UsageError
 from vitcompress.core.machine import hardware, processor
@@ -41,11 +36,10 @@ from vitcompress.stages.verify.accuracy_rows import accuracy_rows
 from vitcompress.stages.verify.config import VerifyConfig
 from vitcompress.stages.verify.contestant import TEACHER, Contestant, Infer
 from vitcompress.stages.verify.files import write_answers, write_thumbnails
-from vitcompress.stages.verify.flips import flip_tables, pictured, with_pictures
+from vitcompress.stages.verify.flips import flip_tables
 from vitcompress.stages.verify.held_out import ask
-from vitcompress.stages.verify.latency import latency_rows
+from vitcompress.stages.verify.latency import latency_rows, throughput_rows
 from vitcompress.stages.verify.memory import memory_rows
-from vitcompress.stages.verify.throughput import throughput_rows
 
 
 @dataclass(frozen=True)
@@ -84,12 +78,16 @@ def run(config: VerifyConfig, inputs: Inputs, context: Context) -> VerifyRecord:
     sessions = [len(row.session_p50_ms) for row in latency if row.session_p50_ms]
     opened = f"{min(sessions)} to {max(sessions)}" if min(sessions) < max(sessions) else str(max(sessions))
     bound = f"bound to CPU {', '.join(map(str, cpus))}" if cpus else "not bound to CPUs (this system cannot)"
+    # Intervals of what is not opened anew in each session miss what that changes.
+    kept = dict.fromkeys(each.runtime for each in contestants if each.infer and each.anew is None)
+    once = f"; {' and '.join(kept)} opened once for all sessions" if kept else ""
+    share = "an unknown share" if disturbance is None else f"{disturbance:.0%}"
     method = (
         f"{processor()}, {counted(threads, 'thread')}, {bound}; {opened} sessions, in each of which "
         "every model of a runtime is opened anew and timed in turn within each round, in shuffled order; warm-up "
         f"detected; ONNX Runtime on {onnx_on} without spinning threads; torch on {torch_on}, eager, float32; from "
-        f"an array in memory, as the model takes it, to logits in memory{_opened_once(contestants)}; "
-        f"other processes took {_share(disturbance)} of the CPUs' time meanwhile"
+        f"an array in memory, as the model takes it, to logits in memory{once}; "
+        f"other processes took {share} of the CPUs' time meanwhile"
     )
     on_gpu = device.type == "cuda" or any(each.on_gpu for each in contestants)
     return VerifyRecord(
@@ -102,16 +100,6 @@ def run(config: VerifyConfig, inputs: Inputs, context: Context) -> VerifyRecord:
         pinned=cpus,
         disturbance=disturbance,
     )
-
-
-def _share(disturbance: float | None) -> str:
-    return "an unknown share" if disturbance is None else f"{disturbance:.0%}"
-
-
-def _opened_once(contestants: Sequence[Contestant]) -> str:
-    """Tell which runtimes are not opened anew in each session: their intervals miss what that changes."""
-    kept = dict.fromkeys(each.runtime for each in contestants if each.infer and each.anew is None)
-    return f"; {' and '.join(kept)} opened once for all sessions" if kept else ""
 
 
 def _images(
@@ -183,14 +171,11 @@ def _onnx(absent: Contestant, path: Path, threads: int, provider: Provider, stac
     absent = replace(absent, provider=PROVIDERS[provider], file=path)
     try:
         runner = stack.enter_context(OnnxRunner(path, threads=threads, providers=provider))
-    except EnvironmentLacksError as error:
-        if provider == "cpu":
-            raise
-        return replace(absent, reason=str(error))
-    except BundleError as error:
-        if absent.precision == "fp32":
-            raise
+    except (EnvironmentLacksError, BundleError) as error:
         # A runtime may have no kernels for a precision (bfloat16 on a CPU); the file was checked when it was made.
+        expected = provider != "cpu" if isinstance(error, EnvironmentLacksError) else absent.precision != "fp32"
+        if not expected:
+            raise
         return replace(absent, reason=str(error))
     return replace(
         absent, infer=runner.infer, provider=runner.provider, anew=partial(_onnx_anew, path, threads, provider)
@@ -218,11 +203,14 @@ def _accuracy(inputs: Inputs, context: Context, contestants: Sequence[Contestant
     root, classes = context.run.root, inputs.data.classes
     split = recorded_images(inputs.data)[1].val
     held_out = ask(contestants, split, classes, workers=context.workers)
-    tables, shown = flip_tables(contestants, held_out, inputs.export.deployed)
-    pictures, why = thumbnails(split, pictured(shown), held_out.labels)
+
+    def picture(positions: Sequence[int]) -> tuple[dict[int, str], str]:
+        pictures, why = thumbnails(split, positions)
+        return write_thumbnails(root, pictures), why
+
     return {
         "accuracy": accuracy_rows(contestants, held_out, len(classes)),
-        "flips": with_pictures(tables, shown, write_thumbnails(root, pictures), why),
+        "flips": flip_tables(contestants, held_out, inputs.export.deployed, picture),
         "images_digest": held_out.digest,
         "class_images": tuple(np.bincount(held_out.labels, minlength=len(classes)).tolist()),
         "answers": write_answers(root, contestants, held_out, classes),

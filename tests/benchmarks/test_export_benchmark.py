@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from pathlib import Path
-
 import export as under_test
 import numpy as np
 import pytest
@@ -29,31 +25,3 @@ def test_a_folded_lift_is_compared_with_timms_export_of_the_plain_student() -> N
     told = under_test.verdicts(rows)
     assert any(line.startswith("plain: ") and line.endswith("reached") for line in told)
     assert any(line.startswith("lift-folded: 0.8") and line.endswith("missed") for line in told)
-
-
-@pytest.mark.sweep
-def test_exports_that_answer_differently_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(under_test, "differing", lambda *_: 1.1e-3)
-    monkeypatch.setattr(sys, "argv", ["export.py", "--graphs", "plain", *TINY])
-    with pytest.raises(SystemExit, match="no times are told"):
-        under_test.main()
-
-
-@pytest.mark.slow  # exports four graphs of 12 blocks
-def test_it_prints_a_table_and_writes_every_number(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = tmp_path / "export.json"
-    monkeypatch.setattr(sys, "argv", ["export.py", "--graphs", "plain", "widelast", *TINY, "--json", str(path)])
-    under_test.main()
-    printed = capsys.readouterr().out
-    assert "| widelast, ours |" in printed
-    found = json.loads(path.read_text())
-    assert set(found["batches"]["1"]["rows"]) == {
-        "plain, timm",
-        "plain, ours",
-        "plain, timm, again",
-        "widelast, timm",
-        "widelast, ours",
-    }
-    assert max(found["differences"].values()) < under_test.AGREE

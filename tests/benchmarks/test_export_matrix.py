@@ -38,10 +38,6 @@ def test_a_third_of_the_matrix(name: str, tmp_path: Path) -> None:
     assert table(cells).count("\n") == len(cells) + 1
 
 
-def test_the_third_is_one() -> None:
-    assert 3 * sum(map(len, THIRD.values())) == len(NETWORKS) * len(PRECISIONS)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("geometry", ["full", "reduced"])
 @pytest.mark.parametrize("name", list(NETWORKS))

@@ -63,15 +63,6 @@ def test_rates_have_exact_bounds() -> None:
     assert cells == ["200", "199", "0", "1", "fail: 0.5% [0.0%, 2.8%]"]
 
 
-def test_conditions_are_mixed_over_the_run() -> None:
-    counts = {one.name: one.count for one in under_test.CONDITIONS}
-    planned = under_test.schedule(counts)
-    assert len(planned) == sum(counts.values())
-    quarter = [condition.name for condition, _ in planned[: len(planned) // 4]]
-    for name, count in counts.items():
-        assert quarter.count(name) == pytest.approx(count / 4, abs=1)
-
-
 def test_the_table_tells_verdicts_and_the_circumstances() -> None:
     told = under_test.table(rows(20, 5))
     assert "| unchanged | 10 | 10 | 0 | 0 | fail: 0.0% [0.0%, 30.8%] |" in told
@@ -88,13 +79,6 @@ def test_a_cut_off_line_is_measured_again(tmp_path: Path) -> None:
     assert set(under_test.load(path, SETTINGS)) == {("unchanged", 0)}
     under_test.append(path, row("unchanged", 1, 3.0))
     assert set(under_test.load(path, SETTINGS)) == {("unchanged", 0), ("unchanged", 1)}
-
-
-def test_measurements_with_other_settings_are_not_mixed_in(tmp_path: Path) -> None:
-    path = tmp_path / "results.jsonl"
-    under_test.append(path, {**row("unchanged", 0, 3.0), "seconds": 4.0})
-    with pytest.raises(SystemExit, match=r"holds measurements with \{'seconds': 4.0\}"):
-        under_test.load(path, SETTINGS)
 
 
 @pytest.mark.sweep
@@ -127,9 +111,3 @@ def test_the_measuring_process_needs_no_torch() -> None:
     folder = Path(under_test.__file__).parent
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, check=False)
     assert done.returncode == EXIT_OK
-
-
-def test_an_unknown_part_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["gates.py", "speed"])
-    with pytest.raises(SystemExit, match="'speed' is no part"):
-        gates.main()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 from gpu.page import page
-from gpu.prove import PROBES, Probe, carry_out, outcome
+from gpu.prove import PROBES, Probe, carry_out
 
 STEP = {
     "teacher": "cait_s24",
@@ -84,14 +83,6 @@ def test_what_is_not_installed_is_named_and_nothing_started(tmp_path: Path) -> N
     assert ended == {"not_here": "needs no_such_module, not installed here"}
 
 
-def test_the_counts_of_tests_are_read(tmp_path: Path) -> None:
-    said = ["SKIPPED [1] tests/x.py:3: no TensorRT", "=== 3 passed, 1 skipped in 2.00s ==="]
-    assert outcome("tests", tmp_path, said) == {
-        "summary": "3 passed, 1 skipped in 2.00s",
-        "skipped": ["SKIPPED [1] tests/x.py:3: no TensorRT"],
-    }
-
-
 @pytest.mark.sweep
 @pytest.mark.parametrize("name", ["loader", "processes"])
 def test_the_small_probes_run_on_a_cpu(name: str, tmp_path: Path) -> None:
@@ -108,11 +99,3 @@ def test_prove_needs_nothing_but_python_to_begin() -> None:
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=root)
     assert done.returncode == 0, done.stderr
-
-
-def test_results_are_json(tmp_path: Path) -> None:
-    from gpu.rows import Rows
-
-    rows = Rows(tmp_path / "rows.json", {"batch": 1})
-    rows.add({"seconds": 1.0})
-    assert json.loads((tmp_path / "rows.json").read_text()) == {"batch": 1, "rows": [{"seconds": 1.0}]}

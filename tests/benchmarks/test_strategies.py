@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 from click.testing import CliRunner, Result
 from scipy import stats
-from strategies import METHODS, chosen, main
+from strategies import METHODS, main
 from strategies_table import Estimate, over_seeds, paired, reading, summary, table
 
-from vitcompress.core.errors import ResultError, UsageError
+from vitcompress.core.errors import ResultError
 from vitcompress.core.records import DistillRecord, FoldRecord, TeacherRecord
 from vitcompress.core.rundir import RunDirectory
 
@@ -43,11 +36,6 @@ def test_interval_is_students_t() -> None:
     theirs = stats.ttest_1samp(VALUES, 0.0).confidence_interval(0.95)
     assert (ours.mean, ours.seeds) == (pytest.approx(np.mean(VALUES)), 5)
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high))
-
-
-def test_interval_of_another_level_is_wider() -> None:
-    theirs = stats.ttest_1samp(VALUES, 0.0).confidence_interval(0.99)
-    assert over_seeds(VALUES, 0.99).low == pytest.approx(theirs.low)
 
 
 def test_difference_is_paired_by_seed_whatever_the_order() -> None:
@@ -90,26 +78,10 @@ def test_summary_compares_with_soft_distillation() -> None:
     assert alone["difference"] is None  # nothing to compare with
 
 
-def test_several_differences_are_also_told_together() -> None:
-    three = [method for method in METHODS if method.name in ("soft", "feature", "lift")]
-    more = [cell("feature", 0, 97.9), cell("feature", 1, 98.9), *CELLS]  # feature: 0.9 in both; lift: 1.0 and 0.5
-    _, _, lift = summary(three, more)
-    theirs = stats.ttest_1samp([1.0, 0.5], 0.0).confidence_interval(0.975)
-    assert lift["difference_bonferroni"]["low"] == pytest.approx(theirs.low)
-
-
 @pytest.mark.parametrize("changes", [{"steps": 44}, {"epochs": 1}, {"teacher_weights": "another"}])
 def test_cells_trained_differently_are_not_compared(changes: dict[str, Any]) -> None:
     with pytest.raises(ResultError, match="cannot be compared"):
         summary(PAIR, [*CELLS[:3], cell("lift", 1, 98.5, **changes)])
-
-
-def test_methods_are_chosen_by_name() -> None:
-    assert [method.name for method in chosen("lift,soft", everything=False)] == ["soft", "lift"]
-    assert [method.name for method in chosen(None, everything=True)] == [method.name for method in METHODS]
-    assert not any(method.extra for method in chosen(None, everything=False))
-    with pytest.raises(UsageError, match=r"method 'lfit' is unknown; give some of alone,soft"):
-        chosen("lfit,soft", everything=False)
 
 
 def run(output: Path, *more: str) -> Result:
@@ -161,51 +133,3 @@ def test_what_the_methods_differ_in_cannot_be_set(key: str, tmp_path: Path) -> N
     assert refused.exit_code == 2
     assert f"--set {key.partition('=')[0]} is what the methods differ in" in refused.output
     assert not (tmp_path / "out").exists()
-
-
-def beside(folder: Path, tmp_path: Path, epochs: int) -> tuple[list[str], dict[str, Any]]:
-    """The script over an image folder, two cells at a time: its words, and how to start it."""
-    more = ("geometry=reduced", "teacher.init=scratch", "teacher.batch_size=8", "distill.batch_size=8", "workers=0")
-    sets = [*SETS, *(word for key in more for word in ("--set", key))]
-    words = ["--data", str(folder), "--methods", "alone,widelast", "--seeds", "1", "--epochs", str(epochs), *sets]
-    script = [sys.executable, str(ROOT / "benchmarks" / "strategies.py"), *words, "--jobs", "2", "--output", "out"]
-    return script, {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": str(ROOT)}, "text": True}
-
-
-@pytest.mark.slow
-def test_a_folder_of_images_two_cells_at_a_time(digits_folder: Path, tmp_path: Path) -> None:
-    script, how = beside(digits_folder, tmp_path, 2)
-    done = subprocess.run(script, **how, capture_output=True)
-    assert done.returncode == 0, done.stderr
-    document = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert (document["train_images"], document["held_out_images"], document["epochs"]) == (80, 30, 2)
-    assert [each["graph"] for each in document["cells"]] == ["plain", "widelast"]
-    assert len({each["teacher_weights"] for each in document["cells"]}) == 1
-    assert all(row["difference"] is None for row in document["methods"])  # soft KD is not among them
-    assert table(document) in done.stdout
-
-
-@pytest.mark.slow
-def test_killed_it_leaves_no_process_and_goes_on(digits_folder: Path, tmp_path: Path) -> None:
-    script, how = beside(digits_folder, tmp_path, 40)
-    metrics = tmp_path / "out" / "seed0" / "widelast" / "metrics.jsonl"
-    with subprocess.Popen(script, **how, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
-        until(metrics.is_file)
-        workers = psutil.Process(first.pid).children(recursive=True)
-        first.kill()
-    assert len(workers) >= 2
-    assert psutil.wait_procs(workers, timeout=45)[1] == []
-    assert 0 < len(metrics.read_text().splitlines()) < 40
-    done = subprocess.run(script, **how, capture_output=True)
-    assert done.returncode == 0, done.stderr
-    assert "resuming student" in (tmp_path / "out" / "seed0" / "widelast" / "log.txt").read_text()
-    assert re.search(r"[12] of 3 computed", done.stdout)  # the other method, trained beside it, may have been done
-    assert [json.loads(line)["epoch"] for line in metrics.read_text().splitlines()] == list(range(1, 41))
-
-
-def until(ready: Callable[[], bool], seconds: float = 120) -> None:
-    """Wait for a condition; fail when it does not come."""
-    end = time.monotonic() + seconds
-    while not ready():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.05)

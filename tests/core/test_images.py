@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from nasty_images import damaged_exif, noise, oriented, write_nasty
+from nasty_images import noise, oriented, write_nasty
 from PIL import Image, ImageOps
 
-from vitcompress.core import pillow
 from vitcompress.core.errors import DataError
 from vitcompress.core.images import ImageError, check_header, open_image, rgb
+from vitcompress.core.pillow import hushed
 
-
-def test_open_image_gives_rgb(tmp_path: Path) -> None:
-    noise(5, 4, "L").save(tmp_path / "grey.png")
-    image = open_image(tmp_path / "grey.png")
-    assert (image.mode, image.size) == ("RGB", (5, 4))
+EITHER = pytest.mark.parametrize("read", [open_image, check_header])
 
 
 def test_a_missing_image_is_named(tmp_path: Path) -> None:
@@ -63,49 +58,35 @@ def test_a_dark_16_bit_image_may_open_as_32_bits(tmp_path: Path) -> None:
 )
 def test_32_bits_that_are_not_16_are_refused(tmp_path: Path, values: list[int], span: str) -> None:
     path = save_deep(tmp_path / "deep.tif", "I", values)
-    with pytest.raises(
-        DataError, match=rf"deep\.tif has 32-bit values from {span} \(Pillow's mode I\).*convert it to 8"
-    ):
+    with pytest.raises(DataError, match=rf"deep\.tif cannot be read \(32-bit values from {span} .*convert it to 8"):
         open_image(path)
 
 
-@pytest.mark.parametrize("read", [open_image, check_header])
+@EITHER
 def test_floating_point_pixels_are_refused(tmp_path: Path, read: Callable[[Path], object]) -> None:
     Image.fromarray(np.array([[0.0, 0.5, 1.0]], dtype=np.float32)).save(tmp_path / "float.tif")
-    with pytest.raises(
-        DataError, match=r"float\.tif has 32-bit floating-point values \(Pillow's mode F\).*convert it to 8"
-    ):
+    with pytest.raises(DataError, match=r"float\.tif cannot be read \(32-bit floating-point .*convert it to 8 bits"):
         read(tmp_path / "float.tif")
 
 
-@pytest.mark.parametrize("read", [open_image, check_header])
+@EITHER
 @pytest.mark.parametrize(
-    "error",
-    [OverflowError("too large"), MemoryError(), Image.DecompressionBombError("bomb"), EOFError(), ValueError("x")],
+    ("error", "reason"),
+    [
+        (OverflowError("too large"), "too large"),
+        (MemoryError(), "MemoryError"),
+        (
+            Image.DecompressionBombError("Image size (250000000 pixels) exceeds limit of 200000000 pixels, could be"),
+            "it has 250 megapixels, more than the 200 that are decoded; scale it down",
+        ),
+    ],
 )
 def test_whatever_pillow_raises_is_the_files_fault(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[[Path], object], error: Exception
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[[Path], object], error: Exception, reason: str
 ) -> None:
-    def opened(path: Path) -> None:
-        raise error
-
-    monkeypatch.setattr(Image, "open", opened)
-    reason = str(error) or type(error).__name__
+    monkeypatch.setattr(Image, "open", lambda path: (_ for _ in ()).throw(error))
     with pytest.raises(DataError, match=rf"x\.png cannot be read \({reason}\); replace"):
         read(tmp_path / "x.png")
-
-
-@pytest.mark.parametrize("read", [open_image, check_header])
-def test_a_decompression_bomb_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read: Callable[[Path], object]
-) -> None:
-    noise(40, 40).save(tmp_path / "bomb.png")
-    error = Image.DecompressionBombError("Image size (250000000 pixels) exceeds limit of 200000000 pixels, could be")
-    monkeypatch.setattr(Image, "open", lambda path: (_ for _ in ()).throw(error))
-    with pytest.raises(
-        DataError, match=r"bomb\.png cannot be read \(it has 250 megapixels, more than the 200 that are"
-    ):
-        read(tmp_path / "bomb.png")
 
 
 def test_a_file_is_turned_as_its_exif_data_says(tmp_path: Path) -> None:
@@ -136,14 +117,6 @@ def test_what_is_transparent_is_white_and_what_is_half_is_between(tmp_path: Path
     assert np.asarray(hidden).tolist() == [[[0, 100, 0]] * 3]
 
 
-def test_a_black_drawing_on_nothing_can_be_seen(tmp_path: Path) -> None:
-    drawing = Image.new("RGBA", (20, 20), (0, 0, 0, 0))
-    drawing.paste((0, 0, 0, 255), (5, 5, 15, 15))
-    drawing.save(tmp_path / "drawing.png")
-    assert np.asarray(open_image(tmp_path / "drawing.png", transparency="dropped")).max() == 0
-    assert np.asarray(open_image(tmp_path / "drawing.png")).mean() == pytest.approx(255 * 3 / 4)
-
-
 @pytest.mark.parametrize(
     ("name", "white"),
     [
@@ -158,54 +131,42 @@ def test_a_black_drawing_on_nothing_can_be_seen(tmp_path: Path) -> None:
 )
 def test_every_kind_of_transparency_is_seen(tmp_path: Path, name: str, white: tuple[int, int] | None) -> None:
     write_nasty(tmp_path)
-    with Image.open(tmp_path / name) as opened:
-        clear = None if opened.mode[0] == "I" else np.asarray(opened.convert("RGBA"))[..., 3] == 0
     found = np.asarray(open_image(tmp_path / name))
-    with pillow.listening():  # Pillow warns of the colours that then show
+    with hushed():  # Pillow warns of the colours that then show
         kept = np.asarray(open_image(tmp_path / name, transparency="dropped"))
     if white is not None:
         assert found[white[::-1]].tolist() == [255, 255, 255] != kept[white[::-1]].tolist()
-    if clear is not None:
-        assert clear.any()
-        assert (found[clear] == 255).all()
-        assert (found != kept).any()
+        return
+    with Image.open(tmp_path / name) as opened:
+        clear = np.asarray(opened.convert("RGBA"))[..., 3] == 0
+    assert clear.any()
+    assert (found[clear] == 255).all()
+    assert (found != kept).any()
 
 
-def test_nothing_is_changed_where_nothing_is_said(tmp_path: Path) -> None:
-    for path in (tmp_path / "a.png", tmp_path / "b.bmp"):
-        noise().save(path)
-        np.testing.assert_array_equal(np.asarray(open_image(path)), np.asarray(noise()))
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
+def test_opaque_images_keep_their_colours(tmp_path: Path, mode: str) -> None:
+    image = noise(mode=mode.rstrip("A"))
+    if mode[-1] == "A":
+        image.putalpha(255)
+    image.save(tmp_path / "a.png")
+    np.testing.assert_array_equal(np.asarray(open_image(tmp_path / "a.png")), np.asarray(image.convert("RGB")))
 
 
 def test_an_open_image_is_read_as_a_file_is(tmp_path: Path) -> None:
     for path in write_nasty(tmp_path):
-        with pillow.listening(), Image.open(path) as image:
+        with hushed(), Image.open(path) as image:
             np.testing.assert_array_equal(np.asarray(rgb(image)), np.asarray(open_image(path)))
 
 
-def test_damaged_exif_data_says_nothing_but_is_counted(tmp_path: Path) -> None:
-    noise().save(tmp_path / "a.jpg", exif=damaged_exif(), quality=95)
-    shutil.copy(tmp_path / "a.jpg", tmp_path / "b.jpg")
-    noise().save(tmp_path / "good.jpg", exif=oriented(6))
-    with pillow.listening() as heard:
-        for _ in range(2):
-            for path in sorted(tmp_path.iterdir()):
-                open_image(path)
-    assert heard.lines() == [
-        f"note: 2 images have damaged EXIF data or tags, which are ignored ({tmp_path / 'a.jpg'}, {tmp_path / 'b.jpg'})"
-    ]
-
-
-def test_exif_data_that_breaks_the_parser_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_damaged_exif_data_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     noise().save(tmp_path / "a.png", exif=oriented(6))
 
     def broken(image: Image.Image, *, in_place: bool) -> None:
         raise TypeError("not what it seems")
 
     monkeypatch.setattr(ImageOps, "exif_transpose", broken)
-    with pillow.listening() as heard:
-        assert open_image(tmp_path / "a.png").size == (40, 30)
-    assert list(heard.images) == ["metadata"]
+    assert open_image(tmp_path / "a.png").size == (40, 30)
 
 
 def test_a_truncated_file_is_not_taken_for_one_with_damaged_exif_data(tmp_path: Path) -> None:
@@ -214,15 +175,3 @@ def test_a_truncated_file_is_not_taken_for_one_with_damaged_exif_data(tmp_path: 
     with pytest.raises(ImageError, match=r"a\.jpg cannot be read \(image file is truncated") as caught:
         open_image(tmp_path / "a.jpg")
     assert caught.value.reason.startswith("image file is truncated")
-
-
-def test_an_error_goes_through_a_loader_process_with_its_message() -> None:
-    assert str(ImageError("image x cannot be read")) == "image x cannot be read"  # torch makes it anew of its message
-
-
-@pytest.mark.parametrize("mode", ["RGBA", "LA"])
-def test_opaque_images_with_alpha_keep_their_colours(tmp_path: Path, mode: str) -> None:
-    image = noise(mode=mode[:-1])
-    image.putalpha(255)
-    image.save(tmp_path / "a.png")
-    np.testing.assert_array_equal(np.asarray(open_image(tmp_path / "a.png")), np.asarray(image.convert("RGB")))

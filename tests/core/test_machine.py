@@ -26,17 +26,12 @@ def test_two_arms_without_a_name_are_two_machines(tmp_path: Path, monkeypatch: p
     assert any(name.endswith("(implementer 0x41, variant 0x1, part 0xd40)") for name in names)
 
 
-def test_a_system_that_tells_nothing_has_its_architecture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert processor_of("", tmp_path, monkeypatch) in (machine.platform.processor(), machine.platform.machine())
-
-
 @pytest.mark.parametrize(
     ("text", "units"),
     [
         ("flags\t\t: fpu avx512f avx512_bf16 amx_tile amx_bf16 amx_int8\n" * 2, ("AMX", "AVX512-BF16")),
         ("flags\t\t: fpu avx512f avx512_bf16\n", ("AVX512-BF16",)),
         ("flags\t\t: fpu avx2\nbugs\t: amx_bf16\n", ()),
-        ("", ()),
     ],
 )
 def test_what_multiplies_bfloat16_is_told_by_the_flags(

@@ -153,21 +153,6 @@ def test_what_fails_leaves_nothing_in_the_way_of_the_corrected_command(
     assert not (tmp_path / "other").exists()
 
 
-@pytest.mark.usefixtures("few_figures")
-def test_what_was_killed_is_known_by_its_mark_and_made_anew(digit_folder: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "out" / "analysis"
-    (folder / "tables").mkdir(parents=True)
-    (folder / "tables" / "rank.csv").write_text("half of i")
-    words = ("--data", digit_folder, "--weights", "random", "--images", "9", "-o", tmp_path / "out")
-    refused = analyze(*words)
-    assert refused.code == 2
-    assert "is not empty and no earlier analysis" in " ".join(refused.err.split())
-    (folder / ".unfinished").touch()
-    assert analyze(*words).code == 0
-    assert "half of i" not in (folder / "tables" / "rank.csv").read_text()
-    assert not (folder / ".unfinished").exists()
-
-
 REFUSED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "nothing": ((), ("nothing to analyse", "give RUN, or --model NAME")),
     "no data": (("--model", "deit_tiny"), ("nothing to analyse", "--data SOURCE")),

@@ -59,7 +59,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("--strategy", "lft"),
         ("'student.strategy' is \"lft\"", "'plain', 'lift', 'widelast' or 'uniform'"),
     ),
-    "unknown projector": (("--projector", "x"), ("'export.projector' is \"x\"", "'fold', 'keep' or 'auto'")),
+    "unknown projector": (("--projector", "x"), ("'export.projector' is \"x\"", "'fold' or 'keep'")),
     "lift of a hierarchical student": (("--student", "swin_tiny"), ("stages of different width", "--strategy plain")),
     "width that heads do not divide": (
         ("--strategy", "widelast", "--set", "student.args={num_heads: 1, embed_dim: 36}"),
@@ -72,7 +72,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "no layer pairs": (
         ("--set", "distill.features=[{pairs: []}]"),
-        ("features.0.pairs", "has no pairs", "features: []"),
+        ("features.0.pairs", "given []", "features: []"),
     ),
     "batch larger than data": (("--set", "distill.batch_size=5000"), ("5000", "1438 training images", "at most 1438")),
     "warm-up longer than training": (("--set", "distill.warmup_epochs=99"), ("warmup_epochs is 99", "less than 40")),

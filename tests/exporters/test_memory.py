@@ -55,10 +55,6 @@ def test_what_a_library_prints_is_no_measurement(monkeypatch: pytest.MonkeyPatch
 
     printing('welcome to this library\n{"peak_rss_bytes": 7, "gpu_bytes": null}\n')
     assert under_test.memory_of("onnx", None, 1, threads=1) == under_test.Memory(7)
-    for text in ("", "welcome\n", "[7]\n"):
-        printing(text)
-        with pytest.raises(EnvironmentLacksError, match="no measurement"):
-            under_test.memory_of("onnx", None, 1, threads=1)
 
 
 @needs_proc

@@ -11,7 +11,7 @@ import pytest
 import torch
 from engine_graphs import pixels_file
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from vitcompress.core.errors import BundleError, EnvironmentLacksError, ResultError, UsageError
 from vitcompress.exporters.cuda import gpu_present
@@ -31,11 +31,9 @@ def test_logits_are_torchs(onnx_file: Path, model: torch.nn.Module, images: NDAr
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda x: x.astype(np.float64), "takes float32 images, float64 was given"),
-        (lambda x: x[0], r"takes images \[batch, 3, 32, 32\], \[3, 32, 32\] was given"),
-        (lambda x: x[:, :1], r"\[12, 1, 32, 32\] was given"),
-        (lambda x: x[:, :, :16], r"\[12, 3, 16, 32\] was given"),
-        (lambda x: x[:0], "takes batches of 1 to any size, 0 was given"),
+        (lambda x: x.astype(np.float64), r"takes normalised images, float32 \[1 to any, 3, 32, 32\]; float64"),
+        (lambda x: x[:, :, :16], r"float32 \[12, 3, 16, 32\] was given"),
+        (lambda x: x[:0], r"float32 \[0, 3, 32, 32\] was given"),
     ],
 )
 def test_an_input_that_does_not_fit_is_named(
@@ -45,18 +43,9 @@ def test_an_input_that_does_not_fit_is_named(
         runner.infer(change(images))
 
 
-def test_a_closed_runner_says_so(onnx_file: Path, images: NDArray[np.float32]) -> None:
-    with OnnxRunner(onnx_file) as runner:
-        pass
-    runner.close()
-    with pytest.raises(UsageError, match="was closed"):
-        runner.infer(images)
-
-
-@pytest.mark.parametrize("content", [b"", b"not an ONNX file", None])
-def test_a_damaged_file_is_one_sentence(tmp_path: Path, onnx_file: Path, content: bytes | None) -> None:
+def test_a_damaged_file_is_one_sentence(tmp_path: Path, onnx_file: Path) -> None:
     path = tmp_path / "damaged.onnx"
-    path.write_bytes(onnx_file.read_bytes()[:4000] if content is None else content)
+    path.write_bytes(onnx_file.read_bytes()[:4000])
     with pytest.raises(BundleError, match=r"damaged\.onnx is damaged or no ONNX file") as caught:
         OnnxRunner(path)
     assert "\n" not in str(caught.value)
@@ -77,12 +66,6 @@ def test_sessions_do_not_spin(onnx_file: Path) -> None:
         assert (options.intra_op_num_threads, options.inter_op_num_threads) == (1, 1)
 
 
-@pytest.mark.skipif("CUDAExecutionProvider" in onnxruntime.get_available_providers(), reason="the GPU is supported")
-def test_a_gpu_that_is_not_supported_is_not_replaced_by_the_cpu(onnx_file: Path) -> None:
-    with pytest.raises(EnvironmentLacksError, match=r"cannot run on a GPU.*pip install onnxruntime-gpu"):
-        OnnxRunner(onnx_file, providers="cuda")
-
-
 @pytest.mark.parametrize(
     ("device", "available", "provider"),
     [
@@ -98,14 +81,35 @@ def test_onnx_runtime_belongs_where_the_run_is_if_it_can(
     assert provider_for(device) == provider
 
 
-def test_a_gpu_that_fails_is_not_a_damaged_file(onnx_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise RuntimeError("CUDA failure 35: driver version is insufficient")
+class CpuOnly:
+    """A session that fell back to the CPU."""
 
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
-    monkeypatch.setattr(onnxruntime, "InferenceSession", fail)
-    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
-    with pytest.raises(EnvironmentLacksError, match="driver version is insufficient"):
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def get_providers(self) -> list[str]:
+        return ["CPUExecutionProvider"]
+
+
+def failing(*_: object, **__: object) -> None:
+    raise RuntimeError("CUDA failure 35: driver version is insufficient")
+
+
+@pytest.mark.parametrize(
+    ("provider", "session", "words"),
+    [
+        ("CPUExecutionProvider", failing, "cannot run on a GPU.*pip install onnxruntime-gpu"),
+        ("CUDAExecutionProvider", failing, "driver version is insufficient"),
+        ("CUDAExecutionProvider", CpuOnly, "it has CPUExecutionProvider"),
+    ],
+)
+def test_a_gpu_that_does_not_work_is_not_replaced_by_the_cpu(
+    onnx_file: Path, monkeypatch: pytest.MonkeyPatch, provider: str, session: Any, words: str
+) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [provider])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None)
+    with pytest.raises(EnvironmentLacksError, match=words):
         OnnxRunner(onnx_file, providers="cuda")
 
 
@@ -120,21 +124,6 @@ def test_a_gpu_session_gives_the_cpus_logits(onnx_file: Path, images: NDArray[np
         for batch in (1, 2, 7):
             # TF32 matrix products are this provider's default for float32 on Ampere and later.
             np.testing.assert_allclose(runner.infer(images[:batch]), reference.infer(images[:batch]), atol=5e-2)
-
-
-def test_a_silent_fallback_to_the_cpu_is_noticed(onnx_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class CpuOnly:
-        def __init__(self, *_: object, **__: object) -> None:
-            pass
-
-        def get_providers(self) -> list[str]:
-            return ["CPUExecutionProvider"]
-
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
-    monkeypatch.setattr(onnxruntime, "InferenceSession", CpuOnly)
-    monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
-    with pytest.raises(EnvironmentLacksError, match="it has CPUExecutionProvider"):
-        OnnxRunner(onnx_file, providers="cuda")
 
 
 @pytest.fixture(scope="module")
@@ -156,23 +145,13 @@ def test_a_graph_that_eats_pixels_gets_pixels(onnx_file: Path, pixels: Path) -> 
     [
         (TensorProto.FLOAT16, ["batch", 3, 32, 32]),
         (TensorProto.UINT8, ["batch", 3, 32, 32]),
-        (TensorProto.FLOAT, ["batch", 32, 32, 3]),
         (TensorProto.FLOAT, ["batch", 3, "h", "h"]),
-        (TensorProto.FLOAT, ["batch", 3, 32, 16]),
     ],
 )
 def test_inputs_of_no_image_classifier_are_refused(tmp_path: Path, dtype: int, shape: list[Any]) -> None:
     images = helper.make_tensor_value_info("images", dtype, shape)
-    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 10])
-    nodes = [
-        helper.make_node("Cast", ["images"], ["x"], to=TensorProto.FLOAT),
-        helper.make_node("Flatten", ["x"], ["flat"]),
-        helper.make_node("Slice", ["flat", "zero", "ten", "one"], ["logits"]),
-    ]
-    bounds = [
-        numpy_helper.from_array(np.array([value]), name) for name, value in (("zero", 0), ("ten", 10), ("one", 1))
-    ]
-    graph = helper.make_graph(nodes, "g", [images], [logits], bounds)
+    logits = helper.make_tensor_value_info("logits", dtype, None)
+    graph = helper.make_graph([helper.make_node("Identity", ["images"], ["logits"])], "g", [images], [logits])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), tmp_path / "m.onnx")
     with pytest.raises(BundleError, match=r"no image classifier: .* not float32 \[batch, 3, size, size\] or uint8"):
         OnnxRunner(tmp_path / "m.onnx")

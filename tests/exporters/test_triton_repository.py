@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,6 @@ from google.protobuf import text_format
 from made_bundles import RTX, fp32, make
 from tiny_models import LABELS, SIZE
 
-from vitcompress.core.errors import UsageError
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.exporters.bundle import BundledModel
 from vitcompress.exporters.bundled import Tensor
@@ -77,25 +78,13 @@ def test_an_engine_of_rtx_is_left_out(tmp_path: Path, onnx_file: Path, spec: Pre
     assert [entry.name for entry in (tmp_path / "b" / "triton").iterdir()] == ["student_onnx"]
 
 
-def test_external_weights_lie_where_the_graph_looks_for_them(
-    tmp_path: Path, external_file: Path, spec: PreprocessSpec
+def test_without_hard_links_there_is_a_second_copy(
+    tmp_path: Path, onnx_file: Path, spec: PreprocessSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make(tmp_path / "b", external_file, spec, add=("triton",))
-    version = tmp_path / "b" / "triton" / "student_onnx" / "1"
-    assert sorted(entry.name for entry in version.iterdir()) == ["model.onnx", "model.onnx.data"]
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "no links here")
 
-
-@pytest.mark.parametrize(
-    ("facts", "words"),
-    [
-        ({"max_batch": None}, "largest batch of model.onnx, and it is None"),
-        ({"min_batch": 2}, "batches of 2 to 8, best 4; Triton needs 1"),
-        ({"opt_batch": 9}, "batches of 1 to 8, best 9"),
-    ],
-)
-def test_batches_that_triton_cannot_be_told_are_refused(
-    tmp_path: Path, onnx_file: Path, spec: PreprocessSpec, facts: dict[str, Any], words: str
-) -> None:
-    with pytest.raises(UsageError, match=words):
-        make(tmp_path / "b", onnx_file, spec, models=[fp32(onnx_file, **facts)], add=("triton",))
-    assert not (tmp_path / "b").exists()
+    monkeypatch.setattr(os, "link", refuse)
+    make(tmp_path / "b", onnx_file, spec, add=("triton",))
+    copy = tmp_path / "b" / "triton" / "student_onnx" / "1" / "model.onnx"
+    assert copy.read_bytes() == onnx_file.read_bytes()

@@ -132,14 +132,6 @@ def test_commands_that_only_tell(words: tuple[str, ...], part: str, capsys: pyte
     assert part in capsys.readouterr().out
 
 
-def test_doctor_tells_the_essentials(capsys: pytest.CaptureFixture[str]) -> None:
-    code = ending("doctor")
-    out = capsys.readouterr().out
-    assert code == (3 if "broken" in out else 0)
-    for what in ("processor:", "GPU", "torch:", "ONNX Runtime", "engine:", "disk:"):
-        assert what in out
-
-
 def test_a_reader_that_leaves_is_no_error() -> None:
     code = (
         "import click, vitcompress.__main__, vitcompress.pipeline.cli\n"

@@ -1,20 +1,20 @@
 from __future__ import annotations
 
 import json
-import os
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 from small_run import teacher_record
 
 from vitcompress.core.artifact_records import GatesRecord
 from vitcompress.core.context import Context
-from vitcompress.core.errors import BundleError, UsageError
+from vitcompress.core.errors import BundleError, EnvironmentLacksError
+from vitcompress.exporters.bundle import ModelFile
+from vitcompress.exporters.targets.onnx_runtime import OnnxTarget
+from vitcompress.exporters.targets.tensorrt import TensorrtTarget
 from vitcompress.pipeline import cli
 from vitcompress.pipeline.doctor import folder as under_test
 from vitcompress.pipeline.doctor.finding import Finding
@@ -39,70 +39,57 @@ def about(path: Path, words: str) -> Finding:
 
 @pytest.fixture
 def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that counts as an intact bundle, with a graph that loads and an engine."""
+    """A folder that counts as an intact bundle of a graph and an engine."""
     path = tmp_path / "bundle"
     path.mkdir()
     (path / "manifest.json").write_text("{}")
-    (path / "model.engine").write_bytes(b"engine")
-    weights = numpy_helper.from_array(np.ones((3 * 8 * 8, 10), np.float32), "W")
-    graph = helper.make_graph(
-        [
-            helper.make_node("Flatten", ["images"], ["flat"]),
-            helper.make_node("MatMul", ["flat", "W"], ["logits"]),
-        ],
-        "g",
-        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, 8, 8])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 10])],
-        [weights],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    onnx.save(model, path / "model.onnx")
-    monkeypatch.setattr(under_test, "open_bundle", lambda _: SimpleNamespace(labels=("a", "b")))
-    monkeypatch.setattr(under_test, "gpu_present", lambda: False)
+    models = [
+        ModelFile("onnx fp32", path / "model.onnx", "onnx", "fp32"),
+        ModelFile("tensorrt fp32", path / "model.engine", "tensorrt", "fp32"),
+    ]
+    monkeypatch.setattr(under_test, "open_bundle", lambda _: SimpleNamespace(labels=("a", "b"), models=models))
     return path
 
 
-def test_an_intact_bundle_is_healthy_and_a_corrupted_one_broken(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert states(bundle) == {
-        f"bundle: {bundle}, 2 labels, every file as it was written": "ok",
-        "bundle: model.onnx loads in ONNX Runtime (float images of 8)": "ok",
-        "bundle: model.engine cannot be run here: there is no NVIDIA GPU": "absent",
-    }
-    (bundle / "model.onnx").write_bytes((bundle / "model.onnx").read_bytes()[:900])
-    found = about(bundle, "model.onnx is damaged or no ONNX file")
-    assert (found.state, found.fix) == ("broken", "export it again")
+LACKS = EnvironmentLacksError("running an engine needs an NVIDIA GPU.")
+
+
+@pytest.mark.parametrize(
+    ("graph", "engine", "found"),
+    [
+        (None, LACKS, ["ok", "absent"]),
+        (None, None, ["ok", "ok"]),
+        (BundleError("model.onnx is damaged."), BundleError("it is for another GPU."), ["broken", "absent"]),
+    ],
+)
+def test_each_model_of_a_bundle_is_loaded(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch, graph: Any, engine: Any, found: list[str]
+) -> None:
+    def opens(error: Exception | None) -> Any:
+        def opened(*_: Any) -> Any:
+            if error:
+                raise error
+            return nullcontext()
+
+        return opened
+
+    monkeypatch.setattr(OnnxTarget, "open", opens(graph))
+    monkeypatch.setattr(TensorrtTarget, "open", opens(engine))
+    intact, *models = examine_folder(bundle)
+    assert (intact.state, intact.what) == ("ok", f"bundle: {bundle}, 2 labels, every file as it was written")
+    assert [one.state for one in models] == found
+    for one, name, error in zip(models, ("model.onnx", "model.engine"), (graph, engine), strict=True):
+        assert name in one.what
+        assert str(error or "loads in") in one.what
+
+
+def test_a_damaged_manifest_is_named(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()  # the real open_bundle
     for content, words in ((b"{}", "manifest.json has schema None"), (b"{half", "manifest.json is damaged")):
         (bundle / "manifest.json").write_bytes(content)
         assert about(bundle, words).state == "broken"
     (bundle / "manifest.json").unlink()
     assert about(bundle, "it has no manifest.json").state == "broken"
-
-
-@pytest.mark.parametrize("loads", [True, False])
-def test_an_engine_is_tried_where_there_is_a_gpu(bundle: Path, monkeypatch: pytest.MonkeyPatch, loads: bool) -> None:
-    class Engine:
-        min_batch, max_batch = 1, 8
-
-        def __init__(self, path: Path, flavour: str) -> None:
-            if not loads:
-                raise BundleError(f"{path.name} cannot be loaded by {flavour}.")
-
-        def __enter__(self) -> Engine:
-            return self
-
-        def __exit__(self, *_: Any) -> None:
-            pass
-
-    monkeypatch.setattr(under_test, "gpu_present", lambda: True)
-    monkeypatch.setattr(under_test, "installed_flavours", lambda: {"tensorrt": "11.4"})
-    monkeypatch.setattr(under_test, "EngineRunner", Engine)
-    found = about(bundle, "model.engine")
-    if loads:
-        assert found == Finding("ok", "bundle: model.engine loads in tensorrt (batches of 1 to 8)")
-    else:
-        assert (found.state, found.fix) == ("absent", "build the engine on this machine")
-        assert "cannot be loaded by tensorrt" in found.what
 
 
 def finish(context: Context) -> Path:
@@ -149,19 +136,7 @@ def test_a_damaged_state_is_named(context: Context) -> None:
     assert "state.json is damaged" in found.what
 
 
-def test_what_is_read_only_is_told(context: Context, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root = finish(context)
-    (root / "bundle").mkdir()
-    monkeypatch.setattr(os, "access", lambda *_: False)
-    assert about(root, "cannot be written, so nothing in it can be resumed").state == "broken"
-    assert about(root, "is read-only, so export cannot replace it").state == "broken"
-    alone = about(bundle, "is read-only: it can be used, but not replaced")
-    assert (alone.state, "chmod" in alone.fix) == ("absent", True)
-
-
 def test_what_is_neither_is_refused_before_anything_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(UsageError, match=r"neither a run .* nor a bundle"):
-        list(examine_folder(tmp_path))
     assert ending("doctor", str(tmp_path)) == 2
     told = capsys.readouterr()
     assert told.out == ""

@@ -24,7 +24,7 @@ from vitcompress.pipeline.config import RunConfig, load_layer, merge, parse_sets
 from vitcompress.pipeline.dry_run import DryRun, dry_run, views_advice
 from vitcompress.pipeline.dry_run_figures import Training
 from vitcompress.pipeline.report.dry_run import tables, total_seconds
-from vitcompress.stages.images import sources
+from vitcompress.stages.images.sources import timm_datasets
 from vitcompress.stages.models.build import build_model, cost_of
 from vitcompress.stages.training.config import TrainingConfig
 from vitcompress.stages.training.measure import StepCost, StepLine
@@ -189,7 +189,7 @@ class Stream(IterableDataset[Any]):
 
 
 def test_a_stream_is_measured_and_keeps_no_views(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "_create", lambda *_: Stream())
+    monkeypatch.setattr(timm_datasets, "_create", lambda *_: Stream())
     settings = ("data.source=wds/x", "teacher.batch_size=16", "distill.batch_size=16", "geometry=reduced", "workers=0")
     found = tried(*settings)
     assert [training.steps_per_epoch for training in found.trainings] == [2, 2]

@@ -26,7 +26,7 @@ def auto(digits: RunConfig) -> RunConfig:
 @pytest.fixture
 def elsewhere(auto: RunConfig) -> RunConfig:
     """What another machine decided."""
-    values = {"compile": "on", "compile_reason": "it was long", "batch_size": 16, "precision": "measure"}
+    values = {"compile": "on", "compile_reason": "it was long", "batch_size": 16, "precision": "bfloat16"}
     values["precision_reason"] = "the CPU has AMX"
     there = decided(auto)
     return changed(changed(there, "distill", **values, teacher_precision="bfloat16"), "teacher", **values)

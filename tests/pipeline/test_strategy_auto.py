@@ -51,11 +51,6 @@ def test_the_advice_becomes_the_config(strategy: str, digits: RunConfig) -> None
     assert reasons == [f"strategy {strategy} (confidence 1.00): a reason"]
 
 
-def test_what_a_widened_block_keeps_is_advised_too(digits: RunConfig) -> None:
-    config, _ = advised(auto(digits), analyzed("widelast", wide_heads="count"))
-    assert config.student.wide_heads == "count"
-
-
 def test_features_asked_for_stay(digits: RunConfig) -> None:
     asked = auto(digits, distill={"features": [{"kind": "mse", "weight": 0.1}]})
     config, reasons = advised(asked, analyzed("lift"))

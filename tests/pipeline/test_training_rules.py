@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 
 from vitcompress.pipeline.config.choice import Choice
 from vitcompress.pipeline.config.facts import Machine
-from vitcompress.pipeline.config.training import EVEN_IF_GIVEN, EXECUTION, SCHEDULE, Training, TrainingFacts, start_of
+from vitcompress.pipeline.config.training import EVEN_IF_GIVEN, EXECUTION, SCHEDULE, Training, TrainingFacts
 from vitcompress.stages.distill.config import DistillConfig
-from vitcompress.stages.images.config import AugmentConfig
 from vitcompress.stages.teacher.config import TeacherConfig
 
 TINY, SMALL = 5_700_000, 22_000_000
@@ -73,7 +72,6 @@ LARGE: dict[str, Any] = {"images": 100_000}
           for count, rate in ((30_000, 3e-3), (SMALL, 7.13e-4), (300_000_000, 3.71e-4))),
         ({}, {"start": "teacher"}, "lr", 3e-4),
         ({"batch_size": 1024, "lr": "linear"}, {}, "lr", 1e-3),
-        ({"batch_size": 2048, "epochs": 100}, LARGE, "lr", "find"),
         ({"batch_size": 2048, "epochs": 1}, LARGE, "lr", 5.66e-3),
         ({}, {}, "layer_decay", None),
         ({}, {"start": "teacher"}, "layer_decay", 0.75),
@@ -116,13 +114,6 @@ def test_augmentation_is_as_strong_as_the_training_is_long() -> None:
     assert (found[-1].crop_scale, found[-1].auto_augment) == ((0.08, 1.0), "rand-m9-mstd0.5-inc1")
 
 
-def test_given_augmentation_stays_in_both_places() -> None:
-    common = AugmentConfig(random_erasing=0.9)
-    assert distill({"epochs": 4}, augment=common).augmentation.random_erasing == 0.9
-    own = distill({"epochs": 4, "augment": AugmentConfig(color_jitter=0.7)}, augment=common).augmentation
-    assert (own.color_jitter, own.random_erasing) == (0.7, 0.0)
-
-
 def test_given_values_stay() -> None:
     values = {"batch_size": 7, "lr": 0.5, "epochs": 3, "warmup_epochs": 1.0, "min_lr": 0.1, "ema_decay": None}
     config = distill({**values, "layer_decay": 0.9})
@@ -135,13 +126,6 @@ def test_what_given_epochs_make_useless_is_not_told() -> None:
         decided, choices = settled(TeacherConfig(model="vit", epochs=epochs), facts(start="pretrained"))
         assert any("at least 300 steps" in choice.reason for choice in choices) == told
         assert decided.tune_epochs != "auto"
-
-
-@pytest.mark.parametrize(
-    ("init", "start"), [("random", "random"), ("scratch", "random"), ("file", "pretrained"), ("teacher", "teacher")]
-)
-def test_first_weights_are_told_apart(init: str, start: str) -> None:
-    assert start_of(init) == start
 
 
 @given(
@@ -197,10 +181,9 @@ def test_execution_can_be_asked_for() -> None:
 @pytest.mark.parametrize(
     ("known", "precision", "why"),
     [
-        ({"machine": machine("AMX")}, "measure", "the CPU has AMX"),
+        ({"machine": machine("AMX")}, "bfloat16", "AMX"),
         ({"machine": machine("AMX"), "geometry": "reduced"}, "float32", "reduced geometry"),
-        ({"machine": machine("AMX"), "own": 1e6}, "float32", "under a minute"),
-        ({}, "float32", "neither AMX nor AVX512-BF16"),
+        ({"machine": machine("AVX512-BF16")}, "float32", "no AMX"),
         ({"device": "cuda", "machine": machine(gpu_bfloat16=True)}, "bfloat16", "in hardware"),
         ({"device": "cuda"}, "float32", "does not multiply"),
     ],

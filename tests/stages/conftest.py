@@ -7,13 +7,13 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.console import Console
 
 from vitcompress.core.context import Context
 from vitcompress.core.rundir import RunDirectory
-from vitcompress.stages.analysis.results import NetworkResult
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +39,10 @@ def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Files under the names that would be drawn, without the seconds that drawing takes."""
     from vitcompress.stages.analysis.figures import draw  # matplotlib, which most of these tests do without
 
-    def named(networks: list[NetworkResult], *given: object) -> list[tuple[str, None]]:
-        alone = [name for name, one in draw.detailed(networks).items() if given[-1] or one is not networks[0]]
-        return [(f"rank-{name}", None) for name in alone] + [("over-training", None)] * (len(networks) > 1)
+    def named(document: dict[str, Any], student: object) -> list[tuple[str, None]]:
+        networks = document["networks"]
+        name = networks[-1]["label"].replace(" ", "-")
+        return [(f"rank-{name}", None)] + [("over-training", None)] * (len(networks) > 1)
 
     monkeypatch.setattr(draw, "figures", named)
     monkeypatch.setattr(draw, "file_bytes", lambda _: {"png": b"drawn"})

@@ -1,1 +1,1 @@
-"""The report as one HTML file: verdict first, figures drawn here as SVG, pictures of the run inside, no network."""
+"""The report as one HTML file: verdict first, charts and pictures of the run inside, no network."""

@@ -14,8 +14,9 @@ from markupsafe import Markup
 
 from vitcompress.pipeline.report.html import charts
 from vitcompress.pipeline.report.html.pictures import embedded
-from vitcompress.pipeline.report.templates import environment, source
-from vitcompress.pipeline.report.trained import STARTS
+from vitcompress.pipeline.report.templates import environment
+
+ASSETS = Path(__file__).parent / "assets"
 
 
 def render(report: Mapping[str, Any], root: Path) -> str:
@@ -29,17 +30,19 @@ def render(report: Mapping[str, Any], root: Path) -> str:
         root: the run, whose pictures (figures of the analysis, flipped images) are put into the page. One that is gone
             is said on the page.
     """
-    templates = environment()
-    script = source(templates, "script.js")
-    page = templates.get_template("page.html").render(
-        report=report,
-        style=Markup(source(templates, "style.css")),  # noqa: S704 - this package's own file
-        script=Markup(script),  # noqa: S704
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        config=yaml.safe_dump(report["config"], sort_keys=False, allow_unicode=True),
-        starts=STARTS,
-        charts=charts,
-        picture_of=cache(partial(embedded, root)),
+    script = (ASSETS / "script.js").read_text()
+    page = (
+        environment()
+        .get_template("page.html")
+        .render(
+            report=report,
+            style=Markup((ASSETS / "style.css").read_text()),  # noqa: S704 - this package's own file
+            script=Markup(script),  # noqa: S704
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+            config=yaml.safe_dump(report["config"], sort_keys=False, allow_unicode=True),
+            charts=charts,
+            picture_of=cache(partial(embedded, root)),
+        )
     )
     # A file name that is no valid Unicode must not cost the report.
     return page.encode("utf-8", "replace").decode()

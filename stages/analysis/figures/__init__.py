@@ -1,1 +1,1 @@
-"""Figures of an analysis, each a function from NetworkResults to a matplotlib Figure; ``draw`` writes them all."""
+"""Figures of ``analysis.json``, each a function from its numbers to a matplotlib Figure; ``draw`` writes them all."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -12,14 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, PercentFormatter
 
-from vitcompress.stages.analysis.results import Floats, NetworkResult
-from vitcompress.stages.analysis.statistics import interval
-
-if TYPE_CHECKING:
-    from vitcompress.stages.models.geometry import Shape  # which imports torch, and writing an analysis needs none
+from vitcompress.stages.analysis.results import Floats
 
 BLUE, ORANGE, GREEN, VERMILLION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
-PURPLE, SKY, BLACK, GREY = "#CC79A7", "#56B4E9", "#000000", "#767676"
+SKY, BLACK, GREY = "#56B4E9", "#000000", "#767676"
 """Okabe and Ito's palette (2008), and a grey."""
 
 STYLE: dict[Any, Any] = {
@@ -47,11 +43,7 @@ STYLE: dict[Any, Any] = {
 }
 WIDTH = 9.0
 """Inches; at 800 pixels, a 10 point letter is then about 12 pixels high."""
-NO_ENERGY = "no energy: every activation is 0"
-INSIDE: dict[str, Any] = {"frameon": True, "framealpha": 0.9, "edgecolor": "none"}
-"""A legend inside of the axes."""
-Line = tuple[Floats, dict[str, Any]]
-"""Values ``[taps]`` and how they are drawn."""
+Json = dict[str, Any]
 
 
 @contextmanager
@@ -81,101 +73,62 @@ def shortened(text: str, most: int) -> str:
     return cut.replace("$", r"\$")
 
 
-def titled(network: NetworkResult) -> str:
+def titled(network: Json) -> str:
     """Return ``teacher (cait_s24_224)``."""
-    if network.arch in network.label:
-        return shortened(network.label, 44)
-    return f"{shortened(network.label, 20)} ({shortened(network.arch, 24)})"
+    return f"{shortened(network['label'], 20)} ({shortened(network['arch'], 24)})"
 
 
-def layers_of(network: NetworkResult) -> list[int]:
-    """Return the layer of each tap: where it stands on an axis of layers."""
-    return [tap.layer for tap in network.taps]
+def of_taps(network: Json, *keys: str) -> Floats:
+    """Return ``[taps]``: the number under these keys of each tap; NaN for null."""
+    values = []
+    for tap in network["taps"]:
+        found = tap
+        for key in keys:
+            found = found[key]
+        values.append(found)
+    return np.array(values, dtype=float)
 
 
-def layer_axis(axes: Axes, network: NetworkResult, *, label: bool = True) -> None:
+def needed(network: Json, key: str, share: str, statistic: str) -> Floats:
+    """Return ``[taps]``: directions that hold a share of an image's energy, as fraction of the tap's width.
+
+    Args:
+        network: of ``analysis.json``.
+        key: ``rank`` or ``pca_rank``.
+        share: of the energy, in percent.
+        statistic: over images, ``median`` or ``p99``.
+    """
+    return np.asarray(of_taps(network, key, share, statistic) / of_taps(network, "width"))
+
+
+def layer_axis(axes: Axes, network: Json) -> None:
     """Make the horizontal axis one of layers, in whole numbers, no more of them than fit."""
-    layers = layers_of(network)
-    axes.xaxis.set_major_locator(FixedLocator(layers) if len(layers) <= 12 else MaxNLocator(integer=True, nbins=12))
-    axes.set_xlim(min(layers) - 0.5, max(layers) + 0.5)
-    if label:
-        axes.set_xlabel(f"{network.taps[0].name.partition(' ')[0]} (counted from 0)")
+    count = len(network["taps"])
+    axes.xaxis.set_major_locator(FixedLocator(range(count)) if count <= 12 else MaxNLocator(integer=True, nbins=12))
+    axes.set_xlim(-0.5, count - 0.5)
+    axes.set_xlabel(f"{network['taps'][0]['name'].partition(' ')[0]} (counted from 0)")
 
 
-def percent_axis(axes: Axes, label: str, *, axis: str = "y", top: float = 1.0) -> None:
-    """Make an axis one of shares, written in percent, from 0 to ``top`` and a little."""
-    getattr(axes, f"{axis}axis").set_major_formatter(PercentFormatter(xmax=1.0, decimals=0, symbol=" %"))
-    axes.set(**{f"{axis}lim": (0.0, top * 1.02), f"{axis}label": label})
+def percent_axis(axes: Axes, label: str) -> None:
+    """Make the vertical axis one of shares, written in percent."""
+    axes.yaxis.set_major_formatter(PercentFormatter(xmax=1.0, symbol=" %"))
+    from_zero(axes)
+    axes.set_ylabel(label)
 
 
-def magnitude_axis(axes: Axes, means: Floats, label: str) -> None:
+def from_zero(axes: Axes) -> None:
+    """Make the vertical axis begin at 0 and end a little above what is drawn."""
+    axes.set_ylim(0, 1.06 * axes.dataLim.y1 or 1.0)  # 1 where all is zero
+
+
+def magnitude_axis(axes: Axes, values: Floats, label: str) -> None:
     """Make the vertical axis start at 0, or logarithmic where values differ more than thirtyfold."""
-    known = means[np.isfinite(means)]
-    logarithmic = bool(len(known)) and known.min() > 0 and known.max() / known.min() > 30
+    logarithmic = bool(values.min() > 0 and values.max() / values.min() > 30)
     axes.set_ylabel(f"{label}, log scale" if logarithmic else label)
     if logarithmic:
         axes.set_yscale("log")
     else:
-        axes.set_ylim(bottom=0)
-
-
-def above(values: Sequence[Floats]) -> float:
-    """Return the top of an axis of shares that holds all known ``values``, with a twentieth to spare; 0.05 to 1."""
-    known = [float(np.nanmax(value)) for value in values if np.isfinite(value).any()]
-    return max(0.05, min(1.0, 1.05 * max(known, default=0.05)))
-
-
-def shares_by_layer(
-    axes: Axes,
-    network: NetworkResult,
-    lines: Sequence[Line],
-    title: str,
-    label: str,
-    *,
-    student: Shape | None = None,
-    top: float | None = None,
-) -> None:
-    """Draw shares of each layer as lines, and the student's width; the axis ends at ``top``, or just above them."""
-    axes.set_title(title)
-    for values, look in lines:
-        axes.plot(layers_of(network), values, **look)
-    heights = [values for values, _ in lines]
-    if student is not None:
-        heights.append(_student_width(axes, network, student))
-    layer_axis(axes, network)
-    percent_axis(axes, label, top=above(heights) if top is None else top)
-
-
-def _student_width(axes: Axes, network: NetworkResult, student: Shape) -> Floats:
-    """Draw what fits into the student; return the height of the line, as fraction of the width, at its ends.
-
-    A student of equal blocks is as wide at every block of a teacher of equal blocks. Where either has stages, the
-    student's width is that of its last tap only, so that it stands beside the teacher's last tap and no other.
-    """
-    layers, widths = layers_of(network), {tap.width for tap in network.taps}
-    height = np.full(2, student.width / network.taps[-1].width)
-    every = student.isotropic and len(widths) == 1
-    ends = [layers[0] - 0.5, layers[-1] + 0.5] if every else [layers[-1] - 0.4, layers[-1] + 0.4]
-    label = f"student's {'' if every else 'last '}width ({student.width}): more does not fit"
-    axes.plot(ends, height, color=BLACK, linestyle="-.", label=label)
-    return height
-
-
-def means_of(network: NetworkResult, quantity: str) -> Floats:
-    """Return the means over images ``[taps]`` of a field of ``TapResult``; NaN where there is none."""
-    return np.array([interval(getattr(tap, quantity))["mean"] for tap in network.taps], dtype=float)
-
-
-def means_by_layer(axes: Axes, network: NetworkResult, quantity: str, **look: Any) -> Floats:
-    """Draw the means over images of each layer with 95 % intervals as bars, where there are some; return the means."""
-    means = means_of(network, quantity)
-    axes.plot(layers_of(network), means, **look)
-    found = [(tap.layer, interval(getattr(tap, quantity))["interval"]) for tap in network.taps]
-    known = [(layer, *ends) for layer, ends in found if ends is not None]
-    if known:
-        bars = {"color": look["color"], "linewidth": 5, "alpha": 0.35, "label": "95 % interval of the mean"}
-        axes.vlines(*zip(*known, strict=True), **bars)
-    return means
+        from_zero(axes)
 
 
 def say_nothing_to_show(axes: Axes, reason: str) -> None:
@@ -183,9 +136,8 @@ def say_nothing_to_show(axes: Axes, reason: str) -> None:
     axes.text(0.5, 0.5, reason, ha="center", va="center", transform=axes.transAxes, color=GREY)
 
 
-def legend_below(figure: Figure, axes: Axes | Sequence[Axes], columns: int) -> None:
-    """Put one legend under the whole figure, where it covers nothing."""
-    given = [axes] if isinstance(axes, Axes) else axes
-    handles = [handle for one in given for handle in one.get_legend_handles_labels()[0]]
+def legend_below(figure: Figure, axes: Axes, columns: int) -> None:
+    """Put the legend of some axes under the whole figure, where it covers nothing."""
+    handles: Sequence[Any] = axes.get_legend_handles_labels()[0]
     if handles:
         figure.legend(handles=handles, loc="outside lower center", ncols=columns)

@@ -23,6 +23,7 @@ from vitcompress.stages.analysis.measures.directions import add_upper
 from vitcompress.stages.analysis.measures.spectrum import multiplicity
 from vitcompress.stages.analysis.results import Counts, Floats
 
+SEED = 0
 ORDERS = 20
 """P."""
 SAMPLE = 16
@@ -31,40 +32,34 @@ _TOGETHER = 16
 """Images whose tokens wait for each other, so that the ``[D, D]`` matrices are read from memory once for all."""
 
 
-def channel_orders(width: int, seed: int) -> Counts:
-    """Return P random orders of the channels ``[P, D]``, a function of width and seed alone."""
-    random = np.random.default_rng([seed, width])
+def channel_orders(width: int) -> Counts:
+    """Return P random orders of the channels ``[P, D]``, always the same ones for a width."""
+    random = np.random.default_rng([SEED, width])
     return np.stack([random.permutation(width) for _ in range(ORDERS)])
 
 
 @lru_cache(maxsize=4)  # layers of one width share it
-def _contrast(width: int, seed: int) -> Tensor:
+def _contrast(width: int) -> Tensor:
     """Return ``[D, D]``: the form of the area in the channels' own order, less the mean of those in random orders."""
     frequencies = width // 2 + 1
     area = 1.0 - np.arange(frequencies) / frequencies  # frequency g counts in F - g of the F cumulative shares
     own = circulant(np.fft.irfft(area, n=width))
     reordered = np.zeros_like(own)
-    for order in channel_orders(width, seed):
+    for order in channel_orders(width):
         reordered[np.ix_(order, order)] += own
     return torch.from_numpy(own - reordered / ORDERS)
 
 
 class ChannelOrder:
-    """SEP of a few tokens of each image, in their own order of channels and in P random ones.
+    """SEP of a few of each image's N tokens, in their own order of the D channels and in P random ones.
 
-    Args:
-        width: D.
-        tokens: N, of which SAMPLE are drawn for each image, by turns: the same ones however images are batched.
-        images: n.
-        seed: of the orders and of the tokens drawn.
+    Which tokens is drawn image by image: the same ones however images are batched.
     """
 
-    def __init__(self, width: int, tokens: int, images: int, seed: int) -> None:
+    def __init__(self, width: int, tokens: int, images: int) -> None:
         self.width = width
-        self.orders = channel_orders(width, seed)
         self._tokens = tokens
-        self._random = np.random.default_rng([seed, width, tokens])
-        self._contrast = _contrast(width, seed)
+        self._random = np.random.default_rng([SEED, width, tokens])
         self._moment = torch.zeros(width, width, dtype=torch.float64)
         self._drawn = torch.empty(_TOGETHER, min(SAMPLE, tokens), width, dtype=torch.float64)
         self._waiting = self._taken = self._with_energy = 0
@@ -72,23 +67,20 @@ class ChannelOrder:
 
     def update(self, X_BND: Tensor) -> None:
         """Take these images' tokens, images in the order of the whole sample."""
-        size = min(SAMPLE, self._tokens)
         for X_ND in X_BND:
-            drawn = self._random.choice(self._tokens, size, replace=False)
+            drawn = self._random.choice(self._tokens, self._drawn.shape[1], replace=False)
             self._drawn[self._waiting] = X_ND[torch.from_numpy(drawn).to(X_ND.device)].cpu()
             self._waiting += 1
             if self._waiting == _TOGETHER:
                 self._take_waiting()
 
     def _take_waiting(self) -> None:
-        if not self._waiting:
-            return
         x_BKD = self._drawn[: self._waiting]
         self._waiting = 0
         length_BK = torch.linalg.vector_norm(x_BKD, dim=2)
         live_BK = length_BK > 0
         x_BKD /= torch.where(live_BK, length_BK, 1.0)[..., None]
-        effect_BK = ((x_BKD @ self._contrast) * x_BKD).sum(dim=2)
+        effect_BK = ((x_BKD @ _contrast(self.width)) * x_BKD).sum(dim=2)
         taken = slice(self._taken, self._taken + len(x_BKD))
         self._effect[taken] = (effect_BK.sum(dim=1) / live_BK.sum(dim=1)).numpy()  # 0 / 0 is NaN
         self._taken = taken.stop
@@ -97,11 +89,12 @@ class ChannelOrder:
 
     def finish(self) -> dict[str, NDArray[Any]]:
         """Return these fields of ``TapResult``."""
-        self._take_waiting()
+        if self._waiting:
+            self._take_waiting()
         upper = np.triu(self._moment.numpy())
         moment = upper + np.triu(upper, 1).T
         return {
-            "permuted": np.stack([self._shares(moment, order) for order in self.orders]),
+            "permuted": np.stack([self._shares(moment, order) for order in channel_orders(self.width)]),
             "sampled": self._shares(moment, np.arange(self.width)),
             "order_effect": self._effect,
         }
@@ -113,6 +106,5 @@ class ChannelOrder:
         twice = np.concatenate([reordered, reordered], axis=1)
         row, column = twice.strides
         lagged = as_strided(twice, (self.width, self.width), (row + column, column), writeable=False)
-        autocorrelation = lagged.sum(axis=0)
-        energy = np.maximum(np.fft.rfft(autocorrelation).real, 0.0)
+        energy = np.maximum(np.fft.rfft(lagged.sum(axis=0)).real, 0.0)
         return np.asarray(energy * multiplicity(self.width) / (self.width * max(self._with_energy, 1)))

@@ -1,7 +1,7 @@
-"""Spectra over channels: SEP with what can tell models apart [EM], and spectral intensity [SKD] (DESIGN, 3.4).
+"""Spectra over channels: spectral energy pattern [EM] and spectral intensity [SKD], of one FFT of each token.
 
-One FFT of each token serves all of them. A token's cumulative share is linear in its shares, so the mean of the curves
-is the curve of the mean shares, and only these are kept.
+A token's cumulative share is linear in its shares, so the mean of the curves is the curve of the mean shares, and only
+these are kept.
 """
 
 from __future__ import annotations
@@ -39,17 +39,8 @@ class ChannelSpectra:
     def update(self, X_BND: Tensor) -> tuple[Floats, Floats]:
         """Take these images' tokens; return their ``participation`` and ``intensity`` ``[B]``."""
         images, tokens, _ = X_BND.shape
-        live, components, loudness = (of_T.view(images, tokens) for of_T in self._take(X_BND.flatten(0, 1)))
-        live_B = live.sum(dim=1)
-        self._with_energy += int(live_B.sum())
-        self._tokens += images * tokens
-        participation = components.sum(dim=1) / live_B  # 0 / 0 is NaN
-        return participation.cpu().numpy(), loudness.mean(dim=1).cpu().numpy()
-
-    def _take(self, x_TD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return of each token ``[T]`` whether it has energy, its participation (0 without), its mean amplitude / D."""
-        transformed = torch.fft.rfft(x_TD)
-        energy_TF = transformed.real.square().addcmul_(transformed.imag, transformed.imag)
+        transformed_TF = torch.fft.rfft(X_BND.flatten(0, 1))
+        energy_TF = transformed_TF.real.square().addcmul_(transformed_TF.imag, transformed_TF.imag)
         amplitude_TF = energy_TF.sqrt()
         self._amplitude += amplitude_TF.sum(dim=0)
         loudness_T = (amplitude_TF @ self._times) / self.width**2
@@ -59,21 +50,20 @@ class ChannelSpectra:
         self._share += share_TF.sum(dim=0)
         self._ascending += self._sorted(share_TF).sum(dim=0)
         concentration_T = share_TF.square_() @ self._times  # sum e^2 / (sum e)^2
-        return live_T, torch.where(live_T, 1.0 / torch.where(live_T, concentration_T, 1.0), 0.0), loudness_T
+        components_T = torch.where(live_T, 1.0 / torch.where(live_T, concentration_T, 1.0), 0.0)
+        live_B = live_T.view(images, tokens).sum(dim=1)
+        self._with_energy += int(live_B.sum())
+        self._tokens += images * tokens
+        participation = components_T.view(images, tokens).sum(dim=1) / live_B  # 0 / 0 is NaN
+        return participation.cpu().numpy(), loudness_T.view(images, tokens).mean(dim=1).cpu().numpy()
 
     def _sorted(self, share_TF: Tensor) -> Tensor:
         """Return the shares of the whole FFT ``[T, D]``, least first."""
         whole_TD = torch.cat([share_TF, share_TF[:, 1 : (self.width + 1) // 2]], dim=1)
         if whole_TD.device.type != "cpu":
             return whole_TD.sort(dim=1).values
-        values = whole_TD.numpy()
-        values.sort(axis=1)  # with vector instructions: many times faster than torch.sort on the CPU
-        return torch.from_numpy(values)
-
-    @property
-    def zero_tokens(self) -> int:
-        """Tokens without energy."""
-        return self._tokens - self._with_energy
+        whole_TD.numpy().sort(axis=1)  # with vector instructions: many times faster than torch.sort on the CPU
+        return whole_TD
 
     def finish(self) -> dict[str, NDArray[Any]]:
         """Return these fields of ``TapResult``."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from vitcompress.core.record import FileRef, Record
 
 _MAX_ROWS = 1024
+_MAX_BYTES = 256e6
 HEADER_BYTES = 1024
 """At least a file's header."""
 
@@ -22,12 +23,12 @@ class Part(Record):
     shape: tuple[int, ...]
     """Of one row: ``(K,)`` or ``(D, H, W)``."""
 
-    def chunk_rows(self, chunk_mb: float, rows: int) -> int:
+    def chunk_rows(self, rows: int) -> int:
         """Return the rows of a file, a power of two so that the files of different quantities end at common rows.
 
-        At most ``chunk_mb``, 1024, and a sixteenth of all ``rows``: what a crash costs and processes share out.
+        At most 256 MB, 1024 rows, and a sixteenth of all ``rows``: what a crash costs and processes share out.
         """
-        most = min(_MAX_ROWS, rows // 16, int(chunk_mb * 1e6 / self.row_bytes))
+        most = min(_MAX_ROWS, rows // 16, int(_MAX_BYTES / self.row_bytes))
         return 1 << (max(1, most).bit_length() - 1)
 
     @property
@@ -40,8 +41,6 @@ class ChunkRecord(FileRef):
     """A complete file; its path is relative to the folder of the key."""
 
     rows: int
-    error: float
-    """Largest relative error (Frobenius) of a row, measured."""
 
 
 def to_half(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -55,19 +54,4 @@ def to_half(values: Tensor) -> tuple[Tensor, Tensor]:
     mantissa, _ = torch.frexp(largest)
     floor = 2.0**-100  # below it the quotients would leave float32's normal range
     scale = torch.where(largest > floor, largest / 2**15 / mantissa, floor)
-    return (values / _as_column(scale, values)).half(), scale
-
-
-def from_half(half: Tensor, scale: Tensor) -> Tensor:
-    """Return float32 ``[B, ...]``, the inverse of ``to_half``."""
-    return half.float() * _as_column(scale, half)
-
-
-def relative_errors(stored: Tensor, exact: Tensor) -> Tensor:
-    """Return ``|stored - exact| / |exact|`` (Frobenius) of each row ``[B, ...]``, 0 if both are 0; float64 ``[B]``."""
-    difference = (stored.double() - exact.double()).flatten(1).norm(dim=1)  # float32 squares could overflow
-    return torch.where(difference > 0, difference / exact.double().flatten(1).norm(dim=1), 0.0)
-
-
-def _as_column(scale: Tensor, like: Tensor) -> Tensor:
-    return scale.view(-1, *[1] * (like.dim() - 1))
+    return (values / scale.view(-1, *[1] * (values.dim() - 1))).half(), scale

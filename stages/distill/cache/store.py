@@ -1,26 +1,31 @@
-"""The folder of a teacher cache: what is complete in it, adding a file, reading a row."""
+"""The folder of a teacher cache: what is complete in it, adding a file, reading a row, and what room it takes."""
 
 from __future__ import annotations
 
+import json
+import shutil
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
+from rich.filesize import decimal
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from vitcompress.core.errors import UsageError
-from vitcompress.core.files import reference, write_atomic
+from vitcompress.core.files import is_intact, reference, write_atomic
 from vitcompress.core.fingerprint import fingerprint
+from vitcompress.core.machine import usable_cores
 from vitcompress.stages.distill.cache.chunks import HEADER_BYTES, ChunkRecord, Part
-from vitcompress.stages.distill.cache.config import CacheConfig
 from vitcompress.stages.images.loaders import ViewKey
 
-FORMAT = 2
+FORMAT = 3
 """Of the files; part of the key."""
 _OPEN_FILES = 256
 """Files that a process keeps mapped."""
@@ -30,33 +35,22 @@ class Store:
     """The cache of one key. Making one touches no file; it can be sent to loader processes.
 
     Args:
-        config: settings.
+        base: RUN/cache.
         key: everything the teacher's answers depend on, as JSON values: weights, model, preprocessing, augmentation,
             images, seed, number of views, library versions, precision. Not the taps in use.
         parts: the quantities in use, in the order in which a view's are handed out.
         images: images in the training split.
         views: distinct views of each.
-        run_folder: the run's own RUN/cache, used when the config names no folder.
     """
 
-    def __init__(
-        self,
-        config: CacheConfig,
-        key: dict[str, Any],
-        parts: tuple[Part, ...],
-        *,
-        images: int,
-        views: int,
-        run_folder: Path,
-    ) -> None:
-        self.config, self.parts, self.images, self.views = config, parts, images, views
+    def __init__(self, base: Path, key: dict[str, Any], parts: tuple[Part, ...], *, images: int, views: int) -> None:
+        self.base, self.parts, self.images, self.views = base, parts, images, views
         self.rows = images * views
-        self.chunk_rows = min(part.chunk_rows(config.chunk_mb, self.rows) for part in parts)
+        self.chunk_rows = min(part.chunk_rows(self.rows) for part in parts)
         self.chunks = -(-self.rows // self.chunk_rows)
         """Files of each quantity."""
         self.key = {**key, "format": FORMAT, "rows": self.rows, "chunk_rows": self.chunk_rows}
-        self.base = Path(config.folder) if config.folder else run_folder
-        self.folder = self.base / fingerprint(self.key)[:16]
+        self.folder = base / fingerprint(self.key)[:16]
         self.by_name = {part.name: part for part in parts}
         self._opened: Callable[[str, int], tuple[Any, list[float]]] | None = None
 
@@ -91,7 +85,7 @@ class Store:
         for path in sorted((self.folder / part.name).glob("[0-9]*.json")):
             try:
                 found[int(path.stem)] = ChunkRecord.model_validate_json(path.read_bytes())
-            except (ValidationError, FileNotFoundError):
+            except ValidationError:
                 continue
         return found
 
@@ -103,22 +97,15 @@ class Store:
         }
         return {index: parts for index, parts in wanted.items() if parts}
 
-    def dense_need(self, missing: dict[int, list[Part]] | None = None) -> int:
-        """Return the bytes that files take at most; without an argument, all that are missing."""
-        files = self.missing() if missing is None else missing
-        return sum(
-            len(self.rows_of(index)) * part.row_bytes + HEADER_BYTES for index, parts in files.items() for part in parts
-        )
+    def bytes_needed(self) -> int:
+        """Return the bytes that all missing files take, at most."""
+        files = self.missing().items()
+        return sum(len(self.rows_of(index)) * part.row_bytes + HEADER_BYTES for index, parts in files for part in parts)
 
-    def commit(self, part: Part, index: int, half: Tensor, scales: Tensor, error: float) -> None:
-        """Add a file, then the record that makes it count; each is whole or absent after a crash.
+    def commit(self, part: Part, index: int, half: Tensor, scales: Tensor) -> None:
+        """Add a file of rows ``half``, float16 ``[rows, *shape]``, with their ``scales [rows]``, float32, on the CPU.
 
-        Args:
-            part: the quantity.
-            index: the file's number.
-            half: its rows, float16 ``[rows, *shape]`` on the CPU.
-            scales: float32 ``[rows]``.
-            error: the largest of a row.
+        Its record, which makes it count, follows; each is whole or absent after a crash.
 
         Raises:
             UsageError: the disk refuses.
@@ -126,18 +113,62 @@ class Store:
         path = self.chunk_path(part.name, index)
         try:
             write_atomic(path, save({"values": half.flatten(1), "scales": scales}))
-            file = reference(path, self.folder).model_dump()
-            record = ChunkRecord(**file, rows=len(half), error=error)
+            record = ChunkRecord(**reference(path, self.folder).model_dump(), rows=len(half))
             write_atomic(path.with_suffix(".json"), record.model_dump_json() + "\n")
         except OSError as refused:
             raise UsageError(
-                f"the teacher cache {path} cannot be written ({refused}); "
-                "make room on its disk, or name another folder with distill.cache.folder."
+                f"the teacher cache {path} cannot be written ({refused}); make room on its disk."
             ) from refused
 
-    def forget(self, part: Part, index: int) -> None:
-        """Drop a file's record, so that it counts as missing."""
-        self.chunk_path(part.name, index).with_suffix(".json").unlink(missing_ok=True)
+    def prepare(self, max_gb: float, say: Callable[[str], None]) -> None:
+        """Drop what is stale or damaged, and check that the rest will fit, as ``require_room`` does."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for path in sorted(self.base.iterdir()):
+            if path != self.folder and (path / "key.json").is_file():
+                shutil.rmtree(path)
+                say(f"teacher cache: removed {path.name}, of another teacher, other views or settings")
+        write_atomic(self.folder / "key.json", json.dumps(self.key, indent=2, sort_keys=True) + "\n")
+        for leftover in self.folder.glob("*/.*"):  # of a process that was killed
+            leftover.unlink()
+        self._verify(say)
+        self.require_room(max_gb)
+
+    def _verify(self, say: Callable[[str], None]) -> None:
+        """Compare every file's bytes with its SHA-256; a damaged one loses its record, and so is computed again."""
+        started, total = time.monotonic(), 0
+        for part in self.parts:
+            complete = self.complete(part)
+            total += sum(record.bytes for record in complete.values())
+            with ThreadPoolExecutor(min(8, usable_cores())) as pool:  # hashing releases the interpreter lock
+                intact = list(pool.map(lambda record: is_intact(record, self.folder), complete.values()))
+            for index, good in zip(complete, intact, strict=True):
+                if not good:
+                    self.chunk_path(part.name, index).with_suffix(".json").unlink()
+                    say(f"teacher cache: {part.name} chunk {index:06d} damaged or missing, computed again")
+        if total:
+            say(f"teacher cache: {decimal(total)} verified in {time.monotonic() - started:.1f} s")
+
+    def require_room(self, max_gb: float) -> None:
+        """Refuse a cache that would exceed ``max_gb``, or what is free on its disk.
+
+        Raises:
+            UsageError: with what it would take and what the limit is.
+        """
+        need = self.bytes_needed()
+        own = sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+        disk = next(path for path in (self.folder, *self.folder.absolute().parents) if path.exists())
+        free = shutil.disk_usage(disk).free
+        if need and own + need > max_gb * 1e9:
+            why = f"distill.cache.max_gb = {max_gb:g} allows less"
+        elif need > free:
+            why = f"its disk has {decimal(free)} free"
+        else:
+            return
+        raise UsageError(
+            f"the teacher cache would take up to {decimal(own + need)} ({self.views} views of {self.images} images: "
+            f"{', '.join(self.by_name)}), and {why}. Lower distill.views, use fewer distill.features, raise the limit, "
+            "or set distill.views=0 for the live teacher."
+        )
 
 
 class CachedViews(Dataset[tuple[Any, ...]]):

@@ -11,21 +11,18 @@ from vitcompress.stages.distill.config import DistillConfig
 
 
 class ControlConfig(Record):
-    """Whether the student is trained once more without the teacher, and for how long."""
+    """Whether the student is trained once more without the teacher."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     kind: Literal["none", "labels"] = "none"
-    """labels: train the same student on the same images in the same order, with the labels alone, and report what the
-    teacher was worth in points; takes about as long again as the student. none: do not."""
+    """labels: train the same student on the same images in the same order, with the labels alone, for as many epochs,
+    and report what the teacher was worth in points; takes about as long again as the student. none: do not."""
     start: Literal["untaught", "same"] = "untaught"
     """Its first weights. untaught: the student's, or random ones where those are the teacher's, so that it has nothing
     of the teacher and the gain is all that the teacher was worth. same: the student's in any case, so that the gain is
     what the distillation's losses were worth."""
-    match: Literal["steps", "time"] = "steps"
-    """How long it trains. steps: for the distillation's epochs. time: for as many epochs, but no fewer than those, as
-    fit into the seconds that the distillation's steps took (a teacher cache's filling left out), by measured steps."""
-    lr: Annotated[float, Field(gt=0)] | Literal["auto", "find"] = "auto"
+    lr: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
     """Its peak learning rate. auto: distill.lr; where it starts from random weights and the student from the
     teacher's, the rate for random ones."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] | None = "auto"
@@ -54,5 +51,5 @@ def labels_alone(distill: DistillConfig, control: ControlConfig) -> DistillConfi
     if control.layer_decay != "auto":
         alone["layer_decay"] = control.layer_decay
     if control.lr not in ("auto", distill.lr):
-        alone |= {"lr": control.lr, "min_lr": 1e-5 if isinstance(control.lr, str) else control.lr / 100}
+        alone |= {"lr": control.lr, "min_lr": float(control.lr) / 100}
     return distill.model_copy(update=alone)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,17 +12,23 @@ from numpy.typing import NDArray
 
 from vitcompress.core.bits import packed
 from vitcompress.core.context import Context
+from vitcompress.core.errors import ResultError
+from vitcompress.core.files import is_intact, write_atomic
+from vitcompress.core.fingerprint import fingerprint
 from vitcompress.core.records import ControlRecord, DataRecord, DistillRecord, StudentRecord, TeacherRecord
+from vitcompress.core.words import counted
 from vitcompress.stages.distill import job
+from vitcompress.stages.distill.config import DistillConfig
 from vitcompress.stages.distill.control.config import ControlJob
-from vitcompress.stages.distill.control.training import trained_control
 from vitcompress.stages.images.held_out import held_out_batches
 from vitcompress.stages.images.sources import recorded_images
 from vitcompress.stages.models.build import build_model
-from vitcompress.stages.models.weights import load_own
+from vitcompress.stages.models.weights import all_finite, load_own, save_weights
 from vitcompress.stages.training.accuracy import paired_drop
 from vitcompress.stages.training.device import make_accelerator
 from vitcompress.stages.training.evaluate import correct
+from vitcompress.stages.training.loop import train
+from vitcompress.stages.training.processes import from_main
 
 _BATCH = 32
 
@@ -45,18 +52,61 @@ def run(config: ControlJob, inputs: Inputs, context: Context) -> ControlRecord:
     """
     if config.training is None:
         return ControlRecord()
-    student = inputs.student
-    start: Literal["", "random", "same"] = ""
+    student, start = inputs.student, ""
     if student.random_weights is not None:
         start = "same" if config.control.start == "same" else "random"
     if start == "random":
         context.say("the control starts from random weights, since the student's are the teacher's")
         student = student.model_copy(update={"weights": student.random_weights})
     given = job.Inputs(inputs.data, inputs.teacher, student)
-    control = trained_control(config, config.training, given, inputs.distill, context)
+    control = trained_control(config.training, given, config.version, context)
     context.leave_to_main()
-    control = control.model_copy(update={"kind": config.control.kind, "match": config.control.match, "start": start})
-    return with_gain(control, inputs, context)
+    return with_gain(control.model_copy(update={"kind": config.control.kind, "start": start}), inputs, context)
+
+
+def trained_control(training: DistillConfig, inputs: job.Inputs, version: int, context: Context) -> ControlRecord:
+    """Return the control of these settings, not yet compared: the kept one, or one trained now.
+
+    It depends on data, student and settings, and not on the distillation. So what it left behind under ``RUN/control``
+    is used again when only the distillation's losses have changed. Every process takes part.
+    ``inputs`` has the control's first weights, ``version`` is of the distillation's code.
+    """
+    folder, epochs = context.run.root / "control", int(training.epochs)
+    settings = fingerprint("control", version, training, inputs.data, inputs.student, context.seed)
+    kept = from_main(_kept(folder / "trained.json", settings, context.run.root))
+    if kept is not None:
+        context.say("the control is reused: nothing that it was trained with has changed")
+        return kept
+    context.say(f"training the student from the labels alone for {counted(epochs, 'epoch')}")
+    networks, loaders, _ = job.networks_and_loaders(training, inputs, context)
+    alone = job.student_job(training, networks, loaders, context, "control", settings)
+    trained = train(alone, training, epochs, context)
+    context.leave_to_main()
+    chosen, state, _ = trained.chosen
+    if not all_finite(state):
+        raise ResultError("the control has weights that are not finite; lower distill.lr and run again.")
+    found = ControlRecord(
+        weights=save_weights(state, folder / "model.safetensors", context.run.root),
+        chosen="ema" if chosen == "ema" else "raw",
+        epochs=trained.progress.epoch,
+        epochs_why="as many as with the teacher",
+        steps=trained.progress.steps,
+        seconds=trained.progress.seconds,
+    )
+    held = {"settings": settings, "found": found.model_dump(mode="json")}
+    write_atomic(folder / "trained.json", json.dumps(held, indent=2) + "\n")
+    return found
+
+
+def _kept(path: Path, settings: str, root: Path) -> ControlRecord | None:
+    """Return the control that was trained with the same settings; None if there is none, or it is damaged."""
+    try:
+        held = json.loads(path.read_text())
+        found = ControlRecord.model_validate_json(json.dumps(held["found"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    good = held["settings"] == settings and found.weights is not None and is_intact(found.weights, root)
+    return found if good else None
 
 
 def with_gain(control: ControlRecord, inputs: Inputs, context: Context) -> ControlRecord:

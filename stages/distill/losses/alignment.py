@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from vitcompress.stages.distill.pairs import LayerPair, averages_down
+from vitcompress.stages.distill.pairs import LayerPair
 
 
 def on_grid(teacher: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -13,7 +13,7 @@ def on_grid(teacher: Tensor, grid: tuple[int, int]) -> Tensor:
     have = (teacher.shape[-2], teacher.shape[-1])
     if have == grid:
         return teacher
-    if averages_down(grid, have):
+    if grid[0] <= have[0] and grid[1] <= have[1]:
         return F.adaptive_avg_pool2d(teacher, grid)
     return F.interpolate(teacher, size=grid, mode="bilinear", align_corners=False)
 
@@ -40,10 +40,7 @@ def normalised(tap: Tensor) -> Tensor:
 def aligned(pair: LayerPair, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     """Return the two taps ``[B, C, H, W]`` of a pair in float32, of one shape.
 
-    Args:
-        pair: says how.
-        student: the student's tap, already at the teacher's width where ``match`` is ``projector``.
-        teacher: the teacher's tap, of any grid and width.
+    The student's is already at the teacher's width where ``match`` is ``projector``; the teacher's has any grid.
     """
     student, teacher = student.float(), on_grid(teacher.float(), (student.shape[-2], student.shape[-1]))
     if pair.match == "projector":

@@ -9,11 +9,7 @@ from torch import Tensor
 def label_loss(student_BK: Tensor, labels: Tensor, smoothing: float) -> Tensor:
     """Return the cross-entropy with the labels, mean over the batch; float32 scalar.
 
-    Args:
-        student_BK: logits.
-        labels: class indices int64 ``[B]``, which are smoothed, or probabilities ``[B, K]`` (mixed images), taken as
-            they are.
-        smoothing: probability spread over all classes.
+    Class indices int64 ``[B]`` are smoothed; probabilities ``[B, K]`` (mixed images) are taken as they are.
     """
     if labels.is_floating_point():
         return F.cross_entropy(student_BK.float(), labels.float())

@@ -52,12 +52,7 @@ def corrected(teacher_BK: Tensor, labels: Tensor, tau: float) -> Tensor:
 
     Wrong is an answer whose most likely class is not the image's (of mixed images: the class of the largest share).
     Wen et al. 2019 (arXiv 1911.07471) put the right class in the place of the wrong one; here the label is the whole
-    answer.
-
-    Args:
-        teacher_BK: logits.
-        labels: class indices int64 ``[B]``, or probabilities ``[B, K]``.
-        tau: the temperature by which the answer is softened afterwards.
+    answer. ``labels`` are as above; ``tau`` is the temperature by which the answer is softened afterwards.
     """
     shares = (labels if labels.is_floating_point() else F.one_hot(labels, teacher_BK.shape[-1])).float()
     wrong = teacher_BK.argmax(dim=-1) != shares.argmax(dim=-1)

@@ -14,13 +14,7 @@ class Average(Callback):
     """Keeps the average up to date and in the checkpoints."""
 
     def __init__(self, model: nn.Module, decay: float, *, warmup: bool) -> None:
-        """Begin the average at the weights of ``model``.
-
-        Args:
-            model: everything that trains, not wrapped.
-            decay: of the average, a step.
-            warmup: whether the decay is smaller in the first steps.
-        """
+        """Begin at the weights of ``model``, not wrapped; with ``warmup`` the decay is smaller in the first steps."""
         self.saved = AveragedWeights(model, decay=decay, use_warmup=warmup)
 
     @property
@@ -41,27 +35,17 @@ class AveragedWeights(ModelEmaV3):  # type: ignore[misc]  # timm's classes are u
     tensors are found once, at the first update.
     """
 
-    averages: list[Tensor]
-    weights: list[Tensor]
-    counters: list[tuple[Tensor, Tensor]]
-    """Average and own of what is counted, which is copied."""
+    pairs: list[tuple[Tensor, Tensor]] | None = None
+    """Average and own."""
 
     @torch.no_grad()
     def update(self, model: nn.Module, step: int | None = None) -> None:
-        """Move the averages towards the weights of ``model``, always the same one.
-
-        Args:
-            model: what was given at the start, trained on.
-            step: optimizer steps taken.
-        """
-        if not hasattr(self, "averages"):
-            self._find(model)
-        torch._foreach_lerp_(self.averages, self.weights, weight=1.0 - self.get_decay(step))
-        for average, own in self.counters:
-            average.copy_(own)
-
-    def _find(self, model: nn.Module) -> None:
-        pairs = list(zip(self.module.state_dict().values(), model.state_dict().values(), strict=True))
-        floating = [pair for pair in pairs if pair[0].is_floating_point()]
-        self.averages, self.weights = [average for average, _ in floating], [own for _, own in floating]
-        self.counters = [pair for pair in pairs if not pair[0].is_floating_point()]
+        """Move the averages towards the weights of ``model``, always the same one, after so many optimizer steps."""
+        if self.pairs is None:
+            self.pairs = list(zip(self.module.state_dict().values(), model.state_dict().values(), strict=True))
+        floating = [pair for pair in self.pairs if pair[0].is_floating_point()]
+        averages, weights = [average for average, _ in floating], [own for _, own in floating]
+        torch._foreach_lerp_(averages, weights, weight=1.0 - self.get_decay(step))
+        for average, own in self.pairs:
+            if not average.is_floating_point():
+                average.copy_(own)

@@ -10,7 +10,7 @@ from torch import Tensor
 from vitcompress.stages.training.callbacks.callback import Callback
 from vitcompress.stages.training.job import Trained, TrainingState
 
-_SAVED = ("epoch", "name", "top1", "highest", "state")
+_SAVED = ("epoch", "highest", "state")
 
 
 class BestWeights(Callback):
@@ -19,9 +19,6 @@ class BestWeights(Callback):
     A few hundred images cannot tell neighbouring epochs apart, and where rates fall to the end of a training, its last
     epochs are the better ones: an earlier epoch has to be better by more than chance to be preferred (the
     one-standard-error rule of Breiman et al. 1984, Classification and Regression Trees, section 3.4.3).
-
-    Accelerate writes it into each checkpoint and reads it back (``register_for_checkpointing``), so that a training
-    that goes on after an interruption keeps the same weights and stops after the same epoch.
 
     Args:
         patience: epochs that are worse than the best one by more than chance, after which training stops.
@@ -34,26 +31,23 @@ class BestWeights(Callback):
         self.saved = self
         self.epoch = 0
         """Epochs trained when these weights were met; 0 before any were."""
-        self.name = "raw"
-        """``raw`` or ``ema``."""
-        self.top1 = -1.0
-        """Percent, of the images that choose."""
         self.highest = -1.0
-        """The same of the best epoch."""
+        """Top-1 of the best epoch, percent, of the images that choose."""
         self.state: dict[str, Tensor] = {}
         """A copy on the CPU."""
 
     def after_evaluation(self, training: TrainingState, found: Trained) -> None:
         """Keep the better of raw and averaged weights if they are as good as the best ones."""
-        self.offer(training.progress.epoch, *found.chosen)
+        _, state, top1 = found.chosen
+        self.offer(training.progress.epoch, state, top1)
 
-    def offer(self, epoch: int, name: str, state: dict[str, Tensor], top1: float) -> None:
+    def offer(self, epoch: int, state: dict[str, Tensor], top1: float) -> None:
         """Keep a copy of these weights if they are as good as the best; an epoch that comes again changes nothing."""
         self.highest = max(self.highest, top1)
         share = self.highest / 100
         error = 100 * math.sqrt(share * (1 - share) / max(1, self.images))
         if epoch > self.epoch and top1 >= self.highest - error:
-            self.epoch, self.name, self.top1 = epoch, name, top1
+            self.epoch = epoch
             self.state = {key: value.detach().to("cpu", copy=True) for key, value in state.items()}
 
     def stops(self, training: TrainingState) -> bool:

@@ -20,9 +20,6 @@ class Callback:
     def start(self, training: TrainingState) -> None:
         """Begin, before the first step of this session; the newest checkpoint is loaded."""
 
-    def before_batch(self, training: TrainingState) -> None:
-        """Follow a batch that was loaded and is not yet trained on."""
-
     def after_step(self, training: TrainingState) -> None:
         """Follow an optimizer step."""
 
@@ -30,7 +27,7 @@ class Callback:
         """Follow a batch, whether or not it ended an optimizer step."""
 
     def after_evaluation(self, training: TrainingState, found: Trained) -> None:
-        """Follow an evaluation on the held-out images; of one epoch it may come twice, when a training is resumed."""
+        """Follow an evaluation; of one epoch it may come twice, when a training is resumed."""
 
     def after_epoch(self, training: TrainingState, pace: Pace | None, found: Trained | None) -> None:
         """Follow an epoch, before the checkpoint that covers it.

@@ -13,11 +13,7 @@ from vitcompress.stages.training.terms import shares
 
 
 class Metrics(Callback):
-    """Shows progress and writes metrics; in every process but the main one it only tells the others where it is.
-
-    Args:
-        callbacks: the others of this training, whose ``metrics`` go into the line.
-    """
+    """Shows progress and writes metrics, those of the other ``callbacks`` too; only the main process does both."""
 
     def __init__(self, callbacks: Sequence[Callback]) -> None:
         self.callbacks = callbacks
@@ -55,7 +51,6 @@ class Metrics(Callback):
             "val_top1_raw": found and found.top1_raw,
             "val_top1_ema": found and found.top1_ema,
             "images_per_second": pace and pace.rate,
-            "data_wait_seconds": pace and pace.waited,
             "seconds": progress.seconds,
         }
         for callback in self.callbacks:

@@ -8,10 +8,9 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
 from reduced_models import export, reduce, with_huge_mlp
 
-from vitcompress.exporters.precision.compare import deviation, logits_of
+from vitcompress.exporters.precision.compare import logits_of
 from vitcompress.exporters.precision.graph import SourceGraph, inferred, load_source, tensor_types
 from vitcompress.exporters.precision.halves import fp16_from_fp32
 from vitcompress.exporters.precision.simulate import simulated
@@ -34,28 +33,11 @@ def test_no_cast_but_at_a_border(source: SourceGraph) -> None:
     assert all(types[before] != types[after] for after, before in casts.items())
 
 
-def test_weights_are_stored_once_and_half_as_large(source: SourceGraph) -> None:
-    model = fp16_from_fp32(source)
-    assert len(model.SerializeToString()) < 0.6 * len(source.model.SerializeToString())
-    names = [tensor.name for tensor in model.graph.initializer]
-    assert len(names) == len(set(names))
-    assert set(names) <= {name for node in model.graph.node for name in node.input}
-
-
 def test_everything_kept_is_fp32_bit_by_bit(source: SourceGraph, images: NDArray[np.float32]) -> None:
     model = fp16_from_fp32(source, [node.name for node in source.nodes])
     assert "Cast" not in {node.op_type for node in model.graph.node}
     expected = logits_of(source.model, images, optimised=False)
     np.testing.assert_array_equal(logits_of(model, images, optimised=False), expected)
-
-
-def test_the_simulation_is_near_numpy_in_fp16(source: SourceGraph, images: NDArray[np.float32]) -> None:
-    model = fp16_from_fp32(source)
-    expected = logits_of(source.model, images, optimised=False)
-    reference = deviation(ReferenceEvaluator(model).run(None, {"images": images})[0], expected)
-    simulation = deviation(logits_of(simulated(model), images, optimised=False), expected)
-    assert 0.2 < simulation.rms / reference.rms < 5
-    assert reference.rms > 1e-5
 
 
 def test_overflow_shows_in_the_simulation_alone(tmp_path: Path, images: NDArray[np.float32]) -> None:

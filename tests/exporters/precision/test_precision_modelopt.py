@@ -16,13 +16,9 @@ from numpy.typing import NDArray
 from reduced_models import digits, reduce
 
 from vitcompress.core.errors import EnvironmentLacksError, ResultError
-from vitcompress.exporters.precision import trial
-from vitcompress.exporters.precision.calibrate import calibrated
 from vitcompress.exporters.precision.graph import load_source
 from vitcompress.exporters.precision.halves import fp16_from_fp32
-from vitcompress.exporters.precision.integers import int8_from_fp32, quantizable
 from vitcompress.exporters.precision.limits import Limits
-from vitcompress.exporters.precision.reduce import ReducedFacts
 from vitcompress.exporters.tensorrt import engine_from_onnx, installed_flavours
 
 needs_modelopt = pytest.mark.skipif(importlib.util.find_spec("modelopt") is None, reason="ModelOpt is not installed")
@@ -69,43 +65,18 @@ class FakeModelOpt:
         model.opset_import[0].version = 22
         return model
 
-    def quantize(self, path: str, **given: Any) -> None:
-        """An "fp8" graph that is int8 in truth."""
-        self.calls.append(given)
-        source = load_source(Path(path))
-        names = set(quantizable(source))
-        operands = {node.input[0] for node in source.nodes if node.name in names}
-        ranges = calibrated(source, given["calibration_data"]["images"], operands)[0]
-        onnx.save(int8_from_fp32(source, ranges), given["output_path"])
-
-
-def faked(patch: pytest.MonkeyPatch) -> FakeModelOpt:
-    """ModelOpt replaced until `patch` is undone."""
-    made = FakeModelOpt()
-    modules = {"modelopt": {"__version__": "0.0"}, "modelopt.onnx": {}}
-    modules["modelopt.onnx.autocast"] = {"convert_to_mixed_precision": made.convert_to_mixed_precision}
-    modules["modelopt.onnx.quantization"] = {"quantize": made.quantize}
-    for name, content in modules.items():
-        module = types.ModuleType(name)
-        vars(module).update(content)
-        patch.setitem(sys.modules, name, module)
-    return made
-
 
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeModelOpt:
-    return faked(monkeypatch)
-
-
-@pytest.fixture(scope="module")
-def free(
-    onnx_file: Path, digit_images: NDArray[np.float32], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[ReducedFacts, FakeModelOpt]:
-    """A bf16 graph with no node left out, and what ModelOpt was asked for it."""
-    source = Path(shutil.copy(onnx_file, tmp_path_factory.mktemp("free") / "fp32.onnx"))
-    with pytest.MonkeyPatch.context() as patch:
-        made = faked(patch)
-        return reduce(source, "bf16", digit_images), made
+    """ModelOpt replaced."""
+    made = FakeModelOpt()
+    modules = {"modelopt": {"__version__": "0.0"}, "modelopt.onnx": {}}
+    modules["modelopt.onnx.autocast"] = {"convert_to_mixed_precision": made.convert_to_mixed_precision}
+    for name, content in modules.items():
+        module = types.ModuleType(name)
+        vars(module).update(content)
+        monkeypatch.setitem(sys.modules, name, module)
+    return made
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp8"])
@@ -119,8 +90,10 @@ def test_without_modelopt_the_install_is_named(
     assert [entry.name for entry in source.parent.iterdir()] == ["fp32.onnx"]
 
 
-def test_bf16_is_measured_by_rounding_and_not_run(free: tuple[ReducedFacts, FakeModelOpt]) -> None:
-    facts, asked = free
+def test_bf16_is_measured_by_rounding_and_not_run(
+    fake: FakeModelOpt, source: Path, digit_images: NDArray[np.float32]
+) -> None:
+    facts = reduce(source, "bf16", digit_images)
     assert facts.audit["MatMul"] == {"bf16": 12}
     assert facts.audit["LayerNormalization"] == {"fp32": 5}
     assert facts.how.difference is not None
@@ -128,37 +101,11 @@ def test_bf16_is_measured_by_rounding_and_not_run(free: tuple[ReducedFacts, Fake
     assert "rounded to bf16" in facts.how.measured
     assert facts.how.as_run is None
     assert "ModelOpt 0.0 AutoCast" in facts.how.method
-    (given,) = asked.calls
+    (given,) = fake.calls
     assert given["low_precision_type"] == "bf16"
     assert given["op_types_to_exclude"] == ["LayerNormalization", "Softmax"]
     assert given["nodes_to_exclude"] == []
     assert given["keep_io_types"] is True
-
-
-def test_what_cannot_be_run_is_not_measured(
-    fake: FakeModelOpt, source: Path, digit_images: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = trial.logits_of
-
-    def of_fp32_alone(*args: Any, **given: Any) -> NDArray[np.float32]:
-        if fake.calls:
-            raise ResultError("ONNX Runtime cannot run the graph on the CPU (no such kernel).")
-        return real(*args, **given)
-
-    monkeypatch.setattr(trial, "logits_of", of_fp32_alone)
-    facts = reduce(source, "bf16", digit_images, Limits(difference=0.0, agreement=1.0))
-    assert (facts.how.difference, facts.how.agreement) == (None, None)
-    assert facts.how.measured.startswith("not measured: ONNX Runtime cannot run the graph")
-    assert facts.how.kept_fp32 == ()
-
-
-def test_an_fp8_that_is_none_is_refused(fake: FakeModelOpt, source: Path, digit_images: NDArray[np.float32]) -> None:
-    with pytest.raises(ResultError, match=r"this fp8 graph computes 0 of its 14 matrix products in fp8"):
-        reduce(source, "fp8", digit_images)
-    given = fake.calls[0]
-    assert (given["quantize_mode"], given["calibration_eps"]) == ("fp8", ["cpu"])
-    assert given["calibration_data"]["images"].shape == (48, 3, 32, 32)
-    assert not source.with_name("fp8.onnx").exists()
 
 
 def test_its_errors_are_ours(fake: FakeModelOpt, source: Path, digit_images: NDArray[np.float32]) -> None:
@@ -183,7 +130,6 @@ def test_modelopt_itself(
             source.with_name("m.engine"),
             flavour="tensorrt-rtx",
             precision=precision,
-            min_batch=1,
             opt_batch=1,
             max_batch=4,
             compute_capabilities=("8.9",),  # fp8 came with Ada

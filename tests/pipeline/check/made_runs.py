@@ -41,18 +41,9 @@ def made(
 ) -> dict[str, Any]:
     """A report.
 
-    Args:
-        lost: images that the student in ONNX Runtime had right and has wrong.
-        swapped: images that it had right and has wrong, and as many the other way round.
-        slower: factor on the student's times.
-        machine: factor on all times.
-        seed: of the sessions' noise.
-        sessions: per row.
-        digest: of the images.
-        hardware: measured on.
-        disturbance: share of the CPUs' time that others took.
-        case: of the sample reports.
-        changed: of the fields of its records, such as ``bundle={"onnx": "fp16"}``.
+    The student in ONNX Runtime has ``lost`` images wrong that it had right, and ``swapped`` more, with as many the
+    other way round. Its times are longer by the factor ``slower``, all times by ``machine``; ``seed`` is that of the
+    noise. ``changed`` are fields of the sample's records, such as ``bundle={"onnx": "fp16"}``.
     """
     records: Records = CASES[case]
     rng = np.random.default_rng(seed)

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import xml.etree.ElementTree as Xml
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,31 +46,26 @@ def test_a_sound_run_passes_and_what_was_compared_is_written(
 def test_a_regression_fails_with_its_cause_on_one_line(
     run: Path, baseline: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    written(run, made(lost=40, slower=1.15, seed=3))
+    evil = ELSEWHERE.model_copy(update={"processor": "[red]<b>|x[/nope]"})
+    written(run, made(lost=40, slower=1.15, seed=3, hardware=evil))
     assert compress(run, "--baseline", baseline, "--output", tmp_path / "out") == 1
-    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("FAIL onnx")]
-    assert len(lines) == 2
-    assert "of top-1 lost against the baseline" in lines[0]
-    assert "slower against the teacher than the baseline" in lines[1]
-    assert lines[0] in (tmp_path / "out" / "check.md").read_text()
+    out = capsys.readouterr().out
+    lines = [line for line in out.splitlines() if line.startswith("FAIL onnx")]
+    assert [line.partition(":")[0] for line in lines] == [
+        "FAIL onnx (fp32) loss of top-1",
+        "FAIL onnx (fp32) slowdown against the teacher",
+    ]
+    page = (tmp_path / "out" / "check.md").read_text()
+    assert lines[0] in page
+    assert "[red]<b>" in out  # text of a report is never read as markup
+    assert "<b>" not in page
     suite = Xml.fromstring((tmp_path / "out" / "check.junit.xml").read_text())  # noqa: S314 - written just now
-    assert suite.get("failures") == "2"
     failed = [case.get("name") for case in suite.iter("testcase") if case.find("failure") is not None]
-    assert failed == ["onnx (fp32) accuracy loss at most 0 points", "onnx (fp32) slowdown, batch 1 at most 3 %"]
+    assert failed == [
+        "onnx (fp32) loss of top-1 at most 0 points",
+        "onnx (fp32) slowdown against the teacher at most 3 %",
+    ]
     assert not (run / "report" / "check.json").exists()
-
-
-def test_the_terminal_table_fits_80_columns(
-    run: Path, baseline: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
-    written(run, made(lost=40, slower=1.15, seed=3, hardware=ELSEWHERE))
-    more = [word for name in ("max_latency_growth", "max_growth") for word in ("--set", f"check.{name}=1.25")]
-    assert compress(run, "--baseline", baseline, *more) == 1
-    out = capsys.readouterr().out.splitlines()
-    head = next(index for index, line in enumerate(out) if line.startswith(" artifact"))
-    assert all(len(line) <= 80 for line in out[head:-1])
-    assert {"fail", "unmeasured", "pass"} <= {line.split()[-1] for line in out[head:] if line.strip()}
 
 
 def test_settings_of_the_run_hold_unless_the_command_says_otherwise(run: Path, baseline: Path) -> None:
@@ -88,12 +80,8 @@ def test_settings_of_the_run_hold_unless_the_command_says_otherwise(run: Path, b
     ("setting", "said"),
     [
         ("check.max_slow=1", "unknown key 'check.max_slow'; did you mean max_slowdown"),
-        ("check.confidence=2", "'check.confidence' is 2, should be less than or equal to 0.9999"),
-        ("max_slowdown=5", "not of max_slowdown; write check.max_slowdown"),
-        ("check.artifacts=[]", "should be a list of 1 or more"),
-        ("check.artifacts=[onnx-int8]", "require names 'onnx', which is not among the artifacts .*; add it"),
-        ("check.artifacts=[onnx-int9]", "artifacts names 'onnx-int9'.* did you mean onnx-int8"),
-        ("gates.min_speedup=1", "can change settings of check, not of gates"),
+        ("check.max_slowdown=-2", "'check.max_slowdown' is -2, should be greater than or equal to 0"),
+        ("max_slowdown=5", "can change settings of check, not of max_slowdown"),
     ],
 )
 def test_settings_that_are_not_there_are_refused(run: Path, baseline: Path, setting: str, said: str) -> None:
@@ -116,28 +104,17 @@ def test_update_tells_what_it_writes_and_what_changes(run: Path, tmp_path: Path)
     path = tmp_path / "new" / "baseline.json"
     first = renew(run, path, force=False)
     assert first[0] == f"baseline {path} written"
-    assert any(line.startswith("  artifact onnx-fp32: top-1 ") for line in first)
+    assert any(line.startswith("  artifact onnx-fp32 top-1: ") for line in first)
     before = path.read_bytes()
     assert renew(run, path, force=False) == [f"baseline {path} is as this run measured it; left as it is"]
     assert path.read_bytes() == before
     written(run, made(lost=10, seed=4, hardware=ELSEWHERE))
     told = renew(run, path, force=False)
     assert told[0] == f"baseline {path} replaced"
-    assert "  artifact onnx-fp32 answers: 10 of 1000 images turn right or wrong" in told
+    assert "  artifact onnx-fp32: 10 of 1000 images turn right or wrong" in told
     assert any(line.startswith("  hardware: A processor") for line in told)
     assert any(line.startswith("  artifact onnx-fp32 top-1: ") and " -> " in line for line in told)
     assert check(run, path, {}, None)["verdict"]["passed"]
-    busy = renew(written(tmp_path / "busy", made(disturbance=0.4)), tmp_path / "busy.json", force=False)
-    assert busy[-1].startswith("  other processes took 40% of the CPUs' time while it was measured")
-
-
-def test_update_writes_through_a_link(run: Path, baseline: Path) -> None:
-    target = baseline.with_name("target.json")
-    link = baseline.with_name("link.json")
-    link.symlink_to(target.name)
-    assert compress(run, "--baseline", link, "--update") == 0
-    assert link.is_symlink()
-    assert load_baseline(target).artifacts == load_baseline(baseline).artifacts
 
 
 def test_a_run_that_failed_its_gates_or_another_network_needs_force(run: Path, baseline: Path) -> None:
@@ -151,70 +128,23 @@ def test_a_run_that_failed_its_gates_or_another_network_needs_force(run: Path, b
     assert baseline.read_bytes() == before
     with pytest.raises(UsageError, match=r"strategy plain, here lift.* Nothing was compared"):
         check(run, baseline, {}, None)
-    assert "  models.strategy: plain -> lift" in renew(run, baseline, force=True)
+    models = "deit_tiny_patch16_224 from cait_s24_224, "
+    replaced = f"  models: {models}plain; deployed plain -> {models}lift; deployed lift-folded"
+    assert replaced in renew(run, baseline, force=True)
     written(run, made(case="lift", gates={"passed": False}))
     found = check(run, baseline, {}, None)
     assert found["verdict"]["passed"]
     assert any("failed its own gates" in note for note in found["notes"])
 
 
-def edited(**changes: Any) -> Callable[[Path], None]:
-    """Change a JSON file by top-level key; a dotted key reaches inside, None removes."""
-
-    def edit(path: Path) -> None:
-        content = json.loads(path.read_text())
-        for dotted, value in changes.items():
-            *outer, last = dotted.split("__")
-            place = content
-            for key in outer:
-                place = place[int(key) if isinstance(place, list) else key.replace("_fp", "-fp")]
-            if value is None:
-                del place[last]
-            else:
-                place[last] = value
-        path.write_text(json.dumps(content))
-
-    return edit
-
-
-def replaced(content: bytes) -> Callable[[Path], None]:
-    def replace(path: Path) -> None:
-        path.unlink()
-        path.write_bytes(content)
-
-    return replace
-
-
-def cut(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-200])
-
-
-BROKEN: dict[str, Callable[[Path], None]] = {
-    "empty": replaced(b""),
-    "truncated": cut,
-    "other JSON": replaced(b'{"a": 1}'),
-    "newer": edited(schema_version=99),
-    "older": edited(schema_version=0),
-    "version of another type": edited(schema_version="3"),
-    "other kind": edited(kind="something"),
-    "unknown key": edited(extra=1),
-    "missing key": edited(images=None),
-    "bits of wrong length": edited(artifacts__onnx_fp32__right="AAAA"),
-    "bits that are none": edited(artifacts__onnx_fp32__right="?"),
-    "answers that contradict their top-1": edited(artifacts__onnx_fp32__top1=12.5),
-    "negative time": edited(artifacts__onnx_fp32__session_p50_ms={"1": [1.0, -1.0]}),
-    "time below any clock": edited(artifacts__onnx_fp32__session_p50_ms={"1": [1e-320, 1.0]}),
-    "no times": edited(artifacts__onnx_fp32__session_p50_ms={"1": []}),
-    "batch that is no number": edited(artifacts__onnx_fp32__session_p50_ms={"one": [1.0, 1.0]}),
-    "batch below one": edited(artifacts__onnx_fp32__session_p50_ms={"-1": [1.0, 1.0]}),
-    "no version": edited(schema_version=None),
-    "time of another type": edited(artifacts__onnx_fp32__session_p50_ms={"1": ["fast"]}),
-    "no such artifact": edited(recommended={"onnx": "onnx-fp23", "engine": None}),
-}
-BROKEN_REPORT: dict[str, Callable[[Path], None]] = {
-    "answers of wrong length": edited(accuracy__3__right="AAAA"),
-    "truncated": cut,
-}
+def edit(file: Path, path: str, value: Any) -> None:
+    """Set what stands at a path in a JSON file."""
+    content = json.loads(file.read_text())
+    place, (*outer, last) = content, path.split("/")
+    for key in outer:
+        place = place[int(key) if isinstance(place, list) else key]
+    place[last] = value
+    file.write_text(json.dumps(content))
 
 
 def refused(run: Path, baseline: Path, capsys: pytest.CaptureFixture[str], *more: str) -> str:
@@ -231,20 +161,43 @@ def refused(run: Path, baseline: Path, capsys: pytest.CaptureFixture[str], *more
     return lines[0]
 
 
-@pytest.mark.parametrize("how", BROKEN)
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("kind", "something"),
+        ("schema_version", 99),
+        ("extra", 1),
+        ("images", None),
+        ("artifacts/onnx-fp32/right", "AAAA"),  # bits of another length
+        ("artifacts/onnx-fp32/right", "?"),
+        ("artifacts/onnx-fp32/top1", 12.5),  # its answers say otherwise
+        ("artifacts/onnx-fp32/session_p50_ms", {"1": [1e-320, 1.0]}),
+        ("artifacts/onnx-fp32/session_p50_ms", {"-1": [1.0, 1.0]}),
+    ],
+)
 def test_a_broken_baseline_is_refused_and_never_overwritten(
-    run: Path, baseline: Path, how: str, capsys: pytest.CaptureFixture[str]
+    run: Path, baseline: Path, path: str, value: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    BROKEN[how](baseline)
+    edit(baseline, path, value)
     assert str(baseline) in refused(run, baseline, capsys)
     assert str(baseline) in refused(run, baseline, capsys, "--update", "--force")
+
+
+def test_a_cut_baseline_or_report_is_refused(run: Path, baseline: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = run / "report" / "report.json"
+    edit(report, "accuracy/3/right", "AAAA")
+    assert str(report) in refused(run, baseline, capsys)
+    for file in (report, baseline):
+        file.write_bytes(file.read_bytes()[:-200])
+        assert str(file) in refused(run, baseline, capsys, "--update")
+        written(run, made())
 
 
 @pytest.mark.parametrize(
     ("more", "said"),
     [
         (["--output", "BASELINE"], "cannot be written (a file is where a folder is needed); give a folder"),
-        (["--update", "--set", "check.batch=8"], "leave them out"),
+        (["--update", "--set", "check.max_growth=8"], "leave them out"),
         (["--force"], "--force goes with --update alone"),
     ],
 )
@@ -254,68 +207,28 @@ def test_options_that_cannot_be_used_are_refused(
     assert said in refused(run, baseline, capsys, *[str(baseline) if one == "BASELINE" else one for one in more])
 
 
-@pytest.mark.parametrize("how", BROKEN_REPORT)
-def test_a_broken_report_is_refused_and_the_baseline_left(
-    run: Path, baseline: Path, how: str, capsys: pytest.CaptureFixture[str]
+def test_missing_and_other_files_are_refused_with_what_to_do(
+    run: Path, baseline: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    report = run / "report" / "report.json"
-    BROKEN_REPORT[how](report)
-    assert str(report) in refused(run, baseline, capsys)
-    assert str(report) in refused(run, baseline, capsys, "--update")
-
-
-def test_one_file_given_for_the_other_is_refused(run: Path, baseline: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    report = run / "report" / "report.json"
-    assert "is no baseline but a report" in refused(run, report, capsys)
-    assert "is no baseline but a report" in refused(run, report, capsys, "--update", "--force")
+    absent, report = baseline.parent / "absent.json", run / "report" / "report.json"
+    assert "is no baseline; give a file" in refused(run, report, capsys)
     assert "no report of compress" in refused(baseline, baseline, capsys)
-
-
-def test_missing_files_say_how_to_make_them(run: Path, baseline: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    absent = baseline.parent / "absent.json"
     assert f"`compress check RUN --baseline {absent} --update`" in refused(run, absent, capsys)
-    (run / "report" / "report.json").unlink()
+    report.unlink()
     assert "give the folder of a finished `compress run`" in refused(run, baseline, capsys)
-    assert "absent" in refused(baseline.parent / "absent", baseline, capsys)
 
 
 def test_a_report_of_an_earlier_version_is_refused_with_what_to_do(
     run: Path, baseline: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    old = Path(__file__).parents[1] / "report" / "data" / "report-2.json"
-    (run / "report" / "report.json").write_bytes(old.read_bytes())
+    written(run, made() | {"schema_version": 2})
     for more in ([], ["--update"]):
         said = refused(run, baseline, capsys, *more)
-        assert "earlier version" in said
-        assert "run `compress verify RUN` again" in said
+        assert "has report schema 2, written by another version" in said
+        assert "run `compress verify RUN`" in said
 
 
 def test_a_run_without_sessions_is_no_baseline(run: Path, baseline: Path, capsys: pytest.CaptureFixture[str]) -> None:
     written(run, made(sessions=0))
     assert "no timing sessions of onnx-fp32" in refused(run, baseline, capsys, "--update")
     assert check(run, baseline, {}, None)["verdict"]["word"] == "FAIL"  # what is required is unmeasured
-
-
-def test_text_of_a_report_is_never_read_as_markup(
-    run: Path, baseline: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    evil = ELSEWHERE.model_copy(update={"processor": "[red]<b>|x[/nope]\x07"})
-    written(run, made(hardware=evil))
-    assert compress(run, "--baseline", baseline) == 0
-    assert "[red]<b>" in capsys.readouterr().out
-    assert "<b>" not in (run / "report" / "check.md").read_text()
-
-
-def test_check_starts_at_once_and_without_torch(run: Path, baseline: Path) -> None:
-    program = (
-        "import sys\nfrom vitcompress.pipeline import cli\n"
-        "try:\n    cli.main(sys.argv[1:])\nexcept SystemExit as stop:\n    assert stop.code == 0, stop.code\n"
-        "assert not {'torch', 'timm', 'onnx', 'onnxruntime', 'sklearn', 'matplotlib'} & set(sys.modules)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program, "check", str(run), "--baseline", str(baseline)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from made_runs import made, written
 
 from vitcompress.pipeline.check.command import check, renew
@@ -32,27 +31,14 @@ def test_the_defaults_on_the_page_are_the_programs() -> None:
     config = CheckConfig()
     assert f"| `check.max_accuracy_loss` | {config.max_accuracy_loss:g} points |" in PAGE
     assert f"| `check.max_slowdown` | {config.max_slowdown:g} % |" in PAGE
-    assert config.max_latency_growth is config.max_growth is None
-    assert f"`check.confidence` ({config.confidence})" in PAGE
+    assert config.max_growth is None
 
 
 def test_what_images_that_all_agree_prove_is_as_told() -> None:
-    def proven(images: int) -> float:
-        return share_interval(np.ones(images, dtype=np.bool_))[1]
-
-    assert f"{proven(359):.2f} % of the 359 embedded digits" in PAGE
-    assert proven(764) < 99.5 <= proven(765)
+    low, enough = (share_interval(np.ones(images, dtype=np.bool_))[1] for images in (359, 765))
+    assert f"{low:.2f} % of the 359 embedded digits" in PAGE
+    assert 99.5 <= enough < 99.51
     assert "99.5 % needs 765" in PAGE
-
-
-def test_the_example_of_gates_is_a_config() -> None:
-    (block,) = re.findall(r"^    gates:\n(?:      .*\n)+", PAGE, re.MULTILINE)
-    given = yaml.safe_load(block)["gates"]
-    gates = GatesConfig.model_validate(
-        {key: tuple(one) if isinstance(one, list) else one for key, one in given.items()}
-    )
-    assert gates.limits_of("onnx-int8")["max_accuracy_drop"] == 3.0
-    assert gates.limits_of("tensorrt-rtx-fp16")["max_size_mb"] is None
 
 
 def test_lines_on_the_page_have_the_programs_form(tmp_path: Path) -> None:

@@ -80,10 +80,6 @@ class Browser:
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
-    def unfold(self) -> None:
-        """Open everything that is folded."""
-        self.ask("for (const one of document.querySelectorAll('details')) one.open = true;")
-
     def logs(self) -> tuple[list[str], list[str]]:
         """What the console said, and the addresses asked for, since the last call."""
         console = [f"{entry['level']}: {entry['message']}" for entry in self.driver.get_log("browser")]

@@ -1,4 +1,4 @@
-"""Networks as if they had been read: chosen numbers in the fields that advice and approach look at."""
+"""Networks as if they had been read: chosen numbers in the fields that are looked at, or random tokens measured."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
-from made_networks import made_tap
+from naive_measures import measured, random_tokens
 from numpy.typing import ArrayLike, NDArray
 
 from vitcompress.stages.analysis.results import OTHER_WAYS, NetworkResult, TapResult, kept_rows
@@ -40,10 +40,15 @@ def crafted_tap(
     places = kept_rows(images, kept)
     alike = {"rank": rank, "pca_rank": pca_rank, "intensity": intensity}
     others = [{name: np.asarray(v) for name, v in (alike | dict(ways.get(way, {}))).items()} for way in OTHER_WAYS]
-    return replace(
-        made_tap(layer, 0.5, width, images=1, kept=0, name=name),
+    frequencies = width // 2 + 1
+    return TapResult(
+        layer=layer,
+        name=f"{name} {layer}",
+        width=width,
+        tokens=196,
         images=images,
         rank=np.broadcast_to(np.asarray(rank, dtype=np.int64), (images, 4)),
+        image_spectrum=np.full(width, 1 / width),
         pca_spectrum=np.full(width, 1 / width),
         pca_rank=np.broadcast_to(np.asarray(pca_rank, dtype=np.int64), (kept, 4)),
         normed=normed,
@@ -52,15 +57,38 @@ def crafted_tap(
         way_rank=np.stack([np.broadcast_to(row["rank"], (images, 4))[places] for row in others]).astype(np.int64),
         way_intensity=np.stack([np.broadcast_to(row["intensity"], (images,))[places] for row in others]).astype(float),
         channel_energy=np.array([0.15, 0.1, *[0.75 / (width - 2)] * (width - 2)]),
+        sep_energy=np.full(frequencies, 1 / frequencies),
+        sep_sorted=np.arange(1, width + 1) / width,
+        participation=np.full(images, float(width)),
+        permuted=np.full((20, frequencies), 1 / frequencies),
+        sampled=np.full(frequencies, 1 / frequencies),
+        order_effect=np.zeros(images),
         intensity=np.broadcast_to(np.asarray(intensity, dtype=float), (images,)),
+        spectrum=np.ones(frequencies),
         entropy=np.broadcast_to(np.asarray(entropy, dtype=float), (kept,)),
         magnitude=np.broadcast_to(np.asarray(magnitude, dtype=float), (images,)),
+        low=-1.0,
+        high=1.0,
     )
 
 
 def crafted(taps: Sequence[TapResult], label: str = "teacher", epoch: int | None = None) -> NetworkResult:
     """A network of these taps."""
     return NetworkResult(label, "crafted_net", tuple(taps), "made up", 0.0, 0.0, epoch)
+
+
+def random_network(
+    label: str = "teacher", *, depth: int = 3, width: int = 12, images: int = 6, epoch: int | None = None
+) -> NetworkResult:
+    """A network of random tokens, measured."""
+    taps = [measured(random_tokens(images, 9, width, seed=layer)) for layer in range(depth)]
+    taps = [replace(tap, layer=layer, name=f"block {layer}") for layer, tap in enumerate(taps)]
+    return crafted(taps, label, epoch)
+
+
+def followed(*epochs: int) -> list[NetworkResult]:
+    """A teacher, and a student after these epochs."""
+    return [random_network(), *(random_network(f"student epoch {epoch}", depth=2, epoch=epoch) for epoch in epochs)]
 
 
 def around(value: float, images: int, spread: float, seed: int = 0) -> Array:

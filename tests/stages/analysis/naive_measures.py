@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from vitcompress.stages.analysis.measures.order import SAMPLE, channel_orders
+from vitcompress.stages.analysis.measures.order import SAMPLE, SEED, channel_orders
 from vitcompress.stages.analysis.results import ENERGY_SHARES, TapResult
 from vitcompress.stages.analysis.tap import TapMeasures
 
@@ -42,20 +41,11 @@ def energies(token: np.ndarray) -> np.ndarray:
     return np.abs(np.fft.fft(token)) ** 2
 
 
-def drawn_tokens(x: np.ndarray, seed: int) -> Iterator[np.ndarray]:
-    """Of each image, the tokens that the baseline is computed of ``[K, D]``: drawn by turns."""
-    count, width = x.shape[1:]
-    random = np.random.default_rng([seed, width, count])
-    for image in x:
-        yield image[random.choice(count, min(SAMPLE, count), replace=False)]
-
-
-def naive(tokens: Tensor, keep: list[int], seed: int = 0, norm: nn.LayerNorm | None = None) -> dict[str, Any]:
+def naive(tokens: Tensor, keep: list[int], norm: nn.LayerNorm | None = None) -> dict[str, Any]:
     """Every array of TapResult for tokens ``[n, N, D]``."""
     x = tokens.numpy().astype(np.float64)
     width = x.shape[2]
-    out: dict[str, Any] = {"zero_tokens": int((np.abs(x).sum(axis=2) == 0).sum())}
-    out |= _ranks_of(x, keep) | _spectra_of(x) | _baseline_of(x, seed) | _ways_of(x, keep, norm)
+    out = _ranks_of(x, keep) | _ways_of(x, keep, norm) | _spectra_of(x) | _baseline_of(x)
     out["intensity"] = _intensities(x)
     out["spectrum"] = np.mean([[np.abs(np.fft.rfft(t)) / width for t in image] for image in x], axis=(0, 1))
     out["magnitude"] = np.array([np.abs(image).mean() for image in x])
@@ -127,45 +117,37 @@ def _ways_of(x: np.ndarray, keep: list[int], norm: nn.LayerNorm | None) -> dict[
 
 
 def _spectra_of(x: np.ndarray) -> dict[str, Any]:
-    width = x.shape[2]
     energy, ordered, participation = [], [], []
     for image in x:
-        components = []
-        for token in image:
-            if not token.any():
-                continue
-            whole = energies(token)
-            energy.append(folded(whole) / whole.sum())
-            ordered.append(np.cumsum(np.sort(whole)[::-1]) / whole.sum())
-            components.append(whole.sum() ** 2 / (whole**2).sum())
+        whole = [energies(token) for token in image if token.any()]
+        energy += [folded(e) / e.sum() for e in whole]
+        ordered += [np.cumsum(np.sort(e)[::-1]) / e.sum() for e in whole]
+        components = [e.sum() ** 2 / (e**2).sum() for e in whole]
         participation.append(np.mean(components) if components else np.nan)
-    zeros = np.zeros(width // 2 + 1)
     return {
-        "sep_energy": np.mean(energy, axis=0) if energy else zeros,
-        "sep_sorted": np.mean(ordered, axis=0) if ordered else np.zeros(width),
+        "sep_energy": np.mean(energy, axis=0) if energy else np.zeros(x.shape[2] // 2 + 1),
+        "sep_sorted": np.mean(ordered, axis=0) if ordered else np.zeros(x.shape[2]),
         "participation": np.array(participation),
     }
 
 
-def _baseline_of(x: np.ndarray, seed: int) -> dict[str, Any]:
-    width = x.shape[2]
-    orders = channel_orders(width, seed)
+def _baseline_of(x: np.ndarray) -> dict[str, Any]:
+    count, width = x.shape[1:]
+    random, orders = np.random.default_rng([SEED, width, count]), channel_orders(width)
     own, permuted, effect = [], [], []
-    for image in drawn_tokens(x, seed):
+    for image in x:
+        drawn = image[random.choice(count, min(SAMPLE, count), replace=False)]
         gains = []
-        for token in image:
-            if not token.any():
-                continue
-            curve = folded(energies(token)) / energies(token).sum()
-            others = [folded(energies(token[order])) / energies(token).sum() for order in orders]
+        for token in drawn[drawn.any(axis=1)]:
+            total = energies(token).sum()
+            curve, *others = [folded(energies(token[order])) / total for order in (np.arange(width), *orders)]
             own.append(curve)
             permuted.append(others)
             gains.append(np.cumsum(curve).mean() - np.mean([np.cumsum(other).mean() for other in others]))
         effect.append(np.mean(gains) if gains else np.nan)
-    frequencies = width // 2 + 1
     return {
-        "sampled": np.mean(own, axis=0) if own else np.zeros(frequencies),
-        "permuted": np.mean(permuted, axis=0) if permuted else np.zeros((len(orders), frequencies)),
+        "sampled": np.mean(own, axis=0) if own else np.zeros(width // 2 + 1),
+        "permuted": np.mean(permuted, axis=0) if permuted else np.zeros((len(orders), width // 2 + 1)),
         "order_effect": np.array(effect),
     }
 
@@ -173,17 +155,16 @@ def _baseline_of(x: np.ndarray, seed: int) -> dict[str, Any]:
 def measured(
     tokens: Tensor,
     keep: list[int] | None = None,
-    seed: int = 0,
     batches: list[int] | None = None,
     norm: nn.Module | None = None,
     closely: int | None = None,
 ) -> TapResult:
     """Tokens ``[n, N, D]`` through TapMeasures, in batches of these sizes (default: one)."""
     kept = np.arange(len(tokens)) if keep is None else np.array(keep, dtype=np.int64)
-    measures = TapMeasures(3, "block 3", len(tokens), kept, seed, norm=norm, closely=closely)
+    measures = TapMeasures(3, "block 3", len(tokens), kept, norm=norm, closely=closely)
     for batch in tokens.split(batches or [len(tokens)]):
         measures.update(batch)
-    return measures.finish()
+    return measures.finish(measures.low, measures.high)
 
 
 def random_tokens(*shape: int, seed: int = 0) -> Tensor:

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import json
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -11,9 +9,8 @@ from crafted_networks import CAIT_LAYERS, around, cait_intensities, crafted, tea
 from scipy.stats import binom
 
 from vitcompress.core.analysis_records import Advice, Recommendation
-from vitcompress.core.errors import UsageError
 from vitcompress.stages.analysis.advice import advise
-from vitcompress.stages.analysis.drawn import leading, selected_layers, statistics
+from vitcompress.stages.analysis.drawn import leading, statistics
 from vitcompress.stages.analysis.results import NetworkResult
 from vitcompress.stages.analysis.rules import RULES
 from vitcompress.stages.analysis.statistics import MIN_IMAGES, resampled_rows
@@ -39,11 +36,9 @@ def test_published_cait_and_deit_tiny_give_a_lift_on_the_last_taps() -> None:
     assert answer(advice, "strategy").rule == "each image fits"
     assert answer(advice, "strategy").confidence == 1
     reason = answer(advice, "strategy").reason
-    own_words = "121 of its own for 99 % (99th percentile of 1,000 images)"
-    assert all(words in reason for words in ("302 directions", "median of 1,000", "192 wide", own_words))
+    assert all(words in reason for words in ("302 directions", "192 wide", "121 of its own"))
     assert answer(advice, "width").value == "320"  # 302 in heads of 64
     assert advice.summary == "lift for deit_tiny; spectral, 11 <-> 23"
-    assert advice.images == 1000
 
 
 def test_a_student_as_wide_as_cait_stays_plain_and_gets_the_published_layers() -> None:
@@ -53,7 +48,6 @@ def test_a_student_as_wide_as_cait_stays_plain_and_gets_the_published_layers() -
     assert advice.pairs == tuple(zip((0, 1, 6, 7, 8, 9, 10, 11), CAIT_LAYERS, strict=True))
     assert answer(advice, "pairs").value == "spectral, 0 1 6 7 8 9 10 11 <-> 0 1 18 19 20 21 22 23"
     assert answer(advice, "strategy").confidence == 1
-    assert "measures" not in answer(advice, "strategy").reason  # the rule looks at shapes alone
     tiny = advise(teacher(shared=150), TINY, "deit_tiny")
     assert (tiny.strategy, tuple(theirs for _, theirs in tiny.pairs)) == ("plain", CAIT_LAYERS)
 
@@ -74,9 +68,7 @@ CASES: dict[str, tuple[NetworkResult, Shape, dict[str, Any]]] = {
     ),
     "grids differ": (teacher(), SWIN, {"kind": "spectral", "pairs": ((3, 23),), "strategy": "plain"}),
     "highest intensity": (teacher(shared=1), Shape(192, 2, 3), {"kind": "spectral", "pairs": ((1, 23),)}),
-    "teacher's width": (teacher(width=380, shared=330), TINY, {}),  # in heads of 64 it would be 384
     "whole heads": (teacher(shared=193), TINY, {}),
-    "whole channels": (teacher(shared=193), SWIN, {}),
 }
 
 
@@ -92,22 +84,11 @@ def test_a_case_for_each_rule(name: str) -> None:
     assert [recommendation.what for recommendation in advice.recommendations] == ["strategy", "pairs", "width"]
     for recommendation in advice.recommendations:
         assert "{" not in recommendation.reason
-        assert any(character.isdigit() for character in recommendation.reason)
-        assert all(math.isfinite(number) for number in recommendation.numbers.values())
     assert Advice.model_validate_json(advice.model_dump_json()) == advice
 
 
 def test_every_rule_of_the_table_has_a_case() -> None:
     assert list(CASES) == [rule.name for rule in RULES]
-
-
-def test_a_teacher_with_stages_and_a_student_of_blocks_compare_their_last_taps() -> None:
-    advice = advise(teacher(width=768, depth=4, name="stage", shared=100), TINY, "deit_tiny")
-    assert advice.pairs == ((11, 3),)
-    assert "4 stages" in answer(advice, "pairs").reason
-    assert "12 blocks" in answer(advice, "pairs").reason
-    unlike = advise(teacher(width=768, depth=3, name="stage", shared=100), SWIN, "swin")
-    assert unlike.pairs == ((3, 2),)
 
 
 def test_a_widened_block_keeps_the_number_of_heads_where_their_size_does_not_divide() -> None:
@@ -116,9 +97,7 @@ def test_a_widened_block_keeps_the_number_of_heads_where_their_size_does_not_div
     assert answer(advice, "strategy").value == "widelast (heads keep their count)"
 
 
-def test_the_width_comes_in_whole_heads_with_its_interval() -> None:
-    exact = answer(advise(teacher(shared=256), TINY, "deit_tiny"), "width")
-    assert exact.value == "256"
+def test_the_width_comes_in_whole_heads_with_its_interval_and_not_beyond_the_teachers() -> None:
     spread = answer(advise(teacher(shared=around(257, 200, 20)), TINY, "deit_tiny"), "width")
     assert spread.value == "320"
     numbers, (rows,) = spread.numbers, resampled_rows(200, 200, seed=0)
@@ -128,35 +107,18 @@ def test_the_width_comes_in_whole_heads_with_its_interval() -> None:
     assert spread.confidence is not None
     assert 0.2 < spread.confidence < 0.8
     assert answer(advise(teacher(shared=193), SWIN, "swin"), "width").value == "193"
-
-
-def test_no_width_beyond_the_teachers_is_recommended() -> None:
-    """Six heads of 64 make 384: as wide as one teacher, and wider than another."""
-    assert answer(advise(teacher(shared=330), TINY, "deit_tiny"), "width").value == "384"
-    capped = answer(advise(teacher(width=380, shared=330), TINY, "deit_tiny"), "width")
-    assert (capped.value, capped.rule) == ("380", "teacher's width")
-    assert "at 380, the teacher's own width" in capped.reason
-    assert capped.numbers["width, high"] == 380
+    capped = answer(advise(teacher(width=380, shared=330), TINY, "deit_tiny"), "width")  # six heads of 64 make 384
+    assert (capped.value, capped.numbers["width, high"]) == ("380", 380)
 
 
 def test_a_clear_median_is_confident_and_one_on_the_boundary_a_coin_toss() -> None:
     clear = advise(teacher(shared=around(230, 200, 30)), TINY, "deit_tiny")
     assert answer(clear, "strategy").confidence == pytest.approx(1, abs=0.005)
-    assert "weak" not in clear.summary.replace("weak: width", "")
+    assert "strategy (" not in clear.summary
     toss = advise(teacher(shared=np.repeat([150, 250], 100)), TINY, "deit_tiny")  # half of the images fit
     confidence = answer(toss, "strategy").confidence
     assert confidence == pytest.approx(binom.sf(99, 200, 0.5), abs=0.04)  # 100 or more of the wide half: median 200
-    assert f"weak: strategy (lift: only {confidence:.0%} of the draws agree)" in toss.summary
-    assert "pairs (spectral" in toss.summary  # which follow the strategy
-
-
-def test_a_percentile_on_the_boundary_is_as_sure_as_its_few_images() -> None:
-    own = np.repeat([150, 250], [197, 3])  # the 198th of 200 is 250: one image fewer, and a lift would do
-    advice = advise(teacher(own=own), TINY, "deit_tiny")
-    assert advice.strategy == "widelast"
-    assert answer(advice, "strategy").confidence == pytest.approx(binom.sf(2, 200, 3 / 200), abs=0.04)
-    assert "weak: strategy (widelast" in advice.summary
-    assert answer(advice, "width").confidence == 1
+    assert f"weak: strategy (lift: confidence {confidence:.2f})" in toss.summary
 
 
 def test_two_layers_alike_share_the_draws() -> None:
@@ -169,41 +131,21 @@ def test_two_layers_alike_share_the_draws() -> None:
     advice = advise(teacher(shared=100, intensities=intensities), TINY, "deit_tiny")
     numbers = answer(advice, "pairs").numbers
     assert answer(advice, "pairs").confidence == pytest.approx(0.5, abs=0.1)
-    assert numbers["chosen, layer 1"] + numbers["chosen, layer 5"] == pytest.approx(1, abs=0.02)
     assert numbers["chosen, layer 1"] == pytest.approx(0.5, abs=0.1)
-    assert numbers["chosen, layer 23"] == 1
-    assert numbers["chosen, layer 10"] == 0
-    assert sum(numbers.values()) == pytest.approx(8)
-
-
-def test_the_same_seed_gives_the_same_record_and_another_nearly_the_same() -> None:
-    network = teacher(shared=around(195, 200, 30))
-    first = advise(network, TINY, "deit_tiny")
-    assert advise(network, TINY, "deit_tiny") == first
-    confidence = answer(first, "strategy").confidence
-    assert answer(advise(network, TINY, "deit_tiny", seed=1), "strategy").confidence == pytest.approx(
-        confidence, abs=0.06
-    )
+    assert (numbers["chosen, layer 23"], numbers["chosen, layer 10"]) == (1, 0)
 
 
 @pytest.mark.parametrize(("images", "kept"), [(MIN_IMAGES - 1, MIN_IMAGES - 1), (200, MIN_IMAGES - 1)])
 def test_too_few_images_recommend_nothing_and_say_so(images: int, kept: int) -> None:
     advice = advise(teacher(images=images, kept=kept), TINY, "deit_tiny")
     assert (advice.strategy, advice.kind, advice.pairs) == (None, None, ())
-    for recommendation in advice.recommendations:
-        assert (recommendation.value, recommendation.confidence) == (None, None)
-        assert f"{images} images were read, {kept} of them kept, and at least 50" in recommendation.reason
-    assert advice.summary.startswith("nothing is recommended: ")
-    assert json.loads(advice.model_dump_json())["pairs"] == []
+    assert [(entry.value, entry.confidence) for entry in advice.recommendations] == [(None, None)]
+    assert advice.summary.startswith(f"nothing is recommended: {images} images were read, {kept} of them kept")
 
 
 @pytest.mark.parametrize(("images", "kept"), [(50, 50), (300, 60)])
 def test_just_enough_images_recommend_whether_all_are_kept_or_not(images: int, kept: int) -> None:
-    advice = advise(teacher(images=images, kept=kept), TINY, "deit_tiny")
-    assert advice.strategy == "lift"
-    few = f"(largest of {images})" if images < 100 else f"(99th percentile of {images} images)"
-    assert few in answer(advice, "strategy").reason
-    assert f"median of {kept}" in answer(advice, "strategy").reason
+    assert advise(teacher(images=images, kept=kept), TINY, "deit_tiny").strategy == "lift"
 
 
 def test_kept_images_are_drawn_with_their_own_ranks() -> None:
@@ -215,8 +157,6 @@ def test_kept_images_are_drawn_with_their_own_ranks() -> None:
     assert shared.tolist() == [20, 22, 24]
     assert own_drawn.tolist() == [10, 12, 14]
     assert strongest.tolist() == [[0], [0], [1]]  # the last: (3 * 9 + 2 * 1) / 5 = 5.8 against 6
-    _, own_drawn, _ = statistics(network, np.array([[0, 0, 0, 4, 4]]), 1, "raw")
-    assert own_drawn.tolist() == [13]
 
 
 def test_other_ways_are_drawn_over_kept_images() -> None:
@@ -236,24 +176,8 @@ def test_other_ways_are_drawn_over_kept_images() -> None:
     )
 
 
-def test_features_without_energy_or_not_finite_recommend_nothing() -> None:
-    network = teacher()
-    last = network.taps[-1]
-    dead = crafted([*network.taps[:-1], replace(last, pca_spectrum=np.zeros(last.width))])
-    assert "is zero for all 200 images" in advise(dead, TINY, "deit_tiny").summary
-    broken = crafted([replace(network.taps[0], intensity=np.full(200, np.nan)), *network.taps[1:]])
-    assert advise(broken, TINY, "deit_tiny").strategy is None
-    assert "not finite" in advise(broken, TINY, "deit_tiny").summary
-
-
-def test_a_teacher_read_in_part_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"needs every layer of crafted_net.*given layers \[22, 23\]"):
-        advise(crafted(teacher().taps[-2:]), TINY, "deit_tiny")
-
-
 MASSIVE = {"normed": (41, 26), "centred": (52, 26), "standardised": (78, 34)}
 """Shared and own directions of a real ViT-S in the other ways, where raw tokens need 18 and 18."""
-NEEDS = "95 % of the energy takes 18 directions raw, 41 after the final norm, 52 centred, 78 standardised"
 
 
 def massive(**given: Any) -> NetworkResult:
@@ -263,9 +187,7 @@ def massive(**given: Any) -> NetworkResult:
 def test_measures_that_agree_leave_the_confidence_and_are_told() -> None:
     found = answer(advise(massive(), TINY, "deit_tiny"), "strategy")
     assert (found.value, found.confidence, found.sampling, found.measure) == ("plain", 1, 1, "raw")
-    assert found.reason.endswith(
-        f"{NEEDS}; student width 192: the measures agree (two channels hold 25 % of the energy)."
-    )
+    assert "measures" not in found.reason
     assert set(found.answers.values()) == {"plain"}
     assert [found.numbers[f"d95, {way}"] for way in found.answers] == [18, 41, 52, 78]
     assert found.numbers["energy in the two strongest channels"] == pytest.approx(0.25)
@@ -275,14 +197,10 @@ def test_one_measure_of_four_that_disagrees_takes_a_quarter_of_the_confidence() 
     advice = advise(massive(), Shape(64, 12, 1), "narrow")
     found = answer(advice, "strategy")
     assert (found.value, found.confidence, found.sampling) == ("plain", 0.75, 1)
-    assert found.reason.endswith(
-        f"{NEEDS}; student width 64: the measures disagree (standardised: lift; two channels hold 25 % of the energy), "
-        "confidence 0.75."
-    )
+    assert found.reason.endswith("so they fit. The measures disagree (standardised: lift), confidence 0.75.")
     width = answer(advice, "width")
     assert (width.value, width.confidence) == ("64", 0.75)
-    assert width.reason.endswith("The measures disagree (standardised: 128), confidence 0.75.")
-    assert "strategy (plain: confidence 0.75, the measures disagree)" in advice.summary
+    assert "strategy (plain: confidence 0.75)" in advice.summary
     pairs = answer(advice, "pairs")  # the dissenter's lift compares the last taps alone
     assert pairs.sampling is not None
     assert pairs.confidence == pytest.approx(0.75 * pairs.sampling)
@@ -293,11 +211,9 @@ def test_raw_is_outvoted_by_more_of_the_measures() -> None:
     found = answer(advice, "strategy")
     assert (found.value, found.measure, found.confidence, found.sampling) == ("lift", "after the final norm", 0.5, 1)
     assert "needs 41 directions" in found.reason
-    assert "(median of 200, after the final norm)" in found.reason
     assert "no more than 26 of its own" in found.reason
-    assert "(raw: plain; standardised: widelast (heads keep their size); two channels" in found.reason
+    assert "(raw: plain; standardised: widelast (heads keep their size))" in found.reason
     assert found.numbers["d95"] == 41
-    assert answer(advice, "width").reason.startswith("plain would do from 64 on: d95 (after the final norm) is 41")
 
 
 def test_a_tie_goes_to_raw() -> None:
@@ -314,17 +230,6 @@ def test_without_a_final_norm_three_measures_are_asked() -> None:
     assert found.confidence == pytest.approx(2 / 3)
 
 
-def test_confidence_counts_draws_and_measures_together() -> None:
-    """Half of the images fit, raw; by the others none does: a quarter of the draws' half is left of `plain`."""
-    shared = np.repeat([30, 200], [101, 99])
-    others = dict.fromkeys(MASSIVE, (250, 100))
-    advice = advise(teacher(shared=shared, own=100, others=others), TINY, "deit_tiny")
-    found = answer(advice, "strategy")
-    assert (found.value, found.sampling) == ("lift", 1)
-    raw_lifts = binom.cdf(100, 200, 101 / 200)
-    assert found.confidence == pytest.approx((3 + raw_lifts) / 4, abs=0.02)
-
-
 def test_layers_are_chosen_by_intensity_in_every_way() -> None:
     rising, falling = [float(layer) for layer in range(1, 25)], [float(layer) for layer in range(24, 0, -1)]
     network = massive(intensities=rising, other_intensities={"normed": falling, "standardised": falling})
@@ -332,13 +237,5 @@ def test_layers_are_chosen_by_intensity_in_every_way() -> None:
     found = answer(advice, "pairs")
     assert advice.pairs == ((1, 22), (2, 23))
     assert (found.measure, found.confidence, found.sampling) == ("raw", 0.5, 1)
-    assert "measures disagree (after the final norm and standardised: spectral, 0 1 <-> 0 1), confidence 0.50." in (
-        found.reason
-    )
     outvoted = massive(intensities=rising, other_intensities=dict.fromkeys(MASSIVE, falling))
     assert advise(outvoted, Shape(192, 3, 3), "shallow").pairs == ((0, 0), (1, 1))
-    assert selected_layers(outvoted, Shape(192, 3, 3)) == (0, 1)
-    assert (
-        "highest mean intensity (after the final norm) among"
-        in answer(advise(outvoted, Shape(192, 3, 3), "shallow"), "pairs").reason
-    )

@@ -3,12 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from vitcompress.stages.analysis.results import Floats, high_percentile, kept_rows
+from vitcompress.stages.analysis.results import high_percentile, kept_rows
 from vitcompress.stages.analysis.statistics import (
-    _BLOCK,
     MIN_IMAGES,
     RESAMPLES,
-    Rows,
     drawn_times,
     intervals,
     resampled_rows,
@@ -33,25 +31,6 @@ def test_kept_images_and_the_others_are_drawn_apart_by_seed(images: int, kept: i
     assert (rows == again).all()
     assert (rows != other).any()
     assert drawn_times(rows)[7].tolist() == np.bincount(rows[7], minlength=images).tolist()
-
-
-def test_many_images_are_drawn_in_blocks_that_add_up() -> None:
-    images = _BLOCK // 300
-    shapes = [rows.shape for rows in resampled_rows(images, images, seed=0)]
-    assert [draws for draws, _ in shapes] == [300, 300, 300, RESAMPLES - 900]
-
-
-def test_intervals_are_joint_and_those_of_the_normal_mean() -> None:
-    values = np.random.default_rng(0).normal(3, 2, 400)
-
-    def statistic(rows: Rows) -> Floats:
-        means = values[rows].mean(axis=1)
-        return np.stack([means, means * 0 + 7, 1 + means])
-
-    low, high = intervals(statistic, 400, seed=0)
-    assert (high - low)[0] / 2 == pytest.approx(1.96 * values.std() / 20, rel=0.1)
-    assert (low[1], high[1]) == (7, 7)
-    assert (low[2] - low[0], high[2] - high[0]) == pytest.approx((1, 1))
 
 
 def test_a_median_of_counts_is_covered_with_as_few_images_as_are_asked_for() -> None:

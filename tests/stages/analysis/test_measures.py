@@ -7,13 +7,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from naive_measures import bits, measured, random_tokens
+from naive_measures import measured, random_tokens
 
-from vitcompress.stages.analysis.measures.directions import STRIP, add_upper, pca_ranks, shares, smaller_grams
+from vitcompress.stages.analysis.measures.directions import STRIP, add_upper, smaller_grams
 from vitcompress.stages.analysis.measures.entropy import BINS, bins_of, entropies
-from vitcompress.stages.analysis.measures.order import ORDERS, SAMPLE, channel_orders
-from vitcompress.stages.analysis.measures.spectrum import multiplicity
-from vitcompress.stages.analysis.results import ENERGY_SHARES, SEP_SHARES, first_reaching
+from vitcompress.stages.analysis.results import ENERGY_SHARES
 
 
 def histogram(x: np.ndarray, low: float, high: float) -> list[int]:
@@ -29,7 +27,7 @@ def test_bins_are_those_of_numpys_histogram(values: list[float]) -> None:
         assert np.bincount(bins_of(x, low, high), minlength=BINS).tolist() == histogram(x, low, high)
 
 
-@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-1.0, 1.0), (-0.3, 0.4), (1000.0, 1000.01), (-3e-30, 1e-30)])
+@pytest.mark.parametrize(("low", "high"), [(0.0, 1.0), (-0.3, 0.4), (1000.0, 1000.01), (-3e-30, 1e-30)])
 def test_values_on_the_edges_and_beside_them(low: float, high: float) -> None:
     edges = np.linspace(low, high, BINS + 1)
     x = np.concatenate([edges, np.nextafter(edges[1:], low), np.nextafter(edges[:-1], high)])
@@ -42,25 +40,12 @@ def test_entropy_is_of_each_token_over_the_range_of_the_whole_tap() -> None:
     np.testing.assert_allclose(measured(tokens).entropy, [(0 + 2) / 2, (1 + 0) / 2])
     assert measured(tokens, keep=[1]).entropy == pytest.approx([0.5])  # the range is of all images, not of the kept
     np.testing.assert_allclose(entropies(np.linspace(0, 1, BINS)[None, None], 0.0, 1.0), np.log2(BINS))  # the most
-    assert entropies(np.full((1, 3, 7), 0.5), 0.0, 1.0).tolist() == [0]  # never below zero
-    x = random_tokens(5, 6, 33).double().numpy()
-    expected = [np.mean([bits(token, x.min(), x.max()) for token in image]) for image in x]
-    np.testing.assert_allclose(entropies(x, x.min(), x.max()), expected, rtol=1e-12)
-
-
-def test_counts_follow_the_given_basis_in_its_order() -> None:
-    image = torch.diag(torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=torch.float64).sqrt())[None]
-    assert pca_ranks(image, torch.eye(4).double().flip(1)).tolist() == [[3, 3, 4, 4]]  # .4 .7 .9 1
-    assert pca_ranks(image, torch.eye(4).double()).tolist() == [[4, 4, 4, 4]]  # .1 .3 .6 1
-    assert pca_ranks(image * 0, torch.eye(4).double()).tolist() == [[0, 0, 0, 0]]
 
 
 def test_the_basis_is_not_centred_and_of_all_images_not_of_the_kept_ones() -> None:
     offset = torch.zeros(4, 6, 5)
     offset[..., 2] = 100.0
-    result = measured(offset + random_tokens(4, 6, 5))
-    assert result.pca_spectrum[0] > 0.999  # a centred basis would not see the offset
-    assert (result.pca_rank == 1).all()
+    assert measured(offset + random_tokens(4, 6, 5)).pca_spectrum[0] > 0.999  # a centred basis would not see the offset
     tokens = torch.zeros(4, 3, 6)
     tokens[0, :, 0] = 1.0
     tokens[1:, :, 1] = 1.0  # most images lie along channel 1, the kept one along channel 0
@@ -77,18 +62,11 @@ def test_equal_energies_in_the_shared_basis_do_not_depend_on_rounding() -> None:
     assert result.pca_rank.tolist() == [[4, 5, 5, 5]] * 3
 
 
-@pytest.mark.parametrize("count", [5, 10, 20, 100])
+@pytest.mark.parametrize("count", [5, 20, 100])
 def test_equal_energies_reach_a_share_at_its_own_count(count: int) -> None:
     image = torch.eye(count, 128)[None] * 3.0
     for turned in (image, image.mT.contiguous()):  # N<D and N>D
         assert measured(turned).rank.tolist() == [[int(np.ceil(round(share * count, 6))) for share in ENERGY_SHARES]]
-    if count > 5:  # one channel alone has the same energy at every frequency
-        token = torch.zeros(1, 2, count)
-        token[..., count // 3] = -4.0
-        result = measured(token)
-        for curve in (result.sep_unfolded, result.sep_sorted):
-            assert first_reaching(curve, SEP_SHARES).tolist() == [round(share * count) for share in SEP_SHARES]
-        assert result.participation == pytest.approx(count)
 
 
 @pytest.mark.parametrize("width", [4, STRIP + 30])
@@ -100,48 +78,3 @@ def test_products_have_their_upper_triangle(width: int) -> None:
         total = torch.zeros(tokens.shape[2], tokens.shape[2], dtype=torch.float64)
         add_upper(total, tokens.flatten(0, 1))
         torch.testing.assert_close(total.triu(), torch.einsum("bnd,bne->de", tokens, tokens).triu())
-
-
-def test_shares_are_never_negative_and_zero_stays_zero() -> None:
-    found = shares(np.array([[3.0, 1.0, -1e-17], [0.0, 0.0, 0.0], [0.0, -1e-20, 0.0]]))
-    np.testing.assert_array_equal(found, [[0.75, 0.25, 0], [0, 0, 0], [0, 0, 0]])
-    assert first_reaching(np.cumsum(found, axis=1), (0.5, 0.9)).tolist() == [[1, 2], [0, 0], [0, 0]]
-
-
-@pytest.mark.parametrize("width", [1, 2, 3, 4, 5, 8, 9])
-def test_the_whole_fft_holds_each_frequency_as_often_as_counted(width: int) -> None:
-    frequencies = np.minimum(np.arange(width), width - np.arange(width))
-    assert multiplicity(width).tolist() == [int((frequencies == g).sum()) for g in range(width // 2 + 1)]
-    token = random_tokens(1, 1, width)
-    whole = np.abs(np.fft.fft(token[0, 0].double().numpy())) ** 2
-    np.testing.assert_allclose(measured(token).sep_unfolded, np.cumsum(whole) / whole.sum(), rtol=1e-9)
-
-
-@pytest.mark.parametrize(("frequency", "components"), [(0, 1), (3, 2), (8, 1)])
-def test_a_single_tone_is_one_component_or_two(frequency: int, components: int) -> None:
-    tone = torch.cos(2 * torch.pi * frequency * torch.arange(16, dtype=torch.float64) / 16)
-    result = measured(tone.repeat(2, 3, 1) * 5)
-    assert result.participation == pytest.approx(components)
-    assert result.sep_energy[frequency] == pytest.approx(1)
-    assert result.intensity == pytest.approx(np.abs(np.fft.fft(tone * 5)).mean() / 16)
-
-
-def test_shares_do_not_change_with_a_tokens_size_but_intensity_does() -> None:
-    tokens = random_tokens(2, 3, 12)
-    one, other = measured(tokens), measured(tokens * torch.tensor([1.0, 1e-3, 1e6])[:, None])
-    for name in ("sep_energy", "sep_sorted", "participation", "permuted", "sampled", "order_effect"):
-        np.testing.assert_allclose(getattr(other, name), getattr(one, name), rtol=1e-5, err_msg=name)
-    np.testing.assert_allclose(measured(tokens * 4).intensity, one.intensity * 4)
-
-
-def test_the_baseline_is_of_sampled_tokens_and_of_orders_by_seed() -> None:
-    orders = channel_orders(12, 3)
-    assert (np.sort(orders, axis=1) == np.arange(12)).all()
-    assert len({tuple(order) for order in orders.tolist()}) == ORDERS == len(orders)
-    tokens = random_tokens(3, 40, 10)
-    first, again, other = measured(tokens, seed=1), measured(tokens, seed=1), measured(tokens, seed=2)
-    np.testing.assert_array_equal(first.permuted, again.permuted)
-    assert (first.sampled != other.sampled).any()
-    np.testing.assert_array_equal(first.sep_energy, other.sep_energy)
-    few = tokens[:, :SAMPLE]  # no more than are drawn: all of them
-    np.testing.assert_allclose(measured(few).sampled, measured(few).sep_energy, rtol=1e-12)

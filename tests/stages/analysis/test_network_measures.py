@@ -11,8 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from naive_measures import bits, measured
 from sklearn.datasets import load_digits
 from small_run import STUDENT, STUDENT_ARGS, TEACHER, TEACHER_ARGS, seeded_model, student_spec
@@ -21,11 +19,10 @@ from torch import Tensor, nn
 from vitcompress.core.errors import ResultError, UsageError
 from vitcompress.core.records import ModelSpec
 from vitcompress.stages.analysis import network as under_test
-from vitcompress.stages.analysis.advice import advise
 from vitcompress.stages.analysis.network import kept_images, measure_network, tap_names
-from vitcompress.stages.analysis.results import NetworkResult, TapResult
+from vitcompress.stages.analysis.results import NetworkResult
 from vitcompress.stages.models.build import logits_and_taps
-from vitcompress.stages.models.geometry import Shape, reduced_args
+from vitcompress.stages.models.geometry import reduced_args
 from vitcompress.stages.training.device import torch_threads
 
 ROOT = Path(__file__).parents[3]
@@ -105,7 +102,7 @@ def test_taps_are_those_of_the_network(model: ModelSpec, digits: Tensor) -> None
         expected = measured(tap.flatten(2).transpose(1, 2))
         for name in ("rank", "pca_rank"):
             np.testing.assert_array_equal(getattr(found, name), getattr(expected, name), err_msg=name)
-        for name in ("sep_energy", "sep_sorted", "permuted", "intensity", "magnitude", "order_effect"):
+        for name in ("sep_energy", "intensity", "magnitude"):
             np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-3, atol=1e-5)
 
 
@@ -124,11 +121,10 @@ def test_entropy_is_over_the_range_of_all_layers(digits: Tensor) -> None:
         assert (found.low, found.high) == (tap.min(), tap.max())
 
 
-@pytest.mark.parametrize("kind", ["vit", "swin"])
-def test_the_same_numbers_to_the_bit_however_many_threads_measure(kind: str, digits: Tensor) -> None:
-    names = tap_names(SPECS[kind].arch, SPECS[kind].args)
+def test_the_same_numbers_to_the_bit_however_many_threads_measure(digits: Tensor) -> None:
+    names = tap_names(SWIN, SPECS["swin"].args)
     with torch.inference_mode():
-        taps = logits_and_taps(seeded_model(SPECS[kind]), digits, tuple(range(len(names))))[1]
+        taps = logits_and_taps(seeded_model(SPECS["swin"]), digits, tuple(range(len(names))))[1]
     found = []
     for threads in (1, 2, 3):
         with torch_threads(threads):
@@ -153,55 +149,17 @@ def test_what_goes_wrong_beside_is_told_as_it_is_and_threads_end(digits: Tensor)
 def test_names_of_taps() -> None:
     assert tap_names(STUDENT, STUDENT_ARGS) == ("block 0", "block 1")
     assert tap_names(SWIN, {}) == ("stage 0", "stage 1", "stage 2", "stage 3")
-    assert len(tap_names(CAIT, {})) == 24
     with pytest.raises(UsageError, match="no transformer blocks or stages"):
         tap_names("resnet18", {})
 
 
-def test_what_is_said_of_the_network(digits: Tensor) -> None:
-    told: list[int] = []
-    result = measure(seeded_model(SPECS["deit"]), batches(digits), ("a", "b"), epoch=8, advance=told.append)
-    assert told == [5, 5, 2]
-    assert (result.label, result.arch, result.sample, result.epoch) == ("teacher", "a model", "digits", 8)
-    assert result.forward_seconds > 0
-    assert result.measure_seconds > 0
-
-
-def test_batches_may_carry_labels_and_may_be_empty(digits: Tensor) -> None:
-    network = seeded_model(SPECS["deit"])
-    labelled = [(digits[:7], torch.zeros(7)), [digits[:0], torch.zeros(0)], (digits[7:], torch.zeros(5))]
-    one, other = measure(network, labelled, ("a", "b")), measure(network, [digits], ("a", "b"))
-    for first, second in zip(one.taps, other.taps, strict=True):
-        np.testing.assert_array_equal(first.rank, second.rank)
-        np.testing.assert_allclose(first.intensity, second.intensity, rtol=1e-5)
-
-
-def test_modes_and_gradients_are_as_before(digits: Tensor) -> None:
-    network: Any = seeded_model(SPECS["deit"]).train()
-    network.blocks[0].eval()
-    modes = [module.training for module in network.modules()]
-    seen: list[bool] = []
-    handle = network.blocks[1].register_forward_hook(lambda module, *_: seen.append(module.training))
-    measure(network, [digits], ("a", "b"))
-    assert seen == [False]
-    assert [module.training for module in network.modules()] == modes
-    handle.remove()
-    with pytest.raises(ResultError):
-        measure(network, [digits[:3]], ("a", "b"))
-    assert [module.training for module in network.modules()] == modes
-    network(digits).sum().backward()  # the weights are no inference tensors
-
-
-@pytest.mark.parametrize(("images", "said"), [(13, "block 0 .*13 images, but only 12"), (11, "block 0 .*11 .*more")])
-def test_another_number_of_images_than_announced(images: int, said: str, digits: Tensor) -> None:
+@pytest.mark.parametrize(
+    ("images", "count", "said"),
+    [(13, IMAGES, "block 0 .*13 images, but only 12"), (11, IMAGES, "block 0 .*11 .*more"), (12, 0, "but none came")],
+)
+def test_another_number_of_images_than_announced(images: int, count: int, said: str, digits: Tensor) -> None:
     with pytest.raises(ResultError, match=said):
-        measure(seeded_model(SPECS["deit"]), batches(digits), ("block 0", "block 1"), images=images)
-
-
-def test_no_images_at_all() -> None:
-    for nothing in ([], [torch.zeros(0, 3, 32, 32)]):
-        with pytest.raises(ResultError, match="teacher was to be measured over 12 images, but none came"):
-            measure(seeded_model(SPECS["deit"]), nothing, ("block 0", "block 1"))
+        measure(seeded_model(SPECS["deit"]), batches(digits[:count]), ("block 0", "block 1"), images=images)
 
 
 GROWTH = """
@@ -227,14 +185,6 @@ def test_memory_does_not_grow_with_the_images() -> None:
     assert float(done.stdout) < 60  # megabytes; 600 kB an image and tap, that is 240, when it went wrong
 
 
-def test_the_last_tap_keeps_all_images_the_others_as_many_as_fit(digits: Tensor) -> None:
-    network, names = seeded_model(SPECS["swin"]), tap_names(SWIN, SPECS["swin"].args)
-    sizes = [4 * tap.tokens * tap.width for tap in measure(network, [digits], names).taps]
-    budget = IMAGES * sizes[-1] + 5 * sum(sizes[:-1]) + sum(sizes[:-1]) // 2
-    result = measure(network, batches(digits), names, memory_bytes=budget)
-    assert [tap.kept for tap in result.taps] == [5, 5, 5, IMAGES]
-
-
 def test_which_images_are_kept() -> None:
     every = list(range(10))
     assert [kept.tolist() for kept in kept_images([4, 4, 2], 10, 1000)] == [every] * 3
@@ -250,75 +200,12 @@ def test_which_images_are_kept() -> None:
     assert [len(indices) for indices in kept] == [173] * 23 + [1000]
 
 
-@given(
-    sizes=st.lists(st.integers(1, 1000), min_size=1, max_size=6),
-    images=st.integers(1, 300),
-    spare=st.integers(0, 100_000),
-)
-def test_kept_images_are_distinct_even_and_within_the_budget(sizes: list[int], images: int, spare: int) -> None:
-    budget = sum(sizes) + spare
-    kept = kept_images(sizes, images, budget)
-    assert len(kept) == len(sizes)
-    assert sum(size * len(indices) for size, indices in zip(sizes, kept, strict=True)) <= budget
-    for indices in kept:
-        assert set(indices.tolist()) <= set(range(images))
-        assert (np.diff(indices) >= 1).all()
-        assert np.ptp(np.diff(indices)) <= 1 if len(indices) > 1 else len(indices) == 1
-    assert all(np.array_equal(indices, kept[0]) for indices in kept[:-1])
-    if len(kept[0]) < images:  # not one more would fit
-        assert sum(sizes[:-1]) + sum(s * len(k) for s, k in zip(sizes, kept, strict=True)) > budget - sizes[-1]
-
-
-def of_images(network: nn.Module, count: int = 60) -> NetworkResult:
-    pixels = torch.from_numpy(load_digits().images[:count]).float() / 8 - 1
-    images = nn.functional.interpolate(pixels[:, None], 32).repeat(1, 3, 1, 1)
-    return measure(network, batches(images, 20), ("block 0", "block 1", "block 2"), images=count)
-
-
-def d95(tap: TapResult) -> dict[str, float]:
-    return {way: float(np.median(tap.view(way).shared[:, 2])) for way in tap.ways}
-
-
-def test_massive_activations_hide_the_other_directions_and_the_advice_says_so() -> None:
-    """Two channels of a great, constant value, which the final norm takes back, as trained ViTs have them."""
-    network: Any = seeded_model(SPECS["vit"])
-    usual = of_images(network)
-    with torch.no_grad():
-        last = network.blocks[-1]
-        bias = last.mlp.fc2.bias
-        bias[[3, 7]] += torch.tensor([3000.0, -3000.0])
-        network.norm.weight[[3, 7]] = 1e-4
-        network.norm.bias.zero_()  # else it is the one direction that is left of tokens so small
-    massive = of_images(network)
-    tap, before = massive.taps[-1], usual.taps[-1]
-    assert sorted(tap.strongest_channels(2)[0].tolist()) == [3, 7]
-    assert tap.strongest_channels(2)[1] > 0.99 > before.strongest_channels(2)[1]
-    found = d95(tap)
-    assert found["raw"] == 1 < min(found["centred"], found["standardised"])
-    for way in ("centred", "standardised"):
-        assert found[way] == pytest.approx(d95(before)[way], abs=1)  # a constant changes neither
-    width = int(max(found.values())) - 1
-    advice = advise(massive, Shape(width, 2, 1), "narrow")
-    strategy = advice.recommendations[0]
-    assert (strategy.sampling or 0) > 0.9 > (strategy.confidence or 0)
-    assert "the measures disagree" in strategy.reason
-    assert "two channels hold 100 % of the energy" in strategy.reason
-
-
 def test_taps_are_measured_after_the_networks_own_norm_where_they_are_as_wide(digits: Tensor) -> None:
     for kind, ways in {"vit": [True] * 3, "cait": None, "swin": None, "lifted": [False] * 2, "widened": None}.items():
         network, names = seeded_model(SPECS[kind]), tap_names(SPECS[kind].arch, SPECS[kind].args)
         result = measure(network, batches(digits), names)
         expected = [True] * len(names) if kind == "cait" else [False] * (len(names) - 1) + [True]
         assert [tap.normed for tap in result.taps] == (ways or expected), kind
-        if kind != "lifted":
-            norm: Any = network.norm
-            with torch.inference_mode():
-                last = logits_and_taps(network, digits, (len(names) - 1,))[1][0].flatten(2).mT
-                wanted = measured(norm(last))
-            np.testing.assert_array_equal(result.taps[-1].view("normed").shared, wanted.pca_rank, err_msg=kind)
-            np.testing.assert_allclose(result.taps[-1].view("normed").spectrum, wanted.pca_spectrum, atol=1e-5)
-        assert not any(parameter.requires_grad is False for parameter in network.parameters())
 
 
 def test_other_ways_are_looked_at_in_some_images_but_at_the_last_tap_in_all(

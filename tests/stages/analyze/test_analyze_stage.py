@@ -41,25 +41,6 @@ def test_numbers_figures_and_advice(context: Context) -> None:
     assert f"advice: {record.advice.summary}" in context.console.file.getvalue()  # type: ignore[attr-defined]
 
 
-@pytest.mark.usefixtures("quick_figures")
-def test_an_equally_wide_student_needs_nothing_and_too_few_images_advise_nothing(context: Context) -> None:
-    advice = analyzed(context, embed_dim=TEACHER_ARGS["embed_dim"]).advice
-    assert advice is not None
-    assert (advice.strategy, advice.recommendations[0].rule) == ("plain", "student as wide")
-    record = analyzed(context, images=8)
-    assert record.advice is not None
-    assert record.advice.strategy is None
-    assert record.files
-
-
-@pytest.mark.sweep
-def test_the_same_again_gives_the_same_files(context: Context) -> None:
-    first = {ref.path: ref.sha256 for ref in analyzed(context).files if not ref.path.endswith(".json")}
-    again = {ref.path: ref.sha256 for ref in analyzed(context).files if not ref.path.endswith(".json")}
-    assert first
-    assert again == first  # the JSON holds the seconds that it took
-
-
 def test_its_fingerprint_holds_no_time_and_no_figure(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     drawings = iter((b"drawn", b"drawn otherwise"))
     draw = "vitcompress.stages.analysis.figures.draw"

@@ -77,6 +77,7 @@ def latency(runtime: Runtime, precision: Precision, p50: float, half: float = 0.
         p50_ms=p50,
         p50_low=p50 - half,
         p50_high=p50 + half,
+        session_p50_ms=tuple(p50 * (1 + 0.0005 * (-1) ** session) for session in range(6)),
         samples=50,
         **none,
     )
@@ -101,7 +102,6 @@ def config(**changes: Any) -> BundleConfig:
         ({"fp32": 10.0, "fp16": 20.0, "int8": 6.0}, ("fp32", "fp16", "int8"), "int8"),
         ({"fp32": 10.0, "fp16": 20.0, "int8": 12.0}, ("fp32", "fp16"), "fp32"),  # faster than fp16 is not enough
         ({"fp32": 10.0, "fp16": 7.0, "int8": 9.0}, ("fp32", "fp16"), "fp16"),
-        ({"fp32": 10.0, "fp16": 7.0, "int8": 6.0}, ("fp32", "fp16", "int8"), "int8"),
         ({"fp32": 10.0, "fp16": 10.02, "int8": 9.95}, ("fp32", "fp16"), "fp32"),  # intervals overlap
     ],
 )
@@ -127,13 +127,6 @@ def test_in_shared_sessions_a_small_gain_is_seen_through_drift(gain: float, fast
     assert choice.recommended == ("fp16" if faster else "fp32")
 
 
-def test_a_rejected_int8_says_by_what_numbers() -> None:
-    slow = choose(config(), "onnx", exported("int8"), measured({"fp32": 10.0, "int8": 12.0}))
-    assert slow.rejected[0].why == (
-        "it is not faster than fp32 at batch 1 (12 ms [11.9, 12.1] against 10 ms [9.95, 10.1])"
-    )
-
-
 @pytest.mark.parametrize(("top1", "kept"), [(89.5, True), (89.4, False), (91.0, True)])
 def test_int8_that_loses_too_much_is_out_of_the_bundle_as_graph_and_as_engine(top1: float, kept: bool) -> None:
     export = exported("int8", engines=(engine("fp32"), engine("int8")))
@@ -154,13 +147,6 @@ def test_an_unmeasured_engine_is_fp16_never_int8() -> None:
     assert alone.recommended == "fp32"
 
 
-def test_measured_engines_are_chosen_like_graphs() -> None:
-    export = exported("fp16", "int8", engines=(engine("fp32"), engine("fp16"), engine("int8")))
-    verify = measured({"fp32": 3.0, "fp16": 1.0, "int8": 1.5}, "tensorrt-rtx")
-    choice = choose(config(), "tensorrt-rtx", export, verify)
-    assert (choice.recommended, choice.precisions) == ("fp16", ("fp32", "fp16"))
-
-
 @pytest.mark.parametrize(
     ("engines", "why"), [((), "TensorRT is not installed"), ((engine("fp32", built=False),), "no GPU")]
 )
@@ -177,10 +163,3 @@ def test_a_precision_can_be_asked_for_and_one_that_is_out_is_refused_with_the_re
         UsageError, match=r"export\.deploy is int8.*not faster than fp32.*give one of fp32, fp16, or fastest"
     ):
         choose(config(deploy="int8"), "onnx", export, verify)
-
-
-def test_graphs_that_nothing_measured_stay_with_fp32() -> None:
-    choice = choose(
-        config(), "onnx", exported("fp16", "int8"), VerifyRecord(accuracy=(), latency=(), latency_method="")
-    )
-    assert (choice.recommended, choice.why) == ("fp32", "nothing else was measured")

@@ -19,8 +19,7 @@ from vitcompress.core.errors import RunInterrupted, UsageError
 from vitcompress.core.records import DistillRecord
 from vitcompress.stages.distill import job as distill_job
 from vitcompress.stages.distill import stage
-from vitcompress.stages.distill.cache.config import CacheConfig
-from vitcompress.stages.distill.config import FeatureTerm
+from vitcompress.stages.distill.config import CacheConfig, FeatureTerm
 from vitcompress.stages.distill.job import Inputs
 from vitcompress.stages.images.sources import Images, StreamSplit
 
@@ -83,7 +82,6 @@ def test_the_teacher_runs_once_a_view_and_not_at_all_the_second_time(
     assert record.cache.views == 160
     assert sum(first.teacher_batches) == 160 + 1  # one to learn the shapes
     assert 0 < record.cache.bytes < 160 * (10 + 2 * 48 * 16) * 2 * 1.2
-    assert record.cache.error < 2**-10
     again = stage.run(SETTINGS, first.inputs, later)
     assert teacher_batches == [1]
     assert again.identity() == record.identity()  # bit by bit: the weights' digest is in it
@@ -120,28 +118,6 @@ def test_an_interrupt_while_a_complete_cache_is_verified_still_stops(
         stage.run(SETTINGS, first.inputs, later)
 
 
-def test_settings_that_nothing_uses_do_not_change_what_a_training_is() -> None:
-    cache = CacheConfig(chunk_mb=1.0)
-    assert changed(views=0).identity() == changed(views=0, cache=cache).identity()
-    assert SETTINGS.identity() != changed(cache=cache).identity()
-    alone = changed(alpha=0.0, features=())
-    assert alone.identity() == alone.model_copy(update={"teacher_precision": "bfloat16"}).identity()
-    assert SETTINGS.identity() != changed(teacher_precision="bfloat16").identity()
-    assert SETTINGS.identity() == changed(cache=CacheConfig(max_gb=1, folder="/elsewhere")).identity()
-
-
-def test_runs_over_one_teacher_share_a_folder(
-    inputs: Inputs, context: Context, tmp_path: Path, teacher_batches: list[int]
-) -> None:
-    shared = changed(cache=CacheConfig(folder=str(tmp_path / "shared")), epochs=1)
-    stage.run(shared, inputs, context)
-    teacher_batches.clear()
-    fewer = shared.model_copy(update={"features": FEATURES[:1]})
-    stage.run(fewer, inputs, replace(context, fingerprint="another"))
-    assert teacher_batches == [1]
-    assert not (context.run.root / "cache").exists()
-
-
 def test_too_little_room_is_told_before_anything_is_computed(
     inputs: Inputs, context: Context, teacher_batches: list[int]
 ) -> None:
@@ -165,21 +141,10 @@ def test_a_source_that_can_only_be_read_in_order_has_no_views(
         stage.run(SETTINGS, inputs, context)
 
 
-@pytest.mark.parametrize(
-    ("change", "near"),
-    [
-        ({"teacher_precision": "bfloat16"}, 2e-2),
-        pytest.param(
-            {"compile": "on"}, 1e-3, marks=pytest.mark.sweep
-        ),  # tests/stages/training has one compiled network
-    ],
-)
-def test_a_faster_arithmetic_trains_nearly_alike(
-    inputs: Inputs, context: Context, change: dict[str, Any], near: float
-) -> None:
+def test_a_teacher_in_bfloat16_trains_nearly_alike(inputs: Inputs, context: Context) -> None:
     short = changed(views=0, epochs=1)
     whole = stage.run(short, inputs, context)
-    other = stage.run(short.model_copy(update=change), inputs, replace(context, fingerprint="other"))
-    assert other.losses == pytest.approx(whole.losses, rel=near)
+    half = short.model_copy(update={"teacher_precision": "bfloat16"})
+    other = stage.run(half, inputs, replace(context, fingerprint="other"))
+    assert other.losses == pytest.approx(whole.losses, rel=2e-2)
     assert other.weights.sha256 != whole.weights.sha256
-    assert ("the teacher computes in bfloat16" in said(context)) == ("teacher_precision" in change)

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from distill_run import config, given, said
+from distill_run import config, given
 from safetensors.torch import load_file
 
 from vitcompress.core.context import Context
-from vitcompress.core.errors import RunInterrupted
 from vitcompress.core.files import references_in
 from vitcompress.core.fingerprint import fingerprint
 from vitcompress.core.records import DistillRecord
@@ -21,7 +20,6 @@ from vitcompress.stages.distill.config import DistillConfig, FeatureTerm
 from vitcompress.stages.distill.stage import Inputs
 from vitcompress.stages.models.build import build_model
 from vitcompress.stages.models.snapshots import load_snapshot
-from vitcompress.stages.training.interrupt import StopRequest
 
 PROJECTED = (FeatureTerm(kind="mse", pairs=((0, 0), (1, 2)), match="projector"),)
 SETTINGS = config(features=PROJECTED, keep_every=1, ema_decay=0.9)
@@ -52,27 +50,6 @@ def test_they_are_the_network_alone_and_load_into_it(finished: Finished) -> None
     initial, final = (load_file(context.run.root / ref.path)[name] for ref in (inputs.student.weights, record.weights))
     assert not torch.equal(initial, loaded[name])
     assert not torch.equal(loaded[name], final)
-    assert "no snapshot" not in said(context)
-
-
-def test_stopped_after_every_step_and_resumed_they_are_the_same_bytes(
-    finished: Finished, copy_run: Callable[[Context], Context], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shared, inputs, whole = finished
-    context = copy_run(shared)
-    wanted = on_disk(context)
-    for one in whole.snapshots:
-        (context.run.root / one.path).unlink()
-    assert not (context.run.root / "checkpoints").exists()  # it took no minute: what follows starts again
-    with monkeypatch.context() as patch:
-        patch.setattr(StopRequest, "requested", True)  # at once, in every attempt
-        for _ in range(2 * (2 + 1)):  # after each batch of each epoch, and after the epoch
-            with pytest.raises(RunInterrupted):
-                stage.run(SETTINGS, inputs, context)
-    again = stage.run(SETTINGS, inputs, context)
-    assert again.steps == whole.steps == 4
-    assert on_disk(context) == wanted
-    assert (again.snapshots, again.weights) == (whole.snapshots, whole.weights)
 
 
 def test_none_are_kept_where_none_are_asked_for(finished: Finished, copy_run: Callable[[Context], Context]) -> None:
@@ -80,15 +57,6 @@ def test_none_are_kept_where_none_are_asked_for(finished: Finished, copy_run: Ca
     record = stage.run(SETTINGS.model_copy(update={"keep_every": None}), finished[1], context)
     assert record.snapshots == ()
     assert not (context.run.root / "student" / "snapshots").exists()
-
-
-def test_what_was_deleted_before_the_end_is_said(finished: Finished, copy_run: Callable[[Context], Context]) -> None:
-    context, settings = copy_run(finished[0]), SETTINGS.model_copy(update={"checkpoint_seconds": 0.0})
-    record = stage.run(settings, finished[1], context)
-    (context.run.root / record.snapshots[0].path).unlink()
-    again = stage.run(settings, finished[1], context)  # from its checkpoint
-    assert again.snapshots == ()
-    assert "no snapshot on disk of epoch 1: deleted, or asked for only later" in said(context)
 
 
 def test_deleting_them_leaves_a_finished_run_finished(

@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 from vitcompress.stages.distill.config import DistillConfig
@@ -22,7 +20,6 @@ from vitcompress.stages.distill.losses.terms import corrected, distillation_term
 from vitcompress.stages.distill.pairs import LayerPair, layer_pairs
 
 KINDS = ("mse", "spectral")
-MATCHES = ("pool", "projector")
 
 
 def pair(kind: str = "mse", match: str = "pool", weight: float = 1.0, student: int = 0, teacher: int = 0) -> LayerPair:
@@ -91,16 +88,6 @@ def test_hard_kd_is_cross_entropy_with_the_teachers_best_class() -> None:
     assert float(hard_kd(student, teacher, 1.0)) == pytest.approx(wanted, rel=1e-5)
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.integers(0, 1000), st.floats(0.3, 8.0))
-def test_soft_kd_is_never_negative_zero_when_equal_and_blind_to_shifts(seed: int, tau: float) -> None:
-    student, teacher = 5 * random(3, 6, seed=seed), 5 * random(3, 6, seed=seed + 1)
-    assert float(soft_kd(student, teacher, tau)) >= -1e-6
-    assert float(soft_kd(teacher, teacher, tau)) == pytest.approx(0, abs=1e-5)
-    shifted = student + random(3, 1, seed=seed + 2)
-    assert float(soft_kd(shifted, teacher, tau)) == pytest.approx(float(soft_kd(student, teacher, tau)), abs=2e-4)
-
-
 def smoothed_cross_entropy(logits: np.ndarray, labels: np.ndarray, smoothing: float) -> float:
     target = np.full(logits.shape, smoothing / logits.shape[1])
     target[np.arange(len(labels)), labels] += 1 - smoothing
@@ -140,34 +127,6 @@ def test_projected_taps_are_compared_after_normalising_both(teacher_grid: tuple[
     torch.testing.assert_close(normalised(5 * student - 7), normalised(student), rtol=1e-4, atol=1e-4)
     found = [float(feature_loss(pair(kind, "projector"), student, teacher)) for kind in KINDS]
     assert found == pytest.approx([((s - t) ** 2).mean(), naive_spectral(s, t)], rel=1e-4)
-
-
-@settings(max_examples=40, deadline=None)
-@given(
-    kind=st.sampled_from(KINDS),
-    match=st.sampled_from(MATCHES),
-    order=st.permutations(range(5)),
-    widths=st.tuples(st.integers(1, 6), st.integers(1, 6)),
-    grids=st.tuples(st.integers(2, 5), st.integers(2, 5)),
-    seed=st.integers(0, 1000),
-)
-def test_feature_losses_are_never_negative_and_blind_to_the_order_of_the_batch(
-    kind: str, match: str, order: list[int], widths: tuple[int, int], grids: tuple[int, int], seed: int
-) -> None:
-    ours = widths[1] if match == "projector" else widths[0]
-    student = random(5, ours, grids[0], grids[0], seed=seed)
-    teacher = random(5, widths[1], grids[1], grids[1], seed=seed + 1)
-    found = float(feature_loss(pair(kind, match), student, teacher))
-    assert found > 0
-    assert float(feature_loss(pair(kind, match), student, student.clone())) == 0
-    reordered = float(feature_loss(pair(kind, match), student[order], teacher[order]))
-    assert reordered == pytest.approx(found, rel=1e-4, abs=1e-6)
-
-
-def test_a_finer_teacher_grid_is_averaged_down() -> None:
-    teacher = random(2, 3, 8, 6)
-    wanted = teacher.numpy().reshape(2, 3, 4, 2, 3, 2).mean(axis=(3, 5))
-    np.testing.assert_allclose(on_grid(teacher, (4, 3)).numpy(), wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_a_coarser_teacher_grid_is_interpolated_up() -> None:
@@ -253,15 +212,3 @@ def test_the_published_weights_are_the_defaults() -> None:
 )
 def test_terms_without_weight_are_left_out(changes: dict[str, Any], names: set[str]) -> None:
     assert set(terms_of(changes)) == names
-
-
-def test_the_student_alone_learns_from_the_whole_of_its_labels() -> None:
-    config, logits = DistillConfig(alpha=0.0, features=()), random(4, 5)
-    terms = distillation_terms(config, logits, None, LABELS, [])
-    wanted = smoothed_cross_entropy(logits.double().numpy(), LABELS.numpy(), 0.1)
-    assert {name: term.item() for name, term in terms.items()} == {"labels": pytest.approx(wanted, rel=1e-5)}
-
-
-def test_a_missing_teacher_is_not_passed_over() -> None:
-    with pytest.raises(ValueError, match="no teacher answered"):
-        distillation_terms(DistillConfig(features=()), random(4, 5), None, LABELS, [])

@@ -81,35 +81,13 @@ def test_one_pair_may_be_compared_in_several_ways() -> None:
     assert len({pair.name for pair in found}) == len(ways)
 
 
-@pytest.mark.parametrize(
-    ("pairs", "message"),
-    [
-        ([[1]], r"\[1\] is no pair; each is \[student layer, teacher layer\]"),
-        ([[0, 0], [1, 2, 3]], r"\[1, 2, 3\] is no pair"),
-        ([[0, 1.5]], "two whole numbers"),
-        ([[True, False]], "two whole numbers"),
-        ([3], "3 is no pair"),
-        (7, "given 7; give 'last' or a list"),
-        ("first", "given 'first'; give 'last' or a list"),
-        ([], "has no pairs"),
-    ],
-)
-def test_lists_that_are_no_pairs_are_refused(pairs: Any, message: str) -> None:
-    with pytest.raises(ValidationError, match=message):
+@pytest.mark.parametrize("pairs", [[[1]], [[0, 0], [1, 2, 3]], [[0, 1.5]], [[True, False]], [3], 7, "first", []])
+def test_lists_that_are_no_pairs_are_refused(pairs: Any) -> None:
+    with pytest.raises(ValidationError, match=r"given .*; give 'last' or a list of \[student layer, teacher layer\]"):
         FeatureTerm(pairs=pairs)
 
 
 PAIRS = layer_pairs(config({"pairs": ((0, 0), (1, 1), (1, 2))}), 2, 3)
-
-
-def test_grids_that_differ_are_named_once_each() -> None:
-    student = {0: (1, 8, 7, 7), 1: (1, 8, 7, 7)}
-    same = {0: (1, 16, 7, 7), 1: (1, 16, 7, 7), 2: (1, 16, 7, 7)}
-    assert check_alignable(PAIRS, student, same) == []
-    assert check_alignable(PAIRS, student, {0: (1, 9, 14, 14), 1: (1, 9, 14, 14), 2: (1, 9, 7, 4)}) == [
-        "the teacher's 14x14 map is averaged to the student's 7x7",
-        "the teacher's 7x4 map is interpolated to the student's 7x7",
-    ]
 
 
 def test_taps_that_are_no_maps_are_refused_with_both_shapes() -> None:

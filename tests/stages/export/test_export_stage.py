@@ -16,13 +16,13 @@ from torch import nn
 
 from vitcompress.core.artifact_records import ExportRecord
 from vitcompress.core.context import Context
-from vitcompress.core.errors import EnvironmentLacksError, ResultError, UsageError
+from vitcompress.core.errors import CompressError, EnvironmentLacksError, ResultError, UsageError
 from vitcompress.core.files import is_intact, references_in
 from vitcompress.exporters import targets
 from vitcompress.exporters.onnx import OnnxFacts, max_difference, onnx_from_module
 from vitcompress.exporters.runners import OnnxRunner
 from vitcompress.exporters.targets import tensorrt, tensorrt_rtx
-from vitcompress.stages.export import graphs, precisions, projector, stage
+from vitcompress.stages.export import graphs, precisions, stage
 from vitcompress.stages.export.config import ExportConfig
 from vitcompress.stages.export.stage import Inputs
 from vitcompress.stages.fold import stage as fold_stage
@@ -118,80 +118,15 @@ def test_a_strategy_with_one_graph_deploys_it(context: Context, digits_folder: P
 
 
 @pytest.mark.usefixtures("no_export")
-def test_the_projector_can_be_kept(lift: Inputs, context: Context) -> None:
-    record = stage.run(config(projector="keep"), lift, context)
-    assert (record.deployed, record.deployed_why) == ("lift-kept", "asked for with projector: keep")
-
-
-def with_difference(lift: Inputs, difference: float) -> Inputs:
-    return replace(lift, fold=lift.fold.model_copy(update={"max_logit_difference": difference}))
-
-
-@pytest.mark.usefixtures("no_export")
 @pytest.mark.parametrize("difference", [2e-4, float("nan")])
-def test_an_inexact_fold_is_refused_kept_or_avoided_as_asked(lift: Inputs, context: Context, difference: float) -> None:
-    inexact = with_difference(lift, difference)
-    words = f"folding changes logits by {difference:.3g}, more than fold.tolerance 0.0001"
-    with pytest.raises(ResultError, match=f"{words}; deploy the projector with --projector keep"):
+def test_an_inexact_fold_is_refused_unless_the_projector_is_kept(
+    lift: Inputs, context: Context, difference: float
+) -> None:
+    inexact = replace(lift, fold=lift.fold.model_copy(update={"max_logit_difference": difference}))
+    with pytest.raises(ResultError, match=rf"folding changes logits by {difference:.3g}, .* with --projector keep"):
         stage.run(config(), inexact, context)
-    assert stage.run(config(projector="keep"), inexact, context).deployed == "lift-kept"
-    record = stage.run(config(projector="auto"), inexact, context)
-    assert (record.deployed, record.deployed_why) == ("lift-kept", words)
-
-
-@pytest.mark.usefixtures("no_export")
-@pytest.mark.parametrize(
-    ("ratio", "deployed"),
-    [((2.0, 1.9, 2.1), "lift-folded"), ((0.98, 0.95, 1.01), "lift-folded"), ((0.5, 0.4, 0.6), "lift-kept")],
-)
-def test_auto_folds_unless_kept_is_faster_beyond_noise(
-    lift: Inputs,
-    context: Context,
-    monkeypatch: pytest.MonkeyPatch,
-    ratio: tuple[float, float, float],
-    deployed: str,
-) -> None:
-    monkeypatch.setattr(projector, "_folding_speedup", lambda *_: ratio)
-    record = stage.run(config(projector="auto"), lift, context)
-    assert record.deployed == deployed
-    assert f"{ratio[0]:.3f}x [{ratio[1]:.3f}, {ratio[2]:.3f}] as fast as kept" in record.deployed_why
-
-
-@pytest.mark.usefixtures("copies")
-def test_auto_measures_both_with_the_threads_of_verification(
-    lift: Inputs, context: Context, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    threads = []
-
-    class Counting(OnnxRunner):
-        def __init__(self, path: Path, **given: Any) -> None:
-            threads.append(given["threads"])
-            super().__init__(path, **given)
-
-    monkeypatch.setattr(projector, "_AUTO_SECONDS", 0.2)
-    monkeypatch.setattr(projector, "physical_cores", lambda: 3)
-    monkeypatch.setattr(projector, "OnnxRunner", Counting)
-    torch.set_num_threads(1)  # as a reduced training leaves it
-    record = stage.run(config(projector="auto"), lift, context)
-    assert record.deployed in {"lift-kept", "lift-folded"}
-    assert set(threads) == {3}
-    assert len(threads) >= 2 * 5  # both are opened anew in each session
-    assert "(CPUExecutionProvider, 3 threads, 95 % interval)" in record.deployed_why
-
-
-@pytest.mark.usefixtures("no_export")
-def test_auto_without_the_gpu_it_needs_folds_and_says_so(
-    lift: Inputs, context: Context, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def lacking(*_: object, **__: object) -> None:
-        raise EnvironmentLacksError("no GPU in ONNX Runtime")
-
-    monkeypatch.setattr(projector, "OnnxRunner", lacking)
-    record = stage.run(config(projector="auto"), lift, context)
-    assert (record.deployed, record.deployed_why) == (
-        "lift-folded",
-        "not timed against lift-kept (no GPU in ONNX Runtime)",
-    )
+    record = stage.run(config(projector="keep"), inexact, context)
+    assert (record.deployed, record.deployed_why) == ("lift-kept", "asked for with projector: keep")
 
 
 @pytest.mark.usefixtures("no_export")
@@ -243,10 +178,18 @@ def test_a_failed_engine_leaves_the_rest_and_fails_the_run_only_when_asked_for_b
 
 
 @pytest.mark.usefixtures("no_export")
+@pytest.mark.parametrize("error", [ResultError, UsageError])
 @pytest.mark.parametrize("precision", [("fp32", "fp16"), ("fp32", "fp16", "int8")])
 def test_a_precision_that_cannot_be_made_is_missing_with_its_reason(
-    lift: Inputs, context: Context, monkeypatch: pytest.MonkeyPatch, precision: tuple[str, ...]
+    lift: Inputs,
+    context: Context,
+    monkeypatch: pytest.MonkeyPatch,
+    precision: tuple[str, ...],
+    error: type[CompressError],
 ) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise error("node 'blocks.0.attn' [Odd] is not supported")
+
     failing_engines(monkeypatch)
     monkeypatch.setattr(precisions, "reduced_from_onnx", failing)
     settings = config(precision=precision, target=("onnx", "tensorrt-rtx"), target_reason="found here")
@@ -256,19 +199,6 @@ def test_a_precision_that_cannot_be_made_is_missing_with_its_reason(
     assert reasons["fp16"] == "there is no fp16 graph to build it of: node 'blocks.0.attn' [Odd] is not supported"
     default = len(precision) == 3
     assert record.not_made == (() if default else ("fp16 ONNX: node 'blocks.0.attn' [Odd] is not supported",))
-
-
-@pytest.mark.usefixtures("no_export")
-def test_a_network_too_large_for_a_precision_is_still_exported(
-    lift: Inputs, context: Context, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def too_large(*_: object, **__: object) -> None:
-        raise UsageError("1.6 GB of weights, more than one message holds")
-
-    monkeypatch.setattr(precisions, "reduced_from_onnx", too_large)
-    record = stage.run(config(precision=("fp32", "fp16", "int8")), lift, context)
-    assert set(record.missing.values()) == {"1.6 GB of weights, more than one message holds"}
-    assert set(record.student) == {"lift-kept", "lift-folded"}
 
 
 @pytest.mark.usefixtures("copies")

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from vitcompress.core.artifact_records import GateRow
 from vitcompress.stages.gates.config import GatesConfig
-from vitcompress.stages.gates.gate import Gate, Measurement, limit, passed, verdict_on
+from vitcompress.stages.gates.gate import Gate, Measurement, passed, verdict_on
 
 RANK = {"fail": 0, "inconclusive": 1, "pass": 2}
 values = st.floats(0.1, 99.0)
@@ -19,10 +19,11 @@ ordered = st.tuples(values, values, values).map(sorted)
 
 
 def judged(
-    *numbers: float | None, upper: bool = True, required: bool = True, conclusive: bool = False, **more
+    *numbers: float | None, upper: bool = True, required: bool = True, conclusive: bool = False, reason: str = ""
 ) -> GateRow:
     """The row of a measurement against a limit of 2."""
-    gate = Gate(field="max_x", label="x", unit="", upper=upper, measure=lambda given: Measurement(*given, **more))
+    field = "max_x" if upper else "min_x"
+    gate = Gate(field=field, label="x", unit="", measure=lambda numbers: Measurement(*numbers, reason=reason))
     row = gate.row("onnx", 2.0, numbers, required=required, require_conclusive=conclusive)
     assert row is not None
     return row
@@ -49,11 +50,11 @@ def test_without_an_interval_the_point_is_judged(value: float, verdict: str) -> 
     assert judged(value).verdict == verdict
 
 
-@pytest.mark.parametrize(("owed", "required"), [(True, True), (False, True), (True, False)])
-def test_unmeasured_gives_its_reason_and_fails_only_where_it_is_owed(owed: bool, required: bool) -> None:
-    row = judged(None, reason="no GPU", owed=owed, required=required)
-    assert (row.verdict, row.required, row.why) == ("unmeasured", owed and required, "no GPU")
-    assert passed([row]) is not (owed and required)
+@pytest.mark.parametrize("required", [True, False])
+def test_unmeasured_gives_its_reason_and_fails_only_where_it_is_required(required: bool) -> None:
+    row = judged(None, reason="no GPU", required=required)
+    assert (row.verdict, row.required, row.why) == ("unmeasured", required, "no GPU")
+    assert passed([row]) is not required
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -67,12 +68,6 @@ def test_inconclusive_fails_only_when_asked_and_a_fail_always() -> None:
     assert not passed([judged(2.0, 1.0, 3.0, conclusive=True)])
     assert not passed([judged(9.0, 8.0, 10.0, required=False)])
     assert passed(())
-
-
-@pytest.mark.parametrize("arguments", [(1.0, 0.5), (None, 0.5, 0.7), (1.0, 2.0, 1.0), (None,)])
-def test_incomplete_measurements_are_refused(arguments) -> None:
-    with pytest.raises(ValueError, match=r"incomplete|upside down|needs a reason"):
-        Measurement(*arguments)
 
 
 @given(st.booleans(), ordered, values, st.floats(0, 50))
@@ -89,36 +84,14 @@ def test_the_verdict_holds_for_the_whole_interval_and_a_looser_limit(upper, ends
     ("bad", "said"),
     [
         ({"min_accuracy": 101.0}, "less than or equal to 100"),
-        ({"min_agreement": -1.0}, "greater than or equal to 0"),
-        ({"min_speedup": 0.0}, "greater than 0"),
         ({"max_size_mb": math.inf}, "finite"),
         ({"max_drop": 1.0}, "Extra inputs"),
-        ({"artifacts": ("tflite",)}, "artifacts names 'tflite'"),
-        ({"artifacts": ("onnx", "onnx")}, "give each at most once"),
+        ({"artifacts": ()}, "at least 1 item"),
         ({"artifacts": ("onnx",), "require": ("engine",)}, "not among the artifacts .* add it to artifacts"),
         ({"artifacts": ("onnx-int9",)}, "artifacts names 'onnx-int9', .* did you mean onnx-int8"),
-        ({"require": ("tensorflow",)}, "require names 'tensorflow', .* give some of onnx, engine"),
-        ({"only": {"all": {}}}, "only names 'all'"),
-        ({"only": {"onnx-fp23": {}}}, "only names 'onnx-fp23', .* did you mean onnx-fp32"),
-        ({"only": {"onnx-int8": {"max_acuracy_drop": 1.0}}}, "'max_acuracy_drop', .* did you mean max_accuracy_drop"),
-        ({"only": {"onnx": {"min_teacher_gain": 1.0}}}, "'min_teacher_gain', which is no limit"),
-        ({"only": {"onnx-int8": {"min_speedup": -1.0}}}, r"only\.onnx-int8\.min_speedup is -1\.0, should be greater"),
+        ({"require": ("coreml",)}, "require names 'coreml', .* give some of onnx, engine"),
     ],
 )
 def test_impossible_gates_are_refused_with_what_is_possible(bad, said: str) -> None:
     with pytest.raises(ValidationError, match=said):
         GatesConfig.model_validate(bad)
-
-
-def test_limits_of_an_artifact_take_the_place_of_the_common_ones() -> None:
-    only = {"onnx": {"max_accuracy_drop": 2.0}, "onnx-int8": {"max_accuracy_drop": 3.0, "max_size_mb": None}}
-    gates = GatesConfig(max_accuracy_drop=1.0, max_size_mb=9.0, only=only, require=("onnx", "onnx-int8"))
-    drops = [gates.limits_of(*names)["max_accuracy_drop"] for names in (("engine",), ("onnx",), ("onnx", "onnx-int8"))]
-    assert drops == [1.0, 2.0, 3.0]
-    assert gates.limits_of("onnx-int8")["max_size_mb"] is None
-    assert GatesConfig.model_validate_json(gates.model_dump_json()) == gates
-
-
-def test_every_setting_is_explained() -> None:
-    assert all(field.description for field in GatesConfig.model_fields.values())
-    assert limit("of something, points", ge=0)[1].description == "of something, points"

@@ -37,50 +37,21 @@ def file(name: str, size: int) -> FileRef:
 
 
 def onnx(data: FileRef | None) -> OnnxArtifact:
-    return OnnxArtifact(
-        name="student-plain",
-        file=file("export/student-plain.onnx", GRAPH),
-        data=data,
-        cost=Cost(parameters=1, macs=1),
-        nodes=1,
-        opset=20,
-        max_logit_difference={"1": 0.0},
-        tolerance=1e-3,
-        seconds=1.0,
-    )
+    checked = {"nodes": 1, "opset": 20, "max_logit_difference": {"1": 0.0}, "tolerance": 1e-3, "seconds": 1.0}
+    graph = file("export/student-plain.onnx", GRAPH)
+    return OnnxArtifact(name="student-plain", file=graph, data=data, cost=Cost(parameters=1, macs=1), **checked)
 
 
 def latency(runtime: Any, speedup: float | None) -> LatencyRow:
-    return LatencyRow(
-        model="plain",
-        runtime=runtime,
-        batch=1,
-        p50_ms=2.0,
-        p50_low=1.9,
-        p50_high=2.1,
-        p90_ms=2.5,
-        p99_ms=None,
-        samples=50,
-        speedup=speedup,
-        speedup_low=speedup,
-        speedup_high=speedup,
-    )
+    times = {"p50_ms": 2.0, "p50_low": 1.9, "p50_high": 2.1, "p90_ms": 2.5, "p99_ms": None}
+    ratio = dict.fromkeys(("speedup", "speedup_low", "speedup_high"), speedup)
+    return LatencyRow(model="plain", runtime=runtime, batch=1, samples=50, **times, **ratio)
 
 
 def accuracy(runtime: Any, top1: float = 90.0, precision: Any = "fp32") -> AccuracyRow:
-    return AccuracyRow(
-        model="plain",
-        runtime=runtime,
-        precision=precision,
-        images=100,
-        top1=top1,
-        top1_low=top1 - 2,
-        top1_high=top1 + 2,
-        top5=None,
-        drop=1.0,
-        drop_low=0.5,
-        drop_high=1.5,
-    )
+    share = {"images": 100, "top1": top1, "top1_low": top1 - 2, "top1_high": top1 + 2, "top5": None}
+    drop = {"drop": 1.0, "drop_low": 0.5, "drop_high": 1.5}
+    return AccuracyRow(model="plain", runtime=runtime, precision=precision, **share, **drop)
 
 
 def inputs(weights: FileRef | None = None, **changes: Any) -> Inputs:
@@ -116,14 +87,10 @@ def judged(context: Context, given: Inputs, **settings: Any) -> dict[tuple[str, 
     return {(row.gate, row.artifact.partition(" ")[0]): row for row in record.rows}
 
 
-@pytest.mark.parametrize(
-    ("data", "megabytes", "verdict"),
-    [(None, 1.0, "pass"), (file("export/student-plain.onnx.data", WEIGHTS), 3001.0, "fail")],
-)
-def test_the_size_is_that_of_all_files(context: Context, data: FileRef | None, megabytes: float, verdict: str) -> None:
-    rows = judged(context, inputs(data), max_size_mb=100.0)
-    assert (rows["max_size_mb", "onnx"].value, rows["max_size_mb", "onnx"].verdict) == (megabytes, verdict)
-    assert rows["max_size_mb", "engine"].value == 2.0
+def test_the_size_is_that_of_all_files(context: Context) -> None:
+    rows = judged(context, inputs(file("export/student-plain.onnx.data", WEIGHTS)), max_size_mb=100.0)
+    assert (rows["max_size_mb", "onnx"].value, rows["max_size_mb", "onnx"].verdict) == (3001.0, "fail")
+    assert (rows["max_size_mb", "engine"].value, rows["max_size_mb", "engine"].verdict) == (2.0, "pass")
 
 
 def test_an_engines_speedup_is_unmeasured_because_there_is_no_teacher_engine(context: Context) -> None:
@@ -132,7 +99,6 @@ def test_an_engines_speedup_is_unmeasured_because_there_is_no_teacher_engine(con
     assert rows["max_latency_ms", "engine"].verdict == "pass"
     engine = rows["min_speedup", "engine"]
     assert (engine.verdict, engine.why) == ("unmeasured", NO_TEACHER_ENGINE)
-    assert "no engine is built of the teacher" in engine.why
 
 
 def with_int8(**changes: Any) -> Inputs:
@@ -167,20 +133,6 @@ def test_each_artifact_is_judged_once_and_told_by_its_role(
 ) -> None:
     record = stage.run(GatesConfig(max_size_mb=9.0, artifacts=named), with_int8(), context)
     assert [(row.artifact, row.required) for row in record.rows] == [(one, one == "onnx (fp32)") for one in told]
-
-
-def test_an_artifact_with_limits_of_its_own_is_judged_by_them(context: Context) -> None:
-    only = {"onnx-int8": {"min_accuracy": 60.0, "max_size_mb": None}}
-    rows = judged(context, with_int8(), min_accuracy=80.0, max_size_mb=9.0, artifacts=("onnx",), only=only)
-    assert (rows["min_accuracy", "onnx"].limit, rows["min_accuracy", "onnx"].verdict) == (80.0, "pass")
-    assert (rows["min_accuracy", "onnx-int8"].limit, rows["min_accuracy", "onnx-int8"].verdict) == (60.0, "pass")
-    assert ("max_size_mb", "onnx-int8") not in rows
-    assert ("max_size_mb", "onnx") in rows
-
-
-def test_limits_of_an_artifact_hold_where_it_is_the_recommended_one(context: Context) -> None:
-    rows = judged(context, inputs(), min_accuracy=95.0, artifacts=("onnx",), only={"onnx-fp32": {"min_accuracy": 50.0}})
-    assert {key: row.limit for key, row in rows.items()} == {("min_accuracy", "onnx"): 50.0}
 
 
 def test_an_artifact_that_was_not_made_is_unmeasured_and_fails_where_required(context: Context) -> None:
@@ -223,7 +175,6 @@ def test_what_was_asked_for_and_not_made_fails_whatever_the_limits(context: Cont
     ("right", "class_images", "failed"),
     [
         (36, (36,) * 10, True),  # as a guess
-        (60, (36,) * 10, False),
         (4, (5, 5), False),  # too few images to tell
         (300, (300, 60), True),  # always the commonest class
         (340, (300, 60), False),
@@ -270,7 +221,7 @@ def test_without_a_control_a_limit_on_the_teachers_worth_fails(context: Context)
 PRETEND = """
 from vitcompress.stages.gates.gate import ArtifactGate, Measurement, limit
 GATE = ArtifactGate(
-    field="max_nodes", setting=limit("Most nodes of the ONNX graph.", gt=0), label="nodes", unit="nodes", upper=True,
+    field="max_nodes", setting=limit("Most nodes of the ONNX graph.", gt=0), label="nodes", unit="nodes",
     measure=lambda found: Measurement(float(found.inputs.export.onnx(found.accuracy.precision).nodes)),
 )
 """
@@ -291,25 +242,22 @@ print(verdict_of(record, ())["blocking"][0])
 """
 
 
-@pytest.mark.parametrize("broken", [False, True])
-def test_another_package_adds_a_gate(tmp_path: Path, broken: bool) -> None:
-    (tmp_path / "pretend.py").write_text(PRETEND.replace('"max_nodes"', '"nodes"') if broken else PRETEND)
+@pytest.mark.parametrize(
+    ("field", "out", "err"),
+    [
+        ("max_nodes", "onnx (fp32) nodes at most 0.5 nodes 1.0 fail\nonnx (fp32) nodes: fail\n", ""),
+        ("nodes", "", "EnvironmentLacksError: gate 'pretend:GATE' has the name 'nodes'"),
+    ],
+)
+def test_another_package_adds_a_gate(tmp_path: Path, field: str, out: str, err: str) -> None:
+    (tmp_path / "pretend.py").write_text(PRETEND.replace('"max_nodes"', f'"{field}"'))
     metadata = tmp_path / "pretend-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: pretend\nVersion: 1.0\n")
     (metadata / "entry_points.txt").write_text("[vitcompress.gates]\nnodes = pretend:GATE\n")
     path = os.pathsep.join([str(tmp_path), str(Path(__file__).parent), *sys.path])
-    done = subprocess.run(
-        [sys.executable, "-c", JUDGE],
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if broken:
-        assert "EnvironmentLacksError: gate 'pretend:GATE' has the name 'nodes'" in done.stderr
-        return
-    assert done.stdout.splitlines() == [
-        "onnx (fp32) nodes at most 0.5 nodes 1.0 fail",
-        "onnx (fp32) nodes: fail",
-    ], done.stderr
+    environment = {**os.environ, "PYTHONPATH": path}
+    words = [sys.executable, "-c", JUDGE]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == out, done.stderr
+    assert err in done.stderr

@@ -6,7 +6,6 @@ import io
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,12 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from timm.data.dataset import ImageDataset
 
+from vitcompress.core.errors import DataError
 from vitcompress.core.images import open_image
-from vitcompress.core.pillow import listening
+from vitcompress.core.pillow import hushed
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.exporters.bundle.infer import prepare
 from vitcompress.stages.analysis.sample import folder_sample
-from vitcompress.stages.images import sources
 from vitcompress.stages.images.config import AugmentConfig, DataConfig
 from vitcompress.stages.images.held_out import held_out_batches
 from vitcompress.stages.images.loaders import (
@@ -32,8 +31,7 @@ from vitcompress.stages.images.loaders import (
     train_transform,
     train_views,
 )
-from vitcompress.stages.images.sources import StreamSplit, open_images
-from vitcompress.stages.images.thumbnails import thumbnail, thumbnails
+from vitcompress.stages.images.sources import StreamSplit, open_images, timm_datasets
 
 SPEC = PreprocessSpec(
     size=20, crop_pct=0.9, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4), exif_orientation=True, transparency="white"
@@ -43,7 +41,7 @@ PIXELS = SPEC.model_copy(update={"input": "uint8"})
 
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
-    with listening():
+    with hushed():
         yield
 
 
@@ -61,7 +59,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def wanted(folder: Path) -> NDArray[np.float32]:
     """Of every held-out file in order, as a bundle prepares it, ``[N, 3, 20, 20]``."""
     files = [path for name in ("a", "b") for path in sorted((folder / "val" / name).iterdir())]
-    with listening():
+    with hushed():
         return np.concatenate([prepare(path, SPEC.model_dump(mode="json")) for path in files])
 
 
@@ -87,7 +85,7 @@ def test_training_augments_the_same_pixels(folder: Path) -> None:
     split = open_images(DataConfig(source=str(folder))).train
     views, transform = train_views(split, augment, SPEC, 3), train_transform(augment, SPEC)
     for index in range(len(split)):
-        path = Path(split.file(index)[0], split.file(index)[1])
+        path = split.root / split.items[index][0]
         with seeded(3, 5, index):
             expected = transform(open_image(path))
         assert bool((views[ViewKey(index, 5)][0] == expected).all()), path.name
@@ -95,18 +93,8 @@ def test_training_augments_the_same_pixels(folder: Path) -> None:
     assert len(list(loader)) == len(split) // 8
 
 
-def test_thumbnails_show_the_same_pixels(folder: Path) -> None:
-    split = open_images(DataConfig(source=str(folder))).val
-    labels = np.array([label for _, label in split.items])
-    found, _ = thumbnails(split, range(len(split)), labels)
-    for index, shown in found.items():
-        assert shown == thumbnail(open_image(folder / "val" / split.items[index][0]))
-
-
-def same_as_files(split: Any, files: list[Path]) -> None:
-    assert len(files) == len(split)
-    for (image, _), path in zip(split, files, strict=False):
-        np.testing.assert_array_equal(np.asarray(image), np.asarray(open_image(path)), err_msg=path.name)
+def assert_same(image: Image.Image, path: Path) -> None:
+    np.testing.assert_array_equal(np.asarray(image), np.asarray(open_image(path)), err_msg=path.name)
 
 
 def test_torchvisions_folders_give_the_same_pixels(folder: Path) -> None:
@@ -114,7 +102,7 @@ def test_torchvisions_folders_give_the_same_pixels(folder: Path) -> None:
     files = [Path(path) for path, _ in images.val.dataset.samples]
     assert {".png", ".jpg", ".tif", ".pgm", ".webp"} <= {path.suffix for path in files}
     for index, path in enumerate(files):
-        np.testing.assert_array_equal(np.asarray(images.val[index][0]), np.asarray(open_image(path)))
+        assert_same(images.val[index][0], path)
 
 
 def test_timms_datasets_give_the_same_pixels_and_name_a_damaged_image(
@@ -130,25 +118,22 @@ def test_timms_datasets_give_the_same_pixels_and_name_a_damaged_image(
 
     dataset = ImageDataset(str(root), reader=Reader())  # type: ignore[arg-type]
     monkeypatch.setattr("timm.data.create_dataset", lambda *_, **__: dataset)
-    created = sources._create(DataConfig(source="hfds/x"), "train", True, None)
-    split = sources._TimmSplit(created, 1000)
+    created = timm_datasets._create(DataConfig(source="hfds/x"), "train", True, None)
+    split = timm_datasets._TimmSplit(created, 1000)
     for index, path in enumerate(files):
-        np.testing.assert_array_equal(np.asarray(split[index][0]), np.asarray(open_image(path)), err_msg=path.name)
+        assert_same(split[index][0], path)
     whole = files[0].read_bytes()
     files[0].write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(sources.DataError, match="image 0 of the dataset cannot be read"):
+    with pytest.raises(DataError, match="image 0 of the dataset cannot be read"):
         split[0]
 
 
 def test_streams_give_the_same_pixels(folder: Path) -> None:
     files = sorted((folder / "val" / "a").iterdir())
-    opened = [(Image.open(path), 0) for path in files]
-    try:
-        same_as_files(StreamSplit(opened, len(opened), 1000), files)
-    finally:
-        for image, _ in opened:
-            image.close()
-    with pytest.raises(sources.DataError, match="image 0 of the stream cannot be read"):
+    stream = StreamSplit(((path.read_bytes(), 0) for path in files), len(files), 1000)
+    for (image, _), path in zip(stream, files, strict=True):
+        assert_same(image, path)
+    with pytest.raises(DataError, match="image 0 of the stream cannot be read"):
         next(iter(StreamSplit([(Image.new("F", (4, 4)), 0)], 1, 1000)))
 
 
@@ -162,5 +147,5 @@ def test_readers_of_streams_are_kept_from_converting(monkeypatch: pytest.MonkeyP
     for reader, mode in ((ReaderWds(), None), (ReaderTfds(), "RGB")):
         dataset = type("Dataset", (), {"reader": reader})()
         monkeypatch.setattr("timm.data.create_dataset", lambda *_, dataset=dataset, **__: dataset)
-        assert sources._create(DataConfig(source="wds/x"), "train", True, 5) is dataset
+        assert timm_datasets._create(DataConfig(source="wds/x"), "train", True, 5) is dataset
         assert reader.input_img_mode == mode

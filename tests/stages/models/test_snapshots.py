@@ -38,7 +38,6 @@ def on_disk(root: Path) -> list[str]:
 def test_every_so_many_epochs_but_not_the_last(tmp_path: Path, every: int | None, epochs: int, kept: list[int]) -> None:
     found = trained(tmp_path, every, epochs=epochs)
     assert on_disk(tmp_path) == [f"aaaaaaaaaaaa/epoch-{epoch:04d}.safetensors" for epoch in kept]
-    assert found.missing() == []
     recorded = found.finish()
     assert [snapshot.epoch for snapshot in recorded] == kept
     for snapshot in recorded:
@@ -57,7 +56,6 @@ def test_finishing_drops_other_trainings_epochs_not_asked_for_and_what_a_kill_le
     fewer = Snapshots(tmp_path, "a" * 64, 7, 3)
     fewer.keep(6, state(6))
     (fewer.folder / ".epoch-0004.safetensors.x1y2z3").write_bytes(b"half")
-    assert fewer.missing() == [3]  # nor is a deleted one recorded
     assert [snapshot.epoch for snapshot in fewer.finish()] == [6]
     assert on_disk(tmp_path) == ["aaaaaaaaaaaa/epoch-0006.safetensors"]
     assert Snapshots(tmp_path, "a" * 64, 7, None).finish() == ()

@@ -19,7 +19,7 @@ from vitcompress.core.artifact_records import Input
 from vitcompress.core.errors import ResultError
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.records import ModelSpec
-from vitcompress.exporters.onnx import dims, onnx_from_module
+from vitcompress.exporters.onnx import onnx_from_module
 from vitcompress.exporters.tensorrt import engine_from_onnx, installed_flavours
 from vitcompress.stages.fold.stage import folded_from_lift
 from vitcompress.stages.models.build import build_model
@@ -218,7 +218,8 @@ def test_graph_is_clean_right_at_every_batch_and_builds(name: str, input: Input,
     module, path = exported(name, input, tmp_path)
     graph = onnx.load(path).graph
     assert {node.domain for node in graph.node} <= {"", "ai.onnx"}
-    assert dims(graph.input[0]) == (("batch", 3, SIZE, SIZE) if input == "float" else ("batch", SIZE, SIZE, 3))
+    dims = [one.dim_param or one.dim_value for one in graph.input[0].type.tensor_type.shape.dim]
+    assert dims == (["batch", 3, SIZE, SIZE] if input == "float" else ["batch", SIZE, SIZE, 3])
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     for batch in (1, 2, 5):
         x = images(batch).float() if input == "float" else torch.randint(0, 256, (batch, SIZE, SIZE, 3)).byte()
@@ -228,8 +229,15 @@ def test_graph_is_clean_right_at_every_batch_and_builds(name: str, input: Input,
         assert np.abs(found - expected).max() < 1e-4 * max(1.0, np.abs(expected).max())
     if "tensorrt-rtx" not in installed_flavours():
         pytest.skip("the graph is right; tensorrt-rtx is not installed to build it")
-    sizes = {"min_batch": 1, "opt_batch": 2, "max_batch": 8, "log_path": tmp_path / "engine.log"}
-    assert engine_from_onnx(path, tmp_path / "model.engine", flavour="tensorrt-rtx", **sizes).bytes > 0
+    facts = engine_from_onnx(
+        path,
+        tmp_path / "model.engine",
+        flavour="tensorrt-rtx",
+        opt_batch=2,
+        max_batch=8,
+        log_path=tmp_path / "engine.log",
+    )
+    assert facts.bytes > 0
 
 
 def test_linear_layers_are_gemms_with_their_bias_and_heads_are_copied_once(tmp_path: Path) -> None:

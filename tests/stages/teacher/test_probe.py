@@ -43,10 +43,8 @@ def blobs(images: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     [
         ("vit_tiny_patch16_224", SMALL, 1),
         ("vit_tiny_patch16_224", {**SMALL, "global_pool": "avg"}, 1),  # its norm follows the pooling
-        ("deit_tiny_patch16_224", SMALL, 1),
         ("deit_tiny_distilled_patch16_224", SMALL, 2),
         ("cait_xxs24_224", SMALL, 1),
-        ("beit_base_patch16_224", SMALL, 1),
         ("swin_tiny_patch4_window7_224", SWIN, 1),
     ],
 )
@@ -55,7 +53,7 @@ def test_the_network_with_the_head_gives_the_probes_logits(arch: str, args: dict
     model = timm.create_model(arch, num_classes=3, **args).eval()
     images = torch.rand(4, 3, 32, 32)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    found = linear_heads(model, images[:2])
+    found = linear_heads(model, 32)
     assert len(found) == heads
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     with torch.no_grad():
@@ -76,9 +74,9 @@ def test_a_head_that_is_not_linear_in_the_features_is_noticed_and_left_as_it_was
     model = timm.create_model("vit_tiny_patch16_224", num_classes=3, **SMALL)
     model.head = Cosine(24, 3)
     before = model.head.weight.clone()
-    assert linear_heads(model, torch.rand(2, 3, 32, 32)) == ()
+    assert linear_heads(model, 32) == ()
     assert torch.equal(model.head.weight, before)
-    assert linear_heads(nn.Sequential(nn.Flatten(), nn.Linear(3072, 3)), torch.rand(2, 3, 32, 32)) == ()
+    assert linear_heads(nn.Sequential(nn.Flatten(), nn.Linear(3072, 3)), 32) == ()
 
 
 @pytest.mark.parametrize("penalty", [1.0, 0.01])

@@ -62,21 +62,6 @@ def test_weights_whose_classifier_fits_are_used_as_given(data: DataRecord, conte
     assert said(context) == f"  teacher weights: {told}\n"
 
 
-def test_weights_of_another_size_are_resampled_told_and_fitted(
-    data: DataRecord, context: Context, tmp_path: Path
-) -> None:
-    finer = ModelSpec(arch=TEACHER, args={**TEACHER_ARGS, "img_size": 56}, num_classes=7)
-    save_file(seeded_model(finer, 5).state_dict(), tmp_path / "teacher.safetensors")
-    path = str(tmp_path / "teacher.safetensors")
-    record = run(config(init="file", weights=path, tune_epochs=1), Inputs(data), context)
-    classifier = "without its classifier, which is not one of 10 classes"
-    count = f"{len(load_file(path))} tensors of the whole file"
-    told = f"{count}; position embeddings resampled from 7x7 to 4x4; {classifier}"
-    assert record.source.startswith(f"file {path}; {told}")
-    assert f"teacher weights: {told}\n" in said(context)
-    assert (record.epochs, record.preprocess.size) == (1, 32)
-
-
 def test_a_teacher_at_chance_is_refused(data: DataRecord, context: Context, tmp_path: Path) -> None:
     refusal = (
         r"no better than chance \([0-9.]+ % of 30 held-out images right, where chance is 10\.0 %\).*teacher\.epochs=10"
@@ -119,31 +104,18 @@ def test_a_teacher_from_scratch_learns(data: DataRecord, context: Context) -> No
     assert losses[0] == pytest.approx(math.log(10), abs=0.1)
 
 
-def test_weights_that_are_not_finite_are_refused(data: DataRecord, context: Context, tmp_path: Path) -> None:
-    path = checkpoint(tmp_path)
-    state = load_file(path)
-    state["norm.bias"][0] = float("nan")
-    save_file(state, path)
-    with pytest.raises(UsageError, match=r"hold values that are not finite \(norm\.bias\)"):
-        run(config(init="file", weights=path), Inputs(data), context)
-
-
-@pytest.mark.parametrize(
-    "error", [ConnectionError("no route"), RuntimeError("no weights exist"), FileNotFoundError("x")]
-)
 def test_pretrained_weights_out_of_reach_leave_three_ways_on(
-    data: DataRecord, context: Context, monkeypatch: pytest.MonkeyPatch, error: Exception
+    data: DataRecord, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unreachable(*_: Any, **keywords: Any) -> None:
         assert keywords["pretrained"] is True
-        raise error
+        raise ConnectionError("no route")
 
     monkeypatch.setattr(build.timm, "create_model", unreachable)
     with pytest.raises(UsageError, match="can be had neither from the local cache nor from timm's hub") as caught:
         run(config(init="pretrained", args={}), Inputs(data), context)
     for way in ("--teacher-weights FILE", "HF_HOME", "--set teacher.init=scratch"):
         assert way in str(caught.value)
-    assert type(error).__name__ in str(caught.value)
 
 
 @pytest.mark.parametrize(("classes", "epochs"), [(10, 0), (1000, 2)])

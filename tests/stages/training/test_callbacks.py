@@ -13,7 +13,7 @@ from vitcompress.core.errors import ResultError, RunInterrupted
 from vitcompress.stages.training.callbacks.callback import Callback
 from vitcompress.stages.training.loop import train
 
-HOOKS = ("start", "before_batch", "after_step", "after_batch", "after_evaluation", "after_epoch", "close")
+HOOKS = ("start", "after_step", "after_batch", "after_evaluation", "after_epoch", "close")
 
 
 class Watching(Callback):
@@ -45,8 +45,7 @@ class Watching(Callback):
 def test_each_hook_comes_in_its_place(context: Context) -> None:
     watching = Watching()
     train(make_job(context, batch=16), config(accumulation=3, batch_size=48), 2, context, [watching])
-    batches = ["before_batch", "after_batch"] * 2 + ["before_batch", "after_step", "after_batch"]
-    epoch = [*batches, "after_evaluation", "after_epoch"]
+    epoch = ["after_batch", "after_batch", "after_step", "after_batch", "after_evaluation", "after_epoch"]
     assert watching.calls == ["start", *epoch, *epoch, "close"]
     assert [line["watched"] for line in metrics(context)] == [0, 1]
 
@@ -69,4 +68,4 @@ def test_it_is_closed_after_an_error(context: Context) -> None:
             context,
             [watching],
         )
-    assert watching.calls == ["start", "before_batch", "close"]
+    assert watching.calls == ["start", "close"]

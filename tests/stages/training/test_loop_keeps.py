@@ -7,7 +7,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import accelerate
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -16,7 +15,7 @@ from torch import Tensor
 
 import vitcompress.stages.training.loop as loop
 from vitcompress.core.context import Context
-from vitcompress.core.errors import RunInterrupted, UsageError
+from vitcompress.core.errors import UsageError
 from vitcompress.stages.models import weights
 from vitcompress.stages.models.snapshots import Snapshots
 from vitcompress.stages.training.callbacks.snapshots import KeepSnapshots
@@ -71,19 +70,6 @@ def test_it_is_given_the_raw_state_after_each_evaluation_and_before_the_checkpoi
     assert [epoch for epoch, _ in seen] == KEPT
     for one, next_one in pairwise([*(state for _, state in seen), done.raw]):
         assert not torch.equal(one["body.1.weight"], next_one["body.1.weight"])
-
-
-def test_only_the_main_process_keeps(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(accelerate.Accelerator, "is_main_process", False)
-    done = loop.train(make_job(context), config(), 2, context, [KeepSnapshots(lambda *_: pytest.fail("kept"))])
-    assert done.progress.epoch == 2
-
-
-@pytest.mark.parametrize("at", [3, STEPS, STEPS + 1, 3 * STEPS + 2])
-def test_interrupted_and_resumed_keeps_the_same_bytes(context: Context, whole: dict[str, bytes], at: int) -> None:
-    with pytest.raises(RunInterrupted):
-        trained(context, "resumed", Interrupting(at))
-    assert trained(context, "resumed")[1] == whole
 
 
 def before(owner: Any, name: str, when: Callable[..., bool]) -> Callable[[pytest.MonkeyPatch], None]:

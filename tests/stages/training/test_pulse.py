@@ -1,4 +1,4 @@
-"""Who is taken for lost, and who is not."""
+"""Who is taken for lost, and who is not; what a real run then says is in tests/e2e/test_processes.py."""
 
 from __future__ import annotations
 
@@ -9,44 +9,37 @@ import textwrap
 from pathlib import Path
 
 from vitcompress.core.errors import ProcessLost
-from vitcompress.stages.training.pulse import Others
+from vitcompress.stages.training.pulse import Pulse
 
 ROOT = Path(__file__).parents[3]
 
 
-def watched() -> Others:
-    """Three processes, each seen at second 0; patience of 10."""
-    others = Others(patience=10, answered=0)
+def watching() -> Pulse:
+    """Rank 1 of three; it saw the others at second 0, and its patience is 10."""
+    pulse = Pulse(rank=1, processes=3, patience=10)
     for rank in (0, 2):
-        others.note(rank, 1, "step 5 of student", now=0)
-    return others
+        pulse.hear(rank, "1 step 5 of student", now=0)
+    return pulse
 
 
 def test_a_count_that_stands_still_is_silence_and_one_that_moves_is_none() -> None:
-    others = watched()
+    pulse = watching()
     for now in range(1, 12):
-        others.note(0, 1 + now, f"step {5 + now} of student", now=now)
-        others.note(2, 1, "step 5 of student", now=now)
-    assert others.lost(9.9) is None
-    told = others.lost(11)
-    assert told is not None
-    assert "rank 2 (last seen at step 5 of student)" in told
-    assert "rank 0" not in told
-    assert list(others.silent(11)) == [2]
+        pulse.hear(0, f"{1 + now} step {5 + now} of student", now=now)
+        pulse.hear(2, "1 step 5 of student", now=now)
+    assert pulse.silent(9.9) == []
+    assert pulse.silent(11) == [2]
 
 
 def test_a_store_that_does_not_answer_is_its_process_gone() -> None:
-    told = watched().lost(10.1)
-    assert told is not None
-    assert told.startswith("rank 0 (last seen at step 5 of student)")
-    assert "rank 2" not in told
+    assert [watching().silent(now) for now in (9.9, 10.1)] == [[], [0]]
 
 
 def test_a_process_that_was_stopped_itself_blames_nobody() -> None:
-    others = watched()
-    others.excuse(3600)
-    assert others.lost(3609) is None
-    assert others.lost(3611) is not None
+    pulse = watching()
+    pulse.excuse(3600)
+    assert pulse.silent(3609) == []
+    assert pulse.silent(3611) == [0]
 
 
 def test_processes_that_never_meet_end_with_a_sentence() -> None:

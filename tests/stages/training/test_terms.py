@@ -19,7 +19,7 @@ from vitcompress.stages.training.checkpoint import Progress
 from vitcompress.stages.training.device import make_accelerator
 from vitcompress.stages.training.job import Job, Trained
 from vitcompress.stages.training.loop import train
-from vitcompress.stages.training.terms import Compared, Terms, first_and_last, shares
+from vitcompress.stages.training.terms import Compared, Terms
 
 TARGET = 0.5
 
@@ -142,11 +142,10 @@ def test_a_balanced_training_does_not_depend_on_how_loud_a_term_is(context: Cont
     assert loud.losses == pytest.approx(soft.losses, rel=1e-2)
 
 
-@pytest.mark.parametrize("at", [2, 7, 9])
-def test_a_balanced_training_goes_on_to_the_same_weights_and_metrics(context: Context, tmp_path: Path, at: int) -> None:
+def test_a_balanced_training_goes_on_to_the_same_weights_and_metrics(context: Context, tmp_path: Path) -> None:
     whole = train(job(context, folder=tmp_path), config(), 3, context)
     with pytest.raises(RunInterrupted):
-        train(job(context, loss=Interrupting(at, two_terms)), config(), 3, context)
+        train(job(context, loss=Interrupting(7, two_terms)), config(), 3, context)
     again = train(job(context), config(), 3, context)
     assert_bitwise_equal(again, whole)
     for key in ("scales", "gradient_norms", "first"):
@@ -158,9 +157,3 @@ def test_a_balanced_training_goes_on_to_the_same_weights_and_metrics(context: Co
         assert line["scales"]["features"] > 0
     assert len({line["gradient_norms"]["labels"] for line in lines}) == 3
     assert again.progress.first == {key: lines[0][key] for key in ("losses", "gradient_norms")}
-
-
-def test_shares_in_words() -> None:
-    first, last = shares({"labels": 1.0, "soft": 3.0}), shares({"labels": 1.0, "soft": 1.0})
-    assert first_and_last(first, last) == "labels 25 % -> 50 %, soft 75 % -> 50 %"
-    assert shares({"labels": 0.0}) == {}

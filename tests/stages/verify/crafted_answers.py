@@ -9,9 +9,8 @@ import numpy as np
 
 from vitcompress.core.artifact_records import Precision, Runtime
 from vitcompress.core.preprocess import PreprocessSpec
-from vitcompress.stages.verify.answers import Answers
 from vitcompress.stages.verify.contestant import Contestant
-from vitcompress.stages.verify.held_out import HeldOut
+from vitcompress.stages.verify.held_out import Answers, HeldOut
 
 SPEC = PreprocessSpec(size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 

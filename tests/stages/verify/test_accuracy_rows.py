@@ -26,40 +26,26 @@ def rows():
     return accuracy_rows(MODELS, held_out(LABELS, TEACHER, STUDENT, TEACHER, ARTIFACT, None), 7)
 
 
-def test_each_row_names_its_model_in_order(rows) -> None:
-    assert [(row.model, row.runtime, row.precision, row.provider) for row in rows] == [
-        (each.model, each.runtime, each.precision, each.provider) for each in MODELS
-    ]
-    assert {row.images for row in rows} == {6}
-
-
-def test_drop_is_paired_with_the_teacher_in_torch(rows) -> None:
-    assert rows[0].drop is None
+def test_drop_is_paired_with_the_teacher_in_torch_and_agreement_with_the_same_graph(rows) -> None:
+    assert rows[0].drop is rows[0].agreement is rows[1].agreement is None
     assert (rows[1].drop, rows[1].drop_low, rows[1].drop_high) == paired_drop(TEACHER.right, STUDENT.right)
     assert (rows[2].drop, rows[3].drop) == (0.0, pytest.approx(50.0))
-
-
-def test_agreement_is_with_the_same_graph_in_torch(rows) -> None:
-    assert rows[0].agreement is rows[1].agreement is None
-    assert rows[2].agreement == 100.0
     same = np.array([True, True, True, False, True, False])  # an image without an answer agrees with nothing
     assert (rows[3].agreement, rows[3].agreement_low, rows[3].agreement_high) == share_interval(same)
 
 
 def test_classes_and_images_are_counted_and_kept(rows) -> None:
+    assert {row.images for row in rows} == {6}
     assert rows[1].class_right == (1, 2, 0, 0, 0, 0, 0)
     np.testing.assert_array_equal(unpacked(rows[1].right, 6), STUDENT.right)
     assert rows[1].ece == pytest.approx(100 * (0.8 - 0.5))
     assert rows[0].top1 == rows[0].top5 == pytest.approx(100 * 5 / 6)
-
-
-def test_of_five_classes_there_is_no_top5() -> None:
-    (row,) = accuracy_rows(MODELS[:1], held_out(LABELS, TEACHER), 5)
-    assert row.top5 is None
+    (few,) = accuracy_rows(MODELS[:1], held_out(LABELS, TEACHER), 5)
+    assert few.top5 is None  # of five classes, every one is among the five
 
 
 def test_what_cannot_run_has_its_reason_and_no_number(rows) -> None:
     row = rows[4]
-    assert row.reason == "no GPU"
+    assert (row.model, row.runtime, row.reason) == ("plain", "tensorrt", "no GPU")
     assert {row.top1, row.top5, row.drop, row.agreement, row.ece} == {None}
     assert (row.class_right, row.right) == ((), "")

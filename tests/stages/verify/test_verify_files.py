@@ -9,7 +9,7 @@ from pathlib import Path
 from crafted_answers import held_out, named, said
 
 from vitcompress.core.files import is_intact
-from vitcompress.stages.verify.files import write_answers, write_thumbnails
+from vitcompress.stages.verify.files import write_answers
 
 LABELS = [0, 1, 1]
 CLASSES = ("a, with comma", 'b "quoted"', "ć")
@@ -42,17 +42,3 @@ def test_the_same_answers_give_the_same_bytes_anywhere_at_any_time(tmp_path: Pat
     assert (header[3], header[4:8]) == (0, b"\0" * 4)  # RFC 1952: no name, no time
     assert write_answers(tmp_path / "two", MODELS, HELD_OUT, CLASSES) == one
     assert write_answers(tmp_path / "one", MODELS, HELD_OUT, CLASSES) == one  # also over the old one
-
-
-def test_thumbnails_of_an_earlier_time_are_removed(tmp_path: Path) -> None:
-    assert write_thumbnails(tmp_path, {}) == {}
-    assert list(tmp_path.iterdir()) == []
-    first = write_thumbnails(tmp_path, {3: b"three", 12: b"twelve"})
-    folder = tmp_path / "verify" / "flips"
-    (folder / ".000003.webp.half").write_bytes(b"left by a crash")
-    second = write_thumbnails(tmp_path, {3: b"new", 40: b"forty"})
-    assert second[3] == first[3]
-    assert {path.read_bytes() for path in folder.iterdir()} == {b"new", b"forty"}
-    assert [(tmp_path / path).read_bytes() for path in second.values()] == [b"new", b"forty"]
-    assert write_thumbnails(tmp_path, {}) == {}
-    assert list(folder.iterdir()) == []

@@ -3,7 +3,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import os
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,6 @@ import numpy as np
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
-from pydantic import ValidationError
 from rich.console import Console
 from small_run import SPEC, data_record, distill_record, student_record, teacher_record
 
@@ -23,7 +22,6 @@ from vitcompress.core.bits import unpacked
 from vitcompress.core.context import Context
 from vitcompress.core.errors import EnvironmentLacksError
 from vitcompress.core.files import is_intact
-from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.records import FileRef
 from vitcompress.core.rundir import RunDirectory
 from vitcompress.exporters.cuda import gpu_present
@@ -33,15 +31,13 @@ from vitcompress.stages.export import stage as export_stage
 from vitcompress.stages.export.config import ExportConfig
 from vitcompress.stages.fold import stage as fold_stage
 from vitcompress.stages.fold.config import FoldConfig
-from vitcompress.stages.verify import held_out, memory, stage
+from vitcompress.stages.verify import memory, stage
 from vitcompress.stages.verify.config import VerifyConfig
 from vitcompress.stages.verify.contestant import Contestant
+from vitcompress.stages.verify.latency import throughput_rows
 from vitcompress.stages.verify.stage import Inputs
-from vitcompress.stages.verify.throughput import throughput_rows
 
-QUICK = VerifyConfig(
-    batch_sizes=(1, 8), throughput_batches=(), latency_seconds=0.1, threads=1, bootstrap=100, memory=False
-)
+QUICK = VerifyConfig(batch_sizes=(1, 8), throughput_batches=(), latency_seconds=0.1, threads=1, memory=False)
 NOTHING = dict.fromkeys(("p90_ms", "p99_ms", "speedup", "speedup_low", "speedup_high"), None)
 """Of a latency that is known by its median alone."""
 QUICKEST = QUICK.model_copy(update={"batch_sizes": (1,)})
@@ -90,61 +86,43 @@ def test_everything_that_runs_here_is_measured_on_all_held_out_images(
     assert {row.images for row in record.accuracy} == {inputs.data.val_images}
     by_name = {(row.model, row.runtime, row.precision): row.top1 for row in record.accuracy}
     assert by_name["teacher", "onnx", "fp32"] == pytest.approx(by_name["teacher", "torch", "fp32"])
-    assert {row.precision for row in record.latency if row.runtime == "onnx"} == {"fp32", *inputs.export.reduced}
     assert {row.batch for row in record.latency} == {1, 8}
-    assert all(row.p50_ms is not None and row.p50_ms > 0 for row in record.latency)
-    assert all((row.p99_ms is None) == (row.samples < 100) for row in record.latency)
     assert {row.provider for row in rows_of(record, "onnx")} == {"CPUExecutionProvider"}
     assert {row.provider for row in rows_of(record, "torch")} == {""}
-    assert "ONNX Runtime on the CPU" in record.latency_method
-    assert ", 1 thread, bound to CPU" in record.latency_method or ", 1 thread, not bound" in record.latency_method
-    assert "; 5 sessions, " in record.latency_method
+    assert re.search(", 1 thread, (not )?bound .*; 5 sessions, .*ONNX Runtime on the CPU", record.latency_method)
+    assert record.hardware is not None
+    assert (record.hardware.threads, record.hardware.gpu) == (1, "")
+    assert (record.throughput, record.memory) == ((), ())
 
 
 def test_what_a_later_verdict_needs_of_a_latency_is_recorded(measured: tuple[Context, VerifyRecord]) -> None:
     record = measured[1]
     for row in record.latency:
         assert len(row.session_p50_ms) == 5
-        assert len(row.quantiles_ms) == 21
         assert list(row.quantiles_ms) == sorted(row.quantiles_ms)
         assert row.quantiles_ms[10] == pytest.approx(row.p50_ms)
-        assert row.samples >= 15
-        assert row.warm_up_rounds >= 5
+        assert (row.p99_ms is None) == (row.samples < 100)
         low, middle, high = (value or 0.0 for value in (row.p50_low, row.p50_ms, row.p50_high))
         assert 0 < low <= middle <= high
         teacher = record.latency_of("teacher", row.runtime, "fp32", row.batch)
         assert teacher is not None
-        if row is teacher:
-            assert row.speedup is None
-            continue
         ratios = np.array(teacher.session_p50_ms) / np.array(row.session_p50_ms)
-        assert row.speedup == pytest.approx(np.exp(np.log(ratios).mean()))
-    assert record.hardware is not None
-    assert record.hardware.threads == 1
-    assert record.hardware.cores >= 1
-    assert record.hardware.processor
-    assert record.hardware.gpu == ""
-    assert len(record.pinned) == (1 if hasattr(os, "sched_setaffinity") else 0)
-    assert (record.throughput, record.memory) == ((), ())
+        assert row.speedup == (None if row is teacher else pytest.approx(np.exp(np.log(ratios).mean())))
 
 
 def test_throughput_over_batch_sizes_of_teacher_and_deployed_graph(finished: tuple[Context, Inputs]) -> None:
-    config = QUICK.model_copy(update={"throughput_batches": (1, 2, 4), "latency_seconds": 2.0})
+    config = QUICK.model_copy(update={"throughput_batches": (1, 2), "latency_seconds": 2.0})
     record = stage.run(config, finished[1], finished[0])
-    precisions = ("fp32", *finished[1].export.reduced)
-    expected = [("teacher", "fp32", batch) for batch in (1, 2, 4)]
-    expected += [("plain", precision, batch) for precision in precisions for batch in (1, 2, 4)]
-    assert {(row.model, row.precision, row.batch) for row in record.throughput} == set(expected)
-    assert len(record.throughput) == len(expected)
+    models = [("teacher", "fp32"), ("plain", "fp32"), *(("plain", one) for one in finished[1].export.reduced)]
+    found = [(row.runtime, row.model, row.precision, row.batch) for row in record.throughput]
+    assert sorted(found) == sorted(("onnx", *model, batch) for model in models for batch in (1, 2))
     for row in record.throughput:
-        assert row.runtime == "onnx"
         low, middle, high = (value or 0.0 for value in (row.low, row.images_per_second, row.high))
         assert 0 < low <= middle <= high
         if row.batch == 1:
             latency = record.latency_of(row.model, row.runtime, row.precision)
             assert latency is not None
             assert row.images_per_second == pytest.approx(1e3 / (latency.p50_ms or 0.0))
-            assert row.samples == latency.samples
 
 
 def test_memory_is_that_of_a_process_of_its_own(finished: tuple[Context, Inputs]) -> None:
@@ -159,40 +137,18 @@ def test_memory_is_that_of_a_process_of_its_own(finished: tuple[Context, Inputs]
         assert row.gpu_bytes is None
 
 
-@pytest.mark.parametrize("equal", [True, False])
-def test_images_are_decoded_once_whatever_the_preprocessings(
-    finished: tuple[Context, Inputs], monkeypatch: pytest.MonkeyPatch, equal: bool
-) -> None:
-    context, inputs = finished
-    spec = inputs.student.preprocess
-    own = PreprocessSpec.model_validate_json(spec.model_dump_json())
-    assert own is not spec
-    if not equal:
-        own = own.model_copy(update={"mean": (0.4, 0.5, 0.6)})
-    asked: list[int] = []
-    real = held_out.held_out_batches
-
-    def counted(split: Any, specs: Any, **given: Any) -> Any:
-        asked.append(len(specs))
-        return real(split, specs, **given)
-
-    monkeypatch.setattr(held_out, "held_out_batches", counted)
-    stage.run(QUICKEST, replace(inputs, teacher=inputs.teacher.model_copy(update={"preprocess": own})), context)
-    assert asked == [1 if equal else 2]
-
-
 def test_the_record_has_what_each_model_answered(
     finished: tuple[Context, Inputs], measured: tuple[Context, VerifyRecord]
 ) -> None:
     inputs, (context, record) = finished[1], measured
-    root, classes = context.run.root, inputs.data.classes
+    root = context.run.root
     assert record.class_images == (3,) * 10
-    assert len(record.images_digest) == 64
     assert record.answers is not None
     assert is_intact(record.answers, root)
     lines = list(csv.DictReader(io.StringIO(gzip.decompress((root / record.answers.path).read_bytes()).decode())))
     assert [line["image"] for line in lines[:2]] == ["digit-0/000.png", "digit-0/001.png"]
     right_by_teacher = unpacked(record.accuracy[0].right, 30)
+    lost = {(one.model, one.runtime, one.precision): one.lost - one.won for one in record.flips}
     for row in record.accuracy:
         answers = [line[f"{row.model} {row.runtime} {row.precision} answer"] for line in lines]
         right = unpacked(row.right, 30)
@@ -200,21 +156,15 @@ def test_the_record_has_what_each_model_answered(
         assert row.top1 == pytest.approx(100 * right.mean())
         assert sum(row.class_right) == right.sum()
         assert row.ece is not None
-        assert (row.agreement is None) == (row.runtime == "torch")
-        for table in record.flips:
-            if (table.model, table.runtime, table.precision) == (row.model, row.runtime, row.precision):
-                assert table.lost - table.won == right_by_teacher.sum() - right.sum()
+        if row.model == "plain":
+            assert lost[row.model, row.runtime, row.precision] == right_by_teacher.sum() - right.sum()
     by_name = {(row.runtime, row.precision): row for row in record.accuracy if row.model == "plain"}
     assert by_name["onnx", "fp32"].agreement == 100.0
-    tables = [(table.model, table.runtime, table.precision) for table in record.flips]
-    assert tables == [("plain", runtime, precision) for runtime, precision in by_name]
     flips = [flip for table in record.flips for flip in table.shown]
     assert flips  # these weights are random: teacher and student agree on few images
-    assert all((root / flip.thumbnail).is_file() for flip in flips)
     assert {flip.thumbnail for flip in flips} == {
         path.relative_to(root).as_posix() for path in (root / "verify" / "flips").iterdir()
     }
-    assert {classes[flip.label] for flip in flips} <= {Path(flip.image).parent.name for flip in flips}
     again = stage.run(QUICKEST, inputs, finished[0])
     assert (again.accuracy, again.flips, again.answers) == (record.accuracy, record.flips, record.answers)
 
@@ -241,60 +191,6 @@ def test_a_gpu_asked_of_onnx_runtime_and_not_active_leaves_its_rows_unmeasured(
         assert row.provider == "CUDAExecutionProvider"
         assert "cannot run on a GPU: it has CPUExecutionProvider" in row.reason
     assert all(row.top1 is not None for row in record.accuracy if row.runtime == "torch")
-
-
-def test_an_onnx_runtime_without_gpu_support_is_said_on_a_gpu(
-    finished: tuple[Context, Inputs], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real, contestants = stage.make_accelerator, stage._contestants
-
-    def on_gpu(*_: object) -> Any:
-        return SimpleNamespace(device=SimpleNamespace(type="cuda"))
-
-    def on_cpu(inputs: Inputs, context: Context, _: object, *rest: Any) -> Any:
-        return contestants(inputs, context, real("cpu").device, *rest)
-
-    monkeypatch.setattr(stage, "make_accelerator", on_gpu)
-    monkeypatch.setattr(stage, "_contestants", on_cpu)
-    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    context = replace(finished[0], console=Console(file=io.StringIO(), width=300))
-    record = stage.run(QUICKEST, finished[1], context)
-    assert "ONNX Runtime on the CPU (the installed one knows no GPU" in record.latency_method
-    assert {row.provider for row in rows_of(record, "onnx")} == {"CPUExecutionProvider"}
-    assert isinstance(context.console.file, io.StringIO)
-    assert "pip install onnxruntime-gpu" in context.console.file.getvalue()
-
-
-def test_a_missing_onnx_runtime_is_not_a_missing_number(
-    finished: tuple[Context, Inputs], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def lacking(*_: object, **__: object) -> None:
-        raise EnvironmentLacksError("ONNX Runtime is not installed")
-
-    monkeypatch.setattr(stage, "OnnxRunner", lacking)
-    with pytest.raises(EnvironmentLacksError, match="not installed"):
-        stage.run(QUICK, finished[1], finished[0])
-
-
-def test_no_file_lies_in_memory_twice(finished: tuple[Context, Inputs], monkeypatch: pytest.MonkeyPatch) -> None:
-    open_now: list[Path] = []
-    most: dict[Path, int] = {}
-
-    class Counted(OnnxRunner):
-        def __init__(self, path: Path, **given: Any) -> None:
-            super().__init__(path, **given)
-            open_now.append(path)
-            most[path] = max(most.get(path, 0), open_now.count(path))
-
-        def close(self) -> None:
-            super().close()
-            open_now.remove(self.path)
-
-    monkeypatch.setattr(stage, "OnnxRunner", Counted)
-    record = stage.run(QUICKEST, finished[1], finished[0])
-    assert all(row.samples for row in rows_of(record, "onnx") if isinstance(row, LatencyRow))
-    assert len(most) == 2 + len(finished[1].export.reduced)
-    assert (set(most.values()), open_now) == ({1}, [])
 
 
 @pytest.fixture
@@ -345,7 +241,7 @@ def test_throughput_of_what_takes_fewer_images_or_more_time_is_a_reason() -> Non
 
     engine = Contestant("plain", "tensorrt-rtx", SPEC, infer, max_batch=4)
     known = LatencyRow(model="plain", runtime="tensorrt-rtx", batch=1, p50_ms=0.01, samples=15, **NOTHING)
-    config = VerifyConfig(batch_sizes=(1,), throughput_batches=(1, 4, 16), latency_seconds=2.0, bootstrap=100)
+    config = VerifyConfig(batch_sizes=(1,), throughput_batches=(1, 4, 16), latency_seconds=2.0)
     found = throughput_rows(config, [engine], "plain", {SPEC: np.zeros((16, 3, 32, 32))}, [known])
     rows = {row.batch: row for row in found}
     assert list(rows) == [1, 4, 16]
@@ -359,23 +255,14 @@ def test_throughput_of_what_takes_fewer_images_or_more_time_is_a_reason() -> Non
     assert row.reason == "it needs about 80 s, and its part of verify.latency_seconds 60 is 9 s"
 
 
-@pytest.mark.parametrize(
-    "bad", [{"batch_sizes": (8,)}, {"batch_sizes": (1, 1)}, {"batch_sizes": (0, 1)}, {"latency_seconds": 0.0}]
-)
-def test_impossible_measuring_is_refused(bad: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError):
-        VerifyConfig.model_validate(bad)
-
-
 def test_memory_of_what_cannot_run_here_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(runtime: str, path: Path | None, batch: int, threads: int) -> Memory:
         assert (runtime, path, batch, threads) == ("onnx", Path("model.onnx"), 8, 1)
         raise EnvironmentLacksError("the process ended with status -9.")
 
     monkeypatch.setattr(memory, "memory_of", fails)
-    monkeypatch.setattr(memory, "gpu_present", lambda: False)
     graph = Contestant("plain", "onnx", SPEC, None, file=Path("model.onnx"))
-    engine = Contestant("plain", "tensorrt-rtx", SPEC, None, max_batch=4, file=Path("model.engine"))
+    engine = Contestant("plain", "tensorrt-rtx", SPEC, None, max_batch=4, file=Path("model.engine"), reason="no GPU")
     absent = Contestant("plain", "tensorrt", SPEC, None, reason="TensorRT is not installed")
     rows = memory.memory_rows([Contestant("plain", "torch", SPEC, None), graph, engine, absent], 8, 1)
     assert [(row.runtime, row.batch, row.peak_rss_bytes) for row in rows] == [
@@ -383,8 +270,8 @@ def test_memory_of_what_cannot_run_here_is_a_reason(monkeypatch: pytest.MonkeyPa
         ("tensorrt-rtx", 4, None),
         ("tensorrt", 8, None),
     ]
-    whys = ("the process ended with status -9.", "running an engine needs an NVIDIA GPU", "TensorRT is not installed")
-    assert all(row.reason.startswith(why) for row, why in zip(rows, whys, strict=True))
+    whys = ["the process ended with status -9.", "no GPU", "TensorRT is not installed"]
+    assert [row.reason for row in rows] == whys
 
 
 @pytest.mark.gpu

@@ -1,4 +1,4 @@
-// What the page can do beyond being read: sorting tables, filtering flipped images, unfolding everything for print.
+// What the page can do beyond being read: sorting tables, unfolding everything for print.
 "use strict";
 
 function sortValue(row, index) {
@@ -33,52 +33,6 @@ for (const table of document.querySelectorAll("table[data-sortable]")) {
     button.addEventListener("click", () => sortBy(table, header, index));
     header.append(button);
   });
-}
-
-for (const list of document.querySelectorAll(".flip-table")) {
-  const cards = Array.from(list.querySelectorAll(".flip"));
-  const kinds = [...new Set(cards.map((card) => card.dataset.kind))];
-  const bar = document.createElement("div");
-  bar.className = "filter";
-  bar.setAttribute("role", "group");
-  bar.setAttribute("aria-label", "Which flipped images to show");
-  const said = document.createElement("p");
-  said.setAttribute("role", "status");
-  const field = document.createElement("input");
-  field.type = "search";
-  field.placeholder = "class or file";
-  field.setAttribute("aria-label", "Show only images with this text");
-  let chosen = "all";
-
-  function show() {
-    const text = field.value.toLowerCase();
-    let count = 0;
-    for (const card of cards) {
-      const fits = (chosen === "all" || card.dataset.kind === chosen) && card.textContent.toLowerCase().includes(text);
-      card.hidden = !fits;
-      count += fits ? 1 : 0;
-    }
-    const filtered = chosen !== "all" || text !== "";
-    for (const fold of filtered ? list.querySelectorAll("details") : []) fold.open = true;
-    said.textContent = `${count} of ${cards.length} shown`;
-  }
-
-  for (const kind of ["all", ...kinds]) {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.textContent = kind;
-    button.setAttribute("aria-pressed", String(kind === chosen));
-    button.addEventListener("click", () => {
-      chosen = kind;
-      for (const other of bar.querySelectorAll("button")) other.setAttribute("aria-pressed", String(other === button));
-      show();
-    });
-    bar.append(button);
-  }
-  field.addEventListener("input", show);
-  bar.append(field, said);
-  list.prepend(bar);
-  show();
 }
 
 let folded = [];

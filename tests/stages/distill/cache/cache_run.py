@@ -15,7 +15,6 @@ from torch.utils.data import Dataset
 from vitcompress.core.context import Context
 from vitcompress.core.records import CacheSummary, ModelSpec
 from vitcompress.stages.distill.cache.chunks import Part
-from vitcompress.stages.distill.cache.config import CacheConfig
 from vitcompress.stages.distill.cache.fill import fill
 from vitcompress.stages.distill.cache.store import Store
 from vitcompress.stages.models.build import build_model, logits_and_taps
@@ -26,8 +25,6 @@ ROWS = IMAGES * VIEWS
 CLASSES, WIDTH, GRID = 10, 48, 4
 LAYERS = (0, 2)
 KEY: dict[str, Any] = {"teacher": "a" * 64, "seed": 0, "views": VIEWS, "augment": {"hflip": 0.5}, "torch": "2.9"}
-CHUNK_MB = 8 * (2 * WIDTH * GRID**2 + 4) / 1e6
-"""8 rows of a tap."""
 
 
 class DigitViews(Dataset[tuple[Tensor, int]]):
@@ -69,9 +66,8 @@ def parts(layers: tuple[int, ...] = LAYERS) -> tuple[Part, ...]:
     return Part(name="logits", shape=(CLASSES,)), *taps
 
 
-def store(run: Path, layers: tuple[int, ...] = LAYERS, key: dict[str, Any] | None = None, **config: Any) -> Store:
-    settings = CacheConfig(**{"chunk_mb": CHUNK_MB, **config})
-    return Store(settings, key or KEY, parts(layers), images=IMAGES, views=VIEWS, run_folder=run)
+def store(folder: Path, layers: tuple[int, ...] = LAYERS, key: dict[str, Any] | None = None) -> Store:
+    return Store(folder, key or KEY, parts(layers), images=IMAGES, views=VIEWS)
 
 
 def live(teacher: TinyTeacher) -> dict[str, Tensor]:
@@ -91,7 +87,8 @@ def files(folder: Path) -> dict[str, bytes]:
 def filled(cache: Store, context: Context, teacher: Any = None, **options: Any) -> CacheSummary:
     layers = tuple(int(part.name[4:]) for part in cache.parts if part.name != "logits")
     machine = options.pop("machine", None) or make_accelerator("cpu")
-    return fill(cache, DigitViews(), teacher or TinyTeacher(layers), context, machine, batch_size=BATCH, **options)
+    options = {"batch_size": BATCH, "max_gb": 20.0, **options}
+    return fill(cache, DigitViews(), teacher or TinyTeacher(layers), context, machine, **options)
 
 
 def said(context: Context) -> str:

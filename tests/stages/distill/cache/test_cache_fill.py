@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import shutil
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,13 +12,11 @@ from typing import Any
 
 import pytest
 import torch
-from cache_run import IMAGES, KEY, LAYERS, ROWS, TinyTeacher, files, filled, live, parts, said, store
+from cache_run import IMAGES, KEY, ROWS, TinyTeacher, files, filled, live, parts, said, store
 from torch import Tensor
 
 from vitcompress.core.context import Context
 from vitcompress.core.errors import ResultError, RunInterrupted
-from vitcompress.stages.distill.cache.chunks import relative_errors
-from vitcompress.stages.distill.cache.fill import parts_of
 from vitcompress.stages.distill.cache.store import Store
 
 
@@ -45,11 +41,6 @@ def complete(finished_folder: Path, tmp_path: Path) -> Store:
     return store(tmp_path)
 
 
-def test_what_the_teacher_gives_is_told_by_one_image() -> None:
-    assert parts_of(TinyTeacher(), torch.zeros(1, 3, 32, 32), LAYERS) == parts()
-    assert parts_of(lambda images: (None, [images]), torch.zeros(1, 3, 8, 8), (5,))[0].name == "tap-5"
-
-
 @pytest.mark.parametrize("loudness", [1.0, 1e6])
 def test_every_row_comes_back_within_half_precision(tmp_path: Path, context: Context, loudness: float) -> None:
     """Also beyond half precision's range."""
@@ -65,13 +56,10 @@ def test_every_row_comes_back_within_half_precision(tmp_path: Path, context: Con
         wanted = answers if name == "logits" else loudness * answers
         found = torch.stack([cache.read(name, row) for row in range(ROWS)])
         assert found.dtype == torch.float32
-        assert float(relative_errors(found, wanted).max()) <= 2.0**-11
         # rounding, at most 2^-11 |x| + 2^-39 max|x|, and the order of sums in another batch
         torch.testing.assert_close(found, wanted, rtol=2.0**-11 + 1e-5, atol=loudness * 1e-5)
     assert f"{ROWS} views, {ROWS} computed" in said(context)
     assert report.bytes == sum(path.stat().st_size for path in tmp_path.glob("*/*/*.safetensors"))
-    assert report.dense_bytes == report.bytes
-    assert 0 < report.error <= 2.0**-11
 
 
 def test_a_complete_cache_is_verified_and_the_teacher_left_alone(complete: Store, context: Context) -> None:
@@ -79,14 +67,6 @@ def test_a_complete_cache_is_verified_and_the_teacher_left_alone(complete: Store
     assert filled(complete, context, teacher).views == ROWS
     assert teacher.seen == 0
     assert "verified in" in said(context)
-
-
-def test_what_the_answers_depend_on_makes_another_cache(tmp_path: Path) -> None:
-    keys = [KEY, *({**KEY, entry: "changed"} for entry in KEY)]
-    folders = {store(tmp_path, key=key).folder for key in keys} | {store(tmp_path, chunk_mb=1.0).folder}
-    assert len(folders) == 2 + len(KEY)
-    assert store(tmp_path, key=dict(reversed(KEY.items()))).folder == store(tmp_path, max_gb=1.0).folder
-    assert store(tmp_path).folder in folders
 
 
 def test_another_key_is_computed_and_the_runs_own_old_cache_goes(tmp_path: Path, context: Context) -> None:
@@ -99,14 +79,6 @@ def test_another_key_is_computed_and_the_runs_own_old_cache_goes(tmp_path: Path,
     assert keep.exists()
     assert not old.folder.exists()
     assert f"removed {old.folder.name}" in said(context)
-
-
-def test_a_shared_folder_keeps_the_caches_of_others(tmp_path: Path, context: Context) -> None:
-    shared, teacher = str(tmp_path / "shared"), TinyTeacher()
-    filled(store(tmp_path, folder=shared), context)
-    filled(store(tmp_path, folder=shared, key={**KEY, "seed": 1}), context)
-    filled(store(tmp_path / "other run", folder=shared), context, teacher)
-    assert teacher.seen == 0
 
 
 def test_runs_with_other_taps_share_what_they_have_in_common(
@@ -124,11 +96,10 @@ def test_runs_with_other_taps_share_what_they_have_in_common(
 
 
 def test_a_teacher_whose_logits_nobody_uses(tmp_path: Path, context: Context) -> None:
-    cache = store(tmp_path)
-    taps_alone = Store(cache.config, KEY, parts()[1:], images=IMAGES, views=2, run_folder=tmp_path)
+    taps_alone = Store(tmp_path, KEY, parts()[1:], images=IMAGES, views=2)
     teacher = TinyTeacher()
     filled(taps_alone, context, lambda images: (None, teacher(images)[1]))
-    assert {path.name for path in taps_alone.folder.iterdir() if path.is_dir()} == {"tap-0", "tap-2"}
+    assert {path.name for path in taps_alone.folder.glob("*/")} == {"tap-0", "tap-2"}
 
 
 @pytest.mark.parametrize(("name", "place"), [("logits", None), ("tap-0", 0), ("tap-2", 1)])
@@ -143,7 +114,7 @@ def test_answers_that_are_not_finite_are_refused_by_layer_and_view(
             (logits if place is None else taps[place])[0] = torch.nan
         return logits, taps
 
-    with pytest.raises(ResultError, match=rf"the teacher's {name} is not finite on image 10, view 1 \(row 160 "):
+    with pytest.raises(ResultError, match=rf"the teacher's {name} is not finite on image 10, view 1;"):
         filled(store(tmp_path), context, broken)
 
 
@@ -181,39 +152,14 @@ def test_what_a_crash_leaves_behind_is_computed_again_and_cleared(
     assert files(tmp_path) == finished
 
 
-def test_a_killed_filling_goes_on_to_the_same_bytes(
-    tmp_path: Path, context: Context, finished: dict[str, bytes]
-) -> None:
-    cache = store(tmp_path)
-
-    def slowly() -> None:
-        torch.set_num_threads(1)  # a forked process has no others, and would wait for them
-        filled(store(tmp_path), context, TinyTeacher(pause=0.05))
-
-    process = multiprocessing.get_context("fork").Process(target=slowly, daemon=True)
-    process.start()
-    try:
-        deadline = time.monotonic() + 60
-        while len(list(cache.folder.glob("tap-2/*.json"))) < 2 and time.monotonic() < deadline:
-            assert process.is_alive()
-            time.sleep(0.02)
-    finally:
-        process.kill()
-        process.join()
-    assert 1 <= len(cache.complete(parts()[2])) < 38
-    filled(store(tmp_path), context)
-    assert files(tmp_path) == finished
-
-
 def test_a_stop_keeps_complete_files_and_the_next_start_goes_on(
     tmp_path: Path, context: Context, finished: dict[str, bytes]
 ) -> None:
     teacher, rest = TinyTeacher(), TinyTeacher()
     with pytest.raises(RunInterrupted, match="files of the teacher cache to compute; the same command goes on"):
         filled(store(tmp_path), context, teacher, stop=lambda: teacher.seen > 100)
-    assert "stopping after the file at hand, 2 more views" in said(context)
     filled(store(tmp_path), context, rest)
-    assert teacher.seen + rest.seen == ROWS
+    assert ROWS <= teacher.seen + rest.seen < ROWS + 8  # but for the file at hand nothing is computed again
     assert files(tmp_path) == finished
 
 
@@ -241,16 +187,6 @@ def together(one: Callable[[int, Any], None]) -> None:
         thread.start()
     for thread in threads:
         thread.join(60)
-
-
-def test_two_processes_share_the_work_and_write_the_same_bytes(
-    tmp_path: Path, context: Context, finished: dict[str, bytes]
-) -> None:
-    teachers = [TinyTeacher(), TinyTeacher()]  # made one after the other: their weights come from a common generator
-    together(lambda rank, machine: filled(store(tmp_path), context, teachers[rank], machine=machine) and None)
-    assert teachers[0].seen + teachers[1].seen == ROWS
-    assert min(teachers[0].seen, teachers[1].seen) > 0
-    assert files(tmp_path) == finished
 
 
 def test_when_one_process_is_stopped_all_stop(tmp_path: Path, context: Context, finished: dict[str, bytes]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,21 +11,19 @@ import distill_run
 import pytest
 from distill_run import config, said
 from safetensors.torch import load_file
-from small_run import distill_record, seeded_model, student_record
+from small_run import distill_record, seeded_model
 
 from vitcompress.core.bits import unpacked
 from vitcompress.core.context import Context
-from vitcompress.core.records import ControlRecord, DistillRecord
+from vitcompress.core.records import ControlRecord
 from vitcompress.stages.distill import job
 from vitcompress.stages.distill import stage as distill_stage
 from vitcompress.stages.distill.config import DistillConfig
-from vitcompress.stages.distill.control import stage, training
+from vitcompress.stages.distill.control import stage
 from vitcompress.stages.distill.control.config import ControlConfig, control_job, labels_alone
 from vitcompress.stages.distill.control.stage import Inputs
-from vitcompress.stages.distill.control.training import fitting_epochs
 from vitcompress.stages.models.weights import save_weights
 from vitcompress.stages.training.accuracy import paired_drop
-from vitcompress.stages.training.measure import StepCost
 
 
 def given(context: Context, digits_folder: Path) -> Inputs:
@@ -34,9 +31,8 @@ def given(context: Context, digits_folder: Path) -> Inputs:
     return Inputs(found.data, found.teacher, found.student, distill_record(found.student))
 
 
-def control(inputs: Inputs, context: Context, match: str = "steps", version: int = 1, **settings: Any) -> ControlRecord:
-    asked = ControlConfig(kind="labels", match=match)  # type: ignore[arg-type]
-    return stage.run(control_job(asked, config(**settings), version), inputs, context)
+def control(inputs: Inputs, context: Context, version: int = 1, **settings: Any) -> ControlRecord:
+    return stage.run(control_job(ControlConfig(kind="labels"), config(**settings), version), inputs, context)
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +131,7 @@ def test_a_changed_distillation_is_compared_again_and_the_control_not_trained_ag
     def never(*_: Any) -> Any:
         raise AssertionError("it was trained")
 
-    monkeypatch.setattr(training, "train", never)
+    monkeypatch.setattr(stage, "train", never)
     again = control(changed, context, alpha=0.3)
     assert "the control is reused" in said(context)
     assert (again.weights, again.right, again.steps) == (first.weights, first.right, first.steps)
@@ -154,36 +150,3 @@ def test_what_was_left_behind_damaged_is_trained_again(context: Context, digits_
     again = control(inputs, context, epochs=1)
     assert "reused" not in said(context)
     assert again.right == first.right
-
-
-def test_epochs_of_equal_time_are_decided_once(
-    context: Context, digits_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    inputs = given(context, digits_folder)
-    timed = inputs.distill.model_copy(update={"seconds": 7.0, "epochs": 2})
-    inputs = replace(inputs, distill=timed)
-    asked: list[int] = []
-
-    def measured(job: Any, settings: Any, surroundings: Any, steps: int) -> StepCost:
-        asked.append(steps)
-        return StepCost(images=40, seconds=1.0 / len(asked), peak_bytes=None)
-
-    monkeypatch.setattr(training, "measure_steps", measured)
-    first = control(inputs, context, match="time")  # two batches of 40 of 80 images: 2 s an epoch
-    assert asked == [1]
-    assert (first.epochs, first.steps) == (3, 6)
-    assert "7 s of 2 epochs with the teacher hold 3 of 2 s" in first.epochs_why
-    assert control(inputs, context, match="time") == first.model_copy(update={"seconds": first.seconds})
-    assert asked == [1]
-    (context.run.root / "control" / "length.json").unlink()
-    assert control(inputs, context, match="time").epochs == 7
-    kept = json.loads((context.run.root / "control" / "length.json").read_text())
-    assert kept["found"]["epochs"] == 7
-
-
-@pytest.mark.parametrize(("seconds", "epochs"), [(10.0, 5), (9.99, 4), (1.0, 4), (1000.0, 500)])
-def test_epochs_that_fit_and_never_fewer_than_with_the_teacher(seconds: float, epochs: int, context: Context) -> None:
-    distill: DistillRecord = distill_record(student_record(context)).model_copy(
-        update={"seconds": seconds, "epochs": 4}
-    )
-    assert fitting_epochs(distill, 2.0, "3 measured steps")[0] == epochs

@@ -1,0 +1,94 @@
+"""What differs between a baseline and a run, or between two baselines, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from vitcompress.core.artifact_records import Hardware
+from vitcompress.core.words import counted
+from vitcompress.pipeline.check.baseline import Baseline, Measured
+
+
+def foreign(before: Baseline, now: Baseline) -> list[str]:
+    """Tell what makes a comparison meaningless, other networks or images; nothing when it can be made."""
+    told = [
+        f"{what} {getattr(before.models, what)}, here {getattr(now.models, what)}"
+        for what in ("teacher", "student", "strategy")
+        if getattr(before.models, what) != getattr(now.models, what)
+    ]
+    if before.images.classes != now.images.classes:
+        told.append("other classes")
+    if before.images.count != now.images.count:
+        told.append(f"{before.images.count} held-out images, here {now.images.count}")
+    elif before.images.digest != now.images.digest:
+        told.append(f"{before.images.count} other held-out images")
+    return told
+
+
+def notes(before: Baseline, now: Baseline) -> list[str]:
+    """Tell what a reader must know besides: the deployed graph, its precision, the machine, the teacher."""
+    told = []
+    if before.models.graph != now.models.graph:
+        told.append(f"The deployed graph was {before.models.graph} in the baseline and is {now.models.graph}.")
+    for role, what in (("onnx", "ONNX file"), ("engine", "engine")):
+        old, new = before.recommended.get(role), now.recommended.get(role)
+        if old != new:
+            told.append(f"The recommended {what} was {old or 'none'} in the baseline and is {new or 'none'}.")
+    if before.hardware != now.hardware:
+        told.append(
+            f"The baseline was measured on {machine(before.hardware)}, this run on {machine(now.hardware)}: "
+            "slowdown is that of the latency relative to the teacher's in the same run."
+        )
+    if changed := _turned(before.teacher.get("torch"), now.teacher.get("torch"), now.images.count):
+        told.append(
+            f"The teacher answers {changed} of {now.images.count} images otherwise than in the baseline: it is not the "
+            "same teacher, and its speed may differ too."
+        )
+    return told
+
+
+def changes(before: Baseline | None, now: Baseline) -> Iterator[str]:
+    """Yield a line for each thing that ``now`` says: ``what: old -> new`` where there is one before, and it differs."""
+    was, count = _facts(before) if before else {}, now.images.count
+    for name, fact in _facts(now).items():
+        if before is None or was.get(name) != fact:
+            yield f"{name}: {f'{was.get(name)} -> ' if name in was else ''}{fact}"
+    yield from (f"{name}: {fact} -> none" for name, fact in was.items() if name not in _facts(now))
+    for name, measured in now.measured().items():
+        earlier = before.measured().get(name) if before and before.images.count == count else None
+        if many := _turned(earlier, measured, count):
+            yield f"{name}: {many} of {count} images turn right or wrong"
+
+
+def _facts(one: Baseline) -> dict[str, str]:
+    """Return what a baseline says but for when it was made, in words."""
+    models, share = one.models, "an unknown share" if one.disturbance is None else f"{one.disturbance:.0%}"
+    told = {
+        "models": f"{models.student} from {models.teacher}, {models.strategy}; deployed {models.graph}",
+        "images": f"{one.images.count}, digest {one.images.digest[:12]}",
+        "hardware": f"{machine(one.hardware)}, others took {share} of the CPUs' time",
+        "recommended": ", ".join(filter(None, one.recommended.values())),
+    }
+    for name, measured in one.measured().items():
+        if measured.top1 is not None:
+            told[f"{name} top-1"] = f"{measured.top1:.2f} %"
+        if measured.bytes is not None:
+            told[f"{name} size"] = f"{measured.bytes} bytes"
+        for batch, times in measured.session_p50_ms.items():
+            told[f"{name} batch {batch}"] = f"{sorted(times)[len(times) // 2]:.4g} ms"
+    return told
+
+
+def _turned(old: Measured | None, new: Measured | None, count: int) -> int:
+    """Count the images that only one of two models has right; 0 where the answers of one are unknown."""
+    one, other = (side.answers(count) if side else None for side in (old, new))
+    return 0 if one is None or other is None else int((one != other).sum())
+
+
+def machine(hardware: Hardware | None) -> str:
+    """Return hardware for use in a sentence."""
+    if hardware is None:
+        return "an unknown machine"
+    gpu = f", {hardware.gpu}" if hardware.gpu else ""
+    cores, threads = counted(hardware.cores, "core"), counted(hardware.threads, "thread")
+    return f"{hardware.processor} ({cores}, {threads}{gpu})"

@@ -1,0 +1,89 @@
+"""Where images come from, one file a source; which of them a ``data.source`` is of (torch-free).
+
+Another package adds a source by an entry point that names a subclass of ``sources.source.Source``:
+
+    [project.entry-points."vitcompress.sources"]
+    manifest = "my_package.images:Manifest"
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Set
+from functools import cache, lru_cache
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from vitcompress.core.errors import DataError
+from vitcompress.core.extensions import load
+from vitcompress.core.fingerprint import fingerprint
+from vitcompress.core.records import DataRecord
+from vitcompress.stages.images.config import DataConfig
+from vitcompress.stages.images.sources.digits import EMBEDDED as EMBEDDED
+from vitcompress.stages.images.sources.digits import Digits
+from vitcompress.stages.images.sources.folder import Folder
+from vitcompress.stages.images.sources.source import Source
+from vitcompress.stages.images.sources.timm_datasets import TimmDatasets
+from vitcompress.stages.images.splits import Images as Images
+from vitcompress.stages.images.splits import ListedSplit as ListedSplit
+from vitcompress.stages.images.splits import StreamSplit as StreamSplit
+from vitcompress.stages.images.splits import split_images
+
+GROUP = "vitcompress.sources"
+_FIRST = (Digits(), TimmDatasets())
+_LAST = Folder()
+
+
+def source_of(source: str) -> Source:
+    """Return the source that a ``data.source`` is of: digits, a prefixed name, another package's, else a folder."""
+    return next(one for one in (*_FIRST, *installed(), _LAST) if one.owns(source))
+
+
+@cache
+def installed() -> tuple[Source, ...]:
+    """Return the sources of installed packages; a UsageError is raised if one cannot be loaded."""
+    points = sorted(entry_points(group=GROUP), key=lambda point: point.name)
+    return tuple(load(point, "source of images", lambda kind: kind()) for point in points)
+
+
+def open_images(config: DataConfig, left_out: Set[str] = frozenset(), dropped: Set[str] = frozenset()) -> Images:
+    """Return the images of a config without some files, as ``split_images`` takes them.
+
+    Raises:
+        DataError: see the sources' ``images``, and ``split_images``.
+    """
+    found = source_of(config.source).images(config)
+    if len(found.classes) < 2:
+        what = f"one class ('{found.classes[0]}')" if found.classes else "no class"
+        raise DataError(f"'{config.source}' has {what}; at least two are needed to classify.")
+    return split_images(found, config, left_out, dropped)
+
+
+def recorded_images(record: DataRecord) -> tuple[DataConfig, Images]:
+    """Return the images of a finished data stage, and the config they were opened with."""
+    config = DataConfig.model_validate(record.config, strict=False)  # JSON lists become tuples again
+    left_out, dropped = frozenset(record.left_out), frozenset(record.dropped)
+    if source_of(config.source).is_path:
+        return config, _listed_once(config, record.digest, left_out, dropped)
+    return config, open_images(config, left_out, dropped)
+
+
+@lru_cache(maxsize=1)
+def _listed_once(config: DataConfig, digest: str, left_out: Set[str], dropped: Set[str]) -> Images:
+    """Return images that are listed once for all stages of a run; ``digest`` says which images they are."""
+    return open_images(config, left_out, dropped)
+
+
+@lru_cache(maxsize=4)
+def data_digest(config: DataConfig) -> str:
+    """Return what changes when the images change; a DataError is raised if the source or its labels are gone."""
+    source = source_of(config.source)
+    parts = [source.name, config.source, config.root, *source.state(config)]
+    if config.labels:
+        try:
+            parts.append(hashlib.sha256(Path(config.labels).read_bytes()).hexdigest())
+        except OSError as error:
+            raise DataError(
+                f"labels file '{config.labels}' cannot be read ({error.strerror}); check data.labels."
+            ) from error
+    return fingerprint(parts)

@@ -1,0 +1,197 @@
+"""Images with their classes: the two splits of a source, and how one is held out of the other (torch-free)."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from vitcompress.core.errors import DataError
+from vitcompress.core.images import as_rgb
+from vitcompress.stages.images.config import DataConfig
+
+_SHOWN = 8
+
+
+@dataclass(frozen=True)
+class ListedSplit:
+    """A split of random access: a key for each image, and a function that opens the image of a key."""
+
+    items: Sequence[tuple[Any, int]]
+    """Key and class number of each image. Where images are files, the key is the path inside ``root``."""
+    load: Callable[[Any], Image.Image]
+    """Returns the RGB image of a key. Loader processes receive it, so it must be picklable."""
+    root: Path | None = None
+    """Folder of the files; None where images are no files."""
+    prefix: str = ""
+    """Where ``root`` is in the source, such as ``train/``; part of the files' names in messages and records."""
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        key, label = self.items[index]
+        return self.load(key), label
+
+    @property
+    def labels(self) -> list[int]:
+        """Return the class number of each image."""
+        return [label for _, label in self.items]
+
+    def without(self, names: Set[str]) -> ListedSplit:
+        """Return the split without the files of these names (``File.name``)."""
+        if not names:
+            return self
+        kept = [(key, label) for key, label in self.items if printable(f"{self.prefix}{key}") not in names]
+        return replace(self, items=kept)
+
+
+@dataclass(frozen=True)
+class StreamSplit:
+    """A split that can only be read in order (webdataset, TFDS)."""
+
+    dataset: Any
+    """Iterable of (image, class)."""
+    count: int
+    """Images of a pass."""
+    classes: int
+    counted_by: str = ""
+    """The setting that gave ``count``, where a pass must have exactly that many images."""
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __iter__(self) -> Iterator[tuple[Image.Image, int]]:
+        """Yield images with labels, in the stream's order.
+
+        Raises:
+            DataError: an image cannot be read or has no class, or there are more or fewer than ``counted_by`` says.
+        """
+        read = 0
+        for image, label in self.dataset:
+            what = f"image {read} of the stream"
+            yield as_rgb(image, what), class_of(label, self.classes, what)
+            read += 1
+        if self.counted_by and read != self.count:
+            raise DataError(
+                f"the stream of held-out images ended after {read:,} images, and {self.counted_by} says "
+                f"{self.count:,}; set {self.counted_by}={read}."
+            )
+
+
+def class_of(label: Any, classes: int, what: str) -> int:
+    """Return a label as a class number, from 0 to ``classes`` - 1; a DataError is raised if it is none."""
+    try:
+        number = int(label)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{what} has the label {label!r}, which is no class number; correct it.") from error
+    if not 0 <= number < classes:
+        raise DataError(
+            f"{what} is of class {number}, and there are {classes} classes, counted from 0; correct the label, leave "
+            "the image out, or name all classes in the file of data.labels."
+        )
+    return number
+
+
+@dataclass(frozen=True)
+class File:
+    """An image file of a source."""
+
+    path: Path
+    name: str
+    """Path inside the source, as of ``printable``."""
+    label: int
+    held_out: bool
+
+
+@dataclass(frozen=True)
+class Images:
+    """Both splits of a source and the names of its classes."""
+
+    classes: tuple[str, ...]
+    train: Any
+    """A ``ListedSplit``, a ``StreamSplit``, or anything with a length that gives (image, class) by index."""
+    val: Any
+    """The held-out images, likewise; None, of a source without a held-out split: they are taken from ``train``, a
+    ``ListedSplit``."""
+    split: str = ""
+    """How the held-out images were chosen, in words."""
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    """Files that are not recognised as images: how many, by suffix."""
+
+    @property
+    def are_files(self) -> bool:
+        """Whether each image is a file, which can be checked and compared before training."""
+        return isinstance(self.train, ListedSplit) and self.train.root is not None
+
+    def files(self) -> Iterator[File]:
+        """Yield all files, training first, sorted; nothing where images are no files."""
+        for split, held_out in ((self.train, False), (self.val, True)):
+            if isinstance(split, ListedSplit) and split.root is not None:
+                for key, label in sorted(split.items):
+                    yield File(split.root / key, printable(f"{split.prefix}{key}"), label, held_out)
+
+
+def printable(name: str) -> str:
+    """Return a path with escapes for letters that are not UTF-8, so that it can go into JSON and HTML."""
+    return os.fsencode(name).decode(errors="backslashreplace")
+
+
+def split_images(found: Images, config: DataConfig, left_out: Set[str], dropped: Set[str]) -> Images:
+    """Return what a source found, without the files to leave out, and with held-out images.
+
+    Args:
+        found: of the source.
+        config: of the images.
+        left_out: names (``File.name``) of files that count as absent.
+        dropped: names of files that are not trained on; the held-out images stay the same ones.
+
+    Raises:
+        DataError: a class has no image left to train on, or too few to hold one out.
+    """
+    if not isinstance(found.train, ListedSplit):
+        return found
+    train = found.train.without(left_out)
+    if left_out:
+        _require_each_class(found.classes, train)
+    if found.val is None:
+        train, val, how = _hold_out(train, found.classes, config)
+        found = replace(found, val=val, split=how)
+    elif isinstance(found.val, ListedSplit):
+        found = replace(found, val=found.val.without(left_out))
+    if dropped:
+        train = train.without(dropped)
+        _require_each_class(found.classes, train)
+    return replace(found, train=train)
+
+
+def _hold_out(split: ListedSplit, classes: Sequence[str], config: DataConfig) -> tuple[ListedSplit, ListedSplit, str]:
+    """Split by class, with the fixed split seed; return training split, held-out split and how, in words."""
+    counts = Counter(split.labels)
+    alone = next((classes[label] for label, count in counts.items() if count < 2), None)
+    if alone is not None:
+        raise DataError(f"class '{alone}' has one image, too few to hold one out; add images or a val/ folder.")
+    images, held = len(split), max(len(counts), round(config.val_fraction * len(split)))
+    if images - held < len(counts):
+        raise DataError(f"{images} images of {len(counts)} classes are too few to hold out {held}; add images.")
+    from sklearn.model_selection import train_test_split  # a second to import
+
+    train, val = train_test_split(split.items, test_size=held, random_state=config.split_seed, stratify=split.labels)
+    how = f"{held} of {images} images held out, stratified by class, split seed {config.split_seed}"
+    return replace(split, items=train), replace(split, items=val), how
+
+
+def _require_each_class(classes: Sequence[str], train: ListedSplit) -> None:
+    left = set(train.labels)
+    gone = [f"'{name}'" for label, name in enumerate(classes) if label not in left]
+    if gone:
+        shown = ", ".join(gone[:_SHOWN]) + (", ..." if len(gone) > _SHOWN else "")
+        raise DataError(
+            f"no training image is left of class {shown} in '{train.root}': all of them are left out "
+            "(data.on_bad_image, data.on_duplicates); repair or add images, or remove the class."
+        )
