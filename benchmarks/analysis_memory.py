@@ -11,6 +11,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.stages.analysis.network import measure_network, tap_names
 from vitcompress.stages.images.config import DataConfig
-from vitcompress.stages.images.loaders import EvalTransform
+from vitcompress.stages.images.loaders import eval_input
 from vitcompress.stages.images.sources import open_images
 from vitcompress.stages.models.build import input_size
 from vitcompress.stages.models.names import resolve_architecture
@@ -57,7 +58,7 @@ def network(name: str, args: dict[str, Any]) -> nn.Module:
 def digits(count: int, batch: int, size: int) -> Iterator[Tensor]:
     """Batches of real digits enlarged to ``size`` pixels, ``[batch, 3, size, size]``, made as they are asked for."""
     images = open_images(DataConfig(source="digits")).train
-    transform = EvalTransform(PreprocessSpec(size=size, mean=HALF, std=HALF))
+    transform = partial(eval_input, PreprocessSpec(size=size, mean=HALF, std=HALF))
     for start in range(0, count, batch):
         yield torch.stack([transform(images[i % len(images)][0]) for i in range(start, min(start + batch, count))])
 

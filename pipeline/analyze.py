@@ -31,7 +31,7 @@ from vitcompress.stages.analysis.write import DOCUMENT, write
 from vitcompress.stages.images.config import DataConfig
 from vitcompress.stages.images.sources import EMBEDDED, open_images, source_of
 from vitcompress.stages.models.build import build_model, preprocess_of, pretrained_model, size_change
-from vitcompress.stages.models.weights import classifier_names, load_checkpoint
+from vitcompress.stages.models.weights import load_checkpoint
 
 RANDOM = "random"
 """What ``weights`` is for an untrained network."""
@@ -161,7 +161,7 @@ def _network(request: Request, name: str, args: dict[str, Any], console: Console
     if request.weights is not None:
         model = build_model(spec)
         path = Path(request.weights).expanduser()
-        load_checkpoint(model, path, classifier_names(model), "model", "--model and --args", tell, request.weights_key)
+        load_checkpoint(model, path, "model", "--model and --args", tell, request.weights_key)
         return model, spec
     try:
         model = pretrained_model(name, spec)

@@ -69,7 +69,7 @@ def fitting(config: TeacherConfig, initial: InitialTeacher, teacher: TeacherReco
     views = train_views(images.train, config.augmentation, initial.preprocess, context.seed)
     loader = _loader(config, views, found)
     small = _for_measuring(config, 6.0 * teacher.cost.macs, found)
-    job = fitting_job(small, initial.model, images, config.augmentation, initial.preprocess, context)
+    job = fitting_job(small, initial.model, images, initial.preprocess, context)
     batch = first_images(loader, int(small.batch_size))
     measured = _measured(job, small, batch, loader, found)
     return Training("teacher", config, teacher.epochs, **measured)

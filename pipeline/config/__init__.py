@@ -9,36 +9,16 @@
 ``show`` tells where each value comes from. Importing this needs no torch.
 """
 
-from vitcompress.pipeline.config.load import (
-    dump_yaml,
-    is_recipe,
-    load_layer,
-    merge,
-    parse_sets,
-    parse_yaml,
-    recipe_names,
-    recipe_text,
-    requested_config,
-    requested_layers,
-    validate,
-    validate_check,
-    with_absolute_paths,
-)
-from vitcompress.pipeline.config.model import RunConfig
-
-__all__ = [
-    "RunConfig",
-    "dump_yaml",
-    "is_recipe",
-    "load_layer",
-    "merge",
-    "parse_sets",
-    "parse_yaml",
-    "recipe_names",
-    "recipe_text",
-    "requested_config",
-    "requested_layers",
-    "validate",
-    "validate_check",
-    "with_absolute_paths",
-]
+from vitcompress.pipeline.config.load import dump_yaml as dump_yaml
+from vitcompress.pipeline.config.load import load_layer as load_layer
+from vitcompress.pipeline.config.load import merge as merge
+from vitcompress.pipeline.config.load import parse_sets as parse_sets
+from vitcompress.pipeline.config.load import parse_yaml as parse_yaml
+from vitcompress.pipeline.config.load import recipe_names as recipe_names
+from vitcompress.pipeline.config.load import recipe_text as recipe_text
+from vitcompress.pipeline.config.load import requested_config as requested_config
+from vitcompress.pipeline.config.load import requested_layers as requested_layers
+from vitcompress.pipeline.config.load import validate as validate
+from vitcompress.pipeline.config.load import validate_check as validate_check
+from vitcompress.pipeline.config.load import with_absolute_paths as with_absolute_paths
+from vitcompress.pipeline.config.model import RunConfig as RunConfig

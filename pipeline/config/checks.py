@@ -18,11 +18,7 @@ if TYPE_CHECKING:
 
 
 def check_tools(config: RunConfig, facts: Facts) -> None:
-    """Refuse precisions that nothing here can make, before hours of training.
-
-    Raises:
-        EnvironmentLacksError: what a precision is made with is not on this machine.
-    """
+    """Refuse precisions that nothing on this machine can make, before hours of training: an EnvironmentLacksError."""
     for precision in config.export.precisions:
         require_precision(precision)
 
@@ -49,11 +45,7 @@ def check_layers(config: RunConfig, facts: Facts) -> None:
 
 @lru_cache(maxsize=32)
 def _tap_shapes(arch: str, args: str, layers: tuple[int, ...]) -> dict[int, Shape]:
-    """Return the shape of the tap of each layer; ``args`` are JSON.
-
-    Raises:
-        UsageError: the network does not take such an image, or not without its weights.
-    """
+    """Return the shape of the tap of each layer; ``args`` are JSON."""
     from vitcompress.stages.distill.model import tap_shapes
     from vitcompress.stages.models.build import input_size
     from vitcompress.stages.models.geometry import REFUSALS, meta_model

@@ -227,11 +227,7 @@ def _teacher_precision(config: RunConfig, facts: Facts) -> Choice:
 
 
 def _target(config: RunConfig, facts: Facts) -> Choice:
-    """Decide what is exported; onnx comes first, since everything else is made of it.
-
-    Raises:
-        EnvironmentLacksError: an engine that was asked for cannot be built on this machine.
-    """
+    """Decide what is exported; onnx comes first, since everything else is made of it."""
     export = config.export
     if export.target != "auto":
         for wanted in export.engines:
@@ -339,22 +335,18 @@ def _control_rate(name: Literal["lr", "layer_decay"]) -> Callable[[RunConfig, Fa
 
 
 def _teacher_epochs(config: RunConfig, facts: Facts) -> Choice:
-    """Decide no epochs where the weights come with a classifier for these classes, else ``tune_epochs``.
-
-    Raises:
-        UsageError: the weights are a file that does not fit the model.
-    """
+    """Decide no epochs where the weights come with a classifier for these classes, else ``tune_epochs``."""
     import timm
 
     from vitcompress.core.records import ModelSpec
     from vitcompress.stages.models.build import build_model
-    from vitcompress.stages.models.weights import classifier_names, load_checkpoint
+    from vitcompress.stages.models.weights import load_checkpoint
 
     teacher, classes = config.teacher, len(facts.data.classes) if facts.data else 0
     fits = False
     if teacher.init == "file" and teacher.weights and isinstance(teacher.args, dict):
         model = build_model(ModelSpec(arch=teacher.model.partition(".")[0], args=teacher.args, num_classes=classes))
-        fits = load_checkpoint(model, Path(teacher.weights), classifier_names(model), key=teacher.weights_key)
+        fits = load_checkpoint(model, Path(teacher.weights), key=teacher.weights_key)
     elif teacher.init == "pretrained":
         pretrained = timm.get_pretrained_cfg(teacher.model)
         fits = pretrained is not None and pretrained.num_classes == classes

@@ -124,11 +124,7 @@ class Facts:
         return replace(self, data=data, earlier=self.earlier if same_images else None)
 
     def network(self, role: Literal["teacher", "student"], config: RunConfig) -> Network:
-        """Return the teacher's or the student's network.
-
-        Raises:
-            UsageError: a name or arguments that mean none.
-        """
+        """Return the teacher's or the student's network; a UsageError is raised if its name or arguments mean none."""
         section = getattr(config, role)
         key = json.dumps([section.model, section.args, config.geometry], default=str)
         if key not in self._networks:

@@ -64,11 +64,7 @@ _Loader.add_implicit_resolver(
 
 
 def parse_yaml(text: str, origin: str) -> Any:
-    """Read YAML as plain values, by the safe loader.
-
-    Raises:
-        UsageError: it is not YAML, or of more values or deeper than settings can be.
-    """
+    """Read YAML as plain values; a UsageError is raised if it is none, or larger or deeper than settings can be."""
     try:
         values = yaml.load(text, Loader=_Loader)  # noqa: S506 - a subclass of the safe loader
     except (yaml.YAMLError, ValueError, LookupError, AttributeError) as error:  # of dates and numbers that are none
@@ -98,11 +94,7 @@ def recipe_names() -> list[str]:
 
 
 def recipe_text(name: str) -> str:
-    """Return a recipe as written.
-
-    Raises:
-        UsageError: there is none of that name.
-    """
+    """Return a recipe as written; a UsageError is raised if there is none of that name."""
     if name not in recipe_names():
         near = nearest(name, recipe_names())
         hint = f"did you mean one of: {near}?" if near else "see `compress recipes`."
@@ -121,11 +113,7 @@ def is_recipe(source: str) -> bool:
 
 
 def load_layer(source: str) -> dict[str, Any]:
-    """Read a config file, or a recipe by name, as nested values.
-
-    Raises:
-        UsageError: neither exists, or it is no mapping.
-    """
+    """Read a config file, or a recipe by name; a UsageError is raised if neither exists, or it is no mapping."""
     path = Path(source)
     if is_recipe(source):
         text = recipe_text(source)
@@ -180,8 +168,7 @@ def requested_layers(**given: Any) -> list[Layer]:
 
     Without --config, the recipe is ``digits`` for the embedded data and ``folder`` for any other.
 
-    Args:
-        given: options by name; ``layers`` are those of --config, ``sets`` those of --set.
+    ``given`` are the options by name: ``layers`` those of --config, ``sets`` those of --set.
 
     Raises:
         UsageError: a layer that cannot be read, or a recipe for images without any.
@@ -253,29 +240,16 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
 
 
 def validate(values: Mapping[str, Any]) -> RunConfig:
-    """Return the typed config.
-
-    Raises:
-        UsageError: every unknown key, wrong type, value out of range and contradiction, in one message.
-    """
-    config, problems = _typed(values, RunConfig)
-    if config is None or problems:
-        raise told_at_once(problems)
+    """Return the typed config; one UsageError tells every unknown key, wrong type or value, and contradiction."""
+    config = _typed(values, RunConfig)
     if problems := list(contradictions(config)):
         raise told_at_once(problems)
     return config
 
 
 def validate_check(values: Mapping[str, Any]) -> CheckConfig:
-    """Return the section ``check`` of ``values``, which hold nothing else.
-
-    Raises:
-        UsageError: as for the whole.
-    """
-    config, problems = _typed(values, CheckSettings)
-    if config is None or problems:
-        raise told_at_once(problems)
-    return config.check
+    """Return the section ``check`` of ``values``, which hold nothing else; raises as ``validate`` does."""
+    return _typed(values, CheckSettings).check
 
 
 def told_at_once(problems: Sequence[str]) -> UsageError:
@@ -284,16 +258,19 @@ def told_at_once(problems: Sequence[str]) -> UsageError:
     return UsageError(head + "\n  ".join(problems))
 
 
-def _typed(values: Mapping[str, Any], kind: type[Config]) -> tuple[Config | None, list[str]]:
-    """Return the config, None where it cannot be, and what is wrong with the values."""
+def _typed(values: Mapping[str, Any], kind: type[Config]) -> Config:
+    """Return the config; one UsageError is raised for all that is wrong with the values."""
     problems: list[str] = []
     plain = _plain(values, "", problems)
     try:
         # Through JSON: strict types, but lists where YAML has no tuples.
-        return kind.model_validate_json(json.dumps(plain)), problems
+        config = kind.model_validate_json(json.dumps(plain))
     except ValidationError as error:
         problems += _problems(error)
-    return None, problems
+    else:
+        if not problems:
+            return config
+    raise told_at_once(problems)
 
 
 def _plain(value: Any, key: str, problems: list[str]) -> Any:

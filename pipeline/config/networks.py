@@ -18,8 +18,6 @@ from vitcompress.stages.student.config import StudentConfig
 from vitcompress.stages.teacher.config import TeacherConfig
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from vitcompress.stages.models.geometry import Shape
 
 Args = dict[str, Any]
@@ -59,10 +57,7 @@ class Network(NamedTuple):
 def resolve_network(name: str, args: Args | str, geometry: str) -> Network:
     """Return the network that a user names.
 
-    Args:
-        name: short or full.
-        args: as given; a word for none.
-        geometry: ``full`` or ``reduced``.
+    ``args`` are as given, a word for none; ``geometry`` is ``full`` or ``reduced``.
 
     Raises:
         UsageError: a name that means nothing or too much, arguments that do not fit, or a model that cannot be tapped.
@@ -103,12 +98,8 @@ def _cost(arch: str, args: str) -> Cost:
 def sized(size: int | None, args: Args, asked: Args | str, name: str, teacher_patch: int | None = None) -> Args:
     """Return the arguments of one network at ``size``; as they are where the user gave ``img_size``.
 
-    Args:
-        size: side of its input, pixels; None for its own.
-        args: of the network at its own size.
-        asked: as the user gave them.
-        name: of the network.
-        teacher_patch: of a teacher that follows it, for the sizes that are offered instead.
+    ``args`` are the network's at its own size, ``asked`` as the user gave them. ``teacher_patch`` is of a teacher that
+    follows it, for the sizes that are offered instead.
 
     Raises:
         UsageError: the network takes no size, or not this one; the nearest that fit are named.
@@ -125,10 +116,7 @@ def sized(size: int | None, args: Args, asked: Args | str, name: str, teacher_pa
 def sized_teacher(size: int, teacher: Network, student_patch: int | None) -> Args:
     """Return the teacher's arguments at ``size``, or at the size with as many patches as the student has.
 
-    Args:
-        size: asked for.
-        teacher: at its own size.
-        student_patch: of a student that has this size; else None.
+    ``student_patch`` is of a student that has this size, else None.
 
     Raises:
         UsageError: it takes no size, or not this one.
@@ -160,10 +148,11 @@ def patch_at(arch: str, args: Args, size: int) -> int | None:
     Raises:
         UsageError: it takes no ``img_size``.
     """
+    from vitcompress.stages.models.families.registry import family_of
     from vitcompress.stages.models.geometry import meta_model
 
     try:
-        return _patch_of(meta_model(arch, {**args, "img_size": size}))
+        model = meta_model(arch, {**args, "img_size": size})
     except UsageError as error:
         if isinstance(error.__cause__, TypeError) and "'img_size'" in str(error.__cause__):
             raise UsageError(
@@ -171,20 +160,11 @@ def patch_at(arch: str, args: Args, size: int) -> int | None:
                 "other network its own, for example --set 'teacher.args={img_size: 224}'."
             ) from error
         raise
-
-
-def _patch_of(model: nn.Module) -> int | None:
-    from vitcompress.stages.models.families.registry import family_of
-
     return family_of(model).patch_side(model)
 
 
 def _checked(arch: str, args: Args, side: int, size: int) -> Args:
-    """Return ``args`` at ``side``, once an image of no content went through the network without its weights.
-
-    Raises:
-        UsageError: it cannot run at that side.
-    """
+    """Return ``args`` at ``side``, once an image of no content went through the network without its weights."""
     from vitcompress.stages.models.geometry import REFUSALS, send_empty_image
 
     sized_args = {**args, "img_size": side}
@@ -201,11 +181,7 @@ def _checked(arch: str, args: Args, side: int, size: int) -> Args:
 def _no_such_size(size: int, arch: str, patch: int, teacher_patch: int | None) -> UsageError:
     """Return the error of a size that a patch does not divide, with the nearest two that can be had.
 
-    Args:
-        size: asked for.
-        arch: of the network that cannot have it.
-        patch: its own.
-        teacher_patch: of the teacher, where ``arch`` is the student's and the teacher follows it.
+    ``teacher_patch`` is of the teacher, where ``arch`` is the student's and the teacher follows it.
     """
     below = size // patch * patch
     offers = []
@@ -219,12 +195,7 @@ def _no_such_size(size: int, arch: str, patch: int, teacher_patch: int | None) -
 
 
 def size_notes(asked: RunConfig, resolved: RunConfig) -> list[str]:
-    """Return what to say of the input sizes: what ``image_size`` came to, or that the teacher's is the larger one.
-
-    Args:
-        asked: as requested.
-        resolved: with names and arguments decided.
-    """
+    """Return what to say of the input sizes: what ``image_size`` came to, or that the teacher's is the larger one."""
     student, teacher = _input_of(resolved.student), _input_of(resolved.teacher)
     if asked.image_size is not None:
         text = f"image size {asked.image_size}: the student runs at {student.words}, the teacher at {teacher.words}"
@@ -253,10 +224,11 @@ class _Input(NamedTuple):
 
 def _input_of(network: TeacherConfig | StudentConfig) -> _Input:
     from vitcompress.stages.models.build import input_size
+    from vitcompress.stages.models.families.registry import family_of
     from vitcompress.stages.models.geometry import meta_model
 
     args: Args = {} if isinstance(network.args, str) else network.args
     model = meta_model(network.model.partition(".")[0], args)
     size = input_size(args, model)
-    grid = getattr(getattr(model, "patch_embed", None), "grid_size", None)
-    return _Input(size, _patch_of(model), f"{size} px" + (f" ({grid[0]}x{grid[1]} patches)" if grid else ""))
+    patch, grid = family_of(model).patch_side(model), family_of(model).grid(model)
+    return _Input(size, patch, f"{size} px" + (f" ({grid[0]}x{grid[1]} patches)" if grid else ""))

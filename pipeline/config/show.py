@@ -45,11 +45,7 @@ def schema() -> dict[str, Any]:
 def settings(asked: RunConfig, config: RunConfig, choices: Sequence[Choice], layers: Sequence[Layer]) -> list[Setting]:
     """Return every setting with its origin, in the order of the config.
 
-    Args:
-        asked: as requested.
-        config: as decided.
-        choices: what was decided, with reasons.
-        layers: what ``asked`` was made of, lowest first.
+    ``layers`` are what ``asked`` was made of, lowest first.
     """
     return [_setting(key, value, asked, choices, layers) for key, value in _leaves(config, "")]
 

@@ -101,11 +101,7 @@ def _unlike_teacher(config: RunConfig, facts: Facts) -> str:
 
 
 def check_inheriting(config: RunConfig, facts: Facts) -> None:
-    """Refuse first weights from a teacher whose family does not fit.
-
-    Raises:
-        UsageError: it does not.
-    """
+    """Refuse, by a UsageError, first weights from a teacher whose family does not fit."""
     reason = _unlike_teacher(config, facts) if config.student.init == "teacher" else ""
     if reason:
         raise UsageError(
@@ -140,11 +136,7 @@ def check_student(config: RunConfig, facts: Facts) -> None:
 
 
 def check_first_weights(config: RunConfig, facts: Facts) -> None:
-    """Look into the student's file, or fetch timm's weights, and see whether they fit.
-
-    Raises:
-        UsageError: they cannot be had, or do not fit.
-    """
+    """Look into the student's file, or fetch timm's weights; a UsageError is raised if there are none that fit."""
     import timm
 
     from vitcompress.stages.models.initial import fit_file, fit_pretrained
@@ -178,11 +170,7 @@ def _student_on_meta(config: RunConfig, facts: Facts) -> tuple[Any, ModelSpec]:
 
 
 def strategy(config: RunConfig, facts: Facts) -> Choice:
-    """Decide the strategy as the analysis of the teacher advises.
-
-    Raises:
-        UsageError: it advises nothing.
-    """
+    """Decide the strategy as the analysis of the teacher advises; a UsageError is raised if it advises nothing."""
     advice = facts.analysis.advice if facts.analysis else None
     if advice is None or advice.strategy is None or advice.kind is None:
         why = (facts.analysis.reason if facts.analysis else "") if advice is None else advice.summary

@@ -206,11 +206,7 @@ def _operations(config: Training, facts: TrainingFacts) -> float:
 
 
 def compilation(config: Training, facts: TrainingFacts) -> Choice | None:
-    """Decide whether to compile.
-
-    Raises:
-        EnvironmentLacksError: it was asked for, and there is no compiler.
-    """
+    """Decide whether to compile; an EnvironmentLacksError is raised if that was asked for without a compiler."""
     from vitcompress.stages.training.compilation import decide
 
     if config.compile_reason:  # decided when the run began, perhaps on another machine; asked of a compiler when used

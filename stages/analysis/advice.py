@@ -28,14 +28,8 @@ WEAK = 0.9
 def advise(teacher: NetworkResult, student: Shape, student_name: str, *, seed: int = 0) -> Advice:
     """Return what to train the student by, with reasons and confidence.
 
-    Args:
-        teacher: every tap of it. Which images its last tap kept follows from their number (``kept_rows``).
-        student: the unchanged student's shape.
-        student_name: for the words.
-        seed: of the bootstrap; the same seed gives the same record.
-
-    Returns:
-        the advice; one that recommends nothing, and says why, with fewer than ``MIN_IMAGES`` images.
+    ``student`` is the unchanged student's shape; the same ``seed`` of the bootstrap gives the same record. With fewer
+    than ``MIN_IMAGES`` images the advice recommends nothing, and says why.
     """
     last = teacher.taps[-1]
     if min(last.images, last.kept) < MIN_IMAGES:

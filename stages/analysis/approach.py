@@ -62,10 +62,7 @@ def approach(teacher: NetworkResult, students: Sequence[NetworkResult], *, seed:
     The teacher's curve is interpolated linearly at the student's depths. Images are drawn jointly for all taps of all
     networks; of a tap that kept some of them only (entropy), those count that are drawn and kept.
 
-    Args:
-        teacher: every tap of it.
-        students: the student untrained, at its checkpoints in order, and trained, read on the teacher's images.
-        seed: of the bootstrap.
+    ``students`` are the student untrained, at its checkpoints in order, and trained, read on the teacher's images.
 
     Returns:
         JSON objects for rank95 / D (median of the sample-wise rank), entropy, log10 of the magnitude and intensity:

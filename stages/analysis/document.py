@@ -42,10 +42,7 @@ TABLES = {
 def document(networks: Sequence[NetworkResult], advice: Advice | None, approach: Sequence[Json] = ()) -> Json:
     """Return all numbers as finite JSON values, floats with 6 significant digits, NaN as null.
 
-    Args:
-        networks: the teacher (or the only network) first.
-        advice: for a student of the first network, or None.
-        approach: whether a followed student came closer to its teacher, one JSON object a quantity.
+    The teacher, or the only network, comes first; ``advice`` is for a student of it.
     """
     made: Json = _finite(
         {

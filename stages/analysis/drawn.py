@@ -53,14 +53,7 @@ def usable_ways(teacher: NetworkResult) -> tuple[Way, ...]:
 
 
 def drawn_by_way(teacher: NetworkResult, student: Shape, student_name: str, seed: int) -> dict[Way, Drawn]:
-    """Return facts and draws by each of ``usable_ways``, the same draws of images for all of them.
-
-    Args:
-        teacher: every tap of it.
-        student: the unchanged student's shape.
-        student_name: its architecture.
-        seed: of the draws.
-    """
+    """Return facts and draws by each of ``usable_ways``, the same draws of images for all of them."""
     last, depth = teacher.taps[-1], len(teacher.taps)
     count = compared_layers(student.depth, depth)
     blocks = list(resampled_rows(last.images, last.kept, seed))
@@ -92,12 +85,9 @@ def statistics(teacher: NetworkResult, rows: Rows, count: int, way: Way) -> tupl
     shared = np.median(view.shared[:, _AT_95][kept], axis=1)
     own = view.own[:, _AT_99]
     drawn = own[_kept_first(last.images, last.kept)][rows] if way == "raw" else own[kept]
-    return shared, high_percentile(drawn), strongest_layers(teacher, rows, count, way)
-
-
-def strongest_layers(teacher: NetworkResult, rows: Rows, count: int, way: Way) -> Counts:
-    """Return the layers of highest mean intensity over drawn images, ascending ``[B, count]``; of equal the earlier."""
-    return np.sort(np.argsort(-intensities(teacher, rows, way), axis=1, kind="stable")[:, :count], axis=1)
+    # Of equal layers the earlier.
+    strongest = np.argsort(-intensities(teacher, rows, way), axis=1, kind="stable")[:, :count]
+    return shared, high_percentile(drawn), np.sort(strongest, axis=1)
 
 
 def intensities(teacher: NetworkResult, rows: Rows, way: Way) -> Floats:

@@ -21,8 +21,8 @@ from vitcompress.stages.analysis.results import Counts, NetworkResult, TapResult
 from vitcompress.stages.analysis.sample import Sample
 from vitcompress.stages.analysis.tap import TapMeasures
 from vitcompress.stages.models.build import logits_and_taps
-from vitcompress.stages.models.final_norm import final_norm
 from vitcompress.stages.models.geometry import shape_by_name
+from vitcompress.stages.models.students import final_norm
 from vitcompress.stages.training.device import make_accelerator, torch_threads
 from vitcompress.stages.training.monitor import Pace, progress_bar
 
@@ -42,19 +42,13 @@ def tap_names(arch: str, args: dict[str, Any]) -> tuple[str, ...]:
 
 
 def kept_images(sizes: Sequence[int], images: int, memory_bytes: float) -> list[Counts]:
-    """Return which images' tokens each tap keeps, within a memory budget.
+    """Return which images' tokens each tap keeps, ascending indices, within a memory budget.
 
     The last tap, which decides on strategies, keeps all images where at least one is left for every other tap; these
     keep as many as fit in the rest, spread evenly, all of them the same ones. Where that cannot be, all taps keep the
     same images, as many as fit.
 
-    Args:
-        sizes: bytes of one image's tokens in each tap, in order of depth.
-        images: n.
-        memory_bytes: of all kept tokens together.
-
-    Returns:
-        Ascending indices of images, one array a tap.
+    ``sizes`` are bytes of one image's tokens in each tap, in order of depth; ``memory_bytes`` are for all together.
 
     Raises:
         UsageError: not even one image of each tap fits.
@@ -86,9 +80,8 @@ def read_network(
 ) -> NetworkResult:
     """Measure every tap of a network of a run over ``sample``, on the run's device, where it ends up.
 
-    Args:
-        network: with its weights, built from ``spec``; it takes images prepared by ``preprocess``.
-        label: its name in figures; ``epoch``: see NetworkResult.
+    ``network`` has its weights, and takes images prepared by ``preprocess``; ``label`` and ``epoch``: see
+    NetworkResult.
 
     Raises:
         ResultError: a tap has values that are not finite.
@@ -133,18 +126,11 @@ def measure_network(
 ) -> NetworkResult:
     """Run the network over the images, in float32 as it stands, and measure every layer's tap.
 
-    Args:
-        network: anything ``logits_and_taps`` can tap; moved to ``device`` and set to evaluation.
-        batches: ``(images, labels)`` or images alone, float32 ``[B, 3, S, S]``, prepared for this network.
-        names: of the taps, one a layer (``tap_names``).
-        label: see NetworkResult, as for ``arch``, ``sample`` and ``epoch``.
-        arch: the architecture's name.
-        images: n, how many images the batches hold together.
-        memory_bytes: of tokens kept until all images are seen (``kept_images``).
-        device: where the network runs and most is measured.
-        sample: which images these are, in words.
-        epoch: of a checkpoint.
-        advance: called after every batch with its number of images.
+    ``network`` is anything that ``logits_and_taps`` can tap; it is moved to ``device`` and set to evaluation. The
+    ``batches``, of ``images`` in all, are ``(images, labels)`` or images alone, float32 ``[B, 3, S, S]``, prepared for
+    it. ``names`` are of the taps, one a layer (``tap_names``); ``memory_bytes`` are for tokens kept until all images
+    are seen (``kept_images``). ``advance`` is called after every batch with its number of images. For the rest see
+    NetworkResult.
 
     Raises:
         ResultError: another number of images than announced, or features that are not finite.

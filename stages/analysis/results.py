@@ -38,12 +38,8 @@ TIE = 1e-9
 def first_reaching(shares: Floats, targets: tuple[float, ...]) -> Counts:
     """Return the smallest count d (from 1) whose leading ``d`` entries hold each target share.
 
-    Args:
-        shares: cumulative shares of 1 ``[..., D]``, non-decreasing along the last axis; all zeros without energy.
-        targets: k shares, each in (0, 1).
-
-    Returns:
-        int64 ``[..., k]``; 0 where the shares are all zero (nothing needs no direction).
+    ``shares`` are cumulative ``[..., D]``, non-decreasing, all zeros without energy; ``targets`` are k of them, all
+    in (0, 1). The counts are int64 ``[..., k]``, 0 where the shares are all zero (nothing needs no direction).
     """
     wanted = np.asarray(targets) - TIE
     below = np.count_nonzero(shares[..., None, :] < wanted[:, None], axis=-1)

@@ -87,13 +87,8 @@ def intensity_pairs(strongest: tuple[int, ...], student_depth: int, teacher_dept
 
     0 1 18-23 of 24 go with 0 1 6-11 of 12, as published [SKD]. A layer in the very middle counts as second half.
 
-    Args:
-        strongest: ascending, no more than ``student_depth``.
-        student_depth: number of the student's layers.
-        teacher_depth: number of the teacher's.
-
-    Returns:
-        (student layer, teacher layer), both ascending and distinct.
+    ``strongest`` are ascending, no more than ``student_depth``. In the pairs (student layer, teacher layer) both are
+    ascending and distinct.
     """
     first = sum(2 * layer + 1 < teacher_depth for layer in strongest)
     student = [*range(first), *range(student_depth - len(strongest) + first, student_depth)]

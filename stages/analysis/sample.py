@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from vitcompress.core.images import open_image
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.records import DataRecord
 from vitcompress.exporters.predict import image_files
-from vitcompress.stages.images.loaders import EvalTransform, EvalViews, eval_loader
+from vitcompress.stages.images.loaders import EvalViews, eval_input, eval_loader
 from vitcompress.stages.images.sources import ListedSplit, StreamSplit, recorded_images
 from vitcompress.stages.images.workers import worker_init
 
@@ -41,7 +42,7 @@ class Sample:
                     return
             return
         positions = [index * len(self.split) // self.count for index in range(self.count)]
-        views = Subset(EvalViews(self.split, EvalTransform(spec)), positions)
+        views = Subset(EvalViews(self.split, partial(eval_input, spec)), positions)
         loader = DataLoader(views, batch_size=batch_size, num_workers=workers, worker_init_fn=worker_init())
         yield from (images for images, _ in loader)
 

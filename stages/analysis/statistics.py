@@ -30,8 +30,8 @@ _BLOCK = 2**22
 """Drawn numbers held at once (32 MB)."""
 
 
-def resampled_rows(images: int, kept: int, seed: int, resamples: int = RESAMPLES) -> Iterator[Rows]:
-    """Yield draws of images with replacement, in blocks ``[draws, images]`` that add up to ``resamples``.
+def resampled_rows(images: int, kept: int, seed: int) -> Iterator[Rows]:
+    """Yield draws of images with replacement, in blocks ``[draws, images]`` that add up to ``RESAMPLES``.
 
     The kept images stand first: 0 to kept - 1. They and the others are drawn apart, so that the leading ``kept``
     columns of a block are a draw of the kept images and all columns one of all images: quantities known of some images
@@ -39,8 +39,8 @@ def resampled_rows(images: int, kept: int, seed: int, resamples: int = RESAMPLES
     """
     random = np.random.default_rng(seed)
     size = max(1, _BLOCK // images)
-    for start in range(0, resamples, size):
-        draws = min(size, resamples - start)
+    for start in range(0, RESAMPLES, size):
+        draws = min(size, RESAMPLES - start)
         first = random.integers(0, kept, (draws, kept))
         others = random.integers(kept, images, (draws, images - kept)) if images > kept else first[:, :0]
         yield np.concatenate([first, others], axis=1)
@@ -58,14 +58,7 @@ def intervals(
 ) -> tuple[Floats, Floats]:
     """Return the low and high ends of the 95 % percentile interval of k statistics that are drawn jointly.
 
-    Args:
-        statistic: from rows ``[draws, images]`` to ``[k, draws]``.
-        images: at least 2.
-        seed: of the draws.
-        resamples: how many draws.
-
-    Returns:
-        two arrays ``[k]``.
+    ``statistic`` goes from rows ``[draws, images]``, of at least 2 images, to ``[k, draws]``; both ends are ``[k]``.
     """
     from scipy import stats  # slow to import
 

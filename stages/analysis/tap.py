@@ -32,25 +32,14 @@ other."""
 class TapMeasures:
     """One tap of a network: ``update`` with every batch, then ``finish``.
 
-    Args:
-        layer: index of the tap.
-        name: as it is shown.
-        images: n, how many will come.
-        keep: ascending indices of the images whose tokens are kept (float32, in memory) for what can be computed only
-            after all images: entropy and ``pca_rank``.
-        norm: the network's final norm, where it has this tap's width.
-        closely: how many of the kept images, at most, are looked at in the other ways, too: all by default.
+    Of the ``images`` that will come, the tokens of those at the ascending indices ``keep`` are kept (float32, in
+    memory) for what can be computed only after all images: entropy and ``pca_rank``. ``norm`` is the network's final
+    norm, where it has this tap's width; ``closely`` is how many of the kept images, at most, are looked at in the other
+    ways, too; None for all.
     """
 
     def __init__(
-        self,
-        layer: int,
-        name: str,
-        images: int,
-        keep: Counts,
-        *,
-        norm: nn.Module | None = None,
-        closely: int | None = None,
+        self, layer: int, name: str, images: int, keep: Counts, *, norm: nn.Module | None, closely: int | None
     ) -> None:
         self.layer = layer
         self.name = name
@@ -127,9 +116,7 @@ class TapMeasures:
     def finish(self, low: float, high: float) -> TapResult:
         """Return what is known of the tap. It releases the kept tokens.
 
-        Args:
-            low: where entropy's first bin begins, no greater than any activation.
-            high: where its last bin ends, no less than any activation.
+        Entropy's bins go from ``low`` to ``high``; no activation is outside.
 
         Raises:
             ResultError: fewer images came than announced.

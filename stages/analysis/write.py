@@ -35,20 +35,13 @@ def write(
     student: Shape | None = None,
     approach: Sequence[dict[str, Any]] = (),
 ) -> list[Path]:
-    """Write ``analysis.json``, ``tables/*.csv`` and ``figures/*.{png,svg}``; each file is whole at any moment.
+    """Write ``analysis.json``, ``tables/*.csv`` and ``figures/*.{png,svg}``, each whole at any moment; return them.
 
     Files of an earlier call that this one does not make are removed; ``files`` in ``analysis.json`` knows them. Other
     files stay.
 
-    Args:
-        folder: made if absent.
-        networks: one; or the teacher, whose own figures are drawn elsewhere, and the student in order of training.
-        advice: for a student of the first network.
-        student: its width is drawn beside the directions of an only network.
-        approach: whether a followed student came closer to its teacher, one JSON object a quantity.
-
-    Returns:
-        The files written, sorted.
+    ``networks`` are one; or the teacher, whose own figures are drawn elsewhere, and the student in order of training.
+    The width of ``student`` is drawn beside the directions of an only network.
     """
     from vitcompress.stages.analysis.figures import draw  # matplotlib is slow to import, and only figures need it
 
@@ -84,12 +77,9 @@ def _files_before(folder: Path) -> set[str]:
 
 
 def save(network: NetworkResult, path: Path, root: Path) -> FileRef:
-    """Write a network's numbers, seconds aside, as a compressed .npz that cannot run code.
+    """Write a network's numbers, seconds aside, as a compressed .npz in the run at ``root`` that cannot run code.
 
     The same numbers make the same bytes. Numbers and words are JSON in ``head``, arrays are named ``TAP/FIELD``.
-
-    Returns:
-        the file in the run at ``root``.
     """
     arrays: dict[str, Any] = {}
     numbers = []
@@ -105,11 +95,7 @@ def save(network: NetworkResult, path: Path, root: Path) -> FileRef:
 
 
 def load(saved: FileRef, root: Path) -> NetworkResult:
-    """Return the network that ``save`` wrote, with no seconds.
-
-    Raises:
-        UsageError: the file is absent or not as it was written.
-    """
+    """Return the network that ``save`` wrote, with no seconds; a UsageError is raised if the file is not as written."""
     path = root / saved.path
     if not is_intact(saved, root):
         raise UsageError(f"analysis results {path} are absent or damaged; run the analysis again.")

@@ -39,11 +39,7 @@ class Duplicates:
 
 
 def find_duplicates(files: Iterable[File]) -> Duplicates:
-    """Compare every file with every other.
-
-    Raises:
-        DataError: a file cannot be read.
-    """
+    """Compare every file with every other; a DataError is raised if one cannot be read."""
     groups = [list(files)]
     try:
         for key in (_size, _tail, lambda file: sha256_of(file.path)):

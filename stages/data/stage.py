@@ -97,11 +97,7 @@ def _check(config: DataConfig, images: Images, context: Context) -> tuple[str, M
 
 
 def _duplicates(config: DataConfig, images: Images, context: Context) -> Duplicates | None:
-    """Find what stands in both splits or under two classes; None where nobody looks.
-
-    Raises:
-        DataError: the splits share files, and that is to be an error.
-    """
+    """Find what stands in both splits or under two classes; None where nobody looks."""
     if not images.are_files or config.on_duplicates == "allow":
         return None
     found = find_duplicates(images.files())

@@ -106,11 +106,7 @@ class Loaders:
 
 
 def networks_of(config: DistillConfig, inputs: Inputs, context: Context) -> Networks:
-    """Return the networks with the weights of their records, compiled if they are to be.
-
-    Raises:
-        UsageError: layers or taps that do not fit.
-    """
+    """Return the networks of the records, compiled if they are to be; a UsageError is raised if taps do not fit."""
     pairs = layer_pairs(config, inputs.student.depth, inputs.teacher.depth)
     teacher = _frozen_teacher(config, pairs, inputs, context)
     student = _tapped_student(pairs, inputs, context)

@@ -46,10 +46,7 @@ class TappedStudent(nn.Module):
 
     ``network`` alone is what is evaluated and saved.
 
-    Args:
-        network: the student.
-        pairs: the comparisons in use.
-        widths: (student tap's, teacher tap's) channels of each pair whose ``match`` is ``projector``.
+    ``widths`` are the channels (student tap's, teacher tap's) of each pair whose ``match`` is ``projector``.
     """
 
     def __init__(
@@ -91,13 +88,9 @@ class AdaptedTeacher(nn.Module):
 
     Talking heads are rewritten (``stages.models.talking_heads``): the same answers up to rounding, without gradients.
 
-    Args:
-        network: the teacher, a timm network, which is this module's from here on.
-        layers: layers to tap, ascending.
-        own: the preprocessing that it was trained with.
-        student: the preprocessing of the batches.
-        logits: whether its answers are wanted; if not, nothing after its last tap is computed.
-        precision: of its weights and its arithmetic; images and statistics of images stay float32.
+    ``network`` is a timm network, this module's from here on, ``layers`` are ascending. ``own`` is the preprocessing
+    that it was trained with, ``student`` that of the batches. Without ``logits``, nothing after its last tap is
+    computed. ``precision`` is of its weights and its arithmetic; images and statistics of images stay float32.
     """
 
     scale: Tensor

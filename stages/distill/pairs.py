@@ -64,11 +64,7 @@ def resolved_features(config: DistillConfig, student_depth: int, teacher_depth: 
 
 
 def layer_pairs(config: DistillConfig, student_depth: int, teacher_depth: int) -> tuple[LayerPair, ...]:
-    """Return the comparisons that have a weight, in the order of the config.
-
-    Raises:
-        UsageError: as ``resolved_features``.
-    """
+    """Return the comparisons that have a weight, in the order of the config; raises as ``resolved_features`` does."""
     return tuple(
         LayerPair(term.kind, student, teacher, term.match, config.beta * term.weight / len(_listed(term)))
         for term in resolved_features(config, student_depth, teacher_depth)
@@ -92,11 +88,7 @@ def teacher_layers(pairs: tuple[LayerPair, ...]) -> tuple[int, ...]:
 
 
 def check_alignable(pairs: tuple[LayerPair, ...], student: dict[int, Shape], teacher: dict[int, Shape]) -> None:
-    """Refuse pairs of taps that cannot be compared, by the shapes of the taps of each layer.
-
-    Raises:
-        UsageError: a tap is not a map ``[B, C, H, W]``; the message has both shapes.
-    """
+    """Refuse, by a UsageError, pairs of taps of which one is not a map ``[B, C, H, W]``; shapes are by layer."""
     for pair in pairs:
         ours, theirs = student[pair.student], teacher[pair.teacher]
         if len(ours) != 4 or len(theirs) != 4:

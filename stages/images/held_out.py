@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,27 +37,19 @@ class HeldOutBatch:
     """SHA-256 of each image's pixels; empty texts where images are files."""
 
 
-@dataclass(frozen=True)
-class _Preparation:
-    """An image through every preprocessing; those that differ in scaling alone share the resized pixels."""
-
-    specs: tuple[PreprocessSpec, ...]
-    hashed: bool
-
-    def __call__(self, image: Image.Image) -> Prepared:
-        resized: dict[tuple[Any, ...], NDArray[np.uint8]] = {}
-        inputs = []
-        for spec in self.specs:
-            key = (spec.size, spec.crop_pct, spec.crop_mode, spec.interpolation)
-            if key not in resized:
-                resized[key] = spec.pixels(image)
-            inputs.append(torch.from_numpy(spec.prepared(resized[key])))
-        if not self.hashed:
-            return tuple(inputs), ""
-        width, height = image.size
-        return tuple(inputs), hashlib.sha256(
-            f"{width}x{height}\n".encode() + image.convert("RGB").tobytes()
-        ).hexdigest()
+def _prepared(specs: tuple[PreprocessSpec, ...], hashed: bool, image: Image.Image) -> Prepared:
+    """Return an image through every preprocessing; those that differ in scaling alone share the resized pixels."""
+    resized: dict[tuple[Any, ...], NDArray[np.uint8]] = {}
+    inputs = []
+    for spec in specs:
+        key = (spec.size, spec.crop_pct, spec.crop_mode, spec.interpolation)
+        if key not in resized:
+            resized[key] = spec.pixels(image)
+        inputs.append(torch.from_numpy(spec.prepared(resized[key])))
+    if not hashed:
+        return tuple(inputs), ""
+    width, height = image.size
+    return tuple(inputs), hashlib.sha256(f"{width}x{height}\n".encode() + image.convert("RGB").tobytes()).hexdigest()
 
 
 def held_out_batches(
@@ -67,7 +60,7 @@ def held_out_batches(
     Raises:
         DataError: an image cannot be read.
     """
-    preparation = _Preparation(tuple(specs), hashed=_files_root(split) is None)
+    preparation = partial(_prepared, tuple(specs), _files_root(split) is None)
     for (inputs, pixels), labels in ordered_loader(split, preparation, batch_size=batch_size, workers=workers):
         yield HeldOutBatch(dict(zip(specs, inputs, strict=True)), labels.numpy(), tuple(pixels))
 
@@ -94,11 +87,7 @@ def images_digest(
     not count. A file changed within its size is not noticed; pixels of a JPEG in a streamed source may differ by a bit
     between versions of the decoder, which then counts as another image.
 
-    Args:
-        split: of the images.
-        classes: names, in order.
-        labels: class of each image, ``[N]``.
-        pixels: of ``HeldOutBatch``, where images are no files.
+    ``labels`` are the classes ``[N]``, ``pixels`` those of ``HeldOutBatch``, where images are no files.
 
     Raises:
         DataError: a file is gone.

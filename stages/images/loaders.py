@@ -105,24 +105,17 @@ def as_tensor(spec: PreprocessSpec, image: Image.Image) -> Tensor:
     return torch.from_numpy(spec.prepared(np.asarray(image, dtype=np.uint8)))
 
 
-@dataclass(frozen=True)
-class EvalTransform:
-    """The one evaluation preprocessing, as a torch transform."""
-
-    spec: PreprocessSpec
-
-    def __call__(self, image: Image.Image) -> Tensor:
-        """Convert a PIL image to float32 ``[3, size, size]``, or uint8 ``[size, size, 3]`` if the spec says so."""
-        return torch.from_numpy(self.spec.apply(image))
+def eval_input(spec: PreprocessSpec, image: Image.Image) -> Tensor:
+    """Convert a PIL image by the one evaluation preprocessing to what a network takes (``PreprocessSpec.apply``)."""
+    return torch.from_numpy(spec.apply(image))
 
 
 @contextmanager
 def seeded(*keys: int, restore: bool = True) -> Iterator[None]:
     """Run a block with the generators of random, numpy and torch seeded by ``keys``, then put them back.
 
-    Args:
-        keys: whole numbers, 0 or more.
-        restore: whether to put them back; without it, where nothing else draws, this takes a fifth of the time.
+    ``keys`` are whole numbers, 0 or more. Without ``restore``, where nothing else draws, this takes a fifth of the
+    time.
     """
     state = np.random.SeedSequence(keys).generate_state(2)
     saved = (random.getstate(), np.random.get_state(), torch.get_rng_state()) if restore else None
@@ -233,7 +226,7 @@ def mix_of(augment: AugmentConfig, classes: int, label_smoothing: float) -> Mix 
 
 def eval_loader(split: Any, spec: PreprocessSpec, *, batch_size: int, workers: int) -> DataLoader[View]:
     """Return batches of every image once, in order, through the evaluation preprocessing."""
-    return ordered_loader(split, EvalTransform(spec), batch_size=batch_size, workers=workers)
+    return ordered_loader(split, partial(eval_input, spec), batch_size=batch_size, workers=workers)
 
 
 def ordered_loader(
@@ -260,10 +253,9 @@ def _readers(views: Any, workers: int) -> int:
 
 def sample(split: Any, spec: PreprocessSpec, count: int) -> Tensor:
     """Return the evaluation input of up to ``count`` images, evenly spread over a split (the first of a stream)."""
-    transform = EvalTransform(spec)
     if isinstance(split, StreamSplit):
         images = [image for image, _ in islice(split, count)]
     else:
         positions = np.unique(np.linspace(0, len(split) - 1, min(count, len(split))).astype(int))
         images = [split[int(position)][0] for position in positions]
-    return torch.stack([transform(image) for image in images])
+    return torch.stack([eval_input(spec, image) for image in images])

@@ -145,11 +145,8 @@ def printable(name: str) -> str:
 def split_images(found: Images, config: DataConfig, left_out: Set[str], dropped: Set[str]) -> Images:
     """Return what a source found, without the files to leave out, and with held-out images.
 
-    Args:
-        found: of the source.
-        config: of the images.
-        left_out: names (``File.name``) of files that count as absent.
-        dropped: names of files that are not trained on; the held-out images stay the same ones.
+    Files named in ``left_out`` (``File.name``) count as absent; those in ``dropped`` are not trained on, and the
+    held-out images stay the same ones.
 
     Raises:
         DataError: a class has no image left to train on, or too few to hold one out.

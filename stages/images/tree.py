@@ -20,18 +20,6 @@ def walk(top: Path, root: Path) -> Iterator[tuple[Path, list[str]]]:
         DataError: a folder that cannot be listed.
     """
 
-    try:
-        yield from _walk(top, root)
-    except OSError as error:
-        raise unlisted(error, top) from error
-
-
-def unlisted(error: OSError, folder: Path) -> DataError:
-    """Return the error for a folder that cannot be listed."""
-    return DataError(f"folder {error.filename or folder} cannot be listed ({error.strerror}); make it readable.")
-
-
-def _walk(top: Path, root: Path) -> Iterator[tuple[Path, list[str]]]:
     def fail(error: OSError) -> None:
         raise error
 
@@ -39,15 +27,23 @@ def _walk(top: Path, root: Path) -> Iterator[tuple[Path, list[str]]]:
         stat = folder.stat()
         return stat.st_dev, stat.st_ino
 
-    seen = {identity(folder) for folder in (root.resolve(), *root.resolve().parents)}
-    for name, folders, files in os.walk(top, followlinks=True, onerror=fail):
-        folder = Path(name)
-        if identity(folder) in seen and not folder == top == root:
-            folders.clear()
-            continue
-        seen.add(identity(folder))
-        folders[:] = sorted(inner for inner in folders if not inner.startswith("."))
-        yield folder, sorted(file for file in files if not file.startswith("."))
+    try:
+        seen = {identity(folder) for folder in (root.resolve(), *root.resolve().parents)}
+        for name, folders, files in os.walk(top, followlinks=True, onerror=fail):
+            folder = Path(name)
+            if identity(folder) in seen and not folder == top == root:
+                folders.clear()
+                continue
+            seen.add(identity(folder))
+            folders[:] = sorted(inner for inner in folders if not inner.startswith("."))
+            yield folder, sorted(file for file in files if not file.startswith("."))
+    except OSError as error:
+        raise unlisted(error, top) from error
+
+
+def unlisted(error: OSError, folder: Path) -> DataError:
+    """Return the error for a folder that cannot be listed."""
+    return DataError(f"folder {error.filename or folder} cannot be listed ({error.strerror}); make it readable.")
 
 
 def tree_digest(root: Path) -> str:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
+from vitcompress.stages.models.families.registry import family_of
+
 _POSITIONS, _TABLE, _PATCHES = "pos_embed", "relative_position_bias_table", "patch_embed.proj.weight"
 _KINDS = {
     _POSITIONS: "position embeddings",
@@ -65,7 +67,7 @@ def _on_grid_of(network: nn.Module, positions: Tensor) -> Tensor:
 
     ``P`` positions belong to no patch (class token, registers), as many as the network itself has.
     """
-    own, grid = getattr(network, _POSITIONS, None), _grid(network)
+    own, grid = getattr(network, _POSITIONS, None), family_of(network).grid(network)
     if not isinstance(own, Tensor) or grid is None or own.ndim != 3 or positions.ndim != 3:
         return positions
     prefix = own.shape[1] - grid[0] * grid[1]
@@ -78,16 +80,10 @@ def _on_grid_of(network: nn.Module, positions: Tensor) -> Tensor:
     return resampled
 
 
-def _grid(network: nn.Module) -> tuple[int, int] | None:
-    """Return rows and columns of patches."""
-    grid = getattr(getattr(network, "patch_embed", None), "grid_size", None)
-    return None if grid is None else (int(grid[0]), int(grid[1]))
-
-
 def _told(before: dict[str, Tensor], after: dict[str, Tensor], network: nn.Module) -> tuple[str, ...]:
     """Return one phrase for each kind of tensor whose size changed, found in other formats by the end of its name."""
     told: dict[str, str] = {}
-    grid = _grid(network) or (0, 0)
+    grid = family_of(network).grid(network) or (0, 0)
     for name, new in after.items():
         kind = next((kind for kind in _KINDS if name.endswith(kind)), None)
         old = before.get(name) if name in before else next((before[key] for key in before if key.endswith(name)), None)

@@ -37,9 +37,7 @@ def build_model(spec: ModelSpec) -> nn.Module:
     if spec.lift_width is None:
         raise UsageError(f"a {spec.graph} student needs the teacher's width (lift_width), and none was given.")
     if spec.graph == "widelast":
-        return widen_last(
-            model, spec.arch, spec.args, spec.num_classes, spec.lift_width, spec.wide_blocks, spec.wide_heads
-        )
+        return widen_last(model, spec, spec.lift_width)
     if spec.graph == "lift-kept":
         return LiftStudent(model, spec.arch, spec.lift_width, spec.num_classes)
     if spec.fold_rank is None:

@@ -63,11 +63,8 @@ def read_checkpoint(path: Path, subject: str = "teacher", key: str | None = None
     Averaged weights (EMA) are preferred to raw ones, as in timm. Besides tensors, a torch file may hold the harmless
     values of ``harmless_types``.
 
-    Args:
-        path: the file.
-        subject: whose weights they are to be, for the messages.
-        key: the entry to take, with dots for entries of entries; None chooses. If no entry has this name, it is a
-            prefix of the names that are to be taken.
+    ``subject`` is whose weights they are to be, for the messages. ``key`` is the entry to take, with dots for entries
+    of entries; None chooses. If no entry has this name, it is a prefix of the names that are to be taken.
 
     Raises:
         UsageError: the file is missing, is no checkpoint, would need to run code to load, or does not say which of

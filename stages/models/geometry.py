@@ -25,11 +25,7 @@ _FILLING = _DRAWING | {"constant_", "fill_", "zero_", "mul_", "add_", "clamp_"}
 
 
 def shape_of(model: nn.Module, name: str) -> Shape:
-    """Return the shape of a network.
-
-    Raises:
-        UsageError: the model has neither blocks nor stages that can be tapped.
-    """
+    """Return the shape of a network; a UsageError is raised if it has no blocks or stages that can be tapped."""
     shape = family_of(model).shape(model)
     if shape is None:
         raise UsageError(
@@ -133,11 +129,7 @@ class _Unfilled(TorchFunctionMode):
 
 
 def meta_model(arch: str, args: dict[str, Any], num_classes: int = 1000) -> nn.Module:
-    """Build the network without its weights: shapes and parameter counts at no cost in memory or time.
-
-    Raises:
-        UsageError: timm refuses the arguments.
-    """
+    """Build the network without its weights, at no cost; a UsageError is raised if timm refuses the arguments."""
     try:
         with torch.device("meta"), _Unfilled():
             model: nn.Module = timm.create_model(arch, num_classes=num_classes, **args)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vitcompress.core.errors import UsageError
-from vitcompress.core.records import WideHeads
+from vitcompress.core.records import ModelSpec
 from vitcompress.stages.models.families.registry import family_of
 from vitcompress.stages.models.geometry import check_strategy, meta_model, shape_of, wide_shapes
 
@@ -25,21 +25,12 @@ LAYER_NORM_EPS = 1e-6
 class WideBlock(nn.Module):
     """A transformer block at a larger width, entered through a linear map and a LayerNorm [EM].
 
-    Args:
-        width: of the tokens that come in.
-        wide_width: of the tokens that go out.
-        block: the wide transformer block.
-        rope: rotary positions of the block's own, where those of the network are for another head size or number.
-        grid: patches ``(H, W)`` they are for.
+    ``block`` is the wide transformer block. ``rope`` are rotary positions of its own, where those of the network are
+    for another head size or number, and ``grid`` the patches ``(H, W)`` they are for.
     """
 
     def __init__(
-        self,
-        width: int,
-        wide_width: int,
-        block: nn.Module,
-        rope: nn.Module | None = None,
-        grid: tuple[int, int] | None = None,
+        self, width: int, wide_width: int, block: nn.Module, rope: nn.Module | None, grid: tuple[int, int] | None
     ) -> None:
         super().__init__()
         self.enter = nn.Linear(width, wide_width, bias=False)
@@ -58,16 +49,8 @@ class WideBlock(nn.Module):
         return out
 
 
-def widen_last(
-    model: nn.Module,
-    arch: str,
-    args: dict[str, Any],
-    num_classes: int,
-    wide_width: int,
-    blocks: int = 1,
-    keep: WideHeads = "size",
-) -> nn.Module:
-    """Widen the last ``blocks`` blocks of ``model``, in place; its final norm and classifier get ``wide_width`` too.
+def widen_last(model: nn.Module, spec: ModelSpec, wide_width: int) -> nn.Module:
+    """Widen the last ``spec.wide_blocks`` of ``model``, in place; its final norm and classifier get ``wide_width`` too.
 
     For each a second timm model of the same family, one block deep and as wide, supplies the block; the last one also
     the norm and the classifier. Widths and heads: ``geometry.wide_shapes``.
@@ -75,23 +58,24 @@ def widen_last(
     Raises:
         UsageError: the model is hierarchical, or cannot be widened so.
     """
+    arch, blocks = spec.arch, spec.wide_blocks
     shape, family = shape_of(model, arch), family_of(model)
-    check_strategy("widelast", arch, shape, wide_width, blocks, keep)
-    shapes = wide_shapes(arch, shape, wide_width, blocks, keep)
+    check_strategy("widelast", arch, shape, wide_width, blocks, spec.wide_heads)
+    shapes = wide_shapes(arch, shape, wide_width, blocks, spec.wide_heads)
     reason = family.why_not_widened(model, any(heads != shape.heads for _, heads in shapes))
     if reason:
         raise UsageError(f"strategy 'widelast' {reason.format(arch=arch)}")
     sequence = family.blocks(model)
     first, entering = sequence[0], shape.width
     for index, (width, heads) in enumerate(shapes, shape.depth - blocks):
-        wide_args = {**args, **family.sized(width, 1, heads)}
+        wide_args = {**spec.args, **family.sized(width, 1, heads)}
         made = shape_of(meta_model(arch, wide_args), arch).width  # without memory: ConViT's `embed_dim` is of a head
         if made != width:
             raise UsageError(
                 f"strategy 'widelast' cannot widen block {index} of {arch}: asked for width {width}, timm makes one of "
                 f"{made}; use --strategy lift."
             )
-        wide: Any = timm.create_model(arch, num_classes=num_classes, **wide_args)
+        wide: Any = timm.create_model(arch, num_classes=spec.num_classes, **wide_args)
         block = family.blocks(wide)[0]
         for name in ("drop_path", "drop_path1", "drop_path2"):  # a network of one block would have none
             if hasattr(block, name):
@@ -117,7 +101,7 @@ def _kind(block: nn.Module) -> tuple[Any, ...]:
     return getattr(block, "window_size", None), [(name, type(part)) for name, part in block.named_modules()]
 
 
-def no_weight_decay_of(module: nn.Module, prefix: str = "") -> set[str]:
+def no_weight_decay_of(module: nn.Module, prefix: str) -> set[str]:
     """Return the parameters that ``module``, called ``prefix`` from outside, exempts from weight decay.
 
     timm's ``create_optimizer_v2`` asks the outermost module alone, so every wrapper hands on what its inside says.
@@ -127,7 +111,7 @@ def no_weight_decay_of(module: nn.Module, prefix: str = "") -> set[str]:
     for name, inner in module.named_modules():
         if isinstance(inner, WideBlock) and hasattr(inner.rope, "no_weight_decay"):
             names |= {f"{name}.rope.{own}" for own in inner.rope.no_weight_decay()}
-    return {f"{prefix}.{name}" if prefix else name for name in names}
+    return {f"{prefix}.{name}" for name in names}
 
 
 def layer_groups_of(module: nn.Module, prefix: str) -> dict[str, Any]:
@@ -236,6 +220,15 @@ class FoldedLift(nn.Module):
         inverse_scale_BN1 = torch.rsqrt((rooted * rooted).sum(dim=-1, keepdim=True) + self.eps)
         logits: Tensor = self.head((z_BNS * inverse_scale_BN1).mean(dim=1))
         return logits
+
+
+def final_norm(model: nn.Module) -> tuple[nn.Module, int] | None:
+    """Return the final norm and its width; None where there is none that works token by token over channels.
+
+    A lifted student ends with its projector's norm, which stands before the tap already.
+    """
+    norm: Any = None if isinstance(model, (LiftStudent, FoldedLift)) else family_of(model).final_norm(model)
+    return None if norm is None else (norm, int(norm.normalized_shape[-1]))
 
 
 def network_inside(model: nn.Module) -> Any:

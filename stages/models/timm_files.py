@@ -32,9 +32,8 @@ def save_timm(
     A plain student (a uniformly wider one too) is an architecture of timm's own. Any other has the architecture
     ``compress_student``, which exists after ``import vitcompress.stages.models.timm_entry``.
 
-    Args:
-        state: the network's state dict, as ``build_model(spec)`` takes it.
-        labels: names of the classes in the order of the logits; none when unknown.
+    ``state`` is as ``build_model(spec)`` takes it; ``labels`` name the classes in the order of the logits, none when
+    unknown.
 
     Raises:
         UsageError: timm refuses the architecture's arguments.

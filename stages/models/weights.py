@@ -39,7 +39,6 @@ def load_own(model: nn.Module, ref: FileRef, root: Path) -> nn.Module:
 def load_checkpoint(
     model: nn.Module,
     path: Path,
-    classifier: tuple[str, ...],
     subject: str = "teacher",
     options: str = "--teacher and teacher.args",
     tell: Callable[[str], None] | None = None,
@@ -50,14 +49,9 @@ def load_checkpoint(
     A checkpoint that does not fit as it is goes through timm's own filter of the architecture, which resamples
     positions and patches of another size (``stages.models.adapt``); one that fits is loaded bit by bit.
 
-    Args:
-        model: a plain timm network, which receives the weights.
-        path: of the checkpoint.
-        classifier: module names of the classifier.
-        subject: whose weights they are to be, for the messages.
-        options: what the user gave the architecture with, for the messages.
-        tell: receives a phrase on what of the file was loaded, resampled and left out.
-        key: which entry of the file, or which prefix of its names; None chooses (``stages.models.checkpoint``).
+    ``model`` is a plain timm network. ``subject`` (whose weights they are to be) and ``options`` (what the user gave
+    the architecture with) are for the messages; ``tell`` receives a phrase on what of the file was loaded, resampled
+    and left out. ``key`` is as for ``read_checkpoint``.
 
     Returns:
         Whether the classifier was loaded too; False: it has another number of classes and keeps its initial weights.
@@ -69,7 +63,7 @@ def load_checkpoint(
     checkpoint = without_wrapper(read_checkpoint(path, subject, key), own, path, subject)
     state, reason = checkpoint.state, ""
     resampled: tuple[str, ...] = ()
-    head = tuple(f"{prefix}." for prefix in classifier)
+    head = tuple(f"{prefix}." for prefix in classifier_names(model))
     body = {name: value for name, value in own.items() if not name.startswith(head)}
     if _problems(body, state, head):
         try:

@@ -39,11 +39,8 @@ class Deployed:
 def deployed(module: nn.Module, preprocess: PreprocessSpec, input: Input, *, rewrite: bool = True) -> Deployed:
     """Rewrite a trained network for deployment, in float64, and check it against itself. ``module`` is untouched.
 
-    Args:
-        module: maps float32 ``[B, 3, S, S]`` to logits ``[B, K]``; on any device, in any mode.
-        preprocess: size, mean and standard deviation of the network's input.
-        input: what the result takes.
-        rewrite: False changes nothing but the input.
+    ``module`` maps float32 ``[B, 3, S, S]`` to logits ``[B, K]``, on any device, in any mode; ``input`` is what the
+    result takes. Without ``rewrite`` nothing changes but the input.
 
     Raises:
         ResultError: the rewritten network answers differently.

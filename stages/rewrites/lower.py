@@ -63,8 +63,7 @@ class NotTakenApart(Exception):  # noqa: N818 - no error: such a network is depl
 def network_from_module(module: nn.Module) -> Network:
     """Take a network apart, in eval mode; ``module`` is left as it was, and no weights are shared.
 
-    Args:
-        module: a timm ViT, DeiT, BEiT, EVA or CaiT, one of them widened, or a lift student, kept or folded.
+    ``module`` is a timm ViT, DeiT, BEiT, EVA or CaiT, one of them widened, or a lift student, kept or folded.
 
     Raises:
         NotTakenApart: it has a part that is not known here.

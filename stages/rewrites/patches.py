@@ -32,9 +32,7 @@ def fold_normalisation(convolution: nn.Conv2d, preprocess: PreprocessSpec) -> bo
 class PixelInput(nn.Module):
     """A network behind what makes images of pixels uint8 ``[B, S, S, 3]``; made in float64.
 
-    Args:
-        network: takes images ``[B, 3, S, S]``.
-        preprocess: the normalisation that they need; None where they are pixels from 0 to 255.
+    ``preprocess`` is the normalisation that images need; None where ``network`` takes pixels from 0 to 255.
     """
 
     mean_C11: Tensor  # noqa: N815 - shape suffixes

@@ -36,13 +36,8 @@ def first_weights(
 ) -> dict[str, Any]:
     """Give ``model`` its teacher's weights, in place, and return what the student's record says of them.
 
-    Args:
-        model: the student with random weights, on the CPU.
-        spec: what it was built from.
-        preprocess: the student's.
-        teacher: ready for the data's classes.
-        data: the training images, of which some are read, evenly spread and not augmented.
-        context: of the stage.
+    ``model`` is the student with random weights, on the CPU, ``preprocess`` its own. Of the training images some are
+    read, evenly spread and not augmented.
 
     Raises:
         UsageError: the student is wider than the teacher, or of another family.

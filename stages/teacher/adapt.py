@@ -52,10 +52,7 @@ class Surroundings:
 def adapt(model: nn.Module, epochs: int, given: Surroundings) -> Found:
     """Adapt ``model`` in place, on the CPU when this returns.
 
-    Args:
-        model: pretrained.
-        epochs: of training all weights, at most; 0 for the linear probe alone.
-        given: data, settings and surroundings.
+    ``model`` is pretrained; ``epochs`` are of training all weights, at most, 0 for the linear probe alone.
 
     Raises:
         UsageError: a probe was asked for that the network has no place for, or a batch is larger than what is left to
@@ -134,11 +131,7 @@ def _tuned(model: nn.Module, epochs: int, probe: Probe | None, given: Surroundin
 
 
 def _require_no_worse(right: NDArray[np.bool_], of_probe: NDArray[np.bool_], given: Surroundings) -> None:
-    """Say that fine-tuning made the teacher worse than its linear probe, where that is beyond doubt.
-
-    Raises:
-        ResultError: it did, and the probe may not be kept instead.
-    """
+    """Say that fine-tuning made the teacher worse beyond doubt; raise it where the probe may not be kept instead."""
     _, low, _ = paired_drop(of_probe, right)
     if low <= 0:
         return
@@ -152,11 +145,7 @@ def _require_no_worse(right: NDArray[np.bool_], of_probe: NDArray[np.bool_], giv
 
 
 def _parts(probe: Probe | None, given: Surroundings) -> Images | None:
-    """Return the training images without the tuning part, and that part as held-out images; None: there is none.
-
-    Raises:
-        UsageError: too few are left for one batch.
-    """
+    """Return the training images without the tuning part, and that part as held-out images; None: there is none."""
     images, config = given.images, given.config
     if isinstance(images.train, StreamSplit):
         return None

@@ -100,12 +100,7 @@ def fitted_heads(
     squares is minimised, where z are the features less their mean over their standard deviation; both go into the head
     that is given, exactly.
 
-    Args:
-        features: float32 ``[N, F]``.
-        labels: int64 ``[N]``.
-        classes: K.
-        penalties: strongest first.
-        device: computes.
+    ``features`` are float32 ``[N, F]``, ``labels`` int64 ``[N]``; the strongest of ``penalties`` comes first.
     """
     mean, spread = features.double().mean(0), features.double().std(0, correction=0)
     spread[spread <= 1e-6 * spread.max()] = 1.0  # a feature that never changes says nothing

@@ -15,12 +15,11 @@ from vitcompress.core.context import Context
 from vitcompress.core.errors import ResultError, UsageError
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.records import DataRecord, ModelSpec, TeacherRecord
-from vitcompress.stages.images.config import AugmentConfig
 from vitcompress.stages.images.loaders import eval_loader, mix_of, train_loader, train_views
 from vitcompress.stages.images.sources import Images, recorded_images
 from vitcompress.stages.models.build import build_model, cost_of, preprocess_of, pretrained_model, size_change
 from vitcompress.stages.models.geometry import shape_of
-from vitcompress.stages.models.weights import all_finite, classifier_names, load_checkpoint, save_weights
+from vitcompress.stages.models.weights import all_finite, load_checkpoint, save_weights
 from vitcompress.stages.teacher.adapt import Surroundings, adapt
 from vitcompress.stages.teacher.config import TeacherConfig
 from vitcompress.stages.teacher.probing import answers
@@ -55,7 +54,7 @@ def run(config: TeacherConfig, inputs: Inputs, context: Context) -> TeacherRecor
     found = {"epochs": epochs, "precision": make_accelerator(context.device, precision=config.precision).precision}
 
     def job_of(parts: Images) -> Job:
-        return fitting_job(config, model, parts, config.augmentation, preprocess, context)
+        return fitting_job(config, model, parts, preprocess, context)
 
     adapted = config.init != "scratch" and (not teacher.fits or _asked_epochs(config, teacher.fits) > 0)
     if adapted:
@@ -79,11 +78,7 @@ def run(config: TeacherConfig, inputs: Inputs, context: Context) -> TeacherRecor
 
 
 def _refuse_at_chance(right: NDArray[np.bool_], labels: NDArray[np.int64], classes: int, context: Context) -> None:
-    """Refuse a teacher used as given that does not know the data's classes: what it teaches would be noise.
-
-    Raises:
-        UsageError: its answers to the held-out images, ``right [N]``, are no better than chance.
-    """
+    """Refuse, by a UsageError, a teacher used as given that does not know the data's classes: it teaches noise."""
     count, chance = len(labels), chance_of(np.bincount(labels).tolist(), classes)
     verdict = against_chance(int(right.sum()), count, chance)
     found = f"{100 * right.mean():.1f} % of {count:,} held-out images right, where chance is {100 * chance:.1f} %"
@@ -111,11 +106,7 @@ class InitialTeacher:
 
 
 def initial_teacher(config: TeacherConfig, data: DataRecord, context: Context) -> InitialTeacher:
-    """Return the network with its first weights.
-
-    Raises:
-        UsageError: weights that do not fit, or that can be had nowhere.
-    """
+    """Return the network with its first weights; a UsageError is raised if they do not fit or can be had nowhere."""
     arch, _, tag = config.model.partition(".")
     args = {} if config.args == "auto" else config.args
     spec = ModelSpec(arch=arch, args=args, num_classes=len(data.classes))
@@ -123,8 +114,7 @@ def initial_teacher(config: TeacherConfig, data: DataRecord, context: Context) -
         model, source, fits = build_model(spec), "trained here from random weights", False
     elif config.init == "file" and config.weights:
         model, loaded = build_model(spec), list[str]()
-        path, head = Path(config.weights), classifier_names(model)
-        fits = load_checkpoint(model, path, head, tell=loaded.append, key=config.weights_key)
+        fits = load_checkpoint(model, Path(config.weights), tell=loaded.append, key=config.weights_key)
         context.say(f"teacher weights: {loaded[0]}")
         source = f"file {config.weights}; {loaded[0]}"
     else:
@@ -188,14 +178,10 @@ def no_weights(model: str, why: str) -> UsageError:
 
 
 def fitting_job(
-    config: TeacherConfig,
-    model: nn.Module,
-    images: Images,
-    augment: AugmentConfig,
-    preprocess: PreprocessSpec,
-    context: Context,
+    config: TeacherConfig, model: nn.Module, images: Images, preprocess: PreprocessSpec, context: Context
 ) -> Job:
     """Return the training of all of the teacher's weights, in place, with cross-entropy."""
+    augment = config.augmentation
 
     def loss(network: nn.Module, batch: Tensor, labels: Tensor) -> dict[str, Tensor]:
         smoothing = 0.0 if labels.is_floating_point() else config.label_smoothing  # mixed labels are smoothed already

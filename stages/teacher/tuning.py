@@ -27,11 +27,6 @@ def hold_out(labels: NDArray[np.int64], fraction: float, seed: int) -> NDArray[n
     return np.sort(np.concatenate(held)).astype(np.int64)
 
 
-def held_out_count(images: int, classes: int, fraction: float) -> int:
-    """Return about how many ``hold_out`` takes, before labels are known."""
-    return 0 if images < FEWEST * classes else max(classes, round(fraction * images))
-
-
 def labels_of(split: Any) -> NDArray[np.int64]:
     """Return the classes of a random-access split, ``[N]``; if it does not list them, by opening every image."""
     listed = getattr(split, "labels", None)

@@ -146,11 +146,7 @@ def measure_loading(loader: DataLoader[Any], seconds: float) -> float:
 
 
 def _endless(loader: DataLoader[Any]) -> Iterator[Any]:
-    """Yield batches of one pass after another.
-
-    Raises:
-        DataError: a pass gives no batch.
-    """
+    """Yield batches of one pass after another; a DataError is raised if a pass gives none."""
     while True:
         batch = None
         for batch in loader:

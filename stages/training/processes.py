@@ -100,11 +100,7 @@ _LOST = ("Connection closed by peer", "Connection reset by peer", "Connection re
 
 @contextmanager
 def report_lost_process() -> Iterator[None]:
-    """Turn the transport's own error, raised when another process has gone, into one sentence.
-
-    Raises:
-        ProcessLost: another process is gone.
-    """
+    """Turn the transport's own error, raised when another process has gone, into one sentence: ``ProcessLost``."""
     try:
         yield
     except CompressError:

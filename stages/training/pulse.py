@@ -43,8 +43,7 @@ def _end(said: str) -> None:
 def meeting(patience: float) -> Iterator[None]:
     """End this process if the block, in which it finds the others, takes too long: one of them may never come.
 
-    Args:
-        patience: seconds; at least ``_SHORTEST_MEETING`` are granted.
+    At least ``_SHORTEST_MEETING`` seconds are granted.
     """
     limit = max(patience, _SHORTEST_MEETING)
     said = (
@@ -64,11 +63,8 @@ def meeting(patience: float) -> Iterator[None]:
 class Pulse:
     """The signs of life of one process, and its watch over the others'.
 
-    Args:
-        rank: of this process.
-        processes: how many there are.
-        patience: seconds after which a silent process is taken for lost. Then the lowest rank that still lives says
-            so, and each of them ends with ``ProcessLost``'s code.
+    After ``patience`` seconds a silent process is taken for lost. Then the lowest rank that still lives says so, and
+    each of them ends with ``ProcessLost``'s code.
     """
 
     def __init__(self, rank: int, processes: int, patience: float) -> None:

@@ -37,12 +37,8 @@ class Terms:
     logarithm) to what is measured, because the gradient of one batch is noisy. It lives in ``Progress``, and so in the
     checkpoints.
 
-    Args:
-        compared: where, and which terms are balanced.
-        accelerator: of the training.
-        model: what trains, as prepared for this device.
-        accumulation: batches a step.
-        compiled: a compiled backward can run only once, so the terms are then computed a second time, eagerly.
+    A compiled backward can run only once, so with ``compiled`` the terms are then computed a second time, eagerly. A
+    step is ``accumulation`` batches.
     """
 
     def __init__(

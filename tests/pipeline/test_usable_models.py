@@ -81,6 +81,6 @@ def test_a_network_with_a_neck_is_lifted_and_not_widened() -> None:
 def test_a_block_of_another_kind_than_the_first_is_not_widened() -> None:
     """ConViT's first blocks attend by position too: made of one of them, a last block would be another network."""
     one_head = {"img_size": 32, "depth": 12, "embed_dim": 64, "num_heads": 1}
-    model = build_model(ModelSpec(arch="convit_tiny", args=one_head, num_classes=7))
+    spec = ModelSpec(arch="convit_tiny", args=one_head, num_classes=7)
     with pytest.raises(UsageError, match="of another kind than its first block; use --strategy lift"):
-        widen_last(model, "convit_tiny", one_head, 7, 128, keep="count")
+        widen_last(build_model(spec), spec.model_copy(update={"wide_heads": "count"}), 128)

@@ -24,9 +24,8 @@ DPI = 150
 def figures(document: Json, student: Shape | None = None) -> Iterator[tuple[str, Figure]]:
     """Yield name and figure, one at a time: those of one network, then those of a student over its training.
 
-    Args:
-        document: ``analysis.json``. Of several networks the last, the trained student, gets figures of its own.
-        student: its width is drawn beside the directions of an only network.
+    Of several networks in ``document`` (``analysis.json``) the last, the trained student, gets figures of its own; the
+    width of ``student`` is drawn beside the directions of an only network.
     """
     teacher, *students = document["networks"]
     shown = students[-1] if students else teacher

@@ -92,11 +92,7 @@ def of_taps(network: Json, *keys: str) -> Floats:
 def needed(network: Json, key: str, share: str, statistic: str) -> Floats:
     """Return ``[taps]``: directions that hold a share of an image's energy, as fraction of the tap's width.
 
-    Args:
-        network: of ``analysis.json``.
-        key: ``rank`` or ``pca_rank``.
-        share: of the energy, in percent.
-        statistic: over images, ``median`` or ``p99``.
+    ``key`` is ``rank`` or ``pca_rank``, ``share`` in percent, ``statistic`` (over images) ``median`` or ``p99``.
     """
     return np.asarray(of_taps(network, key, share, statistic) / of_taps(network, "width"))
 

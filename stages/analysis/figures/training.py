@@ -69,8 +69,7 @@ def training_figure(teacher: Json, students: Sequence[Json]) -> Figure:
 def approach_figure(found: Sequence[Json]) -> Figure:
     """Draw the distance from the teacher's curve over epochs, a panel a quantity; its verdict is in the title.
 
-    Args:
-        found: what ``stages.analysis.approach`` returns.
+    ``found`` is what ``stages.analysis.approach`` returns.
     """
     figure = new_figure("Does the student come closer to its teacher? Lower = closer, 0 = the same curve", 6.8)
     panels = figure.subplots(2, 2).flat

@@ -29,8 +29,7 @@ def add_upper(total_RR: Tensor, A_KR: Tensor) -> None:
 def smaller_grams(X_BND: Tensor) -> Tensor:
     """Return of each image ``X X^T`` or ``X^T X``, the smaller: they have the same eigenvalues but for zeros.
 
-    Returns:
-        float64 ``[B, r, r]``, r = min(N, D); only the upper triangles are filled for certain.
+    They are float64 ``[B, r, r]``, r = min(N, D); only the upper triangles are filled for certain.
     """
     A_BKR = X_BND.mT if X_BND.shape[1] <= X_BND.shape[2] else X_BND
     size = A_BKR.shape[2]
@@ -71,12 +70,9 @@ def ranks_of(share_BR: Floats) -> Counts:
 def pca_ranks(X_BND: Tensor, basis_DD: Tensor) -> Counts:
     """Return the smallest d whose leading basis vectors ``v_1 .. v_d`` hold each share of an image's energy.
 
-    Args:
-        X_BND: tokens, ``[B, N, D]``, float32 values in any precision.
-        basis_DD: orthonormal columns, float64, the most energetic over all images first.
-
-    Returns:
-        ``[B, 4]`` for ENERGY_SHARES; 0 without energy. The share of v_j is ``|X v_j|^2 / |X|^2``.
+    ``X_BND`` are float32 values in any precision; the columns of ``basis_DD`` are orthonormal, float64, the most
+    energetic over all images first. The counts are ``[B, 4]`` for ENERGY_SHARES, 0 without energy. The share of v_j is
+    ``|X v_j|^2 / |X|^2``.
     """
     energy_BD = (X_BND.double() @ basis_DD).square_().sum(dim=1)
     return ranks_of(shares(energy_BD.cpu().numpy()))

@@ -25,15 +25,10 @@ def bins_of(x: Floats, low: float, high: float) -> Counts:
 
 
 def entropies(X_BND: Floats, low: float, high: float) -> Floats:
-    """Return the Shannon entropy (bits) of a token's channels in 100 bins, mean over an image's tokens.
+    """Return the Shannon entropy (bits) of a token's channels in 100 bins, mean over an image's tokens, ``[B]``.
 
-    Args:
-        X_BND: float64 ``[B, N, D]``, all values in [low, high].
-        low: left edge of the first bin.
-        high: right edge of the last; equal to ``low``, the activations are constant and the entropy is 0.
-
-    Returns:
-        ``[B]``.
+    ``X_BND`` are float64 ``[B, N, D]``. The bins go from ``low`` to ``high``, as all values do; where these are equal,
+    the activations are constant and the entropy is 0.
     """
     images, tokens, width = X_BND.shape
     if low == high:

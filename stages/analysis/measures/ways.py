@@ -38,10 +38,7 @@ CONSTANT = 1e-12
 class OtherWays:
     """One tap in OTHER_WAYS: ``update`` with every image, then ``finish``.
 
-    Args:
-        width: D.
-        device: of the tokens.
-        norm: the network's final norm, or None where it has none of this width; a float64 copy is used.
+    ``norm`` is the network's final norm, or None where it has none of this width; a float64 copy is used.
     """
 
     def __init__(self, width: int, device: torch.device, norm: nn.Module | None) -> None:
@@ -62,10 +59,8 @@ class OtherWays:
 
         A constant channel stays out of the centred and standardised tokens. Intensities are computed in float32.
 
-        Args:
-            upper_DD: the raw second moment over all images (its upper triangle is read).
-            chunks: tokens ``[B, N, D]`` of the images that are looked at in these ways.
-            count: how many images the chunks hold together.
+        ``upper_DD`` is the raw second moment over all images (its upper triangle is read); ``chunks`` are tokens
+        ``[B, N, D]`` of the ``count`` images that are looked at in these ways.
         """
         energy_D = upper_DD.diagonal()
         mean = self._sum / self._tokens

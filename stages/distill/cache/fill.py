@@ -50,14 +50,9 @@ def fill(
 ) -> CacheSummary:
     """Make the cache complete: what is there is verified, what is missing computed. Every process calls it.
 
-    Args:
-        store: of the parts to fill, the same in every process.
-        dataset: ``dataset[ViewKey]`` gives (image, label).
-        teacher: its answers must not depend on the other images of a batch.
-        context: says and shows progress; its number of loader processes.
-        batch_size: images of one forward pass.
-        max_gb: decimal gigabytes that the cache may take.
-        stop: whether to stop; the file at hand is computed again next time.
+    ``store`` is the same in every process, and ``dataset[ViewKey]`` gives (image, label). The answers of ``teacher``
+    must not depend on the other images of a batch. ``batch_size`` is of one forward pass, ``max_gb`` in decimal
+    gigabytes. Where ``stop`` says so, the file at hand is computed again next time.
 
     Raises:
         UsageError: the cache would exceed ``max_gb`` or the disk.

@@ -34,14 +34,10 @@ _OPEN_FILES = 256
 class Store:
     """The cache of one key. Making one touches no file; it can be sent to loader processes.
 
-    Args:
-        base: RUN/cache, or the folder that several runs share.
-        key: everything the teacher's answers depend on, as JSON values: weights, model, preprocessing, augmentation,
-            images, seed, number of views, library versions, precision. Not the taps in use.
-        parts: the quantities in use, in the order in which a view's are handed out.
-        images: images in the training split.
-        views: distinct views of each.
-        shared: whether other runs use ``base`` too. Two that fill it at once write the same bytes, each file whole.
+    ``key`` is everything the teacher's answers depend on, as JSON values: weights, model, preprocessing, augmentation,
+    images, seed, number of views, library versions, precision. Not the taps in use. ``parts`` are in the order in which
+    a view's are handed out; there are ``views`` of each of ``images``. ``shared`` tells that other runs use ``base``
+    too: two that fill it at once write the same bytes, each file whole.
     """
 
     def __init__(
@@ -165,11 +161,7 @@ class Store:
             say(f"teacher cache: {decimal(total)} verified in {time.monotonic() - started:.1f} s")
 
     def require_room(self, max_gb: float) -> None:
-        """Refuse a cache that would exceed ``max_gb``, or what is free on its disk.
-
-        Raises:
-            UsageError: with what it would take and what the limit is.
-        """
+        """Refuse, by a UsageError, a cache that would exceed ``max_gb``, or what is free on its disk."""
         need = self.bytes_needed()
         own = sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
         disk = next(path for path in (self.folder, *self.folder.absolute().parents) if path.exists())

@@ -26,11 +26,7 @@ def names(place: Place) -> list[str]:
 
 
 def check(place: Place, name: str) -> str:
-    """Return ``name``, if there is such a loss.
-
-    Raises:
-        ValueError: there is none; the message lists those that there are.
-    """
+    """Return ``name``; a ValueError that lists all losses of ``place`` is raised if there is none of that name."""
     if name not in built_in(place) and name not in names(place):
         raise ValueError(f"given '{name}'; there are {', '.join(names(place))} (other packages add theirs as {GROUP})")
     return name

@@ -25,12 +25,9 @@ def distillation_terms(
 ) -> dict[str, Tensor]:
     """Return the weighted terms whose sum is the loss, one a layer pair; a term of weight zero is left out.
 
-    Args:
-        config: weights and kinds.
-        student_BK: the student's logits.
-        teacher_BK: the teacher's; may be None when alpha is 0.
-        labels: class indices int64 ``[B]``, or probabilities ``[B, K]``.
-        taps: each pair with its student tap (projected where asked) and teacher tap, ``[B, C, H, W]``.
+    Logits are ``[B, K]``; the teacher's may be None when alpha is 0. ``labels`` are class indices int64 ``[B]``, or
+    probabilities ``[B, K]``; ``taps`` are pairs with their student tap (projected where asked) and teacher tap,
+    ``[B, C, H, W]``.
     """
     terms: dict[str, Tensor] = {}
     if config.alpha < 1:

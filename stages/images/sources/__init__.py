@@ -47,11 +47,7 @@ def installed() -> tuple[Source, ...]:
 
 
 def open_images(config: DataConfig, left_out: Set[str] = frozenset(), dropped: Set[str] = frozenset()) -> Images:
-    """Return the images of a config without some files, as ``split_images`` takes them.
-
-    Raises:
-        DataError: see the sources' ``images``, and ``split_images``.
-    """
+    """Return the images of a config without some files; raises as the source's ``images`` and ``split_images`` do."""
     found = source_of(config.source).images(config)
     if len(found.classes) < 2:
         what = f"one class ('{found.classes[0]}')" if found.classes else "no class"

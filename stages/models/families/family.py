@@ -86,6 +86,11 @@ class Family:
             return None
         return math.lcm(*patch) if isinstance(patch, (tuple, list)) else int(patch)
 
+    def grid(self, network: nn.Module) -> tuple[int, int] | None:
+        """Return rows and columns of patches; None where they are not fixed."""
+        grid = getattr(getattr(network, "patch_embed", None), "grid_size", None)
+        return None if grid is None else (int(grid[0]), int(grid[1]))
+
     # ---- Taps
 
     def taps(self, network: nn.Module, images: Tensor, layers: tuple[int, ...]) -> list[Tensor]:

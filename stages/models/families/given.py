@@ -27,11 +27,8 @@ class _Reached(Exception):  # noqa: N818 - no error: it ends a forward early
 class GivenNetwork(nn.Module):
     """A user's network with its taps: maps images ``[B, 3, S, S]`` to logits ``[B, K]`` as the network itself does.
 
-    Args:
-        module: the network.
-        taps: from its input to its output, at least one.
-        images: a batch that it takes, from which the taps' shapes are read. In a tap of tokens ``[B, N, D]`` the first
-            ones, that are too many for a square grid, are left out.
+    There is at least one tap; they go from its input to its output, and their shapes are read from ``images``, a batch
+    that it takes. In a tap of tokens ``[B, N, D]`` the first ones, that are too many for a square grid, are left out.
 
     Raises:
         UsageError: a tap does not exist, is not reached, or is neither tokens ``[B, N, D]`` of a square grid nor a map

@@ -46,11 +46,7 @@ def family_of(network: nn.Module) -> Family:
 
 
 def listed_modules() -> tuple[str, ...]:
-    """Return the modules, by timm's short name, whose networks are listed.
-
-    Raises:
-        UsageError: a package adds a family that cannot be loaded.
-    """
+    """Return the modules, by timm's short name, whose networks are listed; raises as ``load_installed`` does."""
     load_installed()
     return tuple(sorted({module for family in _BY_NAME.values() for module in family.listed}))
 

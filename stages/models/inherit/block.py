@@ -32,13 +32,9 @@ def reading(
     What the teacher's norm multiplies and adds goes into the map. The student's norm divides by another deviation, that
     of the part of the width that is kept: its weight makes up for that on average.
 
-    Args:
-        norm: the teacher's LayerNorm.
-        linear: the teacher's map ``[O, T]``, float64.
-        bias: ``[O]``.
-        encode: from the teacher's width to the student's, ``[S, T]``.
-        rows: the teacher's tokens before the norm ``[R, T]``, float64.
-        own: the student's ``[R, S]``.
+    ``linear [O, T]`` and ``bias [O]`` are the teacher's behind its LayerNorm ``norm``. ``encode [S, T]`` leads from its
+    width to the student's; ``rows [R, T]`` are its tokens before the norm, ``own [R, S]`` the student's. All are
+    float64.
     """
     gain, shift = norm.weight.detach().cpu().double(), norm.bias.detach().cpu().double()
     full, small = standardised(rows, norm.eps), standardised(own, norm.eps)

@@ -60,9 +60,8 @@ def spaced(count: int, of: int) -> tuple[int, ...]:
 def why_not(teacher: tuple[str, dict[str, Any]], student: tuple[str, dict[str, Any]]) -> str:
     """Return why a student cannot take its first weights from a teacher, in words; empty where it can.
 
-    Args:
-        teacher: architecture and arguments of ``timm.create_model``.
-        student: likewise; the plain network, whatever the strategy makes of it.
+    Both are architecture and arguments of ``timm.create_model``; the student is the plain network, whatever the
+    strategy makes of it.
     """
     sizes = []
     for arch, args in (teacher, student):
@@ -90,11 +89,8 @@ def inherit(
 ) -> Inherited:
     """Give ``student`` its teacher's weights, in place.
 
-    Args:
-        teacher: timm network; its state does not change.
-        student: a student of any strategy whose families fit (``why_not``), with random weights.
-        views: the same images as each of them takes them, float32 ``[B, 3, S, S]``.
-        specs: the preprocessings of both.
+    The teacher's state does not change. The student is one of any strategy whose families fit (``why_not``), with
+    random weights. ``views`` are the same images as each of them takes them, float32 ``[B, 3, S, S]``.
     """
     return _Inheriting(teacher, student, views).run(specs)
 

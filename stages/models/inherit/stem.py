@@ -20,12 +20,8 @@ def inherited_stem(
     Patches of another size and positions on another grid are resampled by timm; another normalisation of the pixels
     goes into the weights.
 
-    Args:
-        teacher: timm network.
-        student: likewise.
-        encode: the teacher's width to the student's, ``[S, T]``.
-        given: the teacher's preprocessing.
-        wanted: the student's.
+    ``encode [S, T]`` leads from the teacher's width to the student's; ``given`` and ``wanted`` are their
+    preprocessings.
     """
     weight, bias = _patches(teacher, tuple(student.patch_embed.proj.kernel_size), given, wanted)
     bias = encode @ bias

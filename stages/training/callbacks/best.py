@@ -20,9 +20,7 @@ class BestWeights(Callback):
     epochs are the better ones: an earlier epoch has to be better by more than chance to be preferred (the
     one-standard-error rule of Breiman et al. 1984, Classification and Regression Trees, section 3.4.3).
 
-    Args:
-        patience: epochs that are worse than the best one by more than chance, after which training stops.
-        images: number of images that choose.
+    After ``patience`` epochs that are worse than the best one by more than chance training stops; ``images`` choose.
     """
 
     def __init__(self, patience: int, images: int) -> None:

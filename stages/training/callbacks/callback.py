@@ -32,10 +32,7 @@ class Callback:
     def after_epoch(self, training: TrainingState, pace: Pace | None, found: Trained | None) -> None:
         """Follow an epoch, before the checkpoint that covers it.
 
-        Args:
-            training: its progress counts this epoch.
-            pace: of this epoch; None if no batch of it was trained in this session.
-            found: of its evaluation; None if there was none.
+        ``pace`` is None if no batch of this epoch was trained in this session, ``found`` if it was not evaluated.
         """
 
     def stops(self, training: TrainingState) -> bool:

@@ -14,9 +14,8 @@ from vitcompress.stages.training.monitor import Pace
 class KeepSnapshots(Callback):
     """Calls a function in the main process after every epoch but the last.
 
-    Args:
-        keep: is given the epochs trained and the network's raw state (not a copy), before the checkpoint that covers
-            the epoch: a training that is resumed after an epoch has called it for that epoch.
+    ``keep`` is given the epochs trained and the network's raw state (not a copy), before the checkpoint that covers the
+    epoch: a training that is resumed after an epoch has called it for that epoch.
     """
 
     def __init__(self, keep: Callable[[int, dict[str, Tensor]], None]) -> None:

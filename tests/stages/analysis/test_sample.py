@@ -11,7 +11,7 @@ from small_run import SPEC, data_record
 from vitcompress.core.context import Context
 from vitcompress.core.errors import DataError
 from vitcompress.stages.analysis.sample import folder_sample, split_sample, training_sample
-from vitcompress.stages.images.loaders import EvalTransform
+from vitcompress.stages.images.loaders import eval_input
 from vitcompress.stages.images.sources import StreamSplit, recorded_images
 
 
@@ -20,7 +20,7 @@ def test_training_images_evenly_spread_and_prepared_for_evaluation(context: Cont
     sample = training_sample(data, 10)
     images = torch.cat(list(sample.batches(SPEC, batch_size=4, workers=0)))
     train = recorded_images(data)[1].train
-    expected = [EvalTransform(SPEC)(train[index * len(train) // 10][0]) for index in range(10)]
+    expected = [eval_input(SPEC, train[index * len(train) // 10][0]) for index in range(10)]
     assert torch.equal(images, torch.stack(expected))
     assert sample.words == f"10 of {len(train):,} training images of digits, evenly spread, not augmented"
 
@@ -52,7 +52,7 @@ def test_of_a_stream_the_first(context: Context) -> None:
     sample = split_sample(StreamSplit(Stream(), 9, 10), "a stream", 5)
     batches = list(sample.batches(SPEC, batch_size=2, workers=0))
     assert [len(batch) for batch in batches] == [2, 2, 1]
-    assert torch.equal(torch.cat(batches)[4], EvalTransform(SPEC)(train[4][0]))
+    assert torch.equal(torch.cat(batches)[4], eval_input(SPEC, train[4][0]))
 
 
 @pytest.mark.parametrize("name", ["missing", "empty"])

@@ -117,7 +117,7 @@ def test_a_value_that_is_not_finite_is_told_with_tap_and_image(value: float) -> 
 
 
 def test_the_number_of_images_is_held() -> None:
-    measures = TapMeasures(0, "block 0", 4, np.arange(4))
+    measures = TapMeasures(0, "block 0", 4, np.arange(4), norm=None, closely=None)
     measures.update(random_tokens(3, 4, 5))
     with pytest.raises(ResultError, match="block 0 was to be measured over 4 images, but only 3 came"):
         measures.finish(measures.low, measures.high)

@@ -24,10 +24,9 @@ from vitcompress.stages.models.families.cait import Cait
 from vitcompress.stages.models.families.family import Family, Shape
 from vitcompress.stages.models.families.registry import family_of
 from vitcompress.stages.models.families.vit import Vit
-from vitcompress.stages.models.final_norm import final_norm
 from vitcompress.stages.models.geometry import reduced_args, shape_by_name
 from vitcompress.stages.models.names import resolve_architecture
-from vitcompress.stages.models.students import LiftStudent, WideBlock, taps_alone
+from vitcompress.stages.models.students import LiftStudent, WideBlock, final_norm, taps_alone
 from vitcompress.stages.rewrites.deploy import deployed
 
 

@@ -29,7 +29,7 @@ def state() -> dict[str, torch.Tensor]:
 
 def load(path: Path, classes: int = 10) -> tuple[torch.nn.Module, bool]:
     model = seeded_model(spec(classes), 2)
-    return model, load_checkpoint(model, path, classifier_names(model))
+    return model, load_checkpoint(model, path)
 
 
 def assert_equal(model: torch.nn.Module, state: dict[str, torch.Tensor], but: str = "-") -> None:
@@ -84,7 +84,7 @@ def test_a_body_that_does_not_fit_is_told_by_name_and_not_loaded(tmp_path: Path,
     model = seeded_model(spec(), 2)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with pytest.raises(UsageError, match=rf"do not fit the model \({message}"):
-        load_checkpoint(model, tmp_path / "teacher.safetensors", ("head",))
+        load_checkpoint(model, tmp_path / "teacher.safetensors")
     assert_equal(model, before)
 
 
@@ -98,7 +98,7 @@ def test_positions_of_another_size_are_resampled_and_told(tmp_path: Path) -> Non
     finer = seeded_model(ModelSpec(arch=TEACHER, args={**TEACHER_ARGS, "img_size": 56}, num_classes=10), 1).state_dict()
     save_file(finer, tmp_path / "teacher.safetensors")
     model, told = seeded_model(spec(), 2), []
-    assert load_checkpoint(model, tmp_path / "teacher.safetensors", ("head",), tell=told.append)
+    assert load_checkpoint(model, tmp_path / "teacher.safetensors", tell=told.append)
     assert told == [f"{len(finer)} tensors of the whole file; position embeddings resampled from 7x7 to 4x4"]
     assert_equal(model, {name: value for name, value in finer.items() if name != "pos_embed"})
     torch.testing.assert_close(model.state_dict()["pos_embed"][:, 0], finer["pos_embed"][:, 0], rtol=0, atol=0)

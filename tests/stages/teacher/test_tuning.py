@@ -1,11 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from vitcompress.stages.images.sources import ListedSplit
 from vitcompress.stages.images.sources.digits import digit_image
-from vitcompress.stages.teacher.tuning import FEWEST, held_out_count, hold_out, labels_of
+from vitcompress.stages.teacher.tuning import FEWEST, hold_out, labels_of
 
 
 def test_a_tenth_of_each_class_and_one_at_least() -> None:
@@ -18,13 +17,6 @@ def test_a_tenth_of_each_class_and_one_at_least() -> None:
 def test_nothing_is_held_out_of_very_few() -> None:
     labels = np.repeat(np.arange(10), FEWEST - 1)
     assert hold_out(labels, 0.1, 0).size == 0
-    assert held_out_count(len(labels), 10, 0.1) == 0
-
-
-@pytest.mark.parametrize("images", [80, 500])
-def test_the_count_before_labels_are_known(images: int) -> None:
-    labels = np.arange(images) % 10
-    assert held_out_count(images, 10, 0.1) == len(hold_out(labels, 0.1, 0))
 
 
 def test_labels_are_read_from_the_listing_without_opening_an_image() -> None:
