@@ -9,10 +9,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from vitcompress.core.artifact_records import Precision
 from vitcompress.exporters.precision.calibrate import calibrated
 from vitcompress.exporters.precision.graph import load_source
 from vitcompress.exporters.precision.halves import fp16_from_fp32
 from vitcompress.exporters.precision.integers import int8_from_fp32, quantizable
+from vitcompress.exporters.tensorrt import EngineFacts, engine_from_onnx
 
 
 def fp16_file(source: Path, path: Path) -> Path:
@@ -60,3 +62,22 @@ def linear_file(path: Path, *first: onnx.NodeProto) -> Path:
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid("own", 1)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
     return path
+
+
+def build(
+    onnx_path: Path,
+    folder: Path,
+    capabilities: tuple[str, ...] = (),
+    precision: Precision = "fp32",
+) -> EngineFacts:
+    """Build ``model.engine`` in a folder, for batches up to 6; the builder's log is ``logs/engine.log`` there."""
+    return engine_from_onnx(
+        onnx_path,
+        folder / "model.engine",
+        flavour="tensorrt-rtx",
+        opt_batch=2,
+        max_batch=6,
+        compute_capabilities=capabilities,
+        log_path=folder / "logs" / "engine.log",
+        precision=precision,
+    )

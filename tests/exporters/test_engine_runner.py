@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from engine_graphs import fp16_file, int8_file, pixels_file
+from fake_clock import FakeClock
 from fake_driver import FakeDriver
 from fake_tensorrt import FakeTensorrt
 from numpy.typing import NDArray
@@ -68,22 +69,12 @@ def test_an_engine_that_eats_pixels_gets_pixels(tmp_path: Path, fake: FakeDriver
             runner.infer(pixels.astype(np.float32))
 
 
-class Clock:
-    """Seconds that pass only when something runs."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.mark.parametrize(("enqueue", "slow"), [(1e-5, False), (3e-3, True)])
 def test_compute_is_timed_without_what_was_compiled_first(
     tmp_path: Path, fake: FakeDriver, monkeypatch: pytest.MonkeyPatch, enqueue: float, slow: bool
 ) -> None:
     """A fake engine of 2 ms on the GPU, 5 ms end to end and 800 ms more at the first call."""
-    clock = Clock()
+    clock = FakeClock()
 
     def execute(engine: FakeTensorrt, stream: int) -> bool:
         engine.runs += 1
