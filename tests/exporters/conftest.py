@@ -12,7 +12,7 @@ import onnx
 import pytest
 import torch
 from fake_driver import FakeDriver
-from made_bundles import make, save_beside
+from made_bundles import make
 from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -60,7 +60,8 @@ def onnx_file(model: torch.nn.Module, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="session")
 def external_file(onnx_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same network with its weights in a file beside the graph. Not to be changed; copy its folder for that."""
-    path = save_beside(onnx.load(onnx_file), tmp_path_factory.mktemp("external") / "big.onnx")
+    path = tmp_path_factory.mktemp("external") / "big.onnx"
+    onnx.save(onnx.load(onnx_file), path, save_as_external_data=True, location="big.onnx.data", size_threshold=1000)
     assert path.with_name("big.onnx.data").stat().st_size > path.stat().st_size
     return path
 

@@ -14,17 +14,11 @@ from fake_tensorrt import FakeTensorrt
 from numpy.typing import NDArray
 
 import vitcompress.exporters.runners.engine as under_test
-from vitcompress.core.errors import BundleError, EnvironmentLacksError, UsageError
+from vitcompress.core.errors import BundleError, UsageError
 from vitcompress.exporters.cuda import gpu_present
 from vitcompress.exporters.runners import EngineRunner, OnnxRunner
 from vitcompress.exporters.runners.engine import MIN_SAMPLES, QUEUED
 from vitcompress.exporters.tensorrt import choose_flavour, engine_from_onnx
-
-
-@pytest.mark.skipif(gpu_present(), reason="there is a GPU")
-def test_an_engine_needs_a_gpu(tmp_path: Path) -> None:
-    with pytest.raises(EnvironmentLacksError, match="needs an NVIDIA GPU"):
-        EngineRunner(tmp_path / "model.engine", "tensorrt-rtx")
 
 
 def test_an_engine_is_fed_and_read_as_its_own_shapes_say(

@@ -42,11 +42,9 @@ def test_a_process_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_what_a_library_prints_is_no_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
-    def printing(text: str) -> None:
-        done = subprocess.CompletedProcess([], 0, stdout=text, stderr="")
-        monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
-
-    printing('welcome to this library\n{"peak_rss_bytes": 7, "gpu_bytes": null}\n')
+    printed = 'welcome to this library\n{"peak_rss_bytes": 7, "gpu_bytes": null}\n'
+    done = subprocess.CompletedProcess([], 0, stdout=printed, stderr="")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
     assert under_test.memory_of("onnx", None, 1, threads=1) == under_test.Memory(7)
 
 

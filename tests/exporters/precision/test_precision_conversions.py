@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from engine_graphs import int8_file
+from engine_graphs import int8_file, save_graph
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from reduced_models import export, with_huge_mlp
@@ -40,14 +40,9 @@ def test_the_graph_is_what_tensorrt_takes(onnx_file: Path, tmp_path: Path, image
 
 def test_what_is_always_zero_stays_zero(tmp_path: Path) -> None:
     images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", 4])
-    logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["N", 3])
     weight = np.array([[0, 1, 2], [0, 3, -1], [0, 0.5, 0], [0, 2, 2]], np.float32)  # and a channel of zeros
     nodes = [helper.make_node("MatMul", ["images", "weight"], ["logits"])]
-    made = helper.make_graph(nodes, "g", [images], [logits], [numpy_helper.from_array(weight, "weight")])
-    onnx.save(
-        helper.make_model(made, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), tmp_path / "zero.onnx"
-    )
-    source = load_source(tmp_path / "zero.onnx")
+    source = load_source(save_graph(tmp_path / "zero.onnx", nodes, images, [numpy_helper.from_array(weight, "weight")]))
     zeros = np.zeros((2, 4), np.float32)
     for ranges in calibrated(source, zeros, ["images"]):
         assert not logits_of(int8_from_fp32(source, ranges), zeros, optimised=True).any()

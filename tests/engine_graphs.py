@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -45,23 +47,24 @@ def pixels_file(source: Path, path: Path) -> Path:
     return path
 
 
-def linear_file(path: Path, *first: onnx.NodeProto) -> Path:
-    """Logits that are a matrix product of the flattened images; ``first``: nodes from ``images`` to ``x`` before it."""
-    start = "x" if first else "images"
-    nodes = [
-        *first,
-        helper.make_node("Flatten", [start], ["flat"], name="flatten"),
-        helper.make_node("MatMul", ["flat", "W"], ["logits"], name="classify"),
-    ]
-    weights = np.ones((3 * 32 * 32, 10), np.float32)
-    values = [numpy_helper.from_array(weights, "W")]
-    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, 32, 32])
-    graph = helper.make_graph(
-        nodes, "g", [images], [helper.make_tensor_value_info("logits", TensorProto.FLOAT, None)], values
-    )
+def save_graph(path: Path, nodes: Sequence[onnx.NodeProto], images: Any, tensors: Sequence[onnx.TensorProto]) -> Path:
+    """Save a graph from the value info ``images`` to ``logits`` of the same type and unknown shape."""
+    logits = helper.make_tensor_value_info("logits", images.type.tensor_type.elem_type, None)
+    graph = helper.make_graph(nodes, "g", [images], [logits], tensors)
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid("own", 1)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
     return path
+
+
+def linear_file(path: Path, *first: onnx.NodeProto) -> Path:
+    """Logits that are a matrix product of the flattened images; ``first``: nodes from ``images`` to ``x`` before it."""
+    nodes = [
+        *first,
+        helper.make_node("Flatten", ["x" if first else "images"], ["flat"], name="flatten"),
+        helper.make_node("MatMul", ["flat", "W"], ["logits"], name="classify"),
+    ]
+    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, 32, 32])
+    return save_graph(path, nodes, images, [numpy_helper.from_array(np.ones((3 * 32 * 32, 10), np.float32), "W")])
 
 
 def build(
