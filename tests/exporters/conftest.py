@@ -12,6 +12,7 @@ import onnx
 import pytest
 import torch
 from fake_driver import FakeDriver
+from fake_tensorrt import FakeTensorrt
 from made_bundles import make
 from numpy.typing import NDArray
 from PIL import Image
@@ -19,6 +20,7 @@ from sklearn.datasets import load_digits
 from tiny_models import SIZE, tiny_vit
 
 import vitcompress.exporters.cuda
+import vitcompress.exporters.runners.engine
 from vitcompress.core.images import open_image
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.exporters.onnx import onnx_from_module
@@ -90,3 +92,12 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDriver]:
     vitcompress.exporters.cuda._driver.cache_clear()
     yield fake
     vitcompress.exporters.cuda._driver.cache_clear()
+
+
+@pytest.fixture
+def engine_driver(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDriver]:
+    """The fake driver with a fake TensorRT on it; everything must be given back."""
+    monkeypatch.setattr(vitcompress.exporters.runners.engine, "load_tensorrt", lambda _: FakeTensorrt)
+    driver.limit = 10_000_000
+    yield driver
+    assert driver.memory == {}

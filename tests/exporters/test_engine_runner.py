@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +21,7 @@ from vitcompress.exporters.tensorrt import choose_flavour, engine_from_onnx
 
 
 def test_an_engine_is_fed_and_read_as_its_own_shapes_say(
-    tmp_path: Path, images: NDArray[np.float32], fake: FakeDriver
+    tmp_path: Path, images: NDArray[np.float32], engine_driver: FakeDriver
 ) -> None:
     path = tmp_path / "model.engine"
     path.write_bytes(b"good")
@@ -41,16 +40,7 @@ def test_an_engine_is_fed_and_read_as_its_own_shapes_say(
         EngineRunner(path, "tensorrt-rtx")
 
 
-@pytest.fixture
-def fake(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDriver]:
-    """The fake driver with a fake TensorRT on it; everything must be given back."""
-    monkeypatch.setattr(under_test, "load_tensorrt", lambda _: FakeTensorrt)
-    driver.limit = 10_000_000
-    yield driver
-    assert driver.memory == {}
-
-
-def test_an_engine_that_eats_pixels_gets_pixels(tmp_path: Path, fake: FakeDriver) -> None:
+def test_an_engine_that_eats_pixels_gets_pixels(tmp_path: Path, engine_driver: FakeDriver) -> None:
     path = tmp_path / "model.engine"
     path.write_bytes(b"pixels")
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
@@ -65,14 +55,14 @@ def test_an_engine_that_eats_pixels_gets_pixels(tmp_path: Path, fake: FakeDriver
 
 @pytest.mark.parametrize(("enqueue", "slow"), [(1e-5, False), (3e-3, True)])
 def test_compute_is_timed_without_what_was_compiled_first(
-    tmp_path: Path, fake: FakeDriver, monkeypatch: pytest.MonkeyPatch, enqueue: float, slow: bool
+    tmp_path: Path, engine_driver: FakeDriver, monkeypatch: pytest.MonkeyPatch, enqueue: float, slow: bool
 ) -> None:
     """A fake engine of 2 ms on the GPU, 5 ms end to end and 800 ms more at the first call."""
     clock = FakeClock()
 
     def execute(engine: FakeTensorrt, stream: int) -> bool:
         engine.runs += 1
-        fake.now_ms += 2.0
+        engine_driver.now_ms += 2.0
         clock.now += enqueue + (0.8 if engine.runs == 1 else 0)
         return True
 
