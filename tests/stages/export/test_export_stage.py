@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,60 +10,37 @@ import numpy as np
 import pytest
 import torch
 from pretend_target import PretendTarget, installed
-from small_run import data_record, distill_record, student_record, teacher_record
+from small_run import folded_run
 
-from vitcompress.core.artifact_records import ExportRecord
+from vitcompress.core.artifact_records import ExportRecord, OnnxArtifact, Precision
 from vitcompress.core.context import Context
 from vitcompress.core.errors import CompressError, EnvironmentLacksError, ResultError, UsageError
 from vitcompress.core.files import is_intact, references_in
 from vitcompress.core.records import Graph
 from vitcompress.exporters import targets
-from vitcompress.exporters.onnx import OnnxFacts
 from vitcompress.exporters.runners import OnnxRunner
 from vitcompress.exporters.targets import tensorrt, tensorrt_rtx
 from vitcompress.stages.export import graphs, precisions, projector, stage
 from vitcompress.stages.export.config import ExportConfig
+from vitcompress.stages.export.engines import build_engines
 from vitcompress.stages.export.stage import Inputs
-from vitcompress.stages.fold import stage as fold_stage
-from vitcompress.stages.fold.config import FoldConfig
 from vitcompress.stages.images.loaders import sample
 from vitcompress.stages.images.sources import recorded_images
 from vitcompress.stages.models.build import build_model
 from vitcompress.stages.models.weights import load_own
 
 
-def make_inputs(context: Context, digits: Path, strategy: str) -> Inputs:
-    data, student = data_record(str(digits), context), student_record(context, strategy)
-    distill = distill_record(student)
-    folded = fold_stage.run(FoldConfig(images=8), fold_stage.Inputs(data, student, distill), context)
-    return Inputs(data, teacher_record(context), student, distill, folded)
-
-
 @pytest.fixture
 def lift(context: Context, digits_folder: Path) -> Inputs:
-    return make_inputs(context, digits_folder, "lift")
+    return Inputs(*folded_run(context, digits_folder, "lift"))
 
 
 @pytest.fixture(scope="module")
 def exported(module_context: Context, digits_folder: Path) -> tuple[Context, Inputs, ExportRecord]:
     """A lift's graphs for pixels and the teacher's, really exported. Not to be changed."""
-    inputs = make_inputs(module_context, digits_folder, "lift")
+    inputs = Inputs(*folded_run(module_context, digits_folder, "lift"))
     settings = config(precision=("fp16", "int8"), input="uint8")
     return module_context, inputs, stage.run(settings, inputs, module_context)
-
-
-@pytest.fixture
-def copies(exported: tuple[Context, Inputs, ExportRecord], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The graphs of ``exported`` instead of exporting the same networks again; comparing and timing stay real."""
-    context, _, record = exported
-
-    def copied(module: object, path: Path, **_: object) -> OnnxFacts:
-        (artifact,) = (one for one in (record.teacher, *record.student.values()) if f"{one.name}.onnx" == path.name)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(context.run.root / artifact.file.path, path)
-        return OnnxFacts(artifact.nodes, artifact.opset, artifact.seconds, artifact.bytes, data=None)
-
-    monkeypatch.setattr(graphs, "onnx_from_module", copied)
 
 
 @pytest.fixture
@@ -218,15 +194,14 @@ def test_a_precision_that_cannot_be_made_is_missing_with_its_reason(
     assert record.not_made == (() if default else (f"fp16 ONNX: {REASON}",))
 
 
-@pytest.mark.usefixtures("copies")
-def test_another_packages_target_builds_what_it_can(lift: Inputs, context: Context) -> None:
+def test_another_packages_target_builds_what_it_can(exported: tuple[Context, Inputs, ExportRecord]) -> None:
+    context, _, record = exported
+    made: dict[Precision, OnnxArtifact] = {"fp32": record.student["lift-folded"], **record.reduced}
     with installed(PretendTarget):
-        settings = config(target=("onnx", "pretend"), precision=("fp32", "int8"), input="uint8")
-        record = stage.run(settings, lift, context)
-        fp32, int8 = record.engines
+        settings = config(target=("onnx", "pretend"), precision=("fp32", "int8"))
+        fp32, int8 = build_engines(settings, made, {}, context)
         assert is_intact(fp32.files[0], context.run.root)
         assert (int8.reason, int8.files) == ("Pretend Runtime does not run int8", ())
-        assert record.not_made == ("pretend int8 engine: Pretend Runtime does not run int8",)
     with pytest.raises(ValueError, match="target 'pretend' is not known; choose from onnx, tensorrt"):
         config(target=("onnx", "pretend"))
 
