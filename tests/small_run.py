@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,8 +10,10 @@ from torch import nn
 
 from vitcompress.core.context import Context
 from vitcompress.core.preprocess import PreprocessSpec
-from vitcompress.core.records import DataRecord, DistillRecord, ModelSpec, StudentRecord, TeacherRecord
+from vitcompress.core.records import DataRecord, DistillRecord, FoldRecord, ModelSpec, StudentRecord, TeacherRecord
 from vitcompress.stages.data import stage as data_stage
+from vitcompress.stages.fold import stage as fold_stage
+from vitcompress.stages.fold.config import FoldConfig
 from vitcompress.stages.images.config import AugmentConfig, DataConfig
 from vitcompress.stages.models.build import build_model, cost_of
 from vitcompress.stages.models.weights import save_weights
@@ -105,3 +108,14 @@ def distill_record(student: StudentRecord) -> DistillRecord:
         seconds=0.0,
         losses={},
     )
+
+
+def folded_run(
+    context: Context, digits: Path, strategy: str
+) -> tuple[DataRecord, TeacherRecord, StudentRecord, DistillRecord, FoldRecord]:
+    """Records of a run up to its fold, as the stages after it take them; nothing is trained."""
+    data, teacher = data_record(str(digits), context), teacher_record(context)
+    student = student_record(context, strategy)
+    distill = distill_record(student)
+    fold = fold_stage.run(FoldConfig(images=4), fold_stage.Inputs(data, student, distill), context)
+    return data, teacher, student, distill, fold

@@ -12,13 +12,15 @@ import onnx
 import pytest
 import torch
 from fake_driver import FakeDriver
-from made_bundles import make, save_beside
+from fake_tensorrt import FakeTensorrt
+from made_bundles import make
 from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_digits
 from tiny_models import SIZE, tiny_vit
 
 import vitcompress.exporters.cuda
+import vitcompress.exporters.runners.engine
 from vitcompress.core.images import open_image
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.exporters.onnx import onnx_from_module
@@ -60,7 +62,8 @@ def onnx_file(model: torch.nn.Module, tmp_path_factory: pytest.TempPathFactory) 
 @pytest.fixture(scope="session")
 def external_file(onnx_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same network with its weights in a file beside the graph. Not to be changed; copy its folder for that."""
-    path = save_beside(onnx.load(onnx_file), tmp_path_factory.mktemp("external") / "big.onnx")
+    path = tmp_path_factory.mktemp("external") / "big.onnx"
+    onnx.save(onnx.load(onnx_file), path, save_as_external_data=True, location="big.onnx.data", size_threshold=1000)
     assert path.with_name("big.onnx.data").stat().st_size > path.stat().st_size
     return path
 
@@ -89,3 +92,12 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDriver]:
     vitcompress.exporters.cuda._driver.cache_clear()
     yield fake
     vitcompress.exporters.cuda._driver.cache_clear()
+
+
+@pytest.fixture
+def engine_driver(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDriver]:
+    """The fake driver with a fake TensorRT on it; everything must be given back."""
+    monkeypatch.setattr(vitcompress.exporters.runners.engine, "load_tensorrt", lambda _: FakeTensorrt)
+    driver.limit = 10_000_000
+    yield driver
+    assert driver.memory == {}

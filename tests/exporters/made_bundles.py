@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import onnx
 from tiny_models import LABELS
 
 from vitcompress.core.preprocess import PreprocessSpec
@@ -45,12 +44,6 @@ def make(folder: Path, onnx_file: Path, spec: PreprocessSpec, **changes: Any) ->
         "facts": {"graph": "plain"},
     }
     return write_bundle(folder, **{**parts, **changes})
-
-
-def save_beside(model: onnx.ModelProto, path: Path) -> Path:
-    """Save a graph as one too large for a single file is: its weights beside it, in ``path`` + ``.data``."""
-    onnx.save(model, path, save_as_external_data=True, location=f"{path.name}.data", size_threshold=1000)
-    return path
 
 
 def with_engine(onnx_file: Path, engine: Path) -> dict[str, Any]:

@@ -17,9 +17,6 @@ from vitcompress.core.files import sha256_of
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.exporters.bundle import open_bundle
 
-FACTS: dict[str, Any] = {"deployed": "lift-folded", "data": {"digest": "abc"}}
-WHY: dict[Any, str] = {"onnx": "the only one"}
-
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -33,8 +30,7 @@ def test_a_bundle_opens_as_it_was_written(tmp_path: Path, onnx_file: Path, spec:
         onnx_file,
         spec,
         labels=labels,
-        facts=FACTS,
-        default_why=WHY,
+        default_why={"onnx": "the only one"},
         **with_engine(onnx_file, tmp_path / "built"),
     )
     assert set(written) == set(folder.iterdir())
@@ -55,7 +51,7 @@ def test_a_bundle_opens_as_it_was_written(tmp_path: Path, onnx_file: Path, spec:
     assert bundle.model("engine").path.read_bytes() == b"an engine"
     assert bundle.model("rtx fp16").runtime == "tensorrt-rtx"
     assert bundle.model("model.fp16.tensorrt-rtx.engine") == bundle.model("engine")
-    assert bundle.manifest["facts"] == FACTS
+    assert bundle.manifest["facts"] == {"graph": "plain"}
     listed = {entry["path"]: entry["sha256"] for entry in bundle.manifest["files"]}
     assert listed == {path.name: sha256_of(path) for path in written if path.name != "manifest.json"}
     manifest = json.loads((folder / "manifest.json").read_text())

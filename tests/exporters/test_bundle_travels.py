@@ -84,20 +84,14 @@ def test_a_link_to_the_program_alone_finds_its_bundle(
 
 
 @pytest.mark.parametrize(
-    ("content", "cores", "threads"),
-    [
-        ("max 100000", 8, 0),
-        ("200000 100000", 8, 2),
-        ("150000 100000", 8, 2),
-        ("900000 100000", 8, 0),
-    ],
+    ("content", "threads"), [("max 100000", 0), ("200000 100000", 2), ("150000 100000", 2), ("900000 100000", 0)]
 )
 def test_threads_are_the_containers_share(
-    content: str, cores: int, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    content: str, threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "cpu.max").write_text(content + "\n")
     monkeypatch.setattr(program, "QUOTA", tmp_path / "cpu.max")
-    monkeypatch.setattr(program.os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(program.os, "cpu_count", lambda: 8)
     assert program.threads() == threads
     monkeypatch.setattr(program, "QUOTA", tmp_path / "absent")
     assert program.threads() == 0

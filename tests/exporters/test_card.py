@@ -24,10 +24,6 @@ MEASURED = {
 }
 
 
-def card_of(folder: Path) -> str:
-    return (folder / "README.md").read_text()
-
-
 def test_the_card_says_what_it_is_and_what_it_costs(tmp_path: Path, onnx_file: Path, spec: PreprocessSpec) -> None:
     (tmp_path / "e").write_bytes(b"an engine")
     int8 = {"max_difference": 0.0493, "agreement": 0.9972}
@@ -45,7 +41,7 @@ def test_the_card_says_what_it_is_and_what_it_costs(tmp_path: Path, onnx_file: P
         default_why={"onnx": "int8 is not faster here"},
         card=replace(CARD, rejected=(("model.fp8.onnx", "differs by 3.1 in logits"),)),
     )
-    card = card_of(tmp_path / "b")
+    card = (tmp_path / "b" / "README.md").read_text()
     for words in (
         "imitates): cait_s24_224, a file of the user's",
         "last block widened to 64",

@@ -87,11 +87,6 @@ def carried_out(place: Path, block: Block, text: str) -> subprocess.CompletedPro
     return subprocess.run(words, cwd=place, env=env, capture_output=True, text=True, check=False)
 
 
-def answers(out: str) -> int:
-    """Images that an output names."""
-    return len(set(re.findall(r"images/\d\d\.png", out)))
-
-
 @pytest.mark.parametrize("block", [one for one in blocks() if "localhost" not in one.text], ids=str)
 def test_a_block_does_what_it_says(place: Path, block: Block) -> None:
     lines = commands(block.text)
@@ -110,7 +105,7 @@ def test_a_block_does_what_it_says(place: Path, block: Block) -> None:
         return
     assert done.returncode == 0, done.stderr
     if "images" in block.text:
-        assert answers(done.stdout) == 12
+        assert len(set(re.findall(r"images/\d\d\.png", done.stdout))) == 12
     elif "default" in block.text:
         assert "'model.onnx'" in done.stdout
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -8,26 +7,21 @@ from typing import Any
 import numpy as np
 import pytest
 from engine_graphs import fp16_file, int8_file, pixels_file
+from fake_clock import FakeClock
 from fake_driver import FakeDriver
 from fake_tensorrt import FakeTensorrt
 from numpy.typing import NDArray
 
 import vitcompress.exporters.runners.engine as under_test
-from vitcompress.core.errors import BundleError, EnvironmentLacksError, UsageError
+from vitcompress.core.errors import BundleError, UsageError
 from vitcompress.exporters.cuda import gpu_present
 from vitcompress.exporters.runners import EngineRunner, OnnxRunner
 from vitcompress.exporters.runners.engine import MIN_SAMPLES, QUEUED
 from vitcompress.exporters.tensorrt import choose_flavour, engine_from_onnx
 
 
-@pytest.mark.skipif(gpu_present(), reason="there is a GPU")
-def test_an_engine_needs_a_gpu(tmp_path: Path) -> None:
-    with pytest.raises(EnvironmentLacksError, match="needs an NVIDIA GPU"):
-        EngineRunner(tmp_path / "model.engine", "tensorrt-rtx")
-
-
 def test_an_engine_is_fed_and_read_as_its_own_shapes_say(
-    tmp_path: Path, images: NDArray[np.float32], fake: FakeDriver
+    tmp_path: Path, images: NDArray[np.float32], engine_driver: FakeDriver
 ) -> None:
     path = tmp_path / "model.engine"
     path.write_bytes(b"good")
@@ -46,16 +40,7 @@ def test_an_engine_is_fed_and_read_as_its_own_shapes_say(
         EngineRunner(path, "tensorrt-rtx")
 
 
-@pytest.fixture
-def fake(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDriver]:
-    """The fake driver with a fake TensorRT on it; everything must be given back."""
-    monkeypatch.setattr(under_test, "load_tensorrt", lambda _: FakeTensorrt)
-    driver.limit = 10_000_000
-    yield driver
-    assert driver.memory == {}
-
-
-def test_an_engine_that_eats_pixels_gets_pixels(tmp_path: Path, fake: FakeDriver) -> None:
+def test_an_engine_that_eats_pixels_gets_pixels(tmp_path: Path, engine_driver: FakeDriver) -> None:
     path = tmp_path / "model.engine"
     path.write_bytes(b"pixels")
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
@@ -68,26 +53,16 @@ def test_an_engine_that_eats_pixels_gets_pixels(tmp_path: Path, fake: FakeDriver
             runner.infer(pixels.astype(np.float32))
 
 
-class Clock:
-    """Seconds that pass only when something runs."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.mark.parametrize(("enqueue", "slow"), [(1e-5, False), (3e-3, True)])
 def test_compute_is_timed_without_what_was_compiled_first(
-    tmp_path: Path, fake: FakeDriver, monkeypatch: pytest.MonkeyPatch, enqueue: float, slow: bool
+    tmp_path: Path, engine_driver: FakeDriver, monkeypatch: pytest.MonkeyPatch, enqueue: float, slow: bool
 ) -> None:
     """A fake engine of 2 ms on the GPU, 5 ms end to end and 800 ms more at the first call."""
-    clock = Clock()
+    clock = FakeClock()
 
     def execute(engine: FakeTensorrt, stream: int) -> bool:
         engine.runs += 1
-        fake.now_ms += 2.0
+        engine_driver.now_ms += 2.0
         clock.now += enqueue + (0.8 if engine.runs == 1 else 0)
         return True
 

@@ -2,10 +2,7 @@ from __future__ import annotations
 
 import subprocess
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
-import numpy as np
 import pytest
 from fake_driver import FakeDriver
 
@@ -42,36 +39,15 @@ def test_a_process_that_never_ends_is_given_up(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_what_a_library_prints_is_no_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
-    def printing(text: str) -> None:
-        done = subprocess.CompletedProcess([], 0, stdout=text, stderr="")
-        monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
-
-    printing('welcome to this library\n{"peak_rss_bytes": 7, "gpu_bytes": null}\n')
+    printed = 'welcome to this library\n{"peak_rss_bytes": 7, "gpu_bytes": null}\n'
+    done = subprocess.CompletedProcess([], 0, stdout=printed, stderr="")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: done)
     assert under_test.memory_of("onnx", None, 1, threads=1) == under_test.Memory(7)
 
 
 @needs_proc
-def test_an_engines_gpu_memory_is_what_is_gone_after_it_ran(
-    driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Engine:
-        image_shape, image_dtype = (3, 8, 8), np.dtype(np.float32)
-
-        def __init__(self, *_: object) -> None:
-            self.gpu = under_test.Gpu()
-
-        def __enter__(self) -> Any:
-            self.gpu.allocate(5000)
-            return self
-
-        def __exit__(self, *_: object) -> None:
-            self.gpu.close()
-
-        def infer(self, images: Any) -> Any:
-            assert images.shape == (4, 3, 8, 8)
-            return SimpleNamespace()
-
-    monkeypatch.setattr("vitcompress.exporters.targets.tensorrt.EngineRunner", Engine)
-    found = under_test._measured("tensorrt-rtx", Path("model.engine"), 4, 1)
-    assert found.gpu_bytes == 5000
+def test_an_engines_gpu_memory_is_what_is_gone_after_it_ran(engine_driver: FakeDriver, tmp_path: Path) -> None:
+    (tmp_path / "model.engine").write_bytes(b"good")
+    found = under_test._measured("tensorrt-rtx", tmp_path / "model.engine", 4, 1)
+    assert found.gpu_bytes == 4 * (4 * 3 * 32 * 32) + 4 * (4 * 10)  # images in and logits out, float32
     assert found.peak_rss_bytes > 0

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import pytest
-from made_bundles import fp32, make
 from numpy.typing import NDArray
 from pretend_target import PretendTarget, installed
 
 from vitcompress.core.artifact_records import OnnxArtifact, Precision
 from vitcompress.core.errors import EnvironmentLacksError, UsageError
 from vitcompress.core.files import is_intact, reference
-from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.records import Cost
 from vitcompress.exporters import memory, targets
-from vitcompress.exporters.bundle import BundledModel, open_bundle
-from vitcompress.exporters.predict import predict
 from vitcompress.exporters.runners import OnnxRunner
 from vitcompress.exporters.targets import BuildOptions
 
@@ -72,22 +68,6 @@ def test_another_packages_target_is_built_opened_and_run(
     with target.open(tmp_path / made.files[0].path) as runner, OnnxRunner(onnx_file) as reference_runner:
         np.testing.assert_array_equal(runner.infer(images), reference_runner.infer(images))
     assert memory._measured("pretend", tmp_path / made.files[0].path, 2, 1).peak_rss_bytes > 0
-
-
-def test_its_file_is_in_the_bundle_and_answers(
-    pretend: None, tmp_path: Path, onnx_file: Path, spec: PreprocessSpec, digit_files: list[Path]
-) -> None:
-    models = [fp32(onnx_file), BundledModel("pretend fp16", onnx_file, "pretend", "fp16", {"version": "1.0"})]
-    default: dict[Any, str] = {"onnx": "student", "engine": "pretend fp16"}
-    make(tmp_path / "b", onnx_file, spec, models=models, default=default, add=("pretend", "triton"))
-    bundle = open_bundle(tmp_path / "b")
-    entry = bundle.manifest["models"][1]
-    assert (entry["file"], entry["runtime"]) == ("model.fp16.pretend.engine", "pretend")
-    assert bundle.manifest["versions"]["numpy"] == np.__version__
-    card = (tmp_path / "b" / "README.md").read_text()
-    assert "`model.fp16.pretend.engine`: Pretend Runtime 1.0. A pretend file loads anywhere." in card
-    found, wanted = (list(predict(bundle, digit_files, model=model)) for model in ("engine", "onnx"))
-    assert [one.classes for one in found] == [one.classes for one in wanted]
 
 
 def broken() -> None:

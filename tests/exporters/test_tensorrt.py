@@ -7,36 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from engine_graphs import fp16_file, linear_file
+from engine_graphs import build, fp16_file, linear_file
 from onnx import NodeProto, helper
 
-from vitcompress.core.artifact_records import Precision
 from vitcompress.core.errors import BundleError, ResultError, UsageError
-from vitcompress.exporters.tensorrt import EngineFacts, engine_from_onnx, installed_flavours
+from vitcompress.exporters.tensorrt import EngineFacts, installed_flavours
 
 needs_rtx = pytest.mark.skipif("tensorrt-rtx" not in installed_flavours(), reason="tensorrt-rtx is not installed")
 CONTRACT = "Name: images, IOMode: Input, DataType: Float, Dimensions: [-1,3,32,32]"
 OLD = b"the engine of before"
-
-
-def build(
-    onnx_path: Path,
-    folder: Path,
-    capabilities: tuple[str, ...] = (),
-    *,
-    precision: Precision = "fp32",
-    flavour: str = "tensorrt-rtx",
-) -> EngineFacts:
-    return engine_from_onnx(
-        onnx_path,
-        folder / "model.engine",
-        flavour=flavour,
-        opt_batch=2,
-        max_batch=6,
-        compute_capabilities=capabilities,
-        log_path=folder / "logs" / "engine.log",
-        precision=precision,
-    )
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from engine_graphs import save_graph
 from onnx import TensorProto, helper, numpy_helper
 
 from vitcompress.core.errors import ResultError
@@ -13,10 +14,7 @@ from vitcompress.exporters.precision.audit import check_audit, operator_dtypes
 
 
 def graph_file(path: Path, nodes: Sequence[onnx.NodeProto], *tensors: onnx.TensorProto) -> Path:
-    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 4]) for name in ("images", "logits")]
-    graph = helper.make_graph(list(nodes), "g", values[:1], values[1:], list(tensors))
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10), path)
-    return path
+    return save_graph(path, nodes, helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 4]), tensors)
 
 
 def constant(name: str, values: object) -> onnx.TensorProto:

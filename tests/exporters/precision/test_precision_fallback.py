@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,21 +22,13 @@ def digit_images() -> NDArray[np.float32]:
     return digits()[0][:64]
 
 
-@pytest.fixture(scope="module")
-def huge(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export(with_huge_mlp(2), tmp_path_factory.mktemp("huge") / "fp32.onnx")
-
-
-@pytest.fixture(scope="module")
-def outlier(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export(with_outlier_channel(1), tmp_path_factory.mktemp("outlier") / "fp32.onnx")
-
-
-@pytest.mark.parametrize(("precision", "name", "block"), [("fp16", "huge", 2), ("int8", "outlier", 1)])
+@pytest.mark.parametrize(
+    ("precision", "network", "block"), [("fp16", with_huge_mlp, 2), ("int8", with_outlier_channel, 1)]
+)
 def test_the_part_at_fault_alone_stays_in_fp32(
-    request: pytest.FixtureRequest, precision: Precision, name: str, block: int, digit_images: NDArray[np.float32]
+    tmp_path: Path, precision: Precision, network: Any, block: int, digit_images: NDArray[np.float32]
 ) -> None:
-    source: Path = request.getfixturevalue(name)
+    source = export(network(block), tmp_path / "fp32.onnx")
     facts = reduce(source, precision, digit_images, LIMITS)
     graph = load_source(source)
     mlp = graph.parts()[2 * block + 2]  # the stem, then two parts a block
@@ -51,12 +44,11 @@ def test_the_part_at_fault_alone_stays_in_fp32(
         check_audit(facts.audit, precision, kept=products + facts.how.unreduced - 1)
 
 
-@pytest.mark.parametrize(
-    ("difference", "words"),
-    [(0.01, r"int8 is within its limits only with \d+ of \d+ matrix products in fp32"), (1e-9, "no part of it takes")],
-)
 def test_a_precision_that_most_products_cannot_take_is_refused(
-    huge: Path, digit_images: NDArray[np.float32], difference: float, words: str
+    tmp_path: Path, digit_images: NDArray[np.float32]
 ) -> None:
-    with pytest.raises(ResultError, match=words):
-        reduce(huge, "int8", digit_images, Limits(difference=difference, agreement=0.9))
+    huge = export(with_huge_mlp(2), tmp_path / "fp32.onnx")
+    with pytest.raises(ResultError, match=r"int8 is within its limits only with \d+ of \d+ matrix products in fp32"):
+        reduce(huge, "int8", digit_images, Limits(difference=0.01, agreement=0.9))
+    with pytest.raises(ResultError, match="no part of it takes"):
+        reduce(huge, "int8", digit_images, Limits(difference=1e-9, agreement=0.9))

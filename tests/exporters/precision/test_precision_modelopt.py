@@ -12,6 +12,7 @@ import ml_dtypes
 import numpy as np
 import onnx
 import pytest
+from engine_graphs import build
 from numpy.typing import NDArray
 from reduced_models import digits, reduce
 
@@ -19,7 +20,7 @@ from vitcompress.core.errors import EnvironmentLacksError, ResultError
 from vitcompress.exporters.precision.graph import load_source
 from vitcompress.exporters.precision.halves import fp16_from_fp32
 from vitcompress.exporters.precision.limits import Limits
-from vitcompress.exporters.tensorrt import engine_from_onnx, installed_flavours
+from vitcompress.exporters.tensorrt import installed_flavours
 
 needs_modelopt = pytest.mark.skipif(importlib.util.find_spec("modelopt") is None, reason="ModelOpt is not installed")
 
@@ -125,13 +126,4 @@ def test_modelopt_itself(
     assert 1e-3 < facts.how.difference < 0.5
     assert capfd.readouterr().out == ""
     if "tensorrt-rtx" in installed_flavours():
-        engine_from_onnx(
-            source.with_name(f"{precision}.onnx"),
-            source.with_name("m.engine"),
-            flavour="tensorrt-rtx",
-            precision=precision,
-            opt_batch=1,
-            max_batch=4,
-            compute_capabilities=("8.9",),  # fp8 came with Ada
-            log_path=source.with_name("m.log"),
-        )
+        build(source.with_name(f"{precision}.onnx"), source.parent, ("8.9",), precision=precision)  # fp8 came with Ada

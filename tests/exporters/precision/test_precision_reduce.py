@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from engine_graphs import build
 from numpy.typing import NDArray
 from reduced_models import LOOSE, digits, export, reduce, trained
 
@@ -17,39 +17,7 @@ from vitcompress.exporters.precision.compare import deviation
 from vitcompress.exporters.precision.limits import default_limits
 from vitcompress.exporters.precision.reduce import reduced_from_onnx
 from vitcompress.exporters.runners import OnnxRunner
-from vitcompress.exporters.tensorrt import engine_from_onnx, installed_flavours
-
-PRECISIONS: tuple[Precision, ...] = ("fp16", "int8")
-
-
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_a_graph_runs_agrees_and_builds(tmp_path: Path, onnx_file: Path, precision: Precision) -> None:
-    source = Path(shutil.copy(onnx_file, tmp_path / "fp32.onnx"))
-    images = digits()[0][:96]
-    facts = reduce(source, precision, images)
-    target = source.with_name(f"{precision}.onnx")
-    assert facts.how.kept_fp32 == ()
-    assert facts.how.conversions == 1
-    assert facts.bytes == target.stat().st_size < (0.62 if precision == "fp16" else 0.5) * source.stat().st_size
-    assert facts.nodes == len(onnx.load(target).graph.node)
-    assert facts.audit["LayerNormalization"].keys() == facts.audit["Softmax"].keys() == {"fp32"}
-    assert facts.audit["Conv"].keys() == facts.audit["Gemm"].keys() == {precision}
-    assert facts.how.difference is not None
-    assert facts.how.as_run is not None
-    assert 0 < facts.how.difference < (0.01 if precision == "fp16" else 0.2)
-    with OnnxRunner(target) as runner, OnnxRunner(source) as full:
-        found = deviation(runner.infer(images[48:]), full.infer(images[48:]))
-    assert found.relative == pytest.approx(facts.how.as_run, rel=1e-3)
-    if "tensorrt-rtx" in installed_flavours():
-        engine_from_onnx(
-            target,
-            source.with_name("m.engine"),
-            flavour="tensorrt-rtx",
-            precision=precision,
-            opt_batch=1,
-            max_batch=4,
-            log_path=source.with_name("m.log"),
-        )
+from vitcompress.exporters.tensorrt import installed_flavours
 
 
 @pytest.fixture(scope="module")
@@ -57,31 +25,38 @@ def trained_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export(trained(), tmp_path_factory.mktemp("trained") / "fp32.onnx")
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_a_trained_network_is_far_within_the_default_limits(trained_file: Path, precision: Precision) -> None:
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_a_trained_network_runs_builds_and_is_far_within_the_default_limits(
+    trained_file: Path, precision: Precision
+) -> None:
     images, classes = digits()
-    with OnnxRunner(trained_file) as runner:
-        assert (runner.infer(images[1400:]).argmax(axis=1) == classes[1400:]).mean() > 0.7
+    checked, target = images[1400:], trained_file.with_name(f"{precision}.onnx")
     limits = default_limits(precision)
     said: list[str] = []
     facts = reduced_from_onnx(
-        trained_file,
-        trained_file.with_name("reduced.onnx"),
-        precision,
-        calibration=images[:200],
-        checked=images[1400:],
-        limits=limits,
-        log=said.append,
+        trained_file, target, precision, calibration=images[:200], checked=checked, limits=limits, log=said.append
     )
+    with OnnxRunner(target) as runner, OnnxRunner(trained_file) as full:
+        expected = full.infer(checked)
+        found = deviation(runner.infer(checked), expected)
+    assert (expected.argmax(axis=1) == classes[1400:]).mean() > 0.7
+    assert facts.how.as_run == pytest.approx(found.relative, rel=1e-3)
     assert facts.how.kept_fp32 == ()
+    assert facts.how.conversions == 1
     assert facts.how.difference is not None
-    assert facts.how.difference < limits.difference / 2
+    assert 0 < facts.how.difference < limits.difference / 2
     assert facts.how.agreement is not None
     assert facts.how.agreement > limits.agreement + (1 - limits.agreement) / 2
     assert facts.how.images == 397
     assert facts.how.calibration == ("200 training images, evenly spread" if precision == "int8" else "")
+    assert facts.bytes == target.stat().st_size < (0.62 if precision == "fp16" else 0.5) * trained_file.stat().st_size
+    assert facts.nodes == len(onnx.load(target).graph.node)
+    assert facts.audit["LayerNormalization"].keys() == facts.audit["Softmax"].keys() == {"fp32"}
+    assert facts.audit["Conv"].keys() == facts.audit["Gemm"].keys() == {precision}
     assert said[-1].startswith(f"{precision}: ")
     assert len(said) == (4 if precision == "int8" else 1)
+    if "tensorrt-rtx" in installed_flavours():
+        build(target, trained_file.parent, precision=precision)
 
 
 def test_weights_beside_the_graph_are_too_large(external_file: Path, images: NDArray[np.float32]) -> None:

@@ -104,7 +104,11 @@ def test_another_packages_target_is_in_the_bundle_and_recommended(measured: tupl
         export = inputs.export.model_copy(update={"engines": (built,)})
         record = stage.run(CONFIG, replace(inputs, export=export), context)
         assert record.engine == ("pretend", "fp16")
-        assert open_bundle(context.run.root / "bundle").model("engine").path.name == "model.fp16.pretend.engine"
+        bundle = open_bundle(context.run.root / "bundle")
+        assert bundle.model("engine").path.name == "model.fp16.pretend.engine"
+    assert bundle.manifest["versions"]["numpy"] == np.__version__
+    card = (context.run.root / "bundle" / "README.md").read_text()
+    assert "`model.fp16.pretend.engine`: Pretend Runtime 1.0. A pretend file loads anywhere." in card
 
 
 def test_a_rejected_precision_is_not_in_the_bundle(measured: tuple[Context, Inputs]) -> None:

@@ -1,71 +1,46 @@
 from __future__ import annotations
 
-import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from pretend_target import PretendTarget, installed
-from small_run import data_record, distill_record, student_record, teacher_record
-from torch import nn
+from small_run import folded_run
 
-from vitcompress.core.artifact_records import ExportRecord
+from vitcompress.core.artifact_records import ExportRecord, OnnxArtifact, Precision
 from vitcompress.core.context import Context
 from vitcompress.core.errors import CompressError, EnvironmentLacksError, ResultError, UsageError
 from vitcompress.core.files import is_intact, references_in
 from vitcompress.core.records import Graph
 from vitcompress.exporters import targets
-from vitcompress.exporters.onnx import OnnxFacts, max_difference, onnx_from_module
 from vitcompress.exporters.runners import OnnxRunner
 from vitcompress.exporters.targets import tensorrt, tensorrt_rtx
 from vitcompress.stages.export import graphs, precisions, projector, stage
 from vitcompress.stages.export.config import ExportConfig
+from vitcompress.stages.export.engines import build_engines
 from vitcompress.stages.export.stage import Inputs
-from vitcompress.stages.fold import stage as fold_stage
-from vitcompress.stages.fold.config import FoldConfig
 from vitcompress.stages.images.loaders import sample
 from vitcompress.stages.images.sources import recorded_images
 from vitcompress.stages.models.build import build_model
 from vitcompress.stages.models.weights import load_own
 
 
-def make_inputs(context: Context, digits: Path, strategy: str) -> Inputs:
-    data, student = data_record(str(digits), context), student_record(context, strategy)
-    distill = distill_record(student)
-    folded = fold_stage.run(FoldConfig(images=8), fold_stage.Inputs(data, student, distill), context)
-    return Inputs(data, teacher_record(context), student, distill, folded)
-
-
 @pytest.fixture
 def lift(context: Context, digits_folder: Path) -> Inputs:
-    return make_inputs(context, digits_folder, "lift")
+    return Inputs(*folded_run(context, digits_folder, "lift"))
 
 
 @pytest.fixture(scope="module")
 def exported(module_context: Context, digits_folder: Path) -> tuple[Context, Inputs, ExportRecord]:
-    """A lift's graphs and the teacher's, really exported. Not to be changed."""
-    inputs = make_inputs(module_context, digits_folder, "lift")
-    return module_context, inputs, stage.run(config(), inputs, module_context)
-
-
-def copied(exported: tuple[Context, Inputs, ExportRecord], path: Path) -> OnnxFacts:
-    """The graph of that name as it was exported, written to ``path``."""
-    context, _, record = exported
-    (artifact,) = (one for one in (record.teacher, *record.student.values()) if f"{one.name}.onnx" == path.name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(context.run.root / artifact.file.path, path)
-    return OnnxFacts(artifact.nodes, artifact.opset, artifact.seconds, artifact.bytes, data=None)
-
-
-@pytest.fixture
-def copies(exported: tuple[Context, Inputs, ExportRecord], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The graphs of ``exported`` instead of exporting the same networks again; comparing and timing stay real."""
-    monkeypatch.setattr(graphs, "onnx_from_module", lambda _, path, **__: copied(exported, path))
+    """A lift's graphs for pixels and the teacher's, really exported. Not to be changed."""
+    inputs = Inputs(*folded_run(module_context, digits_folder, "lift"))
+    settings = config(precision=("fp16", "int8"), input="uint8")
+    return module_context, inputs, stage.run(settings, inputs, module_context)
 
 
 @pytest.fixture
@@ -96,7 +71,10 @@ def test_every_graph_and_the_teacher_are_exported(exported: tuple[Context, Input
     assert "asked for with projector: fold; logits change by" in record.deployed_why
     root = context.run.root
     assert all(is_intact(ref, root) for ref in references_in(record))
-    images = sample(recorded_images(lift.data)[1].val, lift.student.preprocess, 5)
+    assert (record.preprocess.input, lift.student.preprocess.input) == ("uint8", "float")
+    held_out = recorded_images(lift.data)[1].val
+    images = sample(held_out, lift.student.preprocess, 5)
+    pixels = sample(held_out, record.preprocess, 5).numpy()
     fold, teacher = lift.fold, lift.teacher
     networks = [(fold.models[graph], fold.graphs[graph], record.student[graph]) for graph in record.student]
     networks.append((teacher.model, teacher.weights, record.teacher))
@@ -104,12 +82,24 @@ def test_every_graph_and_the_teacher_are_exported(exported: tuple[Context, Input
         with torch.no_grad():
             wanted = load_own(build_model(spec), weights, root).eval()(images).numpy()
         with OnnxRunner(root / artifact.file.path) as runner:
-            np.testing.assert_allclose(runner.infer(images.numpy()), wanted, atol=1e-4)
+            np.testing.assert_allclose(runner.infer(pixels), wanted, atol=1e-4)
         assert set(artifact.max_logit_difference) == {"1", "2", "7"}
         assert max(artifact.max_logit_difference.values()) < 1e-4
         assert artifact.operators["LayerNormalization"].keys() == {"fp32"}
     assert (record.engines, record.engines_why) == ((), "no engine was asked for")
-    assert (record.reduced, record.missing, record.not_made) == ({}, {}, ())
+    assert (record.missing, record.not_made) == ({}, ())
+
+
+def test_reduced_precisions_are_made_of_the_deployed_graph_alone(
+    exported: tuple[Context, Inputs, ExportRecord],
+) -> None:
+    _, _, record = exported
+    assert list(record.reduced) == ["fp16", "int8"]
+    for precision, artifact in record.reduced.items():
+        assert (artifact.name, artifact.input) == (f"student-lift-folded.{precision}", "uint8")
+        assert artifact.file.bytes < record.student["lift-folded"].file.bytes
+        assert sum(artifact.operators.get(kind, {}).get(precision, 0) for kind in ("MatMul", "Gemm", "Conv")) > 0
+    assert record.reduced["int8"].reduced.calibration == "80 training images, evenly spread"  # type: ignore[union-attr]
 
 
 @pytest.mark.usefixtures("no_export")
@@ -143,7 +133,7 @@ def test_auto_folds_unless_kept_is_faster_beyond_noise(
     monkeypatch.setattr(
         projector, "speedup_interval", lambda *given, **more: measured.append(real(*given, **more)) or ratio
     )
-    image = np.zeros((1, 3, 32, 32), np.float32)
+    image = np.zeros((1, 32, 32, 3), np.uint8)
     graph, why = projector.choose_graph(config(projector="auto"), lift.fold, record.student, image, context)
     assert (graph, f"{ratio[0]:.3f}x [{ratio[1]:.3f}, {ratio[2]:.3f}]" in why) == (deployed, True)
     assert measured[0][1] <= measured[0][0] <= measured[0][2], "both were timed"
@@ -161,13 +151,12 @@ def test_a_graph_that_disagrees_with_torch_is_refused(
         stage.run(config(), lift, context)
 
 
-def failing(*_: object, **__: object) -> None:
-    raise ResultError("node 'blocks.0.attn' [Odd] is not supported")
+REASON = "node 'blocks.0.attn' [Odd] is not supported"
 
 
 def failing_engines(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tensorrt, "choose_flavour", lambda _: ("tensorrt-rtx", "it is here"))
-    monkeypatch.setattr(tensorrt, "engine_from_onnx", failing)
+    monkeypatch.setattr(tensorrt, "engine_from_onnx", Mock(side_effect=ResultError(REASON)))
 
 
 @pytest.mark.usefixtures("no_export")
@@ -179,7 +168,7 @@ def test_a_failed_engine_leaves_the_rest_and_fails_the_run_only_when_asked_for_b
     settings = config(target=("onnx", "tensorrt-rtx"), target_reason="" if by_name else "found here")
     record = stage.run(settings, lift, context)
     (engine,) = record.engines
-    assert (engine.status, engine.reason) == ("unavailable", "node 'blocks.0.attn' [Odd] is not supported")
+    assert (engine.status, engine.reason) == ("unavailable", REASON)
     assert (context.run.root / record.student["lift-folded"].file.path).is_file()
     assert record.not_made == ((f"tensorrt-rtx fp32 engine: {engine.reason}",) if by_name else ())
 
@@ -194,29 +183,25 @@ def test_a_precision_that_cannot_be_made_is_missing_with_its_reason(
     precision: tuple[str, ...],
     error: type[CompressError],
 ) -> None:
-    def failing(*_: object, **__: object) -> None:
-        raise error("node 'blocks.0.attn' [Odd] is not supported")
-
     failing_engines(monkeypatch)
-    monkeypatch.setattr(precisions, "reduced_from_onnx", failing)
+    monkeypatch.setattr(precisions, "reduced_from_onnx", Mock(side_effect=error(REASON)))
     settings = config(precision=precision, target=("onnx", "tensorrt-rtx"), target_reason="found here")
     record = stage.run(settings, lift, context)
     assert set(record.missing) == set(precision) - {"fp32"}
     reasons = {one.precision: one.reason for one in record.engines}
-    assert reasons["fp16"] == "there is no fp16 graph to build it of: node 'blocks.0.attn' [Odd] is not supported"
+    assert reasons["fp16"] == f"there is no fp16 graph to build it of: {REASON}"
     default = len(precision) == 3
-    assert record.not_made == (() if default else ("fp16 ONNX: node 'blocks.0.attn' [Odd] is not supported",))
+    assert record.not_made == (() if default else (f"fp16 ONNX: {REASON}",))
 
 
-@pytest.mark.usefixtures("copies")
-def test_another_packages_target_builds_what_it_can(lift: Inputs, context: Context) -> None:
+def test_another_packages_target_builds_what_it_can(exported: tuple[Context, Inputs, ExportRecord]) -> None:
+    context, _, record = exported
+    made: dict[Precision, OnnxArtifact] = {"fp32": record.student["lift-folded"], **record.reduced}
     with installed(PretendTarget):
         settings = config(target=("onnx", "pretend"), precision=("fp32", "int8"))
-        record = stage.run(settings, lift, context)
-        fp32, int8 = record.engines
+        fp32, int8 = build_engines(settings, made, {}, context)
         assert is_intact(fp32.files[0], context.run.root)
         assert (int8.reason, int8.files) == ("Pretend Runtime does not run int8", ())
-        assert record.not_made == ("pretend int8 engine: Pretend Runtime does not run int8",)
     with pytest.raises(ValueError, match="target 'pretend' is not known; choose from onnx, tensorrt"):
         config(target=("onnx", "pretend"))
 
@@ -232,43 +217,10 @@ def test_fp8_engines_are_built_for_gpus_that_have_it(
     assert tensorrt.TensorrtTarget().capabilities(precision, options) == ()
 
 
-def test_reduced_precisions_are_made_of_the_deployed_graph_alone(
-    lift: Inputs,
-    context: Context,
-    exported: tuple[Context, Inputs, ExportRecord],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    deployed = "student-lift-folded.onnx"
-
-    def write(module: nn.Module, path: Path, **given: Any) -> OnnxFacts:
-        return onnx_from_module(module, path, **given) if path.name == deployed else copied(exported, path)
-
-    def difference(
-        path: Path, module: nn.Module, images: NDArray[Any], batches: tuple[int, ...], given: NDArray[Any]
-    ) -> dict[str, float]:
-        return max_difference(path, module, images, batches, given if path.name == deployed else images)
-
-    monkeypatch.setattr(graphs, "onnx_from_module", write)
-    monkeypatch.setattr(graphs, "max_difference", difference)  # the copies take floats
-    record = stage.run(config(precision=("fp16", "int8"), input="uint8"), lift, context)
-    assert (record.preprocess.input, lift.student.preprocess.input) == ("uint8", "float")
-    assert set(record.student) == {"lift-kept", "lift-folded"}
-    assert list(record.reduced) == ["fp16", "int8"]
-    for precision, artifact in record.reduced.items():
-        assert (artifact.name, artifact.input) == (f"student-lift-folded.{precision}", "uint8")
-        assert is_intact(artifact.file, context.run.root)
-        assert artifact.file.bytes < record.student["lift-folded"].file.bytes
-        assert sum(artifact.operators.get(kind, {}).get(precision, 0) for kind in ("MatMul", "Gemm", "Conv")) > 0
-    assert record.reduced["int8"].reduced.calibration == "80 training images, evenly spread"  # type: ignore[union-attr]
-
-
 def test_an_engine_that_is_not_here_is_told_before_anything_is_exported(
     lift: Inputs, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def lacking(_: str) -> None:
-        raise EnvironmentLacksError("no TensorRT")
-
-    monkeypatch.setattr(tensorrt, "choose_flavour", lacking)
+    monkeypatch.setattr(tensorrt, "choose_flavour", Mock(side_effect=EnvironmentLacksError("no TensorRT")))
     with pytest.raises(EnvironmentLacksError, match="no TensorRT"):
         stage.run(config(target=("onnx", "tensorrt")), lift, context)
     assert not (context.run.root / "export").exists()

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import timm
 import torch
+from small_run import seeded_model
 from torch import nn
 
+from vitcompress.core.records import ModelSpec
 from vitcompress.stages.models.adapt import CannotAdaptError, adapt
 from vitcompress.stages.models.geometry import meta_model
 
@@ -21,13 +22,7 @@ SMALLER_TABLE = "relative position tables resampled from 7x7 to 13x13"
 
 
 def network(arch: str, args: dict[str, Any], seed: int = 1) -> nn.Module:
-    """A network whose every parameter is random, those that begin at zero included."""
-    torch.manual_seed(seed)
-    model: nn.Module = timm.create_model(arch, num_classes=5, **args)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(std=0.1)
-    return model.eval()
+    return seeded_model(ModelSpec(arch=arch, args=args, num_classes=5), seed)
 
 
 @pytest.mark.parametrize(

@@ -17,18 +17,29 @@ from vitcompress.stages.models.geometry import (
 
 
 @pytest.mark.parametrize(
-    ("arch", "shape"),
+    ("arch", "published", "reduced"),
     [
-        ("deit_tiny_patch16_224", Shape(192, 12, 3)),
-        ("cait_s24_224", Shape(384, 24, 8)),  # the two class-attention blocks are no taps
-        ("beit_base_patch16_224", Shape(768, 12, 12)),
-        ("eva02_tiny_patch14_224", Shape(192, 12, 3, rotary=True)),
-        ("swin_tiny_patch4_window7_224", Shape(768, 4, None)),
+        ("deit_tiny_patch16_224", Shape(192, 12, 3), Shape(32, 2, 2)),
+        ("cait_s24_224", Shape(384, 24, 8), Shape(64, 4, 8)),  # the two class-attention blocks are no taps
+        ("beit_base_patch16_224", Shape(768, 12, 12), Shape(128, 2, 8)),
+        ("eva02_tiny_patch14_224", Shape(192, 12, 3, rotary=True), Shape(32, 2, 2, rotary=True)),
+        ("swin_tiny_patch4_window7_224", Shape(768, 4, None), Shape(192, 4, None)),
     ],
 )
-def test_shapes_of_published_models(arch: str, shape: Shape) -> None:
-    assert shape_by_name(arch, {}) == shape
-    assert shape.isotropic == (shape.heads is not None)
+def test_the_reduced_geometry_keeps_proportions_and_runs(arch: str, published: Shape, reduced: Shape) -> None:
+    assert shape_by_name(arch, {}) == published
+    assert published.isotropic == (published.heads is not None)
+    args = reduced_args(arch)
+    assert args["img_size"] == 32
+    assert args.get("init_values") == (0.1 if arch.startswith(("cait", "beit")) else None)
+    if reduced.heads:
+        assert args["embed_dim"] % reduced.heads == 0
+        assert args["embed_dim"] // reduced.heads >= 8
+    assert shape_by_name(arch, args) == reduced
+    model = timm.create_model(arch, num_classes=10, **args).eval()
+    last = model.forward_intermediates(torch.zeros(1, 3, 32, 32), norm=False, intermediates_only=True)[-1]
+    assert last.shape[:2] == (1, reduced.width)
+    assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
 
 
 def test_a_network_without_blocks_is_refused() -> None:
@@ -42,29 +53,6 @@ def test_arguments_that_timm_refuses_are_shown() -> None:
     with pytest.raises(UsageError, match="cannot be built"):
         meta_model("deit_tiny_patch16_224", {"embed_dim": 10, "num_heads": 3})
     assert all(parameter.is_meta for parameter in meta_model("vit_large_patch16_224", {}).parameters())
-
-
-@pytest.mark.parametrize(
-    ("arch", "shape"),
-    [
-        ("deit_tiny_patch16_224", Shape(32, 2, 2)),
-        ("cait_s24_224", Shape(64, 4, 8)),
-        ("beit_base_patch16_224", Shape(128, 2, 8)),
-        ("swin_tiny_patch4_window7_224", Shape(192, 4, None)),
-    ],
-)
-def test_the_reduced_geometry_keeps_proportions_and_runs(arch: str, shape: Shape) -> None:
-    args = reduced_args(arch)
-    assert args["img_size"] == 32
-    assert args.get("init_values") == (0.1 if arch.startswith(("cait", "beit")) else None)
-    if shape.heads:
-        assert args["embed_dim"] % shape.heads == 0
-        assert args["embed_dim"] // shape.heads >= 8
-    assert shape_by_name(arch, args) == shape
-    model = timm.create_model(arch, num_classes=10, **args).eval()
-    last = model.forward_intermediates(torch.zeros(1, 3, 32, 32), norm=False, intermediates_only=True)[-1]
-    assert last.shape[:2] == (1, shape.width)
-    assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
 
 
 def test_hierarchical_students_are_plain_only() -> None:

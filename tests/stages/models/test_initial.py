@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import timm
 import torch
 from small_run import STUDENT, STUDENT_ARGS, seeded_model, student_spec
 
@@ -85,29 +84,6 @@ def test_what_timm_cannot_read_as_this_architecture_is_told(state) -> None:
     odd = {**state, "patch_embed.proj.weight": torch.zeros(7)}
     with pytest.raises(UsageError, match=f"weights of a test cannot be brought to {STUDENT}"):
         fitted("plain", odd)
-
-
-def test_pretrained_weights_are_timms_own_network_with_its_preprocessing(monkeypatch: pytest.MonkeyPatch) -> None:
-    real, asked = timm.create_model, []
-
-    def pretrained(arch: str, *, pretrained: bool = False, **keywords: Any) -> torch.nn.Module:
-        if not pretrained:
-            return real(arch, **keywords)
-        asked.append((arch, keywords))
-        torch.manual_seed(9)
-        return real(arch, num_classes=keywords["num_classes"])
-
-    monkeypatch.setattr(build.timm, "create_model", pretrained)
-    name = "vit_tiny_patch16_224.augreg_in21k"
-    with torch.device("meta"):
-        model = build_model(ModelSpec(arch="vit_tiny_patch16_224", args={}, num_classes=10))
-    found, preprocessing = fit_pretrained(model, name, {})
-    assert asked == [(name, {"num_classes": 21843})]
-    assert found.not_loaded == (
-        "head.weight: other shape, (21843, 192) instead of (10, 192)",
-        "head.bias: other shape, (21843,) instead of (10,)",
-    )
-    assert preprocessing["mean"] == (0.5, 0.5, 0.5)
 
 
 @pytest.mark.parametrize("error", [ConnectionError("no route"), RuntimeError("no weights exist")])

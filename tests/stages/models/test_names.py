@@ -21,25 +21,16 @@ def test_a_name_means_one_architecture(given: str, meant: str) -> None:
     assert resolve_architecture(given) == meant
 
 
-def test_an_ambiguous_name_fails_with_the_candidates() -> None:
-    with pytest.raises(UsageError, match="model 'vit_base' is ambiguous; did you mean one of: ") as caught:
-        resolve_architecture("vit_base")
-    assert "vit_base_patch16_224" in str(caught.value)
-    assert "vit_base_patch32_224" in str(caught.value)
-
-
-def test_a_misspelt_name_fails_with_its_neighbours() -> None:
-    with pytest.raises(UsageError, match="'diet_tiny_patch16_224' is not a timm model") as caught:
-        resolve_architecture("diet_tiny_patch16_224")
-    assert "deit_tiny_patch16_224" in str(caught.value)
-
-
-@pytest.mark.parametrize("name", ["", "?!"])
-def test_nonsense_is_refused(name: str) -> None:
-    with pytest.raises(UsageError, match=r"not a timm model|ambiguous"):
-        resolve_architecture(name)
-
-
-def test_an_unknown_tag_fails_with_the_known_ones() -> None:
-    with pytest.raises(UsageError, match=r"unknown pretrained tag 'in22k'; known for .*deit_tiny_patch16_224\.fb_in1k"):
-        resolve_architecture("deit_tiny.in22k")
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ("vit_base", "'vit_base' is ambiguous; did you mean one of: .*vit_base_patch16_224.*vit_base_patch32_224"),
+        ("diet_tiny_patch16_224", "'diet_tiny_patch16_224' is not a timm model.*deit_tiny_patch16_224"),
+        ("deit_tiny.in22k", r"unknown pretrained tag 'in22k'; known for .*deit_tiny_patch16_224\.fb_in1k"),
+        ("", "'' is ambiguous|'' is not a timm model"),
+        ("?!", r"'\?!' is not a timm model"),
+    ],
+)
+def test_a_name_that_means_no_or_several_architectures_is_refused_with_candidates(given: str, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        resolve_architecture(given)

@@ -205,14 +205,6 @@ def test_cost_counts_by_hand_and_leaves_the_model_as_it_was() -> None:
     assert all(block.attn.fused_attn == model.blocks[0].attn.fused_attn for block in model.blocks)
 
 
-def test_a_widened_block_is_dropped_as_often_as_the_one_that_it_replaces() -> None:
-    spec = ModelSpec(arch=STUDENT, args={"drop_path_rate": 0.3}, num_classes=9, graph="widelast", lift_width=384)
-    with torch.device("meta"):
-        wide = build_model(spec).blocks[-1]
-    assert (wide.enter.in_features, wide.enter.out_features, wide.block.attn.num_heads) == (192, 384, 6)
-    assert wide.block.drop_path1.drop_prob == pytest.approx(0.3)
-
-
 def test_a_student_of_stages_is_plain_and_tapped_after_each() -> None:
     spec = family_spec("swin_tiny_patch4_window7_224", "plain", 5)
     model, images = build_model(spec).train(), torch.randn(2, 3, 32, 32)

@@ -12,14 +12,13 @@ import pytest
 import timm
 import torch
 from safetensors.torch import load_file
+from small_run import seeded_model
 from timm.data import resolve_model_data_config
-from torch import nn
 
 import vitcompress.stages.models.timm_entry  # noqa: F401 - registers compress_student
 from vitcompress.core.errors import UsageError
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.records import ModelSpec
-from vitcompress.stages.models.build import build_model
 from vitcompress.stages.models.timm_files import save_timm
 
 TINY: dict[str, Any] = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 3, "num_heads": 2}
@@ -41,23 +40,13 @@ SPECS = {
 OF_TIMM = ("plain", "distilled", "cait", "swin")
 
 
-def trained(spec: ModelSpec) -> nn.Module:
-    """A network whose every parameter is random."""
-    torch.manual_seed(7)
-    model = build_model(spec).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(std=0.2)
-    return model
-
-
 def images() -> torch.Tensor:
     return torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(3))
 
 
 @pytest.mark.parametrize("kind", SPECS)
 def test_timm_gives_the_same_logits(tmp_path: Path, kind: str) -> None:
-    model = trained(SPECS[kind])
+    model = seeded_model(SPECS[kind])
     config, weights = save_timm(tmp_path / "timm", SPECS[kind], model.state_dict(), PREPROCESS, list("abcdefghij"))
     assert (config.name, weights.name) == ("config.json", "model.safetensors")
     loaded = timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True).eval()
@@ -73,7 +62,7 @@ def test_timm_gives_the_same_logits(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["plain", "widelast", "lift folded"])
 def test_other_classes_keep_everything_but_the_classifier(tmp_path: Path, kind: str) -> None:
-    model = trained(SPECS[kind])
+    model = seeded_model(SPECS[kind])
     save_timm(tmp_path, SPECS[kind], model.state_dict(), PREPROCESS)
     loaded = timm.create_model(f"local-dir:{tmp_path}", pretrained=True, num_classes=4)
     assert loaded(images()).shape == (5, 4)
@@ -84,7 +73,7 @@ def test_other_classes_keep_everything_but_the_classifier(tmp_path: Path, kind: 
 
 
 def test_a_plain_student_needs_timm_alone(tmp_path: Path) -> None:
-    model = trained(SPECS["plain"])
+    model = seeded_model(SPECS["plain"])
     _, weights = save_timm(tmp_path, SPECS["plain"], model.state_dict(), PREPROCESS)
     assert set(load_file(weights)) == set(model.state_dict())
     code = (
@@ -103,7 +92,7 @@ def test_a_plain_student_needs_timm_alone(tmp_path: Path) -> None:
 
 
 def test_further_arguments_reach_the_architecture(tmp_path: Path) -> None:
-    save_timm(tmp_path, SPECS["widelast"], trained(SPECS["widelast"]).state_dict(), PREPROCESS)
+    save_timm(tmp_path, SPECS["widelast"], seeded_model(SPECS["widelast"]).state_dict(), PREPROCESS)
     model: Any = timm.create_model(f"local-dir:{tmp_path}", pretrained=True, drop_path_rate=0.3)
     assert model.blocks[-1].block.drop_path1.drop_prob == pytest.approx(0.3)
 

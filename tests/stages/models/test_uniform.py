@@ -25,10 +25,6 @@ def test_the_matching_width_is_the_smallest_that_reaches_widelast(args: dict[str
     assert parameters(width - 12) < target <= parameters(width)
 
 
-def test_deit_tiny_beside_its_widelast_student_of_cait_s24() -> None:
-    assert matching_width(STUDENT, {}, 1000, 384) == 228
-
-
 @pytest.mark.parametrize(
     ("teacher", "words"),
     [(24, "the teacher's, 24, is not above that of"), (50, "the teacher's width 50 is no multiple of it")],

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_run import TEACHER, TEACHER_ARGS
+from small_run import STUDENT, STUDENT_ARGS, TEACHER, TEACHER_ARGS
 
 from vitcompress.stages.models.geometry import reduced_args
 from vitcompress.stages.models.inherit.directions import corrected, leading_directions
@@ -14,8 +14,7 @@ from vitcompress.stages.models.inherit.heads import Heads, filled, joined_heads,
 from vitcompress.stages.models.inherit.inherit import spaced, why_not
 from vitcompress.stages.models.inherit.streams import Layout, aligned, shared_places
 
-SMALL = ("deit_tiny_patch16_224", {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 3})
-LARGE = (TEACHER, TEACHER_ARGS)
+SMALL, LARGE = (STUDENT, STUDENT_ARGS), (TEACHER, TEACHER_ARGS)
 
 
 def heads(count: int = 3, size: int = 4, width: int = 10, seed: int = 0) -> Heads:

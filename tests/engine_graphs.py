@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from vitcompress.core.artifact_records import Precision
 from vitcompress.exporters.precision.calibrate import calibrated
 from vitcompress.exporters.precision.graph import load_source
 from vitcompress.exporters.precision.halves import fp16_from_fp32
 from vitcompress.exporters.precision.integers import int8_from_fp32, quantizable
+from vitcompress.exporters.tensorrt import EngineFacts, engine_from_onnx
 
 
 def fp16_file(source: Path, path: Path) -> Path:
@@ -43,20 +47,40 @@ def pixels_file(source: Path, path: Path) -> Path:
     return path
 
 
-def linear_file(path: Path, *first: onnx.NodeProto) -> Path:
-    """Logits that are a matrix product of the flattened images; ``first``: nodes from ``images`` to ``x`` before it."""
-    start = "x" if first else "images"
-    nodes = [
-        *first,
-        helper.make_node("Flatten", [start], ["flat"], name="flatten"),
-        helper.make_node("MatMul", ["flat", "W"], ["logits"], name="classify"),
-    ]
-    weights = np.ones((3 * 32 * 32, 10), np.float32)
-    values = [numpy_helper.from_array(weights, "W")]
-    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, 32, 32])
-    graph = helper.make_graph(
-        nodes, "g", [images], [helper.make_tensor_value_info("logits", TensorProto.FLOAT, None)], values
-    )
+def save_graph(path: Path, nodes: Sequence[onnx.NodeProto], images: Any, tensors: Sequence[onnx.TensorProto]) -> Path:
+    """Save a graph from the value info ``images`` to ``logits`` of the same type and unknown shape."""
+    logits = helper.make_tensor_value_info("logits", images.type.tensor_type.elem_type, None)
+    graph = helper.make_graph(nodes, "g", [images], [logits], tensors)
     opsets = [helper.make_opsetid("", 20), helper.make_opsetid("own", 1)]
     onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
     return path
+
+
+def linear_file(path: Path, *first: onnx.NodeProto) -> Path:
+    """Logits that are a matrix product of the flattened images; ``first``: nodes from ``images`` to ``x`` before it."""
+    nodes = [
+        *first,
+        helper.make_node("Flatten", ["x" if first else "images"], ["flat"], name="flatten"),
+        helper.make_node("MatMul", ["flat", "W"], ["logits"], name="classify"),
+    ]
+    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 3, 32, 32])
+    return save_graph(path, nodes, images, [numpy_helper.from_array(np.ones((3 * 32 * 32, 10), np.float32), "W")])
+
+
+def build(
+    onnx_path: Path,
+    folder: Path,
+    capabilities: tuple[str, ...] = (),
+    precision: Precision = "fp32",
+) -> EngineFacts:
+    """Build ``model.engine`` in a folder, for batches up to 6; the builder's log is ``logs/engine.log`` there."""
+    return engine_from_onnx(
+        onnx_path,
+        folder / "model.engine",
+        flavour="tensorrt-rtx",
+        opt_batch=2,
+        max_batch=6,
+        compute_capabilities=capabilities,
+        log_path=folder / "logs" / "engine.log",
+        precision=precision,
+    )

@@ -6,18 +6,46 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from engine_graphs import int8_file, save_graph
 from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
 from reduced_models import export, with_huge_mlp
 
+from vitcompress.exporters.precision.calibrate import calibrated
 from vitcompress.exporters.precision.compare import logits_of
 from vitcompress.exporters.precision.graph import SourceGraph, inferred, load_source, tensor_types
 from vitcompress.exporters.precision.halves import fp16_from_fp32
+from vitcompress.exporters.precision.integers import int8_from_fp32, quantizable
 from vitcompress.exporters.precision.simulate import simulated
 
 
 @pytest.fixture(scope="module")
 def source(onnx_file: Path) -> SourceGraph:
     return load_source(onnx_file)
+
+
+def test_the_graph_is_what_tensorrt_takes(onnx_file: Path, tmp_path: Path, images: NDArray[np.float32]) -> None:
+    model = onnx.load(int8_file(onnx_file, tmp_path / "int8.onnx", images))
+    onnx.checker.check_model(model, full_check=True)
+    tensors = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    quantized = [node for node in model.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    assert all(tensors[node.input[2]].dtype == np.int8 and not tensors[node.input[2]].any() for node in quantized)
+    readers = Counter(name for node in model.graph.node for name in node.input)
+    assert all(readers[node.output[0]] == 1 for node in quantized)  # no pair is shared
+    weights = [array for array in tensors.values() if array.dtype == np.int8 and array.ndim > 1]
+    assert len(weights) == len(quantizable(load_source(onnx_file))) == 10
+    assert all(array.min() >= -127 for array in weights)
+    assert all(np.abs(array).max() == 127 for array in weights)
+
+
+def test_what_is_always_zero_stays_zero(tmp_path: Path) -> None:
+    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", 4])
+    weight = np.array([[0, 1, 2], [0, 3, -1], [0, 0.5, 0], [0, 2, 2]], np.float32)  # and a channel of zeros
+    nodes = [helper.make_node("MatMul", ["images", "weight"], ["logits"])]
+    source = load_source(save_graph(tmp_path / "zero.onnx", nodes, images, [numpy_helper.from_array(weight, "weight")]))
+    zeros = np.zeros((2, 4), np.float32)
+    for ranges in calibrated(source, zeros, ["images"]):
+        assert not logits_of(int8_from_fp32(source, ranges), zeros, optimised=True).any()
 
 
 def test_no_cast_but_at_a_border(source: SourceGraph) -> None:
