@@ -11,8 +11,7 @@ from nasty_images import noise, oriented, write_nasty
 from PIL import Image, ImageOps
 
 from vitcompress.core.errors import DataError
-from vitcompress.core.images import ImageError, check_header, open_image, rgb
-from vitcompress.core.pillow import hushed
+from vitcompress.core.images import ImageError, check_header, open_image
 
 EITHER = pytest.mark.parametrize("read", [open_image, check_header])
 
@@ -22,12 +21,9 @@ def test_a_missing_image_is_named(tmp_path: Path) -> None:
         open_image(tmp_path / "gone.png")
 
 
-@pytest.mark.parametrize("content", [b"", b"not an image", "half"])
-def test_an_unreadable_image_is_named(tmp_path: Path, content: bytes | str) -> None:
+@pytest.mark.parametrize("content", [b"", b"not an image"])
+def test_an_unreadable_image_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "bad.png"
-    if content == "half":
-        noise(64, 64).save(path)
-        content = path.read_bytes()[:2000]
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"bad\.png cannot be read \(.+\); replace or remove the file"):
         open_image(path)
@@ -135,21 +131,6 @@ def test_every_kind_of_transparency_is_seen(tmp_path: Path, name: str, white: tu
         clear = np.asarray(opened.convert("RGBA"))[..., 3] == 0
     assert clear.any()
     assert (found[clear] == 255).all()
-
-
-@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
-def test_opaque_images_keep_their_colours(tmp_path: Path, mode: str) -> None:
-    image = noise(mode=mode.rstrip("A"))
-    if mode[-1] == "A":
-        image.putalpha(255)
-    image.save(tmp_path / "a.png")
-    np.testing.assert_array_equal(np.asarray(open_image(tmp_path / "a.png")), np.asarray(image.convert("RGB")))
-
-
-def test_an_open_image_is_read_as_a_file_is(tmp_path: Path) -> None:
-    for path in write_nasty(tmp_path):
-        with hushed(), Image.open(path) as image:
-            np.testing.assert_array_equal(np.asarray(rgb(image)), np.asarray(open_image(path)))
 
 
 def test_damaged_exif_data_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,17 +1,17 @@
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from distill_run import config
+from distill_run import config, given
 from PIL import Image
 from safetensors.torch import load_file
 from small_run import (
     SPEC,
     data_record,
+    said,
     seeded_model,
     student_record,
     student_spec,
@@ -163,9 +163,7 @@ def test_a_student_is_trained_and_written(digits_folder, context) -> None:
     assert len(changed) == len(trained)
     after = load_file(context.run.root / teacher.weights.path)
     assert all(torch.equal(before[name], after[name]) for name in before)
-    said = context.console.file
-    assert isinstance(said, io.StringIO)
-    assert "the teacher sees the student's images at 32 pixels, mean (0.485, 0.456, 0.406)" in said.getvalue()
+    assert "the teacher sees the student's images at 32 pixels, mean (0.485, 0.456, 0.406)" in said(context)
 
 
 def short(*terms: dict[str, Any], **settings: Any) -> DistillConfig:
@@ -173,12 +171,7 @@ def short(*terms: dict[str, Any], **settings: Any) -> DistillConfig:
 
 
 def test_a_projector_trains_along_and_is_dropped(digits_folder, context, monkeypatch) -> None:
-    data, student, teacher = (
-        data_record(str(digits_folder), context),
-        student_record(context, "plain"),
-        teacher_record(context),
-    )
-    modules = []
+    inputs, modules = given(context, digits_folder, "plain"), []
 
     def spied(job: Any, *rest: Any) -> Any:
         before = job.model.projectors["mse_0_0"].linear.weight.detach().clone()
@@ -186,23 +179,21 @@ def test_a_projector_trains_along_and_is_dropped(digits_folder, context, monkeyp
         return train(job, *rest)
 
     monkeypatch.setattr(stage, "train", spied)
-    inputs = Inputs(data=data, teacher=teacher, student=student)
     record = stage.run(short(PROJECTED), inputs, context)
     trained, before = modules[0]
     assert not torch.equal(trained.projectors["mse_0_0"].linear.weight, before)
     assert {"mse 0<-0 (projector)", "mse 1<-2 (projector)"} < set(record.losses)
-    written, initial = (load_file(context.run.root / ref.path) for ref in (record.weights, student.weights))
+    written, initial = (load_file(context.run.root / ref.path) for ref in (record.weights, inputs.student.weights))
     assert written.keys() == initial.keys()
 
 
-def test_a_student_alone_needs_no_teacher_at_all(digits_folder, context, monkeypatch) -> None:
-    data, student, teacher = data_record(str(digits_folder), context), student_record(context), teacher_record(context)
+def test_a_student_alone_needs_no_teacher_at_all(inputs, context, monkeypatch) -> None:
     built = []
     build = distill_job.build_model
     monkeypatch.setattr(distill_job, "build_model", lambda spec: built.append(spec.arch) or build(spec))
-    (context.run.root / teacher.weights.path).unlink()
-    record = stage.run(short(alpha=0.0), Inputs(data=data, teacher=teacher, student=student), context)
+    (context.run.root / inputs.teacher.weights.path).unlink()
+    record = stage.run(short(alpha=0.0), inputs, context)
     assert set(record.losses) == {"labels"}
-    assert set(built) == {student.model.arch}
-    assert teacher.model.arch != student.model.arch
-    assert "the teacher is not run" in context.console.file.getvalue()
+    assert set(built) == {inputs.student.model.arch}
+    assert inputs.teacher.model.arch != inputs.student.model.arch
+    assert "the teacher is not run" in said(context)
