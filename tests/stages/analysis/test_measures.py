@@ -1,4 +1,4 @@
-"""What the comparison with plain numpy (test_tap_measures.py) does not show of the measures: ties, edges, bases."""
+"""What the comparison with plain numpy (test_tap_measures.py) does not show of the measures: ties and edges."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from naive_measures import measured, random_tokens
 
 from vitcompress.stages.analysis.measures.directions import STRIP, add_upper, smaller_grams
-from vitcompress.stages.analysis.measures.entropy import BINS, bins_of, entropies
+from vitcompress.stages.analysis.measures.entropy import BINS, bins_of
 from vitcompress.stages.analysis.results import ENERGY_SHARES
 
 
@@ -33,24 +33,6 @@ def test_values_on_the_edges_and_beside_them(low: float, high: float) -> None:
     x = np.concatenate([edges, np.nextafter(edges[1:], low), np.nextafter(edges[:-1], high)])
     assert np.bincount(bins_of(x, low, high), minlength=BINS).tolist() == histogram(x, low, high)
     assert bins_of(np.array([high, low]), low, high).tolist() == [BINS - 1, 0]  # the last edge is inside
-
-
-def test_entropy_is_of_each_token_over_the_range_of_the_whole_tap() -> None:
-    tokens = torch.tensor([[[0.0, 0.0, 0.0, 0.0], [0.0, 0.4, 0.6, 1.0]], [[0.0, 0.0, 0.7, 0.7], [0.3] * 4]])
-    np.testing.assert_allclose(measured(tokens).entropy, [(0 + 2) / 2, (1 + 0) / 2])
-    assert measured(tokens, keep=[1]).entropy == pytest.approx([0.5])  # the range is of all images, not of the kept
-    np.testing.assert_allclose(entropies(np.linspace(0, 1, BINS)[None, None], 0.0, 1.0), np.log2(BINS))  # the most
-
-
-def test_the_basis_is_not_centred_and_of_all_images_not_of_the_kept_ones() -> None:
-    offset = torch.zeros(4, 6, 5)
-    offset[..., 2] = 100.0
-    assert measured(offset + random_tokens(4, 6, 5)).pca_spectrum[0] > 0.999  # a centred basis would not see the offset
-    tokens = torch.zeros(4, 3, 6)
-    tokens[0, :, 0] = 1.0
-    tokens[1:, :, 1] = 1.0  # most images lie along channel 1, the kept one along channel 0
-    assert measured(tokens, keep=[0]).pca_rank.tolist() == [[2, 2, 2, 2]]
-    np.testing.assert_allclose(measured(tokens, keep=[0]).pca_spectrum[:2], [0.75, 0.25])
 
 
 def test_equal_energies_in_the_shared_basis_do_not_depend_on_rounding() -> None:

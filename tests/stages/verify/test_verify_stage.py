@@ -14,7 +14,6 @@ import numpy as np
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
-from rich.console import Console
 from small_run import SPEC, data_record, distill_record, student_record, teacher_record
 
 from vitcompress.core.artifact_records import AccuracyRow, EngineArtifact, LatencyRow, VerifyRecord
@@ -43,10 +42,9 @@ QUICKEST = QUICK.model_copy(update={"batch_sizes": (1,)})
 
 
 @pytest.fixture(scope="module")
-def finished(digits_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Context, Inputs]:
+def finished(module_context: Context, digits_folder: Path) -> tuple[Context, Inputs]:
     """A plain student, exported. Measuring changes nothing that it reads, so that all tests can share it."""
-    run = RunDirectory.claim(tmp_path_factory.mktemp("verify") / "run", {"test": True})
-    context = Context(run=run, seed=0, device="cpu", console=Console(file=io.StringIO()))
+    context = module_context
     data, teacher = data_record(str(digits_folder), context), teacher_record(context)
     student = student_record(context, "plain")
     distill = distill_record(student)
