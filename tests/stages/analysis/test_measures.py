@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from naive_measures import measured, random_tokens
 
-from vitcompress.stages.analysis.measures.directions import STRIP, add_upper, smaller_grams
 from vitcompress.stages.analysis.measures.entropy import BINS, bins_of
 from vitcompress.stages.analysis.results import ENERGY_SHARES
 
@@ -49,14 +48,3 @@ def test_equal_energies_reach_a_share_at_its_own_count(count: int) -> None:
     image = torch.eye(count, 128)[None] * 3.0
     for turned in (image, image.mT.contiguous()):  # N<D and N>D
         assert measured(turned).rank.tolist() == [[int(np.ceil(round(share * count, 6))) for share in ENERGY_SHARES]]
-
-
-@pytest.mark.parametrize("width", [4, STRIP + 30])
-def test_products_have_their_upper_triangle(width: int) -> None:
-    for tokens in (random_tokens(3, width, 2 * width).double(), random_tokens(3, 2 * width, width).double()):
-        wide = tokens.shape[1] < tokens.shape[2]
-        expected = tokens @ tokens.mT if wide else tokens.mT @ tokens
-        torch.testing.assert_close(smaller_grams(tokens).triu(), expected.triu())
-        total = torch.zeros(tokens.shape[2], tokens.shape[2], dtype=torch.float64)
-        add_upper(total, tokens.flatten(0, 1))
-        torch.testing.assert_close(total.triu(), torch.einsum("bnd,bne->de", tokens, tokens).triu())

@@ -11,6 +11,7 @@ from naive_measures import measured, naive, random_tokens
 from torch import Tensor, nn
 
 from vitcompress.core.errors import ResultError
+from vitcompress.stages.analysis.measures.directions import STRIP
 from vitcompress.stages.analysis.results import TapResult
 from vitcompress.stages.analysis.tap import CHUNK
 
@@ -60,6 +61,8 @@ def some_zeros(*shape: int) -> Tensor:
 CASES = {
     "fewer tokens than channels": random_tokens(5, 7, 24),
     "more tokens than channels": random_tokens(5, 30, 12),
+    "wide, fewer tokens": random_tokens(2, STRIP + 6, STRIP + 30),
+    "wide, more tokens": random_tokens(2, STRIP + 30, STRIP + 6),
     "low rank": random_tokens(4, 20, 3) @ random_tokens(4, 3, 24, seed=1),
     "one token": random_tokens(6, 1, 10),
     "one channel": random_tokens(4, 6, 1),
