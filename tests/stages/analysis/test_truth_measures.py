@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 from naive_measures import measured, random_tokens
 from torch import Tensor
 
-from vitcompress.stages.analysis.results import first_reaching
 from vitcompress.stages.analysis.statistics import interval
 
 N, D, IMAGES = 30, 48, 24
@@ -40,13 +38,3 @@ def test_features_smooth_over_channels_have_an_order_and_other_orders_destroy_it
     assert (own[1:-1] > permuted[:, 1:-1].max(axis=0)).all()
     shuffled = measured(tokens[..., torch.randperm(D, generator=torch.Generator().manual_seed(1))])
     assert np.abs(interval(shuffled.order_effect)["interval"]).max() < 0.1
-
-
-@pytest.mark.parametrize(("frequency", "components"), [(0, 1), (3, 2), (8, 1)])
-def test_a_single_tone_is_one_component_or_two(frequency: int, components: int) -> None:
-    tone = torch.cos(2 * torch.pi * frequency * torch.arange(16, dtype=torch.float64) / 16)
-    result = measured(tone.repeat(2, 3, 1) * 5)
-    assert result.participation == pytest.approx(components)
-    assert first_reaching(result.sep_sorted, (0.9,)) == components
-    assert result.sep_energy[frequency] == pytest.approx(1)
-    assert int(np.argmax(result.spectrum)) == frequency
