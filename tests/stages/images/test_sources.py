@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pretend_package import installed_in
 from sklearn.datasets import load_digits
 from small_run import LIGHT_AUGMENT, SPEC
 from torch.utils.data import IterableDataset
@@ -221,14 +222,11 @@ class Manifest(Source):
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An installed package with a source; the file of its entry points."""
-    info = tmp_path / "package" / "pretend_source-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info.parent / "pretend_source.py").write_text(MANIFEST)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: pretend-source\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[vitcompress.sources]\nmanifest = pretend_source:Manifest\n")
-    monkeypatch.syspath_prepend(str(info.parent))
+    points = "[vitcompress.sources]\nmanifest = pretend_source:Manifest\n"
+    file = installed_in(tmp_path / "package", "pretend_source", MANIFEST, points)
+    monkeypatch.syspath_prepend(str(tmp_path / "package"))
     installed.cache_clear()
-    yield info / "entry_points.txt"
+    yield file
     installed.cache_clear()
 
 
