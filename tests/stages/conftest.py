@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,14 +23,10 @@ def module_context(tmp_path_factory: pytest.TempPathFactory) -> Context:
 
 
 @pytest.fixture
-def copy_run(tmp_path: Path) -> Callable[[Context], Context]:
-    """Copies a shared run, for a test that goes on from there; the copy's console has said nothing yet."""
-
-    def copy(shared: Context) -> Context:
-        root = shutil.copytree(shared.run.root, tmp_path / "copy")
-        return replace(shared, run=RunDirectory.existing(root), console=Console(file=io.StringIO(), width=500))
-
-    return copy
+def copied_context(module_context: Context, tmp_path: Path) -> Context:
+    """A copy of the shared run, for a test that goes on from there; its console has said nothing yet."""
+    root = shutil.copytree(module_context.run.root, tmp_path / "copy")
+    return replace(module_context, run=RunDirectory.existing(root), console=Console(file=io.StringIO(), width=500))
 
 
 @pytest.fixture

@@ -91,9 +91,9 @@ def followed(*epochs: int) -> list[NetworkResult]:
     return [random_network(), *(random_network(f"student epoch {epoch}", depth=2, epoch=epoch) for epoch in epochs)]
 
 
-def around(value: float, images: int, spread: float, seed: int = 0) -> Array:
+def around(value: float, images: int, spread: float) -> Array:
     """Whole numbers whose median is ``value``."""
-    drawn = np.random.default_rng(seed).normal(0, spread, images)
+    drawn = np.random.default_rng(0).normal(0, spread, images)
     drawn -= np.median(drawn)
     return np.asarray(np.round(value + drawn))
 

@@ -91,11 +91,6 @@ def test_without_a_final_norm_that_way_is_absent_and_one_image_makes_no_interval
 
 
 def test_numbers_are_finite_json_with_six_digits() -> None:
-    networks = followed(0, 8)
-    made = document(networks, None, [{"distance": float("nan"), "third": np.float64(1 / 3)}])
+    made = document(followed(0, 8), None, [{"distance": float("nan"), "third": np.float64(1 / 3)}])
     assert json.loads(json.dumps(made, allow_nan=False)) == made
     assert made["approach"] == [{"distance": None, "third": 0.333333}]
-    assert [network["epoch"] for network in made["networks"]] == [None, 0, 8]
-    tap, found = networks[0].taps[0], made["networks"][0]["taps"][0]
-    assert found["pca_rank"]["90"]["median"] == np.median(tap.pca_rank[:, 1])
-    assert found["entropy"]["mean"] == pytest.approx(tap.entropy.mean(), rel=1e-5)

@@ -1,4 +1,4 @@
-"""What the comparison with plain numpy (test_tap_measures.py) does not show of the measures: ties, edges, bases."""
+"""What the comparison with plain numpy (test_tap_measures.py) does not show of the measures: ties and edges."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from naive_measures import measured, random_tokens
 
-from vitcompress.stages.analysis.measures.directions import STRIP, add_upper, smaller_grams
-from vitcompress.stages.analysis.measures.entropy import BINS, bins_of, entropies
+from vitcompress.stages.analysis.measures.entropy import BINS, bins_of
 from vitcompress.stages.analysis.results import ENERGY_SHARES
 
 
@@ -35,24 +34,6 @@ def test_values_on_the_edges_and_beside_them(low: float, high: float) -> None:
     assert bins_of(np.array([high, low]), low, high).tolist() == [BINS - 1, 0]  # the last edge is inside
 
 
-def test_entropy_is_of_each_token_over_the_range_of_the_whole_tap() -> None:
-    tokens = torch.tensor([[[0.0, 0.0, 0.0, 0.0], [0.0, 0.4, 0.6, 1.0]], [[0.0, 0.0, 0.7, 0.7], [0.3] * 4]])
-    np.testing.assert_allclose(measured(tokens).entropy, [(0 + 2) / 2, (1 + 0) / 2])
-    assert measured(tokens, keep=[1]).entropy == pytest.approx([0.5])  # the range is of all images, not of the kept
-    np.testing.assert_allclose(entropies(np.linspace(0, 1, BINS)[None, None], 0.0, 1.0), np.log2(BINS))  # the most
-
-
-def test_the_basis_is_not_centred_and_of_all_images_not_of_the_kept_ones() -> None:
-    offset = torch.zeros(4, 6, 5)
-    offset[..., 2] = 100.0
-    assert measured(offset + random_tokens(4, 6, 5)).pca_spectrum[0] > 0.999  # a centred basis would not see the offset
-    tokens = torch.zeros(4, 3, 6)
-    tokens[0, :, 0] = 1.0
-    tokens[1:, :, 1] = 1.0  # most images lie along channel 1, the kept one along channel 0
-    assert measured(tokens, keep=[0]).pca_rank.tolist() == [[2, 2, 2, 2]]
-    np.testing.assert_allclose(measured(tokens, keep=[0]).pca_spectrum[:2], [0.75, 0.25])
-
-
 def test_equal_energies_in_the_shared_basis_do_not_depend_on_rounding() -> None:
     """Every image has a fifth of its energy in each of five directions that the basis tells apart."""
     directions = torch.linalg.qr(random_tokens(16, 16).double())[0]
@@ -67,14 +48,3 @@ def test_equal_energies_reach_a_share_at_its_own_count(count: int) -> None:
     image = torch.eye(count, 128)[None] * 3.0
     for turned in (image, image.mT.contiguous()):  # N<D and N>D
         assert measured(turned).rank.tolist() == [[int(np.ceil(round(share * count, 6))) for share in ENERGY_SHARES]]
-
-
-@pytest.mark.parametrize("width", [4, STRIP + 30])
-def test_products_have_their_upper_triangle(width: int) -> None:
-    for tokens in (random_tokens(3, width, 2 * width).double(), random_tokens(3, 2 * width, width).double()):
-        wide = tokens.shape[1] < tokens.shape[2]
-        expected = tokens @ tokens.mT if wide else tokens.mT @ tokens
-        torch.testing.assert_close(smaller_grams(tokens).triu(), expected.triu())
-        total = torch.zeros(tokens.shape[2], tokens.shape[2], dtype=torch.float64)
-        add_upper(total, tokens.flatten(0, 1))
-        torch.testing.assert_close(total.triu(), torch.einsum("bnd,bne->de", tokens, tokens).triu())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import pytest
 from nasty_images import noise
 from PIL import Image
+from small_run import said
 
 from vitcompress.core.context import Context
 from vitcompress.core.errors import DataError
@@ -25,9 +25,8 @@ from vitcompress.stages.images.splits import File
 BAD = ("train/digit-1/000.png", "train/digit-1/001.png", "train/digit-2/002.png", "val/digit-3/002.tif")
 
 
-def said(context: Context) -> list[str]:
-    assert isinstance(context.console.file, io.StringIO)
-    return [line.strip() for line in context.console.file.getvalue().splitlines()]
+def notes(context: Context) -> list[str]:
+    return [line.strip() for line in said(context).splitlines()]
 
 
 def record_of(context: Context, source: object = "digits", **settings: Any) -> DataRecord:
@@ -75,22 +74,23 @@ def test_the_digits_and_a_prefixed_source_are_not_opened_beforehand(digits_folde
     record = record_of(context, "torch/image_folder", root=str(digits_folder))
     assert (record.train_images, record.val_images, record.duplicates) == (80, 30, None)
     assert record.checked == "not opened beforehand: read through timm"
-    assert said(context) == [
+    assert notes(context) == [
         "note: read through timm: images are neither opened beforehand nor searched for duplicates"
     ]
 
 
 def test_a_folder_is_described_and_what_is_not_judged_or_no_image_is_noted(copied: Path, context: Context) -> None:
     record = record_of(context, copied)
-    assert (record.train_images, record.val_images, len(record.classes)) == (80, 30, 10)
+    assert (record.train_images, record.val_images) == (80, 30)
+    assert record.classes == tuple(f"digit-{digit}" for digit in range(10))
     assert (record.split, record.checked) == ("the images of val/", "all 110 decoded")
-    assert (record.duplicates, record.contradictory, said(context)) == (0, 0, [])
+    assert (record.duplicates, record.contradictory, notes(context)) == (0, 0, [])
     shutil.rmtree(copied / "val" / "digit-2")
     for name in ("a.avif", "b.avif", "notes.txt"):
         (copied / "train" / "digit-2" / name).write_bytes(b"")
     record = record_of(context, copied)
     assert (len(record.classes), record.train_images, record.val_images) == (10, 80, 27)
-    assert said(context) == [
+    assert notes(context) == [
         "note: 3 files skipped, which are no images by suffix: .avif, .txt",
         "note: 1 of 10 classes have no held-out image",
     ]
@@ -140,7 +140,7 @@ def test_of_many_the_first_are_named_and_none_left_to_judge_by_is_told(damaged: 
 def test_they_can_be_left_out_and_every_later_stage_does(damaged: Path, context: Context) -> None:
     record = record_of(context, damaged, on_bad_image="skip")
     assert (record.train_images, record.val_images, record.left_out) == (77, 29, BAD)
-    assert said(context) == ["note: 4 images of 110 left out of both splits: data/bad_images.txt"]
+    assert notes(context) == ["note: 4 images of 110 left out of both splits: data/bad_images.txt"]
     listed = [line.split("\t") for line in (context.run.root / LISTED).read_text().splitlines()]
     assert [name for name, _ in listed] == list(BAD)
     assert all(reason for _, reason in listed)
@@ -160,7 +160,7 @@ def test_skipping_decodes_any_number_of_images_unless_told_to_open_none(digits_f
     assert check_of(DataConfig(), many) == "header"
     assert check_of(DataConfig(on_bad_image="skip", check="header"), many) == "header"
     record_of(context, digits_folder, on_bad_image="skip", check="skip")
-    assert said(context) == ["note: data.on_bad_image=skip finds nothing while data.check=skip opens no image"]
+    assert notes(context) == ["note: data.on_bad_image=skip finds nothing while data.check=skip opens no image"]
 
 
 # ---- The same file twice
@@ -170,7 +170,7 @@ def test_duplicates_are_told_by_default_and_can_be_an_error(doubled: Path, conte
     record = record_of(context, doubled)
     assert (record.train_images, record.val_images) == (84, 30)
     assert (record.duplicates, record.contradictory, record.dropped) == (2, 2, ())
-    first, second = said(context)
+    first, second = notes(context)
     assert "warning: 2 of 30 held-out images are in training too, byte for byte" in first
     assert "val/digit-1/000.png = train/digit-1/a.png, val/digit-2/001.png = train/digit-2/c.png)" in first
     assert "warning: 2 training images have a copy in another class" in second
@@ -185,7 +185,7 @@ def test_duplicates_can_be_left_out_of_training(doubled: Path, context: Context)
     record = record_of(context, doubled, on_duplicates="drop")
     assert record.dropped == ("train/digit-1/a.png", "train/digit-1/b.png", "train/digit-2/c.png")
     assert (record.train_images, record.val_images, record.duplicates) == (81, 30, 2)
-    assert any("note: 3 images left out of training" in line for line in said(context))
+    assert any("note: 3 images left out of training" in line for line in notes(context))
     _, images = recorded_images(DataRecord.model_validate_json(record.model_dump_json()))
     assert (len(images.train), len(images.val)) == (81, 30)
     assert find_duplicates(images.files()).held_out == []

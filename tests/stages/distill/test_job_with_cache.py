@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,40 +48,34 @@ def teacher_batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counted_batches(monkeypatch)
 
 
-@dataclass(frozen=True)
-class First:
-    """A training that filled the cache of its run."""
-
-    context: Context
-    inputs: Inputs
-    record: DistillRecord
-    teacher_batches: list[int]
+@pytest.fixture(scope="module")
+def shared_inputs(module_context: Context, digits_folder: Path) -> Inputs:
+    return given(module_context, digits_folder)
 
 
 @pytest.fixture(scope="module")
-def first(module_context: Context, digits_folder: Path) -> First:
-    """Of ``SETTINGS``. Not to be changed."""
-    inputs = given(module_context, digits_folder)
+def first(module_context: Context, shared_inputs: Inputs) -> tuple[DistillRecord, list[int]]:
+    """A training of ``SETTINGS`` that filled the cache of its run, and what the teacher was asked."""
     with pytest.MonkeyPatch.context() as patch:
         asked = counted_batches(patch)
-        return First(module_context, inputs, stage.run(SETTINGS, inputs, module_context), asked)
+        return stage.run(SETTINGS, shared_inputs, module_context), asked
 
 
 @pytest.fixture
-def later(first: First, copy_run: Callable[[Context], Context]) -> Context:
+def later(first: tuple[DistillRecord, list[int]], copied_context: Context) -> Context:
     """That run for a training of another fingerprint."""
-    return replace(copy_run(first.context), fingerprint="another")
+    return replace(copied_context, fingerprint="another")
 
 
 def test_the_teacher_runs_once_a_view_and_not_at_all_the_second_time(
-    first: First, later: Context, teacher_batches: list[int]
+    first: tuple[DistillRecord, list[int]], shared_inputs: Inputs, later: Context, teacher_batches: list[int]
 ) -> None:
-    record = first.record
+    record, asked = first
     assert record.cache is not None
     assert record.cache.views == 160
-    assert sum(first.teacher_batches) == 160 + 1  # one to learn the shapes
+    assert sum(asked) == 160 + 1  # one to learn the shapes
     assert 0 < record.cache.bytes < 160 * (10 + 2 * 48 * 16) * 2 * 1.2
-    again = stage.run(SETTINGS, first.inputs, later)
+    again = stage.run(SETTINGS, shared_inputs, later)
     assert teacher_batches == [1]
     assert again.identity() == record.identity()  # bit by bit: the weights' digest is in it
     assert "verified" in said(later)
@@ -97,15 +90,18 @@ def test_kept_answers_train_as_the_live_teacher_does(inputs: Inputs, context: Co
     assert kept.weights.sha256 != live.weights.sha256  # half precision is not float32
 
 
-def test_rows_of_another_split_are_other_rows(first: First, later: Context, teacher_batches: list[int]) -> None:
+def test_rows_of_another_split_are_other_rows(
+    shared_inputs: Inputs, later: Context, teacher_batches: list[int]
+) -> None:
     """The same folder digest, but position 7 of the training split is another image."""
-    other = first.inputs.data.model_copy(update={"config": {**first.inputs.data.config, "split_seed": 1}})
-    stage.run(SETTINGS, replace(first.inputs, data=other), later)
+    data = shared_inputs.data
+    other = data.model_copy(update={"config": {**data.config, "split_seed": 1}})
+    stage.run(SETTINGS, replace(shared_inputs, data=other), later)
     assert sum(teacher_batches) > 100
 
 
 def test_an_interrupt_while_a_complete_cache_is_verified_still_stops(
-    first: First, later: Context, monkeypatch: pytest.MonkeyPatch
+    shared_inputs: Inputs, later: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = distill_job.fill
 
@@ -115,7 +111,7 @@ def test_an_interrupt_while_a_complete_cache_is_verified_still_stops(
 
     monkeypatch.setattr(distill_job, "fill", interrupted)
     with pytest.raises(RunInterrupted, match="with 0 files of the teacher cache to compute; the same command goes on"):
-        stage.run(SETTINGS, first.inputs, later)
+        stage.run(SETTINGS, shared_inputs, later)
 
 
 def test_a_source_that_can_only_be_read_in_order_has_no_views(

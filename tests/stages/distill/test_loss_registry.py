@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pretend_package import installed_in
 from pydantic import ValidationError
 
 from vitcompress.core.errors import UsageError
@@ -35,11 +36,7 @@ logits.gone = pretend_losses:gone
 @pytest.fixture
 def pretend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An installed package with two losses."""
-    (tmp_path / "pretend_losses.py").write_text(PRETEND)
-    information = tmp_path / "pretend_losses-1.0.dist-info"
-    information.mkdir()
-    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: pretend-losses\nVersion: 1.0\n")
-    (information / "entry_points.txt").write_text(POINTS)
+    installed_in(tmp_path, "pretend_losses", PRETEND, POINTS)
     monkeypatch.syspath_prepend(str(tmp_path))
 
 

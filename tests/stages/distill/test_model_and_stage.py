@@ -1,23 +1,22 @@
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from distill_run import config
+from distill_run import config, given
 from PIL import Image
 from safetensors.torch import load_file
 from small_run import (
     SPEC,
     data_record,
+    said,
     seeded_model,
     student_record,
     student_spec,
     teacher_record,
 )
-from torch import Tensor
 
 from vitcompress.core.files import is_intact
 from vitcompress.core.preprocess import PreprocessSpec
@@ -80,23 +79,17 @@ def test_the_teacher_is_frozen_in_eval_mode_and_gives_tensors_that_losses_can_us
 
 
 def test_a_teacher_asked_for_taps_alone_stops_after_the_last_of_them() -> None:
-    network = teacher_network()
+    network: Any = teacher_network()
     teacher = frozen(network, (0, 1), own=IMAGENET, student=SPEC, logits=False)
     images = torch.randn(2, 3, 32, 32)
     _, wanted = logits_and_taps(network, teacher.teacher.adapted(images), (0, 1))
-    ran = blocks_run(network)
+    ran: list[int] = []
+    for number, block in enumerate(network.blocks):
+        block.register_forward_hook(lambda *_, number=number: ran.append(number))
     logits, taps = teacher(images)
     assert logits is None
     torch.testing.assert_close(taps, wanted)
     assert ran == [0, 1]
-
-
-def blocks_run(network: Any) -> list[int]:
-    """Numbers of the blocks of a ViT as they run from now on."""
-    ran: list[int] = []
-    for number, block in enumerate(network.blocks):
-        block.register_forward_hook(lambda *_, number=number: ran.append(number))
-    return ran
 
 
 def features(*terms: dict[str, Any], **settings: Any) -> DistillConfig:
@@ -115,21 +108,15 @@ def tapped(settings: DistillConfig, network: torch.nn.Module, teacher: torch.nn.
     )
 
 
-def losses(settings: DistillConfig, strategy: str = "plain") -> tuple[TappedStudent, FrozenTeacher, dict[str, Tensor]]:
-    """The terms of one batch, with the networks that they came from."""
-    network = teacher_network()
-    student = tapped(settings, seeded_model(student_spec(strategy)).train(), network)
-    teacher = frozen(network, teacher_layers(student.pairs), own=SPEC, student=SPEC)
-    terms = distill_job._loss(settings, student.pairs, teacher, student, torch.randn(4, 3, 32, 32), torch.arange(4))
-    return student, teacher, terms
-
-
 PROJECTED = {"kind": "mse", "pairs": ((0, 0), (1, 2)), "match": "projector"}
 
 
 @pytest.mark.parametrize("strategy", ["plain", "lift-kept", "widelast"])
 def test_student_and_projectors_learn_and_the_teacher_does_not(strategy: str) -> None:
-    student, teacher, terms = losses(features({"pairs": ((0, 1),)}, PROJECTED, alpha=0.5), strategy)
+    settings, network = features({"pairs": ((0, 1),)}, PROJECTED, alpha=0.5), teacher_network()
+    student = tapped(settings, seeded_model(student_spec(strategy)).train(), network)
+    teacher = frozen(network, teacher_layers(student.pairs), own=SPEC, student=SPEC)
+    terms = distill_job._loss(settings, student.pairs, teacher, student, torch.randn(4, 3, 32, 32), torch.arange(4))
     torch.stack(list(terms.values())).sum().backward()
     assert len(student.projectors) == 2
     silent = [name for name, own in student.named_parameters() if own.grad is None or not bool((own.grad != 0).any())]
@@ -163,22 +150,11 @@ def test_a_student_is_trained_and_written(digits_folder, context) -> None:
     assert len(changed) == len(trained)
     after = load_file(context.run.root / teacher.weights.path)
     assert all(torch.equal(before[name], after[name]) for name in before)
-    said = context.console.file
-    assert isinstance(said, io.StringIO)
-    assert "the teacher sees the student's images at 32 pixels, mean (0.485, 0.456, 0.406)" in said.getvalue()
-
-
-def short(*terms: dict[str, Any], **settings: Any) -> DistillConfig:
-    return features(*terms, epochs=1, ema_decay=0.9, **settings)
+    assert "the teacher sees the student's images at 32 pixels, mean (0.485, 0.456, 0.406)" in said(context)
 
 
 def test_a_projector_trains_along_and_is_dropped(digits_folder, context, monkeypatch) -> None:
-    data, student, teacher = (
-        data_record(str(digits_folder), context),
-        student_record(context, "plain"),
-        teacher_record(context),
-    )
-    modules = []
+    inputs, modules = given(context, digits_folder, "plain"), []
 
     def spied(job: Any, *rest: Any) -> Any:
         before = job.model.projectors["mse_0_0"].linear.weight.detach().clone()
@@ -186,23 +162,21 @@ def test_a_projector_trains_along_and_is_dropped(digits_folder, context, monkeyp
         return train(job, *rest)
 
     monkeypatch.setattr(stage, "train", spied)
-    inputs = Inputs(data=data, teacher=teacher, student=student)
-    record = stage.run(short(PROJECTED), inputs, context)
+    record = stage.run(features(PROJECTED, epochs=1), inputs, context)
     trained, before = modules[0]
     assert not torch.equal(trained.projectors["mse_0_0"].linear.weight, before)
     assert {"mse 0<-0 (projector)", "mse 1<-2 (projector)"} < set(record.losses)
-    written, initial = (load_file(context.run.root / ref.path) for ref in (record.weights, student.weights))
+    written, initial = (load_file(context.run.root / ref.path) for ref in (record.weights, inputs.student.weights))
     assert written.keys() == initial.keys()
 
 
-def test_a_student_alone_needs_no_teacher_at_all(digits_folder, context, monkeypatch) -> None:
-    data, student, teacher = data_record(str(digits_folder), context), student_record(context), teacher_record(context)
+def test_a_student_alone_needs_no_teacher_at_all(inputs, context, monkeypatch) -> None:
     built = []
     build = distill_job.build_model
     monkeypatch.setattr(distill_job, "build_model", lambda spec: built.append(spec.arch) or build(spec))
-    (context.run.root / teacher.weights.path).unlink()
-    record = stage.run(short(alpha=0.0), Inputs(data=data, teacher=teacher, student=student), context)
+    (context.run.root / inputs.teacher.weights.path).unlink()
+    record = stage.run(features(alpha=0.0, epochs=1), inputs, context)
     assert set(record.losses) == {"labels"}
-    assert set(built) == {student.model.arch}
-    assert teacher.model.arch != student.model.arch
-    assert "the teacher is not run" in context.console.file.getvalue()
+    assert set(built) == {inputs.student.model.arch}
+    assert inputs.teacher.model.arch != inputs.student.model.arch
+    assert "the teacher is not run" in said(context)

@@ -51,11 +51,6 @@ def test_pairs_in_use_carry_their_share_of_the_weight_and_their_name() -> None:
     assert (student_layers(found), teacher_layers(found)) == ((0, 1), (0, 2))
 
 
-@pytest.mark.parametrize("nothing", [config({"weight": 0.0}), config({}, beta=0.0), config()])
-def test_nothing_is_in_use_without_weight(nothing: DistillConfig) -> None:
-    assert layer_pairs(nothing, 2, 3) == ()
-
-
 @pytest.mark.parametrize(
     ("terms", "message"),
     [

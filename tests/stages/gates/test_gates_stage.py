@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pretend_package import installed_in
 
 from vitcompress.core.artifact_records import (
     AccuracyRow,
@@ -243,11 +244,8 @@ print(verdict_of(record, ())["blocking"][0])
     ],
 )
 def test_another_package_adds_a_gate(tmp_path: Path, field: str, out: str, err: str) -> None:
-    (tmp_path / "pretend.py").write_text(PRETEND.replace('"max_nodes"', f'"{field}"'))
-    metadata = tmp_path / "pretend-1.0.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: pretend\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text("[vitcompress.gates]\nnodes = pretend:GATE\n")
+    source = PRETEND.replace('"max_nodes"', f'"{field}"')
+    installed_in(tmp_path, "pretend", source, "[vitcompress.gates]\nnodes = pretend:GATE\n")
     path = os.pathsep.join([str(tmp_path), str(Path(__file__).parent), *sys.path])
     environment = {**os.environ, "PYTHONPATH": path}
     words = [sys.executable, "-c", JUDGE]

@@ -20,16 +20,11 @@ from vitcompress.core.pillow import hushed
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.exporters.bundle.infer import prepare
 from vitcompress.stages.analysis.sample import folder_sample
-from vitcompress.stages.images.config import AugmentConfig, DataConfig
+from vitcompress.stages.images.config import DataConfig
 from vitcompress.stages.images.held_out import held_out_batches
 from vitcompress.stages.images.loaders import (
-    ViewKey,
     eval_loader,
     sample,
-    seeded,
-    train_loader,
-    train_transform,
-    train_views,
 )
 from vitcompress.stages.images.sources import StreamSplit, open_images, timm_datasets
 
@@ -76,19 +71,6 @@ def test_evaluation_verification_and_analysis_read_what_a_bundle_reads(
     np.testing.assert_array_equal(np.concatenate([images.numpy() for images in every]), wanted)
     np.testing.assert_array_equal(sample(split, SPEC, len(split)).numpy(), wanted)
     assert capfd.readouterr() == ("", "")  # nothing of Pillow's, from no process
-
-
-def test_training_augments_the_same_pixels(folder: Path) -> None:
-    augment = AugmentConfig(crop_scale=(0.08, 1.0), auto_augment=None, color_jitter=0.3, random_erasing=0.25)
-    split = open_images(DataConfig(source=str(folder))).train
-    views, transform = train_views(split, augment, SPEC, 3), train_transform(augment, SPEC)
-    for index in range(len(split)):
-        path = split.root / split.items[index][0]
-        with seeded(3, 5, index):
-            expected = transform(open_image(path))
-        assert bool((views[ViewKey(index, 5)][0] == expected).all()), path.name
-    loader = train_loader(views, batch_size=8, seed=0, workers=2)
-    assert len(list(loader)) == len(split) // 8
 
 
 def assert_same(image: Image.Image, path: Path) -> None:

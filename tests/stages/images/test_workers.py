@@ -13,25 +13,19 @@ from typing import Any
 
 import psutil
 import pytest
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from vitcompress.stages.images.workers import worker_init
 
 ROOT = Path(__file__).parents[3]
 
 
-class Numbers(Dataset[int]):
-    def __len__(self) -> int:
-        return 40
-
-    def __getitem__(self, index: int) -> int:
-        return index
-
-
 @pytest.fixture
 def loading() -> Iterator[Any]:
     """A loader of two processes in the middle of a pass."""
-    loader = DataLoader(Numbers(), batch_size=2, num_workers=2, worker_init_fn=worker_init(), persistent_workers=True)
+    loader = DataLoader(
+        list(range(40)), batch_size=2, num_workers=2, worker_init_fn=worker_init(), persistent_workers=True
+    )
     batches = iter(loader)
     assert [len(next(batches)) for _ in range(2)] == [2, 2]  # one of each: both have started
     yield batches

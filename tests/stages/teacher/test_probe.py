@@ -14,7 +14,6 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from vitcompress.stages.teacher.probe import (
-    FIXED_PENALTY,
     PENALTIES,
     Head,
     PooledFeatures,
@@ -106,11 +105,3 @@ def test_the_penalty_is_the_one_that_does_best_on_images_it_was_not_fitted_to() 
     fitted = dict(fitted_heads(features[rest], labels[rest], 3, PENALTIES[: place + 1], CPU))[penalty]
     assert torch.equal(head.weight, fitted.weight)
     assert chosen_head(features, spoilt, tuning, 3, CPU)[0] >= penalty
-
-
-def test_without_images_to_choose_on_the_penalty_is_fixed() -> None:
-    features, labels = blobs(30)
-    penalty, head = chosen_head(features, labels, np.empty(0, np.int64), 3, CPU)
-    ((_, fitted),) = fitted_heads(features, labels, 3, (FIXED_PENALTY,), CPU)
-    assert penalty == FIXED_PENALTY
-    assert torch.equal(head.weight, fitted.weight)

@@ -23,6 +23,7 @@ from vitcompress.core.records import DataRecord, ModelSpec, TeacherRecord
 from vitcompress.stages.images.sources import StreamSplit, recorded_images
 from vitcompress.stages.teacher import adapt, stage
 from vitcompress.stages.teacher.config import TeacherConfig
+from vitcompress.stages.teacher.probe import FIXED_PENALTY
 from vitcompress.stages.teacher.stage import Inputs, run
 from vitcompress.stages.training.job import Trained
 
@@ -155,6 +156,7 @@ def test_of_very_few_images_none_is_held_out(
     data = few(digits_folder, tmp_path / "few", context)
     record = run(config(weights), Inputs(data), context)
     assert (record.tuning_images, record.probe_top1, record.epochs) == (0, None, 0)
+    assert record.penalty == FIXED_PENALTY
     assert "30 training images of 10 classes, fewer than 5 a class, none can be held out" in record.tune
 
 

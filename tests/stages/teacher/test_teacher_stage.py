@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -85,8 +84,7 @@ def test_a_teacher_from_scratch_learns(data: DataRecord, context: Context) -> No
     record = run(settings, Inputs(data), context)
     assert record.source == "trained here from random weights"
     assert record.epochs == 25
-    lines = (context.run.root / "metrics.jsonl").read_text().splitlines()
-    losses = [json.loads(line)["loss"] for line in lines]
+    losses = [line["loss"] for line in context.run.metrics()]
     assert len(losses) == 25
     assert sum(losses[-5:]) / 5 < losses[0] - 0.05  # 80 images are few: it starts to learn, no more
     assert losses[0] == pytest.approx(math.log(10), abs=0.1)

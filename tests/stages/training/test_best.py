@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_training import Interrupting, config, cross_entropy, make_job, metrics
+from tiny_training import Interrupting, config, cross_entropy, make_job
 from torch import Tensor
 
 from vitcompress.core.context import Context
@@ -26,16 +26,6 @@ def test_the_latest_within_a_standard_error_of_the_best_is_kept_as_a_copy(images
         weights["w"].fill_(number)
         best.offer(number, weights, top1)
     assert (best.epoch, best.state["w"].tolist()) == (epoch, [epoch, epoch])
-
-
-def test_it_goes_on_from_what_a_checkpoint_holds() -> None:
-    best, again = BestWeights(patience=2, images=100), BestWeights(patience=2, images=100)
-    best.offer(3, {"w": torch.zeros(2)}, 64.0)
-    best.offer(4, {"w": torch.ones(2)}, 60.0)
-    again.load_state_dict(best.state_dict())
-    again.offer(5, {"w": torch.zeros(2)}, 58.0)  # near what is kept, not near the best
-    again.offer(4, {"w": torch.zeros(2)}, 60.0)  # judged once more after a resumption
-    assert (again.epoch, again.state["w"].tolist()) == (4, [1, 1])
 
 
 def scripted(monkeypatch: pytest.MonkeyPatch, tops: list[float]) -> None:
@@ -61,15 +51,15 @@ def test_the_best_epochs_weights_come_back_and_training_stops(
     assert (trained.progress.epoch, best.epoch) == (4, 2)
     assert all(torch.equal(best.state[key], states[1][key]) for key in best.state)
     assert not torch.equal(best.state["body.1.weight"], trained.raw["body.1.weight"])
-    assert [line["epoch"] for line in metrics(context)] == [1, 2, 3, 4]
-    assert {line["judged_on"] for line in metrics(context)} == {"tuning"}
+    assert [line["epoch"] for line in context.run.metrics()] == [1, 2, 3, 4]
+    assert {line["judged_on"] for line in context.run.metrics()} == {"tuning"}
 
 
 def test_the_last_epoch_counts_and_is_reported_once(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     scripted(monkeypatch, [50.0, 40.0, 60.0, 40.0, 70.0, 90.0])
     trained, best = fitted(context)
     assert (trained.progress.epoch, best.epoch) == (6, 6)
-    assert [line["epoch"] for line in metrics(context)] == [1, 2, 3, 4, 5, 6]
+    assert [line["epoch"] for line in context.run.metrics()] == [1, 2, 3, 4, 5, 6]
 
 
 SECOND_BEST = [50.0, 80.0, 70.0, 60.0, 90.0, 90.0]
@@ -98,4 +88,4 @@ def test_interrupted_and_resumed_keeps_the_same_weights(
         assert counted.calls == steps
         assert (best.epoch, resumed.progress.epoch) == (2, 4)
         assert all(torch.equal(best.state[name], value) for name, value in whole.state.items())
-    assert [line["epoch"] for line in metrics(context)][:4] == [1, 2, 3, 4]
+    assert [line["epoch"] for line in context.run.metrics()][:4] == [1, 2, 3, 4]

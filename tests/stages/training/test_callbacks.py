@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_training import Interrupting, config, cross_entropy, make_job, metrics
+from tiny_training import config, cross_entropy, make_job
 
 from vitcompress.core.context import Context
-from vitcompress.core.errors import ResultError, RunInterrupted
+from vitcompress.core.errors import ResultError
 from vitcompress.stages.training.callbacks.callback import Callback
 from vitcompress.stages.training.loop import train
 
@@ -17,11 +17,11 @@ HOOKS = ("start", "after_step", "after_batch", "after_evaluation", "after_epoch"
 
 
 class Watching(Callback):
-    """Notes what is called, counts epochs through checkpoints, and stops after ``last`` of them."""
+    """Notes what is called, and counts epochs."""
 
-    def __init__(self, last: int = 9) -> None:
+    def __init__(self) -> None:
         self.calls: list[str] = []
-        self.epochs, self.last, self.saved = 0, last, self
+        self.epochs = 0
         for name in HOOKS:
             setattr(self, name, lambda *arguments, name=name: self.note(name))
 
@@ -29,17 +29,8 @@ class Watching(Callback):
         self.calls.append(name)
         self.epochs += name == "after_epoch"
 
-    def stops(self, training: Any) -> bool:
-        return self.epochs >= self.last
-
     def metrics(self) -> dict[str, Any]:
         return {"watched": self.epochs}
-
-    def state_dict(self) -> dict[str, int]:
-        return {"epochs": self.epochs}
-
-    def load_state_dict(self, saved: dict[str, int]) -> None:
-        self.epochs = saved["epochs"]
 
 
 def test_each_hook_comes_in_its_place(context: Context) -> None:
@@ -47,15 +38,7 @@ def test_each_hook_comes_in_its_place(context: Context) -> None:
     train(make_job(context, batch=16), config(accumulation=3, batch_size=48), 2, context, [watching])
     epoch = ["after_batch", "after_batch", "after_step", "after_batch", "after_evaluation", "after_epoch"]
     assert watching.calls == ["start", *epoch, *epoch, "close"]
-    assert [line["watched"] for line in metrics(context)] == [0, 1]
-
-
-def test_a_callback_ends_training_and_its_state_goes_through_checkpoints(context: Context) -> None:
-    with pytest.raises(RunInterrupted):
-        train(make_job(context, Interrupting(8)), config(), 5, context, [Watching(2)])
-    watching = Watching(2)
-    trained = train(make_job(context), config(), 5, context, [watching])
-    assert (trained.progress.epoch, watching.epochs) == (2, 2)
+    assert [line["watched"] for line in context.run.metrics()] == [0, 1]
 
 
 def test_it_is_closed_after_an_error(context: Context) -> None:

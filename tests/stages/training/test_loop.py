@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_training import IMAGES, Tiny, assert_bitwise_equal, blobs, config, cross_entropy, make_job, metrics
+from tiny_training import IMAGES, Tiny, assert_bitwise_equal, blobs, config, cross_entropy, make_job
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -22,7 +22,7 @@ from vitcompress.stages.training.loop import Training, train
 
 def test_it_learns_the_same_from_the_same_seed(context: Context, tmp_path: Path) -> None:
     trained = train(make_job(context), config(eval_every=3), 10, context)
-    lines = metrics(context)
+    lines = context.run.metrics()
     assert [line["epoch"] for line in lines] == list(range(1, 11))
     assert [line["epoch"] for line in lines if line["val_top1_raw"] is not None] == [3, 6, 9, 10]
     assert lines[-1]["step"] == trained.progress.steps == 60
@@ -119,7 +119,7 @@ def test_the_average_is_the_recursion(context: Context, decay: float | None) -> 
         return cross_entropy(model, images, labels)
 
     trained = train(make_job(context, loss), config(ema_decay=decay, ema_warmup=False), 1, context)
-    assert metrics(context)[0]["val_top1_ema"] == trained.top1_ema
+    assert context.run.metrics()[0]["val_top1_ema"] == trained.top1_ema
     if decay is None:
         assert (trained.ema, trained.top1_ema, trained.chosen[0]) == (None, None, "raw")
         return

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tiny_training import assert_bitwise_equal, config, cross_entropy, make_job
+from tiny_training import assert_bitwise_equal, config, make_job
 
 import vitcompress.stages.training.loop as loop
 from vitcompress.core.context import Context
@@ -23,13 +23,11 @@ class KilledError(BaseException):
     """Ends the process, as far as a test in one process can."""
 
 
-def trained(
-    context: Context, name: str, loss: Any = cross_entropy, seconds: float = 60.0
-) -> tuple[Trained, dict[str, bytes]]:
+def trained(context: Context, name: str, seconds: float = 60.0) -> tuple[Trained, dict[str, bytes]]:
     """A training that keeps every epoch, and the files that it kept."""
     root = context.run.root / name
     found = Snapshots(root, "mine", EPOCHS, 1)
-    job = make_job(context, loss, folder=root / "checkpoints")
+    job = make_job(context, folder=root / "checkpoints")
     done = loop.train(job, config(checkpoint_seconds=seconds), EPOCHS, context, [KeepSnapshots(found.keep)])
     return done, {path.name: path.read_bytes() for path in found.folder.iterdir()}
 

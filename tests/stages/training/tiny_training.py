@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from collections.abc import Callable
@@ -95,10 +94,6 @@ def config(**changes: Any) -> TrainingConfig:
         "layer_decay": None,
     }
     return TrainingConfig(**{**values, **changes})
-
-
-def metrics(context: Context) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (context.run.root / "metrics.jsonl").read_text().splitlines()]
 
 
 def assert_bitwise_equal(one: Trained, other: Trained) -> None:

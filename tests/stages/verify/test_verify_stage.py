@@ -14,7 +14,6 @@ import numpy as np
 import onnxruntime
 import pytest
 from numpy.typing import NDArray
-from rich.console import Console
 from small_run import SPEC, data_record, distill_record, student_record, teacher_record
 
 from vitcompress.core.artifact_records import AccuracyRow, EngineArtifact, LatencyRow, VerifyRecord
@@ -43,30 +42,27 @@ QUICKEST = QUICK.model_copy(update={"batch_sizes": (1,)})
 
 
 @pytest.fixture(scope="module")
-def finished(digits_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Context, Inputs]:
+def inputs(module_context: Context, digits_folder: Path) -> Inputs:
     """A plain student, exported. Measuring changes nothing that it reads, so that all tests can share it."""
-    run = RunDirectory.claim(tmp_path_factory.mktemp("verify") / "run", {"test": True})
-    context = Context(run=run, seed=0, device="cpu", console=Console(file=io.StringIO()))
+    context = module_context
     data, teacher = data_record(str(digits_folder), context), teacher_record(context)
     student = student_record(context, "plain")
     distill = distill_record(student)
     fold = fold_stage.run(FoldConfig(images=4), fold_stage.Inputs(data, student, distill), context)
     settings = ExportConfig(target=("onnx",), images=4, calibration_images=8)
     given = export_stage.Inputs(data, teacher, student, distill, fold)
-    return context, Inputs(data, teacher, student, distill, fold, export_stage.run(settings, given, context))
+    return Inputs(data, teacher, student, distill, fold, export_stage.run(settings, given, context))
 
 
 @pytest.fixture(scope="module")
 def measured(
-    finished: tuple[Context, Inputs], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Context, VerifyRecord]:
+    module_context: Context, inputs: Inputs, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, VerifyRecord]:
     """``QUICK`` over a copy of that run, in which a thumbnail of an earlier time lay. Not to be changed."""
-    context, inputs = finished
-    root = shutil.copytree(context.run.root, tmp_path_factory.mktemp("measured") / "run")
+    root = shutil.copytree(module_context.run.root, tmp_path_factory.mktemp("measured") / "run")
     (root / "verify" / "flips").mkdir(parents=True, exist_ok=True)
     (root / "verify" / "flips" / "999999.png").write_bytes(b"of an earlier time")
-    copy = replace(context, run=RunDirectory.existing(root))
-    return copy, stage.run(QUICK, inputs, copy)
+    return root, stage.run(QUICK, inputs, replace(module_context, run=RunDirectory.existing(root)))
 
 
 def rows_of(record: VerifyRecord, runtime: str) -> list[AccuracyRow | LatencyRow]:
@@ -74,9 +70,9 @@ def rows_of(record: VerifyRecord, runtime: str) -> list[AccuracyRow | LatencyRow
 
 
 def test_everything_that_runs_here_is_measured_on_all_held_out_images(
-    finished: tuple[Context, Inputs], measured: tuple[Context, VerifyRecord]
+    inputs: Inputs, measured: tuple[Path, VerifyRecord]
 ) -> None:
-    inputs, record = finished[1], measured[1]
+    record = measured[1]
     assert [(row.model, row.runtime, row.precision) for row in record.accuracy] == [
         *((model, runtime, "fp32") for runtime in ("torch", "onnx") for model in ("teacher", "plain")),
         *(("plain", "onnx", precision) for precision in inputs.export.reduced),
@@ -94,7 +90,7 @@ def test_everything_that_runs_here_is_measured_on_all_held_out_images(
     assert (record.throughput, record.memory) == ((), ())
 
 
-def test_what_a_later_verdict_needs_of_a_latency_is_recorded(measured: tuple[Context, VerifyRecord]) -> None:
+def test_what_a_later_verdict_needs_of_a_latency_is_recorded(measured: tuple[Path, VerifyRecord]) -> None:
     record = measured[1]
     for row in record.latency:
         assert len(row.session_p50_ms) == 5
@@ -109,10 +105,10 @@ def test_what_a_later_verdict_needs_of_a_latency_is_recorded(measured: tuple[Con
         assert row.speedup == (None if row is teacher else pytest.approx(np.exp(np.log(ratios).mean())))
 
 
-def test_throughput_over_batch_sizes_of_teacher_and_deployed_graph(finished: tuple[Context, Inputs]) -> None:
+def test_throughput_over_batch_sizes_of_teacher_and_deployed_graph(module_context: Context, inputs: Inputs) -> None:
     config = QUICK.model_copy(update={"throughput_batches": (1, 2), "latency_seconds": 2.0})
-    record = stage.run(config, finished[1], finished[0])
-    models = [("teacher", "fp32"), ("plain", "fp32"), *(("plain", one) for one in finished[1].export.reduced)]
+    record = stage.run(config, inputs, module_context)
+    models = [("teacher", "fp32"), ("plain", "fp32"), *(("plain", one) for one in inputs.export.reduced)]
     found = [(row.runtime, row.model, row.precision, row.batch) for row in record.throughput]
     assert sorted(found) == sorted(("onnx", *model, batch) for model in models for batch in (1, 2))
     for row in record.throughput:
@@ -124,11 +120,11 @@ def test_throughput_over_batch_sizes_of_teacher_and_deployed_graph(finished: tup
             assert row.images_per_second == pytest.approx(1e3 / (latency.p50_ms or 0.0))
 
 
-def test_memory_is_that_of_a_process_of_its_own(finished: tuple[Context, Inputs]) -> None:
+def test_memory_is_that_of_a_process_of_its_own(module_context: Context, inputs: Inputs) -> None:
     held = np.ones(600 << 17)  # 600 MB: what this process holds is not counted
-    record = stage.run(QUICKEST.model_copy(update={"memory": True}), finished[1], finished[0])
+    record = stage.run(QUICKEST.model_copy(update={"memory": True}), inputs, module_context)
     del held
-    artifacts = [("teacher", "fp32"), ("plain", "fp32"), *(("plain", one) for one in finished[1].export.reduced)]
+    artifacts = [("teacher", "fp32"), ("plain", "fp32"), *(("plain", one) for one in inputs.export.reduced)]
     assert [(row.model, row.precision) for row in record.memory] == artifacts
     for row in record.memory:
         assert row.runtime == "onnx"
@@ -137,10 +133,9 @@ def test_memory_is_that_of_a_process_of_its_own(finished: tuple[Context, Inputs]
 
 
 def test_the_record_has_what_each_model_answered(
-    finished: tuple[Context, Inputs], measured: tuple[Context, VerifyRecord]
+    module_context: Context, inputs: Inputs, measured: tuple[Path, VerifyRecord]
 ) -> None:
-    inputs, (context, record) = finished[1], measured
-    root = context.run.root
+    root, record = measured
     assert record.class_images == (3,) * 10
     assert record.answers is not None
     assert is_intact(record.answers, root)
@@ -164,14 +159,13 @@ def test_the_record_has_what_each_model_answered(
     assert {flip.thumbnail for flip in flips} == {
         path.relative_to(root).as_posix() for path in (root / "verify" / "flips").iterdir()
     }
-    again = stage.run(QUICKEST, inputs, finished[0])
+    again = stage.run(QUICKEST, inputs, module_context)
     assert (again.accuracy, again.flips, again.answers) == (record.accuracy, record.flips, record.answers)
 
 
 def test_a_gpu_asked_of_onnx_runtime_and_not_active_leaves_its_rows_unmeasured(
-    finished: tuple[Context, Inputs], monkeypatch: pytest.MonkeyPatch
+    module_context: Context, inputs: Inputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    context, inputs = finished
     real = onnxruntime.InferenceSession
 
     def falls_back(path: str, options: Any, providers: list[str]) -> Any:
@@ -182,7 +176,7 @@ def test_a_gpu_asked_of_onnx_runtime_and_not_active_leaves_its_rows_unmeasured(
     monkeypatch.setattr(onnxruntime, "preload_dlls", lambda: None, raising=False)
     monkeypatch.setattr(onnxruntime, "InferenceSession", falls_back)
     monkeypatch.setattr(stage, "provider_for", lambda _: "cuda")
-    record = stage.run(QUICKEST, inputs, context)
+    record = stage.run(QUICKEST, inputs, module_context)
     rows = rows_of(record, "onnx")
     assert {row.model for row in rows} == {"teacher", "plain"}
     for row in rows:
@@ -193,14 +187,13 @@ def test_a_gpu_asked_of_onnx_runtime_and_not_active_leaves_its_rows_unmeasured(
 
 
 def test_an_engine_for_few_images_is_measured_in_batches_it_takes(
-    finished: tuple[Context, Inputs], monkeypatch: pytest.MonkeyPatch
+    module_context: Context, inputs: Inputs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    context, inputs = finished
     file = inputs.export.student["plain"].file  # stands in for an engine
 
     class FourAtMost(OnnxRunner):
         def __init__(self, *_: object) -> None:
-            super().__init__(context.run.root / file.path, threads=1)
+            super().__init__(module_context.run.root / file.path, threads=1)
             self.max_batch = 4
 
         def time(self, images: NDArray[Any], seconds: float) -> Any:
@@ -210,7 +203,7 @@ def test_an_engine_for_few_images_is_measured_in_batches_it_takes(
     monkeypatch.setattr("vitcompress.exporters.targets.tensorrt.EngineRunner", FourAtMost)
     engine = EngineArtifact(status="built", flavour="tensorrt-rtx", precision="fp32", file=file, max_batch=4)
     given = replace(inputs, export=inputs.export.model_copy(update={"engines": (engine,)}))
-    record = stage.run(QUICK, given, context)
+    record = stage.run(QUICK, given, module_context)
     rows = {row.runtime: row for row in record.accuracy if (row.model, row.precision) == ("plain", "fp32")}
     assert rows["tensorrt-rtx"].top1 == pytest.approx(rows["torch"].top1)
     one, eight = (row for row in record.latency if row.runtime == "tensorrt-rtx")
@@ -266,8 +259,8 @@ def test_memory_of_what_cannot_run_here_is_a_reason(monkeypatch: pytest.MonkeyPa
     not gpu_present() or "CUDAExecutionProvider" not in onnxruntime.get_available_providers(),
     reason="no NVIDIA GPU, or no onnxruntime-gpu",
 )
-def test_on_a_gpu_onnx_runtime_measures_on_the_gpu(finished: tuple[Context, Inputs]) -> None:
-    record = stage.run(QUICK, finished[1], replace(finished[0], device="cuda"))
+def test_on_a_gpu_onnx_runtime_measures_on_the_gpu(module_context: Context, inputs: Inputs) -> None:
+    record = stage.run(QUICK, inputs, replace(module_context, device="cuda"))
     rows = rows_of(record, "onnx")
     assert {row.provider for row in rows} == {"CUDAExecutionProvider"}
     assert [row.reason for row in rows] == [""] * len(rows)

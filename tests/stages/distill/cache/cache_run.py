@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -44,17 +43,16 @@ class DigitViews(Dataset[tuple[Tensor, int]]):
 class TinyTeacher:
     """A random vision transformer; counts the images that it sees."""
 
-    def __init__(self, layers: tuple[int, ...] = LAYERS, pause: float = 0.0) -> None:
+    def __init__(self, layers: tuple[int, ...] = LAYERS) -> None:
         arguments = {"img_size": 32, "patch_size": 8, "embed_dim": WIDTH, "depth": 3, "num_heads": 4}
         torch.manual_seed(7)
         spec = ModelSpec(arch="vit_tiny_patch16_224", args=arguments, num_classes=CLASSES)
         self.network: nn.Module = build_model(spec).eval()
         for parameter in self.network.parameters():
             parameter.data.add_(0.05 * torch.randn_like(parameter))
-        self.layers, self.pause, self.seen = layers, pause, 0
+        self.layers, self.seen = layers, 0
 
     def __call__(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:
-        time.sleep(self.pause)
         self.seen += len(images)
         return logits_and_taps(self.network, images, self.layers)
 

@@ -60,13 +60,6 @@ def test_every_row_comes_back_within_half_precision(tmp_path: Path, context: Con
     assert report.bytes == sum(path.stat().st_size for path in tmp_path.glob("*/*/*.safetensors"))
 
 
-def test_a_complete_cache_is_verified_and_the_teacher_left_alone(complete: Store, context: Context) -> None:
-    teacher = TinyTeacher()
-    assert filled(complete, context, teacher).views == ROWS
-    assert teacher.seen == 0
-    assert "verified in" in said(context)
-
-
 def test_another_key_is_computed_and_the_runs_own_old_cache_goes(tmp_path: Path, context: Context) -> None:
     old, new, teacher = store(tmp_path, (0,)), store(tmp_path, (0,), key={**KEY, "seed": 1}), TinyTeacher((0,))
     keep = tmp_path / "notes"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,10 +34,15 @@ def control(inputs: Inputs, context: Context, version: int = 1, **settings: Any)
 
 
 @pytest.fixture(scope="module")
-def controlled(module_context: Context, digits_folder: Path) -> tuple[Context, Inputs, ControlRecord]:
-    """The control of a lift. Not to be changed."""
-    inputs = given(module_context, digits_folder)
-    return module_context, inputs, control(inputs, module_context)
+def inputs(module_context: Context, digits_folder: Path) -> Inputs:
+    """Of a lift."""
+    return given(module_context, digits_folder)
+
+
+@pytest.fixture(scope="module")
+def controlled(module_context: Context, inputs: Inputs) -> ControlRecord:
+    """Its control, in the shared run. Not to be changed."""
+    return control(inputs, module_context)
 
 
 def test_without_a_control_nothing_is_done_and_nothing_of_the_distillation_matters(
@@ -52,18 +56,15 @@ def test_without_a_control_nothing_is_done_and_nothing_of_the_distillation_matte
 
 
 def test_it_is_the_same_training_as_of_the_student_alone(
-    controlled: tuple[Context, Inputs, ControlRecord], copy_run: Callable[[Context], Context]
+    inputs: Inputs, controlled: ControlRecord, copied_context: Context
 ) -> None:
-    shared, inputs, found = controlled
-    context = copy_run(shared)
-    alone = distill_stage.run(
-        config(alpha=0.0, features=()), job.Inputs(inputs.data, inputs.teacher, inputs.student), context
-    )
-    assert found.weights is not None
-    assert found.weights.sha256 == alone.weights.sha256
-    assert (found.epochs, found.steps, found.chosen) == (alone.epochs, alone.steps, alone.chosen)
-    assert found.weights.path == "control/model.safetensors"
-    lines = [line for line in context.run.metrics() if line["training"] == "control"]
+    given_ = job.Inputs(inputs.data, inputs.teacher, inputs.student)
+    alone = distill_stage.run(config(alpha=0.0, features=()), given_, copied_context)
+    assert controlled.weights is not None
+    assert controlled.weights.sha256 == alone.weights.sha256
+    assert (controlled.epochs, controlled.steps, controlled.chosen) == (alone.epochs, alone.steps, alone.chosen)
+    assert controlled.weights.path == "control/model.safetensors"
+    lines = [line for line in copied_context.run.metrics() if line["training"] == "control"]
     assert [set(line["losses"]) for line in lines] == [{"labels"}] * 2
 
 
@@ -74,62 +75,55 @@ def test_its_own_rate_takes_the_place_of_the_distillations() -> None:
 
 @pytest.mark.parametrize("start", ["untaught", "same"])
 def test_a_student_of_the_teachers_weights_has_a_control_of_random_ones_unless_asked(
-    controlled: tuple[Context, Inputs, ControlRecord], copy_run: Callable[[Context], Context], start: Any
+    inputs: Inputs, controlled: ControlRecord, copied_context: Context, start: Any
 ) -> None:
-    shared, inputs, plain = controlled
-    context = copy_run(shared)
-    root = context.run.root
+    root = copied_context.run.root
     state = {name: value * 0.5 for name, value in load_file(root / inputs.student.weights.path).items()}
     taught = save_weights(state, root / "student" / "taught.safetensors", root)
     student = inputs.student.model_copy(update={"weights": taught, "random_weights": inputs.student.weights})
     asked = control_job(ControlConfig(kind="labels", start=start), config(), 1)
-    found = stage.run(asked, replace(inputs, student=student), context)
+    found = stage.run(asked, replace(inputs, student=student), copied_context)
     assert found.weights is not None
-    assert plain.weights is not None
+    assert controlled.weights is not None
     random = start == "untaught"
-    assert (found.weights.sha256 == plain.weights.sha256) == random
-    assert ("the control starts from random weights" in said(context)) == random
-    assert (found.start, plain.start) == ("random" if random else "same", "")
+    assert (found.weights.sha256 == controlled.weights.sha256) == random
+    assert ("the control starts from random weights" in said(copied_context)) == random
+    assert (found.start, controlled.start) == ("random" if random else "same", "")
 
 
 def test_the_gain_is_that_of_the_paired_interval(
-    controlled: tuple[Context, Inputs, ControlRecord], copy_run: Callable[[Context], Context]
+    inputs: Inputs, controlled: ControlRecord, copied_context: Context
 ) -> None:
-    shared, inputs, found = controlled
+    found = controlled
     assert found.images == inputs.data.val_images == 30
     distilled, alone = (unpacked(bits, found.images) for bits in (found.distilled_right, found.right))
     assert (found.gain, found.gain_low, found.gain_high) == paired_drop(distilled, alone)
     assert found.val_top1 == pytest.approx(100 * alone.mean())
     assert found.distilled_top1 == pytest.approx(100 * distilled.mean())
     same = replace(inputs, distill=inputs.distill.model_copy(update={"weights": found.weights}))
-    itself = control(same, copy_run(shared))
+    itself = control(same, copied_context)
     assert itself.gain == 0
     assert itself.right == itself.distilled_right == found.right
 
 
 def test_a_changed_distillation_is_compared_again_and_the_control_not_trained_again(
-    controlled: tuple[Context, Inputs, ControlRecord],
-    copy_run: Callable[[Context], Context],
-    monkeypatch: pytest.MonkeyPatch,
+    inputs: Inputs, controlled: ControlRecord, copied_context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shared, inputs, first = controlled
-    context = copy_run(shared)
-    other = save_weights(
-        seeded_model(inputs.student.model, 11).state_dict(), context.run.root / "other.safetensors", context.run.root
-    )
+    root = copied_context.run.root
+    other = save_weights(seeded_model(inputs.student.model, 11).state_dict(), root / "other.safetensors", root)
     changed = replace(inputs, distill=inputs.distill.model_copy(update={"weights": other}))
 
     def never(*_: Any) -> Any:
         raise AssertionError("it was trained")
 
     monkeypatch.setattr(stage, "train", never)
-    again = control(changed, context, alpha=0.3)
-    assert "the control is reused" in said(context)
-    assert (again.weights, again.right, again.steps) == (first.weights, first.right, first.steps)
-    assert again.distilled_right != first.distilled_right
+    again = control(changed, copied_context, alpha=0.3)
+    assert "the control is reused" in said(copied_context)
+    assert (again.weights, again.right, again.steps) == (controlled.weights, controlled.right, controlled.steps)
+    assert again.distilled_right != controlled.distilled_right
     for settings in ({"lr": 2e-3}, {"version": 2}):
         with pytest.raises(AssertionError, match="it was trained"):
-            control(changed, context, **settings)  # type: ignore[arg-type]
+            control(changed, copied_context, **settings)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("damaged", ["control/trained.json", "control/model.safetensors"])
