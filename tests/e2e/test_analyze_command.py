@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
-from running import NAMES, SHORT, TINY, Finished, Result, in_process, sets
+from command_line import Result, in_process
+from running import NAMES, SHORT, TINY, Finished, sets
 
 from vitcompress.stages.analysis.figures import draw
 

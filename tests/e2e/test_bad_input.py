@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_line import Result, in_process
 from PIL import Image
-from running import NAMES, TINY, Finished, Result, in_process, sets
+from running import NAMES, TINY, Finished, sets
 
 from vitcompress.exporters.cuda import gpu_present
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from running import Finished, in_process, sets
+from command_line import in_process
+from running import Finished, sets
 
 from vitcompress.stages.models.students import FoldedLift, LiftStudent
 from vitcompress.stages.verify.stage import _torch_infer as torch_infer

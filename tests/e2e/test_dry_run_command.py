@@ -6,7 +6,8 @@ import json
 
 import pytest
 import yaml
-from running import Finished, in_process
+from command_line import in_process
+from running import Finished
 
 
 def test_a_dry_run_foretells_the_run_and_leaves_it_alone(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:

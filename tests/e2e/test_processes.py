@@ -14,7 +14,8 @@ from typing import Any
 
 import psutil
 import pytest
-from running import ENVIRONMENT, NAMES, SHORT, TINY, Finished, Result, as_process, command, crowded, in_process, sets
+from command_line import Result, in_process
+from running import ENVIRONMENT, NAMES, SHORT, TINY, Finished, as_process, command, crowded, sets
 from safetensors.torch import load_file
 
 TWO = ("--num-processes", "2")

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import Finished, as_process, in_process
+from command_line import in_process
+from running import Finished, as_process
 
 from vitcompress.core.artifact_records import ExportRecord
 from vitcompress.core.records import DataRecord, FoldRecord

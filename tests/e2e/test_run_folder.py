@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from running import ENVIRONMENT, NAMES, TINY, command, in_process, sets
+from command_line import in_process
+from running import ENVIRONMENT, NAMES, TINY, command, sets
 from safetensors.torch import save_file
 
 from vitcompress.core.records import ModelSpec

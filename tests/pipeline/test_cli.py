@@ -11,22 +11,10 @@ from collections.abc import Callable
 
 import click
 import pytest
+from command_line import in_process
 
-from vitcompress.core.errors import (
-    DataError,
-    EnvironmentLacksError,
-    ResultError,
-    RunInterrupted,
-    UsageError,
-)
+from vitcompress.core.errors import DataError, EnvironmentLacksError, ResultError, RunInterrupted, UsageError
 from vitcompress.pipeline import cli
-
-
-def ending(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as stop:
-        cli.main(list(arguments))
-    assert isinstance(stop.value.code, int)
-    return stop.value.code
 
 
 @pytest.fixture
@@ -54,17 +42,17 @@ def raising(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
     ],
 )
 def test_errors_end_with_their_code_and_one_line(
-    raising: Callable[[BaseException], None], error: Exception, code: int, capsys: pytest.CaptureFixture[str]
+    raising: Callable[[BaseException], None], error: Exception, code: int
 ) -> None:
     raising(error)
-    assert ending("doctor") == code
-    told = capsys.readouterr()
-    assert told.out == ""
+    told = in_process("doctor")
+    assert (told.code, told.out) == (code, "")
     assert "bad words" in told.err
     assert len(told.err.splitlines()) == 1
     assert told.err.startswith("error: ") == (code != 130)
-    assert ending("doctor", "--debug") == code
-    assert "Traceback" in capsys.readouterr().err
+    again = in_process("doctor", "--debug")
+    assert again.code == code
+    assert "Traceback" in again.err
 
 
 @pytest.mark.parametrize(
@@ -75,11 +63,7 @@ def test_errors_end_with_their_code_and_one_line(
     ],
 )
 def test_interrupting_is_130_and_one_sentence(
-    number: signal.Signals,
-    command: str,
-    sentence: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    number: signal.Signals, command: str, sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def asked() -> None:
         os.kill(os.getpid(), number)
@@ -88,19 +72,19 @@ def test_interrupting_is_130_and_one_sentence(
     monkeypatch.setitem(cli.cli.commands, command, click.Command(command, callback=asked))
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     try:
-        assert ending(command) == 130
+        told = in_process(command)
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
-    assert capsys.readouterr().err.strip() == sentence
+    assert (told.code, told.err.strip()) == (130, sentence)
 
 
 def test_an_error_of_a_loader_process_is_told_in_its_own_words(
-    raising: Callable[[BaseException], None], capsys: pytest.CaptureFixture[str]
+    raising: Callable[[BaseException], None],
 ) -> None:
     raising(DataError("Caught it.\nOriginal Traceback (most recent call last):\n  File\nx.DataError: image a: b.png\n"))
-    assert ending("doctor") == 2
-    assert capsys.readouterr().err == "error: image a: b.png\n"
+    told = in_process("doctor")
+    assert (told.code, told.err) == (2, "error: image a: b.png\n")
 
 
 @pytest.mark.parametrize(
@@ -114,9 +98,10 @@ def test_an_error_of_a_loader_process_is_told_in_its_own_words(
         (("models", "deit_tiny*"), "deit_tiny_patch16_224"),
     ],
 )
-def test_commands_that_only_tell(words: tuple[str, ...], part: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert ending(*words) == 0
-    assert part in capsys.readouterr().out
+def test_commands_that_only_tell(words: tuple[str, ...], part: str) -> None:
+    told = in_process(*words)
+    assert told.code == 0
+    assert part in told.out
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:
