@@ -30,6 +30,8 @@ TINY = (
     "gates.min_speedup=null",
     "gates.above_chance=false",  # a few steps may have taught nothing
 )
+WHOLE = (*TINY, "export.target=auto", "export.precision=[fp32,fp16,int8]", "analysis.images=60")
+"""Of the run that the fixture ``finished`` is."""
 SHORT = (
     *TINY,
     "teacher.epochs=1",

@@ -7,7 +7,6 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 
 import click
 import pytest
@@ -15,19 +14,6 @@ from command_line import in_process
 
 from vitcompress.core.errors import DataError, EnvironmentLacksError, ResultError, RunInterrupted, UsageError
 from vitcompress.pipeline import cli
-
-
-@pytest.fixture
-def raising(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
-    """Make `compress doctor` raise."""
-
-    def arrange(error: BaseException) -> None:
-        def fail() -> int:
-            raise error
-
-        monkeypatch.setitem(cli.cli.commands, "doctor", click.Command("doctor", callback=fail))
-
-    return arrange
 
 
 @pytest.mark.parametrize(
@@ -39,16 +25,19 @@ def raising(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
         (RunInterrupted("bad words"), 130),
         (OSError(28, "bad words", "/disk/file"), 2),
         (ZeroDivisionError("bad words"), 2),
+        (DataError("Caught it.\nOriginal Traceback (most recent call last):\n  File\nx.DataError: bad words\n"), 2),
     ],
 )
-def test_errors_end_with_their_code_and_one_line(
-    raising: Callable[[BaseException], None], error: Exception, code: int
-) -> None:
-    raising(error)
+def test_errors_end_with_their_code_and_one_line(error: Exception, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setitem(cli.cli.commands, "doctor", click.Command("doctor", callback=fail))
     told = in_process("doctor")
     assert (told.code, told.out) == (code, "")
     assert "bad words" in told.err
     assert len(told.err.splitlines()) == 1
+    assert "Caught it" not in told.err  # what a loader process says is told in its own words
     assert told.err.startswith("error: ") == (code != 130)
     again = in_process("doctor", "--debug")
     assert again.code == code
@@ -77,14 +66,6 @@ def test_interrupting_is_130_and_one_sentence(
     finally:
         signal.signal(signal.SIGINT, before)
     assert (told.code, told.err.strip()) == (130, sentence)
-
-
-def test_an_error_of_a_loader_process_is_told_in_its_own_words(
-    raising: Callable[[BaseException], None],
-) -> None:
-    raising(DataError("Caught it.\nOriginal Traceback (most recent call last):\n  File\nx.DataError: image a: b.png\n"))
-    told = in_process("doctor")
-    assert (told.code, told.err) == (2, "error: image a: b.png\n")
 
 
 @pytest.mark.parametrize(
@@ -123,3 +104,31 @@ def test_starting_imports_nothing_heavy() -> None:
     code = f"import sys, vitcompress.pipeline.cli; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+# gloo's threads must not meet the interpreter's own end (see `process`)
+PROGRAM = """
+import atexit, sys
+import vitcompress.__main__ as command
+
+class Kept:
+    def __del__(self):
+        print("finalized")
+
+kept = Kept()
+atexit.register(print, "at exit")
+
+def main():
+    print("said", end=" ")
+    sys.exit(5)
+
+command.main = main
+command.process()
+"""
+
+
+@pytest.mark.parametrize(("processes", "said"), [("1", "said at exit\nfinalized\n"), ("2", "said at exit\n")])
+def test_one_of_several_processes_ends_before_the_interpreter_does(processes: str, said: str) -> None:
+    environment = {**os.environ, "WORLD_SIZE": processes, "RANK": "0"}
+    ended = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (5, said, "")

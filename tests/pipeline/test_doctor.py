@@ -147,10 +147,6 @@ def test_a_full_disk_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert (found.state, found.what) == ("broken", "disk: 2.0 GiB free here")
 
 
-def states(path: Path) -> dict[str, str]:
-    return {finding.what: finding.state for finding in examine_folder(path)}
-
-
 @pytest.fixture
 def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that counts as an intact bundle of a graph and an engine."""
@@ -209,8 +205,7 @@ def finish(context: Context) -> Path:
 
 
 def test_a_run_tells_how_each_stage_stands(context: Context) -> None:
-    root = finish(context)
-    found = states(root)
+    found = {finding.what: finding.state for finding in examine_folder(finish(context))}
     assert found["stage teacher: done, its files are as they were written"] == "ok"
     assert found["stage gates: done, its files are as they were written"] == "ok"
     assert found["stage export: failed (the graph is odd)"] == "absent"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,21 +27,16 @@ def distance(student, teacher, tau):
 """
 POINTS = """
 [vitcompress.losses]
-features.cosine = pretend_losses:cosine
-logits.distance = pretend_losses:distance
-logits.gone = pretend_losses:gone
+features.cosine = pretend:cosine
+logits.distance = pretend:distance
+logits.gone = pretend:gone
 """
 
 
 @pytest.fixture
-def pretend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def pretend(install: Callable[..., Path]) -> None:
     """An installed package with two losses."""
-    (tmp_path / "pretend_losses.py").write_text(PRETEND)
-    information = tmp_path / "pretend_losses-1.0.dist-info"
-    information.mkdir()
-    (information / "METADATA").write_text("Metadata-Version: 2.1\nName: pretend-losses\nVersion: 1.0\n")
-    (information / "entry_points.txt").write_text(POINTS)
-    monkeypatch.syspath_prepend(str(tmp_path))
+    install(POINTS, PRETEND)
 
 
 class Student(torch.nn.Module):
@@ -88,5 +84,5 @@ def test_a_loss_that_is_not_there_is_refused_with_those_that_are() -> None:
 
 @pytest.mark.usefixtures("pretend")
 def test_a_loss_that_its_package_lacks_is_told_in_one_sentence() -> None:
-    with pytest.raises(UsageError, match=r"the loss 'logits.gone' \(pretend_losses:gone\) .* cannot be loaded"):
+    with pytest.raises(UsageError, match=r"the loss 'logits.gone' \(pretend:gone\) .* cannot be loaded"):
         loss_of("logits", "gone")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -242,13 +243,9 @@ print(verdict_of(record, ())["blocking"][0])
         ("nodes", "", "EnvironmentLacksError: gate 'pretend:GATE' has the name 'nodes'"),
     ],
 )
-def test_another_package_adds_a_gate(tmp_path: Path, field: str, out: str, err: str) -> None:
-    (tmp_path / "pretend.py").write_text(PRETEND.replace('"max_nodes"', f'"{field}"'))
-    metadata = tmp_path / "pretend-1.0.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: pretend\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text("[vitcompress.gates]\nnodes = pretend:GATE\n")
-    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parent), *sys.path])
+def test_another_package_adds_a_gate(install: Callable[..., Path], field: str, out: str, err: str) -> None:
+    install("[vitcompress.gates]\nnodes = pretend:GATE\n", PRETEND.replace('"max_nodes"', f'"{field}"'))
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     environment = {**os.environ, "PYTHONPATH": path}
     words = [sys.executable, "-c", JUDGE]
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)

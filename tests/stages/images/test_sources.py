@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -221,16 +221,11 @@ class Manifest(Source):
 
 
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def package(install: Callable[..., Path]) -> Iterator[Path]:
     """An installed package with a source; the file of its entry points."""
-    info = tmp_path / "package" / "pretend_source-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info.parent / "pretend_source.py").write_text(MANIFEST)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: pretend-source\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[vitcompress.sources]\nmanifest = pretend_source:Manifest\n")
-    monkeypatch.syspath_prepend(str(info.parent))
+    points = install("[vitcompress.sources]\nmanifest = pretend:Manifest\n", MANIFEST)
     installed.cache_clear()
-    yield info / "entry_points.txt"
+    yield points
     installed.cache_clear()
 
 
@@ -272,6 +267,6 @@ def test_images_are_held_out_where_the_source_has_no_split(tmp_path: Path) -> No
 
 
 def test_a_source_that_cannot_be_loaded_is_named(package: Path) -> None:
-    package.write_text("[vitcompress.sources]\ngone = pretend_source:Gone\n")
-    with pytest.raises(UsageError, match=r"the source of images 'gone' \(pretend_source:Gone\) .* cannot be loaded"):
+    package.write_text("[vitcompress.sources]\ngone = pretend:Gone\n")
+    with pytest.raises(UsageError, match=r"the source of images 'gone' \(pretend:Gone\) .* cannot be loaded"):
         source_of("/data")
