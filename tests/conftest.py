@@ -29,24 +29,6 @@ settings.register_profile("untimed", deadline=None, suppress_health_check=[Healt
 settings.load_profile("untimed")
 
 
-def write_digits(root: Path, per_class: dict[str, int]) -> None:
-    """The first digits of each class as PNG files: ``per_class`` maps a split's name to its images a class."""
-    from vitcompress.stages.images.sources.digits import digit_image
-
-    digits = load_digits()
-    taken = dict.fromkeys(range(10), 0)
-    for pixels, label in zip(digits.images, digits.target, strict=True):
-        position = taken[int(label)]
-        taken[int(label)] += 1
-        for split, count in per_class.items():
-            if position < count:
-                path = root / split / f"digit-{label}" / f"{position:03d}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                digit_image(pixels).save(path)
-                break
-            position -= count
-
-
 FIRST = "test_processes.py"
 """It needs no run that another file makes too, and takes longest."""
 LONGEST_FIRST = ("e2e", "benchmarks", "stages", "exporters", "pipeline", "core")
@@ -112,8 +94,17 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 @pytest.fixture(scope="session")
 def digits_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An image folder of 10 classes: train/ with 8 images each, val/ with 3. Not to be changed; copy it for that."""
+    from vitcompress.stages.images.sources.digits import digit_image
+
     root = tmp_path_factory.mktemp("digits-folder")
-    write_digits(root, {"train": 8, "val": 3})
+    digits = load_digits()
+    for label in range(10):
+        first = digits.images[digits.target == label][:11]
+        for split, images in (("train", first[:8]), ("val", first[8:])):
+            folder = root / split / f"digit-{label}"
+            folder.mkdir(parents=True)
+            for number, pixels in enumerate(images):
+                digit_image(pixels).save(folder / f"{number:03d}.png")
     return root
 
 

@@ -1,17 +1,20 @@
-"""benchmarks/strategies.py: its statistics, what it writes, and that it trains nothing twice."""
+"""benchmarks/strategies.py: its statistics, what it writes, that it trains nothing twice, and docs/strategies.md."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import student_costs
 from click.testing import CliRunner, Result
 from scipy import stats
 from strategies import METHODS, main
 from strategies_table import Estimate, over_seeds, paired, reading, summary, table
+from student_costs import STUDENTS, Row
 
 from vitcompress.core.errors import ResultError
 from vitcompress.core.records import DistillRecord, FoldRecord, TeacherRecord
@@ -104,7 +107,10 @@ def test_two_methods_on_digits_are_told_as_recorded_and_never_trained_twice(tmp_
         assert each["top1"] == distill.val_top1_ema  # by rule, not the better of the two
         cost = fold.costs["lift-folded" if each is lift else "plain"]
         assert (each["parameters"], each["macs"]) == (cost.parameters, cost.macs)
-    teachers = [RunDirectory.existing(output / "seed0" / name).load_record("teacher", TeacherRecord) for name in NAMES]
+    teachers = [
+        RunDirectory.existing(output / "seed0" / name).load_record("teacher", TeacherRecord)
+        for name in ("teacher", "soft", "lift")
+    ]
     assert len({teacher.weights.sha256 for teacher in teachers}) == 1
     assert not (output / "seed0" / "lift" / "checkpoints" / "teacher").exists()
 
@@ -124,12 +130,62 @@ def test_two_methods_on_digits_are_told_as_recorded_and_never_trained_twice(tmp_
     assert "1 of 2 computed" in changed.output  # the teacher stays
 
 
-NAMES = ("teacher", "soft", "lift")
-
-
 @pytest.mark.parametrize("key", ["distill.features=[]", "student.strategy=lift"])
 def test_what_the_methods_differ_in_cannot_be_set(key: str, tmp_path: Path) -> None:
     refused = run(tmp_path / "out", "--set", key)
     assert refused.exit_code == 2
     assert f"--set {key.partition('=')[0]} is what the methods differ in" in refused.output
     assert not (tmp_path / "out").exists()
+
+
+# ---- docs/strategies.md
+
+PAGE = (ROOT / "docs" / "strategies.md").read_text()
+LAYERS = {
+    "E": lambda w: 3 * 16 * 16 * w + w + w + (1 + 14 * 14) * w,
+    "B": lambda w: 12 * w**2 + 13 * w,
+    "N": lambda w: 2 * w,
+    "H": lambda w: 1000 * (w + 1),
+    "L": lambda a, b: a * b + 2 * b,
+    "R": lambda w: w**2,
+}
+NAMES = [*STUDENTS, "lift, as deployed"]
+
+
+@pytest.fixture(scope="module")
+def students() -> dict[str, Row]:
+    """Every student by its name: networks of full size, built once."""
+    return {row.name: row for row in student_costs.rows()}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_parameters_are_the_sum_over_the_layers(name: str, students: dict[str, Row]) -> None:
+    row = students[name]
+    terms = re.findall(r"(\d*)([A-Z])\(([\d,]+)\)", row.sum)
+    assert "+".join(f"{times}{name}({widths})" for times, name, widths in terms) == row.sum
+    counted = sum(int(times or 1) * LAYERS[name](*map(int, widths.split(","))) for times, name, widths in terms)
+    assert counted == row.cost.parameters
+
+
+def test_the_page_has_the_counted_costs(students: dict[str, Row], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert sorted(students) == sorted(NAMES)
+    monkeypatch.setattr(student_costs, "rows", lambda: list(students.values()))
+    assert student_costs.table() in PAGE
+
+
+@pytest.fixture(scope="module")
+def document() -> Any:
+    return json.loads((ROOT / "benchmarks" / "results" / "strategies-digits.json").read_text())
+
+
+def test_the_recorded_summary_is_that_of_the_recorded_cells(document: Any) -> None:
+    names = [row["method"] for row in document["methods"]]
+    again = summary([method for method in METHODS if method.name in names], document["cells"])
+    assert json.loads(json.dumps(again)) == document["methods"]
+
+
+def test_the_page_has_the_recorded_table(document: Any) -> None:
+    assert table(document) in PAGE
+    assert document["command"] in PAGE
+    for line in reading(document):
+        assert f"- {line}\n" in PAGE

@@ -14,7 +14,7 @@ import pytest
 import torch
 from filelock import FileLock
 from PIL import Image
-from running import NAMES, SHORT, TINY, Finished, as_process, crowded, sets
+from running import NAMES, SHORT, WHOLE, Finished, as_process, crowded, sets
 from sklearn.datasets import load_digits
 
 from vitcompress.exporters import onnx as exporting
@@ -59,8 +59,7 @@ def _once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], Fin
 
 
 def _finish(root: Path) -> Finished:
-    whole = ("export.target=auto", "export.precision=[fp32,fp16,int8]", "analysis.images=60")
-    arguments = ("run", *NAMES, *sets(*TINY, *whole))
+    arguments = ("run", *NAMES, *sets(*WHOLE))
     result = as_process(*arguments, "--output", root)
     assert result.code == 0, result.err
     return Finished(root, arguments, result)

@@ -47,7 +47,7 @@ def here() -> None:
             subprocess.run(words, start_new_session=True, check=True)
 
 
-def before(owner: Any, name: str, when: Callable[..., bool] = lambda *arguments: True) -> None:
+def before(owner: Any, name: str, when: Callable[..., bool]) -> None:
     """Make calls of ``owner.name`` the moment."""
     real = getattr(owner, name)
 
@@ -59,38 +59,38 @@ def before(owner: Any, name: str, when: Callable[..., bool] = lambda *arguments:
     setattr(owner, name, call)
 
 
-def arm(point: str) -> None:
-    """Arm a moment of writing or training."""
-    if point in ("teacher", "student"):  # between two optimizer steps of that training
-        before(stages.training.loop.Training, "step", lambda training, *_: training.job.name == point)
-    elif point == "step":  # of any
-        before(stages.training.loop.Training, "step")
-    elif point == "writing":  # some files of a checkpoint are there, others not
-        before(accelerate.checkpointing, "save")
-    elif point == "written":  # all are, and the rename that makes them count is not
-        before(stages.training.checkpoint, "_flush")
-    elif point == "replacing":  # the new checkpoint counts, the old one is not yet gone
-        before(stages.training.checkpoint.shutil, "rmtree", lambda path, *_, **__: "/.old-" in str(path))
-    elif point == "caching":  # some files of the teacher cache are there
-        before(stages.distill.cache.store.Store, "commit")
-    elif point == "evaluating":
-        before(stages.training.loop, "predict_each")
-    elif point == "kept":  # a snapshot of the student is there, and the checkpoint that covers its epoch is not
-        before(
-            stages.training.loop,
-            "save_checkpoint",
-            lambda _, folder, progress, __: folder.name == "student" and progress.batches == 0,
-        )
-    elif point == "weights":
-        before(stages.models.weights, "write_atomic", lambda path, _: path.parent.name == "student")
-    elif point == "recorded":  # the stage's record is written, and the state does not know
-        before(RunDirectory, "mark", lambda _, stage, status, *__: (stage, status) == ("distill", "done"))
-    elif point == "fold":  # no training, no loader
-        before(runner, "carry_out", lambda _, stage, *__: stage.name == "fold")
-    elif point == "verifying":  # held-out images are loaded and asked about
-        before(stages.verify.held_out.Answers, "of")
-    elif point != "never":
-        raise SystemExit(f"unknown point {point}")
+def every(*_: Any, **__: Any) -> bool:
+    return True
+
+
+MOMENTS: dict[str, tuple[Any, str, Callable[..., bool]]] = {
+    # between two optimizer steps of that training, or of any
+    "teacher": (stages.training.loop.Training, "step", lambda training, *_: training.job.name == "teacher"),
+    "student": (stages.training.loop.Training, "step", lambda training, *_: training.job.name == "student"),
+    "step": (stages.training.loop.Training, "step", every),
+    # some files of a checkpoint are there, others not
+    "writing": (accelerate.checkpointing, "save", every),
+    # all are, and the rename that makes them count is not
+    "written": (stages.training.checkpoint, "_flush", every),
+    # the new checkpoint counts, the old one is not yet gone
+    "replacing": (stages.training.checkpoint.shutil, "rmtree", lambda path, *_, **__: "/.old-" in str(path)),
+    # some files of the teacher cache are there
+    "caching": (stages.distill.cache.store.Store, "commit", every),
+    "evaluating": (stages.training.loop, "predict_each", every),
+    # a snapshot of the student is there, and the checkpoint that covers its epoch is not
+    "kept": (
+        stages.training.loop,
+        "save_checkpoint",
+        lambda _, folder, progress, __: folder.name == "student" and progress.batches == 0,
+    ),
+    "weights": (stages.models.weights, "write_atomic", lambda path, _: path.parent.name == "student"),
+    # the stage's record is written, and the state does not know
+    "recorded": (RunDirectory, "mark", lambda _, stage, status, *__: (stage, status) == ("distill", "done")),
+    # no training, no loader
+    "fold": (runner, "carry_out", lambda _, stage, *__: stage.name == "fold"),
+    # held-out images are loaded and asked about
+    "verifying": (stages.verify.held_out.Answers, "of", every),
+}
 
 
 def start(words: list[str]) -> None:
@@ -98,6 +98,7 @@ def start(words: list[str]) -> None:
     global left, signals
     point, _, count = words[0].partition(":")
     left, signals = int(count or 1), words[1]
-    arm(point)
+    if point != "never":
+        before(*MOMENTS[point])
     sys.argv = ["compress", *words[2:]]
     process()

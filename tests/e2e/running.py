@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from vitcompress.pipeline.cli import main
+from command_line import Result
 
 TINY = (
     "distill.balance=gradients",
@@ -33,6 +30,8 @@ TINY = (
     "gates.min_speedup=null",
     "gates.above_chance=false",  # a few steps may have taught nothing
 )
+WHOLE = (*TINY, "export.target=auto", "export.precision=[fp32,fp16,int8]", "analysis.images=60")
+"""Of the run that the fixture ``finished`` is."""
 SHORT = (
     *TINY,
     "teacher.epochs=1",
@@ -46,14 +45,6 @@ are zero in truth (biases of attention keys) into steps of its learning rate, so
 NAMES = ("--teacher", "cait_s24", "--student", "deit_tiny")
 # One thread: with as many spinning OpenMP threads as cores, anything else that runs makes torch wait for its barriers.
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-
-
-@dataclass(frozen=True)
-class Result:
-    code: int
-    out: str
-    err: str
-    seconds: float
 
 
 @dataclass(frozen=True)
@@ -79,27 +70,12 @@ def sets(*settings: str) -> list[str]:
     return [word for setting in settings for word in ("--set", setting)]
 
 
-def in_process(*arguments: str | Path) -> Result:
-    """`compress ARGUMENTS...` in this process."""
-    out, err = io.StringIO(), io.StringIO()
-    started = time.monotonic()
-    code: object = "returned"
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            main([str(argument) for argument in arguments])
-        except SystemExit as stop:
-            code = stop.code
-    assert isinstance(code, int)
-    return Result(code, out.getvalue(), err.getvalue(), time.monotonic() - started)
-
-
 def command(*arguments: str | Path, python: tuple[str, ...] = ()) -> list[str]:
     return [sys.executable, *python, "-m", "vitcompress", *map(str, arguments)]
 
 
 def as_process(*arguments: str | Path, python: tuple[str, ...] = (), cwd: Path | None = None) -> Result:
     """`compress ARGUMENTS...` as the user starts it."""
-    started = time.monotonic()
     done = subprocess.run(
         command(*arguments, python=python),
         capture_output=True,
@@ -109,4 +85,4 @@ def as_process(*arguments: str | Path, python: tuple[str, ...] = (), cwd: Path |
         timeout=300,
         check=False,
     )
-    return Result(done.returncode, done.stdout, done.stderr, time.monotonic() - started)
+    return Result(done.returncode, done.stdout, done.stderr)

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import yaml
-from running import NAMES, SHORT, TINY, Finished, Result, in_process, sets
+from command_line import Result, in_process
+from running import NAMES, SHORT, Finished, sets
 
 from vitcompress.stages.analysis.figures import draw
 
@@ -174,12 +175,3 @@ def test_auto_decides_says_why_and_is_reused(tmp_path: Path) -> None:
     assert strategy_of(tmp_path / "run") == "plain"
     assert "nothing has to be squeezed" in (tmp_path / "run/report/report.md").read_text()
     assert "nothing to recompute" in in_process(*words).err
-
-
-def test_auto_without_an_analysis_is_refused_at_once(tmp_path: Path) -> None:
-    done = in_process("run", *NAMES, "--strategy", "auto", *sets(*TINY), "-o", tmp_path / "run")
-    assert done.code == 2
-    assert "student.strategy is 'auto', and the analysis that decides it would read 0 images" in " ".join(
-        done.err.split()
-    )
-    assert not (tmp_path / "run").exists()

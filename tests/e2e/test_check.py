@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from command_line import Result, in_process
 from harm import damage_last_block
-from running import Finished, Result, in_process, sets
+from running import Finished, sets
 
 ONNX = sets("check.artifacts=[onnx-fp32]", "check.require=[onnx-fp32]")
 """One artifact, whichever precision measured fastest when the run was made."""

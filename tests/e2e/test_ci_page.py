@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from running import ENVIRONMENT
 
 ROOT = Path(__file__).parents[2]
 ACTION = ROOT / ".github" / "actions" / "compress" / "action.yml"
@@ -30,11 +31,9 @@ Done = subprocess.CompletedProcess[str]
 def shell(place: Path, text: str, **variables: str) -> Done:
     """A script as CI runs it, with our commands first on the path."""
     env = {
-        **os.environ,
+        **ENVIRONMENT,
         "PATH": f"{place / 'bin'}:{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
-        "HF_HUB_OFFLINE": "1",
         **variables,
     }
     words = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", text]
@@ -185,9 +184,15 @@ class Job:
         return (self.place / "compress-comment.md").read_text()
 
 
+OLD = "runs/a b/report/check.junit.xml"
+
+
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
+    """A folder with a cached run, which was checked before."""
     program(tmp_path / "bin", "compress", COMPRESS)
+    (tmp_path / OLD).parent.mkdir(parents=True)
+    (tmp_path / OLD).write_text("of an earlier check")
     return tmp_path
 
 
@@ -209,14 +214,11 @@ def test_a_run_that_does_not_say_where_its_report_is_fails_the_action(place: Pat
 def test_the_action_tells_first_and_fails_last(
     run_ends: int, check_ends: int, code: int, parts: list[str], place: Path
 ) -> None:
-    old = place / "runs" / "a b" / "report" / "check.junit.xml"
-    old.parent.mkdir(parents=True)
-    old.write_text("of an earlier check")
     job = Job(place, config="compress.yaml")
     verdict = job.all(run_ends, check_ends)
     assert verdict.returncode == code
     assert (f"exit code {code}" in verdict.stdout) == (code != 0)
-    assert run_ends > 1 or not old.exists()
+    assert run_ends > 1 or not (place / OLD).exists()
     places = [job.comment.index(part) for part in ["<!-- compress: compress -->", *parts]]
     assert places == sorted(places)
     assert (place / "summary").read_text() == job.comment
@@ -275,11 +277,8 @@ def test_one_comment_is_written_over(
 
 @pytest.mark.parametrize(("run_ends", "check_ends", "code"), [(0, 0, 0), (0, 1, 1), (2, 0, 2), (0, 2, 2)])
 def test_the_gitlab_job_fails_last(run_ends: int, check_ends: int, code: int, place: Path) -> None:
-    job = yaml.safe_load((ROOT / "docs" / "ci" / "gitlab-ci.yml").read_text())["compress"]
+    job = yaml.safe_load(GITLAB.read_text())["compress"]
     variables = {name: value for name, value in job["variables"].items() if name == "BASELINE"}
-    cached = place / "runs" / "a b" / "report" / "check.junit.xml"
-    cached.parent.mkdir(parents=True)
-    cached.write_text("of an earlier check")
     script = "\n".join(job["script"])
     done = shell(place, script, **variables, RUN_ENDS=str(run_ends), CHECK_ENDS=str(check_ends))
     assert (done.returncode, done.stderr) == (code, "")

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from running import Finished, in_process, sets
+from command_line import in_process
+from running import Finished, sets
 
+from vitcompress.pipeline.report.schema import load_report
 from vitcompress.stages.models.students import FoldedLift, LiftStudent
 from vitcompress.stages.verify.stage import _torch_infer as torch_infer
-
-
-def report_of(root: Path) -> dict[str, Any]:
-    return dict(json.loads((root / "report" / "report.json").read_text()))
 
 
 @pytest.fixture
@@ -29,7 +26,7 @@ def test_a_teacher_that_is_worth_too_little_fails_the_run(controlled: Finished) 
     root, result = controlled.root, controlled.result
     assert result.code == 1, result.err
     assert "FAIL student gain by the teacher over labels alone: " in " ".join(result.out.split())
-    control = report_of(root)["training"]["control"]
+    control = load_report(root)["training"]["control"]
     assert (control["epochs"], control["steps"], control["images"]) == (1, 22, 359)
     assert control["gain"]["low"] < control["gain"]["value"] < control["gain"]["high"]
     assert control["sentence"][1:] in " ".join(result.out.split())
@@ -42,7 +39,7 @@ def test_another_limit_is_judged_and_nothing_trained(controlled_copy: Path) -> N
     passed = in_process("verify", root, *sets("gates.min_teacher_gain=-90", "verify.latency_seconds=0.2"))
     assert passed.code == 0, passed.err
     assert "control  reused" in passed.err
-    (row,) = report_of(root)["gates"]
+    (row,) = load_report(root)["gates"]
     assert (row["gate"], row["verdict"]) == ("min_teacher_gain", "pass")
     assert (root / "records" / "control.json").stat().st_mtime_ns == before
 
@@ -58,5 +55,5 @@ def test_a_student_that_never_left_chance_ends_with_1(controlled_copy: Path, mon
     settings = ("gates.min_teacher_gain=null", "gates.above_chance=true", "verify.latency_seconds=0.2")
     result = in_process("verify", controlled_copy, *sets(*settings))
     assert result.code == 1, result.out
-    assert "never-left-chance" in [finding["code"] for finding in report_of(controlled_copy)["findings"]]
+    assert "never-left-chance" in [finding["code"] for finding in load_report(controlled_copy)["findings"]]
     assert "Error: the student never left chance (" in " ".join(result.out.split())

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from command_line import in_process
 from pretend_target import PretendTarget, installed
-from running import in_process
 
 from vitcompress.pipeline.report.schema import load_report
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import psutil
 import pytest
-from running import ENVIRONMENT, NAMES, SHORT, TINY, Finished, Result, as_process, command, crowded, in_process, sets
+from command_line import in_process
+from running import ENVIRONMENT, NAMES, SHORT, TINY, Finished, as_process, command, crowded, sets
 from safetensors.torch import load_file
 
 TWO = ("--num-processes", "2")
@@ -31,8 +32,17 @@ def metrics(root: Path, training: str = "student") -> list[dict[str, Any]]:
     return [line for line in lines if line["training"] == training]
 
 
-def run(root: Path, *extra: str, settings: tuple[str, ...] = SHORT) -> Result:
-    return as_process("run", *NAMES, *sets(*settings), "--output", root, *extra)
+def started(words: list[str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=ENVIRONMENT)
+
+
+def wait_for_epochs(root: Path, epochs: int, process: subprocess.Popen[str]) -> None:
+    """Wait until the student was trained for so many epochs; fail where the process ends before."""
+    deadline = time.monotonic() + 240
+    while not ((root / "metrics.jsonl").is_file() and len(metrics(root)) >= epochs):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")
@@ -100,18 +110,8 @@ def test_torchrun_starts_it_again_after_a_process_died(tmp_path: Path) -> None:
     launcher = ("-m", TORCHRUN[0], "--max-restarts", "1", *TORCHRUN[1:])
     settings = (*TINY, "teacher.epochs=1", "distill.epochs=6", "distill.checkpoint_seconds=0")
     words = (COMPRESS, "run", *NAMES, *sets(*settings), "--output", str(tmp_path / "run"))
-    with subprocess.Popen(
-        [sys.executable, *launcher, *words],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-        env=ENVIRONMENT,
-    ) as agent:
-        deadline = time.monotonic() + 240
-        while not ((tmp_path / "run" / "metrics.jsonl").is_file() and len(metrics(tmp_path / "run")) >= 2):
-            assert agent.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+    with started([sys.executable, *launcher, *words]) as agent:
+        wait_for_epochs(tmp_path / "run", 2, agent)
         children = psutil.Process(agent.pid).children()
         next(child for child in children if child.environ().get("RANK") == "1").kill()
         _, err = agent.communicate(timeout=300)
@@ -124,24 +124,14 @@ class Started:
     """A long training of two processes, past its first epochs."""
 
     def __init__(self, root: Path, *settings: str) -> None:
-        self.root = root
         before = len(metrics(root)) if (root / "metrics.jsonl").is_file() else 0
         arguments = command("run", *NAMES, *sets(*LONG, *settings), "--output", root, *TWO)
-        self.process = subprocess.Popen(
-            arguments, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=ENVIRONMENT
-        )
+        self.process = started(arguments)
         try:
-            self._wait(before + 1)
+            wait_for_epochs(root, before + 1, self.process)
         except BaseException:
             self.kill()
             raise
-
-    def _wait(self, epochs: int) -> None:
-        deadline = time.monotonic() + 120
-        while not ((self.root / "metrics.jsonl").is_file() and len(metrics(self.root)) >= epochs):
-            assert self.process.poll() is None, self.process.communicate()[1]
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
 
     def kill(self) -> None:
         for process in (*self.children(), self.process):
@@ -265,7 +255,8 @@ def test_a_single_step_is_one_processs_work(
 
 
 def test_a_mistake_is_told_once(tmp_path: Path) -> None:
-    result = run(tmp_path / "run", *TWO, settings=(*SHORT, "distill.batch_size=63"))
+    settings = sets(*SHORT, "distill.batch_size=63")
+    result = as_process("run", *NAMES, *settings, "--output", tmp_path / "run", *TWO)
     assert result.code == 2
     assert result.err.count("distill.batch_size is 63, which 2 processes of 1 part(s) each cannot share evenly") == 1
     assert result.err.splitlines()[-1] == "error: rank 0 of 2 ended with exit code 2; its message is above."

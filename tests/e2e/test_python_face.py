@@ -13,14 +13,12 @@ from typing import Any
 
 import pytest
 import yaml
-from running import TINY, Finished
+from running import WHOLE, Finished
 
 import vitcompress as vc
 from vitcompress.pipeline.config import parse_sets
 
 NAME = "cait_s24-deit_tiny-lift-digits"
-SETTINGS = (*TINY, "export.target=auto", "export.precision=[fp32,fp16,int8]", "analysis.images=60")
-"""Of the run that the fixture ``finished`` is."""
 GATE = ("gates.max_size_mb", 5)
 HOMES = {f"vitcompress.pipeline.api.{name}" for name in ("arguments", "baselines", "bundle", "runs")}
 OF_RUNS = [name for name in vc.__all__ if getattr(vc, name).__module__ in HOMES]
@@ -60,7 +58,7 @@ def judged(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Path
     folder = tmp_path_factory.mktemp("judged")
     shutil.copytree(finished.root, folder / "runs" / NAME)
     vc.verify(folder / "runs" / NAME, settings={GATE[0]: GATE[1]}, progress=False)
-    (folder / "quick.yaml").write_text(yaml.safe_dump(parse_sets([*SETTINGS, f"{GATE[0]}={GATE[1]}"])))
+    (folder / "quick.yaml").write_text(yaml.safe_dump(parse_sets([*WHOLE, f"{GATE[0]}={GATE[1]}"])))
     vc.update_baseline(folder / "runs" / NAME, folder / "baseline.json")
     return folder
 

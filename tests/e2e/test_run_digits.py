@@ -9,28 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from running import Finished, as_process, in_process
+import yaml
+from command_line import in_process
+from running import Finished, as_process
 
 from vitcompress.core.artifact_records import ExportRecord
-from vitcompress.core.records import DataRecord, FoldRecord
+from vitcompress.core.records import DataRecord, DistillRecord, StudentRecord, TeacherRecord
 from vitcompress.exporters.bundle import open_bundle
 from vitcompress.exporters.tensorrt import installed_flavours
 from vitcompress.pipeline.plan import STAGES
 from vitcompress.pipeline.report.schema import load_report
-from vitcompress.stages.images.loaders import sample
 from vitcompress.stages.images.sources import recorded_images
-from vitcompress.stages.models.build import build_model
-from vitcompress.stages.models.weights import load_own
 
 RTX = pytest.mark.skipif("tensorrt-rtx" not in installed_flavours(), reason="tensorrt-rtx is not installed")
 
 
 SHOWN = [stage.name for stage in STAGES if stage.name != "control"]
 """Stages that the run is asked for."""
-
-
-def report_of(root: Path) -> dict[str, Any]:
-    return dict(json.loads((root / "report" / "report.json").read_text()))
 
 
 def record_of(root: Path, stage: str, kind: Any) -> Any:
@@ -81,13 +76,13 @@ def test_second_run_recomputes_nothing_and_needs_no_torch(finished: Finished) ->
 
 
 def test_a_deleted_page_is_written_again_and_nothing_else(finished: Finished, run_copy: Path) -> None:
-    before, report = times(run_copy), report_of(run_copy)
+    before, report = times(run_copy), load_report(run_copy)
     page = run_copy / "report" / "report.html"
     page.unlink()
     assert in_process(*finished.arguments, "--output", run_copy).code == 0
     assert times(run_copy) == before
     assert page.is_file()
-    assert report_of(run_copy)["models"] == report["models"]
+    assert load_report(run_copy)["models"] == report["models"]
 
 
 def test_bundle_edited_by_hand_is_made_again_and_the_student_is_not_trained_again(
@@ -96,9 +91,6 @@ def test_bundle_edited_by_hand_is_made_again_and_the_student_is_not_trained_agai
     before = times(run_copy)
     with (run_copy / "bundle" / "labels.txt").open("a") as file:
         file.write("eleven\n")
-    damaged = in_process("predict", run_copy / "bundle", run_copy)
-    assert damaged.code == 2
-    assert "damaged" in damaged.err
     assert in_process(*finished.arguments, "--output", run_copy).code == 0
     open_bundle(run_copy / "bundle")
     after = times(run_copy)
@@ -119,7 +111,7 @@ def test_export_keep_then_verify_reuse_the_trained_student_even_in_a_moved_run(r
     assert "student lift-kept" in exported.out
     verified = in_process("verify", run_copy, "--set", "gates.min_accuracy=100")
     assert verified.code == 1, verified.err
-    verdict = report_of(run_copy)["verdict"]
+    verdict = load_report(run_copy)["verdict"]
     assert (verdict["passed"], verdict["exit_code"]) == (False, 1)
 
 
@@ -140,7 +132,7 @@ def test_single_steps_never_train(finished: Finished, run_copy: Path) -> None:
     assert "compress run" in refused.err
 
 
-def test_predict_needs_no_torch_and_agrees_with_the_report(finished: Finished, tmp_path: Path) -> None:
+def test_predict_agrees_with_the_report(finished: Finished, tmp_path: Path) -> None:
     data = record_of(finished.root, "data", DataRecord)
     held_out = recorded_images(data)[1].val
     labels = {}
@@ -148,14 +140,11 @@ def test_predict_needs_no_torch_and_agrees_with_the_report(finished: Finished, t
         image, label = held_out[index]
         image.save(tmp_path / f"digit {index}.png")
         labels[f"digit {index}.png"] = str(label)
-    done = as_process("predict", finished.root / "bundle", tmp_path, "--json", python=("-X", "importtime"))
+    done = in_process("predict", finished.root / "bundle", tmp_path, "--json")
     assert done.code == 0
-    modules = {line.rpartition("|")[2].strip() for line in done.err.splitlines() if line.startswith("import time:")}
-    assert "onnxruntime" in modules
-    assert not modules & {"torch", "timm", "sklearn", "accelerate"}
     answers = [json.loads(line) for line in done.out.splitlines()]
     right = sum(labels[Path(answer["path"]).name] == answer["labels"][0]["label"] for answer in answers)
-    reported = next(row["top1"]["value"] for row in report_of(finished.root)["models"] if row["deployed"])
+    reported = next(row["top1"]["value"] for row in load_report(finished.root)["models"] if row["deployed"])
     assert len(answers) == len(labels)
     assert 100 * right / len(labels) == pytest.approx(reported, abs=0.3)
     assert right / len(labels) > 0.15  # ten classes: it learned something
@@ -168,26 +157,12 @@ def test_every_precision_and_engine_is_made_measured_or_has_its_reason(finished:
     assert [(engine.flavour, engine.status) for engine in export.engines] == [("tensorrt-rtx", "built")] * 3
     rows = {
         (row["runtime"], row["precision"]): row
-        for row in report_of(finished.root)["models"]
+        for row in load_report(finished.root)["models"]
         if row["model"] != "teacher"
     }
     for precision in ("fp32", "fp16", "int8"):
         assert rows["onnx", precision]["top1"]["value"] is not None
         assert "needs an NVIDIA GPU" in rows["tensorrt-rtx", precision]["top1"]["reason"]
-
-
-def test_the_bundles_weights_load_in_timm(finished: Finished) -> None:
-    import timm
-
-    import vitcompress.stages.models.timm_entry  # noqa: F401 - registers the student's architecture
-
-    folder = finished.root / "bundle" / "timm"
-    data = record_of(finished.root, "data", DataRecord)
-    fold = record_of(finished.root, "fold", FoldRecord)
-    images = sample(recorded_images(data)[1].val, open_bundle(finished.root / "bundle").preprocess, 8)
-    wanted = load_own(build_model(fold.models["lift-kept"]), fold.graphs["lift-kept"], finished.root).eval()(images)
-    network = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-    assert float((network(images) - wanted).abs().max().detach()) < 1e-5
 
 
 def test_a_second_process_is_kept_out(finished: Finished) -> None:
@@ -209,9 +184,16 @@ def test_a_refused_change_leaves_the_finished_run_usable(finished: Finished, run
     assert "nothing to recompute" in good.err
 
 
-def test_another_seed_does_not_get_into_this_folder(finished: Finished) -> None:
-    state = (finished.root / "state.json").read_bytes()
-    refused = in_process(*finished.arguments, "--output", finished.root, "--seed", "1")
-    assert refused.code == 2
-    assert "holds another run (seed was 0, now 1)" in refused.err
-    assert (finished.root / "state.json").read_bytes() == state
+def test_a_dry_run_foretells_the_run_and_leaves_it_alone(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vitcompress.pipeline.dry_run_steps._LOADING_SECONDS", 0.02)
+    before = {path: path.stat().st_mtime_ns for path in finished.root.rglob("*")}
+    told = in_process(*finished.arguments, "--output", finished.root, "--dry-run")
+    assert told.code == 0, told.err
+    tables, _, config = told.out.partition("# config.yaml would hold:\n")
+    assert yaml.safe_load(config) == yaml.safe_load((finished.root / "config.yaml").read_text())
+    assert f"{record_of(finished.root, 'distill', DistillRecord).steps:,} (" in tables
+    for name, kind in (("teacher", TeacherRecord), ("student", StudentRecord)):
+        assert f"{record_of(finished.root, name, kind).cost.parameters:,}" in tables
+    assert "Time of all of this: about" in tables
+    assert "holds this run already" in " ".join(tables.split())
+    assert {path: path.stat().st_mtime_ns for path in finished.root.rglob("*")} == before

@@ -13,10 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from running import ENVIRONMENT, NAMES, TINY, command, in_process, sets
+from command_line import in_process
+from running import ENVIRONMENT, NAMES, TINY, command, sets
 from safetensors.torch import save_file
 
 from vitcompress.core.records import ModelSpec
+from vitcompress.pipeline.report.schema import load_report
 from vitcompress.stages.models.build import build_model
 from vitcompress.stages.models.geometry import reduced_args
 
@@ -28,19 +30,6 @@ SMALL = (
     "distill.batch_size=8",
     "workers=0",
 )
-
-
-def require_usable_elsewhere(root: Path, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run on a relative --data is not tied to the folder that it was started from."""
-    labels = (root / "bundle" / "labels.txt").read_text().splitlines()
-    assert labels == ["deux – 2", "eins, 'one'", "null 0"]
-    with monkeypatch.context() as patch:
-        patch.chdir("/")
-        verified = in_process("verify", root)
-        assert verified.code == 0, verified.err
-        predicted = in_process("predict", root / "bundle", data / "train", "--json")
-        assert predicted.code == 0, predicted.err
-        assert len(predicted.out.splitlines()) == 36 + 2
 
 
 @contextmanager
@@ -89,7 +78,7 @@ def test_real_models_at_full_width(digit_folder: Path, tmp_path: Path) -> None:
         "--data", tmp_path / "data", "-o", tmp_path / "r", *settings,
     )  # fmt: skip
     assert done.code == 0, done.err
-    report = json.loads((tmp_path / "r" / "report" / "report.json").read_text())
+    report = load_report(tmp_path / "r")
     teacher = next(row for row in report["models"] if (row["model"], row["runtime"]) == ("teacher", "torch"))
     assert teacher["parameters"] > 11_000_000
     assert "reduced geometry" not in done.out
@@ -111,14 +100,22 @@ def test_a_folder_at_one_image_size_for_networks_of_different_patches(
     assert done.code == 0, done.err
     told = " ".join(done.err.split())
     assert "the student runs at 40 px (5x5 patches), the teacher at 30 px (5x5 patches)" in told
-    report = json.loads((tmp_path / "r" / "report" / "report.json").read_text())
+    report = load_report(tmp_path / "r")
     assert {row["model"] for row in report["models"]} == {"teacher", "widelast"}
     assert report["config"]["image_size"] == 40
     source = report["training"]["teacher"]["source"]
     assert "; position embeddings resampled from 8x8 to 5x5; without its classifier" in source
     assert "; linear probe" in source
     assert json.loads((tmp_path / "r" / "bundle" / "preprocess.json").read_text())["size"] == 40
-    require_usable_elsewhere(tmp_path / "r", digit_folder, monkeypatch)
+    labels = (tmp_path / "r" / "bundle" / "labels.txt").read_text().splitlines()
+    assert labels == ["deux – 2", "eins, 'one'", "null 0"]
+    with monkeypatch.context() as patch:  # a relative --data ties the run to no working folder
+        patch.chdir("/")
+        verified = in_process("verify", tmp_path / "r")
+        assert verified.code == 0, verified.err
+        predicted = in_process("predict", tmp_path / "r" / "bundle", digit_folder / "train", "--json")
+        assert predicted.code == 0, predicted.err
+        assert len(predicted.out.splitlines()) == 36 + 2
     assert "nothing to recompute" in in_process("run", *words, "--data", "link", "-o", "r").err
     alone = subprocess.run(
         [sys.executable, tmp_path / "r" / "bundle" / "infer.py", digit_folder / "val"],

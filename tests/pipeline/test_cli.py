@@ -7,39 +7,13 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 
 import click
 import pytest
+from command_line import in_process
 
-from vitcompress.core.errors import (
-    DataError,
-    EnvironmentLacksError,
-    ResultError,
-    RunInterrupted,
-    UsageError,
-)
+from vitcompress.core.errors import DataError, EnvironmentLacksError, ResultError, RunInterrupted, UsageError
 from vitcompress.pipeline import cli
-
-
-def ending(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as stop:
-        cli.main(list(arguments))
-    assert isinstance(stop.value.code, int)
-    return stop.value.code
-
-
-@pytest.fixture
-def raising(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
-    """Make `compress doctor` raise."""
-
-    def arrange(error: BaseException) -> None:
-        def fail() -> int:
-            raise error
-
-        monkeypatch.setitem(cli.cli.commands, "doctor", click.Command("doctor", callback=fail))
-
-    return arrange
 
 
 @pytest.mark.parametrize(
@@ -51,20 +25,23 @@ def raising(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
         (RunInterrupted("bad words"), 130),
         (OSError(28, "bad words", "/disk/file"), 2),
         (ZeroDivisionError("bad words"), 2),
+        (DataError("Caught it.\nOriginal Traceback (most recent call last):\n  File\nx.DataError: bad words\n"), 2),
     ],
 )
-def test_errors_end_with_their_code_and_one_line(
-    raising: Callable[[BaseException], None], error: Exception, code: int, capsys: pytest.CaptureFixture[str]
-) -> None:
-    raising(error)
-    assert ending("doctor") == code
-    told = capsys.readouterr()
-    assert told.out == ""
+def test_errors_end_with_their_code_and_one_line(error: Exception, code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise error
+
+    monkeypatch.setitem(cli.cli.commands, "doctor", click.Command("doctor", callback=fail))
+    told = in_process("doctor")
+    assert (told.code, told.out) == (code, "")
     assert "bad words" in told.err
     assert len(told.err.splitlines()) == 1
+    assert "Caught it" not in told.err  # what a loader process says is told in its own words
     assert told.err.startswith("error: ") == (code != 130)
-    assert ending("doctor", "--debug") == code
-    assert "Traceback" in capsys.readouterr().err
+    again = in_process("doctor", "--debug")
+    assert again.code == code
+    assert "Traceback" in again.err
 
 
 @pytest.mark.parametrize(
@@ -75,11 +52,7 @@ def test_errors_end_with_their_code_and_one_line(
     ],
 )
 def test_interrupting_is_130_and_one_sentence(
-    number: signal.Signals,
-    command: str,
-    sentence: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    number: signal.Signals, command: str, sentence: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def asked() -> None:
         os.kill(os.getpid(), number)
@@ -88,19 +61,11 @@ def test_interrupting_is_130_and_one_sentence(
     monkeypatch.setitem(cli.cli.commands, command, click.Command(command, callback=asked))
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
     try:
-        assert ending(command) == 130
+        told = in_process(command)
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
-    assert capsys.readouterr().err.strip() == sentence
-
-
-def test_an_error_of_a_loader_process_is_told_in_its_own_words(
-    raising: Callable[[BaseException], None], capsys: pytest.CaptureFixture[str]
-) -> None:
-    raising(DataError("Caught it.\nOriginal Traceback (most recent call last):\n  File\nx.DataError: image a: b.png\n"))
-    assert ending("doctor") == 2
-    assert capsys.readouterr().err == "error: image a: b.png\n"
+    assert (told.code, told.err.strip()) == (130, sentence)
 
 
 @pytest.mark.parametrize(
@@ -114,9 +79,10 @@ def test_an_error_of_a_loader_process_is_told_in_its_own_words(
         (("models", "deit_tiny*"), "deit_tiny_patch16_224"),
     ],
 )
-def test_commands_that_only_tell(words: tuple[str, ...], part: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert ending(*words) == 0
-    assert part in capsys.readouterr().out
+def test_commands_that_only_tell(words: tuple[str, ...], part: str) -> None:
+    told = in_process(*words)
+    assert told.code == 0
+    assert part in told.out
 
 
 def test_a_reader_that_leaves_is_no_error() -> None:
@@ -138,3 +104,31 @@ def test_starting_imports_nothing_heavy() -> None:
     code = f"import sys, vitcompress.pipeline.cli; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+# gloo's threads must not meet the interpreter's own end (see `process`)
+PROGRAM = """
+import atexit, sys
+import vitcompress.__main__ as command
+
+class Kept:
+    def __del__(self):
+        print("finalized")
+
+kept = Kept()
+atexit.register(print, "at exit")
+
+def main():
+    print("said", end=" ")
+    sys.exit(5)
+
+command.main = main
+command.process()
+"""
+
+
+@pytest.mark.parametrize(("processes", "said"), [("1", "said at exit\nfinalized\n"), ("2", "said at exit\n")])
+def test_one_of_several_processes_ends_before_the_interpreter_does(processes: str, said: str) -> None:
+    environment = {**os.environ, "WORLD_SIZE": processes, "RANK": "0"}
+    ended = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (5, said, "")

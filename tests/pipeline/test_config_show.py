@@ -8,25 +8,21 @@ from typing import Any
 
 import pytest
 import yaml
+from command_line import in_process
 from jsonschema import Draft202012Validator
 
-from vitcompress.pipeline import cli
 from vitcompress.pipeline.config import RunConfig, dump_yaml, load_layer, recipe_names
 
 
-def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+def printed(*arguments: str) -> str:
     """What `compress config ...` prints."""
-    with pytest.raises(SystemExit) as stop:
-        cli.main(["config", *arguments])
-    told = capsys.readouterr()
-    assert stop.value.code == 0, told.err
+    told = in_process("config", *arguments)
+    assert told.code == 0, told.err
     return told.out
 
 
-def test_the_schema_takes_every_recipe_and_names_what_is_wrong(
-    capsys: pytest.CaptureFixture[str], digits: RunConfig
-) -> None:
-    schema = json.loads(printed(capsys, "schema"))
+def test_the_schema_takes_every_recipe_and_names_what_is_wrong(digits: RunConfig) -> None:
+    schema = json.loads(printed("schema"))
     Draft202012Validator.check_schema(schema)
     validator = Draft202012Validator(schema)
     for values in (*map(load_layer, recipe_names()), yaml.safe_load(dump_yaml(digits)), {}):
@@ -36,14 +32,12 @@ def test_the_schema_takes_every_recipe_and_names_what_is_wrong(
     assert "Passes over the training images" in schema["$defs"]["DistillConfig"]["properties"]["epochs"]["description"]
 
 
-def test_each_setting_is_shown_with_where_it_comes_from(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_setting_is_shown_with_where_it_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("own.yaml").write_text("distill: {tau: 2.0}\n")
     options = ("--teacher", "cait_s24", "--student", "deit_tiny", "--seed", "3", "--set", "distill.lr=auto")
     layers = ("--config", "digits", "--config", "own.yaml")
-    rows: list[dict[str, Any]] = json.loads(printed(capsys, "show", "--json", *options, *layers))
+    rows: list[dict[str, Any]] = json.loads(printed("show", "--json", *options, *layers))
     found = {row["key"]: row for row in rows}
     origins = {
         "seed": "--seed",
@@ -60,6 +54,6 @@ def test_each_setting_is_shown_with_where_it_comes_from(
     assert "sqrt(batch / 64) for random weights" in found["distill.lr"]["reason"]
     assert [row["key"] for row in rows if row["value"] == "auto"] == []
     assert not list(tmp_path.glob("runs")), "nothing is begun"
-    text = " ".join(printed(capsys, "show", *options, *layers, "--strategy", "auto").split())
+    text = " ".join(printed("show", *options, *layers, "--strategy", "auto").split())
     assert "decided: networks as small as" in text
     assert "--strategy: the analysis of the" in text

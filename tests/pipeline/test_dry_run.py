@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import printed
 from PIL import Image
 from rich.console import Console
 from small_run import STUDENT, STUDENT_ARGS, TEACHER, TEACHER_ARGS
@@ -66,11 +67,8 @@ def left(folder: Path) -> list[Path]:
     return sorted(path for name in ("work", "temporary") for path in (folder / name).rglob("*"))
 
 
-def printed(found: DryRun, width: int = 100) -> str:
-    console = Console(file=io.StringIO(), width=width)
-    console.print(tables(found))
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
+def shown(found: DryRun, width: int = 100) -> str:
+    return printed(tables(found), width)
 
 
 def test_figures_are_those_of_the_networks_and_the_config(found: DryRun) -> None:
@@ -98,15 +96,15 @@ def test_figures_are_those_of_the_networks_and_the_config(found: DryRun) -> None
 
 
 def test_the_tables_say_what_was_found_and_fit(found: DryRun) -> None:
-    text = printed(found)
+    text = shown(found)
     assert f"{found.networks[0].cost.parameters:,}" in text
     assert "66 (22 an epoch)" in text
     assert f"about {duration(total_seconds(found))}" in text
     assert "reduced geometry" in text
     bytes_kept = 4 * 4 * found.networks[1].cost.parameters
-    assert f"and 4 snapshots on the way, about {size(bytes_kept)} of disk" in " ".join(printed(found, 200).split())
+    assert f"and 4 snapshots on the way, about {size(bytes_kept)} of disk" in " ".join(shown(found, 200).split())
     for width in (80, 100):
-        assert max(map(len, printed(found, width).splitlines())) <= width
+        assert max(map(len, shown(found, width).splitlines())) <= width
 
 
 def test_a_step_that_takes_too_long_is_extrapolated(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,7 +113,7 @@ def test_a_step_that_takes_too_long_is_extrapolated(monkeypatch: pytest.MonkeyPa
     student = found.trainings[-1]
     assert student.extrapolated
     assert (student.line.small.images, student.line.large.images, student.per_pass) == (2, 4, 48)
-    assert "extrapolated from 2 and 4" in printed(found)
+    assert "extrapolated from 2 and 4" in shown(found)
 
 
 def test_processes_and_accumulation_share_the_batch() -> None:
@@ -125,7 +123,7 @@ def test_processes_and_accumulation_share_the_batch() -> None:
     assert student.passes_per_epoch == IMAGES // 24
     assert student.steps_per_epoch == -(-(IMAGES // 24) // 2)
     assert student.step_seconds == pytest.approx(2 * student.pass_seconds)
-    assert "48 = 8 x 2 accumulated x 3 processes" in " ".join(printed(found).split())
+    assert "48 = 8 x 2 accumulated x 3 processes" in " ".join(shown(found).split())
     with pytest.raises(UsageError, match=r"teacher\.batch_size is 64, which 3 processes .* multiple of 3"):
         tried(processes=3)
 
@@ -136,7 +134,7 @@ def test_views_are_answered_once_and_the_steps_do_without_the_teacher() -> None:
     assert found.filling.rows == 2 * IMAGES
     assert 2 * IMAGES * 10 * 2 <= found.filling.bytes < 2 * IMAGES * 10 * 4, "ten logits in half precision, and headers"
     assert found.filling.seconds > 0
-    text = printed(found)
+    text = shown(found)
     assert "2,876 views (2 an image), once" in text
     assert total_seconds(found) == sum(training.seconds for training in found.trainings) + found.filling.seconds
 
@@ -181,8 +179,8 @@ def test_nothing_stays_of_one_that_fails(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_more_memory_than_there_is_is_warned_of(found: DryRun) -> None:
-    assert "Warning" not in printed(found)
-    text = " ".join(printed(replace(found, memory=1_000_000)).split())
+    assert "Warning" not in shown(found)
+    text = " ".join(shown(replace(found, memory=1_000_000)).split())
     assert "Warning: training the student would take about" in text
     assert "raise distill.accumulation or lower distill.batch_size" in text
 
@@ -191,7 +189,7 @@ def test_an_undecided_strategy_stays_so_and_what_was_measured_is_said() -> None:
     found = tried("student.strategy=auto", "teacher.init=pretrained")
     assert found.config.student.strategy == "auto"
     assert "projected" in found.networks[1].what
-    told = " ".join(printed(found).split())
+    told = " ".join(shown(found).split())
     assert "measured here was lift on the last layers" in told
     assert "pretrained weights were not fetched" in told
 

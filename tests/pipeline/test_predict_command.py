@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from command_line import in_process
 from onnx import TensorProto, helper, save
 from PIL import Image
 
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.exporters.bundle import BundledModel, CardFacts, write_bundle
-from vitcompress.pipeline import cli
 
 CARD = CardFacts("a teacher", "a student", "plain", "made up", "0" * 64, 1, 1)
 
@@ -62,17 +62,14 @@ def place(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     return root
 
 
-def predicted(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, list[str], str]:
-    with pytest.raises(SystemExit) as stop:
-        cli.main(["predict", *arguments])
-    assert isinstance(stop.value.code, int)
-    told = capsys.readouterr()
-    return stop.value.code, told.out.splitlines(), told.err
+def predicted(*arguments: str) -> tuple[int, list[str], str]:
+    told = in_process("predict", *arguments)
+    return told.code, told.out.splitlines(), told.err
 
 
 @pytest.mark.usefixtures("place")
-def test_a_line_an_image_with_its_likeliest_labels(capsys: pytest.CaptureFixture[str]) -> None:
-    code, lines, errors = predicted(capsys, "bundle", "images")
+def test_a_line_an_image_with_its_likeliest_labels() -> None:
+    code, lines, errors = predicted("bundle", "images")
     assert (code, errors) == (0, "")
     assert [line.split()[:2] for line in lines] == [
         ["images/a.png", "red"],
@@ -83,8 +80,8 @@ def test_a_line_an_image_with_its_likeliest_labels(capsys: pytest.CaptureFixture
 
 @pytest.mark.usefixtures("place")
 @pytest.mark.parametrize("name", ["colours", "model.onnx"])
-def test_a_model_goes_by_name_file_or_kind(capsys: pytest.CaptureFixture[str], name: str) -> None:
-    code, lines, _ = predicted(capsys, "bundle", "images/a.png", "--json", "--model", name)
+def test_a_model_goes_by_name_file_or_kind(name: str) -> None:
+    code, lines, _ = predicted("bundle", "images/a.png", "--json", "--model", name)
     assert code == 0
     (answer,) = map(json.loads, lines)
     assert answer["path"] == "images/a.png"
@@ -93,25 +90,25 @@ def test_a_model_goes_by_name_file_or_kind(capsys: pytest.CaptureFixture[str], n
 
 
 @pytest.mark.usefixtures("place")
-def test_an_unknown_model_is_refused_with_the_choices(capsys: pytest.CaptureFixture[str]) -> None:
-    code, lines, errors = predicted(capsys, "bundle", "images", "--model", "model.int8.onnx")
+def test_an_unknown_model_is_refused_with_the_choices() -> None:
+    code, lines, errors = predicted("bundle", "images", "--model", "model.int8.onnx")
     assert (code, lines) == (2, [])
     assert "choose one of onnx, engine, model.onnx, model.fp16.tensorrt-rtx.engine." in errors
 
 
-def test_one_unreadable_image_costs_no_other_its_answer(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_unreadable_image_costs_no_other_its_answer(place: Path) -> None:
     (place / "images" / "b.png").write_bytes(b"no image")
-    code, lines, errors = predicted(capsys, "bundle", "images", "--top", "1")
+    code, lines, errors = predicted("bundle", "images", "--top", "1")
     assert code == 2
     assert [line.split()[:2] for line in lines] == [["images/a.png", "red"], ["images/c.png", "red"]]
     assert errors.startswith("error: image images/b.png cannot be read (")
     assert errors.endswith("All others (2) were classified.\n")
 
 
-def test_several_unreadable_images_are_each_named(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_several_unreadable_images_are_each_named(place: Path) -> None:
     for name in ("a", "c"):
         (place / "images" / f"{name}.png").write_bytes(b"no image")
-    code, lines, errors = predicted(capsys, "bundle", "images", "--json")
+    code, lines, errors = predicted("bundle", "images", "--json")
     assert code == 2
     answers = [json.loads(line) for line in lines]
     assert [answer["path"] for answer in answers] == ["images/a.png", "images/b.png", "images/c.png"]
@@ -128,8 +125,8 @@ def test_predicting_loads_no_training_library() -> None:
     code = (
         "import sys, vitcompress.pipeline.cli as cli\n"
         "try:\n    cli.main(['predict', 'bundle', 'images'])\nexcept SystemExit as stop:\n    assert stop.code == 0\n"
-        "heavy = {'torch', 'timm', 'torchvision', 'scipy', 'sklearn', 'matplotlib', 'onnxslim', 'tensorrt_rtx', 'yaml'}"
-        "\nassert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+        "heavy = {'torch', 'timm', 'torchvision', 'accelerate', 'scipy', 'sklearn', 'matplotlib', 'onnxslim'}\n"
+        "heavy |= {'tensorrt_rtx', 'yaml'}\nassert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

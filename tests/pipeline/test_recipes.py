@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import functools
-import io
 import json
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import in_process
 from deciding import decided, images
 
 from vitcompress.core.errors import UsageError
 from vitcompress.pipeline import cli
 from vitcompress.pipeline.api.arguments import request_of
-from vitcompress.pipeline.config import (
-    RunConfig,
-    load_layer,
-    recipe_names,
-    recipe_text,
-    requested_config,
-)
+from vitcompress.pipeline.config import RunConfig, load_layer, recipe_names, recipe_text, requested_config
 from vitcompress.stages.models.geometry import meta_model
 
 PUBLISHED = {
@@ -44,11 +37,6 @@ PUBLISHED = {
 """Each recipe, and words of the published figure in its header."""
 PAPERS = {"skd": "arXiv 2412.19055", "em": "arXiv 2511.15572", "dd": "arXiv 2511.06848"}
 IMAGENET = images(1_281_167, 1000, 50_000)
-
-
-def every_recipe(*names: str) -> Any:
-    """A test for each name."""
-    return pytest.mark.parametrize("name", names)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +69,7 @@ def test_every_row_of_the_published_table_is_a_recipe() -> None:
     assert set(recipe_names()) == {*PUBLISHED, "digits", "folder"}
 
 
-@every_recipe(*PUBLISHED)
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_a_published_recipe_trains_what_was_published(name: str, run_on_a_folder: Callable[[str], RunConfig]) -> None:
     """The values in the file were written by the version whose defaults were the papers' rules for everybody."""
     before = json.loads((Path(__file__).parent / "data" / "published_recipes.json").read_text())[name]
@@ -135,10 +123,7 @@ def test_a_file_of_a_recipes_name_comes_first(tmp_path: Any, monkeypatch: pytest
 
 
 def test_the_list_is_a_table_with_one_short_line_a_recipe() -> None:
-    printed = io.StringIO()
-    with redirect_stdout(printed), pytest.raises(SystemExit):
-        cli.main(["recipes"])
-    lines = printed.getvalue().splitlines()
+    lines = in_process("recipes").out.splitlines()
     start = max(map(len, recipe_names())) + 2
     assert [line[:start].strip() for line in lines] == recipe_names()
     assert all(line[start - 2 : start] == "  " and line[start] != " " for line in lines)

@@ -1,9 +1,11 @@
-"""What tests of stages share: surroundings for a whole file, a copy of a shared run, figures without drawing."""
+"""What tests of stages share: surroundings, a package to install, a copy of a shared run, figures without drawing."""
 
 from __future__ import annotations
 
 import io
 import shutil
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,3 +43,21 @@ def quick_figures(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(draw, "figures", named)
     monkeypatch.setattr(draw, "file_bytes", lambda _: {"png": b"drawn"})
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
+    """Installs a package ``pretend`` with entry points and code, as pip would do it."""
+
+    def lay_out(points: str, code: str = "") -> Path:
+        """Return the file of its entry points."""
+        info = tmp_path / "package" / "pretend-1.0.dist-info"
+        info.mkdir(parents=True)
+        (info.parent / "pretend.py").write_text(code)
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: pretend\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(points)
+        monkeypatch.delitem(sys.modules, "pretend", raising=False)  # an earlier test's
+        monkeypatch.syspath_prepend(str(info.parent))
+        return info / "entry_points.txt"
+
+    return lay_out

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from sample_reports import CASES, file, flip, report_of
+from sample_reports import CASES, advice, file, flip, report_of
 
-from vitcompress.core.analysis_records import Advice, AnalyzeRecord, DynamicsRecord, Recommendation
+from vitcompress.core.analysis_records import AnalyzeRecord, DynamicsRecord
 from vitcompress.core.artifact_records import FlipTable
 
 SCRIPT = "<script>document.title = 'taken over'</script>"
@@ -25,22 +25,12 @@ def rich_report(root: Path) -> dict[str, Any]:
         path = root / f"analysis/figures/{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.linear_gradient("L").convert("RGB").save(path)
-    answer = Recommendation(
-        what="strategy",
-        value="lift",
-        rule="shared basis does not fit",
-        reason="an image needs 302 directions of the basis that all images share, and the student is 192 wide.",
-        numbers={"d95": 302.0},
-        confidence=0.98,
-        source="[EM] arXiv 2511.15572: dataset-level PCA",
-    )
-    advice = Advice(strategy="lift", kind="spectral", pairs=((11, 23),), wide_heads=None, images=1000,
-                    recommendations=(answer,), summary="lift; spectral, 11 <-> 23")  # fmt: skip
+    sample = "1,000 of 4,000 training images, evenly spread"
     changed = replace(
         given,
         data=given.data.model_copy(update={"classes": CLASSES}),
         verify=given.verify.model_copy(update={"flips": (_flips(root),), "answers": file("verify/answers.csv.gz", 9)}),
-        analyze=AnalyzeRecord(images=1000, sample="1,000 of 4,000 training images, evenly spread", advice=advice),
+        analyze=AnalyzeRecord(images=1000, sample=sample, advice=advice("lift")),
         dynamics=DynamicsRecord(
             networks=("teacher", "student before", "student after"),
             files=tuple(file(f"analysis/figures/{name}.png", 9000) for name in FIGURES),

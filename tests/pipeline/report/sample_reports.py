@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from vitcompress.core.analysis_records import Advice, Recommendation
 from vitcompress.core.artifact_records import (
     AccuracyRow,
     BundleRecord,
@@ -129,6 +130,21 @@ def latency(name: str, runtime: Any, batch: int, reason: str = "", precision: An
         speedup_high=1.03 * speedup,
         session_p50_ms=(0.99 * p50, p50, 1.01 * p50),
     )
+
+
+def advice(strategy: Any, reason: str = "a reason", pairs: Any = ((11, 23),)) -> Advice:
+    """What an analysis of 1000 images advises."""
+    entry = Recommendation(
+        what="strategy",
+        value=strategy,
+        rule="a rule",
+        reason=reason,
+        numbers={"d95": 302.0},
+        confidence=0.93,
+        source="[EM] a table",
+    )
+    return Advice(strategy=strategy, kind="spectral", pairs=pairs, wide_heads=None, images=1000,
+                  recommendations=(entry,), summary="a summary")  # fmt: skip
 
 
 def gate(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from command_line import printed
 from markdown_it import MarkdownIt
-from rich.console import Console
 from sample_reports import CASES, NO_ENGINE, NO_GPU, gate, report_of
 
 from vitcompress.core.artifact_records import GatesRecord
@@ -18,13 +17,6 @@ from vitcompress.pipeline.report.document import Records
 from vitcompress.pipeline.report.markdown import MOST, fitted, render
 from vitcompress.pipeline.report.table import Column, Output, Table, terminal
 from vitcompress.pipeline.report.terminal import table
-
-
-def printed(given: Any, width: int = 80) -> str:
-    console = Console(file=io.StringIO(), width=width)
-    console.print(given)
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
 
 
 def cells(text: str, start: str) -> list[str]:

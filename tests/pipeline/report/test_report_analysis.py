@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from rich.console import Console
-from sample_reports import file, report_of
+from command_line import printed
+from sample_reports import advice, file, report_of
 
-from vitcompress.core.analysis_records import Advice, AnalyzeRecord, DynamicsRecord, Recommendation
+from vitcompress.core.analysis_records import AnalyzeRecord, DynamicsRecord
 from vitcompress.pipeline.report.analysis import terminal
 from vitcompress.pipeline.report.document import Records
 from vitcompress.pipeline.report.markdown import render
@@ -25,19 +24,8 @@ WATCHED = DynamicsRecord(
 
 
 def analyzed(strategy: Any) -> AnalyzeRecord:
-    entry = Recommendation(
-        what="strategy",
-        value=strategy,
-        rule="each image fits",
-        reason=REASON,
-        numbers={"d95": 230.0},
-        confidence=0.93,
-        source="[EM] a table",
-    )
-    advice = Advice(strategy=strategy, kind="spectral", pairs=((11, 23),), wide_heads=None, images=1000,
-                    recommendations=(entry,), summary="what to do")  # fmt: skip
     files = (file("analysis/teacher/figures/rank-teacher.png", 9), file("analysis/teacher/analysis.json", 9))
-    return AnalyzeRecord(images=1000, sample="1,000 of 5,000 images", files=files, advice=advice)
+    return AnalyzeRecord(images=1000, sample="1,000 of 5,000 images", files=files, advice=advice(strategy, REASON))
 
 
 def section(records: Records) -> str:
@@ -47,7 +35,7 @@ def section(records: Records) -> str:
 def test_reasons_with_their_numbers_and_links_to_figures(lift: Records) -> None:
     text = section(replace(lift, analyze=analyzed("lift")))
     assert "Read on 1,000 of 5,000 images." in text
-    assert "**Advice**: what to do." in text
+    assert "**Advice**: a summary." in text
     assert "This run's student" not in text
     reason = REASON.replace("|", "\\|").replace("<", "&lt;")
     assert f"- strategy, confidence 0.93: {reason} ([EM] a table)" in text
@@ -92,10 +80,7 @@ def shown(networks: int) -> str:
         "advice": analyzed("lift").model_dump(mode="json").get("advice"),
         "approach": [{"sentence": "entropy: closer."}],
     }
-    console = Console(file=io.StringIO(), width=80)
-    console.print(terminal(document))
-    assert isinstance(console.file, io.StringIO)
-    return console.file.getvalue()
+    return printed(terminal(document))
 
 
 def test_terminal_shows_a_row_a_layer_the_advice_and_the_verdicts() -> None:
@@ -104,7 +89,7 @@ def test_terminal_shows_a_row_a_layer_the_advice_and_the_verdicts() -> None:
     row = next(line for line in text.splitlines() if "block 0" in line)
     assert row.split() == ["block", "0", "64", "5", "(8)", "5", "(8)", "1.25", "1.25", "1.25"]
     assert next(line for line in text.splitlines() if "block 1" in line).split() == ["block", "1", "64", *5 * ["-"]]
-    assert "Advice: what to do" in text
+    assert "Advice: a summary" in text
     assert "- strategy, confidence 0.93: an image needs 230" in text
     assert "entropy: closer." in text
 

@@ -93,6 +93,7 @@ def without(*path: str | int) -> Callable[[dict[str, Any]], Any]:
             lambda report: {"kind": "compress-baseline", "schema_version": 1, "verdict": {}},
             "its kind is 'compress-baseline'",
         ),
+        (lambda report: {**report, "schema_version": 2}, "schema 2, written by another version"),
         (lambda report: {**report, "schema_version": 5}, "schema 5, written by another version"),
         (lambda report: {**report, "schema_version": "4"}, "schema 4, written by another version"),
         (without("models", 1, "label"), "what schema 4 promises ('models.1.label': field required)"),

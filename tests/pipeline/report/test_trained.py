@@ -14,7 +14,7 @@ from vitcompress.core.records import ControlRecord
 from vitcompress.pipeline.report import markdown, terminal
 from vitcompress.pipeline.report.document import Records
 from vitcompress.pipeline.report.shape import Finding
-from vitcompress.pipeline.report.trained import evaluated, findings, noise, worth
+from vitcompress.pipeline.report.trained import evaluated, findings, worth
 
 
 def row(model: str, top1: float, images: int = 1000) -> AccuracyRow:
@@ -109,11 +109,6 @@ def test_an_evaluation_counts_the_weights_that_would_have_been_kept() -> None:
     lines[0]["val_top1_ema"] = 55.0
     lines[2]["val_top1_ema"] = float("nan")
     assert evaluated(lines) == [(1, 55.0), (2, 60.0)]
-
-
-def test_the_noise_is_that_of_two_independent_shares() -> None:
-    assert noise(50.0, 50.0, 1000) == pytest.approx(1.96 * 100 * (2 * 0.25 / 1000) ** 0.5, rel=1e-3)
-    assert noise(100.0, 0.0, 10) == 0.0
 
 
 def test_never_left_chance_is_an_error_where_it_fails_the_run() -> None:

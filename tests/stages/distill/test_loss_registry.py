@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from pretend_package import installed_in
 from pydantic import ValidationError
 
 from vitcompress.core.errors import UsageError
@@ -27,17 +27,16 @@ def distance(student, teacher, tau):
 """
 POINTS = """
 [vitcompress.losses]
-features.cosine = pretend_losses:cosine
-logits.distance = pretend_losses:distance
-logits.gone = pretend_losses:gone
+features.cosine = pretend:cosine
+logits.distance = pretend:distance
+logits.gone = pretend:gone
 """
 
 
 @pytest.fixture
-def pretend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def pretend(install: Callable[..., Path]) -> None:
     """An installed package with two losses."""
-    installed_in(tmp_path, "pretend_losses", PRETEND, POINTS)
-    monkeypatch.syspath_prepend(str(tmp_path))
+    install(POINTS, PRETEND)
 
 
 class Student(torch.nn.Module):
@@ -85,5 +84,5 @@ def test_a_loss_that_is_not_there_is_refused_with_those_that_are() -> None:
 
 @pytest.mark.usefixtures("pretend")
 def test_a_loss_that_its_package_lacks_is_told_in_one_sentence() -> None:
-    with pytest.raises(UsageError, match=r"the loss 'logits.gone' \(pretend_losses:gone\) .* cannot be loaded"):
+    with pytest.raises(UsageError, match=r"the loss 'logits.gone' \(pretend:gone\) .* cannot be loaded"):
         loss_of("logits", "gone")

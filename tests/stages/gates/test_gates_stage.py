@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pretend_package import installed_in
 
 from vitcompress.core.artifact_records import (
     AccuracyRow,
@@ -243,10 +243,9 @@ print(verdict_of(record, ())["blocking"][0])
         ("nodes", "", "EnvironmentLacksError: gate 'pretend:GATE' has the name 'nodes'"),
     ],
 )
-def test_another_package_adds_a_gate(tmp_path: Path, field: str, out: str, err: str) -> None:
-    source = PRETEND.replace('"max_nodes"', f'"{field}"')
-    installed_in(tmp_path, "pretend", source, "[vitcompress.gates]\nnodes = pretend:GATE\n")
-    path = os.pathsep.join([str(tmp_path), str(Path(__file__).parent), *sys.path])
+def test_another_package_adds_a_gate(install: Callable[..., Path], field: str, out: str, err: str) -> None:
+    install("[vitcompress.gates]\nnodes = pretend:GATE\n", PRETEND.replace('"max_nodes"', f'"{field}"'))
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     environment = {**os.environ, "PYTHONPATH": path}
     words = [sys.executable, "-c", JUDGE]
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from pretend_package import installed_in
 from sklearn.datasets import load_digits
 from small_run import LIGHT_AUGMENT, SPEC
 from torch.utils.data import IterableDataset
@@ -220,13 +219,11 @@ class Manifest(Source):
 
 
 @pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def package(install: Callable[..., Path]) -> Iterator[Path]:
     """An installed package with a source; the file of its entry points."""
-    points = "[vitcompress.sources]\nmanifest = pretend_source:Manifest\n"
-    file = installed_in(tmp_path / "package", "pretend_source", MANIFEST, points)
-    monkeypatch.syspath_prepend(str(tmp_path / "package"))
+    points = install("[vitcompress.sources]\nmanifest = pretend:Manifest\n", MANIFEST)
     installed.cache_clear()
-    yield file
+    yield points
     installed.cache_clear()
 
 
@@ -268,6 +265,6 @@ def test_images_are_held_out_where_the_source_has_no_split(tmp_path: Path) -> No
 
 
 def test_a_source_that_cannot_be_loaded_is_named(package: Path) -> None:
-    package.write_text("[vitcompress.sources]\ngone = pretend_source:Gone\n")
-    with pytest.raises(UsageError, match=r"the source of images 'gone' \(pretend_source:Gone\) .* cannot be loaded"):
+    package.write_text("[vitcompress.sources]\ngone = pretend:Gone\n")
+    with pytest.raises(UsageError, match=r"the source of images 'gone' \(pretend:Gone\) .* cannot be loaded"):
         source_of("/data")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -104,18 +104,15 @@ def pretend_net(pretrained: bool = False, **keywords: Any) -> Pretend:
 
 
 @pytest.fixture(autouse=True)
-def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A package with the family, installed as pip would do it."""
+def installed(install: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package with the family, installed as pip would do it; the file of its entry points."""
     if not is_model("pretend_net"):
         register_model(pretend_net)  # as the package's module does
-    info = tmp_path / "pretend-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: pretend\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[vitcompress.families]\npretend = {__name__}:PretendFamily\n")
-    monkeypatch.syspath_prepend(tmp_path)
+    points = install(f"[vitcompress.families]\npretend = {__name__}:PretendFamily\n")
     monkeypatch.setattr(registry, "_BY_NAME", dict(registry._BY_NAME))
     monkeypatch.setattr(registry, "_BY_TYPE", {})
     registry.load_installed.cache_clear()
+    return points
 
 
 def student(graph: str = "plain") -> Any:

@@ -1,0 +1,40 @@
+"""`compress` in the tests' own process, and what it prints."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from vitcompress.pipeline.cli import main
+
+
+@dataclass(frozen=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+def in_process(*arguments: str | Path) -> Result:
+    """`compress ARGUMENTS...` in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    code: object = "returned"
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            main([str(argument) for argument in arguments])
+        except SystemExit as stop:
+            code = stop.code
+    assert isinstance(code, int)
+    return Result(code, out.getvalue(), err.getvalue())
+
+
+def printed(renderable: Any, width: int = 80) -> str:
+    """What a terminal of a width shows of it."""
+    file = io.StringIO()
+    Console(file=file, width=width).print(renderable)
+    return file.getvalue()
