@@ -12,7 +12,7 @@ from pydantic import Field
 
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.record import FileRef as FileRef
-from vitcompress.core.record import Record as Record
+from vitcompress.core.record import Record
 
 Strategy = Literal["plain", "lift", "widelast", "uniform"]
 WideHeads = Literal["size", "count"]

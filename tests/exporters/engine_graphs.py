@@ -9,10 +9,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from vitcompress.exporters.precision.calibrate import calibrated
 from vitcompress.exporters.precision.graph import load_source
 from vitcompress.exporters.precision.halves import fp16_from_fp32
-from vitcompress.exporters.precision.integers import int8_from_fp32, quantizable
+from vitcompress.exporters.precision.integers import calibrated, int8_from_fp32, quantizable
 
 
 def fp16_file(source: Path, path: Path) -> Path:

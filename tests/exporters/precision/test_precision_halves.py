@@ -12,7 +12,7 @@ from reduced_models import export, with_huge_mlp
 from vitcompress.exporters.precision.compare import logits_of
 from vitcompress.exporters.precision.graph import SourceGraph, inferred, load_source, tensor_types
 from vitcompress.exporters.precision.halves import fp16_from_fp32
-from vitcompress.exporters.precision.simulate import simulated
+from vitcompress.exporters.precision.trial import simulated
 
 
 @pytest.fixture(scope="module")

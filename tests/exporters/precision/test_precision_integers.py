@@ -8,10 +8,9 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from vitcompress.exporters.precision.calibrate import Ranges, calibrated
 from vitcompress.exporters.precision.compare import logits_of
 from vitcompress.exporters.precision.graph import SourceGraph, load_source
-from vitcompress.exporters.precision.integers import int8_from_fp32, quantizable
+from vitcompress.exporters.precision.integers import Ranges, calibrated, int8_from_fp32, quantizable
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,7 @@ from reduced_models import LOOSE, digits, export, reduce, trained
 from vitcompress.core.artifact_records import Precision
 from vitcompress.core.errors import UsageError
 from vitcompress.exporters.precision.audit import operator_dtypes
-from vitcompress.exporters.precision.compare import deviation
-from vitcompress.exporters.precision.limits import default_limits
+from vitcompress.exporters.precision.compare import LIMITS, deviation
 from vitcompress.exporters.precision.reduce import reduced_from_onnx
 from vitcompress.exporters.runners import OnnxRunner
 from vitcompress.exporters.tensorrt import engine_from_onnx, installed_flavours
@@ -62,7 +61,7 @@ def test_a_trained_network_is_far_within_the_default_limits(trained_file: Path, 
     images, classes = digits()
     with OnnxRunner(trained_file) as runner:
         assert (runner.infer(images[1400:]).argmax(axis=1) == classes[1400:]).mean() > 0.7
-    limits = default_limits(precision)
+    limits = LIMITS[precision]
     said: list[str] = []
     facts = reduced_from_onnx(
         trained_file,

@@ -11,9 +11,9 @@ from rich.console import Console
 from sample_reports import file, report_of
 
 from vitcompress.core.analysis_records import Advice, AnalyzeRecord, DynamicsRecord, Recommendation
-from vitcompress.pipeline.report.analysis import terminal
 from vitcompress.pipeline.report.document import Records
 from vitcompress.pipeline.report.markdown import render
+from vitcompress.pipeline.report.terminal import analysis as terminal
 
 REASON = "an image needs 230 directions | of the shared <basis>, and the student is 192 wide."
 WATCHED = DynamicsRecord(
