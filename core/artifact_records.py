@@ -6,7 +6,6 @@ Everything before (data, networks, training) is in ``core.records``.
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import Field
@@ -14,19 +13,7 @@ from pydantic import Field
 from vitcompress.core.preprocess import Input as Input
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.record import FileRef, Record
-from vitcompress.core.records import Cost, DataRecord, DistillRecord, FoldRecord, Graph, StudentRecord, TeacherRecord
-
-
-@dataclass(frozen=True)
-class FoldedInputs:
-    """Records of the stages up to ``fold``, which the stages after it read."""
-
-    data: DataRecord
-    teacher: TeacherRecord
-    student: StudentRecord
-    distill: DistillRecord
-    fold: FoldRecord
-
+from vitcompress.core.records import Cost, Graph
 
 Precision = Literal["fp32", "fp16", "bf16", "int8", "fp8"]
 """Number format of the matrix products; LayerNorm and Softmax stay in fp32 in all of them."""

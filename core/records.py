@@ -6,6 +6,7 @@ read nothing else about an earlier stage.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
@@ -243,3 +244,14 @@ class FoldRecord(Record):
     tolerance: float
     images: int
     rank: int | None
+
+
+@dataclass(frozen=True)
+class FoldedInputs:
+    """Records of the stages up to ``fold``, which the stages after it read."""
+
+    data: DataRecord
+    teacher: TeacherRecord
+    student: StudentRecord
+    distill: DistillRecord
+    fold: FoldRecord

@@ -10,10 +10,10 @@ from vitcompress.core.artifact_records import (
     Artifact,
     EngineArtifact,
     ExportRecord,
-    FoldedInputs,
     Rejected,
     VerifyRecord,
 )
+from vitcompress.core.records import FoldedInputs
 from vitcompress.exporters.bundle import CardFacts
 from vitcompress.exporters.bundled import file_name
 

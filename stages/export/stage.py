@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from vitcompress.core.artifact_records import EngineArtifact, ExportRecord, OnnxArtifact, Precision
-from vitcompress.core.artifact_records import FoldedInputs as Inputs
 from vitcompress.core.context import Context
 from vitcompress.core.errors import ResultError
+from vitcompress.core.records import FoldedInputs as Inputs
 from vitcompress.exporters import targets
 from vitcompress.exporters.targets import BuildOptions
 from vitcompress.stages.export.config import DEFAULT_PRECISIONS, ExportConfig
