@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from vitcompress.core.artifact_records import Precision
 from vitcompress.core.errors import CompressError
 from vitcompress.exporters.onnx import onnx_from_module
-from vitcompress.exporters.precision.limits import Limits, default_limits
+from vitcompress.exporters.precision.compare import LIMITS, Limits
 from vitcompress.exporters.precision.reduce import reduced_from_onnx
 from vitcompress.exporters.runners import OnnxRunner
 from vitcompress.exporters.tensorrt import engine_from_onnx, installed_flavours
@@ -71,7 +71,7 @@ class Cell:
         """Whether the limits of the precision hold against torch; fp32: 1e-3 and every top-1."""
         if self.precision == "fp32":
             return self.difference <= 1e-3 and (self.agreement == 1.0 or self.geometry == "full")
-        limits = default_limits(self.precision)
+        limits = LIMITS[self.precision]
         agrees = self.agreement >= limits.agreement or self.geometry == "full"
         return self.difference <= limits.difference * self.spread and agrees
 
@@ -127,7 +127,7 @@ class Row:
         )
 
     def _limits(self, precision: Precision) -> Limits:
-        limits = default_limits(precision)
+        limits = LIMITS[precision]
         return replace(limits, agreement=0.0) if self.geometry == "full" else limits
 
     def _engine(self, path: Path, precision: Precision) -> tuple[float | None, float | None, str]:
@@ -145,7 +145,7 @@ class Row:
             )
         except CompressError as error:
             return None, None, str(error)
-        return facts.bytes / _MEGABYTE, facts.seconds, f"tensorrt-rtx {facts.version}"
+        return path.with_suffix(".engine").stat().st_size / _MEGABYTE, facts.seconds, f"tensorrt-rtx {facts.version}"
 
 
 def _logits(module: nn.Module, images: NDArray[Any]) -> NDArray[np.float32]:

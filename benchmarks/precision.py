@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from vitcompress.core.artifact_records import Precision
 from vitcompress.core.errors import CompressError, EnvironmentLacksError
 from vitcompress.exporters.onnx import onnx_from_module
-from vitcompress.exporters.precision.limits import Limits
+from vitcompress.exporters.precision.compare import Limits
 from vitcompress.exporters.precision.reduce import reduced_from_onnx
 from vitcompress.exporters.runners import OnnxRunner
 from vitcompress.exporters.tensorrt import engine_from_onnx, installed_flavours
@@ -106,7 +106,7 @@ def engine(path: Path, precision: Precision) -> dict[str, Any]:
         )
     except CompressError as error:
         return {"reason": str(error)}
-    return {"seconds": facts.seconds, "bytes": facts.bytes}
+    return {"seconds": facts.seconds, "bytes": path.with_suffix(".engine").stat().st_size}
 
 
 def latency(folder: Path, images: NDArray[np.float32], rounds: int) -> dict[str, dict[str, float]]:

@@ -1,11 +1,14 @@
-"""Files that are either whole or absent, and that never leave their folder."""
+"""Files that are either whole or absent, and that never leave their folder; JSON files that may be anything."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -44,10 +47,15 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         raise
 
 
-def unwritable(error: OSError) -> str:
-    """Return why ``write_atomic`` could not write, in words for the user."""
-    # Making a folder where a file is gives "File exists", which sounds as if writing over it were the trouble.
-    return "a file is where a folder is needed" if isinstance(error, FileExistsError) else str(error.strerror)
+@contextmanager
+def writing(what: str, remedy: str = "a folder you may write to with --output") -> Iterator[None]:
+    """Within the block files are written; a UsageError is raised where ``what`` they make cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        # Making a folder where a file is gives "File exists", which sounds as if writing over it were the trouble.
+        why = "a file is where a folder is needed" if isinstance(error, FileExistsError) else error.strerror
+        raise UsageError(f"{what} cannot be written ({why}); give {remedy}.") from error
 
 
 def refused_write(error: BaseException) -> OSError | None:
@@ -93,3 +101,40 @@ def references_in(value: Any) -> list[FileRef]:
     if isinstance(value, (list, tuple)):
         return [ref for item in value for ref in references_in(item)]
     return []
+
+
+def absent_folders(root: Path) -> list[Path]:
+    """Return ``root`` and those of its parents that do not exist, deepest first."""
+    return [folder for folder in (root, *root.parents) if not folder.exists()]
+
+
+def remove_empty(folders: list[Path]) -> None:
+    """Remove those of the folders, in this order, that are empty."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def read_object(file: Path, what: str, remedy: str) -> dict[str, Any]:
+    """Return the JSON object in a file; ``what`` it should be and the ``remedy`` if it is damaged are for the message.
+
+    Raises:
+        UsageError: it is no file, cannot be read, or holds no JSON object.
+    """
+    try:
+        if not file.is_file():
+            kind = "a folder" if file.is_dir() else "no regular file" if file.exists() else "missing"
+            raise UsageError(f"{what} '{file}' is {kind}; give a JSON file.")
+        content = json.loads(file.read_bytes().decode(), parse_constant=_refuse_constant)
+    except OSError as error:
+        raise UsageError(f"{what} '{file}' cannot be read ({error.strerror}); check its permissions.") from error
+    except (ValueError, RecursionError) as error:
+        said = " ".join(str(error).split())[:120]
+        raise UsageError(f"{what} '{file}' is damaged or no JSON ({said}); {remedy}.") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{what} '{file}' holds a {type(content).__name__}, not a JSON object; {remedy}.")
+    return content
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")

@@ -6,13 +6,14 @@ read nothing else about an earlier stage.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.record import FileRef as FileRef
-from vitcompress.core.record import Record as Record
+from vitcompress.core.record import Record
 
 Strategy = Literal["plain", "lift", "widelast", "uniform"]
 WideHeads = Literal["size", "count"]
@@ -243,3 +244,14 @@ class FoldRecord(Record):
     tolerance: float
     images: int
     rank: int | None
+
+
+@dataclass(frozen=True)
+class FoldedInputs:
+    """Records of the stages up to ``fold``, which the stages after it read."""
+
+    data: DataRecord
+    teacher: TeacherRecord
+    student: StudentRecord
+    distill: DistillRecord
+    fold: FoldRecord

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
 from vitcompress.core.errors import UsageError
-from vitcompress.core.files import is_intact, references_in, sha256_of, write_atomic
+from vitcompress.core.files import is_intact, references_in, sha256_of, write_atomic, writing
 from vitcompress.core.record import Record
 
 RecordType = TypeVar("RecordType", bound=Record)
@@ -63,13 +63,9 @@ class RunDirectory:
         run = cls(root)
         if cls.begun(root, identity):
             return run
-        try:
+        with writing(f"output '{root}'"):
             root.mkdir(parents=True, exist_ok=True)
             run._write_state({"schema": STATE_SCHEMA, "identity": identity, "created": utc_now(), "stages": {}})
-        except OSError as error:
-            raise UsageError(
-                f"output '{root}' cannot be written ({error.strerror}); give a folder you may write to with --output."
-            ) from error
         return run
 
     @classmethod

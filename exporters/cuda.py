@@ -74,11 +74,7 @@ class GpuFacts:
 
 
 def gpu_facts() -> GpuFacts:
-    """Return the first GPU and its driver now.
-
-    Raises:
-        EnvironmentLacksError: there is no GPU.
-    """
+    """Return the first GPU and its driver now; an EnvironmentLacksError is raised where there is none."""
     device, number = ctypes.c_int(0), ctypes.c_int(0)
     _call("cuDeviceGet", ctypes.byref(device), 0)
     name, address = ctypes.create_string_buffer(256), ctypes.create_string_buffer(32)

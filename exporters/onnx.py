@@ -54,14 +54,10 @@ def onnx_from_module(
     The graph is that of the module in eval mode with attention as separate MatMul and Softmax (fewer nodes and a
     smaller engine than the fused operator's decomposition). ``module`` itself is not touched.
 
-    Args:
-        module: maps float32 ``[B, 3, size, size]`` (or, with ``input`` uint8, pixels uint8 ``[B, size, size, 3]``) to
-            float32 logits ``[B, K]``; may be on any device, in any mode.
-        path: the ONNX file; weights over ``EXTERNAL_ABOVE`` bytes go to ``path`` + ``.data`` beside it.
-        size: side of the square input, pixels.
-        max_batch: largest batch the graph is meant for; the batch dimension is dynamic from 1.
-        opset: 20 keeps LayerNormalization and Gelu single operators, which TensorRT parses natively.
-        input: what ``module`` takes, and so the graph.
+    ``module`` maps float32 ``[B, 3, size, size]`` (or, with ``input`` uint8, pixels uint8 ``[B, size, size, 3]``) to
+    float32 logits ``[B, K]``, on any device, in any mode. Weights over ``EXTERNAL_ABOVE`` bytes go to ``path`` +
+    ``.data``. The batch dimension is dynamic from 1; ``max_batch`` is the largest that the graph is meant for. Operator
+    set 20 keeps LayerNormalization and Gelu single operators, which TensorRT parses natively.
 
     Raises:
         ResultError: the module cannot be exported, or the graph is not the one promised above.

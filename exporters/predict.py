@@ -57,11 +57,8 @@ def predict(
 ) -> Iterator[Prediction]:
     """Yield the ``top`` likeliest classes (all, when there are fewer) of every image, in order of :func:`image_files`.
 
-    An image that cannot be read is given with its ``error``; the others are not held up by it.
-
-    Args:
-        batch: images in memory and in the model at a time, where the model takes as many.
-        model: name or file of one of the bundle's models, or ``onnx`` or ``engine`` for the recommended one.
+    An image that cannot be read is given with its ``error``; the others are not held up by it. ``batch`` images are in
+    memory and in the model at a time, where it takes as many. ``model`` is as for ``Bundle.model``.
 
     Raises:
         UsageError: there is no such model.
@@ -95,11 +92,7 @@ def _read(bundle: Bundle, file: Path) -> NDArray[Any] | str:
 
 
 def _probabilities(runner: Runner, images: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
-    """Return probabilities ``[B, K]``, float64, of the images.
-
-    Raises:
-        ResultError: the model gave something other than numbers.
-    """
+    """Return probabilities ``[B, K]``, float64; a ResultError is raised where the model gave other than numbers."""
     logits = runner.infer(np.stack(images)).astype(np.float64)
     if not np.isfinite(logits).all():
         raise ResultError(f"{runner.path} gave logits that are not numbers; do not deploy this bundle.")

@@ -16,13 +16,12 @@ from torch import nn
 
 from vitcompress.core.context import Context
 from vitcompress.core.errors import UsageError
-from vitcompress.core.files import unwritable
+from vitcompress.core.files import absent_folders, remove_empty, writing
 from vitcompress.core.processes import world_size
 from vitcompress.core.records import ModelSpec
 from vitcompress.core.rundir import RunDirectory
 from vitcompress.pipeline.config.facts import Machine
 from vitcompress.pipeline.config.networks import resolve_network, sized
-from vitcompress.pipeline.folders import absent_folders, remove_empty
 from vitcompress.stages.analysis.advice import advise
 from vitcompress.stages.analysis.config import AnalysisConfig
 from vitcompress.stages.analysis.network import read_network
@@ -121,17 +120,11 @@ def _claimed(folder: Path, console: Console) -> Iterator[None]:
     """
     absent = absent_folders(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        remove_empty(absent)
-        raise UsageError(
-            f"output '{folder.parent}' cannot be written ({unwritable(error)}); give a folder you may write to with "
-            "--output."
-        ) from error
-    if (folder / DOCUMENT).is_file():
-        console.print(f"note     replaces the earlier analysis in {folder}", highlight=False, markup=False)
-    try:
+        with writing(f"output '{folder.parent}'"):
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+        if (folder / DOCUMENT).is_file():
+            console.print(f"note     replaces the earlier analysis in {folder}", highlight=False, markup=False)
         yield
     except BaseException:
         remove_empty(absent)

@@ -116,7 +116,7 @@ def check(run_directory: Path, baseline: Path, update: bool, force: bool, **give
 @verbose_option
 def analyze(run_directory: Path | None, images: int | None, verbose: bool, **given: Any) -> int:
     """Read features layer by layer: a RUN's teacher, student and snapshots, or any --model on --data."""
-    from vitcompress.pipeline.report import analysis
+    from vitcompress.pipeline.report import terminal
 
     asked = [f"--{name.replace('_', '-')}" for name, value in given.items() if value is not None]
     if run_directory is not None and asked:
@@ -125,7 +125,7 @@ def analyze(run_directory: Path | None, images: int | None, verbose: bool, **giv
         found = vc.analyze(run_directory, images, verbose=verbose)
     else:
         found = _analyze_model(images, **given)
-    Console().print(analysis.terminal(found.document))
+    Console().print(terminal.analysis(found.document))
     click.echo(f"analysis {found.folder}")
     return EXIT_OK
 
@@ -210,10 +210,10 @@ def show_recipe(name: str) -> int:
 @click.option("-o", "--output", type=FOLDER, help="Also write compare.md, compare.json and a plot to this folder.")
 def compare(runs: tuple[Path, ...], output: Path | None) -> int:
     """Deployed models of several runs side by side: accuracy, speed, size, and which are Pareto-optimal."""
-    from vitcompress.pipeline.compare import pareto, read, tell
+    from vitcompress.pipeline.compare import read, tell
 
     comparison = read.compared(runs)
-    Console().print(tell.terminal(comparison, pareto.standings(comparison)))
+    Console().print(tell.terminal(comparison, read.standings(comparison)))
     if output is not None:
         for path in tell.write(comparison, output):
             click.echo(f"wrote    {path}")

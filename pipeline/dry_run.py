@@ -18,8 +18,7 @@ from vitcompress.core.records import Cost, DataRecord
 from vitcompress.core.words import counted, duration
 from vitcompress.pipeline.config import RunConfig
 from vitcompress.pipeline.config.networks import resolve_network, size_notes
-from vitcompress.pipeline.dry_run_figures import Filling, Training
-from vitcompress.pipeline.dry_run_steps import fitting, learning
+from vitcompress.pipeline.dry_run_steps import Filling, Training, fitting, learning
 from vitcompress.pipeline.preview import Preview, preview
 from vitcompress.pipeline.request import notes
 from vitcompress.stages.student import stage as student_stage
@@ -60,16 +59,9 @@ class DryRun(Preview):
 
 
 def dry_run(config: RunConfig, output: Path | None, processes: int, console: Console) -> DryRun:
-    """Decide, check and measure.
+    """Decide, check and measure; arguments and errors are those of ``preview``.
 
-    Args:
-        config: as requested, "auto" included.
-        output: the run directory, as for ``vitcompress.pipeline.run.run_all``; it is not made.
-        processes: that would train together; one alone is measured, with its share of the batch and of the cores.
-        console: where progress goes.
-
-    Raises:
-        CompressError: as the run would before its first step.
+    One of the ``processes`` alone is measured, with its share of the batch and of the cores.
     """
     with preview(config, output, processes, console) as found:
         if found.context.threads:
@@ -174,9 +166,7 @@ def _notes(preview: Preview) -> list[str]:
 def views_advice(config: RunConfig, training: Training) -> list[str]:
     """Return what ``distill.views`` would save, where it is noticeable and can be had; no or one sentence.
 
-    Args:
-        config: resolved.
-        training: the student's, measured with the teacher live.
+    The student's ``training`` was measured with the teacher live.
     """
     augment = config.distill.augmentation
     views = max(_VIEWS, augment.repeats)

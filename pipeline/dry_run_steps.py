@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
@@ -11,7 +11,6 @@ from torch.utils.data import DataLoader
 
 from vitcompress.core.context import Context
 from vitcompress.core.records import StudentRecord, TeacherRecord
-from vitcompress.pipeline.dry_run_figures import Filling, Training
 from vitcompress.pipeline.preview import Preview
 from vitcompress.stages.distill.cache.fill import parts_of
 from vitcompress.stages.distill.cache.store import Store
@@ -28,6 +27,7 @@ from vitcompress.stages.training.config import TrainingConfig
 from vitcompress.stages.training.device import make_accelerator
 from vitcompress.stages.training.job import Job
 from vitcompress.stages.training.measure import (
+    StepLine,
     first_images,
     measure_forward,
     measure_line,
@@ -43,6 +43,122 @@ _FEWEST = 4
 _LOADED = 8
 """Images in a batch while the loader is measured: its rate hardly depends on it, and a small one is soon there."""
 _LOADING_SECONDS = 1.5
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training, counted and estimated; times are seconds."""
+
+    name: str
+    config: TrainingConfig
+    """Resolved."""
+    epochs: int
+    images: int
+    held_out: int
+    processes: int
+    line: StepLine
+    """Forward and backward, measured: seconds and bytes by images."""
+    loading: float
+    """Images a second of the loader alone, in one process."""
+    workers: int
+    shares_cores: bool
+    """Whether loading takes time from the networks: the same cores do both."""
+    evaluating: float
+    """Seconds an image of an evaluation of one network, without loading it."""
+    precision: str = "float32"
+    """What it was measured in, and would compute in."""
+    beside: float = 0.0
+    """Seconds an image of a live teacher's answers; 0 where there is none, or where they could not be kept."""
+
+    @property
+    def section(self) -> str:
+        """Of the config that its settings are in."""
+        return "distill" if self.name == "student" else self.name
+
+    @property
+    def per_pass(self) -> int:
+        """Images of one forward pass of one process."""
+        return int(self.config.batch_size) // self.config.accumulation // self.processes
+
+    @property
+    def passes_per_epoch(self) -> int:
+        """Forward and backward passes; the last images that fill no batch are left out."""
+        return self.images // (int(self.config.batch_size) // self.config.accumulation)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps."""
+        return -(-self.passes_per_epoch // self.config.accumulation)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        return self.epochs * self.steps_per_epoch
+
+    @property
+    def extrapolated(self) -> bool:
+        """Whether a pass of the real size was too long to be measured."""
+        return self.line.large.images < self.per_pass
+
+    @property
+    def needed(self) -> float:
+        """Images a second that the networks would take, were there no waiting."""
+        return self.per_pass / self.line.seconds(self.per_pass)
+
+    @property
+    def pass_seconds(self) -> float:
+        """A pass with its loading."""
+        return self._with_loading(self.line.seconds(self.per_pass), self.per_pass)
+
+    @property
+    def step_seconds(self) -> float:
+        """An optimizer step with its loading."""
+        return self.pass_seconds * self.config.accumulation
+
+    @property
+    def evaluations(self) -> int:
+        """Passes over the held-out images, the last epoch's included."""
+        return (self.epochs - 1) // int(self.config.eval_every) + 1
+
+    @property
+    def evaluation_seconds(self) -> float:
+        """Of all of them: each judges the raw weights and, where there are any, the averaged ones, in one pass."""
+        judged = 1 if self.config.ema_decay is None else 2
+        images = self.evaluations * self.held_out / self.processes
+        return self._with_loading(judged * images * self.evaluating, images)
+
+    @property
+    def seconds(self) -> float:
+        """Of all passes and evaluations."""
+        return self.epochs * self.passes_per_epoch * self.pass_seconds + self.evaluation_seconds
+
+    def saved_by_views(self, views: int) -> float:
+        """Return the seconds less than with a live teacher, were its answers to ``views`` views of an image kept.
+
+        Filling the cache loads every view once more.
+        """
+        passes = float(self.images) * (self.epochs - views) / self.processes
+        filled = float(self.images) * views / self.processes
+        return passes * self.beside - filled / self.loading
+
+    def _with_loading(self, computing: float, images: float) -> float:
+        loading = images / self.loading
+        return computing + loading if self.shares_cores else max(computing, loading)
+
+
+@dataclass(frozen=True)
+class Filling:
+    """Running the teacher once on every view."""
+
+    views: int
+    """Of each image."""
+    rows: int
+    """Views of all of them."""
+    seconds: float
+    bytes: int
+    """At most, of the disk."""
+    max_bytes: float
+    """That the config allows."""
 
 
 def _per_pass(config: TrainingConfig, found: Preview) -> int:
@@ -111,10 +227,7 @@ def learning(
 def _for_measuring(config: Any, operations: float, found: Preview) -> Any:
     """Return the config of a training whose steps are short enough to take some here.
 
-    Args:
-        config: of the real training.
-        operations: floating-point operations an image, forward and backward.
-        found: says on which device, and how the batch is shared.
+    ``operations`` are the floating-point operations an image, forward and backward.
     """
     per_pass = _per_pass(config, found)
     images = (_STEPS + 1) * 1.5  # of a step, and half as many in the smaller one

@@ -51,7 +51,8 @@ def launch(processes: int, arguments: Sequence[str], command: str) -> None:
     finally:
         _end(children)
     if failed:
-        raise _error(processes, *_first_cause(failed))
+        causes = {rank: code for rank, code in failed.items() if code != ProcessLost.exit_code}
+        raise _error(processes, *next(iter((causes or failed).items())))
 
 
 def end_with_launcher() -> None:
@@ -75,11 +76,7 @@ def end_with_launcher() -> None:
 
 
 def check(processes: int, device: str) -> None:
-    """Check that this machine can hold so many processes.
-
-    Raises:
-        UsageError: fewer GPUs than processes.
-    """
+    """Raise a UsageError where this machine has fewer GPUs than processes."""
     if device == "cpu":
         return
     import torch
@@ -164,12 +161,6 @@ def _end(children: list[subprocess.Popen[bytes]]) -> None:
         except subprocess.TimeoutExpired:
             child.kill()
             child.wait()
-
-
-def _first_cause(failed: dict[int, int]) -> tuple[int, int]:
-    """Return, of several failures in order of time, the rank and code that the others followed from."""
-    own = {rank: code for rank, code in failed.items() if code != ProcessLost.exit_code}
-    return next(iter((own or failed).items()))
 
 
 def _error(processes: int, rank: int, code: int) -> CompressError:

@@ -17,18 +17,6 @@ def tell(predictions: Iterable[Prediction], as_json: bool) -> None:
     Raises:
         DataError: after the last line, images could not be read; each is named.
     """
-    unread, done = _told(predictions, as_json)
-    if len(unread) > 1:
-        click.echo("\n".join(unread), err=True)
-        raise DataError(
-            f"{len(unread)} images could not be read, each named above; all others ({done}) were classified."
-        )
-    if unread:
-        raise DataError(f"{unread[0]} All others ({done}) were classified." if done else unread[0])
-
-
-def _told(predictions: Iterable[Prediction], as_json: bool) -> tuple[list[str], int]:
-    """Print the answers; why images could not be read, and how many others there were."""
     unread: list[str] = []
     done = 0
     for found in predictions:
@@ -43,4 +31,10 @@ def _told(predictions: Iterable[Prediction], as_json: bool) -> tuple[list[str], 
         elif not found.error:
             shares = "  ".join(f"{label} {share:.1%}" for label, share in found.classes)
             click.echo(f"{found.path}  {shares}")
-    return unread, done
+    if len(unread) > 1:
+        click.echo("\n".join(unread), err=True)
+        raise DataError(
+            f"{len(unread)} images could not be read, each named above; all others ({done}) were classified."
+        )
+    if unread:
+        raise DataError(f"{unread[0]} All others ({done}) were classified." if done else unread[0])

@@ -56,13 +56,7 @@ class Preview:
 
 @contextmanager
 def preview(config: RunConfig, output: Path | None, processes: int, console: Console) -> Iterator[Preview]:
-    """Decide, check, and hand out a temporary run directory.
-
-    Args:
-        config: as requested, "auto" included.
-        output: the run directory, as for ``vitcompress.pipeline.run.run_all``.
-        processes: that would train together.
-        console: where progress goes.
+    """Decide, check, and hand out a temporary run directory; ``config`` and ``output`` are as for ``run_all``.
 
     Raises:
         CompressError: as the run would before its first step.

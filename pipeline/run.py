@@ -10,12 +10,11 @@ from typing import Any
 from rich.console import Console
 
 from vitcompress.core.errors import CompressError, UsageError
-from vitcompress.core.files import write_atomic
+from vitcompress.core.files import absent_folders, remove_empty, write_atomic
 from vitcompress.core.fingerprint import fingerprint
 from vitcompress.core.processes import world_size
 from vitcompress.core.rundir import RunDirectory
 from vitcompress.pipeline.config import RunConfig, dump_yaml, merge, validate, with_absolute_paths
-from vitcompress.pipeline.folders import absent_folders, remove_empty
 from vitcompress.pipeline.plan import STAGES, with_needs
 from vitcompress.pipeline.report.files import report_if_complete, report_of
 from vitcompress.pipeline.request import default_output, identity, refuse_inside_data
@@ -36,12 +35,8 @@ _FIRST_FILES = ("records/data.json", "data/bad_images.txt", "config.yaml", "stat
 def run_all(config: RunConfig, output: Path | None, command: str, console: Console, verbose: bool = False) -> bool:
     """Carry out the plan, reusing whatever is still good; return whether this is the main process.
 
-    Args:
-        config: as requested, "auto" included.
-        output: the run directory; None for one under ``runs/`` named after models, strategy, data and seed.
-        command: the command line, for the report.
-        console: where progress goes.
-        verbose: whether stages show details.
+    ``config`` is as requested, "auto" included. Without ``output``, the run directory is under ``runs/``, named after
+    models, strategy, data and seed. ``command`` is for the report.
 
     Raises:
         CompressError: anything the user can solve; what is on disk from earlier runs stays.
@@ -100,13 +95,9 @@ def _run_all(config: RunConfig, command: str, runner: Runner) -> None:
 
 
 def _carry_out(runner: Runner, resolved: RunConfig, asked: RunConfig, command: str) -> None:
-    """Carry out all stages of a resolved run whose lock is held, and write the report.
+    """Carry out all stages of a run whose lock is held, and write the report.
 
-    Args:
-        runner: with or without the record of the images.
-        resolved: all decided but for what only the analysis of the teacher can.
-        asked: as requested.
-        command: the command line, for the report.
+    In ``resolved`` all is decided but for what only the analysis of the teacher can.
     """
     collective = [stage.name for stage in STAGES if stage.collective]
     for stage in STAGES:
@@ -167,11 +158,7 @@ def run_step(
 
 
 def _settings(root: Path, state: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings of a run.
-
-    Raises:
-        UsageError: it has none yet, or another version wrote them.
-    """
+    """Return the settings of a run; a UsageError is raised where it has none yet, or another version wrote them."""
     if "resolved" not in state:
         raise UsageError(f"run '{root}' has not begun; start it with `compress run`.")
     settings: dict[str, Any] = state["resolved"]
@@ -216,11 +203,8 @@ def _with_targets(config: RunConfig, *, asked: bool) -> RunConfig:
 def _undone_if_refused(run: RunDirectory, absent: list[Path] | None) -> Iterator[None]:
     """Leave the disk as it was when a new run is refused before it has computed anything.
 
-    Otherwise the folder of a mistyped command would belong to that command.
-
-    Args:
-        run: holds its lock.
-        absent: folders that this command made; None when the run is an older one, which is never removed.
+    Otherwise the folder of a mistyped command would belong to that command. ``absent`` are the folders that it made;
+    None when the run is an older one, which is never removed.
     """
     try:
         yield

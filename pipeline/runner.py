@@ -40,10 +40,7 @@ class Runner:
     def stage(self, name: str, config: RunConfig, *, force: bool = False) -> Any:
         """Return the stage's record: the one on disk when nothing it depends on changed, else a new one.
 
-        Args:
-            name: of a stage whose needs have run through this runner.
-            config: resolved.
-            force: compute it even if it could be reused.
+        Its needs have run through this runner. ``force`` computes it even if it could be reused.
         """
         stage = BY_NAME[name]
         idle = stage.idle(config)
@@ -127,7 +124,9 @@ class Runner:
             **({} if idle else {"seconds": round(seconds, 2)}),
         )
         if not idle:
-            self.line(stage.name, f"done in {seconds:.1f} s{_why_again(before, print_of)}")
+            changed = "again" if before.get("fingerprint") == print_of else "its settings or inputs changed"
+            why = f" ({changed})" if before.get("status") == "done" else ""
+            self.line(stage.name, f"done in {seconds:.1f} s{why}")
         return record
 
     def _carry_out(self, stage: Stage, config: RunConfig, print_of: str) -> Record:
@@ -150,13 +149,6 @@ class Runner:
     def line(self, what: str, text: str) -> None:
         """Print a line of a stage, or of the whole run."""
         self.console.print(f"{what:<8} {text}", highlight=False, markup=False, soft_wrap=True)
-
-
-def _why_again(before: dict[str, Any], print_of: str) -> str:
-    """Return why a stage was computed again, in brackets; empty where it was not done ``before``."""
-    if before.get("status") != "done":
-        return ""
-    return " (its settings or inputs changed)" if before["fingerprint"] != print_of else " (again)"
 
 
 def carry_out(runner: Runner, stage: Stage, config: RunConfig, print_of: str) -> Record:

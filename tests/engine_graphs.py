@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from vitcompress.core.artifact_records import Precision
-from vitcompress.exporters.precision.calibrate import calibrated
 from vitcompress.exporters.precision.graph import load_source
 from vitcompress.exporters.precision.halves import fp16_from_fp32
-from vitcompress.exporters.precision.integers import int8_from_fp32, quantizable
+from vitcompress.exporters.precision.integers import calibrated, int8_from_fp32, quantizable
 from vitcompress.exporters.tensorrt import EngineFacts, engine_from_onnx
 
 

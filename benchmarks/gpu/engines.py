@@ -26,7 +26,7 @@ from gpu.rows import Rows, device_here
 from vitcompress.core.errors import CompressError
 from vitcompress.exporters.latency import measure
 from vitcompress.exporters.onnx import onnx_from_module
-from vitcompress.exporters.precision.limits import default_limits
+from vitcompress.exporters.precision.compare import LIMITS
 from vitcompress.exporters.precision.reduce import reduced_from_onnx
 from vitcompress.exporters.runners.base import Runner
 from vitcompress.exporters.runners.engine import EngineRunner
@@ -86,7 +86,7 @@ def halved(path: Path) -> Path:
     if not target.is_file():
         with OnnxRunner(path) as runner:
             images = np.random.default_rng(0).normal(size=(4, *runner.image_shape)).astype(np.float32)
-        limits = default_limits("fp16")
+        limits = LIMITS["fp16"]
         reduced_from_onnx(path, target, "fp16", calibration=images[:0], checked=images, limits=limits)
     return target
 

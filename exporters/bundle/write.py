@@ -87,11 +87,7 @@ def write_bundle(
 
 
 def _check_folder(folder: Path) -> None:
-    """Refuse a folder that is no bundle, or one that its owner made read-only.
-
-    Raises:
-        UsageError: with what is there.
-    """
+    """Refuse a folder that is no bundle or is read-only, by a UsageError that says what is there."""
     if not folder.exists():
         return
     if not folder.is_dir():

@@ -6,7 +6,7 @@ statistics  medians, speed-ups and changes, with intervals that know what one se
 pinning     the processor cores that all this happens on
 """
 
-from vitcompress.exporters.latency.others import Others as Others
+from vitcompress.exporters.latency.pinning import Others as Others
 from vitcompress.exporters.latency.pinning import physical_cores as physical_cores
 from vitcompress.exporters.latency.pinning import pinned as pinned
 from vitcompress.exporters.latency.rounds import WARMUP_SHARE as WARMUP_SHARE
@@ -15,7 +15,6 @@ from vitcompress.exporters.latency.rounds import Rounds as Rounds
 from vitcompress.exporters.latency.rounds import measure as measure
 from vitcompress.exporters.latency.rounds import no_garbage_collection as no_garbage_collection
 from vitcompress.exporters.latency.sessions import Measurement as Measurement
-from vitcompress.exporters.latency.sessions import Opener as Opener
 from vitcompress.exporters.latency.sessions import measure_sessions as measure_sessions
 from vitcompress.exporters.latency.statistics import TAIL_SAMPLES as TAIL_SAMPLES
 from vitcompress.exporters.latency.statistics import Times as Times

@@ -66,12 +66,8 @@ def measure(
     Warm-up is over when the fastest call in a window of rounds is, for every contestant, no faster than that in the
     window before; the later window is kept. (What else runs makes medians of five rise and fall all the time.)
 
-    Args:
-        contestants: what to time, by name.
-        seconds: budget for everything, warm-up included. Ends at the first whole round past it.
-        min_rounds: rounds kept even when the budget is spent.
-        clock: replaced in tests.
-        seed: of the order within rounds, which is random: in a rotation every contestant has the same neighbour.
+    ``seconds`` are for everything, warm-up included; it ends at the first whole round past them that is no less than
+    the ``min_rounds``-th. ``seed`` is of the order within rounds: in a rotation all have the same neighbour.
     """
     names, calls = list(contestants), list(contestants.values())
     rng = np.random.default_rng(seed)

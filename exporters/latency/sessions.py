@@ -76,14 +76,11 @@ def measure_sessions(
 ) -> Measurement:
     """Time all contestants in sessions.
 
-    Args:
-        contestants: what to open and time, by name.
-        seconds: budget for everything, opening and warm-up included. ``planned`` sessions share it; where opening would
-            take more than half of it, or a session not have ``SESSION_ROUNDS``, there are fewer, but never fewer than
-            ``FEWEST`` of ``min_rounds`` rounds each, which may take longer.
-        reference: the contestant that the others are compared with, if any.
-        tight: half-width, relative, of the 95 % interval of every ratio to the reference (without one: of every
-            median) at which the measurement stops after ``EARLIEST`` sessions; 0 never stops early.
+    ``seconds`` are for everything, opening and warm-up included, and ``planned`` sessions share them; where opening
+    would take more than half of them, or a session not have ``SESSION_ROUNDS``, there are fewer, but never fewer than
+    ``FEWEST`` of ``min_rounds`` rounds each, which may take longer. Timing stops after ``EARLIEST`` sessions where the
+    95 % interval of every ratio to the ``reference`` (without one: of every median) has a half-width of at most
+    ``tight``, relative; 0 never stops early.
     """
     start, rng = clock(), np.random.default_rng(0)
     sessions: list[Rounds] = []

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vitcompress.core.artifact_records import Precision
 from vitcompress.core.errors import ResultError
 from vitcompress.exporters.precision.graph import one_line
 from vitcompress.exporters.runners.ort import import_onnxruntime
@@ -33,6 +34,28 @@ class Deviation:
     """Share of images whose largest logit is the same one."""
 
 
+@dataclass(frozen=True)
+class Limits:
+    """How far a reduced graph may be from fp32, over the checked images, before nodes are left in fp32."""
+
+    difference: float
+    """Largest ``Deviation.relative``."""
+    agreement: float
+    """Smallest ``Deviation.agreement``."""
+
+
+LIMITS: dict[Precision, Limits] = {
+    "fp16": Limits(difference=0.01, agreement=0.98),
+    "bf16": Limits(difference=0.06, agreement=0.95),
+    "int8": Limits(difference=0.15, agreement=0.9),
+    "fp8": Limits(difference=0.2, agreement=0.9),
+}
+"""Three to nine times what trained networks showed (docs/precision.md): they catch what is broken, not what is coarse.
+
+What coarseness costs in accuracy is for a gate on the whole held-out set to tell.
+"""
+
+
 def deviation(found: NDArray[np.float32], expected: NDArray[np.float32]) -> Deviation:
     """Compare logits with the fp32 graph's, both ``[N, K]``."""
     if not np.isfinite(found).all():
@@ -50,9 +73,8 @@ def deviation(found: NDArray[np.float32], expected: NDArray[np.float32]) -> Devi
 def logits_of(model: Any, images: NDArray[Any], *, optimised: bool) -> NDArray[np.float32]:
     """Return logits ``[N, K]`` of a ``ModelProto`` in ONNX Runtime on the CPU.
 
-    Args:
-        optimised: as ONNX Runtime runs the file by default, with operators fused; else literally, one by one, which
-            gives the same on every CPU (fused int8 products saturate on those without VNNI).
+    It runs ``optimised``, with operators fused, as by default; else literally, one by one, which gives the same on
+    every CPU (fused int8 products saturate on those without VNNI).
 
     Raises:
         EnvironmentLacksError: ONNX Runtime is not installed.

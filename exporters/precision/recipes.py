@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 
 from vitcompress.core.artifact_records import Precision
 from vitcompress.core.errors import UsageError
-from vitcompress.exporters.precision.calibrate import Ranges, calibrated
 from vitcompress.exporters.precision.compare import deviation, logits_of
 from vitcompress.exporters.precision.graph import FP32_OPERATORS, SourceGraph
 from vitcompress.exporters.precision.halves import fp16_from_fp32
-from vitcompress.exporters.precision.integers import int8_from_fp32, quantizable
+from vitcompress.exporters.precision.integers import Ranges, calibrated, int8_from_fp32, quantizable
 from vitcompress.exporters.precision.modelopt import bf16_from_fp32, fp8_from_fp32, modelopt_version
 
 ROUNDED: tuple[Precision, ...] = ("fp16", "bf16")

@@ -14,9 +14,8 @@ from vitcompress.core.artifact_records import OperatorDtypes, Precision, Reducti
 from vitcompress.core.errors import ResultError
 from vitcompress.core.files import write_atomic
 from vitcompress.exporters.precision.audit import audit_of, check_audit, unreduced_products
-from vitcompress.exporters.precision.compare import deviation, logits_of
+from vitcompress.exporters.precision.compare import Limits, deviation, logits_of
 from vitcompress.exporters.precision.graph import SourceGraph, inferred, load_source, one_line
-from vitcompress.exporters.precision.limits import Limits
 from vitcompress.exporters.precision.recipes import CALIBRATED, RUN_HERE, Recipe, recipe_for
 from vitcompress.exporters.precision.trial import Trial, search
 
@@ -54,7 +53,6 @@ def reduced_from_onnx(
         calibration: real training inputs, evenly spread over their split, as the graph takes them: float32
             ``[N, 3, S, S]`` or uint8 ``[N, S, S, 3]``; used by int8 and fp8, and may be empty for the others.
         checked: real held-out inputs of that form, N at least 1; one a class or more tells most.
-        log: is told what is happening, in words.
 
     Raises:
         UsageError: the precision is fp32 or unknown, or the graph has more than 1.5 GB of weights.

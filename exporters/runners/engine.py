@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vitcompress.core.errors import BundleError, EnvironmentLacksError, ResultError
 from vitcompress.exporters.cuda import Gpu, gpu_facts, gpu_present
-from vitcompress.exporters.latency import WARMUP_SHARE, Times, no_garbage_collection, percentiles
+from vitcompress.exporters.latency import WARMUP_SHARE, Times, no_garbage_collection
 from vitcompress.exporters.runners.base import Runner, input_of
 from vitcompress.exporters.tensorrt.flavours import load_tensorrt
 from vitcompress.exporters.tensorrt.log import TensorrtLog
@@ -33,14 +33,6 @@ class EngineTimes:
     """Milliseconds an inference of the whole batch, float64 ``[samples]``, without transfers."""
     how: str
     """How it was measured, and on what, in words."""
-
-    def gpu_percentiles(self) -> tuple[float, float, float | None]:
-        """Return median, 90th and 99th percentile of ``gpu_ms``; the last None with fewer than 100 samples."""
-        return percentiles(self.gpu_ms)
-
-    def method(self) -> str:
-        """Return ``how``."""
-        return self.how
 
 
 class EngineRunner(Runner):
@@ -101,17 +93,13 @@ class EngineRunner(Runner):
     def _infer(self, images: NDArray[Any]) -> NDArray[np.float32]:
         logits = np.empty((len(images), self.classes), dtype=np.float32)
         images = np.ascontiguousarray(images)
-        self._prepare(images)
+        if not self._context.set_input_shape(self._input, images.shape):
+            raise ResultError(f"TensorRT failed on {self.path.name} ({self._log.last_error()}).")
         self._gpu.upload(self._images_at, images)
         self._enqueue()
         self._gpu.download(self._logits_at, logits)
         self._gpu.wait()
         return logits
-
-    def _prepare(self, images: NDArray[Any]) -> None:
-        """Set the batch that the next calls run."""
-        if not self._context.set_input_shape(self._input, images.shape):
-            raise ResultError(f"TensorRT failed on {self.path.name} ({self._log.last_error()}).")
 
     def _enqueue(self) -> None:
         """Queue one inference of what is in GPU memory; returns before it has run."""

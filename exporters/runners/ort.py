@@ -34,11 +34,7 @@ class OnnxRunner(Runner):
     """Execution provider that the session says it runs on, such as ``CPUExecutionProvider``."""
 
     def __init__(self, path: Path, threads: int | None = None, providers: Provider = "cpu") -> None:
-        """Load the file.
-
-        Args:
-            threads: threads within one operator; None for one a physical core.
-            providers: where to run; never silently the CPU when the GPU was asked for.
+        """Load the file, to run with ``threads`` within one operator (None: one a physical core).
 
         Raises:
             BundleError: the file is missing, damaged, or not a classifier of images.
@@ -65,11 +61,7 @@ class OnnxRunner(Runner):
 
 
 def import_onnxruntime() -> Any:
-    """Import ONNX Runtime.
-
-    Raises:
-        EnvironmentLacksError: it is not installed.
-    """
+    """Import ONNX Runtime; an EnvironmentLacksError is raised where it is not installed."""
     try:
         import onnxruntime
     except ImportError as error:

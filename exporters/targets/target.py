@@ -60,8 +60,6 @@ class Target(ABC):
     """What it can build and run; empty when it runs nothing itself."""
     distributions: ClassVar[tuple[str, ...]] = ()
     """Distributions on PyPI that it runs with: the bundle's manifest has the versions of those that are installed."""
-    needs_gpu: ClassVar[bool] = False
-    """Whether it runs on an NVIDIA GPU alone."""
     note: ClassVar[str] = ""
     """What to know before its file is moved to another machine: a sentence of the model card."""
 
@@ -75,11 +73,7 @@ class Target(ABC):
         """Look whether this machine can build it, without importing large libraries."""
 
     def require(self) -> None:
-        """Refuse a machine that cannot build it.
-
-        Raises:
-            EnvironmentLacksError: with what is missing and how to install it.
-        """
+        """Raise an EnvironmentLacksError, with what is missing, on a machine that cannot build it."""
         found = self.available()
         if not found.yes:
             raise EnvironmentLacksError(found.why)

@@ -21,7 +21,6 @@ class TensorrtTarget(Target):
     page = "docs/engines.md"
     precisions = get_args(Precision)
     distributions = ("tensorrt",)
-    needs_gpu = True
     note = "It loads only in the TensorRT it was built with, on an NVIDIA GPU. Elsewhere use an ONNX file."
 
     def available(self) -> Availability:
@@ -49,17 +48,12 @@ class TensorrtTarget(Target):
             status="built",
             flavour=self.name,
             precision=graph.precision,
-            version=facts.version,
             file=reference(path, options.root),
             log=reference(log, options.root),
             layers=graph.operators,
-            built_layers=facts.engine_audit,
-            tf32=facts.tf32,
-            hardware=facts.hardware,
-            hardware_source=facts.hardware_source,
             opt_batch=options.opt_batch,
             max_batch=options.max_batch,
-            seconds=facts.seconds,
+            **vars(facts),
         )
 
     def capabilities(self, precision: Precision, options: BuildOptions) -> tuple[str, ...]:

@@ -6,17 +6,13 @@ that every version has are used; precision comes from the ONNX file alone (a str
 builder's precision flags are gone from version 11 and could be silently ignored before. What came of it is audited.
 
 flavours  which of the two is here, and which to use
-log       the builder's messages, kept and searched for reasons
+log       the builder's messages, kept, and a failed build in one sentence that names the ONNX node
 build     the engine
 audit     the dtype every layer of it really computes in
-failures  a failed build in one sentence that names the ONNX node
 """
 
 from vitcompress.exporters.tensorrt.build import EngineFacts as EngineFacts
 from vitcompress.exporters.tensorrt.build import engine_from_onnx as engine_from_onnx
-from vitcompress.exporters.tensorrt.flavours import MODULES as MODULES
-from vitcompress.exporters.tensorrt.flavours import RTX_DEFAULT as RTX_DEFAULT
-from vitcompress.exporters.tensorrt.flavours import capability_names as capability_names
 from vitcompress.exporters.tensorrt.flavours import choose_flavour as choose_flavour
 from vitcompress.exporters.tensorrt.flavours import installed_flavours as installed_flavours
 from vitcompress.exporters.tensorrt.flavours import load_tensorrt as load_tensorrt

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from typing import Any
 
 from vitcompress.core.artifact_records import OperatorDtypes, Precision
 from vitcompress.core.errors import ResultError
@@ -39,11 +38,6 @@ _IN_WORDS = (
     ("fp32", "float32"),
     ("float", "float32"),
 )
-
-
-def information_of(trt: Any, engine: Any) -> str:
-    """Return what the inspector tells of a loaded ``ICudaEngine``, JSON."""
-    return str(engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON))
 
 
 def engine_audit(information: str) -> OperatorDtypes:

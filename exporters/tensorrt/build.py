@@ -11,15 +11,14 @@ from vitcompress.core.artifact_records import OperatorDtypes, Precision
 from vitcompress.core.errors import UsageError
 from vitcompress.core.files import write_atomic
 from vitcompress.exporters.cuda import gpu_name_and_capability, gpu_present
-from vitcompress.exporters.tensorrt.audit import builder_audit, check_engine, engine_audit, information_of
-from vitcompress.exporters.tensorrt.failures import build_failure, parse_failure
-from vitcompress.exporters.tensorrt.flavours import RTX_DEFAULT, capability_names, load_tensorrt
-from vitcompress.exporters.tensorrt.log import TensorrtLog, logging_to
+from vitcompress.exporters.tensorrt.audit import builder_audit, check_engine, engine_audit
+from vitcompress.exporters.tensorrt.flavours import RTX_DEFAULT, load_tensorrt
+from vitcompress.exporters.tensorrt.log import TensorrtLog, build_failure, logging_to, parse_failure
 
 
 @dataclass(frozen=True)
 class EngineFacts:
-    """What was built."""
+    """What was built; the fields are those of ``EngineArtifact``."""
 
     version: str
     """Of TensorRT."""
@@ -29,8 +28,7 @@ class EngineFacts:
     """How ``hardware`` is known; the documented default is the one thing here that nothing read back."""
     seconds: float
     """Wall time of parsing and building."""
-    bytes: int
-    engine_audit: OperatorDtypes | None
+    built_layers: OperatorDtypes | None
     """Layers of the built engine, as the builder logs them, else from its inspector; None where neither tells."""
     tf32: bool
     """Whether float32 products may round their operands to TF32's 10 bits of mantissa, TensorRT's default."""
@@ -49,15 +47,9 @@ def engine_from_onnx(
 ) -> EngineFacts:
     """Build an engine for batches of 1 to ``max_batch``, fastest at ``opt_batch``.
 
-    ``engine_path`` is either replaced whole or left as it was.
-
-    Args:
-        onnx_path: classifier of float32 ``[batch, 3, S, S]`` or uint8 ``[batch, S, S, 3]`` to float32 ``[batch, K]``,
-            of any batch size, already of the precision wanted: TensorRT computes in the dtypes of the graph.
-        flavour: ``tensorrt`` (on a machine with a GPU) or ``tensorrt-rtx``.
-        compute_capabilities: such as ``("8.6", "12.0")``, for tensorrt-rtx; empty for its default.
-        log_path: where the builder's messages go.
-        precision: what the engine is held to.
+    ``engine_path`` is either replaced whole or left as it was. The graph takes any batch size and is of the precision
+    wanted already: TensorRT computes in the dtypes of the graph, and the engine is held to ``precision``.
+    ``compute_capabilities``, such as ``("8.6", "12.0")``, are for tensorrt-rtx; empty for its default.
 
     Raises:
         UsageError: a compute capability is not possible.
@@ -94,16 +86,13 @@ def engine_from_onnx(
     write_atomic(engine_path, content)
     hardware, hardware_source = _hardware(flavour, config)
     tf32 = bool(config.get_flag(trt.BuilderFlag.TF32))
-    return EngineFacts(trt.__version__, hardware, hardware_source, seconds, len(content), inspected, tf32)
+    return EngineFacts(trt.__version__, hardware, hardware_source, seconds, inspected, tf32)
 
 
 def _aim(trt: Any, config: Any, capabilities: tuple[str, ...]) -> None:
-    """Tell the builder which GPU generations to build for.
-
-    Raises:
-        UsageError: it does not know one.
-    """
-    known = capability_names(trt)
+    """Tell the builder which GPU generations to build for; a UsageError is raised where it does not know one."""
+    members = trt.ComputeCapability.__members__  # such as SM86
+    known = {f"{name[2:-1]}.{name[-1]}": value for name, value in members.items() if name[2:].isdigit()}
     unknown = [capability for capability in capabilities if capability not in known]
     if unknown:
         raise UsageError(
@@ -118,7 +107,9 @@ def _aim(trt: Any, config: Any, capabilities: tuple[str, ...]) -> None:
 def _inspect(trt: Any, log: TensorrtLog, plan: bytes) -> OperatorDtypes | None:
     """Return the engine's own account of its layers; None where it cannot be loaded (no GPU, or another one)."""
     engine = trt.Runtime(log.logger).deserialize_cuda_engine(plan) if gpu_present() else None
-    return None if engine is None else engine_audit(information_of(trt, engine))
+    if engine is None:
+        return None
+    return engine_audit(str(engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)))
 
 
 def _hardware(flavour: str, config: Any) -> tuple[tuple[str, ...], str]:

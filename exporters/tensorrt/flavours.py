@@ -32,9 +32,6 @@ def installed_flavours() -> dict[str, str]:
 def choose_flavour(wanted: str) -> tuple[str, str]:
     """Return the flavour to build with, or ``none`` where ``auto`` finds none, and why, in words.
 
-    Args:
-        wanted: ``auto``, ``tensorrt`` or ``tensorrt-rtx``.
-
     Raises:
         EnvironmentLacksError: a flavour asked for by name cannot build here.
     """
@@ -60,18 +57,8 @@ def choose_flavour(wanted: str) -> tuple[str, str]:
 
 
 def load_tensorrt(flavour: str) -> Any:
-    """Return the module of a flavour.
-
-    Raises:
-        EnvironmentLacksError: it is not installed, or its libraries do not load.
-    """
+    """Return the module of a flavour; an EnvironmentLacksError is raised where it does not load."""
     try:
         return importlib.import_module(MODULES[flavour])
     except (ImportError, OSError) as error:
         raise EnvironmentLacksError(f"{flavour} cannot be loaded ({error}); run pip install {flavour}.") from error
-
-
-def capability_names(trt: Any) -> dict[str, Any]:
-    """Return compute capabilities that a flavour can be told to build for, as ``"8.6"``, to its own constants."""
-    members = trt.ComputeCapability.__members__
-    return {f"{name[2:-1]}.{name[-1]}": value for name, value in members.items() if name[2:].isdigit()}

@@ -1,12 +1,14 @@
-"""The builder's messages: kept in a file, and searched for what went wrong."""
+"""The builder's messages: kept in a file, and a failed build in one sentence that names the ONNX node."""
 
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from vitcompress.core.errors import BundleError, CompressError, ResultError
 from vitcompress.exporters.latency import no_garbage_collection
 
 _ENGINE = ("Layers:", "Engine Layer Information")
@@ -59,3 +61,37 @@ def logging_to(trt: Any, path: Path) -> Iterator[TensorrtLog]:
     # Written by line: a crash in C++ keeps what was said before.
     with no_garbage_collection(), path.open("w", buffering=1, encoding="utf-8") as file:
         yield TensorrtLog(trt, file)
+
+
+def parse_failure(parser: Any, log: TensorrtLog, path: Path) -> CompressError:
+    """Return why the parser did not take ``path``: of a graph that can be read, with node and operator."""
+    if not parser.num_errors:
+        return ResultError(f"TensorRT cannot take {path.name} ({log.last_error()}).")
+    error = parser.get_error(0)
+    code = error.code().name
+    if code == "MODEL_DESERIALIZE_FAILED":
+        return BundleError(f"TensorRT cannot take {path.name}: it is damaged or no ONNX file; export it again.")
+    # Exporters need not name their nodes; the position then finds it in a viewer.
+    called = f"'{error.node_name()}'" if error.node_name() else str(error.node())
+    said = " ".join(error.desc().split())
+    return ResultError(f"TensorRT cannot take {path.name} at node {called} [{error.node_operator()}]: {said} ({code}).")
+
+
+def build_failure(network: Any, log: TensorrtLog, *, path: Path, log_path: Path, flavour: str) -> ResultError:
+    """Return why the builder made no engine of the parsed ``network``, with the node that its words name, if any."""
+    said = log.last_error(length=5000)
+    where = _named_node(network, said)
+    at = f" at {where}" if where else ""
+    return ResultError(f"{flavour} built no engine of {path.name}{at} ({said[:300]}); see {log_path}.")
+
+
+def _named_node(network: Any, said: str) -> str:
+    """Return ``node 'name' [TYPE]`` for the layer with the longest name that occurs in ``said``; empty without one."""
+    layers = [network.get_layer(index) for index in range(network.num_layers)]
+    named = [layer for layer in layers if layer.name and re.search(rf"(?<!\w){re.escape(layer.name)}(?!\w)", said)]
+    if not named:
+        return ""
+    layer = max(named, key=lambda one: len(one.name))
+    # One node may become several layers; their metadata, where this version has it, says which node it was.
+    origin = re.search(r"\[ONNX Layer: ([^\]]+)\]", getattr(layer, "metadata", "") or "")
+    return f"node '{origin[1] if origin else layer.name}' [{layer.type.name}]"

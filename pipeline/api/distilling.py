@@ -171,11 +171,7 @@ def distill(
 
 
 def _classes(teacher: nn.Module, student: nn.Module, images: Tensor) -> int:
-    """Return the number of classes of both networks.
-
-    Raises:
-        UsageError: they differ.
-    """
+    """Return the number of classes of both networks; a UsageError is raised where they differ."""
     counts = []
     for network in (teacher, student):
         training, device = network.training, next(network.parameters()).device

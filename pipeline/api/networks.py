@@ -13,10 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from vitcompress.core.errors import ResultError, UsageError
-from vitcompress.core.files import reference
 from vitcompress.exporters import targets as known_targets
-from vitcompress.exporters.onnx import max_difference, onnx_from_module
-from vitcompress.exporters.precision.audit import operator_dtypes
 from vitcompress.pipeline.api.arguments import Analysis, PathLike, console_of
 from vitcompress.pipeline.api.distilling import Distilled
 from vitcompress.pipeline.api.given import (
@@ -29,16 +26,14 @@ from vitcompress.pipeline.api.given import (
 from vitcompress.stages.analysis.config import AnalysisConfig
 from vitcompress.stages.analysis.network import measure_network
 from vitcompress.stages.analysis.write import write
+from vitcompress.stages.export.config import ExportConfig
+from vitcompress.stages.export.graphs import HeldOut
+from vitcompress.stages.export.graphs import export_module as export_graph_of
 from vitcompress.stages.fold.stage import folded_from_lift
 from vitcompress.stages.models.build import cost_of
 from vitcompress.stages.models.families.given import GivenNetwork, Tap
 from vitcompress.stages.models.students import LiftStudent
-from vitcompress.stages.rewrites.deploy import deployed
 from vitcompress.stages.training.device import make_accelerator
-
-_MAX_BATCH = 32
-_TOLERANCE = 1e-3
-"""Largest accepted difference of logits from torch."""
 
 
 def fold(lifted: nn.Module | Distilled) -> nn.Module:
@@ -75,45 +70,22 @@ def export_module(
     images: Tensor,
     targets: Sequence[str],
 ) -> tuple[Any, ...]:
-    """Export a network for :func:`vitcompress.export`, rewritten exactly and compared with torch on the images.
-
-    Raises:
-        UsageError: a target is not known.
-        EnvironmentLacksError: an engine that was asked for cannot be built here.
-        ResultError: the graph cannot be exported, or its logits differ from torch's.
-    """
-    from vitcompress.core.artifact_records import OnnxArtifact
-
+    """Export a network for :func:`vitcompress.export`, rewritten exactly and compared with torch on the images."""
     network = (module.student if isinstance(module, Distilled) else module).eval()
     side, root = int(images.shape[-1]), Path(output)
     engines = [known_targets.get(one) for one in targets if one != "onnx"]
     for target in engines:
         target.require()
-    rewritten = deployed(network, as_given(side), "float")
+    config, given = ExportConfig(), HeldOut(images.numpy(), images.numpy(), as_given(side))
     path = root / "student.onnx"
-    facts = onnx_from_module(rewritten.module, path, size=side, max_batch=_MAX_BATCH)
-    differences = max_difference(path, network, images.numpy())
-    if not max(differences.values()) <= _TOLERANCE:
+    graph = export_graph_of(config, network, cost_of(network, side), given, path, root)
+    worst = max(graph.max_logit_difference.values())
+    if not worst <= config.tolerance:
         raise ResultError(
-            f"{path} differs from torch by {max(differences.values()):.3g} in logits, more than the tolerance "
-            f"{_TOLERANCE:g}; do not use it."
+            f"{path} differs from torch by {worst:.3g} in logits, more than the tolerance {config.tolerance:g}; "
+            "do not use it."
         )
-    graph = OnnxArtifact(
-        name="student",
-        file=reference(path, root),
-        data=reference(facts.data, root) if facts.data else None,
-        input="float",
-        cost=cost_of(network, side),
-        nodes=facts.nodes,
-        opset=facts.opset,
-        max_logit_difference=differences,
-        tolerance=_TOLERANCE,
-        seconds=facts.seconds,
-        rewrites=rewritten.applied,
-        not_rewritten=rewritten.skipped,
-        operators=operator_dtypes(path),
-    )
-    options = known_targets.BuildOptions(root=root, max_batch=_MAX_BATCH, opt_batch=8)
+    options = known_targets.BuildOptions(root)
     return (graph, *(target.build(graph, options) for target in engines))
 
 
@@ -126,12 +98,7 @@ def analyze_module(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     progress: bool = True,
 ) -> Analysis:
-    """Read the features of a network, for :func:`vitcompress.analyze`.
-
-    Raises:
-        UsageError: the network's blocks are not known and no taps are given, or there are no images.
-        ResultError: a feature is not finite.
-    """
+    """Read the features of a network, for :func:`vitcompress.analyze`."""
     network = deepcopy(module.student if isinstance(module, Distilled) else module)
     batches = list(torch.split(images, 64)) if isinstance(images, Tensor) else images
     count, first = _counted(batches)
@@ -165,11 +132,7 @@ def analyze_module(
 
 
 def _counted(batches: Batches) -> tuple[int, Tensor]:
-    """Return how many images the batches hold, and the first two of them.
-
-    Raises:
-        UsageError: there is none, or only a pass over them all would tell how many.
-    """
+    """Return how many images the batches hold, and the first two; a UsageError is raised where that cannot be told."""
     if not isinstance(batches, DataLoader | Sequence):
         raise UsageError("images are neither a tensor, a list of batches nor a DataLoader; give one of these.")
     batch = next(iter(batches), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from pathlib import Path
@@ -11,16 +12,21 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
-from vitcompress.core.artifact_records import Hardware, Runtime
+from vitcompress.core.artifact_records import AccuracyRow, Hardware, LatencyRow, Runtime
 from vitcompress.core.bits import unpacked
 from vitcompress.core.errors import UsageError
-from vitcompress.core.json_files import read_object
+from vitcompress.core.files import read_object
 from vitcompress.core.record import Record
+from vitcompress.core.rundir import utc_now
+from vitcompress.pipeline.report.shape import ModelRow, Report
+from vitcompress.stages.gates.names import name_of
 
 KIND: Final = "compress-baseline"
 SCHEMA_VERSION: Final = 1
 ROUNDING = 1e-5
 """Points by which a top-1 may differ from its own answers."""
+DIGITS = 6
+"""Significant digits of a time that are kept, far beyond what any clock tells apart; decimals of a top-1."""
 
 Milliseconds = Annotated[float, Field(ge=1e-3, le=1e6)]
 """From a microsecond to a quarter of an hour: what lies beyond was never measured."""
@@ -120,12 +126,69 @@ def first_problem(error: ValueError) -> str:
     return f"{f'{place}: ' if place else ''}{said}"[:160]
 
 
-def load_baseline(path: Path) -> Baseline:
-    """Return the baseline in a file.
+def baseline_of(report: Report, file: Path) -> Baseline:
+    """Return the run of a report, read from ``file``, as a baseline made now.
 
     Raises:
-        UsageError: it is missing, damaged, something else, or of another version.
+        UsageError: the report lacks what is compared, or it contradicts itself.
     """
+    graph, bundle, training = report.artifacts.deployed, report.artifacts.bundle, report.training
+    try:
+        teacher = {row.runtime: _measured(report, row) for row in report.accuracy if row.model == "teacher"}
+        artifacts = {
+            name_of(row.runtime, row.precision): _measured(report, row)
+            for row in report.accuracy
+            if row.model == graph and row.runtime != "torch"
+        }
+        return Baseline(
+            made=Made(at=utc_now(), version=str(report.environment.get("compress")), command=report.command),
+            models=Models(
+                teacher=training.teacher.arch,
+                student=training.student.arch,
+                strategy=training.student.strategy,
+                graph=graph,
+            ),
+            images=Images(
+                digest=report.images_digest,
+                count=max((row.images for row in report.accuracy), default=0),
+                classes=hashlib.sha256(json.dumps(report.class_names).encode()).hexdigest(),
+            ),
+            hardware=report.hardware,
+            disturbance=None if report.disturbance is None else round(report.disturbance, 2),
+            recommended={
+                "onnx": name_of("onnx", bundle.onnx),
+                "engine": name_of(*bundle.engine) if bundle.engine else None,
+            },
+            teacher={runtime: one for runtime, one in teacher.items() if one.right or one.session_p50_ms},
+            artifacts={name: one for name, one in artifacts.items() if one.right or one.session_p50_ms},
+        )
+    except ValueError as error:  # a ValidationError is one
+        raise UsageError(
+            f"'{file}' is damaged ({first_problem(error)}); run `compress verify RUN` to write it again."
+        ) from error
+
+
+def _measured(report: Report, answered: AccuracyRow) -> Measured:
+    """Return what a report measured of the model in the runtime and precision of a row."""
+
+    def same(row: AccuracyRow | LatencyRow | ModelRow) -> bool:
+        return (row.model, row.runtime, row.precision) == (answered.model, answered.runtime, answered.precision)
+
+    return Measured(
+        top1=round(answered.top1, DIGITS) if answered.right and answered.top1 is not None else None,
+        right=answered.right,
+        bytes=next((row.bytes for row in report.models if same(row) and row.model != "teacher"), None),
+        provider=answered.provider,
+        session_p50_ms={
+            str(row.batch): tuple(float(f"{p50:.{DIGITS}g}") for p50 in row.session_p50_ms)
+            for row in filter(same, report.latency)
+            if row.session_p50_ms
+        },
+    )
+
+
+def load_baseline(path: Path) -> Baseline:
+    """Return the baseline in a file; a UsageError is raised where that is missing, damaged or something else."""
     make = f"`compress check RUN --baseline {path} --update`"
     remedy = f"restore it from version control, or remove it and make it anew with {make}"
     if not path.exists():

@@ -10,34 +10,26 @@ from typing import Any
 
 from vitcompress.core.artifact_records import GatesRecord
 from vitcompress.core.errors import UsageError
-from vitcompress.core.files import sha256_of, unwritable, write_atomic
-from vitcompress.pipeline.check.baseline import Baseline, load_baseline, text_of
+from vitcompress.core.files import sha256_of, write_atomic, writing
+from vitcompress.pipeline.check.baseline import Baseline, baseline_of, load_baseline, text_of
 from vitcompress.pipeline.check.config import CheckConfig
 from vitcompress.pipeline.check.differences import changes, foreign, notes
 from vitcompress.pipeline.check.limits import LIMITS, compare
-from vitcompress.pipeline.check.measured import baseline_of
 from vitcompress.pipeline.check.tell import markdown
 from vitcompress.pipeline.config import merge, validate_check
+from vitcompress.pipeline.report.document import verdict_of
 from vitcompress.pipeline.report.junit import junit
 from vitcompress.pipeline.report.schema import read_report
 from vitcompress.pipeline.report.shape import Report
-from vitcompress.pipeline.report.verdict import verdict_of
 from vitcompress.stages.gates.gate import passed
 
 SCHEMA_VERSION = 1
 
 
 def check(run: Path, path: Path, sets: Mapping[str, Any], output: Path | None) -> dict[str, Any]:
-    """Compare a run with a baseline, and write check.json, check.md and check.junit.xml.
+    """Compare a run with the baseline at ``path``, write check.json, check.md and check.junit.xml; return check.json.
 
-    Args:
-        run: a run directory, or a report.json.
-        path: the baseline.
-        sets: settings given with this command; those of the run hold otherwise.
-        output: folder for the files; None for that of the report.
-
-    Returns:
-        What check.json holds.
+    The settings of the run hold but for the ``sets`` of the command; without ``output``, the report's folder is meant.
 
     Raises:
         UsageError: a file cannot be used, a setting is not one of ``check``, or the two are of different things.
@@ -72,24 +64,17 @@ def check(run: Path, path: Path, sets: Mapping[str, Any], output: Path | None) -
     }
     suite = f"{now.models.student} from {now.models.teacher}, {now.models.strategy}: against the baseline"
     folder = output or file.parent
-    try:
+    with writing(f"'{folder}'"):
         write_atomic(folder / "check.json", json.dumps(found, indent=2, allow_nan=False) + "\n")
         write_atomic(folder / "check.md", markdown(found))
         write_atomic(folder / "check.junit.xml", junit(rows, suite, classname="compress.check"))
-    except OSError as error:
-        raise UsageError(
-            f"'{folder}' cannot be written ({unwritable(error)}); give a folder you may write to with --output."
-        ) from error
     return {**found, "folder": folder}
 
 
 def renew(run: Path, path: Path, *, force: bool) -> list[str]:
     """Make a run the baseline, unless nothing in it differs; return what was done, in lines for the reader.
 
-    Args:
-        run: a run directory, or a report.json.
-        path: of the baseline; made with its folder when there is none.
-        force: also when the run failed its own gates, or the baseline there is of other models or images.
+    ``force`` does so also when the run failed its own gates, or the baseline there is of other models or images.
 
     Raises:
         UsageError: the file there is no baseline of this version, which ``force`` does not change; or ``force`` is
@@ -117,12 +102,8 @@ def renew(run: Path, path: Path, *, force: bool) -> list[str]:
         )
     if before and before.model_copy(update={"made": now.made}) == now:
         return [f"baseline {path} is as this run measured it; left as it is"]
-    try:
+    with writing(f"baseline '{path}'", "a file you may write with --baseline"):
         write_atomic(Path(os.path.realpath(path)), text_of(now))  # a link is written through, not replaced
-    except OSError as error:
-        raise UsageError(
-            f"baseline '{path}' cannot be written ({unwritable(error)}); give a file you may write with --baseline."
-        ) from error
     return [f"baseline {path} {'replaced' if before else 'written'}", *(f"  {line}" for line in changes(before, now))]
 
 

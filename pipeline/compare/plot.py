@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from vitcompress.pipeline.compare.pareto import Standing
+from vitcompress.pipeline.compare.read import Standing
 from vitcompress.pipeline.report.html.charts import ends, logarithmic_where_wide
 from vitcompress.stages.analysis.figures.style import (
     BLUE,

@@ -12,10 +12,8 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from vitcompress.core.errors import UsageError
-from vitcompress.core.files import unwritable, write_atomic
-from vitcompress.pipeline.compare.pareto import Standing, standings
-from vitcompress.pipeline.compare.read import Comparison, Run
+from vitcompress.core.files import write_atomic, writing
+from vitcompress.pipeline.compare.read import Comparison, Run, Standing, standings
 from vitcompress.pipeline.report import table as tables
 from vitcompress.pipeline.report.models import MEGABYTE
 from vitcompress.pipeline.report.table import Column, Output, Table
@@ -122,11 +120,7 @@ def write(comparison: Comparison, folder: Path) -> list[Path]:
         "compare.json": json.dumps(document(comparison, found), indent=2, allow_nan=False) + "\n",
         **{f"pareto.{kind}": content for kind, content in file_bytes(pareto_figure(found)).items()},
     }
-    try:
+    with writing(f"output '{folder}'"):
         for name, content in files.items():
             write_atomic(folder / name, content)
-    except OSError as error:
-        raise UsageError(
-            f"output '{folder}' cannot be written ({unwritable(error)}); give a folder you may write to with --output."
-        ) from error
     return [folder / name for name in files]

@@ -29,11 +29,7 @@ def examine_here(here: Path) -> Finding:
 
 
 def check_kind(folder: Path) -> None:
-    """Check that a folder is a run or a bundle.
-
-    Raises:
-        UsageError: with what makes it one.
-    """
+    """Raise a UsageError, with what makes it one, for a folder that is neither a run nor a bundle."""
     if not any((folder / name).is_file() for name in ("state.json", *_OF_BUNDLE)):
         raise UsageError(
             f"'{folder}' is neither a run (it has no state.json) nor a bundle (no {MANIFEST}); give one of them."

@@ -14,13 +14,14 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
-from vitcompress.core.artifact_records import BundleRecord, ExportRecord, OnnxArtifact
-from vitcompress.core.records import ControlRecord, DataRecord, FoldRecord
+from vitcompress.core.artifact_records import BundleRecord, ExportRecord, GateRow, GatesRecord, OnnxArtifact
+from vitcompress.core.errors import EXIT_GATE_FAILED, EXIT_OK
+from vitcompress.core.records import ControlRecord, FoldRecord
 from vitcompress.pipeline.report.models import MEGABYTE, model_rows, quantity
 from vitcompress.pipeline.report.records import Records as Records
 from vitcompress.pipeline.report.shape import SCHEMA_VERSION as SCHEMA_VERSION
 from vitcompress.pipeline.report.trained import findings, worth
-from vitcompress.pipeline.report.verdict import verdict_of, worded
+from vitcompress.stages.gates.registry import words_of
 
 
 def build(
@@ -35,14 +36,8 @@ def build(
 ) -> dict[str, Any]:
     """Return the report as JSON values; a number that is NaN or infinite has become null, and a note says so.
 
-    Args:
-        records: what the stages handed on.
-        config: the resolved config.
-        environment: machine and library versions.
-        timings: seconds of each stage.
-        command: that makes this run again.
-        notes: what a reader must be told plainly (a reduced geometry, something skipped).
-        history: the epochs of each training, as they stand in ``metrics.jsonl``.
+    ``config`` is the resolved one, ``history`` the lines of ``metrics.jsonl``; ``notes`` are what a reader must be told
+    plainly (a reduced geometry, something skipped).
     """
     rows = model_rows(records)
     if records.control.kind == "none":  # a control that was trained for an earlier request is none of this run's
@@ -54,10 +49,11 @@ def build(
         "models": rows,
         **dict(records.verify),
         "class_names": records.data.classes,
-        "gates": [worded(row) for row in records.gates.rows],
+        "gates": [row.model_dump(mode="json") | words_of(row.gate) for row in records.gates.rows],
         "artifacts": _artifacts(records.export, records.bundle),
         "graphs": _graphs(records.fold, records.export, rows),
-        "data": _data(records.data),
+        "data": records.data.model_dump(mode="json", exclude={"config", "pixels"})
+        | {name: len(getattr(records.data, name)) for name in ("classes", "left_out", "dropped")},
         "training": _training(records),
         "history": history,
         "findings": findings(records, history),
@@ -136,12 +132,6 @@ def _graphs(fold: FoldRecord, export: ExportRecord, rows: list[dict[str, Any]]) 
     }
 
 
-def _data(data: DataRecord) -> dict[str, Any]:
-    """Return what the images are, with counts instead of lists."""
-    counts = {name: len(getattr(data, name)) for name in ("classes", "left_out", "dropped")}
-    return data.model_dump(mode="json", exclude={"config", "pixels"}) | counts
-
-
 def _training(records: Records) -> dict[str, Any]:
     """Return what was trained, from what, for how long."""
     teacher, student, distill = records.teacher, records.student, records.distill
@@ -186,3 +176,35 @@ def _analysis(records: Records) -> dict[str, Any]:
         "missing": student.missing if student else (),
         "figures": {PurePosixPath(ref.path).stem: ref.path for ref in files if ref.path.endswith(".png")},
     }
+
+
+def verdict_of(gates: GatesRecord, not_made: Sequence[str]) -> dict[str, Any]:
+    """Return pass or fail, the exit code that follows, and the gates that decided it."""
+    blocking = [row for row in gates.rows if row.blocks]
+    open_gates = [row for row in gates.rows if row not in blocking and row.verdict != "pass"]
+    if not gates.passed and blocking:
+        word, why = "FAIL", f"{len(blocking)} of {len(gates.rows)} gates stand in the way"
+    elif not gates.passed:
+        word, why = "FAIL", "something that was asked for could not be made"
+    elif not gates.rows:
+        word, why = "DONE", "no gate was set, so nothing was judged"
+    elif len(open_gates) == len(gates.rows) or any(row.verdict == "inconclusive" for row in gates.rows):
+        # Not a failure, but no proof either: the word must not say more than was measured.
+        word, why = "UNDECIDED", "no gate failed, but not all could be decided"
+    elif open_gates:
+        word = "PASS"
+        why = f"{len(gates.rows) - len(open_gates)} of {len(gates.rows)} gates passed, the others are not required"
+    else:
+        word, why = "PASS", f"all {len(gates.rows)} gates passed"
+    return {
+        "passed": gates.passed,
+        "word": word,
+        "exit_code": EXIT_OK if gates.passed else EXIT_GATE_FAILED,
+        "why": why,
+        "blocking": [*map(_decided, blocking), *(f"not made: {what}" for what in not_made)],
+        "open": list(map(_decided, open_gates)),
+    }
+
+
+def _decided(row: GateRow) -> str:
+    return f"{row.artifact} {words_of(row.gate)['label']}: {row.verdict}"

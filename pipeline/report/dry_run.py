@@ -14,7 +14,7 @@ from vitcompress.pipeline.report.wording import short_count
 
 if TYPE_CHECKING:
     from vitcompress.pipeline.dry_run import DryRun
-    from vitcompress.pipeline.dry_run_figures import Training
+    from vitcompress.pipeline.dry_run_steps import Training
 
 
 def tables(found: DryRun) -> RenderableType:

@@ -25,13 +25,8 @@ def junit(
 
     A failed gate, and one that is required and open (inconclusive or unmeasured), is a failure; any other open one is
     skipped. Without any row there is one skipped test case that says so: CI servers take an empty suite for a mistake.
-
-    Args:
-        rows: as in a report's ``gates``.
-        suite: what the results are called.
-        seconds: how long getting them took.
-        missing: what was asked for by name and could not be made; each is a failure of its own.
-        classname: what servers group the test cases by.
+    ``missing`` is what was asked for by name and could not be made; each is a failure of its own. Servers group the
+    test cases by ``classname``.
     """
     cases = [_case(row) for row in rows]
     cases += [_named(f"made: {what.partition(':')[0]}", "failure", f"not made: {what}", "not made") for what in missing]

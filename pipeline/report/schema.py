@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from vitcompress.core.errors import UsageError
-from vitcompress.core.json_files import read_object
+from vitcompress.core.files import read_object
 from vitcompress.pipeline.report.shape import SCHEMA_VERSION, Report
 
 OLDEST = 3
@@ -24,11 +24,7 @@ def load_report(path: Path) -> dict[str, Any]:
 def read_report(path: Path) -> Report:
     """Return the report in a run directory, or in a file, checked against its schema.
 
-    Args:
-        path: RUN, whose ``report/report.json`` is meant, or the JSON file itself.
-
-    Returns:
-        The report. Of one of the last version, what this version no longer has is left out, and nothing is made up.
+    Of one of the last version, what this version no longer has is left out, and nothing is made up.
 
     Raises:
         UsageError: there is no report, it cannot be read, or it is damaged, something else, or of another version.

@@ -144,10 +144,7 @@ def markdown(table: Table, output: Output = Output.MARKDOWN) -> Markdown:
 def terminal(table: Table, notes: Footnotes | None = None, *, intervals: bool = False) -> RichTable:
     """Return a table for a terminal; text is never read as rich markup.
 
-    Args:
-        table: of which the columns for ``Output.TERMINAL`` are shown.
-        notes: takes the reasons why numbers are missing; without it only their marks are shown.
-        intervals: whether a number is followed by its interval.
+    ``notes`` take the reasons why numbers are missing; without them only their marks are shown.
     """
     grid = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
     shown = table.shown(Output.TERMINAL, notes or Footnotes())

@@ -94,11 +94,7 @@ def _why_rejected(
 def _asked(
     wanted: Precision, runtime: Runtime, kept: Sequence[Precision], rejected: Sequence[Rejected], export: ExportRecord
 ) -> tuple[Precision, str]:
-    """Return the precision asked for, and that it was.
-
-    Raises:
-        UsageError: it cannot be deployed.
-    """
+    """Return the precision asked for, and that it was; a UsageError is raised where it cannot be deployed."""
     if wanted in kept:
         return wanted, f"asked for with export.deploy: {wanted}"
     out = {one.precision: one.why for one in rejected}

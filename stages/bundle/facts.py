@@ -13,20 +13,15 @@ from vitcompress.core.artifact_records import (
     Rejected,
     VerifyRecord,
 )
-from vitcompress.core.records import DataRecord, DistillRecord, FoldRecord, StudentRecord, TeacherRecord
+from vitcompress.core.records import FoldedInputs
 from vitcompress.exporters.bundle import CardFacts
 from vitcompress.exporters.bundled import file_name
 
 
 @dataclass(frozen=True)
-class Inputs:
+class Inputs(FoldedInputs):
     """Records this stage reads."""
 
-    data: DataRecord
-    teacher: TeacherRecord
-    student: StudentRecord
-    distill: DistillRecord
-    fold: FoldRecord
     export: ExportRecord
     verify: VerifyRecord
 

@@ -13,7 +13,8 @@ from vitcompress.exporters.bundle import BundledModel, write_bundle
 from vitcompress.exporters.bundled import Kind
 from vitcompress.stages.bundle.choose import Choice, choose
 from vitcompress.stages.bundle.config import BundleConfig
-from vitcompress.stages.bundle.facts import Inputs, card_of, facts_of, model_facts
+from vitcompress.stages.bundle.facts import Inputs as Inputs
+from vitcompress.stages.bundle.facts import card_of, facts_of, model_facts
 from vitcompress.stages.models.timm_files import save_timm
 from vitcompress.stages.models.weights import read_own
 
@@ -83,6 +84,3 @@ def _timm(inputs: Inputs, root: Path) -> dict[str, Path]:
         root / "export" / "timm", inputs.fold.models[graph], state, inputs.student.preprocess, inputs.data.classes
     )
     return {f"timm/{path.name}": path for path in paths}
-
-
-__all__ = ["Inputs", "run"]

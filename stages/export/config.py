@@ -23,11 +23,7 @@ def _listed(given: Any) -> Any:
 
 
 def _known(given: tuple[str, ...] | Literal["auto"]) -> tuple[str, ...] | Literal["auto"]:
-    """Refuse a name that no target has.
-
-    Raises:
-        ValueError: with the names there are.
-    """
+    """Refuse a name that no target has, by a ValueError with the names there are."""
     for name in given if given != "auto" else ():
         try:
             targets.get(name)

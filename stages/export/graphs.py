@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import isfinite
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from vitcompress.core.artifact_records import OnnxArtifact
 from vitcompress.core.context import Context
@@ -64,8 +66,25 @@ def export_graph(
     """
     root = context.run.root
     module = load_own(build_model(spec), weights, root).eval()
+    artifact = export_module(config, module, cost, images, root / "export" / f"{name}.onnx", root)
+    worst = max(artifact.max_logit_difference.values())
+    if not (isfinite(worst) and worst <= config.tolerance):
+        raise ResultError(
+            f"{name}.onnx differs from torch by {worst:.3g} in logits, more than export.tolerance "
+            f"{config.tolerance:g}; nothing was deployed."
+        )
+    return artifact
+
+
+def export_module(
+    config: ExportConfig, module: nn.Module, cost: Cost, images: HeldOut, path: Path, root: Path
+) -> OnnxArtifact:
+    """Export a network in eval mode to ``path``, below ``root``, rewritten; say how far it is from torch on the images.
+
+    Raises:
+        ResultError: it cannot be exported.
+    """
     rewritten = deployed(module, images.preprocess, config.input, rewrite=config.rewrites)
-    path = root / "export" / f"{name}.onnx"
     facts = onnx_from_module(
         rewritten.module,
         path,
@@ -75,14 +94,8 @@ def export_graph(
         input=config.input,
     )
     differences = max_difference(path, module, images.images, CHECKED_BATCHES, images.given)
-    worst = max(differences.values())
-    if not (isfinite(worst) and worst <= config.tolerance):
-        raise ResultError(
-            f"{name}.onnx differs from torch by {worst:.3g} in logits, more than export.tolerance "
-            f"{config.tolerance:g}; nothing was deployed."
-        )
     return OnnxArtifact(
-        name=name,
+        name=path.stem,
         file=reference(path, root),
         data=reference(facts.data, root) if facts.data else None,
         input=config.input,

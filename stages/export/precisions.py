@@ -8,7 +8,7 @@ from vitcompress.core.errors import ResultError, UsageError
 from vitcompress.core.files import reference
 from vitcompress.core.records import DataRecord, FileRef, ModelSpec
 from vitcompress.exporters.onnx import max_difference
-from vitcompress.exporters.precision.limits import default_limits
+from vitcompress.exporters.precision.compare import LIMITS
 from vitcompress.exporters.precision.recipes import CALIBRATED
 from vitcompress.exporters.precision.reduce import reduced_from_onnx
 from vitcompress.stages.export.config import ExportConfig
@@ -30,11 +30,7 @@ def reduce_graph(
 ) -> tuple[dict[Precision, OnnxArtifact], dict[Precision, str]]:
     """Return the graph in every precision asked for but fp32, and the reasons of those that could not be made.
 
-    Args:
-        artifact: the fp32 graph.
-        model, weights: its network.
-        data: whose training images calibrate int8 and fp8, evenly spread.
-        images: to judge with.
+    Training images of ``data``, evenly spread, calibrate int8 and fp8; ``images`` judge.
     """
     root = context.run.root
     made: dict[Precision, OnnxArtifact] = {}
@@ -54,7 +50,7 @@ def reduce_graph(
                 precision,
                 calibration=calibration,
                 checked=images.given,
-                limits=default_limits(precision),
+                limits=LIMITS[precision],
                 log=context.say,
             )
             if facts.how.as_run is not None:

@@ -30,14 +30,7 @@ def choose_graph(
     given: NDArray[Any],
     context: Context,
 ) -> tuple[Graph, str]:
-    """Return which student graph is deployed, and why.
-
-    Args:
-        config: of the export.
-        fold: how exact folding is.
-        student: the exported graphs.
-        given: images as the graphs take them.
-        context: the run.
+    """Return which student graph is deployed, and why; ``given`` are images as the graphs take them.
 
     Raises:
         ResultError: folding was asked for, and is less exact than ``fold.tolerance``.

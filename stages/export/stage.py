@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
-from vitcompress.core.artifact_records import EngineArtifact, ExportRecord, Precision
+from vitcompress.core.artifact_records import EngineArtifact, ExportRecord, OnnxArtifact, Precision
 from vitcompress.core.context import Context
-from vitcompress.core.records import DataRecord, DistillRecord, FoldRecord, StudentRecord, TeacherRecord
+from vitcompress.core.errors import ResultError
+from vitcompress.core.records import FoldedInputs as Inputs
 from vitcompress.exporters import targets
+from vitcompress.exporters.targets import BuildOptions
 from vitcompress.stages.export.config import DEFAULT_PRECISIONS, ExportConfig
-from vitcompress.stages.export.engines import build_engines
 from vitcompress.stages.export.graphs import export_graph, held_out
 from vitcompress.stages.export.precisions import reduce_graph
 from vitcompress.stages.export.projector import choose_graph
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """Records this stage reads."""
-
-    data: DataRecord
-    teacher: TeacherRecord
-    student: StudentRecord
-    distill: DistillRecord
-    fold: FoldRecord
 
 
 def run(config: ExportConfig, inputs: Inputs, context: Context) -> ExportRecord:
@@ -50,7 +39,9 @@ def run(config: ExportConfig, inputs: Inputs, context: Context) -> ExportRecord:
     graph, why = choose_graph(config, fold, student, images.given, context)
     spec, weights = fold.models[graph], fold.graphs[graph]
     reduced, missing = reduce_graph(config, student[graph], spec, weights, inputs.data, images, context)
-    engines = build_engines(config, {"fp32": student[graph], **reduced}, missing, context)
+    named = ", ".join(config.engines)
+    asked = f"asked for with export.target: {named}" if named else "no engine was asked for"
+    engines = _engines(config, {"fp32": student[graph], **reduced}, missing, context)
     return ExportRecord(
         deployed=graph,
         deployed_why=why,
@@ -61,14 +52,35 @@ def run(config: ExportConfig, inputs: Inputs, context: Context) -> ExportRecord:
         teacher=teacher,
         teacher_preprocess=teacher_images.preprocess,
         engines=engines,
-        engines_why=config.target_reason or _asked(config),
+        engines_why=config.target_reason or asked,
         not_made=_not_made(config, missing, engines),
     )
 
 
-def _asked(config: ExportConfig) -> str:
-    named = ", ".join(config.engines)
-    return f"asked for with export.target: {named}" if named else "no engine was asked for"
+def _engines(
+    config: ExportConfig,
+    graphs: Mapping[Precision, OnnxArtifact],
+    missing: Mapping[Precision, str],
+    context: Context,
+) -> tuple[EngineArtifact, ...]:
+    """Build one artifact for each target and each precision; one that cannot be built has its reason."""
+    options = BuildOptions(context.run.root, config.opt_batch, config.max_batch, config.compute_capabilities)
+    found = []
+    for name in config.engines:
+        target = targets.get(name)
+        for precision in config.precisions:
+            try:
+                if precision not in graphs:
+                    raise ResultError(f"there is no {precision} graph to build it of: {missing[precision]}")
+                if precision not in target.precisions:
+                    raise ResultError(f"{target.title} does not run {precision}")
+                made = target.build(graphs[precision], options)
+                assert isinstance(made, EngineArtifact)  # noqa: S101 - of a target whose kind is "engine"
+            except ResultError as error:
+                context.say(f"no {precision} engine: {error}")
+                made = EngineArtifact(status="unavailable", flavour=name, precision=precision, reason=str(error))
+            found.append(made)
+    return tuple(found)
 
 
 def _not_made(

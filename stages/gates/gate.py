@@ -109,14 +109,9 @@ class Gate(Generic[Subject]):
     def row(
         self, artifact: str, limit: float, subject: Subject | str, *, required: bool, require_conclusive: bool
     ) -> GateRow:
-        """Return the judged row.
+        """Return the judged row of a subject, or of the reason why nothing of it is measured.
 
-        Args:
-            artifact: what a reader calls the subject.
-            limit: value of the gate's setting.
-            subject: what to measure, or the reason why nothing of it is measured.
-            required: whether an open verdict on the subject can fail the command.
-            require_conclusive: whether an inconclusive verdict is such an open one.
+        Where it is ``required``, an open verdict fails the command, ``inconclusive`` with ``require_conclusive`` alone.
         """
         found = Measurement(None, reason=subject) if isinstance(subject, str) else self.measure(subject)
         if not all(math.isfinite(number or 0.0) for number in (found.value, found.low, found.high)):

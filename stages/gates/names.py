@@ -99,10 +99,8 @@ class Chosen:
 def chosen(choice: ArtifactChoice, filled: Mapping[str, Sequence[str]], made: Sequence[str]) -> tuple[Chosen, ...]:
     """Return each artifact that the settings name, once, though it may go by two names; in the settings' order.
 
-    Args:
-        choice: the settings.
-        filled: names of the artifacts in each role. Where a role is required, the first of them is.
-        made: names that ``all`` stands for.
+    ``filled`` names the artifacts in each role; where a role is required, the first of them is. ``all`` stands for
+    ``made``.
     """
     labels: dict[str, str] = {}
     for asked in choice.named():

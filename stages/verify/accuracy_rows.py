@@ -24,8 +24,7 @@ def accuracy_rows(models: Sequence[Contestant], held_out: HeldOut, classes: int)
     rows = []
     for each, answers in zip(models, held_out.answers, strict=True):
         row: dict[str, Any] = dict.fromkeys(("top1", "top5", "drop", "drop_low", "drop_high"))
-        row |= {"model": each.model, "runtime": each.runtime, "precision": each.precision}
-        row |= {"provider": each.provider, "images": len(held_out.labels)}
+        row |= {**each.names, "provider": each.provider, "images": len(held_out.labels)}
         if answers is None:
             row["reason"] = each.reason
         else:

@@ -51,6 +51,11 @@ class Contestant:
         """Its name among the contestants of its runtime."""
         return f"{self.model} {self.precision}"
 
+    @property
+    def names(self) -> dict[str, Any]:
+        """The fields of a row that say what it is about."""
+        return {"model": self.model, "runtime": self.runtime, "precision": self.precision}
+
     def takes(self, batch: int) -> bool:
         """Return whether it runs here with this many images at once."""
         return self.infer is not None and (self.max_batch is None or batch <= self.max_batch)

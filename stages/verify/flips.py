@@ -37,9 +37,7 @@ def flip_tables(
         if any(position not in files for position in positions):
             notes.append(why)
         table = FlipTable(
-            model=each.model,
-            runtime=each.runtime,
-            precision=each.precision,
+            **each.names,
             lost=len(lost),
             won=len(won),
             other=len(other),

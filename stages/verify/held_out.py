@@ -76,11 +76,7 @@ class HeldOut:
 
 
 def ask(models: Sequence[Contestant], split: Any, classes: Sequence[str], *, workers: int) -> HeldOut:
-    """Return the answers of all ``models`` to all images of ``split``.
-
-    Raises:
-        DataError: an image cannot be read.
-    """
+    """Return the answers of all ``models`` to all images of ``split``; a DataError is raised for one not readable."""
     batch = min([BATCH, *(each.max_batch for each in models if each.infer and each.max_batch)])
     specs = list(dict.fromkeys(each.spec for each in models if each.infer))
     parts: list[list[Answers]] = [[] for _ in models]

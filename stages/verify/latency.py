@@ -49,8 +49,8 @@ def latency_rows(config: VerifyConfig, contestants: Sequence[Contestant], images
             for each, row in zip(group, found, strict=True):
                 if each.on_gpu is not None and each.key not in lacking:
                     times = each.on_gpu(batch_of(images[each.spec], batch), seconds / (len(group) - len(lacking)))
-                    p50, p90, p99 = times.gpu_percentiles()
-                    own = {"gpu_p50_ms": p50, "gpu_p90_ms": p90, "gpu_p99_ms": p99, "gpu_method": times.method()}
+                    p50, p90, p99 = percentiles(times.gpu_ms)
+                    own = {"gpu_p50_ms": p50, "gpu_p90_ms": p90, "gpu_p99_ms": p99, "gpu_method": times.how}
                     rows.append(row.model_copy(update=own))
                 else:
                     rows.append(row)
@@ -124,8 +124,7 @@ def _timed(
 def _row(contestant: Contestant, batch: int, measured: Measurement | None, reason: str) -> LatencyRow:
     """Return what was measured of a contestant at one batch size; without any measurement, ``reason``."""
     row: dict[str, Any] = dict.fromkeys(("p50_ms", "p90_ms", "p99_ms", "speedup", "speedup_low", "speedup_high"))
-    row |= {"model": contestant.model, "runtime": contestant.runtime, "precision": contestant.precision}
-    row |= {"provider": contestant.provider, "batch": batch, "samples": 0}
+    row |= {**contestant.names, "provider": contestant.provider, "batch": batch, "samples": 0}
     if measured is None:
         return LatencyRow(**row, reason=reason)
     samples, medians = measured.samples(contestant.key), measured.medians[contestant.key]

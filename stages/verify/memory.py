@@ -24,8 +24,7 @@ def memory_rows(contestants: Sequence[Contestant], batch: int, threads: int) -> 
         if each.runtime == "torch":
             continue
         images = min(batch, each.max_batch or batch)
-        row: dict[str, Any] = {"model": each.model, "runtime": each.runtime, "precision": each.precision}
-        row |= {"batch": images, "peak_rss_bytes": None}
+        row: dict[str, Any] = {**each.names, "batch": images, "peak_rss_bytes": None}
         found, row["reason"] = None, each.reason
         if each.file is not None and (each.infer is not None or each.runtime == "onnx"):  # a graph runs on the CPU
             found, row["reason"] = _memory(each.runtime, each.file, images, threads)

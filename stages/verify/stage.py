@@ -20,7 +20,7 @@ from vitcompress.core.context import Context
 from vitcompress.core.errors import BundleError, EnvironmentLacksError, UsageError
 from vitcompress.core.machine import hardware, processor
 from vitcompress.core.preprocess import PreprocessSpec
-from vitcompress.core.records import DataRecord, DistillRecord, FoldRecord, StudentRecord, TeacherRecord
+from vitcompress.core.records import FoldedInputs
 from vitcompress.core.words import counted
 from vitcompress.exporters import targets
 from vitcompress.exporters.cuda import gpu_name_and_capability, gpu_present
@@ -43,14 +43,9 @@ from vitcompress.stages.verify.memory import memory_rows
 
 
 @dataclass(frozen=True)
-class Inputs:
+class Inputs(FoldedInputs):
     """Records this stage reads."""
 
-    data: DataRecord
-    teacher: TeacherRecord
-    student: StudentRecord
-    distill: DistillRecord
-    fold: FoldRecord
     export: ExportRecord
 
 
@@ -63,7 +58,9 @@ def run(config: VerifyConfig, inputs: Inputs, context: Context) -> VerifyRecord:
         with ExitStack() as pass_alone:  # files that every session opens anew need not lie in memory twice
             contestants = _contestants(inputs, context, device, provider, threads, pass_alone, stage)
             accuracy = _accuracy(inputs, context, contestants)
-        images = _images(config, inputs, contestants)
+        most = max((*config.batch_sizes, *config.throughput_batches))  # images of the largest batch that is timed
+        split = recorded_images(inputs.data)[1].val
+        images = {spec: sample(split, spec, most).numpy() for spec in dict.fromkeys(each.spec for each in contestants)}
         with pinned(threads) as cpus:
             others = Others(cpus)
             latency = latency_rows(config, contestants, images)
@@ -100,16 +97,6 @@ def run(config: VerifyConfig, inputs: Inputs, context: Context) -> VerifyRecord:
         pinned=cpus,
         disturbance=disturbance,
     )
-
-
-def _images(
-    config: VerifyConfig, inputs: Inputs, contestants: Sequence[Contestant]
-) -> dict[PreprocessSpec, NDArray[np.float32]]:
-    """Return the input of the largest batch that is timed, for every preprocessing."""
-    split = recorded_images(inputs.data)[1].val
-    most = max((*config.batch_sizes, *config.throughput_batches))
-    specs = dict.fromkeys(each.spec for each in contestants)
-    return {spec: sample(split, spec, most).numpy() for spec in specs}
 
 
 def _contestants(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vitcompress.core.errors import UsageError
-from vitcompress.core.json_files import read_object
+from vitcompress.core.files import read_object
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 import vitcompress.exporters.runners.engine as under_test
 from vitcompress.core.errors import BundleError, UsageError
 from vitcompress.exporters.cuda import gpu_present
+from vitcompress.exporters.latency import percentiles
 from vitcompress.exporters.runners import EngineRunner, OnnxRunner
 from vitcompress.exporters.runners.engine import MIN_SAMPLES, QUEUED
 from vitcompress.exporters.tensorrt import choose_flavour, engine_from_onnx
@@ -81,8 +82,8 @@ def test_compute_is_timed_without_what_was_compiled_first(
     np.testing.assert_allclose(times.gpu_ms, 2.0, rtol=1e-3)
     assert len(times.gpu_ms) % QUEUED == 0
     assert len(times.gpu_ms) >= MIN_SAMPLES
-    assert times.gpu_percentiles() == pytest.approx((2.0, 2.0, 2.0))
-    said = times.method()
+    assert percentiles(times.gpu_ms) == pytest.approx((2.0, 2.0, 2.0))
+    said = times.how
     for part in ("NVIDIA A10", "driver 580.65.06 (CUDA 13.2)", "1410 MHz", "tensorrt-rtx 0", "without transfers"):
         assert part in said
     assert f"first call {805 + 1e3 * enqueue:.1f} ms" in said
@@ -129,4 +130,4 @@ def test_a_real_engine_of_every_kind_is_right_and_timed(
         assert np.abs(runner.infer(batch) - expected).max() < 0.1 * np.ptp(expected)
         times = runner.time(batch, seconds=2.0)
     assert np.median(times.gpu_ms) > 0
-    assert "driver unknown" not in times.method()
+    assert "driver unknown" not in times.how

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from vitcompress.exporters.latency import others
-from vitcompress.exporters.latency.others import Others
+from vitcompress.exporters.latency import pinning
+from vitcompress.exporters.latency.pinning import Others
 
 
 class Cpu(NamedTuple):
@@ -31,14 +31,14 @@ class Machine:
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Machine:
     found = Machine(4)
-    monkeypatch.setattr(others, "time", SimpleNamespace(monotonic=lambda: found.now))
+    monkeypatch.setattr(pinning, "time", SimpleNamespace(monotonic=lambda: found.now))
 
     def cpu_times(percpu: bool) -> list[Cpu]:
         assert percpu
         return [Cpu(0.75 * one, 0.25 * one, found.now - one, 3.0, one) for one in found.cpus]
 
     process: Any = SimpleNamespace(cpu_times=lambda: SimpleNamespace(user=0.5 * found.own, system=0.5 * found.own))
-    monkeypatch.setattr(others, "psutil", SimpleNamespace(cpu_times=cpu_times, Process=lambda: process))
+    monkeypatch.setattr(pinning, "psutil", SimpleNamespace(cpu_times=cpu_times, Process=lambda: process))
     return found
 
 

@@ -22,7 +22,7 @@ from vitcompress.pipeline import dry_run as dry_run_module
 from vitcompress.pipeline import dry_run_steps
 from vitcompress.pipeline.config import RunConfig, load_layer, merge, parse_sets, validate
 from vitcompress.pipeline.dry_run import DryRun, dry_run, views_advice
-from vitcompress.pipeline.dry_run_figures import Training
+from vitcompress.pipeline.dry_run_steps import Training
 from vitcompress.pipeline.report.dry_run import tables, total_seconds
 from vitcompress.stages.images.sources import timm_datasets
 from vitcompress.stages.models.build import build_model, cost_of

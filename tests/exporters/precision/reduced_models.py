@@ -14,7 +14,7 @@ from torch import nn
 
 from vitcompress.core.artifact_records import Precision
 from vitcompress.exporters.onnx import onnx_from_module
-from vitcompress.exporters.precision.limits import Limits
+from vitcompress.exporters.precision.compare import Limits
 from vitcompress.exporters.precision.reduce import ReducedFacts, reduced_from_onnx
 
 LOOSE = Limits(difference=0.2, agreement=0.9)

@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from reduced_models import export, with_huge_mlp
 
-from vitcompress.exporters.precision.calibrate import calibrated
 from vitcompress.exporters.precision.compare import logits_of
 from vitcompress.exporters.precision.graph import SourceGraph, inferred, load_source, tensor_types
 from vitcompress.exporters.precision.halves import fp16_from_fp32
-from vitcompress.exporters.precision.integers import int8_from_fp32, quantizable
-from vitcompress.exporters.precision.simulate import simulated
+from vitcompress.exporters.precision.integers import calibrated, int8_from_fp32, quantizable
+from vitcompress.exporters.precision.trial import simulated
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from reduced_models import digits, export, reduce, with_huge_mlp, with_outlier_c
 from vitcompress.core.artifact_records import Precision
 from vitcompress.core.errors import ResultError
 from vitcompress.exporters.precision.audit import check_audit
+from vitcompress.exporters.precision.compare import Limits
 from vitcompress.exporters.precision.graph import load_source
-from vitcompress.exporters.precision.limits import Limits
 
 LIMITS = Limits(difference=0.12, agreement=0.9)
 

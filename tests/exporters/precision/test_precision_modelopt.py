@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from reduced_models import digits, reduce
 
 from vitcompress.core.errors import EnvironmentLacksError, ResultError
+from vitcompress.exporters.precision.compare import Limits
 from vitcompress.exporters.precision.graph import load_source
 from vitcompress.exporters.precision.halves import fp16_from_fp32
-from vitcompress.exporters.precision.limits import Limits
 from vitcompress.exporters.tensorrt import installed_flavours
 
 needs_modelopt = pytest.mark.skipif(importlib.util.find_spec("modelopt") is None, reason="ModelOpt is not installed")

@@ -13,8 +13,7 @@ from reduced_models import LOOSE, digits, export, reduce, trained
 from vitcompress.core.artifact_records import Precision
 from vitcompress.core.errors import UsageError
 from vitcompress.exporters.precision.audit import operator_dtypes
-from vitcompress.exporters.precision.compare import deviation
-from vitcompress.exporters.precision.limits import default_limits
+from vitcompress.exporters.precision.compare import LIMITS, deviation
 from vitcompress.exporters.precision.reduce import reduced_from_onnx
 from vitcompress.exporters.runners import OnnxRunner
 from vitcompress.exporters.tensorrt import installed_flavours
@@ -31,7 +30,7 @@ def test_a_trained_network_runs_builds_and_is_far_within_the_default_limits(
 ) -> None:
     images, classes = digits()
     checked, target = images[1400:], trained_file.with_name(f"{precision}.onnx")
-    limits = default_limits(precision)
+    limits = LIMITS[precision]
     said: list[str] = []
     facts = reduced_from_onnx(
         trained_file, target, precision, calibration=images[:200], checked=checked, limits=limits, log=said.append

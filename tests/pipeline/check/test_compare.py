@@ -11,11 +11,10 @@ from made_runs import ELSEWHERE, IMAGES, answers, made
 
 from vitcompress.core.artifact_records import GateRow
 from vitcompress.core.bits import packed
-from vitcompress.pipeline.check.baseline import Baseline
+from vitcompress.pipeline.check.baseline import Baseline, baseline_of
 from vitcompress.pipeline.check.config import CheckConfig
 from vitcompress.pipeline.check.differences import foreign, notes
 from vitcompress.pipeline.check.limits import compare
-from vitcompress.pipeline.check.measured import baseline_of
 from vitcompress.pipeline.report.shape import Report
 from vitcompress.stages.gates.gate import passed
 

@@ -19,9 +19,8 @@ from PIL import Image
 from vitcompress.core.errors import UsageError
 from vitcompress.pipeline.cli import cli
 from vitcompress.pipeline.compare import tell
-from vitcompress.pipeline.compare.pareto import standings
 from vitcompress.pipeline.compare.plot import pareto_figure
-from vitcompress.pipeline.compare.read import Comparison, Run, compared
+from vitcompress.pipeline.compare.read import Comparison, Run, compared, standings
 
 Change = Callable[[dict[str, Any]], object]
 

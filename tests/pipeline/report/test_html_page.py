@@ -22,8 +22,7 @@ from sample_reports import report_of
 from vitcompress.core.artifact_records import GatesRecord
 from vitcompress.pipeline.report.document import Records
 from vitcompress.pipeline.report.html import charts
-from vitcompress.pipeline.report.html.page import render
-from vitcompress.pipeline.report.html.pictures import embedded
+from vitcompress.pipeline.report.html.page import embedded, render
 
 VOID = {"meta", "link", "img", "input", "br", "hr"}
 

@@ -10,9 +10,9 @@ from command_line import printed
 from sample_reports import advice, file, report_of
 
 from vitcompress.core.analysis_records import AnalyzeRecord, DynamicsRecord
-from vitcompress.pipeline.report.analysis import terminal
 from vitcompress.pipeline.report.document import Records
 from vitcompress.pipeline.report.markdown import render
+from vitcompress.pipeline.report.terminal import analysis as terminal
 
 REASON = "an image needs 230 directions | of the shared <basis>, and the student is 192 wide."
 WATCHED = DynamicsRecord(

@@ -11,6 +11,7 @@ import pytest
 import torch
 from pretend_target import PretendTarget, installed
 from small_run import folded_run
+from vitcompress.stages.export.engines import build_engines
 
 from vitcompress.core.artifact_records import ExportRecord, OnnxArtifact, Precision
 from vitcompress.core.context import Context
@@ -22,7 +23,6 @@ from vitcompress.exporters.runners import OnnxRunner
 from vitcompress.exporters.targets import tensorrt, tensorrt_rtx
 from vitcompress.stages.export import graphs, precisions, projector, stage
 from vitcompress.stages.export.config import ExportConfig
-from vitcompress.stages.export.engines import build_engines
 from vitcompress.stages.export.stage import Inputs
 from vitcompress.stages.images.loaders import sample
 from vitcompress.stages.images.sources import recorded_images

@@ -226,11 +226,12 @@ from test_gates_stage import inputs
 from vitcompress.core.context import Context
 from vitcompress.core.rundir import RunDirectory
 from vitcompress.pipeline.config import parse_sets, validate
-from vitcompress.pipeline.report.verdict import verdict_of, worded
+from vitcompress.pipeline.report.document import verdict_of
 from vitcompress.stages.gates import stage
+from vitcompress.stages.gates.registry import words_of
 config = validate({"teacher": {"model": "a"}, "student": {"model": "b"}} | parse_sets(["gates.max_nodes=0.5"])).gates
 record = stage.run(config, inputs(), None)
-row = worded(record.rows[0])
+row = record.rows[0].model_dump() | words_of("max_nodes")
 print(row["artifact"], row["label"], row["relation"], row["limit"], row["unit"], row["value"], row["verdict"])
 print(verdict_of(record, ())["blocking"][0])
 """
