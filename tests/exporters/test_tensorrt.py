@@ -3,6 +3,7 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import importlib.util
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,10 @@ import pytest
 from engine_graphs import build, fp16_file, linear_file
 from onnx import NodeProto, helper
 
-from vitcompress.core.errors import BundleError, ResultError, UsageError
-from vitcompress.exporters.tensorrt import EngineFacts, installed_flavours
+import vitcompress.exporters.tensorrt.flavours as flavours
+from vitcompress.core.errors import BundleError, EnvironmentLacksError, ResultError, UsageError
+from vitcompress.exporters.tensorrt import EngineFacts, choose_flavour, installed_flavours
+from vitcompress.exporters.tensorrt.audit import builder_audit, engine_audit
 
 needs_rtx = pytest.mark.skipif("tensorrt-rtx" not in installed_flavours(), reason="tensorrt-rtx is not installed")
 CONTRACT = "Name: images, IOMode: Input, DataType: Float, Dimensions: [-1,3,32,32]"
@@ -122,3 +125,84 @@ def test_a_damaged_graph_is_refused(old: Path, onnx_file: Path) -> None:
         build(damaged, old)
     assert caught.value.exit_code == 2
     assert (old / "model.engine").read_bytes() == OLD
+
+
+def information(*layers: Any) -> str:
+    return json.dumps({"Layers": list(layers), "Bindings": ["images", "logits"]})
+
+
+def inspected(kind: str, *formats: str) -> dict[str, Any]:
+    return {"LayerType": kind, "Inputs": [{"Format/Datatype": text} for text in formats], "Outputs": []}
+
+
+def test_the_inspectors_words_become_dtypes() -> None:
+    told = information(
+        inspected("CaskConvolution", "Thirty-two wide channel vectorized row major Int8 format.", "Half"),
+        inspected("gemm", "Row major linear FP16 format"),
+        inspected("gemm", "Half"),
+        inspected("gemm", "Float"),
+        inspected("kgen", "BFloat16"),
+        inspected("kgen", "Row major linear BF16 format"),
+        inspected("kgen", "FP8"),
+        inspected("kgen", "N/A due to dynamic shapes"),
+        inspected("Constant", "Float"),
+        {"LayerType": "Reformat", "Inputs": [], "Outputs": [{"Datatype": "Float"}]},
+    )
+    assert engine_audit(told) == {
+        "CaskConvolution": {"int8": 1},
+        "Reformat": {"float32": 1},
+        "gemm": {"float16": 2, "float32": 1},
+        "kgen": {"bfloat16": 2, "float8": 1, "unknown": 1},
+    }
+    assert engine_audit(information("names", "only")) == {}
+
+
+def test_the_builders_words_become_dtypes() -> None:
+    def line(kind: str, *dtypes: str) -> str:
+        inputs = ", ".join(f"{{ Name: t, Dimensions: [-1,48], StrideOrder: [1,0], Datatype: {one} }}" for one in dtypes)
+        weights = "{ Name: w, Dimensions: [48,48], Datatype: Float, Format: (Linear) Row major linear format }"
+        return f"Name: n, LayerType: {kind}, Inputs: [ {inputs}], Constants: [ {weights}], Outputs: [], Metadata: "
+
+    told = ["Layers:", line("gemm", "Int8"), line("gemm", "Half", "Half"), line("fusion", "Int8", "Float")]
+    told += [line("cast", "Int64"), line("reshape"), "I/O Tensors:", " Name: images, IOMode: Input, DataType: Float"]
+    assert builder_audit("\n".join(told)) == {"fusion": {"float32": 1}, "gemm": {"float16": 1, "int8": 1}}
+    assert builder_audit("Engine Layer Information:\nLayer(Myelin): {ForeignNode[a...b]}") == {}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "installed", "gpu", "chosen", "words"),
+    [
+        ("auto", {"tensorrt": "11.4", "tensorrt-rtx": "1.7"}, True, "tensorrt", "GPU is here"),
+        ("auto", {"tensorrt": "11.4", "tensorrt-rtx": "1.7"}, False, "tensorrt-rtx", "without a GPU"),
+        ("auto", {"tensorrt": "11.4"}, False, "none", "needs a GPU to build"),
+        ("auto", {}, False, "none", "pip install tensorrt-rtx"),
+        ("tensorrt", {"tensorrt": "11.4"}, True, "tensorrt", "asked for"),
+        ("tensorrt-rtx", {"tensorrt-rtx": "1.7"}, False, "tensorrt-rtx", "asked for"),
+    ],
+)
+def test_the_flavour_follows_from_what_is_here(
+    monkeypatch: pytest.MonkeyPatch, wanted: str, installed: dict[str, str], gpu: bool, chosen: str, words: str
+) -> None:
+    monkeypatch.setattr(flavours, "installed_flavours", lambda: installed)
+    monkeypatch.setattr(flavours, "gpu_present", lambda: gpu)
+    flavour, reason = choose_flavour(wanted)
+    assert flavour == chosen
+    assert words in reason
+
+
+@pytest.mark.parametrize(
+    ("wanted", "installed", "words"),
+    [
+        ("tensorrt", {"tensorrt": "11.4"}, "needs an NVIDIA GPU to build"),
+        ("tensorrt", {}, "pip install tensorrt"),
+        ("tensorrt-rtx", {"tensorrt": "11.4"}, "pip install tensorrt-rtx"),
+    ],
+)
+def test_a_flavour_that_cannot_be_had_ends_with_exit_code_3(
+    monkeypatch: pytest.MonkeyPatch, wanted: str, installed: dict[str, str], words: str
+) -> None:
+    monkeypatch.setattr(flavours, "installed_flavours", lambda: installed)
+    monkeypatch.setattr(flavours, "gpu_present", lambda: False)
+    with pytest.raises(EnvironmentLacksError, match=words) as caught:
+        choose_flavour(wanted)
+    assert caught.value.exit_code == 3

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,13 +8,11 @@ import numpy as np
 import pytest
 import timm
 from pretend_target import PretendTarget, installed
-from rich.console import Console
-from small_run import data_record, distill_record, student_record, teacher_record
+from small_run import folded_run
 
 import vitcompress.stages.models.timm_entry  # noqa: F401 - registers what is no architecture of timm's
 from vitcompress.core.context import Context
 from vitcompress.core.files import is_intact
-from vitcompress.core.rundir import RunDirectory
 from vitcompress.exporters import targets
 from vitcompress.exporters.bundle import open_bundle
 from vitcompress.exporters.runners import OnnxRunner
@@ -24,8 +21,6 @@ from vitcompress.stages.bundle.config import BundleConfig
 from vitcompress.stages.bundle.stage import Inputs
 from vitcompress.stages.export import stage as export_stage
 from vitcompress.stages.export.config import ExportConfig
-from vitcompress.stages.fold import stage as fold_stage
-from vitcompress.stages.fold.config import FoldConfig
 from vitcompress.stages.images.loaders import sample
 from vitcompress.stages.images.sources import recorded_images
 from vitcompress.stages.models.build import build_model
@@ -37,19 +32,14 @@ CONFIG = BundleConfig(deploy="fastest", max_int8_drop=100.0, targets=("onnx", "t
 
 
 @pytest.fixture(scope="module")
-def measured(digits_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Context, Inputs]:
+def measured(module_context: Context, digits_folder: Path) -> tuple[Context, Inputs]:
     """A lift, exported in fp32 and fp16 and measured."""
-    run = RunDirectory.claim(tmp_path_factory.mktemp("bundle") / "run", {"test": True})
-    context = Context(run=run, seed=0, device="cpu", console=Console(file=io.StringIO()))
-    data, teacher = data_record(str(digits_folder), context), teacher_record(context)
-    student = student_record(context, "lift")
-    distill = distill_record(student)
-    fold = fold_stage.run(FoldConfig(images=4), fold_stage.Inputs(data, student, distill), context)
+    context, before = module_context, folded_run(module_context, digits_folder, "lift")
     settings = ExportConfig(target=("onnx",), precision=("fp16",), input="uint8", images=8)
-    export = export_stage.run(settings, export_stage.Inputs(data, teacher, student, distill, fold), context)
+    export = export_stage.run(settings, export_stage.Inputs(*before), context)
     quick = VerifyConfig(batch_sizes=(1,), throughput_batches=(), latency_seconds=0.1, threads=1, memory=False)
-    verify = verify_stage.run(quick, verify_stage.Inputs(data, teacher, student, distill, fold, export), context)
-    return context, Inputs(data, teacher, student, distill, fold, export, verify)
+    verify = verify_stage.run(quick, verify_stage.Inputs(*before, export), context)
+    return context, Inputs(*before, export, verify)
 
 
 def test_the_bundle_holds_what_was_chosen_and_answers_like_torch(measured: tuple[Context, Inputs]) -> None:
@@ -69,6 +59,10 @@ def test_the_bundle_holds_what_was_chosen_and_answers_like_torch(measured: tuple
         found = runner.infer(sample(held_out, bundle.preprocess, 6).numpy())
     np.testing.assert_allclose(found, wanted, atol=1e-4)
     assert (root / "bundle" / "triton" / "student_onnx" / "config.pbtxt").is_file()
+    kept = load_own(build_model(inputs.fold.models["lift-kept"]), inputs.fold.graphs["lift-kept"], root).eval()
+    images = sample(held_out, inputs.student.preprocess, 3)
+    network = timm.create_model(f"local-dir:{root / 'bundle' / 'timm'}", pretrained=True).eval()
+    assert float((network(images) - kept(images)).abs().max().detach()) < 1e-5
 
 
 def test_the_manifest_and_the_card_quote_what_was_measured(measured: tuple[Context, Inputs]) -> None:
@@ -85,16 +79,6 @@ def test_the_manifest_and_the_card_quote_what_was_measured(measured: tuple[Conte
     assert f"{row.top1:.2f} [" in card
     assert inputs.verify.latency_method in card
     assert "Not stated." in card.split("## Licence")[1]
-
-
-def test_the_trained_student_loads_in_timm(measured: tuple[Context, Inputs]) -> None:
-    context, inputs = measured
-    stage.run(CONFIG, inputs, context)
-    root = context.run.root
-    kept = load_own(build_model(inputs.fold.models["lift-kept"]), inputs.fold.graphs["lift-kept"], root).eval()
-    images = sample(recorded_images(inputs.data)[1].val, inputs.student.preprocess, 3)
-    network = timm.create_model(f"local-dir:{root / 'bundle' / 'timm'}", pretrained=True).eval()
-    assert float((network(images) - kept(images)).abs().max().detach()) < 1e-5
 
 
 def test_another_packages_target_is_in_the_bundle_and_recommended(measured: tuple[Context, Inputs]) -> None:
