@@ -46,5 +46,4 @@ def test_a_damaged_block_is_caught_and_named(run_copy: Path, baseline: Path) -> 
     assert "distill  reused" in exported.err
     done = in_process("check", run_copy, "--baseline", baseline, *ONNX)
     assert done.code == 1, done.out + done.err
-    (line,) = failures(done)
-    assert line.startswith("FAIL onnx-fp32 loss of top-1: ")
+    assert any(line.startswith("FAIL onnx-fp32 loss of top-1: ") for line in failures(done)), done.out
