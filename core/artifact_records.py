@@ -121,7 +121,6 @@ class EngineArtifact(Artifact):
     version: str | None = None
     """Of the library that built it."""
     log: FileRef | None = None
-    """What the builder said."""
     layers: OperatorDtypes = Field(default_factory=dict)
     """What the operators of the graph given to the builder compute in, by type."""
     built_layers: OperatorDtypes | None = None
@@ -289,7 +288,6 @@ class Hardware(Record):
 
     processor: str
     architecture: str
-    """Such as x86_64."""
     cores: int
     """Cores that the process may use."""
     threads: int

@@ -14,11 +14,7 @@ def packed(answers: NDArray[np.bool_]) -> str:
 
 
 def unpacked(text: str, count: int) -> NDArray[np.bool_]:
-    """Return the answers, bool ``[count]``, that ``packed`` made ``text`` of.
-
-    Raises:
-        ValueError: ``text`` is not base64 (``binascii.Error``), or holds another number of answers.
-    """
+    """Return the ``count`` answers (bool) of a ``packed`` text; a ValueError is raised if it holds others."""
     bits = np.frombuffer(base64.b64decode(text, validate=True), dtype=np.uint8)
     if len(bits) != -(-count // 8):
         raise ValueError(f"{len(bits)} bytes of answers, where {count} images need {-(-count // 8)}")

@@ -32,11 +32,7 @@ class Context:
     """This process among those that train together; 0 is the one that writes."""
 
     def leave_to_main(self) -> None:
-        """End the stage in every process but the main one, whose work follows; the others wait for its record.
-
-        Raises:
-            LeftToMain: this is not the main process.
-        """
+        """End the stage, by LeftToMain, in every process but the main one; the others wait for its record."""
         if self.rank:
             raise LeftToMain
 

@@ -17,10 +17,7 @@ def load(
 ) -> Any:
     """Import what an entry point of another package names, and return what ``use`` makes of it.
 
-    ``what`` it adds (``target``, ``gate``, ...) is for the message.
-
-    Raises:
-        CompressError: of type ``error``: the package cannot be imported, or what it names cannot be used.
+    An ``error`` is raised where either fails; ``what`` the package adds (``target``, ``gate``, ...) is for its message.
     """
     try:
         return use(entry.load())

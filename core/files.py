@@ -118,8 +118,7 @@ def remove_empty(folders: list[Path]) -> None:
 def read_object(file: Path, what: str, remedy: str) -> dict[str, Any]:
     """Return the JSON object in a file; ``what`` it should be and the ``remedy`` if it is damaged are for the message.
 
-    Raises:
-        UsageError: it is no file, cannot be read, or holds no JSON object.
+    A UsageError is raised if it is no file, cannot be read, or holds no JSON object.
     """
     try:
         if not file.is_file():

@@ -52,11 +52,7 @@ class ImageError(DataError):
 
 
 def open_image(path: Path) -> Image.Image:
-    """Return a fully decoded RGB image.
-
-    Raises:
-        ImageError: the file is missing, is no image that Pillow can decode, or does not say what is black and white.
-    """
+    """Return a fully decoded RGB image; an ImageError is raised where the file is missing or ``rgb`` fails."""
     with _opened(path) as image:
         return rgb(image)
 
@@ -76,10 +72,9 @@ def check_header(path: Path) -> None:
 
 
 def rgb(image: Image.Image) -> Image.Image:
-    """Return 8-bit RGB of an image as Pillow opened it; see ``open_image``. May turn ``image`` itself.
+    """Return 8-bit RGB of an image as Pillow opened it; may turn ``image`` itself.
 
-    Raises:
-        Exception: one of ``UNREADABLE``: decoding fails, or its pixels do not say what is black and white.
+    One of ``UNREADABLE`` is raised where decoding fails, or its pixels do not say what is black and what is white.
     """
     _require_scale(image)
     image.load()

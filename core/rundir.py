@@ -55,10 +55,8 @@ class RunDirectory:
     def claim(cls, root: Path, identity: dict[str, Any]) -> RunDirectory:
         """Return the run at ``root``, made when it does not exist.
 
-        ``identity`` is what makes this run this run (models, strategy, data, seed), as JSON values.
-
-        Raises:
-            UsageError: as ``begun``, or the folder cannot be written.
+        ``identity`` is what makes this run this run (models, strategy, data, seed), as JSON values. A UsageError is
+        raised as by ``begun``, or where the folder cannot be written.
         """
         run = cls(root)
         if cls.begun(root, identity):
@@ -70,11 +68,7 @@ class RunDirectory:
 
     @classmethod
     def begun(cls, root: Path, identity: dict[str, Any]) -> bool:
-        """Return whether this run is at ``root`` already; False when the folder is free.
-
-        Raises:
-            UsageError: ``root`` is a file, holds other files, or is a different run.
-        """
+        """Return whether ``root`` has this run (False: it is free); a UsageError is raised if it has anything else."""
         run = cls(root)
         if root.exists() and not root.is_dir():
             raise UsageError(f"output '{root}' is a file; give a folder with --output.")

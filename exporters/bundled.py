@@ -115,11 +115,7 @@ class Part:
 
 
 def graph_facts(path: Path) -> GraphFacts:
-    """Return the interface of an ONNX file, its weights left on the disk.
-
-    Raises:
-        BundleError: the file is missing or no image classifier.
-    """
+    """Return an ONNX file's interface, its weights unread; a BundleError is raised if it is no image classifier."""
     import onnx
 
     try:

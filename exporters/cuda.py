@@ -40,12 +40,7 @@ def gpu_present() -> bool:
 
 
 def _call(name: str, *arguments: Any) -> None:
-    """Call the driver.
-
-    Raises:
-        EnvironmentLacksError: there is no GPU.
-        ResultError: the call failed.
-    """
+    """Call the driver; an EnvironmentLacksError is raised without a GPU, a ResultError where the call fails."""
     library = _driver()
     if library is None:
         raise EnvironmentLacksError("this needs an NVIDIA GPU with its driver, and none was found on this machine.")

@@ -35,10 +35,8 @@ class Memory:
 def memory_of(runtime: str, path: Path | None, batch: int, threads: int) -> Memory:
     """Return peak memory of a new process in which the target ``runtime`` runs ``batch`` images through a file.
 
-    Without a ``path``, the process only loads the runtime's library. ONNX Runtime runs on ``threads`` of the CPU.
-
-    Raises:
-        EnvironmentLacksError: the process failed, in its own words; or this system does not tell peak memory.
+    Without a ``path``, the process only loads the runtime's library. ONNX Runtime runs on ``threads`` of the CPU. An
+    EnvironmentLacksError is raised where the process failed, in its own words, or peak memory is not told.
     """
     words = [runtime, str(path or ""), str(batch), str(threads)]
     command = own_program("from vitcompress.exporters.memory import main\nmain()\n", *words)
@@ -53,13 +51,10 @@ def memory_of(runtime: str, path: Path | None, batch: int, threads: int) -> Memo
 
 
 def peak_rss_bytes() -> int:
-    """Most memory of this process that was ever resident.
+    """Return most memory, bytes, of this process that was ever resident.
 
     From the kernel's high-water mark of this program. ``getrusage`` has another one, which a process inherits: started
-    by a process of 2 GB, it would say 2 GB.
-
-    Raises:
-        EnvironmentLacksError: this system does not tell.
+    by a process of 2 GB, it would say 2 GB. An EnvironmentLacksError is raised where this system does not tell.
     """
     status = Path("/proc/self/status")
     if status.is_file():

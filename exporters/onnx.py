@@ -36,7 +36,6 @@ class OnnxFacts:
     """What was written."""
 
     nodes: int
-    """Operators in the graph."""
     opset: int
     seconds: float
     """Wall time of export, slimming and checking."""
@@ -136,9 +135,8 @@ def _first_line(error: BaseException) -> str:
 def _finish(path: Path, size: int, input: Input) -> tuple[int, int]:
     """Slim and check the file at ``path`` in place; return the number of its nodes, and the opset it really has.
 
-    Raises:
-        ResultError: the graph is not valid, not the classifier that was promised, or has operators that TensorRT does
-            not know.
+    A ResultError is raised where the graph is not valid, not the classifier that was promised, or has operators that
+    TensorRT does not know.
     """
     import onnx
     import onnxslim
@@ -175,15 +173,10 @@ def max_difference(
 ) -> dict[str, float]:
     """Return largest absolute difference in logits between the ONNX file and torch, by batch size (as text).
 
-    ONNX Runtime on the CPU against ``module`` in float32, eval mode, on the CPU. A value that is not finite on either
-    side counts as an infinite difference, so that comparing with any tolerance fails.
-
-    Args:
-        images: real model inputs, float32 ``[N, 3, S, S]``; repeated where a batch needs more.
-        given: the same images as the file takes them, where that is otherwise: uint8 ``[N, S, S, 3]``.
-
-    Raises:
-        ResultError: the file cannot be run.
+    ONNX Runtime on the CPU against ``module`` in float32, eval mode, on the CPU, of real ``images``, float32 ``[N, 3,
+    S, S]``, repeated where a batch needs more; ``given`` are the same as the file takes them, where that is uint8 ``[N,
+    S, S, 3]``. A value that is not finite on either side counts as an infinite difference, so that comparing with any
+    tolerance fails. A ResultError is raised where the file cannot be run.
     """
     import torch
 

@@ -31,8 +31,7 @@ class Prediction:
 def image_files(paths: Sequence[Path]) -> list[Path]:
     """Return the files to read: each path itself, or for a folder every image under it that is not hidden, sorted.
 
-    Raises:
-        DataError: a path does not exist, or there is no image at all.
+    A DataError is raised where a path does not exist, or there is no image at all.
     """
     found: list[Path] = []
     for path in paths:

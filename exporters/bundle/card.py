@@ -98,9 +98,8 @@ class CardFacts:
     strategy: str
     """What was done to it, in words."""
     data: str
-    """Source of the training images."""
     data_digest: str
-    """SHA-256 over their listing."""
+    """Source of the training images, and SHA-256 over their listing."""
     train_images: int
     held_out_images: int
     """Images that the accuracy figures are of; none of them was trained on."""

@@ -46,11 +46,7 @@ def open_bundle(folder: Path) -> Bundle:
 
 
 def check_fit(graphs: Sequence[Path], preprocess: PreprocessSpec, labels: Sequence[str]) -> None:
-    """Check that labels and preprocessing are those of every ONNX graph, and that each holds its own weights.
-
-    Raises:
-        BundleError: something does not fit.
-    """
+    """Raise a BundleError where labels or preprocessing do not fit a graph, or its weights are in another file."""
     for path in graphs:
         facts = graph_facts(path)
         if facts.external:
@@ -94,11 +90,7 @@ def _not_listed(folder: Path, name: str) -> BundleError:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return the manifest of a bundle, of a schema this version reads.
-
-    Raises:
-        BundleError: there is none, it is damaged, or its schema is another one.
-    """
+    """Return the manifest of a bundle; a BundleError is raised if it is missing, damaged or of another schema."""
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_bytes())

@@ -40,12 +40,9 @@ def write_bundle(
     After an error, ``folder`` holds the old bundle. Files in it that are not a bundle's own are carried over; stale
     models are not. A folder with nothing but files of a bundle, its manifest lost, counts as one.
 
-    Args:
-        models: one ONNX graph at least, and no two of the same runtime and precision.
-        default: the recommended model of each kind, by name; ``onnx`` is always needed. ``default_why`` has reasons.
-        facts: JSON values for the manifest (digests of data and teacher, the deployed graph, ...).
-        extra: further files by their path in the bundle, such as ``timm/model.safetensors``.
-        add: names of targets that add files of their own, such as ``triton``.
+    ``models`` are one ONNX graph at least, and no two of the same runtime and precision. ``default`` names the
+    recommended one of each kind, always of ``onnx``, and ``default_why`` has the reasons. ``facts`` are JSON values for
+    the manifest, ``extra`` further files by their path in the bundle, ``add`` targets that add files of their own.
 
     Raises:
         UsageError: a label has a line break or is empty, or ``folder`` is something else than a bundle, or read-only.
@@ -77,7 +74,16 @@ def write_bundle(
         added = [targets.get(name).add_files(draft, best, labels) for name in add]
         write_atomic(draft / README, model_card(card, preprocess, parts, recommended, added))
         names = sorted(_files_in(draft))
-        write_atomic(draft / MANIFEST, _manifest(draft, names, parts, recommended, facts))
+        manifest = {
+            "schema": SCHEMA,
+            "made_by": "compress",
+            "versions": _versions(parts),
+            "models": [part.described() for part in parts.values()],
+            "default": recommended,
+            "files": [reference(draft / name, draft).model_dump() for name in names],
+            "facts": facts,
+        }
+        write_atomic(draft / MANIFEST, json.dumps(manifest, indent=2, allow_nan=False) + "\n")
         if folder.is_dir():
             _carry_over(folder, draft)
         _swap(draft, folder)
@@ -146,22 +152,3 @@ def _versions(parts: Mapping[str, Part]) -> dict[str, str]:
         with suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found
-
-
-def _manifest(
-    draft: Path,
-    names: Sequence[str],
-    parts: Mapping[str, Part],
-    recommended: Mapping[Kind, Mapping[str, str]],
-    facts: Mapping[str, Any],
-) -> str:
-    manifest = {
-        "schema": SCHEMA,
-        "made_by": "compress",
-        "versions": _versions(parts),
-        "models": [part.described() for part in parts.values()],
-        "default": recommended,
-        "files": [reference(draft / name, draft).model_dump() for name in names],
-        "facts": facts,
-    }
-    return json.dumps(manifest, indent=2, allow_nan=False) + "\n"

@@ -96,9 +96,7 @@ def measure(
 def _warm_up(one_round: Callable[[], Times], spent: Callable[[float], bool]) -> tuple[int, list[Times], bool]:
     """Run rounds until no contestant's times fall from window to window, or the warm-up's time is spent.
 
-    Returns:
-        How many to discard, those to keep, and whether times had stopped falling. Where time was spent first, all are
-        discarded.
+    Return how many to discard (all where time was spent first), those to keep, and whether times had stopped falling.
     """
     rounds: list[Times] = []
     while True:

@@ -26,10 +26,7 @@ def operator_dtypes(path: Path) -> OperatorDtypes:
 
     That is the type of the first tensor they compute with, by ONNX's own inference; and for a matrix product that reads
     dequantized operands only, the quantized type, since that is what a runtime multiplies. Operators that only convert
-    (Cast, QuantizeLinear, DequantizeLinear, Shape) count by what they give.
-
-    Raises:
-        ResultError: the types of its tensors cannot be inferred.
+    (Cast, QuantizeLinear, DequantizeLinear, Shape) count by what they give. Errors are those of ``load_graph``.
     """
     return audit_of(load_graph(path))
 
@@ -72,13 +69,10 @@ def _name(kind: int) -> str:
 
 
 def check_audit(audit: OperatorDtypes, precision: Precision, kept: int = 0) -> None:
-    """Refuse a graph that is not of the precision it goes by.
+    """Raise a ResultError for a graph that is not of the precision it goes by.
 
     ``kept`` is how many matrix products may be in fp32: those a fallback left there, and those of attention in int8.
-
-    Raises:
-        ResultError: other matrix products than those are not in ``precision``, none is, or a LayerNormalization or
-            Softmax is not in fp32.
+    LayerNormalization and Softmax must be.
     """
     counts = [audit[kind] for kind in PRODUCTS if kind in audit]
     total = sum(sum(of.values()) for of in counts)

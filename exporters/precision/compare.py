@@ -59,8 +59,7 @@ What coarseness costs in accuracy is for a gate on the whole held-out set to tel
 def deviation(found: NDArray[np.float32], expected: NDArray[np.float32]) -> Deviation:
     """Compare logits with the fp32 graph's, both ``[N, K]``."""
     if not np.isfinite(found).all():
-        infinite = float("inf")
-        return Deviation(relative=infinite, rms=infinite, agreement=0.0)
+        return Deviation(relative=float("inf"), rms=float("inf"), agreement=0.0)
     spread = max(float(np.ptp(expected, axis=1).mean()), float(np.finfo(np.float32).tiny))
     difference = found.astype(np.float64) - expected
     return Deviation(
@@ -74,11 +73,8 @@ def logits_of(model: Any, images: NDArray[Any], *, optimised: bool) -> NDArray[n
     """Return logits ``[N, K]`` of a ``ModelProto`` in ONNX Runtime on the CPU.
 
     It runs ``optimised``, with operators fused, as by default; else literally, one by one, which gives the same on
-    every CPU (fused int8 products saturate on those without VNNI).
-
-    Raises:
-        EnvironmentLacksError: ONNX Runtime is not installed.
-        ResultError: it cannot run the graph.
+    every CPU (fused int8 products saturate on those without VNNI). An EnvironmentLacksError is raised where ONNX
+    Runtime is not installed, a ResultError where it cannot run the graph.
     """
     session = session_of(model, optimised=optimised)
     name = session.get_inputs()[0].name

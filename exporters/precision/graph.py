@@ -52,9 +52,7 @@ class SourceGraph:
 def load_source(path: Path) -> SourceGraph:
     """Read an fp32 graph of one input.
 
-    Raises:
-        UsageError: its weights are in a file of their own, being too large for one message.
-        ResultError: the types of its tensors cannot be inferred.
+    A UsageError is raised where its weights are in a second file; other errors are those of ``load_graph``.
     """
     model = load_graph(path)
     graph = model.graph
@@ -70,38 +68,27 @@ def load_source(path: Path) -> SourceGraph:
 def load_graph(path: Path) -> Any:
     """Return a ``ModelProto`` with a name for every node and the inferred type of every tensor.
 
-    Weights in a second file are left there.
-
-    Raises:
-        ResultError: the types of its tensors cannot be inferred.
+    Weights in a second file are left there. A ResultError is raised where the types cannot be inferred.
     """
     import onnx
 
     model = onnx.load(path, load_external_data=False)
-    _name_nodes(model.graph)
+    # Exclusions and reports go by names, which ONNX does not require.
+    counts = Counter(node.name for node in model.graph.node)
+    for index, node in enumerate(model.graph.node):
+        if not node.name or counts[node.name] > 1:
+            node.name = f"{node.op_type}_{index}"
     return inferred(model, path.name)
 
 
 def inferred(model: Any, name: str) -> Any:
-    """Return a copy of a ``ModelProto`` with the type of every tensor.
-
-    Raises:
-        ResultError: they cannot be inferred; ``name`` says of what.
-    """
+    """Return a copy with the type of every tensor; a ResultError, which says ``name``, is raised where that fails."""
     import onnx
 
     try:
         return onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
     except Exception as error:  # InferenceError, or ValueError of a graph that is none
         raise ResultError(f"the types of the tensors in {name} cannot be inferred ({one_line(error)}).") from error
-
-
-def _name_nodes(graph: Any) -> None:
-    """Give every node a name of its own: exclusions and reports go by names, which ONNX does not require."""
-    counts = Counter(node.name for node in graph.node)
-    for index, node in enumerate(graph.node):
-        if not node.name or counts[node.name] > 1:
-            node.name = f"{node.op_type}_{index}"
 
 
 def replace_tensors(graph: Any, added: Iterable[Any]) -> None:

@@ -28,11 +28,7 @@ _NEED_IT = ("bf16", "fp8")
 
 
 def require_precision(precision: str) -> None:
-    """Refuse a precision whose tool is not installed; looked up without importing it.
-
-    Raises:
-        EnvironmentLacksError: it needs NVIDIA ModelOpt, which is not here.
-    """
+    """Raise an EnvironmentLacksError for a precision that needs ModelOpt, where that is not installed."""
     if precision in _NEED_IT and importlib.util.find_spec("modelopt") is None:
         raise EnvironmentLacksError(f"{precision} needs NVIDIA ModelOpt, which is not installed; run {_INSTALL}.")
 
@@ -40,11 +36,8 @@ def require_precision(precision: str) -> None:
 def bf16_from_fp32(source: SourceGraph, kept: Collection[str] = ()) -> Any:
     """Return a bf16 copy of the graph by AutoCast; LayerNormalization, Softmax, input and output stay in fp32.
 
-    AutoCast's own exclusion of nodes with large values is off: bf16 has the range of fp32.
-
-    Raises:
-        EnvironmentLacksError: ModelOpt is not installed.
-        ResultError: AutoCast failed.
+    AutoCast's own exclusion of nodes with large values is off: bf16 has the range of fp32. An EnvironmentLacksError is
+    raised where ModelOpt is not installed, a ResultError where AutoCast failed.
     """
     autocast = _load("modelopt.onnx.autocast")
     with _running("AutoCast", source) as path:

@@ -44,9 +44,7 @@ def recipe_for(
 ) -> Recipe:
     """Return how to make ``precision`` of ``source``; int8 is calibrated here, once for all conversions.
 
-    Raises:
-        UsageError: there is no such precision to reduce to.
-        EnvironmentLacksError: what it needs is not installed.
+    A UsageError is raised for a precision unknown here, an EnvironmentLacksError where what it needs is not installed.
     """
     products = source.products(weighted=False)
     if precision == "fp16":

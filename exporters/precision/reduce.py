@@ -19,15 +19,12 @@ from vitcompress.exporters.precision.graph import SourceGraph, inferred, load_so
 from vitcompress.exporters.precision.recipes import CALIBRATED, RUN_HERE, Recipe, recipe_for
 from vitcompress.exporters.precision.trial import Trial, search
 
-Log = Callable[[str], None]
-
 
 @dataclass(frozen=True)
 class ReducedFacts:
     """What was written."""
 
     how: Reduction
-    """How it was made, and how far it is from fp32 on real images."""
     nodes: int
     bytes: int
     seconds: float
@@ -43,21 +40,17 @@ def reduced_from_onnx(
     calibration: NDArray[Any],
     checked: NDArray[Any],
     limits: Limits,
-    log: Log | None = None,
+    log: Callable[[str], None] | None = None,
 ) -> ReducedFacts:
     """Write ``source``, an fp32 graph, in ``precision`` to ``target``, which is replaced whole or left as it was.
 
-    Where the result is beyond ``limits``, parts of the network stay in fp32 (``trial.search``).
+    Where the result is beyond ``limits``, parts of the network stay in fp32 (``trial.search``). ``calibration`` are
+    real training inputs, evenly spread, as the graph takes them (float32 ``[N, 3, S, S]`` or uint8 ``[N, S, S, 3]``);
+    only int8 and fp8 need any. ``checked`` are real held-out ones of that form, at least one.
 
-    Args:
-        calibration: real training inputs, evenly spread over their split, as the graph takes them: float32
-            ``[N, 3, S, S]`` or uint8 ``[N, S, S, 3]``; used by int8 and fp8, and may be empty for the others.
-        checked: real held-out inputs of that form, N at least 1; one a class or more tells most.
-
-    Raises:
-        UsageError: the precision is fp32 or unknown, or the graph has more than 1.5 GB of weights.
-        EnvironmentLacksError: ONNX Runtime, or for bf16 and fp8 NVIDIA ModelOpt, is not installed.
-        ResultError: the limits cannot be met, or the result is not what it goes by.
+    A UsageError is raised where the precision is fp32 or unknown, or the graph has more than 1.5 GB of weights; an
+    EnvironmentLacksError where ONNX Runtime, or for bf16 and fp8 NVIDIA ModelOpt, is not installed; a ResultError where
+    the limits cannot be met, or the result is not what it goes by.
     """
     started = time.perf_counter()
     say = log or (lambda _: None)
@@ -94,8 +87,7 @@ def reduced_from_onnx(
 def _audited(graph: SourceGraph, recipe: Recipe, trial: Trial) -> tuple[OperatorDtypes, int]:
     """Return the result's dtypes, and the number of products in fp32 that the search did not put there.
 
-    Raises:
-        ResultError: the graph is not valid, not of the precision it goes by, or most of it had to stay in fp32.
+    A ResultError is raised if the graph is not valid, not of the precision it goes by, or most of it stayed in fp32.
     """
     import onnx
 

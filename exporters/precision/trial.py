@@ -45,8 +45,7 @@ class Trial:
 def tried(recipe: Recipe, kept: frozenset[str], checked: NDArray[Any], expected: NDArray[np.float32]) -> Trial:
     """Make the graph with ``kept`` in fp32, and compare its logits of ``checked`` with ``expected``, those of fp32.
 
-    Raises:
-        ResultError: a graph that ONNX Runtime must run does not run.
+    A ResultError is raised where a graph that ONNX Runtime must run does not run.
     """
     converted, precision = recipe.convert(kept), recipe.precision
     rounded = f"each operator in fp32 and its result rounded to {precision}, in ONNX Runtime"
@@ -113,10 +112,8 @@ def search(
     """Return a graph within the limits, and how many were made.
 
     Nothing stays in fp32 where the limits are met without. Else every part of the network (``SourceGraph.parts``)
-    begins in fp32, and each in turn is reduced, and stays so if the limits are still met.
-
-    Raises:
-        ResultError: no part can be reduced.
+    begins in fp32, and each in turn is reduced, and stays so if the limits are still met. A ResultError is raised where
+    no part can be reduced.
     """
     first = tried(recipe, frozenset(), checked, expected)
     say(f"{recipe.precision}: {first}")

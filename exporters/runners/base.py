@@ -53,9 +53,8 @@ class Runner(ABC):
     def infer(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Return logits ``[B, K]``, float32, of ``images`` ``[B, *image_shape]`` of ``image_dtype``.
 
-        Raises:
-            UsageError: dtype, shape or batch size is not one this file takes.
-            ResultError: the runtime failed.
+        A UsageError is raised for a dtype, shape or batch size that the file does not take, a ResultError where it
+        fails.
         """
         self._check(images)
         return self._infer(images)
@@ -74,11 +73,7 @@ class Runner(ABC):
 
 
 def input_of(dtype: str, shape: list[Any], path: Path) -> tuple[Input, int]:
-    """Return what a file takes by dtype and shape of its input, and the side of its square images in pixels.
-
-    Raises:
-        BundleError: the file at ``path`` takes no images.
-    """
+    """Return what a file takes, and the side of its images in pixels; a BundleError is raised if it takes none."""
     size = shape[2] if len(shape) == 4 and isinstance(shape[2], int) else None
     if size and (dtype, shape[1:]) == ("float32", [3, size, size]):
         return "float", size

@@ -41,9 +41,8 @@ class EngineRunner(Runner):
     def __init__(self, path: Path, flavour: str) -> None:
         """Load the engine.
 
-        Raises:
-            EnvironmentLacksError: there is no GPU, or TensorRT of this flavour is not installed.
-            BundleError: the file is missing, or this GPU and this TensorRT cannot load it.
+        An EnvironmentLacksError is raised without a GPU or this flavour of TensorRT, a BundleError where the file is
+        missing or cannot be loaded by them.
         """
         if not gpu_present():
             raise EnvironmentLacksError("running an engine needs an NVIDIA GPU, and none was found on this machine.")
@@ -114,11 +113,7 @@ class EngineRunner(Runner):
         already; the queue hides the host's part unless that takes longer, which the record tells. No CUDA graph. (End
         to end, engines are timed beside the others, in sessions.)
 
-        ``seconds`` are for everything; at least ``MIN_SAMPLES`` are taken. ``clock`` is replaced in tests.
-
-        Raises:
-            UsageError: ``images`` do not fit.
-            ResultError: the runtime or the driver failed.
+        ``seconds`` are for everything; at least ``MIN_SAMPLES`` are taken. Errors are those of ``infer``.
         """
         self._check(images)
         images = np.ascontiguousarray(images)

@@ -21,8 +21,7 @@ _DTYPES = {"tensor(float)": "float32", "tensor(uint8)": "uint8"}
 def provider_for(device: str) -> Provider:
     """Return where ONNX Runtime runs in a run on ``device``: the GPU when that is ``cuda`` and this build knows GPUs.
 
-    Raises:
-        EnvironmentLacksError: ONNX Runtime is not installed.
+    An EnvironmentLacksError is raised where ONNX Runtime is not installed.
     """
     return "cuda" if device == "cuda" and PROVIDERS["cuda"] in import_onnxruntime().get_available_providers() else "cpu"
 
@@ -36,9 +35,8 @@ class OnnxRunner(Runner):
     def __init__(self, path: Path, threads: int | None = None, providers: Provider = "cpu") -> None:
         """Load the file, to run with ``threads`` within one operator (None: one a physical core).
 
-        Raises:
-            BundleError: the file is missing, damaged, or not a classifier of images.
-            EnvironmentLacksError: ONNX Runtime, or its GPU support, is not here.
+        A BundleError is raised where the file is missing, damaged, or not a classifier of images; an
+        EnvironmentLacksError where ONNX Runtime, or its GPU support, is not here.
         """
         self.path = path
         self._session: Any = _session(path, threads, PROVIDERS[providers])

@@ -36,11 +36,7 @@ BUILT_IN: dict[str, Target] = {
 
 @cache
 def registered() -> dict[str, Target]:
-    """Return every target by name: the built-in ones, then those of other packages.
-
-    Raises:
-        UsageError: another package's target cannot be loaded, or has a name that is taken.
-    """
+    """Return every target by name; a UsageError is raised if another package's does not load or its name is taken."""
     found = dict(BUILT_IN)
     for entry in entry_points(group=GROUP):
         target: Target = load(entry, "target", lambda kind: kind())
@@ -51,11 +47,7 @@ def registered() -> dict[str, Target]:
 
 
 def get(name: str) -> Target:
-    """Return the target of a name.
-
-    Raises:
-        UsageError: there is none; other packages' are looked for only when it is no built-in one.
-    """
+    """Return the target of a name, another package's too; a UsageError is raised where none has it."""
     found = BUILT_IN.get(name) or registered().get(name)
     if found is None:
         raise UsageError(f"target '{name}' is not known; choose from {', '.join(registered())}.")

@@ -32,11 +32,8 @@ class BuildOptions:
     root: Path
     """The run directory: files of artifacts are recorded relative to it."""
     opt_batch: int = 8
-    """Batch to be fastest at."""
     max_batch: int = 32
-    """Largest batch to take."""
     compute_capabilities: tuple[str, ...] = ()
-    """GPU generations to build for, such as ``8.6``; empty for the target's default."""
 
     def file(self, graph: OnnxArtifact, target: str) -> Path:
         """Return the path for what ``target`` builds of ``graph``: ``RUN/export/GRAPH.TARGET.engine``."""

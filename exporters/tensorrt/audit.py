@@ -43,10 +43,8 @@ _IN_WORDS = (
 def engine_audit(information: str) -> OperatorDtypes:
     """Return layers of a built engine by TensorRT's own type and by dtype, from the inspector's JSON.
 
-    A layer counts with the dtype of its first input: that of a fused product is what it multiplies, while its output
-    may be converted already. ``unknown`` where the inspector does not tell.
-
-    Of an engine built without detailed profiling verbosity, the inspector gives layer names only: an empty audit.
+    A layer counts with the dtype of its first input (that of a fused product is what it multiplies, while its output
+    may be converted already), or as ``unknown``. Without detailed profiling verbosity the audit is empty.
     """
     counts: dict[str, Counter[str]] = {}
     for layer in json.loads(information).get("Layers", []):
@@ -79,11 +77,7 @@ def _dtype_in(words: str) -> str:
 
 
 def check_engine(audit: OperatorDtypes, precision: Precision, name: str) -> None:
-    """Refuse an engine none of whose layers has the dtype that was asked for, as far as TensorRT tells.
-
-    Raises:
-        ResultError: every layer's dtype is known, and none is the one asked for; ``name`` is the ONNX file's.
-    """
+    """Refuse an engine, by a ResultError, where TensorRT tells every layer's dtype and none is the one asked for."""
     found = {dtype for dtypes in audit.values() for dtype in dtypes}
     if found and UNKNOWN not in found and DTYPES[precision] not in found:
         raise ResultError(

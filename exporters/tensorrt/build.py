@@ -18,20 +18,16 @@ from vitcompress.exporters.tensorrt.log import TensorrtLog, build_failure, loggi
 
 @dataclass(frozen=True)
 class EngineFacts:
-    """What was built; the fields are those of ``EngineArtifact``."""
+    """What was built; the fields are those of ``EngineArtifact``, which explains them."""
 
     version: str
-    """Of TensorRT."""
     hardware: tuple[str, ...]
-    """What it runs on: compute capabilities (``"8.6"``) for tensorrt-rtx, the building GPU for tensorrt."""
     hardware_source: str
-    """How ``hardware`` is known; the documented default is the one thing here that nothing read back."""
     seconds: float
     """Wall time of parsing and building."""
     built_layers: OperatorDtypes | None
     """Layers of the built engine, as the builder logs them, else from its inspector; None where neither tells."""
     tf32: bool
-    """Whether float32 products may round their operands to TF32's 10 bits of mantissa, TensorRT's default."""
 
 
 def engine_from_onnx(
@@ -51,12 +47,9 @@ def engine_from_onnx(
     wanted already: TensorRT computes in the dtypes of the graph, and the engine is held to ``precision``.
     ``compute_capabilities``, such as ``("8.6", "12.0")``, are for tensorrt-rtx; empty for its default.
 
-    Raises:
-        UsageError: a compute capability is not possible.
-        BundleError: the file is damaged.
-        EnvironmentLacksError: the flavour is not here.
-        ResultError: an operator or a batch size that the parser or the builder refuses, or the engine computes nothing
-            in ``precision``.
+    A UsageError is raised where a compute capability is not possible, a BundleError where the file is damaged, an
+    EnvironmentLacksError where the flavour is not here, and a ResultError where the parser or the builder refuses an
+    operator or a batch size, or the engine computes nothing in ``precision``.
     """
     trt = load_tensorrt(flavour)
     started = time.perf_counter()

@@ -32,8 +32,7 @@ def installed_flavours() -> dict[str, str]:
 def choose_flavour(wanted: str) -> tuple[str, str]:
     """Return the flavour to build with, or ``none`` where ``auto`` finds none, and why, in words.
 
-    Raises:
-        EnvironmentLacksError: a flavour asked for by name cannot build here.
+    An EnvironmentLacksError is raised where a flavour asked for by name cannot build here.
     """
     installed = installed_flavours()
     if wanted != "auto":

@@ -20,11 +20,7 @@ from vitcompress.stages.models.weights import read_own
 
 
 def run(config: BundleConfig, inputs: Inputs, context: Context) -> BundleRecord:
-    """Choose, and write ``RUN/bundle``.
-
-    Raises:
-        UsageError: ``export.deploy`` names a precision that cannot be deployed, or the bundle cannot be written.
-    """
+    """Choose, and write ``RUN/bundle``; a UsageError is raised where that, or ``export.deploy``, is not possible."""
     root, export = context.run.root, inputs.export
     onnx = choose(config, "onnx", export, inputs.verify)
     built_in = [name for name, target in targets.BUILT_IN.items() if target.kind == "engine"]

@@ -61,8 +61,7 @@ def export_graph(
 ) -> OnnxArtifact:
     """Export one network and compare it with torch, as trained, on real images.
 
-    Raises:
-        ResultError: it cannot be exported, or differs from torch by more than ``export.tolerance``.
+    A ResultError is raised where it cannot be exported, or differs from torch by more than ``export.tolerance``.
     """
     root = context.run.root
     module = load_own(build_model(spec), weights, root).eval()
@@ -81,8 +80,7 @@ def export_module(
 ) -> OnnxArtifact:
     """Export a network in eval mode to ``path``, below ``root``, rewritten; say how far it is from torch on the images.
 
-    Raises:
-        ResultError: it cannot be exported.
+    A ResultError is raised where it cannot be exported.
     """
     rewritten = deployed(module, images.preprocess, config.input, rewrite=config.rewrites)
     facts = onnx_from_module(

@@ -32,9 +32,8 @@ def choose_graph(
 ) -> tuple[Graph, str]:
     """Return which student graph is deployed, and why; ``given`` are images as the graphs take them.
 
-    Raises:
-        ResultError: folding was asked for, and is less exact than ``fold.tolerance``.
-        EnvironmentLacksError: both are to be timed on a GPU, and ONNX Runtime has none.
+    A ResultError is raised where folding was asked for and is less exact than ``fold.tolerance``, an
+    EnvironmentLacksError where both are to be timed on a GPU that ONNX Runtime does not have.
     """
     if "lift-folded" not in student:
         return next(iter(student)), "the strategy has one graph"

@@ -19,11 +19,9 @@ from vitcompress.stages.export.projector import choose_graph
 def run(config: ExportConfig, inputs: Inputs, context: Context) -> ExportRecord:
     """Return ONNX graphs of teacher and student in fp32; of the deployed one, every precision and engine asked for.
 
-    A reduced precision or an engine that cannot be made is told with its reason; what was made stays.
-
-    Raises:
-        ResultError: a graph cannot be exported or disagrees with torch, or the fold is less exact than asked.
-        EnvironmentLacksError: a target was asked for by name that this machine cannot build.
+    A reduced precision or an engine that cannot be made is told with its reason; what was made stays. A ResultError is
+    raised where a graph cannot be exported or disagrees with torch, or the fold is less exact than asked; an
+    EnvironmentLacksError where this machine cannot build a target that was asked for by name.
     """
     for name in config.engines:
         targets.get(name).require()  # first: asking for what is not here should not cost an export
