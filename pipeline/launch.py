@@ -41,8 +41,7 @@ _ENTRY = "sys.argv[0] = 'compress'\nfrom vitcompress.__main__ import process\npr
 def launch(processes: int, arguments: Sequence[str], command: str) -> None:
     """Run `compress ARGUMENTS` in ``processes`` processes that form one group; one that fails takes the others along.
 
-    Raises:
-        CompressError: of the kind of the first failure, which its process has explained; or a process was killed.
+    A CompressError of the kind of the first failure is raised, which its process has explained unless it was killed.
     """
     children = _start(processes, arguments, command)
     try:

@@ -42,9 +42,7 @@ def report_of(runner: Runner, config: RunConfig, command: str) -> dict[str, Any]
     if same and whole and all(is_intact(ref, run.root) for ref in written):
         report: dict[str, Any] = json.loads((folder / "report.json").read_text())
         return report
-    from vitcompress.pipeline.report.html.page import (
-        render,  # it needs matplotlib, which a run with nothing to do does not
-    )
+    from vitcompress.pipeline.report.html.page import render  # matplotlib takes long to import
 
     records: Any = runner.records  # each of the type its stage promises in the plan
     report = document.build(
