@@ -99,8 +99,7 @@ def _own_folder(root: Path, data: str) -> Path:
 def _claimed(folder: Path, console: Console) -> Iterator[None]:
     """Make the folder before anything is read for it; what fails leaves an earlier analysis as it was, else nothing.
 
-    Otherwise the folder of a mistyped command would stand in the way of the corrected one. A UsageError is raised where
-    it cannot be written.
+    Else the folder of a mistyped command would hinder the next. A UsageError is raised where it cannot be written.
     """
     absent = absent_folders(folder)
     try:

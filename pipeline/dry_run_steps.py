@@ -183,10 +183,7 @@ def fitting(config: TeacherConfig, initial: InitialTeacher, teacher: TeacherReco
 def learning(
     config: DistillConfig, teacher: TeacherRecord, student: StudentRecord, found: Preview
 ) -> tuple[Training, Filling | None]:
-    """Measure the student's training, and filling the teacher's cache if there is to be one.
-
-    A UsageError is raised for layers or taps that do not fit, views that cannot be kept, and a cache without room.
-    """
+    """Measure the student's training, and filling its cache if there is one; a UsageError is raised as a run would."""
     context = found.context
     inputs = Inputs(found.data, teacher, student)
     data_config, images = recorded_images(inputs.data)

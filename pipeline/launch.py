@@ -89,8 +89,7 @@ def free_port() -> int:
     """Return a port of this machine that nothing listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+        return int(probe.getsockname()[1])
 
 
 def _start(processes: int, arguments: Sequence[str], command: str) -> list[subprocess.Popen[bytes]]:

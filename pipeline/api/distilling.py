@@ -199,13 +199,7 @@ def _settings(settings: Mapping[str, Any], epochs: int | None, train: Batches, b
 
 
 def _facts(
-    train: Batches,
-    val: Batches,
-    batch: int,
-    start: Start,
-    networks: tuple[nn.Module, nn.Module],
-    size: int,
-    device: str,
+    train: Batches, val: Batches, batch: int, start: Start, networks: Sequence[nn.Module], size: int, device: str
 ) -> TrainingFacts:
     costs = [cost_of(network, size) for network in networks]
     return TrainingFacts(
