@@ -32,9 +32,6 @@ from vitcompress.stages.images.sources import EMBEDDED, open_images, source_of
 from vitcompress.stages.models.build import build_model, preprocess_of, pretrained_model, size_change
 from vitcompress.stages.models.weights import load_checkpoint
 
-RANDOM = "random"
-"""What ``weights`` is for an untrained network."""
-
 
 @dataclass(frozen=True)
 class Request:
@@ -57,11 +54,7 @@ class Request:
 
 
 def analyze_model(request: Request, output: Path | None, console: Console) -> Path:
-    """Measure, advise, write ``OUTPUT/analysis``; returns that folder.
-
-    Raises:
-        CompressError: anything the user can solve.
-    """
+    """Measure, advise, write ``OUTPUT/analysis``; return that folder. A CompressError is what the user can solve."""
     if world_size() > 1:
         raise UsageError("`compress analyze` is one process's work; start it without torchrun or accelerate launch.")
     geometry = "reduced" if request.data == EMBEDDED else "full"
@@ -69,7 +62,8 @@ def analyze_model(request: Request, output: Path | None, console: Console) -> Pa
     args = sized(request.image_size, args, request.args, name)
     student = resolve_network(request.student, {}, geometry) if request.student else None
     source = Path(request.data).resolve().name if source_of(request.data).is_path else request.data
-    root = output or Path("runs") / "-".join(("analysis", _plain(request.model), _plain(source)))
+    parts = ("analysis", request.model, source)
+    root = output or Path("runs") / "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts)
     folder = _own_folder(root, request.data)
     device = Machine().device(request.device)
     sample = _sample(request)
@@ -87,16 +81,8 @@ def analyze_model(request: Request, output: Path | None, console: Console) -> Pa
     return folder
 
 
-def _plain(name: str) -> str:
-    return re.sub(r"[^\w.]+", "_", name)
-
-
 def _own_folder(root: Path, data: str) -> Path:
-    """Return ``root/analysis``, if ``root`` is free or holds an earlier analysis.
-
-    Raises:
-        UsageError: it holds anything else, or lies inside the images.
-    """
+    """Return ``root/analysis``; a UsageError is raised where ``root`` holds a run or files, or is inside the images."""
     folder = root / "analysis"
     if (root / "state.json").is_file():
         raise UsageError(
@@ -113,10 +99,7 @@ def _own_folder(root: Path, data: str) -> Path:
 def _claimed(folder: Path, console: Console) -> Iterator[None]:
     """Make the folder before anything is read for it; what fails leaves an earlier analysis as it was, else nothing.
 
-    Otherwise the folder of a mistyped command would stand in the way of the corrected one.
-
-    Raises:
-        UsageError: it cannot be written.
+    Else the folder of a mistyped command would hinder the next. A UsageError is raised where it cannot be written.
     """
     absent = absent_folders(folder)
     try:
@@ -149,7 +132,7 @@ def _network(request: Request, name: str, args: dict[str, Any], console: Console
     def tell(phrase: str) -> None:
         console.print(f"note     weights: {phrase}", highlight=False, markup=False)
 
-    if request.weights == RANDOM:
+    if request.weights == "random":
         return build_model(spec), spec
     if request.weights is not None:
         model = build_model(spec)

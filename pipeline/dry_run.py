@@ -126,11 +126,7 @@ def _measured(config: RunConfig, found: Preview) -> tuple[tuple[Network, ...], t
 def _initial_teacher(
     config: TeacherConfig, data: DataRecord, context: Context
 ) -> tuple[teacher_stage.InitialTeacher, int]:
-    """Return the teacher with the weights of its file, or random ones; and the epochs of its fitting.
-
-    Raises:
-        UsageError: weights that do not fit, or that nobody has published.
-    """
+    """Return the unfitted teacher and the epochs of its fitting; a UsageError is raised for weights that do not fit."""
     if config.init != "pretrained":
         initial = teacher_stage.initial_teacher(config, data, context)
         return initial, teacher_stage.epochs_of(config, initial.fits, len(data.classes))

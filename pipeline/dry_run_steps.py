@@ -26,13 +26,7 @@ from vitcompress.stages.training.compilation import RATE
 from vitcompress.stages.training.config import TrainingConfig
 from vitcompress.stages.training.device import make_accelerator
 from vitcompress.stages.training.job import Job
-from vitcompress.stages.training.measure import (
-    StepLine,
-    first_images,
-    measure_forward,
-    measure_line,
-    measure_loading,
-)
+from vitcompress.stages.training.measure import StepLine, first_images, measure_forward, measure_line, measure_loading
 
 _STEPS = 2
 """Measured ones of each of two sizes, after one that is not counted."""
@@ -99,11 +93,6 @@ class Training:
     def extrapolated(self) -> bool:
         """Whether a pass of the real size was too long to be measured."""
         return self.line.large.images < self.per_pass
-
-    @property
-    def needed(self) -> float:
-        """Images a second that the networks would take, were there no waiting."""
-        return self.per_pass / self.line.seconds(self.per_pass)
 
     @property
     def pass_seconds(self) -> float:
@@ -194,11 +183,7 @@ def fitting(config: TeacherConfig, initial: InitialTeacher, teacher: TeacherReco
 def learning(
     config: DistillConfig, teacher: TeacherRecord, student: StudentRecord, found: Preview
 ) -> tuple[Training, Filling | None]:
-    """Measure the student's training, and filling the teacher's cache if there is to be one.
-
-    Raises:
-        UsageError: layers or taps that do not fit, views that cannot be kept, or a cache that has no room.
-    """
+    """Measure the student's training, and filling its cache if there is one; a UsageError is raised as a run would."""
     context = found.context
     inputs = Inputs(found.data, teacher, student)
     data_config, images = recorded_images(inputs.data)
@@ -253,11 +238,7 @@ def _filling(
     loader: DataLoader[Any],
     found: Preview,
 ) -> Filling:
-    """Return what filling the cache takes, from the teacher's answers to ``batch`` of the ``images``.
-
-    Raises:
-        UsageError: more than is allowed or there is room for.
-    """
+    """Return what filling the cache takes, measured on ``batch``; a UsageError is raised where there is no room."""
     accelerator = make_accelerator(found.context.device)
     with accelerator.autocast():
         parts = parts_of(teacher, batch[:1].to(accelerator.device), layers)

@@ -41,8 +41,7 @@ _ENTRY = "sys.argv[0] = 'compress'\nfrom vitcompress.__main__ import process\npr
 def launch(processes: int, arguments: Sequence[str], command: str) -> None:
     """Run `compress ARGUMENTS` in ``processes`` processes that form one group; one that fails takes the others along.
 
-    Raises:
-        CompressError: of the kind of the first failure, which its process has explained; or a process was killed.
+    A CompressError of the kind of the first failure is raised, which its process has explained unless it was killed.
     """
     children = _start(processes, arguments, command)
     try:
@@ -90,8 +89,7 @@ def free_port() -> int:
     """Return a port of this machine that nothing listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
+        return int(probe.getsockname()[1])
 
 
 def _start(processes: int, arguments: Sequence[str], command: str) -> list[subprocess.Popen[bytes]]:

@@ -12,11 +12,7 @@ from vitcompress.exporters.predict import Prediction
 
 
 def tell(predictions: Iterable[Prediction], as_json: bool) -> None:
-    """Print one line an image: its path and labels, or one JSON object, with ``error`` where it could not be read.
-
-    Raises:
-        DataError: after the last line, images could not be read; each is named.
-    """
+    """Print a line an image, its path and labels or JSON; at the end a DataError names those that could not be read."""
     unread: list[str] = []
     done = 0
     for found in predictions:

@@ -56,11 +56,7 @@ class Preview:
 
 @contextmanager
 def preview(config: RunConfig, output: Path | None, processes: int, console: Console) -> Iterator[Preview]:
-    """Decide, check, and hand out a temporary run directory; ``config`` and ``output`` are as for ``run_all``.
-
-    Raises:
-        CompressError: as the run would before its first step.
-    """
+    """Decide, check, and hand out a temporary run directory; arguments and errors are those of ``run_all``'s start."""
     if world_size() > 1:
         raise UsageError("--dry-run measures in one process; start it without torchrun, with --num-processes N.")
     config = with_absolute_paths(config)

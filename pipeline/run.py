@@ -36,10 +36,8 @@ def run_all(config: RunConfig, output: Path | None, command: str, console: Conso
     """Carry out the plan, reusing whatever is still good; return whether this is the main process.
 
     ``config`` is as requested, "auto" included. Without ``output``, the run directory is under ``runs/``, named after
-    models, strategy, data and seed. ``command`` is for the report.
-
-    Raises:
-        CompressError: anything the user can solve; what is on disk from earlier runs stays.
+    models, strategy, data and seed. ``command`` is for the report. When a CompressError is raised, for anything that
+    the user can solve, what is on disk from earlier runs stays.
     """
     config = with_absolute_paths(config)
     root = output or default_output(config)
@@ -118,8 +116,7 @@ def run_step(
 ) -> tuple[str, ...]:
     """Carry out one step of a finished run again, with changed settings of its own; return the stages that stand now.
 
-    Raises:
-        UsageError: not a run, training not finished, or a setting that is not this step's.
+    A UsageError is raised for a folder without a run, an unfinished training, or a setting that is not this step's.
     """
     if world_size() > 1:
         raise UsageError(f"`compress {step}` is one process's work; start it without torchrun or accelerate launch.")

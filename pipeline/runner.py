@@ -55,11 +55,7 @@ class Runner:
         return record
 
     def finished(self, name: str, config: RunConfig) -> Any:
-        """Return the stage's record as it is on disk; never computed here, unless nothing is asked of it.
-
-        Raises:
-            UsageError: the stage has not finished with these settings and inputs.
-        """
+        """Return the stage's record as it is on disk; a UsageError is raised where it is not of these settings."""
         stage = BY_NAME[name]
         if stage.idle(config):
             return self.stage(name, config)
@@ -170,11 +166,7 @@ def carry_out(runner: Runner, stage: Stage, config: RunConfig, print_of: str) ->
 
 
 def follow(together: Together, console: Console) -> None:
-    """Carry out, in a process that is not the main one, the stages that it is called to, until it is dismissed.
-
-    Raises:
-        ProcessLost: the main process failed or is gone.
-    """
+    """Carry out the stages that the main process calls for, until it dismisses this one, or is gone (ProcessLost)."""
     while (call := together.hear()) is not None:
         config = validate(call["config"])
         runner = Runner(RunDirectory(Path(call["run"])), console)

@@ -69,11 +69,7 @@ def comma_list(value: str | Sequence[str] | None) -> str | None:
 
 
 def assignments(settings: Settings | None) -> tuple[str, ...]:
-    """Write settings as the command line does, ``key=value``, the value as JSON, which is YAML too.
-
-    Raises:
-        UsageError: a value is not text, number, list, mapping or None.
-    """
+    """Return settings as ``key=value``, the value as JSON; a UsageError is raised for a value that JSON cannot hold."""
     if not isinstance(settings, Mapping):
         return tuple(settings or ())
     try:

@@ -39,12 +39,7 @@ from vitcompress.pipeline.config.training import EVEN_IF_GIVEN, EXECUTION, SCHED
 from vitcompress.stages.distill.config import DistillConfig
 from vitcompress.stages.distill.job import Loaders, Networks, with_taps
 from vitcompress.stages.distill.model import AdaptedTeacher, FrozenTeacher, tap_shapes
-from vitcompress.stages.distill.pairs import (
-    layer_pairs,
-    resolved_features,
-    student_layers,
-    teacher_layers,
-)
+from vitcompress.stages.distill.pairs import layer_pairs, resolved_features, student_layers, teacher_layers
 from vitcompress.stages.distill.stage import distil
 from vitcompress.stages.images.config import AugmentConfig
 from vitcompress.stages.models.build import cost_of
@@ -204,13 +199,7 @@ def _settings(settings: Mapping[str, Any], epochs: int | None, train: Batches, b
 
 
 def _facts(
-    train: Batches,
-    val: Batches,
-    batch: int,
-    start: Start,
-    networks: tuple[nn.Module, nn.Module],
-    size: int,
-    device: str,
+    train: Batches, val: Batches, batch: int, start: Start, networks: Sequence[nn.Module], size: int, device: str
 ) -> TrainingFacts:
     costs = [cost_of(network, size) for network in networks]
     return TrainingFacts(

@@ -23,12 +23,7 @@ def as_given(size: int) -> PreprocessSpec:
     return PreprocessSpec(size=size, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 
-def tappable(
-    network: nn.Module,
-    taps: Sequence[Tap] | None,
-    images: Tensor,
-    role: str,
-) -> nn.Module:
+def tappable(network: nn.Module, taps: Sequence[Tap] | None, images: Tensor, role: str) -> nn.Module:
     """Return a network whose taps can be read: one of timm as it is, any other with the taps that are named."""
     network = network.cpu().float()
     shape = family_of(network).shape(network) if hasattr(network, "forward_intermediates") else None
@@ -50,11 +45,7 @@ def shape_of_taps(network: nn.Module) -> Shape:
 
 
 def first_batch(batches: Batches, name: str) -> tuple[Tensor, Tensor]:
-    """Return the first images and labels.
-
-    Raises:
-        UsageError: there is no batch, no length, or a batch is no pair of images and labels.
-    """
+    """Return the first images and labels; a UsageError is raised for no length, no batch, or one of anything else."""
     if not hasattr(batches, "__len__"):
         raise UsageError(
             f"{name} has no length, which the schedule of the training needs; give a list of batches or a DataLoader."

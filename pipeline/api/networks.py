@@ -16,13 +16,7 @@ from vitcompress.core.errors import ResultError, UsageError
 from vitcompress.exporters import targets as known_targets
 from vitcompress.pipeline.api.arguments import Analysis, PathLike, console_of
 from vitcompress.pipeline.api.distilling import Distilled
-from vitcompress.pipeline.api.given import (
-    Batches,
-    as_given,
-    image_count,
-    shape_of_taps,
-    tappable,
-)
+from vitcompress.pipeline.api.given import Batches, as_given, image_count, shape_of_taps, tappable
 from vitcompress.stages.analysis.config import AnalysisConfig
 from vitcompress.stages.analysis.network import measure_network
 from vitcompress.stages.analysis.write import write
@@ -65,10 +59,7 @@ def fold(lifted: nn.Module | Distilled) -> nn.Module:
 
 
 def export_module(
-    module: nn.Module | Distilled,
-    output: PathLike,
-    images: Tensor,
-    targets: Sequence[str],
+    module: nn.Module | Distilled, output: PathLike, images: Tensor, targets: Sequence[str]
 ) -> tuple[Any, ...]:
     """Export a network for :func:`vitcompress.export`, rewritten exactly and compared with torch on the images."""
     network = (module.student if isinstance(module, Distilled) else module).eval()

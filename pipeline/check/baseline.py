@@ -127,11 +127,7 @@ def first_problem(error: ValueError) -> str:
 
 
 def baseline_of(report: Report, file: Path) -> Baseline:
-    """Return the run of a report, read from ``file``, as a baseline made now.
-
-    Raises:
-        UsageError: the report lacks what is compared, or it contradicts itself.
-    """
+    """Return the run of a report, read from ``file``, as a baseline; a UsageError is raised for a damaged report."""
     graph, bundle, training = report.artifacts.deployed, report.artifacts.bundle, report.training
     try:
         teacher = {row.runtime: _measured(report, row) for row in report.accuracy if row.model == "teacher"}

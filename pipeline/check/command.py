@@ -30,9 +30,7 @@ def check(run: Path, path: Path, sets: Mapping[str, Any], output: Path | None) -
     """Compare a run with the baseline at ``path``, write check.json, check.md and check.junit.xml; return check.json.
 
     The settings of the run hold but for the ``sets`` of the command; without ``output``, the report's folder is meant.
-
-    Raises:
-        UsageError: a file cannot be used, a setting is not one of ``check``, or the two are of different things.
+    A UsageError is raised for an unusable file, an unknown setting, or a baseline of something else.
     """
     file, report, now = _read(run)
     config = settings(report, sets)
@@ -74,11 +72,9 @@ def check(run: Path, path: Path, sets: Mapping[str, Any], output: Path | None) -
 def renew(run: Path, path: Path, *, force: bool) -> list[str]:
     """Make a run the baseline, unless nothing in it differs; return what was done, in lines for the reader.
 
-    ``force`` does so also when the run failed its own gates, or the baseline there is of other models or images.
-
-    Raises:
-        UsageError: the file there is no baseline of this version, which ``force`` does not change; or ``force`` is
-            needed; or the recommended ONNX file was not measured; or the file cannot be written.
+    ``force`` does so also when the run failed its own gates, or the baseline there is of other models or images. A
+    UsageError is raised where that is needed, for a file there that is no baseline of this version, for one that cannot
+    be written, and for a run whose recommended ONNX file was not measured.
     """
     _, report, now = _read(run)
     before = load_baseline(path) if path.exists() else None
@@ -108,11 +104,7 @@ def renew(run: Path, path: Path, *, force: bool) -> list[str]:
 
 
 def settings(report: Report, sets: Mapping[str, Any]) -> CheckConfig:
-    """Return the settings of the run, and over them those of the command.
-
-    Raises:
-        UsageError: a setting that is none of ``check``, or that it cannot have.
-    """
+    """Return the settings of the run, and over them those of the command; a UsageError is raised for a wrong one."""
     if strange := sorted(set(sets) - {"check"}):
         raise UsageError(
             f"`compress check` can change settings of check, not of {', '.join(strange)}; write check.NAME=VALUE "

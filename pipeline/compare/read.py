@@ -54,11 +54,7 @@ class Comparison:
 
 
 def compared(paths: Sequence[Path]) -> Comparison:
-    """Return the comparison of the runs at ``paths`` (run directories, or ``report.json`` files).
-
-    Raises:
-        UsageError: fewer than two, or one that has no readable report, or none of a deployed model.
-    """
+    """Return the comparison of two runs or more, folders or reports; a UsageError is raised for what cannot be read."""
     if len(paths) < 2:
         given = f"'{paths[0]}' alone" if paths else "none"
         raise UsageError(f"a comparison takes two runs or more, given was {given}; name another run directory.")

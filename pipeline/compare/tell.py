@@ -106,11 +106,7 @@ def document(comparison: Comparison, standings: Sequence[Standing]) -> dict[str,
 
 
 def write(comparison: Comparison, folder: Path) -> list[Path]:
-    """Write ``compare.md``, ``compare.json`` and the plot as PNG and SVG into ``folder``, over those of an earlier one.
-
-    Raises:
-        UsageError: ``folder`` is a file or cannot be written.
-    """
+    """Write ``compare.md``, ``compare.json`` and the plot as PNG and SVG; a UsageError is raised where that fails."""
     from vitcompress.pipeline.compare.plot import pareto_figure  # matplotlib takes long to import
     from vitcompress.stages.analysis.figures.draw import file_bytes
 

@@ -78,7 +78,7 @@ def _figures(training: Training, found: DryRun) -> dict[str, str]:
         "steps": f"{training.steps:,} ({training.steps_per_epoch:,} an epoch)",
         "a step": f"about {duration(training.step_seconds)}",
         "": f"extrapolated from {sizes} images" if training.extrapolated else "measured at this batch",
-        "networks take": f"{_rate(training.needed)}{each}",
+        "networks take": f"{_rate(training.per_pass / line.seconds(training.per_pass))}{each}",
         "loader gives": f"{_rate(training.loading)}{each}, {workers}",
         "evaluation": f"{training.evaluations:,} passes, about {duration(training.evaluation_seconds)}",
         "time in all": f"about {duration(training.seconds)}",

@@ -17,8 +17,6 @@ from vitcompress.pipeline.request import notes
 from vitcompress.pipeline.runner import Runner
 
 FILES = ("report.json", "report.md", "report.html", "junit.xml")
-OPTIONAL_STAGES = {"analyze", "dynamics"}
-"""Stages that a report can do without: runs of earlier versions have none."""
 
 
 def report_if_complete(runner: Runner, config: RunConfig, command: str) -> dict[str, Any] | None:
@@ -26,7 +24,8 @@ def report_if_complete(runner: Runner, config: RunConfig, command: str) -> dict[
     for stage in STAGES:
         if stage.name not in runner.records:
             runner.kept(stage.name, config)
-    missing = {stage.name for stage in STAGES} - set(runner.records) - OPTIONAL_STAGES
+    optional = {"analyze", "dynamics"}  # runs of earlier versions have none
+    missing = {stage.name for stage in STAGES} - set(runner.records) - optional
     return None if missing else report_of(runner, config, command)
 
 
@@ -42,9 +41,7 @@ def report_of(runner: Runner, config: RunConfig, command: str) -> dict[str, Any]
     if same and whole and all(is_intact(ref, run.root) for ref in written):
         report: dict[str, Any] = json.loads((folder / "report.json").read_text())
         return report
-    from vitcompress.pipeline.report.html.page import (
-        render,  # it needs matplotlib, which a run with nothing to do does not
-    )
+    from vitcompress.pipeline.report.html.page import render  # matplotlib takes long to import
 
     records: Any = runner.records  # each of the type its stage promises in the plan
     report = document.build(

@@ -6,14 +6,7 @@ from dataclasses import dataclass, field
 
 from vitcompress.core.analysis_records import AnalyzeRecord, DynamicsRecord
 from vitcompress.core.artifact_records import BundleRecord, ExportRecord, GatesRecord, VerifyRecord
-from vitcompress.core.records import (
-    ControlRecord,
-    DataRecord,
-    DistillRecord,
-    FoldRecord,
-    StudentRecord,
-    TeacherRecord,
-)
+from vitcompress.core.records import ControlRecord, DataRecord, DistillRecord, FoldRecord, StudentRecord, TeacherRecord
 
 
 @dataclass(frozen=True)

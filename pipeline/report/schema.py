@@ -22,12 +22,9 @@ def load_report(path: Path) -> dict[str, Any]:
 
 
 def read_report(path: Path) -> Report:
-    """Return the report in a run directory, or in a file, checked against its schema.
+    """Return the report in a run directory, or in a file; a UsageError is raised where that is not one, or damaged.
 
     Of one of the last version, what this version no longer has is left out, and nothing is made up.
-
-    Raises:
-        UsageError: there is no report, it cannot be read, or it is damaged, something else, or of another version.
     """
     file = path / "report" / "report.json" if path.is_dir() else path
     here = "give a run directory, or its report/report.json"
@@ -58,11 +55,7 @@ def read_report(path: Path) -> Report:
 
 
 def _validated(document: dict[str, Any], *, earlier: bool) -> Report:
-    """Return the typed report; of an earlier version without the keys that this one does not know.
-
-    Raises:
-        ValidationError: it does not hold what the schema promises.
-    """
+    """Return the typed report, or raise a ValidationError; an earlier version may have keys that this one has not."""
     try:
         # Through JSON: strict types, but lists where the records have tuples.
         return Report.model_validate_json(json.dumps(document))

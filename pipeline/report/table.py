@@ -11,7 +11,6 @@ from rich import box
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from vitcompress.pipeline.report import wording
 from vitcompress.pipeline.report.models import quantity
 from vitcompress.pipeline.report.wording import Footnotes, plain
 
@@ -137,8 +136,9 @@ def markdown(table: Table, output: Output = Output.MARKDOWN) -> Markdown:
     rows = [[plain(cell) for cell in row] for row in shown.rows]
     for row, strong in zip(rows, shown.strong, strict=True):
         row[0] = f"**{row[0]}**" if strong and output is Output.MARKDOWN else row[0]
-    body = wording.table([column.heading(output) for column in shown.columns], rows)
-    return Markdown("\n".join([body, "", *(f"- {plain(line)}" for line in shown.notes)]).rstrip())
+    lines = [[column.heading(output) for column in shown.columns], ["---"] * len(shown.columns), *rows]
+    body = ["| " + " | ".join(line) + " |" for line in lines]
+    return Markdown("\n".join([*body, "", *(f"- {plain(line)}" for line in shown.notes)]).rstrip())
 
 
 def terminal(table: Table, notes: Footnotes | None = None, *, intervals: bool = False) -> RichTable:

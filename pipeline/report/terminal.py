@@ -90,10 +90,7 @@ LAYERS = (
 
 
 def analysis(document: dict[str, Any]) -> RenderableType:
-    """Return the teacher and the trained student (or the one network) of an ``analysis.json``, advice and approach.
-
-    Text is never read as rich markup.
-    """
+    """Return the teacher and the trained student (or the one network) of an ``analysis.json``, advice and approach."""
     networks = document["networks"]
     parts: list[RenderableType] = []
     for network in networks if len(networks) < 3 else [networks[0], networks[-1]]:

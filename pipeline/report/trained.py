@@ -104,11 +104,10 @@ def _of_training(name: str, lines: Lines, images: int, tuning_images: int) -> It
     curve = evaluated(lines)
     if len(curve) < 2:
         return
-    if any(line.get("judged_on") == "tuning" for line in lines):
-        yield from _still_improving(name, curve, tuning_images or images)
-        return  # the best epoch's weights were kept
-    yield from _still_improving(name, curve, images)
-    yield from _past_its_best(name, curve, images)
+    chosen = any(line.get("judged_on") == "tuning" for line in lines)  # the best epoch's weights were kept
+    yield from _still_improving(name, curve, (tuning_images or images) if chosen else images)
+    if not chosen:
+        yield from _past_its_best(name, curve, images)
 
 
 def evaluated(lines: Lines) -> Curve:

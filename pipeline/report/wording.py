@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from vitcompress.pipeline.report.models import MEGABYTE
@@ -94,12 +94,6 @@ def opened(sentence: str) -> str:
 def stopped(text: str) -> str:
     """Return a sentence with one full stop at its end."""
     return f"{text.rstrip().rstrip('.')}."
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def plain(value: Any) -> str:

@@ -33,10 +33,7 @@ def parts_of(name: str) -> tuple[str, Precision]:
 def artifact_names(wanted: Iterable[str] = ()) -> tuple[str, ...]:
     """Return the names of all artifacts that can be made.
 
-    Other packages' targets are looked for only where a name in ``wanted`` is of no built-in one.
-
-    Raises:
-        UsageError: another package's target was looked for, and cannot be loaded.
+    Other packages' targets are loaded, or a UsageError raised, only where a name in ``wanted`` is of no built-in one.
     """
     names = _names_of(targets.BUILT_IN)
     return names if set(wanted) <= {*ROLES, ALL, *names} else _names_of(targets.registered())

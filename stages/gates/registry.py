@@ -87,11 +87,7 @@ _BUILT_IN: tuple[ArtifactGate | RunGate, ...] = (
 
 
 def _gates() -> Iterator[ArtifactGate | RunGate]:
-    """Yield the built-in gates, then those of other packages.
-
-    Raises:
-        EnvironmentLacksError: another package's gate cannot be loaded, or its name is not free.
-    """
+    """Yield the built-in gates, then other packages'; an EnvironmentLacksError is raised for an unusable one."""
     yield from _BUILT_IN
     taken = {gate.field for gate in _BUILT_IN}
     for entry in entry_points(group=GROUP):

@@ -36,11 +36,7 @@ class Answers:
 
     @classmethod
     def of(cls, logits: NDArray[np.floating[Any]], labels: NDArray[np.integer[Any]]) -> Answers:
-        """Return the answers of ``logits [B, K]`` to images of ``labels [B]``.
-
-        Raises:
-            ValueError: shapes do not fit, no images, or a label that is not one of the K classes.
-        """
+        """Return the answers of ``logits [B, K]`` to images of ``labels [B]``; a ValueError is raised for a misfit."""
         right, right5 = correct(logits, labels), correct(logits, labels, k=5)
         lacking = np.isnan(logits).any(axis=1)
         exact = np.where(lacking[:, None], 0.0, logits.astype(np.float64))

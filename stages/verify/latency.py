@@ -107,12 +107,7 @@ def _by_runtime(contestants: Sequence[Contestant]) -> list[list[Contestant]]:
 
 
 def _timed(
-    group: Sequence[Contestant],
-    batch: int,
-    images: Images,
-    seconds: float,
-    lacking: Mapping[str, str],
-    **how: Any,
+    group: Sequence[Contestant], batch: int, images: Images, seconds: float, lacking: Mapping[str, str], **how: Any
 ) -> list[LatencyRow]:
     """Time one runtime at one batch size, but for those that ``lacking`` has a reason for; return all rows."""
     timed = [each for each in group if each.key not in lacking]

@@ -121,8 +121,9 @@ def _contestants(
         return Contestant(model, "torch", preprocess, partial(_torch_infer, network, device), anew=anew)
 
     def in_onnx(model: str, spec: PreprocessSpec, artifact: OnnxArtifact) -> Contestant:
-        absent = Contestant(model, "onnx", spec, None, precision=artifact.precision)
-        return _onnx(absent, root / artifact.file.path, threads, provider, pass_alone)
+        path, asked = root / artifact.file.path, PROVIDERS[provider]
+        absent = Contestant(model, "onnx", spec, None, provider=asked, precision=artifact.precision, file=path)
+        return _onnx(absent, path, threads, provider, pass_alone)
 
     graphs = inputs.fold.models
     return [
@@ -155,7 +156,6 @@ def _onnx_anew(path: Path, threads: int, provider: Provider) -> Iterator[Infer]:
 
 def _onnx(absent: Contestant, path: Path, threads: int, provider: Provider, stack: ExitStack) -> Contestant:
     """Return an ONNX file as a contestant; one meant for a GPU that it does not get is not run on the CPU instead."""
-    absent = replace(absent, provider=PROVIDERS[provider], file=path)
     try:
         runner = stack.enter_context(OnnxRunner(path, threads=threads, providers=provider))
     except (EnvironmentLacksError, BundleError) as error:

@@ -26,19 +26,16 @@ def render(report: Mapping[str, Any], root: Path) -> str:
     Text of the report is escaped wherever it stands; the page's own policy lets nothing be loaded and no script run
     but its own. Pictures of the run at ``root`` (figures of the analysis, flipped images) are put into the page.
     """
+    template = environment().get_template("page.html")
     script = (ASSETS / "script.js").read_text()
-    page = (
-        environment()
-        .get_template("page.html")
-        .render(
-            report=report,
-            style=Markup((ASSETS / "style.css").read_text()),  # noqa: S704 - this package's own file
-            script=Markup(script),  # noqa: S704
-            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-            config=yaml.safe_dump(report["config"], sort_keys=False, allow_unicode=True),
-            charts=charts,
-            picture_of=cache(partial(embedded, root)),
-        )
+    page = template.render(
+        report=report,
+        style=Markup((ASSETS / "style.css").read_text()),  # noqa: S704 - this package's own file
+        script=Markup(script),  # noqa: S704
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        config=yaml.safe_dump(report["config"], sort_keys=False, allow_unicode=True),
+        charts=charts,
+        picture_of=cache(partial(embedded, root)),
     )
     # A file name that is no valid Unicode must not cost the report.
     return page.encode("utf-8", "replace").decode()
