@@ -160,7 +160,7 @@ def measured(
 ) -> TapResult:
     """Tokens ``[n, N, D]`` through TapMeasures, in batches of these sizes (default: one)."""
     kept = np.arange(len(tokens)) if keep is None else np.array(keep, dtype=np.int64)
-    measures = TapMeasures(3, "block 3", len(tokens), kept, norm=norm)
+    measures = TapMeasures(3, "block 3", len(tokens), kept, norm=norm, closely=None)
     for batch in tokens.split(batches or [len(tokens)]):
         measures.update(batch)
     return measures.finish(measures.low, measures.high)
