@@ -50,13 +50,14 @@ def advise(teacher: NetworkResult, student: Shape, student_name: str, *, seed: i
         shares = [_agreeing(decisions, what, value) for decisions in draws.values()]
         confidence = sum(shares) / len(shares)
         answers = {WAY_WORDS[way]: decide(drawn.facts)[0].words(what) for way, drawn in by.items()}
+        others = [f"{way}: {answer}" for way, answer in answers.items() if answer != value]
+        dissent = f" The measures disagree ({'; '.join(others)}), confidence {confidence:.2f}." if others else ""
         recommendations.append(
             Recommendation(
                 what=what,
                 value=value,
                 rule=rule.name,
-                reason=rule.reason.format(f=facts, width=decision.width, low=low, high=high)
-                + _dissent(value, answers, confidence),
+                reason=rule.reason.format(f=facts, width=decision.width, low=low, high=high) + dissent,
                 numbers=_numbers(rule, teacher, by, directions, lead, lead_draws),
                 confidence=confidence,
                 source=rule.source,
@@ -85,12 +86,6 @@ def _nothing(images: int, why: str) -> Advice:
     return Advice(
         strategy=None, kind=None, pairs=(), wide_heads=None, images=images, recommendations=(none,), summary=summary
     )
-
-
-def _dissent(value: str, answers: Mapping[str, str], confidence: float) -> str:
-    """Return a sentence on the measures that give another answer; nothing where all agree."""
-    others = [f"{way}: {answer}" for way, answer in answers.items() if answer != value]
-    return f" The measures disagree ({'; '.join(others)}), confidence {confidence:.2f}." if others else ""
 
 
 def _d95(lead: Drawn) -> tuple[float, float]:

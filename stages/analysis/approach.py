@@ -81,7 +81,10 @@ def _compare(quantity: _Quantity, teacher: NetworkResult, students: Sequence[Net
     fewest, most = min(counts), max(counts)
     kept = f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
     which = f"all {images:,} images" if fewest == images else f"{kept} kept of {images:,} images"
-    values = [np.stack([_placed(of_tap, images) for of_tap in of_network]) for of_network in known]
+    values = [np.full((len(of_network), images), np.nan) for of_network in known]
+    for placed, of_network in zip(values, known, strict=True):  # kept images at their places among all
+        for row, of_tap in zip(placed, of_network, strict=True):
+            row[kept_rows(images, len(of_tap))] = of_tap
 
     def statistic(rows: Rows) -> Floats:
         """Return of drawn images ``[B, images]`` each student's distance and the change, ``[students + 1, B]``."""
@@ -130,10 +133,3 @@ def distance(teacher: Floats, student: Floats) -> Floats:
     share = (at - below).reshape(-1, *[1] * (teacher.ndim - 1))
     interpolated = (1 - share) * teacher[below] + share * teacher[above]
     return np.asarray(np.abs(interpolated - student).mean(axis=0))
-
-
-def _placed(known: Floats, images: int) -> Floats:
-    """Return what is known of kept images, at their places among all; NaN elsewhere."""
-    placed = np.full(images, np.nan)
-    placed[kept_rows(images, len(known))] = known
-    return placed

@@ -18,7 +18,6 @@ from vitcompress.stages.analysis.results import (
     Floats,
     NetworkResult,
     TapResult,
-    View,
     first_reaching,
     high_percentile,
 )
@@ -79,7 +78,15 @@ def _tap(tap: TapResult) -> Json:
         "rank": _over_images(tap.rank),
         "pca_rank": _over_images(tap.pca_rank),
         "pca": _reached(np.cumsum(tap.pca_spectrum), ENERGY_SHARES),
-        "ways": {way: _view(tap.view(way)) for way in tap.ways},
+        "ways": {
+            way: {
+                "rank": _over_images(view.own),
+                "pca_rank": _over_images(view.shared),
+                "pca": _reached(np.cumsum(view.spectrum), ENERGY_SHARES),
+                "intensity": view.intensity.mean(),
+            }
+            for way, view in zip(tap.ways, map(tap.view, tap.ways), strict=True)
+        },
         "channels": {"strongest": strongest, "top1": tap.strongest_channels(1)[1], "top2": energy_of_two},
         "sep_unfolded": _reached(tap.sep_unfolded, SEP_SHARES),
         "sep_folded": _reached(np.cumsum(tap.sep_energy), SEP_SHARES),
@@ -97,16 +104,6 @@ def _tap(tap: TapResult) -> Json:
         "sep_folded_curve": np.cumsum(tap.sep_energy),
         "sep_sorted_curve": tap.sep_sorted,
         "spectrum": tap.spectrum,
-    }
-
-
-def _view(view: View) -> Json:
-    """Return what is known of a tap in one of WAYS."""
-    return {
-        "rank": _over_images(view.own),
-        "pca_rank": _over_images(view.shared),
-        "pca": _reached(np.cumsum(view.spectrum), ENERGY_SHARES),
-        "intensity": view.intensity.mean(),
     }
 
 

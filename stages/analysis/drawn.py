@@ -27,15 +27,12 @@ _AT_95, _AT_99 = ENERGY_SHARES.index(0.95), ENERGY_SHARES.index(0.99)
 
 @dataclass(frozen=True)
 class Drawn:
-    """The facts as one measure has them, and their statistics over B draws of the images."""
+    """The facts as one measure has them, and over B draws of the images ``[B]`` (k strongest layers: ``[B, k]``)."""
 
     facts: Facts
     shared: Floats
-    """[B]"""
     own: Counts
-    """[B]"""
     strongest: Counts
-    """[B, k]"""
 
     def decisions(self) -> list[Decision]:
         """Return what the table of rules decides for each draw."""
@@ -46,19 +43,18 @@ class Drawn:
         ]
 
 
-def usable_ways(teacher: NetworkResult) -> tuple[Way, ...]:
-    """Return the ways in which the last tap was measured and has energy; raw is always the first."""
-    last = teacher.taps[-1]
-    return tuple(way for way in last.ways if way == "raw" or last.view(way).spectrum.any())
-
-
 def drawn_by_way(teacher: NetworkResult, student: Shape, student_name: str, seed: int) -> dict[Way, Drawn]:
-    """Return facts and draws by each of ``usable_ways``, the same draws of images for all of them."""
+    """Return facts and draws by each way in which the last tap was measured and has energy, raw first.
+
+    The draws of images are the same for all of them.
+    """
     last, depth = teacher.taps[-1], len(teacher.taps)
     count = compared_layers(student.depth, depth)
     blocks = list(resampled_rows(last.images, last.kept, seed))
     found = {}
-    for way in usable_ways(teacher):
+    for way in last.ways:
+        if way != "raw" and not last.view(way).spectrum.any():
+            continue
         shared, own, strongest = statistics(teacher, np.arange(last.images)[None], count, way)
         facts = Facts(
             student=student,

@@ -34,8 +34,7 @@ long as all else that is measured of an image."""
 def tap_names(arch: str, args: dict[str, Any]) -> tuple[str, ...]:
     """Return ``block 0`` and so on for an isotropic architecture, ``stage 0`` and so on for a hierarchical one.
 
-    Raises:
-        UsageError: it has neither blocks nor stages, or timm refuses the arguments.
+    A UsageError is raised if it has neither blocks nor stages, or timm refuses the arguments.
     """
     shape = shape_by_name(arch, args)
     return tuple(f"{'block' if shape.isotropic else 'stage'} {index}" for index in range(shape.depth))
@@ -48,10 +47,8 @@ def kept_images(sizes: Sequence[int], images: int, memory_bytes: float) -> list[
     keep as many as fit in the rest, spread evenly, all of them the same ones. Where that cannot be, all taps keep the
     same images, as many as fit.
 
-    ``sizes`` are bytes of one image's tokens in each tap, in order of depth; ``memory_bytes`` are for all together.
-
-    Raises:
-        UsageError: not even one image of each tap fits.
+    ``sizes`` are bytes of one image's tokens in each tap, in order of depth; ``memory_bytes`` are for all together. A
+    UsageError is raised if not even one image of each tap fits.
     """
     *others, last = sizes
     rest = int(memory_bytes) - images * last
@@ -81,11 +78,8 @@ def read_network(
     """Measure every tap of a network of a run over ``sample``, on the run's device, where it ends up.
 
     ``network`` has its weights, and takes images prepared by ``preprocess``; ``label`` and ``epoch``: see
-    NetworkResult.
-
-    Raises:
-        ResultError: a tap has values that are not finite.
-        DataError: an image cannot be read.
+    NetworkResult. A ResultError is raised if a tap has values that are not finite, a DataError if an image cannot be
+    read.
     """
     pace = Pace()
     with torch_threads(context.threads), progress_bar(context) as bar:
@@ -130,11 +124,8 @@ def measure_network(
     ``batches``, of ``images`` in all, are ``(images, labels)`` or images alone, float32 ``[B, 3, S, S]``, prepared for
     it. ``names`` are of the taps, one a layer (``tap_names``); ``memory_bytes`` are for tokens kept until all images
     are seen (``kept_images``). ``advance`` is called after every batch with its number of images. For the rest see
-    NetworkResult.
-
-    Raises:
-        ResultError: another number of images than announced, or features that are not finite.
-        UsageError: the memory does not suffice for one image.
+    NetworkResult. A ResultError is raised if another number of images than announced comes, or features are not finite,
+    a UsageError if the memory does not suffice for one image.
     """
     device = torch.device(device)
     layers = tuple(range(len(names)))
@@ -189,30 +180,19 @@ def measure_network(
 def _begin(
     network: nn.Module, taps: list[Tensor], names: tuple[str, ...], images: int, memory_bytes: float
 ) -> list[TapMeasures]:
-    sizes = [4 * tap[0].numel() for tap in taps]
-    keep = kept_images(sizes, images, memory_bytes)
+    keep = kept_images([4 * tap[0].numel() for tap in taps], images, memory_bytes)
     norm, width = final_norm(network) or (None, 0)
-    last = len(names) - 1
+    norms = [norm if tap.shape[1] == width else None for tap in taps]
+    closely = [*[CLOSELY] * (len(names) - 1), None]
     return [
-        TapMeasures(
-            layer,
-            names[layer],
-            images,
-            keep[layer],
-            norm=norm if tap.shape[1] == width else None,
-            closely=None if layer == last else CLOSELY,
-        )
-        for layer, tap in enumerate(taps)
+        TapMeasures(layer, names[layer], images, keep[layer], norm=norms[layer], closely=closely[layer])
+        for layer in range(len(names))
     ]
 
 
-Beside = Callable[..., Iterable[Any]]
-"""``map``, or what does the same in several threads."""
-
-
 @contextmanager
-def side_by_side(device: torch.device, taps: int, threads: int) -> Iterator[Beside]:
-    """Give ``threads`` threads, no more than ``taps``, that measure a tap each, with operators of one thread.
+def side_by_side(device: torch.device, taps: int, threads: int) -> Iterator[Callable[..., Iterable[Any]]]:
+    """Give a ``map`` by ``threads`` threads, no more than ``taps``, that measure a tap each by one-thread operators.
 
     Operators on one image are too small to be shared out among threads; taps know nothing of each other, so the results
     do not depend on how many there are. On a GPU, and for one thread, ``map`` itself.

@@ -25,12 +25,7 @@ Way = Literal["raw", "normed", "centred", "standardised"]
 classifier read them; less their mean over all images' tokens; and each channel of that over its standard deviation."""
 WAYS: tuple[Way, ...] = get_args(Way)
 OTHER_WAYS = WAYS[1:]
-WAY_WORDS: dict[Way, str] = {
-    "raw": "raw",
-    "normed": "after the final norm",
-    "centred": "centred",
-    "standardised": "standardised",
-}
+WAY_WORDS: dict[Way, str] = {way: "after the final norm" if way == "normed" else way for way in WAYS}
 TIE = 1e-9
 """A share counts as reached from this much below it, so that equal energies do not depend on rounding."""
 
@@ -67,16 +62,15 @@ def kept_rows(images: int, kept: int) -> Counts:
 
 @dataclass(frozen=True)
 class View:
-    """A tap's tokens in one of WAYS."""
+    """A tap's tokens in one of WAYS: ``pca_spectrum``, ``pca_rank``, ``rank`` and ``intensity`` of ``TapResult``.
+
+    In other ways than raw they are of the k images of ``viewed_rows``.
+    """
 
     spectrum: Floats
-    """``[D]``: as ``TapResult.pca_spectrum``."""
     shared: Counts
-    """As ``TapResult.pca_rank``, ``[m, 4]`` (raw) or ``[k, 4]``."""
     own: Counts
-    """As ``TapResult.rank``, ``[n, 4]`` (raw) or ``[k, 4]``."""
     intensity: Floats
-    """As ``TapResult.intensity``, ``[n]`` (raw) or ``[k]``."""
 
 
 @dataclass(frozen=True)
@@ -87,9 +81,7 @@ class TapResult:
     name: str
     """``block 3`` or ``stage 3``, counted from 0."""
     width: int
-    """D."""
     tokens: int
-    """N."""
     images: int
     """n: images that every one-pass quantity is made of."""
 

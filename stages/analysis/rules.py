@@ -104,10 +104,6 @@ def _last(kind: Kind) -> Callable[[Facts], dict[str, Any]]:
     return lambda facts: {"kind": kind, "pairs": ((facts.student.depth - 1, facts.teacher_depth - 1),)}
 
 
-def _whole_heads(facts: Facts) -> int:
-    return math.ceil(facts.shared / facts.head_size) * facts.head_size
-
-
 @dataclass(frozen=True)
 class Rule:
     """One row of the table."""
@@ -235,7 +231,7 @@ RULES = (
         "width",
         "whole heads",
         lambda facts, _: True,
-        lambda facts: {"width": min(_whole_heads(facts), facts.teacher_width)},
+        lambda facts: {"width": min(math.ceil(facts.shared / facts.head_size) * facts.head_size, facts.teacher_width)},
         "plain would do from {width} on: d95 is {f.shared:g} [{low:g}, {high:g}], in whole heads of {f.head_size}, and "
         "no more than the teacher's width.",
         _EM + "dataset-level PCA; taking it up is this project's",

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import Subset
 
 from vitcompress.core.errors import DataError
 from vitcompress.core.images import open_image
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.records import DataRecord
 from vitcompress.exporters.predict import image_files
-from vitcompress.stages.images.loaders import EvalViews, eval_input, eval_loader
+from vitcompress.stages.images.loaders import eval_loader
 from vitcompress.stages.images.sources import ListedSplit, StreamSplit, recorded_images
-from vitcompress.stages.images.workers import worker_init
 
 
 @dataclass(frozen=True)
@@ -33,18 +31,17 @@ class Sample:
 
     def batches(self, spec: PreprocessSpec, *, batch_size: int, workers: int) -> Iterator[Tensor]:
         """Yield every image once through the evaluation preprocessing, float32 ``[B, 3, S, S]``."""
+        taken: Any = self.split
         if isinstance(self.split, StreamSplit):
-            left = self.count
-            for images, _ in eval_loader(self.split, spec, batch_size=batch_size, workers=0):
-                yield images[:left]
-                left -= len(images)
-                if left <= 0:
-                    return
-            return
-        positions = [index * len(self.split) // self.count for index in range(self.count)]
-        views = Subset(EvalViews(self.split, partial(eval_input, spec)), positions)
-        loader = DataLoader(views, batch_size=batch_size, num_workers=workers, worker_init_fn=worker_init())
-        yield from (images for images, _ in loader)
+            workers = 0
+        else:
+            taken = Subset(self.split, [index * len(self.split) // self.count for index in range(self.count)])
+        left = self.count
+        for images, _ in eval_loader(taken, spec, batch_size=batch_size, workers=workers):
+            yield images[:left]
+            left -= len(images)
+            if left <= 0:
+                return
 
 
 def split_sample(split: Any, source: str, count: int) -> Sample:
@@ -62,8 +59,7 @@ def training_sample(data: DataRecord, count: int) -> Sample:
 def folder_sample(folder: Path, count: int) -> Sample:
     """Return images anywhere below a folder, whatever its folders mean; below its train/ alone, if it has one.
 
-    Raises:
-        DataError: there is no such folder, or no image in it.
+    A DataError is raised if there is no such folder, or no image in it.
     """
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"

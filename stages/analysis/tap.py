@@ -41,14 +41,11 @@ class TapMeasures:
     def __init__(
         self, layer: int, name: str, images: int, keep: Counts, *, norm: nn.Module | None, closely: int | None
     ) -> None:
-        self.layer = layer
-        self.name = name
-        self.images = images
+        self.layer, self.name, self.images = layer, name, images
         self.seen = 0
         self.low, self.high = np.inf, -np.inf
         """Least and greatest activation so far."""
-        self._keep = keep
-        self._norm = norm
+        self._keep, self._norm = keep, norm
         self._closely = kept_rows(len(keep), len(keep) if closely is None else closely)
         self._kept: NDArray[np.float32] | None = None
         # Whole from the start: small arrays that live on among large temporary ones would keep their memory from being
@@ -59,8 +56,7 @@ class TapMeasures:
     def update(self, tokens: Tensor) -> None:
         """Take a batch ``[B, N, D]``, images in order; B may be 0.
 
-        Raises:
-            ResultError: more images than announced, or values that are not finite.
+        A ResultError is raised if more images come than announced, or values are not finite.
         """
         if len(tokens) == 0:
             return
@@ -116,10 +112,8 @@ class TapMeasures:
     def finish(self, low: float, high: float) -> TapResult:
         """Return what is known of the tap. It releases the kept tokens.
 
-        Entropy's bins go from ``low`` to ``high``; no activation is outside.
-
-        Raises:
-            ResultError: fewer images came than announced.
+        Entropy's bins go from ``low`` to ``high``; no activation is outside. A ResultError is raised if fewer images
+        came than announced.
         """
         if self._kept is None or self.seen < self.images:
             raise ResultError(

@@ -29,8 +29,7 @@ class Inputs:
 def run(config: AnalyzeConfig, inputs: Inputs, context: Context) -> AnalyzeRecord:
     """Measure every tap of the teacher, write ``analysis/teacher/``, advise for this student.
 
-    Raises:
-        ResultError: a tap has values that are not finite.
+    A ResultError is raised if a tap has values that are not finite.
     """
     folder = context.run.root / "analysis" / "teacher"
     if not config.analysis.images:

@@ -20,15 +20,12 @@ from vitcompress.stages.images.splits import File
 _TAIL = 4096
 """Bytes; the beginnings of files that one program wrote are often the same."""
 _SHOWN = 3
-
-
 Pairs = list[tuple[File, File]]
-"""Files and one twin of each, by name."""
 
 
 @dataclass(frozen=True)
 class Duplicates:
-    """What was found."""
+    """What was found: files and one twin of each, by name."""
 
     held_out: Pairs = field(default_factory=list)
     """Held-out files and a training file with the same bytes."""
@@ -42,7 +39,7 @@ def find_duplicates(files: Iterable[File]) -> Duplicates:
     """Compare every file with every other; a DataError is raised if one cannot be read."""
     groups = [list(files)]
     try:
-        for key in (_size, _tail, lambda file: sha256_of(file.path)):
+        for key in (lambda file: file.path.stat().st_size, _tail, lambda file: sha256_of(file.path)):
             groups = [part for group in groups for part in _split(group, key)]
     except OSError as error:
         raise DataError(
@@ -79,17 +76,13 @@ def _matters(group: Sequence[File]) -> bool:
     return len({file.held_out for file in group}) > 1 or len({file.label for file in group if not file.held_out}) > 1
 
 
-def _size(file: File) -> int:
-    return file.path.stat().st_size
-
-
 def _tail(file: File) -> bytes:
     with file.path.open("rb") as opened:
         opened.seek(max(0, opened.seek(0, os.SEEK_END) - _TAIL))
         return hashlib.blake2b(opened.read(), digest_size=16).digest()
 
 
-def pairs_in_words(pairs: Sequence[tuple[File, File]]) -> str:
+def pairs_in_words(pairs: Pairs) -> str:
     """Return the first few pairs as ``val/a/1.png = train/a/7.png, ...``."""
     words: dict[frozenset[str], str] = {}
     for file, twin in pairs:

@@ -27,8 +27,7 @@ class Inputs:
 def run(config: DataConfig, inputs: Inputs, context: Context) -> DataRecord:
     """Open the source, check its images, describe it.
 
-    Raises:
-        DataError: no usable images, or images that do not decode or stand in both splits, by their paths.
+    A DataError is raised if no image is usable, or images do not decode or stand in both splits, by their paths.
     """
     images = open_images(config)
     checked, bad = _check(config, images, context)

@@ -65,11 +65,8 @@ def networks_and_loaders(
 ) -> tuple[Networks, Loaders, CacheSummary | None]:
     """Return all that a distillation trains with from its records, and what the teacher's cache, if any, came to.
 
-    With a cache, which is filled here, the teacher's answers come with the batches.
-
-    Raises:
-        UsageError: layers or taps that do not fit, or views that cannot be kept.
-        RunInterrupted: stopped while filling the cache.
+    With a cache, which is filled here, the teacher's answers come with the batches. A UsageError is raised if layers or
+    taps do not fit or views cannot be kept, a RunInterrupted if it is stopped while filling the cache.
     """
     networks = networks_of(config, inputs, context)
     data_config, images = recorded_images(inputs.data)
@@ -109,7 +106,11 @@ def networks_of(config: DistillConfig, inputs: Inputs, context: Context) -> Netw
     """Return the networks of the records, compiled if they are to be; a UsageError is raised if taps do not fit."""
     pairs = layer_pairs(config, inputs.student.depth, inputs.teacher.depth)
     teacher = _frozen_teacher(config, pairs, inputs, context)
-    student = _tapped_student(pairs, inputs, context)
+    network = load_own(build_model(inputs.student.model), inputs.student.weights, context.run.root)
+    ours = _tap_shapes(inputs.student, student_layers(pairs))
+    theirs = _tap_shapes(inputs.teacher, teacher_layers(pairs))
+    set_seed(context.seed)  # of the projectors' first weights
+    student = with_taps(network, pairs, ours, theirs)
     if config.compile == "on":
         compile_in_place(student, *([teacher.teacher] if teacher else []))
     return Networks(pairs, student, teacher)
@@ -191,12 +192,12 @@ def _filled_cache(
         "teacher_version": TEACHER_VERSION,
     }
     parts = parts_of(teacher, first, teacher_layers(pairs))
-    shared, own = config.cache.folder, context.run.root / "cache"
-    base = Path(shared) if shared else own
+    shared = config.cache.folder
+    base = Path(shared) if shared else context.run.root / "cache"
     store = Store(base, key, parts, images=len(images.train), views=config.views, shared=bool(shared))
     size = max(1, int(config.batch_size) // config.accumulation // accelerator.num_processes)
+    room = config.cache.max_gb
     with stop_on_signal() as stop:
-        room = config.cache.max_gb
         return store, fill(store, views, teacher, context, batch_size=size, max_gb=room, stop=lambda: stop.requested)
 
 
@@ -221,8 +222,7 @@ def _loss(
     """Return the terms of one batch; its parts are those of ``Loaders.train``, labels also probabilities ``[B, K]``."""
     logits, taps = student(images)
     layers = teacher_layers(pairs)
-    teacher_logits: Tensor | None = None
-    teacher_taps: list[Tensor] = []
+    teacher_logits, teacher_taps = None, list[Tensor]()
     if cached:
         first_tap = len(cached) - len(layers)
         teacher_logits, teacher_taps = cached[0] if first_tap else None, list(cached[first_tap:])
@@ -233,24 +233,12 @@ def _loss(
     return distillation_terms(config, logits, teacher_logits, labels, compared)
 
 
-def _tapped_student(pairs: tuple[LayerPair, ...], inputs: Inputs, context: Context) -> TappedStudent:
-    """Return the student with its first weights, and its projectors with theirs from the seed."""
-    network = load_own(build_model(inputs.student.model), inputs.student.weights, context.run.root)
-    ours = _tap_shapes(inputs.student, student_layers(pairs))
-    theirs = _tap_shapes(inputs.teacher, teacher_layers(pairs))
-    set_seed(context.seed)
-    return with_taps(network, pairs, ours, theirs)
-
-
 def with_taps(
     network: nn.Module, pairs: tuple[LayerPair, ...], ours: dict[int, Shape], theirs: dict[int, Shape]
 ) -> TappedStudent:
-    """Return a student that gives its taps, its projectors new.
+    """Return a student that gives its taps, its projectors new; a UsageError is raised if two taps cannot be compared.
 
     ``ours`` and ``theirs`` are the shapes of the student's and the teacher's taps by layer.
-
-    Raises:
-        UsageError: two taps cannot be compared.
     """
     check_alignable(pairs, ours, theirs)
     widths = {pair: (ours[pair.student][1], theirs[pair.teacher][1]) for pair in pairs if pair.match == "projector"}

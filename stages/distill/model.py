@@ -44,9 +44,8 @@ class Projector(nn.Module):
 class TappedStudent(nn.Module):
     """The student as DDP needs it: logits and taps out of one ``forward``, and the projectors that train with it.
 
-    ``network`` alone is what is evaluated and saved.
-
-    ``widths`` are the channels (student tap's, teacher tap's) of each pair whose ``match`` is ``projector``.
+    ``network`` alone is what is evaluated and saved. ``widths`` are the channels (student tap's, teacher tap's) of each
+    pair whose ``match`` is ``projector``.
     """
 
     def __init__(
@@ -111,10 +110,9 @@ class AdaptedTeacher(nn.Module):
         self.network.to(precision)
         self.precision, self.layers, self.logits, self.size = precision, layers, logits, own.size
         # (x * std_s + mean_s - mean_t) / std_t, as one scale and one shift a channel
-        own_std = torch.tensor(own.std)
-        shift = (torch.tensor(student.mean) - torch.tensor(own.mean)) / own_std
+        own_std, own_mean = torch.tensor(own.std), torch.tensor(own.mean)
         self.register_buffer("scale", (torch.tensor(student.std) / own_std).view(1, 3, 1, 1))
-        self.register_buffer("shift", shift.view(1, 3, 1, 1))
+        self.register_buffer("shift", ((torch.tensor(student.mean) - own_mean) / own_std).view(1, 3, 1, 1))
         self.renormalises = (own.mean, own.std) != (student.mean, student.std)
         self.resizes = own.size != student.size
 

@@ -36,8 +36,7 @@ class LayerPair:
 def resolved_features(config: DistillConfig, student_depth: int, teacher_depth: int) -> tuple[FeatureTerm, ...]:
     """Return the feature terms with every layer as a non-negative index.
 
-    Raises:
-        UsageError: a layer that a network does not have, with the range it has; the same comparison given twice.
+    A UsageError is raised if a network does not have a layer, with the range it has, or a comparison is given twice.
     """
     terms: list[FeatureTerm] = []
     seen: set[tuple[str, str, int, int]] = set()

@@ -18,10 +18,8 @@ from vitcompress.stages.training.terms import shares
 def run(config: DistillConfig, inputs: Inputs, context: Context) -> DistillRecord:
     """Train the student of the records and write its weights.
 
-    Raises:
-        UsageError: layers that do not exist, whose taps cannot be compared, or a cache or snapshot that has no room.
-        ResultError: a loss or gradient, or a trained weight, is not finite.
-        RunInterrupted: stopped on request.
+    A UsageError is raised for layers that do not exist or whose taps cannot be compared, and for a cache or snapshot
+    that has no room; ResultError and RunInterrupted as ``train`` does, and ResultError for weights that are not finite.
     """
     networks, loaders, cache = networks_and_loaders(config, inputs, context)
     return distil(config, networks, loaders, inputs.student.model, context).model_copy(update={"cache": cache})
@@ -40,14 +38,12 @@ def distil(
     trained = train(job, config, epochs, context, [KeepSnapshots(snapshots.keep)])
     context.leave_to_main()
     progress = trained.progress
-    first, last = shares(progress.first.get("losses", {})), shares(trained.losses)
     chosen, state, _ = trained.chosen
     if not all_finite(state):
         raise ResultError("the trained student has weights that are not finite; lower distill.lr and run again.")
-    weights = save_weights(state, context.run.root / "student" / "model.safetensors", context.run.root)
     return DistillRecord(
         model=model,
-        weights=weights,
+        weights=save_weights(state, context.run.root / "student" / "model.safetensors", context.run.root),
         chosen="ema" if chosen == "ema" else "raw",
         val_top1_raw=trained.top1_raw,
         val_top1_ema=trained.top1_ema,
@@ -57,8 +53,8 @@ def distil(
         left_over=trained.left_over,
         seconds=progress.seconds,
         losses=trained.losses,
-        shares=last,
-        first_shares=first,
+        shares=shares(trained.losses),
+        first_shares=shares(progress.first.get("losses", {})),
         gradient_norms=progress.gradient_norms,
         first_gradient_norms=progress.first.get("gradient_norms", {}),
         scales=progress.scales,

@@ -36,13 +36,10 @@ class Inputs:
 def run(config: AnalysisConfig, inputs: Inputs, context: Context) -> DynamicsRecord:
     """Measure the student as it began, at its snapshots and as it ended, on the teacher's images; write ``analysis/``.
 
-    The teacher's own figures are those that ``analyze`` drew.
-
-    Raises:
-        ResultError: a tap has values that are not finite.
+    The teacher's own figures are those that ``analyze`` drew. A ResultError is raised if a tap has values that are not
+    finite.
     """
-    root, student = context.run.root, inputs.student
-    read = inputs.analyze
+    root, student, read = context.run.root, inputs.student, inputs.analyze
     if read.measures is None:
         remove(root / "analysis")
         return DynamicsRecord(reason=read.reason)

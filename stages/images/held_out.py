@@ -21,9 +21,6 @@ from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.stages.images.loaders import ordered_loader
 from vitcompress.stages.images.splits import ListedSplit, printable
 
-Prepared = tuple[tuple[Tensor, ...], str]
-"""One image as each preprocessing gives it, and the digest of its pixels or nothing."""
-
 
 @dataclass(frozen=True)
 class HeldOutBatch:
@@ -37,12 +34,12 @@ class HeldOutBatch:
     """SHA-256 of each image's pixels; empty texts where images are files."""
 
 
-def _prepared(specs: tuple[PreprocessSpec, ...], hashed: bool, image: Image.Image) -> Prepared:
-    """Return an image through every preprocessing; those that differ in scaling alone share the resized pixels."""
+def _prepared(specs: tuple[PreprocessSpec, ...], hashed: bool, image: Image.Image) -> tuple[tuple[Tensor, ...], str]:
+    """Return an image through every preprocessing, and the digest of its pixels or nothing."""
     resized: dict[tuple[Any, ...], NDArray[np.uint8]] = {}
     inputs = []
     for spec in specs:
-        key = (spec.size, spec.crop_pct, spec.crop_mode, spec.interpolation)
+        key = (spec.size, spec.crop_pct, spec.crop_mode, spec.interpolation)  # all but scaling: pixels are shared
         if key not in resized:
             resized[key] = spec.pixels(image)
         inputs.append(torch.from_numpy(spec.prepared(resized[key])))
@@ -57,8 +54,7 @@ def held_out_batches(
 ) -> Iterator[HeldOutBatch]:
     """Yield every image once, in order, opened and decoded once whatever the number of (distinct) preprocessings.
 
-    Raises:
-        DataError: an image cannot be read.
+    A DataError is raised if an image cannot be read.
     """
     preparation = partial(_prepared, tuple(specs), _files_root(split) is None)
     for (inputs, pixels), labels in ordered_loader(split, preparation, batch_size=batch_size, workers=workers):
@@ -87,24 +83,21 @@ def images_digest(
     not count. A file changed within its size is not noticed; pixels of a JPEG in a streamed source may differ by a bit
     between versions of the decoder, which then counts as another image.
 
-    ``labels`` are the classes ``[N]``, ``pixels`` those of ``HeldOutBatch``, where images are no files.
-
-    Raises:
-        DataError: a file is gone.
+    ``labels`` are the classes ``[N]``, ``pixels`` those of ``HeldOutBatch``, where images are no files. A DataError is
+    raised if a file is gone.
     """
     digest = hashlib.sha256()
     for name in classes:
         digest.update(f"class {name}\n".encode())
     root = _files_root(split)
-    for index, label in enumerate(labels.tolist()):
-        entry = _file_entry(root, split.items[index][0]) if root else pixels[index].encode()
-        digest.update(b"%d\0%b\n" % (label, entry))
-    return digest.hexdigest()
-
-
-def _file_entry(root: Path, name: str) -> bytes:
     try:
-        size = (root / name).stat().st_size
+        for index, label in enumerate(labels.tolist()):
+            if root:
+                name = split.items[index][0]
+                entry = os.fsencode(name) + b"\0%d" % (root / name).stat().st_size
+            else:
+                entry = pixels[index].encode()
+            digest.update(b"%d\0%b\n" % (label, entry))
     except OSError as error:
-        raise DataError(f"image {root / name} cannot be looked at ({error.strerror}); put it back.") from error
-    return os.fsencode(name) + b"\0%d" % size
+        raise DataError(f"image {error.filename} cannot be looked at ({error.strerror}); put it back.") from error
+    return digest.hexdigest()

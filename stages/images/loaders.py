@@ -114,8 +114,7 @@ def eval_input(spec: PreprocessSpec, image: Image.Image) -> Tensor:
 def seeded(*keys: int, restore: bool = True) -> Iterator[None]:
     """Run a block with the generators of random, numpy and torch seeded by ``keys``, then put them back.
 
-    ``keys`` are whole numbers, 0 or more. Without ``restore``, where nothing else draws, this takes a fifth of the
-    time.
+    ``keys`` are whole numbers, 0 or more. Without ``restore``, where nothing else draws, it takes a fifth of the time.
     """
     state = np.random.SeedSequence(keys).generate_state(2)
     saved = (random.getstate(), np.random.get_state(), torch.get_rng_state()) if restore else None

@@ -69,8 +69,7 @@ class StreamSplit:
     def __iter__(self) -> Iterator[tuple[Image.Image, int]]:
         """Yield images with labels, in the stream's order.
 
-        Raises:
-            DataError: an image cannot be read or has no class, or there are more or fewer than ``counted_by`` says.
+        A DataError is raised if one cannot be read or has no class, or there are not as many as ``counted_by`` says.
         """
         read = 0
         for image, label in self.dataset:
@@ -146,10 +145,8 @@ def split_images(found: Images, config: DataConfig, left_out: Set[str], dropped:
     """Return what a source found, without the files to leave out, and with held-out images.
 
     Files named in ``left_out`` (``File.name``) count as absent; those in ``dropped`` are not trained on, and the
-    held-out images stay the same ones.
-
-    Raises:
-        DataError: a class has no image left to train on, or too few to hold one out.
+    held-out images stay the same ones. A DataError is raised if a class has no image left to train on, or too few to
+    hold one out.
     """
     if not isinstance(found.train, ListedSplit):
         return found

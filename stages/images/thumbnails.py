@@ -33,8 +33,7 @@ def thumbnail(image: Image.Image) -> bytes:
 def thumbnails(split: Any, positions: Sequence[int]) -> tuple[dict[int, bytes], str]:
     """Return thumbnails of the images at ``positions``, opening only those; and why there are none, or ''.
 
-    Raises:
-        DataError: an image cannot be read.
+    A DataError is raised if an image cannot be read.
     """
     if isinstance(split, StreamSplit):
         return {}, "there are no pictures of a source that can only be read in order"

@@ -14,10 +14,8 @@ def walk(top: Path, root: Path) -> Iterator[tuple[Path, list[str]]]:
     """Yield every folder from ``top`` down and the names of its files, both sorted, hidden ones left out.
 
     Links are followed, but each real folder comes once, and links to ``root`` or to what it lies in are not entered:
-    a link loop would multiply images, and give a class the images of others.
-
-    Raises:
-        DataError: a folder that cannot be listed.
+    a link loop would multiply images, and give a class the images of others. A DataError is raised if a folder cannot
+    be listed.
     """
 
     def fail(error: OSError) -> None:

@@ -44,10 +44,8 @@ def paired_drop(
     Not a bootstrap: where the models agree on every image it returns [0, 0], as if no image could ever tell them
     apart. Exact coverage over a grid with N = 100: at least 93.8 % here; the bootstrap comes down to 39 %.
 
-    ``confidence`` is how often such intervals hold the true difference, in (0, 1).
-
-    Raises:
-        ValueError: the two are not of the same images (shapes differ), or there are none.
+    ``confidence`` is how often such intervals hold the true difference, in (0, 1). A ValueError is raised if the two
+    are not of the same images (shapes differ), or there are none.
     """
     if teacher_correct.shape != student_correct.shape or teacher_correct.size == 0:
         raise ValueError(
@@ -68,10 +66,8 @@ def calibration_error(confidence: NDArray[np.floating[Any]], right: Correct, bin
     Bins of equal width over [0, 1], each open below and closed above, the first closed at 0 too. With n_m images of N
     in bin m, acc_m of them right and conf_m their mean confidence: sum over m of n_m / N |acc_m - conf_m|.
 
-    ``confidence [N]`` is the softmax probability of the answer given.
-
-    Raises:
-        ValueError: a confidence outside [0, 1] (NaN included).
+    ``confidence [N]`` is the softmax probability of the answer given; outside [0, 1] (NaN included), a ValueError is
+    raised.
     """
     if not ((confidence >= 0) & (confidence <= 1)).all():
         raise ValueError(f"confidences run from {confidence.min()} to {confidence.max()}; they are probabilities.")

@@ -60,8 +60,7 @@ def _own_folder(folder: Path, fingerprint: str) -> Path:
 def save_checkpoint(accelerator: Any, folder: Path, progress: Progress, fingerprint: str) -> None:
     """Write a checkpoint beside the last one, make it visible by one rename, then drop this training's older one.
 
-    Raises:
-        UsageError: the disk refuses; the last checkpoint stays.
+    A UsageError is raised if the disk refuses; the last checkpoint stays.
     """
     folder = _own_folder(folder, fingerprint)
     target = folder / f"step-{progress.steps:08d}-{progress.batches:06d}"

@@ -27,10 +27,8 @@ _WORTH_SECONDS = 900
 def decide(setting: Setting, device: str, operations: float) -> tuple[bool, str]:
     """Return whether to compile, and why (empty where it was asked for).
 
-    ``operations`` are the floating-point operations of the whole training.
-
-    Raises:
-        EnvironmentLacksError: asked for by name, and there is no compiler.
+    ``operations`` are the floating-point operations of the whole training. An EnvironmentLacksError is raised if
+    compiling was asked for by name, and there is no compiler.
     """
     if setting == "off":
         return False, ""
@@ -58,8 +56,7 @@ def _lack(device: str) -> str | None:
 def compile_in_place(*modules: nn.Module) -> None:
     """Compile for the one batch shape that training has; parameters keep their names.
 
-    Raises:
-        EnvironmentLacksError: there is no compiler on this machine.
+    An EnvironmentLacksError is raised if there is no compiler on this machine.
     """
     lack = _lack(next(modules[0].parameters()).device.type)
     if lack:

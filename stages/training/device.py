@@ -41,17 +41,12 @@ class Engine(Accelerator):  # type: ignore[misc]  # Accelerate's classes are unt
 
 
 def make_accelerator(
-    device: str,
-    *,
-    accumulation: int = 1,
-    precision: Literal["auto", "float32", "bfloat16"] = "auto",
+    device: str, *, accumulation: int = 1, precision: Literal["auto", "float32", "bfloat16"] = "auto"
 ) -> Any:
     """Return the Accelerate engine for this process; batch sizes are global (split over processes).
 
-    The precision ``auto`` is bfloat16 where the GPU has it, float32 otherwise.
-
-    Raises:
-        EnvironmentLacksError: a GPU was asked for and there is none.
+    The precision ``auto`` is bfloat16 where the GPU has it, float32 otherwise. An EnvironmentLacksError is raised if a
+    GPU was asked for and there is none.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise EnvironmentLacksError(

@@ -19,9 +19,8 @@ class StopRequest:
 def stop_on_signal() -> Iterator[StopRequest]:
     """Let the first SIGINT or SIGTERM within the block only set ``requested``.
 
-    Raises:
-        RunInterrupted: something failed after the request: a signal to the whole group also ends helpers that know
-            nothing of it, such as compilers. Checkpoints are as they were.
+    What fails after the request becomes a RunInterrupted: a signal to the whole group also ends helpers that know
+    nothing of it, such as compilers. Checkpoints are as they were.
     """
     stop = StopRequest()
 

@@ -43,10 +43,8 @@ def train(
 ) -> Trained:
     """Train ``job`` for ``epochs`` passes, from its newest checkpoint or from the start, and return the last weights.
 
-    Raises:
-        ResultError: a loss or gradient is not finite; the step was not taken, the last checkpoint stays.
-        RunInterrupted: SIGINT or SIGTERM; a checkpoint was written.
-        ProcessLost: another process of this training is gone.
+    A ResultError is raised if a loss or gradient is not finite (the step was not taken, the last checkpoint stays), a
+    RunInterrupted after SIGINT or SIGTERM (a checkpoint was written), a ProcessLost if another process is gone.
     """
     with report_lost_process():
         return Training(job, config, epochs, context, callbacks).run()

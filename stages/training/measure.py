@@ -45,11 +45,10 @@ class StepLine:
 
     def peak_bytes(self, images: int) -> int | None:
         """Return the peak of a step of so many images; None where memory cannot be measured."""
-        if self.small.peak_bytes is None or self.large.peak_bytes is None:
+        low, high = self.small.peak_bytes, self.large.peak_bytes
+        if low is None or high is None:
             return None
-        return round(
-            _on_line(self.small.images, self.small.peak_bytes, self.large.images, self.large.peak_bytes, images)
-        )
+        return round(_on_line(self.small.images, low, self.large.images, high, images))
 
 
 def _on_line(x0: float, y0: float, x1: float, y1: float, x: float) -> float:
@@ -83,20 +82,16 @@ def measure_steps(job: Job, config: TrainingConfig, context: Context, steps: int
 def measure_line(job: Job, config: TrainingConfig, context: Context, batch: Sequence[Tensor], steps: int) -> StepLine:
     """Measure steps over one batch in memory and over half of it; smaller ones where the GPU cannot hold them.
 
-    The job's own loader is not read; ``config`` is for one process and without accumulation.
-
-    Raises:
-        EnvironmentLacksError: the GPU cannot hold a step of two images.
+    The job's own loader is not read; ``config`` is for one process and without accumulation. An EnvironmentLacksError
+    is raised if the GPU cannot hold a step of two images.
     """
     images = len(batch[0])
     while True:
         try:
-            costs = [
-                measure_steps(
-                    replace(job, train=_in_memory([part[:count] for part in batch], steps + 1)), config, context, steps
-                )
-                for count in (_half(images, even=job.mix is not None), images)
-            ]
+            costs = []
+            for count in (_half(images, even=job.mix is not None), images):
+                loader = _in_memory([part[:count] for part in batch], steps + 1)
+                costs.append(measure_steps(replace(job, train=loader), config, context, steps))
             return StepLine(*costs)
         except torch.OutOfMemoryError as error:
             if images <= 2:
@@ -121,14 +116,12 @@ def _in_memory(batch: Sequence[Tensor], count: int) -> DataLoader[Any]:
 
 def first_images(loader: DataLoader[Any], count: int) -> list[Tensor]:
     """Return a batch of ``count`` images and labels of a loader, from several passes if it has fewer."""
-    images: list[Tensor] = []
-    labels: list[Tensor] = []
-    for batch in _endless(loader):
-        images.append(batch[0])
-        labels.append(batch[1])
-        if sum(map(len, images)) >= count:
+    batches: list[tuple[Tensor, Tensor]] = []
+    for images, labels, *_ in _endless(loader):
+        batches.append((images, labels))
+        if sum(len(taken) for taken, _ in batches) >= count:
             break
-    return [torch.cat(parts)[:count] for parts in (images, labels)]
+    return [torch.cat(parts)[:count] for parts in zip(*batches, strict=True)]
 
 
 def measure_loading(loader: DataLoader[Any], seconds: float) -> float:

@@ -16,9 +16,7 @@ def make_optimizer(model: nn.Module, config: TrainingConfig, lr: float) -> torch
     """Return AdamW over all that trains; norms, biases and what ``model.no_weight_decay`` names do not decay.
 
     With ``config.layer_decay`` d, a parameter of layer l of L has the learning rate ``lr x d^(L - l)`` (timm's
-    ``param_groups_layer_decay``, after BEiT); layers are those of ``model.group_matcher``.
-
-    ``lr`` is the peak learning rate.
+    ``param_groups_layer_decay``, after BEiT); layers are those of ``model.group_matcher``. ``lr`` is the peak rate.
     """
     decay = config.layer_decay
     optimizer: torch.optim.Optimizer = create_optimizer_v2(

@@ -17,19 +17,13 @@ def settle_precision(training: TrainingState) -> None:
     """Set what a training computes in, before its first step; one that goes on keeps what its checkpoint says."""
     progress, engine = training.progress, training.accelerator
     progress.precision = engine.precision = progress.precision or engine.precision
-    if engine.precision == "bfloat16" and engine.device.type == "cpu":
-        _separate_attention(training)
-
-
-def _separate_attention(training: TrainingState) -> None:
-    """Take attention apart into its products.
-
-    torch's fused attention has a backward pass for bfloat16 on CPUs that takes several times as long (half of a step of
-    DeiT-Tiny; benchmarks/training_epoch.py). Where the scores of all layers would take too much memory, it stays fused.
-    """
+    if engine.precision != "bfloat16" or engine.device.type != "cpu":
+        return
+    # torch's fused attention has a backward pass for bfloat16 on CPUs that takes several times as long (half of a step
+    # of DeiT-Tiny; benchmarks/training_epoch.py). Where all layers' scores take too much memory, it stays fused.
     modules: Iterator[Any] = training.model.modules()
     layers = [module for module in modules if isinstance(getattr(module, "fused_attn", None), bool)]
-    images = (training.job.train.batch_size or 1) // training.accelerator.num_processes
+    images = (training.job.train.batch_size or 1) // engine.num_processes
     if images * scores_bytes(training.model, layers) <= _SCORES_BYTES:
         for layer in layers:
             layer.fused_attn = False

@@ -48,8 +48,7 @@ class Together:
     def hear(self) -> Any:
         """Return the next value that the main process tells; the others call this.
 
-        Raises:
-            ProcessLost: the main process failed (it has said how), or cannot be reached any more.
+        A ProcessLost is raised if the main process failed (it has said how), or cannot be reached any more.
         """
         with report_lost_process():
             received: Any = from_main(None)

@@ -98,21 +98,15 @@ class Terms:
         norms: dict[str, Tensor] = {}
         others = torch.zeros(sum(own.numel() for own in parameters), device=parameters[0].device)
         for name, term in terms.items():
-            found = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
-            flat = torch.cat(
-                [
-                    (torch.zeros_like(own) if grad is None else grad).float().flatten()
-                    for own, grad in zip(parameters, found, strict=True)
-                ]
-            )
+            found = torch.autograd.grad(term, parameters, retain_graph=True, materialize_grads=True)
+            flat = torch.cat([grad.float().flatten() for grad in found])
             if self.accelerator.num_processes > 1:  # gradients, not norms: a part of a batch is noisier than all of it
                 flat = self.accelerator.reduce(flat, reduction="mean")
             norms[name] = torch.linalg.vector_norm(flat, dtype=torch.float64)
             if name not in self.compared.targets:
                 others += flat
-        *values, together = torch.stack(
-            [*norms.values(), torch.linalg.vector_norm(others, dtype=torch.float64)]
-        ).tolist()
+        norm_of_others = torch.linalg.vector_norm(others, dtype=torch.float64)
+        *values, together = torch.stack([*norms.values(), norm_of_others]).tolist()
         return dict(zip(norms, values, strict=True)), together
 
 

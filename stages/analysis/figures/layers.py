@@ -62,7 +62,10 @@ def rank_figure(network: Json) -> Figure:
 
 @styled
 def pca_figure(network: Json, student: Shape | None = None) -> Figure:
-    """Draw shared directions (dataset PCA) against each image's own (SVD): by layer at 95 %, and of the last tap."""
+    """Draw shared directions (dataset PCA) against each image's own (SVD): by layer at 95 %, and of the last tap.
+
+    What fits into ``student`` stands beside them, at the last tap alone where one of the networks has stages.
+    """
     figure = new_figure(f"{titled(network)}: one basis for all, against one for each", 5.0)
     left, right = figure.subplots(1, 2)
     left.set_title("Directions for 95 % of an image's energy:\na gap = images use different directions")
@@ -78,7 +81,12 @@ def pca_figure(network: Json, student: Shape | None = None) -> Figure:
         right.plot(np.arange(1, len(curve) + 1), curve, color=colour)
     right.axhline(0.95, color=GREY, linewidth=0.9, linestyle=":")
     if student is not None:
-        _student_width(left, network, student)
+        widths = of_taps(network, "width")
+        last = len(widths) - 1
+        every = student.isotropic and len(set(widths)) == 1
+        ends = [-0.5, last + 0.5] if every else [last - 0.4, last + 0.4]
+        label = f"width of the unchanged student ({student.width}): more does not fit"
+        left.plot(ends, [student.width / widths[-1]] * 2, color=BLACK, linestyle="-.", label=label)
         right.axvline(student.width, color=BLACK, linestyle="-.")
     layer_axis(left, network)
     percent_axis(left, "directions needed, % of the width D")
@@ -86,16 +94,6 @@ def pca_figure(network: Json, student: Shape | None = None) -> Figure:
     percent_axis(right, "share of the energy")
     legend_below(figure, left, 2)
     return figure
-
-
-def _student_width(axes: Axes, network: Json, student: Shape) -> None:
-    """Draw what fits into the student, as fraction of the last tap's width; at that tap alone where one has stages."""
-    widths = of_taps(network, "width")
-    last = len(widths) - 1
-    every = student.isotropic and len(set(widths)) == 1
-    ends = [-0.5, last + 0.5] if every else [last - 0.4, last + 0.4]
-    label = f"width of the unchanged student ({student.width}): more does not fit"
-    axes.plot(ends, [student.width / widths[-1]] * 2, color=BLACK, linestyle="-.", label=label)
 
 
 @styled

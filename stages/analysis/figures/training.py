@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -49,18 +48,18 @@ def training_figure(teacher: Json, students: Sequence[Json]) -> Figure:
     for axes, (quantity, (title, unit)) in zip(figure.subplots(2, 2).flat, PANELS.items(), strict=True):
         axes.set_title(title)
         axes.set_xlabel("depth (0 first, 1 last layer)")
+        drawn = []
         for network, look in zip((teacher, *students), looks, strict=True):
             ranks = quantity == "rank95"
             values = needed(network, "rank", "95", "median") if ranks else of_taps(network, quantity, "mean")
-            label = shortened(network["label"], 24)
-            axes.plot(relative_depths(len(values)), values, label=label, **look)
+            drawn.append(values)
+            axes.plot(relative_depths(len(values)), values, label=shortened(network["label"], 24), **look)
         if quantity == "rank95":
             percent_axis(axes, unit)
         elif quantity == "entropy":
             axes.set_ylabel(unit)
         else:
-            every = [of_taps(network, quantity, "mean") for network in (teacher, *students)]
-            magnitude_axis(axes, np.concatenate(every), unit)
+            magnitude_axis(axes, np.concatenate(drawn), unit)
     legend_below(figure, axes, 3)
     return figure
 
@@ -72,21 +71,16 @@ def approach_figure(found: Sequence[Json]) -> Figure:
     ``found`` is what ``stages.analysis.approach`` returns.
     """
     figure = new_figure("Does the student come closer to its teacher? Lower = closer, 0 = the same curve", 6.8)
-    panels = figure.subplots(2, 2).flat
-    for axes, row in zip(panels, found, strict=True):
-        _approach_panel(axes, row)
+    for axes, row in zip(figure.subplots(2, 2).flat, found, strict=True):
+        axes.set_title(f"{row['quantity']}: {row['verdict'] or 'no verdict'}")
+        axes.set_xlabel("epochs trained")
+        axes.set_ylabel(row["unit"])
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        epochs = [one["epoch"] for one in row["distances"]]
+        values, low, high = ([one["distance"][key] for one in row["distances"]] for key in ("value", "low", "high"))
+        axes.plot(epochs, values, color=BLUE, marker="o", label="distance of the curves")
+        if None not in low:
+            axes.fill_between(epochs, low, high, color=SKY, alpha=0.45, linewidth=0, label="95 % interval over images")
+        from_zero(axes)
     legend_below(figure, axes, 2)
     return figure
-
-
-def _approach_panel(axes: Axes, row: Json) -> None:
-    axes.set_title(f"{row['quantity']}: {row['verdict'] or 'no verdict'}")
-    axes.set_xlabel("epochs trained")
-    axes.set_ylabel(row["unit"])
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    epochs = [found["epoch"] for found in row["distances"]]
-    values, low, high = ([found["distance"][key] for found in row["distances"]] for key in ("value", "low", "high"))
-    axes.plot(epochs, values, color=BLUE, marker="o", label="distance of the curves")
-    if None not in low:
-        axes.fill_between(epochs, low, high, color=SKY, alpha=0.45, linewidth=0, label="95 % interval over images")
-    from_zero(axes)

@@ -57,8 +57,7 @@ class ChannelOrder:
     """
 
     def __init__(self, width: int, tokens: int, images: int) -> None:
-        self.width = width
-        self._tokens = tokens
+        self.width, self._tokens = width, tokens
         self._random = np.random.default_rng([SEED, width, tokens])
         self._moment = torch.zeros(width, width, dtype=torch.float64)
         self._drawn = torch.empty(_TOGETHER, min(SAMPLE, tokens), width, dtype=torch.float64)

@@ -19,7 +19,7 @@ from vitcompress.stages.distill.cache.store import Store
 from vitcompress.stages.images.loaders import ViewKey
 from vitcompress.stages.images.workers import worker_init
 from vitcompress.stages.training.device import make_accelerator
-from vitcompress.stages.training.monitor import progress_bar
+from vitcompress.stages.training.monitor import Pace, progress_bar
 from vitcompress.stages.training.processes import any_process
 
 Teacher = Callable[[Tensor], tuple[Tensor | None, list[Tensor]]]
@@ -54,10 +54,8 @@ def fill(
     must not depend on the other images of a batch. ``batch_size`` is of one forward pass, ``max_gb`` in decimal
     gigabytes. Where ``stop`` says so, the file at hand is computed again next time.
 
-    Raises:
-        UsageError: the cache would exceed ``max_gb`` or the disk.
-        ResultError: an answer of the teacher is not finite.
-        RunInterrupted: ``stop`` said so; complete files stay.
+    A cache that exceeds ``max_gb`` or the disk is a UsageError, an answer that is not finite a ResultError; after
+    ``stop`` a RunInterrupted is raised, and complete files stay.
     """
     accelerator = make_accelerator(context.device)
     main = accelerator.process_index == 0
@@ -93,7 +91,11 @@ def _compute(
     """Compute this process's missing files, every so many-th, until ``stop``; return how many rows it computed."""
     rank, processes = accelerator.process_index, accelerator.num_processes
     missing = {index: parts for index, parts in store.missing().items() if index % processes == rank}
-    batches = {index: _batches(store.rows_of(index), batch_size) for index in missing}
+    batches: dict[int, list[range]] = {}
+    for index in missing:
+        # No batch crosses the end of a file: what is there already changes no batch, and so no last bit of an answer.
+        rows_of_file = store.rows_of(index)
+        batches[index] = [rows_of_file[at : at + batch_size] for at in range(0, len(rows_of_file), batch_size)]
     every = [rows for each in batches.values() for rows in each]
     loader: DataLoader[Any] = DataLoader(
         dataset,
@@ -104,31 +106,21 @@ def _compute(
         pin_memory=accelerator.device.type == "cuda",
     )
     loaded = iter(loader)
-    computed, started = 0, time.monotonic()
+    pace = Pace()
     with progress_bar(context) as bar:
         task = bar.add_task("teacher cache", total=sum(len(store.rows_of(index)) for index in missing), rate="-")
         for index, parts in missing.items():
             answers: list[dict[str, tuple[Tensor, Tensor]]] = []
             for rows in batches[index]:
                 if stop():
-                    return computed
+                    return pace.images
                 answers.append(_answer(store, rows, parts, teacher, next(loaded)[0].to(accelerator.device)))
-                computed += len(rows)
-                rate = computed / max(time.monotonic() - started, 1e-9)
-                bar.update(task, completed=computed, rate=f"{rate:.0f}")
+                pace.images += len(rows)
+                bar.update(task, completed=pace.images, rate=f"{pace.rate:.0f}")
             for part in parts:
                 halves, scales = zip(*(answer[part.name] for answer in answers), strict=True)
                 store.commit(part, index, torch.cat(halves), torch.cat(scales))
-    return computed
-
-
-def _batches(rows: range, size: int) -> list[range]:
-    """Return the rows of a file, batch by batch.
-
-    No batch crosses the end of a file, so that a batch's makeup, and with it the last bit of the teacher's answers,
-    does not depend on what was there already.
-    """
-    return [rows[first : first + size] for first in range(0, len(rows), size)]
+    return pace.images
 
 
 def _answer(

@@ -50,8 +50,7 @@ class Store:
         views: int,
         shared: bool = False,
     ) -> None:
-        self.shared = shared
-        self.base, self.parts, self.images, self.views = base, parts, images, views
+        self.base, self.parts, self.images, self.views, self.shared = base, parts, images, views, shared
         self.rows = images * views
         self.chunk_rows = min(part.chunk_rows(self.rows) for part in parts)
         self.chunks = -(-self.rows // self.chunk_rows)
@@ -98,10 +97,8 @@ class Store:
 
     def missing(self) -> dict[int, list[Part]]:
         """Return the parts to compute by file number, ascending; of complete files there is no entry."""
-        complete = {part.name: self.complete(part) for part in self.parts}
-        wanted = {
-            index: [part for part in self.parts if index not in complete[part.name]] for index in range(self.chunks)
-        }
+        complete = [(part, self.complete(part)) for part in self.parts]
+        wanted = {index: [part for part, found in complete if index not in found] for index in range(self.chunks)}
         return {index: parts for index, parts in wanted.items() if parts}
 
     def bytes_needed(self) -> int:
@@ -112,10 +109,8 @@ class Store:
     def commit(self, part: Part, index: int, half: Tensor, scales: Tensor) -> None:
         """Add a file of rows ``half``, float16 ``[rows, *shape]``, with their ``scales [rows]``, float32, on the CPU.
 
-        Its record, which makes it count, follows; each is whole or absent after a crash.
-
-        Raises:
-            UsageError: the disk refuses.
+        Its record, which makes it count, follows; each is whole or absent after a crash. A UsageError is raised if the
+        disk refuses.
         """
         path = self.chunk_path(part.name, index)
         try:

@@ -46,9 +46,7 @@ class Inputs:
 def run(config: ControlJob, inputs: Inputs, context: Context) -> ControlRecord:
     """Train, or take what the same training left behind; then ask both students the held-out images.
 
-    Raises:
-        ResultError: a loss or gradient, or a trained weight, is not finite.
-        RunInterrupted: stopped on request.
+    Raises ResultError and RunInterrupted as ``train`` does, and ResultError for a trained weight that is not finite.
     """
     if config.training is None:
         return ControlRecord()
@@ -67,9 +65,8 @@ def run(config: ControlJob, inputs: Inputs, context: Context) -> ControlRecord:
 def trained_control(training: DistillConfig, inputs: job.Inputs, version: int, context: Context) -> ControlRecord:
     """Return the control of these settings, not yet compared: the kept one, or one trained now.
 
-    It depends on data, student and settings, and not on the distillation. So what it left behind under ``RUN/control``
-    is used again when only the distillation's losses have changed. Every process takes part.
-    ``inputs`` has the control's first weights, ``version`` is of the distillation's code.
+    It does not depend on the distillation: what it left behind under ``RUN/control`` is used again when only the losses
+    have changed. Every process takes part. ``inputs`` has the control's first weights; ``version``: see ControlJob.
     """
     folder, epochs = context.run.root / "control", int(training.epochs)
     settings = fingerprint("control", version, training, inputs.data, inputs.student, context.seed)

@@ -20,11 +20,11 @@ def on_grid(teacher: Tensor, grid: tuple[int, int]) -> Tensor:
 
 def pooled(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     """Return both taps at the smaller channel count, by adaptive averaging along the channel axis [SKD]."""
-    channels = min(student.shape[1], teacher.shape[1])
-    if teacher.shape[1] > channels:
-        teacher = F.adaptive_avg_pool3d(teacher, (channels, None, None))
-    if student.shape[1] > channels:
-        student = F.adaptive_avg_pool3d(student, (channels, None, None))
+    ours, theirs = student.shape[1], teacher.shape[1]
+    if theirs > ours:
+        teacher = F.adaptive_avg_pool3d(teacher, (ours, None, None))
+    elif ours > theirs:
+        student = F.adaptive_avg_pool3d(student, (theirs, None, None))
     return student, teacher
 
 

@@ -36,9 +36,7 @@ def check(place: Place, name: str) -> str:
 def loss_of(place: Place, name: str) -> Callable[..., Any]:
     """Return the function of a loss: of two taps, or of two logits and the temperature, to a scalar.
 
-    Raises:
-        ValueError: as ``check``.
-        UsageError: another package's loss cannot be loaded.
+    Raises ValueError as ``check`` does, and UsageError for another package's loss that cannot be loaded.
     """
     if check(place, name) in built_in(place):
         function: Callable[..., Any] = import_module(f"{__package__}.{place}.{name}").loss

@@ -36,10 +36,8 @@ class Folder(Source):
     def images(self, config: DataConfig) -> Images:
         """Return the image files, each of the class of the folder that it lies in, however deep.
 
-        Hidden files and folders do not count, links are followed.
-
-        Raises:
-            DataError: missing folder, a held-out class that training does not have, or a training class without images.
+        Hidden files and folders do not count, links are followed. A DataError is raised if the folder is missing, a
+        held-out class is not in training, or a training class has no images.
         """
         source = Path(config.source)
         _require_folder(source)

@@ -26,9 +26,8 @@ Part = tuple[str, int, int]
 def indexed(reader: Any, split: str) -> ListedSplit | None:
     """Return the split of timm's webdataset reader by random access; None where it can only be streamed.
 
-    Raises:
-        DataError: a shard is missing or damaged, an image has no class, or there are not as many images as the
-            shards' description says.
+    A DataError is raised if a shard is missing or damaged, an image has no class, or there are not as many images as
+    the shards' description says.
     """
     paths = [os.path.join(reader.root, name) for name in reader.split_info.filenames]  # noqa: PTH118 - may be a URL
     other_labels = reader.remap_class or reader.target_keys or reader.target_key or reader.split_info.alt_label

@@ -29,15 +29,12 @@ class Source(ABC):
 
         Images are listed, not opened. Of images by key (``ListedSplit``), the caller leaves out what the settings say
         and holds images out where ``val`` is None; of files (``root``), it also finds damaged ones and duplicates.
-
-        Raises:
-            DataError: there are none, or they are not usable.
+        Where there are none, or they are not usable, raise a DataError.
         """
 
     @abstractmethod
     def state(self, config: DataConfig) -> list[Any]:
         """Return JSON values that change when the images change, without opening them: asked before every run.
 
-        Raises:
-            DataError: the source is not there.
+        Where the source is not there, raise a DataError.
         """

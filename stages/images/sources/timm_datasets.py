@@ -42,8 +42,7 @@ class TimmDatasets(Source):
     def images(self, config: DataConfig) -> Images:
         """Return both splits: of random access where that can be had, else as streams.
 
-        Raises:
-            DataError: the dataset cannot be opened, has no names of classes, or other ones in its held-out split.
+        A DataError is raised if it cannot be opened, has no names of classes, or other ones in its held-out split.
         """
         train_split, val_split = config.splits
         train = _create(config, train_split, True, config.train_samples)

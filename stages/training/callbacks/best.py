@@ -24,8 +24,7 @@ class BestWeights(Callback):
     """
 
     def __init__(self, patience: int, images: int) -> None:
-        self.patience = patience
-        self.images = images
+        self.patience, self.images = patience, images
         self.saved = self
         self.epoch = 0
         """Epochs trained when these weights were met; 0 before any were."""
@@ -36,8 +35,7 @@ class BestWeights(Callback):
 
     def after_evaluation(self, training: TrainingState, found: Trained) -> None:
         """Keep the better of raw and averaged weights if they are as good as the best ones."""
-        _, state, top1 = found.chosen
-        self.offer(training.progress.epoch, state, top1)
+        self.offer(training.progress.epoch, *found.chosen[1:])
 
     def offer(self, epoch: int, state: dict[str, Tensor], top1: float) -> None:
         """Keep a copy of these weights if they are as good as the best; an epoch that comes again changes nothing."""
