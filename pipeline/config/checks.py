@@ -24,12 +24,9 @@ def check_tools(config: RunConfig, facts: Facts) -> None:
 
 
 def check_layers(config: RunConfig, facts: Facts) -> None:
-    """Send one image of no content through both networks without weights, and see whether the taps can be compared.
+    """Refuse, by a UsageError, taps that cannot be had or compared, once an empty image went through both networks.
 
     A strategy widens taps but leaves their grid, so the unchanged student stands for all of them.
-
-    Raises:
-        UsageError: taps that cannot be had or compared.
     """
     from vitcompress.stages.distill.pairs import check_alignable, layer_pairs, student_layers, teacher_layers
 

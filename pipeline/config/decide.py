@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -152,19 +153,13 @@ def _threads(config: RunConfig, facts: Facts) -> Choice:
     return Choice(0, "torch's own choice")
 
 
-def _split(position: int) -> Callable[[RunConfig, Facts], Choice]:
-    def named(config: RunConfig, facts: Facts) -> Choice:
-        return Choice(config.data.splits[position] if source_of(config.data.source).named_splits else None)
-
-    return named
+def _split(position: int, config: RunConfig, facts: Facts) -> Choice:
+    return Choice(config.data.splits[position] if source_of(config.data.source).named_splits else None)
 
 
-def _name(role: Literal["teacher", "student"]) -> Callable[[RunConfig, Facts], Choice]:
-    def named(config: RunConfig, facts: Facts) -> Choice:
-        full = facts.network(role, config).name
-        return Choice(full, "" if full == getattr(config, role).model else "timm's full name")
-
-    return named
+def _name(role: Literal["teacher", "student"], config: RunConfig, facts: Facts) -> Choice:
+    full = facts.network(role, config).name
+    return Choice(full, "" if full == getattr(config, role).model else "timm's full name")
 
 
 def _args(config: RunConfig, args: Args, asked: Args | str) -> Choice:
@@ -258,10 +253,10 @@ BEFORE_DATA = (
     Rule("device", _device, even_if_given=True),
     Rule("workers", _workers),
     Rule("threads", _threads),
-    Rule("data.train_split", _split(0), even_if_given=True),
-    Rule("data.val_split", _split(1), even_if_given=True),
-    Rule("teacher.model", _name("teacher"), even_if_given=True),
-    Rule("student.model", _name("student"), even_if_given=True),
+    Rule("data.train_split", partial(_split, 0), even_if_given=True),
+    Rule("data.val_split", partial(_split, 1), even_if_given=True),
+    Rule("teacher.model", partial(_name, "teacher"), even_if_given=True),
+    Rule("student.model", partial(_name, "student"), even_if_given=True),
     Rule("student.args", _student_args, even_if_given=True),
     Rule("teacher.args", _teacher_args, even_if_given=True, needs=("student.args",)),
     Rule("teacher.init", _teacher_init),
@@ -317,21 +312,15 @@ def _of_training(
     return [rule(name, decide_one) for name, decide_one in rules.items() if name in fields and name not in later]
 
 
-def _control_rate(name: Literal["lr", "layer_decay"]) -> Callable[[RunConfig, Facts], Choice]:
+def _control_rate(name: Literal["lr", "layer_decay"], config: RunConfig, facts: Facts) -> Choice:
     """Decide a rate of the control: the distillation's, or that of random weights where it starts from them."""
-
-    def rate(config: RunConfig, facts: Facts) -> Choice:
-        known = training_facts("distill", config, facts)
-        anew = known.start == "teacher" and config.control.start == "untaught"
-        if anew:
-            known, rule = replace(known, start="random"), {"lr": training.rate_for, "layer_decay": training.layer_decay}
-            found = rule[name](config.distill, known)
-        else:
-            found = Choice(getattr(config.distill, name))
-        why = "for random weights, without the teacher's" if anew else "as the distillation"
-        return Choice(found.value, why if config.control.kind != "none" else "")
-
-    return rate
+    known = training_facts("distill", config, facts)
+    value, why = getattr(config.distill, name), "as the distillation"
+    if known.start == "teacher" and config.control.start == "untaught":
+        rule = {"lr": training.rate_for, "layer_decay": training.layer_decay}[name]
+        value = rule(config.distill, replace(known, start="random")).value
+        why = "for random weights, without the teacher's"
+    return Choice(value, why if config.control.kind != "none" else "")
 
 
 def _teacher_epochs(config: RunConfig, facts: Facts) -> Choice:
@@ -365,8 +354,8 @@ def _image_check(config: RunConfig, facts: Facts) -> Choice:
 WITH_DATA = (
     *_of_training("teacher", training.SCHEDULE),
     *_of_training("distill", training.SCHEDULE),
-    Rule("control.lr", _control_rate("lr")),
-    Rule("control.layer_decay", _control_rate("layer_decay")),
+    Rule("control.lr", partial(_control_rate, "lr")),
+    Rule("control.layer_decay", partial(_control_rate, "layer_decay")),
     Rule("teacher.epochs", _teacher_epochs),
     *_of_training("teacher", training.EXECUTION, needs=("teacher.epochs",)),
     *_of_training("distill", training.EXECUTION),

@@ -46,11 +46,7 @@ class Machine:
         return bool(torch.cuda.is_available())
 
     def device(self, asked: str) -> Literal["cpu", "cuda"]:
-        """Return where networks train; ``auto`` is the GPU where there is one.
-
-        Raises:
-            EnvironmentLacksError: a GPU was asked for, and there is none.
-        """
+        """Return where networks train; an EnvironmentLacksError is raised if a GPU was asked for, and there is none."""
         if asked == "cpu":
             return "cpu"
         if asked == "cuda" and not self.gpu:
@@ -105,7 +101,6 @@ class Facts:
     """Everything beside the settings that a decision depends on."""
 
     asked: RunConfig
-    """The config as requested."""
     earlier: Earlier | None = None
     """What this run decided before; None in a new one."""
     processes: int = field(default_factory=world_size)

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -146,11 +147,9 @@ def merge(lower: Mapping[str, Any], upper: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parse_sets(pairs: Sequence[str]) -> dict[str, Any]:
-    """Read ``a.b=c`` texts as nested values, each c as YAML.
+    """Read ``a.b=c`` texts as nested values, each c as YAML; a UsageError is raised if a key or value is missing.
 
-    Raises:
-        UsageError: a text without ``=``, or with an empty key or value. An empty value would be null in YAML, and lift
-            a limit whenever a script's variable is not set.
+    An empty value would be null in YAML, and lift a limit whenever a script's variable is not set.
     """
     values: dict[str, Any] = {}
     for pair in pairs:
@@ -166,12 +165,9 @@ def parse_sets(pairs: Sequence[str]) -> dict[str, Any]:
 def requested_layers(**given: Any) -> list[Layer]:
     """Return the layers that the options of a command ask for, lowest first.
 
-    Without --config, the recipe is ``digits`` for the embedded data and ``folder`` for any other.
-
-    ``given`` are the options by name: ``layers`` those of --config, ``sets`` those of --set.
-
-    Raises:
-        UsageError: a layer that cannot be read, or a recipe for images without any.
+    ``given`` are the options by name: ``layers`` those of --config, ``sets`` those of --set. Without --config, the
+    recipe is ``digits`` for the embedded data and ``folder`` for any other.
+    A UsageError is raised if a layer cannot be read, or a recipe for images has none.
     """
     flags = [
         Layer(f"--{option.replace('_', '-')}", _nested(key, given[option]))
@@ -194,18 +190,11 @@ def requested_layers(**given: Any) -> list[Layer]:
 
 def merged(layers: Sequence[Layer]) -> dict[str, Any]:
     """Return the values of all layers, those of later ones over those of earlier ones."""
-    values: dict[str, Any] = {}
-    for layer in layers:
-        values = merge(values, layer.values)
-    return values
+    return reduce(merge, (layer.values for layer in layers), {})
 
 
 def requested_config(**given: Any) -> RunConfig:
-    """Return the config as requested: recipe, then config files, then flags, then --set.
-
-    Raises:
-        UsageError: settings that do not fit, or a recipe for images without any.
-    """
+    """Return the config that ``requested_layers`` make, later ones over earlier; raises as that and ``validate`` do."""
     return validate(merged(requested_layers(**given)))
 
 

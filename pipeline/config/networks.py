@@ -45,7 +45,6 @@ class Network(NamedTuple):
     name: str
     """timm's full name; a pretrained tag may follow."""
     args: Args
-    """For ``timm.create_model``."""
     shape: Shape
 
     @property
@@ -55,12 +54,9 @@ class Network(NamedTuple):
 
 
 def resolve_network(name: str, args: Args | str, geometry: str) -> Network:
-    """Return the network that a user names.
+    """Return the network that a user names; ``args`` are as given (a word: none), ``geometry`` full or reduced.
 
-    ``args`` are as given, a word for none; ``geometry`` is ``full`` or ``reduced``.
-
-    Raises:
-        UsageError: a name that means nothing or too much, arguments that do not fit, or a model that cannot be tapped.
+    A UsageError is raised if the name means nothing or too much, the arguments do not fit, or it cannot be tapped.
     """
     from vitcompress.stages.models.geometry import reduced_args, shape_by_name
     from vitcompress.stages.models.names import resolve_architecture
@@ -96,13 +92,10 @@ def _cost(arch: str, args: str) -> Cost:
 
 
 def sized(size: int | None, args: Args, asked: Args | str, name: str, teacher_patch: int | None = None) -> Args:
-    """Return the arguments of one network at ``size``; as they are where the user gave ``img_size``.
+    """Return the arguments of one network at ``size``; as they are where the user gave ``img_size`` in ``asked``.
 
-    ``args`` are the network's at its own size, ``asked`` as the user gave them. ``teacher_patch`` is of a teacher that
-    follows it, for the sizes that are offered instead.
-
-    Raises:
-        UsageError: the network takes no size, or not this one; the nearest that fit are named.
+    A UsageError is raised if the network does not take the size; it names the nearest that fit both this network and a
+    teacher of ``teacher_patch`` that follows it.
     """
     if size is None or gives_size(asked):
         return args
@@ -116,10 +109,7 @@ def sized(size: int | None, args: Args, asked: Args | str, name: str, teacher_pa
 def sized_teacher(size: int, teacher: Network, student_patch: int | None) -> Args:
     """Return the teacher's arguments at ``size``, or at the size with as many patches as the student has.
 
-    ``student_patch`` is of a student that has this size, else None.
-
-    Raises:
-        UsageError: it takes no size, or not this one.
+    ``student_patch`` is of a student that has this size, else None. A UsageError is raised if it takes no such size.
     """
     patch = patch_at(teacher.arch, teacher.args, size)
     own = _teacher_size(size, patch, student_patch)
@@ -143,11 +133,7 @@ def gives_size(args: Args | str) -> bool:
 
 
 def patch_at(arch: str, args: Args, size: int) -> int | None:
-    """Return what the side of the input must be a multiple of; None where the architecture has no such patch.
-
-    Raises:
-        UsageError: it takes no ``img_size``.
-    """
+    """Return what the input's side must be a multiple of, or None; a UsageError is raised without an ``img_size``."""
     from vitcompress.stages.models.families.registry import family_of
     from vitcompress.stages.models.geometry import meta_model
 

@@ -43,10 +43,7 @@ def schema() -> dict[str, Any]:
 
 
 def settings(asked: RunConfig, config: RunConfig, choices: Sequence[Choice], layers: Sequence[Layer]) -> list[Setting]:
-    """Return every setting with its origin, in the order of the config.
-
-    ``layers`` are what ``asked`` was made of, lowest first.
-    """
+    """Return every setting with its origin, in the config's order; ``asked`` was made of ``layers``, lowest first."""
     return [_setting(key, value, asked, choices, layers) for key, value in _leaves(config, "")]
 
 

@@ -125,12 +125,9 @@ def uniform_width(config: RunConfig, facts: Facts) -> Choice:
 
 
 def check_student(config: RunConfig, facts: Facts) -> None:
-    """Build the student without its weights.
+    """Build the student without its weights; a UsageError is raised if its strategy does not fit the network.
 
     Undecided, the unchanged network stands for it: it must be one that can be built and given the first weights.
-
-    Raises:
-        UsageError: a strategy that does not fit the network.
     """
     _student_on_meta(config, facts)
 

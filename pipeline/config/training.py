@@ -53,7 +53,6 @@ class TrainingFacts:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """What ``data.augment`` asks for."""
     held_out: int = 0
-    """Images that are evaluated on."""
     own: float = 0.0
     """Floating-point operations of the trained network for one image, forward."""
     teacher: float = 0.0
@@ -199,19 +198,16 @@ def _teacher_beside(config: Training, facts: TrainingFacts) -> float:
     return facts.teacher * (config.views or epochs) / epochs
 
 
-def _operations(config: Training, facts: TrainingFacts) -> float:
-    """Return the floating-point operations of the training: backward costs twice what forward does."""
-    epochs = _length(config, facts)[0]
-    return float(facts.images) * epochs * (3 * facts.own + _teacher_beside(config, facts)) if epochs else 0.0
-
-
 def compilation(config: Training, facts: TrainingFacts) -> Choice | None:
     """Decide whether to compile; an EnvironmentLacksError is raised if that was asked for without a compiler."""
     from vitcompress.stages.training.compilation import decide
 
     if config.compile_reason:  # decided when the run began, perhaps on another machine; asked of a compiler when used
         return None
-    compiled, why = decide(config.compile, facts.device, _operations(config, facts))
+    epochs = _length(config, facts)[0]
+    # Backward costs twice what forward does.
+    operations = float(facts.images) * epochs * (3 * facts.own + _teacher_beside(config, facts)) if epochs else 0.0
+    compiled, why = decide(config.compile, facts.device, operations)
     return Choice("on" if compiled else "off", why) if config.compile == "auto" else None
 
 

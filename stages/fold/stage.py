@@ -34,9 +34,7 @@ def run(config: FoldConfig, inputs: Inputs, context: Context) -> FoldRecord:
     """Fold a lift; other strategies have nothing to fold and pass through.
 
     Whether the difference is acceptable is judged by export, where one of the two graphs is chosen.
-
-    Raises:
-        ResultError: a graph answers with NaN or infinity.
+    A ResultError is raised if a graph answers with NaN or infinity.
     """
     root = context.run.root
     spec = inputs.distill.model
@@ -73,13 +71,15 @@ def run(config: FoldConfig, inputs: Inputs, context: Context) -> FoldRecord:
 
 def folded_from_lift(lift: LiftStudent) -> tuple[FoldedLift, int]:
     """Return a new network with the same base weights and the folded matrices, and the rank of R."""
-    matrices = fold(lift.projector.weight, lift.norm.weight, lift.norm.bias, lift.head.weight, lift.head.bias)
-    rank = matrices.root_RS.shape[0]
-    folded = FoldedLift(deepcopy(lift.base), rank, matrices.bias_K.shape[0], eps=lift.norm.eps)
+    root_RS, head_KS, bias_K = fold(
+        lift.projector.weight, lift.norm.weight, lift.norm.bias, lift.head.weight, lift.head.bias
+    )
+    rank = len(root_RS)
+    folded = FoldedLift(deepcopy(lift.base), rank, len(bias_K), eps=lift.norm.eps)
     with torch.no_grad():
-        folded.root.weight.copy_(matrices.root_RS)
-        folded.head.weight.copy_(matrices.head_KS)
-        folded.head.bias.copy_(matrices.bias_K)
+        folded.root.weight.copy_(root_RS)
+        folded.head.weight.copy_(head_KS)
+        folded.head.bias.copy_(bias_K)
     return folded.eval(), rank
 
 

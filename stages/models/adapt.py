@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import sys
 import warnings
-from dataclasses import dataclass
 
 from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
@@ -26,24 +25,13 @@ class CannotAdaptError(ValueError):
     """timm cannot read a checkpoint as one of this architecture; the message is its reason, in a line."""
 
 
-@dataclass(frozen=True)
-class Adapted:
-    """A checkpoint under the names and in the sizes of a network, as far as timm knows the way."""
-
-    state: dict[str, Tensor]
-    resampled: tuple[str, ...]
-    """What has another size now, in words: ``position embeddings resampled from 37x37 to 7x7``."""
-
-
-def adapt(state: dict[str, Tensor], network: nn.Module) -> Adapted:
+def adapt(state: dict[str, Tensor], network: nn.Module) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """Bring a checkpoint to ``network``, a plain timm one (on the meta device, if you like), as timm itself would.
 
     Position embeddings, relative position tables and patch embeddings of another size are resampled, by timm's filter
     of the architecture; where that leaves position embeddings alone (CaiT), by timm's ``resample_abs_pos_embed``.
-    What fits neither way comes back as it was.
-
-    Raises:
-        CannotAdaptError: timm's filter fails on it.
+    What fits neither way comes back as it was. The second value tells what has another size now, in words:
+    ``position embeddings resampled from 37x37 to 7x7``. A CannotAdaptError is raised if timm's filter fails.
     """
     modules = {name for name, _ in network.named_modules()}
     strays = {  # timm looks up the block of each such table, and fails where there is none
@@ -59,7 +47,7 @@ def adapt(state: dict[str, Tensor], network: nn.Module) -> Adapted:
             found[_POSITIONS] = _on_grid_of(network, found[_POSITIONS])
     except _FAILURES as error:
         raise CannotAdaptError(" ".join(str(error).split())[:120] or type(error).__name__) from error
-    return Adapted({**found, **strays}, _told(state, found, network))
+    return {**found, **strays}, _told(state, found, network)
 
 
 def _on_grid_of(network: nn.Module, positions: Tensor) -> Tensor:

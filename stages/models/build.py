@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, get_args
 
 import timm
@@ -25,8 +23,7 @@ from vitcompress.stages.models.students import FoldedLift, LiftStudent, TokenBas
 def build_model(spec: ModelSpec) -> nn.Module:
     """Build the network of ``spec``, initialised from torch's global generator, on the CPU, float32.
 
-    Raises:
-        UsageError: timm refuses the arguments, or the strategy does not fit the architecture.
+    A UsageError is raised if timm refuses the arguments, or the strategy does not fit the architecture.
     """
     try:
         model: nn.Module = timm.create_model(spec.arch, num_classes=spec.num_classes, **spec.args)
@@ -74,11 +71,7 @@ def input_size(args: dict[str, Any], model: nn.Module) -> int:
 
 
 def preprocess_of(model: nn.Module, args: dict[str, Any], crop_pct: float | None) -> PreprocessSpec:
-    """Return timm's evaluation preprocessing of this model at its input size.
-
-    Raises:
-        UsageError: timm prepares this model's images in a way that cannot be reproduced here.
-    """
+    """Return timm's evaluation preprocessing of this model at its input size; a UsageError if its crop is unknown."""
     config = resolve_model_data_config(model)
     if config["crop_mode"] not in get_args(CropMode):
         raise UsageError(
@@ -95,19 +88,6 @@ def preprocess_of(model: nn.Module, args: dict[str, Any], crop_pct: float | None
     )
 
 
-@contextmanager
-def unfused_attention(model: nn.Module) -> Iterator[None]:
-    """Run attention as separate matrix products, which counters can count and tracers can see."""
-    fused: list[Any] = [module for module in model.modules() if getattr(module, "fused_attn", False) is True]
-    for module in fused:
-        module.fused_attn = False
-    try:
-        yield
-    finally:
-        for module in fused:
-            module.fused_attn = True
-
-
 def cost_of(model: nn.Module, size: int) -> Cost:
     """Count parameters, and multiply-accumulates for one image (half of torch's counted operations)."""
     parameters, training = list(model.parameters()), model.training
@@ -115,9 +95,14 @@ def cost_of(model: nn.Module, size: int) -> Cost:
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
     for parameter in trainable:
         parameter.requires_grad_(False)  # the counter follows gradients where it finds any, and CaiT's confuse it
-    with unfused_attention(model), torch.no_grad(), FlopCounterMode(display=False) as counter:
+    fused: list[Any] = [module for module in model.modules() if getattr(module, "fused_attn", False) is True]
+    for module in fused:
+        module.fused_attn = False  # the counter counts separate matrix products alone
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(torch.zeros(1, 3, size, size, device=parameters[0].device))
     model.train(training)
+    for module in fused:
+        module.fused_attn = True
     for parameter in trainable:
         parameter.requires_grad_(True)
     count = sum(parameter.numel() for parameter in parameters)
@@ -128,10 +113,7 @@ def pretrained_model(arch: str, spec: ModelSpec) -> nn.Module:
     """Load timm's pretrained network ``arch`` (with or without a tag), with a new classifier for other classes.
 
     At an ``img_size`` other than the published one timm resamples the positions itself; where it does not (CaiT), they
-    are resampled here.
-
-    Raises:
-        OSError, RuntimeError: no pretrained weights exist, or they cannot be had from here.
+    are resampled here. An OSError or RuntimeError is raised if the weights cannot be had from here.
     """
     hub = logging.getLogger("huggingface_hub")
     level = hub.level
@@ -144,7 +126,7 @@ def pretrained_model(arch: str, spec: ModelSpec) -> nn.Module:
         native = {name: value for name, value in spec.args.items() if name != "img_size"}
         published = timm.create_model(arch, pretrained=True, num_classes=spec.num_classes, **native)
         model = timm.create_model(arch, num_classes=spec.num_classes, **spec.args)
-        model.load_state_dict(adapt(published.state_dict(), model).state, strict=True)
+        model.load_state_dict(adapt(published.state_dict(), model)[0], strict=True)
     finally:
         hub.setLevel(level)
     return model

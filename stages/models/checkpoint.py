@@ -61,14 +61,11 @@ def read_checkpoint(path: Path, subject: str = "teacher", key: str | None = None
     """Read the state dict in a file: safetensors, or a torch file, without running code.
 
     Averaged weights (EMA) are preferred to raw ones, as in timm. Besides tensors, a torch file may hold the harmless
-    values of ``harmless_types``.
+    values of ``harmless_types``. ``subject`` is whose weights they are to be, for the messages. ``key`` is the entry to
+    take, with dots for entries of entries; None chooses. If no entry has this name, it is a prefix of the names.
 
-    ``subject`` is whose weights they are to be, for the messages. ``key`` is the entry to take, with dots for entries
-    of entries; None chooses. If no entry has this name, it is a prefix of the names that are to be taken.
-
-    Raises:
-        UsageError: the file is missing, is no checkpoint, would need to run code to load, or does not say which of
-            its state dicts is meant.
+    A UsageError is raised if the file is missing, is no checkpoint, would need to run code to load, or does not say
+    which of its state dicts is meant.
     """
     if not path.is_file():
         raise UsageError(f"{subject} weights '{path}' do not exist; give a .safetensors file or a torch state dict.")
@@ -91,11 +88,7 @@ def read_checkpoint(path: Path, subject: str = "teacher", key: str | None = None
 
 
 def without_wrapper(checkpoint: Checkpoint, names: Iterable[str], path: Path, subject: str) -> Checkpoint:
-    """Take the prefix of a wrapper class off, if most of the network's own ``names`` are found behind one.
-
-    Raises:
-        UsageError: the network's names are found behind several prefixes.
-    """
+    """Take a wrapper class's prefix off, if most of the network's ``names`` are behind it; a UsageError if several."""
     own = set(names)
     behind: Counter[str] = Counter()
     for given in checkpoint.state:

@@ -43,13 +43,10 @@ def check_strategy(
     wide_blocks: int = 1,
     wide_heads: WideHeads = "size",
 ) -> None:
-    """Check that a student of this shape can take the strategy.
+    """Refuse, by a UsageError, a strategy that a student of this shape cannot take.
 
     ``wide_width`` is the width to reach: the teacher's for ``widelast``, the student's own new one for ``uniform``
     (None: not decided yet).
-
-    Raises:
-        UsageError: it cannot; the message says why.
     """
     if strategy != "plain" and shape.heads is None:
         raise UsageError(
@@ -86,9 +83,7 @@ def wide_shapes(
 
     The widths rise from the student's to the teacher's in equal steps; each adds whole heads (``keep="size"``) or whole
     channels to each head (``"count"``). 192x3h to 384 over three blocks: 256x4h, 320x5h, 384x6h (arXiv 2511.15572).
-
-    Raises:
-        UsageError: a teacher that is not wider, more blocks than there are, or steps and heads that are not whole.
+    A UsageError is raised if the teacher is not wider, or blocks, steps and heads do not come out whole.
     """
     heads = shape.heads or 1
     if wide_width <= shape.width:
@@ -141,9 +136,7 @@ def meta_model(arch: str, args: dict[str, Any], num_classes: int = 1000) -> nn.M
 def send_empty_image(arch: str, args: dict[str, Any], size: int) -> None:
     """Send an image of no content, ``size`` pixels wide, through the network without its weights.
 
-    Raises:
-        UsageError: timm refuses the arguments.
-        TypeError, ValueError, ArithmeticError, AssertionError, RuntimeError: the network takes no such image.
+    A UsageError is raised if timm refuses the arguments, one of ``REFUSALS`` if the network takes no such image.
     """
     model = meta_model(arch, args).eval()
     with torch.no_grad():
@@ -178,9 +171,7 @@ def reduced_args(arch: str) -> dict[str, Any]:
     The code path stays timm's own; only numbers shrink. A sixth of CaiT-S24 is 4 blocks of width 64, a sixth of
     DeiT-Tiny 2 blocks of width 32, so that the ratio of widths, which the strategies are about, is the real one.
     LayerScale starts at 0.1, what CaiT prescribes for 18 blocks or fewer (Touvron et al. 2021, section 4).
-
-    Raises:
-        UsageError: this family cannot be built so.
+    A UsageError is raised if the family cannot be built so.
     """
     return dict(_reduced_args(arch))
 

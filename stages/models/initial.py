@@ -38,9 +38,7 @@ def fit_file(model: nn.Module, path: Path, arch: str, args: dict[str, Any], key:
     """Return what of a checkpoint file fits into ``model``, a student of any strategy (also on the meta device).
 
     ``key`` is the entry of the file, or a prefix of its names; None chooses (``stages.models.checkpoint``).
-
-    Raises:
-        UsageError: the file cannot be read, or nothing in it fits.
+    A UsageError is raised if the file cannot be read, or nothing in it fits.
     """
     checkpoint = read_checkpoint(path, "student", key)
     if not any(name.startswith(_INSIDE_LIFT) for name in checkpoint.state):
@@ -53,8 +51,7 @@ def fit_file(model: nn.Module, path: Path, arch: str, args: dict[str, Any], key:
 def fit_pretrained(model: nn.Module, name: str, args: dict[str, Any]) -> tuple[Fit, dict[str, Any]]:
     """Return what of timm's pretrained network ``name`` fits into ``model``, and that network's preprocessing.
 
-    Raises:
-        UsageError: there are no such weights, they cannot be had from here, or nothing fits.
+    A UsageError is raised if there are no such weights, they cannot be had from here, or nothing fits.
     """
     arch = name.partition(".")[0]
     config = timm.get_pretrained_cfg(name)
@@ -77,19 +74,16 @@ def fit(model: nn.Module, state: dict[str, Tensor], arch: str, args: dict[str, A
 
     A lift takes a plain network's tensors into its base. Grids of another size are resampled where timm does that for
     the architecture (position embeddings, relative position tables, patch embeddings).
-
-    Raises:
-        UsageError: nothing fits, or a tensor that does is not finite; ``origin`` begins the message.
+    A UsageError, which begins with ``origin``, is raised if nothing fits, or a tensor that does is not finite.
     """
     own = model.state_dict()
     resampled: tuple[str, ...] = ()
     check = "check --student and student.args against them."
     if not any(name.startswith(_INSIDE_LIFT) for name in state):  # a lift's own names already
         try:
-            adapted = adapt(state, meta_model(arch, args))
+            state, resampled = adapt(state, meta_model(arch, args))
         except CannotAdaptError as error:
             raise UsageError(f"{origin} cannot be brought to {arch} ({error}); {check}") from error
-        state, resampled = adapted.state, adapted.resampled
         if isinstance(model, LiftStudent):
             state = {_INSIDE_LIFT + name: value for name, value in state.items()}
     values = {name: state[name] for name in own if name in state and state[name].shape == own[name].shape}

@@ -17,10 +17,7 @@ def resolve_architecture(name: str) -> str:
     """Return the one timm model that ``name`` means, its pretrained tag (``.fb_in1k``) kept if it was given.
 
     An exact timm name means itself. A short name means the model that only adds patch, window and image sizes to it;
-    of several image sizes, 224 is meant.
-
-    Raises:
-        UsageError: no model, or more than one, is meant; the message has the candidates.
+    of several image sizes, 224 is meant. A UsageError with the candidates is raised if no model, or several, is meant.
     """
     base, dot, tag = name.partition(".")
     load_installed()

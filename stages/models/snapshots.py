@@ -27,7 +27,6 @@ class Snapshots:
     """Those of one training."""
 
     root: Path
-    """The run directory."""
     fingerprint: str
     epochs: int
     every: int | None
@@ -49,11 +48,7 @@ class Snapshots:
         return self.folder / f"epoch-{epoch:0{digits}d}.safetensors"
 
     def keep(self, epoch: int, state: dict[str, Tensor]) -> None:
-        """Write the state, whole or not at all, if one is due after so many epochs.
-
-        Raises:
-            UsageError: the disk refuses; earlier snapshots and checkpoints stay.
-        """
+        """Write the state, whole or not at all, if one is due after ``epoch``; a UsageError if the disk refuses."""
         if epoch not in self.due:
             return
         try:

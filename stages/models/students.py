@@ -54,9 +54,7 @@ def widen_last(model: nn.Module, spec: ModelSpec, wide_width: int) -> nn.Module:
 
     For each a second timm model of the same family, one block deep and as wide, supplies the block; the last one also
     the norm and the classifier. Widths and heads: ``geometry.wide_shapes``.
-
-    Raises:
-        UsageError: the model is hierarchical, or cannot be widened so.
+    A UsageError is raised if the model is hierarchical, or cannot be widened so.
     """
     arch, blocks = spec.arch, spec.wide_blocks
     shape, family = shape_of(model, arch), family_of(model)
@@ -115,11 +113,7 @@ def no_weight_decay_of(module: nn.Module, prefix: str) -> set[str]:
 
 
 def layer_groups_of(module: nn.Module, prefix: str) -> dict[str, Any]:
-    """Return timm's matcher of the layers of ``module``, for names that begin with ``prefix``.
-
-    timm's ``create_optimizer_v2`` asks the outermost module alone for it; a name that no pattern matches counts as
-    the last layer.
-    """
+    """Return timm's matcher of layers of ``module``, called ``prefix``; a name that no pattern matches is the last."""
     matchers: dict[str, Any] = module.group_matcher(coarse=False)  # type: ignore[operator]
 
     def inside(pattern: str) -> str:
@@ -139,10 +133,7 @@ def taps_alone(network: nn.Module, images: Tensor, layers: tuple[int, ...]) -> l
 
 
 class TokenBase(nn.Module):
-    """A timm ViT cut to what a lift reads: the patch tokens of its last block, before any final norm.
-
-    What takes no part is removed (``Family.cut_to_tokens``), so that every parameter that remains gets a gradient.
-    """
+    """A timm ViT cut (``Family.cut_to_tokens``) to a lift's input: patch tokens of its last block, before any norm."""
 
     def __init__(self, model: nn.Module, arch: str) -> None:
         super().__init__()

@@ -16,8 +16,9 @@ from torch import Tensor
 from vitcompress.core.files import write_atomic
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.records import ModelSpec
+from vitcompress.stages.models.families.registry import family_of
 from vitcompress.stages.models.geometry import meta_model
-from vitcompress.stages.models.weights import classifier_names, save_weights
+from vitcompress.stages.models.weights import save_weights
 
 ENTRY = "compress_student"
 """What timm knows our own networks by, once ``vitcompress.stages.models.timm_entry`` is imported."""
@@ -33,16 +34,13 @@ def save_timm(
     ``compress_student``, which exists after ``import vitcompress.stages.models.timm_entry``.
 
     ``state`` is as ``build_model(spec)`` takes it; ``labels`` name the classes in the order of the logits, none when
-    unknown.
-
-    Raises:
-        UsageError: timm refuses the architecture's arguments.
+    unknown. A UsageError is raised if timm refuses the architecture's arguments.
     """
     own = spec.graph == "plain"
     base = meta_model(spec.arch, spec.args, spec.num_classes)
     known: Any = getattr(base, "pretrained_cfg", None) or {}
     lifted = spec.graph in ("lift-kept", "lift-folded")
-    classifier = ["head"] if lifted else list(classifier_names(base))
+    classifier = ["head"] if lifted else list(family_of(base).classifier(base))
     config = {
         "architecture": spec.arch if own else ENTRY,
         "num_classes": spec.num_classes,

@@ -22,9 +22,7 @@ def matching_width(arch: str, args: dict[str, Any], num_classes: int, teacher_wi
     """Return the smallest width whose plain network has at least the parameters of the widelast student.
 
     Widths go in steps of 4 times the heads: their number stays, and a head keeps the size that rotary positions need.
-
-    Raises:
-        UsageError: there is no widelast student of this teacher to compare with.
+    A UsageError is raised if there is no widelast student of this teacher to compare with.
     """
     shape = shape_by_name(arch, args)
     try:

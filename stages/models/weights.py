@@ -44,31 +44,27 @@ def load_checkpoint(
     tell: Callable[[str], None] | None = None,
     key: str | None = None,
 ) -> bool:
-    """Load a checkpoint from outside; every tensor must fit, the classifier alone may have other classes.
+    """Load a checkpoint from outside, and return whether its classifier fitted too; if not, the initial one stays.
 
-    A checkpoint that does not fit as it is goes through timm's own filter of the architecture, which resamples
-    positions and patches of another size (``stages.models.adapt``); one that fits is loaded bit by bit.
+    Every other tensor must fit. A checkpoint that does not fit as it is goes through timm's own filter of the
+    architecture, which resamples positions and patches of another size (``stages.models.adapt``); one that fits is
+    loaded bit by bit.
 
     ``model`` is a plain timm network. ``subject`` (whose weights they are to be) and ``options`` (what the user gave
     the architecture with) are for the messages; ``tell`` receives a phrase on what of the file was loaded, resampled
     and left out. ``key`` is as for ``read_checkpoint``.
 
-    Returns:
-        Whether the classifier was loaded too; False: it has another number of classes and keeps its initial weights.
-
-    Raises:
-        UsageError: missing or unexpected tensors, shapes that differ, or values that are not finite, with their names.
+    A UsageError names missing or unexpected tensors, shapes that differ, and values that are not finite.
     """
     own = model.state_dict()
     checkpoint = without_wrapper(read_checkpoint(path, subject, key), own, path, subject)
     state, reason = checkpoint.state, ""
     resampled: tuple[str, ...] = ()
-    head = tuple(f"{prefix}." for prefix in classifier_names(model))
+    head = tuple(f"{prefix}." for prefix in family_of(model).classifier(model))
     body = {name: value for name, value in own.items() if not name.startswith(head)}
     if _problems(body, state, head):
         try:
-            adapted = adapt(state, model)
-            state, resampled = adapted.state, adapted.resampled
+            state, resampled = adapt(state, model)
         except CannotAdaptError as error:
             reason = f"; timm cannot convert them: {error}"
     if _problems(body, state, head):
@@ -103,11 +99,6 @@ def _problems(body: dict[str, Tensor], state: dict[str, Tensor], classifier: tup
         "wrong shape": wrong,
     }
     return "; ".join(f"{title}: {some(names)}" for title, names in titles.items() if names)
-
-
-def classifier_names(model: nn.Module) -> tuple[str, ...]:
-    """Return the module names of a timm model's classifier."""
-    return family_of(model).classifier(model)
 
 
 def all_finite(state: dict[str, Tensor]) -> bool:

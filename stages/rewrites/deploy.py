@@ -41,9 +41,7 @@ def deployed(module: nn.Module, preprocess: PreprocessSpec, input: Input, *, rew
 
     ``module`` maps float32 ``[B, 3, S, S]`` to logits ``[B, K]``, on any device, in any mode; ``input`` is what the
     result takes. Without ``rewrite`` nothing changes but the input.
-
-    Raises:
-        ResultError: the rewritten network answers differently.
+    A ResultError is raised if the rewritten network answers differently.
     """
     original = deepcopy(module).to("cpu", torch.float64).eval()
     rewritten = deepcopy(original)
@@ -68,11 +66,7 @@ def deployed(module: nn.Module, preprocess: PreprocessSpec, input: Input, *, rew
 
 
 def _rewritten(module: nn.Module, preprocess: PreprocessSpec, input: Input) -> tuple[nn.Module, list[str]]:
-    """Return the network after every rewrite that is exact for its class, and what was done.
-
-    Raises:
-        NotTakenApart: no rewrite is known to be exact for it.
-    """
+    """Return the network after every rewrite that is exact for its class, and what was done; NotTakenApart: none is."""
     inside = network_inside(module)
     family = family_of(inside)
     done = family.rewrite(inside) if family.has_exact_class(inside) and not family.parts else ()
@@ -100,8 +94,7 @@ def _difference(original: nn.Module, rewritten: nn.Module, preprocess: Preproces
     generator = torch.Generator().manual_seed(0)
     size = preprocess.size
     pixels = torch.randint(0, 256, (2, size, size, 3), dtype=torch.uint8, generator=generator)
-    reference = PixelInput(nn.Identity(), preprocess)
-    images = reference(pixels)
+    images = PixelInput(nn.Identity(), preprocess)(pixels)
     expected, found = original(images), rewritten(pixels if input == "uint8" else images)
     if expected.shape != found.shape or not bool(torch.isfinite(expected).all()):
         return float("inf")

@@ -12,22 +12,8 @@ so that with the head's H, h, and the mean over tokens t commuting with every li
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
-
-
-@dataclass(frozen=True)
-class Folded:
-    """The folded matrices, float64."""
-
-    root_RS: Tensor  # noqa: N815 - shape suffixes
-    """R ``[rank, Ds]``."""
-    head_KS: Tensor  # noqa: N815
-    """A ``[K, Ds]``."""
-    bias_K: Tensor  # noqa: N815
-    """b ``[K]``."""
 
 
 def gram_root(gram_SS: Tensor) -> Tensor:
@@ -51,11 +37,11 @@ def fold(
     norm_bias_T: Tensor,
     head_weight_KT: Tensor,
     head_bias_K: Tensor,
-) -> Folded:
-    """Fold projector, LayerNorm and head in float64; the shapes' letters are Dt, Ds and K of the module docstring."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Fold projector, LayerNorm and head into R ``[rank, Ds]``, A ``[K, Ds]`` and b ``[K]``, float64."""
     W, g, c, H, h = (
         tensor.detach().to("cpu", torch.float64)
         for tensor in (projector_TS, norm_weight_T, norm_bias_T, head_weight_KT, head_bias_K)
     )
     Wc = W - W.mean(dim=0, keepdim=True)
-    return Folded(root_RS=gram_root(Wc.T @ Wc / W.shape[0]), head_KS=(H * g) @ Wc, bias_K=H @ c + h)
+    return gram_root(Wc.T @ Wc / W.shape[0]), (H * g) @ Wc, H @ c + h

@@ -64,9 +64,7 @@ def network_from_module(module: nn.Module) -> Network:
     """Take a network apart, in eval mode; ``module`` is left as it was, and no weights are shared.
 
     ``module`` is a timm ViT, DeiT, BEiT, EVA or CaiT, one of them widened, or a lift student, kept or folded.
-
-    Raises:
-        NotTakenApart: it has a part that is not known here.
+    NotTakenApart is raised if it has a part that is not known here.
     """
     module = deepcopy(module).eval()
     vit = network_inside(module)

@@ -37,11 +37,8 @@ def first_weights(
     """Give ``model`` its teacher's weights, in place, and return what the student's record says of them.
 
     ``model`` is the student with random weights, on the CPU, ``preprocess`` its own. Of the training images some are
-    read, evenly spread and not augmented.
-
-    Raises:
-        UsageError: the student is wider than the teacher, or of another family.
-        ResultError: a weight came out as no finite number.
+    read, evenly spread and not augmented. A UsageError is raised if the student is wider than the teacher or of another
+    family, a ResultError if a weight is not finite.
     """
     reason = why_not((teacher.model.arch, teacher.model.args), (spec.arch, spec.args))
     if reason:

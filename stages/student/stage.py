@@ -38,11 +38,7 @@ class Inputs:
 
 
 def run(config: StudentConfig, inputs: Inputs, context: Context) -> StudentRecord:
-    """Build the student and write its initial weights.
-
-    Raises:
-        UsageError: the strategy does not fit the architecture, or the weights do not.
-    """
+    """Build the student and write its first weights; a UsageError is raised if its strategy or weights do not fit."""
     if config.init == "auto":
         raise ValueError("the first weights were not decided")  # a mistake of ours: pipeline.config decides
     set_seed(context.seed)
@@ -78,11 +74,7 @@ def run(config: StudentConfig, inputs: Inputs, context: Context) -> StudentRecor
 
 
 def student_spec(config: StudentConfig, num_classes: int, teacher_width: int) -> ModelSpec:
-    """Return the student's architecture for a teacher of this width; decide ``uniform_width`` if it is auto.
-
-    Raises:
-        UsageError: the strategy does not fit the architecture.
-    """
+    """Return the student for a teacher of this width, ``uniform_width`` decided; a UsageError if it does not fit."""
     arch = config.model.partition(".")[0]
     args = {} if config.args == "auto" else config.args
     shape = shape_by_name(arch, args)

@@ -54,12 +54,9 @@ def adapt(model: nn.Module, epochs: int, given: Surroundings) -> Found:
 
     ``model`` is pretrained; ``epochs`` are of training all weights, at most, 0 for the linear probe alone.
 
-    Raises:
-        UsageError: a probe was asked for that the network has no place for, or a batch is larger than what is left to
-            train on.
-        ResultError: ``tune`` is ``full``, and all weights trained are worse than the linear probe beyond doubt; or a
-            loss is not finite.
-        RunInterrupted: stopped on request.
+    A UsageError is raised if a probe was asked for that the network has no place for, or a batch is larger than what
+    is left to train on; a ResultError if a loss is not finite, or if ``tune`` is ``full`` and all weights trained are
+    worse than the linear probe beyond doubt; RunInterrupted if it is stopped on request.
     """
     config, context = given.config, given.context
     heads = linear_heads(model, given.preprocess.size)
@@ -80,13 +77,13 @@ def adapt(model: nn.Module, epochs: int, given: Surroundings) -> Found:
         if found["tuned_epoch"]:
             return found
         model.load_state_dict(before)  # the probe is better
-    elif len(probe.tuning):
-        found = {"tune": f"linear probe: {_share(probe.right)}", **_of_probe(probe)}
-        context.say(found["tune"])
     else:
-        few = f"{len(given.images.train)} training images of {len(given.images.classes)} classes"
-        words = f"fixed penalty: of {few}, fewer than {FEWEST} a class, none can be held out to choose on"
-        found = {"tune": f"linear probe, with a {words}", **_of_probe(probe)}
+        if len(probe.tuning):
+            words = f": {_share(probe.right)}"
+        else:
+            few = f"{len(given.images.train)} training images of {len(given.images.classes)} classes"
+            words = f", with a fixed penalty: of {few}, fewer than {FEWEST} a class, none can be held out to choose on"
+        found = {"tune": f"linear probe{words}", **_of_probe(probe)}
         context.say(found["tune"])
     install(heads, probe.final)
     return found

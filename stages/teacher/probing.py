@@ -36,7 +36,6 @@ class Probe:
     final: Head
     """Fitted to all images."""
     penalty: float
-    """Of ``fitted_heads``."""
     tuning: NDArray[np.int64]
     """Positions of the tuning images in the training split, or in a stream's one pass; empty where there are none."""
     right: NDArray[np.bool_]

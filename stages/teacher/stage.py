@@ -41,10 +41,8 @@ class Inputs:
 def run(config: TeacherConfig, inputs: Inputs, context: Context) -> TeacherRecord:
     """Return the teacher, ready for the data's classes.
 
-    Raises:
-        UsageError: weights that do not fit, that can be had nowhere, or that, used as given, do no better than chance.
-        ResultError: a loss or gradient, or a trained weight, is not finite.
-        RunInterrupted: stopped on request while fitting.
+    A UsageError is raised if weights do not fit, can be had nowhere, or, used as given, do no better than chance; a
+    ResultError if a loss, a gradient or a trained weight is not finite; RunInterrupted if it is stopped on request.
     """
     set_seed(context.seed)
     data_config, images = recorded_images(inputs.data)
@@ -134,8 +132,7 @@ def initial_teacher(config: TeacherConfig, data: DataRecord, context: Context) -
 def epochs_of(config: TeacherConfig, fits: bool, classes: int) -> int:
     """Return the epochs of fitting all weights, at most; none for a linear probe.
 
-    Raises:
-        UsageError: none, and the classifier does not fit.
+    A UsageError is raised if there are none, and the classifier does not fit.
     """
     epochs, probed = _asked_epochs(config, fits), config.tune == "probe" and config.init != "scratch"
     if epochs == 0 and not fits and not probed:

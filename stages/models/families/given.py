@@ -57,23 +57,21 @@ class GivenNetwork(nn.Module):
 
     def maps(self, images: Tensor, layers: tuple[int, ...]) -> list[Tensor]:
         """Return the taps ``[B, D, H, W]`` of ascending ``layers``; nothing is computed after the last of them."""
-        named = [self.taps[layer] for layer in layers if isinstance(self.taps[layer], str)]
-        with self._caught(named, stop=True) as caught:
-            if named:
-                with suppress(_Reached):
-                    self.module(images)
+        with self._caught(layers, stop=True) as caught, suppress(_Reached):
+            if any(isinstance(self.taps[layer], str) for layer in layers):
+                self.module(images)
         return self._ordered(layers, caught, images)
 
     def logits_and_maps(self, images: Tensor, layers: tuple[int, ...]) -> tuple[Tensor, list[Tensor]]:
         """Return the logits ``[B, K]``, and the taps ``[B, D, H, W]`` of ascending ``layers``."""
-        named = [self.taps[layer] for layer in layers if isinstance(self.taps[layer], str)]
-        with self._caught(named, stop=False) as caught:
+        with self._caught(layers, stop=False) as caught:
             logits = self(images)
         return logits, self._ordered(layers, caught, images)
 
     @contextmanager
-    def _caught(self, names: Sequence[Tap], *, stop: bool) -> Iterator[dict[Tap, Tensor]]:
-        """Keep the outputs of modules within the block; ``stop``: end the network's forward after the last of them."""
+    def _caught(self, layers: tuple[int, ...], *, stop: bool) -> Iterator[dict[Tap, Tensor]]:
+        """Keep the outputs of tapped modules; ``stop``: end the network's forward after the last of them."""
+        names = [tap for tap in (self.taps[layer] for layer in layers) if isinstance(tap, str)]
         caught: dict[Tap, Tensor] = {}
         stop = stop and not torch.compiler.is_exporting()  # which follows the nesting of modules, and drops the rest
 
@@ -88,7 +86,7 @@ class GivenNetwork(nn.Module):
 
             return keep
 
-        handles = [self._submodule(str(name)).register_forward_hook(hook(name)) for name in names]
+        handles = [self._submodule(name).register_forward_hook(hook(name)) for name in names]
         try:
             yield caught
         finally:

@@ -35,8 +35,7 @@ def register(family: type[Family]) -> type[Family]:
 def family_of(network: nn.Module) -> Family:
     """Return the family whose ``networks`` name the class of ``network``, else its module, else a base class.
 
-    Raises:
-        UsageError: a package adds a family that cannot be loaded.
+    It raises as ``load_installed`` does.
     """
     kind = type(network)
     if kind not in _BY_TYPE:  # compiled code finds it there
@@ -61,11 +60,7 @@ def _search(kind: type) -> Family:
 
 @cache
 def load_installed() -> None:
-    """Register the families of installed packages, and with that their networks with timm; once a process.
-
-    Raises:
-        UsageError: one of them cannot be loaded.
-    """
+    """Register the families of installed packages, and their networks with timm; a UsageError if one does not load."""
     for point in entry_points(group=GROUP):
         load(point, "family of networks", register)
 

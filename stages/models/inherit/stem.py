@@ -42,7 +42,7 @@ def inherited_stem(
             continue
         place = before.prefix.index(name)
         position = prefix[place] if len(prefix) else torch.zeros(encode.shape[1]).double()
-        key, row = _name(name)
+        key, row = ("reg_token", int(name[3:])) if name.startswith("reg") else (f"{name}_token", 0)
         token = _cpu(getattr(teacher, key))[0, row]
         if has_prefix:
             own[0, index] = encode @ position
@@ -63,11 +63,6 @@ def _patches(
     other_mean, other_std = (torch.tensor(values, dtype=torch.float64) for values in (wanted.mean, wanted.std))
     bias = bias + torch.einsum("tchw,c->t", weight, (other_mean - mean) / std)
     return weight * (other_std / std).view(1, 3, 1, 1), bias
-
-
-def _name(prefix: str) -> tuple[str, int]:
-    """Return the parameter of a prefix token, and its row there."""
-    return ("reg_token", int(prefix[3:])) if prefix.startswith("reg") else (f"{prefix}_token", 0)
 
 
 def _cpu(tensor: Tensor) -> Tensor:

@@ -92,10 +92,7 @@ def shared_places(given: Layout, wanted: Layout) -> list[int]:
 
 
 def aligned(tokens: Tensor, given: Layout, wanted: Layout) -> Tensor:
-    """Return tokens of a teacher that stand at ``shared_places`` of its student's, ``[B, n, D]``.
-
-    Patches of another grid are interpolated (bilinear).
-    """
+    """Return the teacher's tokens at ``shared_places``, ``[B, n, D]``; other grids are interpolated (bilinear)."""
     parts = [tokens[:, given.prefix.index(name)].unsqueeze(1) for name in wanted.prefix if name in given.prefix]
     patches = tokens[:, len(given.prefix) :]
     if given.grid != wanted.grid:

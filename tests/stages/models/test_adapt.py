@@ -47,28 +47,28 @@ def test_every_family_at_another_size(
     arch: str, args: dict[str, Any], changes: dict[str, Any], told: tuple[str, ...]
 ) -> None:
     given, target = network(arch, args).state_dict(), network(arch, {**args, **changes}, 2)
-    adapted = adapt(given, target)
+    adapted, resampled = adapt(given, target)
     own = target.state_dict()
-    assert {name: value.shape for name, value in adapted.state.items()} == {n: v.shape for n, v in own.items()}
-    assert adapted.resampled == told
+    assert {name: value.shape for name, value in adapted.items()} == {n: v.shape for n, v in own.items()}
+    assert resampled == told
     kept = [name for name in given if given[name].shape == own[name].shape]
     assert len(kept) < len(given)
-    assert all(torch.equal(adapted.state[name], given[name]) for name in kept)
-    target.load_state_dict(adapted.state, strict=True)
+    assert all(torch.equal(adapted[name], given[name]) for name in kept)
+    target.load_state_dict(adapted, strict=True)
     assert torch.isfinite(target(torch.zeros(1, 3, changes["img_size"], changes["img_size"]))).all()
-    on_meta = adapt(given, meta_model(arch, {**args, **changes}, 5)).state
-    assert all(torch.equal(value, adapted.state[name]) for name, value in on_meta.items())
+    on_meta = adapt(given, meta_model(arch, {**args, **changes}, 5))[0]
+    assert all(torch.equal(value, adapted[name]) for name, value in on_meta.items())
 
 
 def test_constant_positions_stay_what_they_are_and_so_does_the_class_token() -> None:
     given = network("cait_xxs24_224", VIT).state_dict()
     given["pos_embed"] = torch.arange(24.0).expand(1, 16, 24).clone()
     given = {name: value.half() for name, value in given.items()}
-    positions = adapt(given, meta_model("cait_xxs24_224", {**VIT, "img_size": 56})).state["pos_embed"]
+    positions = adapt(given, meta_model("cait_xxs24_224", {**VIT, "img_size": 56}))[0]["pos_embed"]
     assert positions.dtype == torch.float16
     torch.testing.assert_close(positions, torch.arange(24.0).half().expand(1, 49, 24))
     vit = network("vit_tiny_patch16_224", VIT).state_dict()
-    resampled = adapt(vit, meta_model("vit_tiny_patch16_224", {**VIT, "img_size": 56})).state["pos_embed"]
+    resampled = adapt(vit, meta_model("vit_tiny_patch16_224", {**VIT, "img_size": 56}))[0]["pos_embed"]
     assert torch.equal(resampled[:, 0], vit["pos_embed"][:, 0])
 
 
@@ -78,8 +78,8 @@ def test_a_table_of_offsets_stays_one() -> None:
     name = "layers.0.blocks.0.attn.relative_position_bias_table"
     rows, columns = torch.meshgrid(torch.arange(7.0) - 3, torch.arange(7.0) - 3, indexing="ij")
     given[name] = torch.stack([rows.flatten(), columns.flatten()], 1)
-    adapted = adapt(given, meta_model("swin_tiny_patch4_window7_224", {**SWIN, "window_size": 7, "img_size": 56}))
-    by_row, by_column = adapted.state[name].view(13, 13, 2).unbind(-1)
+    adapted, _ = adapt(given, meta_model("swin_tiny_patch4_window7_224", {**SWIN, "window_size": 7, "img_size": 56}))
+    by_row, by_column = adapted[name].view(13, 13, 2).unbind(-1)
     torch.testing.assert_close(by_row, by_column.T)
     torch.testing.assert_close(by_row, -by_row.flip(0))
     assert (by_row.diff(dim=0) > -1e-5).all()
@@ -95,13 +95,13 @@ def test_positions_of_no_square_map_are_not_guessed_at(arch: str) -> None:
         with pytest.raises(CannotAdaptError, match="invalid for input of size"):
             adapt(given, target)
     else:
-        assert adapt(given, target).state["pos_embed"].shape == (1, 19, 24)
+        assert adapt(given, target)[0]["pos_embed"].shape == (1, 19, 24)
 
 
 def test_weights_of_another_form_are_converted_and_their_positions_told() -> None:
     """OpenCLIP keeps timm's network under a prefix; timm's filter takes it off."""
     state = network("vit_tiny_patch16_224", VIT).state_dict()
     given = {f"visual.trunk.{name}": value for name, value in state.items() if not name.startswith("head.")}
-    adapted = adapt(given, meta_model("vit_tiny_patch16_224", {**VIT, "img_size": 56}))
-    assert set(adapted.state) == {name for name in state if not name.startswith("head.")}
-    assert adapted.resampled == (POSITIONS,)
+    adapted, resampled = adapt(given, meta_model("vit_tiny_patch16_224", {**VIT, "img_size": 56}))
+    assert set(adapted) == {name for name in state if not name.startswith("head.")}
+    assert resampled == (POSITIONS,)

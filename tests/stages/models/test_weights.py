@@ -15,7 +15,8 @@ from vitcompress.core.errors import UsageError
 from vitcompress.core.files import is_intact
 from vitcompress.core.records import ModelSpec
 from vitcompress.stages.models.build import build_model
-from vitcompress.stages.models.weights import classifier_names, load_checkpoint, load_own, save_weights
+from vitcompress.stages.models.families.registry import family_of
+from vitcompress.stages.models.weights import load_checkpoint, load_own, save_weights
 
 
 def spec(classes: int = 10) -> ModelSpec:
@@ -126,4 +127,5 @@ def test_shared_storage_is_written_once_per_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("variant", "names"), [("", ("head",)), ("distilled_", ("head", "head_dist"))])
 def test_classifier_names_of_one_and_of_two_heads(variant: str, names: tuple[str, ...]) -> None:
     with torch.device("meta"):  # no name depends on a weight
-        assert classifier_names(timm.create_model(f"deit_tiny_{variant}patch16_224")) == names
+        network = timm.create_model(f"deit_tiny_{variant}patch16_224")
+    assert family_of(network).classifier(network) == names
