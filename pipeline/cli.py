@@ -43,10 +43,15 @@ def cli(debug: bool) -> None:
 @run_options
 @verbose_option
 @click.option("--dry-run", is_flag=True, help="Check everything, estimate time and memory, show the config; no run.")
-def run(dry_run: bool, verbose: bool, **given: Any) -> int:
+@click.option(
+    "--on", metavar="CLUSTER", help="With --dry-run: hours on other machines too, such as 8xH100 or 4x8xH100."
+)
+def run(dry_run: bool, on: str | None, verbose: bool, **given: Any) -> int:
     """Teacher, student, distillation, export, verification, report: all of it, or what is left of it."""
     if dry_run:
-        return _dry_run(**given)
+        return _dry_run(on, **given)
+    if on is not None:
+        raise UsageError("--on goes with --dry-run alone; leave it out.")
     found = vc.run(**given, verbose=verbose)
     return EXIT_OK if launched() else _show(found)
 
@@ -279,17 +284,21 @@ def config_show(output: Path | None, num_processes: int, as_json: bool, **given:
     return EXIT_OK
 
 
-def _dry_run(output: Path | None, num_processes: int, **given: Any) -> int:
+def _dry_run(on: str | None, output: Path | None, num_processes: int, **given: Any) -> int:
     from vitcompress.pipeline.config import dump_yaml, requested_config
+    from vitcompress.pipeline.cost_model import parse_cluster
     from vitcompress.pipeline.dry_run import dry_run
     from vitcompress.pipeline.launch import check
-    from vitcompress.pipeline.report.dry_run import tables
+    from vitcompress.pipeline.report.dry_run import elsewhere, tables
 
+    cluster = parse_cluster(on) if on is not None else None
     config = requested_config(**request_of(**given))
     if num_processes > 1:
         check(num_processes, config.device)
     found = dry_run(config, output, num_processes, console_of(True))
     Console().print(tables(found))
+    if cluster:
+        Console().print(elsewhere(found, cluster))
     click.echo(f"\n# config.yaml would hold:\n{dump_yaml(found.config)}", nl=False)
     return EXIT_OK
 

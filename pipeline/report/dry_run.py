@@ -9,6 +9,16 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from vitcompress.core.words import duration, size
+from vitcompress.pipeline.cost_model import (
+    ASSUMED_FRACTION,
+    BETWEEN_MACHINES,
+    CORES_A_CARD,
+    Cluster,
+    Estimate,
+    cores_needed,
+    estimate,
+    works_of,
+)
 from vitcompress.pipeline.report.table import Column, Output, Table, terminal
 from vitcompress.pipeline.report.wording import short_count
 
@@ -45,6 +55,49 @@ def tables(found: DryRun) -> RenderableType:
     parts.append(Text(f"Time of all of this: about {duration(total_seconds(found))}.", style="bold"))
     parts += [Text(f"Warning: {warning}", style="bold") for warning in _warnings(found)]
     return Group(*parts, *(Text(f"Note: {note}") for note in found.notes))
+
+
+def elsewhere(found: DryRun, cluster: Cluster) -> RenderableType:
+    """Return what the trainings would take on other machines, with everything that this takes for granted."""
+    slow, fast = ASSUMED_FRACTION
+    pairs = [(estimate(work, cluster, fast), estimate(work, cluster, slow)) for work in works_of(found)]
+
+    def milliseconds(part: str, name: str) -> Column:
+        def shown(pair: tuple[Estimate, Estimate]) -> str:
+            low, high = (1000 * getattr(one, part) for one in pair)
+            return f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}"
+
+        return Column(f"{name}, ms", shown, shown=Output.TERMINAL)
+
+    columns = (
+        Column("training", lambda pair: pair[0].work.name, shown=Output.TERMINAL),
+        milliseconds("computing", "compute"),
+        milliseconds("loading", "load"),
+        milliseconds("exchanging", "exchange"),
+        Column("hours", lambda pair: f"{pair[0].hours:.2g} to {pair[1].hours:.2g}", shown=Output.TERMINAL),
+        Column(
+            "longest", lambda pair: " or ".join(dict.fromkeys(one.bottleneck for one in pair)), shown=Output.TERMINAL
+        ),
+        Column(
+            "cores",
+            lambda pair: f"{cores_needed(pair[0].work, cluster, fast):.0f}",
+            shown=Output.TERMINAL,
+        ),
+    )
+    card = cluster.card
+    assumed = [
+        "cores is how many for each card would load as fast as the networks compute; evaluations and the filling of a "
+        "cache are left out",
+        f"networks reach {slow:.0%} to {fast:.0%} of {card.flops / 1e12:g} TFLOP/s in bfloat16: on a card of this kind "
+        "this was never measured",
+        f"{CORES_A_CARD} cores load images for each card, each as fast as a core here",
+        f"gradients go over {card.link / 1e9:g} GB/s a card"
+        + (f", between machines {BETWEEN_MACHINES / 1e9:g}" if cluster.machines > 1 else "")
+        + ", after the backward pass",
+    ]
+    title = f"On {cluster}, a step by what takes how long; by a model, not measured."
+    table = terminal(Table("", columns, pairs))
+    return Group(Text(title, style="bold"), table, *(Text(f"Assumed: {one}.") for one in assumed))
 
 
 def total_seconds(found: DryRun) -> float:
