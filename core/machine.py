@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from pathlib import Path
 
-from vitcompress.core.artifact_records import Hardware
+from vitcompress.core.measured_records import Hardware
 
 _ARM_KEYS = ("CPU implementer", "CPU part", "CPU variant")
 _CPUINFO = Path("/proc/cpuinfo")

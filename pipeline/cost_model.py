@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vitcompress.core.errors import UsageError
+from vitcompress.pipeline.config.checks import uneven_batch
 
 if TYPE_CHECKING:
     from vitcompress.pipeline.dry_run import DryRun
@@ -96,6 +97,8 @@ class Work:
     """What a training asks of any machine."""
 
     name: str
+    section: str
+    """Of the config that its settings are in."""
     images: int
     """That each epoch trains on."""
     epochs: int
@@ -153,13 +156,8 @@ def estimate(work: Work, cluster: Cluster, fraction: float, cores: int = CORES_A
     Raises:
         UsageError: the batch cannot be shared out evenly.
     """
-    parts = cluster.processes * work.accumulation
-    if work.batch % parts:
-        section = "distill" if work.name == "student" else work.name
-        raise UsageError(
-            f"{section}.batch_size is {work.batch}, which {cluster.processes} cards of {work.accumulation} part(s) "
-            f"each cannot share evenly; give a multiple of {parts}."
-        )
+    if uneven := uneven_batch(work.section, work.batch, work.accumulation, cluster.processes, "cards"):
+        raise UsageError(uneven)
     share = work.batch / cluster.processes
     return Estimate(
         work,
@@ -199,6 +197,7 @@ def works_of(found: DryRun) -> list[Work]:
         works.append(
             Work(
                 training.name,
+                training.section,
                 images=training.images,
                 epochs=training.epochs,
                 batch=int(training.config.batch_size),

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from vitcompress.core.analysis_records import AnalyzeRecord, DynamicsRecord
-from vitcompress.core.artifact_records import BundleRecord, ExportRecord, GatesRecord, VerifyRecord
+from vitcompress.core.artifact_records import BundleRecord, ExportRecord
 from vitcompress.core.files import sha256_of
+from vitcompress.core.measured_records import GatesRecord, VerifyRecord
 from vitcompress.core.record import Record
 from vitcompress.core.records import ControlRecord, DataRecord, DistillRecord, FoldRecord, StudentRecord, TeacherRecord
 from vitcompress.exporters import cuda

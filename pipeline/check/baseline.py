@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
-from vitcompress.core.artifact_records import AccuracyRow, Hardware, LatencyRow, Runtime
+from vitcompress.core.artifact_records import Runtime
 from vitcompress.core.bits import unpacked
 from vitcompress.core.errors import UsageError
 from vitcompress.core.files import read_object
+from vitcompress.core.measured_records import AccuracyRow, Hardware, LatencyRow
 from vitcompress.core.record import Record
 from vitcompress.core.rundir import utc_now
 from vitcompress.pipeline.report.shape import ModelRow, Report

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vitcompress.core.artifact_records import GatesRecord
 from vitcompress.core.errors import UsageError
 from vitcompress.core.files import sha256_of, write_atomic, writing
+from vitcompress.core.measured_records import GatesRecord
 from vitcompress.pipeline.check.baseline import Baseline, baseline_of, load_baseline, text_of
 from vitcompress.pipeline.check.config import CheckConfig
 from vitcompress.pipeline.check.differences import changes, foreign, notes

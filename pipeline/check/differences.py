@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vitcompress.core.artifact_records import Hardware
+from vitcompress.core.measured_records import Hardware
 from vitcompress.core.words import counted
 from vitcompress.pipeline.check.baseline import Baseline, Measured
 

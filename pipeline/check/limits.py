@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vitcompress.core.artifact_records import GateRow
+from vitcompress.core.measured_records import GateRow
 from vitcompress.core.words import counted
 from vitcompress.exporters.latency import change_interval
 from vitcompress.pipeline.check.baseline import Baseline, Measured

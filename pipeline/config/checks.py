@@ -77,11 +77,8 @@ def against_images(config: RunConfig, facts: Facts) -> Iterator[str]:
     for section, training in (("teacher", config.teacher), ("distill", config.distill)):
         (augment, where), batch = augmentation_of(config, training, section), int(training.batch_size)
         parts = training.accumulation * processes
-        if batch % parts:
-            yield (
-                f"{section}.batch_size is {batch}, which {processes} processes of {training.accumulation} part(s) each "
-                f"cannot share evenly; give a multiple of {parts}."
-            )
+        if uneven := uneven_batch(section, batch, training.accumulation, processes, "processes"):
+            yield uneven
         elif (augment.mixup or augment.cutmix) and batch // parts % 2:
             yield (
                 f"{where} mixes images in pairs, and {section}.batch_size {batch} in {parts} part(s) is odd; give a "
@@ -89,3 +86,14 @@ def against_images(config: RunConfig, facts: Facts) -> Iterator[str]:
             )
         if batch > images:
             yield f"{section}.batch_size is {batch}, but there are {images} training images; give at most {images}."
+
+
+def uneven_batch(section: str, batch: int, accumulation: int, count: int, who: str) -> str:
+    """Return why ``count`` processes or cards (``who``) cannot share a batch evenly; empty where they can."""
+    parts = accumulation * count
+    if batch % parts == 0:
+        return ""
+    return (
+        f"{section}.batch_size is {batch}, which {count} {who} of {accumulation} part(s) each cannot share evenly; "
+        f"give a multiple of {parts}."
+    )

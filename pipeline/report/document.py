@@ -14,8 +14,9 @@ from typing import Any
 
 from pydantic_core import to_jsonable_python
 
-from vitcompress.core.artifact_records import BundleRecord, ExportRecord, GateRow, GatesRecord, OnnxArtifact
+from vitcompress.core.artifact_records import BundleRecord, ExportRecord, OnnxArtifact
 from vitcompress.core.errors import EXIT_GATE_FAILED, EXIT_OK
+from vitcompress.core.measured_records import GateRow, GatesRecord
 from vitcompress.core.records import ControlRecord, FoldRecord
 from vitcompress.pipeline.report.models import MEGABYTE, model_rows, quantity
 from vitcompress.pipeline.report.records import Records as Records

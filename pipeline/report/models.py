@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple, get_args
 
-from vitcompress.core.artifact_records import AccuracyRow, LatencyRow, MemoryRow, OnnxArtifact, Precision, ThroughputRow
+from vitcompress.core.artifact_records import OnnxArtifact, Precision
+from vitcompress.core.measured_records import AccuracyRow, LatencyRow, MemoryRow, ThroughputRow
 from vitcompress.core.records import Cost, FileRef
 from vitcompress.exporters.latency import TAIL_SAMPLES
 from vitcompress.pipeline.report.records import Records

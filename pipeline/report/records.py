@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from vitcompress.core.analysis_records import AnalyzeRecord, DynamicsRecord
-from vitcompress.core.artifact_records import BundleRecord, ExportRecord, GatesRecord, VerifyRecord
+from vitcompress.core.artifact_records import BundleRecord, ExportRecord
+from vitcompress.core.measured_records import GatesRecord, VerifyRecord
 from vitcompress.core.records import ControlRecord, DataRecord, DistillRecord, FoldRecord, StudentRecord, TeacherRecord
 
 

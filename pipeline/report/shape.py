@@ -12,15 +12,8 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field
 
 from vitcompress.core.analysis_records import Advice
-from vitcompress.core.artifact_records import (
-    BundleRecord,
-    EngineArtifact,
-    Flip,
-    FlipTable,
-    GateRow,
-    OnnxArtifact,
-    VerifyRecord,
-)
+from vitcompress.core.artifact_records import BundleRecord, EngineArtifact, OnnxArtifact
+from vitcompress.core.measured_records import Flip, FlipTable, GateRow, VerifyRecord
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.record import Record
 from vitcompress.core.records import CacheSummary, Snapshot, Strategy

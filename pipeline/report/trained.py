@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import NormalDist
 from typing import Any, Literal
 
-from vitcompress.core.artifact_records import AccuracyRow
+from vitcompress.core.measured_records import AccuracyRow
 from vitcompress.core.records import ControlRecord
 from vitcompress.pipeline.report.readings import last_settings
 from vitcompress.pipeline.report.records import Records

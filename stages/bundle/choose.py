@@ -16,8 +16,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vitcompress.core.artifact_records import ExportRecord, LatencyRow, Precision, Rejected, Runtime, VerifyRecord
+from vitcompress.core.artifact_records import ExportRecord, Precision, Rejected, Runtime
 from vitcompress.core.errors import UsageError
+from vitcompress.core.measured_records import LatencyRow, VerifyRecord
 from vitcompress.exporters.latency import speedup_interval
 from vitcompress.stages.bundle.config import BundleConfig
 

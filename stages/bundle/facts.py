@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vitcompress.core.artifact_records import Artifact, EngineArtifact, ExportRecord, Rejected, VerifyRecord
+from vitcompress.core.artifact_records import Artifact, EngineArtifact, ExportRecord, Rejected
+from vitcompress.core.measured_records import VerifyRecord
 from vitcompress.core.records import FoldedInputs
 from vitcompress.exporters.bundle import CardFacts
 from vitcompress.exporters.bundled import file_name

@@ -12,14 +12,8 @@ from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import Field
 
-from vitcompress.core.artifact_records import (
-    AccuracyRow,
-    BundleRecord,
-    ExportRecord,
-    GateRow,
-    LatencyRow,
-    VerifyRecord,
-)
+from vitcompress.core.artifact_records import BundleRecord, ExportRecord
+from vitcompress.core.measured_records import AccuracyRow, GateRow, LatencyRow, VerifyRecord
 from vitcompress.core.record import Record
 from vitcompress.core.records import ControlRecord, DataRecord
 

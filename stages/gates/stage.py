@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from vitcompress.core.artifact_records import GateRow, GatesRecord
 from vitcompress.core.context import Context
+from vitcompress.core.measured_records import GateRow, GatesRecord
 from vitcompress.stages.gates.config import GatesConfig
 from vitcompress.stages.gates.gate import ArtifactGate, Measured, passed
 from vitcompress.stages.gates.gate import Inputs as Inputs

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from vitcompress.core.artifact_records import AccuracyRow
 from vitcompress.core.bits import packed
+from vitcompress.core.measured_records import AccuracyRow
 from vitcompress.stages.training.accuracy import calibration_error, paired_drop, share_interval
 from vitcompress.stages.verify.contestant import TEACHER, Contestant
 from vitcompress.stages.verify.held_out import HeldOut

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from vitcompress.core.artifact_records import Flip, FlipTable
+from vitcompress.core.measured_records import Flip, FlipTable
 from vitcompress.stages.verify.contestant import TEACHER, Contestant
 from vitcompress.stages.verify.held_out import NO_ANSWER, Answers, HeldOut
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from vitcompress.core.artifact_records import LatencyRow, ThroughputRow
+from vitcompress.core.measured_records import LatencyRow, ThroughputRow
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.exporters.latency import (
     Measurement,

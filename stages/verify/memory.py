@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vitcompress.core.artifact_records import MemoryRow, Runtime
+from vitcompress.core.artifact_records import Runtime
 from vitcompress.core.errors import CompressError
+from vitcompress.core.measured_records import MemoryRow
 from vitcompress.exporters.memory import Memory, memory_of
 from vitcompress.stages.verify.contestant import Contestant
 

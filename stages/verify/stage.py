@@ -15,10 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from vitcompress.core.artifact_records import EngineArtifact, ExportRecord, OnnxArtifact, VerifyRecord
+from vitcompress.core.artifact_records import EngineArtifact, ExportRecord, OnnxArtifact
 from vitcompress.core.context import Context
 from vitcompress.core.errors import BundleError, EnvironmentLacksError, UsageError
 from vitcompress.core.machine import hardware, processor
+from vitcompress.core.measured_records import VerifyRecord
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.records import FoldedInputs
 from vitcompress.core.words import counted

@@ -15,7 +15,15 @@ from vitcompress.pipeline.dry_run import Network
 
 CARD = Card("A", 100e12, 10**10, 100e9)
 WORK = Work(
-    "student", images=10_050, epochs=3, batch=100, accumulation=1, flops=1e10, gradient_bytes=10**9, loaded=50.0
+    "student",
+    "distill",
+    images=10_050,
+    epochs=3,
+    batch=100,
+    accumulation=1,
+    flops=1e10,
+    gradient_bytes=10**9,
+    loaded=50.0,
 )
 
 
@@ -75,7 +83,9 @@ def test_a_live_teacher_answers_every_epoch_and_a_kept_one_once_a_view(digits: R
             Network("teacher", "", Cost(parameters=7, macs=100)),
             Network("student, trained", "", Cost(parameters=5, macs=10)),
         )
-        training = SimpleNamespace(name="student", images=50, epochs=4, config=config.distill, loading=80.0, workers=2)
+        training = SimpleNamespace(
+            name="student", section="distill", images=50, epochs=4, config=config.distill, loading=80.0, workers=2
+        )
         found = SimpleNamespace(networks=costs, trainings=[training], config=config)
         return works_of(found)[0]  # type: ignore[arg-type]
 

@@ -14,9 +14,9 @@ import pytest
 from command_line import in_process
 from small_run import teacher_record
 
-from vitcompress.core.artifact_records import GatesRecord
 from vitcompress.core.context import Context
 from vitcompress.core.errors import BundleError, EnvironmentLacksError
+from vitcompress.core.measured_records import GatesRecord
 from vitcompress.exporters import targets
 from vitcompress.exporters.bundle import ModelFile
 from vitcompress.exporters.cuda import GpuFacts

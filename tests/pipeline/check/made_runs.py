@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from report.sample_reports import CASES, report_of
 
-from vitcompress.core.artifact_records import AccuracyRow, Hardware, LatencyRow
 from vitcompress.core.bits import packed
+from vitcompress.core.measured_records import AccuracyRow, Hardware, LatencyRow
 from vitcompress.pipeline.report.document import Records
 
 IMAGES = 1000

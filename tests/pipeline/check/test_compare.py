@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from made_runs import ELSEWHERE, IMAGES, answers, made
 
-from vitcompress.core.artifact_records import GateRow
 from vitcompress.core.bits import packed
+from vitcompress.core.measured_records import GateRow
 from vitcompress.pipeline.check.baseline import Baseline, baseline_of
 from vitcompress.pipeline.check.config import CheckConfig
 from vitcompress.pipeline.check.differences import foreign, notes

@@ -10,7 +10,7 @@ from PIL import Image
 from sample_reports import CASES, advice, file, flip, report_of
 
 from vitcompress.core.analysis_records import AnalyzeRecord, DynamicsRecord
-from vitcompress.core.artifact_records import FlipTable
+from vitcompress.core.measured_records import FlipTable
 
 SCRIPT = "<script>document.title = 'taken over'</script>"
 HOSTILE_FILE = 'val/it\'s "quoted" & <b>bold</b>.png'

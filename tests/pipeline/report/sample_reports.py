@@ -6,10 +6,15 @@ from typing import Any
 
 from vitcompress.core.analysis_records import Advice, Recommendation
 from vitcompress.core.artifact_records import (
-    AccuracyRow,
     BundleRecord,
     EngineArtifact,
     ExportRecord,
+    OnnxArtifact,
+    Reduction,
+    Rejected,
+)
+from vitcompress.core.measured_records import (
+    AccuracyRow,
     Flip,
     FlipTable,
     GateRow,
@@ -17,9 +22,6 @@ from vitcompress.core.artifact_records import (
     Hardware,
     LatencyRow,
     MemoryRow,
-    OnnxArtifact,
-    Reduction,
-    Rejected,
     ThroughputRow,
     VerifyRecord,
 )

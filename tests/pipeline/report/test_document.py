@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sample_reports import NO_ENGINE, NO_GPU, gate, report_of
 
-from vitcompress.core.artifact_records import GatesRecord
+from vitcompress.core.measured_records import GatesRecord
 from vitcompress.pipeline.report.document import Records
 from vitcompress.stages.gates.registry import NO_TEACHER_ENGINE
 

@@ -11,7 +11,7 @@ from browser import CHROMIUM, DRIVER, REQUIRED, Browser, chromium
 from rich_report import rich_report
 from sample_reports import CASES, report_of
 
-from vitcompress.core.artifact_records import GatesRecord
+from vitcompress.core.measured_records import GatesRecord
 from vitcompress.pipeline.report.html.page import render
 
 pytestmark = pytest.mark.skipif(

@@ -19,7 +19,7 @@ from PIL import Image
 from rich_report import rich_report
 from sample_reports import report_of
 
-from vitcompress.core.artifact_records import GatesRecord
+from vitcompress.core.measured_records import GatesRecord
 from vitcompress.pipeline.report.document import Records
 from vitcompress.pipeline.report.html import charts
 from vitcompress.pipeline.report.html.page import embedded, render

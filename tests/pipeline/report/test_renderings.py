@@ -12,7 +12,7 @@ from command_line import printed
 from markdown_it import MarkdownIt
 from sample_reports import CASES, NO_ENGINE, NO_GPU, gate, report_of
 
-from vitcompress.core.artifact_records import GatesRecord
+from vitcompress.core.measured_records import GatesRecord
 from vitcompress.pipeline.report.document import Records
 from vitcompress.pipeline.report.markdown import MOST, fitted, render
 from vitcompress.pipeline.report.table import Column, Output, Table, terminal

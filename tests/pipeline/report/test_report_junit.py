@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sample_reports import NO_GPU, gate, report_of
 
-from vitcompress.core.artifact_records import GatesRecord
+from vitcompress.core.measured_records import GatesRecord
 from vitcompress.pipeline.report.document import Records
 from vitcompress.pipeline.report.junit import junit, junit_of
 

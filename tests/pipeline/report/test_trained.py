@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sample_reports import CASES, accuracy, gate, report_of
 
-from vitcompress.core.artifact_records import AccuracyRow, GatesRecord, VerifyRecord
+from vitcompress.core.measured_records import AccuracyRow, GatesRecord, VerifyRecord
 from vitcompress.core.records import ControlRecord
 from vitcompress.pipeline.report import markdown, terminal
 from vitcompress.pipeline.report.document import Records

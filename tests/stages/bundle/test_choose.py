@@ -5,17 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vitcompress.core.artifact_records import (
-    AccuracyRow,
-    EngineArtifact,
-    ExportRecord,
-    LatencyRow,
-    OnnxArtifact,
-    Precision,
-    Runtime,
-    VerifyRecord,
-)
+from vitcompress.core.artifact_records import EngineArtifact, ExportRecord, OnnxArtifact, Precision, Runtime
 from vitcompress.core.errors import UsageError
+from vitcompress.core.measured_records import AccuracyRow, LatencyRow, VerifyRecord
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.records import Cost, FileRef
 from vitcompress.stages.bundle.choose import choose

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from vitcompress.core.artifact_records import GateRow
+from vitcompress.core.measured_records import GateRow
 from vitcompress.stages.gates.config import GatesConfig
 from vitcompress.stages.gates.gate import Gate, Measurement, passed
 from vitcompress.stages.gates.names import chosen

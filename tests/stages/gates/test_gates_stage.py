@@ -11,17 +11,9 @@ from typing import Any
 
 import pytest
 
-from vitcompress.core.artifact_records import (
-    AccuracyRow,
-    BundleRecord,
-    EngineArtifact,
-    ExportRecord,
-    GateRow,
-    LatencyRow,
-    OnnxArtifact,
-    VerifyRecord,
-)
+from vitcompress.core.artifact_records import BundleRecord, EngineArtifact, ExportRecord, OnnxArtifact
 from vitcompress.core.context import Context
+from vitcompress.core.measured_records import AccuracyRow, GateRow, LatencyRow, VerifyRecord
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.records import ControlRecord, Cost, DataRecord, FileRef
 from vitcompress.stages.gates import stage

@@ -16,11 +16,12 @@ import pytest
 from numpy.typing import NDArray
 from small_run import SPEC, data_record, distill_record, student_record, teacher_record
 
-from vitcompress.core.artifact_records import AccuracyRow, EngineArtifact, LatencyRow, VerifyRecord
+from vitcompress.core.artifact_records import EngineArtifact
 from vitcompress.core.bits import unpacked
 from vitcompress.core.context import Context
 from vitcompress.core.errors import EnvironmentLacksError
 from vitcompress.core.files import is_intact
+from vitcompress.core.measured_records import AccuracyRow, LatencyRow, VerifyRecord
 from vitcompress.core.rundir import RunDirectory
 from vitcompress.exporters.cuda import gpu_present
 from vitcompress.exporters.memory import Memory

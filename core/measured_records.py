@@ -1,0 +1,220 @@
+"""The hand-offs about what was measured of artifacts, and the verdict on it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from vitcompress.core.artifact_records import Precision, Runtime
+from vitcompress.core.record import FileRef, Record
+
+
+class Row(Record):
+    """What was measured of one model in one runtime and precision."""
+
+    model: str
+    """``teacher``, or the student's graph."""
+    runtime: Runtime
+    precision: Precision = "fp32"
+    reason: str = ""
+    """Why it was not measured."""
+
+
+class AccuracyRow(Row):
+    """One model on the whole held-out set."""
+
+    images: int
+    top1: float | None
+    """Percent; None when unmeasured."""
+    top5: float | None
+    """Percent; None when unmeasured or with five or fewer classes."""
+    drop: float | None
+    """Teacher's top-1 minus this one's, points, the same images."""
+    drop_low: float | None
+    drop_high: float | None
+    """Ends of the paired 95 % interval of ``drop``."""
+    top1_low: float | None = None
+    top1_high: float | None = None
+    """Ends of the 95 % score interval of ``top1``."""
+    agreement: float | None = None
+    """Percent of images with the same top-1 as the same graph in torch; None for torch itself and when unmeasured."""
+    agreement_low: float | None = None
+    agreement_high: float | None = None
+    """Ends of the 95 % score interval of ``agreement``."""
+    ece: float | None = None
+    """Expected calibration error, points: 15 bins of equal width (Guo et al. 2017, eq. 3)."""
+    class_right: tuple[int, ...] = ()
+    """Images classified rightly of each class, in the data's order of classes; empty when unmeasured."""
+    right: str = ""
+    """Whether each image was classified rightly: bits in the images' order, as ``core.bits`` packs them; empty when
+    unmeasured."""
+    provider: str = ""
+    """ONNX Runtime's execution provider, such as CPUExecutionProvider; empty for other runtimes."""
+
+
+class LatencyRow(Row):
+    """One model at one batch size, measured interleaved with the others of its runtime."""
+
+    batch: int
+    p50_ms: float | None
+    p90_ms: float | None
+    p99_ms: float | None
+    """None with fewer than 100 samples, where it would be the maximum."""
+    samples: int
+    speedup: float | None
+    """Teacher's median over this model's, same runtime and batch size."""
+    speedup_low: float | None
+    speedup_high: float | None
+    """Ends of the 95 % bootstrap interval of ``speedup`` over sessions."""
+    p50_low: float | None = None
+    p50_high: float | None = None
+    """Ends of the 95 % bootstrap interval of ``p50_ms`` over sessions."""
+    session_p50_ms: tuple[float, ...] = ()
+    """Median of each session, milliseconds: a session opens every model but engines anew (memory lies elsewhere) and
+    times them in interleaved rounds. Entry s of all rows of a runtime and batch size comes from the same session."""
+    quantiles_ms: tuple[float, ...] = ()
+    """Minimum, 5th, 10th, ... 95th percentile and maximum of all samples, milliseconds; 21 numbers."""
+    warm_up_rounds: int = 0
+    """Rounds that were discarded, over all sessions."""
+    settled: bool = True
+    """Whether the times had stopped falling when warm-up ended, in every session."""
+    gpu_p50_ms: float | None = None
+    gpu_p90_ms: float | None = None
+    gpu_p99_ms: float | None = None
+    """An engine's GPU compute alone, by CUDA events, without transfers; ``p50_ms`` is end to end, with them."""
+    gpu_method: str = ""
+    """How that was measured, and on which GPU."""
+    provider: str = ""
+    """As in ``AccuracyRow``."""
+
+
+class ThroughputRow(Row):
+    """How many images a second one model takes at one batch size."""
+
+    batch: int
+    images_per_second: float | None
+    """Batch size over the median time; None when unmeasured."""
+    low: float | None = None
+    high: float | None = None
+    """Ends of its 95 % interval."""
+    samples: int = 0
+
+
+class MemoryRow(Row):
+    """What one model needs in a process of its own that does nothing else; an ONNX file runs on the CPU in it."""
+
+    batch: int
+    peak_rss_bytes: int | None
+    """Most resident memory of the process; None when unmeasured."""
+    empty_rss_bytes: int | None = None
+    """The same of a process that only loads the runtime's library."""
+    gpu_bytes: int | None = None
+    """GPU memory in use by it, where it runs on one."""
+
+
+class Hardware(Record):
+    """What absolute times depend on: they are compared only where this is the same."""
+
+    processor: str
+    architecture: str
+    cores: int
+    """Cores that the process may use."""
+    threads: int
+    """Threads of each session."""
+    gpu: str = ""
+    """Its name; empty where models run on the CPU."""
+
+
+class Flip(Record):
+    """One image that the teacher and an artifact answer differently."""
+
+    image: str
+    """Path inside its split, or ``image N`` where images have no path."""
+    label: int
+    teacher: int
+    student: int
+    """Classes, by number."""
+    teacher_confidence: float
+    student_confidence: float
+    """Softmax probability of the answer given, 0 to 1."""
+    thumbnail: str = ""
+    """Path of a small picture, relative to the run directory; empty when there is none."""
+
+
+class FlipTable(Record):
+    """The images that one artifact answers otherwise than the teacher (in torch)."""
+
+    model: str
+    runtime: Runtime
+    precision: Precision = "fp32"
+    lost: int
+    """Right with the teacher, wrong with the artifact."""
+    won: int
+    """The reverse."""
+    other: int
+    """Both wrong, differently."""
+    shown: tuple[Flip, ...] = ()
+    """Some of them: lost ones first, the most confident wrong answers first. All are in ``VerifyRecord.answers``."""
+    note: str = ""
+    """What is to be known about those shown, such as why some have no thumbnail; empty when nothing is."""
+
+
+class GateRow(Record):
+    """One named limit on one measured number."""
+
+    gate: str
+    artifact: str
+    limit: float
+    value: float | None
+    low: float | None
+    high: float | None
+    verdict: Literal["pass", "fail", "inconclusive", "unmeasured"]
+    required: bool
+    """Whether this verdict, if not ``pass``, fails the run; a ``fail`` always does."""
+    why: str
+
+    @property
+    def blocks(self) -> bool:
+        """Whether this row fails the run or the check it belongs to."""
+        return self.verdict == "fail" or (self.required and self.verdict != "pass")
+
+
+class VerifyRecord(Record):
+    """What every artifact achieved against the teacher, measured."""
+
+    accuracy: tuple[AccuracyRow, ...]
+    latency: tuple[LatencyRow, ...]
+    latency_method: str
+    throughput: tuple[ThroughputRow, ...] = ()
+    memory: tuple[MemoryRow, ...] = ()
+    flips: tuple[FlipTable, ...] = ()
+    """Of the deployed graph's artifacts that could be run."""
+    hardware: Hardware | None = None
+    """None in records of earlier versions."""
+    pinned: tuple[int, ...] = ()
+    """CPUs that the process was bound to while times were taken; empty where the system cannot do that."""
+    disturbance: float | None = None
+    """Share of the CPUs' time that other processes took while latencies were measured, 0 to 1: of all CPUs, or of those
+    in ``pinned``, whichever is more; None when unknown."""
+    images_digest: str = ""
+    """SHA-256 over the held-out images' names, sizes and classes, in order: the same images elsewhere have the same."""
+    class_images: tuple[int, ...] = ()
+    """Held-out images of each class, in the data's order of classes."""
+    answers: FileRef | None = None
+    """CSV, gzipped: every image with its class, and each artifact's answer and confidence."""
+
+    def accuracy_of(self, model: str, runtime: Runtime, precision: Precision) -> AccuracyRow | None:
+        """Return the row of one artifact, measured or not."""
+        wanted = (model, runtime, precision)
+        return next((row for row in self.accuracy if (row.model, row.runtime, row.precision) == wanted), None)
+
+    def latency_of(self, model: str, runtime: Runtime, precision: Precision, batch: int = 1) -> LatencyRow | None:
+        """Return the row of one artifact at one batch size, measured or not."""
+        wanted = (model, runtime, precision, batch)
+        return next((row for row in self.latency if (row.model, row.runtime, row.precision, row.batch) == wanted), None)
+
+
+class GatesRecord(Record):
+    """The verdict on those measurements."""
+
+    rows: tuple[GateRow, ...]
+    passed: bool
