@@ -103,7 +103,7 @@ def sep_figure(network: Json) -> Figure:
     axes = figure.subplots()
     tap = network["taps"][-1]
     axes.set_title(
-        f"{tap['name']}, the last: well outside the band, channel order matters (above: low frequencies lead)"
+        f"{tap['name']}, the last. A curve well outside the band = channel order matters (above: low frequencies lead)"
     )
     folded, ordered = tap["sep_folded_curve"], tap["sep_sorted_curve"]
     at = np.arange(1, len(folded) + 1) / len(folded)
