@@ -34,7 +34,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from vitcompress.stages.images.config import DataConfig
 from vitcompress.stages.images.sources import open_images
-from vitcompress.stages.training.accuracy import paired_drop
+from vitcompress.stages.judging.accuracy import paired_drop
 
 SHAPE: dict[str, Any] = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 4, "num_heads": 3}
 CONFIDENCE = 0.98

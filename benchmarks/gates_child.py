@@ -26,9 +26,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.exporters.latency import Others, physical_cores, pinned
 from vitcompress.exporters.runners import OnnxRunner
+from vitcompress.stages.judging.contestant import TEACHER, Contestant, Infer
+from vitcompress.stages.judging.latency import latency_rows
 from vitcompress.stages.verify.config import VerifyConfig
-from vitcompress.stages.verify.contestant import TEACHER, Contestant, Infer
-from vitcompress.stages.verify.latency import latency_rows
 
 
 def slowed(infer: Infer, share: float) -> Infer:

@@ -16,7 +16,7 @@ from vitcompress.pipeline.plan import STAGES
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = ("core", "exporters", "stages", "pipeline")
 """Lowest first: each may import itself and what stands before it."""
-LIBRARIES = {"analysis", "images", "models", "rewrites", "training"}
+LIBRARIES = {"analysis", "images", "judging", "models", "rewrites", "training"}
 """Folders of stages/ that are no stage but what stages share."""
 OPTIONAL = {"tensorrt", "tensorrt_rtx", "onnxruntime", "datasets", "webdataset", "tensorflow_datasets"}
 MODULES = sorted(path for layer in LAYERS for path in (ROOT / layer).rglob("*.py"))

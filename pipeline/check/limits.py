@@ -15,7 +15,7 @@ from vitcompress.pipeline.check.differences import machine
 from vitcompress.stages.gates.gate import Gate, Measurement, Verdict, verdict_on
 from vitcompress.stages.gates.names import ROLES, Chosen, chosen, parts_of
 from vitcompress.stages.gates.registry import NO_TEACHER_ENGINE
-from vitcompress.stages.training.accuracy import paired_drop
+from vitcompress.stages.judging.accuracy import paired_drop
 
 CONFIDENCE = 0.98
 """Of the intervals that the limits are tested against: a change that is exactly at its limit is taken for one beyond it

@@ -74,7 +74,7 @@ def worth(control: ControlRecord) -> str:
 
 def _at_chance(records: Records, row: AccuracyRow | None, who: str) -> Iterator[Finding]:
     """Yield that a network is no better than chance, by an exact test."""
-    from vitcompress.stages.training.chance import against_chance, chance_of  # scipy takes long to import
+    from vitcompress.stages.judging.chance import against_chance, chance_of  # scipy takes long to import
 
     images = records.verify.class_images
     if row is None or row.top1 is None or not sum(images):

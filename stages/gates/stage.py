@@ -9,7 +9,7 @@ from vitcompress.stages.gates.gate import ArtifactGate, Measured, passed
 from vitcompress.stages.gates.gate import Inputs as Inputs
 from vitcompress.stages.gates.names import Chosen, chosen, name_of, parts_of
 from vitcompress.stages.gates.registry import CHANCE, GATES
-from vitcompress.stages.training.chance import against_chance, chance_of
+from vitcompress.stages.judging.chance import against_chance, chance_of
 
 STUDENT = "student"
 """The artifact that rows about the whole run name."""

@@ -1,4 +1,7 @@
-"""The held-out images in one pass: each decoded once, prepared for every model, and known by name and digest."""
+"""The held-out images in one pass: each decoded once, prepared for every model, and known by name and digest.
+
+Importing this takes no torch; ``held_out_batches`` alone reads with its loader.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from vitcompress.core.errors import DataError
 from vitcompress.core.preprocess import PreprocessSpec
-from vitcompress.stages.images.loaders import ordered_loader
 from vitcompress.stages.images.splits import ListedSplit, printable
 
 
@@ -26,7 +26,7 @@ from vitcompress.stages.images.splits import ListedSplit, printable
 class HeldOutBatch:
     """B images, in the split's order."""
 
-    inputs: dict[PreprocessSpec, Tensor]
+    inputs: dict[PreprocessSpec, NDArray[Any]]
     """Of each preprocessing: float32 ``[B, 3, S, S]``, or uint8 ``[B, S, S, 3]``."""
     labels: NDArray[np.int64]
     """``[B]``."""
@@ -34,15 +34,17 @@ class HeldOutBatch:
     """SHA-256 of each image's pixels; empty texts where images are files."""
 
 
-def _prepared(specs: tuple[PreprocessSpec, ...], hashed: bool, image: Image.Image) -> tuple[tuple[Tensor, ...], str]:
-    """Return an image through every preprocessing, and the digest of its pixels or nothing."""
+def prepared(
+    specs: tuple[PreprocessSpec, ...], hashed: bool, image: Image.Image
+) -> tuple[tuple[NDArray[Any], ...], str]:
+    """Return an RGB image through every preprocessing, and, if it is to be ``hashed``, the SHA-256 of its pixels."""
     resized: dict[tuple[Any, ...], NDArray[np.uint8]] = {}
     inputs = []
     for spec in specs:
         key = (spec.size, spec.crop_pct, spec.crop_mode, spec.interpolation)  # all but scaling: pixels are shared
         if key not in resized:
             resized[key] = spec.pixels(image)
-        inputs.append(torch.from_numpy(spec.prepared(resized[key])))
+        inputs.append(spec.prepared(resized[key]))
     if not hashed:
         return tuple(inputs), ""
     width, height = image.size
@@ -56,9 +58,12 @@ def held_out_batches(
 
     A DataError is raised if an image cannot be read.
     """
-    preparation = partial(_prepared, tuple(specs), _files_root(split) is None)
+    from vitcompress.stages.images.loaders import ordered_loader
+
+    preparation = partial(prepared, tuple(specs), _files_root(split) is None)
     for (inputs, pixels), labels in ordered_loader(split, preparation, batch_size=batch_size, workers=workers):
-        yield HeldOutBatch(dict(zip(specs, inputs, strict=True)), labels.numpy(), tuple(pixels))
+        arrays = [each.numpy() for each in inputs]
+        yield HeldOutBatch(dict(zip(specs, arrays, strict=True)), labels.numpy(), tuple(pixels))
 
 
 def _files_root(split: Any) -> Path | None:

@@ -20,14 +20,13 @@ from vitcompress.core.errors import ResultError, UsageError
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.words import counted
 from vitcompress.stages.images.sources import Images, StreamSplit
+from vitcompress.stages.judging.accuracy import correct, paired_drop
+from vitcompress.stages.judging.chance import better_by_a_standard_error
 from vitcompress.stages.teacher.config import TeacherConfig
 from vitcompress.stages.teacher.probe import install, linear_heads
 from vitcompress.stages.teacher.probing import Probe, answers, probe_of
 from vitcompress.stages.teacher.tuning import FEWEST, hold_out, labels_of
-from vitcompress.stages.training.accuracy import paired_drop
 from vitcompress.stages.training.callbacks.best import BestWeights
-from vitcompress.stages.training.chance import better_by_a_standard_error
-from vitcompress.stages.training.evaluate import correct
 from vitcompress.stages.training.job import Job
 from vitcompress.stages.training.loop import train
 

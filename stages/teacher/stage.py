@@ -17,16 +17,16 @@ from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.records import DataRecord, ModelSpec, TeacherRecord
 from vitcompress.stages.images.loaders import eval_loader, mix_of, train_loader, train_views
 from vitcompress.stages.images.sources import Images, recorded_images
+from vitcompress.stages.judging.accuracy import correct, top1
+from vitcompress.stages.judging.chance import against_chance, chance_of
 from vitcompress.stages.models.build import build_model, cost_of, preprocess_of, pretrained_model, size_change
 from vitcompress.stages.models.geometry import shape_of
 from vitcompress.stages.models.weights import all_finite, load_checkpoint, save_weights
 from vitcompress.stages.teacher.adapt import Surroundings, adapt
 from vitcompress.stages.teacher.config import TeacherConfig
 from vitcompress.stages.teacher.probing import answers
-from vitcompress.stages.training.chance import against_chance, chance_of
 from vitcompress.stages.training.compilation import compile_in_place
 from vitcompress.stages.training.device import make_accelerator
-from vitcompress.stages.training.evaluate import correct, top1
 from vitcompress.stages.training.job import Job
 from vitcompress.stages.training.loop import train
 

@@ -22,13 +22,14 @@ from torch import Tensor
 from vitcompress.core.context import Context
 from vitcompress.core.errors import ResultError, RunInterrupted, UsageError
 from vitcompress.stages.images.loaders import seeded
+from vitcompress.stages.judging.accuracy import top1
 from vitcompress.stages.training.callbacks.average import Average
 from vitcompress.stages.training.callbacks.callback import Callback
 from vitcompress.stages.training.callbacks.metrics import Metrics
 from vitcompress.stages.training.checkpoint import Progress, find_checkpoint, save_checkpoint
 from vitcompress.stages.training.config import TrainingConfig
 from vitcompress.stages.training.device import make_accelerator
-from vitcompress.stages.training.evaluate import predict_each, top1
+from vitcompress.stages.training.evaluate import predict_each
 from vitcompress.stages.training.interrupt import StopRequest, stop_on_signal
 from vitcompress.stages.training.job import Job, Trained, TrainingState
 from vitcompress.stages.training.monitor import Pace

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from vitcompress.core.files import reference, write_atomic
 from vitcompress.core.record import FileRef
-from vitcompress.stages.verify.contestant import Contestant
-from vitcompress.stages.verify.held_out import NO_ANSWER, HeldOut
+from vitcompress.stages.judging.answers import NO_ANSWER, HeldOut
+from vitcompress.stages.judging.contestant import Contestant
 
 
 def write_answers(root: Path, models: Sequence[Contestant], held_out: HeldOut, classes: Sequence[str]) -> FileRef:

@@ -18,10 +18,10 @@ from typing import Any
 import accelerate.checkpointing
 
 import vitcompress.stages.distill.cache.store
+import vitcompress.stages.judging.answers
 import vitcompress.stages.models.weights
 import vitcompress.stages.training.checkpoint
 import vitcompress.stages.training.loop
-import vitcompress.stages.verify.held_out
 from vitcompress.__main__ import process
 from vitcompress.core.rundir import RunDirectory
 from vitcompress.pipeline import runner
@@ -89,7 +89,7 @@ MOMENTS: dict[str, tuple[Any, str, Callable[..., bool]]] = {
     # no training, no loader
     "fold": (runner, "carry_out", lambda _, stage, *__: stage.name == "fold"),
     # held-out images are loaded and asked about
-    "verifying": (stages.verify.held_out.Answers, "of", every),
+    "verifying": (stages.judging.answers.Answers, "of", every),
 }
 
 

@@ -22,11 +22,10 @@ from vitcompress.stages.distill.config import DistillConfig
 from vitcompress.stages.distill.control.config import ControlJob
 from vitcompress.stages.images.held_out import held_out_batches
 from vitcompress.stages.images.sources import recorded_images
+from vitcompress.stages.judging.accuracy import correct, paired_drop
 from vitcompress.stages.models.build import build_model
 from vitcompress.stages.models.weights import all_finite, load_own, save_weights
-from vitcompress.stages.training.accuracy import paired_drop
 from vitcompress.stages.training.device import make_accelerator
-from vitcompress.stages.training.evaluate import correct
 from vitcompress.stages.training.loop import train
 from vitcompress.stages.training.processes import from_main
 
@@ -109,7 +108,7 @@ def with_gain(control: ControlRecord, inputs: Inputs, context: Context) -> Contr
     """Return ``control`` with its answers and the gain of the distilled student, both in float32.
 
     The gain is the distilled student's top-1 less the control's, with the paired interval of Bonett & Price (2012)
-    that the drop against the teacher has (``stages.training.accuracy``).
+    that the drop against the teacher has (``stages.judging.accuracy``).
     """
     assert control.weights is not None  # noqa: S101 - it was trained
     device, spec = make_accelerator(context.device).device, inputs.student.preprocess
@@ -121,7 +120,7 @@ def with_gain(control: ControlRecord, inputs: Inputs, context: Context) -> Contr
     split = recorded_images(inputs.data)[1].val
     with torch.inference_mode():
         for batch in held_out_batches(split, [spec], batch_size=_BATCH, workers=context.workers):
-            images = batch.inputs[spec].to(device)
+            images = torch.from_numpy(batch.inputs[spec]).to(device)
             for network, found in zip(networks, right, strict=True):
                 found.append(correct(network(images).float().cpu().numpy(), batch.labels))
     distilled, alone = (np.concatenate(found) for found in right)

@@ -12,7 +12,7 @@ from made_runs import made, written
 from vitcompress.pipeline.check.command import check, renew
 from vitcompress.pipeline.check.config import CheckConfig
 from vitcompress.stages.gates.config import GatesConfig
-from vitcompress.stages.training.accuracy import share_interval
+from vitcompress.stages.judging.accuracy import share_interval
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 PAGE = "\n".join((DOCS / name).read_text() for name in ("gates.md", "check.md"))

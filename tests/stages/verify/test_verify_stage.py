@@ -30,10 +30,11 @@ from vitcompress.stages.export import stage as export_stage
 from vitcompress.stages.export.config import ExportConfig
 from vitcompress.stages.fold import stage as fold_stage
 from vitcompress.stages.fold.config import FoldConfig
-from vitcompress.stages.verify import memory, stage
+from vitcompress.stages.judging import memory
+from vitcompress.stages.judging.contestant import Contestant
+from vitcompress.stages.judging.latency import throughput_rows
+from vitcompress.stages.verify import stage
 from vitcompress.stages.verify.config import VerifyConfig
-from vitcompress.stages.verify.contestant import Contestant
-from vitcompress.stages.verify.latency import throughput_rows
 from vitcompress.stages.verify.stage import Inputs
 
 QUICK = VerifyConfig(batch_sizes=(1, 8), throughput_batches=(), latency_seconds=0.1, threads=1, memory=False)

@@ -20,8 +20,8 @@ from vitcompress.stages.distill import stage as distill_stage
 from vitcompress.stages.distill.control import stage
 from vitcompress.stages.distill.control.config import ControlConfig, control_job, labels_alone
 from vitcompress.stages.distill.control.stage import Inputs
+from vitcompress.stages.judging.accuracy import paired_drop
 from vitcompress.stages.models.weights import save_weights
-from vitcompress.stages.training.accuracy import paired_drop
 
 
 def given(context: Context, digits_folder: Path) -> Inputs:

@@ -20,6 +20,22 @@ ECE_BINS = 15
 """As in Guo et al. (2017)."""
 
 
+def correct(logits: NDArray[np.floating], labels: NDArray[np.integer], k: int = 1) -> NDArray[np.bool_]:
+    """Return whether each image's label is among the ``k`` highest of ``logits [N, K]``; ``labels [N]``. Bool ``[N]``.
+
+    Equal logits rank by class number, as argmax does. A row with a NaN anywhere is wrong.
+    """
+    own = np.take_along_axis(logits, labels[:, None], axis=1)
+    earlier = np.arange(logits.shape[1])[None, :] < labels[:, None]
+    ahead = np.count_nonzero((logits > own) | ((logits == own) & earlier), axis=1)
+    return np.asarray((ahead < k) & ~np.isnan(logits).any(axis=1), dtype=np.bool_)
+
+
+def top1(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
+    """Return percent of images whose label has the highest of ``logits [N, K]``."""
+    return float(100 * correct(logits, labels).mean())
+
+
 def share_interval(right: Correct) -> tuple[float, float, float]:
     """Return percent right among ``right [N]``, and its 95 % score interval (Wilson 1927)."""
     count = right.size

@@ -5,16 +5,17 @@ Shapes: B images of a batch, N in all, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from vitcompress.stages.images.held_out import held_out_batches, image_names, images_digest
-from vitcompress.stages.training.evaluate import correct
-from vitcompress.stages.verify.contestant import Contestant
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.stages.images.held_out import HeldOutBatch
+from vitcompress.stages.judging.accuracy import correct
+from vitcompress.stages.judging.contestant import Contestant
 
 BATCH = 8
 """Images a batch; fewer where an engine takes fewer."""
@@ -71,23 +72,27 @@ class HeldOut:
     """Of each model, in the order given; None for one that cannot run here."""
 
 
-def ask(models: Sequence[Contestant], split: Any, classes: Sequence[str], *, workers: int) -> HeldOut:
-    """Return the answers of all ``models`` to all images of ``split``; a DataError is raised for one not readable."""
+Reader = Callable[[Sequence[PreprocessSpec], int], Iterable[HeldOutBatch]]
+"""Reads all held-out images in order: their preprocessings, and images a batch."""
+
+
+def ask(
+    models: Sequence[Contestant], read: Reader
+) -> tuple[NDArray[np.int64], tuple[str, ...], tuple[Answers | None, ...]]:
+    """Return the labels ``[N]`` of all held-out images, the digests of their pixels, and what each model answers.
+
+    Digests are empty texts where images are files (``HeldOutBatch.pixels``); the answers of a model that cannot run
+    here are None. Errors are those of ``read``.
+    """
     batch = min([BATCH, *(each.max_batch for each in models if each.infer and each.max_batch)])
     specs = list(dict.fromkeys(each.spec for each in models if each.infer))
     parts: list[list[Answers]] = [[] for _ in models]
     labels: list[NDArray[np.int64]] = []
     pixels: list[str] = []
-    for images in held_out_batches(split, specs, batch_size=batch, workers=workers):
+    for images in read(specs, batch):
         labels.append(images.labels)
         pixels.extend(images.pixels)
         for each, answers in zip(models, parts, strict=True):
             if each.infer:
-                answers.append(Answers.of(each.infer(images.inputs[each.spec].numpy()), images.labels))
-    every = np.concatenate(labels)
-    return HeldOut(
-        names=image_names(split, len(every)),
-        labels=every,
-        digest=images_digest(split, classes, every, pixels),
-        answers=tuple(Answers.joined(part) if part else None for part in parts),
-    )
+                answers.append(Answers.of(each.infer(images.inputs[each.spec]), images.labels))
+    return np.concatenate(labels), tuple(pixels), tuple(Answers.joined(part) if part else None for part in parts)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from crafted_answers import held_out, named, said
 
-from vitcompress.stages.verify.flips import SHOWN, flip_tables
+from vitcompress.stages.judging.flips import SHOWN, flip_tables
 
 TEACHER, PLAIN, ONNX = named("teacher", "torch"), named("plain", "torch"), named("plain", "onnx")
 

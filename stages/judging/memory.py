@@ -10,7 +10,7 @@ from vitcompress.core.artifact_records import Runtime
 from vitcompress.core.errors import CompressError
 from vitcompress.core.measured_records import MemoryRow
 from vitcompress.exporters.memory import Memory, memory_of
-from vitcompress.stages.verify.contestant import Contestant
+from vitcompress.stages.judging.contestant import Contestant
 
 
 def memory_rows(contestants: Sequence[Contestant], batch: int, threads: int) -> tuple[MemoryRow, ...]:

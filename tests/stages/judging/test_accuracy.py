@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vitcompress.stages.training.accuracy import calibration_error, paired_drop, share_interval
-from vitcompress.stages.training.chance import (
+from vitcompress.stages.judging.accuracy import calibration_error, correct, paired_drop, share_interval, top1
+from vitcompress.stages.judging.chance import (
     against_chance,
     better_by_a_standard_error,
     chance_of,
@@ -122,3 +122,21 @@ def test_a_standard_error_by_hand() -> None:
         one, other = outcomes(100, 10, k)
         assert better_by_a_standard_error(one, other) == more
         assert not better_by_a_standard_error(other, one)
+
+
+def test_top1_and_top5_of_known_logits() -> None:
+    logits = np.array([[0, 1, 2, 3, 4, 5, 6.0]] * 3, dtype=np.float32)
+    labels = np.array([6, 2, 0])
+    assert top1(logits, labels) == pytest.approx(100 / 3)
+    assert correct(logits, labels, k=5).tolist() == [True, True, False]
+
+
+def test_top1_agrees_with_argmax_ties_included() -> None:
+    rng = np.random.default_rng(0)
+    logits, labels = rng.integers(0, 4, (500, 6)).astype(np.float32), rng.integers(0, 6, 500)
+    np.testing.assert_array_equal(correct(logits, labels), logits.argmax(1) == labels)
+
+
+def test_nan_counts_as_wrong_wherever_it_is() -> None:
+    logits = np.array([[2.0, 1.0], [2.0, np.nan], [np.nan, 1.0], [np.nan, np.nan]])
+    assert correct(logits, np.zeros(4, int)).tolist() == [True, False, False, False]

@@ -9,8 +9,8 @@ import numpy as np
 
 from vitcompress.core.artifact_records import Precision, Runtime
 from vitcompress.core.preprocess import PreprocessSpec
-from vitcompress.stages.verify.contestant import Contestant
-from vitcompress.stages.verify.held_out import Answers, HeldOut
+from vitcompress.stages.judging.answers import Answers, HeldOut
+from vitcompress.stages.judging.contestant import Contestant
 
 SPEC = PreprocessSpec(size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 

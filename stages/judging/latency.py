@@ -19,8 +19,8 @@ from vitcompress.exporters.latency import (
     speedup_interval,
 )
 from vitcompress.exporters.latency.sessions import FEWEST
-from vitcompress.stages.verify.config import VerifyConfig
-from vitcompress.stages.verify.contestant import TEACHER, Contestant, batch_of
+from vitcompress.stages.judging.config import VerifyConfig
+from vitcompress.stages.judging.contestant import TEACHER, Contestant, batch_of
 
 Images = Mapping[PreprocessSpec, NDArray[Any]]
 """Input of every preprocessing ``[n, ...]``, as its contestants take it; repeated where a batch is larger."""

@@ -9,9 +9,9 @@ import numpy as np
 
 from vitcompress.core.bits import packed
 from vitcompress.core.measured_records import AccuracyRow
-from vitcompress.stages.training.accuracy import calibration_error, paired_drop, share_interval
-from vitcompress.stages.verify.contestant import TEACHER, Contestant
-from vitcompress.stages.verify.held_out import HeldOut
+from vitcompress.stages.judging.accuracy import calibration_error, paired_drop, share_interval
+from vitcompress.stages.judging.answers import HeldOut
+from vitcompress.stages.judging.contestant import TEACHER, Contestant
 
 
 def accuracy_rows(models: Sequence[Contestant], held_out: HeldOut, classes: int) -> tuple[AccuracyRow, ...]:

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitcompress.core.measured_records import Flip, FlipTable
-from vitcompress.stages.verify.contestant import TEACHER, Contestant
-from vitcompress.stages.verify.held_out import NO_ANSWER, Answers, HeldOut
+from vitcompress.stages.judging.answers import NO_ANSWER, Answers, HeldOut
+from vitcompress.stages.judging.contestant import TEACHER, Contestant
 
 SHOWN = 24
 """Images shown of each artifact, at most."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.special
 
-from vitcompress.stages.verify.held_out import NO_ANSWER, Answers
+from vitcompress.stages.judging.answers import NO_ANSWER, Answers
 
 NAN, INF = float("nan"), float("inf")
 

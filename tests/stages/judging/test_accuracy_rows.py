@@ -5,8 +5,8 @@ import pytest
 from crafted_answers import held_out, named, said
 
 from vitcompress.core.bits import unpacked
-from vitcompress.stages.training.accuracy import paired_drop, share_interval
-from vitcompress.stages.verify.accuracy_rows import accuracy_rows
+from vitcompress.stages.judging.accuracy import paired_drop, share_interval
+from vitcompress.stages.judging.accuracy_rows import accuracy_rows
 
 LABELS = [0, 0, 1, 1, 2, 2]
 TEACHER = said(LABELS, [0, 0, 1, 1, 2, 0], 0.9)

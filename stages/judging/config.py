@@ -1,0 +1,46 @@
+"""Settings of measuring (torch-free)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+
+from pydantic import ConfigDict, Field, model_validator
+
+from vitcompress.core.record import Record
+
+THROUGHPUT_SHARE = 0.15
+"""Share of the latency budget that the throughput curve may take of it, where there is one."""
+
+
+class VerifyConfig(Record):
+    """How long and how carefully the artifacts are measured."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    batch_sizes: tuple[Annotated[int, Field(gt=0)], ...] = (1, 8)
+    """Batch sizes, images, at which latency is measured; 1 must be among them, for the gates read it."""
+    throughput_batches: tuple[Annotated[int, Field(gt=0)], ...] = (1, 2, 4, 8, 16)
+    """Batch sizes, images, of the throughput curve of the teacher and the deployed graph; empty for no curve."""
+    latency_seconds: float = Field(60.0, gt=0, allow_inf_nan=False)
+    """Seconds for all timing together, shared out over batch sizes and runtimes; 15 % of them for the throughput curve.
+    Models are opened at least 5 times at each, however little time that leaves."""
+    tight: float = Field(0.01, ge=0, lt=1)
+    """Relative half-width of the 95 % interval of every speed-up at which timing stops before its seconds are spent;
+    0 always spends them."""
+    threads: int = Field(0, ge=0)
+    """CPU threads of a session; 0: all physical cores this process may use."""
+    memory: bool = True
+    """Whether the memory that each artifact needs is measured, each in a process of its own (about a second)."""
+
+    @property
+    def seconds_for_latency(self) -> float:
+        """Seconds of ``latency_seconds`` that are not the throughput curve's."""
+        return self.latency_seconds * (1 - THROUGHPUT_SHARE if self.throughput_batches else 1)
+
+    @model_validator(mode="after")
+    def _batch_sizes_usable(self) -> Self:
+        if 1 not in self.batch_sizes or len(set(self.batch_sizes)) != len(self.batch_sizes):
+            raise ValueError(f"batch_sizes is {list(self.batch_sizes)}; give distinct sizes with 1 among them.")
+        if len(set(self.throughput_batches)) != len(self.throughput_batches):
+            raise ValueError(f"throughput_batches is {list(self.throughput_batches)}; give distinct sizes.")
+        return self
