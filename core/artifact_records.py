@@ -159,6 +159,10 @@ class ExportRecord(Record):
     missing: dict[Precision, str] = Field(default_factory=dict)
     """Precisions asked for of which there is no ONNX graph, with the reason."""
     teacher: OnnxArtifact
+    """In fp32."""
+    teacher_reduced: dict[Precision, OnnxArtifact] = Field(default_factory=dict)
+    teacher_engines: tuple[EngineArtifact, ...] = ()
+    """What student's engines are compared with: the teacher's, of the same flavours and precisions, built or not."""
     teacher_preprocess: PreprocessSpec
     engines: tuple[EngineArtifact, ...] = ()
     engines_why: str = ""
@@ -170,6 +174,11 @@ class ExportRecord(Record):
     def artifacts(self) -> tuple[Artifact, ...]:
         """Every artifact of the deployed graph: ONNX from fp32 on, then engines, built or not."""
         return (self.student[self.deployed], *self.reduced.values(), *self.engines)
+
+    @property
+    def teacher_artifacts(self) -> tuple[Artifact, ...]:
+        """Every artifact of the teacher: ONNX from fp32 on, then engines, built or not."""
+        return (self.teacher, *self.teacher_reduced.values(), *self.teacher_engines)
 
     def onnx(self, precision: Precision) -> OnnxArtifact | None:
         """Return the deployed graph in a precision."""
