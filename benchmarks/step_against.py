@@ -67,10 +67,13 @@ def serve(tree: Path, variant: str, teacher: str, student: str, args: str, batch
     import step_variants
 
     from vitcompress.stages.models.build import input_size
+    from vitcompress.stages.models.families.registry import family_of
 
     with tempfile.TemporaryDirectory() as folder:
         setting = step_variants.Setting(teacher, student, json.loads(args), batch, rounds, Path(folder))
-        step = step_variants.make(variant, setting, input_size(setting.args, step_variants.networks(setting)[1]))
+        teacher_and_student = step_variants.networks(setting)
+        _ = [family_of(network) for network in teacher_and_student]  # found now, as in a run
+        step = step_variants.make(variant, setting, input_size(setting.args, teacher_and_student[1]))
         if not Path(step_variants.training_loop.__file__).resolve().is_relative_to(tree):
             raise SystemExit(f"not the code of {tree}: {step_variants.training_loop.__file__}")
         for _ in sys.stdin:

@@ -32,6 +32,7 @@ from vitcompress.stages.distill.config import DistillConfig
 from vitcompress.stages.distill.model import AdaptedTeacher, FrozenTeacher, TappedStudent
 from vitcompress.stages.distill.pairs import layer_pairs, teacher_layers
 from vitcompress.stages.images.loaders import ViewKey, train_loader
+from vitcompress.stages.models.families.registry import family_of
 from vitcompress.stages.models.names import resolve_architecture
 from vitcompress.stages.training import loop as training_loop
 from vitcompress.stages.training.compilation import compile_in_place
@@ -199,6 +200,7 @@ def our_step(
     adapted = AdaptedTeacher(network, teacher_layers(pairs), HALF, HALF, precision=precision)
     teacher: FrozenTeacher | None = FrozenTeacher(adapted).to(setting.device)
     tapped = TappedStudent(student, pairs)
+    _ = family_of(network), family_of(student)  # found now, as in a run, or compiled code is cut where it is searched
     if compiled:
         compile_in_place(tapped, *([] if cached else [adapted]), graphs=graphs)
     views: Any = Pictures(setting.batch * setting.steps, size)

@@ -73,8 +73,8 @@ def make_accelerator(
         dataloader_config=DataLoaderConfiguration(split_batches=True, non_blocking=use_gpu),
         kwargs_handlers=[
             InitProcessGroupKwargs(timeout=PATIENCE),
-            # Gradients lie in the buckets that are sent. No static_graph: it would let DDP skip a search for unused
-            # parameters that is not done here, and its first backward cannot be followed by those of measured terms.
+            # Gradients lie in the buckets that are sent. No static_graph (tried with torch 2.14 and gloo): where terms
+            # are measured in the first step, processes kept gradients of their own; accumulation failed an assertion.
             DistributedDataParallelKwargs(gradient_as_bucket_view=True),
         ],
     )

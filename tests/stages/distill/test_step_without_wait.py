@@ -8,12 +8,15 @@ import pytest
 import torch
 from distill_run import config
 from reading_guard import guarded
-from small_run import LIGHT_AUGMENT
+from small_run import LIGHT_AUGMENT, SPEC, seeded_model
 
 from vitcompress.core.context import Context
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.core.records import ModelSpec
 from vitcompress.stages.distill import stage
 from vitcompress.stages.distill.config import FeatureTerm
 from vitcompress.stages.distill.job import Inputs
+from vitcompress.stages.distill.model import AdaptedTeacher
 from vitcompress.stages.training.device import Beside
 
 FEATURES = (FeatureTerm(), FeatureTerm(kind="mse", pairs=((0, 0), (1, 2)), match="projector"))
@@ -39,6 +42,20 @@ def test_no_step_waits_and_the_student_is_that_of_a_cpus_way(
     again = stage.run(settings, inputs, Context(**{**vars(context), "fingerprint": "another"}))
     assert waiting.steps == again.steps == 8
     assert again.identity() == plain.identity()  # bit by bit: the weights' digest is in it
+
+
+def test_resizing_is_compiled_together_with_the_teacher() -> None:
+    """One graph, nothing of it in Python."""
+    own = PreprocessSpec(size=48, mean=(0.4,) * 3, std=(0.2,) * 3)
+    network = seeded_model(
+        ModelSpec(arch="vit_tiny_patch16_224", args={"img_size": 48, "patch_size": 8, "embed_dim": 24, "depth": 2,
+                                                     "num_heads": 3}, num_classes=10)
+    )  # fmt: skip
+    teacher = AdaptedTeacher(network, (1,), own=own, student=SPEC)
+    images = torch.randn(2, 3, 32, 32)
+    wanted = teacher(images)  # finds the family too, as a run does before it compiles
+    compiled: Any = torch.compile(teacher, backend="eager", fullgraph=True, dynamic=False)
+    torch.testing.assert_close(compiled(images), wanted)
 
 
 class Stream:
