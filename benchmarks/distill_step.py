@@ -86,7 +86,7 @@ def measure(setting: Setting, size: int, rounds: int, warmup: int) -> dict[str, 
             started = time.perf_counter()
             loss, spent = steps[variant]()
             took = time.perf_counter() - started
-            losses[variant] += [before, loss]
+            losses[variant] += [float(before), float(loss)]
             if number >= warmup:
                 seconds[variant].append(took)
                 parts[variant].append(spent)

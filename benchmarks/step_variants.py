@@ -32,17 +32,20 @@ from vitcompress.stages.distill.config import DistillConfig
 from vitcompress.stages.distill.model import AdaptedTeacher, FrozenTeacher, TappedStudent
 from vitcompress.stages.distill.pairs import layer_pairs, teacher_layers
 from vitcompress.stages.images.loaders import ViewKey, train_loader
+from vitcompress.stages.models.families.registry import family_of
 from vitcompress.stages.models.names import resolve_architecture
 from vitcompress.stages.training import loop as training_loop
 from vitcompress.stages.training.compilation import compile_in_place
 from vitcompress.stages.training.job import Job
 from vitcompress.stages.training.loop import Training
-from vitcompress.stages.training.optimizer import clip_gradients
+from vitcompress.stages.training.optimizer import take_step
 
 CLASSES = 1000
 PLAIN, LIVE, CACHED = "plain eager loop", "ours, live teacher, compiled", "ours, cached teacher, compiled"
 SHORT = "ours, live teacher in bfloat16, compiled"
 VARIANTS = (PLAIN, LIVE, SHORT, CACHED)
+WITHOUT = ("reading late", "channels last", "the teacher beside")
+"""What a step on a GPU can be measured without; the loop has no setting for it."""
 HALF = PreprocessSpec(size=1, mean=(0.5,) * 3, std=(0.5,) * 3)
 """Both networks take the images as they are; what they show does not matter here."""
 
@@ -129,8 +132,8 @@ def batches(views: Any, batch: int) -> Iterator[Any]:
         yield from loader
 
 
-Step = Callable[[], tuple[float, dict[str, float]]]
-"""One step: its loss, and seconds by part."""
+Step = Callable[[], tuple[Tensor, dict[str, float]]]
+"""One step: its loss, which is not read yet, and seconds by part."""
 
 
 def plain_step(setting: Setting, config: DistillConfig, size: int, precision: torch.dtype = torch.float32) -> Step:
@@ -153,10 +156,10 @@ def plain_step(setting: Setting, config: DistillConfig, size: int, precision: to
         found = torch.fft.rfft2(tap.float(), norm="ortho")
         return torch.stack([found.real, found.imag], dim=-1)
 
-    def step() -> tuple[float, dict[str, float]]:
+    def step() -> tuple[Tensor, dict[str, float]]:
         clock = Clock()
         with clock.running("data"):
-            images, labels = (part.to(setting.device) for part in next(data))
+            images, labels = (part.to(setting.device, non_blocking=True) for part in next(data))
         with clock.running("teacher"), torch.no_grad(), short:
             teacher_logits, teacher_tap = tapped(teacher, images, last_teacher)
         with clock.running("student forward"), short:
@@ -174,23 +177,32 @@ def plain_step(setting: Setting, config: DistillConfig, size: int, precision: to
             loss.backward()
         with clock.running("optimizer"):
             optimizer.step()
-        return float(loss.detach()), dict(clock.spent)
+        return loss.detach(), dict(clock.spent)
 
     return step
 
 
 def our_step(
-    setting: Setting, config: DistillConfig, size: int, context: Context, *, cached: bool, compiled: bool = True
+    setting: Setting,
+    config: DistillConfig,
+    size: int,
+    context: Context,
+    *,
+    cached: bool,
+    compiled: bool = True,
+    without: str = "",
 ) -> Step:
-    """A step of `compress run`: its job, its loop, its cache."""
+    """A step of `compress run`: its job, its loop, its cache; ``without`` is one of ``WITHOUT``."""
+    graphs = compiled and config.compile == "graphs"
     network, student = networks(setting)
     pairs = layer_pairs(config, len(student.blocks), len(network.blocks))
     precision = torch.bfloat16 if config.teacher_precision == "bfloat16" else torch.float32
     adapted = AdaptedTeacher(network, teacher_layers(pairs), HALF, HALF, precision=precision)
     teacher: FrozenTeacher | None = FrozenTeacher(adapted).to(setting.device)
     tapped = TappedStudent(student, pairs)
+    _ = family_of(network), family_of(student)  # found now, as in a run, or compiled code is cut where it is searched
     if compiled:
-        compile_in_place(tapped, *([] if cached else [adapted]))
+        compile_in_place(tapped, *([] if cached else [adapted]), graphs=graphs)
     views: Any = Pictures(setting.batch * setting.steps, size)
     if cached and teacher is not None:
         device = torch.device(setting.device)
@@ -201,6 +213,8 @@ def our_step(
         views, teacher = CachedViews(views, store), None
     clock = Clock()
     if teacher is not None:
+        if graphs or without == "the teacher beside":
+            teacher.beside = None
         teacher.forward = clock.wrap("teacher", teacher.forward)  # type: ignore[method-assign]
     loss = clock.wrap("losses", partial(distill_job._loss, config, pairs, teacher))
     job = Job(
@@ -216,22 +230,22 @@ def our_step(
     training = Training(job, config, 1, context)
     training.model.train()
     accelerator = training.accelerator
+    accelerator.asynchronous &= without != "reading late"
+    accelerator.channels_last &= without != "channels last"
     accelerator.backward = clock.wrap("backward", accelerator.backward)
-    training.optimizer.step = clock.wrap("optimizer", training.optimizer.step)
     training.optimizer.zero_grad = clock.wrap("optimizer", training.optimizer.zero_grad)
     training.average.saved.update = clock.wrap("averaged weights", training.average.saved.update)  # type: ignore[union-attr,method-assign]
     data = batches(views, setting.batch)
-    norm = clock.wrap("optimizer", clip_gradients)
+    update = clock.wrap("optimizer", take_step)
 
-    def step() -> tuple[float, dict[str, float]]:
+    def step() -> tuple[Tensor, dict[str, float]]:
         clock.spent.clear()
-        training_loop.clip_gradients = norm  # every variant has its own clock
-        before = sum(training.progress.sums.values())
+        training_loop.take_step = update  # every variant has its own clock
         with clock.running("loop"):
             with clock.running("data"):
-                batch = [part.to(setting.device) for part in next(data)]
+                batch = [part.to(setting.device, non_blocking=True) for part in next(data)]
             training.step(*batch)
-        return sum(training.progress.sums.values()) - before, dict(clock.spent)
+        return training.readings.kept.pop().terms.sum(), dict(clock.spent)
 
     return step
 

@@ -207,7 +207,7 @@ def compilation(config: Training, facts: TrainingFacts) -> Choice | None:
     epochs = _length(config, facts)[0]
     # Backward costs twice what forward does.
     operations = float(facts.images) * epochs * (3 * facts.own + _teacher_beside(config, facts)) if epochs else 0.0
-    compiled, why = decide(config.compile, facts.device, operations)
+    compiled, why = decide(config.compile, facts.device, operations, facts.parts)
     return Choice("on" if compiled else "off", why) if config.compile == "auto" else None
 
 

@@ -111,8 +111,11 @@ def networks_of(config: DistillConfig, inputs: Inputs, context: Context) -> Netw
     theirs = _tap_shapes(inputs.teacher, teacher_layers(pairs))
     set_seed(context.seed)  # of the projectors' first weights
     student = with_taps(network, pairs, ours, theirs)
-    if config.compile == "on":
-        compile_in_place(student, *([teacher.teacher] if teacher else []))
+    if config.compiles:
+        graphs = config.compile == "graphs"
+        compile_in_place(student, *([teacher.teacher] if teacher else []), graphs=graphs)
+        if graphs and teacher:
+            teacher.beside = None  # both networks' graphs share one pool of memory, so they must run in turn
     return Networks(pairs, student, teacher)
 
 
@@ -220,14 +223,15 @@ def _loss(
     *cached: Tensor,
 ) -> dict[str, Tensor]:
     """Return the terms of one batch; its parts are those of ``Loaders.train``, labels also probabilities ``[B, K]``."""
+    asked = None if cached or teacher is None else teacher.ask(images)
     logits, taps = student(images)
     layers = teacher_layers(pairs)
     teacher_logits, teacher_taps = None, list[Tensor]()
     if cached:
         first_tap = len(cached) - len(layers)
         teacher_logits, teacher_taps = cached[0] if first_tap else None, list(cached[first_tap:])
-    elif teacher is not None:
-        teacher_logits, teacher_taps = teacher(images)
+    elif asked is not None:
+        teacher_logits, teacher_taps = asked()
     by_layer = dict(zip(layers, teacher_taps, strict=True))
     compared = [(pair, tap, by_layer[pair.teacher]) for pair, tap in zip(pairs, taps, strict=True)]
     return distillation_terms(config, logits, teacher_logits, labels, compared)

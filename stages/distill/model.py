@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from vitcompress.stages.distill.pairs import LayerPair, Shape, student_layers
 from vitcompress.stages.models.build import logits_and_taps, tapped_block
 from vitcompress.stages.models.students import layer_groups_of, no_weight_decay_of, taps_alone
 from vitcompress.stages.models.talking_heads import freeze_talking_heads
+from vitcompress.stages.training.device import Answers, Beside
 
 TEACHER_VERSION = 2
 """Raised when ``AdaptedTeacher`` computes its answers in another way: the last bits of cached ones differ then."""
@@ -124,7 +126,7 @@ class AdaptedTeacher(nn.Module):
             images = F.interpolate(images, size=(self.size, self.size), mode="bicubic", antialias=True)
         return images
 
-    def forward(self, images: Tensor) -> tuple[Tensor | None, list[Tensor]]:
+    def forward(self, images: Tensor) -> Answers:
         """Return logits ``[B, K]`` (None if not wanted) and the taps."""
         adapted = self.adapted(images).to(self.precision)
         if self.logits:
@@ -135,12 +137,25 @@ class AdaptedTeacher(nn.Module):
 class FrozenTeacher(nn.Module):
     """An adapted teacher that keeps nothing for gradients."""
 
+    beside: Beside | None
+    """Where it runs while the student does; None for one after the other."""
+
     def __init__(self, teacher: AdaptedTeacher) -> None:
         super().__init__()
-        self.teacher = teacher
+        self.teacher, self.beside = teacher, Beside()
 
-    def forward(self, images: Tensor) -> tuple[Tensor | None, list[Tensor]]:
-        """Return logits and taps as ordinary tensors that a loss can use, in the teacher's precision."""
+    def forward(self, images: Tensor) -> Answers:
+        """Return logits and taps as ordinary tensors that a loss can use, in the teacher's precision.
+
+        Not in inference mode: autograd keeps taps for the student's gradient, and would want a copy of each.
+        """
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-            answers: tuple[Tensor | None, list[Tensor]] = self.teacher(images)
+            answers: Answers = self.teacher(images)
         return answers
+
+    def ask(self, images: Tensor) -> Callable[[], Answers]:
+        """Start on the images; the function returned gives the answers, and is to be called after the student's."""
+        if self.beside is not None:
+            return self.beside.start(self, images)
+        answers: Answers = self(images)
+        return lambda: answers

@@ -184,8 +184,8 @@ def fitting_job(
         smoothing = 0.0 if labels.is_floating_point() else config.label_smoothing  # mixed labels are smoothed already
         return {"labels": F.cross_entropy(network(batch).float(), labels, label_smoothing=smoothing)}
 
-    if config.compile == "on":
-        compile_in_place(model)
+    if config.compiles:
+        compile_in_place(model, graphs=config.compile == "graphs")
     return Job(
         name="teacher",
         model=model,

@@ -38,7 +38,9 @@ class Progress:
     seconds: float = 0.0
     """Wall time of training so far, all sessions."""
     sums: dict[str, float] = field(default_factory=dict)
-    """Sum of each loss term over the current epoch's batches."""
+    """Sum of each loss term over the current epoch's batches whose terms are finite."""
+    summed: int = 0
+    """So many batches, of those that were read (``stages.training.readings``)."""
     losses: dict[str, float] = field(default_factory=dict)
     """Mean of each loss term over the last finished epoch."""
     precision: str = ""
@@ -51,6 +53,12 @@ class Progress:
     """``losses`` and ``gradient_norms`` of the first epoch."""
     images: int = 0
     """Images of the last finished epoch that were trained on, by all processes together."""
+    skipped: int = 0
+    """Steps, of ``steps``, that were not taken because a loss term or the gradient's norm was not finite."""
+    skipped_in_a_row: int = 0
+    """The newest of them, since a step that was taken."""
+    first_skipped: str = ""
+    """What was not finite at the first of them, and where."""
 
 
 def _own_folder(folder: Path, fingerprint: str) -> Path:
@@ -122,6 +130,7 @@ def find_checkpoint(folder: Path, fingerprint: str) -> tuple[Path, Progress] | N
         try:
             saved = json.loads((path / _PROGRESS).read_text())
             if saved.pop("fingerprint") == fingerprint:
+                saved.setdefault("summed", saved["batches"])  # one of an earlier version, where all were finite
                 return path, Progress(**saved)
         except (OSError, ValueError, KeyError, TypeError):
             continue  # incomplete or of another version: the next older one may do

@@ -11,9 +11,9 @@ from typing import Literal
 import torch
 from torch import nn
 
-from vitcompress.core.errors import EnvironmentLacksError
+from vitcompress.core.errors import EnvironmentLacksError, UsageError
 
-Setting = Literal["auto", "on", "off"]
+Setting = Literal["auto", "on", "off", "graphs"]
 
 RATE = {"cpu": 5e10, "cuda": 3e13}
 """Floating-point operations a second that training reaches, to the order of magnitude; fixed, so that an interrupted
@@ -24,18 +24,26 @@ _WORTH_SECONDS = 900
 """Compiling costs up to a minute and saves about a tenth (docs/performance-step.md): it pays after ten minutes."""
 
 
-def decide(setting: Setting, device: str, operations: float) -> tuple[bool, str]:
+def decide(setting: Setting, device: str, operations: float, parts: int = 1) -> tuple[bool, str]:
     """Return whether to compile, and why (empty where it was asked for).
 
-    ``operations`` are the floating-point operations of the whole training. An EnvironmentLacksError is raised if
-    compiling was asked for by name, and there is no compiler.
+    ``operations`` are the floating-point operations of the whole training, ``parts`` what a batch is divided into
+    (processes times accumulation). An EnvironmentLacksError is raised if compiling was asked for by name, and there is
+    no compiler, or no GPU for graphs; a UsageError if graphs were, and a step has several parts.
     """
     if setting == "off":
         return False, ""
     lack = _lack(device)
-    if setting == "on":
+    if setting == "graphs" and device == "cpu":
+        raise EnvironmentLacksError("compile is 'graphs', but CUDA graphs need a GPU; use compile=on or compile=off.")
+    if setting == "graphs" and parts > 1:  # gradients would stay in the graphs' memory, which the next part writes
+        raise UsageError(
+            f"compile is 'graphs', but a step is divided into {parts} parts (processes x accumulation), and graphs "
+            "allow one; use compile=on."
+        )
+    if setting != "auto":
         if lack:
-            raise EnvironmentLacksError(f"compile is 'on', but {lack}; install it, or use compile=off.")
+            raise EnvironmentLacksError(f"compile is '{setting}', but {lack}; install it, or use compile=off.")
         return True, ""
     seconds = operations / RATE[device]
     size = f"about {seconds / 60:.0f} minutes of arithmetic" if seconds >= 60 else "under a minute of arithmetic"
@@ -53,8 +61,8 @@ def _lack(device: str) -> str | None:
     return None if shutil.which("g++") or shutil.which("clang++") else "there is no C++ compiler (g++)"
 
 
-def compile_in_place(*modules: nn.Module) -> None:
-    """Compile for the one batch shape that training has; parameters keep their names.
+def compile_in_place(*modules: nn.Module, graphs: bool = False) -> None:
+    """Compile for the one batch shape that training has, ``graphs``: with CUDA graphs; parameters keep their names.
 
     An EnvironmentLacksError is raised if there is no compiler on this machine.
     """
@@ -66,7 +74,7 @@ def compile_in_place(*modules: nn.Module) -> None:
         )
     keep_instruction_sets_apart()
     for module in modules:
-        module.compile(dynamic=False)
+        module.compile(dynamic=False, mode="reduce-overhead" if graphs else None)
 
 
 def keep_instruction_sets_apart() -> None:

@@ -14,7 +14,9 @@ class TrainingConfig(Record):
     """AdamW, linear warm-up and cosine decay, EMA."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
-    volatile: ClassVar[frozenset[str]] = frozenset({"checkpoint_seconds", "compile_reason", "precision_reason"})
+    volatile: ClassVar[frozenset[str]] = frozenset(
+        {"checkpoint_seconds", "log_every", "compile_reason", "precision_reason"}
+    )
 
     batch_size: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
     """Images an optimizer step, over all processes. auto: 256, or less so that an epoch has at least 30 steps."""
@@ -54,12 +56,24 @@ class TrainingConfig(Record):
     on a GPU that has it, and on a CPU with AMX unless the geometry is reduced; else float32."""
     precision_reason: str = ""
     """Why `precision` is what it is; written when `auto` is decided, not meant to be set."""
-    compile: Literal["auto", "on", "off"] = "auto"
-    """torch.compile of the networks. auto: where the training is long enough to pay for it, and a compiler is there."""
+    compile: Literal["auto", "on", "off", "graphs"] = "auto"
+    """torch.compile of the networks. auto: where the training is long enough to pay for it, and a compiler is there;
+    graphs: with CUDA graphs too (`mode="reduce-overhead"`), of one GPU without accumulation. auto never chooses graphs:
+    no GPU has tried them with this project."""
     compile_reason: str = ""
     """Why `compile` is what it is; written when `auto` is decided, not meant to be set."""
     checkpoint_seconds: float = Field(60, ge=0)
     """Seconds of training that a crash may cost; a checkpoint is written at the first step after them."""
+
+    log_every: int = Field(50, gt=0)
+    """Optimizer steps, at most, between two readings of losses and gradient norms: a GPU waits at each. Where steps are
+    slow they are read every 2 seconds. Several processes also agree then whether to save or to stop. It changes nothing
+    about the training."""
+
+    @property
+    def compiles(self) -> bool:
+        """Whether networks are compiled, once it is decided."""
+        return self.compile in ("on", "graphs")
 
     @property
     def augmentation(self) -> AugmentConfig:

@@ -6,7 +6,6 @@ training does beside its steps are callbacks (``stages.training.callbacks``).
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -20,7 +19,7 @@ from timm.scheduler import create_scheduler_v2
 from torch import Tensor
 
 from vitcompress.core.context import Context
-from vitcompress.core.errors import ResultError, RunInterrupted, UsageError
+from vitcompress.core.errors import RunInterrupted, UsageError
 from vitcompress.stages.images.loaders import seeded
 from vitcompress.stages.judging.accuracy import top1
 from vitcompress.stages.training.callbacks.average import Average
@@ -28,15 +27,19 @@ from vitcompress.stages.training.callbacks.callback import Callback
 from vitcompress.stages.training.callbacks.metrics import Metrics
 from vitcompress.stages.training.checkpoint import Progress, find_checkpoint, save_checkpoint
 from vitcompress.stages.training.config import TrainingConfig
-from vitcompress.stages.training.device import make_accelerator
+from vitcompress.stages.training.device import fast_products, make_accelerator
 from vitcompress.stages.training.evaluate import predict_each
 from vitcompress.stages.training.interrupt import StopRequest, stop_on_signal
 from vitcompress.stages.training.job import Job, Trained, TrainingState
 from vitcompress.stages.training.monitor import Pace
-from vitcompress.stages.training.optimizer import clip_gradients, make_optimizer
+from vitcompress.stages.training.optimizer import make_optimizer, take_step
 from vitcompress.stages.training.precision import settle_precision
-from vitcompress.stages.training.processes import any_process, from_main, report_lost_process
+from vitcompress.stages.training.processes import from_main, mean_of_all, report_lost_process
+from vitcompress.stages.training.readings import Readings
 from vitcompress.stages.training.terms import Terms
+
+_READ_SECONDS = 2.0
+"""Between two readings of what steps gave, at most (but one step)."""
 
 
 def train(
@@ -44,8 +47,9 @@ def train(
 ) -> Trained:
     """Train ``job`` for ``epochs`` passes, from its newest checkpoint or from the start, and return the last weights.
 
-    A ResultError is raised if a loss or gradient is not finite (the step was not taken, the last checkpoint stays), a
-    RunInterrupted after SIGINT or SIGTERM (a checkpoint was written), a ProcessLost if another process is gone.
+    A step whose loss or gradient is not finite is not taken. A ResultError is raised if there are many of them
+    (``Readings.read``; the last checkpoint stays), a RunInterrupted after SIGINT or SIGTERM (a checkpoint was written),
+    a ProcessLost if another process is gone.
     """
     with report_lost_process():
         return Training(job, config, epochs, context, callbacks).run()
@@ -68,7 +72,7 @@ class Training(TrainingState):
             job.model, optimizer, job.train, job.val
         )
         self.terms = job.compared and Terms(
-            job.compared, self.accelerator, self.model, config.accumulation, config.compile == "on"
+            job.compared, self.accelerator, self.model, config.accumulation, config.compiles
         )
         set_seed(context.seed + self.accelerator.process_index)  # each process drops other activations
         self.steps_per_epoch = -(-len(self.loader) // config.accumulation)
@@ -92,6 +96,9 @@ class Training(TrainingState):
                 self.accelerator.register_for_checkpointing(callback.saved)
         self.progress = Progress()
         self.offered = len(job.train.dataset)  # type: ignore[arg-type]  # all of ours have a length
+        self.readings = Readings(job.name, self.accelerator, context.say)
+        self.read_at, self.read_next, self.steps_read = time.monotonic(), 0, 0
+        """When values were read last, after how many steps they are read again, and after how many they were."""
         self.saved_at = time.monotonic()
         self.saved = (-1, -1)
         """Steps and batches of the newest checkpoint."""
@@ -101,15 +108,15 @@ class Training(TrainingState):
         self._resume()
         settle_precision(self)
         pace: Pace | None = None
-        with stop_on_signal() as stop, self.started():
+        with fast_products(self.accelerator.device), stop_on_signal() as stop, self.started():
             while self.progress.epoch < self.epochs and not self._ends_early():
                 pace = self._epoch(stop)
                 if self.progress.epoch < self.epochs:
                     due = self.config.eval_every == "auto" or self.progress.epoch % self.config.eval_every == 0
                     self._after_epoch(pace, self._evaluated() if due else None)
-                self._maybe_save(stop)
+                self._settle(stop, surely=True)
             result = self._evaluated()
-            self._maybe_save(stop)
+            self._settle(stop, surely=True)
             if not self._ends_early():  # else this epoch was reported when it was evaluated
                 self._after_epoch(pace, result)
         if result.left_over:
@@ -194,16 +201,25 @@ class Training(TrainingState):
             pace.images += len(batch[0]) * self.accelerator.num_processes
             for callback in self.callbacks:
                 callback.after_batch(self, pace)
-            self._maybe_save(stop)
-        progress.losses = {name: value / progress.batches for name, value in progress.sums.items()}
+            self._settle(stop)
+        self.readings.read(progress)
+        progress.seconds += time.monotonic() - tick
+        if progress.summed:
+            progress.losses = {name: value / progress.summed for name, value in progress.sums.items()}
         progress.first = progress.first or {"losses": progress.losses, "gradient_norms": progress.gradient_norms}
         progress.images = progress.batches * int(self.job.train.batch_size or 0)
-        progress.epoch, progress.batches, progress.sums = progress.epoch + 1, 0, {}
+        progress.epoch, progress.batches, progress.sums, progress.summed = progress.epoch + 1, 0, {}, 0
         return pace
 
     def step(self, images: Tensor, labels: Tensor, *more: Tensor) -> None:
-        """Take a forward and a backward pass and, when enough batches are accumulated, one optimizer step."""
+        """Take a forward and a backward pass and, when enough batches are accumulated, one optimizer step.
+
+        Nothing in here waits for the device, but the measuring of terms now and then.
+        """
         progress = self.progress
+        images = self.accelerator.laid_out(images)
+        if self.config.compile == "graphs":
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         if self.job.mix is not None:
             with seeded(self.context.seed, progress.epoch, progress.batches, self.accelerator.process_index):
                 images, labels = self.job.mix(images, labels)
@@ -215,16 +231,13 @@ class Training(TrainingState):
                 terms = self.terms.weighed(terms, progress, lambda model: self.job.loss(model, images, labels, *more))
             stacked = torch.stack(list(terms.values()))
             values = stacked.detach()
-            if self.accelerator.num_processes > 1:  # of all parts of the batch, so that all stop together
-                values = self.accelerator.reduce(values, reduction="mean")
-            for name, value in zip(terms, values.tolist(), strict=True):
-                self._require_finite(f"loss term '{name}'", value)
-                progress.sums[name] = progress.sums.get(name, 0.0) + value
-            self.accelerator.backward(stacked.sum())
+            self.readings.keep_terms(tuple(terms), values, progress)
+            # 1, or NaN where a term is not finite: then so is the gradient, in all processes, and none takes the step.
+            self.accelerator.backward(stacked.sum(), gradient=1 + (values * 0).sum())
             if self.accelerator.sync_gradients:
-                norm = clip_gradients(self.model.parameters(), self.config.clip_grad)
-                self._require_finite("gradient norm", norm)
-            self.optimizer.step()
+                asynchronous, limit = self.accelerator.asynchronous, self.config.clip_grad
+                norm = take_step(self.optimizer, self.model.parameters(), limit, asynchronous=asynchronous)
+                self.readings.keep_norm(norm)
             self.optimizer.zero_grad()
         progress.batches += 1
         if self.accelerator.sync_gradients:
@@ -232,21 +245,29 @@ class Training(TrainingState):
             for callback in self.callbacks:
                 callback.after_step(self)
 
-    def _require_finite(self, what: str, value: float) -> None:
-        if not math.isfinite(value):
-            where = f"epoch {self.progress.epoch + 1}, step {self.progress.steps + 1} of {self.job.name}"
-            raise ResultError(
-                f"{what} is {value} at {where}; the step was not taken. "
-                "Lower the learning rate (lr) or the loss weights and run again."
-            )
+    def _settle(self, stop: StopRequest, *, surely: bool = False) -> None:
+        """Read what the steps gave, save and stop, where it is time to; ``surely``: all processes agree on it now.
 
-    def _maybe_save(self, stop: StopRequest) -> None:
+        One process asks after each step whether to save or to stop. Several wait for each other to agree, so they do
+        when values are read, which is as rare as ``log_every`` says, and at most about ``_READ_SECONDS`` apart.
+        """
         if not self.accelerator.sync_gradients:  # half a step is in no checkpoint
             return
-        late = time.monotonic() - self.saved_at >= self.config.checkpoint_seconds
-        stopping, due = any_process(self.accelerator, stop.requested, late)
-        if not (stopping or due):
+        progress, now = self.progress, time.monotonic()
+        late = now - self.saved_at >= self.config.checkpoint_seconds
+        alone = self.accelerator.num_processes == 1
+        if not (surely or progress.steps >= self.read_next or (alone and (stop.requested or late))):
             return
+        self.readings.read(progress)
+        each = (time.monotonic() - self.read_at) / max(1, progress.steps - self.steps_read)
+        stopping, due, seconds = mean_of_all(self.accelerator, stop.requested, late, each)
+        steps = max(1, min(self.config.log_every, int(_READ_SECONDS / max(seconds, 1e-9))))
+        self.read_at, self.read_next, self.steps_read = time.monotonic(), progress.steps + steps, progress.steps
+        if stopping or due:
+            self._save(stopping=bool(stopping))
+
+    def _save(self, *, stopping: bool) -> None:
+        """Write a checkpoint, unless this step's is there; raise RunInterrupted if training is ``stopping``."""
         position = (self.progress.steps, self.progress.batches)
         if position != self.saved:
             save_checkpoint(self.accelerator, self.job.folder, self.progress, self.job.fingerprint)

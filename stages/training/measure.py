@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from vitcompress.core.context import Context
 from vitcompress.core.errors import DataError, EnvironmentLacksError
 from vitcompress.stages.training.config import TrainingConfig
+from vitcompress.stages.training.device import fast_products
 from vitcompress.stages.training.job import Job
 from vitcompress.stages.training.loop import Training
 from vitcompress.stages.training.memory import PeakMemory, release_unused
@@ -67,13 +68,14 @@ def measure_steps(job: Job, config: TrainingConfig, context: Context, steps: int
     times: list[float] = []
     memory = PeakMemory(training.accelerator.device)
     memory.reset()
-    for _ in range(steps + 1):
-        started = time.monotonic()
-        batch = next(batches)
-        training.step(*batch)
-        if training.accelerator.device.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.monotonic() - started)
+    with fast_products(training.accelerator.device):
+        for _ in range(steps + 1):
+            started = time.monotonic()
+            batch = next(batches)
+            training.step(*batch)
+            if training.accelerator.device.type == "cuda":
+                torch.cuda.synchronize()
+            times.append(time.monotonic() - started)
     cost = StepCost(len(batch[0]), statistics.median(times[1:]), memory.read())
     training.accelerator.free_memory()
     return cost

@@ -1,12 +1,14 @@
-"""The optimizer of a training, timm's AdamW, and the clipping of its gradients."""
+"""The optimizer of a training, timm's AdamW, and its step, which clips gradients and leaves out what is not finite."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from timm.optim import create_optimizer_v2
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from vitcompress.stages.training.config import TrainingConfig
@@ -30,15 +32,28 @@ def make_optimizer(model: nn.Module, config: TrainingConfig, lr: float) -> torch
     return optimizer
 
 
-def clip_gradients(parameters: Iterable[nn.Parameter], limit: float | None) -> float:
-    """Return the gradient's norm over all parameters; above ``limit``, scale the gradients down to it.
+def take_step(optimizer: Any, parameters: Iterable[nn.Parameter], limit: float | None, *, asynchronous: bool) -> Tensor:
+    """Take a step of ``make_optimizer``'s optimizer, unless the gradient's norm over all parameters is not finite.
 
-    Bit for bit torch's ``clip_grad_norm_``, which also reads and writes every gradient to multiply it by 1: at small
-    batches that is a tenth of a step. Without a ``limit`` gradients stay as they are.
+    Above ``limit`` the gradients are first scaled down to it, bit for bit as torch's ``clip_grad_norm_`` does; None
+    scales nothing. A step that is not taken leaves weights, moments and the optimizer's count of steps as they were.
+    ``optimizer`` is as Accelerate prepared it. The norm before scaling is returned, a scalar.
+
+    Where the device is ``asynchronous`` the host reads nothing: the gradients are multiplied by torch's factor, which
+    is mostly 1, and AdamW's kernel is told by ``found_inf`` to leave all as it is (as ``torch.amp.GradScaler`` does).
+    Elsewhere the norm is read, and a factor of 1 is not applied: at small batches that is a tenth of a step.
     """
     held = [parameter for parameter in parameters if parameter.grad is not None]
     norm = get_total_norm([parameter.grad for parameter in held if parameter.grad is not None])
+    if asynchronous:
+        if limit is not None:
+            clip_grads_with_norm_(held, limit, norm)
+        optimizer.optimizer.found_inf = (~torch.isfinite(norm)).float()
+        optimizer.step()
+        return norm
     value = float(norm)
     if limit is not None and not limit / (value + 1e-6) >= 1:  # torch's own factor, which it cuts off at 1
         clip_grads_with_norm_(held, limit, norm)
-    return value
+    if math.isfinite(value):
+        optimizer.step()
+    return norm

@@ -88,10 +88,16 @@ class Together:
 
 def any_process(accelerator: Any, *flags: bool) -> list[bool]:
     """Return for each flag whether any process has set it: clocks and signals differ, saving and stopping must not."""
+    return [value > 0 for value in mean_of_all(accelerator, *flags)]
+
+
+def mean_of_all(accelerator: Any, *values: float) -> list[float]:
+    """Return the mean of each value over all processes, the same bits in each of them; float32 if there are several."""
     if accelerator.num_processes == 1:
-        return list(flags)
-    numbers = torch.tensor(flags, dtype=torch.float32, device=accelerator.device)
-    return [value > 0 for value in accelerator.reduce(numbers, reduction="sum").tolist()]
+        return list(values)
+    numbers = torch.tensor(values, dtype=torch.float32, device=accelerator.device)
+    means: list[float] = accelerator.reduce(numbers, reduction="mean").tolist()
+    return means
 
 
 _LOST = ("Connection closed by peer", "Connection reset by peer", "Connection refused", "Broken pipe", "Socket Timeout")

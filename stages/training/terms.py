@@ -89,7 +89,7 @@ class Terms:
             if 0 < found < math.inf:  # a gradient of zero, or none that is finite, says nothing
                 before = progress.scales.get(name)
                 progress.scales[name] = found if before is None else math.sqrt(before * found)
-        if progress.batches == 0:
+        if progress.batches == 0 and all(map(math.isfinite, norms.values())):
             progress.gradient_norms = {name: norm * progress.scales.get(name, 1.0) for name, norm in norms.items()}
 
     def _norms(self, terms: dict[str, Tensor]) -> tuple[dict[str, float], float]:

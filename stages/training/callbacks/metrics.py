@@ -29,7 +29,7 @@ class Metrics(Callback):
         """Move the bar."""
         progress = training.progress
         note_position(f"step {progress.steps} of {training.job.name}")
-        mean = sum(progress.sums.values()) / max(progress.batches, 1)
+        mean = sum(progress.sums.values()) / max(progress.summed, 1)  # of those read so far
         self.bar.update(self.task, completed=progress.steps, loss=f"{mean:.3f}", rate=f"{pace.rate:.0f}")
 
     def after_epoch(self, training: TrainingState, pace: Pace | None, found: Trained | None) -> None:
@@ -42,6 +42,7 @@ class Metrics(Callback):
             "settings": training.job.fingerprint[:SETTINGS_SHOWN],
             "epoch": progress.epoch,
             "step": progress.steps,
+            "skipped_steps": progress.skipped,
             "lr": training.learning_rate,
             "loss": sum(progress.losses.values()),
             "losses": progress.losses,

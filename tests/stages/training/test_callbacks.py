@@ -51,4 +51,4 @@ def test_it_is_closed_after_an_error(context: Context) -> None:
             context,
             [watching],
         )
-    assert watching.calls == ["start", "close"]
+    assert watching.calls == ["start", "after_step", "after_batch", "close"]  # the first step is read at once

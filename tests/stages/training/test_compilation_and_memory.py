@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from vitcompress.core.errors import EnvironmentLacksError
+from vitcompress.core.errors import EnvironmentLacksError, UsageError
 from vitcompress.stages.training import compilation
 from vitcompress.stages.training.compilation import compile_in_place, decide
 
@@ -44,6 +44,21 @@ def test_without_a_compiler_auto_says_so_and_on_is_refused(monkeypatch: pytest.M
     )
     with pytest.raises(EnvironmentLacksError, match="compile is 'on', but there is no C"):
         decide("on", "cpu", 1.0)
+
+
+def test_graphs_are_for_one_gpu_and_one_part_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(EnvironmentLacksError, match="CUDA graphs need a GPU; use compile=on"):
+        decide("graphs", "cpu", LONG)
+    monkeypatch.setattr(compilation, "_lack", lambda _: None)
+    assert decide("graphs", "cuda", 1.0) == (True, "")
+    with pytest.raises(UsageError, match="divided into 4 parts"):
+        decide("graphs", "cuda", LONG, parts=4)
+    assert not decide("auto", "cuda", 1.0)[0]
+    network, modes = nn.Linear(4, 2), []
+    monkeypatch.setattr(network, "compile", lambda **named: modes.append(named["mode"]))
+    compile_in_place(network)
+    compile_in_place(network, graphs=True)
+    assert modes == [None, "reduce-overhead"]
 
 
 def test_a_compiled_network_answers_alike_keeps_its_names_and_is_copied_uncompiled() -> None:

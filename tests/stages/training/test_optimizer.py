@@ -16,7 +16,8 @@ from torch.nn.utils import clip_grad_norm_
 from vitcompress.stages.distill.model import TappedStudent
 from vitcompress.stages.models.build import build_model
 from vitcompress.stages.training.callbacks.average import AveragedWeights
-from vitcompress.stages.training.optimizer import clip_gradients, make_optimizer
+from vitcompress.stages.training.device import make_accelerator
+from vitcompress.stages.training.optimizer import make_optimizer, take_step
 
 
 def network(graph: str) -> nn.Module:
@@ -65,18 +66,44 @@ def with_gradients() -> nn.Module:
     return model
 
 
-def gradients(model: nn.Module) -> list[Tensor]:
-    return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+def stepped(limit: float | None, *, asynchronous: bool, factor: float = 1.0) -> tuple[float, list[Tensor]]:
+    """The norm, and weights and moments after two steps; the gradients are those of ``with_gradients`` by a factor."""
+    torch.manual_seed(0)
+    model = with_gradients()
+    optimizer = make_accelerator("cpu").prepare(make_optimizer(model, config(), 0.1))
+    for _ in range(2):
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter.grad.mul_(factor)
+        norm = take_step(optimizer, model.parameters(), limit, asynchronous=asynchronous)
+    moments = [value for state in optimizer.state.values() for value in state.values()]
+    return float(norm), [*model.state_dict().values(), *moments]
 
 
 @pytest.mark.parametrize("part", [None, 0.3, 0.999999, 1.0, 1.000001, 20.0])
-def test_norm_and_clipping_are_torchs_bit_for_bit(part: float | None) -> None:
-    ours, theirs = with_gradients(), with_gradients()
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_norm_clipping_and_step_are_torchs_bit_for_bit(part: float | None, asynchronous: bool) -> None:
     whole = float(clip_grad_norm_(with_gradients().parameters(), math.inf))
     limit = None if part is None else part * whole
-    assert clip_gradients(ours.parameters(), limit) == whole
-    clip_grad_norm_(theirs.parameters(), math.inf if limit is None else limit)
-    assert all(torch.equal(own, other) for own, other in zip(gradients(ours), gradients(theirs), strict=True))
+    model = with_gradients()
+    optimizer = make_optimizer(model, config(), 0.1)
+    for _ in range(2):
+        norm = clip_grad_norm_(model.parameters(), math.inf if limit is None else limit)
+        optimizer.step()
+    moments = [value for state in optimizer.state.values() for value in state.values()]
+    found, after = stepped(limit, asynchronous=asynchronous)
+    assert found == float(norm)
+    assert all(map(torch.equal, after, [*model.state_dict().values(), *moments]))
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("factor", [math.nan, math.inf])
+def test_a_gradient_that_is_not_finite_moves_nothing(asynchronous: bool, factor: float) -> None:
+    norm, after = stepped(1.0, asynchronous=asynchronous, factor=factor)
+    assert not math.isfinite(norm)
+    weights = list(with_gradients().state_dict().values())
+    assert all(map(torch.equal, after, weights))
+    assert not any(bool(moment.any()) for moment in after[len(weights) :])  # the count of steps too
 
 
 @pytest.mark.parametrize("warmup", [False, True])

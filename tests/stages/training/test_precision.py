@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from vitcompress.core.context import Context
 from vitcompress.core.errors import RunInterrupted
 from vitcompress.stages.training import precision as module
-from vitcompress.stages.training.device import make_accelerator
+from vitcompress.stages.training.device import fast_products, make_accelerator
 from vitcompress.stages.training.loop import Training, train
 from vitcompress.stages.training.precision import settle_precision
 
@@ -39,6 +39,24 @@ def test_an_engine_computes_in_its_own_precision_beside_another() -> None:
         assert (a @ b).dtype == torch.bfloat16
         with full.autocast():
             assert (a @ b).dtype == torch.float32, "float32 asked for is float32"
+
+
+def test_a_gpus_float32_products_are_tf32_in_a_training_alone(context: Context) -> None:
+    """Outside of it, where teacher and student are judged, they are as they were; a CPU's are always."""
+
+    def now() -> tuple[str, bool]:
+        return torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+
+    before = now()
+    with fast_products(torch.device("cuda")):
+        assert now() == ("high", True)
+    assert now() == before
+
+    def loss(model: nn.Module, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
+        assert now() == before
+        return cross_entropy(model, images, labels)
+
+    train(make_job(context, loss), config(), 1, context)
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("bfloat16", torch.bfloat16), ("float32", torch.float32)])
