@@ -113,6 +113,21 @@ class OnnxArtifact(Artifact):
         return (self.file, self.data) if self.data else (self.file,)
 
 
+class EngineTrace(Record):
+    """The layers of a built engine, traced back to the nodes of its ONNX graph by what TensorRT tells of them."""
+
+    layers: int
+    """Layers, those that compute shapes alone left out."""
+    untraced: int
+    """Layers that name no node of the graph."""
+    products: dict[str, int]
+    """The graph's matrix products by the precision they compute in as built; ``unknown`` where that is not told."""
+    otherwise: dict[str, str]
+    """Products that compute in another precision than the graph's, by node, with both in words."""
+    lost: tuple[str, ...]
+    """Nodes that compute and are in no layer."""
+
+
 class EngineArtifact(Artifact):
     """What a target other than ONNX Runtime built of a graph (TensorRT: an engine), or why there is nothing."""
 
@@ -138,6 +153,10 @@ class EngineArtifact(Artifact):
     seconds: float | None = None
     reason: str = ""
     """Why there is no engine."""
+    trace: EngineTrace | None = None
+    """What each product of the graph became; None where the library does not tell."""
+    trace_file: FileRef | None = None
+    """Every layer with its nodes, and every product with its layers, as JSON."""
 
     @property
     def target(self) -> Runtime:

@@ -18,6 +18,7 @@ from vitcompress.core.artifact_records import Input
 from vitcompress.core.errors import ResultError
 from vitcompress.core.files import refused_write
 from vitcompress.exporters.bundled import graph_facts
+from vitcompress.exporters.precision.graph import EXTERNAL_ABOVE
 from vitcompress.exporters.runners import OnnxRunner
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ INPUT = "images"
 """Name of the graph's input, float32 ``[batch, 3, size, size]`` or uint8 ``[batch, size, size, 3]``."""
 OUTPUT = "logits"
 """Name of the graph's output, float32 ``[batch, classes]``."""
-EXTERNAL_ABOVE = 1_500_000_000
-"""Bytes of weights above which they go to a file of their own: a protobuf message ends at 2 GB."""
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("dynamics", _IN + "dynamics.stage", DynamicsRecord, 4, lambda run: run.analysis,
           ("data", "teacher", "analyze", "student", "distill"), seeded=True),
     Stage("fold", _IN + "fold.stage", FoldRecord, 1, lambda run: run.fold, ("data", "student", "distill")),
-    Stage("export", _IN + "export.stage", ExportRecord, 3, lambda run: run.export, (*_TRAINED, "fold")),
+    Stage("export", _IN + "export.stage", ExportRecord, 4, lambda run: run.export, (*_TRAINED, "fold")),
     Stage("verify", _IN + "verify.stage", VerifyRecord, 4, lambda run: run.verify, (*_TRAINED, "fold", "export"),
           facts=_machine),
     Stage("bundle", _IN + "bundle.stage", BundleRecord, 1, _bundling, (*_TRAINED, "fold", "export", "verify")),

@@ -17,7 +17,7 @@ _NAMES = {
     "DOUBLE": "fp64",
 }
 """ONNX's names of number formats to ours; others go by their own in small letters."""
-_CONVERTERS = frozenset({"Cast", "QuantizeLinear", "DequantizeLinear", "Shape"})
+CONVERTERS = frozenset({"Cast", "QuantizeLinear", "DequantizeLinear", "Shape"})
 """Operators that compute in no type of their own."""
 
 
@@ -34,7 +34,7 @@ def operator_dtypes(path: Path) -> OperatorDtypes:
 def audit_of(model: Any) -> OperatorDtypes:
     """``operator_dtypes`` of a ``ModelProto`` with inferred types."""
     found: OperatorDtypes = {}
-    for node, dtype in _dtypes(model):
+    for node, dtype in node_dtypes(model):
         counts = found.setdefault(node.op_type, {})
         counts[dtype] = counts.get(dtype, 0) + 1
     return {kind: found[kind] for kind in sorted(found)}
@@ -42,10 +42,11 @@ def audit_of(model: Any) -> OperatorDtypes:
 
 def unreduced_products(model: Any, precision: Precision) -> tuple[str, ...]:
     """Return names of the matrix products of a typed ``ModelProto`` that do not compute in ``precision``."""
-    return tuple(node.name for node, dtype in _dtypes(model) if node.op_type in PRODUCTS and dtype != precision)
+    return tuple(node.name for node, dtype in node_dtypes(model) if node.op_type in PRODUCTS and dtype != precision)
 
 
-def _dtypes(model: Any) -> list[tuple[Any, str]]:
+def node_dtypes(model: Any) -> list[tuple[Any, str]]:
+    """Return every node of a typed ``ModelProto`` with the dtype it computes in (``operator_dtypes``)."""
     types = tensor_types(model.graph)
     dequantized = {node.output[0]: node.input[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
     return [(node, _name(_computed_in(node, types, dequantized))) for node in model.graph.node]
@@ -57,7 +58,7 @@ def _computed_in(node: Any, types: dict[str, int], dequantized: dict[str, str]) 
         stored = {types.get(dequantized[name], 0) for name in operands if name in dequantized}
         if len(stored) == 1 and all(name in dequantized for name in operands):
             return stored.pop()
-    names = node.output if node.op_type in _CONVERTERS else node.input
+    names = node.output if node.op_type in CONVERTERS else node.input
     return next((types[name] for name in (*names, *node.output) if types.get(name)), 0)
 
 

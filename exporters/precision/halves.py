@@ -12,13 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from vitcompress.exporters.precision.graph import FP32_OPERATORS, SourceGraph, replace_tensors
+from vitcompress.exporters.precision.graph import FP32_OPERATORS, MOVES, SourceGraph, replace_tensors
 
-_MOVES = frozenset(
-    {"Concat", "Expand", "Flatten", "Gather", "Identity", "Pad", "Reshape", "Slice"}
-    | {"Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"}
-)
-"""Operators that move numbers without computing any."""
 _TYPED = frozenset({"Constant", "ConstantOfShape", "EyeLike", "RandomNormal", "RandomUniform", "Range", "Resize"})
 """Operators whose type is an attribute, or fixed: left as they are."""
 _BLIND = frozenset({"Shape", "Size"})
@@ -71,7 +66,7 @@ class _Conversion:
         """Return whether a node computes in fp16."""
         if self._fixed(node) or not any(self._is_float(name) for name in node.output):
             return False
-        if node.op_type not in _MOVES:
+        if node.op_type not in MOVES:
             return True
         # Moving fp32 numbers from one fp32 operator to others: a cast there and back would only round them.
         moved = [name for name in node.input if self._is_float(name) and name not in self._initializers]

@@ -41,8 +41,8 @@ class EngineRunner(Runner):
     def __init__(self, path: Path, flavour: str) -> None:
         """Load the engine.
 
-        An EnvironmentLacksError is raised without a GPU or this flavour of TensorRT, a BundleError where the file is
-        missing or cannot be loaded by them.
+        An EnvironmentLacksError is raised without a GPU, a driver that is new enough or this flavour of TensorRT, a
+        BundleError where the file is missing or cannot be loaded by them.
         """
         if not gpu_present():
             raise EnvironmentLacksError("running an engine needs an NVIDIA GPU, and none was found on this machine.")
@@ -58,8 +58,14 @@ class EngineRunner(Runner):
                 self._runtime: Any = trt.Runtime(self._log.logger)
                 self._engine: Any = self._runtime.deserialize_cuda_engine(path.read_bytes())
             if self._engine is None:
+                said = self._log.last_error()
+                if "driver version is insufficient" in said:
+                    raise EnvironmentLacksError(
+                        f"{flavour} {trt.__version__} needs a newer NVIDIA driver than this machine's ({said}); "
+                        "update the driver."
+                    )
                 raise BundleError(
-                    f"{path} cannot be loaded by {flavour} {trt.__version__} on this GPU ({self._log.last_error()}); "
+                    f"{path} cannot be loaded by {flavour} {trt.__version__} on this GPU ({said}); "
                     "build the engine for this GPU and this version."
                 )
             self._context: Any = _execution_context(trt, self._engine)

@@ -10,7 +10,7 @@ from vitcompress.core.errors import EnvironmentLacksError
 from vitcompress.core.files import reference
 from vitcompress.exporters.runners.engine import EngineRunner
 from vitcompress.exporters.targets.target import Availability, BuildOptions, Target
-from vitcompress.exporters.tensorrt import choose_flavour, engine_from_onnx, load_tensorrt
+from vitcompress.exporters.tensorrt import choose_flavour, engine_from_onnx, load_tensorrt, trace_path
 
 
 class TensorrtTarget(Target):
@@ -31,7 +31,7 @@ class TensorrtTarget(Target):
             return Availability(False, str(error))
 
     def build(self, graph: OnnxArtifact, options: BuildOptions) -> EngineArtifact:
-        """Build an engine for batches of 1 to ``max_batch``, and a log of what the builder said beside it."""
+        """Build an engine for batches of 1 to ``max_batch``; beside it are the builder's log and the layers."""
         path = options.file(graph, self.name)
         log = path.with_suffix(".log")
         facts = engine_from_onnx(
@@ -53,6 +53,7 @@ class TensorrtTarget(Target):
             layers=graph.operators,
             opt_batch=options.opt_batch,
             max_batch=options.max_batch,
+            trace_file=reference(trace_path(log), options.root) if facts.trace else None,
             **vars(facts),
         )
 

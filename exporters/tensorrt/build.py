@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vitcompress.core.artifact_records import OperatorDtypes, Precision
+from vitcompress.core.artifact_records import EngineTrace, OperatorDtypes, Precision
 from vitcompress.core.errors import UsageError
 from vitcompress.core.files import write_atomic
 from vitcompress.exporters.cuda import gpu_name_and_capability, gpu_present
-from vitcompress.exporters.tensorrt.audit import builder_audit, check_engine, engine_audit
+from vitcompress.exporters.tensorrt.audit import check_engine, layer_dtypes
 from vitcompress.exporters.tensorrt.flavours import RTX_DEFAULT, load_tensorrt
+from vitcompress.exporters.tensorrt.layers import Layer, layers_from_inspector, layers_from_log
 from vitcompress.exporters.tensorrt.log import TensorrtLog, build_failure, logging_to, parse_failure
+from vitcompress.exporters.tensorrt.trace import check_trace, trace_engine
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class EngineFacts:
     built_layers: OperatorDtypes | None
     """Layers of the built engine, as the builder logs them, else from its inspector; None where neither tells."""
     tf32: bool
+    trace: EngineTrace | None
 
 
 def engine_from_onnx(
@@ -44,15 +47,17 @@ def engine_from_onnx(
     """Build an engine for batches of 1 to ``max_batch``, fastest at ``opt_batch``.
 
     ``engine_path`` is either replaced whole or left as it was. The graph takes any batch size and is of the precision
-    wanted already: TensorRT computes in the dtypes of the graph, and the engine is held to ``precision``.
+    wanted already: TensorRT computes in the dtypes of the graph. The engine is held to ``precision`` and, product by
+    product, to the graph. Every layer with the nodes it was built of is written beside the log (``trace_path``).
     ``compute_capabilities``, such as ``("8.6", "12.0")``, are for tensorrt-rtx; empty for its default.
 
     A UsageError is raised where a compute capability is not possible, a BundleError where the file is damaged, an
     EnvironmentLacksError where the flavour is not here, and a ResultError where the parser or the builder refuses an
-    operator or a batch size, or the engine computes nothing in ``precision``.
+    operator or a batch size, or the engine computes nothing in ``precision`` or otherwise than the graph asks.
     """
     trt = load_tensorrt(flavour)
     started = time.perf_counter()
+    trace_path(log_path).unlink(missing_ok=True)  # of the engine before
     with logging_to(trt, log_path) as log:
         builder = trt.Builder(log.logger)
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
@@ -73,13 +78,30 @@ def engine_from_onnx(
             raise build_failure(network, log, path=onnx_path, log_path=log_path, flavour=flavour)
         seconds = time.perf_counter() - started
         content = bytes(plan)
-        inspected = builder_audit(log.layers) or _inspect(trt, log, content)
-        if inspected is not None:
-            check_engine(inspected, precision, onnx_path.name)
+        layers = layers_from_log(log.layers) or _inspect(trt, log, content)
+    traced = _checked(layers, precision, onnx_path, trace_path(log_path)) if layers is not None else None
     write_atomic(engine_path, content)
     hardware, hardware_source = _hardware(flavour, config)
     tf32 = bool(config.get_flag(trt.BuilderFlag.TF32))
-    return EngineFacts(trt.__version__, hardware, hardware_source, seconds, inspected, tf32)
+    told = layer_dtypes(layers) if layers is not None else None
+    return EngineFacts(trt.__version__, hardware, hardware_source, seconds, told, tf32, traced)
+
+
+def trace_path(log_path: Path) -> Path:
+    """Return where the layers of an engine are written, beside its log."""
+    return log_path.with_suffix(".layers.json")
+
+
+def _checked(layers: tuple[Layer, ...], precision: Precision, onnx_path: Path, path: Path) -> EngineTrace | None:
+    """Write the layers with the nodes they come from, and refuse an engine that is not what was asked for."""
+    trace = trace_engine(layers, onnx_path)
+    if trace is not None:
+        write_atomic(path, trace.json())  # first: a refusal refers to it
+    check_engine(layer_dtypes(layers), precision, onnx_path.name)
+    if trace is None:
+        return None
+    check_trace(trace, path)
+    return trace.record()
 
 
 def _aim(trt: Any, config: Any, capabilities: tuple[str, ...]) -> None:
@@ -97,12 +119,13 @@ def _aim(trt: Any, config: Any, capabilities: tuple[str, ...]) -> None:
         config.set_compute_capability(known[capability], index)
 
 
-def _inspect(trt: Any, log: TensorrtLog, plan: bytes) -> OperatorDtypes | None:
-    """Return the engine's own account of its layers; None where it cannot be loaded (no GPU, or another one)."""
+def _inspect(trt: Any, log: TensorrtLog, plan: bytes) -> tuple[Layer, ...] | None:
+    """Return the layers that the engine itself tells; None where it cannot be loaded (no GPU, or another one)."""
     engine = trt.Runtime(log.logger).deserialize_cuda_engine(plan) if gpu_present() else None
     if engine is None:
         return None
-    return engine_audit(str(engine.create_engine_inspector().get_engine_information(trt.LayerInformationFormat.JSON)))
+    inspector = engine.create_engine_inspector()
+    return layers_from_inspector(str(inspector.get_engine_information(trt.LayerInformationFormat.JSON)))
 
 
 def _hardware(flavour: str, config: Any) -> tuple[tuple[str, ...], str]:

@@ -168,6 +168,31 @@ def precisions(report: Report) -> Table:
     return Table("The deployed graph in each precision", columns, rows, lines=lines)
 
 
+def _as_built(row: Row) -> str:
+    """Return what the graph's products compute in in the engine, and how much of the engine was traced to the graph."""
+    trace = row["trace"]
+    if trace is None:
+        layers = products(row["built_layers"] or {})
+        return "not told" if (row["status"], layers) == ("built", "-") else layers
+    found = ", ".join(f"{count} {precision}" for precision, count in trace["products"].items())
+    return f"{found}; {trace['layers'] - trace['untraced']} of {trace['layers']} layers traced"
+
+
+def _otherwise(row: Row) -> list[str]:
+    """Return a line on each way in which products of an engine are not what its graph asks."""
+    trace = row["trace"] or {"otherwise": {}}
+    lines = []
+    for words in dict.fromkeys(trace["otherwise"].values()):
+        nodes = [node for node, found in trace["otherwise"].items() if found == words]
+        more = f" and {len(nodes) - 3} more" if len(nodes) > 3 else ""
+        total = sum(trace["products"].values())
+        lines.append(
+            f"{row['flavour']} {row['precision']}, {len(nodes)} of {total} matrix products: {words} "
+            f"({', '.join(nodes[:3])}{more})."
+        )
+    return lines
+
+
 def engines(report: Report) -> Table | None:
     """Return the engines, built or not; None where none was asked for."""
     rows = report["artifacts"]["engines"]
@@ -184,11 +209,11 @@ def engines(report: Report) -> Table | None:
         Column("engine", lambda row: f"{row['flavour']} {row['version'] or ''}".strip()),
         Column("precision", at("precision")),
         Column("graph's products in", lambda row: products(row["layers"])),
-        Column("as built", lambda row: products(row["built_layers"] or {})),
+        Column("as built", _as_built),
         Column("runs on", hardware),
         Column("size", lambda row: row["file"] and row["file"]["bytes"], megabytes, "MB", absent="-"),
         Column("in the bundle", bundled),
     ]
     tf32 = ["float32 products may be rounded to TF32 on the way, TensorRT's default."]
-    lines = tf32 if any(row["tf32"] for row in rows) else []
+    lines = [*(tf32 if any(row["tf32"] for row in rows) else []), *(line for row in rows for line in _otherwise(row))]
     return Table("What each engine computes in, and runs on", columns, rows, lines=lines) if rows else None

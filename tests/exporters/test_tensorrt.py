@@ -14,7 +14,8 @@ from onnx import NodeProto, helper
 import vitcompress.exporters.tensorrt.flavours as flavours
 from vitcompress.core.errors import BundleError, EnvironmentLacksError, ResultError, UsageError
 from vitcompress.exporters.tensorrt import EngineFacts, choose_flavour, installed_flavours
-from vitcompress.exporters.tensorrt.audit import builder_audit, engine_audit
+from vitcompress.exporters.tensorrt.audit import layer_dtypes
+from vitcompress.exporters.tensorrt.layers import layers_from_inspector, layers_from_log
 
 needs_rtx = pytest.mark.skipif("tensorrt-rtx" not in installed_flavours(), reason="tensorrt-rtx is not installed")
 CONTRACT = "Name: images, IOMode: Input, DataType: Float, Dimensions: [-1,3,32,32]"
@@ -137,7 +138,7 @@ def inspected(kind: str, *formats: str) -> dict[str, Any]:
 
 def test_the_inspectors_words_become_dtypes() -> None:
     told = information(
-        inspected("CaskConvolution", "Thirty-two wide channel vectorized row major Int8 format.", "Half"),
+        {**inspected("CaskConvolution", "Row major Int8 format.", "Half"), "Weights": {"Type": "Int8", "Count": 9}},
         inspected("gemm", "Row major linear FP16 format"),
         inspected("gemm", "Half"),
         inspected("gemm", "Float"),
@@ -146,27 +147,30 @@ def test_the_inspectors_words_become_dtypes() -> None:
         inspected("kgen", "FP8"),
         inspected("kgen", "N/A due to dynamic shapes"),
         inspected("Constant", "Float"),
-        {"LayerType": "Reformat", "Inputs": [], "Outputs": [{"Datatype": "Float"}]},
+        {"LayerType": "Reformat", "Inputs": [{"Datatype": "Float"}], "Outputs": []},
     )
-    assert engine_audit(told) == {
+    assert layer_dtypes(layers_from_inspector(told)) == {
         "CaskConvolution": {"int8": 1},
         "Reformat": {"float32": 1},
         "gemm": {"float16": 2, "float32": 1},
         "kgen": {"bfloat16": 2, "float8": 1, "unknown": 1},
     }
-    assert engine_audit(information("names", "only")) == {}
+    assert layers_from_inspector(information("names", "only")) == ()
 
 
 def test_the_builders_words_become_dtypes() -> None:
     def line(kind: str, *dtypes: str) -> str:
         inputs = ", ".join(f"{{ Name: t, Dimensions: [-1,48], StrideOrder: [1,0], Datatype: {one} }}" for one in dtypes)
-        weights = "{ Name: w, Dimensions: [48,48], Datatype: Float, Format: (Linear) Row major linear format }"
+        weights = f"{{ Name: w, Dimensions: [48,48], Datatype: {dtypes[0] if dtypes else 'Int64'}, Format: Linear }}"
         return f"Name: n, LayerType: {kind}, Inputs: [ {inputs}], Constants: [ {weights}], Outputs: [], Metadata: "
 
     told = ["Layers:", line("gemm", "Int8"), line("gemm", "Half", "Half"), line("fusion", "Int8", "Float")]
+    told += [line("gemm", "Half", "Half", "Float")]  # a product of halves, and a residual to add
     told += [line("cast", "Int64"), line("reshape"), "I/O Tensors:", " Name: images, IOMode: Input, DataType: Float"]
-    assert builder_audit("\n".join(told)) == {"fusion": {"float32": 1}, "gemm": {"float16": 1, "int8": 1}}
-    assert builder_audit("Engine Layer Information:\nLayer(Myelin): {ForeignNode[a...b]}") == {}
+    counts = layer_dtypes(layers_from_log("\n".join(told)))
+    assert counts == {"fusion": {"float32": 1}, "gemm": {"float16": 2, "int8": 1}}
+    assert layers_from_log("Engine Layer Information:\nLayer(Myelin): {ForeignNode[a...b]}") == ()
+    assert layers_from_log("Layers:\nName: n, LayerType: gemm, In: Half, Metadata: [ONNX Layer: product]") == ()
 
 
 @pytest.mark.parametrize(

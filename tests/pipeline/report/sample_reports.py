@@ -8,6 +8,7 @@ from vitcompress.core.analysis_records import Advice, Recommendation
 from vitcompress.core.artifact_records import (
     BundleRecord,
     EngineArtifact,
+    EngineTrace,
     ExportRecord,
     OnnxArtifact,
     Reduction,
@@ -182,6 +183,14 @@ def engine(built: bool) -> EngineArtifact:
         hardware_source="documented default",
         max_batch=8,
         seconds=33.0,
+        trace=EngineTrace(
+            layers=70,
+            untraced=2,
+            products={"fp16": 48, "unknown": 1},
+            otherwise={},
+            lost=(),
+        ),
+        trace_file=file("export/student.fp16.tensorrt-rtx.layers.json", 34_567),
     )
 
 

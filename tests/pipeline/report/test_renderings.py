@@ -118,12 +118,29 @@ def test_precisions_and_engines_say_what_they_are_made_of_and_where_they_ended_u
     assert fp16[2:7] == ["0.0012", "1", "48 fp16, 1 fp32", "11.51", "yes"]
     assert "- No int8: top-1 agrees on 12 % of the images" in text
     engine = cells(text, "| tensorrt-rtx 1.2.0")
-    assert engine[2:] == ["49 float16", "40 float16, 1 float32", "8.9, 12.0 (documented default)", "23.46", "yes"]
+    traced = "48 fp16, 1 unknown; 68 of 70 layers traced"
+    assert engine[2:] == ["49 float16", traced, "8.9, 12.0 (documented default)", "23.46", "yes"]
     assert "TF32" in text
     assert "Recommended in ONNX Runtime: fp32 (no other is faster)." in text
     assert "Recommended engine: tensorrt-rtx fp16 (no engine was measured here)." in text
     assert "differ from the kept one's by at most 1.8e-07 over 64 images" in text
     assert "kept one's" not in render(report_of(CASES["plain"]))
+
+
+def test_an_engine_that_is_not_what_its_graph_asks_says_which_products(lift: Records) -> None:
+    built = lift.export.engines[0]
+    assert built.trace is not None
+    widened = {f"node_{index}": "int8 asked for, fp32 built" for index in range(5)}
+    trace = built.trace.model_copy(update={"otherwise": widened, "products": {"int8": 67, "fp32": 31}})
+
+    def rendered(**changes: Any) -> str:
+        export = lift.export.model_copy(update={"engines": (built.model_copy(update=changes),)})
+        return render(report_of(replace(lift, export=export)))
+
+    said = "tensorrt-rtx fp16, 5 of 98 matrix products: int8 asked for, fp32 built (node_0, node_1, node_2 and 2 more)."
+    assert said in rendered(trace=trace).replace("\\", "")
+    assert cells(rendered(trace=None), "| tensorrt-rtx 1.2.0")[3] == "40 float16, 1 float32"
+    assert cells(rendered(trace=None, built_layers=None), "| tensorrt-rtx 1.2.0")[3] == "not told"
 
 
 def test_times_taken_before_they_had_settled_and_odd_images_are_told(lift: Records) -> None:
