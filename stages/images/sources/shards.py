@@ -41,16 +41,20 @@ def indexed(reader: Any, split: str) -> ListedSplit | None:
             f"the {len(paths)} shards of split '{split}' hold {len(items):,} images, and their description says "
             f"{said:,}; bring the missing shards, or correct num_samples in _info.json."
         )
-    return ListedSplit(items, open_part)
+    return ListedSplit(items, open_part, read=read_part)
 
 
 def open_part(part: Part) -> Image.Image:
     """Return the image at a place in a shard; a DataError is raised if it cannot be read."""
+    return as_rgb(read_part(part), f"the image at byte {part[1]} of {part[0]}")
+
+
+def read_part(part: Part) -> bytes:
+    """Return the bytes at a place in a shard."""
     path, offset, size = part
     with Path(path).open("rb") as file:
         file.seek(offset)
-        content = file.read(size)
-    return as_rgb(content, f"the image at byte {offset} of {path}")
+        return file.read(size)
 
 
 def _is_local(path: str) -> bool:
