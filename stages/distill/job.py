@@ -181,7 +181,8 @@ def _filled_cache(
     first = views[ViewKey(0, 0)][0][None].to(accelerator.device)
 
     def answers(images: Tensor) -> tuple[Tensor | None, list[Tensor]]:
-        return teacher(normalized(inputs.student.preprocess, images))
+        found: tuple[Tensor | None, list[Tensor]] = teacher(normalized(inputs.student.preprocess, images))
+        return found
 
     key = {
         "teacher": inputs.teacher.model.identity(),

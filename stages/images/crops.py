@@ -33,16 +33,20 @@ class StoredCrop:
         everything else as ever. (torchvision's own decoder gives Pillow's bits in four fifths of the time; it is not
         used, since torchvision 0.29 announces that it will be removed.)
         """
-        jpeg = _opened_jpeg(image)
-        whole = None if jpeg else _decoded(image)
-        height, width = whole.shape[:2] if jpeg is None else _turned_size(jpeg)  # type: ignore[union-attr] - one is
+        jpeg, pixels = _opened_jpeg(image), None
+        if jpeg is not None:
+            height, width = _turned_size(jpeg)
+        else:
+            pixels = _decoded(image)
+            height, width = pixels.shape[:2]
         stand_in = torch.empty((3, height, width), dtype=torch.uint8, device="meta")
         top, left, rows, columns = self.crop.get_params(stand_in, self.crop.scale, self.crop.ratio)
         among = self.crop.interpolation
         interpolation = random.choice(among) if isinstance(among, tuple | list) else among  # noqa: S311 - as timm does
         if jpeg is not None:
-            whole = _reduced(jpeg, min(rows / self.crop.size[0], columns / self.crop.size[1]))
-        pixels = _decoded(image) if whole is None else whole
+            pixels = _reduced(jpeg, min(rows / self.crop.size[0], columns / self.crop.size[1]))
+        if pixels is None:
+            pixels = _decoded(image)
         box = _scaled((top, left, rows, columns), (height, width), pixels.shape)
         tensor = torch.from_numpy(pixels).permute(2, 0, 1)
         small = resized_crop(tensor, *box, list(self.crop.size), interpolation=interpolation, antialias=True)
@@ -61,7 +65,7 @@ def _opened_jpeg(image: Stored | Image.Image) -> Image.Image | None:
 
 
 def _turned_size(jpeg: Image.Image) -> tuple[int, int]:
-    """Return height and width once it is turned as its EXIF data says, which damaged data does not."""
+    """Return height and width of a JPEG once it is turned as its EXIF data says; damaged data says nothing."""
     try:
         orientation = jpeg.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # the parser raises anything
