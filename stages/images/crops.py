@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from timm.data.transforms import RandomResizedCropAndInterpolation
-from torchvision.transforms.v2.functional import resized_crop
+from torchvision.transforms.v2.functional import resize
 
 from vitcompress.core.images import UNREADABLE, rgb
 from vitcompress.stages.images.splits import Stored
@@ -33,23 +33,23 @@ class StoredCrop:
         everything else as ever. (torchvision's own decoder gives Pillow's bits in four fifths of the time; it is not
         used, since torchvision 0.29 announces that it will be removed.)
         """
-        jpeg, pixels = _opened_jpeg(image), None
+        jpeg, found = _opened_jpeg(image), None
         if jpeg is not None:
             height, width = _turned_size(jpeg)
         else:
-            pixels = _decoded(image)
-            height, width = pixels.shape[:2]
+            found = _decoded(image)
+            height, width = _size(found)
         stand_in = torch.empty((3, height, width), dtype=torch.uint8, device="meta")
         top, left, rows, columns = self.crop.get_params(stand_in, self.crop.scale, self.crop.ratio)
         among = self.crop.interpolation
         interpolation = random.choice(among) if isinstance(among, tuple | list) else among  # noqa: S311 - as timm does
         if jpeg is not None:
-            pixels = _reduced(jpeg, min(rows / self.crop.size[0], columns / self.crop.size[1]))
-        if pixels is None:
-            pixels = _decoded(image)
-        box = _scaled((top, left, rows, columns), (height, width), pixels.shape)
-        tensor = torch.from_numpy(pixels).permute(2, 0, 1)
-        small = resized_crop(tensor, *box, list(self.crop.size), interpolation=interpolation, antialias=True)
+            found = _reduced(jpeg, min(rows / self.crop.size[0], columns / self.crop.size[1]))
+        if found is None:
+            found = _decoded(image)
+        part = _part(found, _scaled((top, left, rows, columns), (height, width), _size(found)))
+        # Of packed pixels the kernel gives packed pixels; of a view into a larger image it takes twice as long.
+        small = resize(torch.from_numpy(part).permute(2, 0, 1), list(self.crop.size), interpolation, antialias=True)
         return Image.fromarray(small.permute(1, 2, 0).contiguous().numpy())
 
 
@@ -74,27 +74,42 @@ def _turned_size(jpeg: Image.Image) -> tuple[int, int]:
     return (width, height) if orientation in (5, 6, 7, 8) else (height, width)
 
 
-def _reduced(jpeg: Image.Image, larger: float) -> NDArray[np.uint8] | None:
-    """Return the pixels ``[H, W, 3]`` of a JPEG that may come smaller by up to ``larger``; None if it is damaged."""
+def _reduced(jpeg: Image.Image, larger: float) -> Image.Image | None:
+    """Return a decoded JPEG, which may come smaller by up to ``larger``; None if it is damaged."""
     scale = next((scale for scale in _SCALES if larger >= scale), 1)
     if scale > 1:
         jpeg.draft("RGB", (jpeg.width // scale, jpeg.height // scale))
     try:
-        return np.array(rgb(jpeg))  # a copy: Pillow's own memory is read-only, of which torch warns
+        return rgb(jpeg)
     except UNREADABLE:
         return None
 
 
-def _decoded(image: Stored | Image.Image) -> NDArray[np.uint8]:
-    """Return all pixels ``[H, W, 3]``; a DataError is raised if the image cannot be read."""
+def _decoded(image: Stored | Image.Image) -> Image.Image | NDArray[np.uint8]:
+    """Return the whole image; a DataError is raised if it cannot be read."""
     if isinstance(image, Stored):
-        return image.content if isinstance(image.content, np.ndarray) else np.array(image.decode())
-    return np.array(image)
+        return image.content if isinstance(image.content, np.ndarray) else image.decode()
+    return image
+
+
+def _size(image: Image.Image | NDArray[np.uint8]) -> tuple[int, int]:
+    """Return height and width."""
+    if isinstance(image, Image.Image):
+        return image.height, image.width
+    return image.shape[0], image.shape[1]
+
+
+def _part(image: Image.Image | NDArray[np.uint8], box: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+    """Return the pixels ``[h, w, 3]`` from top, left of height and width, in memory of their own."""
+    top, left, rows, columns = box
+    if isinstance(image, Image.Image):
+        return np.array(image.crop((left, top, left + columns, top + rows)))
+    return np.array(image[top : top + rows, left : left + columns])
 
 
 def _scaled(box: tuple[int, int, int, int], full: tuple[int, int], found: tuple[int, ...]) -> tuple[int, int, int, int]:
     """Return top, left, height and width of a crop of an image of size ``full`` in one decoded to size ``found``."""
-    if full == found[:2]:
+    if full == found:
         return box
     top, left, rows, columns = box
     upper, lower = (round(edge * found[0] / full[0]) for edge in (top, top + rows))
