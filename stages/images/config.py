@@ -67,6 +67,9 @@ class DataConfig(Record):
     """Images in its held-out split."""
     labels: str | None = None
     """Text file with one class name a line, for a prefixed dataset that carries no names."""
+    cache: str | None = None
+    """Folder on this machine that WebDataset shards behind a URL are copied to, once; they are then read at any place,
+    as shards of this machine are. null: they are streamed, and fetched again for every pass."""
     val_fraction: float = Field(0.2, gt=0, lt=1)
     """Share held out of each class when the source has no held-out split of its own."""
     split_seed: int = 0
