@@ -48,7 +48,7 @@ class PreprocessSpec(Record):
 
     def pixels(self, image: Image.Image) -> NDArray[np.uint8]:
         """Return resized and cropped pixels, uint8 ``[size, size, 3]``."""
-        image = image.convert("RGB")
+        image = image if image.mode == "RGB" else image.convert("RGB")
         target = self._resized(*image.size)
         if image.size != target:  # whole, even of a long strip: resize(box=...) of the crop alone rounds differently
             image = image.resize(target, Image.Resampling[self.interpolation.upper()])

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from vitcompress.core.context import Context
+from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.records import StudentRecord, TeacherRecord
 from vitcompress.pipeline.preview import Preview
 from vitcompress.stages.distill.cache.fill import parts_of
@@ -19,6 +20,7 @@ from vitcompress.stages.distill.job import Inputs, loaders_of, networks_of, requ
 from vitcompress.stages.distill.model import FrozenTeacher
 from vitcompress.stages.distill.pairs import teacher_layers
 from vitcompress.stages.images.loaders import train_loader, train_views
+from vitcompress.stages.images.normalize import normalized
 from vitcompress.stages.images.sources import StreamSplit, recorded_images
 from vitcompress.stages.teacher.config import TeacherConfig
 from vitcompress.stages.teacher.stage import InitialTeacher, fitting_job
@@ -175,7 +177,7 @@ def fitting(config: TeacherConfig, initial: InitialTeacher, teacher: TeacherReco
     loader = _loader(config, views, found)
     small = _for_measuring(config, 6.0 * teacher.cost.macs, found)
     job = fitting_job(small, initial.model, images, initial.preprocess, context)
-    batch = first_images(loader, int(small.batch_size))
+    batch = _first_images(loader, small, initial.preprocess)
     measured = _measured(job, small, batch, loader, found)
     return Training("teacher", config, teacher.epochs, **measured)
 
@@ -194,7 +196,7 @@ def learning(
         require_random_access(config, data_config, images)
     views = train_views(images.train, config.augmentation, student.preprocess, context.seed)
     loader = _loader(config, views, found, config.views)
-    batch = first_images(loader, int(small.batch_size))
+    batch = _first_images(loader, small, student.preprocess)
     filling, beside = None, 0.0
     if live is not None and config.views:
         layers = teacher_layers(networks.pairs)
@@ -219,6 +221,12 @@ def _for_measuring(config: Any, operations: float, found: Preview) -> Any:
     most = max(_FEWEST, int(_BUDGET_SECONDS * RATE[found.context.device] / (images * operations)))
     batch = per_pass if per_pass <= most else 1 << (most.bit_length() - 1)
     return config.model_copy(update={"batch_size": batch, "accumulation": 1, "warmup_epochs": 0.0, "compile": "off"})
+
+
+def _first_images(loader: DataLoader[Any], small: TrainingConfig, preprocess: PreprocessSpec) -> list[Tensor]:
+    """Return a batch of images, normalised, and labels."""
+    images, *others = first_images(loader, int(small.batch_size))
+    return [normalized(preprocess, images), *others]
 
 
 def _answers(teacher: FrozenTeacher, images: Tensor, context: Context) -> list[Tensor]:

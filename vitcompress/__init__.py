@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from vitcompress.pipeline.api.bundle import Bundle
     from vitcompress.pipeline.api.distilling import Distilled, distill
     from vitcompress.pipeline.api.networks import fold
+    from vitcompress.pipeline.api.packing import Packed, pack
     from vitcompress.pipeline.api.runs import Run, analyze, export, run, verify
     from vitcompress.pipeline.doctor import Finding, examine
 
@@ -40,6 +41,7 @@ _HOMES = {
     "vitcompress.pipeline.api.bundle": ("Bundle",),
     "vitcompress.pipeline.api.distilling": ("Distilled", "distill"),
     "vitcompress.pipeline.api.networks": ("fold",),
+    "vitcompress.pipeline.api.packing": ("Packed", "pack"),
     "vitcompress.pipeline.api.runs": ("Run", "analyze", "export", "run", "verify"),
     "vitcompress.pipeline.doctor": ("Finding", "examine"),
     "vitcompress.exporters.predict": ("Prediction",),
@@ -56,6 +58,7 @@ __all__ = [
     "Distilled",
     "EnvironmentLacksError",
     "Finding",
+    "Packed",
     "Prediction",
     "ResultError",
     "Run",
@@ -67,6 +70,7 @@ __all__ = [
     "examine",
     "export",
     "fold",
+    "pack",
     "run",
     "update_baseline",
     "verify",

@@ -112,13 +112,16 @@ def gigabytes(count: int | None) -> str:
 
 def _loader(found: dict[str, Any]) -> list[str]:
     lines = [
-        f"JPEGs of {found['pixels']} pixels, {found['cores']} cores.",
+        f"Photographs of 500x375 pixels, crops of {found['pixels']}, batch {found['batch']}, {found['cores']} cores; "
+        f"until they are normalised on {found['device']}.",
         "",
-        "| workers | images/s |",
-        "| --- | --- |",
+        "| source and `data.augment` | recipe | workers | images/s |",
+        "| --- | --- | --- | --- |",
     ]
-    ordered = sorted(found["rows"], key=lambda row: row["workers"])
-    return lines + [f"| {row['workers']} | {row['images_per_second']:,.0f} |" for row in ordered]
+    return lines + [
+        f"| {row['choice']} | {row['recipe']} | {row['workers']} | {row['images_per_second']:,.0f} |"
+        for row in found["rows"]
+    ]
 
 
 def _engines(found: dict[str, Any]) -> list[str]:

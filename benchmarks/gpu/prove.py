@@ -68,7 +68,7 @@ PROBES = (
           ("pytest", "onnxruntime", "onnx"), ()),
     Probe("digits", "compress run on the digits", 150, MAKE_RUN, ("onnx", "onnxruntime"), QUICK),
     Probe("step", "one step of distillation at full size", 240, script("step")),
-    Probe("loader", "images a second of the loader", 60, script("loader")),
+    Probe("loader", "images a second of the loader", 90, script("loader")),
     Probe("engines", "latency of teacher and student", 150, script("engines"), ("onnx", "onnxruntime", "onnxslim")),
     Probe("processes", "a group of one process", 30, script("processes")),
 )  # fmt: skip

@@ -216,6 +216,7 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
         "source": absolute(source) if source_of(source).is_path else source,
         "root": absolute(config.data.root),
         "labels": absolute(config.data.labels),
+        "cache": absolute(config.data.cache),
     }
     cache = config.distill.cache.model_copy(update={"folder": absolute(config.distill.cache.folder)})
     update: dict[str, Any] = {

@@ -41,6 +41,7 @@ from vitcompress.stages.images.loaders import (
     train_loader,
     train_views,
 )
+from vitcompress.stages.images.normalize import normalized
 from vitcompress.stages.images.sources import Images, StreamSplit, recorded_images
 from vitcompress.stages.models.build import build_model
 from vitcompress.stages.models.weights import load_own
@@ -94,12 +95,13 @@ class Loaders:
     """What a training reads."""
 
     train: DataLoader[Any]
-    """Batches of images ``[B, 3, S, S]``, labels int64 ``[B]``, and the teacher's answers where they are kept: logits
-    (they may be missing when alpha is 0), then its taps in the order of ``teacher_layers(pairs)``."""
+    """Batches of images ``[B, 3, S, S]`` (or pixels, which ``mix`` normalises), labels int64 ``[B]``, and the teacher's
+    answers where they are kept: logits (they may be missing when alpha is 0), then its taps in the order of
+    ``teacher_layers(pairs)``."""
     val: DataLoader[Any]
     """Held-out images and labels."""
     mix: Mix | None = None
-    """Mixup or CutMix of each training batch."""
+    """Normalising, mixup or CutMix of each training batch, on the device."""
 
 
 def networks_of(config: DistillConfig, inputs: Inputs, context: Context) -> Networks:
@@ -134,7 +136,7 @@ def loaders_of(
             fixed_views=config.views,
         ),
         val=eval_loader(images.val, preprocess, batch_size=batch, workers=context.workers),
-        mix=mix_of(config.augmentation, len(images.classes), config.label_smoothing),
+        mix=mix_of(config.augmentation, preprocess, len(images.classes), config.label_smoothing),
     )
 
 
@@ -180,6 +182,11 @@ def _filled_cache(
     """Write the teacher's answers to every view to disk."""
     accelerator = make_accelerator(context.device)
     first = views[ViewKey(0, 0)][0][None].to(accelerator.device)
+
+    def answers(images: Tensor) -> tuple[Tensor | None, list[Tensor]]:
+        found: tuple[Tensor | None, list[Tensor]] = teacher(normalized(inputs.student.preprocess, images))
+        return found
+
     key = {
         "teacher": inputs.teacher.model.identity(),
         "weights": inputs.teacher.weights.sha256,
@@ -194,14 +201,14 @@ def _filled_cache(
         "views_version": VIEWS_VERSION,
         "teacher_version": TEACHER_VERSION,
     }
-    parts = parts_of(teacher, first, teacher_layers(pairs))
+    parts = parts_of(answers, first, teacher_layers(pairs))
     shared = config.cache.folder
     base = Path(shared) if shared else context.run.root / "cache"
     store = Store(base, key, parts, images=len(images.train), views=config.views, shared=bool(shared))
     size = max(1, int(config.batch_size) // config.accumulation // accelerator.num_processes)
     room = config.cache.max_gb
     with stop_on_signal() as stop:
-        return store, fill(store, views, teacher, context, batch_size=size, max_gb=room, stop=lambda: stop.requested)
+        return store, fill(store, views, answers, context, batch_size=size, max_gb=room, stop=lambda: stop.requested)
 
 
 def require_random_access(config: DistillConfig, data_config: DataConfig, images: Images) -> None:

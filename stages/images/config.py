@@ -36,6 +36,13 @@ class AugmentConfig(Record):
     """Alpha of mixup over a batch; 0 for none. Needs the live teacher (distill.views=0) and an even batch."""
     cutmix: float = Field(0.0, ge=0)
     """Alpha of CutMix over a batch, in turn with mixup where both are on; 0 for none."""
+    backend: Literal["pillow", "torchvision"] = "pillow"
+    """What cuts the random crop. pillow: as timm does. torchvision: kernels for 8 bits cut it, and a JPEG of which the
+    crop is at least 2, 4 or 8 times as large as the input is decoded at that fraction. More images a second
+    (docs/loading.md); a pixel differs by about 1 of 255 levels, more where the JPEG was decoded smaller."""
+    normalize_on: Literal["cpu", "device"] = "cpu"
+    """Where pixels become normalised floats. device: loaders hand over 8-bit pixels, a quarter of the bytes, and the
+    network's device normalises them, to the same bits; the noise of random erasing is then rounded to pixels."""
 
 
 class DataConfig(Record):
@@ -60,6 +67,9 @@ class DataConfig(Record):
     """Images in its held-out split."""
     labels: str | None = None
     """Text file with one class name a line, for a prefixed dataset that carries no names."""
+    cache: str | None = None
+    """Folder on this machine that WebDataset shards behind a URL are copied to, once; they are then read at any place,
+    as shards of this machine are. null: they are streamed, and fetched again for every pass."""
     val_fraction: float = Field(0.2, gt=0, lt=1)
     """Share held out of each class when the source has no held-out split of its own."""
     split_seed: int = 0

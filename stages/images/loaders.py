@@ -26,14 +26,14 @@ from torchvision.transforms import Compose
 
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.stages.images.config import AugmentConfig
-from vitcompress.stages.images.splits import StreamSplit
+from vitcompress.stages.images.crops import StoredCrop
+from vitcompress.stages.images.normalize import PixelErasing, normalized
+from vitcompress.stages.images.splits import ListedSplit, StreamSplit
 from vitcompress.stages.images.workers import worker_init
 
 View = tuple[Tensor, int]
 VIEWS_VERSION = 2
 """Raised when the same seed, view number and image give another view: what was kept of views is then computed anew."""
-Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Images ``[B, 3, S, S]`` and classes int64 ``[B]`` to mixed images and class shares float32 ``[B, K]``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,9 @@ class ViewSampler(Sampler[ViewKey]):
 def train_transform(augment: AugmentConfig, spec: PreprocessSpec) -> Callable[[Image.Image], Tensor]:
     """Return timm's training transform: PIL image to float32 ``[3, size, size]``, normalised as ``spec`` says.
 
-    The result has timm's bits; timm's own conversion to a normalised tensor takes up to three times as long.
+    The result has timm's bits; timm's own conversion to a normalised tensor takes up to three times as long. With
+    ``augment.normalize_on`` device it is uint8 ``[size, size, 3]``, which ``normalized`` takes; with
+    ``augment.backend`` torchvision, images may also be ``Stored``.
     """
     # A jitter of 0 changes nothing and takes a tenth of the time; but it draws, and erasing draws after it.
     no_jitter = augment.color_jitter == 0 and augment.random_erasing == 0
@@ -96,12 +98,18 @@ def train_transform(augment: AugmentConfig, spec: PreprocessSpec) -> Callable[[I
         std=spec.std,
         separate=True,
     )
-    erasing = [step for step in to_tensor.transforms if isinstance(step, RandomErasing)]
+    erasing: list[Any] = [step for step in to_tensor.transforms if isinstance(step, RandomErasing)]
+    if augment.backend == "torchvision":
+        crop, *flips = pictures[0].transforms
+        pictures[0] = Compose([StoredCrop(crop), *flips])
+    if augment.normalize_on == "device":
+        spec = spec.model_copy(update={"input": "uint8"})
+        erasing = [PixelErasing(step, spec) for step in erasing]
     return Compose([*pictures, partial(as_tensor, spec), *erasing])  # type: ignore[no-any-return]
 
 
 def as_tensor(spec: PreprocessSpec, image: Image.Image) -> Tensor:
-    """Convert an augmented PIL image of the final size to the network's input, float32 ``[3, size, size]``."""
+    """Convert an augmented PIL image of the final size to the network's input (``PreprocessSpec.prepared``)."""
     return torch.from_numpy(spec.prepared(np.asarray(image, dtype=np.uint8)))
 
 
@@ -136,14 +144,16 @@ class TrainViews(Dataset[View]):
     """Augmented views of a random-access split."""
 
     split: Any
-    transform: Callable[[Image.Image], Tensor]
+    transform: Callable[[Any], Tensor]
     seed: int
+    stored: bool = False
+    """Whether the transform decodes (``ListedSplit.stored``)."""
 
     def __len__(self) -> int:
         return len(self.split)
 
     def __getitem__(self, key: ViewKey) -> View:
-        image, label = self.split[key.index]
+        image, label = self.split.stored(key.index) if self.stored else self.split[key.index]
         # A loader process draws for nothing else.
         with seeded(self.seed, key.view, key.index, restore=get_worker_info() is None):
             return self.transform(image), label
@@ -192,7 +202,9 @@ class EvalViews(Dataset[Any]):
 def train_views(split: Any, augment: AugmentConfig, spec: PreprocessSpec, seed: int) -> Dataset[Any]:
     """Return the augmented images of a split."""
     transform = train_transform(augment, spec)
-    return StreamViews(split, transform, seed) if isinstance(split, StreamSplit) else TrainViews(split, transform, seed)
+    if isinstance(split, StreamSplit):
+        return StreamViews(split, transform, seed)
+    return TrainViews(split, transform, seed, augment.backend == "torchvision" and isinstance(split, ListedSplit))
 
 
 def train_loader(
@@ -215,12 +227,25 @@ def train_loader(
     )
 
 
-def mix_of(augment: AugmentConfig, classes: int, label_smoothing: float) -> Mix | None:
-    """Return timm's mixup and CutMix of whole batches, as configured; None when neither is on."""
-    if not (augment.mixup or augment.cutmix):
-        return None
-    mix: Mix = Mixup(augment.mixup, augment.cutmix, label_smoothing=label_smoothing, num_classes=classes)
-    return mix
+@dataclass(frozen=True, eq=False)
+class Mix:
+    """What is done to a whole training batch where the network is."""
+
+    spec: PreprocessSpec
+    mixup: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
+
+    def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return images, float32 ``[B, 3, S, S]``, and labels: int64 ``[B]``, or shares float32 ``[B, K]`` if mixed."""
+        images = normalized(self.spec, images)
+        return self.mixup(images, labels) if self.mixup else (images, labels)
+
+
+def mix_of(augment: AugmentConfig, spec: PreprocessSpec, classes: int, label_smoothing: float) -> Mix | None:
+    """Return normalising, and timm's mixup and CutMix, of whole batches, as configured; None when there is nothing."""
+    if augment.mixup or augment.cutmix:
+        mixup = Mixup(augment.mixup, augment.cutmix, label_smoothing=label_smoothing, num_classes=classes)
+        return Mix(spec, mixup)
+    return Mix(spec) if augment.normalize_on == "device" else None
 
 
 def eval_loader(split: Any, spec: PreprocessSpec, *, batch_size: int, workers: int) -> DataLoader[View]:

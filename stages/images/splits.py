@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from vitcompress.core.errors import DataError
@@ -16,6 +20,16 @@ from vitcompress.core.images import as_rgb
 from vitcompress.stages.images.config import DataConfig
 
 _SHOWN = 8
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An image before it is decoded, for who need not decode all of it."""
+
+    content: bytes | NDArray[np.uint8]
+    """An encoded file, or RGB pixels ``[H, W, 3]``."""
+    decode: Callable[[], Image.Image]
+    """Returns the RGB image; a DataError is raised if it cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +42,9 @@ class ListedSplit:
     """Returns the RGB image of a key. Loader processes receive it, so it must be picklable."""
     root: Path | None = None
     """Folder of the files; None where images are no files."""
+    read: Callable[[Any], bytes | NDArray[np.uint8]] | None = None
+    """Returns what the image of a key is decoded from (``Stored``); likewise picklable. None: only ``load`` can tell.
+    An OSError is raised if it cannot be read."""
     prefix: str = ""
     """Where ``root`` is in the source, such as ``train/``; part of the files' names in messages and records."""
 
@@ -36,6 +53,14 @@ class ListedSplit:
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int]:
         key, label = self.items[index]
+        return self.load(key), label
+
+    def stored(self, index: int) -> tuple[Stored | Image.Image, int]:
+        """Return an image that is not decoded yet, where that can be had, and its class."""
+        key, label = self.items[index]
+        with suppress(OSError):  # load says it in words
+            if self.read is not None:
+                return Stored(self.read(key), partial(self.load, key)), label
         return self.load(key), label
 
     @property

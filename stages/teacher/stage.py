@@ -201,5 +201,5 @@ def fitting_job(
         val=eval_loader(images.val, preprocess, batch_size=int(config.batch_size), workers=context.workers),
         folder=context.run.root / "checkpoints" / "teacher",
         fingerprint=context.fingerprint,
-        mix=mix_of(augment, len(images.classes), config.label_smoothing),
+        mix=mix_of(augment, preprocess, len(images.classes), config.label_smoothing),
     )

@@ -39,7 +39,7 @@ class Job:
     fingerprint: str
     """Checkpoints of another fingerprint are not resumed."""
     mix: Mix | None = None
-    """Mixup or CutMix of each training batch."""
+    """Normalising, mixup or CutMix of each training batch, on the device."""
     compared: Compared | None = None
     """Where the terms' gradients are measured, and which terms are balanced; None to leave them as they are."""
 

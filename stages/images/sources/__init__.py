@@ -22,6 +22,7 @@ from vitcompress.stages.images.config import DataConfig
 from vitcompress.stages.images.sources.digits import EMBEDDED as EMBEDDED
 from vitcompress.stages.images.sources.digits import Digits
 from vitcompress.stages.images.sources.folder import Folder
+from vitcompress.stages.images.sources.pack import Pack
 from vitcompress.stages.images.sources.source import Source
 from vitcompress.stages.images.sources.timm_datasets import TimmDatasets
 from vitcompress.stages.images.splits import Images as Images
@@ -30,12 +31,12 @@ from vitcompress.stages.images.splits import StreamSplit as StreamSplit
 from vitcompress.stages.images.splits import split_images
 
 GROUP = "vitcompress.sources"
-_FIRST = (Digits(), TimmDatasets())
+_FIRST = (Digits(), TimmDatasets(), Pack())
 _LAST = Folder()
 
 
 def source_of(source: str) -> Source:
-    """Return the source that a ``data.source`` is of: digits, a prefixed name, another package's, else a folder."""
+    """Return the source that a ``data.source`` is of: digits, a prefix, a pack, another package's, else a folder."""
     return next(one for one in (*_FIRST, *installed(), _LAST) if one.owns(source))
 
 

@@ -80,9 +80,14 @@ def open_inside(root: Path, relative: str) -> Image.Image:
     return open_image(root / relative)
 
 
+def read_inside(root: Path, relative: str) -> bytes:
+    """Return the bytes of the file at a path inside ``root``."""
+    return (root / relative).read_bytes()
+
+
 def _split(root: Path, prefix: str, classes: Sequence[str], files: dict[str, list[str]]) -> ListedSplit:
     items = [(file, index) for index, name in enumerate(classes) for file in files.get(name, ())]
-    return ListedSplit(items, partial(open_inside, root), root, prefix)
+    return ListedSplit(items, partial(open_inside, root), root, partial(read_inside, root), prefix)
 
 
 def _require_folder(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""WebDataset shards on this machine as a split of random access: each image once, in any number of processes.
+"""WebDataset shards on this machine, or copied to it, by random access: each image once, in any number of processes.
 
 timm reads shards in order and gives each process and loader a share of the files, so that what is seen depends on how
 many of them there are. A tar file that lies on a disk can be read at any place, once it is known what lies where.
@@ -6,6 +6,7 @@ many of them there are. A tar file that lies on a disk can be read at any place,
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tarfile
 from functools import lru_cache
@@ -13,6 +14,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from PIL import Image
 
 from vitcompress.core.errors import DataError
@@ -23,15 +25,20 @@ Part = tuple[str, int, int]
 """Where an image is: the path of its shard, its place and its size in bytes."""
 
 
-def indexed(reader: Any, split: str) -> ListedSplit | None:
+def indexed(reader: Any, split: str, cache: str | None = None) -> ListedSplit | None:
     """Return the split of timm's webdataset reader by random access; None where it can only be streamed.
 
-    A DataError is raised if a shard is missing or damaged, an image has no class, or there are not as many images as
+    Shards behind a URL are copied to the folder ``cache`` first, where one is given. A DataError is raised if a shard
+    cannot be had, is missing or damaged, an image has no class, or there are not as many images as
     the shards' description says.
     """
     paths = [os.path.join(reader.root, name) for name in reader.split_info.filenames]  # noqa: PTH118 - may be a URL
     other_labels = reader.remap_class or reader.target_keys or reader.target_key or reader.split_info.alt_label
-    if other_labels or not all(_is_local(path) for path in paths):
+    if other_labels:
+        return None
+    if cache is not None:
+        paths = [_copied(path, Path(cache)) if _is_url(path) else path for path in paths]
+    if not all(_is_local(path) for path in paths):
         return None
     kinds = tuple(reader.input_key.lower().split(";"))
     items = [item for path in paths for item in _index(path, Path(path).stat().st_mtime_ns, kinds)]
@@ -41,21 +48,49 @@ def indexed(reader: Any, split: str) -> ListedSplit | None:
             f"the {len(paths)} shards of split '{split}' hold {len(items):,} images, and their description says "
             f"{said:,}; bring the missing shards, or correct num_samples in _info.json."
         )
-    return ListedSplit(items, open_part)
+    return ListedSplit(items, open_part, read=read_part)
 
 
 def open_part(part: Part) -> Image.Image:
     """Return the image at a place in a shard; a DataError is raised if it cannot be read."""
+    return as_rgb(read_part(part), f"the image at byte {part[1]} of {part[0]}")
+
+
+def read_part(part: Part) -> bytes:
+    """Return the bytes at a place in a shard."""
     path, offset, size = part
     with Path(path).open("rb") as file:
         file.seek(offset)
-        content = file.read(size)
-    return as_rgb(content, f"the image at byte {offset} of {path}")
+        return file.read(size)
+
+
+def _is_url(path: str) -> bool:
+    return "://" in path or path.startswith("pipe:")
+
+
+def _copied(url: str, folder: Path) -> str:
+    """Return the path of a shard's copy, made now where there is none; a DataError is raised if it cannot be."""
+    from webdataset.cache import download
+
+    # Shards of two datasets have the same names.
+    target = folder / f"{hashlib.sha256(url.encode()).hexdigest()[:16]}-{url.rpartition('/')[2]}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{target}.lock"):  # all processes of a run ask for it at once
+            if not target.is_file():
+                download(url, str(target))
+    except Exception as error:  # the libraries behind the schemes raise anything
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DataError(
+            f"shard '{url}' cannot be copied to {folder} ({reason}); check the URL, and data.cache for room and "
+            "permissions."
+        ) from error
+    return str(target)
 
 
 def _is_local(path: str) -> bool:
     """Return whether this is a tar file on this machine that is not compressed; a DataError if the file is gone."""
-    if "://" in path or path.startswith("pipe:"):
+    if _is_url(path):
         return False
     if not Path(path).is_file():
         raise DataError(f"shard '{path}' does not exist; check data.root and the names of the shards.")

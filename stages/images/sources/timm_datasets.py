@@ -108,7 +108,7 @@ def _split_of(dataset: Any, config: DataConfig, name: str, setting: str, classes
         reader.dist_rank, reader.dist_num_replicas = 0, 1
     count = getattr(config, setting)
     if type(reader).__name__ == "ReaderWds" and count is None:
-        found = indexed(reader, name)
+        found = indexed(reader, name, config.cache)
         if found is not None:
             class_of(max(found.labels, default=0), classes, f"an image of split '{name}'")
             return found

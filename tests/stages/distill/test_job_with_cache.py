@@ -90,6 +90,17 @@ def test_kept_answers_train_as_the_live_teacher_does(inputs: Inputs, context: Co
     assert kept.weights.sha256 != live.weights.sha256  # half precision is not float32
 
 
+@pytest.mark.parametrize("views", [0, 1])
+def test_pixels_normalised_on_the_device_train_to_the_same_weights(
+    inputs: Inputs, context: Context, views: int
+) -> None:
+    device = NO_AUGMENT.model_copy(update={"normalize_on": "device"})
+    usual = stage.run(changed(views=views, augment=NO_AUGMENT), inputs, context)
+    later = stage.run(changed(views=views, augment=device), inputs, replace(context, fingerprint="later"))
+    assert later.weights.sha256 == usual.weights.sha256
+    assert later.val_top1_raw == usual.val_top1_raw
+
+
 def test_rows_of_another_split_are_other_rows(
     shared_inputs: Inputs, later: Context, teacher_batches: list[int]
 ) -> None:

@@ -159,8 +159,8 @@ def test_repeated_augmentation_takes_fewer_images_and_different_views_of_each() 
 
 
 def test_mixing_is_timms_and_off_by_default() -> None:
-    assert mix_of(AugmentConfig(), 10, 0.1) is None
-    mix = mix_of(AugmentConfig(mixup=0.8), 10, 0.1)
+    assert mix_of(AugmentConfig(), SPEC, 10, 0.1) is None
+    mix = mix_of(AugmentConfig(mixup=0.8), SPEC, 10, 0.1)
     assert mix is not None
     images = torch.rand(4, 3, 8, 8)
     mixed, shares = mix(images.clone(), torch.tensor([1, 2, 3, 4]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -126,3 +127,40 @@ def test_what_is_wrong_with_shards_is_told(tmp_path: Path, damage: Any, message:
     damage(root)
     with pytest.raises(DataError, match=message):
         open_images(config(root))
+
+
+def piped(root: Path, **settings: Any) -> DataConfig:
+    """The shards as a program's output, as they come from behind a URL."""
+    labels = str(root.parent / "labels.txt")
+    shutil.copyfile(root / "labels.txt", labels)
+    names = {split: f"{split}-{{0000..{len(lengths) - 1:04d}}}.tar" for split, lengths in COUNTS.items()}
+    counts = {split: sum(lengths) for split, lengths in COUNTS.items()}
+    return DataConfig(
+        source="wds/some",
+        root=f"pipe:cat {root}",
+        labels=labels,
+        train_split=f"{names['train']}|{counts['train']}",
+        val_split=f"{names['val']}|{counts['val']}",
+        **settings,
+    )
+
+
+def test_shards_behind_a_url_are_copied_once_and_read_at_any_place(tmp_path: Path) -> None:
+    root = make(tmp_path / "away")
+    assert isinstance(open_images(piped(root)).val, StreamSplit)
+    asked = piped(root, cache=str(tmp_path / "near"))
+    images = open_images(asked)
+    assert isinstance(images.train, ListedSplit)
+    shutil.rmtree(root)
+    again = open_images(asked)
+    assert [number_of(again.train[index][0]) for index in (11, 4, 0)] == [11, 4, 0]
+    assert [number_of(again.val[index][0]) for index in range(5)] == [12, 13, 14, 15, 16]
+
+
+def test_a_shard_that_cannot_be_copied_is_named(tmp_path: Path) -> None:
+    root = make(tmp_path / "away")
+    asked = piped(root, cache=str(tmp_path / "near"))
+    (root / "train-0001.tar").unlink()
+    with pytest.raises(DataError, match=r"shard '.*train-0001\.tar' cannot be copied to .*near"):
+        open_images(asked)
+    assert not list((tmp_path / "near").glob("*train-0001.tar"))
