@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
@@ -267,7 +268,8 @@ def _measured(
     line = measure_line(job, small, context, batch, _STEPS)
     accelerator = make_accelerator(context.device, precision=small.precision)
     with accelerator.autocast(), _Operators() as operators:
-        sum(job.loss(job.model, *(part[:2].to(accelerator.device) for part in batch)).values()).backward()
+        terms = job.loss(job.model, *(part[:2].to(accelerator.device) for part in batch))
+        torch.stack(list(terms.values())).sum().backward()
     return {
         "images": data.train_images,
         "held_out": data.val_images,
@@ -282,10 +284,12 @@ def _measured(
     }
 
 
-class _Operators(TorchDispatchMode):
+class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the operators of a block, its backward passes' too."""
 
-    count = 0
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.count += not func.is_view
