@@ -15,21 +15,16 @@ from rich.console import Console
 
 from vitcompress.core.context import Context
 from vitcompress.core.records import Cost, DataRecord
-from vitcompress.core.words import counted, duration
+from vitcompress.core.words import counted
 from vitcompress.pipeline.config import RunConfig
 from vitcompress.pipeline.config.networks import resolve_network, size_notes
-from vitcompress.pipeline.dry_run_steps import Filling, Training, fitting, learning
+from vitcompress.pipeline.dry_run_steps import Training, fitting, learning
 from vitcompress.pipeline.preview import Preview, preview
 from vitcompress.pipeline.request import notes
+from vitcompress.pipeline.teacher_cache import Kept
 from vitcompress.stages.student import stage as student_stage
 from vitcompress.stages.teacher import stage as teacher_stage
 from vitcompress.stages.teacher.config import TeacherConfig
-
-_VIEWS = 10
-"""Of an image, that are suggested: fewer would repeat too soon, more save less."""
-_NOTICEABLE = 0.1
-"""Of the training's time."""
-_LEAST_SECONDS = 60
 
 
 @dataclass(frozen=True)
@@ -49,8 +44,8 @@ class DryRun(Preview):
     networks: tuple[Network, ...]
     trainings: tuple[Training, ...]
     """The teacher's fitting, where it has one, the student's, and the control's, where there is one."""
-    filling: Filling | None
-    """Of the teacher cache, where there is one."""
+    kept: Kept | None
+    """The teacher's answers, where they can be kept."""
     device: str
     """What computed, in words."""
     memory: int
@@ -67,7 +62,7 @@ def dry_run(config: RunConfig, output: Path | None, processes: int, console: Con
         if found.context.threads:
             torch.set_num_threads(found.context.threads)  # everything that is measured, not only the steps
         assumed = _assumed_strategy(found.config)
-        networks, trainings, filling = _measured(assumed, found)
+        networks, trainings, kept = _measured(assumed, found)
     resolved = found.config
     told = [*notes(resolved), *size_notes(found.asked, resolved)]
     if assumed.student.strategy != resolved.student.strategy:
@@ -81,10 +76,10 @@ def dry_run(config: RunConfig, output: Path | None, processes: int, console: Con
         **vars(found),
         networks=networks,
         trainings=trainings,
-        filling=filling,
+        kept=kept,
         device=f"one {torch.cuda.get_device_name()}" if on_gpu else f"CPU, {threads}",
         memory=torch.cuda.get_device_properties(0).total_memory if on_gpu else psutil.virtual_memory().total,
-        notes=(*told, *_notes(found), *views_advice(resolved, trainings[-1])),
+        notes=(*told, *_notes(found)),
     )
 
 
@@ -98,7 +93,7 @@ def _assumed_strategy(config: RunConfig) -> RunConfig:
     return config.model_copy(update={"student": config.student.model_copy(update={"strategy": strategy})})
 
 
-def _measured(config: RunConfig, found: Preview) -> tuple[tuple[Network, ...], tuple[Training, ...], Filling | None]:
+def _measured(config: RunConfig, found: Preview) -> tuple[tuple[Network, ...], tuple[Training, ...], Kept | None]:
     """Build every network with random weights, and take a few steps of each training."""
     data, context = found.data, found.context
     trainings: list[Training] = []
@@ -116,11 +111,11 @@ def _measured(config: RunConfig, found: Preview) -> tuple[tuple[Network, ...], t
         Network("student, trained", student.explanation, student.cost),
     )
     context.console.print("dry run  a few steps of training the student", highlight=False)
-    training, filling = learning(config.distill, teacher, student, found)
+    training, kept = learning(config.distill, teacher, student, found)
     trainings.append(training)
     if config.control.kind != "none":
         trainings.append(replace(training, name="control"))  # at most: it runs no teacher
-    return networks, tuple(trainings), filling
+    return networks, tuple(trainings), kept
 
 
 def _initial_teacher(
@@ -142,8 +137,8 @@ def _notes(preview: Preview) -> list[str]:
     """Return what the figures leave out or take for granted."""
     config, processes = preview.config, preview.processes
     found = [
-        "times leave out: checking that images decode, compiling, a linear probe of the teacher, reading the teacher "
-        "cache, checkpoints, analysis, export, verification and the report."
+        "times leave out: checking that images decode, compiling, a linear probe of the teacher, checkpoints, "
+        "analysis, export, verification and the report."
     ]
     if "pretrained" in (config.teacher.init, config.student.init):
         found.append("pretrained weights were not fetched: random ones stood in for them.")
@@ -157,21 +152,3 @@ def _notes(preview: Preview) -> list[str]:
             f"'{preview.output}' holds this run already: what is finished there is reused, so less is left than this."
         )
     return found
-
-
-def views_advice(config: RunConfig, training: Training) -> list[str]:
-    """Return what ``distill.views`` would save, where it is noticeable and can be had; no or one sentence.
-
-    The student's ``training`` was measured with the teacher live.
-    """
-    augment = config.distill.augmentation
-    views = max(_VIEWS, augment.repeats)
-    can = not (config.distill.views or augment.mixup or augment.cutmix)
-    saved = training.saved_by_views(views) if training.beside else 0.0
-    if not can or training.epochs <= views or saved < max(_LEAST_SECONDS, _NOTICEABLE * training.seconds):
-        return []
-    return [
-        f"with distill.views={views} the teacher would run {views} times on an image instead of {training.epochs}: "
-        f"about {duration(saved)} less of {duration(training.seconds)}. It is not done by itself, because the student "
-        f"then sees {views} fixed views of an image in turn instead of a new one every epoch."
-    ]

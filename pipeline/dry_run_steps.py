@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
 from vitcompress.core.context import Context
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.records import StudentRecord, TeacherRecord
 from vitcompress.pipeline.preview import Preview
+from vitcompress.pipeline.teacher_cache import Kept, Pace, measure_reading
 from vitcompress.stages.distill.cache.fill import parts_of
 from vitcompress.stages.distill.cache.store import Store
 from vitcompress.stages.distill.config import DistillConfig
@@ -63,8 +67,12 @@ class Training:
     """Seconds an image of an evaluation of one network, without loading it."""
     precision: str = "float32"
     """What it was measured in, and would compute in."""
-    beside: float = 0.0
-    """Seconds an image of a live teacher's answers; 0 where there is none, or where they could not be kept."""
+    reading: float = 0.0
+    """Seconds in which one loader reads what was kept of the teacher's answers to an image; 0 where nothing is."""
+    operators: int = 0
+    """That a forward and a backward pass start, whatever the images; views of tensors are none."""
+    in_order: bool = False
+    """Whether its images are a stream, which one loader of one process reads."""
 
     @property
     def section(self) -> str:
@@ -98,8 +106,9 @@ class Training:
 
     @property
     def pass_seconds(self) -> float:
-        """A pass with its loading."""
-        return self._with_loading(self.line.seconds(self.per_pass), self.per_pass)
+        """A pass with its loading, and with reading what was kept of the teacher's answers."""
+        reading = self.reading / max(1, self.workers)
+        return self._with_loading(self.line.seconds(self.per_pass), self.per_pass, reading)
 
     @property
     def step_seconds(self) -> float:
@@ -123,33 +132,26 @@ class Training:
         """Of all passes and evaluations."""
         return self.epochs * self.passes_per_epoch * self.pass_seconds + self.evaluation_seconds
 
-    def saved_by_views(self, views: int) -> float:
-        """Return the seconds less than with a live teacher, were its answers to ``views`` views of an image kept.
+    def pace(self, kept: Kept, live: bool) -> Pace:
+        """Return seconds of an epoch with the teacher live and with its answers kept, and of filling one view.
 
-        Filling the cache loads every view once more.
+        The steps were measured with the teacher ``live`` or without it; the other is that, more or less by its answers.
         """
-        passes = float(self.images) * (self.epochs - views) / self.processes
-        filled = float(self.images) * views / self.processes
-        return passes * self.beside - filled / self.loading
+        batch = self.per_pass
+        steps, answers = self.line.seconds(batch), kept.answering * batch
+        with_teacher = steps if live else steps + answers
+        without = max(0.0, steps - answers) if live else steps
+        reading = (kept.reading or 0.0) / max(1, self.workers)
+        each = self._with_loading(kept.answering, 1.0)
+        return Pace(
+            live=self.passes_per_epoch * self._with_loading(with_teacher, batch),
+            cached=self.passes_per_epoch * self._with_loading(without, batch, reading),
+            filling=kept.images / self.processes * each,
+        )
 
-    def _with_loading(self, computing: float, images: float) -> float:
-        loading = images / self.loading
+    def _with_loading(self, computing: float, images: float, reading: float = 0.0) -> float:
+        loading = images * (1 / self.loading + reading)
         return computing + loading if self.shares_cores else max(computing, loading)
-
-
-@dataclass(frozen=True)
-class Filling:
-    """Running the teacher once on every view."""
-
-    views: int
-    """Of each image."""
-    rows: int
-    """Views of all of them."""
-    seconds: float
-    bytes: int
-    """At most, of the disk."""
-    max_bytes: float
-    """That the config allows."""
 
 
 def _per_pass(config: TrainingConfig, found: Preview) -> int:
@@ -179,13 +181,17 @@ def fitting(config: TeacherConfig, initial: InitialTeacher, teacher: TeacherReco
     job = fitting_job(small, initial.model, images, initial.preprocess, context)
     batch = _first_images(loader, small, initial.preprocess)
     measured = _measured(job, small, batch, loader, found)
-    return Training("teacher", config, teacher.epochs, **measured)
+    in_order = isinstance(images.train, StreamSplit)
+    return Training("teacher", config, teacher.epochs, in_order=in_order, **measured)
 
 
 def learning(
     config: DistillConfig, teacher: TeacherRecord, student: StudentRecord, found: Preview
-) -> tuple[Training, Filling | None]:
-    """Measure the student's training, and filling its cache if there is one; a UsageError is raised as a run would."""
+) -> tuple[Training, Kept | None]:
+    """Measure the student's training, and what keeping its teacher's answers takes where they can be kept.
+
+    A UsageError is raised as a run would.
+    """
     context = found.context
     inputs = Inputs(found.data, teacher, student)
     data_config, images = recorded_images(inputs.data)
@@ -197,18 +203,17 @@ def learning(
     views = train_views(images.train, config.augmentation, student.preprocess, context.seed)
     loader = _loader(config, views, found, config.views)
     batch = _first_images(loader, small, student.preprocess)
-    filling, beside = None, 0.0
+    in_order, kept = isinstance(images.train, StreamSplit), None
+    if live is not None and not in_order and not (config.augmentation.mixup or config.augmentation.cutmix):
+        kept = _kept(config, live, teacher_layers(networks.pairs), batch[0], len(images.train), found)
     if live is not None and config.views:
-        layers = teacher_layers(networks.pairs)
-        filling = _filling(config, live, layers, batch[0], len(images.train), loader, found)
         batch = [*batch, *_answers(live, batch[0], context)]
         networks = replace(networks, teacher=None)
-    elif live is not None and not isinstance(images.train, StreamSplit):
-        beside = measure_forward(live, batch[0], make_accelerator(context.device))
     loaders = loaders_of(small, views, images, student.preprocess, context)
     job = student_job(small, networks, loaders, context)
     measured = _measured(job, small, batch, loader, found)
-    return Training("student", config, int(config.epochs), beside=beside, **measured), filling
+    reading = (kept.reading or 0.0) if kept and config.views else 0.0
+    return Training("student", config, int(config.epochs), reading=reading, in_order=in_order, **measured), kept
 
 
 def _for_measuring(config: Any, operations: float, found: Preview) -> Any:
@@ -237,30 +242,29 @@ def _answers(teacher: FrozenTeacher, images: Tensor, context: Context) -> list[T
     return [answer.float().cpu() for answer in ([] if logits is None else [logits]) + taps]
 
 
-def _filling(
-    config: DistillConfig,
-    teacher: FrozenTeacher,
-    layers: tuple[int, ...],
-    batch: Tensor,
-    images: int,
-    loader: DataLoader[Any],
-    found: Preview,
-) -> Filling:
-    """Return what filling the cache takes, measured on ``batch``; a UsageError is raised where there is no room."""
+def _kept(
+    config: DistillConfig, teacher: FrozenTeacher, layers: tuple[int, ...], batch: Tensor, images: int, found: Preview
+) -> Kept:
+    """Return what keeping the teacher's answers takes; a UsageError is raised where views are asked for without room.
+
+    Its time is measured on ``batch``, the disk's with a few files that are removed.
+    """
     accelerator = make_accelerator(found.context.device)
-    with accelerator.autocast():
+    with accelerator.autocast(), _Operators() as operators:
         parts = parts_of(teacher, batch[:1].to(accelerator.device), layers)
-    store = Store(found.output / "cache", {}, parts, images=images, views=config.views)
-    if config.cache.folder is None:  # a shared one may hold it already
-        store.require_room(config.cache.max_gb)
-    answering, loading = measure_forward(teacher, batch, accelerator), 1 / measure_loading(loader, _LOADING_SECONDS)
-    each = answering + loading if found.shares_cores else max(answering, loading)
-    return Filling(
-        views=config.views,
-        rows=store.rows,
-        seconds=store.rows * each / found.processes,
-        bytes=store.bytes_needed(),
+    shared = config.cache.folder
+    folder = Path(shared) if shared else found.output / "cache"
+    if config.views and not shared:  # a shared one may hold it already
+        Store(folder, {}, parts, images=images, views=config.views).require_room(config.cache.max_gb)
+    return Kept(
+        parts,
+        images,
+        folder,
+        shared=bool(shared),
         max_bytes=config.cache.max_gb * 1e9,
+        operators=operators.count,
+        answering=measure_forward(teacher, batch, accelerator),
+        reading=measure_reading(parts, images, folder),
     )
 
 
@@ -271,6 +275,9 @@ def _measured(
     context, data = found.context, found.data
     line = measure_line(job, small, context, batch, _STEPS)
     accelerator = make_accelerator(context.device, precision=small.precision)
+    with accelerator.autocast(), _Operators() as operators:
+        terms = job.loss(job.model, *(part[:2].to(accelerator.device) for part in batch))
+        torch.stack(list(terms.values())).sum().backward()
     return {
         "images": data.train_images,
         "held_out": data.val_images,
@@ -281,4 +288,17 @@ def _measured(
         "shares_cores": found.shares_cores,
         "evaluating": measure_forward(job.network(job.model).eval(), batch[0][: line.large.images], accelerator),
         "precision": small.precision,
+        "operators": operators.count,
     }
+
+
+class _Operators(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the operators of a block, its backward passes' too."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += not func.is_view
+        return func(*args, **(kwargs or {}))

@@ -1,4 +1,4 @@
-"""docs/gpu.md, written from what `prove.py` found.
+"""docs/gpu.md, and what `compress run --dry-run --on CARD` takes for measured, written from what `prove.py` found.
 
     python benchmarks/gpu/page.py gpu/prove.json [MORE.json ...]
 
@@ -14,6 +14,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "gpu.md"
+CARDS = ROOT / "pipeline" / "measured_cards.json"
 HEAD = """# On a GPU
 
 What `benchmarks/gpu/prove.py` found, machine by machine; this page is written from its results by a command:
@@ -153,13 +154,45 @@ ROWS = {"step": _step, "loader": _loader, "engines": _engines, "processes": _pro
 """Of its rows, where it left any."""
 
 
+def measured_cards(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Operations a second of our step on each GPU, from the slowest to the fastest loop of its fastest precision.
+
+    An image costs three forward passes of the student and, where the teacher is live, one of it (2 operations a MAC).
+    """
+    entries = []
+    for one in found:
+        step = one["probes"].get("step", {}).get("found", {})
+        if one["small"] or not one["machine"]["card"] or not step.get("rows"):
+            continue
+        fastest = max(step["rows"], key=lambda row: row["images_per_second"])["precision"]
+        rates: dict[str, list[float]] = {"live": [], "cached": []}
+        for row in step["rows"]:
+            if row["precision"] == fastest:
+                cached = "cached teacher" in row["loop"]
+                macs = 3 * step["macs"]["student"] + (0 if cached else step["macs"]["teacher"])
+                rates["cached" if cached else "live"].append(2 * macs * row["images_per_second"])
+        machine = one["machine"]
+        entries.append(
+            {
+                "card": machine["card"]["name"],
+                "what": f"{step['student']} <- {step['teacher']}, {step['pixels']} pixels, batch {step['batch']}, "
+                f"{fastest}",
+                "when": f"torch {machine['packages'].get('torch')}, commit {machine['commit']}, {machine['date']}",
+                "operations_per_second": {kind: [min(all_), max(all_)] for kind, all_ in rates.items() if all_},
+            }
+        )
+    return entries
+
+
 def main() -> None:
-    """Write the page."""
+    """Write both."""
     files = [Path(name) for name in sys.argv[1:]]
     if not files:
         raise SystemExit(f"usage: python {sys.argv[0]} PROVE.json [MORE.json ...]")
-    PAGE.write_text(page([json.loads(file.read_text()) for file in files]))
-    print(f"wrote {PAGE}")
+    found = [json.loads(file.read_text()) for file in files]
+    PAGE.write_text(page(found))
+    CARDS.write_text(json.dumps(measured_cards(found), indent=1) + "\n")
+    print(f"wrote {PAGE} and {CARDS}")
 
 
 if __name__ == "__main__":

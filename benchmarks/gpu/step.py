@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from step_variants import WITHOUT, Setting, Step, context_of, networks, our_step, plain_step, settings_of
 
 from gpu.rows import Rows, device_here, synchronise
-from vitcompress.stages.models.build import input_size
+from vitcompress.stages.models.build import cost_of, input_size
 from vitcompress.stages.training.device import fast_products
 from vitcompress.stages.training.memory import PeakMemory
 
@@ -151,8 +151,11 @@ def main(out: Path, small: bool, count: int) -> None:
     device = device_here()
     with tempfile.TemporaryDirectory() as folder:
         setting = Setting(teacher, student, {}, batch, 3, Path(folder), device)
-        size = input_size(setting.args, networks(setting)[1])
-        file = Rows(out, {"teacher": teacher, "student": student, "batch": batch, "pixels": size, "device": device})
+        both = networks(setting)
+        size = input_size(setting.args, both[1])
+        about = {"teacher": teacher, "student": student, "batch": batch, "pixels": size, "device": device}
+        macs = dict(zip(("teacher", "student"), (cost_of(network, size).macs for network in both), strict=True))
+        file = Rows(out, {**about, "macs": macs})
         for row in measured(setting, size, 3 if small else count, small):
             file.add(row)
 

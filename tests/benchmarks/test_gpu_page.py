@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from gpu.page import page
+from gpu.page import measured_cards, page
 from gpu.prove import PROBES, Probe, carry_out
 
 STEP = {
@@ -17,6 +17,7 @@ STEP = {
     "batch": 256,
     "pixels": 224,
     "device": "cuda",
+    "macs": {"teacher": 100, "student": 10},
     "rows": [
         {
             "loop": "ours, live teacher, eager",
@@ -53,6 +54,26 @@ def test_a_probe_that_was_cut_off_keeps_its_rows() -> None:
     assert "## H200, driver 570" in text
     assert "| ours, live teacher, eager | bfloat16 | 100.0 | 200.0 | 2.00 (1.90 to 2.10) | 2,560 | 3.00 GB |" in text
     assert "Cut off: ended after 60 seconds." in text
+
+
+def test_the_rates_of_a_card_are_those_of_its_fastest_precision() -> None:
+    def row(loop: str, precision: str, rate: float) -> dict[str, Any]:
+        return {"loop": loop, "precision": precision, "images_per_second": rate}
+
+    rows = [
+        row("ours, live teacher, eager", "bfloat16", 2.0),
+        row("ours, live teacher, compiled", "bfloat16", 3.0),
+        row("ours, cached teacher, eager", "bfloat16", 5.0),
+        row("ours, live teacher, eager", "float32", 1.0),
+    ]
+    step = {"what": "steps", "exit_code": 0, "found": {**STEP, "rows": rows}}
+    card = {"name": "NVIDIA H200", "driver_version": "570", "memory.total": "143771 MiB"}
+    (entry,) = measured_cards(
+        [found(None, step=step), found(card, step=step), {**found(card, step=step), "small": True}]
+    )
+    assert entry["card"] == "NVIDIA H200"
+    assert entry["operations_per_second"] == {"live": [2 * 130 * 2, 2 * 130 * 3], "cached": [2 * 30 * 5, 2 * 30 * 5]}
+    assert measured_cards([found(card, step={"not_here": "no GPU"})]) == []
 
 
 def test_a_probe_that_failed_shows_its_last_words() -> None:

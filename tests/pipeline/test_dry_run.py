@@ -21,9 +21,12 @@ from vitcompress.core.words import duration, size
 from vitcompress.pipeline import dry_run as dry_run_module
 from vitcompress.pipeline import dry_run_steps
 from vitcompress.pipeline.config import RunConfig, load_layer, merge, parse_sets, validate
-from vitcompress.pipeline.dry_run import DryRun, dry_run, views_advice
+from vitcompress.pipeline.cost_model import Fraction, parse_cluster
+from vitcompress.pipeline.dry_run import DryRun, dry_run
 from vitcompress.pipeline.dry_run_steps import Training
-from vitcompress.pipeline.report.dry_run import tables, total_seconds
+from vitcompress.pipeline.report import dry_run as report
+from vitcompress.pipeline.report.dry_run import elsewhere, tables, total_seconds
+from vitcompress.pipeline.teacher_cache import Kept
 from vitcompress.stages.images.sources import timm_datasets
 from vitcompress.stages.models.build import build_model, cost_of
 from vitcompress.stages.training.config import TrainingConfig
@@ -84,7 +87,9 @@ def test_figures_are_those_of_the_networks_and_the_config(found: DryRun) -> None
     assert teacher.evaluation_seconds == pytest.approx(2 * 359 * (2 * teacher.evaluating + 1 / teacher.loading)), (
         "raw and averaged weights on images that are loaded once"
     )
-    assert teacher.beside == 0 < student.beside
+    assert found.kept is not None
+    assert [part.name for part in found.kept.parts] == ["logits", "tap-2"]
+    assert teacher.reading == student.reading == 0, "the teacher is live"
     assert not teacher.extrapolated
     assert (teacher.line.small.images, teacher.line.large.images, student.line.large.images) == (32, 64, 48)
     assert teacher.pass_seconds == pytest.approx(teacher.line.large.seconds + 64 / teacher.loading), (
@@ -130,13 +135,27 @@ def test_processes_and_accumulation_share_the_batch() -> None:
 
 def test_views_are_answered_once_and_the_steps_do_without_the_teacher() -> None:
     found = tried("distill.views=2", "distill.features=[]")
-    assert found.filling is not None
-    assert found.filling.rows == 2 * IMAGES
-    assert 2 * IMAGES * 10 * 2 <= found.filling.bytes < 2 * IMAGES * 10 * 4, "ten logits in half precision, and headers"
-    assert found.filling.seconds > 0
-    text = shown(found)
-    assert "2,876 views (2 an image), once" in text
-    assert total_seconds(found) == sum(training.seconds for training in found.trainings) + found.filling.seconds
+    assert found.kept is not None
+    assert [part.name for part in found.kept.parts] == ["logits"]
+    assert found.kept.row_bytes == 2 * 10 + 4, "ten logits in half precision, and their scale"
+    student = found.trainings[-1]
+    assert found.kept.operators > 0 < student.operators
+    filling = 2 * IMAGES * (found.kept.answering + 1 / student.loading)
+    assert total_seconds(found) == pytest.approx(sum(training.seconds for training in found.trainings) + filling)
+    assert "24 bytes for a view of an image (logits)" in shown(found)
+
+
+def test_the_pace_with_and_without_the_teacher_differs_by_its_answers_alone() -> None:
+    kept = Kept((), 10_000, Path(), False, 1.0, 0, answering=0.1, reading=0.02)
+    live = long_training()
+    cached = replace(live, line=StepLine(StepCost(8, 1.2, None), StepCost(16, 2.4, None)), reading=0.02)
+    measured, derived = live.pace(kept, live=True), cached.pace(kept, live=False)
+    assert measured == pytest.approx(derived)
+    batches, loading = 10_000 // 16, 16 / 100
+    assert measured.live == pytest.approx(batches * (4.0 + loading))
+    assert measured.cached == pytest.approx(batches * (4.0 - 16 * 0.1 + loading + 16 * 0.02 / 2)), "two loaders read"
+    assert measured.filling == pytest.approx(10_000 * (0.1 + 1 / 100))
+    assert cached.pass_seconds == pytest.approx(measured.cached / batches)
 
 
 class Stream(IterableDataset[Any]):
@@ -195,33 +214,54 @@ def test_an_undecided_strategy_stays_so_and_what_was_measured_is_said() -> None:
 
 
 def long_training(**changes: Any) -> Training:
-    """A hundred epochs of ten thousand images with a teacher that takes a tenth of a second for each."""
+    """A hundred epochs of ten thousand images."""
     line = StepLine(StepCost(8, 2.0, None), StepCost(16, 4.0, None))
     config = TrainingConfig(batch_size=16, eval_every=100, ema_decay=None)
-    given = Training("student", config, 100, 10_000, 1000, 1, line, 100.0, 2, True, 0.01, beside=0.1)
+    given = Training("student", config, 100, 10_000, 1000, 1, line, 100.0, 2, True, 0.01)
     return replace(given, **changes)
 
 
-def augmented(*settings: str) -> RunConfig:
-    """The config with the augmentation of the student's training decided: the digits recipe leaves none of it open."""
-    config = tiny(*settings)
-    distill = config.distill.model_copy(update={"augment": config.data.augment})
-    return config.model_copy(update={"distill": distill})
-
-
-def test_what_fixed_views_would_save_is_told_from_the_measured_figures() -> None:
-    saved = 10_000 * 90 * 0.1 - 10_000 * 10 / 100
-    (note,) = views_advice(augmented("data.augment.mixup=0"), long_training())
-    assert f"instead of 100: about {duration(saved)} less" in note
-
-
 @pytest.mark.parametrize(
-    ("settings", "changes"),
+    ("settings", "told"),
     [
-        (("data.augment.mixup=0.8",), {}),  # mixtures cannot be kept
-        ((), {"epochs": 10}),  # every view would be seen once
-        ((), {"beside": 0.005}),  # it is hardly anything beside the student
+        (("distill.augment.mixup=0.8", "distill.batch_size=48"), "what a teacher says of images that are mixed"),
+        (("distill.alpha=0", "distill.features=[]"), None),
     ],
 )
-def test_nothing_is_said_of_views_where_they_save_little_or_cannot_be(settings: Any, changes: dict[str, Any]) -> None:
-    assert views_advice(augmented(*settings), long_training(**changes)) == []
+def test_where_no_answers_can_be_kept_that_is_said_and_where_none_are_asked_nothing(
+    settings: tuple[str, ...], told: str | None
+) -> None:
+    found = tried(*settings)
+    assert found.kept is None
+    text = shown(found)
+    assert told in " ".join(text.split()) if told else "Teacher cache" not in text
+
+
+def test_other_machines_are_told_with_all_that_is_assumed(found: DryRun) -> None:
+    for name in ("4xH100", "2x4xT4"):
+        text = printed(elsewhere(found, parse_cluster(name)), 100)
+        told = " ".join(text.split())
+        assert max(map(len, text.splitlines())) <= 100
+        assert f"On {name}" in told
+        assert "never measured" in told
+        assert "a core here gives" in told
+        assert f"Teacher cache on {name}" in told
+    assert "between machines" in told
+    assert "Memory of a card" not in told, "a CPU does not tell what a GPU would take"
+
+
+def test_what_a_gpu_told_of_memory_is_compared_with_the_cards(found: DryRun) -> None:
+    line = StepLine(StepCost(8, 1.0, 9 * 10**9), StepCost(16, 2.0, 17 * 10**9))
+    trainings = tuple(replace(training, line=line) for training in found.trainings)
+    on_gpu = replace(found, config=found.config.model_copy(update={"device": "cuda"}), trainings=trainings)
+    told = {count: " ".join(printed(elsewhere(on_gpu, parse_cluster(f"{count}xT4")), 100).split()) for count in (1, 8)}
+    assert "student about 49 GB (48 images), MORE THAN IT HAS" in told[1]
+    assert "student about 7.0 GB (6 images)." in told[8]
+
+
+def test_a_measured_card_goes_before_what_is_assumed(found: DryRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Fraction(0.25, 0.35, "measured on one NVIDIA H100 80GB HBM3 (a step; today)")
+    monkeypatch.setattr(report, "fraction_of", lambda card, cached: made)
+    told = " ".join(printed(elsewhere(found, parse_cluster("H100")), 100).split())
+    assert "25% to 35% of 989 TFLOP/s, measured on one NVIDIA H100 80GB HBM3" in told
+    assert "never measured" not in told

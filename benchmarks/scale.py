@@ -1,0 +1,287 @@
+"""The cost model of `compress run --dry-run --on` against trainings of 1, 2 and 4 processes on this machine.
+
+    python benchmarks/scale.py            # about 4 minutes on 2 cores: the table of docs/scale.md
+
+Three small distillations, each long in another part of a step: the networks, the exchange of gradients, the loader. The
+processes measure every part alone, all of them at once, as they share the cores in a training: the networks forward and
+backward, the loader, a copy in memory, an all-reduce of 4 bytes and one of 25 MiB. A `Card` made of these numbers goes
+through the model's own formulas. Then the same processes train, and the seconds of their steps are read from
+metrics.jsonl.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import click
+import timm
+import torch
+import torch.distributed as group
+from rich.console import Console
+from torch.utils.data import Subset
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from code_version import code_version
+from loading import AUGMENT, write_jpegs
+
+from vitcompress.core.context import Context
+from vitcompress.core.machine import processor, usable_cores
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.core.processes import rank
+from vitcompress.core.rundir import RunDirectory
+from vitcompress.pipeline.cost_model import BUCKET, Card, Cluster, Estimate, Work, estimate
+from vitcompress.pipeline.machine import threads_each
+from vitcompress.stages.distill.config import DistillConfig
+from vitcompress.stages.distill.job import Networks, loaders_of, student_job
+from vitcompress.stages.distill.model import AdaptedTeacher, FrozenTeacher, TappedStudent
+from vitcompress.stages.distill.pairs import layer_pairs, teacher_layers
+from vitcompress.stages.images.config import AugmentConfig, DataConfig
+from vitcompress.stages.images.loaders import train_views
+from vitcompress.stages.images.sources import open_images
+from vitcompress.stages.models.build import cost_of
+from vitcompress.stages.training.device import make_accelerator
+from vitcompress.stages.training.job import Job
+from vitcompress.stages.training.loop import train
+from vitcompress.stages.training.measure import first_images, measure_loading
+
+HALF = (0.5, 0.5, 0.5)
+PLAIN = AugmentConfig(crop_scale=(0.8, 1.0), hflip=0.0, auto_augment=None, color_jitter=0.0, random_erasing=0.0)
+PROCESSES = (1, 2, 4)
+EPOCHS, STEPS = 5, 8
+"""Of each training, and of each epoch; the first epoch is not counted."""
+REPEATS = 5
+LOADING_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Small:
+    """A distillation of two Vision Transformers, width and depth each."""
+
+    long_in: str
+    size: int
+    patch: int
+    teacher: tuple[int, int]
+    student: tuple[int, int]
+    batch: int
+    pictures: int = 0
+    """JPEG files of 224 pixels; 0: the embedded digits."""
+
+    def network(self, shape: tuple[int, int]) -> Any:
+        """One of the two."""
+        width, depth = shape
+        arguments = {"img_size": self.size, "patch_size": self.patch, "embed_dim": width, "depth": depth}
+        return timm.create_model("vit_tiny_patch16_224", num_classes=10, num_heads=width // 32, **arguments)
+
+
+TRAININGS = (
+    Small("the networks", 32, 4, teacher=(128, 2), student=(64, 2), batch=64),
+    Small("the exchange", 32, 32, teacher=(64, 1), student=(384, 3), batch=16),
+    Small("the loader", 224, 56, teacher=(32, 1), student=(32, 1), batch=32, pictures=400),
+)
+
+
+def job_of(small: Small, config: DistillConfig, folder: Path, context: Context) -> tuple[Job, Work]:
+    """The training, and what it asks for but for the loader's rate."""
+    torch.manual_seed(0)
+    teacher, student = small.network(small.teacher), small.network(small.student)
+    costs = [cost_of(network, small.size) for network in (teacher, student)]
+    spec = PreprocessSpec(size=small.size, mean=HALF, std=HALF)
+    pairs = layer_pairs(config, small.student[1], small.teacher[1])
+    frozen = FrozenTeacher(AdaptedTeacher(teacher, teacher_layers(pairs), spec, spec))
+    images = open_images(DataConfig(source=str(folder) if small.pictures else "digits"))
+    images = replace(images, train=Subset(images.train, range(STEPS * small.batch)))
+    views = train_views(images.train, config.augmentation, spec, context.seed)
+    networks = Networks(pairs, TappedStudent(student, pairs), frozen)
+    job = student_job(config, networks, loaders_of(config, views, images, spec, context), context, fingerprint="scale")
+    work = Work(
+        small.long_in,
+        "distill",
+        images=len(images.train),
+        epochs=EPOCHS,
+        batch=small.batch,
+        accumulation=1,
+        flops=2 * (3 * costs[1].macs + costs[0].macs),
+        starting=0.0,
+        parameters=costs[1].parameters,
+        loaded=1.0,
+    )
+    return replace(job, compared=None), work  # terms are compared at few steps, of which a short training has many
+
+
+def together() -> None:
+    """Wait for the other processes."""
+    if group.is_initialized():
+        group.barrier()
+
+
+def seconds_of(call: Callable[[], Any]) -> float:
+    """Median over calls that all processes make at once, mean over the processes."""
+    call()
+    times = []
+    for _ in range(REPEATS):
+        together()
+        started = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - started)
+    return mean_of(statistics.median(times))
+
+
+def mean_of(value: float) -> float:
+    """Of all processes."""
+    held = torch.tensor([value], dtype=torch.float64)
+    if group.is_initialized():
+        group.all_reduce(held)
+        held /= group.get_world_size()
+    return float(held)
+
+
+def machine_here(processes: int) -> dict[str, float]:
+    """What does not depend on the training: memory and exchange, of one process among all."""
+    source, target = torch.ones(2**24), torch.empty(2**24)
+    copying = seconds_of(lambda: target.copy_(source))
+    found = {"bandwidth": 2 * source.nbytes / copying, "hop": 0.0, "link": 1e12}
+    if processes > 1:
+        little, much = torch.ones(1), torch.ones(BUCKET // 4)
+        waiting, sending = seconds_of(lambda: group.all_reduce(little)), seconds_of(lambda: group.all_reduce(much))
+        steps = 2 * (processes - 1)
+        found["hop"] = waiting / steps
+        found["link"] = steps / processes * BUCKET / max(sending - waiting, 1e-6)
+    return found
+
+
+def measured(small: Small, pictures: Path, folder: Path, processes: int) -> dict[str, Any]:
+    """What each part takes alone, and what the training takes, of one process among all."""
+    workers = max(1, usable_cores() // processes) if small.pictures else 0
+    run = RunDirectory.claim(folder / f"{processes}-{TRAININGS.index(small)}-{rank()}", {"benchmark": "scale"})
+    threads = threads_each(processes)
+    context = Context(run=run, seed=0, device="cpu", workers=workers, threads=threads, console=Console(quiet=True))
+    torch.set_num_threads(threads)
+    config = DistillConfig(
+        batch_size=small.batch,
+        epochs=EPOCHS,
+        lr=1e-4,
+        min_lr=1e-5,
+        warmup_epochs=0.0,
+        layer_decay=None,
+        ema_decay=0.999,
+        eval_every=EPOCHS,
+        balance="fixed",
+        compile="off",
+        precision="float32",
+        augment=AUGMENT if small.pictures else PLAIN,
+    )
+    job, work = job_of(small, config, pictures, context)
+    share = small.batch // processes
+    batch = first_images(job.train, share)
+
+    def networks() -> None:
+        torch.stack(list(job.loss(job.model, *batch).values())).sum().backward()
+        for parameter in job.model.parameters():
+            parameter.grad = None
+
+    def parts() -> tuple[float, float]:
+        computing = seconds_of(networks)
+        together()
+        return computing, mean_of(measure_loading(job.train, LOADING_SECONDS))
+
+    before = parts()
+    train(job, config, EPOCHS, context)
+    computing, loaded = map(statistics.mean, zip(before, parts(), strict=True))  # other work on the machine may change
+    taken = [line["seconds"] for line in run.metrics()]
+    return {
+        "work": vars(work),
+        "computing": computing,
+        "loaded": loaded,
+        "epochs": [after - before for before, after in pairwise(taken)],
+    }
+
+
+def as_process(folder: Path, processes: int) -> None:
+    """Measure and train as one of the processes; the first writes what was found."""
+    make_accelerator("cpu")  # forms the group
+    torch.set_num_threads(threads_each(processes))
+    here = machine_here(processes)
+    found = [measured(small, folder / "pictures", folder, processes) for small in TRAININGS]
+    if rank() == 0:
+        (folder / f"found-{processes}.json").write_text(json.dumps({"machine": here, "trainings": found}))
+
+
+def launched(folder: Path, processes: int) -> dict[str, Any]:
+    """What the processes found."""
+    start = [sys.executable]
+    if processes > 1:
+        start += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads_each(processes))}
+    environment["PYTHONPATH"] = str(Path(__file__).resolve().parent.parent)
+    command = [*start, __file__, "--as-process", str(folder), "--processes", str(processes)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{processes} processes: {done.stderr[-3000:]}")
+    return dict(json.loads((folder / f"found-{processes}.json").read_text()))
+
+
+def predicted(machine: dict[str, float], training: dict[str, Any], processes: int) -> Estimate:
+    """By the model's formulas, on a card that is one process's share of this machine."""
+    cores = usable_cores() / processes
+    work = Work(**{**training["work"], "loaded": training["loaded"] / cores})
+    rate = work.batch / processes * work.flops / training["computing"]
+    card = Card("here", rate, 0, machine["bandwidth"], machine["link"], machine["hop"], is_cpu=True)
+    return estimate(work, Cluster(1, processes, card), fraction=1.0, cores=cores)
+
+
+def row(machine: dict[str, float], training: dict[str, Any], processes: int) -> str:
+    """A line of the table, milliseconds."""
+    one = predicted(machine, training, processes)
+    steps = one.work.images // one.work.batch
+    taken = sorted(seconds / steps for seconds in training["epochs"])
+    middle = statistics.median(taken)
+    parts = (one.computing, one.loading, one.updating, one.exchanging, one.step_seconds)
+    shown = " | ".join(f"{1000 * part:.1f}" for part in parts)
+    spread = f"{1000 * middle:.1f} ({1000 * taken[0]:.1f} to {1000 * taken[-1]:.1f})"
+    return f"| {one.work.name} | {processes} | {shown} | {spread} | {middle / one.step_seconds:.2f} |"
+
+
+@click.command(help=__doc__)
+@click.option("--processes", type=int, multiple=True, default=PROCESSES, show_default=True)
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Markdown of the table; else printed.")
+@click.option("--as-process", "folder", type=click.Path(path_type=Path), hidden=True)
+def main(processes: tuple[int, ...], out: Path | None, folder: Path | None) -> None:
+    """Measure, train and compare."""
+    if folder is not None:
+        as_process(folder, processes[0])
+        return
+    lines = [
+        "| long in | processes | compute | load | update | exchange | predicted | measured | measured / predicted |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    with tempfile.TemporaryDirectory() as name:
+        write_jpegs(Path(name) / "pictures", TRAININGS[-1].pictures)
+        for count in processes:
+            found = launched(Path(name), count)
+            lines += [row(found["machine"], training, count) for training in found["trainings"]]
+            print("\n".join(lines[-len(TRAININGS) :]), flush=True)
+    lines += [
+        "",
+        f"Milliseconds of a step. {processor()}, {usable_cores()} cores, load average {os.getloadavg()[0]:.1f} at the "
+        f"end; torch {torch.__version__}, {code_version()}.",
+    ]
+    text = "\n".join(lines) + "\n"
+    if out:
+        out.write_text(text)
+    print(f"\n{text}")
+
+
+if __name__ == "__main__":
+    main()
