@@ -22,6 +22,7 @@ from vitcompress.exporters.runners import OnnxRunner
 from vitcompress.exporters.targets import tensorrt, tensorrt_rtx
 from vitcompress.stages.export import graphs, precisions, projector, stage
 from vitcompress.stages.export.config import ExportConfig
+from vitcompress.stages.export.engines import build_engines
 from vitcompress.stages.export.stage import Inputs
 from vitcompress.stages.images.loaders import sample
 from vitcompress.stages.images.sources import recorded_images
@@ -198,7 +199,7 @@ def test_another_packages_target_builds_what_it_can(exported: tuple[Context, Inp
     made: dict[Precision, OnnxArtifact] = {"fp32": record.student["lift-folded"], **record.reduced}
     with installed(PretendTarget):
         settings = config(target=("onnx", "pretend"), precision=("fp32", "int8"))
-        fp32, int8 = stage._engines(settings, made, {}, context)
+        fp32, int8 = build_engines(settings, made, {}, context)
         assert is_intact(fp32.files[0], context.run.root)
         assert (int8.reason, int8.files) == ("Pretend Runtime does not run int8", ())
     with pytest.raises(ValueError, match="target 'pretend' is not known; choose from onnx, tensorrt"):
