@@ -51,19 +51,16 @@ def reasons(report: Report, which: str) -> list[str]:
 
 
 def speedups(report: Report) -> list[str]:
-    """Return which teacher is the deployed one, and which speed-ups are against a teacher in another precision."""
+    """Return which teacher is today's, and which speed-ups are against a teacher in another precision."""
     called = names(report)
     lines = []
-    for one in report["teacher_references"]:
-        if one["batch"] != 1:
-            continue
+    for one in (each for each in report["teacher_references"] if each["batch"] == 1):
         times = [
             f"{called['teacher', row['runtime'], row['precision']]} ({row['p50_ms']:.3g} ms)" for row in one["among"]
         ]
         slower = f", the fastest; others: {'; '.join(times[1:])}" if times[1:] else ""
-        lines.append(
-            f"The deployed teacher: {times[0]}{slower}." if times else f"No deployed teacher: {one['reason']}."
-        )
+        found = f"{times[0]}{slower}" if times else f"unknown, for {one['reason']}"
+        lines.append(f"Today's teacher, as it is deployed (verify.teacher_reference): {found}.")
     others = [
         called[key_of(row)]
         for row in report["models"]

@@ -49,7 +49,7 @@ MODELS = (
     Column("model", _terminal_label, shown=Output.TERMINAL),
     Column("artifact", at("label")),
     Column("top-1", at("top1"), ".2f", "%", shown=_COMPACT, short="top-1 %"),
-    Column("Δ teacher", _beside_teacher(_above_teacher), "+.2f", shown=Output.TERMINAL),
+    Column("Δ", _beside_teacher(_above_teacher), "+.2f", shown=Output.TERMINAL),
     Column("drop", _beside_teacher(at("drop")), ".2f", "points", shown=Output.MARKDOWN),
     Column("p50, batch 1", at("latency", "1", "p50_ms"), significant, "ms", shown=_COMPACT, short="ms b1"),
     Column(
@@ -60,7 +60,7 @@ MODELS = (
         short="speed-up",
     ),
     Column(
-        "over the deployed teacher",
+        "over today's teacher",
         _beside_teacher(at("latency", "1", "speedup_deployed")),
         lambda ratio: f"{ratio:.2f}x",
         shown=_COMPACT,
@@ -75,7 +75,7 @@ MODELS = (
         shown=Output.DETAILS,
     ),
     Column("calibration error", at("ece"), ".2f", "points", shown=Output.DETAILS),
-    Column("parameters", _cost("parameters"), short_count, shown=Output.TERMINAL | Output.DETAILS, short="params"),
+    Column("parameters", _cost("parameters"), short_count, shown=Output.DETAILS),
     Column("MACs", _cost("macs"), short_count, shown=Output.DETAILS),
     Column("memory, peak (ONNX: on the CPU)", at("memory"), megabytes, "MB", shown=Output.DETAILS),
     Column("size", _cost("bytes", "bytes_reason"), megabytes, "MB", shown=_COMPACT, short="MB"),
@@ -89,7 +89,7 @@ TIMES = (
     Column("p99", at("p99_ms"), significant, "ms"),
     Column("p50, GPU compute alone", at("gpu"), ".3f", "ms", absent="-"),
     Column("speed-up", _beside_teacher(at("speedup")), ".2f", "x"),
-    Column("over the deployed teacher", _beside_teacher(at("speedup_deployed")), ".2f", "x"),
+    Column("over today's teacher", _beside_teacher(at("speedup_deployed")), ".2f", "x"),
     Column("images a second", at("rate"), lambda rate: f"{rate:.1f}" if rate < 100 else f"{rate:,.0f}"),
 )
 

@@ -50,7 +50,7 @@ def _verdict(report: dict[str, Any]) -> Text:
         f" (exit code {verdict['exit_code']}): {verdict['why']}.\n",
         f"Deployed (>): {head['student'].removesuffix(' (deployed)')}. ",
         f"Drop {spoken(head['drop'], '.2f', ' points')}, speed-up {spoken(head['speedup'], '.2f', 'x')}",
-        f", over the deployed teacher {spoken(head['speedup_deployed'], '.2f', 'x')}.",
+        f", over today's teacher {spoken(head['speedup_deployed'], '.2f', 'x')}.",
     )
     if control := report["training"]["control"]:
         text.append(f"\n{opened(control['sentence'])}.")

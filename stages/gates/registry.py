@@ -74,7 +74,7 @@ _BUILT_IN: tuple[ArtifactGate | RunGate, ...] = (
             "to the student's, batch 1.",
             gt=0,
         ),
-        label="speed-up over the deployed teacher, batch 1",
+        label="speed-up over today's teacher, batch 1",
         unit="x",
         measure=_speedup_deployed,
     ),

@@ -40,7 +40,7 @@ def test_markdown_shows_the_numbers_of_the_report(case: Records) -> None:
     assert line[4].startswith(f"{row['latency']['1']['speedup']['value']:.2f}x [")
     assert line[5].startswith(f"{row['latency']['1']['speedup_deployed']['value']:.2f}x [")
     assert line[6:] == [f"{row['bytes'] / 1e6:.2f}"]
-    assert "The deployed teacher: teacher, torch (371 ms), the fastest; others: teacher, ONNX CPU (412 ms);" in text
+    assert "(verify.teacher_reference): teacher, torch (371 ms), the fastest; others: teacher, ONNX CPU" in text
     assert "for there is none in their precision" not in text
     details = text.partition("<summary>Everything measured</summary>")[2]
     costs = [f"{row['parameters'] / 1e6:.2f} M", f"{row['macs'] / 1e9:.2f} G", "151.00"]
