@@ -180,8 +180,9 @@ class ExportRecord(Record):
     teacher: OnnxArtifact
     """In fp32."""
     teacher_reduced: dict[Precision, OnnxArtifact] = Field(default_factory=dict)
+    """In the precisions of the student's engines; and, where ONNX Runtime runs on a GPU, of the student's graphs."""
     teacher_engines: tuple[EngineArtifact, ...] = ()
-    """What student's engines are compared with: the teacher's, of the same flavours and precisions, built or not."""
+    """The teacher's engines of the flavours and precisions of the student's, to compare those with; built or not."""
     teacher_preprocess: PreprocessSpec
     engines: tuple[EngineArtifact, ...] = ()
     engines_why: str = ""

@@ -61,10 +61,21 @@ class LatencyRow(Row):
     """None with fewer than 100 samples, where it would be the maximum."""
     samples: int
     speedup: float | None
-    """Teacher's median over this model's, same runtime and batch size."""
+    """Teacher's median over this model's, same runtime, precision and batch size (see ``speedup_against``)."""
     speedup_low: float | None
     speedup_high: float | None
     """Ends of the 95 % bootstrap interval of ``speedup`` over sessions."""
+    speedup_against: Precision | None = None
+    """Precision of the teacher that ``speedup`` is against: this row's, or fp32 where ONNX Runtime has none in it. None
+    without a speed-up, and in records of earlier versions, which compared with fp32."""
+    speedup_reason: str = ""
+    """Why a student that was measured has no ``speedup``."""
+    speedup_deployed: float | None = None
+    """Median of the teacher as it is deployed today (``VerifyRecord.teacher_references``) over this model's."""
+    speedup_deployed_low: float | None = None
+    speedup_deployed_high: float | None = None
+    """Ends of its 95 % interval: bootstrap over sessions where both are of the same ones, else Yuen's of two
+    independent measurements."""
     p50_low: float | None = None
     p50_high: float | None = None
     """Ends of the 95 % bootstrap interval of ``p50_ms`` over sessions."""
@@ -85,6 +96,26 @@ class LatencyRow(Row):
     """How that was measured, and on which GPU."""
     provider: str = ""
     """As in ``AccuracyRow``."""
+
+
+class TeacherTime(Record):
+    """What one of the teachers took."""
+
+    runtime: Runtime
+    precision: Precision
+    p50_ms: float
+
+
+class TeacherReference(Record):
+    """Which teacher stands for the one that is deployed today, at one batch size."""
+
+    batch: int
+    teacher: TeacherTime | None
+    """None where none of those that ``verify.teacher_reference`` allows was measured."""
+    among: tuple[TeacherTime, ...]
+    """Those it was chosen from, as the fastest, itself included."""
+    reason: str = ""
+    """Why there is none."""
 
 
 class ThroughputRow(Row):
@@ -184,6 +215,8 @@ class VerifyRecord(Record):
     accuracy: tuple[AccuracyRow, ...]
     latency: tuple[LatencyRow, ...]
     latency_method: str
+    teacher_references: tuple[TeacherReference, ...] = ()
+    """The teacher that each ``speedup_deployed`` is against, by batch size; empty in records of earlier versions."""
     throughput: tuple[ThroughputRow, ...] = ()
     memory: tuple[MemoryRow, ...] = ()
     flips: tuple[FlipTable, ...] = ()
@@ -211,6 +244,10 @@ class VerifyRecord(Record):
         """Return the row of one artifact at one batch size, measured or not."""
         wanted = (model, runtime, precision, batch)
         return next((row for row in self.latency if (row.model, row.runtime, row.precision, row.batch) == wanted), None)
+
+    def teacher_reference(self, batch: int = 1) -> TeacherReference | None:
+        """Return the teacher that stands for the one deployed today; None in records of earlier versions."""
+        return next((one for one in self.teacher_references if one.batch == batch), None)
 
 
 class GatesRecord(Record):

@@ -134,7 +134,7 @@ def run_step(
         if step == "analyze" and not resolved.analysis.images:
             raise UsageError(f"analysis.images is 0 in run '{root}', so nothing would be read; give --images N.")
         if step == "export":
-            resolved = _with_targets(resolved, asked="target" in sets.get("export", {}))
+            resolved = _with_targets(resolved, set(sets.get("export", {})))
         if step == "analyze" and run.stage_state("distill").get("status") != "done":
             runner.line("note", "the student is not trained yet: the teacher alone is analysed")
             last = "analyze"
@@ -186,13 +186,15 @@ def _with_strategy(runner: Runner, resolved: RunConfig, asked: RunConfig) -> Run
     return decided
 
 
-def _with_targets(config: RunConfig, *, asked: bool) -> RunConfig:
-    """Return the config with the targets for this machine, unless an earlier command named them."""
+def _with_targets(config: RunConfig, asked: set[str]) -> RunConfig:
+    """Return the config with targets for this machine and engines' precisions, unless an earlier command named them."""
     from vitcompress.pipeline.config.decide import EXPORT, decide
     from vitcompress.pipeline.config.facts import Facts
 
-    if config.export.target_reason and not asked:  # "auto" was decided, perhaps on another machine
-        config = config.model_copy(update={"export": config.export.model_copy(update={"target": "auto"})})
+    # "auto" was decided, perhaps on another machine, or for other settings
+    again = [name for name in ("target", "engine_precision") if getattr(config.export, f"{name}_reason")]
+    update = {name: "auto" for name in again if name not in asked}
+    config = config.model_copy(update={"export": config.export.model_copy(update=update)})
     return decide(config, Facts(config), EXPORT)[0]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 
@@ -24,11 +25,14 @@ class PretendTarget(Target):
     precisions = ("fp32", "fp16")
     distributions = ("numpy",)
     note = "A pretend file loads anywhere."
+    built: ClassVar[list[str]] = []
+    """Names of all graphs that it has built of, in order."""
 
     def available(self) -> Availability:
         return Availability(True, "numpy is installed")
 
     def build(self, graph: OnnxArtifact, options: BuildOptions) -> EngineArtifact:
+        self.built.append(graph.name)
         path = options.file(graph, self.name)
         shutil.copyfile(options.root / graph.file.path, path)
         file, batch = reference(path, options.root), options.max_batch

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import os
 import shutil
@@ -147,8 +146,4 @@ def _versions(parts: Mapping[str, Part]) -> dict[str, str]:
     runtimes = dict.fromkeys([*targets.BUILT_IN, *(part.model.runtime for part in parts.values())])
     names = ["vitcompress", "torch", "timm", "onnx"]
     names += [one for runtime in runtimes for one in targets.get(runtime).distributions]
-    found = {}
-    for name in names:
-        with suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
+    return targets.installed_versions(names)

@@ -18,7 +18,7 @@ from importlib.metadata import entry_points
 from vitcompress.core.errors import UsageError
 from vitcompress.core.extensions import load
 from vitcompress.exporters.targets.onnx_runtime import OnnxTarget
-from vitcompress.exporters.targets.target import Availability, BuildOptions, Target
+from vitcompress.exporters.targets.target import Availability, BuildOptions, Target, installed_versions
 from vitcompress.exporters.targets.tensorrt import TensorrtTarget
 from vitcompress.exporters.targets.tensorrt_rtx import TensorrtRtxTarget
 from vitcompress.exporters.targets.triton import TritonTarget
@@ -54,4 +54,4 @@ def get(name: str) -> Target:
     return found
 
 
-__all__ = ["BUILT_IN", "GROUP", "Availability", "BuildOptions", "Target", "get", "registered"]
+__all__ = ["BUILT_IN", "GROUP", "Availability", "BuildOptions", "Target", "get", "installed_versions", "registered"]

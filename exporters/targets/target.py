@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -38,6 +40,15 @@ class BuildOptions:
     def file(self, graph: OnnxArtifact, target: str) -> Path:
         """Return the path for what ``target`` builds of ``graph``: ``RUN/export/GRAPH.TARGET.engine``."""
         return self.root / "export" / f"{graph.name}.{target}.engine"
+
+
+def installed_versions(distributions: Iterable[str]) -> dict[str, str]:
+    """Return the versions of those distributions that are installed, by name."""
+    found = {}
+    for name in distributions:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 class Target(ABC):

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 
-from vitcompress.core.artifact_records import Runtime
 from vitcompress.core.bits import unpacked
 from vitcompress.core.errors import UsageError
 from vitcompress.core.files import read_object
@@ -98,7 +97,8 @@ class Baseline(Record):
     """Share of the CPUs' time that other processes took while latencies were measured; None when unknown."""
     recommended: dict[str, str | None]
     """Name of the artifact of each kind, ``onnx`` and ``engine``, that the bundle recommends."""
-    teacher: dict[Runtime, Measured]
+    teacher: dict[str, Measured]
+    """By runtime in fp32, else as artifacts are named: ``onnx``, ``tensorrt-rtx-fp16``."""
     artifacts: dict[str, Measured]
     """Of the deployed graph, by name."""
 
@@ -117,6 +117,11 @@ class Baseline(Record):
         return models | {f"artifact {name}": one for name, one in sorted(self.artifacts.items())}
 
 
+def teacher_name(runtime: str, precision: str) -> str:
+    """Return the name of a teacher's artifact in a baseline."""
+    return runtime if precision == "fp32" else name_of(runtime, precision)
+
+
 def first_problem(error: ValueError) -> str:
     """Return what is wrong with a file and where, in one line of at most 160 characters."""
     if not isinstance(error, ValidationError):
@@ -131,7 +136,11 @@ def baseline_of(report: Report, file: Path) -> Baseline:
     """Return the run of a report, read from ``file``, as a baseline; a UsageError is raised for a damaged report."""
     graph, bundle, training = report.artifacts.deployed, report.artifacts.bundle, report.training
     try:
-        teacher = {row.runtime: _measured(report, row) for row in report.accuracy if row.model == "teacher"}
+        teacher = {
+            teacher_name(row.runtime, row.precision): _measured(report, row)
+            for row in report.accuracy
+            if row.model == "teacher"
+        }
         artifacts = {
             name_of(row.runtime, row.precision): _measured(report, row)
             for row in report.accuracy
@@ -156,7 +165,7 @@ def baseline_of(report: Report, file: Path) -> Baseline:
                 "onnx": name_of("onnx", bundle.onnx),
                 "engine": name_of(*bundle.engine) if bundle.engine else None,
             },
-            teacher={runtime: one for runtime, one in teacher.items() if one.right or one.session_p50_ms},
+            teacher={name: one for name, one in teacher.items() if one.right or one.session_p50_ms},
             artifacts={name: one for name, one in artifacts.items() if one.right or one.session_p50_ms},
         )
     except ValueError as error:  # a ValidationError is one

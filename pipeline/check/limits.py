@@ -9,12 +9,11 @@ import numpy as np
 from vitcompress.core.measured_records import GateRow
 from vitcompress.core.words import counted
 from vitcompress.exporters.latency import change_interval
-from vitcompress.pipeline.check.baseline import Baseline, Measured
+from vitcompress.pipeline.check.baseline import Baseline, Measured, teacher_name
 from vitcompress.pipeline.check.config import CheckConfig
 from vitcompress.pipeline.check.differences import machine
 from vitcompress.stages.gates.gate import Gate, Measurement, Verdict, verdict_on
 from vitcompress.stages.gates.names import ROLES, Chosen, chosen, parts_of
-from vitcompress.stages.gates.registry import NO_TEACHER_ENGINE
 from vitcompress.stages.judging.accuracy import paired_drop
 
 CONFIDENCE = 0.98
@@ -80,9 +79,10 @@ def _accuracy(change: Change) -> Measurement:
 
 def _slowdown(change: Change) -> Measurement:
     """Measure percent by which the latency at batch 1, relative to the teacher's in the same run, grew."""
-    if parts_of(change.name)[0] != "onnx":
-        return Measurement(None, reason=NO_TEACHER_ENGINE)
-    return _grown(change, "onnx")
+    runtime, precision = parts_of(change.name)
+    own = teacher_name(runtime, precision)
+    both = own in change.before.teacher and own in change.now.teacher
+    return _grown(change, own if both or runtime != "onnx" else runtime)
 
 
 def _latency(change: Change) -> Measurement:
@@ -98,20 +98,20 @@ def _elsewhere(before: Baseline, now: Baseline) -> bool:
     return before.hardware is None or before.hardware != now.hardware
 
 
-def _grown(change: Change, runtime: str | None) -> Measurement:
-    """Measure percent by which a latency grew: the artifact's alone, or relative to the teacher's in ``runtime``."""
+def _grown(change: Change, reference: str | None) -> Measurement:
+    """Measure percent by which a latency grew: the artifact's alone, or relative to the teacher's ``reference``."""
     old, new = change.old.provider, change.new.provider
     if old != new:
         reason = f"the baseline was measured with {old or 'no provider'}, this run with {new or 'none'}"
         return Measurement(None, reason=f"{reason}: how much faster than the teacher a model is depends on that")
     logs = []
     for side, whole, own in (("the baseline", change.before, change.old), ("this run", change.now, change.new)):
-        teacher = whole.teacher.get(runtime) if runtime else None
+        teacher = whole.teacher.get(reference) if reference else None
         times, of_teacher = (np.array(one.session_p50_ms.get("1", ()) if one else ()) for one in (own, teacher))
-        if times.size < SESSIONS or (runtime and times.size != of_teacher.size):
+        if times.size < SESSIONS or (reference and times.size != of_teacher.size):
             counts = f"{counted(times.size, 'timing session')} of {change.name} and {of_teacher.size} of its teacher"
             return Measurement(None, reason=f"{side} has {counts}; {SESSIONS} are the fewest, as many of both")
-        logs.append(np.log((of_teacher if runtime else 1.0) / times))
+        logs.append(np.log((of_teacher if reference else 1.0) / times))
     ratio, low, high = change_interval(logs[0], logs[1], CONFIDENCE)
     return Measurement(100 * (ratio - 1), 100 * (low - 1), 100 * (high - 1))
 

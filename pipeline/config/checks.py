@@ -18,9 +18,13 @@ if TYPE_CHECKING:
 
 
 def check_tools(config: RunConfig, facts: Facts) -> None:
-    """Refuse precisions that nothing on this machine can make, before hours of training: an EnvironmentLacksError."""
+    """Refuse, before hours of training, what this machine cannot make or measure: an EnvironmentLacksError."""
     for precision in config.export.precisions:
         require_precision(precision)
+    if config.verify.teacher_reference == "compiled":
+        from vitcompress.stages.training.compilation import require_compiler
+
+        require_compiler("verify.teacher_reference=compiled", config.device)
 
 
 def check_layers(config: RunConfig, facts: Facts) -> None:

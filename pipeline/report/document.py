@@ -16,7 +16,7 @@ from pydantic_core import to_jsonable_python
 
 from vitcompress.core.artifact_records import BundleRecord, ExportRecord, OnnxArtifact
 from vitcompress.core.errors import EXIT_GATE_FAILED, EXIT_OK
-from vitcompress.core.measured_records import GateRow, GatesRecord
+from vitcompress.core.measured_records import GateRow, GatesRecord, TeacherReference
 from vitcompress.core.records import ControlRecord, FoldRecord
 from vitcompress.pipeline.report.models import MEGABYTE, model_rows, quantity
 from vitcompress.pipeline.report.records import Records as Records
@@ -46,7 +46,7 @@ def build(
     report = {
         "schema_version": SCHEMA_VERSION,
         "verdict": verdict_of(records.gates, records.export.not_made),
-        "headline": _headline(rows),
+        "headline": _headline(rows, records.verify.teacher_reference()),
         "models": rows,
         **dict(records.verify),
         "class_names": records.data.classes,
@@ -71,12 +71,18 @@ def build(
     return clean
 
 
-def _headline(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Compare the deployed student (its ONNX file) against the teacher (as ONNX; its accuracy in torch when known)."""
+def _headline(rows: list[dict[str, Any]], today: TeacherReference | None) -> dict[str, Any]:
+    """Compare the deployed student (its ONNX file) against the teacher (as ONNX; its accuracy in torch when known).
+
+    ``today`` is the teacher that is deployed today.
+    """
     deployed = next(row for row in rows if row["deployed"])
-    teachers = {row["runtime"]: row for row in rows if row["model"] == "teacher"}
-    onnx = teachers["onnx"]
-    reference = teachers.get("torch", onnx)
+    teachers = {(row["runtime"], row["precision"]): row for row in rows if row["model"] == "teacher"}
+    onnx = teachers["onnx", "fp32"]
+    reference = teachers.get(("torch", "fp32"), onnx)
+    one = deployed["latency"]["1"]
+    against = teachers["onnx", one["speedup_against"] or "fp32"]
+    replaced = today and today.teacher and teachers[today.teacher.runtime, today.teacher.precision]
 
     def compare(key: str) -> dict[str, Any]:
         return {"teacher": onnx[key], "student": deployed[key], "ratio": onnx[key] / deployed[key]}
@@ -86,9 +92,12 @@ def _headline(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "teacher_top1": reference["top1"],
         "student_top1": deployed["top1"],
         "drop": deployed["drop"],
-        "speedup": deployed["latency"]["1"]["speedup"],
-        "teacher_p50_ms": onnx["latency"]["1"]["p50_ms"],
-        "student_p50_ms": deployed["latency"]["1"]["p50_ms"],
+        "speedup": one["speedup"],
+        "speedup_against": against["label"],
+        "speedup_deployed": one["speedup_deployed"],
+        "deployed_teacher": replaced["label"] if replaced else "",
+        "teacher_p50_ms": against["latency"]["1"]["p50_ms"],
+        "student_p50_ms": one["p50_ms"],
         **{key: compare(key) for key in ("parameters", "macs", "bytes")},
     }
 
@@ -99,10 +108,11 @@ def _artifacts(export: ExportRecord, bundle: BundleRecord) -> dict[str, Any]:
     def onnx(artifact: OnnxArtifact) -> dict[str, Any]:
         return artifact.model_dump(mode="json") | {"megabytes": artifact.bytes / MEGABYTE}
 
-    as_they_are = {"deployed", "deployed_why", "preprocess", "missing", "engines", "engines_why"}
+    as_they_are = {"deployed", "deployed_why", "preprocess", "missing", "engines", "engines_why", "teacher_engines"}
     return {
         **export.model_dump(mode="json", include=as_they_are),
         "teacher": onnx(export.teacher),
+        "teacher_reduced": {precision: onnx(artifact) for precision, artifact in export.teacher_reduced.items()},
         "student": {graph: onnx(artifact) for graph, artifact in export.student.items()},
         "reduced": {precision: onnx(artifact) for precision, artifact in export.reduced.items()},
         "bundle": bundle,

@@ -6,17 +6,18 @@ import math
 from typing import Any, NamedTuple, get_args
 
 from vitcompress.core.artifact_records import OnnxArtifact, Precision
-from vitcompress.core.measured_records import AccuracyRow, LatencyRow, MemoryRow, ThroughputRow
+from vitcompress.core.measured_records import AccuracyRow, LatencyRow, MemoryRow, TeacherReference, ThroughputRow
 from vitcompress.core.records import Cost, FileRef
 from vitcompress.exporters.latency import TAIL_SAMPLES
 from vitcompress.pipeline.report.records import Records
-from vitcompress.stages.gates.registry import NO_TEACHER_ENGINE
+from vitcompress.stages.gates.registry import NO_TEACHER
 
 MEGABYTE = 1_000_000
 """Bytes; the unit of the size gate and of every size shown."""
 
 _RUNTIMES = {
     "torch": "torch",
+    "torch-compiled": "compiled torch",
     "onnx": "ONNX",
     "tensorrt": "TensorRT engine",
     "tensorrt-rtx": "TensorRT-RTX engine",
@@ -69,16 +70,21 @@ def model_rows(records: Records) -> list[dict[str, Any]]:
     latency = {(_of(row), row.batch): row for row in verify.latency}
     memory = {_of(row): row for row in sorted(verify.memory, key=lambda row: -row.batch)}  # the smallest batch stays
     providers = {_of(row): row.provider for rows in (verify.accuracy, verify.latency) for row in rows}
-    engines = {Artifact(export.deployed, one.flavour, one.precision): one.reason for one in export.engines}
+    engines = {
+        Artifact(model, one.flavour, one.precision): one.reason
+        for model, found in (("teacher", export.teacher_engines), (export.deployed, export.engines))
+        for one in found
+    }
     deployed = Artifact(export.deployed, "onnx", records.bundle.onnx)
     artifacts = {*providers, *engines, Artifact("teacher", "onnx", "fp32"), deployed}
     batches = sorted({1, *(row.batch for row in verify.latency)})
+    references = {batch: verify.teacher_reference(batch) for batch in batches}
     rows = []
     for one in sorted(artifacts, key=lambda one: one.place(export.deployed)):
         absent = engines.get(one, "")
         used = memory.get(one)
         shared = "a graph in torch shares its process with everything else that this program is"
-        no_memory = used.reason if used else absent or (shared if one.runtime == "torch" else "")
+        no_memory = used.reason if used else absent or (shared if one.runtime in ("torch", "torch-compiled") else "")
         rates = sorted((row for row in verify.throughput if _of(row) == one), key=lambda row: row.batch)
         rows.append(
             {
@@ -87,7 +93,9 @@ def model_rows(records: Records) -> list[dict[str, Any]]:
                 "provider": providers.get(one, ""),
                 "deployed": one == deployed,
                 **_accuracy(accuracy.get(one), absent, is_teacher=one.model == "teacher"),
-                "latency": {str(batch): _latency(latency.get((one, batch)), absent) for batch in batches},
+                "latency": {
+                    str(batch): _latency(latency.get((one, batch)), absent, references[batch]) for batch in batches
+                },
                 "throughput": {
                     str(row.batch): quantity(row.images_per_second, row.low, row.high, row.reason) for row in rates
                 },
@@ -109,16 +117,19 @@ def _cost(one: Artifact, records: Records, absent: str) -> dict[str, Any]:
     precision: Any = one.precision
     cost: Cost | None
     file: FileRef | OnnxArtifact | None
-    if one.runtime == "torch" and graph == "teacher":
+    if one.runtime in ("torch", "torch-compiled") and graph == "teacher":
         cost, file = records.teacher.cost, records.teacher.weights
     elif one.runtime == "torch":
         cost, file = fold.costs.get(graph), {distill.model.graph: distill.weights, **fold.graphs}.get(graph)
     else:
         fp32 = export.teacher if graph == "teacher" else export.student.get(graph)
-        engine = export.engine(one.runtime, precision)
-        cost, file = fp32.cost if fp32 else None, engine.file if engine else None
+        reduced, engines = export.reduced, export.engines
+        if graph == "teacher":
+            reduced, engines = export.teacher_reduced, export.teacher_engines
+        made = {(engine.flavour, engine.precision): engine.file for engine in engines}
+        cost, file = fp32.cost if fp32 else None, made.get((one.runtime, precision))
         if one.runtime == "onnx":
-            file = fp32 if precision == "fp32" else export.reduced.get(precision)
+            file = fp32 if precision == "fp32" else reduced.get(precision)
     return {
         "parameters": cost.parameters if cost else None,
         "macs": cost.macs if cost else None,
@@ -146,18 +157,22 @@ def _accuracy(row: AccuracyRow | None, absent: str, *, is_teacher: bool) -> dict
     }
 
 
-def _latency(row: LatencyRow | None, absent: str) -> dict[str, Any]:
-    """Return median, tails and speed-up at one batch size, as quantities."""
+def _latency(row: LatencyRow | None, absent: str, reference: TeacherReference | None) -> dict[str, Any]:
+    """Return median, tails and speed-ups at one batch size, as quantities."""
     if row is None:
-        nothing = quantity(None, reason=absent)
-        return {**dict.fromkeys(("p50_ms", "p90_ms", "p99_ms", "speedup"), nothing), "samples": 0}
-    no_ratio = row.reason or "no teacher was measured in this runtime"
-    if row.runtime not in ("torch", "onnx"):
-        no_ratio = NO_TEACHER_ENGINE
+        nothing = dict.fromkeys(
+            ("p50_ms", "p90_ms", "p99_ms", "speedup", "speedup_deployed"), quantity(None, reason=absent)
+        )
+        return {**nothing, "speedup_against": None, "samples": 0}
+    no_ratio = row.reason or row.speedup_reason or NO_TEACHER
+    no_reference = row.reason or (reference.reason if reference else "")
+    deployed = row.speedup_deployed, row.speedup_deployed_low, row.speedup_deployed_high
     return {
         "p50_ms": quantity(row.p50_ms, row.p50_low, row.p50_high, row.reason),
         "p90_ms": quantity(row.p90_ms, reason=row.reason),
         "p99_ms": quantity(row.p99_ms, reason=row.reason or f"fewer than {TAIL_SAMPLES} samples"),
         "speedup": quantity(row.speedup, row.speedup_low, row.speedup_high, no_ratio),
+        "speedup_against": row.speedup_against,
+        "speedup_deployed": quantity(*deployed, no_reference),
         "samples": row.samples,
     }

@@ -50,6 +50,27 @@ def reasons(report: Report, which: str) -> list[str]:
     return [f"{line} ({gate_said(gates[line])})" if line in gates else line for line in lines]
 
 
+def speedups(report: Report) -> list[str]:
+    """Return which teacher is today's, and which speed-ups are against a teacher in another precision."""
+    called = names(report)
+    lines = []
+    for one in (each for each in report["teacher_references"] if each["batch"] == 1):
+        times = [
+            f"{called['teacher', row['runtime'], row['precision']]} ({row['p50_ms']:.3g} ms)" for row in one["among"]
+        ]
+        slower = f", the fastest; others: {'; '.join(times[1:])}" if times[1:] else ""
+        found = f"{times[0]}{slower}" if times else f"unknown, for {one['reason']}"
+        lines.append(f"Today's teacher, as it is deployed (verify.teacher_reference): {found}.")
+    others = [
+        called[key_of(row)]
+        for row in report["models"]
+        if row["latency"].get("1", {}).get("speedup_against") not in (None, row["precision"])
+    ]
+    if others:
+        lines.append(f"Against the teacher in fp32, for there is none in their precision: {'; '.join(others)}.")
+    return lines
+
+
 class ClassLoss(NamedTuple):
     """One class: how many of its images the teacher and the deployed student answer right."""
 

@@ -31,6 +31,9 @@ class Quantity(Record):
     """Why there is no value; empty where there is one."""
 
 
+_NEVER = Quantity(value=None, low=None, high=None, reason="an earlier version did not measure it")
+
+
 class Verdict(Record):
     """The word on the whole run and what it follows from."""
 
@@ -64,8 +67,15 @@ class Headline(Record):
     drop: Quantity
     """Points."""
     speedup: Quantity
-    """Teacher's median latency over the student's, ONNX Runtime, batch 1."""
+    """Teacher's median latency over the student's, ONNX Runtime, the same precision, batch 1."""
+    speedup_against: str = ""
+    """Which teacher that is."""
+    speedup_deployed: Quantity = _NEVER
+    """Median latency of the teacher as it is deployed today over the student's, batch 1."""
+    deployed_teacher: str = ""
+    """Which teacher that is; empty where none was measured."""
     teacher_p50_ms: Quantity
+    """Of the teacher that ``speedup`` is against."""
     student_p50_ms: Quantity
     parameters: Compared
     macs: Compared
@@ -79,7 +89,11 @@ class LatencyCell(Record):
     p90_ms: Quantity
     p99_ms: Quantity
     speedup: Quantity
-    """Teacher's median over this one's, same runtime and batch size."""
+    """Teacher's median over this one's, same runtime, precision and batch size."""
+    speedup_against: str | None = None
+    """Precision of the teacher that it is against; null without a speed-up, and in reports of earlier versions."""
+    speedup_deployed: Quantity = _NEVER
+    """Median of the teacher as it is deployed today (``teacher_references``) over this one's."""
     samples: int
 
 
@@ -152,6 +166,9 @@ class Artifacts(Record):
     deployed_why: str
     preprocess: PreprocessSpec
     teacher: ReportedOnnx
+    teacher_reduced: dict[str, ReportedOnnx] = Field(default_factory=dict)
+    """What reduced precisions and engines of the student are compared with, by precision."""
+    teacher_engines: list[EngineArtifact] = Field(default_factory=list)
     student: dict[str, ReportedOnnx]
     """By graph."""
     reduced: dict[str, ReportedOnnx]

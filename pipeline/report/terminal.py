@@ -12,7 +12,7 @@ from rich.text import Text
 
 from vitcompress.pipeline.report import report_tables
 from vitcompress.pipeline.report import table as tables
-from vitcompress.pipeline.report.readings import not_made
+from vitcompress.pipeline.report.readings import not_made, speedups
 from vitcompress.pipeline.report.report_tables import at
 from vitcompress.pipeline.report.table import Column, Output, Table
 from vitcompress.pipeline.report.wording import Footnotes, gate_said, opened, spoken
@@ -34,7 +34,7 @@ def table(report: dict[str, Any]) -> RenderableType:
     """
     notes = Footnotes()
     models = tables.terminal(report_tables.models(report), notes)
-    lines = [*notes.lines(), *(f"Not made: {what}" for what in not_made(report))]
+    lines = [*speedups(report), *notes.lines(), *(f"Not made: {what}" for what in not_made(report))]
     last = [Text(f"Note: {note}") for note in report["notes"]]
     findings = [
         Text.assemble((one["severity"].capitalize(), _STYLES.get(one["severity"], "bold yellow")), f": {one['text']}.")
@@ -49,7 +49,8 @@ def _verdict(report: dict[str, Any]) -> Text:
         (verdict["word"], "bold green" if verdict["passed"] else "bold red"),
         f" (exit code {verdict['exit_code']}): {verdict['why']}.\n",
         f"Deployed (>): {head['student'].removesuffix(' (deployed)')}. ",
-        f"Drop {spoken(head['drop'], '.2f', ' points')}, speed-up {spoken(head['speedup'], '.2f', 'x')}.",
+        f"Drop {spoken(head['drop'], '.2f', ' points')}, speed-up {spoken(head['speedup'], '.2f', 'x')}",
+        f", over today's teacher {spoken(head['speedup_deployed'], '.2f', 'x')}.",
     )
     if control := report["training"]["control"]:
         text.append(f"\n{opened(control['sentence'])}.")

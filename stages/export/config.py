@@ -43,8 +43,14 @@ class ExportConfig(Record):
     target_reason: str = ""
     """Why `target` has the engines it has; written when `auto` is decided, not meant to be set."""
     precision: Annotated[tuple[Precision, ...], BeforeValidator(_listed)] = DEFAULT_PRECISIONS
-    """Precisions of the deployed graph, each as ONNX and as an engine. fp32 is always made: the others are made of it.
-    bf16 and fp8 need the extra `modelopt`."""
+    """Precisions of the deployed graph as ONNX. fp32 is always made: the others are made of it. bf16 and fp8 need the
+    extra `modelopt`."""
+    engine_precision: Annotated[tuple[Precision, ...] | Literal["auto"], BeforeValidator(_listed)] = "auto"
+    """Precisions of the engines, all among `precision`: an engine is built of the ONNX graph. The teacher's engine is
+    built in the same, to compare with. auto: those of `precision` where it differs from its default, else what `deploy`
+    names, else fp16 alone."""
+    engine_precision_reason: str = ""
+    """Why `engine_precision` is what it is; written when `auto` is decided, not meant to be set."""
     deploy: Precision | Literal["fastest"] = "fastest"
     """Precision that the bundle recommends. fastest: of those in the bundle, where measured; of engines that cannot be
     measured here, fp16."""
@@ -75,7 +81,7 @@ class ExportConfig(Record):
     def _usable(self) -> Self:
         if self.opt_batch > self.max_batch:
             raise ValueError(f"opt_batch {self.opt_batch} is larger than max_batch {self.max_batch}")
-        for name in ("target", "precision"):
+        for name in ("target", "precision", "engine_precision"):
             given = getattr(self, name)
             if given != "auto" and len(set(given)) != len(given):
                 raise ValueError(f"{name} is {', '.join(given)}; give each at most once.")
@@ -89,6 +95,16 @@ class ExportConfig(Record):
     def precisions(self) -> tuple[Precision, ...]:
         """Those of ``precision``, fp32 first."""
         return ("fp32", *(one for one in self.precision if one != "fp32"))
+
+    @property
+    def engine_precisions(self) -> tuple[Precision, ...]:
+        """Those of ``engine_precision``, ``auto`` decided."""
+        if self.engine_precision != "auto":
+            return self.engine_precision
+        named: tuple[Precision, ...] = () if self.deploy == "fastest" else (self.deploy,)
+        if self.precision == DEFAULT_PRECISIONS:
+            return named or ("fp16",)
+        return tuple(dict.fromkeys((*self.precision, *named)))
 
     @property
     def engines(self) -> tuple[str, ...]:

@@ -1,6 +1,8 @@
-"""Reduced precisions of the deployed graph: what could be made, and why the rest could not."""
+"""Reduced precisions of a graph: what could be made, and why the rest could not."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from vitcompress.core.artifact_records import OnnxArtifact, Precision
 from vitcompress.core.context import Context
@@ -21,6 +23,7 @@ from vitcompress.stages.models.weights import load_own
 
 def reduce_graph(
     config: ExportConfig,
+    wanted: Sequence[Precision],
     artifact: OnnxArtifact,
     model: ModelSpec,
     weights: FileRef,
@@ -28,14 +31,13 @@ def reduce_graph(
     images: HeldOut,
     context: Context,
 ) -> tuple[dict[Precision, OnnxArtifact], dict[Precision, str]]:
-    """Return the graph in every precision asked for but fp32, and the reasons of those that could not be made.
+    """Return the fp32 graph in the ``wanted`` precisions, and the reasons of those that could not be made.
 
     Training images of ``data``, evenly spread, calibrate int8 and fp8; ``images`` judge.
     """
     root = context.run.root
     made: dict[Precision, OnnxArtifact] = {}
     missing: dict[Precision, str] = {}
-    wanted = config.precisions[1:]
     calibration = images.given[:0]
     if set(wanted) & set(CALIBRATED):
         split = recorded_images(data)[1].train
@@ -57,7 +59,7 @@ def reduce_graph(
                 module = load_own(build_model(model), weights, root).eval()
                 differences = max_difference(path, module, images.images, CHECKED_BATCHES, images.given)
         except (ResultError, UsageError) as error:  # the latter: too large for it; the other artifacts are good without
-            context.say(f"no {precision}: {error}")
+            context.say(f"no {precision} of {artifact.file.path.rpartition('/')[2]}: {error}")
             missing[precision] = str(error)
             continue
         update = {

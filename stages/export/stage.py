@@ -1,27 +1,31 @@
-"""Export the teacher and every deployable graph, choose the student's, make its reduced precisions and its engines."""
+"""Export the teacher and every deployable graph, choose the student's, make reduced precisions and engines of both."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from vitcompress.core.artifact_records import EngineArtifact, ExportRecord, OnnxArtifact, Precision
+from vitcompress.core.artifact_records import EngineArtifact, ExportRecord, Precision
 from vitcompress.core.context import Context
-from vitcompress.core.errors import ResultError
 from vitcompress.core.records import FoldedInputs as Inputs
 from vitcompress.exporters import targets
-from vitcompress.exporters.targets import BuildOptions
+from vitcompress.exporters.runners import provider_for
 from vitcompress.stages.export.config import DEFAULT_PRECISIONS, ExportConfig
+from vitcompress.stages.export.engines import build_engines
 from vitcompress.stages.export.graphs import export_graph, held_out
 from vitcompress.stages.export.precisions import reduce_graph
 from vitcompress.stages.export.projector import choose_graph
+from vitcompress.stages.export.teacher import reduce_teacher, teacher_engines
+from vitcompress.stages.training.device import make_accelerator
 
 
 def run(config: ExportConfig, inputs: Inputs, context: Context) -> ExportRecord:
     """Return ONNX graphs of teacher and student in fp32; of the deployed one, every precision and engine asked for.
 
-    A reduced precision or an engine that cannot be made is told with its reason; what was made stays. A ResultError is
-    raised where a graph cannot be exported or disagrees with torch, or the fold is less exact than asked; an
-    EnvironmentLacksError where this machine cannot build a target that was asked for by name.
+    Of the teacher, what those are compared with: made once, and taken again for as long as what it is made of is the
+    same. A reduced precision or an engine that cannot be made is told with its reason; what was made stays.
+
+    A ResultError is raised where a graph cannot be exported or disagrees with torch, or the fold is less exact than
+    asked; an EnvironmentLacksError where this machine cannot build a target that was asked for by name.
     """
     for name in config.engines:
         targets.get(name).require()  # first: asking for what is not here should not cost an export
@@ -32,14 +36,18 @@ def run(config: ExportConfig, inputs: Inputs, context: Context) -> ExportRecord:
         for graph, spec in fold.models.items()
     }
     teacher_images = held_out(inputs.data, inputs.teacher.preprocess, config)
-    spec, weights, cost = inputs.teacher.model, inputs.teacher.weights, inputs.teacher.cost
-    teacher = export_graph(config, "teacher", spec, weights, cost, teacher_images, context)
+    of = inputs.teacher
+    teacher = export_graph(config, "teacher", of.model, of.weights, of.cost, teacher_images, context)
     graph, why = choose_graph(config, fold, student, images.given, context)
-    spec, weights = fold.models[graph], fold.graphs[graph]
-    reduced, missing = reduce_graph(config, student[graph], spec, weights, inputs.data, images, context)
+    spec, weights, wanted = fold.models[graph], fold.graphs[graph], config.precisions[1:]
+    reduced, missing = reduce_graph(config, wanted, student[graph], spec, weights, inputs.data, images, context)
     named = ", ".join(config.engines)
     asked = f"asked for with export.target: {named}" if named else "no engine was asked for"
-    engines = _engines(config, {"fp32": student[graph], **reduced}, missing, context)
+    engines = build_engines(config, {"fp32": student[graph], **reduced}, missing, context)
+    compared = {one.precision for one in engines if one.file is not None}
+    if provider_for(make_accelerator(context.device).device.type) == "cuda":
+        compared |= set(reduced)  # on a CPU fp32 stands for them: int8 of a large teacher takes minutes
+    of_teacher, not_of_teacher = reduce_teacher(config, teacher, of, compared, inputs.data, teacher_images, context)
     return ExportRecord(
         deployed=graph,
         deployed_why=why,
@@ -48,37 +56,13 @@ def run(config: ExportConfig, inputs: Inputs, context: Context) -> ExportRecord:
         reduced=reduced,
         missing=missing,
         teacher=teacher,
+        teacher_reduced=of_teacher,
+        teacher_engines=teacher_engines(config, {"fp32": teacher, **of_teacher}, not_of_teacher, of, engines, context),
         teacher_preprocess=teacher_images.preprocess,
         engines=engines,
         engines_why=config.target_reason or asked,
         not_made=_not_made(config, missing, engines),
     )
-
-
-def _engines(
-    config: ExportConfig,
-    graphs: Mapping[Precision, OnnxArtifact],
-    missing: Mapping[Precision, str],
-    context: Context,
-) -> tuple[EngineArtifact, ...]:
-    """Build one artifact for each target and each precision; one that cannot be built has its reason."""
-    options = BuildOptions(context.run.root, config.opt_batch, config.max_batch, config.compute_capabilities)
-    found = []
-    for name in config.engines:
-        target = targets.get(name)
-        for precision in config.precisions:
-            try:
-                if precision not in graphs:
-                    raise ResultError(f"there is no {precision} graph to build it of: {missing[precision]}")
-                if precision not in target.precisions:
-                    raise ResultError(f"{target.title} does not run {precision}")
-                made = target.build(graphs[precision], options)
-                assert isinstance(made, EngineArtifact)  # noqa: S101 - of a target whose kind is "engine"
-            except ResultError as error:
-                context.say(f"no {precision} engine: {error}")
-                made = EngineArtifact(status="unavailable", flavour=name, precision=precision, reason=str(error))
-            found.append(made)
-    return tuple(found)
 
 
 def _not_made(

@@ -15,16 +15,18 @@ from vitcompress.stages.gates.gate import ArtifactGate, Measured, Measurement, R
 
 GROUP = "vitcompress.gates"
 NO_CONTROL = "no control was trained: compress run ... --control labels"
-NO_TEACHER_ENGINE = (
-    "an engine's speed-up is never measured: no engine is built of the teacher, so there is nothing to compare with; "
-    "limit gates.max_latency_ms instead"
-)
+NO_TEACHER = "no teacher was measured in this runtime"
 
 
 def _speedup(found: Measured) -> Measurement:
     row = found.latency
-    why = row.reason or "no teacher was measured in this runtime"
-    return number(row, "speedup", why if row.runtime == "onnx" else NO_TEACHER_ENGINE)
+    return number(row, "speedup", row.reason or row.speedup_reason or NO_TEACHER)
+
+
+def _speedup_deployed(found: Measured) -> Measurement:
+    reference = found.inputs.verify.teacher_reference()
+    why = reference.reason if reference else "an earlier version did not measure it"
+    return number(found.latency, "speedup_deployed", found.latency.reason or why)
 
 
 def _size(found: Measured) -> Measurement:
@@ -57,10 +59,24 @@ _BUILT_IN: tuple[ArtifactGate | RunGate, ...] = (
     ),
     ArtifactGate(
         field="min_speedup",
-        setting=limit("Smallest ratio of the teacher's median latency to the student's, ONNX Runtime, batch 1.", gt=0),
+        setting=limit(
+            "Smallest ratio of the teacher's median latency to the student's, same runtime and precision, batch 1.",
+            gt=0,
+        ),
         label="speed-up, batch 1",
         unit="x",
         measure=_speedup,
+    ),
+    ArtifactGate(
+        field="min_speedup_deployed",
+        setting=limit(
+            "Smallest ratio of the median latency of the teacher as it is deployed today (`verify.teacher_reference`) "
+            "to the student's, batch 1.",
+            gt=0,
+        ),
+        label="speed-up over today's teacher, batch 1",
+        unit="x",
+        measure=_speedup_deployed,
     ),
     ArtifactGate(
         field="max_latency_ms",

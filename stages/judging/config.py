@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
 from vitcompress.core.record import Record
 
+TeacherChoice = Literal["best", "torch", "compiled", "onnx", "engine"]
 THROUGHPUT_SHARE = 0.15
 """Share of the latency budget that the throughput curve may take of it, where there is one."""
 
@@ -27,6 +28,11 @@ class VerifyConfig(Record):
     tight: float = Field(0.01, ge=0, lt=1)
     """Relative half-width of the 95 % interval of every speed-up at which timing stops before its seconds are spent;
     0 always spends them."""
+    teacher_reference: TeacherChoice = "best"
+    """Which teacher stands for the one that is deployed today. Each student's speed-up over it is reported, beside that
+    over the teacher in the same runtime and precision. best: the fastest that was measured on this machine, at each
+    batch size. torch: as trained, float32. compiled: by torch.compile, measured only if asked for here (it takes
+    minutes, and a compiler). onnx, engine: the fastest of these."""
     threads: int = Field(0, ge=0)
     """CPU threads of a session; 0: all physical cores this process may use."""
     memory: bool = True

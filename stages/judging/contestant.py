@@ -20,6 +20,8 @@ from vitcompress.exporters.runners import EngineTimes
 Infer = Callable[[NDArray[Any]], NDArray[np.float32]]
 """Images as the artifact takes them to logits ``[B, K]``, finished when it returns."""
 TEACHER = "teacher"
+COMPILED = "torch-compiled"
+"""Runtime of a network that torch has compiled."""
 
 
 @dataclass(frozen=True)

@@ -16,19 +16,16 @@ from vitcompress.exporters.latency import (
     median_interval,
     percentiles,
     quantiles,
-    speedup_interval,
 )
 from vitcompress.exporters.latency.sessions import FEWEST
 from vitcompress.stages.judging.config import VerifyConfig
-from vitcompress.stages.judging.contestant import TEACHER, Contestant, batch_of
+from vitcompress.stages.judging.contestant import COMPILED, TEACHER, Contestant, batch_of
+from vitcompress.stages.judging.speedup import RESAMPLES, with_speedup
 
 Images = Mapping[PreprocessSpec, NDArray[Any]]
 """Input of every preprocessing ``[n, ...]``, as its contestants take it; repeated where a batch is larger."""
-_REFERENCE = f"{TEACHER} fp32"
 _LEAST_CALLS = 2 * FEWEST
 """Calls of a contestant that no measurement does without: one that counts and one before it, in every session."""
-RESAMPLES = 2000
-"""Of the bootstrap behind each interval of a latency or a speed-up."""
 
 
 def latency_rows(config: VerifyConfig, contestants: Sequence[Contestant], images: Images) -> tuple[LatencyRow, ...]:
@@ -43,8 +40,8 @@ def latency_rows(config: VerifyConfig, contestants: Sequence[Contestant], images
     for group in groups:
         for batch in config.batch_sizes:
             lacking = {each.key: each.why_not() for each in group if not each.takes(batch)}
-            with_teacher = any(each.key == _REFERENCE for each in group) and _REFERENCE not in lacking
-            reference = _REFERENCE if with_teacher else None
+            teachers = (each.key for each in group if each.model == TEACHER and each.key not in lacking)
+            reference = next(teachers, None)
             found = _timed(group, batch, images, seconds, lacking, reference=reference, tight=config.tight)
             for each, row in zip(group, found, strict=True):
                 if each.on_gpu is not None and each.key not in lacking:
@@ -72,7 +69,7 @@ def throughput_rows(
     ``latency`` is what ``latency_rows`` returned.
     """
     groups = _by_runtime(
-        [each for each in contestants if each.runtime != "torch" and each.model in (TEACHER, deployed)]
+        [each for each in contestants if each.runtime not in ("torch", COMPILED) and each.model in (TEACHER, deployed)]
     )
     known = {(row.runtime, row.model, row.precision, row.batch): row for row in latency}
     left = [batch for batch in config.throughput_batches if batch not in config.batch_sizes]
@@ -113,7 +110,8 @@ def _timed(
     timed = [each for each in group if each.key not in lacking]
     openers = {each.key: partial(each.opened, batch_of(images[each.spec], batch)) for each in timed}
     measured = measure_sessions(openers, seconds, **how) if openers else None
-    return [_row(each, batch, measured if each.key in openers else None, lacking.get(each.key, "")) for each in group]
+    rows = [_row(each, batch, measured if each.key in openers else None, lacking.get(each.key, "")) for each in group]
+    return with_speedup(rows)
 
 
 def _row(contestant: Contestant, batch: int, measured: Measurement | None, reason: str) -> LatencyRow:
@@ -129,10 +127,6 @@ def _row(contestant: Contestant, batch: int, measured: Measurement | None, reaso
     row["quantiles_ms"] = quantiles(samples)
     row["session_p50_ms"] = tuple(float(value) for value in medians)
     row["warm_up_rounds"], row["settled"] = measured.warm_up, measured.settled
-    teacher = measured.medians.get(_REFERENCE)
-    if teacher is not None and contestant.model != TEACHER:
-        ratio = speedup_interval(teacher, medians, RESAMPLES, seed=0)
-        row["speedup"], row["speedup_low"], row["speedup_high"] = ratio
     return LatencyRow(**row)
 
 

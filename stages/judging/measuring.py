@@ -12,6 +12,7 @@ from vitcompress.exporters.latency import Others, pinned
 from vitcompress.stages.judging.config import VerifyConfig
 from vitcompress.stages.judging.contestant import Contestant
 from vitcompress.stages.judging.latency import Images, latency_rows, throughput_rows
+from vitcompress.stages.judging.speedup import against_deployed
 
 
 def most_images(config: VerifyConfig) -> int:
@@ -38,8 +39,9 @@ def timed(
     """
     with pinned(threads) as cpus:
         others = Others(cpus)
-        latency = latency_rows(config, contestants, images)
+        rows = latency_rows(config, contestants, images)
         disturbance = others.share()
+        latency, references = against_deployed(rows, config.teacher_reference)
         throughput = throughput_rows(config, contestants, deployed, images, latency)
     sessions = [len(row.session_p50_ms) for row in latency if row.session_p50_ms]
     opened = f"{min(sessions)} to {max(sessions)}" if min(sessions) < max(sessions) else str(max(sessions))
@@ -60,6 +62,7 @@ def timed(
     return {
         "latency": latency,
         "latency_method": method,
+        "teacher_references": references,
         "throughput": throughput,
         "hardware": hardware(threads, gpu_name_and_capability()[0] if on_gpu and gpu_present() else ""),
         "pinned": cpus,

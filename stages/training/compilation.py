@@ -61,6 +61,12 @@ def _lack(device: str) -> str | None:
     return None if shutil.which("g++") or shutil.which("clang++") else "there is no C++ compiler (g++)"
 
 
+def require_compiler(setting: str, device: str) -> None:
+    """Raise an EnvironmentLacksError where a ``setting``, such as ``verify.x=compiled``, asks for what is not here."""
+    if lack := _lack(device):
+        raise EnvironmentLacksError(f"{setting} needs torch.compile, but {lack}; install it, or choose another.")
+
+
 def compile_in_place(*modules: nn.Module, graphs: bool = False) -> None:
     """Compile for the one batch shape that training has, ``graphs``: with CUDA graphs; parameters keep their names.
 

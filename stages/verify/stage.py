@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,14 @@ from vitcompress.stages.images.sources import recorded_images
 from vitcompress.stages.images.thumbnails import thumbnails
 from vitcompress.stages.judging.accuracy_rows import accuracy_rows
 from vitcompress.stages.judging.answers import HeldOut, ask
-from vitcompress.stages.judging.contestant import TEACHER, Contestant, Infer
+from vitcompress.stages.judging.contestant import COMPILED, TEACHER, Contestant, Infer
 from vitcompress.stages.judging.flips import flip_tables
 from vitcompress.stages.judging.measuring import most_images, timed
 from vitcompress.stages.judging.memory import memory_rows
 from vitcompress.stages.judging.opening import engine_contestant, onnx_contestant
 from vitcompress.stages.models.build import build_model
 from vitcompress.stages.models.weights import load_own
+from vitcompress.stages.training.compilation import keep_instruction_sets_apart, require_compiler
 from vitcompress.stages.training.device import describe, make_accelerator, torch_threads
 from vitcompress.stages.verify.config import VerifyConfig
 from vitcompress.stages.verify.files import write_answers, write_thumbnails
@@ -55,6 +56,8 @@ def run(config: VerifyConfig, inputs: Inputs, context: Context) -> VerifyRecord:
         provider = provider_for(device.type)
         with ExitStack() as pass_alone:  # files that every session opens anew need not lie in memory twice
             contestants = _contestants(inputs, context, device, provider, threads, pass_alone, stage)
+            if config.teacher_reference == "compiled":
+                contestants.append(_compiled(inputs, context, device, config.batch_sizes))
             accuracy = _accuracy(inputs, context, contestants)
         split, most = recorded_images(inputs.data)[1].val, most_images(config)
         images = {spec: sample(split, spec, most).numpy() for spec in dict.fromkeys(each.spec for each in contestants)}
@@ -85,7 +88,7 @@ def _contestants(
     pass_alone: ExitStack,
     stage: ExitStack,
 ) -> list[Contestant]:
-    """Return the teacher first in each runtime; then every student graph, the deployed one's precisions, the engines.
+    """Return the teacher first in each runtime; then every student graph, and the deployed one's precisions.
 
     ONNX files are open as long as ``pass_alone``, engines, which are not opened anew, as long as ``stage``.
     """
@@ -107,18 +110,38 @@ def _contestants(
         in_torch(TEACHER, own, inputs.teacher.model, inputs.teacher.weights),
         *(in_torch(graph, student, spec, inputs.fold.graphs[graph]) for graph, spec in graphs.items()),
         in_onnx(TEACHER, export.teacher_preprocess, export.teacher),
+        *(in_onnx(TEACHER, export.teacher_preprocess, artifact) for artifact in export.teacher_reduced.values()),
         *(in_onnx(graph, export.preprocess, artifact) for graph, artifact in export.student.items()),
         *(in_onnx(export.deployed, export.preprocess, artifact) for artifact in export.reduced.values()),
-        *(_engine(export, engine, root, stage) for engine in export.engines),
+        *(_engine(TEACHER, export.teacher_preprocess, engine, root, stage) for engine in export.teacher_engines),
+        *(_engine(export.deployed, export.preprocess, engine, root, stage) for engine in export.engines),
     ]
 
 
-def _engine(export: ExportRecord, engine: EngineArtifact, root: Path, stack: ExitStack) -> Contestant:
+def _engine(model: str, spec: PreprocessSpec, engine: EngineArtifact, root: Path, stack: ExitStack) -> Contestant:
     """Return what a target built as a contestant; where it cannot run, it has a reason instead of a way to."""
-    absent = Contestant(
-        export.deployed, engine.flavour, export.preprocess, None, engine.max_batch, engine.reason, "", engine.precision
-    )
+    absent = Contestant(model, engine.flavour, spec, None, engine.max_batch, engine.reason, "", engine.precision)
     return absent if engine.file is None else engine_contestant(absent, root / engine.file.path, stack)
+
+
+def _compiled(inputs: Inputs, context: Context, device: torch.device, batches: Sequence[int]) -> Contestant:
+    """Return the teacher as torch compiles it, for these batch sizes already; where torch fails to, the reason.
+
+    An EnvironmentLacksError is raised where the compiler is missing.
+    """
+    require_compiler("verify.teacher_reference=compiled", device.type)
+    keep_instruction_sets_apart()
+    teacher = inputs.teacher
+    absent = Contestant(TEACHER, COMPILED, teacher.preprocess, None)
+    network = load_own(build_model(teacher.model), teacher.weights, context.run.root).eval().to(device)
+    infer = partial(_torch_infer, torch.compile(network, dynamic=False), device)
+    side = teacher.preprocess.size
+    try:
+        for batch in batches:
+            infer(np.zeros((batch, 3, side, side), np.float32))
+    except Exception as error:  # whatever the compilers behind torch raise: the other teachers are measured without
+        return replace(absent, reason=f"torch.compile failed ({' '.join(str(error).split())[:200]})")
+    return replace(absent, infer=infer)
 
 
 def _torch_infer(network: nn.Module, device: torch.device, images: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -43,7 +43,8 @@ def test_feature_losses_are_balanced_unless_a_recipe_says_how_they_weigh(digits:
 
 def test_resolving_again_changes_nothing(digits: RunConfig) -> None:
     once = decided(digits)
-    assert decided(once) == once.model_copy(update={"export": once.export.model_copy(update={"target_reason": ""})})
+    no_reasons = {"target_reason": "", "engine_precision_reason": ""}
+    assert decided(once) == once.model_copy(update={"export": once.export.model_copy(update=no_reasons)})
 
 
 def test_digits_are_reduced_and_folders_are_full(digits: RunConfig, folder: RunConfig) -> None:
@@ -199,6 +200,41 @@ def test_the_engine_is_decided_with_its_reason(digits: RunConfig, monkeypatch: p
     assert "TensorRT is not installed" in export.target_reason
     with pytest.raises(EnvironmentLacksError, match="tensorrt-rtx is not installed"):
         before_data(changed(digits, export={"target": ["tensorrt-rtx"]}))
+
+
+@pytest.mark.parametrize(
+    ("export", "built"),
+    [
+        ({}, ("fp16",)),
+        ({"precision": ["int8", "fp16"]}, ("int8", "fp16")),
+        ({"precision": ["fp32"]}, ("fp32",)),
+        ({"deploy": "int8"}, ("int8",)),
+        ({"precision": ["fp16"], "deploy": "fp32"}, ("fp16", "fp32")),
+        ({"engine_precision": ["fp32", "int8"]}, ("fp32", "int8")),
+    ],
+)
+def test_engines_are_built_in_fp16_or_what_was_asked_for(
+    digits: RunConfig, export: dict[str, Any], built: tuple[str, ...]
+) -> None:
+    decided_on = before_data(changed(digits, export=export)).export
+    assert decided_on.engine_precision == built
+    assert bool(decided_on.engine_precision_reason) == ("engine_precision" not in export)
+
+
+def test_an_engine_without_a_graph_or_without_what_is_deployed_is_refused(digits: RunConfig) -> None:
+    with pytest.raises(UsageError, match=r"export\.engine_precision is int8, but .* has no int8 graph"):
+        before_data(changed(digits, export={"precision": ["fp16"], "engine_precision": ["int8"]}))
+    asked = {"target": ["tensorrt-rtx"], "deploy": "int8", "engine_precision": ["fp16"]}
+    with pytest.raises(UsageError, match=r"deploy is int8, which is not among export\.engine_precision, fp16; add it"):
+        before_data(changed(digits, export=asked))
+
+
+def test_comparing_with_a_compiled_teacher_without_a_compiler_is_refused(
+    digits: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vitcompress.stages.training.compilation._lack", lambda _: "there is no C++ compiler (g++)")
+    with pytest.raises(EnvironmentLacksError, match=r"teacher_reference=compiled needs torch\.compile, but there"):
+        before_data(changed(digits, verify={"teacher_reference": "compiled"}))
 
 
 def test_a_precision_whose_tool_is_missing_is_told_before_anything_runs(

@@ -70,10 +70,11 @@ def tradeoff(report: Report) -> Chart | None:
     figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
     axes = figure.subplots()
     others = zip(cycle(_COLOURS), cycle("s^vPX*p"), strict=False)
+    of_teacher = cycle("D<>hH8")
     for row, ms, top1 in rows:
         colour, marker = (BLUE, "o") if key_of(row) == deployed else next(others)
         if row["model"] == "teacher":
-            colour, marker = BLACK, "D" if row["runtime"] == "onnx" else "d"
+            colour, marker = BLACK, "d" if row["runtime"] == "torch" else next(of_teacher)
         told = f"{shortened(called[key_of(row)], 36)}: {top1['value']:.2f} %, {ms['value']:.4g} ms"
         bars: dict[str, Any] = {"xerr": ends(ms), "yerr": ends(top1), "elinewidth": 1, "capsize": 2.5}
         axes.errorbar(ms["value"], top1["value"], fmt=marker, color=colour, markersize=7, label=told, **bars)

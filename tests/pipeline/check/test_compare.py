@@ -152,7 +152,23 @@ def test_what_cannot_be_timed_is_unmeasured_with_its_reason() -> None:
     alone = rows(both, both)[f"engine ({ENGINE})", "max_slowdown"]
     assert [row.verdict for row in (single, moved, alone)] == ["unmeasured"] * 3
     assert "this run with CUDAExecutionProvider" in moved.why
-    assert "no engine is built of the teacher" in alone.why
+    assert f"{ENGINE} and 0 of its teacher" in alone.why
+
+
+def test_an_engine_is_compared_with_the_teachers_engine_in_the_same_precision() -> None:
+    def with_engines(speed: float) -> Baseline:
+        """The fp16 engine takes ``speed`` times as long as the graph, its teacher's as long as the teacher's graph."""
+        times = BEFORE.artifacts["onnx-fp16"].session_p50_ms
+        own = BEFORE.artifacts["onnx-fp16"].model_copy(
+            update={"session_p50_ms": {"1": tuple(speed * ms for ms in times["1"])}}
+        )
+        teacher = {**BEFORE.teacher, ENGINE: BEFORE.teacher["onnx"]}
+        return BEFORE.model_copy(update={"artifacts": {**BEFORE.artifacts, ENGINE: own}, "teacher": teacher})
+
+    same, slower = (rows(with_engines(speed), with_engines(1.0)) for speed in (1.0, 1.3))
+    assert same[f"engine ({ENGINE})", "max_slowdown"].verdict == "pass"
+    row = slower[f"engine ({ENGINE})", "max_slowdown"]
+    assert (row.verdict, row.value) == ("fail", pytest.approx(30.0))
 
 
 @pytest.mark.parametrize(

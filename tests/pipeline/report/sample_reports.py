@@ -23,6 +23,8 @@ from vitcompress.core.measured_records import (
     Hardware,
     LatencyRow,
     MemoryRow,
+    TeacherReference,
+    TeacherTime,
     ThroughputRow,
     VerifyRecord,
 )
@@ -131,6 +133,10 @@ def latency(name: str, runtime: Any, batch: int, reason: str = "", precision: An
         speedup=speedup,
         speedup_low=0.97 * speedup,
         speedup_high=1.03 * speedup,
+        speedup_against=None if name == "teacher" else precision,
+        speedup_deployed=None if name == "teacher" else 0.9 * speedup,
+        speedup_deployed_low=None if name == "teacher" else 0.88 * speedup,
+        speedup_deployed_high=None if name == "teacher" else 0.92 * speedup,
         session_p50_ms=(0.99 * p50, p50, 1.01 * p50),
     )
 
@@ -167,6 +173,14 @@ def gate(
     )
 
 
+def reference(batch: int) -> TeacherReference:
+    """The teacher in torch, a tenth faster than in ONNX Runtime."""
+    p50 = P50["teacher"] * batch * 0.9 ** (batch - 1)
+    times = [("torch", "fp32", 0.9), ("onnx", "fp32", 1.0), ("onnx", "fp16", 1.0)]
+    among = tuple(TeacherTime(runtime=name, precision=kind, p50_ms=part * p50) for name, kind, part in times)  # type: ignore[arg-type]
+    return TeacherReference(batch=batch, teacher=among[0], among=among)
+
+
 def engine(built: bool) -> EngineArtifact:
     if not built:
         return EngineArtifact(status="unavailable", flavour="tensorrt-rtx", precision="fp16", reason=NO_ENGINE)
@@ -201,7 +215,7 @@ def flip(**more: Any) -> Flip:
 
 def verify(graphs: tuple[Graph, ...], deployed: Graph, why: str) -> VerifyRecord:
     """What was measured; ``why`` the engine was not."""
-    on_cpu = [("teacher", "fp32"), *((graph, "fp32") for graph in graphs), (deployed, "fp16")]
+    on_cpu = [("teacher", "fp32"), ("teacher", "fp16"), *((graph, "fp32") for graph in graphs), (deployed, "fp16")]
     timed = [latency(name, "onnx", batch, precision=precision) for name, precision in on_cpu for batch in (1, 8)]
     places: list[tuple[dict[str, Any], LatencyRow]] = [
         ({"model": row.model, "runtime": "onnx", "precision": row.precision, "batch": row.batch}, row) for row in timed
@@ -211,12 +225,18 @@ def verify(graphs: tuple[Graph, ...], deployed: Graph, why: str) -> VerifyRecord
         accuracy=(
             accuracy("teacher", "torch", 92.3, None),
             accuracy("teacher", "onnx", 92.3, 0.0),
+            accuracy("teacher", "onnx", 92.3, 0.0, precision="fp16"),
+            accuracy("teacher", "tensorrt-rtx", None, None, reason=why, precision="fp16"),
             accuracy(graphs[0], "torch", 91.1, 1.2),
             *(accuracy(graph, "onnx", 91.07, 1.23) for graph in graphs),
             accuracy(deployed, "onnx", 91.0, 1.3, precision="fp16"),
             accuracy(deployed, "tensorrt-rtx", None, None, reason=why, precision="fp16"),
         ),
-        latency=(*timed, *(latency(deployed, "tensorrt-rtx", batch, why, "fp16") for batch in (1, 8))),
+        latency=(
+            *timed,
+            *(latency(name, "tensorrt-rtx", batch, why, "fp16") for name in ("teacher", deployed) for batch in (1, 8)),
+        ),
+        teacher_references=(reference(1), reference(8)),
         latency_method="43 interleaved rounds in one process, 2 threads.",
         throughput=tuple(
             ThroughputRow(**place, images_per_second=1000 * row.batch / (row.p50_ms or 0), samples=43)
@@ -303,6 +323,8 @@ def records(graphs: tuple[Graph, ...], deployed: Graph, built: bool) -> Records:
             reduced={"fp16": reduced(deployed)},
             missing={"int8": "top-1 agrees on 12 % of the images"},
             teacher=onnx("teacher"),
+            teacher_reduced={"fp16": reduced("teacher")},
+            teacher_engines=(engine(True),) if built else (),
             engines=(engine(built),),
             engines_why="tensorrt-rtx 1.2.0 is installed",
         ),

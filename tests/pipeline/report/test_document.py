@@ -9,7 +9,6 @@ from sample_reports import NO_ENGINE, NO_GPU, gate, report_of
 
 from vitcompress.core.measured_records import GatesRecord
 from vitcompress.pipeline.report.document import Records
-from vitcompress.stages.gates.registry import NO_TEACHER_ENGINE
 
 
 def row_of(report: dict[str, Any], model: str, runtime: str, precision: str = "fp32") -> dict[str, Any]:
@@ -43,6 +42,8 @@ def test_headline_numbers_are_those_of_the_records(case: Records) -> None:
     sizes = {"teacher": teacher.file.bytes, "student": deployed.file.bytes}
     assert head["bytes"] == sizes | {"ratio": teacher.file.bytes / deployed.file.bytes}
     assert head["speedup"]["value"] == head["teacher_p50_ms"]["value"] / head["student_p50_ms"]["value"]
+    assert head["speedup_deployed"]["value"] == pytest.approx(0.9 * head["speedup"]["value"])
+    assert (head["speedup_against"], head["deployed_teacher"]) == ("teacher, ONNX CPU", "teacher, torch")
 
 
 def test_missing_numbers_are_null_with_a_reason(case: Records) -> None:
@@ -51,7 +52,9 @@ def test_missing_numbers_are_null_with_a_reason(case: Records) -> None:
     why = NO_GPU if case.export.engines[0].status == "built" else NO_ENGINE
     for quantity in (row["top1"], row["drop"], row["latency"]["1"]["p50_ms"], row["latency"]["8"]["p99_ms"]):
         assert quantity == {"value": None, "low": None, "high": None, "reason": why}
-    assert row["latency"]["1"]["speedup"]["reason"] == NO_TEACHER_ENGINE
+    assert {row["latency"]["1"][name]["reason"] for name in ("speedup", "speedup_deployed")} == {why}
+    of_teacher = row_of(report, "teacher", "tensorrt-rtx", "fp16")
+    assert (of_teacher["top1"]["reason"], of_teacher["latency"]["8"]["p50_ms"]["reason"]) == (why, why)
     assert row["bytes_reason"] == ("" if why == NO_GPU else NO_ENGINE)
     deployed = row_of(report, case.export.deployed, "onnx")
     assert deployed["latency"]["1"]["p99_ms"]["reason"] == "fewer than 100 samples"
@@ -70,7 +73,7 @@ def test_weights_in_their_own_file_count(lift: Records) -> None:
 
 
 def test_a_row_says_what_it_ran_on_and_an_unknown_model_has_no_cost(lift: Records) -> None:
-    on_gpu = lift.verify.accuracy[4].model_copy(update={"model": "mystery", "provider": "CUDAExecutionProvider"})
+    on_gpu = lift.verify.accuracy[-3].model_copy(update={"model": "mystery", "provider": "CUDAExecutionProvider"})
     verify = lift.verify.model_copy(update={"accuracy": (*lift.verify.accuracy, on_gpu)})
     report = report_of(replace(lift, verify=verify))
     row = row_of(report, "mystery", "onnx")

@@ -38,7 +38,10 @@ def test_markdown_shows_the_numbers_of_the_report(case: Records) -> None:
     assert line[1:3] == ["91.07 [89.37, 92.77]", f"1.23 [{low}, {high}]"]
     assert line[3].startswith(f"{row['latency']['1']['p50_ms']['value']:.1f} [")
     assert line[4].startswith(f"{row['latency']['1']['speedup']['value']:.2f}x [")
-    assert line[5:] == [f"{row['bytes'] / 1e6:.2f}"]
+    assert line[5].startswith(f"{row['latency']['1']['speedup_deployed']['value']:.2f}x [")
+    assert line[6:] == [f"{row['bytes'] / 1e6:.2f}"]
+    assert "(verify.teacher_reference): teacher, torch (371 ms), the fastest; others: teacher, ONNX CPU" in text
+    assert "for there is none in their precision" not in text
     details = text.partition("<summary>Everything measured</summary>")[2]
     costs = [f"{row['parameters'] / 1e6:.2f} M", f"{row['macs'] / 1e9:.2f} G", "151.00"]
     assert cells(details, f"| {row['label']}")[1:] == ["99.00", "99.70 [99.10, 99.90]", "3.25", *costs]
@@ -145,7 +148,10 @@ def test_an_engine_that_is_not_what_its_graph_asks_says_which_products(lift: Rec
 
 def test_times_taken_before_they_had_settled_and_odd_images_are_told(lift: Records) -> None:
     assert not re.search("still falling|byte for byte", render(report_of(lift)))
-    rows = [row.model_copy(update={"settled": row.batch == 1 or row.model != "teacher"}) for row in lift.verify.latency]
+    rows = [
+        row.model_copy(update={"settled": row.batch == 1 or (row.model, row.precision) != ("teacher", "fp32")})
+        for row in lift.verify.latency
+    ]
     odd = {"duplicates": 12, "dropped": ("a/1.png", "a/2.png"), "contradictory": 4, "left_out": ("a/3.png",)}
     changed = {"verify": lift.verify.model_copy(update={"latency": tuple(rows)})}
     text = render(report_of(replace(lift, data=lift.data.model_copy(update=odd), **changed)))

@@ -10,19 +10,21 @@ import numpy as np
 import pytest
 import torch
 from pretend_target import PretendTarget, installed
-from small_run import folded_run
+from small_run import folded_run, said
 
-from vitcompress.core.artifact_records import ExportRecord, OnnxArtifact, Precision
+from vitcompress.core.artifact_records import EngineArtifact, ExportRecord, OnnxArtifact, Precision
 from vitcompress.core.context import Context
 from vitcompress.core.errors import CompressError, EnvironmentLacksError, ResultError, UsageError
 from vitcompress.core.files import is_intact, references_in
-from vitcompress.core.records import Graph
+from vitcompress.core.records import Graph, TeacherRecord
 from vitcompress.exporters import targets
 from vitcompress.exporters.runners import OnnxRunner
 from vitcompress.exporters.targets import tensorrt, tensorrt_rtx
 from vitcompress.stages.export import graphs, precisions, projector, stage
 from vitcompress.stages.export.config import ExportConfig
+from vitcompress.stages.export.engines import build_engines
 from vitcompress.stages.export.stage import Inputs
+from vitcompress.stages.export.teacher import reduce_teacher, teacher_engines
 from vitcompress.stages.images.loaders import sample
 from vitcompress.stages.images.sources import recorded_images
 from vitcompress.stages.models.build import build_model
@@ -198,11 +200,63 @@ def test_another_packages_target_builds_what_it_can(exported: tuple[Context, Inp
     made: dict[Precision, OnnxArtifact] = {"fp32": record.student["lift-folded"], **record.reduced}
     with installed(PretendTarget):
         settings = config(target=("onnx", "pretend"), precision=("fp32", "int8"))
-        fp32, int8 = stage._engines(settings, made, {}, context)
+        fp32, int8 = build_engines(settings, made, {}, context)
         assert is_intact(fp32.files[0], context.run.root)
         assert (int8.reason, int8.files) == ("Pretend Runtime does not run int8", ())
     with pytest.raises(ValueError, match="target 'pretend' is not known; choose from onnx, tensorrt"):
         config(target=("onnx", "pretend"))
+
+
+def test_the_teachers_engine_is_built_once_for_what_it_is_made_of(
+    exported: tuple[Context, Inputs, ExportRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, inputs, record = exported
+    built = PretendTarget.built
+    student = EngineArtifact(status="built", flavour="pretend", precision="fp32", file=record.teacher.file)
+    nothing = student.model_copy(update={"precision": "fp16", "status": "unavailable", "file": None})
+
+    def made(teacher: TeacherRecord = inputs.teacher, **changes: Any) -> tuple[EngineArtifact, ...]:
+        built.clear()
+        with installed(PretendTarget):
+            settings = config(target=("onnx", "pretend"), **changes)
+            return teacher_engines(settings, {"fp32": record.teacher}, {}, teacher, (student, nothing), context)
+
+    (first,) = made()
+    assert (built, first.status) == (["teacher"], "built")
+    assert (made(tolerance=0.5), built) == ((first,), [])
+    path = context.run.root / first.files[0].path
+    path.write_bytes(b"damaged")
+    assert (made(), built) == ((first,), ["teacher"])
+    note = context.run.root / "export" / "teacher.pretend.json"
+    note.write_text("{")
+    assert (made(), built) == ((first,), ["teacher"])
+    other = inputs.teacher.model_copy(update={"weights": record.teacher.file})
+    for changes in ({"max_batch": 9}, {"opt_batch": 4}, {"compute_capabilities": ("8.6",)}, {"teacher": other}):
+        made(**changes)
+        assert built == ["teacher"], changes
+    monkeypatch.setattr("vitcompress.exporters.targets.target.importlib.metadata.version", lambda _: "99")
+    made(teacher=other)
+    assert built == ["teacher"]
+    monkeypatch.setattr(PretendTarget, "build", Mock(side_effect=ResultError(REASON)))
+    (refused,) = made(max_batch=32)
+    assert (refused.status, refused.reason) == ("unavailable", REASON)
+    assert "no fp32 engine of the teacher: node 'blocks.0.attn'" in said(context)
+
+
+def test_the_teacher_is_reduced_to_what_the_students_engines_are_in_and_once(
+    exported: tuple[Context, Inputs, ExportRecord], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, inputs, record = exported
+    images = graphs.held_out(inputs.data, inputs.teacher.preprocess, config(input="uint8"))
+    settings = config(precision=("fp16", "int8"), input="uint8")
+    given = (settings, record.teacher, inputs.teacher, {"fp16", "fp32"}, inputs.data, images, context)
+    made, missing = reduce_teacher(*given)
+    assert (list(made), missing, made["fp16"].name) == (["fp16"], {}, "teacher.fp16")
+    monkeypatch.setattr(precisions, "reduced_from_onnx", Mock(side_effect=ResultError(REASON)))
+    assert reduce_teacher(*given) == (made, {})
+    (context.run.root / made["fp16"].file.path).unlink()
+    assert reduce_teacher(*given) == ({}, {"fp16": REASON})
+    assert record.teacher_reduced == {}, "no engine was asked for, and there is no GPU"
 
 
 @pytest.mark.parametrize(

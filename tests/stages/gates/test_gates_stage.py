@@ -13,13 +13,13 @@ import pytest
 
 from vitcompress.core.artifact_records import BundleRecord, EngineArtifact, ExportRecord, OnnxArtifact
 from vitcompress.core.context import Context
-from vitcompress.core.measured_records import AccuracyRow, GateRow, LatencyRow, VerifyRecord
+from vitcompress.core.measured_records import AccuracyRow, GateRow, LatencyRow, TeacherReference, VerifyRecord
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.records import ControlRecord, Cost, DataRecord, FileRef
 from vitcompress.stages.gates import stage
 from vitcompress.stages.gates.config import GatesConfig
 from vitcompress.stages.gates.gate import Inputs
-from vitcompress.stages.gates.registry import NO_CONTROL, NO_TEACHER_ENGINE
+from vitcompress.stages.gates.registry import NO_CONTROL
 
 SPEC = PreprocessSpec(size=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 GRAPH, WEIGHTS, ENGINE = 1_000_000, 3_000_000_000, 2_000_000
@@ -35,10 +35,11 @@ def onnx(data: FileRef | None) -> OnnxArtifact:
     return OnnxArtifact(name="student-plain", file=graph, data=data, cost=Cost(parameters=1, macs=1), **checked)
 
 
-def latency(runtime: Any, speedup: float | None) -> LatencyRow:
+def latency(runtime: Any, speedup: float | None, **changes: Any) -> LatencyRow:
     times = {"p50_ms": 2.0, "p50_low": 1.9, "p50_high": 2.1, "p90_ms": 2.5, "p99_ms": None}
     ratio = dict.fromkeys(("speedup", "speedup_low", "speedup_high"), speedup)
-    return LatencyRow(model="plain", runtime=runtime, batch=1, samples=50, **times, **ratio)
+    over = dict.fromkeys(("speedup_deployed", "speedup_deployed_low", "speedup_deployed_high"), speedup and speedup / 2)
+    return LatencyRow(model="plain", runtime=runtime, batch=1, samples=50, **{**times, **ratio, **over, **changes})
 
 
 def accuracy(runtime: Any, top1: float = 90.0, precision: Any = "fp32") -> AccuracyRow:
@@ -86,12 +87,35 @@ def test_the_size_is_that_of_all_files(context: Context) -> None:
     assert (rows["max_size_mb", "engine"].value, rows["max_size_mb", "engine"].verdict) == (2.0, "pass")
 
 
-def test_an_engines_speedup_is_unmeasured_because_there_is_no_teacher_engine(context: Context) -> None:
-    rows = judged(context, inputs(), min_speedup=2.0, max_latency_ms=5.0)
+NODE = "no teacher was measured in tensorrt-rtx fp32: TensorRT cannot take teacher.onnx at node 'odd' [Odd]"
+
+
+@pytest.mark.parametrize(
+    ("engine", "verdict", "why"),
+    [
+        (latency("tensorrt-rtx", 3.0), "pass", "within the limit"),
+        (latency("tensorrt-rtx", 1.5), "fail", "beyond the limit"),
+        (latency("tensorrt-rtx", None, speedup_reason=NODE), "unmeasured", NODE),
+        (latency("tensorrt-rtx", None, p50_ms=None, reason="no GPU"), "unmeasured", "no GPU"),
+    ],
+)
+def test_an_engines_speedup_is_judged_or_unmeasured_for_its_own_reason(
+    context: Context, engine: LatencyRow, verdict: str, why: str
+) -> None:
+    given = inputs(verify={"latency": (latency("onnx", 3.0), engine)})
+    rows = judged(context, given, min_speedup=2.0)
     assert rows["min_speedup", "onnx"].verdict == "pass"
-    assert rows["max_latency_ms", "engine"].verdict == "pass"
-    engine = rows["min_speedup", "engine"]
-    assert (engine.verdict, engine.why) == ("unmeasured", NO_TEACHER_ENGINE)
+    assert rows["min_speedup", "engine"].verdict == verdict
+    assert why in rows["min_speedup", "engine"].why
+
+
+def test_the_speedup_over_the_deployed_teacher_is_judged_or_unmeasured_with_the_reason(context: Context) -> None:
+    rows = judged(context, inputs(), min_speedup=2.0, min_speedup_deployed=2.0)
+    assert (rows["min_speedup", "onnx"].verdict, rows["min_speedup_deployed", "onnx"].verdict) == ("pass", "fail")
+    absent = TeacherReference(batch=1, teacher=None, among=(), reason="the teacher was not measured as an engine")
+    given = inputs(verify={"latency": (latency("onnx", None),), "teacher_references": (absent,)})
+    row = judged(context, given, min_speedup_deployed=2.0, artifacts=("onnx",))["min_speedup_deployed", "onnx"]
+    assert (row.verdict, row.why) == ("unmeasured", absent.reason)
 
 
 def with_int8(**changes: Any) -> Inputs:

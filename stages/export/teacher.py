@@ -1,0 +1,116 @@
+"""The teacher's graphs and engines in other precisions: what the student's are compared with.
+
+They depend on no setting of the student, so they are made once and taken again from ``RUN/export`` for as long as what
+they are made of stays the same. ``FILE.json`` beside each says what that was.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from vitcompress.core.artifact_records import Artifact, EngineArtifact, OnnxArtifact, Precision
+from vitcompress.core.context import Context
+from vitcompress.core.files import is_intact, references_in, write_atomic
+from vitcompress.core.fingerprint import fingerprint
+from vitcompress.core.records import DataRecord, TeacherRecord
+from vitcompress.exporters import targets
+from vitcompress.exporters.cuda import gpu_name_and_capability, gpu_present
+from vitcompress.exporters.precision.modelopt import PACKAGES
+from vitcompress.stages.export.config import ExportConfig
+from vitcompress.stages.export.engines import build_engine
+from vitcompress.stages.export.graphs import HeldOut
+from vitcompress.stages.export.precisions import reduce_graph
+
+Kind = TypeVar("Kind", bound=Artifact)
+
+
+def reduce_teacher(
+    config: ExportConfig,
+    graph: OnnxArtifact,
+    teacher: TeacherRecord,
+    wanted: Collection[Precision],
+    data: DataRecord,
+    images: HeldOut,
+    context: Context,
+) -> tuple[dict[Precision, OnnxArtifact], dict[Precision, str]]:
+    """Return the teacher's fp32 ``graph`` in the ``wanted`` precisions, and the reasons of those that were not made."""
+    made: dict[Precision, OnnxArtifact] = {}
+    missing: dict[Precision, str] = {}
+    tools = targets.installed_versions(["vitcompress", "onnx", *targets.get("onnx").distributions, *PACKAGES])
+    judged_on = [data.digest, images.preprocess, config.images, config.calibration_images]
+    for precision in (one for one in config.precisions if one in wanted and one != "fp32"):
+        key = fingerprint(_digests(graph, teacher), precision, judged_on, tools)
+        path = context.run.root / "export" / f"{graph.name}.{precision}.onnx"
+        one = _kept(OnnxArtifact, path, key, context)
+        if one is None:
+            found, why = reduce_graph(
+                config, (precision,), graph, teacher.model, teacher.weights, data, images, context
+            )
+            missing |= why
+            one = found.get(precision)
+            if one is not None:
+                _keep(path, key, one)
+        if one is not None:
+            made[precision] = one
+    return made, missing
+
+
+def teacher_engines(
+    config: ExportConfig,
+    graphs: Mapping[Precision, OnnxArtifact],
+    missing: Mapping[Precision, str],
+    teacher: TeacherRecord,
+    students: Sequence[EngineArtifact],
+    context: Context,
+) -> tuple[EngineArtifact, ...]:
+    """Return the teacher's engine of each flavour and precision that the student has one of, built or with the reason.
+
+    What it depends on, besides digests: the target's version, the settings of building, and the GPU here, if any.
+    """
+    gpu = gpu_name_and_capability() if gpu_present() else None
+    built = [config.opt_batch, config.max_batch, config.compute_capabilities]
+    found = []
+    for student in (one for one in students if one.file is not None):
+        precision, target = student.precision, targets.get(student.flavour)
+        engine: EngineArtifact | None = None
+        if precision in graphs:
+            graph = graphs[precision]
+            versions = targets.installed_versions(["vitcompress", *target.distributions])
+            key = fingerprint(_digests(graph, teacher), target.name, versions, precision, built, gpu)
+            path = context.run.root / "export" / f"{graph.name}.{target.name}"
+            engine = _kept(EngineArtifact, path, key, context)
+        if engine is None:
+            engine = build_engine(config, target.name, precision, graphs, missing, context, of="teacher")
+            if engine.file is not None:
+                _keep(path, key, engine)
+        found.append(engine)
+    return tuple(found)
+
+
+def _digests(graph: OnnxArtifact, teacher: TeacherRecord) -> list[str]:
+    return [teacher.weights.sha256, *(one.sha256 for one in graph.files)]
+
+
+def _note(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def _keep(path: Path, key: str, artifact: Artifact) -> None:
+    """Write beside an artifact what it is and what it was made of."""
+    write_atomic(_note(path), json.dumps({"key": key, "artifact": artifact.model_dump(mode="json")}, indent=2) + "\n")
+
+
+def _kept(kind: type[Kind], path: Path, key: str, context: Context) -> Kind | None:
+    """Return the artifact that was made of the same before, if all its files are whole; else None."""
+    try:
+        note = json.loads(_note(path).read_bytes())
+        artifact = kind.model_validate_json(json.dumps(note["artifact"])) if note["key"] == key else None
+    except (OSError, ValueError, KeyError, TypeError):  # none, or a damaged one, or another version's
+        return None
+    if artifact is None or not all(is_intact(one, context.run.root) for one in references_in(artifact)):
+        return None
+    context.say(f"the teacher's {path.name} is there already")
+    return artifact
