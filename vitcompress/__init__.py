@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from vitcompress.pipeline.api.bundle import Bundle
     from vitcompress.pipeline.api.distilling import Distilled, distill
     from vitcompress.pipeline.api.networks import fold
-    from vitcompress.pipeline.api.runs import Run, analyze, export, run, verify
+    from vitcompress.pipeline.api.runs import Run, Verified, analyze, export, run, verify
     from vitcompress.pipeline.doctor import Finding, examine
 
 _HOMES = {
@@ -40,7 +40,7 @@ _HOMES = {
     "vitcompress.pipeline.api.bundle": ("Bundle",),
     "vitcompress.pipeline.api.distilling": ("Distilled", "distill"),
     "vitcompress.pipeline.api.networks": ("fold",),
-    "vitcompress.pipeline.api.runs": ("Run", "analyze", "export", "run", "verify"),
+    "vitcompress.pipeline.api.runs": ("Run", "Verified", "analyze", "export", "run", "verify"),
     "vitcompress.pipeline.doctor": ("Finding", "examine"),
     "vitcompress.exporters.predict": ("Prediction",),
 }
@@ -61,6 +61,7 @@ __all__ = [
     "Run",
     "RunInterrupted",
     "UsageError",
+    "Verified",
     "analyze",
     "check",
     "distill",
