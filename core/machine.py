@@ -46,6 +46,13 @@ def usable_cores() -> int:
     return int(cpu_count())
 
 
+def machine_name(found: Hardware | None) -> str:
+    """Return what a reader knows a measurement's machine by: its GPU, where one computed, and its processor."""
+    if found is None:
+        return "an unknown machine"
+    return f"{found.gpu} in {found.processor}" if found.gpu else found.processor
+
+
 def hardware(threads: int, gpu: str) -> Hardware:
     """Return what absolute times measured now depend on."""
     cores = usable_cores()

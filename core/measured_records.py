@@ -202,6 +202,8 @@ class GateRow(Record):
     required: bool
     """Whether this verdict, if not ``pass``, fails the run; a ``fail`` always does."""
     why: str
+    machine: str = ""
+    """Where it was measured, if that is another machine than the run's."""
 
     @property
     def blocks(self) -> bool:
@@ -234,6 +236,10 @@ class VerifyRecord(Record):
     """Held-out images of each class, in the data's order of classes."""
     answers: FileRef | None = None
     """CSV, gzipped: every image with its class, and each artifact's answer and confidence."""
+    held_out: FileRef | None = None
+    """JSON: name, class and SHA-256 of every held-out image, in order (``stages.images.listed``)."""
+    logits: FileRef | None = None
+    """Torch's logits of teacher and deployed graph, in this order: safetensors, ``logits`` float32 ``[N, 2, K]``."""
 
     def accuracy_of(self, model: str, runtime: Runtime, precision: Precision) -> AccuracyRow | None:
         """Return the row of one artifact, measured or not."""

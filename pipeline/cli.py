@@ -67,12 +67,17 @@ def export(run_directory: Path, **given: Any) -> int:
 
 
 @cli.command()
-@click.argument("run_directory", metavar="RUN", type=FOLDER)
+@click.argument("folder", metavar="RUN|BUNDLE", type=FOLDER)
+@click.option(
+    "--data", type=FOLDER, help="Of a BUNDLE: the folder of the held-out images, where it does not hold them."
+)
+@click.option("-o", "--output", type=FOLDER, help="Of a BUNDLE: where to.  [default: verified]")
+@click.option("--add", type=FOLDER, metavar="FILE", help="Give RUN what another machine measured; measure nothing.")
 @settings_option("A setting of verify or gates.")
 @verbose_option
-def verify(run_directory: Path, **given: Any) -> int:
-    """Measure a run's artifacts against the teacher again, judge them, and renew the report."""
-    return _show(vc.verify(run_directory, **given))
+def verify(folder: Path, **given: Any) -> int:
+    """Measure and judge a RUN again; or its BUNDLE on another machine, without the run and without torch."""
+    return _show(vc.verify(folder, **given))
 
 
 @cli.command()
@@ -266,12 +271,12 @@ def data_pack(source: str, output: Path, size: int | None, full: bool, **given: 
 
 
 def _show(found: Any) -> int:
-    """Print the table of a run and where its report and bundle are; return the exit code of the verdict."""
+    """Print the table of a run or a bundle, and where its report is; return the exit code of the verdict."""
     from vitcompress.pipeline.report import terminal
 
     Console().print(terminal.table(found.report))
     click.echo(f"report   {found.page}")
-    click.echo(f"bundle   {found.folder / 'bundle'}")
+    click.echo(f"result   {found.file}" if isinstance(found, vc.Verified) else f"bundle   {found.folder / 'bundle'}")
     return int(found.verdict.exit_code)
 
 

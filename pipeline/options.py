@@ -43,6 +43,9 @@ export_options = _adding(
         help="fp32, fp16, int8, bf16, fp8, with commas.  [default: fp32,fp16,int8]",
     ),
     click.option("--projector", metavar="NAME", help="A lift's projector: fold, keep or auto.  [default: fold]"),
+    click.option(
+        "--slim", is_flag=True, help="Leave judge/ out of the bundle: it cannot be judged on another machine then."
+    ),
 )
 config_options = _adding(
     click.option("--teacher", metavar="NAME", help="timm model to imitate, e.g. cait_s24."),

@@ -54,7 +54,9 @@ def _reading(run: RunConfig) -> AnalyzeConfig:
 
 def _bundling(run: RunConfig) -> BundleConfig:
     names = ("deploy", "max_int8_drop", "opt_batch", "max_batch")
-    return BundleConfig(targets=tuple(run.export.target), **{name: getattr(run.export, name) for name in names})
+    judging = None if run.export.slim else run.model_dump(mode="json", include={"verify", "gates"})
+    own = {name: getattr(run.export, name) for name in names}
+    return BundleConfig(targets=tuple(run.export.target), judging=judging, **own)
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,8 @@ STAGES: tuple[Stage, ...] = (
     Stage("export", _IN + "export.stage", ExportRecord, 4, lambda run: run.export, (*_TRAINED, "fold")),
     Stage("verify", _IN + "verify.stage", VerifyRecord, 5, lambda run: run.verify, (*_TRAINED, "fold", "export"),
           facts=_machine),
-    Stage("bundle", _IN + "bundle.stage", BundleRecord, 1, _bundling, (*_TRAINED, "fold", "export", "verify")),
+    Stage("bundle", _IN + "bundle.stage", BundleRecord, 2, _bundling,
+          (*_TRAINED, "control", "fold", "export", "verify")),
     Stage("gates", _IN + "gates.stage", GatesRecord, 5, lambda run: run.gates,
           ("data", "control", "export", "verify", "bundle")),
 )

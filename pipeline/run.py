@@ -9,12 +9,16 @@ from typing import Any
 
 from rich.console import Console
 
+from vitcompress.core.artifact_records import BundleRecord, ExportRecord
 from vitcompress.core.errors import CompressError, UsageError
 from vitcompress.core.files import absent_folders, remove_empty, write_atomic
 from vitcompress.core.fingerprint import fingerprint
+from vitcompress.core.judge_records import subject_of
+from vitcompress.core.measured_records import VerifyRecord
 from vitcompress.core.processes import world_size
 from vitcompress.core.rundir import RunDirectory
 from vitcompress.pipeline.config import RunConfig, dump_yaml, merge, validate, with_absolute_paths
+from vitcompress.pipeline.elsewhere.result import FOLDER, read_result, write_result
 from vitcompress.pipeline.plan import STAGES, with_needs
 from vitcompress.pipeline.report.files import report_if_complete, report_of
 from vitcompress.pipeline.request import default_output, identity, refuse_inside_data
@@ -152,6 +156,30 @@ def run_step(
         finished = tuple(runner.records)
         report_if_complete(runner, resolved, state["command"])
     return finished
+
+
+def add_result(root: Path, path: Path, console: Console) -> None:
+    """Give a run what another machine measured of its bundle (the file ``path``), and renew the report.
+
+    A UsageError is raised for a folder without a run, a file that is no such result or damaged, a result of another
+    bundle, and a run with a stage that is not done for its present settings, files and machine.
+    """
+    run, result = RunDirectory.existing(root), read_result(path)
+    with run.locked():
+        runner, state = Runner(run, console), run.state()
+        config = validate(_settings(root, state))
+        export, bundle = run.load_record("export", ExportRecord), run.load_record("bundle", BundleRecord)
+        if result.subject != subject_of(export, bundle, run.load_record("verify", VerifyRecord).images_digest):
+            raise UsageError(
+                f"'{path}' is of another bundle than that of run '{root}' (other models or images); measure this one: "
+                f"compress verify '{root / 'bundle'}' on that machine."
+            )
+        write_result(root / FOLDER, result)
+        if report_if_complete(runner, config, state["command"]) is None:
+            raise UsageError(
+                f"the result is in run '{root}', but its report is not renewed: a stage is not done for the present "
+                "settings, files and machine; `compress verify RUN` renews it."
+            )
 
 
 def _settings(root: Path, state: dict[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from vitcompress.pipeline.api.distilling import Distilled, distill
     from vitcompress.pipeline.api.networks import fold
     from vitcompress.pipeline.api.packing import Packed, pack
-    from vitcompress.pipeline.api.runs import Run, analyze, export, run, verify
+    from vitcompress.pipeline.api.runs import Run, Verified, analyze, export, run, verify
     from vitcompress.pipeline.doctor import Finding, examine
 
 _HOMES = {
@@ -42,7 +42,7 @@ _HOMES = {
     "vitcompress.pipeline.api.distilling": ("Distilled", "distill"),
     "vitcompress.pipeline.api.networks": ("fold",),
     "vitcompress.pipeline.api.packing": ("Packed", "pack"),
-    "vitcompress.pipeline.api.runs": ("Run", "analyze", "export", "run", "verify"),
+    "vitcompress.pipeline.api.runs": ("Run", "Verified", "analyze", "export", "run", "verify"),
     "vitcompress.pipeline.doctor": ("Finding", "examine"),
     "vitcompress.exporters.predict": ("Prediction",),
 }
@@ -64,6 +64,7 @@ __all__ = [
     "Run",
     "RunInterrupted",
     "UsageError",
+    "Verified",
     "analyze",
     "check",
     "distill",

@@ -7,11 +7,16 @@ labels.txt                         one label a line, in the order of the logits
 infer.py                           classifies images with numpy, Pillow and ONNX Runtime alone
 triton/                            a model repository for Triton, if asked for (exporters/targets/triton.py)
 timm/                              the network as timm loads it, if it was handed in
-manifest.json                      schema, versions, models, which is recommended, size and SHA-256 of every other file
+judge/                             what measuring it on another machine needs, if asked for (judge.py)
+manifest.json                      schema, versions, models, which is recommended, size and SHA-256 of every other file;
+                                   of judge/ those of its own manifest.json, so that judge/ can be left out or deleted
 README.md                          the model card
 """
 
 from vitcompress.exporters.bundle.card import CardFacts as CardFacts
+from vitcompress.exporters.bundle.judge import JudgeFiles as JudgeFiles
+from vitcompress.exporters.bundle.judge import OpenJudge as OpenJudge
+from vitcompress.exporters.bundle.judge import open_judge as open_judge
 from vitcompress.exporters.bundle.layout import Bundle as Bundle
 from vitcompress.exporters.bundle.layout import ModelFile as ModelFile
 from vitcompress.exporters.bundle.read import open_bundle as open_bundle

@@ -16,12 +16,15 @@ from vitcompress.exporters.bundled import Kind
 SCHEMA = 2
 """Of the manifest; another one is not read."""
 PREPROCESS, LABELS, MANIFEST, README, INFER = "preprocess.json", "labels.txt", "manifest.json", "README.md", "infer.py"
+JUDGE = "judge"
+"""Folder of what only judging needs: an opened bundle need not have it."""
 FP32_GRAPH = "model.onnx"
 """The graph that every bundle has."""
 _OURS = re.compile(
     r"preprocess\.json|labels\.txt|manifest\.json|README\.md|infer\.py"
     r"|model(\.(fp16|bf16|int8|fp8))?\.(onnx|[a-z0-9-]+\.engine)"
     r"|timm/(config\.json|model\.safetensors)"
+    r"|judge/[^/]+"
     r"|triton/[^/]+/(config\.pbtxt|labels\.txt|1/model\.(onnx|plan))"
 )
 

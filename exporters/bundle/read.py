@@ -15,7 +15,7 @@ from vitcompress.core.errors import BundleError, UsageError
 from vitcompress.core.files import inside, sha256_of
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.exporters import targets
-from vitcompress.exporters.bundle.layout import LABELS, MANIFEST, PREPROCESS, SCHEMA, Bundle, ModelFile
+from vitcompress.exporters.bundle.layout import JUDGE, LABELS, MANIFEST, PREPROCESS, SCHEMA, Bundle, ModelFile
 from vitcompress.exporters.bundled import KINDS, Kind, graph_facts
 
 _TEXTS = frozenset({".json", ".md", ".pbtxt", ".py", ".txt"})
@@ -24,11 +24,16 @@ _TEXTS = frozenset({".json", ".md", ".pbtxt", ".py", ".txt"})
 def open_bundle(folder: Path) -> Bundle:
     """Return the bundle at ``folder``, every file in its manifest checked by size and SHA-256.
 
+    Of ``judge/``, which it may lack, the manifest is checked so, and the files by size: nothing here reads them
+    (``open_judge`` checks them in full).
+
     Raises:
         BundleError: it is missing, incomplete, damaged, of an unknown schema, or its files do not fit together.
     """
     manifest = read_manifest(folder)
-    files = _verified(folder, manifest)
+    files = verified(folder, manifest)
+    if (judge := judge_manifest(folder, manifest)) is not None:
+        verified(folder / JUDGE, judge, content=False)
     for name in (PREPROCESS, LABELS):
         if name not in files:
             raise _not_listed(folder, name)
@@ -104,8 +109,22 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
-def _verified(folder: Path, manifest: dict[str, Any]) -> dict[str, Path]:
-    """Return every file of the manifest by its name, once it is known to be the file that was written."""
+def judge_manifest(folder: Path, manifest: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the manifest of a bundle's ``judge/``; None where it has none, or it was deleted.
+
+    A BundleError is raised if it is not the one that the bundle was written with.
+    """
+    if "judge" not in manifest or not (folder / JUDGE / MANIFEST).is_file():
+        return None
+    files = verified(folder, {"files": [manifest["judge"]]})
+    return dict(json.loads(files[f"{JUDGE}/{MANIFEST}"].read_bytes()))
+
+
+def verified(folder: Path, manifest: dict[str, Any], *, content: bool = True) -> dict[str, Path]:
+    """Return every file of the manifest by its name, once it is known to be the file that was written.
+
+    Without ``content`` it is known by its size alone.
+    """
     files: dict[str, Path] = {}
     try:
         entries = [(str(entry["path"]), int(entry["bytes"]), str(entry["sha256"])) for entry in manifest["files"]]
@@ -120,7 +139,7 @@ def _verified(folder: Path, manifest: dict[str, Any]) -> dict[str, Path]:
             raise BundleError(f"{path} is missing from the bundle; get the bundle again.")
         if (found := path.stat().st_size) != size and not _same_but_for_line_ends(path, digest):
             raise BundleError(f"{path} is damaged: {found} bytes, not {size}; get the bundle again.")
-        if found == size and sha256_of(path) != digest:
+        if content and found == size and sha256_of(path) != digest:
             raise BundleError(f"{path} is damaged: its SHA-256 is not the manifest's; get the bundle again.")
         files[name] = path
     return files

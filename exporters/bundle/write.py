@@ -16,7 +16,8 @@ from vitcompress.core.files import reference, write_atomic
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.exporters import targets
 from vitcompress.exporters.bundle.card import CardFacts, model_card
-from vitcompress.exporters.bundle.layout import INFER, LABELS, MANIFEST, PREPROCESS, README, SCHEMA, is_ours
+from vitcompress.exporters.bundle.judge import USAGE, JudgeFiles, write_judge
+from vitcompress.exporters.bundle.layout import INFER, JUDGE, LABELS, MANIFEST, PREPROCESS, README, SCHEMA, is_ours
 from vitcompress.exporters.bundle.read import check_fit, read_manifest
 from vitcompress.exporters.bundled import BundledModel, Kind, Part, graph_facts
 
@@ -33,6 +34,7 @@ def write_bundle(
     default_why: Mapping[Kind, str] | None = None,
     extra: Mapping[str, Path] | None = None,
     add: Sequence[str] = (),
+    judge: JudgeFiles | None = None,
 ) -> tuple[Path, ...]:
     """Make ``folder`` a bundle of these models, replacing the bundle that is there; the paths of its files.
 
@@ -41,7 +43,8 @@ def write_bundle(
 
     ``models`` are one ONNX graph at least, and no two of the same runtime and precision. ``default`` names the
     recommended one of each kind, always of ``onnx``, and ``default_why`` has the reasons. ``facts`` are JSON values for
-    the manifest, ``extra`` further files by their path in the bundle, ``add`` targets that add files of their own.
+    the manifest, ``extra`` further files by their path in the bundle, ``add`` targets that add files of their own,
+    ``judge`` what measuring it on another machine needs.
 
     Raises:
         UsageError: a label has a line break or is empty, or ``folder`` is something else than a bundle, or read-only.
@@ -70,7 +73,7 @@ def write_bundle(
         write_atomic(draft / PREPROCESS, preprocess.model_dump_json(indent=2) + "\n")
         write_atomic(draft / LABELS, "".join(f"{label}\n" for label in labels))
         best = [parts[row["name"]] for row in recommended.values()]
-        added = [targets.get(name).add_files(draft, best, labels) for name in add]
+        added = [*(targets.get(name).add_files(draft, best, labels) for name in add), USAGE if judge else ""]
         write_atomic(draft / README, model_card(card, preprocess, parts, recommended, added))
         names = sorted(_files_in(draft))
         manifest = {
@@ -82,6 +85,9 @@ def write_bundle(
             "files": [reference(draft / name, draft).model_dump() for name in names],
             "facts": facts,
         }
+        if judge:
+            manifest["judge"] = write_judge(draft, judge).model_dump()
+            names = sorted(_files_in(draft))
         write_atomic(draft / MANIFEST, json.dumps(manifest, indent=2, allow_nan=False) + "\n")
         if folder.is_dir():
             _carry_over(folder, draft)
@@ -121,7 +127,7 @@ def _carry_over(old: Path, draft: Path) -> None:
     with suppress(BundleError, KeyError, TypeError):
         is_replaced = {MANIFEST, *(str(entry["path"]) for entry in read_manifest(old)["files"])}.__contains__
     for name in _files_in(old):
-        if not (is_replaced(name) or os.path.lexists(draft / name)):
+        if not (is_replaced(name) or name.startswith(f"{JUDGE}/") or os.path.lexists(draft / name)):
             (draft / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(old / name, draft / name, follow_symlinks=False)
 

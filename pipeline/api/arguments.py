@@ -94,6 +94,7 @@ def request_of(
     teacher_weights: PathLike | None = None,
     targets: str | Sequence[str] | None = None,
     precisions: str | Sequence[str] | None = None,
+    slim: bool = False,
     config: PathLike | Sequence[PathLike] = (),
     settings: Settings | None = None,
     **named: Any,
@@ -106,6 +107,7 @@ def request_of(
         "teacher_weights": teacher_weights and os.fspath(teacher_weights),
         "target": comma_list(targets),
         "precision": comma_list(precisions),
+        "slim": slim or None,
         "layers": tuple(os.fspath(path) for path in layers),
         "sets": assignments(settings),
     }

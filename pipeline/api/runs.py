@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,6 +32,7 @@ from vitcompress.pipeline.api.arguments import (
     request_of,
 )
 from vitcompress.pipeline.api.bundle import Bundle
+from vitcompress.pipeline.doctor.folder import is_run
 from vitcompress.pipeline.report.schema import load_report
 from vitcompress.pipeline.report.shape import Verdict
 
@@ -114,6 +116,28 @@ class Run:
         return text.get()
 
 
+@dataclass(frozen=True)
+class Verified:
+    """What :func:`vitcompress.verify` measured of a bundle on this machine."""
+
+    folder: Path
+    """Where report.html, report.md, report.json and junit.xml are."""
+    file: Path
+    """The result to take back to the run: ``vc.verify(RUN, add=...)``."""
+    report: dict[str, Any]
+    """What report.json holds."""
+
+    @property
+    def verdict(self) -> Verdict:
+        """The word on the bundle on this machine, whether it passed, the exit code of the command, and why."""
+        return Verdict.model_validate(self.report["verdict"])
+
+    @property
+    def page(self) -> Path:
+        """The report as a page, report.html."""
+        return self.folder / "report.html"
+
+
 def run(
     teacher: str | None = None,
     student: str | None = None,
@@ -126,6 +150,7 @@ def run(
     targets: str | Sequence[str] | None = None,
     precisions: str | Sequence[str] | None = None,
     projector: str | None = None,
+    slim: bool = False,
     max_accuracy_drop: float | None = None,
     min_speedup: float | None = None,
     max_latency_ms: float | None = None,
@@ -150,6 +175,7 @@ def run(
         targets: what to make, such as ``("onnx", "tensorrt")``.
         precisions: such as ``("fp32", "int8")``.
         projector: of a lift: ``fold``, ``keep`` or ``auto``.
+        slim: whether the bundle is without what judging it on another machine needs.
         max_accuracy_drop: gate: points of top-1 that the deployed student may lose against the teacher.
         min_speedup: gate: times as fast as the teacher in the same runtime.
         max_latency_ms: gate: milliseconds for a batch of one.
@@ -193,6 +219,7 @@ def run(
         targets=targets,
         precisions=precisions,
         projector=projector,
+        slim=slim,
         seed=seed,
         config=config,
         settings=(*assignments(given_only(gates)), *assignments(settings)),
@@ -218,6 +245,7 @@ def export(
     targets: str | Sequence[str] | None = None,
     precisions: str | Sequence[str] | None = None,
     projector: str | None = None,
+    slim: bool = False,
     settings: Settings | None = None,
     images: Tensor | None = None,
     progress: bool = True,
@@ -232,6 +260,7 @@ def export(
         targets: what to make, such as ``("onnx", "tensorrt")``; of a network, None for the ONNX graph.
         precisions: of a run's targets; a network's are fp32.
         projector: of a run's lift: ``fold``, ``keep`` or ``auto``.
+        slim: of a run: whether its bundle is without what judging it on another machine needs.
         settings: of a run's ``fold`` and ``export``, by dotted name.
         images: of a network: float32 ``[N, 3, S, S]``, on which the graph is compared with torch.
         progress: whether to print a line a stage, and bars, to stderr.
@@ -252,13 +281,14 @@ def export(
     if isinstance(what, Run | str | os.PathLike):
         if output is not None or images is not None:
             raise UsageError("output and images are for a network; a run is exported again in its own folder.")
-        named = given_only({"export.target": wanted, "export.precision": reduced, "export.projector": projector})
+        asked = {"target": wanted, "precision": reduced, "projector": projector, "slim": slim or None}
+        named = given_only({f"export.{name}": value for name, value in asked.items()})
         _step(what, "export", (*assignments(settings), *assignments(named)), progress, verbose)
         return Run(folder_of(what))
-    if output is None or images is None or settings or projector or reduced not in (None, "fp32"):
+    if output is None or images is None or settings or projector or slim or reduced not in (None, "fp32"):
         raise UsageError(
             "a network is exported to a folder, in fp32, and compared with torch: give output=... and images=..., and "
-            "leave precisions, projector and settings out; vitcompress.run makes the other precisions."
+            "leave precisions, projector, slim and settings out; vitcompress.run makes the other precisions."
         )
     from vitcompress.pipeline.api.networks import export_module
 
@@ -307,15 +337,29 @@ def analyze(
 
 
 def verify(
-    run: Run | PathLike, *, settings: Settings | None = None, progress: bool = True, verbose: bool = False
-) -> Run:
-    """Measure a run's artifacts against the teacher again, judge them, and renew the report.
+    what: Run | PathLike,
+    *,
+    data: PathLike | None = None,
+    output: PathLike | None = None,
+    add: PathLike | None = None,
+    settings: Settings | None = None,
+    progress: bool = True,
+    verbose: bool = False,
+) -> Run | Verified:
+    """Measure and judge: a run again, or on another machine its bundle, which needs neither the run nor torch.
 
     Args:
-        run: or its folder.
+        what: a run, its folder, or the folder of a bundle.
+        data: of a bundle: the folder of the held-out images, where the bundle does not hold them.
+        output: of a bundle: the folder for the result; None for ``verified``.
+        add: of a run: what another machine measured of its bundle, ``verified-MACHINE.json``. Nothing is measured
+            here; the report is renewed.
         settings: of ``verify`` and ``gates``, by dotted name.
         progress: whether to print a line a stage, and bars, to stderr.
         verbose: whether to print details too.
+
+    Returns:
+        The run, or of a bundle what was measured.
 
     Raises:
         CompressError: anything that a user can solve.
@@ -325,8 +369,29 @@ def verify(
         >>> run.verdict.word
         'PASS'
     """
-    _step(run, "verify", assignments(settings), progress, verbose)
-    return Run(folder_of(run))
+    folder = folder_of(what)
+    if is_run(folder):
+        if data is not None or output is not None:
+            raise UsageError("data and output are for a bundle; a run is measured on its own images, in its folder.")
+        if add is None:
+            _step(folder, "verify", assignments(settings), progress, verbose)
+        elif settings:
+            raise UsageError("add gives a run a result, and nothing is measured with settings; leave one of them out.")
+        else:
+            from vitcompress.pipeline.run import add_result
+
+            add_result(folder, Path(add), console_of(progress))
+        return Run(folder)
+    if add is not None:
+        raise UsageError(f"'{folder}' is a bundle; a result of another machine is added to its run.")
+    from vitcompress.pipeline.config import parse_sets
+    from vitcompress.pipeline.elsewhere.bundle import judge_bundle
+
+    given, place = None if data is None else Path(data), Path("verified" if output is None else output)
+    with hushed():
+        sets, command = parse_sets(assignments(settings)), command_of("vitcompress.verify")
+        report, file = judge_bundle(folder, given, place, sets, command, console_of(progress))
+    return Verified(place, file, report)
 
 
 def _step(run: Run | PathLike, step: str, sets: Sequence[str], progress: bool, verbose: bool) -> tuple[str, ...]:

@@ -37,6 +37,7 @@ _FLAGS = {
     "target": "export.target",
     "precision": "export.precision",
     "projector": "export.projector",
+    "slim": "export.slim",
     "seed": "seed",
     "image_size": "image_size",
 }

@@ -10,8 +10,8 @@ from vitcompress.core.errors import BundleError, CompressError, UsageError
 from vitcompress.core.files import is_intact, references_in
 from vitcompress.core.rundir import RunDirectory
 from vitcompress.exporters import targets
-from vitcompress.exporters.bundle import ModelFile, open_bundle
-from vitcompress.exporters.bundle.layout import FP32_GRAPH, MANIFEST
+from vitcompress.exporters.bundle import ModelFile, open_bundle, open_judge
+from vitcompress.exporters.bundle.layout import FP32_GRAPH, JUDGE, MANIFEST
 from vitcompress.pipeline.doctor.machine import Finding
 
 _RUN_GIB = 5
@@ -26,6 +26,12 @@ def examine_here(here: Path) -> Finding:
         fix = f"free at least {_RUN_GIB} GiB, or give an --output elsewhere"
         return Finding("broken", f"disk: {free:.1f} GiB free here", fix)
     return Finding("ok", f"disk: {free:.0f} GiB free here")
+
+
+def is_run(folder: Path) -> bool:
+    """Return whether a folder is a run, rather than a bundle; a UsageError is raised where it is neither."""
+    check_kind(folder)
+    return (folder / "state.json").is_file()
 
 
 def check_kind(folder: Path) -> None:
@@ -90,6 +96,15 @@ def _bundle(folder: Path) -> Iterator[Finding]:
         return
     yield Finding("ok", f"bundle: {folder}, {len(bundle.labels)} labels, every file as it was written")
     yield from map(_model, bundle.models)
+    try:
+        judge = open_judge(bundle)
+    except CompressError as error:
+        yield Finding("broken", f"bundle: {error}", f"export it again, copy it again, or delete {folder / JUDGE}")
+        return
+    if judge is None:
+        yield Finding("absent", f"bundle: no {JUDGE}/: it cannot be measured on another machine")
+    else:
+        yield Finding("ok", f"bundle: {JUDGE}/, by which another machine measures it, every file as it was written")
 
 
 def _model(model: ModelFile) -> Finding:

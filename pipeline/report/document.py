@@ -21,6 +21,7 @@ from vitcompress.core.records import ControlRecord, FoldRecord
 from vitcompress.pipeline.report.models import MEGABYTE, model_rows, quantity
 from vitcompress.pipeline.report.records import Records as Records
 from vitcompress.pipeline.report.shape import SCHEMA_VERSION as SCHEMA_VERSION
+from vitcompress.pipeline.report.shape import MeasuredElsewhere
 from vitcompress.pipeline.report.trained import findings, worth
 from vitcompress.stages.gates.registry import words_of
 
@@ -34,11 +35,12 @@ def build(
     command: str,
     notes: Sequence[str] = (),
     history: Sequence[Mapping[str, Any]] = (),
+    machines: Sequence[MeasuredElsewhere] = (),
 ) -> dict[str, Any]:
     """Return the report as JSON values; a number that is NaN or infinite has become null, and a note says so.
 
     ``config`` is the resolved one, ``history`` the lines of ``metrics.jsonl``; ``notes`` are what a reader must be told
-    plainly (a reduced geometry, something skipped).
+    plainly (a reduced geometry, something skipped), ``machines`` what others measured of the bundle.
     """
     rows = model_rows(records)
     if records.control.kind == "none":  # a control that was trained for an earlier request is none of this run's
@@ -51,6 +53,7 @@ def build(
         **dict(records.verify),
         "class_names": records.data.classes,
         "gates": [row.model_dump(mode="json") | words_of(row.gate) for row in records.gates.rows],
+        "machines": machines,
         "artifacts": _artifacts(records.export, records.bundle),
         "graphs": _graphs(records.fold, records.export, rows),
         "data": records.data.model_dump(mode="json", exclude={"config", "pixels"})

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from vitcompress.core.files import is_intact, reference, write_atomic
 from vitcompress.core.fingerprint import fingerprint
 from vitcompress.core.record import FileRef
 from vitcompress.pipeline.config import RunConfig
+from vitcompress.pipeline.elsewhere.merge import counted, machine_of
+from vitcompress.pipeline.elsewhere.result import results_of
 from vitcompress.pipeline.machine import environment
 from vitcompress.pipeline.plan import STAGES
 from vitcompress.pipeline.report import document, markdown
@@ -34,29 +38,40 @@ def report_of(runner: Runner, config: RunConfig, command: str) -> dict[str, Any]
     run = runner.run
     folder = run.root / "report"
     state = run.state()
-    subject = fingerprint(runner.records, config.model_dump(mode="json"), environment(), document.SCHEMA_VERSION)
+    results, damaged = results_of(run.root)
+    subject = fingerprint(
+        runner.records, config.model_dump(mode="json"), environment(), document.SCHEMA_VERSION, results, damaged
+    )
     written = [FileRef.model_validate(ref) for ref in state.get("report", [])]
     same = not runner.computed and state.get("report_subject") == subject
     whole = {ref.path for ref in written} >= {f"report/{name}" for name in FILES}  # earlier versions wrote fewer
     if same and whole and all(is_intact(ref, run.root) for ref in written):
         report: dict[str, Any] = json.loads((folder / "report.json").read_text())
         return report
-    from vitcompress.pipeline.report.html.page import render  # matplotlib takes long to import
-
-    records: Any = runner.records  # each of the type its stage promises in the plan
+    every: Any = runner.records  # each of the type its stage promises in the plan
+    records = document.Records(**every)
+    machines = [machine_of(records, result, config.gates) for result in results]
     report = document.build(
-        document.Records(**records),
+        replace(records, gates=counted(records.gates, machines, records.export.not_made)),
         config=config.model_dump(mode="json"),
         environment=environment(),
         timings={name: entry["seconds"] for name, entry in state["stages"].items() if "seconds" in entry},
         command=command,
-        notes=notes(config),
+        notes=[*notes(config), *damaged],
         history=run.metrics(),
+        machines=machines,
     )
-    write_atomic(folder / "report.json", json.dumps(report, indent=2, allow_nan=False) + "\n")
-    write_atomic(folder / "report.md", markdown.render(report))
-    write_atomic(folder / "report.html", render(report, run.root))
-    write_atomic(folder / "junit.xml", junit_of(report))
+    write_report(report, folder, run.root)
     refs = [reference(folder / name, run.root) for name in FILES]
     run.remember(report=[ref.model_dump(mode="json") for ref in refs], report_subject=subject)
     return report
+
+
+def write_report(report: dict[str, Any], folder: Path, root: Path) -> None:
+    """Write the files of a report into ``folder``; pictures of its page are those of the run at ``root``."""
+    from vitcompress.pipeline.report.html.page import render  # matplotlib takes long to import
+
+    write_atomic(folder / "report.json", json.dumps(report, indent=2, allow_nan=False) + "\n")
+    write_atomic(folder / "report.md", markdown.render(report))
+    write_atomic(folder / "report.html", render(report, root))
+    write_atomic(folder / "junit.xml", junit_of(report))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from vitcompress.core.machine import machine_name
+from vitcompress.core.measured_records import Hardware
 from vitcompress.pipeline.report.wording import gate_said
 
 Report = Mapping[str, Any]
@@ -25,6 +27,11 @@ def deployed_row(report: Report) -> dict[str, Any]:
     """Return the row of the deployed ONNX file."""
     row: dict[str, Any] = next(row for row in report["models"] if row["deployed"])
     return row
+
+
+def machine_of(report: Report) -> str:
+    """Return the machine that the report's own numbers were measured on."""
+    return machine_name(Hardware(**report["hardware"]) if report["hardware"] else None)
 
 
 def names(report: Report) -> dict[Key, str]:

@@ -8,7 +8,7 @@ from operator import attrgetter, getitem
 from typing import Any
 
 from vitcompress.pipeline.report.models import quantity
-from vitcompress.pipeline.report.readings import Report, class_losses, key_of, place, products, speedups
+from vitcompress.pipeline.report.readings import Report, class_losses, key_of, machine_of, place, products, speedups
 from vitcompress.pipeline.report.table import Cell, Column, Output, Table, Value
 from vitcompress.pipeline.report.wording import gate_limit, gate_value, megabytes, short_count, significant
 
@@ -99,9 +99,18 @@ def models(report: Report) -> Table:
     lines = [
         "Intervals are 95 %. A drop is against the teacher in torch, a speed-up against it in the same runtime and "
         "precision.",
+        f"Measured on {machine_of(report)}.",
         *speedups(report),
     ]
     return Table("All artifacts", MODELS, report["models"], at("deployed"), lines)
+
+
+def elsewhere(machine: Row) -> Table:
+    """Return what another machine measured of the bundle, its name in every row."""
+    where = Column("measured on", lambda row: machine["machine"])
+    columns = (*MODELS[:2], where, *MODELS[2:])
+    lines = [f"Latency: {machine['latency_method']}."]
+    return Table(f"Measured on {machine['machine']}", columns, machine["models"], at("deployed"), lines)
 
 
 def times(report: Report) -> Table:
@@ -136,7 +145,7 @@ GATES = (
 
 
 def gates(report: Report) -> Table | None:
-    """Return every gate with its verdict; None where none was set."""
+    """Return every gate of a report, or of another machine in it, with its verdict; None where none was set."""
     return Table("Each limit, and what was measured against it", GATES, report["gates"]) if report["gates"] else None
 
 

@@ -325,6 +325,23 @@ class Analysis(Record):
     """By name, as paths relative to the run."""
 
 
+class MeasuredElsewhere(Record):
+    """What another machine measured of the run's bundle. No number of it is compared with one of the run's machine."""
+
+    machine: str
+    """Its GPU or processor, and its name in the network."""
+    at: str
+    """When, UTC."""
+    recorded_on: str
+    """Where torch's answers come from, against which accuracy was judged there."""
+    outdated: str = ""
+    """Why the result does not count any more; there are no numbers then."""
+    latency_method: str = ""
+    models: list[ModelRow] = Field(default_factory=list)
+    gates: list[Gate] = Field(default_factory=list)
+    """By the limits of the run as they are now."""
+
+
 class Report(VerifyRecord):
     """The report of a run of `compress`. Units: accuracy percent, drops points, latency milliseconds, sizes bytes."""
 
@@ -337,6 +354,8 @@ class Report(VerifyRecord):
     flips: tuple[ReportedFlips, ...] = ()
     class_names: list[str]
     gates: list[Gate]
+    machines: list[MeasuredElsewhere] = Field(default_factory=list)
+    """Other machines that measured the bundle."""
     artifacts: Artifacts
     graphs: Graphs
     data: Data

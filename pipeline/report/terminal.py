@@ -12,7 +12,7 @@ from rich.text import Text
 
 from vitcompress.pipeline.report import report_tables
 from vitcompress.pipeline.report import table as tables
-from vitcompress.pipeline.report.readings import not_made, speedups
+from vitcompress.pipeline.report.readings import machine_of, not_made, speedups
 from vitcompress.pipeline.report.report_tables import at
 from vitcompress.pipeline.report.table import Column, Output, Table
 from vitcompress.pipeline.report.wording import Footnotes, gate_said, opened, spoken
@@ -40,7 +40,20 @@ def table(report: dict[str, Any]) -> RenderableType:
         Text.assemble((one["severity"].capitalize(), _STYLES.get(one["severity"], "bold yellow")), f": {one['text']}.")
         for one in report["findings"]
     ]
-    return Group(_verdict(report), models, *map(Text, lines), *_gates(report), *findings, *last)
+    there = [part for machine in report["machines"] for part in _elsewhere(machine)]
+    return Group(_verdict(report), models, *map(Text, lines), *_gates(report), *findings, *there, *last)
+
+
+def _elsewhere(machine: dict[str, Any]) -> list[RenderableType]:
+    """Return what another machine measured: its models, and its gates that did not pass."""
+    title = f"On {machine['machine']}, {machine['at'][:10]}:"
+    if machine["outdated"]:
+        return [Text(f"{title} outdated: {machine['outdated']}.")]
+    notes = Footnotes()
+    models = tables.terminal(report_tables.elsewhere(machine), notes)
+    passed = sum(row["verdict"] == "pass" for row in machine["gates"])
+    gates = f"{passed} of {len(machine['gates'])} gates passed there." if machine["gates"] else "No gate was set."
+    return [Text(f"{title} {gates}", style="bold"), models, *map(Text, notes.lines()), *_gates(machine)]
 
 
 def _verdict(report: dict[str, Any]) -> Text:
@@ -52,6 +65,7 @@ def _verdict(report: dict[str, Any]) -> Text:
         f"Drop {spoken(head['drop'], '.2f', ' points')}, speed-up {spoken(head['speedup'], '.2f', 'x')}",
         f", over today's teacher {spoken(head['speedup_deployed'], '.2f', 'x')}.",
     )
+    text.append(f"\nMeasured on {machine_of(report)}.")
     if control := report["training"]["control"]:
         text.append(f"\n{opened(control['sentence'])}.")
     return text

@@ -59,13 +59,14 @@ def megabytes_of(value: float) -> str:
 
 
 def gate_value(row: Mapping[str, Any]) -> str:
-    """Return a gate's measured value with its interval and unit, or ``unmeasured``.
+    """Return a gate's measured value with its interval and unit, and another machine than the run's; or ``unmeasured``.
 
     Four significant digits, so that a value just beyond its limit does not read as equal to it.
     """
     if row["value"] is None:
         return "unmeasured"
-    return f"{row['value']:.4g}{interval(row, '.4g')} {row['unit']}".rstrip()
+    there = f" on {row['machine']}" if row.get("machine") else ""
+    return f"{row['value']:.4g}{interval(row, '.4g')} {row['unit']}".rstrip() + there
 
 
 def gate_limit(row: Mapping[str, Any]) -> str:

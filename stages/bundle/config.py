@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from vitcompress.core.artifact_records import Precision
 from vitcompress.core.record import Record
@@ -18,3 +18,6 @@ class BundleConfig(Record):
     opt_batch: int
     max_batch: int
     """Batches that Triton gathers of an ONNX graph, which has no limits of its own."""
+    judging: dict[str, Any] | None = None
+    """Sections ``verify`` and ``gates`` of the run, by which another machine judges; None for a bundle without
+    ``judge/``."""

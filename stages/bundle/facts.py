@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from vitcompress.core.artifact_records import Artifact, EngineArtifact, ExportRecord, Rejected
 from vitcompress.core.measured_records import VerifyRecord
-from vitcompress.core.records import FoldedInputs
+from vitcompress.core.records import ControlRecord, FoldedInputs
 from vitcompress.exporters.bundle import CardFacts
 from vitcompress.exporters.bundled import file_name
 
@@ -19,6 +19,7 @@ class Inputs(FoldedInputs):
 
     export: ExportRecord
     verify: VerifyRecord
+    control: ControlRecord = field(default_factory=ControlRecord)
 
 
 _OF_ENGINES = {"hardware", "hardware_source", "version", "min_batch", "opt_batch", "max_batch"}

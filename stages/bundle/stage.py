@@ -15,6 +15,7 @@ from vitcompress.stages.bundle.choose import Choice, choose
 from vitcompress.stages.bundle.config import BundleConfig
 from vitcompress.stages.bundle.facts import Inputs as Inputs
 from vitcompress.stages.bundle.facts import card_of, facts_of, model_facts
+from vitcompress.stages.bundle.judging import judge_files
 from vitcompress.stages.models.timm_files import save_timm
 from vitcompress.stages.models.weights import read_own
 
@@ -32,6 +33,15 @@ def run(config: BundleConfig, inputs: Inputs, context: Context) -> BundleRecord:
     kinds: dict[Kind, Choice] = {"onnx": onnx, "engine": engine}
     recommended = {kind: (one, one.recommended) for kind, one in kinds.items() if one.recommended}
     artifacts = {(one.target, one.precision): one for one in export.artifacts}
+    assert onnx.recommended is not None  # noqa: S101 - fp32 is always made and never rejected
+    record = BundleRecord(
+        files=(),
+        onnx=onnx.recommended,
+        onnx_why=onnx.why,
+        engine=(engine.runtime, engine.recommended) if engine.recommended else None,
+        engine_why=engine.why,
+        rejected=rejected,
+    )
     paths = write_bundle(
         root / "bundle",
         models=[
@@ -47,16 +57,9 @@ def run(config: BundleConfig, inputs: Inputs, context: Context) -> BundleRecord:
         facts=facts_of(inputs),
         extra=_timm(inputs, root),
         add=config.targets,
+        judge=judge_files(inputs, record, config.judging, context) if config.judging is not None else None,
     )
-    assert onnx.recommended is not None  # noqa: S101 - fp32 is always made and never rejected
-    return BundleRecord(
-        files=tuple(reference(path, root) for path in paths),
-        onnx=onnx.recommended,
-        onnx_why=onnx.why,
-        engine=(engine.runtime, engine.recommended) if engine.recommended else None,
-        engine_why=engine.why,
-        rejected=rejected,
-    )
+    return record.model_copy(update={"files": tuple(reference(path, root) for path in paths)})
 
 
 def _name(runtime: Runtime, precision: Precision) -> str:

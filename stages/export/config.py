@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
@@ -36,6 +36,7 @@ class ExportConfig(Record):
     """Which artifacts are made, and what they must agree on."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
+    volatile: ClassVar[frozenset[str]] = frozenset({"slim"})
 
     target: Annotated[tuple[str, ...] | Literal["auto"], BeforeValidator(_listed), AfterValidator(_known)] = "auto"
     """What is made. onnx is always among it: engines and Triton's repository are made of it. auto: onnx, triton, and
@@ -76,6 +77,9 @@ class ExportConfig(Record):
     """Points of top-1 that int8 or fp8 may lose against fp32 on the held-out images to be in the bundle."""
     compute_capabilities: tuple[str, ...] = ()
     """GPU generations a tensorrt-rtx engine is built for, such as 8.6; empty for the builder's default."""
+    slim: bool = False
+    """Whether the bundle is without `judge/`, by which `compress verify BUNDLE` measures it on another machine: the
+    teacher's graphs and engines, torch's answers, the list of held-out images."""
 
     @model_validator(mode="after")
     def _usable(self) -> Self:

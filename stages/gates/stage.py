@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from vitcompress.core.context import Context
 from vitcompress.core.measured_records import GateRow, GatesRecord
 from vitcompress.stages.gates.config import GatesConfig
@@ -16,7 +18,12 @@ STUDENT = "student"
 
 
 def run(config: GatesConfig, inputs: Inputs, context: Context) -> GatesRecord:
-    """Return a row for each limit and artifact, and whether the run passes.
+    """Return a row for each limit and artifact, and whether the run passes (``judged``)."""
+    return judged(config, inputs)
+
+
+def judged(config: GatesConfig, inputs: Inputs) -> GatesRecord:
+    """Return a row for each limit and artifact, and whether all that is required was met.
 
     A run that lacks an artifact asked for by name does not pass, whatever the limits say.
     """
@@ -52,7 +59,7 @@ def chance_rows(inputs: Inputs) -> list[GateRow]:
     chance = chance_of(verify.class_images, len(inputs.data.classes))
     if against_chance(round(row.top1 / 100 * row.images), row.images, chance) != "no better":
         return []
-    interval = {"value": row.top1, "low": row.top1_low, "high": row.top1_high}
+    interval: dict[str, Any] = {"value": row.top1, "low": row.top1_low, "high": row.top1_high}
     why = "by an exact binomial test it is no better than answering without looking at the images"
     limit = 100 * chance
     return [GateRow(gate=CHANCE, artifact=STUDENT, limit=limit, verdict="fail", required=True, why=why, **interval)]

@@ -60,20 +60,20 @@ def held_out_batches(
     """
     from vitcompress.stages.images.loaders import ordered_loader
 
-    preparation = partial(prepared, tuple(specs), _files_root(split) is None)
+    preparation = partial(prepared, tuple(specs), files_root(split) is None)
     for (inputs, pixels), labels in ordered_loader(split, preparation, batch_size=batch_size, workers=workers):
         arrays = [each.numpy() for each in inputs]
         yield HeldOutBatch(dict(zip(specs, arrays, strict=True)), labels.numpy(), tuple(pixels))
 
 
-def _files_root(split: Any) -> Path | None:
+def files_root(split: Any) -> Path | None:
     """Return the folder of a split whose images are files."""
     return split.root if isinstance(split, ListedSplit) and len(split) else None
 
 
 def image_names(split: Any, count: int) -> tuple[str, ...]:
     """Return a name for each of ``count`` images: the path inside the split's folder, or ``image N`` from 0."""
-    if _files_root(split) is None:
+    if files_root(split) is None:
         return tuple(f"image {index}" for index in range(count))
     return tuple(printable(key) for key, _ in split.items[:count])
 
@@ -94,7 +94,7 @@ def images_digest(
     digest = hashlib.sha256()
     for name in classes:
         digest.update(f"class {name}\n".encode())
-    root = _files_root(split)
+    root = files_root(split)
     try:
         for index, label in enumerate(labels.tolist()):
             if root:

@@ -76,13 +76,17 @@ Reader = Callable[[Sequence[PreprocessSpec], int], Iterable[HeldOutBatch]]
 """Reads all held-out images in order: their preprocessings, and images a batch."""
 
 
+Keep = Callable[[Sequence[NDArray[np.float32] | None]], None]
+"""Takes the logits ``[B, K]`` of a batch, of each model in order; None of one that cannot run here."""
+
+
 def ask(
-    models: Sequence[Contestant], read: Reader
+    models: Sequence[Contestant], read: Reader, keep: Keep | None = None
 ) -> tuple[NDArray[np.int64], tuple[str, ...], tuple[Answers | None, ...]]:
     """Return the labels ``[N]`` of all held-out images, the digests of their pixels, and what each model answers.
 
     Digests are empty texts where images are files (``HeldOutBatch.pixels``); the answers of a model that cannot run
-    here are None. Errors are those of ``read``.
+    here are None. ``keep`` is given the logits of every batch. Errors are those of ``read``.
     """
     batch = min([BATCH, *(each.max_batch for each in models if each.infer and each.max_batch)])
     specs = list(dict.fromkeys(each.spec for each in models if each.infer))
@@ -92,7 +96,10 @@ def ask(
     for images in read(specs, batch):
         labels.append(images.labels)
         pixels.extend(images.pixels)
-        for each, answers in zip(models, parts, strict=True):
-            if each.infer:
-                answers.append(Answers.of(each.infer(images.inputs[each.spec]), images.labels))
+        found = [each.infer(images.inputs[each.spec]) if each.infer else None for each in models]
+        for logits, answers in zip(found, parts, strict=True):
+            if logits is not None:
+                answers.append(Answers.of(logits, images.labels))
+        if keep:
+            keep(found)
     return np.concatenate(labels), tuple(pixels), tuple(Answers.joined(part) if part else None for part in parts)

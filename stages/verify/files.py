@@ -1,6 +1,8 @@
 """The files that verifying writes into the run directory.
 
 RUN/verify/answers.csv.gz  every image with its class, and each model's answer and confidence
+RUN/verify/held-out.json   every image with its class and digest (stages.images.listed)
+RUN/verify/logits.safetensors  torch's logits of teacher and deployed graph
 RUN/verify/flips/          thumbnails of flipped images, named by the image's position in the held-out split
 """
 
@@ -9,9 +11,15 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from vitcompress.core.files import reference, write_atomic
 from vitcompress.core.record import FileRef
@@ -52,3 +60,37 @@ def write_thumbnails(root: Path, pictures: Mapping[int, bytes]) -> dict[int, str
     for position, path in paths.items():
         write_atomic(path, pictures[position])
     return {position: path.relative_to(root).as_posix() for position, path in paths.items()}
+
+
+_HEADER = 256
+"""Bytes before the numbers in a safetensors file, its own count of 8 included; the format allows spaces at the end."""
+KeepLogits = Callable[[NDArray[np.float32], NDArray[np.float32]], None]
+"""Takes logits ``[B, K]`` of the teacher and of the deployed graph."""
+
+
+@contextmanager
+def writing_logits(path: Path) -> Iterator[KeepLogits]:
+    """Write ``logits`` float32 ``[N, 2, K]`` to a safetensors file, batch by batch, since all of them may be large.
+
+    Yields what takes the logits of a batch, the images in order; the file is there when the block ends well.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}")
+    shape = [0, 2, 0]
+    try:
+        with draft.open("wb") as file:
+            file.write(bytes(_HEADER))
+
+            def keep(teacher: NDArray[np.float32], student: NDArray[np.float32]) -> None:
+                both = np.stack([teacher, student], axis=1).astype("<f4", copy=False)
+                shape[0], shape[2] = shape[0] + len(both), both.shape[2]
+                file.write(both.tobytes())
+
+            yield keep
+            described: dict[str, Any] = {"dtype": "F32", "shape": shape, "data_offsets": [0, 4 * int(np.prod(shape))]}
+            size = _HEADER - 8
+            file.seek(0)
+            file.write(size.to_bytes(8, "little") + json.dumps({"logits": described}).encode().ljust(size))
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)

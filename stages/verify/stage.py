@@ -17,12 +17,14 @@ from torch import nn
 
 from vitcompress.core.artifact_records import EngineArtifact, ExportRecord, OnnxArtifact
 from vitcompress.core.context import Context
+from vitcompress.core.files import reference, write_atomic
 from vitcompress.core.measured_records import VerifyRecord
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.records import FoldedInputs
 from vitcompress.exporters.latency import physical_cores
 from vitcompress.exporters.runners import PROVIDERS, Provider, provider_for
 from vitcompress.stages.images.held_out import held_out_batches, image_names, images_digest
+from vitcompress.stages.images.listed import listed
 from vitcompress.stages.images.loaders import sample
 from vitcompress.stages.images.sources import recorded_images
 from vitcompress.stages.images.thumbnails import thumbnails
@@ -38,7 +40,7 @@ from vitcompress.stages.models.weights import load_own
 from vitcompress.stages.training.compilation import keep_instruction_sets_apart, require_compiler
 from vitcompress.stages.training.device import describe, make_accelerator, torch_threads
 from vitcompress.stages.verify.config import VerifyConfig
-from vitcompress.stages.verify.files import write_answers, write_thumbnails
+from vitcompress.stages.verify.files import write_answers, write_thumbnails, writing_logits
 
 
 @dataclass(frozen=True)
@@ -160,9 +162,19 @@ def _accuracy(inputs: Inputs, context: Context, contestants: Sequence[Contestant
     """Return the accuracy of every contestant on the whole held-out set, as fields of the record; write its files."""
     root, classes = context.run.root, inputs.data.classes
     split = recorded_images(inputs.data)[1].val
-    labels, pixels, answers = ask(
-        contestants, lambda specs, batch: held_out_batches(split, specs, batch_size=batch, workers=context.workers)
-    )
+    in_torch = {each.model: position for position, each in enumerate(contestants) if each.runtime == "torch"}
+    paths = root / "verify" / "held-out.json", root / "verify" / "logits.safetensors"
+    with writing_logits(paths[1]) as keep:
+
+        def keep_torch(logits: Sequence[Any]) -> None:
+            keep(logits[in_torch[TEACHER]], logits[in_torch[inputs.export.deployed]])
+
+        labels, pixels, answers = ask(
+            contestants,
+            lambda specs, batch: held_out_batches(split, specs, batch_size=batch, workers=context.workers),
+            keep_torch,
+        )
+    write_atomic(paths[0], listed(split, labels, pixels).text())
     digest = images_digest(split, classes, labels, pixels)
     held_out = HeldOut(image_names(split, len(labels)), labels, digest, answers)
 
@@ -176,4 +188,5 @@ def _accuracy(inputs: Inputs, context: Context, contestants: Sequence[Contestant
         "images_digest": held_out.digest,
         "class_images": tuple(np.bincount(held_out.labels, minlength=len(classes)).tolist()),
         "answers": write_answers(root, contestants, held_out, classes),
+        **{name: reference(path, root) for name, path in zip(("held_out", "logits"), paths, strict=True)},
     }

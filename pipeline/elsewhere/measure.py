@@ -1,0 +1,146 @@
+"""Measure the models of a bundle, and the teacher's, on this machine; torch's answers are those that were recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from vitcompress.core.artifact_records import Artifact, EngineArtifact
+from vitcompress.core.machine import usable_cores
+from vitcompress.core.measured_records import VerifyRecord
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.exporters.bundle import Bundle, OpenJudge
+from vitcompress.exporters.bundle.judge import LOGITS
+from vitcompress.exporters.cuda import gpu_present
+from vitcompress.exporters.latency import physical_cores
+from vitcompress.exporters.runners import PROVIDERS, Provider, provider_for
+from vitcompress.stages.images.held_out import HeldOutBatch
+from vitcompress.stages.images.listed import Listed, Opener, batches, sample
+from vitcompress.stages.judging.accuracy_rows import accuracy_rows
+from vitcompress.stages.judging.answers import Answers, HeldOut, ask
+from vitcompress.stages.judging.config import VerifyConfig
+from vitcompress.stages.judging.contestant import TEACHER, Contestant
+from vitcompress.stages.judging.measuring import most_images, timed
+from vitcompress.stages.judging.memory import memory_rows
+from vitcompress.stages.judging.opening import engine_contestant, onnx_contestant
+
+_PIECE = 1024
+"""Images whose logits are read at a time."""
+NO_TORCH = "a bundle is judged without torch"
+
+
+@dataclass(frozen=True)
+class Images:
+    """The held-out images, and how they are opened on this machine."""
+
+    listed: Listed
+    open: Opener
+    where: str
+    """In words, for an error."""
+
+
+def measured(
+    bundle: Bundle, judge: OpenJudge, images: Images, config: VerifyConfig, say: Callable[[str], None]
+) -> VerifyRecord:
+    """Return what was measured of everything that runs here; what does not is recorded with the reason.
+
+    Accuracy is compared with torch's recorded answers. A DataError is raised where an image is not what it was.
+    """
+    threads, record = config.threads or physical_cores(), judge.record
+    provider = provider_for("cuda" if gpu_present() else "cpu")
+    readers = usable_cores()
+
+    def read(specs: Sequence[PreprocessSpec], batch: int) -> Iterable[HeldOutBatch]:
+        return batches(images.listed, images.open, specs, batch_size=batch, threads=readers)
+
+    with ExitStack() as stage:
+        with ExitStack() as pass_alone:  # graphs that every session opens anew need not lie in memory twice
+            models = [*_in_torch(judge), *_contestants(bundle, judge, provider, threads, pass_alone, stage)]
+            say(
+                f"asking {sum(one.infer is not None for one in models)} models for {len(images.listed.images):,} images"
+            )
+            labels, pixels, answers = ask(models, read)
+        images.listed.same_pixels(pixels, images.where)
+        recorded = _recorded(judge.files[LOGITS], images.listed)
+        held_out = HeldOut((), labels, record.images_digest, (*recorded, *answers[len(recorded) :]))
+        classes = len(record.data.classes)
+        accuracy = accuracy_rows(models, held_out, classes)
+        specs = dict.fromkeys(each.spec for each in models)
+        most = most_images(config)
+        say("timing them")
+        found = timed(
+            config,
+            models,
+            record.export.deployed,
+            {spec: sample(images.listed, images.open, spec, most) for spec in specs},
+            threads=threads,
+            onnx_on="the GPU" if provider == "cuda" else "the CPU",
+            on_gpu=provider == "cuda",
+        )
+    return VerifyRecord(
+        accuracy=accuracy,
+        **found,
+        memory=memory_rows(models, max(config.batch_sizes), threads) if config.memory else (),
+        images_digest=record.images_digest,
+        class_images=tuple(np.bincount(labels, minlength=classes).tolist()),
+    )
+
+
+def _in_torch(judge: OpenJudge) -> list[Contestant]:
+    """Return teacher and deployed graph in torch, which were asked when the run was measured."""
+    record = judge.record
+    specs = {TEACHER: record.teacher.preprocess, record.export.deployed: record.student.preprocess}
+    return [Contestant(model, "torch", spec, None, reason=NO_TORCH) for model, spec in specs.items()]
+
+
+def _recorded(path: Path, images: Listed) -> tuple[Answers, Answers]:
+    """Return torch's answers of teacher and deployed graph, out of their logits."""
+    from safetensors import safe_open
+
+    labels, parts = images.labels, []
+    with safe_open(path, framework="numpy") as file:
+        logits = file.get_slice("logits")
+        for start in range(0, len(labels), _PIECE):
+            piece, some = logits[start : start + _PIECE], labels[start : start + _PIECE]
+            parts.append([Answers.of(piece[:, model], some) for model in range(2)])
+    teacher, student = (Answers.joined(part) for part in zip(*parts, strict=True))
+    return teacher, student
+
+
+def _contestants(
+    bundle: Bundle, judge: OpenJudge, provider: Provider, threads: int, pass_alone: ExitStack, stage: ExitStack
+) -> list[Contestant]:
+    """Return ONNX graphs, then engines, the teacher's before the student's; as ``stages.verify`` has them."""
+    export, out = judge.record.export, {(one.runtime, one.precision): one.why for one in judge.record.bundle.rejected}
+    own = {(model.runtime, model.precision): model.path for model in bundle.models}
+
+    def contestant(model: str, spec: PreprocessSpec, artifact: Artifact, path: Path | None) -> Contestant:
+        kind = artifact.target, artifact.precision
+        absent = Contestant(model, artifact.target, spec, None, precision=artifact.precision)
+        if isinstance(artifact, EngineArtifact):
+            absent = replace(absent, max_batch=artifact.max_batch, reason=artifact.reason)
+        if path is None:
+            why = f"it is not in the bundle: {out[kind]}" if kind in out else "it is not in the bundle"
+            return replace(absent, reason=absent.reason or why)
+        if isinstance(artifact, EngineArtifact):
+            return engine_contestant(absent, path, stage)
+        absent = replace(absent, provider=PROVIDERS[provider], file=path)
+        return onnx_contestant(absent, path, threads, provider, pass_alone)
+
+    found = [
+        *(
+            contestant(
+                TEACHER, export.teacher_preprocess, one, judge.files[Path(one.file.path).name] if one.file else None
+            )
+            for one in export.teacher_artifacts
+        ),
+        *(
+            contestant(export.deployed, export.preprocess, one, own.get((one.target, one.precision)))
+            for one in export.artifacts
+        ),
+    ]
+    return sorted(found, key=lambda one: one.runtime != "onnx")
