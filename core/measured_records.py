@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
-
-from pydantic import model_validator
+from typing import Literal
 
 from vitcompress.core.artifact_records import Precision, Runtime
 from vitcompress.core.record import FileRef, Record
@@ -166,13 +164,6 @@ class LatencyRow(Row):
     def disturbed(self) -> str:
         """Say that the card was throttled or shared during the sessions; empty when it was not, or nobody looked."""
         return self.card.disturbed if self.card else ""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_gone_fields(cls, values: Any) -> Any:
-        """Leave out what earlier versions had in place of ``gpu``; no GPU ever filled it."""
-        gone = ("gpu_p50_ms", "gpu_p90_ms", "gpu_p99_ms", "gpu_method")
-        return {name: values[name] for name in values if name not in gone} if isinstance(values, dict) else values
 
 
 class ThroughputRow(Row):
