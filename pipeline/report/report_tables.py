@@ -115,25 +115,35 @@ def _median(name: str) -> Callable[[Row], Value]:
     return lambda row: quantity(row["parts"] and row["parts"][name]["p50_ms"], reason=row["gpu"]["graph_reason"])
 
 
+def _with_tail(row: Row) -> Value:
+    found = row["parts"] and row["parts"]["latency"]
+    if not found or found["p99_ms"] is None:
+        return _median("latency")(row)
+    return Cell(f"{found['p50_ms']:.3f}", f"(p99 {found['p99_ms']:.3f})", found["p50_ms"])
+
+
 ON_GPU = (
     Column("engine", at("label")),
     Column("batch", at("batch"), "d"),
     Column("CUDA graph", at("in_graph")),
-    Column("Enqueue Time", _median("enqueue"), ".3f", "ms"),
-    Column("H2D Latency", _median("h2d"), ".3f", "ms"),
-    Column("GPU Compute Time", _median("compute"), ".3f", "ms"),
-    Column("D2H Latency", _median("d2h"), ".3f", "ms"),
-    Column("Latency", _median("latency"), ".3f", "ms"),
-    Column("Latency, p99", lambda row: row["parts"] and row["parts"]["latency"]["p99_ms"], ".3f", "ms", absent="-"),
-    Column("energy an image", at("energy"), significant, "J"),
+    Column("Enqueue Time", _median("enqueue"), ".3f"),
+    Column("H2D Latency", _median("h2d"), ".3f"),
+    Column("GPU Compute Time", _median("compute"), ".3f"),
+    Column("D2H Latency", _median("d2h"), ".3f"),
+    Column("Latency", _with_tail, ".3f"),
+    Column("J an image", at("energy"), significant),
 )
 
 
 def on_gpu(report: Report) -> Table | None:
     """Return the parts of each engine's time on the GPU, in trtexec's terms, and its energy; None without any."""
     labels = {key_of(row): row["label"] for row in report["models"]}
-    timed = [{**row, "label": labels.get(key_of(row), row["model"])} for row in report["latency"] if row["gpu"]]
-    rows, lines = [], ["Medians, each by trtexec's definition of that name. Energy is that of the whole GPU."]
+    timed = [
+        {**row, "label": labels.get(key_of(row), row["model"]).removesuffix(" engine")}
+        for row in report["latency"]
+        if row["gpu"]
+    ]
+    rows, lines = [], ["Each by trtexec's definition of that name. Energy is that of the whole GPU."]
     for row in timed:
         gpu = row["gpu"]
         joules = quantity(gpu["joules"], gpu["joules_low"], gpu["joules_high"], gpu["joules_reason"])
@@ -143,7 +153,7 @@ def on_gpu(report: Report) -> Table | None:
         if row["card"] and row["card"]["disturbed"]:
             lines.append(f"The same, end to end: {row['card']['disturbed']}")
     lines += dict.fromkeys(row["gpu"]["method"] for row in timed)
-    return Table("Engines on the GPU", ON_GPU, rows, lines=lines) if rows else None
+    return Table("Engines on the GPU: medians, milliseconds", ON_GPU, rows, lines=lines) if rows else None
 
 
 def _verdict(row: Row) -> Cell:
