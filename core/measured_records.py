@@ -61,7 +61,7 @@ class Spread(Record):
 
 
 class GpuParts(Record):
-    """One engine in the terms of trtexec's summary, each field the line of that name (docs/platform.md)."""
+    """One engine in the terms of trtexec's summary, each field the line of that name (docs/gpu-timing.md)."""
 
     enqueue: Spread
     """Enqueue Time: for which the host is busy with queueing."""

@@ -4,7 +4,7 @@
 
 ONNX Runtime on the GPU where it knows one, else on the CPU, and engines of TensorRT and TensorRT-RTX where they are
 installed and there is a GPU to run them. Engines also by trtexec's definitions, with their energy, at the smallest and
-the largest batch (docs/platform.md). Weights are random: they do not change the time. `prove.py` starts it.
+the largest batch (docs/gpu-timing.md). Weights are random: they do not change the time. `prove.py` starts it.
 """
 
 from __future__ import annotations

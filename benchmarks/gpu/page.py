@@ -24,6 +24,8 @@ What `benchmarks/gpu/prove.py` found, machine by machine; this page is written f
 
     python benchmarks/gpu/prove.py --minutes 10 --out gpu
     python benchmarks/gpu/page.py gpu/prove.json
+
+[gpu-timing.md](gpu-timing.md) says what the times and the energy of engines are, and how they compare with trtexec's.
 """
 NONE_YET = """**No GPU has run this project yet.** What the code for GPUs does there is not known; below is the small
 version of the same script on a machine without one, which shows that the probes run.

@@ -1,6 +1,6 @@
 """A watch on the GPU while something is timed: its clocks, what held them down, and whether others use it.
 
-Which reasons count as throttling, and why, is in docs/platform.md.
+Which reasons count as throttling, and why, is in docs/gpu-timing.md.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One engine timed and its energy taken on the GPU: the measurements, whichever way an inference is queued.
 
 The parts are those of trtexec (samples/common/sampleInference.cpp and sampleReporting.cpp of NVIDIA/TensorRT), which
-docs/platform.md compares with these.
+docs/gpu-timing.md compares with these.
 """
 
 from __future__ import annotations
