@@ -22,6 +22,7 @@ from tiny_models import SIZE, tiny_vit
 import vitcompress.exporters.cuda
 import vitcompress.exporters.latency.card
 import vitcompress.exporters.runners.engine
+import vitcompress.exporters.runners.gpu_times
 from vitcompress.core.images import open_image
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.exporters.onnx import onnx_from_module
@@ -101,5 +102,6 @@ def engine_driver(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> Iterat
     monkeypatch.setattr(vitcompress.exporters.runners.engine, "load_tensorrt", lambda _: FakeTensorrt)
     driver.limit = 10_000_000
     monkeypatch.setattr(vitcompress.exporters.latency.card, "REST_SECONDS", 0.0)
+    monkeypatch.setattr(vitcompress.exporters.runners.gpu_times, "STUCK_SECONDS", 0.1)
     yield driver
     assert (driver.memory, driver.host, driver.events, driver.graphs, driver.capturing) == ({}, {}, {}, {}, None)
