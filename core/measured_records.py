@@ -51,6 +51,82 @@ class AccuracyRow(Row):
     """ONNX Runtime's execution provider, such as CPUExecutionProvider; empty for other runtimes."""
 
 
+class Spread(Record):
+    """Milliseconds of many inferences of a batch."""
+
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float | None
+    """None with fewer than 100 samples, where it would be the maximum."""
+
+
+class GpuParts(Record):
+    """One engine in the terms of trtexec's summary, each field the line of that name (docs/gpu-timing.md)."""
+
+    enqueue: Spread
+    """Enqueue Time: for which the host is busy with queueing."""
+    h2d: Spread
+    """H2D Latency: the images' copy to the GPU, from pinned memory."""
+    compute: Spread
+    """GPU Compute Time."""
+    d2h: Spread
+    """D2H Latency: the logits' copy back."""
+    latency: Spread
+    """Latency: the sum of these three for each inference."""
+    samples: int
+
+
+class CardState(Record):
+    """What NVML told of the GPU while something was timed."""
+
+    readings: int
+    """Taken five times a second, and once at the end."""
+    sm_mhz: tuple[int, int] | None
+    memory_mhz: tuple[int, int] | None
+    celsius: tuple[int, int] | None
+    """Lowest and highest."""
+    limited: dict[str, float]
+    """Share of the readings in which clocks were held down, by the reason, 0 to 1."""
+    processes: int | None
+    """Most processes seen with work on the card, this one included; a container may see fewer, or none."""
+    busy_before: int | None
+    """Percent of the time that others kept the card busy while this process rested."""
+    idle_watts: float | None
+    """Power while this process rested."""
+    disturbed: str
+    """That the card was throttled or shared, in words: verdicts on these times are then ``inconclusive``. Empty when it
+    was neither."""
+
+
+class GpuTimes(Record):
+    """One engine at one batch size as the GPU's own clock tells; the row's ``p50_ms`` is end to end, by the host's."""
+
+    plain: GpuParts
+    """Without CUDA graphs."""
+    graph: GpuParts | None
+    """With the engine's kernels in one CUDA graph."""
+    graph_reason: str = ""
+    """Why there is none."""
+    joules: float | None
+    """An image, of the whole card (idle power included), while inferences with their copies follow each other."""
+    joules_low: float | None = None
+    joules_high: float | None = None
+    """Ends of its 95 % interval over parts of that time; the sensor's own error is not in it."""
+    joules_reason: str = ""
+    """Why energy was not measured."""
+    watts: float | None = None
+    """Mean power meanwhile."""
+    card: CardState | None
+    """Of the card while all this was measured; None where NVML is not here."""
+    method: str
+    """How it was measured, and on what."""
+
+    @property
+    def disturbed(self) -> str:
+        """Say that the card was throttled or shared meanwhile; empty when it was not, or nobody could look."""
+        return self.card.disturbed if self.card else ""
+
+
 class LatencyRow(Row):
     """One model at one batch size, measured interleaved with the others of its runtime."""
 
@@ -88,14 +164,17 @@ class LatencyRow(Row):
     """Rounds that were discarded, over all sessions."""
     settled: bool = True
     """Whether the times had stopped falling when warm-up ended, in every session."""
-    gpu_p50_ms: float | None = None
-    gpu_p90_ms: float | None = None
-    gpu_p99_ms: float | None = None
-    """An engine's GPU compute alone, by CUDA events, without transfers; ``p50_ms`` is end to end, with them."""
-    gpu_method: str = ""
-    """How that was measured, and on which GPU."""
+    gpu: GpuTimes | None = None
+    """Of an engine, timed apart."""
+    card: CardState | None = None
+    """Of the GPU during the sessions, where this model runs on one."""
     provider: str = ""
     """As in ``AccuracyRow``."""
+
+    @property
+    def disturbed(self) -> str:
+        """Say that the card was throttled or shared during the sessions; empty when it was not, or nobody looked."""
+        return self.card.disturbed if self.card else ""
 
 
 class TeacherTime(Record):

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from vitcompress.core.errors import EnvironmentLacksError, ResultError
+from vitcompress.exporters.nvml import Card
 
-_NVML_CLOCK_SM = 1
+_THREAD_LOCAL = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL: calls of other threads do not end a capture
 _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR
 
 
@@ -64,24 +68,31 @@ class GpuFacts:
     """The newest CUDA version that the driver runs, such as ``13.0``."""
     driver: str | None
     """The driver's own version, such as ``580.65.06``; None when NVML, which tells it, is not here."""
-    sm_clock_mhz: int | None
-    """Clock of the multiprocessors at this moment, MHz; None when NVML is not here or does not tell."""
+
+
+def pci_address() -> bytes:
+    """Return the first GPU's PCI address, by which NVML knows it too; an EnvironmentLacksError is raised without it."""
+    device, address = ctypes.c_int(0), ctypes.create_string_buffer(32)
+    _call("cuDeviceGet", ctypes.byref(device), 0)
+    _call("cuDeviceGetPCIBusId", address, 32, device)
+    return address.value
 
 
 def gpu_facts() -> GpuFacts:
     """Return the first GPU and its driver now; an EnvironmentLacksError is raised where there is none."""
     device, number = ctypes.c_int(0), ctypes.c_int(0)
     _call("cuDeviceGet", ctypes.byref(device), 0)
-    name, address = ctypes.create_string_buffer(256), ctypes.create_string_buffer(32)
+    name = ctypes.create_string_buffer(256)
     _call("cuDeviceGetName", name, 256, device)
-    _call("cuDeviceGetPCIBusId", address, 32, device)
     digits = []
     for attribute in (_MAJOR, _MINOR):
         _call("cuDeviceGetAttribute", ctypes.byref(number), attribute, device)
         digits.append(str(number.value))
     _call("cuDriverGetVersion", ctypes.byref(number))
     cuda = f"{number.value // 1000}.{number.value % 1000 // 10}"
-    return GpuFacts(name.value.decode(errors="replace"), ".".join(digits), cuda, *_from_nvml(address.value))
+    with Card(pci_address()) as card:
+        driver = card.driver()
+    return GpuFacts(name.value.decode(errors="replace"), ".".join(digits), cuda, driver)
 
 
 def gpu_name_and_capability() -> tuple[str, str]:
@@ -90,29 +101,12 @@ def gpu_name_and_capability() -> tuple[str, str]:
     return facts.name, facts.capability
 
 
-def _from_nvml(address: bytes) -> tuple[str | None, int | None]:
-    """Return driver version and SM clock (MHz) of the GPU at a PCI address, which both libraries call it by."""
-    try:
-        nvml = ctypes.CDLL("nvml.dll" if sys.platform == "win32" else "libnvidia-ml.so.1")
-    except OSError:
-        return None, None
-    if nvml.nvmlInit_v2() != 0:
-        return None, None
-    text, handle, clock = ctypes.create_string_buffer(96), ctypes.c_void_p(), ctypes.c_uint(0)
-    told = nvml.nvmlSystemGetDriverVersion(text, 96) == 0
-    found = nvml.nvmlDeviceGetHandleByPciBusId_v2(address, ctypes.byref(handle)) == 0
-    ticking = found and nvml.nvmlDeviceGetClockInfo(handle, _NVML_CLOCK_SM, ctypes.byref(clock)) == 0
-    nvml.nvmlShutdown()
-    return text.value.decode(errors="replace") if told else None, clock.value if ticking else None
-
-
 class Gpu:
     """The first GPU's primary context, a stream and some memory; all given back at the end of the ``with`` block."""
 
     def __init__(self) -> None:
         self._device = ctypes.c_int(0)
         self._buffers: list[ctypes.c_uint64] = []
-        self._events: list[ctypes.c_void_p] = []
         self._stream = ctypes.c_void_p()
         context = ctypes.c_void_p()
         _call("cuDeviceGet", ctypes.byref(self._device), 0)
@@ -158,12 +152,54 @@ class Gpu:
         source, size = ctypes.c_uint64(address), ctypes.c_size_t(values.nbytes)
         _call("cuMemcpyDtoHAsync_v2", _pointer(values), source, size, self._stream)
 
-    def event(self) -> ctypes.c_void_p:
-        """Return a new event that can be timed; given back with the rest."""
-        event = ctypes.c_void_p()
-        _call("cuEventCreate", ctypes.byref(event), 0)  # 0: timed, and waited for by spinning
-        self._events.append(event)
-        return event
+    @contextmanager
+    def pinned(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
+        """Lend an array in page-locked host memory, from and to which copies do not pass through the driver's own."""
+        address, size = ctypes.c_void_p(), int(np.prod(shape)) * dtype.itemsize
+        _call("cuMemHostAlloc", ctypes.byref(address), ctypes.c_size_t(size), 0)
+        try:
+            block = (ctypes.c_byte * size).from_address(address.value or 0)
+            yield np.frombuffer(memoryview(block).cast("B"), dtype=dtype).reshape(shape)
+        finally:
+            _call("cuMemFreeHost", address)
+
+    @contextmanager
+    def events(self, count: int) -> Iterator[list[ctypes.c_void_p]]:
+        """Lend so many events that can be timed."""
+        made: list[ctypes.c_void_p] = []
+        try:
+            for _ in range(count):
+                event = ctypes.c_void_p()
+                _call("cuEventCreate", ctypes.byref(event), 0)  # 0: timed, and waited for by spinning
+                made.append(event)
+            yield made
+        finally:
+            for event in made:
+                _call("cuEventDestroy_v2", event)
+
+    @contextmanager
+    def captured(self, enqueue: Callable[[], object]) -> Iterator[Callable[[], None]]:
+        """Capture what ``enqueue`` queues in a CUDA graph, and lend what queues that graph.
+
+        Nothing of it runs while it is captured. A ResultError is raised where it cannot be captured.
+        """
+        graph, runnable = ctypes.c_void_p(), ctypes.c_void_p()
+        try:
+            _call("cuStreamBeginCapture_v2", self._stream, _THREAD_LOCAL)
+            try:
+                enqueue()
+            except BaseException:
+                with suppress(ResultError):  # it says once more that the capture failed, and gives the stream back
+                    _call("cuStreamEndCapture", self._stream, ctypes.byref(graph))
+                raise
+            _call("cuStreamEndCapture", self._stream, ctypes.byref(graph))
+            _call("cuGraphInstantiateWithFlags", ctypes.byref(runnable), graph, ctypes.c_uint64(0))
+            yield lambda: _call("cuGraphLaunch", runnable, self._stream)
+        finally:
+            if runnable:
+                _call("cuGraphExecDestroy", runnable)
+            if graph:
+                _call("cuGraphDestroy", graph)
 
     def record(self, event: ctypes.c_void_p) -> None:
         """Queue the event: it happens when everything queued before it is done."""
@@ -175,14 +211,16 @@ class Gpu:
         _call("cuEventElapsedTime", ctypes.byref(time), first, last)
         return float(time.value)
 
+    def wait_for(self, event: ctypes.c_void_p) -> None:
+        """Wait until a recorded event has happened."""
+        _call("cuEventSynchronize", event)
+
     def wait(self) -> None:
         """Wait for everything on the stream."""
         _call("cuStreamSynchronize", self._stream)
 
     def close(self) -> None:
-        """Give events, memory, stream and context back; again is harmless."""
-        while self._events:
-            _call("cuEventDestroy_v2", self._events.pop())
+        """Give memory, stream and context back; again is harmless."""
         while self._buffers:
             _call("cuMemFree_v2", self._buffers.pop())
         if self._stream:

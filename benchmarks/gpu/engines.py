@@ -3,7 +3,8 @@
     python benchmarks/gpu/engines.py --out engines.json [--small]
 
 ONNX Runtime on the GPU where it knows one, else on the CPU, and engines of TensorRT and TensorRT-RTX where they are
-installed and there is a GPU to run them. Weights are random: they do not change the time. `prove.py` starts it.
+installed and there is a GPU to run them. Engines also by trtexec's definitions, with their energy, at the smallest and
+the largest batch (docs/gpu-timing.md). Weights are random: they do not change the time. `prove.py` starts it.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ from vitcompress.stages.models.names import resolve_architecture
 BATCHES = (1, 8, 32)
 FULL, SMALL = ("cait_s24", "deit_tiny"), ("test_vit2", "test_vit")
 SECONDS = {"full": 4.0, "small": 0.5}
+GPU_SECONDS = 1.5
+"""For the parts of one engine at one batch size; energy takes a second at least."""
 
 
 def exported(name: str, folder: Path) -> tuple[Path, int]:
@@ -110,6 +113,11 @@ def timed(openers: dict[str, Any], seconds: float) -> Iterator[dict[str, Any]]:
                 "faster": float(np.median(np.divide(*(found.milliseconds[name] for name in runners)))),
                 "rounds": len(next(iter(found.milliseconds.values()))),
                 "settled": found.settled,
+                "on_gpu": {
+                    name: runner.time(inputs[name], GPU_SECONDS).model_dump(mode="json")
+                    for name, runner in runners.items()
+                    if isinstance(runner, EngineRunner) and batch in (BATCHES[0], BATCHES[-1])
+                },
             }
 
 

@@ -12,6 +12,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from vitcompress.pipeline.report.wording import card_state
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "gpu.md"
 CARDS = ROOT / "pipeline" / "measured_cards.json"
@@ -21,6 +25,8 @@ What `benchmarks/gpu/prove.py` found, machine by machine; this page is written f
 
     python benchmarks/gpu/prove.py --minutes 10 --out gpu
     python benchmarks/gpu/page.py gpu/prove.json
+
+[gpu-timing.md](gpu-timing.md) says what the times and the energy of engines are, and how they compare with trtexec's.
 """
 NONE_YET = """**No GPU has run this project yet.** What the code for GPUs does there is not known; below is the small
 version of the same script on a machine without one, which shows that the probes run.
@@ -140,6 +146,32 @@ def _engines(found: dict[str, Any]) -> list[str]:
             f"| {row['runtime']} | {row['batch']} | {row['teacher_milliseconds']:.3f} | "
             f"{row['student_milliseconds']:.3f} | {row['faster']:.2f} |"
         )
+    parts = [line for row in found["rows"] for line in _parts(row)]
+    if parts:
+        lines += [
+            "",
+            "On the GPU, each by trtexec's definition of that name, medians in ms; with a CUDA graph after the slash.",
+            "",
+            "| runtime | network | batch | Enqueue Time | H2D Latency | GPU Compute Time | D2H Latency | Latency | "
+            "J an image | card |",
+            "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+            *parts,
+        ]
+    return lines
+
+
+def _parts(row: dict[str, Any]) -> list[str]:
+    lines = []
+    for network, times in row.get("on_gpu", {}).items():
+        modes = [times["plain"], times["graph"]]
+        told = [
+            " / ".join(f"{mode[part]['p50_ms']:.3f}" if mode else "none" for mode in modes)
+            for part in ("enqueue", "h2d", "compute", "d2h", "latency")
+        ]
+        energy = times["joules_reason"] if times["joules"] is None else f"{times['joules']:.4g}"
+        card = "; ".join(filter(None, (card_state(times["card"], times["watts"]), times["graph_reason"])))
+        cells = [row["runtime"], network, row["batch"], *told, energy, card]
+        lines.append("| " + " | ".join(map(str, cells)) + " |")
     return lines
 
 

@@ -4,6 +4,7 @@ rounds      every model once a round, in shuffled order, after a detected warm-u
 sessions    all models opened anew, several times, each time for some rounds
 statistics  medians, speed-ups and changes, with intervals that know what one session can tell
 pinning     the processor cores that all this happens on
+card        what the GPU does meanwhile, and who else uses it
 """
 
 from vitcompress.exporters.latency.pinning import Others as Others

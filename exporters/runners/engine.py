@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitcompress.core.errors import BundleError, EnvironmentLacksError, ResultError
+from vitcompress.core.measured_records import GpuParts, GpuTimes
 from vitcompress.exporters.cuda import Gpu, gpu_facts, gpu_present
-from vitcompress.exporters.latency import WARMUP_SHARE, Times, no_garbage_collection
+from vitcompress.exporters.latency import no_garbage_collection
+from vitcompress.exporters.latency.card import Watch
 from vitcompress.exporters.runners.base import Runner, input_of
+from vitcompress.exporters.runners.gpu_times import QUEUED, Bench, Enqueue
 from vitcompress.exporters.tensorrt.flavours import load_tensorrt
 from vitcompress.exporters.tensorrt.log import TensorrtLog
-
-QUEUED = 16
-"""Inferences queued at once, so that the GPU does not wait for the host between them."""
-MIN_SAMPLES, MAX_SAMPLES = 32, 20_000
-"""Samples that are taken even when the time is spent, and beyond which more would sharpen nothing."""
-
-
-@dataclass(frozen=True)
-class EngineTimes:
-    """GPU compute of one engine at one batch size."""
-
-    gpu_ms: Times
-    """Milliseconds an inference of the whole batch, float64 ``[samples]``, without transfers."""
-    how: str
-    """How it was measured, and on what, in words."""
 
 
 class EngineRunner(Runner):
@@ -49,7 +36,7 @@ class EngineRunner(Runner):
         trt = load_tensorrt(flavour)
         if not path.is_file():
             raise BundleError(f"{path} does not exist.")
-        self.path = path
+        self.path, self._trt = path, trt
         self._log = TensorrtLog(trt)
         self.flavour, self.version = flavour, str(trt.__version__)
         self._gpu = Gpu()  # before TensorRT, so that both are in the same context
@@ -69,12 +56,13 @@ class EngineRunner(Runner):
                     "build the engine for this GPU and this version."
                 )
             self._context: Any = _execution_context(trt, self._engine)
-            self._bind(trt)
+            self._allocate(trt)
+            self._bind(self._context)
         except BaseException:
             self.close()
             raise
 
-    def _bind(self, trt: Any) -> None:
+    def _allocate(self, trt: Any) -> None:
         """Read shapes and the batch range from the engine, and give both tensors memory for the largest batch."""
         engine = self._engine
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
@@ -87,8 +75,17 @@ class EngineRunner(Runner):
         self.classes = int(engine.get_tensor_shape(self._output)[1])
         self._images_at = self._gpu.allocate(self.image_dtype.itemsize * self.max_batch * 3 * self.size**2)
         self._logits_at = self._gpu.allocate(4 * self.max_batch * self.classes)
-        self._context.set_tensor_address(self._input, self._images_at)
-        self._context.set_tensor_address(self._output, self._logits_at)
+
+    def _bind(self, context: Any) -> None:
+        context.set_tensor_address(self._input, self._images_at)
+        context.set_tensor_address(self._output, self._logits_at)
+
+    def _set_shape(self, context: Any, shape: tuple[int, ...]) -> None:
+        if not context.set_input_shape(self._input, shape):
+            raise self._failed()
+
+    def _failed(self) -> ResultError:
+        return ResultError(f"TensorRT failed on {self.path.name} ({self._log.last_error()}).")
 
     def close(self) -> None:
         """Drop the engine, then the GPU memory it used."""
@@ -98,8 +95,7 @@ class EngineRunner(Runner):
     def _infer(self, images: NDArray[Any]) -> NDArray[np.float32]:
         logits = np.empty((len(images), self.classes), dtype=np.float32)
         images = np.ascontiguousarray(images)
-        if not self._context.set_input_shape(self._input, images.shape):
-            raise ResultError(f"TensorRT failed on {self.path.name} ({self._log.last_error()}).")
+        self._set_shape(self._context, images.shape)
         self._gpu.upload(self._images_at, images)
         self._enqueue()
         self._gpu.download(self._logits_at, logits)
@@ -108,64 +104,99 @@ class EngineRunner(Runner):
 
     def _enqueue(self) -> None:
         """Queue one inference of what is in GPU memory; returns before it has run."""
-        if not self._context.execute_async_v3(self._gpu.stream):
-            raise ResultError(f"TensorRT failed on {self.path.name} ({self._log.last_error()}).")
+        self._execute(self._context)
 
-    def time(self, images: NDArray[Any], seconds: float, clock: Callable[[], float] = time.perf_counter) -> EngineTimes:
-        """Time GPU compute of the engine on one batch, by CUDA events.
+    def _execute(self, context: Any) -> None:
+        if not context.execute_async_v3(self._gpu.stream):
+            raise self._failed()
 
-        First calls with their copies, for a quarter of ``seconds`` (tensorrt-rtx compiles just in time). Then
-        ``QUEUED`` inferences at a time, queued on the same stream between CUDA events, on images that are on the GPU
-        already; the queue hides the host's part unless that takes longer, which the record tells. No CUDA graph. (End
-        to end, engines are timed beside the others, in sessions.)
+    def time(self, images: NDArray[Any], seconds: float, clock: Callable[[], float] = time.perf_counter) -> GpuTimes:
+        """Time one batch on the GPU, with and without a CUDA graph, and take its energy; ``Bench`` says how.
 
-        ``seconds`` are for everything; at least ``MIN_SAMPLES`` are taken. Errors are those of ``infer``.
+        ``seconds`` are shared by the three, after a second of rest; each takes a little longer where that is too short.
+        (End to end, engines are timed beside the others, in sessions.) Errors are those of ``infer``; where no CUDA
+        graph can be made, the record says why.
         """
         self._check(images)
-        images = np.ascontiguousarray(images)
-        began = clock()
-        milliseconds: list[float] = []
-        queueing = 0.0
-        with no_garbage_collection():
-            self._infer(images)
-            first = clock() - began
-            while clock() - began < WARMUP_SHARE * seconds:
-                self._infer(images)
-            events = [self._gpu.event() for _ in range(QUEUED + 1)]
-            while len(milliseconds) < MIN_SAMPLES or (clock() - began < seconds and len(milliseconds) < MAX_SAMPLES):
-                self._gpu.record(events[0])
-                start = clock()
-                for event in events[1:]:
-                    self._enqueue()
-                    self._gpu.record(event)
-                queueing += clock() - start
-                self._gpu.wait()
-                milliseconds += [self._gpu.elapsed_ms(one, other) for one, other in pairwise(events)]
-        return EngineTimes(np.asarray(milliseconds), self._method(first, 1e3 * queueing > 0.9 * sum(milliseconds)))
+        shape, dtype = images.shape, images.dtype
+        with (
+            no_garbage_collection(),
+            Watch() as watch,
+            self._gpu.pinned(shape, dtype) as given,
+            self._gpu.pinned((len(images), self.classes), np.dtype(np.float32)) as logits,
+        ):
+            given[:] = images
+            bench = Bench(self._gpu, given, self._images_at, logits, self._logits_at, clock)
+            self._infer(images)  # tensorrt-rtx compiles in the first call
+            plain = bench.parts(self._enqueue, seconds / 3)
+            energy = bench.energy(self._enqueue, watch.card, seconds / 3)
+            # The last: nothing else is measured after a capture that failed.
+            graph, why = self._parts_in_graph(bench, seconds / 3)
+        return GpuTimes(
+            plain=plain,
+            graph=graph,
+            graph_reason=why,
+            **energy,
+            card=watch.state(),
+            method=self._method(),
+        )
 
-    def _method(self, first: float, host_bound: bool) -> str:
+    def _parts_in_graph(self, bench: Bench, seconds: float) -> tuple[GpuParts | None, str]:
+        """Return the parts with the engine in a CUDA graph, or the reason why it cannot be in one."""
+        try:
+            with self._in_graph(bench.images.shape) as enqueue:
+                return bench.parts(enqueue, seconds), ""
+        except ResultError as error:
+            return None, f"no CUDA graph: {error}"
+
+    @contextmanager
+    def _in_graph(self, shape: tuple[int, ...]) -> Iterator[Enqueue]:
+        """Lend what queues an inference as one CUDA graph; a ResultError is raised where that cannot be.
+
+        Of tensorrt the stream is captured. tensorrt-rtx captures by itself in a context that is asked to: it knows when
+        the kernels for this shape are compiled, and its engines can be captured from outside only where they were built
+        for that (TensorRT-RTX documentation, "Working with RTX CUDA Graphs"; release notes of 1.2).
+        """
+        if not _is_rtx(self._trt):
+            with self._gpu.captured(self._enqueue) as launch:
+                yield launch
+            return
+        if not hasattr(self._trt, "CudaGraphStrategy"):
+            raise ResultError(f"{self.flavour} {self.version} has none; 1.2 and later have.")
+        context = _execution_context(self._trt, self._engine, in_graph=True)
+        if context is None:
+            raise self._failed()
+        self._bind(context)
+        self._set_shape(context, shape)
+        yield lambda: self._execute(context)
+
+    def _method(self) -> str:
         """Return what a reader must know to compare these figures with others, in words."""
         gpu = gpu_facts()
-        clock = f"SM clock {gpu.sm_clock_mhz} MHz" if gpu.sm_clock_mhz else "SM clock unknown"
-        waits = "; the host queues more slowly than the GPU computes" if host_bound else ""
+        graph = "its own capture of the whole graph" if _is_rtx(self._trt) else "a captured stream"
         return (
-            f"{gpu.name}, driver {gpu.driver or 'unknown'} (CUDA {gpu.cuda}), {clock} afterwards, {self.flavour} "
-            f"{self.version}; GPU compute by CUDA events without transfers, {QUEUED} inferences queued at once; end to "
-            "end by the wall clock with transfers from pageable memory, one at a time; no CUDA graph; first call "
-            f"{1e3 * first:.1f} ms{waits}"
+            f"{gpu.name}, driver {gpu.driver or 'unknown'} (CUDA {gpu.cuda}), {self.flavour} {self.version}; on the "
+            f"GPU: CUDA events around each part, pinned memory, one stream, {QUEUED + 1} inferences queued at once; "
+            f"CUDA graph: {graph}; energy: of the whole card, inferences with their copies one after the other, no "
+            "CUDA graph; end to end: the wall clock, pageable memory, one inference at a time"
         )
 
 
-def _execution_context(trt: Any, engine: Any) -> Any:
+def _is_rtx(trt: Any) -> bool:
+    return hasattr(trt, "DynamicShapesKernelSpecializationStrategy")  # tensorrt-rtx alone has it
+
+
+def _execution_context(trt: Any, engine: Any, *, in_graph: bool = False) -> Any:
     """Return a context without CUDA graphs; of tensorrt-rtx one that compiles for a new batch size before it runs it.
 
     Its default compiles in the background and changes kernels at some later call, in the middle of a measurement.
+    ``in_graph`` makes one of tensorrt-rtx that runs in a CUDA graph.
     """
-    strategy = getattr(trt, "DynamicShapesKernelSpecializationStrategy", None)  # tensorrt-rtx alone has it
-    if strategy is None:
+    if not _is_rtx(trt):
         return engine.create_execution_context()
     config = engine.create_runtime_config()
-    config.dynamic_shapes_kernel_specialization_strategy = strategy.EAGER
+    config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
     if hasattr(trt, "CudaGraphStrategy"):
-        config.cuda_graph_strategy = trt.CudaGraphStrategy.DISABLED
+        strategies = trt.CudaGraphStrategy
+        config.cuda_graph_strategy = strategies.WHOLE_GRAPH_CAPTURE if in_graph else strategies.DISABLED
     return engine.create_execution_context(config)

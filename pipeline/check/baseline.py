@@ -75,6 +75,8 @@ class Measured(Record):
     """Of all its files; None when not recorded."""
     provider: str = ""
     """ONNX Runtime's execution provider; empty for other runtimes."""
+    disturbed: str = ""
+    """That the GPU was throttled or shared while latencies at batch 1 were measured; absent when it was not."""
     session_p50_ms: dict[BatchSize, Sessions] = Field(default_factory=dict)
     """Median of each session by batch size, milliseconds; entry s of the teacher's and an artifact's in the same
     runtime are of the same session."""
@@ -185,6 +187,7 @@ def _measured(report: Report, answered: AccuracyRow) -> Measured:
         right=answered.right,
         bytes=next((row.bytes for row in report.models if same(row) and row.model != "teacher"), None),
         provider=answered.provider,
+        disturbed=next((row.disturbed for row in filter(same, report.latency) if row.batch == 1), ""),
         session_p50_ms={
             str(row.batch): tuple(float(f"{p50:.{DIGITS}g}") for p50 in row.session_p50_ms)
             for row in filter(same, report.latency)
@@ -217,5 +220,9 @@ def load_baseline(path: Path) -> Baseline:
 
 def text_of(baseline: Baseline) -> str:
     """Return a baseline as JSON: keys sorted, the times of a batch size on one line, so that a change can be read."""
-    text = json.dumps(baseline.model_dump(mode="json"), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    content = baseline.model_dump(mode="json")
+    for one in (*content["teacher"].values(), *content["artifacts"].values()):
+        if not one["disturbed"]:  # an earlier version does not know it
+            del one["disturbed"]
+    text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     return re.sub(r"\[\n\s+([-+.,\deE\s]+?)\n\s+\]", lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"

@@ -40,10 +40,13 @@ class Change:
 
 
 class TimeLimit(Gate[Change]):
-    """A limit on a latency, which other processes can have disturbed."""
+    """A limit on a latency, which other processes can have disturbed, or a GPU that slowed down."""
 
     def test(self, limit: float, value: float, found: Measurement, subject: Change) -> tuple[Verdict, str]:
         """Return the verdict and its reason."""
+        for side, measured in (("this run", subject.new), ("the baseline", subject.old)):
+            if measured.disturbed:
+                return "inconclusive", f"in {side} {measured.disturbed}: measure again on a cool GPU of its own"
         share = max(subject.before.disturbance or 0.0, subject.now.disturbance or 0.0)
         return latency_verdict(limit, value, found.low, found.high, share)
 

@@ -26,7 +26,7 @@ class Finding:
 
 def examine_machine() -> Iterator[Finding]:
     """Yield findings about the GPU, torch, ONNX Runtime, ModelOpt, and every target."""
-    yield _gpu()
+    yield from _gpu()
     yield from _torch()
     yield _onnxruntime()
     yield _modelopt()
@@ -38,17 +38,23 @@ def examine_machine() -> Iterator[Finding]:
     yield from map(_target, known.values())
 
 
-def _gpu() -> Finding:
+def _gpu() -> Iterator[Finding]:
     if not gpu_present():
-        return Finding(
+        yield Finding(
             "absent", "NVIDIA GPU: none; training runs on the CPU, engines are built but cannot be run or timed"
         )
+        return
     try:
         facts = gpu_facts()
     except CompressError as error:
-        return Finding("broken", f"NVIDIA GPU: present, but it does not answer ({error})", "check it with nvidia-smi")
+        yield Finding("broken", f"NVIDIA GPU: present, but it does not answer ({error})", "check it with nvidia-smi")
+        return
     driver = f"driver {facts.driver}, " if facts.driver else ""
-    return Finding("ok", f"NVIDIA GPU: {facts.name}, compute capability {facts.capability}, {driver}CUDA {facts.cuda}")
+    yield Finding("ok", f"NVIDIA GPU: {facts.name}, compute capability {facts.capability}, {driver}CUDA {facts.cuda}")
+    if facts.driver is None:
+        what = "NVML: missing; times on the GPU are taken without clocks, throttling, other processes and energy"
+        fix = "it comes with the driver; in a container, start that with NVIDIA_DRIVER_CAPABILITIES=compute,utility"
+        yield Finding("absent", what, fix)
 
 
 def _torch() -> Iterator[Finding]:

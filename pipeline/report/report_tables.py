@@ -10,7 +10,7 @@ from typing import Any
 from vitcompress.pipeline.report.models import quantity
 from vitcompress.pipeline.report.readings import Report, class_losses, key_of, machine_of, place, products, speedups
 from vitcompress.pipeline.report.table import Cell, Column, Output, Table, Value
-from vitcompress.pipeline.report.wording import gate_limit, gate_value, megabytes, short_count, significant
+from vitcompress.pipeline.report.wording import card_state, gate_limit, gate_value, megabytes, short_count, significant
 
 Row = Mapping[str, Any]
 
@@ -115,19 +115,67 @@ def elsewhere(machine: Row) -> Table:
 
 def times(report: Report) -> Table:
     """Return every artifact at every batch size: time of a call, and images a second."""
-    on_gpu = {(*key_of(row), str(row["batch"])): row for row in report["latency"] if row["gpu_p50_ms"] is not None}
+    compute = {
+        (*key_of(row), str(row["batch"])): row["gpu"]["plain"]["compute"]["p50_ms"]
+        for row in report["latency"]
+        if row["gpu"]
+    }
     rows = []
     for row in report["models"]:
         rates = {batch for batch, rate in row["throughput"].items() if rate["value"] is not None}
         for batch in sorted({*row["latency"], *rates}, key=int):
             cell = row["latency"].get(batch) or dict.fromkeys(_TIMED, "-")
             rate = row["throughput"].get(batch) or quantity(None, reason="throughput was not measured in this run")
-            gpu = on_gpu.get((*key_of(row), batch), {}).get("gpu_p50_ms")
+            gpu = compute.get((*key_of(row), batch))
             rows.append({**row, **cell, "batch": int(batch), "rate": rate, "gpu": gpu})
-    columns = [column for column in TIMES if on_gpu or "GPU" not in column.name]
+    columns = [column for column in TIMES if compute or "GPU" not in column.name]
     lines = ["p50, p90 and p99 are end to end. Intervals are 95 %."]
-    lines += list(dict.fromkeys(row["gpu_method"] for row in on_gpu.values()))
     return Table("Every artifact at every batch size", columns, rows, lines=lines, tall=True)
+
+
+def _median(name: str) -> Callable[[Row], Value]:
+    return lambda row: quantity(row["parts"] and row["parts"][name]["p50_ms"], reason=row["gpu"]["graph_reason"])
+
+
+def _with_tail(row: Row) -> Value:
+    found = row["parts"] and row["parts"]["latency"]
+    if not found or found["p99_ms"] is None:
+        return _median("latency")(row)
+    return Cell(f"{found['p50_ms']:.3f}", f"(p99 {found['p99_ms']:.3f})", found["p50_ms"])
+
+
+ON_GPU = (
+    Column("engine", at("label")),
+    Column("batch", at("batch"), "d"),
+    Column("CUDA graph", at("in_graph")),
+    Column("Enqueue Time", _median("enqueue"), ".3f"),
+    Column("H2D Latency", _median("h2d"), ".3f"),
+    Column("GPU Compute Time", _median("compute"), ".3f"),
+    Column("D2H Latency", _median("d2h"), ".3f"),
+    Column("Latency", _with_tail, ".3f"),
+    Column("J an image", at("energy"), significant),
+)
+
+
+def on_gpu(report: Report) -> Table | None:
+    """Return the parts of each engine's time on the GPU, in trtexec's terms, and its energy; None without any."""
+    labels = {key_of(row): row["label"] for row in report["models"]}
+    timed = [
+        {**row, "label": labels.get(key_of(row), row["model"]).removesuffix(" engine")}
+        for row in report["latency"]
+        if row["gpu"]
+    ]
+    rows, lines = [], ["Each by trtexec's definition of that name. Energy is that of the whole GPU."]
+    for row in timed:
+        gpu = row["gpu"]
+        joules = quantity(gpu["joules"], gpu["joules_low"], gpu["joules_high"], gpu["joules_reason"])
+        rows.append({**row, "in_graph": "no", "parts": gpu["plain"], "energy": joules})
+        rows.append({**row, "in_graph": "yes", "parts": gpu["graph"], "energy": "-"})
+        lines.append(f"{row['label']}, batch {row['batch']}: {card_state(gpu['card'], gpu['watts'])}")
+        if row["card"] and row["card"]["disturbed"]:
+            lines.append(f"The same, end to end: {row['card']['disturbed']}")
+    lines += dict.fromkeys(row["gpu"]["method"] for row in timed)
+    return Table("Engines on the GPU: medians, milliseconds", ON_GPU, rows, lines=lines) if rows else None
 
 
 def _verdict(row: Row) -> Cell:

@@ -13,6 +13,8 @@ from vitcompress.core.files import read_object
 from vitcompress.pipeline.report.shape import SCHEMA_VERSION, Report
 
 OLDEST = 3
+GONE = ("gpu_p50_ms", "gpu_p90_ms", "gpu_p99_ms", "gpu_method")
+"""What a row of ``latency`` had in place of ``gpu``, for a time in this version too; no GPU ever filled it."""
 AGAIN = "run `compress verify RUN` with this version to write it again"
 
 
@@ -42,6 +44,10 @@ def read_report(path: Path) -> Report:
             f"'{file}' has report schema {version}, written by another version of compress; this one reads {OLDEST} to "
             f"{SCHEMA_VERSION}: {AGAIN}."
         )
+    rows = document.get("latency")
+    for row in rows if isinstance(rows, list) else ():
+        for gone in GONE if isinstance(row, dict) else ():
+            row.pop(gone, None)
     try:
         return _validated({**document, "schema_version": SCHEMA_VERSION}, earlier=version < SCHEMA_VERSION)
     except ValidationError as error:

@@ -58,6 +58,27 @@ def megabytes_of(value: float) -> str:
     return f"{megabytes(value)} MB"
 
 
+def card_state(card: Mapping[str, Any] | None, watts: float | None) -> str:
+    """Return what a GPU did while something was timed; ``watts`` is its mean power meanwhile."""
+    if card is None:
+        return "clocks, throttling and other processes are unknown (NVML is not here)"
+
+    def span(key: str, unit: str) -> str | None:
+        low, high = card[key] or (None, None)
+        return None if low is None else f"{low} {unit}" if low == high else f"{low} to {high} {unit}"
+
+    told = {
+        "SM": span("sm_mhz", "MHz"),
+        "memory": span("memory_mhz", "MHz"),
+        "chip": span("celsius", "°C"),
+        "power": None if watts is None else f"{watts:.0f} W",
+        "idle": None if card["idle_watts"] is None else f"{card['idle_watts']:.0f} W",
+        "clocks held down by": ", ".join(f"{why} {share:.0%}" for why, share in card["limited"].items()),
+    }
+    words = ", ".join(f"{what} {found}" for what, found in told.items() if found)
+    return f"{words}; {card['disturbed'] or 'not throttled, and no other user was seen'}"
+
+
 def gate_value(row: Mapping[str, Any]) -> str:
     """Return a gate's measured value with its interval and unit, and another machine than the run's; or ``unmeasured``.
 

@@ -55,17 +55,21 @@ class Measurement:
     """Ends of the interval; both None when the value is exact (a file's size)."""
     reason: str = ""
     """Why there is no value; of an exact one, how it is known."""
+    disturbed: str = ""
+    """What happened meanwhile that makes the value no basis for a verdict; empty when nothing did."""
 
 
 def number(row: Record, name: str, reason: str, value: str = "") -> Measurement:
     """Return a number that a record keeps with the ends of its interval, or ``reason`` where it is None.
 
-    The ends are the fields ``name_low`` and ``name_high``; the number is ``value``, or ``name`` where that is empty.
+    The ends are the fields ``name_low`` and ``name_high``; the number is ``value``, or ``name`` where that is empty. A
+    record that knows a disturbance says so in ``disturbed``.
     """
     found = getattr(row, value or name)
     if found is None:
         return Measurement(None, reason=reason)
-    return Measurement(found, getattr(row, f"{name}_low"), getattr(row, f"{name}_high"))
+    low, high = getattr(row, f"{name}_low"), getattr(row, f"{name}_high")
+    return Measurement(found, low, high, disturbed=getattr(row, "disturbed", ""))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -114,6 +118,9 @@ class Gate(Generic[Subject]):
         why = found.reason
         if found.value is not None and not isinstance(subject, str):
             verdict, why = self.test(limit, found.value, found, subject)
+            if found.disturbed:
+                verdict = "inconclusive"
+                why = f"{found.disturbed}: measure again on a cool GPU that nothing else uses"
         return GateRow(
             gate=self.field,
             artifact=artifact,

@@ -29,6 +29,15 @@ def _speedup_deployed(found: Measured) -> Measurement:
     return number(found.latency, "speedup_deployed", found.latency.reason or why)
 
 
+def _joules(found: Measured) -> Measurement:
+    row = found.latency
+    if row.gpu is None:
+        on_gpu = "the energy of an engine is measured where it is timed on the GPU"
+        why = "energy is measured of engines alone, by the GPU's counter" if row.runtime == "onnx" else on_gpu
+        return Measurement(None, reason=row.reason or why)
+    return number(row.gpu, "joules", row.gpu.joules_reason)
+
+
 def _size(found: Measured) -> Measurement:
     if found.bytes is None:
         return Measurement(None, reason="no file was recorded")
@@ -84,6 +93,13 @@ _BUILT_IN: tuple[ArtifactGate | RunGate, ...] = (
         label="median latency, batch 1",
         unit="ms",
         measure=lambda found: number(found.latency, "p50", found.latency.reason, value="p50_ms"),
+    ),
+    ArtifactGate(
+        field="max_joules",
+        setting=limit("Largest energy an image at batch 1, joules of the whole GPU; engines alone.", gt=0),
+        label="energy an image, batch 1",
+        unit="J",
+        measure=_joules,
     ),
     ArtifactGate(
         field="max_size_mb",

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitcompress.core.artifact_records import Precision, Runtime
+from vitcompress.core.measured_records import GpuTimes
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.exporters.latency import Call
-from vitcompress.exporters.runners import EngineTimes
+from vitcompress.exporters.runners import PROVIDERS
 
 Infer = Callable[[NDArray[Any]], NDArray[np.float32]]
 """Images as the artifact takes them to logits ``[B, K]``, finished when it returns."""
@@ -42,8 +43,8 @@ class Contestant:
     precision: Precision = "fp32"
     file: Path | None = None
     """ONNX graph or engine that a process of its own can load."""
-    on_gpu: Callable[[NDArray[Any], float], EngineTimes] | None = None
-    """Of an engine: GPU compute of a batch, timed for some seconds."""
+    on_gpu: Callable[[NDArray[Any], float], GpuTimes] | None = None
+    """Of an engine: a batch timed on the GPU for some seconds."""
     anew: Callable[[], AbstractContextManager[Infer]] | None = None
     """Opens it once more, its weights elsewhere in memory; None where there is one and no more (an engine, which lies
     in the GPU's memory), and ``infer`` is timed in every session."""
@@ -57,6 +58,11 @@ class Contestant:
     def names(self) -> dict[str, Any]:
         """The fields of a row that say what it is about."""
         return {"model": self.model, "runtime": self.runtime, "precision": self.precision}
+
+    @property
+    def on_card(self) -> bool:
+        """Whether it runs on a GPU: an engine, or an ONNX file there."""
+        return self.on_gpu is not None or self.provider == PROVIDERS["cuda"]
 
     def takes(self, batch: int) -> bool:
         """Return whether it runs here with this many images at once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -17,6 +18,7 @@ from vitcompress.exporters.latency import (
     percentiles,
     quantiles,
 )
+from vitcompress.exporters.latency.card import Watch
 from vitcompress.exporters.latency.sessions import FEWEST
 from vitcompress.stages.judging.config import VerifyConfig
 from vitcompress.stages.judging.contestant import COMPILED, TEACHER, Contestant, batch_of
@@ -42,15 +44,16 @@ def latency_rows(config: VerifyConfig, contestants: Sequence[Contestant], images
             lacking = {each.key: each.why_not() for each in group if not each.takes(batch)}
             teachers = (each.key for each in group if each.model == TEACHER and each.key not in lacking)
             reference = next(teachers, None)
-            found = _timed(group, batch, images, seconds, lacking, reference=reference, tight=config.tight)
+            running_on_gpu = [each for each in group if each.on_card and each.key not in lacking]
+            with Watch() if running_on_gpu else nullcontext() as watch:
+                found = _timed(group, batch, images, seconds, lacking, reference=reference, tight=config.tight)
+            card = watch.state() if watch else None
             for each, row in zip(group, found, strict=True):
+                own: dict[str, Any] = {"card": card} if each in running_on_gpu else {}
                 if each.on_gpu is not None and each.key not in lacking:
-                    times = each.on_gpu(batch_of(images[each.spec], batch), seconds / (len(group) - len(lacking)))
-                    p50, p90, p99 = percentiles(times.gpu_ms)
-                    own = {"gpu_p50_ms": p50, "gpu_p90_ms": p90, "gpu_p99_ms": p99, "gpu_method": times.how}
-                    rows.append(row.model_copy(update=own))
-                else:
-                    rows.append(row)
+                    part = seconds / (len(group) - len(lacking))
+                    own["gpu"] = each.on_gpu(batch_of(images[each.spec], batch), part)
+                rows.append(row.model_copy(update=own))
     return tuple(rows)
 
 

@@ -76,6 +76,25 @@ def test_the_rates_of_a_card_are_those_of_its_fastest_precision() -> None:
     assert measured_cards([found(card, step={"not_here": "no GPU"})]) == []
 
 
+def test_engines_on_a_gpu_are_told_part_by_part() -> None:
+    spread = {"p50_ms": 0.5, "p90_ms": 0.6, "p99_ms": None}
+    parts = dict.fromkeys(("enqueue", "h2d", "compute", "d2h", "latency"), spread)
+    card = {"sm_mhz": [1410, 1980], "memory_mhz": None, "celsius": None, "limited": {}, "idle_watts": 70.0}
+    times = {"plain": parts, "graph": parts, "graph_reason": "", "joules": 0.25, "watts": 500.0}
+    times |= {"card": {**card, "disturbed": ""}}
+    alone = {**times, "graph": None, "graph_reason": "no CUDA graph: refused", "card": None}
+    row = {"runtime": "tensorrt 10.9, fp16", "batch": 1, "teacher_milliseconds": 3.0, "student_milliseconds": 1.0}
+    row |= {"faster": 3.0, "on_gpu": {"cait_s24": times, "deit_tiny": alone}}
+    found_by = {"teacher": "cait_s24", "student": "deit_tiny", "device": "cuda", "rows": [row]}
+    engines = {"what": "latency", "exit_code": 0, "seconds": 9.0, "found": found_by}
+    lines = page([found({"name": "H200", "driver_version": "570", "memory.total": "1"}, engines=engines)]).splitlines()
+    with_graph, without = (line for line in lines if "0.500" in line)
+    assert with_graph.count("0.500 / 0.500") == 5
+    assert "| 0.25 | SM 1410 to 1980 MHz, power 500 W, idle 70 W; " in with_graph
+    assert without.count("0.500 / none") == 5
+    assert without.endswith("unknown (NVML is not here); no CUDA graph: refused |")
+
+
 def test_a_probe_that_failed_shows_its_last_words() -> None:
     failed = {"what": "steps", "exit_code": 1, "seconds": 2.0, "said": ["RuntimeError: out of memory"]}
     text = page([found(None, step=failed)])

@@ -20,7 +20,9 @@ from sklearn.datasets import load_digits
 from tiny_models import SIZE, tiny_vit
 
 import vitcompress.exporters.cuda
+import vitcompress.exporters.latency.card
 import vitcompress.exporters.runners.engine
+import vitcompress.exporters.runners.gpu_times
 from vitcompress.core.images import open_image
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.exporters.onnx import onnx_from_module
@@ -99,5 +101,7 @@ def engine_driver(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> Iterat
     """The fake driver with a fake TensorRT on it; everything must be given back."""
     monkeypatch.setattr(vitcompress.exporters.runners.engine, "load_tensorrt", lambda _: FakeTensorrt)
     driver.limit = 10_000_000
+    monkeypatch.setattr(vitcompress.exporters.latency.card, "REST_SECONDS", 0.0)
+    monkeypatch.setattr(vitcompress.exporters.runners.gpu_times, "STUCK_SECONDS", 0.1)
     yield driver
-    assert driver.memory == {}
+    assert (driver.memory, driver.host, driver.events, driver.graphs, driver.capturing) == ({}, {}, {}, {}, None)

@@ -7,16 +7,53 @@ from typing import Any
 
 
 class FakeDriver:
-    """The driver's functions over ordinary memory; what is given back is taken off the lists."""
+    """The driver's functions over ordinary memory, and NVML's; what is given back is taken off the lists.
+
+    Copies and kernels take GPU time as they are queued; between the two halves of a capture nothing does.
+    """
 
     def __init__(self, devices: int = 1, status: int = 0) -> None:
         self.devices, self.status = devices, status
         self.limit = 10_000
         self.memory: dict[int, Any] = {}
+        self.host: dict[int, Any] = {}
         self.now_ms = 0.0
-        """GPU time; advanced by whoever runs something."""
+        """GPU time."""
+        self.copy_ms = {"to": 0.0, "from": 0.0}
         self.events: dict[int, float] = {}
+        self.made = 1000
+        """The last handle that was given out."""
+        self.graphs: dict[int, Any] = {}
+        """What launching runs, by handle; None for a graph that is not instantiated."""
+        self.capturing: list[Any] | None = None
+        """What was queued since the capture began; None when there is none."""
+        self.capture_status = 0
+        """What ends a capture."""
+        self.called: list[str] = []
+        """The calls that a measurement is made of, in order."""
         self.nvml = 0
+        self.watts = 100.0
+        """Power while something runs; the counter of energy advances with ``now_ms``."""
+        self.counter: int | None = 0
+        """Millijoules before that; None where the card has none."""
+        self.reasons = 0
+        self.reading = 0
+        """Readings that were taken of the card."""
+        self.processes = 1
+        self.busy = 0
+        self.mig = 0
+
+    def handle(self) -> int:
+        """A new one."""
+        self.made += 1
+        return self.made
+
+    def run(self, what: Any) -> None:
+        """Queue something that takes GPU time: done at once, or part of the graph that is captured."""
+        if self.capturing is None:
+            what()
+        else:
+            self.capturing.append(what)
 
     def cuInit(self, flags: int) -> int:  # noqa: N802  # the driver's names
         return self.status
@@ -59,11 +96,59 @@ class FakeDriver:
         return 0
 
     def cuMemcpyHtoDAsync_v2(self, target: Any, source: Any, size: Any, stream: Any) -> int:  # noqa: N802
+        return self._copy("to", target, source, size, stream)
+
+    def cuMemcpyDtoHAsync_v2(self, target: Any, source: Any, size: Any, stream: Any) -> int:  # noqa: N802
+        return self._copy("from", target, source, size, stream)
+
+    def _copy(self, way: str, target: Any, source: Any, size: Any, stream: Any) -> int:
         assert stream.value == 77
+        self.called.append(way)
         ctypes.memmove(target.value, source.value, size.value)
+        self.now_ms += self.copy_ms[way]
         return 0
 
-    cuMemcpyDtoHAsync_v2 = cuMemcpyHtoDAsync_v2  # noqa: N815
+    def cuMemHostAlloc(self, address: Any, size: Any, flags: int) -> int:  # noqa: N802
+        block = ctypes.create_string_buffer(size.value)
+        address._obj.value = ctypes.addressof(block)
+        self.host[address._obj.value] = block
+        return 0
+
+    def cuMemFreeHost(self, address: Any) -> int:  # noqa: N802
+        del self.host[address.value]
+        return 0
+
+    def cuStreamBeginCapture_v2(self, stream: Any, mode: int) -> int:  # noqa: N802
+        assert (stream.value, mode) == (77, 1)
+        self.called.append("capture")
+        self.capturing = []
+        return 0
+
+    def cuStreamEndCapture(self, stream: Any, graph: Any) -> int:  # noqa: N802
+        assert stream.value == 77
+        queued, self.capturing = self.capturing, None
+        if self.capture_status == 0:
+            graph._obj.value = self.handle()
+            self.graphs[graph._obj.value] = queued
+        return self.capture_status
+
+    def cuGraphInstantiateWithFlags(self, runnable: Any, graph: Any, flags: Any) -> int:  # noqa: N802
+        runnable._obj.value = self.handle()
+        self.graphs[runnable._obj.value] = self.graphs[graph.value]
+        return 0
+
+    def cuGraphLaunch(self, runnable: Any, stream: Any) -> int:  # noqa: N802
+        assert stream.value == 77
+        self.called.append("launch")
+        for what in self.graphs[runnable.value]:
+            what()
+        return 0
+
+    def cuGraphDestroy(self, graph: Any) -> int:  # noqa: N802
+        del self.graphs[graph.value]
+        return 0
+
+    cuGraphExecDestroy = cuGraphDestroy  # noqa: N815
 
     def cuDriverGetVersion(self, version: Any) -> int:  # noqa: N802
         version._obj.value = 13020
@@ -74,12 +159,21 @@ class FakeDriver:
         return 0
 
     def cuEventCreate(self, event: Any, flags: int) -> int:  # noqa: N802
-        event._obj.value = 1000 + len(self.events)
+        event._obj.value = self.handle()
         self.events[event._obj.value] = -1.0
+        return 0
+
+    def cuEventDestroy_v2(self, event: Any) -> int:  # noqa: N802
+        del self.events[event.value]
+        return 0
+
+    def cuEventSynchronize(self, event: Any) -> int:  # noqa: N802
+        assert self.events[event.value] >= 0
         return 0
 
     def cuEventRecord(self, event: Any, stream: Any) -> int:  # noqa: N802
         assert stream.value == 77
+        self.called.append("record")
         self.events[event.value] = self.now_ms
         return 0
 
@@ -101,8 +195,39 @@ class FakeDriver:
         return 0
 
     def nvmlDeviceGetClockInfo(self, handle: Any, kind: int, clock: Any) -> int:  # noqa: N802
-        assert (handle.value, kind) == (5, 1)
-        clock._obj.value = 1410
+        assert handle.value == 5
+        clock._obj.value = {1: 1410, 2: 6251}[kind]
+        return 0
+
+    def nvmlDeviceGetTemperature(self, handle: Any, sensor: int, celsius: Any) -> int:  # noqa: N802
+        self.reading += 1
+        celsius._obj.value = 40 + self.reading
+        return 0
+
+    def nvmlDeviceGetPowerUsage(self, handle: Any, milliwatts: Any) -> int:  # noqa: N802
+        milliwatts._obj.value = 32_000
+        return 0
+
+    def nvmlDeviceGetCurrentClocksEventReasons(self, handle: Any, reasons: Any) -> int:  # noqa: N802
+        reasons._obj.value = self.reasons
+        return 0
+
+    def nvmlDeviceGetComputeRunningProcesses_v3(self, handle: Any, count: Any, infos: None) -> int:  # noqa: N802
+        count._obj.value = self.processes
+        return 7 if self.processes else 0
+
+    def nvmlDeviceGetUtilizationRates(self, handle: Any, rates: Any) -> int:  # noqa: N802
+        rates._obj[0] = self.busy
+        return 0
+
+    def nvmlDeviceGetMigMode(self, handle: Any, current: Any, pending: Any) -> int:  # noqa: N802
+        current._obj.value = self.mig
+        return 0
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: Any, millijoules: Any) -> int:  # noqa: N802
+        if self.counter is None:
+            return 3
+        millijoules._obj.value = int(self.counter + self.watts * (self.now_ms // 50 * 50))  # every 50 ms
         return 0
 
     def __getattr__(self, name: str) -> Any:

@@ -35,7 +35,7 @@ def test_a_failed_call_says_why(driver: FakeDriver) -> None:
         gpu.allocate(1_000_000)
 
 
-def test_without_nvml_a_time_is_told_without_driver_and_clock(driver: FakeDriver) -> None:
+def test_without_nvml_a_time_is_told_without_driver(driver: FakeDriver) -> None:
     driver.nvml = 1
     facts = under_test.gpu_facts()
-    assert (facts.name, facts.cuda, facts.driver, facts.sm_clock_mhz) == ("NVIDIA A10", "13.2", None, None)
+    assert (facts.name, facts.cuda, facts.driver) == ("NVIDIA A10", "13.2", None)

@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -26,7 +27,7 @@ from vitcompress.exporters.targets.tensorrt import TensorrtTarget
 from vitcompress.pipeline.doctor import Finding, folder, machine
 from vitcompress.pipeline.doctor.folder import examine_folder
 
-A10 = GpuFacts(name="NVIDIA A10", capability="8.6", cuda="13.0", driver="580.65.06", sm_clock_mhz=1410)
+A10 = GpuFacts(name="NVIDIA A10", capability="8.6", cuda="13.0", driver="580.65.06")
 
 
 @pytest.fixture
@@ -100,6 +101,17 @@ def test_torch_that_does_not_import_or_sees_no_gpu_is_one_line(gpu: Any, monkeyp
     (found,) = machine._torch()
     assert found.state == "broken"
     assert found.what.endswith("do not import (operator torchvision::nms does not exist)")
+
+
+@pytest.mark.parametrize("driver", ["580.65.06", None])
+def test_nvml_that_is_not_here_is_named_beside_the_gpu(gpu: Any, monkeypatch: Any, driver: str | None) -> None:
+    gpu(True)
+    monkeypatch.setattr(machine, "gpu_facts", lambda: replace(A10, driver=driver))
+    first, *more = machine._gpu()
+    assert (first.state, "NVIDIA A10" in first.what) == ("ok", True)
+    assert [(one.state, "NVML" in one.what, "utility" in one.fix) for one in more] == [("absent", True, True)] * (
+        driver is None
+    )
 
 
 def test_modelopt_is_an_extra(packages: Callable[..., None]) -> None:

@@ -11,7 +11,7 @@ from made_runs import ELSEWHERE, IMAGES, answers, made
 
 from vitcompress.core.bits import packed
 from vitcompress.core.measured_records import GateRow
-from vitcompress.pipeline.check.baseline import Baseline, baseline_of
+from vitcompress.pipeline.check.baseline import Baseline, baseline_of, load_baseline, text_of
 from vitcompress.pipeline.check.config import CheckConfig
 from vitcompress.pipeline.check.differences import foreign, notes
 from vitcompress.pipeline.check.limits import compare
@@ -51,6 +51,30 @@ def test_the_latency_itself_is_judged_on_the_baselines_hardware_alone() -> None:
         assert (row.verdict, row.required) == ("unmeasured", False)
         assert "latencies of two machines are not compared" in row.why
     assert any("on 2 threads in the baseline and on 8 here" in note for note in notes(BEFORE, elsewhere))
+
+
+def throttled(tmp_path: Path, **changes: Any) -> Baseline:
+    """A run whose student was slowed down by its GPU, as it comes back from a file."""
+    report = made(**changes)
+    card = dict.fromkeys(("sm_mhz", "memory_mhz", "celsius", "processes", "busy_before", "idle_watts"))
+    card |= {"readings": 9, "limited": {}, "disturbed": "the GPU was throttled"}
+    for row in report["latency"]:
+        row["card"] = None if row["model"] == "teacher" else card
+    path = tmp_path / "baseline.json"
+    path.write_text(text_of(read(report)))
+    return load_baseline(path)
+
+
+@pytest.mark.parametrize("slower", [1.0, 1.3])
+def test_on_a_throttled_gpu_no_latency_is_judged_on_either_side(tmp_path: Path, slower: float) -> None:
+    hot = throttled(tmp_path, slower=slower, seed=2)
+    for now, before, which in ((hot, BEFORE, "this run"), (side(slower=slower, seed=2), hot, "the baseline")):
+        found = rows(now, before, max_latency_growth=5.0)
+        for limit in ("max_slowdown", "max_latency_growth"):
+            row = found["onnx (fp32)", limit]
+            assert (row.verdict, f"in {which} the GPU was throttled" in row.why) == ("inconclusive", True)
+        assert found["onnx (fp32)", "max_accuracy_loss"].verdict == "pass"
+    assert "disturbed" not in text_of(BEFORE).replace('"disturbance"', "")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from vitcompress.core.analysis_records import Advice, Recommendation
@@ -16,13 +17,17 @@ from vitcompress.core.artifact_records import (
 )
 from vitcompress.core.measured_records import (
     AccuracyRow,
+    CardState,
     Flip,
     FlipTable,
     GateRow,
     GatesRecord,
+    GpuParts,
+    GpuTimes,
     Hardware,
     LatencyRow,
     MemoryRow,
+    Spread,
     TeacherReference,
     TeacherTime,
     ThroughputRow,
@@ -139,6 +144,60 @@ def latency(name: str, runtime: Any, batch: int, reason: str = "", precision: An
         speedup_deployed_high=None if name == "teacher" else 0.92 * speedup,
         session_p50_ms=(0.99 * p50, p50, 1.01 * p50),
     )
+
+
+def on_gpu(batch: int, disturbed: str = "", graph_reason: str = "") -> GpuTimes:
+    """An engine of 0.4 ms an image."""
+
+    def parts(enqueue: float) -> GpuParts:
+        def spread(p50: float) -> Spread:
+            return Spread(p50_ms=p50, p90_ms=1.05 * p50, p99_ms=1.2 * p50)
+
+        h2d, compute, d2h = 0.05 * batch, 0.4 * batch, 0.004
+        return GpuParts(
+            enqueue=spread(enqueue),
+            h2d=spread(h2d),
+            compute=spread(compute),
+            d2h=spread(d2h),
+            latency=spread(h2d + compute + d2h),
+            samples=1200,
+        )
+
+    card = CardState(
+        readings=31,
+        sm_mhz=(1410, 1695),
+        memory_mhz=(6251, 6251),
+        celsius=(41, 58),
+        limited={"software power cap": 0.4},
+        processes=1,
+        busy_before=0,
+        idle_watts=32.1,
+        disturbed=disturbed,
+    )
+    return GpuTimes(
+        plain=parts(0.21),
+        graph=None if graph_reason else parts(0.012),
+        graph_reason=graph_reason,
+        joules=0.0312,
+        joules_low=0.0309,
+        joules_high=0.0316,
+        watts=71.5,
+        card=card,
+        method="NVIDIA A10, driver 580.65.06 (CUDA 13.2), tensorrt-rtx 1.7.1",
+    )
+
+
+def engine_measured(given: Records, **of_gpu: Any) -> Records:
+    """The same run on a machine with a GPU."""
+
+    def measured(row: LatencyRow) -> LatencyRow:
+        if row.runtime != "tensorrt-rtx":
+            return row
+        gpu = on_gpu(row.batch, **of_gpu)
+        return row.model_copy(update={"p50_ms": 0.6 * row.batch, "reason": "", "gpu": gpu, "card": gpu.card})
+
+    latency = tuple(map(measured, given.verify.latency))
+    return replace(given, verify=given.verify.model_copy(update={"latency": latency}))
 
 
 def advice(strategy: Any, reason: str = "a reason", pairs: Any = ((11, 23),)) -> Advice:

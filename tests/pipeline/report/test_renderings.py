@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from command_line import printed
 from markdown_it import MarkdownIt
-from sample_reports import CASES, NO_ENGINE, NO_GPU, gate, report_of
+from sample_reports import CASES, NO_ENGINE, NO_GPU, engine_measured, gate, report_of
 
 from vitcompress.core.measured_records import GatesRecord
 from vitcompress.pipeline.report.document import Records
@@ -59,6 +59,26 @@ def test_markdown_renders_as_tables_and_folds_after_the_verdict(case: Records) -
     assert html.index("<h2>PASS") < html.index("<table>") < html.index("<details>")
     assert "compress run --teacher cait_s24" in text.split("<summary>How to reproduce</summary>")[1]
     assert "- Images are 64 px instead of 224 px." in text
+
+
+def test_an_engine_on_a_gpu_is_told_in_trtexecs_terms(lift: Records) -> None:
+    assert "Enqueue Time" not in render(report_of(lift))
+    why = "no CUDA graph: CUDA call cuStreamEndCapture failed"
+    for graph_reason in ("", why):
+        text = render(report_of(engine_measured(lift, graph_reason=graph_reason)))
+        table = text[text.index("| engine | batch | CUDA graph") :]
+        name = f"| student {lift.export.deployed} fp16, TensorRT-RTX"
+        assert cells(table, f"{name} | 8 | no")[3:] == [
+            "0.210", "0.400", "3.200", "0.004", "3.604 (p99 4.325)", "0.0312 [0.0309, 0.0316]"
+        ]  # fmt: skip
+        in_graph = (
+            ["(a)"] * 5 + ["-"] if graph_reason else ["0.012", "0.400", "3.200", "0.004", "3.604 (p99 4.325)", "-"]
+        )
+        assert cells(table, f"{name} | 8 | yes")[3:] == in_graph
+        assert (why in text) == bool(graph_reason)
+        assert "1410 to 1695 MHz" in text
+        assert "power 72 W, idle 32 W" in text
+        assert "software power cap 40%" in text
 
 
 def test_unmeasured_is_never_a_number_or_a_pass(case: Records) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import jsonschema
 import pytest
-from sample_reports import CASES, report_of
+from sample_reports import CASES, engine_measured, report_of
 
 from vitcompress.core.errors import UsageError
 from vitcompress.pipeline.report.document import Records
@@ -43,13 +43,13 @@ def test_the_published_schema_is_that_of_the_code_and_describes_its_keys() -> No
 
 
 def test_every_report_keeps_the_schema(case: Records) -> None:
-    assert problems(report_of(case)) == []
+    assert problems(report_of(case)) == problems(report_of(engine_measured(case, graph_reason="none"))) == []
     lost = replace(case, distill=case.distill.model_copy(update={"losses": {"ce": float("nan")}}))
     assert problems(report_of(lost, history=[{"training": "distill", "epoch": 1, "loss": float("inf")}])) == []
 
 
 def test_a_report_is_read_as_it_was_written(case: Records, tmp_path: Path) -> None:
-    report = report_of(case)
+    report = report_of(engine_measured(case))
     path = saved(tmp_path, report)
     assert load_report(path) == report
     run = tmp_path / "run"
@@ -68,6 +68,13 @@ def test_a_report_of_the_last_version_still_loads_and_nothing_is_made_up() -> No
     assert report["artifacts"] == old["artifacts"] | {"teacher_engines": [], "teacher_reduced": {}}
     assert [row["session_p50_ms"] for row in report["latency"]] == [row["session_p50_ms"] for row in old["latency"]]
     assert "PASS" in render(report) or "DONE" in render(report)
+
+
+def test_fields_that_engines_had_before_are_left_out(tmp_path: Path) -> None:
+    report = report_of(CASES["plain"])
+    before = {"gpu_p50_ms": None, "gpu_p90_ms": None, "gpu_p99_ms": None, "gpu_method": ""}
+    rows = [{name: value for name, value in {**row, **before}.items() if name != "gpu"} for row in report["latency"]]
+    assert load_report(saved(tmp_path, {**report, "latency": rows})) == report
 
 
 def without(*path: str | int) -> Callable[[dict[str, Any]], Any]:

@@ -13,7 +13,17 @@ import pytest
 
 from vitcompress.core.artifact_records import BundleRecord, EngineArtifact, ExportRecord, OnnxArtifact
 from vitcompress.core.context import Context
-from vitcompress.core.measured_records import AccuracyRow, GateRow, LatencyRow, TeacherReference, VerifyRecord
+from vitcompress.core.measured_records import (
+    AccuracyRow,
+    CardState,
+    GateRow,
+    GpuParts,
+    GpuTimes,
+    LatencyRow,
+    Spread,
+    TeacherReference,
+    VerifyRecord,
+)
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.records import ControlRecord, Cost, DataRecord, FileRef
 from vitcompress.stages.gates import stage
@@ -116,6 +126,50 @@ def test_the_speedup_over_the_deployed_teacher_is_judged_or_unmeasured_with_the_
     given = inputs(verify={"latency": (latency("onnx", None),), "teacher_references": (absent,)})
     row = judged(context, given, min_speedup_deployed=2.0, artifacts=("onnx",))["min_speedup_deployed", "onnx"]
     assert (row.verdict, row.why) == ("unmeasured", absent.reason)
+
+
+def engine_of(given: Inputs, **changes: Any) -> Inputs:
+    """The same run with other fields in the row of the engine's latency."""
+    first, engine = given.verify.latency
+    return inputs(verify={"latency": (first, engine.model_copy(update=changes))})
+
+
+def card(disturbed: str) -> CardState:
+    nothing = dict.fromkeys(("sm_mhz", "memory_mhz", "celsius", "processes", "busy_before", "idle_watts"))
+    return CardState(readings=9, limited={}, disturbed=disturbed, **nothing)
+
+
+def on_gpu(joules: float | None, disturbed: str = "") -> GpuTimes:
+    half = Spread(p50_ms=0.5, p90_ms=0.6, p99_ms=None)
+    parts = GpuParts(enqueue=half, h2d=half, compute=half, d2h=half, latency=half, samples=32)
+    ends = {} if joules is None else {"joules_low": 0.9 * joules, "joules_high": 1.1 * joules}
+    why = "" if joules else "this GPU has no energy counter"
+    return GpuTimes(plain=parts, graph=None, joules=joules, joules_reason=why, **ends, card=card(disturbed), method="")
+
+
+@pytest.mark.parametrize(("limit", "verdict"), [(0.5, "pass"), (0.4, "inconclusive"), (0.3, "fail")])
+def test_energy_is_judged_of_engines_alone(context: Context, limit: float, verdict: str) -> None:
+    rows = judged(context, engine_of(inputs(), gpu=on_gpu(0.4)), max_joules=limit, require=())
+    assert (rows["max_joules", "engine"].verdict, rows["max_joules", "engine"].value) == (verdict, 0.4)
+    assert rows["max_joules", "onnx"].verdict == "unmeasured"
+    unknown = judged(context, engine_of(inputs(), gpu=on_gpu(None)), max_joules=limit, require=())
+    assert unknown["max_joules", "engine"].why == "this GPU has no energy counter"
+
+
+@pytest.mark.parametrize("limit", [0.1, 100.0])
+def test_no_verdict_is_passed_on_a_card_that_was_throttled_or_shared(context: Context, limit: float) -> None:
+    """Whether the number is within the limit or beyond it; the card of the sessions and that of the energy differ."""
+    given = engine_of(inputs(), card=card("2 processes used the GPU"), gpu=on_gpu(1.0), speedup=1.0,
+                      speedup_low=0.9, speedup_high=1.1)  # fmt: skip
+    rows = judged(context, given, max_latency_ms=limit, min_speedup=limit, max_joules=limit, min_accuracy=1.0)
+    for gate in ("max_latency_ms", "min_speedup"):
+        assert rows[gate, "engine"].verdict == "inconclusive"
+        assert "2 processes used the GPU" in rows[gate, "engine"].why
+        assert rows[gate, "onnx"].verdict in ("pass", "fail")
+    assert rows["max_joules", "engine"].verdict in ("pass", "fail")
+    assert rows["min_accuracy", "engine"].verdict == "pass"
+    slow = judged(context, engine_of(inputs(), gpu=on_gpu(1.0, "the GPU was throttled")), max_joules=limit)
+    assert slow["max_joules", "engine"].verdict == "inconclusive"
 
 
 def with_int8(**changes: Any) -> Inputs:

@@ -5,9 +5,9 @@ import gzip
 import io
 import re
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,15 @@ from vitcompress.core.bits import unpacked
 from vitcompress.core.context import Context
 from vitcompress.core.errors import EnvironmentLacksError
 from vitcompress.core.files import is_intact
-from vitcompress.core.measured_records import AccuracyRow, LatencyRow, VerifyRecord
+from vitcompress.core.measured_records import (
+    AccuracyRow,
+    CardState,
+    GpuParts,
+    GpuTimes,
+    LatencyRow,
+    Spread,
+    VerifyRecord,
+)
 from vitcompress.core.rundir import RunDirectory
 from vitcompress.exporters.cuda import gpu_present
 from vitcompress.exporters.memory import Memory
@@ -30,7 +38,7 @@ from vitcompress.stages.export import stage as export_stage
 from vitcompress.stages.export.config import ExportConfig
 from vitcompress.stages.fold import stage as fold_stage
 from vitcompress.stages.fold.config import FoldConfig
-from vitcompress.stages.judging import memory
+from vitcompress.stages.judging import latency, memory
 from vitcompress.stages.judging.contestant import Contestant
 from vitcompress.stages.judging.latency import throughput_rows
 from vitcompress.stages.verify import stage
@@ -40,6 +48,16 @@ from vitcompress.stages.verify.stage import Inputs
 QUICK = VerifyConfig(batch_sizes=(1, 8), throughput_batches=(), latency_seconds=0.1, threads=1, memory=False)
 NOTHING = dict.fromkeys(("p90_ms", "p99_ms", "speedup", "speedup_low", "speedup_high"), None)
 """Of a latency that is known by its median alone."""
+HALF = Spread(p50_ms=0.5, p90_ms=0.6, p99_ms=None)
+PARTS = GpuParts(enqueue=HALF, h2d=HALF, compute=HALF, d2h=HALF, latency=HALF, samples=3)
+TIMES = GpuTimes(plain=PARTS, graph=None, joules=None, card=None, method="by CUDA events")
+CARD = CardState(
+    readings=9,
+    limited={},
+    processes=2,
+    disturbed="2 processes used the GPU",
+    **dict.fromkeys(("sm_mhz", "memory_mhz", "celsius", "busy_before", "idle_watts")),
+)
 QUICKEST = QUICK.model_copy(update={"batch_sizes": (1,)})
 
 
@@ -200,8 +218,13 @@ def test_an_engine_for_few_images_is_measured_in_batches_it_takes(
 
         def time(self, images: NDArray[Any], seconds: float) -> Any:
             assert len(images) <= 4
-            return SimpleNamespace(gpu_ms=np.array([0.375, 0.5, 0.625]), how="by CUDA events")
+            return TIMES
 
+    class Watched(nullcontext[Any]):
+        def state(self) -> CardState:
+            return CARD
+
+    monkeypatch.setattr(latency, "Watch", lambda: Watched(Watched()))
     monkeypatch.setattr("vitcompress.exporters.targets.tensorrt.EngineRunner", FourAtMost)
     engine = EngineArtifact(status="built", flavour="tensorrt-rtx", precision="fp32", file=file, max_batch=4)
     given = replace(inputs, export=inputs.export.model_copy(update={"engines": (engine,)}))
@@ -210,10 +233,10 @@ def test_an_engine_for_few_images_is_measured_in_batches_it_takes(
     assert rows["tensorrt-rtx"].top1 == pytest.approx(rows["torch"].top1)
     one, eight = (row for row in record.latency if row.runtime == "tensorrt-rtx")
     assert one.p50_ms is not None
-    assert (one.gpu_p50_ms, one.gpu_p90_ms) == pytest.approx((0.5, 0.6))
-    assert (one.gpu_p99_ms, one.gpu_method) == (None, "by CUDA events")
+    assert (one.gpu, one.card, one.disturbed) == (TIMES, CARD, "2 processes used the GPU")
+    assert all(row.card is None for row in record.latency if row.runtime != "tensorrt-rtx")  # nor those on the CPU
     assert (eight.p50_ms, eight.reason) == (None, "the engine takes batches up to 4")
-    assert (eight.gpu_p50_ms, eight.gpu_method) == (None, "")
+    assert (eight.gpu, eight.card) == (None, None)
     assert "; tensorrt-rtx opened once for all sessions" in record.latency_method
 
 
