@@ -26,7 +26,7 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from vitcompress.core.artifact_records import Precision
+from vitcompress.core.artifact_records import EngineTrace, Precision
 from vitcompress.core.errors import CompressError
 from vitcompress.exporters.onnx import onnx_from_module
 from vitcompress.exporters.precision.compare import LIMITS, Limits
@@ -65,6 +65,8 @@ class Cell:
     engine_seconds: float | None
     engine: str
     """What was built, or why nothing was."""
+    products: str
+    """Matrix products of the graph by what they compute in in the engine, and those that the graph asks otherwise."""
 
     @property
     def within(self) -> bool:
@@ -109,7 +111,7 @@ class Row:
             found = np.concatenate(
                 [runner.infer(part) for part in np.split(self.images, range(_BATCH, len(self.images), _BATCH))]
             )
-        built = self._engine(path, precision) if engine else (None, None, "not asked for")
+        built = self._engine(path, precision) if engine else (None, None, "not asked for", "-")
         return Cell(
             network=self.name,
             geometry=self.geometry,
@@ -124,15 +126,16 @@ class Row:
             engine_megabytes=built[0],
             engine_seconds=built[1],
             engine=built[2],
+            products=built[3],
         )
 
     def _limits(self, precision: Precision) -> Limits:
         limits = LIMITS[precision]
         return replace(limits, agreement=0.0) if self.geometry == "full" else limits
 
-    def _engine(self, path: Path, precision: Precision) -> tuple[float | None, float | None, str]:
+    def _engine(self, path: Path, precision: Precision) -> tuple[float | None, float | None, str, str]:
         if "tensorrt-rtx" not in installed_flavours():
-            return None, None, "tensorrt-rtx is not installed"
+            return None, None, "tensorrt-rtx is not installed", "-"
         try:
             facts = engine_from_onnx(
                 path,
@@ -144,8 +147,16 @@ class Row:
                 log_path=path.with_suffix(".log"),
             )
         except CompressError as error:
-            return None, None, str(error)
-        return path.with_suffix(".engine").stat().st_size / _MEGABYTE, facts.seconds, f"tensorrt-rtx {facts.version}"
+            return None, None, str(error), "-"
+        size = path.with_suffix(".engine").stat().st_size / _MEGABYTE
+        return size, facts.seconds, f"tensorrt-rtx {facts.version}", _products(facts.trace)
+
+
+def _products(trace: EngineTrace | None) -> str:
+    if trace is None:
+        return "not told"
+    found = ", ".join(f"{count} {precision}" for precision, count in trace.products.items())
+    return f"{found} ({len(trace.otherwise)} otherwise than asked)" if trace.otherwise else found
 
 
 def _logits(module: nn.Module, images: NDArray[Any]) -> NDArray[np.float32]:
@@ -158,7 +169,7 @@ def _logits(module: nn.Module, images: NDArray[Any]) -> NDArray[np.float32]:
 def table(cells: list[Cell]) -> str:
     """Markdown, a line a cell."""
     header = ["network", "precision", "ONNX", "nodes", "made in", "logits differ", "of their spread", "torch's top-1"]
-    lines = [[*header, "left in fp32", "engine", "built in"]]
+    lines = [[*header, "left in fp32", "engine", "built in", "products as built"]]
     lines.append(["---"] * len(lines[0]))
     for cell in cells:
         lines.append(
@@ -174,6 +185,7 @@ def table(cells: list[Cell]) -> str:
                 ", ".join(cell.kept_fp32) or "-",
                 cell.engine if cell.engine_megabytes is None else f"{cell.engine_megabytes:.1f} MB",
                 "-" if cell.engine_seconds is None else f"{cell.engine_seconds:.1f} s",
+                cell.products,
             ]
         )
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -29,7 +29,8 @@ _IN_WORDS = (
     ("fp32", "float32"),
     ("float", "float32"),
 )
-_NO_OPERANDS = ("int64", "int32", "bool")
+_SHAPES = re.compile(r"\b(?:int64|int32|bool)\b", re.I)
+_PIXELS = re.compile(r"\buint8\b", re.I)
 _LAYER = re.compile(
     r"^Name: (?P<Name>.*?), LayerType: (?P<LayerType>\w+), Inputs: \[(?P<Inputs>.*?)\], "
     r"(?:Constants: \[(?P<Constants>.*?)\], )?Outputs: \[(?P<Outputs>.*?)\]"
@@ -40,10 +41,10 @@ _TENSORS = ("Inputs", "Constants", "Outputs")
 _TENSOR = re.compile(r"\{ Name: .*?, Dimensions: \[(.*?)\].*?Datatype: ([^,}]+)")
 _NODE = re.compile(r"\[ONNX Layer: (.*?)\](?=\[|[\x1e\x1f\s]|$)")
 _PRODUCT_TYPE = re.compile(r"gemm|conv|correlation|matrixmultiply|matmul|fullyconnected|attention|mha", re.I)
-# What TensorRT calls the layers that it generates code for, after their steps: __myl_FcAdd, _gemm_mha_v2.
+# Layers that TensorRT generates code for are named after its steps: __myl_FcAdd, _gemm_mha_v2.
 _GENERATED = re.compile(r"kgen|fusion", re.I)
-_PRODUCT_STEP = re.compile(r"_gemm|_mha|(?:Fc|Conv)(?![a-z])")
-_CAST_FIRST = re.compile(r"Cast\w*?(?:Fc|Conv)(?![a-z])")
+_PRODUCT_STEP = re.compile(r"^_gemm|^__myl_\w*?(?:Fc|Conv)(?![a-z])")
+_CAST_FIRST = re.compile(r"^__myl_\w*?Cast\w*?(?:Fc|Conv)(?![a-z])")
 # The rounding before a next product's int8 is no conversion of what is multiplied here.
 _CAST = re.compile(r"(?<!Roun)Cast")
 _TACTIC = re.compile(r"(?:gemm|fprop)\w*?_(bf16|f16|f32|i8|e4m3)\1_")
@@ -60,7 +61,7 @@ class Layer:
     nodes: tuple[str, ...]
     """Names of the ONNX nodes that it was built of."""
     inputs: tuple[str, ...]
-    """Dtypes of its inputs, constants and int64 (shapes) aside."""
+    """Dtypes of its inputs, constants, shapes and pixels aside."""
     operands: tuple[str, ...]
     """Dtypes of what it may multiply: of the matrices among its inputs and constants."""
     tactic: str
@@ -150,10 +151,10 @@ def _layers(found: Iterable[dict[str, Any]]) -> tuple[Layer, ...]:
 
 def _layer(told: dict[str, Any]) -> Layer:
     """Return a layer from TensorRT's words, its tensors as ``(dimensions, words for the dtype)``."""
-    inputs, constants, outputs = told["Inputs"], told["Constants"], told["Outputs"]
-    numbers = [(size, words) for size, words in (*inputs, *constants) if not words.lower().startswith(_NO_OPERANDS)]
-    matrices = [_dtype_in(words) for size, words in numbers if _is_matrix(size)]
-    used = [_dtype_in(words) for _, words in inputs if not words.lower().startswith("int64")]
+    inputs, constants = told["Inputs"], told["Constants"]
+    every = [words for _, words in (*inputs, *constants, *told["Outputs"])]
+    used = [_dtype_in(words) for _, words in inputs if _is_number(words)]
+    matrices = [_dtype_in(words) for size, words in (*inputs, *constants) if _is_number(words) and _is_matrix(size)]
     return Layer(
         name=str(told.get("Name", "")),
         kind=str(told.get("LayerType", UNKNOWN)),
@@ -161,8 +162,13 @@ def _layer(told: dict[str, Any]) -> Layer:
         inputs=tuple(used),
         operands=tuple(matrices or used),
         tactic=str(told.get("TacticName", "")),
-        shapes_only=not any(words.lower()[:5] != "int64" for _, words in (*inputs, *constants, *outputs)),
+        shapes_only=all(_SHAPES.search(words) for words in every),
     )
+
+
+def _is_number(words: str) -> bool:
+    """Return whether a tensor is of numbers that a network computes with: no shape, no pixels."""
+    return not _SHAPES.search(words) and not _PIXELS.search(words)
 
 
 def _is_matrix(size: str | Sequence[int]) -> bool:

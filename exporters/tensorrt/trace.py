@@ -28,8 +28,10 @@ Measured (tensorrt-rtx 1.7, docs/engines.md): where a graph cuts the result of o
 and values, the builder dequantizes its weight and multiplies in float32. That is one of a block's four products with
 a weight.
 """
+_LOST = "computes; merged into other nodes, or left out"
 _NAMED = 5
-_PRECISIONS = {dtype: precision for precision, dtype in DTYPES.items()}
+_PRECISIONS: dict[str, str] = {dtype: precision for precision, dtype in DTYPES.items()}
+_WIDTHS = {_PRECISIONS[dtype]: width for dtype, width in WIDTH.items()}
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ class Trace:
     products: tuple[Product, ...]
     """Those of the graph, constant ones left out, which are computed when the engine is built."""
     absent: Mapping[str, str]
-    """Nodes that no layer names, with what they are; ``computes`` where nothing explains it."""
+    """Nodes that no layer names, with the reason; ``_LOST`` where there is none."""
 
     @property
     def counted(self) -> tuple[Layer, ...]:
@@ -88,7 +90,7 @@ class Trace:
     @property
     def lost(self) -> tuple[str, ...]:
         """Return nodes that compute and are in no layer."""
-        return tuple(name for name, what in self.absent.items() if what == "computes")
+        return tuple(name for name, what in self.absent.items() if what == _LOST)
 
     def record(self) -> EngineTrace:
         """Return what the report tells."""
@@ -158,7 +160,7 @@ def _product(name: str, operator: str, asked: str, named: Sequence[Layer]) -> Pr
     computing = [layer for layer in named if layer.is_product] or named
     found = {_PRECISIONS.get(layer.multiplies_in, UNKNOWN) for layer in computing} or {UNKNOWN}
     others = found - {asked, UNKNOWN}
-    given = max(others, key=lambda one: WIDTH[DTYPES[one]]) if others else UNKNOWN if UNKNOWN in found else asked
+    given = max(others, key=_WIDTHS.__getitem__) if others else UNKNOWN if UNKNOWN in found else asked
     return Product(name, operator, asked, given, tuple(layer.name for layer in computing))
 
 
@@ -172,10 +174,10 @@ def _known_values(graph: Any) -> set[str]:
 
 
 def _explained(node: Any, known: set[str]) -> str:
-    """Return why no layer need name a node; ``computes`` where one should."""
+    """Return why no layer need name a node; ``_LOST`` where one should."""
     if known.issuperset(node.output):
         return "constant, or a shape"
-    return "moves or converts numbers" if node.op_type in MOVES | CONVERTERS else "computes"
+    return "moves or converts numbers" if node.op_type in MOVES | CONVERTERS else _LOST
 
 
 def check_trace(trace: Trace, file: Path) -> None:

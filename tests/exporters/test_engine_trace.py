@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from engine_graphs import build, fp16_file, linear_file
+from engine_graphs import build, fp16_file, linear_file, pixels_file
 from numpy.typing import NDArray
 from onnx import helper
 
@@ -126,6 +126,14 @@ def lone_product(halves: Any) -> tuple[str, str]:
 
 
 @needs_rtx
+def test_pixels_are_no_int8(tmp_path: Path, onnx_file: Path) -> None:
+    facts = build(pixels_file(onnx_file, tmp_path / "pixels.onnx"), tmp_path)
+    assert facts.trace is not None
+    assert facts.trace.products == {"fp32": 14}
+    assert {dtype for dtypes in (facts.built_layers or {}).values() for dtype in dtypes} == {"float32"}
+
+
+@needs_rtx
 def test_a_product_that_is_wider_stray_or_lost_is_refused(halves: Any) -> None:
     check_trace(traced(halves.told, halves.path), FILE)
     name, line = lone_product(halves)
@@ -228,7 +236,7 @@ def test_what_the_builder_computed_beforehand_is_no_loss(tmp_path: Path) -> None
     assert [one.name for one in trace.products] == ["classify"]
     assert trace.absent == {
         "constant": "constant, or a shape",
-        "relu": "computes",
+        "relu": "computes; merged into other nodes, or left out",
         "flatten": "moves or converts numbers",
     }
     assert trace.record().lost == ("relu",)
