@@ -208,60 +208,50 @@ def measured(configs: dict[str, DataConfig], choices: tuple[Choice, ...], rounds
 
 
 def needed(teacher: str, student: str) -> dict[str, tuple[float, float]]:
-    """Images a second a core that an H100 takes at the assumed shares of its peak: with the teacher live, and kept."""
+    """Images a second that an H100 takes at the assumed shares of its peak: with the teacher live, and kept."""
     own, beside = (cost_of(timm.create_model(resolve_architecture(name)), SIZE).macs for name in (student, teacher))
-    peak = CARDS["H100"].flops / CORES_A_CARD
     flops = {"live": 2 * (3 * own + beside), "kept": 2 * 3 * own}
-    low, high = ASSUMED_FRACTION
-    return {name: (low * peak / each, high * peak / each) for name, each in flops.items()}
+    low, high = (share * CARDS["H100"].flops for share in ASSUMED_FRACTION)
+    return {name: (low / each, high / each) for name, each in flops.items()}
 
 
 def table(choices: tuple[Choice, ...], rates: list[list[list[float]]]) -> list[str]:
     """Medians and ranges, and how many times as fast as the first row."""
     lines = [
-        "| source and `data.augment` | light | strong | times the default |",
-        "| --- | --- | --- | --- |",
+        "| row | source and `data.augment` | light | strong | times the default |",
+        "| --- | --- | --- | --- | --- |",
     ]
-    for choice, row in zip(choices, rates, strict=True):
+    for number, (choice, row) in enumerate(zip(choices, rates, strict=True), 1):
         cells = [f"{statistics.median(each):,.0f} [{min(each):,.0f}, {max(each):,.0f}]" for each in row]
         times = [statistics.median(each) / statistics.median(first) for each, first in zip(row, rates[0], strict=True)]
-        lines.append(f"| {choice.name} | {cells[0]} | {cells[1]} | {times[0]:.2f}, {times[1]:.2f} |")
+        lines.append(f"| {number} | {choice.name} | {cells[0]} | {cells[1]} | {times[0]:.2f}, {times[1]:.2f} |")
     return lines
 
 
 def verdicts(rates: list[list[list[float]]]) -> list[str]:
-    """Which choices give what 8 H100 with 16 cores each take."""
-    found = needed("cait_s24", "deit_tiny")
+    """What H100 take, and how many cores a card that is with some of the choices."""
+    shown = {number: rates[number - 1] for number in (1, 4, 8)}
+    low, high = (f"{share:.0%}" for share in ASSUMED_FRACTION)
     lines = [
-        f"DeiT-Tiny <- CaiT-S24 at {SIZE} pixels, by `pipeline/cost_model.py`: a card at {ASSUMED_FRACTION[0]:.0%} to "
-        f"{ASSUMED_FRACTION[1]:.0%} of an H100's peak (assumed, not yet measured), {CORES_A_CARD} cores a card.",
+        f"What 8 H100 take, DeiT-Tiny <- CaiT-S24 at {SIZE} pixels, by `pipeline/cost_model.py`: {low} to {high} of a "
+        f"card's peak (assumed; not yet measured). `live`: the teacher runs in every step; `kept`: its answers are "
+        f"kept (`distill.views`). Rented machines have about {CORES_A_CARD} cores a card; **bold** is what these give "
+        "at the lower end.",
         "",
-        "| teacher | images a second a card | 8 cards | a core | enough at the lower end, light / strong |",
-        "| --- | --- | --- | --- | --- |",
+        "| teacher | recipe | images a second, a card | 8 cards | "
+        + " | ".join(f"cores a card, row {number}" for number in shown)
+        + " |",
+        "| --- | --- | --- | --- |" + " --- |" * len(shown),
     ]
-    for kind, (low, high) in found.items():
-        enough = [
-            ", ".join(str(number + 1) for number, row in enumerate(rates) if statistics.median(row[recipe]) >= low)
-            for recipe in range(2)
-        ]
-        card, all_cards = ((low * CORES_A_CARD * count, high * CORES_A_CARD * count) for count in (1, 8))
-        lines.append(
-            f"| {kind} | {card[0]:,.0f} to {card[1]:,.0f} | {all_cards[0]:,.0f} to {all_cards[1]:,.0f} | "
-            f"{low:,.0f} to {high:,.0f} | rows {enough[0] or 'none'} / {enough[1] or 'none'} |"
-        )
-    lines += ["", "Enough at the upper end: " + "; ".join(_upper(found, rates)) + "."]
+    for (kind, per_card), (at, recipe) in itertools.product(
+        needed("cait_s24", "deit_tiny").items(), enumerate(RECIPES)
+    ):
+        cores = [[rate / statistics.median(row[at]) for rate in per_card] for row in shown.values()]
+        cells = [f"{least:,.0f} to {most:,.0f}" for least, most in cores]
+        cells = [f"**{cell}**" if each[0] <= CORES_A_CARD else cell for cell, each in zip(cells, cores, strict=True)]
+        card, machine = (f"{count * per_card[0]:,.0f} to {count * per_card[1]:,.0f}" for count in (1, 8))
+        lines.append(f"| {kind} | {recipe} | {card} | {machine} | {' | '.join(cells)} |")
     return lines
-
-
-def _upper(found: dict[str, tuple[float, float]], rates: list[list[list[float]]]) -> Iterator[str]:
-    for kind, (_, high) in found.items():
-        for recipe, name in enumerate(RECIPES):
-            rows = [str(number + 1) for number, row in enumerate(rates) if statistics.median(row[recipe]) >= high]
-            yield (
-                f"{kind}, {name}: {'row' if len(rows) == 1 else 'rows'} {', '.join(rows)}"
-                if rows
-                else (f"{kind}, {name}: none")
-            )
 
 
 def decoders(files: Path) -> str:

@@ -15,6 +15,7 @@ from vitcompress.stages.data.bad_images import LISTED, find_bad, refusal, write_
 from vitcompress.stages.data.duplicates import Duplicates, find_duplicates, pairs_in_words
 from vitcompress.stages.images.config import DataConfig
 from vitcompress.stages.images.sources import EMBEDDED, Images, ListedSplit, data_digest, open_images, source_of
+from vitcompress.stages.images.sources.pack import Pack
 
 _FULL_CHECK_LIMIT = 50_000
 
@@ -79,6 +80,8 @@ def _check(config: DataConfig, images: Images, context: Context) -> tuple[str, M
         return "not needed: embedded", {}
     if not images.are_files:
         reader = source_of(config.source).name
+        if reader == Pack.name:
+            return "checked when they were packed, and by checksum whenever they are read", {}
         context.say(f"note: read through {reader}: images are neither opened beforehand nor searched for duplicates")
         return f"not opened beforehand: read through {reader}", {}
     count = len(images.train) + len(images.val)

@@ -65,8 +65,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return {"vc": vc, "teacher": vit(48), "student": vit(16), "train": train, "val": val}
 
 
-@pytest.mark.parametrize("name", ["distill", "fold"])
-def test_an_example_of_own_networks_gives_what_it_says(name: str, place: dict[str, Any]) -> None:
+@pytest.mark.parametrize("name", ["distill", "fold", "pack"])
+def test_an_example_without_a_run_gives_what_it_says(name: str, place: dict[str, Any]) -> None:
     (test,) = doctest.DocTestFinder(recurse=False).find(getattr(vc, name), name, globs=place)
     told: list[str] = []
     done = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(test, out=told.append)

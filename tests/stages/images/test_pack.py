@@ -154,6 +154,7 @@ def test_damaged_pixels_are_named_by_whoever_reads_them(copied: Path, backend: s
 def test_a_run_opens_a_pack_as_its_data(packed: Path, context: Context) -> None:
     record = data_record(str(packed), context)
     assert (record.train_images, record.val_images) == (80, 30)
+    assert "when they were packed" in record.checked
     _, images = recorded_images(record)
     assert len(images.train) == 80
 
