@@ -6,7 +6,8 @@ Three small distillations, each long in another part of a step: the networks, th
 processes measure every part alone, all of them at once, as they share the cores in a training: the networks forward and
 backward, the loader, a copy in memory, an all-reduce of 4 bytes and one of 25 MiB. A `Card` made of these numbers goes
 through the model's own formulas. Then the same processes train, and the seconds of their steps are read from
-metrics.jsonl.
+metrics.jsonl. Every process has one thread: operators as small as these gain nothing from more. Pictures are loaded by
+one process beside each; one of digits costs nearly nothing.
 """
 
 from __future__ import annotations
@@ -42,7 +43,6 @@ from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.processes import rank
 from vitcompress.core.rundir import RunDirectory
 from vitcompress.pipeline.cost_model import BUCKET, Card, Cluster, Estimate, Work, estimate
-from vitcompress.pipeline.machine import threads_each
 from vitcompress.stages.distill.config import DistillConfig
 from vitcompress.stages.distill.job import Networks, loaders_of, student_job
 from vitcompress.stages.distill.model import AdaptedTeacher, FrozenTeacher, TappedStudent
@@ -163,11 +163,9 @@ def machine_here(processes: int) -> dict[str, float]:
 
 def measured(small: Small, pictures: Path, folder: Path, processes: int) -> dict[str, Any]:
     """What each part takes alone, and what the training takes, of one process among all."""
-    workers = max(1, usable_cores() // processes) if small.pictures else 0
+    workers = 1 if small.pictures else 0
     run = RunDirectory.claim(folder / f"{processes}-{TRAININGS.index(small)}-{rank()}", {"benchmark": "scale"})
-    threads = threads_each(processes)
-    context = Context(run=run, seed=0, device="cpu", workers=workers, threads=threads, console=Console(quiet=True))
-    torch.set_num_threads(threads)
+    context = Context(run=run, seed=0, device="cpu", workers=workers, threads=1, console=Console(quiet=True))
     config = DistillConfig(
         batch_size=small.batch,
         epochs=EPOCHS,
@@ -202,6 +200,7 @@ def measured(small: Small, pictures: Path, folder: Path, processes: int) -> dict
     taken = [line["seconds"] for line in run.metrics()]
     return {
         "work": vars(work),
+        "shares_cores": workers == 0 or processes * (1 + workers) > usable_cores(),
         "computing": computing,
         "loaded": loaded,
         "epochs": [after - before for before, after in pairwise(taken)],
@@ -211,7 +210,7 @@ def measured(small: Small, pictures: Path, folder: Path, processes: int) -> dict
 def as_process(folder: Path, processes: int) -> None:
     """Measure and train as one of the processes; the first writes what was found."""
     make_accelerator("cpu")  # forms the group
-    torch.set_num_threads(threads_each(processes))
+    torch.set_num_threads(1)
     here = machine_here(processes)
     found = [measured(small, folder / "pictures", folder, processes) for small in TRAININGS]
     if rank() == 0:
@@ -223,7 +222,7 @@ def launched(folder: Path, processes: int) -> dict[str, Any]:
     start = [sys.executable]
     if processes > 1:
         start += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads_each(processes))}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     environment["PYTHONPATH"] = str(Path(__file__).resolve().parent.parent)
     command = [*start, __file__, "--as-process", str(folder), "--processes", str(processes)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -237,7 +236,7 @@ def predicted(machine: dict[str, float], training: dict[str, Any], processes: in
     cores = usable_cores() / processes
     work = Work(**{**training["work"], "loaded": training["loaded"] / cores})
     rate = work.batch / processes * work.flops / training["computing"]
-    card = Card("here", rate, 0, machine["bandwidth"], machine["link"], machine["hop"], is_cpu=True)
+    card = Card("here", rate, 0, **machine, shares_cores=training["shares_cores"])
     return estimate(work, Cluster(1, processes, card), fraction=1.0, cores=cores)
 
 

@@ -61,7 +61,7 @@ class Card:
     """Bytes a second that one card sends to others of its machine."""
     hop: float = NVLINK_HOP
     """Seconds until a message reaches another card of its machine."""
-    is_cpu: bool = False
+    shares_cores: bool = False
     """Whether the cores that load images compute too, so that one waits for the other."""
 
 
@@ -251,11 +251,11 @@ def estimate(work: Work, cluster: Cluster, fraction: float, cores: float = CORES
     return Estimate(
         work,
         computing=share * work.flops / (fraction * cluster.card.flops),
-        starting=0.0 if cluster.card.is_cpu else work.starting,
+        starting=0.0 if cluster.card.shares_cores else work.starting,
         loading=work.batch * work.core_seconds if work.in_order else share * work.core_seconds / cores,
         updating=MOVED * 4 * work.parameters / cluster.card.bandwidth,
         exchanging=exchange_seconds(4 * work.parameters, cluster),
-        in_turn=cluster.card.is_cpu,
+        in_turn=cluster.card.shares_cores,
     )
 
 

@@ -15,7 +15,7 @@ import torch
 
 from vitcompress.core.errors import UsageError
 from vitcompress.core.words import size
-from vitcompress.stages.distill.cache.chunks import Part
+from vitcompress.stages.distill.cache.chunks import HEADER_BYTES, Part
 from vitcompress.stages.distill.cache.store import Store
 
 _SAMPLE_BYTES = 64e6
@@ -54,8 +54,9 @@ class Kept:
         return tuple(part for part in self.parts if part.name == "logits")
 
     def bytes_of(self, views: int, parts: tuple[Part, ...]) -> int:
-        """Return the bytes of disk that so many views of every image take, by the layout of the cache's files."""
-        return Store(self.folder / "none", {}, parts, images=self.images, views=views).bytes_needed()
+        """Return the bytes of disk that so many views of every image take at most, by the layout of the cache's files."""
+        store = Store(self.folder, {}, parts, images=self.images, views=views)  # touches no file
+        return sum(store.rows * part.row_bytes + store.chunks * HEADER_BYTES for part in parts)
 
     def refusal(self, need: int) -> str:
         """Return why a run would refuse to keep so many bytes; empty where it would not."""

@@ -111,7 +111,7 @@ def test_a_small_share_of_the_batch_waits_for_the_host_but_not_on_a_cpu() -> Non
     small = replace(WORK, flops=1e6)
     found = estimate(small, Cluster(1, 1, CARD), 0.5, cores=1e6)
     assert (found.working, found.computing < found.working) == (1e-3, True)
-    cpu = replace(CARD, is_cpu=True)
+    cpu = replace(CARD, shares_cores=True)
     found = estimate(small, Cluster(1, 1, cpu), 0.5)
     assert found.step_seconds == pytest.approx(found.computing + found.loading + found.updating), "the same cores"
 

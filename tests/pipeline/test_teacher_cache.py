@@ -24,6 +24,7 @@ def kept(folder: Path = Path("/"), images: int = 50, max_bytes: float = 1e9) -> 
 
 def test_the_bytes_are_those_of_the_files_that_a_run_writes(tmp_path: Path) -> None:
     store = Store(tmp_path / "cache", {}, PARTS, images=50, views=2)
+    assert kept().bytes_of(2, PARTS) == store.bytes_needed(), "before there are any"
     for part in PARTS:
         for index in range(store.chunks):
             rows = len(store.rows_of(index))
