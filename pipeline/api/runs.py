@@ -151,7 +151,7 @@ def run(
         precisions: such as ``("fp32", "int8")``.
         projector: of a lift: ``fold``, ``keep`` or ``auto``.
         max_accuracy_drop: gate: points of top-1 that the deployed student may lose against the teacher.
-        min_speedup: gate: times as fast as the teacher in the same runtime.
+        min_speedup: gate: times as fast as the teacher in the same runtime and precision.
         max_latency_ms: gate: milliseconds for a batch of one.
         seed: of weights, order and augmentation.
         config: YAML files or names of recipes, the later ones over the earlier ones.
