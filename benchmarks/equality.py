@@ -75,6 +75,11 @@ MEANT = {
     r"notes\..*": "the note on reduced networks is shorter",
     r"throughput\..*\.samples": "rows without a time count their samples too",
     r"schema_version": "4",
+    r"config\.export\.engine_precision.*": "engines have precisions of their own, fp16 by default",
+    r"config\.(verify\.teacher_reference|gates\.min_speedup_deployed)": "settings that are new",
+    r"headline\.(speedup_against|speedup_deployed\..*|deployed_teacher)": "which teacher, and today's",
+    r"(models|graphs|latency)\..*\.speedup_(against|reason|deployed).*": "which teacher, and today's",
+    r"teacher_references.*|artifacts\.teacher_(reduced|engines).*": "the teacher's graphs and engines to compare with",
 }
 """Fields that differ on purpose since ``BEFORE``, as the CHANGELOG says, and why."""
 

@@ -177,7 +177,7 @@ def run(
         projector: of a lift: ``fold``, ``keep`` or ``auto``.
         slim: whether the bundle is without what judging it on another machine needs.
         max_accuracy_drop: gate: points of top-1 that the deployed student may lose against the teacher.
-        min_speedup: gate: times as fast as the teacher in the same runtime.
+        min_speedup: gate: times as fast as the teacher in the same runtime and precision.
         max_latency_ms: gate: milliseconds for a batch of one.
         seed: of weights, order and augmentation.
         config: YAML files or names of recipes, the later ones over the earlier ones.

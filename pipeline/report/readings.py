@@ -105,6 +105,13 @@ def class_losses(report: Report) -> list[ClassLoss]:
     return sorted(losses, key=lambda one: (-one.points, one.student - one.teacher))
 
 
+def engine_right(report: Report) -> dict[str, int]:
+    """Return by class how many images the recommended engine answers right; empty where none was measured."""
+    wanted = (report["artifacts"]["deployed"], *(report["artifacts"]["bundle"]["engine"] or ()))
+    rows = [row["class_right"] for row in report["accuracy"] if key_of(row) == wanted]
+    return dict(zip(report["class_names"], rows[0], strict=True)) if rows and rows[0] else {}
+
+
 def place(report: Report, runtime: str, precision: str) -> str:
     """Return whether the bundle has an artifact, and if not why."""
     for one in report["artifacts"]["bundle"]["rejected"]:

@@ -8,7 +8,16 @@ from operator import attrgetter, getitem
 from typing import Any
 
 from vitcompress.pipeline.report.models import quantity
-from vitcompress.pipeline.report.readings import Report, class_losses, key_of, machine_of, place, products, speedups
+from vitcompress.pipeline.report.readings import (
+    Report,
+    class_losses,
+    engine_right,
+    key_of,
+    machine_of,
+    place,
+    products,
+    speedups,
+)
 from vitcompress.pipeline.report.table import Cell, Column, Output, Table, Value
 from vitcompress.pipeline.report.wording import card_state, gate_limit, gate_value, megabytes, short_count, significant
 
@@ -206,6 +215,8 @@ def classes(report: Report) -> Table | None:
         Column("student right", attrgetter("student"), "d"),
         Column("lost", attrgetter("points"), "+.1f", "% of its images"),
     ]
+    if right := engine_right(report):
+        columns.insert(4, Column("engine right", lambda one: right[one.name], "d"))
     rows = class_losses(report)
     return Table("By class, most lost first", columns, rows, tall=True) if rows else None
 
@@ -257,7 +268,7 @@ def _otherwise(row: Row) -> list[str]:
         more = f" and {len(nodes) - 3} more" if len(nodes) > 3 else ""
         total = sum(trace["products"].values())
         lines.append(
-            f"{row['flavour']} {row['precision']}, {len(nodes)} of {total} matrix products: {words} "
+            f"{row['of']}{row['flavour']} {row['precision']}, {len(nodes)} of {total} matrix products: {words} "
             f"({', '.join(nodes[:3])}{more})."
         )
     return lines
@@ -265,7 +276,10 @@ def _otherwise(row: Row) -> list[str]:
 
 def engines(report: Report) -> Table | None:
     """Return the engines, built or not; None where none was asked for."""
-    rows = report["artifacts"]["engines"]
+    made = report["artifacts"]
+    rows = [
+        one | {"of": who} for who, name in (("", "engines"), ("teacher, ", "teacher_engines")) for one in made[name]
+    ]
 
     def hardware(row: Row) -> str:
         source = f" ({row['hardware_source']})" if row["hardware_source"] else ""
@@ -273,10 +287,12 @@ def engines(report: Report) -> Table | None:
 
     def bundled(row: Row) -> str:
         built = row["status"] == "built"
+        if built and row["of"]:
+            return "no: to compare with"
         return place(report, row["flavour"], row["precision"]) if built else f"not built: {row['reason']}"
 
     columns = [
-        Column("engine", lambda row: f"{row['flavour']} {row['version'] or ''}".strip()),
+        Column("engine", lambda row: f"{row['of']}{row['flavour']} {row['version'] or ''}".strip()),
         Column("precision", at("precision")),
         Column("graph's products in", lambda row: products(row["layers"])),
         Column("as built", _as_built),

@@ -5,8 +5,8 @@
 2. An int8 or fp8 artifact that is not faster than every wider precision of its runtime stays out, where both were
    measured. Faster: by 1 % or more with the whole 95 % interval of the ratio of the two times at batch 1, taken session
    by session, in which both were timed side by side.
-3. Recommended is, from fp32 on, whatever is faster in that sense. Of engines that nothing measured: fp16, which halves
-   the file; never int8, whose speed is unknown.
+3. Recommended is, from fp32 on, whatever is faster in that sense. Of several engines that nothing measured: fp16, which
+   halves the file, else the widest; the speed of int8 is unknown.
 """
 
 from __future__ import annotations
@@ -106,6 +106,8 @@ def _fastest(
     runtime: Runtime, kept: Sequence[Precision], times: Mapping[Precision, LatencyRow]
 ) -> tuple[Precision, str]:
     """Return the fastest precision where that was measured, and by what numbers."""
+    if runtime != "onnx" and not times and len(kept) == 1:
+        return kept[0], "the only engine that was built; it was not measured here"
     if runtime != "onnx" and not set(kept) <= times.keys():
         best: Precision = "fp16" if "fp16" in kept else kept[0]
         return best, "no engine was measured here; fp16 halves the file, and what the others gain in time is unknown"

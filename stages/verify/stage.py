@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -146,7 +146,9 @@ def _compiled(inputs: Inputs, context: Context, device: torch.device, batches: S
     return replace(absent, infer=infer)
 
 
-def _torch_infer(network: nn.Module, device: torch.device, images: NDArray[np.float32]) -> NDArray[np.float32]:
+def _torch_infer(
+    network: Callable[[torch.Tensor], torch.Tensor], device: torch.device, images: NDArray[np.float32]
+) -> NDArray[np.float32]:
     with torch.inference_mode():
         logits: NDArray[np.float32] = network(torch.from_numpy(images).to(device)).float().cpu().numpy()
     return logits

@@ -13,6 +13,7 @@ from markdown_it import MarkdownIt
 from sample_reports import CASES, NO_ENGINE, NO_GPU, engine_measured, gate, report_of
 
 from vitcompress.core.measured_records import GatesRecord
+from vitcompress.pipeline.report import report_tables
 from vitcompress.pipeline.report.document import Records
 from vitcompress.pipeline.report.markdown import MOST, fitted, render
 from vitcompress.pipeline.report.table import Column, Output, Table, terminal
@@ -140,6 +141,7 @@ def test_precisions_and_engines_say_what_they_are_made_of_and_where_they_ended_u
     fp16 = cells(text, "| fp16 | half precision")
     assert fp16[2:7] == ["0.0012", "1", "48 fp16, 1 fp32", "11.51", "yes"]
     assert "- No int8: top-1 agrees on 12 % of the images" in text
+    assert cells(text, "| teacher, tensorrt-rtx 1.2.0")[-1] == "no: to compare with"
     engine = cells(text, "| tensorrt-rtx 1.2.0")
     traced = "48 fp16, 1 unknown; 68 of 70 layers traced"
     assert engine[2:] == ["49 float16", traced, "8.9, 12.0 (documented default)", "23.46", "yes"]
@@ -164,6 +166,20 @@ def test_an_engine_that_is_not_what_its_graph_asks_says_which_products(lift: Rec
     assert said in rendered(trace=trace).replace("\\", "")
     assert cells(rendered(trace=None), "| tensorrt-rtx 1.2.0")[3] == "40 float16, 1 float32"
     assert cells(rendered(trace=None, built_layers=None), "| tensorrt-rtx 1.2.0")[3] == "not told"
+
+
+def test_classes_of_the_recommended_engine_are_shown_where_it_was_measured(lift: Records) -> None:
+    report = report_of(lift)
+    before = report_tables.classes(report)
+    assert before is not None
+    assert "engine right" not in {column.name for column in before.columns}
+    (row,) = (one for one in report["accuracy"] if (one["model"], one["runtime"]) == ("lift-folded", "tensorrt-rtx"))
+    row["class_right"] = list(range(10))
+    table = report_tables.classes(report)
+    assert table is not None
+    shown = table.shown(Output.DETAILS)
+    at = [column.name for column in shown.columns].index("engine right")
+    assert {cells[0].text: cells[at].text for cells in shown.rows} == dict(zip("abcdefghij", "0123456789", strict=True))
 
 
 def test_times_taken_before_they_had_settled_and_odd_images_are_told(lift: Records) -> None:

@@ -136,7 +136,7 @@ def test_an_unmeasured_engine_is_fp16_never_int8() -> None:
     assert choice.recommended == "fp16"
     assert choice.why.startswith("no engine was measured here")
     alone = choose(config(), "tensorrt-rtx", exported(engines=(engine("fp32"),)), measured({"fp32": 1.0}))
-    assert alone.recommended == "fp32"
+    assert (alone.recommended, alone.why) == ("fp32", "the only engine that was built; it was not measured here")
 
 
 @pytest.mark.parametrize(

@@ -240,6 +240,76 @@ def test_an_engine_for_few_images_is_measured_in_batches_it_takes(
     assert "; tensorrt-rtx opened once for all sessions" in record.latency_method
 
 
+def test_the_teachers_graph_and_engine_are_measured_beside_the_students(
+    module_context: Context, inputs: Inputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Engine(OnnxRunner):  # opened by the path of the graph that stands in for it
+        def __init__(self, path: Path, _: str) -> None:
+            super().__init__(path, threads=1)
+
+    monkeypatch.setattr("vitcompress.exporters.targets.tensorrt.EngineRunner", Engine)
+    export = inputs.export
+    engine = EngineArtifact(
+        status="built", flavour="tensorrt-rtx", precision="fp16", file=export.reduced["fp16"].file, max_batch=8
+    )
+    of_teacher = engine.model_copy(update={"file": export.teacher.file})
+    reduced = {"fp16": export.teacher.model_copy(update={"precision": "fp16"})}
+    engines = {"engines": (engine,), "teacher_engines": (of_teacher,), "teacher_reduced": reduced}
+    record = stage.run(QUICK, replace(inputs, export=export.model_copy(update=engines)), module_context)
+    accuracy = {(row.model, row.runtime, row.precision): row for row in record.accuracy}
+    for runtime in ("onnx", "tensorrt-rtx"):
+        assert accuracy["teacher", runtime, "fp16"].top1 == pytest.approx(accuracy["teacher", "torch", "fp32"].top1)
+        for batch in (1, 8):
+            row, teacher = (record.latency_of(one, runtime, "fp16", batch) for one in ("plain", "teacher"))
+            assert row is not None
+            assert teacher is not None
+            ratios = np.array(teacher.session_p50_ms) / np.array(row.session_p50_ms)
+            assert (row.speedup_against, row.speedup) == ("fp16", pytest.approx(np.exp(np.log(ratios).mean())))
+            assert row.speedup_deployed is not None
+    assert [one.batch for one in record.teacher_references] == [1, 8]
+    assert len(record.teacher_references[0].among) == 4
+
+
+def compiled(inputs: Inputs, context: Context, monkeypatch: pytest.MonkeyPatch, compiler: Any) -> VerifyRecord:
+    monkeypatch.setattr(stage, "require_compiler", lambda *_: None)
+    monkeypatch.setattr(stage, "keep_instruction_sets_apart", lambda: None)
+    monkeypatch.setattr("torch.compile", compiler)
+    return stage.run(QUICKEST.model_copy(update={"teacher_reference": "compiled"}), inputs, context)
+
+
+def test_a_compiled_teacher_is_measured_where_it_was_asked_for(
+    module_context: Context, inputs: Inputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def compiler(network: Any, *, dynamic: bool) -> Any:
+        assert not dynamic
+        return lambda images: seen.append(len(images)) or network(images)
+
+    record = compiled(inputs, module_context, monkeypatch, compiler)
+    assert seen[:2] == [1, 8]  # for the batch that is timed before anything is, then by the pass over all images
+    (row,) = (one for one in record.accuracy if one.runtime == "torch-compiled")
+    assert (row.model, row.top1, row.agreement) == ("teacher", record.accuracy[0].top1, 100.0)
+    (reference,) = record.teacher_references
+    assert [one.runtime for one in reference.among] == ["torch-compiled"]
+    assert "torch-compiled opened once for all sessions" in record.latency_method
+
+
+def test_a_teacher_that_torch_cannot_compile_leaves_the_rest_measured(
+    module_context: Context, inputs: Inputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def compiler(network: Any, *, dynamic: bool) -> Any:
+        def fails(images: Any) -> Any:
+            raise RuntimeError("no kernel\nfor this")
+
+        return fails
+
+    record = compiled(inputs, module_context, monkeypatch, compiler)
+    why = "the teacher was not measured compiled by torch; torch.compile failed (no kernel for this)"
+    assert [(one.teacher, one.reason) for one in record.teacher_references] == [(None, why)]
+    assert {row.runtime for row in record.latency if row.p50_ms is not None} == {"torch", "onnx"}
+
+
 def test_throughput_of_what_takes_fewer_images_or_more_time_is_a_reason() -> None:
     def infer(images: NDArray[Any]) -> NDArray[np.float32]:
         assert len(images) <= 4
