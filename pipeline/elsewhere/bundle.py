@@ -99,14 +99,14 @@ def _settings(record: Judge, sets: dict[str, Any]) -> RunConfig:
 
 
 def _images(judge: OpenJudge, data: Path | None) -> Images:
-    """Return the held-out images out of ``data``, or out of the bundle."""
+    """Return the held-out images out of the bundle where it has them, else out of ``data``."""
     listed = Listed.read(judge.files[HELD_OUT])
     if judge.record.data.pixels != READING:
         raise BundleError(
             f"the bundle's version of compress read other pixels of the same files ({judge.record.data.pixels}, here "
             f"{READING}); use the version that made it."
         )
-    if data is None and IMAGES in judge.files:
+    if IMAGES in judge.files:  # the same pixels, whatever --data holds
         return Images(listed, listed.inside_zip(judge.files[IMAGES]), str(judge.files[IMAGES]))
     if data is None:
         raise UsageError(listed.how_to_give())
