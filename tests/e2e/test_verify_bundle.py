@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +17,19 @@ from running import ENVIRONMENT, Finished, command, sets
 from vitcompress.core.bits import unpacked
 from vitcompress.pipeline.report.schema import load_report
 
-NO_TRAINING_LIBRARY = """
+ROOT = Path(__file__).parents[2]
+TRAINING = {"accelerate", "onnxscript", "onnxslim", "scikit-learn", "timm", "torch", "torchvision"}
+"""What a machine that judges a bundle need not have."""
+WITHOUT = """
 import sys
 
 class Absent:
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {"torch", "torchvision", "timm", "accelerate", "sklearn", "onnxscript"}:
+        if name.partition(".")[0] in ABSENT:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 sys.meta_path.insert(0, Absent())
-"""
+""".replace("ABSENT", repr({name.replace("scikit-learn", "sklearn") for name in TRAINING}))
 QUICK = sets("verify.latency_seconds=0.2", "verify.memory=false")
 
 
@@ -33,10 +38,10 @@ def elsewhere(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> t
     """The bundle alone in another place, judged there by a Python without torch; not to be changed."""
     place = tmp_path_factory.mktemp("another machine")
     (place / "python").mkdir()
-    (place / "python" / "sitecustomize.py").write_text(NO_TRAINING_LIBRARY)
+    (place / "python" / "sitecustomize.py").write_text(WITHOUT)
     shutil.copytree(finished.root / "bundle", place / "bundle")
     hidden = finished.root.rename(finished.root.with_name("away"))
-    environment = {**ENVIRONMENT, "PYTHONPATH": f"{place / 'python'}:{Path(__file__).parents[2]}"}
+    environment = {**ENVIRONMENT, "PYTHONPATH": f"{place / 'python'}:{ROOT}"}
     words = command("verify", "bundle", *QUICK)
     try:
         done = subprocess.run(
@@ -45,6 +50,13 @@ def elsewhere(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> t
     finally:
         hidden.rename(finished.root)
     return place, Result(done.returncode, done.stdout, done.stderr)
+
+
+def test_the_page_lists_all_that_it_needs() -> None:
+    listed = re.findall(r"pip install (click .*)", (ROOT / "docs" / "elsewhere.md").read_text())[0]
+    needed = {re.split("[<>=]", word.strip("'"))[0] for word in listed.split()}
+    depended = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    assert needed == {re.split("[<>=]", word)[0] for word in depended} - TRAINING
 
 
 def result_of(place: Path) -> Path:
