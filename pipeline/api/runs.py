@@ -368,6 +368,9 @@ def verify(
         >>> run = vc.verify("runs/cait_s24-deit_tiny-lift-digits", settings={"gates.max_size_mb": 5}, progress=False)
         >>> run.verdict.word
         'PASS'
+        >>> there = vc.verify(run.folder / "bundle", progress=False)  # on another machine
+        >>> vc.verify(run, add=there.file, progress=False).report["machines"][0]["gates"][0]["verdict"]
+        'pass'
     """
     folder = folder_of(what)
     if is_run(folder):
