@@ -54,6 +54,8 @@ def judge_bundle(
     record = judge.record
     config = _settings(record, sets)
     say("bundle", f"{folder}: every file as it was written")
+    if data:
+        say("images", f"looking for {record.data.val_images:,} in {data}")
     images = _images(judge, data)
     verify = measured(bundle, judge, images, config.verify, lambda text: say("verify", text))
     machine = f"{machine_name(verify.hardware)} ({platform.node()})"
@@ -69,7 +71,8 @@ def judge_bundle(
         command=command,
         notes=[
             f"Measured on {machine}, from the bundle alone. Torch's answers, with which accuracy and agreement are "
-            f"compared, and what is said of the training, were recorded on {record.machine}.",
+            f"compared, and what is said of the training, were recorded on {record.machine}. Curves, features and "
+            "flipped images are in the run's own report.",
         ],
     )
     result = Verified(

@@ -133,6 +133,30 @@ def test_another_machine_judges_the_bundle_on_the_same_files(
     assert len(passed["accuracy"]) == 5  # the teacher and the folded student in torch and ONNX, and fp16
 
 
+def test_the_teachers_engine_goes_along_and_is_measured_there(
+    measured: tuple[Context, Inputs], digits_folder: Path, tmp_path: Path
+) -> None:
+    context, inputs = measured
+    with installed(PretendTarget):
+        target, options = targets.get("pretend"), targets.BuildOptions(context.run.root)
+        engines = {
+            "engines": (target.build(inputs.export.reduced["fp16"], options),),
+            "teacher_engines": (target.build(inputs.export.teacher, options),),
+        }
+        export = inputs.export.model_copy(update=engines)
+        config = CONFIG.model_copy(update={"judging": SETTINGS})
+        stage.run(config, replace(inputs, export=export), context)
+        bundle = Path(shutil.copytree(context.run.root / "bundle", tmp_path / "bundle"))
+        report = verdict_there(bundle, digits_folder, tmp_path / "out")
+    rows = {(row["model"], row["runtime"], row["precision"]): row for row in report["accuracy"]}
+    for model, precision in (("teacher", "fp32"), ("lift-folded", "fp16")):
+        assert rows[model, "pretend", precision]["right"] == rows[model, "onnx", precision]["right"] != ""
+    assert {row["model"] for row in report["latency"] if row["runtime"] == "pretend" and row["p50_ms"]} == {
+        "teacher",
+        "lift-folded",
+    }
+
+
 def test_missing_or_changed_images_are_counted_and_the_first_is_named(
     judging: Path, digits_folder: Path, tmp_path: Path
 ) -> None:
