@@ -107,7 +107,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("verify", _IN + "verify.stage", VerifyRecord, 5, lambda run: run.verify, (*_TRAINED, "fold", "export"),
           facts=_machine),
     Stage("bundle", _IN + "bundle.stage", BundleRecord, 2, _bundling,
-          (*_TRAINED, "control", "fold", "export", "verify")),
+          (*_TRAINED, "fold", "export", "verify", "control")),
     Stage("gates", _IN + "gates.stage", GatesRecord, 5, lambda run: run.gates,
           ("data", "control", "export", "verify", "bundle")),
 )

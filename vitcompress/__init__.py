@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from vitcompress.pipeline.api.distilling import Distilled, distill
     from vitcompress.pipeline.api.networks import fold
     from vitcompress.pipeline.api.packing import Packed, pack
-    from vitcompress.pipeline.api.runs import Run, Verified, analyze, export, run, verify
+    from vitcompress.pipeline.api.runs import Run, analyze, export, run
+    from vitcompress.pipeline.api.verifying import Verified, verify
     from vitcompress.pipeline.doctor import Finding, examine
 
 _HOMES = {
@@ -42,7 +43,8 @@ _HOMES = {
     "vitcompress.pipeline.api.distilling": ("Distilled", "distill"),
     "vitcompress.pipeline.api.networks": ("fold",),
     "vitcompress.pipeline.api.packing": ("Packed", "pack"),
-    "vitcompress.pipeline.api.runs": ("Run", "Verified", "analyze", "export", "run", "verify"),
+    "vitcompress.pipeline.api.runs": ("Run", "analyze", "export", "run"),
+    "vitcompress.pipeline.api.verifying": ("Verified", "verify"),
     "vitcompress.pipeline.doctor": ("Finding", "examine"),
     "vitcompress.exporters.predict": ("Prediction",),
 }

@@ -29,7 +29,7 @@ SCHEMA = 1
 """Of its manifest; another one is not read."""
 RECORDS, HELD_OUT, IMAGES, LOGITS = "records.json", "held-out.json", "images.zip", "logits.safetensors"
 USAGE = """\
-Measured and judged on another machine, without torch (`docs/deploy.md`); `--data` is the folder of the held-out images:
+Measured and judged on another machine, without torch, on the held-out images in DIR (`docs/elsewhere.md`):
 
 ```sh
 compress verify THIS_FOLDER --data DIR

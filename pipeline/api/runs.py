@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,7 +31,6 @@ from vitcompress.pipeline.api.arguments import (
     request_of,
 )
 from vitcompress.pipeline.api.bundle import Bundle
-from vitcompress.pipeline.doctor.folder import is_run
 from vitcompress.pipeline.report.schema import load_report
 from vitcompress.pipeline.report.shape import Verdict
 
@@ -114,28 +112,6 @@ class Run:
         with console.capture() as text:
             console.print(table(self.report))
         return text.get()
-
-
-@dataclass(frozen=True)
-class Verified:
-    """What :func:`vitcompress.verify` measured of a bundle on this machine."""
-
-    folder: Path
-    """Where report.html, report.md, report.json and junit.xml are."""
-    file: Path
-    """The result to take back to the run: ``vc.verify(RUN, add=...)``."""
-    report: dict[str, Any]
-    """What report.json holds."""
-
-    @property
-    def verdict(self) -> Verdict:
-        """The word on the bundle on this machine, whether it passed, the exit code of the command, and why."""
-        return Verdict.model_validate(self.report["verdict"])
-
-    @property
-    def page(self) -> Path:
-        """The report as a page, report.html."""
-        return self.folder / "report.html"
 
 
 def run(
@@ -283,7 +259,7 @@ def export(
             raise UsageError("output and images are for a network; a run is exported again in its own folder.")
         asked = {"target": wanted, "precision": reduced, "projector": projector, "slim": slim or None}
         named = given_only({f"export.{name}": value for name, value in asked.items()})
-        _step(what, "export", (*assignments(settings), *assignments(named)), progress, verbose)
+        step(what, "export", (*assignments(settings), *assignments(named)), progress, verbose)
         return Run(folder_of(what))
     if output is None or images is None or settings or projector or slim or reduced not in (None, "fp32"):
         raise UsageError(
@@ -327,7 +303,7 @@ def analyze(
         if not (images is None or isinstance(images, int)):
             raise UsageError("a run is read on its own images; give their number, or a network to read on yours.")
         settings = {} if images is None else {"analysis.images": images}
-        trained = "dynamics" in _step(what, "analyze", assignments(settings), progress, verbose)
+        trained = "dynamics" in step(what, "analyze", assignments(settings), progress, verbose)
         return Analysis.of(folder_of(what) / "analysis" / ("" if trained else "teacher"))
     if images is None or isinstance(images, int):
         raise UsageError("a network is read on images that are given: float32 [N, 3, S, S], or batches of them.")
@@ -336,71 +312,14 @@ def analyze(
     return analyze_module(what, images, taps=taps, output=output, device=device, progress=progress)
 
 
-def verify(
-    what: Run | PathLike,
-    *,
-    data: PathLike | None = None,
-    output: PathLike | None = None,
-    add: PathLike | None = None,
-    settings: Settings | None = None,
-    progress: bool = True,
-    verbose: bool = False,
-) -> Run | Verified:
-    """Measure and judge: a run again, or on another machine its bundle, which needs neither the run nor torch.
-
-    Args:
-        what: a run, its folder, or the folder of a bundle.
-        data: of a bundle: the folder of the held-out images, where the bundle does not hold them.
-        output: of a bundle: the folder for the result; None for ``verified``.
-        add: of a run: what another machine measured of its bundle, ``verified-MACHINE.json``. Nothing is measured
-            here; the report is renewed.
-        settings: of ``verify`` and ``gates``, by dotted name.
-        progress: whether to print a line a stage, and bars, to stderr.
-        verbose: whether to print details too.
-
-    Returns:
-        The run, or of a bundle what was measured.
-
-    Raises:
-        CompressError: anything that a user can solve.
-
-    Example:
-        >>> run = vc.verify("runs/cait_s24-deit_tiny-lift-digits", settings={"gates.max_size_mb": 5}, progress=False)
-        >>> run.verdict.word
-        'PASS'
-    """
-    folder = folder_of(what)
-    if is_run(folder):
-        if data is not None or output is not None:
-            raise UsageError("data and output are for a bundle; a run is measured on its own images, in its folder.")
-        if add is None:
-            _step(folder, "verify", assignments(settings), progress, verbose)
-        elif settings:
-            raise UsageError("add gives a run a result, and nothing is measured with settings; leave one of them out.")
-        else:
-            from vitcompress.pipeline.run import add_result
-
-            add_result(folder, Path(add), console_of(progress))
-        return Run(folder)
-    if add is not None:
-        raise UsageError(f"'{folder}' is a bundle; a result of another machine is added to its run.")
-    from vitcompress.pipeline.config import parse_sets
-    from vitcompress.pipeline.elsewhere.bundle import judge_bundle
-
-    given, place = None if data is None else Path(data), Path("verified" if output is None else output)
-    with hushed():
-        sets, command = parse_sets(assignments(settings)), command_of("vitcompress.verify")
-        report, file = judge_bundle(folder, given, place, sets, command, console_of(progress))
-    return Verified(place, file, report)
-
-
-def _step(run: Run | PathLike, step: str, sets: Sequence[str], progress: bool, verbose: bool) -> tuple[str, ...]:
+def step(run: Run | PathLike, name: str, sets: Sequence[str], progress: bool, verbose: bool) -> tuple[str, ...]:
+    """Carry out one step of a finished run again; return the stages that stand now."""
     from vitcompress.pipeline.config import parse_sets
     from vitcompress.pipeline.run import run_step
 
     with hushed():
-        command = command_of(f"vitcompress.{step}")
-        return run_step(folder_of(run), step, parse_sets(sets), command, console_of(progress), verbose)
+        command = command_of(f"vitcompress.{name}")
+        return run_step(folder_of(run), name, parse_sets(sets), command, console_of(progress), verbose)
 
 
 def _launch(requested: Any, folder: Path, processes: int, command: str, verbose: bool) -> None:

@@ -54,6 +54,8 @@ def judge_bundle(
     record = judge.record
     config = _settings(record, sets)
     say("bundle", f"{folder}: every file as it was written")
+    if data:
+        say("images", f"looking for {record.data.val_images:,} in {data}")
     images = _images(judge, data)
     verify = measured(bundle, judge, images, config.verify, lambda text: say("verify", text))
     machine = f"{machine_name(verify.hardware)} ({platform.node()})"
@@ -69,7 +71,8 @@ def judge_bundle(
         command=command,
         notes=[
             f"Measured on {machine}, from the bundle alone. Torch's answers, with which accuracy and agreement are "
-            f"compared, and what is said of the training, were recorded on {record.machine}.",
+            f"compared, and what is said of the training, were recorded on {record.machine}. Curves, features and "
+            "flipped images are in the run's own report.",
         ],
     )
     result = Verified(
@@ -99,14 +102,14 @@ def _settings(record: Judge, sets: dict[str, Any]) -> RunConfig:
 
 
 def _images(judge: OpenJudge, data: Path | None) -> Images:
-    """Return the held-out images out of ``data``, or out of the bundle."""
+    """Return the held-out images out of the bundle where it has them, else out of ``data``."""
     listed = Listed.read(judge.files[HELD_OUT])
     if judge.record.data.pixels != READING:
         raise BundleError(
             f"the bundle's version of compress read other pixels of the same files ({judge.record.data.pixels}, here "
             f"{READING}); use the version that made it."
         )
-    if data is None and IMAGES in judge.files:
+    if IMAGES in judge.files:  # the same pixels, whatever --data holds
         return Images(listed, listed.inside_zip(judge.files[IMAGES]), str(judge.files[IMAGES]))
     if data is None:
         raise UsageError(listed.how_to_give())

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from vitcompress.core.artifact_records import Artifact, EngineArtifact
+from vitcompress.core.errors import EnvironmentLacksError
 from vitcompress.core.machine import usable_cores
 from vitcompress.core.measured_records import VerifyRecord
 from vitcompress.core.preprocess import PreprocessSpec
@@ -48,7 +49,8 @@ def measured(
 ) -> VerifyRecord:
     """Return what was measured of everything that runs here; what does not is recorded with the reason.
 
-    Accuracy is compared with torch's recorded answers. A DataError is raised where an image is not what it was.
+    Accuracy is compared with torch's recorded answers. A DataError is raised where an image is not what it was, an
+    EnvironmentLacksError where nothing runs here.
     """
     threads, record = config.threads or physical_cores(), judge.record
     provider = provider_for("cuda" if gpu_present() else "cpu")
@@ -60,6 +62,9 @@ def measured(
     with ExitStack() as stage:
         with ExitStack() as pass_alone:  # graphs that every session opens anew need not lie in memory twice
             models = [*_in_torch(judge), *_contestants(bundle, judge, provider, threads, pass_alone, stage)]
+            if not any(one.infer for one in models):
+                reasons = "; ".join(dict.fromkeys(one.reason.rstrip(".") for one in models if one.runtime != "torch"))
+                raise EnvironmentLacksError(f"nothing in the bundle runs on this machine: {reasons}.")
             say(
                 f"asking {sum(one.infer is not None for one in models)} models for {len(images.listed.images):,} images"
             )
@@ -105,7 +110,8 @@ def _recorded(path: Path, images: Listed) -> tuple[Answers, Answers]:
     with safe_open(path, framework="numpy") as file:
         logits = file.get_slice("logits")
         for start in range(0, len(labels), _PIECE):
-            piece, some = logits[start : start + _PIECE], labels[start : start + _PIECE]
+            end = min(start + _PIECE, len(labels))
+            piece, some = logits[start:end], labels[start:end]
             parts.append([Answers.of(piece[:, model], some) for model in range(2)])
     teacher, student = (Answers.joined(part) for part in zip(*parts, strict=True))
     return teacher, student

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from vitcompress.core.errors import BundleError, DataError
+from vitcompress.core.errors import BundleError, DataError, UsageError
 from vitcompress.core.files import inside, sha256_of
 from vitcompress.core.images import as_rgb, open_image
 from vitcompress.core.preprocess import PreprocessSpec
@@ -75,8 +75,11 @@ class Listed:
         was judged on (of images that were no files, ``same_pixels`` tells).
         """
         missing: dict[Path, list[str]] = {}
-        for root in dict.fromkeys((data / self.folder, data)):
-            missing[root] = [name for name, _, _ in self.images if not inside(root, name).is_file()]
+        try:
+            for root in dict.fromkeys((data / self.folder, data)):
+                missing[root] = [name for name, _, _ in self.images if not inside(root, name).is_file()]
+        except UsageError as error:
+            raise BundleError(f"the list of held-out images names one outside of its folder ({error})") from error
         root = min(missing, key=lambda one: len(missing[one]))
         if names := missing[root]:
             raise DataError(

@@ -169,7 +169,8 @@ def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ModelFile("onnx fp32", path / "model.onnx", "onnx", "fp32"),
         ModelFile("tensorrt fp32", path / "model.engine", "tensorrt", "fp32"),
     ]
-    monkeypatch.setattr(folder, "open_bundle", lambda _: SimpleNamespace(labels=("a", "b"), models=models))
+    opened = SimpleNamespace(root=path, manifest={}, labels=("a", "b"), models=models)
+    monkeypatch.setattr(folder, "open_bundle", lambda _: opened)
     return path
 
 
@@ -197,7 +198,8 @@ def test_each_model_of_a_bundle_is_loaded(
 
     monkeypatch.setattr(OnnxTarget, "open", opens(graph))
     monkeypatch.setattr(TensorrtTarget, "open", opens(engine))
-    intact, *models = examine_folder(bundle)
+    intact, *models, judge = examine_folder(bundle)
+    assert (judge.state, "cannot be measured on another machine" in judge.what) == ("absent", True)
     assert (intact.state, intact.what) == ("ok", f"bundle: {bundle}, 2 labels, every file as it was written")
     assert [one.state for one in models] == found
     for one, name, error in zip(models, ("model.onnx", "model.engine"), (graph, engine), strict=True):

@@ -1,21 +1,26 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import timm
 from pretend_target import PretendTarget, installed
+from rich.console import Console
 from small_run import folded_run
 
 import vitcompress.stages.models.timm_entry  # noqa: F401 - registers what is no architecture of timm's
 from vitcompress.core.context import Context
+from vitcompress.core.errors import DataError, UsageError
 from vitcompress.core.files import is_intact
 from vitcompress.exporters import targets
-from vitcompress.exporters.bundle import open_bundle
+from vitcompress.exporters.bundle import open_bundle, open_judge
 from vitcompress.exporters.runners import OnnxRunner
+from vitcompress.pipeline.elsewhere.bundle import judge_bundle
 from vitcompress.stages.bundle import stage
 from vitcompress.stages.bundle.config import BundleConfig
 from vitcompress.stages.bundle.stage import Inputs
@@ -29,6 +34,12 @@ from vitcompress.stages.verify import stage as verify_stage
 from vitcompress.stages.verify.config import VerifyConfig
 
 CONFIG = BundleConfig(deploy="fastest", max_int8_drop=100.0, targets=("onnx", "triton"), opt_batch=8, max_batch=16)
+
+SETTINGS = {
+    "verify": {"batch_sizes": [1], "throughput_batches": [], "latency_seconds": 0.1, "threads": 1, "memory": False},
+    "gates": {"above_chance": False},
+}
+"""Of judging the bundle on another machine."""
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +104,87 @@ def test_another_packages_target_is_in_the_bundle_and_recommended(measured: tupl
     assert bundle.manifest["versions"]["numpy"] == np.__version__
     card = (context.run.root / "bundle" / "README.md").read_text()
     assert "`model.fp16.pretend.engine`: Pretend Runtime 1.0. A pretend file loads anywhere." in card
+
+
+@pytest.fixture(scope="module")
+def judging(measured: tuple[Context, Inputs], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of a bundle with judge/, of a run whose held-out images are files; not to be changed."""
+    context, inputs = measured
+    stage.run(CONFIG.model_copy(update={"judging": SETTINGS}), inputs, context)
+    return Path(shutil.copytree(context.run.root / "bundle", tmp_path_factory.mktemp("copied") / "bundle"))
+
+
+def verdict_there(bundle: Path, data: Path | None, output: Path, **gates: Any) -> dict[str, Any]:
+    report, _ = judge_bundle(bundle, data, output, {"gates": gates}, "a test", Console(quiet=True))
+    return report
+
+
+def test_another_machine_judges_the_bundle_on_the_same_files(
+    measured: tuple[Context, Inputs], judging: Path, digits_folder: Path, tmp_path: Path
+) -> None:
+    images = Path(shutil.copytree(digits_folder / "val", tmp_path / "images"))
+    (images / "digit-0" / "more.png").write_bytes(b"one that was not there")
+    passed = verdict_there(judging, images, tmp_path / "out", max_size_mb=5.0)
+    failed = verdict_there(judging, digits_folder, tmp_path / "out", max_size_mb=0.001)
+    assert (passed["verdict"]["exit_code"], failed["verdict"]["exit_code"]) == (0, 1)
+    rows = {(row.model, row.runtime, row.precision): row.right for row in measured[1].verify.accuracy}
+    for row in passed["accuracy"]:
+        assert row["right"] == rows[row["model"], row["runtime"], row["precision"]]
+    assert len(passed["accuracy"]) == 5  # the teacher and the folded student in torch and ONNX, and fp16
+
+
+def test_the_teachers_engine_goes_along_and_is_measured_there(
+    measured: tuple[Context, Inputs], digits_folder: Path, tmp_path: Path
+) -> None:
+    context, inputs = measured
+    with installed(PretendTarget):
+        target, options = targets.get("pretend"), targets.BuildOptions(context.run.root)
+        engines = {
+            "engines": (target.build(inputs.export.reduced["fp16"], options),),
+            "teacher_engines": (target.build(inputs.export.teacher, options),),
+        }
+        export = inputs.export.model_copy(update=engines)
+        config = CONFIG.model_copy(update={"judging": SETTINGS})
+        stage.run(config, replace(inputs, export=export), context)
+        bundle = Path(shutil.copytree(context.run.root / "bundle", tmp_path / "bundle"))
+        report = verdict_there(bundle, digits_folder, tmp_path / "out")
+    rows = {(row["model"], row["runtime"], row["precision"]): row for row in report["accuracy"]}
+    for model, precision in (("teacher", "fp32"), ("lift-folded", "fp16")):
+        assert rows[model, "pretend", precision]["right"] == rows[model, "onnx", precision]["right"] != ""
+    assert {row["model"] for row in report["latency"] if row["runtime"] == "pretend" and row["p50_ms"]} == {
+        "teacher",
+        "lift-folded",
+    }
+
+
+def test_missing_or_changed_images_are_counted_and_the_first_is_named(
+    judging: Path, digits_folder: Path, tmp_path: Path
+) -> None:
+    images = Path(shutil.copytree(digits_folder, tmp_path / "images"))
+    first, second = (images / "val" / "digit-3" / name for name in ("000.png", "002.png"))
+    for path in (first, second):
+        path.write_bytes(path.read_bytes() + b" ")
+    with pytest.raises(DataError, match=r"2 of the 30 held-out images in .*another SHA-256.* 'digit-3/000.png'"):
+        verdict_there(judging, images, tmp_path / "out")
+    second.unlink()
+    with pytest.raises(DataError, match=r"1 of the 30 held-out images are not in .* 'digit-3/002.png'"):
+        verdict_there(judging, images, tmp_path / "out")
+    with pytest.raises(UsageError, match=r"give --data DIR, the folder that holds the 30 held-out images"):
+        verdict_there(judging, None, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_judge_goes_when_it_is_no_longer_asked_for(measured: tuple[Context, Inputs], judging: Path) -> None:
+    context, inputs = measured
+    folder = context.run.root / "bundle"
+    stage.run(CONFIG.model_copy(update={"judging": SETTINGS}), inputs, context)
+    (folder / "notes.txt").write_text("somebody else's")
+    record = stage.run(CONFIG, inputs, context)
+    assert not (folder / "judge").exists()
+    assert (folder / "notes.txt").is_file()
+    assert open_judge(open_bundle(folder)) is None
+    assert all("judge" not in ref.path for ref in record.files)
+    assert open_judge(open_bundle(judging)) is not None
 
 
 def test_a_rejected_precision_is_not_in_the_bundle(measured: tuple[Context, Inputs]) -> None:
