@@ -61,7 +61,7 @@ class Machine:
     def __init__(self, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch, enqueue: float = 1e-5) -> None:
         self.driver, self.clock, self.enqueue = driver, FakeClock(), enqueue
         driver.copy_ms = {"to": 0.5, "from": 0.25}
-        monkeypatch.setattr(FakeTensorrt, "takes", staticmethod(self.queued))
+        monkeypatch.setattr(FakeTensorrt, "_takes", staticmethod(self.queued))
         for name in ("cuStreamSynchronize", "cuEventSynchronize"):
             monkeypatch.setattr(FakeDriver, name, self.waited, raising=False)
 
@@ -139,7 +139,7 @@ def test_an_engine_that_cannot_be_captured_has_its_other_figures_and_the_reason(
         )
 
     def execute(engine: FakeTensorrt) -> bool:
-        engine.takes(engine._kernels)
+        engine._takes(engine._kernels)
         return True
 
     times = machine.timed(tmp_path)
