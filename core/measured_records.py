@@ -111,7 +111,7 @@ class GpuTimes(Record):
     """An image, of the whole card (idle power included), while inferences with their copies follow each other."""
     joules_low: float | None = None
     joules_high: float | None = None
-    """Ends of its 95 % interval over parts of that time; the sensor's own error is not in it."""
+    """Ends of its 95 % interval by the counter's scatter; the sensor's own error is not in it."""
     joules_reason: str = ""
     """Why energy was not measured."""
     watts: float | None = None

@@ -85,7 +85,7 @@ def change_interval(before: Times, now: Times, confidence: float) -> tuple[float
         return math.exp(difference), math.exp(difference), math.exp(difference)
     # Shares of the spread: the squares of tiny variances would vanish.
     freedom = 1 / ((one / spread) ** 2 / (many - 1) + (other / spread) ** 2 / (more - 1))
-    half = _student_quantile(freedom, confidence) * math.sqrt(spread)
+    half = student_quantile(freedom, confidence) * math.sqrt(spread)
     return math.exp(difference), math.exp(difference - half), math.exp(difference + half)
 
 
@@ -100,7 +100,7 @@ def _trimmed(logs: Times) -> tuple[float, float, int]:
 
 def half_width(logs: Times, confidence: float = CONFIDENCE) -> float:
     """Return half of Student's interval of the mean of ``logs [S]``: near zero, a share of what they are logs of."""
-    return _student_quantile(logs.size - 1, confidence) * float(logs.std(ddof=1)) / math.sqrt(logs.size)
+    return student_quantile(logs.size - 1, confidence) * float(logs.std(ddof=1)) / math.sqrt(logs.size)
 
 
 def logs_of(medians: Times) -> Times:
@@ -116,14 +116,14 @@ def _geometric_mean_interval(
     count = logs.size
     resampled = np.random.default_rng(seed).integers(0, count, size=(bootstrap, count))
     means = logs[resampled].mean(axis=1)
-    wide = math.sqrt(count / (count - 1)) * _student_quantile(count - 1, confidence)
+    wide = math.sqrt(count / (count - 1)) * student_quantile(count - 1, confidence)
     tail = 100 * NormalDist().cdf(-wide)
     low, high = np.percentile(means, (tail, 100 - tail))
     mean, half = float(logs.mean()), half_width(logs, confidence)
     return math.exp(mean), math.exp(min(low, mean - half)), math.exp(max(high, mean + half))
 
 
-def _student_quantile(freedom: float, confidence: float) -> float:
+def student_quantile(freedom: float, confidence: float) -> float:
     """Return the number that |t| stays below with ``confidence``."""
     from scipy.special import stdtrit
 

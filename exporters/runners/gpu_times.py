@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from vitcompress.core.measured_records import GpuParts, Spread
 from vitcompress.exporters.cuda import Gpu
 from vitcompress.exporters.latency import WARMUP_SHARE, Times, percentiles
-from vitcompress.exporters.latency.statistics import half_width
+from vitcompress.exporters.latency.statistics import CONFIDENCE, student_quantile
 from vitcompress.exporters.nvml import Card
 
 Enqueue = Callable[[], object]
@@ -31,8 +31,8 @@ MIN_SAMPLES, MAX_SAMPLES = 32, 20_000
 """Samples that are taken even when the time is spent, and beyond which more would sharpen nothing."""
 ENERGY_SECONDS = 1.0
 """Fewest that energy is taken for: the counter advances every 20 to 100 ms."""
-BLOCKS = 5
-"""Parts of that time, by whose differences the interval of the energy is reckoned."""
+MARKS = 6
+"""Fewest advances of the counter that energy is reckoned from."""
 STUCK_SECONDS, STUCK_GROUPS = 2.0, 3
 """After which a counter that does not advance is given up: both of them."""
 
@@ -114,7 +114,7 @@ class Bench:
         with self.gpu.events(2) as events:
             before, after = events
             self._group(enqueue, after)
-            while len(marks) <= BLOCKS or marks[-1][0] - marks[0][0] < seconds:
+            while len(marks) < MARKS or marks[-1][0] - marks[0][0] < seconds:
                 before, after = after, before
                 self._group(enqueue, after)
                 self.gpu.wait_for(before)
@@ -127,7 +127,7 @@ class Bench:
                 elif now - changed > STUCK_SECONDS and groups >= STUCK_GROUPS:
                     break
             self.gpu.wait()
-        if len(marks) <= BLOCKS:
+        if len(marks) < MARKS:
             return _no_energy(f"the GPU's energy counter did not advance within {STUCK_SECONDS:g} s")
         return _energy(marks)
 
@@ -149,15 +149,18 @@ def _no_energy(reason: str) -> dict[str, Any]:
 
 
 def _energy(marks: list[tuple[float, int, int]]) -> dict[str, Any]:
-    """Return joules an image with its interval (Student's, of the logarithms of ``BLOCKS`` parts), and mean power."""
-    seconds, images, millijoules = np.array(marks, dtype=np.float64).T
-    ends = np.linspace(0, len(marks) - 1, BLOCKS + 1).round().astype(int)
-    half = half_width(np.log(np.diff(millijoules[ends]) / np.diff(images[ends])))
-    whole = (millijoules[-1] - millijoules[0]) / 1e3
-    joules = float(whole / (images[-1] - images[0]))
+    """Return joules an image and mean power: the slope of energy over images, with Student's interval.
+
+    A mark comes late by up to one group of inferences, each mark for itself: that is the scatter around the line.
+    Between neighbouring marks it would be a large part of the energy; along the line it averages out.
+    """
+    seconds, images, millijoules = (np.array(column, dtype=np.float64) for column in zip(*marks, strict=True))
+    joules = (millijoules - millijoules[0]) / 1e3  # a driver that was loaded long ago has counted to 10^12
+    (slope, _), covariance = np.polyfit(images, joules, 1, cov=True)
+    half = student_quantile(len(marks) - 2, CONFIDENCE) * math.sqrt(covariance[0, 0])
     return {
-        "joules": joules,
-        "joules_low": joules * math.exp(-half),
-        "joules_high": joules * math.exp(half),
-        "watts": float(whole / (seconds[-1] - seconds[0])),
+        "joules": float(slope),
+        "joules_low": float(slope - half),
+        "joules_high": float(slope + half),
+        "watts": float(joules[-1] / (seconds[-1] - seconds[0])),
     }

@@ -57,6 +57,8 @@ class Measurement:
     """Why there is no value; of an exact one, how it is known."""
     disturbed: str = ""
     """What happened meanwhile that makes the value no basis for a verdict; empty when nothing did."""
+    never: bool = False
+    """Whether such an artifact never has this number: then it is not required of it."""
 
 
 def number(row: Record, name: str, reason: str, value: str = "") -> Measurement:
@@ -129,7 +131,7 @@ class Gate(Generic[Subject]):
             low=found.low,
             high=found.high,
             verdict=verdict,
-            required=required and (verdict != "inconclusive" or require_conclusive),
+            required=required and not found.never and (verdict != "inconclusive" or require_conclusive),
             why=found.reason or why,
         )
 

@@ -31,10 +31,10 @@ def _speedup_deployed(found: Measured) -> Measurement:
 
 def _joules(found: Measured) -> Measurement:
     row = found.latency
+    if row.runtime == "onnx":
+        return Measurement(None, reason="energy is measured of engines alone, by the GPU's counter", never=True)
     if row.gpu is None:
-        on_gpu = "the energy of an engine is measured where it is timed on the GPU"
-        why = "energy is measured of engines alone, by the GPU's counter" if row.runtime == "onnx" else on_gpu
-        return Measurement(None, reason=row.reason or why)
+        return Measurement(None, reason=row.reason or "it was not timed on a GPU")
     return number(row.gpu, "joules", row.gpu.joules_reason)
 
 

@@ -14,7 +14,7 @@ class FakeTensorrt:
     float32, uint8 = "FLOAT", "UINT8"
     __version__ = "0"
     TensorIOMode = SimpleNamespace(INPUT="in")
-    takes: Callable[[Callable[[], None]], None] = staticmethod(lambda kernels: kernels())
+    _takes: Callable[[Callable[[], None]], None] = staticmethod(lambda kernels: kernels())
     """Runs what an inference is, or has a driver run it."""
 
     class ILogger:
@@ -70,7 +70,7 @@ class FakeTensorrt:
     def execute_async_v3(self, stream: int) -> bool:
         assert stream == 77
         self.runs += 1
-        self.takes(self._kernels)
+        self._takes(self._kernels)
         return True
 
     def _kernels(self) -> None:

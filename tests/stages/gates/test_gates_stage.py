@@ -149,11 +149,12 @@ def on_gpu(joules: float | None, disturbed: str = "") -> GpuTimes:
 
 @pytest.mark.parametrize(("limit", "verdict"), [(0.5, "pass"), (0.4, "inconclusive"), (0.3, "fail")])
 def test_energy_is_judged_of_engines_alone(context: Context, limit: float, verdict: str) -> None:
-    rows = judged(context, engine_of(inputs(), gpu=on_gpu(0.4)), max_joules=limit, require=())
+    rows = judged(context, engine_of(inputs(), gpu=on_gpu(0.4)), max_joules=limit)
     assert (rows["max_joules", "engine"].verdict, rows["max_joules", "engine"].value) == (verdict, 0.4)
-    assert rows["max_joules", "onnx"].verdict == "unmeasured"
-    unknown = judged(context, engine_of(inputs(), gpu=on_gpu(None)), max_joules=limit, require=())
+    assert (rows["max_joules", "onnx"].verdict, rows["max_joules", "onnx"].required) == ("unmeasured", False)
+    unknown = judged(context, engine_of(inputs(), gpu=on_gpu(None)), max_joules=limit, require=("engine",))
     assert unknown["max_joules", "engine"].why == "this GPU has no energy counter"
+    assert unknown["max_joules", "engine"].required
 
 
 @pytest.mark.parametrize("limit", [0.1, 100.0])
