@@ -73,8 +73,9 @@ def pack(
     if size is not None and size < 1:
         raise UsageError(f"size is {size}, should be 1 pixel or more, or None to keep every image's own.")
     folder = Path(os.path.abspath(output))  # noqa: PTH100 - resolve() follows links
-    unused = {"teacher": "cait_s24", "student": "deit_tiny"}  # no settings are whole without networks
-    config = with_absolute_paths(requested_config(**request_of(data=source, settings=sets, **unused)))
+    # No settings are whole without networks, though these are not used.
+    asked = request_of(data=source, settings=sets, teacher="cait_s24", student="deit_tiny")
+    config = with_absolute_paths(requested_config(**asked))
     refuse_inside_data(folder, config)
     with hushed(), TemporaryDirectory(prefix="compress-pack-") as place:
         run = RunDirectory.claim(Path(place) / "run", {"pack": config.data.source})

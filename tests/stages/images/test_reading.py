@@ -66,7 +66,7 @@ def test_evaluation_verification_and_analysis_read_what_a_bundle_reads(
     )
     np.testing.assert_array_equal(evaluated, wanted)
     batches = held_out_batches(split, [SPEC, PIXELS], batch_size=7, workers=workers)
-    np.testing.assert_array_equal(np.concatenate([batch.inputs[SPEC].numpy() for batch in batches]), wanted)
+    np.testing.assert_array_equal(np.concatenate([batch.inputs[SPEC] for batch in batches]), wanted)
     every = folder_sample(folder / "val", 1000).batches(SPEC, batch_size=7, workers=workers)
     np.testing.assert_array_equal(np.concatenate([images.numpy() for images in every]), wanted)
     np.testing.assert_array_equal(sample(split, SPEC, len(split)).numpy(), wanted)
