@@ -14,16 +14,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vitcompress.core.errors import CompressError, UsageError
-from vitcompress.exporters import targets
-from vitcompress.exporters.tensorrt import choose_flavour
-from vitcompress.pipeline.config import checks, student, training
+from vitcompress.pipeline.config import checks, export, student, training
 from vitcompress.pipeline.config.choice import Choice
 from vitcompress.pipeline.config.contradictions import contradictions
 from vitcompress.pipeline.config.facts import Facts
 from vitcompress.pipeline.config.model import RunConfig
 from vitcompress.pipeline.config.networks import Args, cost_by_config, gives_size, patch_at, sized, sized_teacher
 from vitcompress.stages.distill.config import DistillConfig
-from vitcompress.stages.export.config import DEFAULT_PRECISIONS
 from vitcompress.stages.images.sources import EMBEDDED, source_of
 from vitcompress.stages.teacher.config import TeacherConfig
 
@@ -222,42 +219,9 @@ def _teacher_precision(config: RunConfig, facts: Facts) -> Choice:
     return Choice("float32", f"the {where} does not multiply bfloat16 in hardware")
 
 
-def _target(config: RunConfig, facts: Facts) -> Choice:
-    """Decide what is exported; onnx comes first, since everything else is made of it."""
-    export = config.export
-    if export.target != "auto":
-        for wanted in export.engines:
-            targets.get(wanted).require()
-        return Choice(("onnx", *(one for one in export.target if one != "onnx")))
-    chosen, why = choose_flavour("auto")
-    engines = () if chosen == "none" else (chosen,)
-    return Choice(("onnx", *engines, "triton"), why)
-
-
-def _engine_precision(config: RunConfig, facts: Facts) -> Choice:
-    """Decide the engines' precisions; a UsageError is raised where one has no graph, or what to deploy is left out."""
-    export = config.export
-    wanted = export.engine_precisions
-    if lacking := [one for one in wanted if one not in export.precisions]:
-        raise UsageError(
-            f"export.engine_precision is {', '.join(wanted)}, but export.precision, {', '.join(export.precisions)}, "
-            f"has no {' and no '.join(lacking)} graph to build an engine of; add it there, or leave it out here."
-        )
-    if export.engines and export.deploy not in ("fastest", *wanted):
-        raise UsageError(
-            f"export.deploy is {export.deploy}, which is not among export.engine_precision, {', '.join(wanted)}; add "
-            "it there, or give fastest."
-        )
-    if export.engine_precision != "auto":
-        return Choice(wanted)
-    if export.precision != DEFAULT_PRECISIONS:
-        return Choice(wanted, "those of export.precision")
-    return Choice(wanted, "the one usually deployed" if export.deploy == "fastest" else "the one of export.deploy")
-
-
 EXPORT = (
-    Rule("export.target", _target, even_if_given=True),
-    Rule("export.engine_precision", _engine_precision, even_if_given=True, needs=("export.target",)),
+    Rule("export.target", export.target, even_if_given=True),
+    Rule("export.engine_precision", export.engine_precision, even_if_given=True, needs=("export.target",)),
     Rule("tools", checks.check_tools, even_if_given=True),
 )
 """What is exported: decided anew when a finished run is exported on another machine."""
