@@ -269,7 +269,7 @@ def _measured(
     accelerator = make_accelerator(context.device, precision=small.precision)
     with accelerator.autocast(), _Operators() as operators:
         terms = job.loss(job.model, *(part[:2].to(accelerator.device) for part in batch))
-        torch.stack(list(terms.values())).sum().backward()
+        accelerator.backward(torch.stack(list(terms.values())).sum())
     return {
         "images": data.train_images,
         "held_out": data.val_images,
