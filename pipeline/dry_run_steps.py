@@ -13,7 +13,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader
 
 from vitcompress.core.context import Context
-from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.records import StudentRecord, TeacherRecord
 from vitcompress.pipeline.preview import Preview
 from vitcompress.pipeline.teacher_cache import Kept, Pace, measure_reading
@@ -24,7 +23,6 @@ from vitcompress.stages.distill.job import Inputs, loaders_of, networks_of, requ
 from vitcompress.stages.distill.model import FrozenTeacher
 from vitcompress.stages.distill.pairs import teacher_layers
 from vitcompress.stages.images.loaders import train_loader, train_views
-from vitcompress.stages.images.normalize import normalized
 from vitcompress.stages.images.sources import StreamSplit, recorded_images
 from vitcompress.stages.teacher.config import TeacherConfig
 from vitcompress.stages.teacher.stage import InitialTeacher, fitting_job
@@ -179,7 +177,7 @@ def fitting(config: TeacherConfig, initial: InitialTeacher, teacher: TeacherReco
     loader = _loader(config, views, found)
     small = _for_measuring(config, 6.0 * teacher.cost.macs, found)
     job = fitting_job(small, initial.model, images, initial.preprocess, context)
-    batch = _first_images(loader, small, initial.preprocess)
+    batch = first_images(loader, int(small.batch_size))
     measured = _measured(job, small, batch, loader, found)
     in_order = isinstance(images.train, StreamSplit)
     return Training("teacher", config, teacher.epochs, in_order=in_order, **measured)
@@ -202,7 +200,7 @@ def learning(
         require_random_access(config, data_config, images)
     views = train_views(images.train, config.augmentation, student.preprocess, context.seed)
     loader = _loader(config, views, found, config.views)
-    batch = _first_images(loader, small, student.preprocess)
+    batch = first_images(loader, int(small.batch_size))
     in_order, kept = isinstance(images.train, StreamSplit), None
     if live is not None and not in_order and not (config.augmentation.mixup or config.augmentation.cutmix):
         kept = _kept(config, live, teacher_layers(networks.pairs), batch[0], len(images.train), found)
@@ -226,12 +224,6 @@ def _for_measuring(config: Any, operations: float, found: Preview) -> Any:
     most = max(_FEWEST, int(_BUDGET_SECONDS * RATE[found.context.device] / (images * operations)))
     batch = per_pass if per_pass <= most else 1 << (most.bit_length() - 1)
     return config.model_copy(update={"batch_size": batch, "accumulation": 1, "warmup_epochs": 0.0, "compile": "off"})
-
-
-def _first_images(loader: DataLoader[Any], small: TrainingConfig, preprocess: PreprocessSpec) -> list[Tensor]:
-    """Return a batch of images, normalised, and labels."""
-    images, *others = first_images(loader, int(small.batch_size))
-    return [normalized(preprocess, images), *others]
 
 
 def _answers(teacher: FrozenTeacher, images: Tensor, context: Context) -> list[Tensor]:
@@ -277,7 +269,7 @@ def _measured(
     accelerator = make_accelerator(context.device, precision=small.precision)
     with accelerator.autocast(), _Operators() as operators:
         terms = job.loss(job.model, *(part[:2].to(accelerator.device) for part in batch))
-        torch.stack(list(terms.values())).sum().backward()  # type: ignore[no-untyped-call]
+        accelerator.backward(torch.stack(list(terms.values())).sum())
     return {
         "images": data.train_images,
         "held_out": data.val_images,

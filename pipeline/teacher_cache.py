@@ -54,7 +54,7 @@ class Kept:
         return tuple(part for part in self.parts if part.name == "logits")
 
     def bytes_of(self, views: int, parts: tuple[Part, ...]) -> int:
-        """Return the bytes of disk that so many views of every image take at most, by the layout of the files."""
+        """Return at most the bytes of disk that so many views of every image take, by the layout of the files."""
         store = Store(self.folder, {}, parts, images=self.images, views=views)  # touches no file
         return sum(store.rows * part.row_bytes + store.chunks * HEADER_BYTES for part in parts)
 

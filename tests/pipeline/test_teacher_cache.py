@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,16 @@ def test_the_bytes_are_those_of_the_files_that_a_run_writes(tmp_path: Path) -> N
     assert written <= told < written + HEADER_BYTES * store.chunks * len(PARTS)
     assert told > 2 * 50 * kept().row_bytes == 100 * (2 * 10 + 4 + 2 * 24 * 16 + 4)
     assert kept().bytes_of(2, kept().logits) < told
+
+
+def test_at_imagenets_size_a_tap_takes_most(tmp_path: Path) -> None:
+    """Figures of docs/cache.md: CaiT-S24, one tap."""
+    parts = (Part(name="logits", shape=(1000,)), Part(name="tap-23", shape=(384, 14, 14)))
+    found = replace(kept(tmp_path, images=1_281_167), parts=parts)
+    assert found.row_bytes == 2_004 + 150_532
+    assert [round(found.bytes_of(1, each) / 1e9, 1) for each in (parts, found.logits)] == [195.4, 2.6]
+    (_, one, *_) = cache_rows(found, [Pace(1.0, 0.5, 1.0)], 300, 1, chosen=0)
+    assert (one.views, one.refusal) == (1, "over max_gb 1")
 
 
 def test_what_a_run_would_refuse_is_told(tmp_path: Path) -> None:
