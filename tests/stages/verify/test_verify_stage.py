@@ -274,7 +274,7 @@ def compiled(inputs: Inputs, context: Context, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(stage, "require_compiler", lambda *_: None)
     monkeypatch.setattr(stage, "keep_instruction_sets_apart", lambda: None)
     monkeypatch.setattr("torch.compile", compiler)
-    return stage.run(QUICKEST.model_copy(update={"teacher_reference": "compiled"}), inputs, context)
+    return stage.run(QUICK.model_copy(update={"teacher_reference": "compiled"}), inputs, context)
 
 
 def test_a_compiled_teacher_is_measured_where_it_was_asked_for(
@@ -287,11 +287,10 @@ def test_a_compiled_teacher_is_measured_where_it_was_asked_for(
         return lambda images: seen.append(len(images)) or network(images)
 
     record = compiled(inputs, module_context, monkeypatch, compiler)
-    assert seen[:2] == [1, 8]  # for the batch that is timed before anything is, then by the pass over all images
+    assert set(seen) == {1, 8}  # the batches that are timed; the last six of 30 images are padded
     (row,) = (one for one in record.accuracy if one.runtime == "torch-compiled")
     assert (row.model, row.top1, row.agreement) == ("teacher", record.accuracy[0].top1, 100.0)
-    (reference,) = record.teacher_references
-    assert [one.runtime for one in reference.among] == ["torch-compiled"]
+    assert [one.runtime for each in record.teacher_references for one in each.among] == ["torch-compiled"] * 2
     assert "torch-compiled opened once for all sessions" in record.latency_method
 
 
@@ -306,7 +305,7 @@ def test_a_teacher_that_torch_cannot_compile_leaves_the_rest_measured(
 
     record = compiled(inputs, module_context, monkeypatch, compiler)
     why = "the teacher was not measured compiled by torch; torch.compile failed (no kernel for this)"
-    assert [(one.teacher, one.reason) for one in record.teacher_references] == [(None, why)]
+    assert [(one.teacher, one.reason) for one in record.teacher_references] == [(None, why)] * 2
     assert {row.runtime for row in record.latency if row.p50_ms is not None} == {"torch", "onnx"}
 
 
