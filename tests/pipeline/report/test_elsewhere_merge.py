@@ -83,9 +83,7 @@ def test_every_number_of_another_machine_has_its_name_and_none_is_compared_with_
     report = reported(result(0.5))
     (there,) = report["machines"]
     assert {row["runtime"] for row in there["models"]} == {"onnx", "tensorrt-rtx"}
-    engine = next(
-        row for row in there["models"] if row["runtime"] == "tensorrt-rtx" and row["model"] != "teacher"
-    )
+    engine = next(row for row in there["models"] if row["runtime"] == "tensorrt-rtx" and row["model"] != "teacher")
     assert engine["top1"]["value"] == pytest.approx(91.8)
     text = markdown.render(report).split("### Measured on other machines")[1].split("### Notes")[0]
     rows = [line for line in text.splitlines() if line.startswith("| ") and "---" not in line]
