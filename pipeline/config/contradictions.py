@@ -52,7 +52,12 @@ def _control(config: RunConfig) -> Iterator[str]:
 
 
 def _splits(data: DataConfig) -> Iterator[str]:
-    """Only prefixed datasets have splits with names."""
+    """Only prefixed datasets have splits with names, and only shards are copied."""
+    if data.cache is not None and data.source.partition("/")[0].lower() != "wds":
+        yield (
+            f"data.cache is '{data.cache}', and data.source '{data.source}' has no shards to copy; it is for wds/NAME "
+            "with a URL as data.root. Leave it out."
+        )
     if source_of(data.source).named_splits:
         return
     for name, usual in zip(("train_split", "val_split"), DataConfig().splits, strict=True):

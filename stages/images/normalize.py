@@ -27,9 +27,9 @@ def normalized(spec: PreprocessSpec, images: Tensor) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _statistics(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return both as ``[3, 1, 1]``: copied to a device once, since a copy waits for all that the device has to do."""
-    ours = (torch.tensor(values, dtype=torch.float32, device=device)[:, None, None] for values in (mean, std))
-    return next(ours), next(ours)
+    """Return both as ``[3, 1, 1]``: copied to a device once, and without waiting for what it has to do."""
+    ours = (torch.tensor(values, dtype=torch.float32)[:, None, None] for values in (mean, std))
+    return next(ours).to(device, non_blocking=True), next(ours).to(device, non_blocking=True)
 
 
 class PixelErasing:

@@ -128,11 +128,12 @@ def _write_held_out(split: Any, folder: Path, advance: Callable[[], None]) -> It
     """Copy held-out files, or write held-out images as PNG files; yield path, class and bytes of each."""
     if _are_files(split):
         for key, label in split.items:
-            target = folder / key
+            name = printable(key)
+            target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(split.root / key, target)
             advance()
-            yield key, label, target.stat().st_size
+            yield name, label, target.stat().st_size
         return
     every = split if isinstance(split, StreamSplit) else (split[number] for number in range(len(split)))
     for number, (image, label) in enumerate(every):

@@ -42,11 +42,11 @@ class ListedSplit:
     """Returns the RGB image of a key. Loader processes receive it, so it must be picklable."""
     root: Path | None = None
     """Folder of the files; None where images are no files."""
+    prefix: str = ""
+    """Where ``root`` is in the source, such as ``train/``; part of the files' names in messages and records."""
     read: Callable[[Any], bytes | NDArray[np.uint8]] | None = None
     """Returns what the image of a key is decoded from (``Stored``); likewise picklable. None: only ``load`` can tell.
     An OSError is raised if it cannot be read."""
-    prefix: str = ""
-    """Where ``root`` is in the source, such as ``train/``; part of the files' names in messages and records."""
 
     def __len__(self) -> int:
         return len(self.items)

@@ -67,6 +67,12 @@ def test_only_prefixed_datasets_have_named_splits(folder: RunConfig, digits: Run
     assert (data.train_split, data.val_split) == ("training", "validation")
 
 
+def test_only_shards_are_copied_to_a_cache(folder: RunConfig) -> None:
+    with pytest.raises(UsageError, match="has no shards to copy"):
+        before_data(changed(folder, data={"cache": "/cache"}))
+    assert before_data(changed(folder, data={"source": "wds/some", "cache": "/cache"})).data.cache == "/cache"
+
+
 def test_negative_layers_count_from_the_end(digits: RunConfig) -> None:
     terms = [{"pairs": [[-1, -1], [0, 0]]}, {"kind": "mse", "weight": 0.0}]
     config = before_data(changed(digits, distill={"features": terms}))

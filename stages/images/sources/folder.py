@@ -87,7 +87,7 @@ def read_inside(root: Path, relative: str) -> bytes:
 
 def _split(root: Path, prefix: str, classes: Sequence[str], files: dict[str, list[str]]) -> ListedSplit:
     items = [(file, index) for index, name in enumerate(classes) for file in files.get(name, ())]
-    return ListedSplit(items, partial(open_inside, root), root, partial(read_inside, root), prefix)
+    return ListedSplit(items, partial(open_inside, root), root, prefix, partial(read_inside, root))
 
 
 def _require_folder(folder: Path) -> None:

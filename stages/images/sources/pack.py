@@ -79,7 +79,7 @@ class Pack(Source):
         return Images(
             found.classes,
             ListedSplit(items, train.image, read=train.pixels),
-            ListedSplit(held, partial(open_inside, held_root), held_root, partial(read_inside, held_root), "val/"),
+            ListedSplit(held, partial(open_inside, held_root), held_root, "val/", partial(read_inside, held_root)),
             found.split,
         )
 

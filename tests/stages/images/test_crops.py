@@ -159,3 +159,16 @@ def test_seeds_reach_the_noise_of_erased_pixels(digits_folder: Path) -> None:
 
     assert torch.equal(view(0), view(0))
     assert not torch.equal(view(0), view(1))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_normalises_to_the_same_bits_and_waits_for_nothing() -> None:
+    pixels = torch.randint(0, 256, (8, 32, 32, 3), dtype=torch.uint8)
+    there = pixels.cuda()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = normalized(SPEC, there)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(found.cpu(), normalized(SPEC, pixels))

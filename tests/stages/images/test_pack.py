@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,7 @@ def test_class_folders_are_held_out_of_as_in_a_run(digits_folder: Path, tmp_path
 def test_every_kind_of_file_is_packed_as_it_is_read(tmp_path: Path) -> None:
     for name in ("train/a", "train/b", "val/a"):
         write_nasty(tmp_path / "source" / name)
+        shutil.copy(tmp_path / "source" / name / "mode-L.png", tmp_path / "source" / name / os.fsdecode(b"\xff\n.png"))
     folder = vc.pack(
         tmp_path / "source",
         tmp_path / "pack",
