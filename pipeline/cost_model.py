@@ -1,9 +1,9 @@
 """Hours of a run's trainings on machines that are not here: ``compress run --dry-run --on 8xH100``.
 
-A model, not a measurement. A step takes as long as the slower of the networks' arithmetic and the loader, which run
-beside each other, and then the exchange of gradients and the update of the weights; what it assumes is printed beside
-what it gives. ``benchmarks/scale.py`` compares it with trainings of 1, 2 and 4 processes, ``docs/scale.md`` has how far
-it is off.
+A model, not a measurement. A step takes as long as the slowest of the networks' arithmetic, the host that starts their
+operators and the loader, which run beside each other, and then the exchange of gradients and the update of the weights;
+what it assumes is printed beside what it gives. ``benchmarks/scale.py`` compares it with trainings of 1, 2 and 4
+processes; ``docs/scale.md`` has how far it is off.
 """
 
 from __future__ import annotations
@@ -348,4 +348,4 @@ def filling_of(training: Training, teacher: Cost, kept: Kept, views: int) -> Wor
 
 def _starting(training: Training, operators: int) -> float:
     """Return the seconds in which the host starts the operators of each pass of a step."""
-    return operators * training.config.accumulation * OPERATOR[str(training.config.compile)]
+    return operators * training.config.accumulation * OPERATOR["off" if training.config.compile == "off" else "on"]

@@ -252,7 +252,6 @@ def _kept(
         parts,
         images,
         folder,
-        shared=bool(shared),
         max_bytes=config.cache.max_gb * 1e9,
         operators=operators.count,
         answering=measure_forward(teacher, batch, accelerator),

@@ -31,8 +31,6 @@ class Kept:
     images: int
     folder: Path
     """Where they would be."""
-    shared: bool
-    """Whether it is ``distill.cache.folder``, which may hold them already."""
     max_bytes: float
     """That the config allows."""
     operators: int

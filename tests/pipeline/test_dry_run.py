@@ -146,7 +146,7 @@ def test_views_are_answered_once_and_the_steps_do_without_the_teacher() -> None:
 
 
 def test_the_pace_with_and_without_the_teacher_differs_by_its_answers_alone() -> None:
-    kept = Kept((), 10_000, Path(), False, 1.0, 0, answering=0.1, reading=0.02)
+    kept = Kept((), 10_000, Path(), 1.0, 0, answering=0.1, reading=0.02)
     live = long_training()
     cached = replace(live, line=StepLine(StepCost(8, 1.2, None), StepCost(16, 2.4, None)), reading=0.02)
     measured, derived = live.pace(kept, live=True), cached.pace(kept, live=False)
