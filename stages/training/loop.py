@@ -217,12 +217,12 @@ class Training(TrainingState):
         Nothing in here waits for the device, but the measuring of terms now and then.
         """
         progress = self.progress
-        images = self.accelerator.laid_out(images)
         if self.config.compile == "graphs":
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
         if self.job.mix is not None:
             with seeded(self.context.seed, progress.epoch, progress.batches, self.accelerator.process_index):
                 images, labels = self.job.mix(images, labels)
+        images = self.accelerator.laid_out(images)  # after mixing, which also makes floats of 8-bit pixels
         with self.accelerator.accumulate(self.model):
             self.scheduler.step_update(progress.steps)
             with self.accelerator.autocast():
