@@ -53,7 +53,8 @@ class TrainingConfig(Record):
     at most about a tenth of the training."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """What the training computes in and is evaluated in; weights and optimizer are float32 in any case. auto: bfloat16
-    on a GPU that has it, and on a CPU with AMX unless the geometry is reduced; else float32."""
+    on a GPU that has it, and on a CPU with AMX unless the geometry is reduced; else float32. What stays float32 a GPU
+    multiplies as TF32 while it trains."""
     precision_reason: str = ""
     """Why `precision` is what it is; written when `auto` is decided, not meant to be set."""
     compile: Literal["auto", "on", "off", "graphs"] = "auto"

@@ -39,7 +39,7 @@ from vitcompress.stages.training.readings import Readings
 from vitcompress.stages.training.terms import Terms
 
 _READ_SECONDS = 2.0
-"""Between two readings of what steps gave, at most (but one step)."""
+"""Between two readings of what steps gave, at most, or one step where that takes longer."""
 
 
 def train(
