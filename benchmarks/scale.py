@@ -1,13 +1,15 @@
 """The cost model of `compress run --dry-run --on` against trainings of 1, 2 and 4 processes on this machine.
 
-    python benchmarks/scale.py            # about 4 minutes on 2 cores: the table of docs/scale.md
+    python benchmarks/scale.py --out benchmarks/results/scale.md       # about 4 minutes on 2 quiet cores
 
 Three small distillations, each long in another part of a step: the networks, the exchange of gradients, the loader. The
-processes measure every part alone, all of them at once, as they share the cores in a training: the networks forward and
-backward, the loader, a copy in memory, an all-reduce of 4 bytes and one of 25 MiB. A `Card` made of these numbers goes
-through the model's own formulas. Then the same processes train, and the seconds of their steps are read from
-metrics.jsonl. Every process has one thread: operators as small as these gain nothing from more. Pictures are loaded by
-one process beside each; one of digits costs nearly nothing.
+processes train, and before and after every epoch they measure each part alone, all of them at once, as they share the
+cores in a training: the networks forward and backward, the loader, a copy in memory, an all-reduce of 4 bytes and one
+of 25 MiB. A `Card` made of these numbers goes through the model's own formulas, and is compared with the epoch between
+them, whose seconds are read from metrics.jsonl: what else the machine does is in both.
+
+Every process has one thread: operators as small as these gain nothing from more. Pictures are loaded by one process
+beside each; a training process loads its digits itself.
 """
 
 from __future__ import annotations
@@ -51,18 +53,19 @@ from vitcompress.stages.images.config import AugmentConfig, DataConfig
 from vitcompress.stages.images.loaders import train_views
 from vitcompress.stages.images.sources import open_images
 from vitcompress.stages.models.build import cost_of
+from vitcompress.stages.training.callbacks.callback import Callback
 from vitcompress.stages.training.device import make_accelerator
-from vitcompress.stages.training.job import Job
+from vitcompress.stages.training.job import Job, TrainingState
 from vitcompress.stages.training.loop import train
 from vitcompress.stages.training.measure import first_images, measure_loading
 
 HALF = (0.5, 0.5, 0.5)
 PLAIN = AugmentConfig(crop_scale=(0.8, 1.0), hflip=0.0, auto_augment=None, color_jitter=0.0, random_erasing=0.0)
 PROCESSES = (1, 2, 4)
-EPOCHS, STEPS = 5, 8
+EPOCHS, STEPS = 6, 6
 """Of each training, and of each epoch; the first epoch is not counted."""
-REPEATS = 5
-LOADING_SECONDS = 1.0
+REPEATS = 3
+LOADING_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -182,43 +185,54 @@ def measured(small: Small, pictures: Path, folder: Path, processes: int) -> dict
         augment=AUGMENT if small.pictures else PLAIN,
     )
     job, work = job_of(small, config, pictures, context)
-    share = small.batch // processes
-    batch = first_images(job.train, share)
+    other, _ = job_of(small, config, pictures, context)  # measured in between, and so not wrapped for the exchange
+    batch = first_images(other.train, small.batch // processes)
 
     def networks() -> None:
-        torch.stack(list(job.loss(job.model, *batch).values())).sum().backward()
-        for parameter in job.model.parameters():
+        torch.stack(list(other.loss(other.model, *batch).values())).sum().backward()
+        for parameter in other.model.parameters():
             parameter.grad = None
 
-    def parts() -> tuple[float, float]:
-        computing = seconds_of(networks)
+    def parts() -> dict[str, float]:
+        found = {"computing": seconds_of(networks), **machine_here(processes)}
         together()
-        return computing, mean_of(measure_loading(job.train, LOADING_SECONDS))
+        return {**found, "loaded": mean_of(measure_loading(other.train, LOADING_SECONDS))}
 
-    before = parts()
-    train(job, config, EPOCHS, context)
-    computing, loaded = map(statistics.mean, zip(before, parts(), strict=True))  # other work on the machine may change
-    taken = [line["seconds"] for line in run.metrics()]
+    between = Between(parts)
+    train(job, config, EPOCHS, context, [between])
     return {
         "work": vars(work),
         "shares_cores": workers == 0 or processes * (1 + workers) > usable_cores(),
-        "computing": computing,
-        "loaded": loaded,
-        "epochs": [after - before for before, after in pairwise(taken)],
+        "parts": between.found,
+        "epochs": [after - before for before, after in pairwise([0.0, *(line["seconds"] for line in run.metrics())])],
     }
+
+
+class Between(Callback):
+    """Measures before the first epoch and after every one."""
+
+    def __init__(self, measure: Callable[[], dict[str, float]]) -> None:
+        self.measure, self.found = measure, list[dict[str, float]]()
+
+    def start(self, training: TrainingState) -> None:
+        """Measure."""
+        self.found.append(self.measure())
+
+    def after_epoch(self, training: TrainingState, pace: Any, found: Any) -> None:
+        """Measure."""
+        self.found.append(self.measure())
 
 
 def as_process(folder: Path, processes: int) -> None:
     """Measure and train as one of the processes; the first writes what was found."""
     make_accelerator("cpu")  # forms the group
     torch.set_num_threads(1)
-    here = machine_here(processes)
     found = [measured(small, folder / "pictures", folder, processes) for small in TRAININGS]
     if rank() == 0:
-        (folder / f"found-{processes}.json").write_text(json.dumps({"machine": here, "trainings": found}))
+        (folder / f"found-{processes}.json").write_text(json.dumps(found))
 
 
-def launched(folder: Path, processes: int) -> dict[str, Any]:
+def launched(folder: Path, processes: int) -> list[dict[str, Any]]:
     """What the processes found."""
     start = [sys.executable]
     if processes > 1:
@@ -229,28 +243,30 @@ def launched(folder: Path, processes: int) -> dict[str, Any]:
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(f"{processes} processes: {done.stderr[-3000:]}")
-    return dict(json.loads((folder / f"found-{processes}.json").read_text()))
+    return list(json.loads((folder / f"found-{processes}.json").read_text()))
 
 
-def predicted(machine: dict[str, float], training: dict[str, Any], processes: int) -> Estimate:
+def predicted(training: dict[str, Any], parts: dict[str, float], processes: int) -> Estimate:
     """By the model's formulas, on a card that is one process's share of this machine."""
     cores = usable_cores() / processes
-    work = Work(**{**training["work"], "loaded": training["loaded"] / cores})
-    rate = work.batch / processes * work.flops / training["computing"]
-    card = Card("here", rate, 0, **machine, shares_cores=training["shares_cores"])
+    work = Work(**{**training["work"], "loaded": parts["loaded"] / cores})
+    rate = work.batch / processes * work.flops / parts["computing"]
+    about = {name: parts[name] for name in ("bandwidth", "link", "hop")}
+    card = Card("here", rate, 0, **about, shares_cores=training["shares_cores"])
     return estimate(work, Cluster(1, processes, card), fraction=1.0, cores=cores)
 
 
-def row(machine: dict[str, float], training: dict[str, Any], processes: int) -> str:
-    """A line of the table, milliseconds."""
-    one = predicted(machine, training, processes)
-    steps = one.work.images // one.work.batch
-    taken = sorted(seconds / steps for seconds in training["epochs"])
-    middle = statistics.median(taken)
-    parts = (one.computing, one.loading, one.updating, one.exchanging, one.step_seconds)
-    shown = " | ".join(f"{1000 * part:.1f}" for part in parts)
-    spread = f"{1000 * middle:.1f} ({1000 * taken[0]:.1f} to {1000 * taken[-1]:.1f})"
-    return f"| {one.work.name} | {processes} | {shown} | {spread} | {middle / one.step_seconds:.2f} |"
+def row(training: dict[str, Any], processes: int) -> str:
+    """A line of the table, milliseconds; an epoch's prediction is the mean of those before and after it."""
+    every = [predicted(training, parts, processes) for parts in training["parts"]]
+    taken = [seconds / STEPS for seconds in training["epochs"]][1:]
+    foretold = [(before.step_seconds + after.step_seconds) / 2 for before, after in pairwise(every)][1:]
+    ratios = sorted(one / other for one, other in zip(taken, foretold, strict=True))
+    names = ("computing", "loading", "updating", "exchanging")
+    figures = [*([getattr(one, name) for one in every] for name in names), foretold, taken]
+    shown = " | ".join(f"{1000 * statistics.median(figure):.1f}" for figure in figures)
+    spread = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+    return f"| {every[0].work.name} | {processes} | {shown} | {spread} |"
 
 
 @click.command(help=__doc__)
@@ -270,7 +286,7 @@ def main(processes: tuple[int, ...], out: Path | None, folder: Path | None) -> N
         write_jpegs(Path(name) / "pictures", TRAININGS[-1].pictures)
         for count in processes:
             found = launched(Path(name), count)
-            lines += [row(found["machine"], training, count) for training in found["trainings"]]
+            lines += [row(training, count) for training in found]
             print("\n".join(lines[-len(TRAININGS) :]), flush=True)
     lines += [
         "",
