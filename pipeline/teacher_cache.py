@@ -14,7 +14,6 @@ from typing import NamedTuple
 import torch
 
 from vitcompress.core.errors import UsageError
-from vitcompress.core.words import size
 from vitcompress.stages.distill.cache.chunks import HEADER_BYTES, Part
 from vitcompress.stages.distill.cache.store import Store
 
@@ -56,12 +55,14 @@ class Kept:
         store = Store(self.folder, {}, parts, images=self.images, views=views)  # touches no file
         return sum(store.rows * part.row_bytes + store.chunks * HEADER_BYTES for part in parts)
 
+    @property
+    def free(self) -> int:
+        """Bytes of its disk."""
+        return shutil.disk_usage(existing(self.folder)).free
+
     def refusal(self, need: int) -> str:
         """Return why a run would refuse to keep so many bytes; empty where it would not."""
-        free = shutil.disk_usage(existing(self.folder)).free
-        if need > self.max_bytes:
-            return f"over max_gb {self.max_bytes / 1e9:g}"
-        return f"{size(free)} free" if need > free else ""
+        return "max_gb" if need > self.max_bytes else "disk" if need > self.free else ""
 
 
 class Pace(NamedTuple):

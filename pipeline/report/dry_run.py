@@ -61,7 +61,8 @@ def tables(found: DryRun) -> RenderableType:
         pace = _student(found).pace(found.kept, live=not found.config.distill.views)
         parts.append(_cache(found, found.kept, [pace], _on_disk(found.kept, pace)))
         told = "distill.views=K shows the student K fixed views of an image in turn, not a new one in every epoch."
-        parts.append(Text(told))
+        room = f"It may take {size(found.kept.max_bytes)} (distill.cache.max_gb); {size(found.kept.free)} are free."
+        parts.append(Text(f"{told} {room}"))
     elif found.config.distill.asks_teacher:
         why = "a stream" if _student(found).in_order else "images that are mixed (mixup, cutmix)"
         parts.append(Text(f"Teacher cache: none; what a teacher says of {why} cannot be kept."))
@@ -259,12 +260,14 @@ def _faster_from(row: CacheRow) -> str:
 
 
 CACHE = (
-    Column("distill.views", lambda row: f"{row.views:,}" if row.views else "0: live", shown=Output.TERMINAL),
+    Column("views", lambda row: f"{row.views:,}" if row.views else "0: live", shown=Output.TERMINAL),
     Column("disk", lambda row: size(row.bytes) if row.views else "-", shown=Output.TERMINAL),
     Column(
         "logits only", lambda row: "-" if row.logits_bytes is None else size(row.logits_bytes), shown=Output.TERMINAL
     ),
-    Column("fits", lambda row: row.refusal or ("yes" if row.views else "-"), shown=Output.TERMINAL),
+    Column(
+        "fits", lambda row: f"no: {row.refusal}" if row.refusal else "yes" if row.views else "-", shown=Output.TERMINAL
+    ),
     _durations(attrgetter("filling"), "to fill"),
     _durations(attrgetter("training"), "all steps"),
     _durations(lambda row: tuple(map(sum, zip(row.filling, row.training, strict=True))), "both"),
