@@ -37,7 +37,7 @@ from torch.utils.data import Subset
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from code_version import code_version
-from loading import AUGMENT, write_jpegs
+from loading import SIZE, STRONG, write_jpegs
 
 from vitcompress.core.context import Context
 from vitcompress.core.machine import processor, usable_cores
@@ -185,7 +185,7 @@ def measured(small: Small, pictures: Path, folder: Path, processes: int) -> dict
         balance="fixed",
         compile="off",
         precision="float32",
-        augment=AUGMENT if small.pictures else PLAIN,
+        augment=STRONG if small.pictures else PLAIN,
     )
     job, work = job_of(small, config, pictures, context)
     other, _ = job_of(small, config, pictures, context)  # measured in between, and so not wrapped for the exchange
@@ -286,7 +286,7 @@ def main(processes: tuple[int, ...], out: Path | None, folder: Path | None) -> N
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     with tempfile.TemporaryDirectory() as name:
-        write_jpegs(Path(name) / "pictures", TRAININGS[-1].pictures)
+        write_jpegs(Path(name) / "pictures", TRAININGS[-1].pictures, (SIZE, SIZE))
         for count in processes:
             found = launched(Path(name), count)
             lines += [row(training, count) for training in found]

@@ -35,7 +35,7 @@ def test_nothing_but_the_package_is_at_the_top(wheel: zipfile.ZipFile) -> None:
 
 
 def test_every_file_of_the_package_is_in_it(wheel: zipfile.ZipFile) -> None:
-    suffixes = {".py", ".yaml", ".html", ".css", ".js", ".jinja", ".md", ".xml", ".typed"}
+    suffixes = {".py", ".yaml", ".html", ".css", ".js", ".jinja", ".md", ".xml", ".typed", ".json"}
     ours = {
         ("" if folder == "vitcompress" else "vitcompress/") + path.relative_to(ROOT).as_posix()
         for folder in FOLDERS
