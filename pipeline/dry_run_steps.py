@@ -133,14 +133,17 @@ class Training:
     def pace(self, kept: Kept, live: bool) -> Pace:
         """Return seconds of an epoch with the teacher live and with its answers kept, and of filling one view.
 
-        The steps were measured with the teacher ``live`` or without it; the other is that, more or less by its answers.
+        The steps were measured with the teacher ``live`` or without it. The other follows from the teacher's share of a
+        live step at the batch that both were measured at: a forward pass takes no more than its share of the
+        operations, so that a disturbed measurement does not leave nothing for the student.
         """
-        batch = self.per_pass
-        steps, answers = self.line.seconds(batch), kept.answering * batch
-        with_teacher = steps if live else steps + answers
-        without = max(0.0, steps - answers) if live else steps
+        batch, measured = self.per_pass, self.line.large
+        answers = kept.answering * measured.images
+        share = min(answers / (measured.seconds if live else measured.seconds + answers), kept.operations_share)
+        steps = self.line.seconds(batch)
+        with_teacher, without = (steps, steps * (1 - share)) if live else (steps / (1 - share), steps)
         reading = (kept.reading or 0.0) / max(1, self.workers)
-        each = self._with_loading(kept.answering, 1.0)
+        each = self._with_loading((with_teacher - without) / batch, 1.0)
         return Pace(
             live=self.passes_per_epoch * self._with_loading(with_teacher, batch),
             cached=self.passes_per_epoch * self._with_loading(without, batch, reading),
@@ -203,7 +206,9 @@ def learning(
     batch = first_images(loader, int(small.batch_size))
     in_order, kept = isinstance(images.train, StreamSplit), None
     if live is not None and not in_order and not (config.augmentation.mixup or config.augmentation.cutmix):
-        kept = _kept(config, live, teacher_layers(networks.pairs), batch[0], len(images.train), found)
+        ours, theirs = 3 * student.cost.macs, teacher.cost.macs
+        share = theirs / (ours + theirs)
+        kept = _kept(config, live, teacher_layers(networks.pairs), batch[0], len(images.train), share, found)
     if live is not None and config.views:
         batch = [*batch, *_answers(live, batch[0], context)]
         networks = replace(networks, teacher=None)
@@ -235,11 +240,17 @@ def _answers(teacher: FrozenTeacher, images: Tensor, context: Context) -> list[T
 
 
 def _kept(
-    config: DistillConfig, teacher: FrozenTeacher, layers: tuple[int, ...], batch: Tensor, images: int, found: Preview
+    config: DistillConfig,
+    teacher: FrozenTeacher,
+    layers: tuple[int, ...],
+    batch: Tensor,
+    images: int,
+    share: float,
+    found: Preview,
 ) -> Kept:
     """Return what keeping the teacher's answers takes; a UsageError is raised where views are asked for without room.
 
-    Its time is measured on ``batch``, the disk's with a few files that are removed.
+    Its time is measured on ``batch``, the disk's with a few files that are removed; ``share`` is ``operations_share``.
     """
     accelerator = make_accelerator(found.context.device)
     with accelerator.autocast(), _Operators() as operators:
@@ -254,6 +265,7 @@ def _kept(
         folder,
         max_bytes=config.cache.max_gb * 1e9,
         operators=operators.count,
+        operations_share=share,
         answering=measure_forward(teacher, batch, accelerator),
         reading=measure_reading(parts, images, folder),
     )

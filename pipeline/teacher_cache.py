@@ -34,8 +34,10 @@ class Kept:
     """That the config allows."""
     operators: int
     """That a pass of the teacher starts, whatever the images."""
+    operations_share: float
+    """The teacher's part of the operations of a step with it, 0 to 1: a forward pass against three of the student's."""
     answering: float
-    """Seconds an image of the teacher, in one process here."""
+    """Seconds an image of the teacher, in one process here, at the batch that steps are measured at."""
     reading: float | None
     """Seconds in which one process here reads what it said of an image from ``folder``'s disk; None where it could not
     be measured."""

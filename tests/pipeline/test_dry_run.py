@@ -140,13 +140,14 @@ def test_views_are_answered_once_and_the_steps_do_without_the_teacher() -> None:
     assert found.kept.row_bytes == 2 * 10 + 4, "ten logits in half precision, and their scale"
     student = found.trainings[-1]
     assert found.kept.operators > 0 < student.operators
-    filling = 2 * IMAGES * (found.kept.answering + 1 / student.loading)
+    filling = 2 * student.pace(found.kept, live=False).filling
+    assert filling > 2 * IMAGES / student.loading
     assert total_seconds(found) == pytest.approx(sum(training.seconds for training in found.trainings) + filling)
     assert "24 bytes for a view of an image (logits)" in shown(found)
 
 
 def test_the_pace_with_and_without_the_teacher_differs_by_its_answers_alone() -> None:
-    kept = Kept((), 10_000, Path(), 1.0, 0, answering=0.1, reading=0.02)
+    kept = Kept((), 10_000, Path(), 1.0, 0, operations_share=0.7, answering=0.1, reading=0.02)
     live = long_training()
     cached = replace(live, line=StepLine(StepCost(8, 1.2, None), StepCost(16, 2.4, None)), reading=0.02)
     measured, derived = live.pace(kept, live=True), cached.pace(kept, live=False)
@@ -156,6 +157,8 @@ def test_the_pace_with_and_without_the_teacher_differs_by_its_answers_alone() ->
     assert measured.cached == pytest.approx(batches * (4.0 - 16 * 0.1 + loading + 16 * 0.02 / 2)), "two loaders read"
     assert measured.filling == pytest.approx(10_000 * (0.1 + 1 / 100))
     assert cached.pass_seconds == pytest.approx(measured.cached / batches)
+    disturbed = live.pace(replace(kept, answering=1.0), live=True)
+    assert disturbed.cached == pytest.approx(batches * (0.3 * 4.0 + loading + 16 * 0.02 / 2)), "the student is not free"
 
 
 class Stream(IterableDataset[Any]):

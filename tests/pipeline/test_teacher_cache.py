@@ -20,7 +20,7 @@ PARTS = (Part(name="logits", shape=(10,)), Part(name="tap-11", shape=(24, 4, 4))
 
 
 def kept(folder: Path = Path("/"), images: int = 50, max_bytes: float = 1e9) -> Kept:
-    return Kept(PARTS, images, folder, max_bytes, 0, answering=0.1, reading=None)
+    return Kept(PARTS, images, folder, max_bytes, 0, operations_share=0.7, answering=0.1, reading=None)
 
 
 def test_the_bytes_are_those_of_the_files_that_a_run_writes(tmp_path: Path) -> None:
