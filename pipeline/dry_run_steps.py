@@ -23,6 +23,7 @@ from vitcompress.stages.distill.job import Inputs, loaders_of, networks_of, requ
 from vitcompress.stages.distill.model import FrozenTeacher
 from vitcompress.stages.distill.pairs import teacher_layers
 from vitcompress.stages.images.loaders import train_loader, train_views
+from vitcompress.stages.images.normalize import normalized
 from vitcompress.stages.images.sources import StreamSplit, recorded_images
 from vitcompress.stages.teacher.config import TeacherConfig
 from vitcompress.stages.teacher.stage import InitialTeacher, fitting_job
@@ -201,11 +202,12 @@ def learning(
     views = train_views(images.train, config.augmentation, student.preprocess, context.seed)
     loader = _loader(config, views, found, config.views)
     batch = first_images(loader, int(small.batch_size))
+    given = normalized(student.preprocess, batch[0])
     in_order, kept = isinstance(images.train, StreamSplit), None
     if live is not None and not in_order and not (config.augmentation.mixup or config.augmentation.cutmix):
-        kept = _kept(config, live, teacher_layers(networks.pairs), batch[0], len(images.train), found)
+        kept = _kept(config, live, teacher_layers(networks.pairs), given, len(images.train), found)
     if live is not None and config.views:
-        batch = [*batch, *_answers(live, batch[0], context)]
+        batch = [*batch, *_answers(live, given, context)]
         networks = replace(networks, teacher=None)
     loaders = loaders_of(small, views, images, student.preprocess, context)
     job = student_job(small, networks, loaders, context)
@@ -266,8 +268,10 @@ def _measured(
     context, data = found.context, found.data
     line = measure_line(job, small, context, batch, _STEPS)
     accelerator = make_accelerator(context.device, precision=small.precision)
+    images = normalized(job.mix.spec, batch[0]) if job.mix else batch[0]  # without mixing, which takes no time
+    parts = [part[:2].to(accelerator.device) for part in (images, *batch[1:])]
     with accelerator.autocast(), _Operators() as operators:
-        terms = job.loss(job.model, *(part[:2].to(accelerator.device) for part in batch))
+        terms = job.loss(job.model, *parts)
         accelerator.backward(torch.stack(list(terms.values())).sum())
     return {
         "images": data.train_images,
@@ -277,7 +281,7 @@ def _measured(
         "loading": measure_loading(loader, _LOADING_SECONDS),
         "workers": context.workers,
         "shares_cores": found.shares_cores,
-        "evaluating": measure_forward(job.network(job.model).eval(), batch[0][: line.large.images], accelerator),
+        "evaluating": measure_forward(job.network(job.model).eval(), images[: line.large.images], accelerator),
         "precision": small.precision,
         "operators": operators.count,
     }

@@ -168,7 +168,7 @@ class Training(TrainingState):
         found = from_main(find_checkpoint(self.job.folder.resolve(), self.job.fingerprint))
         if found is not None:
             path, self.progress = found
-            self.saved = (self.progress.steps, self.progress.batches)
+            self.saved, self.steps_read = (self.progress.steps, self.progress.batches), self.progress.steps
             try:
                 self.accelerator.load_state(str(path))
             except (OSError, RuntimeError, ValueError, KeyError, EOFError, UnpicklingError, SafetensorError) as error:
