@@ -27,7 +27,7 @@ from vitcompress.core.files import inside, sha256_of
 from vitcompress.core.images import as_rgb, open_image
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.stages.images.held_out import HeldOutBatch, files_root, prepared
-from vitcompress.stages.images.splits import StreamSplit, printable
+from vitcompress.stages.images.splits import StreamSplit, evenly_spread, printable
 
 LARGEST_ZIP = 256 << 20
 """Bytes of all images as PNG, above which they do not travel."""
@@ -181,6 +181,5 @@ def batches(
 
 def sample(images: Listed, open_one: Opener, spec: PreprocessSpec, count: int) -> NDArray[Any]:
     """Return the input of up to ``count`` images, evenly spread, as ``loaders.sample`` does."""
-    total = len(images.images)
-    positions = np.unique(np.linspace(0, total - 1, min(count, total)).astype(int))
-    return np.stack([spec.apply(open_one(int(position))) for position in positions])
+    positions = evenly_spread(len(images.images), count)
+    return np.stack([spec.apply(open_one(position)) for position in positions])

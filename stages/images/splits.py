@@ -161,6 +161,11 @@ class Images:
                     yield File(split.root / key, printable(f"{split.prefix}{key}"), label, held_out)
 
 
+def evenly_spread(total: int, count: int) -> list[int]:
+    """Return up to ``count`` positions among ``total``, the first and the last among them."""
+    return [int(position) for position in np.unique(np.linspace(0, total - 1, min(count, total)).astype(int))]
+
+
 def printable(name: str) -> str:
     """Return a path with escapes for letters that are not UTF-8, so that it can go into JSON and HTML."""
     return os.fsencode(name).decode(errors="backslashreplace")
