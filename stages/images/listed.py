@@ -32,7 +32,7 @@ from vitcompress.stages.images.splits import StreamSplit, evenly_spread, printab
 LARGEST_ZIP = 256 << 20
 """Bytes of all images as PNG, above which they do not travel."""
 _SAMPLED = 64
-"""Images by which it is reckoned whether all of them are too large."""
+"""Images from whose size it is estimated whether all of them are too large."""
 Opener = Callable[[int], Image.Image]
 """Returns the RGB image at a position of the list."""
 
@@ -134,7 +134,8 @@ def listed(split: Any, labels: NDArray[np.integer[Any]], pixels: Sequence[str]) 
 def write_zip(split: Any, path: Path) -> str:
     """Write every image of a split whose images are no files as lossless PNG, by its name in the list.
 
-    Returns why there is no file: all together they would have more than ``LARGEST_ZIP`` bytes; empty where there is.
+    Return the reason where no file is written, because all images would have more than ``LARGEST_ZIP`` bytes; else
+    an empty text.
     """
     count, size = len(split), 0
     path.parent.mkdir(parents=True, exist_ok=True)
