@@ -22,7 +22,8 @@ def run(config: ExportConfig, inputs: Inputs, context: Context) -> ExportRecord:
     """Return ONNX graphs of teacher and student in fp32; of the deployed one, every precision and engine asked for.
 
     The record also has the teacher's graphs and engines, which the student's are compared with. These are made once,
-    and reused while their inputs stay the same. A reduced precision or an engine that cannot be made is told with its reason; what was made stays.
+    and reused while their inputs stay the same. A reduced precision or an engine that cannot be made is recorded with
+    its reason; what was made stays.
 
     A ResultError is raised where a graph cannot be exported or disagrees with torch, or the fold is less exact than
     asked; an EnvironmentLacksError where this machine cannot build a target that was asked for by name.
