@@ -69,7 +69,7 @@ class Training:
     reading: float = 0.0
     """Seconds in which one loader reads what was kept of the teacher's answers to an image; 0 where nothing is."""
     operators: int = 0
-    """That a forward and a backward pass start, whatever the images; views of tensors are none."""
+    """Operators that a forward and a backward pass start, for any number of images; views of tensors do not count."""
     in_order: bool = False
     """Whether its images are a stream, which one loader of one process reads."""
 

@@ -5,8 +5,8 @@
 2. An int8 or fp8 artifact that is not faster than every wider precision of its runtime stays out, where both were
    measured. Faster: by 1 % or more with the whole 95 % interval of the ratio of the two times at batch 1, taken session
    by session, in which both were timed side by side.
-3. Recommended is, from fp32 on, whatever is faster in that sense. Of several engines that nothing measured: fp16, which
-   halves the file, else the widest; the speed of int8 is unknown.
+3. From fp32 on, an artifact is recommended if it is faster in that sense than the one recommended before. Of several
+   engines that were not measured, it is fp16, which halves the file, else the widest; the speed of int8 is unknown.
 """
 
 from __future__ import annotations

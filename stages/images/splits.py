@@ -45,8 +45,8 @@ class ListedSplit:
     prefix: str = ""
     """Where ``root`` is in the source, such as ``train/``; part of the files' names in messages and records."""
     read: Callable[[Any], bytes | NDArray[np.uint8]] | None = None
-    """Returns what the image of a key is decoded from (``Stored``); likewise picklable. None: only ``load`` can tell.
-    An OSError is raised if it cannot be read."""
+    """Returns what the image of a key is decoded from (``Stored``); it must be picklable too. None: there is
+    only ``load``. An OSError is raised if it cannot be read."""
 
     def __len__(self) -> int:
         return len(self.items)
