@@ -110,7 +110,9 @@ def _fastest(
         return kept[0], "the only engine that was built; it was not measured here"
     if runtime != "onnx" and not set(kept) <= times.keys():
         best: Precision = "fp16" if "fp16" in kept else kept[0]
-        return best, "no engine was measured here; fp16 halves the file, and what the others gain in time is unknown"
+        found = "not every engine was measured here" if times else "no engine was measured here"
+        why = "fp16 halves the file, and what the others gain" if best == "fp16" else "what a narrower one gains"
+        return best, f"{found}; {why} in time is unknown"
     best = kept[0]
     for one in kept[1:]:
         if {one, best} <= times.keys() and _faster(times[one], times[best]):
