@@ -76,7 +76,11 @@ MEANT = {
     r"throughput\..*\.samples": "rows without a time count their samples too",
     r"schema_version": "4",
     r"config\.export\.engine_precision.*": "engines have precisions of their own, fp16 by default",
-    r"config\.(verify\.teacher_reference|gates\.min_speedup_deployed)": "settings that are new",
+    r"config\.(verify\.teacher_reference|gates\.(min_speedup_deployed|max_joules))": "settings that are new",
+    r"config\.((teacher|distill)\.log_every|.*augment\.(backend|normalize_on)|data\.cache|export\.slim)": "the same",
+    r"history\..*\.skipped_steps": "steps that were not taken are counted",
+    r"latency\..*\.(card|gpu|gpu_method|gpu_p\d+_ms)": "what a GPU did is a record of its own",
+    r"held_out\..*|artifacts\.bundle\.files\..*": "what a bundle is judged with on another machine",
     r"headline\.(speedup_against|speedup_deployed\..*|deployed_teacher)": "which teacher, and today's",
     r"(models|graphs|latency)\..*\.speedup_(against|reason|deployed).*": "which teacher, and today's",
     r"teacher_references.*|artifacts\.teacher_(reduced|engines).*": "the teacher's graphs and engines to compare with",
@@ -110,7 +114,7 @@ def run(tree: Path, case: str, output: Path) -> None:
 def found_in(folder: Path) -> Found:
     """Read the run in ``folder``."""
     found = Found()
-    for path in sorted(folder.rglob("*.safetensors")):
+    for path in sorted(path for path in folder.rglob("*.safetensors") if path.stem != "logits"):
         # The name of a folder of snapshots is a digest of the training's settings.
         name = re.sub(r"snapshots/[0-9a-f]+/", "snapshots/", path.relative_to(folder).as_posix())
         found.weights[name] = hashlib.sha256(path.read_bytes()).hexdigest()

@@ -64,7 +64,7 @@ class GpuParts(Record):
     """One engine in the terms of trtexec's summary, each field the line of that name (docs/gpu-timing.md)."""
 
     enqueue: Spread
-    """Enqueue Time: for which the host is busy with queueing."""
+    """Enqueue Time: how long the host is busy with queueing."""
     h2d: Spread
     """H2D Latency: the images' copy to the GPU, from pinned memory."""
     compute: Spread

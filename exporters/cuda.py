@@ -1,6 +1,6 @@
 """The few CUDA driver calls that running an engine needs, through ctypes: no torch, no CUDA toolkit, only the driver.
 
-The driver library is wherever a driver is; the runtime library hides in one of several wheels. TensorRT uses the
+The driver library is wherever a driver is; the runtime library is in one of several wheels. TensorRT uses the
 device's primary context, and so does this.
 """
 
@@ -220,7 +220,7 @@ class Gpu:
         _call("cuStreamSynchronize", self._stream)
 
     def close(self) -> None:
-        """Give memory, stream and context back; again is harmless."""
+        """Release memory, stream and context; a second call does nothing."""
         while self._buffers:
             _call("cuMemFree_v2", self._buffers.pop())
         if self._stream:

@@ -29,7 +29,7 @@ LIMITERS = {
 
 
 class Reading(NamedTuple):
-    """The card at one moment; each is None where it is not told."""
+    """The card at one moment. What the driver does not tell is None; ``limited`` is then 0."""
 
     sm_mhz: int | None
     memory_mhz: int | None
@@ -66,7 +66,7 @@ class Card:
         self.close()
 
     def close(self) -> None:
-        """Give NVML back; again is harmless."""
+        """Release NVML; a second call does nothing."""
         if self._nvml is not None:
             self._nvml.nvmlShutdown()
             self._nvml, self.found = None, False

@@ -146,12 +146,13 @@ def parse_cluster(text: str) -> Cluster:
     found = re.fullmatch(r"(?:(?:(\d+)x)?(\d+)x)?([A-Za-z]\w*)", text.strip())
     names = {name.lower(): card for name, card in CARDS.items()}
     card = names.get(found[3].lower()) if found else None
-    if found is None or card is None or "0" in (found[1], found[2]):
+    machines, cards = (int(one or 1) for one in found.group(1, 2)) if found else (0, 0)
+    if card is None or 0 in (machines, cards):
         raise UsageError(
             f"--on is '{text}', should be [MACHINES x] CARDS x CARD, such as 8xH100 or 4x8xH100; cards: "
             f"{', '.join(CARDS)}."
         )
-    return Cluster(int(found[1] or 1), int(found[2] or 1), card)
+    return Cluster(machines, cards, card)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from vitcompress.stages.distill.job import Inputs, loaders_of, networks_of, requ
 from vitcompress.stages.distill.model import FrozenTeacher
 from vitcompress.stages.distill.pairs import teacher_layers
 from vitcompress.stages.images.loaders import train_loader, train_views
+from vitcompress.stages.images.normalize import normalized
 from vitcompress.stages.images.sources import StreamSplit, recorded_images
 from vitcompress.stages.teacher.config import TeacherConfig
 from vitcompress.stages.teacher.stage import InitialTeacher, fitting_job
@@ -68,7 +69,7 @@ class Training:
     reading: float = 0.0
     """Seconds in which one loader reads what was kept of the teacher's answers to an image; 0 where nothing is."""
     operators: int = 0
-    """That a forward and a backward pass start, whatever the images; views of tensors are none."""
+    """Operators that a forward and a backward pass start, for any number of images; views of tensors do not count."""
     in_order: bool = False
     """Whether its images are a stream, which one loader of one process reads."""
 
@@ -204,13 +205,14 @@ def learning(
     views = train_views(images.train, config.augmentation, student.preprocess, context.seed)
     loader = _loader(config, views, found, config.views)
     batch = first_images(loader, int(small.batch_size))
+    given = normalized(student.preprocess, batch[0])
     in_order, kept = isinstance(images.train, StreamSplit), None
     if live is not None and not in_order and not (config.augmentation.mixup or config.augmentation.cutmix):
         ours, theirs = 3 * student.cost.macs, teacher.cost.macs
         share = theirs / (ours + theirs)
-        kept = _kept(config, live, teacher_layers(networks.pairs), batch[0], len(images.train), share, found)
+        kept = _kept(config, live, teacher_layers(networks.pairs), given, len(images.train), share, found)
     if live is not None and config.views:
-        batch = [*batch, *_answers(live, batch[0], context)]
+        batch = [*batch, *_answers(live, given, context)]
         networks = replace(networks, teacher=None)
     loaders = loaders_of(small, views, images, student.preprocess, context)
     job = student_job(small, networks, loaders, context)
@@ -278,8 +280,10 @@ def _measured(
     context, data = found.context, found.data
     line = measure_line(job, small, context, batch, _STEPS)
     accelerator = make_accelerator(context.device, precision=small.precision)
+    images = normalized(job.mix.spec, batch[0]) if job.mix else batch[0]  # without mixing, which takes no time
+    parts = [part[:2].to(accelerator.device) for part in (images, *batch[1:])]
     with accelerator.autocast(), _Operators() as operators:
-        terms = job.loss(job.model, *(part[:2].to(accelerator.device) for part in batch))
+        terms = job.loss(job.model, *parts)
         accelerator.backward(torch.stack(list(terms.values())).sum())
     return {
         "images": data.train_images,
@@ -289,7 +293,7 @@ def _measured(
         "loading": measure_loading(loader, _LOADING_SECONDS),
         "workers": context.workers,
         "shares_cores": found.shares_cores,
-        "evaluating": measure_forward(job.network(job.model).eval(), batch[0][: line.large.images], accelerator),
+        "evaluating": measure_forward(job.network(job.model).eval(), images[: line.large.images], accelerator),
         "precision": small.precision,
         "operators": operators.count,
     }

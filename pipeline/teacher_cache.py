@@ -29,11 +29,11 @@ class Kept:
     parts: tuple[Part, ...]
     images: int
     folder: Path
-    """Where they would be."""
+    """Folder that they would be kept in."""
     max_bytes: float
-    """That the config allows."""
+    """Bytes that the config allows."""
     operators: int
-    """That a pass of the teacher starts, whatever the images."""
+    """Operators that a pass of the teacher starts, for any number of images."""
     operations_share: float
     """The teacher's part of the operations of a step with it, 0 to 1: a forward pass against three of the student's."""
     answering: float
@@ -44,12 +44,12 @@ class Kept:
 
     @property
     def row_bytes(self) -> int:
-        """Of one view of an image."""
+        """Bytes of one view of an image."""
         return sum(part.row_bytes for part in self.parts)
 
     @property
     def logits(self) -> tuple[Part, ...]:
-        """What is left without feature losses."""
+        """The parts that are kept without feature losses."""
         return tuple(part for part in self.parts if part.name == "logits")
 
     def bytes_of(self, views: int, parts: tuple[Part, ...]) -> int:
@@ -59,7 +59,7 @@ class Kept:
 
     @property
     def free(self) -> int:
-        """Bytes of its disk."""
+        """Free bytes of its disk."""
         return shutil.disk_usage(existing(self.folder)).free
 
     def refusal(self, need: int) -> str:

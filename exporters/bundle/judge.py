@@ -26,7 +26,7 @@ from vitcompress.exporters.bundle.layout import JUDGE, MANIFEST, Bundle
 from vitcompress.exporters.bundle.read import judge_manifest, verified
 
 SCHEMA = 1
-"""Of its manifest; another one is not read."""
+"""Schema of its manifest; no other is read."""
 RECORDS, HELD_OUT, IMAGES, LOGITS = "records.json", "held-out.json", "images.zip", "logits.safetensors"
 USAGE = """\
 Measured and judged on another machine, without torch, on the held-out images in DIR (`docs/elsewhere.md`):
@@ -48,7 +48,7 @@ class JudgeFiles:
 
 @dataclass(frozen=True)
 class OpenJudge:
-    """A ``judge/`` whose every file was found as it was written."""
+    """A ``judge/`` after all its files were checked."""
 
     record: Judge
     files: Mapping[str, Path]

@@ -16,19 +16,20 @@ from vitcompress.exporters.nvml import LIMITERS, Card, Reading
 SECONDS_BETWEEN = 0.2
 """Between two readings: often enough to see a card slow down, so seldom that few of the timed calls meet one."""
 REST_SECONDS = 1.0
-"""For which nothing is run before a watch begins: what the card does then is done by others, and its power is that of
-an idle card. NVML averages over up to a second."""
+"""Seconds of rest before a watch begins. This process runs nothing then, so what the card does is the work of others,
+and its power is idle power. NVML averages over up to a second."""
 SLOWED = 0x08 | 0x20 | 0x40 | 0x80
-"""Bits of ``LIMITERS`` that are no steady state of a healthy card. A software power cap is one: many cards run large
-products at it all the time, and so will the deployed model."""
+"""Bits of ``LIMITERS`` that count as throttling. A software power cap is not among them: many cards run large products
+at it all the time, and so will the deployed model."""
 TOLERATED = 0.1
-"""Share of readings with one of ``SLOWED``, beyond which the card was throttled: a change of clocks shows one too."""
+"""A larger share of readings with one of ``SLOWED`` means that the card was throttled. (A change of clocks, too, shows
+one for a moment.)"""
 BUSY_PERCENT = 5
 """Utilisation from which the card counts as used by others while this process rests."""
 
 
 class Watch:
-    """Watches the first GPU from when it is entered until it is left; ``card`` can be asked meanwhile.
+    """Watches the first GPU while a ``with`` block runs; ``card`` can be read in the block.
 
     Entering takes ``REST_SECONDS`` where there is something to watch.
     """

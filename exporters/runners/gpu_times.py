@@ -28,13 +28,13 @@ QUEUED = 16
 """Inferences timed at once. One more goes before them, so that each finds the GPU busy and the host's part is hidden
 as far as it can be, as in trtexec, which queues one ahead."""
 MIN_SAMPLES, MAX_SAMPLES = 32, 20_000
-"""Samples that are taken even when the time is spent, and beyond which more would sharpen nothing."""
+"""Fewest samples, taken even when the time is over; and most, since more would not make the figures more exact."""
 ENERGY_SECONDS = 1.0
-"""Fewest that energy is taken for: the counter advances every 20 to 100 ms."""
+"""Shortest time, seconds, over which energy is measured: the counter advances every 20 to 100 ms."""
 MARKS = 6
-"""Fewest advances of the counter that energy is reckoned from."""
+"""Fewest advances of the counter that energy is computed from."""
 STUCK_SECONDS, STUCK_GROUPS = 2.0, 3
-"""After which a counter that does not advance is given up: both of them."""
+"""A counter that has not advanced for so many seconds and so many groups of inferences is given up."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,8 @@ class Bench:
         """Return energy as fields of ``GpuTimes``, or the reason why it cannot be measured.
 
         Inferences with their copies follow each other without a gap: the next ``QUEUED`` are queued before the last
-        are waited for. Counted is from one advance of the card's counter to another: its steps cost no accuracy.
+        are waited for. Energy is counted from one advance of the card's counter to another, so that the size of its
+        steps costs no accuracy.
         """
         if card is None:
             return _no_energy("NVML, which comes with the driver, is not here")

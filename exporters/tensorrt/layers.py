@@ -61,12 +61,12 @@ class Layer:
     nodes: tuple[str, ...]
     """Names of the ONNX nodes that it was built of."""
     inputs: tuple[str, ...]
-    """Dtypes of its inputs, constants, shapes and pixels aside."""
+    """Dtypes of its inputs, without constants, shapes and pixels."""
     operands: tuple[str, ...]
     """Dtypes of what it may multiply: of the matrices among its inputs and constants."""
     tactic: str
     shapes_only: bool
-    """Whether it computes shapes alone."""
+    """Whether it computes only shapes."""
 
     @property
     def is_product(self) -> bool:
@@ -79,10 +79,12 @@ class Layer:
     def multiplies_in(self) -> str:
         """Return the dtype that its product multiplies in, or ``unknown`` where neither tactic nor tensors tell.
 
-        Two operands that are multiplied have one dtype. So of several dtypes, it is the narrowest that two have; where
-        no two agree, the widest, to which the others are converted (dequantized weights). Where the layer converts
-        before it multiplies, or multiplies element by element, tensors of several dtypes tell nothing: but for an int8
-        or fp8 operand beside a wider one, which TensorRT multiplies in the wider.
+        Two matrices that are multiplied have the same dtype. So where operands have several dtypes, the product is in
+        the narrowest dtype that two operands share. Where no two share one, it is in the widest, to which the others
+        are converted (dequantized weights).
+
+        Where the layer converts before it multiplies, or multiplies element by element, several dtypes do not tell that
+        of the product. One case is known: TensorRT multiplies an int8 or fp8 operand beside a wider one in the wider.
         """
         tactic = _TACTIC.search(self.tactic)
         if tactic:
@@ -110,9 +112,9 @@ class Layer:
 
 
 def layers_from_log(message: str) -> tuple[Layer, ...]:
-    """Return the layers that the builder's message tells, constants aside; none where this version words it otherwise.
+    """Return the layers in the builder's message, without constants; none where this version words it in another way.
 
-    ``message`` is logged with detailed profiling verbosity; any other has no layers.
+    The message with the layers is logged with detailed profiling verbosity; other messages have none.
     """
     found = [
         {
@@ -126,7 +128,7 @@ def layers_from_log(message: str) -> tuple[Layer, ...]:
 
 
 def layers_from_inspector(information: str) -> tuple[Layer, ...]:
-    """Return the layers of an engine from its inspector's JSON, constants aside; none without detailed verbosity."""
+    """Return the layers in the JSON of an engine's inspector, without constants; none without detailed verbosity."""
 
     def tensors(layer: dict[str, Any], key: str) -> list[tuple[Any, str]]:
         return [

@@ -73,13 +73,13 @@ class Trace:
     operators: Mapping[str, str]
     """ONNX operator by node."""
     products: tuple[Product, ...]
-    """Those of the graph, constant ones left out, which are computed when the engine is built."""
+    """The graph's matrix products, without constant ones, which are computed when the engine is built."""
     absent: Mapping[str, str]
     """Nodes that no layer names, with the reason; ``_LOST`` where there is none."""
 
     @property
     def counted(self) -> tuple[Layer, ...]:
-        """Return the layers but those that compute shapes alone."""
+        """Return the layers, without those that compute only shapes."""
         return tuple(layer for layer in self.layers if not layer.shapes_only)
 
     @property
@@ -103,7 +103,7 @@ class Trace:
         )
 
     def json(self) -> str:
-        """Return everything, for a reader."""
+        """Return the whole trace as JSON, for a reader."""
         layers = [
             {
                 "name": layer.name,
@@ -174,7 +174,7 @@ def _known_values(graph: Any) -> set[str]:
 
 
 def _explained(node: Any, known: set[str]) -> str:
-    """Return why no layer need name a node; ``_LOST`` where one should."""
+    """Return why a node may be in no layer; ``_LOST`` where it should be in one."""
     if known.issuperset(node.output):
         return "constant, or a shape"
     return "moves or converts numbers" if node.op_type in MOVES | CONVERTERS else _LOST
@@ -183,9 +183,9 @@ def _explained(node: Any, known: set[str]) -> str:
 def check_trace(trace: Trace, file: Path) -> None:
     """Refuse an engine, by a ResultError that names ``file``, whose products are not those of its graph.
 
-    Refused are a product layer of no node, a product in no layer, and a product that is known to compute in another
-    precision than the graph's: any that the graph does not quantize or that is narrower than asked, and more than
-    ``MAX_WIDENED`` of the quantized ones.
+    An engine is refused where a layer that multiplies names no node of the graph, where a product is in no layer, and
+    where a product is known to compute in another precision than the graph's. One exception is allowed: up to
+    ``MAX_WIDENED`` of the quantized products may compute in a precision that is not quantized.
     """
     about, see = f"the engine of {trace.graph}", f"see {file}."
     stray = [layer.name for layer in trace.untraced if layer.is_product]

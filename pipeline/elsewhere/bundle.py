@@ -28,7 +28,7 @@ from vitcompress.stages.gates.stage import judged
 from vitcompress.stages.images.listed import Listed
 
 SECTIONS = ("verify", "gates")
-"""Of the run's settings, those that judging reads, and may change."""
+"""Sections of the run's config that judging reads, and that its command may change."""
 
 
 def judge_bundle(
@@ -54,8 +54,11 @@ def judge_bundle(
     record = judge.record
     config = _settings(record, sets)
     say("bundle", f"{folder}: every file as it was written")
-    if data:
-        say("images", f"looking for {record.data.val_images:,} in {data}")
+    inside = judge.files.get(IMAGES)
+    if inside and data:
+        say("note", f"the bundle holds the images, so --data {data} is not read")
+    if source := inside or data:
+        say("images", f"{record.data.val_images:,} held-out images, from {source}")
     images = _images(judge, data)
     verify = measured(bundle, judge, images, config.verify, lambda text: say("verify", text))
     machine = f"{machine_name(verify.hardware)} ({platform.node()})"
@@ -90,7 +93,10 @@ def judge_bundle(
 
 
 def _settings(record: Judge, sets: dict[str, Any]) -> RunConfig:
-    """Return the run's settings of judging under those of this command; what else a config has is of no account."""
+    """Return a config with the run's ``verify`` and ``gates``, changed by ``sets``; its other sections are not read.
+
+    A UsageError is raised for a setting of another section.
+    """
     foreign = sorted(set(sets) - set(SECTIONS))
     if foreign:
         raise UsageError(
@@ -102,14 +108,17 @@ def _settings(record: Judge, sets: dict[str, Any]) -> RunConfig:
 
 
 def _images(judge: OpenJudge, data: Path | None) -> Images:
-    """Return the held-out images out of the bundle where it has them, else out of ``data``."""
+    """Return the held-out images of the bundle where it has them, else those in ``data``.
+
+    Raises as ``judge_bundle`` does.
+    """
     listed = Listed.read(judge.files[HELD_OUT])
     if judge.record.data.pixels != READING:
         raise BundleError(
             f"the bundle's version of compress read other pixels of the same files ({judge.record.data.pixels}, here "
             f"{READING}); use the version that made it."
         )
-    if IMAGES in judge.files:  # the same pixels, whatever --data holds
+    if IMAGES in judge.files:
         return Images(listed, listed.inside_zip(judge.files[IMAGES]), str(judge.files[IMAGES]))
     if data is None:
         raise UsageError(listed.how_to_give())

@@ -5,8 +5,8 @@
 2. An int8 or fp8 artifact that is not faster than every wider precision of its runtime stays out, where both were
    measured. Faster: by 1 % or more with the whole 95 % interval of the ratio of the two times at batch 1, taken session
    by session, in which both were timed side by side.
-3. Recommended is, from fp32 on, whatever is faster in that sense. Of several engines that nothing measured: fp16, which
-   halves the file, else the widest; the speed of int8 is unknown.
+3. From fp32 on, an artifact is recommended if it is faster in that sense than the one recommended before. Of several
+   engines that were not measured, it is fp16, which halves the file, else the widest; the speed of int8 is unknown.
 """
 
 from __future__ import annotations
@@ -110,7 +110,9 @@ def _fastest(
         return kept[0], "the only engine that was built; it was not measured here"
     if runtime != "onnx" and not set(kept) <= times.keys():
         best: Precision = "fp16" if "fp16" in kept else kept[0]
-        return best, "no engine was measured here; fp16 halves the file, and what the others gain in time is unknown"
+        found = "not every engine was measured here" if times else "no engine was measured here"
+        why = "fp16 halves the file, and what the others gain" if best == "fp16" else "what a narrower one gains"
+        return best, f"{found}; {why} in time is unknown"
     best = kept[0]
     for one in kept[1:]:
         if {one, best} <= times.keys() and _faster(times[one], times[best]):

@@ -21,8 +21,9 @@ from vitcompress.stages.training.device import make_accelerator
 def run(config: ExportConfig, inputs: Inputs, context: Context) -> ExportRecord:
     """Return ONNX graphs of teacher and student in fp32; of the deployed one, every precision and engine asked for.
 
-    Of the teacher, what those are compared with: made once, and taken again for as long as what it is made of is the
-    same. A reduced precision or an engine that cannot be made is told with its reason; what was made stays.
+    The record also has the teacher's graphs and engines, which the student's are compared with. These are made once,
+    and reused while their inputs stay the same. A reduced precision or an engine that cannot be made is recorded with
+    its reason; what was made stays.
 
     A ResultError is raised where a graph cannot be exported or disagrees with torch, or the fold is less exact than
     asked; an EnvironmentLacksError where this machine cannot build a target that was asked for by name.

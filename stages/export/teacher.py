@@ -1,7 +1,7 @@
 """The teacher's graphs and engines in other precisions: what the student's are compared with.
 
-They depend on no setting of the student, so they are made once and taken again from ``RUN/export`` for as long as what
-they are made of stays the same. ``FILE.json`` beside each says what that was.
+They do not depend on the student's settings. So they are made once, and reused from ``RUN/export`` while their inputs
+stay the same. ``FILE.json`` beside each has the fingerprint of its inputs, and its record.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def teacher_engines(
 ) -> tuple[EngineArtifact, ...]:
     """Return the teacher's engine of each flavour and precision that the student has one of, built or with the reason.
 
-    What it depends on, besides digests: the target's version, the settings of building, and the GPU here, if any.
+    An engine is built anew when a digest, the target's version, a setting of building or the GPU here has changed.
     """
     gpu = gpu_name_and_capability() if gpu_present() else None
     built = [config.opt_batch, config.max_batch, config.compute_capabilities]
@@ -99,12 +99,12 @@ def _note(path: Path) -> Path:
 
 
 def _keep(path: Path, key: str, artifact: Artifact) -> None:
-    """Write beside an artifact what it is and what it was made of."""
+    """Write the record of an artifact and the fingerprint of its inputs beside it."""
     write_atomic(_note(path), json.dumps({"key": key, "artifact": artifact.model_dump(mode="json")}, indent=2) + "\n")
 
 
 def _kept(kind: type[Kind], path: Path, key: str, context: Context) -> Kind | None:
-    """Return the artifact that was made of the same before, if all its files are whole; else None."""
+    """Return the artifact that was made of the same inputs before, if all its files are intact; else None."""
     try:
         note = json.loads(_note(path).read_bytes())
         artifact = kind.model_validate_json(json.dumps(note["artifact"])) if note["key"] == key else None

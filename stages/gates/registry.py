@@ -6,6 +6,7 @@ Torch-free, because the settings of ``gates`` are made of this list.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -24,9 +25,14 @@ def _speedup(found: Measured) -> Measurement:
 
 
 def _speedup_deployed(found: Measured) -> Measurement:
-    reference = found.inputs.verify.teacher_reference()
+    verify = found.inputs.verify
+    reference = verify.teacher_reference()
     why = reference.reason if reference else "an earlier version did not measure it"
-    return number(found.latency, "speedup_deployed", found.latency.reason or why)
+    measured = number(found.latency, "speedup_deployed", found.latency.reason or why)
+    if measured.disturbed or reference is None or reference.teacher is None:
+        return measured
+    teacher = verify.latency_of("teacher", reference.teacher.runtime, reference.teacher.precision)
+    return replace(measured, disturbed=teacher.disturbed if teacher else "")  # of other sessions than the student's
 
 
 def _joules(found: Measured) -> Measurement:

@@ -1,4 +1,4 @@
-"""Random crops of images that are not decoded yet: of no more than is needed, by torchvision's kernels for 8 bits."""
+"""Random crops that decode no more of an image than they need, resized by torchvision's kernels for 8 bits."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class StoredCrop:
     def __call__(self, image: Stored | Image.Image) -> Image.Image:
         """Return the crop at the input's size, RGB; a DataError is raised if the image cannot be read.
 
-        A JPEG is decoded at 1/2, 1/4 or 1/8 where the crop is at least 2, 4 or 8 times as large as the input;
-        everything else as ever. (torchvision's own decoder gives Pillow's bits in four fifths of the time; it is not
-        used, since torchvision 0.29 announces that it will be removed.)
+        A JPEG is decoded at 1/2, 1/4 or 1/8 where the crop is at least 2, 4 or 8 times as large as the input; any
+        other image is decoded whole. (torchvision's own decoder gives Pillow's bits in four fifths of the time. It is
+        not used, since torchvision 0.29 announces that it will be removed.)
         """
         jpeg, found = _opened_jpeg(image), None
         if jpeg is not None:

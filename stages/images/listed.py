@@ -27,12 +27,12 @@ from vitcompress.core.files import inside, sha256_of
 from vitcompress.core.images import as_rgb, open_image
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.stages.images.held_out import HeldOutBatch, files_root, prepared
-from vitcompress.stages.images.splits import StreamSplit, printable
+from vitcompress.stages.images.splits import StreamSplit, evenly_spread, printable
 
 LARGEST_ZIP = 256 << 20
 """Bytes of all images as PNG, above which they do not travel."""
 _SAMPLED = 64
-"""Images by which it is reckoned whether all of them are too large."""
+"""Images from whose size it is estimated whether all of them are too large."""
 Opener = Callable[[int], Image.Image]
 """Returns the RGB image at a position of the list."""
 
@@ -134,7 +134,8 @@ def listed(split: Any, labels: NDArray[np.integer[Any]], pixels: Sequence[str]) 
 def write_zip(split: Any, path: Path) -> str:
     """Write every image of a split whose images are no files as lossless PNG, by its name in the list.
 
-    Returns why there is no file: all together they would have more than ``LARGEST_ZIP`` bytes; empty where there is.
+    Return the reason where no file is written, because all images would have more than ``LARGEST_ZIP`` bytes; else
+    an empty text.
     """
     count, size = len(split), 0
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -181,6 +182,5 @@ def batches(
 
 def sample(images: Listed, open_one: Opener, spec: PreprocessSpec, count: int) -> NDArray[Any]:
     """Return the input of up to ``count`` images, evenly spread, as ``loaders.sample`` does."""
-    total = len(images.images)
-    positions = np.unique(np.linspace(0, total - 1, min(count, total)).astype(int))
-    return np.stack([spec.apply(open_one(int(position))) for position in positions])
+    positions = evenly_spread(len(images.images), count)
+    return np.stack([spec.apply(open_one(position)) for position in positions])

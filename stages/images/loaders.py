@@ -28,7 +28,7 @@ from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.stages.images.config import AugmentConfig
 from vitcompress.stages.images.crops import StoredCrop
 from vitcompress.stages.images.normalize import PixelErasing, normalized
-from vitcompress.stages.images.splits import ListedSplit, StreamSplit
+from vitcompress.stages.images.splits import ListedSplit, StreamSplit, evenly_spread
 from vitcompress.stages.images.workers import worker_init
 
 View = tuple[Tensor, int]
@@ -280,6 +280,5 @@ def sample(split: Any, spec: PreprocessSpec, count: int) -> Tensor:
     if isinstance(split, StreamSplit):
         images = [image for image, _ in islice(split, count)]
     else:
-        positions = np.unique(np.linspace(0, len(split) - 1, min(count, len(split))).astype(int))
-        images = [split[int(position)][0] for position in positions]
+        images = [split[position][0] for position in evenly_spread(len(split), count)]
     return torch.stack([eval_input(spec, image) for image in images])

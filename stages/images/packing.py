@@ -20,22 +20,25 @@ from vitcompress.core.errors import UsageError
 from vitcompress.core.files import sha256_of, write_atomic, writing
 from vitcompress.core.images import READING
 from vitcompress.core.machine import usable_cores
+from vitcompress.stages.images.held_out import files_root
 from vitcompress.stages.images.sources.pack import ENTRY, FORMAT, HELD_OUT, INDEX, MANIFEST, NAMES, PIXELS, Manifest
-from vitcompress.stages.images.splits import Images, ListedSplit, StreamSplit, printable
+from vitcompress.stages.images.splits import Images, StreamSplit, evenly_spread, printable
 
 _LOOKED_AT = 64
-"""Images by whose size the room for all of them is estimated."""
+"""Images of each split, from whose sizes the room for all of them is estimated."""
 
 
 def bytes_needed(images: Images, size: int | None) -> int | None:
     """Return about how many bytes a pack takes, by a few images; None of a stream, which gives its images once."""
-    if isinstance(images.train, StreamSplit) or isinstance(images.val, StreamSplit):
+    train, val = images.train, images.val
+    if isinstance(train, StreamSplit) or isinstance(val, StreamSplit):
         return None
-    train = len(images.train) * _mean(_scaled(images.train[at][0], size).size for at in _spread(len(images.train)))
-    if _are_files(images.val):
-        paths = (images.val.root / images.val.items[at][0] for at in _spread(len(images.val)))
-        return round(train + len(images.val) * float(np.mean([path.stat().st_size for path in paths])))
-    return round(train + len(images.val) * _mean(images.val[at][0].size for at in _spread(len(images.val))))
+    seen, held_out = (evenly_spread(len(split), _LOOKED_AT) for split in (train, val))
+    pixels = len(train) * _mean(_scaled(train[at][0], size).size for at in seen)
+    if root := files_root(val):
+        sizes = [(root / val.items[at][0]).stat().st_size for at in held_out]
+        return round(pixels + len(val) * float(np.mean(sizes)))
+    return round(pixels + len(val) * _mean(val[at][0].size for at in held_out))
 
 
 def write_pack(
@@ -117,7 +120,7 @@ def _write_pixels(split: Any, folder: Path, size: int | None, advance: Callable[
     np.save(folder / INDEX, index)
     names = (
         (printable(f"{split.prefix}{key}") for key, _ in split.items)
-        if _are_files(split)
+        if files_root(split)
         else (f"image {number}" for number in range(len(entries)))
     )
     (folder / NAMES).write_text("".join(name.replace("\n", " ") + "\n" for name in names))
@@ -126,7 +129,7 @@ def _write_pixels(split: Any, folder: Path, size: int | None, advance: Callable[
 
 def _write_held_out(split: Any, folder: Path, advance: Callable[[], None]) -> Iterator[tuple[str, int, int]]:
     """Copy held-out files, or write held-out images as PNG files; yield path, class and bytes of each."""
-    if _are_files(split):
+    if files_root(split):
         for key, label in split.items:
             name = printable(key)
             target = folder / name
@@ -151,10 +154,6 @@ def _in_threads(work: Callable[[Any], Any], every: Iterable[Any]) -> Iterator[An
             yield from pool.map(work, block)
 
 
-def _are_files(split: Any) -> bool:
-    return isinstance(split, ListedSplit) and split.root is not None
-
-
 def _scaled(image: Image.Image, size: int | None) -> Image.Image:
     """Return an image whose shorter side is at most ``size``."""
     short = min(image.size)
@@ -164,9 +163,6 @@ def _scaled(image: Image.Image, size: int | None) -> Image.Image:
     return image.resize((width, height), Image.Resampling.BICUBIC)
 
 
-def _spread(count: int) -> list[int]:
-    return [int(at) for at in np.unique(np.linspace(0, count - 1, min(count, _LOOKED_AT)).astype(int))]
-
-
 def _mean(sizes: Iterable[tuple[int, int]]) -> float:
+    """Return the mean bytes of RGB images of these sizes."""
     return float(np.mean([3 * width * height for width, height in sizes]))

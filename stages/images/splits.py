@@ -45,8 +45,8 @@ class ListedSplit:
     prefix: str = ""
     """Where ``root`` is in the source, such as ``train/``; part of the files' names in messages and records."""
     read: Callable[[Any], bytes | NDArray[np.uint8]] | None = None
-    """Returns what the image of a key is decoded from (``Stored``); likewise picklable. None: only ``load`` can tell.
-    An OSError is raised if it cannot be read."""
+    """Returns what the image of a key is decoded from (``Stored``); it must be picklable too. None: there is
+    only ``load``. An OSError is raised if it cannot be read."""
 
     def __len__(self) -> int:
         return len(self.items)
@@ -159,6 +159,11 @@ class Images:
             if isinstance(split, ListedSplit) and split.root is not None:
                 for key, label in sorted(split.items):
                     yield File(split.root / key, printable(f"{split.prefix}{key}"), label, held_out)
+
+
+def evenly_spread(total: int, count: int) -> list[int]:
+    """Return up to ``count`` positions among ``total``, the first and the last among them."""
+    return [int(position) for position in np.unique(np.linspace(0, total - 1, min(count, total)).astype(int))]
 
 
 def printable(name: str) -> str:

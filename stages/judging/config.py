@@ -24,7 +24,8 @@ class VerifyConfig(Record):
     """Batch sizes, images, of the throughput curve of the teacher and the deployed graph; empty for no curve."""
     latency_seconds: float = Field(60.0, gt=0, allow_inf_nan=False)
     """Seconds for all timing together, shared out over batch sizes and runtimes; 15 % of them for the throughput curve.
-    Models are opened at least 5 times at each, however little time that leaves."""
+    Models are opened at least 5 times at each, however little time that leaves. Engines on a GPU take as long again as
+    their share, for the parts of their time and their energy."""
     tight: float = Field(0.01, ge=0, lt=1)
     """Relative half-width of the 95 % interval of every speed-up at which timing stops before its seconds are spent;
     0 always spends them."""

@@ -33,7 +33,8 @@ _LEAST_CALLS = 2 * FEWEST
 def latency_rows(config: VerifyConfig, contestants: Sequence[Contestant], images: Images) -> tuple[LatencyRow, ...]:
     """Return a row for every contestant and batch size, measured or with the reason why not.
 
-    The seconds for latency are shared out evenly over batch sizes and the runtimes that run here.
+    The seconds for latency are shared out evenly over batch sizes and the runtimes that run here. Engines then take
+    their share again, divided among them, to be timed on the GPU.
     """
     groups = _by_runtime(contestants)
     running = sum(any(each.infer for each in group) for group in groups)

@@ -168,7 +168,7 @@ class Training(TrainingState):
         found = from_main(find_checkpoint(self.job.folder.resolve(), self.job.fingerprint))
         if found is not None:
             path, self.progress = found
-            self.saved = (self.progress.steps, self.progress.batches)
+            self.saved, self.steps_read = (self.progress.steps, self.progress.batches), self.progress.steps
             try:
                 self.accelerator.load_state(str(path))
             except (OSError, RuntimeError, ValueError, KeyError, EOFError, UnpicklingError, SafetensorError) as error:
@@ -246,7 +246,7 @@ class Training(TrainingState):
                 callback.after_step(self)
 
     def _settle(self, stop: StopRequest, *, surely: bool = False) -> None:
-        """Read what the steps gave, save and stop, where it is time to; ``surely``: all processes agree on it now.
+        """Read what the steps gave, save and stop, where it is time to; ``surely``: now, in all processes.
 
         One process asks after each step whether to save or to stop. Several wait for each other to agree, so they do
         when values are read, which is as rare as ``log_every`` says, and at most about ``_READ_SECONDS`` apart.

@@ -23,7 +23,7 @@ from vitcompress.stages.training.checkpoint import Progress
 IN_A_ROW = 3
 """So many steps without finite values, one after the other, end a training: it has diverged."""
 IN_ALL = 10
-"""More of them end it too: what they come from stays."""
+"""More of them in all end it too: their cause does not go away."""
 
 
 @dataclass

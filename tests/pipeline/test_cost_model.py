@@ -62,7 +62,7 @@ def test_a_cluster_is_read_and_written(text: str, cluster: Cluster) -> None:
     assert parse_cluster(str(cluster)) == cluster
 
 
-@pytest.mark.parametrize("text", ["", "8", "8xK80", "0xH100", "H100x8", "2x2x2xH100"])
+@pytest.mark.parametrize("text", ["", "8", "8xK80", "0xH100", "00xH100", "H100x8", "2x2x2xH100"])
 def test_what_names_no_cluster_is_refused_with_the_cards(text: str) -> None:
     with pytest.raises(UsageError, match=r"8xH100 or 4x8xH100; cards: .*H100"):
         parse_cluster(text)

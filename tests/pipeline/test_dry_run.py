@@ -183,6 +183,14 @@ def test_a_stream_is_measured_and_keeps_no_views(monkeypatch: pytest.MonkeyPatch
         tried(*settings, "distill.views=1")
 
 
+@pytest.mark.parametrize("views", [0, 1])
+def test_pixels_that_the_device_normalizes_are_measured_as_they_train(views: int) -> None:
+    on_device = [f"{section}.augment.normalize_on=device" for section in ("teacher", "distill")]
+    found = tried(*on_device, f"distill.views={views}", "distill.epochs=1", "teacher.epochs=1")
+    assert [training.operators > 0 for training in found.trainings] == [True, True]
+    assert found.kept is not None
+
+
 def test_a_cache_without_room_is_told_as_the_run_tells_it(tmp_path: Path) -> None:
     with pytest.raises(CompressError, match=r"cache would take up to .* distill\.cache\.max_gb"):
         tried("distill.views=2", "distill.cache.max_gb=0.00001")

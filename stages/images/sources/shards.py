@@ -28,9 +28,9 @@ Part = tuple[str, int, int]
 def indexed(reader: Any, split: str, cache: str | None = None) -> ListedSplit | None:
     """Return the split of timm's webdataset reader by random access; None where it can only be streamed.
 
-    Shards behind a URL are copied to the folder ``cache`` first, where one is given. A DataError is raised if a shard
-    cannot be had, is missing or damaged, an image has no class, or there are not as many images as
-    the shards' description says.
+    Shards behind a URL are first copied to the folder ``cache``, where one is given. A DataError is raised if a shard
+    is missing, damaged or cannot be copied, an image has no class, or there are not as many images as the shards'
+    description says.
     """
     paths = [os.path.join(reader.root, name) for name in reader.split_info.filenames]  # noqa: PTH118 - may be a URL
     other_labels = reader.remap_class or reader.target_keys or reader.target_key or reader.split_info.alt_label
@@ -53,11 +53,15 @@ def indexed(reader: Any, split: str, cache: str | None = None) -> ListedSplit | 
 
 def open_part(part: Part) -> Image.Image:
     """Return the image at a place in a shard; a DataError is raised if it cannot be read."""
-    return as_rgb(read_part(part), f"the image at byte {part[1]} of {part[0]}")
+    try:
+        content = read_part(part)
+    except OSError as error:
+        raise DataError(f"shard '{part[0]}' cannot be read ({error.strerror}); put it back.") from error
+    return as_rgb(content, f"the image at byte {part[1]} of {part[0]}")
 
 
 def read_part(part: Part) -> bytes:
-    """Return the bytes at a place in a shard."""
+    """Return the bytes at a place in a shard; an OSError is raised if the shard cannot be read."""
     path, offset, size = part
     with Path(path).open("rb") as file:
         file.seek(offset)

@@ -135,6 +135,12 @@ def test_an_unmeasured_engine_is_fp16_never_int8() -> None:
     assert choice.precisions == ("fp32", "fp16", "int8")
     assert choice.recommended == "fp16"
     assert choice.why.startswith("no engine was measured here")
+    some = measured({"fp32": 10.0})
+    some = some.model_copy(update={"latency": (*some.latency, latency("tensorrt-rtx", "fp32", 10.0))})
+    without_fp16 = exported("int8", engines=(engine("fp32"), engine("int8")))
+    assert choose(config(), "tensorrt-rtx", without_fp16, some).why == (
+        "not every engine was measured here; what a narrower one gains in time is unknown"
+    )
     alone = choose(config(), "tensorrt-rtx", exported(engines=(engine("fp32"),)), measured({"fp32": 1.0}))
     assert (alone.recommended, alone.why) == ("fp32", "the only engine that was built; it was not measured here")
 

@@ -22,6 +22,7 @@ from vitcompress.core.measured_records import (
     LatencyRow,
     Spread,
     TeacherReference,
+    TeacherTime,
     VerifyRecord,
 )
 from vitcompress.core.preprocess import PreprocessSpec
@@ -171,6 +172,19 @@ def test_no_verdict_is_passed_on_a_card_that_was_throttled_or_shared(context: Co
     assert rows["min_accuracy", "engine"].verdict == "pass"
     slow = judged(context, engine_of(inputs(), gpu=on_gpu(1.0, "the GPU was throttled")), max_joules=limit)
     assert slow["max_joules", "engine"].verdict == "inconclusive"
+
+
+def test_a_teacher_that_was_measured_on_a_throttled_card_is_compared_with_no_student(context: Context) -> None:
+    """Today's teacher may be of another runtime, whose sessions the card disturbed on their own."""
+    ratio = dict.fromkeys(("speedup_deployed", "speedup_deployed_low", "speedup_deployed_high"), 3.0)
+    times = TeacherTime(runtime="tensorrt-rtx", precision="fp32", p50_ms=2.0)
+    for disturbed, verdict in (("", "pass"), ("the GPU was throttled", "inconclusive")):
+        teacher = latency("tensorrt-rtx", None, card=card(disturbed)).model_copy(update={"model": "teacher"})
+        graph = latency("onnx", 3.0).model_copy(update=ratio)
+        reference = TeacherReference(batch=1, teacher=times, among=(times,))
+        given = inputs(verify={"latency": (graph, teacher), "teacher_references": (reference,)})
+        row = judged(context, given, min_speedup_deployed=2.0, artifacts=("onnx",))["min_speedup_deployed", "onnx"]
+        assert (row.verdict, disturbed in row.why) == (verdict, True)
 
 
 def with_int8(**changes: Any) -> Inputs:

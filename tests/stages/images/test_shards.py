@@ -82,6 +82,13 @@ def test_more_readers_than_shards_see_each_image_once(tmp_path: Path, workers: i
     assert sorted(loader) == [12, 13, 14, 15, 16]
 
 
+def test_a_shard_that_goes_away_meanwhile_is_named(tmp_path: Path) -> None:
+    images = open_images(config(make(tmp_path / "shards")))
+    (tmp_path / "shards" / "val-0000.tar").unlink()
+    with pytest.raises(DataError, match=r"shard '.*val-0000\.tar' cannot be read \(No such file"):
+        images.val[0]
+
+
 @pytest.mark.parametrize("how", [{"mode": "w:gz"}, {"label": "kind"}])
 def test_compressed_shards_and_labels_in_json_are_streamed(tmp_path: Path, how: dict[str, str]) -> None:
     images = open_images(config(make(tmp_path / "shards", **how)))

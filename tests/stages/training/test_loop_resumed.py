@@ -25,9 +25,9 @@ from vitcompress.stages.images.config import DataConfig
 from vitcompress.stages.images.loaders import eval_loader, train_loader, train_views
 from vitcompress.stages.images.sources import open_images
 from vitcompress.stages.training.checkpoint import find_checkpoint
-from vitcompress.stages.training.interrupt import stop_on_signal
+from vitcompress.stages.training.interrupt import StopRequest, stop_on_signal
 from vitcompress.stages.training.job import Job, Trained
-from vitcompress.stages.training.loop import train
+from vitcompress.stages.training.loop import Training, train
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +45,18 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_by_bit(context: Contex
     resumed = train(make_job(context, resumed_loss), config(), 3, context)
     assert resumed_loss.calls == 18 - at  # what was done is not done again
     assert_bitwise_equal(resumed, whole)
+
+
+def test_the_pace_of_a_resumed_training_is_that_of_the_steps_since(context: Context) -> None:
+    """Slow steps are read, and several processes agree to stop, one by one, however many there were before."""
+    with pytest.raises(RunInterrupted):
+        train(make_job(context, Interrupting(9)), config(), 3, context)
+    resumed = Training(make_job(context), config(log_every=100), 3, context)
+    resumed._resume()
+    resumed.progress.steps += 1
+    resumed.read_at -= 8  # seconds that this step took
+    resumed._settle(StopRequest())
+    assert resumed.read_next == resumed.progress.steps + 1
 
 
 def test_interrupted_between_accumulated_batches(context: Context, tmp_path: Path) -> None:
