@@ -351,9 +351,12 @@ def _main(given: list[str], debug: bool) -> NoReturn:
             code = cli.main(args=given, standalone_mode=False)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(2)
     except (KeyboardInterrupt, click.Abort):
-        kept = "; the same command goes on from what is saved" if {*given[:1]} & _RESUMABLE else ""
-        _fail(f"stopped{kept}.", 130, debug)
+        kept = given[0] in _RESUMABLE and "--dry-run" not in given
+        _fail("stopped; the same command goes on from what is saved." if kept else "stopped.", 130, debug)
     except click.ClickException as error:
         _fail(error.format_message(), 2, debug)
     except CompressError as error:

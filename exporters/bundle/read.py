@@ -112,9 +112,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 def judge_manifest(folder: Path, manifest: dict[str, Any]) -> dict[str, Any] | None:
     """Return the manifest of a bundle's ``judge/``; None where it has none, or it was deleted.
 
-    A BundleError is raised if it is not the one that the bundle was written with.
+    A BundleError is raised if it is missing in that folder, or not the one that the bundle was written with.
     """
-    if "judge" not in manifest or not (folder / JUDGE / MANIFEST).is_file():
+    if "judge" not in manifest or not (folder / JUDGE).is_dir():
         return None
     files = verified(folder, {"files": [manifest["judge"]]})
     return dict(json.loads(files[f"{JUDGE}/{MANIFEST}"].read_bytes()))

@@ -22,4 +22,6 @@ class Choice:
         """Return the value for a reader."""
         if self.shown or self.value is None:
             return self.shown or "none"
+        if isinstance(self.value, tuple):
+            return ", ".join(map(str, self.value))
         return f"{self.value:g}" if isinstance(self.value, float) else str(self.value)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from rich.console import Console
 
-from vitcompress.core.errors import BundleError, UsageError
-from vitcompress.core.files import writing
+from vitcompress.core.errors import BundleError, RunInterrupted, UsageError
+from vitcompress.core.files import absent_folders, remove_empty, writing
 from vitcompress.core.images import READING
 from vitcompress.core.judge_records import Judge, Verified
 from vitcompress.core.machine import machine_name
@@ -54,13 +56,22 @@ def judge_bundle(
     record = judge.record
     config = _settings(record, sets)
     say("bundle", f"{folder}: every file as it was written")
+    images = _images(judge, data)
     inside = judge.files.get(IMAGES)
     if inside and data:
         say("note", f"the bundle holds the images, so --data {data} is not read")
-    if source := inside or data:
-        say("images", f"{record.data.val_images:,} held-out images, from {source}")
-    images = _images(judge, data)
-    verify = measured(bundle, judge, images, config.verify, lambda text: say("verify", text))
+    say("images", f"{record.data.val_images:,} held-out images, from {inside or data}")
+    new = absent_folders(output)
+    try:
+        with writing(f"output '{output}'"):  # known before anything is measured
+            output.mkdir(parents=True, exist_ok=True)
+            TemporaryFile(dir=output).close()
+        verify = measured(bundle, judge, images, config.verify, lambda text: say("verify", text))
+    except BaseException as error:
+        remove_empty(new)
+        if isinstance(error, KeyboardInterrupt):
+            raise RunInterrupted("stopped; nothing is kept, the same command measures from the beginning.") from error
+        raise
     machine = f"{machine_name(verify.hardware)} ({platform.node()})"
     inputs = Inputs(record.data, record.control, record.export, verify, record.bundle)
     stages = ("data", "teacher", "student", "distill", "control", "fold", "export", "bundle")
@@ -118,10 +129,11 @@ def _images(judge: OpenJudge, data: Path | None) -> Images:
             f"the bundle's version of compress read other pixels of the same files ({judge.record.data.pixels}, here "
             f"{READING}); use the version that made it."
         )
-    if IMAGES in judge.files:
+    if data is not None and not data.is_dir():
+        remedy = "leave it out, the bundle has the images." if IMAGES in judge.files else listed.how_to_give()
+        raise UsageError(f"--data '{data}' is no folder; {remedy}")
+    if IMAGES in judge.files:  # the same pixels, whatever --data holds
         return Images(listed, listed.inside_zip(judge.files[IMAGES]), str(judge.files[IMAGES]))
     if data is None:
         raise UsageError(listed.how_to_give())
-    if not data.is_dir():
-        raise UsageError(f"--data '{data}' is no folder; {listed.how_to_give()}")
     return Images(listed, listed.below(data), str(data))

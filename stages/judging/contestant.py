@@ -49,6 +49,9 @@ class Contestant:
     """Opens it once more, its weights elsewhere in memory; None where there is one and no more (an engine, which lies
     in the GPU's memory), and ``infer`` is timed in every session."""
 
+    torch_on_gpu: bool = False
+    """Of a network in torch."""
+
     @property
     def key(self) -> str:
         """Its name among the contestants of its runtime."""
@@ -61,8 +64,8 @@ class Contestant:
 
     @property
     def on_card(self) -> bool:
-        """Whether it runs on a GPU: an engine, or an ONNX file there."""
-        return self.on_gpu is not None or self.provider == PROVIDERS["cuda"]
+        """Whether it runs on a GPU: an engine, or an ONNX file or a network in torch there."""
+        return self.on_gpu is not None or self.provider == PROVIDERS["cuda"] or self.torch_on_gpu
 
     def takes(self, batch: int) -> bool:
         """Return whether it runs here with this many images at once."""

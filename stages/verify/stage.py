@@ -100,7 +100,8 @@ def _contestants(
     def in_torch(model: str, preprocess: PreprocessSpec, spec: Any, weights: Any) -> Contestant:
         network = load_own(build_model(spec), weights, root).eval().to(device)
         anew = partial(_torch_anew, network, device)
-        return Contestant(model, "torch", preprocess, partial(_torch_infer, network, device), anew=anew)
+        infer = partial(_torch_infer, network, device)
+        return Contestant(model, "torch", preprocess, infer, anew=anew, torch_on_gpu=device.type == "cuda")
 
     def in_onnx(model: str, spec: PreprocessSpec, artifact: OnnxArtifact) -> Contestant:
         path, asked = root / artifact.file.path, PROVIDERS[provider]
@@ -134,7 +135,7 @@ def _compiled(inputs: Inputs, context: Context, device: torch.device, batches: S
     require_compiler("verify.teacher_reference=compiled", device.type)
     keep_instruction_sets_apart()
     teacher = inputs.teacher
-    absent = Contestant(TEACHER, COMPILED, teacher.preprocess, None)
+    absent = Contestant(TEACHER, COMPILED, teacher.preprocess, None, torch_on_gpu=device.type == "cuda")
     network = load_own(build_model(teacher.model), teacher.weights, context.run.root).eval().to(device)
     infer = partial(_torch_infer, torch.compile(network, dynamic=False), device)
     side = teacher.preprocess.size

@@ -15,6 +15,7 @@ from command_line import Result, in_process
 from running import ENVIRONMENT, Finished, command, sets
 
 from vitcompress.core.bits import unpacked
+from vitcompress.pipeline.elsewhere import bundle as judging_a_bundle
 from vitcompress.pipeline.report.schema import load_report
 
 ROOT = Path(__file__).parents[2]
@@ -155,15 +156,24 @@ def test_a_tampered_judge_is_refused_and_the_bundle_is_still_deployed(
     manifest = bundle / "judge" / "manifest.json"
     manifest.write_text(manifest.read_text().replace("teacher.onnx", "teacher2.onnx"))
     assert "manifest.json is damaged" in in_process("verify", bundle).err
+    manifest.unlink()
+    assert "manifest.json is missing from the bundle" in in_process("verify", bundle).err
+    assert in_process("doctor", bundle).code == 3
     shutil.rmtree(bundle / "judge")
     assert in_process("predict", bundle, image).code == 0
 
 
 def test_what_is_neither_and_what_does_not_go_together_is_one_sentence(
-    finished: Finished, elsewhere: tuple[Path, Result], tmp_path: Path
+    finished: Finished, elsewhere: tuple[Path, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def never(*given: object) -> None:
+        pytest.fail("it was measured before it was refused")
+
+    monkeypatch.setattr(judging_a_bundle, "measured", never)
     bundle = elsewhere[0] / "bundle"
     for words, said in (
+        ((bundle, "-o", bundle / "manifest.json"), "cannot be written (a file is where a folder is needed)"),
+        ((bundle, "--data", tmp_path / "none"), "none' is no folder"),
         ((tmp_path,), "is neither a run (it has no state.json) nor a bundle"),
         ((finished.root, "--data", tmp_path), "are for a bundle"),
         ((bundle, "--add", tmp_path / "x.json"), "is added to its run"),

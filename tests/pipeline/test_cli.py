@@ -132,3 +132,10 @@ def test_one_of_several_processes_ends_before_the_interpreter_does(processes: st
     environment = {**os.environ, "WORLD_SIZE": processes, "RANK": "0"}
     ended = subprocess.run([sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True)
     assert (ended.returncode, ended.stdout, ended.stderr) == (5, said, "")
+
+
+def test_a_group_without_a_command_shows_what_it_has_and_is_no_error_of_words() -> None:
+    told = in_process("data")
+    assert told.code == 2
+    assert "pack" in told.err
+    assert "error:" not in told.err

@@ -154,9 +154,10 @@ def _training(name: str, lines: Sequence[Row], panels: Mapping[str, Curves]) -> 
             colour, dashes = looks[label]
             (line,) = axes.plot(*zip(*points, strict=True), color=colour, linestyle=dashes, label=shortened(label, 30))
             line.set_marker("o" if len(points) == 1 else "")
+            line.set_clip_on(len(points) > 1)  # else the frame cuts the highest marker
             handles[label] = line
         axes.set(title=title, xlabel="epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5, min_n_ticks=1))
         if min(value for points in curves.values() for _, value in points) >= 0:
             axes.set_ylim(bottom=0)
     figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=4)

@@ -92,7 +92,8 @@ def _split(root: Path, prefix: str, classes: Sequence[str], files: dict[str, lis
 
 def _require_folder(folder: Path) -> None:
     if not folder.is_dir():
-        raise DataError(f"data folder '{folder}' does not exist; give a folder of class folders with --data.")
+        what = "is a file" if folder.is_file() else "does not exist"
+        raise DataError(f"data folder '{folder}' {what}; give a folder of class folders with --data.")
 
 
 def _class_files(root: Path) -> tuple[dict[str, list[str]], Counter[str]]:
