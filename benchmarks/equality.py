@@ -80,7 +80,7 @@ MEANT = {
     r"config\.((teacher|distill)\.log_every|.*augment\.(backend|normalize_on)|data\.cache|export\.slim)": "the same",
     r"history\..*\.skipped_steps": "steps that were not taken are counted",
     r"latency\..*\.(card|gpu|gpu_method|gpu_p\d+_ms)": "what a GPU did is a record of its own",
-    r"held_out\..*|artifacts\.bundle\.files\..*": "what a bundle is judged with on another machine",
+    r"(held_out|logits)\..*|machines.*|artifacts\.bundle\.files\..*": "what a bundle is judged with on another machine",
     r"headline\.(speedup_against|speedup_deployed\..*|deployed_teacher)": "which teacher, and today's",
     r"(models|graphs|latency)\..*\.speedup_(against|reason|deployed).*": "which teacher, and today's",
     r"teacher_references.*|artifacts\.teacher_(reduced|engines).*": "the teacher's graphs and engines to compare with",
