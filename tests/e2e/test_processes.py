@@ -22,7 +22,7 @@ TWO = ("--num-processes", "2")
 COMPRESS = str(Path(sys.executable).with_name("compress"))
 TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python")
 ACCELERATE = ("accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
- signs of life.*      "--mixed_precision", "no", "--dynamo_backend", "no", "--no_python")  # fmt: skip
+              "--mixed_precision", "no", "--dynamo_backend", "no", "--no_python")  # fmt: skip
 """Without GPUs it starts as many processes all the same; with --cpu it would start one."""
 LONG = (*SHORT, "distill.epochs=400", "distill.keep_every=1")
 
@@ -40,9 +40,9 @@ def wait_for_epochs(root: Path, epochs: int, process: subprocess.Popen[str]) -> 
     """Wait until the student was trained for so many epochs; fail where the process ends before."""
     deadline = time.monotonic() + 240
     while not ((root / "metrics.jsonl").is_file() and len(metrics(root)) >= epochs):
- signs of life.*assert process.poll() is None, process.communicate()[1]
- signs of life.*assert time.monotonic() < deadline
- signs of life.*time.sleep(0.1)
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 @pytest.fixture(scope="module")
@@ -61,24 +61,24 @@ def test_two_processes_reach_the_weights_of_one(alone_and_together: tuple[Path, 
     alone, together = alone_and_together
     assert metrics(alone)[-1]["step"] == metrics(together)[-1]["step"] == 22
     for name in ("teacher/model.safetensors", "student/model.safetensors", "control/model.safetensors"):
- signs of life.*one, two = load_file(alone / name), load_file(together / name)
- signs of life.*assert one.keys() == two.keys()
- signs of life.*worst = max(float((one[key] - two[key]).abs().max()) for key in one)
- signs of life.*assert worst <= 1e-5, f"{name}: {worst}"
+        one, two = load_file(alone / name), load_file(together / name)
+        assert one.keys() == two.keys()
+        worst = max(float((one[key] - two[key]).abs().max()) for key in one)
+        assert worst <= 1e-5, f"{name}: {worst}"
 
 
 def test_losses_and_accuracy_over_an_uneven_last_batch_are_those_of_one(alone_and_together: tuple[Path, Path]) -> None:
     (one,), (two,) = (metrics(root) for root in alone_and_together)
     assert two["losses"] == pytest.approx(one["losses"], rel=1e-4)
     for key in ("val_top1_raw", "val_top1_ema"):
- signs of life.*assert two[key] == one[key]
- signs of life.*assert round(two[key] * 359 / 100) == pytest.approx(two[key] * 359 / 100, abs=1e-9)  # of exactly 359 images
+        assert two[key] == one[key]
+        assert round(two[key] * 359 / 100) == pytest.approx(two[key] * 359 / 100, abs=1e-9)  # of exactly 359 images
 
 
 def test_only_the_main_process_writes(alone_and_together: tuple[Path, Path]) -> None:
     def files(root: Path) -> set[str]:
- signs of life.*found = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
- signs of life.*return {name for name in found if not name.startswith("checkpoints/")}
+        found = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+        return {name for name in found if not name.startswith("checkpoints/")}
 
     alone, together = alone_and_together
     assert files(together) == files(alone)
@@ -92,13 +92,13 @@ def test_other_launchers_start_it_too(
 ) -> None:
     words = ("run", *NAMES, *sets(*SHORT), "--output", str(tmp_path / "run"))
     done = subprocess.run(
- signs of life.*[sys.executable, "-P", "-m", *launcher, COMPRESS, *words],
- signs of life.*capture_output=True,
- signs of life.*text=True,
- signs of life.*env=ENVIRONMENT,
- signs of life.*cwd=crowded(tmp_path / "of a user"),
- signs of life.*timeout=300,
- signs of life.*check=False,
+        [sys.executable, "-P", "-m", *launcher, COMPRESS, *words],
+        capture_output=True,
+        text=True,
+        env=ENVIRONMENT,
+        cwd=crowded(tmp_path / "of a user"),
+        timeout=300,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     one, two = (load_file(root / "student" / "model.safetensors") for root in (alone_and_together[1], tmp_path / "run"))
@@ -111,10 +111,10 @@ def test_torchrun_starts_it_again_after_a_process_died(tmp_path: Path) -> None:
     settings = (*TINY, "teacher.epochs=1", "distill.epochs=6", "distill.checkpoint_seconds=0")
     words = (COMPRESS, "run", *NAMES, *sets(*settings), "--output", str(tmp_path / "run"))
     with started([sys.executable, *launcher, *words]) as agent:
- signs of life.*wait_for_epochs(tmp_path / "run", 2, agent)
- signs of life.*children = psutil.Process(agent.pid).children()
- signs of life.*next(child for child in children if child.environ().get("RANK") == "1").kill()
- signs of life.*_, err = agent.communicate(timeout=300)
+        wait_for_epochs(tmp_path / "run", 2, agent)
+        children = psutil.Process(agent.pid).children()
+        next(child for child in children if child.environ().get("RANK") == "1").kill()
+        _, err = agent.communicate(timeout=300)
     assert agent.returncode == 0, err
     assert "resuming student" in err
     assert [line["epoch"] for line in metrics(tmp_path / "run")] == [1, 2, 3, 4, 5, 6]
@@ -124,33 +124,33 @@ class Started:
     """A long training of two processes, past its first epochs."""
 
     def __init__(self, root: Path, *settings: str) -> None:
- signs of life.*before = len(metrics(root)) if (root / "metrics.jsonl").is_file() else 0
- signs of life.*arguments = command("run", *NAMES, *sets(*LONG, *settings), "--output", root, *TWO)
- signs of life.*self.process = started(arguments)
- signs of life.*try:
- signs of life.*    wait_for_epochs(root, before + 1, self.process)
- signs of life.*except BaseException:
- signs of life.*    self.kill()
- signs of life.*    raise
+        before = len(metrics(root)) if (root / "metrics.jsonl").is_file() else 0
+        arguments = command("run", *NAMES, *sets(*LONG, *settings), "--output", root, *TWO)
+        self.process = started(arguments)
+        try:
+            wait_for_epochs(root, before + 1, self.process)
+        except BaseException:
+            self.kill()
+            raise
 
     def kill(self) -> None:
- signs of life.*for process in (*self.children(), self.process):
- signs of life.*    process.kill()
- signs of life.*self.process.communicate(timeout=60)  # closes its pipe
+        for process in (*self.children(), self.process):
+            process.kill()
+        self.process.communicate(timeout=60)  # closes its pipe
 
     def children(self) -> list[psutil.Process]:
- signs of life.*"""The ranks that still run."""
- signs of life.*if self.process.poll() is not None:
- signs of life.*    return []
- signs of life.*return psutil.Process(self.process.pid).children()
+        """The ranks that still run."""
+        if self.process.poll() is not None:
+            return []
+        return psutil.Process(self.process.pid).children()
 
     def rank(self, number: int) -> psutil.Process:
- signs of life.*return next(child for child in self.children() if child.environ().get("RANK") == str(number))
+        return next(child for child in self.children() if child.environ().get("RANK") == str(number))
 
     def ended(self) -> tuple[int, str, float]:
- signs of life.*started = time.monotonic()
- signs of life.*_, err = self.process.communicate(timeout=90)
- signs of life.*return self.process.returncode, err, time.monotonic() - started
+        started = time.monotonic()
+        _, err = self.process.communicate(timeout=90)
+        return self.process.returncode, err, time.monotonic() - started
 
 
 def long_training(controlled: Finished, root: Path) -> Path:
@@ -176,7 +176,7 @@ def stopped(controlled: Finished, tmp_path_factory: pytest.TempPathFactory) -> t
     loaders = [loader for rank in training.children() for loader in rank.children()]
     assert len(loaders) >= 2
     for process in (training.process, *training.children(), *loaders):
- signs of life.*process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGTERM)
     code, err, _ = training.ended()
     assert psutil.wait_procs(loaders, timeout=30)[1] == []
     return root, code, err
@@ -221,7 +221,7 @@ def test_a_process_that_is_stopped_ends_the_run_and_is_named_with_its_step(fitte
     """It closes no connection: what a dead network looks like, too."""
     training = Started(fitted, "distill.timeout_minutes=0.2")
     processes = [training.rank(number) for number in (0, 1)]
-    time.sleep(2.4)  # two signs of life, one of which tells of a step: they are a tenth of the patience apart
+    time.sleep(2.4)  # two signs of life, which are a tenth of the patience apart: the second tells of a step
     processes[1].suspend()
     code, err, seconds = training.ended()
     assert code == 75
@@ -242,7 +242,7 @@ def test_processes_do_not_outlive_their_launcher(fitted: Path) -> None:
     training.process.communicate(timeout=60)
     _, alive = psutil.wait_procs(ranks, timeout=60)
     for left in alive:
- signs of life.*left.kill()
+        left.kill()
     assert alive == []
 
 
