@@ -11,6 +11,7 @@ from vitcompress.core.records import Cost, FileRef
 from vitcompress.exporters.latency import TAIL_SAMPLES
 from vitcompress.pipeline.report.records import Records
 from vitcompress.stages.gates.registry import NO_TEACHER
+from vitcompress.stages.judging.contestant import IN_TORCH
 
 MEGABYTE = 1_000_000
 """Bytes; the unit of the size gate and of every size shown."""
@@ -84,7 +85,7 @@ def model_rows(records: Records) -> list[dict[str, Any]]:
         absent = engines.get(one, "")
         used = memory.get(one)
         shared = "a graph in torch shares its process with everything else that this program is"
-        no_memory = used.reason if used else absent or (shared if one.runtime in ("torch", "torch-compiled") else "")
+        no_memory = used.reason if used else absent or (shared if one.runtime in IN_TORCH else "")
         rates = sorted((row for row in verify.throughput if _of(row) == one), key=lambda row: row.batch)
         rows.append(
             {
@@ -117,7 +118,7 @@ def _cost(one: Artifact, records: Records, absent: str) -> dict[str, Any]:
     precision: Any = one.precision
     cost: Cost | None
     file: FileRef | OnnxArtifact | None
-    if one.runtime in ("torch", "torch-compiled") and graph == "teacher":
+    if one.runtime in IN_TORCH and graph == "teacher":
         cost, file = records.teacher.cost, records.teacher.weights
     elif one.runtime == "torch":
         cost, file = fold.costs.get(graph), {distill.model.graph: distill.weights, **fold.graphs}.get(graph)

@@ -6,15 +6,14 @@ stay the same. ``FILE.json`` beside each has the fingerprint of its inputs, and 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
-from vitcompress.core.artifact_records import Artifact, EngineArtifact, OnnxArtifact, Precision
+from vitcompress.core.artifact_records import EngineArtifact, OnnxArtifact, Precision
 from vitcompress.core.context import Context
-from vitcompress.core.files import is_intact, references_in, write_atomic
 from vitcompress.core.fingerprint import fingerprint
+from vitcompress.core.kept import Kind, keep, kept
 from vitcompress.core.records import DataRecord, TeacherRecord
 from vitcompress.exporters import targets
 from vitcompress.exporters.cuda import gpu_name_and_capability, gpu_present
@@ -23,8 +22,6 @@ from vitcompress.stages.export.config import ExportConfig
 from vitcompress.stages.export.engines import build_engine
 from vitcompress.stages.export.graphs import HeldOut
 from vitcompress.stages.export.precisions import reduce_graph
-
-Kind = TypeVar("Kind", bound=Artifact)
 
 
 def reduce_teacher(
@@ -52,7 +49,7 @@ def reduce_teacher(
             missing |= why
             one = found.get(precision)
             if one is not None:
-                _keep(path, key, one)
+                keep(_note(path), key, one)
         if one is not None:
             made[precision] = one
     return made, missing
@@ -75,17 +72,19 @@ def teacher_engines(
     found = []
     for student in (one for one in students if one.file is not None):
         precision, target = student.precision, targets.get(student.flavour)
-        engine: EngineArtifact | None = None
-        if precision in graphs:
-            graph = graphs[precision]
-            versions = targets.installed_versions(["vitcompress", *target.distributions])
-            key = fingerprint(_digests(graph, teacher), target.name, versions, precision, built, gpu)
-            path = context.run.root / "export" / f"{graph.name}.{target.name}"
-            engine = _kept(EngineArtifact, path, key, context)
+        build = partial(build_engine, config, target.name, precision, graphs, missing, context, of="teacher")
+        graph = graphs.get(precision)
+        if graph is None:
+            found.append(build())  # nothing but the reason
+            continue
+        versions = targets.installed_versions(["vitcompress", *target.distributions])
+        key = fingerprint(_digests(graph, teacher), target.name, versions, precision, built, gpu)
+        path = context.run.root / "export" / f"{graph.name}.{target.name}"
+        engine = _kept(EngineArtifact, path, key, context)
         if engine is None:
-            engine = build_engine(config, target.name, precision, graphs, missing, context, of="teacher")
+            engine = build()
             if engine.file is not None:
-                _keep(path, key, engine)
+                keep(_note(path), key, engine)
         found.append(engine)
     return tuple(found)
 
@@ -98,19 +97,9 @@ def _note(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
-def _keep(path: Path, key: str, artifact: Artifact) -> None:
-    """Write the record of an artifact and the fingerprint of its inputs beside it."""
-    write_atomic(_note(path), json.dumps({"key": key, "artifact": artifact.model_dump(mode="json")}, indent=2) + "\n")
-
-
 def _kept(kind: type[Kind], path: Path, key: str, context: Context) -> Kind | None:
-    """Return the artifact that was made of the same inputs before, if all its files are intact; else None."""
-    try:
-        note = json.loads(_note(path).read_bytes())
-        artifact = kind.model_validate_json(json.dumps(note["artifact"])) if note["key"] == key else None
-    except (OSError, ValueError, KeyError, TypeError):  # none, or a damaged one, or another version's
-        return None
-    if artifact is None or not all(is_intact(one, context.run.root) for one in references_in(artifact)):
-        return None
-    context.say(f"the teacher's {path.name} is there already")
+    """Return the artifact that was made of the same inputs before (``core.kept``), and say so."""
+    artifact = kept(kind, _note(path), key, context.run.root)
+    if artifact is not None:
+        context.say(f"the teacher's {path.name} is there already")
     return artifact

@@ -23,6 +23,8 @@ Infer = Callable[[NDArray[Any]], NDArray[np.float32]]
 TEACHER = "teacher"
 COMPILED = "torch-compiled"
 """Runtime of a network that torch has compiled."""
+IN_TORCH = ("torch", COMPILED)
+"""Runtimes without a file: what they run shares its process with the rest of this program."""
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from vitcompress.exporters.latency import (
 from vitcompress.exporters.latency.card import Watch
 from vitcompress.exporters.latency.sessions import FEWEST
 from vitcompress.stages.judging.config import VerifyConfig
-from vitcompress.stages.judging.contestant import COMPILED, TEACHER, Contestant, batch_of
+from vitcompress.stages.judging.contestant import IN_TORCH, TEACHER, Contestant, batch_of
 from vitcompress.stages.judging.speedup import RESAMPLES, with_speedup
 
 Images = Mapping[PreprocessSpec, NDArray[Any]]
@@ -73,7 +73,7 @@ def throughput_rows(
     ``latency`` is what ``latency_rows`` returned.
     """
     groups = _by_runtime(
-        [each for each in contestants if each.runtime not in ("torch", COMPILED) and each.model in (TEACHER, deployed)]
+        [each for each in contestants if each.runtime not in IN_TORCH and each.model in (TEACHER, deployed)]
     )
     known = {(row.runtime, row.model, row.precision, row.batch): row for row in latency}
     left = [batch for batch in config.throughput_batches if batch not in config.batch_sizes]

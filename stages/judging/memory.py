@@ -10,7 +10,7 @@ from vitcompress.core.artifact_records import Runtime
 from vitcompress.core.errors import CompressError
 from vitcompress.core.measured_records import MemoryRow
 from vitcompress.exporters.memory import Memory, memory_of
-from vitcompress.stages.judging.contestant import COMPILED, Contestant
+from vitcompress.stages.judging.contestant import IN_TORCH, Contestant
 
 
 def memory_rows(contestants: Sequence[Contestant], batch: int, threads: int) -> tuple[MemoryRow, ...]:
@@ -22,7 +22,7 @@ def memory_rows(contestants: Sequence[Contestant], batch: int, threads: int) -> 
     empty: dict[Runtime, int | None] = {}
     rows = []
     for each in contestants:
-        if each.runtime in ("torch", COMPILED):
+        if each.runtime in IN_TORCH:
             continue
         images = min(batch, each.max_batch or batch)
         row: dict[str, Any] = {**each.names, "batch": images, "peak_rss_bytes": None}

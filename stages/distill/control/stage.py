@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,8 +11,8 @@ from numpy.typing import NDArray
 from vitcompress.core.bits import packed
 from vitcompress.core.context import Context
 from vitcompress.core.errors import ResultError
-from vitcompress.core.files import is_intact, write_atomic
 from vitcompress.core.fingerprint import fingerprint
+from vitcompress.core.kept import keep, kept
 from vitcompress.core.records import ControlRecord, DataRecord, DistillRecord, StudentRecord, TeacherRecord
 from vitcompress.core.words import counted
 from vitcompress.stages.distill import job
@@ -69,10 +67,10 @@ def trained_control(training: DistillConfig, inputs: job.Inputs, version: int, c
     """
     folder, epochs = context.run.root / "control", int(training.epochs)
     settings = fingerprint("control", version, training, inputs.data, inputs.student, context.seed)
-    kept = from_main(_kept(folder / "trained.json", settings, context.run.root))
-    if kept is not None:
+    before = from_main(kept(ControlRecord, folder / "trained.json", settings, context.run.root))
+    if before is not None and before.weights is not None:
         context.say("the control is reused: nothing that it was trained with has changed")
-        return kept
+        return before
     context.say(f"training the student from the labels alone for {counted(epochs, 'epoch')}")
     networks, loaders, _ = job.networks_and_loaders(training, inputs, context)
     alone = job.student_job(training, networks, loaders, context, "control", settings)
@@ -88,20 +86,8 @@ def trained_control(training: DistillConfig, inputs: job.Inputs, version: int, c
         steps=trained.progress.steps,
         seconds=trained.progress.seconds,
     )
-    held = {"settings": settings, "found": found.model_dump(mode="json")}
-    write_atomic(folder / "trained.json", json.dumps(held, indent=2) + "\n")
+    keep(folder / "trained.json", settings, found)
     return found
-
-
-def _kept(path: Path, settings: str, root: Path) -> ControlRecord | None:
-    """Return the control that was trained with the same settings; None if there is none, or it is damaged."""
-    try:
-        held = json.loads(path.read_text())
-        found = ControlRecord.model_validate_json(json.dumps(held["found"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    good = held["settings"] == settings and found.weights is not None and is_intact(found.weights, root)
-    return found if good else None
 
 
 def with_gain(control: ControlRecord, inputs: Inputs, context: Context) -> ControlRecord:
