@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from sample_reports import CASES, advice, file, flip, report_of
+from sample_measurements import flip
+from sample_reports import CASES, advice, file, report_of
 
 from vitcompress.core.analysis_records import AnalyzeRecord, DynamicsRecord
 from vitcompress.core.measured_records import FlipTable

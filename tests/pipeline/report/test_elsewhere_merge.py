@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from command_line import printed
-from sample_reports import CASES, accuracy, latency, report_of
+from sample_measurements import accuracy, latency
+from sample_reports import CASES, report_of
 
 from vitcompress.core.errors import UsageError
 from vitcompress.core.judge_records import Verified, subject_of

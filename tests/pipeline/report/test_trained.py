@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sample_reports import CASES, accuracy, gate, report_of
+from sample_measurements import accuracy
+from sample_reports import CASES, gate, report_of
 
 from vitcompress.core.measured_records import AccuracyRow, GatesRecord, VerifyRecord
 from vitcompress.core.records import ControlRecord
