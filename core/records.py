@@ -15,6 +15,8 @@ from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.record import FileRef as FileRef
 from vitcompress.core.record import Record
 
+Task = Literal["classification", "multilabel", "embedding"]
+"""What a network gives of an image: one class of several, any number of classes, or a vector to compare images by."""
 Strategy = Literal["plain", "lift", "widelast", "uniform"]
 WideHeads = Literal["size", "count"]
 """What a widened block keeps: the size of a head (more heads) or the number of heads (larger ones)."""
@@ -63,6 +65,11 @@ class DataRecord(Record):
     val_images: int
     split: str
     """How held-out images were chosen, in words."""
+    task: Task = "classification"
+    unlabelled: int = 0
+    """Training images without a class (``stages.images.splits.UNLABELLED``), which teach the teacher's answer alone."""
+    labelled: bool = True
+    """Whether held-out images have classes; where not, the teacher's answers stand for them."""
     digest: str
     """SHA-256 over the sorted listing (relative path, bytes, mtime) of both splits, or over the embedded pixels."""
     checked: str

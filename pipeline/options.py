@@ -56,6 +56,7 @@ config_options = _adding(
         metavar="SOURCE",
         help="Folder of class folders, or hfds/NAME, wds/NAME, torch/NAME.  [default: digits, embedded]",
     ),
+    click.option("--task", metavar="NAME", help="classification, multilabel or embedding.  [default: classification]"),
     click.option(
         "--control",
         metavar="NAME",

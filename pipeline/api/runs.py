@@ -120,6 +120,7 @@ def run(
     *,
     strategy: str | None = None,
     data: PathLike | None = None,
+    task: str | None = None,
     control: str | None = None,
     teacher_weights: PathLike | None = None,
     image_size: int | None = None,
@@ -145,6 +146,7 @@ def run(
         student: timm's name of the network to train, such as ``deit_tiny``.
         strategy: ``plain``, ``lift``, ``widelast``, ``uniform`` or ``auto``; None for ``lift``.
         data: a folder of class folders, or a name such as ``hfds/NAME``; None for the embedded digits.
+        task: ``classification``, ``multilabel`` or ``embedding``; None for the first.
         control: ``labels`` trains the student once more without the teacher.
         teacher_weights: a checkpoint, safetensors or a state dict.
         image_size: side of both networks' input, pixels.
@@ -189,6 +191,7 @@ def run(
         student=student,
         strategy=strategy,
         data=data,
+        task=task,
         control=control,
         teacher_weights=teacher_weights,
         image_size=image_size,

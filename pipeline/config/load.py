@@ -31,6 +31,7 @@ _FLAGS = {
     "teacher": "teacher.model",
     "student": "student.model",
     "strategy": "student.strategy",
+    "task": "data.task",
     "data": "data.source",
     "control": "control.kind",
     "teacher_weights": "teacher.weights",
@@ -191,7 +192,15 @@ def requested_layers(**given: Any) -> list[Layer]:
 
 def merged(layers: Sequence[Layer]) -> dict[str, Any]:
     """Return the values of all layers, those of later ones over those of earlier ones."""
-    return reduce(merge, (layer.values for layer in layers), {})
+    return reduce(merge, (_task_in_data(layer.values) for layer in layers), {})
+
+
+def _task_in_data(values: dict[str, Any]) -> dict[str, Any]:
+    """Return a layer's values with `task` at the top as `data.task`, which it is short for."""
+    if "task" not in values:
+        return values
+    rest = {name: value for name, value in values.items() if name != "task"}
+    return merge({"data": {"task": values["task"]}}, rest)
 
 
 def requested_config(**given: Any) -> RunConfig:

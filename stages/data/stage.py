@@ -56,6 +56,7 @@ def run(config: DataConfig, inputs: Inputs, context: Context) -> DataRecord:
         train_images=len(images.train),
         val_images=len(images.val),
         split=images.split,
+        task=config.task,
         digest=data_digest(config),
         checked=checked,
         pixels=READING,

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import ConfigDict, Field
 
 from vitcompress.core.record import Record
+from vitcompress.core.records import Task
 
 
 class AugmentConfig(Record):
@@ -55,6 +56,14 @@ class DataConfig(Record):
     source: str = Field("digits", min_length=1)
     """`digits` (embedded), a folder of class folders (with or without train/ and val/), a name with timm's prefix
     (`hfds/NAME`, `torch/NAME`, `wds/NAME`, `tfds/NAME`), or what a source of another package takes."""
+    task: Task = "classification"
+    """What the networks give: one class an image, `multilabel` any number of them, `embedding` a vector that images are
+    compared by. Also given as `task` at the top, or by --task."""
+    labelled: bool = True
+    """Whether images have classes. false: `source` is a folder of images of no class, in whatever folders, and the
+    teacher's answers are all that is learned and judged."""
+    unlabelled: str | None = None
+    """Folder of further images, of no class, in whatever folders, that the student learns from the teacher alone."""
     root: str | None = None
     """Folder that a prefixed dataset is read from; not used for digits and folders."""
     train_split: str | None = None

@@ -20,6 +20,8 @@ from vitcompress.core.images import as_rgb
 from vitcompress.stages.images.config import DataConfig
 
 _SHOWN = 8
+UNLABELLED = -1
+"""In place of the class number of an image that has no class."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,9 @@ class Stored:
 class ListedSplit:
     """A split of random access: a key for each image, and a function that opens the image of a key."""
 
-    items: Sequence[tuple[Any, int]]
-    """Key and class number of each image. Where images are files, the key is the path inside ``root``."""
+    items: Sequence[tuple[Any, Any]]
+    """Key and class number of each image, ``UNLABELLED`` where it has none; with ``classes`` a tuple of class numbers.
+    Where images are files, the key is the path inside ``root``, or an absolute one."""
     load: Callable[[Any], Image.Image]
     """Returns the RGB image of a key. Loader processes receive it, so it must be picklable."""
     root: Path | None = None
@@ -48,24 +51,36 @@ class ListedSplit:
     """Returns what the image of a key is decoded from (``Stored``); it must be picklable too. None: there is
     only ``load``. An OSError is raised if it cannot be read."""
 
+    classes: int = 0
+    """Where an image has any number of classes: how many there are in all. Its label is then handed out as float32
+    ``[classes]``, 1 for each of its own and else 0."""
+
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+    def __getitem__(self, index: int) -> tuple[Image.Image, Any]:
         key, label = self.items[index]
-        return self.load(key), label
+        return self.load(key), self.target(label)
 
-    def stored(self, index: int) -> tuple[Stored | Image.Image, int]:
+    def target(self, label: Any) -> Any:
+        """Return what stands for a label in batches: itself, or with ``classes`` float32 ``[classes]``."""
+        if not self.classes:
+            return label
+        target = np.zeros(self.classes, np.float32)
+        target[list(label)] = 1
+        return target
+
+    def stored(self, index: int) -> tuple[Stored | Image.Image, Any]:
         """Return an image that is not decoded yet, where that can be had, and its class."""
         key, label = self.items[index]
         with suppress(OSError):  # load says it in words
             if self.read is not None:
-                return Stored(self.read(key), partial(self.load, key)), label
-        return self.load(key), label
+                return Stored(self.read(key), partial(self.load, key)), self.target(label)
+        return self.load(key), self.target(label)
 
     @property
-    def labels(self) -> list[int]:
-        """Return the class number of each image."""
+    def labels(self) -> list[Any]:
+        """Return the label of each image, as in ``items``."""
         return [label for _, label in self.items]
 
     def without(self, names: Set[str]) -> ListedSplit:
@@ -145,6 +160,8 @@ class Images:
     ``ListedSplit``."""
     split: str = ""
     """How the held-out images were chosen, in words."""
+    multilabel: bool = False
+    """Whether an image has any number of classes; its splits then have ``classes``."""
     skipped: Mapping[str, int] = field(default_factory=dict)
     """Files that are not recognised as images: how many, by suffix."""
 

@@ -53,6 +53,8 @@ def open_images(config: DataConfig, left_out: Set[str] = frozenset(), dropped: S
     if len(found.classes) < 2:
         what = f"one class ('{found.classes[0]}')" if found.classes else "no class"
         raise DataError(f"'{config.source}' has {what}; at least two are needed to classify.")
+    if found.multilabel and config.task == "classification":
+        raise DataError(f"images of '{config.source}' have several labels each; give --task multilabel.")
     return split_images(found, config, left_out, dropped)
 
 

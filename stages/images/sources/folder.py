@@ -67,7 +67,7 @@ class Folder(Source):
             raise DataError(
                 f"held-out folder '{val_root}' has no images; add some, or give one folder of class folders."
             )
-        return Images(classes, split, held_out, f"the images of {val_root.name}/", skipped + others)
+        return Images(classes, split, held_out, f"the images of {val_root.name}/", skipped=skipped + others)
 
     def state(self, config: DataConfig) -> list[Any]:
         """Return the digest of all files' names, sizes and times."""
