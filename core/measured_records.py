@@ -6,6 +6,7 @@ from typing import Literal
 
 from vitcompress.core.artifact_records import Precision, Runtime
 from vitcompress.core.record import FileRef, Record
+from vitcompress.core.records import Task
 
 
 class Row(Record):
@@ -49,6 +50,24 @@ class AccuracyRow(Row):
     unmeasured."""
     provider: str = ""
     """ONNX Runtime's execution provider, such as CPUExecutionProvider; empty for other runtimes."""
+
+
+class MetricRow(Row):
+    """One metric of one model on the whole held-out set, beside top-1 (``stages.judging.metrics``)."""
+
+    metric: str
+    """Its name in the gates: ``min_METRIC``, ``max_METRIC_drop``."""
+    label: str
+    value: float | None = None
+    """Percent; None when unmeasured."""
+    value_low: float | None = None
+    value_high: float | None = None
+    """Ends of its 95 % bootstrap interval over images."""
+    drop: float | None = None
+    """The teacher's in torch minus this one's, points; None of itself."""
+    drop_low: float | None = None
+    drop_high: float | None = None
+    """Ends of its paired 95 % interval."""
 
 
 class Spread(Record):
@@ -294,6 +313,10 @@ class VerifyRecord(Record):
     """What every artifact achieved against the teacher, measured."""
 
     accuracy: tuple[AccuracyRow, ...]
+    task: Task = "classification"
+    """What ``AccuracyRow.top1`` is follows from it: ``stages.judging.tasks.SCORES``."""
+    metrics: tuple[MetricRow, ...] = ()
+    """What is measured besides, of the task."""
     latency: tuple[LatencyRow, ...]
     latency_method: str
     teacher_references: tuple[TeacherReference, ...] = ()
@@ -324,6 +347,13 @@ class VerifyRecord(Record):
         """Return the row of one artifact, measured or not."""
         wanted = (model, runtime, precision)
         return next((row for row in self.accuracy if (row.model, row.runtime, row.precision) == wanted), None)
+
+    def metric_of(self, metric: str, row: Row) -> MetricRow | None:
+        """Return a metric of the model, runtime and precision of ``row``; None where these images have none."""
+        wanted = (metric, row.model, row.runtime, row.precision)
+        return next(
+            (one for one in self.metrics if (one.metric, one.model, one.runtime, one.precision) == wanted), None
+        )
 
     def latency_of(self, model: str, runtime: Runtime, precision: Precision, batch: int = 1) -> LatencyRow | None:
         """Return the row of one artifact at one batch size, measured or not."""

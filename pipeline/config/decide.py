@@ -203,6 +203,20 @@ def _features(config: RunConfig, facts: Facts) -> Choice:
     return Choice(resolved_features(config.distill, learner.shape.depth, teacher.shape.depth))
 
 
+def _logits(config: RunConfig, facts: Facts) -> Choice | None:
+    """Decide what the softened answer is, where a network does not give one class of several."""
+    softened = {"multilabel": "sigmoid", "embedding": "embedding"}.get(config.data.task)
+    return Choice(softened, f"of task {config.data.task}") if softened and config.distill.logits == "soft" else None
+
+
+def _alpha(config: RunConfig, facts: Facts) -> Choice | None:
+    """Decide that the teacher's answers are all there is to learn, where there are no labels for what is learned."""
+    if config.distill.alpha == 1 or (config.data.labelled and config.data.task != "embedding"):
+        return None
+    why = "an embedding is learned from the teacher alone" if config.data.labelled else "the images have no labels"
+    return Choice(1.0, why)
+
+
 def _balance(config: RunConfig, facts: Facts) -> Choice:
     if config.distill.balances:
         return Choice("gradients", "there is a feature loss")
@@ -249,6 +263,8 @@ BEFORE_DATA = (
     Rule("teacher.init", _teacher_init),
     *_STUDENT,
     *_FEATURES,
+    Rule("distill.logits", _logits, even_if_given=True),
+    Rule("distill.alpha", _alpha, even_if_given=True),
     Rule("distill.balance", _balance),
     Rule("distill.teacher_precision", _teacher_precision, kept=True, needs=("device",)),
     *EXPORT,

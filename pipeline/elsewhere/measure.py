@@ -8,12 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from vitcompress.core.artifact_records import Artifact, EngineArtifact
 from vitcompress.core.errors import EnvironmentLacksError
 from vitcompress.core.machine import usable_cores
 from vitcompress.core.measured_records import VerifyRecord
 from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.core.records import Task
 from vitcompress.exporters.bundle import Bundle, OpenJudge
 from vitcompress.exporters.bundle.judge import LOGITS
 from vitcompress.exporters.cuda import gpu_present
@@ -21,13 +23,13 @@ from vitcompress.exporters.latency import physical_cores
 from vitcompress.exporters.runners import PROVIDERS, Provider, provider_for
 from vitcompress.stages.images.held_out import HeldOutBatch
 from vitcompress.stages.images.listed import Listed, Opener, batches, sample
-from vitcompress.stages.judging.accuracy_rows import accuracy_rows
 from vitcompress.stages.judging.answers import Answers, HeldOut, ask
 from vitcompress.stages.judging.config import VerifyConfig
 from vitcompress.stages.judging.contestant import TEACHER, Contestant
 from vitcompress.stages.judging.measuring import most_images, timed
 from vitcompress.stages.judging.memory import memory_rows
 from vitcompress.stages.judging.opening import engine_contestant, onnx_contestant
+from vitcompress.stages.judging.tasks import answers_of, judged
 
 _PIECE = 1024
 """Images whose logits are read at a time."""
@@ -53,6 +55,7 @@ def measured(
     EnvironmentLacksError where nothing runs here.
     """
     threads, record = config.threads or physical_cores(), judge.record
+    task = record.data.task
     provider = provider_for("cuda" if gpu_present() else "cpu")
     readers = usable_cores()
 
@@ -68,12 +71,12 @@ def measured(
             say(
                 f"asking {sum(one.infer is not None for one in models)} models for {len(images.listed.images):,} images"
             )
-            labels, pixels, answers = ask(models, read)
+            labels, pixels, answers, outputs = ask(models, read, answered=answers_of(task))
         images.listed.same_pixels(pixels, images.where)
-        recorded = _recorded(judge.files[LOGITS], images.listed)
-        held_out = HeldOut((), labels, record.images_digest, (*recorded, *answers[len(recorded) :]))
-        classes = len(record.data.classes)
-        accuracy = accuracy_rows(models, held_out, classes)
+        recorded, logits = _recorded(judge.files[LOGITS], images.listed, task)
+        answers, outputs = (*recorded, *answers[len(recorded) :]), (*logits, *outputs[len(recorded) :])
+        held_out = HeldOut((), labels, record.images_digest, answers, outputs)
+        accuracy = judged(models, held_out, len(record.data.classes), task)
         specs = dict.fromkeys(each.spec for each in models)
         most = most_images(config)
         say("timing them")
@@ -87,11 +90,10 @@ def measured(
             on_gpu=provider == "cuda",
         )
     return VerifyRecord(
-        accuracy=accuracy,
+        **accuracy,
         **found,
         memory=memory_rows(models, max(config.batch_sizes), threads) if config.memory else (),
         images_digest=record.images_digest,
-        class_images=tuple(np.bincount(labels, minlength=classes).tolist()),
     )
 
 
@@ -102,19 +104,22 @@ def _in_torch(judge: OpenJudge) -> list[Contestant]:
     return [Contestant(model, "torch", spec, None, reason=NO_TORCH) for model, spec in specs.items()]
 
 
-def _recorded(path: Path, images: Listed) -> tuple[Answers, Answers]:
-    """Return torch's answers of teacher and deployed graph, out of their logits."""
+def _recorded(path: Path, images: Listed, task: Task) -> tuple[tuple[Answers, ...], tuple[NDArray[np.float32], ...]]:
+    """Return torch's answers of teacher and deployed graph, out of their logits, and these where answers need all."""
     from safetensors import safe_open
 
     labels, parts = images.labels, []
     with safe_open(path, framework="numpy") as file:
         logits = file.get_slice("logits")
+        if answered := answers_of(task):
+            whole = tuple(np.ascontiguousarray(logits[:, model]) for model in range(2))
+            return tuple(answered(own, labels) for own in whole), whole
         for start in range(0, len(labels), _PIECE):
             end = min(start + _PIECE, len(labels))
             piece, some = logits[start:end], labels[start:end]
             parts.append([Answers.of(piece[:, model], some) for model in range(2)])
     teacher, student = (Answers.joined(part) for part in zip(*parts, strict=True))
-    return teacher, student
+    return (teacher, student), ()
 
 
 def _contestants(

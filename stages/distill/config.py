@@ -70,9 +70,9 @@ class DistillConfig(TrainingConfig):
     """Passes over the training images. auto: more, the fewer images there are (``pipeline.config.training``)."""
     logits: Annotated[str, AfterValidator(partial(check, "logits")), Field(examples=built_in("logits"))] = "soft"
     """Distillation of logits: `soft` KL to the teacher's softened answer, `hard` cross-entropy with its argmax, or a
-    loss of another package."""
+    loss of another package. `soft` becomes `sigmoid` with several labels an image, `embedding` with embeddings."""
     alpha: float = Field(0.9, ge=0, le=1)
-    """a: share of the logit distillation; 1 - a is the labels' share."""
+    """a: share of the logit distillation; 1 - a is the labels' share. 1 where there are no labels to learn from."""
     tau: float = Field(1.0, gt=0)
     """Temperature of soft distillation."""
     teacher_errors: Literal["imitate", "replace"] = "imitate"

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 from vitcompress.core.context import Context
 from vitcompress.core.errors import UsageError
 from vitcompress.core.preprocess import PreprocessSpec
-from vitcompress.core.records import CacheSummary, DataRecord, StudentRecord, TeacherRecord
+from vitcompress.core.records import CacheSummary, DataRecord, StudentRecord, Task, TeacherRecord
 from vitcompress.stages.distill.cache.fill import fill, parts_of
 from vitcompress.stages.distill.cache.store import CachedViews, Store
 from vitcompress.stages.distill.config import DistillConfig
@@ -43,12 +43,14 @@ from vitcompress.stages.images.loaders import (
 )
 from vitcompress.stages.images.normalize import normalized
 from vitcompress.stages.images.sources import Images, StreamSplit, recorded_images
+from vitcompress.stages.judging.tasks import training_score
 from vitcompress.stages.models.build import build_model
 from vitcompress.stages.models.weights import load_own
 from vitcompress.stages.training.compilation import compile_in_place
 from vitcompress.stages.training.device import make_accelerator
 from vitcompress.stages.training.interrupt import stop_on_signal
 from vitcompress.stages.training.job import Job
+from vitcompress.stages.training.labels import LabelLoss
 from vitcompress.stages.training.terms import Compared
 
 
@@ -147,6 +149,7 @@ def student_job(
     context: Context,
     name: str = "student",
     fingerprint: str | None = None,
+    task: Task = "classification",
 ) -> Job:
     """Return the training of these networks on these loaders, wherever they come from.
 
@@ -157,12 +160,13 @@ def student_job(
         name=name,
         model=networks.student,
         network=attrgetter("network"),
-        loss=partial(_loss, config, networks.pairs, networks.teacher),
+        loss=partial(_loss, config, LabelLoss(task, config.label_smoothing), networks.pairs, networks.teacher),
         train=loaders.train,
         val=loaders.val,
         folder=context.run.root / "checkpoints" / name,
         fingerprint=context.fingerprint if fingerprint is None else fingerprint,
         mix=loaders.mix,
+        score=training_score(task),
         compared=Compared(
             networks.student.meeting_parameters(),
             {pair.name: pair.weight for pair in networks.pairs} if config.balances else {},
@@ -222,6 +226,7 @@ def require_random_access(config: DistillConfig, data_config: DataConfig, images
 
 def _loss(
     config: DistillConfig,
+    label_loss: LabelLoss,
     pairs: tuple[LayerPair, ...],
     teacher: FrozenTeacher | None,
     student: nn.Module,
@@ -241,7 +246,7 @@ def _loss(
         teacher_logits, teacher_taps = asked()
     by_layer = dict(zip(layers, teacher_taps, strict=True))
     compared = [(pair, tap, by_layer[pair.teacher]) for pair, tap in zip(pairs, taps, strict=True)]
-    return distillation_terms(config, logits, teacher_logits, labels, compared)
+    return distillation_terms(config, label_loss, logits, teacher_logits, labels, compared)
 
 
 def with_taps(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vitcompress.core.context import Context
 from vitcompress.core.errors import ResultError
-from vitcompress.core.records import DistillRecord, ModelSpec
+from vitcompress.core.records import DistillRecord, ModelSpec, Task
 from vitcompress.stages.distill.config import DistillConfig
 from vitcompress.stages.distill.job import Inputs as Inputs
 from vitcompress.stages.distill.job import Loaders, Networks, networks_and_loaders, student_job
@@ -22,11 +22,17 @@ def run(config: DistillConfig, inputs: Inputs, context: Context) -> DistillRecor
     that has no room; ResultError and RunInterrupted as ``train`` does, and ResultError for weights that are not finite.
     """
     networks, loaders, cache = networks_and_loaders(config, inputs, context)
-    return distil(config, networks, loaders, inputs.student.model, context).model_copy(update={"cache": cache})
+    found = distil(config, networks, loaders, inputs.student.model, context, inputs.data.task)
+    return found.model_copy(update={"cache": cache})
 
 
 def distil(
-    config: DistillConfig, networks: Networks, loaders: Loaders, model: ModelSpec, context: Context
+    config: DistillConfig,
+    networks: Networks,
+    loaders: Loaders,
+    model: ModelSpec,
+    context: Context,
+    task: Task = "classification",
 ) -> DistillRecord:
     """Train these networks on these loaders, choose the better of raw and averaged weights, write them.
 
@@ -34,7 +40,7 @@ def distil(
     """
     epochs, every = int(config.epochs), None if config.keep_every is None else int(config.keep_every)
     snapshots = Snapshots(context.run.root, context.fingerprint, epochs, every)
-    job = student_job(config, networks, loaders, context)
+    job = student_job(config, networks, loaders, context, task=task)
     trained = train(job, config, epochs, context, [KeepSnapshots(snapshots.keep)])
     context.leave_to_main()
     progress = trained.progress

@@ -5,7 +5,7 @@ Torch-free, because the settings of ``gates`` are made of this list.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from importlib.metadata import entry_points
 from typing import Any
@@ -13,6 +13,8 @@ from typing import Any
 from vitcompress.core.errors import EnvironmentLacksError
 from vitcompress.core.extensions import load
 from vitcompress.stages.gates.gate import ArtifactGate, Measured, Measurement, RunGate, limit, number
+from vitcompress.stages.judging.metrics import Metric
+from vitcompress.stages.judging.tasks import METRICS
 
 GROUP = "vitcompress.gates"
 NO_CONTROL = "no control was trained: compress run ... --control labels"
@@ -48,6 +50,31 @@ def _size(found: Measured) -> Measurement:
     if found.bytes is None:
         return Measurement(None, reason="no file was recorded")
     return Measurement(found.bytes / 1_000_000)
+
+
+def _of_metric(metric: Metric) -> Iterator[ArtifactGate]:
+    """Yield the two limits on a metric: its value, and what it loses against the teacher."""
+
+    def measure(name: str) -> Callable[[Measured], Measurement]:
+        def taken(found: Measured) -> Measurement:
+            row = found.inputs.verify.metric_of(metric.name, found.accuracy)
+            task = found.inputs.verify.task
+            other = f"it is not measured of task {task}" if task not in metric.tasks else "these images have none"
+            return number(row, name, row.reason or other) if row else Measurement(None, reason=other)
+
+        return taken
+
+    percent, points = limit(f"Smallest {metric.label}, percent.", ge=0, le=100), f"Largest loss of {metric.label}"
+    yield ArtifactGate(
+        field=f"min_{metric.name}", setting=percent, label=metric.label, unit="%", measure=measure("value")
+    )
+    yield ArtifactGate(
+        field=f"max_{metric.name}_drop",
+        setting=limit(f"{points} against the teacher, points (below 0: better).", ge=-100, le=100),
+        label=f"drop of {metric.label}",
+        unit="points",
+        measure=measure("drop"),
+    )
 
 
 _BUILT_IN: tuple[ArtifactGate | RunGate, ...] = (
@@ -121,6 +148,7 @@ _BUILT_IN: tuple[ArtifactGate | RunGate, ...] = (
         unit="points",
         measure=lambda inputs: number(inputs.control, "gain", NO_CONTROL),
     ),
+    *(gate for metric in METRICS for gate in _of_metric(metric)),
 )
 
 

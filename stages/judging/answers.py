@@ -64,42 +64,56 @@ class HeldOut:
     """The images, and what each model answers to them."""
 
     names: tuple[str, ...]
-    labels: NDArray[np.int64]
-    """``[N]``."""
+    labels: NDArray[Any]
+    """Class numbers int64 ``[N]``; of several labels float32 ``[N, K]``."""
     digest: str
     """See ``stages.images.held_out.images_digest``."""
     answers: tuple[Answers | None, ...]
     """Of each model, in the order given; None for one that cannot run here."""
+    outputs: tuple[NDArray[np.float32] | None, ...] = ()
+    """Of each model ``[N, K]``; empty for a classification, whose logits are not kept."""
 
 
 Reader = Callable[[Sequence[PreprocessSpec], int], Iterable[HeldOutBatch]]
 """Reads all held-out images in order: their preprocessings, and images a batch."""
 
 
+Whole = Callable[[NDArray[np.float32], NDArray[Any]], Answers]
+"""From all outputs ``[N, K]`` of a model and all labels to its answers."""
 Keep = Callable[[Sequence[NDArray[np.float32] | None]], None]
 """Takes the logits ``[B, K]`` of a batch, of each model in order; None of one that cannot run here."""
 
 
 def ask(
-    models: Sequence[Contestant], read: Reader, keep: Keep | None = None
-) -> tuple[NDArray[np.int64], tuple[str, ...], tuple[Answers | None, ...]]:
-    """Return the labels ``[N]`` of all held-out images, the digests of their pixels, and what each model answers.
+    models: Sequence[Contestant], read: Reader, keep: Keep | None = None, answered: Whole | None = None
+) -> tuple[NDArray[Any], tuple[str, ...], tuple[Answers | None, ...], tuple[NDArray[np.float32] | None, ...]]:
+    """Return of all held-out images the labels, the digests of their pixels, each model's answers, and its outputs.
 
-    Digests are empty texts where images are files (``HeldOutBatch.pixels``); the answers of a model that cannot run
-    here are None. ``keep`` is given the logits of every batch. Errors are those of ``read``.
+    Digests are empty texts where images are files (``HeldOutBatch.pixels``); answers and outputs of a model that cannot
+    run here are None. ``keep`` is given the logits of every batch. ``answered`` makes answers of all outputs at once;
+    without it each batch is answered, and outputs are not kept. Errors are those of ``read``.
     """
     batch = min([BATCH, *(each.max_batch for each in models if each.infer and each.max_batch)])
     specs = list(dict.fromkeys(each.spec for each in models if each.infer))
     parts: list[list[Answers]] = [[] for _ in models]
-    labels: list[NDArray[np.int64]] = []
+    outputs: list[list[NDArray[np.float32]]] = [[] for _ in models]
+    labels: list[NDArray[Any]] = []
     pixels: list[str] = []
     for images in read(specs, batch):
         labels.append(images.labels)
         pixels.extend(images.pixels)
         found = [each.infer(images.inputs[each.spec]) if each.infer else None for each in models]
-        for logits, answers in zip(found, parts, strict=True):
-            if logits is not None:
+        for logits, answers, whole in zip(found, parts, outputs, strict=True):
+            if logits is None:
+                continue
+            if answered:
+                whole.append(logits)
+            else:
                 answers.append(Answers.of(logits, images.labels))
         if keep:
             keep(found)
-    return np.concatenate(labels), tuple(pixels), tuple(Answers.joined(part) if part else None for part in parts)
+    every = np.concatenate(labels)
+    if answered is None:
+        return every, tuple(pixels), tuple(Answers.joined(part) if part else None for part in parts), ()
+    kept = tuple(np.concatenate(whole) if whole else None for whole in outputs)
+    return every, tuple(pixels), tuple(None if own is None else answered(own, every) for own in kept), kept

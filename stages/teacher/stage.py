@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch.nn.functional as F
 from accelerate.utils import set_seed
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -14,11 +13,12 @@ from torch import Tensor, nn
 from vitcompress.core.context import Context
 from vitcompress.core.errors import ResultError, UsageError
 from vitcompress.core.preprocess import PreprocessSpec
-from vitcompress.core.records import DataRecord, ModelSpec, TeacherRecord
+from vitcompress.core.records import DataRecord, ModelSpec, Task, TeacherRecord
 from vitcompress.stages.images.loaders import eval_loader, mix_of, train_loader, train_views
 from vitcompress.stages.images.sources import Images, recorded_images
 from vitcompress.stages.judging.accuracy import correct, top1
 from vitcompress.stages.judging.chance import against_chance, chance_of
+from vitcompress.stages.judging.tasks import training_score
 from vitcompress.stages.models.build import build_model, cost_of, preprocess_of, pretrained_model, size_change
 from vitcompress.stages.models.geometry import shape_of
 from vitcompress.stages.models.weights import all_finite, load_checkpoint, save_weights
@@ -28,6 +28,7 @@ from vitcompress.stages.teacher.probing import answers
 from vitcompress.stages.training.compilation import compile_in_place
 from vitcompress.stages.training.device import make_accelerator
 from vitcompress.stages.training.job import Job
+from vitcompress.stages.training.labels import LabelLoss
 from vitcompress.stages.training.loop import train
 
 
@@ -52,7 +53,7 @@ def run(config: TeacherConfig, inputs: Inputs, context: Context) -> TeacherRecor
     found = {"epochs": epochs, "precision": make_accelerator(context.device, precision=config.precision).precision}
 
     def job_of(parts: Images) -> Job:
-        return fitting_job(config, model, parts, preprocess, context)
+        return fitting_job(config, model, parts, preprocess, context, inputs.data.task)
 
     adapted = config.init != "scratch" and (not teacher.fits or _asked_epochs(config, teacher.fits) > 0)
     if adapted:
@@ -175,14 +176,18 @@ def no_weights(model: str, why: str) -> UsageError:
 
 
 def fitting_job(
-    config: TeacherConfig, model: nn.Module, images: Images, preprocess: PreprocessSpec, context: Context
+    config: TeacherConfig,
+    model: nn.Module,
+    images: Images,
+    preprocess: PreprocessSpec,
+    context: Context,
+    task: Task = "classification",
 ) -> Job:
-    """Return the training of all of the teacher's weights, in place, with cross-entropy."""
-    augment = config.augmentation
+    """Return the training of all of the teacher's weights, in place, by the labels."""
+    augment, label_loss = config.augmentation, LabelLoss(task, config.label_smoothing)
 
     def loss(network: nn.Module, batch: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        smoothing = 0.0 if labels.is_floating_point() else config.label_smoothing  # mixed labels are smoothed already
-        return {"labels": F.cross_entropy(network(batch).float(), labels, label_smoothing=smoothing)}
+        return {"labels": label_loss(network(batch), labels)}
 
     if config.compiles:
         compile_in_place(model, graphs=config.compile == "graphs")
@@ -202,4 +207,5 @@ def fitting_job(
         folder=context.run.root / "checkpoints" / "teacher",
         fingerprint=context.fingerprint,
         mix=mix_of(augment, preprocess, len(images.classes), config.label_smoothing),
+        score=training_score(task),
     )

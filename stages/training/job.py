@@ -7,11 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from vitcompress.core.context import Context
 from vitcompress.stages.images.loaders import Mix
+from vitcompress.stages.judging.accuracy import top1
 from vitcompress.stages.training.checkpoint import Progress
 from vitcompress.stages.training.config import TrainingConfig
 from vitcompress.stages.training.terms import Compared
@@ -40,6 +43,8 @@ class Job:
     """Checkpoints of another fingerprint are not resumed."""
     mix: Mix | None = None
     """Normalising, mixup or CutMix of each training batch, on the device."""
+    score: Callable[[NDArray[np.float32], NDArray[Any]], float] = top1
+    """Of held-out outputs ``[N, K]`` and what they should have been, percent; epochs are compared by it."""
     compared: Compared | None = None
     """Where the terms' gradients are measured, and which terms are balanced; None to leave them as they are."""
 

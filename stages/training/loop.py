@@ -21,7 +21,6 @@ from torch import Tensor
 from vitcompress.core.context import Context
 from vitcompress.core.errors import RunInterrupted, UsageError
 from vitcompress.stages.images.loaders import seeded
-from vitcompress.stages.judging.accuracy import top1
 from vitcompress.stages.training.callbacks.average import Average
 from vitcompress.stages.training.callbacks.callback import Callback
 from vitcompress.stages.training.callbacks.metrics import Metrics
@@ -151,12 +150,12 @@ class Training(TrainingState):
         return found
 
     def _evaluate(self) -> tuple[float, float | None]:
-        """Return top-1 (percent) of the raw and of the averaged weights on the held-out images."""
+        """Return the score (top-1, percent) of the raw and of the averaged weights on the held-out images."""
         networks = [self.job.network(self.accelerator.unwrap_model(self.model))]
         if self.average is not None:
             networks.append(self.job.network(self.average.module))
         logits, labels = predict_each(networks, self.val, self.accelerator)
-        raw, *averaged = (top1(own, labels) for own in logits)
+        raw, *averaged = (self.job.score(own, labels) for own in logits)
         return raw, averaged[0] if averaged else None
 
     def _after_epoch(self, pace: Pace | None, found: Trained | None) -> None:

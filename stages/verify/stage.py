@@ -28,13 +28,13 @@ from vitcompress.stages.images.listed import listed
 from vitcompress.stages.images.loaders import sample
 from vitcompress.stages.images.sources import recorded_images
 from vitcompress.stages.images.thumbnails import thumbnails
-from vitcompress.stages.judging.accuracy_rows import accuracy_rows
 from vitcompress.stages.judging.answers import HeldOut, ask
 from vitcompress.stages.judging.contestant import COMPILED, TEACHER, Contestant, Infer
 from vitcompress.stages.judging.flips import flip_tables
 from vitcompress.stages.judging.measuring import most_images, timed
 from vitcompress.stages.judging.memory import memory_rows
 from vitcompress.stages.judging.opening import engine_contestant, onnx_contestant
+from vitcompress.stages.judging.tasks import answers_of, judged
 from vitcompress.stages.models.build import build_model
 from vitcompress.stages.models.weights import load_own
 from vitcompress.stages.training.compilation import keep_instruction_sets_apart, require_compiler
@@ -171,7 +171,7 @@ def _torch_anew(network: nn.Module, device: torch.device) -> Iterator[Infer]:
 
 def _accuracy(inputs: Inputs, context: Context, contestants: Sequence[Contestant]) -> dict[str, Any]:
     """Return the accuracy of every contestant on the whole held-out set, as fields of the record; write its files."""
-    root, classes = context.run.root, inputs.data.classes
+    root, classes, task = context.run.root, inputs.data.classes, inputs.data.task
     split = recorded_images(inputs.data)[1].val
     in_torch = {each.model: position for position, each in enumerate(contestants) if each.runtime == "torch"}
     paths = root / "verify" / "held-out.json", root / "verify" / "logits.safetensors"
@@ -180,24 +180,24 @@ def _accuracy(inputs: Inputs, context: Context, contestants: Sequence[Contestant
         def keep_torch(logits: Sequence[Any]) -> None:
             keep(logits[in_torch[TEACHER]], logits[in_torch[inputs.export.deployed]])
 
-        labels, pixels, answers = ask(
+        labels, pixels, answers, outputs = ask(
             contestants,
             lambda specs, batch: held_out_batches(split, specs, batch_size=batch, workers=context.workers),
             keep_torch,
+            answers_of(task),
         )
     write_atomic(paths[0], listed(split, labels, pixels).text())
     digest = images_digest(split, classes, labels, pixels)
-    held_out = HeldOut(image_names(split, len(labels)), labels, digest, answers)
+    held_out = HeldOut(image_names(split, len(labels)), labels, digest, answers, outputs)
 
     def picture(positions: Sequence[int]) -> tuple[dict[int, str], str]:
         pictures, why = thumbnails(split, positions)
         return write_thumbnails(root, pictures), why
 
     return {
-        "accuracy": accuracy_rows(contestants, held_out, len(classes)),
+        **judged(contestants, held_out, len(classes), task),
         "flips": flip_tables(contestants, held_out, inputs.export.deployed, picture),
         "images_digest": held_out.digest,
-        "class_images": tuple(np.bincount(held_out.labels, minlength=len(classes)).tolist()),
         "answers": write_answers(root, contestants, held_out, classes),
         **{name: reference(path, root) for name, path in zip(("held_out", "logits"), paths, strict=True)},
     }

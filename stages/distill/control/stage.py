@@ -73,7 +73,7 @@ def trained_control(training: DistillConfig, inputs: job.Inputs, version: int, c
         return before
     context.say(f"training the student from the labels alone for {counted(epochs, 'epoch')}")
     networks, loaders, _ = job.networks_and_loaders(training, inputs, context)
-    alone = job.student_job(training, networks, loaders, context, "control", settings)
+    alone = job.student_job(training, networks, loaders, context, "control", settings, inputs.data.task)
     trained = train(alone, training, epochs, context)
     context.leave_to_main()
     chosen, state, _ = trained.chosen

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from vitcompress.stages.distill.config import DistillConfig
 from vitcompress.stages.distill.losses.alignment import aligned
-from vitcompress.stages.distill.losses.labels import label_loss
 from vitcompress.stages.distill.losses.registry import loss_of
 from vitcompress.stages.distill.pairs import LayerPair
+from vitcompress.stages.training.labels import LabelLoss
 
 _NO_SHARE = 1e-13
 """Of probability, instead of 0, whose logarithm is not finite."""
@@ -18,6 +18,7 @@ _NO_SHARE = 1e-13
 
 def distillation_terms(
     config: DistillConfig,
+    label_loss: LabelLoss,
     student_BK: Tensor,
     teacher_BK: Tensor | None,
     labels: Tensor,
@@ -31,7 +32,7 @@ def distillation_terms(
     """
     terms: dict[str, Tensor] = {}
     if config.alpha < 1:
-        terms["labels"] = (1 - config.alpha) * label_loss(student_BK, labels, config.label_smoothing)
+        terms["labels"] = (1 - config.alpha) * label_loss(student_BK, labels)
     if config.alpha > 0:
         if teacher_BK is None:
             raise ValueError("alpha is above 0 and no teacher answered")  # a mistake of ours: the stage runs one

@@ -15,6 +15,7 @@ from vitcompress.stages.distill.job import _loss
 from vitcompress.stages.distill.losses.registry import loss_of, names
 from vitcompress.stages.distill.model import TappedStudent
 from vitcompress.stages.distill.pairs import layer_pairs
+from vitcompress.stages.training.labels import LabelLoss
 
 PRETEND = """
 import torch.nn.functional as F
@@ -58,7 +59,7 @@ def test_a_loss_of_another_package_takes_part_in_a_step() -> None:
     pairs = layer_pairs(config, 1, 1)
     student, images, labels = Student(), torch.randn(4, 3, 8, 8), torch.tensor([0, 1, 2, 0])
     logits, tap = torch.randn(4, 3), torch.randn(4, 3, 8, 8)
-    found = _loss(config, pairs, None, student, images, labels, logits, tap)
+    found = _loss(config, LabelLoss(), pairs, None, student, images, labels, logits, tap)
     assert list(found) == ["labels", "distance_logits", "cosine 0<-0"]
     cosine = torch.nn.functional.cosine_similarity(images.flatten(1), tap.flatten(1)).mean()
     assert found["cosine 0<-0"].item() == pytest.approx(0.5 * (1 - cosine.item()), rel=1e-5)

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from vitcompress.stages.distill.config import DistillConfig
 from vitcompress.stages.distill.losses.alignment import aligned, normalised, on_grid
-from vitcompress.stages.distill.losses.labels import label_loss
 from vitcompress.stages.distill.losses.logits.hard import loss as hard_kd
 from vitcompress.stages.distill.losses.logits.soft import loss as soft_kd
 from vitcompress.stages.distill.losses.registry import loss_of
 from vitcompress.stages.distill.losses.terms import corrected, distillation_terms
 from vitcompress.stages.distill.pairs import LayerPair, layer_pairs
+from vitcompress.stages.training.labels import LabelLoss
 
 KINDS = ("mse", "spectral")
 
@@ -98,10 +98,10 @@ def smoothed_cross_entropy(logits: np.ndarray, labels: np.ndarray, smoothing: fl
 def test_label_loss_is_smoothed_cross_entropy(smoothing: float) -> None:
     logits, labels = random(6, 4), torch.tensor([0, 3, 3, 1, 2, 0])
     wanted = smoothed_cross_entropy(logits.double().numpy(), labels.numpy(), smoothing)
-    assert float(label_loss(logits, labels, smoothing)) == pytest.approx(wanted, rel=1e-5)
+    assert float(LabelLoss(smoothing=smoothing)(logits, labels)) == pytest.approx(wanted, rel=1e-5)
     mixed = torch.softmax(random(6, 4, seed=1), dim=1)  # probabilities are not smoothed further
     wanted = -(mixed.double().numpy() * log_softmax(logits.double().numpy())).sum(axis=1).mean()
-    assert float(label_loss(logits, mixed, smoothing)) == pytest.approx(wanted, rel=1e-5)
+    assert float(LabelLoss(smoothing=smoothing)(logits, mixed)) == pytest.approx(wanted, rel=1e-5)
 
 
 @pytest.mark.parametrize(("cs", "ct"), [(5, 5), (3, 8), (192, 384), (7, 3)])
@@ -157,7 +157,9 @@ def terms_of(settings: dict[str, Any], leaves: list[Tensor] | None = None) -> di
         compared.append((layers, random(4, width, 2, 2, seed=10 + number).requires_grad_(), teacher_tap(layers)))
     if leaves is not None:
         leaves += [logits, *(tap for _, tap, _ in compared)]
-    return distillation_terms(config, logits, random(4, 5, seed=1), LABELS, compared)
+    return distillation_terms(
+        config, LabelLoss(smoothing=config.label_smoothing), logits, random(4, 5, seed=1), LABELS, compared
+    )
 
 
 def teacher_tap(layers: LayerPair) -> Tensor:

@@ -1,0 +1,25 @@
+"""The loss that needs no teacher: of any task, for fitting a teacher and for distilling a student."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from vitcompress.core.records import Task
+
+
+@dataclass(frozen=True)
+class LabelLoss:
+    """From outputs ``[B, K]`` and labels to a loss, float32 scalar, mean over the batch."""
+
+    task: Task = "classification"
+    smoothing: float = 0.0
+    """Of class numbers; of mixed images it is in the labels already."""
+
+    def __call__(self, outputs_BK: Tensor, labels: Tensor) -> Tensor:
+        """Return the cross-entropy with class numbers int64 ``[B]``, or probabilities ``[B, K]`` as they are."""
+        if labels.is_floating_point():
+            return F.cross_entropy(outputs_BK.float(), labels.float())
+        return F.cross_entropy(outputs_BK.float(), labels, label_smoothing=self.smoothing)

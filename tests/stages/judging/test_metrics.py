@@ -1,0 +1,42 @@
+"""Metrics beside top-1: values, intervals and losses against the teacher, and the gates on them."""
+
+import numpy as np
+import pytest
+from crafted_answers import held_out, named, said
+
+from vitcompress.stages.gates.registry import GATES
+from vitcompress.stages.judging.class_metrics import CLASS_RECALL, MACRO_ACCURACY
+from vitcompress.stages.judging.metrics import mean_of, metric_rows, resampled
+
+MODELS = named("teacher", "torch"), named("plain", "torch")
+LABELS = np.array([0] * 80 + [1] * 16 + [2] * 4)
+TEACHER = LABELS.copy()
+STUDENT = np.where(np.arange(100) % 4 == 3, 0, LABELS)
+"""All of class 0 right, three quarters of the others."""
+
+
+def test_macro_accuracy_weighs_classes_alike_and_the_weakest_is_told():
+    rows = metric_rows(
+        MODELS, held_out(LABELS, said(LABELS, TEACHER), said(LABELS, STUDENT)), 3, [MACRO_ACCURACY, CLASS_RECALL]
+    )
+    teacher, student, weakest_of_teacher, weakest = rows
+    assert (teacher.value, teacher.drop) == (100.0, None)
+    assert student.value == pytest.approx(100 * (1 + 0.75 + 0.75) / 3)
+    assert student.drop == pytest.approx(100 - student.value)
+    assert student.value_low < student.value < student.value_high
+    assert student.drop_low > 0, "a quarter of two classes is no chance"
+    assert (weakest_of_teacher.value, weakest.value) == (100.0, 75.0)
+
+
+def test_resampling_is_paired_and_repeatable():
+    counts = resampled(50)
+    assert (counts[0] == 1).all()
+    assert (counts.sum(axis=1) == 50).all()
+    assert np.array_equal(counts, resampled(50))
+    found = mean_of(np.arange(50) < 25)(counts)
+    assert found[0] == 50.0
+    assert found[1:].std() == pytest.approx(100 * np.sqrt(0.25 / 50), rel=0.1)
+
+
+def test_each_metric_has_two_gates():
+    assert {"min_macro_accuracy", "max_macro_accuracy_drop", "min_class_recall"} <= set(GATES)
