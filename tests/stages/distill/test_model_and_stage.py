@@ -28,6 +28,7 @@ from vitcompress.stages.distill.model import AdaptedTeacher, FrozenTeacher, Tapp
 from vitcompress.stages.distill.pairs import layer_pairs, student_layers, teacher_layers
 from vitcompress.stages.distill.stage import Inputs
 from vitcompress.stages.models.build import logits_and_taps
+from vitcompress.stages.training.labels import LabelLoss
 from vitcompress.stages.training.loop import train
 
 IMAGENET = PreprocessSpec(size=32, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -116,7 +117,9 @@ def test_student_and_projectors_learn_and_the_teacher_does_not(strategy: str) ->
     settings, network = features({"pairs": ((0, 1),)}, PROJECTED, alpha=0.5), teacher_network()
     student = tapped(settings, seeded_model(student_spec(strategy)).train(), network)
     teacher = frozen(network, teacher_layers(student.pairs), own=SPEC, student=SPEC)
-    terms = distill_job._loss(settings, student.pairs, teacher, student, torch.randn(4, 3, 32, 32), torch.arange(4))
+    terms = distill_job._loss(
+        settings, LabelLoss(), student.pairs, teacher, student, torch.randn(4, 3, 32, 32), torch.arange(4)
+    )
     torch.stack(list(terms.values())).sum().backward()
     assert len(student.projectors) == 2
     silent = [name for name, own in student.named_parameters() if own.grad is None or not bool((own.grad != 0).any())]
