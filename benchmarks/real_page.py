@@ -9,6 +9,7 @@ from typing import Any
 
 from real_before import DIGITS_CASES
 from real_cells import FURTHER_SEEDS, INIT_EPOCHS, OTHER_BATCHES, Cell
+from real_tasks import page as tasks
 
 from vitcompress.core.words import counted
 
@@ -30,6 +31,17 @@ wrote this page. Two more added the other batch sizes and the larger images:
   images choose the better, which favours ours a little. For the teacher, `ours` has no such choice.
 
 [real-cases.md](../benchmarks/results/real-cases.md) has the advice for this teacher.
+"""
+TASKS_HEAD = """# Real images: other networks and tasks
+
+One command downloads the images and weights, measures, and writes this page:
+
+    python benchmarks/real.py --only tasks
+
+Numbers are percent of held-out images: top-1, mAP of several labels, recall@1 of embeddings; of images without labels
+the agreement with the teacher. Below each table: what the ONNX file of the student (and of the teacher) reached
+otherwise, a limit that is met and one that is not with the exit codes, and the command of the run. Teacher and images
+are those of [real.md](real.md).
 """
 TABLE_ROWS = (
     ("teacher, linear probe alone", "probe", "top1"),
@@ -82,13 +94,21 @@ def page(
     return "\n".join(part for part in parts if part)
 
 
+def tasks_page(found: dict[str, Any], left_out: Sequence[str]) -> str:
+    """docs/real-tasks.md: other networks and tasks."""
+    own = {key: entry for key, entry in found.items() if key.startswith("task ") or key == "machine"}
+    missing = [f"`{key}`" for key in left_out if key.startswith("task ")]
+    parts = [TASKS_HEAD, _machine(own, "this command"), tasks(own)]
+    return "\n".join(parts + ([f"## Not measured\n\n{', '.join(missing)}.\n"] if missing else []))
+
+
 def cases(found: dict[str, Any]) -> str:
     """Write what the advisor says of the real teacher, and what a user met before and meets now, as Markdown."""
     values = {key: entry["value"] for key, entry in found.items()}
     return "\n".join(part for part in ("# Real images: advice and cases\n", _advice(values), _before(values)) if part)
 
 
-def _machine(found: dict[str, Any]) -> str:
+def _machine(found: dict[str, Any], only: str = "") -> str:
     machine = found["machine"]["value"]
     minutes = dict.fromkeys(("first", "second", "third"), 0.0)
     for key, entry in found.items():
@@ -96,6 +116,8 @@ def _machine(found: dict[str, Any]) -> str:
     told = ", ".join(
         f"{spent:.0f} minutes of measuring by the {name} command" for name, spent in minutes.items() if spent
     )
+    if only:
+        told = f"{sum(minutes.values()):.0f} minutes of measuring"
     commits = dict.fromkeys(entry["commit"] for entry in found.values() if "commit" in entry)
     taken, beside = _share_told(found, "taken"), _share_told(found, "beside")
     return (
