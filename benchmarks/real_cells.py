@@ -158,7 +158,7 @@ def config_of(cell: Cell, weights: Path, sets: dict[str, Any] | None = None) -> 
 
 def our_teacher(cell: Cell, weights: Path, work: Path) -> dict[str, Any]:
     """Our teacher of these images, adapted with the defaults."""
-    runner, resolved, seconds = _stages(config_of(cell, weights), work / f"{cell.key}-teacher", ("teacher",))
+    runner, resolved, seconds = staged(config_of(cell, weights), work / f"{cell.key}-teacher", ("teacher",))
     record = runner.records["teacher"]
     return {
         "top1": record.val_top1,
@@ -180,7 +180,7 @@ def _trained_seconds(run: RunDirectory) -> float | None:
 def our_probe(cell: Cell, weights: Path, work: Path) -> dict[str, Any]:
     """The linear probe alone on the held-out images, which choose nothing."""
     config = config_of(cell, weights, {"teacher": {"tune": "probe"}})
-    runner, _, seconds = _stages(config, work / f"{cell.key}-probe", ("teacher",))
+    runner, _, seconds = staged(config, work / f"{cell.key}-probe", ("teacher",))
     return {"top1": runner.records["teacher"].val_top1, "seconds": seconds["teacher"]}
 
 
@@ -200,7 +200,7 @@ def our_student(
     folder = work / f"{cell.key}-{name}"
     config = config_of(cell, weights, sets)
     teacher = work / f"{taught_by}-teacher"
-    runner, resolved, seconds = _stages(config, folder, ("teacher", "student", "distill", "control"), teacher)
+    runner, resolved, seconds = staged(config, folder, ("teacher", "student", "distill", "control"), teacher)
     student, distill, control = (runner.records[stage] for stage in ("student", "distill", "control"))
     found = {
         "top1": getattr(distill, f"val_top1_{distill.chosen}"),
@@ -278,7 +278,7 @@ def plain_student(cell: Cell) -> dict[str, Any]:
     return asdict(plain(model, cell.data, epochs=cell.epochs, batch=cell.batch, lr=STUDENT_LR, seed=cell.seed))
 
 
-def _stages(
+def staged(
     config: Any, folder: Path, names: tuple[str, ...], taught_by: Path | None = None
 ) -> tuple[Runner, Any, dict[str, float]]:
     """Carry out stages of a run in ``folder``; those of the teacher are taken over from ``taught_by``."""
