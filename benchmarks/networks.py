@@ -120,7 +120,7 @@ def cell(work: Path, data: Path, teacher: One, student: One, strategy: str) -> s
             staged(config, shared, ("teacher",))
         runner, _, _ = staged(config, folder, ("teacher", "student", "distill", "fold", "export"), shared)
     except CompressError as error:
-        return f"refused: {error}"
+        return f"refused: {' '.join(str(error).split())}"
     finally:
         shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     export, fold = runner.records["export"], runner.records["fold"]
