@@ -1,4 +1,4 @@
-"""Image files as 8-bit RGB pixels, the one way in which everything here reads them.
+"""Image files as 8-bit RGB pixels, or as any channels of 8 or 16 bits, the one way in which all here reads them.
 
 Three things must be decided between what a decoder gives and what a network sees, and be the same in training,
 evaluation, prediction and in a bundle's `infer.py` (``exporters/bundle/infer.py`` says the same without this module):
@@ -7,6 +7,9 @@ evaluation, prediction and in a bundle's `infer.py` (``exporters/bundle/infer.py
 - **transparency**: what lies under a transparent pixel is whatever the editor left there, mostly black, and nobody
   ever sees it; images are laid on white, as paper and browsers show them;
 - **depth**: 16 bits are scaled to 8, and pixels that do not say what is black and what is white are refused.
+
+Where other channels are asked for, or 16 bits (``Channels``), a file holds just these: they are turned, and nothing
+else is done to them.
 """
 
 from __future__ import annotations
@@ -17,14 +20,19 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 
 from vitcompress.core.errors import DataError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"})
+ARRAYS = ".npy"
+"""Suffix of NumPy's arrays, ``[H, W]`` or ``[H, W, C]``; images where other channels or 16 bits are asked for."""
+MOST_CHANNELS = 64
+Bits = Literal[8, 16]
 READING = 2
 """Raised when the same file gives other pixels: it is in the data's record, so what was computed of the earlier pixels
 is not taken for results of the new ones."""
@@ -42,6 +50,31 @@ UNREADABLE = (
 """What Pillow's decoders raise on damaged, absurd or foreign files."""
 
 
+class Channels(NamedTuple):
+    """What a pixel of an image consists of."""
+
+    count: int = 3
+    bits: Bits = 8
+
+    @property
+    def plain(self) -> bool:
+        """Whether images are 8-bit RGB, or grey, which is made of RGB: all formats, sources and augmentations do."""
+        return self.bits == 8 and self.count in (1, 3)
+
+    @property
+    def words(self) -> str:
+        """Return it in words."""
+        return "RGB" if self == RGB else f"{self.count} channel{'s' * (self.count > 1)} of {self.bits} bits"
+
+    @property
+    def suffixes(self) -> frozenset[str]:
+        """By which files are known as images."""
+        return IMAGE_SUFFIXES if self.plain else IMAGE_SUFFIXES | {ARRAYS}
+
+
+RGB = Channels()
+
+
 class ImageError(DataError):
     """An image that cannot be used."""
 
@@ -51,10 +84,17 @@ class ImageError(DataError):
         """Why, without the file's name."""
 
 
-def open_image(path: Path) -> Image.Image:
-    """Return a fully decoded RGB image; an ImageError is raised where the file is missing or ``rgb`` fails."""
-    with _opened(path) as image:
-        return rgb(image)
+def open_image(path: Path, channels: Channels = RGB) -> Any:
+    """Return a fully decoded image; an ImageError is raised where the file is missing or cannot be used.
+
+    It is Pillow's, RGB, where ``channels`` are ``plain`` (``PreprocessSpec.pixels`` makes grey of it), else an array
+    ``[H, W, C]``, uint8 or uint16.
+    """
+    if channels.plain:
+        with _opened(path) as image:
+            return rgb(image)
+    with _named(path):
+        return _planes(path, channels)
 
 
 def as_rgb(image: Any, what: str) -> Image.Image:
@@ -65,10 +105,54 @@ def as_rgb(image: Any, what: str) -> Image.Image:
         raise DataError(f"{what} cannot be read ({reason_of(error)}); remove it.") from error
 
 
-def check_header(path: Path) -> None:
-    """Raise an ImageError for what is wrong with an image without decoding it."""
-    with _opened(path) as image:
-        _require_scale(image)
+def check_header(path: Path, channels: Channels = RGB) -> None:
+    """Raise an ImageError for what is wrong with an image without decoding it (a page of a TIFF is decoded)."""
+    if channels.plain:
+        with _opened(path) as image:
+            _require_scale(image)
+    else:
+        with _named(path):
+            _planes(path, channels, decode=False)
+
+
+def _planes(path: Path, channels: Channels, decode: bool = True) -> NDArray[Any]:
+    """Return the channels of a file, ``[H, W, C]``, uint8 or uint16; one of ``UNREADABLE`` is raised for other ones."""
+    if path.suffix.lower() == ARRAYS:
+        found = np.lib.format.open_memmap(path, mode="r")  # its header, and whether the file is as long as it says
+        _require_room(found.shape)
+        if decode:  # read: where a mapped file ends too early, the system ends the process
+            found = np.load(path, allow_pickle=False)
+    else:
+        with Image.open(path) as image:
+            found = np.dstack([_layers(page, channels.count) for page in ImageSequence.Iterator(image)])
+    if found.ndim not in (2, 3) or found.dtype.kind != "u" or found.dtype.itemsize > 2:
+        raise ValueError(f"it is {found.dtype} {list(found.shape)}; save uint8 or uint16, [H, W] or [H, W, C]")
+    found, bits = np.atleast_3d(found), 8 * found.dtype.itemsize
+    if found.shape[2] != channels.count or bits < channels.bits:
+        raise ValueError(
+            f"it has {found.shape[2]} channel(s) of {bits} bits as it is read here, and {channels.count} of "
+            f"{channels.bits} are asked for (data.channels, data.bits)"
+        )
+    return (found >> (bits - channels.bits)).astype(f"uint{channels.bits}", copy=False)  # of this machine's byte order
+
+
+def _layers(page: Image.Image, count: int) -> NDArray[Any]:
+    """Return the channels of a picture, or of a page of one, turned as its EXIF data says."""
+    page.load()
+    _turn(page)
+    if count == 4 and (page.getbands()[-1] in "Aa" or "transparency" in page.info):
+        page = page.convert("RGBA")
+    values = np.asarray(page)
+    if page.mode[0] == "I":
+        return _sixteen_bits(page, values)
+    return values
+
+
+def _require_room(shape: tuple[int, ...]) -> None:
+    """Refuse an array of more pixels than Pillow decodes, in Pillow's words."""
+    pixels, limit = int(np.prod(shape[:2])), 2 * (Image.MAX_IMAGE_PIXELS or 0)
+    if 0 < limit < pixels:
+        raise Image.DecompressionBombError(f"Image size ({pixels} pixels) exceeds limit of {limit} pixels")
 
 
 def rgb(image: Image.Image) -> Image.Image:
@@ -103,9 +187,15 @@ def reason_of(error: BaseException) -> str:
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
     """Yield the image, not decoded yet; an error of its decoder becomes an ImageError that names the file."""
+    with _named(path), Image.open(path) as image:
+        yield image
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Make of an error of a decoder an ImageError that names the file."""
     try:
-        with Image.open(path) as image:
-            yield image
+        yield
     except FileNotFoundError as error:
         raise ImageError(f"image {path} does not exist; check the path.", "it does not exist") from error
     except UNREADABLE as error:
@@ -134,15 +224,20 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     Mode I is 32 bits wide, but also what some 16-bit files open as: a PNG (by older Pillows) and PGM always are, of
     other formats those whose values say so. Values up to 255 do not: as 16 bits they would all be black.
     """
-    values = np.asarray(image)
-    if image.mode == "I":
-        low, high = int(values.min()), int(values.max())
-        if low < 0 or high > 65535 or (high < 256 and image.format not in ("PNG", "PPM")):
-            raise _no_scale(f"32-bit values from {low} to {high}")
+    values = _sixteen_bits(image, np.asarray(image))
     grey = (values >> 8).astype(np.uint8)
     if isinstance(image.info.get("transparency"), int):
         grey[values == image.info["transparency"]] = 255
     return Image.fromarray(grey).convert("RGB")
+
+
+def _sixteen_bits(image: Image.Image, values: NDArray[Any]) -> NDArray[np.uint16]:
+    """Return ``values`` of a 16-bit grey image, whose mode may say 32; a ValueError is raised if they are others."""
+    if image.mode == "I":
+        low, high = int(values.min()), int(values.max())
+        if low < 0 or high > 65535 or (high < 256 and image.format not in ("PNG", "PPM")):
+            raise _no_scale(f"32-bit values from {low} to {high}")
+    return values.astype(np.uint16, copy=False)
 
 
 def _no_scale(what: str) -> ValueError:

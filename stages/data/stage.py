@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
 
 from vitcompress.core.context import Context
 from vitcompress.core.errors import DataError
@@ -16,8 +18,11 @@ from vitcompress.stages.data.duplicates import Duplicates, find_duplicates, pair
 from vitcompress.stages.images.config import DataConfig
 from vitcompress.stages.images.sources import EMBEDDED, Images, ListedSplit, data_digest, open_images, source_of
 from vitcompress.stages.images.sources.pack import Pack
+from vitcompress.stages.images.splits import evenly_spread
 
 _FULL_CHECK_LIMIT = 50_000
+_MEASURED = 256
+"""Training images whose mean and standard deviation are taken for all."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +69,28 @@ def run(config: DataConfig, inputs: Inputs, context: Context) -> DataRecord:
         dropped=tuple(sorted(dropped)),
         duplicates=len(found.held_out) if found else None,
         contradictory=len(found.contradictory) if found else None,
+        **_statistics(config, images, context),
     )
+
+
+def _statistics(config: DataConfig, images: Images, context: Context) -> dict[str, tuple[float, ...] | None]:
+    """Return mean and standard deviation of each channel, of 0 to 1: as given; of training images where networks have
+    none for such images; else None."""
+    if config.mean is not None or config.pixel.plain:
+        return {"mean": config.mean, "std": config.std}
+    at = evenly_spread(len(images.train), _MEASURED)
+
+    def moments(position: int) -> Any:
+        shares = images.train[position][0] / np.float64(2**config.bits - 1)
+        return shares.mean((0, 1)), (shares**2).mean((0, 1))
+
+    mean, square = np.mean([moments(position) for position in at], axis=0)
+    spread = np.sqrt(np.maximum(square - mean**2, 0))
+    spread[spread < 1e-8] = 1  # a channel that never changes says nothing
+    found = {name: tuple(float(f"{one:.6g}") for one in each) for name, each in (("mean", mean), ("std", spread))}
+    words = ", ".join(f"{one:.4g} +- {other:.4g}" for one, other in zip(found["mean"], found["std"], strict=True))
+    context.say(f"note: channels are normalised by {counted(len(at), 'training image')} (data.mean, data.std): {words}")
+    return dict(found)
 
 
 def check_of(config: DataConfig, count: int) -> Literal["full", "header", "skip"]:
@@ -91,7 +117,7 @@ def _check(config: DataConfig, images: Images, context: Context) -> tuple[str, M
         if config.on_bad_image == "skip":
             context.say("note: data.on_bad_image=skip finds nothing while data.check=skip opens no image")
         return "not opened beforehand (data.check=skip)", {}
-    bad = find_bad(images.files(), decode=how == "full")
+    bad = find_bad(images.files(), decode=how == "full", channels=config.pixel)
     if bad and config.on_bad_image == "error":
         raise refusal(bad, config.source, count)
     if bad:
