@@ -27,11 +27,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 
 from vitcompress.core.errors import DataError
+from vitcompress.core.words import counted
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"})
 ARRAYS = ".npy"
 """Suffix of NumPy's arrays, ``[H, W]`` or ``[H, W, C]``; images where other channels or 16 bits are asked for."""
-MOST_CHANNELS = 64
 Bits = Literal[8, 16]
 READING = 2
 """Raised when the same file gives other pixels: it is in the data's record, so what was computed of the earlier pixels
@@ -53,18 +53,18 @@ UNREADABLE = (
 class Channels(NamedTuple):
     """What a pixel of an image consists of."""
 
-    count: int = 3
+    number: int = 3
     bits: Bits = 8
 
     @property
     def plain(self) -> bool:
         """Whether images are 8-bit RGB, or grey, which is made of RGB: all formats, sources and augmentations do."""
-        return self.bits == 8 and self.count in (1, 3)
+        return self.bits == 8 and self.number in (1, 3)
 
     @property
     def words(self) -> str:
         """Return it in words."""
-        return "RGB" if self == RGB else f"{self.count} channel{'s' * (self.count > 1)} of {self.bits} bits"
+        return "RGB" if self == RGB else f"{counted(self.number, 'channel')} of {self.bits} bits"
 
     @property
     def suffixes(self) -> frozenset[str]:
@@ -90,11 +90,11 @@ def open_image(path: Path, channels: Channels = RGB) -> Any:
     It is Pillow's, RGB, where ``channels`` are ``plain`` (``PreprocessSpec.pixels`` makes grey of it), else an array
     ``[H, W, C]``, uint8 or uint16.
     """
-    if channels.plain:
-        with _opened(path) as image:
-            return rgb(image)
     with _named(path):
-        return _planes(path, channels)
+        if not channels.plain:
+            return _planes(path, channels)
+        with Image.open(path) as image:
+            return rgb(image)
 
 
 def as_rgb(image: Any, what: str) -> Image.Image:
@@ -106,53 +106,46 @@ def as_rgb(image: Any, what: str) -> Image.Image:
 
 
 def check_header(path: Path, channels: Channels = RGB) -> None:
-    """Raise an ImageError for what is wrong with an image without decoding it (a page of a TIFF is decoded)."""
-    if channels.plain:
-        with _opened(path) as image:
-            _require_scale(image)
-    else:
-        with _named(path):
+    """Raise an ImageError for what is wrong with an image without decoding it; pictures of own channels are decoded."""
+    with _named(path):
+        if not channels.plain:
             _planes(path, channels, decode=False)
+            return
+        with Image.open(path) as image:
+            _require_scale(image)
 
 
 def _planes(path: Path, channels: Channels, decode: bool = True) -> NDArray[Any]:
     """Return the channels of a file, ``[H, W, C]``, uint8 or uint16; one of ``UNREADABLE`` is raised for other ones."""
+    found: NDArray[Any]
     if path.suffix.lower() == ARRAYS:
         found = np.lib.format.open_memmap(path, mode="r")  # its header, and whether the file is as long as it says
-        _require_room(found.shape)
+        pixels, limit = int(np.prod(found.shape[:2])), 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        if 0 < limit < pixels:  # as Pillow refuses other files
+            raise Image.DecompressionBombError(f"Image size ({pixels} pixels) exceeds limit of {limit} pixels")
         if decode:  # read: where a mapped file ends too early, the system ends the process
             found = np.load(path, allow_pickle=False)
     else:
         with Image.open(path) as image:
-            found = np.dstack([_layers(page, channels.count) for page in ImageSequence.Iterator(image)])
+            found = np.dstack([_layers(page, channels.number) for page in ImageSequence.Iterator(image)])
     if found.ndim not in (2, 3) or found.dtype.kind != "u" or found.dtype.itemsize > 2:
         raise ValueError(f"it is {found.dtype} {list(found.shape)}; save uint8 or uint16, [H, W] or [H, W, C]")
     found, bits = np.atleast_3d(found), 8 * found.dtype.itemsize
-    if found.shape[2] != channels.count or bits < channels.bits:
+    if found.shape[2] != channels.number or bits < channels.bits:
         raise ValueError(
-            f"it has {found.shape[2]} channel(s) of {bits} bits as it is read here, and {channels.count} of "
-            f"{channels.bits} are asked for (data.channels, data.bits)"
+            f"it has {counted(found.shape[2], 'channel')} of {bits} bits as it is read here, and {channels.words} are "
+            "asked for (data.channels, data.bits)"
         )
     return (found >> (bits - channels.bits)).astype(f"uint{channels.bits}", copy=False)  # of this machine's byte order
 
 
-def _layers(page: Image.Image, count: int) -> NDArray[Any]:
+def _layers(page: Image.Image, number: int) -> NDArray[Any]:
     """Return the channels of a picture, or of a page of one, turned as its EXIF data says."""
     page.load()
     _turn(page)
-    if count == 4 and (page.getbands()[-1] in "Aa" or "transparency" in page.info):
+    if number == 4 and (page.getbands()[-1] in "Aa" or "transparency" in page.info):
         page = page.convert("RGBA")
-    values = np.asarray(page)
-    if page.mode[0] == "I":
-        return _sixteen_bits(page, values)
-    return values
-
-
-def _require_room(shape: tuple[int, ...]) -> None:
-    """Refuse an array of more pixels than Pillow decodes, in Pillow's words."""
-    pixels, limit = int(np.prod(shape[:2])), 2 * (Image.MAX_IMAGE_PIXELS or 0)
-    if 0 < limit < pixels:
-        raise Image.DecompressionBombError(f"Image size ({pixels} pixels) exceeds limit of {limit} pixels")
+    return _sixteen_bits(page) if page.mode[0] == "I" else np.asarray(page)
 
 
 def rgb(image: Image.Image) -> Image.Image:
@@ -182,13 +175,6 @@ def reason_of(error: BaseException) -> str:
         size, limit = (int(number) / 1e6 for number in found.groups())
         return f"it has {size:,.0f} megapixels, more than the {limit:,.0f} that are decoded; scale it down"
     return " ".join(str(error).split()) or type(error).__name__
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """Yield the image, not decoded yet; an error of its decoder becomes an ImageError that names the file."""
-    with _named(path), Image.open(path) as image:
-        yield image
 
 
 @contextmanager
@@ -224,15 +210,16 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     Mode I is 32 bits wide, but also what some 16-bit files open as: a PNG (by older Pillows) and PGM always are, of
     other formats those whose values say so. Values up to 255 do not: as 16 bits they would all be black.
     """
-    values = _sixteen_bits(image, np.asarray(image))
+    values = _sixteen_bits(image)
     grey = (values >> 8).astype(np.uint8)
     if isinstance(image.info.get("transparency"), int):
         grey[values == image.info["transparency"]] = 255
     return Image.fromarray(grey).convert("RGB")
 
 
-def _sixteen_bits(image: Image.Image, values: NDArray[Any]) -> NDArray[np.uint16]:
-    """Return ``values`` of a 16-bit grey image, whose mode may say 32; a ValueError is raised if they are others."""
+def _sixteen_bits(image: Image.Image) -> NDArray[np.uint16]:
+    """Return the values of a 16-bit grey image; a ValueError is raised if they are of 32 bits."""
+    values = np.asarray(image)
     if image.mode == "I":
         low, high = int(values.min()), int(values.max())
         if low < 0 or high > 65535 or (high < 256 and image.format not in ("PNG", "PPM")):

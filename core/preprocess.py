@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from pydantic import model_serializer, model_validator
+from pydantic import model_validator
 
 from vitcompress.core.images import Bits, Channels
 from vitcompress.core.record import Record
@@ -28,6 +28,7 @@ class PreprocessSpec(Record):
 
     # Trained networks do not depend on it, and an export record names it for each artifact.
     volatile: ClassVar[frozenset[str]] = frozenset({"input"})
+    later: ClassVar[frozenset[str]] = frozenset({"bits"})
 
     size: int
     """Side of the square input, pixels."""
@@ -55,11 +56,6 @@ class PreprocessSpec(Record):
         if not 0 < len(self.mean) == len(self.std) or (self.bits == 16 and self.input == "uint8"):
             raise ValueError("mean and std have a number a channel, and 16 bits have the input float")
         return self
-
-    @model_serializer(mode="wrap")
-    def _as_before(self, handler: Any) -> dict[str, Any]:
-        """Leave ``bits`` out where it says nothing new, so that specs are written as they were before there was one."""
-        return {name: value for name, value in handler(self).items() if (name, value) != ("bits", 8)}
 
     @property
     def channels(self) -> int:

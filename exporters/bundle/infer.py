@@ -33,7 +33,8 @@ def read(path: Path, spec: dict[str, Any]) -> list[Any]:
         if spec.get("exif_orientation"):
             with contextlib.suppress(Exception):  # damaged EXIF data says nothing
                 ImageOps.exif_transpose(page, in_place=True)
-        flat, clear = page, page.getbands()[-1] in "Aa" or "transparency" in page.info
+        flat: Any = page
+        clear = page.getbands()[-1] in "Aa" or "transparency" in page.info
         if page.mode[0] in "IF":  # 16-bit grey, which Pillow's own conversion would cut off at 255
             values, white = np.asarray(page), white and isinstance(page.info.get("transparency"), int)
             low, high, known = values.min(), values.max(), page.mode != "I" or page.format in ("PNG", "PPM")

@@ -75,11 +75,11 @@ def _channels(config: RunConfig) -> Iterator[str]:
     """Yield what images of other channels, or of 16 bits, cannot be given."""
     data, pixel = config.data, config.data.pixel
     if (data.mean is None) != (data.std is None) or any(
-        values is not None and (len(values) != pixel.count or (values is data.std and min(values) <= 0))
+        values is not None and (len(values) != pixel.number or (values is data.std and min(values) <= 0))
         for values in (data.mean, data.std)
     ):
         yield (
-            f"data.mean is {data.mean} and data.std {data.std}; give both a number for each of the {pixel.count} "
+            f"data.mean is {data.mean} and data.std {data.std}; give both a number for each of the {pixel.number} "
             "channel(s) (data.channels), those of std above 0, or leave both out."
         )
     if pixel.plain:

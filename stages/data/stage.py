@@ -54,6 +54,7 @@ def run(config: DataConfig, inputs: Inputs, context: Context) -> DataRecord:
     absent = set(range(len(images.classes))) - set(images.val.labels) if isinstance(images.val, ListedSplit) else ()
     if absent:
         context.say(f"note: {len(absent)} of {len(images.classes)} classes have no held-out image")
+    statistics = _statistics(config, images, context)
     return DataRecord(
         config=config.identity(),  # how the images were checked changes nothing for later stages
         source=config.source,
@@ -69,15 +70,15 @@ def run(config: DataConfig, inputs: Inputs, context: Context) -> DataRecord:
         dropped=tuple(sorted(dropped)),
         duplicates=len(found.held_out) if found else None,
         contradictory=len(found.contradictory) if found else None,
-        **_statistics(config, images, context),
+        mean=statistics[0],
+        std=statistics[1],
     )
 
 
-def _statistics(config: DataConfig, images: Images, context: Context) -> dict[str, tuple[float, ...] | None]:
-    """Return mean and standard deviation of each channel, of 0 to 1: as given; of training images where networks have
-    none for such images; else None."""
+def _statistics(config: DataConfig, images: Images, context: Context) -> list[tuple[float, ...] | None]:
+    """Return mean and standard deviation of each channel: given, or of training images of which networks know none."""
     if config.mean is not None or config.pixel.plain:
-        return {"mean": config.mean, "std": config.std}
+        return [config.mean, config.std]
     at = evenly_spread(len(images.train), _MEASURED)
 
     def moments(position: int) -> Any:
@@ -87,10 +88,9 @@ def _statistics(config: DataConfig, images: Images, context: Context) -> dict[st
     mean, square = np.mean([moments(position) for position in at], axis=0)
     spread = np.sqrt(np.maximum(square - mean**2, 0))
     spread[spread < 1e-8] = 1  # a channel that never changes says nothing
-    found = {name: tuple(float(f"{one:.6g}") for one in each) for name, each in (("mean", mean), ("std", spread))}
-    words = ", ".join(f"{one:.4g} +- {other:.4g}" for one, other in zip(found["mean"], found["std"], strict=True))
+    words = ", ".join(f"{one:.4g} +- {other:.4g}" for one, other in zip(mean, spread, strict=True))
     context.say(f"note: channels are normalised by {counted(len(at), 'training image')} (data.mean, data.std): {words}")
-    return dict(found)
+    return [tuple(float(f"{one:.6g}") for one in each) for each in (mean, spread)]
 
 
 def check_of(config: DataConfig, count: int) -> Literal["full", "header", "skip"]:

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from vitcompress.core.images import MOST_CHANNELS, Bits, Channels
+from vitcompress.core.images import Bits, Channels
 from vitcompress.core.record import Record
 from vitcompress.core.records import Task
 
@@ -96,7 +96,7 @@ class DataConfig(Record):
     training files are left out, or nobody looks. Of files alone; a prefixed source is not compared."""
     crop_pct: float | None = Field(None, gt=0, le=1)
     """Share of the resized image kept by evaluation's centre crop; null: the model's own."""
-    channels: int = Field(3, ge=1, le=MOST_CHANNELS)
+    channels: int = Field(3, ge=1, le=64)
     """Channels of an image, and of the input of both networks (timm's `in_chans`). 3: RGB; 1: grey, made of any image.
     Others are read from files that have just these: .npy `[H, W, C]`, TIFF of a page a channel, pictures with alpha."""
     bits: Bits = 8

@@ -129,7 +129,8 @@ def _shares(spec: PreprocessSpec, image: NDArray[Any]) -> Tensor:
 def _normalized(spec: PreprocessSpec, image: Tensor) -> Tensor:
     """Normalise ``[C, S, S]`` from 0 to 1, which interpolation may have left."""
     mean, std = (torch.tensor(values)[:, None, None] for values in (spec.mean, spec.std))
-    return (image.clamp(0, 1) - mean) / std
+    normal: Tensor = (image.clamp(0, 1) - mean) / std
+    return normal
 
 
 def eval_input(spec: PreprocessSpec, image: Any) -> Tensor:
