@@ -8,8 +8,7 @@ evaluation, prediction and in a bundle's `infer.py` (``exporters/bundle/infer.py
   ever sees it; images are laid on white, as paper and browsers show them;
 - **depth**: 16 bits are scaled to 8, and pixels that do not say what is black and what is white are refused.
 
-Where other channels are asked for, or 16 bits (``Channels``), a file holds just these: they are turned, and nothing
-else is done to them.
+Where other channels are asked for, or 16 bits (``Channels``), a file holds just these, and they are turned alone.
 """
 
 from __future__ import annotations
@@ -30,8 +29,6 @@ from vitcompress.core.errors import DataError
 from vitcompress.core.words import counted
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"})
-ARRAYS = ".npy"
-"""Suffix of NumPy's arrays, ``[H, W]`` or ``[H, W, C]``; images where other channels or 16 bits are asked for."""
 Bits = Literal[8, 16]
 READING = 2
 """Raised when the same file gives other pixels: it is in the data's record, so what was computed of the earlier pixels
@@ -68,8 +65,8 @@ class Channels(NamedTuple):
 
     @property
     def suffixes(self) -> frozenset[str]:
-        """By which files are known as images."""
-        return IMAGE_SUFFIXES if self.plain else IMAGE_SUFFIXES | {ARRAYS}
+        """By which files are known as images: NumPy's arrays among them, where they are not ``plain``."""
+        return IMAGE_SUFFIXES if self.plain else IMAGE_SUFFIXES | {".npy"}
 
 
 RGB = Channels()
@@ -118,7 +115,7 @@ def check_header(path: Path, channels: Channels = RGB) -> None:
 def _planes(path: Path, channels: Channels, decode: bool = True) -> NDArray[Any]:
     """Return the channels of a file, ``[H, W, C]``, uint8 or uint16; one of ``UNREADABLE`` is raised for other ones."""
     found: NDArray[Any]
-    if path.suffix.lower() == ARRAYS:
+    if path.suffix.lower() == ".npy":
         found = np.lib.format.open_memmap(path, mode="r")  # its header, and whether the file is as long as it says
         pixels, limit = int(np.prod(found.shape[:2])), 2 * (Image.MAX_IMAGE_PIXELS or 0)
         if 0 < limit < pixels:  # as Pillow refuses other files
@@ -132,10 +129,8 @@ def _planes(path: Path, channels: Channels, decode: bool = True) -> NDArray[Any]
         raise ValueError(f"it is {found.dtype} {list(found.shape)}; save uint8 or uint16, [H, W] or [H, W, C]")
     found, bits = np.atleast_3d(found), 8 * found.dtype.itemsize
     if found.shape[2] != channels.number or bits < channels.bits:
-        raise ValueError(
-            f"it has {counted(found.shape[2], 'channel')} of {bits} bits as it is read here, and {channels.words} are "
-            "asked for (data.channels, data.bits)"
-        )
+        what = f"{counted(found.shape[2], 'channel')} of {bits} bits as it is read here"
+        raise ValueError(f"it has {what}, and {channels.words} are asked for (data.channels, data.bits)")
     return (found >> (bits - channels.bits)).astype(f"uint{channels.bits}", copy=False)  # of this machine's byte order
 
 

@@ -45,14 +45,7 @@ class OnnxFacts:
 
 
 def onnx_from_module(
-    module: nn.Module,
-    path: Path,
-    *,
-    size: int,
-    max_batch: int,
-    opset: int = 20,
-    input: Input = "float",
-    channels: int = 3,
+    module: nn.Module, path: Path, *, size: int, max_batch: int, opset: int = 20, input: Input = "float", chans: int = 3
 ) -> OnnxFacts:
     """Export ``module`` to ``path``, slimmed and checked; ``path`` is either replaced whole or left as it was.
 
@@ -73,8 +66,8 @@ def onnx_from_module(
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         draft = Path(folder) / path.name
         try:
-            _export(module, draft, (size, size, channels), max_batch, opset, input)
-            nodes, written = _finish(draft, (size, size, channels), input)
+            _export(module, draft, (size, size, chans), max_batch, opset, input)
+            nodes, written = _finish(draft, (size, size, chans), input)
         except OSError as error:  # that of a write names no file
             error.filename = error.filename or str(path)
             raise
@@ -94,9 +87,7 @@ def _deployable(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module).to("cpu").float().eval()
 
 
-def _export(
-    module: nn.Module, path: Path, shape: tuple[int, int, int], max_batch: int, opset: int, input: Input
-) -> None:
+def _export(module: nn.Module, path: Path, shape: Sequence[int], max_batch: int, opset: int, input: Input) -> None:
     import torch
 
     module = _deployable(module)
@@ -140,7 +131,7 @@ def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
-def _finish(path: Path, shape: tuple[int, int, int], input: Input) -> tuple[int, int]:
+def _finish(path: Path, shape: Sequence[int], input: Input) -> tuple[int, int]:
     """Slim and check the file at ``path`` in place; return the number of its nodes, and the opset it really has.
 
     A ResultError is raised where the graph is not valid, not the classifier that was promised, or has operators that

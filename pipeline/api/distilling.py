@@ -22,8 +22,7 @@ from torch.utils.data import DataLoader
 from vitcompress.core.context import Context
 from vitcompress.core.errors import UsageError
 from vitcompress.core.fingerprint import fingerprint
-from vitcompress.core.preprocess import PreprocessSpec
-from vitcompress.core.records import DistillRecord, ModelSpec
+from vitcompress.core.records import Cost, DistillRecord, ModelSpec
 from vitcompress.core.rundir import RunDirectory
 from vitcompress.pipeline.api.arguments import PathLike, console_of
 from vitcompress.pipeline.api.given import (
@@ -143,7 +142,8 @@ def distill(
     )
     tapped = with_taps(network, pairs, *shapes)
     where = make_accelerator(device).device
-    config = _decided(config, _facts(train, val, len(labels), start, (network, theirs), spec, where.type))
+    costs = [cost_of(one, spec.size, spec.channels) for one in (network, theirs)]
+    config = _decided(config, _facts(train, val, len(labels), start, costs, where.type))
     precision = torch.bfloat16 if config.teacher_precision == "bfloat16" else torch.float32
     adapted = AdaptedTeacher(theirs, teacher_layers(pairs), spec, spec, config.alpha > 0, precision)
     networks = Networks(pairs, tapped, FrozenTeacher(adapted).to(where) if config.asks_teacher else None)
@@ -201,16 +201,7 @@ def _settings(settings: Mapping[str, Any], epochs: int | None, train: Batches, b
     return whole.distill.model_copy(update=own)
 
 
-def _facts(
-    train: Batches,
-    val: Batches,
-    batch: int,
-    start: Start,
-    networks: Sequence[nn.Module],
-    spec: PreprocessSpec,
-    device: str,
-) -> TrainingFacts:
-    costs = [cost_of(network, spec.size, spec.channels) for network in networks]
+def _facts(train: Batches, val: Batches, batch: int, start: Start, costs: Sequence[Cost], device: str) -> TrainingFacts:
     return TrainingFacts(
         images=image_count(train, batch),
         parts=1,

@@ -74,10 +74,8 @@ def _splits(data: DataConfig) -> Iterator[str]:
 def _channels(config: RunConfig) -> Iterator[str]:
     """Yield what images of other channels, or of 16 bits, cannot be given."""
     data, pixel = config.data, config.data.pixel
-    if (data.mean is None) != (data.std is None) or any(
-        values is not None and (len(values) != pixel.number or (values is data.std and min(values) <= 0))
-        for values in (data.mean, data.std)
-    ):
+    given = [len(values or ()) for values in (data.mean, data.std)]
+    if given not in ([0, 0], [pixel.number] * 2) or min(data.std or (1,)) <= 0:
         yield (
             f"data.mean is {data.mean} and data.std {data.std}; give both a number for each of the {pixel.number} "
             "channel(s) (data.channels), those of std above 0, or leave both out."
@@ -89,12 +87,8 @@ def _channels(config: RunConfig) -> Iterator[str]:
         yield f"export.input is 'uint8', which has no room for {what}; use export.input=float."
     for section, asked in (("data", data), ("teacher", config.teacher), ("distill", config.distill)):
         for name, value in (("auto_augment", None), ("color_jitter", 0), ("normalize_on", "cpu")):
-            given = getattr(asked.augment, name, "auto")
-            if given not in ("auto", value):
-                yield (
-                    f"{section}.augment.{name} is {given!r}, which is for 8-bit grey and RGB images, and there are "
-                    f"{what}; leave it out."
-                )
+            if (wish := getattr(asked.augment, name, "auto")) not in ("auto", value):
+                yield f"{section}.augment.{name} is {wish!r}, for 8-bit grey and RGB alone, not {what}; leave it out."
 
 
 def _student(config: StudentConfig) -> Iterator[str]:

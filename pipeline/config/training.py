@@ -182,7 +182,7 @@ def augment(config: Training, facts: TrainingFacts) -> Choice:
     _, name, values, reason = next(strength for strength in _STRENGTHS if epochs < strength[0])
     if not facts.plain:
         values = {**values, "auto_augment": None, "color_jitter": 0.0}
-        reason += "; no auto_augment and no colour jitter: both are for 8-bit grey and RGB images alone"
+        reason += "; auto_augment and colour jitter are for 8-bit grey and RGB alone"
     decided = asked.model_copy(update={key: value for key, value in values.items() if getattr(asked, key) == "auto"})
     if decided == asked:
         given = isinstance(config.augment, AugmentConfig)

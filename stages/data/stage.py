@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -54,6 +54,9 @@ def run(config: DataConfig, inputs: Inputs, context: Context) -> DataRecord:
     absent = set(range(len(images.classes))) - set(images.val.labels) if isinstance(images.val, ListedSplit) else ()
     if absent:
         context.say(f"note: {len(absent)} of {len(images.classes)} classes have no held-out image")
+    if not config.pixel.plain:
+        what = f"images of {config.pixel.words} are cropped, flipped and erased"
+        context.say(f"note: {what}; auto_augment and colour jitter are for 8-bit grey and RGB alone")
     statistics = _statistics(config, images, context)
     return DataRecord(
         config=config.identity(),  # how the images were checked changes nothing for later stages
@@ -80,12 +83,8 @@ def _statistics(config: DataConfig, images: Images, context: Context) -> list[tu
     if config.mean is not None or config.pixel.plain:
         return [config.mean, config.std]
     at = evenly_spread(len(images.train), _MEASURED)
-
-    def moments(position: int) -> Any:
-        shares = images.train[position][0] / np.float64(2**config.bits - 1)
-        return shares.mean((0, 1)), (shares**2).mean((0, 1))
-
-    mean, square = np.mean([moments(position) for position in at], axis=0)
+    shares = (images.train[position][0] / np.float64(2**config.bits - 1) for position in at)
+    mean, square = np.mean([(one.mean((0, 1)), (one**2).mean((0, 1))) for one in shares], axis=0)
     spread = np.sqrt(np.maximum(square - mean**2, 0))
     spread[spread < 1e-8] = 1  # a channel that never changes says nothing
     words = ", ".join(f"{one:.4g} +- {other:.4g}" for one, other in zip(mean, spread, strict=True))

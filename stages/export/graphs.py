@@ -87,7 +87,7 @@ def export_module(
         rewritten.module,
         path,
         size=images.preprocess.size,
-        channels=images.preprocess.channels,
+        chans=images.preprocess.channels,
         max_batch=config.max_batch,
         opset=config.opset,
         input=config.input,

@@ -17,13 +17,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 from timm.data import Mixup, create_transform
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
-from torchvision.transforms import Compose
+from torchvision.transforms import Compose, v2
 
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.stages.images.config import AugmentConfig
@@ -105,7 +104,8 @@ def train_transform(augment: AugmentConfig, spec: PreprocessSpec) -> Callable[[A
     )
     erasing: list[Any] = [step for step in to_tensor.transforms if isinstance(step, RandomErasing)]
     if not plain:
-        return Compose([partial(_shares, spec), *pictures, partial(_normalized, spec), *erasing])  # type: ignore[no-any-return]
+        floats = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), *pictures, partial(torch.clamp, min=0, max=1)]
+        return Compose([*floats, v2.Normalize(spec.mean, spec.std), v2.ToPureTensor(), *erasing])  # type: ignore[no-any-return]
     if augment.backend == "torchvision":
         crop, *flips = pictures[0].transforms
         pictures[0] = Compose([StoredCrop(crop), *flips])
@@ -119,18 +119,6 @@ def as_tensor(spec: PreprocessSpec, image: Image.Image) -> Tensor:
     """Convert an augmented PIL image of the final size to the network's input (``PreprocessSpec.prepared``)."""
     image = image.convert("L") if spec.channels == 1 else image
     return torch.from_numpy(spec.prepared(np.atleast_3d(np.asarray(image, dtype=np.uint8))))
-
-
-def _shares(spec: PreprocessSpec, image: NDArray[Any]) -> Tensor:
-    """Return an array ``[H, W, C]`` as a tensor ``[C, H, W]`` from 0 to 1."""
-    return torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32)) / (2**spec.bits - 1)
-
-
-def _normalized(spec: PreprocessSpec, image: Tensor) -> Tensor:
-    """Normalise ``[C, S, S]`` from 0 to 1, which interpolation may have left."""
-    mean, std = (torch.tensor(values)[:, None, None] for values in (spec.mean, spec.std))
-    normal: Tensor = (image.clamp(0, 1) - mean) / std
-    return normal
 
 
 def eval_input(spec: PreprocessSpec, image: Any) -> Tensor:

@@ -76,8 +76,8 @@ def preprocess_of(
 ) -> PreprocessSpec:
     """Return timm's evaluation preprocessing of this model at its input size; a UsageError if its crop is unknown.
 
-    Depth, mean and standard deviation are those of ``data`` where it has them. A network of other channels than it was
-    published for has the average over the published ones, in each.
+    Depth, mean and deviation are those of ``data`` where it has them; else channels that are not the published ones
+    have these ones' average.
     """
     channels = int(args.get("in_chans", 3))
     config = resolve_model_data_config(model)
