@@ -1,4 +1,4 @@
-"""Image files as 8-bit RGB pixels, the one way in which everything here reads them.
+"""Image files as 8-bit RGB pixels, or as any channels of 8 or 16 bits, the one way in which all here reads them.
 
 Three things must be decided between what a decoder gives and what a network sees, and be the same in training,
 evaluation, prediction and in a bundle's `infer.py` (``exporters/bundle/infer.py`` says the same without this module):
@@ -7,6 +7,8 @@ evaluation, prediction and in a bundle's `infer.py` (``exporters/bundle/infer.py
 - **transparency**: what lies under a transparent pixel is whatever the editor left there, mostly black, and nobody
   ever sees it; images are laid on white, as paper and browsers show them;
 - **depth**: 16 bits are scaled to 8, and pixels that do not say what is black and what is white are refused.
+
+Where other channels are asked for, or 16 bits (``Channels``), a file holds just these, and they are turned alone.
 """
 
 from __future__ import annotations
@@ -17,14 +19,17 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, ImageSequence, UnidentifiedImageError
 
 from vitcompress.core.errors import DataError
+from vitcompress.core.words import counted
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"})
+Bits = Literal[8, 16]
 READING = 2
 """Raised when the same file gives other pixels: it is in the data's record, so what was computed of the earlier pixels
 is not taken for results of the new ones."""
@@ -42,6 +47,31 @@ UNREADABLE = (
 """What Pillow's decoders raise on damaged, absurd or foreign files."""
 
 
+class Channels(NamedTuple):
+    """What a pixel of an image consists of."""
+
+    number: int = 3
+    bits: Bits = 8
+
+    @property
+    def plain(self) -> bool:
+        """Whether images are 8-bit RGB, or grey, which is made of RGB: all formats, sources and augmentations do."""
+        return self.bits == 8 and self.number in (1, 3)
+
+    @property
+    def words(self) -> str:
+        """Return it in words."""
+        return "RGB" if self == RGB else f"{counted(self.number, 'channel')} of {self.bits} bits"
+
+    @property
+    def suffixes(self) -> frozenset[str]:
+        """By which files are known as images: NumPy's arrays among them, where they are not ``plain``."""
+        return IMAGE_SUFFIXES if self.plain else IMAGE_SUFFIXES | {".npy"}
+
+
+RGB = Channels()
+
+
 class ImageError(DataError):
     """An image that cannot be used."""
 
@@ -51,10 +81,17 @@ class ImageError(DataError):
         """Why, without the file's name."""
 
 
-def open_image(path: Path) -> Image.Image:
-    """Return a fully decoded RGB image; an ImageError is raised where the file is missing or ``rgb`` fails."""
-    with _opened(path) as image:
-        return rgb(image)
+def open_image(path: Path, channels: Channels = RGB) -> Any:
+    """Return a fully decoded image; an ImageError is raised where the file is missing or cannot be used.
+
+    It is Pillow's, RGB, where ``channels`` are ``plain`` (``PreprocessSpec.pixels`` makes grey of it), else an array
+    ``[H, W, C]``, uint8 or uint16.
+    """
+    with _named(path):
+        if not channels.plain:
+            return _planes(path, channels)
+        with Image.open(path) as image:
+            return rgb(image)
 
 
 def as_rgb(image: Any, what: str) -> Image.Image:
@@ -65,10 +102,45 @@ def as_rgb(image: Any, what: str) -> Image.Image:
         raise DataError(f"{what} cannot be read ({reason_of(error)}); remove it.") from error
 
 
-def check_header(path: Path) -> None:
-    """Raise an ImageError for what is wrong with an image without decoding it."""
-    with _opened(path) as image:
-        _require_scale(image)
+def check_header(path: Path, channels: Channels = RGB) -> None:
+    """Raise an ImageError for what is wrong with an image without decoding it; pictures of own channels are decoded."""
+    with _named(path):
+        if not channels.plain:
+            _planes(path, channels, decode=False)
+            return
+        with Image.open(path) as image:
+            _require_scale(image)
+
+
+def _planes(path: Path, channels: Channels, decode: bool = True) -> NDArray[Any]:
+    """Return the channels of a file, ``[H, W, C]``, uint8 or uint16; one of ``UNREADABLE`` is raised for other ones."""
+    found: NDArray[Any]
+    if path.suffix.lower() == ".npy":
+        found = np.lib.format.open_memmap(path, mode="r")  # its header, and whether the file is as long as it says
+        pixels, limit = int(np.prod(found.shape[:2])), 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        if 0 < limit < pixels:  # as Pillow refuses other files
+            raise Image.DecompressionBombError(f"Image size ({pixels} pixels) exceeds limit of {limit} pixels")
+        if decode:  # read: where a mapped file ends too early, the system ends the process
+            found = np.load(path, allow_pickle=False)
+    else:
+        with Image.open(path) as image:
+            found = np.dstack([_layers(page, channels.number) for page in ImageSequence.Iterator(image)])
+    if found.ndim not in (2, 3) or found.dtype.kind != "u" or found.dtype.itemsize > 2:
+        raise ValueError(f"it is {found.dtype} {list(found.shape)}; save uint8 or uint16, [H, W] or [H, W, C]")
+    found, bits = np.atleast_3d(found), 8 * found.dtype.itemsize
+    if found.shape[2] != channels.number or bits < channels.bits:
+        what = f"{counted(found.shape[2], 'channel')} of {bits} bits as it is read here"
+        raise ValueError(f"it has {what}, and {channels.words} are asked for (data.channels, data.bits)")
+    return (found >> (bits - channels.bits)).astype(f"uint{channels.bits}", copy=False)  # of this machine's byte order
+
+
+def _layers(page: Image.Image, number: int) -> NDArray[Any]:
+    """Return the channels of a picture, or of a page of one, turned as its EXIF data says."""
+    page.load()
+    _turn(page)
+    if number == 4 and (page.getbands()[-1] in "Aa" or "transparency" in page.info):
+        page = page.convert("RGBA")
+    return _sixteen_bits(page) if page.mode[0] == "I" else np.asarray(page)
 
 
 def rgb(image: Image.Image) -> Image.Image:
@@ -101,11 +173,10 @@ def reason_of(error: BaseException) -> str:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """Yield the image, not decoded yet; an error of its decoder becomes an ImageError that names the file."""
+def _named(path: Path) -> Iterator[None]:
+    """Make of an error of a decoder an ImageError that names the file."""
     try:
-        with Image.open(path) as image:
-            yield image
+        yield
     except FileNotFoundError as error:
         raise ImageError(f"image {path} does not exist; check the path.", "it does not exist") from error
     except UNREADABLE as error:
@@ -134,15 +205,21 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     Mode I is 32 bits wide, but also what some 16-bit files open as: a PNG (by older Pillows) and PGM always are, of
     other formats those whose values say so. Values up to 255 do not: as 16 bits they would all be black.
     """
+    values = _sixteen_bits(image)
+    grey = (values >> 8).astype(np.uint8)
+    if isinstance(image.info.get("transparency"), int):
+        grey[values == image.info["transparency"]] = 255
+    return Image.fromarray(grey).convert("RGB")
+
+
+def _sixteen_bits(image: Image.Image) -> NDArray[np.uint16]:
+    """Return the values of a 16-bit grey image; a ValueError is raised if they are of 32 bits."""
     values = np.asarray(image)
     if image.mode == "I":
         low, high = int(values.min()), int(values.max())
         if low < 0 or high > 65535 or (high < 256 and image.format not in ("PNG", "PPM")):
             raise _no_scale(f"32-bit values from {low} to {high}")
-    grey = (values >> 8).astype(np.uint8)
-    if isinstance(image.info.get("transparency"), int):
-        grey[values == image.info["transparency"]] = 255
-    return Image.fromarray(grey).convert("RGB")
+    return values.astype(np.uint16, copy=False)
 
 
 def _no_scale(what: str) -> ValueError:

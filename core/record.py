@@ -14,10 +14,13 @@ class Record(BaseModel):
 
     volatile: ClassVar[frozenset[str]] = frozenset()
     """Fields that change nothing downstream (times, worker counts) and so stay out of fingerprints."""
+    later: ClassVar[frozenset[str]] = frozenset()
+    """Fields that came later: at their default they stay out of fingerprints, so that earlier results stay valid."""
 
     def identity(self) -> dict[str, Any]:
         """Return the JSON values that a later stage's fingerprint depends on; of records inside it, likewise."""
-        values = self.model_dump(mode="json", exclude=set(self.volatile))
+        usual = {name for name in self.later if getattr(self, name) == type(self).model_fields[name].default}
+        values = self.model_dump(mode="json", exclude=usual | self.volatile)
         inner = {name: value.identity() for name, value in self if isinstance(value, Record) and name in values}
         return {**values, **inner}
 

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from vitcompress.core.images import Channels
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.record import FileRef as FileRef
 from vitcompress.core.record import Record
@@ -56,6 +57,7 @@ class DataRecord(Record):
     """What the images are."""
 
     volatile: ClassVar[frozenset[str]] = frozenset({"checked", "duplicates", "contradictory"})
+    later: ClassVar[frozenset[str]] = frozenset({"mean", "std"})
 
     config: dict[str, Any]
     """The DataConfig, as JSON values, so that every later stage opens the same images."""
@@ -80,10 +82,19 @@ class DataRecord(Record):
     """Files in neither split, because they cannot be used: paths in the source."""
     dropped: tuple[str, ...] = ()
     """Training files left out because a held-out file has the same bytes: paths in the source."""
+    mean: tuple[float, ...] | None = None
+    """Of each channel, scaled to [0, 1], as given or of training images; None where each network has its own."""
+    std: tuple[float, ...] | None = None
+    """Standard deviation, likewise."""
     duplicates: int | None = None
     """Held-out files that were found in training too, byte for byte; None where nobody looked."""
     contradictory: int | None = None
     """Training files of which another class has a copy, byte for byte; None where nobody looked."""
+
+    @property
+    def pixel(self) -> Channels:
+        """Return what a pixel consists of."""
+        return Channels(self.config.get("channels", 3), self.config.get("bits", 8))
 
 
 class TeacherRecord(Record):

@@ -51,13 +51,18 @@ class GraphFacts:
 
     @property
     def input(self) -> Input:
-        """Normalised float32 ``[3, S, S]``, or pixels, uint8 ``[S, S, 3]``."""
+        """Normalised float32 ``[C, S, S]``, or pixels, uint8 ``[S, S, C]``."""
         return "uint8" if self.images.dtype == "uint8" else "float"
 
     @property
     def size(self) -> int:
         """Side of the input, pixels."""
         return self.images.shape[0 if self.input == "uint8" else 2]
+
+    @property
+    def channels(self) -> int:
+        """C of the input."""
+        return self.images.shape[2 if self.input == "uint8" else 0]
 
     @property
     def classes(self) -> int:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 INPUT = "images"
-"""Name of the graph's input, float32 ``[batch, 3, size, size]`` or uint8 ``[batch, size, size, 3]``."""
+"""Name of the graph's input, float32 ``[batch, C, size, size]`` or uint8 ``[batch, size, size, C]``."""
 OUTPUT = "logits"
 """Name of the graph's output, float32 ``[batch, classes]``."""
 
@@ -45,14 +45,14 @@ class OnnxFacts:
 
 
 def onnx_from_module(
-    module: nn.Module, path: Path, *, size: int, max_batch: int, opset: int = 20, input: Input = "float"
+    module: nn.Module, path: Path, *, size: int, max_batch: int, opset: int = 20, input: Input = "float", chans: int = 3
 ) -> OnnxFacts:
     """Export ``module`` to ``path``, slimmed and checked; ``path`` is either replaced whole or left as it was.
 
     The graph is that of the module in eval mode with attention as separate MatMul and Softmax (fewer nodes and a
     smaller engine than the fused operator's decomposition). ``module`` itself is not touched.
 
-    ``module`` maps float32 ``[B, 3, size, size]`` (or, with ``input`` uint8, pixels uint8 ``[B, size, size, 3]``) to
+    ``module`` maps float32 ``[B, C, size, size]`` (or, with ``input`` uint8, pixels uint8 ``[B, size, size, C]``) to
     float32 logits ``[B, K]``, on any device, in any mode. Weights over ``EXTERNAL_ABOVE`` bytes go to ``path`` +
     ``.data``. The batch dimension is dynamic from 1; ``max_batch`` is the largest that the graph is meant for. Operator
     set 20 keeps LayerNormalization and Gelu single operators, which TensorRT parses natively.
@@ -66,8 +66,8 @@ def onnx_from_module(
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         draft = Path(folder) / path.name
         try:
-            _export(module, draft, size, max_batch, opset, input)
-            nodes, written = _finish(draft, size, input)
+            _export(module, draft, (size, size, chans), max_batch, opset, input)
+            nodes, written = _finish(draft, (size, size, chans), input)
         except OSError as error:  # that of a write names no file
             error.filename = error.filename or str(path)
             raise
@@ -87,7 +87,7 @@ def _deployable(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module).to("cpu").float().eval()
 
 
-def _export(module: nn.Module, path: Path, size: int, max_batch: int, opset: int, input: Input) -> None:
+def _export(module: nn.Module, path: Path, shape: Sequence[int], max_batch: int, opset: int, input: Input) -> None:
     import torch
 
     module = _deployable(module)
@@ -96,7 +96,7 @@ def _export(module: nn.Module, path: Path, size: int, max_batch: int, opset: int
             part.fused_attn = False  # type: ignore[assignment]  # a plain flag, which nn.Module's types do not know
     weights = sum(value.numel() * value.element_size() for value in module.state_dict().values())
     pixels = input == "uint8"
-    example = torch.zeros(2, size, size, 3, dtype=torch.uint8) if pixels else torch.zeros(2, 3, size, size)
+    example = torch.zeros(2, *shape, dtype=torch.uint8) if pixels else torch.zeros(2, shape[2], *shape[:2])
     # torch.export refuses a range of one size, and specialises to a batch of 1 when traced with it.
     batch = torch.export.Dim("batch", min=1, max=max(2, max_batch))
     try:
@@ -131,7 +131,7 @@ def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
-def _finish(path: Path, size: int, input: Input) -> tuple[int, int]:
+def _finish(path: Path, shape: Sequence[int], input: Input) -> tuple[int, int]:
     """Slim and check the file at ``path`` in place; return the number of its nodes, and the opset it really has.
 
     A ResultError is raised where the graph is not valid, not the classifier that was promised, or has operators that
@@ -154,10 +154,10 @@ def _finish(path: Path, size: int, input: Input) -> tuple[int, int]:
     foreign = {f"{node.domain}.{node.op_type}" for node in model.graph.node if node.domain not in ("", "ai.onnx")}
     if foreign:
         raise ResultError(f"the exported graph uses operators TensorRT does not know: {', '.join(sorted(foreign))}.")
-    if (facts.size, facts.input, facts.fixed_batch) != (size, input, None):
+    if (facts.size, facts.channels, facts.input, facts.fixed_batch) != (*shape[1:], input, None):
         raise ResultError(
             f"the exported graph takes {facts.images} in batches of {facts.fixed_batch or 'any size'}, not {input} "
-            f"images of {size} pixels in batches of any size."
+            f"images of {shape[0]} pixels and {shape[2]} channel(s) in batches of any size."
         )
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
     return len(model.graph.node), opset
@@ -172,9 +172,9 @@ def max_difference(
 ) -> dict[str, float]:
     """Return largest absolute difference in logits between the ONNX file and torch, by batch size (as text).
 
-    ONNX Runtime on the CPU against ``module`` in float32, eval mode, on the CPU, of real ``images``, float32 ``[N, 3,
+    ONNX Runtime on the CPU against ``module`` in float32, eval mode, on the CPU, of real ``images``, float32 ``[N, C,
     S, S]``, repeated where a batch needs more; ``given`` are the same as the file takes them, where that is uint8 ``[N,
-    S, S, 3]``. A value that is not finite on either side counts as an infinite difference, so that comparing with any
+    S, S, C]``. A value that is not finite on either side counts as an infinite difference, so that comparing with any
     tolerance fails. A ResultError is raised where the file cannot be run.
     """
     import torch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ class Prediction:
     """Why it could not be read."""
 
 
-def image_files(paths: Sequence[Path]) -> list[Path]:
+def image_files(paths: Sequence[Path], suffixes: Set[str] = IMAGE_SUFFIXES) -> list[Path]:
     """Return the files to read: each path itself, or for a folder every image under it that is not hidden, sorted.
 
     A DataError is raised where a path does not exist, or there is no image at all.
@@ -39,7 +39,7 @@ def image_files(paths: Sequence[Path]) -> list[Path]:
             found += sorted(
                 file
                 for file in path.rglob("*")
-                if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".") and file.is_file()
+                if file.suffix.lower() in suffixes and not file.name.startswith(".") and file.is_file()
             )
         elif path.exists():
             found.append(path)
@@ -65,7 +65,7 @@ def predict(
         EnvironmentLacksError: what runs the model is not here.
         ResultError: the model gave something other than numbers.
     """
-    chosen, files = bundle.model(model), image_files(paths)
+    chosen, files = bundle.model(model), image_files(paths, bundle.preprocess.pixel.suffixes)
     with targets.get(chosen.runtime).open(chosen.path) as runner:
         step = min(batch, runner.max_batch or batch)
         for start in range(0, len(files), step):
@@ -85,7 +85,7 @@ def predict(
 def _read(bundle: Bundle, file: Path) -> NDArray[Any] | str:
     """Return the model's input for one file, or why there is none."""
     try:
-        return bundle.preprocess.apply(open_image(file))
+        return bundle.preprocess.apply(open_image(file, bundle.preprocess.pixel))
     except DataError as error:
         return str(error)
 

@@ -88,7 +88,8 @@ def _assumed_strategy(config: RunConfig) -> RunConfig:
     if config.student.strategy != "auto":
         return config
     networks = (config.student, config.teacher)
-    student, teacher = (resolve_network(each.model, each.args, config.geometry).shape for each in networks)
+    rest = config.geometry, config.data.channels
+    student, teacher = (resolve_network(each.model, each.args, *rest).shape for each in networks)
     strategy = "lift" if student.isotropic and student.width < teacher.width else "plain"
     return config.model_copy(update={"student": config.student.model_copy(update={"strategy": strategy})})
 

@@ -66,7 +66,7 @@ Latency: {{ card.method }}.
 ## Input and output
 
 - `{{ interface.images.name }}`: {{ interface.images.dtype }} `[batch, {{ interface.images.shape | join(", ") }}]`, \
-RGB, prepared as `preprocess.json` says; `prepare` in `infer.py` does it.
+{{ spec.pixel.words }}, prepared as `preprocess.json` says; `prepare` in `infer.py` does it.
 - `{{ interface.logits.name }}`: float32 `[batch, {{ classes }}]`; line i of `labels.txt`, from 0, names logit i.
 
 ## Training data

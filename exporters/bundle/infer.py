@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import io
 import json
 import logging
 import os
@@ -12,62 +13,67 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, ImageSequence
 
 SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"}
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
-def read(path: Path, spec: dict[str, Any]) -> Any:
-    """Read an image file as 8-bit RGB: turned, laid on white and scaled from 16 bits as the network was trained."""
-    white = spec.get("transparency") == "white"
-    with Image.open(path) as image:
-        image.load()
+def own(spec: dict[str, Any]) -> bool:
+    """Tell whether images are of 16 bits or of other channels than grey and RGB: read as they are in the file."""
+    return spec.get("bits", 8) == 16 or len(spec["mean"]) not in (1, 3)
+
+
+def read(path: Path, spec: dict[str, Any]) -> list[Any]:
+    """Return an image's channels, turned: those of 8-bit RGB on white, or grey; or all of the file's (``own``)."""
+    count, bits, white = len(spec["mean"]), spec.get("bits", 8), spec.get("transparency") == "white"
+    pages = [np.load(path, allow_pickle=False)] if path.suffix.lower() == ".npy" and own(spec) else []
+    for page in () if pages else ImageSequence.Iterator(Image.open(io.BytesIO(path.read_bytes()))):
+        page.load()
         if spec.get("exif_orientation"):
             with contextlib.suppress(Exception):  # damaged EXIF data says nothing
-                ImageOps.exif_transpose(image, in_place=True)
-        if image.mode[0] in "IF":
-            return deep(image, white)
-        if not white or not (image.getbands()[-1] in "Aa" or "transparency" in image.info):
-            return image.convert("RGB")
-        layer, flat = image.convert("RGBA"), Image.new("RGB", image.size, "white")
-        flat.paste(layer, mask=layer)
-        return flat
-
-
-def deep(image: Any, white: bool) -> Any:
-    """8-bit RGB of 16-bit grey; Pillow itself would cut off at 255."""
-    values = np.asarray(image)
-    low, high = values.min(), values.max()
-    vague = image.mode == "I" and (low < 0 or high > 65535 or (high < 256 and image.format not in ("PNG", "PPM")))
-    if vague or image.mode == "F":
-        raise ValueError(f"its pixels, of Pillow's mode {image.mode}, do not say what is black and what is white")
-    grey = (values >> 8).astype(np.uint8)
-    if white and isinstance(image.info.get("transparency"), int):
-        grey[values == image.info["transparency"]] = 255
-    return Image.fromarray(grey).convert("RGB")
+                ImageOps.exif_transpose(page, in_place=True)
+        flat: Any = page
+        clear = page.getbands()[-1] in "Aa" or "transparency" in page.info
+        if page.mode[0] in "IF":  # 16-bit grey, which Pillow's own conversion would cut off at 255
+            values, white = np.asarray(page), white and isinstance(page.info.get("transparency"), int)
+            low, high, known = values.min(), values.max(), page.mode != "I" or page.format in ("PNG", "PPM")
+            if page.mode == "F" or low < 0 or high > 65535 or (high < 256 and not known):
+                raise ValueError(f"its pixels, of Pillow's mode {page.mode}, do not say what is black and what white")
+            grey = np.where((values == page.info.get("transparency")) & white, 255, values >> 8).astype(np.uint8)
+            flat, clear = values.astype(np.uint16) if own(spec) else Image.fromarray(grey), False
+        if not own(spec):
+            if clear and white:
+                layer, flat = page.convert("RGBA"), Image.new("RGB", page.size, "white")
+                flat.paste(layer, mask=layer)
+            return list(flat.convert("RGB").convert("L" if count == 1 else "RGB").split())
+        pages.append(np.asarray(page.convert("RGBA") if clear and count == 4 else flat))
+    found, kind = np.dstack(pages), np.uint8 if bits == 8 else np.float32
+    if found.shape[2] != count or found.dtype.kind != "u" or not bits <= 8 * found.dtype.itemsize <= 16:
+        raise ValueError(f"it is {found.dtype} {list(found.shape)}, and {count} channels of {bits} bits are asked for")
+    return [Image.fromarray((one >> 8 * one.itemsize - bits).astype(kind)) for one in np.moveaxis(found, 2, 0)]
 
 
 def prepare(path: Path, spec: dict[str, Any]) -> Any:
-    """Prepare an image file as ``preprocess.json`` says: float32 [1, 3, S, S], or uint8 [1, S, S, 3]."""
-    image = read(path, spec)
-    size, short, (width, height) = spec["size"], int(spec["size"] / spec["crop_pct"]), image.size
+    """Prepare an image file as ``preprocess.json`` says: float32 [1, C, S, S], or uint8 [1, S, S, C]."""
+    images, white = read(path, spec), 2 ** spec.get("bits", 8) - 1
+    size, short, (width, height) = spec["size"], int(spec["size"] / spec["crop_pct"]), images[0].size
     wide, high = (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
     target = (short, short) if spec["crop_mode"] == "squash" else (wide, high)
-    if image.size != target:
-        image = image.resize(target, Image.Resampling[spec["interpolation"].upper()])
     left, top = round((target[0] - size) / 2), round((target[1] - size) / 2)
-    pixels = np.asarray(image.crop((left, top, left + size, top + size)))[None]
+    images = [image.resize(target, Image.Resampling[spec["interpolation"].upper()]) for image in images]
+    pixels = np.stack([np.asarray(image.crop((left, top, left + size, top + size))) for image in images], -1)[None]
     if spec["input"] == "uint8":
         return pixels
-    scaled = (pixels.astype(np.float32) / np.float32(255) - np.float32(spec["mean"])) / np.float32(spec["std"])
-    return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2))
+    shares = pixels.clip(0, white).astype(np.float32) / np.float32(white)
+    return np.ascontiguousarray(((shares - np.float32(spec["mean"])) / np.float32(spec["std"])).transpose(0, 3, 1, 2))
 
 
-def files(given: Path) -> list[Path]:
-    """Return the file itself, or every image in a folder that is not hidden."""
+def files(given: Path, spec: dict[str, Any] | None = None) -> list[Path]:
+    """Return the file itself, or every image in a folder that is not hidden; .npy too where ``spec`` reads them."""
     found = given.rglob("[!.]*") if given.is_dir() else [given]
-    return sorted(path for path in found if path == given or (path.suffix.lower() in SUFFIXES and path.is_file()))
+    suffixes = SUFFIXES | {".npy"} if spec and own(spec) else SUFFIXES
+    return sorted(path for path in found if path == given or (path.suffix.lower() in suffixes and path.is_file()))
 
 
 def threads() -> int:
@@ -104,10 +110,8 @@ def main() -> int:
         session = onnxruntime.InferenceSession(str(here / asked.model), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors share no base but this
         said = str(error).partition("\n")[0][-160:]
-        sys.exit(
-            f"{asked.model}: ONNX Runtime {onnxruntime.__version__} (1.18 or later is needed) cannot open it: {said}"
-        )
-    for path in (file for given in asked.images for file in files(given)):
+        sys.exit(f"{asked.model}: ONNX Runtime {onnxruntime.__version__} (needs 1.18 or later) cannot open it: {said}")
+    for path in (file for given in asked.images for file in files(given, spec)):
         try:
             images = prepare(path, spec)
         except Exception as error:  # Pillow's decoders raise anything on a damaged file

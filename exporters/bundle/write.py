@@ -70,7 +70,8 @@ def write_bundle(
         for name, source in {INFER: Path(__file__).with_name(INFER), **sources}.items():
             (draft / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, draft / name)
-        write_atomic(draft / PREPROCESS, preprocess.model_dump_json(indent=2) + "\n")
+        unsaid = {"bits"} if preprocess.bits == 8 else None  # as it was before there were others
+        write_atomic(draft / PREPROCESS, preprocess.model_dump_json(indent=2, exclude=unsaid) + "\n")
         write_atomic(draft / LABELS, "".join(f"{label}\n" for label in labels))
         best = [parts[row["name"]] for row in recommended.values()]
         added = [*(targets.get(name).add_files(draft, best, labels) for name in add), USAGE if judge else ""]

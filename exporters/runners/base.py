@@ -18,7 +18,9 @@ class Runner(ABC):
 
     path: Path
     input: Input = "float"
-    """What it takes, as the file says: normalised float32 ``[B, 3, S, S]``, or RGB pixels, uint8 ``[B, S, S, 3]``."""
+    """What it takes, as the file says: normalised float32 ``[B, C, S, S]``, or pixels, uint8 ``[B, S, S, C]``."""
+    channels: int = 3
+    """C; 3 are RGB."""
     size: int
     """Side of the square input, pixels."""
     classes: int
@@ -42,8 +44,9 @@ class Runner(ABC):
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """Shape of one image: ``(3, size, size)``, or ``(size, size, 3)`` for pixels."""
-        return (self.size, self.size, 3) if self.input == "uint8" else (3, self.size, self.size)
+        """Shape of one image: ``(C, size, size)``, or ``(size, size, C)`` for pixels."""
+        square = (self.size, self.size)
+        return (*square, self.channels) if self.input == "uint8" else (self.channels, *square)
 
     @property
     def image_dtype(self) -> np.dtype[Any]:
@@ -63,7 +66,7 @@ class Runner(ABC):
         top = len(images) if self.max_batch is None else self.max_batch
         fits = images.dtype == self.image_dtype and images.shape[1:] == self.image_shape
         if not (fits and 1 <= len(images) <= top):
-            pixels = "RGB pixels" if self.input == "uint8" else "normalised images"
+            pixels = "pixels" if self.input == "uint8" else "normalised images"
             batch = f"1 to {self.max_batch or 'any'}"
             wanted = ", ".join(map(str, self.image_shape))
             raise UsageError(
@@ -72,14 +75,14 @@ class Runner(ABC):
             )
 
 
-def input_of(dtype: str, shape: list[Any], path: Path) -> tuple[Input, int]:
-    """Return what a file takes, and the side of its images in pixels; a BundleError is raised if it takes none."""
-    size = shape[2] if len(shape) == 4 and isinstance(shape[2], int) else None
-    if size and (dtype, shape[1:]) == ("float32", [3, size, size]):
-        return "float", size
-    if size and (dtype, shape[1:]) == ("uint8", [size, size, 3]):
-        return "uint8", size
+def input_of(dtype: str, shape: list[Any], path: Path) -> tuple[Input, int, int]:
+    """Return what a file takes, the side of its images in pixels, and C; a BundleError is raised if it takes none."""
+    if len(shape) == 4 and all(isinstance(one, int) and one > 0 for one in shape[1:]):
+        if dtype == "float32" and shape[2] == shape[3]:
+            return "float", shape[2], shape[1]
+        if dtype == "uint8" and shape[1] == shape[2]:
+            return "uint8", shape[1], shape[3]
     raise BundleError(
         f"{path} is no image classifier: it takes {dtype or 'another dtype'} {shape}, "
-        "not float32 [batch, 3, size, size] or uint8 [batch, size, size, 3]."
+        "not float32 [batch, C, size, size] or uint8 [batch, size, size, C]."
     )

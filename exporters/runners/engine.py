@@ -70,10 +70,11 @@ class EngineRunner(Runner):
         (self._output,) = (name for name in names if name != self._input)
         largest = list(engine.get_tensor_profile_shape(self._input, 0)[2])
         dtypes = {trt.float32: "float32", trt.uint8: "uint8"}
-        self.input, self.size = input_of(dtypes.get(engine.get_tensor_dtype(self._input), ""), largest, self.path)
+        dtype = dtypes.get(engine.get_tensor_dtype(self._input), "")
+        self.input, self.size, self.channels = input_of(dtype, largest, self.path)
         self.max_batch = int(largest[0])
         self.classes = int(engine.get_tensor_shape(self._output)[1])
-        self._images_at = self._gpu.allocate(self.image_dtype.itemsize * self.max_batch * 3 * self.size**2)
+        self._images_at = self._gpu.allocate(self.image_dtype.itemsize * self.max_batch * self.channels * self.size**2)
         self._logits_at = self._gpu.allocate(4 * self.max_batch * self.classes)
 
     def _bind(self, context: Any) -> None:

@@ -42,7 +42,8 @@ class OnnxRunner(Runner):
         self._session: Any = _session(path, threads, PROVIDERS[providers])
         self.provider = self._session.get_providers()[0]
         images, logits = self._session.get_inputs()[0], self._session.get_outputs()[0]
-        self.input, self.size = input_of(_DTYPES.get(images.type, images.type), list(images.shape), path)
+        dtype = _DTYPES.get(images.type, images.type)
+        self.input, self.size, self.channels = input_of(dtype, list(images.shape), path)
         self.classes = logits.shape[1]
         self._input = images.name
 

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from vitcompress.core.context import Context
 from vitcompress.core.errors import UsageError
 from vitcompress.core.fingerprint import fingerprint
-from vitcompress.core.records import DistillRecord, ModelSpec
+from vitcompress.core.records import Cost, DistillRecord, ModelSpec
 from vitcompress.core.rundir import RunDirectory
 from vitcompress.pipeline.api.arguments import PathLike, console_of
 from vitcompress.pipeline.api.given import (
@@ -123,7 +123,7 @@ def distill(
     classes = _classes(teacher, student, images)
     theirs = tappable(deepcopy(teacher), teacher_taps, images[:2], "teacher")
     ours = tappable(deepcopy(student), student_taps, images[:2], "student")
-    (teacher_shape, student_shape), size = (shape_of_taps(theirs), shape_of_taps(ours)), int(images.shape[-1])
+    teacher_shape, student_shape, spec = shape_of_taps(theirs), shape_of_taps(ours), as_given(images)
     name = type(student).__name__
     set_seed(seed)
     network = LiftStudent(ours, name, teacher_shape.width, classes) if strategy == "lift" else ours
@@ -132,15 +132,18 @@ def distill(
         update={"features": resolved_features(config, student_shape.depth, teacher_shape.depth)}
         | ({"balance": "gradients" if config.balances else "fixed"} if config.balance == "auto" else {})
     )
-    spec = as_given(size)
     pairs = layer_pairs(config, student_shape.depth, teacher_shape.depth)
     console = console_of(progress)
     root = Path(output) if output is not None else Path("runs") / f"distill-{name}"
     context = Context(RunDirectory(root), seed=seed, device=device, console=console)
-    shapes = tap_shapes(network, size, student_layers(pairs)), tap_shapes(theirs, size, teacher_layers(pairs))
+    shapes = (
+        tap_shapes(network, spec.size, student_layers(pairs), spec.channels),
+        tap_shapes(theirs, spec.size, teacher_layers(pairs), spec.channels),
+    )
     tapped = with_taps(network, pairs, *shapes)
     where = make_accelerator(device).device
-    config = _decided(config, _facts(train, val, len(labels), start, (network, theirs), size, where.type))
+    costs = [cost_of(one, spec.size, spec.channels) for one in (network, theirs)]
+    config = _decided(config, _facts(train, val, len(labels), start, costs, where.type))
     precision = torch.bfloat16 if config.teacher_precision == "bfloat16" else torch.float32
     adapted = AdaptedTeacher(theirs, teacher_layers(pairs), spec, spec, config.alpha > 0, precision)
     networks = Networks(pairs, tapped, FrozenTeacher(adapted).to(where) if config.asks_teacher else None)
@@ -198,10 +201,7 @@ def _settings(settings: Mapping[str, Any], epochs: int | None, train: Batches, b
     return whole.distill.model_copy(update=own)
 
 
-def _facts(
-    train: Batches, val: Batches, batch: int, start: Start, networks: Sequence[nn.Module], size: int, device: str
-) -> TrainingFacts:
-    costs = [cost_of(network, size) for network in networks]
+def _facts(train: Batches, val: Batches, batch: int, start: Start, costs: Sequence[Cost], device: str) -> TrainingFacts:
     return TrainingFacts(
         images=image_count(train, batch),
         parts=1,

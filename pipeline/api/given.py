@@ -15,12 +15,13 @@ from vitcompress.stages.models.families.given import GivenNetwork, Tap
 from vitcompress.stages.models.families.registry import family_of
 
 Batches = DataLoader[Any] | Iterable[Any]
-"""(images float ``[B, 3, S, S]``, labels int64 ``[B]``), again from the start each time it is iterated."""
+"""(images float ``[B, C, S, S]``, labels int64 ``[B]``), again from the start each time it is iterated."""
 
 
-def as_given(size: int) -> PreprocessSpec:
-    """Return the preprocessing of images that come prepared: nothing is done to them."""
-    return PreprocessSpec(size=size, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+def as_given(images: Tensor) -> PreprocessSpec:
+    """Return the preprocessing of images ``[B, C, S, S]`` that come prepared: nothing is done to them."""
+    channels = int(images.shape[1])
+    return PreprocessSpec(size=int(images.shape[-1]), mean=(0.0,) * channels, std=(1.0,) * channels)
 
 
 def tappable(network: nn.Module, taps: Sequence[Tap] | None, images: Tensor, role: str) -> nn.Module:
@@ -57,7 +58,7 @@ def first_batch(batches: Batches, name: str) -> tuple[Tensor, Tensor]:
     if not pair or batch[0].ndim != 4 or batch[0].shape[2] != batch[0].shape[3] or batch[1].ndim != 1:
         given = [list(one.shape) for one in batch] if pair else type(batch).__name__
         raise UsageError(
-            f"{name} gives batches of {given}; give pairs of images [B, 3, S, S] and labels [B] as tensors."
+            f"{name} gives batches of {given}; give pairs of images [B, C, S, S] and labels [B] as tensors."
         )
     return batch[0], batch[1]
 

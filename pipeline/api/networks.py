@@ -63,13 +63,13 @@ def export_module(
 ) -> tuple[Any, ...]:
     """Export a network for :func:`vitcompress.export`, rewritten exactly and compared with torch on the images."""
     network = (module.student if isinstance(module, Distilled) else module).eval()
-    side, root = int(images.shape[-1]), Path(output)
+    spec, root = as_given(images), Path(output)
     engines = [known_targets.get(one) for one in targets if one != "onnx"]
     for target in engines:
         target.require()
-    config, given = ExportConfig(), HeldOut(images.numpy(), images.numpy(), as_given(side))
+    config, given = ExportConfig(), HeldOut(images.numpy(), images.numpy(), spec)
     path = root / "student.onnx"
-    graph = export_graph_of(config, network, cost_of(network, side), given, path, root)
+    graph = export_graph_of(config, network, cost_of(network, spec.size, spec.channels), given, path, root)
     worst = max(graph.max_logit_difference.values())
     if not worst <= config.tolerance:
         raise ResultError(
@@ -129,5 +129,5 @@ def _counted(batches: Batches) -> tuple[int, Tensor]:
     batch = next(iter(batches), None)
     first = batch[0] if isinstance(batch, tuple | list) else batch
     if not isinstance(first, Tensor) or first.ndim != 4 or len(first) == 0:
-        raise UsageError("there is no image to read; give float32 [N, 3, S, S], or batches of them.")
+        raise UsageError("there is no image to read; give float32 [N, C, S, S], or batches of them.")
     return image_count(batches, len(first)), first[:2]

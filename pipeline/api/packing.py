@@ -77,6 +77,10 @@ def pack(
     asked = request_of(data=source, settings=sets, teacher="cait_s24", student="deit_tiny")
     config = with_absolute_paths(requested_config(**asked))
     refuse_inside_data(folder, config)
+    if not (pixel := config.data.pixel).plain:
+        raise UsageError(
+            f"a pack holds 8-bit RGB, and not {pixel.words} (data.channels, data.bits); train on the files."
+        )
     with hushed(), TemporaryDirectory(prefix="compress-pack-") as place:
         run = RunDirectory.claim(Path(place) / "run", {"pack": config.data.source})
         context = Context(run=run, seed=config.seed, console=console_of(progress), verbose=False)

@@ -55,7 +55,7 @@ def _tap_shapes(arch: str, args: str, layers: tuple[int, ...]) -> dict[int, Shap
     model = meta_model(arch, own)
     size = input_size(own, model)
     try:
-        return tap_shapes(model, size, layers)
+        return tap_shapes(model, size, layers, own.get("in_chans", 3))
     except REFUSALS as error:
         raise UsageError(
             f"the taps of {arch} at {size} px cannot be found ({' '.join(str(error).split())[:120]}); give another "

@@ -15,6 +15,7 @@ def contradictions(config: RunConfig) -> Iterator[str]:
     """Yield one sentence a contradiction; settings that are still "auto" contradict nothing."""
     yield from _control(config)
     yield from _splits(config.data)
+    yield from _channels(config)
     for section, network in (("teacher", config.teacher), ("student", config.student)):
         if network.init != "auto" and (network.init == "file") != (network.weights is not None):
             yield (
@@ -68,6 +69,26 @@ def _splits(data: DataConfig) -> Iterator[str]:
                 "train/ and val/ (or validation/), and digits are split by the pipeline. Leave it out; it is for "
                 "hfds/, torch/, wds/ and tfds/."
             )
+
+
+def _channels(config: RunConfig) -> Iterator[str]:
+    """Yield what images of other channels, or of 16 bits, cannot be given."""
+    data, pixel = config.data, config.data.pixel
+    given = [len(values or ()) for values in (data.mean, data.std)]
+    if given not in ([0, 0], [pixel.number] * 2) or min(data.std or (1,)) <= 0:
+        yield (
+            f"data.mean is {data.mean} and data.std {data.std}; give both a number for each of the {pixel.number} "
+            "channel(s) (data.channels), those of std above 0, or leave both out."
+        )
+    if pixel.plain:
+        return
+    what = f"images in {pixel.words} (data.channels, data.bits)"
+    if pixel.bits == 16 and config.export.input == "uint8":
+        yield f"export.input is 'uint8', which has no room for {what}; use export.input=float."
+    for section, asked in (("data", data), ("teacher", config.teacher), ("distill", config.distill)):
+        for name, value in (("auto_augment", None), ("color_jitter", 0), ("normalize_on", "cpu")):
+            if (wish := getattr(asked.augment, name, "auto")) not in ("auto", value):
+                yield f"{section}.augment.{name} is {wish!r}, for 8-bit grey and RGB alone, not {what}; leave it out."
 
 
 def _student(config: StudentConfig) -> Iterator[str]:

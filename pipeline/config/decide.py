@@ -162,6 +162,7 @@ def _name(role: Literal["teacher", "student"], config: RunConfig, facts: Facts) 
 
 def _args(config: RunConfig, args: Args, asked: Args | str) -> Choice:
     reason = "the reduced geometry" if config.geometry == "reduced" else "the size" if config.image_size else "none"
+    reason = "data.channels" if reason == "none" and config.data.channels != 3 else reason
     return Choice(args, reason if asked == "auto" else "")
 
 
@@ -289,6 +290,7 @@ def training_facts(section: Literal["teacher", "distill"], config: RunConfig, fa
         start=training.start_of(network.init),
         parameters=cost.parameters,
         augment=config.data.augment,
+        plain=config.data.pixel.plain,
         held_out=facts.data.val_images,
         own=2.0 * cost.macs,
         teacher=2.0 * cost_by_config(config.teacher).macs,

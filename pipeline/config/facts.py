@@ -121,7 +121,8 @@ class Facts:
     def network(self, role: Literal["teacher", "student"], config: RunConfig) -> Network:
         """Return the teacher's or the student's network; a UsageError is raised if its name or arguments mean none."""
         section = getattr(config, role)
-        key = json.dumps([section.model, section.args, config.geometry], default=str)
+        key = json.dumps([section.model, section.args, config.geometry, config.data.channels], default=str)
         if key not in self._networks:
-            self._networks[key] = resolve_network(section.model, section.args, config.geometry)
+            channels = config.data.channels
+            self._networks[key] = resolve_network(section.model, section.args, config.geometry, channels)
         return self._networks[key]

@@ -27,7 +27,6 @@ _DECIDED_HERE = {
     "checkpoint_path",
     "exportable",
     "features_only",
-    "in_chans",
     "num_classes",
     "pretrained",
     "pretrained_cfg",
@@ -53,10 +52,11 @@ class Network(NamedTuple):
         return self.name.partition(".")[0]
 
 
-def resolve_network(name: str, args: Args | str, geometry: str) -> Network:
+def resolve_network(name: str, args: Args | str, geometry: str, channels: int = 3) -> Network:
     """Return the network that a user names; ``args`` are as given (a word: none), ``geometry`` full or reduced.
 
-    A UsageError is raised if the name means nothing or too much, the arguments do not fit, or it cannot be tapped.
+    ``channels`` are those of the images. A UsageError is raised if the name means nothing or too much, the arguments do
+    not fit, or it cannot be tapped.
     """
     from vitcompress.stages.models.geometry import reduced_args, shape_by_name
     from vitcompress.stages.models.names import resolve_architecture
@@ -70,7 +70,13 @@ def resolve_network(name: str, args: Args | str, geometry: str) -> Network:
             f"args of '{name}' have {', '.join(reserved)}, which this program decides itself; leave it out "
             "(weights: --teacher-weights, or --weights of `compress analyze`; classes: from the data)."
         )
-    merged = {**(reduced_args(arch) if geometry == "reduced" else {}), **own}
+    if own.get("in_chans", channels) != channels:
+        raise UsageError(
+            f"args of '{name}' have in_chans {own['in_chans']}, and images have {channels} channel(s); leave it out "
+            "and set data.channels, which both networks get."
+        )
+    in_chans = {} if channels == 3 else {"in_chans": channels}
+    merged = {**(reduced_args(arch) if geometry == "reduced" else {}), **own, **in_chans}
     return Network(resolved, merged, shape_by_name(arch, merged))
 
 
@@ -88,7 +94,7 @@ def _cost(arch: str, args: str) -> Cost:
 
     arguments = json.loads(args)
     model = meta_model(arch, arguments)
-    return cost_of(model, input_size(arguments, model))
+    return cost_of(model, input_size(arguments, model), arguments.get("in_chans", 3))
 
 
 def sized(size: int | None, args: Args, asked: Args | str, name: str, teacher_patch: int | None = None) -> Args:

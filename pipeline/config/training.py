@@ -52,6 +52,8 @@ class TrainingFacts:
     """Of the network that trains."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     """What ``data.augment`` asks for."""
+    plain: bool = True
+    """Whether images are 8-bit grey or RGB, which all augmentation is made for."""
     held_out: int = 0
     own: float = 0.0
     """Floating-point operations of the trained network for one image, forward."""
@@ -178,6 +180,9 @@ def augment(config: Training, facts: TrainingFacts) -> Choice:
     asked = facts.augment if isinstance(config.augment, str) else config.augment
     epochs = _length(config, facts)[0]
     _, name, values, reason = next(strength for strength in _STRENGTHS if epochs < strength[0])
+    if not facts.plain:
+        values = {**values, "auto_augment": None, "color_jitter": 0.0}
+        reason += "; auto_augment and colour jitter are for 8-bit grey and RGB alone"
     decided = asked.model_copy(update={key: value for key, value in values.items() if getattr(asked, key) == "auto"})
     if decided == asked:
         given = isinstance(config.augment, AugmentConfig)

@@ -135,4 +135,4 @@ def _images(judge: OpenJudge, data: Path | None) -> Images:
         return Images(listed, listed.inside_zip(judge.files[IMAGES]), str(judge.files[IMAGES]))
     if data is None:
         raise UsageError(listed.how_to_give())
-    return Images(listed, listed.below(data), str(data))
+    return Images(listed, listed.below(data, judge.record.data.pixel), str(data))

@@ -56,7 +56,7 @@ def build(
         "machines": machines,
         "artifacts": _artifacts(records.export, records.bundle),
         "graphs": _graphs(records.fold, records.export, rows),
-        "data": records.data.model_dump(mode="json", exclude={"config", "pixels"})
+        "data": records.data.model_dump(mode="json", exclude={"config", "pixels", "mean", "std"})
         | {name: len(getattr(records.data, name)) for name in ("classes", "left_out", "dropped")},
         "training": _training(records),
         "history": history,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from vitcompress.core.errors import DataError
 from vitcompress.core.files import write_atomic
-from vitcompress.core.images import ImageError, check_header, open_image
+from vitcompress.core.images import RGB, Channels, ImageError, check_header, open_image
 from vitcompress.core.machine import usable_cores
 from vitcompress.stages.images.splits import File
 
@@ -18,13 +18,13 @@ LISTED = Path("data") / "bad_images.txt"
 _SHOWN = 20
 
 
-def find_bad(files: Iterable[File], *, decode: bool) -> dict[str, ImageError]:
+def find_bad(files: Iterable[File], *, decode: bool, channels: Channels = RGB) -> dict[str, ImageError]:
     """Open (or decode) the files in threads, as Pillow's decoders run beside each other; return errors by name."""
-    read: Callable[[Path], object] = open_image if decode else check_header
+    read: Callable[[Path, Channels], object] = open_image if decode else check_header
 
     def tried(file: File) -> ImageError | None:
         try:
-            read(file.path)
+            read(file.path, channels)
         except ImageError as error:
             return error
         return None

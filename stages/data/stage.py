@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from vitcompress.core.context import Context
 from vitcompress.core.errors import DataError
 from vitcompress.core.images import READING, ImageError
@@ -16,8 +18,11 @@ from vitcompress.stages.data.duplicates import Duplicates, find_duplicates, pair
 from vitcompress.stages.images.config import DataConfig
 from vitcompress.stages.images.sources import EMBEDDED, Images, ListedSplit, data_digest, open_images, source_of
 from vitcompress.stages.images.sources.pack import Pack
+from vitcompress.stages.images.splits import evenly_spread
 
 _FULL_CHECK_LIMIT = 50_000
+_MEASURED = 256
+"""Training images whose mean and standard deviation are taken for all."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,10 @@ def run(config: DataConfig, inputs: Inputs, context: Context) -> DataRecord:
     absent = set(range(len(images.classes))) - set(images.val.labels) if isinstance(images.val, ListedSplit) else ()
     if absent:
         context.say(f"note: {len(absent)} of {len(images.classes)} classes have no held-out image")
+    if not config.pixel.plain:
+        what = f"images of {config.pixel.words} are cropped, flipped and erased"
+        context.say(f"note: {what}; auto_augment and colour jitter are for 8-bit grey and RGB alone")
+    statistics = _statistics(config, images, context)
     return DataRecord(
         config=config.identity(),  # how the images were checked changes nothing for later stages
         source=config.source,
@@ -64,7 +73,23 @@ def run(config: DataConfig, inputs: Inputs, context: Context) -> DataRecord:
         dropped=tuple(sorted(dropped)),
         duplicates=len(found.held_out) if found else None,
         contradictory=len(found.contradictory) if found else None,
+        mean=statistics[0],
+        std=statistics[1],
     )
+
+
+def _statistics(config: DataConfig, images: Images, context: Context) -> list[tuple[float, ...] | None]:
+    """Return mean and standard deviation of each channel: given, or of training images of which networks know none."""
+    if config.mean is not None or config.pixel.plain:
+        return [config.mean, config.std]
+    at = evenly_spread(len(images.train), _MEASURED)
+    shares = (images.train[position][0] / np.float64(2**config.bits - 1) for position in at)
+    mean, square = np.mean([(one.mean((0, 1)), (one**2).mean((0, 1))) for one in shares], axis=0)
+    spread = np.sqrt(np.maximum(square - mean**2, 0))
+    spread[spread < 1e-8] = 1  # a channel that never changes says nothing
+    words = ", ".join(f"{one:.4g} +- {other:.4g}" for one, other in zip(mean, spread, strict=True))
+    context.say(f"note: channels are normalised by {counted(len(at), 'training image')} (data.mean, data.std): {words}")
+    return [tuple(float(f"{one:.6g}") for one in each) for each in (mean, spread)]
 
 
 def check_of(config: DataConfig, count: int) -> Literal["full", "header", "skip"]:
@@ -91,7 +116,7 @@ def _check(config: DataConfig, images: Images, context: Context) -> tuple[str, M
         if config.on_bad_image == "skip":
             context.say("note: data.on_bad_image=skip finds nothing while data.check=skip opens no image")
         return "not opened beforehand (data.check=skip)", {}
-    bad = find_bad(images.files(), decode=how == "full")
+    bad = find_bad(images.files(), decode=how == "full", channels=config.pixel)
     if bad and config.on_bad_image == "error":
         raise refusal(bad, config.source, count)
     if bad:

@@ -266,7 +266,7 @@ def _tap_shapes(network: StudentRecord | TeacherRecord, layers: tuple[int, ...])
         return {}
     with torch.device("meta"):
         model = build_model(network.model)
-    return tap_shapes(model, network.preprocess.size, layers)
+    return tap_shapes(model, network.preprocess.size, layers, network.preprocess.channels)
 
 
 def _frozen_teacher(

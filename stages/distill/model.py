@@ -20,10 +20,10 @@ TEACHER_VERSION = 2
 """Raised when ``AdaptedTeacher`` computes its answers in another way: the last bits of cached ones differ then."""
 
 
-def tap_shapes(network: nn.Module, size: int, layers: tuple[int, ...]) -> dict[int, Shape]:
+def tap_shapes(network: nn.Module, size: int, layers: tuple[int, ...], channels: int = 3) -> dict[int, Shape]:
     """Return the shape of one image's tap of each layer of a network, for an input of ``size`` pixels a side."""
     training = network.training
-    image = torch.zeros(1, 3, size, size, device=next(network.parameters()).device)
+    image = torch.zeros(1, channels, size, size, device=next(network.parameters()).device)
     with torch.no_grad():
         _, taps = logits_and_taps(network.eval(), image, layers)
     network.train(training)
@@ -113,13 +113,13 @@ class AdaptedTeacher(nn.Module):
         self.precision, self.layers, self.logits, self.size = precision, layers, logits, own.size
         # (x * std_s + mean_s - mean_t) / std_t, as one scale and one shift a channel
         own_std, own_mean = torch.tensor(own.std), torch.tensor(own.mean)
-        self.register_buffer("scale", (torch.tensor(student.std) / own_std).view(1, 3, 1, 1))
-        self.register_buffer("shift", ((torch.tensor(student.mean) - own_mean) / own_std).view(1, 3, 1, 1))
+        self.register_buffer("scale", (torch.tensor(student.std) / own_std).view(1, -1, 1, 1))
+        self.register_buffer("shift", ((torch.tensor(student.mean) - own_mean) / own_std).view(1, -1, 1, 1))
         self.renormalises = (own.mean, own.std) != (student.mean, student.std)
         self.resizes = own.size != student.size
 
     def adapted(self, images: Tensor) -> Tensor:
-        """Return the teacher's input ``[B, 3, St, St]`` for the student's ``[B, 3, Ss, Ss]``."""
+        """Return the teacher's input ``[B, C, St, St]`` for the student's ``[B, C, Ss, Ss]``."""
         if self.renormalises:
             images = images * self.scale + self.shift
         if self.resizes:

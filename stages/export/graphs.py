@@ -87,6 +87,7 @@ def export_module(
         rewritten.module,
         path,
         size=images.preprocess.size,
+        chans=images.preprocess.channels,
         max_batch=config.max_batch,
         opset=config.opset,
         input=config.input,

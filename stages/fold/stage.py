@@ -38,9 +38,10 @@ def run(config: FoldConfig, inputs: Inputs, context: Context) -> FoldRecord:
     """
     root = context.run.root
     spec = inputs.distill.model
-    size = inputs.student.preprocess.size
+    size, channels = inputs.student.preprocess.size, inputs.student.preprocess.channels
     kept = load_own(build_model(spec), inputs.distill.weights, root).eval()
-    weights, models, costs = {spec.graph: inputs.distill.weights}, {spec.graph: spec}, {spec.graph: cost_of(kept, size)}
+    weights, models = {spec.graph: inputs.distill.weights}, {spec.graph: spec}
+    costs = {spec.graph: cost_of(kept, size, channels)}
     if not isinstance(kept, LiftStudent):
         return FoldRecord(
             graphs=weights,
@@ -61,7 +62,7 @@ def run(config: FoldConfig, inputs: Inputs, context: Context) -> FoldRecord:
     return FoldRecord(
         graphs={**weights, "lift-folded": save_weights(folded.state_dict(), path, root)},
         models={**models, "lift-folded": folded_spec},
-        costs={**costs, "lift-folded": cost_of(folded, size)},
+        costs={**costs, "lift-folded": cost_of(folded, size, channels)},
         max_logit_difference=difference,
         tolerance=config.tolerance,
         images=len(images),

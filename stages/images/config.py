@@ -6,6 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
+from vitcompress.core.images import Bits, Channels
 from vitcompress.core.record import Record
 from vitcompress.core.records import Task
 
@@ -40,7 +41,8 @@ class AugmentConfig(Record):
     backend: Literal["pillow", "torchvision"] = "pillow"
     """What cuts the random crop. pillow: as timm does. torchvision: kernels for 8 bits cut it, and a JPEG of which the
     crop is at least 2, 4 or 8 times as large as the input is decoded at that fraction. More images a second
-    (docs/loading.md); a pixel differs by about 1 of 255 levels, more where the JPEG was decoded smaller."""
+    (docs/loading.md); a pixel differs by about 1 of 255 levels, more where the JPEG was decoded smaller. Images of 16
+    bits, or of other channels than 1 and 3, are always cut by torchvision, in floating point."""
     normalize_on: Literal["cpu", "device"] = "cpu"
     """Where pixels become normalised floats. device: loaders hand over 8-bit pixels, a quarter of the bytes, and the
     network's device normalises them, to the same bits; the noise of random erasing is then rounded to pixels."""
@@ -52,6 +54,7 @@ class DataConfig(Record):
     model_config = ConfigDict(use_attribute_docstrings=True)
     # A training has an augmentation of its own.
     volatile: ClassVar[frozenset[str]] = frozenset({"check", "augment", "on_bad_image", "on_duplicates"})
+    later: ClassVar[frozenset[str]] = frozenset({"channels", "bits", "mean", "std"})
 
     source: str = Field("digits", min_length=1)
     """`digits` (embedded), a folder of class folders (with or without train/ and val/), a name with timm's prefix
@@ -93,7 +96,22 @@ class DataConfig(Record):
     training files are left out, or nobody looks. Of files alone; a prefixed source is not compared."""
     crop_pct: float | None = Field(None, gt=0, le=1)
     """Share of the resized image kept by evaluation's centre crop; null: the model's own."""
+    channels: int = Field(3, ge=1, le=64)
+    """Channels of an image, and of the input of both networks (timm's `in_chans`). 3: RGB; 1: grey, made of any image.
+    Others are read from files that have just these: .npy `[H, W, C]`, TIFF of a page a channel, pictures with alpha."""
+    bits: Bits = 8
+    """Bits of a channel. 8: deeper ones are scaled down. 16: kept, of .npy (uint16) and of 16-bit grey PNG and TIFF."""
+    mean: tuple[float, ...] | None = None
+    """What both networks subtract from each channel, scaled to [0, 1]; null: what each was trained with (its average
+    for grey), and for 16 bits or other channels that of the training images."""
+    std: tuple[float, ...] | None = None
+    """What they divide by afterwards; given with `mean`, or not at all."""
     augment: AugmentConfig = AugmentConfig()
+
+    @property
+    def pixel(self) -> Channels:
+        """Return what a pixel consists of."""
+        return Channels(self.channels, self.bits)
 
     @property
     def splits(self) -> tuple[str, str]:

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from vitcompress.core.errors import DataError
 from vitcompress.core.preprocess import PreprocessSpec
@@ -27,18 +26,16 @@ class HeldOutBatch:
     """B images, in the split's order."""
 
     inputs: dict[PreprocessSpec, NDArray[Any]]
-    """Of each preprocessing: float32 ``[B, 3, S, S]``, or uint8 ``[B, S, S, 3]``."""
+    """Of each preprocessing: float32 ``[B, C, S, S]``, or uint8 ``[B, S, S, C]``."""
     labels: NDArray[np.int64]
     """``[B]``."""
     pixels: tuple[str, ...]
     """SHA-256 of each image's pixels; empty texts where images are files."""
 
 
-def prepared(
-    specs: tuple[PreprocessSpec, ...], hashed: bool, image: Image.Image
-) -> tuple[tuple[NDArray[Any], ...], str]:
-    """Return an RGB image through every preprocessing, and, if it is to be ``hashed``, the SHA-256 of its pixels."""
-    resized: dict[tuple[Any, ...], NDArray[np.uint8]] = {}
+def prepared(specs: tuple[PreprocessSpec, ...], hashed: bool, image: Any) -> tuple[tuple[NDArray[Any], ...], str]:
+    """Return an image (of ``open_image``) through every preprocessing, and, of RGB to be ``hashed``, the SHA-256."""
+    resized: dict[tuple[Any, ...], NDArray[Any]] = {}
     inputs = []
     for spec in specs:
         key = (spec.size, spec.crop_pct, spec.crop_mode, spec.interpolation)  # all but scaling: pixels are shared

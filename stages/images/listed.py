@@ -20,11 +20,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from vitcompress.core.errors import BundleError, DataError, UsageError
 from vitcompress.core.files import inside, sha256_of
-from vitcompress.core.images import as_rgb, open_image
+from vitcompress.core.images import RGB, Channels, as_rgb, open_image
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.stages.images.held_out import HeldOutBatch, files_root, prepared
 from vitcompress.stages.images.splits import StreamSplit, evenly_spread, printable
@@ -33,8 +32,8 @@ LARGEST_ZIP = 256 << 20
 """Bytes of all images as PNG, above which they do not travel."""
 _SAMPLED = 64
 """Images from whose size it is estimated whether all of them are too large."""
-Opener = Callable[[int], Image.Image]
-"""Returns the RGB image at a position of the list."""
+Opener = Callable[[int], Any]
+"""Returns the image at a position of the list, as ``open_image`` does."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class Listed:
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BundleError(f"{path} is no list of held-out images ({error}); get the bundle again.") from error
 
-    def below(self, data: Path) -> Opener:
+    def below(self, data: Path, channels: Channels = RGB) -> Opener:
         """Return what opens the images below ``data``: the folder that held the split, or the split's own.
 
         Other images there are ignored. A DataError is raised where some are missing, or are other files than the run
@@ -89,7 +88,7 @@ class Listed:
         if self.files:
             self._refuse([name for name, _, digest in self.images if sha256_of(root / name) != digest], str(root))
         names = [name for name, _, _ in self.images]
-        return lambda position: open_image(root / names[position])
+        return lambda position: open_image(root / names[position], channels)
 
     def inside_zip(self, path: Path) -> Opener:
         """Return what opens the images of a file of ``write_zip``."""

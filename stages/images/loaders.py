@@ -22,7 +22,7 @@ from timm.data import Mixup, create_transform
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
-from torchvision.transforms import Compose
+from torchvision.transforms import Compose, v2
 
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.stages.images.config import AugmentConfig
@@ -74,13 +74,17 @@ class ViewSampler(Sampler[ViewKey]):
             yield ViewKey(int(order[index]), view % self.views if self.views else view)
 
 
-def train_transform(augment: AugmentConfig, spec: PreprocessSpec) -> Callable[[Image.Image], Tensor]:
-    """Return timm's training transform: PIL image to float32 ``[3, size, size]``, normalised as ``spec`` says.
+def train_transform(augment: AugmentConfig, spec: PreprocessSpec) -> Callable[[Any], Tensor]:
+    """Return timm's training transform: image to float32 ``[C, size, size]``, normalised as ``spec`` says.
 
     The result has timm's bits; timm's own conversion to a normalised tensor takes up to three times as long. With
-    ``augment.normalize_on`` device it is uint8 ``[size, size, 3]``, which ``normalized`` takes; with
+    ``augment.normalize_on`` device it is uint8 ``[size, size, C]``, which ``normalized`` takes; with
     ``augment.backend`` torchvision, images may also be ``Stored``.
+
+    Grey is made of RGB at the end. Arrays of 16 bits or other channels are cropped and flipped as float tensors, by the
+    same draws; what is made for pictures (``auto_augment``, colour jitter) is not for them.
     """
+    plain, channels = spec.pixel.plain, (3 if spec.channels == 1 else spec.channels)
     # A jitter of 0 changes nothing and takes a tenth of the time; but it draws, and erasing draws after it.
     no_jitter = augment.color_jitter == 0 and augment.random_erasing == 0
     *pictures, to_tensor = create_transform(
@@ -89,16 +93,19 @@ def train_transform(augment: AugmentConfig, spec: PreprocessSpec) -> Callable[[I
         scale=augment.crop_scale,
         ratio=augment.crop_ratio,
         hflip=augment.hflip,
-        auto_augment=augment.auto_augment,
-        color_jitter=None if no_jitter else augment.color_jitter,
+        auto_augment=augment.auto_augment if plain else None,
+        color_jitter=None if no_jitter or not plain else augment.color_jitter,
         interpolation=augment.interpolation,
         re_prob=augment.random_erasing,
         re_mode="pixel",
-        mean=spec.mean,
-        std=spec.std,
+        mean=spec.mean * (channels // spec.channels),
+        std=spec.std * (channels // spec.channels),
         separate=True,
     )
     erasing: list[Any] = [step for step in to_tensor.transforms if isinstance(step, RandomErasing)]
+    if not plain:
+        floats = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), *pictures, partial(torch.clamp, min=0, max=1)]
+        return Compose([*floats, v2.Normalize(spec.mean, spec.std), v2.ToPureTensor(), *erasing])  # type: ignore[no-any-return]
     if augment.backend == "torchvision":
         crop, *flips = pictures[0].transforms
         pictures[0] = Compose([StoredCrop(crop), *flips])
@@ -110,11 +117,12 @@ def train_transform(augment: AugmentConfig, spec: PreprocessSpec) -> Callable[[I
 
 def as_tensor(spec: PreprocessSpec, image: Image.Image) -> Tensor:
     """Convert an augmented PIL image of the final size to the network's input (``PreprocessSpec.prepared``)."""
-    return torch.from_numpy(spec.prepared(np.asarray(image, dtype=np.uint8)))
+    image = image.convert("L") if spec.channels == 1 else image
+    return torch.from_numpy(spec.prepared(np.atleast_3d(np.asarray(image, dtype=np.uint8))))
 
 
-def eval_input(spec: PreprocessSpec, image: Image.Image) -> Tensor:
-    """Convert a PIL image by the one evaluation preprocessing to what a network takes (``PreprocessSpec.apply``)."""
+def eval_input(spec: PreprocessSpec, image: Any) -> Tensor:
+    """Convert an image by the one evaluation preprocessing to what a network takes (``PreprocessSpec.apply``)."""
     return torch.from_numpy(spec.apply(image))
 
 
@@ -235,7 +243,7 @@ class Mix:
     mixup: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return images, float32 ``[B, 3, S, S]``, and labels: int64 ``[B]``, or shares float32 ``[B, K]`` if mixed."""
+        """Return images, float32 ``[B, C, S, S]``, and labels: int64 ``[B]``, or shares float32 ``[B, K]`` if mixed."""
         images = normalized(self.spec, images)
         return self.mixup(images, labels) if self.mixup else (images, labels)
 

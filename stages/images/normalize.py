@@ -13,9 +13,9 @@ from vitcompress.core.preprocess import PreprocessSpec
 
 
 def normalized(spec: PreprocessSpec, images: Tensor) -> Tensor:
-    """Return what a network takes, float32 ``[B, 3, S, S]``, on the device of ``images``.
+    """Return what a network takes, float32 ``[B, C, S, S]``, on the device of ``images``.
 
-    ``images`` are uint8 ``[B, S, S, 3]``; floats are taken for normalised, and returned. The bits are those that
+    ``images`` are uint8 ``[B, S, S, C]``; floats are taken for normalised, and returned. The bits are those that
     ``PreprocessSpec.prepared`` looks up: the same three operations, each rounded once.
     """
     if images.dtype != torch.uint8:
@@ -27,7 +27,7 @@ def normalized(spec: PreprocessSpec, images: Tensor) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _statistics(mean: tuple[float, ...], std: tuple[float, ...], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return both as ``[3, 1, 1]``: copied to a device once, and without waiting for what it has to do."""
+    """Return both as ``[C, 1, 1]``: copied to a device once, and without waiting for what it has to do."""
     ours = (torch.tensor(values, dtype=torch.float32)[:, None, None] for values in (mean, std))
     return next(ours).to(device, non_blocking=True), next(ours).to(device, non_blocking=True)
 
@@ -39,13 +39,13 @@ class PixelErasing:
         self.erasing, self.spec = erasing, spec
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """Erase in uint8 ``[S, S, 3]``, in place; return it."""
+        """Erase in uint8 ``[S, S, C]``, in place; return it."""
         self.erasing(_Erased(pixels, self.spec))
         return pixels
 
 
 class _Erased:
-    """As much of a normalised float image ``[3, S, S]`` as timm's erasing touches, over 8-bit pixels."""
+    """As much of a normalised float image ``[C, S, S]`` as timm's erasing touches, over 8-bit pixels."""
 
     dtype = torch.float32
 

@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from vitcompress.stages.images.splits import StreamSplit
@@ -14,11 +15,16 @@ SIDE = 96
 """Longest side, pixels."""
 
 
-def thumbnail(image: Image.Image) -> bytes:
-    """Return the whole image with its longest side at most ``SIDE``, as a WebP file.
+def thumbnail(image: Any) -> bytes:
+    """Return the whole image (of ``open_image``) with its longest side at most ``SIDE``, as a WebP file.
 
+    Of other channels the first three are shown, or the first where there are fewer; 16 bits in 8.
     Images of less than half that side are enlarged by a whole number without smoothing, to be seen as they are.
     """
+    if isinstance(image, np.ndarray):
+        shown = image[:, :, :3] if image.shape[2] > 2 else image[:, :, 0]
+        shown = shown if shown.dtype == np.uint8 else (shown >> 8).astype(np.uint8)
+        image = Image.fromarray(np.ascontiguousarray(shown))
     small = image.convert("RGB")
     times = SIDE // max(small.size)
     if times >= 2:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import sys
 import warnings
+from typing import Any
 
 from timm.layers import resample_abs_pos_embed
+from timm.models import adapt_input_conv
 from torch import Tensor, nn
 
 from vitcompress.stages.models.families.registry import family_of
@@ -30,7 +32,8 @@ def adapt(state: dict[str, Tensor], network: nn.Module) -> tuple[dict[str, Tenso
 
     Position embeddings, relative position tables and patch embeddings of another size are resampled, by timm's filter
     of the architecture; where that leaves position embeddings alone (CaiT), by timm's ``resample_abs_pos_embed``.
-    What fits neither way comes back as it was. The second value tells what has another size now, in words:
+    A first convolution of 3 channels is brought to the network's by timm's ``adapt_input_conv``.
+    What fits no way comes back as it was. The second value tells what has another size now, in words:
     ``position embeddings resampled from 37x37 to 7x7``. A CannotAdaptError is raised if timm's filter fails.
     """
     modules = {name for name, _ in network.named_modules()}
@@ -47,7 +50,24 @@ def adapt(state: dict[str, Tensor], network: nn.Module) -> tuple[dict[str, Tenso
             found[_POSITIONS] = _on_grid_of(network, found[_POSITIONS])
     except _FAILURES as error:
         raise CannotAdaptError(" ".join(str(error).split())[:120] or type(error).__name__) from error
-    return {**found, **strays}, _told(state, found, network)
+    told = _told(state, found, network)
+    adapted = _first_convolution(found, network)
+    return {**found, **adapted, **strays}, told + tuple(channels_change(one.shape[1]) for one in adapted.values())
+
+
+def _first_convolution(state: dict[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
+    """Return the weights of the first convolution, those of 3 channels brought to another number, by name."""
+    cfg: Any = getattr(network, "pretrained_cfg", None) or {}
+    name, own = f"{cfg.get('first_conv')}.weight", network.state_dict()
+    if name not in state or name not in own or state[name].ndim != 4 or own[name].ndim != 4:
+        return {}
+    channels = own[name].shape[1]
+    return {name: adapt_input_conv(channels, state[name])} if channels != state[name].shape[1] == 3 else {}
+
+
+def channels_change(channels: int) -> str:
+    """Say that published weights of RGB were brought to another number of channels; empty if it is the same."""
+    return "" if channels == 3 else f"first convolution adapted from 3 to {channels} channel(s)"
 
 
 def _on_grid_of(network: nn.Module, positions: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any, get_args
 
 import timm
@@ -13,8 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from vitcompress.core.errors import UsageError
 from vitcompress.core.preprocess import CropMode, PreprocessSpec
-from vitcompress.core.records import Cost, ModelSpec
-from vitcompress.stages.models.adapt import adapt
+from vitcompress.core.records import Cost, DataRecord, ModelSpec
+from vitcompress.stages.models.adapt import adapt, channels_change
 from vitcompress.stages.models.families.registry import family_of
 from vitcompress.stages.models.geometry import REFUSALS
 from vitcompress.stages.models.students import FoldedLift, LiftStudent, TokenBase, network_inside, widen_last
@@ -70,8 +71,15 @@ def input_size(args: dict[str, Any], model: nn.Module) -> int:
     return int(size if isinstance(size, int) else size[0])
 
 
-def preprocess_of(model: nn.Module, args: dict[str, Any], crop_pct: float | None) -> PreprocessSpec:
-    """Return timm's evaluation preprocessing of this model at its input size; a UsageError if its crop is unknown."""
+def preprocess_of(
+    model: nn.Module, args: dict[str, Any], crop_pct: float | None, data: DataRecord | None = None
+) -> PreprocessSpec:
+    """Return timm's evaluation preprocessing of this model at its input size; a UsageError if its crop is unknown.
+
+    Depth, mean and deviation are those of ``data`` where it has them; else channels that are not the published ones
+    have these ones' average.
+    """
+    channels = int(args.get("in_chans", 3))
     config = resolve_model_data_config(model)
     if config["crop_mode"] not in get_args(CropMode):
         raise UsageError(
@@ -83,12 +91,17 @@ def preprocess_of(model: nn.Module, args: dict[str, Any], crop_pct: float | None
         crop_pct=float(config["crop_pct"] if crop_pct is None else crop_pct),
         crop_mode=config["crop_mode"],
         interpolation=config["interpolation"],
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
+        mean=(data and data.mean) or _on_channels(config["mean"], channels),
+        std=(data and data.std) or _on_channels(config["std"], channels),
+        bits=data.pixel.bits if data else 8,
     )
 
 
-def cost_of(model: nn.Module, size: int) -> Cost:
+def _on_channels(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    return tuple(values) if len(values) == channels else (sum(values) / len(values),) * channels
+
+
+def cost_of(model: nn.Module, size: int, channels: int = 3) -> Cost:
     """Count parameters, and multiply-accumulates for one image (half of torch's counted operations)."""
     parameters, training = list(model.parameters()), model.training
     model.eval()
@@ -99,7 +112,7 @@ def cost_of(model: nn.Module, size: int) -> Cost:
     for module in fused:
         module.fused_attn = False  # the counter counts separate matrix products alone
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        model(torch.zeros(1, 3, size, size, device=parameters[0].device))
+        model(torch.zeros(1, channels, size, size, device=parameters[0].device))
     model.train(training)
     for module in fused:
         module.fused_attn = True
@@ -133,6 +146,7 @@ def pretrained_model(arch: str, spec: ModelSpec) -> nn.Module:
 
 
 def size_change(model: nn.Module, args: dict[str, Any]) -> str:
-    """Say that a pretrained network runs at another size than its weights were published for; empty if not."""
+    """Say that a pretrained network has another input than its weights were published for; empty if not."""
     published, now = resolve_model_data_config(model)["input_size"][-1], input_size(args, model)
-    return "" if published == now else f"published for {published} px, brought to {now} px"
+    size = "" if published == now else f"published for {published} px, brought to {now} px"
+    return "; ".join(part for part in (size, channels_change(int(args.get("in_chans", 3)))) if part)

@@ -140,7 +140,7 @@ def send_empty_image(arch: str, args: dict[str, Any], size: int) -> None:
     """
     model = meta_model(arch, args).eval()
     with torch.no_grad():
-        model(torch.zeros(1, 3, size, size, device="meta"))
+        model(torch.zeros(1, args.get("in_chans", 3), size, size, device="meta"))
 
 
 def widened_args(arch: str, args: dict[str, Any], width: int) -> dict[str, Any]:

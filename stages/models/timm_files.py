@@ -47,7 +47,7 @@ def save_timm(
         **({"label_names": list(labels)} if labels else {}),
         "model_args": spec.args if own else {"spec": spec.model_dump(mode="json")},
         "pretrained_cfg": {
-            "input_size": [3, preprocess.size, preprocess.size],
+            "input_size": [preprocess.channels, preprocess.size, preprocess.size],
             "fixed_input_size": bool(known.get("fixed_input_size", False)) if own else False,
             "interpolation": preprocess.interpolation,
             "crop_pct": preprocess.crop_pct,
@@ -56,7 +56,8 @@ def save_timm(
             "std": list(preprocess.std),
             "num_classes": spec.num_classes,
             "pool_size": None,
-            "first_conv": known.get("first_conv") if own else None,
+            # Not of other channels than 3: timm would bring these weights to them once more.
+            "first_conv": known.get("first_conv") if own and preprocess.channels == 3 else None,
             "classifier": classifier[0] if len(classifier) == 1 else classifier,
             "custom_load": False,
         },

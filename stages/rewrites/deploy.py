@@ -93,7 +93,7 @@ def _rewritten(module: nn.Module, preprocess: PreprocessSpec, input: Input) -> t
 def _difference(original: nn.Module, rewritten: nn.Module, preprocess: PreprocessSpec, input: Input) -> float:
     generator = torch.Generator().manual_seed(0)
     size = preprocess.size
-    pixels = torch.randint(0, 256, (2, size, size, 3), dtype=torch.uint8, generator=generator)
+    pixels = torch.randint(0, 256, (2, size, size, preprocess.channels), dtype=torch.uint8, generator=generator)
     images = PixelInput(nn.Identity(), preprocess)(pixels)
     expected, found = original(images), rewritten(pixels if input == "uint8" else images)
     if expected.shape != found.shape or not bool(torch.isfinite(expected).all()):

@@ -1,11 +1,11 @@
-"""Networks that take pixels, uint8 ``[B, S, S, 3]``, instead of normalised images ``[B, 3, S, S]``.
+"""Networks that take pixels, uint8 ``[B, S, S, C]``, instead of normalised images ``[B, C, S, S]``.
 
 Of pixels x from 0 to 255 the network has seen ``(x / 255 - m_c) / s_c`` in channel c. Where its first layer is a
 convolution ``W * x + b`` without padding, which would mix in zeros, the normalisation goes into its weights:
 
     W * ((x / 255 - m) / s) + b = (W / (255 s)) * x + (b - sum W m / s)
 
-Shape suffixes: C = 3, D width, p side of the kernel.
+Shape suffixes: C channels, D width, p side of the kernel.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def fold_normalisation(convolution: nn.Conv2d, preprocess: PreprocessSpec) -> bo
 
 
 class PixelInput(nn.Module):
-    """A network behind what makes images of pixels uint8 ``[B, S, S, 3]``; made in float64.
+    """A network behind what makes images of pixels uint8 ``[B, S, S, C]``; made in float64.
 
     ``preprocess`` is the normalisation that images need; None where ``network`` takes pixels from 0 to 255.
     """

@@ -49,7 +49,7 @@ def run(config: StudentConfig, inputs: Inputs, context: Context) -> StudentRecor
         context.say(f"first weights: {config.init}, because {config.init_reason}")
     own, root = context.run.root / "student", context.run.root
     initial = _load(config, spec, model, context) if config.init in ("file", "pretrained") else {}
-    preprocess = preprocess_of(network_inside(model), spec.args, inputs.data.config["crop_pct"])
+    preprocess = preprocess_of(network_inside(model), spec.args, inputs.data.config["crop_pct"], inputs.data)
     if config.init == "teacher":
         random = {name: value.clone() for name, value in model.state_dict().items()}
         initial = first_weights(model, spec, preprocess, inputs.teacher, inputs.data, context)
@@ -65,7 +65,7 @@ def run(config: StudentConfig, inputs: Inputs, context: Context) -> StudentRecor
         strategy=config.decided,
         weights=save_weights(model.state_dict(), own / "initial.safetensors", root),
         preprocess=preprocess,
-        cost=cost_of(model, preprocess.size),
+        cost=cost_of(model, preprocess.size, preprocess.channels),
         width=shape_by_name(spec.arch, spec.args).width,
         depth=base.depth,
         explanation=_explanation(config.decided, spec, base),

@@ -58,7 +58,7 @@ def adapt(model: nn.Module, epochs: int, given: Surroundings) -> Found:
     worse than the linear probe beyond doubt; RunInterrupted if it is stopped on request.
     """
     config, context = given.config, given.context
-    heads = linear_heads(model, given.preprocess.size)
+    heads = linear_heads(model, given.preprocess.size, given.preprocess.channels)
     if not heads:
         reason = f"the classifier of {config.model} is not one linear layer on its pooled features"
         if not epochs:

@@ -56,13 +56,13 @@ class Head:
         return np.asarray((self.logits(features).argmax(1) == labels).numpy(), np.bool_)
 
 
-def linear_heads(network: Any, size: int) -> tuple[nn.Linear, ...]:
+def linear_heads(network: Any, size: int, channels: int = 3) -> tuple[nn.Linear, ...]:
     """Return the last linear layers, whose mean the logits are (a distilled DeiT has two, others one).
 
     Tried out on two images of ``size`` pixels with random weights in the heads, which are put back. Empty where the
     logits are not linear in the features of ``PooledFeatures``: there is no head that a probe could be put into.
     """
-    images = torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(2, channels, size, size, generator=torch.Generator().manual_seed(0))
     found = network.get_classifier() if hasattr(network, "get_classifier") else None
     heads = tuple(found) if isinstance(found, (tuple, list)) else (found,)
     if not all(isinstance(head, nn.Linear) and head.bias is not None for head in heads):

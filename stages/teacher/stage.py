@@ -127,7 +127,7 @@ def initial_teacher(config: TeacherConfig, data: DataRecord, context: Context) -
         if change := size_change(model, args):
             context.say(f"teacher weights: {change}")
             source += f", {change}"
-    return InitialTeacher(model, spec, preprocess_of(model, args, data.config["crop_pct"]), source, fits)
+    return InitialTeacher(model, spec, preprocess_of(model, args, data.config["crop_pct"], data), source, fits)
 
 
 def epochs_of(config: TeacherConfig, fits: bool, classes: int) -> int:
@@ -158,7 +158,7 @@ def record_of(teacher: InitialTeacher, epochs: int, val_top1: float, context: Co
         preprocess=teacher.preprocess,
         source=teacher.source,
         epochs=epochs,
-        cost=cost_of(teacher.model, teacher.preprocess.size),
+        cost=cost_of(teacher.model, teacher.preprocess.size, teacher.preprocess.channels),
         width=shape.width,
         depth=shape.depth,
         val_top1=val_top1,

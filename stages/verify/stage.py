@@ -138,10 +138,10 @@ def _compiled(inputs: Inputs, context: Context, device: torch.device, batches: S
     absent = Contestant(TEACHER, COMPILED, teacher.preprocess, None, torch_on_gpu=device.type == "cuda")
     network = load_own(build_model(teacher.model), teacher.weights, context.run.root).eval().to(device)
     infer = partial(_torch_infer, torch.compile(network, dynamic=False), device)
-    side = teacher.preprocess.size
+    side, channels = teacher.preprocess.size, teacher.preprocess.channels
     try:
         for batch in batches:
-            infer(np.zeros((batch, 3, side, side), np.float32))
+            infer(np.zeros((batch, channels, side, side), np.float32))
     except Exception as error:  # whatever the compilers behind torch raise: the other teachers are measured without
         return replace(absent, reason=f"torch.compile failed ({' '.join(str(error).split())[:200]})")
     return replace(absent, infer=partial(_padded, infer, batches))

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Set
-from functools import cache, lru_cache
+from dataclasses import replace
+from functools import cache, lru_cache, partial
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 from vitcompress.core.errors import DataError
 from vitcompress.core.extensions import load
@@ -21,7 +23,7 @@ from vitcompress.core.records import DataRecord
 from vitcompress.stages.images.config import DataConfig
 from vitcompress.stages.images.sources.digits import EMBEDDED as EMBEDDED
 from vitcompress.stages.images.sources.digits import Digits
-from vitcompress.stages.images.sources.folder import Folder
+from vitcompress.stages.images.sources.folder import Folder, open_inside
 from vitcompress.stages.images.sources.pack import Pack
 from vitcompress.stages.images.sources.source import Source
 from vitcompress.stages.images.sources.timm_datasets import TimmDatasets
@@ -55,7 +57,23 @@ def open_images(config: DataConfig, left_out: Set[str] = frozenset(), dropped: S
         raise DataError(f"'{config.source}' has {what}; at least two are needed to classify.")
     if found.multilabel and config.task == "classification":
         raise DataError(f"images of '{config.source}' have several labels each; give --task multilabel.")
-    return split_images(found, config, left_out, dropped)
+    return split_images(_with_channels(found, config), config, left_out, dropped)
+
+
+def _with_channels(found: Images, config: DataConfig) -> Images:
+    """Return images whose files are read in the channels asked for; a DataError is raised where they are no files."""
+
+    def read(split: Any) -> Any:
+        return split and replace(split, load=partial(open_inside, split.root, channels=config.pixel), read=None)
+
+    if config.pixel.plain:
+        return found
+    if not found.are_files:
+        raise DataError(
+            f"data.channels is {config.channels} and data.bits {config.bits}, and '{config.source}' gives 8-bit RGB "
+            "images; give a folder of files that hold these channels, or leave both out."
+        )
+    return replace(found, train=read(found.train), val=read(found.val))
 
 
 def recorded_images(record: DataRecord) -> tuple[DataConfig, Images]:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from vitcompress.core.errors import DataError
-from vitcompress.core.images import IMAGE_SUFFIXES, open_image
+from vitcompress.core.images import IMAGE_SUFFIXES, RGB, Channels, open_image
 from vitcompress.stages.images.config import DataConfig
 from vitcompress.stages.images.sources.source import Source
 from vitcompress.stages.images.splits import Images, ListedSplit
@@ -51,13 +49,13 @@ class Folder(Source):
                 "split."
             )
         root = source / "train" if has_train else source
-        train, skipped = _class_files(root)
-        _require_classes(root, train)
+        train, skipped = _class_files(root, config.pixel.suffixes)
+        _require_classes(root, train, config.pixel.suffixes)
         classes = tuple(train)
         split = _split(root, "train/" if has_train else "", classes, train)
         if val_root is None:
             return Images(classes, split, None, skipped=skipped)
-        val, others = _class_files(val_root)
+        val, others = _class_files(val_root, config.pixel.suffixes)
         strangers = [name for name, files in val.items() if files and name not in train]
         if strangers:
             shown = ", ".join(strangers[:_SHOWN])
@@ -75,9 +73,9 @@ class Folder(Source):
         return [tree_digest(Path(config.source))]
 
 
-def open_inside(root: Path, relative: str) -> Image.Image:
+def open_inside(root: Path, relative: str, channels: Channels = RGB) -> Any:
     """Return the image file at a path inside ``root``, as ``open_image`` does."""
-    return open_image(root / relative)
+    return open_image(root / relative, channels)
 
 
 def read_inside(root: Path, relative: str) -> bytes:
@@ -96,7 +94,7 @@ def _require_folder(folder: Path) -> None:
         raise DataError(f"data folder '{folder}' {what}; give a folder of class folders with --data.")
 
 
-def _class_files(root: Path) -> tuple[dict[str, list[str]], Counter[str]]:
+def _class_files(root: Path, suffixes: Set[str]) -> tuple[dict[str, list[str]], Counter[str]]:
     """Return the image files of each folder in ``root``, all sorted, and how many others there are, by suffix."""
     images: dict[str, list[str]] = {}
     others: Counter[str] = Counter()
@@ -106,7 +104,7 @@ def _class_files(root: Path) -> tuple[dict[str, list[str]], Counter[str]]:
             inside = folder.relative_to(root).as_posix()
             for name in names:
                 suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - a Path for each of a million files is slow
-                if suffix in IMAGE_SUFFIXES:
+                if suffix in suffixes:
                     found.append(f"{inside}/{name}")
                 else:
                     others[suffix] += 1
@@ -131,14 +129,14 @@ def _class_folders(root: Path) -> list[Path]:
     return entries
 
 
-def _require_classes(root: Path, files: dict[str, list[str]]) -> None:
+def _require_classes(root: Path, files: dict[str, list[str]], suffixes: Set[str]) -> None:
     """Refuse training folders that are no classes; an empty one is mostly a broken copy."""
     empty = [f"'{name}'" for name, found in files.items() if not found]
     if empty:
         more = f" and {len(empty) - _SHOWN} more" if len(empty) > _SHOWN else ""
         raise DataError(
-            f"class folders without images in '{root}': {', '.join(empty[:_SHOWN])}{more}. Images are {_kinds()}; "
-            "convert the files, or remove the folder or hide it with a leading dot."
+            f"class folders without images in '{root}': {', '.join(empty[:_SHOWN])}{more}. Images are "
+            f"{_kinds(suffixes)}; convert the files, or remove the folder or hide it with a leading dot."
         )
     for name in files:
         if len(name.splitlines()) > 1 or name.encode(errors="replace").decode() != name:
@@ -146,5 +144,5 @@ def _require_classes(root: Path, files: dict[str, list[str]]) -> None:
             raise DataError(f"class folder {name!r} in '{root}' has a line break or is not UTF-8; rename it.")
 
 
-def _kinds() -> str:
-    return ", ".join(sorted(IMAGE_SUFFIXES))
+def _kinds(suffixes: Set[str] = IMAGE_SUFFIXES) -> str:
+    return ", ".join(sorted(suffixes))

@@ -55,14 +55,14 @@ def inherited_stem(
 def _patches(
     teacher: Any, size: tuple[int, ...], given: PreprocessSpec, wanted: PreprocessSpec
 ) -> tuple[Tensor, Tensor]:
-    """Return the teacher's kernel ``[T, 3, p, p]`` and bias for patches of ``size`` and pixels as in ``wanted``."""
+    """Return the teacher's kernel ``[T, C, p, p]`` and bias for patches of ``size`` and pixels as in ``wanted``."""
     proj = teacher.patch_embed.proj
     weight = resample_patch_embed(proj.weight.detach().cpu(), list(size)).double()
     bias = torch.zeros(len(weight), dtype=torch.float64) if proj.bias is None else _cpu(proj.bias)
     mean, std = (torch.tensor(values, dtype=torch.float64) for values in (given.mean, given.std))
     other_mean, other_std = (torch.tensor(values, dtype=torch.float64) for values in (wanted.mean, wanted.std))
     bias = bias + torch.einsum("tchw,c->t", weight, (other_mean - mean) / std)
-    return weight * (other_std / std).view(1, 3, 1, 1), bias
+    return weight * (other_std / std).view(1, -1, 1, 1), bias
 
 
 def _cpu(tensor: Tensor) -> Tensor:
