@@ -287,6 +287,15 @@ class FlipTable(Record):
     """What is to be known about those shown, such as why some have no thumbnail; empty when nothing is."""
 
 
+class Confusion(Row):
+    """Which classes one model takes for which on the held-out images, as a sparse matrix without its diagonal."""
+
+    cells: tuple[tuple[int, int, int], ...] = ()
+    """Class, answer, and how many images: the largest first."""
+    left_out: int = 0
+    """Smaller cells that are not among them."""
+
+
 class GateRow(Record):
     """One named limit on one measured number."""
 
@@ -325,6 +334,8 @@ class VerifyRecord(Record):
     memory: tuple[MemoryRow, ...] = ()
     flips: tuple[FlipTable, ...] = ()
     """Of the deployed graph's artifacts that could be run."""
+    confusions: tuple[Confusion, ...] = ()
+    """Of the teacher in torch and of the student's ONNX files, where an image has one class and one answer."""
     hardware: Hardware | None = None
     """None in records of earlier versions."""
     pinned: tuple[int, ...] = ()

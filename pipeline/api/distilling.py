@@ -190,7 +190,7 @@ def _settings(settings: Mapping[str, Any], epochs: int | None, train: Batches, b
     """Return the section ``distill`` with what the loader decides."""
     from vitcompress.pipeline.config import validate
 
-    fixed = {"batch_size", "augment", "views", "accumulation", "layer_decay", "compile"}
+    fixed = {"batch_size", "augment", "views", "accumulation", "layer_decay", "compile", "class_weights"}
     refused = sorted(set(settings) & fixed)
     if refused:
         raise UsageError(f"settings hold {', '.join(refused)}, which the loaders and networks decide; leave it out.")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from vitcompress.core.errors import UsageError
+from vitcompress.core.records import DataRecord
 from vitcompress.exporters.precision.modelopt import require_precision
 from vitcompress.pipeline.config.contradictions import augmentation_of
 from vitcompress.pipeline.config.facts import Facts
@@ -90,6 +91,27 @@ def against_images(config: RunConfig, facts: Facts) -> Iterator[str]:
             )
         if batch > images:
             yield f"{section}.batch_size is {batch}, but there are {images} training images; give at most {images}."
+        if training.class_weights != "none":
+            yield from _unweighable(config, facts.data, section, training.class_weights)
+
+
+def _unweighable(
+    config: RunConfig, data: DataRecord, section: str, weights: str | Mapping[str, float]
+) -> Iterator[str]:
+    """Yield why the classes of a training cannot have these weights."""
+    from vitcompress.stages.images.sources import recorded_images
+    from vitcompress.stages.training.class_weights import class_weights
+
+    if data.task == "embedding" or (section == "distill" and config.distill.alpha == 1):
+        yield (
+            f"{section}.class_weights is given, and the loss by labels, which it weighs, has no share in this training "
+            "(task embedding, or distill.alpha is 1); leave it out."
+        )
+        return
+    try:
+        class_weights(weights, recorded_images(data)[1])
+    except UsageError as error:
+        yield f"{section}.{error}"
 
 
 def uneven_batch(section: str, batch: int, accumulation: int, count: int, who: str) -> str:

@@ -19,6 +19,7 @@ from vitcompress.stages.gates.config import GatesConfig
 from vitcompress.stages.gates.gate import Inputs, passed
 from vitcompress.stages.gates.registry import words_of
 from vitcompress.stages.gates.stage import STUDENT, judged
+from vitcompress.stages.judging.tasks import score_of
 
 OUTDATED = "it is of an earlier bundle of this run, with other models or images; measure the present one there"
 _WORST = ("pass", "inconclusive", "fail")
@@ -36,16 +37,17 @@ def machine_of(records: Records, result: Verified, config: GatesConfig) -> Measu
     there = replace(records, verify=verify.model_copy(update=own))
     inputs = Inputs(records.data, records.control, records.export, verify, records.bundle)
     rows = [row for row in judged(config, inputs).rows if row.artifact != STUDENT]
+    score = score_of(verify.task, records.data.labelled)
     return MeasuredElsewhere(
         **about,
         latency_method=verify.latency_method,
         models=[ModelRow.model_validate(row) for row in model_rows(there)],
-        gates=[_gate(row.model_copy(update={"machine": result.machine})) for row in rows],
+        gates=[_gate(row.model_copy(update={"machine": result.machine}), score) for row in rows],
     )
 
 
-def _gate(row: GateRow) -> Gate:
-    return Gate.model_validate(row.model_dump() | words_of(row.gate))
+def _gate(row: GateRow, score: str) -> Gate:
+    return Gate.model_validate(row.model_dump() | words_of(row.gate, score))
 
 
 def counted(gates: GatesRecord, machines: Sequence[MeasuredElsewhere], not_made: Sequence[str]) -> GatesRecord:

@@ -24,6 +24,8 @@ from vitcompress.pipeline.report.shape import SCHEMA_VERSION as SCHEMA_VERSION
 from vitcompress.pipeline.report.shape import MeasuredElsewhere
 from vitcompress.pipeline.report.trained import findings, worth
 from vitcompress.stages.gates.registry import words_of
+from vitcompress.stages.judging.class_metrics import FEWEST
+from vitcompress.stages.judging.tasks import score_of
 
 
 def build(
@@ -42,17 +44,21 @@ def build(
     ``config`` is the resolved one, ``history`` the lines of ``metrics.jsonl``; ``notes`` are what a reader must be told
     plainly (a reduced geometry, something skipped), ``machines`` what others measured of the bundle.
     """
-    rows = model_rows(records)
+    rows, verify = model_rows(records), records.verify
+    score = score_of(verify.task, records.data.labelled)
+    shown = {("teacher", "torch", "fp32"), (records.export.deployed, "onnx", records.bundle.onnx)}
     if records.control.kind == "none":  # a control that was trained for an earlier request is none of this run's
         history = [line for line in history if line.get("training") != "control"]
     report = {
         "schema_version": SCHEMA_VERSION,
-        "verdict": verdict_of(records.gates, records.export.not_made),
-        "headline": _headline(rows, records.verify.teacher_reference()),
+        "verdict": verdict_of(records.gates, records.export.not_made, score),
+        "headline": _headline(rows, verify.teacher_reference()),
+        "score": {"label": score, "unit": "%", "labelled": records.data.labelled},
         "models": rows,
-        **dict(records.verify),
+        **dict(verify),
+        "confusions": [one for one in verify.confusions if (one.model, one.runtime, one.precision) in shown],
         "class_names": records.data.classes,
-        "gates": [row.model_dump(mode="json") | words_of(row.gate) for row in records.gates.rows],
+        "gates": [row.model_dump(mode="json") | words_of(row.gate, score) for row in records.gates.rows],
         "machines": machines,
         "artifacts": _artifacts(records.export, records.bundle),
         "graphs": _graphs(records.fold, records.export, rows),
@@ -66,12 +72,26 @@ def build(
         "environment": environment,
         "timings": timings,
         "command": command,
-        "notes": list(notes),
+        "notes": [*notes, *_small_classes(records)],
     }
     clean: dict[str, Any] = to_jsonable_python(report, inf_nan_mode="null")
     if clean != to_jsonable_python(report):
         clean["notes"].append("A number that is not finite (NaN or infinite) is null in report.json.")
     return clean
+
+
+def _small_classes(records: Records) -> list[str]:
+    """Return that classes have too few held-out images for the gates that judge by class; nothing where none does."""
+    counts = dict(zip(records.data.classes, records.verify.class_images, strict=False))  # of none they are not counted
+    few = {name: count for name, count in counts.items() if count < FEWEST}
+    if not few or not any("class_recall" in row.gate or "macro_accuracy" in row.gate for row in records.gates.rows):
+        return []
+    least = min(few, key=lambda name: few[name])
+    return [
+        f"Classes with fewer than {FEWEST} held-out images: {len(few)} of {len(counts)} ('{least}' has {few[least]}). "
+        "Gates judge by class, and one image is a tenth of such a class or more: hold out more (data.val_fraction), or "
+        "join classes."
+    ]
 
 
 def _headline(rows: list[dict[str, Any]], today: TeacherReference | None) -> dict[str, Any]:
@@ -192,7 +212,7 @@ def _analysis(records: Records) -> dict[str, Any]:
     }
 
 
-def verdict_of(gates: GatesRecord, not_made: Sequence[str]) -> dict[str, Any]:
+def verdict_of(gates: GatesRecord, not_made: Sequence[str], score: str = "top-1") -> dict[str, Any]:
     """Return pass or fail, the exit code that follows, and the gates that decided it."""
     blocking = [row for row in gates.rows if row.blocks]
     open_gates = [row for row in gates.rows if row not in blocking and row.verdict != "pass"]
@@ -215,10 +235,10 @@ def verdict_of(gates: GatesRecord, not_made: Sequence[str]) -> dict[str, Any]:
         "word": word,
         "exit_code": EXIT_OK if gates.passed else EXIT_GATE_FAILED,
         "why": why,
-        "blocking": [*map(_decided, blocking), *(f"not made: {what}" for what in not_made)],
-        "open": list(map(_decided, open_gates)),
+        "blocking": [*(_decided(row, score) for row in blocking), *(f"not made: {what}" for what in not_made)],
+        "open": [_decided(row, score) for row in open_gates],
     }
 
 
-def _decided(row: GateRow) -> str:
-    return f"{row.artifact} {words_of(row.gate)['label']}: {row.verdict}"
+def _decided(row: GateRow, score: str) -> str:
+    return f"{row.artifact} {words_of(row.gate, score)['label']}: {row.verdict}"

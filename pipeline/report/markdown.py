@@ -14,7 +14,7 @@ MOST = 60_000
 """Bytes of UTF-8. GitHub refuses a comment of more than 65,536 characters; the rest is left to who puts a heading or a
 link around it."""
 _LEFT_OUT = "Left out here for its length; `report.json` beside this file has all of it."
-_OPEN = ("verdict", "flips", "gates", "trained", "models", "machines", "notes")
+_OPEN = ("verdict", "flips", "gates", "trained", "models", "metrics", "machines", "notes")
 _FOLDED = {
     "measured": "Everything measured",
     "reproduce": "How to reproduce",

@@ -15,6 +15,7 @@ from vitcompress.stages.judging.contestant import IN_TORCH
 
 MEGABYTE = 1_000_000
 """Bytes; the unit of the size gate and of every size shown."""
+BY_DEFINITION = "by definition: the teacher's answers stand for labels"
 
 _RUNTIMES = {
     "torch": "torch",
@@ -93,7 +94,7 @@ def model_rows(records: Records) -> list[dict[str, Any]]:
                 **one._asdict(),
                 "provider": providers.get(one, ""),
                 "deployed": one == deployed,
-                **_accuracy(accuracy.get(one), absent, is_teacher=one.model == "teacher"),
+                **_accuracy(accuracy.get(one), absent, one.model == "teacher", records.data.labelled),
                 "latency": {
                     str(batch): _latency(latency.get((one, batch)), absent, references[batch]) for batch in batches
                 },
@@ -140,16 +141,19 @@ def _cost(one: Artifact, records: Records, absent: str) -> dict[str, Any]:
     }
 
 
-def _accuracy(row: AccuracyRow | None, absent: str, *, is_teacher: bool) -> dict[str, Any]:
+def _accuracy(row: AccuracyRow | None, absent: str, is_teacher: bool, labelled: bool) -> dict[str, Any]:
     """Return accuracy, agreement and calibration as quantities; others are compared with the teacher in torch."""
     if row is None:
         nothing = quantity(None, reason=absent)
         return {**dict.fromkeys(("top1", "top5", "drop", "agreement", "ece"), nothing), "images": None}
     reference = "this is the reference" if is_teacher else "no drop was computed"
     itself = "others are compared with this one" if row.runtime == "torch" else ""
+    its_own = is_teacher and row.runtime == "torch" and not labelled  # the teacher agrees with itself
     few = "no top-5 (five or fewer classes, or not computed)"
     return {
-        "top1": quantity(row.top1, row.top1_low, row.top1_high, row.reason),
+        "top1": quantity(None, reason=BY_DEFINITION)
+        if its_own
+        else quantity(row.top1, row.top1_low, row.top1_high, row.reason),
         "top5": quantity(row.top5, reason=row.reason or few),
         "drop": quantity(row.drop, row.drop_low, row.drop_high, row.reason or reference),
         "agreement": quantity(row.agreement, row.agreement_low, row.agreement_high, row.reason or itself),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import reduce
-from operator import attrgetter, getitem
+from operator import attrgetter, getitem, itemgetter
 from typing import Any
 
-from vitcompress.pipeline.report.models import quantity
+from vitcompress.pipeline.report import readings
+from vitcompress.pipeline.report.models import BY_DEFINITION, quantity
 from vitcompress.pipeline.report.readings import (
     Report,
     class_losses,
@@ -54,10 +56,14 @@ def _cost(key: str, why: str = "cost_reason") -> Callable[[Row], Value]:
     return lambda row: quantity(row[key], reason=row[why])
 
 
+def _score(row: Row) -> Value:
+    return "-" if row["top1"]["reason"] == BY_DEFINITION else row["top1"]
+
+
 MODELS = (
     Column("model", _terminal_label, shown=Output.TERMINAL),
     Column("artifact", at("label")),
-    Column("top-1", at("top1"), ".2f", "%", shown=_COMPACT, short="top-1 %"),
+    Column("top-1", _score, ".2f", "%", shown=_COMPACT, short="top-1 %"),
     Column("Δ", _beside_teacher(_above_teacher), "+.2f", shown=Output.TERMINAL),
     Column("drop", _beside_teacher(at("drop")), ".2f", "points", shown=Output.MARKDOWN),
     Column("p50, batch 1", at("latency", "1", "p50_ms"), significant, "ms", shown=_COMPACT, short="ms b1"),
@@ -103,6 +109,16 @@ TIMES = (
 )
 
 
+def _columns(report: Report) -> Sequence[Column]:
+    """Return the columns of models, with what the task is judged by in the place of top-1."""
+    label = report["score"]["label"]
+    if label == "top-1":
+        return MODELS
+    columns = [column for column in MODELS if column.name not in ("top-5", "calibration error")]
+    columns[2] = replace(columns[2], name=label, short=f"{'agreement' if 'agreement' in label else label} %")
+    return columns
+
+
 def models(report: Report) -> Table:
     """Return the teacher and every artifact by accuracy, latency and cost."""
     lines = [
@@ -111,13 +127,39 @@ def models(report: Report) -> Table:
         f"Measured on {machine_of(report)}.",
         *speedups(report),
     ]
-    return Table("All artifacts", MODELS, report["models"], at("deployed"), lines)
+    if not report["score"]["labelled"]:
+        lines.append("The teacher in torch agrees with itself by definition: its answers stand for labels.")
+    return Table("All artifacts", _columns(report), report["models"], at("deployed"), lines)
 
 
-def elsewhere(machine: Row) -> Table:
+def metrics(report: Report) -> Table | None:
+    """Return every metric of each artifact that was asked; None where there is no metric."""
+    found: dict[Any, dict[str, Row]] = {}
+    for row in report["metrics"]:
+        found.setdefault(key_of(row), {})[row["metric"]] = row
+
+    def value(metric: str, of: str) -> Callable[[Row], Value]:
+        def taken(model: Row) -> Value:
+            row = found[key_of(model)].get(metric, {})
+            given = quantity(row.get(of), row.get(f"{of}_low"), row.get(f"{of}_high"), row.get("reason", ""))
+            return "-" if of == "drop" and model["model"] == "teacher" and row.get(of) is None else given
+
+        return taken
+
+    columns: list[Column] = [*MODELS[:2]]
+    for metric, label in {row["metric"]: row["label"] for row in report["metrics"]}.items():
+        columns.append(
+            Column(label, value(metric, "value"), ".2f", "%", shown=_COMPACT | Output.DETAILS, short=f"{label} %")
+        )
+        columns.append(Column(f"drop of {label}", value(metric, "drop"), ".2f", "points"))
+    rows = [row for row in report["models"] if key_of(row) in found]
+    return Table("Other metrics", columns, rows, at("deployed")) if rows else None
+
+
+def elsewhere(report: Report, machine: Row) -> Table:
     """Return what another machine measured of the bundle, its name in every row."""
     where = Column("measured on", lambda row: machine["machine"])
-    columns = (*MODELS[:2], where, *MODELS[2:])
+    columns = (*MODELS[:2], where, *_columns(report)[2:])
     lines = [f"Latency: {machine['latency_method']}."]
     return Table(f"Measured on {machine['machine']}", columns, machine["models"], at("deployed"), lines)
 
@@ -208,17 +250,40 @@ def gates(report: Report) -> Table | None:
 
 def classes(report: Report) -> Table | None:
     """Return right answers by class, most lost first; None where they were not counted."""
+
+    def recall(who: str) -> Column:
+        right = attrgetter(who)
+        return Column(f"{who} recall", lambda one: 100 * right(one) / one.images if one.images else "-", ".1f", "%")
+
     columns = [
         Column("class", attrgetter("name")),
         Column("images", attrgetter("images"), "d"),
         Column("teacher right", attrgetter("teacher"), "d"),
         Column("student right", attrgetter("student"), "d"),
+        recall("teacher"),
+        recall("student"),
         Column("lost", attrgetter("points"), "+.1f", "% of its images"),
     ]
     if right := engine_right(report):
         columns.insert(4, Column("engine right", lambda one: right[one.name], "d"))
+    if not report["score"]["labelled"]:
+        columns = [column for column in columns if "teacher" not in column.name]
     rows = class_losses(report)
     return Table("By class, most lost first", columns, rows, tall=True) if rows else None
+
+
+def confused(report: Report, most: int) -> Table | None:
+    """Return the classes that are taken for one another most often; None where no image is answered wrongly."""
+    names = report["class_names"]
+    columns = [
+        Column("class", lambda row: names[row[0]]),
+        Column("taken for", lambda row: names[row[1]]),
+        Column("images of the class", lambda row: report["class_images"][row[0]], "d"),
+        Column("by the student", itemgetter(2), "d"),
+        Column("by the teacher", itemgetter(3), "d"),
+    ]
+    rows = readings.confused(report)
+    return Table("Most confused, by the deployed student", columns, rows[:most], tall=True) if rows else None
 
 
 def precisions(report: Report) -> Table:
@@ -240,7 +305,11 @@ def precisions(report: Report) -> Table:
         Column("ONNX", at("precision")),
         Column("made by", lambda row: row["reduced"]["method"] if row["reduced"] else "torch, exported"),
         Column("logits differ, of their spread", reduction("difference"), ".2g"),
-        Column("same top-1, share", reduction("agreement"), ".4g"),
+        Column(
+            f"same {'top-1' if report['score']['label'] == 'top-1' else 'largest output'}, share",
+            reduction("agreement"),
+            ".4g",
+        ),
         Column("matrix products in", lambda row: products(row["operators"])),
         Column("size", at("megabytes"), ".2f", "MB"),
         Column("in the bundle", lambda row: place(report, "onnx", row["precision"])),

@@ -57,6 +57,16 @@ class Compared(Record):
     """Teacher's over student's."""
 
 
+class Score(Record):
+    """What the run is judged by: the number that stands in ``top1`` of models, and of which ``drop`` is points."""
+
+    label: str = "top-1"
+    """What a reader calls it (``stages.judging.tasks.score_of``)."""
+    unit: str = "%"
+    labelled: bool = True
+    """Whether it is by labels; else by the teacher's answers, and the teacher in torch has none."""
+
+
 class Headline(Record):
     """The deployed student against the teacher."""
 
@@ -355,6 +365,7 @@ class Report(VerifyRecord):
     schema_version: Literal[4]
     verdict: Verdict
     headline: Headline
+    score: Score = Score()
     models: list[ModelRow]
     flips: tuple[ReportedFlips, ...] = ()
     class_names: list[str]

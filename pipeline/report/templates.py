@@ -6,6 +6,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from vitcompress.core.words import counted
 from vitcompress.pipeline.report import readings, report_tables, table, wording
 
 
@@ -31,6 +32,7 @@ def environment(*, markdown: bool = False) -> Environment:
         "stop": wording.stopped,
         "remarks": wording.data_remarks,
         "fact": wording.fact,
+        "counted": counted,
     }
     found.globals |= {"tables": report_tables, "readings": readings, "wording": wording, "Output": table.Output}
     return found

@@ -33,36 +33,41 @@ def table(report: dict[str, Any]) -> RenderableType:
     Every judgement is a word; colour only repeats it. Text from the report is never read as rich markup.
     """
     notes = Footnotes()
-    models = tables.terminal(report_tables.models(report), notes)
+    models = [tables.terminal(report_tables.models(report), notes)]
+    if report["task"] != "classification" and (metrics := report_tables.metrics(report)):
+        models.append(tables.terminal(metrics, notes))
     lines = [*speedups(report), *notes.lines(), *(f"Not made: {what}" for what in not_made(report))]
     last = [Text(f"Note: {note}") for note in report["notes"]]
     findings = [
         Text.assemble((one["severity"].capitalize(), _STYLES.get(one["severity"], "bold yellow")), f": {one['text']}.")
         for one in report["findings"]
     ]
-    there = [part for machine in report["machines"] for part in _elsewhere(machine)]
-    return Group(_verdict(report), models, *map(Text, lines), *_gates(report), *findings, *there, *last)
+    there = [part for machine in report["machines"] for part in _elsewhere(report, machine)]
+    return Group(_verdict(report), *models, *map(Text, lines), *_gates(report), *findings, *there, *last)
 
 
-def _elsewhere(machine: dict[str, Any]) -> list[RenderableType]:
+def _elsewhere(report: dict[str, Any], machine: dict[str, Any]) -> list[RenderableType]:
     """Return what another machine measured: its models, and its gates that did not pass."""
     title = f"On {machine['machine']}, {machine['at'][:10]}:"
     if machine["outdated"]:
         return [Text(f"{title} outdated: {machine['outdated']}.")]
     notes = Footnotes()
-    models = tables.terminal(report_tables.elsewhere(machine), notes)
+    models = tables.terminal(report_tables.elsewhere(report, machine), notes)
     passed = sum(row["verdict"] == "pass" for row in machine["gates"])
     gates = f"{passed} of {len(machine['gates'])} gates passed there." if machine["gates"] else "No gate was set."
     return [Text(f"{title} {gates}", style="bold"), models, *map(Text, notes.lines()), *_gates(machine)]
 
 
 def _verdict(report: dict[str, Any]) -> Text:
-    verdict, head = report["verdict"], report["headline"]
+    verdict, head, score = report["verdict"], report["headline"], report["score"]
+    drop = f"Drop {spoken(head['drop'], '.2f', ' points')}"
+    if not score["labelled"]:
+        drop = f"{opened(score['label'])} {spoken(head['student_top1'], '.2f', ' %')}"
     text = Text.assemble(
         (verdict["word"], "bold green" if verdict["passed"] else "bold red"),
         f" (exit code {verdict['exit_code']}): {verdict['why']}.\n",
         f"Deployed (>): {head['student'].removesuffix(' (deployed)')}. ",
-        f"Drop {spoken(head['drop'], '.2f', ' points')}, speed-up {spoken(head['speedup'], '.2f', 'x')}",
+        f"{drop}, speed-up {spoken(head['speedup'], '.2f', 'x')}",
         f", over today's teacher {spoken(head['speedup_deployed'], '.2f', 'x')}.",
     )
     text.append(f"\nMeasured on {machine_of(report)}.")

@@ -76,13 +76,14 @@ def _at_chance(records: Records, row: AccuracyRow | None, who: str) -> Iterator[
     """Yield that a network is no better than chance, by an exact test."""
     from vitcompress.stages.judging.chance import against_chance, chance_of  # scipy takes long to import
 
-    images = records.verify.class_images
+    images = records.verify.class_images if records.verify.task == "classification" else ()
     if row is None or row.top1 is None or not sum(images):
         return
     chance = chance_of(images, len(records.data.classes))
     if against_chance(round(row.top1 / 100 * row.images), row.images, chance) != "no better":
         return
-    numbers = f"{row.top1:.1f} % of {row.images:,} held-out images right, where chance is {100 * chance:.1f} %"
+    said = "right" if records.data.labelled else "answered as the teacher does"
+    numbers = f"{row.top1:.1f} % of {row.images:,} held-out images {said}, where chance is {100 * chance:.1f} %"
     if who == "teacher":
         remedy = "raise teacher.epochs or teacher.lr" if records.teacher.epochs else "check its weights"
         yield _finding("teacher-at-chance", f"the teacher is no better than chance ({numbers}): {remedy}")

@@ -109,8 +109,8 @@ def spoken(given: Mapping[str, Any], form: str, unit: str) -> str:
 
 
 def opened(sentence: str) -> str:
-    """Return a sentence with its first letter large."""
-    return sentence[:1].upper() + sentence[1:]
+    """Return a sentence with its first letter large; a name such as mAP stays."""
+    return sentence if sentence[1:2].isupper() else sentence[:1].upper() + sentence[1:]
 
 
 def stopped(text: str) -> str:

@@ -46,6 +46,7 @@ from vitcompress.stages.images.sources import Images, StreamSplit, recorded_imag
 from vitcompress.stages.judging.tasks import training_score
 from vitcompress.stages.models.build import build_model
 from vitcompress.stages.models.weights import load_own
+from vitcompress.stages.training.class_weights import class_weights
 from vitcompress.stages.training.compilation import compile_in_place
 from vitcompress.stages.training.device import make_accelerator
 from vitcompress.stages.training.interrupt import stop_on_signal
@@ -104,6 +105,8 @@ class Loaders:
     """Held-out images and labels."""
     mix: Mix | None = None
     """Normalising, mixup or CutMix of each training batch, on the device."""
+    class_weights: tuple[float, ...] | None = None
+    """Of the classes in the loss by labels; None: all weigh alike."""
 
 
 def networks_of(config: DistillConfig, inputs: Inputs, context: Context) -> Networks:
@@ -139,6 +142,7 @@ def loaders_of(
         ),
         val=eval_loader(images.val, preprocess, batch_size=batch, workers=context.workers),
         mix=mix_of(config.augmentation, preprocess, len(images.classes), config.label_smoothing),
+        class_weights=class_weights(config.class_weights, images),
     )
 
 
@@ -156,11 +160,12 @@ def student_job(
     The student is trained in place. ``name`` is the training's in messages and metrics, and of its folder of
     checkpoints; those of another ``fingerprint`` (None: the stage's) are not resumed.
     """
+    label_loss = LabelLoss(task, config.label_smoothing, loaders.class_weights)
     return Job(
         name=name,
         model=networks.student,
         network=attrgetter("network"),
-        loss=partial(_loss, config, LabelLoss(task, config.label_smoothing), networks.pairs, networks.teacher),
+        loss=partial(_loss, config, label_loss, networks.pairs, networks.teacher),
         train=loaders.train,
         val=loaders.val,
         folder=context.run.root / "checkpoints" / name,

@@ -176,9 +176,14 @@ CHANCE = "above_chance"
 """The gate on chance, which ``stage`` judges by a test of its own."""
 
 
-def words_of(gate: str) -> dict[str, str]:
-    """Return label, relation and unit of a gate by name; of one whose package is not installed, its name as label."""
+def words_of(gate: str, score: str = "top-1") -> dict[str, str]:
+    """Return label, relation and unit of a gate by name; of one whose package is not installed, its name as label.
+
+    ``score`` is what the task is judged by (``stages.judging.tasks.score_of``).
+    """
     if gate == CHANCE:
-        return {"label": "top-1 against chance", "relation": "more than", "unit": "%"}
+        return {"label": f"{score} against chance", "relation": "more than", "unit": "%"}
     known = GATES.get(gate)
-    return known.words() if known else {"label": gate, "relation": "limit", "unit": ""}
+    words = known.words() if known else {"label": gate, "relation": "limit", "unit": ""}
+    own = {"top-1": score, "accuracy drop": f"drop of {score}"} if score != "top-1" else {}
+    return words | {"label": own.get(words["label"], words["label"])}

@@ -36,12 +36,12 @@ def top1(logits: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
     return float(100 * correct(logits, labels).mean())
 
 
-def share_interval(right: Correct) -> tuple[float, float, float]:
-    """Return percent right among ``right [N]``, and its 95 % score interval (Wilson 1927)."""
+def share_interval(right: Correct, z: float = Z95) -> tuple[float, float, float]:
+    """Return percent right among ``right [N]``, and its score interval (Wilson 1927), of 95 % unless ``z`` is given."""
     count = right.size
-    share, squared = float(right.mean()), Z95**2
+    share, squared = float(right.mean()), z**2
     centre = (share + squared / (2 * count)) / (1 + squared / count)
-    half = Z95 / (1 + squared / count) * math.sqrt(share * (1 - share) / count + squared / (4 * count**2))
+    half = z / (1 + squared / count) * math.sqrt(share * (1 - share) / count + squared / (4 * count**2))
     # The ends reach the share itself at 0 and 100 % exactly; rounding must not leave it outside.
     return 100 * share, 100 * max(0.0, min(centre - half, share)), 100 * min(1.0, max(centre + half, share))
 

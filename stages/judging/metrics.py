@@ -53,6 +53,8 @@ class Metric:
     tasks: tuple[Task, ...]
     of: Callable[[Answered], Values | None]
     """Prepares the values of resampled images; None where these images have no such number."""
+    ends: Callable[[Answered], tuple[float, float]] | None = None
+    """The 95 % interval of the value in percent, where resampling does not give it."""
 
 
 def mean_of(scores: NDArray[Any], weights: NDArray[Any] | None = None) -> Values:
@@ -101,6 +103,8 @@ def metric_rows(
                 continue
             found = np.concatenate([values(part) for part in _parts(count)])
             row |= _interval("value", found)
+            if metric.ends is not None:
+                row |= dict(zip(("value_low", "value_high"), metric.ends(own), strict=True))
             if at == teacher_at:
                 at_teacher = found
             elif at_teacher is not None:

@@ -19,8 +19,15 @@ from vitcompress.stages.judging.metrics import Metric, metric_rows
 METRICS: tuple[Metric, ...] = (MACRO_ACCURACY, CLASS_RECALL)
 """All there are, in the order of their rows; each is a gate too."""
 
-SCORES: dict[Task, str] = {"classification": "top-1"}
-"""What ``AccuracyRow.top1`` holds, in words."""
+SCORES: dict[Task, str] = {"classification": "top-1", "multilabel": "mAP", "embedding": "recall@1"}
+"""What ``AccuracyRow.top1`` holds, in words, where held-out images have labels."""
+
+
+def score_of(task: Task, labelled: bool = True) -> str:
+    """Return what ``AccuracyRow.top1`` holds, in words; without labels the teacher's answers stand for them."""
+    if labelled:
+        return SCORES[task]
+    return "neighbour agreement" if task == "embedding" else "agreement with the teacher"
 
 
 def answers_of(task: Task) -> Callable[[NDArray[np.float32], NDArray[Any]], Answers] | None:

@@ -25,6 +25,7 @@ from vitcompress.stages.models.weights import all_finite, load_checkpoint, save_
 from vitcompress.stages.teacher.adapt import Surroundings, adapt
 from vitcompress.stages.teacher.config import TeacherConfig
 from vitcompress.stages.teacher.probing import answers
+from vitcompress.stages.training.class_weights import class_weights
 from vitcompress.stages.training.compilation import compile_in_place
 from vitcompress.stages.training.device import make_accelerator
 from vitcompress.stages.training.job import Job
@@ -184,7 +185,8 @@ def fitting_job(
     task: Task = "classification",
 ) -> Job:
     """Return the training of all of the teacher's weights, in place, by the labels."""
-    augment, label_loss = config.augmentation, LabelLoss(task, config.label_smoothing)
+    augment, weights = config.augmentation, class_weights(config.class_weights, images)
+    label_loss = LabelLoss(task, config.label_smoothing, weights)
 
     def loss(network: nn.Module, batch: Tensor, labels: Tensor) -> dict[str, Tensor]:
         return {"labels": label_loss(network(batch), labels)}

@@ -41,6 +41,11 @@ class TrainingConfig(Record):
     """Largest norm of the gradient; null for no clipping."""
     label_smoothing: float = Field(0.1, ge=0, lt=1)
     """Smoothing of the cross-entropy with the labels."""
+    class_weights: Literal["none", "balanced"] | dict[str, Annotated[float, Field(gt=0)]] = "none"
+    """Weights of the classes in the loss by labels, for images of which some classes have few. balanced: all images
+    over (classes x images of the class), so that each class has the same share; of several labels an image, its
+    negatives over its positives. Or a weight by the name of a class, 1 for the others: `{rare: 5}`. The teacher's
+    answers (soft or hard) and a linear probe are not weighted."""
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] | None = "auto"
     """Decay a step of the averaged weights tracked beside the raw ones; null for none. auto: an average over a tenth
     of the training's steps, at most 0.9999."""

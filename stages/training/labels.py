@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -17,9 +19,25 @@ class LabelLoss:
     task: Task = "classification"
     smoothing: float = 0.0
     """Of class numbers; of mixed images it is in the labels already."""
+    weights: tuple[float, ...] | None = None
+    """Of each class (``stages.training.class_weights``); None: all weigh alike."""
 
     def __call__(self, outputs_BK: Tensor, labels: Tensor) -> Tensor:
-        """Return the cross-entropy with class numbers int64 ``[B]``, or probabilities ``[B, K]`` as they are."""
+        """Return the cross-entropy with class numbers int64 ``[B]``, or probabilities ``[B, K]`` as they are.
+
+        Weighted as torch does it: the mean over class numbers is by their weights, over probabilities by images.
+        """
+        weight = self.weight_on(outputs_BK.device)
         if labels.is_floating_point():
-            return F.cross_entropy(outputs_BK.float(), labels.float())
-        return F.cross_entropy(outputs_BK.float(), labels, label_smoothing=self.smoothing)
+            return F.cross_entropy(outputs_BK.float(), labels.float(), weight)
+        return F.cross_entropy(outputs_BK.float(), labels, weight, label_smoothing=self.smoothing)
+
+    def weight_on(self, device: torch.device) -> Tensor | None:
+        """Return the weights on a device, float32 ``[K]``."""
+        return None if self.weights is None else _tensor_of(self.weights, device)
+
+
+@lru_cache(maxsize=8)
+def _tensor_of(weights: tuple[float, ...], device: torch.device) -> Tensor:
+    """Copy weights to a device once, because a GPU waits for a copy at each step."""
+    return torch.tensor(weights, device=device)

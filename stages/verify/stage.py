@@ -29,6 +29,7 @@ from vitcompress.stages.images.loaders import sample
 from vitcompress.stages.images.sources import recorded_images
 from vitcompress.stages.images.thumbnails import thumbnails
 from vitcompress.stages.judging.answers import HeldOut, ask
+from vitcompress.stages.judging.class_metrics import confusions
 from vitcompress.stages.judging.contestant import COMPILED, TEACHER, Contestant, Infer
 from vitcompress.stages.judging.flips import flip_tables
 from vitcompress.stages.judging.measuring import most_images, timed
@@ -196,6 +197,7 @@ def _accuracy(inputs: Inputs, context: Context, contestants: Sequence[Contestant
 
     return {
         **judged(contestants, held_out, len(classes), task),
+        "confusions": confusions(contestants, held_out) if task == "classification" else (),
         "flips": flip_tables(contestants, held_out, inputs.export.deployed, picture),
         "images_digest": held_out.digest,
         "answers": write_answers(root, contestants, held_out, classes),

@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from vitcompress.pipeline.report.readings import Report, deployed_row, key_of, last_settings, names
+from vitcompress.pipeline.report.wording import opened
 from vitcompress.stages.analysis.figures.style import (
     BLACK,
     BLUE,
@@ -67,7 +68,7 @@ def tradeoff(report: Report) -> Chart | None:
     if not rows:
         return None
     called, deployed = names(report), key_of(deployed_row(report))
-    figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
+    label, figure = report["score"]["label"], Figure(figsize=(WIDTH, 4.6), layout="constrained")
     axes = figure.subplots()
     others = zip(cycle(_COLOURS), cycle("s^vPX*p"), strict=False)
     of_teacher = cycle("D<>hH8")
@@ -78,16 +79,18 @@ def tradeoff(report: Report) -> Chart | None:
         told = f"{shortened(called[key_of(row)], 36)}: {top1['value']:.2f} %, {ms['value']:.4g} ms"
         bars: dict[str, Any] = {"xerr": ends(ms), "yerr": ends(top1), "elinewidth": 1, "capsize": 2.5}
         axes.errorbar(ms["value"], top1["value"], fmt=marker, color=colour, markersize=7, label=told, **bars)
-    teachers = [top1["value"] for row, _, top1 in rows if row["model"] == "teacher"]
+    labelled = report["score"]["labelled"]  # else it would be a comparison of the teacher with itself
+    teachers = [top1["value"] for row, _, top1 in rows if row["model"] == "teacher" and labelled]
     if teachers:
         axes.axhline(teachers[0], color=BLACK, linestyle="--", linewidth=1, zorder=0)
-    axes.set(xlabel="median latency at batch 1, ms", ylabel="top-1, %")
+    axes.set(xlabel="median latency at batch 1, ms", ylabel=f"{label}, %")
     logarithmic_where_wide(axes)
     axes.margins(0.08, 0.12)
     legend_below(figure, axes, 2)
+    line = f"; the dashed line is the teacher's {label}" if labelled else ""
     caption = (
-        "Top-1 on the held-out images against the median time for one image. Farther up is more accurate, farther left "
-        "is faster. Bars are 95 % intervals; the dashed line is the teacher's top-1. What lacks a number is not drawn."
+        f"{opened(label)} on the held-out images against the median time for one image. Farther up is more accurate, "
+        f"farther left is faster. Bars are 95 % intervals{line}. What lacks a number is not drawn."
     )
     alt = "Scatter plot of accuracy against latency; the numbers are in the table of models."
     return Chart("Accuracy against latency", _uri(figure), alt, caption)
@@ -140,12 +143,13 @@ def ends(given: Row) -> list[list[float]] | None:
 
 def trainings(report: Report) -> list[Chart]:
     """Return the curves of each training, as its last settings left it, in the order of their beginning."""
-    trained = last_settings(report["history"])
-    return [_training(name, lines, panels) for name, lines in trained.items() if (panels := _panels(lines))]
+    trained, score = last_settings(report["history"]), report["score"]["label"]
+    drawn = ((name, lines, _panels(lines, score)) for name, lines in trained.items())
+    return [_training(name, lines, panels, score) for name, lines, panels in drawn if panels]
 
 
 @styled
-def _training(name: str, lines: Sequence[Row], panels: Mapping[str, Curves]) -> Chart:
+def _training(name: str, lines: Sequence[Row], panels: Mapping[str, Curves], score: str) -> Chart:
     looks = dict(zip(dict.fromkeys(label for curves in panels.values() for label in curves), cycle(_CURVES)))
     handles: dict[str, Line2D] = {}
     figure = Figure(figsize=(WIDTH, 3.2), layout="constrained")
@@ -163,7 +167,7 @@ def _training(name: str, lines: Sequence[Row], panels: Mapping[str, Curves]) -> 
     figure.legend(handles=list(handles.values()), loc="outside lower center", ncols=4)
     tuning = any(line.get("judged_on") == "tuning" for line in lines)
     where = "tuning images (held out of the training images, to choose the epoch)" if tuning else "held-out images"
-    caption = f"Loss: mean of an epoch, and its weighted terms. Top-1: on the {where} after an epoch."
+    caption = f"Loss: mean of an epoch, and its weighted terms. {opened(score)}: on the {where} after an epoch."
     caption += f" {NORMS}" if "gradients" in panels else ""
     ends = (
         f"{title} {label}: {points[0][1]:.4g} to {points[-1][1]:.4g}"
@@ -173,7 +177,7 @@ def _training(name: str, lines: Sequence[Row], panels: Mapping[str, Curves]) -> 
     return Chart(f"Training of the {name}", _uri(figure), f"Curves over epochs. {'; '.join(ends)}.", caption)
 
 
-def _panels(lines: Sequence[Row]) -> dict[str, Curves]:
+def _panels(lines: Sequence[Row], score: str) -> dict[str, Curves]:
     """Return the curves of each panel, by its title: what was recorded, and terms of the loss where it has several."""
     terms = list(dict.fromkeys(term for line in lines for term in line.get("losses") or {}))
 
@@ -187,7 +191,7 @@ def _panels(lines: Sequence[Row]) -> dict[str, Curves]:
 
     panels = {
         "loss": {"total": curve(lines, "loss"), **by_term("losses")},
-        "top-1, %": {"raw weights": curve(lines, "val_top1_raw"), "averaged": curve(lines, "val_top1_ema")},
+        f"{score}, %": {"raw weights": curve(lines, "val_top1_raw"), "averaged": curve(lines, "val_top1_ema")},
         "share of the loss, %": by_term("shares", 100.0),
         "gradients": by_term("gradient_norms"),
     }
