@@ -18,6 +18,7 @@ from vitcompress.stages.images.sources import recorded_images
 from vitcompress.stages.models.build import build_model, cost_of
 from vitcompress.stages.models.students import FoldedLift, LiftStudent
 from vitcompress.stages.models.weights import load_own, save_weights
+from vitcompress.stages.rewrites.fuse import fused
 from vitcompress.stages.rewrites.lift import fold
 
 
@@ -40,7 +41,11 @@ def run(config: FoldConfig, inputs: Inputs, context: Context) -> FoldRecord:
     spec = inputs.distill.model
     size = inputs.student.preprocess.size
     kept = load_own(build_model(spec), inputs.distill.weights, root).eval()
-    weights, models, costs = {spec.graph: inputs.distill.weights}, {spec.graph: spec}, {spec.graph: cost_of(kept, size)}
+    weights, models, costs = (
+        {spec.graph: inputs.distill.weights},
+        {spec.graph: spec},
+        {spec.graph: cost_of(fused(kept), size)},
+    )
     if not isinstance(kept, LiftStudent):
         return FoldRecord(
             graphs=weights,
@@ -61,7 +66,7 @@ def run(config: FoldConfig, inputs: Inputs, context: Context) -> FoldRecord:
     return FoldRecord(
         graphs={**weights, "lift-folded": save_weights(folded.state_dict(), path, root)},
         models={**models, "lift-folded": folded_spec},
-        costs={**costs, "lift-folded": cost_of(folded, size)},
+        costs={**costs, "lift-folded": cost_of(fused(folded), size)},
         max_logit_difference=difference,
         tolerance=config.tolerance,
         images=len(images),

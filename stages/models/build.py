@@ -35,11 +35,13 @@ def build_model(spec: ModelSpec) -> nn.Module:
         raise UsageError(f"a {spec.graph} student needs the teacher's width (lift_width), and none was given.")
     if spec.graph == "widelast":
         return widen_last(model, spec, spec.lift_width)
+    size = input_size(spec.args, model)
+    images = torch.zeros(1, int(spec.args.get("in_chans", 3)), size, size, device="meta")
     if spec.graph == "lift-kept":
-        return LiftStudent(model, spec.arch, spec.lift_width, spec.num_classes)
+        return LiftStudent(model, spec.arch, spec.lift_width, spec.num_classes, images)
     if spec.fold_rank is None:
         raise UsageError("a folded lift needs its rank (fold_rank), and none was given.")
-    return FoldedLift(TokenBase(model, spec.arch), spec.fold_rank, spec.num_classes)
+    return FoldedLift(TokenBase(model, spec.arch, images), spec.fold_rank, spec.num_classes)
 
 
 def logits_and_taps(model: nn.Module, x: Tensor, indices: tuple[int, ...]) -> tuple[Tensor, list[Tensor]]:
