@@ -80,7 +80,7 @@ def folded_from_lift(lift: LiftStudent) -> tuple[FoldedLift, int]:
         lift.projector.weight, lift.norm.weight, lift.norm.bias, lift.head.weight, lift.head.bias
     )
     rank = len(root_RS)
-    folded = FoldedLift(deepcopy(lift.base), rank, len(bias_K), eps=lift.norm.eps)
+    folded = FoldedLift(deepcopy(lift.base), rank, len(bias_K), eps=lift.norm.eps).to(lift.head.weight.dtype)
     with torch.no_grad():
         folded.root.weight.copy_(root_RS)
         folded.head.weight.copy_(head_KS)

@@ -2,8 +2,7 @@
 
 Such a block trains several linear branches side by side, each with a batch norm, and in eval mode their sum is one
 convolution: ``W * x + b`` for each branch and for the norm after it, and sums of these are of the same form.
-Plain pairs of convolution and batch norm, in networks of other kinds, are left to the runtime: ONNX Runtime and
-TensorRT fuse them when they load a graph (measured: docs/export.md).
+Plain pairs of convolution and batch norm are left alone: torch's ONNX exporter folds them itself (docs/networks.md).
 """
 
 from __future__ import annotations

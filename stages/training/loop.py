@@ -240,10 +240,10 @@ class Training(TrainingState):
             stacked = torch.stack(list(terms.values()))
             values = stacked.detach()
             self.readings.keep_terms(tuple(terms), values, progress)
-            for buffer, kept in zip(self.running, before, strict=True):
-                buffer.copy_(torch.where(values.isfinite().all(), buffer, kept))
             # 1, or NaN where a term is not finite: then so is the gradient, in all processes, and none takes the step.
             self.accelerator.backward(stacked.sum(), gradient=1 + (values * 0).sum())
+            for buffer, kept in zip(self.running, before, strict=True):
+                buffer.copy_(torch.where(values.isfinite().all(), buffer, kept))
             if self.accelerator.sync_gradients:
                 asynchronous, limit = self.accelerator.asynchronous, self.config.clip_grad
                 norm = take_step(self.optimizer, self.model.parameters(), limit, asynchronous=asynchronous)

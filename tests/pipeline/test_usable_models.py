@@ -56,7 +56,7 @@ def test_networks_without_a_reduced_form_stay_as_they_are_at_32_px(name: str, ar
 
 @pytest.mark.parametrize("name", ["qwen3_vit_306m_enc", "efficientformer_l1"])
 def test_what_takes_no_image_of_32_px_is_refused_for_the_digits(name: str) -> None:
-    with pytest.raises(UsageError, match="no reduced form|encoder without a classifier"):
+    with pytest.raises(UsageError, match=r"no reduced form|encoder without a classifier"):
         resolve_network(name, {}, "reduced")
 
 

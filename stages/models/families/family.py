@@ -85,7 +85,7 @@ class Family:
         return math.lcm(*patch) if isinstance(patch, (tuple, list)) else int(patch)
 
     def stride(self, network: nn.Module) -> int | None:
-        """Return how many pixels, along a side, one position of the last tap stands for; None where timm has no word."""
+        """Return how many pixels, along a side, a position of the last tap stands for; None where timm does not say."""
         taps: Any = getattr(network, "feature_info", None)
         return int(taps[-1]["reduction"]) if taps else None
 
