@@ -115,7 +115,8 @@ def pretrained_model(arch: str, spec: ModelSpec) -> nn.Module:
     """Load timm's pretrained network ``arch`` (with or without a tag), with a new classifier for other classes.
 
     At an ``img_size`` other than the published one timm resamples the positions itself; where it does not (CaiT), they
-    are resampled here. An OSError or RuntimeError is raised if the weights cannot be had from here.
+    are resampled here. An OSError or RuntimeError is raised if the weights cannot be had from here, a UsageError if
+    they cannot be brought to the size (LeViT, Hiera, PiT and others have tables that timm does not resample).
     """
     hub = logging.getLogger("huggingface_hub")
     level = hub.level
@@ -128,7 +129,15 @@ def pretrained_model(arch: str, spec: ModelSpec) -> nn.Module:
         native = {name: value for name, value in spec.args.items() if name != "img_size"}
         published = timm.create_model(arch, pretrained=True, num_classes=spec.num_classes, **native)
         model = timm.create_model(arch, num_classes=spec.num_classes, **spec.args)
-        model.load_state_dict(adapt(published.state_dict(), model)[0], strict=True)
+        state, own = adapt(published.state_dict(), model)[0], model.state_dict()
+        unlike = [name for name, value in own.items() if name in state and state[name].shape != value.shape]
+        if unlike:
+            raise UsageError(
+                f"timm's weights of {arch} are for {input_size(native, published)} px, and {unlike[0]} cannot be "
+                f"brought to {input_size(spec.args, model)} px; leave out the size (--image-size, img_size), or choose another "
+                "network."
+            ) from error
+        model.load_state_dict(state, strict=True)
     finally:
         hub.setLevel(level)
     return model
