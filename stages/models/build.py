@@ -134,8 +134,8 @@ def pretrained_model(arch: str, spec: ModelSpec) -> nn.Module:
         if unlike:
             raise UsageError(
                 f"timm's weights of {arch} are for {input_size(native, published)} px, and {unlike[0]} cannot be "
-                f"brought to {input_size(spec.args, model)} px; leave out the size (--image-size, img_size), or choose another "
-                "network."
+                f"brought to {input_size(spec.args, model)} px; leave out the size (--image-size, img_size), or choose "
+                "another network."
             ) from error
         model.load_state_dict(state, strict=True)
     finally:

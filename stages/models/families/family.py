@@ -137,7 +137,7 @@ class Family:
         """
         known: Any = network
         name = str(known.feature_info[layer]["module"])
-        modules = dict(network.named_modules())
+        modules: dict[str, nn.Module] = dict(network.named_modules())
         if name in modules and next(modules[name].parameters(), None) is not None:
             return modules[name]
         owners = [own for own, module in modules.items() if next(module.parameters(recurse=False), None) is not None]
@@ -281,10 +281,9 @@ class Family:
 
 def _reduced_stages(network: Any) -> dict[str, Any] | None:
     """Return half the depth and a sixth of the width of a head, with windows that fit the reduced size."""
-    stages: Any = getattr(network, "layers", None)
-    if not isinstance(stages, _SEQUENCES) or not all(hasattr(stage, "blocks") for stage in stages):
-        return None
-    if not all(hasattr(stage.blocks[0], "attn") for stage in stages):
+    layers = getattr(network, "layers", None)
+    stages: list[Any] = list(layers) if isinstance(layers, _SEQUENCES) else []
+    if not stages or not all(hasattr(stage, "blocks") and hasattr(stage.blocks[0], "attn") for stage in stages):
         return None
     heads = tuple(int(stage.blocks[0].attn.num_heads) for stage in stages)
     head_size = int(network.embed_dim) // heads[0]
