@@ -102,6 +102,8 @@ def _export(module: nn.Module, path: Path, shape: Sequence[int], max_batch: int,
     try:
         with torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # of what torch's exporter (2.11) itself calls
+            # LeViT, TinyViT and others keep their table of biases: as a constant in the graph, and in this copy.
+            warnings.filterwarnings("ignore", "The tensor attribute", UserWarning)
             torch.onnx.export(
                 module,
                 (example,),

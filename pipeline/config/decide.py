@@ -19,7 +19,15 @@ from vitcompress.pipeline.config.choice import Choice
 from vitcompress.pipeline.config.contradictions import contradictions
 from vitcompress.pipeline.config.facts import Facts
 from vitcompress.pipeline.config.model import RunConfig
-from vitcompress.pipeline.config.networks import Args, cost_by_config, gives_size, patch_at, sized, sized_teacher
+from vitcompress.pipeline.config.networks import (
+    Args,
+    Grain,
+    cost_by_config,
+    gives_size,
+    patch_at,
+    sized,
+    sized_teacher,
+)
 from vitcompress.stages.distill.config import DistillConfig
 from vitcompress.stages.images.sources import EMBEDDED, source_of
 from vitcompress.stages.teacher.config import TeacherConfig
@@ -166,7 +174,7 @@ def _args(config: RunConfig, args: Args, asked: Args | str) -> Choice:
     return Choice(args, reason if asked == "auto" else "")
 
 
-def _patch_if_sized(role: Literal["teacher", "student"], config: RunConfig, facts: Facts) -> int | None:
+def _patch_if_sized(role: Literal["teacher", "student"], config: RunConfig, facts: Facts) -> Grain | None:
     """Return the patch of a network that gets ``image_size``; None where its user gave it a size of its own."""
     if config.image_size is None or gives_size(getattr(facts.asked, role).args):
         return None

@@ -1,8 +1,10 @@
 """What the names, arguments and input sizes of the two networks mean.
 
-``image_size`` N is the side of both inputs in pixels. A network takes it as timm's ``img_size``. Where its patch does
-not divide N, timm cuts the border off without a word. So a teacher of such a patch gets the size with as many patches
-as the student has instead, and a student of such a patch is refused.
+``image_size`` N is the side of both inputs in pixels. A network takes it as timm's ``img_size``, or without an argument
+(``geometry.at_size``). Where its patch does not divide N, timm cuts the border off without a word. So a teacher of such
+a patch gets the size with as many patches as the student has instead, and a student of such a patch is refused. For a
+network without patches it is its stride that has to divide N; where one of the two is such a network, the teacher gets
+the multiple of its patch or stride that is nearest to N.
 """
 
 from __future__ import annotations
@@ -30,12 +32,20 @@ _DECIDED_HERE = {
     "num_classes",
     "pretrained",
     "pretrained_cfg",
-    "pretrained_cfg_overlay",
     "scriptable",
 }
 """Arguments of ``timm.create_model`` that no user gives."""
 _MUCH_SMALLER = 0.8
 """Share of the teacher's side below which another size is proposed: a third less work."""
+
+
+class Grain(NamedTuple):
+    """What the side of a network's input is a multiple of."""
+
+    side: int
+    """Pixels; 1 where every size goes."""
+    patches: bool
+    """Whether it is a patch; else a stride, and the network has no grid of patches that another could have too."""
 
 
 class Network(NamedTuple):
@@ -58,7 +68,7 @@ def resolve_network(name: str, args: Args | str, geometry: str, channels: int = 
     ``channels`` are those of the images. A UsageError is raised if the name means nothing or too much, the arguments do
     not fit, or it cannot be tapped.
     """
-    from vitcompress.stages.models.geometry import reduced_args, shape_by_name
+    from vitcompress.stages.models.geometry import at_size, reduced_args, shape_by_name
     from vitcompress.stages.models.names import resolve_architecture
 
     resolved = resolve_architecture(name)
@@ -77,6 +87,8 @@ def resolve_network(name: str, args: Args | str, geometry: str, channels: int = 
         )
     in_chans = {} if channels == 3 else {"in_chans": channels}
     merged = {**(reduced_args(arch) if geometry == "reduced" else {}), **own, **in_chans}
+    if isinstance(own.get("img_size"), int):
+        merged = at_size(arch, merged, own["img_size"])
     return Network(resolved, merged, shape_by_name(arch, merged))
 
 
@@ -97,7 +109,7 @@ def _cost(arch: str, args: str) -> Cost:
     return cost_of(model, input_size(arguments, model), arguments.get("in_chans", 3))
 
 
-def sized(size: int | None, args: Args, asked: Args | str, name: str, teacher_patch: int | None = None) -> Args:
+def sized(size: int | None, args: Args, asked: Args | str, name: str, teacher_patch: Grain | None = None) -> Args:
     """Return the arguments of one network at ``size``; as they are where the user gave ``img_size`` in ``asked``.
 
     A UsageError is raised if the network does not take the size; it names the nearest that fit both this network and a
@@ -107,12 +119,12 @@ def sized(size: int | None, args: Args, asked: Args | str, name: str, teacher_pa
         return args
     arch = name.partition(".")[0]
     patch = patch_at(arch, args, size)
-    if patch and size % patch:
+    if size % patch.side:
         raise _no_such_size(size, arch, patch, teacher_patch)
     return _checked(arch, args, size, size)
 
 
-def sized_teacher(size: int, teacher: Network, student_patch: int | None) -> Args:
+def sized_teacher(size: int, teacher: Network, student_patch: Grain | None) -> Args:
     """Return the teacher's arguments at ``size``, or at the size with as many patches as the student has.
 
     ``student_patch`` is of a student that has this size, else None. A UsageError is raised if it takes no such size.
@@ -120,46 +132,53 @@ def sized_teacher(size: int, teacher: Network, student_patch: int | None) -> Arg
     patch = patch_at(teacher.arch, teacher.args, size)
     own = _teacher_size(size, patch, student_patch)
     if own is None:
-        raise _no_such_size(size, teacher.arch, patch or 1, None)
+        raise _no_such_size(size, teacher.arch, patch, None)
     return _checked(teacher.arch, teacher.args, own, size)
 
 
-def _teacher_size(size: int, patch: int | None, student_patch: int | None) -> int | None:
-    """Return ``size`` if the teacher's patch divides it, else the side with as many patches as the student's."""
-    if not patch or size % patch == 0:
+def _teacher_size(size: int, patch: Grain | None, student_patch: Grain | None) -> int | None:
+    """Return ``size`` if the teacher's patch divides it, else the side with as many patches as the student's.
+
+    Where one of them has a stride instead, the nearest multiple of the teacher's.
+    """
+    if patch is None or size % patch.side == 0:
         return size
-    if student_patch and size % student_patch == 0:
-        return size // student_patch * patch
-    return None
+    if student_patch is None or size % student_patch.side:
+        return None
+    if patch.patches and student_patch.patches:
+        return size // student_patch.side * patch.side
+    return max(1, int(size / patch.side + 0.5)) * patch.side
 
 
 def gives_size(args: Args | str) -> bool:
     """Return whether a user's arguments have a size of their own, which goes before ``image_size``."""
-    return isinstance(args, dict) and args.get("img_size") is not None
+    overlay = args.get("pretrained_cfg_overlay", {}) if isinstance(args, dict) else {}
+    return isinstance(args, dict) and (args.get("img_size") is not None or "input_size" in overlay)
 
 
-def patch_at(arch: str, args: Args, size: int) -> int | None:
-    """Return what the input's side must be a multiple of, or None; a UsageError is raised without an ``img_size``."""
+def patch_at(arch: str, args: Args, size: int) -> Grain:
+    """Return what the input's side must be a multiple of at ``size``; a UsageError if timm refuses the arguments."""
+    from vitcompress.stages.models.geometry import at_size, meta_model
+
+    sized_args = at_size(arch, args, size)
+    return _grain(meta_model(arch, sized_args), sized_args)
+
+
+def _grain(model: Any, args: Args) -> Grain:
     from vitcompress.stages.models.families.registry import family_of
-    from vitcompress.stages.models.geometry import meta_model
 
-    try:
-        model = meta_model(arch, {**args, "img_size": size})
-    except UsageError as error:
-        if isinstance(error.__cause__, TypeError) and "'img_size'" in str(error.__cause__):
-            raise UsageError(
-                f"image_size (--image-size) is {size}, but timm's {arch} takes no img_size; leave it out, and give the "
-                "other network its own, for example --set 'teacher.args={img_size: 224}'."
-            ) from error
-        raise
-    return family_of(model).patch_side(model)
+    family = family_of(model)
+    patch = family.patch_side(model)
+    if patch is not None:
+        return Grain(patch, patches=True)
+    return Grain((family.stride(model) or 1) if "img_size" not in args else 1, patches=False)
 
 
 def _checked(arch: str, args: Args, side: int, size: int) -> Args:
     """Return ``args`` at ``side``, once an image of no content went through the network without its weights."""
-    from vitcompress.stages.models.geometry import REFUSALS, send_empty_image
+    from vitcompress.stages.models.geometry import REFUSALS, at_size, send_empty_image
 
-    sized_args = {**args, "img_size": side}
+    sized_args = at_size(arch, args, side)
     try:
         send_empty_image(arch, sized_args, side)
     except REFUSALS as error:
@@ -170,19 +189,19 @@ def _checked(arch: str, args: Args, side: int, size: int) -> Args:
     return sized_args
 
 
-def _no_such_size(size: int, arch: str, patch: int, teacher_patch: int | None) -> UsageError:
+def _no_such_size(size: int, arch: str, patch: Grain, teacher_patch: Grain | None) -> UsageError:
     """Return the error of a size that a patch does not divide, with the nearest two that can be had.
 
     ``teacher_patch`` is of the teacher, where ``arch`` is the student's and the teacher follows it.
     """
-    below = size // patch * patch
+    below = size // patch.side * patch.side
     offers = []
-    for side in (below, below + patch):
+    for side in (below, below + patch.side):
         own = _teacher_size(side, teacher_patch, patch)
         offers += [f"{side} px" + (f" (the teacher at {own})" if own not in (None, side) else "")] if side else []
     return UsageError(
-        f"image_size (--image-size) is {size}, which the patch of {arch}, {patch} px, does not divide; the nearest "
-        f"that fit: {' and '.join(offers)}."
+        f"image_size (--image-size) is {size}, which the {'patch' if patch.patches else 'stride'} of {arch}, "
+        f"{patch.side} px, does not divide; the nearest that fit: {' and '.join(offers)}."
     )
 
 
@@ -209,7 +228,7 @@ class _Input(NamedTuple):
 
     size: int
     """Its side, pixels."""
-    patch: int | None
+    patch: Grain
     words: str
     """``112 px (7x7 patches)``."""
 
@@ -221,6 +240,5 @@ def _input_of(network: TeacherConfig | StudentConfig) -> _Input:
 
     args: Args = {} if isinstance(network.args, str) else network.args
     model = meta_model(network.model.partition(".")[0], args)
-    size = input_size(args, model)
-    patch, grid = family_of(model).patch_side(model), family_of(model).grid(model)
-    return _Input(size, patch, f"{size} px" + (f" ({grid[0]}x{grid[1]} patches)" if grid else ""))
+    size, grid = input_size(args, model), family_of(model).grid(model)
+    return _Input(size, _grain(model, args), f"{size} px" + (f" ({grid[0]}x{grid[1]} patches)" if grid else ""))

@@ -141,7 +141,7 @@ RULES = (
         "student with stages",
         lambda facts, _: not facts.student.isotropic,
         lambda facts: {"strategy": "plain"},
-        "{f.student_name} has {f.student.depth} stages of different width, and lift and widelast need equal blocks.",
+        "{f.student_name} has {f.student.depth} stages: widelast needs equal blocks, and lift is published for those.",
         _SKD + "its hierarchical student, Swin-Tiny, is trained unchanged",
     ),
     Rule(

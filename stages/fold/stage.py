@@ -18,6 +18,7 @@ from vitcompress.stages.images.sources import recorded_images
 from vitcompress.stages.models.build import build_model, cost_of
 from vitcompress.stages.models.students import FoldedLift, LiftStudent
 from vitcompress.stages.models.weights import load_own, save_weights
+from vitcompress.stages.rewrites.fuse import fused
 from vitcompress.stages.rewrites.lift import fold
 
 
@@ -41,7 +42,7 @@ def run(config: FoldConfig, inputs: Inputs, context: Context) -> FoldRecord:
     size, channels = inputs.student.preprocess.size, inputs.student.preprocess.channels
     kept = load_own(build_model(spec), inputs.distill.weights, root).eval()
     weights, models = {spec.graph: inputs.distill.weights}, {spec.graph: spec}
-    costs = {spec.graph: cost_of(kept, size, channels)}
+    costs = {spec.graph: cost_of(fused(kept), size, channels)}
     if not isinstance(kept, LiftStudent):
         return FoldRecord(
             graphs=weights,
@@ -62,7 +63,7 @@ def run(config: FoldConfig, inputs: Inputs, context: Context) -> FoldRecord:
     return FoldRecord(
         graphs={**weights, "lift-folded": save_weights(folded.state_dict(), path, root)},
         models={**models, "lift-folded": folded_spec},
-        costs={**costs, "lift-folded": cost_of(folded, size, channels)},
+        costs={**costs, "lift-folded": cost_of(fused(folded), size, channels)},
         max_logit_difference=difference,
         tolerance=config.tolerance,
         images=len(images),
@@ -76,7 +77,7 @@ def folded_from_lift(lift: LiftStudent) -> tuple[FoldedLift, int]:
         lift.projector.weight, lift.norm.weight, lift.norm.bias, lift.head.weight, lift.head.bias
     )
     rank = len(root_RS)
-    folded = FoldedLift(deepcopy(lift.base), rank, len(bias_K), eps=lift.norm.eps)
+    folded = FoldedLift(deepcopy(lift.base), rank, len(bias_K), eps=lift.norm.eps).to(lift.head.weight.dtype)
     with torch.no_grad():
         folded.root.weight.copy_(root_RS)
         folded.head.weight.copy_(head_KS)

@@ -36,11 +36,13 @@ def build_model(spec: ModelSpec) -> nn.Module:
         raise UsageError(f"a {spec.graph} student needs the teacher's width (lift_width), and none was given.")
     if spec.graph == "widelast":
         return widen_last(model, spec, spec.lift_width)
+    size = input_size(spec.args, model)
+    images = torch.zeros(1, int(spec.args.get("in_chans", 3)), size, size, device="meta")
     if spec.graph == "lift-kept":
-        return LiftStudent(model, spec.arch, spec.lift_width, spec.num_classes)
+        return LiftStudent(model, spec.arch, spec.lift_width, spec.num_classes, images)
     if spec.fold_rank is None:
         raise UsageError("a folded lift needs its rank (fold_rank), and none was given.")
-    return FoldedLift(TokenBase(model, spec.arch), spec.fold_rank, spec.num_classes)
+    return FoldedLift(TokenBase(model, spec.arch, images), spec.fold_rank, spec.num_classes)
 
 
 def logits_and_taps(model: nn.Module, x: Tensor, indices: tuple[int, ...]) -> tuple[Tensor, list[Tensor]]:
@@ -126,7 +128,8 @@ def pretrained_model(arch: str, spec: ModelSpec) -> nn.Module:
     """Load timm's pretrained network ``arch`` (with or without a tag), with a new classifier for other classes.
 
     At an ``img_size`` other than the published one timm resamples the positions itself; where it does not (CaiT), they
-    are resampled here. An OSError or RuntimeError is raised if the weights cannot be had from here.
+    are resampled here. An OSError or RuntimeError is raised if the weights cannot be had from here, a UsageError if
+    they cannot be brought to the size (LeViT, Hiera, PiT and others have tables that timm does not resample).
     """
     hub = logging.getLogger("huggingface_hub")
     level = hub.level
@@ -139,7 +142,15 @@ def pretrained_model(arch: str, spec: ModelSpec) -> nn.Module:
         native = {name: value for name, value in spec.args.items() if name != "img_size"}
         published = timm.create_model(arch, pretrained=True, num_classes=spec.num_classes, **native)
         model = timm.create_model(arch, num_classes=spec.num_classes, **spec.args)
-        model.load_state_dict(adapt(published.state_dict(), model)[0], strict=True)
+        state, own = adapt(published.state_dict(), model)[0], model.state_dict()
+        unlike = [name for name, value in own.items() if name in state and state[name].shape != value.shape]
+        if unlike:
+            raise UsageError(
+                f"timm's weights of {arch} are for {input_size(native, published)} px, and {unlike[0]} cannot be "
+                f"brought to {input_size(spec.args, model)} px; leave out the size (--image-size, img_size), or choose "
+                "another network."
+            ) from error
+        model.load_state_dict(state, strict=True)
     finally:
         hub.setLevel(level)
     return model

@@ -19,6 +19,8 @@ from vitcompress.stages.models.families.registry import family_of
 
 REFUSALS = (TypeError, ValueError, ArithmeticError, AssertionError, RuntimeError)
 """What timm raises for arguments, or an image, that a network does not take."""
+SIZE_OVERLAY = "pretrained_cfg_overlay"
+"""Argument of ``timm.create_model`` that holds the input size of networks without ``img_size`` (``at_size``)."""
 _DRAWING = {"uniform_", "normal_", "trunc_normal_", "kaiming_uniform_", "erfinv_"}
 _FILLING = _DRAWING | {"constant_", "fill_", "zero_", "mul_", "add_", "clamp_"}
 """Methods of a tensor, and functions of torch.nn.init, that change values and nothing else."""
@@ -29,8 +31,9 @@ def shape_of(model: nn.Module, name: str) -> Shape:
     shape = family_of(model).shape(model)
     if shape is None:
         raise UsageError(
-            f"model '{name}' has no transformer blocks or stages to tap; "
-            "use a ViT, DeiT, CaiT, BEiT, EVA or Swin model of timm (see `compress models`)."
+            f"model '{name}' has no layers to tap: neither equal blocks nor timm's forward_intermediates and "
+            "feature_info; use another model of timm (see `compress models`), or a family of your own "
+            "(docs/extend.md)."
         )
     return shape
 
@@ -48,10 +51,10 @@ def check_strategy(
     ``wide_width`` is the width to reach: the teacher's for ``widelast``, the student's own new one for ``uniform``
     (None: not decided yet).
     """
-    if strategy != "plain" and shape.heads is None:
+    if strategy in ("widelast", "uniform") and shape.heads is None:
         raise UsageError(
-            f"strategy '{strategy}' needs a student of equal blocks (ViT, DeiT, CaiT, BEiT, EVA), and {arch} has "
-            "stages of different width; use --strategy plain."
+            f"strategy '{strategy}' needs a student of equal blocks with attention (ViT, DeiT, CaiT, BEiT, EVA), and "
+            f"{arch} has none; use --strategy lift or --strategy plain."
         )
     if strategy == "widelast" and wide_width is not None:
         wide_shapes(arch, shape, wide_width, wide_blocks, wide_heads)
@@ -133,6 +136,22 @@ def meta_model(arch: str, args: dict[str, Any], num_classes: int = 1000) -> nn.M
     return model
 
 
+def at_size(arch: str, args: dict[str, Any], size: int) -> dict[str, Any]:
+    """Return the arguments of a network whose input is ``size`` pixels a side; a UsageError if timm refuses others.
+
+    Most CNNs take no ``img_size``, for they run at any size: theirs is the ``input_size`` of timm's description of the
+    network (``pretrained_cfg``), which every function of timm's reads.
+    """
+    try:
+        meta_model(arch, {**args, "img_size": size})
+    except UsageError as error:
+        if not (isinstance(error.__cause__, TypeError) and "'img_size'" in str(error.__cause__)):
+            raise
+        own = {name: value for name, value in args.items() if name != "img_size"}
+        return {**own, SIZE_OVERLAY: {**own.get(SIZE_OVERLAY, {}), "input_size": [3, size, size]}}
+    return {**args, "img_size": size}
+
+
 def send_empty_image(arch: str, args: dict[str, Any], size: int) -> None:
     """Send an image of no content, ``size`` pixels wide, through the network without its weights.
 
@@ -171,7 +190,8 @@ def reduced_args(arch: str) -> dict[str, Any]:
     The code path stays timm's own; only numbers shrink. A sixth of CaiT-S24 is 4 blocks of width 64, a sixth of
     DeiT-Tiny 2 blocks of width 32, so that the ratio of widths, which the strategies are about, is the real one.
     LayerScale starts at 0.1, what CaiT prescribes for 18 blocks or fewer (Touvron et al. 2021, section 4).
-    A UsageError is raised if the family cannot be built so.
+    A network that cannot be built so (a CNN, most hybrids) stays as wide and deep as it is, at 32 pixels.
+    A UsageError is raised if it takes no such image.
     """
     return dict(_reduced_args(arch))
 
@@ -181,9 +201,11 @@ def _reduced_args(arch: str) -> dict[str, Any]:
     """Return them once an image of no content went through; the shape that comes of it is asked for next."""
     full, refusal = meta_model(arch, {}), None
     shape_of(full, arch)
-    args = family_of(full).reduced_args(full)
-    if args is not None:
+    for smaller in (family_of(full).reduced_args(full), {}):
         try:
+            if smaller is None:
+                continue
+            args = smaller or at_size(arch, {}, REDUCED_SIZE)
             shape_by_name(arch, args)
             send_empty_image(arch, args, REDUCED_SIZE)
             return args

@@ -7,6 +7,7 @@ Sources: [EM] From Low-Rank Features to Encoding Mismatch, arXiv 2511.15572.
 from __future__ import annotations
 
 import re
+from copy import deepcopy
 from typing import Any
 
 import timm
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from vitcompress.core.errors import UsageError
 from vitcompress.core.records import ModelSpec
 from vitcompress.stages.models.families.registry import family_of
-from vitcompress.stages.models.geometry import check_strategy, meta_model, shape_of, wide_shapes
+from vitcompress.stages.models.geometry import REFUSALS, check_strategy, meta_model, shape_of, wide_shapes
 
 LAYER_NORM_EPS = 1e-6
 """As in timm's ViTs."""
@@ -133,29 +134,97 @@ def taps_alone(network: nn.Module, images: Tensor, layers: tuple[int, ...]) -> l
 
 
 class TokenBase(nn.Module):
-    """A timm ViT cut (``Family.cut_to_tokens``) to a lift's input: patch tokens of its last block, before any norm."""
+    """A timm network cut to a lift's input, before any norm or layer that stands between it and the classifier.
 
-    def __init__(self, model: nn.Module, arch: str) -> None:
+    Of equal blocks that is the last block's patch tokens; of other networks the last map before pooling, as timm's
+    ``forward_features`` gives it, or the last tap where that is no map. ``images`` ``[B, C, S, S]`` are such as the
+    network takes, on the meta device; they are needed for networks whose family is not known.
+    """
+
+    def __init__(self, model: nn.Module, arch: str, images: Tensor | None = None) -> None:
         super().__init__()
-        shape = shape_of(model, arch)
+        shape, family = shape_of(model, arch), family_of(model)
         check_strategy("lift", arch, shape, None)
-        family_of(model).cut_to_tokens(model)
+        family.cut_to_tokens(model)
         self.vit = model
         self.width = shape.width
         self.depth = shape.depth
+        self.pooled = False
+        """Whether its input is the last map before pooling, and not a tap."""
+        if images is not None and not (shape.isotropic and family.networks):
+            self._cut(arch, not shape.isotropic and hasattr(model, "forward_features"), images)
+
+    def _cut(self, arch: str, pools: bool, images: Tensor) -> None:
+        """Find on a copy without weights what the lift reads, and remove the rest, so that all has a gradient."""
+        copy = deepcopy(self.vit).to("meta").eval().requires_grad_(True)
+
+        def read(pools: bool) -> Tensor:
+            found = family_of(copy).map_and_taps(copy, images, ())[0] if pools else None
+            self.pooled = found is not None
+            return taps_alone(copy, images, (self.depth - 1,))[0] if found is None else found
+
+        try:
+            seen = read(pools)
+            reached = _leaves(seen)
+            unread = {name for name, parameter in copy.named_parameters() if id(parameter) not in reached}
+            _remove(copy, unread)
+            read(self.pooled)  # CrossViT computes one branch with the other, though nothing reads what comes of it
+        except (*REFUSALS, AttributeError) as error:
+            raise UsageError(
+                f"strategy 'lift' reads the last map of a network alone, and {arch} cannot be cut to that "
+                f"({' '.join(str(error).split())[:120]}); use --strategy plain."
+            ) from error
+        self.width = int(seen.shape[1])
+        _remove(self.vit, unread)
 
     def forward(self, x: Tensor, indices: tuple[int, ...] | None = None) -> list[Tensor]:
-        """Return taps ``[B, Ds, H, W]`` of ``indices`` (default: the last block alone), in ascending order."""
-        indices = (self.depth - 1,) if indices is None else indices
-        return taps_alone(self.vit, x, indices)
+        """Return taps ``[B, D, H, W]`` of ``indices`` (default: the last alone), ascending; the last is its input."""
+        last = self.depth - 1
+        indices = (last,) if indices is None else indices
+        if not self.pooled or last not in indices:
+            return taps_alone(self.vit, x, indices)
+        found, taps = family_of(self.vit).map_and_taps(self.vit, x, indices[:-1])
+        return taps if found is None else [*taps, found]
+
+
+def _remove(network: nn.Module, unread: set[str]) -> None:
+    """Remove, in place, the parameters of these names, with the modules that have no others."""
+    removed: list[str] = []
+    for name, module in list(network.named_modules()):
+        own = [f"{name}.{inner}" for inner, _ in module.named_parameters()]
+        listed = isinstance(module, (nn.ModuleList, nn.ModuleDict))  # goes on being walked through
+        if own and unread.issuperset(own) and not listed and not any(name.startswith(one) for one in removed):
+            network.set_submodule(name, nn.Identity())
+            removed.append(f"{name}.")
+    for name in unread & {name for name, _ in network.named_parameters()}:  # such as a class token
+        parent, _, own_name = name.rpartition(".")
+        network.get_submodule(parent).register_parameter(own_name, None)
+
+
+def _leaves(output: Tensor) -> set[int]:
+    """Return the ids of the parameters that ``output`` was computed from."""
+    seen: set[Any] = set()
+    left, found = [output.grad_fn], set()
+    while left:
+        node: Any = left.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            found.add(id(getattr(node, "variable", None)))
+            left += [before for before, _ in node.next_functions]
+    return found
 
 
 class LiftStudent(nn.Module):
-    """[EM] lift: last patch tokens -> P (Linear Ds->Dt, no bias, then LayerNorm) = f; logits = head(mean of f)."""
+    """[EM] lift: last patch tokens -> P (Linear Ds->Dt, no bias, then LayerNorm) = f; logits = head(mean of f).
 
-    def __init__(self, model: nn.Module, arch: str, lift_width: int, num_classes: int) -> None:
+    The same of a CNN's last map before pooling (this project's own), whose positions are its tokens.
+    """
+
+    def __init__(
+        self, model: nn.Module, arch: str, lift_width: int, num_classes: int, images: Tensor | None = None
+    ) -> None:
         super().__init__()
-        self.base = TokenBase(model, arch)
+        self.base = TokenBase(model, arch, images)
         self.projector = nn.Linear(self.base.width, lift_width, bias=False)
         self.norm = nn.LayerNorm(lift_width, eps=LAYER_NORM_EPS)
         self.head = nn.Linear(lift_width, num_classes)

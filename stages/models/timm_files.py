@@ -17,7 +17,7 @@ from vitcompress.core.files import write_atomic
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.records import ModelSpec
 from vitcompress.stages.models.families.registry import family_of
-from vitcompress.stages.models.geometry import meta_model
+from vitcompress.stages.models.geometry import SIZE_OVERLAY, meta_model
 from vitcompress.stages.models.weights import save_weights
 
 ENTRY = "compress_student"
@@ -37,6 +37,7 @@ def save_timm(
     unknown. A UsageError is raised if timm refuses the architecture's arguments.
     """
     own = spec.graph == "plain"
+    args = {name: value for name, value in spec.args.items() if name != SIZE_OVERLAY}  # the size is written below
     base = meta_model(spec.arch, spec.args, spec.num_classes)
     known: Any = getattr(base, "pretrained_cfg", None) or {}
     lifted = spec.graph in ("lift-kept", "lift-folded")
@@ -45,7 +46,7 @@ def save_timm(
         "architecture": spec.arch if own else ENTRY,
         "num_classes": spec.num_classes,
         **({"label_names": list(labels)} if labels else {}),
-        "model_args": spec.args if own else {"spec": spec.model_dump(mode="json")},
+        "model_args": args if own else {"spec": spec.model_dump(mode="json")},
         "pretrained_cfg": {
             "input_size": [preprocess.channels, preprocess.size, preprocess.size],
             "fixed_input_size": bool(known.get("fixed_input_size", False)) if own else False,

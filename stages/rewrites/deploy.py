@@ -14,6 +14,7 @@ from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.stages.models.families.registry import family_of
 from vitcompress.stages.models.students import network_inside
 from vitcompress.stages.rewrites.exact import absorb_keys_and_values, add_bias_to_positions, narrow_last_block
+from vitcompress.stages.rewrites.fuse import FUSED, fuse
 from vitcompress.stages.rewrites.lower import NotTakenApart, network_from_module
 from vitcompress.stages.rewrites.patches import PixelInput, fold_normalisation
 
@@ -67,11 +68,12 @@ def deployed(module: nn.Module, preprocess: PreprocessSpec, input: Input, *, rew
 
 def _rewritten(module: nn.Module, preprocess: PreprocessSpec, input: Input) -> tuple[nn.Module, list[str]]:
     """Return the network after every rewrite that is exact for its class, and what was done; NotTakenApart: none is."""
+    words = [FUSED] if fuse(module) else []
     inside = network_inside(module)
     family = family_of(inside)
     done = family.rewrite(inside) if family.has_exact_class(inside) and not family.parts else ()
-    if done:
-        return module, list(done)
+    if words or done:
+        return module, [*words, *done]
     network, applied = network_from_module(module), []
     if any(name.endswith(("gamma", "gamma_1", "gamma_2")) for name, _ in module.named_parameters()):
         applied.append("LayerScale in the projections")

@@ -16,6 +16,7 @@ from accelerate import skip_first_batches
 from accelerate.utils import set_seed
 from safetensors import SafetensorError
 from timm.scheduler import create_scheduler_v2
+from timm.utils import distribute_bn
 from torch import Tensor
 
 from vitcompress.core.context import Context
@@ -37,6 +38,8 @@ from vitcompress.stages.training.processes import from_main, mean_of_all, report
 from vitcompress.stages.training.readings import Readings
 from vitcompress.stages.training.terms import Terms
 
+_RUNNING = ("running_mean", "running_var")
+"""Buffers of batch norms, which a batch that is not finite would spoil for good, though its step is not taken."""
 _READ_SECONDS = 2.0
 """Between two readings of what steps gave, at most, or one step where that takes longer."""
 
@@ -93,6 +96,7 @@ class Training(TrainingState):
         for callback in self.callbacks:
             if callback.saved is not None:
                 self.accelerator.register_for_checkpointing(callback.saved)
+        self.running = [buffer for name, buffer in job.model.named_buffers() if name.endswith(_RUNNING)]
         self.progress = Progress()
         self.offered = len(job.train.dataset)  # type: ignore[arg-type]  # all of ours have a length
         self.readings = Readings(job.name, self.accelerator, context.say)
@@ -154,6 +158,9 @@ class Training(TrainingState):
         networks = [self.job.network(self.accelerator.unwrap_model(self.model))]
         if self.average is not None:
             networks.append(self.job.network(self.average.module))
+        if self.accelerator.num_processes > 1:  # batch norms: each process has statistics of its own images
+            for network in networks:
+                distribute_bn(network, self.accelerator.num_processes, reduce=False)  # the main one's, which are saved
         logits, labels = predict_each(networks, self.val, self.accelerator)
         raw, *averaged = (self.job.score(own, labels) for own in logits)
         return raw, averaged[0] if averaged else None
@@ -221,6 +228,7 @@ class Training(TrainingState):
         if self.job.mix is not None:
             with seeded(self.context.seed, progress.epoch, progress.batches, self.accelerator.process_index):
                 images, labels = self.job.mix(images, labels)
+        before = [buffer.clone() for buffer in self.running]
         images = self.accelerator.laid_out(images)  # after mixing, which also makes floats of 8-bit pixels
         with self.accelerator.accumulate(self.model):
             self.scheduler.step_update(progress.steps)
@@ -233,6 +241,8 @@ class Training(TrainingState):
             self.readings.keep_terms(tuple(terms), values, progress)
             # 1, or NaN where a term is not finite: then so is the gradient, in all processes, and none takes the step.
             self.accelerator.backward(stacked.sum(), gradient=1 + (values * 0).sum())
+            for buffer, kept in zip(self.running, before, strict=True):
+                buffer.copy_(torch.where(values.isfinite().all(), buffer, kept))
             if self.accelerator.sync_gradients:
                 asynchronous, limit = self.accelerator.asynchronous, self.config.clip_grad
                 norm = take_step(self.optimizer, self.model.parameters(), limit, asynchronous=asynchronous)

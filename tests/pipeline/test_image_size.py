@@ -11,7 +11,7 @@ from deciding import before_data
 from vitcompress.core.errors import UsageError
 from vitcompress.pipeline.config import RunConfig, merge, validate
 from vitcompress.pipeline.config.facts import Earlier
-from vitcompress.pipeline.config.networks import size_notes, sized
+from vitcompress.pipeline.config.networks import resolve_network, size_notes, sized
 from vitcompress.stages.models.build import cost_of, input_size
 from vitcompress.stages.models.geometry import meta_model, reduced_args
 
@@ -60,7 +60,7 @@ def test_a_size_for_both_unless_one_has_its_own(
 
 
 NEAREST = "does not divide; the nearest that fit:"
-FOCAL = {"teacher": {"model": "focalnet_tiny_srf", "args": "auto"}, "student": {"strategy": "plain"}}
+CNN = {"model": "mobilenetv4_conv_small", "args": "auto"}
 
 
 @pytest.mark.parametrize(
@@ -76,12 +76,38 @@ FOCAL = {"teacher": {"model": "focalnet_tiny_srf", "args": "auto"}, "student": {
             {"image_size": 100, "student": {"args": {"img_size": 64}}},
             f"the patch of vit_small_patch14_dinov2, 14 px, {NEAREST} 98 px and 112 px.",
         ),
-        ({"image_size": 112, **FOCAL}, "timm's focalnet_tiny_srf takes no img_size"),
+        (
+            {"image_size": 100, "student": CNN},
+            f"the stride of mobilenetv4_conv_small, 32 px, {NEAREST} 96 px (the teacher at 98) and 128 px (the teacher "
+            "at 126).",
+        ),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(changes: dict[str, Any], words: str) -> None:
     with pytest.raises(UsageError, match=re.escape(words)):
         before_data(validate(merge(REAL, changes)))
+
+
+@pytest.mark.parametrize(
+    ("size", "changes", "expected"),
+    [
+        (64, {"student": CNN}, (64, 70)),  # the nearest multiple of 14
+        (112, {"teacher": CNN}, (112, 128)),  # strides of 32: 112 is half way
+        (64, {"student": CNN, "teacher": CNN}, (64, 64)),
+    ],
+)
+def test_a_cnn_takes_any_size_that_its_stride_divides(
+    size: int | None, changes: dict[str, Any], expected: tuple[int, int]
+) -> None:
+    resolved = before_data(asked(image_size=size, **changes))
+    assert sizes(resolved) == expected
+    assert sizes(before_data(resolved)) == expected  # what is resolved is a config too
+
+
+def test_a_size_of_its_own_is_given_to_a_cnn_as_to_others() -> None:
+    args = resolve_network("mobilenetv4_conv_small", {"img_size": 96}, "full").args
+    assert input_size(args, meta_model("mobilenetv4_conv_small", args)) == 96
+    assert sized(64, args, args, "mobilenetv4_conv_small") is args
 
 
 def test_one_that_the_network_cannot_run_at_is_refused_with_its_reason() -> None:

@@ -13,7 +13,6 @@ class Cait(Family):
     """Class-attention in image transformers (Touvron et al. 2021), whose taps are patch tokens alone."""
 
     networks = ("timm.models.cait.Cait",)
-    listed = ("cait",)
     parts = True
     class_attention = True
 

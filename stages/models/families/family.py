@@ -49,8 +49,6 @@ class Family:
 
     networks: tuple[str, ...] = ()
     """Whom it is for: full names of classes, whose subclasses are meant too, or names of modules."""
-    listed: tuple[str, ...] = ()
-    """Modules, by timm's short name, whose networks `compress models` lists."""
     parts = False
     """Whether ``stages.rewrites.lower`` takes the classes of ``networks`` apart before export."""
     width_argument = "embed_dim"
@@ -63,16 +61,16 @@ class Family:
         return f"{type(network).__module__}.{type(network).__qualname__}" in self.networks
 
     def shape(self, network: nn.Module) -> Shape | None:
-        """Return the network's shape; None if it has neither equal blocks nor stages that can be tapped."""
+        """Return the network's shape; None if it has neither equal blocks nor timm's interface of taps."""
         blocks, width = getattr(network, "blocks", None), getattr(network, "embed_dim", None)
         attention: Any = getattr(blocks[0], "attn", None) if isinstance(blocks, _SEQUENCES) and len(blocks) else None
         # Hiera's blocks have attention too, and widths of their own.
         if blocks is not None and isinstance(width, int) and hasattr(attention, "num_heads"):
             rotary = getattr(network, "rope", None) is not None
             return Shape(width, len(blocks), int(attention.num_heads), rotary)
-        stages = getattr(network, "layers", None)
-        if isinstance(stages, _SEQUENCES) and hasattr(network, "forward_intermediates"):
-            return Shape(int(network.num_features), len(stages), None)  # type: ignore[arg-type]
+        taps: Any = getattr(network, "feature_info", None)
+        if taps and hasattr(network, "forward_intermediates"):
+            return Shape(int(taps[-1]["num_chs"]), len(taps), None)
         return None
 
     def blocks(self, network: nn.Module) -> Any:
@@ -85,6 +83,11 @@ class Family:
         if patch is None:
             return None
         return math.lcm(*patch) if isinstance(patch, (tuple, list)) else int(patch)
+
+    def stride(self, network: nn.Module) -> int | None:
+        """Return how many pixels, along a side, a position of the last tap stands for; None where timm does not say."""
+        taps: Any = getattr(network, "feature_info", None)
+        return int(taps[-1]["reduction"]) if taps else None
 
     def grid(self, network: nn.Module) -> tuple[int, int] | None:
         """Return rows and columns of patches; None where they are not fixed."""
@@ -109,11 +112,38 @@ class Family:
         final, taps = tappable.forward_intermediates(images, indices=list(layers), norm=False, output_fmt="NCHW")
         return tappable.forward_head(final), taps
 
-    def tapped(self, network: nn.Module, layer: int) -> nn.Module:
-        """Return the block, or stage, that the tap of ``layer`` comes out of."""
+    def map_and_taps(
+        self, network: nn.Module, images: Tensor, layers: tuple[int, ...]
+    ) -> tuple[Tensor | None, list[Tensor]]:
+        """Return the last map before pooling ``[B, C, H, W]``, and the taps of ascending ``layers``.
+
+        The map is what timm's ``forward_features`` gives; None where that is no map, but tokens or several maps.
+        """
         known: Any = network
-        found: nn.Module = network.get_submodule(known.feature_info[layer]["module"])
-        return found
+        taps: list[Tensor] = []
+        if layers:
+            final, taps = known.forward_intermediates(images, indices=list(layers), norm=False, output_fmt="NCHW")
+        else:
+            final = known.forward_features(images)
+        if not isinstance(final, Tensor) or final.ndim != 4:
+            return None, taps
+        return final.permute(0, 3, 1, 2) if getattr(known, "output_fmt", "NCHW") == "NHWC" else final, taps
+
+    def tapped(self, network: nn.Module, layer: int) -> nn.Module:
+        """Return the block, or stage, that the tap of ``layer`` comes out of.
+
+        Where timm names a module without parameters (ResNet's first tap is an activation), it is the last one before it
+        that has some; where timm names none that is there (HRNet, Twins), the first of all.
+        """
+        known: Any = network
+        name = str(known.feature_info[layer]["module"])
+        modules: dict[str, nn.Module] = dict(network.named_modules())
+        if name in modules and next(modules[name].parameters(), None) is not None:
+            return modules[name]
+        owners = [own for own, module in modules.items() if next(module.parameters(recurse=False), None) is not None]
+        order = list(modules)
+        before = [own for own in owners if name in modules and order.index(own) < order.index(name)]
+        return modules[before[-1] if before else owners[0]]
 
     # ---- The end of the network
 
@@ -139,9 +169,13 @@ class Family:
     def cut_to_tokens(self, network: nn.Module) -> None:
         """Remove, in place, what a lift does not read: everything after the tap of the last block.
 
-        Every parameter that remains gets a gradient, so that DDP needs no ``find_unused_parameters``.
+        Every parameter that remains gets a gradient, so that DDP needs no ``find_unused_parameters``. Of a network
+        without equal blocks nothing is removed here: what its lift does not read is found by ``TokenBase``.
         """
         known: Any = network
+        shape = self.shape(network)
+        if shape is None or not shape.isotropic:
+            return
         for name in _END:
             if hasattr(known, name):
                 setattr(known, name, nn.Identity())
@@ -247,8 +281,9 @@ class Family:
 
 def _reduced_stages(network: Any) -> dict[str, Any] | None:
     """Return half the depth and a sixth of the width of a head, with windows that fit the reduced size."""
-    stages = list(network.layers)
-    if not all(hasattr(stage.blocks[0], "attn") for stage in stages if hasattr(stage, "blocks")):
+    layers = getattr(network, "layers", None)
+    stages: list[Any] = list(layers) if isinstance(layers, _SEQUENCES) else []
+    if not stages or not all(hasattr(stage, "blocks") and hasattr(stage.blocks[0], "attn") for stage in stages):
         return None
     heads = tuple(int(stage.blocks[0].attn.num_heads) for stage in stages)
     head_size = int(network.embed_dim) // heads[0]

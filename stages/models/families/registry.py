@@ -44,12 +44,6 @@ def family_of(network: nn.Module) -> Family:
     return _BY_TYPE[kind]
 
 
-def listed_modules() -> tuple[str, ...]:
-    """Return the modules, by timm's short name, whose networks are listed; raises as ``load_installed`` does."""
-    load_installed()
-    return tuple(sorted({module for family in _BY_NAME.values() for module in family.listed}))
-
-
 def _search(kind: type) -> Family:
     for base in kind.__mro__:
         for name in (f"{base.__module__}.{base.__qualname__}", base.__module__):

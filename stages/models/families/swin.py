@@ -14,7 +14,6 @@ class Swin(Family):
     """Hierarchical transformers with windows, whose classifier reads the mean of the last stage."""
 
     networks = ("timm.models.swin_transformer.SwinTransformer",)
-    listed = ("swin_transformer",)
 
     @torch.no_grad()
     def rewrite(self, network: Any) -> tuple[str, ...]:

@@ -14,5 +14,4 @@ class Vit(Family):
         "timm.models.beit.Beit",
         "timm.models.eva.Eva",
     )
-    listed = ("beit", "deit", "eva", "vision_transformer")
     parts = True

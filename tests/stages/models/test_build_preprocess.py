@@ -81,3 +81,16 @@ def test_published_positions_that_timm_leaves_alone_are_resampled(monkeypatch: p
     with pytest.raises(RuntimeError, match="no weights exist"):
         pretrained_model("cait_xxs24_224", spec)
     assert len(asked) == 1
+
+
+def test_tables_that_timm_does_not_resample_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = timm.create_model
+
+    def create(arch: str, *, pretrained: bool = False, **keywords: Any) -> torch.nn.Module:
+        if pretrained and "img_size" in keywords:
+            raise RuntimeError("size mismatch for stages.0.blocks.0.attn.attention_biases")
+        return real(arch, **keywords)
+
+    monkeypatch.setattr(timm, "create_model", create)
+    with pytest.raises(UsageError, match=r"pit_xs_224 are for 224 px, and pos_embed cannot be brought to 128 px"):
+        pretrained_model("pit_xs_224", ModelSpec(arch="pit_xs_224", args={"img_size": 128}, num_classes=5))

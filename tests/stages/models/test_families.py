@@ -56,7 +56,6 @@ class Pretend(nn.Module):
 
 class PretendFamily(Family):
     networks = (f"{Pretend.__module__}.Pretend",)
-    listed = (Pretend.__module__,)
     factor = 1.0
 
     def shape(self, network: Any) -> Shape:

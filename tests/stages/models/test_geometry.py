@@ -12,6 +12,7 @@ from vitcompress.stages.models.geometry import (
     meta_model,
     reduced_args,
     shape_by_name,
+    shape_of,
     wide_shapes,
 )
 
@@ -42,9 +43,9 @@ def test_the_reduced_geometry_keeps_proportions_and_runs(arch: str, published: S
     assert model(torch.zeros(1, 3, 32, 32)).shape == (1, 10)
 
 
-def test_a_network_without_blocks_is_refused() -> None:
-    with pytest.raises(UsageError, match="has no transformer blocks or stages to tap"):
-        shape_by_name("resnet18", {})
+def test_a_network_without_taps_is_refused() -> None:
+    with pytest.raises(UsageError, match="'a linear map' has no layers to tap"):
+        shape_of(torch.nn.Linear(3, 3), "a linear map")
 
 
 def test_arguments_that_timm_refuses_are_shown() -> None:
@@ -55,11 +56,13 @@ def test_arguments_that_timm_refuses_are_shown() -> None:
     assert all(parameter.is_meta for parameter in meta_model("vit_large_patch16_224", {}).parameters())
 
 
-def test_hierarchical_students_are_plain_only() -> None:
+def test_students_of_stages_are_not_widened() -> None:
     shape = Shape(768, 4, None)
-    check_strategy("plain", "swin", shape, 384)
-    with pytest.raises(UsageError, match=r"strategy 'uniform' needs a student of equal blocks.*--strategy plain"):
-        check_strategy("uniform", "swin", shape, 384)
+    for strategy in ("plain", "lift"):
+        check_strategy(strategy, "swin", shape, 384)  # type: ignore[arg-type]
+    for strategy in ("uniform", "widelast"):
+        with pytest.raises(UsageError, match=rf"'{strategy}' needs a student of equal blocks.*--strategy lift"):
+            check_strategy(strategy, "swin", shape, 1024)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -182,7 +182,7 @@ def test_positions_inside_blocks_are_not_decayed() -> None:
         ({"graph": "widelast", "lift_width": 50}, "head size .* 8, but the teacher's width 50 is no multiple"),
         ({"args": {"nonsense": 1}}, "cannot be built with"),
         (
-            {"arch": "swin_tiny_patch4_window7_224", "args": {}, "graph": "lift-kept", "lift_width": 48},
+            {"arch": "swin_tiny_patch4_window7_224", "args": {}, "graph": "widelast", "lift_width": 1024},
             "needs a student of equal blocks",
         ),
     ],

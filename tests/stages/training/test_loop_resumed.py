@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import signal
@@ -9,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from safetensors import SafetensorError
 from small_run import LIGHT_AUGMENT, SPEC, seeded_model, student_spec
 from tiny_training import (
@@ -18,6 +20,7 @@ from tiny_training import (
     cross_entropy,
     make_job,
 )
+from torch import Tensor, nn
 
 from vitcompress.core.context import Context
 from vitcompress.core.errors import ResultError, RunInterrupted, UsageError
@@ -45,6 +48,43 @@ def test_interrupted_and_resumed_equals_uninterrupted_bit_by_bit(context: Contex
     resumed = train(make_job(context, resumed_loss), config(), 3, context)
     assert resumed_loss.calls == 18 - at  # what was done is not done again
     assert_bitwise_equal(resumed, whole)
+
+
+class Normed(nn.Module):
+    """A small CNN with batch norms; in its second batch, if ``spoilt``, it computes what is not finite."""
+
+    def __init__(self, *, spoilt: bool = False) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 2))
+        self.end = nn.Sequential(nn.BatchNorm2d(8), nn.Flatten(), nn.Linear(8, 3))
+        self.spoilt, self.batches = spoilt, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.batches += self.training
+        found: Tensor = self.features(x * (math.inf if self.spoilt and self.training and self.batches == 2 else 1.0))
+        out: Tensor = self.end(found)
+        return out
+
+
+def test_the_statistics_of_batch_norms_resume_and_are_averaged_bit_by_bit(context: Context, tmp_path: Path) -> None:
+    def job(loss: Any, **changes: Any) -> Job:
+        torch.manual_seed(0)
+        return make_job(context, loss, **{"model": Normed(), **changes})
+
+    whole = train(job(cross_entropy, folder=tmp_path / "whole"), config(), 3, context)
+    with pytest.raises(RunInterrupted):
+        train(job(Interrupting(9)), config(), 3, context)
+    assert_bitwise_equal(train(job(cross_entropy), config(), 3, context), whole)
+    raw, averaged = (state["features.1.running_mean"] for state in (whole.raw, whole.ema or {}))
+    assert float(raw.abs().max()) > 0
+    assert not torch.equal(raw, averaged)
+
+
+def test_a_batch_that_is_not_finite_leaves_the_statistics_of_batch_norms(context: Context) -> None:
+    torch.manual_seed(0)
+    found = train(make_job(context, model=Normed(spoilt=True)), config(), 1, context)
+    assert all(bool(value.isfinite().all()) for value in found.raw.values())
+    assert all(bool(value.isfinite().all()) for value in (found.ema or {}).values())
 
 
 def test_the_pace_of_a_resumed_training_is_that_of_the_steps_since(context: Context) -> None:
