@@ -55,7 +55,7 @@ class Cost(Record):
 class DataRecord(Record):
     """What the images are."""
 
-    volatile: ClassVar[frozenset[str]] = frozenset({"checked", "duplicates", "contradictory"})
+    volatile: ClassVar[frozenset[str]] = frozenset({"checked", "duplicates", "contradictory", "read"})
 
     config: dict[str, Any]
     """The DataConfig, as JSON values, so that every later stage opens the same images."""
@@ -65,6 +65,8 @@ class DataRecord(Record):
     val_images: int
     split: str
     """How held-out images were chosen, in words."""
+    read: str = ""
+    """What was read of a manifest or a datasets folder, in words: rows, columns, the order of the classes."""
     task: Task = "classification"
     unlabelled: int = 0
     """Training images without a class (``stages.images.splits.UNLABELLED``), which teach the teacher's answer alone."""

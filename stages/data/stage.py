@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 from vitcompress.core.context import Context
@@ -16,6 +17,7 @@ from vitcompress.stages.data.duplicates import Duplicates, find_duplicates, pair
 from vitcompress.stages.images.config import DataConfig
 from vitcompress.stages.images.sources import EMBEDDED, Images, ListedSplit, data_digest, open_images, source_of
 from vitcompress.stages.images.sources.pack import Pack
+from vitcompress.stages.images.splits import UNLABELLED
 
 _FULL_CHECK_LIMIT = 50_000
 
@@ -31,6 +33,8 @@ def run(config: DataConfig, inputs: Inputs, context: Context) -> DataRecord:
     A DataError is raised if no image is usable, or images do not decode or stand in both splits, by their paths.
     """
     images = open_images(config)
+    if images.read:
+        context.say(f"read: {images.read}")
     checked, bad = _check(config, images, context)
     left_out, dropped = frozenset(bad), frozenset[str]()
     if left_out:
@@ -46,9 +50,10 @@ def run(config: DataConfig, inputs: Inputs, context: Context) -> DataRecord:
     if images.skipped:
         suffixes = ", ".join(sorted(suffix or "without suffix" for suffix in images.skipped))
         context.say(f"note: {sum(images.skipped.values()):,} files skipped, which are no images by suffix: {suffixes}")
-    absent = set(range(len(images.classes))) - set(images.val.labels) if isinstance(images.val, ListedSplit) else ()
-    if absent:
-        context.say(f"note: {len(absent)} of {len(images.classes)} classes have no held-out image")
+    for split, kind in ((images.train, "training"), (images.val, "held-out")):
+        here = chain(*split.class_sets) if isinstance(split, ListedSplit) else range(len(images.classes))
+        if absent := set(range(len(images.classes))).difference(here):
+            context.say(f"note: {len(absent)} of {len(images.classes)} classes have no {kind} image")
     return DataRecord(
         config=config.identity(),  # how the images were checked changes nothing for later stages
         source=config.source,
@@ -56,6 +61,8 @@ def run(config: DataConfig, inputs: Inputs, context: Context) -> DataRecord:
         train_images=len(images.train),
         val_images=len(images.val),
         split=images.split,
+        read=images.read,
+        unlabelled=images.train.labels.count(UNLABELLED) if isinstance(images.train, ListedSplit) else 0,
         task=config.task,
         digest=data_digest(config),
         checked=checked,
