@@ -52,17 +52,15 @@ class ColumnsConfig(Record):
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     image: str | None = None
-    """Path of the image, or the image itself. Usual: path, file, file_name, filename, file_path, image, image_path,
-    img."""
+    """Path of the image, or the image itself."""
     label: str | Annotated[tuple[str, ...], Field(min_length=2)] | None = None
-    """Class, or several; a list of columns: each is a class and holds 0 or 1. Usual: label, labels, class, target,
-    category, fine_label."""
+    """Class or classes of the image; a list of columns: each is a class, and holds 0 or 1."""
     split: str | Literal[False] | None = None
-    """Split of the image. Usual: split, set, fold. false: no column."""
+    """Split of the image; false: no column."""
     group: str | Literal[False] | None = None
-    """What stays in one split, such as a patient or a product. Usual: group. false: no column."""
+    """What stays in one split, such as a patient or a product; false: no column."""
     weight: str | Literal[False] | None = None
-    """How often the image is drawn in training, relative to others; 0 or more. Usual: weight. false: no column."""
+    """How often training draws the image, relative to others, 0 or more; false: no column."""
 
 
 class DataConfig(Record):

@@ -22,18 +22,8 @@ from vitcompress.core.files import sha256_of, write_atomic, writing
 from vitcompress.core.images import READING
 from vitcompress.core.machine import usable_cores
 from vitcompress.stages.images.held_out import files_root
-from vitcompress.stages.images.sources.pack import (
-    ENTRY,
-    FORMAT,
-    HELD_OUT,
-    INDEX,
-    MANIFEST,
-    MORE,
-    NAMES,
-    PIXELS,
-    Manifest,
-)
-from vitcompress.stages.images.splits import Images, StreamSplit, evenly_spread, printable
+from vitcompress.stages.images.sources.pack import ENTRY, FORMAT, HELD_OUT, INDEX, MANIFEST, NAMES, PIXELS, Manifest
+from vitcompress.stages.images.splits import PER_IMAGE, Images, StreamSplit, evenly_spread, printable
 
 _LOOKED_AT = 64
 """Images of each split, from whose sizes the room for all of them is estimated."""
@@ -130,7 +120,7 @@ def _write_pixels(split: Any, folder: Path, size: int | None, advance: Callable[
         file.flush()
         os.fsync(file.fileno())
     index = np.array(entries, ENTRY)
-    more = {name: values for name in MORE if (values := getattr(split, name, None)) is not None}
+    more = {name: values for name in PER_IMAGE if (values := getattr(split, name, None)) is not None}
     if more:
         index = append_fields(index, [*more], [*more.values()], usemask=False)
     np.save(folder / INDEX, index)

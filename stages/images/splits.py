@@ -22,6 +22,8 @@ from vitcompress.stages.images.config import DataConfig
 from vitcompress.stages.images.grouping import held_groups
 
 _SHOWN = 8
+PER_IMAGE = ("groups", "weights")
+"""What a ``ListedSplit`` may have beside its items, of each image."""
 UNLABELLED = -1
 """In place of the class number of an image that has no class."""
 
@@ -96,8 +98,8 @@ class ListedSplit:
 
     def taken(self, positions: NDArray[np.integer[Any]]) -> ListedSplit:
         """Return the split of the images at ``positions [M]``, in that order."""
-        groups, weights = (None if each is None else each[positions] for each in (self.groups, self.weights))
-        return replace(self, items=[self.items[at] for at in positions.tolist()], groups=groups, weights=weights)
+        more = {name: given[positions] for name in PER_IMAGE if (given := getattr(self, name)) is not None}
+        return replace(self, items=[self.items[at] for at in positions.tolist()], **more)
 
     def without(self, names: Set[str]) -> ListedSplit:
         """Return the split without the files of these names (``File.name``)."""

@@ -34,9 +34,9 @@ class DatasetsFolder(Source):
 
     def images(self, config: DataConfig) -> Images:
         """Return the images of the rows; raises as ``Table`` does, or where the folder cannot be read."""
-        load = "load_from_disk" if _is_saved(config.source) else "load_dataset"
-        table = partial(Table, config, f"datasets folder '{config.source}'", root=Path(config.source).absolute())
-        return stored_table(table, lambda library: getattr(library, load)(config.source)).images()
+        load, what = "load_from_disk" if _is_saved(config.source) else "load_dataset", f"folder '{config.source}'"
+        stored = stored_table(what, lambda library: getattr(library, load)(config.source))
+        return Table(config, what, root=Path(config.source).absolute(), **stored).images()
 
     def state(self, config: DataConfig) -> list[Any]:
         """Return the digest of all files' names, sizes and times."""
@@ -47,12 +47,12 @@ def _is_saved(folder: str) -> bool:
     return any((Path(folder) / name).is_file() for name in ("dataset_dict.json", "state.json"))
 
 
-def stored_table(table: Callable[..., Table], load: Callable[[Any], Any]) -> Table:
-    """Return the table that ``load`` reads with the library: all splits, with a column ``split`` if they have names.
+def stored_table(what: str, load: Callable[[Any], Any]) -> dict[str, Any]:
+    """Return columns, rows, pictures and names (``Table``) of all splits; of splits with names, a column ``split`` too.
 
-    A DataError is raised if the library is not installed or cannot read it. No hub is asked for files of this machine.
+    ``load`` reads them with the library, which asks no hub for files of this machine. A DataError is raised where it is
+    not installed, or cannot read them.
     """
-    what = table.args[1]  # type: ignore[attr-defined]
     try:
         import datasets
 
@@ -67,17 +67,17 @@ def stored_table(table: Callable[..., Table], load: Callable[[Any], Any]) -> Tab
     pictures: dict[str, Any] = {}
     names: dict[str, list[str]] = {}
     for name, kind in whole.features.items():
-        column = whole.select_columns([name])
+        column, own = whole.select_columns([name]), getattr(kind, "feature", kind)  # of a list of classes: the class
+        if isinstance(own, datasets.ClassLabel):
+            names[name] = own.names
         if isinstance(kind, datasets.Image):
-            kind, column = {}, column.cast_column(name, datasets.Image(decode=False))
-        if isinstance(kind, dict) or kind.dtype in ("binary", "large_binary"):
-            read = partial(_bytes, column, name)
-            pictures[name] = (partial(_opened, read), read)
-        names |= {name: kind.names} if isinstance(kind := getattr(kind, "feature", kind), datasets.ClassLabel) else {}
+            column = column.cast_column(name, datasets.Image(decode=False))
+        if "binary" in str(whole.features.arrow_schema.field(name).type):  # bytes, or bytes beside a path
+            pictures[name] = (partial(_opened, column, name), partial(_bytes, column, name))
     splits = {name: len(part) for name, part in parts.items() if name}
     cells = whole.select_columns([name for name in whole.features if name not in pictures])
-    columns = dict.fromkeys([*whole.features, "split"] if splits else whole.features)
-    return table([*columns], _rows(cells, names, splits), pictures=pictures, names=names)
+    columns = [*dict.fromkeys([*whole.features, "split"] if splits else whole.features)]
+    return {"columns": columns, "rows": _rows(cells, names, splits), "pictures": pictures, "names": names}
 
 
 def _rows(cells: Any, names: Mapping[str, list[str]], splits: Mapping[str, int]) -> Iterator[tuple[int, Any]]:
@@ -104,9 +104,9 @@ def _bytes(column: Any, name: str, row: int) -> bytes:
     return bytes(found["bytes"] if found["bytes"] is not None else Path(found.get("path") or "").read_bytes())
 
 
-def _opened(read: Callable[[int], bytes], row: int) -> Image.Image:
+def _opened(column: Any, name: str, row: int) -> Image.Image:
     """Return the RGB image of a row; a DataError is raised if it cannot be read."""
     try:
-        return as_rgb(read(row), f"the image of row {row + 1}")
+        return as_rgb(_bytes(column, name, row), f"the image of row {row + 1}")
     except OSError as error:
         raise DataError(f"the image of row {row + 1} cannot be read ({error}); correct or remove the row.") from error

@@ -40,7 +40,7 @@ class Manifest(Source):
         try:
             with path.open(encoding="utf-8-sig", newline="") as file:
                 if kind == ".parquet":
-                    return stored_table(table, lambda library: library.Dataset.from_parquet(str(path))).images()
+                    return table(**stored_table(what, lambda library: library.Dataset.from_parquet(str(path)))).images()
                 if kind == ".jsonl":
                     columns = {name: None for _, row in islice(_objects(file), 100) for name in row or ()}
                     file.seek(0)

@@ -28,15 +28,13 @@ from vitcompress.core.record import Record
 from vitcompress.stages.images.config import DataConfig
 from vitcompress.stages.images.sources.folder import open_inside, read_inside
 from vitcompress.stages.images.sources.source import Source
-from vitcompress.stages.images.splits import Images, ListedSplit
+from vitcompress.stages.images.splits import PER_IMAGE, Images, ListedSplit
 from vitcompress.stages.images.tree import tree_digest
 
 MANIFEST, INDEX, PIXELS, NAMES, HELD_OUT = "pack.json", "index.npy", "pixels.bin", "names.txt", "val"
 FORMAT = 1
 ENTRY = np.dtype([("at", "<i8"), ("height", "<i4"), ("width", "<i4"), ("label", "<i4"), ("crc32", "<u4")])
-"""Of one training image: first byte in the file of pixels, size, class, CRC-32 of its bytes."""
-MORE = ("groups", "weights")
-"""Further fields, where the images have them (``ListedSplit``)."""
+"""Of one training image: first byte in the file of pixels, size, class, CRC-32 of its bytes; more: ``PER_IMAGE``."""
 
 
 class Manifest(Record):
@@ -76,7 +74,9 @@ class Pack(Source):
         found = _manifest(root)
         train = _Pixels(root, _index(root, found))
         items = list(enumerate(train.index["label"].tolist()))
-        more = {name: train.index[name] for name in MORE if name in (train.index.dtype.names or ())}
+        more: dict[str, Any] = {
+            name: train.index[name] for name in PER_IMAGE if name in (train.index.dtype.names or ())
+        }
         held_root = root / HELD_OUT
         held = [(path, label) for path, label, _ in found.held_out]
         return Images(

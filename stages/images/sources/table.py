@@ -84,10 +84,12 @@ class Table:
             groups=np.array(group) if self._one("group") else None,
             weights=np.array([row[4] for row in rows]) if self._one("weight") else None,
         )
-        train, val, how = self._parts([row[2] for row in rows], split)
+        if split.weights is not None and not split.weights.any():
+            raise DataError(f"every weight in {self.what} is 0, so that nothing is drawn; give some above 0.")
+        train, val, how = self._parts([row[2] for row in rows], split, fixed)
         columns = ", ".join(f"{kind} from {_quoted(names)}" for kind, names in self._found.items())
-        words = f"{len(rows):,} rows of {self.what}: {columns}; classes in order: {_quoted(fixed)}"
-        return self._usable(Images(tuple(fixed), train, val, how, several, read=words))
+        words = f"{len(rows):,} rows of {self.what}: {columns}; classes in order: {_quoted(fixed)}{how and '; '}{how}"
+        return Images(tuple(fixed), train, val, how, several, read=words)
 
     @cached_property
     def _found(self) -> dict[str, tuple[str, ...]]:
@@ -195,7 +197,9 @@ class Table:
                 raise ValueError("the label is none of the names of the classes, and no place among them", name)
         return label
 
-    def _parts(self, splits: Sequence[str], split: ListedSplit) -> tuple[ListedSplit, ListedSplit | None, str]:
+    def _parts(
+        self, splits: Sequence[str], split: ListedSplit, classes: Sequence[str]
+    ) -> tuple[ListedSplit, ListedSplit | None, str]:
         """Return training images, held-out images (None: no column says which), and how they were chosen, in words."""
         column, counts, given = self._one("split"), Counter(splits), [name.lower() for name in self.config.splits]
         if not column:
@@ -213,25 +217,22 @@ class Table:
         judged = [at for at in every if split.items[at][1] != UNLABELLED or not self._labels]
         unused = [f"{count:,} rows with '{name}'" for name, count in counts.items() if name not in (train, held)]
         unused += [f"{len(every) - len(judged):,} with '{held}' that have no label"] * (len(judged) < len(every))
-        how = f"the rows with '{held}' in column '{column}'; not used: {', '.join(unused) or 'none'}"
-        taken = split.taken(np.flatnonzero([name == train for name in splits]))
-        return taken, split.taken(np.array(judged)) if judged else None, how
-
-    def _usable(self, images: Images) -> Images:
-        """Return the images; an error is raised if held-out ones have classes or groups that they may not have."""
-        train, val = images.train, images.val
-        if train.weights is not None and not train.weights.any():
-            raise DataError(f"every weight in {self.what} is 0, so that nothing is drawn; give some above 0.")
-        strange = {*chain(*val.class_sets)} - {UNLABELLED, *chain(*train.class_sets)} if val else ()
+        how = f"the rows with '{held or 'no split'}' in column '{column}'; not used: {', '.join(unused) or 'none'}"
+        train_at = np.flatnonzero([name == train for name in splits])
+        taken = split.taken(train_at)
+        if not judged:
+            return taken, None, how
+        val = split.taken(np.array(judged))
+        strange = {*chain(*val.class_sets)} - {UNLABELLED, *chain(*taken.class_sets)}
         if strange:
-            names = _quoted([images.classes[label] for label in sorted(strange)])
+            names = _quoted([classes[label] for label in sorted(strange)])
             raise DataError(f"classes of held-out rows of {self.what} that no training row has: {names}; add some.")
-        if val and val.groups is not None and len(shared := np.intersect1d(train.groups, val.groups)):
+        if split.groups is not None and (shared := {*split.groups[judged]} & {*split.groups[train_at]}):
             raise DataError(
                 f"{len(shared):,} groups of {self.what} are in training and held out; correct the split, or ignore one "
                 "of the columns by data.columns.split=false or data.columns.group=false."
             )
-        return images
+        return taken, val, how
 
 
 def _text(cell: Any) -> str:
