@@ -56,7 +56,7 @@ class Cost(Record):
 class DataRecord(Record):
     """What the images are."""
 
-    volatile: ClassVar[frozenset[str]] = frozenset({"checked", "duplicates", "contradictory"})
+    volatile: ClassVar[frozenset[str]] = frozenset({"checked", "duplicates", "contradictory", "read"})
     later: ClassVar[frozenset[str]] = frozenset({"mean", "std"})
 
     config: dict[str, Any]
@@ -67,6 +67,8 @@ class DataRecord(Record):
     val_images: int
     split: str
     """How held-out images were chosen, in words."""
+    read: str = ""
+    """What was read of a manifest or a datasets folder, in words: rows, columns, the order of the classes."""
     task: Task = "classification"
     unlabelled: int = 0
     """Training images without a class (``stages.images.splits.UNLABELLED``), which teach the teacher's answer alone."""

@@ -54,7 +54,7 @@ config_options = _adding(
     click.option(
         "--data",
         metavar="SOURCE",
-        help="Folder of class folders, or hfds/NAME, wds/NAME, torch/NAME.  [default: digits, embedded]",
+        help="Folder of class folders, manifest (.csv, ...), or hfds/NAME, wds/NAME, torch/NAME.  [default: digits]",
     ),
     click.option("--task", metavar="NAME", help="classification, multilabel or embedding.  [default: classification]"),
     click.option(

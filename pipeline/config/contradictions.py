@@ -16,6 +16,7 @@ def contradictions(config: RunConfig) -> Iterator[str]:
     yield from _control(config)
     yield from _splits(config.data)
     yield from _channels(config)
+    yield from _columns(config.data)
     for section, network in (("teacher", config.teacher), ("student", config.student)):
         if network.init != "auto" and (network.init == "file") != (network.weights is not None):
             yield (
@@ -53,7 +54,7 @@ def _control(config: RunConfig) -> Iterator[str]:
 
 
 def _splits(data: DataConfig) -> Iterator[str]:
-    """Only prefixed datasets have splits with names, and only shards are copied."""
+    """Only prefixed datasets and tables have splits with names, and only shards are copied."""
     if data.cache is not None and data.source.partition("/")[0].lower() != "wds":
         yield (
             f"data.cache is '{data.cache}', and data.source '{data.source}' has no shards to copy; it is for wds/NAME "
@@ -67,7 +68,7 @@ def _splits(data: DataConfig) -> Iterator[str]:
             yield (
                 f"data.{name} is '{value}', and data.source '{data.source}' has no named splits: a folder's are its "
                 "train/ and val/ (or validation/), and digits are split by the pipeline. Leave it out; it is for "
-                "hfds/, torch/, wds/ and tfds/."
+                "hfds/, torch/, wds/ and tfds/, and for the split column of a table."
             )
 
 
@@ -89,6 +90,16 @@ def _channels(config: RunConfig) -> Iterator[str]:
         for name, value in (("auto_augment", None), ("color_jitter", 0), ("normalize_on", "cpu")):
             if (wish := getattr(asked.augment, name, "auto")) not in ("auto", value):
                 yield f"{section}.augment.{name} is {wish!r}, for 8-bit grey and RGB alone, not {what}; leave it out."
+
+
+def _columns(data: DataConfig) -> Iterator[str]:
+    """Only tables have columns, and only images of several classes each have them in several, or separated."""
+    for name, value in data.columns:
+        if value is not None and not source_of(data.source).reads_columns:
+            yield f"data.columns.{name} is {value!r}, and data.source '{data.source}' has no columns; leave it out."
+    if data.task != "multilabel" and (data.label_separator or isinstance(data.columns.label, tuple)):
+        name = "label_separator" if data.label_separator else "columns.label"
+        yield f"data.{name} is for images of several classes each; give --task multilabel, or another data.{name}."
 
 
 def _student(config: StudentConfig) -> Iterator[str]:

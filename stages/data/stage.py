@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -18,7 +19,7 @@ from vitcompress.stages.data.duplicates import Duplicates, find_duplicates, pair
 from vitcompress.stages.images.config import DataConfig
 from vitcompress.stages.images.sources import EMBEDDED, Images, ListedSplit, data_digest, open_images, source_of
 from vitcompress.stages.images.sources.pack import Pack
-from vitcompress.stages.images.splits import evenly_spread
+from vitcompress.stages.images.splits import UNLABELLED, evenly_spread
 
 _FULL_CHECK_LIMIT = 50_000
 _MEASURED = 256
@@ -36,6 +37,8 @@ def run(config: DataConfig, inputs: Inputs, context: Context) -> DataRecord:
     A DataError is raised if no image is usable, or images do not decode or stand in both splits, by their paths.
     """
     images = open_images(config)
+    if images.read:
+        context.say(f"read: {images.read}")
     checked, bad = _check(config, images, context)
     left_out, dropped = frozenset(bad), frozenset[str]()
     if left_out:
@@ -51,9 +54,10 @@ def run(config: DataConfig, inputs: Inputs, context: Context) -> DataRecord:
     if images.skipped:
         suffixes = ", ".join(sorted(suffix or "without suffix" for suffix in images.skipped))
         context.say(f"note: {sum(images.skipped.values()):,} files skipped, which are no images by suffix: {suffixes}")
-    absent = set(range(len(images.classes))) - set(images.val.labels) if isinstance(images.val, ListedSplit) else ()
-    if absent:
-        context.say(f"note: {len(absent)} of {len(images.classes)} classes have no held-out image")
+    for split, kind in ((images.train, "training"), (images.val, "held-out")):
+        here = chain(*split.class_sets) if isinstance(split, ListedSplit) else range(len(images.classes))
+        if absent := set(range(len(images.classes))).difference(here):
+            context.say(f"note: {len(absent)} of {len(images.classes)} classes have no {kind} image")
     if not config.pixel.plain:
         what = f"images of {config.pixel.words} are cropped, flipped and erased"
         context.say(f"note: {what}; auto_augment and colour jitter are for 8-bit grey and RGB alone")
@@ -65,6 +69,8 @@ def run(config: DataConfig, inputs: Inputs, context: Context) -> DataRecord:
         train_images=len(images.train),
         val_images=len(images.val),
         split=images.split,
+        read=images.read,
+        unlabelled=images.train.labels.count(UNLABELLED) if isinstance(images.train, ListedSplit) else 0,
         task=config.task,
         digest=data_digest(config),
         checked=checked,

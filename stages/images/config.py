@@ -48,6 +48,23 @@ class AugmentConfig(Record):
     network's device normalises them, to the same bits; the noise of random erasing is then rounded to pixels."""
 
 
+class ColumnsConfig(Record):
+    """Names of the columns of a manifest or of a datasets folder; null: found by the usual names (docs/manifest.md)."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    image: str | None = None
+    """Path of the image, or the image itself."""
+    label: str | Annotated[tuple[str, ...], Field(min_length=2)] | None = None
+    """Class or classes of the image; a list of columns: each is a class, and holds 0 or 1."""
+    split: str | Literal[False] | None = None
+    """Split of the image; false: no column."""
+    group: str | Literal[False] | None = None
+    """What stays in one split, such as a patient or a product; false: no column."""
+    weight: str | Literal[False] | None = None
+    """How often training draws the image, relative to others, 0 or more; false: no column."""
+
+
 class DataConfig(Record):
     """Which images, and how they are split and read."""
 
@@ -58,7 +75,8 @@ class DataConfig(Record):
 
     source: str = Field("digits", min_length=1)
     """`digits` (embedded), a folder of class folders (with or without train/ and val/), a name with timm's prefix
-    (`hfds/NAME`, `torch/NAME`, `wds/NAME`, `tfds/NAME`), or what a source of another package takes."""
+    (`hfds/NAME`, `torch/NAME`, `wds/NAME`, `tfds/NAME`), a manifest (.csv, .tsv, .jsonl, .parquet), a folder that
+    Hugging Face datasets wrote, or what a source of another package takes."""
     task: Task = "classification"
     """What the networks give: one class an image, `multilabel` any number of them, `embedding` a vector that images are
     compared by. Also given as `task` at the top, or by --task."""
@@ -68,22 +86,32 @@ class DataConfig(Record):
     unlabelled: str | None = None
     """Folder of further images, of no class, in whatever folders, that the student learns from the teacher alone."""
     root: str | None = None
-    """Folder that a prefixed dataset is read from; not used for digits and folders."""
+    """Folder that a prefixed dataset is read from, or that a manifest's paths are inside (null: the manifest's own);
+    not used for digits and folders."""
+    columns: ColumnsConfig = ColumnsConfig()
+    label_separator: str | None = Field(None, min_length=1)
+    """What is between the classes in a manifest's label, where an image has several; null: `|` or `;`."""
     train_split: str | None = None
-    """Name of the training split of a prefixed dataset; null: `train`. A folder's splits are its train/ and val/."""
+    """Name of the training split of a prefixed dataset, or in a split column; null: `train`. A folder's splits are its
+    train/ and val/."""
     val_split: str | None = None
-    """Name of the held-out split of a prefixed dataset; null: `validation`."""
+    """Name of the held-out split, likewise; null: `validation`. A split column's may also be val or, without one of
+    these, test."""
     train_samples: int | None = Field(None, gt=0)
     """Images in the training split of a streamed dataset (wds, tfds) that does not say so itself."""
     val_samples: int | None = Field(None, gt=0)
     """Images in its held-out split."""
     labels: str | None = None
-    """Text file with one class name a line, for a prefixed dataset that carries no names."""
+    """Text file with one class name a line, for a prefixed dataset that carries no names, or to fix the classes of a
+    manifest and their order; labels that are none of the names are then refused, or count the lines from 0."""
     cache: str | None = None
     """Folder on this machine that WebDataset shards behind a URL are copied to, once; they are then read at any place,
     as shards of this machine are. null: they are streamed, and fetched again for every pass."""
     val_fraction: float = Field(0.2, gt=0, lt=1)
     """Share held out of each class when the source has no held-out split of its own."""
+    sampling: Literal["uniform", "balanced"] = "uniform"
+    """How often training draws an image. balanced: every class equally often, so an image by 1/images of its class
+    (the mean over its classes, where it has several), times its weight where a column gives one."""
     split_seed: int = 0
     """Seed of that split; apart from `seed`, so that runs with different seeds are judged on the same images."""
     check: Literal["auto", "full", "header", "skip"] = "auto"

@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from timm.data import Mixup, create_transform
 from timm.data.random_erasing import RandomErasing
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, get_worker_info
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler, Subset, get_worker_info
 from torchvision.transforms import Compose, v2
 
 from vitcompress.core.preprocess import PreprocessSpec
@@ -58,6 +59,8 @@ class ViewSampler(Sampler[ViewKey]):
     views: int = 0
     """Fixed views an image, used in turn over the epochs; 0 for new ones in every epoch."""
     epoch: int = 0
+    weights: NDArray[np.float64] | None = None
+    """``[images]``: how often each is drawn relative to others; None: each once."""
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the pass."""
@@ -67,11 +70,28 @@ class ViewSampler(Sampler[ViewKey]):
         return self.images
 
     def __iter__(self) -> Iterator[ViewKey]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.images)
+        generator = np.random.default_rng((self.seed, self.epoch))
+        order = generator.permutation(self.images)
+        step, weighted = self.repeats, self.weights is not None
+        if self.weights is not None:
+            # Systematic sampling (Madow 1949): images x weight / sum of weights times, rounded up or down.
+            upto, step = np.cumsum(self.weights[order]), self.images
+            points = (generator.random() + np.arange(self.images)) * (upto[-1] / self.images)
+            drawn = np.searchsorted(upto, np.minimum(points, np.nextafter(upto[-1], 0)), side="right")
+            order = generator.permutation(order[drawn])
         for position in range(self.images):
             index, copy = divmod(position, self.repeats)
-            view = self.epoch * self.repeats + copy
+            view = self.epoch * step + (position if weighted else copy)  # an image may be drawn again
             yield ViewKey(int(order[index]), view % self.views if self.views else view)
+
+
+def _weights_of(views: Any) -> NDArray[np.float64] | None:
+    """Return ``ListedSplit.weights`` of what views, answers that are kept or a ``Subset`` are made of; None: none."""
+    if isinstance(views, ListedSplit):
+        return views.weights
+    inner = getattr(views, "split", getattr(views, "dataset", None))
+    weights = None if inner is None else _weights_of(inner)
+    return weights[views.indices] if weights is not None and isinstance(views, Subset) else weights
 
 
 def train_transform(augment: AugmentConfig, spec: PreprocessSpec) -> Callable[[Any], Tensor]:
@@ -223,7 +243,7 @@ def train_loader(
     return DataLoader(
         views,
         batch_size=batch_size,
-        sampler=None if stream else ViewSampler(len(views), seed, repeats, fixed_views),
+        sampler=None if stream else ViewSampler(len(views), seed, repeats, fixed_views, weights=_weights_of(views)),
         drop_last=True,
         num_workers=_readers(views, workers),
         worker_init_fn=worker_init(),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib.recfunctions import append_fields
 from numpy.typing import NDArray
 from PIL import Image
 from rich.filesize import decimal
@@ -22,7 +23,7 @@ from vitcompress.core.images import READING
 from vitcompress.core.machine import usable_cores
 from vitcompress.stages.images.held_out import files_root
 from vitcompress.stages.images.sources.pack import ENTRY, FORMAT, HELD_OUT, INDEX, MANIFEST, NAMES, PIXELS, Manifest
-from vitcompress.stages.images.splits import Images, StreamSplit, evenly_spread, printable
+from vitcompress.stages.images.splits import PER_IMAGE, Images, StreamSplit, evenly_spread, printable
 
 _LOOKED_AT = 64
 """Images of each split, from whose sizes the room for all of them is estimated."""
@@ -57,8 +58,10 @@ def write_pack(
 
     Raises:
         DataError: an image cannot be read.
-        UsageError: the folder is not empty, cannot be written, or does not fit on its disk.
+        UsageError: the folder is not empty, cannot be written, or does not fit on its disk; images of several classes.
     """
+    if images.multilabel:
+        raise UsageError(f"images of '{source}' have several classes each, which a pack cannot keep; train on them.")
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise UsageError(f"output '{output}' is there already; give another folder, or remove it.")
     draft = output.with_name(f".{output.name}.draft")
@@ -117,6 +120,9 @@ def _write_pixels(split: Any, folder: Path, size: int | None, advance: Callable[
         file.flush()
         os.fsync(file.fileno())
     index = np.array(entries, ENTRY)
+    more = {name: values for name in PER_IMAGE if (values := getattr(split, name, None)) is not None}
+    if more:
+        index = append_fields(index, [*more], [*more.values()], usemask=False)
     np.save(folder / INDEX, index)
     names = (
         (printable(f"{split.prefix}{key}") for key, _ in split.items)

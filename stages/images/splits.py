@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,11 @@ from PIL import Image
 from vitcompress.core.errors import DataError
 from vitcompress.core.images import as_rgb
 from vitcompress.stages.images.config import DataConfig
+from vitcompress.stages.images.grouping import held_groups
 
 _SHOWN = 8
+PER_IMAGE = ("groups", "weights")
+"""What a ``ListedSplit`` may have beside its items, of each image."""
 UNLABELLED = -1
 """In place of the class number of an image that has no class."""
 
@@ -54,6 +58,10 @@ class ListedSplit:
     classes: int = 0
     """Where an image has any number of classes: how many there are in all. Its label is then handed out as float32
     ``[classes]``, 1 for each of its own and else 0."""
+    groups: NDArray[np.int64] | None = None
+    """``[N]``: images of one number are in one split; None: each may be in any."""
+    weights: NDArray[np.float64] | None = None
+    """``[N]``: how often training draws an image, relative to others; None: each once a pass."""
 
     def __len__(self) -> int:
         return len(self.items)
@@ -83,12 +91,22 @@ class ListedSplit:
         """Return the label of each image, as in ``items``."""
         return [label for _, label in self.items]
 
+    @property
+    def class_sets(self) -> list[tuple[int, ...]]:
+        """Return the class numbers of each image; ``(UNLABELLED,)`` where it has no class."""
+        return [(label or (UNLABELLED,)) if isinstance(label, tuple) else (label,) for _, label in self.items]
+
+    def taken(self, positions: NDArray[np.integer[Any]]) -> ListedSplit:
+        """Return the split of the images at ``positions [M]``, in that order."""
+        more = {name: given[positions] for name in PER_IMAGE if (given := getattr(self, name)) is not None}
+        return replace(self, items=[self.items[at] for at in positions.tolist()], **more)
+
     def without(self, names: Set[str]) -> ListedSplit:
         """Return the split without the files of these names (``File.name``)."""
         if not names:
             return self
-        kept = [(key, label) for key, label in self.items if printable(f"{self.prefix}{key}") not in names]
-        return replace(self, items=kept)
+        kept = [at for at, (key, _) in enumerate(self.items) if printable(f"{self.prefix}{key}") not in names]
+        return self.taken(np.array(kept, np.int64))
 
 
 @dataclass(frozen=True)
@@ -164,6 +182,8 @@ class Images:
     """Whether an image has any number of classes; its splits then have ``classes``."""
     skipped: Mapping[str, int] = field(default_factory=dict)
     """Files that are not recognised as images: how many, by suffix."""
+    read: str = ""
+    """What was read of a table, in words."""
 
     @property
     def are_files(self) -> bool:
@@ -196,43 +216,81 @@ def split_images(found: Images, config: DataConfig, left_out: Set[str], dropped:
     hold one out.
     """
     if not isinstance(found.train, ListedSplit):
+        if config.sampling == "balanced":
+            raise DataError(
+                f"data.sampling is balanced, and '{config.source}' does not list its classes; leave it out."
+            )
         return found
     train = found.train.without(left_out)
-    if left_out:
-        _require_each_class(found.classes, train)
+    _require_each_class(found.classes, found.train, train)
     if found.val is None:
         train, val, how = _hold_out(train, found.classes, config)
         found = replace(found, val=val, split=how)
     elif isinstance(found.val, ListedSplit):
         found = replace(found, val=found.val.without(left_out))
-    if dropped:
-        train = train.without(dropped)
-        _require_each_class(found.classes, train)
+    listed, train = train, train.without(dropped)
+    _require_each_class(found.classes, listed, train)
+    if config.sampling == "balanced":
+        train = replace(train, weights=_balanced(train))
     return replace(found, train=train)
 
 
 def _hold_out(split: ListedSplit, classes: Sequence[str], config: DataConfig) -> tuple[ListedSplit, ListedSplit, str]:
-    """Split by class, with the fixed split seed; return training split, held-out split and how, in words."""
-    counts = Counter(split.labels)
-    alone = next((classes[label] for label, count in counts.items() if count < 2), None)
-    if alone is not None:
-        raise DataError(f"class '{alone}' has one image, too few to hold one out; add images or a val/ folder.")
-    images, held = len(split), max(len(counts), round(config.val_fraction * len(split)))
+    """Split by class, with the fixed split seed; return training split, held-out split and how, in words.
+
+    Groups stay together. Images without a class are trained on where others have one.
+    """
+    labels, sets, words = split.labels, split.class_sets, f"split seed {config.split_seed}"
+    some = np.array([at for at, label in enumerate(labels) if label != UNLABELLED] or range(len(labels)), np.int64)
+    if split.groups is not None or split.classes:
+        groups, unit = (split.groups, "group") if split.groups is not None else (np.arange(len(split)), "image")
+        val = some[held_groups([sets[at] for at in some], groups[some], config.val_fraction, config.split_seed)]
+        train = np.flatnonzero(~np.isin(groups, groups[val]))  # images without a class of these groups are in neither
+        ours, theirs = ({label for at in part for label in sets[at]} for part in (train, val))
+        if short := [f"'{classes[label]}'" for label in sorted(ours ^ theirs) if label >= 0]:
+            raise DataError(
+                f"class {_named(short)} has too few {unit}s to hold one out and to train on another; add images, or "
+                "say which are held out (a split column, a val/ folder)."
+            )
+        how = f"{len(val)} of {len(some)} images held out, {unit} by {unit}, near {config.val_fraction:g} of each class"
+        return split.taken(train), split.taken(val), f"{how}, {words}"
+    by_class = [labels[at] for at in some]
+    counts = Counter(by_class)
+    alone = [f"'{classes[label]}'" for label, count in counts.items() if count < 2]
+    if alone:
+        which = f"class {alone[0]} has" if len(alone) == 1 else f"each of the classes {_named(alone)} has"
+        raise DataError(f"{which} one image, too few to hold one out; add images or a val/ folder.")
+    images, held = len(some), max(len(counts), round(config.val_fraction * len(some)))
     if images - held < len(counts):
         raise DataError(f"{images} images of {len(counts)} classes are too few to hold out {held}; add images.")
     from sklearn.model_selection import train_test_split  # a second to import
 
-    train, val = train_test_split(split.items, test_size=held, random_state=config.split_seed, stratify=split.labels)
-    how = f"{held} of {images} images held out, stratified by class, split seed {config.split_seed}"
-    return replace(split, items=train), replace(split, items=val), how
+    train, val = train_test_split(some, test_size=held, random_state=config.split_seed, stratify=by_class)
+    train = np.concatenate([train, np.setdiff1d(np.arange(len(split)), some)])
+    return split.taken(train), split.taken(val), f"{held} of {images} images held out, stratified by class, {words}"
 
 
-def _require_each_class(classes: Sequence[str], train: ListedSplit) -> None:
-    left = set(train.labels)
-    gone = [f"'{name}'" for label, name in enumerate(classes) if label not in left]
+def _balanced(split: ListedSplit) -> NDArray[np.float64]:
+    """Return weights ``[N]`` that draw every class equally often; images without one keep their share among all."""
+    sets = split.class_sets
+    counts = Counter(chain.from_iterable(sets))
+    each = {label: 1 / count for label, count in counts.items()}
+    if UNLABELLED in counts and not split.classes:
+        each[UNLABELLED] = max(1, len(counts) - 1) / max(1, len(sets) - counts[UNLABELLED])
+    found = np.array([sum(each[label] for label in labels) / len(labels) for labels in sets])
+    return found if split.weights is None else found * split.weights
+
+
+def _require_each_class(classes: Sequence[str], before: ListedSplit, train: ListedSplit) -> None:
+    """Raise a DataError where classes that had training images ``before`` have none left."""
+    gone = set() if train is before else {*chain(*before.class_sets)} - {UNLABELLED, *chain(*train.class_sets)}
     if gone:
-        shown = ", ".join(gone[:_SHOWN]) + (", ..." if len(gone) > _SHOWN else "")
+        names = [f"'{classes[label]}'" for label in sorted(gone)]
         raise DataError(
-            f"no training image is left of class {shown} in '{train.root}': all of them are left out "
+            f"no training image is left of class {_named(names)} in '{train.root}': all of them are left out "
             "(data.on_bad_image, data.on_duplicates); repair or add images, or remove the class."
         )
+
+
+def _named(names: Sequence[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")

@@ -145,7 +145,8 @@ def _parts(probe: Probe | None, given: Surroundings) -> Images | None:
     images, config = given.images, given.config
     if isinstance(images.train, StreamSplit):
         return None
-    tuning = probe.tuning if probe else hold_out(labels_of(images.train), config.tune_fraction, given.seed)
+    train, fraction = images.train, config.tune_fraction
+    tuning = probe.tuning if probe else hold_out(labels_of(train), fraction, given.seed, getattr(train, "groups", None))
     if not len(tuning):
         return None
     rest = np.setdiff1d(np.arange(len(images.train)), tuning)

@@ -54,7 +54,8 @@ def probe_of(
     features, labels = answers(PooledFeatures(model), split, preprocess, config, context)
     accelerator, probe = make_accelerator(context.device), None
     if accelerator.is_main_process:
-        tuning, classes, device = hold_out(labels, config.tune_fraction, seed), len(images.classes), accelerator.device
+        groups, classes, device = getattr(images.train, "groups", None), len(images.classes), accelerator.device
+        tuning = hold_out(labels, config.tune_fraction, seed, None if groups is None else groups[positions])
         inputs, targets = torch.from_numpy(features), torch.from_numpy(labels)
         penalty, start = chosen_head(inputs, targets, tuning, classes, device)
         final = start

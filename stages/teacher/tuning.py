@@ -7,18 +7,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from vitcompress.stages.images.grouping import held_groups
+
 FEWEST = 5
 """Images of a class from which one can be spared. With fewer an image than that, nothing is held out at all."""
 
 
-def hold_out(labels: NDArray[np.int64], fraction: float, seed: int) -> NDArray[np.int64]:
+def hold_out(
+    labels: NDArray[np.int64], fraction: float, seed: int, groups: NDArray[np.int64] | None = None
+) -> NDArray[np.int64]:
     """Return positions held out: ``fraction`` of each class in ``labels [N]``, at least one if it has ``FEWEST``.
 
-    Empty where there are fewer than ``FEWEST`` images a class on average: each is worth more in training then.
+    Empty where there are fewer than ``FEWEST`` images a class on average: each is worth more in training then. Of
+    images in ``groups [N]``, whole groups are held out.
     """
     found = np.unique(labels)
     if len(labels) < max(1, FEWEST * len(found)):
         return np.empty(0, np.int64)
+    if groups is not None:
+        return np.flatnonzero(held_groups([(label,) for label in labels.tolist()], groups, fraction, seed))
     generator = np.random.default_rng(seed)
     held = []
     for label in found:

@@ -21,9 +21,11 @@ from vitcompress.core.extensions import load
 from vitcompress.core.fingerprint import fingerprint
 from vitcompress.core.records import DataRecord
 from vitcompress.stages.images.config import DataConfig
+from vitcompress.stages.images.sources.datasets_folder import DatasetsFolder
 from vitcompress.stages.images.sources.digits import EMBEDDED as EMBEDDED
 from vitcompress.stages.images.sources.digits import Digits
 from vitcompress.stages.images.sources.folder import Folder, open_inside
+from vitcompress.stages.images.sources.manifest import Manifest
 from vitcompress.stages.images.sources.pack import Pack
 from vitcompress.stages.images.sources.source import Source
 from vitcompress.stages.images.sources.timm_datasets import TimmDatasets
@@ -34,12 +36,12 @@ from vitcompress.stages.images.splits import split_images
 
 GROUP = "vitcompress.sources"
 _FIRST = (Digits(), TimmDatasets(), Pack())
-_LAST = Folder()
+_LAST = (Manifest(), DatasetsFolder(), Folder())
 
 
 def source_of(source: str) -> Source:
-    """Return the source that a ``data.source`` is of: digits, a prefix, a pack, another package's, else a folder."""
-    return next(one for one in (*_FIRST, *installed(), _LAST) if one.owns(source))
+    """Return the source that a ``data.source`` is of: the first that owns it; a folder owns all."""
+    return next(one for one in (*_FIRST, *installed(), *_LAST) if one.owns(source))
 
 
 @cache

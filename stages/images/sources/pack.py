@@ -28,13 +28,13 @@ from vitcompress.core.record import Record
 from vitcompress.stages.images.config import DataConfig
 from vitcompress.stages.images.sources.folder import open_inside, read_inside
 from vitcompress.stages.images.sources.source import Source
-from vitcompress.stages.images.splits import Images, ListedSplit
+from vitcompress.stages.images.splits import PER_IMAGE, Images, ListedSplit
 from vitcompress.stages.images.tree import tree_digest
 
 MANIFEST, INDEX, PIXELS, NAMES, HELD_OUT = "pack.json", "index.npy", "pixels.bin", "names.txt", "val"
 FORMAT = 1
 ENTRY = np.dtype([("at", "<i8"), ("height", "<i4"), ("width", "<i4"), ("label", "<i4"), ("crc32", "<u4")])
-"""Of one training image: first byte in the file of pixels, size, class, CRC-32 of its bytes."""
+"""Of one training image: first byte in the file of pixels, size, class, CRC-32 of its bytes; more: ``PER_IMAGE``."""
 
 
 class Manifest(Record):
@@ -74,11 +74,14 @@ class Pack(Source):
         found = _manifest(root)
         train = _Pixels(root, _index(root, found))
         items = list(enumerate(train.index["label"].tolist()))
+        more: dict[str, Any] = {
+            name: train.index[name] for name in PER_IMAGE if name in (train.index.dtype.names or ())
+        }
         held_root = root / HELD_OUT
         held = [(path, label) for path, label, _ in found.held_out]
         return Images(
             found.classes,
-            ListedSplit(items, train.image, read=train.pixels),
+            ListedSplit(items, train.image, read=train.pixels, **more),
             ListedSplit(held, partial(open_inside, held_root), held_root, "val/", partial(read_inside, held_root)),
             found.split,
         )
@@ -102,7 +105,7 @@ class _Pixels:
 
         Read, not mapped: where a mapped file ends too early the system ends the process.
         """
-        at, height, width, _, crc32 = self.index[number].item()
+        at, height, width, _, crc32, *_ = self.index[number].item()
         pixels = np.empty((height, width, 3), np.uint8)
         path = self.root / PIXELS
         try:

@@ -18,6 +18,8 @@ class Source(ABC):
     """Whether ``data.source`` is a path of this machine."""
     named_splits: ClassVar[bool] = False
     """Whether the names in ``data.train_split`` and ``data.val_split`` are read."""
+    reads_columns: ClassVar[bool] = False
+    """Whether the names in ``data.columns`` are read."""
 
     @abstractmethod
     def owns(self, source: str) -> bool:
