@@ -16,10 +16,16 @@ class LabelLoss:
 
     task: Task = "classification"
     smoothing: float = 0.0
-    """Of class numbers; of mixed images it is in the labels already."""
+    """Of class numbers, and of several labels towards 1/2; of mixed images it is in the labels already."""
 
     def __call__(self, outputs_BK: Tensor, labels: Tensor) -> Tensor:
-        """Return the cross-entropy with class numbers int64 ``[B]``, or probabilities ``[B, K]`` as they are."""
+        """Return the cross-entropy with class numbers int64 ``[B]``, or probabilities ``[B, K]`` as they are.
+
+        Of several labels, float ``[B, K]``, it is the binary one of each class, mean over classes too.
+        """
+        if self.task == "multilabel":
+            smoothed = labels.float() * (1 - self.smoothing) + self.smoothing / 2
+            return F.binary_cross_entropy_with_logits(outputs_BK.float(), smoothed)
         if labels.is_floating_point():
             return F.cross_entropy(outputs_BK.float(), labels.float())
         return F.cross_entropy(outputs_BK.float(), labels, label_smoothing=self.smoothing)
