@@ -351,6 +351,9 @@ class VerifyRecord(Record):
     """CSV, gzipped: every image with its class, and each artifact's answer and confidence."""
     held_out: FileRef | None = None
     """JSON: name, class and SHA-256 of every held-out image, in order (``stages.images.listed``)."""
+    thresholds: tuple[float, ...] = ()
+    """Of several labels: the probability of each class above which the deployed graph gives it, by the highest F1 on
+    all held-out images; empty of other tasks."""
     logits: FileRef | None = None
     """Torch's logits of teacher and deployed graph, in this order: safetensors, ``logits`` float32 ``[N, 2, K]``."""
 

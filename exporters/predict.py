@@ -23,7 +23,8 @@ class Prediction:
 
     path: Path
     classes: tuple[tuple[str, float], ...]
-    """Labels with their probabilities (of 1), the likeliest first; none when the image could not be read."""
+    """Labels with their probabilities (of 1), the likeliest first; of several an image those above their
+    thresholds. None when the image could not be read."""
     error: str = ""
     """Why it could not be read."""
 
@@ -54,7 +55,7 @@ def image_files(paths: Sequence[Path], suffixes: Set[str] = IMAGE_SUFFIXES) -> l
 def predict(
     bundle: Bundle, paths: Sequence[Path], top: int = 5, batch: int = 8, model: str = "onnx"
 ) -> Iterator[Prediction]:
-    """Yield the ``top`` likeliest classes (all, when there are fewer) of every image, in order of :func:`image_files`.
+    """Yield the ``top`` likeliest classes (of several labels all) of every image, in order of :func:`image_files`.
 
     An image that cannot be read is given with its ``error``; the others are not held up by it. ``batch`` images are in
     memory and in the model at a time, where it takes as many. ``model`` is as for ``Bundle.model``.
@@ -72,13 +73,14 @@ def predict(
             part = files[start : start + step]
             read = [_read(bundle, file) for file in part]
             images = [image for image in read if not isinstance(image, str)]
-            rows = iter(_probabilities(runner, images) if images else np.empty((0, 0)))
+            rows = iter(_probabilities(runner, images, bool(bundle.thresholds)) if images else np.empty((0, 0)))
             for file, image in zip(part, read, strict=True):
                 if isinstance(image, str):
                     yield Prediction(file, (), image)
                     continue
                 row = next(rows)
-                best = np.argsort(-row, kind="stable")[:top]
+                best = np.argsort(-row, kind="stable")
+                best = best[row[best] > np.take(bundle.thresholds, best)] if bundle.thresholds else best[:top]
                 yield Prediction(file, tuple((bundle.labels[i], float(row[i])) for i in best))
 
 
@@ -90,10 +92,12 @@ def _read(bundle: Bundle, file: Path) -> NDArray[Any] | str:
         return str(error)
 
 
-def _probabilities(runner: Runner, images: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
+def _probabilities(runner: Runner, images: Sequence[NDArray[Any]], several: bool) -> NDArray[np.float64]:
     """Return probabilities ``[B, K]``, float64; a ResultError is raised where the model gave other than numbers."""
     logits = runner.infer(np.stack(images)).astype(np.float64)
     if not np.isfinite(logits).all():
         raise ResultError(f"{runner.path} gave logits that are not numbers; do not deploy this bundle.")
+    if several:
+        return np.asarray(np.exp(-np.logaddexp(0, -logits)))
     exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(exponents / exponents.sum(axis=1, keepdims=True))

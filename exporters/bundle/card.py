@@ -13,7 +13,8 @@ from vitcompress.exporters.bundled import BundledModel, Kind, Part
 _CARD = """\
 # Image classifier made by `compress`
 
-A Vision Transformer of {{ classes }} classes for {{ spec.size }} x {{ spec.size }} pixel images.
+A Vision Transformer of {{ classes }} classes{{ ", any number of them an image," if several else "" }} \
+for {{ spec.size }} x {{ spec.size }} pixel images.
 
 - **Student** (what is deployed): {{ card.student }}
 - **Teacher** (what it imitates): {{ card.teacher }}
@@ -43,7 +44,8 @@ compress predict THIS_FOLDER IMAGE_OR_FOLDER... --model engine
 
 On {{ card.held_out_images }} held-out images; brackets are 95 % intervals.
 
-| file | top-1 % | points below the teacher | median latency | against fp32 | measured on |
+| file | {{ "mAP" if several else "top-1" }} % | points below the teacher | median latency | against fp32 \
+| measured on |
 | --- | --- | --- | --- | --- | --- |
 {% for part in parts %}
 | `{{ part.model.file }}` | {{ measured(part.model.facts) | join(" | ") }} |
@@ -76,8 +78,13 @@ out. Digest of the listing: `{{ card.data_digest }}`.
 
 ## Intended use and limits
 
+{% if several %}
+Telling which of the classes of `labels.txt` are in images like those it was trained on. It names each whose
+probability (the sigmoid of its logit) is above its threshold in `manifest.json`, which may be none; thresholds have
+the highest F1 on the held-out images; probabilities are not calibrated. {% else %}
 Telling the classes of `labels.txt` apart in images like those it was trained on. It names one of its classes for any
-image; its probabilities are not calibrated. The figures above are of held-out images from the same source.
+image; its probabilities are not calibrated. {% endif %}
+The figures above are of held-out images from the same source.
 
 ## Licence
 
@@ -115,6 +122,7 @@ def model_card(
     parts: Mapping[str, Part],
     recommended: Mapping[Kind, Mapping[str, str]],
     added: Sequence[str],
+    several: bool,
 ) -> str:
     """Return README.md of a bundle, Markdown; ``added`` is what targets say of the files that they added."""
     import jinja2
@@ -134,6 +142,7 @@ def model_card(
         engine_line=_engine,
         recommended=list(recommended.values()),
         added=added,
+        several=several,
     )
 
 

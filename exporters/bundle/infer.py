@@ -87,7 +87,7 @@ def threads() -> int:
 
 
 def main() -> int:
-    """Print path, likeliest label and its probability of every image; exit code 2 if one could not be read."""
+    """Print path, label (or several) and probability of every image; exit code 2 if one could not be read."""
     import onnxruntime
 
     warnings.filterwarnings("ignore", module="PIL")  # remarks on odd files
@@ -99,7 +99,8 @@ def main() -> int:
         here = Path(__file__).resolve().parent
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("images", nargs="+", type=Path)
-    recommended = json.loads((here / "manifest.json").read_text(encoding="utf-8"))["default"]["onnx"]["file"]
+    manifest = json.loads((here / "manifest.json").read_text(encoding="utf-8"))
+    recommended, above = manifest["default"]["onnx"]["file"], manifest.get("thresholds")
     parser.add_argument("--model", default=recommended, help="an ONNX file of this bundle  [default: %(default)s]")
     asked, code = parser.parse_args(), 0
     spec = json.loads((here / "preprocess.json").read_text(encoding="utf-8"))
@@ -121,8 +122,9 @@ def main() -> int:
         logits = session.run(None, {session.get_inputs()[0].name: images})[0][0].astype(np.float64)
         if not np.isfinite(logits).all():
             sys.exit(f"{asked.model} gave logits that are not numbers for {path}")
-        shares = np.exp(logits - logits.max())
-        print(f"{path}\t{labels[logits.argmax()]}\t{shares.max() / shares.sum():.4f}")
+        shares = np.exp(logits - np.logaddexp.reduce(logits)) if above is None else np.exp(-np.logaddexp(0, -logits))
+        named = [logits.argmax()] if above is None else np.flatnonzero(shares > above)
+        print(path, *(f"{labels[k]}\t{shares[k]:.4f}" for k in named), sep="\t")
     return code
 
 

@@ -55,6 +55,8 @@ class Bundle:
     models: tuple[ModelFile, ...]
     default: Mapping[Kind, str]
     """The recommended model of each kind, by name; no ``engine`` where none is recommended."""
+    thresholds: tuple[float, ...] = ()
+    """Where an image has several labels: the probability (sigmoid) of each above which it is given; else empty."""
 
     def model(self, wanted: str) -> ModelFile:
         """Return a model by its name, by its file's name, or the recommended one by its kind (``onnx`` or ``engine``).

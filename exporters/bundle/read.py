@@ -47,7 +47,10 @@ def open_bundle(folder: Path) -> Bundle:
         raise BundleError(f"{files[LABELS]} is not UTF-8 text.") from error
     models, default = _models(folder, manifest, files)
     check_fit([model.path for model in models if model.runtime == "onnx"], preprocess, labels)
-    return Bundle(folder, preprocess, labels, manifest, models, default)
+    thresholds = tuple(manifest.get("thresholds", ()))
+    if thresholds and not (len(thresholds) == len(labels) and all(isinstance(one, float) for one in thresholds)):
+        raise BundleError(f"{folder / MANIFEST} is damaged (its thresholds); get the bundle again.")
+    return Bundle(folder, preprocess, labels, manifest, models, default, thresholds)
 
 
 def check_fit(graphs: Sequence[Path], preprocess: PreprocessSpec, labels: Sequence[str]) -> None:

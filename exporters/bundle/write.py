@@ -35,6 +35,7 @@ def write_bundle(
     extra: Mapping[str, Path] | None = None,
     add: Sequence[str] = (),
     judge: JudgeFiles | None = None,
+    thresholds: Sequence[float] = (),
 ) -> tuple[Path, ...]:
     """Make ``folder`` a bundle of these models, replacing the bundle that is there; the paths of its files.
 
@@ -44,7 +45,7 @@ def write_bundle(
     ``models`` are one ONNX graph at least, and no two of the same runtime and precision. ``default`` names the
     recommended one of each kind, always of ``onnx``, and ``default_why`` has the reasons. ``facts`` are JSON values for
     the manifest, ``extra`` further files by their path in the bundle, ``add`` targets that add files of their own,
-    ``judge`` what measuring it on another machine needs.
+    ``judge`` what measuring it on another machine needs, ``thresholds`` those of several labels (``Bundle``).
 
     Raises:
         UsageError: a label has a line break or is empty, or ``folder`` is something else than a bundle, or read-only.
@@ -75,7 +76,7 @@ def write_bundle(
         write_atomic(draft / LABELS, "".join(f"{label}\n" for label in labels))
         best = [parts[row["name"]] for row in recommended.values()]
         added = [*(targets.get(name).add_files(draft, best, labels) for name in add), USAGE if judge else ""]
-        write_atomic(draft / README, model_card(card, preprocess, parts, recommended, added))
+        write_atomic(draft / README, model_card(card, preprocess, parts, recommended, added, several=bool(thresholds)))
         names = sorted(_files_in(draft))
         manifest = {
             "schema": SCHEMA,
@@ -86,6 +87,8 @@ def write_bundle(
             "files": [reference(draft / name, draft).model_dump() for name in names],
             "facts": facts,
         }
+        if thresholds:
+            manifest |= {"task": "multilabel", "thresholds": list(thresholds)}
         if judge:
             manifest["judge"] = write_judge(draft, judge).model_dump()
             names = sorted(_files_in(draft))

@@ -17,6 +17,8 @@ def contradictions(config: RunConfig) -> Iterator[str]:
     yield from _splits(config.data)
     yield from _channels(config)
     yield from _columns(config.data)
+    if config.data.task == "multilabel":
+        yield from _several_labels(config)
     for section, network in (("teacher", config.teacher), ("student", config.student)):
         if network.init != "auto" and (network.init == "file") != (network.weights is not None):
             yield (
@@ -51,6 +53,16 @@ def _control(config: RunConfig) -> Iterator[str]:
             f"'control.kind' is {config.control.kind}, and the student is trained from labels alone already "
             "(distill.alpha is 0, and no feature loss has a weight): the control would be the same; leave it out."
         )
+
+
+def _several_labels(config: RunConfig) -> Iterator[str]:
+    """Yield each setting that means one class an image."""
+    found = ["distill.logits hard"] if config.distill.logits == "hard" else []
+    for training, section in ((config.teacher, "teacher"), (config.distill, "distill")):
+        augment, where = augmentation_of(config, training, section)
+        found += [f"{where}.{name} above 0" for name in ("mixup", "cutmix") if getattr(augment, name)]
+    for setting in dict.fromkeys(found):
+        yield f"{setting} means one class an image, and data.task is multilabel (docs/multilabel.md); leave it out."
 
 
 def _splits(data: DataConfig) -> Iterator[str]:

@@ -29,7 +29,7 @@ from vitcompress.stages.judging.contestant import TEACHER, Contestant
 from vitcompress.stages.judging.measuring import most_images, timed
 from vitcompress.stages.judging.memory import memory_rows
 from vitcompress.stages.judging.opening import engine_contestant, onnx_contestant
-from vitcompress.stages.judging.tasks import answers_of, judged
+from vitcompress.stages.judging.tasks import answers_of, judged, settled
 
 _PIECE = 1024
 """Images whose logits are read at a time."""
@@ -75,7 +75,7 @@ def measured(
         images.listed.same_pixels(pixels, images.where)
         recorded, logits = _recorded(judge.files[LOGITS], images.listed, task)
         answers, outputs = (*recorded, *answers[len(recorded) :]), (*logits, *outputs[len(recorded) :])
-        held_out = HeldOut((), labels, record.images_digest, answers, outputs)
+        held_out = settled(models, HeldOut((), labels, record.images_digest, answers, outputs), task)
         accuracy = judged(models, held_out, len(record.data.classes), task)
         specs = dict.fromkeys(each.spec for each in models)
         most = most_images(config)

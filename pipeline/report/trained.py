@@ -76,8 +76,8 @@ def _at_chance(records: Records, row: AccuracyRow | None, who: str) -> Iterator[
     """Yield that a network is no better than chance, by an exact test."""
     from vitcompress.stages.judging.chance import against_chance, chance_of  # scipy takes long to import
 
-    images = records.verify.class_images if records.verify.task == "classification" else ()
-    if row is None or row.top1 is None or not sum(images):
+    images = records.verify.class_images
+    if records.verify.task != "classification" or row is None or row.top1 is None or not sum(images):
         return
     chance = chance_of(images, len(records.data.classes))
     if against_chance(round(row.top1 / 100 * row.images), row.images, chance) != "no better":

@@ -57,6 +57,7 @@ def run(config: BundleConfig, inputs: Inputs, context: Context) -> BundleRecord:
         facts=facts_of(inputs),
         extra=_timm(inputs, root),
         add=config.targets,
+        thresholds=inputs.verify.thresholds,
         judge=judge_files(inputs, record, config.judging, context) if config.judging is not None else None,
     )
     return record.model_copy(update={"files": tuple(reference(path, root) for path in paths)})

@@ -50,11 +50,12 @@ def judged(config: GatesConfig, inputs: Inputs) -> GatesRecord:
 def chance_rows(inputs: Inputs) -> list[GateRow]:
     """Return a failed row if the student is no better than chance by an exact test, else none.
 
-    The student is judged in torch, as it was trained. Where too few images were held out to tell, there is no row.
+    The student is judged in torch, as it was trained. Where too few images were held out to tell, there is no row; the
+    test is of one class an image.
     """
     verify = inputs.verify
     row = verify.accuracy_of(inputs.export.deployed, "torch", "fp32")
-    if row is None or row.top1 is None or not verify.class_images:
+    if verify.task != "classification" or row is None or row.top1 is None or not verify.class_images:
         return []
     chance = chance_of(verify.class_images, len(inputs.data.classes))
     if against_chance(round(row.top1 / 100 * row.images), row.images, chance) != "no better":

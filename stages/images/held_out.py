@@ -27,8 +27,8 @@ class HeldOutBatch:
 
     inputs: dict[PreprocessSpec, NDArray[Any]]
     """Of each preprocessing: float32 ``[B, C, S, S]``, or uint8 ``[B, S, S, C]``."""
-    labels: NDArray[np.int64]
-    """``[B]``."""
+    labels: NDArray[Any]
+    """Class numbers int64 ``[B]``; of several labels float32 ``[B, K]``."""
     pixels: tuple[str, ...]
     """SHA-256 of each image's pixels; empty texts where images are files."""
 
@@ -75,9 +75,12 @@ def image_names(split: Any, count: int) -> tuple[str, ...]:
     return tuple(printable(key) for key, _ in split.items[:count])
 
 
-def images_digest(
-    split: Any, classes: Sequence[str], labels: NDArray[np.integer[Any]], pixels: Sequence[str] = ()
-) -> str:
+def class_numbers(labels: NDArray[Any]) -> list[Any]:
+    """Return the class of each image, or of several labels ``[N, K]`` a tuple of them."""
+    return [tuple(np.flatnonzero(own).tolist()) for own in labels] if labels.ndim == 2 else labels.tolist()
+
+
+def images_digest(split: Any, classes: Sequence[str], labels: NDArray[Any], pixels: Sequence[str] = ()) -> str:
     """Return a SHA-256 by which two machines know that they judged the same held-out images in the same order.
 
     Over the names of all classes and, of each image, its class and: where images are files, the path inside the split's
@@ -85,21 +88,22 @@ def images_digest(
     not count. A file changed within its size is not noticed; pixels of a JPEG in a streamed source may differ by a bit
     between versions of the decoder, which then counts as another image.
 
-    ``labels`` are the classes ``[N]``, ``pixels`` those of ``HeldOutBatch``, where images are no files. A DataError is
-    raised if a file is gone.
+    ``labels`` are the classes ``[N]`` or, of several an image, ``[N, K]``; ``pixels`` are those of ``HeldOutBatch``,
+    where images are no files. A DataError is raised if a file is gone.
     """
     digest = hashlib.sha256()
     for name in classes:
         digest.update(f"class {name}\n".encode())
     root = files_root(split)
     try:
-        for index, label in enumerate(labels.tolist()):
+        for index, label in enumerate(class_numbers(labels)):
             if root:
                 name = split.items[index][0]
                 entry = os.fsencode(name) + b"\0%d" % (root / name).stat().st_size
             else:
                 entry = pixels[index].encode()
-            digest.update(b"%d\0%b\n" % (label, entry))
+            numbers = ",".join(map(str, label if isinstance(label, tuple) else (label,)))
+            digest.update(b"%b\0%b\n" % (numbers.encode(), entry))
     except OSError as error:
         raise DataError(f"image {error.filename} cannot be looked at ({error.strerror}); put it back.") from error
     return digest.hexdigest()

@@ -25,8 +25,8 @@ from vitcompress.core.errors import BundleError, DataError, UsageError
 from vitcompress.core.files import inside, sha256_of
 from vitcompress.core.images import RGB, Channels, as_rgb, open_image
 from vitcompress.core.preprocess import PreprocessSpec
-from vitcompress.stages.images.held_out import HeldOutBatch, files_root, prepared
-from vitcompress.stages.images.splits import StreamSplit, evenly_spread, printable
+from vitcompress.stages.images.held_out import HeldOutBatch, class_numbers, files_root, prepared
+from vitcompress.stages.images.splits import StreamSplit, evenly_spread, multi_hot, printable
 
 LARGEST_ZIP = 256 << 20
 """Bytes of all images as PNG, above which they do not travel."""
@@ -40,30 +40,41 @@ Opener = Callable[[int], Any]
 class Listed:
     """The held-out images, in order."""
 
-    images: tuple[tuple[str, int, str], ...]
-    """Name, class number and SHA-256 of each."""
+    images: tuple[tuple[str, int | tuple[int, ...], str], ...]
+    """Name, class number (with ``classes`` several) and SHA-256 of each."""
     files: bool
     """Whether they are files: names are then paths inside ``folder``, else ``000000.png``, ``000001.png``, ..."""
     folder: str = ""
     """Where the names are inside the data folder, such as ``val/``."""
+    classes: int = 0
+    """As of ``ListedSplit``."""
 
     @property
-    def labels(self) -> NDArray[np.int64]:
-        """Classes by number, ``[N]``."""
-        return np.array([label for _, label, _ in self.images], dtype=np.int64)
+    def labels(self) -> NDArray[Any]:
+        """Classes by number, int64 ``[N]``; with ``classes`` float32 ``[N, classes]``."""
+        labels: list[Any] = [label for _, label, _ in self.images]
+        if self.classes:
+            return np.stack([multi_hot(label, self.classes) for label in labels])
+        return np.array(labels, dtype=np.int64)
 
     def text(self) -> str:
         """Return the list as JSON of ASCII letters, one image a line: names that are not UTF-8 survive it."""
         lines = ",\n".join(json.dumps(image) for image in self.images)
-        return f'{{"folder": {json.dumps(self.folder)}, "files": {json.dumps(self.files)}, "images": [\n{lines}\n]}}\n'
+        several = f'"classes": {self.classes}, ' if self.classes else ""
+        about = f'"folder": {json.dumps(self.folder)}, {several}"files": {json.dumps(self.files)}'
+        return f'{{{about}, "images": [\n{lines}\n]}}\n'
 
     @classmethod
     def read(cls, path: Path) -> Listed:
         """Return the list in a file; a BundleError is raised where it holds none."""
         try:
             found = json.loads(path.read_text())
-            images = tuple((str(name), int(label), str(digest)) for name, label, digest in found["images"])
-            return cls(images, bool(found["files"]), str(found["folder"]))
+            classes = int(found.get("classes", 0))
+            images = tuple(
+                (str(name), tuple(map(int, label)) if classes else int(label), str(digest))
+                for name, label, digest in found["images"]
+            )
+            return cls(images, bool(found["files"]), str(found["folder"]), classes)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BundleError(f"{path} is no list of held-out images ({error}); get the bundle again.") from error
 
@@ -119,15 +130,16 @@ class Listed:
             )
 
 
-def listed(split: Any, labels: NDArray[np.integer[Any]], pixels: Sequence[str]) -> Listed:
-    """Return the list of a split's images; ``labels [N]`` and ``pixels`` as for ``held_out.images_digest``."""
-    root, classes = files_root(split), labels.tolist()
+def listed(split: Any, labels: NDArray[Any], pixels: Sequence[str]) -> Listed:
+    """Return the list of a split's images; ``labels`` and ``pixels`` as for ``held_out.images_digest``."""
+    root, classes = files_root(split), class_numbers(labels)
+    width = labels.shape[1] if labels.ndim == 2 else 0
     if root is None:
         named = [f"{position:06d}.png" for position in range(len(classes))]
-        return Listed(tuple(zip(named, classes, pixels, strict=True)), files=False)
+        return Listed(tuple(zip(named, classes, pixels, strict=True)), files=False, classes=width)
     names = [name for name, _ in split.items]
     digests = [sha256_of(root / name) for name in names]
-    return Listed(tuple(zip(names, classes, digests, strict=True)), files=True, folder=split.prefix)
+    return Listed(tuple(zip(names, classes, digests, strict=True)), files=True, folder=split.prefix, classes=width)
 
 
 def write_zip(split: Any, path: Path) -> str:
@@ -169,12 +181,12 @@ def batches(
             waiting.extend(pool.submit(lambda place: one(open_one(place)), place) for place in islice(positions, count))
 
         ask_for(batch_size + 2 * threads)
-        done = 0
+        done, every = 0, images.labels
         while waiting:
             found = [waiting.popleft().result() for _ in range(min(batch_size, len(waiting)))]
             ask_for(batch_size)
             inputs = {spec: np.stack([each[index] for each, _ in found]) for index, spec in enumerate(specs)}
-            labels = np.array([label for _, label, _ in images.images[done : done + len(found)]], dtype=np.int64)
+            labels = every[done : done + len(found)]
             done += len(found)
             yield HeldOutBatch(inputs, labels, tuple(pixels for _, pixels in found))
 

@@ -72,11 +72,7 @@ class ListedSplit:
 
     def target(self, label: Any) -> Any:
         """Return what stands for a label in batches: itself, or with ``classes`` float32 ``[classes]``."""
-        if not self.classes:
-            return label
-        target = np.zeros(self.classes, np.float32)
-        target[list(label)] = 1
-        return target
+        return multi_hot(label, self.classes) if self.classes else label
 
     def stored(self, index: int) -> tuple[Stored | Image.Image, Any]:
         """Return an image that is not decoded yet, where that can be had, and its class."""
@@ -139,6 +135,13 @@ class StreamSplit:
                 f"the stream of held-out images ended after {read:,} images, and {self.counted_by} says "
                 f"{self.count:,}; set {self.counted_by}={read}."
             )
+
+
+def multi_hot(label: Sequence[int], classes: int) -> NDArray[np.float32]:
+    """Return class numbers as float32 ``[classes]``, 1 for each of them and else 0."""
+    target = np.zeros(classes, np.float32)
+    target[list(label)] = 1
+    return target
 
 
 def class_of(label: Any, classes: int, what: str) -> int:

@@ -5,8 +5,8 @@ Shapes: B images of a batch, N in all, K classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -27,8 +27,9 @@ NO_ANSWER = -1
 class Answers:
     """Of one model to every image, in the images' order; each array ``[N]``."""
 
-    answer: NDArray[np.int64]
-    """The class with the highest logit, the first of equal ones; ``NO_ANSWER`` where there is none."""
+    answer: NDArray[Any]
+    """The class with the highest logit, the first of equal ones; ``NO_ANSWER`` where there is none. Of several labels a
+    tuple of those decided (``judging.label_metrics.label_answers``)."""
     confidence: NDArray[np.float64]
     """Softmax probability of the answer, 0 to 1; 0 where there is none."""
     right: NDArray[np.bool_]
@@ -55,8 +56,7 @@ class Answers:
 
     def agrees(self, other: Answers) -> NDArray[np.bool_]:
         """Return whether both give the same answer to each image, bool ``[N]``; False where there is no answer."""
-        same: NDArray[np.bool_] = (self.answer == other.answer) & (self.answer != NO_ANSWER)
-        return same
+        return np.asarray((self.answer == other.answer) & (self.answer != NO_ANSWER), np.bool_)
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,8 @@ class HeldOut:
     """Of each model, in the order given; None for one that cannot run here."""
     outputs: tuple[NDArray[np.float32] | None, ...] = ()
     """Of each model ``[N, K]``; empty for a classification, whose logits are not kept."""
+    thresholds: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Of several labels: by network, the probability of each class above which it is answered."""
 
 
 Reader = Callable[[Sequence[PreprocessSpec], int], Iterable[HeldOutBatch]]

@@ -28,12 +28,15 @@ def flip_tables(
     found = [
         (each, answers, _flipped(teacher, answers)) for each, answers in given if each.model == deployed and answers
     ]
-    chosen = [_chosen(teacher, answers, groups) for _, answers, groups in found]
+    several = held_out.labels.ndim == 2
+    chosen = [[] if several else _chosen(teacher, answers, groups) for _, answers, groups in found]
     files, why = picture(sorted({position for positions in chosen for position in positions}))
     tables = []
     for (each, answers, (lost, won, other)), positions in zip(found, chosen, strict=True):
         silent = int(np.count_nonzero(answers.answer == NO_ANSWER))
         notes = [f"{silent:,} images have no answer (NaN) and are not shown"] if silent else []
+        if several:
+            notes.append("images with several labels are not shown: verify/answers.csv.gz has what is decided of each")
         if any(position not in files for position in positions):
             notes.append(why)
         table = FlipTable(

@@ -8,7 +8,7 @@ an embedding, R resamplings.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,8 @@ from vitcompress.stages.judging.contestant import TEACHER, Contestant
 
 RESAMPLINGS = 1000
 _SEED = 0
-_AT_ONCE = 1 << 24
-"""Counts held in memory together."""
+_AT_ONCE = 1 << 20
+"""Counts that are worked on together: what is computed of them stays in the processor's cache."""
 
 Values = Callable[[NDArray[np.float32]], NDArray[np.float64]]
 """From counts ``[R, N]`` to percent ``[R]``."""
@@ -40,6 +40,8 @@ class Answered:
     classes: int
     teacher: Answered | None = None
     """The teacher in torch; None of itself."""
+    in_torch: NDArray[np.float32] | None = None
+    """Outputs of the same network in torch, where they are kept."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,10 @@ def mean_of(scores: NDArray[Any], weights: NDArray[Any] | None = None) -> Values
 
 def resampled(count: int) -> NDArray[np.float32]:
     """Return how often each of ``count`` images is drawn: ``[1 + R, N]``, the images as they are first."""
-    drawn = np.random.default_rng(_SEED).multinomial(count, np.full(count, 1 / count), size=RESAMPLINGS)
-    return np.concatenate([np.ones((1, count), np.float32), drawn.astype(np.float32)])
+    generator, found = np.random.default_rng(_SEED), np.ones((1 + RESAMPLINGS, count), np.float32)
+    for row in found[1:]:
+        row[:] = np.bincount(generator.integers(count, size=count), minlength=count)
+    return found
 
 
 def metric_rows(
@@ -88,7 +92,8 @@ def metric_rows(
     ]
     teacher_at = next(at for at, one in enumerate(models) if (one.model, one.runtime) == (TEACHER, "torch"))
     teacher = given[teacher_at]
-    rows = []
+    in_torch = {one.model: own for one, own in zip(models, outputs, strict=True) if one.runtime == "torch"}
+    parts, rows = parts_of(count) if metrics else [], []
     for metric in metrics:
         at_teacher: NDArray[np.float64] | None = None
         for at in sorted(range(len(models)), key=lambda place: place != teacher_at):
@@ -97,29 +102,30 @@ def metric_rows(
             if answered is None:
                 rows.append((at, MetricRow(**row, reason=each.reason)))
                 continue
-            own = answered if at == teacher_at else Answered(**{**vars(answered), "teacher": teacher})
-            values = metric.of(own)
+            own = answered if at == teacher_at else replace(answered, teacher=teacher)
+            values = metric.of(replace(own, in_torch=in_torch.get(each.model)))
             if values is None:
                 continue
-            found = np.concatenate([values(part) for part in _parts(count)])
-            row |= _interval("value", found)
+            found = np.concatenate([values(part) for part in parts])
+            row |= interval_fields("value", found)
             if metric.ends is not None:
                 row |= dict(zip(("value_low", "value_high"), metric.ends(own), strict=True))
             if at == teacher_at:
                 at_teacher = found
             elif at_teacher is not None:
-                row |= _interval("drop", at_teacher - found)
+                row |= interval_fields("drop", at_teacher - found)
             rows.append((at, MetricRow(**row)))
     order = {metric.name: place for place, metric in enumerate(metrics)}
     return tuple(row for _, row in sorted(rows, key=lambda one: (order[one[1].metric], one[0])))
 
 
-def _parts(count: int) -> list[NDArray[np.float32]]:
+def parts_of(count: int) -> list[NDArray[np.float32]]:
+    """Return the counts of ``resampled`` in parts that are worked on one after another."""
     counts = resampled(count)
     return np.array_split(counts, max(1, counts.size // _AT_ONCE))
 
 
-def _interval(name: str, found: NDArray[np.float64]) -> dict[str, Any]:
+def interval_fields(name: str, found: NDArray[np.float64]) -> dict[str, Any]:
     """Return the value of the images as they are, and the ends of the 95 % interval of the resampled ones."""
     value, resampled = float(found[0]), found[1:][np.isfinite(found[1:])]
     if not np.isfinite(value) or not len(resampled):

@@ -11,17 +11,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import nn
 from torch.utils.data import Subset
 
 from vitcompress.core.context import Context
 from vitcompress.core.errors import ResultError, UsageError
 from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.core.records import Task
 from vitcompress.core.words import counted
 from vitcompress.stages.images.sources import Images, StreamSplit
-from vitcompress.stages.judging.accuracy import correct, paired_drop
-from vitcompress.stages.judging.chance import better_by_a_standard_error
+from vitcompress.stages.judging.tasks import SCORES, gain, training_score
 from vitcompress.stages.teacher.config import TeacherConfig
 from vitcompress.stages.teacher.probe import install, linear_heads
 from vitcompress.stages.teacher.probing import Probe, answers, probe_of
@@ -44,6 +43,7 @@ class Surroundings:
     seed: int
     """Of the tuning part: data.split_seed."""
     context: Context
+    task: Task
     job_of: Callable[[Images], Job]
     """The training of all weights on a train split, judged on a val split."""
 
@@ -78,11 +78,11 @@ def adapt(model: nn.Module, epochs: int, given: Surroundings) -> Found:
         model.load_state_dict(before)  # the probe is better
     else:
         if len(probe.tuning):
-            words = f": {_share(probe.right)}"
+            words = f": {_share(_probed(probe, given), len(probe.tuning), given.task)}"
         else:
             few = f"{len(given.images.train)} training images of {len(given.images.classes)} classes"
             words = f", with a fixed penalty: of {few}, fewer than {FEWEST} a class, none can be held out to choose on"
-        found = {"tune": f"linear probe{words}", **_of_probe(probe)}
+        found = {"tune": f"linear probe{words}", **_of_probe(probe, given)}
         context.say(found["tune"])
     install(heads, probe.final)
     return found
@@ -104,36 +104,37 @@ def _tuned(model: nn.Module, epochs: int, probe: Probe | None, given: Surroundin
         words = f"{counted(epochs, 'epoch')} of fine-tuning from {start}; nothing was held out to choose on, the last "
         found: Found = {"tune": words + "is kept", "tuned_epoch": epochs, "tuning_images": 0}
     else:
+        of_probe = _share(_probed(probe, given), len(probe.tuning), given.task) if probe else ""
         until = f"{counted(config.patience, 'epoch')} bring nothing on {len(parts.val):,} tuning images"
-        context.say(f"{fitting}, or until {until}" + (f"; linear probe: {_share(probe.right)}" if probe else ""))
+        context.say(f"{fitting}, or until {until}" + (f"; linear probe: {of_probe}" if probe else ""))
         best = BestWeights(config.patience, len(parts.val))
         settings = config.model_copy(update={"eval_every": 1})
         trained = train(given.job_of(parts), settings, epochs, context, [best])
         model.cpu().load_state_dict(best.state)
-        right = correct(*answers(model, parts.val, given.preprocess, config, context))
+        outputs, labels = answers(model, parts.val, given.preprocess, config, context)
+        score, count = training_score(given.task)(outputs, labels), len(labels)
         kept, after = True, f"after {counted(best.epoch, 'epoch')} of fine-tuning"
-        words = f"{after} from {start}: {_share(right)}"
+        words = f"{after} from {start}: {_share(score, count, given.task)}"
         if probe is not None:
             # The probe is the simpler one, and sees all images.
-            kept = config.tune == "full" or better_by_a_standard_error(right, probe.right)
-            _require_no_worse(right, probe.right, given)
+            *_, high, better = gain(given.task, outputs, probe.outputs, labels)
+            kept = config.tune == "full" or better
+            if high < 0:
+                _worse(f"{_percent(score, given.task)} against {of_probe}", given)
             decided = "kept" if kept else "not kept, because it is not better by more than one standard error"
-            words = f"linear probe: {_share(probe.right)}; {after}: {_percent(right)}, {decided}"
-        top1, count = float(100 * right.mean()), len(right)
-        found = {"tune": words, "tuned_epoch": best.epoch if kept else 0, "tuned_top1": top1, "tuning_images": count}
+            words = f"linear probe: {of_probe}; {after}: {_percent(score, given.task)}, {decided}"
+        found = {"tune": words, "tuned_epoch": best.epoch if kept else 0, "tuned_top1": score, "tuning_images": count}
     context.say(found["tune"])
     progress = trained.progress
-    return {**(_of_probe(probe) if probe else {}), **found, "epochs": progress.epoch, "precision": progress.precision}
+    of_training = {"epochs": progress.epoch, "precision": progress.precision}
+    return {**(_of_probe(probe, given) if probe else {}), **found, **of_training}
 
 
-def _require_no_worse(right: NDArray[np.bool_], of_probe: NDArray[np.bool_], given: Surroundings) -> None:
+def _worse(numbers: str, given: Surroundings) -> None:
     """Say that fine-tuning made the teacher worse beyond doubt; raise it where the probe may not be kept instead."""
-    _, low, _ = paired_drop(of_probe, right)
-    if low <= 0:
-        return
     worse = (
-        f"fine-tuning made the teacher worse than a linear probe of its own pretrained features: {_percent(right)} "
-        f"against {_percent(of_probe)} of {len(right):,} tuning images; lower teacher.lr ({given.config.lr})"
+        f"fine-tuning made the teacher worse than a linear probe of its own pretrained features: {numbers}; lower "
+        f"teacher.lr ({given.config.lr})"
     )
     if given.config.tune == "full":
         raise ResultError(f"{worse}, or keep the probe with --set teacher.tune=probe.")
@@ -158,20 +159,23 @@ def _parts(probe: Probe | None, given: Surroundings) -> Images | None:
     return replace(images, train=Subset(images.train, rest.tolist()), val=Subset(images.train, tuning.tolist()))
 
 
-def _of_probe(probe: Probe) -> Found:
-    top1 = float(100 * probe.right.mean()) if len(probe.right) else None
+def _of_probe(probe: Probe, given: Surroundings) -> Found:
     return {
         "epochs": 0,
-        "probe_top1": top1,
+        "probe_top1": _probed(probe, given) if len(probe.tuning) else None,
         "penalty": probe.penalty,
         "tuning_images": len(probe.tuning),
         "tuned_epoch": 0,
     }
 
 
-def _percent(right: NDArray[np.bool_]) -> str:
-    return f"{100 * right.mean():.1f} %"
+def _probed(probe: Probe, given: Surroundings) -> float:
+    return training_score(given.task)(probe.outputs, probe.labels)
 
 
-def _share(right: NDArray[np.bool_]) -> str:
-    return f"{_percent(right)} of {len(right):,} tuning images"
+def _percent(score: float, task: Task) -> str:
+    return f"{score:.1f} %" if task == "classification" else f"{score:.1f} % {SCORES[task]}"
+
+
+def _share(score: float, count: int, task: Task) -> str:
+    return f"{_percent(score, task)} of {count:,} tuning images"

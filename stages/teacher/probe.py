@@ -51,10 +51,6 @@ class Head:
         """Return logits ``[N, K]`` of features ``[N, F]``."""
         return F.linear(features, self.weight, self.bias)
 
-    def right(self, features: Tensor, labels: Tensor) -> NDArray[np.bool_]:
-        """Return whether it answers ``labels [N]``; bool ``[N]``."""
-        return np.asarray((self.logits(features).argmax(1) == labels).numpy(), np.bool_)
-
 
 def linear_heads(network: Any, size: int, channels: int = 3) -> tuple[nn.Linear, ...]:
     """Return the last linear layers, whose mean the logits are (a distilled DeiT has two, others one).
@@ -98,9 +94,11 @@ def fitted_heads(
 
     Over W ``[K, F]`` and b ``[K]`` the mean cross-entropy of ``W z + b`` plus half the penalty times the sum of W's
     squares is minimised, where z are the features less their mean over their standard deviation; both go into the head
-    that is given, exactly.
+    that is given, exactly. Of several labels it is the binary cross-entropy, summed over classes: a logistic regression
+    of each class by itself.
 
-    ``features`` are float32 ``[N, F]``, ``labels`` int64 ``[N]``; the strongest of ``penalties`` comes first.
+    ``features`` are float32 ``[N, F]``, ``labels`` int64 ``[N]``, or of several labels float32 ``[N, K]``; the
+    strongest of ``penalties`` comes first.
     """
     mean, spread = features.double().mean(0), features.double().std(0, correction=0)
     spread[spread <= 1e-6 * spread.max()] = 1.0  # a feature that never changes says nothing
@@ -113,13 +111,19 @@ def fitted_heads(
         )
 
         def objective(penalty: float = penalty) -> Tensor:
-            loss = F.cross_entropy(F.linear(inputs, weight, bias), targets) + penalty / 2 * weight.square().sum()
+            loss = _cross_entropy(F.linear(inputs, weight, bias), targets) + penalty / 2 * weight.square().sum()
             weight.grad, bias.grad = torch.autograd.grad(loss, [weight, bias])
             return loss
 
         optimizer.step(objective)  # type: ignore[no-untyped-call]  # torch's is untyped
         scaled = weight.detach().cpu().double() / spread
         yield penalty, Head(scaled.float(), (bias.detach().cpu().double() - scaled @ mean).float())
+
+
+def _cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    if labels.is_floating_point():
+        return F.binary_cross_entropy_with_logits(logits, labels, reduction="sum") / len(labels)
+    return F.cross_entropy(logits, labels)
 
 
 def chosen_head(
@@ -134,7 +138,7 @@ def chosen_head(
     penalties = PENALTIES if len(tuning) else (FIXED_PENALTY,)
     least, best = float("inf"), None
     for penalty, head in fitted_heads(features[~held], labels[~held], classes, penalties, device):
-        loss = float(F.cross_entropy(head.logits(features[held]), labels[held])) if len(tuning) else 0.0
+        loss = float(_cross_entropy(head.logits(features[held]), labels[held])) if len(tuning) else 0.0
         if loss >= least:
             break
         least, best = loss, (penalty, head)

@@ -38,8 +38,10 @@ class Probe:
     penalty: float
     tuning: NDArray[np.int64]
     """Positions of the tuning images in the training split, or in a stream's one pass; empty where there are none."""
-    right: NDArray[np.bool_]
-    """Whether ``start`` answers each of them."""
+    outputs: NDArray[np.float32]
+    """Logits of ``start`` for them, ``[T, K]``."""
+    labels: NDArray[Any]
+    """Theirs."""
 
 
 def probe_of(
@@ -61,7 +63,8 @@ def probe_of(
         final = start
         if len(tuning):
             ((_, final),) = fitted_heads(inputs, targets, classes, (penalty,), device)
-        probe = Probe(start, final, penalty, positions[tuning], start.right(inputs[tuning], targets[tuning]))
+        outputs = start.logits(inputs[tuning]).numpy()
+        probe = Probe(start, final, penalty, positions[tuning], outputs, labels[tuning])
     probe = from_main(probe)
     assert probe is not None  # noqa: S101 - the main process has fitted it
     return probe
@@ -69,8 +72,8 @@ def probe_of(
 
 def answers(
     network: nn.Module, split: Any, preprocess: PreprocessSpec, config: TeacherConfig, context: Context
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Return the network's output ``[N, K]`` and labels ``[N]``, by all processes; it is on the CPU afterwards."""
+) -> tuple[NDArray[np.float32], NDArray[Any]]:
+    """Return the network's output ``[N, K]`` and labels, by all processes; it is on the CPU afterwards."""
     accelerator = make_accelerator(context.device, precision=config.precision)
     loader = accelerator.prepare(
         eval_loader(split, preprocess, batch_size=int(config.batch_size), workers=context.workers)

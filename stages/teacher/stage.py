@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from accelerate.utils import set_seed
@@ -16,9 +17,9 @@ from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.records import DataRecord, ModelSpec, Task, TeacherRecord
 from vitcompress.stages.images.loaders import eval_loader, mix_of, train_loader, train_views
 from vitcompress.stages.images.sources import Images, recorded_images
-from vitcompress.stages.judging.accuracy import correct, top1
+from vitcompress.stages.judging.accuracy import correct
 from vitcompress.stages.judging.chance import against_chance, chance_of
-from vitcompress.stages.judging.tasks import training_score
+from vitcompress.stages.judging.tasks import gain, training_score
 from vitcompress.stages.models.build import build_model, cost_of, preprocess_of, pretrained_model, size_change
 from vitcompress.stages.models.geometry import shape_of
 from vitcompress.stages.models.weights import all_finite, load_checkpoint, save_weights
@@ -58,7 +59,7 @@ def run(config: TeacherConfig, inputs: Inputs, context: Context) -> TeacherRecor
 
     adapted = config.init != "scratch" and (not teacher.fits or _asked_epochs(config, teacher.fits) > 0)
     if adapted:
-        given = Surroundings(config, images, preprocess, data_config.split_seed, context, job_of)
+        given = Surroundings(config, images, preprocess, data_config.split_seed, context, inputs.data.task, job_of)
         found |= adapt(model, epochs, given)
     elif epochs:
         context.say(f"fitting the teacher to {classes} classes for {epochs} epochs")
@@ -68,20 +69,27 @@ def run(config: TeacherConfig, inputs: Inputs, context: Context) -> TeacherRecor
         model.cpu().load_state_dict(state)
     if adapted or not epochs:
         logits, labels = answers(model, images.val, preprocess, config, context)
-        accuracy = top1(logits, labels)
+        accuracy = training_score(inputs.data.task)(logits, labels)
     context.leave_to_main()
     if not all_finite(model.state_dict()):
         raise ResultError("the teacher has weights that are not finite; lower teacher.lr, or check its weights file.")
     if not (adapted or epochs):
-        _refuse_at_chance(correct(logits, labels), labels, classes, context)
+        _refuse_at_chance(logits, labels, inputs.data.task, context)
     return record_of(teacher, epochs, accuracy, context).model_copy(update=found)
 
 
-def _refuse_at_chance(right: NDArray[np.bool_], labels: NDArray[np.int64], classes: int, context: Context) -> None:
+def _refuse_at_chance(logits: NDArray[np.float32], labels: NDArray[Any], task: Task, context: Context) -> None:
     """Refuse, by a UsageError, a teacher used as given that does not know the data's classes: it teaches noise."""
-    count, chance = len(labels), chance_of(np.bincount(labels).tolist(), classes)
-    verdict = against_chance(int(right.sum()), count, chance)
-    found = f"{100 * right.mean():.1f} % of {count:,} held-out images right, where chance is {100 * chance:.1f} %"
+    count, score = len(labels), training_score(task)(logits, labels)
+    if task == "multilabel":  # against its own answers to other images
+        points, low, high, _ = gain(task, logits, np.random.default_rng(0).permutation(logits), labels)
+        reaches = high > (100 - score + points) / 2  # half of chance's errors
+        verdict = "better" if low > 0 else "undecided" if reaches else "no better"
+        found = f"{score:.1f} % mAP on {count:,} held-out images, where chance is {score - points:.1f} %"
+    else:
+        chance = chance_of(np.bincount(labels).tolist(), logits.shape[1])
+        verdict = against_chance(int(correct(logits, labels).sum()), count, chance)
+        found = f"{score:.1f} % of {count:,} held-out images right, where chance is {100 * chance:.1f} %"
     if verdict == "undecided":
         context.say(f"note: too few held-out images to tell the teacher from chance ({found})")
     if verdict == "no better":

@@ -18,16 +18,21 @@ class LabelLoss:
 
     task: Task = "classification"
     smoothing: float = 0.0
-    """Of class numbers; of mixed images it is in the labels already."""
+    """Of class numbers, and of several labels towards 1/2; of mixed images it is in the labels already."""
     weights: tuple[float, ...] | None = None
     """Of each class (``stages.training.class_weights``); None: all weigh alike."""
 
     def __call__(self, outputs_BK: Tensor, labels: Tensor) -> Tensor:
         """Return the cross-entropy with class numbers int64 ``[B]``, or probabilities ``[B, K]`` as they are.
 
-        Weighted as torch does it: the mean over class numbers is by their weights, over probabilities by images.
+        Weighted as torch does it: the mean over class numbers is by their weights, over probabilities by images. Of
+        several labels, float ``[B, K]``, it is the binary one of each class, mean over classes too, and a weight is of
+        the images that have the class.
         """
         weight = self.weight_on(outputs_BK.device)
+        if self.task == "multilabel":
+            smoothed = labels.float() * (1 - self.smoothing) + self.smoothing / 2
+            return F.binary_cross_entropy_with_logits(outputs_BK.float(), smoothed, pos_weight=weight)
         if labels.is_floating_point():
             return F.cross_entropy(outputs_BK.float(), labels.float(), weight)
         return F.cross_entropy(outputs_BK.float(), labels, weight, label_smoothing=self.smoothing)

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from vitcompress.core.files import reference, write_atomic
 from vitcompress.core.record import FileRef
+from vitcompress.stages.images.held_out import class_numbers
 from vitcompress.stages.judging.answers import NO_ANSWER, HeldOut
 from vitcompress.stages.judging.contestant import Contestant
 
@@ -32,16 +33,21 @@ def write_answers(root: Path, models: Sequence[Contestant], held_out: HeldOut, c
 
     Gzipped CSV in UTF-8, one line an image: ``image``, ``class``, and of each model ``MODEL RUNTIME PRECISION answer``
     and ``... confidence`` (0 to 1, five decimals). Classes are names; no answer (NaN) is an empty field. The same
-    answers give the same bytes.
+    answers give the same bytes. Several classes of an image are joined by ``|``.
     """
     given = [(each, answers) for each, answers in zip(models, held_out.answers, strict=True) if answers]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = [f"{each.model} {each.runtime} {each.precision}" for each, _ in given]
     writer.writerow(["image", "class", *(f"{name} {what}" for name in names for what in ("answer", "confidence"))])
-    columns: list[Sequence[str]] = [held_out.names, [classes[label] for label in held_out.labels.tolist()]]
+
+    def named(answer: Any) -> str:
+        several = answer if isinstance(answer, tuple) else (answer,)
+        return "|".join(classes[label] for label in several if label != NO_ANSWER)
+
+    columns: list[Sequence[str]] = [held_out.names, [named(label) for label in class_numbers(held_out.labels)]]
     for _, answers in given:
-        columns.append(["" if answer == NO_ANSWER else classes[answer] for answer in answers.answer.tolist()])
+        columns.append([named(answer) for answer in answers.answer.tolist()])
         columns.append([f"{confidence:.5f}" for confidence in answers.confidence.tolist()])
     writer.writerows(zip(*columns, strict=True))
     path = root / "verify" / "answers.csv.gz"

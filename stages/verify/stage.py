@@ -35,7 +35,7 @@ from vitcompress.stages.judging.flips import flip_tables
 from vitcompress.stages.judging.measuring import most_images, timed
 from vitcompress.stages.judging.memory import memory_rows
 from vitcompress.stages.judging.opening import engine_contestant, onnx_contestant
-from vitcompress.stages.judging.tasks import answers_of, judged
+from vitcompress.stages.judging.tasks import answers_of, judged, settled
 from vitcompress.stages.models.build import build_model
 from vitcompress.stages.models.weights import load_own
 from vitcompress.stages.training.compilation import keep_instruction_sets_apart, require_compiler
@@ -189,7 +189,7 @@ def _accuracy(inputs: Inputs, context: Context, contestants: Sequence[Contestant
         )
     write_atomic(paths[0], listed(split, labels, pixels).text())
     digest = images_digest(split, classes, labels, pixels)
-    held_out = HeldOut(image_names(split, len(labels)), labels, digest, answers, outputs)
+    held_out = settled(contestants, HeldOut(image_names(split, len(labels)), labels, digest, answers, outputs), task)
 
     def picture(positions: Sequence[int]) -> tuple[dict[int, str], str]:
         pictures, why = thumbnails(split, positions)
@@ -199,6 +199,7 @@ def _accuracy(inputs: Inputs, context: Context, contestants: Sequence[Contestant
         **judged(contestants, held_out, len(classes), task),
         "confusions": confusions(contestants, held_out) if task == "classification" else (),
         "flips": flip_tables(contestants, held_out, inputs.export.deployed, picture),
+        "thresholds": held_out.thresholds.get(inputs.export.deployed, ()),
         "images_digest": held_out.digest,
         "answers": write_answers(root, contestants, held_out, classes),
         **{name: reference(path, root) for name, path in zip(("held_out", "logits"), paths, strict=True)},

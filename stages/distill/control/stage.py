@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,8 @@ from vitcompress.stages.distill.config import DistillConfig
 from vitcompress.stages.distill.control.config import ControlJob
 from vitcompress.stages.images.held_out import held_out_batches
 from vitcompress.stages.images.sources import recorded_images
-from vitcompress.stages.judging.accuracy import correct, paired_drop
+from vitcompress.stages.judging.accuracy import correct
+from vitcompress.stages.judging.tasks import gain, training_score
 from vitcompress.stages.models.build import build_model
 from vitcompress.stages.models.weights import all_finite, load_own, save_weights
 from vitcompress.stages.training.device import make_accelerator
@@ -93,8 +95,8 @@ def trained_control(training: DistillConfig, inputs: job.Inputs, version: int, c
 def with_gain(control: ControlRecord, inputs: Inputs, context: Context) -> ControlRecord:
     """Return ``control`` with its answers and the gain of the distilled student, both in float32.
 
-    The gain is the distilled student's top-1 less the control's, with the paired interval of Bonett & Price (2012)
-    that the drop against the teacher has (``stages.judging.accuracy``).
+    The gain is the distilled student's score less the control's, with the paired interval that the drop against the
+    teacher has (``stages.judging.tasks.gain``).
     """
     assert control.weights is not None  # noqa: S101 - it was trained
     device, spec = make_accelerator(context.device).device, inputs.student.preprocess
@@ -102,24 +104,26 @@ def with_gain(control: ControlRecord, inputs: Inputs, context: Context) -> Contr
         load_own(build_model(inputs.student.model), weights, context.run.root).eval().to(device)
         for weights in (inputs.distill.weights, control.weights)
     ]
-    right: list[list[NDArray[np.bool_]]] = [[], []]
-    split = recorded_images(inputs.data)[1].val
+    outputs: list[list[NDArray[np.float32]]] = [[], []]
+    labels: list[NDArray[Any]] = []
+    task, split = inputs.data.task, recorded_images(inputs.data)[1].val
     with torch.inference_mode():
         for batch in held_out_batches(split, [spec], batch_size=_BATCH, workers=context.workers):
             images = torch.from_numpy(batch.inputs[spec]).to(device)
-            for network, found in zip(networks, right, strict=True):
-                found.append(correct(network(images).float().cpu().numpy(), batch.labels))
-    distilled, alone = (np.concatenate(found) for found in right)
-    gain, low, high = paired_drop(distilled, alone)
+            labels.append(batch.labels)
+            for network, found in zip(networks, outputs, strict=True):
+                found.append(network(images).float().cpu().numpy())
+    (distilled, alone), every = (np.concatenate(found) for found in outputs), np.concatenate(labels)
+    (points, low, high, _), score = gain(task, distilled, alone, every), training_score(task)
+    by_image = {"right": alone, "distilled_right": distilled} if task == "classification" else {}
     return control.model_copy(
         update={
-            "images": int(alone.size),
-            "val_top1": float(100 * alone.mean()),
-            "distilled_top1": float(100 * distilled.mean()),
-            "gain": gain,
+            "images": len(every),
+            "val_top1": score(alone, every),
+            "distilled_top1": score(distilled, every),
+            "gain": points,
             "gain_low": low,
             "gain_high": high,
-            "right": packed(alone),
-            "distilled_right": packed(distilled),
+            **{name: packed(correct(own, every)) for name, own in by_image.items()},
         }
     )

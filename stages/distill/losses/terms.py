@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -37,7 +39,7 @@ def distillation_terms(
         if teacher_BK is None:
             raise ValueError("alpha is above 0 and no teacher answered")  # a mistake of ours: the stage runs one
         if config.teacher_errors == "replace":
-            teacher_BK = corrected(teacher_BK, labels, config.tau)
+            teacher_BK = corrected(teacher_BK, labels, config.tau, several=label_loss.task == "multilabel")
         of_logits = loss_of("logits", config.logits)(student_BK, teacher_BK, config.tau)
         terms[f"{config.logits}_logits"] = config.alpha * of_logits
     for pair, student, teacher in taps:
@@ -45,13 +47,17 @@ def distillation_terms(
     return terms
 
 
-def corrected(teacher_BK: Tensor, labels: Tensor, tau: float) -> Tensor:
+def corrected(teacher_BK: Tensor, labels: Tensor, tau: float, several: bool = False) -> Tensor:
     """Return the teacher's logits ``[B, K]``, and instead of wrong ones those whose softened answer is the label.
 
     Wrong is an answer whose most likely class is not the image's (of mixed images: the class of the largest share).
     Wen et al. 2019 (arXiv 1911.07471) put the right class in the place of the wrong one; here the label is the whole
-    answer. ``labels`` are as above; ``tau`` is the temperature by which the answer is softened afterwards.
+    answer. ``labels`` are as above; ``tau`` is the temperature by which the answer is softened afterwards. With
+    ``several`` labels an image, each class is replaced by itself where it is on the wrong side of one half.
     """
+    if several:
+        wrong_BK = (teacher_BK > 0) != (labels > 0.5)
+        return torch.where(wrong_BK, -tau * math.log(_NO_SHARE) * (2 * labels.float() - 1), teacher_BK.float())
     shares = (labels if labels.is_floating_point() else F.one_hot(labels, teacher_BK.shape[-1])).float()
     wrong = teacher_BK.argmax(dim=-1) != shares.argmax(dim=-1)
     answer = tau * shares.clamp_min(_NO_SHARE).log()

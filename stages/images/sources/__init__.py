@@ -59,6 +59,11 @@ def open_images(config: DataConfig, left_out: Set[str] = frozenset(), dropped: S
         raise DataError(f"'{config.source}' has {what}; at least two are needed to classify.")
     if found.multilabel and config.task == "classification":
         raise DataError(f"images of '{config.source}' have several labels each; give --task multilabel.")
+    if config.task == "multilabel" and not found.multilabel:
+        raise DataError(
+            f"images of '{config.source}' have one class each, and data.task is multilabel; leave the task out, or "
+            "give a source of several labels (docs/multilabel.md)."
+        )
     return split_images(_with_channels(found, config), config, left_out, dropped)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from vitcompress.stages.distill.config import DistillConfig
 from vitcompress.stages.distill.losses.alignment import aligned, normalised, on_grid
 from vitcompress.stages.distill.losses.logits.hard import loss as hard_kd
+from vitcompress.stages.distill.losses.logits.sigmoid import loss as sigmoid_kd
 from vitcompress.stages.distill.losses.logits.soft import loss as soft_kd
 from vitcompress.stages.distill.losses.registry import loss_of
 from vitcompress.stages.distill.losses.terms import corrected, distillation_terms
@@ -102,6 +103,17 @@ def test_label_loss_is_smoothed_cross_entropy(smoothing: float) -> None:
     mixed = torch.softmax(random(6, 4, seed=1), dim=1)  # probabilities are not smoothed further
     wanted = -(mixed.double().numpy() * log_softmax(logits.double().numpy())).sum(axis=1).mean()
     assert float(LabelLoss(smoothing=smoothing)(logits, mixed)) == pytest.approx(wanted, rel=1e-5)
+
+
+def test_several_labels_are_learned_each_by_itself() -> None:
+    student, teacher, labels = random(6, 4), random(6, 4, seed=1), (random(6, 4, seed=2) > 0).float()
+    p, q, y = (each.double().numpy() for each in (student.sigmoid(), (teacher / 3).sigmoid(), labels * 0.9 + 0.05))
+    wanted = -(y * np.log(p) + (1 - y) * np.log(1 - p)).mean()
+    assert float(LabelLoss("multilabel", 0.1)(student, labels)) == pytest.approx(wanted, rel=1e-5)
+    p = (student / 3).double().sigmoid().numpy()
+    wanted = 9 * (q * np.log(q / p) + (1 - q) * np.log((1 - q) / (1 - p))).mean()
+    assert float(sigmoid_kd(student, teacher, 3.0)) == pytest.approx(wanted, rel=1e-4)
+    assert float(sigmoid_kd(teacher, teacher, 3.0)) == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize(("cs", "ct"), [(5, 5), (3, 8), (192, 384), (7, 3)])
