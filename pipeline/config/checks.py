@@ -88,8 +88,9 @@ def against_images(config: RunConfig, facts: Facts) -> Iterator[str]:
                 f"{where} mixes images in pairs, and {section}.batch_size {batch} in {parts} part(s) is odd; give a "
                 f"multiple of {2 * parts}."
             )
-        if batch > images:
-            yield f"{section}.batch_size is {batch}, but there are {images} training images; give at most {images}."
+        most = facts.data.teacher_images if section == "teacher" else images
+        if batch > most:
+            yield f"{section}.batch_size is {batch}, but there are {most} training images; give at most {most}."
 
 
 def uneven_batch(section: str, batch: int, accumulation: int, count: int, who: str) -> str:

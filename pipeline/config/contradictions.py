@@ -15,6 +15,7 @@ def contradictions(config: RunConfig) -> Iterator[str]:
     """Yield one sentence a contradiction; settings that are still "auto" contradict nothing."""
     yield from _control(config)
     yield from _splits(config.data)
+    yield from _unlabelled(config)
     for section, network in (("teacher", config.teacher), ("student", config.student)):
         if network.init != "auto" and (network.init == "file") != (network.weights is not None):
             yield (
@@ -48,6 +49,28 @@ def _control(config: RunConfig) -> Iterator[str]:
         yield (
             f"'control.kind' is {config.control.kind}, and the student is trained from labels alone already "
             "(distill.alpha is 0, and no feature loss has a weight): the control would be the same; leave it out."
+        )
+
+
+def _unlabelled(config: RunConfig) -> Iterator[str]:
+    """Yield what needs labels where images have none, and what is for images without alone."""
+    data, teacher, fitted = config.data, config.teacher, config.data.task != "embedding"
+    if data.task == "multilabel" and (data.unlabelled or not data.labelled):
+        yield "images without labels are for classification and embedding, and the task is multilabel; leave them out."
+    if data.labelled and data.classes is not None:
+        yield "data.classes is for images without labels, and data.labelled is true; leave it out."
+    asked = {
+        "data.unlabelled": data.unlabelled is not None,
+        "control.kind": config.control.kind != "none",
+        "teacher.init": fitted and teacher.init == "scratch",
+        "teacher.epochs": fitted and teacher.epochs not in ("auto", 0),
+        "teacher.tune": fitted and teacher.tune in ("probe", "full"),
+    }
+    for section, _, name in (key.partition(".") for key, given in asked.items() if given and not data.labelled):
+        yield (
+            f"{section}.{name} is '{getattr(getattr(config, section), name)}', which needs labels, and data.labelled "
+            "is false: the teacher is used with the weights given (--teacher-weights), and its answers are all that is "
+            "learned. Leave it out."
         )
 
 

@@ -47,8 +47,13 @@ def run(config: DataConfig, inputs: Inputs, context: Context) -> DataRecord:
         suffixes = ", ".join(sorted(suffix or "without suffix" for suffix in images.skipped))
         context.say(f"note: {sum(images.skipped.values()):,} files skipped, which are no images by suffix: {suffixes}")
     absent = set(range(len(images.classes))) - set(images.val.labels) if isinstance(images.val, ListedSplit) else ()
-    if absent:
+    if absent and config.labelled:
         context.say(f"note: {len(absent)} of {len(images.classes)} classes have no held-out image")
+    folders = {key.partition("/")[0] for key, _ in images.train.items if "/" in key} if images.are_files else set()
+    if len(folders) > 1 and not config.labelled:
+        context.say(
+            f"note: the {len(folders):,} folders that images are in are not read as classes (data.labelled=false)"
+        )
     return DataRecord(
         config=config.identity(),  # how the images were checked changes nothing for later stages
         source=config.source,
@@ -57,6 +62,8 @@ def run(config: DataConfig, inputs: Inputs, context: Context) -> DataRecord:
         val_images=len(images.val),
         split=images.split,
         task=config.task,
+        unlabelled=images.unlabelled,
+        labelled=config.labelled,
         digest=data_digest(config),
         checked=checked,
         pixels=READING,
@@ -116,7 +123,7 @@ def _duplicates(config: DataConfig, images: Images, context: Context) -> Duplica
             context.say(f"note: {counted(len(found.training), 'image')} left out of training: {shared} were {words}")
         else:
             context.say(
-                f"warning: {shared} are {words}: accuracy comes out too high; data.on_duplicates=drop leaves them out "
+                f"warning: {shared} are {words}: scores come out too high; data.on_duplicates=drop leaves them out "
                 "of training"
             )
     if found.contradictory:

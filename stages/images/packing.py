@@ -119,7 +119,7 @@ def _write_pixels(split: Any, folder: Path, size: int | None, advance: Callable[
     index = np.array(entries, ENTRY)
     np.save(folder / INDEX, index)
     names = (
-        (printable(f"{split.prefix}{key}") for key, _ in split.items)
+        (split.name(key) for key, _ in split.items)
         if files_root(split)
         else (f"image {number}" for number in range(len(entries)))
     )

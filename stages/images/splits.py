@@ -87,8 +87,16 @@ class ListedSplit:
         """Return the split without the files of these names (``File.name``)."""
         if not names:
             return self
-        kept = [(key, label) for key, label in self.items if printable(f"{self.prefix}{key}") not in names]
+        kept = [(key, label) for key, label in self.items if self.name(key) not in names]
         return replace(self, items=kept)
+
+    def name(self, key: str) -> str:
+        """Return ``File.name`` of a file: its path inside the source, or an absolute one as it is."""
+        return printable(os.path.join(self.prefix, key))  # noqa: PTH118 - a Path for each of a million is slow
+
+    def taken(self, positions: NDArray[np.integer[Any]]) -> ListedSplit:
+        """Return the split of the images at ``positions [M]``, in that order."""
+        return replace(self, items=[self.items[at] for at in positions.tolist()])
 
 
 @dataclass(frozen=True)
@@ -175,7 +183,19 @@ class Images:
         for split, held_out in ((self.train, False), (self.val, True)):
             if isinstance(split, ListedSplit) and split.root is not None:
                 for key, label in sorted(split.items):
-                    yield File(split.root / key, printable(f"{split.prefix}{key}"), label, held_out)
+                    yield File(split.root / key, split.name(key), label, held_out)
+
+    @property
+    def unlabelled(self) -> int:
+        """Return how many training images have no class."""
+        return self.train.labels.count(UNLABELLED) if isinstance(self.train, ListedSplit) else 0
+
+    def labelled(self, *, as_many: bool = False) -> Images:
+        """Return the images without training images of no class; ``as_many``: the others repeated in their place."""
+        if not self.unlabelled:
+            return self
+        have = np.flatnonzero([label != UNLABELLED for label in self.train.labels])
+        return replace(self, train=self.train.taken(np.resize(have, len(self.train)) if as_many else have))
 
 
 def evenly_spread(total: int, count: int) -> list[int]:
@@ -212,24 +232,31 @@ def split_images(found: Images, config: DataConfig, left_out: Set[str], dropped:
 
 
 def _hold_out(split: ListedSplit, classes: Sequence[str], config: DataConfig) -> tuple[ListedSplit, ListedSplit, str]:
-    """Split by class, with the fixed split seed; return training split, held-out split and how, in words."""
-    counts = Counter(split.labels)
+    """Split by class, with the fixed split seed; return training split, held-out split and how, in words.
+
+    Images without a class are trained on where others have one.
+    """
+    some = [item for item in split.items if item[1] != UNLABELLED] or list(split.items)
+    rest = [item for item in split.items if item[1] == UNLABELLED] if len(some) < len(split) else []
+    counts = Counter(label for _, label in some)
     alone = next((classes[label] for label, count in counts.items() if count < 2), None)
     if alone is not None:
         raise DataError(f"class '{alone}' has one image, too few to hold one out; add images or a val/ folder.")
-    images, held = len(split), max(len(counts), round(config.val_fraction * len(split)))
+    images, held = len(some), max(len(counts), round(config.val_fraction * len(some)))
     if images - held < len(counts):
         raise DataError(f"{images} images of {len(counts)} classes are too few to hold out {held}; add images.")
     from sklearn.model_selection import train_test_split  # a second to import
 
-    train, val = train_test_split(split.items, test_size=held, random_state=config.split_seed, stratify=split.labels)
-    how = f"{held} of {images} images held out, stratified by class, split seed {config.split_seed}"
-    return replace(split, items=train), replace(split, items=val), how
+    by_class = [label for _, label in some]
+    train, val = train_test_split(some, test_size=held, random_state=config.split_seed, stratify=by_class)
+    stratified = "" if UNLABELLED in counts else ", stratified by class"
+    how = f"{held} of {images} images held out{stratified}, split seed {config.split_seed}"
+    return replace(split, items=[*train, *rest]), replace(split, items=val), how
 
 
 def _require_each_class(classes: Sequence[str], train: ListedSplit) -> None:
     left = set(train.labels)
-    gone = [f"'{name}'" for label, name in enumerate(classes) if label not in left]
+    gone = [f"'{name}'" for label, name in enumerate(classes) if label not in left and left != {UNLABELLED}]
     if gone:
         shown = ", ".join(gone[:_SHOWN]) + (", ..." if len(gone) > _SHOWN else "")
         raise DataError(

@@ -16,7 +16,15 @@ from vitcompress.stages.judging.class_metrics import CLASS_RECALL, MACRO_ACCURAC
 from vitcompress.stages.judging.contestant import Contestant
 from vitcompress.stages.judging.metrics import Metric, metric_rows
 
-METRICS: tuple[Metric, ...] = (MACRO_ACCURACY, CLASS_RECALL)
+_AGREEMENT = Metric(
+    name="teacher_agreement",
+    label="agreement with the teacher",
+    tasks=("classification",),
+    of=lambda found: found.answers.agrees(found.teacher.answers) if found.teacher else None,
+    drops=False,
+)
+"""With its answers in torch, whatever the labels are."""
+METRICS: tuple[Metric, ...] = (MACRO_ACCURACY, CLASS_RECALL, _AGREEMENT)
 """All there are, in the order of their rows; each is a gate too."""
 
 SCORES: dict[Task, str] = {"classification": "top-1"}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Set
+from dataclasses import replace
 from functools import cache, lru_cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -17,18 +18,20 @@ from pathlib import Path
 from vitcompress.core.errors import DataError
 from vitcompress.core.extensions import load
 from vitcompress.core.fingerprint import fingerprint
-from vitcompress.core.records import DataRecord
+from vitcompress.core.records import DataRecord, TeacherRecord
 from vitcompress.stages.images.config import DataConfig
 from vitcompress.stages.images.sources.digits import EMBEDDED as EMBEDDED
 from vitcompress.stages.images.sources.digits import Digits
-from vitcompress.stages.images.sources.folder import Folder
+from vitcompress.stages.images.sources.folder import Folder, require_folder
 from vitcompress.stages.images.sources.pack import Pack
 from vitcompress.stages.images.sources.source import Source
 from vitcompress.stages.images.sources.timm_datasets import TimmDatasets
+from vitcompress.stages.images.sources.unlabelled import with_unlabelled, without_labels
 from vitcompress.stages.images.splits import Images as Images
 from vitcompress.stages.images.splits import ListedSplit as ListedSplit
 from vitcompress.stages.images.splits import StreamSplit as StreamSplit
 from vitcompress.stages.images.splits import split_images
+from vitcompress.stages.images.tree import tree_digest
 
 GROUP = "vitcompress.sources"
 _FIRST = (Digits(), TimmDatasets(), Pack())
@@ -50,11 +53,16 @@ def installed() -> tuple[Source, ...]:
 def open_images(config: DataConfig, left_out: Set[str] = frozenset(), dropped: Set[str] = frozenset()) -> Images:
     """Return the images of a config without some files; raises as the source's ``images`` and ``split_images`` do."""
     found = source_of(config.source).images(config)
-    if len(found.classes) < 2:
+    if not config.labelled:
+        found = without_labels(found, config)
+    elif len(found.classes) < 2 and config.task != "embedding":
         what = f"one class ('{found.classes[0]}')" if found.classes else "no class"
-        raise DataError(f"'{config.source}' has {what}; at least two are needed to classify.")
+        teach = " (Without labels, a student learns the teacher's answers: --set data.labelled=false.)"
+        raise DataError(f"'{config.source}' has {what}; at least two are needed to classify.{teach}")
     if found.multilabel and config.task == "classification":
         raise DataError(f"images of '{config.source}' have several labels each; give --task multilabel.")
+    if config.unlabelled:
+        found = with_unlabelled(found, Path(config.unlabelled))
     return split_images(found, config, left_out, dropped)
 
 
@@ -65,6 +73,18 @@ def recorded_images(record: DataRecord) -> tuple[DataConfig, Images]:
     if source_of(config.source).is_path:
         return config, _listed_once(config, record.digest, left_out, dropped)
     return config, open_images(config, left_out, dropped)
+
+
+def judged_images(record: DataRecord, teacher: TeacherRecord, root: Path) -> tuple[DataConfig, Images]:
+    """Return ``recorded_images`` of the run at ``root``, the teacher's answers for the classes that are not there."""
+    config, images = recorded_images(record)
+    if teacher.answers is None:
+        return config, images
+    from safetensors.numpy import load_file
+
+    given = load_file(root / teacher.answers.path)["answers"].tolist()
+    items = [(key, label) for (key, _), label in zip(images.val.items, given, strict=True)]
+    return config, replace(images, val=replace(images.val, items=items))
 
 
 @lru_cache(maxsize=1)
@@ -78,6 +98,9 @@ def data_digest(config: DataConfig) -> str:
     """Return what changes when the images change; a DataError is raised if the source or its labels are gone."""
     source = source_of(config.source)
     parts = [source.name, config.source, config.root, *source.state(config)]
+    if config.unlabelled:
+        folder = require_folder(Path(config.unlabelled), "a folder of images without classes as data.unlabelled")
+        parts += [config.unlabelled, tree_digest(folder)]
     if config.labels:
         try:
             parts.append(hashlib.sha256(Path(config.labels).read_bytes()).hexdigest())
