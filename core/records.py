@@ -98,6 +98,16 @@ class DataRecord(Record):
         """Return what a pixel consists of."""
         return Channels(self.config.get("channels", 3), self.config.get("bits", 8))
 
+    @property
+    def judged_by_teacher(self) -> bool:
+        """Whether the teacher's answers to held-out images are their labels."""
+        return not self.labelled and self.task != "embedding"
+
+    @property
+    def teacher_images(self) -> int:
+        """Training images that a teacher is fitted to: those with a class, or all where none has."""
+        return self.train_images - (self.unlabelled if self.labelled else 0)
+
 
 class TeacherRecord(Record):
     """The network that is imitated, ready for the data's classes."""
@@ -129,6 +139,8 @@ class TeacherRecord(Record):
     """Training images that were held out to choose on."""
     tuned_epoch: int | None = None
     """Epochs behind the weights that were kept; 0: the linear probe was. None where nothing was adapted."""
+    answers: FileRef | None = None
+    """To held-out images of no class, whose labels they are: safetensors, ``answers`` int64 ``[N]``."""
     penalty: float | None = None
     """Of the probe's squared weights over standardised features, half of it added to the mean cross-entropy."""
 

@@ -176,7 +176,7 @@ def _loader(config: TrainingConfig, views: Any, found: Preview, fixed_views: int
 def fitting(config: TeacherConfig, initial: InitialTeacher, teacher: TeacherRecord, found: Preview) -> Training:
     """Measure the teacher's fitting; its weights are changed."""
     context = found.context
-    _, images = recorded_images(found.data)
+    images = recorded_images(found.data)[1].labelled()
     views = train_views(images.train, config.augmentation, initial.preprocess, context.seed)
     loader = _loader(config, views, found)
     small = _for_measuring(config, 6.0 * teacher.cost.macs, found)

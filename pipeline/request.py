@@ -13,9 +13,10 @@ from vitcompress.stages.images.sources import source_of
 
 def refuse_inside_data(root: Path, config: RunConfig) -> None:
     """Raise a UsageError for a run below its own images, which would change what it is made of."""
-    data = Path(config.data.source)
-    if source_of(config.data.source).is_path and root.resolve().is_relative_to(data.resolve()):
-        raise UsageError(f"output '{root}' is inside the data folder '{data}'; give an --output outside it.")
+    folders = [config.data.source] if source_of(config.data.source).is_path else []
+    for data in map(Path, [*folders, *filter(None, [config.data.unlabelled])]):
+        if root.resolve().is_relative_to(data.resolve()):
+            raise UsageError(f"output '{root}' is inside the data folder '{data}'; give an --output outside it.")
 
 
 def identity(config: RunConfig) -> dict[str, Any]:

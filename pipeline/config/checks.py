@@ -89,8 +89,9 @@ def against_images(config: RunConfig, facts: Facts) -> Iterator[str]:
                 f"{where} mixes images in pairs, and {section}.batch_size {batch} in {parts} part(s) is odd; give a "
                 f"multiple of {2 * parts}."
             )
-        if batch > images:
-            yield f"{section}.batch_size is {batch}, but there are {images} training images; give at most {images}."
+        most = facts.data.teacher_images if section == "teacher" else images
+        if batch > most:
+            yield f"{section}.batch_size is {batch}, but there are {most} training images; give at most {most}."
         if training.class_weights != "none":
             yield from _unweighable(config, facts.data, section, training.class_weights)
 

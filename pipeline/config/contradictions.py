@@ -19,6 +19,7 @@ def contradictions(config: RunConfig) -> Iterator[str]:
     yield from _columns(config.data)
     if config.data.task == "multilabel":
         yield from _several_labels(config)
+    yield from _unlabelled(config)
     for section, network in (("teacher", config.teacher), ("student", config.student)):
         if network.init != "auto" and (network.init == "file") != (network.weights is not None):
             yield (
@@ -63,6 +64,28 @@ def _several_labels(config: RunConfig) -> Iterator[str]:
         found += [f"{where}.{name} above 0" for name in ("mixup", "cutmix") if getattr(augment, name)]
     for setting in dict.fromkeys(found):
         yield f"{setting} means one class an image, and data.task is multilabel (docs/multilabel.md); leave it out."
+
+
+def _unlabelled(config: RunConfig) -> Iterator[str]:
+    """Yield what needs labels where images have none, and what is for images without alone."""
+    data, teacher, fitted = config.data, config.teacher, config.data.task != "embedding"
+    if data.task == "multilabel" and (data.unlabelled or not data.labelled):
+        yield "images without labels are for classification and embedding, and the task is multilabel; leave them out."
+    if data.labelled and data.classes is not None:
+        yield "data.classes is for images without labels, and data.labelled is true; leave it out."
+    asked = {
+        "data.unlabelled": data.unlabelled is not None,
+        "control.kind": config.control.kind != "none",
+        "teacher.init": fitted and teacher.init == "scratch",
+        "teacher.epochs": fitted and teacher.epochs not in ("auto", 0),
+        "teacher.tune": fitted and teacher.tune in ("probe", "full"),
+    }
+    for section, _, name in (key.partition(".") for key, given in asked.items() if given and not data.labelled):
+        yield (
+            f"{section}.{name} is '{getattr(getattr(config, section), name)}', which needs labels, and data.labelled "
+            "is false: the teacher is used with the weights given (--teacher-weights), and its answers are all that is "
+            "learned. Leave it out."
+        )
 
 
 def _splits(data: DataConfig) -> Iterator[str]:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from vitcompress.core.errors import CompressError, UsageError
 from vitcompress.pipeline.config import checks, export, student, training
 from vitcompress.pipeline.config.choice import Choice
+from vitcompress.pipeline.config.classes import teacher_classes
 from vitcompress.pipeline.config.contradictions import contradictions
 from vitcompress.pipeline.config.facts import Facts
 from vitcompress.pipeline.config.model import RunConfig
@@ -270,6 +271,7 @@ BEFORE_DATA = (
     Rule("student.args", _student_args, even_if_given=True),
     Rule("teacher.args", _teacher_args, even_if_given=True, needs=("student.args",)),
     Rule("teacher.init", _teacher_init),
+    Rule("data.classes", teacher_classes, even_if_given=True, needs=("teacher.args", "teacher.init")),
     *_STUDENT,
     *_FEATURES,
     Rule("distill.logits", _logits, even_if_given=True),
@@ -293,7 +295,7 @@ def training_facts(section: Literal["teacher", "distill"], config: RunConfig, fa
     network = config.teacher if section == "teacher" else config.student
     cost = cost_by_config(network)
     return training.TrainingFacts(
-        images=facts.data.train_images,
+        images=facts.data.teacher_images if section == "teacher" else facts.data.train_images,
         parts=getattr(config, section).accumulation * facts.processes,
         start=training.start_of(network.init),
         parameters=cost.parameters,
@@ -345,6 +347,8 @@ def _teacher_epochs(config: RunConfig, facts: Facts) -> Choice:
     from vitcompress.stages.models.weights import load_checkpoint
 
     teacher, classes = config.teacher, len(facts.data.classes) if facts.data else 0
+    if facts.data and facts.data.judged_by_teacher:
+        return Choice(0, "images without labels cannot fit it: it is used as given")
     fits = False
     if teacher.init == "file" and teacher.weights and isinstance(teacher.args, dict):
         model = build_model(ModelSpec(arch=teacher.model.partition(".")[0], args=teacher.args, num_classes=classes))

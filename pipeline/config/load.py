@@ -224,6 +224,7 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     source = config.data.source
     data = {
         "source": absolute(source) if source_of(source).is_path else source,
+        "unlabelled": absolute(config.data.unlabelled),
         "root": absolute(config.data.root),
         "labels": absolute(config.data.labels),
         "cache": absolute(config.data.cache),

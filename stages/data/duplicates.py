@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from vitcompress.core.errors import DataError
 from vitcompress.core.files import sha256_of
 from vitcompress.core.machine import usable_cores
-from vitcompress.stages.images.splits import File
+from vitcompress.stages.images.splits import UNLABELLED, File
 
 _TAIL = 4096
 """Bytes; the beginnings of files that one program wrote are often the same."""
@@ -52,8 +52,8 @@ def find_duplicates(files: Iterable[File]) -> Duplicates:
             found.held_out.extend((file, trained[0]) for file in judged)
             found.training.extend((file, judged[0]) for file in trained)
         for file in trained:
-            other = next((other for other in trained if other.label != file.label), None)
-            if other is not None:
+            other = next((other for other in trained if other.label not in (file.label, UNLABELLED)), None)
+            if other is not None and file.label != UNLABELLED:
                 found.contradictory.append((file, other))
     for pairs in (found.held_out, found.training, found.contradictory):
         pairs.sort(key=lambda pair: pair[0].name)

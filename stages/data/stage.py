@@ -19,7 +19,7 @@ from vitcompress.stages.data.duplicates import Duplicates, find_duplicates, pair
 from vitcompress.stages.images.config import DataConfig
 from vitcompress.stages.images.sources import EMBEDDED, Images, ListedSplit, data_digest, open_images, source_of
 from vitcompress.stages.images.sources.pack import Pack
-from vitcompress.stages.images.splits import UNLABELLED, evenly_spread
+from vitcompress.stages.images.splits import evenly_spread
 
 _FULL_CHECK_LIMIT = 50_000
 _MEASURED = 256
@@ -54,10 +54,15 @@ def run(config: DataConfig, inputs: Inputs, context: Context) -> DataRecord:
     if images.skipped:
         suffixes = ", ".join(sorted(suffix or "without suffix" for suffix in images.skipped))
         context.say(f"note: {sum(images.skipped.values()):,} files skipped, which are no images by suffix: {suffixes}")
-    for split, kind in ((images.train, "training"), (images.val, "held-out")):
+    for split, kind in ((images.train, "training"), (images.val, "held-out")) if config.labelled else ():
         here = chain(*split.class_sets) if isinstance(split, ListedSplit) else range(len(images.classes))
         if absent := set(range(len(images.classes))).difference(here):
             context.say(f"note: {len(absent)} of {len(images.classes)} classes have no {kind} image")
+    folders = {key.partition("/")[0] for key, _ in images.train.items if "/" in key} if images.are_files else set()
+    if len(folders) > 1 and not config.labelled:
+        context.say(
+            f"note: the {len(folders):,} folders that images are in are not read as classes (data.labelled=false)"
+        )
     if not config.pixel.plain:
         what = f"images of {config.pixel.words} are cropped, flipped and erased"
         context.say(f"note: {what}; auto_augment and colour jitter are for 8-bit grey and RGB alone")
@@ -70,8 +75,9 @@ def run(config: DataConfig, inputs: Inputs, context: Context) -> DataRecord:
         val_images=len(images.val),
         split=images.split,
         read=images.read,
-        unlabelled=images.train.labels.count(UNLABELLED) if isinstance(images.train, ListedSplit) else 0,
         task=config.task,
+        unlabelled=images.unlabelled,
+        labelled=config.labelled,
         digest=data_digest(config),
         checked=checked,
         pixels=READING,
@@ -147,7 +153,7 @@ def _duplicates(config: DataConfig, images: Images, context: Context) -> Duplica
             context.say(f"note: {counted(len(found.training), 'image')} left out of training: {shared} were {words}")
         else:
             context.say(
-                f"warning: {shared} are {words}: accuracy comes out too high; data.on_duplicates=drop leaves them out "
+                f"warning: {shared} are {words}: scores come out too high; data.on_duplicates=drop leaves them out "
                 "of training"
             )
     if found.contradictory:

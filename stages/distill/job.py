@@ -42,7 +42,7 @@ from vitcompress.stages.images.loaders import (
     train_views,
 )
 from vitcompress.stages.images.normalize import normalized
-from vitcompress.stages.images.sources import Images, StreamSplit, recorded_images
+from vitcompress.stages.images.sources import Images, StreamSplit, judged_images
 from vitcompress.stages.judging.tasks import training_score
 from vitcompress.stages.models.build import build_model
 from vitcompress.stages.models.weights import load_own
@@ -73,7 +73,10 @@ def networks_and_loaders(
     taps do not fit or views cannot be kept, a RunInterrupted if it is stopped while filling the cache.
     """
     networks = networks_of(config, inputs, context)
-    data_config, images = recorded_images(inputs.data)
+    data_config, images = judged_images(inputs.data, inputs.teacher, context.run.root)
+    if images.unlabelled and not config.asks_teacher:
+        have, images = len(images.labelled().train), images.labelled(as_many=True)
+        context.say(f"note: trained on the {have:,} images that have a class, for as many steps as with the others")
     views: Any = train_views(images.train, config.augmentation, inputs.student.preprocess, context.seed)
     summary = None
     if config.views and networks.teacher is not None:
@@ -107,6 +110,8 @@ class Loaders:
     """Normalising, mixup or CutMix of each training batch, on the device."""
     class_weights: tuple[float, ...] | None = None
     """Of the classes in the loss by labels; None: all weigh alike."""
+    unlabelled: bool = False
+    """Whether training images may have no class."""
 
 
 def networks_of(config: DistillConfig, inputs: Inputs, context: Context) -> Networks:
@@ -143,6 +148,7 @@ def loaders_of(
         val=eval_loader(images.val, preprocess, batch_size=batch, workers=context.workers),
         mix=mix_of(config.augmentation, preprocess, len(images.classes), config.label_smoothing),
         class_weights=class_weights(config.class_weights, images),
+        unlabelled=images.unlabelled > 0,
     )
 
 
@@ -160,7 +166,7 @@ def student_job(
     The student is trained in place. ``name`` is the training's in messages and metrics, and of its folder of
     checkpoints; those of another ``fingerprint`` (None: the stage's) are not resumed.
     """
-    label_loss = LabelLoss(task, config.label_smoothing, loaders.class_weights)
+    label_loss = LabelLoss(task, config.label_smoothing, loaders.class_weights, loaders.unlabelled)
     return Job(
         name=name,
         model=networks.student,

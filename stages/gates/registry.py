@@ -53,7 +53,7 @@ def _size(found: Measured) -> Measurement:
 
 
 def _of_metric(metric: Metric) -> Iterator[ArtifactGate]:
-    """Yield the two limits on a metric: its value, and what it loses against the teacher."""
+    """Yield the limits on a metric: its value, and what it loses against the teacher."""
 
     def measure(name: str) -> Callable[[Measured], Measurement]:
         def taken(found: Measured) -> Measurement:
@@ -68,6 +68,8 @@ def _of_metric(metric: Metric) -> Iterator[ArtifactGate]:
     yield ArtifactGate(
         field=f"min_{metric.name}", setting=percent, label=metric.label, unit="%", measure=measure("value")
     )
+    if not metric.drops:
+        return
     yield ArtifactGate(
         field=f"max_{metric.name}_drop",
         setting=limit(f"{points} against the teacher, points (below 0: better).", ge=-100, le=100),

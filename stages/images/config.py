@@ -85,6 +85,9 @@ class DataConfig(Record):
     teacher's answers are all that is learned and judged."""
     unlabelled: str | None = None
     """Folder of further images, of no class, in whatever folders, that the student learns from the teacher alone."""
+    classes: int | str | tuple[str, ...] | None = None
+    """Classes of images without any (`labelled: false`): how many, names, or a set of ImageNet's as timm calls it
+    (`imagenet-1k`). null: the teacher's, with names where its weights bring them; `labels` gives others."""
     root: str | None = None
     """Folder that a prefixed dataset is read from, or that a manifest's paths are inside (null: the manifest's own);
     not used for digits and folders."""

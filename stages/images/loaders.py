@@ -263,9 +263,16 @@ class Mix:
     mixup: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return images, float32 ``[B, C, S, S]``, and labels: int64 ``[B]``, or shares float32 ``[B, K]`` if mixed."""
+        """Return images, float32 ``[B, C, S, S]``, and labels: int64 ``[B]``, or shares float32 ``[B, K]`` if mixed.
+
+        A mixture with an image of no class has no share of any.
+        """
         images = normalized(self.spec, images)
-        return self.mixup(images, labels) if self.mixup else (images, labels)
+        if self.mixup is None:
+            return images, labels
+        known = (labels >= 0) & (labels.flip(0) >= 0)  # timm mixes the first image with the last, and so on
+        images, shares = self.mixup(images, labels.clamp_min(0))
+        return images, shares * known[:, None]
 
 
 def mix_of(augment: AugmentConfig, spec: PreprocessSpec, classes: int, label_smoothing: float) -> Mix | None:

@@ -125,7 +125,7 @@ def _write_pixels(split: Any, folder: Path, size: int | None, advance: Callable[
         index = append_fields(index, [*more], [*more.values()], usemask=False)
     np.save(folder / INDEX, index)
     names = (
-        (printable(f"{split.prefix}{key}") for key, _ in split.items)
+        (split.name(key) for key, _ in split.items)
         if files_root(split)
         else (f"image {number}" for number in range(len(entries)))
     )

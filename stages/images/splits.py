@@ -101,8 +101,12 @@ class ListedSplit:
         """Return the split without the files of these names (``File.name``)."""
         if not names:
             return self
-        kept = [at for at, (key, _) in enumerate(self.items) if printable(f"{self.prefix}{key}") not in names]
+        kept = [at for at, (key, _) in enumerate(self.items) if self.name(key) not in names]
         return self.taken(np.array(kept, np.int64))
+
+    def name(self, key: str) -> str:
+        """Return ``File.name`` of a file: its path inside the source, or an absolute one as it is."""
+        return printable(os.path.join(self.prefix, key))  # noqa: PTH118 - a Path for each of a million is slow
 
 
 @dataclass(frozen=True)
@@ -198,7 +202,19 @@ class Images:
         for split, held_out in ((self.train, False), (self.val, True)):
             if isinstance(split, ListedSplit) and split.root is not None:
                 for key, label in sorted(split.items):
-                    yield File(split.root / key, printable(f"{split.prefix}{key}"), label, held_out)
+                    yield File(split.root / key, split.name(key), label, held_out)
+
+    @property
+    def unlabelled(self) -> int:
+        """Return how many training images have no class."""
+        return self.train.labels.count(UNLABELLED) if isinstance(self.train, ListedSplit) else 0
+
+    def labelled(self, *, as_many: bool = False) -> Images:
+        """Return the images without training images of no class; ``as_many``: the others repeated in their place."""
+        if not self.unlabelled:
+            return self
+        have = np.flatnonzero([label != UNLABELLED for label in self.train.labels])
+        return replace(self, train=self.train.taken(np.resize(have, len(self.train)) if as_many else have))
 
 
 def evenly_spread(total: int, count: int) -> list[int]:
@@ -270,7 +286,8 @@ def _hold_out(split: ListedSplit, classes: Sequence[str], config: DataConfig) ->
 
     train, val = train_test_split(some, test_size=held, random_state=config.split_seed, stratify=by_class)
     train = np.concatenate([train, np.setdiff1d(np.arange(len(split)), some)])
-    return split.taken(train), split.taken(val), f"{held} of {images} images held out, stratified by class, {words}"
+    stratified = "" if UNLABELLED in counts else ", stratified by class"
+    return split.taken(train), split.taken(val), f"{held} of {images} images held out{stratified}, {words}"
 
 
 def _balanced(split: ListedSplit) -> NDArray[np.float64]:

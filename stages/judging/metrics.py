@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from vitcompress.core.measured_records import MetricRow
 from vitcompress.core.records import Task
+from vitcompress.stages.judging.accuracy import share_interval
 from vitcompress.stages.judging.answers import Answers, HeldOut
 from vitcompress.stages.judging.contestant import TEACHER, Contestant
 
@@ -53,10 +54,13 @@ class Metric:
     label: str
     """What a reader calls it."""
     tasks: tuple[Task, ...]
-    of: Callable[[Answered], Values | None]
-    """Prepares the values of resampled images; None where these images have no such number."""
+    of: Callable[[Answered], Values | NDArray[np.bool_] | None]
+    """Prepares the values of resampled images, or says which images ``[N]`` it is the share of (its interval is the
+    score interval, Wilson 1927, then); None where these images have no such number."""
     ends: Callable[[Answered], tuple[float, float]] | None = None
     """The 95 % interval of the value in percent, where resampling does not give it."""
+    drops: bool = True
+    """Whether the teacher has it too, so that some of it can be lost."""
 
 
 def mean_of(scores: NDArray[Any], weights: NDArray[Any] | None = None) -> Values:
@@ -105,6 +109,10 @@ def metric_rows(
             own = answered if at == teacher_at else replace(answered, teacher=teacher)
             values = metric.of(replace(own, in_torch=in_torch.get(each.model)))
             if values is None:
+                continue
+            if isinstance(values, np.ndarray):
+                row |= dict(zip(("value", "value_low", "value_high"), share_interval(values), strict=True))
+                rows.append((at, MetricRow(**row)))
                 continue
             found = np.concatenate([values(part) for part in parts])
             row |= interval_fields("value", found)

@@ -27,7 +27,15 @@ from vitcompress.stages.judging.label_metrics import (
 )
 from vitcompress.stages.judging.metrics import Metric, interval_fields, metric_rows, parts_of
 
-METRICS: tuple[Metric, ...] = (MACRO_ACCURACY, CLASS_RECALL, MICRO_F1, MACRO_F1)
+_AGREEMENT = Metric(
+    name="teacher_agreement",
+    label="agreement with the teacher",
+    tasks=("classification",),
+    of=lambda found: found.answers.agrees(found.teacher.answers) if found.teacher else None,
+    drops=False,
+)
+"""With its answers in torch, whatever the labels are."""
+METRICS: tuple[Metric, ...] = (MACRO_ACCURACY, CLASS_RECALL, _AGREEMENT, MICRO_F1, MACRO_F1)
 """All there are, in the order of their rows; each is a gate too."""
 
 SCORES: dict[Task, str] = {"classification": "top-1", "multilabel": "mAP", "embedding": "recall@1"}

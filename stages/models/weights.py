@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -84,6 +85,17 @@ def load_checkpoint(
         left_out = () if fits else (f"without its classifier, which is not one of {classes} classes",)
         tell("; ".join((checkpoint.words, *resampled, *left_out)))
     return fits
+
+
+def classes_in(model: nn.Module, path: Path, key: str | None = None) -> int | None:
+    """Return how many classes the classifier in a checkpoint of ``model``, of any number, has; None without one."""
+    own, head = model.state_dict(), tuple(f"{prefix}." for prefix in family_of(model).classifier(model))
+    state = without_wrapper(read_checkpoint(path, "teacher", key), own, path, "teacher").state
+    with suppress(CannotAdaptError):  # what is wrong with it is said when it is loaded
+        state, _ = adapt(state, model)
+    rows = {name for name in own if name.startswith(head) and len(own[name]) == getattr(model, "num_classes", 0)}
+    counts = {len(state[name]) for name in rows & state.keys()}
+    return counts.pop() if len(counts) == 1 else None
 
 
 def _problems(body: dict[str, Tensor], state: dict[str, Tensor], classifier: tuple[str, ...]) -> str:

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from accelerate.utils import set_seed
 from numpy.typing import NDArray
+from safetensors.numpy import save
 from torch import Tensor, nn
 
 from vitcompress.core.context import Context
 from vitcompress.core.errors import ResultError, UsageError
+from vitcompress.core.files import reference, write_atomic
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.records import DataRecord, ModelSpec, Task, TeacherRecord
 from vitcompress.stages.images.loaders import eval_loader, mix_of, train_loader, train_views
@@ -33,6 +35,9 @@ from vitcompress.stages.training.job import Job
 from vitcompress.stages.training.labels import LabelLoss
 from vitcompress.stages.training.loop import train
 
+_ONE_SIDED = 0.9
+"""Share of a teacher's answers that are one class from which it is taken for a wrong one."""
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -48,9 +53,12 @@ def run(config: TeacherConfig, inputs: Inputs, context: Context) -> TeacherRecor
     ResultError if a loss, a gradient or a trained weight is not finite; RunInterrupted if it is stopped on request.
     """
     set_seed(context.seed)
-    data_config, images = recorded_images(inputs.data)
+    data_config, listed = recorded_images(inputs.data)
+    images = listed.labelled()
     teacher = initial_teacher(config, inputs.data, context)
     model, preprocess = teacher.model, teacher.preprocess
+    if inputs.data.judged_by_teacher:
+        return _with_answers(config, teacher, images, context)
     epochs, classes = epochs_of(config, teacher.fits, len(images.classes)), len(images.classes)
     found = {"epochs": epochs, "precision": make_accelerator(context.device, precision=config.precision).precision}
 
@@ -76,6 +84,29 @@ def run(config: TeacherConfig, inputs: Inputs, context: Context) -> TeacherRecor
     if not (adapted or epochs):
         _refuse_at_chance(logits, labels, inputs.data.task, context)
     return record_of(teacher, epochs, accuracy, context).model_copy(update=found)
+
+
+def _with_answers(config: TeacherConfig, teacher: InitialTeacher, images: Images, context: Context) -> TeacherRecord:
+    """Return the record of a teacher used as given, whose answers to held-out images, in float32, are their labels."""
+    if not teacher.fits:
+        raise UsageError(f"the teacher has no classifier of {len(images.classes)} classes, as data.classes says.")
+    exact = config.model_copy(update={"precision": "float32"})  # as stages.verify asks it
+    logits, _ = answers(teacher.model, images.val, teacher.preprocess, exact, context)
+    context.leave_to_main()
+    given, path = logits.argmax(axis=1), context.run.root / "teacher" / "answers.safetensors"
+    write_atomic(path, save({"answers": given}))
+    context.say(
+        f"note: the teacher's answers to the {len(given):,} held-out images are their labels: scores are agreement "
+        "with it, and it is not compared with chance"
+    )
+    shares = np.bincount(given) / len(given)
+    if shares.max() >= _ONE_SIDED:
+        context.say(
+            f"warning: {100 * shares.max():.1f} % of the teacher's answers are '{images.classes[shares.argmax()]}': "
+            "see whether these are its weights, and images like those that it was trained on"
+        )
+    found = {"answers": reference(path, context.run.root), "precision": "float32"}
+    return record_of(teacher, 0, 100.0, context).model_copy(update=found)
 
 
 def _refuse_at_chance(logits: NDArray[np.float32], labels: NDArray[Any], task: Task, context: Context) -> None:

@@ -10,17 +10,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from vitcompress.core.records import Task
+from vitcompress.stages.images.splits import UNLABELLED
 
 
 @dataclass(frozen=True)
 class LabelLoss:
-    """From outputs ``[B, K]`` and labels to a loss, float32 scalar, mean over the batch."""
+    """From outputs ``[B, K]`` and labels to a loss, float32 scalar, mean over the batch.
+
+    Of B images, those in L with a class: ``1 / B sum over i in L of CE_i``, so that few of them weigh no more for it.
+    """
 
     task: Task = "classification"
     smoothing: float = 0.0
     """Of class numbers, and of several labels towards 1/2; of mixed images it is in the labels already."""
     weights: tuple[float, ...] | None = None
     """Of each class (``stages.training.class_weights``); None: all weigh alike."""
+    unlabelled: bool = False
+    """Whether images may have no class: ``UNLABELLED``, or probabilities of 0."""
 
     def __call__(self, outputs_BK: Tensor, labels: Tensor) -> Tensor:
         """Return the cross-entropy with class numbers int64 ``[B]``, or probabilities ``[B, K]`` as they are.
@@ -35,7 +41,12 @@ class LabelLoss:
             return F.binary_cross_entropy_with_logits(outputs_BK.float(), smoothed, pos_weight=weight)
         if labels.is_floating_point():
             return F.cross_entropy(outputs_BK.float(), labels.float(), weight)
-        return F.cross_entropy(outputs_BK.float(), labels, weight, label_smoothing=self.smoothing)
+        given, smoothing = outputs_BK.float(), self.smoothing
+        if not self.unlabelled:
+            return F.cross_entropy(given, labels, weight, label_smoothing=smoothing)
+        return F.cross_entropy(
+            given, labels, weight, ignore_index=UNLABELLED, reduction="sum", label_smoothing=smoothing
+        ) / len(labels)
 
     def weight_on(self, device: torch.device) -> Tensor | None:
         """Return the weights on a device, float32 ``[K]``."""

@@ -26,7 +26,7 @@ from vitcompress.exporters.runners import PROVIDERS, Provider, provider_for
 from vitcompress.stages.images.held_out import held_out_batches, image_names, images_digest
 from vitcompress.stages.images.listed import listed
 from vitcompress.stages.images.loaders import sample
-from vitcompress.stages.images.sources import recorded_images
+from vitcompress.stages.images.sources import judged_images, recorded_images
 from vitcompress.stages.images.thumbnails import thumbnails
 from vitcompress.stages.judging.answers import HeldOut, ask
 from vitcompress.stages.judging.class_metrics import confusions
@@ -173,7 +173,7 @@ def _torch_anew(network: nn.Module, device: torch.device) -> Iterator[Infer]:
 def _accuracy(inputs: Inputs, context: Context, contestants: Sequence[Contestant]) -> dict[str, Any]:
     """Return the accuracy of every contestant on the whole held-out set, as fields of the record; write its files."""
     root, classes, task = context.run.root, inputs.data.classes, inputs.data.task
-    split = recorded_images(inputs.data)[1].val
+    split = judged_images(inputs.data, inputs.teacher, root)[1].val
     in_torch = {each.model: position for position, each in enumerate(contestants) if each.runtime == "torch"}
     paths = root / "verify" / "held-out.json", root / "verify" / "logits.safetensors"
     with writing_logits(paths[1]) as keep:

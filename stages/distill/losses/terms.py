@@ -50,7 +50,8 @@ def distillation_terms(
 def corrected(teacher_BK: Tensor, labels: Tensor, tau: float, several: bool = False) -> Tensor:
     """Return the teacher's logits ``[B, K]``, and instead of wrong ones those whose softened answer is the label.
 
-    Wrong is an answer whose most likely class is not the image's (of mixed images: the class of the largest share).
+    Wrong is an answer whose most likely class is not the image's (of mixed images: the class of the largest share); an
+    image without a class has no wrong one.
     Wen et al. 2019 (arXiv 1911.07471) put the right class in the place of the wrong one; here the label is the whole
     answer. ``labels`` are as above; ``tau`` is the temperature by which the answer is softened afterwards. With
     ``several`` labels an image, each class is replaced by itself where it is on the wrong side of one half.
@@ -58,7 +59,10 @@ def corrected(teacher_BK: Tensor, labels: Tensor, tau: float, several: bool = Fa
     if several:
         wrong_BK = (teacher_BK > 0) != (labels > 0.5)
         return torch.where(wrong_BK, -tau * math.log(_NO_SHARE) * (2 * labels.float() - 1), teacher_BK.float())
-    shares = (labels if labels.is_floating_point() else F.one_hot(labels, teacher_BK.shape[-1])).float()
-    wrong = teacher_BK.argmax(dim=-1) != shares.argmax(dim=-1)
+    if labels.is_floating_point():
+        shares, known = labels.float(), labels.sum(dim=-1) > 0
+    else:
+        shares, known = F.one_hot(labels.clamp_min(0), teacher_BK.shape[-1]).float(), labels >= 0
+    wrong = (teacher_BK.argmax(dim=-1) != shares.argmax(dim=-1)) & known
     answer = tau * shares.clamp_min(_NO_SHARE).log()
     return torch.where(wrong[:, None], answer, teacher_BK.float())

@@ -19,20 +19,22 @@ from typing import Any
 from vitcompress.core.errors import DataError
 from vitcompress.core.extensions import load
 from vitcompress.core.fingerprint import fingerprint
-from vitcompress.core.records import DataRecord
+from vitcompress.core.records import DataRecord, TeacherRecord
 from vitcompress.stages.images.config import DataConfig
 from vitcompress.stages.images.sources.datasets_folder import DatasetsFolder
 from vitcompress.stages.images.sources.digits import EMBEDDED as EMBEDDED
 from vitcompress.stages.images.sources.digits import Digits
-from vitcompress.stages.images.sources.folder import Folder, open_inside
+from vitcompress.stages.images.sources.folder import Folder, open_inside, require_folder
 from vitcompress.stages.images.sources.manifest import Manifest
 from vitcompress.stages.images.sources.pack import Pack
 from vitcompress.stages.images.sources.source import Source
 from vitcompress.stages.images.sources.timm_datasets import TimmDatasets
+from vitcompress.stages.images.sources.unlabelled import with_unlabelled, without_labels
 from vitcompress.stages.images.splits import Images as Images
 from vitcompress.stages.images.splits import ListedSplit as ListedSplit
 from vitcompress.stages.images.splits import StreamSplit as StreamSplit
 from vitcompress.stages.images.splits import split_images
+from vitcompress.stages.images.tree import tree_digest
 
 GROUP = "vitcompress.sources"
 _FIRST = (Digits(), TimmDatasets(), Pack())
@@ -54,9 +56,12 @@ def installed() -> tuple[Source, ...]:
 def open_images(config: DataConfig, left_out: Set[str] = frozenset(), dropped: Set[str] = frozenset()) -> Images:
     """Return the images of a config without some files; raises as the source's ``images`` and ``split_images`` do."""
     found = source_of(config.source).images(config)
-    if len(found.classes) < 2:
+    if not config.labelled:
+        found = without_labels(found, config)
+    elif len(found.classes) < 2 and config.task != "embedding":
         what = f"one class ('{found.classes[0]}')" if found.classes else "no class"
-        raise DataError(f"'{config.source}' has {what}; at least two are needed to classify.")
+        teach = " (Without labels, a student learns the teacher's answers: --set data.labelled=false.)"
+        raise DataError(f"'{config.source}' has {what}; at least two are needed to classify.{teach}")
     if found.multilabel and config.task == "classification":
         raise DataError(f"images of '{config.source}' have several labels each; give --task multilabel.")
     if config.task == "multilabel" and not found.multilabel:
@@ -64,6 +69,8 @@ def open_images(config: DataConfig, left_out: Set[str] = frozenset(), dropped: S
             f"images of '{config.source}' have one class each, and data.task is multilabel; leave the task out, or "
             "give a source of several labels (docs/multilabel.md)."
         )
+    if config.unlabelled:
+        found = with_unlabelled(found, Path(config.unlabelled), config)
     return split_images(_with_channels(found, config), config, left_out, dropped)
 
 
@@ -92,6 +99,18 @@ def recorded_images(record: DataRecord) -> tuple[DataConfig, Images]:
     return config, open_images(config, left_out, dropped)
 
 
+def judged_images(record: DataRecord, teacher: TeacherRecord, root: Path) -> tuple[DataConfig, Images]:
+    """Return ``recorded_images`` of the run at ``root``, the teacher's answers for the classes that are not there."""
+    config, images = recorded_images(record)
+    if teacher.answers is None:
+        return config, images
+    from safetensors.numpy import load_file
+
+    given = load_file(root / teacher.answers.path)["answers"].tolist()
+    items = [(key, label) for (key, _), label in zip(images.val.items, given, strict=True)]
+    return config, replace(images, val=replace(images.val, items=items))
+
+
 @lru_cache(maxsize=1)
 def _listed_once(config: DataConfig, digest: str, left_out: Set[str], dropped: Set[str]) -> Images:
     """Return images that are listed once for all stages of a run; ``digest`` says which images they are."""
@@ -103,6 +122,9 @@ def data_digest(config: DataConfig) -> str:
     """Return what changes when the images change; a DataError is raised if the source or its labels are gone."""
     source = source_of(config.source)
     parts = [source.name, config.source, config.root, *source.state(config)]
+    if config.unlabelled:
+        folder = require_folder(Path(config.unlabelled), "a folder of images without classes as data.unlabelled")
+        parts += [config.unlabelled, tree_digest(folder)]
     if config.labels:
         try:
             parts.append(hashlib.sha256(Path(config.labels).read_bytes()).hexdigest())

@@ -35,12 +35,14 @@ class Folder(Source):
         """Return the image files, each of the class of the folder that it lies in, however deep.
 
         Hidden files and folders do not count, links are followed. A DataError is raised if the folder is missing, a
-        held-out class is not in training, or a training class has no images.
+        held-out class is not in training, or a training class has no images. Images without classes
+        (``data.labelled``) are all of one, in train/ and val/ where both are there.
         """
-        source = Path(config.source)
-        _require_folder(source)
+        source = require_folder(Path(config.source))
         val_root = next((source / name for name in _VAL_NAMES if (source / name).is_dir()), None)
         has_train = (source / "train").is_dir()
+        if not (config.labelled or (has_train and val_root)):
+            has_train, val_root = False, None
         if has_train != (val_root is not None):
             have = "train/" if val_root is None else f"{val_root.name}/"
             lack = "train/" if val_root else "val/ or validation/"
@@ -49,13 +51,13 @@ class Folder(Source):
                 "split."
             )
         root = source / "train" if has_train else source
-        train, skipped = _class_files(root, config.pixel.suffixes)
+        train, skipped = class_files(root, config.labelled, config.pixel.suffixes)
         _require_classes(root, train, config.pixel.suffixes)
         classes = tuple(train)
         split = _split(root, "train/" if has_train else "", classes, train)
         if val_root is None:
             return Images(classes, split, None, skipped=skipped)
-        val, others = _class_files(val_root, config.pixel.suffixes)
+        val, others = class_files(val_root, config.labelled, config.pixel.suffixes)
         strangers = [name for name, files in val.items() if files and name not in train]
         if strangers:
             shown = ", ".join(strangers[:_SHOWN])
@@ -69,8 +71,7 @@ class Folder(Source):
 
     def state(self, config: DataConfig) -> list[Any]:
         """Return the digest of all files' names, sizes and times."""
-        _require_folder(Path(config.source))
-        return [tree_digest(Path(config.source))]
+        return [tree_digest(require_folder(Path(config.source)))]
 
 
 def open_inside(root: Path, relative: str, channels: Channels = RGB) -> Any:
@@ -88,27 +89,36 @@ def _split(root: Path, prefix: str, classes: Sequence[str], files: dict[str, lis
     return ListedSplit(items, partial(open_inside, root), root, prefix, partial(read_inside, root))
 
 
-def _require_folder(folder: Path) -> None:
+def require_folder(folder: Path, remedy: str = "a folder of class folders with --data") -> Path:
+    """Return the folder; a DataError is raised if it is none."""
     if not folder.is_dir():
         what = "is a file" if folder.is_file() else "does not exist"
-        raise DataError(f"data folder '{folder}' {what}; give a folder of class folders with --data.")
+        raise DataError(f"data folder '{folder}' {what}; give {remedy}.")
+    return folder
 
 
-def _class_files(root: Path, suffixes: Set[str]) -> tuple[dict[str, list[str]], Counter[str]]:
-    """Return the image files of each folder in ``root``, all sorted, and how many others there are, by suffix."""
+def class_files(
+    root: Path, labelled: bool = True, suffixes: Set[str] = IMAGE_SUFFIXES
+) -> tuple[dict[str, list[str]], Counter[str]]:
+    """Return the image files of each folder in ``root``, all sorted, and how many others there are, by suffix.
+
+    Not ``labelled``: of a class '' all files, however deep; a DataError is raised if there are none.
+    """
     images: dict[str, list[str]] = {}
     others: Counter[str] = Counter()
-    for entry in _class_folders(root):
-        found = images.setdefault(entry.name, [])
+    for entry in _class_folders(root) if labelled else [root]:
+        found = images.setdefault(entry.name if labelled else "", [])
         for folder, names in walk(entry, root):
-            inside = folder.relative_to(root).as_posix()
+            inside = "" if folder == root else f"{folder.relative_to(root).as_posix()}/"
             for name in names:
                 suffix = os.path.splitext(name)[1].lower()  # noqa: PTH122 - a Path for each of a million files is slow
                 if suffix in suffixes:
-                    found.append(f"{inside}/{name}")
+                    found.append(f"{inside}{name}")
                 else:
                     others[suffix] += 1
         found.sort()
+    if not labelled and not images[""]:
+        raise DataError(f"folder '{root}' has no images ({_kinds()}), however deep; give one that has some.")
     return images, others
 
 
