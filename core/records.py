@@ -42,6 +42,8 @@ class ModelSpec(Record):
     """Last blocks that a widelast widens, in equal steps."""
     wide_heads: WideHeads = "size"
     """What they keep."""
+    embedding: int | None = None
+    """Width of the embedding that it gives; None of what gives logits."""
 
 
 class Cost(Record):
@@ -118,6 +120,11 @@ class TeacherRecord(Record):
     """Epochs behind the weights that were kept; 0: the linear probe was. None where nothing was adapted."""
     penalty: float | None = None
     """Of the probe's squared weights over standardised features, half of it added to the mean cross-entropy."""
+
+
+def outputs_of(data: DataRecord, teacher: TeacherRecord) -> int:
+    """Return how many numbers the networks of a run give for an image: classes, or an embedding's width."""
+    return teacher.model.embedding or len(data.classes)
 
 
 class StudentRecord(Record):

@@ -1,4 +1,4 @@
-"""Label images with a bundle: Pillow, numpy and what its target runs with, no torch."""
+"""Label images, or embed them, with a bundle: Pillow, numpy and what its target runs with, no torch."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ class Prediction:
     """Labels with their probabilities (of 1), the likeliest first; none when the image could not be read."""
     error: str = ""
     """Why it could not be read."""
+    embedding: NDArray[np.float32] | None = None
+    """Of a bundle that gives embeddings, instead of labels: float32 ``[E]``, of length 1."""
 
 
 def image_files(paths: Sequence[Path]) -> list[Path]:
@@ -56,6 +58,8 @@ def predict(
 ) -> Iterator[Prediction]:
     """Yield the ``top`` likeliest classes (all, when there are fewer) of every image, in order of :func:`image_files`.
 
+    Of a bundle that gives embeddings the embedding is yielded.
+
     An image that cannot be read is given with its ``error``; the others are not held up by it. ``batch`` images are in
     memory and in the model at a time, where it takes as many. ``model`` is as for ``Bundle.model``.
 
@@ -72,12 +76,16 @@ def predict(
             part = files[start : start + step]
             read = [_read(bundle, file) for file in part]
             images = [image for image in read if not isinstance(image, str)]
-            rows = iter(_probabilities(runner, images) if images else np.empty((0, 0)))
+            rows = iter(_answers(runner, images) if images else np.empty((0, 0), np.float32))
             for file, image in zip(part, read, strict=True):
                 if isinstance(image, str):
                     yield Prediction(file, (), image)
                     continue
                 row = next(rows)
+                if bundle.task == "embedding":
+                    yield Prediction(file, (), embedding=row)
+                    continue
+                row = _probabilities(row)
                 best = np.argsort(-row, kind="stable")[:top]
                 yield Prediction(file, tuple((bundle.labels[i], float(row[i])) for i in best))
 
@@ -90,10 +98,16 @@ def _read(bundle: Bundle, file: Path) -> NDArray[Any] | str:
         return str(error)
 
 
-def _probabilities(runner: Runner, images: Sequence[NDArray[Any]]) -> NDArray[np.float64]:
-    """Return probabilities ``[B, K]``, float64; a ResultError is raised where the model gave other than numbers."""
-    logits = runner.infer(np.stack(images)).astype(np.float64)
-    if not np.isfinite(logits).all():
+def _answers(runner: Runner, images: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
+    """Return outputs ``[B, K]``; a ResultError is raised where the model gave other than numbers."""
+    found = runner.infer(np.stack(images))
+    if not np.isfinite(found).all():
         raise ResultError(f"{runner.path} gave logits that are not numbers; do not deploy this bundle.")
-    exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(exponents / exponents.sum(axis=1, keepdims=True))
+    return found
+
+
+def _probabilities(logits: NDArray[np.float32]) -> NDArray[Any]:
+    """Return the softmax of logits ``[K]``, float64."""
+    exact = logits.astype(np.float64)
+    exponents = np.exp(exact - exact.max())
+    return np.asarray(exponents / exponents.sum())

@@ -1,4 +1,4 @@
-"""Classify images with this bundle alone: python infer.py IMAGE_OR_FOLDER... [--model model.int8.onnx]."""
+"""Run this bundle on images, with nothing else: python infer.py IMAGE_OR_FOLDER... [--model model.int8.onnx]."""
 
 import argparse
 import contextlib
@@ -81,7 +81,7 @@ def threads() -> int:
 
 
 def main() -> int:
-    """Print path, likeliest label and its probability of every image; exit code 2 if one could not be read."""
+    """Print path, likeliest label and its probability (or the embedding) of every image; code 2: one was not read."""
     import onnxruntime
 
     warnings.filterwarnings("ignore", module="PIL")  # remarks on odd files
@@ -93,11 +93,12 @@ def main() -> int:
         here = Path(__file__).resolve().parent
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("images", nargs="+", type=Path)
-    recommended = json.loads((here / "manifest.json").read_text(encoding="utf-8"))["default"]["onnx"]["file"]
+    manifest = json.loads((here / "manifest.json").read_text(encoding="utf-8"))
+    recommended, embeds = manifest["default"]["onnx"]["file"], manifest.get("task") == "embedding"
     parser.add_argument("--model", default=recommended, help="an ONNX file of this bundle  [default: %(default)s]")
     asked, code = parser.parse_args(), 0
     spec = json.loads((here / "preprocess.json").read_text(encoding="utf-8"))
-    labels = (here / "labels.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    labels = "" if embeds else (here / "labels.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads()
     try:
@@ -117,6 +118,9 @@ def main() -> int:
         logits = session.run(None, {session.get_inputs()[0].name: images})[0][0].astype(np.float64)
         if not np.isfinite(logits).all():
             sys.exit(f"{asked.model} gave logits that are not numbers for {path}")
+        if embeds:
+            print(path, json.dumps([round(number, 7) for number in logits.tolist()]), sep="\t")
+            continue
         shares = np.exp(logits - logits.max())
         print(f"{path}\t{labels[logits.argmax()]}\t{shares.max() / shares.sum():.4f}")
     return code

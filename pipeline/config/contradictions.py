@@ -15,6 +15,7 @@ def contradictions(config: RunConfig) -> Iterator[str]:
     """Yield one sentence a contradiction; settings that are still "auto" contradict nothing."""
     yield from _control(config)
     yield from _splits(config.data)
+    yield from _embedding(config)
     for section, network in (("teacher", config.teacher), ("student", config.student)):
         if network.init != "auto" and (network.init == "file") != (network.weights is not None):
             yield (
@@ -48,6 +49,31 @@ def _control(config: RunConfig) -> Iterator[str]:
         yield (
             f"'control.kind' is {config.control.kind}, and the student is trained from labels alone already "
             "(distill.alpha is 0, and no feature loss has a weight): the control would be the same; leave it out."
+        )
+
+
+def _embedding(config: RunConfig) -> Iterator[str]:
+    """Yield what needs classes though embeddings are learned, or embeddings though classes are."""
+    teacher, logits = config.teacher, config.distill.logits
+    if config.data.task != "embedding":
+        if logits in ("cosine", "relational", "embedding"):
+            yield (
+                f"distill.logits is '{logits}', which compares embeddings, and the task is {config.data.task}; give "
+                "--task embedding, or leave it out."
+            )
+        return
+    for key, given, allowed, instead in (
+        ("distill.logits", logits, logits not in ("hard", "sigmoid"), "embedding"),
+        ("control.kind", config.control.kind, config.control.kind == "none", "none"),
+        ("teacher.tune", teacher.tune, teacher.tune not in ("probe", "full"), "auto"),
+        ("teacher.epochs", teacher.epochs, teacher.epochs in ("auto", 0), "0"),
+    ):
+        if not allowed:
+            yield f"{key} is {given}, which needs classes, and an embedding has none; use --set {key}={instead}."
+    if teacher.init == "scratch":
+        yield (
+            "task embedding needs a trained teacher, and teacher.init is 'scratch'; give a file with --teacher-weights "
+            "FILE, or the name of a network with pretrained weights and --set teacher.init=pretrained."
         )
 
 

@@ -54,7 +54,7 @@ def chance_rows(inputs: Inputs) -> list[GateRow]:
     """
     verify = inputs.verify
     row = verify.accuracy_of(inputs.export.deployed, "torch", "fp32")
-    if row is None or row.top1 is None or not verify.class_images:
+    if row is None or row.top1 is None or not any(verify.class_images):
         return []
     chance = chance_of(verify.class_images, len(inputs.data.classes))
     if against_chance(round(row.top1 / 100 * row.images), row.images, chance) != "no better":

@@ -199,7 +199,7 @@ def split_images(found: Images, config: DataConfig, left_out: Set[str], dropped:
         return found
     train = found.train.without(left_out)
     if left_out:
-        _require_each_class(found.classes, train)
+        _require_each_class(found, train)
     if found.val is None:
         train, val, how = _hold_out(train, found.classes, config)
         found = replace(found, val=val, split=how)
@@ -207,7 +207,7 @@ def split_images(found: Images, config: DataConfig, left_out: Set[str], dropped:
         found = replace(found, val=found.val.without(left_out))
     if dropped:
         train = train.without(dropped)
-        _require_each_class(found.classes, train)
+        _require_each_class(found, train)
     return replace(found, train=train)
 
 
@@ -227,9 +227,8 @@ def _hold_out(split: ListedSplit, classes: Sequence[str], config: DataConfig) ->
     return replace(split, items=train), replace(split, items=val), how
 
 
-def _require_each_class(classes: Sequence[str], train: ListedSplit) -> None:
-    left = set(train.labels)
-    gone = [f"'{name}'" for label, name in enumerate(classes) if label not in left]
+def _require_each_class(found: Images, train: ListedSplit) -> None:
+    gone = [f"'{found.classes[label]}'" for label in sorted(set(found.train.labels) - set(train.labels))]
     if gone:
         shown = ", ".join(gone[:_SHOWN]) + (", ..." if len(gone) > _SHOWN else "")
         raise DataError(

@@ -14,27 +14,36 @@ from vitcompress.stages.judging.accuracy_rows import accuracy_rows
 from vitcompress.stages.judging.answers import Answers, HeldOut
 from vitcompress.stages.judging.class_metrics import CLASS_RECALL, MACRO_ACCURACY
 from vitcompress.stages.judging.contestant import Contestant
+from vitcompress.stages.judging.embedding_metrics import METRICS as OF_EMBEDDINGS
+from vitcompress.stages.judging.embedding_metrics import against_teacher, as_classes, labelled, mean_cosine, neighbours
 from vitcompress.stages.judging.metrics import Metric, metric_rows
 
-METRICS: tuple[Metric, ...] = (MACRO_ACCURACY, CLASS_RECALL)
+METRICS: tuple[Metric, ...] = (MACRO_ACCURACY, CLASS_RECALL, *OF_EMBEDDINGS)
 """All there are, in the order of their rows; each is a gate too."""
 
-SCORES: dict[Task, str] = {"classification": "top-1"}
+SCORES: dict[Task, str] = {"classification": "top-1", "embedding": "recall@1"}
 """What ``AccuracyRow.top1`` holds, in words."""
 
 
 def answers_of(task: Task) -> Callable[[NDArray[np.float32], NDArray[Any]], Answers] | None:
     """Return what makes answers of all outputs ``[N, K]`` and labels at once; None where each batch is answered."""
-    return None
+    return neighbours if task == "embedding" else None
 
 
 def training_score(task: Task) -> Callable[[NDArray[np.float32], NDArray[Any]], float]:
     """Return the score, percent, that epochs are compared by, of outputs ``[N, K]`` and what they should have been."""
-    return top1
+    return mean_cosine if task == "embedding" else top1
+
+
+def shown(held_out: HeldOut, task: Task) -> HeldOut:
+    """Return the answers as class numbers, for tables of images; of embeddings the class of the nearest image."""
+    return as_classes(held_out) if task == "embedding" else held_out
 
 
 def judged(models: Sequence[Contestant], held_out: HeldOut, classes: int, task: Task) -> dict[str, Any]:
     """Return what answers are worth, as fields of a ``VerifyRecord``; the teacher in torch is among the models."""
+    if task == "embedding" and not labelled(held_out.labels):
+        held_out = against_teacher(models, held_out)
     metrics = [metric for metric in METRICS if task in metric.tasks]
     return {
         "task": task,

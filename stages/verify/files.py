@@ -39,7 +39,10 @@ def write_answers(root: Path, models: Sequence[Contestant], held_out: HeldOut, c
     writer = csv.writer(text, lineterminator="\n")
     names = [f"{each.model} {each.runtime} {each.precision}" for each, _ in given]
     writer.writerow(["image", "class", *(f"{name} {what}" for name in names for what in ("answer", "confidence"))])
-    columns: list[Sequence[str]] = [held_out.names, [classes[label] for label in held_out.labels.tolist()]]
+    columns: list[Sequence[str]] = [
+        held_out.names,
+        ["" if label < 0 else classes[label] for label in held_out.labels.tolist()],
+    ]
     for _, answers in given:
         columns.append(["" if answer == NO_ANSWER else classes[answer] for answer in answers.answer.tolist()])
         columns.append([f"{confidence:.5f}" for confidence in answers.confidence.tolist()])

@@ -37,7 +37,7 @@ class Folder(Source):
         """Return the image files, each of the class of the folder that it lies in, however deep.
 
         Hidden files and folders do not count, links are followed. A DataError is raised if the folder is missing, a
-        held-out class is not in training, or a training class has no images.
+        held-out class is not in training (unless the task is embedding), or a training class has no images.
         """
         source = Path(config.source)
         _require_folder(source)
@@ -59,7 +59,10 @@ class Folder(Source):
             return Images(classes, split, None, skipped=skipped)
         val, others = _class_files(val_root)
         strangers = [name for name, files in val.items() if files and name not in train]
-        if strangers:
+        if config.task == "embedding":  # nothing is learned of classes; they judge alone
+            classes = tuple(sorted({*train, *strangers}))
+            split = _split(root, "train/", classes, train)
+        elif strangers:
             shown = ", ".join(strangers[:_SHOWN])
             raise DataError(f"classes in '{val_root}' missing from '{root}': {shown}; add or remove them.")
         held_out = _split(val_root, f"{val_root.name}/", classes, val)
