@@ -43,6 +43,8 @@ class ModelSpec(Record):
     """Last blocks that a widelast widens, in equal steps."""
     wide_heads: WideHeads = "size"
     """What they keep."""
+    embedding: int | None = None
+    """Width of the embedding that it gives; None of what gives logits."""
 
 
 class Cost(Record):
@@ -143,6 +145,11 @@ class TeacherRecord(Record):
     """To held-out images of no class, whose labels they are: safetensors, ``answers`` int64 ``[N]``."""
     penalty: float | None = None
     """Of the probe's squared weights over standardised features, half of it added to the mean cross-entropy."""
+
+
+def outputs_of(data: DataRecord, teacher: TeacherRecord) -> int:
+    """Return how many numbers the networks of a run give for an image: classes, or an embedding's width."""
+    return teacher.model.embedding or len(data.classes)
 
 
 class StudentRecord(Record):

@@ -14,6 +14,8 @@ from vitcompress.core.preprocess import Input
 Kind = Literal["onnx", "engine"]
 KINDS: tuple[Kind, ...] = ("onnx", "engine")
 """What a bundle recommends one model of each: the graph that ONNX Runtime runs, and what another target built of it."""
+EMBEDDING = "embedding"
+"""Name of the output of a graph that gives embeddings of length 1; of any other it is ``logits``."""
 _DTYPES = {1: "float32", 2: "uint8"}
 """ONNX element types that an image classifier of ours takes, by number."""
 
@@ -65,8 +67,13 @@ class GraphFacts:
         return self.images.shape[2 if self.input == "uint8" else 0]
 
     @property
+    def embeds(self) -> bool:
+        """Whether it gives embeddings instead of logits."""
+        return self.logits.name == EMBEDDING
+
+    @property
     def classes(self) -> int:
-        """Number of logits."""
+        """Number of logits, or an embedding's width."""
         return self.logits.shape[0]
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 INPUT = "images"
 """Name of the graph's input, float32 ``[batch, C, size, size]`` or uint8 ``[batch, size, size, C]``."""
 OUTPUT = "logits"
-"""Name of the graph's output, float32 ``[batch, classes]``."""
+"""Usual name of the graph's output, float32 ``[batch, classes]``."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,15 @@ class OnnxFacts:
 
 
 def onnx_from_module(
-    module: nn.Module, path: Path, *, size: int, max_batch: int, opset: int = 20, input: Input = "float", chans: int = 3
+    module: nn.Module,
+    path: Path,
+    *,
+    size: int,
+    max_batch: int,
+    opset: int = 20,
+    input: Input = "float",
+    chans: int = 3,
+    output: str = OUTPUT,
 ) -> OnnxFacts:
     """Export ``module`` to ``path``, slimmed and checked; ``path`` is either replaced whole or left as it was.
 
@@ -66,7 +74,7 @@ def onnx_from_module(
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         draft = Path(folder) / path.name
         try:
-            _export(module, draft, (size, size, chans), max_batch, opset, input)
+            _export(module, draft, (size, size, chans), max_batch, opset, input, output)
             nodes, written = _finish(draft, (size, size, chans), input)
         except OSError as error:  # that of a write names no file
             error.filename = error.filename or str(path)
@@ -87,7 +95,9 @@ def _deployable(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module).to("cpu").float().eval()
 
 
-def _export(module: nn.Module, path: Path, shape: Sequence[int], max_batch: int, opset: int, input: Input) -> None:
+def _export(
+    module: nn.Module, path: Path, shape: Sequence[int], max_batch: int, opset: int, input: Input, output: str
+) -> None:
     import torch
 
     module = _deployable(module)
@@ -113,7 +123,7 @@ def _export(module: nn.Module, path: Path, shape: Sequence[int], max_batch: int,
                 external_data=weights > EXTERNAL_ABOVE,
                 dynamic_shapes=({0: batch},),
                 input_names=[INPUT],
-                output_names=[OUTPUT],
+                output_names=[output],
                 verbose=False,
             )
     except Exception as error:  # the exporter lets through whatever the module's forward or torch.export raises

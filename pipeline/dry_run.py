@@ -129,7 +129,7 @@ def _initial_teacher(
     if not timm.is_model_pretrained(config.model):
         raise teacher_stage.no_weights(config.model, "timm has none")
     published = timm.get_pretrained_cfg(config.model)
-    fits = published is not None and published.num_classes == len(data.classes)
+    fits = data.task == "embedding" or (published is not None and published.num_classes == len(data.classes))
     epochs = teacher_stage.epochs_of(config, fits, len(data.classes))
     return teacher_stage.initial_teacher(config.model_copy(update={"init": "scratch"}), data, context), epochs
 

@@ -20,7 +20,9 @@ def tell(predictions: Iterable[Prediction], as_json: bool) -> None:
             unread.append(found.error)
         else:
             done += 1
-        if as_json:
+        if found.embedding is not None:
+            click.echo(json.dumps({"path": str(found.path), "embedding": found.embedding.tolist()}))
+        elif as_json:
             labels = [{"label": label, "probability": share} for label, share in found.classes]
             error = {"error": found.error} if found.error else {}
             click.echo(json.dumps({"path": str(found.path), "labels": labels, **error}))

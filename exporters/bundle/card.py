@@ -11,10 +11,17 @@ from vitcompress.exporters import targets
 from vitcompress.exporters.bundled import BundledModel, Kind, Part
 
 _CARD = """\
+{% if embeds %}
+# Image embeddings made by `compress`
+
+A network that gives {{ classes }} numbers, of length 1, for a {{ spec.size }} x {{ spec.size }} pixel image; images \
+are compared by the cosine of two, their dot product.
+{% else %}
 # Image classifier made by `compress`
 
 A Vision Transformer of {{ classes }} classes{{ ", any number of them an image," if several else "" }} \
 for {{ spec.size }} x {{ spec.size }} pixel images.
+{% endif %}
 
 - **Student** (what is deployed): {{ card.student }}
 - **Teacher** (what it imitates): {{ card.teacher }}
@@ -30,7 +37,7 @@ python infer.py IMAGE_OR_FOLDER...
 Or, with `compress` installed, every file checked against `manifest.json` (size and SHA-256) before use:
 
 ```sh
-compress predict THIS_FOLDER IMAGE_OR_FOLDER... --top 3
+compress predict THIS_FOLDER IMAGE_OR_FOLDER...{{ "" if embeds else " --top 3" }}
 {% if recommended | length > 1 %}
 compress predict THIS_FOLDER IMAGE_OR_FOLDER... --model engine
 {% endif %}
@@ -44,8 +51,8 @@ compress predict THIS_FOLDER IMAGE_OR_FOLDER... --model engine
 
 On {{ card.held_out_images }} held-out images; brackets are 95 % intervals.
 
-| file | {{ "mAP" if several else "top-1" }} % | points below the teacher | median latency | against fp32 \
-| measured on |
+| file | {{ "mAP" if several else "recall@1" if embeds else "top-1" }} % | points below the teacher | median latency \
+| against fp32 | measured on |
 | --- | --- | --- | --- | --- | --- |
 {% for part in parts %}
 | `{{ part.model.file }}` | {{ measured(part.model.facts) | join(" | ") }} |
@@ -69,11 +76,13 @@ Latency: {{ card.method }}.
 
 - `{{ interface.images.name }}`: {{ interface.images.dtype }} `[batch, {{ interface.images.shape | join(", ") }}]`, \
 {{ spec.pixel.words }}, prepared as `preprocess.json` says; `prepare` in `infer.py` does it.
-- `{{ interface.logits.name }}`: float32 `[batch, {{ classes }}]`; line i of `labels.txt`, from 0, names logit i.
+- `{{ interface.logits.name }}`: float32 `[batch, {{ classes }}]`; \
+{{ "of length 1 already." if embeds else "line i of `labels.txt`, from 0, names logit i." }}
 
 ## Training data
 
-{{ card.data }}: {{ classes }} classes, {{ card.train_images }} images to train on and {{ card.held_out_images }} held \
+{{ card.data }}: {{ "" if embeds else classes ~ " classes, " }}\
+{{ card.train_images }} images to train on and {{ card.held_out_images }} held \
 out. Digest of the listing: `{{ card.data_digest }}`.
 
 ## Intended use and limits
@@ -81,9 +90,14 @@ out. Digest of the listing: `{{ card.data_digest }}`.
 {% if several %}
 Telling which of the classes of `labels.txt` are in images like those it was trained on. It names each whose
 probability (the sigmoid of its logit) is above its threshold in `manifest.json`, which may be none; thresholds have
-the highest F1 on the held-out images; probabilities are not calibrated. {% else %}
+the highest F1 on the held-out images; probabilities are not calibrated. \
+{% elif embeds %}
+Finding and comparing images like those it was trained on. Its embeddings are near the teacher's but no exchange for \
+them: an index is built with one of the two. \
+{% else %}
 Telling the classes of `labels.txt` apart in images like those it was trained on. It names one of its classes for any
-image; its probabilities are not calibrated. {% endif %}
+image; its probabilities are not calibrated. \
+{% endif %}
 The figures above are of held-out images from the same source.
 
 ## Licence
@@ -135,6 +149,7 @@ def model_card(
         card=card,
         spec=preprocess,
         classes=interface.classes,
+        embeds=interface.embeds,
         interface=interface,
         parts=parts.values(),
         built=[part for part in parts.values() if part.model.is_built],

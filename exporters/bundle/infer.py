@@ -1,4 +1,4 @@
-"""Classify images with this bundle alone: python infer.py IMAGE_OR_FOLDER... [--model model.int8.onnx]."""
+"""Run this bundle on images, with nothing else: python infer.py IMAGE_OR_FOLDER... [--model model.int8.onnx]."""
 
 import argparse
 import contextlib
@@ -87,7 +87,7 @@ def threads() -> int:
 
 
 def main() -> int:
-    """Print path, label (or several) and probability of every image; exit code 2 if one could not be read."""
+    """Print path, label (or several) with probability, or embedding of every image; code 2 if one was not read."""
     import onnxruntime
 
     warnings.filterwarnings("ignore", module="PIL")  # remarks on odd files
@@ -101,10 +101,11 @@ def main() -> int:
     parser.add_argument("images", nargs="+", type=Path)
     manifest = json.loads((here / "manifest.json").read_text(encoding="utf-8"))
     recommended, above = manifest["default"]["onnx"]["file"], manifest.get("thresholds")
+    embeds = manifest.get("task") == "embedding"
     parser.add_argument("--model", default=recommended, help="an ONNX file of this bundle  [default: %(default)s]")
     asked, code = parser.parse_args(), 0
     spec = json.loads((here / "preprocess.json").read_text(encoding="utf-8"))
-    labels = (here / "labels.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    labels = "" if embeds else (here / "labels.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads()
     try:
@@ -122,6 +123,9 @@ def main() -> int:
         logits = session.run(None, {session.get_inputs()[0].name: images})[0][0].astype(np.float64)
         if not np.isfinite(logits).all():
             sys.exit(f"{asked.model} gave logits that are not numbers for {path}")
+        if embeds:
+            print(path, json.dumps([round(number, 7) for number in logits.tolist()]), sep="\t")
+            continue
         shares = np.exp(logits - np.logaddexp.reduce(logits)) if above is None else np.exp(-np.logaddexp(0, -logits))
         named = [logits.argmax()] if above is None else np.flatnonzero(shares > above)
         print(path, *(f"{labels[k]}\t{shares[k]:.4f}" for k in named), sep="\t")

@@ -51,12 +51,18 @@ class Bundle:
     root: Path
     preprocess: PreprocessSpec
     labels: tuple[str, ...]
+    """Names of the classes; none of a model that gives embeddings."""
     manifest: dict[str, Any]
     models: tuple[ModelFile, ...]
     default: Mapping[Kind, str]
     """The recommended model of each kind, by name; no ``engine`` where none is recommended."""
     thresholds: tuple[float, ...] = ()
     """Where an image has several labels: the probability (sigmoid) of each above which it is given; else empty."""
+
+    @property
+    def task(self) -> str:
+        """What its models give (``core.records.Task``)."""
+        return str(self.manifest.get("task", "classification"))
 
     def model(self, wanted: str) -> ModelFile:
         """Return a model by its name, by its file's name, or the recommended one by its kind (``onnx`` or ``engine``).

@@ -34,13 +34,15 @@ def open_bundle(folder: Path) -> Bundle:
     files = verified(folder, manifest)
     if (judge := judge_manifest(folder, manifest)) is not None:
         verified(folder / JUDGE, judge, content=False)
-    for name in (PREPROCESS, LABELS):
+    embeds = manifest.get("task") == "embedding"
+    for name in (PREPROCESS,) if embeds else (PREPROCESS, LABELS):
         if name not in files:
             raise _not_listed(folder, name)
     try:
         preprocess = PreprocessSpec.model_validate_json(files[PREPROCESS].read_bytes())
         # Not splitlines(): a label may have a form feed or another character that counts as a line's end there.
-        labels = tuple(files[LABELS].read_text(encoding="utf-8").removesuffix("\n").split("\n"))
+        text = "" if embeds else files[LABELS].read_text(encoding="utf-8").removesuffix("\n")
+        labels = () if embeds else tuple(text.split("\n"))
     except ValidationError as error:
         raise BundleError(f"{files[PREPROCESS]} is not a preprocessing spec this version reads.") from error
     except UnicodeDecodeError as error:
@@ -59,7 +61,7 @@ def check_fit(graphs: Sequence[Path], preprocess: PreprocessSpec, labels: Sequen
         facts = graph_facts(path)
         if facts.external:
             raise BundleError(f"{path} has its weights in another file, which no bundle holds.")
-        if facts.classes != len(labels):
+        if facts.classes != len(labels) and not facts.embeds:
             raise BundleError(f"{len(labels)} labels were given for a model of {facts.classes} outputs, {path}.")
         found, wanted = ((one.size, one.channels, one.input) for one in (facts, preprocess))
         if found != wanted:

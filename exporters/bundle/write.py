@@ -45,7 +45,8 @@ def write_bundle(
     ``models`` are one ONNX graph at least, and no two of the same runtime and precision. ``default`` names the
     recommended one of each kind, always of ``onnx``, and ``default_why`` has the reasons. ``facts`` are JSON values for
     the manifest, ``extra`` further files by their path in the bundle, ``add`` targets that add files of their own,
-    ``judge`` what measuring it on another machine needs, ``thresholds`` those of several labels (``Bundle``).
+    ``judge`` what measuring it on another machine needs, ``thresholds`` those of several labels (``Bundle``). Of models
+    that give embeddings, ``labels`` are none.
 
     Raises:
         UsageError: a label has a line break or is empty, or ``folder`` is something else than a bundle, or read-only.
@@ -73,7 +74,9 @@ def write_bundle(
             shutil.copyfile(source, draft / name)
         unsaid = {"bits"} if preprocess.bits == 8 else None  # as it was before there were others
         write_atomic(draft / PREPROCESS, preprocess.model_dump_json(indent=2, exclude=unsaid) + "\n")
-        write_atomic(draft / LABELS, "".join(f"{label}\n" for label in labels))
+        embeds = next(iter(parts.values())).interface.embeds
+        if not embeds:
+            write_atomic(draft / LABELS, "".join(f"{label}\n" for label in labels))
         best = [parts[row["name"]] for row in recommended.values()]
         added = [*(targets.get(name).add_files(draft, best, labels) for name in add), USAGE if judge else ""]
         write_atomic(draft / README, model_card(card, preprocess, parts, recommended, added, several=bool(thresholds)))
@@ -81,6 +84,7 @@ def write_bundle(
         manifest = {
             "schema": SCHEMA,
             "made_by": "compress",
+            **({"task": "embedding"} if embeds else {}),
             "versions": _versions(parts),
             "models": [part.described() for part in parts.values()],
             "default": recommended,

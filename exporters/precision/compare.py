@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from vitcompress.core.artifact_records import Precision
 from vitcompress.core.errors import ResultError
+from vitcompress.exporters.bundled import EMBEDDING
 from vitcompress.exporters.precision.graph import one_line
 from vitcompress.exporters.runners.ort import import_onnxruntime
 
@@ -31,7 +32,7 @@ class Deviation:
     rms: float
     """Root mean square of the differences, over the same spread."""
     agreement: float
-    """Share of images whose largest logit is the same one."""
+    """Share of images whose largest logit is the same one; of embeddings see ``deviation``."""
 
 
 @dataclass(frozen=True)
@@ -56,16 +57,22 @@ What coarseness costs in accuracy is for a gate on the whole held-out set to tel
 """
 
 
-def deviation(found: NDArray[np.float32], expected: NDArray[np.float32]) -> Deviation:
-    """Compare logits with the fp32 graph's, both ``[N, K]``."""
+def deviation(found: NDArray[np.float32], expected: NDArray[np.float32], model: Any = None) -> Deviation:
+    """Compare logits with the fp32 graph's, both ``[N, K]``; or embeddings, if the ``model`` (a graph) gives these.
+
+    Embeddings agree where that of an image is nearer to its own of fp32 than to any other image's.
+    """
     if not np.isfinite(found).all():
         return Deviation(relative=float("inf"), rms=float("inf"), agreement=0.0)
     spread = max(float(np.ptp(expected, axis=1).mean()), float(np.finfo(np.float32).tiny))
+    answer, own = found.argmax(axis=1), expected.argmax(axis=1)
+    if model is not None and model.graph.output[0].name == EMBEDDING:
+        answer, own = (found @ expected.T).argmax(axis=1), np.arange(len(found))
     difference = found.astype(np.float64) - expected
     return Deviation(
         relative=float(np.abs(difference).max()) / spread,
         rms=float(np.sqrt((difference**2).mean())) / spread,
-        agreement=float((found.argmax(axis=1) == expected.argmax(axis=1)).mean()),
+        agreement=float((answer == own).mean()),
     )
 
 

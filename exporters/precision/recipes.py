@@ -94,7 +94,7 @@ def best_ranges(source: SourceGraph, images: NDArray[Any], say: Callable[[str], 
     operands = {node.name: node.input[0] for node in source.nodes}
     for ranges in calibrated(source, images, {operands[name] for name in quantizable(source)}):
         logits = logits_of(int8_from_fp32(source, ranges), images, optimised=False)
-        measured = deviation(logits, expected)
+        measured = deviation(logits, expected, source.model)
         share = f"{measured.agreement:.2%} the same top-1"
         say(f"int8 by {ranges.method}: rms {measured.rms:.2g} of the logits' spread, {share}")
         found.append((measured.rms, ranges))

@@ -57,7 +57,7 @@ def tried(recipe: Recipe, kept: frozenset[str], checked: NDArray[Any], expected:
         if precision in RUN_HERE:
             raise
         return Trial(kept, converted, None, f"not measured: {error}")
-    return Trial(kept, converted, deviation(logits, expected), how)
+    return Trial(kept, converted, deviation(logits, expected, converted), how)
 
 
 def simulated(model: Any) -> Any:

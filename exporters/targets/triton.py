@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vitcompress.core.files import write_atomic
-from vitcompress.exporters.bundled import Part, Tensor
+from vitcompress.exporters.bundled import EMBEDDING, Part, Tensor
 from vitcompress.exporters.targets.target import Availability, Target
 
 _DELAY_MICROSECONDS = 500
@@ -48,7 +48,8 @@ class TritonTarget(Target):
             config = model_config(name, platform, part.interface.images, part.interface.logits, best, top)
             folder = bundle / "triton" / name
             write_atomic(folder / "config.pbtxt", config)
-            write_atomic(folder / "labels.txt", "".join(f"{label}\n" for label in labels))
+            if labels:
+                write_atomic(folder / "labels.txt", "".join(f"{label}\n" for label in labels))
             _link_or_copy(bundle / part.model.file, folder / "1" / file)
         return "`triton/` is a model repository: `tritonserver --model-repository THIS_FOLDER/triton`."
 
@@ -68,12 +69,13 @@ def model_config(name: str, platform: str, images: Tensor, logits: Tensor, best:
     sizes = f"\n  preferred_batch_size: [ {', '.join(map(str, preferred))} ]" if preferred else ""
     batching = f"dynamic_batching {{{sizes}\n  max_queue_delay_microseconds: {_DELAY_MICROSECONDS}\n}}\n"
     group = "instance_group [ { kind: KIND_GPU count: 1 } ]\n" if platform == "tensorrt_plan" else ""
+    names = "" if logits.name == EMBEDDING else ' label_filename: "labels.txt"'
     return (
         f"name: {json.dumps(name)}\n"
         f"platform: {json.dumps(platform)}\n"
         f"max_batch_size: {top}\n"
         f"input [ {{ {_tensor(images)} }} ]\n"
-        f'output [ {{ {_tensor(logits)} label_filename: "labels.txt" }} ]\n'
+        f"output [ {{ {_tensor(logits)}{names} }} ]\n"
         f"{batching if top > 1 else ''}{group}"
     )
 

@@ -6,6 +6,10 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from vitcompress.core.errors import DataError, UsageError
 from vitcompress.core.pillow import hushed
 from vitcompress.exporters.bundle import Bundle as OpenBundle
 from vitcompress.exporters.bundle import ModelFile, open_bundle
@@ -38,7 +42,7 @@ class Bundle:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the classes, in the order of the logits."""
+        """Names of the classes, in the order of the logits; none where it gives embeddings."""
         return self._open.labels
 
     @property
@@ -65,6 +69,21 @@ class Bundle:
         """
         with hushed():
             return list(self.each(images, top=top, model=model))
+
+    def embed(self, images: PathLike | Sequence[PathLike], *, model: str = "onnx") -> NDArray[np.float32]:
+        """Return the embeddings of images (files or folders) in order, float32 ``[N, E]``, each of length 1.
+
+        Raises:
+            UsageError: the bundle gives no embeddings, or there is no such model.
+            DataError: a path does not exist, there is no image, or one cannot be read.
+            EnvironmentLacksError: what runs the model is not on this machine.
+        """
+        if self._open.task != "embedding":
+            raise UsageError(f"bundle '{self.folder}' is of task {self._open.task}; use predict.")
+        found = self.predict(images, model=model)
+        if unread := [one.error for one in found if one.error]:
+            raise DataError("\n".join(unread))
+        return np.stack([one.embedding for one in found if one.embedding is not None])
 
     def each(self, images: PathLike | Sequence[PathLike], *, top: int = 5, model: str = "onnx") -> Iterator[Prediction]:
         """Yield what :meth:`predict` returns, each as soon as it is known."""

@@ -20,6 +20,7 @@ def contradictions(config: RunConfig) -> Iterator[str]:
     if config.data.task == "multilabel":
         yield from _several_labels(config)
     yield from _unlabelled(config)
+    yield from _embedding(config)
     for section, network in (("teacher", config.teacher), ("student", config.student)):
         if network.init != "auto" and (network.init == "file") != (network.weights is not None):
             yield (
@@ -85,6 +86,31 @@ def _unlabelled(config: RunConfig) -> Iterator[str]:
             f"{section}.{name} is '{getattr(getattr(config, section), name)}', which needs labels, and data.labelled "
             "is false: the teacher is used with the weights given (--teacher-weights), and its answers are all that is "
             "learned. Leave it out."
+        )
+
+
+def _embedding(config: RunConfig) -> Iterator[str]:
+    """Yield what needs classes though embeddings are learned, or embeddings though classes are."""
+    teacher, logits = config.teacher, config.distill.logits
+    if config.data.task != "embedding":
+        if logits in ("cosine", "relational", "embedding"):
+            yield (
+                f"distill.logits is '{logits}', which compares embeddings, and the task is {config.data.task}; give "
+                "--task embedding, or leave it out."
+            )
+        return
+    for key, given, allowed, instead in (
+        ("distill.logits", logits, logits not in ("hard", "sigmoid"), "embedding"),
+        ("control.kind", config.control.kind, config.control.kind == "none", "none"),
+        ("teacher.tune", teacher.tune, teacher.tune not in ("probe", "full"), "auto"),
+        ("teacher.epochs", teacher.epochs, teacher.epochs in ("auto", 0), "0"),
+    ):
+        if not allowed:
+            yield f"{key} is {given}, which needs classes, and an embedding has none; use --set {key}={instead}."
+    if teacher.init == "scratch":
+        yield (
+            "task embedding needs a trained teacher, and teacher.init is 'scratch'; give a file with --teacher-weights "
+            "FILE, or the name of a network with pretrained weights and --set teacher.init=pretrained."
         )
 
 

@@ -227,6 +227,13 @@ def _alpha(config: RunConfig, facts: Facts) -> Choice | None:
     return Choice(1.0, why)
 
 
+def _teacher_errors(config: RunConfig, facts: Facts) -> Choice | None:
+    """Decide that the teacher's embeddings are imitated, whatever a recipe for classes says: none of them is wrong."""
+    if config.data.task != "embedding" or config.distill.teacher_errors == "imitate":
+        return None
+    return Choice("imitate", "an embedding is of no class, so none is wrong")
+
+
 def _balance(config: RunConfig, facts: Facts) -> Choice:
     if config.distill.balances:
         return Choice("gradients", "there is a feature loss")
@@ -276,6 +283,7 @@ BEFORE_DATA = (
     *_FEATURES,
     Rule("distill.logits", _logits, even_if_given=True),
     Rule("distill.alpha", _alpha, even_if_given=True),
+    Rule("distill.teacher_errors", _teacher_errors, even_if_given=True),
     Rule("distill.balance", _balance),
     Rule("distill.teacher_precision", _teacher_precision, kept=True, needs=("device",)),
     *EXPORT,
@@ -346,6 +354,8 @@ def _teacher_epochs(config: RunConfig, facts: Facts) -> Choice:
     from vitcompress.stages.models.build import build_model
     from vitcompress.stages.models.weights import load_checkpoint
 
+    if config.data.task == "embedding":
+        return Choice(0, "an embedding's teacher is used as it is")
     teacher, classes = config.teacher, len(facts.data.classes) if facts.data else 0
     if facts.data and facts.data.judged_by_teacher:
         return Choice(0, "images without labels cannot fit it: it is used as given")

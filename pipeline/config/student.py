@@ -111,6 +111,7 @@ def check_inheriting(config: RunConfig, facts: Facts) -> None:
 
 def uniform_width(config: RunConfig, facts: Facts) -> Choice:
     """Decide the width of a uniform student; it waits for the number of classes, and other strategies have none."""
+    from vitcompress.stages.models.embedding import projection_of
     from vitcompress.stages.models.geometry import shape_by_name
     from vitcompress.stages.student.stage import student_spec
 
@@ -119,7 +120,11 @@ def uniform_width(config: RunConfig, facts: Facts) -> Choice:
         return Choice(None)
     if isinstance(asked, int) or facts.data is None:
         return Choice("auto" if asked is None else asked)
-    spec = student_spec(config.student, len(facts.data.classes), facts.network("teacher", config).shape.width)
+    teacher = facts.network("teacher", config).shape.width
+    outputs = len(facts.data.classes)
+    if config.data.task == "embedding":
+        outputs = projection_of(config.teacher.model) or teacher
+    spec = student_spec(config.student, outputs, teacher)
     width = shape_by_name(spec.arch, spec.args).width
     return Choice(width, "as many parameters as a widelast student of this teacher, or just above")
 

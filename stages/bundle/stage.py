@@ -52,7 +52,7 @@ def run(config: BundleConfig, inputs: Inputs, context: Context) -> BundleRecord:
         default={kind: _name(one.runtime, precision) for kind, (one, precision) in recommended.items()},
         default_why={kind: one.why for kind, (one, _) in recommended.items()},
         preprocess=export.preprocess,
-        labels=inputs.data.classes,
+        labels=_labels(inputs),
         card=card_of(inputs, rejected),
         facts=facts_of(inputs),
         extra=_timm(inputs, root),
@@ -61,6 +61,10 @@ def run(config: BundleConfig, inputs: Inputs, context: Context) -> BundleRecord:
         judge=judge_files(inputs, record, config.judging, context) if config.judging is not None else None,
     )
     return record.model_copy(update={"files": tuple(reference(path, root) for path in paths)})
+
+
+def _labels(inputs: Inputs) -> tuple[str, ...]:
+    return () if inputs.data.task == "embedding" else inputs.data.classes
 
 
 def _name(runtime: Runtime, precision: Precision) -> str:
@@ -81,6 +85,6 @@ def _timm(inputs: Inputs, root: Path) -> dict[str, Path]:
     graph = inputs.distill.model.graph
     state: dict[str, Any] = read_own(inputs.fold.graphs[graph], root)
     paths = save_timm(
-        root / "export" / "timm", inputs.fold.models[graph], state, inputs.student.preprocess, inputs.data.classes
+        root / "export" / "timm", inputs.fold.models[graph], state, inputs.student.preprocess, _labels(inputs)
     )
     return {f"timm/{path.name}": path for path in paths}

@@ -9,8 +9,10 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate.utils import set_seed
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -77,6 +79,8 @@ def networks_and_loaders(
     if images.unlabelled and not config.asks_teacher:
         have, images = len(images.labelled().train), images.labelled(as_many=True)
         context.say(f"note: trained on the {have:,} images that have a class, for as many steps as with the others")
+    if inputs.data.task == "embedding" and networks.teacher is not None:
+        images = replace(images, val=_taught(networks.teacher, images.val, config, inputs, context))
     views: Any = train_views(images.train, config.augmentation, inputs.student.preprocess, context.seed)
     summary = None
     if config.views and networks.teacher is not None:
@@ -84,6 +88,33 @@ def networks_and_loaders(
         store, summary = _filled_cache(config, networks.pairs, networks.teacher, views, images, inputs, context)
         views, networks = CachedViews(views, store), replace(networks, teacher=None)
     return networks, loaders_of(config, views, images, inputs.student.preprocess, context), summary
+
+
+@dataclass(frozen=True)
+class TaughtSplit:
+    """Held-out images with the teacher's embeddings in place of their classes."""
+
+    split: Any
+    embeddings: NDArray[np.float32]
+    """``[N, E]``."""
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, index: int) -> tuple[Any, NDArray[np.float32]]:
+        return self.split[index][0], self.embeddings[index]
+
+
+def _taught(teacher: FrozenTeacher, split: Any, config: DistillConfig, inputs: Inputs, context: Context) -> TaughtSplit:
+    """Ask the teacher for its embeddings of the held-out images, as the student gets them."""
+    accelerator = make_accelerator(context.device)
+    spec, batch = inputs.student.preprocess, int(config.batch_size)
+    context.say(f"the teacher's embeddings of {len(split):,} held-out images")
+    answers = [
+        teacher(images.to(accelerator.device))[0]
+        for images, _ in eval_loader(split, spec, batch_size=batch, workers=context.workers)
+    ]
+    return TaughtSplit(split, torch.cat([one.float().cpu() for one in answers if one is not None]).numpy())
 
 
 @dataclass(frozen=True)
@@ -105,7 +136,7 @@ class Loaders:
     answers where they are kept: logits (they may be missing when alpha is 0), then its taps in the order of
     ``teacher_layers(pairs)``."""
     val: DataLoader[Any]
-    """Held-out images and labels."""
+    """Held-out images and labels; of embeddings the teacher's, float32 ``[B, E]``."""
     mix: Mix | None = None
     """Normalising, mixup or CutMix of each training batch, on the device."""
     class_weights: tuple[float, ...] | None = None

@@ -17,12 +17,14 @@ from vitcompress.core.errors import ResultError
 from vitcompress.core.files import reference
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.records import Cost, DataRecord, FileRef, ModelSpec
-from vitcompress.exporters.onnx import max_difference, onnx_from_module
+from vitcompress.exporters.bundled import EMBEDDING
+from vitcompress.exporters.onnx import OUTPUT, max_difference, onnx_from_module
 from vitcompress.exporters.precision.audit import operator_dtypes
 from vitcompress.stages.export.config import ExportConfig
 from vitcompress.stages.images.loaders import sample
 from vitcompress.stages.images.sources import recorded_images
 from vitcompress.stages.models.build import build_model
+from vitcompress.stages.models.embedding import Normalised, as_deployed
 from vitcompress.stages.models.weights import load_own
 from vitcompress.stages.rewrites.deploy import deployed
 
@@ -64,7 +66,7 @@ def export_graph(
     A ResultError is raised where it cannot be exported, or differs from torch by more than ``export.tolerance``.
     """
     root = context.run.root
-    module = load_own(build_model(spec), weights, root).eval()
+    module = as_deployed(load_own(build_model(spec), weights, root), spec).eval()
     artifact = export_module(config, module, cost, images, root / "export" / f"{name}.onnx", root)
     worst = max(artifact.max_logit_difference.values())
     if not (isfinite(worst) and worst <= config.tolerance):
@@ -91,6 +93,7 @@ def export_module(
         max_batch=config.max_batch,
         opset=config.opset,
         input=config.input,
+        output=OUTPUT if not isinstance(module, Normalised) else EMBEDDING,
     )
     differences = max_difference(path, module, images.images, CHECKED_BATCHES, images.given)
     return OnnxArtifact(

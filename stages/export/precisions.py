@@ -18,6 +18,7 @@ from vitcompress.stages.export.graphs import CHECKED_BATCHES, HeldOut
 from vitcompress.stages.images.loaders import sample
 from vitcompress.stages.images.sources import recorded_images
 from vitcompress.stages.models.build import build_model
+from vitcompress.stages.models.embedding import as_deployed
 from vitcompress.stages.models.weights import load_own
 
 
@@ -56,7 +57,7 @@ def reduce_graph(
                 log=context.say,
             )
             if facts.how.as_run is not None:
-                module = load_own(build_model(model), weights, root).eval()
+                module = as_deployed(load_own(build_model(model), weights, root), model).eval()
                 differences = max_difference(path, module, images.images, CHECKED_BATCHES, images.given)
         except (ResultError, UsageError) as error:  # the latter: too large for it; the other artifacts are good without
             context.say(f"no {precision} of {artifact.file.path.rpartition('/')[2]}: {error}")

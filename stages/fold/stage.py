@@ -16,6 +16,7 @@ from vitcompress.stages.fold.config import FoldConfig
 from vitcompress.stages.images.loaders import sample
 from vitcompress.stages.images.sources import recorded_images
 from vitcompress.stages.models.build import build_model, cost_of
+from vitcompress.stages.models.embedding import as_deployed
 from vitcompress.stages.models.students import FoldedLift, LiftStudent
 from vitcompress.stages.models.weights import load_own, save_weights
 from vitcompress.stages.rewrites.fuse import fused
@@ -55,7 +56,7 @@ def run(config: FoldConfig, inputs: Inputs, context: Context) -> FoldRecord:
         )
     folded, rank = folded_from_lift(kept)
     images = sample(recorded_images(inputs.data)[1].val, inputs.student.preprocess, config.images)
-    difference = max_logit_difference(kept, folded, images)
+    difference = max_logit_difference(as_deployed(kept, spec), as_deployed(folded, spec), images)
     if not isfinite(difference):
         raise ResultError("the student's logits are not finite on real images; lower distill.lr and run again.")
     folded_spec = spec.model_copy(update={"graph": "lift-folded", "fold_rank": rank})

@@ -39,8 +39,10 @@ def accuracy_rows(
             row |= _with_ends("top1", share_interval(answers.right))
             # Of five classes or fewer, every label is among the five highest.
             row["top5"] = float(100 * answers.right5.mean()) if classes > 5 else None
-            row["ece"] = calibration_error(answers.confidence, answers.right)
-            row["class_right"] = tuple(np.bincount(held_out.labels[answers.right], minlength=classes).tolist())
+            if not held_out.outputs:  # else it is no classification, and confidences are no probabilities
+                row["ece"] = calibration_error(answers.confidence, answers.right)
+            right = held_out.labels[answers.right]
+            row["class_right"] = tuple(np.bincount(right[right >= 0], minlength=classes).tolist())
             row["right"] = packed(answers.right)
             if (each.model, each.runtime) != (TEACHER, "torch"):
                 row |= _with_ends("drop", paired_drop(in_torch[TEACHER].right, answers.right))

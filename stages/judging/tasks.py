@@ -16,6 +16,8 @@ from vitcompress.stages.judging.answers import Answers, HeldOut
 from vitcompress.stages.judging.chance import better_by_a_standard_error
 from vitcompress.stages.judging.class_metrics import CLASS_RECALL, MACRO_ACCURACY
 from vitcompress.stages.judging.contestant import Contestant
+from vitcompress.stages.judging.embedding_metrics import METRICS as OF_EMBEDDINGS
+from vitcompress.stages.judging.embedding_metrics import against_teacher, as_classes, labelled, mean_cosine, neighbours
 from vitcompress.stages.judging.label_metrics import (
     MACRO_F1,
     MAP,
@@ -35,7 +37,7 @@ _AGREEMENT = Metric(
     drops=False,
 )
 """With its answers in torch, whatever the labels are."""
-METRICS: tuple[Metric, ...] = (MACRO_ACCURACY, CLASS_RECALL, _AGREEMENT, MICRO_F1, MACRO_F1)
+METRICS: tuple[Metric, ...] = (MACRO_ACCURACY, CLASS_RECALL, _AGREEMENT, MICRO_F1, MACRO_F1, *OF_EMBEDDINGS)
 """All there are, in the order of their rows; each is a gate too."""
 
 SCORES: dict[Task, str] = {"classification": "top-1", "multilabel": "mAP", "embedding": "recall@1"}
@@ -51,7 +53,9 @@ def score_of(task: Task, labelled: bool = True) -> str:
 
 def answers_of(task: Task) -> Callable[[NDArray[np.float32], NDArray[Any]], Answers] | None:
     """Return what makes answers of all outputs ``[N, K]`` and labels at once; None where each batch is answered."""
-    return label_answers if task == "multilabel" else None
+    if task == "multilabel":
+        return label_answers
+    return neighbours if task == "embedding" else None
 
 
 def settled(models: Sequence[Contestant], held_out: HeldOut, task: Task) -> HeldOut:
@@ -68,7 +72,7 @@ def settled(models: Sequence[Contestant], held_out: HeldOut, task: Task) -> Held
 
 def training_score(task: Task) -> Callable[[NDArray[np.float32], NDArray[Any]], float]:
     """Return the score, percent, that epochs are compared by, of outputs ``[N, K]`` and what they should have been."""
-    return mean_average_precision if task == "multilabel" else top1
+    return {"multilabel": mean_average_precision, "embedding": mean_cosine}.get(task, top1)
 
 
 def gain(
@@ -88,8 +92,15 @@ def gain(
     return *paired_drop(ours, theirs), better_by_a_standard_error(ours, theirs)
 
 
+def shown(held_out: HeldOut, task: Task) -> HeldOut:
+    """Return the answers as class numbers, for tables of images; of embeddings the class of the nearest image."""
+    return as_classes(held_out) if task == "embedding" else held_out
+
+
 def judged(models: Sequence[Contestant], held_out: HeldOut, classes: int, task: Task) -> dict[str, Any]:
     """Return what answers are worth, as fields of a ``VerifyRecord``; the teacher in torch is among the models."""
+    if task == "embedding" and not labelled(held_out.labels):
+        held_out = against_teacher(models, held_out)
     metrics = [metric for metric in METRICS if task in metric.tasks]
     score = [MAP] if task == "multilabel" else []
     rows = metric_rows(models, held_out, classes, [*score, *metrics])

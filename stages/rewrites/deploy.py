@@ -11,6 +11,7 @@ from torch import nn
 from vitcompress.core.artifact_records import Input
 from vitcompress.core.errors import ResultError
 from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.stages.models.embedding import Normalised
 from vitcompress.stages.models.families.registry import family_of
 from vitcompress.stages.models.students import network_inside
 from vitcompress.stages.rewrites.exact import absorb_keys_and_values, add_bias_to_positions, narrow_last_block
@@ -68,6 +69,9 @@ def deployed(module: nn.Module, preprocess: PreprocessSpec, input: Input, *, rew
 
 def _rewritten(module: nn.Module, preprocess: PreprocessSpec, input: Input) -> tuple[nn.Module, list[str]]:
     """Return the network after every rewrite that is exact for its class, and what was done; NotTakenApart: none is."""
+    if isinstance(module, Normalised):
+        inner, what = _rewritten(module.network, preprocess, input)
+        return Normalised(inner), what
     words = [FUSED] if fuse(module) else []
     inside = network_inside(module)
     family = family_of(inside)

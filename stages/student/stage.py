@@ -10,7 +10,7 @@ from accelerate.utils import set_seed
 from torch import nn
 
 from vitcompress.core.context import Context
-from vitcompress.core.records import DataRecord, Graph, ModelSpec, Strategy, StudentRecord, TeacherRecord
+from vitcompress.core.records import DataRecord, Graph, ModelSpec, Strategy, StudentRecord, TeacherRecord, outputs_of
 from vitcompress.stages.models.build import build_model, cost_of, preprocess_of
 from vitcompress.stages.models.checkpoint import some
 from vitcompress.stages.models.geometry import Shape, check_strategy, shape_by_name, wide_shapes, widened_args
@@ -42,7 +42,8 @@ def run(config: StudentConfig, inputs: Inputs, context: Context) -> StudentRecor
     if config.init == "auto":
         raise ValueError("the first weights were not decided")  # a mistake of ours: pipeline.config decides
     set_seed(context.seed)
-    spec = student_spec(config, len(inputs.data.classes), inputs.teacher.width)
+    spec = student_spec(config, outputs_of(inputs.data, inputs.teacher), inputs.teacher.width)
+    spec = spec.model_copy(update={"embedding": inputs.teacher.model.embedding})
     base = shape_by_name(spec.arch, {} if config.args == "auto" else config.args)
     model = build_model(spec)
     if config.init_reason:

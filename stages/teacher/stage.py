@@ -23,6 +23,7 @@ from vitcompress.stages.judging.accuracy import correct
 from vitcompress.stages.judging.chance import against_chance, chance_of
 from vitcompress.stages.judging.tasks import gain, training_score
 from vitcompress.stages.models.build import build_model, cost_of, preprocess_of, pretrained_model, size_change
+from vitcompress.stages.models.embedding import embedding_width, projection_of
 from vitcompress.stages.models.geometry import shape_of
 from vitcompress.stages.models.weights import all_finite, load_checkpoint, save_weights
 from vitcompress.stages.teacher.adapt import Surroundings, adapt
@@ -56,6 +57,9 @@ def run(config: TeacherConfig, inputs: Inputs, context: Context) -> TeacherRecor
     data_config, listed = recorded_images(inputs.data)
     images = listed.labelled()
     teacher = initial_teacher(config, inputs.data, context)
+    if inputs.data.task == "embedding":
+        context.leave_to_main()
+        return record_of(teacher, 0, 100.0, context)  # of its own embedding
     model, preprocess = teacher.model, teacher.preprocess
     if inputs.data.judged_by_teacher:
         return _with_answers(config, teacher, images, context)
@@ -141,19 +145,25 @@ class InitialTeacher:
     source: str
     """Where its weights came from, in words."""
     fits: bool
-    """Whether its classifier is for the data's classes."""
+    """Whether its classifier is for the data's classes; an embedding fits any."""
 
 
 def initial_teacher(config: TeacherConfig, data: DataRecord, context: Context) -> InitialTeacher:
     """Return the network with its first weights; a UsageError is raised if they do not fit or can be had nowhere."""
     arch, _, tag = config.model.partition(".")
     args = {} if config.args == "auto" else config.args
-    spec = ModelSpec(arch=arch, args=args, num_classes=len(data.classes))
+    embeds = data.task == "embedding"
+    classes = projection_of(config.model) if embeds else len(data.classes)
+    spec = ModelSpec(arch=arch, args=args, num_classes=classes)
     if config.init == "scratch":
         model, source, fits = build_model(spec), "trained here from random weights", False
     elif config.init == "file" and config.weights:
         model, loaded = build_model(spec), list[str]()
         fits = load_checkpoint(model, Path(config.weights), tell=loaded.append, key=config.weights_key)
+        if embeds and not fits:  # the projection that it might have
+            spec = spec.model_copy(update={"num_classes": 0})
+            model, loaded = build_model(spec), []
+            fits = load_checkpoint(model, Path(config.weights), tell=loaded.append, key=config.weights_key)
         context.say(f"teacher weights: {loaded[0]}")
         source = f"file {config.weights}; {loaded[0]}"
     else:
@@ -162,12 +172,16 @@ def initial_teacher(config: TeacherConfig, data: DataRecord, context: Context) -
             model = pretrained_model(config.model, spec)
         except (OSError, RuntimeError) as error:
             raise no_weights(config.model, type(error).__name__) from error
-        fits = int((getattr(model, "pretrained_cfg", None) or {}).get("num_classes", -1)) == len(data.classes)
+        fits = embeds or int((getattr(model, "pretrained_cfg", None) or {}).get("num_classes", -1)) == classes
         source = f"timm pretrained{f' ({tag})' if tag else ''}"
         if change := size_change(model, args):
             context.say(f"teacher weights: {change}")
             source += f", {change}"
-    return InitialTeacher(model, spec, preprocess_of(model, args, data.config["crop_pct"], data), source, fits)
+    preprocess = preprocess_of(model, args, data.config["crop_pct"], data)
+    if embeds:
+        spec = spec.model_copy(update={"embedding": embedding_width(model, preprocess.size)})
+        source += "; its projection" if spec.num_classes else "; its pooled features, without a classifier"
+    return InitialTeacher(model, spec, preprocess, source, fits)
 
 
 def epochs_of(config: TeacherConfig, fits: bool, classes: int) -> int:

@@ -35,8 +35,8 @@ class Folder(Source):
         """Return the image files, each of the class of the folder that it lies in, however deep.
 
         Hidden files and folders do not count, links are followed. A DataError is raised if the folder is missing, a
-        held-out class is not in training, or a training class has no images. Images without classes
-        (``data.labelled``) are all of one, in train/ and val/ where both are there.
+        held-out class is not in training (unless the task is embedding), or a training class has no images. Images
+        without classes (``data.labelled``) are all of one, in train/ and val/ where both are there.
         """
         source = require_folder(Path(config.source))
         val_root = next((source / name for name in _VAL_NAMES if (source / name).is_dir()), None)
@@ -59,7 +59,10 @@ class Folder(Source):
             return Images(classes, split, None, skipped=skipped)
         val, others = class_files(val_root, config.labelled, config.pixel.suffixes)
         strangers = [name for name, files in val.items() if files and name not in train]
-        if strangers:
+        if config.task == "embedding":  # nothing is learned of classes; they judge alone
+            classes = tuple(sorted({*train, *strangers}))
+            split = _split(root, "train/", classes, train)
+        elif strangers:
             shown = ", ".join(strangers[:_SHOWN])
             raise DataError(f"classes in '{val_root}' missing from '{root}': {shown}; add or remove them.")
         held_out = _split(val_root, f"{val_root.name}/", classes, val)

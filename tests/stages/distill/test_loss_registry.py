@@ -74,7 +74,7 @@ def test_a_loss_of_another_package_takes_part_in_a_step() -> None:
 
 
 def test_a_loss_that_is_not_there_is_refused_with_those_that_are() -> None:
-    assert {"hard", "sigmoid", "soft"} <= set(names("logits"))
+    assert {"embedding", "hard", "sigmoid", "soft"} <= set(names("logits"))
     with pytest.raises(ValidationError, match=r"given 'cosine'; there are mse, spectral \(other packages add theirs"):
         FeatureTerm(kind="cosine")
     with pytest.raises(ValidationError, match="given 'mse'; there are .*hard, .*soft"):
