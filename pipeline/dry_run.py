@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 
 from vitcompress.core.context import Context
+from vitcompress.core.network_names import is_own
 from vitcompress.core.records import Cost, DataRecord
 from vitcompress.core.words import counted
 from vitcompress.pipeline.config import RunConfig
@@ -107,7 +108,7 @@ def _measured(config: RunConfig, found: Preview) -> tuple[tuple[Network, ...], t
     asked = config.student.model_copy(update=random)
     student = student_stage.run(asked, student_stage.Inputs(data, teacher), context)
     networks = (
-        Network("teacher", f"{teacher.model.arch} of width {teacher.width}, {teacher.depth} layers", teacher.cost),
+        Network("teacher", f"{teacher.model.name} of width {teacher.width}, {teacher.depth} layers", teacher.cost),
         Network("student, trained", student.explanation, student.cost),
     )
     context.console.print("dry run  a few steps of training the student", highlight=False)
@@ -122,7 +123,7 @@ def _initial_teacher(
     config: TeacherConfig, data: DataRecord, context: Context
 ) -> tuple[teacher_stage.InitialTeacher, int]:
     """Return the unfitted teacher and the epochs of its fitting; a UsageError is raised for weights that do not fit."""
-    if config.init != "pretrained":
+    if config.init != "pretrained" or is_own(config.model):
         initial = teacher_stage.initial_teacher(config, data, context)
         return initial, teacher_stage.epochs_of(config, initial.fits, len(data.classes))
     if not timm.is_model_pretrained(config.model):

@@ -16,7 +16,7 @@ from vitcompress.core.artifact_records import BundleRecord, EngineArtifact, Onnx
 from vitcompress.core.measured_records import Flip, FlipTable, GateRow, VerifyRecord
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.record import Record
-from vitcompress.core.records import CacheSummary, Snapshot, Strategy
+from vitcompress.core.records import CacheSummary, Snapshot, Strategy, Task
 
 SCHEMA_VERSION = 4
 
@@ -222,6 +222,11 @@ class Data(Record):
     """Held-out files that were found in training too, byte for byte; None where nobody looked."""
     contradictory: int | None = None
     """Training files of which another class has a copy, byte for byte; None where nobody looked."""
+    task: Task = "classification"
+    unlabelled: int = 0
+    """Training images without a class."""
+    labelled: bool = True
+    """Whether held-out images have classes."""
 
 
 class TrainedTeacher(Record):

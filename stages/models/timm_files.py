@@ -16,12 +16,11 @@ from torch import Tensor
 from vitcompress.core.files import write_atomic
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.records import ModelSpec
+from vitcompress.stages.models.create import ENTRY, OURS
 from vitcompress.stages.models.families.registry import family_of
 from vitcompress.stages.models.geometry import meta_model
 from vitcompress.stages.models.weights import save_weights
 
-ENTRY = "compress_student"
-"""What timm knows our own networks by, once ``vitcompress.stages.models.timm_entry`` is imported."""
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
@@ -36,7 +35,8 @@ def save_timm(
     ``state`` is as ``build_model(spec)`` takes it; ``labels`` name the classes in the order of the logits, none when
     unknown. A UsageError is raised if timm refuses the architecture's arguments.
     """
-    own = spec.graph == "plain"
+    own = spec.graph == "plain" and not any(name in spec.args for name in OURS)
+    args = {name: value for name, value in spec.args.items() if name != "pretrained_cfg_overlay"}  # it is written below
     base = meta_model(spec.arch, spec.args, spec.num_classes)
     known: Any = getattr(base, "pretrained_cfg", None) or {}
     lifted = spec.graph in ("lift-kept", "lift-folded")
@@ -45,7 +45,7 @@ def save_timm(
         "architecture": spec.arch if own else ENTRY,
         "num_classes": spec.num_classes,
         **({"label_names": list(labels)} if labels else {}),
-        "model_args": spec.args if own else {"spec": spec.model_dump(mode="json")},
+        "model_args": args if own else {"spec": spec.model_dump(mode="json")},
         "pretrained_cfg": {
             "input_size": [3, preprocess.size, preprocess.size],
             "fixed_input_size": bool(known.get("fixed_input_size", False)) if own else False,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from vitcompress.core.context import Context
 from vitcompress.core.errors import ResultError, UsageError
+from vitcompress.core.network_names import is_own, split_tag
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.records import DataRecord, ModelSpec, TeacherRecord
 from vitcompress.stages.images.loaders import eval_loader, mix_of, train_loader, train_views
@@ -21,6 +22,7 @@ from vitcompress.stages.judging.accuracy import correct, top1
 from vitcompress.stages.judging.chance import against_chance, chance_of
 from vitcompress.stages.models.build import build_model, cost_of, preprocess_of, pretrained_model, size_change
 from vitcompress.stages.models.geometry import shape_of
+from vitcompress.stages.models.own import words_of
 from vitcompress.stages.models.weights import all_finite, load_checkpoint, save_weights
 from vitcompress.stages.teacher.adapt import Surroundings, adapt
 from vitcompress.stages.teacher.config import TeacherConfig
@@ -105,7 +107,7 @@ class InitialTeacher:
 
 def initial_teacher(config: TeacherConfig, data: DataRecord, context: Context) -> InitialTeacher:
     """Return the network with its first weights; a UsageError is raised if they do not fit or can be had nowhere."""
-    arch, _, tag = config.model.partition(".")
+    arch, tag = split_tag(config.model)
     args = {} if config.args == "auto" else config.args
     spec = ModelSpec(arch=arch, args=args, num_classes=len(data.classes))
     if config.init == "scratch":
@@ -114,7 +116,11 @@ def initial_teacher(config: TeacherConfig, data: DataRecord, context: Context) -
         model, loaded = build_model(spec), list[str]()
         fits = load_checkpoint(model, Path(config.weights), tell=loaded.append, key=config.weights_key)
         context.say(f"teacher weights: {loaded[0]}")
-        source = f"file {config.weights}; {loaded[0]}"
+        source = f"{config.weights_reason or f'file {config.weights}'}; {loaded[0]}"
+    elif is_own(arch):
+        model, fits = build_model(spec), True
+        source = words_of(arch, model)
+        context.say(f"teacher: {source}")
     else:
         context.say(f"note: asking for timm's weights of {config.model} (offline, this takes up to a minute to fail)")
         try:
