@@ -6,8 +6,11 @@ own ``package.module:function``.
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import sys
 from pathlib import Path
+from typing import Any
 
 _ORIGIN = re.compile(r"(hf[-_]hub|local[-_]dir):(.*)")
 OWN = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -23,6 +26,32 @@ def origin_of(name: str) -> tuple[str, str] | None:
 def is_own(name: str) -> bool:
     """Return whether this is a user's own function, or was meant as one."""
     return ":" in name and origin_of(name) is None
+
+
+def code_file(name: str, folder: str) -> Path | None:
+    """Return the file of a user's own function, importable from ``folder`` or installed; None where there is none.
+
+    From then on everything in ``folder`` can be imported, after what is installed.
+    """
+    if folder not in sys.path:
+        sys.path.append(folder)
+    importlib.invalidate_caches()
+    try:
+        found = importlib.util.find_spec(name.partition(":")[0])
+    except (ImportError, ValueError):
+        return None
+    return Path(found.origin).resolve() if found and found.origin and found.has_location else None
+
+
+def files_of(name: str, args: Any) -> tuple[str, ...]:
+    """Return the files besides weights that say what a name means: of a folder, or a user's own code."""
+    kind, rest = origin_of(name) or ("", "")
+    if kind == "local-dir":
+        names = ("config.json", "model.safetensors", "pytorch_model.bin", "preprocessor_config.json")
+        return tuple(str(Path(rest).expanduser() / each) for each in names)
+    known = args.get("code_file") if isinstance(args, dict) else None
+    file = known or (code_file(name, str(Path.cwd())) if OWN.fullmatch(name) and not kind else None)
+    return (str(file),) if file else ()
 
 
 def split_tag(name: str) -> tuple[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,13 @@ from torch import Tensor, nn
 
 from vitcompress.core.errors import CompressError, UsageError
 from vitcompress.core.files import sha256_of
-from vitcompress.core.network_names import OWN
+from vitcompress.core.network_names import OWN, code_file
 from vitcompress.stages.models.families.given import GivenNetwork
 from vitcompress.stages.models.families.registry import family_of
 
 DEFAULT_SIZE = 224
 """Side of the input where no arguments give one, pixels."""
-CODE = ("code_folder", "code_sha256")
+CODE = ("code_file", "code_sha256")
 """Arguments that say where the code was found, and what it was; the function is not given them."""
 _IMPORTED: dict[str, str] = {}
 """Digest of the file that each module was imported from."""
@@ -29,10 +28,8 @@ _IMPORTED: dict[str, str] = {}
 def where_code_is(name: str) -> dict[str, str]:
     """Return the arguments ``CODE`` for a function that can be imported here, from the current folder or installed."""
     _function(name, str(Path.cwd()))
-    module = name.partition(":")[0]
-    source = _source(module)
-    depth = module.count(".") + (source.name == "__init__.py")
-    return dict(zip(CODE, (str(source.parents[depth]), sha256_of(source)), strict=True))
+    file = code_file(name, str(Path.cwd()))
+    return {CODE[0]: str(file), CODE[1]: _IMPORTED[name.partition(":")[0]]}
 
 
 def own_network(name: str, args: Mapping[str, Any], num_classes: int, *, exact: bool = False) -> nn.Module:
@@ -42,7 +39,9 @@ def own_network(name: str, args: Mapping[str, Any], num_classes: int, *, exact: 
     are of this number even so). A UsageError is raised where it cannot be imported or called, gives no network, or one
     whose answer is not logits ``[B, K]``.
     """
-    function = _function(name, args.get(CODE[0], ""))
+    file = Path(args.get(CODE[0]) or ".").resolve()
+    depth = name.partition(":")[0].count(".") + (file.name == "__init__.py")
+    function = _function(name, str(file.parents[depth] if CODE[0] in args else file))
     if args.get(CODE[1]) not in (None, _IMPORTED[name.partition(":")[0]]):
         raise UsageError(f"the code of '{name}' changed since this was decided; start again with `compress run`.")
     taken = inspect.signature(function).parameters
@@ -95,11 +94,10 @@ def _function(name: str, folder: str) -> Callable[..., Any]:
         raise UsageError(
             f"model '{name}' has a colon and is none of hf-hub:ORG/NAME, local-dir:FOLDER and package.module:function."
         )
-    if folder and folder not in sys.path:
-        sys.path.append(folder)
+    file = code_file(name, folder)
     try:
         loaded = importlib.import_module(module)
-        digest = sha256_of(_source(module))
+        digest = sha256_of(file) if file else ""
         if _IMPORTED.setdefault(module, digest) != digest:  # edited since, in a notebook
             loaded = importlib.reload(loaded)
         _IMPORTED[module] = digest
@@ -112,10 +110,6 @@ def _function(name: str, folder: str) -> Callable[..., Any]:
     if not callable(found):
         raise UsageError(f"model '{name}': {module} has no function '{function}'.")
     return found  # type: ignore[no-any-return]
-
-
-def _source(module: str) -> Path:
-    return Path(sys.modules[module].__file__ or "").resolve()
 
 
 def _last_map(name: str, module: nn.Module, images: Tensor, classes: int | None) -> str:

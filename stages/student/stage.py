@@ -10,12 +10,13 @@ from accelerate.utils import set_seed
 from torch import nn
 
 from vitcompress.core.context import Context
-from vitcompress.core.network_names import split_tag
+from vitcompress.core.network_names import is_own, split_tag
 from vitcompress.core.records import DataRecord, Graph, ModelSpec, Strategy, StudentRecord, TeacherRecord
 from vitcompress.stages.models.build import build_model, cost_of, preprocess_of
 from vitcompress.stages.models.checkpoint import some
 from vitcompress.stages.models.geometry import Shape, check_strategy, shape_by_name, wide_shapes, widened_args
 from vitcompress.stages.models.initial import fit_file, fit_pretrained
+from vitcompress.stages.models.own import words_of
 from vitcompress.stages.models.students import network_inside
 from vitcompress.stages.models.uniform import matching_width
 from vitcompress.stages.models.weights import save_weights
@@ -46,10 +47,14 @@ def run(config: StudentConfig, inputs: Inputs, context: Context) -> StudentRecor
     spec = student_spec(config, len(inputs.data.classes), inputs.teacher.width)
     base = shape_by_name(spec.arch, {} if config.args == "auto" else config.args)
     model = build_model(spec)
+    if is_own(spec.arch):
+        context.say(f"note: the student is {words_of(spec.arch, network_inside(model))}")
     if config.init_reason:
         context.say(f"first weights: {config.init}, because {config.init_reason}")
     own, root = context.run.root / "student", context.run.root
-    initial = _load(config, spec, model, context) if config.init in ("file", "pretrained") else {}
+    loads = config.init in ("file", "pretrained")
+    initial = _load(config, spec, model, context) if loads else {}
+    given = {"source": words_of(spec.arch, network_inside(model))} if is_own(spec.arch) and not loads else {}
     preprocess = preprocess_of(network_inside(model), spec.args, inputs.data.config["crop_pct"])
     if config.init == "teacher":
         random = {name: value.clone() for name, value in model.state_dict().items()}
@@ -70,6 +75,7 @@ def run(config: StudentConfig, inputs: Inputs, context: Context) -> StudentRecor
         width=shape_by_name(spec.arch, spec.args).width,
         depth=base.depth,
         explanation=_explanation(config.decided, spec, base),
+        **given,
         **initial,
     )
 

@@ -111,7 +111,9 @@ def initial_teacher(config: TeacherConfig, data: DataRecord, context: Context) -
     args = {} if config.args == "auto" else config.args
     spec = ModelSpec(arch=arch, args=args, num_classes=len(data.classes))
     if config.init == "scratch":
-        model, source, fits = build_model(spec), "trained here from random weights", False
+        model, fits = build_model(spec), False
+        start = f"the weights of {words_of(arch, model)}" if is_own(arch) else "random weights"
+        source = f"trained here from {start}"
     elif config.init == "file" and config.weights:
         model, loaded = build_model(spec), list[str]()
         fits = load_checkpoint(model, Path(config.weights), tell=loaded.append, key=config.weights_key)
@@ -120,7 +122,6 @@ def initial_teacher(config: TeacherConfig, data: DataRecord, context: Context) -
     elif is_own(arch):
         model, fits = build_model(spec), True
         source = words_of(arch, model)
-        context.say(f"teacher: {source}")
     else:
         context.say(f"note: asking for timm's weights of {config.model} (offline, this takes up to a minute to fail)")
         try:
@@ -132,6 +133,8 @@ def initial_teacher(config: TeacherConfig, data: DataRecord, context: Context) -
         if change := size_change(model, args):
             context.say(f"teacher weights: {change}")
             source += f", {change}"
+    if is_own(arch):
+        context.say(f"note: the teacher is {words_of(arch, model)}")
     return InitialTeacher(model, spec, preprocess_of(model, args, data.config["crop_pct"]), source, fits)
 
 
