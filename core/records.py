@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from vitcompress.core.images import Channels
+from vitcompress.core.network_names import spoken
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.record import FileRef as FileRef
 from vitcompress.core.record import Record
@@ -30,7 +31,7 @@ class ModelSpec(Record):
     """Everything needed to build a network again, weights aside."""
 
     arch: str
-    """timm architecture name, without a pretrained tag."""
+    """timm architecture name, without a pretrained tag, or ``module:function`` of a user's own."""
     args: dict[str, Any]
     """Arguments for ``timm.create_model`` besides the name and the number of classes."""
     num_classes: int
@@ -45,6 +46,11 @@ class ModelSpec(Record):
     """What they keep."""
     embedding: int | None = None
     """Width of the embedding that it gives; None of what gives logits."""
+
+    @property
+    def name(self) -> str:
+        """The architecture as reports, cards and names of folders have it."""
+        return spoken(self.arch)
 
 
 class Cost(Record):

@@ -6,7 +6,7 @@ import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import nn
 from vitcompress.core.context import Context
 from vitcompress.core.errors import UsageError
 from vitcompress.core.files import absent_folders, remove_empty, writing
+from vitcompress.core.network_names import is_own, split_tag, spoken
 from vitcompress.core.processes import world_size
 from vitcompress.core.records import ModelSpec
 from vitcompress.core.rundir import RunDirectory
@@ -58,11 +59,13 @@ def analyze_model(request: Request, output: Path | None, console: Console) -> Pa
     if world_size() > 1:
         raise UsageError("`compress analyze` is one process's work; start it without torchrun or accelerate launch.")
     geometry = "reduced" if request.data == EMBEDDED else "full"
-    name, args, _ = resolve_network(request.model, request.args, geometry)
-    args = sized(request.image_size, args, request.args, name)
-    student = resolve_network(request.student, {}, geometry) if request.student else None
+    named = resolve_network(request.model, request.args, geometry)
+    name, args = named.name, sized(request.image_size, named.args, request.args, named.name)
+    student = resolve_network(request.student, {}, geometry, "student") if request.student else None
+    if named.origin and request.weights is None:
+        request = replace(request, weights=str(named.origin.weights()[0]))
     source = Path(request.data).resolve().name if source_of(request.data).is_path else request.data
-    parts = ("analysis", request.model, source)
+    parts = ("analysis", spoken(request.model), source)
     root = output or Path("runs") / "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts)
     folder = _own_folder(root, request.data)
     device = Machine().device(request.device)
@@ -76,7 +79,7 @@ def analyze_model(request: Request, output: Path | None, console: Console) -> Pa
         shape, advice = None, None
         if student:
             shape = student[2]
-            advice = advise(result, shape, student[0].partition(".")[0], seed=0)
+            advice = advise(result, shape, spoken(student.arch), seed=0)
         write(folder, [result], advice=advice, student=shape)
     return folder
 
@@ -125,14 +128,14 @@ def _network(request: Request, name: str, args: dict[str, Any], console: Console
     """Return the network with the weights asked for, and what it was built from; its classifier takes no part."""
     import timm
 
-    arch = name.partition(".")[0]
+    arch = split_tag(name)[0]
     published = timm.get_pretrained_cfg(name)
     spec = ModelSpec(arch=arch, args=args, num_classes=(published.num_classes if published else None) or 1000)
 
     def tell(phrase: str) -> None:
         console.print(f"note     weights: {phrase}", highlight=False, markup=False)
 
-    if request.weights == "random":
+    if request.weights == "random" or (request.weights is None and is_own(arch)):
         return build_model(spec), spec
     if request.weights is not None:
         model = build_model(spec)

@@ -14,6 +14,7 @@ import torch
 from rich.console import Console
 
 from vitcompress.core.context import Context
+from vitcompress.core.network_names import is_own
 from vitcompress.core.records import Cost, DataRecord
 from vitcompress.core.words import counted
 from vitcompress.pipeline.config import RunConfig
@@ -87,9 +88,10 @@ def _assumed_strategy(config: RunConfig) -> RunConfig:
     """Return the config with a strategy: the costlier of the likely ones, where the analysis is to decide it."""
     if config.student.strategy != "auto":
         return config
-    networks = (config.student, config.teacher)
-    rest = config.geometry, config.data.channels
-    student, teacher = (resolve_network(each.model, each.args, *rest).shape for each in networks)
+    student, teacher = (
+        resolve_network(each.model, each.args, config.geometry, channels=config.data.channels).shape
+        for each in (config.student, config.teacher)
+    )
     strategy = "lift" if student.isotropic and student.width < teacher.width else "plain"
     return config.model_copy(update={"student": config.student.model_copy(update={"strategy": strategy})})
 
@@ -108,7 +110,7 @@ def _measured(config: RunConfig, found: Preview) -> tuple[tuple[Network, ...], t
     asked = config.student.model_copy(update=random)
     student = student_stage.run(asked, student_stage.Inputs(data, teacher), context)
     networks = (
-        Network("teacher", f"{teacher.model.arch} of width {teacher.width}, {teacher.depth} layers", teacher.cost),
+        Network("teacher", f"{teacher.model.name} of width {teacher.width}, {teacher.depth} layers", teacher.cost),
         Network("student, trained", student.explanation, student.cost),
     )
     context.console.print("dry run  a few steps of training the student", highlight=False)
@@ -123,7 +125,7 @@ def _initial_teacher(
     config: TeacherConfig, data: DataRecord, context: Context
 ) -> tuple[teacher_stage.InitialTeacher, int]:
     """Return the unfitted teacher and the epochs of its fitting; a UsageError is raised for weights that do not fit."""
-    if config.init != "pretrained":
+    if config.init != "pretrained" or is_own(config.model):
         initial = teacher_stage.initial_teacher(config, data, context)
         return initial, teacher_stage.epochs_of(config, initial.fits, len(data.classes))
     if not timm.is_model_pretrained(config.model):

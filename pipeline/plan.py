@@ -11,6 +11,7 @@ from vitcompress.core.analysis_records import AnalyzeRecord, DynamicsRecord
 from vitcompress.core.artifact_records import BundleRecord, ExportRecord
 from vitcompress.core.files import sha256_of
 from vitcompress.core.measured_records import GatesRecord, VerifyRecord
+from vitcompress.core.network_names import files_of
 from vitcompress.core.record import Record
 from vitcompress.core.records import ControlRecord, DataRecord, DistillRecord, FoldRecord, StudentRecord, TeacherRecord
 from vitcompress.exporters import cuda
@@ -19,6 +20,8 @@ from vitcompress.pipeline.machine import environment
 from vitcompress.stages.analyze.config import AnalyzeConfig
 from vitcompress.stages.bundle.config import BundleConfig
 from vitcompress.stages.distill.control.config import control_job
+from vitcompress.stages.student.config import StudentConfig
+from vitcompress.stages.teacher.config import TeacherConfig
 
 _DISTILL_VERSION = 4
 """Of the stage ``distill``, whose code trains the control too."""
@@ -40,6 +43,12 @@ def _content(checkpoint: str | None) -> str | None:
     """Return the digest of a checkpoint, so that replacing the file is noticed."""
     path = Path(checkpoint) if checkpoint else None
     return sha256_of(path) if path and path.is_file() else None
+
+
+def _outside(network: TeacherConfig | StudentConfig) -> Any:
+    """Return the digests of a checkpoint, and of the folder or the code of a user's own that a name means."""
+    files = files_of(network.model, network.args)
+    return [_content(network.weights), *map(_content, files)] if files else _content(network.weights)
 
 
 def _machine(config: RunConfig) -> Any:
@@ -91,10 +100,10 @@ _IN = "vitcompress.stages."
 STAGES: tuple[Stage, ...] = (
     Stage("data", _IN + "data.stage", DataRecord, 3, lambda run: run.data, facts=_images),
     Stage("teacher", _IN + "teacher.stage", TeacherRecord, 4, lambda run: run.teacher, ("data",),
-          facts=lambda run: _content(run.teacher.weights), seeded=True, collective=True, outside_kept=True),
+          facts=lambda run: _outside(run.teacher), seeded=True, collective=True, outside_kept=True),
     Stage("analyze", _IN + "analyze.stage", AnalyzeRecord, 4, _reading, ("data", "teacher"), seeded=True),
     Stage("student", _IN + "student.stage", StudentRecord, 3, lambda run: run.student, ("data", "teacher"),
-          facts=lambda run: _content(run.student.weights), seeded=True),
+          facts=lambda run: _outside(run.student), seeded=True),
     Stage("distill", _IN + "distill.stage", DistillRecord, _DISTILL_VERSION, lambda run: run.distill,
           ("data", "teacher", "student"), seeded=True, collective=True),
     Stage("control", _IN + "distill.control.stage", ControlRecord, 1,

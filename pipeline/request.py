@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from vitcompress.core.errors import UsageError
+from vitcompress.core.network_names import spoken
 from vitcompress.pipeline.config import RunConfig
 from vitcompress.stages.images.sources import source_of
 
@@ -34,7 +35,7 @@ def identity(config: RunConfig) -> dict[str, Any]:
 def default_output(config: RunConfig) -> Path:
     """Return ``runs/TEACHER-STUDENT-STRATEGY-DATA[-seedN]``, from the short names where they were given short."""
     data = Path(config.data.source).name if Path(config.data.source).exists() else config.data.source
-    parts = [config.teacher.model, config.student.model, config.student.strategy, data]
+    parts = [spoken(config.teacher.model), spoken(config.student.model), config.student.strategy, data]
     parts += [f"seed{config.seed}"] if config.seed else []
     return Path("runs") / "-".join(re.sub(r"[^\w.]+", "_", part) for part in parts)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from vitcompress.core.network_names import split_tag
 from vitcompress.pipeline.config.model import RunConfig
 from vitcompress.stages.images.config import AugmentConfig, DataConfig
 from vitcompress.stages.images.sources import source_of
@@ -176,7 +177,7 @@ def _student(config: StudentConfig) -> Iterator[str]:
                 f"student.{name} is {getattr(config, name)}, but student.strategy is '{config.strategy}', which does "
                 f"not read it; use --strategy {strategy}, or leave it out."
             )
-    arch, _, tag = config.model.partition(".")
+    arch, tag = split_tag(config.model)
     if tag and config.init not in ("auto", "pretrained"):
         start = {"random": "random weights", "teacher": "the teacher's"}.get(config.init, "those of a file")
         yield (

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vitcompress.core.errors import CompressError, UsageError
+from vitcompress.core.network_names import is_own, split_tag
 from vitcompress.pipeline.config import checks, export, student, training
 from vitcompress.pipeline.config.choice import Choice
 from vitcompress.pipeline.config.classes import teacher_classes
@@ -31,6 +32,7 @@ from vitcompress.pipeline.config.networks import (
 )
 from vitcompress.stages.distill.config import DistillConfig
 from vitcompress.stages.images.sources import EMBEDDED, source_of
+from vitcompress.stages.student.config import StudentConfig
 from vitcompress.stages.teacher.config import TeacherConfig
 
 _MAX_WORKERS = 8
@@ -165,8 +167,20 @@ def _split(position: int, config: RunConfig, facts: Facts) -> Choice:
 
 
 def _name(role: Literal["teacher", "student"], config: RunConfig, facts: Facts) -> Choice:
-    full = facts.network(role, config).name
-    return Choice(full, "" if full == getattr(config, role).model else "timm's full name")
+    network = facts.network(role, config)
+    full = network.name
+    return Choice(full, network.words or ("" if full == getattr(config, role).model else "timm's full name"))
+
+
+def _weights(role: Literal["teacher", "student"], config: RunConfig, facts: Facts) -> Choice | None:
+    """Decide the file of weights where a name of the hub or of a folder means one."""
+    origin, section = facts.network(role, config).origin, getattr(config, role)
+    if origin is None or section.weights or section.init in ("scratch", "random", "teacher"):
+        return None
+    if section.init == "pretrained":
+        raise UsageError(f"{role}.init is 'pretrained', and '{origin.name}' has weights of its own; leave it out.")
+    path, words = origin.weights()
+    return Choice(str(path), words)
 
 
 def _args(config: RunConfig, args: Args, asked: Args | str) -> Choice:
@@ -202,7 +216,7 @@ def _teacher_init(config: RunConfig, facts: Facts) -> Choice:
         return Choice("file", "teacher.weights names one")
     if config.geometry == "reduced":
         return Choice("scratch", "networks as small as these are trained here")
-    return Choice("pretrained", "timm's weights")
+    return Choice("pretrained", "as its function gives it" if is_own(config.teacher.model) else "timm's weights")
 
 
 def _features(config: RunConfig, facts: Facts) -> Choice:
@@ -277,6 +291,8 @@ BEFORE_DATA = (
     Rule("student.model", partial(_name, "student"), even_if_given=True),
     Rule("student.args", _student_args, even_if_given=True),
     Rule("teacher.args", _teacher_args, even_if_given=True, needs=("student.args",)),
+    Rule("teacher.weights", partial(_weights, "teacher"), even_if_given=True, needs=("teacher.model",)),
+    Rule("student.weights", partial(_weights, "student"), even_if_given=True, needs=("student.model",)),
     Rule("teacher.init", _teacher_init),
     Rule("data.classes", teacher_classes, even_if_given=True, needs=("teacher.args", "teacher.init")),
     *_STUDENT,
@@ -361,14 +377,26 @@ def _teacher_epochs(config: RunConfig, facts: Facts) -> Choice:
         return Choice(0, "images without labels cannot fit it: it is used as given")
     fits = False
     if teacher.init == "file" and teacher.weights and isinstance(teacher.args, dict):
-        model = build_model(ModelSpec(arch=teacher.model.partition(".")[0], args=teacher.args, num_classes=classes))
+        model = build_model(ModelSpec(arch=split_tag(teacher.model)[0], args=teacher.args, num_classes=classes))
         fits = load_checkpoint(model, Path(teacher.weights), key=teacher.weights_key)
+    elif teacher.init == "pretrained" and is_own(teacher.model):
+        fits = True
     elif teacher.init == "pretrained":
         pretrained = timm.get_pretrained_cfg(teacher.model)
         fits = pretrained is not None and pretrained.num_classes == classes
     if fits:
         return Choice(0, f"its classifier is for these {classes:,} classes")
     return Choice(int(teacher.tune_epochs), "as tune_epochs: it has no classifier for these classes")
+
+
+def _own_networks(config: RunConfig, facts: Facts) -> None:
+    """Refuse, by a UsageError, a user's own network that is not for these classes; a lift reads no logits of it."""
+    from vitcompress.stages.models.own import own_network
+
+    for section in (config.teacher, config.student):
+        lifted = isinstance(section, StudentConfig) and section.strategy == "lift"
+        if is_own(section.model) and isinstance(section.args, dict) and facts.data and not lifted:
+            own_network(section.model, section.args, len(facts.data.classes), exact=True)
 
 
 def _image_check(config: RunConfig, facts: Facts) -> Choice:
@@ -386,6 +414,7 @@ WITH_DATA = (
     Rule("teacher.epochs", _teacher_epochs),
     *_of_training("teacher", training.EXECUTION, needs=("teacher.epochs",)),
     *_of_training("distill", training.EXECUTION),
+    Rule("own networks", _own_networks, even_if_given=True),
     Rule("data.check", _image_check),
     Rule("data.augment", lambda config, facts: Choice(config.distill.augmentation), even_if_given=True),
     Rule("student.uniform_width", student.uniform_width),

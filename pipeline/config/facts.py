@@ -12,6 +12,7 @@ from typing import Any, Literal
 from vitcompress.core.analysis_records import AnalyzeRecord
 from vitcompress.core.errors import EnvironmentLacksError, UsageError
 from vitcompress.core.machine import bfloat16_units, usable_cores
+from vitcompress.core.network_names import origin_of
 from vitcompress.core.processes import world_size
 from vitcompress.core.records import DataRecord
 from vitcompress.core.rundir import RunDirectory
@@ -120,9 +121,9 @@ class Facts:
 
     def network(self, role: Literal["teacher", "student"], config: RunConfig) -> Network:
         """Return the teacher's or the student's network; a UsageError is raised if its name or arguments mean none."""
-        section = getattr(config, role)
-        key = json.dumps([section.model, section.args, config.geometry, config.data.channels], default=str)
+        section, asked, channels = getattr(config, role), getattr(self.asked, role).model, config.data.channels
+        name = asked if origin_of(asked) else section.model  # resolved once: what it meant has become an architecture
+        key = json.dumps([role, name, section.args, config.geometry, channels], default=str)
         if key not in self._networks:
-            channels = config.data.channels
-            self._networks[key] = resolve_network(section.model, section.args, config.geometry, channels)
+            self._networks[key] = resolve_network(name, section.args, config.geometry, role, channels)
         return self._networks[key]

@@ -20,6 +20,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from vitcompress.core.errors import UsageError, nearest
+from vitcompress.core.network_names import origin_of
 from vitcompress.pipeline.check.config import CheckConfig
 from vitcompress.pipeline.config.contradictions import contradictions
 from vitcompress.pipeline.config.model import CheckSettings, RunConfig
@@ -236,7 +237,9 @@ def with_absolute_paths(config: RunConfig) -> RunConfig:
     }
     for section in ("teacher", "student"):
         network = getattr(config, section)
-        update[section] = network.model_copy(update={"weights": absolute(network.weights)})
+        kind, rest = origin_of(network.model) or ("", "")
+        model = f"{kind}:{absolute(rest)}" if kind == "local-dir" else network.model
+        update[section] = network.model_copy(update={"weights": absolute(network.weights), "model": model})
     return config.model_copy(update=update)
 
 

@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vitcompress.core.errors import UsageError
+from vitcompress.core.network_names import is_own, origin_of, split_tag
 from vitcompress.core.records import Cost
 from vitcompress.pipeline.config.model import RunConfig
 from vitcompress.stages.student.config import StudentConfig
@@ -21,6 +22,7 @@ from vitcompress.stages.teacher.config import TeacherConfig
 
 if TYPE_CHECKING:
     from vitcompress.stages.models.geometry import Shape
+    from vitcompress.stages.models.origins import Origin
 
 Args = dict[str, Any]
 
@@ -52,27 +54,37 @@ class Network(NamedTuple):
     """A network as it is built."""
 
     name: str
-    """timm's full name; a pretrained tag may follow."""
+    """timm's full name, which a pretrained tag may follow, or that of a user's own function."""
     args: Args
     shape: Shape
+    words: str = ""
+    """What its name led to, where it is none of timm's."""
+    origin: Origin | None = None
+    """Where weights come from, where the name is that of a hub or a folder."""
 
     @property
     def arch(self) -> str:
         """The name without its tag."""
-        return self.name.partition(".")[0]
+        return split_tag(self.name)[0]
 
 
-def resolve_network(name: str, args: Args | str, geometry: str, channels: int = 3) -> Network:
+def resolve_network(name: str, args: Args | str, geometry: str, role: str = "teacher", channels: int = 3) -> Network:
     """Return the network that a user names; ``args`` are as given (a word: none), ``geometry`` full or reduced.
 
-    ``channels`` are those of the images. A UsageError is raised if the name means nothing or too much, the arguments do
-    not fit, or it cannot be tapped.
-    """
-    from vitcompress.stages.models.geometry import at_size, reduced_args, shape_by_name
-    from vitcompress.stages.models.names import resolve_architecture
+    Networks of a hub, a folder or a user's own code are never reduced; ``role`` is as for ``resolve_origin``,
+    ``channels`` are those of the images.
 
-    resolved = resolve_architecture(name)
-    arch = resolved.partition(".")[0]
+    A UsageError is raised if the name means nothing or too much, the arguments do not fit, or it cannot be tapped.
+    """
+    from vitcompress.stages.models.families.family import REDUCED_SIZE
+    from vitcompress.stages.models.geometry import at_size, meta_model, reduced_args, shape_by_name
+    from vitcompress.stages.models.names import resolve_architecture
+    from vitcompress.stages.models.origins import OVERLAY, resolve_origin
+    from vitcompress.stages.models.own import where_code_is, words_of
+
+    origin = resolve_origin(name, role) if origin_of(name) else None
+    resolved = origin.arch if origin else resolve_architecture(name)
+    arch = split_tag(resolved)[0]
     own = {} if isinstance(args, str) else args
     reserved = sorted(_DECIDED_HERE & set(own))
     if reserved:
@@ -85,17 +97,21 @@ def resolve_network(name: str, args: Args | str, geometry: str, channels: int = 
             f"args of '{name}' have in_chans {own['in_chans']}, and images have {channels} channel(s); leave it out "
             "and set data.channels, which both networks get."
         )
-    in_chans = {} if channels == 3 else {"in_chans": channels}
-    merged = {**(reduced_args(arch) if geometry == "reduced" else {}), **own, **in_chans}
+    reduced, in_chans = geometry == "reduced", {} if channels == 3 else {"in_chans": channels}
+    if is_own(name):
+        merged = {**({"img_size": REDUCED_SIZE} if reduced else {}), **own, **in_chans, **where_code_is(name)}
+        return Network(name, merged, shape_by_name(arch, merged), words_of(name, meta_model(arch, merged)))
+    merged = {**(reduced_args(arch) if reduced and origin is None and OVERLAY not in own else {}), **own, **in_chans}
+    merged = {**origin.args, **merged} if origin else merged
     if isinstance(own.get("img_size"), int):
         merged = at_size(arch, merged, own["img_size"])
-    return Network(resolved, merged, shape_by_name(arch, merged))
+    return Network(resolved, merged, shape_by_name(arch, merged), origin.words if origin else "", origin)
 
 
 def cost_by_config(network: TeacherConfig | StudentConfig) -> Cost:
     """Return parameters and MACs of the network as named, before any strategy changes it."""
     args = network.args if isinstance(network.args, dict) else {}
-    return _cost(network.model.partition(".")[0], json.dumps(args))
+    return _cost(split_tag(network.model)[0], json.dumps(args))
 
 
 @lru_cache(maxsize=8)
@@ -117,7 +133,7 @@ def sized(size: int | None, args: Args, asked: Args | str, name: str, teacher_pa
     """
     if size is None or gives_size(asked):
         return args
-    arch = name.partition(".")[0]
+    arch = split_tag(name)[0]
     patch = patch_at(arch, args, size)
     if size % patch.side:
         raise _no_such_size(size, arch, patch, teacher_patch)
@@ -239,6 +255,6 @@ def _input_of(network: TeacherConfig | StudentConfig) -> _Input:
     from vitcompress.stages.models.geometry import meta_model
 
     args: Args = {} if isinstance(network.args, str) else network.args
-    model = meta_model(network.model.partition(".")[0], args)
+    model = meta_model(split_tag(network.model)[0], args)
     size, grid = input_size(args, model), family_of(model).grid(model)
     return _Input(size, _grain(model, args), f"{size} px" + (f" ({grid[0]}x{grid[1]} patches)" if grid else ""))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vitcompress.core.errors import UsageError
+from vitcompress.core.network_names import is_own
 from vitcompress.core.records import ModelSpec
 from vitcompress.pipeline.config.choice import Choice
 from vitcompress.pipeline.config.facts import Facts
@@ -21,6 +22,8 @@ def first_weights(config: RunConfig, facts: Facts) -> Choice:
     student = facts.network("student", config)
     if config.student.weights is not None:
         return Choice("file", "student.weights names one")
+    if is_own(student.name):
+        return Choice("random", "its function gives them")
     if "." in student.name:
         return Choice("pretrained", f"the tag of {student.name} names them")
     if config.geometry == "reduced":

@@ -113,7 +113,7 @@ def _settings(record: Judge, sets: dict[str, Any]) -> RunConfig:
             f"`compress verify` can change settings of {' and '.join(SECTIONS)}, not of {', '.join(foreign)}; leave "
             "them out."
         )
-    networks = {name: {"model": getattr(record, name).model.arch} for name in ("teacher", "student")}
+    networks = {name: {"model": getattr(record, name).model.name} for name in ("teacher", "student")}
     return validate(merge({**networks, "control": {"kind": record.control.kind}, **record.settings}, sets))
 
 

@@ -171,12 +171,12 @@ def _training(records: Records) -> dict[str, Any]:
     teacher, student, distill = records.teacher, records.student, records.distill
     return {
         "teacher": {
-            "arch": teacher.model.arch,
+            "arch": teacher.model.name,
             "source": teacher.source + (f"; {teacher.tune}" if teacher.tune else ""),
             **teacher.model_dump(include={"epochs", "width", "depth", "val_top1"}),
         },
         "student": {
-            "arch": student.model.arch,
+            "arch": student.model.name,
             **student.model_dump(include={"strategy", "width", "depth", "explanation"}),
         },
         "distill": distill.model_dump(mode="json", exclude={"model", "weights"}),

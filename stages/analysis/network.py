@@ -94,7 +94,7 @@ def read_network(
             sample.batches(preprocess, batch_size=config.batch_size, workers=context.workers),
             names=tap_names(spec.arch, spec.args),
             label=label,
-            arch=spec.arch,
+            arch=spec.name,
             images=sample.count,
             memory_bytes=config.memory_mb * 10**6,
             device=make_accelerator(context.device).device,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from vitcompress.core.analysis_records import AnalyzeRecord
 from vitcompress.core.context import Context
 from vitcompress.core.files import reference
+from vitcompress.core.network_names import split_tag
 from vitcompress.core.records import DataRecord, TeacherRecord
 from vitcompress.stages.analysis.advice import advise
 from vitcompress.stages.analysis.network import read_network
@@ -39,7 +40,7 @@ def run(config: AnalyzeConfig, inputs: Inputs, context: Context) -> AnalyzeRecor
     sample = training_sample(inputs.data, config.analysis.images)
     network = load_own(build_model(teacher.model), teacher.weights, root)
     result = read_network(network, teacher.model, teacher.preprocess, sample, config.analysis, context, label="teacher")
-    arch = config.student.partition(".")[0]
+    arch = split_tag(config.student)[0]
     student = shape_by_name(arch, {} if config.student_args == "auto" else config.student_args)
     advice = advise(result, student, arch, seed=context.seed)
     files = write(folder, [result], advice=advice, student=student)

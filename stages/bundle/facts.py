@@ -52,8 +52,8 @@ def card_of(inputs: Inputs, rejected: Sequence[Rejected]) -> CardFacts:
     data, teacher, student, export = inputs.data, inputs.teacher, inputs.student, inputs.export
     parameters = export.student[export.deployed].cost.parameters
     return CardFacts(
-        teacher=f"{teacher.model.arch} ({teacher.source})",
-        student=f"{student.model.arch}, {export.deployed}, {parameters:,} parameters",
+        teacher=f"{teacher.model.name} ({teacher.source})",
+        student=f"{student.model.name}, {export.deployed}, {parameters:,} parameters",
         strategy=f"{student.strategy}: {student.explanation}",
         data=data.source,
         data_digest=data.digest,
@@ -70,9 +70,9 @@ def facts_of(inputs: Inputs) -> dict[str, Any]:
     artifact = export.student[export.deployed]
     return {
         "graph": export.deployed,
-        "teacher": {"model": inputs.teacher.model.arch, "weights_sha256": inputs.teacher.weights.sha256},
+        "teacher": {"model": inputs.teacher.model.name, "weights_sha256": inputs.teacher.weights.sha256},
         "student": {
-            "model": inputs.student.model.arch,
+            "model": inputs.student.model.name,
             "arguments": inputs.student.model.args,
             "strategy": inputs.student.strategy,
             "weights_sha256": inputs.fold.graphs[export.deployed].sha256,

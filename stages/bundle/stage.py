@@ -8,6 +8,7 @@ from typing import Any
 from vitcompress.core.artifact_records import Artifact, BundleRecord, Precision, Runtime
 from vitcompress.core.context import Context
 from vitcompress.core.files import reference
+from vitcompress.core.network_names import is_own
 from vitcompress.exporters import targets
 from vitcompress.exporters.bundle import BundledModel, write_bundle
 from vitcompress.exporters.bundled import Kind
@@ -55,7 +56,7 @@ def run(config: BundleConfig, inputs: Inputs, context: Context) -> BundleRecord:
         labels=_labels(inputs),
         card=card_of(inputs, rejected),
         facts=facts_of(inputs),
-        extra=_timm(inputs, root),
+        extra=_timm(inputs, root, context),
         add=config.targets,
         thresholds=inputs.verify.thresholds,
         judge=judge_files(inputs, record, config.judging, context) if config.judging is not None else None,
@@ -80,9 +81,12 @@ def _model(config: BundleConfig, inputs: Inputs, artifact: Artifact, root: Path)
     return BundledModel(_name(artifact.target, artifact.precision), source, artifact.target, artifact.precision, facts)
 
 
-def _timm(inputs: Inputs, root: Path) -> dict[str, Path]:
+def _timm(inputs: Inputs, root: Path, context: Context) -> dict[str, Path]:
     """Return the trained network as timm loads it, by its places in the bundle."""
     graph = inputs.distill.model.graph
+    if is_own(inputs.distill.model.arch):
+        context.say("the bundle has no folder timm/: the student is code of your own, which timm does not have")
+        return {}
     state: dict[str, Any] = read_own(inputs.fold.graphs[graph], root)
     paths = save_timm(
         root / "export" / "timm", inputs.fold.models[graph], state, inputs.student.preprocess, _labels(inputs)

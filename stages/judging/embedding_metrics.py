@@ -80,8 +80,8 @@ def neighbours(outputs: NDArray[np.float32], labels: NDArray[Any]) -> Neighbours
         ]
         parts.append((top, np.take_along_axis(grid, top, axis=1) / _GRID, np.array(precision)))
     nearest, similarity, precisions = (np.concatenate(part) for part in zip(*parts, strict=True))
-    right: NDArray[np.bool_] = (labels[nearest] == labels[:, None]) & ~lacking[:, None]
-    right &= bool(members)
+    alike = np.asarray(labels[nearest] == labels[:, None], np.bool_)
+    right = alike & ~lacking[:, None] if members else np.zeros_like(alike)
     return Neighbours(
         answer=np.where(lacking, NO_ANSWER, nearest[:, 0]),
         confidence=np.where(lacking, 0.0, similarity[:, 0].clip(0, 1)),

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Sequence
 from typing import Any, get_args
 
-import timm
 import torch
 from timm.data import resolve_model_data_config
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from vitcompress.core.errors import UsageError
 from vitcompress.core.preprocess import CropMode, PreprocessSpec
 from vitcompress.core.records import Cost, DataRecord, ModelSpec
 from vitcompress.stages.models.adapt import adapt, channels_change
+from vitcompress.stages.models.create import create
 from vitcompress.stages.models.families.registry import family_of
 from vitcompress.stages.models.geometry import REFUSALS
 from vitcompress.stages.models.students import FoldedLift, LiftStudent, TokenBase, network_inside, widen_last
@@ -27,11 +27,16 @@ def build_model(spec: ModelSpec) -> nn.Module:
     A UsageError is raised if timm refuses the arguments, or the strategy does not fit the architecture.
     """
     try:
-        model: nn.Module = timm.create_model(spec.arch, num_classes=spec.num_classes, **spec.args)
+        model: nn.Module = create(spec.arch, spec.args, spec.num_classes)
     except REFUSALS as error:
         raise UsageError(f"model '{spec.arch}' cannot be built with {spec.args}: {error}") from error
     if spec.graph == "plain":
         return model
+    with torch.device(next(model.parameters()).device):  # a user's own network is never on the meta device
+        return _with_strategy(model, spec)
+
+
+def _with_strategy(model: nn.Module, spec: ModelSpec) -> nn.Module:
     if spec.lift_width is None:
         raise UsageError(f"a {spec.graph} student needs the teacher's width (lift_width), and none was given.")
     if spec.graph == "widelast":
@@ -53,7 +58,7 @@ def logits_and_taps(model: nn.Module, x: Tensor, indices: tuple[int, ...]) -> tu
     if not indices:
         return model(x), []
     ascending = tuple(sorted(set(indices)))
-    if isinstance(model, LiftStudent):
+    if isinstance(model, (LiftStudent, FoldedLift)):
         logits, taps = model.forward_with_taps(x, ascending)
     else:
         logits, taps = family_of(model).logits_and_taps(model, x, ascending)
@@ -135,13 +140,13 @@ def pretrained_model(arch: str, spec: ModelSpec) -> nn.Module:
     level = hub.level
     hub.setLevel(logging.ERROR)  # one line a retry, a dozen in all; the caller reports how it ended
     try:
-        model: nn.Module = timm.create_model(arch, pretrained=True, num_classes=spec.num_classes, **spec.args)
+        model: nn.Module = create(arch, spec.args, spec.num_classes, pretrained=True)
     except RuntimeError as error:
         if "img_size" not in spec.args or "size mismatch" not in str(error):
             raise
         native = {name: value for name, value in spec.args.items() if name != "img_size"}
-        published = timm.create_model(arch, pretrained=True, num_classes=spec.num_classes, **native)
-        model = timm.create_model(arch, num_classes=spec.num_classes, **spec.args)
+        published = create(arch, native, spec.num_classes, pretrained=True)
+        model = create(arch, spec.args, spec.num_classes)
         state, own = adapt(published.state_dict(), model)[0], model.state_dict()
         unlike = [name for name, value in own.items() if name in state and state[name].shape != value.shape]
         if unlike:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import pathlib
 import re
 import types
@@ -20,6 +21,7 @@ from timm.models import clean_state_dict
 from torch import Tensor
 
 from vitcompress.core.errors import UsageError
+from vitcompress.stages.models.transformers_format import KNOWN, timm_state
 
 _SHOWN = 6
 _AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "params_ema", "ema")
@@ -74,7 +76,7 @@ def read_checkpoint(path: Path, subject: str = "teacher", key: str | None = None
         raise UsageError(f"{subject} weights '{path}' hold no state dict of tensors; save the model's state_dict().")
     if key is None or key in found:
         chosen = key or _chosen(found, path, subject)
-        return _cleaned(Checkpoint(found[chosen], chosen))
+        return _cleaned(Checkpoint(_of_timm(found[chosen], path), chosen))
     start = f"{key.removesuffix('.')}."
     within = {name: state for name, state in found.items() if any(one.startswith(start) for one in state)}
     if not within:
@@ -85,6 +87,14 @@ def read_checkpoint(path: Path, subject: str = "teacher", key: str | None = None
         )
     entry = next(iter(within)) if len(within) == 1 else _chosen(within, path, subject)
     return _cleaned(Checkpoint(found[entry], entry).without(start))
+
+
+def _of_timm(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Return the tensors by timm's names, where the ``config.json`` beside a file is that of a transformers model."""
+    beside = path.with_name("config.json")
+    config = json.loads(beside.read_bytes()) if beside.is_file() else {}
+    known = "architecture" not in config and config.get("model_type") in KNOWN
+    return timm_state(state, config) if known else state
 
 
 def without_wrapper(checkpoint: Checkpoint, names: Iterable[str], path: Path, subject: str) -> Checkpoint:

@@ -6,13 +6,14 @@ import json
 from functools import lru_cache
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from vitcompress.core.errors import UsageError
+from vitcompress.core.network_names import is_own
 from vitcompress.core.records import Strategy, WideHeads
+from vitcompress.stages.models.create import create
 from vitcompress.stages.models.families.family import REDUCED_SIZE as REDUCED_SIZE
 from vitcompress.stages.models.families.family import Shape as Shape
 from vitcompress.stages.models.families.registry import family_of
@@ -51,6 +52,8 @@ def check_strategy(
     ``wide_width`` is the width to reach: the teacher's for ``widelast``, the student's own new one for ``uniform``
     (None: not decided yet).
     """
+    if strategy not in ("plain", "lift") and is_own(arch):
+        raise UsageError(f"strategy '{strategy}' rebuilds timm's blocks, and {arch} is your own; use --strategy lift.")
     if strategy in ("widelast", "uniform") and shape.heads is None:
         raise UsageError(
             f"strategy '{strategy}' needs a student of equal blocks with attention (ViT, DeiT, CaiT, BEiT, EVA), and "
@@ -130,7 +133,7 @@ def meta_model(arch: str, args: dict[str, Any], num_classes: int = 1000) -> nn.M
     """Build the network without its weights, at no cost; a UsageError is raised if timm refuses the arguments."""
     try:
         with torch.device("meta"), _Unfilled():
-            model: nn.Module = timm.create_model(arch, num_classes=num_classes, **args)
+            model: nn.Module = create(arch, args, num_classes)
     except REFUSALS as error:
         raise UsageError(f"model '{arch}' cannot be built with {args}: {error}") from error
     return model
@@ -159,7 +162,8 @@ def send_empty_image(arch: str, args: dict[str, Any], size: int) -> None:
     """
     model = meta_model(arch, args).eval()
     with torch.no_grad():
-        model(torch.zeros(1, args.get("in_chans", 3), size, size, device="meta"))
+        device = next(model.parameters()).device  # a user's own is on the CPU
+        model(torch.zeros(1, args.get("in_chans", 3), size, size, device=device))
 
 
 def widened_args(arch: str, args: dict[str, Any], width: int) -> dict[str, Any]:

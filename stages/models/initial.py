@@ -10,12 +10,14 @@ import timm
 from torch import Tensor, nn
 
 from vitcompress.core.errors import UsageError
+from vitcompress.core.network_names import split_tag
 from vitcompress.core.records import ModelSpec
 from vitcompress.stages.models.adapt import CannotAdaptError, adapt
 from vitcompress.stages.models.build import pretrained_model
 from vitcompress.stages.models.checkpoint import read_checkpoint, without_wrapper
+from vitcompress.stages.models.families.given import GivenNetwork
 from vitcompress.stages.models.geometry import meta_model
-from vitcompress.stages.models.students import LiftStudent
+from vitcompress.stages.models.students import LiftStudent, network_inside
 from vitcompress.stages.models.weights import all_finite
 
 _INSIDE_LIFT = "base.vit."
@@ -41,6 +43,8 @@ def fit_file(model: nn.Module, path: Path, arch: str, args: dict[str, Any], key:
     A UsageError is raised if the file cannot be read, or nothing in it fits.
     """
     checkpoint = read_checkpoint(path, "student", key)
+    if not isinstance(model, LiftStudent) and any(name.startswith(_INSIDE_LIFT) for name in checkpoint.state):
+        checkpoint = checkpoint.without(_INSIDE_LIFT)
     if not any(name.startswith(_INSIDE_LIFT) for name in checkpoint.state):
         checkpoint = without_wrapper(checkpoint, meta_model(arch, args).state_dict(), path, "student")
     found = fit(model, checkpoint.state, arch, args, f"student weights '{path}'")
@@ -53,7 +57,7 @@ def fit_pretrained(model: nn.Module, name: str, args: dict[str, Any]) -> tuple[F
 
     A UsageError is raised if there are no such weights, they cannot be had from here, or nothing fits.
     """
-    arch = name.partition(".")[0]
+    arch = split_tag(name)[0]
     config = timm.get_pretrained_cfg(name)
     spec = ModelSpec(arch=arch, args={}, num_classes=1000 if config is None else config.num_classes)
     try:
@@ -84,6 +88,8 @@ def fit(model: nn.Module, state: dict[str, Tensor], arch: str, args: dict[str, A
             state, resampled = adapt(state, meta_model(arch, args))
         except CannotAdaptError as error:
             raise UsageError(f"{origin} cannot be brought to {arch} ({error}); {check}") from error
+        if isinstance(network_inside(model), GivenNetwork):
+            state = {f"module.{name}": value for name, value in state.items()}
         if isinstance(model, LiftStudent):
             state = {_INSIDE_LIFT + name: value for name, value in state.items()}
     values = {name: state[name] for name in own if name in state and state[name].shape == own[name].shape}

@@ -16,9 +16,12 @@ _GEOMETRY_SUFFIX = re.compile(r"(_(patch\d+|window\d+|\d{2,4}))+")
 def resolve_architecture(name: str) -> str:
     """Return the one timm model that ``name`` means, its pretrained tag (``.fb_in1k``) kept if it was given.
 
-    An exact timm name means itself. A short name means the model that only adds patch, window and image sizes to it;
-    of several image sizes, 224 is meant. A UsageError with the candidates is raised if no model, or several, is meant.
+    A name with a colon (``core.network_names``) and an exact timm name mean themselves. A short name means the model
+    that only adds patch, window and image sizes to it; of several image sizes, 224 is meant. A UsageError with the
+    candidates is raised if no model, or several, is meant.
     """
+    if ":" in name:
+        return name
     base, dot, tag = name.partition(".")
     load_installed()
     known = timm.list_models()

@@ -10,12 +10,12 @@ import re
 from copy import deepcopy
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor, nn
 
 from vitcompress.core.errors import UsageError
 from vitcompress.core.records import ModelSpec
+from vitcompress.stages.models.create import create
 from vitcompress.stages.models.families.registry import family_of
 from vitcompress.stages.models.geometry import REFUSALS, check_strategy, meta_model, shape_of, wide_shapes
 
@@ -74,7 +74,7 @@ def widen_last(model: nn.Module, spec: ModelSpec, wide_width: int) -> nn.Module:
                 f"strategy 'widelast' cannot widen block {index} of {arch}: asked for width {width}, timm makes one of "
                 f"{made}; use --strategy lift."
             )
-        wide: Any = timm.create_model(arch, num_classes=spec.num_classes, **wide_args)
+        wide: Any = create(arch, wide_args, spec.num_classes)
         block = family.blocks(wide)[0]
         for name in ("drop_path", "drop_path1", "drop_path2"):  # a network of one block would have none
             if hasattr(block, name):
@@ -115,7 +115,8 @@ def no_weight_decay_of(module: nn.Module, prefix: str) -> set[str]:
 
 def layer_groups_of(module: nn.Module, prefix: str) -> dict[str, Any]:
     """Return timm's matcher of layers of ``module``, called ``prefix``; a name that no pattern matches is the last."""
-    matchers: dict[str, Any] = module.group_matcher(coarse=False)  # type: ignore[operator]
+    known: Any = getattr(module, "group_matcher", None)  # a user's own network has none, and one layer
+    matchers: dict[str, Any] = known(coarse=False) if known else {}
 
     def inside(pattern: str) -> str:
         anchored = re.sub(r"(?<!\[)\^", "", pattern)  # its own start is no longer that of the name
@@ -274,12 +275,17 @@ class FoldedLift(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map images ``[B, 3, S, S]`` to logits ``[B, K]``."""
-        (z_BSHW,) = self.base(x)
-        z_BNS = z_BSHW.flatten(2).transpose(1, 2)
+        return self.forward_with_taps(x, ())[0]
+
+    def forward_with_taps(self, x: Tensor, indices: tuple[int, ...]) -> tuple[Tensor, list[Tensor]]:
+        """Return logits ``[B, K]``, and the base's taps ``[B, Ds, H, W]`` of ascending ``indices``."""
+        last = self.base.depth - 1
+        taps = self.base(x, tuple(sorted({*indices, last})))
+        z_BNS = taps[-1].flatten(2).transpose(1, 2)
         rooted = self.root(z_BNS)
         inverse_scale_BN1 = torch.rsqrt((rooted * rooted).sum(dim=-1, keepdim=True) + self.eps)
         logits: Tensor = self.head((z_BNS * inverse_scale_BN1).mean(dim=1))
-        return logits
+        return logits, taps if last in indices else taps[:-1]
 
 
 def final_norm(model: nn.Module) -> tuple[nn.Module, int] | None:

@@ -11,11 +11,14 @@ from typing import Any
 
 from pydantic import ValidationError
 from timm.models import build_model_with_cfg, register_model
-from torch import nn
+from torch import Tensor, nn
 
 from vitcompress.core.errors import UsageError
 from vitcompress.core.records import ModelSpec
 from vitcompress.stages.models.build import build_model
+from vitcompress.stages.models.families.family import Family, Shape
+from vitcompress.stages.models.families.registry import register
+from vitcompress.stages.models.students import FoldedLift, LiftStudent
 
 
 def compress_student(pretrained: bool = False, **kwargs: Any) -> nn.Module:
@@ -48,4 +51,29 @@ def _student(
     return build_model(known.model_copy(update={"num_classes": classes, "args": {**known.args, **args}}))
 
 
+class Lifted(Family):
+    """Lifted networks, folded or not, as teachers: taps are the base's, an unfolded lift's last one is lifted."""
+
+    networks = tuple(f"{kind.__module__}.{kind.__qualname__}" for kind in (LiftStudent, FoldedLift))
+
+    def shape(self, network: Any) -> Shape | None:
+        """Return the width of the last tap and the number of taps."""
+        width = network.head.in_features  # what is lifted; folded, the base's
+        return Shape(width, network.base.depth, heads=1)
+
+    def classifies(self, network: nn.Module) -> bool:
+        """Return that it does."""
+        return True
+
+    def taps(self, network: Any, images: Tensor, layers: tuple[int, ...]) -> list[Tensor]:
+        """Return the taps ``[B, D, H, W]`` of ascending ``layers``."""
+        return self.logits_and_taps(network, images, layers)[1]
+
+    def logits_and_taps(self, network: Any, images: Tensor, layers: tuple[int, ...]) -> tuple[Tensor, list[Tensor]]:
+        """Return the logits ``[B, K]``, and the taps ``[B, D, H, W]`` of ascending ``layers``."""
+        found: tuple[Tensor, list[Tensor]] = network.forward_with_taps(images, layers)
+        return found
+
+
+register(Lifted)
 register_model(compress_student)

@@ -16,12 +16,11 @@ from torch import Tensor
 from vitcompress.core.files import write_atomic
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.records import ModelSpec
+from vitcompress.stages.models.create import ENTRY, OURS
 from vitcompress.stages.models.families.registry import family_of
 from vitcompress.stages.models.geometry import SIZE_OVERLAY, meta_model
 from vitcompress.stages.models.weights import save_weights
 
-ENTRY = "compress_student"
-"""What timm knows our own networks by, once ``vitcompress.stages.models.timm_entry`` is imported."""
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
 
@@ -36,8 +35,8 @@ def save_timm(
     ``state`` is as ``build_model(spec)`` takes it; ``labels`` name the classes in the order of the logits, none when
     unknown. A UsageError is raised if timm refuses the architecture's arguments.
     """
-    own = spec.graph == "plain"
-    args = {name: value for name, value in spec.args.items() if name != SIZE_OVERLAY}  # the size is written below
+    own = spec.graph == "plain" and not any(name in spec.args for name in OURS)
+    args = {name: value for name, value in spec.args.items() if name != SIZE_OVERLAY}  # what it says is written below
     base = meta_model(spec.arch, spec.args, spec.num_classes)
     known: Any = getattr(base, "pretrained_cfg", None) or {}
     lifted = spec.graph in ("lift-kept", "lift-folded")

@@ -15,6 +15,7 @@ from vitcompress.core.files import reference, write_atomic
 from vitcompress.core.records import FileRef
 from vitcompress.stages.models.adapt import CannotAdaptError, adapt
 from vitcompress.stages.models.checkpoint import read_checkpoint, some, without_wrapper
+from vitcompress.stages.models.families.given import GivenNetwork
 from vitcompress.stages.models.families.registry import family_of
 
 
@@ -57,6 +58,7 @@ def load_checkpoint(
 
     A UsageError names missing or unexpected tensors, shapes that differ, and values that are not finite.
     """
+    model = model.module if isinstance(model, GivenNetwork) else model
     own = model.state_dict()
     checkpoint = without_wrapper(read_checkpoint(path, subject, key), own, path, subject)
     state, reason = checkpoint.state, ""

@@ -13,12 +13,13 @@ from vitcompress.core.records import Strategy, WideHeads
 class StudentConfig(Record):
     """Which small network is trained, and how it is made to carry the teacher's width."""
 
-    volatile: ClassVar[frozenset[str]] = frozenset({"init_reason"})
+    volatile: ClassVar[frozenset[str]] = frozenset({"init_reason", "weights_reason"})
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     model: str
-    """timm model name, short names allowed: `deit_tiny` is `deit_tiny_patch16_224`."""
+    """timm model name, short names allowed: `deit_tiny` is `deit_tiny_patch16_224`; `hf-hub:ORG/NAME`,
+    `local-dir:FOLDER`, or `module:function` for a network of your own."""
     strategy: Strategy | Literal["auto"] = "lift"
     """`plain`: unchanged; `lift`: a projector to the teacher's width before the head; `widelast`: the last block
     widened to the teacher's width; `uniform`: every block somewhat wider, the control for the other two; `auto`: what
@@ -43,6 +44,9 @@ class StudentConfig(Record):
     """Checkpoint file for `init: file`: safetensors or a torch state dict, loaded without running code."""
     weights_key: str | None = None
     """Which entry of that file, or which prefix of its names, where it holds several networks."""
+
+    weights_reason: str = ""
+    """Where they come from, in words, where the name of a hub or a folder meant them; left empty by hand."""
 
     @property
     def decided(self) -> Strategy:

@@ -10,11 +10,13 @@ from accelerate.utils import set_seed
 from torch import nn
 
 from vitcompress.core.context import Context
+from vitcompress.core.network_names import is_own, split_tag
 from vitcompress.core.records import DataRecord, Graph, ModelSpec, Strategy, StudentRecord, TeacherRecord, outputs_of
 from vitcompress.stages.models.build import build_model, cost_of, preprocess_of
 from vitcompress.stages.models.checkpoint import some
 from vitcompress.stages.models.geometry import Shape, check_strategy, shape_by_name, wide_shapes, widened_args
 from vitcompress.stages.models.initial import fit_file, fit_pretrained
+from vitcompress.stages.models.own import words_of
 from vitcompress.stages.models.students import network_inside
 from vitcompress.stages.models.uniform import matching_width
 from vitcompress.stages.models.weights import save_weights
@@ -46,10 +48,16 @@ def run(config: StudentConfig, inputs: Inputs, context: Context) -> StudentRecor
     spec = spec.model_copy(update={"embedding": inputs.teacher.model.embedding})
     base = shape_by_name(spec.arch, {} if config.args == "auto" else config.args)
     model = build_model(spec)
+    if is_own(spec.arch):
+        context.say(f"note: the student is {words_of(spec.arch, network_inside(model))}")
     if config.init_reason:
         context.say(f"first weights: {config.init}, because {config.init_reason}")
     own, root = context.run.root / "student", context.run.root
-    initial = _load(config, spec, model, context) if config.init in ("file", "pretrained") else {}
+    loads = config.init in ("file", "pretrained")
+    initial = _load(config, spec, model, context) if loads else {}
+    given: dict[str, Any] = (
+        {"source": words_of(spec.arch, network_inside(model))} if is_own(spec.arch) and not loads else {}
+    )
     preprocess = preprocess_of(network_inside(model), spec.args, inputs.data.config["crop_pct"], inputs.data)
     if config.init == "teacher":
         random = {name: value.clone() for name, value in model.state_dict().items()}
@@ -70,13 +78,14 @@ def run(config: StudentConfig, inputs: Inputs, context: Context) -> StudentRecor
         width=shape_by_name(spec.arch, spec.args).width,
         depth=base.depth,
         explanation=_explanation(config.decided, spec, base),
+        **given,
         **initial,
     )
 
 
 def student_spec(config: StudentConfig, num_classes: int, teacher_width: int) -> ModelSpec:
     """Return the student for a teacher of this width, ``uniform_width`` decided; a UsageError if it does not fit."""
-    arch = config.model.partition(".")[0]
+    arch = split_tag(config.model)[0]
     args = {} if config.args == "auto" else config.args
     shape = shape_by_name(arch, args)
     strategy = config.decided
@@ -103,7 +112,7 @@ def student_spec(config: StudentConfig, num_classes: int, teacher_width: int) ->
 def _load(config: StudentConfig, spec: ModelSpec, model: nn.Module, context: Context) -> dict[str, Any]:
     """Load what fits of a file or of timm's pretrained weights, and return fields of the record."""
     if config.init == "file" and config.weights:
-        source = f"file {config.weights}"
+        source = config.weights_reason or f"file {config.weights}"
         found = fit_file(model, Path(config.weights), spec.arch, spec.args, config.weights_key)
     else:
         source = f"timm pretrained {config.model}"
@@ -120,13 +129,13 @@ def _explanation(strategy: Strategy, spec: ModelSpec, base: Shape) -> str:
     """Say how the strategy changes the architecture of shape ``base``."""
     wide, own = spec.lift_width, f"{base.width}x{base.heads}h"
     if strategy == "lift":
-        return f"{spec.arch} of width {base.width}, its last patch tokens projected to {wide} before the head"
+        return f"{spec.name} of width {base.width}, its last patch tokens projected to {wide} before the head"
     if strategy == "widelast" and wide is not None:
         shapes = wide_shapes(spec.arch, base, wide, spec.wide_blocks, spec.wide_heads)
         at = ", ".join(f"{width}x{heads}h" for width, heads in shapes)
         which = "block" if len(shapes) == 1 else f"{len(shapes)} blocks"
-        return f"{spec.arch} of {own}, its last {which} at {at}, its norm and head at {wide}"
+        return f"{spec.name} of {own}, its last {which} at {at}, its norm and head at {wide}"
     if strategy == "uniform":
         width = shape_by_name(spec.arch, spec.args).width
-        return f"{spec.arch}, all its blocks at {width}x{base.heads}h instead of {own}"
-    return f"{spec.arch} unchanged, width {base.width}"
+        return f"{spec.name}, all its blocks at {width}x{base.heads}h instead of {own}"
+    return f"{spec.name} unchanged, width {base.width}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -12,10 +12,13 @@ from vitcompress.stages.training.config import TrainingConfig
 class TeacherConfig(TrainingConfig):
     """Which network is imitated, where its weights come from, and how it is fitted to the data's classes."""
 
+    volatile: ClassVar[frozenset[str]] = TrainingConfig.volatile | {"weights_reason"}
+
     model_config = ConfigDict(use_attribute_docstrings=True)
 
     model: str
-    """timm model name, short names allowed: `cait_s24` is `cait_s24_224`."""
+    """timm model name, short names allowed: `cait_s24` is `cait_s24_224`; `hf-hub:ORG/NAME`, `local-dir:FOLDER`, or
+    `module:function` for a network of your own."""
     args: dict[str, Any] | Literal["auto"] = "auto"
     """Arguments for timm.create_model. auto: none; for the embedded digits, the reduced geometry."""
     init: Literal["auto", "pretrained", "file", "scratch"] = "auto"
@@ -25,6 +28,8 @@ class TeacherConfig(TrainingConfig):
     """Checkpoint file: safetensors or a torch state dict, loaded without running code."""
     weights_key: str | None = None
     """Which entry of that file, or which prefix of its names, where it holds several networks."""
+    weights_reason: str = ""
+    """Where they come from, in words, where the name of a hub or a folder meant them; left empty by hand."""
     epochs: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     """Epochs of fitting all weights to the data's classes, at most (see `tune`). auto: none when the weights'
     classifier fits, else the recipe's."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from vitcompress.core.context import Context
 from vitcompress.core.errors import ResultError, UsageError
 from vitcompress.core.files import reference, write_atomic
+from vitcompress.core.network_names import is_own, split_tag
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.records import DataRecord, ModelSpec, Task, TeacherRecord
 from vitcompress.stages.images.loaders import eval_loader, mix_of, train_loader, train_views
@@ -25,6 +26,7 @@ from vitcompress.stages.judging.tasks import gain, training_score
 from vitcompress.stages.models.build import build_model, cost_of, preprocess_of, pretrained_model, size_change
 from vitcompress.stages.models.embedding import embedding_width, projection_of
 from vitcompress.stages.models.geometry import shape_of
+from vitcompress.stages.models.own import words_of
 from vitcompress.stages.models.weights import all_finite, load_checkpoint, save_weights
 from vitcompress.stages.teacher.adapt import Surroundings, adapt
 from vitcompress.stages.teacher.config import TeacherConfig
@@ -150,13 +152,15 @@ class InitialTeacher:
 
 def initial_teacher(config: TeacherConfig, data: DataRecord, context: Context) -> InitialTeacher:
     """Return the network with its first weights; a UsageError is raised if they do not fit or can be had nowhere."""
-    arch, _, tag = config.model.partition(".")
+    arch, tag = split_tag(config.model)
     args = {} if config.args == "auto" else config.args
     embeds = data.task == "embedding"
     classes = projection_of(config.model) if embeds else len(data.classes)
     spec = ModelSpec(arch=arch, args=args, num_classes=classes)
     if config.init == "scratch":
-        model, source, fits = build_model(spec), "trained here from random weights", False
+        model, fits = build_model(spec), False
+        start = f"the weights of {words_of(arch, model)}" if is_own(arch) else "random weights"
+        source = f"trained here from {start}"
     elif config.init == "file" and config.weights:
         model, loaded = build_model(spec), list[str]()
         fits = load_checkpoint(model, Path(config.weights), tell=loaded.append, key=config.weights_key)
@@ -165,7 +169,10 @@ def initial_teacher(config: TeacherConfig, data: DataRecord, context: Context) -
             model, loaded = build_model(spec), []
             fits = load_checkpoint(model, Path(config.weights), tell=loaded.append, key=config.weights_key)
         context.say(f"teacher weights: {loaded[0]}")
-        source = f"file {config.weights}; {loaded[0]}"
+        source = f"{config.weights_reason or f'file {config.weights}'}; {loaded[0]}"
+    elif is_own(arch):
+        model, fits = build_model(spec), True
+        source = words_of(arch, model)
     else:
         context.say(f"note: asking for timm's weights of {config.model} (offline, this takes up to a minute to fail)")
         try:
@@ -177,6 +184,8 @@ def initial_teacher(config: TeacherConfig, data: DataRecord, context: Context) -
         if change := size_change(model, args):
             context.say(f"teacher weights: {change}")
             source += f", {change}"
+    if is_own(arch):
+        context.say(f"note: the teacher is {words_of(arch, model)}")
     preprocess = preprocess_of(model, args, data.config["crop_pct"], data)
     if embeds:
         spec = spec.model_copy(update={"embedding": embedding_width(model, preprocess.size)})

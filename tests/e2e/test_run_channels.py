@@ -121,7 +121,7 @@ def test_what_does_not_go_together_costs_a_sentence_each() -> None:
     for name in ("data.mean", "export.input", "data.augment.auto_augment", "teacher.augment.normalize_on"):
         assert f"\n  {name} is" in str(refused.value)
     with pytest.raises(UsageError, match="in_chans 4, and images have 5"):
-        resolve_network("deit_tiny", {"in_chans": 4}, "full", 5)
+        resolve_network("deit_tiny", {"in_chans": 4}, "full", channels=5)
     with pytest.raises(DataError, match="gives 8-bit RGB"):
         open_images(DataConfig(channels=5))
     assert not {"channels", "bits", "mean", "std"} & DataConfig().identity().keys()  # earlier fingerprints hold

@@ -48,6 +48,7 @@ class GivenNetwork(nn.Module):
         with torch.no_grad():
             maps = self.eval().maps(images, tuple(range(len(self.taps))))
         self.train(training)
+        self.size = tuple(images.shape[1:])
         self.widths = tuple(int(tap.shape[1]) for tap in maps)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -153,5 +154,23 @@ class Given(Family):
         found: nn.Module = network.module.get_submodule(tap) if isinstance(tap, str) else network.module
         return found
 
+    def classifies(self, network: nn.Module) -> bool:
+        """Return that it does: whoever gives it says so."""
+        return True
+
+    def classifier(self, network: nn.Module) -> tuple[str, ...]:
+        """Return nothing: which modules give the logits is not known."""
+        return ()
+
     def cut_to_tokens(self, network: Any) -> None:
-        """Leave the network as it is: what stands after its last tap is not known, and is not computed."""
+        """Freeze what its last tap does not depend on: that is not computed, and stays, since nobody knows its form."""
+        trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+        if trained and isinstance(network.taps[-1], str):
+            images, training = torch.zeros(2, *network.size, device=trained[0].device), network.training
+            with torch.enable_grad():
+                (last,) = network.eval().maps(images, (len(network.taps) - 1,))
+                for parameter, gradient in zip(
+                    trained, torch.autograd.grad(last.sum(), trained, allow_unused=True), strict=True
+                ):
+                    parameter.requires_grad_(gradient is not None)
+            network.train(training)

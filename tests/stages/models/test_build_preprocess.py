@@ -11,7 +11,6 @@ from timm.data import create_transform, resolve_model_data_config
 
 from vitcompress.core.errors import UsageError
 from vitcompress.core.records import ModelSpec
-from vitcompress.stages.models import build
 from vitcompress.stages.models.build import input_size, preprocess_of, pretrained_model, size_change
 
 
@@ -62,7 +61,7 @@ def _as_if_published(monkeypatch: pytest.MonkeyPatch, refusal: str) -> list[dict
         torch.manual_seed(4)
         return real(arch, img_size=32, **keywords)
 
-    monkeypatch.setattr(build.timm, "create_model", create)
+    monkeypatch.setattr("timm.create_model", create)
     return asked
 
 

@@ -10,7 +10,6 @@ from small_run import STUDENT, STUDENT_ARGS, seeded_model, student_spec
 
 from vitcompress.core.errors import UsageError
 from vitcompress.core.records import ModelSpec
-from vitcompress.stages.models import build
 from vitcompress.stages.models.build import build_model
 from vitcompress.stages.models.geometry import reduced_args
 from vitcompress.stages.models.initial import Fit, fit, fit_pretrained
@@ -94,7 +93,7 @@ def test_pretrained_weights_out_of_reach_leave_three_ways_on(monkeypatch: pytest
         assert keywords["pretrained"] is True
         raise error
 
-    monkeypatch.setattr(build.timm, "create_model", unreachable)
+    monkeypatch.setattr("timm.create_model", unreachable)
     with pytest.raises(UsageError, match="can be had neither from the local cache nor from timm's hub") as caught:
         fit_pretrained(model, STUDENT, STUDENT_ARGS)
     for way in ("student.weights=FILE", "HF_HOME", "student.init=random"):

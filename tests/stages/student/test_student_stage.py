@@ -20,7 +20,6 @@ from small_run import (
 
 from vitcompress.core.context import Context
 from vitcompress.core.files import is_intact
-from vitcompress.stages.models import build
 from vitcompress.stages.models.build import build_model, cost_of
 from vitcompress.stages.student.config import StudentConfig
 from vitcompress.stages.student.stage import Inputs, run
@@ -93,7 +92,7 @@ def test_a_pretrained_student_reads_images_as_its_tag_did(
         asked.append((arch, keywords))
         return real(arch, **keywords, embed_dim=24, depth=2, num_heads=3)
 
-    monkeypatch.setattr(build.timm, "create_model", pretrained)
+    monkeypatch.setattr("timm.create_model", pretrained)
     record = run(config("plain", model=name, init="pretrained"), inputs, context)
     assert asked == [(name, {"num_classes": 0})]  # timm's own network, as it was published
     assert record.model.arch == "vit_base_patch16_224"

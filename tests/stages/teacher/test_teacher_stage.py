@@ -97,7 +97,7 @@ def test_pretrained_weights_out_of_reach_leave_three_ways_on(
         assert keywords["pretrained"] is True
         raise ConnectionError("no route")
 
-    monkeypatch.setattr(build.timm, "create_model", unreachable)
+    monkeypatch.setattr("timm.create_model", unreachable)
     with pytest.raises(UsageError, match="can be had neither from the local cache nor from timm's hub") as caught:
         run(config(init="pretrained", args={}), Inputs(data), context)
     for way in ("--teacher-weights FILE", "HF_HOME", "--set teacher.init=scratch"):
@@ -117,7 +117,7 @@ def test_pretrained_weights_are_fitted_unless_their_classes_are_the_datas(
         model.pretrained_cfg = {**model.pretrained_cfg, "num_classes": classes}
         return model
 
-    monkeypatch.setattr(build.timm, "create_model", pretrained)
+    monkeypatch.setattr("timm.create_model", pretrained)
     record = run(config(model=f"{TEACHER}.augreg_in21k", init="pretrained"), Inputs(data), context)
     assert record.epochs == epochs
     assert record.source == "timm pretrained (augreg_in21k), published for 224 px, brought to 32 px"
