@@ -16,7 +16,7 @@ from vitcompress.core.artifact_records import BundleRecord, EngineArtifact, Onnx
 from vitcompress.core.measured_records import Flip, FlipTable, GateRow, VerifyRecord
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.record import Record
-from vitcompress.core.records import CacheSummary, Snapshot, Strategy
+from vitcompress.core.records import CacheSummary, Snapshot, Strategy, Task
 
 SCHEMA_VERSION = 4
 
@@ -210,10 +210,17 @@ class Data(Record):
     train_images: int
     val_images: int
     split: str
+    read: str = ""
+    """What was read of a manifest or a datasets folder, in words."""
     digest: str
     checked: str
     classes: int
     """How many; their names are in ``class_names``."""
+    task: Task = "classification"
+    unlabelled: int = 0
+    """Training images without a class."""
+    labelled: bool = True
+    """Whether held-out images have classes; where not, the teacher's answers stand for them."""
     left_out: int = 0
     """Images that cannot be used, in neither split."""
     dropped: int = 0
