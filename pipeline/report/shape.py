@@ -220,6 +220,8 @@ class Data(Record):
     train_images: int
     val_images: int
     split: str
+    read: str = ""
+    """What was read of a manifest or a datasets folder, in words."""
     digest: str
     checked: str
     classes: int

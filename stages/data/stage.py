@@ -46,7 +46,7 @@ def run(config: DataConfig, inputs: Inputs, context: Context) -> DataRecord:
     """
     images = open_images(config)
     if images.read:
-        context.say(f"read: {images.read}")
+        context.say(f"note: {images.read}")
     checked, bad = _check(config, images, context)
     left_out, dropped = frozenset(bad), frozenset[str]()
     if left_out:
