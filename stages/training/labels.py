@@ -27,17 +27,13 @@ class LabelLoss:
 
         Weighted as torch does it: the mean over class numbers is by their weights, over probabilities by images.
         """
-        weight = self.weight_on(outputs_BK.device)
+        weight = None if self.weights is None else _on(outputs_BK.device, self.weights)
         if labels.is_floating_point():
             return F.cross_entropy(outputs_BK.float(), labels.float(), weight)
         return F.cross_entropy(outputs_BK.float(), labels, weight, label_smoothing=self.smoothing)
 
-    def weight_on(self, device: torch.device) -> Tensor | None:
-        """Return the weights on a device, float32 ``[K]``."""
-        return None if self.weights is None else _tensor_of(self.weights, device)
-
 
 @lru_cache(maxsize=8)
-def _tensor_of(weights: tuple[float, ...], device: torch.device) -> Tensor:
+def _on(device: torch.device, weights: tuple[float, ...]) -> Tensor:
     """Copy weights to a device once, because a GPU waits for a copy at each step."""
     return torch.tensor(weights, device=device)
