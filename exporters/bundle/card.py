@@ -51,8 +51,7 @@ compress predict THIS_FOLDER IMAGE_OR_FOLDER... --model engine
 
 On {{ card.held_out_images }} held-out images; brackets are 95 % intervals.
 
-| file | {{ "mAP" if several else "recall@1" if embeds else "top-1" }} % | points below the teacher | median latency \
-| against fp32 | measured on |
+| file | {{ card.score }} % | points below the teacher | median latency | against fp32 | measured on |
 | --- | --- | --- | --- | --- | --- |
 {% for part in parts %}
 | `{{ part.model.file }}` | {{ measured(part.model.facts) | join(" | ") }} |
@@ -128,6 +127,8 @@ class CardFacts:
     """How latency was measured, and on what machine."""
     rejected: tuple[tuple[str, str], ...] = ()
     """Models that were made and left out: name and reason."""
+    score: str = "top-1"
+    """What accuracy is called: of the facts of models, their ``top1``."""
 
 
 def model_card(

@@ -70,7 +70,10 @@ class Measured(Record):
     top1: float | None = Field(None, ge=0, le=100)
     """Percent; None when unmeasured."""
     right: str = ""
-    """Whether each image was classified rightly, as ``core.bits`` packs it; empty when unmeasured."""
+    """Whether each image was classified rightly, as ``core.bits`` packs it; empty when unmeasured, and where the score
+    is not the share of such images (mAP)."""
+    ends: tuple[float, float] | None = None
+    """Ends of the 95 % interval of such a score."""
     bytes: int | None = Field(None, gt=0)
     """Of all its files; None when not recorded."""
     provider: str = ""
@@ -94,6 +97,8 @@ class Baseline(Record):
     made: Made
     models: Models
     images: Images
+    score: str = "top-1"
+    """What ``top1`` is, in words."""
     hardware: Hardware | None
     disturbance: float | None = Field(None, ge=0, le=1)
     """Share of the CPUs' time that other processes took while latencies were measured; None when unknown."""
@@ -161,14 +166,15 @@ def baseline_of(report: Report, file: Path) -> Baseline:
                 count=max((row.images for row in report.accuracy), default=0),
                 classes=hashlib.sha256(json.dumps(report.class_names).encode()).hexdigest(),
             ),
+            score=report.score.label,
             hardware=report.hardware,
             disturbance=None if report.disturbance is None else round(report.disturbance, 2),
             recommended={
                 "onnx": name_of("onnx", bundle.onnx),
                 "engine": name_of(*bundle.engine) if bundle.engine else None,
             },
-            teacher={name: one for name, one in teacher.items() if one.right or one.session_p50_ms},
-            artifacts={name: one for name, one in artifacts.items() if one.right or one.session_p50_ms},
+            teacher={name: one for name, one in teacher.items() if one.right or one.ends or one.session_p50_ms},
+            artifacts={name: one for name, one in artifacts.items() if one.right or one.ends or one.session_p50_ms},
         )
     except ValueError as error:  # a ValidationError is one
         raise UsageError(
@@ -182,9 +188,12 @@ def _measured(report: Report, answered: AccuracyRow) -> Measured:
     def same(row: AccuracyRow | LatencyRow | ModelRow) -> bool:
         return (row.model, row.runtime, row.precision) == (answered.model, answered.runtime, answered.precision)
 
+    ends = answered.top1_low, answered.top1_high
+    whole = report.task == "multilabel" and None not in ends  # mAP is no share of images
     return Measured(
-        top1=round(answered.top1, DIGITS) if answered.right and answered.top1 is not None else None,
-        right=answered.right,
+        top1=round(answered.top1, DIGITS) if (answered.right or whole) and answered.top1 is not None else None,
+        right="" if whole else answered.right,
+        ends=ends if whole else None,  # type: ignore[arg-type]  # numbers then
         bytes=next((row.bytes for row in report.models if same(row) and row.model != "teacher"), None),
         provider=answered.provider,
         disturbed=next((row.disturbed for row in filter(same, report.latency) if row.batch == 1), ""),
@@ -220,9 +229,10 @@ def load_baseline(path: Path) -> Baseline:
 
 def text_of(baseline: Baseline) -> str:
     """Return a baseline as JSON: keys sorted, the times of a batch size on one line, so that a change can be read."""
-    content = baseline.model_dump(mode="json")
+    content = baseline.model_dump(mode="json", exclude={"score"} if baseline.score == "top-1" else None)
     for one in (*content["teacher"].values(), *content["artifacts"].values()):
-        if not one["disturbed"]:  # an earlier version does not know it
-            del one["disturbed"]
+        for name in ("disturbed", "ends"):  # an earlier version does not know them
+            if not one[name]:
+                del one[name]
     text = json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False)
     return re.sub(r"\[\n\s+([-+.,\deE\s]+?)\n\s+\]", lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"

@@ -43,6 +43,8 @@ def check(run: Path, path: Path, sets: Mapping[str, Any], output: Path | None) -
         )
     judged, left_out = compare(config, before, now)
     rows = [row.model_dump(mode="json") | LIMITS[row.gate].words() for row in judged]
+    for row in rows:
+        row["label"] = row["label"].replace("top-1", report.score.label)
     said = [*notes(before, now), *left_out]
     if gone := sorted(report.config.get("check", {}).keys() - CheckConfig.model_fields.keys()):
         said.append(
@@ -80,7 +82,7 @@ def renew(run: Path, path: Path, *, force: bool) -> list[str]:
     before = load_baseline(path) if path.exists() else None
     name = now.recommended["onnx"]
     found, teacher = now.artifacts.get(str(name)), now.teacher.get("onnx")
-    if not (found and found.right and found.session_p50_ms and teacher and teacher.session_p50_ms):
+    if not (found and found.top1 is not None and found.session_p50_ms and teacher and teacher.session_p50_ms):
         raise UsageError(
             f"this run has no answers or no timing sessions of {name}, so it cannot be a baseline; "
             "run `compress verify RUN` again."

@@ -16,6 +16,8 @@ def foreign(before: Baseline, now: Baseline) -> list[str]:
         for what in ("teacher", "student", "strategy")
         if getattr(before.models, what) != getattr(now.models, what)
     ]
+    if before.score != now.score:
+        told.append(f"judged by {before.score}, here by {now.score}")
     if before.images.classes != now.images.classes:
         told.append("other classes")
     if before.images.count != now.images.count:
@@ -78,7 +80,7 @@ def _facts(one: Baseline) -> dict[str, str]:
     }
     for name, measured in one.measured().items():
         if measured.top1 is not None:
-            told[f"{name} top-1"] = f"{measured.top1:.2f} %"
+            told[f"{name} {one.score}"] = f"{measured.top1:.2f} %"
         if measured.bytes is not None:
             told[f"{name} size"] = f"{measured.bytes} bytes"
         for batch, times in measured.session_p50_ms.items():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
@@ -14,7 +16,7 @@ from vitcompress.pipeline.check.config import CheckConfig
 from vitcompress.pipeline.check.differences import machine
 from vitcompress.stages.gates.gate import Gate, Measurement, Verdict, verdict_on
 from vitcompress.stages.gates.names import ROLES, Chosen, chosen, parts_of
-from vitcompress.stages.judging.accuracy import paired_drop
+from vitcompress.stages.judging.accuracy import Z95, paired_drop
 
 CONFIDENCE = 0.98
 """Of the intervals that the limits are tested against: a change that is exactly at its limit is taken for one beyond it
@@ -69,7 +71,9 @@ def latency_verdict(
 
 
 def _accuracy(change: Change) -> Measurement:
-    """Measure points of top-1 lost, paired image by image."""
+    """Measure points of the score lost: paired image by image, or by both intervals where it is no share of images."""
+    if change.old.ends and change.new.ends:
+        return _apart((change.old.top1 or 0.0, *change.old.ends), (change.new.top1 or 0.0, *change.new.ends))
     count = change.before.images.count
     old, new = change.old.answers(count), change.new.answers(count)
     if old is None or new is None:
@@ -78,6 +82,17 @@ def _accuracy(change: Change) -> Measurement:
     if bool(np.array_equal(old, new)):
         return Measurement(0.0, reason=f"each of {count} images is right or wrong as it was")
     return Measurement(*paired_drop(old, new, CONFIDENCE))
+
+
+def _apart(old: tuple[float, float, float], new: tuple[float, float, float]) -> Measurement:
+    """Return a difference by the 95 % intervals of both numbers (Newcombe 1998, method 10), as if of other images.
+
+    They are of the same images, so it is wider than it need be.
+    """
+    (was, was_low, was_high), (now, now_low, now_high) = old, new
+    wider = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) / Z95
+    below, above = math.hypot(was - was_low, now_high - now), math.hypot(was_high - was, now - now_low)
+    return Measurement(was - now, was - now - wider * below, was - now + wider * above)
 
 
 def _slowdown(change: Change) -> Measurement:

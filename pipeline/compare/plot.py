@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from vitcompress.pipeline.compare.read import Standing
 from vitcompress.pipeline.report.html.charts import ends, logarithmic_where_wide
+from vitcompress.pipeline.report.wording import opened
 from vitcompress.stages.analysis.figures.style import (
     BLUE,
     VERMILLION,
@@ -27,13 +28,14 @@ _MARKS = {OPTIMAL: (BLUE, "o"), DOMINATED: (VERMILLION, "D"), UNDECIDED: ("#5959
 @styled
 def pareto_figure(standings: Sequence[Standing]) -> Figure:
     """Return the runs that have both numbers."""
-    figure = new_figure("Top-1 against latency of the deployed models, with 95 % intervals", 5.2)
+    score = standings[0].run.score
+    figure = new_figure(f"{opened(score)} against latency of the deployed models, with 95 % intervals", 5.2)
     axes = figure.subplots()
     shown = [one for one in standings if None not in (one.run.top1["value"], one.run.p50_ms["value"])]
     if not shown:
-        say_nothing_to_show(axes, "no run has both a top-1 and a latency")
+        say_nothing_to_show(axes, f"no run has both a {score} and a latency")
         return figure
-    axes.set_ylabel("top-1, %")
+    axes.set_ylabel(f"{score}, %")
     axes.set_xlabel("median latency at batch 1, ms (left = faster)")
     front = sorted((one.run.p50_ms["value"], one.run.top1["value"]) for one in shown if one.optimal)
     axes.plot(*zip(*front, strict=True) if front else ([], []), color=BLUE, linewidth=1.2, linestyle="--", zorder=1)

@@ -41,6 +41,8 @@ class Run:
     parameters: int | None
     bytes: int | None
     verdict: str
+    score: str = "top-1"
+    """What ``top1`` is, in words."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ def compared(paths: Sequence[Path]) -> Comparison:
     reports = [read_report(path) for path in paths]
     runs = [_run(number, *given) for number, given in enumerate(zip(paths, reports, strict=True), 1)]
     images = _differing("held-out images differ", [report.images_digest[:8] for report in reports])
+    images = _differing("runs are judged by different scores", [run.score for run in runs]) or images
     machines = _differing("hardware differs", [machine(report.hardware) for report in reports])
     if not all(report.hardware for report in reports):
         machines = "not all of the hardware is recorded"
@@ -70,7 +73,7 @@ def compared(paths: Sequence[Path]) -> Comparison:
         [f"{arch}, {short_count(one.parameters)} parameters, {short_count(one.macs)} MACs" for arch, one in costs],
     )
     warnings = {
-        f"{images}: top-1 of one run says nothing about another's.": images,
+        f"{images}: {runs[0].score} of one run says nothing about another's.": images,
         f"{machines}: latencies of two machines are not compared; `compress verify RUN` measures again.": machines,
         f"{teachers}: drop and speed-up are each against a run's own.": teachers,
     }
@@ -97,6 +100,7 @@ def _run(number: int, path: Path, report: Report) -> Run:
         parameters=row.parameters,
         bytes=row.bytes,
         verdict=report.verdict.word,
+        score=report.score.label,
     )
 
 
@@ -113,7 +117,7 @@ class Standing:
     by: tuple[int, ...] = ()
     """Numbers of the runs that dominate it: none is worse in top-1 or speed, and each is better in one of them."""
     overlapping: tuple[str, ...] = ()
-    """Of ``top-1`` and ``latency``, those whose 95 % interval overlaps the first dominating run's."""
+    """Of the score and ``latency``, those whose 95 % interval overlaps the first dominating run's."""
     unplaced: str = ""
     """Why it cannot be placed; it then neither dominates nor is dominated."""
 
@@ -135,7 +139,7 @@ def standings(comparison: Comparison) -> tuple[Standing, ...]:
             continue
         better = [one for one in placed if _dominates(one, run)]
         better.sort(key=_score, reverse=True)
-        pairs = {"top-1": (better[0].top1, run.top1), "latency": (better[0].p50_ms, run.p50_ms)} if better else {}
+        pairs = {run.score: (better[0].top1, run.top1), "latency": (better[0].p50_ms, run.p50_ms)} if better else {}
         overlapping = tuple(name for name, pair in pairs.items() if _overlap(*pair))
         found.append(Standing(run, tuple(one.number for one in better), overlapping))
     return tuple(found)
@@ -143,7 +147,7 @@ def standings(comparison: Comparison) -> tuple[Standing, ...]:
 
 def _lacking(run: Run) -> str:
     """Return why a run has no place; empty when both numbers were measured."""
-    both = {"top-1": run.top1, "latency": run.p50_ms}
+    both = {run.score: run.top1, "latency": run.p50_ms}
     return "; ".join(f"{name} unmeasured: {one['reason']}" for name, one in both.items() if one["value"] is None)
 
 

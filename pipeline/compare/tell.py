@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,11 @@ _COLUMNS = (
 
 def _table(standings: Sequence[Standing]) -> Table:
     optimal = {one.run.number for one in standings if one.optimal}
-    return Table("", _COLUMNS, [one.run for one in standings], lambda run: run.number in optimal)
+    score = standings[0].run.score
+    columns = [
+        replace(one, name=one.name.replace("top-1", score), short=one.short.replace("top-1", score)) for one in _COLUMNS
+    ]
+    return Table("", columns, [one.run for one in standings], lambda run: run.number in optimal)
 
 
 def terminal(comparison: Comparison, standings: Sequence[Standing]) -> RenderableType:
@@ -65,7 +69,7 @@ def conclusions(comparison: Comparison, standings: Sequence[Standing]) -> list[s
     if comparison.undecided:
         return [f"Which run is best cannot be said: {comparison.undecided}."]
     optimal = [str(one.run.number) for one in standings if one.optimal]
-    lines = [f"Pareto-optimal (top-1 against latency): {', '.join(optimal) or 'none'}."]
+    lines = [f"Pareto-optimal ({comparison.runs[0].score} against latency): {', '.join(optimal) or 'none'}."]
     for one in standings:
         if one.unplaced:
             lines.append(f"{one.run.number} has no place: {one.unplaced}.")
@@ -81,7 +85,7 @@ def markdown(comparison: Comparison, standings: Sequence[Standing]) -> str:
     lines = [f"## {len(standings)} runs compared", "", tables.markdown(_table(standings)), ""]
     lines += [f"- {plain(line)}" for line in comparison.warnings]
     lines += ["", *(f"{plain(line)}\n" for line in conclusions(comparison, standings))]
-    return "\n".join([*lines, "![top-1 against latency, with 95 % intervals](pareto.png)", ""])
+    return "\n".join([*lines, f"![{comparison.runs[0].score} against latency, with 95 % intervals](pareto.png)", ""])
 
 
 def document(comparison: Comparison, standings: Sequence[Standing]) -> dict[str, Any]:

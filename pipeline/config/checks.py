@@ -93,21 +93,17 @@ def against_images(config: RunConfig, facts: Facts) -> Iterator[str]:
         if batch > most:
             yield f"{section}.batch_size is {batch}, but there are {most} training images; give at most {most}."
         if training.class_weights != "none":
-            yield from _unweighable(config, facts.data, section, training.class_weights)
+            yield from _unweighable(facts.data, section, training.class_weights, config.distill.alpha)
 
 
-def _unweighable(
-    config: RunConfig, data: DataRecord, section: str, weights: str | Mapping[str, float]
-) -> Iterator[str]:
+def _unweighable(data: DataRecord, section: str, weights: str | Mapping[str, float], alpha: float) -> Iterator[str]:
     """Yield why the classes of a training cannot have these weights."""
     from vitcompress.stages.images.sources import recorded_images
     from vitcompress.stages.training.class_weights import class_weights
 
-    if data.task == "embedding" or (section == "distill" and config.distill.alpha == 1):
-        yield (
-            f"{section}.class_weights is given, and the loss by labels, which it weighs, has no share in this training "
-            "(task embedding, or distill.alpha is 1); leave it out."
-        )
+    if data.task == "embedding" or (section == "distill" and alpha == 1):
+        why = f"(data.task is {data.task}, distill.alpha {alpha:g})"
+        yield f"{section}.class_weights weighs the loss by labels, and this training has none {why}; leave it out."
         return
     try:
         class_weights(weights, recorded_images(data)[1])

@@ -42,12 +42,11 @@ def machine_of(records: Records, result: Verified, config: GatesConfig) -> Measu
         **about,
         latency_method=verify.latency_method,
         models=[ModelRow.model_validate(row) for row in model_rows(there)],
-        gates=[_gate(row.model_copy(update={"machine": result.machine}), score) for row in rows],
+        gates=[
+            Gate.model_validate(row.model_dump() | {"machine": result.machine} | words_of(row.gate, score))
+            for row in rows
+        ],
     )
-
-
-def _gate(row: GateRow, score: str) -> Gate:
-    return Gate.model_validate(row.model_dump() | words_of(row.gate, score))
 
 
 def counted(gates: GatesRecord, machines: Sequence[MeasuredElsewhere], not_made: Sequence[str]) -> GatesRecord:

@@ -105,26 +105,6 @@ def class_losses(report: Report) -> list[ClassLoss]:
     return sorted(losses, key=lambda one: (-one.points, one.student - one.teacher))
 
 
-def confused(report: Report) -> list[tuple[int, int, int, int]]:
-    """Return (class, answer, images of the deployed student, of the teacher) where either takes one for the other."""
-    counts: list[dict[tuple[int, int], int]] = [{}, {}]
-    for one in report["confusions"]:
-        counts[one["model"] == "teacher"] = {(label, answer): count for label, answer, count in one["cells"]}
-    student, teacher = counts
-    rows = [(*cell, student.get(cell, 0), teacher.get(cell, 0)) for cell in {**student, **teacher}]
-    return sorted(rows, key=lambda row: (-row[2], -row[3], row[:2]))
-
-
-def right_of(report: Report, one: Mapping[str, Any]) -> Sequence[int]:
-    """Return by class how many images the model of a row answers right; empty where they were not counted."""
-    return next((row["class_right"] for row in report["accuracy"] if key_of(row) == key_of(one)), ())
-
-
-def squares(right: Sequence[int], one: Mapping[str, Any]) -> list[tuple[int, int, int]]:
-    """Return (class, answer, images) of every cell of a confusion matrix that is not empty."""
-    return [*((label, label, count) for label, count in enumerate(right) if count), *map(tuple, one["cells"])]
-
-
 def engine_right(report: Report) -> dict[str, int]:
     """Return by class how many images the recommended engine answers right; empty where none was measured."""
     wanted = (report["artifacts"]["deployed"], *(report["artifacts"]["bundle"]["engine"] or ()))

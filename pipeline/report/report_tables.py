@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
-from operator import attrgetter, getitem, itemgetter
+from operator import attrgetter, getitem
 from typing import Any
 
-from vitcompress.pipeline.report import readings
 from vitcompress.pipeline.report.models import BY_DEFINITION, quantity
 from vitcompress.pipeline.report.readings import (
     Report,
@@ -134,25 +133,21 @@ def models(report: Report) -> Table:
 
 def metrics(report: Report) -> Table | None:
     """Return every metric of each artifact that was asked; None where there is no metric."""
-    found: dict[Any, dict[str, Row]] = {}
-    for row in report["metrics"]:
-        found.setdefault(key_of(row), {})[row["metric"]] = row
+    found = {(*key_of(row), row["metric"]): row for row in report["metrics"]}
 
     def value(metric: str, of: str) -> Callable[[Row], Value]:
         def taken(model: Row) -> Value:
-            row = found[key_of(model)].get(metric, {})
-            given = quantity(row.get(of), row.get(f"{of}_low"), row.get(f"{of}_high"), row.get("reason", ""))
-            return "-" if of == "drop" and model["model"] == "teacher" and row.get(of) is None else given
+            row = found.get((*key_of(model), metric), {"reason": "these images have none"})
+            return quantity(row.get(of), row.get(f"{of}_low"), row.get(f"{of}_high"), row["reason"])
 
-        return taken
+        return taken if of == "value" else _beside_teacher(taken)
 
-    columns: list[Column] = [*MODELS[:2]]
+    columns, everywhere = [*MODELS[:2]], _COMPACT | Output.DETAILS
     for metric, label in {row["metric"]: row["label"] for row in report["metrics"]}.items():
-        columns.append(
-            Column(label, value(metric, "value"), ".2f", "%", shown=_COMPACT | Output.DETAILS, short=f"{label} %")
-        )
+        columns.append(Column(label, value(metric, "value"), ".2f", "%", everywhere, f"{label} %"))
         columns.append(Column(f"drop of {label}", value(metric, "drop"), ".2f", "points"))
-    rows = [row for row in report["models"] if key_of(row) in found]
+    asked = {key_of(row) for row in report["metrics"]}
+    rows = [row for row in report["models"] if key_of(row) in asked]
     return Table("Other metrics", columns, rows, at("deployed")) if rows else None
 
 
@@ -274,15 +269,18 @@ def classes(report: Report) -> Table | None:
 
 def confused(report: Report, most: int) -> Table | None:
     """Return the classes that are taken for one another most often; None where no image is answered wrongly."""
-    names = report["class_names"]
+    counts: list[dict[tuple[int, int], int]] = [{}, {}]
+    for one in report["confusions"]:
+        counts[one["model"] == "teacher"] = {(label, answer): count for label, answer, count in one["cells"]}
+    student, teacher = counts
+    rows = sorted({**student, **teacher}, key=lambda cell: (-student.get(cell, 0), -teacher.get(cell, 0), cell))
     columns = [
-        Column("class", lambda row: names[row[0]]),
-        Column("taken for", lambda row: names[row[1]]),
-        Column("images of the class", lambda row: report["class_images"][row[0]], "d"),
-        Column("by the student", itemgetter(2), "d"),
-        Column("by the teacher", itemgetter(3), "d"),
+        Column("class", lambda cell: report["class_names"][cell[0]]),
+        Column("taken for", lambda cell: report["class_names"][cell[1]]),
+        Column("images of the class", lambda cell: report["class_images"][cell[0]], "d"),
+        Column("by the student", lambda cell: student.get(cell, 0), "d"),
+        Column("by the teacher", lambda cell: teacher.get(cell, 0), "d"),
     ]
-    rows = readings.confused(report)
     return Table("Most confused, by the deployed student", columns, rows[:most], tall=True) if rows else None
 
 

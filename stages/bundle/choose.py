@@ -41,8 +41,13 @@ class Choice:
     rejected: tuple[Rejected, ...]
 
 
-def choose(config: BundleConfig, runtime: Runtime, export: ExportRecord, verify: VerifyRecord) -> Choice:
-    """Return a runtime's artifacts; a UsageError is raised where ``export.deploy`` was not made or stays out."""
+def choose(
+    config: BundleConfig, runtime: Runtime, export: ExportRecord, verify: VerifyRecord, score: str = "top-1"
+) -> Choice:
+    """Return a runtime's artifacts, accuracy called ``score``.
+
+    A UsageError is raised where ``export.deploy`` was not made or stays out.
+    """
     made = {one.precision for one in export.artifacts if one.target == runtime and one.file is not None}
     # An engine is judged by the accuracy of its graph in ONNX Runtime.
     rows = {one: verify.accuracy_of(export.deployed, "onnx", one) for one in ORDER}
@@ -52,7 +57,7 @@ def choose(config: BundleConfig, runtime: Runtime, export: ExportRecord, verify:
     rejected: list[Rejected] = []
     kept: list[Precision] = []
     for precision in (one for one in ORDER if one in made):
-        why = _why_rejected(config, precision, kept, top1, times) if precision in QUANTIZED else ""
+        why = _why_rejected(config, precision, kept, top1, times, score) if precision in QUANTIZED else ""
         if why:
             rejected.append(Rejected(runtime=runtime, precision=precision, why=why))
         else:
@@ -74,12 +79,13 @@ def _why_rejected(
     wider: Sequence[Precision],
     top1: Mapping[Precision, float],
     times: Mapping[Precision, LatencyRow],
+    score: str,
 ) -> str:
     """Return why a quantized artifact stays out; empty when it does not."""
     if {"fp32", precision} <= top1.keys() and top1["fp32"] - top1[precision] > config.max_int8_drop:
         return (
-            f"it loses {top1['fp32'] - top1[precision]:.2f} points of top-1 against fp32 on the held-out images, more "
-            f"than export.max_int8_drop {config.max_int8_drop:g}"
+            f"it loses {top1['fp32'] - top1[precision]:.2f} points of {score} against fp32 on the held-out images, "
+            f"more than export.max_int8_drop {config.max_int8_drop:g}"
         )
     for other in wider:
         if {precision, other} <= times.keys() and not _faster(times[precision], times[other]):

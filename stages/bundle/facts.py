@@ -11,6 +11,7 @@ from vitcompress.core.measured_records import VerifyRecord
 from vitcompress.core.records import ControlRecord, FoldedInputs
 from vitcompress.exporters.bundle import CardFacts
 from vitcompress.exporters.bundled import file_name
+from vitcompress.stages.judging.tasks import score_of
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,7 @@ def card_of(inputs: Inputs, rejected: Sequence[Rejected]) -> CardFacts:
         train_images=data.train_images,
         held_out_images=data.val_images,
         method=inputs.verify.latency_method,
+        score=score_of(data.task, data.labelled),
         rejected=tuple((file_name(one.runtime, one.precision), one.why) for one in rejected),
     )
 

@@ -17,6 +17,7 @@ from vitcompress.stages.bundle.config import BundleConfig
 from vitcompress.stages.bundle.facts import Inputs as Inputs
 from vitcompress.stages.bundle.facts import card_of, facts_of, model_facts
 from vitcompress.stages.bundle.judging import judge_files
+from vitcompress.stages.judging.tasks import score_of
 from vitcompress.stages.models.timm_files import save_timm
 from vitcompress.stages.models.weights import read_own
 
@@ -24,10 +25,11 @@ from vitcompress.stages.models.weights import read_own
 def run(config: BundleConfig, inputs: Inputs, context: Context) -> BundleRecord:
     """Choose, and write ``RUN/bundle``; a UsageError is raised where that, or ``export.deploy``, is not possible."""
     root, export = context.run.root, inputs.export
-    onnx = choose(config, "onnx", export, inputs.verify)
+    score = score_of(inputs.data.task, inputs.data.labelled)
+    onnx = choose(config, "onnx", export, inputs.verify, score)
     built_in = [name for name, target in targets.BUILT_IN.items() if target.kind == "engine"]
     names = dict.fromkeys([*built_in, *(one.target for one in export.engines)])
-    engines = [choose(config, name, export, inputs.verify) for name in names]
+    engines = [choose(config, name, export, inputs.verify, score) for name in names]
     engine = next((choice for choice in engines if choice.recommended), engines[-1])
     choices = [onnx, *engines]
     rejected = tuple(one for choice in choices for one in choice.rejected)

@@ -63,7 +63,7 @@ def neighbours(outputs: NDArray[np.float32], labels: NDArray[Any]) -> Neighbours
     precision (see ``against_teacher``).
     """
     vectors, count = unit(outputs), len(outputs)
-    lacking, kept = ~vectors.any(axis=1), min(NEAREST, count - 1)
+    lacking, kept = np.count_nonzero(vectors, axis=1) == 0, min(NEAREST, count - 1)
     parts: list[tuple[NDArray[Any], ...]] = []
     members = {label: np.flatnonzero(labels == label) for label in np.unique(labels)} if labelled(labels) else {}
     for start in range(0, count, _ROWS):
@@ -80,8 +80,7 @@ def neighbours(outputs: NDArray[np.float32], labels: NDArray[Any]) -> Neighbours
         ]
         parts.append((top, np.take_along_axis(grid, top, axis=1) / _GRID, np.array(precision)))
     nearest, similarity, precisions = (np.concatenate(part) for part in zip(*parts, strict=True))
-    alike = np.asarray(labels[nearest] == labels[:, None], np.bool_)
-    right = alike & ~lacking[:, None] if members else np.zeros_like(alike)
+    right = (labels[nearest] == labels[:, None]) & ~lacking[:, None] & bool(members)
     return Neighbours(
         answer=np.where(lacking, NO_ANSWER, nearest[:, 0]),
         confidence=np.where(lacking, 0.0, similarity[:, 0].clip(0, 1)),

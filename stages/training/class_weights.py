@@ -23,18 +23,15 @@ def class_weights(setting: str | Mapping[str, float], images: Images) -> tuple[f
         return None
     if not isinstance(setting, str):
         if unknown := sorted(setting.keys() - set(images.classes)):
-            raise UsageError(
-                f"class_weights names '{unknown[0]}', and no class of the images is called so; their classes are "
-                f"{', '.join(images.classes[:8])}{', ...' if len(images.classes) > 8 else ''}."
-            )
+            some = ", ".join(images.classes[:8])
+            raise UsageError(f"class_weights names '{unknown[0]}', which is no class; classes are called {some}, ...")
         return tuple(setting.get(name, 1.0) for name in images.classes)
     split: Any = getattr(images.train, "dataset", images.train)  # of a part of the training images, all of them
     labels = getattr(split, "labels", None)
     if labels is None:
         raise UsageError(
-            "class_weights is balanced, and the training images do not list their classes (a stream, or a dataset that "
-            "is read through timm), so they cannot be counted before training; give the weights by the names of the "
-            "classes, for example class_weights={rare: 5}."
+            "class_weights is balanced, and images of a stream, or read through timm, cannot be counted by class "
+            "before training; give weights by the names of classes, for example class_weights={rare: 5}."
         )
     several = getattr(split, "classes", 0)
     numbers = np.array([one for label in labels for one in (label if several else (label,))], np.int64)

@@ -35,7 +35,7 @@ class LabelLoss:
         several labels, float ``[B, K]``, it is the binary one of each class, mean over classes too, and a weight is of
         the images that have the class.
         """
-        weight = self.weight_on(outputs_BK.device)
+        weight = None if self.weights is None else _on(outputs_BK.device, self.weights)
         if self.task == "multilabel":
             smoothed = labels.float() * (1 - self.smoothing) + self.smoothing / 2
             return F.binary_cross_entropy_with_logits(outputs_BK.float(), smoothed, pos_weight=weight)
@@ -48,12 +48,8 @@ class LabelLoss:
             given, labels, weight, ignore_index=UNLABELLED, reduction="sum", label_smoothing=smoothing
         ) / len(labels)
 
-    def weight_on(self, device: torch.device) -> Tensor | None:
-        """Return the weights on a device, float32 ``[K]``."""
-        return None if self.weights is None else _tensor_of(self.weights, device)
-
 
 @lru_cache(maxsize=8)
-def _tensor_of(weights: tuple[float, ...], device: torch.device) -> Tensor:
+def _on(device: torch.device, weights: tuple[float, ...]) -> Tensor:
     """Copy weights to a device once, because a GPU waits for a copy at each step."""
     return torch.tensor(weights, device=device)
