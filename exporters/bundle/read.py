@@ -63,11 +63,10 @@ def check_fit(graphs: Sequence[Path], preprocess: PreprocessSpec, labels: Sequen
             raise BundleError(f"{path} has its weights in another file, which no bundle holds.")
         if facts.classes != len(labels) and not facts.embeds:
             raise BundleError(f"{len(labels)} labels were given for a model of {facts.classes} outputs, {path}.")
-        found, wanted = ((one.size, one.channels, one.input) for one in (facts, preprocess))
-        if found != wanted:
+        if (facts.size, facts.input, facts.channels) != (preprocess.size, preprocess.input, preprocess.channels):
             raise BundleError(
-                "{} pixel images of {} channel(s) ({}) are prepared for a model that takes ".format(*wanted)
-                + "{} of {} ({}), {}.".format(*found, path)
+                f"{preprocess.size} pixel images ({preprocess.input}) are prepared for a model that takes "
+                f"{facts.size} ({facts.input}), {path}; channels: {preprocess.channels}, not {facts.channels}."
             )
 
 

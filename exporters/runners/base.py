@@ -66,7 +66,7 @@ class Runner(ABC):
         top = len(images) if self.max_batch is None else self.max_batch
         fits = images.dtype == self.image_dtype and images.shape[1:] == self.image_shape
         if not (fits and 1 <= len(images) <= top):
-            pixels = "pixels" if self.input == "uint8" else "normalised images"
+            pixels = f"{'RGB ' * (self.channels == 3)}pixels" if self.input == "uint8" else "normalised images"
             batch = f"1 to {self.max_batch or 'any'}"
             wanted = ", ".join(map(str, self.image_shape))
             raise UsageError(

@@ -125,5 +125,5 @@ def test_a_graph_that_eats_pixels_gets_pixels(onnx_file: Path, tmp_path: Path) -
 def test_inputs_of_no_image_classifier_are_refused(tmp_path: Path, dtype: int, shape: list[Any]) -> None:
     images = helper.make_tensor_value_info("images", dtype, shape)
     path = save_graph(tmp_path / "m.onnx", [helper.make_node("Identity", ["images"], ["logits"])], images, [])
-    with pytest.raises(BundleError, match=r"no image classifier: .* not float32 \[batch, 3, size, size\] or uint8"):
+    with pytest.raises(BundleError, match=r"no image classifier: .* not float32 \[batch, C, size, size\] or uint8"):
         OnnxRunner(path)
