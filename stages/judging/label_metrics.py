@@ -105,13 +105,13 @@ def label_answers(outputs: NDArray[Any], labels: NDArray[Any], thresholds: tuple
 def _f1(micro: bool, answered: Answered) -> Values:
     """Prepare the F1 of all decisions together, or the mean of that of each class that an image drawn has.
 
-    Half of the images is decided by thresholds chosen on the other half, and the reverse, with the outputs of the
-    network in torch, as the bundle's are: on the images that chose them they would flatter.
+    Each fifth of the images is decided by thresholds chosen on the others, with the outputs of the network in torch,
+    as the bundle's are: on the images that chose them they would flatter.
     """
     labels, shares = answered.targets, _probabilities(np.asarray(answered.outputs))
     chooses = np.asarray(answered.outputs if answered.in_torch is None else answered.in_torch)
-    half, decided = np.random.default_rng(0).permutation(len(labels)) % 2 == 0, np.zeros(labels.shape, np.bool_)
-    for part in (half, ~half):
+    fold, decided = np.random.default_rng(0).permutation(len(labels)) % 5, np.zeros(labels.shape, np.bool_)
+    for part in (fold == number for number in range(5)):
         decided[part] = shares[part] > np.array(best_thresholds(chooses[~part], labels[~part]))
     parts = (decided & (labels > 0), decided ^ (labels > 0), labels)
     hits, misses, own = (part.sum(axis=1, keepdims=True) if micro else part for part in parts)
@@ -124,7 +124,9 @@ def _f1(micro: bool, answered: Answered) -> Values:
     return values
 
 
-MAP = Metric("map", "mAP", ("multilabel",), lambda answered: ranking(np.asarray(answered.outputs), answered.targets))
+MAP = Metric(
+    "map", "mAP", ("multilabel",), lambda answered: ranking(np.asarray(answered.outputs), answered.targets), True
+)
 """The task's score."""
 MICRO_F1 = Metric("micro_f1", "micro F1", ("multilabel",), partial(_f1, True))
 MACRO_F1 = Metric("macro_f1", "macro F1", ("multilabel",), partial(_f1, False))

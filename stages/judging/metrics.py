@@ -24,6 +24,8 @@ RESAMPLINGS = 1000
 _SEED = 0
 _AT_ONCE = 1 << 20
 """Counts that are worked on together: what is computed of them stays in the processor's cache."""
+_LEAST = 1e-3
+"""Percent added to a share, so that it has log-odds."""
 
 Values = Callable[[NDArray[np.float32]], NDArray[np.float64]]
 """From counts ``[R, N]`` to percent ``[R]``."""
@@ -61,6 +63,8 @@ class Metric:
     """The 95 % interval of the value in percent, where resampling does not give it."""
     drops: bool = True
     """Whether the teacher has it too, so that some of it can be lost."""
+    shifted: bool = False
+    """Whether images that are drawn twice raise it, so that its interval is turned about it (``interval_fields``)."""
 
 
 def mean_of(scores: NDArray[Any], weights: NDArray[Any] | None = None) -> Values:
@@ -115,7 +119,7 @@ def metric_rows(
                 rows.append((at, MetricRow(**row)))
                 continue
             found = np.concatenate([values(part) for part in parts])
-            row |= interval_fields("value", found)
+            row |= interval_fields("value", found, metric.shifted)
             if metric.ends is not None:
                 row |= dict(zip(("value_low", "value_high"), metric.ends(own), strict=True))
             if at == teacher_at:
@@ -133,10 +137,16 @@ def parts_of(count: int) -> list[NDArray[np.float32]]:
     return np.array_split(counts, max(1, counts.size // _AT_ONCE))
 
 
-def interval_fields(name: str, found: NDArray[np.float64]) -> dict[str, Any]:
-    """Return the value of the images as they are, and the ends of the 95 % interval of the resampled ones."""
+def interval_fields(name: str, found: NDArray[np.float64], shifted: bool = False) -> dict[str, Any]:
+    """Return the value of the images as they are, and the ends of the 95 % interval of the resampled ones.
+
+    Where these are ``shifted``, it is the basic interval of the log-odds (Davison & Hinkley 1997, section 5.2).
+    """
     value, resampled = float(found[0]), found[1:][np.isfinite(found[1:])]
     if not np.isfinite(value) or not len(resampled):
         return {}
     low, high = np.percentile(resampled, [2.5, 97.5])
+    if shifted:
+        own, *ends = (np.log((each + _LEAST) / (100 - each + _LEAST)) for each in (value, high, low))
+        low, high = ((100 + 2 * _LEAST) / (1 + np.exp(end - 2 * own)) - _LEAST for end in ends)
     return {name: value, f"{name}_low": min(value, float(low)), f"{name}_high": max(value, float(high))}

@@ -103,6 +103,31 @@ def test_auto_keeps_the_probe_where_training_all_weights_is_worse(
         run(config(weights, tune="full"), Inputs(data), replace(context, fingerprint="another"))
 
 
+def test_of_several_labels_a_probe_and_all_weights_are_compared_by_their_ranking(
+    data: DataRecord, context: Context, weights: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = stage.recorded_images
+
+    def several(asked: DataRecord) -> Any:
+        settings, images = real(asked)
+        parts = (
+            replace(part, items=[(key, (label, (label + 1) % 10)) for key, label in part.items], classes=10)
+            for part in (images.train, images.val)
+        )
+        return settings, replace(images, **dict(zip(("train", "val"), parts, strict=True)), multilabel=True)
+
+    monkeypatch.setattr(stage, "recorded_images", several)
+    record = run(config(weights), Inputs(data.model_copy(update={"task": "multilabel"})), context)
+    assert record.probe_top1 is not None
+    assert record.tuned_top1 is not None
+    assert record.tune.startswith(f"linear probe: {record.probe_top1:.1f} % mAP of 40 tuning images; after ")
+    assert record.val_top1 > 30  # chance is 20
+    labels = (torch.arange(200)[:, None] % 10 == torch.arange(10)).float().numpy()
+    stage._refuse_at_chance(labels, labels, "multilabel", context)
+    with pytest.raises(UsageError, match=r"no better than chance \([0-9.]+ % mAP on 200 held-out images, where chance"):
+        stage._refuse_at_chance(torch.randn(200, 10).numpy(), labels, "multilabel", context)
+
+
 def test_held_out_images_choose_nothing(
     data: DataRecord, context: Context, weights: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
