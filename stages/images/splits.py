@@ -232,10 +232,7 @@ def split_images(found: Images, config: DataConfig, left_out: Set[str], dropped:
 
 
 def _hold_out(split: ListedSplit, classes: Sequence[str], config: DataConfig) -> tuple[ListedSplit, ListedSplit, str]:
-    """Split by class, with the fixed split seed; return training split, held-out split and how, in words.
-
-    Images without a class are trained on where others have one.
-    """
+    """Split by class, with the fixed split seed; return training split, held-out split and how, in words."""
     some = [item for item in split.items if item[1] != UNLABELLED] or list(split.items)
     rest = [item for item in split.items if item[1] == UNLABELLED] if len(some) < len(split) else []
     counts = Counter(label for _, label in some)
@@ -247,10 +244,9 @@ def _hold_out(split: ListedSplit, classes: Sequence[str], config: DataConfig) ->
         raise DataError(f"{images} images of {len(counts)} classes are too few to hold out {held}; add images.")
     from sklearn.model_selection import train_test_split  # a second to import
 
-    by_class = [label for _, label in some]
-    train, val = train_test_split(some, test_size=held, random_state=config.split_seed, stratify=by_class)
-    stratified = "" if UNLABELLED in counts else ", stratified by class"
-    how = f"{held} of {images} images held out{stratified}, split seed {config.split_seed}"
+    labels, how = [label for _, label in some], "" if UNLABELLED in counts else ", stratified by class"
+    train, val = train_test_split(some, test_size=held, random_state=config.split_seed, stratify=labels)
+    how = f"{held} of {images} images held out{how}, split seed {config.split_seed}"
     return replace(split, items=[*train, *rest]), replace(split, items=val), how
 
 

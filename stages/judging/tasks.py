@@ -14,16 +14,14 @@ from vitcompress.stages.judging.accuracy_rows import accuracy_rows
 from vitcompress.stages.judging.answers import Answers, HeldOut
 from vitcompress.stages.judging.class_metrics import CLASS_RECALL, MACRO_ACCURACY
 from vitcompress.stages.judging.contestant import Contestant
-from vitcompress.stages.judging.metrics import Metric, metric_rows
+from vitcompress.stages.judging.metrics import Answered, Metric, metric_rows
 
-_AGREEMENT = Metric(
-    name="teacher_agreement",
-    label="agreement with the teacher",
-    tasks=("classification",),
-    of=lambda found: found.answers.agrees(found.teacher.answers) if found.teacher else None,
-    drops=False,
-)
-"""With its answers in torch, whatever the labels are."""
+
+def _agreeing(found: Answered) -> NDArray[np.bool_] | None:
+    return found.answers.agrees(found.teacher.answers) if found.teacher else None
+
+
+_AGREEMENT = Metric("teacher_agreement", "agreement with the teacher", ("classification",), _agreeing, drops=False)
 METRICS: tuple[Metric, ...] = (MACRO_ACCURACY, CLASS_RECALL, _AGREEMENT)
 """All there are, in the order of their rows; each is a gate too."""
 

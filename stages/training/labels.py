@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -30,6 +31,5 @@ class LabelLoss:
             return F.cross_entropy(outputs_BK.float(), labels.float())
         if not self.unlabelled:
             return F.cross_entropy(outputs_BK.float(), labels, label_smoothing=self.smoothing)
-        given, smoothing = outputs_BK.float(), self.smoothing
-        summed = F.cross_entropy(given, labels, ignore_index=UNLABELLED, reduction="sum", label_smoothing=smoothing)
-        return summed / len(labels)
+        loss = partial(F.cross_entropy, ignore_index=UNLABELLED, reduction="sum", label_smoothing=self.smoothing)
+        return loss(outputs_BK.float(), labels) / len(labels)
