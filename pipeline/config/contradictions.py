@@ -85,8 +85,8 @@ def _unlabelled(config: RunConfig) -> Iterator[str]:
     for section, _, name in (key.partition(".") for key, given in asked.items() if given and not data.labelled):
         yield (
             f"{section}.{name} is '{getattr(getattr(config, section), name)}', which needs labels, and data.labelled "
-            "is false: the teacher is used with the weights given (--teacher-weights), and its answers are all that is "
-            "learned. Leave it out."
+            "is false: the teacher is used as given (--teacher-weights FILE), and its answers are all that is learned. "
+            "Leave it out."
         )
 
 
