@@ -160,7 +160,7 @@ def student_job(
     The student is trained in place. ``name`` is the training's in messages and metrics, and of its folder of
     checkpoints; those of another ``fingerprint`` (None: the stage's) are not resumed.
     """
-    label_loss = LabelLoss(task, config.label_smoothing, loaders.class_weights)
+    label_loss = LabelLoss(task, config.label_smoothing, weights=loaders.class_weights)
     return Job(
         name=name,
         model=networks.student,
