@@ -23,10 +23,7 @@ class LabelLoss:
     """Of each class (``stages.training.class_weights``); None: all weigh alike."""
 
     def __call__(self, outputs_BK: Tensor, labels: Tensor) -> Tensor:
-        """Return the cross-entropy with class numbers int64 ``[B]``, or probabilities ``[B, K]`` as they are.
-
-        Weighted as torch does it: the mean over class numbers is by their weights, over probabilities by images.
-        """
+        """Return the cross-entropy with class numbers int64 ``[B]``, or probabilities ``[B, K]`` as they are."""
         weight = None if self.weights is None else _on(outputs_BK.device, self.weights)
         if labels.is_floating_point():
             return F.cross_entropy(outputs_BK.float(), labels.float(), weight)
