@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from vitcompress.core.preprocess import PreprocessSpec
@@ -154,7 +155,7 @@ def model_card(
         interface=interface,
         parts=parts.values(),
         built=[part for part in parts.values() if part.model.is_built],
-        measured=_measured,
+        measured=partial(_measured, card.score),
         engine_line=_engine,
         recommended=list(recommended.values()),
         added=added,
@@ -162,14 +163,14 @@ def model_card(
     )
 
 
-def _measured(facts: Mapping[str, Any]) -> list[str]:
+def _measured(score: str, facts: Mapping[str, Any]) -> list[str]:
     """Return the cells of a model's row of figures."""
     latency = _with_interval(facts, "p50_ms", "p50", 3)
     said = []
     if facts.get("max_difference") is not None:
         said.append(f"logits within {facts['max_difference']:.2g} of torch")
     if facts.get("agreement") is not None:
-        said.append(f"top-1 of fp32 on {facts['agreement']:.2%}")
+        said.append(f"{'top-1' if score == 'top-1' else 'the answer'} of fp32 on {facts['agreement']:.2%}")
     where = facts.get("measured_on") or f"unmeasured: {facts.get('unmeasured', 'nobody has yet')}"
     return [
         _with_interval(facts, "top1", "top1", 2),

@@ -85,10 +85,7 @@ def _accuracy(change: Change) -> Measurement:
 
 
 def _apart(old: tuple[float, float, float], new: tuple[float, float, float]) -> Measurement:
-    """Return a difference by the 95 % intervals of both numbers (Newcombe 1998, method 10), as if of other images.
-
-    They are of the same images, so it is wider than it need be.
-    """
+    """Return a difference by both numbers' 95 % intervals (Newcombe 1998, method 10): wide, as if of other images."""
     (was, was_low, was_high), (now, now_low, now_high) = old, new
     wider = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) / Z95
     below, above = math.hypot(was - was_low, now_high - now), math.hypot(was_high - was, now - now_low)

@@ -89,8 +89,7 @@ def _small_classes(records: Records) -> list[str]:
     least = min(few, key=lambda name: few[name])
     return [
         f"Classes with fewer than {FEWEST} held-out images: {len(few)} of {len(counts)} ('{least}' has {few[least]}). "
-        "Gates judge by class, and one image is a tenth of such a class or more: hold out more (data.val_fraction), or "
-        "join classes."
+        "Gates judge by class: hold out more (data.val_fraction), or join classes."
     ]
 
 

@@ -145,7 +145,8 @@ def metrics(report: Report) -> Table | None:
     columns, everywhere = [*MODELS[:2]], _COMPACT | Output.DETAILS
     for metric, label in {row["metric"]: row["label"] for row in report["metrics"]}.items():
         columns.append(Column(label, value(metric, "value"), ".2f", "%", everywhere, f"{label} %"))
-        columns.append(Column(f"drop of {label}", value(metric, "drop"), ".2f", "points"))
+        if any(row["metric"] == metric and row["drop"] is not None for row in report["metrics"]):
+            columns.append(Column(f"drop of {label}", value(metric, "drop"), ".2f", "points"))
     asked = {key_of(row) for row in report["metrics"]}
     rows = [row for row in report["models"] if key_of(row) in asked]
     return Table("Other metrics", columns, rows, at("deployed")) if rows else None

@@ -44,10 +44,7 @@ class Choice:
 def choose(
     config: BundleConfig, runtime: Runtime, export: ExportRecord, verify: VerifyRecord, score: str = "top-1"
 ) -> Choice:
-    """Return a runtime's artifacts, accuracy called ``score``.
-
-    A UsageError is raised where ``export.deploy`` was not made or stays out.
-    """
+    """Return a runtime's artifacts; a UsageError is raised where ``export.deploy`` was not made or stays out."""
     made = {one.precision for one in export.artifacts if one.target == runtime and one.file is not None}
     # An engine is judged by the accuracy of its graph in ONNX Runtime.
     rows = {one: verify.accuracy_of(export.deployed, "onnx", one) for one in ORDER}

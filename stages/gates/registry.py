@@ -179,10 +179,7 @@ CHANCE = "above_chance"
 
 
 def words_of(gate: str, score: str = "top-1") -> dict[str, str]:
-    """Return label, relation and unit of a gate by name; of one whose package is not installed, its name as label.
-
-    ``score`` is what the task is judged by (``stages.judging.tasks.score_of``).
-    """
+    """Return label, relation and unit of a gate by name; of one whose package is not installed, its name as label."""
     if gate == CHANCE:
         return {"label": f"{score} against chance", "relation": "more than", "unit": "%"}
     known = GATES.get(gate)

@@ -248,7 +248,7 @@ def fitting_job(
 ) -> Job:
     """Return the training of all of the teacher's weights, in place, by the labels."""
     augment, weights = config.augmentation, class_weights(config.class_weights, images)
-    label_loss = LabelLoss(task, config.label_smoothing, weights)
+    label_loss = LabelLoss(task, config.label_smoothing, weights=weights)
 
     def loss(network: nn.Module, batch: Tensor, labels: Tensor) -> dict[str, Tensor]:
         return {"labels": label_loss(network(batch), labels)}

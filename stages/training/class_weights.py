@@ -14,10 +14,9 @@ from vitcompress.stages.images.splits import Images
 def class_weights(setting: str | Mapping[str, float], images: Images) -> tuple[float, ...] | None:
     """Return the weight of each class in the loss by labels, in the order of the classes; None where all weigh alike.
 
-    balanced: ``N / (K n_c)`` of N training images with a class, n_c of them of class c, and K classes (the heuristic of
-    King & Zeng 2001 as scikit-learn has it): each class has the same share of the loss. Where an image has several
-    labels, the weight is of a class's positives: ``(N - n_c) / n_c``, by which they weigh as much as its negatives.
-    A UsageError is raised for images that do not list their classes, and for weights of a class that there is not.
+    balanced: ``N / (K n_c)`` of N training images with one of K classes, n_c of them of class c (King & Zeng 2001, as
+    scikit-learn has it). Where an image has several labels, a class's positives weigh ``(N - n_c) / n_c``, together as
+    much as its negatives. A UsageError is raised for images that do not list their classes, and for unknown classes.
     """
     if setting == "none":
         return None

@@ -5,7 +5,7 @@ import pytest
 from crafted_answers import held_out, named, said
 
 from vitcompress.stages.gates.registry import GATES
-from vitcompress.stages.judging.class_metrics import CLASS_RECALL, MACRO_ACCURACY
+from vitcompress.stages.judging.class_metrics import CLASS_RECALL, MACRO_ACCURACY, confusions
 from vitcompress.stages.judging.metrics import mean_of, metric_rows, resampled
 
 MODELS = named("teacher", "torch"), named("plain", "torch")
@@ -40,3 +40,20 @@ def test_resampling_is_paired_and_repeatable():
 
 def test_each_metric_has_two_gates():
     assert {"min_macro_accuracy", "max_macro_accuracy_drop", "min_class_recall"} <= set(GATES)
+
+
+def test_the_weakest_of_many_classes_is_not_taken_for_worse_than_it_is():
+    labels = np.arange(50).repeat(30)
+    right = np.random.default_rng(0).random(1500) < 0.8
+    given = said(labels, labels), said(labels, np.where(right, labels, 0))
+    weakest = metric_rows(MODELS, held_out(labels, *given), 50, [CLASS_RECALL])[1]
+    assert weakest.value_low < weakest.value < 75 < 80 < weakest.value_high
+
+
+def test_which_classes_are_taken_for_which_is_counted_without_the_right_and_the_missing_answers():
+    labels = np.array([0, 0, 0, 1, 2, 2])
+    models = named("teacher", "torch"), named("teacher", "onnx"), named("plain", "onnx", "int8"), named("x", "onnx")
+    answers = said(labels, labels), said(labels, labels), said(labels, [1, 0, 1, 2, 0, -1]), None
+    teacher, student = confusions(models, held_out(labels, *answers))
+    assert (teacher.model, teacher.runtime, teacher.cells) == ("teacher", "torch", ())
+    assert (student.precision, student.cells) == ("int8", ((0, 1, 2), (1, 2, 1), (2, 0, 1)))
