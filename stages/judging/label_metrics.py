@@ -125,7 +125,7 @@ def _f1(micro: bool, answered: Answered) -> Values:
 
 
 MAP = Metric(
-    "map", "mAP", ("multilabel",), lambda answered: ranking(np.asarray(answered.outputs), answered.targets), True
+    "map", "mAP", ("multilabel",), lambda given: ranking(np.asarray(given.outputs), given.targets), shifted=True
 )
 """The task's score."""
 MICRO_F1 = Metric("micro_f1", "micro F1", ("multilabel",), partial(_f1, True))

@@ -49,7 +49,7 @@ def run_as_student(arch: str, args: dict[str, Any], strategy: str, teacher_width
     ],
 )
 def test_networks_without_a_reduced_form_stay_as_they_are_at_32_px(name: str, args: dict[str, Any]) -> None:
-    arch, found, shape = resolve_network(name, {}, "reduced")
+    arch, found, shape, *_ = resolve_network(name, {}, "reduced")
     assert (found, shape) == (args, shape_by_name(arch, {}))
     run_as_student(arch, found, "lift", 24)
 
@@ -62,7 +62,7 @@ def test_what_takes_no_image_of_32_px_is_refused_for_the_digits(name: str) -> No
 
 @pytest.mark.parametrize("name", ["cait_xxs24_224", "eva02_tiny_patch14_224"])
 def test_families_that_are_listed_are_students_of_every_strategy(name: str) -> None:
-    arch, args, shape = resolve_network(name, {}, "reduced")
+    arch, args, shape, *_ = resolve_network(name, {}, "reduced")
     for strategy in get_args(Strategy):
         check_strategy(strategy, name, shape, 2 * shape.width)
         run_as_student(arch, args, strategy, 2 * shape.width)

@@ -128,14 +128,14 @@ def test_an_interrupt_while_a_complete_cache_is_verified_still_stops(
 def test_a_source_that_can_only_be_read_in_order_has_no_views(
     inputs: Inputs, context: Context, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = distill_job.recorded_images
+    real = distill_job.judged_images
 
-    def streamed(record: Any) -> Any:
-        found, images = real(record)
+    def streamed(*given: Any) -> Any:
+        found, images = real(*given)
         items = [images.train[index] for index in range(4)]
         return found, Images(images.classes, StreamSplit(items, 4, 10), images.val, images.split)
 
-    monkeypatch.setattr(distill_job, "recorded_images", streamed)
+    monkeypatch.setattr(distill_job, "judged_images", streamed)
     with pytest.raises(UsageError, match=r"distill\.views is 2, but .* can only be read in order"):
         stage.run(SETTINGS, inputs, context)
 
