@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from vitcompress.stages.images.sources import Images, recorded_images
 from vitcompress.stages.judging.accuracy import correct, top1
 from vitcompress.stages.judging.chance import against_chance, chance_of
 from vitcompress.stages.models.build import build_model, cost_of, preprocess_of, pretrained_model, size_change
+from vitcompress.stages.models.families.registry import family_of
 from vitcompress.stages.models.geometry import shape_of
 from vitcompress.stages.models.own import words_of
 from vitcompress.stages.models.weights import all_finite, load_checkpoint, save_weights
@@ -119,6 +121,8 @@ def initial_teacher(config: TeacherConfig, data: DataRecord, context: Context) -
         fits = load_checkpoint(model, Path(config.weights), tell=loaded.append, key=config.weights_key)
         context.say(f"teacher weights: {loaded[0]}")
         source = f"{config.weights_reason or f'file {config.weights}'}; {loaded[0]}"
+        if fits:
+            source += _in_order(model, args.get("pretrained_cfg_overlay", {}).get("label_names", ()), data.classes)
     elif is_own(arch):
         model, fits = build_model(spec), True
         source = words_of(arch, model)
@@ -136,6 +140,17 @@ def initial_teacher(config: TeacherConfig, data: DataRecord, context: Context) -
     if is_own(arch):
         context.say(f"note: the teacher is {words_of(arch, model)}")
     return InitialTeacher(model, spec, preprocess_of(model, args, data.config["crop_pct"]), source, fits)
+
+
+def _in_order(model: nn.Module, names: Sequence[str], classes: Sequence[str]) -> str:
+    """Bring the logits, in place, to the order of the data's classes where these are the same; say so."""
+    if sorted(names) != sorted(classes) or list(names) == list(classes):
+        return ""
+    rows = [names.index(name) for name in classes]
+    for part in family_of(model).classifier(model):
+        for parameter in model.get_submodule(part).parameters():
+            parameter.data = parameter.data[rows]
+    return "; its classes brought to the order of the data's"
 
 
 def epochs_of(config: TeacherConfig, fits: bool, classes: int) -> int:
