@@ -55,12 +55,11 @@ _LAYERS = r"""attention\.output\.dense=attn.proj  intermediate\.dense=mlp.fc1  o
 
 
 def timm_network(config: Mapping[str, Any], where: str) -> tuple[str, dict[str, Any], dict[str, Any]]:
-    """Return timm's architecture, its arguments, and what the file says of the classes (as timm's pretrained_cfg).
+    """Return timm's architecture, its arguments, and what ``config.json`` says of classes, as timm's pretrained_cfg.
 
-    ``config`` is the content of ``config.json``, ``where`` whose it is, for the messages.
-    A UsageError is raised for a network that is not known, or that timm has not in this form.
+    A UsageError, about ``where``, is raised for a network that is not known, or that timm has not in this form.
     """
-    kind = config.get("model_type")
+    kind = config.get("model_type", "")
     if kind not in KNOWN:
         raise UsageError(f"{where} holds a transformers model of type '{kind}'; known are {', '.join(KNOWN)}.")
     own = {**_USUAL, **config, **config.get("vision_config", {})}
@@ -69,125 +68,109 @@ def timm_network(config: Mapping[str, Any], where: str) -> tuple[str, dict[str, 
         "num_channels": own["num_channels"] != 3,
         "use_absolute_embeddings": own.get("use_absolute_embeddings"),
         "key_bias": kind == "dinov3_vit" and own.get("key_bias"),
-        "hidden_act": own["hidden_act"] not in (*_ACTIVATIONS, *(("silu",) if own.get("use_gated_mlp") else ())),
+        "hidden_act": own["hidden_act"] not in (*_ACTIVATIONS, "silu" if own.get("use_gated_mlp") else ""),
     }
     for name in (name for name, wrong in problems.items() if wrong):
-        raise UsageError(
-            f"{where} holds a {kind} with {name} {own[name]!r}, which timm's network of this kind has not."
-        )
+        raise UsageError(f"{where} holds a {kind} with {name} {own[name]!r}, which is not supported.")
     arch, args = {"swin": _swin, "convnext": _convnext}.get(kind, _vit)(own, head)
     if _ACTIVATIONS.get(own["hidden_act"]):
         args["act_layer"] = _ACTIVATIONS[own["hidden_act"]]
+    usual = 1e-5 if kind in ("swin", "dinov3_vit") else 1e-6
+    if own.get("layer_norm_eps", usual) != usual:
+        args["layer_norm_eps"] = {"head.norm" if kind == "convnext" else "": own["layer_norm_eps"]}
     labels = config.get("id2label") or {"0": "LABEL_0", "1": "LABEL_1"}  # two are left out of the file
     names = [labels[str(index)] for index in range(len(labels))]
-    classes = {"num_classes": len(names)} if "ForImageClassification" in head else {"num_classes": 0}
-    named = classes["num_classes"] and not all(re.fullmatch(r"LABEL_\d+", name) for name in names)
-    return arch, args, {**classes, **({"label_names": names} if named else {})}
+    if "ForImageClassification" not in head:
+        return arch, args, {"num_classes": 0}
+    named = not all(name.startswith("LABEL_") for name in names)
+    return arch, args, {"num_classes": len(names), **({"label_names": names} if named else {})}
 
 
 def _swin(own: dict[str, Any], head: str) -> tuple[str, dict[str, Any]]:
     names = ("image_size", "patch_size", "embed_dim", "depths", "num_heads", "window_size", "mlp_ratio", "qkv_bias")
     size = {96: "tiny" if max(own["depths"]) < 18 else "small", 192: "large"}.get(own["embed_dim"], "base")
-    args = {name.replace("image_size", "img_size"): own[name] for name in names}
-    return f"swin_{size}_patch4_window7_224", {**args, **_norms(own, "", 1e-5)}
+    return f"swin_{size}_patch4_window7_224", {name.replace("image_size", "img_size"): own[name] for name in names}
 
 
 def _convnext(own: dict[str, Any], head: str) -> tuple[str, dict[str, Any]]:
-    widths = own["hidden_sizes"]
+    widths, scale = own["hidden_sizes"], own.get("layer_scale_init_value", 1e-6) or None
     size = {96: "tiny" if max(own["depths"]) < 27 else "small", 192: "large", 256: "xlarge"}.get(widths[0], "base")
-    args = {"depths": own["depths"], "dims": widths, "patch_size": own["patch_size"]}
-    scale = own.get("layer_scale_init_value", 1e-6)
-    return f"convnext_{size}", {**args, "ls_init_value": scale or None, **_norms(own, "head.norm", 1e-6)}
+    args = {"depths": own["depths"], "dims": widths, "patch_size": own["patch_size"], "ls_init_value": scale}
+    return f"convnext_{size}", args
 
 
 def _vit(own: dict[str, Any], head: str) -> tuple[str, dict[str, Any]]:
-    kind, width = own["model_type"], own["hidden_size"]
-    hidden = own["intermediate_size"] if not kind.startswith("dinov2") else int(width * own.get("mlp_ratio", 4))
-    gated = kind.startswith("dinov2") and own.get("use_swiglu_ffn")
-    if gated:  # both halves of one map
-        hidden = 2 * ((int(hidden * 2 / 3) + 7) // 8 * 8)
-    ratio = hidden / width
-    args: dict[str, Any] = {
-        "img_size": own["image_size"],
-        "patch_size": own["patch_size"],
-        "embed_dim": width,
-        "depth": own["num_hidden_layers"],
-        "num_heads": own["num_attention_heads"],
-        "mlp_ratio": ratio if int(width * ratio) == hidden else (hidden + 0.5) / width,  # timm rounds down
-    }
-    pattern, eps = "vit_{}_patch16_224", 1e-6
-    if kind in ("vit", "dinov2", "dinov2_with_registers"):
+    kind, width, pattern, classifies = own["model_type"], own["hidden_size"], "vit_{}_patch16_224", "Classif" in head
+    dinov2, registers = kind.startswith("dinov2"), kind == "dinov2_with_registers"
+    hidden = int(width * own.get("mlp_ratio", 4)) if dinov2 else own["intermediate_size"]
+    gated = dinov2 and own.get("use_swiglu_ffn")
+    hidden = 2 * ((int(hidden * 2 / 3) + 7) // 8 * 8) if gated else hidden  # both halves of one map
+    args: dict[str, Any] = {"img_size": own["image_size"], "patch_size": own["patch_size"], "embed_dim": width}
+    args |= {"depth": own["num_hidden_layers"], "num_heads": own["num_attention_heads"]}
+    args["mlp_ratio"] = (
+        hidden / width if int(hidden / width * width) == hidden else (hidden + 0.5) / width
+    )  # rounded down
+    if kind == "vit" or dinov2:
         args["qkv_bias"] = own.get("qkv_bias", True)
     if kind == "deit" and head.endswith("WithTeacher"):
         pattern = "deit_{}_distilled_patch16_224"
     elif kind == "deit":
         args["reg_tokens"] = 1  # its distillation token, which no classifier reads
     elif kind == "beit":
-        scale, mean = own.get("layer_scale_init_value", 0.1), own.get("use_mean_pooling", True)
         pattern = "beit_{}_patch16_224"
-        args |= {"init_values": scale or None, "global_pool": "avg" if mean else "token"}
-        args |= {"use_abs_pos_emb": own.get("use_absolute_position_embeddings", False)}
-        args |= {"use_rel_pos_bias": own.get("use_relative_position_bias", False)}
-        args |= {"use_shared_rel_pos_bias": own.get("use_shared_relative_position_bias", False)}
-    elif kind.startswith("dinov2"):
-        registers = kind != "dinov2"
+        args["init_values"] = own.get("layer_scale_init_value", 0.1) or None
+        args["global_pool"] = "avg" if own.get("use_mean_pooling", True) else "token"
+        args["use_abs_pos_emb"] = own.get("use_absolute_position_embeddings", False)
+        args["use_rel_pos_bias"] = own.get("use_relative_position_bias", False)
+        args["use_shared_rel_pos_bias"] = own.get("use_shared_relative_position_bias", False)
+    elif dinov2:
         pattern = f"vit_{'giant' if gated else '{}'}_patch14_{'reg4_' if registers else ''}dinov2"
-        args |= {"init_values": 1.0, "class_and_mean": "ForImageClassification" in head}
+        args |= {"init_values": 1.0, **({"class_and_mean": True} if classifies else {})}
         args |= {"reg_tokens": own.get("num_register_tokens", 4)} if registers else {}
     elif kind == "dinov3_vit":
-        pattern, eps = "vit_{}_patch16_dinov3", 1e-5
+        pattern = "vit_{}_patch16_dinov3"
         args |= {"init_values": 1.0, "global_pool": "token", "num_reg_tokens": own.get("num_register_tokens", 0)}
-        args |= {"qkv_bias": own.get("query_bias", True) or own.get("value_bias", True)}
-        args |= {"rope_temperature": own.get("rope_theta", 100.0)}
+        args |= {"qkv_bias": own.get("query_bias", True), "rope_temperature": own.get("rope_theta", 100.0)}
         args |= {"swiglu_mlp": True, "swiglu_align_to": 1} if own.get("use_gated_mlp") else {}
     elif kind.startswith("siglip"):
-        mean = "ForImageClassification" in head or not own.get("vision_use_head", True)
-        pattern, pool = "vit_{}_patch16_siglip_224", {"global_pool": "avg", "fc_norm": False}
+        pattern = "vit_{}_patch16_siglip_224"
         args |= {"act_layer": "gelu_tanh"} if "hidden_act" not in own.get("vision_config", own) else {}
-        args |= pool if mean else {}
+        mean = classifies or not own.get("vision_use_head", True)
+        args |= {"global_pool": "avg", "fc_norm": False} if mean else {}
     name = pattern.format(_SIZES.get(width, "base"))
-    return name if timm.is_model(name) else pattern.format("base"), {**args, **_norms(own, "", eps)}
-
-
-def _norms(own: Mapping[str, Any], of: str, usual: float) -> dict[str, Any]:
-    """Return the argument of ``create`` for the epsilon of all LayerNorms, or those ``of`` a name, if not timm's."""
-    eps = own.get("layer_norm_eps", usual)
-    return {} if eps == usual else {"layer_norm_eps": {of: eps}}
+    return name if timm.is_model(name) else pattern.format("base"), args
 
 
 def preprocessing(config: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Return timm's preprocessing (and ``input_size``) of ``preprocessor_config.json``'s content.
 
-    A UsageError is raised for images that are prepared in another way than this program prepares them.
+    A UsageError, about ``where``, is raised for images that are prepared as this program does not prepare them.
     """
     size, crop = config.get("size", 224), config.get("crop_size") if config.get("do_center_crop") else None
-    size = {"height": size, "width": size} if isinstance(size, int) else size
-    if "crop_pct" in config:  # of ConvNeXt, whose size is that of the crop
-        size = {"shortest_edge": size.get("shortest_edge", size.get("height"))}
-    side, both = (size["height"], True) if "height" in size else (size.get("shortest_edge"), False)
+    size = {"height": size} if isinstance(size, int) else size
+    side, both = size.get("height") or size.get("shortest_edge") or 0, "height" in size
     final = side if crop is None else crop if isinstance(crop, int) else crop["height"]
     share = final / side if side else 0
-    if "crop_pct" in config:
+    if "crop_pct" in config:  # of ConvNeXt, whose size is that of the crop
         share, both = (1.0, True) if side >= _WARPED_FROM else (config["crop_pct"], False)
+    resample, normal = config.get("resample", 3), config.get("do_normalize", True)
     odd = {
-        "do_resize": config.get("do_resize", True) is not True,
-        "do_rescale": config.get("do_rescale", True) is not True,
+        "do_resize": not config.get("do_resize", True),
+        "do_rescale": not config.get("do_rescale", True),
         "rescale_factor": abs(config.get("rescale_factor", 1 / 255) * 255 - 1) > 1e-4,
-        "size": not side or size.get("width", side) != side or not 0 < share <= 1,
-        "resample": config.get("resample", 3) not in range(len(_RESAMPLING)),
+        "size": size.get("width", side) != side or not 0 < share <= 1,
+        "resample": resample not in range(len(_RESAMPLING)),
     }
     for name in (name for name, wrong in odd.items() if wrong):
         raise UsageError(
             f"{where} prepares images with {name} {config.get(name)!r} (preprocessor_config.json), which is not "
-            "supported: known are square sizes, a centre crop, pixels divided by 255, and resampling "
-            f"by number {', '.join(f'{index} ({each})' for index, each in enumerate(_RESAMPLING))}."
+            "supported: known are square sizes, a centre crop, pixels divided by 255, and Pillow's filters 0 to 3."
         )
-    normal = config.get("do_normalize", True)
     return {
         "input_size": [3, final, final],
         "crop_pct": share,
         "crop_mode": "squash" if both else "center",
-        "interpolation": _RESAMPLING[config.get("resample", 3)],
+        "interpolation": _RESAMPLING[resample],
         "mean": config.get("image_mean", [0.5] * 3) if normal else [0.0] * 3,
         "std": config.get("image_std", [0.5] * 3) if normal else [1.0] * 3,
     }
@@ -218,7 +201,7 @@ def timm_state(state: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[s
     if kind == "dinov2_with_registers":  # timm adds positions to patches alone
         found["cls_token"] = found["cls_token"] + found["pos_embed"][:, :1]
         found["pos_embed"] = found["pos_embed"][:, 1:]
-    if config.get("architectures") and "ForImageClassification" in config["architectures"][0] and kind == "siglip":
+    if kind == "siglip" and "head.weight" in found:  # its classifier reads the mean
         found = {name: value for name, value in found.items() if not name.startswith("attn_pool.")}
     return _fused(found, apart=kind in ("beit", "dinov3_vit"))
 

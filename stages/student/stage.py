@@ -78,8 +78,7 @@ def run(config: StudentConfig, inputs: Inputs, context: Context) -> StudentRecor
         width=shape_by_name(spec.arch, spec.args).width,
         depth=base.depth,
         explanation=_explanation(config.decided, spec, base),
-        **given,
-        **initial,
+        **{**given, **initial},
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from vitcompress.stages.judging.chance import against_chance, chance_of
 from vitcompress.stages.judging.tasks import gain, training_score
 from vitcompress.stages.models.build import build_model, cost_of, preprocess_of, pretrained_model, size_change
 from vitcompress.stages.models.embedding import embedding_width, projection_of
+from vitcompress.stages.models.families.registry import family_of
 from vitcompress.stages.models.geometry import shape_of
 from vitcompress.stages.models.own import words_of
 from vitcompress.stages.models.weights import all_finite, load_checkpoint, save_weights
@@ -170,6 +172,8 @@ def initial_teacher(config: TeacherConfig, data: DataRecord, context: Context) -
             fits = load_checkpoint(model, Path(config.weights), tell=loaded.append, key=config.weights_key)
         context.say(f"teacher weights: {loaded[0]}")
         source = f"{config.weights_reason or f'file {config.weights}'}; {loaded[0]}"
+        if fits and not embeds:
+            source += _in_order(model, args.get("pretrained_cfg_overlay", {}).get("label_names", ()), data.classes)
     elif is_own(arch):
         model, fits = build_model(spec), True
         source = words_of(arch, model)
@@ -191,6 +195,17 @@ def initial_teacher(config: TeacherConfig, data: DataRecord, context: Context) -
         spec = spec.model_copy(update={"embedding": embedding_width(model, preprocess.size)})
         source += "; its projection" if spec.num_classes else "; its pooled features, without a classifier"
     return InitialTeacher(model, spec, preprocess, source, fits)
+
+
+def _in_order(model: nn.Module, names: Sequence[str], classes: Sequence[str]) -> str:
+    """Bring the logits, in place, to the order of the data's classes where these are the same; say so."""
+    if sorted(names) != sorted(classes) or list(names) == list(classes):
+        return ""
+    rows = [names.index(name) for name in classes]
+    for part in family_of(model).classifier(model):
+        for parameter in model.get_submodule(part).parameters():
+            parameter.data = parameter.data[rows]
+    return "; its classes brought to the order of the data's"
 
 
 def epochs_of(config: TeacherConfig, fits: bool, classes: int) -> int:
