@@ -29,7 +29,7 @@ _USUAL = {
 }
 _TRAIN, _HELD_OUT = ("train", "training"), ("validation", "val", "valid", "dev", "test")
 _TRUTH = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
-_WEIGHT = re.compile(r"(\d+\.?\d*|\.\d+)(e[-+]?\d{1,2})?", re.IGNORECASE)
+_WEIGHT = re.compile(r"(\d{1,15}\.?\d*|\.\d+)(e[-+]?\d{1,2})?", re.IGNORECASE)
 _SHOWN = 5
 Label = str | tuple[str, ...] | None
 """Class name; names of several classes; none."""
@@ -124,7 +124,10 @@ class Table:
     def _fixed(self) -> Sequence[str]:
         """Names of the classes in order, where they do not follow from the rows."""
         if self.config.labels:
-            return Path(self.config.labels).read_text().rstrip().splitlines()
+            try:
+                return Path(self.config.labels).read_text().rstrip().splitlines()
+            except (OSError, UnicodeDecodeError) as error:
+                raise DataError(f"data.labels cannot be read ({error}); give a text file, one name a line.") from error
         return self._labels if len(self._labels) > 1 else self.names.get(self._one("label"), ())
 
     def _rows(self) -> list[tuple[Any, Label, str, str, float]]:
@@ -143,10 +146,13 @@ class Table:
                     raise ValueError("the same image is in an earlier row, with another label", key)
                 if weight and not _WEIGHT.fullmatch(_text(row.get(weight))):
                     raise ValueError("the weight is no number of 0 or more", _text(row.get(weight)))
-                part, own = (same.setdefault(text, text) for text in (_text(row.get(split)), _text(row.get(group))))
-                rows.append((key, label, part.lower(), own, float(row[weight]) if weight else 1.0))
-            except ValueError as error:
-                problems.setdefault(error.args[0], []).append((number, error.args[1]))
+                texts = (_text(row.get(split)).lower(), _text(row.get(group)))
+                part, own = (same.setdefault(text, text) for text in texts)
+                rows.append((key, label, part, own, float(row[weight]) if weight else 1.0))
+            except (ValueError, TypeError) as error:
+                known = type(error) is ValueError and len(error.args) == 2
+                reason, value = error.args if known else ("a cell is of no kind that can be used", row)
+                problems.setdefault(reason, []).append((number, value))
         lines = [f"{sum(map(len, problems.values())):,} rows of {self.what} cannot be used; correct or remove them:"]
         for reason, bad in problems.items():
             shown = ", ".join(f"{number} ({printable(str(value))[:60]})" for number, value in bad[:_SHOWN])
@@ -242,7 +248,8 @@ def _text(cell: Any) -> str:
 def _name(cell: Any) -> str:
     """Return a class name, empty where there is none; whole numbers are written as 3.0 where others are missing."""
     name = re.sub(r"^(-?\d+)\.0+$", r"\1", _text(cell))
-    if name.lower() == "nan" or len(name.splitlines()) > 1 or (isinstance(cell, float) and "." in name):
+    written = len(name.splitlines()) < 2 and name.encode(errors="replace").decode() == name  # in labels.txt
+    if name.lower() == "nan" or not written or (isinstance(cell, float) and "." in name):
         raise ValueError("the label is no text and no whole number (empty: an image of no class)", name)
     return name
 

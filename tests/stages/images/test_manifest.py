@@ -138,6 +138,10 @@ def test_classes_of_a_file_and_images_of_no_class(root: Path, context: Context) 
     assert (by_place.classes, labels_of(by_place)) == (("cat", "dog", "ape", "bee"), labels_of(images))
     with pytest.raises(DataError, match=r"10 rows(.|\n)*none of the names of the classes.*row 3 \(ant\), 6"):
         opened(root, rows(label=lambda number: ("dog", "cat", "ant")[number % 3]), labels=str(names))
+    with pytest.raises(DataError, match=r"a cell is of no kind that can be used: row 1 .*and 25 more"):
+        opened(root, rows(label=lambda _: {"a": 1}))
+    with pytest.raises(DataError, match=r"data\.labels cannot be read \(.*No such file"):
+        opened(root, table, labels=str(root / "gone.txt"))
     with pytest.raises(DataError, match=r"each of the classes 'x', 'y' has one image"):
         opened(root, rows(label=lambda number: {0: "x", 1: "y"}.get(number, "z")))
 
