@@ -19,20 +19,15 @@ SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".webp", ".ppm", ".pgm", "
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
-def own(spec: dict[str, Any]) -> bool:
-    """Tell whether images are of 16 bits or of other channels than grey and RGB: read as they are in the file."""
-    return spec.get("bits", 8) == 16 or len(spec["mean"]) not in (1, 3)
-
-
 def read(path: Path, spec: dict[str, Any]) -> list[Any]:
-    """Return an image's channels, turned: those of 8-bit RGB on white, or grey; or all of the file's (``own``)."""
+    """Return an image's channels, turned: those of 8-bit RGB on white, or grey; or all of the file's."""
     count, bits, white = len(spec["mean"]), spec.get("bits", 8), spec.get("transparency") == "white"
-    pages = [np.load(path, allow_pickle=False)] if path.suffix.lower() == ".npy" and own(spec) else []
+    raw = bits == 16 or count not in (1, 3)
+    pages = [np.load(path, allow_pickle=False)] if path.suffix.lower() == ".npy" and raw else []
     for page in () if pages else ImageSequence.Iterator(Image.open(io.BytesIO(path.read_bytes()))):
         page.load()
-        if spec.get("exif_orientation"):
-            with contextlib.suppress(Exception):  # damaged EXIF data says nothing
-                ImageOps.exif_transpose(page, in_place=True)
+        with contextlib.suppress(Exception):  # damaged EXIF data says nothing
+            ImageOps.exif_transpose(page, in_place=True)
         flat: Any = page
         clear = page.getbands()[-1] in "Aa" or "transparency" in page.info
         if page.mode[0] in "IF":  # 16-bit grey, which Pillow's own conversion would cut off at 255
@@ -41,8 +36,8 @@ def read(path: Path, spec: dict[str, Any]) -> list[Any]:
             if page.mode == "F" or low < 0 or high > 65535 or (high < 256 and not known):
                 raise ValueError(f"its pixels, of Pillow's mode {page.mode}, do not say what is black and what white")
             grey = np.where((values == page.info.get("transparency")) & white, 255, values >> 8).astype(np.uint8)
-            flat, clear = values.astype(np.uint16) if own(spec) else Image.fromarray(grey), False
-        if not own(spec):
+            flat, clear = values.astype(np.uint16) if raw else Image.fromarray(grey), False
+        if not raw:
             if clear and white:
                 layer, flat = page.convert("RGBA"), Image.new("RGB", page.size, "white")
                 flat.paste(layer, mask=layer)
@@ -72,17 +67,18 @@ def prepare(path: Path, spec: dict[str, Any]) -> Any:
 def files(given: Path, spec: dict[str, Any] | None = None) -> list[Path]:
     """Return the file itself, or every image in a folder that is not hidden; .npy too where ``spec`` reads them."""
     found = given.rglob("[!.]*") if given.is_dir() else [given]
-    suffixes = SUFFIXES | {".npy"} if spec and own(spec) else SUFFIXES
-    return sorted(path for path in found if path == given or (path.suffix.lower() in suffixes and path.is_file()))
+    arrays = {".npy"} if spec and (spec.get("bits", 8) == 16 or len(spec["mean"]) not in (1, 3)) else set()
+    return sorted(
+        path for path in found if path == given or (path.suffix.lower() in SUFFIXES | arrays and path.is_file())
+    )
 
 
 def threads() -> int:
     """Threads that a container's share of the processors keeps busy; 0 where nothing limits it."""
-    try:
+    limit = 0
+    with contextlib.suppress(OSError, ValueError):
         quota, period = QUOTA.read_text().split()
         limit = -(-int(quota) // int(period))  # "max" is no number: no limit
-    except (OSError, ValueError):
-        return 0
     return limit if limit < (os.cpu_count() or 1) else 0
 
 
@@ -94,16 +90,15 @@ def main() -> int:
     logging.getLogger("PIL").addHandler(logging.NullHandler())
     if hasattr(signal, "SIGPIPE"):
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `... | head` ends this program without a word
-    here = Path(__file__).absolute().parent  # a cache or a volume may hold links to files that lie elsewhere
-    if not (here / "manifest.json").is_file():  # a link to this program alone
-        here = Path(__file__).resolve().parent
+    # A cache or a volume may hold links to files that lie elsewhere; or there is a link to this program alone.
+    places = Path(__file__).absolute().parent, Path(__file__).resolve().parent
+    here = next((one for one in places if (one / "manifest.json").is_file()), places[0])
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("images", nargs="+", type=Path)
     manifest = json.loads((here / "manifest.json").read_text(encoding="utf-8"))
-    recommended, above = manifest["default"]["onnx"]["file"], manifest.get("thresholds")
-    embeds = manifest.get("task") == "embedding"
+    embeds, recommended = manifest.get("task") == "embedding", manifest["default"]["onnx"]["file"]
     parser.add_argument("--model", default=recommended, help="an ONNX file of this bundle  [default: %(default)s]")
-    asked, code = parser.parse_args(), 0
+    asked, code, above = parser.parse_args(), 0, manifest.get("thresholds")
     spec = json.loads((here / "preprocess.json").read_text(encoding="utf-8"))
     labels = "" if embeds else (here / "labels.txt").read_text(encoding="utf-8").removesuffix("\n").split("\n")
     options = onnxruntime.SessionOptions()
@@ -111,8 +106,8 @@ def main() -> int:
     try:
         session = onnxruntime.InferenceSession(str(here / asked.model), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors share no base but this
-        said = str(error).partition("\n")[0][-160:]
-        sys.exit(f"{asked.model}: ONNX Runtime {onnxruntime.__version__} (needs 1.18 or later) cannot open it: {said}")
+        why = f"{onnxruntime.__version__} (needs 1.18 or later) cannot open it: {str(error).splitlines()[0][-160:]}"
+        sys.exit(f"{asked.model}: ONNX Runtime {why}")
     for path in (file for given in asked.images for file in files(given, spec)):
         try:
             images = prepare(path, spec)
@@ -123,12 +118,10 @@ def main() -> int:
         logits = session.run(None, {session.get_inputs()[0].name: images})[0][0].astype(np.float64)
         if not np.isfinite(logits).all():
             sys.exit(f"{asked.model} gave logits that are not numbers for {path}")
-        if embeds:
-            print(path, json.dumps([round(number, 7) for number in logits.tolist()]), sep="\t")
-            continue
         shares = np.exp(logits - np.logaddexp.reduce(logits)) if above is None else np.exp(-np.logaddexp(0, -logits))
         named = [logits.argmax()] if above is None else np.flatnonzero(shares > above)
-        print(path, *(f"{labels[k]}\t{shares[k]:.4f}" for k in named), sep="\t")
+        said = [json.dumps(logits.round(7).tolist())] if embeds else [f"{labels[k]}\t{shares[k]:.4f}" for k in named]
+        print(path, *said, sep="\t")
     return code
 
 

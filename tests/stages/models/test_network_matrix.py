@@ -31,6 +31,7 @@ from vitcompress.stages.models.uniform import parameters_of
 from vitcompress.stages.rewrites.deploy import deployed
 from vitcompress.stages.rewrites.fuse import FUSED, fused
 from vitcompress.stages.teacher.probe import linear_heads
+from vitcompress.stages.training.labels import LabelLoss
 
 CLASSES, WIDE = 5, 24
 HALF = (0.5, 0.5, 0.5)
@@ -120,7 +121,7 @@ def test_every_student_learns_from_every_teacher(name: str, graph: Graph) -> Non
             answers, theirs = frozen(images)
             by_layer = dict(zip(teacher_layers(pairs), theirs, strict=True))
             together = [(pair, tap, by_layer[pair.teacher]) for pair, tap in zip(pairs, taps, strict=True)]
-            terms = distillation_terms(config, logits, answers, labels, together)
+            terms = distillation_terms(config, LabelLoss(), logits, answers, labels, together)
             loss = torch.stack(list(terms.values())).sum()
             loss.backward()  # type: ignore[no-untyped-call]
             assert [own for own, one in tapped.named_parameters() if one.grad is None] == [], teacher_name
