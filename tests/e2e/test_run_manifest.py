@@ -1,4 +1,4 @@
-"""A whole run from a CSV file by the command line, and again from the Parquet file of the same rows."""
+"""A whole run from a CSV file by the command line: refused, carried out, and previewed after a change."""
 
 from __future__ import annotations
 
@@ -9,15 +9,8 @@ from pathlib import Path
 from command_line import in_process
 from running import NAMES, SHORT, sets
 
-SETTINGS = sets(
-    *SHORT,
-    "geometry=reduced",
-    "teacher.init=scratch",
-    "teacher.batch_size=8",
-    "distill.batch_size=8",
-    "workers=0",
-    "data.sampling=balanced",
-)
+BATCHES = ("teacher.batch_size=8", "distill.batch_size=8")
+SETTINGS = sets(*SHORT, *BATCHES, "geometry=reduced", "teacher.init=scratch", "workers=0", "data.sampling=balanced")
 
 
 def test_a_run_from_a_manifest(digit_folder: Path, tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_columns_are_found_or_asked_for(root: Path, header: str, columns: dict[s
         open_images(DataConfig(source=str(root / "images.csv"), columns=ColumnsConfig(**columns)))
 
 
-def test_settings_that_a_source_does_not_read_are_refused() -> None:
+def test_settings_that_are_not_read_are_refused() -> None:
     sets = ("data.columns.group=patient", "data.label_separator=+")
     with pytest.raises(CompressError, match=r"has no columns(.|\n)*data\.label_separator is for images of several"):
         requested_config(teacher="cait_s24", student="deit_tiny", layers=(), data="/photos", sets=sets)
@@ -213,22 +213,17 @@ def test_images_are_drawn_by_weight(root: Path) -> None:
     table = rows(label=lambda number: "rare" if number % 10 == 0 else "usual", weight=lambda number: 1 + number % 2)
     split = opened(root, table, sampling="balanced").train
     views = train_views(split, LIGHT_AUGMENT, SPEC, 0)
-    found = [
-        [labels.tolist() for _, labels in train_loader(views, batch_size=4, seed=0, workers=workers)]
-        for workers in (0, 2)
-    ]
-    assert found[0] == found[1]
-    assert Counter(chain(*found[0]))[0] in (8, 9)  # of 24: given weights are factors (1 against 1.5 a class)
+    one, other = (train_loader(views, batch_size=4, seed=0, workers=workers) for workers in (0, 2))
+    found = [label for _, labels in one for label in labels.tolist()]
+    assert found == [label for _, labels in other for label in labels.tolist()]
+    assert Counter(found)[0] in (8, 9)  # of 24: given weights are factors (1 against 1.5 a class)
 
 
 def test_the_digest_follows_manifest_and_files_and_a_pack_keeps_groups_and_weights(root: Path) -> None:
     whole = opened(root, rows(group=lambda number: number // 2, weight=lambda number: 1 + number))
     write_pack(whole, root / "pack", source="a manifest", size=None)
     packed = open_images(DataConfig(source=str(root / "pack"))).train
-    assert [packed.weights.tolist(), packed.groups.tolist()] == [
-        whole.train.weights.tolist(),
-        whole.train.groups.tolist(),
-    ]
+    assert np.array_equal([packed.weights, packed.groups], [whole.train.weights, whole.train.groups])
     assert packed[5][0].tobytes() == whole.train[5][0].tobytes()
     digests, config = set(), DataConfig(source=str(root / "images.jsonl"))
     for change in (
