@@ -10,88 +10,90 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from command_line import in_process
-from running import NAMES, TINY, Finished, sets
+import torch
+from command_line import Result, in_process
+from running import TINY, sets
 from sklearn.datasets import load_digits
+from small_run import STUDENT_ARGS, TEACHER, TEACHER_ARGS, seeded_model
 
 import vitcompress as vc
-from vitcompress.core.errors import UsageError
+from vitcompress.core.records import ModelSpec
 from vitcompress.stages.images.sources.digits import digit_image
 
-WIDTH = 64
-"""Of CaiT-S24's embedding at the reduced geometry."""
+NETWORKS = (
+    f"teacher.args={json.dumps(TEACHER_ARGS)}",
+    f"student.args={json.dumps(STUDENT_ARGS)}",
+    "teacher.epochs=auto",
+)
+QUICK = "verify.latency_seconds=0.1"
 
 
-def embedding(finished: Finished, *more: str) -> list[str | Path]:
-    teacher = ("--task", "embedding", "--teacher-weights", finished.root / "teacher" / "model.safetensors")
-    return ["run", *NAMES, *teacher, *sets(*TINY, "teacher.epochs=0", *more)]
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with a classifier, and digits: those of training are 0 to 5, held-out ones 6 to 9."""
+    root, digits = tmp_path_factory.mktemp("embeddings"), load_digits()
+    torch.save(
+        seeded_model(ModelSpec(arch=TEACHER, args=TEACHER_ARGS, num_classes=10)).state_dict(), root / "teacher.pt"
+    )
+    for index, digit in enumerate(digits.target[:200]):
+        folder = root / "digits" / ("train" if digit < 6 else "val") / f"{digit}"
+        folder.mkdir(parents=True, exist_ok=True)
+        digit_image(digits.images[index]).save(folder / f"{index}.png")
+    return root
 
 
-def lengths(vectors: np.ndarray) -> np.ndarray:
-    found: np.ndarray = np.linalg.norm(vectors, axis=1)
-    return found
+def run(place: Path, output: Path, *settings: str, task: str = "embedding", strategy: str = "lift") -> Result:
+    networks = ("--teacher", TEACHER, "--teacher-weights", place / "teacher.pt", "--student", "deit_tiny")
+    asked = sets(*TINY, *NETWORKS, QUICK, "workers=0", *settings)
+    words = ("--data", place / "digits", "--task", task, "--strategy", strategy, *asked, "--output", output)
+    return in_process("run", *networks, *words)
 
 
-def test_a_lift_gives_embeddings_everywhere_and_its_gates_are_on_retrieval(finished: Finished, tmp_path: Path) -> None:
-    root, limits = tmp_path / "run", ("gates.max_accuracy_drop=99", "gates.max_retrieval_map_drop=99")
-    more = ("export.precision=[fp32,fp16,int8]", "export.max_int8_drop=100", "export.deploy=[triton]", *limits)
-    result = in_process(*embedding(finished, *more), "--output", root)
+def test_a_lift_gives_embeddings_everywhere_and_gates_are_on_retrieval(place: Path, tmp_path: Path) -> None:
+    limits = ("gates.max_accuracy_drop=99", "gates.max_retrieval_map_drop=99")
+    made = ("export.precision=[fp32,int8]", "export.max_int8_drop=100", "export.target=[onnx,triton]")
+    result = run(place, tmp_path / "run", *limits, *made)
     assert result.code == 0, result.err
-    bundle, image = root / "bundle", tmp_path / "seven.png"
-    digit_image(load_digits().images[7]).save(image)
+    bundle, image = tmp_path / "run" / "bundle", next((place / "digits" / "val").rglob("*.png"))
     manifest = json.loads((bundle / "manifest.json").read_text())
     assert manifest["task"] == "embedding"
     assert not list(bundle.rglob("labels.txt"))
     assert "label" not in (bundle / "triton" / "student_onnx" / "config.pbtxt").read_text()
     for model in manifest["models"]:
         (output,) = onnx.load(bundle / model["file"]).graph.output
-        assert (output.name, output.type.tensor_type.shape.dim[1].dim_value) == ("embedding", WIDTH)
-        assert lengths(vc.Bundle(bundle).embed(image, model=model["name"])) == pytest.approx(1, abs=1e-3)
+        assert (output.name, output.type.tensor_type.shape.dim[1].dim_value) == ("embedding", 48)
+        assert np.linalg.norm(vc.Bundle(bundle).embed(image, model=model["name"])) == pytest.approx(1, abs=1e-3)
     (vector,) = vc.Bundle(bundle).embed(image)
     alone = subprocess.run([sys.executable, bundle / "infer.py", image], capture_output=True, text=True, check=True)
     assert json.loads(alone.stdout.split("\t")[1]) == pytest.approx(vector.tolist(), abs=1e-6)
     assert json.loads(in_process("predict", bundle, image).out)["embedding"] == vector.tolist()
-    with pytest.raises(UsageError, match="use predict"):
-        vc.Bundle(finished.root / "bundle").embed(image)
-    quick = sets("verify.latency_seconds=0.1")
-    there = in_process("verify", bundle, "--output", tmp_path / "elsewhere", *quick)
-    assert there.code == 0, there.err
-    assert in_process("verify", root, *quick, "--set", "gates.max_retrieval_map_drop=-99").code == 1
-
-
-def test_held_out_classes_may_be_others_and_a_gate_fails(finished: Finished, tmp_path: Path) -> None:
-    digits, source = load_digits(), tmp_path / "digits"
-    for split, classes in (("train", range(6)), ("val", range(6, 10))):
-        for index in np.flatnonzero(np.isin(digits.target[:200], classes)):
-            folder = source / split / f"{digits.target[index]}"
-            folder.mkdir(parents=True, exist_ok=True)
-            digit_image(digits.images[index]).save(folder / f"{index}.png")
-    reduced = ("geometry=reduced", "distill.logits=cosine", "gates.min_retrieval_map=99.9", "distill.views=1")
-    words = embedding(finished, *reduced, "--data", str(source), "--strategy", "plain")
-    result = in_process(*(word for word in words), "--output", tmp_path / "run")
-    assert result.code == 1, result.err
-    record = json.loads((tmp_path / "run" / "report" / "report.json").read_text())
-    assert "min_retrieval_map" in json.dumps(record["gates"])
-    assert in_process("run", *NAMES, "--data", source, "--output", tmp_path / "no").code == 2, (
-        "of classes it is refused"
+    there = in_process(
+        "verify", bundle, "--data", place / "digits" / "val", "--output", tmp_path / "there", *sets(QUICK)
     )
+    assert there.code == 0, there.err
+
+
+def test_a_plain_student_from_kept_answers_fails_its_gate(place: Path, tmp_path: Path) -> None:
+    settings = ("distill.logits=cosine", "distill.views=1", "distill.epochs=1", "gates.min_retrieval_map=99.9")
+    result = run(place, tmp_path / "run", *settings, strategy="plain")
+    assert result.code == 1, result.err
+    rows = json.loads((tmp_path / "run" / "records" / "gates.json").read_text())
+    assert '"min_retrieval_map"' in json.dumps(rows)
 
 
 @pytest.mark.parametrize(
-    ("setting", "told"),
+    ("setting", "task", "told"),
     [
-        ("distill.logits=hard", "distill.logits is hard, which needs classes"),
-        ("teacher.tune=probe", "teacher.tune is probe"),
-        ("teacher.epochs=3", "use --set teacher.epochs=0"),
-        ("control.kind=labels", "control.kind is labels"),
-        ("data.task=classification", "leave it out"),
+        ("distill.logits=hard", "embedding", "distill.logits is hard, which needs classes"),
+        ("teacher.tune=probe", "embedding", "teacher.tune is probe"),
+        ("teacher.epochs=3", "embedding", "use --set teacher.epochs=0"),
+        ("control.kind=labels", "embedding", "control.kind is labels"),
+        ("distill.logits=relational", "classification", "which compares embeddings"),
+        ("seed=1", "classification", "missing from"),
     ],
 )
-def test_what_needs_classes_is_refused(setting: str, told: str, finished: Finished, tmp_path: Path) -> None:
-    if "task" in setting:
-        result = in_process("run", *NAMES, *sets(setting, "distill.logits=relational"), "--output", tmp_path / "run")
-    else:
-        result = in_process(*embedding(finished, setting), "--output", tmp_path / "run")
+def test_what_needs_classes_is_refused(setting: str, task: str, told: str, place: Path, tmp_path: Path) -> None:
+    result = run(place, tmp_path / "run", setting, task=task)
     assert result.code == 2
     assert told in " ".join(result.err.split())
     assert not (tmp_path / "run").exists()
