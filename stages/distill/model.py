@@ -79,7 +79,7 @@ class TappedStudent(nn.Module):
         """Return the parameters that AdamW's decay leaves out, as the student itself names them (timm's protocol)."""
         return no_weight_decay_of(self.network, "network")
 
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+    def group_matcher(self, coarse: bool = False) -> Any:
         """Return the student's layers; projectors count with the last one (timm's protocol)."""
         return layer_groups_of(self.network, "network")
 

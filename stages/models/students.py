@@ -6,6 +6,7 @@ Sources: [EM] From Low-Rank Features to Encoding Mismatch, arXiv 2511.15572.
 
 from __future__ import annotations
 
+import math
 import re
 from copy import deepcopy
 from typing import Any
@@ -113,10 +114,13 @@ def no_weight_decay_of(module: nn.Module, prefix: str) -> set[str]:
     return {f"{prefix}.{name}" for name in names}
 
 
-def layer_groups_of(module: nn.Module, prefix: str) -> dict[str, Any]:
-    """Return timm's matcher of layers of ``module``, called ``prefix``; a name that no pattern matches is the last."""
+def layer_groups_of(module: nn.Module, prefix: str) -> Any:
+    """Return timm's matcher of layers of ``module``, called ``prefix``; a name that it does not know is the last."""
     known: Any = getattr(module, "group_matcher", None)  # a user's own network has none, and one layer
-    matchers: dict[str, Any] = known(coarse=False) if known else {}
+    matchers: Any = known(coarse=False) if known else {}
+    if callable(matchers):  # CaiT's
+        start = f"{prefix}."
+        return lambda name: matchers(name.removeprefix(start)) if name.startswith(start) else math.inf
 
     def inside(pattern: str) -> str:
         anchored = re.sub(r"(?<!\[)\^", "", pattern)  # its own start is no longer that of the name
@@ -237,7 +241,7 @@ class LiftStudent(nn.Module):
         """Return what timm asks for: the base's position embeddings and tokens."""
         return no_weight_decay_of(self.base.vit, "base.vit")
 
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+    def group_matcher(self, coarse: bool = False) -> Any:
         """Return the base's layers; projector, norm and head are the last one (timm's protocol)."""
         return layer_groups_of(self.base.vit, "base.vit")
 

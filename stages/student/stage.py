@@ -128,7 +128,8 @@ def _explanation(strategy: Strategy, spec: ModelSpec, base: Shape) -> str:
     """Say how the strategy changes the architecture of shape ``base``."""
     wide, own = spec.lift_width, f"{base.width}x{base.heads}h"
     if strategy == "lift":
-        return f"{spec.name} of width {base.width}, its last patch tokens projected to {wide} before the head"
+        read = "patch tokens" if base.isotropic else "map before pooling"
+        return f"{spec.name} of width {base.width}, its last {read} projected to {wide} before the head"
     if strategy == "widelast" and wide is not None:
         shapes = wide_shapes(spec.arch, base, wide, spec.wide_blocks, spec.wide_heads)
         at = ", ".join(f"{width}x{heads}h" for width, heads in shapes)

@@ -11,6 +11,7 @@ from timm.optim import create_optimizer_v2
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from vitcompress.core.errors import UsageError
 from vitcompress.stages.training.config import TrainingConfig
 
 
@@ -19,8 +20,17 @@ def make_optimizer(model: nn.Module, config: TrainingConfig, lr: float) -> torch
 
     With ``config.layer_decay`` d, a parameter of layer l of L has the learning rate ``lr x d^(L - l)`` (timm's
     ``param_groups_layer_decay``, after BEiT); layers are those of ``model.group_matcher``. ``lr`` is the peak rate.
+    A UsageError is raised for a decay by layers of a network that does not tell them (timm's CSATv2).
     """
     decay = config.layer_decay
+    if decay is not None and float(decay) != 1:
+        try:
+            model.group_matcher(coarse=False)  # type: ignore[operator]
+        except AttributeError as error:
+            raise UsageError(
+                f"layer_decay is {decay}, but timm does not say which parameters are of which layer of this network "
+                f"({error}); set layer_decay to 1, for the teacher and for distill."
+            ) from error
     optimizer: torch.optim.Optimizer = create_optimizer_v2(
         model,
         opt="adamw",

@@ -109,7 +109,7 @@ def test_teacher_epochs_follow_the_classifier(folder: RunConfig) -> None:
         ({"distill": {"warmup_epochs": 40}}, "distill.warmup_epochs is 40.*less than 40"),
         ({"distill": {"features": [{"pairs": [[99, 0]]}]}}, "features.0.pairs has student layer 99.*0 to "),
         ({"distill": {"features": [{"pairs": [[0, 0], [0, 0]]}]}}, "a second time"),
-        ({"student": {"model": "swin_tiny", "strategy": "widelast"}}, "needs a student of equal blocks"),
+        ({"student": {"model": "swin_tiny", "strategy": "widelast"}}, "'widelast' needs a student of equal blocks"),
         ({"student": {"strategy": "widelast", "args": {"embed_dim": 36, "num_heads": 1}}}, "no multiple"),
         ({"student": {"args": {"pretrained": True}}}, "have pretrained"),
         (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ from tiny_training import config
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
+from vitcompress.core.errors import UsageError
+from vitcompress.core.records import ModelSpec
 from vitcompress.stages.distill.model import TappedStudent
 from vitcompress.stages.models.build import build_model
 from vitcompress.stages.training.callbacks.average import AveragedWeights
@@ -44,6 +47,25 @@ def test_layers_near_the_input_change_least(graph: str) -> None:
     assert len(found) == len(list(network(graph).parameters()))
     if graph == "plain":
         assert {name.removeprefix("network."): value for name, value in found.items()} == scales(network(graph))
+
+
+@pytest.mark.parametrize(
+    ("arch", "args", "first"),
+    [
+        ("test_resnet", {}, "conv1.0.weight"),
+        ("cait_xxs24_224", {"img_size": 32, "embed_dim": 24, "depth": 2, "num_heads": 3}, "patch_embed.proj.bias"),
+    ],
+)
+def test_networks_of_other_kinds_tell_their_layers_too(arch: str, args: dict[str, Any], first: str) -> None:
+    model = build_model(ModelSpec(arch=arch, args=args, num_classes=3, graph="lift-kept", lift_width=24))
+    found = scales(TappedStudent(model))
+    assert found[f"network.base.vit.{first}"] == min(found.values()) < 0.5
+    assert found["network.projector.weight"] == found["network.head.weight"] == 1.0
+
+
+def test_a_network_that_tells_no_layers_is_refused_a_decay_by_layers() -> None:
+    with pytest.raises(UsageError, match=r"layer_decay is 0\.75, .* set layer_decay to 1"):
+        make_optimizer(small(), config(layer_decay=0.75), 1.0)
 
 
 def test_norms_biases_and_embeddings_do_not_decay() -> None:
