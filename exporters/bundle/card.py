@@ -79,9 +79,8 @@ out. Digest of the listing: `{{ card.data_digest }}`.
 ## Intended use and limits
 
 {% if several %}
-Telling which of the classes of `labels.txt` are in images like those it was trained on. It names each whose
-probability (the sigmoid of its logit) is above its threshold in `manifest.json`, which may be none; thresholds have
-the highest F1 on the held-out images; probabilities are not calibrated. {% else %}
+Telling which classes of `labels.txt` are in images like those it was trained on: those whose probability (the sigmoid
+of the logit) is above their threshold in `manifest.json`, that of the highest F1 on the held-out images. {% else %}
 Telling the classes of `labels.txt` apart in images like those it was trained on. It names one of its classes for any
 image; its probabilities are not calibrated. {% endif %}
 The figures above are of held-out images from the same source.

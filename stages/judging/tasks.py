@@ -10,24 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitcompress.core.records import Task
+from vitcompress.stages.judging import label_metrics
 from vitcompress.stages.judging.accuracy import correct, paired_drop, top1
 from vitcompress.stages.judging.accuracy_rows import accuracy_rows
 from vitcompress.stages.judging.answers import Answers, HeldOut
 from vitcompress.stages.judging.chance import better_by_a_standard_error
 from vitcompress.stages.judging.class_metrics import CLASS_RECALL, MACRO_ACCURACY
 from vitcompress.stages.judging.contestant import Contestant
-from vitcompress.stages.judging.label_metrics import (
-    MACRO_F1,
-    MAP,
-    MICRO_F1,
-    best_thresholds,
-    label_answers,
-    mean_average_precision,
-    ranking,
-)
 from vitcompress.stages.judging.metrics import Metric, interval_fields, metric_rows, parts_of
 
-METRICS: tuple[Metric, ...] = (MACRO_ACCURACY, CLASS_RECALL, MICRO_F1, MACRO_F1)
+METRICS: tuple[Metric, ...] = (MACRO_ACCURACY, CLASS_RECALL, label_metrics.MICRO_F1, label_metrics.MACRO_F1)
 """All there are, in the order of their rows; each is a gate too."""
 
 SCORES: dict[Task, str] = {"classification": "top-1", "multilabel": "mAP"}
@@ -36,39 +28,36 @@ SCORES: dict[Task, str] = {"classification": "top-1", "multilabel": "mAP"}
 
 def answers_of(task: Task) -> Callable[[NDArray[np.float32], NDArray[Any]], Answers] | None:
     """Return what makes answers of all outputs ``[N, K]`` and labels at once; None where each batch is answered."""
-    return label_answers if task == "multilabel" else None
+    return label_metrics.label_answers if task == "multilabel" else None
 
 
 def settled(models: Sequence[Contestant], held_out: HeldOut, task: Task) -> HeldOut:
     """Return what was answered; of several labels by the best thresholds of each network in torch on these images."""
     if task != "multilabel":
         return held_out
-    labels, given = held_out.labels, list(zip(models, held_out.outputs, strict=True))
-    chosen = {
-        each.model: best_thresholds(own, labels) for each, own in given if each.runtime == "torch" and own is not None
-    }
-    answers = tuple(None if own is None else label_answers(own, labels, chosen[each.model]) for each, own in given)
-    return replace(held_out, answers=answers, thresholds=chosen)
+    labels, given = (
+        held_out.labels,
+        [(each, own) for each, own in zip(models, held_out.outputs, strict=True) if own is not None],
+    )
+    chosen = {each.model: label_metrics.best_thresholds(own, labels) for each, own in given if each.runtime == "torch"}
+    answers = {each: label_metrics.label_answers(own, labels, chosen[each.model]) for each, own in given}
+    return replace(held_out, answers=tuple(map(answers.get, models)), thresholds=chosen)
 
 
 def training_score(task: Task) -> Callable[[NDArray[np.float32], NDArray[Any]], float]:
     """Return the score, percent, that epochs are compared by, of outputs ``[N, K]`` and what they should have been."""
-    return mean_average_precision if task == "multilabel" else top1
+    return label_metrics.mean_average_precision if task == "multilabel" else top1
 
 
-def gain(
-    task: Task, one: NDArray[np.float32], other: NDArray[np.float32], labels: NDArray[Any]
-) -> tuple[float, float, float, bool]:
+def gain(task: Task, one: NDArray[Any], other: NDArray[Any], labels: NDArray[Any]) -> tuple[float, ...]:
     """Return the points that outputs ``one [N, K]`` score more than ``other``, the paired 95 % interval, and whether
-    they are more than one standard error.
-
-    The interval is that of ``paired_drop`` or, of several labels, a bootstrap's over images.
+    they are more than a standard error: as ``paired_drop`` or, of several labels, by a bootstrap over images.
     """
     if task == "multilabel":
-        parts, values = parts_of(len(labels)), [ranking(each, labels) for each in (one, other)]
-        found = np.concatenate([values[0](part) - values[1](part) for part in parts])
-        points, low, high = interval_fields("points", found).values() or (0.0, 0.0, 0.0)
-        return points, low, high, bool(points > np.nanstd(found[1:]))
+        values = [label_metrics.ranking(each, labels) for each in (one, other)]
+        found = np.concatenate([values[0](part) - values[1](part) for part in parts_of(len(labels))])
+        fields = interval_fields("points", found) or dict.fromkeys("abc", 0.0)
+        return *fields.values(), bool(found[0] > np.nanstd(found[1:]))
     ours, theirs = correct(one, labels), correct(other, labels)
     return *paired_drop(ours, theirs), better_by_a_standard_error(ours, theirs)
 
@@ -76,7 +65,7 @@ def gain(
 def judged(models: Sequence[Contestant], held_out: HeldOut, classes: int, task: Task) -> dict[str, Any]:
     """Return what answers are worth, as fields of a ``VerifyRecord``; the teacher in torch is among the models."""
     metrics = [metric for metric in METRICS if task in metric.tasks]
-    score = [MAP] if task == "multilabel" else []
+    score = [label_metrics.MAP] if task == "multilabel" else []
     rows = metric_rows(models, held_out, classes, [*score, *metrics])
     scores, others = rows[: len(score) * len(models)], rows[len(score) * len(models) :]
     return {

@@ -17,7 +17,7 @@ def hold_out(labels: NDArray[Any], fraction: float, seed: int) -> NDArray[np.int
     """Return positions held out: ``fraction`` of each class in ``labels [N]``, at least one if it has ``FEWEST``.
 
     Empty where there are fewer than ``FEWEST`` images a class on average: each is worth more in training then. Of
-    several labels ``[N, K]``, images are drawn whatever their classes are.
+    several labels ``[N, K]``, any images are.
     """
     if labels.ndim == 2:
         held_out = round(fraction * len(labels)) if len(labels) >= FEWEST * labels.shape[1] else 0
@@ -34,9 +34,8 @@ def hold_out(labels: NDArray[Any], fraction: float, seed: int) -> NDArray[np.int
 
 
 def labels_of(split: Any) -> NDArray[Any]:
-    """Return the classes of a random-access split, ``[N]``; if it does not list them, by opening every image.
-
-    Of several labels float32 ``[N, K]``.
+    """Return the classes of a random-access split, ``[N]`` (of several labels float32 ``[N, K]``); if it does not list
+    them, by opening every image.
     """
     listed = getattr(split, "labels", None)
     if isinstance(split, ListedSplit) and split.classes:

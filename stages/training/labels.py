@@ -19,9 +19,8 @@ class LabelLoss:
     """Of class numbers, and of several labels towards 1/2; of mixed images it is in the labels already."""
 
     def __call__(self, outputs_BK: Tensor, labels: Tensor) -> Tensor:
-        """Return the cross-entropy with class numbers int64 ``[B]``, or probabilities ``[B, K]`` as they are.
-
-        Of several labels, float ``[B, K]``, it is the binary one of each class, mean over classes too.
+        """Return the cross-entropy with class numbers int64 ``[B]``, or probabilities ``[B, K]`` as they are; of
+        several labels ``[B, K]`` the binary one, mean over classes too.
         """
         if self.task == "multilabel":
             smoothed = labels.float() * (1 - self.smoothing) + self.smoothing / 2
