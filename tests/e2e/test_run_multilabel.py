@@ -14,47 +14,32 @@ from running import NAMES, TINY, sets
 from sklearn.datasets import load_digits
 
 from vitcompress.pipeline.report.schema import load_report
-from vitcompress.stages.images import sources
-from vitcompress.stages.images.sources.digits import digit_image
-from vitcompress.stages.images.sources.source import Source
+from vitcompress.stages.images.sources.digits import Digits, digit_image
 from vitcompress.stages.images.splits import Images, ListedSplit
 
-RUN = ("run", *NAMES, "--task", "multilabel", *sets(*TINY, "data.source=pairs", "geometry=reduced", "workers=0"))
-GATES = sets("gates.artifacts=[onnx]", "gates.max_accuracy_drop=90")
+RUN = ("run", *NAMES, "--task", "multilabel", *sets(*TINY, "gates.artifacts=[onnx]", "gates.max_accuracy_drop=90"))
 
 
-class Pairs(Source):
+def pairs(source: Digits, config: object) -> Images:
     """Two digits side by side, and the set of them."""
+    digits = load_digits()
+    chosen = np.random.default_rng(0).integers(len(digits.target), size=(1200, 2)).tolist()
+    items = [(tuple(pair), tuple({int(digits.target[at]) for at in pair})) for pair in chosen]
 
-    name = "pairs"
+    def load(pair: tuple[int, int]) -> Image.Image:
+        halves = [np.asarray(digit_image(digits.images[at]).resize((16, 32))) for at in pair]
+        return Image.fromarray(np.concatenate(halves, axis=1))
 
-    def owns(self, source):
-        return source == "pairs"
-
-    def images(self, config):
-        digits = load_digits()
-        pairs = np.random.default_rng(0).integers(len(digits.target), size=(1200, 2)).tolist()
-        items = [(tuple(pair), tuple({int(digits.target[at]) for at in pair})) for pair in pairs]
-
-        def load(pair):
-            halves = [np.asarray(digit_image(digits.images[at]).resize((16, 32))) for at in pair]
-            return Image.fromarray(np.concatenate(halves, axis=1))
-
-        train, val = (ListedSplit(part, load, classes=10) for part in (items[:900], items[900:]))
-        return Images(tuple("0123456789"), train, val, multilabel=True)
-
-    def state(self, config):
-        return []
+    train, val = (ListedSplit(part, load, classes=10) for part in (items[:900], items[900:]))
+    return Images(tuple("0123456789"), train, val, multilabel=True)
 
 
-@pytest.fixture(autouse=True)
-def _pairs(monkeypatch):
-    monkeypatch.setattr(sources, "installed", lambda: (Pairs(),))
-
-
-def test_a_run_is_judged_and_its_bundle_gives_the_labels_above_their_thresholds(tmp_path: Path) -> None:
+def test_a_run_is_judged_and_its_bundle_gives_the_labels_above_their_thresholds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Digits, "images", pairs)
     root, images = tmp_path / "run", tmp_path / "images"
-    command = (*RUN, *GATES, "--control", "labels", "--strategy", "plain", "--output", root)
+    command = (*RUN, "--control", "labels", "--strategy", "plain", "--output", root)
     for least, code in ((90, 1), (20, 0)):
         done = in_process(*command, *sets(f"gates.min_micro_f1={least}"))
         assert done.code == code, done.err
@@ -71,7 +56,7 @@ def test_a_run_is_judged_and_its_bundle_gives_the_labels_above_their_thresholds(
     assert control["gain"]["value"] == pytest.approx(student["top1"] - control["val_top1"], abs=1e-2)
     images.mkdir()
     for at in range(5):
-        Pairs().images(None).val[at][0].save(images / f"{at}.png")
+        pairs(Digits(), None).val[at][0].save(images / f"{at}.png")
     program = [sys.executable, "-I", root / "bundle" / "infer.py", images]
     lines = subprocess.run(program, capture_output=True, text=True, check=True).stdout.splitlines()
     predicted = in_process("predict", root / "bundle", images, "--top", "1", "--json").out.splitlines()
@@ -88,7 +73,7 @@ def test_a_run_is_judged_and_its_bundle_gives_the_labels_above_their_thresholds(
 def test_what_means_one_class_an_image_is_refused(tmp_path: Path) -> None:
     for setting, said in (
         ("data.augment.mixup=0.2", "data.augment.mixup above 0 means one class an image, and data.task is multilabel"),
-        ("data.source=digits", "images of 'digits' have one class each; leave out --task multilabel"),
+        ("data.check=auto", "images of 'digits' have one class each; leave out --task multilabel"),
     ):
         refused = in_process(*RUN, *sets(setting), "--output", tmp_path / "run")
         assert (refused.code, said in refused.err) == (2, True), refused.err

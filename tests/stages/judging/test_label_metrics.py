@@ -56,6 +56,7 @@ def test_f1_is_of_thresholds_that_other_images_and_the_network_in_torch_chose():
     assert values["macro_f1"] == pytest.approx(100 * f1_score(LABELS[:, :4], own[:, :4], average="macro"))
     teacher, student, reduced = found["accuracy"]
     assert student.top1 == reduced.top1 == pytest.approx(mean_average_precision(BAD, LABELS)), "the same ranking"
+    assert student.top1 - student.top1_low > student.top1_high - student.top1, "images drawn twice rank higher"
     assert (teacher.drop, student.drop) == (None, pytest.approx(teacher.top1 - student.top1))
     one, other = (decided(each, held_out.thresholds["plain"]) for each in outputs[1:])
     assert reduced.agreement == pytest.approx(100 * (one == other).all(axis=1).mean())
