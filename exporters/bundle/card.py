@@ -88,9 +88,8 @@ out. Digest of the listing: `{{ card.data_digest }}`.
 ## Intended use and limits
 
 {% if several %}
-Telling which of the classes of `labels.txt` are in images like those it was trained on. It names each whose
-probability (the sigmoid of its logit) is above its threshold in `manifest.json`, which may be none; thresholds have
-the highest F1 on the held-out images; probabilities are not calibrated. \
+Telling which classes of `labels.txt` are in images like those it was trained on: those whose probability (the sigmoid
+of the logit) is above their threshold in `manifest.json`, that of the highest F1 on the held-out images. \
 {% elif embeds %}
 Finding and comparing images like those it was trained on. Its embeddings are near the teacher's but no exchange for \
 them: an index is built with one of the two. \

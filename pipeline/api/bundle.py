@@ -55,7 +55,7 @@ class Bundle:
 
         Args:
             images: one path, or several.
-            top: labels an image.
+            top: labels an image; of several, all above their thresholds are given.
             model: name or file of a model of the bundle, or ``onnx`` or ``engine`` for the recommended one.
 
         Returns:

@@ -59,13 +59,13 @@ def _control(config: RunConfig) -> Iterator[str]:
 
 
 def _several_labels(config: RunConfig) -> Iterator[str]:
-    """Yield each setting that means one class an image."""
-    found = ["distill.logits hard"] if config.distill.logits == "hard" else []
+    """Yield each setting that means one class an image; one of both trainings is told once."""
+    given = {"distill.logits hard": config.distill.logits == "hard"}
     for training, section in ((config.teacher, "teacher"), (config.distill, "distill")):
         augment, where = augmentation_of(config, training, section)
-        found += [f"{where}.{name} above 0" for name in ("mixup", "cutmix") if getattr(augment, name)]
-    for setting in dict.fromkeys(found):
-        yield f"{setting} means one class an image, and data.task is multilabel (docs/multilabel.md); leave it out."
+        given |= {f"{where}.{name} above 0": getattr(augment, name) > 0 for name in ("mixup", "cutmix")}
+    for name in (name for name, is_set in given.items() if is_set):
+        yield f"{name} means one class an image, and data.task is multilabel (docs/multilabel.md); leave it out."
 
 
 def _unlabelled(config: RunConfig) -> Iterator[str]:

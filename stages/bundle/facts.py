@@ -42,7 +42,8 @@ def model_facts(export: ExportRecord, verify: VerifyRecord, artifact: Artifact) 
     if graph is not None:
         facts["max_difference"] = max(graph.max_logit_difference.values(), default=None)
         if graph.reduced is not None:
-            facts |= {"agreement": graph.reduced.agreement, "made_by": graph.reduced.method}
+            facts |= {"made_by": graph.reduced.method}
+            facts |= {"agreement": graph.reduced.agreement} if verify.task != "multilabel" else {}
     if isinstance(artifact, EngineArtifact):
         facts |= artifact.model_dump(mode="json", include=_OF_ENGINES)
     return {name: value for name, value in facts.items() if value is not None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from vitcompress.core.artifact_records import OnnxArtifact, Precision
 from vitcompress.core.context import Context
@@ -46,6 +47,9 @@ def reduce_graph(
     for precision in wanted:
         path = root / "export" / f"{artifact.name}.{precision}.onnx"
         differences: dict[str, float] = {}
+        limits = LIMITS[precision]
+        if data.task == "multilabel":  # which logit is the highest means nothing
+            limits = replace(limits, agreement=0.0)
         try:
             facts = reduced_from_onnx(
                 root / artifact.file.path,
@@ -53,7 +57,7 @@ def reduce_graph(
                 precision,
                 calibration=calibration,
                 checked=images.given,
-                limits=LIMITS[precision],
+                limits=limits,
                 log=context.say,
             )
             if facts.how.as_run is not None:

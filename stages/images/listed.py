@@ -70,10 +70,8 @@ class Listed:
         try:
             found = json.loads(path.read_text())
             classes = int(found.get("classes", 0))
-            images = tuple(
-                (str(name), tuple(map(int, label)) if classes else int(label), str(digest))
-                for name, label, digest in found["images"]
-            )
+            number: Any = (lambda label: tuple(map(int, label))) if classes else int
+            images = tuple((str(name), number(label), str(digest)) for name, label, digest in found["images"])
             return cls(images, bool(found["files"]), str(found["folder"]), classes)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise BundleError(f"{path} is no list of held-out images ({error}); get the bundle again.") from error

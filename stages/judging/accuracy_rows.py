@@ -17,10 +17,7 @@ from vitcompress.stages.judging.contestant import TEACHER, Contestant
 def accuracy_rows(
     models: Sequence[Contestant], held_out: HeldOut, classes: int, scores: Sequence[MetricRow] = ()
 ) -> tuple[AccuracyRow, ...]:
-    """Return one row a model, in their order; the teacher in torch is among them.
-
-    ``scores`` are a row a model of what stands in the place of top-1, where that is not a share of right answers.
-    """
+    """Return one row a model, in their order, teacher in torch among them; ``scores`` stand in the place of top-1."""
     in_torch = {
         each.model: answers
         for each, answers in zip(models, held_out.answers, strict=True)

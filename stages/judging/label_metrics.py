@@ -1,7 +1,7 @@
 """Images with several labels: their ranking, the thresholds of decisions, and what these are worth (torch-free).
 
-Shapes: N images, K classes, R resamplings. Outputs are logits float32 ``[N, K]``, whose sigmoid is the probability of
-each class; NaN counts as 0. Labels are float32 ``[N, K]``, 1 for each class that an image has.
+Shapes: N images, K classes, R resamplings. Outputs are logits ``[N, K]``, whose sigmoid is the probability of each
+class; NaN counts as 0. Labels are float32 ``[N, K]``, 1 for each class that an image has.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from vitcompress.stages.judging.answers import NO_ANSWER, Answers
 from vitcompress.stages.judging.metrics import Answered, Metric, Values
 
 
-def _probabilities(outputs: NDArray[Any]) -> NDArray[np.float64]:
-    return np.asarray(np.exp(-np.logaddexp(0, -np.where(np.isnan(outputs), -np.inf, outputs.astype(np.float64)))))
+def _probabilities(outputs: Any) -> NDArray[np.float64]:
+    return np.asarray(np.exp(-np.logaddexp(0, -np.where(np.isnan(outputs), -np.inf, outputs).astype(np.float64))))
 
 
 def _ranked(scores: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -31,8 +31,7 @@ def _ranked(scores: NDArray[Any]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
 def _average_precision(scores: NDArray[Any], own: NDArray[np.bool_]) -> Values:
     """Return from counts, here ``[N, R]``, to the average precision of the class that the images ``own [N]`` have.
 
-    Sorted once. The sum over falling scores of the gain of recall times the precision, equal scores together, not
-    interpolated (as scikit-learn's ``average_precision_score``); NaN where none of ``own`` is drawn.
+    Sorted once; equal scores count together, as in scikit-learn's ``average_precision_score``. NaN where none is drawn.
     """
     order, last = _ranked(scores)
     found = np.flatnonzero(own[order])
@@ -55,7 +54,7 @@ def _mean(found: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.asarray(100 * np.nansum(found, axis=0) / np.count_nonzero(~np.isnan(found), axis=0))
 
 
-def ranking(outputs: NDArray[Any], labels: NDArray[Any]) -> Values:
+def ranking(outputs: Any, labels: NDArray[Any]) -> Values:
     """Return from counts ``[R, N]`` to the mean of the average precisions of all classes that an image drawn has."""
     scores = np.where(np.isnan(outputs), -np.inf, outputs)
     classes = [_average_precision(scores[:, k], labels[:, k] > 0) for k in np.flatnonzero(labels.any(axis=0))]
@@ -72,11 +71,10 @@ def mean_average_precision(outputs: NDArray[Any], labels: NDArray[Any]) -> float
     return float(np.nan_to_num(ranking(outputs, labels)(np.ones((1, len(labels)), np.float32)))[0])
 
 
-def best_thresholds(outputs: NDArray[Any], labels: NDArray[Any]) -> tuple[float, ...]:
-    """Return of each class the probability above which it is decided, by the highest F1 on these images.
+def best_thresholds(outputs: Any, labels: NDArray[Any]) -> tuple[float, ...]:
+    """Return the probability of each class above which it is decided: of the highest F1 on these images, the highest.
 
-    Of cuts with the same F1 the highest; halfway to the next lower probability (0 below the lowest), so that another
-    runtime's rounding decides alike. 0.5 of a class that no image has.
+    Halfway to the next lower one, so that another runtime's rounding decides alike; 0.5 of a class of no image.
     """
     found, shares = np.full(labels.shape[1], 0.5), _probabilities(outputs)
     for k in np.flatnonzero(labels.any(axis=0)):
@@ -88,14 +86,12 @@ def best_thresholds(outputs: NDArray[Any], labels: NDArray[Any]) -> tuple[float,
 
 
 def label_answers(outputs: NDArray[Any], labels: NDArray[Any], thresholds: tuple[float, ...] = ()) -> Answers:
-    """Return which classes each image has, by ``thresholds`` of each class (0.5 without).
+    """Return a tuple of class numbers for each image, by ``thresholds`` (0.5 without); right if the image has these.
 
-    An answer is a tuple of class numbers, right if the image has these and no other; its confidence is the least
-    probability among its K decisions.
+    The confidence is the least probability among the K decisions.
     """
     shares, lacking = _probabilities(outputs), np.isnan(outputs).any(axis=1)
-    decided = shares > np.array(thresholds or 0.5)
-    answer = np.empty(len(outputs), dtype=object)
+    decided, answer = shares > np.array(thresholds or 0.5), np.empty(len(outputs), dtype=object)
     for at, own in enumerate(class_numbers(decided)):
         answer[at] = NO_ANSWER if lacking[at] else own
     right = (decided == (labels > 0)).all(axis=1) & ~lacking
@@ -108,25 +104,22 @@ def _f1(micro: bool, answered: Answered) -> Values:
     Each fifth of the images is decided by thresholds chosen on the others, with the outputs of the network in torch,
     as the bundle's are: on the images that chose them they would flatter.
     """
-    labels, shares = answered.targets, _probabilities(np.asarray(answered.outputs))
+    labels, shares = answered.targets, _probabilities(answered.outputs)
     chooses = np.asarray(answered.outputs if answered.in_torch is None else answered.in_torch)
     fold, decided = np.random.default_rng(0).permutation(len(labels)) % 5, np.zeros(labels.shape, np.bool_)
     for part in (fold == number for number in range(5)):
         decided[part] = shares[part] > np.array(best_thresholds(chooses[~part], labels[~part]))
     parts = (decided & (labels > 0), decided ^ (labels > 0), labels)
-    hits, misses, own = (part.sum(axis=1, keepdims=True) if micro else part for part in parts)
+    hits, misses, own = (np.asarray(part.sum(axis=1, keepdims=True) if micro else part, np.float32) for part in parts)
 
     def values(counts: NDArray[np.float32]) -> NDArray[np.float64]:
-        right = 2 * (counts @ hits.astype(np.float32)).astype(np.float64)
+        right = 2.0 * (counts @ hits)
         with np.errstate(invalid="ignore"):
-            return _mean(np.where(counts @ own > 0, right / (right + counts @ misses.astype(np.float32)), np.nan).T)
+            return _mean(np.where(counts @ own > 0, right / (right + counts @ misses), np.nan).T)
 
     return values
 
 
-MAP = Metric(
-    "map", "mAP", ("multilabel",), lambda given: ranking(np.asarray(given.outputs), given.targets), shifted=True
-)
-"""The task's score."""
+MAP = Metric("map", "mAP", ("multilabel",), lambda own: ranking(own.outputs, own.targets), shifted=True)
 MICRO_F1 = Metric("micro_f1", "micro F1", ("multilabel",), partial(_f1, True))
 MACRO_F1 = Metric("macro_f1", "macro F1", ("multilabel",), partial(_f1, False))

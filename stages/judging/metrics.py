@@ -24,9 +24,6 @@ RESAMPLINGS = 1000
 _SEED = 0
 _AT_ONCE = 1 << 20
 """Counts that are worked on together: what is computed of them stays in the processor's cache."""
-_LEAST = 1e-3
-"""Percent added to a share, so that it has log-odds."""
-
 Values = Callable[[NDArray[np.float32]], NDArray[np.float64]]
 """From counts ``[R, N]`` to percent ``[R]``."""
 
@@ -138,15 +135,14 @@ def parts_of(count: int) -> list[NDArray[np.float32]]:
 
 
 def interval_fields(name: str, found: NDArray[np.float64], shifted: bool = False) -> dict[str, Any]:
-    """Return the value of the images as they are, and the ends of the 95 % interval of the resampled ones.
-
-    Where these are ``shifted``, it is the basic interval of the log-odds (Davison & Hinkley 1997, section 5.2).
+    """Return the value of the images as they are, and the ends of the 95 % interval of the resampled ones: percentiles
+    or, where these are ``shifted``, the basic interval of the log-odds (Davison & Hinkley 1997, section 5.2).
     """
     value, resampled = float(found[0]), found[1:][np.isfinite(found[1:])]
     if not np.isfinite(value) or not len(resampled):
         return {}
     low, high = np.percentile(resampled, [2.5, 97.5])
     if shifted:
-        own, *ends = (np.log((each + _LEAST) / (100 - each + _LEAST)) for each in (value, high, low))
-        low, high = ((100 + 2 * _LEAST) / (1 + np.exp(end - 2 * own)) - _LEAST for end in ends)
+        own, *ends = (np.log((each + 1e-3) / (100.001 - each)) for each in (value, high, low))  # also of 0 and 100
+        low, high = (100.002 / (1 + np.exp(end - 2 * own)) - 1e-3 for end in ends)
     return {name: value, f"{name}_low": min(value, float(low)), f"{name}_high": max(value, float(high))}

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vitcompress.core.records import Task
+from vitcompress.stages.judging import label_metrics
 from vitcompress.stages.judging.accuracy import correct, paired_drop, top1
 from vitcompress.stages.judging.accuracy_rows import accuracy_rows
 from vitcompress.stages.judging.answers import Answers, HeldOut
@@ -18,26 +19,16 @@ from vitcompress.stages.judging.class_metrics import CLASS_RECALL, MACRO_ACCURAC
 from vitcompress.stages.judging.contestant import Contestant
 from vitcompress.stages.judging.embedding_metrics import METRICS as OF_EMBEDDINGS
 from vitcompress.stages.judging.embedding_metrics import against_teacher, as_classes, labelled, mean_cosine, neighbours
-from vitcompress.stages.judging.label_metrics import (
-    MACRO_F1,
-    MAP,
-    MICRO_F1,
-    best_thresholds,
-    label_answers,
-    mean_average_precision,
-    ranking,
-)
-from vitcompress.stages.judging.metrics import Metric, interval_fields, metric_rows, parts_of
+from vitcompress.stages.judging.metrics import Answered, Metric, interval_fields, metric_rows, parts_of
 
-_AGREEMENT = Metric(
-    name="teacher_agreement",
-    label="agreement with the teacher",
-    tasks=("classification",),
-    of=lambda found: found.answers.agrees(found.teacher.answers) if found.teacher else None,
-    drops=False,
-)
-"""With its answers in torch, whatever the labels are."""
-METRICS: tuple[Metric, ...] = (MACRO_ACCURACY, CLASS_RECALL, _AGREEMENT, MICRO_F1, MACRO_F1, *OF_EMBEDDINGS)
+
+def _agreeing(found: Answered) -> NDArray[np.bool_] | None:
+    return found.answers.agrees(found.teacher.answers) if found.teacher else None
+
+
+_AGREEMENT = Metric("teacher_agreement", "agreement with the teacher", ("classification",), _agreeing, drops=False)
+_OF_LABELS = (label_metrics.MICRO_F1, label_metrics.MACRO_F1)
+METRICS: tuple[Metric, ...] = (MACRO_ACCURACY, CLASS_RECALL, _AGREEMENT, *_OF_LABELS, *OF_EMBEDDINGS)
 """All there are, in the order of their rows; each is a gate too."""
 
 SCORES: dict[Task, str] = {"classification": "top-1", "multilabel": "mAP", "embedding": "recall@1"}
@@ -54,7 +45,7 @@ def score_of(task: Task, labelled: bool = True) -> str:
 def answers_of(task: Task) -> Callable[[NDArray[np.float32], NDArray[Any]], Answers] | None:
     """Return what makes answers of all outputs ``[N, K]`` and labels at once; None where each batch is answered."""
     if task == "multilabel":
-        return label_answers
+        return label_metrics.label_answers
     return neighbours if task == "embedding" else None
 
 
@@ -62,32 +53,29 @@ def settled(models: Sequence[Contestant], held_out: HeldOut, task: Task) -> Held
     """Return what was answered; of several labels by the best thresholds of each network in torch on these images."""
     if task != "multilabel":
         return held_out
-    labels, given = held_out.labels, list(zip(models, held_out.outputs, strict=True))
-    chosen = {
-        each.model: best_thresholds(own, labels) for each, own in given if each.runtime == "torch" and own is not None
-    }
-    answers = tuple(None if own is None else label_answers(own, labels, chosen[each.model]) for each, own in given)
-    return replace(held_out, answers=answers, thresholds=chosen)
+    labels, given = (
+        held_out.labels,
+        [(each, own) for each, own in zip(models, held_out.outputs, strict=True) if own is not None],
+    )
+    chosen = {each.model: label_metrics.best_thresholds(own, labels) for each, own in given if each.runtime == "torch"}
+    answers = {each: label_metrics.label_answers(own, labels, chosen[each.model]) for each, own in given}
+    return replace(held_out, answers=tuple(map(answers.get, models)), thresholds=chosen)
 
 
 def training_score(task: Task) -> Callable[[NDArray[np.float32], NDArray[Any]], float]:
     """Return the score, percent, that epochs are compared by, of outputs ``[N, K]`` and what they should have been."""
-    return {"multilabel": mean_average_precision, "embedding": mean_cosine}.get(task, top1)
+    return {"multilabel": label_metrics.mean_average_precision, "embedding": mean_cosine}.get(task, top1)
 
 
-def gain(
-    task: Task, one: NDArray[np.float32], other: NDArray[np.float32], labels: NDArray[Any]
-) -> tuple[float, float, float, bool]:
+def gain(task: Task, one: NDArray[Any], other: NDArray[Any], labels: NDArray[Any]) -> tuple[float, ...]:
     """Return the points that outputs ``one [N, K]`` score more than ``other``, the paired 95 % interval, and whether
-    they are more than one standard error.
-
-    The interval is that of ``paired_drop`` or, of several labels, a bootstrap's over images.
+    they are more than a standard error: as ``paired_drop`` or, of several labels, by a bootstrap over images.
     """
     if task == "multilabel":
-        parts, values = parts_of(len(labels)), [ranking(each, labels) for each in (one, other)]
-        found = np.concatenate([values[0](part) - values[1](part) for part in parts])
-        points, low, high = interval_fields("points", found).values() or (0.0, 0.0, 0.0)
-        return points, low, high, bool(points > np.nanstd(found[1:]))
+        values = [label_metrics.ranking(each, labels) for each in (one, other)]
+        found = np.concatenate([values[0](part) - values[1](part) for part in parts_of(len(labels))])
+        fields = interval_fields("points", found) or dict.fromkeys("abc", 0.0)
+        return *fields.values(), bool(found[0] > np.nanstd(found[1:]))
     ours, theirs = correct(one, labels), correct(other, labels)
     return *paired_drop(ours, theirs), better_by_a_standard_error(ours, theirs)
 
@@ -102,7 +90,7 @@ def judged(models: Sequence[Contestant], held_out: HeldOut, classes: int, task: 
     if task == "embedding" and not labelled(held_out.labels):
         held_out = against_teacher(models, held_out)
     metrics = [metric for metric in METRICS if task in metric.tasks]
-    score = [MAP] if task == "multilabel" else []
+    score = [label_metrics.MAP] if task == "multilabel" else []
     rows = metric_rows(models, held_out, classes, [*score, *metrics])
     scores, others = rows[: len(score) * len(models)], rows[len(score) * len(models) :]
     return {

@@ -118,7 +118,7 @@ def _tuned(model: nn.Module, epochs: int, probe: Probe | None, given: Surroundin
         if probe is not None:
             # The probe is the simpler one, and sees all images.
             *_, high, better = gain(given.task, outputs, probe.outputs, labels)
-            kept = config.tune == "full" or better
+            kept = config.tune == "full" or bool(better)
             if high < 0:
                 _worse(f"{_percent(score, given.task)} against {of_probe}", given)
             decided = "kept" if kept else "not kept, because it is not better by more than one standard error"

@@ -20,8 +20,7 @@ def hold_out(
     """Return positions held out: ``fraction`` of each class in ``labels [N]``, at least one if it has ``FEWEST``.
 
     Empty where there are fewer than ``FEWEST`` images a class on average: each is worth more in training then. Of
-    several labels ``[N, K]``, images are drawn whatever their classes are. Of images in ``groups [N]``, whole groups
-    are held out.
+    several labels ``[N, K]``, any images are. Of images in ``groups [N]``, whole groups are held out.
     """
     if labels.ndim == 2:
         held_out = round(fraction * len(labels)) if len(labels) >= FEWEST * labels.shape[1] else 0
@@ -43,9 +42,8 @@ def hold_out(
 
 
 def labels_of(split: Any) -> NDArray[Any]:
-    """Return the classes of a random-access split, ``[N]``; if it does not list them, by opening every image.
-
-    Of several labels float32 ``[N, K]``.
+    """Return the classes of a random-access split, ``[N]`` (of several labels float32 ``[N, K]``); if it does not list
+    them, by opening every image.
     """
     listed = getattr(split, "labels", None)
     if isinstance(split, ListedSplit) and split.classes:

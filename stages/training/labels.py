@@ -29,11 +29,11 @@ class LabelLoss:
     """Whether images may have no class: ``UNLABELLED``, or probabilities of 0."""
 
     def __call__(self, outputs_BK: Tensor, labels: Tensor) -> Tensor:
-        """Return the cross-entropy with class numbers int64 ``[B]``, or probabilities ``[B, K]`` as they are.
+        """Return the cross-entropy with class numbers int64 ``[B]``, or probabilities ``[B, K]`` as they are; of
+        several labels ``[B, K]`` the binary one, mean over classes too.
 
         Weighted as torch does it: the mean over class numbers is by their weights, over probabilities by images. Of
-        several labels, float ``[B, K]``, it is the binary one of each class, mean over classes too, and a weight is of
-        the images that have the class.
+        several labels, a weight is of the images that have the class.
         """
         weight = None if self.weights is None else _on(outputs_BK.device, self.weights)
         if self.task == "multilabel":

@@ -65,10 +65,7 @@ def open_images(config: DataConfig, left_out: Set[str] = frozenset(), dropped: S
     if found.multilabel and config.task == "classification":
         raise DataError(f"images of '{config.source}' have several labels each; give --task multilabel.")
     if config.task == "multilabel" and not found.multilabel:
-        raise DataError(
-            f"images of '{config.source}' have one class each, and data.task is multilabel; leave the task out, or "
-            "give a source of several labels (docs/multilabel.md)."
-        )
+        raise DataError(f"images of '{config.source}' have one class each; leave out --task multilabel.")
     if config.unlabelled:
         found = with_unlabelled(found, Path(config.unlabelled), config)
     return split_images(_with_channels(found, config), config, left_out, dropped)

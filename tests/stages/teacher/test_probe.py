@@ -86,17 +86,11 @@ def test_the_optimum_is_scikit_learns(penalty: float) -> None:
     theirs = LogisticRegression(C=1 / (penalty * len(labels)), tol=1e-8, max_iter=2000).fit(scaled, labels.numpy())
     shares = head.logits(features).softmax(1).numpy()
     assert np.allclose(shares, theirs.predict_proba(scaled), atol=2e-3)
-
-
-def test_of_several_labels_each_class_is_a_logistic_regression_of_its_own() -> None:
-    features, labels = blobs(90)
-    several = torch.stack([labels == 0, labels != 1, torch.arange(90) % 4 == 0], dim=1).float()
-    ((_, head),) = fitted_heads(features, several, 3, (0.01,), CPU)
-    scaled = ((features - features.mean(0)) / features.std(0, correction=0)).double().numpy()
-    for k in range(3):
-        theirs = LogisticRegression(C=1 / (0.01 * 90), tol=1e-8, max_iter=2000).fit(scaled, several[:, k].numpy())
-        shares = head.logits(features)[:, k].sigmoid().numpy()
-        assert np.allclose(shares, theirs.predict_proba(scaled)[:, 1], atol=2e-3)
+    several = torch.stack([labels == 0, labels != 1], dim=1)
+    ((_, head),) = fitted_heads(features, several.float(), 2, (penalty,), CPU)
+    for k in range(2):  # each class by itself
+        theirs.fit(scaled, several[:, k].numpy())
+        assert np.allclose(head.logits(features)[:, k].sigmoid(), theirs.predict_proba(scaled)[:, 1], atol=2e-3)
 
 
 def test_the_penalty_is_the_one_that_does_best_on_images_it_was_not_fitted_to() -> None:
