@@ -80,9 +80,8 @@ RGB, prepared as `preprocess.json` says; `prepare` in `infer.py` does it.
 
 ## Training data
 
-{{ card.data }}: {{ "" if embeds else classes ~ " classes, " }}\
-{{ card.train_images }} images to train on and {{ card.held_out_images }} held \
-out. Digest of the listing: `{{ card.data_digest }}`.
+{{ card.data }}: {% if not embeds %}{{ classes }} classes, {% endif %}{{ card.train_images }} images to train on and \
+{{ card.held_out_images }} held out. Digest of the listing: `{{ card.data_digest }}`.
 
 ## Intended use and limits
 
