@@ -59,10 +59,9 @@ def predict(
 ) -> Iterator[Prediction]:
     """Yield the ``top`` likeliest classes (of several labels all) of every image, in order of :func:`image_files`.
 
-    Of a bundle that gives embeddings the embedding is yielded.
-
-    An image that cannot be read is given with its ``error``; the others are not held up by it. ``batch`` images are in
-    memory and in the model at a time, where it takes as many. ``model`` is as for ``Bundle.model``.
+    Of a bundle of task ``embedding`` the embedding is given instead. An image that cannot be read is given with its
+    ``error``; the others are not held up by it. ``batch`` images are in memory and in the model at a time, where it
+    takes as many. ``model`` is as for ``Bundle.model``.
 
     Raises:
         UsageError: there is no such model.
@@ -77,16 +76,15 @@ def predict(
             part = files[start : start + step]
             read = [_read(bundle, file) for file in part]
             images = [image for image in read if not isinstance(image, str)]
-            rows = iter(_answers(runner, images) if images else np.empty((0, 0), np.float32))
+            rows = iter(_answers(runner, images, bundle.task) if images else np.empty((0, 0)))
             for file, image in zip(part, read, strict=True):
                 if isinstance(image, str):
                     yield Prediction(file, (), image)
                     continue
                 row = next(rows)
                 if bundle.task == "embedding":
-                    yield Prediction(file, (), embedding=row)
+                    yield Prediction(file, (), embedding=row.astype(np.float32))
                     continue
-                row = _probabilities(row, bool(bundle.thresholds))
                 best = np.argsort(-row, kind="stable")
                 best = best[row[best] > np.take(bundle.thresholds, best)] if bundle.thresholds else best[:top]
                 yield Prediction(file, tuple((bundle.labels[i], float(row[i])) for i in best))
@@ -100,18 +98,14 @@ def _read(bundle: Bundle, file: Path) -> NDArray[Any] | str:
         return str(error)
 
 
-def _answers(runner: Runner, images: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
-    """Return outputs ``[B, K]``; a ResultError is raised where the model gave other than numbers."""
-    found = runner.infer(np.stack(images))
-    if not np.isfinite(found).all():
+def _answers(runner: Runner, images: Sequence[NDArray[Any]], task: str) -> NDArray[np.float64]:
+    """Return probabilities ``[B, K]`` or embeddings; a ResultError is raised where the model gave no numbers."""
+    logits = runner.infer(np.stack(images)).astype(np.float64)
+    if not np.isfinite(logits).all():
         raise ResultError(f"{runner.path} gave logits that are not numbers; do not deploy this bundle.")
-    return found
-
-
-def _probabilities(logits: NDArray[np.float32], several: bool) -> NDArray[Any]:
-    """Return the softmax of logits ``[K]``, float64; of ``several`` labels an image the sigmoid of each."""
-    exact = logits.astype(np.float64)
-    if several:
-        return np.asarray(np.exp(-np.logaddexp(0, -exact)))
-    exponents = np.exp(exact - exact.max())
-    return np.asarray(exponents / exponents.sum())
+    if task == "embedding":
+        return logits
+    if task == "multilabel":
+        return np.asarray(np.exp(-np.logaddexp(0, -logits)))
+    exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(exponents / exponents.sum(axis=1, keepdims=True))

@@ -81,9 +81,8 @@ Latency: {{ card.method }}.
 
 ## Training data
 
-{{ card.data }}: {{ "" if embeds else classes ~ " classes, " }}\
-{{ card.train_images }} images to train on and {{ card.held_out_images }} held \
-out. Digest of the listing: `{{ card.data_digest }}`.
+{{ card.data }}: {% if not embeds %}{{ classes }} classes, {% endif %}{{ card.train_images }} images to train on and \
+{{ card.held_out_images }} held out. Digest of the listing: `{{ card.data_digest }}`.
 
 ## Intended use and limits
 

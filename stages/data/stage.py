@@ -17,15 +17,7 @@ from vitcompress.core.words import counted
 from vitcompress.stages.data.bad_images import LISTED, find_bad, refusal, write_list
 from vitcompress.stages.data.duplicates import Duplicates, find_duplicates, pairs_in_words
 from vitcompress.stages.images.config import DataConfig
-from vitcompress.stages.images.sources import (
-    EMBEDDED,
-    Images,
-    ListedSplit,
-    StreamSplit,
-    data_digest,
-    open_images,
-    source_of,
-)
+from vitcompress.stages.images.sources import EMBEDDED, Images, ListedSplit, data_digest, open_images, source_of
 from vitcompress.stages.images.sources.pack import Pack
 from vitcompress.stages.images.splits import evenly_spread
 
@@ -59,11 +51,9 @@ def run(config: DataConfig, inputs: Inputs, context: Context) -> DataRecord:
     if not len(images.val):
         why = f"none of the held-out images can be used ({LISTED})" if bad else "there are no held-out images"
         raise DataError(f"{why}, so that nothing could be judged; bring others.")
-    if config.task == "embedding" and (isinstance(images.val, StreamSplit) or len(images.val) < 2):
-        raise DataError(
-            f"task embedding compares held-out images with each other, and '{config.source}' has "
-            + ("one." if len(images.val) < 2 else "a stream of them, to be read in order; give files, or a pack.")
-        )
+    if config.task == "embedding" and (not hasattr(images.val, "__getitem__") or len(images.val) < 2):
+        what = "one" if len(images.val) == 1 else "a stream of them, to be read in order alone"
+        raise DataError(f"task embedding compares held-out images with each other; '{config.source}' has {what}.")
     if images.skipped:
         suffixes = ", ".join(sorted(suffix or "without suffix" for suffix in images.skipped))
         context.say(f"note: {sum(images.skipped.values()):,} files skipped, which are no images by suffix: {suffixes}")

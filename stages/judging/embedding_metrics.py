@@ -5,7 +5,7 @@ Each image is a query, and all others are searched (leave-one-out). Shapes: N im
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,8 +26,8 @@ _GRID = 1_000_000
 """Cosines are rounded to 1 / this, and equal ones rank in the images' order: copies of an image do so everywhere."""
 _ROWS = 256
 """Queries at a time."""
-_PROBED = 5_000
-"""Images that a linear probe is fitted to, at most."""
+_RIDGE = 0.01
+"""Penalty of the linear probe, as a share of the channels' mean variance."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def neighbours(outputs: NDArray[np.float32], labels: NDArray[Any]) -> Neighbours
         ]
         parts.append((top, np.take_along_axis(grid, top, axis=1) / _GRID, np.array(precision)))
     nearest, similarity, precisions = (np.concatenate(part) for part in zip(*parts, strict=True))
-    right = (labels[nearest] == labels[:, None]) & ~lacking[:, None] & bool(members)
+    right = np.asarray((labels[nearest] == labels[:, None]) & ~lacking[:, None] & bool(members))
     return Neighbours(
         answer=np.where(lacking, NO_ANSWER, nearest[:, 0]),
         confidence=np.where(lacking, 0.0, similarity[:, 0].clip(0, 1)),
@@ -158,47 +158,22 @@ def _knn(answered: Answered) -> Values | None:
 
 
 def _probe(answered: Answered) -> Values | None:
-    """Fit a classifier to every other image of each class, and judge it on the rest."""
-    labels = answered.targets
-    classes = len(np.unique(labels))
-    if not labelled(labels) or classes < 2 or len(labels) < 4 * classes or answered.outputs is None:
-        return None
-    order = np.argsort(labels, kind="stable")
-    place = np.empty(len(labels), np.int64)
-    place[order] = np.arange(len(labels)) - np.searchsorted(labels[order], labels[order])
-    fitted, vectors = np.flatnonzero(place % 2 == 0), unit(answered.outputs)
-    fitted = fitted[np.linspace(0, len(fitted) - 1, min(_PROBED, len(fitted))).astype(int)]
-    scaled = vectors * np.float32(np.sqrt(vectors.shape[1]))  # numbers about 1, whatever the width
-    found = _classifier(scaled[fitted], labels[fitted])
-    return mean_of(found(scaled) == labels, place % 2 == 1)
+    """Fit a linear classifier to every other image of each class, and judge it on the rest.
 
-
-def _classifier(vectors: NDArray[Any], labels: NDArray[Any]) -> Callable[[NDArray[Any]], NDArray[Any]]:
-    """Return what tells the classes of vectors, a multinomial logistic regression fitted to these ``[N, E]``.
-
-    The sum of cross-entropies and half the squared weights (scikit-learn's C = 1, which a machine that judges a bundle
-    need not have) in at most 100 steps of L-BFGS.
+    By least squares with a small penalty: a closed form, so that runtimes differ by no more than rounding.
     """
-    from scipy.optimize import minimize  # half a second to import
-
-    classes, target = np.unique(labels, return_inverse=True)
-    inputs, rows = np.pad(vectors.astype(np.float64), ((0, 0), (0, 1)), constant_values=1), np.arange(len(labels))
-
-    def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        weights = flat.reshape(inputs.shape[1], len(classes))
-        logits = inputs @ weights
-        logits -= logits.max(axis=1, keepdims=True)
-        shares = np.exp(logits)
-        sums = shares.sum(axis=1, keepdims=True)
-        shares /= sums
-        shares[rows, target] -= 1
-        decayed = np.pad(weights[:-1], ((0, 1), (0, 0)))
-        value = np.log(sums).sum() - logits[rows, target].sum() + (decayed**2).sum() / 2
-        return float(value), (inputs.T @ shares + decayed).ravel()
-
-    start = np.zeros(inputs.shape[1] * len(classes))
-    weights = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 100}).x.reshape(-1, len(classes))
-    return lambda given: classes[(given @ weights[:-1] + weights[-1]).argmax(axis=1)]
+    labels, (classes, target) = answered.targets, np.unique(answered.targets, return_inverse=True)
+    if not labelled(labels) or len(classes) < 2 or len(labels) < 4 * len(classes) or answered.outputs is None:
+        return None
+    order, place = np.argsort(labels, kind="stable"), np.empty(len(labels), np.int64)
+    place[order] = np.arange(len(labels)) - np.searchsorted(labels[order], labels[order])
+    fitted = place % 2 == 0
+    inputs, wanted = unit(answered.outputs).astype(np.float64), np.eye(len(classes))[target[fitted]]
+    inputs -= inputs[fitted].mean(axis=0)
+    gram = inputs[fitted].T @ inputs[fitted]
+    penalty = _RIDGE * np.trace(gram) / len(gram) + 1e-12  # of the mean variance
+    weights = np.linalg.solve(gram + penalty * np.eye(len(gram)), inputs[fitted].T @ (wanted - wanted.mean(axis=0)))
+    return mean_of((inputs @ weights + wanted.mean(axis=0)).argmax(axis=1) == target, ~fitted)
 
 
 def _cosine(answered: Answered) -> Values | None:
