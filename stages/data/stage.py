@@ -49,11 +49,8 @@ def run(config: DataConfig, inputs: Inputs, context: Context) -> DataRecord:
     absent = set(range(len(images.classes))) - set(images.val.labels) if isinstance(images.val, ListedSplit) else ()
     if absent and config.labelled:
         context.say(f"note: {len(absent)} of {len(images.classes)} classes have no held-out image")
-    folders = {key.partition("/")[0] for key, _ in images.train.items if "/" in key} if images.are_files else set()
-    if len(folders) > 1 and not config.labelled:
-        context.say(
-            f"note: the {len(folders):,} folders that images are in are not read as classes (data.labelled=false)"
-        )
+    if not config.labelled and images.are_files and any("/" in key for key, _ in images.train.items):
+        context.say("note: the folders that images are in are not read as classes (data.labelled=false)")
     return DataRecord(
         config=config.identity(),  # how the images were checked changes nothing for later stages
         source=config.source,
