@@ -61,11 +61,8 @@ def run(config: DataConfig, inputs: Inputs, context: Context) -> DataRecord:
         here = chain(*split.class_sets) if isinstance(split, ListedSplit) else range(len(images.classes))
         if absent := set(range(len(images.classes))).difference(here):
             context.say(f"note: {len(absent)} of {len(images.classes)} classes have no {kind} image")
-    folders = {key.partition("/")[0] for key, _ in images.train.items if "/" in key} if images.are_files else set()
-    if len(folders) > 1 and not config.labelled:
-        context.say(
-            f"note: the {len(folders):,} folders that images are in are not read as classes (data.labelled=false)"
-        )
+    if not config.labelled and images.are_files and any("/" in key for key, _ in images.train.items):
+        context.say("note: the folders that images are in are not read as classes (data.labelled=false)")
     if not config.pixel.plain:
         what = f"images of {config.pixel.words} are cropped, flipped and erased"
         context.say(f"note: {what}; auto_augment and colour jitter are for 8-bit grey and RGB alone")

@@ -263,14 +263,11 @@ class Mix:
     mixup: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return images, float32 ``[B, C, S, S]``, and labels: int64 ``[B]``, or shares float32 ``[B, K]`` if mixed.
-
-        A mixture with an image of no class has no share of any.
-        """
+        """Return images, float32 ``[B, C, S, S]``, and labels: int64 ``[B]``, or shares float32 ``[B, K]`` if mixed."""
         images = normalized(self.spec, images)
         if self.mixup is None:
             return images, labels
-        known = (labels >= 0) & (labels.flip(0) >= 0)  # timm mixes the first image with the last, and so on
+        known = (labels >= 0) & (labels.flip(0) >= 0)  # timm mixes the first with the last, ...; else: no share
         images, shares = self.mixup(images, labels.clamp_min(0))
         return images, shares * known[:, None]
 

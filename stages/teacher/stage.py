@@ -40,9 +40,6 @@ from vitcompress.stages.training.job import Job
 from vitcompress.stages.training.labels import LabelLoss
 from vitcompress.stages.training.loop import train
 
-_ONE_SIDED = 0.9
-"""Share of a teacher's answers that are one class from which it is taken for a wrong one."""
-
 
 @dataclass(frozen=True)
 class Inputs:
@@ -108,7 +105,7 @@ def _with_answers(config: TeacherConfig, teacher: InitialTeacher, images: Images
         "with it, and it is not compared with chance"
     )
     shares = np.bincount(given) / len(given)
-    if shares.max() >= _ONE_SIDED:
+    if shares.max() >= 0.9:  # mostly the wrong weights, or the wrong images
         context.say(
             f"warning: {100 * shares.max():.1f} % of the teacher's answers are '{images.classes[shares.argmax()]}': "
             "see whether these are its weights, and images like those that it was trained on"

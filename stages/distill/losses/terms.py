@@ -50,8 +50,7 @@ def distillation_terms(
 def corrected(teacher_BK: Tensor, labels: Tensor, tau: float, several: bool = False) -> Tensor:
     """Return the teacher's logits ``[B, K]``, and instead of wrong ones those whose softened answer is the label.
 
-    Wrong is an answer whose most likely class is not the image's (of mixed images: the class of the largest share); an
-    image without a class has no wrong one.
+    Wrong is an answer whose most likely class is not the image's (of mixed images: the class of the largest share).
     Wen et al. 2019 (arXiv 1911.07471) put the right class in the place of the wrong one; here the label is the whole
     answer. ``labels`` are as above; ``tau`` is the temperature by which the answer is softened afterwards. With
     ``several`` labels an image, each class is replaced by itself where it is on the wrong side of one half.

@@ -60,8 +60,8 @@ def open_images(config: DataConfig, left_out: Set[str] = frozenset(), dropped: S
         found = without_labels(found, config)
     elif len(found.classes) < 2 and config.task != "embedding":
         what = f"one class ('{found.classes[0]}')" if found.classes else "no class"
-        teach = " (Without labels, a student learns the teacher's answers: --set data.labelled=false.)"
-        raise DataError(f"'{config.source}' has {what}; at least two are needed to classify.{teach}")
+        what += "; at least two are needed to classify (without labels: --set data.labelled=false)"
+        raise DataError(f"'{config.source}' has {what}.")
     if found.multilabel and config.task == "classification":
         raise DataError(f"images of '{config.source}' have several labels each; give --task multilabel.")
     if config.task == "multilabel" and not found.multilabel:
