@@ -85,7 +85,7 @@ def neighbours(outputs: NDArray[np.float32], labels: NDArray[Any]) -> Neighbours
         answer=np.where(lacking, NO_ANSWER, nearest[:, 0]),
         confidence=np.where(lacking, 0.0, similarity[:, 0].clip(0, 1)),
         right=right[:, 0],
-        right5=right[:, :5].any(axis=1),
+        right5=np.asarray(right[:, :5].any(axis=1)),
         nearest=nearest,
         similarity=similarity,
         precision=np.where(lacking & ~np.isnan(precisions), 0.0, precisions),
