@@ -59,10 +59,9 @@ def _first_convolution(state: dict[str, Tensor], network: nn.Module) -> dict[str
     """Return the weights of the first convolution, those of 3 channels brought to another number, by name."""
     cfg: Any = getattr(network, "pretrained_cfg", None) or {}
     name, own = f"{cfg.get('first_conv')}.weight", network.state_dict()
-    if name not in state or name not in own or state[name].ndim != 4 or own[name].ndim != 4:
+    if not (name in state and name in own and own[name].ndim == 4 and own[name].shape[1] != state[name].shape[1] == 3):
         return {}
-    channels = own[name].shape[1]
-    return {name: adapt_input_conv(channels, state[name])} if channels != state[name].shape[1] == 3 else {}
+    return {name: adapt_input_conv(own[name].shape[1], state[name])}
 
 
 def channels_change(channels: int) -> str:
