@@ -105,10 +105,10 @@ class Table:
                 names = (given,) if isinstance(given, str) else given
             unknown = [name for name in names if name not in self.columns]
             if unknown or (given is None and (len(names) > 1 or (needed and not names))):
-                why = f"no column {_quoted(unknown)}" if unknown else f"{len(names) or 'no'} columns that may be {kind}"
+                may_be = f"{len(names) or 'no'} columns that may be the {kind}"
                 raise DataError(
-                    f"{self.what} has {why}; its columns are {_quoted(self.columns)}: give one of them by "
-                    f"data.columns.{kind}{'' if needed else ' (false: none)'}."
+                    f"{self.what} has {f'no column {_quoted(unknown)}' if unknown else may_be}; its columns are "
+                    f"{_quoted(self.columns)}: give one by data.columns.{kind}{'' if needed else ' (false: none)'}."
                 )
             found |= {kind: names} if names else {}
         return found

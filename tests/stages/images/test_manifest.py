@@ -104,10 +104,10 @@ def test_every_row_that_cannot_be_used_is_named_at_once(root: Path, context: Con
 @pytest.mark.parametrize(
     ("header", "columns", "message"),
     [
-        ("path,file,label", {}, "2 columns that may be image; its columns are 'path', 'file', 'label'"),
-        ("path,what,x", {}, "no columns that may be label; its columns are 'path', 'what', 'x'"),
+        ("path,file,label", {}, "2 columns that may be the image; its columns are 'path', 'file', 'label'"),
+        ("path,what,x", {}, "no columns that may be the label; its columns are 'path', 'what', 'x'"),
         ("path,label,x", {"label": "lable"}, "no column 'lable'; its columns are 'path', 'label', 'x'"),
-        ("path,label,path", {}, "2 columns that may be image"),
+        ("path,label,path", {}, "2 columns that may be the image"),
         ("path,label,split", {}, "has the values 'c', and should have train, val and test"),
         ("path,label,split", {"split": False}, "has one class"),
         ("", {}, "no columns"),
