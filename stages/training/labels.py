@@ -19,10 +19,8 @@ class LabelLoss:
     """Of class numbers, and of several labels towards 1/2; of mixed images it is in the labels already."""
 
     def __call__(self, outputs_BK: Tensor, labels: Tensor) -> Tensor:
-        """Return the cross-entropy with class numbers int64 ``[B]``, or probabilities ``[B, K]`` as they are; of
-        several labels ``[B, K]`` the binary one, mean over classes too.
-        """
-        if self.task == "multilabel":
+        """Return the cross-entropy with class numbers int64 ``[B]``, or probabilities ``[B, K]`` as they are."""
+        if self.task == "multilabel":  # each of the labels [B, K] by itself, mean over classes too
             smoothed = labels.float() * (1 - self.smoothing) + self.smoothing / 2
             return F.binary_cross_entropy_with_logits(outputs_BK.float(), smoothed)
         if labels.is_floating_point():
