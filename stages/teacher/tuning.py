@@ -42,9 +42,7 @@ def hold_out(
 
 
 def labels_of(split: Any) -> NDArray[Any]:
-    """Return the classes of a random-access split, ``[N]`` (of several labels float32 ``[N, K]``); if it does not list
-    them, by opening every image.
-    """
+    """Return the classes of a split, ``[N]``, or of several ``[N, K]``; if it lists none, by opening every image."""
     listed = getattr(split, "labels", None)
     if isinstance(split, ListedSplit) and split.classes:
         return np.stack([split.target(label) for label in split.labels])
