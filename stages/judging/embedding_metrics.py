@@ -80,7 +80,9 @@ def neighbours(outputs: NDArray[np.float32], labels: NDArray[Any]) -> Neighbours
         ]
         parts.append((top, np.take_along_axis(grid, top, axis=1) / _GRID, np.array(precision)))
     nearest, similarity, precisions = (np.concatenate(part) for part in zip(*parts, strict=True))
-    right = np.asarray((labels[nearest] == labels[:, None]) & ~lacking[:, None] & bool(members))
+    right: NDArray[np.bool_] = np.equal(labels[nearest], labels[:, None]) & ~lacking[:, None]
+    if not members:
+        right[:] = False
     return Neighbours(
         answer=np.where(lacking, NO_ANSWER, nearest[:, 0]),
         confidence=np.where(lacking, 0.0, similarity[:, 0].clip(0, 1)),
