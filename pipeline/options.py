@@ -48,8 +48,10 @@ export_options = _adding(
     ),
 )
 config_options = _adding(
-    click.option("--teacher", metavar="NAME", help="timm model to imitate, e.g. cait_s24."),
-    click.option("--student", metavar="NAME", help="timm model to train, e.g. deit_tiny."),
+    click.option(
+        "--teacher", metavar="NAME", help="Model to imitate: cait_s24, hf-hub:ORG/NAME, local-dir:FOLDER, ..."
+    ),
+    click.option("--student", metavar="NAME", help="Model to train: deit_tiny, module:function, ..."),
     click.option("--strategy", metavar="NAME", help="plain, lift, widelast, uniform or auto.  [default: lift]"),
     click.option(
         "--data",

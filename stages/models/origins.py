@@ -48,8 +48,9 @@ class Origin:
         """Return the file, fetched where it has to be, and where it comes from, with digests, in words."""
         path = next((path for path in (_file(self.name, file) for file in _FILES) if path), None)
         if path is None:
-            parts = " (it is split into several files, which are not read)" if _file(self.name, _PARTS) else ""
-            raise UsageError(f"'{self.name}' has none of {' and '.join(_FILES)}{parts}; save its weights as one file.")
+            split = _file(self.name, _PARTS)
+            why = "they are split into several files, which are not read" if split else "there, or in the hub's cache"
+            raise UsageError(f"'{self.name}' has neither {' nor '.join(_FILES)} ({why}); give weights in one file.")
         config = _file(self.name, _CONFIG)
         digests = (f"{each.name} sha256 {sha256_of(each)[:_SHOWN]}" for each in (config, path) if each)
         return path, f"{self.words}; {', '.join(digests)}"
@@ -107,28 +108,22 @@ def _file(name: str, file: str) -> Path | None:
         if not folder.is_dir():
             raise UsageError(f"'{name}': the folder does not exist; give the one that holds {_CONFIG}.")
         return folder / file if (folder / file).is_file() else None
-    from huggingface_hub import (
-        get_hf_file_metadata,
-        hf_hub_download,
-        hf_hub_url,
-        is_offline_mode,
-        try_to_load_from_cache,
-    )
-    from huggingface_hub.errors import EntryNotFoundError
+    import huggingface_hub as hub
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    repository, _, revision = rest.partition("@")
-    why = "HF_HUB_OFFLINE is set"
+    repository, _, given = rest.partition("@")
+    revision, why = given or None, "HF_HUB_OFFLINE is set"
     try:
-        cached = try_to_load_from_cache(repository, file, revision=revision or None)
-        if not is_offline_mode():
-            try:
-                known = get_hf_file_metadata(hf_hub_url(repository, file, revision=revision or None), timeout=_PATIENCE)
-                return Path(hf_hub_download(repository, file, revision=known.commit_hash))
-            except EntryNotFoundError:
-                return None
-            except Exception as error:  # whatever the HTTP library of this version raises: then the cache
-                why = f"asking the hub ended with {type(error).__name__}"
-        if isinstance(cached, str) or try_to_load_from_cache(repository, _CONFIG, revision=revision or None):
+        if not hub.is_offline_mode():  # asked once, since downloading would try again and again
+            hub.get_hf_file_metadata(hub.hf_hub_url(repository, file, revision=revision), timeout=_PATIENCE)
+            return Path(hub.hf_hub_download(repository, file, revision=revision))
+    except Exception as error:  # whatever the HTTP library of this version raises
+        if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+            return None
+        why = f"asking the hub ended with {type(error).__name__}"
+    try:
+        cached, known = (hub.try_to_load_from_cache(repository, one, revision=revision) for one in (file, _CONFIG))
+        if isinstance(known, str):
             return Path(cached) if isinstance(cached, str) else None
     except ValueError as error:  # HFValidationError
         why = " ".join(str(error).split())[:160]

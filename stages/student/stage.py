@@ -48,16 +48,14 @@ def run(config: StudentConfig, inputs: Inputs, context: Context) -> StudentRecor
     spec = spec.model_copy(update={"embedding": inputs.teacher.model.embedding})
     base = shape_by_name(spec.arch, {} if config.args == "auto" else config.args)
     model = build_model(spec)
-    if is_own(spec.arch):
-        context.say(f"note: the student is {words_of(spec.arch, network_inside(model))}")
     if config.init_reason:
         context.say(f"first weights: {config.init}, because {config.init_reason}")
     own, root = context.run.root / "student", context.run.root
-    loads = config.init in ("file", "pretrained")
-    initial = _load(config, spec, model, context) if loads else {}
-    given: dict[str, Any] = (
-        {"source": words_of(spec.arch, network_inside(model))} if is_own(spec.arch) and not loads else {}
-    )
+    words = words_of(spec.arch, network_inside(model)) if is_own(spec.arch) else ""
+    given: dict[str, Any] = {"source": words} if words else {}
+    if words:
+        context.say(f"note: the student is {words}")
+    initial = _load(config, spec, model, context) if config.init in ("file", "pretrained") else {}
     preprocess = preprocess_of(network_inside(model), spec.args, inputs.data.config["crop_pct"], inputs.data)
     if config.init == "teacher":
         random = {name: value.clone() for name, value in model.state_dict().items()}

@@ -169,7 +169,7 @@ def initial_teacher(config: TeacherConfig, data: DataRecord, context: Context) -
             fits = load_checkpoint(model, Path(config.weights), tell=loaded.append, key=config.weights_key)
         context.say(f"teacher weights: {loaded[0]}")
         source = f"{config.weights_reason or f'file {config.weights}'}; {loaded[0]}"
-        if fits and not embeds:
+        if fits and config.weights_reason and not embeds:  # else the names are of other weights
             source += _in_order(model, args.get("pretrained_cfg_overlay", {}).get("label_names", ()), data.classes)
     elif is_own(arch):
         model, fits = build_model(spec), True
