@@ -140,7 +140,6 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
         ("--model", "deit_tiny", "--data", ".", "--image-size", "100", "--weights", "random"),
         "does not divide; the nearest that fit: 96 px and 112 px",
     ),
-    "no blocks": (("--model", "resnet50", "--data", "."), "no transformer blocks"),
     "no mapping": (("--model", "deit_tiny", "--data", ".", "--args", "3"), "--args is '3', not a mapping"),
     "foreign output": (("--model", "deit_tiny", "--data", ".", "-o", "full"), "'full' is not empty"),
     "output inside": (("--model", "deit_tiny", "--data", ".", "-o", "a"), "inside the data folder"),
