@@ -251,6 +251,8 @@ def split_images(found: Images, config: DataConfig, left_out: Set[str], dropped:
     _require_each_class(found.classes, listed, train)
     if config.sampling == "balanced":
         train = replace(train, weights=_balanced(train))
+    if train.weights is not None and not train.weights.any():
+        raise DataError(f"every training image of '{config.source}' has the weight 0; give some a weight above 0.")
     return replace(found, train=train)
 
 
@@ -264,7 +266,7 @@ def _hold_out(split: ListedSplit, classes: Sequence[str], config: DataConfig) ->
     if split.groups is not None or split.classes:
         groups, unit = (split.groups, "group") if split.groups is not None else (np.arange(len(split)), "image")
         val = some[held_groups([sets[at] for at in some], groups[some], config.val_fraction, config.split_seed)]
-        train = np.flatnonzero(~np.isin(groups, groups[val]))  # images without a class of these groups are in neither
+        train = np.flatnonzero(~np.isin(groups, groups[val]))
         ours, theirs = ({label for at in part for label in sets[at]} for part in (train, val))
         if short := [f"'{classes[label]}'" for label in sorted(ours ^ theirs) if label >= 0]:
             raise DataError(
@@ -272,6 +274,8 @@ def _hold_out(split: ListedSplit, classes: Sequence[str], config: DataConfig) ->
                 "say which are held out (a split column, a val/ folder)."
             )
         how = f"{len(val)} of {len(some)} images held out, {unit} by {unit}, near {config.val_fraction:g} of each class"
+        if neither := len(split) - len(train) - len(val):
+            words += f"; {neither} of these groups have no class, and are in neither part"
         return split.taken(train), split.taken(val), f"{how}, {words}"
     by_class = [labels[at] for at in some]
     counts = Counter(by_class)

@@ -84,8 +84,6 @@ class Table:
             groups=np.array(group) if self._one("group") else None,
             weights=np.array([row[4] for row in rows]) if self._one("weight") else None,
         )
-        if split.weights is not None and not split.weights.any():
-            raise DataError(f"every weight in {self.what} is 0, so that nothing is drawn; give some above 0.")
         train, val, how = self._parts([row[2] for row in rows], split, fixed)
         columns = ", ".join(f"{kind} from {_quoted(names)}" for kind, names in self._found.items())
         words = f"{len(rows):,} rows of {self.what}: {columns}; classes in order: {_quoted(fixed)}{how and '; '}{how}"

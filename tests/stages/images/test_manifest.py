@@ -184,6 +184,8 @@ def test_groups_stay_together(root: Path) -> None:
     parts = [{int(key[4:6]) // 4 for key, _ in split.items} for split in (images.train, images.val)]
     assert not parts[0] & parts[1]
     assert {*images.val.labels} == {0, 1, 2}
+    some = opened(root, rows(group=lambda number: number // 4, label=lambda n: "" if n % 4 == 3 else n % 3))
+    assert f"; {30 - len(some.train) - len(some.val)} of these groups have no class" in some.split
     with pytest.raises(DataError, match="class '10' has too few groups to hold one out"):
         opened(root, rows(group=lambda number: 0 if number % 3 == 1 else number))
     random = np.random.default_rng(0)
@@ -210,6 +212,8 @@ def test_images_are_drawn_by_weight(root: Path) -> None:
     assert len({*keys}) == 90  # no view is seen twice
     assert max(key.view for key in drawn(weights, 5, views=4)) == 3
     assert sorted(key.index for key in drawn(np.full(30, 0.5), 3)) == [*range(30)]
+    with pytest.raises(DataError, match=r"every training image of .* has the weight 0"):
+        opened(root, rows(weight=lambda _: 0))
     table = rows(label=lambda number: "rare" if number % 10 == 0 else "usual", weight=lambda number: 1 + number % 2)
     split = opened(root, table, sampling="balanced").train
     views = train_views(split, LIGHT_AUGMENT, SPEC, 0)
