@@ -63,7 +63,7 @@ def neighbours(outputs: NDArray[np.float32], labels: NDArray[Any]) -> Neighbours
     precision (see ``against_teacher``).
     """
     vectors, count = unit(outputs), len(outputs)
-    lacking, kept = ~vectors.any(axis=1), min(NEAREST, count - 1)
+    lacking, kept = np.asarray(~vectors.any(axis=1), dtype=np.bool_), min(NEAREST, count - 1)
     parts: list[tuple[NDArray[Any], ...]] = []
     members = {label: np.flatnonzero(labels == label) for label in np.unique(labels)} if labelled(labels) else {}
     for start in range(0, count, _ROWS):
@@ -80,14 +80,14 @@ def neighbours(outputs: NDArray[np.float32], labels: NDArray[Any]) -> Neighbours
         ]
         parts.append((top, np.take_along_axis(grid, top, axis=1) / _GRID, np.array(precision)))
     nearest, similarity, precisions = (np.concatenate(part) for part in zip(*parts, strict=True))
-    right: NDArray[np.bool_] = np.equal(labels[nearest], labels[:, None]) & ~lacking[:, None]
+    right = np.asarray(np.equal(labels[nearest], labels[:, None]) & ~lacking[:, None], dtype=np.bool_)
     if not members:
         right[:] = False
     return Neighbours(
         answer=np.where(lacking, NO_ANSWER, nearest[:, 0]),
         confidence=np.where(lacking, 0.0, similarity[:, 0].clip(0, 1)),
         right=right[:, 0],
-        right5=right[:, :5].any(axis=1),
+        right5=np.asarray(right[:, :5].any(axis=1), dtype=np.bool_),
         nearest=nearest,
         similarity=similarity,
         precision=np.where(lacking & ~np.isnan(precisions), 0.0, precisions),
