@@ -80,7 +80,7 @@ def neighbours(outputs: NDArray[np.float32], labels: NDArray[Any]) -> Neighbours
         ]
         parts.append((top, np.take_along_axis(grid, top, axis=1) / _GRID, np.array(precision)))
     nearest, similarity, precisions = (np.concatenate(part) for part in zip(*parts, strict=True))
-    right: NDArray[np.bool_] = np.equal(labels[nearest], labels[:, None]) & ~lacking[:, None]
+    right = np.asarray(np.equal(labels[nearest], labels[:, None]) & ~lacking[:, None], dtype=np.bool_)
     if not members:
         right[:] = False
     return Neighbours(
