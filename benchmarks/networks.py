@@ -118,7 +118,11 @@ def cell(work: Path, data: Path, teacher: One, student: One, strategy: str) -> s
         config = validate(merge(merge(load_layer("folder"), asked), teacher.settings))
         if not (shared / "records" / "teacher.json").is_file():
             staged(config, shared, ("teacher",))
+        staged(config, folder, ("teacher", "student", "distill", "fold"), shared)
+        if (shared / "export").is_dir():  # the teacher's graph, exported once
+            shutil.copytree(shared / "export", folder / "export", dirs_exist_ok=True)
         runner, _, _ = staged(config, folder, ("teacher", "student", "distill", "fold", "export"), shared)
+        shutil.copytree(folder / "export", shared / "export", dirs_exist_ok=True)
     except CompressError as error:
         return f"refused: {' '.join(str(error).split())}"
     finally:
