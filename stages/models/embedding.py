@@ -28,10 +28,10 @@ def projection_of(name: str) -> int:
 
 
 @torch.no_grad()
-def embedding_width(network: nn.Module, size: int) -> int:
-    """Return the width E of what a network gives for images of ``size`` pixels, ``[B, E]``."""
+def embedding_width(network: nn.Module, size: int, channels: int = 3) -> int:
+    """Return the width E of what a network gives, ``[B, E]``, for images ``[B, channels, size, size]``."""
     device = next(network.parameters()).device
-    return int(network.eval()(torch.zeros(1, 3, size, size, device=device)).shape[-1])
+    return int(network.eval()(torch.zeros(1, channels, size, size, device=device)).shape[-1])
 
 
 class Normalised(nn.Module):

@@ -189,7 +189,7 @@ def initial_teacher(config: TeacherConfig, data: DataRecord, context: Context) -
         context.say(f"note: the teacher is {words_of(arch, model)}")
     preprocess = preprocess_of(model, args, data.config["crop_pct"], data)
     if embeds:
-        spec = spec.model_copy(update={"embedding": embedding_width(model, preprocess.size)})
+        spec = spec.model_copy(update={"embedding": embedding_width(model, preprocess.size, preprocess.channels)})
         source += "; its projection" if spec.num_classes else "; its pooled features, without a classifier"
     return InitialTeacher(model, spec, preprocess, source, fits)
 
