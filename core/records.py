@@ -30,6 +30,8 @@ plain: its width is among the arguments."""
 class ModelSpec(Record):
     """Everything needed to build a network again, weights aside."""
 
+    later: ClassVar[frozenset[str]] = frozenset({"embedding"})
+
     arch: str
     """timm architecture name, without a pretrained tag, or ``module:function`` of a user's own."""
     args: dict[str, Any]
@@ -65,7 +67,7 @@ class DataRecord(Record):
     """What the images are."""
 
     volatile: ClassVar[frozenset[str]] = frozenset({"checked", "duplicates", "contradictory", "read"})
-    later: ClassVar[frozenset[str]] = frozenset({"mean", "std"})
+    later: ClassVar[frozenset[str]] = frozenset({"task", "unlabelled", "labelled", "mean", "std"})
 
     config: dict[str, Any]
     """The DataConfig, as JSON values, so that every later stage opens the same images."""
@@ -119,6 +121,8 @@ class DataRecord(Record):
 
 class TeacherRecord(Record):
     """The network that is imitated, ready for the data's classes."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"answers"})
 
     model: ModelSpec
     weights: FileRef

@@ -77,6 +77,7 @@ def pack(
     asked = request_of(data=source, settings=sets, teacher="cait_s24", student="deit_tiny")
     config = with_absolute_paths(requested_config(**asked))
     refuse_inside_data(folder, config)
+    data = config.data.model_copy(update={"sampling": "uniform"})  # a training's, which would weigh twice
     if not (pixel := config.data.pixel).plain:
         raise UsageError(
             f"a pack holds 8-bit RGB, and not {pixel.words} (data.channels, data.bits); train on the files."
@@ -84,7 +85,7 @@ def pack(
     with hushed(), TemporaryDirectory(prefix="compress-pack-") as place:
         run = RunDirectory.claim(Path(place) / "run", {"pack": config.data.source})
         context = Context(run=run, seed=config.seed, console=console_of(progress), verbose=False)
-        _, images = recorded_images(data_stage.run(config.data, data_stage.Inputs(), context))
+        _, images = recorded_images(data_stage.run(data, data_stage.Inputs(), context))
         pace = Pace()
         with progress_bar(context) as bar:
             task = bar.add_task("packing", total=len(images.train) + len(images.val), rate="-")

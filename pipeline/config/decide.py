@@ -390,12 +390,16 @@ def _teacher_epochs(config: RunConfig, facts: Facts) -> Choice:
 
 
 def _own_networks(config: RunConfig, facts: Facts) -> None:
-    """Refuse, by a UsageError, a user's own network that is not for these classes; a lift reads no logits of it."""
+    """Refuse, by a UsageError, a user's own network that is not for these classes; a lift reads no logits of it.
+
+    How wide an embedding is, is known once the teacher is made (``stages.student``).
+    """
     from vitcompress.stages.models.own import own_network
 
     for section in (config.teacher, config.student):
         lifted = isinstance(section, StudentConfig) and section.strategy == "lift"
-        if is_own(section.model) and isinstance(section.args, dict) and facts.data and not lifted:
+        classes = config.data.task != "embedding" and not lifted
+        if is_own(section.model) and isinstance(section.args, dict) and facts.data and classes:
             own_network(section.model, section.args, len(facts.data.classes), exact=True)
 
 

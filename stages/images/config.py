@@ -71,7 +71,10 @@ class DataConfig(Record):
     model_config = ConfigDict(use_attribute_docstrings=True)
     # A training has an augmentation of its own.
     volatile: ClassVar[frozenset[str]] = frozenset({"check", "augment", "on_bad_image", "on_duplicates"})
-    later: ClassVar[frozenset[str]] = frozenset({"channels", "bits", "mean", "std"})
+    later: ClassVar[frozenset[str]] = frozenset(
+        {"task", "labelled", "unlabelled", "classes", "columns", "label_separator", "sampling"}
+        | {"channels", "bits", "mean", "std"}
+    )
 
     source: str = Field("digits", min_length=1)
     """`digits` (embedded), a folder of class folders (with or without train/ and val/), a name with timm's prefix

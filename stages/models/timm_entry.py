@@ -28,14 +28,14 @@ def compress_student(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     Further arguments (``drop_path_rate``, ...) go to the architecture that the student was made of.
 
     Raises:
-        UsageError: ``spec`` is missing or no spec, or other than 3 input channels were asked for.
+        UsageError: ``spec`` is missing or no spec, or other input channels than its own were asked for.
     """
     model: nn.Module = build_model_with_cfg(_student, "compress_student", pretrained, **kwargs)
     return model
 
 
 def _student(
-    spec: dict[str, Any] | None = None, num_classes: int | None = None, in_chans: int = 3, **args: Any
+    spec: dict[str, Any] | None = None, num_classes: int | None = None, in_chans: int | None = None, **args: Any
 ) -> nn.Module:
     try:
         known = ModelSpec.model_validate(spec)
@@ -45,8 +45,9 @@ def _student(
             f"{'none' if spec is None else 'something else'} was given; use "
             'timm.create_model("local-dir:BUNDLE/timm", pretrained=True).'
         ) from error
-    if in_chans != 3:
-        raise UsageError(f"compress_student takes RGB images, 3 channels; in_chans={in_chans} was given.")
+    own = known.args.get("in_chans", 3)
+    if in_chans not in (None, own):
+        raise UsageError(f"compress_student takes images of {own} channels; in_chans={in_chans} was given.")
     classes = known.num_classes if num_classes is None else num_classes
     return build_model(known.model_copy(update={"num_classes": classes, "args": {**known.args, **args}}))
 

@@ -16,7 +16,7 @@ from vitcompress.stages.models.build import build_model, cost_of, preprocess_of
 from vitcompress.stages.models.checkpoint import some
 from vitcompress.stages.models.geometry import Shape, check_strategy, shape_by_name, wide_shapes, widened_args
 from vitcompress.stages.models.initial import fit_file, fit_pretrained
-from vitcompress.stages.models.own import words_of
+from vitcompress.stages.models.own import own_network, words_of
 from vitcompress.stages.models.students import network_inside
 from vitcompress.stages.models.uniform import matching_width
 from vitcompress.stages.models.weights import save_weights
@@ -55,6 +55,8 @@ def run(config: StudentConfig, inputs: Inputs, context: Context) -> StudentRecor
     given: dict[str, Any] = {"source": words} if words else {}
     if words:
         context.say(f"note: the student is {words}")
+    if words and spec.embedding and spec.graph == "plain":
+        own_network(spec.arch, spec.args, spec.num_classes, exact=True)
     initial = _load(config, spec, model, context) if config.init in ("file", "pretrained") else {}
     preprocess = preprocess_of(network_inside(model), spec.args, inputs.data.config["crop_pct"], inputs.data)
     if config.init == "teacher":

@@ -17,6 +17,7 @@ class TrainingConfig(Record):
     volatile: ClassVar[frozenset[str]] = frozenset(
         {"checkpoint_seconds", "log_every", "compile_reason", "precision_reason"}
     )
+    later: ClassVar[frozenset[str]] = frozenset({"class_weights"})
 
     batch_size: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto"
     """Images an optimizer step, over all processes. auto: 256, or less so that an epoch has at least 30 steps."""

@@ -199,7 +199,10 @@ def _accuracy(inputs: Inputs, context: Context, contestants: Sequence[Contestant
     return {
         **judged(contestants, held_out, len(classes), task),
         "confusions": confusions(contestants, held_out) if task == "classification" else (),
-        "flips": flip_tables(contestants, in_classes, inputs.export.deployed, picture),
+        # Without labels an embedding's nearest image is of no class that could flip.
+        "flips": flip_tables(contestants, in_classes, inputs.export.deployed, picture)
+        if inputs.data.labelled or task != "embedding"
+        else (),
         "thresholds": held_out.thresholds.get(inputs.export.deployed, ()),
         "images_digest": held_out.digest,
         "answers": write_answers(root, contestants, in_classes, classes),

@@ -6,8 +6,13 @@ import pytest
 from pydantic import ValidationError
 
 from vitcompress.core.fingerprint import fingerprint
-from vitcompress.core.record import Record
-from vitcompress.core.records import Cost, ModelSpec
+from vitcompress.core.preprocess import PreprocessSpec
+from vitcompress.core.record import FileRef, Record
+from vitcompress.core.records import Cost, DataRecord, ModelSpec, TeacherRecord
+from vitcompress.stages.distill.config import DistillConfig
+from vitcompress.stages.images.config import DataConfig
+from vitcompress.stages.student.config import StudentConfig
+from vitcompress.stages.teacher.config import TeacherConfig
 
 SPEC = ModelSpec(arch="vit", args={"depth": 2}, num_classes=10)
 
@@ -33,6 +38,28 @@ def test_fingerprint_ignores_volatile_fields_alone() -> None:
     assert fingerprint(base) != fingerprint(base.model_copy(update={"name": "y"}))
     changed = SPEC.model_copy(update={"num_classes": 11})
     assert fingerprint(base) != fingerprint(base.model_copy(update={"inner": changed}))
+
+
+def test_what_came_with_later_settings_leaves_earlier_results_valid() -> None:
+    model = ModelSpec(arch="a", args={}, num_classes=2)
+    teacher = TeacherRecord(
+        model=model,
+        weights=FileRef(path="p", sha256="x", bytes=1),
+        preprocess=PreprocessSpec(size=8, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+        source="s",
+        epochs=0,
+        cost=Cost(parameters=1, macs=1),
+        width=1,
+        depth=1,
+        val_top1=1.0,
+    )
+    counts = {"train_images": 1, "val_images": 1, "pixels": 2}
+    texts = dict.fromkeys(("split", "checked"), "") | {"source": "s", "digest": "d"}
+    data = DataRecord(config=DataConfig().identity(), classes=("a", "b"), **counts, **texts)  # type: ignore[arg-type]
+    configs = DataConfig(), TeacherConfig(model="m"), StudentConfig(model="m"), DistillConfig()
+    # As computed before there were tasks, other channels and class weights.
+    assert fingerprint(*configs, data, teacher)[:16] == "0d9c467fe579f6e8"
+    assert "task" in DataConfig(task="embedding").identity()
 
 
 def test_records_are_immutable_strict_and_closed() -> None:

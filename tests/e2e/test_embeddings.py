@@ -73,12 +73,13 @@ def test_a_lift_gives_embeddings_everywhere_and_gates_are_on_retrieval(place: Pa
     assert there.code == 0, there.err
 
 
-def test_a_plain_student_from_kept_answers_fails_its_gate(place: Path, tmp_path: Path) -> None:
-    settings = ("distill.logits=cosine", "distill.views=1", "distill.epochs=1", "gates.min_retrieval_map=99.9")
-    result = run(place, tmp_path / "run", *settings, strategy="plain")
+def test_a_plain_student_from_kept_answers_fails_its_gate_without_labels(place: Path, tmp_path: Path) -> None:
+    settings = ("distill.logits=cosine", "distill.views=1", "distill.epochs=1", "gates.min_accuracy=99.9")
+    result = run(place, tmp_path / "run", *settings, "data.labelled=false", strategy="plain")
     assert result.code == 1, result.err
-    rows = json.loads((tmp_path / "run" / "records" / "gates.json").read_text())
-    assert '"min_retrieval_map"' in json.dumps(rows)
+    report = json.loads((tmp_path / "run" / "report" / "report.json").read_text())
+    assert ("min_accuracy", "fail") in {(row["gate"], row["verdict"]) for row in report["gates"]}
+    assert report["flips"] == []  # of no class, none flips
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any, ClassVar
 
+from vitcompress.core.errors import DataError
 from vitcompress.stages.images.config import DataConfig
 from vitcompress.stages.images.splits import Images
+
+
+def label_names(path: str) -> tuple[str, ...]:
+    """Return the names in the file of ``data.labels``; a DataError is raised if it cannot be read."""
+    try:
+        return tuple(Path(path).read_text().rstrip().splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"data.labels cannot be read ({error}); give a text file, one name a line.") from error
 
 
 class Source(ABC):

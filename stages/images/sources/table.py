@@ -18,6 +18,7 @@ import numpy as np
 from vitcompress.core.errors import DataError
 from vitcompress.stages.images.config import DataConfig
 from vitcompress.stages.images.sources.folder import open_inside, read_inside
+from vitcompress.stages.images.sources.source import label_names
 from vitcompress.stages.images.splits import UNLABELLED, Images, ListedSplit, printable
 
 _USUAL = {
@@ -122,10 +123,7 @@ class Table:
     def _fixed(self) -> Sequence[str]:
         """Names of the classes in order, where they do not follow from the rows."""
         if self.config.labels:
-            try:
-                return Path(self.config.labels).read_text().rstrip().splitlines()
-            except (OSError, UnicodeDecodeError) as error:
-                raise DataError(f"data.labels cannot be read ({error}); give a text file, one name a line.") from error
+            return label_names(self.config.labels)
         return self._labels if len(self._labels) > 1 else self.names.get(self._one("label"), ())
 
     def _rows(self) -> list[tuple[Any, Label, str, str, float]]:
@@ -228,7 +226,7 @@ class Table:
             return taken, None, how
         val = split.taken(np.array(judged))
         strange = {*chain(*val.class_sets)} - {UNLABELLED, *chain(*taken.class_sets)}
-        if strange:
+        if strange and self.config.task != "embedding":  # which learns nothing of classes
             names = _quoted([classes[label] for label in sorted(strange)])
             raise DataError(f"classes of held-out rows of {self.what} that no training row has: {names}; add some.")
         if split.groups is not None and (shared := {*split.groups[judged]} & {*split.groups[train_at]}):

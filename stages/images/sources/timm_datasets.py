@@ -15,7 +15,7 @@ from vitcompress.core.images import UNREADABLE, as_rgb, reason_of
 from vitcompress.stages.images.config import DataConfig
 from vitcompress.stages.images.sources.folder import open_inside
 from vitcompress.stages.images.sources.shards import indexed
-from vitcompress.stages.images.sources.source import Source
+from vitcompress.stages.images.sources.source import Source, label_names
 from vitcompress.stages.images.splits import Images, StreamSplit, class_of
 from vitcompress.stages.images.tree import tree_digest
 
@@ -162,7 +162,7 @@ def _leave_as_stored(dataset: Any) -> None:
 
 def _class_names(dataset: Any, config: DataConfig) -> tuple[str, ...]:
     """Return class names from the labels file, or from the dataset."""
-    names = tuple(Path(config.labels).read_text().rstrip().splitlines()) if config.labels else _carried_names(dataset)
+    names = label_names(config.labels) if config.labels else _carried_names(dataset)
     if names is None:
         raise DataError(
             f"dataset '{config.source}' does not name its classes; "

@@ -175,8 +175,10 @@ def test_a_split_column(root: Path) -> None:
     assert [key for key, _ in blank.val.items] == [*map(name, numbers[20:29])]
     with pytest.raises(DataError, match=r"3 groups of manifest .* are in training and held out"):
         opened(root, rows(**two, group=lambda number: number % 3))
+    unseen = rows(**two, label=lambda number: "xy"[number < 20 or number % 2])
     with pytest.raises(DataError, match=r"held-out rows .* that no training row has: 'x'"):
-        opened(root, rows(**two, label=lambda number: "xy"[number < 20 or number % 2]))
+        opened(root, unseen)
+    assert {*opened(root, unseen, task="embedding").val.labels} == {0, 1}
 
 
 def test_groups_stay_together(root: Path) -> None:

@@ -23,8 +23,8 @@ def test_a_projection_is_told_from_a_classifier(name: str, width: int) -> None:
 
 
 def test_embeddings_have_length_1_in_half_precision_too() -> None:
-    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 5))
-    assert embedding_width(network, 2) == 5
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 5))
+    assert embedding_width(network, 2, channels=1) == 5
     given = torch.tensor([[6e4, -6e4, 3e4], [3e-4, 0, 0]], dtype=torch.float16)
     found = Normalised(nn.Identity())(given)
     assert found.float().norm(dim=1).tolist() == pytest.approx([1, 1], abs=2e-3)

@@ -70,6 +70,8 @@ class Net(nn.Module):
     def forward(self, x):
         return self.head(self.pool(self.body(self.stem(x))).flatten(1))
 def net(num_classes, width=16): return Net(num_classes, width)
+def grey(num_classes):
+    return nn.Sequential(nn.Conv2d(1, 8, 3, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, num_classes))
 def tapped(num_classes, img_size): return Net(num_classes), ["stem", "body"]
 def fixed(): return Net(7)
 def deit(num_classes):
@@ -222,6 +224,7 @@ def test_own_code_is_found_tapped_and_lifted(code: Path, monkeypatch: pytest.Mon
     }
     assert type(create("own_nets_of_a_test:deit", {"img_size": 32}, 5)) is timm.models.VisionTransformer
     assert create("own_nets_of_a_test:tapped", {"img_size": 32}, 5).taps == ("stem", "body")
+    assert create("own_nets_of_a_test:grey", {"in_chans": 1}, 5).taps == ("0",)
     torch.save(network.module.state_dict(), code.with_name("weights.pt"))
     assert load_checkpoint(network, code.with_name("weights.pt"))
     assert len(fit_file(lift, code.with_name("weights.pt"), name, args).values) == 11
