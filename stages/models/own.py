@@ -21,6 +21,7 @@ DEFAULT_SIZE = 224
 """Side of the input where no arguments give one, pixels."""
 CODE = ("code_file", "code_sha256")
 """Arguments that say where the code was found, and what it was; the function is not given them."""
+_OFFERED = ("img_size", "in_chans", "num_classes")
 _IMPORTED: dict[str, str] = {}
 """Digest of the file that each module was imported from."""
 
@@ -35,9 +36,9 @@ def where_code_is(name: str) -> dict[str, str]:
 def own_network(name: str, args: Mapping[str, Any], num_classes: int, *, exact: bool = False) -> nn.Module:
     """Call the function and return its network with taps, on the CPU: those it gives, timm's own, or the one found.
 
-    ``args`` go to the function; ``img_size`` and the number of classes only where it takes them (``exact``: its logits
-    are of this number even so). A UsageError is raised where it cannot be imported or called, gives no network, or one
-    whose answer is not logits ``[B, K]``.
+    ``args`` go to the function; ``img_size``, ``in_chans`` and the number of classes only where it takes them
+    (``exact``: its logits are of this number even so). A UsageError is raised where it cannot be imported or called,
+    gives no network, or one whose answer is not logits ``[B, K]``.
     """
     file = Path(args.get(CODE[0]) or ".").resolve()
     depth = name.partition(":")[0].count(".") + (file.name == "__init__.py")
@@ -47,17 +48,17 @@ def own_network(name: str, args: Mapping[str, Any], num_classes: int, *, exact: 
     taken = inspect.signature(function).parameters
     any_name = any(each.kind is inspect.Parameter.VAR_KEYWORD for each in taken.values())
     given = {key: value for key, value in {**args, "num_classes": num_classes}.items() if key not in CODE}
-    given = {k: v for k, v in given.items() if any_name or k in taken or k not in ("img_size", "num_classes")}
+    given = {k: v for k, v in given.items() if any_name or k in taken or k not in _OFFERED}
     try:
         with torch.device("cpu"):  # its weights may be files: never without values
             made = function(**given)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script's argparse exits
         raise UsageError(f"'{name}' raised {type(error).__name__} when called with {given}: {_line(error)}.") from error
     module, taps = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(module, nn.Module):
         raise UsageError(f"'{name}' returned {type(made).__name__}; return an nn.Module, or (module, taps).")
     module, size = module.cpu().float(), args.get("img_size") or DEFAULT_SIZE
-    training, images = module.training, torch.zeros(2, 3, size, size, device="cpu")
+    training, images = module.training, torch.zeros(2, args.get("in_chans", 3), size, size, device="cpu")
     classes = num_classes if exact or "num_classes" in given else None
     try:
         with torch.no_grad():
@@ -74,7 +75,7 @@ def own_network(name: str, args: Mapping[str, Any], num_classes: int, *, exact: 
         raise
     except Exception as error:
         raise UsageError(f"the network of '{name}' fails on images {[*images.shape]}: {_line(error)}.") from error
-    network.pretrained_cfg = {"input_size": (3, size, size), **(getattr(module, "pretrained_cfg", None) or {})}
+    network.pretrained_cfg = {"input_size": (*images.shape[1:],), **(getattr(module, "pretrained_cfg", None) or {})}
     found: nn.Module = network.train(training)
     return found
 
@@ -102,7 +103,7 @@ def _function(name: str, folder: str) -> Callable[..., Any]:
             loaded = importlib.reload(loaded)
         _IMPORTED[module] = digest
         found = getattr(loaded, function, None)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script's argparse exits
         raise UsageError(
             f"model '{name}': {module} cannot be imported ({type(error).__name__}: {_line(error)}); run in the folder "
             "that holds it, or install it."
@@ -135,5 +136,5 @@ def _last_map(name: str, module: nn.Module, images: Tensor, classes: int | None)
     return maps[-1]
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     return " ".join(str(error).split())[:160]
