@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import ValidationError
-from timm.models import build_model_with_cfg, register_model
+from timm.models import PretrainedCfg, build_model_with_cfg, register_model
 from torch import Tensor, nn
 
 from vitcompress.core.errors import UsageError
@@ -28,8 +28,9 @@ def compress_student(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     Further arguments (``drop_path_rate``, ...) go to the architecture that the student was made of.
 
     Raises:
-        UsageError: ``spec`` is missing or no spec, or other than 3 input channels were asked for.
+        UsageError: ``spec`` is missing or no spec, or other input channels than its own were asked for.
     """
+    kwargs["pretrained_cfg"] = kwargs.get("pretrained_cfg") or PretrainedCfg()  # timm would warn of its own default
     model: nn.Module = build_model_with_cfg(_student, "compress_student", pretrained, **kwargs)
     return model
 
@@ -45,8 +46,9 @@ def _student(
             f"{'none' if spec is None else 'something else'} was given; use "
             'timm.create_model("local-dir:BUNDLE/timm", pretrained=True).'
         ) from error
-    if in_chans != 3:
-        raise UsageError(f"compress_student takes RGB images, 3 channels; in_chans={in_chans} was given.")
+    channels = known.args.get("in_chans", 3)
+    if in_chans not in (3, channels):  # 3 is timm's default
+        raise UsageError(f"this compress_student takes images of {channels} channels; in_chans={in_chans} was given.")
     classes = known.num_classes if num_classes is None else num_classes
     return build_model(known.model_copy(update={"num_classes": classes, "args": {**known.args, **args}}))
 
