@@ -29,6 +29,7 @@ from vitcompress.pipeline.config.networks import (
     patch_at,
     sized,
     sized_teacher,
+    tells_layers,
 )
 from vitcompress.stages.distill.config import DistillConfig
 from vitcompress.stages.images.sources import EMBEDDED, source_of
@@ -325,6 +326,7 @@ def training_facts(section: Literal["teacher", "distill"], config: RunConfig, fa
         parameters=cost.parameters,
         augment=config.data.augment,
         plain=config.data.pixel.plain,
+        layered=section == "distill" or tells_layers(config.teacher),
         held_out=facts.data.val_images,
         own=2.0 * cost.macs,
         teacher=2.0 * cost_by_config(config.teacher).macs,

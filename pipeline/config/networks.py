@@ -97,6 +97,11 @@ def resolve_network(name: str, args: Args | str, geometry: str, role: str = "tea
             f"args of '{name}' have in_chans {own['in_chans']}, and images have {channels} channel(s); leave it out "
             "and set data.channels, which both networks get."
         )
+    takes = origin.args[OVERLAY].get("input_size", (3,))[0] if origin else 3
+    if takes not in (3, channels):
+        raise UsageError(
+            f"'{name}' was trained on {takes} channel(s), and images have {channels}; give data.channels={takes}."
+        )
     reduced, in_chans = geometry == "reduced", {} if channels == 3 else {"in_chans": channels}
     if is_own(name):
         merged = {**({"img_size": REDUCED_SIZE} if reduced else {}), **own, **in_chans, **where_code_is(name)}
@@ -112,6 +117,20 @@ def cost_by_config(network: TeacherConfig | StudentConfig) -> Cost:
     """Return parameters and MACs of the network as named, before any strategy changes it."""
     args = network.args if isinstance(network.args, dict) else {}
     return _cost(split_tag(network.model)[0], json.dumps(args))
+
+
+def tells_layers(network: TeacherConfig | StudentConfig) -> bool:
+    """Return whether the network as named tells which parameters are of which layer, as timm's do."""
+    return _tells_layers(
+        split_tag(network.model)[0], json.dumps(network.args if isinstance(network.args, dict) else {})
+    )
+
+
+@lru_cache(maxsize=8)
+def _tells_layers(arch: str, args: str) -> bool:
+    from vitcompress.stages.models.geometry import meta_model
+
+    return hasattr(meta_model(arch, json.loads(args)), "group_matcher")
 
 
 @lru_cache(maxsize=8)

@@ -54,6 +54,8 @@ class TrainingFacts:
     """What ``data.augment`` asks for."""
     plain: bool = True
     """Whether images are 8-bit grey or RGB, which all augmentation is made for."""
+    layered: bool = True
+    """Whether the network tells which parameters are of which layer."""
     held_out: int = 0
     own: float = 0.0
     """Floating-point operations of the trained network for one image, forward."""
@@ -137,6 +139,8 @@ def layer_decay(config: Training, facts: TrainingFacts) -> Choice:
     """Decide the factor on the learning rate from one block to the block below."""
     if facts.start == "random":
         return Choice(None, "no trained blocks to protect")
+    if not facts.layered:
+        return Choice(None, "the network does not tell its layers")
     return Choice(_LAYER_DECAY, "trained blocks near the input change least")
 
 

@@ -66,7 +66,7 @@ def resolve_origin(name: str, role: str = "teacher") -> Origin:
     kind, rest = origin_of(name) or ("", "")
     if found is None:
         raise UsageError(
-            f"'{name}' has no {_CONFIG}; give what timm's save_for_hf or transformers' save_pretrained wrote"
+            f"'{name}' has no {_CONFIG}; give what timm's save_for_hf or transformers' save_pretrained wrote."
         )
     at = "" if kind == "local-dir" else f" at commit {found.parent.name}"
     fixed = name if kind == "local-dir" else f"{kind}:{rest.partition('@')[0]}@{found.parent.name}"

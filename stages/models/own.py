@@ -52,7 +52,7 @@ def own_network(name: str, args: Mapping[str, Any], num_classes: int, *, exact: 
     try:
         with torch.device("cpu"):  # its weights may be files: never without values
             made = function(**given)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script's argparse exits
         raise UsageError(f"'{name}' raised {type(error).__name__} when called with {given}: {_line(error)}.") from error
     module, taps = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if not isinstance(module, nn.Module):
@@ -75,7 +75,7 @@ def own_network(name: str, args: Mapping[str, Any], num_classes: int, *, exact: 
         raise
     except Exception as error:
         raise UsageError(f"the network of '{name}' fails on images {[*images.shape]}: {_line(error)}.") from error
-    network.pretrained_cfg = {"input_size": images.shape[1:], **(getattr(module, "pretrained_cfg", None) or {})}
+    network.pretrained_cfg = {"input_size": (*images.shape[1:],), **(getattr(module, "pretrained_cfg", None) or {})}
     found: nn.Module = network.train(training)
     return found
 
@@ -103,7 +103,7 @@ def _function(name: str, folder: str) -> Callable[..., Any]:
             loaded = importlib.reload(loaded)
         _IMPORTED[module] = digest
         found = getattr(loaded, function, None)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script's argparse exits
         raise UsageError(
             f"model '{name}': {module} cannot be imported ({type(error).__name__}: {_line(error)}); run in the folder "
             "that holds it, or install it."
@@ -136,5 +136,5 @@ def _last_map(name: str, module: nn.Module, images: Tensor, classes: int | None)
     return maps[-1]
 
 
-def _line(error: Exception) -> str:
+def _line(error: BaseException) -> str:
     return " ".join(str(error).split())[:160]

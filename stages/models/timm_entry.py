@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import ValidationError
-from timm.models import build_model_with_cfg, register_model
+from timm.models import PretrainedCfg, build_model_with_cfg, register_model
 from torch import Tensor, nn
 
 from vitcompress.core.errors import UsageError
@@ -30,6 +30,7 @@ def compress_student(pretrained: bool = False, **kwargs: Any) -> nn.Module:
     Raises:
         UsageError: ``spec`` is missing or no spec, or other input channels than its own were asked for.
     """
+    kwargs["pretrained_cfg"] = kwargs.get("pretrained_cfg") or PretrainedCfg()  # timm would warn of its own default
     model: nn.Module = build_model_with_cfg(_student, "compress_student", pretrained, **kwargs)
     return model
 

@@ -75,6 +75,7 @@ LARGE: dict[str, Any] = {"images": 100_000}
         ({"batch_size": 2048, "epochs": 1}, LARGE, "lr", 5.66e-3),
         ({}, {}, "layer_decay", None),
         ({}, {"start": "teacher"}, "layer_decay", 0.75),
+        ({}, {"start": "teacher", "layered": False}, "layer_decay", None),
         *(({}, {"images": count}, "epochs", epochs)  # the fewer the images, the more often each is seen
           for count, epochs in ((500, 300), (2000, 224), (10_000, 100), (1_281_167, 50))),
         ({}, {"images": 500, "start": "pretrained"}, "epochs", 100),

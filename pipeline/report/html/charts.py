@@ -143,7 +143,8 @@ def ends(given: Row) -> list[list[float]] | None:
 
 def trainings(report: Report) -> list[Chart]:
     """Return the curves of each training, as its last settings left it, in the order of their beginning."""
-    trained, score = last_settings(report["history"]), report["score"]["label"]
+    score = "cosine to the teacher" if report["task"] == "embedding" else report["score"]["label"]
+    trained = last_settings(report["history"])
     drawn = ((name, lines, _panels(lines, score)) for name, lines in trained.items())
     return [_training(name, lines, panels, score) for name, lines, panels in drawn if panels]
 

@@ -92,7 +92,9 @@ def _split(root: Path, prefix: str, classes: Sequence[str], files: dict[str, lis
     return ListedSplit(items, partial(open_inside, root), root, prefix, partial(read_inside, root))
 
 
-def require_folder(folder: Path, remedy: str = "a folder of class folders with --data") -> Path:
+def require_folder(
+    folder: Path, remedy: str = "a folder of class folders or a manifest (.csv, ...) with --data"
+) -> Path:
     """Return the folder; a DataError is raised if it is none."""
     if not folder.is_dir():
         what = "is a file" if folder.is_file() else "does not exist"
@@ -132,7 +134,10 @@ def _class_folders(root: Path) -> list[Path]:
     except OSError as error:
         raise unlisted(error, root) from error
     if not entries:
-        raise DataError(f"data folder '{root}' has no class folders with images ({_kinds()}); see docs/data.md.")
+        raise DataError(
+            f"data folder '{root}' has no class folders with images ({_kinds()}); see docs/data.md (images without "
+            "labels: --set data.labelled=false)."
+        )
     if all(entry.name.casefold() in _SPLIT_NAMES for entry in entries):  # else a problem of two classes comes of them
         names = ", ".join(f"'{entry.name}'" for entry in entries)
         raise DataError(

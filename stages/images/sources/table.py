@@ -93,6 +93,10 @@ class Table:
     @cached_property
     def _found(self) -> dict[str, tuple[str, ...]]:
         """Columns of each kind, as given or by the usual names."""
+        if not self.columns:
+            raise DataError(
+                f"{self.what} has no columns; give their names in the first row (JSONL: objects), and one row an image."
+            )
         found: dict[str, tuple[str, ...]] = {}
         for kind, usual in _USUAL.items():
             given, needed = getattr(self.config.columns, kind), kind in ("image", "label")
@@ -172,7 +176,7 @@ class Table:
                 self.digest.update(os.fsencode(f"{key}\0{stat.st_size}\0{stat.st_mtime_ns}\n"))
         except OSError as error:
             if self.config.on_bad_image == "error":
-                raise ValueError(f"the file cannot be looked at ({error.strerror})", key) from error
+                raise ValueError(f"the file cannot be looked at in '{self.root}' ({error.strerror})", key) from error
         return key
 
     def _label(self, cells: Sequence[Any]) -> Label:
@@ -219,7 +223,8 @@ class Table:
         judged = [at for at in every if split.items[at][1] != UNLABELLED or not self._labels]
         unused = [f"{count:,} rows with '{name}'" for name, count in counts.items() if name not in (train, held)]
         unused += [f"{len(every) - len(judged):,} with '{held}' that have no label"] * (len(judged) < len(every))
-        how = f"the rows with '{held or 'no split'}' in column '{column}'; not used: {', '.join(unused) or 'none'}"
+        which = f"the rows with '{held}' in column '{column}'" if held else f"column '{column}' holds no row out"
+        how = f"{which}; not used: {', '.join(unused) or 'none'}"
         train_at = np.flatnonzero([name == train for name in splits])
         taken = split.taken(train_at)
         if not judged:

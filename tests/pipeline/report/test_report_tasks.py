@@ -15,7 +15,7 @@ from vitcompress.core.measured_records import Confusion, GatesRecord, MetricRow
 from vitcompress.pipeline.check.baseline import baseline_of
 from vitcompress.pipeline.check.limits import LIMITS, Change
 from vitcompress.pipeline.report.document import Records
-from vitcompress.pipeline.report.html import page
+from vitcompress.pipeline.report.html import charts, page
 from vitcompress.pipeline.report.junit import junit_of
 from vitcompress.pipeline.report.markdown import render
 from vitcompress.pipeline.report.shape import Report
@@ -55,6 +55,7 @@ def test_each_output_speaks_of_the_tasks_own_score(
     told = [page.render(report, tmp_path), render(report), printed(table(report), 120), junit_of(report)]
     assert [score.lower() in text.lower() for text in told] == [True] * 4
     assert not any("top-1" in text.lower() for text in told)
+    assert ("cosine to the teacher" in charts.trainings(report)[0].caption.lower()) == (task == "embedding")
     assert f"onnx drop of {score}: fail" in report["verdict"]["blocking"]
     assert ("81.25" in told[2]) == (task != "classification")
     assert (report["headline"]["teacher_top1"]["value"] is None) == (not labelled)

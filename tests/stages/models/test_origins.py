@@ -62,22 +62,22 @@ TINY: dict[str, Any] = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth
 CODE = """
 from torch import nn
 class Net(nn.Module):
-    def __init__(self, classes, width=16):
+    def __init__(self, classes, width=16, channels=3):
         super().__init__()
-        self.stem = nn.Conv2d(3, width, 4, 4)
+        self.stem = nn.Conv2d(channels, width, 4, 4)
         self.body = nn.Sequential(nn.Conv2d(width, width, 1), nn.BatchNorm2d(width))
         self.pool, self.head = nn.AdaptiveAvgPool2d(1), nn.Linear(width, classes)
     def forward(self, x):
         return self.head(self.pool(self.body(self.stem(x))).flatten(1))
 def net(num_classes, width=16): return Net(num_classes, width)
-def grey(num_classes):
-    return nn.Sequential(nn.Conv2d(1, 8, 3, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, num_classes))
+def grey(num_classes, in_chans): return Net(num_classes, channels=in_chans)
 def tapped(num_classes, img_size): return Net(num_classes), ["stem", "body"]
 def fixed(): return Net(7)
 def deit(num_classes):
     import timm
     return timm.create_model("deit_tiny_patch16_224", img_size=32, embed_dim=24, depth=2, num_classes=num_classes)
 def raises(): raise RuntimeError("no such file")
+def ends(): raise SystemExit(2)
 def number(): return 3
 def map_(): return nn.Conv2d(3, 4, 4)
 """
@@ -224,7 +224,12 @@ def test_own_code_is_found_tapped_and_lifted(code: Path, monkeypatch: pytest.Mon
     }
     assert type(create("own_nets_of_a_test:deit", {"img_size": 32}, 5)) is timm.models.VisionTransformer
     assert create("own_nets_of_a_test:tapped", {"img_size": 32}, 5).taps == ("stem", "body")
-    assert create("own_nets_of_a_test:grey", {"in_chans": 1}, 5).taps == ("0",)
+    assert create("own_nets_of_a_test:grey", {"img_size": 32, "in_chans": 5}, 5)(torch.zeros(2, 5, 32, 32)).shape == (
+        2,
+        5,
+    )
+    with pytest.raises(UsageError, match=r"fails on images \[2, 5, 32, 32\]"):
+        create(name, {"img_size": 32, "in_chans": 5}, 5)
     torch.save(network.module.state_dict(), code.with_name("weights.pt"))
     assert load_checkpoint(network, code.with_name("weights.pt"))
     assert len(fit_file(lift, code.with_name("weights.pt"), name, args).values) == 11
@@ -238,6 +243,7 @@ def test_own_code_is_found_tapped_and_lifted(code: Path, monkeypatch: pytest.Mon
     [
         ("missing", "has no function 'missing'"),
         ("raises", "raised RuntimeError when called with {}: no such file"),
+        ("ends", "raised SystemExit when called"),
         ("number", "returned int; return an nn.Module"),
         ("map_", r"gives \[2, 4, 29, 29\] for 2 images; it must give logits \[2, K\]"),
     ],

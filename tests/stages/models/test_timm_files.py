@@ -35,27 +35,32 @@ SPECS = {
     "widelast": ModelSpec(arch=DEIT, args=TINY, num_classes=10, graph="widelast", lift_width=64),
     "widelast of cait": ModelSpec(arch=CAIT, args=TINY, num_classes=10, graph="widelast", lift_width=64),
     "lift kept": ModelSpec(arch=DEIT, args=TINY, num_classes=10, graph="lift-kept", lift_width=64),
+    "lift of grey": ModelSpec(
+        arch=DEIT, args={**TINY, "in_chans": 1}, num_classes=10, graph="lift-kept", lift_width=64
+    ),
     "lift folded": ModelSpec(arch=DEIT, args=TINY, num_classes=10, graph="lift-folded", lift_width=64, fold_rank=32),
 }
 OF_TIMM = ("plain", "distilled", "cait", "swin")
 
 
-def images() -> torch.Tensor:
-    return torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+def images(channels: int = 3) -> torch.Tensor:
+    return torch.randn(5, channels, 32, 32, generator=torch.Generator().manual_seed(3))
 
 
 @pytest.mark.parametrize("kind", SPECS)
 def test_timm_gives_the_same_logits(tmp_path: Path, kind: str) -> None:
-    model = seeded_model(SPECS[kind])
-    config, weights = save_timm(tmp_path / "timm", SPECS[kind], model.state_dict(), PREPROCESS, list("abcdefghij"))
+    model, channels = seeded_model(SPECS[kind]), SPECS[kind].args.get("in_chans", 3)
+    numbers = {"mean": PREPROCESS.mean[:channels], "std": PREPROCESS.std[:channels]}
+    preprocess = PREPROCESS.model_copy(update=numbers)
+    config, weights = save_timm(tmp_path / "timm", SPECS[kind], model.state_dict(), preprocess, list("abcdefghij"))
     assert (config.name, weights.name) == ("config.json", "model.safetensors")
     loaded = timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True).eval()
     with torch.inference_mode():
-        assert torch.equal(loaded(images()), model(images()))
+        assert torch.equal(loaded(images(channels)), model(images(channels)))
     assert (json.loads(config.read_text())["architecture"] == "compress_student") == (kind not in OF_TIMM)
     data = resolve_model_data_config(loaded)
-    assert tuple(data["input_size"]) == (3, 32, 32)
-    assert (tuple(data["mean"]), tuple(data["std"]), data["crop_pct"]) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), 0.9)
+    assert tuple(data["input_size"]) == (channels, 32, 32)
+    assert (tuple(data["mean"]), tuple(data["std"]), data["crop_pct"]) == (*numbers.values(), 0.9)
     assert data["crop_mode"] == "squash"
     assert list(loaded.pretrained_cfg["label_names"]) == list("abcdefghij")
 
