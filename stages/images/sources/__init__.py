@@ -58,7 +58,7 @@ def open_images(config: DataConfig, left_out: Set[str] = frozenset(), dropped: S
     found = source_of(config.source).images(config)
     if not config.labelled:
         found = without_labels(found, config)
-    elif len(found.classes) < 2 and config.task != "embedding":
+    elif len(found.classes) < (1 if config.task == "embedding" else 2):  # the score is by labels
         what = f"one class ('{found.classes[0]}')" if found.classes else "no class"
         what += "; at least two are needed to classify (without labels: --set data.labelled=false)"
         raise DataError(f"'{config.source}' has {what}.")

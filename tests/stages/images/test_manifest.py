@@ -179,6 +179,8 @@ def test_a_split_column(root: Path) -> None:
     with pytest.raises(DataError, match=r"held-out rows .* that no training row has: 'x'"):
         opened(root, unseen)
     assert {*opened(root, unseen, task="embedding").val.labels} == {0, 1}
+    with pytest.raises(DataError, match=r"no class; .*data\.labelled=false"):
+        opened(root, rows(label=lambda _: ""), task="embedding")
 
 
 def test_groups_stay_together(root: Path) -> None:
