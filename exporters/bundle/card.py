@@ -20,7 +20,7 @@ are compared by the cosine of two, their dot product.
 {% else %}
 # Image classifier made by `compress`
 
-A Vision Transformer of {{ classes }} classes{{ ", any number of them an image," if several else "" }} \
+A network of {{ classes }} classes{{ ", any number of them an image," if several else "" }} \
 for {{ spec.size }} x {{ spec.size }} pixel images.
 {% endif %}
 
