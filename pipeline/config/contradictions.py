@@ -15,6 +15,7 @@ from vitcompress.stages.training.config import TrainingConfig
 def contradictions(config: RunConfig) -> Iterator[str]:
     """Yield one sentence a contradiction; settings that are still "auto" contradict nothing."""
     yield from _control(config)
+    yield from _other_tasks(config)
     yield from _splits(config.data)
     yield from _channels(config)
     yield from _columns(config.data)
@@ -56,6 +57,18 @@ def _control(config: RunConfig) -> Iterator[str]:
             f"'control.kind' is {config.control.kind}, and the student is trained from labels alone already "
             "(distill.alpha is 0, and no feature loss has a weight): the control would be the same; leave it out."
         )
+
+
+def _other_tasks(config: RunConfig) -> Iterator[str]:
+    """Yield each limit on a metric that this task has not."""
+    from vitcompress.stages.judging.tasks import METRICS
+
+    task = config.data.task
+    for metric in (metric for metric in METRICS if task not in metric.tasks):
+        for name in (f"min_{metric.name}", f"max_{metric.name}_drop"):
+            if getattr(config.gates, name, None) is not None:
+                tasks = " or ".join(metric.tasks)
+                yield f"gates.{name} is for task {tasks}, and data.task is {task}: leave it out."
 
 
 def _several_labels(config: RunConfig) -> Iterator[str]:

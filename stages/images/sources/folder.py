@@ -102,6 +102,17 @@ def require_folder(
     return folder
 
 
+def names_in(labels: str) -> list[str]:
+    """Return the names in the text file of ``data.labels``, one a line; a DataError is raised if there are none."""
+    try:
+        names = Path(labels).read_text("utf-8").rstrip().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"data.labels cannot be read ({error}); give a text file, one name a line.") from error
+    if not names:
+        raise DataError(f"data.labels is '{labels}', which is empty; give a text file, one name a line.")
+    return names
+
+
 def class_files(
     root: Path, labelled: bool = True, suffixes: Set[str] = IMAGE_SUFFIXES
 ) -> tuple[dict[str, list[str]], Counter[str]]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from vitcompress.core.errors import DataError
 from vitcompress.stages.images.config import DataConfig
-from vitcompress.stages.images.sources.folder import open_inside, read_inside
+from vitcompress.stages.images.sources.folder import names_in, open_inside, read_inside
 from vitcompress.stages.images.splits import UNLABELLED, Images, ListedSplit, printable
 
 _USUAL = {
@@ -126,10 +126,10 @@ class Table:
     def _fixed(self) -> Sequence[str]:
         """Names of the classes in order, where they do not follow from the rows."""
         if self.config.labels:
-            try:
-                return Path(self.config.labels).read_text().rstrip().splitlines()
-            except (OSError, UnicodeDecodeError) as error:
-                raise DataError(f"data.labels cannot be read ({error}); give a text file, one name a line.") from error
+            names = names_in(self.config.labels)
+            if twice := [name for name, count in Counter(names).items() if count > 1]:
+                raise DataError(f"data.labels names {_quoted(twice)} more than once; a class needs a name of its own.")
+            return names
         return self._labels if len(self._labels) > 1 else self.names.get(self._one("label"), ())
 
     def _rows(self) -> list[tuple[Any, Label, str, str, float]]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from vitcompress.core.errors import DataError
 from vitcompress.stages.images.config import DataConfig
-from vitcompress.stages.images.sources.folder import class_files
+from vitcompress.stages.images.sources.folder import class_files, names_in
 from vitcompress.stages.images.splits import UNLABELLED, Images, ListedSplit
 
 
@@ -30,7 +30,7 @@ def without_labels(found: Images, config: DataConfig) -> Images:
     A DataError is raised if the source lists none or one, or the file of names has others than as many.
     """
     names = known = class_names(config.classes)
-    if config.labels and len(names := tuple(Path(config.labels).read_text().rstrip().splitlines())) != len(known):
+    if config.labels and len(names := tuple(names_in(config.labels))) != len(known):
         raise DataError(
             f"labels file '{config.labels}' names {len(names):,} classes, and the teacher's classifier gives "
             f"{len(known):,}; write one name a line, in its order, or leave data.labels out."
