@@ -99,7 +99,7 @@ def _unlabelled(config: RunConfig) -> Iterator[str]:
         yield (
             f"{section}.{name} is '{getattr(getattr(config, section), name)}', which needs labels, and data.labelled "
             "is false: the teacher is used as given (--teacher-weights FILE), and its answers are all that is learned. "
-            "Leave it out."
+            f"Leave it out{', or set it to 0' if name == 'epochs' else ''}."
         )
 
 
