@@ -15,6 +15,7 @@ from vitcompress.stages.training.config import TrainingConfig
 def contradictions(config: RunConfig) -> Iterator[str]:
     """Yield one sentence a contradiction; settings that are still "auto" contradict nothing."""
     yield from _control(config)
+    yield from _other_tasks(config)
     yield from _splits(config.data)
     yield from _channels(config)
     yield from _columns(config.data)
@@ -58,6 +59,18 @@ def _control(config: RunConfig) -> Iterator[str]:
         )
 
 
+def _other_tasks(config: RunConfig) -> Iterator[str]:
+    """Yield each limit on a metric that this task has not."""
+    from vitcompress.stages.judging.tasks import METRICS
+
+    task = config.data.task
+    for metric in (metric for metric in METRICS if task not in metric.tasks):
+        for name in (f"min_{metric.name}", f"max_{metric.name}_drop"):
+            if getattr(config.gates, name, None) is not None:
+                tasks = " or ".join(metric.tasks)
+                yield f"gates.{name} is for task {tasks}, and data.task is {task}: leave it out."
+
+
 def _several_labels(config: RunConfig) -> Iterator[str]:
     """Yield each setting that means one class an image; one of both trainings is told once."""
     given = {"distill.logits hard": config.distill.logits == "hard"}
@@ -86,7 +99,7 @@ def _unlabelled(config: RunConfig) -> Iterator[str]:
         yield (
             f"{section}.{name} is '{getattr(getattr(config, section), name)}', which needs labels, and data.labelled "
             "is false: the teacher is used as given (--teacher-weights FILE), and its answers are all that is learned. "
-            "Leave it out."
+            f"Leave it out{', or set it to 0' if name == 'epochs' else ''}."
         )
 
 

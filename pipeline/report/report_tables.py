@@ -137,7 +137,9 @@ def metrics(report: Report) -> Table | None:
 
     def value(metric: str, of: str) -> Callable[[Row], Value]:
         def taken(model: Row) -> Value:
-            row = found.get((*key_of(model), metric), {"reason": "these images have none"})
+            row = found.get((*key_of(model), metric))
+            if row is None:  # the teacher is compared with itself
+                return "-" if model["model"] == "teacher" else quantity(None, reason="these images have none")
             return quantity(row.get(of), row.get(f"{of}_low"), row.get(f"{of}_high"), row["reason"])
 
         return taken if of == "value" else _beside_teacher(taken)

@@ -73,8 +73,14 @@ def resolve_origin(name: str, role: str = "teacher") -> Origin:
     config = _json(found)
     if "model_type" in config and "architecture" not in config:
         images = _file(fixed, _IMAGES)
-        arch, args, known = timm_network(config, f"'{name}'")
-        known |= preprocessing(_json(images), f"'{name}'") if images else {}
+        try:
+            arch, args, known = timm_network(config, f"'{name}'")
+            known |= preprocessing(_json(images), f"'{name}'") if images else {}
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise UsageError(
+                f"{_CONFIG} or {_IMAGES} of '{name}' lacks a value, or has one of another kind ({error!r}); write the "
+                "folder anew by save_pretrained."
+            ) from error
         if config["model_type"] in _ANY_SIZE and images:
             args["img_size"] = known["input_size"][-1]
         known["input_size"] = [3] + 2 * [args.get("img_size") or known.get("input_size", [224])[-1]]

@@ -181,5 +181,7 @@ def test_a_limit_on_the_teachers_worth_needs_a_control() -> None:
     with pytest.raises(UsageError, match=r"^config: 'gates.min_teacher_gain' is 0.5, and no control is trained .*"):
         validate(limited)
     assert validate(merge(limited, {"control": {"kind": "labels"}})).gates.min_teacher_gain == 0.5
+    with pytest.raises(UsageError, match=r"^config: gates.min_micro_f1 is for task multilabel, and data.task is class"):
+        validate({**limited, "gates": {"min_micro_f1": 50}})
     with pytest.raises(UsageError, match=re.escape("'control.kind' is \"lables\", should be 'none' or 'labels'")):
         validate(merge(MODELS, {"control": {"kind": "lables"}}))

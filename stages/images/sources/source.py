@@ -12,11 +12,14 @@ from vitcompress.stages.images.splits import Images
 
 
 def label_names(path: str) -> tuple[str, ...]:
-    """Return the names in the file of ``data.labels``; a DataError is raised if it cannot be read."""
+    """Return the names in the file of ``data.labels``, one a line; a DataError is raised if there are none."""
     try:
-        return tuple(Path(path).read_text().rstrip().splitlines())
+        names = tuple(Path(path).read_text("utf-8").rstrip().splitlines())
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"data.labels cannot be read ({error}); give a text file, one name a line.") from error
+    if not names:
+        raise DataError(f"data.labels is '{path}', which is empty; give a text file, one name a line.")
+    return names
 
 
 class Source(ABC):

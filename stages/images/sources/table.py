@@ -127,7 +127,10 @@ class Table:
     def _fixed(self) -> Sequence[str]:
         """Names of the classes in order, where they do not follow from the rows."""
         if self.config.labels:
-            return label_names(self.config.labels)
+            names = label_names(self.config.labels)
+            if twice := [name for name, count in Counter(names).items() if count > 1]:
+                raise DataError(f"data.labels names {_quoted(twice)} more than once; a class needs a name of its own.")
+            return names
         return self._labels if len(self._labels) > 1 else self.names.get(self._one("label"), ())
 
     def _rows(self) -> list[tuple[Any, Label, str, str, float]]:

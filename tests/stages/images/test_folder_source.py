@@ -191,5 +191,5 @@ def test_the_digest_changes_with_any_file_and_only_then(digits_folder: Path, tmp
     assert len(seen) == 5
     gone = DataConfig(source=str(tmp_path / "gone"))
     for ask in (open_images, digest_of):
-        with pytest.raises(DataError, match="gone' does not exist; give a folder of class folders with --data"):
+        with pytest.raises(DataError, match="gone' does not exist; give a folder of class folders"):
             ask(gone)

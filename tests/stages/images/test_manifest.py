@@ -142,6 +142,10 @@ def test_classes_of_a_file_and_images_of_no_class(root: Path, context: Context) 
         opened(root, rows(label=lambda _: {"a": 1}))
     with pytest.raises(DataError, match=r"data\.labels cannot be read \(.*No such file"):
         opened(root, table, labels=str(root / "gone.txt"))
+    for text, words in (("", "which is empty"), ("cat\ndog\ncat\n", "names 'cat' more than once")):
+        names.write_text(text)
+        with pytest.raises(DataError, match=words):
+            opened(root, table, labels=str(names))
     with pytest.raises(DataError, match=r"each of the classes 'x', 'y' has one image"):
         opened(root, rows(label=lambda number: {0: "x", 1: "y"}.get(number, "z")))
 

@@ -194,6 +194,10 @@ def test_folders_that_are_no_network_are_refused(tmp_path: Path) -> None:
         with pytest.raises(UsageError) as caught:
             resolve_origin(f"local-dir:{tmp_path}")
         assert words in str(caught.value)
+    for broken in ('{"model_type": "swin"}', '{"model_type": "vit", "hidden_size": "wide"}'):
+        (tmp_path / "config.json").write_text(broken)
+        with pytest.raises(UsageError, match="lacks a value, or has one of another kind"):
+            resolve_origin(f"local-dir:{tmp_path}")
     (tmp_path / "config.json").write_text('{"model_type": "vit"}')
     with pytest.raises(UsageError, match=r"has neither model\.safetensors nor"):
         resolve_origin(f"local-dir:{tmp_path}").weights()
