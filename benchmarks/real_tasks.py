@@ -170,6 +170,11 @@ TITLES = {
 }
 
 
+def _told(top: float | None) -> str:
+    """A number, or a dash where the teacher is what is agreed with."""
+    return "-" if top is None else f"{top:.1f}"
+
+
 def _section(name: str, runs: dict[str, Any]) -> str:
     lines = [f"## {TITLES[name]}\n", "| | teacher | student | drop [95 %] | labels alone | parameters | speed-up | s |"]
     lines.append("| --- | --- | --- | --- | --- | --- | --- | --- |")
@@ -178,7 +183,7 @@ def _section(name: str, runs: dict[str, Any]) -> str:
         alone = run["control"] and f"{run['control']['val_top1']:.1f}"
         cost = run["parameters"]
         lines.append(
-            f"| {key} | {run['teacher']:.1f} | {run['student']:.1f} | {drop:.1f} [{low:.1f}, {high:.1f}] | "
+            f"| {key} | {_told(run['teacher'])} | {run['student']:.1f} | {drop:.1f} [{low:.1f}, {high:.1f}] | "
             f"{alone or '-'} | {cost['teacher'] / 1e6:.1f} M to {cost['student'] / 1e6:.1f} M | "
             f"{run['speedup']:.1f}x | {run['seconds']:.0f} |"
         )

@@ -214,7 +214,10 @@ class Images:
         if not self.unlabelled:
             return self
         have = np.flatnonzero([label != UNLABELLED for label in self.train.labels])
-        return replace(self, train=self.train.taken(np.resize(have, len(self.train)) if as_many else have))
+        train = self.train.taken(np.resize(have, len(self.train)) if as_many else have)
+        if train.weights is not None and np.ptp(train.weights) == 0:  # those of ``_half_labelled``
+            train = replace(train, weights=None)
+        return replace(self, train=train)
 
 
 def evenly_spread(total: int, count: int) -> list[int]:
@@ -249,6 +252,8 @@ def split_images(found: Images, config: DataConfig, left_out: Set[str], dropped:
         found = replace(found, val=found.val.without(left_out))
     listed, train = train, train.without(dropped)
     _require_each_class(found.classes, listed, train)
+    if config.task == "classification":
+        train = _half_labelled(train)
     if config.sampling == "balanced":
         train = replace(train, weights=_balanced(train))
     if train.weights is not None and not train.weights.any():
@@ -303,6 +308,18 @@ def _balanced(split: ListedSplit) -> NDArray[np.float64]:
         each[UNLABELLED] = max(1, len(counts) - 1) / max(1, len(sets) - counts[UNLABELLED])
     found = np.array([sum(each[label] for label in labels) / len(labels) for labels in sets])
     return found if split.weights is None else found * split.weights
+
+
+def _half_labelled(split: ListedSplit) -> ListedSplit:
+    """Return the split with weights by which half of the draws have a class, where fewer images have one.
+
+    Else the labels, which alone say where the teacher errs, would hardly count among many images without.
+    """
+    have = np.array([label != UNLABELLED for label in split.labels])
+    labelled, others = np.count_nonzero(have), np.count_nonzero(~have)
+    if split.weights is not None or not 0 < labelled < others:
+        return split
+    return replace(split, weights=np.where(have, others / labelled, 1.0))
 
 
 def _require_each_class(classes: Sequence[str], before: ListedSplit, train: ListedSplit) -> None:
