@@ -103,7 +103,11 @@ def _run(
         "parameters": head["parameters"],
         "seconds": distilled["seconds"],
         "control": report["training"]["control"],
-        "metrics": {f"{row['model']}: {row['label']}": row["value"] for row in deployed if row["value"] is not None},
+        "metrics": {
+            f"{row['model']}: {row['label']}": row["value"]
+            for row in deployed
+            if row["value"] is not None and row["model"] != "lift-kept"
+        },
         "gates": ended,
         "gate": gate,
     }
