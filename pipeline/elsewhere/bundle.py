@@ -114,7 +114,8 @@ def _settings(record: Judge, sets: dict[str, Any]) -> RunConfig:
             "them out."
         )
     networks = {name: {"model": getattr(record, name).model.name} for name in ("teacher", "student")}
-    return validate(merge({**networks, "control": {"kind": record.control.kind}, **record.settings}, sets))
+    known = {**networks, "control": {"kind": record.control.kind}, "data": {"task": record.data.task}}
+    return validate(merge({**known, **record.settings}, sets))
 
 
 def _images(judge: OpenJudge, data: Path | None) -> Images:
