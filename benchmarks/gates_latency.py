@@ -90,7 +90,7 @@ def export_models(folder: Path, geometry: str) -> tuple[Path, Path, int]:
         folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(0)
         for name, path in (("cait_s24", teacher), ("deit_tiny", student)):
-            arch, args, _ = resolve_network(name, {}, geometry)
+            arch, args, *_ = resolve_network(name, {}, geometry)
             model = build_model(ModelSpec(arch=arch, args=args, num_classes=10)).eval()
             onnx_from_module(model, path, size=size, max_batch=8)
     return teacher, student, size

@@ -37,6 +37,7 @@ from vitcompress.stages.models.names import resolve_architecture
 from vitcompress.stages.training import loop as training_loop
 from vitcompress.stages.training.compilation import compile_in_place
 from vitcompress.stages.training.job import Job
+from vitcompress.stages.training.labels import LabelLoss
 from vitcompress.stages.training.loop import Training
 from vitcompress.stages.training.optimizer import take_step
 
@@ -216,7 +217,7 @@ def our_step(
         if graphs or without == "the teacher beside":
             teacher.beside = None
         teacher.forward = clock.wrap("teacher", teacher.forward)  # type: ignore[method-assign]
-    loss = clock.wrap("losses", partial(distill_job._loss, config, pairs, teacher))
+    loss = clock.wrap("losses", partial(distill_job._loss, config, LabelLoss(), pairs, teacher))
     job = Job(
         name="student",
         model=tapped,
