@@ -217,7 +217,8 @@ def our_step(
         if graphs or without == "the teacher beside":
             teacher.beside = None
         teacher.forward = clock.wrap("teacher", teacher.forward)  # type: ignore[method-assign]
-    loss = clock.wrap("losses", partial(distill_job._loss, config, LabelLoss(smoothing=config.label_smoothing), pairs, teacher))
+    label_loss = LabelLoss(smoothing=config.label_smoothing)
+    loss = clock.wrap("losses", partial(distill_job._loss, config, label_loss, pairs, teacher))
     job = Job(
         name="student",
         model=tapped,
