@@ -87,7 +87,12 @@ def resolve_origin(name: str, role: str = "teacher") -> Origin:
         assumed = "" if images else f", images normalised as {arch}'s since there is no {_IMAGES}"
         words = f"{name}{at}, transformers' {config['model_type']} as timm's {arch}{assumed}"
     elif "architecture" in config:
-        published, arch, args = load_model_config_from_path(found.parent)
+        published, arch, given = load_model_config_from_path(found.parent)
+        # Saving writes what is decided here too: the classes, and a square's side twice.
+        args = {key: value for key, value in (given or {}).items() if (key, value) != ("in_chans", 3)}
+        args.pop("num_classes", None)
+        if isinstance(sides := args.get("img_size"), list) and len({*sides}) == 1:
+            args["img_size"] = sides[0]
         known = {key: published[key] for key in (*_KEPT, "label_names") if published.get(key) is not None}
         if arch == ENTRY and role == "student":
             spec = ModelSpec.model_validate(args["spec"])

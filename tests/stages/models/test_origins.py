@@ -267,3 +267,13 @@ def test_names_are_told_apart_and_said_without_slash_and_colon() -> None:
     assert [is_own(name) for name in ("a:b", "local_dir:x", "deit_tiny")] == [True, False, False]
     names = ("hf-hub:org/some-model", "local-dir:/runs/first/bundle/timm", "nets.small:build", "deit_tiny")
     assert [spoken(name) for name in names] == ["some-model", "first", "nets.small.build", "deit_tiny"]
+
+
+def test_what_timm_writes_beside_the_arguments_is_left_out(tmp_path: Path) -> None:
+    network = timm.create_model("deit_tiny_patch16_224", num_classes=5, **TINY)
+    given = {**TINY, "img_size": [32, 32], "num_classes": 5, "in_chans": 3}
+    timm.models.save_for_hf(network, tmp_path, model_args=given, safe_serialization=True)
+    origin = resolve_origin(f"local-dir:{tmp_path}", "teacher")
+    assert {key: origin.args[key] for key in TINY} == TINY
+    assert not {"num_classes", "in_chans"} & set(origin.args)
+    create(origin.arch, origin.args, 5)
