@@ -12,6 +12,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+OVERLAY = "pretrained_cfg_overlay"
+"""Argument of ``timm.create_model`` that holds preprocessing, names of classes, and the size of networks that have no
+other argument for it."""
 _ORIGIN = re.compile(r"(hf[-_]hub|local[-_]dir):(.*)")
 OWN = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 """A user's own function; a Windows path has a slash of either kind and is none."""

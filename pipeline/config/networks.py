@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from vitcompress.core.errors import UsageError
-from vitcompress.core.network_names import is_own, origin_of, split_tag
+from vitcompress.core.network_names import OVERLAY, is_own, origin_of, split_tag
 from vitcompress.core.records import Cost
 from vitcompress.pipeline.config.model import RunConfig
 from vitcompress.stages.student.config import StudentConfig
@@ -79,7 +79,7 @@ def resolve_network(name: str, args: Args | str, geometry: str, role: str = "tea
     from vitcompress.stages.models.families.family import REDUCED_SIZE
     from vitcompress.stages.models.geometry import at_size, meta_model, reduced_args, shape_by_name
     from vitcompress.stages.models.names import resolve_architecture
-    from vitcompress.stages.models.origins import OVERLAY, resolve_origin
+    from vitcompress.stages.models.origins import resolve_origin
     from vitcompress.stages.models.own import where_code_is, words_of
 
     origin = resolve_origin(name, role) if origin_of(name) else None
@@ -187,7 +187,7 @@ def _teacher_size(size: int, patch: Grain | None, student_patch: Grain | None) -
 
 def gives_size(args: Args | str) -> bool:
     """Return whether a user's arguments have a size of their own, which goes before ``image_size``."""
-    overlay = args.get("pretrained_cfg_overlay", {}) if isinstance(args, dict) else {}
+    overlay = args.get(OVERLAY, {}) if isinstance(args, dict) else {}
     return isinstance(args, dict) and (args.get("img_size") is not None or "input_size" in overlay)
 
 

@@ -53,10 +53,8 @@ def settled(models: Sequence[Contestant], held_out: HeldOut, task: Task) -> Held
     """Return what was answered; of several labels by the best thresholds of each network in torch on these images."""
     if task != "multilabel":
         return held_out
-    labels, given = (
-        held_out.labels,
-        [(each, own) for each, own in zip(models, held_out.outputs, strict=True) if own is not None],
-    )
+    labels = held_out.labels
+    given = [(each, own) for each, own in zip(models, held_out.outputs, strict=True) if own is not None]
     chosen = {each.model: label_metrics.best_thresholds(own, labels) for each, own in given if each.runtime == "torch"}
     answers = {each: label_metrics.label_answers(own, labels, chosen[each.model]) for each, own in given}
     return replace(held_out, answers=tuple(map(answers.get, models)), thresholds=chosen)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from vitcompress.core.errors import UsageError
-from vitcompress.core.network_names import is_own
+from vitcompress.core.network_names import OVERLAY, is_own
 from vitcompress.core.records import Strategy, WideHeads
 from vitcompress.stages.models.create import create
 from vitcompress.stages.models.families.family import REDUCED_SIZE as REDUCED_SIZE
@@ -20,8 +20,6 @@ from vitcompress.stages.models.families.registry import family_of
 
 REFUSALS = (TypeError, ValueError, ArithmeticError, AssertionError, RuntimeError)
 """What timm raises for arguments, or an image, that a network does not take."""
-SIZE_OVERLAY = "pretrained_cfg_overlay"
-"""Argument of ``timm.create_model`` that holds the input size of networks without ``img_size`` (``at_size``)."""
 _DRAWING = {"uniform_", "normal_", "trunc_normal_", "kaiming_uniform_", "erfinv_"}
 _FILLING = _DRAWING | {"constant_", "fill_", "zero_", "mul_", "add_", "clamp_"}
 """Methods of a tensor, and functions of torch.nn.init, that change values and nothing else."""
@@ -151,7 +149,7 @@ def at_size(arch: str, args: dict[str, Any], size: int) -> dict[str, Any]:
         if not (isinstance(error.__cause__, TypeError) and "'img_size'" in str(error.__cause__)):
             raise
         own = {name: value for name, value in args.items() if name != "img_size"}
-        return {**own, SIZE_OVERLAY: {**own.get(SIZE_OVERLAY, {}), "input_size": [3, size, size]}}
+        return {**own, OVERLAY: {**own.get(OVERLAY, {}), "input_size": [3, size, size]}}
     return {**args, "img_size": size}
 
 

@@ -15,13 +15,11 @@ from timm.models._hub import load_model_config_from_path
 
 from vitcompress.core.errors import UsageError
 from vitcompress.core.files import sha256_of
-from vitcompress.core.network_names import origin_of
+from vitcompress.core.network_names import OVERLAY, origin_of
 from vitcompress.core.records import ModelSpec
 from vitcompress.stages.models.create import ENTRY
 from vitcompress.stages.models.transformers_format import preprocessing, timm_network
 
-OVERLAY = "pretrained_cfg_overlay"
-"""timm's argument for preprocessing and classes of other weights than an architecture's published ones."""
 _KEPT = ("input_size", "fixed_input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std", "num_classes")
 _ANY_SIZE = ("dinov2", "dinov2_with_registers", "dinov3_vit", "swin")
 """Networks of transformers that take the size of the images, whatever ``image_size`` says."""

@@ -14,11 +14,12 @@ from typing import Any
 from torch import Tensor
 
 from vitcompress.core.files import write_atomic
+from vitcompress.core.network_names import OVERLAY
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.records import ModelSpec
 from vitcompress.stages.models.create import ENTRY, OURS
 from vitcompress.stages.models.families.registry import family_of
-from vitcompress.stages.models.geometry import SIZE_OVERLAY, meta_model
+from vitcompress.stages.models.geometry import meta_model
 from vitcompress.stages.models.weights import save_weights
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -36,7 +37,7 @@ def save_timm(
     unknown. A UsageError is raised if timm refuses the architecture's arguments.
     """
     own = spec.graph == "plain" and not any(name in spec.args for name in OURS)
-    args = {name: value for name, value in spec.args.items() if name != SIZE_OVERLAY}  # what it says is written below
+    args = {name: value for name, value in spec.args.items() if name != OVERLAY}  # what it says is written below
     base = meta_model(spec.arch, spec.args, spec.num_classes)
     known: Any = getattr(base, "pretrained_cfg", None) or {}
     lifted = spec.graph in ("lift-kept", "lift-folded")

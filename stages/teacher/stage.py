@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from vitcompress.core.context import Context
 from vitcompress.core.errors import ResultError, UsageError
 from vitcompress.core.files import reference, write_atomic
-from vitcompress.core.network_names import is_own, split_tag
+from vitcompress.core.network_names import OVERLAY, is_own, split_tag
 from vitcompress.core.preprocess import PreprocessSpec
 from vitcompress.core.records import DataRecord, ModelSpec, Task, TeacherRecord
 from vitcompress.stages.images.loaders import eval_loader, mix_of, train_loader, train_views
@@ -170,7 +170,7 @@ def initial_teacher(config: TeacherConfig, data: DataRecord, context: Context) -
         context.say(f"teacher weights: {loaded[0]}")
         source = f"{config.weights_reason or f'file {config.weights}'}; {loaded[0]}"
         if fits and config.weights_reason and not embeds:  # else the names are of other weights
-            source += _in_order(model, args.get("pretrained_cfg_overlay", {}).get("label_names", ()), data.classes)
+            source += _in_order(model, args.get(OVERLAY, {}).get("label_names", ()), data.classes)
     elif is_own(arch):
         model, fits = build_model(spec), True
         source = words_of(arch, model)
